@@ -1,0 +1,9 @@
+//! dcmdex: a DICOM network node that indexes.
+//!
+//! In reading order:
+//!
+//! - [`model`]: the words of the domain (UIDs, AE titles, levels, the attribute table, records, matching). Pure data.
+//! - [`ingest`]: one object (a file, a stream, an archive member) to an instance record, by one bounded header tokenizer.
+
+pub mod ingest;
+pub mod model;

@@ -1,0 +1,2 @@
+//! The `dcmdex` binary: parse arguments, call the command, turn the result into an exit code.
+fn main() {}
