@@ -1,1 +1,10 @@
 //! One binary of behaviour tests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the helpers of tests may do what tests may do"
+)]
+
+mod fixtures;
