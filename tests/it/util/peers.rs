@@ -1,0 +1,182 @@
+//! Other people's DICOM software as peers: DCMTK by absolute path, pydicom and pynetdicom in an environment of our own.
+//! `scripts/peers` installs them.
+//!
+//! A test that needs a peer starts like this:
+//!
+//! ```ignore
+//! let Some(mut findscu) = peers::dcmtk("findscu") else { return };
+//! let answer = peers::run(findscu.args(["-S", "127.0.0.1", &port]));
+//! ```
+//!
+//! Where `CI` or `DCMDEX_REQUIRE_PEERS` is set, a missing peer fails the test; elsewhere the test says SKIPPED, loudly.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// How long [`run`] lets a peer go on before it counts as hung. Generous: it guards against a hang, it measures nothing.
+const HUNG: Duration = Duration::from_secs(120);
+
+/// A DCMTK program (`echoscu`, `storescu`, `dcmsend`, `findscu`, `dcmdump`, ...), ready for its arguments.
+///
+/// By absolute path: pynetdicom installs scripts of the same names, and an active virtual environment puts them first.
+pub(crate) fn dcmtk(program: &str) -> Option<Command> {
+    found(Path::new("/usr/bin").join(program)).map(Command::new)
+}
+
+/// The Python that has pydicom and pynetdicom, about to run `tests/peers/SCRIPT`.
+pub(crate) fn python_peer(script: &str) -> Option<Command> {
+    let python = match variable("DCMDEX_PEERS_PYTHON") {
+        Some(python) => PathBuf::from(python),
+        None => target_directory().join("peers/venv/bin/python"),
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/peers")
+        .join(script);
+    assert!(script.is_file(), "no such script: {}", script.display());
+    let mut command = Command::new(found(python)?);
+    // Deterministic text on the pipes, and no byte code written into the source tree.
+    command
+        .env("PYTHONUTF8", "1")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(script);
+    Some(command)
+}
+
+/// What a peer said before it ended.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Answer {
+    /// Both streams, the output first. Panics with all that was said when the peer did not end with 0.
+    pub(crate) fn expect_success(self) -> String {
+        let Self {
+            status,
+            stdout,
+            stderr,
+        } = self;
+        assert!(
+            status.success(),
+            "the peer ended with {status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
+        );
+        stdout + &stderr
+    }
+}
+
+/// Runs a peer to its end and returns what it said. A peer that hangs is killed, and the test fails.
+pub(crate) fn run(command: &mut Command) -> Answer {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (done, ended) = mpsc::channel();
+    let stdout = collect(child.stdout.take().unwrap(), done.clone());
+    let stderr = collect(child.stderr.take().unwrap(), done);
+    // Both streams at their end: the peer is ending. (The channel is closed when both readers have dropped their side.)
+    if ended.recv_timeout(HUNG) == Err(mpsc::RecvTimeoutError::Timeout) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        panic!("the peer hung and was killed: {command:?}");
+    }
+    Answer {
+        status: child.wait().unwrap(),
+        stdout: stdout.join().unwrap(),
+        stderr: stderr.join().unwrap(),
+    }
+}
+
+fn collect(
+    mut stream: impl Read + Send + 'static,
+    done: mpsc::Sender<()>,
+) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        drop(done);
+        // DCMTK prints values in the character set of the object.
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// `program` if it is there. If it is not: a failed test where peers are required, a SKIPPED line elsewhere.
+fn found(program: PathBuf) -> Option<PathBuf> {
+    if program.is_file() {
+        return Some(program);
+    }
+    let missing = format!(
+        "{} is not there; run scripts/peers to install the peers",
+        program.display()
+    );
+    let required = ["CI", "DCMDEX_REQUIRE_PEERS"]
+        .into_iter()
+        .any(|name| variable(name).is_some_and(|value| !value.is_empty()));
+    assert!(!required, "{missing}");
+    say_skipped(&missing);
+    None
+}
+
+#[expect(
+    clippy::explicit_write,
+    reason = "the runner keeps what eprintln prints in a passing test to itself, and this line has to be seen"
+)]
+fn say_skipped(missing: &str) {
+    let test = thread::current();
+    let name = test.name().unwrap_or("a test");
+    writeln!(io::stderr(), "SKIPPED {name}: {missing}").unwrap();
+}
+
+/// Cargo's target directory, also where it is not `target/`.
+fn target_directory() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "which peers to use is a setting of the tests, not of the program"
+)]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scu_of_dcmtk_is_not_that_of_pynetdicom() {
+        for program in ["echoscu", "storescu", "dcmsend", "findscu"] {
+            let Some(mut command) = dcmtk(program) else {
+                return;
+            };
+            let version = run(command.arg("--version")).expect_success();
+            assert!(
+                version.starts_with(&format!("$dcmtk: {program} v")),
+                "{version}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_python_peers_are_of_the_pinned_versions() {
+        let pinned: Vec<_> = include_str!("../../peers/requirements.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        let Some(mut versions) = python_peer("versions.py") else {
+            return;
+        };
+        let installed = run(&mut versions).expect_success();
+        assert_eq!(installed.lines().collect::<Vec<_>>(), pinned);
+    }
+}
