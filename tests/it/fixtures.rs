@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::util::peers;
+
 /// One row of a fixture table.
 #[derive(Debug, PartialEq, Eq)]
 struct Listed {
@@ -86,4 +88,23 @@ fn real_files_are_those_of_their_table() {
     }
     assert_eq!(present.len(), 91);
     assert_eq!(present, listed(&root.join("README.md")));
+}
+
+#[test]
+fn the_archive_is_that_of_its_table() {
+    let root = fixtures();
+    let listed = listed(&root.join("README.md"));
+    assert_eq!(listed.len(), 39);
+    assert_eq!(present(&root.join("archive")), listed);
+}
+
+#[test]
+fn the_archive_is_what_its_generator_writes() {
+    let out = tempfile::tempdir().unwrap();
+    let script = fixtures().join("generate_archive.py");
+    let Some(mut generate) = peers::python_peer(script) else {
+        return;
+    };
+    peers::run(generate.arg("--out").arg(out.path())).expect_success();
+    assert_eq!(present(out.path()), present(&fixtures().join("archive")));
 }

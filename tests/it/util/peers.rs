@@ -28,8 +28,8 @@ pub(crate) fn dcmtk(program: &str) -> Option<Command> {
     found(Path::new("/usr/bin").join(program)).map(Command::new)
 }
 
-/// The Python that has pydicom and pynetdicom, about to run `tests/peers/SCRIPT`.
-pub(crate) fn python_peer(script: &str) -> Option<Command> {
+/// The Python that has pydicom and pynetdicom, about to run `script`: a file of `tests/peers`, or a whole path.
+pub(crate) fn python_peer(script: impl AsRef<Path>) -> Option<Command> {
     let python = match variable("DCMDEX_PEERS_PYTHON") {
         Some(python) => PathBuf::from(python),
         None => target_directory().join("peers/venv/bin/python"),
