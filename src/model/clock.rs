@@ -1,0 +1,33 @@
+//! Wall-clock time as an input, so that tests can set it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where the time of day comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Clock {
+    /// The system's.
+    System,
+    /// Always this many milliseconds since 1970-01-01 00:00 UTC.
+    Fixed(i64),
+}
+
+impl Clock {
+    /// Milliseconds since 1970-01-01 00:00 UTC; negative before.
+    #[must_use]
+    pub fn now_ms(self) -> i64 {
+        match self {
+            Self::Fixed(ms) => ms,
+            #[expect(clippy::disallowed_methods, reason = "this is the one home of the wall clock")]
+            Self::System => unix_ms(SystemTime::now()),
+        }
+    }
+}
+
+/// A time as milliseconds since 1970-01-01 00:00 UTC, rounded down; negative before.
+#[must_use]
+pub fn unix_ms(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms - 1),
+    }
+}

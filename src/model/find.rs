@@ -1,0 +1,62 @@
+//! A query, parsed and checked: what `qr` makes of an Identifier and `db` answers.
+
+use dicom_core::Tag;
+
+use super::attribute::AttributeId;
+use super::level::{InformationModel, QueryRetrieveLevel};
+use super::matching::Matching;
+
+/// One question to the index. C-FIND, QIDO-RS, the page and the command line all ask in this form.
+#[derive(Clone, Debug)]
+pub struct FindRequest {
+    /// The Information Model of the SOP Class, or the one that a local question implies.
+    pub model: InformationModel,
+    /// The level whose entities are the answers: one answer for each (PS3.4 C.4.1.3.1.2).
+    pub level: QueryRetrieveLevel,
+    /// The keys that narrow the answers; all have to match. Keys above and below the level are allowed: those above are
+    /// matched on the entity's ancestors, those below match when any descendant does.
+    pub matching_keys: Vec<MatchingKey>,
+    /// The attributes to answer, in order of their tags and without repetition.
+    pub return_keys: Vec<ReturnKey>,
+    /// The most answers wanted, or all.
+    pub limit: Option<u64>,
+    /// How many answers to leave out first.
+    pub offset: u64,
+}
+
+/// One attribute and the condition on it.
+#[derive(Clone, Debug)]
+pub struct MatchingKey {
+    /// The attribute; never one that is [`super::attribute::Source::AlwaysEmpty`].
+    pub attribute: AttributeId,
+    /// What its value has to fulfil; never [`Matching::Universal`].
+    pub matching: Matching,
+}
+
+/// One attribute to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnKey {
+    /// The attribute.
+    pub attribute: AttributeId,
+    /// For a sequence: the attributes asked for in its items; empty asks for whole items (PS3.4 C.2.2.2.6).
+    pub items: Vec<ItemKey>,
+}
+
+/// An attribute asked for inside a sequence item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemKey {
+    /// Its tag.
+    pub tag: Tag,
+    /// For a sequence: the attributes asked for in its items.
+    pub items: Vec<ItemKey>,
+}
+
+/// One answer: the values of [`FindRequest::return_keys`], in their order, as kept in the index (see
+/// [`super::record::InstanceRecord`] for their form).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FindAnswer {
+    /// One for each return key; empty where the entity has no value.
+    pub values: Vec<String>,
+    /// The character sets that the entity's objects were written in, as (0008,0005) has it; empty for the default.
+    pub character_set: String,
+}
