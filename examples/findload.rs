@@ -1,0 +1,207 @@
+//! Asks a node the same kind of question many times over persistent associations and prints how long the answers took.
+//!
+//! ```text
+//! cargo run --release --example findload -- --to 127.0.0.1:11112 --called DCMDEX --level STUDY \
+//!     --key StudyInstanceUID={} --key PatientName --values uids.txt --count 10000
+//! ```
+//!
+//! `{}` in a key is replaced by one line of the `--values` file after the other. Queries are encoded before the clock starts.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a tool for developers: it ends at the first fault, and says what it did"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_dictionary_std::StandardDataDictionary;
+
+#[path = "../bench/client.rs"]
+#[allow(dead_code, reason = "shared with another example")]
+mod client;
+#[path = "../bench/header.rs"]
+#[allow(dead_code, reason = "shared with another example")]
+mod header;
+
+use client::{COMMAND, Client, DATA_SET};
+
+/// Measures C-FIND.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Host and port of the node.
+    #[arg(long, default_value = "127.0.0.1:11112")]
+    to: String,
+    /// AE title of the node.
+    #[arg(long, default_value = "DCMDEX")]
+    called: String,
+    /// Information model: study or patient root.
+    #[arg(long, default_value = "study")]
+    model: String,
+    /// PATIENT, STUDY, SERIES or IMAGE.
+    #[arg(long, default_value = "STUDY")]
+    level: String,
+    /// KEYWORD or KEYWORD=VALUE; repeatable.
+    #[arg(long = "key")]
+    keys: Vec<String>,
+    /// Lines to take the place of `{}` in the keys.
+    #[arg(long)]
+    values: Option<PathBuf>,
+    /// Queries per association.
+    #[arg(long, default_value_t = 1_000)]
+    count: usize,
+    /// Associations at the same time.
+    #[arg(long, default_value_t = 1)]
+    associations: usize,
+    /// A name for the line that is printed.
+    #[arg(long, default_value = "")]
+    name: String,
+}
+
+impl Options {
+    fn sop_class(&self) -> &'static str {
+        match self.model.as_str() {
+            "study" => "1.2.840.10008.5.1.4.1.2.2.1",
+            "patient" => "1.2.840.10008.5.1.4.1.2.1.1",
+            other => panic!("no such model: {other} (study or patient)"),
+        }
+    }
+
+    fn identifier(&self, value: &str) -> Vec<u8> {
+        let mut elements = BTreeMap::new();
+        elements.insert(0x0008_0005, ("CS", "ISO_IR 192".to_owned()));
+        elements.insert(0x0008_0052, ("CS", self.level.clone()));
+        for key in &self.keys {
+            let (keyword, matching) = key.split_once('=').unwrap_or((key, ""));
+            let entry = StandardDataDictionary
+                .by_name(keyword)
+                .unwrap_or_else(|| panic!("no such attribute: {keyword}"));
+            let tag = entry.tag();
+            elements.insert(
+                u32::from(tag.group()) << 16 | u32::from(tag.element()),
+                (
+                    entry.vr().relaxed().to_string(),
+                    matching.replace("{}", value),
+                ),
+            );
+        }
+        let mut identifier = Vec::new();
+        for (tag, (vr, value)) in elements {
+            header::element(&mut identifier, true, tag, vr, value.as_bytes());
+        }
+        identifier
+    }
+}
+
+struct Times {
+    first: Vec<Duration>,
+    last: Vec<Duration>,
+    matches: u64,
+    failures: u64,
+}
+
+fn main() {
+    let options = Options::parse();
+    let values: Vec<String> = match &options.values {
+        Some(file) => fs::read_to_string(file)
+            .unwrap()
+            .lines()
+            .take(20_000)
+            .map(str::to_owned)
+            .collect(),
+        None => vec![String::new()],
+    };
+    let identifiers: Vec<_> = values
+        .iter()
+        .map(|value| options.identifier(value))
+        .collect();
+    let start = Barrier::new(options.associations + 1);
+    let (all, elapsed) = thread::scope(|scope| {
+        let (options, identifiers, start) = (&options, &identifiers, &start);
+        let threads: Vec<_> = (0..options.associations)
+            .map(|number| scope.spawn(move || ask(options, identifiers, number, start)))
+            .collect();
+        start.wait();
+        let begun = Instant::now();
+        let all: Vec<Times> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        (all, begun.elapsed())
+    });
+    let collect = |pick: fn(&Times) -> &Vec<Duration>| {
+        let mut times: Vec<_> = all.iter().flat_map(pick).copied().collect();
+        times.sort_unstable();
+        times
+    };
+    let (first, last) = (collect(|times| &times.first), collect(|times| &times.last));
+    println!(
+        "{}{} queries, {} matches, {} failures, {:.0} queries/s; first response p50 {:.3} ms; last response p50 {:.3} ms, \
+         p90 {:.3} ms, p99 {:.3} ms, max {:.3} ms",
+        if options.name.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", options.name)
+        },
+        last.len(),
+        all.iter().map(|times| times.matches).sum::<u64>(),
+        all.iter().map(|times| times.failures).sum::<u64>(),
+        last.len() as f64 / elapsed.as_secs_f64(),
+        client::percentile(&first, 50),
+        client::percentile(&last, 50),
+        client::percentile(&last, 90),
+        client::percentile(&last, 99),
+        client::percentile(&last, 100),
+    );
+}
+
+fn ask(options: &Options, identifiers: &[Vec<u8>], number: usize, start: &Barrier) -> Times {
+    let mut client = Client::open(&options.to, &options.called, &[options.sop_class()]);
+    let (context, max_pdu) = (client.context(0), client.max_pdu());
+    let command = client::command(&[
+        (0x0002, options.sop_class().as_bytes()),
+        (0x0100, &0x0020_u16.to_le_bytes()), // C-FIND-RQ
+        (0x0110, &1_u16.to_le_bytes()),
+        (0x0700, &0_u16.to_le_bytes()),
+        (0x0800, &0x0001_u16.to_le_bytes()),
+    ]);
+    let queries: Vec<Vec<u8>> = identifiers
+        .iter()
+        .map(|identifier| {
+            let mut message = Vec::new();
+            client::pdus(&mut message, context, max_pdu, COMMAND, &command);
+            client::pdus(&mut message, context, max_pdu, DATA_SET, identifier);
+            message
+        })
+        .collect();
+    let mut times = Times {
+        first: Vec::with_capacity(options.count),
+        last: Vec::with_capacity(options.count),
+        matches: 0,
+        failures: 0,
+    };
+    // Each association starts elsewhere in the list.
+    let from = number * queries.len() / options.associations;
+    start.wait();
+    for query in queries.iter().cycle().skip(from).take(options.count) {
+        let sent = Instant::now();
+        client.send(query);
+        let mut response = client.receive();
+        times.first.push(sent.elapsed());
+        while response.is_pending() {
+            times.matches += 1;
+            response = client.receive();
+        }
+        times.last.push(sent.elapsed());
+        times.failures += u64::from(response.status != 0);
+    }
+    client.release();
+    times
+}
