@@ -46,31 +46,19 @@ impl Client {
             .read_timeout(PATIENCE)
             .write_timeout(PATIENCE);
         for &syntax in abstract_syntaxes {
-            options =
-                options.with_presentation_context(syntax.to_owned(), vec![EXPLICIT_LE.to_owned()]);
+            options = options.with_presentation_context(syntax.to_owned(), vec![EXPLICIT_LE.to_owned()]);
         }
-        let mut association = options
-            .establish(to)
-            .unwrap_or_else(|error| panic!("no association with {called} at {to}: {error}"));
-        association
-            .inner_stream()
-            .set_nodelay(true)
-            .expect("a connected socket takes TCP_NODELAY");
-        Self {
-            association,
-            received: Vec::new(),
-            consumed: 0,
-        }
+        let mut association =
+            options.establish(to).unwrap_or_else(|error| panic!("no association with {called} at {to}: {error}"));
+        association.inner_stream().set_nodelay(true).expect("a connected socket takes TCP_NODELAY");
+        Self { association, received: Vec::new(), consumed: 0 }
     }
 
     /// The identifier of the presentation context number `index`, in the order of [`Client::open`].
     pub(crate) fn context(&self, index: usize) -> u8 {
         let id = u8::try_from(index * 2 + 1).expect("at most 128 presentation contexts");
         assert!(
-            self.association
-                .presentation_contexts()
-                .iter()
-                .any(|context| context.id == id),
+            self.association.presentation_contexts().iter().any(|context| context.id == id),
             "the node refused presentation context {id}"
         );
         id
@@ -86,10 +74,7 @@ impl Client {
 
     /// Sends PDUs as they are.
     pub(crate) fn send(&mut self, pdus: &[u8]) {
-        self.association
-            .inner_stream()
-            .write_all(pdus)
-            .expect("the node takes the message");
+        self.association.inner_stream().write_all(pdus).expect("the node takes the message");
     }
 
     /// Waits for the next response message and passes over its data set.
@@ -114,9 +99,7 @@ impl Client {
                 if !is_command {
                     return response.expect("a command comes before its data set");
                 }
-                let us = |element| {
-                    find(&command, element).map(|value| u16::from_le_bytes([value[0], value[1]]))
-                };
+                let us = |element| find(&command, element).map(|value| u16::from_le_bytes([value[0], value[1]]));
                 let status = us(0x0900).expect("a response has a status");
                 response = Some(Response { status });
                 if us(0x0800) == Some(0x0101) {
@@ -128,9 +111,7 @@ impl Client {
 
     /// Ends the association as it should end.
     pub(crate) fn release(self) {
-        self.association
-            .release()
-            .expect("the node answers the release");
+        self.association.release().expect("the node answers the release");
     }
 
     /// The variable field of the next P-DATA-TF PDU.
@@ -139,8 +120,7 @@ impl Client {
             let rest = &self.received[self.consumed..];
             if let Some(header) = rest.first_chunk::<6>() {
                 assert_eq!(header[0], 0x04, "the node sent a PDU that is not P-DATA-TF");
-                let length =
-                    u32::from_be_bytes([header[2], header[3], header[4], header[5]]) as usize;
+                let length = u32::from_be_bytes([header[2], header[3], header[4], header[5]]) as usize;
                 if let Some(body) = rest.get(6..6 + length) {
                     let body = body.to_vec();
                     self.consumed += 6 + length;
@@ -151,11 +131,7 @@ impl Client {
             self.consumed = 0;
             let filled = self.received.len();
             self.received.resize(filled + 64 * 1024, 0);
-            let count = self
-                .association
-                .inner_stream()
-                .read(&mut self.received[filled..])
-                .expect("the node answers");
+            let count = self.association.inner_stream().read(&mut self.received[filled..]).expect("the node answers");
             assert!(count > 0, "the node closed the connection");
             self.received.truncate(filled + count);
         }
@@ -184,13 +160,7 @@ pub(crate) fn command(elements: &[(u16, &[u8])]) -> Vec<u8> {
         element(&mut body, false, u32::from(number), "UI", value);
     }
     let mut whole = Vec::new();
-    element(
-        &mut whole,
-        false,
-        0,
-        "UL",
-        &(body.len() as u32).to_le_bytes(),
-    );
+    element(&mut whole, false, 0, "UL", &(body.len() as u32).to_le_bytes());
     whole.extend_from_slice(&body);
     whole
 }
@@ -216,20 +186,12 @@ pub(crate) struct Kind {
 }
 
 /// A whole command set.
-pub(crate) const COMMAND: Kind = Kind {
-    is_command: true,
-    ends_message: true,
-};
+pub(crate) const COMMAND: Kind = Kind { is_command: true, ends_message: true };
 /// A data set to its end.
-pub(crate) const DATA_SET: Kind = Kind {
-    is_command: false,
-    ends_message: true,
-};
+pub(crate) const DATA_SET: Kind = Kind { is_command: false, ends_message: true };
 
 /// The value at `percent` of the sorted `times`, in milliseconds.
 pub(crate) fn percentile(times: &[Duration], percent: usize) -> f64 {
     let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
-    times
-        .get(at)
-        .map_or(0.0, |time| time.as_secs_f64() * 1_000.0)
+    times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1_000.0)
 }

@@ -103,16 +103,8 @@ impl InstanceUids {
             UidStyle::RandomDigits => String::new(),
         };
         let counter = random.within(0, 40_000);
-        let counter = if style == UidStyle::TimeStamped {
-            counter
-        } else {
-            0
-        };
-        Self {
-            style,
-            root,
-            counter,
-        }
+        let counter = if style == UidStyle::TimeStamped { counter } else { 0 };
+        Self { style, root, counter }
     }
 
     /// Writes the next UID into `uid`.
@@ -133,8 +125,7 @@ impl InstanceUids {
 }
 
 fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    text.write_fmt(arguments)
-        .expect("writing to a String does not fail");
+    text.write_fmt(arguments).expect("writing to a String does not fail");
 }
 
 fn time_stamped(random: &mut Random, date: &str) -> String {
@@ -144,18 +135,9 @@ fn time_stamped(random: &mut Random, date: &str) -> String {
 }
 
 fn counter_root(random: &mut Random) -> String {
-    let (model, station) = (
-        random.within(5, 400),
-        random.within(100_000_000, 4_000_000_000),
-    );
-    let (exam, stamp) = (
-        random.within(1, 1_000),
-        random.within(1_200_000_000, 1_700_000_000),
-    );
-    format!(
-        "1.2.840.113619.2.{model}.3.{station}.{exam}.{stamp}.{}",
-        random.within(1, 1_000)
-    )
+    let (model, station) = (random.within(5, 400), random.within(100_000_000, 4_000_000_000));
+    let (exam, stamp) = (random.within(1, 1_000), random.within(1_200_000_000, 1_700_000_000));
+    format!("1.2.840.113619.2.{model}.3.{station}.{exam}.{stamp}.{}", random.within(1, 1_000))
 }
 
 fn random_digits(random: &mut Random) -> String {
@@ -169,22 +151,12 @@ fn random_digits(random: &mut Random) -> String {
 
 /// A date of the last decade, as DA.
 pub(crate) fn date(random: &mut Random) -> String {
-    format!(
-        "{}{:02}{:02}",
-        random.within(2015, 2025),
-        random.within(1, 13),
-        random.within(1, 29)
-    )
+    format!("{}{:02}{:02}", random.within(2015, 2025), random.within(1, 13), random.within(1, 29))
 }
 
 /// A time of the working day, as TM without a fraction.
 pub(crate) fn time(random: &mut Random) -> String {
-    format!(
-        "{:02}{:02}{:02}",
-        random.within(7, 21),
-        random.within(0, 60),
-        random.within(0, 60)
-    )
+    format!("{:02}{:02}{:02}", random.within(7, 21), random.within(0, 60), random.within(0, 60))
 }
 
 /// What all instances of a series have in common.
@@ -257,19 +229,11 @@ use Value::{Columns, Instance, Items, Noise, Rows, Series, SeriesNumber, Text, W
 const CODE: &[Element] = &[
     (0x0008_0100, "SH", Text("CTTHORAX")),
     (0x0008_0102, "SH", Text("99HOSPITAL")),
-    (
-        0x0008_0104,
-        "LO",
-        Text("CT of the thorax with contrast medium"),
-    ),
+    (0x0008_0104, "LO", Text("CT of the thorax with contrast medium")),
 ];
 const REFERENCE: &[Element] = &[
     (0x0008_1150, "UI", Text("1.2.840.10008.5.1.4.1.1.2")),
-    (
-        0x0008_1155,
-        "UI",
-        Text("1.3.12.2.1107.5.2.32.35162.30000009121513341298400000123"),
-    ),
+    (0x0008_1155, "UI", Text("1.3.12.2.1107.5.2.32.35162.30000009121513341298400000123")),
 ];
 
 /// The root elements up to the pixel data, in ascending order (PS3.5 7.1).
@@ -295,17 +259,9 @@ const ROOT: &[Element] = &[
     (0x0008_0081, "ST", Text("1 Main Street, Springfield")),
     (0x0008_0090, "PN", Text("Referring^Robin^^Dr")),
     (0x0008_1010, "SH", Text("STATION01")),
-    (
-        0x0008_1030,
-        "LO",
-        Series(|s| s.study_description.as_bytes()),
-    ),
+    (0x0008_1030, "LO", Series(|s| s.study_description.as_bytes())),
     (0x0008_1032, "SQ", Items(&[CODE])),
-    (
-        0x0008_103E,
-        "LO",
-        Series(|s| s.series_description.as_bytes()),
-    ),
+    (0x0008_103E, "LO", Series(|s| s.series_description.as_bytes())),
     (0x0008_1040, "LO", Text("Radiology")),
     (0x0008_1050, "PN", Text("Performing^Pat")),
     (0x0008_1070, "PN", Text("Operator^Olli")),
@@ -479,8 +435,7 @@ impl InstanceValue {
 }
 
 fn encode(out: &mut Vec<u8>, explicit: bool, (tag, vr, value): Element, series: &SeriesFacts) {
-    let words =
-        |words: &[u16]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
+    let words = |words: &[u16]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
     match value {
         Text(text) => element(out, explicit, tag, vr, text.as_bytes()),
         Words(all) => element(out, explicit, tag, vr, &words(all)),
@@ -491,13 +446,7 @@ fn encode(out: &mut Vec<u8>, explicit: bool, (tag, vr, value): Element, series: 
             element(out, explicit, tag, vr, &noise);
         }
         Series(fact) => element(out, explicit, tag, vr, fact(series)),
-        SeriesNumber => element(
-            out,
-            explicit,
-            tag,
-            vr,
-            series.series_number.to_string().as_bytes(),
-        ),
+        SeriesNumber => element(out, explicit, tag, vr, series.series_number.to_string().as_bytes()),
         Items(items) => {
             let mut body = Vec::new();
             for item in items {
@@ -526,13 +475,7 @@ fn item_header(out: &mut Vec<u8>, length: u32) {
 
 /// One element with its value padded to even length (PS3.5 6.2 and 7.1).
 pub(crate) fn element(out: &mut Vec<u8>, explicit: bool, tag: u32, vr: &str, value: &[u8]) {
-    element_header(
-        out,
-        explicit,
-        tag,
-        vr,
-        (value.len() + value.len() % 2) as u32,
-    );
+    element_header(out, explicit, tag, vr, (value.len() + value.len() % 2) as u32);
     out.extend_from_slice(value);
     if value.len() % 2 == 1 {
         out.push(if matches!(vr, "UI" | "OB") { 0 } else { b' ' });
@@ -575,23 +518,11 @@ pub(crate) fn file_meta(out: &mut Vec<u8>, sop_class: &str, sop_uid: &str, synta
     element(&mut meta, true, 0x0002_0002, "UI", sop_class.as_bytes());
     element(&mut meta, true, 0x0002_0003, "UI", sop_uid.as_bytes());
     element(&mut meta, true, 0x0002_0010, "UI", syntax.uid().as_bytes());
-    element(
-        &mut meta,
-        true,
-        0x0002_0012,
-        "UI",
-        b"2.25.271828182845904523536",
-    );
+    element(&mut meta, true, 0x0002_0012, "UI", b"2.25.271828182845904523536");
     element(&mut meta, true, 0x0002_0013, "SH", b"DCMDEX_CORPUS");
     out.extend_from_slice(&[0; 128]);
     out.extend_from_slice(b"DICM");
-    element(
-        out,
-        true,
-        0x0002_0000,
-        "UL",
-        &(meta.len() as u32).to_le_bytes(),
-    );
+    element(out, true, 0x0002_0000, "UL", &(meta.len() as u32).to_le_bytes());
     out.extend_from_slice(&meta);
 }
 
@@ -623,24 +554,12 @@ const FAMILIES: &[&str] = &[
     "Popov",
 ];
 const GIVEN: &[&str] = &[
-    "John", "Mary", "Anna", "Peter", "Maria", "Ivan", "Luis", "Chen", "Olga", "Marc", "Sofia",
-    "Emma", "Paul", "Lena", "Omar", "Nina",
+    "John", "Mary", "Anna", "Peter", "Maria", "Ivan", "Luis", "Chen", "Olga", "Marc", "Sofia", "Emma", "Paul", "Lena",
+    "Omar", "Nina",
 ];
 const BODY_PARTS: &[&str] = &["CHEST", "HEAD", "ABDOMEN", "PELVIS", "SPINE", "KNEE"];
-const STUDIES: &[&str] = &[
-    "CT Thorax",
-    "MR Head plain",
-    "Abdomen",
-    "Whole body",
-    "Spine",
-];
-const SERIES: &[&str] = &[
-    "Axial 5.0",
-    "T1 sag",
-    "T2 tra",
-    "Localizer",
-    "Recon 1.0 B70f",
-];
+const STUDIES: &[&str] = &["CT Thorax", "MR Head plain", "Abdomen", "Whole body", "Spine"];
+const SERIES: &[&str] = &["Axial 5.0", "T1 sag", "T2 tra", "Localizer", "Recon 1.0 B70f"];
 
 /// A patient: name, identifier, birth date, sex; the character set depends on the name.
 pub(crate) fn patient(seed: u64, number: u64) -> SeriesFacts {
@@ -648,19 +567,10 @@ pub(crate) fn patient(seed: u64, number: u64) -> SeriesFacts {
     let (family, given) = (random.one_of(FAMILIES), random.one_of(GIVEN));
     let middle = random.within(0, 100_000);
     let (charset, patient_name) = match random.within(0, 100) {
-        0..10 => (
-            "ISO_IR 192",
-            format!("Yamada{middle}^{given}=山田^太郎=やまだ^たろう").into_bytes(),
-        ),
+        0..10 => ("ISO_IR 192", format!("Yamada{middle}^{given}=山田^太郎=やまだ^たろう").into_bytes()),
         // ISO 8859-1: u and o with diaeresis.
-        10..25 => (
-            "ISO_IR 100",
-            [b"M\xFCller-Sch\xF6n^" as &[u8], given.as_bytes()].concat(),
-        ),
-        _ => (
-            "ISO_IR 100",
-            format!("{family}^{given}^{middle}").into_bytes(),
-        ),
+        10..25 => ("ISO_IR 100", [b"M\xFCller-Sch\xF6n^" as &[u8], given.as_bytes()].concat()),
+        _ => ("ISO_IR 100", format!("{family}^{given}^{middle}").into_bytes()),
     };
     SeriesFacts {
         charset,

@@ -96,10 +96,7 @@ fn main() {
             .collect();
         walk(&options.folder, &folders);
         drop(folders);
-        readers
-            .into_iter()
-            .map(|reader| reader.join().unwrap())
-            .collect::<Vec<_>>()
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect::<Vec<_>>()
     });
     let seconds = begun.elapsed().as_secs_f64();
     if options.print {
@@ -112,10 +109,7 @@ fn main() {
     }
     let files: u64 = found.iter().map(|part| part.files).sum();
     let values: u64 = found.iter().map(|part| part.values).sum();
-    println!(
-        "{files} files, {values} values, {seconds:.3} s, {:.0} files/s",
-        files as f64 / seconds
-    );
+    println!("{files} files, {values} values, {seconds:.3} s, {:.0} files/s", files as f64 / seconds);
 }
 
 /// A folder and the names of the files in it.

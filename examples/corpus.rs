@@ -95,26 +95,15 @@ struct Sum {
 
 fn main() {
     let options = Options::parse();
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .build_global()
-        .unwrap();
-    fs::create_dir(&options.out).unwrap_or_else(|error| {
-        panic!("cannot make the folder {}: {error}", options.out.display())
-    });
-    let manifest = options
-        .manifest
-        .as_deref()
-        .map(|path| Mutex::new(BufWriter::new(File::create(path).unwrap())));
+    rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global().unwrap();
+    fs::create_dir(&options.out)
+        .unwrap_or_else(|error| panic!("cannot make the folder {}: {error}", options.out.display()));
+    let manifest = options.manifest.as_deref().map(|path| Mutex::new(BufWriter::new(File::create(path).unwrap())));
     let begun = Instant::now();
     let studies = plan(options.seed, options.files);
-    let sum = studies
-        .par_iter()
-        .map(|study| write_study(&options, study, manifest.as_ref()))
-        .reduce(Sum::default, |a, b| Sum {
-            files: a.files + b.files,
-            series: a.series + b.series,
-            header_bytes: a.header_bytes + b.header_bytes,
+    let sum =
+        studies.par_iter().map(|study| write_study(&options, study, manifest.as_ref())).reduce(Sum::default, |a, b| {
+            Sum { files: a.files + b.files, series: a.series + b.series, header_bytes: a.header_bytes + b.header_bytes }
         });
     let seconds = begun.elapsed().as_secs_f64();
     println!(
@@ -135,18 +124,12 @@ fn write_study(options: &Options, study: &Study, manifest: Option<&Mutex<BufWrit
     let patient = header::patient(options.seed, study.number * 2 / 3);
     let style = uid_style(&mut random);
     let facts = patient.with_study(&mut random, style, study.number);
-    let folder = options
-        .out
-        .join(&facts.patient_id)
-        .join(format!("{}-{}", facts.study_date, study.number));
+    let folder = options.out.join(&facts.patient_id).join(format!("{}-{}", facts.study_date, study.number));
     let mut sum = Sum::default();
     let mut uids = String::new();
     for (number, &files) in (1..).zip(&study.series) {
         let style = uid_style(&mut random);
-        let (mut facts, payload) =
-            facts
-                .clone()
-                .with_series(&mut random, style, number, options.sparse);
+        let (mut facts, payload) = facts.clone().with_series(&mut random, style, number, options.sparse);
         facts.syntax = match random.within(0, 10) {
             0..7 => Syntax::Explicit,
             7 => Syntax::Implicit,
@@ -161,22 +144,14 @@ fn write_study(options: &Options, study: &Study, manifest: Option<&Mutex<BufWrit
         fs::create_dir_all(&folder).unwrap();
         let template = Template::new(&facts);
         let mut instance_uids = InstanceUids::new(style, &mut random, &facts.study_date);
-        let mut instance = InstanceFacts {
-            seconds: random.within(7, 20) * 3_600,
-            ..InstanceFacts::default()
-        };
+        let mut instance = InstanceFacts { seconds: random.within(7, 20) * 3_600, ..InstanceFacts::default() };
         let mut content = Vec::with_capacity(8 * 1024);
         for number in 1..=files {
             instance_uids.next(&mut random, &mut instance.sop_uid);
             instance.number = number;
             instance.seconds += number % 2;
             content.clear();
-            header::file_meta(
-                &mut content,
-                facts.sop_class,
-                &instance.sop_uid,
-                facts.syntax,
-            );
+            header::file_meta(&mut content, facts.sop_class, &instance.sop_uid, facts.syntax);
             template.write(&instance, &mut content);
             let mut after: &[u8] = &[];
             sum.header_bytes += content.len() as u64;

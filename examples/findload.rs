@@ -80,16 +80,12 @@ impl Options {
         elements.insert(0x0008_0052, ("CS", self.level.clone()));
         for key in &self.keys {
             let (keyword, matching) = key.split_once('=').unwrap_or((key, ""));
-            let entry = StandardDataDictionary
-                .by_name(keyword)
-                .unwrap_or_else(|| panic!("no such attribute: {keyword}"));
+            let entry =
+                StandardDataDictionary.by_name(keyword).unwrap_or_else(|| panic!("no such attribute: {keyword}"));
             let tag = entry.tag();
             elements.insert(
                 u32::from(tag.group()) << 16 | u32::from(tag.element()),
-                (
-                    entry.vr().relaxed().to_string(),
-                    matching.replace("{}", value),
-                ),
+                (entry.vr().relaxed().to_string(), matching.replace("{}", value)),
             );
         }
         let mut identifier = Vec::new();
@@ -110,18 +106,10 @@ struct Times {
 fn main() {
     let options = Options::parse();
     let values: Vec<String> = match &options.values {
-        Some(file) => fs::read_to_string(file)
-            .unwrap()
-            .lines()
-            .take(20_000)
-            .map(str::to_owned)
-            .collect(),
+        Some(file) => fs::read_to_string(file).unwrap().lines().take(20_000).map(str::to_owned).collect(),
         None => vec![String::new()],
     };
-    let identifiers: Vec<_> = values
-        .iter()
-        .map(|value| options.identifier(value))
-        .collect();
+    let identifiers: Vec<_> = values.iter().map(|value| options.identifier(value)).collect();
     let start = Barrier::new(options.associations + 1);
     let (all, elapsed) = thread::scope(|scope| {
         let (options, identifiers, start) = (&options, &identifiers, &start);
@@ -130,10 +118,7 @@ fn main() {
             .collect();
         start.wait();
         let begun = Instant::now();
-        let all: Vec<Times> = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect();
+        let all: Vec<Times> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         (all, begun.elapsed())
     });
     let collect = |pick: fn(&Times) -> &Vec<Duration>| {
@@ -145,11 +130,7 @@ fn main() {
     println!(
         "{}{} queries, {} matches, {} failures, {:.0} queries/s; first response p50 {:.3} ms; last response p50 {:.3} ms, \
          p90 {:.3} ms, p99 {:.3} ms, max {:.3} ms",
-        if options.name.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", options.name)
-        },
+        if options.name.is_empty() { String::new() } else { format!("{}: ", options.name) },
         last.len(),
         all.iter().map(|times| times.matches).sum::<u64>(),
         all.iter().map(|times| times.failures).sum::<u64>(),

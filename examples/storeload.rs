@@ -62,11 +62,8 @@ struct Options {
     acknowledged: Option<PathBuf>,
 }
 
-const STORAGE_CLASSES: &[&str] = &[
-    "1.2.840.10008.5.1.4.1.1.2",
-    "1.2.840.10008.5.1.4.1.1.4",
-    "1.2.840.10008.5.1.4.1.1.128",
-];
+const STORAGE_CLASSES: &[&str] =
+    &["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128"];
 /// About what the template writes; the rest of `--size` is pixel data.
 const HEADER: u32 = 4_700;
 
@@ -79,10 +76,8 @@ struct Sent {
 
 fn main() {
     let options = Options::parse();
-    let acknowledged = options
-        .acknowledged
-        .as_deref()
-        .map(|path| Mutex::new(BufWriter::new(File::create(path).unwrap())));
+    let acknowledged =
+        options.acknowledged.as_deref().map(|path| Mutex::new(BufWriter::new(File::create(path).unwrap())));
     let start = Barrier::new(usize::try_from(options.associations).unwrap() + 1);
     let (all, elapsed) = thread::scope(|scope| {
         let (options, start, acknowledged) = (&options, &start, acknowledged.as_ref());
@@ -91,10 +86,7 @@ fn main() {
             .collect();
         start.wait();
         let begun = Instant::now();
-        let all: Vec<Sent> = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect();
+        let all: Vec<Sent> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         (all, begun.elapsed().as_secs_f64())
     });
     let mut times: Vec<_> = all.iter().flat_map(|sent| &sent.times).copied().collect();
@@ -122,22 +114,12 @@ fn main() {
     }
 }
 
-fn send(
-    options: &Options,
-    number: u64,
-    start: &Barrier,
-    acknowledged: Option<&Mutex<BufWriter<File>>>,
-) -> Sent {
+fn send(options: &Options, number: u64, start: &Barrier, acknowledged: Option<&Mutex<BufWriter<File>>>) -> Sent {
     let mut client = Client::open(&options.to, &options.called, STORAGE_CLASSES);
-    let contexts: Vec<_> = (0..STORAGE_CLASSES.len())
-        .map(|index| client.context(index))
-        .collect();
+    let contexts: Vec<_> = (0..STORAGE_CLASSES.len()).map(|index| client.context(index)).collect();
     let max_pdu = client.max_pdu();
     let objects = share(options, number);
-    let mut sent = Sent {
-        times: Vec::with_capacity(objects as usize),
-        ..Sent::default()
-    };
+    let mut sent = Sent { times: Vec::with_capacity(objects as usize), ..Sent::default() };
     let mut random = Random::new(options.seed, number);
     let mut success = Vec::new();
     let mut left = objects;
@@ -150,10 +132,7 @@ fn send(
         }
         let study_number = study * options.associations + number;
         let (facts, payload) = series(options, study_number, &mut random);
-        let context = contexts[STORAGE_CLASSES
-            .iter()
-            .position(|&class| class == facts.sop_class)
-            .unwrap()];
+        let context = contexts[STORAGE_CLASSES.iter().position(|&class| class == facts.sop_class).unwrap()];
         // The same for the whole series: the pixel data in its PDUs.
         let mut pixels = Vec::new();
         let pixel_bytes = vec![0x55; payload as usize];
@@ -180,10 +159,7 @@ fn send(
             ]);
             message.clear();
             client::pdus(&mut message, context, max_pdu, COMMAND, &command);
-            let head = Kind {
-                is_command: false,
-                ends_message: payload == 0,
-            };
+            let head = Kind { is_command: false, ends_message: payload == 0 };
             client::pdus(&mut message, context, max_pdu, head, &data_set);
             let large = pixels.len() > 64 * 1024;
             if !large {
@@ -219,7 +195,10 @@ fn share(options: &Options, number: u64) -> u64 {
 /// Series, each in a study of its own.
 fn series(options: &Options, study: u64, random: &mut Random) -> (SeriesFacts, u32) {
     let style = UidStyle::TimeStamped;
-    header::patient(options.seed, study * 2 / 3)
-        .with_study(random, style, study)
-        .with_series(random, style, 1, options.size.saturating_sub(HEADER))
+    header::patient(options.seed, study * 2 / 3).with_study(random, style, study).with_series(
+        random,
+        style,
+        1,
+        options.size.saturating_sub(HEADER),
+    )
 }

@@ -26,21 +26,13 @@ fn listed(readme: &Path) -> BTreeMap<String, Listed> {
         .lines()
         .skip_while(|line| !line.starts_with("| file |"))
         .take_while(|line| line.starts_with('|'))
-        .map(|line| {
-            line.trim_matches('|')
-                .split('|')
-                .map(str::trim)
-                .collect::<Vec<_>>()
-        });
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
     let head = rows.next().expect("a table with a column `file`");
     let column = |name: &str| head.iter().position(|title| *title == name).unwrap();
     let (file, bytes, sha256) = (column("file"), column("bytes"), column("sha256"));
     rows.skip(1) // the dashes
         .map(|row| {
-            let listed = Listed {
-                bytes: row[bytes].parse().unwrap(),
-                sha256: row[sha256].to_owned(),
-            };
+            let listed = Listed { bytes: row[bytes].parse().unwrap(), sha256: row[sha256].to_owned() };
             (row[file].to_owned(), listed)
         })
         .collect()
@@ -58,16 +50,9 @@ fn present(root: &Path) -> BTreeMap<String, Listed> {
                 continue;
             }
             let content = fs::read(&path).unwrap();
-            let name: Vec<_> = path
-                .strip_prefix(root)
-                .unwrap()
-                .components()
-                .map(|part| part.as_os_str().to_str().unwrap())
-                .collect();
-            let sha256 = Sha256::digest(&content)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let name: Vec<_> =
+                path.strip_prefix(root).unwrap().components().map(|part| part.as_os_str().to_str().unwrap()).collect();
+            let sha256 = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
             let bytes = content.len() as u64;
             found.insert(name.join("/"), Listed { bytes, sha256 });
         }
@@ -79,11 +64,7 @@ fn present(root: &Path) -> BTreeMap<String, Listed> {
 fn real_files_are_those_of_their_table() {
     let root = fixtures().join("real");
     let mut present = present(&root);
-    for not_data in [
-        "README.md",
-        "LICENSE-pydicom.txt",
-        "LICENSE-pydicom-data.txt",
-    ] {
+    for not_data in ["README.md", "LICENSE-pydicom.txt", "LICENSE-pydicom-data.txt"] {
         assert!(present.remove(not_data).is_some(), "{not_data} is missing");
     }
     assert_eq!(present.len(), 91);

@@ -34,16 +34,11 @@ pub(crate) fn python_peer(script: impl AsRef<Path>) -> Option<Command> {
         Some(python) => PathBuf::from(python),
         None => target_directory().join("peers/venv/bin/python"),
     };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/peers")
-        .join(script);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);
     assert!(script.is_file(), "no such script: {}", script.display());
     let mut command = Command::new(found(python)?);
     // Deterministic text on the pipes, and no byte code written into the source tree.
-    command
-        .env("PYTHONUTF8", "1")
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .arg(script);
+    command.env("PYTHONUTF8", "1").env("PYTHONDONTWRITEBYTECODE", "1").arg(script);
     Some(command)
 }
 
@@ -58,27 +53,15 @@ pub(crate) struct Answer {
 impl Answer {
     /// Both streams, the output first. Panics with all that was said when the peer did not end with 0.
     pub(crate) fn expect_success(self) -> String {
-        let Self {
-            status,
-            stdout,
-            stderr,
-        } = self;
-        assert!(
-            status.success(),
-            "the peer ended with {status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
-        );
+        let Self { status, stdout, stderr } = self;
+        assert!(status.success(), "the peer ended with {status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
         stdout + &stderr
     }
 }
 
 /// Runs a peer to its end and returns what it said. A peer that hangs is killed, and the test fails.
 pub(crate) fn run(command: &mut Command) -> Answer {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (done, ended) = mpsc::channel();
     let stdout = collect(child.stdout.take().unwrap(), done.clone());
     let stderr = collect(child.stderr.take().unwrap(), done);
@@ -88,17 +71,10 @@ pub(crate) fn run(command: &mut Command) -> Answer {
         child.wait().unwrap();
         panic!("the peer hung and was killed: {command:?}");
     }
-    Answer {
-        status: child.wait().unwrap(),
-        stdout: stdout.join().unwrap(),
-        stderr: stderr.join().unwrap(),
-    }
+    Answer { status: child.wait().unwrap(), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
-fn collect(
-    mut stream: impl Read + Send + 'static,
-    done: mpsc::Sender<()>,
-) -> thread::JoinHandle<String> {
+fn collect(mut stream: impl Read + Send + 'static, done: mpsc::Sender<()>) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
@@ -113,13 +89,9 @@ fn found(program: PathBuf) -> Option<PathBuf> {
     if program.is_file() {
         return Some(program);
     }
-    let missing = format!(
-        "{} is not there; run scripts/peers to install the peers",
-        program.display()
-    );
-    let required = ["CI", "DCMDEX_REQUIRE_PEERS"]
-        .into_iter()
-        .any(|name| variable(name).is_some_and(|value| !value.is_empty()));
+    let missing = format!("{} is not there; run scripts/peers to install the peers", program.display());
+    let required =
+        ["CI", "DCMDEX_REQUIRE_PEERS"].into_iter().any(|name| variable(name).is_some_and(|value| !value.is_empty()));
     assert!(!required, "{missing}");
     say_skipped(&missing);
     None
@@ -140,10 +112,7 @@ fn target_directory() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "which peers to use is a setting of the tests, not of the program"
-)]
+#[expect(clippy::disallowed_methods, reason = "which peers to use is a setting of the tests, not of the program")]
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
@@ -159,10 +128,7 @@ mod tests {
                 return;
             };
             let version = run(command.arg("--version")).expect_success();
-            assert!(
-                version.starts_with(&format!("$dcmtk: {program} v")),
-                "{version}"
-            );
+            assert!(version.starts_with(&format!("$dcmtk: {program} v")), "{version}");
         }
     }
 
