@@ -1,0 +1,260 @@
+//! The one table of metrics.
+//!
+//! Each row of the table is a static of this module and a line of [`ALL`]. Base units only (seconds, bytes); labels come
+//! from closed sets written here, never from peers or files. Counting is one relaxed atomic addition, cheap enough for each
+//! file of a scan.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A number that only grows while the process lives.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Starts at zero.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `amount`.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Starts at zero.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicI64::new(0))
+    }
+
+    /// Sets the value.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Adds `amount`, which may be negative.
+    pub fn add(&self, amount: i64) {
+        self.0.fetch_add(amount, Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn value(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Counts one more until the returned guard is dropped.
+    pub fn hold(&'static self) -> Held {
+        self.add(1);
+        Held(self)
+    }
+}
+
+/// One counted thing that is still there; see [`Gauge::hold`].
+#[derive(Debug)]
+pub struct Held(&'static Gauge);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
+}
+
+/// The upper bounds of the histograms' buckets, in seconds: 100 µs (a warm query by UID) to 10 s (a full disk queue).
+pub const BUCKET_SECONDS: [f64; 14] =
+    [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+/// How durations are spread.
+#[derive(Debug)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKET_SECONDS.len() + 1],
+    sum_ns: AtomicU64,
+}
+
+impl Histogram {
+    /// Starts empty.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { buckets: [const { AtomicU64::new(0) }; BUCKET_SECONDS.len() + 1], sum_ns: AtomicU64::new(0) }
+    }
+
+    /// Counts one duration.
+    pub fn observe(&self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let at = BUCKET_SECONDS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKET_SECONDS.len());
+        self.buckets[at].fetch_add(1, Relaxed);
+        self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// How many durations were at most each of [`BUCKET_SECONDS`], and last how many there were in all.
+    #[must_use]
+    pub fn cumulative(&self) -> [u64; BUCKET_SECONDS.len() + 1] {
+        let mut total = 0;
+        std::array::from_fn(|at| {
+            total += self.buckets[at].load(Relaxed);
+            total
+        })
+    }
+
+    /// The sum of all durations, in seconds.
+    #[must_use]
+    pub fn sum_seconds(&self) -> f64 {
+        Duration::from_nanos(self.sum_ns.load(Relaxed)).as_secs_f64()
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The cell of a metric.
+#[derive(Clone, Copy, Debug)]
+pub enum Cell {
+    /// Only grows.
+    Counter(&'static Counter),
+    /// Goes up and down.
+    Gauge(&'static Gauge),
+    /// Durations.
+    Histogram(&'static Histogram),
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name, with the unit as suffix. Several rows share a name when they differ in their label.
+    pub name: &'static str,
+    /// Its label and the value of it, if it has one.
+    pub label: Option<(&'static str, &'static str)>,
+    /// What it counts, in one sentence.
+    pub help: &'static str,
+    /// Where the value is.
+    pub cell: Cell,
+}
+
+macro_rules! metrics {
+    ($($kind:ident $name:literal, $help:literal { $($identifier:ident $(: $label:ident = $value:literal)?),+ $(,)? })+) => {
+        $($(
+            #[doc = concat!($help, " `", $name, "`", $(", ", stringify!($label), " `", $value, "`",)? ".")]
+            pub static $identifier: $kind = $kind::new();
+        )+)+
+
+        /// All metrics, in the order of the table; rows of one name stand together.
+        pub static ALL: &[Metric] = &[$($(
+            Metric {
+                name: $name,
+                label: metrics!(@label $($label $value)?),
+                help: $help,
+                cell: Cell::$kind(&$identifier),
+            },
+        )+)+];
+    };
+    (@label) => { None };
+    (@label $label:ident $value:literal) => { Some((stringify!($label), $value)) };
+}
+
+metrics! {
+    Counter "dcmdex_scan_files_total", "Files that scans have dealt with, by what became of them." {
+        SCAN_FILES_READ: outcome = "read",
+        SCAN_FILES_UNCHANGED: outcome = "unchanged",
+        SCAN_FILES_SKIPPED: outcome = "skipped",
+        SCAN_FILES_FAILED: outcome = "failed",
+    }
+    Counter "dcmdex_scan_read_file_bytes_total", "Sizes of the files that scans have opened, in bytes." {
+        SCAN_READ_FILE_BYTES,
+    }
+    Counter "dcmdex_scan_directories_total", "Directories that scans have listed." { SCAN_DIRECTORIES }
+    Gauge "dcmdex_associations_active", "Associations open now." { ASSOCIATIONS_ACTIVE }
+    Counter "dcmdex_associations_total", "Associations asked for, by how it ended." {
+        ASSOCIATIONS_ACCEPTED: result = "accepted",
+        ASSOCIATIONS_REJECTED: result = "rejected",
+        ASSOCIATIONS_FAILED: result = "failed",
+    }
+    Counter "dcmdex_instances_received_total", "Instances received by C-STORE, by the kind of answer." {
+        INSTANCES_STORED: status = "success",
+        INSTANCES_OUT_OF_RESOURCES: status = "out-of-resources",
+        INSTANCES_NOT_UNDERSTOOD: status = "not-understood",
+        INSTANCES_FAILED: status = "failed",
+    }
+    Counter "dcmdex_received_data_set_bytes_total", "Data sets received by C-STORE, in bytes." { RECEIVED_DATA_SET_BYTES }
+    Histogram "dcmdex_store_seconds", "Time from the last byte of a C-STORE-RQ to its response, in seconds." {
+        STORE_SECONDS,
+    }
+    Counter "dcmdex_find_requests_total", "C-FIND requests, by how they ended." {
+        FIND_ANSWERED: result = "answered",
+        FIND_CANCELLED: result = "cancelled",
+        FIND_REFUSED: result = "refused",
+        FIND_FAILED: result = "failed",
+    }
+    Counter "dcmdex_find_matches_total", "Pending responses sent to C-FIND requests." { FIND_MATCHES }
+    Histogram "dcmdex_find_seconds", "Time from a C-FIND-RQ to its last response, in seconds." { FIND_SECONDS }
+    Counter "dcmdex_echo_requests_total", "C-ECHO requests answered." { ECHO_REQUESTS }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_for_units_and_kinds() {
+        for metric in ALL {
+            assert!(metric.name.starts_with("dcmdex_"), "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+            match metric.cell {
+                Cell::Counter(_) => assert!(metric.name.ends_with("_total"), "{}", metric.name),
+                Cell::Histogram(_) => assert!(metric.name.ends_with("_seconds"), "{}", metric.name),
+                Cell::Gauge(_) => assert!(!metric.name.ends_with("_total"), "{}", metric.name),
+            }
+        }
+    }
+
+    #[test]
+    fn no_row_stands_twice() {
+        let mut seen = HashMap::new();
+        for metric in ALL {
+            assert!(seen.insert((metric.name, metric.label), ()).is_none(), "{} {:?}", metric.name, metric.label);
+        }
+    }
+
+    #[test]
+    fn a_histogram_counts_up_to_and_including_its_bounds() {
+        let histogram = Histogram::new();
+        histogram.observe(Duration::from_micros(100));
+        histogram.observe(Duration::from_micros(101));
+        histogram.observe(Duration::from_secs(60));
+        let counts = histogram.cumulative();
+        assert_eq!((counts[0], counts[1], counts[13], counts[14]), (1, 2, 2, 3));
+        assert!((histogram.sum_seconds() - 60.000_201).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_held_gauge_goes_back_when_the_guard_is_dropped() {
+        static GAUGE: Gauge = Gauge::new();
+        let held = GAUGE.hold();
+        assert_eq!(GAUGE.value(), 1);
+        drop(held);
+        assert_eq!(GAUGE.value(), 0);
+    }
+}
