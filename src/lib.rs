@@ -5,7 +5,9 @@
 //! - [`model`]: the words of the domain (UIDs, AE titles, levels, the attribute table, records, matching). Pure data.
 //! - [`ingest`]: one object (a file, a stream, an archive member) to an instance record, by one bounded header tokenizer.
 //! - [`telemetry`]: log lines and the one table of metrics.
+//! - [`config`]: file, environment and flags to one checked `Config`.
 
+pub mod config;
 pub mod ingest;
 pub mod model;
 pub mod telemetry;

@@ -1,0 +1,109 @@
+//! The commented example that `dcmdex config init` writes.
+
+use std::fmt::Write as _;
+
+use super::keys::{KEYS, PEERS};
+
+/// Columns of a comment line.
+const WIDTH: usize = 100;
+
+/// A `dcmdex.toml` with every setting at its default, and what each one costs when it is too low or too high.
+#[must_use]
+pub fn example() -> String {
+    let mut text = String::new();
+    comment(
+        &mut text,
+        "Settings of dcmdex. Every value here is the default: a line that is left out changes nothing. An option of the \
+         command line goes before a variable (DCMDEX_PORT, DCMDEX_SCAN__JOBS), a variable before this file. An unknown name \
+         is an error. `dcmdex config check` reads this file, `dcmdex config show` says what is in force and where it came \
+         from.",
+    );
+    let mut section = "";
+    for key in KEYS {
+        let (table, name) = key.path.split_once('.').unwrap_or(("", key.path));
+        if table != section {
+            if section.is_empty() {
+                peers(&mut text);
+            }
+            section = table;
+            let _ = write!(text, "\n[{table}]\n");
+        }
+        text.push('\n');
+        comment(&mut text, key.help);
+        comment(&mut text, &format!("Unit: {}.", key.unit));
+        cost(&mut text, "Too low", key.too_low);
+        cost(&mut text, "Too high", key.too_high);
+        let _ = writeln!(text, "{name} = {}", key.default);
+    }
+    text
+}
+
+fn peers(text: &mut String) {
+    let _ = write!(text, "\n[{PEERS}]\n\n");
+    comment(
+        text,
+        "Other nodes by AE title, as \"HOST:PORT\": where objects may be sent on request (C-MOVE destinations). The option \
+         --peer AET=HOST:PORT adds one.",
+    );
+    text.push_str("# ARCHIVE = \"pacs.example.org:104\"\n");
+}
+
+/// What a value costs; of a choice the text begins with its name, which is a better label.
+fn cost(text: &mut String, label: &str, what: &str) {
+    let names_a_choice = what.split_once(": ").is_some_and(|(name, _)| !name.contains(' '));
+    if names_a_choice {
+        comment(text, &format!("{what}."));
+    } else if !what.is_empty() {
+        comment(text, &format!("{label}: {what}."));
+    }
+}
+
+/// Writes text as comment lines, broken between words.
+fn comment(text: &mut String, sentence: &str) {
+    let mut line = String::from("#");
+    for word in sentence.split_whitespace() {
+        if line.len() + 1 + word.len() > WIDTH {
+            text.push_str(&line);
+            text.push('\n');
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    text.push_str(&line);
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::layers::{Layers, Origin};
+
+    #[test]
+    fn the_example_sets_every_setting_to_its_default() {
+        let (mut layers, mut problems) = (Layers::new(), Vec::new());
+        layers.add_file(Path::new("dcmdex.toml"), &example(), &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        for key in KEYS {
+            let setting = layers.setting(key.path);
+            assert_eq!(setting.value, key.default_value(), "{}", key.path);
+            assert!(matches!(setting.origin, Origin::File { .. }), "{} is not in the example", key.path);
+        }
+    }
+
+    #[test]
+    fn the_commented_peer_is_one() {
+        let text = example().replace("# ARCHIVE", "ARCHIVE");
+        let (mut layers, mut problems) = (Layers::new(), Vec::new());
+        layers.add_file(Path::new("dcmdex.toml"), &text, &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert!(layers.setting("peers.ARCHIVE").value.as_str().unwrap().parse::<crate::config::PeerAddress>().is_ok());
+    }
+
+    #[test]
+    fn comments_stay_within_their_width() {
+        assert!(example().lines().all(|line| line.len() <= WIDTH), "{}", example());
+    }
+}

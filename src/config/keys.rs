@@ -1,0 +1,211 @@
+//! The one table of settings: name, default, unit, and what too low and too high cost. The shipped example, the checks and
+//! `dcmdex config show` derive from it.
+
+use toml::Value;
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted name in `dcmdex.toml`.
+    pub path: &'static str,
+    /// The default, as written in TOML; its type is the type of the setting.
+    pub default: &'static str,
+    /// What it is, in one or two sentences.
+    pub help: &'static str,
+    /// The unit, or the values to choose from.
+    pub unit: &'static str,
+    /// What a value that is too low (or the first choice) costs; empty where there is no such thing.
+    pub too_low: &'static str,
+    /// What a value that is too high (or the last choice) costs; empty where there is no such thing.
+    pub too_high: &'static str,
+}
+
+impl Key {
+    /// The setting with this name.
+    #[must_use]
+    pub fn by_path(path: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// Its default as a value.
+    #[must_use]
+    pub fn default_value(&self) -> Value {
+        parse_value(self.default).expect("the defaults of the table are valid TOML; a test reads them all")
+    }
+
+    /// The environment variable that sets it: `network.max_associations` is `DCMDEX_NETWORK__MAX_ASSOCIATIONS`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.path.to_ascii_uppercase().replace('.', "__"))
+    }
+}
+
+/// How the names of our environment variables begin.
+pub(super) const VARIABLE_PREFIX: &str = "DCMDEX_";
+
+/// The table whose keys are AE titles rather than names of this table.
+pub(super) const PEERS: &str = "peers";
+
+/// Reads one TOML value.
+pub(super) fn parse_value(text: &str) -> Option<Value> {
+    let mut table: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
+    table.remove("value")
+}
+
+macro_rules! keys {
+    ($($path:literal = $default:literal { $help:literal, unit: $unit:literal
+        $(, low: $low:literal)? $(, high: $high:literal)? $(,)? })+) => {
+        /// All settings, in the order of the shipped example.
+        pub static KEYS: &[Key] = &[$(Key {
+            path: $path,
+            default: $default,
+            help: $help,
+            unit: $unit,
+            too_low: concat!($($low)?),
+            too_high: concat!($($high)?),
+        }),+];
+    };
+}
+
+keys! {
+    "index" = "\"dcmdex-data/index.db\"" {
+        "The index: one SQLite file (and its -wal and -shm beside it). It is made when it is not there.",
+        unit: "path; relative to this file, or to the current directory for flags, variables and the default",
+    }
+    "storage" = "\"dcmdex-data/objects\"" {
+        "Directory for the objects that arrive by C-STORE. Nothing else may write there.",
+        unit: "path, as for index",
+    }
+    "ae_title" = "\"DCMDEX\"" {
+        "Our Application Entity title. Peers have to call us by it.",
+        unit: "1 to 16 characters",
+    }
+    "bind" = "\"127.0.0.1\"" {
+        "Address to listen on. 0.0.0.0 (or ::) is every interface: whoever reaches it can store and query.",
+        unit: "IP address",
+    }
+    "port" = "11112" {
+        "TCP port to listen on. 104, the classic one, needs privileges; 0 takes a free one and logs which.",
+        unit: "0 to 65535",
+    }
+    "metadata_only" = "false" {
+        "Index what arrives by C-STORE and let its pixel data go: no object is kept.",
+        unit: "true or false",
+        low: "false: needs disk space for every object",
+        high: "true: what was received cannot be retrieved from here, ever",
+    }
+    "accept_any_called_ae" = "false" {
+        "Accept associations that call us by another AE title than ours.",
+        unit: "true or false",
+        low: "false: a peer with a wrong entry is rejected (called AE title not recognized)",
+        high: "true: a peer that wanted another node does not notice",
+    }
+    "network.max_associations" = "100" {
+        "Associations at one time; one more is rejected as transient.",
+        unit: "associations",
+        low: "modalities have to try again",
+        high: "memory (up to 1 MB each while it sends) and open files",
+    }
+    "network.max_unassociated_connections" = "2048" {
+        "Connections at one time that have not asked for an association.",
+        unit: "connections",
+        low: "port scanners keep real peers waiting",
+        high: "open files",
+    }
+    "network.artim_timeout_seconds" = "10" {
+        "Time for a connection to send its A-ASSOCIATE-RQ, and to close after our last PDU (PS3.8 9.1.5).",
+        unit: "seconds",
+        low: "peers on slow lines fail",
+        high: "silent connections hold on to their place",
+    }
+    "network.idle_timeout_seconds" = "60" {
+        "Time between two messages of an association.",
+        unit: "seconds",
+        low: "senders that fetch from tape are aborted",
+        high: "dead peers hold on to an association",
+    }
+    "network.read_timeout_seconds" = "30" {
+        "Time for a PDU to be complete once it has begun, and for the next one of the same message.",
+        unit: "seconds",
+        low: "slow lines fail",
+        high: "a peer that sends a byte now and then holds on to an association",
+    }
+    "network.write_timeout_seconds" = "30" {
+        "Time for the peer to take what we send.",
+        unit: "seconds",
+        low: "viewers that read slowly are cut off",
+        high: "dead peers hold on to a query",
+    }
+    "network.drain_timeout_seconds" = "10" {
+        "After the order to stop: time to finish and commit the messages in flight.",
+        unit: "seconds",
+        low: "senders have to send their current instance again",
+        high: "stopping takes long; the service manager may kill us first",
+    }
+    "network.preferred_transfer_syntaxes" = "[]" {
+        "Transfer syntaxes preferred for storage, best first; what is none of them is accepted as well. Empty: the first \
+         that the sender proposes, which is what it holds.",
+        unit: "list of UIDs",
+    }
+    "store.durability" = "\"full\"" {
+        "What a C-STORE success promises.",
+        unit: "\"full\" or \"os\"",
+        low: "full: waits for the disk, so a single sender is slower; it survives a power cut",
+        high: "os: a power cut loses what the operating system had not written yet, though it was acknowledged",
+    }
+    "store.duplicates" = "\"keep-first\"" {
+        "What to do with an instance whose SOP Instance UID is known with other content. Both are recorded as a conflict.",
+        unit: "\"keep-first\" or \"replace\"",
+        low: "keep-first: a corrected object that kept its UID is not taken",
+        high: "replace: whoever can store can overwrite",
+    }
+    "database.cache_mib" = "16" {
+        "Memory in which the writer keeps pages of the index.",
+        unit: "MiB",
+        low: "first loads of large archives slow down, since UIDs lie scattered over the index",
+        high: "memory",
+    }
+    "scan.jobs" = "0" {
+        "Files that a scan reads at one time; 0 is four for each processor, and at least 16.",
+        unit: "threads",
+        low: "disks and file servers wait for us",
+        high: "seeks on a single disk; memory (a few hundred kilobytes each)",
+    }
+    "scan.prune" = "false" {
+        "Drop files from the index that are gone from directories which a scan has seen to their end.",
+        unit: "true or false",
+        low: "false: the index keeps naming files that are gone",
+        high: "true: a folder that is empty only because its disk is not mounted is dropped",
+    }
+    "log.format" = "\"text\"" {
+        "Form of the lines on standard error.",
+        unit: "\"text\" or \"json\"",
+    }
+    "log.filter" = "\"\"" {
+        "Which lines: a level, or a level for each part as in \"info,dcmdex::scp=debug\". Empty: info for `serve`, warn for \
+         the other commands. -v and -q go before it.",
+        unit: "error, warn, info, debug or trace",
+        low: "error: nobody sees why a peer is rejected",
+        high: "trace: a line for each PDU; UIDs are logged from debug on",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_default_is_a_value_and_each_name_stands_once() {
+        for (at, key) in KEYS.iter().enumerate() {
+            let _ = key.default_value();
+            assert!(KEYS[..at].iter().all(|other| other.path != key.path), "{} stands twice", key.path);
+            assert!(key.path.matches('.').count() <= 1, "{}: one level of tables is enough", key.path);
+        }
+    }
+
+    #[test]
+    fn variables_nest_by_two_underscores() {
+        assert_eq!(Key::by_path("port").unwrap().variable(), "DCMDEX_PORT");
+        assert_eq!(Key::by_path("scan.jobs").unwrap().variable(), "DCMDEX_SCAN__JOBS");
+    }
+}

@@ -1,0 +1,329 @@
+//! Settings from all sources, each with where it came from; the stronger source wins.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::Value;
+use toml::de::{DeTable, DeValue};
+
+use super::Problem;
+use super::keys::{KEYS, Key, PEERS, VARIABLE_PREFIX, parse_value};
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The program.
+    Default,
+    /// A line of a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// An option of the command line.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Environment(variable) => write!(f, "environment variable {variable}"),
+            Self::Flag(flag) => write!(f, "option {flag}"),
+        }
+    }
+}
+
+/// One effective setting.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Its value.
+    pub value: Value,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// All settings by dotted name.
+#[derive(Clone, Debug)]
+pub(super) struct Layers {
+    settings: BTreeMap<String, Setting>,
+}
+
+impl Layers {
+    /// The defaults.
+    pub(super) fn new() -> Self {
+        let settings = KEYS
+            .iter()
+            .map(|key| (key.path.to_owned(), Setting { value: key.default_value(), origin: Origin::Default }))
+            .collect();
+        Self { settings }
+    }
+
+    /// Lays the text of a file over what is there.
+    pub(super) fn add_file(&mut self, path: &Path, text: &str, problems: &mut Vec<Problem>) {
+        let at = |offset: usize| Origin::File {
+            path: path.to_owned(),
+            line: 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count(),
+        };
+        let document = match DeTable::parse(text) {
+            Ok(document) => document,
+            Err(error) => {
+                problems.push(Problem {
+                    origin: at(error.span().map_or(0, |span| span.start)),
+                    message: error.message().to_owned(),
+                });
+                return;
+            }
+        };
+        for (name, value) in document.get_ref() {
+            match value.get_ref() {
+                DeValue::Table(table) => {
+                    for (inner, value) in table {
+                        let path = format!("{}.{}", name.get_ref(), inner.get_ref());
+                        self.add(&path, plain(value.get_ref()), at(inner.span().start), problems);
+                    }
+                    let is_section = name.get_ref() == PEERS
+                        || KEYS.iter().any(|key| {
+                            key.path.strip_prefix(name.get_ref().as_ref()).is_some_and(|rest| rest.starts_with('.'))
+                        });
+                    if !is_section && table.is_empty() {
+                        self.add(name.get_ref(), None, at(name.span().start), problems);
+                    }
+                }
+                other => self.add(name.get_ref(), plain(other), at(name.span().start), problems),
+            }
+        }
+    }
+
+    /// Lays the variables of the environment that are ours over what is there. What merely begins like ours, and resembles
+    /// no setting, is somebody else's: container platforms name variables after services. Those are returned, to be warned
+    /// about.
+    pub(super) fn add_environment(
+        &mut self,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<String> {
+        let mut strange = Vec::new();
+        let mut ours: Vec<_> = variables
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX) && name != super::CONFIG_VARIABLE)
+            .collect();
+        ours.sort();
+        for (name, value) in ours {
+            let origin = Origin::Environment(name.clone());
+            let rest = &name[VARIABLE_PREFIX.len()..];
+            let path = match rest.split_once("__") {
+                // AE titles keep their case.
+                Some((table, ae_title)) if table.eq_ignore_ascii_case(PEERS) => format!("{PEERS}.{ae_title}"),
+                _ => rest.to_ascii_lowercase().replace("__", "."),
+            };
+            let Ok(value) = value.into_string() else {
+                problems.push(Problem { origin, message: "is not valid UTF-8".to_owned() });
+                continue;
+            };
+            let value = if path.starts_with("peers.") {
+                Some(Value::String(value))
+            } else if let Some(key) = Key::by_path(&path) {
+                read_as(&value, &key.default_value())
+            } else if suggestion(&path).is_some() {
+                None
+            } else {
+                strange.push(name);
+                continue;
+            };
+            match value {
+                Some(value) => self.add(&path, Some(value), origin, problems),
+                None if Key::by_path(&path).is_none() => self.add(&path, None, origin, problems),
+                None => problems.push(Problem { origin, message: wrong_type(&path) }),
+            }
+        }
+        strange
+    }
+
+    /// Lays an option of the command line over what is there.
+    pub(super) fn add_flag(&mut self, path: &str, value: Value, flag: &str, problems: &mut Vec<Problem>) {
+        self.add(path, Some(value), Origin::Flag(flag.to_owned()), problems);
+    }
+
+    fn add(&mut self, path: &str, value: Option<Value>, origin: Origin, problems: &mut Vec<Problem>) {
+        let is_peer = path.strip_prefix(PEERS).is_some_and(|rest| rest.starts_with('.'));
+        let expected = if is_peer {
+            Value::String(String::new())
+        } else if let Some(key) = Key::by_path(path) {
+            key.default_value()
+        } else {
+            let hint = suggestion(path).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            problems.push(Problem { origin, message: format!("unknown setting `{path}`{hint}") });
+            return;
+        };
+        match value {
+            Some(value) if value.same_type(&expected) => {
+                self.settings.insert(path.to_owned(), Setting { value, origin });
+            }
+            _ => problems.push(Problem { origin, message: wrong_type(path) }),
+        }
+    }
+
+    /// All settings, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Setting)> {
+        self.settings.iter().map(|(path, setting)| (path.as_str(), setting))
+    }
+
+    /// A setting of the table.
+    ///
+    /// # Panics
+    /// When the table does not have it.
+    pub(super) fn setting(&self, path: &str) -> &Setting {
+        self.settings.get(path).expect("only names of the table are asked for, and each has a default")
+    }
+}
+
+/// The name that was probably meant.
+fn suggestion(path: &str) -> Option<&'static str> {
+    let whole = KEYS.iter().map(|key| (strsim::damerau_levenshtein(path, key.path), key.path));
+    // `jobs = 4` where `scan.jobs` is meant.
+    let last = path.rsplit('.').next().unwrap_or(path);
+    let part = KEYS.iter().filter_map(|key| {
+        let name = key.path.rsplit('.').next()?;
+        (name == last).then_some((1, key.path))
+    });
+    let (distance, name) = whole.chain(part).min_by_key(|(distance, _)| *distance)?;
+    (distance <= 1 + path.len() / 6).then_some(name)
+}
+
+/// Reads the text of a variable as a value of the same type as `like`. Lists are separated by commas.
+fn read_as(text: &str, like: &Value) -> Option<Value> {
+    match like {
+        Value::String(_) => Some(Value::String(text.to_owned())),
+        Value::Boolean(_) => match text {
+            "1" => Some(Value::Boolean(true)),
+            "0" => Some(Value::Boolean(false)),
+            _ => parse_value(text),
+        },
+        Value::Array(_) => Some(Value::Array(
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| part.to_owned().into()).collect(),
+        )),
+        Value::Integer(_) | Value::Float(_) | Value::Datetime(_) | Value::Table(_) => parse_value(text.trim()),
+    }
+    .filter(|value| value.same_type(like))
+}
+
+/// A value without its place in the text; `None` for what no setting can be.
+fn plain(value: &DeValue<'_>) -> Option<Value> {
+    match value {
+        DeValue::String(text) => Some(Value::String(text.clone().into_owned())),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(Value::Integer),
+        DeValue::Boolean(boolean) => Some(Value::Boolean(*boolean)),
+        DeValue::Array(array) => {
+            array.iter().map(|value| plain(value.get_ref())).collect::<Option<_>>().map(Value::Array)
+        }
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => None,
+    }
+}
+
+fn wrong_type(path: &str) -> String {
+    let expected = Key::by_path(path).map(Key::default_value).unwrap_or_else(|| Value::String(String::new()));
+    let kind = match expected {
+        Value::String(_) => "a text",
+        Value::Integer(_) => "a whole number",
+        Value::Boolean(_) => "true or false",
+        Value::Array(_) => "a list of texts",
+        Value::Float(_) => "a number",
+        Value::Datetime(_) => "a time",
+        Value::Table(_) => "a table",
+    };
+    format!("`{path}` has to be {kind}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str) -> (Layers, Vec<String>) {
+        let (mut layers, mut problems) = (Layers::new(), Vec::new());
+        layers.add_file(Path::new("dcmdex.toml"), text, &mut problems);
+        (layers, problems.iter().map(ToString::to_string).collect())
+    }
+
+    fn with_environment(name: &str, value: &str) -> (Layers, Vec<String>, Vec<String>) {
+        let (mut layers, mut problems) = (Layers::new(), Vec::new());
+        let strange = layers.add_environment([(name.into(), value.into())], &mut problems);
+        (layers, problems.iter().map(ToString::to_string).collect(), strange)
+    }
+
+    #[test]
+    fn a_stronger_source_wins_and_is_remembered() {
+        let (mut layers, mut problems) = (Layers::new(), Vec::new());
+        assert_eq!(layers.setting("port").origin, Origin::Default);
+        layers.add_file(Path::new("dcmdex.toml"), "\nport = 1\n", &mut problems);
+        assert_eq!(layers.setting("port").origin, Origin::File { path: "dcmdex.toml".into(), line: 2 });
+        layers.add_environment([("DCMDEX_PORT".into(), "2".into())], &mut problems);
+        assert_eq!(layers.setting("port").value, Value::Integer(2));
+        layers.add_flag("port", Value::Integer(3), "--port", &mut problems);
+        assert_eq!(layers.setting("port").value, Value::Integer(3));
+        assert_eq!(layers.setting("port").origin, Origin::Flag("--port".into()));
+        assert!(problems.is_empty());
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_with_its_line_and_the_likely_one() {
+        let (_, problems) = with_file("port = 104\n\n[netwrok]\nmax_associations = 5\n");
+        assert_eq!(
+            problems,
+            ["dcmdex.toml:4: unknown setting `netwrok.max_associations`; did you mean `network.max_associations`?"]
+        );
+        assert_eq!(
+            with_file("aetitle = \"X\"").1,
+            ["dcmdex.toml:1: unknown setting `aetitle`; did you mean `ae_title`?"]
+        );
+        assert_eq!(with_file("jobs = 1").1, ["dcmdex.toml:1: unknown setting `jobs`; did you mean `scan.jobs`?"]);
+        assert_eq!(with_file("[colours]").1, ["dcmdex.toml:1: unknown setting `colours`"]);
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_with_the_right_one() {
+        assert_eq!(with_file("port = \"104\"").1, ["dcmdex.toml:1: `port` has to be a whole number"]);
+        assert_eq!(with_file("[peers]\nA = 1").1, ["dcmdex.toml:2: `peers.A` has to be a text"]);
+        let (_, problems, _) = with_environment("DCMDEX_METADATA_ONLY", "perhaps");
+        assert_eq!(problems, ["environment variable DCMDEX_METADATA_ONLY: `metadata_only` has to be true or false"]);
+    }
+
+    #[test]
+    fn broken_toml_is_told_with_its_line() {
+        let (_, problems) = with_file("port = 1\nindex = \n");
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with("dcmdex.toml:2: "), "{problems:?}");
+    }
+
+    #[test]
+    fn an_almost_right_variable_is_an_error_and_a_strange_one_is_not_ours() {
+        let (_, problems, strange) = with_environment("DCMDEX_PROT", "1");
+        assert_eq!(problems, ["environment variable DCMDEX_PROT: unknown setting `prot`; did you mean `port`?"]);
+        assert!(strange.is_empty());
+        let (_, problems, strange) = with_environment("DCMDEX_SERVICE_HOST", "10.0.0.1");
+        assert!(problems.is_empty());
+        assert_eq!(strange, ["DCMDEX_SERVICE_HOST"]);
+    }
+
+    #[test]
+    fn peers_keep_the_case_of_their_titles() {
+        let (layers, problems, _) = with_environment("DCMDEX_PEERS__Archive1", "pacs:104");
+        assert!(problems.is_empty());
+        assert_eq!(layers.setting("peers.Archive1").value.as_str(), Some("pacs:104"));
+    }
+
+    #[test]
+    fn lists_in_variables_are_separated_by_commas() {
+        let (layers, _, _) =
+            with_environment("DCMDEX_NETWORK__PREFERRED_TRANSFER_SYNTAXES", "1.2.840.10008.1.2.1, 1.2");
+        let value = &layers.setting("network.preferred_transfer_syntaxes").value;
+        assert_eq!(value.as_array().map(Vec::len), Some(2));
+    }
+}

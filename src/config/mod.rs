@@ -1,0 +1,505 @@
+//! File, environment and flags to one checked [`Config`].
+//!
+//! An option of the command line goes before a variable, a variable before the file, the file before the default. Each
+//! effective value remembers where it came from. `keys` is the table of all settings; nothing else names a default.
+
+mod example;
+mod keys;
+mod layers;
+mod peer;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::Value;
+
+pub use example::example;
+pub use keys::{KEYS, Key};
+pub use layers::{Origin, Setting};
+pub use peer::{Peer, PeerAddress, PeerError};
+
+use crate::model::ae_title::AeTitle;
+use crate::telemetry::{self, LogFormat};
+use layers::Layers;
+
+/// The file that is read when none is named, in the current directory.
+pub const DEFAULT_FILE: &str = "dcmdex.toml";
+
+/// The variable that names the file.
+pub const CONFIG_VARIABLE: &str = "DCMDEX_CONFIG";
+
+/// The longest file that is read, in bytes; a setting file has a few kilobytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// One thing that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it stands.
+    pub origin: Origin,
+    /// What it is.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.message)
+    }
+}
+
+/// What can go wrong with settings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("configuration file {} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is far too long to be one.
+    #[error("{} is no configuration file: it has {bytes} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Values that cannot be used; all of them.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<Problem>),
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// One option of the command line.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The setting that it sets.
+    pub path: String,
+    /// The value.
+    pub value: Value,
+    /// The option as typed, such as `--port`.
+    pub flag: &'static str,
+}
+
+/// Where settings come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file named on the command line.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The options of the command line.
+    pub flags: Vec<Flag>,
+}
+
+impl Sources {
+    /// The environment of this process, no file and no flags.
+    #[must_use]
+    pub fn from_process() -> Self {
+        Self { environment: std::env::vars_os().collect(), ..Self::default() }
+    }
+
+    /// The value of a variable.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&OsString> {
+        self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+}
+
+/// What becomes of pixel data that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The object is kept in the storage directory.
+    Objects,
+    /// Only the index keeps what it reads of it.
+    MetadataOnly,
+}
+
+/// What a C-STORE success promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It survives a power cut.
+    Full,
+    /// It survives the end of this process.
+    Os,
+}
+
+/// Which of two different objects with one SOP Instance UID is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    /// The first.
+    KeepFirst,
+    /// The last.
+    Replace,
+}
+
+/// Limits and waits of the network.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// Whether any called AE title is accepted.
+    pub accept_any_called_ae: bool,
+    /// Associations at one time.
+    pub max_associations: usize,
+    /// Connections without association at one time.
+    pub max_unassociated_connections: usize,
+    /// For the A-ASSOCIATE-RQ, and for closing.
+    pub artim_timeout: Duration,
+    /// Between messages.
+    pub idle_timeout: Duration,
+    /// Within a message.
+    pub read_timeout: Duration,
+    /// For the peer to take what is sent.
+    pub write_timeout: Duration,
+    /// For messages in flight when stopping.
+    pub drain_timeout: Duration,
+    /// UIDs, best first.
+    pub preferred_transfer_syntaxes: Vec<String>,
+}
+
+/// All settings, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The index file, absolute.
+    pub index: PathBuf,
+    /// The directory of managed objects, absolute.
+    pub storage: PathBuf,
+    /// Our AE title.
+    pub ae_title: AeTitle,
+    /// What is kept of what arrives.
+    pub keep: Keep,
+    /// Network limits.
+    pub network: Network,
+    /// What success promises.
+    pub durability: Durability,
+    /// Which duplicate is kept.
+    pub duplicates: Duplicates,
+    /// Memory for pages of the index, bytes.
+    pub cache_bytes: u64,
+    /// Files that a scan reads at one time.
+    pub scan_jobs: usize,
+    /// Whether a scan drops what is gone.
+    pub scan_prune: bool,
+    /// Other nodes by AE title.
+    pub peers: BTreeMap<AeTitle, PeerAddress>,
+    /// Form of log lines.
+    pub log_format: LogFormat,
+    /// Filter of log lines; empty: the command's default.
+    pub log_filter: String,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// What is worth a warning: variables that look like ours and are not.
+    pub strange_variables: Vec<String>,
+    layers: Layers,
+}
+
+impl Config {
+    /// Reads the sources and checks everything.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with all values that cannot be used.
+    pub fn load(sources: &Sources, current_directory: &Path) -> Result<Self, Error> {
+        let mut layers = Layers::new();
+        let mut problems = Vec::new();
+        let file = file_to_read(sources, current_directory);
+        if let Some(path) = &file {
+            layers.add_file(path, &read_file(path)?, &mut problems);
+        }
+        let strange_variables = layers.add_environment(sources.environment.iter().cloned(), &mut problems);
+        for flag in &sources.flags {
+            layers.add_flag(&flag.path, flag.value.clone(), flag.flag, &mut problems);
+        }
+        let mut config = Check { layers: &layers, problems: &mut problems, current_directory }.config();
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        config.layers = layers;
+        config.file = file;
+        config.strange_variables = strange_variables;
+        Ok(config)
+    }
+
+    /// All effective settings by name, in the order of the table, then the peers.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &Setting)> {
+        let peers = self.layers.iter().filter(|(path, _)| Key::by_path(path).is_none());
+        KEYS.iter().map(|key| (key.path, self.layers.setting(key.path))).chain(peers)
+    }
+
+    /// Whether something else than this machine can reach the node.
+    #[must_use]
+    pub fn is_reachable_from_outside(&self) -> bool {
+        !self.network.bind.ip().is_loopback()
+    }
+}
+
+fn file_to_read(sources: &Sources, current_directory: &Path) -> Option<PathBuf> {
+    let named = sources.file.clone().or_else(|| sources.variable(CONFIG_VARIABLE).map(PathBuf::from));
+    match named {
+        Some(path) => Some(path),
+        None => current_directory.join(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE)),
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(failed)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(Error::TooLong { path: path.to_owned(), bytes });
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+/// Reads typed values out of the layers and collects what is wrong. A value that is wrong is replaced by a harmless one, so
+/// that all problems are told at once; the caller lets nothing of it out.
+struct Check<'a> {
+    layers: &'a Layers,
+    problems: &'a mut Vec<Problem>,
+    current_directory: &'a Path,
+}
+
+impl Check<'_> {
+    fn config(&mut self) -> Config {
+        let config = Config {
+            index: self.path("index"),
+            storage: self.path("storage"),
+            ae_title: self.parsed("ae_title").unwrap_or_else(|| "DCMDEX".parse().expect("the default is an AE title")),
+            keep: if self.boolean("metadata_only") { Keep::MetadataOnly } else { Keep::Objects },
+            network: self.network(),
+            durability: self.choice("store.durability", &[("full", Durability::Full), ("os", Durability::Os)]),
+            duplicates: self
+                .choice("store.duplicates", &[("keep-first", Duplicates::KeepFirst), ("replace", Duplicates::Replace)]),
+            cache_bytes: self.integer("database.cache_mib", 1, 1 << 20) << 20,
+            scan_jobs: match self.count("scan.jobs", 0, 1024) {
+                0 => default_jobs(),
+                jobs => jobs,
+            },
+            scan_prune: self.boolean("scan.prune"),
+            peers: self.peers(),
+            log_format: self.parsed("log.format").unwrap_or_default(),
+            log_filter: self.text("log.filter").to_owned(),
+            file: None,
+            strange_variables: Vec::new(),
+            layers: self.layers.clone(),
+        };
+        if let Err(error) = telemetry::check_filter(&config.log_filter) {
+            self.refuse("log.filter", error.to_string());
+        }
+        if config.index.starts_with(&config.storage) {
+            self.refuse("index", "the index may not lie inside the storage directory".to_owned());
+        }
+        config
+    }
+
+    fn network(&mut self) -> Network {
+        let address = match self.text("bind") {
+            "localhost" => IpAddr::from(Ipv4Addr::LOCALHOST),
+            _ => self.parsed("bind").unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
+        };
+        let port = u16::try_from(self.integer("port", 0, u64::from(u16::MAX))).unwrap_or_default();
+        Network {
+            bind: SocketAddr::new(address, port),
+            accept_any_called_ae: self.boolean("accept_any_called_ae"),
+            max_associations: self.count("network.max_associations", 1, 100_000),
+            max_unassociated_connections: self.count("network.max_unassociated_connections", 1, 1_000_000),
+            artim_timeout: self.seconds("network.artim_timeout_seconds"),
+            idle_timeout: self.seconds("network.idle_timeout_seconds"),
+            read_timeout: self.seconds("network.read_timeout_seconds"),
+            write_timeout: self.seconds("network.write_timeout_seconds"),
+            drain_timeout: self.seconds("network.drain_timeout_seconds"),
+            preferred_transfer_syntaxes: self.uids("network.preferred_transfer_syntaxes"),
+        }
+    }
+
+    fn peers(&mut self) -> BTreeMap<AeTitle, PeerAddress> {
+        let mut peers = BTreeMap::new();
+        for (path, setting) in self.layers.iter() {
+            let Some(title) = path.strip_prefix("peers.") else { continue };
+            let address = setting.value.as_str().unwrap_or_default();
+            let parsed = title
+                .parse::<AeTitle>()
+                .map_err(PeerError::from)
+                .and_then(|title| Ok((title, address.parse::<PeerAddress>()?)));
+            match parsed {
+                Ok((title, address)) => {
+                    peers.insert(title, address);
+                }
+                Err(error) => self.problems.push(Problem {
+                    origin: setting.origin.clone(),
+                    message: format!("peer `{title}` = `{address}`: {error}"),
+                }),
+            }
+        }
+        peers
+    }
+
+    fn refuse(&mut self, path: &str, message: String) {
+        let origin = self.layers.setting(path).origin.clone();
+        self.problems.push(Problem { origin, message: format!("`{path}`: {message}") });
+    }
+
+    fn text(&self, path: &str) -> &str {
+        self.layers.setting(path).value.as_str().expect("the layers only take values of the default's type")
+    }
+
+    fn boolean(&self, path: &str) -> bool {
+        self.layers.setting(path).value.as_bool().expect("the layers only take values of the default's type")
+    }
+
+    fn integer(&mut self, path: &str, from: u64, to: u64) -> u64 {
+        let value = self.layers.setting(path).value.as_integer();
+        let value = value.expect("the layers only take values of the default's type");
+        match u64::try_from(value) {
+            Ok(value) if (from..=to).contains(&value) => value,
+            _ => {
+                self.refuse(path, format!("{value} is not from {from} to {to}"));
+                from
+            }
+        }
+    }
+
+    fn count(&mut self, path: &str, from: u64, to: u64) -> usize {
+        usize::try_from(self.integer(path, from, to)).unwrap_or(usize::MAX)
+    }
+
+    fn seconds(&mut self, path: &str) -> Duration {
+        // A day: longer waits are as good as none, and none is not on offer.
+        Duration::from_secs(self.integer(path, 1, 86_400))
+    }
+
+    fn parsed<T>(&mut self, path: &str) -> Option<T>
+    where
+        T: FromStr<Err: fmt::Display>,
+    {
+        match self.text(path).parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let message = format!("`{}`: {error}", self.text(path));
+                self.refuse(path, message);
+                None
+            }
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, path: &str, choices: &[(&str, T)]) -> T {
+        let text = self.text(path);
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+            return *value;
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let message = format!("`{text}` is none of {}", names.join(", "));
+        self.refuse(path, message);
+        choices[0].1
+    }
+
+    fn uids(&mut self, path: &str) -> Vec<String> {
+        let values = self.layers.setting(path).value.as_array().cloned().unwrap_or_default();
+        let mut uids = Vec::new();
+        for value in values {
+            match value.as_str() {
+                Some(uid) if crate::model::uid::is_valid_uid(uid) => uids.push(uid.to_owned()),
+                _ => self.refuse(path, format!("{value} is no UID")),
+            }
+        }
+        uids
+    }
+
+    /// A path; what a file says is relative to the file, so that a service finds it wherever it is started.
+    fn path(&mut self, path: &str) -> PathBuf {
+        let setting = self.layers.setting(path);
+        let text = self.text(path);
+        if text.is_empty() {
+            self.refuse(path, "is empty".to_owned());
+            return self.current_directory.to_owned();
+        }
+        let base = match &setting.origin {
+            Origin::File { path, .. } => self.current_directory.join(path.parent().unwrap_or(Path::new(""))),
+            Origin::Default | Origin::Environment(_) | Origin::Flag(_) => self.current_directory.to_owned(),
+        };
+        base.join(text)
+    }
+}
+
+/// Reading waits for the disk or the file server rather than for a processor: measured best between 16 and 64.
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(16, |cores| (cores.get() * 4).max(16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_flags(flags: &[(&str, Value)]) -> Result<Config, Error> {
+        let flags = flags
+            .iter()
+            .map(|(path, value)| Flag { path: (*path).to_owned(), value: value.clone(), flag: "--flag" })
+            .collect();
+        Config::load(&Sources { flags, ..Sources::default() }, Path::new("/nowhere"))
+    }
+
+    fn problems(flags: &[(&str, Value)]) -> Vec<String> {
+        match with_flags(flags) {
+            Err(Error::Invalid(problems)) => problems.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_work_with_no_file() {
+        let config = with_flags(&[]).unwrap();
+        assert_eq!(config.index, Path::new("/nowhere/dcmdex-data/index.db"));
+        assert_eq!(config.storage, Path::new("/nowhere/dcmdex-data/objects"));
+        assert_eq!(config.ae_title.as_str(), "DCMDEX");
+        assert_eq!(config.network.bind.to_string(), "127.0.0.1:11112");
+        assert!(!config.is_reachable_from_outside());
+        assert!(config.scan_jobs >= 16);
+        assert!(config.settings().all(|(_, setting)| setting.origin == Origin::Default));
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let told = problems(&[
+            ("port", Value::Integer(70_000)),
+            ("bind", "everywhere".into()),
+            ("ae_title", "MUCH_TOO_LONG_A_TITLE".into()),
+            ("store.durability", "some".into()),
+            ("log.filter", "dcmdex=loud".into()),
+            ("peers.ARCHIVE", "pacs".into()),
+        ]);
+        assert_eq!(told.len(), 6, "{told:#?}");
+        assert!(told.iter().all(|line| line.starts_with("option --flag: ")), "{told:#?}");
+        assert!(told.iter().any(|line| line.contains("`some` is none of `full`, `os`")), "{told:#?}");
+    }
+
+    #[test]
+    fn an_index_inside_the_storage_directory_is_refused() {
+        let told = problems(&[("storage", "data".into()), ("index", "data/index.db".into())]);
+        assert_eq!(told, ["option --flag: `index`: the index may not lie inside the storage directory"]);
+    }
+
+    #[test]
+    fn paths_in_a_file_are_relative_to_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("dcmdex.toml");
+        std::fs::write(&file, "index = \"x.db\"\n").unwrap();
+        let sources = Sources { file: Some(file), ..Sources::default() };
+        let config = Config::load(&sources, Path::new("/nowhere")).unwrap();
+        assert_eq!(config.index, directory.path().join("x.db"));
+        assert_eq!(config.storage, Path::new("/nowhere/dcmdex-data/objects"));
+    }
+
+    #[test]
+    fn a_named_file_that_is_not_there_is_an_error() {
+        let sources = Sources { file: Some("/nowhere/dcmdex.toml".into()), ..Sources::default() };
+        assert!(matches!(Config::load(&sources, Path::new("/nowhere")), Err(Error::Read { .. })));
+    }
+}
