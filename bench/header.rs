@@ -191,6 +191,8 @@ pub(crate) struct InstanceFacts {
     pub(crate) number: u64,
     /// Seconds since midnight, at which the slice was acquired.
     pub(crate) seconds: u64,
+    /// Whether its times have six digits after the point (some makers write them, some do not).
+    pub(crate) fractions: bool,
 }
 
 /// The values of the table below.
@@ -411,16 +413,10 @@ impl InstanceValue {
     fn write(self, instance: &InstanceFacts, text: &mut String) {
         let clock = |text: &mut String, delay: u64| {
             let seconds = instance.seconds + delay;
-            put(
-                text,
-                format_args!(
-                    "{:02}{:02}{:02}.{:06}",
-                    seconds / 3_600 % 24,
-                    seconds / 60 % 60,
-                    seconds % 60,
-                    instance.number * 7_919 % 1_000_000
-                ),
-            );
+            put(text, format_args!("{:02}{:02}{:02}", seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60));
+            if instance.fractions {
+                put(text, format_args!(".{:06}", instance.number * 7_919 % 1_000_000));
+            }
         };
         match self {
             Self::SopUid => text.push_str(&instance.sop_uid),

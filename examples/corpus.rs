@@ -6,7 +6,8 @@
 //!
 //! Folders are patient/study/series. 70 % of the series are explicit little endian, 10 % implicit, 20 % encapsulated; SOP
 //! Instance UIDs are 40 % time-stamped, 30 % counting, 30 % random digits; 60 % of the files are named UID.dcm, 20 % IM0001,
-//! 20 % 00000001 (no extension). The pixel data is a hole in the file (`--sparse` bytes long), so that a million files take
+//! 20 % 00000001 (no extension). Instance number, position and three times differ from slice to slice; the times of the
+//! time-stamped series have six digits after the point. The pixel data is a hole in the file (`--sparse` bytes long), so that a million files take
 //! the room of their headers. The manifest lists every SOP Instance UID, one per line.
 
 #![allow(
@@ -144,7 +145,11 @@ fn write_study(options: &Options, study: &Study, manifest: Option<&Mutex<BufWrit
         fs::create_dir_all(&folder).unwrap();
         let template = Template::new(&facts);
         let mut instance_uids = InstanceUids::new(style, &mut random, &facts.study_date);
-        let mut instance = InstanceFacts { seconds: random.within(7, 20) * 3_600, ..InstanceFacts::default() };
+        let mut instance = InstanceFacts {
+            seconds: random.within(7, 20) * 3_600,
+            fractions: style == UidStyle::TimeStamped,
+            ..InstanceFacts::default()
+        };
         let mut content = Vec::with_capacity(8 * 1024);
         for number in 1..=files {
             instance_uids.next(&mut random, &mut instance.sop_uid);

@@ -139,7 +139,7 @@ fn send(options: &Options, number: u64, start: &Barrier, acknowledged: Option<&M
         client::pdus(&mut pixels, context, max_pdu, DATA_SET, &pixel_bytes);
         let template = Template::new(&facts);
         let mut uids = InstanceUids::new(UidStyle::TimeStamped, &mut random, &facts.study_date);
-        let mut instance = InstanceFacts::default();
+        let mut instance = InstanceFacts { fractions: true, ..InstanceFacts::default() };
         for number in 1..=left.min(options.series) {
             uids.next(&mut random, &mut instance.sop_uid);
             instance.number = number;
