@@ -7,8 +7,8 @@
 //! Folders are patient/study/series. 70 % of the series are explicit little endian, 10 % implicit, 20 % encapsulated; SOP
 //! Instance UIDs are 40 % time-stamped, 30 % counting, 30 % random digits; 60 % of the files are named UID.dcm, 20 % IM0001,
 //! 20 % 00000001 (no extension). Instance number, position and three times differ from slice to slice; the times of the
-//! time-stamped series have six digits after the point. The pixel data is a hole in the file (`--sparse` bytes long), so that a million files take
-//! the room of their headers. The manifest lists every SOP Instance UID, one per line.
+//! time-stamped series have six digits after the point. The pixel data is a hole in the file (`--sparse` bytes long), so
+//! that a million files take the room of their headers. The manifest lists every SOP Instance UID, one per line.
 
 #![allow(
     clippy::print_stdout,
