@@ -1,0 +1,428 @@
+//! Command sets: the elements of group 0000, in implicit VR little endian (PS3.7 6.3.1, annex E).
+
+use std::fmt;
+
+use dicom_core::Tag;
+
+/// Command group length (0000,0000), UL.
+pub const COMMAND_GROUP_LENGTH: Tag = Tag(0x0000, 0x0000);
+/// Affected SOP Class UID (0000,0002), UI.
+pub const AFFECTED_SOP_CLASS_UID: Tag = Tag(0x0000, 0x0002);
+/// Requested SOP Class UID (0000,0003), UI: what N-services have in place of [`AFFECTED_SOP_CLASS_UID`].
+pub const REQUESTED_SOP_CLASS_UID: Tag = Tag(0x0000, 0x0003);
+/// Command Field (0000,0100), US.
+pub const COMMAND_FIELD: Tag = Tag(0x0000, 0x0100);
+/// Message ID (0000,0110), US.
+pub const MESSAGE_ID: Tag = Tag(0x0000, 0x0110);
+/// Message ID Being Responded To (0000,0120), US.
+pub const MESSAGE_ID_BEING_RESPONDED_TO: Tag = Tag(0x0000, 0x0120);
+/// Priority (0000,0700), US.
+pub const PRIORITY: Tag = Tag(0x0000, 0x0700);
+/// Command Data Set Type (0000,0800), US: [`NO_DATA_SET`], or anything else when a data set follows.
+pub const COMMAND_DATA_SET_TYPE: Tag = Tag(0x0000, 0x0800);
+/// Status (0000,0900), US.
+pub const STATUS: Tag = Tag(0x0000, 0x0900);
+/// Offending Element (0000,0901), AT.
+pub const OFFENDING_ELEMENT: Tag = Tag(0x0000, 0x0901);
+/// Error Comment (0000,0902), LO.
+pub const ERROR_COMMENT: Tag = Tag(0x0000, 0x0902);
+/// Affected SOP Instance UID (0000,1000), UI.
+pub const AFFECTED_SOP_INSTANCE_UID: Tag = Tag(0x0000, 0x1000);
+/// Move Originator Application Entity Title (0000,1030), AE.
+pub const MOVE_ORIGINATOR_AE_TITLE: Tag = Tag(0x0000, 0x1030);
+/// Move Originator Message ID (0000,1031), US.
+pub const MOVE_ORIGINATOR_MESSAGE_ID: Tag = Tag(0x0000, 0x1031);
+
+/// The Command Data Set Type that says that no data set follows (PS3.7 annex E.1).
+pub const NO_DATA_SET: u16 = 0x0101;
+/// The Command Data Set Type that we write when a data set follows; any value but [`NO_DATA_SET`] would do.
+pub const DATA_SET_PRESENT: u16 = 0x0001;
+
+/// Bytes of an element's tag and length in implicit VR little endian.
+const ELEMENT_HEADER_LENGTH: usize = 8;
+
+/// A Command Field (PS3.7 E.1). Unknown values are kept as they are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CommandField(pub u16);
+
+impl CommandField {
+    /// C-STORE-RQ.
+    pub const C_STORE_RQ: Self = Self(0x0001);
+    /// C-STORE-RSP.
+    pub const C_STORE_RSP: Self = Self(0x8001);
+    /// C-GET-RQ.
+    pub const C_GET_RQ: Self = Self(0x0010);
+    /// C-FIND-RQ.
+    pub const C_FIND_RQ: Self = Self(0x0020);
+    /// C-FIND-RSP.
+    pub const C_FIND_RSP: Self = Self(0x8020);
+    /// C-MOVE-RQ.
+    pub const C_MOVE_RQ: Self = Self(0x0021);
+    /// C-ECHO-RQ.
+    pub const C_ECHO_RQ: Self = Self(0x0030);
+    /// C-ECHO-RSP.
+    pub const C_ECHO_RSP: Self = Self(0x8030);
+    /// N-ACTION-RQ.
+    pub const N_ACTION_RQ: Self = Self(0x0130);
+    /// C-CANCEL-RQ (C-FIND, C-MOVE and C-GET have one in common).
+    pub const C_CANCEL_RQ: Self = Self(0x0FFF);
+
+    /// Whether it is a response: the most significant bit tells (PS3.7 E.1: each response is its request with it set).
+    #[must_use]
+    pub const fn is_response(self) -> bool {
+        self.0 & 0x8000 != 0
+    }
+
+    /// The field of the response to this request.
+    #[must_use]
+    pub const fn response(self) -> Self {
+        Self(self.0 | 0x8000)
+    }
+}
+
+impl fmt::Display for CommandField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::C_STORE_RQ => f.write_str("C-STORE-RQ"),
+            Self::C_STORE_RSP => f.write_str("C-STORE-RSP"),
+            Self::C_GET_RQ => f.write_str("C-GET-RQ"),
+            Self::C_FIND_RQ => f.write_str("C-FIND-RQ"),
+            Self::C_FIND_RSP => f.write_str("C-FIND-RSP"),
+            Self::C_MOVE_RQ => f.write_str("C-MOVE-RQ"),
+            Self::C_ECHO_RQ => f.write_str("C-ECHO-RQ"),
+            Self::C_ECHO_RSP => f.write_str("C-ECHO-RSP"),
+            Self::N_ACTION_RQ => f.write_str("N-ACTION-RQ"),
+            Self::C_CANCEL_RQ => f.write_str("C-CANCEL-RQ"),
+            Self(other) => write!(f, "command {other:04X}H"),
+        }
+    }
+}
+
+impl fmt::Debug for CommandField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CommandField({self})")
+    }
+}
+
+/// Why bytes are no command set, or a field of one is not what it has to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandSetError {
+    /// The bytes end inside an element.
+    #[error("command set ends inside an element, at byte {offset}")]
+    Truncated {
+        /// Where the element starts.
+        offset: usize,
+    },
+    /// An element of another group than 0000.
+    #[error("element {tag} in a command set, at byte {offset}")]
+    ForeignElement {
+        /// Its tag.
+        tag: Tag,
+        /// Where it starts.
+        offset: usize,
+    },
+    /// An element of undefined length, or of one that passes the end.
+    #[error("element {tag} of a command set has length {length}")]
+    BadLength {
+        /// Its tag.
+        tag: Tag,
+        /// The length that it declares.
+        length: u32,
+    },
+    /// The same element twice: which one counts would be a guess.
+    #[error("element {tag} twice in a command set")]
+    Repeated {
+        /// Its tag.
+        tag: Tag,
+    },
+    /// An element that has to be there and is not.
+    #[error("element {tag} is missing from the command set")]
+    Missing {
+        /// Its tag.
+        tag: Tag,
+    },
+    /// An element that is there, but with a value that its VR does not allow.
+    #[error("element {tag} of the command set has a value that its VR does not allow")]
+    Mistyped {
+        /// Its tag.
+        tag: Tag,
+    },
+}
+
+/// A command set: elements of group 0000 with their encoded values. Elements that nobody asks for are kept.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct CommandSet {
+    /// Element numbers and values, in ascending order.
+    elements: Vec<(u16, Vec<u8>)>,
+}
+
+impl CommandSet {
+    /// A command set without elements.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a command set from its encoding.
+    ///
+    /// The group length is not held against what follows: the last-fragment mark of PS3.8 E.2 already says where the
+    /// command ends, and old senders get it wrong. The order of the elements is not held against the sender either.
+    ///
+    /// # Errors
+    /// When an element is cut short, repeated, of another group or of undefined length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CommandSetError> {
+        let mut elements: Vec<(u16, Vec<u8>)> = Vec::with_capacity(12);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let offset = bytes.len() - rest.len();
+            let Some((header, after)) = rest.split_first_chunk::<ELEMENT_HEADER_LENGTH>() else {
+                return Err(CommandSetError::Truncated { offset });
+            };
+            let [g0, g1, e0, e1, l0, l1, l2, l3] = *header;
+            let tag = Tag(u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1]));
+            let length = u32::from_le_bytes([l0, l1, l2, l3]);
+            if tag.group() != 0 {
+                return Err(CommandSetError::ForeignElement { tag, offset });
+            }
+            let value = usize::try_from(length).ok().and_then(|length| after.split_at_checked(length));
+            let Some((value, after)) = value else {
+                return Err(CommandSetError::BadLength { tag, length });
+            };
+            if tag != COMMAND_GROUP_LENGTH {
+                elements.push((tag.element(), value.to_vec()));
+            }
+            rest = after;
+        }
+        elements.sort_by_key(|(element, _)| *element);
+        if let Some(pair) = elements.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(CommandSetError::Repeated { tag: Tag(0, pair[0].0) });
+        }
+        Ok(Self { elements })
+    }
+
+    /// Appends the encoding, group length first (PS3.7 E.1), to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let length: usize = self.elements.iter().map(|(_, value)| ELEMENT_HEADER_LENGTH + value.len()).sum();
+        put_header(out, COMMAND_GROUP_LENGTH.element(), 4);
+        out.extend_from_slice(&length_field(length).to_le_bytes());
+        for (element, value) in &self.elements {
+            put_header(out, *element, value.len());
+            out.extend_from_slice(value);
+        }
+    }
+
+    /// The encoded value of an element.
+    #[must_use]
+    pub fn value(&self, tag: Tag) -> Option<&[u8]> {
+        debug_assert_eq!(tag.group(), 0);
+        let index = self.elements.binary_search_by_key(&tag.element(), |(element, _)| *element).ok()?;
+        self.elements.get(index).map(|(_, value)| value.as_slice())
+    }
+
+    /// An element of VR US that has to be there.
+    ///
+    /// # Errors
+    /// When it is missing or not one unsigned short.
+    pub fn unsigned_short(&self, tag: Tag) -> Result<u16, CommandSetError> {
+        self.optional_unsigned_short(tag)?.ok_or(CommandSetError::Missing { tag })
+    }
+
+    /// An element of VR US that may be absent or empty.
+    ///
+    /// # Errors
+    /// When it has a value that is not one unsigned short.
+    pub fn optional_unsigned_short(&self, tag: Tag) -> Result<Option<u16>, CommandSetError> {
+        match self.value(tag) {
+            None | Some([]) => Ok(None),
+            Some(&[low, high]) => Ok(Some(u16::from_le_bytes([low, high]))),
+            Some(_) => Err(CommandSetError::Mistyped { tag }),
+        }
+    }
+
+    /// An element of a text VR (UI, AE, LO) that has to be there, without its padding.
+    ///
+    /// # Errors
+    /// When it is missing, empty, or not of the default character repertoire.
+    pub fn text(&self, tag: Tag) -> Result<&str, CommandSetError> {
+        self.optional_text(tag)?.ok_or(CommandSetError::Missing { tag })
+    }
+
+    /// An element of a text VR (UI, AE, LO) without its padding; `None` when absent or empty.
+    ///
+    /// # Errors
+    /// When it is not of the default character repertoire: no Specific Character Set applies to a command set.
+    pub fn optional_text(&self, tag: Tag) -> Result<Option<&str>, CommandSetError> {
+        let Some(value) = self.value(tag) else { return Ok(None) };
+        match std::str::from_utf8(value) {
+            Ok(text) if text.is_ascii() => {
+                let text = text.trim_matches([' ', '\0']);
+                Ok((!text.is_empty()).then_some(text))
+            }
+            _ => Err(CommandSetError::Mistyped { tag }),
+        }
+    }
+
+    /// Sets an element of VR US.
+    pub fn set_unsigned_short(&mut self, tag: Tag, value: u16) {
+        self.set(tag, value.to_le_bytes().to_vec());
+    }
+
+    /// Sets an element of VR UI, padded to even length with NUL (PS3.5 6.2).
+    pub fn set_uid(&mut self, tag: Tag, uid: &str) {
+        self.set_padded(tag, uid, 0);
+    }
+
+    /// Sets an element of VR AE or LO, padded to even length with a space (PS3.5 6.2).
+    pub fn set_text(&mut self, tag: Tag, text: &str) {
+        self.set_padded(tag, text, b' ');
+    }
+
+    /// Sets an element of VR AT.
+    pub fn set_tags(&mut self, tag: Tag, tags: &[Tag]) {
+        let halves = tags.iter().flat_map(|tag| [tag.group(), tag.element()]);
+        self.set(tag, halves.flat_map(u16::to_le_bytes).collect());
+    }
+
+    /// Whether a data set follows the command (PS3.7 E.1, Command Data Set Type).
+    ///
+    /// # Errors
+    /// When Command Data Set Type is missing or mistyped.
+    pub fn has_data_set(&self) -> Result<bool, CommandSetError> {
+        Ok(self.unsigned_short(COMMAND_DATA_SET_TYPE)? != NO_DATA_SET)
+    }
+
+    fn set_padded(&mut self, tag: Tag, text: &str, padding: u8) {
+        let mut value = text.as_bytes().to_vec();
+        if !value.len().is_multiple_of(2) {
+            value.push(padding);
+        }
+        self.set(tag, value);
+    }
+
+    fn set(&mut self, tag: Tag, value: Vec<u8>) {
+        debug_assert_eq!(tag.group(), 0);
+        match self.elements.binary_search_by_key(&tag.element(), |(element, _)| *element) {
+            Ok(index) => self.elements[index].1 = value,
+            Err(index) => self.elements.insert(index, (tag.element(), value)),
+        }
+    }
+}
+
+/// Shows tags and lengths, not values: a C-STORE-RQ names an instance, which belongs in no log at this level.
+impl fmt::Debug for CommandSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.elements.iter().map(|(element, value)| (Tag(0, *element), value.len()))).finish()
+    }
+}
+
+fn put_header(out: &mut Vec<u8>, element: u16, length: usize) {
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&element.to_le_bytes());
+    out.extend_from_slice(&length_field(length).to_le_bytes());
+}
+
+fn length_field(length: usize) -> u32 {
+    u32::try_from(length).expect("command sets that we build are far smaller than 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The C-ECHO-RQ of DCMTK 3.6.7 echoscu, as it came over the wire.
+    const ECHOSCU_C_ECHO_RQ: &[u8] = &[
+        0x00, 0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x38, 0x00, 0x00, 0x00, // group length 56
+        0x00, 0x00, 0x02, 0x00, 0x12, 0x00, 0x00, 0x00, b'1', b'.', b'2', b'.', b'8', b'4', b'0', b'.', b'1', b'0',
+        b'0', b'0', b'8', b'.', b'1', b'.', b'1', 0x00, // Affected SOP Class UID
+        0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x30, 0x00, // Command Field
+        0x00, 0x00, 0x10, 0x01, 0x02, 0x00, 0x00, 0x00, 0x01, 0x00, // Message ID
+        0x00, 0x00, 0x00, 0x08, 0x02, 0x00, 0x00, 0x00, 0x01, 0x01, // Command Data Set Type
+    ];
+
+    #[test]
+    fn a_command_of_dcmtk_is_read_and_written_back_byte_for_byte() {
+        let command = CommandSet::decode(ECHOSCU_C_ECHO_RQ).unwrap();
+        assert_eq!(command.text(AFFECTED_SOP_CLASS_UID), Ok("1.2.840.10008.1.1"));
+        assert_eq!(command.unsigned_short(COMMAND_FIELD), Ok(CommandField::C_ECHO_RQ.0));
+        assert_eq!(command.unsigned_short(MESSAGE_ID), Ok(1));
+        assert_eq!(command.has_data_set(), Ok(false));
+        let mut encoded = Vec::new();
+        command.encode(&mut encoded);
+        assert_eq!(encoded, ECHOSCU_C_ECHO_RQ);
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_or_a_shorter_command() {
+        let whole = CommandSet::decode(ECHOSCU_C_ECHO_RQ).unwrap();
+        let boundaries = [0, 12, 38, 48, 58, 68];
+        for cut in 0..ECHOSCU_C_ECHO_RQ.len() {
+            let read = CommandSet::decode(&ECHOSCU_C_ECHO_RQ[..cut]);
+            assert_eq!(read.is_ok(), boundaries.contains(&cut), "cut at {cut}");
+            assert_ne!(read.as_ref(), Ok(&whole), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_errors() {
+        for length in [0x13_u32, 0x7FFF_FFFF, 0xFFFF_FFFE, 0xFFFF_FFFF] {
+            let mut bytes = ECHOSCU_C_ECHO_RQ[12..38].to_vec();
+            bytes[4..8].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(
+                CommandSet::decode(&bytes),
+                Err(CommandSetError::BadLength { tag: AFFECTED_SOP_CLASS_UID, length })
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_group_length_does_not_matter() {
+        let mut bytes = ECHOSCU_C_ECHO_RQ.to_vec();
+        bytes[8] = 0xFF;
+        assert_eq!(CommandSet::decode(&bytes), CommandSet::decode(ECHOSCU_C_ECHO_RQ));
+    }
+
+    #[test]
+    fn elements_of_other_groups_and_repeated_ones_are_refused() {
+        let mut foreign = ECHOSCU_C_ECHO_RQ.to_vec();
+        foreign[12] = 0x08;
+        assert!(matches!(CommandSet::decode(&foreign), Err(CommandSetError::ForeignElement { offset: 12, .. })));
+        let repeated = [&ECHOSCU_C_ECHO_RQ[48..58], &ECHOSCU_C_ECHO_RQ[48..58]].concat();
+        assert_eq!(CommandSet::decode(&repeated), Err(CommandSetError::Repeated { tag: MESSAGE_ID }));
+    }
+
+    #[test]
+    fn unknown_elements_are_kept_and_order_is_restored() {
+        let unknown = [0x00, 0x00, 0x99, 0x99, 0x02, 0x00, 0x00, 0x00, 0xAB, 0xCD];
+        let shuffled = [&unknown, &ECHOSCU_C_ECHO_RQ[48..58], &ECHOSCU_C_ECHO_RQ[38..48]].concat();
+        let command = CommandSet::decode(&shuffled).unwrap();
+        assert_eq!(command.value(Tag(0, 0x9999)), Some(&[0xAB, 0xCD][..]));
+        let mut encoded = Vec::new();
+        command.encode(&mut encoded);
+        assert_eq!(encoded[12..], [&ECHOSCU_C_ECHO_RQ[38..58], &unknown].concat());
+    }
+
+    #[test]
+    fn values_of_the_wrong_kind_are_told_from_missing_ones() {
+        let mut command = CommandSet::new();
+        assert_eq!(command.unsigned_short(MESSAGE_ID), Err(CommandSetError::Missing { tag: MESSAGE_ID }));
+        command.set_text(MESSAGE_ID, "1234");
+        assert_eq!(command.unsigned_short(MESSAGE_ID), Err(CommandSetError::Mistyped { tag: MESSAGE_ID }));
+        command.set(AFFECTED_SOP_INSTANCE_UID, vec![0xC3, 0xA4]);
+        assert_eq!(
+            command.text(AFFECTED_SOP_INSTANCE_UID),
+            Err(CommandSetError::Mistyped { tag: AFFECTED_SOP_INSTANCE_UID })
+        );
+        command.set_uid(AFFECTED_SOP_INSTANCE_UID, "");
+        assert_eq!(
+            command.text(AFFECTED_SOP_INSTANCE_UID),
+            Err(CommandSetError::Missing { tag: AFFECTED_SOP_INSTANCE_UID })
+        );
+    }
+
+    #[test]
+    fn offending_elements_are_group_and_element_in_little_endian() {
+        let mut command = CommandSet::new();
+        command.set_tags(OFFENDING_ELEMENT, &[Tag(0x0008, 0x0052), Tag(0x0020, 0x000D)]);
+        assert_eq!(command.value(OFFENDING_ELEMENT), Some(&[0x08, 0, 0x52, 0, 0x20, 0, 0x0D, 0][..]));
+    }
+}

@@ -1,0 +1,381 @@
+//! Typed requests and responses (PS3.7 9.3).
+
+use dicom_core::Tag;
+
+use super::command_set::{self, CommandField, CommandSet, CommandSetError};
+use super::status::Status;
+
+/// The longest Error Comment, VR LO, in characters (PS3.5 table 6.2-1).
+pub const MAX_ERROR_COMMENT_LENGTH: usize = 64;
+
+/// A request that reached us.
+///
+/// A service to come (C-MOVE, C-GET, N-ACTION) gets its variant here and its arm in [`Request::parse`]; the compiler then
+/// lists the places that have to answer it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// C-ECHO-RQ.
+    Echo(EchoRequest),
+    /// C-STORE-RQ.
+    Store(StoreRequest),
+    /// C-FIND-RQ.
+    Find(FindRequest),
+    /// C-CANCEL-RQ: has no response of its own (PS3.7 9.3.2.3).
+    Cancel(CancelRequest),
+}
+
+/// C-ECHO-RQ (PS3.7 table 9.3-12).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EchoRequest {
+    /// Message ID (0000,0110).
+    pub message_id: u16,
+    /// Affected SOP Class UID (0000,0002).
+    pub affected_sop_class_uid: String,
+}
+
+/// C-STORE-RQ (PS3.7 table 9.3-1).
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreRequest {
+    /// Message ID (0000,0110).
+    pub message_id: u16,
+    /// Affected SOP Class UID (0000,0002).
+    pub affected_sop_class_uid: String,
+    /// Affected SOP Instance UID (0000,1000), as the peer gave it.
+    pub affected_sop_instance_uid: String,
+    /// Who asked for the C-MOVE that this is a sub-operation of.
+    pub move_originator: Option<MoveOriginator>,
+}
+
+/// Move Originator Application Entity Title (0000,1030) and Message ID (0000,1031).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveOriginator {
+    /// The AE title of the C-MOVE SCU, as the peer gave it.
+    pub ae_title: String,
+    /// The Message ID of the C-MOVE-RQ.
+    pub message_id: Option<u16>,
+}
+
+/// C-FIND-RQ (PS3.7 table 9.3-3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindRequest {
+    /// Message ID (0000,0110).
+    pub message_id: u16,
+    /// Affected SOP Class UID (0000,0002).
+    pub affected_sop_class_uid: String,
+}
+
+/// C-CANCEL-RQ (PS3.7 table 9.3-5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CancelRequest {
+    /// Message ID Being Responded To (0000,0120): the request to cancel.
+    pub message_id_being_responded_to: u16,
+}
+
+/// Why a command set is no request that we serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// No response can be built, because the peer does not say what to respond to; or it is a response that nobody asked
+    /// for. The association cannot go on.
+    Unanswerable(CommandSetError),
+    /// A response that nobody asked for.
+    UnexpectedResponse(CommandField),
+    /// The request is refused with this response, and the association goes on.
+    Refused(Box<Response>),
+}
+
+impl Request {
+    /// Reads a request from its command set.
+    ///
+    /// # Errors
+    /// When the command is no request, not one that is served here ([`Status::UNRECOGNIZED_OPERATION`]), or lacks a field
+    /// that its table in PS3.7 9.3 requires ([`Status::MISTYPED_ARGUMENT`], or [`Status::INVALID_SOP_INSTANCE`]).
+    pub fn parse(command: &CommandSet) -> Result<Self, RequestError> {
+        let field =
+            CommandField(command.unsigned_short(command_set::COMMAND_FIELD).map_err(RequestError::Unanswerable)?);
+        if field.is_response() {
+            return Err(RequestError::UnexpectedResponse(field));
+        }
+        if field == CommandField::C_CANCEL_RQ {
+            let message_id_being_responded_to = command
+                .unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO)
+                .map_err(RequestError::Unanswerable)?;
+            return Ok(Self::Cancel(CancelRequest { message_id_being_responded_to }));
+        }
+        let message_id = command.unsigned_short(command_set::MESSAGE_ID).map_err(RequestError::Unanswerable)?;
+        match field {
+            CommandField::C_ECHO_RQ => {
+                let affected_sop_class_uid = sop_class(command, field, message_id)?;
+                Ok(Self::Echo(EchoRequest { message_id, affected_sop_class_uid }))
+            }
+            CommandField::C_FIND_RQ => {
+                let affected_sop_class_uid = sop_class(command, field, message_id)?;
+                Ok(Self::Find(FindRequest { message_id, affected_sop_class_uid }))
+            }
+            CommandField::C_STORE_RQ => Ok(Self::Store(StoreRequest::parse(command, message_id)?)),
+            _ => Err(RequestError::Refused(Box::new(
+                Response::new(field, message_id, Status::UNRECOGNIZED_OPERATION)
+                    .with_sop_class(requested_sop_class(command)),
+            ))),
+        }
+    }
+}
+
+impl StoreRequest {
+    fn parse(command: &CommandSet, message_id: u16) -> Result<Self, RequestError> {
+        let field = CommandField::C_STORE_RQ;
+        let affected_sop_class_uid = sop_class(command, field, message_id)?;
+        let affected_sop_instance_uid = command
+            .text(command_set::AFFECTED_SOP_INSTANCE_UID)
+            .map_err(|error| refused(field, message_id, Status::INVALID_SOP_INSTANCE, &error))?
+            .to_owned();
+        // Who asked for the move is a remark for the log; a bad one must not cost the instance.
+        let move_originator =
+            command.optional_text(command_set::MOVE_ORIGINATOR_AE_TITLE).ok().flatten().map(|title| {
+                let message_id =
+                    command.optional_unsigned_short(command_set::MOVE_ORIGINATOR_MESSAGE_ID).ok().flatten();
+                MoveOriginator { ae_title: title.to_owned(), message_id }
+            });
+        Ok(Self { message_id, affected_sop_class_uid, affected_sop_instance_uid, move_originator })
+    }
+}
+
+/// Without the SOP Instance UID: that belongs in no log above debug level.
+impl std::fmt::Debug for StoreRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreRequest")
+            .field("message_id", &self.message_id)
+            .field("affected_sop_class_uid", &self.affected_sop_class_uid)
+            .field("move_originator", &self.move_originator)
+            .finish_non_exhaustive()
+    }
+}
+
+fn sop_class(command: &CommandSet, field: CommandField, message_id: u16) -> Result<String, RequestError> {
+    command
+        .text(command_set::AFFECTED_SOP_CLASS_UID)
+        .map(str::to_owned)
+        .map_err(|error| refused(field, message_id, Status::MISTYPED_ARGUMENT, &error))
+}
+
+fn requested_sop_class(command: &CommandSet) -> Option<&str> {
+    [command_set::AFFECTED_SOP_CLASS_UID, command_set::REQUESTED_SOP_CLASS_UID]
+        .into_iter()
+        .find_map(|tag| command.optional_text(tag).ok().flatten())
+}
+
+fn refused(field: CommandField, message_id: u16, status: Status, error: &CommandSetError) -> RequestError {
+    RequestError::Refused(Box::new(Response::new(field, message_id, status).with_comment(&error.to_string())))
+}
+
+/// A response: what all of them have in common (PS3.7 9.3), and the fields of a status (PS3.7 annex C).
+///
+/// A success of C-STORE is built in `scp::services::store` alone, from the proof that the row is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    field: CommandField,
+    message_id_being_responded_to: u16,
+    affected_sop_class_uid: Option<String>,
+    affected_sop_instance_uid: Option<String>,
+    status: Status,
+    error_comment: Option<String>,
+    offending_elements: Vec<Tag>,
+}
+
+impl Response {
+    /// A response to the request with this Command Field and Message ID.
+    #[must_use]
+    pub fn new(request: CommandField, message_id: u16, status: Status) -> Self {
+        Self {
+            field: request.response(),
+            message_id_being_responded_to: message_id,
+            affected_sop_class_uid: None,
+            affected_sop_instance_uid: None,
+            status,
+            error_comment: None,
+            offending_elements: Vec::new(),
+        }
+    }
+
+    /// Names the SOP Class, if it is known and is a UID that can be put in a command.
+    #[must_use]
+    pub fn with_sop_class(mut self, uid: Option<&str>) -> Self {
+        self.affected_sop_class_uid = uid.map(str::to_owned);
+        self
+    }
+
+    /// Names the SOP Instance.
+    #[must_use]
+    pub fn with_sop_instance(mut self, uid: &str) -> Self {
+        self.affected_sop_instance_uid = Some(uid.to_owned());
+        self
+    }
+
+    /// Says in words what went wrong, (0000,0902): cut to [`MAX_ERROR_COMMENT_LENGTH`], and what VR LO does not allow in
+    /// the default character repertoire becomes `?`. Never patient data.
+    #[must_use]
+    pub fn with_comment(mut self, comment: &str) -> Self {
+        let allowed = |c: char| if (c.is_ascii_graphic() && c != '\\') || c == ' ' { c } else { '?' };
+        let comment: String = comment.chars().take(MAX_ERROR_COMMENT_LENGTH).map(allowed).collect();
+        self.error_comment = (!comment.is_empty()).then_some(comment);
+        self
+    }
+
+    /// Names the elements in which the error was found, (0000,0901).
+    #[must_use]
+    pub fn with_offending_elements(mut self, tags: &[Tag]) -> Self {
+        self.offending_elements = tags.to_vec();
+        self
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Whose response it is.
+    #[must_use]
+    pub fn field(&self) -> CommandField {
+        self.field
+    }
+
+    /// The Error Comment, if any.
+    #[must_use]
+    pub fn error_comment(&self) -> Option<&str> {
+        self.error_comment.as_deref()
+    }
+
+    /// The command set, with the Command Data Set Type that says whether a data set follows.
+    #[must_use]
+    pub fn command_set(&self, data_set: DataSetPresence) -> CommandSet {
+        let mut command = CommandSet::new();
+        if let Some(uid) = &self.affected_sop_class_uid {
+            command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, uid);
+        }
+        command.set_unsigned_short(command_set::COMMAND_FIELD, self.field.0);
+        command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, self.message_id_being_responded_to);
+        let data_set_type = match data_set {
+            DataSetPresence::Absent => command_set::NO_DATA_SET,
+            DataSetPresence::Present => command_set::DATA_SET_PRESENT,
+        };
+        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, data_set_type);
+        command.set_unsigned_short(command_set::STATUS, self.status.0);
+        if !self.offending_elements.is_empty() {
+            command.set_tags(command_set::OFFENDING_ELEMENT, &self.offending_elements);
+        }
+        if let Some(comment) = &self.error_comment {
+            command.set_text(command_set::ERROR_COMMENT, comment);
+        }
+        if let Some(uid) = &self.affected_sop_instance_uid {
+            command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, uid);
+        }
+        command
+    }
+}
+
+/// Whether a data set follows the command (PS3.7 E.1, Command Data Set Type).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataSetPresence {
+    /// None.
+    Absent,
+    /// One follows.
+    Present,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store_command() -> CommandSet {
+        let mut command = CommandSet::new();
+        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.2");
+        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RQ.0);
+        command.set_unsigned_short(command_set::MESSAGE_ID, 7);
+        command.set_unsigned_short(command_set::PRIORITY, 0);
+        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+        command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, "1.2.3");
+        command.set_text(command_set::MOVE_ORIGINATOR_AE_TITLE, "MOVER");
+        command.set_unsigned_short(command_set::MOVE_ORIGINATOR_MESSAGE_ID, 9);
+        command
+    }
+
+    fn refusal(command: &CommandSet) -> Response {
+        match Request::parse(command) {
+            Err(RequestError::Refused(response)) => *response,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_store_request_is_read_with_its_move_originator() {
+        assert_eq!(
+            Request::parse(&store_command()),
+            Ok(Request::Store(StoreRequest {
+                message_id: 7,
+                affected_sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
+                affected_sop_instance_uid: "1.2.3".into(),
+                move_originator: Some(MoveOriginator { ae_title: "MOVER".into(), message_id: Some(9) }),
+            }))
+        );
+    }
+
+    #[test]
+    fn a_missing_field_is_refused_by_its_own_status() {
+        let mut command = store_command();
+        command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, "");
+        assert_eq!(refusal(&command).status(), Status::INVALID_SOP_INSTANCE);
+        let mut command = store_command();
+        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, "");
+        let response = refusal(&command);
+        assert_eq!(response.status(), Status::MISTYPED_ARGUMENT);
+        assert!(response.error_comment().unwrap().contains("(0000,0002)"), "{response:?}");
+    }
+
+    #[test]
+    fn an_unknown_command_is_an_unrecognized_operation_with_the_matching_response_field() {
+        let mut command = store_command();
+        command.set_unsigned_short(command_set::COMMAND_FIELD, 0x0140);
+        let response = refusal(&command);
+        assert_eq!(response.status(), Status::UNRECOGNIZED_OPERATION);
+        assert_eq!(response.field(), CommandField(0x8140));
+    }
+
+    #[test]
+    fn without_message_id_or_as_a_response_nothing_can_be_answered() {
+        let mut command = CommandSet::new();
+        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
+        assert_eq!(
+            Request::parse(&command),
+            Err(RequestError::Unanswerable(CommandSetError::Missing { tag: command_set::MESSAGE_ID }))
+        );
+        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RSP.0);
+        assert_eq!(Request::parse(&command), Err(RequestError::UnexpectedResponse(CommandField::C_STORE_RSP)));
+    }
+
+    #[test]
+    fn a_cancel_names_the_request_it_is_about() {
+        let mut command = CommandSet::new();
+        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_CANCEL_RQ.0);
+        command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, 3);
+        assert_eq!(Request::parse(&command), Ok(Request::Cancel(CancelRequest { message_id_being_responded_to: 3 })));
+    }
+
+    #[test]
+    fn a_response_has_the_fields_of_its_table_and_a_comment_that_fits() {
+        let response = Response::new(CommandField::C_FIND_RQ, 5, Status::IDENTIFIER_DOES_NOT_MATCH_SOP_CLASS)
+            .with_sop_class(Some("1.2.840.10008.5.1.4.1.2.2.1"))
+            .with_offending_elements(&[Tag(0x0008, 0x0052)])
+            .with_comment(&format!("bad\\level\u{e4}\n{}", "x".repeat(100)));
+        let mut bytes = Vec::new();
+        response.command_set(DataSetPresence::Absent).encode(&mut bytes);
+        let read = CommandSet::decode(&bytes).unwrap();
+        assert_eq!(read.unsigned_short(command_set::COMMAND_FIELD), Ok(0x8020));
+        assert_eq!(read.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO), Ok(5));
+        assert_eq!(read.unsigned_short(command_set::STATUS), Ok(0xA900));
+        assert_eq!(read.has_data_set(), Ok(false));
+        assert_eq!(read.value(command_set::OFFENDING_ELEMENT), Some(&[8, 0, 0x52, 0][..]));
+        let comment = read.text(command_set::ERROR_COMMENT).unwrap();
+        assert_eq!(comment.len(), MAX_ERROR_COMMENT_LENGTH);
+        assert!(comment.starts_with("bad?level??xxx"), "{comment}");
+    }
+}
