@@ -4,7 +4,9 @@
 //!
 //! - [`model`]: the words of the domain (UIDs, AE titles, levels, the attribute table, records, matching). Pure data.
 //! - [`dimse`]: DIMSE messages: command sets, status codes, fragments. No sockets.
+//! - [`store`]: bytes at rest: objects that the node keeps.
 //! - [`ingest`]: one object (a file, a stream, an archive member) to an instance record, by one bounded header tokenizer.
+//! - [`scp`]: the network node: listener, associations, the DIMSE services.
 //! - [`telemetry`]: log lines and the one table of metrics.
 //! - [`config`]: file, environment and flags to one checked `Config`.
 
@@ -12,4 +14,6 @@ pub mod config;
 pub mod dimse;
 pub mod ingest;
 pub mod model;
+pub mod scp;
+pub mod store;
 pub mod telemetry;

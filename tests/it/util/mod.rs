@@ -1,3 +1,5 @@
 //! What the behaviour tests share.
 
+pub(crate) mod node;
 pub(crate) mod peers;
+pub(crate) mod scripted;

@@ -1,0 +1,89 @@
+//! Who may associate: one decision, in one place.
+
+use std::net::SocketAddr;
+
+use dicom_ul::pdu::{
+    AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason as PresentationReason,
+    AssociationRJServiceUserReason as UserReason, AssociationRJSource,
+};
+
+use crate::model::ae_title::AeTitle;
+
+/// What a peer says of itself before anything is negotiated.
+#[derive(Clone, Debug)]
+pub struct AssociationRequest<'a> {
+    /// Calling AE title, without padding, as sent.
+    pub calling_ae_title: &'a str,
+    /// Called AE title, without padding, as sent.
+    pub called_ae_title: &'a str,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+}
+
+/// The rules by which associations are accepted.
+#[derive(Clone, Debug)]
+pub struct AccessPolicy {
+    /// The AE title that has to be called.
+    pub own_ae_title: AeTitle,
+    /// Whether any other called AE title does as well.
+    pub called_ae_title: CalledAeTitle,
+}
+
+/// Which called AE titles are ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CalledAeTitle {
+    /// Only our own.
+    #[default]
+    OwnOnly,
+    /// Whatever the peer calls us.
+    Any,
+}
+
+impl AccessPolicy {
+    /// Accepts a request, or says with which result, source and reason it is rejected (PS3.8 table 9-21).
+    ///
+    /// # Errors
+    /// The rejection to send.
+    pub fn decide(&self, request: &AssociationRequest<'_>) -> Result<(), AssociationRJ> {
+        match self.called_ae_title {
+            CalledAeTitle::Any => Ok(()),
+            CalledAeTitle::OwnOnly if request.called_ae_title == self.own_ae_title.as_str() => Ok(()),
+            CalledAeTitle::OwnOnly => Err(AssociationRJ {
+                result: AssociationRJResult::Permanent,
+                source: AssociationRJSource::ServiceUser(UserReason::CalledAETitleNotRecognized),
+            }),
+        }
+    }
+}
+
+/// The rejection when all associations are taken: worth trying again later (PS3.8 table 9-21, source 3, reason 2).
+#[must_use]
+pub(super) fn local_limit_exceeded() -> AssociationRJ {
+    AssociationRJ {
+        result: AssociationRJResult::Transient,
+        source: AssociationRJSource::ServiceProviderPresentation(PresentationReason::LocalLimitExceeded),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(called: &str) -> AssociationRequest<'_> {
+        AssociationRequest { calling_ae_title: "PEER", called_ae_title: called, peer: ([127, 0, 0, 1], 1).into() }
+    }
+
+    #[test]
+    fn only_our_own_title_is_accepted_unless_any_is() {
+        let own_ae_title: AeTitle = "DCMDEX".parse().unwrap();
+        let mut policy = AccessPolicy { own_ae_title, called_ae_title: CalledAeTitle::OwnOnly };
+        assert_eq!(policy.decide(&request("DCMDEX")), Ok(()));
+        for other in ["dcmdex", "DCMDEX2", ""] {
+            let rejection = policy.decide(&request(other)).unwrap_err();
+            assert_eq!(rejection.result, AssociationRJResult::Permanent);
+            assert_eq!(rejection.source, AssociationRJSource::ServiceUser(UserReason::CalledAETitleNotRecognized));
+        }
+        policy.called_ae_title = CalledAeTitle::Any;
+        assert_eq!(policy.decide(&request("ANYTHING")), Ok(()));
+    }
+}

@@ -1,0 +1,364 @@
+//! The life of one association, as its acceptor (PS3.8 9.2): request, negotiation, messages, release or abort.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dicom_ul::pdu::{AbortRQServiceProviderReason as ProviderReason, AbortRQSource, Pdu};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span};
+
+use super::access::local_limit_exceeded;
+use super::listener::Shared;
+use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
+use super::services::echo;
+use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
+use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
+use crate::dimse::message::{DataSetPresence, Request, RequestError};
+use crate::dimse::pdata::{Arrival, MessageAssembler, PDataError, Pdv, put_message};
+use crate::dimse::{Response, Status};
+use crate::telemetry::metrics;
+
+/// After the order to stop, how long a peer that has had its last PDU may take to close the connection.
+const CLOSE_PATIENCE_WHEN_STOPPING: Duration = Duration::from_millis(500);
+
+/// The longest AE title that the wire can carry.
+const AE_TITLE_LENGTH: usize = 16;
+
+/// How an association ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("released by the peer")]
+    Released,
+    #[error("aborted by the peer (source {source_code}, reason {reason})")]
+    AbortedByPeer { source_code: u8, reason: u8 },
+    #[error("aborted: the node is stopping")]
+    Stopping,
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("connection lost while sending: {0}")]
+    Write(#[source] io::Error),
+    #[error("aborted: PDU of type {0:02X}H was not expected")]
+    UnexpectedPdu(u8),
+    #[error("aborted: {0}")]
+    Fragments(#[from] PDataError),
+    #[error("aborted: message in presentation context {0}, which was not accepted")]
+    UnknownContext(u8),
+    #[error("aborted: request that cannot be answered: {0}")]
+    Unanswerable(CommandSetError),
+    #[error("aborted: {0} that nobody asked for")]
+    UnexpectedResponse(CommandField),
+}
+
+impl End {
+    /// The PDU to send, if the peer still has to be told.
+    fn last_pdu(&self) -> Option<Pdu> {
+        let provider = |reason| Some(Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(reason) });
+        match self {
+            Self::Released => Some(Pdu::ReleaseRP),
+            Self::AbortedByPeer { .. } | Self::Write(_) => None,
+            // The DIMSE layer is the user of the upper layer.
+            Self::Stopping | Self::Unanswerable(_) | Self::UnexpectedResponse(_) => {
+                Some(Pdu::AbortRQ { source: AbortRQSource::ServiceUser })
+            }
+            Self::UnexpectedPdu(_) => provider(ProviderReason::UnexpectedPdu),
+            Self::Fragments(_) | Self::UnknownContext(_) => provider(ProviderReason::InvalidPduParameter),
+            Self::Read(error) => match error {
+                ReadError::Closed | ReadError::ClosedInsidePdu | ReadError::Connection(_) => None,
+                ReadError::Silence | ReadError::SlowPdu => provider(ProviderReason::ReasonNotSpecified),
+                ReadError::UnknownPdu(_) => provider(ProviderReason::UnrecognizedPdu),
+                ReadError::BadLength { .. } | ReadError::PData(_) => provider(ProviderReason::InvalidPduParameter),
+            },
+        }
+    }
+}
+
+/// What was answered on an association, for its line in the log.
+#[derive(Debug, Default)]
+struct Answered(BTreeMap<(u16, Status), u64>);
+
+impl Answered {
+    fn count(&mut self, response: &Response) {
+        *self.0.entry((response.field().0, response.status())).or_default() += 1;
+    }
+}
+
+impl fmt::Display for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (index, ((field, status), count)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{count} x {} {status}", CommandField(*field))?;
+        }
+        Ok(())
+    }
+}
+
+/// Serves one connection from its first byte to its last.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    waiting: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+) {
+    let id = shared.next_association_id();
+    let span = info_span!("association", assoc.id = id, peer.addr = %peer, peer.ae = tracing::field::Empty);
+    Connection { peer, shared, shutdown }.serve(stream, waiting).instrument(span).await;
+}
+
+struct Connection {
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, waiting: OwnedSemaphorePermit) {
+        let options = &self.shared.options;
+        let (mut reader, mut writer) = wire::split(stream, options.write_timeout);
+        let Some((agreement, accept, slot)) = self.associate(&mut reader, &mut writer).await else {
+            writer.close().await;
+            return;
+        };
+        // From here on the association's own slot counts.
+        drop(waiting);
+        metrics::ASSOCIATIONS_ACCEPTED.increment();
+        let active = metrics::ASSOCIATIONS_ACTIVE.hold();
+        let begun = Instant::now();
+        let mut session = Session::new(agreement, writer);
+        let end = match session.writer.send(&accept).await {
+            Ok(()) => session.converse(&mut reader, &self.shared, &self.shutdown).await,
+            Err(error) => End::Write(error),
+        };
+        info!(
+            called_ae = %printable(&session.agreement.called_ae_title, AE_TITLE_LENGTH),
+            implementation = %session.agreement.peer_implementation,
+            received_bytes = reader.bytes_received(),
+            elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            answered = %session.answered,
+            "association ended: {end}",
+        );
+        // Before the last PDU: a peer that has it may be back, with its next association, before this task runs again.
+        drop((slot, active));
+        if let Some(pdu) = end.last_pdu() {
+            self.finish(&mut reader, &mut session.writer, &pdu).await;
+        }
+        session.writer.close().await;
+    }
+
+    /// Waits for an A-ASSOCIATE-RQ and decides on it. `None`: no association, and the peer has been told.
+    async fn associate(
+        &self,
+        reader: &mut PduReader,
+        writer: &mut PduWriter,
+    ) -> Option<(Agreement, Vec<u8>, OwnedSemaphorePermit)> {
+        let answer = match self.request(reader).await {
+            Ok(answer) => answer,
+            Err(end) => {
+                metrics::ASSOCIATIONS_FAILED.increment();
+                debug!("no association: {end}");
+                // PS3.8 table 9-10, Sta2: what is no A-ASSOCIATE-RQ is answered by AA-1, an A-ABORT with source service
+                // user; ARTIM expiry by AA-2 and a closed connection by AA-5, which send nothing.
+                let silent = matches!(end, End::Read(ReadError::Silence | ReadError::SlowPdu) | End::Stopping);
+                if end.last_pdu().is_some() && !silent {
+                    self.finish(reader, writer, &Pdu::AbortRQ { source: AbortRQSource::ServiceUser }).await;
+                }
+                return None;
+            }
+        };
+        match answer {
+            Answer::Accept(agreement, accept) => {
+                let title = printable(&agreement.calling_ae_title, AE_TITLE_LENGTH);
+                tracing::Span::current().record("peer.ae", title.as_str());
+                if let Ok(slot) = Arc::clone(&self.shared.associations).try_acquire_owned() {
+                    return Some((*agreement, accept, slot));
+                }
+                metrics::ASSOCIATIONS_REJECTED.increment();
+                let maximum = self.shared.options.max_associations;
+                info!(maximum, "association rejected: all associations are taken");
+                self.finish(reader, writer, &Pdu::AssociationRJ(local_limit_exceeded())).await;
+            }
+            Answer::Reject(rejection, titles) => {
+                metrics::ASSOCIATIONS_REJECTED.increment();
+                let title = printable(&titles.calling, AE_TITLE_LENGTH);
+                tracing::Span::current().record("peer.ae", title.as_str());
+                let called = printable(&titles.called, AE_TITLE_LENGTH);
+                info!(called_ae = %called, "association rejected: {}", rejection.source);
+                self.finish(reader, writer, &Pdu::AssociationRJ(rejection)).await;
+            }
+            Answer::Abort(reason) => {
+                metrics::ASSOCIATIONS_FAILED.increment();
+                info!("association request aborted: {reason}");
+                self.finish(reader, writer, &Pdu::AbortRQ { source: AbortRQSource::ServiceUser }).await;
+            }
+        }
+        None
+    }
+
+    async fn request(&self, reader: &mut PduReader) -> Result<Answer, End> {
+        let artim = self.shared.options.artim_timeout;
+        let patience = Patience { first_byte: Some(artim), rest: artim };
+        let incoming = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return Err(End::Stopping),
+            incoming = tokio::time::timeout(artim, reader.next(patience)) => incoming.map_err(|_| ReadError::SlowPdu)??,
+        };
+        match incoming {
+            Incoming::AssociateRequest(body) => Ok(negotiation::answer(body, self.peer, &self.shared.policy)),
+            Incoming::Abort { source, reason } => Err(End::AbortedByPeer { source_code: source, reason }),
+            other => Err(End::UnexpectedPdu(pdu_type(&other))),
+        }
+    }
+
+    /// Sends the last PDU and waits for the peer to close the connection (PS3.8 9.2.3, Sta13).
+    async fn finish(&self, reader: &mut PduReader, writer: &mut PduWriter, pdu: &Pdu) {
+        if let Err(error) = writer.send_pdu(pdu).await {
+            debug!(%error, "the last PDU could not be sent");
+            return;
+        }
+        writer.close().await;
+        // Bounded like connections that have not associated yet; when there are too many, close without waiting.
+        let Ok(_waiting) = self.shared.waiting.try_acquire() else { return };
+        tokio::select! {
+            () = reader.drain(self.shared.options.artim_timeout) => {}
+            () = async { self.shutdown.cancelled().await; sleep(CLOSE_PATIENCE_WHEN_STOPPING).await } => {}
+        }
+    }
+}
+
+/// An established association.
+struct Session {
+    agreement: Agreement,
+    writer: PduWriter,
+    assembler: MessageAssembler,
+    /// What becomes of the data set that is arriving.
+    operation: Operation,
+    answered: Answered,
+    /// The response being encoded, kept for its memory.
+    outgoing: Vec<u8>,
+}
+
+/// What a data set that is arriving is for.
+enum Operation {
+    /// None is expected.
+    None,
+    /// It is read and dropped, then its request is answered with this.
+    Refuse { context_id: u8, response: Response },
+}
+
+impl Session {
+    fn new(agreement: Agreement, writer: PduWriter) -> Self {
+        let assembler = MessageAssembler::new();
+        Self {
+            agreement,
+            writer,
+            assembler,
+            operation: Operation::None,
+            answered: Answered::default(),
+            outgoing: Vec::new(),
+        }
+    }
+
+    async fn converse(&mut self, reader: &mut PduReader, shared: &Shared, shutdown: &CancellationToken) -> End {
+        let options = &shared.options;
+        let mut stopping = pin!(shutdown.cancelled());
+        loop {
+            let in_message = self.assembler.in_message();
+            let first_byte = Some(if in_message { options.read_timeout } else { options.idle_timeout });
+            let patience = Patience { first_byte, rest: options.read_timeout };
+            let incoming = tokio::select! {
+                biased;
+                () = &mut stopping, if !in_message => return End::Stopping,
+                incoming = reader.next(patience) => incoming,
+            };
+            let done = match incoming {
+                Ok(Incoming::Pdv(pdv)) => self.on_pdv(&pdv).await,
+                // Sta6, AR-2: our user, the DIMSE layer, has nothing against it.
+                Ok(Incoming::ReleaseRequest) => Err(End::Released),
+                Ok(Incoming::Abort { source, reason }) => Err(End::AbortedByPeer { source_code: source, reason }),
+                Ok(other) => Err(End::UnexpectedPdu(pdu_type(&other))),
+                Err(error) => Err(End::Read(error)),
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    async fn on_pdv(&mut self, pdv: &Pdv<'_>) -> Result<(), End> {
+        match self.assembler.accept(pdv)? {
+            Arrival::CommandFragment => Ok(()),
+            Arrival::Command { context_id, command, has_data_set } => {
+                self.on_command(context_id, &command, has_data_set).await
+            }
+            Arrival::DataSetFragment { is_last } => self.on_data_set(is_last).await,
+        }
+    }
+
+    async fn on_command(&mut self, context_id: u8, command: &CommandSet, has_data_set: bool) -> Result<(), End> {
+        let context = self.agreement.contexts.get(&context_id).ok_or(End::UnknownContext(context_id))?;
+        let response = match Request::parse(command) {
+            Ok(request) => match respond(&request, context) {
+                Some(response) => response,
+                None => return Ok(()),
+            },
+            Err(RequestError::Refused(response)) => *response,
+            Err(RequestError::Unanswerable(error)) => return Err(End::Unanswerable(error)),
+            Err(RequestError::UnexpectedResponse(field)) => return Err(End::UnexpectedResponse(field)),
+        };
+        if has_data_set {
+            self.operation = Operation::Refuse { context_id, response };
+            return Ok(());
+        }
+        self.send(context_id, &response).await
+    }
+
+    async fn on_data_set(&mut self, is_last: bool) -> Result<(), End> {
+        if !is_last {
+            return Ok(());
+        }
+        match std::mem::replace(&mut self.operation, Operation::None) {
+            Operation::None => Ok(()),
+            Operation::Refuse { context_id, response } => self.send(context_id, &response).await,
+        }
+    }
+
+    /// Sends a response without data set, as one write.
+    async fn send(&mut self, context_id: u8, response: &Response) -> Result<(), End> {
+        self.outgoing.clear();
+        let command = response.command_set(DataSetPresence::Absent);
+        put_message(&mut self.outgoing, context_id, &command, None, self.agreement.peer_max_length);
+        self.writer.send(&self.outgoing).await.map_err(End::Write)?;
+        self.answered.count(response);
+        Ok(())
+    }
+}
+
+/// The response to a request, if it has one.
+fn respond(request: &Request, context: &PresentationContext) -> Option<Response> {
+    match request {
+        Request::Echo(request) => Some(echo::respond(request, context)),
+        _ => None,
+    }
+}
+
+fn pdu_type(incoming: &Incoming<'_>) -> u8 {
+    match incoming {
+        Incoming::AssociateRequest(_) => 0x01,
+        Incoming::Pdv(_) => 0x04,
+        Incoming::ReleaseRequest => 0x05,
+        Incoming::ReleaseResponse => 0x06,
+        Incoming::Abort { .. } => 0x07,
+        Incoming::AcceptorPdu(kind) => *kind,
+    }
+}

@@ -1,0 +1,159 @@
+//! The listening socket: one task for each connection, bounded numbers of them, and an orderly end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::access::AccessPolicy;
+use super::association;
+use super::negotiation::{Policy, Provided};
+use super::options::Options;
+
+/// How long to wait before accepting again when the process has no open files left: others have to end first.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Why there is no node.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Address and port asked for.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A node that is bound to its port and not yet serving.
+#[derive(Debug)]
+pub struct Node {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// What all associations of a node have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) policy: Policy,
+    /// One permit for each association.
+    pub(super) associations: Arc<Semaphore>,
+    /// One permit for each connection that has no association.
+    pub(super) waiting: Arc<Semaphore>,
+    next_association_id: AtomicU64,
+}
+
+impl Shared {
+    /// A number for the log, unique in this process.
+    pub(super) fn next_association_id(&self) -> u64 {
+        self.next_association_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Node {
+    /// Binds the port. Nothing is accepted before [`Self::run`].
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn bind(options: Options) -> Result<Self, Error> {
+        let address = options.bind;
+        let failed = |source| Error::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let policy = Policy {
+            access: AccessPolicy { own_ae_title: options.ae_title.clone(), called_ae_title: options.called_ae_title },
+            provided: Provided { storage: false, find: false },
+            preferred_transfer_syntaxes: options.preferred_transfer_syntaxes.clone(),
+            find_extended_negotiation: |_, _| None,
+        };
+        let shared = Shared {
+            policy,
+            associations: Arc::new(Semaphore::new(options.max_associations)),
+            waiting: Arc::new(Semaphore::new(options.max_unassociated_connections)),
+            next_association_id: AtomicU64::new(1),
+            options,
+        };
+        Ok(Self { listener, local_addr, shared: Arc::new(shared) })
+    }
+
+    /// The address and port that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` is cancelled. Then nothing more is accepted, messages in flight are finished, idle
+    /// associations aborted, and what is not done after [`Options::drain_timeout`] is cut off.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { listener, local_addr, shared } = self;
+        let mut connections = JoinSet::new();
+        loop {
+            // The permit first: when there is none, new connections wait in the backlog of the kernel.
+            let accepted = async {
+                let permit = Arc::clone(&shared.waiting).acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(ended) = connections.join_next(), if !connections.is_empty() => report_panic(ended),
+                (permit, accepted) = accepted => match (permit, accepted) {
+                    (Ok(permit), Ok((stream, peer))) => {
+                        connections.spawn(association::serve(
+                            stream, peer, Arc::clone(&shared), permit, shutdown.clone(),
+                        ));
+                    }
+                    (_, Err(error)) if is_the_connections_fault(&error) => {}
+                    (_, Err(error)) => {
+                        warn!(%error, "cannot accept a connection, trying again");
+                        tokio::select! {
+                            () = shutdown.cancelled() => break,
+                            () = sleep(ACCEPT_BACK_OFF) => {}
+                        }
+                    }
+                    // The semaphore is never closed.
+                    (Err(_), _) => break,
+                },
+            }
+        }
+        drop(listener);
+        info!(address = %local_addr, connections = connections.len(), "no more connections accepted, finishing");
+        let drain = async {
+            while let Some(ended) = connections.join_next().await {
+                report_panic(ended);
+            }
+        };
+        if timeout(shared.options.drain_timeout, drain).await.is_err() {
+            warn!(connections = connections.len(), "associations cut off: not finished in time");
+            connections.shutdown().await;
+        }
+    }
+}
+
+/// Errors of accept(2) that concern one connection that is already gone, not the listener.
+fn is_the_connections_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        // The message of the panic went to stderr; it may hold anything, so it is not repeated here.
+        error!("an association ended by a defect of this program; the others go on");
+    }
+}

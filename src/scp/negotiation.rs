@@ -1,0 +1,549 @@
+//! Association negotiation (PS3.8 7.1 and 9.3.2 to 9.3.4; PS3.7 annex D): from the bytes of an A-ASSOCIATE-RQ to those of
+//! the answer. Pure: no sockets.
+//!
+//! The PDU types are dicom-ul's; the negotiation is our own, because its server side picks the first transfer syntax that
+//! it has a codec for and refuses private ones, and an archive that keeps objects as they are sent wants neither.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use dicom_dictionary_std::uids;
+use dicom_ul::pdu::{
+    AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason as AcseReason,
+    AssociationRJServiceUserReason as UserReason, AssociationRJSource, AssociationRQ, Pdu, PresentationContextProposed,
+    PresentationContextResult, PresentationContextResultReason as ContextResult, RequestorRoles, UserVariableItem,
+    read_pdu, write_pdu,
+};
+
+use super::access::{AccessPolicy, AssociationRequest};
+use super::sop_class::{Service, is_uid_shaped, service_of};
+use crate::dimse::pdata::{MIN_PEER_MAX_LENGTH, PDU_HEADER_LENGTH};
+use crate::model::level::InformationModel;
+
+/// The Maximum Length that we offer, in bytes (PS3.8 D.1). Larger PDUs save nothing measurable; each association buffers one.
+pub const OFFERED_MAX_LENGTH: u32 = 128 * 1024;
+
+/// The longest A-ASSOCIATE-RQ that is read, in bytes after the PDU header. 128 presentation contexts with ten transfer
+/// syntaxes each take some 50 KiB.
+pub const MAX_ASSOCIATE_RQ_LENGTH: u32 = 256 * 1024;
+
+/// Our Implementation Class UID (PS3.7 D.3.3.2): from a UUID, as PS3.5 B.2 allows.
+pub const IMPLEMENTATION_CLASS_UID: &str = crate::store::IMPLEMENTATION_CLASS_UID;
+
+/// Our Implementation Version Name (PS3.7 D.3.3.2), at most 16 characters.
+pub const IMPLEMENTATION_VERSION_NAME: &str = crate::store::IMPLEMENTATION_VERSION_NAME;
+
+/// DICOM Application Context Name (PS3.7 A.2.1).
+const APPLICATION_CONTEXT_NAME: &str = "1.2.840.10008.3.1.1.1";
+
+/// Bytes of the body of an A-ASSOCIATE-RQ or -AC before its items (PS3.8 tables 9-11 and 9-17).
+const FIXED_PART_LENGTH: usize = 68;
+
+/// What Verification and C-FIND contexts accept: we read and write these without codecs. In order of preference.
+const OWN_TRANSFER_SYNTAXES: [&str; 3] = [
+    uids::EXPLICIT_VR_LITTLE_ENDIAN,
+    uids::IMPLICIT_VR_LITTLE_ENDIAN,
+    "1.2.840.10008.1.2.2", // explicit VR big endian, retired, still proposed by old viewers
+];
+
+/// What negotiation goes by.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Who is let in.
+    pub access: AccessPolicy,
+    /// Which services there are.
+    pub provided: Provided,
+    /// Transfer syntaxes preferred for storage, best first. Without one of these, or with an empty list, the first that
+    /// the sender proposes wins: that is usually how it holds the object, so nothing is transcoded.
+    pub preferred_transfer_syntaxes: Vec<String>,
+    /// How the C-FIND service answers a SOP Class Extended Negotiation Sub-Item (PS3.7 D.3.3.5; PS3.4 C.5.2.1.1):
+    /// application information in, application information out; `None` leaves it unanswered.
+    pub find_extended_negotiation: fn(InformationModel, &[u8]) -> Option<Vec<u8>>,
+}
+
+/// Which services a node provides. Verification always: PS3.4 A.4 wants it of every acceptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provided {
+    /// C-STORE.
+    pub storage: bool,
+    /// C-FIND.
+    pub find: bool,
+}
+
+impl Provided {
+    fn has(self, service: Service) -> bool {
+        match service {
+            Service::Verification => true,
+            Service::Storage => self.storage,
+            Service::Find(_) => self.find,
+        }
+    }
+}
+
+/// An accepted presentation context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresentationContext {
+    /// The service of its abstract syntax.
+    pub service: Service,
+    /// The abstract syntax: the SOP Class.
+    pub abstract_syntax: String,
+    /// The transfer syntax that we chose.
+    pub transfer_syntax: String,
+}
+
+/// What was agreed.
+#[derive(Clone, Debug)]
+pub struct Agreement {
+    /// Calling AE title, without padding, as sent.
+    pub calling_ae_title: String,
+    /// Called AE title, without padding, as sent.
+    pub called_ae_title: String,
+    /// The accepted presentation contexts, by their IDs.
+    pub contexts: BTreeMap<u8, PresentationContext>,
+    /// The extended negotiation that we answered for C-FIND, by Information Model: what we said.
+    pub find_extended: Vec<(InformationModel, Vec<u8>)>,
+    /// The longest P-DATA-TF body that the peer takes; 0 is no limit.
+    pub peer_max_length: u32,
+    /// The Implementation Version Name of the peer, for the log.
+    pub peer_implementation: String,
+}
+
+/// How to answer an A-ASSOCIATE-RQ.
+#[derive(Debug)]
+pub enum Answer {
+    /// Send these bytes, an A-ASSOCIATE-AC.
+    Accept(Box<Agreement>, Vec<u8>),
+    /// Send an A-ASSOCIATE-RJ.
+    Reject(AssociationRJ, Titles),
+    /// The request is malformed: send an A-ABORT (PS3.8 9.2.3, Evt19 in Sta2).
+    Abort(&'static str),
+}
+
+/// The AE titles of a request that was not accepted, for the log.
+#[derive(Debug)]
+pub struct Titles {
+    /// Calling AE title as sent.
+    pub calling: String,
+    /// Called AE title as sent.
+    pub called: String,
+}
+
+/// Decides on an A-ASSOCIATE-RQ. `body` is what follows its PDU header.
+#[must_use]
+pub fn answer(body: &[u8], peer: SocketAddr, policy: &Policy) -> Answer {
+    let request = match parse(body) {
+        Ok(request) => request,
+        Err(reason) => return Answer::Abort(reason),
+    };
+    let calling_ae_title = trimmed(&request.calling_ae_title).to_owned();
+    let called_ae_title = trimmed(&request.called_ae_title).to_owned();
+    let reject =
+        |result| Answer::Reject(result, Titles { calling: calling_ae_title.clone(), called: called_ae_title.clone() });
+    // PS3.8 9.3.2: a receiver "shall only test that bit 0 is set".
+    if request.protocol_version & 1 == 0 {
+        return reject(permanent(AssociationRJSource::ServiceProviderASCE(AcseReason::ProtocolVersionNotSupported)));
+    }
+    if trimmed(&request.application_context_name) != APPLICATION_CONTEXT_NAME {
+        let reason = UserReason::ApplicationContextNameNotSupported;
+        return reject(permanent(AssociationRJSource::ServiceUser(reason)));
+    }
+    let asked = AssociationRequest { calling_ae_title: &calling_ae_title, called_ae_title: &called_ae_title, peer };
+    if let Err(rejection) = policy.access.decide(&asked) {
+        return reject(rejection);
+    }
+    match agree(&request, policy) {
+        Ok((agreement, items)) => {
+            let agreement = Agreement { calling_ae_title, called_ae_title, ..agreement };
+            match accept_pdu(body, items) {
+                Some(bytes) => Answer::Accept(Box::new(agreement), bytes),
+                None => Answer::Abort("the A-ASSOCIATE-AC cannot be encoded"),
+            }
+        }
+        Err(reason) => Answer::Abort(reason),
+    }
+}
+
+/// Reads the request, leaving out items of unknown type: PS3.8 9.3.1 wants them ignored, dicom-ul refuses them.
+fn parse(body: &[u8]) -> Result<AssociationRQ, &'static str> {
+    const KNOWN_ITEMS: [u8; 3] = [0x10, 0x20, 0x50];
+    /// Odd IDs from 1 to 255.
+    const MAX_CONTEXTS: usize = 128;
+    let (fixed, mut items) = body.split_at_checked(FIXED_PART_LENGTH).ok_or("A-ASSOCIATE-RQ is too short")?;
+    let mut pdu = Vec::with_capacity(PDU_HEADER_LENGTH + body.len());
+    pdu.extend_from_slice(&[1, 0, 0, 0, 0, 0]);
+    pdu.extend_from_slice(fixed);
+    let (mut contexts, mut has_application_context) = (0, false);
+    while !items.is_empty() {
+        let &[kind, _, high, low, ..] = items else { return Err("A-ASSOCIATE-RQ ends inside an item header") };
+        let length = 4 + usize::from(u16::from_be_bytes([high, low]));
+        let (item, rest) = items.split_at_checked(length).ok_or("item longer than the A-ASSOCIATE-RQ")?;
+        items = rest;
+        contexts += usize::from(kind == 0x20);
+        has_application_context |= kind == 0x10;
+        if KNOWN_ITEMS.contains(&kind) {
+            pdu.extend_from_slice(item);
+        }
+    }
+    if contexts > MAX_CONTEXTS {
+        return Err("more presentation contexts than there are IDs");
+    }
+    if contexts == 0 {
+        // PS3.8 table 9-11: "one or more Presentation Context Item(s)".
+        return Err("no presentation context proposed");
+    }
+    if !has_application_context {
+        return Err("no application context name");
+    }
+    let length = u32::try_from(pdu.len() - PDU_HEADER_LENGTH).map_err(|_| "A-ASSOCIATE-RQ is too long")?;
+    pdu[2..6].copy_from_slice(&length.to_be_bytes());
+    match read_pdu(pdu.as_slice(), MAX_ASSOCIATE_RQ_LENGTH, true) {
+        Ok(Some(Pdu::AssociationRQ(request))) => Ok(request),
+        // `None` is "more bytes, please": an item inside an item is cut short.
+        Ok(_) => Err("A-ASSOCIATE-RQ has an item that is cut short"),
+        Err(_) => Err("A-ASSOCIATE-RQ cannot be read"),
+    }
+}
+
+struct Items {
+    contexts: Vec<PresentationContextResult>,
+    user: Vec<UserVariableItem>,
+}
+
+fn agree(request: &AssociationRQ, policy: &Policy) -> Result<(Agreement, Items), &'static str> {
+    let mut seen = [false; 256];
+    let mut contexts = BTreeMap::new();
+    let mut results = Vec::with_capacity(request.presentation_contexts.len());
+    for proposed in &request.presentation_contexts {
+        if std::mem::replace(&mut seen[usize::from(proposed.id)], true) {
+            // Two answers with the same ID could not be told apart.
+            return Err("presentation context ID used twice");
+        }
+        let (reason, transfer_syntax) = match choose(proposed, policy) {
+            Ok((service, transfer_syntax)) => {
+                let abstract_syntax = trimmed(&proposed.abstract_syntax).to_owned();
+                let context =
+                    PresentationContext { service, abstract_syntax, transfer_syntax: transfer_syntax.to_owned() };
+                contexts.insert(proposed.id, context);
+                (ContextResult::Acceptance, transfer_syntax)
+            }
+            // PS3.8 9.3.3.2: with any other result the transfer syntax "shall not be significant", but has to be there.
+            Err(reason) => (reason, uids::IMPLICIT_VR_LITTLE_ENDIAN),
+        };
+        results.push(PresentationContextResult {
+            id: proposed.id,
+            reason,
+            transfer_syntax: transfer_syntax.to_owned(),
+        });
+    }
+
+    let accepted = |uid: &str| contexts.values().find(|context| context.abstract_syntax == trimmed(uid));
+    let mut user = vec![
+        UserVariableItem::MaxLength(OFFERED_MAX_LENGTH),
+        UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.to_owned()),
+        UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION_NAME.to_owned()),
+    ];
+    let mut find_extended: Vec<(InformationModel, Vec<u8>)> = Vec::new();
+    let (mut peer_max_length, mut peer_implementation) = (0, String::new());
+    let mut roles_answered: Vec<&str> = Vec::new();
+    for item in &request.user_variables {
+        match item {
+            UserVariableItem::MaxLength(length) => peer_max_length = *length,
+            UserVariableItem::ImplementationVersionName(name) => {
+                peer_implementation = printable(trimmed(name), MAX_IMPLEMENTATION_VERSION_NAME);
+            }
+            UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) => {
+                // PS3.7 D.3.3.4: we are SCP of everything that we accept, so the requestor may be SCU and nothing else.
+                let uid = trimmed(uid);
+                if accepted(uid).is_some() && !roles_answered.contains(&uid) {
+                    roles_answered.push(uid);
+                    let roles = RequestorRoles { scu: roles.scu, scp: false };
+                    user.push(UserVariableItem::ScuScpRoleSelectionSubItem(uid.to_owned(), roles));
+                }
+            }
+            UserVariableItem::SopClassExtendedNegotiationSubItem(uid, information) => {
+                let Some(Service::Find(model)) = accepted(uid).map(|context| context.service) else { continue };
+                if find_extended.iter().any(|(known, _)| *known == model) {
+                    continue;
+                }
+                if let Some(answer) = (policy.find_extended_negotiation)(model, information) {
+                    let uid = trimmed(uid).to_owned();
+                    user.push(UserVariableItem::SopClassExtendedNegotiationSubItem(uid, answer.clone()));
+                    find_extended.push((model, answer));
+                }
+            }
+            // Asynchronous operations are not offered, which leaves the default of one operation at a time (PS3.7
+            // D.3.3.3); user identity is not asked for, and a positive response not given (PS3.7 D.3.3.7).
+            UserVariableItem::ImplementationClassUID(_)
+            | UserVariableItem::UserIdentityItem(_)
+            | UserVariableItem::Unknown(..) => {}
+        }
+    }
+    if peer_max_length != 0 && peer_max_length < MIN_PEER_MAX_LENGTH {
+        return Err("maximum length too small for any message");
+    }
+    let agreement = Agreement {
+        calling_ae_title: String::new(),
+        called_ae_title: String::new(),
+        contexts,
+        find_extended,
+        peer_max_length,
+        peer_implementation,
+    };
+    Ok((agreement, Items { contexts: results, user }))
+}
+
+/// PS3.7 D.3.3.2.
+const MAX_IMPLEMENTATION_VERSION_NAME: usize = 16;
+
+fn choose<'a>(proposed: &'a PresentationContextProposed, policy: &Policy) -> Result<(Service, &'a str), ContextResult> {
+    // PS3.8 9.3.2.2: "Presentation-context-ID values shall be odd integers".
+    if proposed.id.is_multiple_of(2) {
+        return Err(ContextResult::NoReason);
+    }
+    let service = service_of(trimmed(&proposed.abstract_syntax))
+        .filter(|service| policy.provided.has(*service))
+        .ok_or(ContextResult::AbstractSyntaxNotSupported)?;
+    let mut proposals = proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).filter(|uid| is_uid_shaped(uid));
+    let find = |wanted: &str| proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).find(|uid| *uid == wanted);
+    let chosen = match service {
+        Service::Storage => {
+            policy.preferred_transfer_syntaxes.iter().find_map(|wanted| find(wanted)).or_else(|| proposals.next())
+        }
+        Service::Verification | Service::Find(_) => OWN_TRANSFER_SYNTAXES.into_iter().find_map(find),
+    };
+    chosen.map(|uid| (service, uid)).ok_or(ContextResult::TransferSyntaxesNotSupported)
+}
+
+fn accept_pdu(request_body: &[u8], items: Items) -> Option<Vec<u8>> {
+    let accept = AssociationAC {
+        protocol_version: 1,
+        calling_ae_title: String::new(),
+        called_ae_title: String::new(),
+        application_context_name: APPLICATION_CONTEXT_NAME.to_owned(),
+        presentation_contexts: items.contexts,
+        user_variables: items.user,
+    };
+    let mut bytes = Vec::with_capacity(1024);
+    write_pdu(&mut bytes, &Pdu::AssociationAC(accept)).ok()?;
+    // PS3.8 table 9-17: both titles and the reserved bytes after them "shall be sent with a value identical to the value
+    // received". Byte for byte, which the text fields of the PDU type would not give.
+    let echoed = request_body.get(4..FIXED_PART_LENGTH)?;
+    bytes.get_mut(PDU_HEADER_LENGTH + 4..PDU_HEADER_LENGTH + FIXED_PART_LENGTH)?.copy_from_slice(echoed);
+    Some(bytes)
+}
+
+fn permanent(source: AssociationRJSource) -> AssociationRJ {
+    AssociationRJ { result: AssociationRJResult::Permanent, source }
+}
+
+fn trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\0'])
+}
+
+/// What a peer sent as text, fit for a log: printable ASCII, cut to a length.
+pub(super) fn printable(text: &str, max_length: usize) -> String {
+    text.chars().take(max_length).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scp::access::CalledAeTitle;
+
+    fn policy() -> Policy {
+        Policy {
+            access: AccessPolicy { own_ae_title: "DCMDEX".parse().unwrap(), called_ae_title: CalledAeTitle::OwnOnly },
+            provided: Provided { storage: true, find: true },
+            preferred_transfer_syntaxes: Vec::new(),
+            find_extended_negotiation: |_, bytes| Some(bytes.iter().map(|byte| byte & 1).collect()),
+        }
+    }
+
+    fn proposed(id: u8, abstract_syntax: &str, transfer_syntaxes: &[&str]) -> PresentationContextProposed {
+        PresentationContextProposed {
+            id,
+            abstract_syntax: abstract_syntax.into(),
+            transfer_syntaxes: transfer_syntaxes.iter().map(|&uid| uid.into()).collect(),
+        }
+    }
+
+    fn request(contexts: Vec<PresentationContextProposed>) -> AssociationRQ {
+        AssociationRQ {
+            protocol_version: 1,
+            calling_ae_title: "PEER".into(),
+            called_ae_title: "DCMDEX".into(),
+            application_context_name: APPLICATION_CONTEXT_NAME.into(),
+            presentation_contexts: contexts,
+            user_variables: vec![UserVariableItem::MaxLength(16_384)],
+        }
+    }
+
+    fn body(request: AssociationRQ) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_pdu(&mut bytes, &Pdu::AssociationRQ(request)).unwrap();
+        bytes.split_off(PDU_HEADER_LENGTH)
+    }
+
+    fn answered(body: &[u8], policy: &Policy) -> Answer {
+        answer(body, ([127, 0, 0, 1], 104).into(), policy)
+    }
+
+    fn accepted(request: AssociationRQ, policy: &Policy) -> (Agreement, AssociationAC) {
+        match answered(&body(request), policy) {
+            Answer::Accept(agreement, bytes) => match read_pdu(bytes.as_slice(), OFFERED_MAX_LENGTH, true) {
+                Ok(Some(Pdu::AssociationAC(accept))) => (*agreement, accept),
+                other => panic!("not an A-ASSOCIATE-AC: {other:?}"),
+            },
+            other => panic!("not accepted: {other:?}"),
+        }
+    }
+
+    fn results(accept: &AssociationAC) -> Vec<(u8, ContextResult, &str)> {
+        accept
+            .presentation_contexts
+            .iter()
+            .map(|result| (result.id, result.reason.clone(), result.transfer_syntax.as_str()))
+            .collect()
+    }
+
+    const IMPLICIT: &str = uids::IMPLICIT_VR_LITTLE_ENDIAN;
+    const EXPLICIT: &str = uids::EXPLICIT_VR_LITTLE_ENDIAN;
+    const JPEG: &str = "1.2.840.10008.1.2.4.50";
+    const GE_PRIVATE: &str = "1.2.840.113619.5.2";
+    const STUDY_FIND: &str = uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND;
+
+    #[test]
+    fn storage_takes_what_comes_first_and_find_what_we_can_read() {
+        let contexts = vec![
+            proposed(1, uids::VERIFICATION, &[IMPLICIT]),
+            proposed(3, uids::CT_IMAGE_STORAGE, &[JPEG, EXPLICIT, IMPLICIT]),
+            proposed(5, "1.3.12.2.1107.5.9.1", &[GE_PRIVATE]),
+            proposed(7, STUDY_FIND, &[JPEG, IMPLICIT, EXPLICIT]),
+            proposed(9, STUDY_FIND, &[uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN]),
+            proposed(11, uids::MODALITY_PERFORMED_PROCEDURE_STEP, &[IMPLICIT]),
+            proposed(13, uids::CT_IMAGE_STORAGE, &[]),
+            proposed(14, uids::CT_IMAGE_STORAGE, &[IMPLICIT]),
+        ];
+        let (agreement, accept) = accepted(request(contexts), &policy());
+        assert_eq!(
+            results(&accept),
+            [
+                (1, ContextResult::Acceptance, IMPLICIT),
+                (3, ContextResult::Acceptance, JPEG),
+                (5, ContextResult::Acceptance, GE_PRIVATE),
+                (7, ContextResult::Acceptance, EXPLICIT),
+                (9, ContextResult::TransferSyntaxesNotSupported, IMPLICIT),
+                (11, ContextResult::AbstractSyntaxNotSupported, IMPLICIT),
+                (13, ContextResult::TransferSyntaxesNotSupported, IMPLICIT),
+                (14, ContextResult::NoReason, IMPLICIT),
+            ]
+        );
+        assert_eq!(agreement.contexts.keys().copied().collect::<Vec<_>>(), [1, 3, 5, 7]);
+        assert_eq!(agreement.contexts[&7].service, Service::Find(InformationModel::StudyRoot));
+        assert_eq!(agreement.peer_max_length, 16_384);
+        assert_eq!(agreement.calling_ae_title, "PEER");
+    }
+
+    #[test]
+    fn a_preference_beats_the_order_of_the_sender() {
+        let contexts = vec![
+            proposed(1, uids::CT_IMAGE_STORAGE, &[JPEG, IMPLICIT, EXPLICIT]),
+            proposed(3, uids::CT_IMAGE_STORAGE, &[JPEG]),
+        ];
+        let policy = Policy { preferred_transfer_syntaxes: vec![EXPLICIT.into(), IMPLICIT.into()], ..policy() };
+        let (_, accept) = accepted(request(contexts), &policy);
+        assert_eq!(results(&accept), [(1, ContextResult::Acceptance, EXPLICIT), (3, ContextResult::Acceptance, JPEG)]);
+    }
+
+    #[test]
+    fn roles_and_extended_negotiation_are_answered_for_what_was_accepted() {
+        let mut request =
+            request(vec![proposed(1, uids::CT_IMAGE_STORAGE, &[IMPLICIT]), proposed(3, STUDY_FIND, &[IMPLICIT])]);
+        request.user_variables.extend([
+            UserVariableItem::ScuScpRoleSelectionSubItem(
+                uids::CT_IMAGE_STORAGE.into(),
+                RequestorRoles { scu: true, scp: true },
+            ),
+            UserVariableItem::ScuScpRoleSelectionSubItem(
+                uids::MR_IMAGE_STORAGE.into(),
+                RequestorRoles { scu: true, scp: true },
+            ),
+            UserVariableItem::SopClassExtendedNegotiationSubItem(STUDY_FIND.into(), vec![1, 3, 0]),
+            UserVariableItem::SopClassExtendedNegotiationSubItem(uids::CT_IMAGE_STORAGE.into(), vec![2, 0, 0]),
+        ]);
+        let (agreement, accept) = accepted(request, &policy());
+        assert_eq!(agreement.find_extended, [(InformationModel::StudyRoot, vec![1, 1, 0])]);
+        assert_eq!(
+            accept.user_variables[3..],
+            [
+                UserVariableItem::ScuScpRoleSelectionSubItem(
+                    uids::CT_IMAGE_STORAGE.into(),
+                    RequestorRoles { scu: true, scp: false }
+                ),
+                UserVariableItem::SopClassExtendedNegotiationSubItem(STUDY_FIND.into(), vec![1, 1, 0]),
+            ]
+        );
+        assert_eq!(accept.user_variables[0], UserVariableItem::MaxLength(OFFERED_MAX_LENGTH));
+    }
+
+    #[test]
+    fn the_titles_come_back_byte_for_byte() {
+        let mut body = body(request(vec![proposed(1, uids::VERIFICATION, &[IMPLICIT])]));
+        body[4..20].copy_from_slice(b"  DCMDEX        ");
+        body[20..36].copy_from_slice(b" PE\xC4R           ");
+        body[36..68].fill(0x55);
+        let Answer::Accept(_, bytes) = answered(&body, &policy()) else { panic!("not accepted") };
+        assert_eq!(bytes[10..74], body[4..68]);
+    }
+
+    fn rejection(request: AssociationRQ) -> AssociationRJ {
+        match answered(&body(request), &policy()) {
+            Answer::Reject(rejection, _) => rejection,
+            other => panic!("not rejected: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn version_application_context_and_called_title_are_checked() {
+        let good = || request(vec![proposed(1, uids::VERIFICATION, &[IMPLICIT])]);
+        let version = rejection(AssociationRQ { protocol_version: 2, ..good() });
+        assert_eq!(version.source, AssociationRJSource::ServiceProviderASCE(AcseReason::ProtocolVersionNotSupported));
+        let context = rejection(AssociationRQ { application_context_name: "1.2.3".into(), ..good() });
+        assert_eq!(context.source, AssociationRJSource::ServiceUser(UserReason::ApplicationContextNameNotSupported));
+        let called = rejection(AssociationRQ { called_ae_title: "OTHER".into(), ..good() });
+        assert_eq!(called.source, AssociationRJSource::ServiceUser(UserReason::CalledAETitleNotRecognized));
+        assert_eq!(called.result, AssociationRJResult::Permanent);
+    }
+
+    #[test]
+    fn unknown_items_are_ignored() {
+        let mut body = body(request(vec![proposed(1, uids::VERIFICATION, &[IMPLICIT])]));
+        body.extend([0x77, 0, 0, 3, 1, 2, 3]);
+        assert!(matches!(answered(&body, &policy()), Answer::Accept(..)));
+    }
+
+    #[test]
+    fn malformed_requests_are_aborted() {
+        let good = request(vec![proposed(1, uids::VERIFICATION, &[IMPLICIT])]);
+        let aborted = |body: &[u8]| matches!(answered(body, &policy()), Answer::Abort(_));
+        let whole = body(good.clone());
+        for cut in 0..whole.len() {
+            let answer = answered(&whole[..cut], &policy());
+            assert!(!matches!(&answer, Answer::Reject(..)), "cut at {cut}: {answer:?}");
+        }
+        assert!(aborted(&whole[..40]));
+        assert!(aborted(&body(request(vec![]))));
+        assert!(aborted(&body(request(vec![
+            proposed(1, uids::VERIFICATION, &[IMPLICIT]),
+            proposed(1, uids::CT_IMAGE_STORAGE, &[IMPLICIT]),
+        ]))));
+        let tiny = AssociationRQ { user_variables: vec![UserVariableItem::MaxLength(7)], ..good };
+        assert!(aborted(&body(tiny)));
+    }
+
+    #[test]
+    fn what_goes_to_the_log_is_printable_and_short() {
+        assert_eq!(printable("A\u{1b}[31m\nB\u{e4}", 16), "A?[31m?B?");
+        assert_eq!(printable(&"x".repeat(50), 16).len(), 16);
+    }
+}

@@ -1,0 +1,131 @@
+//! Which service an abstract syntax asks for.
+
+use dicom_core::dictionary::{UidDictionary, UidDictionaryEntry};
+use dicom_dictionary_std::StandardSopClassDictionary;
+use dicom_dictionary_std::uids;
+
+use crate::model::level::InformationModel;
+use crate::model::uid::MAX_UID_LENGTH;
+
+/// A DIMSE service that this node provides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Verification (PS3.4 annex A): C-ECHO.
+    Verification,
+    /// Storage (PS3.4 annex B): C-STORE.
+    Storage,
+    /// Query/Retrieve (PS3.4 annex C): C-FIND in this Information Model.
+    Find(InformationModel),
+}
+
+/// The root of the UIDs that the Standard itself hands out (PS3.5 9.2).
+const DICOM_ROOT: &str = "1.2.840.10008.";
+
+/// Below it lie the storage SOP Classes, and those that a newer edition than our dictionary may have added.
+const STORAGE_ROOT: &str = "1.2.840.10008.5.1.4.1.1.";
+
+/// Named "Storage", but not of the Storage Service Class of PS3.4 annex B: objects without a patient, study and series
+/// (PS3.4 table GG.3-1), and what exists on media or in print queues only.
+#[expect(deprecated, reason = "retired classes are still proposed by old peers")]
+const NOT_STORAGE_SERVICE: &[&str] = &[
+    uids::MEDIA_STORAGE_DIRECTORY_STORAGE,
+    uids::STORAGE_COMMITMENT_PUSH_MODEL,
+    uids::STORAGE_COMMITMENT_PULL_MODEL,
+    uids::STORED_PRINT_STORAGE,
+    uids::HANGING_PROTOCOL_STORAGE,
+    uids::COLOR_PALETTE_STORAGE,
+    uids::GENERIC_IMPLANT_TEMPLATE_STORAGE,
+    uids::IMPLANT_ASSEMBLY_TEMPLATE_STORAGE,
+    uids::IMPLANT_TEMPLATE_GROUP_STORAGE,
+    uids::CT_DEFINED_PROCEDURE_PROTOCOL_STORAGE,
+    uids::XA_DEFINED_PROCEDURE_PROTOCOL_STORAGE,
+    uids::PROTOCOL_APPROVAL_STORAGE,
+    uids::INVENTORY_STORAGE,
+];
+
+/// The service for an abstract syntax; `None` when it is not provided.
+///
+/// Storage is everything that is not known to be something else: private SOP Classes, and classes newer than the
+/// dictionary, are stored like any other.
+#[must_use]
+#[expect(deprecated, reason = "Patient/Study Only is retired and still sent by old clients")]
+pub fn service_of(abstract_syntax: &str) -> Option<Service> {
+    match abstract_syntax {
+        uids::VERIFICATION => Some(Service::Verification),
+        uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => Some(Service::Find(InformationModel::PatientRoot)),
+        uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => Some(Service::Find(InformationModel::StudyRoot)),
+        uids::PATIENT_STUDY_ONLY_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => {
+            Some(Service::Find(InformationModel::PatientStudyOnly))
+        }
+        other => is_storage(other).then_some(Service::Storage),
+    }
+}
+
+fn is_storage(uid: &str) -> bool {
+    if !is_uid_shaped(uid) || NOT_STORAGE_SERVICE.contains(&uid) {
+        return false;
+    }
+    if !uid.starts_with(DICOM_ROOT) {
+        return true;
+    }
+    match StandardSopClassDictionary.by_uid(uid) {
+        Some(entry) => entry.name().contains("Storage"),
+        // Not a SOP Class that the dictionary knows: a newer storage class, or a meta SOP Class or well-known instance.
+        None => uid.starts_with(STORAGE_ROOT),
+    }
+}
+
+/// Whether a text can be a UID at all: digits and full stops. Leading zeros and the like (PS3.5 9.1) are let through.
+pub(super) fn is_uid_shaped(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_UID_LENGTH && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storage_classes_are_told_from_the_rest() {
+        for storage in [
+            uids::CT_IMAGE_STORAGE,
+            uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PRESENTATION,
+            "1.2.840.10008.5.1.4.1.1.6", // ultrasound, retired
+            uids::RT_BEAMS_DELIVERY_INSTRUCTION_STORAGE,
+            uids::CT_PERFORMED_PROCEDURE_PROTOCOL_STORAGE,
+            "1.2.840.10008.5.1.4.1.1.999.1", // newer than the dictionary
+            "1.3.12.2.1107.5.9.1",           // Siemens CSA Non-Image Storage
+            "1.2.840.113619.4.26",           // GE private
+        ] {
+            assert_eq!(service_of(storage), Some(Service::Storage), "{storage}");
+        }
+        for other in [
+            uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE,
+            uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_GET,
+            uids::MODALITY_WORKLIST_INFORMATION_MODEL_FIND,
+            uids::MODALITY_PERFORMED_PROCEDURE_STEP,
+            uids::STORAGE_COMMITMENT_PUSH_MODEL,
+            uids::BASIC_GRAYSCALE_PRINT_MANAGEMENT_META,
+            uids::MEDIA_STORAGE_DIRECTORY_STORAGE,
+            uids::HANGING_PROTOCOL_STORAGE,
+            uids::INVENTORY_FIND,
+            uids::EXPLICIT_VR_LITTLE_ENDIAN,
+            "1.2.840.10008.3.1.1.1",
+            "",
+            "../../etc/passwd",
+        ] {
+            assert_eq!(service_of(other), None, "{other}");
+        }
+        assert_eq!(service_of("1.2.840.10008.1.1"), Some(Service::Verification));
+        assert_eq!(service_of("1.2.840.10008.5.1.4.1.2.2.1"), Some(Service::Find(InformationModel::StudyRoot)));
+    }
+
+    #[test]
+    fn every_class_of_the_dictionary_below_the_storage_root_is_decided_by_its_name() {
+        // The table of exceptions is for classes whose name misleads; it must not hold one that does not exist any more.
+        for uid in NOT_STORAGE_SERVICE {
+            let entry =
+                StandardSopClassDictionary.by_uid(uid).unwrap_or_else(|| panic!("{uid} is not in the dictionary"));
+            assert!(entry.name().contains("Storage") || entry.name().contains("Stored"), "{uid}: {}", entry.name());
+        }
+    }
+}

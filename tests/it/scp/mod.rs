@@ -1,0 +1,5 @@
+//! The network node, as a peer sees it.
+
+mod association;
+mod hostile;
+mod verification;

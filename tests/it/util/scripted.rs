@@ -1,0 +1,202 @@
+//! A peer that does what a script says, right or wrong: bytes out, PDUs in.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
+use dcmdex::dimse::pdata::{Arrival, MessageAssembler, Pdv, put_message};
+use dicom_ul::pdu::{
+    AssociationAC, AssociationRQ, Pdu, PresentationContextProposed, PresentationContextResultReason, UserVariableItem,
+    read_pdu, write_pdu,
+};
+
+/// After this a peer that says nothing counts as hung.
+const HUNG: Duration = Duration::from_secs(60);
+
+pub(crate) const VERIFICATION: &str = "1.2.840.10008.1.1";
+pub(crate) const IMPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
+pub(crate) const EXPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
+
+/// A connection to a node.
+#[derive(Debug)]
+pub(crate) struct ScriptedPeer {
+    stream: TcpStream,
+    /// PDVs of messages that are not complete yet.
+    assembler: MessageAssembler,
+}
+
+/// A response, with its data set if it has one.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Received {
+    pub(crate) context_id: u8,
+    pub(crate) command: CommandSet,
+    pub(crate) data_set: Option<Vec<u8>>,
+}
+
+impl Received {
+    pub(crate) fn status(&self) -> u16 {
+        self.command.unsigned_short(command_set::STATUS).unwrap()
+    }
+
+    pub(crate) fn field(&self) -> CommandField {
+        CommandField(self.command.unsigned_short(command_set::COMMAND_FIELD).unwrap())
+    }
+
+    pub(crate) fn error_comment(&self) -> &str {
+        self.command.text(command_set::ERROR_COMMENT).unwrap()
+    }
+}
+
+impl ScriptedPeer {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(HUNG)).unwrap();
+        stream.set_write_timeout(Some(HUNG)).unwrap();
+        Self { stream, assembler: MessageAssembler::new() }
+    }
+
+    /// Connects and associates; the contexts get the IDs 1, 3, 5, ... Panics when the association or one of the contexts is
+    /// not accepted.
+    pub(crate) fn associated(address: SocketAddr, contexts: &[(&str, &[&str])]) -> Self {
+        let mut peer = Self::connect(address);
+        let accept = peer.associate(&request(contexts));
+        for context in accept.presentation_contexts {
+            assert_eq!(context.reason, PresentationContextResultReason::Acceptance, "context {}", context.id);
+        }
+        peer
+    }
+
+    /// Sends an A-ASSOCIATE-RQ and returns the A-ASSOCIATE-AC that has to come.
+    pub(crate) fn associate(&mut self, request: &AssociationRQ) -> AssociationAC {
+        self.send_pdu(&Pdu::AssociationRQ(request.clone()));
+        match self.receive() {
+            Some(Pdu::AssociationAC(accept)) => accept,
+            other => panic!("no A-ASSOCIATE-AC: {other:?}"),
+        }
+    }
+
+    /// Sends bytes. A node that has closed the connection already is no failure here: what it said is still to be read.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        match self.stream.write_all(bytes) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            Err(error) => panic!("cannot send: {error}"),
+        }
+    }
+
+    pub(crate) fn send_pdu(&mut self, pdu: &Pdu) {
+        let mut bytes = Vec::new();
+        write_pdu(&mut bytes, pdu).unwrap();
+        self.send(&bytes);
+    }
+
+    pub(crate) fn send_message(&mut self, context_id: u8, command: &CommandSet, data_set: Option<&[u8]>) {
+        let mut bytes = Vec::new();
+        put_message(&mut bytes, context_id, command, data_set, 16_384);
+        self.send(&bytes);
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) fn shut_down_sending(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// The next PDU; `None` when the node has closed the connection.
+    pub(crate) fn receive(&mut self) -> Option<Pdu> {
+        let bytes = self.receive_bytes()?;
+        Some(read_pdu(bytes.as_slice(), 1 << 20, true).unwrap().unwrap())
+    }
+
+    /// The next PDU as it came.
+    pub(crate) fn receive_bytes(&mut self) -> Option<Vec<u8>> {
+        let mut header = [0; 6];
+        match self.stream.read_exact(&mut header) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => return None,
+            Err(error) => panic!("the node says nothing: {error}"),
+        }
+        let length = u32::from_be_bytes(header[2..].try_into().unwrap());
+        let mut bytes = header.to_vec();
+        bytes.resize(6 + length as usize, 0);
+        self.stream.read_exact(&mut bytes[6..]).unwrap();
+        Some(bytes)
+    }
+
+    /// The next message. Panics when something else comes.
+    pub(crate) fn receive_message(&mut self) -> Received {
+        let mut message: Option<Received> = None;
+        loop {
+            let bytes = self.receive_bytes().expect("a message, not the end of the connection");
+            assert_eq!(bytes[0], 0x04, "not a P-DATA-TF: {bytes:02X?}");
+            let mut body = &bytes[6..];
+            while !body.is_empty() {
+                let (pdv, rest) = Pdv::split_first(body).unwrap();
+                body = rest;
+                match self.assembler.accept(&pdv).unwrap() {
+                    Arrival::CommandFragment => {}
+                    Arrival::Command { context_id, command, has_data_set } => {
+                        let data_set = has_data_set.then(Vec::new);
+                        message = Some(Received { context_id, command, data_set });
+                    }
+                    Arrival::DataSetFragment { .. } => {
+                        message.as_mut().unwrap().data_set.as_mut().unwrap().extend_from_slice(pdv.fragment);
+                    }
+                }
+            }
+            if !self.assembler.in_message()
+                && let Some(message) = message.take()
+            {
+                return message;
+            }
+        }
+    }
+
+    /// C-ECHO on a context; panics unless the answer is Success.
+    pub(crate) fn echo(&mut self, context_id: u8) {
+        self.send_message(context_id, &echo_command(1), None);
+        let response = self.receive_message();
+        assert_eq!((response.field(), response.status()), (CommandField::C_ECHO_RSP, 0));
+    }
+
+    /// Releases the association; panics unless that is confirmed and the connection then closed.
+    pub(crate) fn release(mut self) {
+        self.send_pdu(&Pdu::ReleaseRQ);
+        assert_eq!(self.receive(), Some(Pdu::ReleaseRP));
+        assert_eq!(self.receive(), None);
+    }
+}
+
+/// An A-ASSOCIATE-RQ to `DCMDEX`, with the contexts 1, 3, 5, ...
+pub(crate) fn request(contexts: &[(&str, &[&str])]) -> AssociationRQ {
+    AssociationRQ {
+        protocol_version: 1,
+        calling_ae_title: "SCRIPT".into(),
+        called_ae_title: "DCMDEX".into(),
+        application_context_name: "1.2.840.10008.3.1.1.1".into(),
+        presentation_contexts: contexts
+            .iter()
+            .zip((1..=u8::MAX).step_by(2))
+            .map(|(&(abstract_syntax, transfer_syntaxes), id)| PresentationContextProposed {
+                id,
+                abstract_syntax: abstract_syntax.into(),
+                transfer_syntaxes: transfer_syntaxes.iter().map(|&uid| uid.into()).collect(),
+            })
+            .collect(),
+        user_variables: vec![
+            UserVariableItem::MaxLength(16_384),
+            UserVariableItem::ImplementationClassUID("1.2.3".into()),
+        ],
+    }
+}
+
+/// A C-ECHO-RQ.
+pub(crate) fn echo_command(message_id: u16) -> CommandSet {
+    let mut command = CommandSet::new();
+    command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, VERIFICATION);
+    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
+    command.set_unsigned_short(command_set::MESSAGE_ID, message_id);
+    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command
+}
