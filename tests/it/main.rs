@@ -7,6 +7,7 @@
     reason = "the helpers of tests may do what tests may do"
 )]
 
+mod architecture;
 mod fixtures;
 mod scp;
 mod util;
