@@ -1,1 +1,3 @@
 //! One object to an instance record.
+
+pub mod charset;

@@ -1,0 +1,1092 @@
+//! Text of data sets to UTF-8 and back: Specific Character Set (0008,0005).
+//!
+//! All values of the attribute are honoured (PS3.3 C.12.1.1.2, PS3.5 6.1.2): the single-byte and multi-byte sets
+//! without code extensions, and ISO 2022 code extensions with their escape sequences in G0 and G1. The tables are
+//! those of [`encoding_rs`]; here are only the rules of the Standard that say which table holds for which byte.
+//!
+//! Decoding never fails. What the declared sets cannot explain is read as UTF-8 if it is that, else as Latin-1, and
+//! [`Decoded::faithful`] says so. Encoding never substitutes: a character that cannot be carried gives `None`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use dicom_core::VR;
+use encoding_rs::{DecoderResult, Encoding};
+
+/// The most values of Specific Character Set that are looked at; the Standard has no data set with more than a few.
+const MAX_CHARACTER_SETS: usize = 16;
+
+const ESC: u8 = 0x1B;
+
+/// Which characters end the effect of an escape sequence (PS3.5 6.1.2.5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextForm {
+    /// VR PN: `\`, `^` and `=` as well as the control characters.
+    PersonName,
+    /// VRs with more than one value (SH, LO, UC, and all that are not affected by the attribute): `\` and controls.
+    Values,
+    /// VRs with exactly one value (ST, LT, UT): controls only; a backslash is a character like any other.
+    Text,
+}
+
+impl TextForm {
+    /// The form of a value of this VR.
+    pub fn of(vr: VR) -> Self {
+        match vr {
+            VR::PN => Self::PersonName,
+            VR::ST | VR::LT | VR::UT | VR::UR => Self::Text,
+            _ => Self::Values,
+        }
+    }
+
+    fn ends_effect(self, byte: u8) -> bool {
+        match byte {
+            b'\t' | b'\n' | 0x0C | b'\r' => true,
+            b'\\' => self != Self::Text,
+            b'^' | b'=' => self == Self::PersonName,
+            _ => false,
+        }
+    }
+}
+
+/// Text made of bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded<'a> {
+    /// The text, escape sequences removed.
+    pub text: Cow<'a, str>,
+    /// False when some byte had no meaning in the declared character sets and a fallback was taken.
+    pub faithful: bool,
+}
+
+/// One graphic character set that a code element (G0 or G1) can hold. Sets whose G0 part is ASCII are named by their
+/// G1 part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
+    /// ISO-IR 6 in G0, nothing in G1.
+    Ascii,
+    /// ISO-IR 14 (romaji) in G0 and ISO-IR 13 (katakana) in G1.
+    JisX0201,
+    Latin1,
+    Latin2,
+    Latin3,
+    Latin4,
+    Latin5,
+    Latin9,
+    Cyrillic,
+    Arabic,
+    Greek,
+    Hebrew,
+    Thai,
+    /// ISO-IR 87, two bytes in G0.
+    JisX0208,
+    /// ISO-IR 159, two bytes in G0.
+    JisX0212,
+    /// ISO-IR 149, two bytes in G1.
+    KsX1001,
+    /// ISO-IR 58, two bytes in G1.
+    Gb2312,
+}
+
+/// The code element that an escape sequence designates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    G0,
+    G1,
+}
+
+/// PS3.3 tables C.12-3 and C.12-4: escape sequence (without ESC), code element, set.
+const ESCAPES: [(&[u8], Slot, Set); 19] = [
+    (b"(B", Slot::G0, Set::Ascii),
+    (b"(J", Slot::G0, Set::JisX0201),
+    (b")I", Slot::G1, Set::JisX0201),
+    (b"$B", Slot::G0, Set::JisX0208),
+    (b"$@", Slot::G0, Set::JisX0208), // the 1978 edition, still written by old Japanese modalities
+    (b"$(D", Slot::G0, Set::JisX0212),
+    (b"$)C", Slot::G1, Set::KsX1001),
+    (b"$)A", Slot::G1, Set::Gb2312),
+    (b"-A", Slot::G1, Set::Latin1),
+    (b"-B", Slot::G1, Set::Latin2),
+    (b"-C", Slot::G1, Set::Latin3),
+    (b"-D", Slot::G1, Set::Latin4),
+    (b"-F", Slot::G1, Set::Greek),
+    (b"-G", Slot::G1, Set::Arabic),
+    (b"-H", Slot::G1, Set::Hebrew),
+    (b"-L", Slot::G1, Set::Cyrillic),
+    (b"-M", Slot::G1, Set::Latin5),
+    (b"-T", Slot::G1, Set::Thai),
+    (b"-b", Slot::G1, Set::Latin9),
+];
+
+impl Set {
+    /// The set of an ISO registration number, as it stands in the defined terms.
+    fn of_registration(number: &str) -> Option<Self> {
+        Some(match number {
+            "6" => Self::Ascii,
+            "13" | "14" => Self::JisX0201,
+            "58" => Self::Gb2312,
+            "87" => Self::JisX0208,
+            "100" => Self::Latin1,
+            "101" => Self::Latin2,
+            "109" => Self::Latin3,
+            "110" => Self::Latin4,
+            "126" => Self::Greek,
+            "127" => Self::Arabic,
+            "138" => Self::Hebrew,
+            "144" => Self::Cyrillic,
+            "148" => Self::Latin5,
+            "149" => Self::KsX1001,
+            "159" => Self::JisX0212,
+            "166" => Self::Thai,
+            "203" => Self::Latin9,
+            _ => return None,
+        })
+    }
+
+    /// The table of the G1 part, `None` for ASCII and for Latin-1, which needs none.
+    fn encoding(self) -> Option<&'static Encoding> {
+        Some(match self {
+            Self::Ascii | Self::Latin1 => return None,
+            Self::JisX0201 => encoding_rs::SHIFT_JIS,
+            Self::Latin2 => encoding_rs::ISO_8859_2,
+            Self::Latin3 => encoding_rs::ISO_8859_3,
+            Self::Latin4 => encoding_rs::ISO_8859_4,
+            // The upper halves (A0 to FF) of windows-1254 and windows-874 are ISO 8859-9 and TIS 620.
+            Self::Latin5 => encoding_rs::WINDOWS_1254,
+            Self::Thai => encoding_rs::WINDOWS_874,
+            Self::Latin9 => encoding_rs::ISO_8859_15,
+            Self::Cyrillic => encoding_rs::ISO_8859_5,
+            Self::Arabic => encoding_rs::ISO_8859_6,
+            Self::Greek => encoding_rs::ISO_8859_7,
+            Self::Hebrew => encoding_rs::ISO_8859_8,
+            Self::JisX0208 | Self::JisX0212 => encoding_rs::EUC_JP,
+            Self::KsX1001 => encoding_rs::EUC_KR,
+            Self::Gb2312 => encoding_rs::GBK,
+        })
+    }
+
+    fn is_two_byte_g0(self) -> bool {
+        matches!(self, Self::JisX0208 | Self::JisX0212)
+    }
+
+    fn has_g1(self) -> bool {
+        !matches!(self, Self::Ascii | Self::JisX0208 | Self::JisX0212)
+    }
+
+    fn escape(self, slot: Slot) -> Option<&'static [u8]> {
+        ESCAPES
+            .iter()
+            .find(|(_, s, set)| (*s, *set) == (slot, self))
+            .map(|(sequence, _, _)| *sequence)
+    }
+
+    /// Number of bytes of the character that starts with `bytes[0]` (≥ 0x80) in G1.
+    fn g1_unit(self, bytes: &[u8]) -> usize {
+        let [lead, trail, ..] = *bytes else { return 1 };
+        let two = match self {
+            // Windows-949 and GBK extend their sets with trail bytes below 0x80; old PC software writes them.
+            Self::KsX1001 | Self::Gb2312 => {
+                lead >= 0x81 && trail >= 0x41 && trail != b'\\' && trail != b'^'
+            }
+            // Full Shift-JIS under the name ISO_IR 13 is common; its trail byte may be a backslash.
+            Self::JisX0201 => {
+                matches!(lead, 0x81..=0x9F | 0xE0..=0xFC)
+                    && matches!(trail, 0x40..=0x7E | 0x80..=0xFC)
+            }
+            _ => false,
+        };
+        if two { 2 } else { 1 }
+    }
+
+    /// The bytes of one character outside ASCII as they stand in the code element, if the set has it.
+    fn encode_char(self, c: char) -> Option<CodeBytes> {
+        if self == Self::Latin1 {
+            let code = u8::try_from(u32::from(c)).ok()?;
+            return (code >= 0xA0).then_some(CodeBytes::One(code));
+        }
+        if self == Self::JisX0212 {
+            return jis_x_0212().get(&c).copied().map(CodeBytes::Two);
+        }
+        let mut utf8 = [0; 4];
+        let (bytes, _, unmappable) = self.encoding()?.encode(c.encode_utf8(&mut utf8));
+        if unmappable {
+            return None;
+        }
+        match (self, bytes.as_ref()) {
+            // Only what the registered sets have, not what the tables of browsers add to them.
+            (Self::JisX0201, &[b @ 0xA1..=0xDF]) => Some(CodeBytes::One(b)),
+            (Self::JisX0208, &[row @ (0xA1..=0xA8 | 0xB0..=0xF4), cell @ 0xA1..=0xFE]) => {
+                Some(CodeBytes::Two([row & 0x7F, cell & 0x7F]))
+            }
+            (Self::KsX1001, &[row @ 0xA1..=0xFE, cell @ 0xA1..=0xFE]) => {
+                Some(CodeBytes::Two([row, cell]))
+            }
+            (Self::Gb2312, &[row, cell]) if is_gb2312(row, cell) => {
+                Some(CodeBytes::Two([row, cell]))
+            }
+            (Self::JisX0201 | Self::JisX0208 | Self::KsX1001 | Self::Gb2312, _) => None,
+            (_, &[b @ 0xA0..=0xFF]) => Some(CodeBytes::One(b)),
+            _ => None,
+        }
+    }
+
+    /// The code element in which the set lies when it is used for characters outside ASCII.
+    fn slot(self) -> Slot {
+        if self.is_two_byte_g0() {
+            Slot::G0
+        } else {
+            Slot::G1
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum CodeBytes {
+    One(u8),
+    Two([u8; 2]),
+}
+
+/// The part of GBK's upper right quarter that GB 2312-80 has.
+fn is_gb2312(row: u8, cell: u8) -> bool {
+    match row {
+        0xA1 | 0xA3 | 0xB0..=0xD6 | 0xD8..=0xF7 => matches!(cell, 0xA1..=0xFE),
+        0xA2 => matches!(cell, 0xB1..=0xE2 | 0xE5..=0xEE | 0xF1..=0xFC),
+        0xA4 => matches!(cell, 0xA1..=0xF3),
+        0xA5 => matches!(cell, 0xA1..=0xF6),
+        0xA6 => matches!(cell, 0xA1..=0xB8 | 0xC1..=0xD8),
+        0xA7 => matches!(cell, 0xA1..=0xC1 | 0xD1..=0xF1),
+        0xA8 => matches!(cell, 0xA1..=0xBA | 0xC5..=0xE9),
+        0xA9 => matches!(cell, 0xA4..=0xEF),
+        0xD7 => matches!(cell, 0xA1..=0xF9),
+        _ => false,
+    }
+}
+
+/// JIS X 0212 by character. The table of EUC-JP decodes this set but does not encode it, so it is turned round once.
+fn jis_x_0212() -> &'static HashMap<char, [u8; 2]> {
+    static MAP: OnceLock<HashMap<char, [u8; 2]>> = OnceLock::new();
+    MAP.get_or_init(|| {
+        let mut map = HashMap::new();
+        for row in 0x21..=0x7E_u8 {
+            for cell in 0x21..=0x7E_u8 {
+                let euc = [0x8F, row | 0x80, cell | 0x80];
+                let (text, faulty) = encoding_rs::EUC_JP.decode_without_bom_handling(&euc);
+                let mut characters = text.chars();
+                if let (false, Some(c), None) = (faulty, characters.next(), characters.next()) {
+                    map.entry(c).or_insert([row, cell]);
+                }
+            }
+        }
+        map
+    })
+}
+
+/// The first value decides how bytes are read at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Base {
+    /// UTF-8, GB18030 or GBK: one table, no code extensions (PS3.3 C.12.1.1.2, table C.12-5).
+    Whole(&'static Encoding),
+    /// 7 and 8 bit code elements, perhaps with code extensions.
+    Elements(Set),
+}
+
+/// The value of Specific Character Set (0008,0005), ready for use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CharacterSets {
+    base: Base,
+    /// The sets of the second and further values.
+    further: Vec<Set>,
+    /// Escape sequences may be written.
+    extensions: bool,
+    recognised: bool,
+}
+
+impl Default for CharacterSets {
+    /// The default repertoire, ISO-IR 6.
+    fn default() -> Self {
+        Self::new("")
+    }
+}
+
+impl CharacterSets {
+    /// Reads the attribute's value, `\` between its values.
+    ///
+    /// Spellings that are found in the field are understood (`ISO-IR 100`, `iso_ir_100`, `ISO 2022 IR100`, `UTF-8`,
+    /// `latin1`, ...). An unknown term stands for the default repertoire and [`CharacterSets::recognised`] is false.
+    pub fn new(value: &str) -> Self {
+        let mut sets = Self {
+            base: Base::Elements(Set::Ascii),
+            further: Vec::new(),
+            extensions: false,
+            recognised: true,
+        };
+        for (index, term) in value.split('\\').take(MAX_CHARACTER_SETS).enumerate() {
+            let term = term.trim_matches([' ', '\0']);
+            if term.is_empty() {
+                continue;
+            }
+            let Some((base, extensions)) = Self::of_term(term) else {
+                sets.recognised = false;
+                continue;
+            };
+            match (index, base) {
+                (0, Base::Elements(set @ (Set::JisX0208 | Set::JisX0212))) => {
+                    // Not allowed as the first value; where it stands there, the text starts in ASCII all the same.
+                    sets.extensions = true;
+                    sets.further.push(set);
+                }
+                (0, base) => {
+                    sets.base = base;
+                    sets.extensions = extensions;
+                }
+                (_, Base::Elements(set)) => {
+                    sets.extensions = true;
+                    sets.further.push(set);
+                }
+                // `\ISO_IR 192`: a set that stands alone cannot be an extension; if there is nothing else, it is meant.
+                (_, whole @ Base::Whole(_)) => {
+                    if sets.base == Base::Elements(Set::Ascii) && sets.further.is_empty() {
+                        sets.base = whole;
+                    }
+                    sets.recognised = false;
+                }
+            }
+        }
+        if matches!(sets.base, Base::Whole(_)) {
+            sets.further.clear();
+            sets.extensions = false;
+        }
+        sets
+    }
+
+    fn of_term(term: &str) -> Option<(Base, bool)> {
+        // The one value of most data sets.
+        match term {
+            "ISO_IR 100" => return Some((Base::Elements(Set::Latin1), false)),
+            "ISO_IR 192" => return Some((Base::Whole(encoding_rs::UTF_8), false)),
+            _ => {}
+        }
+        let plain: String = term
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .map(|c| c.to_ascii_uppercase())
+            .take(32)
+            .collect();
+        let (number, extensions) =
+            match (plain.strip_prefix("ISO2022"), plain.strip_prefix("ISOIR")) {
+                (Some(rest), _) => (rest.strip_prefix("IR").unwrap_or(rest), true),
+                (None, Some(rest)) => (rest, false),
+                (None, None) => (plain.strip_prefix("IR").unwrap_or(&plain), false),
+            };
+        if let Some(set) = Set::of_registration(number) {
+            return Some((Base::Elements(set), extensions));
+        }
+        Some(match number {
+            "192" | "UTF8" => (Base::Whole(encoding_rs::UTF_8), false),
+            "GB18030" => (Base::Whole(encoding_rs::GB18030), false),
+            "GBK" => (Base::Whole(encoding_rs::GBK), false),
+            "GB2312" => (Base::Elements(Set::Gb2312), true),
+            _ => {
+                let encoding = Encoding::for_label(term.as_bytes())?;
+                let known = [
+                    Set::Latin2,
+                    Set::Latin3,
+                    Set::Latin4,
+                    Set::Latin5,
+                    Set::Latin9,
+                    Set::Cyrillic,
+                ]
+                .into_iter()
+                .chain([
+                    Set::Arabic,
+                    Set::Greek,
+                    Set::Hebrew,
+                    Set::Thai,
+                    Set::JisX0201,
+                    Set::KsX1001,
+                ])
+                .find(|set| set.encoding() == Some(encoding));
+                match known {
+                    Some(set) => (Base::Elements(set), false),
+                    None if encoding == encoding_rs::WINDOWS_1252 => {
+                        (Base::Elements(Set::Latin1), false)
+                    }
+                    None if encoding == encoding_rs::UTF_16LE
+                        || encoding == encoding_rs::UTF_16BE =>
+                    {
+                        return None;
+                    }
+                    None => (Base::Whole(encoding), false),
+                }
+            }
+        })
+    }
+
+    /// Whether every value was a term that is known here and stood where it may stand.
+    pub fn recognised(&self) -> bool {
+        self.recognised
+    }
+
+    /// Decodes the bytes of a value (all values of the element, delimiters included).
+    pub fn decode<'a>(&self, bytes: &'a [u8], form: TextForm) -> Decoded<'a> {
+        if bytes.is_ascii()
+            && !bytes.contains(&ESC)
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            return Decoded {
+                text: Cow::Borrowed(text),
+                faithful: true,
+            };
+        }
+        let mut out = String::with_capacity(bytes.len() + bytes.len() / 2);
+        let (text, faithful) = match self.base {
+            Base::Whole(encoding) if encoding == encoding_rs::UTF_8 => {
+                match std::str::from_utf8(bytes) {
+                    Ok(text) => (Cow::Borrowed(text), true),
+                    Err(_) => {
+                        push_utf8_or_latin1(bytes, &mut out);
+                        (Cow::Owned(out), false)
+                    }
+                }
+            }
+            Base::Whole(encoding) => {
+                let faithful = push_run(encoding, bytes, &mut out);
+                (Cow::Owned(out), faithful)
+            }
+            Base::Elements(first) => {
+                if first == Set::Ascii
+                    && self.further.is_empty()
+                    && !bytes.contains(&ESC)
+                    && let Ok(text) = std::str::from_utf8(bytes)
+                {
+                    // UTF-8 without saying so: by far the most common undeclared set.
+                    return Decoded {
+                        text: Cow::Borrowed(text),
+                        faithful: false,
+                    };
+                }
+                let faithful = self.decode_elements(first, bytes, form, &mut out);
+                (Cow::Owned(out), faithful)
+            }
+        };
+        Decoded { text, faithful }
+    }
+
+    /// PS3.5 6.1.2.5: G0 for bytes below 0x80, G1 above, both changed by escape sequences and back at delimiters.
+    fn decode_elements(&self, first: Set, bytes: &[u8], form: TextForm, out: &mut String) -> bool {
+        let (first_g0, first_g1) = Self::initial(first);
+        let (mut g0, mut g1) = (first_g0, first_g1);
+        let mut faithful = true;
+        let mut rest = bytes;
+        let mut pairs = Vec::new();
+        while let [byte, tail @ ..] = rest {
+            let byte = *byte;
+            if byte == ESC {
+                match ESCAPES
+                    .iter()
+                    .find(|(sequence, _, _)| tail.starts_with(sequence))
+                {
+                    Some((sequence, Slot::G0, set)) => {
+                        g0 = *set;
+                        rest = tail.get(sequence.len()..).unwrap_or_default();
+                    }
+                    Some((sequence, Slot::G1, set)) => {
+                        g1 = Some(*set);
+                        rest = tail.get(sequence.len()..).unwrap_or_default();
+                    }
+                    None => {
+                        faithful = false;
+                        rest = tail;
+                    }
+                }
+            } else if g0.is_two_byte_g0() && matches!(byte, 0x21..=0x7E) {
+                // 05/12, 05/14 and 03/13 are halves of characters here, not delimiters.
+                pairs.clear();
+                let mut length = 0;
+                for pair in rest.chunks_exact(2) {
+                    let [row @ 0x21..=0x7E, cell @ 0x21..=0x7E] = *pair else {
+                        break;
+                    };
+                    if g0 == Set::JisX0212 {
+                        pairs.push(0x8F);
+                    }
+                    pairs.extend([row | 0x80, cell | 0x80]);
+                    length += 2;
+                }
+                if length == 0 {
+                    out.push(char::from(byte));
+                    faithful = false;
+                    length = 1;
+                } else {
+                    faithful &= push_run(encoding_rs::EUC_JP, &pairs, out);
+                }
+                rest = rest.get(length..).unwrap_or_default();
+            } else if byte < 0x80 {
+                if form.ends_effect(byte) {
+                    (g0, g1) = (first_g0, first_g1);
+                }
+                out.push(char::from(byte));
+                rest = tail;
+            } else {
+                let designated = g1.or_else(|| self.only_further_g1());
+                let unit = |at: &[u8]| designated.map_or(1, |set| set.g1_unit(at));
+                let mut length = 0;
+                while let Some(at) = rest.get(length..)
+                    && at.first().is_some_and(|b| *b >= 0x80)
+                {
+                    length += unit(at);
+                }
+                let (run, after) = rest.split_at(length.min(rest.len()));
+                faithful &= g1.is_some();
+                match designated {
+                    Some(set) => match set.encoding() {
+                        Some(encoding) => faithful &= push_run(encoding, run, out),
+                        None => out.extend(run.iter().map(|b| char::from(*b))),
+                    },
+                    None => {
+                        push_utf8_or_latin1(run, out);
+                        faithful = false;
+                    }
+                }
+                rest = after;
+            }
+        }
+        faithful
+    }
+
+    /// What G0 and G1 hold at the start of a value and after each delimiter.
+    fn initial(first: Set) -> (Set, Option<Set>) {
+        match first {
+            Set::JisX0201 => (Set::JisX0201, Some(Set::JisX0201)),
+            _ => (Set::Ascii, first.has_g1().then_some(first)),
+        }
+    }
+
+    /// The one set that bytes above 0x80 can mean where nothing is designated: writers forget the escape sequence
+    /// after a delimiter.
+    fn only_further_g1(&self) -> Option<Set> {
+        let mut candidates = self.further.iter().filter(|set| set.has_g1());
+        match (candidates.next(), candidates.next()) {
+            (Some(set), None) => Some(*set),
+            _ => None,
+        }
+    }
+
+    /// Encodes text for a value of the given form; `None` when some character is in none of the character sets.
+    ///
+    /// With code extensions the escape sequences are written, and every delimiter and the end of the value are
+    /// reached with the initial sets (PS3.5 6.1.2.5.3).
+    pub fn encode(&self, text: &str, form: TextForm) -> Option<Vec<u8>> {
+        if text.is_ascii() && !text.contains('\u{1B}') {
+            return Some(text.as_bytes().to_vec());
+        }
+        let first = match self.base {
+            // Code page 936 has the euro sign as a single byte that GBK of 1995 has not.
+            Base::Whole(encoding) if encoding == encoding_rs::GBK && text.contains('€') => {
+                return None;
+            }
+            Base::Whole(encoding) => {
+                let (bytes, _, unmappable) = encoding.encode(text);
+                return (!unmappable).then(|| bytes.into_owned());
+            }
+            Base::Elements(first) => first,
+        };
+        let (first_g0, first_g1) = Self::initial(first);
+        let (mut g0, mut g1) = (first_g0, first_g1);
+        let mut out = Vec::with_capacity(text.len() * 2);
+        for c in text.chars() {
+            if let Ok(byte) = u8::try_from(u32::from(c))
+                && byte < 0x80
+            {
+                if byte == ESC {
+                    return None;
+                }
+                let reset = form.ends_effect(byte);
+                if g0.is_two_byte_g0() {
+                    designate(&mut out, Slot::G0, first_g0)?;
+                    g0 = first_g0;
+                }
+                out.push(byte);
+                if reset {
+                    (g0, g1) = (first_g0, first_g1);
+                }
+                continue;
+            }
+            // Sets that are in force cost no escape sequence.
+            let in_force = g1.into_iter().chain([g0]);
+            let others = self
+                .further
+                .iter()
+                .copied()
+                .chain(first_g1)
+                .filter(|_| self.extensions);
+            let (set, code) = in_force
+                .chain(others)
+                .find_map(|set| Some((set, set.encode_char(c)?)))?;
+            match set.slot() {
+                Slot::G0 if g0 != set => {
+                    designate(&mut out, Slot::G0, set)?;
+                    g0 = set;
+                }
+                Slot::G1 if g1 != Some(set) => {
+                    designate(&mut out, Slot::G1, set)?;
+                    g1 = Some(set);
+                }
+                _ => {}
+            }
+            match code {
+                CodeBytes::One(byte) => out.push(byte),
+                CodeBytes::Two(bytes) => out.extend(bytes),
+            }
+        }
+        if g0.is_two_byte_g0() {
+            designate(&mut out, Slot::G0, first_g0)?;
+        }
+        Some(out)
+    }
+}
+
+/// Encodes text for one value of Specific Character Set, as [`CharacterSets::encode`] does.
+pub fn encode(text: &str, specific_character_set: &str, form: TextForm) -> Option<Vec<u8>> {
+    CharacterSets::new(specific_character_set).encode(text, form)
+}
+
+fn designate(out: &mut Vec<u8>, slot: Slot, set: Set) -> Option<()> {
+    out.push(ESC);
+    out.extend(set.escape(slot)?);
+    Some(())
+}
+
+/// Decodes a run in one table. Where the table fails: the whole run as UTF-8 if it is that, else the bad bytes as
+/// Latin-1. False when that was needed.
+fn push_run(encoding: &'static Encoding, run: &[u8], out: &mut String) -> bool {
+    let start = out.len();
+    let mut decoder = encoding.new_decoder_without_bom_handling();
+    let mut position = 0;
+    let mut faithful = true;
+    loop {
+        let rest = run.get(position..).unwrap_or_default();
+        out.reserve(
+            decoder
+                .max_utf8_buffer_length_without_replacement(rest.len())
+                .unwrap_or(rest.len() * 4),
+        );
+        let (result, read) = decoder.decode_to_string_without_replacement(rest, out, true);
+        position += read;
+        match result {
+            DecoderResult::InputEmpty => return faithful,
+            DecoderResult::OutputFull => {}
+            DecoderResult::Malformed(bad, after) => {
+                if faithful && let Ok(text) = std::str::from_utf8(run) {
+                    out.truncate(start);
+                    out.push_str(text);
+                    return false;
+                }
+                faithful = false;
+                let end = position.saturating_sub(usize::from(after));
+                let from = end.saturating_sub(usize::from(bad));
+                out.extend(
+                    run.get(from..end)
+                        .unwrap_or_default()
+                        .iter()
+                        .map(|b| char::from(*b)),
+                );
+            }
+        }
+    }
+}
+
+/// Bytes without a declared meaning: UTF-8 where valid, else Latin-1. A character cut off at the end, as fixed-length
+/// fields do to UTF-8, is dropped.
+fn push_utf8_or_latin1(bytes: &[u8], out: &mut String) {
+    let mut rest = bytes;
+    loop {
+        match std::str::from_utf8(rest) {
+            Ok(text) => {
+                out.push_str(text);
+                return;
+            }
+            Err(error) => {
+                let (valid, bad) = rest.split_at(error.valid_up_to());
+                out.push_str(std::str::from_utf8(valid).unwrap_or_default());
+                let Some(length) = error.error_len() else {
+                    if out.is_ascii() {
+                        out.extend(bad.iter().map(|b| char::from(*b)));
+                    }
+                    return;
+                };
+                let (bad, after) = bad.split_at(length.min(bad.len()));
+                out.extend(bad.iter().map(|b| char::from(*b)));
+                rest = after;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(sets: &str, bytes: &[u8], form: TextForm) -> (String, bool) {
+        let sets = CharacterSets::new(sets);
+        let decoded = sets.decode(bytes, form);
+        (decoded.text.into_owned(), decoded.faithful)
+    }
+
+    #[track_caller]
+    fn both_ways(sets: &str, bytes: &[u8], text: &str, form: TextForm) {
+        assert_eq!(
+            decode(sets, bytes, form),
+            (text.to_owned(), true),
+            "decoding {sets}"
+        );
+        assert_eq!(
+            encode(text, sets, form).as_deref(),
+            Some(bytes),
+            "encoding {sets}"
+        );
+    }
+
+    // PS3.5 H.3.1
+    #[test]
+    fn japanese_name_with_ascii_as_first_set() {
+        both_ways(
+            r"\ISO 2022 IR 87",
+            b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B",
+            "Yamada^Tarou=山田^太郎=やまだ^たろう",
+            TextForm::PersonName,
+        );
+    }
+
+    // PS3.5 H.3.2
+    #[test]
+    fn japanese_name_with_half_width_katakana_as_first_set() {
+        both_ways(
+            r"ISO 2022 IR 13\ISO 2022 IR 87",
+            b"\xD4\xCF\xC0\xDE^\xC0\xDB\xB3=\x1b$B;3ED\x1b(J^\x1b$BB@O:\x1b(J=\x1b$B$d$^$@\x1b(J^\x1b$B$?$m$&\x1b(J",
+            "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう",
+            TextForm::PersonName,
+        );
+    }
+
+    // PS3.5 I.2
+    #[test]
+    fn korean_name_designates_again_after_each_delimiter() {
+        both_ways(
+            r"\ISO 2022 IR 149",
+            b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf",
+            "Hong^Gildong=洪^吉洞=홍^길동",
+            TextForm::PersonName,
+        );
+    }
+
+    // PS3.5 J.1 and J.2
+    #[test]
+    fn chinese_name_in_utf8_and_gb18030() {
+        both_ways(
+            "ISO_IR 192",
+            b"Wang^XiaoDong=\xE7\x8E\x8B^\xE5\xB0\x8F\xE6\x9D\xB1=",
+            "Wang^XiaoDong=王^小東=",
+            TextForm::PersonName,
+        );
+        both_ways(
+            "GB18030",
+            b"Wang^XiaoDong=\xcd\xf5^\xd0\xa1\xb6\xab=",
+            "Wang^XiaoDong=王^小东=",
+            TextForm::PersonName,
+        );
+    }
+
+    // PS3.5 K.2 and K.3
+    #[test]
+    fn chinese_name_and_lines_with_code_extensions() {
+        both_ways(
+            r"\ISO 2022 IR 58",
+            b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab=",
+            "Zhang^XiaoDong=张^小东=",
+            TextForm::PersonName,
+        );
+        both_ways(
+            r"\ISO 2022 IR 58",
+            b"The first line includes \x1b$)A\xd6\xd0\xce\xc4.\r\nThe second line includes \x1b$)A\xd6\xd0\xce\xc4, too.\r\n",
+            "The first line includes 中文.\r\nThe second line includes 中文, too.\r\n",
+            TextForm::Text,
+        );
+    }
+
+    // PS3.5 I.3: Korean writers designate at the start of each line.
+    #[test]
+    fn effect_of_an_escape_sequence_ends_with_the_line() {
+        let bytes = b"\x1b$)CThe 1st line includes \xb1\xe6\xb5\xbf.\r\n\x1b$)CThe 2nd line includes \xb1\xe6\xb5\xbf, too.\r\n";
+        let text = "The 1st line includes 길동.\r\nThe 2nd line includes 길동, too.\r\n";
+        assert_eq!(
+            decode(r"\ISO 2022 IR 149", bytes, TextForm::Text),
+            (text.to_owned(), true)
+        );
+        let written = encode(text, r"\ISO 2022 IR 149", TextForm::Text).unwrap();
+        assert_eq!(
+            decode(r"\ISO 2022 IR 149", &written, TextForm::Text),
+            (text.to_owned(), true)
+        );
+    }
+
+    #[test]
+    fn single_byte_sets_one_by_one() {
+        for (set, bytes, text) in [
+            ("ISO_IR 100", &b"Buc^J\xe9r\xf4me"[..], "Buc^Jérôme"),
+            ("ISO_IR 100", b"\xc4neas^R\xfcdiger", "Äneas^Rüdiger"),
+            ("ISO_IR 101", b"W\xb3\xf3dz", "Włódz"),
+            ("ISO_IR 109", b"\xa1\xa6", "ĦĤ"),
+            ("ISO_IR 110", b"\xa2\xe7", "ĸį"),
+            (
+                "ISO_IR 126",
+                b"\xc4\xe9\xef\xed\xf5\xf3\xe9\xef\xf2",
+                "Διονυσιος",
+            ),
+            (
+                "ISO_IR 127",
+                b"\xe2\xc8\xc7\xe6\xea^\xe4\xe6\xd2\xc7\xd1",
+                "قباني^لنزار",
+            ),
+            (
+                "ISO_IR 138",
+                b"\xf9\xf8\xe5\xef^\xe3\xe1\xe5\xf8\xe4",
+                "שרון^דבורה",
+            ),
+            ("ISO_IR 144", b"\xbb\xee\xdace\xdc\xd1yp\xd3", "Люкceмбypг"),
+            (
+                "ISO_IR 148",
+                b"\xc7avu\xfeo\xf0lu \xddI\xfd",
+                "Çavuşoğlu İIı",
+            ),
+            ("ISO_IR 166", b"\xb9\xd2\xc2", "นาย"),
+            ("ISO_IR 203", b"\xa4 \xbc\xbd", "€ Œœ"),
+            ("ISO_IR 13", b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+            ("GBK", b"\xcd\xf5^\xd0\xa1\x96|", "王^小東"),
+        ] {
+            both_ways(set, bytes, text, TextForm::PersonName);
+        }
+    }
+
+    #[test]
+    fn every_code_extension_has_its_escape_sequence() {
+        for (number, text) in [
+            ("100", "é"),
+            ("101", "ł"),
+            ("109", "Ħ"),
+            ("110", "ĸ"),
+            ("126", "Δ"),
+            ("127", "ق"),
+            ("138", "ש"),
+            ("144", "Л"),
+            ("148", "ş"),
+            ("149", "길"),
+            ("159", "丂"),
+            ("166", "น"),
+            ("203", "Œ"),
+            ("58", "张"),
+            ("87", "山"),
+            ("13", "ﾔ"),
+        ] {
+            let sets = format!(r"ISO 2022 IR 6\ISO 2022 IR {number}");
+            let text = format!("A{text}^{text}B={text}");
+            let bytes = encode(&text, &sets, TextForm::PersonName).unwrap();
+            assert_eq!(
+                bytes.iter().filter(|b| **b == ESC).count() % 3,
+                0,
+                "three components, each designates: {number}"
+            );
+            assert_eq!(
+                decode(&sets, &bytes, TextForm::PersonName),
+                (text, true),
+                "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn several_extensions_in_one_value() {
+        let sets =
+            r"ISO 2022 IR 100\ISO 2022 IR 144\ISO 2022 IR 87\ISO 2022 IR 159\ISO 2022 IR 149";
+        let text = "Müller^Люк=山丂é^길=é";
+        let bytes = encode(text, sets, TextForm::PersonName).unwrap();
+        assert_eq!(
+            decode(sets, &bytes, TextForm::PersonName),
+            (text.to_owned(), true)
+        );
+    }
+
+    #[test]
+    fn backslash_inside_a_multi_byte_character_is_not_a_delimiter() {
+        // 5C as second byte: GB18030 of 俓, Shift-JIS of 表; as first byte of JIS X 0208: 5C21.
+        assert_eq!(
+            decode("GB18030", b"\x82\x5c\\A", TextForm::Values),
+            ("俓\\A".into(), true)
+        );
+        assert_eq!(
+            decode("ISO_IR 13", b"\x95\x5c\\A", TextForm::Values),
+            ("表\\A".into(), true)
+        );
+        let (text, faithful) = decode(
+            r"\ISO 2022 IR 87",
+            b"\x1b$B\\!=P\x1b(B\\B",
+            TextForm::Values,
+        );
+        assert_eq!(
+            (text.as_str(), faithful),
+            (
+                "十出\\B".replace('十', text.get(..3).unwrap()).as_str(),
+                true
+            )
+        );
+        assert_eq!(text.matches('\\').count(), 1);
+    }
+
+    #[test]
+    fn delimiters_reset_only_where_they_are_delimiters() {
+        let sets = r"\ISO 2022 IR 144";
+        assert_eq!(
+            decode(sets, b"\x1b-L\xdb^\xdb", TextForm::Values),
+            ("л^л".into(), true)
+        );
+        assert_eq!(
+            decode(sets, b"\x1b-L\xdb\\\xdb", TextForm::Text),
+            ("л\\л".into(), true)
+        );
+        // After a delimiter nothing is designated; the one declared set is still the best reading.
+        assert_eq!(
+            decode(sets, b"\x1b-L\xdb^\xdb", TextForm::PersonName),
+            ("л^л".into(), false)
+        );
+        assert_eq!(
+            decode(sets, b"\x1b-L\xdb\\\xdb", TextForm::Values),
+            ("л\\л".into(), false)
+        );
+    }
+
+    #[test]
+    fn sloppy_terms_are_understood() {
+        for term in [
+            "ISO_IR 100",
+            "ISO-IR 100",
+            "ISO_IR_100",
+            "iso_ir 100 ",
+            "ISO 2022 IR100",
+            "ISO IR 100",
+            "latin1",
+            "IR 100",
+        ] {
+            assert_eq!(
+                decode(term, b"M\xfcller", TextForm::PersonName),
+                ("Müller".into(), true),
+                "{term}"
+            );
+        }
+        for term in [
+            "UTF-8",
+            "utf8",
+            "ISO_IR 192",
+            "ISO_IR192",
+            "ISO 2022 IR 192",
+            r"\ISO_IR 192",
+        ] {
+            assert_eq!(
+                decode(term, "Müller".as_bytes(), TextForm::PersonName),
+                ("Müller".into(), true),
+                "{term}"
+            );
+        }
+        assert_eq!(
+            decode(r"ISO 2022 IR 87", b"\x1b$B;3\x1b(B", TextForm::PersonName),
+            ("山".into(), true)
+        );
+        for term in ["", "ISO_IR 6", "ISO 2022 IR 6", "iso_ir 6"] {
+            let sets = CharacterSets::new(term);
+            assert_eq!(
+                (&sets.base, sets.recognised()),
+                (&Base::Elements(Set::Ascii), true),
+                "{term}"
+            );
+        }
+        assert!(!CharacterSets::new("KOI-9000").recognised());
+        assert!(!CharacterSets::new(r"ISO_IR 100\WHAT").recognised());
+    }
+
+    #[test]
+    fn undeclared_and_broken_bytes_fall_back_and_say_so() {
+        let pn = TextForm::PersonName;
+        assert_eq!(
+            decode("", "Müller".as_bytes(), pn),
+            ("Müller".into(), false)
+        );
+        assert_eq!(decode("", b"M\xfcller", pn), ("Müller".into(), false));
+        assert_eq!(
+            decode("ISO_IR 192", b"M\xfcller", pn),
+            ("Müller".into(), false)
+        );
+        assert_eq!(
+            decode("ISO_IR 192", b"\xe5\xb1\xb1\xe5\xb1", pn),
+            ("山".into(), false)
+        );
+        assert_eq!(
+            decode("ISO_IR 126", b"\xc4\xae", pn),
+            ("Δ\u{AE}".into(), false)
+        );
+        assert_eq!(
+            decode("GB18030", "山田x".as_bytes(), pn).0.is_empty(),
+            false
+        );
+        assert_eq!(decode("", b"\x1b$B;3\x1b(B", pn), ("山".into(), true));
+        assert_eq!(decode("", b"A\x1bZ", pn), ("AZ".into(), false));
+    }
+
+    #[test]
+    fn what_cannot_be_carried_is_not_written() {
+        let pn = TextForm::PersonName;
+        assert_eq!(encode("Müller", "", pn), None);
+        assert_eq!(encode("山", "ISO_IR 100", pn), None);
+        assert_eq!(encode("山é", r"\ISO 2022 IR 87", pn), None);
+        assert_eq!(
+            encode("¥", "ISO_IR 13", pn),
+            None,
+            "the byte of the yen sign is the delimiter"
+        );
+        assert_eq!(
+            encode("①", r"\ISO 2022 IR 87", pn),
+            None,
+            "a vendor's row of JIS X 0208"
+        );
+        assert_eq!(
+            encode("東", r"\ISO 2022 IR 58", pn),
+            None,
+            "GBK has it, GB 2312 has not"
+        );
+        assert_eq!(encode("€", "GBK", pn), None);
+        assert_eq!(encode("é", "WHAT", pn), None);
+        assert_eq!(encode("plain", "WHAT", pn).as_deref(), Some(&b"plain"[..]));
+        assert_eq!(
+            encode("é", r"ISO_IR 192\ISO 2022 IR 87", pn).as_deref(),
+            Some(&b"\xc3\xa9"[..])
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn decoding_any_bytes_neither_fails_nor_loses_ascii(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
+            sets in proptest::sample::select(vec![
+                "", "ISO_IR 100", "ISO_IR 192", "GB18030", "GBK", "ISO_IR 13", r"ISO 2022 IR 13\ISO 2022 IR 87",
+                r"\ISO 2022 IR 149", r"\ISO 2022 IR 58", r"ISO 2022 IR 144\ISO 2022 IR 159", "ISO_IR 166",
+            ]),
+        ) {
+            let sets = CharacterSets::new(sets);
+            for form in [TextForm::PersonName, TextForm::Values, TextForm::Text] {
+                let text = sets.decode(&bytes, form).text.into_owned();
+                proptest::prop_assert!(text.len() <= bytes.len() * 3);
+                if let Some(again) = sets.encode(&text, form) {
+                    proptest::prop_assert_eq!(sets.decode(&again, form).text, text);
+                }
+            }
+        }
+    }
+}
