@@ -174,10 +174,7 @@ impl Set {
     }
 
     fn escape(self, slot: Slot) -> Option<&'static [u8]> {
-        ESCAPES
-            .iter()
-            .find(|(_, s, set)| (*s, *set) == (slot, self))
-            .map(|(sequence, _, _)| *sequence)
+        ESCAPES.iter().find(|(_, s, set)| (*s, *set) == (slot, self)).map(|(sequence, _, _)| *sequence)
     }
 
     /// Number of bytes of the character that starts with `bytes[0]` (≥ 0x80) in G1.
@@ -185,14 +182,9 @@ impl Set {
         let [lead, trail, ..] = *bytes else { return 1 };
         let two = match self {
             // Windows-949 and GBK extend their sets with trail bytes below 0x80; old PC software writes them.
-            Self::KsX1001 | Self::Gb2312 => {
-                lead >= 0x81 && trail >= 0x41 && trail != b'\\' && trail != b'^'
-            }
+            Self::KsX1001 | Self::Gb2312 => lead >= 0x81 && trail >= 0x41 && trail != b'\\' && trail != b'^',
             // Full Shift-JIS under the name ISO_IR 13 is common; its trail byte may be a backslash.
-            Self::JisX0201 => {
-                matches!(lead, 0x81..=0x9F | 0xE0..=0xFC)
-                    && matches!(trail, 0x40..=0x7E | 0x80..=0xFC)
-            }
+            Self::JisX0201 => matches!(lead, 0x81..=0x9F | 0xE0..=0xFC) && matches!(trail, 0x40..=0x7E | 0x80..=0xFC),
             _ => false,
         };
         if two { 2 } else { 1 }
@@ -218,12 +210,8 @@ impl Set {
             (Self::JisX0208, &[row @ (0xA1..=0xA8 | 0xB0..=0xF4), cell @ 0xA1..=0xFE]) => {
                 Some(CodeBytes::Two([row & 0x7F, cell & 0x7F]))
             }
-            (Self::KsX1001, &[row @ 0xA1..=0xFE, cell @ 0xA1..=0xFE]) => {
-                Some(CodeBytes::Two([row, cell]))
-            }
-            (Self::Gb2312, &[row, cell]) if is_gb2312(row, cell) => {
-                Some(CodeBytes::Two([row, cell]))
-            }
+            (Self::KsX1001, &[row @ 0xA1..=0xFE, cell @ 0xA1..=0xFE]) => Some(CodeBytes::Two([row, cell])),
+            (Self::Gb2312, &[row, cell]) if is_gb2312(row, cell) => Some(CodeBytes::Two([row, cell])),
             (Self::JisX0201 | Self::JisX0208 | Self::KsX1001 | Self::Gb2312, _) => None,
             (_, &[b @ 0xA0..=0xFF]) => Some(CodeBytes::One(b)),
             _ => None,
@@ -232,11 +220,7 @@ impl Set {
 
     /// The code element in which the set lies when it is used for characters outside ASCII.
     fn slot(self) -> Slot {
-        if self.is_two_byte_g0() {
-            Slot::G0
-        } else {
-            Slot::G1
-        }
+        if self.is_two_byte_g0() { Slot::G0 } else { Slot::G1 }
     }
 }
 
@@ -314,12 +298,8 @@ impl CharacterSets {
     /// Spellings that are found in the field are understood (`ISO-IR 100`, `iso_ir_100`, `ISO 2022 IR100`, `UTF-8`,
     /// `latin1`, ...). An unknown term stands for the default repertoire and [`CharacterSets::recognised`] is false.
     pub fn new(value: &str) -> Self {
-        let mut sets = Self {
-            base: Base::Elements(Set::Ascii),
-            further: Vec::new(),
-            extensions: false,
-            recognised: true,
-        };
+        let mut sets =
+            Self { base: Base::Elements(Set::Ascii), further: Vec::new(), extensions: false, recognised: true };
         for (index, term) in value.split('\\').take(MAX_CHARACTER_SETS).enumerate() {
             let term = term.trim_matches([' ', '\0']);
             if term.is_empty() {
@@ -366,18 +346,13 @@ impl CharacterSets {
             "ISO_IR 192" => return Some((Base::Whole(encoding_rs::UTF_8), false)),
             _ => {}
         }
-        let plain: String = term
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .map(|c| c.to_ascii_uppercase())
-            .take(32)
-            .collect();
-        let (number, extensions) =
-            match (plain.strip_prefix("ISO2022"), plain.strip_prefix("ISOIR")) {
-                (Some(rest), _) => (rest.strip_prefix("IR").unwrap_or(rest), true),
-                (None, Some(rest)) => (rest, false),
-                (None, None) => (plain.strip_prefix("IR").unwrap_or(&plain), false),
-            };
+        let plain: String =
+            term.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).take(32).collect();
+        let (number, extensions) = match (plain.strip_prefix("ISO2022"), plain.strip_prefix("ISOIR")) {
+            (Some(rest), _) => (rest.strip_prefix("IR").unwrap_or(rest), true),
+            (None, Some(rest)) => (rest, false),
+            (None, None) => (plain.strip_prefix("IR").unwrap_or(&plain), false),
+        };
         if let Some(set) = Set::of_registration(number) {
             return Some((Base::Elements(set), extensions));
         }
@@ -388,32 +363,14 @@ impl CharacterSets {
             "GB2312" => (Base::Elements(Set::Gb2312), true),
             _ => {
                 let encoding = Encoding::for_label(term.as_bytes())?;
-                let known = [
-                    Set::Latin2,
-                    Set::Latin3,
-                    Set::Latin4,
-                    Set::Latin5,
-                    Set::Latin9,
-                    Set::Cyrillic,
-                ]
-                .into_iter()
-                .chain([
-                    Set::Arabic,
-                    Set::Greek,
-                    Set::Hebrew,
-                    Set::Thai,
-                    Set::JisX0201,
-                    Set::KsX1001,
-                ])
-                .find(|set| set.encoding() == Some(encoding));
+                let known = [Set::Latin2, Set::Latin3, Set::Latin4, Set::Latin5, Set::Latin9, Set::Cyrillic]
+                    .into_iter()
+                    .chain([Set::Arabic, Set::Greek, Set::Hebrew, Set::Thai, Set::JisX0201, Set::KsX1001])
+                    .find(|set| set.encoding() == Some(encoding));
                 match known {
                     Some(set) => (Base::Elements(set), false),
-                    None if encoding == encoding_rs::WINDOWS_1252 => {
-                        (Base::Elements(Set::Latin1), false)
-                    }
-                    None if encoding == encoding_rs::UTF_16LE
-                        || encoding == encoding_rs::UTF_16BE =>
-                    {
+                    None if encoding == encoding_rs::WINDOWS_1252 => (Base::Elements(Set::Latin1), false),
+                    None if encoding == encoding_rs::UTF_16LE || encoding == encoding_rs::UTF_16BE => {
                         return None;
                     }
                     None => (Base::Whole(encoding), false),
@@ -433,22 +390,17 @@ impl CharacterSets {
             && !bytes.contains(&ESC)
             && let Ok(text) = std::str::from_utf8(bytes)
         {
-            return Decoded {
-                text: Cow::Borrowed(text),
-                faithful: true,
-            };
+            return Decoded { text: Cow::Borrowed(text), faithful: true };
         }
         let mut out = String::with_capacity(bytes.len() + bytes.len() / 2);
         let (text, faithful) = match self.base {
-            Base::Whole(encoding) if encoding == encoding_rs::UTF_8 => {
-                match std::str::from_utf8(bytes) {
-                    Ok(text) => (Cow::Borrowed(text), true),
-                    Err(_) => {
-                        push_utf8_or_latin1(bytes, &mut out);
-                        (Cow::Owned(out), false)
-                    }
+            Base::Whole(encoding) if encoding == encoding_rs::UTF_8 => match std::str::from_utf8(bytes) {
+                Ok(text) => (Cow::Borrowed(text), true),
+                Err(_) => {
+                    push_utf8_or_latin1(bytes, &mut out);
+                    (Cow::Owned(out), false)
                 }
-            }
+            },
             Base::Whole(encoding) => {
                 let faithful = push_run(encoding, bytes, &mut out);
                 (Cow::Owned(out), faithful)
@@ -460,10 +412,7 @@ impl CharacterSets {
                     && let Ok(text) = std::str::from_utf8(bytes)
                 {
                     // UTF-8 without saying so: by far the most common undeclared set.
-                    return Decoded {
-                        text: Cow::Borrowed(text),
-                        faithful: false,
-                    };
+                    return Decoded { text: Cow::Borrowed(text), faithful: false };
                 }
                 let faithful = self.decode_elements(first, bytes, form, &mut out);
                 (Cow::Owned(out), faithful)
@@ -482,10 +431,7 @@ impl CharacterSets {
         while let [byte, tail @ ..] = rest {
             let byte = *byte;
             if byte == ESC {
-                match ESCAPES
-                    .iter()
-                    .find(|(sequence, _, _)| tail.starts_with(sequence))
-                {
+                match ESCAPES.iter().find(|(sequence, _, _)| tail.starts_with(sequence)) {
                     Some((sequence, Slot::G0, set)) => {
                         g0 = *set;
                         rest = tail.get(sequence.len()..).unwrap_or_default();
@@ -614,15 +560,8 @@ impl CharacterSets {
             }
             // Sets that are in force cost no escape sequence.
             let in_force = g1.into_iter().chain([g0]);
-            let others = self
-                .further
-                .iter()
-                .copied()
-                .chain(first_g1)
-                .filter(|_| self.extensions);
-            let (set, code) = in_force
-                .chain(others)
-                .find_map(|set| Some((set, set.encode_char(c)?)))?;
+            let others = self.further.iter().copied().chain(first_g1).filter(|_| self.extensions);
+            let (set, code) = in_force.chain(others).find_map(|set| Some((set, set.encode_char(c)?)))?;
             match set.slot() {
                 Slot::G0 if g0 != set => {
                     designate(&mut out, Slot::G0, set)?;
@@ -666,11 +605,7 @@ fn push_run(encoding: &'static Encoding, run: &[u8], out: &mut String) -> bool {
     let mut faithful = true;
     loop {
         let rest = run.get(position..).unwrap_or_default();
-        out.reserve(
-            decoder
-                .max_utf8_buffer_length_without_replacement(rest.len())
-                .unwrap_or(rest.len() * 4),
-        );
+        out.reserve(decoder.max_utf8_buffer_length_without_replacement(rest.len()).unwrap_or(rest.len() * 4));
         let (result, read) = decoder.decode_to_string_without_replacement(rest, out, true);
         position += read;
         match result {
@@ -685,12 +620,7 @@ fn push_run(encoding: &'static Encoding, run: &[u8], out: &mut String) -> bool {
                 faithful = false;
                 let end = position.saturating_sub(usize::from(after));
                 let from = end.saturating_sub(usize::from(bad));
-                out.extend(
-                    run.get(from..end)
-                        .unwrap_or_default()
-                        .iter()
-                        .map(|b| char::from(*b)),
-                );
+                out.extend(run.get(from..end).unwrap_or_default().iter().map(|b| char::from(*b)));
             }
         }
     }
@@ -735,16 +665,8 @@ mod tests {
 
     #[track_caller]
     fn both_ways(sets: &str, bytes: &[u8], text: &str, form: TextForm) {
-        assert_eq!(
-            decode(sets, bytes, form),
-            (text.to_owned(), true),
-            "decoding {sets}"
-        );
-        assert_eq!(
-            encode(text, sets, form).as_deref(),
-            Some(bytes),
-            "encoding {sets}"
-        );
+        assert_eq!(decode(sets, bytes, form), (text.to_owned(), true), "decoding {sets}");
+        assert_eq!(encode(text, sets, form).as_deref(), Some(bytes), "encoding {sets}");
     }
 
     // PS3.5 H.3.1
@@ -819,15 +741,9 @@ mod tests {
     fn effect_of_an_escape_sequence_ends_with_the_line() {
         let bytes = b"\x1b$)CThe 1st line includes \xb1\xe6\xb5\xbf.\r\n\x1b$)CThe 2nd line includes \xb1\xe6\xb5\xbf, too.\r\n";
         let text = "The 1st line includes 길동.\r\nThe 2nd line includes 길동, too.\r\n";
-        assert_eq!(
-            decode(r"\ISO 2022 IR 149", bytes, TextForm::Text),
-            (text.to_owned(), true)
-        );
+        assert_eq!(decode(r"\ISO 2022 IR 149", bytes, TextForm::Text), (text.to_owned(), true));
         let written = encode(text, r"\ISO 2022 IR 149", TextForm::Text).unwrap();
-        assert_eq!(
-            decode(r"\ISO 2022 IR 149", &written, TextForm::Text),
-            (text.to_owned(), true)
-        );
+        assert_eq!(decode(r"\ISO 2022 IR 149", &written, TextForm::Text), (text.to_owned(), true));
     }
 
     #[test]
@@ -838,27 +754,11 @@ mod tests {
             ("ISO_IR 101", b"W\xb3\xf3dz", "Włódz"),
             ("ISO_IR 109", b"\xa1\xa6", "ĦĤ"),
             ("ISO_IR 110", b"\xa2\xe7", "ĸį"),
-            (
-                "ISO_IR 126",
-                b"\xc4\xe9\xef\xed\xf5\xf3\xe9\xef\xf2",
-                "Διονυσιος",
-            ),
-            (
-                "ISO_IR 127",
-                b"\xe2\xc8\xc7\xe6\xea^\xe4\xe6\xd2\xc7\xd1",
-                "قباني^لنزار",
-            ),
-            (
-                "ISO_IR 138",
-                b"\xf9\xf8\xe5\xef^\xe3\xe1\xe5\xf8\xe4",
-                "שרון^דבורה",
-            ),
+            ("ISO_IR 126", b"\xc4\xe9\xef\xed\xf5\xf3\xe9\xef\xf2", "Διονυσιος"),
+            ("ISO_IR 127", b"\xe2\xc8\xc7\xe6\xea^\xe4\xe6\xd2\xc7\xd1", "قباني^لنزار"),
+            ("ISO_IR 138", b"\xf9\xf8\xe5\xef^\xe3\xe1\xe5\xf8\xe4", "שרון^דבורה"),
             ("ISO_IR 144", b"\xbb\xee\xdace\xdc\xd1yp\xd3", "Люкceмбypг"),
-            (
-                "ISO_IR 148",
-                b"\xc7avu\xfeo\xf0lu \xddI\xfd",
-                "Çavuşoğlu İIı",
-            ),
+            ("ISO_IR 148", b"\xc7avu\xfeo\xf0lu \xddI\xfd", "Çavuşoğlu İIı"),
             ("ISO_IR 166", b"\xb9\xd2\xc2", "นาย"),
             ("ISO_IR 203", b"\xa4 \xbc\xbd", "€ Œœ"),
             ("ISO_IR 13", b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
@@ -896,72 +796,36 @@ mod tests {
                 0,
                 "three components, each designates: {number}"
             );
-            assert_eq!(
-                decode(&sets, &bytes, TextForm::PersonName),
-                (text, true),
-                "{number}"
-            );
+            assert_eq!(decode(&sets, &bytes, TextForm::PersonName), (text, true), "{number}");
         }
     }
 
     #[test]
     fn several_extensions_in_one_value() {
-        let sets =
-            r"ISO 2022 IR 100\ISO 2022 IR 144\ISO 2022 IR 87\ISO 2022 IR 159\ISO 2022 IR 149";
+        let sets = r"ISO 2022 IR 100\ISO 2022 IR 144\ISO 2022 IR 87\ISO 2022 IR 159\ISO 2022 IR 149";
         let text = "Müller^Люк=山丂é^길=é";
         let bytes = encode(text, sets, TextForm::PersonName).unwrap();
-        assert_eq!(
-            decode(sets, &bytes, TextForm::PersonName),
-            (text.to_owned(), true)
-        );
+        assert_eq!(decode(sets, &bytes, TextForm::PersonName), (text.to_owned(), true));
     }
 
     #[test]
     fn backslash_inside_a_multi_byte_character_is_not_a_delimiter() {
         // 5C as second byte: GB18030 of 俓, Shift-JIS of 表; as first byte of JIS X 0208: 5C21.
-        assert_eq!(
-            decode("GB18030", b"\x82\x5c\\A", TextForm::Values),
-            ("俓\\A".into(), true)
-        );
-        assert_eq!(
-            decode("ISO_IR 13", b"\x95\x5c\\A", TextForm::Values),
-            ("表\\A".into(), true)
-        );
-        let (text, faithful) = decode(
-            r"\ISO 2022 IR 87",
-            b"\x1b$B\\!=P\x1b(B\\B",
-            TextForm::Values,
-        );
-        assert_eq!(
-            (text.as_str(), faithful),
-            (
-                "十出\\B".replace('十', text.get(..3).unwrap()).as_str(),
-                true
-            )
-        );
+        assert_eq!(decode("GB18030", b"\x82\x5c\\A", TextForm::Values), ("俓\\A".into(), true));
+        assert_eq!(decode("ISO_IR 13", b"\x95\x5c\\A", TextForm::Values), ("表\\A".into(), true));
+        let (text, faithful) = decode(r"\ISO 2022 IR 87", b"\x1b$B\\!=P\x1b(B\\B", TextForm::Values);
+        assert_eq!((text.as_str(), faithful), ("十出\\B".replace('十', text.get(..3).unwrap()).as_str(), true));
         assert_eq!(text.matches('\\').count(), 1);
     }
 
     #[test]
     fn delimiters_reset_only_where_they_are_delimiters() {
         let sets = r"\ISO 2022 IR 144";
-        assert_eq!(
-            decode(sets, b"\x1b-L\xdb^\xdb", TextForm::Values),
-            ("л^л".into(), true)
-        );
-        assert_eq!(
-            decode(sets, b"\x1b-L\xdb\\\xdb", TextForm::Text),
-            ("л\\л".into(), true)
-        );
+        assert_eq!(decode(sets, b"\x1b-L\xdb^\xdb", TextForm::Values), ("л^л".into(), true));
+        assert_eq!(decode(sets, b"\x1b-L\xdb\\\xdb", TextForm::Text), ("л\\л".into(), true));
         // After a delimiter nothing is designated; the one declared set is still the best reading.
-        assert_eq!(
-            decode(sets, b"\x1b-L\xdb^\xdb", TextForm::PersonName),
-            ("л^л".into(), false)
-        );
-        assert_eq!(
-            decode(sets, b"\x1b-L\xdb\\\xdb", TextForm::Values),
-            ("л\\л".into(), false)
-        );
+        assert_eq!(decode(sets, b"\x1b-L\xdb^\xdb", TextForm::PersonName), ("л^л".into(), false));
+        assert_eq!(decode(sets, b"\x1b-L\xdb\\\xdb", TextForm::Values), ("л\\л".into(), false));
     }
 
     #[test]
@@ -976,37 +840,15 @@ mod tests {
             "latin1",
             "IR 100",
         ] {
-            assert_eq!(
-                decode(term, b"M\xfcller", TextForm::PersonName),
-                ("Müller".into(), true),
-                "{term}"
-            );
+            assert_eq!(decode(term, b"M\xfcller", TextForm::PersonName), ("Müller".into(), true), "{term}");
         }
-        for term in [
-            "UTF-8",
-            "utf8",
-            "ISO_IR 192",
-            "ISO_IR192",
-            "ISO 2022 IR 192",
-            r"\ISO_IR 192",
-        ] {
-            assert_eq!(
-                decode(term, "Müller".as_bytes(), TextForm::PersonName),
-                ("Müller".into(), true),
-                "{term}"
-            );
+        for term in ["UTF-8", "utf8", "ISO_IR 192", "ISO_IR192", "ISO 2022 IR 192", r"\ISO_IR 192"] {
+            assert_eq!(decode(term, "Müller".as_bytes(), TextForm::PersonName), ("Müller".into(), true), "{term}");
         }
-        assert_eq!(
-            decode(r"ISO 2022 IR 87", b"\x1b$B;3\x1b(B", TextForm::PersonName),
-            ("山".into(), true)
-        );
+        assert_eq!(decode(r"ISO 2022 IR 87", b"\x1b$B;3\x1b(B", TextForm::PersonName), ("山".into(), true));
         for term in ["", "ISO_IR 6", "ISO 2022 IR 6", "iso_ir 6"] {
             let sets = CharacterSets::new(term);
-            assert_eq!(
-                (&sets.base, sets.recognised()),
-                (&Base::Elements(Set::Ascii), true),
-                "{term}"
-            );
+            assert_eq!((&sets.base, sets.recognised()), (&Base::Elements(Set::Ascii), true), "{term}");
         }
         assert!(!CharacterSets::new("KOI-9000").recognised());
         assert!(!CharacterSets::new(r"ISO_IR 100\WHAT").recognised());
@@ -1015,27 +857,12 @@ mod tests {
     #[test]
     fn undeclared_and_broken_bytes_fall_back_and_say_so() {
         let pn = TextForm::PersonName;
-        assert_eq!(
-            decode("", "Müller".as_bytes(), pn),
-            ("Müller".into(), false)
-        );
+        assert_eq!(decode("", "Müller".as_bytes(), pn), ("Müller".into(), false));
         assert_eq!(decode("", b"M\xfcller", pn), ("Müller".into(), false));
-        assert_eq!(
-            decode("ISO_IR 192", b"M\xfcller", pn),
-            ("Müller".into(), false)
-        );
-        assert_eq!(
-            decode("ISO_IR 192", b"\xe5\xb1\xb1\xe5\xb1", pn),
-            ("山".into(), false)
-        );
-        assert_eq!(
-            decode("ISO_IR 126", b"\xc4\xae", pn),
-            ("Δ\u{AE}".into(), false)
-        );
-        assert_eq!(
-            decode("GB18030", "山田x".as_bytes(), pn).0.is_empty(),
-            false
-        );
+        assert_eq!(decode("ISO_IR 192", b"M\xfcller", pn), ("Müller".into(), false));
+        assert_eq!(decode("ISO_IR 192", b"\xe5\xb1\xb1\xe5\xb1", pn), ("山".into(), false));
+        assert_eq!(decode("ISO_IR 126", b"\xc4\xff", pn), ("Δ\u{FF}".into(), false));
+        assert!(decode("GB18030", b"\xffx", pn).0.ends_with('x'));
         assert_eq!(decode("", b"\x1b$B;3\x1b(B", pn), ("山".into(), true));
         assert_eq!(decode("", b"A\x1bZ", pn), ("AZ".into(), false));
     }
@@ -1046,28 +873,13 @@ mod tests {
         assert_eq!(encode("Müller", "", pn), None);
         assert_eq!(encode("山", "ISO_IR 100", pn), None);
         assert_eq!(encode("山é", r"\ISO 2022 IR 87", pn), None);
-        assert_eq!(
-            encode("¥", "ISO_IR 13", pn),
-            None,
-            "the byte of the yen sign is the delimiter"
-        );
-        assert_eq!(
-            encode("①", r"\ISO 2022 IR 87", pn),
-            None,
-            "a vendor's row of JIS X 0208"
-        );
-        assert_eq!(
-            encode("東", r"\ISO 2022 IR 58", pn),
-            None,
-            "GBK has it, GB 2312 has not"
-        );
+        assert_eq!(encode("¥", "ISO_IR 13", pn), None, "the byte of the yen sign is the delimiter");
+        assert_eq!(encode("①", r"\ISO 2022 IR 87", pn), None, "a vendor's row of JIS X 0208");
+        assert_eq!(encode("東", r"\ISO 2022 IR 58", pn), None, "GBK has it, GB 2312 has not");
         assert_eq!(encode("€", "GBK", pn), None);
         assert_eq!(encode("é", "WHAT", pn), None);
         assert_eq!(encode("plain", "WHAT", pn).as_deref(), Some(&b"plain"[..]));
-        assert_eq!(
-            encode("é", r"ISO_IR 192\ISO 2022 IR 87", pn).as_deref(),
-            Some(&b"\xc3\xa9"[..])
-        );
+        assert_eq!(encode("é", r"ISO_IR 192\ISO 2022 IR 87", pn).as_deref(), Some(&b"\xc3\xa9"[..]));
     }
 
     proptest::proptest! {

@@ -9,5 +9,6 @@
 
 mod architecture;
 mod fixtures;
+mod ingest;
 mod scp;
 mod util;

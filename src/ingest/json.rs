@@ -1,0 +1,324 @@
+//! Wanted sequences: from events of the tokenizer to the DICOM JSON Model (PS3.18 annex F).
+//!
+//! While a wanted sequence is walked, its items and values are noted in a flat form that no longer depends on the
+//! transfer syntax. The text is made at the end, with the character set of the data set and of each item known.
+
+use dicom_core::VR;
+
+use super::charset::{CharacterSets, TextForm};
+use super::value::{for_each_number, for_each_tag, push_one};
+
+/// An item starts.
+pub(super) const ITEM: u8 = 1;
+/// The innermost item or nested sequence ends.
+pub(super) const END: u8 = 2;
+const SEQUENCE: u8 = 3;
+const VALUE: u8 = 4;
+
+const SPECIFIC_CHARACTER_SET: u32 = 0x0008_0005;
+
+/// Notes the start of a nested sequence.
+pub(super) fn push_sequence(raw: &mut Vec<u8>, tag: u32) {
+    raw.push(SEQUENCE);
+    raw.extend(tag.to_le_bytes());
+}
+
+/// Notes an element; its `length` bytes follow.
+pub(super) fn push_value(raw: &mut Vec<u8>, tag: u32, vr: VR, big: bool, length: usize) {
+    raw.push(VALUE);
+    raw.extend(tag.to_le_bytes());
+    raw.extend(vr.to_string().as_bytes());
+    raw.push(u8::from(big));
+    raw.extend((length as u32).to_le_bytes());
+}
+
+enum Event<'a> {
+    Item,
+    End,
+    Sequence(u32),
+    Value { tag: u32, vr: VR, big: bool, bytes: &'a [u8] },
+}
+
+struct Events<'a>(&'a [u8]);
+
+impl<'a> Iterator for Events<'a> {
+    type Item = Event<'a>;
+
+    fn next(&mut self) -> Option<Event<'a>> {
+        let (kind, rest) = self.0.split_first()?;
+        let (event, rest) = match *kind {
+            ITEM => (Event::Item, rest),
+            END => (Event::End, rest),
+            SEQUENCE => {
+                let (tag, rest) = rest.split_first_chunk()?;
+                (Event::Sequence(u32::from_le_bytes(*tag)), rest)
+            }
+            _ => {
+                let (tag, rest) = rest.split_first_chunk()?;
+                let (vr, rest) = rest.split_first_chunk()?;
+                let (big, rest) = rest.split_first()?;
+                let (length, rest) = rest.split_first_chunk()?;
+                let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+                let vr = VR::from_binary(*vr).unwrap_or(VR::UN);
+                (Event::Value { tag: u32::from_le_bytes(*tag), vr, big: *big != 0, bytes }, rest)
+            }
+        };
+        self.0 = rest;
+        Some(event)
+    }
+}
+
+/// What [`END`] closes.
+enum Open {
+    Item,
+    Sequence,
+    EmptySequence,
+}
+
+/// Appends the items of a wanted sequence as a JSON array; false when some text was not in its character set.
+pub(super) fn push_items(out: &mut String, raw: &[u8], root: &CharacterSets) -> bool {
+    let mut faithful = true;
+    // One entry for each open item: the character sets that it inherited (PS3.3 C.12.1.1.2), to go back to.
+    let mut inherited: Vec<CharacterSets> = Vec::new();
+    let mut sets = root.clone();
+    let mut open = Vec::new();
+    let mut comma = false;
+    out.push('[');
+    let mut events = Events(raw).peekable();
+    while let Some(event) = events.next() {
+        if comma && !matches!(event, Event::End) {
+            out.push(',');
+        }
+        comma = true;
+        match event {
+            Event::Item => {
+                out.push('{');
+                inherited.push(sets.clone());
+                open.push(Open::Item);
+                comma = false;
+            }
+            Event::Sequence(tag) => {
+                out.push_str(&format!("\"{tag:08X}\":{{\"vr\":\"SQ\""));
+                // PS3.18 F.2.5: no Value member for a sequence without items.
+                let is_empty = matches!(events.peek(), Some(Event::End));
+                out.push_str(if is_empty { "" } else { ",\"Value\":[" });
+                open.push(if is_empty { Open::EmptySequence } else { Open::Sequence });
+                comma = false;
+            }
+            Event::End => match open.pop() {
+                Some(Open::Item) => {
+                    out.push('}');
+                    sets = inherited.pop().unwrap_or_else(|| root.clone());
+                }
+                Some(Open::Sequence) => out.push_str("]}"),
+                Some(Open::EmptySequence) => out.push('}'),
+                None => {}
+            },
+            Event::Value { tag, vr, big, bytes } => {
+                if tag == SPECIFIC_CHARACTER_SET {
+                    sets = CharacterSets::new(&String::from_utf8_lossy(bytes));
+                    faithful &= sets.recognised();
+                }
+                faithful &= push_element(out, tag, vr, big, bytes, &sets);
+            }
+        }
+    }
+    out.push(']');
+    faithful
+}
+
+/// Appends one member of an item: `"GGGGEEEE":{"vr":...,"Value":[...]}`.
+fn push_element(out: &mut String, tag: u32, vr: VR, big: bool, bytes: &[u8], sets: &CharacterSets) -> bool {
+    out.push_str(&format!("\"{tag:08X}\":{{\"vr\":\"{}\"", vr.to_string()));
+    let mut values = Values { out, empty: true };
+    let mut faithful = true;
+    match vr {
+        VR::US => for_each_number(bytes, big, u16::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
+        VR::SS => for_each_number(bytes, big, i16::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
+        VR::UL => for_each_number(bytes, big, u32::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
+        VR::SL => for_each_number(bytes, big, i32::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
+        VR::UV => for_each_number(bytes, big, u64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
+        VR::SV => for_each_number(bytes, big, i64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
+        VR::FL => for_each_number(bytes, big, f32::from_le_bytes, |n| {
+            values.push(|out| push_float(out, f64::from(n), &n.to_string()));
+        }),
+        VR::FD => {
+            for_each_number(bytes, big, f64::from_le_bytes, |n| values.push(|out| push_float(out, n, &n.to_string())));
+        }
+        VR::AT => for_each_tag(bytes, big, |_, group, element| {
+            values.push(|out| out.push_str(&format!("\"{group:04X}{element:04X}\"")));
+        }),
+        VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN | VR::SQ => {
+            if !bytes.is_empty() {
+                out.push_str(",\"InlineBinary\":\"");
+                push_base64(out, bytes);
+                out.push('"');
+            }
+            out.push('}');
+            return true;
+        }
+        _ => {
+            let form = TextForm::of(vr);
+            let decoded = sets.decode(bytes, form);
+            faithful = decoded.faithful;
+            let text = decoded.text.trim_end_matches([' ', '\0']);
+            if !text.is_empty() {
+                let mut one = String::new();
+                let mut push = |value| {
+                    one.clear();
+                    push_one(&mut one, vr, value);
+                    values.push(|out| push_text_value(out, vr, &one));
+                };
+                match form {
+                    TextForm::Text => push(text),
+                    _ => text.split('\\').for_each(push),
+                }
+            }
+        }
+    }
+    if !values.empty {
+        out.push(']');
+    }
+    out.push('}');
+    faithful
+}
+
+/// The array of values; it only appears with the first one (PS3.18 F.2.5: no member for an empty element).
+struct Values<'o> {
+    out: &'o mut String,
+    empty: bool,
+}
+
+impl Values<'_> {
+    fn push(&mut self, write: impl FnOnce(&mut String)) {
+        self.out.push_str(if self.empty { ",\"Value\":[" } else { "," });
+        self.empty = false;
+        write(self.out);
+    }
+}
+
+/// PS3.18 F.2.3: IS and DS as numbers where their text is one in JSON, PN as an object, an empty value as null.
+fn push_text_value(out: &mut String, vr: VR, text: &str) {
+    match vr {
+        _ if text.is_empty() => out.push_str("null"),
+        VR::IS | VR::DS if is_json_number(text) => out.push_str(text),
+        VR::PN => {
+            let mut separator = '{';
+            for (group, name) in text.split('=').zip(["Alphabetic", "Ideographic", "Phonetic"]) {
+                if !group.is_empty() {
+                    out.push(separator);
+                    separator = ',';
+                    out.push_str(&format!("\"{name}\":"));
+                    push_string(out, group);
+                }
+            }
+            if separator == '{' { out.push_str("null") } else { out.push('}') }
+        }
+        _ => push_string(out, text),
+    }
+}
+
+fn is_json_number(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Number>(text).is_ok()
+}
+
+/// PS3.18 F.2.2: what JSON has no number for is a string.
+fn push_float(out: &mut String, number: f64, text: &str) {
+    if number.is_finite() {
+        out.push_str(text);
+    } else {
+        push_string(out, text);
+    }
+}
+
+fn push_string(out: &mut String, text: &str) {
+    out.push_str(&serde_json::Value::from(text).to_string());
+}
+
+/// RFC 4648, section 4.
+fn push_base64(out: &mut String, bytes: &[u8]) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            if place <= chunk.len() {
+                let sextet = bits >> (18 - 6 * place) & 63;
+                out.push(ALPHABET.get(sextet as usize).map_or('=', |c| char::from(*c)));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn element(tag: u32, vr: VR, bytes: &[u8], sets: &str) -> String {
+        let mut out = String::new();
+        assert!(push_element(&mut out, tag, vr, false, bytes, &CharacterSets::new(sets)));
+        out
+    }
+
+    // PS3.18 F.2.3 and F.4
+    #[test]
+    fn elements_look_as_in_the_standard() {
+        assert_eq!(element(0x0008_0060, VR::CS, b"CT", ""), r#""00080060":{"vr":"CS","Value":["CT"]}"#);
+        assert_eq!(element(0x0008_0060, VR::CS, b"", ""), r#""00080060":{"vr":"CS"}"#);
+        assert_eq!(element(0x0008_0061, VR::CS, b"CT\\\\MR", ""), r#""00080061":{"vr":"CS","Value":["CT",null,"MR"]}"#);
+        assert_eq!(element(0x0020_0013, VR::IS, b"12", ""), r#""00200013":{"vr":"IS","Value":[12]}"#);
+        assert_eq!(
+            element(0x0010_1020, VR::DS, b"+1.5\\.5\\2", ""),
+            r#""00101020":{"vr":"DS","Value":["+1.5",".5",2]}"#
+        );
+        assert_eq!(
+            element(0x0010_0010, VR::PN, b"Wang^XiaoDong=\xE7\x8E\x8B^\xE5\xB0\x8F=", "ISO_IR 192"),
+            r#""00100010":{"vr":"PN","Value":[{"Alphabetic":"Wang^XiaoDong","Ideographic":"王^小"}]}"#
+        );
+        assert_eq!(element(0x0040_A160, VR::UT, b"\"a\\b\"\n", ""), r#""0040A160":{"vr":"UT","Value":["\"a\\b\"\n"]}"#);
+        assert_eq!(element(0x0028_0010, VR::US, b"\x00\x02", ""), r#""00280010":{"vr":"US","Value":[512]}"#);
+        assert_eq!(
+            element(0x0028_0009, VR::AT, b"\x18\0\x63\x10", ""),
+            r#""00280009":{"vr":"AT","Value":["00181063"]}"#
+        );
+        assert_eq!(
+            element(0x0018_9073, VR::FD, &f64::NAN.to_le_bytes(), ""),
+            r#""00189073":{"vr":"FD","Value":["NaN"]}"#
+        );
+        for (bytes, text) in [(&b"f"[..], "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"foobar", "Zm9vYmFy")] {
+            assert_eq!(
+                element(0x0009_1001, VR::UN, bytes, ""),
+                format!(r#""00091001":{{"vr":"UN","InlineBinary":"{text}"}}"#)
+            );
+        }
+    }
+
+    #[test]
+    fn an_item_has_its_own_character_set_and_only_it() {
+        let mut raw = Vec::new();
+        let value = |raw: &mut Vec<u8>, tag, vr, bytes: &[u8]| {
+            push_value(raw, tag, vr, false, bytes.len());
+            raw.extend(bytes);
+        };
+        raw.push(ITEM);
+        value(&mut raw, SPECIFIC_CHARACTER_SET, VR::CS, b"ISO_IR 144");
+        value(&mut raw, 0x0008_0104, VR::LO, b"\xbb");
+        push_sequence(&mut raw, 0x0040_A730);
+        raw.push(ITEM);
+        value(&mut raw, 0x0008_0104, VR::LO, b"\xbb");
+        raw.extend([END, END, END, ITEM]);
+        value(&mut raw, 0x0008_0104, VR::LO, b"\xe9");
+        raw.push(END);
+        let mut out = String::new();
+        assert!(push_items(&mut out, &raw, &CharacterSets::new("ISO_IR 100")));
+        assert_eq!(
+            out,
+            concat!(
+                r#"[{"00080005":{"vr":"CS","Value":["ISO_IR 144"]},"00080104":{"vr":"LO","Value":["Л"]},"#,
+                r#""0040A730":{"vr":"SQ","Value":[{"00080104":{"vr":"LO","Value":["Л"]}}]}},"#,
+                r#"{"00080104":{"vr":"LO","Value":["é"]}}]"#
+            )
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! What a header reader read.
+
+use dicom_core::VR;
+
+use super::charset::CharacterSets;
+use super::fault::{Fault, Faults};
+use super::json;
+use super::value;
+use super::wanted::{Slot, tag_of};
+
+/// What kind of object the bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A DICOM object, or what is left of one.
+    Object,
+    /// A Media Storage Directory (PS3.10 8.6): no instance, and not read further.
+    Dicomdir,
+    /// Not DICOM, and why.
+    NotDicom(&'static str),
+}
+
+/// A wanted value as it stood in the data set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawValue {
+    pub(super) slot: Slot,
+    pub(super) tag: u32,
+    pub(super) vr: VR,
+    pub(super) big: bool,
+    pub(super) character_set: bool,
+    pub(super) start: u32,
+    pub(super) length: u32,
+}
+
+/// The result of a [`HeaderParser`](super::HeaderParser).
+#[derive(Debug)]
+pub struct Parsed {
+    pub(super) verdict: Verdict,
+    pub(super) has_preamble: bool,
+    pub(super) transfer_syntax: String,
+    pub(super) media_storage_sop_class_uid: String,
+    pub(super) media_storage_sop_instance_uid: String,
+    pub(super) faults: Faults,
+    pub(super) raw: Vec<u8>,
+    pub(super) values: Vec<RawValue>,
+}
+
+impl Parsed {
+    /// What kind of object the bytes are.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Whether there was a preamble with the prefix `DICM` (PS3.10 7.1).
+    #[must_use]
+    pub fn has_preamble(&self) -> bool {
+        self.has_preamble
+    }
+
+    /// The UID of the transfer syntax that the object is really in.
+    #[must_use]
+    pub fn transfer_syntax(&self) -> &str {
+        &self.transfer_syntax
+    }
+
+    /// Media Storage SOP Class UID (0002,0002), empty when absent.
+    #[must_use]
+    pub fn media_storage_sop_class_uid(&self) -> &str {
+        &self.media_storage_sop_class_uid
+    }
+
+    /// Media Storage SOP Instance UID (0002,0003), empty when absent.
+    #[must_use]
+    pub fn media_storage_sop_instance_uid(&self) -> &str {
+        &self.media_storage_sop_instance_uid
+    }
+
+    /// The faults met so far; decoding text may add some.
+    #[must_use]
+    pub fn faults(&self) -> &[Fault] {
+        self.faults.as_slice()
+    }
+
+    /// Decodes the values, in the order of the data set; of an element that stands twice the last value counts.
+    ///
+    /// `sink` gets the slot of each value and a function that appends its text to a buffer.
+    pub fn decode(&mut self, mut sink: impl FnMut(Slot, &mut dyn FnMut(&mut String))) {
+        let character_sets = self.character_sets();
+        let Self { faults, raw: bytes, values, .. } = self;
+        for value in values.iter().filter(|value| value.slot != Slot::MAX) {
+            let start = value.start as usize;
+            let bytes = bytes.get(start..start + value.length as usize).unwrap_or_default();
+            sink(value.slot, &mut |out| {
+                let faithful = if value.vr == VR::SQ {
+                    json::push_items(out, bytes, &character_sets)
+                } else {
+                    value::push_text(out, value.vr, value.big, bytes, &character_sets)
+                };
+                if !faithful {
+                    faults.add(Fault::TextNotInCharacterSet { tag: tag_of(value.tag) });
+                }
+            });
+        }
+    }
+
+    /// The text of one wanted element, `None` when it is absent (or empty, or was left out with a fault).
+    #[must_use]
+    pub fn text(&mut self, slot: Slot) -> Option<String> {
+        let mut found = None;
+        self.decode(|at, push| {
+            if at == slot {
+                let mut text = String::new();
+                push(&mut text);
+                found = Some(text);
+            }
+        });
+        found
+    }
+
+    fn character_sets(&mut self) -> CharacterSets {
+        let Some(value) = self.values.iter().rfind(|value| value.character_set) else {
+            return CharacterSets::default();
+        };
+        let start = value.start as usize;
+        let bytes = self.raw.get(start..start + value.length as usize).unwrap_or_default();
+        let sets = CharacterSets::new(&String::from_utf8_lossy(bytes));
+        if !sets.recognised() {
+            self.faults.add(Fault::CharacterSetUnknown);
+        }
+        sets
+    }
+}

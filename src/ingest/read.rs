@@ -1,0 +1,157 @@
+//! From a file, a stream or a parsed data set to the record of an instance.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+
+use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::model::record::InstanceRecord;
+
+use super::fault::Fault;
+use super::parsed::{Parsed, Verdict};
+use super::tokenizer::{HeaderParser, Need};
+use super::wanted::Wanted;
+
+/// The first read of a file. 8 KiB hold nearly every header up to its last wanted element; reading more costs more
+/// (4 KiB: 165,000 files/s, 8: 142,000, 16: 123,000, 64: 111,000, warm).
+const FIRST_READ: usize = 8 << 10;
+
+/// Further reads, of files with long headers.
+const NEXT_READ: usize = 64 << 10;
+
+/// What an object turned out to be.
+#[derive(Debug)]
+pub enum Outcome {
+    /// An instance; [`InstanceRecord::faults`] says what is wrong with it.
+    Instance(Box<InstanceRecord>),
+    /// A DICOM object without one of the UIDs that identify an instance.
+    Incomplete {
+        /// The UIDs that it lacks.
+        missing: Vec<AttributeId>,
+    },
+    /// A DICOMDIR (PS3.10 8.6).
+    Dicomdir,
+    /// Something else.
+    NotDicom {
+        /// What it is, or why it is not DICOM.
+        reason: &'static str,
+    },
+    /// It could not be read, or is damaged before its UIDs.
+    Unreadable {
+        /// What went wrong; never a value of the object.
+        reason: String,
+    },
+}
+
+/// The attributes without which there is no instance to index (PS3.4 C.6.1.1: the unique keys below the patient; and
+/// the class, without which no peer can be offered it).
+const IDENTIFYING: [AttributeId; 4] = [
+    AttributeId::StudyInstanceUID,
+    AttributeId::SeriesInstanceUID,
+    AttributeId::SOPInstanceUID,
+    AttributeId::SOPClassUID,
+];
+
+/// Reads the header of a file, with positioned reads of what is needed of it and no more.
+#[must_use]
+pub fn read_file(file: &File) -> Outcome {
+    let mut parser = HeaderParser::for_file(Wanted::index());
+    match feed_file(file, &mut parser) {
+        Ok(()) => Outcome::of(parser.finish()),
+        Err(error) => Outcome::Unreadable { reason: error.to_string() },
+    }
+}
+
+fn feed_file(file: &File, parser: &mut HeaderParser<'_>) -> io::Result<()> {
+    let mut first = [0; FIRST_READ];
+    let read = read_at(file, &mut first, 0)?;
+    let mut need = parser.feed(first.get(..read).unwrap_or_default());
+    let mut offset = read as u64;
+    let mut next = Vec::new();
+    loop {
+        match need {
+            Need::Done => return Ok(()),
+            Need::More => {}
+            Need::Skip(length) => {
+                // The last skipped byte is read, so that a file that ends before it is known to be cut.
+                parser.skipped(length.saturating_sub(1));
+                offset = offset.saturating_add(length.saturating_sub(1));
+            }
+        }
+        next.resize(NEXT_READ, 0);
+        let read = read_at(file, &mut next, offset)?;
+        if read == 0 {
+            return Ok(());
+        }
+        offset = offset.saturating_add(read as u64);
+        need = parser.feed(next.get(..read).unwrap_or_default());
+    }
+}
+
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(buffer, offset) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Reads the header of an object from a stream (a member of an archive). What follows the header is not read.
+#[must_use]
+pub fn read_stream(mut stream: impl Read) -> Outcome {
+    let mut parser = HeaderParser::for_file(Wanted::index());
+    let mut buffer = [0; FIRST_READ];
+    loop {
+        let read = match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Outcome::Unreadable { reason: error.to_string() },
+        };
+        if parser.feed(buffer.get(..read).unwrap_or_default()) == Need::Done {
+            break;
+        }
+    }
+    Outcome::of(parser.finish())
+}
+
+impl Outcome {
+    /// What an object is whose header was parsed with [`Wanted::index`].
+    #[must_use]
+    pub fn of(mut parsed: Parsed) -> Self {
+        match parsed.verdict() {
+            Verdict::Object => {}
+            Verdict::Dicomdir => return Self::Dicomdir,
+            Verdict::NotDicom(reason) => return Self::NotDicom { reason },
+        }
+        let mut record = Box::new(InstanceRecord::new());
+        parsed.decode(|slot, push| {
+            if let Some(attribute) = ATTRIBUTES.get(usize::from(slot)) {
+                record.set_with(attribute.id, |text| push(text));
+            }
+        });
+        record.set(AttributeId::AvailableTransferSyntaxUID, parsed.transfer_syntax());
+        for fault in parsed.faults() {
+            record.add_fault(fault.to_string());
+        }
+        let from_meta = [
+            (AttributeId::SOPClassUID, parsed.media_storage_sop_class_uid()),
+            (AttributeId::SOPInstanceUID, parsed.media_storage_sop_instance_uid()),
+        ];
+        for (id, uid) in from_meta {
+            if record.value(id).is_empty() && !uid.is_empty() {
+                record.set(id, uid);
+                record.add_fault(Fault::UidFromMeta { tag: id.attribute().tag }.to_string());
+            }
+        }
+        let missing: Vec<_> = IDENTIFYING.into_iter().filter(|id| record.value(*id).is_empty()).collect();
+        if missing.is_empty() {
+            return Self::Instance(record);
+        }
+        match parsed.faults().iter().find(|fault| fault.ended_reading()) {
+            Some(fault) => Self::Unreadable { reason: fault.to_string() },
+            None => Self::Incomplete { missing },
+        }
+    }
+}

@@ -1,0 +1,1219 @@
+//! The header reader: bytes of an object in, wanted elements out.
+//!
+//! One tokenizer for files, archive members and data sets that arrive PDV by PDV. It is fed slices of any size, copies
+//! only wanted values, says what may be skipped, and stops after the last wanted element. It has no recursion, and takes
+//! no memory for a length that was only declared.
+//!
+//! Everything that real archives hold is read: all uncompressed encodings (PS3.5 7, annex A), deflated, encapsulated;
+//! with and without preamble and file meta information (PS3.10 7.1); with a transfer syntax that is not the one
+//! declared. What is damaged is read up to the damage, and past it where that is safe; each [`Fault`] is noted.
+
+use std::mem;
+
+use dicom_core::VR;
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
+use dicom_dictionary_std::StandardDataDictionary;
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::fault::{Fault, Faults};
+use super::json;
+use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_LOOK_AHEAD, MAX_META_VALUE, MAX_VALUE};
+use super::parsed::{Parsed, RawValue, Verdict};
+use super::vr::{self, Form};
+use super::wanted::{ALL_IDENTIFYING, Element, Role, Wanted, tag_of};
+
+const UNDEFINED: u32 = u32::MAX;
+const ITEM: u32 = 0xFFFE_E000;
+const ITEM_DELIMITER: u32 = 0xFFFE_E00D;
+const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
+const DELIMITER_GROUP: u32 = 0xFFFE;
+const DIRECTORY_GROUP: u32 = 0x0004;
+const PIXEL_DATA_GROUP: u32 = 0x7FE0;
+const NO_END: u64 = u64::MAX;
+
+const PREAMBLE: usize = 128;
+const PREFIX: &[u8; 4] = b"DICM";
+
+/// How much of a fed slice is joined to the unfinished header that was left of the slice before.
+const CARRY_STEP: usize = 64;
+
+/// Output of one call of the inflater.
+const INFLATE_CHUNK: usize = 8 << 10;
+
+mod uid {
+    pub(super) const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
+    pub(super) const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
+    pub(super) const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
+    pub(super) const DEFLATED: [&str; 3] = [
+        "1.2.840.10008.1.2.1.99",
+        "1.2.840.10008.1.2.4.95",  // JPIP Referenced Deflate
+        "1.2.840.10008.1.2.4.205", // JPIP HTJ2K Referenced Deflate
+    ];
+    pub(super) const MEDIA_STORAGE_DIRECTORY: &str = "1.2.840.10008.1.3.10";
+}
+
+/// What a [`HeaderParser`] wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The bytes that follow.
+    More,
+    /// Not the next so many bytes of the stream: they may be passed over and reported by [`HeaderParser::skipped`], or
+    /// fed like any others.
+    Skip(u64),
+    /// Nothing; what follows is not looked at.
+    Done,
+}
+
+/// Encoding of a data set: explicit VR or not, big endian or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Syntax {
+    explicit: bool,
+    big: bool,
+}
+
+const IMPLICIT_LE: Syntax = Syntax { explicit: false, big: false };
+const EXPLICIT_LE: Syntax = Syntax { explicit: true, big: false };
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before the first byte that tells what this is.
+    Start,
+    /// In group 0002.
+    Meta,
+    /// Before the first element of the data set.
+    DataSetStart,
+    /// In the data set; `frames` tell where.
+    DataSet,
+    /// The data set is deflated: the next bytes must go through an inflater, see [`Core::begin_inflated`].
+    Deflated,
+    Done,
+}
+
+/// The bytes of a value that did not all stand in the slice.
+#[derive(Debug, Clone, Copy)]
+enum Body {
+    None,
+    Skip(u64),
+    /// A wanted root value, or one in a wanted sequence.
+    Collect(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FrameKind {
+    Sequence,
+    Item,
+    /// Items without elements: encapsulated pixel data of an icon.
+    Fragments,
+}
+
+/// An open sequence or item.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    kind: FrameKind,
+    /// Offset of the first byte after it, [`NO_END`] when of undefined length.
+    end: u64,
+    /// Encoding of its content.
+    syntax: Syntax,
+    /// The content of UN is implicit little endian (PS3.5 6.2.2), but some writers left it explicit: look.
+    unsure: bool,
+    /// The tag of the sequence.
+    tag: u32,
+}
+
+/// A wanted value on its way.
+#[derive(Debug, Clone, Copy)]
+struct Collecting {
+    element: Element,
+    tag: u32,
+    vr: VR,
+    big: bool,
+    start: usize,
+}
+
+/// What a step of the tokenizer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Continue,
+    /// The slice ends within something that is looked at as a whole, or the state takes no more bytes.
+    More,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    tag: u32,
+    vr: [u8; 2],
+    length: u32,
+    /// Its own bytes: 8 or 12.
+    size: usize,
+    /// False for an element that stands in implicit form in an explicit data set.
+    explicit: bool,
+}
+
+/// Reads the header of one object from bytes that it is fed.
+///
+/// ```
+/// use dcmdex::ingest::{HeaderParser, Need, Wanted};
+/// use dicom_core::{Tag, VR};
+///
+/// let wanted = Wanted::new([(Tag(0x0010, 0x0020), VR::LO)]);
+/// let mut parser = HeaderParser::for_data_set(&wanted, "1.2.840.10008.1.2.1");
+/// assert_eq!(parser.feed(b"\x10\x00\x20\x00LO\x04\x00AB"), Need::More);
+/// parser.feed(b"C ");
+/// assert_eq!(parser.finish().text(0).as_deref(), Some("ABC"));
+/// ```
+#[derive(Debug)]
+pub struct HeaderParser<'w> {
+    core: Core<'w>,
+    inflater: Option<Box<Inflater>>,
+}
+
+impl<'w> HeaderParser<'w> {
+    /// A parser for an object as it stands in a file (PS3.10): from the preamble, or from where the object starts
+    /// without one.
+    #[must_use]
+    pub fn for_file(wanted: &'w Wanted) -> Self {
+        Self { core: Core::new(wanted, State::Start), inflater: None }
+    }
+
+    /// A parser for a data set alone, as it arrives in a C-STORE, in the transfer syntax of its presentation context.
+    #[must_use]
+    pub fn for_data_set(wanted: &'w Wanted, transfer_syntax: &str) -> Self {
+        let mut core = Core::new(wanted, State::DataSetStart);
+        core.declared.push_str(transfer_syntax.trim_end_matches(['\0', ' ']));
+        Self { core, inflater: None }
+    }
+
+    /// Takes the next bytes of the object.
+    pub fn feed(&mut self, bytes: &[u8]) -> Need {
+        self.take(bytes, false);
+        match (self.core.state, self.core.body) {
+            (State::Done, _) => Need::Done,
+            (_, Body::Skip(length)) if self.inflater.is_none() => Need::Skip(length),
+            _ => Need::More,
+        }
+    }
+
+    /// Reports that the next `count` bytes of the stream were passed over, after [`Need::Skip`] asked for as many or
+    /// more.
+    pub fn skipped(&mut self, count: u64) {
+        if let Body::Skip(length) = self.core.body
+            && self.inflater.is_none()
+        {
+            let count = count.min(length);
+            self.core.offset += count;
+            self.core.passed += count;
+            self.core.body = if length == count { Body::None } else { Body::Skip(length - count) };
+        }
+    }
+
+    /// The end of the object, or of what the caller has of it: what was read.
+    #[must_use]
+    pub fn finish(mut self) -> Parsed {
+        self.take(&[], true);
+        let cut = self.inflater.as_ref().is_some_and(|inflater| !inflater.ended);
+        self.core.close(cut)
+    }
+
+    fn take(&mut self, bytes: &[u8], end: bool) {
+        if self.inflater.is_none() {
+            let rest = self.core.take(bytes, end);
+            if self.core.state != State::Deflated {
+                return;
+            }
+            let head = self.core.begin_inflated();
+            self.inflater = Some(Box::new(Inflater::new()));
+            self.inflate(&head);
+            self.inflate(rest);
+        } else {
+            self.inflate(bytes);
+        }
+        if end {
+            self.core.take(&[], true);
+        }
+    }
+
+    fn inflate(&mut self, mut bytes: &[u8]) {
+        let Some(inflater) = &mut self.inflater else { return };
+        let mut out = [0; INFLATE_CHUNK];
+        while self.core.state != State::Done && !inflater.ended {
+            match inflater.next(&mut bytes, &mut out) {
+                Ok([]) => return,
+                Ok(inflated) => {
+                    self.core.take(inflated, false);
+                }
+                Err(Damaged) => {
+                    self.core.stop(Fault::Deflate);
+                    return;
+                }
+            }
+            if inflater.stream.total_out() > MAX_INFLATED && self.core.state != State::Done {
+                self.core.stop(Fault::InflatedTooLong);
+            }
+        }
+    }
+}
+
+/// Undoes the deflated encoding (PS3.5 A.5).
+#[derive(Debug)]
+struct Inflater {
+    stream: Decompress,
+    ended: bool,
+}
+
+struct Damaged;
+
+impl Inflater {
+    fn new() -> Self {
+        Self { stream: Decompress::new(false), ended: false }
+    }
+
+    /// The next inflated bytes, none when all of `bytes` are used up and more are needed.
+    fn next<'o>(&mut self, bytes: &mut &[u8], out: &'o mut [u8]) -> Result<&'o [u8], Damaged> {
+        // Some writers put a zlib stream there, where PS3.5 A.5 means the bare one of RFC 1951. As the first byte of
+        // a bare stream 78 would begin a stored block, which compressors do not make of a data set.
+        if self.stream.total_in() == 0 && bytes.first() == Some(&0x78) {
+            self.stream = Decompress::new(true);
+        }
+        let (read, written) = (self.stream.total_in(), self.stream.total_out());
+        let status = self.stream.decompress(bytes, out, FlushDecompress::None).map_err(|_| Damaged)?;
+        let read = usize::try_from(self.stream.total_in() - read).map_err(|_| Damaged)?;
+        let written = usize::try_from(self.stream.total_out() - written).map_err(|_| Damaged)?;
+        *bytes = bytes.get(read..).unwrap_or_default();
+        self.ended = status == Status::StreamEnd;
+        Ok(out.get(..written).unwrap_or_default())
+    }
+}
+
+/// The tokenizer of plain bytes.
+#[derive(Debug)]
+struct Core<'w> {
+    wanted: &'w Wanted,
+    state: State,
+    body: Body,
+    /// Encoding of the root of the data set (of group 0002 while in it).
+    syntax: Syntax,
+    /// Start of the slice at hand, counted from the start of the object, or of the inflated data set.
+    offset: u64,
+    /// Bytes passed over without a look.
+    passed: u64,
+    /// An unfinished header, left of the slice before.
+    carry: Vec<u8>,
+    frames: Vec<Frame>,
+    /// The place in the wanted list; all before it are less than the last tag.
+    cursor: usize,
+    last_tag: u32,
+    /// The wanted value that is being copied, or the wanted sequence that is being walked.
+    collecting: Option<Collecting>,
+    raw: Vec<u8>,
+    values: Vec<RawValue>,
+    identified: u8,
+    declared: String,
+    inflated: bool,
+    meta: Meta,
+    verdict: Verdict,
+    faults: Faults,
+    /// There was no prefix: every element must be beyond doubt until a UID is found.
+    doubtful: bool,
+    has_preamble: bool,
+}
+
+#[derive(Debug, Default)]
+struct Meta {
+    present: bool,
+    /// Offset at which group 0002 ends according to (0002,0000).
+    end: Option<u64>,
+    sop_class: String,
+    sop_instance: String,
+}
+
+impl<'w> Core<'w> {
+    fn new(wanted: &'w Wanted, state: State) -> Self {
+        Self {
+            wanted,
+            state,
+            body: Body::None,
+            syntax: EXPLICIT_LE,
+            offset: 0,
+            passed: 0,
+            carry: Vec::new(),
+            frames: Vec::new(),
+            cursor: 0,
+            last_tag: 0,
+            collecting: None,
+            raw: Vec::with_capacity(1024),
+            values: Vec::with_capacity(wanted.elements.len()),
+            identified: 0,
+            declared: String::new(),
+            inflated: false,
+            meta: Meta::default(),
+            verdict: Verdict::Object,
+            faults: Faults::default(),
+            doubtful: false,
+            has_preamble: false,
+        }
+    }
+
+    // ---- bytes to steps ------------------------------------------------------------------------------------------
+
+    /// Takes bytes; with `end`, no more will come. Returns those that were not taken because the state takes none.
+    fn take<'a>(&mut self, mut bytes: &'a [u8], end: bool) -> &'a [u8] {
+        while !self.carry.is_empty() && self.takes_bytes() {
+            let mut carry = mem::take(&mut self.carry);
+            let old = carry.len();
+            let (step, after) = bytes.split_at(bytes.len().min(CARRY_STEP));
+            carry.extend_from_slice(step);
+            let used = self.run(&carry, end && after.is_empty());
+            if used >= old {
+                bytes = bytes.get(used - old..).unwrap_or_default();
+                carry.clear();
+                self.carry = carry;
+            } else {
+                carry.drain(..used);
+                self.carry = carry;
+                bytes = after;
+                if bytes.is_empty() {
+                    return bytes;
+                }
+            }
+        }
+        if !self.takes_bytes() {
+            return bytes;
+        }
+        let used = self.run(bytes, end);
+        let rest = bytes.get(used..).unwrap_or_default();
+        if !self.takes_bytes() {
+            return rest;
+        }
+        self.carry.extend_from_slice(rest);
+        &[]
+    }
+
+    fn takes_bytes(&self) -> bool {
+        !matches!(self.state, State::Done | State::Deflated)
+    }
+
+    /// Turns to the inflated data set; returns the first bytes of the deflated one.
+    fn begin_inflated(&mut self) -> Vec<u8> {
+        self.state = State::DataSet;
+        self.inflated = true;
+        self.syntax = EXPLICIT_LE;
+        self.offset = 0;
+        self.passed = 0;
+        mem::take(&mut self.carry)
+    }
+
+    /// Takes what it can of `buf` and returns how much that is; the rest must come again with more behind it.
+    fn run(&mut self, buf: &[u8], end: bool) -> usize {
+        let mut at = 0;
+        while self.takes_bytes() {
+            let rest = buf.get(at..).unwrap_or_default();
+            match self.body {
+                Body::None => {}
+                Body::Skip(length) => {
+                    let here = length.min(rest.len() as u64);
+                    at += here as usize;
+                    self.passed += here;
+                    if here < length {
+                        self.body = Body::Skip(length - here);
+                        break;
+                    }
+                    self.body = Body::None;
+                    continue;
+                }
+                Body::Collect(length) => {
+                    let here = rest.get(..length).unwrap_or(rest);
+                    at += here.len();
+                    self.raw.extend_from_slice(here);
+                    if here.len() < length {
+                        self.body = Body::Collect(length - here.len());
+                        break;
+                    }
+                    self.body = Body::None;
+                    if self.frames.is_empty() {
+                        self.collected();
+                    }
+                    continue;
+                }
+            }
+            let step = match self.state {
+                State::Start => self.start(rest, &mut at, end),
+                State::Meta => self.meta(rest, &mut at, end),
+                State::DataSetStart => self.data_set_start(rest, end),
+                State::DataSet if !self.frames.is_empty() => self.nested(rest, &mut at, end),
+                State::DataSet => match self.syntax {
+                    Syntax { explicit: true, big: false } => self.root::<true, false>(buf, &mut at, end),
+                    Syntax { explicit: false, big: false } => self.root::<false, false>(buf, &mut at, end),
+                    Syntax { explicit: true, big: true } => self.root::<true, true>(buf, &mut at, end),
+                    Syntax { explicit: false, big: true } => self.root::<false, true>(buf, &mut at, end),
+                },
+                State::Deflated | State::Done => Step::More,
+            };
+            if step == Step::More {
+                break;
+            }
+        }
+        self.offset += at as u64;
+        at
+    }
+
+    fn stop(&mut self, fault: Fault) {
+        self.faults.add(fault);
+        self.state = State::Done;
+    }
+
+    fn reject(&mut self, reason: &'static str) {
+        self.verdict = Verdict::NotDicom(reason);
+        self.state = State::Done;
+    }
+
+    /// Counts against the header limit; false when it is passed.
+    fn within_limit(&mut self, at: usize) -> bool {
+        if (self.offset + at as u64).saturating_sub(self.passed) > MAX_HEADER {
+            self.stop(Fault::HeaderTooLong);
+            return false;
+        }
+        true
+    }
+
+    // ---- before the data set -------------------------------------------------------------------------------------
+
+    fn start(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
+        if rest.len() < PREAMBLE + PREFIX.len() && !end {
+            return Step::More;
+        }
+        if rest.get(PREAMBLE..PREAMBLE + PREFIX.len()) == Some(PREFIX) {
+            self.has_preamble = true;
+            *at += PREAMBLE + PREFIX.len();
+            self.state = State::Meta;
+            return Step::Continue;
+        }
+        if rest.starts_with(PREFIX) && rest.get(4..6) == Some(&[2, 0]) {
+            *at += PREFIX.len();
+            self.state = State::Meta;
+            return Step::Continue;
+        }
+        match sniff::start(rest) {
+            Ok(State::Meta) => {
+                self.doubtful = true;
+                self.state = State::Meta;
+            }
+            Ok(state) => {
+                self.doubtful = true;
+                self.state = state;
+            }
+            Err(reason) => self.reject(reason),
+        }
+        Step::Continue
+    }
+
+    /// One element of group 0002 (PS3.10 7.1), or the end of the group.
+    fn meta(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
+        let here = self.offset + *at as u64;
+        if let Some(meta_end) = self.meta.end
+            && here == meta_end
+            && uid::DEFLATED.contains(&self.declared.as_str())
+        {
+            // The bytes that follow are no element, and could look like one of group 0002.
+            return self.end_of_meta(here);
+        }
+        let Some(start) = rest.first_chunk::<8>() else {
+            if end && rest.is_empty() {
+                return self.end_of_meta(here);
+            }
+            return Step::More;
+        };
+        let big = start.starts_with(&[0, 2]) && (self.syntax.big || !self.meta.present);
+        if !big && !start.starts_with(&[2, 0]) {
+            return self.end_of_meta(here);
+        }
+        let letters = vr::is_letters([start[4], start[5]]);
+        self.syntax = Syntax { explicit: letters, big };
+        if self.syntax != EXPLICIT_LE {
+            self.faults.add(Fault::MetaEncoding);
+        }
+        self.meta.present = true;
+        let Some(header) = self.header(self.syntax, rest, end) else { return Step::More };
+        let Ok(length) = usize::try_from(header.length) else { return Step::More };
+        let kept = matches!(header.tag, 0x0002_0000 | 0x0002_0002 | 0x0002_0003 | 0x0002_0010);
+        if !kept || length > MAX_META_VALUE {
+            if header.length == UNDEFINED || kept {
+                self.faults.add(Fault::ValueTooLong { tag: tag_of(header.tag) });
+            }
+            *at += header.size;
+            self.body = Body::Skip(u64::from(header.length));
+            return Step::Continue;
+        }
+        let Some(value) = rest.get(header.size..header.size + length) else { return Step::More };
+        *at += header.size + length;
+        let text = || String::from_utf8_lossy(value).trim_matches(['\0', ' ']).to_owned();
+        match header.tag {
+            0x0002_0000 => {
+                if let Some(bytes) = value.first_chunk::<4>() {
+                    let length = if big { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) };
+                    self.meta.end = Some(here + (header.size + value.len()) as u64 + u64::from(length));
+                }
+            }
+            0x0002_0002 => self.meta.sop_class = text(),
+            0x0002_0003 => self.meta.sop_instance = text(),
+            _ => self.declared = text(),
+        }
+        Step::Continue
+    }
+
+    fn end_of_meta(&mut self, here: u64) -> Step {
+        self.state = State::DataSetStart;
+        if self.meta.present && self.meta.end.is_some_and(|meta_end| meta_end != here) {
+            self.faults.add(Fault::MetaLength);
+        }
+        if self.meta.present && self.declared.is_empty() {
+            self.faults.add(Fault::MissingTransferSyntax);
+        }
+        if self.meta.sop_class == uid::MEDIA_STORAGE_DIRECTORY {
+            self.verdict = Verdict::Dicomdir;
+            self.state = State::Done;
+        }
+        Step::Continue
+    }
+
+    /// Looks at the first element to find the encoding.
+    fn data_set_start(&mut self, rest: &[u8], end: bool) -> Step {
+        let Some(start) = rest.first_chunk::<8>() else {
+            if end {
+                self.state = State::DataSet;
+            }
+            return Step::More;
+        };
+        let found = sniff::syntax(start);
+        let expected = match self.declared.as_str() {
+            uid::IMPLICIT_LE => Some(IMPLICIT_LE),
+            uid::EXPLICIT_BE => Some(Syntax { explicit: true, big: true }),
+            declared if uid::DEFLATED.contains(&declared) => {
+                if found != Some(EXPLICIT_LE) {
+                    self.state = State::Deflated;
+                    return Step::More;
+                }
+                self.faults.add(Fault::WrongTransferSyntax);
+                found
+            }
+            // Nothing is declared, or something that says nothing: private syntaxes exist in all encodings.
+            declared if !declared.starts_with("1.2.840.10008.1.2.") => found,
+            _ => Some(EXPLICIT_LE),
+        };
+        if let (Some(found), Some(expected)) = (found, expected)
+            && found != expected
+        {
+            self.faults.add(Fault::WrongTransferSyntax);
+        }
+        self.syntax = found.or(expected).unwrap_or(EXPLICIT_LE);
+        self.state = State::DataSet;
+        if sniff::tag(start, self.syntax.big) >> 16 == DIRECTORY_GROUP {
+            self.verdict = Verdict::Dicomdir;
+            self.state = State::Done;
+        }
+        Step::Continue
+    }
+
+    // ---- the data set --------------------------------------------------------------------------------------------
+
+    /// The elements of the root, until one opens a sequence. This loop is what a scan spends its time in.
+    fn root<const EXPLICIT: bool, const BIG: bool>(&mut self, buf: &[u8], at: &mut usize, end: bool) -> Step {
+        loop {
+            let rest = buf.get(*at..).unwrap_or_default();
+            let Some(header) = fast_header::<EXPLICIT, BIG>(rest)
+                .or_else(|| self.header(Syntax { explicit: EXPLICIT, big: BIG }, rest, end))
+            else {
+                return Step::More;
+            };
+            let Header { tag, length, size, .. } = header;
+            if tag <= self.last_tag || tag > self.wanted.last || self.doubtful {
+                match self.unusual(&header, *at) {
+                    Unusual::Read => {}
+                    Unusual::PassDelimiter => {
+                        *at += 8;
+                        if !self.within_limit(*at) {
+                            return Step::More;
+                        }
+                        continue;
+                    }
+                    Unusual::Stop => return Step::More,
+                }
+            }
+            self.last_tag = tag;
+            while self.wanted.tags.get(self.cursor).is_some_and(|wanted| *wanted < tag) {
+                self.cursor += 1;
+            }
+            *at += size;
+            let element = match self.wanted.tags.get(self.cursor) {
+                Some(wanted) if *wanted == tag => self.wanted.elements.get(self.cursor).copied(),
+                _ => None,
+            };
+            if let Some(element) = element
+                && length != UNDEFINED
+                && length != 0
+                && element.vr != VR::SQ
+                && header.vr != *b"SQ"
+            {
+                let length = length as usize;
+                if length > MAX_VALUE {
+                    self.faults.add(Fault::ValueTooLong { tag: tag_of(tag) });
+                    self.body = Body::Skip(length as u64);
+                    return Step::Continue;
+                }
+                let vr = vr::effective(if header.explicit { header.vr } else { [0, 0] }, element.vr);
+                let big = BIG && header.vr != *b"UN";
+                self.collecting = Some(Collecting { element, tag, vr, big, start: self.raw.len() });
+                let Some(value) = buf.get(*at..*at + length) else {
+                    self.body = Body::Collect(length);
+                    return Step::Continue;
+                };
+                self.raw.extend_from_slice(value);
+                *at += length;
+                self.collected();
+            } else if length == UNDEFINED || element.is_some_and(|element| element.vr == VR::SQ && length != 0) {
+                let here = self.offset + *at as u64;
+                if self.open_sequence(&header, element, here) {
+                    return Step::Continue;
+                }
+                if self.state == State::Done {
+                    return Step::More;
+                }
+                self.body = Body::Skip(u64::from(length));
+                return Step::Continue;
+            } else if buf.len() - (*at).min(buf.len()) >= length as usize {
+                *at += length as usize;
+                self.passed += u64::from(length);
+            } else {
+                self.body = Body::Skip(u64::from(length));
+                return Step::Continue;
+            }
+            if !self.within_limit(*at) {
+                return Step::More;
+            }
+        }
+    }
+
+    /// Elements of the root that do not simply follow: out of order, past the last wanted one, or where it is not yet
+    /// sure that this is a data set.
+    #[cold]
+    fn unusual(&mut self, header: &Header, at: usize) -> Unusual {
+        let tag = header.tag;
+        let group = tag >> 16;
+        if tag == 0 {
+            // Zeros behind the data set: sectors are filled up with them.
+            self.state = State::Done;
+            return Unusual::Stop;
+        }
+        if group == DELIMITER_GROUP {
+            if self.doubtful {
+                self.reject("no DICM prefix, and no data set");
+                return Unusual::Stop;
+            }
+            self.faults.add(Fault::StrayDelimiter { offset: self.offset + at as u64 });
+            return Unusual::PassDelimiter;
+        }
+        if self.doubtful && !sniff::beyond_doubt(header, self.last_tag) {
+            self.reject("no DICM prefix, and no data set");
+            return Unusual::Stop;
+        }
+        if tag > self.wanted.last && (self.identified == ALL_IDENTIFYING || group >= PIXEL_DATA_GROUP) {
+            self.state = State::Done;
+            return Unusual::Stop;
+        }
+        if tag <= self.last_tag && self.last_tag != 0 {
+            self.faults.add(Fault::UnsortedTags { tag: tag_of(tag) });
+            self.cursor = 0;
+        }
+        Unusual::Read
+    }
+
+    /// A wanted root value stands whole at the end of `raw`.
+    fn collected(&mut self) {
+        let Some(Collecting { element, tag, vr, big, start }) = self.collecting.take() else { return };
+        let value = self.raw.get(start..).unwrap_or_default();
+        if let Role::Identifying(bit) = element.role
+            && sniff::is_uid_like(value)
+        {
+            self.identified |= bit;
+            self.doubtful = false;
+        }
+        self.values.push(RawValue {
+            slot: element.slot,
+            tag,
+            vr,
+            big,
+            character_set: element.role == Role::CharacterSet,
+            start: start as u32,
+            length: value.len() as u32,
+        });
+    }
+
+    /// Opens the sequence of a header, at its first content byte; false when it is not entered.
+    fn open_sequence(&mut self, header: &Header, element: Option<Element>, here: u64) -> bool {
+        let Header { tag, length, .. } = *header;
+        let parent = self.frames.last();
+        let parent_syntax = parent.map_or(self.syntax, |frame| frame.syntax);
+        let is_sequence =
+            !header.explicit || matches!(&header.vr, b"SQ" | b"UN") || vr::form(header.vr) == Form::Unknown;
+        if !is_sequence && length != UNDEFINED {
+            return false;
+        }
+        if self.frames.len() + 2 > MAX_DEPTH {
+            self.faults.add(Fault::NestingTooDeep { tag: tag_of(tag) });
+            if length == UNDEFINED {
+                // Where it ends is only known to who goes through it.
+                self.state = State::Done;
+            }
+            return false;
+        }
+        let unsure = header.explicit && header.vr == *b"UN";
+        let syntax = if unsure {
+            IMPLICIT_LE
+        } else {
+            Syntax { explicit: parent_syntax.explicit && header.explicit, big: parent_syntax.big }
+        };
+        let kind = if is_sequence { FrameKind::Sequence } else { FrameKind::Fragments };
+        let parent_end = parent.map_or(NO_END, |frame| frame.end);
+        let end = if length == UNDEFINED { parent_end } else { here + u64::from(length) };
+        if let Some(element) = element
+            && element.vr == VR::SQ
+            && is_sequence
+        {
+            self.collecting = Some(Collecting { element, tag, vr: VR::SQ, big: false, start: self.raw.len() });
+        }
+        self.frames.push(Frame { kind, end, syntax, unsure, tag });
+        true
+    }
+
+    /// One step inside a sequence.
+    fn nested(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
+        let here = self.offset + *at as u64;
+        let Some(frame) = self.frames.last().copied() else { return Step::Continue };
+        if here >= frame.end {
+            self.pop();
+            return Step::Continue;
+        }
+        if !self.within_limit(*at) {
+            return Step::More;
+        }
+        if frame.end - here < 8 {
+            self.faults.add(Fault::LengthPastEnd { tag: tag_of(frame.tag) });
+            self.body = Body::Skip(frame.end - here);
+            return Step::Continue;
+        }
+        if frame.unsure && frame.kind == FrameKind::Item {
+            let Some(start) = rest.first_chunk::<8>() else { return Step::More };
+            if let Some(top) = self.frames.last_mut() {
+                top.unsure = false;
+                if sniff::is_explicit_element(start) {
+                    top.syntax = EXPLICIT_LE;
+                }
+            }
+            return Step::Continue;
+        }
+        let Some(header) = self.header(frame.syntax, rest, end) else { return Step::More };
+        match (frame.kind, header.tag) {
+            (FrameKind::Sequence | FrameKind::Fragments, SEQUENCE_DELIMITER) => {
+                *at += 8;
+                self.pop();
+            }
+            (FrameKind::Sequence, ITEM) => {
+                *at += 8;
+                let start = here + 8;
+                let item_end = if header.length == UNDEFINED { frame.end } else { start + u64::from(header.length) };
+                if self.collecting.is_none() && header.length != UNDEFINED && item_end <= frame.end {
+                    self.body = Body::Skip(u64::from(header.length));
+                    return Step::Continue;
+                }
+                if item_end > frame.end {
+                    self.faults.add(Fault::LengthPastEnd { tag: tag_of(frame.tag) });
+                }
+                self.frames.push(Frame { kind: FrameKind::Item, end: item_end.min(frame.end), ..frame });
+                self.emit(|raw| raw.push(json::ITEM));
+            }
+            (FrameKind::Fragments, ITEM) if header.length != UNDEFINED => {
+                *at += 8;
+                self.body = Body::Skip(u64::from(header.length).min(frame.end - here - 8));
+            }
+            (FrameKind::Item, ITEM_DELIMITER) => {
+                *at += 8;
+                self.pop();
+            }
+            // The item's delimiter is missing; the sequence takes the header up.
+            (FrameKind::Item, ITEM | SEQUENCE_DELIMITER) => {
+                self.faults.add(Fault::MissingDelimiter { tag: tag_of(frame.tag) });
+                self.pop();
+            }
+            (_, tag) if tag >> 16 == DELIMITER_GROUP => {
+                self.faults.add(Fault::StrayDelimiter { offset: here });
+                *at += 8;
+            }
+            (FrameKind::Item, _) => {
+                *at += header.size;
+                self.nested_element(&header, &frame, rest.get(header.size..).unwrap_or_default(), here, at);
+            }
+            (FrameKind::Sequence | FrameKind::Fragments, tag) => {
+                self.faults.add(Fault::MissingDelimiter { tag: tag_of(frame.tag) });
+                if tag > frame.tag {
+                    // What follows the sequence; its parent takes the header up.
+                    self.pop();
+                } else {
+                    // It cannot stand after the sequence, so it stands in it, outside an item.
+                    *at += header.size;
+                    if header.length == UNDEFINED {
+                        self.state = State::Done;
+                    } else {
+                        self.body = Body::Skip(u64::from(header.length));
+                    }
+                }
+            }
+        }
+        Step::Continue
+    }
+
+    /// An element in an item, after its header.
+    fn nested_element(&mut self, header: &Header, frame: &Frame, value: &[u8], here: u64, at: &mut usize) {
+        let start = here + header.size as u64;
+        let Header { tag, length, .. } = *header;
+        let available = frame.end.saturating_sub(start);
+        if length != UNDEFINED && u64::from(length) > available {
+            self.faults.add(Fault::LengthPastEnd { tag: tag_of(tag) });
+            self.drop_sequence();
+            self.body = Body::Skip(available);
+            return;
+        }
+        let Some(collecting) = self.collecting else {
+            if length == UNDEFINED {
+                self.open_sequence(header, None, start);
+            } else {
+                self.body = Body::Skip(u64::from(length));
+            }
+            return;
+        };
+        let in_header = if header.explicit { header.vr } else { [0, 0] };
+        let vr = match &in_header {
+            b"\0\0" | b"UN" => dictionary_vr(tag, length),
+            _ => VR::from_binary(in_header).unwrap_or(VR::UN),
+        };
+        if length == UNDEFINED || vr == VR::SQ {
+            let is_fragments = header.explicit && matches!(&header.vr, b"OB" | b"OW");
+            if self.open_sequence(header, None, start) {
+                if !is_fragments {
+                    self.emit(|raw| json::push_sequence(raw, tag));
+                }
+            } else {
+                self.drop_sequence();
+                if length != UNDEFINED {
+                    self.body = Body::Skip(u64::from(length));
+                }
+            }
+            return;
+        }
+        let length = length as usize;
+        if self.raw.len() - collecting.start + length > MAX_VALUE {
+            self.faults.add(Fault::ValueTooLong { tag: tag_of(collecting.tag) });
+            self.drop_sequence();
+            self.body = Body::Skip(length as u64);
+            return;
+        }
+        let big = frame.syntax.big && in_header != *b"UN";
+        self.emit(|raw| json::push_value(raw, tag, vr, big, length));
+        match value.get(..length) {
+            Some(value) => {
+                self.raw.extend_from_slice(value);
+                *at += length;
+            }
+            None => self.body = Body::Collect(length),
+        }
+    }
+
+    /// Appends to the wanted sequence that is being walked, if there is one.
+    fn emit(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(collecting) = self.collecting else { return };
+        write(&mut self.raw);
+        if self.raw.len() - collecting.start > MAX_VALUE {
+            self.faults.add(Fault::ValueTooLong { tag: tag_of(collecting.tag) });
+            self.drop_sequence();
+        }
+    }
+
+    /// Gives the wanted sequence up; it is walked on to its end.
+    fn drop_sequence(&mut self) {
+        if let Some(collecting) = self.collecting.take() {
+            self.raw.truncate(collecting.start);
+        }
+    }
+
+    /// Closes the innermost sequence or item.
+    fn pop(&mut self) {
+        let Some(frame) = self.frames.pop() else { return };
+        if self.collecting.is_none() {
+            return;
+        }
+        match frame.kind {
+            FrameKind::Fragments => {}
+            FrameKind::Sequence if self.frames.is_empty() => self.collected(),
+            FrameKind::Sequence | FrameKind::Item => self.emit(|raw| raw.push(json::END)),
+        }
+    }
+
+    // ---- headers -------------------------------------------------------------------------------------------------
+
+    /// The header at the start of `rest`; `None` when there are not enough bytes to know.
+    fn header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<Header> {
+        let fast = match syntax {
+            Syntax { explicit: true, big: false } => fast_header::<true, false>(rest),
+            Syntax { explicit: false, big: false } => fast_header::<false, false>(rest),
+            Syntax { explicit: true, big: true } => fast_header::<true, true>(rest),
+            Syntax { explicit: false, big: true } => fast_header::<false, true>(rest),
+        };
+        fast.or_else(|| self.odd_header(syntax, rest, end))
+    }
+
+    /// The header of an element in an explicit data set whose VR field makes no sense (or whose bytes are not all
+    /// there): of the forms that it may have, the one after which the next element makes sense.
+    #[cold]
+    fn odd_header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<Header> {
+        let start = rest.first_chunk::<8>()?;
+        let vr = [start[4], start[5]];
+        if *start == [0; 8] {
+            return Some(Header { tag: 0, vr, length: 0, size: 8, explicit: false });
+        }
+        let form = vr::form(vr);
+        let reserved = [start[6], start[7]];
+        if form == Form::Long && reserved == [0, 0] {
+            return None; // only its length is still to come
+        }
+        if rest.len() < 12 && !end {
+            return None;
+        }
+        let tag = sniff::tag(start, syntax.big);
+        let number = |bytes: [u8; 4]| if syntax.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
+        let short_length = if syntax.big { u16::from_be_bytes(reserved) } else { u16::from_le_bytes(reserved) };
+        let short = Header { tag, vr, length: u32::from(short_length), size: 8, explicit: true };
+        let implicit = Header { length: number([vr[0], vr[1], reserved[0], reserved[1]]), explicit: false, ..short };
+        let long = rest.get(8..12).and_then(|bytes| bytes.first_chunk::<4>()).map(|bytes| Header {
+            length: number(*bytes),
+            size: 12,
+            ..short
+        });
+        let candidates = match form {
+            Form::Long => [Some(short), long, None],
+            _ if vr::is_letters(vr) && reserved == [0, 0] => [long, Some(short), None],
+            _ if vr::is_letters(vr) => [Some(short), None, None],
+            _ => [Some(implicit), Some(short), long],
+        };
+        for candidate in candidates.into_iter().flatten() {
+            match sniff::goes_on(rest, &candidate, syntax, end) {
+                Some(true) => {
+                    if form != Form::Long || candidate.size != 12 {
+                        self.faults.add(Fault::BadVr { tag: tag_of(tag) });
+                    }
+                    return Some(candidate);
+                }
+                Some(false) => {}
+                None => return None,
+            }
+        }
+        self.faults.add(Fault::BadVr { tag: tag_of(tag) });
+        candidates.into_iter().flatten().next()
+    }
+
+    // ---- the end -------------------------------------------------------------------------------------------------
+
+    fn close(mut self, cut: bool) -> Parsed {
+        if self.state == State::Start {
+            self.reject("too short");
+        }
+        if self.state != State::Done {
+            let left = self.carry.iter().any(|byte| *byte != 0);
+            if cut || left || !matches!(self.body, Body::None) || !self.frames.is_empty() {
+                self.faults.add(Fault::Truncated { offset: self.offset + self.carry.len() as u64 });
+            }
+        }
+        // A value or a sequence that is not whole is none.
+        self.drop_sequence();
+        if self.doubtful && self.verdict == Verdict::Object {
+            self.verdict = Verdict::NotDicom("no DICM prefix, and no UID where a data set has one");
+        }
+        Parsed {
+            verdict: self.verdict,
+            has_preamble: self.has_preamble,
+            transfer_syntax: self.used_transfer_syntax(),
+            media_storage_sop_class_uid: self.meta.sop_class,
+            media_storage_sop_instance_uid: self.meta.sop_instance,
+            faults: self.faults,
+            raw: self.raw,
+            values: self.values,
+        }
+    }
+
+    fn used_transfer_syntax(&self) -> String {
+        let deflated = uid::DEFLATED.contains(&self.declared.as_str());
+        let native = [uid::IMPLICIT_LE, uid::EXPLICIT_LE, uid::EXPLICIT_BE].contains(&self.declared.as_str());
+        // Of an encapsulated syntax only the encoding of the header can be wrong: the pixel data are what it says.
+        if self.declared.is_empty() || native || (deflated && !self.inflated) {
+            match (self.syntax.explicit, self.syntax.big) {
+                (false, _) => uid::IMPLICIT_LE,
+                (true, false) => uid::EXPLICIT_LE,
+                (true, true) => uid::EXPLICIT_BE,
+            }
+            .to_owned()
+        } else {
+            self.declared.clone()
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unusual {
+    Read,
+    PassDelimiter,
+    Stop,
+}
+
+/// The header at the start of `rest` if all its bytes are there and its VR is one of the Standard.
+#[inline(always)]
+fn fast_header<const EXPLICIT: bool, const BIG: bool>(rest: &[u8]) -> Option<Header> {
+    let start = rest.first_chunk::<8>()?;
+    let [g0, g1, e0, e1, v0, v1, l0, l1] = *start;
+    let (group, element) = if BIG {
+        (u16::from_be_bytes([g0, g1]), u16::from_be_bytes([e0, e1]))
+    } else {
+        (u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1]))
+    };
+    let tag = u32::from(group) << 16 | u32::from(element);
+    let word = [v0, v1, l0, l1];
+    if !EXPLICIT || u32::from(group) == DELIMITER_GROUP {
+        let length = if BIG { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) };
+        return Some(Header { tag, vr: [0, 0], length, size: 8, explicit: false });
+    }
+    let vr = [v0, v1];
+    match vr::form(vr) {
+        Form::Short => {
+            let length = if BIG { u16::from_be_bytes([l0, l1]) } else { u16::from_le_bytes([l0, l1]) };
+            Some(Header { tag, vr, length: u32::from(length), size: 8, explicit: true })
+        }
+        Form::Long if [l0, l1] == [0, 0] => {
+            let word = rest.get(8..12)?.first_chunk::<4>()?;
+            let length = if BIG { u32::from_be_bytes(*word) } else { u32::from_le_bytes(*word) };
+            Some(Header { tag, vr, length, size: 12, explicit: true })
+        }
+        Form::Long | Form::Unknown => None,
+    }
+}
+
+/// The VR of a nested element in an implicit data set (PS3.6); what is not in the dictionary is UN, or a sequence when
+/// of undefined length.
+fn dictionary_vr(tag: u32, length: u32) -> VR {
+    match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
+        Some(VirtualVr::Exact(vr)) => vr,
+        Some(vr) => vr.relaxed(),
+        None if length == UNDEFINED => VR::SQ,
+        None => VR::UN,
+    }
+}
+
+/// What bytes look like.
+mod sniff {
+    use super::*;
+
+    /// Where reading starts in an object without prefix, or why it is no object.
+    pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {
+        let reason = match bytes {
+            [] => "empty",
+            [0x1F, 0x8B, ..] => "gzip-compressed data",
+            [b'P', b'K', 3 | 5, 4 | 6, ..] => "zip archive",
+            [0xFF, 0xD8, 0xFF, ..] => "JPEG image",
+            [0x89, b'P', b'N', b'G', ..] => "PNG image",
+            [b'%', b'P', b'D', b'F', ..] => "PDF document",
+            [b'M', b'Z', ..] | [0x7F, b'E', b'L', b'F', ..] => "executable",
+            _ => {
+                let Some(start) = bytes.first_chunk::<8>() else { return Err("too short") };
+                if start.starts_with(&[2, 0]) || start.starts_with(&[0, 2, 0]) {
+                    return Ok(State::Meta);
+                }
+                let first = |big| matches!(tag(start, big) >> 16, 0x0004 | 0x0008);
+                return match syntax(start) {
+                    Some(found) if first(found.big) => Ok(State::DataSetStart),
+                    _ => Err("no DICM prefix, and no data set at the start"),
+                };
+            }
+        };
+        Err(reason)
+    }
+
+    pub(super) fn tag(start: &[u8; 8], big: bool) -> u32 {
+        let [g0, g1, e0, e1, ..] = *start;
+        if big { u32::from_be_bytes([g0, g1, e0, e1]) } else { u32::from_be_bytes([g1, g0, e1, e0]) }
+    }
+
+    /// The encoding that the first element of a data set is in, if it can be told.
+    pub(super) fn syntax(start: &[u8; 8]) -> Option<Syntax> {
+        // The first groups of a data set are small: one byte of the number is zero.
+        let big = match (start[0], start[1]) {
+            (1.., 0) => false,
+            (0, 1..) => true,
+            _ => return None,
+        };
+        if is_explicit_element(start) {
+            return Some(Syntax { explicit: true, big });
+        }
+        // The length of the first element of a data set needs no more than two bytes.
+        let [.., l0, l1, l2, l3] = *start;
+        let length = if big { u32::from_be_bytes([l0, l1, l2, l3]) } else { u32::from_le_bytes([l0, l1, l2, l3]) };
+        (length <= 0xFFFF || length == UNDEFINED).then_some(Syntax { explicit: false, big })
+    }
+
+    pub(super) fn is_explicit_element(start: &[u8; 8]) -> bool {
+        let [.., v0, v1, r0, r1] = *start;
+        match vr::form([v0, v1]) {
+            Form::Short => true,
+            Form::Long => [r0, r1] == [0, 0],
+            Form::Unknown => false,
+        }
+    }
+
+    /// Whether this is, without any doubt, the next element of a data set.
+    pub(super) fn beyond_doubt(header: &Header, last_tag: u32) -> bool {
+        let group = header.tag >> 16;
+        let group_fits = matches!(group, 0x0002..=0x0080 | 0x0088 | 0x0100..=0x6000) && group != 0;
+        header.tag > last_tag
+            && group_fits
+            && (!header.explicit || vr::form(header.vr) != Form::Unknown)
+            && (header.length <= 1 << 20 || header.length == UNDEFINED)
+    }
+
+    pub(super) fn is_uid_like(value: &[u8]) -> bool {
+        let uid = value.strip_suffix(b"\0").unwrap_or(value).trim_ascii();
+        (5..=64).contains(&uid.len())
+            && uid.first().is_some_and(u8::is_ascii_digit)
+            && uid.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+            && uid.iter().filter(|byte| **byte == b'.').count() >= 2
+    }
+
+    /// Whether, with this reading of a header at the start of `rest`, an element or delimiter follows its value. `None`
+    /// when the bytes that tell have not come yet.
+    pub(super) fn goes_on(rest: &[u8], header: &Header, syntax: Syntax, end: bool) -> Option<bool> {
+        let length = if header.length == UNDEFINED { 0 } else { header.length as usize };
+        if length > MAX_LOOK_AHEAD {
+            return Some(false);
+        }
+        let at = header.size + length;
+        let Some(next) = rest.get(at..).and_then(|next| next.first_chunk::<8>()) else {
+            return if end { Some(rest.len() == at) } else { None };
+        };
+        let next_tag = tag(next, syntax.big);
+        if header.length == UNDEFINED {
+            return Some(matches!(next_tag, ITEM | SEQUENCE_DELIMITER));
+        }
+        let [.., l0, l1, l2, l3] = *next;
+        let next_length = if syntax.big { [l3, l2, l1, l0] } else { [l0, l1, l2, l3] };
+        let sane_implicit = !header.explicit
+            && next_tag >> 16 == header.tag >> 16
+            && u32::from_le_bytes(next_length) as usize <= MAX_LOOK_AHEAD;
+        Some(
+            next_tag >> 16 == DELIMITER_GROUP
+                || (next_tag > header.tag && (is_explicit_element(next) || sane_implicit)),
+        )
+    }
+}

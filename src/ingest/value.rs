@@ -1,0 +1,198 @@
+//! The bytes of one element as text: decoded, without insignificant padding (PS3.5 6.2), legacy forms put right.
+
+use dicom_core::VR;
+
+use super::charset::{CharacterSets, TextForm};
+
+/// Appends the text of a value; false when its character set could not explain it.
+///
+/// Several values are joined by `\`. Binary numbers become decimal text.
+pub fn push_text(out: &mut String, vr: VR, big: bool, bytes: &[u8], sets: &CharacterSets) -> bool {
+    match vr {
+        VR::US => push_numbers(out, bytes, big, u16::from_le_bytes),
+        VR::SS => push_numbers(out, bytes, big, i16::from_le_bytes),
+        VR::UL => push_numbers(out, bytes, big, u32::from_le_bytes),
+        VR::SL => push_numbers(out, bytes, big, i32::from_le_bytes),
+        VR::UV => push_numbers(out, bytes, big, u64::from_le_bytes),
+        VR::SV => push_numbers(out, bytes, big, i64::from_le_bytes),
+        VR::FL => push_numbers(out, bytes, big, f32::from_le_bytes),
+        VR::FD => push_numbers(out, bytes, big, f64::from_le_bytes),
+        VR::AT => {
+            for_each_tag(bytes, big, |index, group, element| {
+                if index > 0 {
+                    out.push('\\');
+                }
+                out.push_str(&format!("{group:04X}{element:04X}"));
+            });
+        }
+        _ => {
+            let decoded = sets.decode(bytes, TextForm::of(vr));
+            push_trimmed(out, vr, &decoded.text);
+            return decoded.faithful;
+        }
+    }
+    true
+}
+
+/// Calls `f` with the index, group and element of each tag of an AT value.
+pub(super) fn for_each_tag(bytes: &[u8], big: bool, mut f: impl FnMut(usize, u16, u16)) {
+    for (index, tag) in bytes.chunks_exact(4).enumerate() {
+        let [g0, g1, e0, e1] = *tag else { continue };
+        let number = |bytes| if big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) };
+        f(index, number([g0, g1]), number([e0, e1]));
+    }
+}
+
+/// Calls `f` with each number of a binary value.
+pub(super) fn for_each_number<const N: usize, T>(
+    bytes: &[u8],
+    big: bool,
+    from_le: fn([u8; N]) -> T,
+    mut f: impl FnMut(T),
+) {
+    for chunk in bytes.chunks_exact(N) {
+        let Some(mut number) = chunk.first_chunk::<N>().copied() else { continue };
+        if big {
+            number.reverse();
+        }
+        f(from_le(number));
+    }
+}
+
+fn push_numbers<const N: usize, T: ToString>(out: &mut String, bytes: &[u8], big: bool, from_le: fn([u8; N]) -> T) {
+    let mut first = true;
+    for_each_number(bytes, big, from_le, |number| {
+        if !std::mem::replace(&mut first, false) {
+            out.push('\\');
+        }
+        out.push_str(&number.to_string());
+    });
+}
+
+/// Appends decoded text, each value trimmed as its VR says.
+fn push_trimmed(out: &mut String, vr: VR, text: &str) {
+    if TextForm::of(vr) == TextForm::Text {
+        push_one(out, vr, text);
+        return;
+    }
+    let mut values = text.split('\\');
+    push_one(out, vr, values.next().unwrap_or_default());
+    for value in values {
+        out.push('\\');
+        push_one(out, vr, value);
+    }
+}
+
+/// Appends one value of an element, trimmed.
+pub(super) fn push_one(out: &mut String, vr: VR, value: &str) {
+    // A NUL pads UI, and, against the Standard, everything else too.
+    let value = value.trim_end_matches([' ', '\0']);
+    match vr {
+        VR::ST | VR::LT | VR::UT | VR::UC | VR::UR => push_without_nul(out, value),
+        VR::PN => push_person_name(out, value),
+        VR::DA => push_date(out, value.trim_start_matches(' ')),
+        VR::TM => {
+            let value = value.trim_start_matches(' ');
+            // ACR-NEMA wrote HH:MM:SS.
+            if value.contains(':') {
+                value.split(':').for_each(|part| push_without_nul(out, part));
+            } else {
+                push_without_nul(out, value);
+            }
+        }
+        _ => push_without_nul(out, value.trim_start_matches(' ')),
+    }
+}
+
+fn push_without_nul(out: &mut String, value: &str) {
+    if value.contains('\0') {
+        out.extend(value.chars().filter(|c| *c != '\0'));
+    } else {
+        out.push_str(value);
+    }
+}
+
+/// PS3.5 6.2.1.1: empty components and groups at the end, with their delimiters, mean nothing.
+fn push_person_name(out: &mut String, value: &str) {
+    let end = value.trim_end_matches(['=', '^', ' ', '\0']);
+    // Between them stands nothing but delimiters and padding: what is before is the whole name.
+    if !end.contains('=') {
+        push_without_nul(out, end);
+        return;
+    }
+    for (index, group) in end.split('=').enumerate() {
+        if index > 0 {
+            out.push('=');
+        }
+        push_without_nul(out, group.trim_end_matches(['^', ' ', '\0']));
+    }
+}
+
+/// ACR-NEMA wrote YYYY.MM.DD; dashes and slashes occur too.
+fn push_date(out: &mut String, value: &str) {
+    let legacy = matches!(*value.as_bytes(), [y0, y1, y2, y3, s0 @ (b'.' | b'-' | b'/'), m0, m1, s1, d0, d1]
+        if s0 == s1 && [y0, y1, y2, y3, m0, m1, d0, d1].iter().all(u8::is_ascii_digit));
+    if legacy {
+        out.extend(value.chars().filter(char::is_ascii_digit));
+    } else {
+        push_without_nul(out, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn text(vr: VR, bytes: &[u8], expected: &str) {
+        let mut out = String::new();
+        assert!(push_text(&mut out, vr, false, bytes, &CharacterSets::default()));
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn padding_goes_where_the_vr_says_that_it_means_nothing() {
+        text(VR::LO, b"  A B \\ C  ", "A B\\C");
+        text(VR::CS, b" CT ", "CT");
+        text(VR::LT, b"  A \\ B  ", "  A \\ B");
+        text(VR::UI, b"1.2.3\0", "1.2.3");
+        text(VR::UI, b"1.2\0\\1.3 \0", "1.2\\1.3");
+        text(VR::SH, b"AB\0\0", "AB");
+        text(VR::LO, b"A\0B", "AB");
+        text(VR::IS, b" 12 ", "12");
+        text(VR::LO, b"\\ \\", "\\\\");
+    }
+
+    #[test]
+    fn person_names_lose_empty_ends() {
+        text(VR::PN, b"Doe^John^^ ", "Doe^John");
+        text(VR::PN, b"Doe^John^^=^^=^", "Doe^John");
+        text(VR::PN, b"Doe ^= ^=A^B^\\X^", "Doe==A^B\\X");
+        text(VR::PN, b" Doe^John", " Doe^John");
+        text(VR::PN, b"^John", "^John");
+        text(VR::PN, b"^^", "");
+    }
+
+    #[test]
+    fn legacy_dates_and_times() {
+        text(VR::DA, b"1997.04.24", "19970424");
+        text(VR::DA, b"19970424", "19970424");
+        text(VR::DA, b"24.04.1997", "24.04.1997");
+        text(VR::TM, b"15:18:59", "151859");
+        text(VR::TM, b"15:18:59.123 ", "151859.123");
+        text(VR::TM, b"151859.123", "151859.123");
+    }
+
+    #[test]
+    fn binary_values_are_decimal_text() {
+        text(VR::US, b"\x00\x02\x01\x00", "512\\1");
+        text(VR::SS, b"\xff\xff", "-1");
+        text(VR::UL, b"\x01\x00\x01\x00", "65537");
+        text(VR::FD, &1.5_f64.to_le_bytes(), "1.5");
+        text(VR::AT, b"\x28\x00\x10\x00\xe0\x7f\x10\x00", "00280010\\7FE00010");
+        let mut out = String::new();
+        push_text(&mut out, VR::US, true, b"\x02\x00", &CharacterSets::default());
+        push_text(&mut out, VR::SL, true, b"\xff\xff\xff\xfe", &CharacterSets::default());
+        assert_eq!(out, "512-2");
+    }
+}
