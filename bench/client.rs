@@ -20,6 +20,7 @@ pub(crate) struct Client {
     association: ClientAssociation<TcpStream>,
     received: Vec<u8>,
     consumed: usize,
+    quick_ack: bool,
 }
 
 /// What a response message says.
@@ -38,7 +39,10 @@ impl Response {
 
 impl Client {
     /// Associates with the node `called` at `to` (host:port), one presentation context for each of `abstract_syntaxes`.
-    pub(crate) fn open(to: &str, called: &str, abstract_syntaxes: &[&str]) -> Self {
+    ///
+    /// `quick_ack`: acknowledge each segment at once. Common senders do not; a node that writes a response in two pieces
+    /// under Nagle's algorithm waits 40 ms for every one of them, and is worth measuring without that, too.
+    pub(crate) fn open(to: &str, called: &str, abstract_syntaxes: &[&str], quick_ack: bool) -> Self {
         let mut options = ClientAssociationOptions::new()
             .calling_ae_title("BENCH")
             .called_ae_title(called)
@@ -51,7 +55,7 @@ impl Client {
         let mut association =
             options.establish(to).unwrap_or_else(|error| panic!("no association with {called} at {to}: {error}"));
         association.inner_stream().set_nodelay(true).expect("a connected socket takes TCP_NODELAY");
-        Self { association, received: Vec::new(), consumed: 0 }
+        Self { association, received: Vec::new(), consumed: 0, quick_ack }
     }
 
     /// The identifier of the presentation context number `index`, in the order of [`Client::open`].
@@ -129,6 +133,11 @@ impl Client {
             }
             self.received.drain(..self.consumed);
             self.consumed = 0;
+            if self.quick_ack {
+                // The kernel forgets it after a while: set again before each read.
+                rustix::net::sockopt::set_tcp_quickack(self.association.inner_stream(), true)
+                    .expect("a connected socket takes TCP_QUICKACK");
+            }
             let filled = self.received.len();
             self.received.resize(filled + 64 * 1024, 0);
             let count = self.association.inner_stream().read(&mut self.received[filled..]).expect("the node answers");

@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import shutil
 import sqlite3
 import statistics
@@ -23,10 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-RELEASE = TARGET / "release"
-PYTHON = os.environ.get("DCMDEX_PEERS_PYTHON", str(TARGET / "peers/venv/bin/python"))
+from common import PYTHON, RELEASE, ROOT, build, commit, fail, machine
+
 # What the others are asked for; the index of dcmdex holds more.
 KEYS = {
     "PatientName": "0010,0010", "PatientID": "0010,0020", "StudyInstanceUID": "0020,000d", "StudyDate": "0008,0020",
@@ -34,10 +31,6 @@ KEYS = {
     "Modality": "0008,0060", "SeriesNumber": "0020,0011", "SeriesDescription": "0008,103e",
     "SOPInstanceUID": "0008,0018", "InstanceNumber": "0020,0013",
 }  # fmt: skip
-
-
-def fail(message):
-    sys.exit(f"scan.py: error: {message}")
 
 
 def fingerprint(lines):
@@ -159,12 +152,6 @@ def tools(options, corpus, uids, files, scratch):
         yield Tool("pydicom + sqlite3", index_again, pydicom_found, uids, runs=1)
 
 
-def machine():
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder on the disk to measure: corpus and indexes")
@@ -176,8 +163,7 @@ def main():
     parser.add_argument("--cold", action="store_true", help="drop the page cache before each run (root)")
     options = parser.parse_args()
 
-    build = ["cargo", "build", "--release", "--locked", "--bin", "dcmdex", "--example", "corpus", "--example", "bound"]
-    subprocess.run(build, cwd=ROOT, check=True)
+    build("corpus", "bound")
     options.work.mkdir(parents=True, exist_ok=True)
     corpus = options.corpus or options.work / f"corpus-{options.files}-{options.seed}"
     manifest = corpus.with_name(corpus.name + ".uids")
@@ -214,13 +200,12 @@ def main():
 
 
 def report(options, measured, count):
-    commit = lines_of(["git", "-C", ROOT, "describe", "--always", "--dirty"])[0]
     median = {tool.name: statistics.median(run.seconds for run in tool.runs) for tool in measured}
     scan = next(seconds for name, seconds in median.items() if "new index" in name)
     size = options.index_size()
     print(f"- Machine: {machine()}.")
     print(f"- Corpus: {count:,} files, seed {options.seed}; page cache {'cold' if options.cold else 'warm'}.")
-    print(f"- Commit {commit}; {options.runs} interleaved runs; results found equal before the first one.")
+    print(f"- Commit {commit()}; {options.runs} interleaved runs; results found equal before the first one.")
     print(f"- Index: {size:,} bytes, {size / count:.1f} per instance (paths included).\n")
     print("| | files/s, median | runs, s | CPU, s | peak RSS, MB | dcmdex scan is |")
     print("|---|---:|---|---:|---:|---:|")

@@ -57,6 +57,9 @@ struct Options {
     /// Queries per association.
     #[arg(long, default_value_t = 1_000)]
     count: usize,
+    /// Acknowledge each segment at once (see bench/client.rs).
+    #[arg(long)]
+    quick_ack: bool,
     /// Associations at the same time.
     #[arg(long, default_value_t = 1)]
     associations: usize,
@@ -144,7 +147,7 @@ fn main() {
 }
 
 fn ask(options: &Options, identifiers: &[Vec<u8>], number: usize, start: &Barrier) -> Times {
-    let mut client = Client::open(&options.to, &options.called, &[options.sop_class()]);
+    let mut client = Client::open(&options.to, &options.called, &[options.sop_class()], options.quick_ack);
     let (context, max_pdu) = (client.context(0), client.max_pdu());
     let command = client::command(&[
         (0x0002, options.sop_class().as_bytes()),

@@ -42,6 +42,9 @@ struct Options {
     /// AE title of the node.
     #[arg(long, default_value = "DCMDEX")]
     called: String,
+    /// Acknowledge each segment at once (see bench/client.rs).
+    #[arg(long)]
+    quick_ack: bool,
     /// Associations at the same time.
     #[arg(long, default_value_t = 1)]
     associations: u64,
@@ -115,7 +118,7 @@ fn main() {
 }
 
 fn send(options: &Options, number: u64, start: &Barrier, acknowledged: Option<&Mutex<BufWriter<File>>>) -> Sent {
-    let mut client = Client::open(&options.to, &options.called, STORAGE_CLASSES);
+    let mut client = Client::open(&options.to, &options.called, STORAGE_CLASSES, options.quick_ack);
     let contexts: Vec<_> = (0..STORAGE_CLASSES.len()).map(|index| client.context(index)).collect();
     let max_pdu = client.max_pdu();
     let objects = share(options, number);

@@ -1,0 +1,85 @@
+"""What the benchmark scripts share: where things are, which machine this is, a node of our own on a free port."""
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+RELEASE = TARGET / "release"
+PYTHON = os.environ.get("DCMDEX_PEERS_PYTHON", str(TARGET / "peers/venv/bin/python"))
+
+
+def fail(message):
+    sys.exit(f"error: {message}")
+
+
+def build(*examples):
+    command = ["cargo", "build", "--release", "--locked", "--bin", "dcmdex"]
+    for example in examples:
+        command += ["--example", example]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def machine():
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
+
+
+def commit():
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Listener:
+    """A server process that listens on a port of 127.0.0.1; ends with the `with` block."""
+
+    def __init__(self, command, port, log):
+        self.port, self.log = port, log
+        self.process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+        while True:
+            if self.process.poll() is not None:
+                fail(f"{command[0]} ended with {self.process.returncode}, see {log.name}")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.02)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def peak_rss_mb(self):
+        with open(f"/proc/{self.process.pid}/status") as status:
+            peak = next(line for line in status if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) / 1024
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+
+def serve(index, storage, log, *flags):
+    """A dcmdex node on `index`."""
+    port = free_port()
+    command = [RELEASE / "dcmdex", "serve", "--index", index, "--storage", storage, "--ae-title", "DCMDEX"]
+    return Listener([*command, "--bind", "127.0.0.1", "--port", port, *flags], port, log)

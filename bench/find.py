@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Times C-FIND over the network on an index, and prints a table.
+
+    bench/find.py --index FILE [--count 1000]
+
+Each question is asked many times with values taken from the index, over one persistent association (and the first question
+over eight). The number of matches is compared with what SQL on the views of the index says, before a time is believed.
+Standard library only; the client is the example `findload`.
+"""
+
+import argparse
+import re
+import sqlite3
+import subprocess
+import tempfile
+from pathlib import Path
+
+from common import RELEASE, build, commit, fail, machine, serve
+
+# name, level, keys, SQL for the values that take the place of {}, SQL for the number of matches of one value (?1)
+QUESTIONS = [
+    ("one study by UID", "STUDY", ["StudyInstanceUID={}", "PatientName", "StudyDate", "ModalitiesInStudy",
+      "NumberOfStudyRelatedInstances"],
+     "SELECT study_instance_uid FROM studies",
+     "SELECT count(*) FROM studies WHERE study_instance_uid = ?1"),
+    ("studies of a patient by ID", "STUDY", ["PatientID={}", "StudyInstanceUID", "StudyDate", "StudyDescription"],
+     "SELECT DISTINCT patient_id FROM studies",
+     "SELECT count(*) FROM studies WHERE patient_id = ?1"),
+    ("study by accession number", "STUDY", ["AccessionNumber={}", "StudyInstanceUID", "PatientName"],
+     "SELECT accession_number FROM studies WHERE accession_number <> ''",
+     "SELECT count(*) FROM studies WHERE accession_number = ?1"),
+    ("studies of a month with CT", "STUDY", ["StudyDate={}01-{}31", "ModalitiesInStudy=CT", "StudyInstanceUID", "PatientName"],
+     "SELECT DISTINCT substr(study_date, 1, 6) FROM studies WHERE study_date <> ''",
+     "SELECT count(*) FROM studies WHERE substr(study_date, 1, 6) = ?1 AND '\\' || modalities_in_study || '\\' LIKE '%\\CT\\%'"),
+    ("series of a study", "SERIES", ["StudyInstanceUID={}", "SeriesInstanceUID", "Modality", "SeriesDescription",
+      "NumberOfSeriesRelatedInstances"],
+     "SELECT study_instance_uid FROM studies",
+     "SELECT count(*) FROM series WHERE study_instance_uid = ?1"),
+    ("images of a series", "IMAGE", ["SeriesInstanceUID={}", "SOPInstanceUID", "InstanceNumber"],
+     "SELECT series_instance_uid FROM series",
+     "SELECT count(*) FROM instances WHERE series_instance_uid = ?1"),
+    ("name by its beginning", "STUDY", ["PatientName={}*", "StudyInstanceUID"],
+     "SELECT DISTINCT substr(patient_name, 1, instr(patient_name, '^') + 3) FROM studies WHERE patient_name GLOB '[A-Z]*^[A-Z]*'",
+     None),
+    ("name by its middle", "STUDY", ["PatientName=*{}*", "StudyInstanceUID"],
+     "SELECT DISTINCT substr(patient_name, 2, 6) FROM studies WHERE patient_name GLOB '[A-Z][a-z][a-z][a-z][a-z][a-z][a-z]*'",
+     None),
+    ("all studies", "STUDY", ["StudyInstanceUID", "PatientName", "StudyDate"],
+     "SELECT ''",
+     "SELECT count(*) FROM studies"),
+]  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=1_000, help="queries of each kind; fewer where answers are long")
+    options = parser.parse_args()
+    build("findload")
+    db = sqlite3.connect(f"file:{options.index}?mode=ro", uri=True)
+    instances = db.execute("SELECT coalesce(sum(instance_count), 0) FROM study").fetchone()[0]
+    studies = db.execute("SELECT count(*) FROM studies").fetchone()[0]
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch, open(Path(scratch) / "log", "wb") as log:
+        with serve(options.index, Path(scratch) / "objects", log) as node:
+            for question in QUESTIONS:
+                for associations in [1, 8] if question is QUESTIONS[0] else [1]:
+                    rows.append((question[0], associations, ask(options, db, node, scratch, question, associations)))
+            rss = node.peak_rss_mb()
+    print(f"- Machine: {machine()}; client and node on the same cores.")
+    print(f"- Index: {instances:,} instances, {studies:,} studies. Commit {commit()}. Peak RSS of the node {rss:.0f} MB.\n")
+    print("| question | associations | queries | matches each | queries/s | first response p50, ms | last response p50, ms | p99, ms |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for name, associations, got in rows:
+        each = got["matches"] / got["queries"]
+        print(
+            f"| {name} | {associations} | {got['queries']:.0f} | {each:.1f} | {got['rate']:,.0f} | {got['first']:.3f} "
+            f"| {got['p50']:.3f} | {got['p99']:.3f} |"
+        )
+
+
+def ask(options, db, node, scratch, question, associations):
+    name, level, keys, values_sql, matches_sql = question
+    # In a fixed, mixed order, so that neighbours in the index are not asked for in a row.
+    values = sorted((value for (value,) in db.execute(values_sql)), key=lambda value: str(value)[::-1])[:2_000]
+    if not values:
+        fail(f"{name}: the index has no values to ask for")
+    count = options.count if len(values) > 1 else max(5, options.count // 100)
+    file = Path(scratch) / "values"
+    file.write_text("\n".join(values) + "\n", encoding="utf-8")
+    command = [RELEASE / "examples/findload", "--to", node.address, "--level", level, "--values", file]
+    command += ["--count", count, "--associations", associations]
+    for key in keys:
+        command += ["--key", key]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        fail(f"{name}: {done.stderr.strip()[-500:]}")
+    numbers = [float(number) for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?", done.stdout)]
+    # N queries, N matches, N failures, N queries/s; first p50 (the 50 of p50 is not matched), last p50, p90, p99, max
+    got = dict(zip(["queries", "matches", "failures", "rate", "first", "p50", "p90", "p99", "max"], numbers, strict=True))
+    if got["failures"]:
+        fail(f"{name}: {got['failures']:.0f} failures")
+    if matches_sql and associations == 1:
+        asked = [values[number % len(values)] for number in range(count)]
+        parameters = (lambda value: (value,)) if "?1" in matches_sql else (lambda _: ())
+        known = {value: db.execute(matches_sql, parameters(value)).fetchone()[0] for value in set(asked)}
+        expected = sum(known[value] for value in asked)
+        if expected != got["matches"]:
+            fail(f"{name}: {got['matches']:.0f} matches, SQL on the views says {expected}")
+    return got
+
+
+if __name__ == "__main__":
+    main()
