@@ -79,6 +79,37 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// A stable word for counting faults of one kind; part of the interface of reports and of the index.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Truncated { .. } => "truncated",
+            Self::NestingTooDeep { .. } => "nesting-too-deep",
+            Self::HeaderTooLong => "header-too-long",
+            Self::InflatedTooLong => "inflated-too-long",
+            Self::Deflate => "bad-deflate",
+            Self::ValueTooLong { .. } => "value-too-long",
+            Self::BadVr { .. } => "bad-vr",
+            Self::LengthPastEnd { .. } => "length-past-end",
+            Self::StrayDelimiter { .. } => "stray-delimiter",
+            Self::MissingDelimiter { .. } => "missing-delimiter",
+            Self::UnsortedTags { .. } => "unsorted-tags",
+            Self::WrongTransferSyntax => "wrong-transfer-syntax",
+            Self::MissingTransferSyntax => "missing-transfer-syntax",
+            Self::MetaEncoding => "meta-encoding",
+            Self::MetaLength => "meta-length",
+            Self::CharacterSetUnknown => "unknown-character-set",
+            Self::TextNotInCharacterSet { .. } => "text-not-in-character-set",
+            Self::UidFromMeta { .. } => "uid-from-meta",
+        }
+    }
+
+    /// The text that a record keeps: the word, a colon, and the fault in full.
+    #[must_use]
+    pub fn coded(self) -> String {
+        format!("{}: {self}", self.code())
+    }
+
     /// Whether reading could not go on past it.
     #[must_use]
     pub fn ended_reading(self) -> bool {

@@ -36,10 +36,15 @@ pub enum Outcome {
         /// What it is, or why it is not DICOM.
         reason: &'static str,
     },
-    /// It could not be read, or is damaged before its UIDs.
+    /// It is damaged before its UIDs.
+    Damaged {
+        /// The fault that ended reading.
+        fault: Fault,
+    },
+    /// It could not be read: the file system's or the stream's fault, not the object's.
     Unreadable {
-        /// What went wrong; never a value of the object.
-        reason: String,
+        /// What went wrong.
+        error: io::Error,
     },
 }
 
@@ -58,7 +63,7 @@ pub fn read_file(file: &File) -> Outcome {
     let mut parser = HeaderParser::for_file(Wanted::index());
     match feed_file(file, &mut parser) {
         Ok(()) => Outcome::of(parser.finish()),
-        Err(error) => Outcome::Unreadable { reason: error.to_string() },
+        Err(error) => Outcome::Unreadable { error },
     }
 }
 
@@ -107,7 +112,7 @@ pub fn read_stream(mut stream: impl Read) -> Outcome {
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Outcome::Unreadable { reason: error.to_string() },
+            Err(error) => return Outcome::Unreadable { error },
         };
         if parser.feed(buffer.get(..read).unwrap_or_default()) == Need::Done {
             break;
@@ -133,7 +138,7 @@ impl Outcome {
         });
         record.set(AttributeId::AvailableTransferSyntaxUID, parsed.transfer_syntax());
         for fault in parsed.faults() {
-            record.add_fault(fault.to_string());
+            record.add_fault(fault.coded());
         }
         let from_meta = [
             (AttributeId::SOPClassUID, parsed.media_storage_sop_class_uid()),
@@ -142,7 +147,7 @@ impl Outcome {
         for (id, uid) in from_meta {
             if record.value(id).is_empty() && !uid.is_empty() {
                 record.set(id, uid);
-                record.add_fault(Fault::UidFromMeta { tag: id.attribute().tag }.to_string());
+                record.add_fault(Fault::UidFromMeta { tag: id.attribute().tag }.coded());
             }
         }
         let missing: Vec<_> = IDENTIFYING.into_iter().filter(|id| record.value(*id).is_empty()).collect();
@@ -150,7 +155,7 @@ impl Outcome {
             return Self::Instance(record);
         }
         match parsed.faults().iter().find(|fault| fault.ended_reading()) {
-            Some(fault) => Self::Unreadable { reason: fault.to_string() },
+            Some(fault) => Self::Damaged { fault: *fault },
             None => Self::Incomplete { missing },
         }
     }

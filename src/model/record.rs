@@ -63,9 +63,16 @@ impl InstanceRecord {
         };
     }
 
-    /// Notes a fault of the data set that did not prevent reading it. The text names tags and offsets, never values.
+    /// Notes a fault of the data set that did not prevent reading it. The text begins with a stable word for counting and
+    /// a colon (`bad-vr: element (0028,0010) has no valid VR`); it names tags and offsets, never values.
     pub fn add_fault(&mut self, fault: String) {
         self.faults.push(fault);
+    }
+
+    /// Bytes of text that it holds; what it takes in memory is little more.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.text.len() + self.faults.iter().map(String::len).sum::<usize>()
     }
 
     /// What was wrong with the data set, in the order met.
