@@ -78,9 +78,10 @@ fn feed_file(file: &File, parser: &mut HeaderParser<'_>) -> io::Result<()> {
             Need::Done => return Ok(()),
             Need::More => {}
             Need::Skip(length) => {
-                // The last skipped byte is read, so that a file that ends before it is known to be cut.
-                parser.skipped(length.saturating_sub(1));
-                offset = offset.saturating_add(length.saturating_sub(1));
+                // Not past the end: a file that ends before what it declares is known to be cut.
+                let left = file.metadata()?.len().saturating_sub(offset);
+                parser.skipped(length.min(left));
+                offset += length.min(left);
             }
         }
         next.resize(NEXT_READ, 0);
@@ -88,7 +89,7 @@ fn feed_file(file: &File, parser: &mut HeaderParser<'_>) -> io::Result<()> {
         if read == 0 {
             return Ok(());
         }
-        offset = offset.saturating_add(read as u64);
+        offset += read as u64;
         need = parser.feed(next.get(..read).unwrap_or_default());
     }
 }

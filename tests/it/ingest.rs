@@ -42,6 +42,11 @@ fn instance(outcome: Outcome) -> Box<InstanceRecord> {
     }
 }
 
+/// The faults without the words that stand before each for counting.
+fn faults(record: &InstanceRecord) -> Vec<String> {
+    record.faults().iter().map(|fault| fault.split_once(": ").unwrap().1.to_owned()).collect()
+}
+
 #[test]
 fn every_real_file_is_what_its_table_says() {
     for (path, reading) in table() {
@@ -272,5 +277,714 @@ mod differential {
             }
         }
         assert!(compared > 200, "only {compared} variants compared");
+    }
+}
+
+/// Objects written by hand, sound and otherwise.
+mod made {
+    use super::*;
+
+    pub(super) const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
+    pub(super) const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
+    pub(super) const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
+    pub(super) const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+
+    #[derive(Clone, Copy)]
+    pub(super) struct Encoding {
+        pub explicit: bool,
+        pub big: bool,
+    }
+
+    pub(super) const ELE: Encoding = Encoding { explicit: true, big: false };
+    pub(super) const ILE: Encoding = Encoding { explicit: false, big: false };
+    pub(super) const EBE: Encoding = Encoding { explicit: true, big: true };
+
+    impl Encoding {
+        fn u16(self, number: u16) -> [u8; 2] {
+            if self.big { number.to_be_bytes() } else { number.to_le_bytes() }
+        }
+
+        fn u32(self, number: u32) -> [u8; 4] {
+            if self.big { number.to_be_bytes() } else { number.to_le_bytes() }
+        }
+
+        pub(super) fn header(self, tag: u32, vr: &str, length: u32) -> Vec<u8> {
+            let mut out = Vec::new();
+            out.extend(self.u16((tag >> 16) as u16));
+            out.extend(self.u16(tag as u16));
+            if !self.explicit || tag >> 16 == 0xFFFE {
+                out.extend(self.u32(length));
+                return out;
+            }
+            out.extend(vr.as_bytes());
+            if ["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"].contains(&vr) {
+                out.extend([0, 0]);
+                out.extend(self.u32(length));
+            } else {
+                out.extend(self.u16(u16::try_from(length).unwrap()));
+            }
+            out
+        }
+
+        pub(super) fn element(self, tag: u32, vr: &str, value: &[u8]) -> Vec<u8> {
+            let mut out = self.header(tag, vr, value.len() as u32);
+            out.extend(value);
+            out
+        }
+
+        /// The four UIDs, a name after them, and an element before and behind.
+        pub(super) fn data_set(self) -> Vec<u8> {
+            [
+                self.element(0x0008_0005, "CS", b"ISO_IR 100"),
+                self.element(0x0008_0016, "UI", b"1.2.840.10008.5.1.4.1.1.2\0"),
+                self.element(0x0008_0018, "UI", b"1.2.3.4.5.6\0"),
+                self.element(0x0010_0010, "PN", b"M\xfcller^A"),
+                self.element(0x0020_000D, "UI", b"1.2.3.4.5\0"),
+                self.element(0x0020_000E, "UI", b"1.2.3.4.5.1\0"),
+                self.element(0x0028_0010, "US", &self.u16(512)),
+            ]
+            .concat()
+        }
+    }
+
+    pub(super) const UNDEFINED: u32 = u32::MAX;
+
+    pub(super) fn meta(transfer_syntax: &str) -> Vec<u8> {
+        let mut uid = transfer_syntax.as_bytes().to_vec();
+        if uid.len() % 2 == 1 {
+            uid.push(0);
+        }
+        let rest = [ELE.element(0x0002_0001, "OB", &[0, 1]), ELE.element(0x0002_0010, "UI", &uid)].concat();
+        [ELE.element(0x0002_0000, "UL", &(rest.len() as u32).to_le_bytes()), rest].concat()
+    }
+
+    pub(super) fn prefix() -> Vec<u8> {
+        [&[0; 128][..], b"DICM"].concat()
+    }
+
+    pub(super) fn file(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
+        [&prefix(), &meta(transfer_syntax), data_set].concat()
+    }
+
+    pub(super) fn deflate(bytes: &[u8]) -> Vec<u8> {
+        use std::io::Write;
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Reads the made data set whatever is around it, and returns the faults.
+    #[track_caller]
+    pub(super) fn assert_read(bytes: &[u8]) -> Vec<String> {
+        let record = instance(whole(bytes));
+        for (id, value) in [
+            (AttributeId::SOPClassUID, "1.2.840.10008.5.1.4.1.1.2"),
+            (AttributeId::SOPInstanceUID, "1.2.3.4.5.6"),
+            (AttributeId::PatientName, "Müller^A"),
+            (AttributeId::StudyInstanceUID, "1.2.3.4.5"),
+            (AttributeId::SeriesInstanceUID, "1.2.3.4.5.1"),
+            (AttributeId::Rows, "512"),
+        ] {
+            assert_eq!(record.value(id), value, "{id}");
+        }
+        faults(&record)
+    }
+}
+
+mod wild {
+    //! What archives hold beside sound files.
+
+    use super::made::*;
+    use super::*;
+
+    const NONE: [&str; 0] = [];
+
+    #[test]
+    fn all_encodings() {
+        assert_eq!(assert_read(&file(EXPLICIT_LE, &ELE.data_set())), NONE);
+        assert_eq!(assert_read(&file(IMPLICIT_LE, &ILE.data_set())), NONE);
+        assert_eq!(assert_read(&file(EXPLICIT_BE, &EBE.data_set())), NONE);
+        assert_eq!(assert_read(&file(DEFLATED, &deflate(&ELE.data_set()))), NONE);
+        assert_eq!(assert_read(&file("1.2.840.10008.1.2.4.70", &ELE.data_set())), NONE);
+    }
+
+    #[test]
+    fn private_transfer_syntaxes_are_read_in_the_encoding_that_is_found() {
+        for encoding in [ELE, ILE, EBE] {
+            let bytes = file("1.2.840.113619.5.2", &encoding.data_set());
+            assert_eq!(assert_read(&bytes), NONE);
+            let record = instance(whole(&bytes));
+            assert_eq!(record.value(AttributeId::AvailableTransferSyntaxUID), "1.2.840.113619.5.2");
+        }
+    }
+
+    #[test]
+    fn a_transfer_syntax_that_is_not_the_one_declared() {
+        let wrong = ["data set is not encoded as its transfer syntax says"];
+        for (declared, data_set, actual) in [
+            (EXPLICIT_LE, ILE.data_set(), IMPLICIT_LE),
+            (EXPLICIT_LE, EBE.data_set(), EXPLICIT_BE),
+            (IMPLICIT_LE, ELE.data_set(), EXPLICIT_LE),
+            (IMPLICIT_LE, EBE.data_set(), EXPLICIT_BE),
+            (EXPLICIT_BE, ELE.data_set(), EXPLICIT_LE),
+            (EXPLICIT_BE, ILE.data_set(), IMPLICIT_LE),
+            (DEFLATED, ELE.data_set(), EXPLICIT_LE),
+            ("1.2.840.10008.1.2.4.70", ILE.data_set(), "1.2.840.10008.1.2.4.70"),
+        ] {
+            let bytes = file(declared, &data_set);
+            assert_eq!(assert_read(&bytes), wrong, "{declared} is {actual}");
+            assert_eq!(instance(whole(&bytes)).value(AttributeId::AvailableTransferSyntaxUID), actual);
+        }
+    }
+
+    #[test]
+    fn file_meta_information_that_is_missing_or_wrong() {
+        let data_set = ELE.data_set();
+        let uid = ELE.element(0x0002_0010, "UI", b"1.2.840.10008.1.2.1\0");
+        let class = ELE.element(0x0002_0002, "UI", b"1.2.840.10008.5.1.4.1.1.2\0");
+        let wrong_length = ["file meta information has a wrong group length"];
+        for length in [0_u32, 2, 4_000_000, u32::MAX] {
+            let length = ELE.element(0x0002_0000, "UL", &length.to_le_bytes());
+            assert_eq!(assert_read(&[prefix(), length, uid.clone(), data_set.clone()].concat()), wrong_length);
+        }
+        assert_eq!(assert_read(&[prefix(), uid.clone(), data_set.clone()].concat()), NONE, "without group length");
+        assert_eq!(assert_read(&[b"DICM".to_vec(), uid.clone(), data_set.clone()].concat()), NONE, "without preamble");
+        assert_eq!(assert_read(&[uid.clone(), data_set.clone()].concat()), NONE, "without prefix");
+        assert_eq!(assert_read(&[prefix(), data_set.clone()].concat()), NONE, "without meta");
+        for encoding in [ELE, ILE, EBE] {
+            let no_syntax = [prefix(), class.clone(), encoding.data_set()].concat();
+            assert_eq!(assert_read(&no_syntax), ["file meta information has no transfer syntax"]);
+            assert_eq!(assert_read(&encoding.data_set()), NONE, "data set alone");
+        }
+        let implicit = ILE.element(0x0002_0010, "UI", b"1.2.840.10008.1.2.1\0");
+        let big = EBE.element(0x0002_0010, "UI", b"1.2.840.10008.1.2.1\0");
+        for meta in [implicit, big] {
+            let faults = assert_read(&[prefix(), meta, data_set.clone()].concat());
+            assert_eq!(faults, ["file meta information is not explicit little endian"]);
+        }
+        // The deflated data set may begin with the bytes of group 0002; then only the group length tells.
+        assert_eq!(assert_read(&file(DEFLATED, &zlib(&data_set))), NONE, "zlib stream");
+    }
+
+    fn zlib(bytes: &[u8]) -> Vec<u8> {
+        use std::io::Write;
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn uids_of_the_meta_information_stand_in() {
+        let meta = [
+            prefix(),
+            ELE.element(0x0002_0002, "UI", b"1.2.840.10008.5.1.4.1.1.2\0"),
+            ELE.element(0x0002_0003, "UI", b"1.2.3.4.5.6\0"),
+            ELE.element(0x0002_0010, "UI", b"1.2.840.10008.1.2.1\0"),
+            ELE.element(0x0020_000D, "UI", b"1.2.3.4.5\0"),
+            ELE.element(0x0020_000E, "UI", b"1.2.3.4.5.1\0"),
+        ];
+        let record = instance(whole(&meta.concat()));
+        assert_eq!(record.value(AttributeId::SOPInstanceUID), "1.2.3.4.5.6");
+        assert_eq!(
+            faults(&record),
+            [
+                "UID (0008,0016) taken from the file meta information",
+                "UID (0008,0018) taken from the file meta information"
+            ]
+        );
+    }
+
+    /// The made data set with something between its first and its second half.
+    fn around(encoding: Encoding, middle: &[u8]) -> Vec<u8> {
+        let data_set = encoding.data_set();
+        let split = encoding.element(0x0008_0005, "CS", b"ISO_IR 100").len()
+            + encoding.element(0x0008_0016, "UI", b"1.2.840.10008.5.1.4.1.1.2\0").len();
+        [&data_set[..split], middle, &data_set[split..]].concat()
+    }
+
+    fn with(syntax: &str, encoding: Encoding, middle: &[Vec<u8>]) -> Vec<u8> {
+        file(syntax, &around(encoding, &middle.concat()))
+    }
+
+    fn item(encoding: Encoding, length: u32) -> Vec<u8> {
+        encoding.header(0xFFFE_E000, "", length)
+    }
+
+    fn item_end(encoding: Encoding) -> Vec<u8> {
+        encoding.header(0xFFFE_E00D, "", 0)
+    }
+
+    fn sequence_end(encoding: Encoding) -> Vec<u8> {
+        encoding.header(0xFFFE_E0DD, "", 0)
+    }
+
+    #[test]
+    fn names_inside_sequences_are_not_the_patients() {
+        for (syntax, encoding) in [(EXPLICIT_LE, ELE), (IMPLICIT_LE, ILE), (EXPLICIT_BE, EBE)] {
+            let name = encoding.element(0x0010_0010, "PN", b"Other^Name");
+            let nested = [
+                encoding.header(0x0008_0017, "SQ", UNDEFINED),
+                item(encoding, UNDEFINED),
+                encoding.header(0x0008_1140, "SQ", UNDEFINED),
+                item(encoding, name.len() as u32),
+                name.clone(),
+                sequence_end(encoding),
+                name.clone(),
+                item_end(encoding),
+                sequence_end(encoding),
+            ];
+            assert_eq!(assert_read(&with(syntax, encoding, &nested)), NONE);
+        }
+    }
+
+    #[test]
+    fn unknown_vr_of_undefined_length_is_implicit_inside() {
+        // PS3.5 6.2.2; and, from writers that got it wrong, explicit.
+        let name = |encoding: Encoding| encoding.element(0x0010_0010, "PN", b"Other^Name");
+        for (syntax, outer) in [(EXPLICIT_LE, ELE), (EXPLICIT_BE, EBE)] {
+            for inner in [ILE, ELE] {
+                let nested = [
+                    outer.header(0x0008_0017, "UN", UNDEFINED),
+                    item(ILE, UNDEFINED),
+                    name(inner),
+                    item_end(ILE),
+                    item(ILE, name(inner).len() as u32),
+                    name(inner),
+                    sequence_end(ILE),
+                ];
+                assert_eq!(assert_read(&with(syntax, outer, &nested)), NONE);
+            }
+        }
+    }
+
+    #[test]
+    fn delimiters_that_are_missing_or_stray() {
+        let name = ELE.element(0x0008_0100, "SH", b"CODE");
+        let open = [ELE.header(0x0008_0017, "SQ", UNDEFINED), item(ELE, UNDEFINED), name.clone()].concat();
+        let lacks = ["sequence (0008,0017) lacks a delimiter"];
+        // The item's delimiter.
+        assert_eq!(assert_read(&with(EXPLICIT_LE, ELE, &[open.clone(), sequence_end(ELE)])), lacks);
+        let two = [open.clone(), item(ELE, UNDEFINED), name.clone(), item_end(ELE), sequence_end(ELE)];
+        assert_eq!(assert_read(&with(EXPLICIT_LE, ELE, &two)), lacks);
+        // The sequence's.
+        assert_eq!(assert_read(&with(EXPLICIT_LE, ELE, &[open.clone(), item_end(ELE)])), lacks);
+        for stray in [item_end(ELE), sequence_end(ELE), item(ELE, 0)] {
+            let faults = assert_read(&with(EXPLICIT_LE, ELE, &[stray.clone(), stray]));
+            assert!(faults.iter().all(|fault| fault.starts_with("stray delimiter at byte ")), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn elements_without_a_valid_vr() {
+        for header in [
+            &b"\x08\0\x17\0??\x04\0"[..],
+            b"\x08\0\x17\0\0\0\x04\0",
+            b"\x08\0\x17\0\x04\0\0\0",
+            b"\x08\0\x17\0ZZ\0\0\x04\0\0\0",
+        ] {
+            let faults = assert_read(&with(EXPLICIT_LE, ELE, &[header.to_vec(), b"abcd".to_vec()]));
+            assert_eq!(faults, ["element (0008,0017) has no valid VR"], "{header:?}");
+        }
+        // A long VR in the short form, as writers do that are older than the VR.
+        let faults = assert_read(&with(EXPLICIT_LE, ELE, &[b"\x08\0\x17\0UT\x04\0abcd".to_vec()]));
+        assert_eq!(faults, ["element (0008,0017) has no valid VR"]);
+    }
+
+    #[test]
+    fn tags_out_of_order_and_twice() {
+        let late = [ELE.element(0x0028_0011, "US", &[1, 0]), ELE.element(0x0008_0060, "CS", b"MR")].concat();
+        let record = instance(whole(&file(EXPLICIT_LE, &[ELE.data_set(), late].concat())));
+        assert_eq!(record.value(AttributeId::Modality), "MR");
+        assert_eq!(record.value(AttributeId::Columns), "1");
+        assert_eq!(faults(&record), ["tag (0008,0060) is out of order"]);
+        let charset_last = [
+            ELE.element(0x0008_0018, "UI", b"1.2.3.4.5.6\0"),
+            ELE.element(0x0010_0010, "PN", b"\xe5\xb1\xb1"),
+            ELE.element(0x0008_0005, "CS", b"ISO_IR 192"),
+            ELE.element(0x0008_0016, "UI", b"1.2.840.10008.5.1.4.1.1.2\0"),
+            ELE.element(0x0020_000D, "UI", b"1.2.3.4.5\0"),
+            ELE.element(0x0020_000E, "UI", b"1.2.3.4.5.1\0"),
+        ];
+        let record = instance(whole(&file(EXPLICIT_LE, &charset_last.concat())));
+        assert_eq!(record.value(AttributeId::PatientName), "山");
+    }
+
+    #[test]
+    fn large_values_are_skipped_and_long_ones_left_out() {
+        let length = 100_000;
+        let private = [ELE.header(0x0009_1001, "OB", length), vec![7; length as usize]].concat();
+        let mut split = ELE.data_set();
+        let at = split.windows(4).position(|window| window == [0x10, 0, 0x10, 0]).unwrap();
+        split.splice(at..at, private);
+        let bytes = file(EXPLICIT_LE, &split);
+        let mut parser = HeaderParser::for_file(Wanted::index());
+        let Need::Skip(skip) = parser.feed(&bytes[..8192]) else { panic!("a value of 100 kB is not needed") };
+        parser.skipped(skip);
+        parser.feed(&bytes[8192 + usize::try_from(skip).unwrap()..]);
+        let record = instance(Outcome::of(parser.finish()));
+        assert_eq!(record.value(AttributeId::Rows), "512");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("large");
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(instance(read_file(&File::open(&path).unwrap())), record);
+        std::fs::write(&path, &bytes[..50_000]).unwrap();
+        let Outcome::Damaged { fault } = read_file(&File::open(&path).unwrap()) else { panic!("it is cut") };
+        assert_eq!(fault.to_string(), "truncated at byte 50000");
+
+        let long = ELE.header(0x0008_1030, "UT", 70_000);
+        let faults = assert_read(&with(EXPLICIT_LE, ELE, &[[long, vec![b'x'; 70_000]].concat()]));
+        assert!(faults.contains(&"value of (0008,1030) is too long".to_owned()), "{faults:?}");
+    }
+
+    #[test]
+    fn sequences_are_kept_as_json_in_all_encodings() {
+        let expected = concat!(
+            r#"[{"00080100":{"vr":"SH","Value":["C1"]},"00080104":{"vr":"LO","Value":["Größe"]},"#,
+            r#""0040A170":{"vr":"SQ","Value":[{"00280010":{"vr":"US","Value":[513]}}]}},{},"#,
+            r#"{"00080005":{"vr":"CS","Value":["ISO_IR 144"]},"00080104":{"vr":"LO","Value":["Л"]}}]"#
+        );
+        for (syntax, encoding) in [(EXPLICIT_LE, ELE), (IMPLICIT_LE, ILE), (EXPLICIT_BE, EBE)] {
+            let rows = encoding.element(0x0028_0010, "US", if encoding.big { &[2, 1] } else { &[1, 2] });
+            let inner = [item(encoding, rows.len() as u32), rows].concat();
+            let first = [
+                encoding.element(0x0008_0100, "SH", b"C1"),
+                encoding.element(0x0008_0104, "LO", b"Gr\xf6\xdfe "),
+                encoding.element(0x0040_A170, "SQ", &inner),
+            ]
+            .concat();
+            let second =
+                [encoding.element(0x0008_0005, "CS", b"ISO_IR 144"), encoding.element(0x0008_0104, "LO", b"\xbb ")]
+                    .concat();
+            let undefined = [
+                encoding.header(0x0008_1032, "SQ", UNDEFINED),
+                item(encoding, UNDEFINED),
+                first.clone(),
+                item_end(encoding),
+                item(encoding, 0),
+                item(encoding, second.len() as u32),
+                second.clone(),
+                sequence_end(encoding),
+            ];
+            let content = [
+                item(encoding, first.len() as u32),
+                first,
+                item(encoding, 0),
+                item(encoding, second.len() as u32),
+                second,
+            ];
+            let defined = [encoding.element(0x0008_1032, "SQ", &content.concat())];
+            for sequence in [&undefined[..], &defined[..]] {
+                let end = encoding.element(0x0008_0016, "UI", b"1.2.840.10008.5.1.4.1.1.2\0");
+                let class = encoding.element(0x0008_0018, "UI", b"1.2.3.4.5.6\0");
+                let rest = [
+                    encoding.element(0x0020_000D, "UI", b"1.2.3.4.5\0"),
+                    encoding.element(0x0020_000E, "UI", b"1.2.3.4.5.1\0"),
+                ];
+                let charset = encoding.element(0x0008_0005, "CS", b"ISO_IR 100");
+                let data_set = [charset, end, class, sequence.concat(), rest.concat()].concat();
+                let record = instance(whole(&file(syntax, &data_set)));
+                assert_eq!(record.value(AttributeId::ProcedureCodeSequence), expected);
+                assert!(record.faults().is_empty(), "{:?}", record.faults());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_dicom_is_not_taken_for_it() {
+        let cases: [(&[u8], &str); 12] = [
+            (b"", "empty"),
+            (b"DI", "too short"),
+            (&[0; 4096], "no DICM prefix, and no data set at the start"),
+            (
+                b"Lorem ipsum dolor sit amet, consectetur adipiscing elit.",
+                "no DICM prefix, and no data set at the start",
+            ),
+            (b"\xff\xd8\xff\xe0\0\x10JFIF\0", "JPEG image"),
+            (b"\x89PNG\r\n\x1a\n", "PNG image"),
+            (b"PK\x03\x04\x14\0\0\0", "zip archive"),
+            (b"\x1f\x8b\x08\0\0\0\0\0", "gzip-compressed data"),
+            (b"MZ\x90\0\x03\0\0\0", "executable"),
+            (b"%PDF-1.7", "PDF document"),
+            (b"\x08\0\x05\0CS\x0a\0ISO_IR 100this is not a data set at all", "no DICM prefix, and no data set"),
+            (
+                b"\x08\0\x05\0CS\x0a\0ISO_IR 100\x08\0\x60\0CS\x02\0MR",
+                "no DICM prefix, and no UID where a data set has one",
+            ),
+        ];
+        for (bytes, expected) in cases {
+            match whole(bytes) {
+                Outcome::NotDicom { reason } => assert_eq!(reason, expected),
+                other => panic!("{expected}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_data_set_that_arrives_in_pieces() {
+        for (syntax, bytes) in [
+            (EXPLICIT_LE, ELE.data_set()),
+            (IMPLICIT_LE, ILE.data_set()),
+            (EXPLICIT_BE, EBE.data_set()),
+            (DEFLATED, deflate(&ELE.data_set())),
+        ] {
+            for size in 1..20 {
+                let mut parser = HeaderParser::for_data_set(Wanted::index(), syntax);
+                for piece in bytes.chunks(size) {
+                    parser.feed(piece);
+                }
+                let record = instance(Outcome::of(parser.finish()));
+                assert_eq!(record.value(AttributeId::PatientName), "Müller^A");
+                assert_eq!(record.value(AttributeId::AvailableTransferSyntaxUID), syntax);
+                assert!(record.faults().is_empty());
+            }
+        }
+    }
+}
+
+mod hostile {
+    //! Objects made to break a reader. Each must end, keep what stood before the trap, and take little memory.
+
+    use std::io::Write;
+
+    use super::made::*;
+    use super::*;
+
+    /// Far above what all tests of one process need together, far below the 4 GiB that a declared length asks for.
+    const MOST_MEMORY: u64 = 1 << 30;
+
+    fn peak_memory() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10
+    }
+
+    /// The made data set up to its series UID, then the trap.
+    fn trapped(encoding: Encoding, syntax: &str, trap: &[u8]) -> Vec<String> {
+        let data_set = encoding.data_set();
+        let keep = data_set.len() - encoding.element(0x0028_0010, "US", &[0, 0]).len();
+        let bytes = file(syntax, &[&data_set[..keep], trap].concat());
+        let record = instance(whole(&bytes));
+        assert_eq!(record.value(AttributeId::PatientName), "Müller^A");
+        assert_eq!(record.value(AttributeId::SeriesInstanceUID), "1.2.3.4.5.1");
+        assert!(peak_memory() < MOST_MEMORY, "{} bytes", peak_memory());
+        faults(&record)
+    }
+
+    #[test]
+    fn sequences_nested_a_million_deep() {
+        // Wanted (0040,0275) and not (0040,0555).
+        for tag in [0x0040_0275, 0x0040_0555] {
+            for depth in [65, 1_800, 10_000, 1_000_000] {
+                for (encoding, syntax) in [(ELE, EXPLICIT_LE), (ILE, IMPLICIT_LE), (EBE, EXPLICIT_BE)] {
+                    let level = [encoding.header(tag, "SQ", UNDEFINED), encoding.header(0xFFFE_E000, "", UNDEFINED)];
+                    let faults = trapped(encoding, syntax, &level.concat().repeat(depth));
+                    assert!(faults.iter().any(|fault| fault.ends_with("is nested too deep")), "{depth}: {faults:?}");
+                }
+            }
+            let level = [ELE.header(tag, "SQ", UNDEFINED), ELE.header(0xFFFE_E000, "", UNDEFINED)].concat();
+            let end = [ELE.header(0xFFFE_E00D, "", 0), ELE.header(0xFFFE_E0DD, "", 0)].concat();
+            assert_eq!(trapped(ELE, EXPLICIT_LE, &[level.repeat(64), end.repeat(64)].concat()), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn four_gigabytes_declared_in_every_vr() {
+        for vr in ["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"] {
+            for tag in [0x0021_1001, 0x0028_0011, 0x0040_0275] {
+                for length in [0xFFFF_FFFE_u32, 0x7FFF_FFFF, 0xFFFF_FFF0] {
+                    let trap = [ELE.header(tag, vr, length), vec![0; 20]].concat();
+                    let faults = trapped(ELE, EXPLICIT_LE, &trap);
+                    assert!(faults.iter().any(|fault| fault.starts_with("truncated")), "{vr} {tag:08X}: {faults:?}");
+                    trapped(ILE, IMPLICIT_LE, &[ILE.header(tag, vr, length), vec![0; 20]].concat());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_deflated_data_set_that_inflates_for_ever() {
+        let data_set = ELE.data_set();
+        let keep = data_set.len() - ELE.element(0x0028_0010, "US", &[0, 0]).len();
+        for tag in [0x0021_1001, 0x0040_0275] {
+            let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(&data_set[..keep]).unwrap();
+            encoder.write_all(&ELE.header(tag, "OB", 0xFFFF_FFFE)).unwrap();
+            for _ in 0..512 {
+                encoder.write_all(&[0; 1 << 20]).unwrap();
+            }
+            let bytes = file(DEFLATED, &encoder.finish().unwrap());
+            let record = instance(whole(&bytes));
+            assert_eq!(record.value(AttributeId::PatientName), "Müller^A");
+            assert_eq!(faults(&record), ["inflated data set is too long"]);
+        }
+    }
+
+    #[test]
+    fn millions_of_items_elements_and_delimiters() {
+        let sequence = |tag| ELE.header(tag, "SQ", UNDEFINED);
+        for tag in [0x0040_0275, 0x0040_0555] {
+            trapped(ELE, EXPLICIT_LE, &[sequence(tag), ELE.header(0xFFFE_E000, "", 0).repeat(1_000_000)].concat());
+        }
+        let stray = [ELE.header(0xFFFE_E00D, "", 0), ELE.header(0xFFFE_E0DD, "", 0)].concat();
+        let faults = trapped(ELE, EXPLICIT_LE, &stray.repeat(1_000_000));
+        assert!(faults.len() < 10, "a few are enough: {}", faults.len());
+        let faults = trapped(ELE, EXPLICIT_LE, &stray.repeat(2_000_000));
+        assert!(faults.contains(&"header is too long".to_owned()), "{faults:?}");
+        trapped(ELE, EXPLICIT_LE, &ELE.header(0x0021_1001, "LO", 0).repeat(1_000_000));
+        trapped(ELE, EXPLICIT_LE, &ELE.header(0x0010_0010, "PN", 0).repeat(1_000_000));
+        let many = ELE.element(0x0010_4000, "LT", &[b'x'; 60_000]);
+        let faults = trapped(ELE, EXPLICIT_LE, &many.repeat(400));
+        assert!(faults.contains(&"header is too long".to_owned()), "{faults:?}");
+    }
+
+    #[test]
+    fn backslashes_and_nothing_else() {
+        let names = ELE.element(0x0020_4000, "LO", &[b'\\'; 65_534]);
+        trapped(ELE, EXPLICIT_LE, &names);
+        let sequence = [
+            ELE.header(0x0040_0275, "SQ", UNDEFINED),
+            ELE.header(0xFFFE_E000, "", UNDEFINED),
+            ELE.element(0x0040_0007, "LO", &[b'\\'; 60_000]),
+        ];
+        trapped(ELE, EXPLICIT_LE, &sequence.concat());
+    }
+}
+
+mod damage {
+    //! Real files, cut and changed.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Real files up to 4 kB, one of each directory of the file set.
+    fn small() -> Vec<(PathBuf, Vec<u8>)> {
+        let mut seen = std::collections::HashSet::new();
+        let small: Vec<_> = table()
+            .into_iter()
+            .map(|(path, _)| path)
+            .filter(|path| !path.starts_with(real().join("fileset")) || seen.insert(path.parent().unwrap().to_owned()))
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .filter(|(_, bytes)| bytes.len() <= 4_000)
+            .collect();
+        assert!(small.len() > 20);
+        small
+    }
+
+    #[test]
+    fn a_cut_file_has_no_value_that_the_whole_file_has_not() {
+        for (path, bytes) in small() {
+            let full = whole(&bytes);
+            for length in 0..bytes.len() {
+                let Outcome::Instance(cut) = whole(&bytes[..length]) else { continue };
+                let Outcome::Instance(full) = &full else { panic!("{} became an instance", path.display()) };
+                for attribute in ATTRIBUTES {
+                    let value = cut.value(attribute.id);
+                    assert!(
+                        value.is_empty() || value == full.value(attribute.id),
+                        "{} cut at {length}: {}",
+                        path.display(),
+                        attribute.keyword
+                    );
+                }
+            }
+        }
+    }
+
+    fn pieces(bytes: &[u8], sizes: &[usize]) -> Outcome {
+        let mut parser = HeaderParser::for_file(Wanted::index());
+        let mut rest = bytes;
+        for size in sizes.iter().cycle() {
+            let (piece, after) = rest.split_at((*size).min(rest.len()));
+            rest = after;
+            match parser.feed(piece) {
+                Need::Done => break,
+                Need::Skip(length) => {
+                    let length = usize::try_from(length).unwrap().min(rest.len());
+                    parser.skipped(length as u64);
+                    rest = &rest[length..];
+                }
+                Need::More => {}
+            }
+            if rest.is_empty() {
+                break;
+            }
+        }
+        Outcome::of(parser.finish())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+        #[test]
+        fn changed_files_read_the_same_in_pieces_of_any_size(
+            which in any::<prop::sample::Index>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<prop::sample::Index>(),
+            sizes in prop::collection::vec(1_usize..300, 1..6),
+        ) {
+            thread_local!(static FILES: Vec<(PathBuf, Vec<u8>)> = small());
+            let mut bytes = FILES.with(|files| which.get(files).1.clone());
+            for (at, byte) in &changes {
+                let length = bytes.len();
+                bytes[at.index(length)] = *byte;
+            }
+            if changes.len() % 2 == 1 {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let at_once = format!("{:?}", Shown(whole(&bytes)));
+            prop_assert_eq!(format!("{:?}", Shown(pieces(&bytes, &sizes))), at_once);
+        }
+
+        #[test]
+        fn random_bytes_behind_a_prefix_read_the_same_in_pieces_of_any_size(
+            prefix in any::<bool>(),
+            tokens in prop::collection::vec(token(), 0..40),
+            sizes in prop::collection::vec(1_usize..40, 1..6),
+        ) {
+            let mut bytes = if prefix { made::prefix() } else { Vec::new() };
+            bytes.extend(tokens.concat());
+            let at_once = format!("{:?}", Shown(whole(&bytes)));
+            prop_assert_eq!(format!("{:?}", Shown(pieces(&bytes, &sizes))), at_once);
+        }
+    }
+
+    /// Bits of data sets, so that random bytes get past the first element.
+    fn token() -> impl Strategy<Value = Vec<u8>> {
+        let tag = prop::sample::select(vec![
+            0x0002_0010,
+            0x0008_0005,
+            0x0008_0016,
+            0x0008_0018,
+            0x0008_1032,
+            0x0009_1001,
+            0x0010_0010,
+            0x0020_000D,
+            0x0020_000E,
+            0x0040_0275,
+            0xFFFE_E000,
+            0xFFFE_E00D,
+            0xFFFE_E0DD,
+            0x7FE0_0010_u32,
+        ]);
+        let vr = prop::sample::select(vec!["UI", "SQ", "UN", "PN", "OB", "US", "??", "\0\0", "ZZ", "UT"]);
+        let length = prop_oneof![Just(0), Just(made::UNDEFINED), 0..64_u32, any::<u16>().prop_map(u32::from)];
+        let encoding = prop::sample::select(
+            vec![made::ELE, made::ELE, made::ILE, made::EBE]
+                .into_iter()
+                .map(|e| (e.explicit, e.big))
+                .collect::<Vec<_>>(),
+        );
+        prop_oneof![
+            4 => (tag, vr, length, encoding, any::<bool>()).prop_map(|(tag, vr, length, (explicit, big), filled)| {
+                let length = if vr == "UT" || ["SQ", "UN", "OB"].contains(&vr) { length } else { length.min(60_000) };
+                let mut out = made::Encoding { explicit, big }.header(tag, vr, length);
+                if filled && length <= 64 {
+                    out.extend(vec![b'1'; length as usize]);
+                }
+                out
+            }),
+            1 => prop::collection::vec(any::<u8>(), 0..40),
+        ]
     }
 }
