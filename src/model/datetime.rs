@@ -1,1 +1,362 @@
 //! Dates and times (PS3.5 6.2, VRs DA, TM, DT) by their meaning.
+//!
+//! A value names a span: `2024` the whole year, `1030` a whole minute, `103000.5` a tenth of a second. A stored value
+//! counts as the first moment of its span; a key matches when that moment lies within the span that the key names (PS3.4
+//! C.2.2.2.1 and C.2.2.2.5). Dates, times and moments are therefore plain ordered numbers here, and spans pairs of them.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+
+use dicom_core::VR;
+
+/// A day as the number `YYYYMMDD`, so that order is the order of days.
+pub type Day = u32;
+
+/// A time of day in microseconds since midnight, counting 61 seconds to each minute: a leap second (`SS` = 60 in PS3.5
+/// 6.2) has its own place, and order is still the order of times.
+pub type TimeOfDay = u64;
+
+/// A moment in microseconds since the first day of the year 0, in UTC, counting 61 seconds to each minute as
+/// [`TimeOfDay`] does.
+pub type Moment = i64;
+
+/// The last day that a DA value can name.
+pub const LAST_DAY: Day = 99_991_231;
+
+/// The last time of day, a leap second included.
+pub const LAST_TIME: TimeOfDay = DAY - MICROSECOND;
+
+const MICROSECOND: u64 = 1;
+const SECOND: u64 = 1_000_000;
+const MINUTE: u64 = 61 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// The days that a DA value names: one for `YYYYMMDD`, and by way of tolerance for the legacy `YYYY.MM.DD` of ACR-NEMA and
+/// for `YYYYMM` and `YYYY`, which people type. `None` for anything else, days outside the calendar included.
+#[must_use]
+pub fn days(text: &str) -> Option<RangeInclusive<Day>> {
+    days_of(unpadded(text).as_bytes())
+}
+
+fn days_of(bytes: &[u8]) -> Option<RangeInclusive<Day>> {
+    let (year, rest) = number(bytes, 4)?;
+    if year == 0 {
+        return None;
+    }
+    let dotted = rest.first() == Some(&b'.');
+    let Some((month, rest)) = component(rest, dotted)? else {
+        return Some(year * 10_000 + 101..=year * 10_000 + 1231);
+    };
+    if !(1..=12).contains(&month) {
+        return None;
+    }
+    let Some((day, rest)) = component(rest, dotted)? else {
+        let first = year * 10_000 + month * 100 + 1;
+        return Some(first..=first - 1 + days_in_month(year, month));
+    };
+    if !rest.is_empty() || !(1..=days_in_month(year, month)).contains(&day) {
+        return None;
+    }
+    let day = year * 10_000 + month * 100 + day;
+    Some(day..=day)
+}
+
+/// The times of day that a TM value names, at whatever precision: `HH`, `HHMM`, `HHMMSS`, `HHMMSS.F` to
+/// `HHMMSS.FFFFFF`, or with colons as in ACR-NEMA. `None` for anything else.
+#[must_use]
+pub fn times(text: &str) -> Option<RangeInclusive<TimeOfDay>> {
+    times_of(unpadded(text).as_bytes())
+}
+
+fn times_of(bytes: &[u8]) -> Option<RangeInclusive<TimeOfDay>> {
+    let colons = bytes.get(2) == Some(&b':');
+    let (hour, rest) = number(bytes, 2)?;
+    if hour > 23 {
+        return None;
+    }
+    let start = u64::from(hour) * HOUR;
+    if rest.is_empty() {
+        return Some(start..=start + HOUR - MICROSECOND);
+    }
+    let (minute, rest) = number(separator(rest, colons, b':')?, 2)?;
+    if minute > 59 {
+        return None;
+    }
+    let start = start + u64::from(minute) * MINUTE;
+    if rest.is_empty() {
+        return Some(start..=start + MINUTE - MICROSECOND);
+    }
+    let (second, rest) = number(separator(rest, colons, b':')?, 2)?;
+    if second > 60 {
+        return None;
+    }
+    let start = start + u64::from(second) * SECOND;
+    let (fraction, precision) = fraction(rest)?;
+    Some(start + fraction..=start + fraction + precision - MICROSECOND)
+}
+
+/// The moments that a DT value names, at whatever precision, its offset from UTC (`&ZZXX`) taken into account; without an
+/// offset it is taken as UTC. `None` for anything else.
+#[must_use]
+pub fn moments(text: &str) -> Option<RangeInclusive<Moment>> {
+    let bytes = unpadded(text).as_bytes();
+    let (local, offset_minutes) = match bytes.iter().rposition(|byte| matches!(byte, b'+' | b'-')) {
+        Some(at) => (bytes.get(..at)?, offset(bytes.get(at..)?)?),
+        None => (bytes, 0),
+    };
+    if local.contains(&b':') || local.iter().position(|byte| *byte == b'.').is_some_and(|at| at < 14) {
+        return None;
+    }
+    let (date, time) = local.split_at(local.len().min(8));
+    let days = days_of(date)?;
+    let times = if time.is_empty() { 0..=DAY - MICROSECOND } else { times_of(time)? };
+    if !time.is_empty() && days.start() != days.end() {
+        return None;
+    }
+    let (first, last) = (moment(*days.start(), *times.start()), moment(*days.end(), *times.end()));
+    let shift = offset_minutes * (MINUTE as i64);
+    Some(first - shift..=last - shift)
+}
+
+/// The moment at this time of this day, in UTC.
+#[must_use]
+pub fn moment(day: Day, time: TimeOfDay) -> Moment {
+    days_since_year_zero(day) * (DAY as i64) + time as i64
+}
+
+/// The form in which the index keeps a date or time: the legacy forms of ACR-NEMA, `YYYY.MM.DD` and `HH:MM:SS`, become
+/// those of PS3.5 6.2, so that the order of the text is the order of what it means. Anything else stays as it is, values
+/// that are no date included.
+#[must_use]
+pub fn canonical(vr: VR, text: &str) -> Cow<'_, str> {
+    let (separator, is_value) = match vr {
+        VR::DA => ('.', days(text).is_some_and(|days| days.start() == days.end())),
+        VR::TM => (':', times(text).is_some()),
+        _ => return Cow::Borrowed(text),
+    };
+    if is_value && text.contains(separator) {
+        Cow::Owned(text.chars().filter(|c| *c != separator).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// A day as `YYYYMMDD`.
+#[must_use]
+pub fn day_text(day: Day) -> String {
+    format!("{day:08}")
+}
+
+/// The smallest TM text, in byte order, of those that mean this time or a later one: without the trailing components that
+/// are zero.
+#[must_use]
+pub fn earliest_time_text(time: TimeOfDay) -> String {
+    let mut text = latest_time_text(time);
+    let kept = if time.is_multiple_of(HOUR) {
+        2
+    } else if (time % HOUR).is_multiple_of(MINUTE) {
+        4
+    } else if time.is_multiple_of(SECOND) {
+        6
+    } else {
+        text.trim_end_matches('0').len()
+    };
+    text.truncate(kept);
+    text
+}
+
+/// A time as `HHMMSS.FFFFFF`, in byte order the largest TM text of those that mean this time or an earlier one.
+#[must_use]
+pub fn latest_time_text(time: TimeOfDay) -> String {
+    let mut text = String::with_capacity(13);
+    let (hour, minute) = (time / HOUR, time % HOUR / MINUTE);
+    let (second, fraction) = (time % MINUTE / SECOND, time % SECOND);
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{hour:02}{minute:02}{second:02}.{fraction:06}");
+    text
+}
+
+/// Without the padding that PS3.5 6.2 allows, and that some writers add at the front.
+fn unpadded(text: &str) -> &str {
+    text.trim_matches([' ', '\0'])
+}
+
+/// The number in the first `length` bytes, all of which have to be digits, and what follows.
+fn number(bytes: &[u8], length: usize) -> Option<(u32, &[u8])> {
+    let (digits, rest) = bytes.split_at_checked(length)?;
+    let mut value = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value = value * 10 + u32::from(digit - b'0');
+    }
+    Some((value, rest))
+}
+
+/// The next two-digit component of a date; `Some(None)` at the end of the text.
+#[expect(clippy::option_option, reason = "malformed and absent are different answers")]
+fn component(bytes: &[u8], dotted: bool) -> Option<Option<(u32, &[u8])>> {
+    if bytes.is_empty() {
+        return Some(None);
+    }
+    number(separator(bytes, dotted, b'.')?, 2).map(Some)
+}
+
+/// What follows the separator, where there has to be one.
+fn separator(bytes: &[u8], expected: bool, separator: u8) -> Option<&[u8]> {
+    if expected { bytes.strip_prefix(&[separator]) } else { Some(bytes) }
+}
+
+/// The microseconds of `.F` to `.FFFFFF`, and the microseconds in one unit of its last digit.
+fn fraction(bytes: &[u8]) -> Option<(u64, u64)> {
+    if bytes.is_empty() {
+        return Some((0, SECOND));
+    }
+    let digits = bytes.strip_prefix(b".")?;
+    if digits.is_empty() || digits.len() > 6 {
+        return None;
+    }
+    let (value, _) = number(digits, digits.len())?;
+    let unit = 10_u64.pow(6 - digits.len() as u32);
+    Some((u64::from(value) * unit, unit))
+}
+
+/// The minutes of an offset from UTC, `+ZZXX` or `-ZZXX`; -1200 to +1400 (PS3.5 6.2).
+fn offset(bytes: &[u8]) -> Option<i64> {
+    let (sign, digits) = match bytes.split_first()? {
+        (b'+', digits) => (1, digits),
+        (b'-', digits) => (-1, digits),
+        _ => return None,
+    };
+    let (hours, rest) = number(digits, 2)?;
+    let (minutes, rest) = number(rest, 2)?;
+    let total = sign * i64::from(hours * 60 + minutes);
+    (rest.is_empty() && minutes < 60 && (-12 * 60..=14 * 60).contains(&total)).then_some(total)
+}
+
+fn is_leap_year(year: u32) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+fn days_in_month(year: u32, month: u32) -> u32 {
+    match month {
+        2 => 28 + u32::from(is_leap_year(year)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+fn days_since_year_zero(day: Day) -> i64 {
+    let (year, month, day) = (day / 10_000, day / 100 % 100, day % 100);
+    let mut days = i64::from(day) + 365 * i64::from(year);
+    // Leap days of the years before this one; the year 0 is one of them.
+    days += i64::from(year.div_ceil(4)) - i64::from(year.div_ceil(100)) + i64::from(year.div_ceil(400));
+    days + (1..month).map(|month| i64::from(days_in_month(year, month))).sum::<i64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_names_a_day_a_month_or_a_year() {
+        assert_eq!(days("20240229"), Some(20240229..=20240229));
+        assert_eq!(days("2024.02.29"), Some(20240229..=20240229));
+        assert_eq!(days("202402"), Some(20240201..=20240229));
+        assert_eq!(days("2023.02"), Some(20230201..=20230228));
+        assert_eq!(days("2024 "), Some(20240101..=20241231));
+        for bad in ["", "0000", "20230229", "20241301", "20240100", "2024010", "2024-01-01", "20.24.01.01", "2024010１"]
+        {
+            assert_eq!(days(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_names_all_moments_within_its_precision() {
+        let at = |hour, minute, second, micro| hour * HOUR + minute * MINUTE + second * SECOND + micro;
+        assert_eq!(times("10"), Some(at(10, 0, 0, 0)..=at(10, 59, 60, 999_999)));
+        assert_eq!(times("1030"), Some(at(10, 30, 0, 0)..=at(10, 30, 60, 999_999)));
+        assert_eq!(times("10:30:15"), Some(at(10, 30, 15, 0)..=at(10, 30, 15, 999_999)));
+        assert_eq!(times("103015.25"), Some(at(10, 30, 15, 250_000)..=at(10, 30, 15, 259_999)));
+        assert_eq!(times("235960.000001"), Some(at(23, 59, 60, 1)..=at(23, 59, 60, 1)));
+        for bad in ["", "1", "24", "1060", "103061", "10301", "103015.", "103015.1234567", "10:3015", "1030:15", "aa"] {
+            assert_eq!(times(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_leap_second_comes_after_59_and_before_the_next_minute() {
+        let start = |text| *times(text).unwrap().start();
+        assert!(start("105959.999999") < start("105960") && start("105960.999999") < start("110000"));
+    }
+
+    #[test]
+    fn an_offset_from_utc_is_taken_into_account() {
+        let start = |text| *moments(text).unwrap().start();
+        assert_eq!(start("20240101120000+0100"), start("20240101110000"));
+        assert_eq!(start("20231231233000-0030"), start("20240101"));
+        assert_eq!(start("20240301000000+1400"), start("20240229100000.000000+0000"));
+        for bad in
+            ["20240101+1500", "20240101-1201", "20240101+01", "2024.01.01", "20240101 12", "20240101+0160", "+0100"]
+        {
+            assert_eq!(moments(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments_of_days_follow_the_calendar() {
+        let start = |text| *moments(text).unwrap().start();
+        for (before, after) in [
+            ("20231231", "20240101"),
+            ("20240228", "20240229"),
+            ("20240229", "20240301"),
+            ("19000228", "19000301"),
+            ("20000229", "20000301"),
+            ("19991231", "20000101"),
+            ("00041231", "00050101"),
+        ] {
+            assert_eq!(start(after) - start(before), DAY as i64, "{before} {after}");
+        }
+        assert_eq!(moments("2024").unwrap().end() + 1, start("2025"));
+    }
+
+    #[test]
+    fn the_legacy_forms_become_those_of_the_standard() {
+        assert_eq!(canonical(VR::DA, "2024.02.29"), "20240229");
+        assert_eq!(canonical(VR::TM, "10:30:15.5"), "103015.5");
+        assert_eq!(canonical(VR::DA, "2024.02.30"), "2024.02.30");
+        assert_eq!(canonical(VR::DA, "2024.02"), "2024.02");
+        assert_eq!(canonical(VR::LO, "10:30"), "10:30");
+    }
+
+    #[test]
+    fn time_texts_bound_all_spellings_in_byte_order() {
+        let start = |text| *times(text).unwrap().start();
+        assert_eq!(earliest_time_text(start("000000")), "00");
+        assert_eq!(earliest_time_text(start("100000.0")), "10");
+        assert_eq!(earliest_time_text(start("1030")), "1030");
+        assert_eq!(earliest_time_text(start("103020")), "103020");
+        assert_eq!(earliest_time_text(start("100000.5")), "100000.5");
+        assert_eq!(earliest_time_text(start("200500.050")), "200500.05");
+        assert_eq!(earliest_time_text(start("10")), "10");
+        assert_eq!(latest_time_text(*times("1030").unwrap().end()), "103060.999999");
+        let all = ["00", "0000", "10", "1000", "100000", "100000.0", "1001", "103000", "1059", "20", "235960.999999"];
+        for text in all {
+            for bound in all {
+                assert_eq!(
+                    text >= earliest_time_text(start(bound)).as_str(),
+                    start(text) >= start(bound),
+                    "{text} {bound}"
+                );
+                assert_eq!(
+                    text <= latest_time_text(start(bound)).as_str(),
+                    start(text) <= start(bound),
+                    "{text} {bound}"
+                );
+            }
+        }
+    }
+}

@@ -1,14 +1,234 @@
 //! Attribute matching: PS3.4 C.2.2.2.
+//!
+//! A [`Matching`] is made once from the value of a key, and then asked for each stored value that an index brings up. Making
+//! one takes time in proportion to the key, asking it time in proportion to the stored value; no key, however many wild
+//! cards it has, takes longer.
+
+mod decimal;
+mod name;
+mod sequence;
+mod wild_card;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use dicom_core::{Tag, VR};
+
+use self::decimal::Decimal;
+use self::name::NameCondition;
+use self::sequence::ItemCondition;
+pub use self::sequence::{SequenceMatching, json_key};
+use self::wild_card::WildCard;
+use super::attribute::{Attribute, KeyType, LetterCase, Multiplicity};
+use super::datetime::{self, Day, Moment, TimeOfDay};
+use super::person_name::{self, Ligatures};
 
 /// A condition on the value of an attribute, one variant for each matching type of PS3.4 C.2.2.2.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Matching {
-    /// Matches every entity (PS3.4 C.2.2.2.3).
+    /// Matches every entity, with or without a value (PS3.4 C.2.2.2.3).
     Universal,
+    /// Matches the same value, by its meaning (PS3.4 C.2.2.2.1): a name whatever its case and accents, a number or a date
+    /// however written.
+    SingleValue(SingleValue),
+    /// Matches any UID of the list, or the only one (PS3.4 C.2.2.2.2).
+    ListOfUid(ListOfUid),
+    /// Matches a pattern of `*` and `?` (PS3.4 C.2.2.2.4).
+    WildCard(Pattern),
+    /// Matches dates, times or moments from one to another, both included (PS3.4 C.2.2.2.5).
+    Range(Range),
+    /// Matches a sequence of which one item fulfils all conditions (PS3.4 C.2.2.2.6).
+    Sequence(SequenceMatching),
+    /// Matches an attribute that is absent or without a value (PS3.4 C.2.2.2.7).
+    EmptyValue,
+    /// Matches when every one does: the stored value has all the values of the key, in any order (PS3.4 C.2.2.2.8).
+    MultipleValue(Vec<Matching>),
+    /// Matches when any one does. What several values mean without the negotiation of PS3.4 C.2.2.2.8 is undefined; this is
+    /// what clients that send `CT\MR` expect.
+    AnyOf(Vec<Matching>),
 }
 
-/// What an index can use to find the values that a [`Matching`] may accept. Every value that it accepts fulfils the
-/// narrowing; the reverse need not hold unless [`Self::Equals`] says so, so [`Matching::matches`] has the last word.
+/// The condition of [`Matching::SingleValue`].
+#[derive(Clone)]
+pub struct SingleValue {
+    value: Value,
+    stored: Stored,
+}
+
+/// The condition of [`Matching::ListOfUid`].
+#[derive(Clone)]
+pub struct ListOfUid {
+    /// Sorted, each once.
+    uids: Vec<String>,
+    stored: Stored,
+}
+
+/// The condition of [`Matching::WildCard`].
+#[derive(Clone)]
+pub struct Pattern {
+    pattern: PatternKind,
+    stored: Stored,
+}
+
+/// The condition of [`Matching::Range`].
+#[derive(Clone)]
+pub struct Range {
+    span: Span,
+    stored: Stored,
+}
+
+/// How a stored text becomes the values that are compared.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    vr: VR,
+    multiplicity: Multiplicity,
+}
+
+#[derive(Clone)]
+enum Value {
+    /// Equal text.
+    Text(String),
+    /// Equal text after [`person_name::fold`].
+    Folded(String),
+    Number(Decimal),
+    /// A date, time or moment: the span that the key names, and the key itself, for stored text that is no date.
+    Moment {
+        span: Span,
+        text: String,
+    },
+    Name(Box<NameCondition>),
+}
+
+#[derive(Clone)]
+enum PatternKind {
+    Text(WildCard),
+    Folded(Box<FoldedPattern>),
+    Name(Box<NameCondition>),
+}
+
+/// A pattern compared with folded text.
+#[derive(Clone)]
+struct FoldedPattern {
+    expanded: WildCard,
+    /// The same with `ß` and its like left one character, where there is a `?` that might stand for one.
+    ligatures_kept: Option<WildCard>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Span {
+    Days(RangeInclusive<Day>),
+    Times(RangeInclusive<TimeOfDay>),
+    Moments(RangeInclusive<Moment>),
+}
+
+/// What there is to know of an attribute in order to compare its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// Its value representation.
+    pub vr: VR,
+    /// Whether a backslash in a stored value separates values.
+    pub multiplicity: Multiplicity,
+    /// Whether case, accents and width count. Person names are always folded (PS3.4 C.2.2.2.1).
+    pub letter_case: LetterCase,
+}
+
+/// What depends on negotiation and configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct MatchPolicy {
+    /// What several values in a key mean, except in UIDs.
+    pub several_values: SeveralValues,
+    /// What a key of two quotation marks means.
+    pub quotation_marks: QuotationMarks,
+    /// How names without wild cards are compared.
+    pub names: NameMatching,
+    /// What becomes of entities that have no value for a required key.
+    pub unknown_required: UnknownRequired,
+}
+
+/// What several values in a key mean, except in UIDs, where they are always a list (PS3.4 C.2.2.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SeveralValues {
+    /// The stored value has to match any of them: undefined by the standard, expected by clients.
+    #[default]
+    AnyOf,
+    /// The stored value has to have all of them, where PS3.4 C.2.2.2.8 has it so: multiple value matching, negotiated.
+    AllOf,
+}
+
+/// What a key of two quotation marks (`""`) means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum QuotationMarks {
+    /// Themselves.
+    #[default]
+    Literal,
+    /// The absence of a value: empty value matching, negotiated (PS3.4 C.2.2.2.7).
+    EmptyValue,
+}
+
+/// How person names are compared (PS3.4 C.2.2.2.1 leaves it to the SCP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum NameMatching {
+    /// A name without wild cards and with fewer components also matches those with more: `SMITH` finds `SMITH^JOHN`.
+    #[default]
+    LeadingComponents,
+    /// Only names with the same components.
+    Exact,
+    /// Fuzzy semantic matching, negotiated: each word of the key begins a word of the name, in any order.
+    Fuzzy,
+}
+
+/// What becomes of entities without a value for a required key that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UnknownRequired {
+    /// They do not match. PS3.4 C.2.2.1.2 has it otherwise, but then a search by accession number answers every study
+    /// without one; no deployed node does that.
+    #[default]
+    NoMatch,
+    /// They match (PS3.4 C.2.2.1.2).
+    Match,
+}
+
+/// The value of a key in an Identifier.
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeyValue {
+    /// The values of any attribute but a sequence, in the form of [`super::record::InstanceRecord`].
+    Text(String),
+    /// The items of a sequence.
+    Items(Vec<Vec<KeyElement>>),
+}
+
+/// One element of an Identifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyElement {
+    /// Its tag.
+    pub tag: Tag,
+    /// Its value representation.
+    pub vr: VR,
+    /// Its value.
+    pub value: KeyValue,
+}
+
+/// Why the value of a key cannot be matched. The texts never repeat the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MatchingError {
+    /// A range one end of which is not a value of the VR.
+    #[error("not a range of {}", .0.to_string())]
+    InvalidRange(VR),
+    /// A sequence with more than the one item that PS3.4 C.2.2.2.6 allows in a key.
+    #[error("more than one item in a sequence key")]
+    SeveralItems,
+    /// A sequence where the attribute is none, or the reverse.
+    #[error("the value is not one of {}", .0.to_string())]
+    WrongKind(VR),
+    /// A VR that no type of matching is defined for.
+    #[error("no matching for {}", .0.to_string())]
+    NotMatched(VR),
+}
+
+/// What an index can use to find the values that a [`Matching`] may accept. Every stored value in the form of
+/// [`super::record::InstanceRecord`] that it accepts fulfils the narrowing; the reverse need not hold unless
+/// [`Self::Equals`] says so, so [`Matching::matches`] has the last word. No value at all is the empty text here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Narrowing {
     /// No help: every value has to be looked at.
@@ -19,16 +239,98 @@ pub enum Narrowing {
     Between(String, String),
     /// Stored values that begin with this, byte for byte.
     Prefix(String),
-    /// Person names of which any component group, in normal form, begins with this.
+    /// Person names of which any component group, in [`person_name::normal_form`], begins with this.
     NamePrefix(String),
 }
 
+impl From<&Attribute> for Comparison {
+    fn from(attribute: &Attribute) -> Self {
+        Self { vr: attribute.vr, multiplicity: attribute.multiplicity, letter_case: attribute.letter_case }
+    }
+}
+
 impl Matching {
-    /// Whether a stored value (in the form of [`super::record::InstanceRecord`]) fulfils the condition.
+    /// The condition that a key of a stored attribute makes.
+    ///
+    /// # Errors
+    /// When the value means nothing for the attribute's VR.
+    pub fn of_key(attribute: &Attribute, key: &KeyValue, policy: &MatchPolicy) -> Result<Self, MatchingError> {
+        let matching = match key {
+            KeyValue::Text(text) => Self::compile(attribute.into(), text, policy)?,
+            KeyValue::Items(items) if attribute.vr == VR::SQ => Self::of_items(items, policy)?,
+            KeyValue::Items(_) => return Err(MatchingError::WrongKind(attribute.vr)),
+        };
+        let lenient = policy.unknown_required == UnknownRequired::Match && attribute.key == KeyType::Required;
+        Ok(if lenient && !matches!(matching, Self::Universal | Self::EmptyValue) {
+            Self::AnyOf(vec![matching, Self::EmptyValue])
+        } else {
+            matching
+        })
+    }
+
+    /// The condition that the text of a key makes, by PS3.4 C.2.2.2 for its VR.
+    ///
+    /// # Errors
+    /// When the text means nothing for the VR.
+    pub fn compile(comparison: Comparison, key: &str, policy: &MatchPolicy) -> Result<Self, MatchingError> {
+        let vr = comparison.vr;
+        let key = trim(vr, key);
+        if is_all_stars(key) {
+            return Ok(Self::Universal);
+        }
+        if policy.quotation_marks == QuotationMarks::EmptyValue && key == "\"\"" && has_empty_value_matching(vr) {
+            return Ok(Self::EmptyValue);
+        }
+        let stored = Stored { vr, multiplicity: comparison.multiplicity };
+        match vr {
+            VR::SQ => Err(MatchingError::WrongKind(vr)),
+            VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN => Err(MatchingError::NotMatched(vr)),
+            VR::UI => Ok(list_of_uid(key, stored)),
+            // PS3.5 6.2: a backslash is part of these.
+            VR::LT | VR::ST | VR::UT | VR::UR => one_value(comparison, stored, key, policy, WildCards::Special),
+            _ => several_values(comparison, stored, key, policy),
+        }
+    }
+
+    /// The condition that the items of a sequence key make (PS3.4 C.2.2.2.6): none and an empty one are universal.
+    ///
+    /// # Errors
+    /// When there is more than one item, or a value in it means nothing.
+    pub fn of_items(items: &[Vec<KeyElement>], policy: &MatchPolicy) -> Result<Self, MatchingError> {
+        let elements = match items {
+            [] => return Ok(Self::Universal),
+            [item] => item,
+            _ => return Err(MatchingError::SeveralItems),
+        };
+        let mut conditions = Vec::new();
+        for element in elements {
+            let matching = match &element.value {
+                KeyValue::Items(items) => Self::of_items(items, policy)?,
+                KeyValue::Text(text) if element.vr == VR::SQ && text.is_empty() => Self::Universal,
+                KeyValue::Text(text) => Self::compile(item_comparison(element), text, policy)?,
+            };
+            if !matches!(matching, Self::Universal) {
+                conditions.push(ItemCondition { tag: element.tag, json_key: json_key(element.tag), matching });
+            }
+        }
+        Ok(if conditions.is_empty() { Self::Universal } else { Self::Sequence(SequenceMatching { conditions }) })
+    }
+
+    /// Whether a stored value (in the form of [`super::record::InstanceRecord`]; empty for none) fulfils the condition.
     #[must_use]
-    pub fn matches(&self, _stored: &str) -> bool {
+    pub fn matches(&self, stored: &str) -> bool {
         match self {
             Self::Universal => true,
+            Self::SingleValue(single) => single.stored.any(stored, |value| single.value.matches(value)),
+            Self::ListOfUid(list) => {
+                list.stored.any(stored, |value| list.uids.binary_search_by(|uid| uid.as_str().cmp(value)).is_ok())
+            }
+            Self::WildCard(wild_card) => wild_card.stored.any(stored, |value| wild_card.pattern.matches(value)),
+            Self::Range(range) => range.stored.any(stored, |value| range.span.contains(value)),
+            Self::Sequence(sequence) => sequence.matches(stored),
+            Self::EmptyValue => stored.is_empty(),
+            Self::MultipleValue(all) => all.iter().all(|matching| matching.matches(stored)),
+            Self::AnyOf(any) => any.iter().any(|matching| matching.matches(stored)),
         }
     }
 
@@ -36,7 +338,890 @@ impl Matching {
     #[must_use]
     pub fn narrowing(&self) -> Narrowing {
         match self {
-            Self::Universal => Narrowing::None,
+            Self::Universal | Self::Sequence(_) => Narrowing::None,
+            Self::EmptyValue => Narrowing::Equals(vec![String::new()]),
+            Self::SingleValue(single) if single.stored.is_one() => single.value.narrowing(),
+            Self::ListOfUid(list) if list.stored.is_one() => Narrowing::Equals(list.uids.clone()),
+            Self::WildCard(wild_card) if wild_card.stored.is_one() => wild_card.pattern.narrowing(),
+            Self::Range(range) if range.stored.is_one() => range.span.narrowing(),
+            // The values that an index keeps joined by backslashes have to be taken apart first.
+            Self::SingleValue(_) | Self::ListOfUid(_) | Self::WildCard(_) | Self::Range(_) => Narrowing::None,
+            Self::MultipleValue(all) => all
+                .iter()
+                .map(Self::narrowing)
+                .find(|narrowing| *narrowing != Narrowing::None)
+                .unwrap_or(Narrowing::None),
+            Self::AnyOf(any) => any
+                .iter()
+                .map(|matching| match matching.narrowing() {
+                    Narrowing::Equals(values) => Some(values),
+                    _ => None,
+                })
+                .collect::<Option<Vec<_>>>()
+                .map_or(Narrowing::None, |lists| Narrowing::Equals(lists.concat())),
+        }
+    }
+
+    /// The name of the matching type, as in PS3.4 C.2.2.2.
+    #[must_use]
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Universal => "universal",
+            Self::SingleValue(_) => "single value",
+            Self::ListOfUid(_) => "list of UID",
+            Self::WildCard(_) => "wild card",
+            Self::Range(_) => "range",
+            Self::Sequence(_) => "sequence",
+            Self::EmptyValue => "empty value",
+            Self::MultipleValue(_) => "multiple value",
+            Self::AnyOf(_) => "any of several values",
+        }
+    }
+}
+
+/// Shows the type only: keys hold names and numbers of patients, and requests end up in logs.
+impl fmt::Debug for Matching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.type_name())
+    }
+}
+
+/// Shows what kind of value it is, not the value.
+impl fmt::Debug for KeyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::Items(items) => f.debug_tuple("Items").field(items).finish(),
+        }
+    }
+}
+
+/// Without insignificant padding (PS3.5 6.2): leading and trailing spaces, but for the VRs of longer text and PN, in which
+/// leading spaces count; NUL at the end of anything.
+#[must_use]
+pub fn trim(vr: VR, text: &str) -> &str {
+    match vr {
+        VR::LT | VR::ST | VR::UT | VR::UC | VR::UR | VR::PN => text.trim_end_matches([' ', '\0']),
+        _ => text.trim_matches([' ', '\0']),
+    }
+}
+
+/// Whether wild cards in a value are special.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WildCards {
+    Special,
+    /// In multiple value matching (PS3.4 C.2.2.2.8).
+    Literal,
+}
+
+/// Universal by PS3.4 C.2.2.2.3, or by C.2.2.2.4 as a pattern that is the same.
+fn is_all_stars(key: &str) -> bool {
+    key.bytes().all(|byte| matches!(byte, b'*' | b' '))
+}
+
+fn list_of_uid(key: &str, stored: Stored) -> Matching {
+    let mut uids: Vec<String> =
+        key.split('\\').map(|uid| trim(VR::UI, uid)).filter(|uid| !uid.is_empty()).map(str::to_owned).collect();
+    uids.sort_unstable();
+    uids.dedup();
+    if uids.is_empty() || uids.iter().any(|uid| is_all_stars(uid)) {
+        return Matching::Universal;
+    }
+    Matching::ListOfUid(ListOfUid { uids, stored })
+}
+
+fn several_values(
+    comparison: Comparison,
+    stored: Stored,
+    key: &str,
+    policy: &MatchPolicy,
+) -> Result<Matching, MatchingError> {
+    if !key.contains('\\') {
+        return one_value(comparison, stored, key, policy, WildCards::Special);
+    }
+    let values: Vec<&str> =
+        key.split('\\').map(|value| trim(comparison.vr, value)).filter(|value| !value.is_empty()).collect();
+    let all = policy.several_values == SeveralValues::AllOf
+        && comparison.multiplicity == Multiplicity::Many
+        && has_multiple_value_matching(comparison.vr)
+        && values.len() > 1;
+    let wild_cards = if all { WildCards::Literal } else { WildCards::Special };
+    let mut list = Vec::with_capacity(values.len());
+    for value in values {
+        match one_value(comparison, stored, value, policy, wild_cards)? {
+            Matching::Universal if all => {}
+            Matching::Universal => return Ok(Matching::Universal),
+            matching => list.push(matching),
+        }
+    }
+    Ok(match list.len() {
+        0 => Matching::Universal,
+        1 => list.swap_remove(0),
+        _ if all => Matching::MultipleValue(list),
+        _ => Matching::AnyOf(list),
+    })
+}
+
+fn one_value(
+    comparison: Comparison,
+    stored: Stored,
+    key: &str,
+    policy: &MatchPolicy,
+    wild_cards: WildCards,
+) -> Result<Matching, MatchingError> {
+    if wild_cards == WildCards::Special && is_all_stars(key) {
+        return Ok(Matching::Universal);
+    }
+    let single = |value| Ok(Matching::SingleValue(SingleValue { value, stored }));
+    let is_pattern = wild_cards == WildCards::Special && key.contains(['*', '?']);
+    match (comparison.vr, comparison.letter_case) {
+        (VR::DA | VR::TM | VR::DT, _) => date_or_time(stored, key),
+        (VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD, _) => {
+            single(Decimal::parse(key).map_or_else(|| Value::Text(key.to_owned()), Value::Number))
+        }
+        (VR::AT | VR::AS, _) => single(Value::Text(key.to_owned())),
+        (VR::PN, _) => Ok(match NameCondition::new(key, policy.names) {
+            None => Matching::Universal,
+            Some(name) if name.has_wild_card() => {
+                Matching::WildCard(Pattern { pattern: PatternKind::Name(Box::new(name)), stored })
+            }
+            Some(name) => Matching::SingleValue(SingleValue { value: Value::Name(Box::new(name)), stored }),
+        }),
+        (_, LetterCase::Sensitive) if is_pattern => {
+            let pattern = PatternKind::Text(WildCard::new(key, |literal, out| out.push_str(literal)));
+            Ok(Matching::WildCard(Pattern { pattern, stored }))
+        }
+        (_, LetterCase::Folded) if is_pattern => {
+            let folded =
+                |ligatures| WildCard::new(key, |literal, out| person_name::push_folded(literal, ligatures, out));
+            let pattern = PatternKind::Folded(Box::new(FoldedPattern {
+                expanded: folded(Ligatures::Expanded),
+                ligatures_kept: key.contains('?').then(|| folded(Ligatures::Kept)),
+            }));
+            Ok(Matching::WildCard(Pattern { pattern, stored }))
+        }
+        (_, LetterCase::Sensitive) => single(Value::Text(key.to_owned())),
+        (_, LetterCase::Folded) => single(Value::Folded(person_name::fold(key))),
+    }
+}
+
+fn date_or_time(stored: Stored, key: &str) -> Result<Matching, MatchingError> {
+    let vr = stored.vr;
+    // `2024*` is no key of the standard, but typed often enough, and it can mean only one thing.
+    let spelled = key.trim_end_matches(['*', ' ']);
+    let single = Span::parse(vr, spelled);
+    if let Some((low, high)) = range_ends(vr, key) {
+        let range = |low: Option<Span>, high: Option<Span>| match (low, high) {
+            (None, None) => Matching::Universal,
+            (low, high) => Matching::Range(Range { span: Span::between(vr, low, high), stored }),
+        };
+        return match (low, high) {
+            (End::Invalid, _) | (_, End::Invalid) => Err(MatchingError::InvalidRange(vr)),
+            (low, high) => Ok(range(low.span(), high.span())),
+        };
+    }
+    let value = match single {
+        Some(span) => Value::Moment { span, text: spelled.to_owned() },
+        None => Value::Text(key.to_owned()),
+    };
+    Ok(Matching::SingleValue(SingleValue { value, stored }))
+}
+
+/// One end of a range.
+enum End {
+    Open,
+    At(Span),
+    Invalid,
+}
+
+impl End {
+    fn new(vr: VR, text: &str) -> Self {
+        match text.trim_matches([' ', '*']) {
+            "" => Self::Open,
+            text => Span::parse(vr, text).map_or(Self::Invalid, Self::At),
+        }
+    }
+
+    fn span(self) -> Option<Span> {
+        match self {
+            Self::At(span) => Some(span),
+            Self::Open | Self::Invalid => None,
+        }
+    }
+}
+
+/// The ends of a range, if the key is one (PS3.4 C.2.2.2.5).
+fn range_ends(vr: VR, key: &str) -> Option<(End, End)> {
+    let split = |at: usize| {
+        let (low, high) = (key.get(..at).unwrap_or_default(), key.get(at + 1..).unwrap_or_default());
+        (End::new(vr, low), End::new(vr, high))
+    };
+    if vr != VR::DT {
+        return key.find('-').map(split);
+    }
+    // In DT a hyphen may also begin an offset from UTC. A range is what makes sense as one; `20240101120000-0500` would end
+    // in the year 500, so it is a moment in New York.
+    let hyphens: Vec<usize> = key.match_indices('-').map(|(at, _)| at).take(4).collect();
+    let candidates = || hyphens.iter().map(|at| split(*at));
+    let makes_sense = |(low, high): &(End, End)| match (low, high) {
+        (End::Invalid, _) | (_, End::Invalid) => false,
+        (End::At(Span::Moments(low)), End::At(Span::Moments(high))) => low.start() <= high.end(),
+        _ => true,
+    };
+    if let Some(found) = candidates().find(makes_sense) {
+        return Some(found);
+    }
+    if Span::parse(vr, key).is_some() {
+        return None;
+    }
+    // A reversed range, or none at all.
+    let is_valid = |(low, high): &(End, End)| !matches!((low, high), (End::Invalid, _) | (_, End::Invalid));
+    candidates().find(is_valid).or_else(|| candidates().next())
+}
+
+/// PS3.4 C.2.2.2.7.
+fn has_empty_value_matching(vr: VR) -> bool {
+    matches!(
+        vr,
+        VR::AE
+            | VR::CS
+            | VR::DA
+            | VR::DT
+            | VR::LO
+            | VR::LT
+            | VR::PN
+            | VR::SH
+            | VR::ST
+            | VR::TM
+            | VR::UC
+            | VR::UR
+            | VR::UT
+    )
+}
+
+/// PS3.4 C.2.2.2.8.
+fn has_multiple_value_matching(vr: VR) -> bool {
+    matches!(vr, VR::AE | VR::AS | VR::AT | VR::CS | VR::LO | VR::PN | VR::SH | VR::UC)
+}
+
+/// How an attribute within an item is compared. What the table does not know is compared as it is written; the text of a
+/// code is descriptive.
+fn item_comparison(element: &KeyElement) -> Comparison {
+    const CODE_MEANING: Tag = Tag(0x0008, 0x0104);
+    let letter_case = match Attribute::by_tag(element.tag) {
+        Some(attribute) => attribute.letter_case,
+        None if element.tag == CODE_MEANING => LetterCase::Folded,
+        None => LetterCase::Sensitive,
+    };
+    Comparison { vr: element.vr, multiplicity: Multiplicity::Many, letter_case }
+}
+
+impl Stored {
+    /// Whether the test holds for any value of a stored text.
+    fn any(self, text: &str, mut test: impl FnMut(&str) -> bool) -> bool {
+        match self.multiplicity {
+            Multiplicity::One => test(trim(self.vr, text)),
+            Multiplicity::Many if matches!(self.vr, VR::LT | VR::ST | VR::UT | VR::UR) => test(trim(self.vr, text)),
+            Multiplicity::Many => text.split('\\').any(|value| test(trim(self.vr, value))),
+        }
+    }
+
+    fn is_one(self) -> bool {
+        self.multiplicity == Multiplicity::One
+    }
+}
+
+impl Value {
+    fn matches(&self, stored: &str) -> bool {
+        match self {
+            Self::Text(text) => text == stored,
+            Self::Folded(folded) => with_folded(stored, Ligatures::Expanded, |stored| folded == stored),
+            Self::Number(number) => Decimal::parse(stored).is_some_and(|stored| *number == stored),
+            Self::Moment { span, text } => span.contains(stored) || text == stored,
+            Self::Name(name) => name.matches(stored),
+        }
+    }
+
+    fn narrowing(&self) -> Narrowing {
+        match self {
+            Self::Text(text) => Narrowing::Equals(vec![text.clone()]),
+            Self::Folded(_) | Self::Number(_) => Narrowing::None,
+            Self::Moment { span, text } => match span.narrowing() {
+                Narrowing::Between(first, last) if first == last && first == *text => Narrowing::Equals(vec![first]),
+                Narrowing::Between(first, last) if first == last => Narrowing::Equals(vec![first, text.clone()]),
+                Narrowing::Between(first, last) => Narrowing::Between(first.min(text.clone()), last.max(text.clone())),
+                other => other,
+            },
+            Self::Name(name) => name_narrowing(name),
+        }
+    }
+}
+
+impl PatternKind {
+    fn matches(&self, stored: &str) -> bool {
+        match self {
+            Self::Text(pattern) => pattern.matches(stored),
+            Self::Folded(pattern) => pattern.matches(stored),
+            Self::Name(name) => name.matches(stored),
+        }
+    }
+
+    fn narrowing(&self) -> Narrowing {
+        match self {
+            Self::Text(pattern) => match pattern.prefix() {
+                prefix if prefix.is_empty() => Narrowing::None,
+                prefix => Narrowing::Prefix(prefix),
+            },
+            Self::Folded(_) => Narrowing::None,
+            Self::Name(name) => name_narrowing(name),
+        }
+    }
+}
+
+impl FoldedPattern {
+    fn matches(&self, stored: &str) -> bool {
+        let kept = |pattern: &WildCard| with_folded(stored, Ligatures::Kept, |stored| pattern.matches(stored));
+        with_folded(stored, Ligatures::Expanded, |stored| self.expanded.matches(stored))
+            || (!stored.is_ascii() && self.ligatures_kept.as_ref().is_some_and(kept))
+    }
+}
+
+fn name_narrowing(name: &NameCondition) -> Narrowing {
+    name.prefix().map_or(Narrowing::None, Narrowing::NamePrefix)
+}
+
+impl Span {
+    fn parse(vr: VR, text: &str) -> Option<Self> {
+        match vr {
+            VR::DA => datetime::days(text).map(Self::Days),
+            VR::TM => datetime::times(text).map(Self::Times),
+            _ => datetime::moments(text).map(Self::Moments),
+        }
+    }
+
+    /// From the beginning of the one to the end of the other; without a limit where there is none. Empty when reversed.
+    fn between(vr: VR, low: Option<Self>, high: Option<Self>) -> Self {
+        match vr {
+            VR::DA => {
+                let start = low.and_then(|span| span.days().map(|days| *days.start())).unwrap_or(Day::MIN);
+                let end = high.and_then(|span| span.days().map(|days| *days.end())).unwrap_or(Day::MAX);
+                Self::Days(start..=end)
+            }
+            VR::TM => {
+                let start = low.and_then(|span| span.times().map(|times| *times.start())).unwrap_or(TimeOfDay::MIN);
+                let end = high.and_then(|span| span.times().map(|times| *times.end())).unwrap_or(TimeOfDay::MAX);
+                Self::Times(start..=end)
+            }
+            _ => {
+                let start = low.and_then(|span| span.moments().map(|span| *span.start())).unwrap_or(Moment::MIN);
+                let end = high.and_then(|span| span.moments().map(|span| *span.end())).unwrap_or(Moment::MAX);
+                Self::Moments(start..=end)
+            }
+        }
+    }
+
+    /// Whether a stored value lies within: the first moment of what it names. A day has to be named in full.
+    fn contains(&self, stored: &str) -> bool {
+        match self {
+            Self::Days(span) => datetime::days(stored)
+                .is_some_and(|stored| stored.start() == stored.end() && span.contains(stored.start())),
+            Self::Times(span) => datetime::times(stored).is_some_and(|stored| span.contains(stored.start())),
+            Self::Moments(span) => datetime::moments(stored).is_some_and(|stored| span.contains(stored.start())),
+        }
+    }
+
+    fn narrowing(&self) -> Narrowing {
+        match self {
+            Self::Days(span) => Narrowing::Between(
+                datetime::day_text(*span.start()),
+                datetime::day_text((*span.end()).min(datetime::LAST_DAY)),
+            ),
+            Self::Times(span) => Narrowing::Between(
+                datetime::earliest_time_text(*span.start()),
+                datetime::latest_time_text((*span.end()).min(datetime::LAST_TIME)),
+            ),
+            // Offsets from UTC make the order of the text another than that of the moments.
+            Self::Moments(_) => Narrowing::None,
+        }
+    }
+
+    fn days(&self) -> Option<&RangeInclusive<Day>> {
+        match self {
+            Self::Days(span) => Some(span),
+            Self::Times(_) | Self::Moments(_) => None,
+        }
+    }
+
+    fn times(&self) -> Option<&RangeInclusive<TimeOfDay>> {
+        match self {
+            Self::Times(span) => Some(span),
+            Self::Days(_) | Self::Moments(_) => None,
+        }
+    }
+
+    fn moments(&self) -> Option<&RangeInclusive<Moment>> {
+        match self {
+            Self::Moments(span) => Some(span),
+            Self::Days(_) | Self::Times(_) => None,
+        }
+    }
+}
+
+/// The folded form of a text in a buffer that is kept from call to call: this runs once for each row looked at.
+fn with_folded<T>(text: &str, ligatures: Ligatures, look: impl FnOnce(&str) -> T) -> T {
+    thread_local! {
+        static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
+    }
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.clear();
+        person_name::push_folded(text, ligatures, buffer);
+        look(buffer)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::attribute::{ATTRIBUTES, AttributeId, Source};
+    use super::*;
+
+    fn with(vr: VR, multiplicity: Multiplicity, letter_case: LetterCase, key: &str, policy: &MatchPolicy) -> Matching {
+        Matching::compile(Comparison { vr, multiplicity, letter_case }, key, policy).unwrap()
+    }
+
+    fn one(vr: VR, key: &str) -> Matching {
+        with(vr, Multiplicity::One, LetterCase::Sensitive, key, &MatchPolicy::default())
+    }
+
+    fn many(vr: VR, key: &str) -> Matching {
+        with(vr, Multiplicity::Many, LetterCase::Sensitive, key, &MatchPolicy::default())
+    }
+
+    #[track_caller]
+    fn accepts(vr: VR, key: &str, values: &[&str]) {
+        for value in values {
+            assert!(one(vr, key).matches(value), "{key} is to match {value}");
+        }
+    }
+
+    #[track_caller]
+    fn refuses(vr: VR, key: &str, values: &[&str]) {
+        for value in values {
+            assert!(!one(vr, key).matches(value), "{key} is not to match {value}");
+        }
+    }
+
+    // PS3.4 C.2.2.2.3 and the first note of C.2.2.2.4.
+    #[test]
+    fn no_value_and_a_lone_star_are_universal_for_every_vr() {
+        for vr in [VR::AE, VR::CS, VR::DA, VR::DT, VR::IS, VR::LO, VR::LT, VR::PN, VR::TM, VR::UI, VR::US, VR::AT] {
+            for key in ["", "*", "**", " * ", "  ", "*\0"] {
+                assert!(matches!(one(vr, key), Matching::Universal), "{} {key:?}", vr.to_string());
+                accepts(vr, key, &["", "anything"]);
+            }
+        }
+        for name in ["*=*", "*=*=*", "^^", "=", "==", "*=="] {
+            assert!(matches!(one(VR::PN, name), Matching::Universal), "{name}");
+        }
+        assert!(matches!(one(VR::DA, "-"), Matching::Universal));
+    }
+
+    // PS3.4 C.2.2.2.1.
+    #[test]
+    fn text_is_matched_with_its_case_and_without_its_padding() {
+        accepts(VR::CS, " CT ", &["CT", "CT "]);
+        refuses(VR::CS, "CT", &["ct", "CTA", ""]);
+        accepts(VR::LO, "P1\0", &["P1"]);
+        refuses(VR::LT, "a", &[" a"]);
+        accepts(VR::LO, "a", &[" a"]);
+        refuses(VR::SH, "A1", &["A"]);
+    }
+
+    #[test]
+    fn descriptive_text_is_folded() {
+        let folded = |key| with(VR::LO, Multiplicity::One, LetterCase::Folded, key, &MatchPolicy::default());
+        assert!(folded("schädel ct").matches("Schadel CT"));
+        assert!(folded("SCH*").matches("schädel"));
+        assert!(!folded("SCH").matches("schädel"));
+        assert!(folded("stra?e*").matches("Straße 1") && folded("stra??e*").matches("Straße 1"));
+    }
+
+    // PS3.4 C.2.2.2.2.
+    #[test]
+    fn uids_are_a_list_and_have_no_wild_cards() {
+        accepts(VR::UI, "1.2\\1.3\0\\1.1", &["1.1", "1.2", "1.3\0"]);
+        refuses(VR::UI, "1.2\\1.3", &["1.2\\1.3", "1.23", ""]);
+        refuses(VR::UI, "1.2*", &["1.2", "1.23"]);
+        assert_eq!(one(VR::UI, "1.2\\1.1\\1.2").narrowing(), Narrowing::Equals(vec!["1.1".into(), "1.2".into()]));
+        assert!(many(VR::UI, "1.3").matches("1.2\\1.3"));
+    }
+
+    // PS3.4 C.2.2.2.4.
+    #[test]
+    fn star_and_question_mark_are_the_only_wild_cards() {
+        accepts(VR::LO, "P_*", &["P_1", "P_"]);
+        refuses(VR::LO, "P_*", &["PX1", "P"]);
+        accepts(VR::LO, "100%?", &["100%!", "100%山"]);
+        refuses(VR::LO, "a.c", &["abc"]);
+        refuses(VR::LO, "[A-Z]*", &["A"]);
+        accepts(VR::CS, "*C?*", &["XCTY", "CT"]);
+        refuses(VR::CS, "*C?*", &["C", "ct"]);
+        accepts(VR::LO, "it's\"*", &["it's\";DROP"]);
+    }
+
+    #[test]
+    fn wild_cards_are_plain_characters_where_the_vr_has_none() {
+        accepts(VR::IS, "1*", &["1*"]);
+        refuses(VR::IS, "1*", &["12"]);
+        refuses(VR::AS, "0?5Y", &["045Y"]);
+    }
+
+    // PS3.4 C.2.2.2.1: by meaning.
+    #[test]
+    fn numbers_are_matched_by_value() {
+        accepts(VR::IS, "1", &["01", "+1", " 1 "]);
+        accepts(VR::DS, "1.50", &["1.5", "15e-1"]);
+        accepts(VR::US, "0512", &["512"]);
+        refuses(VR::IS, "1", &["10", "-1", "", "x"]);
+    }
+
+    // PS3.4 C.2.2.2.1: by meaning.
+    #[test]
+    fn dates_and_times_are_matched_by_meaning() {
+        accepts(VR::DA, "20240229", &["20240229", "2024.02.29"]);
+        accepts(VR::DA, "2024.02.29", &["20240229"]);
+        accepts(VR::TM, "1030", &["1030", "103000", "103059.5", "10:30"]);
+        refuses(VR::TM, "103000", &["10", "103001", ""]);
+        accepts(VR::TM, "10", &["1059"]);
+        accepts(VR::DT, "20240101120000+0100", &["20240101110000", "20240101060000-0500"]);
+    }
+
+    #[test]
+    fn what_is_no_date_is_matched_as_written() {
+        accepts(VR::DA, "GARBAGE", &["GARBAGE"]);
+        accepts(VR::DA, "20241301", &["20241301"]);
+        refuses(VR::DA, "2024", &["202x", "20241301"]);
+        accepts(VR::DA, "2024", &["2024", "20240105"]);
+        refuses(VR::DA, "-20991231", &["2024", "00000000", "20241301"]);
+    }
+
+    #[test]
+    fn part_of_a_date_is_the_range_of_its_days() {
+        accepts(VR::DA, "2024", &["20240101", "20241231"]);
+        accepts(VR::DA, "202402*", &["20240229"]);
+        refuses(VR::DA, "202402", &["20240301", "20230228"]);
+    }
+
+    // PS3.4 C.2.2.2.5.
+    #[test]
+    fn a_range_includes_both_its_ends_at_their_precision() {
+        accepts(VR::DA, "20240101-20240131", &["20240101", "20240115", "20240131", "2024.01.31"]);
+        refuses(VR::DA, "20240101-20240131", &["20231231", "20240201", ""]);
+        accepts(VR::DA, "20240101 - 20240131", &["20240101"]);
+        accepts(VR::DA, "-20240131", &["19000101", "20240131"]);
+        accepts(VR::DA, "20240101-", &["20240101", "99991231"]);
+        accepts(VR::DA, "2023-202402", &["20230101", "20240229"]);
+        accepts(VR::TM, "1000-1030", &["100000", "1030", "103059.999999", "10"]);
+        refuses(VR::TM, "1000-1030", &["0959", "103100", ""]);
+        accepts(VR::TM, "-10", &["00", "105959"]);
+        accepts(VR::DT, "20240101-20240102", &["20240101", "20240102235959", "20240103003000+0100"]);
+        refuses(VR::DT, "20240101-20240102", &["20240102235959-0100"]);
+    }
+
+    #[test]
+    fn a_reversed_range_matches_nothing() {
+        refuses(VR::DA, "20240131-20240101", &["20240115", "20240131", "20240101"]);
+        refuses(VR::TM, "22-04", &["23", "03", "12"]);
+        refuses(VR::DT, "20240131-20240101", &["20240115"]);
+    }
+
+    #[test]
+    fn a_hyphen_in_a_moment_is_a_range_where_that_makes_sense() {
+        accepts(VR::DT, "20240101120000-0500", &["20240101170000"]);
+        refuses(VR::DT, "20240101120000-0500", &["20240101120000"]);
+        accepts(VR::DT, "20240101120000-0500-20240101120000+0000", &[]);
+        accepts(VR::DT, "20240101120000-0500-20240101180000", &["20240101173000"]);
+        accepts(VR::DT, "20240101-0500-", &["20240101050000", "2025"]);
+        accepts(VR::DT, "-20240101-0500", &["20240102045959", "2023"]);
+        accepts(VR::DT, "2023-2024", &["20240601"]);
+    }
+
+    #[test]
+    fn a_range_with_an_end_that_is_none_is_refused() {
+        for (vr, key) in
+            [(VR::DA, "2024-1"), (VR::DA, "a-b"), (VR::TM, "10-99"), (VR::DT, "20240101-x"), (VR::DA, "1-2-3")]
+        {
+            let comparison = Comparison { vr, multiplicity: Multiplicity::One, letter_case: LetterCase::Sensitive };
+            let refused = Matching::compile(comparison, key, &MatchPolicy::default());
+            assert_eq!(refused.err(), Some(MatchingError::InvalidRange(vr)), "{key}");
+        }
+    }
+
+    // PS3.4 C.2.2.2.1: case and accents of names are the SCP's choice.
+    #[test]
+    fn names_are_matched_whatever_their_case_accents_and_width() {
+        accepts(VR::PN, "muller^jurgen", &["MÜLLER^Jürgen", "Ｍｕｌｌｅｒ^Jurgen", "Müller ^ Jürgen ^^"]);
+        accepts(VR::PN, "MÜL*", &["Muller^X"]);
+        refuses(VR::PN, "muller^jurgen", &["muller", "muller^jurgenx", ""]);
+    }
+
+    #[test]
+    fn fewer_components_find_names_that_begin_with_them() {
+        accepts(VR::PN, "SMITH", &["SMITH", "SMITH^JOHN", "SMITH^JOHN^Q", "Smith^^Q"]);
+        refuses(VR::PN, "SMITH", &["SMITHSON^JOHN", "SMITH JONES", "JOHN^SMITH"]);
+        accepts(VR::PN, "SMITH^JOHN", &["SMITH^JOHN^^DR"]);
+        let exactly = MatchPolicy { names: NameMatching::Exact, ..MatchPolicy::default() };
+        let strict = with(VR::PN, Multiplicity::One, LetterCase::Folded, "SMITH^", &exactly);
+        assert!(strict.matches("Smith") && strict.matches("Smith^^") && !strict.matches("Smith^John"));
+    }
+
+    // PS3.5 6.2.1.1: empty components at the end may be left out.
+    #[test]
+    fn a_pattern_counts_components_that_are_left_out() {
+        accepts(VR::PN, "SMITH^*", &["SMITH", "SMITH^JOHN"]);
+        accepts(VR::PN, "SMITH^*^*", &["SMITH", "SMITH^JOHN", "SMITH^JOHN^Q"]);
+        refuses(VR::PN, "SMITH^?*", &["SMITH"]);
+        refuses(VR::PN, "SMITH?", &["SMITH"]);
+        refuses(VR::PN, "S*H", &["SMITH^JOHN"]);
+        accepts(VR::PN, "S*H^*", &["SMITH^JOHN", "SMITH"]);
+    }
+
+    // PS3.5 6.2.1.2, PS3.4 C.2.2.2.4 note 3.
+    #[test]
+    fn names_are_matched_by_component_group() {
+        let yamada = "Yamada^Tarou=山田^太郎=やまだ^たろう";
+        for key in ["yamada", "山田", "やまだ^たろう", "山*", "=山田", "Yamada=山田", "==やまだ", "*=山田^*", "山?^*"]
+        {
+            accepts(VR::PN, key, &[yamada]);
+        }
+        for key in ["yamada=山本", "=yamada", "やま", "山", "Yamada^Tarou=山田^太郎=x", "*=?"] {
+            refuses(VR::PN, key, &[yamada]);
+        }
+        refuses(VR::PN, "=山田", &["Yamada", ""]);
+    }
+
+    #[test]
+    fn a_question_mark_is_one_character_in_any_script() {
+        accepts(VR::PN, "김?중", &["Kim^Heejoong=김희중"]);
+        accepts(VR::PN, "M?ller", &["Müller", "Mu\u{308}ller"]);
+        refuses(VR::PN, "M?ller", &["Mueller", "Müller^X"]);
+        accepts(VR::PN, "Stra?e", &["Straße"]);
+        accepts(VR::PN, "Stra??e", &["Straße"]);
+        accepts(VR::PN, "ヤマ?", &["ﾔﾏﾀﾞ"]);
+        refuses(VR::PN, "ヤマ??", &["ﾔﾏﾀﾞ"]);
+    }
+
+    #[test]
+    fn fuzzy_names_are_words_in_any_order() {
+        let fuzzy = MatchPolicy { names: NameMatching::Fuzzy, ..MatchPolicy::default() };
+        let name = |key| with(VR::PN, Multiplicity::One, LetterCase::Folded, key, &fuzzy);
+        assert!(name("john smith").matches("Smith^John^Q"));
+        assert!(name("jo* SMI").matches("Smith-Jones^John"));
+        assert!(!name("john smith").matches("Smith^Jane"));
+        assert!(name("太郎").matches("Yamada^Tarou=山田^太郎"));
+    }
+
+    // PS3.4 C.2.2.3: any of the stored values.
+    #[test]
+    fn any_value_of_several_matches() {
+        assert!(many(VR::CS, "MR").matches("CT\\MR"));
+        assert!(many(VR::PN, "jones").matches("Smith^A\\Jones^B"));
+        assert!(!many(VR::CS, "CT\\\\MR").matches("US"));
+        refuses(VR::LT, "b", &["a\\b"]);
+        accepts(VR::LT, "a\\b", &["a\\b"]);
+    }
+
+    #[test]
+    fn several_values_in_a_key_match_any_unless_negotiated() {
+        accepts(VR::CS, "CT\\MR", &["CT", "MR"]);
+        refuses(VR::CS, "CT\\MR", &["US", ""]);
+        assert_eq!(one(VR::CS, "CT\\MR\\").narrowing(), Narrowing::Equals(vec!["CT".into(), "MR".into()]));
+        accepts(VR::CS, "CT\\*", &["US", ""]);
+        accepts(VR::DA, "20240101\\2025-", &["20240101", "20260101"]);
+    }
+
+    // PS3.4 C.2.2.2.8.
+    #[test]
+    fn several_values_in_a_key_match_all_when_negotiated() {
+        let all = MatchPolicy { several_values: SeveralValues::AllOf, ..MatchPolicy::default() };
+        let both = with(VR::CS, Multiplicity::Many, LetterCase::Sensitive, "CT\\PT", &all);
+        assert!(both.matches("PT\\CT") && both.matches("CT\\SR\\PT") && !both.matches("CT"));
+        let single = with(VR::CS, Multiplicity::One, LetterCase::Sensitive, "CT\\PT", &all);
+        assert!(single.matches("CT"), "not defined for attributes of one value");
+        let date = with(VR::DA, Multiplicity::Many, LetterCase::Sensitive, "20240101\\20240102", &all);
+        assert!(date.matches("20240101"), "not defined for dates");
+    }
+
+    // PS3.4 C.2.2.2.7.
+    #[test]
+    fn quotation_marks_match_no_value_when_negotiated() {
+        let empty = MatchPolicy { quotation_marks: QuotationMarks::EmptyValue, ..MatchPolicy::default() };
+        let key = with(VR::LO, Multiplicity::One, LetterCase::Sensitive, "\"\"", &empty);
+        assert!(key.matches("") && !key.matches("\"\"") && !key.matches("x"));
+        assert!(!with(VR::IS, Multiplicity::One, LetterCase::Sensitive, "\"\"", &empty).matches(""));
+        accepts(VR::LO, "\"\"", &["\"\""]);
+    }
+
+    // PS3.4 C.2.2.1.2.
+    #[test]
+    fn an_unknown_required_value_matches_only_when_told_to() {
+        let key = KeyValue::Text("A1".into());
+        let attribute = AttributeId::AccessionNumber.attribute();
+        assert!(!Matching::of_key(attribute, &key, &MatchPolicy::default()).unwrap().matches(""));
+        let literal = MatchPolicy { unknown_required: UnknownRequired::Match, ..MatchPolicy::default() };
+        let lenient = Matching::of_key(attribute, &key, &literal).unwrap();
+        assert!(lenient.matches("") && lenient.matches("A1") && !lenient.matches("A2"));
+        assert_eq!(lenient.narrowing(), Narrowing::Equals(vec!["A1".into(), String::new()]));
+        let optional = Matching::of_key(AttributeId::AdmissionID.attribute(), &key, &literal).unwrap();
+        assert!(!optional.matches(""));
+    }
+
+    fn element(tag: Tag, vr: VR, text: &str) -> KeyElement {
+        KeyElement { tag, vr, value: KeyValue::Text(text.into()) }
+    }
+
+    // PS3.4 C.2.2.2.6.
+    #[test]
+    fn all_keys_of_an_item_have_to_match_in_one_item() {
+        let value = Tag(0x0008, 0x0100);
+        let scheme = Tag(0x0008, 0x0102);
+        let stored = r#"[{"00080100":{"vr":"SH","Value":["A"]},"00080102":{"vr":"SH","Value":["DCM"]}},
+            {"00080100":{"vr":"SH","Value":["B"]},"00080102":{"vr":"SH","Value":["SRT"]}}]"#;
+        let item = |code: &str, of: &str| vec![vec![element(value, VR::SH, code), element(scheme, VR::SH, of)]];
+        let matches =
+            |items: &[Vec<KeyElement>]| Matching::of_items(items, &MatchPolicy::default()).unwrap().matches(stored);
+        assert!(matches(&item("A", "DCM")) && matches(&item("B", "")) && matches(&item("?", "S*")));
+        assert!(!matches(&item("A", "SRT")) && !matches(&item("C", "")));
+        assert!(matches(&[]) && matches(&[vec![]]) && matches(&item("", "*")));
+        let twice = [item("A", "").concat(), item("B", "").concat()];
+        assert_eq!(Matching::of_items(&twice, &MatchPolicy::default()).err(), Some(MatchingError::SeveralItems));
+    }
+
+    #[test]
+    fn sequences_are_matched_within_sequences() {
+        let code = Tag(0x0040, 0x0008);
+        let nested = vec![vec![KeyElement {
+            tag: code,
+            vr: VR::SQ,
+            value: KeyValue::Items(vec![vec![element(Tag(0x0008, 0x0104), VR::LO, "kopf*")]]),
+        }]];
+        let matching = Matching::of_items(&nested, &MatchPolicy::default()).unwrap();
+        let stored = |meaning: &str| {
+            format!(r#"[{{"00400008":{{"vr":"SQ","Value":[{{"00080104":{{"vr":"LO","Value":["{meaning}"]}}}}]}}}}]"#)
+        };
+        assert!(matching.matches(&stored("Kopf CT")) && !matching.matches(&stored("Thorax")));
+        for broken in ["", "[]", "[{}]", "{", "[null]", "\"x\"", r#"[{"00400008":{"vr":"SQ"}}]"#] {
+            assert!(!matching.matches(broken), "{broken}");
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_in_items_are_matched_as_elsewhere() {
+        let items =
+            vec![vec![element(Tag(0x0040, 0x0006), VR::PN, "山田"), element(Tag(0x0020, 0x0013), VR::IS, "01")]];
+        let matching = Matching::of_items(&items, &MatchPolicy::default()).unwrap();
+        assert!(matching.matches(
+            r#"[{"00400006":{"vr":"PN","Value":[{"Alphabetic":"Yamada","Ideographic":"山田^太郎"}]},"00200013":{"vr":"IS","Value":[1]}}]"#
+        ));
+    }
+
+    #[test]
+    fn a_key_shows_no_value_when_printed() {
+        let shown = format!("{:?} {}", one(VR::PN, "SECRET"), MatchingError::InvalidRange(VR::DA));
+        assert!(!shown.contains("SECRET"), "{shown}");
+    }
+
+    #[test]
+    fn narrowing_uses_what_an_index_can() {
+        assert_eq!(one(VR::LO, "P1").narrowing(), Narrowing::Equals(vec!["P1".into()]));
+        assert_eq!(one(VR::LO, "P1?*").narrowing(), Narrowing::Prefix("P1".into()));
+        assert_eq!(one(VR::LO, "*1").narrowing(), Narrowing::None);
+        assert_eq!(one(VR::PN, "Müll*").narrowing(), Narrowing::NamePrefix("mull".into()));
+        assert_eq!(one(VR::PN, "SMITH^*").narrowing(), Narrowing::NamePrefix("smith".into()));
+        assert_eq!(one(VR::PN, "=山田").narrowing(), Narrowing::NamePrefix("山田".into()));
+        assert_eq!(one(VR::DA, "20240105").narrowing(), Narrowing::Equals(vec!["20240105".into()]));
+        assert_eq!(one(VR::DA, "20240105-").narrowing(), Narrowing::Between("20240105".into(), "99991231".into()));
+        assert_eq!(one(VR::TM, "1030-11").narrowing(), Narrowing::Between("1030".into(), "115960.999999".into()));
+        assert_eq!(many(VR::CS, "CT").narrowing(), Narrowing::None);
+    }
+
+    fn admits(narrowing: &Narrowing, stored: &str) -> bool {
+        match narrowing {
+            Narrowing::None => true,
+            Narrowing::Equals(values) => values.iter().any(|value| value == stored),
+            Narrowing::Between(first, last) => first.as_str() <= stored && stored <= last.as_str(),
+            Narrowing::Prefix(prefix) => stored.starts_with(prefix.as_str()),
+            Narrowing::NamePrefix(prefix) => {
+                person_name::normal_groups(stored).iter().any(|group| group.starts_with(prefix.as_str()))
+            }
+        }
+    }
+
+    fn text_of(vr: VR) -> BoxedStrategy<String> {
+        match vr {
+            VR::DA => "(19|20)[0-9]{2}(\\.?(0[1-9]|1[0-3])(\\.?(0[1-9]|3[0-2]))?)?".boxed(),
+            VR::TM => "[01][0-9](:?[0-5][0-9](:?[0-6][0-9](\\.[0-9]{1,6})?)?)?".boxed(),
+            VR::DT => "20[0-9]{2}(0[1-9]([0-2][1-9]([01][0-9]([0-5][0-9])?)?)?)?([+-]0[0-5]00)?".boxed(),
+            VR::IS | VR::DS | VR::US => "[-+]?[0-2]{0,2}(\\.[0-2])?".boxed(),
+            VR::PN => "[ABßæÉ山ﾀﾞ ^=]{0,8}".boxed(),
+            VR::UI => "1\\.[12]{1,2}".boxed(),
+            _ => "[ABßæÉ山ﾀﾞ %_^'\"]{0,6}".boxed(),
+        }
+    }
+
+    fn key_of(vr: VR) -> BoxedStrategy<String> {
+        let text = text_of(vr);
+        match vr {
+            VR::DA | VR::TM | VR::DT => prop_oneof![
+                3 => text.clone(),
+                1 => (text.clone(), text.clone()).prop_map(|(low, high)| format!("{low} - {high}")),
+                1 => text.clone().prop_map(|low| format!("{low}-")),
+                1 => text.prop_map(|high| format!("-{high}")),
+            ]
+            .boxed(),
+            VR::PN => "[abßÉ山ﾀﾞ ^=*?]{0,8}".boxed(),
+            VR::LO => "[ABßé山ﾀﾞ %_^'\"*?]{0,6}".boxed(),
+            _ => text,
+        }
+    }
+
+    fn attribute_key_and_stored() -> impl Strategy<Value = (&'static Attribute, String, String)> {
+        let text: Vec<_> = ATTRIBUTES.iter().filter(|a| a.vr != VR::SQ && a.source != Source::AlwaysEmpty).collect();
+        proptest::sample::select(text)
+            .prop_flat_map(|attribute| (Just(attribute), key_of(attribute.vr), text_of(attribute.vr)))
+    }
+
+    proptest! {
+        /// The contract of [`Narrowing`], for every attribute: an index that goes by it loses nothing, and `Equals` is exact.
+        #[test]
+        fn narrowing_loses_no_match((attribute, key, stored) in attribute_key_and_stored(), quoted in any::<bool>()) {
+            let policy = MatchPolicy {
+                unknown_required: if quoted { UnknownRequired::Match } else { UnknownRequired::NoMatch },
+                ..MatchPolicy::default()
+            };
+            if let Ok(matching) = Matching::of_key(attribute, &KeyValue::Text(key.clone()), &policy) {
+                let stored = datetime::canonical(attribute.vr, trim(attribute.vr, &stored)).into_owned();
+                for stored in [stored.as_str(), trim(attribute.vr, &key), ""] {
+                    let stored = datetime::canonical(attribute.vr, stored);
+                    let narrowing = matching.narrowing();
+                    if matching.matches(&stored) {
+                        prop_assert!(admits(&narrowing, &stored), "{} {key:?} {stored:?} {narrowing:?}", attribute.keyword);
+                    } else if matches!(narrowing, Narrowing::Equals(_)) {
+                        prop_assert!(!admits(&narrowing, &stored), "{} {key:?} {stored:?}", attribute.keyword);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn no_key_and_no_value_is_too_odd(key in any::<String>(), stored in any::<String>()) {
+            for attribute in ATTRIBUTES {
+                if let Ok(matching) = Matching::of_key(attribute, &KeyValue::Text(key.clone()), &MatchPolicy::default()) {
+                    prop_assert_eq!(matching.matches(&stored), matching.matches(&stored));
+                    prop_assert_eq!(matching.narrowing(), matching.narrowing());
+                }
+            }
         }
     }
 }

@@ -1,0 +1,271 @@
+//! Wild card patterns: `*` and `?` (PS3.4 C.2.2.2.4), and nothing else.
+
+/// A pattern, ready to match.
+///
+/// The segments between the stars are looked for from left to right, and none is ever looked for twice, so there is no
+/// backtracking: time is linear in the text, times one for each 64 characters of the longest segment that has a `?` in
+/// it. A pattern longer than the text, stars aside, costs nothing.
+#[derive(Clone, Debug)]
+pub(super) struct WildCard {
+    shape: Shape,
+    /// The bytes that a text needs at least.
+    shortest: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Shape {
+    /// Without a star.
+    Whole(Segment),
+    /// `first*middle*…*last`, where first and last may be empty.
+    Parts { first: Segment, middle: Box<[Segment]>, last: Segment },
+}
+
+#[derive(Clone, Debug)]
+enum Segment {
+    Literal(String),
+    Masked(Box<Masked>),
+}
+
+impl WildCard {
+    /// Reads a pattern. Each run of characters between wild cards goes through `literal`, which appends to its second
+    /// argument what the run is to be compared as.
+    pub(super) fn new(pattern: &str, mut literal: impl FnMut(&str, &mut String)) -> Self {
+        let mut segments: Vec<_> = pattern.split('*').map(|segment| Segment::new(segment, &mut literal)).collect();
+        let shortest = segments.iter().map(Segment::shortest).sum();
+        let last = segments.pop().unwrap_or(Segment::Literal(String::new()));
+        let shape = if segments.is_empty() {
+            Shape::Whole(last)
+        } else {
+            let first = segments.remove(0);
+            segments.retain(|segment| segment.shortest() > 0);
+            Shape::Parts { first, middle: segments.into(), last }
+        };
+        Self { shape, shortest }
+    }
+
+    /// Whether the whole text fits the pattern.
+    pub(super) fn matches(&self, text: &str) -> bool {
+        if text.len() < self.shortest {
+            return false;
+        }
+        match &self.shape {
+            Shape::Whole(segment) => segment.at_start(text) == Some(text.len()),
+            Shape::Parts { first, middle, last } => {
+                let Some(rest) = first.at_start(text).and_then(|length| text.get(length..)) else { return false };
+                let Some(mut rest) = last.at_end(rest).and_then(|length| rest.get(..rest.len() - length)) else {
+                    return false;
+                };
+                for segment in middle {
+                    let Some(after) = segment.find_end(rest).and_then(|end| rest.get(end..)) else { return false };
+                    rest = after;
+                }
+                true
+            }
+        }
+    }
+
+    /// What every text that fits begins with.
+    pub(super) fn prefix(&self) -> String {
+        let (Shape::Whole(first) | Shape::Parts { first, .. }) = &self.shape;
+        match first {
+            Segment::Literal(text) => text.clone(),
+            Segment::Masked(masked) => masked.chars.iter().map_while(|position| *position).collect(),
+        }
+    }
+}
+
+impl Segment {
+    fn new(segment: &str, literal: &mut impl FnMut(&str, &mut String)) -> Self {
+        let mut runs = segment.split('?');
+        let mut text = String::new();
+        literal(runs.next().unwrap_or_default(), &mut text);
+        let mut chars: Option<Vec<Option<char>>> = None;
+        for run in runs {
+            let chars = chars.get_or_insert_with(|| text.chars().map(Some).collect());
+            chars.push(None);
+            text.clear();
+            literal(run, &mut text);
+            chars.extend(text.chars().map(Some));
+        }
+        chars.map_or(Self::Literal(text), |chars| Self::Masked(Box::new(Masked::new(chars))))
+    }
+
+    fn shortest(&self) -> usize {
+        match self {
+            Self::Literal(text) => text.len(),
+            Self::Masked(masked) => masked.chars.iter().map(|position| position.map_or(1, char::len_utf8)).sum(),
+        }
+    }
+
+    /// The bytes that the segment takes at the start of `text`.
+    fn at_start(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Literal(literal) => text.starts_with(literal.as_str()).then_some(literal.len()),
+            Self::Masked(masked) => taken(masked.chars.iter(), text.chars()),
+        }
+    }
+
+    /// The bytes that the segment takes at the end of `text`.
+    fn at_end(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Literal(literal) => text.ends_with(literal.as_str()).then_some(literal.len()),
+            Self::Masked(masked) => taken(masked.chars.iter().rev(), text.chars().rev()),
+        }
+    }
+
+    /// Where the first place that fits ends, in bytes.
+    fn find_end(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Literal(literal) => text.find(literal.as_str()).map(|at| at + literal.len()),
+            Self::Masked(masked) => masked.find_end(text),
+        }
+    }
+}
+
+fn taken<'a>(pattern: impl Iterator<Item = &'a Option<char>>, mut text: impl Iterator<Item = char>) -> Option<usize> {
+    let mut length = 0;
+    for position in pattern {
+        let found = text.next()?;
+        if position.is_some_and(|wanted| wanted != found) {
+            return None;
+        }
+        length += found.len_utf8();
+    }
+    Some(length)
+}
+
+/// A segment with `?` in it. It is looked for with the shift-and automaton: one bit for each position, all of them moved
+/// on by each character of the text.
+#[derive(Clone, Debug)]
+struct Masked {
+    /// `None` is a `?`.
+    chars: Vec<Option<char>>,
+    /// The positions at which any character will do.
+    anything: Vec<u64>,
+    /// For each character of the segment, in order: the positions at which it will do.
+    fitting: Vec<(char, Vec<u64>)>,
+}
+
+impl Masked {
+    fn new(chars: Vec<Option<char>>) -> Self {
+        let words = chars.len().div_ceil(64);
+        let mut anything = vec![0; words];
+        for (at, _) in chars.iter().enumerate().filter(|(_, position)| position.is_none()) {
+            anything[at / 64] |= 1 << (at % 64);
+        }
+        let mut fitting: Vec<(char, Vec<u64>)> = Vec::new();
+        let mut wanted: Vec<(char, usize)> =
+            chars.iter().enumerate().filter_map(|(at, position)| position.map(|c| (c, at))).collect();
+        wanted.sort_unstable();
+        for (c, at) in wanted {
+            if fitting.last().is_none_or(|(last, _)| *last != c) {
+                fitting.push((c, anything.clone()));
+            }
+            if let Some((_, mask)) = fitting.last_mut() {
+                mask[at / 64] |= 1 << (at % 64);
+            }
+        }
+        Self { chars, anything, fitting }
+    }
+
+    fn find_end(&self, text: &str) -> Option<usize> {
+        let last = self.chars.len().checked_sub(1)?;
+        let mut state = vec![0_u64; self.anything.len()];
+        for (at, c) in text.char_indices() {
+            let mask = match self.fitting.binary_search_by_key(&c, |(wanted, _)| *wanted) {
+                Ok(found) => &self.fitting[found].1,
+                Err(_) => &self.anything,
+            };
+            let mut carry = 1;
+            for (word, mask) in state.iter_mut().zip(mask) {
+                let shifted = (*word << 1) | carry;
+                carry = *word >> 63;
+                *word = shifted & mask;
+            }
+            if state[last / 64] >> (last % 64) & 1 == 1 {
+                return Some(at + c.len_utf8());
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        WildCard::new(pattern, |literal, out| out.push_str(literal)).matches(text)
+    }
+
+    /// The definition, word for word.
+    fn slowly(pattern: &[char], text: &[char]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some(('*', rest)) => (0..=text.len()).any(|at| slowly(rest, &text[at..])),
+            Some(('?', rest)) => !text.is_empty() && slowly(rest, &text[1..]),
+            Some((c, rest)) => text.first() == Some(c) && slowly(rest, &text[1..]),
+        }
+    }
+
+    #[test]
+    fn star_is_any_text_and_question_mark_one_character() {
+        for (pattern, text) in [
+            ("", ""),
+            ("*", ""),
+            ("**", "x"),
+            ("a*", "a"),
+            ("*a", "ba"),
+            ("a*a", "aa"),
+            ("*a*", "bab"),
+            ("?", "山"),
+            ("a?c", "abc"),
+            ("*?c*", "xxbcx"),
+            ("??", "é山"),
+            ("a*b?d*", "axxbbcdyy"),
+            ("*?", "x"),
+            ("?*?", "ab"),
+        ] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in
+            [("", "a"), ("a", "ab"), ("a*a", "a"), ("?", ""), ("?", "ab"), ("*a", "ab"), ("a*b*c", "acb"), ("?*?", "a")]
+        {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_special() {
+        assert!(matches("50%_[a]\\*", "50%_[a]\\x"));
+        assert!(!matches("50%*", "50x"));
+        assert!(!matches("P_*", "PX1"));
+        assert!(!matches("[ab]*", "a"));
+    }
+
+    #[test]
+    fn a_segment_may_be_longer_than_a_machine_word() {
+        let pattern = format!("*{}?{}*", "ab".repeat(60), "c".repeat(70));
+        let text = format!("{}x{}tail", "ab".repeat(61), "c".repeat(70));
+        assert!(matches(&pattern, &text));
+        assert!(!matches(&pattern, &text.replace('x', "")));
+    }
+
+    #[test]
+    fn many_stars_take_no_time() {
+        // With backtracking this would outlive the universe.
+        let pattern = format!("{}b", "*a".repeat(2_000));
+        assert!(!matches(&pattern, &"a".repeat(10_000)));
+        assert!(matches(&"*a?".repeat(2_000), &"a".repeat(10_000)));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_definition(pattern in "[ab山*?]{0,8}", text in "[ab山]{0,10}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            prop_assert_eq!(matches(&pattern, &text), slowly(&chars(&pattern), &chars(&text)));
+        }
+    }
+}
