@@ -5,8 +5,8 @@
 
 use dicom_core::VR;
 
-use super::charset::{CharacterSets, TextForm};
-use super::value::{for_each_number, for_each_tag, push_one};
+use crate::model::charset::{CharacterSets, TextForm};
+use crate::model::value::{for_each_number, for_each_tag, push_one};
 
 /// An item starts.
 pub(super) const ITEM: u8 = 1;

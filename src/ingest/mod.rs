@@ -1,17 +1,15 @@
 //! One object to an instance record.
 //!
 //! In reading order: [`HeaderParser`] (bytes in, wanted elements out), [`Wanted`] (which those are), [`Parsed`] (what
-//! comes out), [`read_file`] and [`Outcome`] (a whole file to its record), [`Fault`] (what may be wrong with it), [`limits`] (what every length from outside meets), [`charset`] and
-//! [`value`] (bytes to text).
+//! comes out), [`read_file`] and [`Outcome`] (a whole file to its record), [`Fault`] (what may be wrong with it) and
+//! [`limits`] (what every length from outside meets).
 
-pub mod charset;
 mod fault;
 mod json;
 pub mod limits;
 mod parsed;
 mod read;
 mod tokenizer;
-pub mod value;
 mod vr;
 mod wanted;
 

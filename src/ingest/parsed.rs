@@ -2,11 +2,11 @@
 
 use dicom_core::VR;
 
-use super::charset::CharacterSets;
 use super::fault::{Fault, Faults};
 use super::json;
-use super::value;
 use super::wanted::{Slot, tag_of};
+use crate::model::charset::CharacterSets;
+use crate::model::value;
 
 /// What kind of object the bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

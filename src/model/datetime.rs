@@ -4,11 +4,8 @@
 //! counts as the first moment of its span; a key matches when that moment lies within the span that the key names (PS3.4
 //! C.2.2.2.1 and C.2.2.2.5). Dates, times and moments are therefore plain ordered numbers here, and spans pairs of them.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
-
-use dicom_core::VR;
 
 /// A day as the number `YYYYMMDD`, so that order is the order of days.
 pub type Day = u32;
@@ -124,23 +121,6 @@ pub fn moments(text: &str) -> Option<RangeInclusive<Moment>> {
 #[must_use]
 pub fn moment(day: Day, time: TimeOfDay) -> Moment {
     days_since_year_zero(day) * (DAY as i64) + time as i64
-}
-
-/// The form in which the index keeps a date or time: the legacy forms of ACR-NEMA, `YYYY.MM.DD` and `HH:MM:SS`, become
-/// those of PS3.5 6.2, so that the order of the text is the order of what it means. Anything else stays as it is, values
-/// that are no date included.
-#[must_use]
-pub fn canonical(vr: VR, text: &str) -> Cow<'_, str> {
-    let (separator, is_value) = match vr {
-        VR::DA => ('.', days(text).is_some_and(|days| days.start() == days.end())),
-        VR::TM => (':', times(text).is_some()),
-        _ => return Cow::Borrowed(text),
-    };
-    if is_value && text.contains(separator) {
-        Cow::Owned(text.chars().filter(|c| *c != separator).collect())
-    } else {
-        Cow::Borrowed(text)
-    }
 }
 
 /// A day as `YYYYMMDD`.
@@ -321,15 +301,6 @@ mod tests {
             assert_eq!(start(after) - start(before), DAY as i64, "{before} {after}");
         }
         assert_eq!(moments("2024").unwrap().end() + 1, start("2025"));
-    }
-
-    #[test]
-    fn the_legacy_forms_become_those_of_the_standard() {
-        assert_eq!(canonical(VR::DA, "2024.02.29"), "20240229");
-        assert_eq!(canonical(VR::TM, "10:30:15.5"), "103015.5");
-        assert_eq!(canonical(VR::DA, "2024.02.30"), "2024.02.30");
-        assert_eq!(canonical(VR::DA, "2024.02"), "2024.02");
-        assert_eq!(canonical(VR::LO, "10:30"), "10:30");
     }
 
     #[test]

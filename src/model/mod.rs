@@ -2,10 +2,11 @@
 //!
 //! In reading order: [`level`] (what is asked for), [`attribute`] (the one table of what the index keeps), [`record`]
 //! (one instance, as read), [`location`] (where its object lies), [`find`] (a query), [`matching`] (PS3.4 C.2.2.2),
-//! with [`uid`], [`ae_title`], [`datetime`], [`person_name`] and [`clock`] as their vocabulary.
+//! with [`uid`], [`ae_title`], [`datetime`], [`person_name`], [`charset`], [`value`] and [`clock`] as their vocabulary.
 
 pub mod ae_title;
 pub mod attribute;
+pub mod charset;
 pub mod clock;
 pub mod datetime;
 pub mod find;
@@ -15,3 +16,4 @@ pub mod matching;
 pub mod person_name;
 pub mod record;
 pub mod uid;
+pub mod value;

@@ -7,8 +7,9 @@ use super::attribute::{ATTRIBUTE_COUNT, AttributeId};
 /// The values that the index keeps of one SOP Instance, as UTF-8 text.
 ///
 /// Values are trimmed of insignificant padding (PS3.5 6.2); several values are joined by `\`; binary numbers are decimal
-/// text; dates and times are [`super::datetime::canonical`]; a sequence is the array of its items in the DICOM JSON Model
-/// (PS3.18 F.2). An absent attribute and one of zero length are both the empty text: PS3.4 C.2.2.2.7 treats them alike.
+/// text; legacy forms of dates and times are put right (see [`super::value`]); a sequence is the array of its items in the
+/// DICOM JSON Model (PS3.18 F.2). An absent attribute and one of zero length are both the empty text: PS3.4 C.2.2.2.7
+/// treats them alike.
 ///
 /// One text buffer and one span for each attribute: a scan makes 100,000 of these a second, and an allocation for each
 /// value would cost more than reading the header.

@@ -35,7 +35,7 @@ pub fn push_text(out: &mut String, vr: VR, big: bool, bytes: &[u8], sets: &Chara
 }
 
 /// Calls `f` with the index, group and element of each tag of an AT value.
-pub(super) fn for_each_tag(bytes: &[u8], big: bool, mut f: impl FnMut(usize, u16, u16)) {
+pub(crate) fn for_each_tag(bytes: &[u8], big: bool, mut f: impl FnMut(usize, u16, u16)) {
     for (index, tag) in bytes.chunks_exact(4).enumerate() {
         let [g0, g1, e0, e1] = *tag else { continue };
         let number = |bytes| if big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) };
@@ -44,7 +44,7 @@ pub(super) fn for_each_tag(bytes: &[u8], big: bool, mut f: impl FnMut(usize, u16
 }
 
 /// Calls `f` with each number of a binary value.
-pub(super) fn for_each_number<const N: usize, T>(
+pub(crate) fn for_each_number<const N: usize, T>(
     bytes: &[u8],
     big: bool,
     from_le: fn([u8; N]) -> T,
@@ -84,7 +84,7 @@ fn push_trimmed(out: &mut String, vr: VR, text: &str) {
 }
 
 /// Appends one value of an element, trimmed.
-pub(super) fn push_one(out: &mut String, vr: VR, value: &str) {
+pub(crate) fn push_one(out: &mut String, vr: VR, value: &str) {
     // A NUL pads UI, and, against the Standard, everything else too.
     let value = value.trim_end_matches([' ', '\0']);
     match vr {
