@@ -3,6 +3,7 @@
 //! In reading order:
 //!
 //! - [`model`]: the words of the domain (UIDs, AE titles, levels, the attribute table, records, matching). Pure data.
+//! - [`db`]: all SQL: the schema, the one writer, the readers.
 //! - [`dimse`]: DIMSE messages: command sets, status codes, fragments. No sockets.
 //! - [`store`]: bytes at rest: objects that the node keeps.
 //! - [`ingest`]: one object (a file, a stream, an archive member) to an instance record, by one bounded header tokenizer.
@@ -11,6 +12,7 @@
 //! - [`config`]: file, environment and flags to one checked `Config`.
 
 pub mod config;
+pub mod db;
 pub mod dimse;
 pub mod ingest;
 pub mod model;

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod db;
 mod fixtures;
 mod ingest;
 mod scp;

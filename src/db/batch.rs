@@ -1,0 +1,1275 @@
+//! One transaction of the writer: records become rows, counters stay exact.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params, params_from_iter};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use super::packing::{Packed, UidSuffix, pack_number, pack_time, uid_hash};
+use super::schema::{has_own_column, is_packed_time, shared_columns};
+use super::{
+    DuplicatePolicy, Error, FileOutcome, PathValue, ScannedDirectory, ScannedFile, StoreOutcome, Tally, path_from_sql,
+};
+use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, AttributeId};
+use crate::model::clock::Clock;
+use crate::model::level::QueryRetrieveLevel;
+use crate::model::location::{Location, Place};
+use crate::model::person_name;
+use crate::model::record::InstanceRecord;
+use crate::model::uid::is_valid_uid;
+
+/// Series, shelves and directories that are remembered between transactions; a cache that grows past this starts anew.
+/// An entry takes about half a kilobyte.
+const CACHE_ENTRIES: usize = 8192;
+
+/// Faults of one file that are kept, in characters.
+const MAX_FAULT_TEXT: usize = 1000;
+
+type Result<T> = rusqlite::Result<T>;
+
+/// The writer's state: caches that live on between transactions, and what the current one has changed.
+pub(super) struct Batch<'c> {
+    connection: &'c Connection,
+    clock: Clock,
+    data_version: i64,
+    series: HashMap<u128, SeriesEntry>,
+    shelves: HashMap<ShelfKey, Rc<Shelf>>,
+    shelves_by_id: HashMap<i64, Rc<Shelf>>,
+    directories: HashMap<PathBuf, i64>,
+    changes: Changes,
+}
+
+/// What the transaction has changed and has yet to write: the counters, and the rows of `uid_lookup`, which go in sorted.
+#[derive(Default)]
+struct Changes {
+    tally: Tally,
+    instances_per_shelf: HashMap<i64, i64>,
+    instances_per_series: HashMap<i64, i64>,
+    instances_per_study: HashMap<i64, i64>,
+    series_per_study: HashMap<i64, i64>,
+    /// Studies whose ModalitiesInStudy and SOPClassesInStudy have to be worked out again.
+    studies_to_summarise: HashSet<i64>,
+    /// Shelves that may have become empty, with their series and study.
+    shrunk: HashSet<(i64, i64, i64)>,
+    patients_left: HashSet<i64>,
+    lookups: Vec<(i32, i64)>,
+    lookup_hashes: HashMap<i32, i64>,
+}
+
+impl Changes {
+    fn note_lookup(&mut self, hash: i32, shelf: i64) {
+        self.lookups.push((hash, shelf));
+        self.lookup_hashes.entry(hash).or_insert(shelf);
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SeriesEntry {
+    series: i64,
+    study: i64,
+    patient_key: u64,
+    /// Which attributes of patient, study and series have a value: one bit for each [`AttributeId`].
+    filled: u128,
+}
+
+const _: () = assert!(ATTRIBUTE_COUNT <= 128, "SeriesEntry::filled has a bit for each attribute");
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct ShelfKey {
+    series: i64,
+    directory: i64,
+    class_and_syntax: u64,
+}
+
+struct Shelf {
+    id: i64,
+    series: i64,
+    directory: i64,
+    uid_prefix: String,
+    file_prefix: String,
+    file_suffix: String,
+    mtime_base: i64,
+    /// The values of [`shared`], in its order.
+    shared: Vec<String>,
+}
+
+/// A file that holds an instance, and where.
+struct File<'a> {
+    place: Place,
+    directory: i64,
+    name: &'a OsStr,
+    size: u64,
+    mtime_ms: i64,
+}
+
+/// An instance row that exists.
+struct Existing {
+    shelf: Rc<Shelf>,
+    suffix: UidSuffix,
+    size: i64,
+    file_name: OsString,
+    number: String,
+    diff: Option<String>,
+}
+
+fn shared() -> &'static [AttributeId] {
+    static SHARED: OnceLock<Vec<AttributeId>> = OnceLock::new();
+    SHARED.get_or_init(|| shared_columns().collect())
+}
+
+fn stored_at(level: QueryRetrieveLevel) -> &'static [AttributeId] {
+    static STORED: OnceLock<[Vec<AttributeId>; 4]> = OnceLock::new();
+    let by_level = STORED.get_or_init(|| {
+        QueryRetrieveLevel::ALL
+            .map(|level| ATTRIBUTES.iter().filter(|a| a.level == level && a.is_stored()).map(|a| a.id).collect())
+    });
+    &by_level[level as usize]
+}
+
+const fn table_of(level: QueryRetrieveLevel) -> &'static str {
+    match level {
+        QueryRetrieveLevel::Patient => "patient",
+        QueryRetrieveLevel::Study => "study",
+        QueryRetrieveLevel::Series => "study_series",
+        QueryRetrieveLevel::Image => "shelf",
+    }
+}
+
+const fn bit(id: AttributeId) -> u128 {
+    1 << (id as u8)
+}
+
+/// Which attributes above the instance have a value in the record.
+fn filled_in(record: &InstanceRecord) -> u128 {
+    const UPPER: [QueryRetrieveLevel; 3] =
+        [QueryRetrieveLevel::Patient, QueryRetrieveLevel::Study, QueryRetrieveLevel::Series];
+    let mut filled = 0;
+    for level in UPPER {
+        for &id in stored_at(level) {
+            if !record.value(id).is_empty() {
+                filled |= bit(id);
+            }
+        }
+    }
+    filled
+}
+
+fn at_level(mask: u128, level: QueryRetrieveLevel) -> impl Iterator<Item = AttributeId> {
+    stored_at(level).iter().copied().filter(move |&id| mask & bit(id) != 0)
+}
+
+impl<'c> Batch<'c> {
+    pub(super) fn new(connection: &'c Connection, clock: Clock) -> Self {
+        Self {
+            connection,
+            clock,
+            data_version: -1,
+            series: HashMap::new(),
+            shelves: HashMap::new(),
+            shelves_by_id: HashMap::new(),
+            directories: HashMap::new(),
+            changes: Changes::default(),
+        }
+    }
+
+    /// Runs `work` in one transaction and commits it; on any error nothing of it remains.
+    pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> std::result::Result<T, Error> {
+        let result = self.transaction(work);
+        if result.is_err() {
+            // The first error matters; a rollback fails only where SQLite has rolled back by itself.
+            let _already = self.connection.execute_batch("ROLLBACK");
+            self.forget();
+            self.changes = Changes::default();
+        }
+        result.map_err(Error::from_sqlite)
+    }
+
+    fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        // Immediate: wait for another process now, not in the middle.
+        self.statement("BEGIN IMMEDIATE")?.execute([])?;
+        let version: i64 = self.statement("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        if version != self.data_version || self.cache_is_large() {
+            self.forget();
+            self.data_version = version;
+        }
+        let value = work(self)?;
+        self.write_changes()?;
+        self.statement("COMMIT")?.execute([])?;
+        Ok(value)
+    }
+
+    /// What the transactions since the last call have changed.
+    pub(super) fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.changes.tally)
+    }
+
+    fn cache_is_large(&self) -> bool {
+        self.series.len() > CACHE_ENTRIES
+            || self.shelves_by_id.len() > CACHE_ENTRIES
+            || self.directories.len() > CACHE_ENTRIES
+    }
+
+    fn forget(&mut self) {
+        self.series.clear();
+        self.shelves.clear();
+        self.shelves_by_id.clear();
+        self.directories.clear();
+    }
+
+    fn statement(&self, sql: &str) -> Result<CachedStatement<'c>> {
+        self.connection.prepare_cached(sql)
+    }
+
+    pub(super) fn begin_scan(&mut self, roots: &str) -> Result<i64> {
+        self.statement("INSERT INTO scan (started_ms, roots) VALUES (?1, ?2)")?
+            .execute(params![self.clock.now_ms(), roots])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    pub(super) fn end_scan(&mut self, scan: i64, summary: &str) -> Result<()> {
+        self.statement("UPDATE scan SET finished_ms = ?2, summary = ?3 WHERE id = ?1")?.execute(params![
+            scan,
+            self.clock.now_ms(),
+            summary
+        ])?;
+        Ok(())
+    }
+
+    /// Takes what a scan found in a directory.
+    pub(super) fn scanned(&mut self, scanned: &ScannedDirectory) -> Result<()> {
+        let directory = self.directory(Place::InPlace, &scanned.directory)?;
+        let known: Vec<&OsStr> = scanned
+            .files
+            .iter()
+            .filter(|file| file.known)
+            .map(|file| file.file_name.as_os_str())
+            .chain(scanned.vanished.iter().map(OsString::as_os_str))
+            .collect();
+        let rows = if known.is_empty() { HashMap::new() } else { self.rows_in_directory(directory)? };
+        for name in &scanned.vanished {
+            self.remove_file(directory, name, rows.get(name.as_os_str()))?;
+            self.changes.tally.removed += 1;
+        }
+        for (at, scanned_file) in scanned.files.iter().enumerate() {
+            let file = File {
+                place: Place::InPlace,
+                directory,
+                name: &scanned_file.file_name,
+                size: scanned_file.size,
+                mtime_ms: scanned_file.mtime_ms,
+            };
+            match &scanned_file.outcome {
+                FileOutcome::Instance(record) => {
+                    if scanned_file.known {
+                        let was = rows.get(file.name);
+                        let same = was.is_some_and(|(_, _, uid)| uid == record.value(AttributeId::SOPInstanceUID));
+                        if !same {
+                            self.remove_file(directory, file.name, was)?;
+                        }
+                        self.forget_marks(&file)?;
+                    }
+                    let following = scanned.files.get(at + 1..).unwrap_or_default();
+                    self.scanned_instance(record, &file, scanned_file.known, following, scanned.complete)?;
+                    if !record.faults().is_empty() {
+                        self.note_faults(record, &file)?;
+                    }
+                }
+                FileOutcome::NotIndexed { kind, reason, detail } => {
+                    if scanned_file.known {
+                        self.remove_file(directory, file.name, rows.get(file.name))?;
+                    }
+                    self.statement(
+                        "INSERT OR REPLACE INTO unindexed_file (directory, file_name, size, mtime_ms, kind, reason, detail) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    )?
+                    .execute(params![
+                        directory,
+                        PathValue(file.name),
+                        to_i64(file.size),
+                        file.mtime_ms,
+                        kind.as_str(),
+                        reason,
+                        detail
+                    ])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn scanned_instance(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        known: bool,
+        following: &[ScannedFile],
+        complete: bool,
+    ) -> Result<()> {
+        let uid = record.value(AttributeId::SOPInstanceUID);
+        let Some(existing) = self.find_instance(uid)? else {
+            let values = if known { Values::Overwrite } else { Values::FillGaps };
+            self.insert_instance(record, file, values, following, complete)?;
+            if known {
+                self.changes.tally.updated += 1;
+            } else {
+                self.changes.tally.indexed += 1;
+            }
+            return Ok(());
+        };
+        if existing.shelf.directory == file.directory && existing.file_name == file.name {
+            self.replace_instance(&existing, record, file, Values::Overwrite)?;
+            self.changes.tally.updated += 1;
+        } else if self.place_of(existing.shelf.directory)? == Place::MetadataOnly {
+            // Known so far without its object: this is where it lies.
+            self.replace_instance(&existing, record, file, Values::FillGaps)?;
+            self.changes.tally.copies += 1;
+        } else {
+            let differs = self.differs(&existing, record, file)?;
+            self.statement(
+                "INSERT OR REPLACE INTO copy (directory, file_name, shelf, uid_suffix, size, mtime_ms, differs) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                file.directory,
+                PathValue(file.name),
+                existing.shelf.id,
+                existing.suffix,
+                to_i64(file.size),
+                file.mtime_ms,
+                differs
+            ])?;
+            if differs {
+                self.note_conflict("instance-with-other-content", record, file)?;
+            }
+            self.changes.tally.copies += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes an instance that was received.
+    pub(super) fn arrived(
+        &mut self,
+        record: &InstanceRecord,
+        location: &Location,
+        policy: DuplicatePolicy,
+    ) -> Result<StoreOutcome> {
+        let directory = self.directory(location.place, &location.directory)?;
+        let file = File {
+            place: location.place,
+            directory,
+            name: &location.file_name,
+            size: location.size,
+            mtime_ms: location.mtime_ms,
+        };
+        let Some(existing) = self.find_instance(record.value(AttributeId::SOPInstanceUID))? else {
+            self.insert_instance(record, &file, Values::FillGaps, &[], false)?;
+            return Ok(StoreOutcome::New);
+        };
+        let existing_place = self.place_of(existing.shelf.directory)?;
+        if existing_place == Place::MetadataOnly && file.place != Place::MetadataOnly {
+            self.replace_instance(&existing, record, &file, Values::FillGaps)?;
+            return Ok(StoreOutcome::Completed);
+        }
+        if !self.differs(&existing, record, &file)? {
+            return Ok(StoreOutcome::Identical);
+        }
+        self.note_conflict("instance-with-other-content", record, &file)?;
+        match policy {
+            DuplicatePolicy::KeepFirst => Ok(StoreOutcome::KeptFirst),
+            DuplicatePolicy::Replace => {
+                self.replace_instance(&existing, record, &file, Values::Overwrite)?;
+                Ok(StoreOutcome::Replaced)
+            }
+        }
+    }
+
+    // --- instances -------------------------------------------------------------------------------------------------
+
+    fn find_instance(&mut self, uid: &str) -> Result<Option<Existing>> {
+        let hash = uid_hash(uid);
+        let mut candidates = Vec::new();
+        if let Some(&shelf) = self.changes.lookup_hashes.get(&hash) {
+            candidates.push(shelf);
+            let rest = self.changes.lookups.iter().filter(|(h, s)| *h == hash && *s != shelf).map(|(_, s)| *s);
+            candidates.extend(rest);
+        }
+        let mut statement = self.statement("SELECT shelf FROM uid_lookup WHERE hash = ?1")?;
+        let mut rows = statement.query([hash])?;
+        while let Some(row) = rows.next()? {
+            candidates.push(row.get(0)?);
+        }
+        drop(rows);
+        for id in candidates {
+            // A lookup may outlive its shelf; the row itself has the last word.
+            let Some(shelf) = self.shelf_by_id(id)? else { continue };
+            let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
+            let found = self
+                .statement(
+                    "SELECT size, file_name, instance_number, diff FROM instance WHERE shelf = ?1 AND uid_suffix = ?2",
+                )?
+                .query_row(params![id, suffix], |row| {
+                    Ok((row.get(0)?, file_name_of(row.get_ref(1)?, uid, &shelf), text_of(row.get_ref(2)?), row.get(3)?))
+                })
+                .optional()?;
+            if let Some((size, file_name, number, diff)) = found {
+                return Ok(Some(Existing { shelf, suffix, size, file_name, number, diff }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a record says something else than the row that is there. The pixel data are not compared, only what the
+    /// index keeps and the size of the file.
+    fn differs(&mut self, existing: &Existing, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
+        let sizes_comparable = self.place_of(existing.shelf.directory)? == file.place;
+        if sizes_comparable && existing.size != to_i64(file.size) {
+            return Ok(true);
+        }
+        if existing.number != record.value(AttributeId::InstanceNumber) {
+            return Ok(true);
+        }
+        let same_series: bool = self
+            .statement(
+                "SELECT e.series_instance_uid = ?2 AND s.study_instance_uid = ?3 AND h.sop_class_uid = ?4 \
+                 FROM shelf h JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study WHERE h.id = ?1",
+            )?
+            .query_row(
+                params![
+                    existing.shelf.id,
+                    record.value(AttributeId::SeriesInstanceUID),
+                    record.value(AttributeId::StudyInstanceUID),
+                    record.value(AttributeId::SOPClassUID)
+                ],
+                |row| row.get(0),
+            )?;
+        if !same_series {
+            return Ok(true);
+        }
+        let own_are_equal: bool = self
+            .statement(
+                "SELECT acquisition_number IS ?3 AND acquisition_time IS ?4 AND content_time IS ?5 \
+                 AND instance_creation_time IS ?6 FROM instance WHERE shelf = ?1 AND uid_suffix = ?2",
+            )?
+            .query_row(
+                params![
+                    existing.shelf.id,
+                    existing.suffix,
+                    own_value(record, &existing.shelf, AttributeId::AcquisitionNumber),
+                    own_value(record, &existing.shelf, AttributeId::AcquisitionTime),
+                    own_value(record, &existing.shelf, AttributeId::ContentTime),
+                    own_value(record, &existing.shelf, AttributeId::InstanceCreationTime)
+                ],
+                |row| row.get(0),
+            )?;
+        Ok(!own_are_equal || diff_of(record, &existing.shelf) != existing.diff)
+    }
+
+    /// Puts a record in the place of the row that is there for the same instance.
+    fn replace_instance(
+        &mut self,
+        existing: &Existing,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        values: Values,
+    ) -> Result<()> {
+        self.remove_row(existing)?;
+        let (shelf, suffix) = self.insert_instance(record, file, values, &[], false)?;
+        self.statement("UPDATE copy SET shelf = ?1, uid_suffix = ?2 WHERE shelf = ?3 AND uid_suffix = ?4")?
+            .execute(params![shelf, suffix, existing.shelf.id, existing.suffix])?;
+        Ok(())
+    }
+
+    fn insert_instance(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        values: Values,
+        following: &[ScannedFile],
+        complete: bool,
+    ) -> Result<(i64, UidSuffix)> {
+        let entry = self.series(record, file, values)?;
+        let shelf = self.shelf(record, file, entry, following, complete)?;
+        let uid = record.value(AttributeId::SOPInstanceUID);
+        let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
+        let implied = is_implied_name(file.name, uid, &shelf);
+        let name = if implied { None } else { Some(PathValue(file.name)) };
+        let own = |id: AttributeId| own_value(record, &shelf, id);
+        self.statement(
+            "INSERT INTO instance (shelf, uid_suffix, instance_number, size, mtime, file_name, acquisition_number, \
+             acquisition_time, content_time, instance_creation_time, diff) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
+        .execute(params![
+            shelf.id,
+            suffix,
+            pack_number(record.value(AttributeId::InstanceNumber)),
+            to_i64(file.size),
+            file.mtime_ms.saturating_sub(shelf.mtime_base),
+            name,
+            own(AttributeId::AcquisitionNumber),
+            own(AttributeId::AcquisitionTime),
+            own(AttributeId::ContentTime),
+            own(AttributeId::InstanceCreationTime),
+            diff_of(record, &shelf),
+        ])?;
+        self.changes.note_lookup(uid_hash(uid), shelf.id);
+        *self.changes.instances_per_shelf.entry(shelf.id).or_default() += 1;
+        *self.changes.instances_per_series.entry(entry.series).or_default() += 1;
+        *self.changes.instances_per_study.entry(entry.study).or_default() += 1;
+        let uids = [uid, record.value(AttributeId::SeriesInstanceUID), record.value(AttributeId::StudyInstanceUID)];
+        if !uids.into_iter().all(is_valid_uid) {
+            self.note_conflict("invalid-uid", record, file)?;
+        }
+        Ok((shelf.id, suffix))
+    }
+
+    /// Takes an instance row away.
+    fn remove_row(&mut self, existing: &Existing) -> Result<()> {
+        let shelf = &existing.shelf;
+        self.statement("DELETE FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
+            .execute(params![shelf.id, existing.suffix])?;
+        let study: i64 = self
+            .statement("SELECT study FROM study_series WHERE id = ?1")?
+            .query_row([shelf.series], |row| row.get(0))?;
+        *self.changes.instances_per_shelf.entry(shelf.id).or_default() -= 1;
+        *self.changes.instances_per_series.entry(shelf.series).or_default() -= 1;
+        *self.changes.instances_per_study.entry(study).or_default() -= 1;
+        self.changes.shrunk.insert((shelf.id, shelf.series, study));
+        Ok(())
+    }
+
+    /// Makes a further location of an instance its first one; false where there is none with the same content. Those with
+    /// other content are forgotten, so that the next scan reads them as what they are.
+    fn promote_copy(&mut self, existing: &Existing) -> Result<bool> {
+        let copy = self
+            .statement(
+                "SELECT directory, file_name, size, mtime_ms FROM copy WHERE shelf = ?1 AND uid_suffix = ?2 \
+                 AND NOT differs ORDER BY directory, file_name LIMIT 1",
+            )?
+            .query_row(params![existing.shelf.id, existing.suffix], |row| {
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    path_from_sql(row.get_ref(1)?),
+                    row.get::<_, i64>(2)?,
+                    row.get::<_, i64>(3)?,
+                ))
+            })
+            .optional()?;
+        let Some((directory, name, size, mtime_ms)) = copy else {
+            self.statement("DELETE FROM copy WHERE shelf = ?1 AND uid_suffix = ?2")?
+                .execute(params![existing.shelf.id, existing.suffix])?;
+            return Ok(false);
+        };
+        let old = Rc::clone(&existing.shelf);
+        let shelf = self.sibling_shelf(&old, directory, mtime_ms)?;
+        self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
+            .execute(params![directory, PathValue(&name)])?;
+        if shelf.id == old.id {
+            self.statement(
+                "UPDATE instance SET size = ?3, mtime = ?4, file_name = ?5 WHERE shelf = ?1 AND uid_suffix = ?2",
+            )?
+            .execute(params![
+                shelf.id,
+                existing.suffix,
+                size,
+                mtime_ms - shelf.mtime_base,
+                PathValue(&name)
+            ])?;
+            return Ok(true);
+        }
+        self.statement(
+            "INSERT INTO instance SELECT ?1, uid_suffix, instance_number, ?2, ?3, ?4, acquisition_number, \
+             acquisition_time, content_time, instance_creation_time, diff \
+             FROM instance WHERE shelf = ?5 AND uid_suffix = ?6",
+        )?
+        .execute(params![
+            shelf.id,
+            size,
+            mtime_ms - shelf.mtime_base,
+            PathValue(&name),
+            old.id,
+            existing.suffix
+        ])?;
+        self.statement("DELETE FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
+            .execute(params![old.id, existing.suffix])?;
+        self.statement("UPDATE copy SET shelf = ?1 WHERE shelf = ?2 AND uid_suffix = ?3")?.execute(params![
+            shelf.id,
+            old.id,
+            existing.suffix
+        ])?;
+        let mut uid = String::new();
+        let suffix = match &existing.suffix {
+            UidSuffix::Packed(packed) => ValueRef::Blob(packed),
+            UidSuffix::Text(text) => ValueRef::Text(text.as_bytes()),
+        };
+        UidSuffix::unpack(suffix, &old.uid_prefix, &mut uid);
+        self.changes.note_lookup(uid_hash(&uid), shelf.id);
+        *self.changes.instances_per_shelf.entry(shelf.id).or_default() += 1;
+        *self.changes.instances_per_shelf.entry(old.id).or_default() -= 1;
+        let study: i64 = self
+            .statement("SELECT study FROM study_series WHERE id = ?1")?
+            .query_row([old.series], |row| row.get(0))?;
+        self.changes.shrunk.insert((old.id, old.series, study));
+        Ok(true)
+    }
+
+    /// The shelf for the same content as `old` in another directory: the same prefix and shared values, so that rows move
+    /// over as they are.
+    fn sibling_shelf(&mut self, old: &Shelf, directory: i64, mtime_ms: i64) -> Result<Rc<Shelf>> {
+        let candidates: Vec<i64> = self
+            .statement(
+                "SELECT n.id FROM shelf n JOIN shelf o ON o.id = ?1 WHERE n.series = o.series AND n.directory = ?2 \
+                 AND n.sop_class_uid = o.sop_class_uid \
+                 AND n.available_transfer_syntax_uid = o.available_transfer_syntax_uid ORDER BY n.id",
+            )?
+            .query_map([old.id, directory], |row| row.get(0))?
+            .collect::<Result<_>>()?;
+        for id in candidates {
+            if let Some(shelf) = self.shelf_by_id(id)?
+                && shelf.uid_prefix == old.uid_prefix
+                && shelf.shared == old.shared
+            {
+                return Ok(shelf);
+            }
+        }
+        let columns = shared_columns_sql();
+        self.statement(&format!(
+            "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
+             file_suffix, mtime_base, {columns}) SELECT series, ?2, sop_class_uid, available_transfer_syntax_uid, uid_prefix, \
+             file_prefix, file_suffix, ?3, {columns} FROM shelf WHERE id = ?1"
+        ))?
+        .execute([old.id, directory, mtime_ms])?;
+        let id = self.connection.last_insert_rowid();
+        self.shelf_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
+
+    fn place_of(&self, directory: i64) -> Result<Place> {
+        let place: i64 =
+            self.statement("SELECT place FROM directory WHERE id = ?1")?.query_row([directory], |row| row.get(0))?;
+        Ok(match place {
+            0 => Place::InPlace,
+            1 => Place::Managed,
+            _ => Place::MetadataOnly,
+        })
+    }
+
+    // --- files -----------------------------------------------------------------------------------------------------
+
+    fn directory(&mut self, place: Place, path: &Path) -> Result<i64> {
+        if let Some(&id) = self.directories.get(path) {
+            return Ok(id);
+        }
+        let place = match place {
+            Place::InPlace => 0,
+            Place::Managed => 1,
+            Place::MetadataOnly => 2,
+        };
+        let found = self
+            .statement("SELECT id FROM directory WHERE path = ?1")?
+            .query_row([PathValue::from(path)], |row| row.get(0))
+            .optional()?;
+        let id = match found {
+            Some(id) => id,
+            None => {
+                self.statement("INSERT INTO directory (place, path) VALUES (?1, ?2)")?
+                    .execute(params![place, PathValue::from(path)])?;
+                self.connection.last_insert_rowid()
+            }
+        };
+        self.directories.insert(path.to_owned(), id);
+        Ok(id)
+    }
+
+    /// The instance rows whose first location is in a directory: file name to shelf, suffix and UID.
+    fn rows_in_directory(&mut self, directory: i64) -> Result<HashMap<OsString, (i64, UidSuffix, String)>> {
+        let mut statement = self.statement(
+            "SELECT i.shelf, i.uid_suffix, i.file_name FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
+        )?;
+        let mut found = HashMap::new();
+        let mut rows = statement.query([directory])?;
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            let Some(shelf) = self.shelf_by_id(id)? else { continue };
+            let mut uid = String::new();
+            UidSuffix::unpack(row.get_ref(1)?, &shelf.uid_prefix, &mut uid);
+            let name = file_name_of(row.get_ref(2)?, &uid, &shelf);
+            found.insert(name, (id, UidSuffix::pack(&uid, &shelf.uid_prefix), uid));
+        }
+        Ok(found)
+    }
+
+    /// Drops a file from the index: as first location of an instance, as further one, or as one that was not indexed.
+    fn remove_file(&mut self, directory: i64, name: &OsStr, row: Option<&(i64, UidSuffix, String)>) -> Result<()> {
+        for sql in [
+            "DELETE FROM unindexed_file WHERE directory = ?1 AND file_name = ?2",
+            "DELETE FROM copy WHERE directory = ?1 AND file_name = ?2",
+            "DELETE FROM file_fault WHERE directory = ?1 AND file_name = ?2",
+            "DELETE FROM conflict WHERE directory = ?1 AND file_name = ?2",
+        ] {
+            self.statement(sql)?.execute(params![directory, PathValue(name)])?;
+        }
+        if let Some((_, _, uid)) = row
+            && let Some(existing) = self.find_instance(uid)?
+            && !self.promote_copy(&existing)?
+        {
+            self.remove_row(&existing)?;
+        }
+        Ok(())
+    }
+
+    /// Drops what was noted about a file whose content has changed.
+    fn forget_marks(&mut self, file: &File<'_>) -> Result<()> {
+        for sql in [
+            "DELETE FROM unindexed_file WHERE directory = ?1 AND file_name = ?2",
+            "DELETE FROM file_fault WHERE directory = ?1 AND file_name = ?2",
+            "DELETE FROM conflict WHERE directory = ?1 AND file_name = ?2",
+        ] {
+            self.statement(sql)?.execute(params![file.directory, PathValue(file.name)])?;
+        }
+        Ok(())
+    }
+
+    fn note_faults(&mut self, record: &InstanceRecord, file: &File<'_>) -> Result<()> {
+        let faults: String = record.faults().join("; ").chars().take(MAX_FAULT_TEXT).collect();
+        self.statement("INSERT OR REPLACE INTO file_fault (directory, file_name, faults) VALUES (?1, ?2, ?3)")?
+            .execute(params![file.directory, PathValue(file.name), faults])?;
+        self.changes.tally.faulty += 1;
+        Ok(())
+    }
+
+    fn note_conflict(&mut self, kind: &str, record: &InstanceRecord, file: &File<'_>) -> Result<()> {
+        let noted = self
+            .statement(
+                "INSERT OR IGNORE INTO conflict (kind, study_instance_uid, series_instance_uid, sop_instance_uid, directory, \
+                 file_name, first_seen_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                kind,
+                record.value(AttributeId::StudyInstanceUID),
+                record.value(AttributeId::SeriesInstanceUID),
+                record.value(AttributeId::SOPInstanceUID),
+                file.directory,
+                PathValue(file.name),
+                self.clock.now_ms()
+            ])?;
+        self.changes.tally.conflicts += u64::try_from(noted).unwrap_or(0);
+        Ok(())
+    }
+
+    // --- patient, study, series ------------------------------------------------------------------------------------
+
+    fn series(&mut self, record: &InstanceRecord, file: &File<'_>, values: Values) -> Result<SeriesEntry> {
+        let study_uid = record.value(AttributeId::StudyInstanceUID);
+        let series_uid = record.value(AttributeId::SeriesInstanceUID);
+        let key = xxh3_128(format!("{study_uid}\0{series_uid}").as_bytes());
+        let patient_key = patient_key(record);
+        let filled = filled_in(record);
+        let cached = self.series.get(&key).copied();
+        if let Some(entry) = cached
+            && values == Values::FillGaps
+            && entry.patient_key == patient_key
+            && filled & !entry.filled == 0
+        {
+            return Ok(entry);
+        }
+
+        let (patient, patient_filled) = self.patient(record, filled, values)?;
+        let (study, study_filled) = self.study(record, file, patient, filled, values)?;
+        let (series, series_filled) = self.series_row(record, file, study, filled, values)?;
+        let entry = SeriesEntry {
+            series,
+            study,
+            // Where two patients share a study, the first one seen stays the cached one.
+            patient_key: cached.map_or(patient_key, |entry| entry.patient_key),
+            filled: patient_filled | study_filled | series_filled,
+        };
+        self.series.insert(key, entry);
+        Ok(entry)
+    }
+
+    /// The row of the record's patient, and which of its attributes have a value.
+    fn patient(&mut self, record: &InstanceRecord, filled: u128, values: Values) -> Result<(i64, u128)> {
+        let id = record.value(AttributeId::PatientID);
+        let issuer = record.value(AttributeId::IssuerOfPatientID);
+        let identity = identity_without_id(record);
+        let known: Vec<(i64, String)> = self
+            .statement(
+                "SELECT id, issuer_of_patient_id FROM patient WHERE patient_id = ?1 AND identity = ?2 ORDER BY id",
+            )?
+            .query_map([id, &identity], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_>>()?;
+        let same_issuer = known.iter().find(|(_, known_issuer)| known_issuer == issuer);
+        // An object that does not name the issuer is taken to mean the one patient of that ID; a patient whose issuer was
+        // not known so far is the one that it is named for now.
+        let unnamed = known.iter().find(|(_, known_issuer)| known_issuer.is_empty());
+        let row = match (same_issuer, issuer.is_empty()) {
+            (Some((row, _)), _) => Some(*row),
+            (None, true) => known.first().map(|(row, _)| *row),
+            (None, false) => unnamed.map(|(row, _)| *row),
+        };
+        let row = match row {
+            Some(row) => row,
+            None => self.insert_entity(QueryRetrieveLevel::Patient, record, &[("identity", &identity)])?,
+        };
+        let filled = self.fill(QueryRetrieveLevel::Patient, row, record, filled, values)?;
+        Ok((row, filled))
+    }
+
+    fn study(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        patient: i64,
+        filled: u128,
+        values: Values,
+    ) -> Result<(i64, u128)> {
+        let found: Option<(i64, i64)> = self
+            .statement("SELECT id, patient FROM study WHERE study_instance_uid = ?1")?
+            .query_row([record.value(AttributeId::StudyInstanceUID)], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let row = match found {
+            None => self.insert_entity(QueryRetrieveLevel::Study, record, &[("patient", &patient)])?,
+            Some((row, first_patient)) => {
+                if first_patient != patient {
+                    if values == Values::Overwrite {
+                        self.move_study(row, first_patient, patient)?;
+                    } else {
+                        self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
+                            .execute([row, patient])?;
+                        self.note_conflict("study-under-two-patients", record, file)?;
+                    }
+                }
+                row
+            }
+        };
+        let filled = self.fill(QueryRetrieveLevel::Study, row, record, filled, values)?;
+        Ok((row, filled))
+    }
+
+    /// A corrected object says that its study belongs to another patient: the newest word counts for the whole study.
+    fn move_study(&mut self, study: i64, from: i64, to: i64) -> Result<()> {
+        self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, to])?;
+        self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
+        self.changes.patients_left.insert(from);
+        Ok(())
+    }
+
+    fn series_row(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        study: i64,
+        filled: u128,
+        values: Values,
+    ) -> Result<(i64, u128)> {
+        let series_uid = record.value(AttributeId::SeriesInstanceUID);
+        let found: Option<i64> = self
+            .statement("SELECT id FROM study_series WHERE series_instance_uid = ?1 AND study = ?2")?
+            .query_row(params![series_uid, study], |row| row.get(0))
+            .optional()?;
+        let row = match found {
+            Some(row) => row,
+            None => {
+                let elsewhere: bool = self
+                    .statement("SELECT EXISTS (SELECT 1 FROM study_series WHERE series_instance_uid = ?1)")?
+                    .query_row([series_uid], |row| row.get(0))?;
+                if elsewhere {
+                    self.note_conflict("series-under-two-studies", record, file)?;
+                }
+                *self.changes.series_per_study.entry(study).or_default() += 1;
+                self.changes.studies_to_summarise.insert(study);
+                self.insert_entity(QueryRetrieveLevel::Series, record, &[("study", &study)])?
+            }
+        };
+        let now_filled = self.fill(QueryRetrieveLevel::Series, row, record, filled, values)?;
+        if found.is_some() && (values == Values::Overwrite || now_filled & bit(AttributeId::Modality) != 0) {
+            self.changes.studies_to_summarise.insert(study);
+        }
+        Ok((row, now_filled))
+    }
+
+    /// Inserts the row of an entity with all that the record says of it.
+    fn insert_entity(
+        &mut self,
+        level: QueryRetrieveLevel,
+        record: &InstanceRecord,
+        extra: &[(&str, &dyn rusqlite::ToSql)],
+    ) -> Result<i64> {
+        let names = name_forms(level, record);
+        let character_set = record.value(AttributeId::SpecificCharacterSet);
+        let mut columns = vec!["character_set"];
+        let mut values: Vec<&dyn rusqlite::ToSql> = vec![&character_set];
+        for &(column, value) in extra {
+            columns.push(column);
+            values.push(value);
+        }
+        let texts: Vec<&str> = stored_at(level).iter().map(|&id| record.value(id)).collect();
+        for (id, text) in stored_at(level).iter().zip(&texts) {
+            columns.push(id.attribute().column);
+            values.push(text);
+        }
+        for (column, form) in &names {
+            columns.push(column);
+            values.push(form);
+        }
+        let marks = vec!["?"; columns.len()].join(", ");
+        self.statement(&format!("INSERT INTO {} ({}) VALUES ({marks})", table_of(level), columns.join(", ")))?
+            .execute(params_from_iter(values))?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    /// Sets attributes of an entity from a record: those that have no value yet, or all that the record has. Returns which
+    /// have a value then.
+    fn fill(
+        &mut self,
+        level: QueryRetrieveLevel,
+        row: i64,
+        record: &InstanceRecord,
+        filled: u128,
+        values: Values,
+    ) -> Result<u128> {
+        let ids = stored_at(level);
+        let probe: Vec<_> =
+            ids.iter().enumerate().map(|(at, id)| format!("(({} <> '') << {at})", id.attribute().column)).collect();
+        let table = table_of(level);
+        let bits: i64 = self
+            .statement(&format!("SELECT {} FROM {table} WHERE id = ?1", probe.join(" | ")))?
+            .query_row([row], |row| row.get(0))?;
+        let mut now = 0;
+        for (at, &id) in ids.iter().enumerate() {
+            if bits >> at & 1 == 1 {
+                now |= bit(id);
+            }
+        }
+        let wanted = match values {
+            Values::FillGaps => filled & !now,
+            Values::Overwrite => filled,
+        };
+        let mut columns = Vec::new();
+        let mut texts: Vec<&str> = Vec::new();
+        for id in at_level(wanted, level) {
+            columns.push(id.attribute().column);
+            texts.push(record.value(id));
+        }
+        if columns.is_empty() {
+            return Ok(now);
+        }
+        let names = name_forms(level, record);
+        if wanted & bit(AttributeId::PatientName) != 0 {
+            for (column, form) in &names {
+                columns.push(column);
+                texts.push(form);
+            }
+        }
+        let settings: Vec<_> = columns.iter().enumerate().map(|(at, c)| format!("{c} = ?{}", at + 2)).collect();
+        let parameters =
+            std::iter::once(&row as &dyn rusqlite::ToSql).chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql));
+        self.statement(&format!("UPDATE {table} SET {} WHERE id = ?1", settings.join(", ")))?
+            .execute(params_from_iter(parameters))?;
+        Ok(now | at_level(wanted, level).map(bit).fold(0, |all, bit| all | bit))
+    }
+
+    // --- shelves ---------------------------------------------------------------------------------------------------
+
+    fn shelf(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        entry: SeriesEntry,
+        following: &[ScannedFile],
+        complete: bool,
+    ) -> Result<Rc<Shelf>> {
+        let class = record.value(AttributeId::SOPClassUID);
+        let syntax = record.value(AttributeId::AvailableTransferSyntaxUID);
+        let key = ShelfKey {
+            series: entry.series,
+            directory: file.directory,
+            class_and_syntax: xxh3_64(format!("{class}\0{syntax}").as_bytes()),
+        };
+        if let Some(shelf) = self.shelves.get(&key) {
+            return Ok(Rc::clone(shelf));
+        }
+        let found: Option<i64> = self
+            .statement(
+                "SELECT id FROM shelf WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
+                 AND available_transfer_syntax_uid = ?4 ORDER BY id LIMIT 1",
+            )?
+            .query_row(params![entry.series, file.directory, class, syntax], |row| row.get(0))
+            .optional()?;
+        let id = match found {
+            Some(id) => id,
+            None => {
+                let id = self.insert_shelf(record, file, entry, following, complete)?;
+                self.changes.studies_to_summarise.insert(entry.study);
+                id
+            }
+        };
+        let shelf = self.shelf_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        self.shelves.insert(key, Rc::clone(&shelf));
+        Ok(shelf)
+    }
+
+    fn insert_shelf(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        entry: SeriesEntry,
+        following: &[ScannedFile],
+        complete: bool,
+    ) -> Result<i64> {
+        let uid = record.value(AttributeId::SOPInstanceUID);
+        let (file_prefix, file_suffix) = file.name.to_str().and_then(|name| name.split_once(uid)).unwrap_or(("", ""));
+        let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
+        let prefix = common_prefix(record, following, complete);
+        let fixed: [&dyn rusqlite::ToSql; 8] = [
+            &entry.series,
+            &file.directory,
+            &record.value(AttributeId::SOPClassUID),
+            &record.value(AttributeId::AvailableTransferSyntaxUID),
+            &prefix,
+            &file_prefix,
+            &file_suffix,
+            &file.mtime_ms,
+        ];
+        let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
+        self.statement(&format!(
+            "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
+             file_suffix, mtime_base, {}) VALUES ({marks})",
+            shared_columns_sql()
+        ))?
+        .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    fn shelf_by_id(&mut self, id: i64) -> Result<Option<Rc<Shelf>>> {
+        if let Some(shelf) = self.shelves_by_id.get(&id) {
+            return Ok(Some(Rc::clone(shelf)));
+        }
+        let sql = format!(
+            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, mtime_base, {} FROM shelf WHERE id = ?1",
+            shared_columns_sql()
+        );
+        let read = |row: &Row<'_>| {
+            Ok(Shelf {
+                id,
+                series: row.get(0)?,
+                directory: row.get(1)?,
+                uid_prefix: row.get(2)?,
+                file_prefix: row.get(3)?,
+                file_suffix: row.get(4)?,
+                mtime_base: row.get(5)?,
+                shared: (0..shared().len()).map(|at| row.get(6 + at)).collect::<Result<_>>()?,
+            })
+        };
+        let Some(shelf) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };
+        let shelf = Rc::new(shelf);
+        self.shelves_by_id.insert(id, Rc::clone(&shelf));
+        Ok(Some(shelf))
+    }
+
+    // --- the end of a transaction ----------------------------------------------------------------------------------
+
+    fn write_changes(&mut self) -> Result<()> {
+        let mut lookups = std::mem::take(&mut self.changes.lookups);
+        self.changes.lookup_hashes.clear();
+        // In order of the hash: neighbours go into the same page.
+        lookups.sort_unstable();
+        for (hash, shelf) in lookups {
+            self.statement("INSERT OR IGNORE INTO uid_lookup (hash, shelf) VALUES (?1, ?2)")?
+                .execute(params![hash, shelf])?;
+        }
+        for (table, column, changes) in [
+            ("shelf", "instance_count", &mut self.changes.instances_per_shelf),
+            ("study_series", "instance_count", &mut self.changes.instances_per_series),
+            ("study", "instance_count", &mut self.changes.instances_per_study),
+            ("study", "series_count", &mut self.changes.series_per_study),
+        ] {
+            let sql = format!("UPDATE {table} SET {column} = {column} + ?2 WHERE id = ?1");
+            let mut update = self.connection.prepare_cached(&sql)?;
+            for (id, change) in changes.drain().filter(|(_, change)| *change != 0) {
+                update.execute([id, change])?;
+            }
+        }
+        self.remove_empty()?;
+        let studies: Vec<i64> = self.changes.studies_to_summarise.drain().collect();
+        for study in studies {
+            self.statement(
+                "UPDATE study SET modalities_in_study = ifnull((SELECT group_concat(modality, '\\') FROM \
+                 (SELECT DISTINCT modality FROM study_series WHERE study = ?1 AND modality <> '' ORDER BY modality)), ''), \
+                 sop_classes_in_study = ifnull((SELECT group_concat(sop_class_uid, '\\') FROM (SELECT DISTINCT h.sop_class_uid \
+                 FROM study_series e JOIN shelf h ON h.series = e.id WHERE e.study = ?1 AND h.sop_class_uid <> '' \
+                 ORDER BY h.sop_class_uid)), '') WHERE id = ?1",
+            )?
+            .execute([study])?;
+        }
+        Ok(())
+    }
+
+    /// Drops entities that have lost their last instance.
+    fn remove_empty(&mut self) -> Result<()> {
+        let shrunk: Vec<_> = self.changes.shrunk.drain().collect();
+        let mut dropped = false;
+        for (shelf, series, study) in shrunk {
+            if self.statement("DELETE FROM shelf WHERE id = ?1 AND instance_count = 0")?.execute([shelf])? == 0 {
+                continue;
+            }
+            dropped = true;
+            self.changes.studies_to_summarise.insert(study);
+            if self.statement("DELETE FROM study_series WHERE id = ?1 AND instance_count = 0")?.execute([series])? > 0 {
+                self.statement("UPDATE study SET series_count = series_count - 1 WHERE id = ?1")?.execute([study])?;
+            }
+            let patients: Vec<i64> = self
+                .statement(
+                    "SELECT patient FROM study WHERE id = ?1 AND instance_count = 0 \
+                     UNION SELECT patient FROM study_patient WHERE study = ?1",
+                )?
+                .query_map([study], |row| row.get(0))?
+                .collect::<Result<_>>()?;
+            if self.statement("DELETE FROM study WHERE id = ?1 AND instance_count = 0")?.execute([study])? > 0 {
+                self.statement("DELETE FROM study_patient WHERE study = ?1")?.execute([study])?;
+                self.changes.patients_left.extend(patients);
+            }
+        }
+        for patient in std::mem::take(&mut self.changes.patients_left) {
+            let gone = self
+                .statement(
+                    "DELETE FROM patient WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM study WHERE patient = ?1) \
+                     AND NOT EXISTS (SELECT 1 FROM study_patient WHERE patient = ?1)",
+                )?
+                .execute([patient])?;
+            dropped |= gone > 0;
+        }
+        if dropped {
+            self.forget();
+        }
+        Ok(())
+    }
+}
+
+/// How the values of a record meet those that an entity has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Values {
+    /// The first one stays: objects of one study that disagree do not make it flicker.
+    FillGaps,
+    /// The new one counts: its object was corrected.
+    Overwrite,
+}
+
+fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn text_of(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Text(text) | ValueRef::Blob(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Null | ValueRef::Real(_) => String::new(),
+    }
+}
+
+fn is_implied_name(name: &OsStr, uid: &str, shelf: &Shelf) -> bool {
+    name.to_str()
+        .and_then(|name| name.strip_prefix(shelf.file_prefix.as_str()))
+        .and_then(|name| name.strip_suffix(shelf.file_suffix.as_str()))
+        .is_some_and(|name| name == uid)
+}
+
+fn file_name_of(stored: ValueRef<'_>, uid: &str, shelf: &Shelf) -> OsString {
+    match stored {
+        ValueRef::Null => OsString::from(format!("{}{uid}{}", shelf.file_prefix, shelf.file_suffix)),
+        other => path_from_sql(other),
+    }
+}
+
+fn shared_columns_sql() -> &'static str {
+    static COLUMNS: OnceLock<String> = OnceLock::new();
+    COLUMNS.get_or_init(|| {
+        let columns: Vec<_> = shared().iter().map(|id| format!("\"{}\"", id.attribute().column)).collect();
+        columns.join(", ")
+    })
+}
+
+fn shared_value(shelf: &Shelf, id: AttributeId) -> &str {
+    let at = shared().iter().position(|&shared| shared == id);
+    at.and_then(|at| shelf.shared.get(at)).map_or("", String::as_str)
+}
+
+/// What goes into the column of its own that an instance has for `id`: nothing where the shelf says the same.
+fn own_value<'r>(record: &'r InstanceRecord, shelf: &Shelf, id: AttributeId) -> Option<Packed<'r>> {
+    let value = record.value(id);
+    if value == shared_value(shelf, id) {
+        return None;
+    }
+    Some(if is_packed_time(id) { pack_time(value) } else { pack_number(value) })
+}
+
+/// The values of a record that differ from those of its shelf, as a JSON object, where there are any.
+fn diff_of(record: &InstanceRecord, shelf: &Shelf) -> Option<String> {
+    let mut diff: Option<serde_json::Map<String, serde_json::Value>> = None;
+    for (&id, shared) in shared().iter().zip(&shelf.shared) {
+        let value = record.value(id);
+        if value != shared && !has_own_column(id) {
+            diff.get_or_insert_default().insert(id.attribute().column.to_owned(), value.into());
+        }
+    }
+    diff.map(|diff| serde_json::Value::Object(diff).to_string())
+}
+
+/// What the SOP Instance UIDs of a new shelf are expected to begin with: what those that come with it have in common, or,
+/// where more may follow, all up to the last component.
+fn common_prefix<'r>(record: &'r InstanceRecord, following: &[ScannedFile], complete: bool) -> &'r str {
+    let uid = record.value(AttributeId::SOPInstanceUID);
+    let up_to_last_component = || &uid[..uid.rfind('.').map_or(0, |at| at + 1)];
+    if !complete || !uid.is_ascii() {
+        return if uid.is_ascii() { up_to_last_component() } else { "" };
+    }
+    let series = record.value(AttributeId::SeriesInstanceUID);
+    let siblings = following.iter().filter_map(|file| match &file.outcome {
+        FileOutcome::Instance(other) if other.value(AttributeId::SeriesInstanceUID) == series => {
+            Some(other.value(AttributeId::SOPInstanceUID))
+        }
+        FileOutcome::Instance(_) | FileOutcome::NotIndexed { .. } => None,
+    });
+    let mut length = None;
+    for other in siblings {
+        let common = uid.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+        length = Some(length.unwrap_or(uid.len()).min(common));
+    }
+    length.map_or_else(up_to_last_component, |length| uid.get(..length).unwrap_or(""))
+}
+
+fn patient_key(record: &InstanceRecord) -> u64 {
+    let id = record.value(AttributeId::PatientID);
+    let issuer = record.value(AttributeId::IssuerOfPatientID);
+    if id.is_empty() {
+        return xxh3_64(identity_without_id(record).as_bytes());
+    }
+    xxh3_64(format!("{id}\0{issuer}").as_bytes())
+}
+
+/// What keeps patients apart who have no Patient ID: name and birth date. Empty where there is an ID.
+fn identity_without_id(record: &InstanceRecord) -> String {
+    if !record.value(AttributeId::PatientID).is_empty() {
+        return String::new();
+    }
+    let [name, ideographic, phonetic] = person_name::normal_groups(record.value(AttributeId::PatientName));
+    format!("{name}={ideographic}={phonetic}|{}", record.value(AttributeId::PatientBirthDate))
+}
+
+/// The columns of a patient that hold the normal form of the name, with their values.
+fn name_forms(level: QueryRetrieveLevel, record: &InstanceRecord) -> Vec<(&'static str, String)> {
+    if level != QueryRetrieveLevel::Patient {
+        return Vec::new();
+    }
+    let [alphabetic, ideographic, phonetic] = person_name::normal_groups(record.value(AttributeId::PatientName));
+    vec![
+        ("patient_name_norm", alphabetic),
+        ("patient_name_ideographic_norm", ideographic),
+        ("patient_name_phonetic_norm", phonetic),
+    ]
+}

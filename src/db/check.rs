@@ -1,0 +1,108 @@
+//! Whether the index agrees with itself.
+
+use rusqlite::Connection;
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Every disagreement; none in a sound index.
+    pub findings: Vec<Finding>,
+}
+
+/// One disagreement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was checked.
+    pub check: &'static str,
+    /// What is wrong, with row numbers and no patient data.
+    pub detail: String,
+}
+
+/// Findings of one kind that are listed; a damaged file can have millions.
+const LISTED_FINDINGS: usize = 100;
+
+/// What has to be true, each with a query that gives a line for each place where it is not.
+const CHECKS: &[(&str, &str)] = &[
+    ("sqlite integrity", "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
+    (
+        "instances per shelf",
+        "SELECT printf('shelf %d says %d, has %d', id, instance_count, n) FROM (SELECT h.id, h.instance_count, \
+         (SELECT count(*) FROM instance i WHERE i.shelf = h.id) AS n FROM shelf h) WHERE n <> instance_count",
+    ),
+    (
+        "instances per series",
+        "SELECT printf('series %d says %d, has %d', id, instance_count, n) FROM (SELECT e.id, e.instance_count, \
+         (SELECT ifnull(sum(h.instance_count), 0) FROM shelf h WHERE h.series = e.id) AS n FROM study_series e) \
+         WHERE n <> instance_count",
+    ),
+    (
+        "instances per study",
+        "SELECT printf('study %d says %d, has %d', id, instance_count, n) FROM (SELECT s.id, s.instance_count, \
+         (SELECT ifnull(sum(e.instance_count), 0) FROM study_series e WHERE e.study = s.id) AS n FROM study s) \
+         WHERE n <> instance_count",
+    ),
+    (
+        "series per study",
+        "SELECT printf('study %d says %d, has %d', id, series_count, n) FROM (SELECT s.id, s.series_count, \
+         (SELECT count(*) FROM study_series e WHERE e.study = s.id) AS n FROM study s) WHERE n <> series_count",
+    ),
+    (
+        "modalities per study",
+        "SELECT printf('study %d', id) FROM study s WHERE modalities_in_study <> ifnull((SELECT group_concat(modality, '\\') \
+         FROM (SELECT DISTINCT modality FROM study_series WHERE study = s.id AND modality <> '' ORDER BY modality)), '')",
+    ),
+    (
+        "SOP classes per study",
+        "SELECT printf('study %d', id) FROM study s WHERE sop_classes_in_study <> ifnull((SELECT \
+         group_concat(sop_class_uid, '\\') FROM (SELECT DISTINCT h.sop_class_uid FROM study_series e JOIN shelf h \
+         ON h.series = e.id WHERE e.study = s.id AND h.sop_class_uid <> '' ORDER BY h.sop_class_uid)), '')",
+    ),
+    (
+        "nothing empty",
+        "SELECT printf('shelf %d', id) FROM shelf WHERE instance_count = 0 \
+         UNION ALL SELECT printf('series %d', id) FROM study_series WHERE instance_count = 0 \
+         UNION ALL SELECT printf('study %d', id) FROM study WHERE instance_count = 0 \
+         UNION ALL SELECT printf('patient %d', id) FROM patient p WHERE NOT EXISTS (SELECT 1 FROM study WHERE patient = p.id) \
+         AND NOT EXISTS (SELECT 1 FROM study_patient WHERE patient = p.id)",
+    ),
+    (
+        "references",
+        "SELECT printf('instance without shelf %d', i.shelf) FROM instance i WHERE NOT EXISTS \
+         (SELECT 1 FROM shelf WHERE id = i.shelf) \
+         UNION ALL SELECT printf('shelf %d', id) FROM shelf h WHERE NOT EXISTS (SELECT 1 FROM study_series WHERE id = h.series) \
+         OR NOT EXISTS (SELECT 1 FROM directory WHERE id = h.directory) \
+         UNION ALL SELECT printf('series %d', id) FROM study_series e WHERE NOT EXISTS (SELECT 1 FROM study WHERE id = e.study) \
+         UNION ALL SELECT printf('study %d', id) FROM study s WHERE NOT EXISTS (SELECT 1 FROM patient WHERE id = s.patient)",
+    ),
+    (
+        "copies",
+        "SELECT printf('copy in directory %d', directory) FROM copy c WHERE NOT EXISTS \
+         (SELECT 1 FROM instance i WHERE i.shelf = c.shelf AND i.uid_suffix = c.uid_suffix)",
+    ),
+    (
+        "look-up by SOP Instance UID",
+        "SELECT printf('an instance of shelf %d', i.shelf) FROM shelf h JOIN instance i ON i.shelf = h.id \
+         WHERE NOT EXISTS (SELECT 1 FROM uid_lookup u WHERE u.hash = dcm_uid_hash(dcm_uid(i.uid_suffix, h.uid_prefix)) \
+         AND u.shelf = i.shelf)",
+    ),
+];
+
+pub(super) fn run(connection: &Connection) -> rusqlite::Result<CheckReport> {
+    let transaction = connection.unchecked_transaction()?;
+    let mut report = CheckReport::default();
+    for &(check, sql) in CHECKS {
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        let mut found = 0;
+        while let Some(row) = rows.next()? {
+            report.findings.push(Finding { check, detail: row.get(0)? });
+            found += 1;
+            if found == LISTED_FINDINGS {
+                report.findings.push(Finding { check, detail: "and more".into() });
+                break;
+            }
+        }
+    }
+    transaction.finish()?;
+    Ok(report)
+}

@@ -1,0 +1,552 @@
+//! From a [`FindRequest`] to SQL and back.
+//!
+//! Two kinds of condition come out of a matching key: one that SQLite can use an index for (see [`Narrowing`]), and one
+//! that calls [`Matching::matches`] through the function `dcm_matches`. The first finds the candidates, the second has the
+//! last word, so that each rule of PS3.4 C.2.2.2 is written once, in `model::matching`. Values of a query are always
+//! parameters, never text of a statement.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::functions::FunctionFlags;
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, InterruptHandle, OptionalExtension, params, params_from_iter};
+
+use super::Error;
+use super::packing::{UidSuffix, uid_hash, unpack_time};
+use super::schema::{has_own_column, is_packed_time};
+use crate::model::attribute::{Attribute, AttributeId, Source};
+use crate::model::find::{FindAnswer, FindRequest, MatchingKey};
+use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
+use crate::model::matching::{Matching, Narrowing};
+
+/// The matching keys of the query that runs on a connection; `dcm_matches(n, value)` asks the n-th.
+pub(super) type Matchers = Arc<Mutex<Vec<Matching>>>;
+
+/// Interrupts what a [`super::Reader`] is doing; usable from any thread.
+pub struct Interrupt(InterruptHandle);
+
+impl Interrupt {
+    pub(super) fn new(handle: InterruptHandle) -> Self {
+        Self(handle)
+    }
+
+    /// Interrupts the statement that is running, if there is one.
+    pub fn interrupt(&self) {
+        self.0.interrupt();
+    }
+}
+
+impl std::fmt::Debug for Interrupt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupt")
+    }
+}
+
+/// Adds the functions that the statements below use.
+pub(super) fn register_functions(connection: &Connection, matchers: &Matchers) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
+    let pure = flags | FunctionFlags::SQLITE_DETERMINISTIC;
+
+    // Not deterministic for SQLite: the same number means another key in the next query.
+    let matchers = Arc::clone(matchers);
+    connection.create_scalar_function("dcm_matches", 2, flags, move |context| {
+        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
+        let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(matching) = matchers.get(number) else { return Ok(false) };
+        Ok(match context.get_raw(1) {
+            ValueRef::Text(text) => std::str::from_utf8(text).is_ok_and(|text| matching.matches(text)),
+            ValueRef::Integer(number) => matching.matches(&number.to_string()),
+            ValueRef::Null => matching.matches(""),
+            ValueRef::Real(_) | ValueRef::Blob(_) => false,
+        })
+    })?;
+    connection.create_scalar_function("dcm_uid", 2, pure, |context| {
+        let prefix = context.get_raw(1).as_str().unwrap_or_default();
+        let mut uid = String::with_capacity(64);
+        UidSuffix::unpack(context.get_raw(0), prefix, &mut uid);
+        Ok(uid)
+    })?;
+    connection.create_scalar_function("dcm_uid_hash", 1, pure, |context| {
+        Ok(uid_hash(context.get_raw(0).as_str().unwrap_or_default()))
+    })?;
+    // dcm_time(own, shared): the text of a time that may be packed.
+    connection.create_scalar_function("dcm_time", 2, pure, |context| {
+        let mut text = String::with_capacity(16);
+        match context.get_raw(0) {
+            ValueRef::Integer(packed) => unpack_time(packed, &mut text),
+            ValueRef::Text(own) => text.push_str(&String::from_utf8_lossy(own)),
+            ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => {
+                text.push_str(context.get_raw(1).as_str().unwrap_or_default());
+            }
+        }
+        Ok(text)
+    })
+}
+
+/// The row of an instance: its shelf and the suffix of its UID there.
+pub(super) fn instance_key(
+    connection: &Connection,
+    uid: &str,
+    hash: i32,
+) -> rusqlite::Result<Option<(i64, UidSuffix)>> {
+    let mut shelves = connection.prepare_cached(
+        "SELECT u.shelf, h.uid_prefix FROM uid_lookup u JOIN shelf h ON h.id = u.shelf WHERE u.hash = ?1",
+    )?;
+    let mut rows = shelves.query([hash])?;
+    while let Some(row) = rows.next()? {
+        let shelf: i64 = row.get(0)?;
+        let suffix = UidSuffix::pack(uid, row.get_ref(1)?.as_str().unwrap_or_default());
+        let exists = connection
+            .prepare_cached("SELECT 1 FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
+            .query_row(params![shelf, suffix], |_| Ok(()))
+            .optional()?;
+        if exists.is_some() {
+            return Ok(Some((shelf, suffix)));
+        }
+    }
+    Ok(None)
+}
+
+/// Answers a query; see [`super::Reader::find`].
+pub(super) fn run(
+    connection: &Connection,
+    matchers: &Matchers,
+    request: &FindRequest,
+    mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
+) -> Result<u64, Error> {
+    let mut skip = request.offset;
+    let mut answered = 0;
+    if request.limit == Some(0) {
+        return Ok(0);
+    }
+    // One transaction: the answers are of one moment, though there may be several statements.
+    let transaction = connection.unchecked_transaction().map_err(Error::from_sqlite)?;
+    let statements = compile(connection, matchers, request)?;
+    let mut each = |statement: &Statement| -> rusqlite::Result<ControlFlow<()>> {
+        let mut prepared = connection.prepare_cached(&statement.sql)?;
+        let mut rows = prepared.query(params_from_iter(&statement.parameters))?;
+        while let Some(row) = rows.next()? {
+            if skip > 0 {
+                skip -= 1;
+                continue;
+            }
+            let mut answer =
+                FindAnswer { values: Vec::with_capacity(request.return_keys.len()), ..FindAnswer::default() };
+            answer.character_set = text_of(row.get_ref(0)?);
+            for at in 0..request.return_keys.len() {
+                answer.values.push(text_of(row.get_ref(at + 1)?));
+            }
+            answered += 1;
+            let go_on = on_answer(answer);
+            if go_on.is_break() || request.limit == Some(answered) {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    for statement in &statements {
+        if each(statement).map_err(Error::from_sqlite)?.is_break() {
+            break;
+        }
+    }
+    transaction.finish().map_err(Error::from_sqlite)?;
+    Ok(answered)
+}
+
+/// The statements of a query and their plans.
+pub(super) fn explain(connection: &Connection, matchers: &Matchers, request: &FindRequest) -> Result<String, Error> {
+    let mut text = String::new();
+    for statement in compile(connection, matchers, request)? {
+        let plan = || -> rusqlite::Result<Vec<String>> {
+            connection
+                .prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql))?
+                .query_map(params_from_iter(&statement.parameters), |row| row.get(3))?
+                .collect()
+        };
+        text.push_str(&statement.sql);
+        for line in plan().map_err(Error::from_sqlite)? {
+            text.push_str("\n  ");
+            text.push_str(&line);
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn text_of(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => String::new(),
+    }
+}
+
+struct Statement {
+    sql: String,
+    parameters: Vec<Value>,
+}
+
+/// Collects parameters and matchers while the text of a statement grows.
+struct Compiler<'a> {
+    connection: &'a Connection,
+    parameters: Vec<Value>,
+    matchers: Vec<Matching>,
+    /// Whether some study lies under more than one patient.
+    shared_studies: bool,
+}
+
+fn compile(connection: &Connection, matchers: &Matchers, request: &FindRequest) -> Result<Vec<Statement>, Error> {
+    let shared_studies = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM study_patient)")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .map_err(Error::from_sqlite)?;
+    let mut compiler = Compiler { connection, parameters: Vec::new(), matchers: Vec::new(), shared_studies };
+    let mut statements = vec![compiler.statement(request, Under::FirstPatient)?];
+    let asks_for_patient = request.matching_keys.iter().any(|key| key.attribute.attribute().level == Patient);
+    if shared_studies && asks_for_patient && request.level != Patient {
+        statements.push(compiler.statement(request, Under::FurtherPatient)?);
+    }
+    *matchers.lock().unwrap_or_else(PoisonError::into_inner) = compiler.matchers;
+    Ok(statements)
+}
+
+/// Which patient of a study is meant; nearly all have one only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Under {
+    /// That of the study's row.
+    FirstPatient,
+    /// One under whom it was found besides, where the first one does not match.
+    FurtherPatient,
+}
+
+impl Compiler<'_> {
+    fn statement(&mut self, request: &FindRequest, under: Under) -> Result<Statement, Error> {
+        self.parameters.clear();
+        let level = request.level;
+        let mut columns = vec![character_set(level).to_owned()];
+        for key in &request.return_keys {
+            columns.push(self.answer(key.attribute.attribute(), level)?);
+        }
+
+        let (mut above, mut below): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+        for key in &request.matching_keys {
+            if key.attribute.attribute().level <= level || is_computed_everywhere(key.attribute) {
+                above.push(key);
+            } else {
+                below.push(key);
+            }
+        }
+        let asked = |wanted: QueryRetrieveLevel| {
+            let keys = above.iter().map(|key| key.attribute);
+            keys.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id.attribute().level == wanted)
+        };
+        let mut from = match level {
+            Patient => "patient p".to_owned(),
+            Study => "study s".to_owned(),
+            Series => "study_series e JOIN study s ON s.id = e.study".to_owned(),
+            Image => "instance i JOIN shelf h ON h.id = i.shelf JOIN study_series e ON e.id = h.series \
+                      JOIN study s ON s.id = e.study"
+                .to_owned(),
+        };
+        if level != Patient {
+            match under {
+                Under::FirstPatient if asked(Patient) => from.push_str(" JOIN patient p ON p.id = s.patient"),
+                Under::FirstPatient => {}
+                Under::FurtherPatient => {
+                    from.push_str(" JOIN study_patient sp ON sp.study = s.id JOIN patient p ON p.id = sp.patient");
+                }
+            }
+        }
+
+        let mut conditions = Vec::new();
+        for key in &above {
+            conditions.push(self.condition(key, level, "p")?);
+        }
+        if !below.is_empty() {
+            conditions.push(self.below(level, &below)?);
+        }
+        if under == Under::FurtherPatient {
+            let mut first = vec!["first.id = s.patient".to_owned()];
+            for key in above.iter().filter(|key| key.attribute.attribute().level == Patient) {
+                first.push(self.condition(key, level, "first")?);
+            }
+            conditions.push(format!("NOT EXISTS (SELECT 1 FROM patient first WHERE {})", first.join(" AND ")));
+        }
+
+        let mut sql = format!("SELECT {} FROM {from}", columns.join(", "));
+        if !conditions.is_empty() {
+            sql.push_str(" WHERE ");
+            sql.push_str(&conditions.join(" AND "));
+        }
+        if under == Under::FurtherPatient {
+            sql.push_str(match level {
+                Patient => "",
+                Study => " GROUP BY s.id",
+                Series => " GROUP BY e.id",
+                Image => " GROUP BY i.shelf, i.uid_suffix",
+            });
+        }
+        sql.push_str(match level {
+            Patient => " ORDER BY p.patient_id, p.id",
+            Study => " ORDER BY s.study_date DESC, s.study_time DESC, s.id",
+            Series => " ORDER BY s.study_date DESC, s.study_time DESC, s.id, CAST(e.series_number AS INTEGER), e.id",
+            Image => {
+                " ORDER BY s.study_date DESC, s.study_time DESC, s.id, CAST(e.series_number AS INTEGER), e.id, \
+                 CAST(i.instance_number AS INTEGER), i.shelf, i.uid_suffix"
+            }
+        });
+        Ok(Statement { sql, parameters: std::mem::take(&mut self.parameters) })
+    }
+
+    fn parameter(&mut self, value: impl Into<Value>) -> String {
+        self.parameters.push(value.into());
+        format!("?{}", self.parameters.len())
+    }
+
+    fn list(&mut self, values: &[String]) -> String {
+        let json = serde_json::Value::from(values).to_string();
+        format!("(SELECT value FROM json_each({}))", self.parameter(json))
+    }
+
+    /// The condition of one key on the row of the level that is asked for, or on one of its ancestors.
+    fn condition(&mut self, key: &MatchingKey, level: QueryRetrieveLevel, patient: &str) -> Result<String, Error> {
+        let attribute = key.attribute.attribute();
+        if attribute.id == AttributeId::SOPInstanceUID
+            && let Narrowing::Equals(uids) = key.matching.narrowing()
+        {
+            return self.sop_instances(&uids);
+        }
+        let value = self.value(attribute, level, patient)?;
+        let plain_column = attribute.is_stored() && (attribute.level != Image || is_shelf_key(attribute.id));
+        let narrowed = match key.matching.narrowing() {
+            Narrowing::Equals(values) if plain_column => {
+                return Ok(match values.as_slice() {
+                    [one] => format!("{value} = {}", self.parameter(one.clone())),
+                    many => format!("{value} IN {}", self.list(many)),
+                });
+            }
+            Narrowing::Between(from, to) if plain_column => {
+                Some(format!("{value} BETWEEN {} AND {}", self.parameter(from), self.parameter(to)))
+            }
+            Narrowing::Prefix(prefix) if plain_column => Some(self.prefix(&value, &prefix)),
+            Narrowing::NamePrefix(prefix) if attribute.id == AttributeId::PatientName => {
+                Some(self.name_prefix(patient, &prefix))
+            }
+            Narrowing::Equals(_)
+            | Narrowing::Between(..)
+            | Narrowing::Prefix(_)
+            | Narrowing::NamePrefix(_)
+            | Narrowing::None => None,
+        };
+        let number = i64::try_from(self.matchers.len()).unwrap_or(i64::MAX);
+        self.matchers.push(key.matching.clone());
+        let number = self.parameter(number);
+        let last_word = format!("dcm_matches({number}, {value})");
+        Ok(narrowed.map_or_else(|| last_word.clone(), |narrowed| format!("{narrowed} AND {last_word}")))
+    }
+
+    fn prefix(&mut self, column: &str, prefix: &str) -> String {
+        let from = self.parameter(prefix.to_owned());
+        let to = self.parameter(format!("{prefix}{}", char::MAX));
+        format!("{column} >= {from} AND {column} < {to}")
+    }
+
+    /// Any of the three component groups: three ranges in three indexes.
+    fn name_prefix(&mut self, patient: &str, prefix: &str) -> String {
+        let from = self.parameter(prefix.to_owned());
+        let to = self.parameter(format!("{prefix}{}", char::MAX));
+        let group = |column: &str| {
+            format!("SELECT id FROM patient WHERE {column} <> '' AND {column} >= {from} AND {column} < {to}")
+        };
+        format!(
+            "{patient}.id IN ({} UNION ALL {} UNION ALL {})",
+            group("patient_name_norm"),
+            group("patient_name_ideographic_norm"),
+            group("patient_name_phonetic_norm")
+        )
+    }
+
+    /// SOP Instance UIDs, by the rows that they lead to.
+    fn sop_instances(&mut self, uids: &[String]) -> Result<String, Error> {
+        let mut keys = Vec::new();
+        for uid in uids {
+            keys.extend(instance_key(self.connection, uid, uid_hash(uid)).map_err(Error::from_sqlite)?);
+        }
+        if let [(shelf, suffix)] = keys.as_slice() {
+            let suffix = match suffix {
+                UidSuffix::Packed(packed) => Value::Blob(packed.clone()),
+                UidSuffix::Text(text) => Value::Text(text.clone()),
+            };
+            return Ok(format!("i.shelf = {} AND i.uid_suffix = {}", self.parameter(*shelf), self.parameter(suffix)));
+        }
+        let json: Vec<_> = keys
+            .iter()
+            .map(|(shelf, suffix)| match suffix {
+                UidSuffix::Packed(packed) => {
+                    let hex: String = packed.iter().map(|byte| format!("{byte:02X}")).collect();
+                    serde_json::json!([shelf, hex, null])
+                }
+                UidSuffix::Text(text) => serde_json::json!([shelf, null, text]),
+            })
+            .collect();
+        Ok(format!(
+            "(i.shelf, i.uid_suffix) IN (SELECT value ->> 0, ifnull(unhex(value ->> 1), value ->> 2) FROM json_each({}))",
+            self.parameter(serde_json::Value::from(json).to_string())
+        ))
+    }
+
+    /// Keys below the level that is asked for: some one descendant fulfils all of them.
+    fn below(&mut self, level: QueryRetrieveLevel, keys: &[&MatchingKey]) -> Result<String, Error> {
+        let deepest = keys.iter().map(|key| key.attribute.attribute().level).max().unwrap_or(level);
+        let needs_study = level == Patient && keys.iter().any(|key| key.attribute.attribute().level == Study);
+        let mut conditions = Vec::new();
+        let mut selective = false;
+        for key in keys {
+            let unique = matches!(
+                key.attribute,
+                AttributeId::StudyInstanceUID | AttributeId::SeriesInstanceUID | AttributeId::SOPInstanceUID
+            );
+            selective |= unique && matches!(key.matching.narrowing(), Narrowing::Equals(_));
+            conditions.push(self.condition(key, deepest, "p")?);
+        }
+        let (parent, from) = match (level, deepest) {
+            (Patient, Study) => ("s.patient", "study s".to_owned()),
+            (Patient, _) => {
+                ("s.patient", format!("study s JOIN study_series e ON e.study = s.id{}", shelf_join(deepest)))
+            }
+            (Study, _) => ("e.study", format!("study_series e{}", shelf_join(deepest))),
+            (Series | Image, _) => ("h.series", "shelf h JOIN instance i ON i.shelf = h.id".to_owned()),
+        };
+        debug_assert!(!needs_study || from.contains("study s"), "the study is joined where it is asked for");
+        let own = match level {
+            Patient => "p.id",
+            Study => "s.id",
+            Series | Image => "e.id",
+        };
+        let conditions = conditions.join(" AND ");
+        if level == Patient && self.shared_studies {
+            return Ok(format!(
+                "EXISTS (SELECT 1 FROM {from} WHERE (s.patient = p.id OR s.id IN \
+                 (SELECT study FROM study_patient WHERE patient = p.id)) AND {conditions})"
+            ));
+        }
+        Ok(if selective {
+            // Few rows below: find them first, then their ancestors.
+            format!("{own} IN (SELECT {parent} FROM {from} WHERE {conditions})")
+        } else {
+            format!("EXISTS (SELECT 1 FROM {from} WHERE {parent} = {own} AND {conditions})")
+        })
+    }
+
+    /// SQL for the value of an attribute at its own level or below it.
+    fn value(&mut self, attribute: &Attribute, level: QueryRetrieveLevel, patient: &str) -> Result<String, Error> {
+        let column = attribute.column;
+        let sql = match (attribute.id, attribute.source) {
+            (_, Source::AlwaysEmpty) | (AttributeId::RetrieveAETitle, _) => "''".to_owned(),
+            (AttributeId::InstanceAvailability, _) => availability(level),
+            (AttributeId::SOPInstanceUID, _) => "dcm_uid(i.uid_suffix, h.uid_prefix)".to_owned(),
+            (AttributeId::InstanceNumber, _) => "CAST(i.instance_number AS TEXT)".to_owned(),
+            (AttributeId::NumberOfPatientRelatedStudies, _) => self.of_patient("count(*)", patient),
+            (AttributeId::NumberOfPatientRelatedSeries, _) => self.of_patient("ifnull(sum(series_count), 0)", patient),
+            (AttributeId::NumberOfPatientRelatedInstances, _) => {
+                self.of_patient("ifnull(sum(instance_count), 0)", patient)
+            }
+            (AttributeId::ModalitiesInStudy, _) => "s.modalities_in_study".to_owned(),
+            (AttributeId::SOPClassesInStudy, _) => "s.sop_classes_in_study".to_owned(),
+            (AttributeId::NumberOfStudyRelatedSeries, _) => "s.series_count".to_owned(),
+            (AttributeId::NumberOfStudyRelatedInstances, _) => "s.instance_count".to_owned(),
+            (AttributeId::NumberOfSeriesRelatedInstances, _) => "e.instance_count".to_owned(),
+            (id, Source::Computed) => return Err(Error::Unsupported(format!("{id} is not computed"))),
+            (_, Source::DataSet | Source::TransferSyntax) => match attribute.level {
+                Patient => format!("{patient}.{column}"),
+                Study => format!("s.{column}"),
+                Series => format!("e.{column}"),
+                Image if is_shelf_key(attribute.id) => format!("h.{column}"),
+                Image if is_packed_time(attribute.id) => format!("dcm_time(i.{column}, h.{column})"),
+                Image if has_own_column(attribute.id) => format!("CAST(ifnull(i.{column}, h.{column}) AS TEXT)"),
+                Image => format!(
+                    "CASE WHEN i.diff IS NULL THEN h.\"{column}\" ELSE ifnull(i.diff ->> '$.{column}', h.\"{column}\") END"
+                ),
+            },
+        };
+        Ok(sql)
+    }
+
+    fn of_patient(&self, sum: &str, patient: &str) -> String {
+        let further = if self.shared_studies {
+            format!(" OR id IN (SELECT study FROM study_patient WHERE patient = {patient}.id)")
+        } else {
+            String::new()
+        };
+        format!("(SELECT {sum} FROM study WHERE patient = {patient}.id{further})")
+    }
+
+    /// SQL for an attribute in an answer at a level.
+    fn answer(&mut self, attribute: &Attribute, level: QueryRetrieveLevel) -> Result<String, Error> {
+        if attribute.level <= level || is_computed_everywhere(attribute.id) {
+            return self.value(attribute, level, "p");
+        }
+        let column = attribute.column;
+        // A series attribute of a study: the values that its series have.
+        match (level, attribute.level, attribute.source) {
+            (Study, Series, Source::DataSet) => Ok(format!(
+                "ifnull((SELECT group_concat(v, '\\') FROM (SELECT DISTINCT {column} AS v FROM study_series \
+                 WHERE study = s.id AND {column} <> '' ORDER BY {column})), '')"
+            )),
+            (Patient | Study | Series | Image, ..) => {
+                Err(Error::Unsupported(format!("{} is not answered at the {level} level", attribute.keyword)))
+            }
+        }
+    }
+}
+
+/// Whether an answer at `level` can carry the attribute; its own level and those below it, and a study can carry what its
+/// series say.
+#[must_use]
+pub fn can_answer(attribute: &Attribute, level: QueryRetrieveLevel) -> bool {
+    attribute.level <= level
+        || is_computed_everywhere(attribute.id)
+        || (level == Study && attribute.level == Series && attribute.source == Source::DataSet)
+}
+
+fn is_computed_everywhere(id: AttributeId) -> bool {
+    matches!(id, AttributeId::InstanceAvailability | AttributeId::RetrieveAETitle)
+}
+
+/// Attributes in which all instances of a shelf agree.
+fn is_shelf_key(id: AttributeId) -> bool {
+    matches!(id, AttributeId::SOPClassUID | AttributeId::AvailableTransferSyntaxUID)
+}
+
+fn shelf_join(deepest: QueryRetrieveLevel) -> &'static str {
+    if deepest == Image { " JOIN shelf h ON h.series = e.id JOIN instance i ON i.shelf = h.id" } else { "" }
+}
+
+fn character_set(level: QueryRetrieveLevel) -> &'static str {
+    match level {
+        Patient => "p.character_set",
+        Study => "s.character_set",
+        Series => "e.character_set",
+        Image => {
+            "CASE WHEN i.diff IS NULL THEN h.specific_character_set ELSE \
+                  ifnull(i.diff ->> '$.specific_character_set', h.specific_character_set) END"
+        }
+    }
+}
+
+/// PS3.4 C.4.1.1.3.2: the availability of the least available instance below.
+fn availability(level: QueryRetrieveLevel) -> String {
+    let (from, own) = match level {
+        Patient => {
+            ("study a JOIN study_series b ON b.study = a.id JOIN shelf c ON c.series = b.id", "a.patient = p.id")
+        }
+        Study => ("study_series b JOIN shelf c ON c.series = b.id", "b.study = s.id"),
+        Series => ("shelf c", "c.series = e.id"),
+        Image => ("shelf c", "c.id = h.id"),
+    };
+    format!(
+        "CASE WHEN EXISTS (SELECT 1 FROM {from} JOIN directory d ON d.id = c.directory WHERE {own} AND d.place = 2) \
+         THEN 'UNAVAILABLE' ELSE 'ONLINE' END"
+    )
+}

@@ -1,0 +1,297 @@
+//! The index: all SQL of the program.
+//!
+//! One [`Writer`] thread for each process takes records, groups them and commits; any number of [`Reader`]s answer
+//! [`FindRequest`](crate::model::find::FindRequest)s meanwhile. Another process may write the same index at the same
+//! time: each batch is one immediate transaction, and a writer that notices a foreign commit drops what it had cached.
+//!
+//! The schema is in `schema/v1.sql`; docs/schema.md explains the compact instance rows and the views.
+
+mod batch;
+mod check;
+mod find;
+mod open;
+mod packing;
+mod reader;
+mod schema;
+mod status;
+mod writer;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::model::record::InstanceRecord;
+
+pub use check::{CheckReport, Finding};
+pub use find::{Interrupt, can_answer};
+pub use reader::{KnownFile, Reader};
+pub use schema::SCHEMA_VERSION;
+pub use status::{ConflictEntry, FailureEntry, IndexStatus, ScanEntry};
+pub use writer::{Writer, WriterHandle, WriterOptions};
+
+/// What a commit promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It survives a power cut: for what nobody else keeps.
+    Full,
+    /// It survives the end of the process, and the index stays whole in a power cut: for scans, whose files are still there.
+    Normal,
+}
+
+/// Proof that a record is in a committed transaction, durable as the [`Writer`] was told; only the writer can make one.
+#[must_use]
+#[derive(Debug)]
+pub struct Committed(());
+
+/// What became of a record that was received.
+#[derive(Debug)]
+pub struct Stored {
+    /// That it is durable.
+    pub committed: Committed,
+    /// What it changed.
+    pub outcome: StoreOutcome,
+}
+
+/// What a received instance was to the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreOutcome {
+    /// Not known before.
+    New,
+    /// Known with the same content; nothing changed, and the new object is not needed.
+    Identical,
+    /// Known with other content; the first one was kept, the conflict is recorded, and the new object is not needed.
+    KeptFirst,
+    /// Known with other content; the new one took its place.
+    Replaced,
+    /// Known without its object (metadata only), which is now at hand.
+    Completed,
+}
+
+/// What to do when an instance arrives whose SOP Instance UID is known with other content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DuplicatePolicy {
+    /// Keep what is there and record the conflict.
+    #[default]
+    KeepFirst,
+    /// Take the new one and record the conflict.
+    Replace,
+}
+
+/// The files of a directory, or a part of them, as a scan found them.
+#[derive(Debug)]
+pub struct ScannedDirectory {
+    /// Absolute path.
+    pub directory: PathBuf,
+    /// The files that were read: new ones and changed ones, not those found unchanged.
+    pub files: Vec<ScannedFile>,
+    /// Whether `files` ends the directory: whether all of it has been seen.
+    pub complete: bool,
+    /// Files that the index knows and that are gone, to be dropped from it.
+    pub vanished: Vec<OsString>,
+}
+
+/// One file as a scan found it.
+#[derive(Debug)]
+pub struct ScannedFile {
+    /// Its name in the directory.
+    pub file_name: OsString,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, milliseconds since 1970 UTC.
+    pub mtime_ms: i64,
+    /// Whether the index knew a file of this name here, with another size or time.
+    pub known: bool,
+    /// What reading it gave.
+    pub outcome: FileOutcome,
+}
+
+/// What reading a file gave.
+#[derive(Debug)]
+pub enum FileOutcome {
+    /// An instance.
+    Instance(Box<InstanceRecord>),
+    /// Nothing for the index.
+    NotIndexed {
+        /// Whether that is a failure or intended.
+        kind: NotIndexed,
+        /// A stable word for counting, such as `not-dicom`.
+        reason: &'static str,
+        /// The reason in full, for people; no values from the data set.
+        detail: String,
+    },
+}
+
+/// Why a file is not in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotIndexed {
+    /// It should be, and could not be read.
+    Failed,
+    /// It is nothing that belongs there.
+    Skipped,
+}
+
+impl NotIndexed {
+    /// As it stands in the index.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// What a scan changed in the index, in numbers of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Instances that were new.
+    pub indexed: u64,
+    /// Files that were known, changed, and read again.
+    pub updated: u64,
+    /// Further files of instances that are known from another place.
+    pub copies: u64,
+    /// Contradictions newly recorded.
+    pub conflicts: u64,
+    /// Files dropped from the index because they are gone.
+    pub removed: u64,
+    /// Files indexed in spite of faults in them.
+    pub faulty: u64,
+}
+
+/// What goes wrong with an index.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no index where one is asked.
+    #[error("there is no index at {}", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{} is not an index of this program", path.display())]
+    NotAnIndex {
+        /// The file.
+        path: PathBuf,
+    },
+    /// SQLite found the file damaged.
+    #[error("the index {} is damaged ({detail}); keep the file and look at it with `dcmdex check`", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        detail: String,
+    },
+    /// A newer program made it.
+    #[error("the index {} has schema {found}, and this program knows schemas up to {known}: use the newer program", path.display())]
+    NewerSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// An older program made it, and this access may not change it.
+    #[error("the index {} has the older schema {found}; `dcmdex serve` or `dcmdex scan` brings it to schema {known}", path.display())]
+    OlderSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The index is on a file system that cannot share memory between processes.
+    #[error("the index {} would lie on a network file system ({kind}), where its write-ahead log is not safe: put it on a local disk", path.display())]
+    NetworkFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// Which one.
+        kind: &'static str,
+    },
+    /// Bringing the schema up to date failed; the index is as it was.
+    #[error("could not bring the index {} to the current schema", path.display())]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The file could not be opened.
+    #[error("could not open the index {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The file system said no.
+    #[error("could not reach {}", path.display())]
+    Io {
+        /// What could not be reached.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A statement failed.
+    #[error("the index did not take a statement")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The disk below the index is full.
+    #[error("no space left for the index")]
+    Full,
+    /// The writer has stopped; the text says why.
+    #[error("the writer of the index has stopped: {0}")]
+    WriterStopped(String),
+    /// The queue of the writer is full.
+    #[error("the queue of the index is full")]
+    Busy,
+    /// The query was interrupted.
+    #[error("interrupted")]
+    Interrupted,
+    /// A query has keys that the index does not hold.
+    #[error("the index cannot answer this query: {0}")]
+    Unsupported(String),
+}
+
+impl Error {
+    /// The error for one of SQLite, with the kinds that callers tell apart.
+    pub(crate) fn from_sqlite(source: rusqlite::Error) -> Self {
+        match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::OperationInterrupted) => Self::Interrupted,
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sqlite(source),
+        }
+    }
+}
+
+/// A path or file name as a SQL value: TEXT where it is UTF-8, BLOB otherwise, so that nothing of it is lost.
+struct PathValue<'a>(&'a OsStr);
+
+impl<'a> From<&'a Path> for PathValue<'a> {
+    fn from(path: &'a Path) -> Self {
+        Self(path.as_os_str())
+    }
+}
+
+impl rusqlite::ToSql for PathValue<'_> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        use rusqlite::types::{ToSqlOutput, ValueRef};
+        let bytes = self.0.as_encoded_bytes();
+        Ok(ToSqlOutput::Borrowed(match self.0.to_str() {
+            Some(_) => ValueRef::Text(bytes),
+            None => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+/// The path or file name of a SQL value that [`PathValue`] made.
+fn path_from_sql(value: rusqlite::types::ValueRef<'_>) -> OsString {
+    use rusqlite::types::ValueRef;
+    match value {
+        ValueRef::Text(bytes) => OsString::from(String::from_utf8_lossy(bytes).into_owned()),
+        #[cfg(unix)]
+        ValueRef::Blob(bytes) => std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec()),
+        #[cfg(not(unix))]
+        ValueRef::Blob(bytes) => OsString::from(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => OsString::new(),
+    }
+}

@@ -1,0 +1,214 @@
+//! Asking the index.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::find::{self, Interrupt, Matchers};
+use super::open::{self, Access};
+use super::packing::{UidSuffix, uid_hash};
+use super::{CheckReport, Error, IndexStatus, PathValue, check, path_from_sql, status};
+use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::location::{Location, Place};
+
+/// Memory for pages of the index in each reader, bytes. The pages come from the page cache of the system anyway.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// A connection that asks. Each thread that asks has its own.
+pub struct Reader {
+    connection: Connection,
+    path: PathBuf,
+    matchers: Matchers,
+}
+
+/// What the index knows of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownFile {
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, milliseconds since 1970 UTC.
+    pub mtime_ms: i64,
+    /// Whether it is a location of an instance, or a file that was seen and not indexed.
+    pub indexed: bool,
+}
+
+impl Reader {
+    /// Opens an index that exists.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Missing`] where there is none.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let connection = open::open(path, Access::Reader { cache_bytes: CACHE_BYTES })?;
+        let matchers = Matchers::default();
+        find::register_functions(&connection, &matchers).map_err(Error::from_sqlite)?;
+        Ok(Self { connection, path: path.to_owned(), matchers })
+    }
+
+    /// A handle by which another thread interrupts what this reader is doing.
+    #[must_use]
+    pub fn interrupt(&self) -> Interrupt {
+        Interrupt::new(self.connection.get_interrupt_handle())
+    }
+
+    /// Answers a query: calls `on_answer` for each matching entity in a fixed order, until there are no more, the limit is
+    /// reached or it says to stop. Returns how many answers there were.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when another thread asked for it, [`Error::Unsupported`] for keys that the index does not
+    /// hold, or that of SQLite.
+    pub fn find(
+        &mut self,
+        request: &FindRequest,
+        on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
+    ) -> Result<u64, Error> {
+        find::run(&self.connection, &self.matchers, request, on_answer)
+    }
+
+    /// How SQLite goes about a query: its statements with their plans. For tests and the curious.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn explain(&mut self, request: &FindRequest) -> Result<String, Error> {
+        find::explain(&self.connection, &self.matchers, request)
+    }
+
+    /// What the index knows of the files in a directory (not of those below it).
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn directory_files(&mut self, directory: &Path) -> Result<HashMap<OsString, KnownFile>, Error> {
+        self.directory_files_inner(directory).map_err(Error::from_sqlite)
+    }
+
+    fn directory_files_inner(&mut self, directory: &Path) -> rusqlite::Result<HashMap<OsString, KnownFile>> {
+        let mut known = HashMap::new();
+        let id: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT id FROM directory WHERE path = ?1")?
+            .query_row([PathValue::from(directory)], |row| row.get(0))
+            .optional()?;
+        let Some(id) = id else { return Ok(known) };
+        let mut instances = self.connection.prepare_cached(
+            "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, i.size, h.mtime_base + i.mtime \
+             FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
+        )?;
+        let mut rows = instances.query([id])?;
+        while let Some(row) = rows.next()? {
+            let name = match row.get_ref(0)? {
+                rusqlite::types::ValueRef::Null => {
+                    let mut name: String = row.get(3)?;
+                    let prefix: String = row.get(2)?;
+                    UidSuffix::unpack(row.get_ref(1)?, &prefix, &mut name);
+                    name.push_str(&row.get::<_, String>(4)?);
+                    OsString::from(name)
+                }
+                stored => path_from_sql(stored),
+            };
+            known.insert(name, KnownFile { size: to_u64(row.get(5)?), mtime_ms: row.get(6)?, indexed: true });
+        }
+        for (sql, indexed) in [
+            ("SELECT file_name, size, mtime_ms FROM copy WHERE directory = ?1", true),
+            ("SELECT file_name, size, mtime_ms FROM unindexed_file WHERE directory = ?1", false),
+        ] {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let mut rows = statement.query([id])?;
+            while let Some(row) = rows.next()? {
+                let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, indexed };
+                known.insert(path_from_sql(row.get_ref(0)?), file);
+            }
+        }
+        Ok(known)
+    }
+
+    /// Every place where an instance lies, the first one first; empty where the index does not know it.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn locations(&mut self, sop_instance_uid: &str) -> Result<Vec<Location>, Error> {
+        self.locations_inner(sop_instance_uid).map_err(Error::from_sqlite)
+    }
+
+    fn locations_inner(&mut self, uid: &str) -> rusqlite::Result<Vec<Location>> {
+        let mut found = Vec::new();
+        let Some((shelf, suffix)) = find::instance_key(&self.connection, uid, uid_hash(uid))? else {
+            return Ok(found);
+        };
+        let mut first = self.connection.prepare_cached(
+            "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, i.size, h.mtime_base + i.mtime \
+             FROM instance i JOIN shelf h ON h.id = i.shelf JOIN directory d ON d.id = h.directory \
+             WHERE i.shelf = ?1 AND i.uid_suffix = ?2",
+        )?;
+        let mut rows = first.query(params![shelf, suffix])?;
+        while let Some(row) = rows.next()? {
+            let file_name = match row.get_ref(2)? {
+                rusqlite::types::ValueRef::Null => {
+                    OsString::from(format!("{}{uid}{}", row.get::<_, String>(3)?, row.get::<_, String>(4)?))
+                }
+                stored => path_from_sql(stored),
+            };
+            found.push(Location {
+                place: place(row.get(0)?),
+                directory: path_from_sql(row.get_ref(1)?).into(),
+                file_name,
+                size: to_u64(row.get(5)?),
+                mtime_ms: row.get(6)?,
+            });
+        }
+        let mut copies = self.connection.prepare_cached(
+            "SELECT d.place, d.path, c.file_name, c.size, c.mtime_ms FROM copy c JOIN directory d ON d.id = c.directory \
+             WHERE c.shelf = ?1 AND c.uid_suffix = ?2 AND NOT c.differs ORDER BY c.directory, c.file_name",
+        )?;
+        let mut rows = copies.query(params![shelf, suffix])?;
+        while let Some(row) = rows.next()? {
+            found.push(Location {
+                place: place(row.get(0)?),
+                directory: path_from_sql(row.get_ref(1)?).into(),
+                file_name: path_from_sql(row.get_ref(2)?),
+                size: to_u64(row.get(3)?),
+                mtime_ms: row.get(4)?,
+            });
+        }
+        Ok(found)
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// What is in the index, in numbers, with the failures and conflicts.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn status(&mut self) -> Result<IndexStatus, Error> {
+        status::read(&self.connection, &self.path).map_err(Error::from_sqlite)
+    }
+
+    /// Compares what the index says of itself (counters, look-ups, references, SQLite's own checks) with its rows.
+    ///
+    /// # Errors
+    /// That of SQLite, where the file cannot even be read.
+    pub fn check(&mut self) -> Result<CheckReport, Error> {
+        check::run(&self.connection).map_err(Error::from_sqlite)
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn place(number: i64) -> Place {
+    match number {
+        0 => Place::InPlace,
+        1 => Place::Managed,
+        _ => Place::MetadataOnly,
+    }
+}
+
+fn to_u64(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

@@ -1,0 +1,173 @@
+//! The schema, its version and the way from older ones.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::Error;
+use super::packing::time_sql;
+use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::model::level::QueryRetrieveLevel;
+
+/// Marks a SQLite file as an index of this program (`PRAGMA application_id`): "DCMX".
+const APPLICATION_ID: i32 = 0x4443_4D58;
+
+/// One step for each schema version: from the one before to it. Append only: a released step is never edited.
+const STEPS: &[&str] = &[include_str!("schema/v1.sql")];
+
+/// The schema version that this program reads and writes (`PRAGMA user_version`).
+pub const SCHEMA_VERSION: u32 = STEPS.len() as u32;
+
+/// Checks that the file is an index in the current schema; a writer creates or migrates it.
+pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Result<(), Error> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(Error::Sqlite)?;
+    let application: i32 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(Error::Sqlite)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(Error::Sqlite)?;
+    if tables > 0 && application != APPLICATION_ID {
+        return Err(Error::NotAnIndex { path: path.to_owned() });
+    }
+    if found > SCHEMA_VERSION {
+        return Err(Error::NewerSchema { path: path.to_owned(), found, known: SCHEMA_VERSION });
+    }
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    if !writer {
+        return if tables == 0 {
+            Err(Error::Missing { path: path.to_owned() })
+        } else {
+            Err(Error::OlderSchema { path: path.to_owned(), found, known: SCHEMA_VERSION })
+        };
+    }
+    migrate(connection).map_err(|source| Error::Migration { path: path.to_owned(), source })
+}
+
+fn migrate(connection: &Connection) -> rusqlite::Result<()> {
+    // Immediate: of two processes that open a new index at once, one creates it and the other finds it.
+    let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    for step in STEPS.get(found as usize..).unwrap_or_default() {
+        transaction.execute_batch(step)?;
+    }
+    transaction.execute_batch("DROP VIEW IF EXISTS instances")?;
+    transaction.execute_batch(&instances_view())?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+/// The columns of `shelf` that hold what instances share: every attribute of the instance level that is kept and has no
+/// place of its own.
+pub(super) fn shared_columns() -> impl Iterator<Item = AttributeId> {
+    ATTRIBUTES
+        .iter()
+        .filter(|attribute| attribute.level == QueryRetrieveLevel::Image && attribute.is_stored())
+        .map(|attribute| attribute.id)
+        .filter(|id| {
+            !matches!(
+                id,
+                AttributeId::SOPInstanceUID
+                    | AttributeId::InstanceNumber
+                    | AttributeId::SOPClassUID
+                    | AttributeId::AvailableTransferSyntaxUID
+            )
+        })
+}
+
+/// Whether an instance has a column of its own for an attribute that is shared otherwise, because it commonly differs
+/// from slice to slice.
+pub(super) fn has_own_column(id: AttributeId) -> bool {
+    is_packed_time(id) || id == AttributeId::AcquisitionNumber
+}
+
+/// Whether the own column of an instance holds a packed time.
+pub(super) fn is_packed_time(id: AttributeId) -> bool {
+    matches!(id, AttributeId::AcquisitionTime | AttributeId::ContentTime | AttributeId::InstanceCreationTime)
+}
+
+fn instances_view() -> String {
+    let columns: Vec<_> = shared_columns()
+        .map(|id| {
+            let column = id.attribute().column;
+            let value = if is_packed_time(id) {
+                time_sql(&format!("x.{column}"), &format!("h.\"{column}\""))
+            } else if has_own_column(id) {
+                format!("CAST(ifnull(x.{column}, h.\"{column}\") AS TEXT)")
+            } else {
+                format!("ifnull(x.diff ->> '$.{column}', h.\"{column}\")")
+            };
+            format!("{value} AS \"{column}\"")
+        })
+        .collect();
+    include_str!("schema/instances_view.sql").replace("{columns}", &columns.join(",\n       "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn columns(connection: &Connection, table: &str) -> BTreeSet<String> {
+        let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)").unwrap();
+        statement.query_map([table], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn every_kept_attribute_has_its_column() {
+        let memory = Connection::open_in_memory().unwrap();
+        migrate(&memory).unwrap();
+        for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.is_stored()) {
+            let (table, view) = match attribute.level {
+                QueryRetrieveLevel::Patient => ("patient", "patients"),
+                QueryRetrieveLevel::Study => ("study", "studies"),
+                QueryRetrieveLevel::Series => ("study_series", "series"),
+                QueryRetrieveLevel::Image => ("shelf", "instances"),
+            };
+            assert!(columns(&memory, view).contains(attribute.column), "{} in {view}", attribute.column);
+            let elsewhere = matches!(attribute.id, AttributeId::SOPInstanceUID | AttributeId::InstanceNumber);
+            assert!(elsewhere || columns(&memory, table).contains(attribute.column), "{} in {table}", attribute.column);
+        }
+    }
+
+    fn statements(connection: &Connection) -> Vec<(String, String)> {
+        let sql = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+        let mut statement = connection.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    fn fresh() -> Connection {
+        let memory = Connection::open_in_memory().unwrap();
+        migrate(&memory).unwrap();
+        memory
+    }
+
+    /// `fixtures/schema/vN.sql` is what `.schema` of the sqlite3 shell printed for an index of the released version, with
+    /// its `application_id` and `user_version`.
+    fn released(dump: &str) -> Connection {
+        let memory = Connection::open_in_memory().unwrap();
+        memory.execute_batch(dump).unwrap();
+        memory
+    }
+
+    #[test]
+    fn every_released_schema_comes_to_the_current_one() {
+        const RELEASED: &[&str] = &[include_str!("../../fixtures/schema/v1.sql")];
+        for dump in RELEASED {
+            let old = released(dump);
+            migrate(&old).unwrap();
+            assert_eq!(statements(&old), statements(&fresh()));
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_is_left_alone() {
+        let newer = fresh();
+        newer.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+        let refused = check(&newer, Path::new("index.db"), true);
+        assert!(matches!(refused, Err(Error::NewerSchema { found, .. }) if found == SCHEMA_VERSION + 1));
+    }
+}

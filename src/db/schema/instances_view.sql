@@ -1,0 +1,23 @@
+CREATE VIEW instances AS
+WITH decoded AS (
+    SELECT i.*, h.series, h.directory, h.uid_prefix, h.file_prefix, h.file_suffix, h.mtime_base,
+           CASE typeof(i.uid_suffix)
+               WHEN 'text' THEN i.uid_suffix
+               ELSE CASE WHEN hex(i.uid_suffix) GLOB 'B*'
+                   THEN replace(replace(substr(hex(i.uid_suffix), 2), 'A', '.'), 'F', '')
+                   ELSE h.uid_prefix || replace(replace(hex(i.uid_suffix), 'A', '.'), 'F', '') END
+           END AS uid
+    FROM instance i JOIN shelf h ON h.id = i.shelf
+)
+SELECT e.study AS study, x.series AS series, s.study_instance_uid, e.series_instance_uid, x.uid AS sop_instance_uid,
+       h.sop_class_uid, h.available_transfer_syntax_uid, CAST(x.instance_number AS TEXT) AS instance_number,
+       {columns},
+       CASE d.place WHEN 2 THEN NULL ELSE
+           d.path || CASE d.path WHEN '/' THEN '' ELSE '/' END
+                  || ifnull(x.file_name, x.file_prefix || x.uid || x.file_suffix) END AS path,
+       x.size AS size, (x.mtime_base + x.mtime) / 1000.0 AS mtime
+FROM decoded x
+JOIN shelf h ON h.id = x.shelf
+JOIN directory d ON d.id = x.directory
+JOIN study_series e ON e.id = x.series
+JOIN study s ON s.id = e.study;

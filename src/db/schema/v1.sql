@@ -1,0 +1,290 @@
+-- The index, schema version 1. docs/schema.md explains it; the views at the end are the interface for other programs.
+--
+-- Text columns hold UTF-8, '' where the attribute is absent or empty. Their names are the keywords of PS3.6 in snake case.
+
+CREATE TABLE patient (
+    id                          INTEGER PRIMARY KEY,
+    patient_id                  TEXT NOT NULL,
+    issuer_of_patient_id        TEXT NOT NULL DEFAULT '',
+    -- '' where there is a Patient ID; otherwise what keeps patients without one apart (name and birth date).
+    identity                    TEXT NOT NULL DEFAULT '',
+    patient_name                TEXT NOT NULL DEFAULT '',
+    -- The three component groups in normal form (case, accents and width folded), for searching.
+    patient_name_norm           TEXT NOT NULL DEFAULT '',
+    patient_name_ideographic_norm TEXT NOT NULL DEFAULT '',
+    patient_name_phonetic_norm  TEXT NOT NULL DEFAULT '',
+    patient_birth_date          TEXT NOT NULL DEFAULT '',
+    patient_birth_time          TEXT NOT NULL DEFAULT '',
+    patient_sex                 TEXT NOT NULL DEFAULT '',
+    other_patient_ids           TEXT NOT NULL DEFAULT '',
+    other_patient_names         TEXT NOT NULL DEFAULT '',
+    other_patient_ids_sequence  TEXT NOT NULL DEFAULT '',
+    ethnic_group                TEXT NOT NULL DEFAULT '',
+    patient_comments            TEXT NOT NULL DEFAULT '',
+    referenced_patient_sequence TEXT NOT NULL DEFAULT '',
+    -- The character set of the objects that the values came from.
+    character_set               TEXT NOT NULL DEFAULT ''
+);
+CREATE UNIQUE INDEX patient_by_id ON patient (patient_id, issuer_of_patient_id, identity);
+CREATE INDEX patient_by_name ON patient (patient_name_norm);
+CREATE INDEX patient_by_ideographic_name ON patient (patient_name_ideographic_norm)
+    WHERE patient_name_ideographic_norm <> '';
+CREATE INDEX patient_by_phonetic_name ON patient (patient_name_phonetic_norm)
+    WHERE patient_name_phonetic_norm <> '';
+
+CREATE TABLE study (
+    id                          INTEGER PRIMARY KEY,
+    patient                     INTEGER NOT NULL REFERENCES patient (id),
+    study_instance_uid          TEXT NOT NULL,
+    study_date                  TEXT NOT NULL DEFAULT '',
+    study_time                  TEXT NOT NULL DEFAULT '',
+    accession_number            TEXT NOT NULL DEFAULT '',
+    study_id                    TEXT NOT NULL DEFAULT '',
+    study_description           TEXT NOT NULL DEFAULT '',
+    -- Kept exact by the writer: number of rows below, and the distinct values in them.
+    series_count                INTEGER NOT NULL DEFAULT 0,
+    instance_count              INTEGER NOT NULL DEFAULT 0,
+    modalities_in_study         TEXT NOT NULL DEFAULT '',
+    sop_classes_in_study        TEXT NOT NULL DEFAULT '',
+    referring_physician_name    TEXT NOT NULL DEFAULT '',
+    physicians_of_record        TEXT NOT NULL DEFAULT '',
+    name_of_physicians_reading_study TEXT NOT NULL DEFAULT '',
+    admitting_diagnoses_description TEXT NOT NULL DEFAULT '',
+    issuer_of_accession_number_sequence TEXT NOT NULL DEFAULT '',
+    procedure_code_sequence     TEXT NOT NULL DEFAULT '',
+    referenced_study_sequence   TEXT NOT NULL DEFAULT '',
+    patient_age                 TEXT NOT NULL DEFAULT '',
+    patient_size                TEXT NOT NULL DEFAULT '',
+    patient_weight              TEXT NOT NULL DEFAULT '',
+    occupation                  TEXT NOT NULL DEFAULT '',
+    additional_patient_history  TEXT NOT NULL DEFAULT '',
+    admission_id                TEXT NOT NULL DEFAULT '',
+    other_study_numbers         TEXT NOT NULL DEFAULT '',
+    requested_procedure_description TEXT NOT NULL DEFAULT '',
+    study_comments              TEXT NOT NULL DEFAULT '',
+    timezone_offset_from_utc    TEXT NOT NULL DEFAULT '',
+    character_set               TEXT NOT NULL DEFAULT ''
+);
+CREATE UNIQUE INDEX study_by_uid ON study (study_instance_uid);
+CREATE INDEX study_by_patient ON study (patient);
+CREATE INDEX study_by_date ON study (study_date DESC, study_time DESC);
+CREATE INDEX study_by_accession_number ON study (accession_number) WHERE accession_number <> '';
+
+-- Patients under whom a study was found besides study.patient: a conflict, and yet an answer to who asks for them.
+CREATE TABLE study_patient (
+    study                       INTEGER NOT NULL REFERENCES study (id),
+    patient                     INTEGER NOT NULL REFERENCES patient (id),
+    PRIMARY KEY (study, patient)
+) WITHOUT ROWID;
+CREATE INDEX study_patient_by_patient ON study_patient (patient);
+
+CREATE TABLE study_series (
+    id                          INTEGER PRIMARY KEY,
+    study                       INTEGER NOT NULL REFERENCES study (id),
+    series_instance_uid         TEXT NOT NULL,
+    modality                    TEXT NOT NULL DEFAULT '',
+    series_number               TEXT NOT NULL DEFAULT '',
+    series_description          TEXT NOT NULL DEFAULT '',
+    instance_count              INTEGER NOT NULL DEFAULT 0,
+    series_date                 TEXT NOT NULL DEFAULT '',
+    series_time                 TEXT NOT NULL DEFAULT '',
+    body_part_examined          TEXT NOT NULL DEFAULT '',
+    laterality                  TEXT NOT NULL DEFAULT '',
+    patient_position            TEXT NOT NULL DEFAULT '',
+    protocol_name               TEXT NOT NULL DEFAULT '',
+    station_name                TEXT NOT NULL DEFAULT '',
+    institution_name            TEXT NOT NULL DEFAULT '',
+    institutional_department_name TEXT NOT NULL DEFAULT '',
+    manufacturer                TEXT NOT NULL DEFAULT '',
+    manufacturer_model_name     TEXT NOT NULL DEFAULT '',
+    device_serial_number        TEXT NOT NULL DEFAULT '',
+    software_versions           TEXT NOT NULL DEFAULT '',
+    performing_physician_name   TEXT NOT NULL DEFAULT '',
+    operators_name              TEXT NOT NULL DEFAULT '',
+    frame_of_reference_uid      TEXT NOT NULL DEFAULT '',
+    performed_procedure_step_start_date TEXT NOT NULL DEFAULT '',
+    performed_procedure_step_start_time TEXT NOT NULL DEFAULT '',
+    performed_procedure_step_id TEXT NOT NULL DEFAULT '',
+    performed_procedure_step_description TEXT NOT NULL DEFAULT '',
+    request_attributes_sequence TEXT NOT NULL DEFAULT '',
+    character_set               TEXT NOT NULL DEFAULT ''
+);
+-- A Series Instance UID under two studies is a conflict that is kept: each study has its own row.
+CREATE UNIQUE INDEX series_by_uid ON study_series (series_instance_uid, study);
+CREATE INDEX series_by_study ON study_series (study);
+
+-- Every directory in which a file was seen.
+CREATE TABLE directory (
+    id                          INTEGER PRIMARY KEY,
+    -- 0: somebody's archive, read in place; 1: the node's own storage; 2: metadata only, no bytes kept (path is '').
+    place                       INTEGER NOT NULL,
+    -- Absolute; TEXT where it is UTF-8, otherwise BLOB.
+    path                        NOT NULL
+);
+CREATE UNIQUE INDEX directory_by_path ON directory (path);
+
+-- The instances of one series that lie in one directory and have SOP class and transfer syntax in common. Here stands
+-- what they share, so that a row of instance need not.
+CREATE TABLE shelf (
+    id                          INTEGER PRIMARY KEY,
+    series                      INTEGER NOT NULL REFERENCES study_series (id),
+    directory                   INTEGER NOT NULL REFERENCES directory (id),
+    sop_class_uid               TEXT NOT NULL,
+    available_transfer_syntax_uid TEXT NOT NULL,
+    instance_count              INTEGER NOT NULL DEFAULT 0,
+    -- What the SOP Instance UIDs begin with; instance.uid_suffix goes on from there.
+    uid_prefix                  TEXT NOT NULL,
+    -- A file whose name is file_prefix, SOP Instance UID, file_suffix has no name in its row.
+    file_prefix                 TEXT NOT NULL,
+    file_suffix                 TEXT NOT NULL,
+    -- Milliseconds since 1970 UTC, to which instance.mtime is relative.
+    mtime_base                  INTEGER NOT NULL,
+    -- The values that hold unless instance says otherwise.
+    related_general_sop_class_uid TEXT NOT NULL DEFAULT '',
+    specific_character_set      TEXT NOT NULL DEFAULT '',
+    image_type                  TEXT NOT NULL DEFAULT '',
+    instance_creation_date      TEXT NOT NULL DEFAULT '',
+    instance_creation_time      TEXT NOT NULL DEFAULT '',
+    acquisition_date            TEXT NOT NULL DEFAULT '',
+    acquisition_time            TEXT NOT NULL DEFAULT '',
+    acquisition_date_time       TEXT NOT NULL DEFAULT '',
+    acquisition_number          TEXT NOT NULL DEFAULT '',
+    content_date                TEXT NOT NULL DEFAULT '',
+    content_time                TEXT NOT NULL DEFAULT '',
+    image_laterality            TEXT NOT NULL DEFAULT '',
+    view_position               TEXT NOT NULL DEFAULT '',
+    number_of_frames            TEXT NOT NULL DEFAULT '',
+    "rows"                      TEXT NOT NULL DEFAULT '',
+    "columns"                   TEXT NOT NULL DEFAULT '',
+    bits_allocated              TEXT NOT NULL DEFAULT '',
+    photometric_interpretation  TEXT NOT NULL DEFAULT '',
+    alternate_representation_sequence TEXT NOT NULL DEFAULT '',
+    concept_name_code_sequence  TEXT NOT NULL DEFAULT '',
+    completion_flag             TEXT NOT NULL DEFAULT '',
+    verification_flag           TEXT NOT NULL DEFAULT '',
+    content_template_sequence   TEXT NOT NULL DEFAULT '',
+    container_identifier        TEXT NOT NULL DEFAULT '',
+    specimen_description_sequence TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX shelf_by_series ON shelf (series, directory);
+CREATE INDEX shelf_by_directory ON shelf (directory);
+
+-- One row for each SOP Instance, at its first location.
+CREATE TABLE instance (
+    shelf                       INTEGER NOT NULL REFERENCES shelf (id),
+    -- BLOB: hex digits 0-9 are digits, A is '.', F is padding, a leading B says that shelf.uid_prefix does not apply.
+    -- TEXT: the whole UID, where it has other characters.
+    uid_suffix                  NOT NULL,
+    -- INTEGER where the text is a plain number, otherwise TEXT.
+    instance_number             NOT NULL,
+    size                        INTEGER NOT NULL,
+    -- Milliseconds after shelf.mtime_base.
+    mtime                       INTEGER NOT NULL,
+    -- NULL: the name follows from the UID, see shelf. BLOB where it is not UTF-8.
+    file_name,
+    -- NULL: as in shelf. A time is INTEGER (its digits times 8, plus the number of digits after the point) where its
+    -- text has the form HHMMSS or HHMMSS.F.
+    acquisition_number,
+    acquisition_time,
+    content_time,
+    instance_creation_time,
+    -- NULL, or a JSON object: column of shelf to the value that this instance has instead.
+    diff                        TEXT,
+    PRIMARY KEY (shelf, uid_suffix)
+) WITHOUT ROWID;
+
+-- From SOP Instance UID to shelf: 32 bits of a hash, to be checked against the row.
+CREATE TABLE uid_lookup (
+    hash                        INTEGER NOT NULL,
+    shelf                       INTEGER NOT NULL,
+    PRIMARY KEY (hash, shelf)
+) WITHOUT ROWID;
+
+-- Further locations of an instance.
+CREATE TABLE copy (
+    directory                   INTEGER NOT NULL REFERENCES directory (id),
+    file_name                   NOT NULL,
+    shelf                       INTEGER NOT NULL,
+    uid_suffix                  NOT NULL,
+    size                        INTEGER NOT NULL,
+    mtime_ms                    INTEGER NOT NULL,
+    -- 1: the file differs from the one at the first location.
+    differs                     INTEGER NOT NULL,
+    PRIMARY KEY (directory, file_name)
+) WITHOUT ROWID;
+CREATE INDEX copy_by_instance ON copy (shelf, uid_suffix);
+
+-- Files that a scan saw and did not index, so that they are counted and not opened again while unchanged.
+CREATE TABLE unindexed_file (
+    directory                   INTEGER NOT NULL REFERENCES directory (id),
+    file_name                   NOT NULL,
+    size                        INTEGER NOT NULL,
+    mtime_ms                    INTEGER NOT NULL,
+    -- 'failed' or 'skipped'
+    kind                        TEXT NOT NULL,
+    reason                      TEXT NOT NULL,
+    detail                      TEXT NOT NULL,
+    PRIMARY KEY (directory, file_name)
+) WITHOUT ROWID;
+
+-- Faults of files that were indexed all the same.
+CREATE TABLE file_fault (
+    directory                   INTEGER NOT NULL REFERENCES directory (id),
+    file_name                   NOT NULL,
+    faults                      TEXT NOT NULL,
+    PRIMARY KEY (directory, file_name)
+) WITHOUT ROWID;
+
+-- What contradicts itself in the archive: kept and listed, never guessed away.
+CREATE TABLE conflict (
+    kind                        TEXT NOT NULL,
+    study_instance_uid          TEXT NOT NULL,
+    series_instance_uid         TEXT NOT NULL,
+    sop_instance_uid            TEXT NOT NULL,
+    -- Where the later of the two was found.
+    directory                   INTEGER NOT NULL REFERENCES directory (id),
+    file_name                   NOT NULL,
+    first_seen_ms               INTEGER NOT NULL,
+    PRIMARY KEY (kind, study_instance_uid, series_instance_uid, sop_instance_uid, directory, file_name)
+) WITHOUT ROWID;
+
+CREATE TABLE scan (
+    id                          INTEGER PRIMARY KEY,
+    started_ms                  INTEGER NOT NULL,
+    -- NULL: still running, or broken off.
+    finished_ms                 INTEGER,
+    -- JSON array of the paths as given, made absolute.
+    roots                       TEXT NOT NULL,
+    -- The summary of the scan as printed by --json.
+    summary                     TEXT
+);
+
+CREATE VIEW patients AS
+SELECT p.id AS patient, p.patient_id, p.issuer_of_patient_id, p.patient_name, p.patient_birth_date, p.patient_birth_time,
+       p.patient_sex, p.other_patient_ids, p.other_patient_names, p.other_patient_ids_sequence, p.ethnic_group,
+       p.patient_comments, p.referenced_patient_sequence,
+       (SELECT count(*) FROM study WHERE patient = p.id) AS number_of_patient_related_studies,
+       (SELECT ifnull(sum(series_count), 0) FROM study WHERE patient = p.id) AS number_of_patient_related_series,
+       (SELECT ifnull(sum(instance_count), 0) FROM study WHERE patient = p.id) AS number_of_patient_related_instances
+FROM patient p;
+
+CREATE VIEW studies AS
+SELECT s.id AS study, s.patient, p.patient_id, p.patient_name, p.patient_birth_date, p.patient_sex,
+       s.study_instance_uid, s.study_date, s.study_time, s.accession_number, s.study_id, s.study_description,
+       s.modalities_in_study, s.sop_classes_in_study, s.series_count AS number_of_study_related_series,
+       s.instance_count AS number_of_study_related_instances, s.referring_physician_name, s.physicians_of_record,
+       s.name_of_physicians_reading_study, s.admitting_diagnoses_description, s.issuer_of_accession_number_sequence,
+       s.procedure_code_sequence, s.referenced_study_sequence, s.patient_age, s.patient_size, s.patient_weight,
+       s.occupation, s.additional_patient_history, s.admission_id, s.other_study_numbers,
+       s.requested_procedure_description, s.study_comments, s.timezone_offset_from_utc
+FROM study s JOIN patient p ON p.id = s.patient;
+
+CREATE VIEW series AS
+SELECT e.id AS series, e.study, s.study_instance_uid, e.series_instance_uid, e.modality, e.series_number,
+       e.series_description, e.instance_count AS number_of_series_related_instances, e.series_date, e.series_time,
+       e.body_part_examined, e.laterality, e.patient_position, e.protocol_name, e.station_name, e.institution_name,
+       e.institutional_department_name, e.manufacturer, e.manufacturer_model_name, e.device_serial_number,
+       e.software_versions, e.performing_physician_name, e.operators_name, e.frame_of_reference_uid,
+       e.performed_procedure_step_start_date, e.performed_procedure_step_start_time, e.performed_procedure_step_id,
+       e.performed_procedure_step_description, e.request_attributes_sequence
+FROM study_series e JOIN study s ON s.id = e.study;

@@ -1,0 +1,318 @@
+//! The one writer: a thread that takes records from everywhere, groups them and commits.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use rusqlite::Connection;
+
+use super::batch::Batch;
+use super::open::{self, Access};
+use super::{Committed, DuplicatePolicy, Durability, Error, ScannedDirectory, StoreOutcome, Stored, Tally};
+use crate::model::clock::Clock;
+use crate::model::location::Location;
+use crate::model::record::InstanceRecord;
+
+/// Rows in a transaction of a scan. From about 5,000 the cost of a row no longer falls (262,000 rows/s, 261,000 at twice
+/// that), and a transaction of this size holds the lock that a live node waits for during some 50 ms.
+const SCAN_BATCH_ROWS: usize = 4096;
+
+/// How long a scan's rows may wait for a transaction to fill.
+const SCAN_BATCH_WAIT: Duration = Duration::from_secs(1);
+
+/// Received instances in a transaction: all that are waiting, up to this number. From 100 on a commit that survives a
+/// power cut costs nothing per row.
+const STORE_BATCH_ROWS: usize = 1024;
+
+/// How a [`Writer`] works.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// What a commit promises.
+    pub durability: Durability,
+    /// Memory for pages of the index, bytes.
+    pub cache_bytes: u64,
+    /// Units (a received instance, or a part of a directory) that may wait; more make the caller wait, or are refused.
+    pub queue_length: usize,
+    /// Where the time of day comes from.
+    pub clock: Clock,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { durability: Durability::Full, cache_bytes: 32 * 1024 * 1024, queue_length: 1024, clock: Clock::System }
+    }
+}
+
+type OnStored = Box<dyn FnOnce(Result<Stored, Error>) + Send>;
+
+enum Command {
+    Store { record: Box<InstanceRecord>, location: Location, policy: DuplicatePolicy, on_done: OnStored },
+    Scanned(ScannedDirectory),
+    BeginScan { roots: String, reply: Sender<Result<i64, Error>> },
+    EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
+    Flush { reply: Sender<Result<Tally, Error>> },
+    Stop,
+}
+
+/// The writer of an index. Dropping it commits what is queued and stops the thread; handles that are left get
+/// [`Error::WriterStopped`].
+#[derive(Debug)]
+pub struct Writer {
+    handle: WriterHandle,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+/// A way to the writer for any thread.
+#[derive(Clone, Debug)]
+pub struct WriterHandle {
+    commands: Sender<Command>,
+}
+
+impl Writer {
+    /// Opens the index, creates or migrates it where that is needed, and starts the writer.
+    ///
+    /// # Errors
+    /// When the index cannot be opened for writing; see [`Error`].
+    pub fn open(path: &Path, options: WriterOptions) -> Result<Self, Error> {
+        let access = Access::Writer { durability: options.durability, cache_bytes: options.cache_bytes };
+        let connection = open::open(path, access)?;
+        let (commands, queue) = bounded(options.queue_length.max(1));
+        let path: Arc<PathBuf> = Arc::new(path.to_owned());
+        let thread = std::thread::Builder::new()
+            .name("index writer".into())
+            .spawn(move || run(&connection, &queue, options.clock))
+            .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+        Ok(Self { handle: WriterHandle { commands }, thread: Some(thread) })
+    }
+
+    /// A way to this writer.
+    #[must_use]
+    pub fn handle(&self) -> WriterHandle {
+        self.handle.clone()
+    }
+
+    /// Commits what is queued, copies the write-ahead log back and stops.
+    ///
+    /// # Errors
+    /// The error of a scan's transaction that nobody has asked for yet, or that of the last commit.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        if self.thread.is_some() {
+            // Where the thread has ended already there is nobody to tell.
+            let _ended = self.handle.commands.send(Command::Stop);
+        }
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_panic)) => Err(Error::WriterStopped("it panicked".into())),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            tracing::error!(%error, "the writer of the index ended with an error");
+        }
+    }
+}
+
+impl WriterHandle {
+    /// Queues a received instance. `on_done` is called on the writer's thread once the transaction that holds it is
+    /// committed, or with the error that prevented it; it has to return at once.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the queue is full, [`Error::WriterStopped`] when there is no writer any more; `on_done` is not
+    /// called then.
+    pub fn store(
+        &self,
+        record: Box<InstanceRecord>,
+        location: Location,
+        policy: DuplicatePolicy,
+        on_done: impl FnOnce(Result<Stored, Error>) + Send + 'static,
+    ) -> Result<(), Error> {
+        let command = Command::Store { record, location, policy, on_done: Box::new(on_done) };
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Busy,
+            TrySendError::Disconnected(_) => stopped(),
+        })
+    }
+
+    /// Queues what a scan found in a directory; waits while the queue is full. What goes wrong with it later comes out of
+    /// [`Self::flush`].
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`].
+    pub fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
+        self.commands.send(Command::Scanned(directory)).map_err(|_| stopped())
+    }
+
+    /// Notes the beginning of a scan over these absolute paths (a JSON array); returns its number.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn begin_scan(&self, roots: String) -> Result<i64, Error> {
+        self.ask(|reply| Command::BeginScan { roots, reply })
+    }
+
+    /// Notes the end of a scan with its summary (a JSON object).
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
+        self.ask(|reply| Command::EndScan { scan, summary, reply })
+    }
+
+    /// Waits until all that was queued before is committed; returns what scans changed since the last call.
+    ///
+    /// # Errors
+    /// The first error of a scan's transaction since the last call, or [`Error::WriterStopped`].
+    pub fn flush(&self) -> Result<Tally, Error> {
+        self.ask(|reply| Command::Flush { reply })
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = bounded(1);
+        self.commands.send(command(reply)).map_err(|_| stopped())?;
+        answer.recv().map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> Error {
+    Error::WriterStopped("its thread has ended".into())
+}
+
+fn run(connection: &Connection, queue: &Receiver<Command>, clock: Clock) -> Result<(), Error> {
+    let mut batch = Batch::new(connection, clock);
+    let mut tally = Tally::default();
+    let mut failure: Option<Error> = None;
+    let mut next = None;
+    loop {
+        let first = match next.take() {
+            Some(command) => command,
+            None => match queue.recv() {
+                Ok(command) => command,
+                Err(_nobody_left) => break,
+            },
+        };
+        match first {
+            Command::Store { record, location, policy, on_done } => {
+                let mut group = vec![Arrival { record, location, policy, on_done }];
+                next = gather_arrivals(queue, &mut group);
+                store(&mut batch, group);
+            }
+            Command::Scanned(directory) => {
+                let mut group = vec![directory];
+                next = gather_directories(queue, &mut group);
+                match batch.run(|batch| group.iter().try_for_each(|directory| batch.scanned(directory))) {
+                    Ok(()) => tally.add(batch.take_tally()),
+                    Err(error) => failure = Some(failure.unwrap_or(error)),
+                }
+            }
+            // A caller that no longer waits for its answer is no fault of ours.
+            Command::BeginScan { roots, reply } => {
+                let _gone = reply.send(batch.run(|batch| batch.begin_scan(&roots)));
+            }
+            Command::EndScan { scan, summary, reply } => {
+                let _gone = reply.send(batch.run(|batch| batch.end_scan(scan, &summary)));
+            }
+            Command::Flush { reply } => {
+                let _gone = reply.send(match failure.take() {
+                    Some(error) => Err(error),
+                    None => Ok(std::mem::take(&mut tally)),
+                });
+            }
+            Command::Stop => break,
+        }
+    }
+    drop(batch);
+    // So that the index is one file when the program has ended. Busy readers only leave the log for the next start.
+    connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)").map_err(Error::from_sqlite)?;
+    failure.map_or(Ok(()), Err)
+}
+
+struct Arrival {
+    record: Box<InstanceRecord>,
+    location: Location,
+    policy: DuplicatePolicy,
+    on_done: OnStored,
+}
+
+/// Takes what is waiting, without waiting for more: a group forms by itself while the last one commits.
+fn gather_arrivals(queue: &Receiver<Command>, group: &mut Vec<Arrival>) -> Option<Command> {
+    while group.len() < STORE_BATCH_ROWS {
+        match queue.try_recv() {
+            Ok(Command::Store { record, location, policy, on_done }) => {
+                group.push(Arrival { record, location, policy, on_done });
+            }
+            Ok(other) => return Some(other),
+            Err(_empty_or_gone) => return None,
+        }
+    }
+    None
+}
+
+/// Waits for a transaction's worth of rows, so that the write lock is held only while they are written.
+fn gather_directories(queue: &Receiver<Command>, group: &mut Vec<ScannedDirectory>) -> Option<Command> {
+    let deadline = Instant::now() + SCAN_BATCH_WAIT;
+    let mut rows: usize = group.iter().map(|directory| directory.files.len()).sum();
+    while rows < SCAN_BATCH_ROWS {
+        match queue.recv_deadline(deadline) {
+            Ok(Command::Scanned(directory)) => {
+                rows += directory.files.len();
+                group.push(directory);
+            }
+            Ok(other) => return Some(other),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+    None
+}
+
+/// Commits a group of received instances and tells each sender. When the group fails, each is tried alone, so that one
+/// that the index does not take cannot harm the others.
+fn store(batch: &mut Batch<'_>, group: Vec<Arrival>) {
+    let all = batch.run(|batch| {
+        group.iter().map(|one| batch.arrived(&one.record, &one.location, one.policy)).collect::<Result<Vec<_>, _>>()
+    });
+    match all {
+        Ok(outcomes) => {
+            for (arrival, outcome) in group.into_iter().zip(outcomes) {
+                (arrival.on_done)(Ok(stored(outcome)));
+            }
+        }
+        Err(error) => {
+            if group.len() == 1 {
+                if let Some(arrival) = group.into_iter().next() {
+                    (arrival.on_done)(Err(error));
+                }
+                return;
+            }
+            tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
+            for arrival in group {
+                let result = batch.run(|batch| batch.arrived(&arrival.record, &arrival.location, arrival.policy));
+                (arrival.on_done)(result.map(stored));
+            }
+        }
+    }
+}
+
+fn stored(outcome: StoreOutcome) -> Stored {
+    Stored { committed: Committed(()), outcome }
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.indexed += other.indexed;
+        self.updated += other.updated;
+        self.copies += other.copies;
+        self.conflicts += other.conflicts;
+        self.removed += other.removed;
+        self.faulty += other.faulty;
+    }
+}

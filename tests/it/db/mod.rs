@@ -1,0 +1,99 @@
+//! The index, through its public doors.
+
+mod model_based;
+mod writing;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use dcmdex::db::{
+    DuplicatePolicy, Durability, FileOutcome, Reader, ScannedDirectory, ScannedFile, StoreOutcome, Writer,
+    WriterOptions,
+};
+use dcmdex::model::attribute::AttributeId;
+use dcmdex::model::clock::Clock;
+use dcmdex::model::find::{FindAnswer, FindRequest, ReturnKey};
+use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
+use dcmdex::model::location::{Location, Place};
+use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching};
+use dcmdex::model::record::InstanceRecord;
+
+pub(crate) fn writer(index: &Path) -> Writer {
+    let options =
+        WriterOptions { durability: Durability::Normal, clock: Clock::Fixed(1_000), ..WriterOptions::default() };
+    Writer::open(index, options).unwrap()
+}
+
+/// A record with the UIDs that it needs and what else is given.
+pub(crate) fn record(study: &str, series: &str, instance: &str, more: &[(AttributeId, &str)]) -> Box<InstanceRecord> {
+    let mut record = InstanceRecord::new();
+    record.set(AttributeId::PatientID, "P1");
+    record.set(AttributeId::PatientName, "Test^Person");
+    record.set(AttributeId::StudyInstanceUID, study);
+    record.set(AttributeId::SeriesInstanceUID, series);
+    record.set(AttributeId::SOPInstanceUID, instance);
+    record.set(AttributeId::SOPClassUID, "1.2.840.10008.5.1.4.1.1.2");
+    record.set(AttributeId::AvailableTransferSyntaxUID, "1.2.840.10008.1.2.1");
+    record.set(AttributeId::Modality, "CT");
+    record.set(AttributeId::InstanceNumber, "1");
+    for (id, value) in more {
+        record.set(*id, value);
+    }
+    Box::new(record)
+}
+
+pub(crate) fn file(name: &str, record: Box<InstanceRecord>) -> ScannedFile {
+    ScannedFile {
+        file_name: name.into(),
+        size: 1000,
+        mtime_ms: 5_000,
+        known: false,
+        outcome: FileOutcome::Instance(record),
+    }
+}
+
+pub(crate) fn scanned(directory: &str, files: Vec<ScannedFile>) -> ScannedDirectory {
+    ScannedDirectory { directory: directory.into(), files, complete: true, vanished: Vec::new() }
+}
+
+pub(crate) fn location(place: Place, directory: &str, name: &str) -> Location {
+    Location { place, directory: directory.into(), file_name: name.into(), size: 1000, mtime_ms: 5_000 }
+}
+
+pub(crate) fn store(writer: &Writer, record: Box<InstanceRecord>, location: Location) -> StoreOutcome {
+    let (send, receive) = std::sync::mpsc::channel();
+    let on_done = move |result| send.send(result).unwrap();
+    writer.handle().store(record, location, DuplicatePolicy::KeepFirst, on_done).unwrap();
+    receive.recv().unwrap().unwrap().outcome
+}
+
+pub(crate) fn request(level: QueryRetrieveLevel, returned: &[AttributeId]) -> FindRequest {
+    FindRequest {
+        model: InformationModel::PatientRoot,
+        level,
+        matching_keys: Vec::new(),
+        return_keys: returned.iter().map(|&attribute| ReturnKey { attribute, items: Vec::new() }).collect(),
+        limit: None,
+        offset: 0,
+    }
+}
+
+pub(crate) fn find(index: &Path, request: &FindRequest) -> Vec<Vec<String>> {
+    let mut answers = Vec::new();
+    let mut collect = |answer: FindAnswer| {
+        answers.push(answer.values);
+        ControlFlow::Continue(())
+    };
+    Reader::open(index).unwrap().find(request, &mut collect).unwrap();
+    answers
+}
+
+pub(crate) fn assert_sound(index: &Path) {
+    let report = Reader::open(index).unwrap().check().unwrap();
+    assert_eq!(report.findings, [], "the index contradicts itself");
+}
+
+/// The condition that a key text means.
+pub(crate) fn matching(attribute: AttributeId, key: &str) -> Matching {
+    Matching::of_key(attribute.attribute(), &KeyValue::Text(key.into()), &MatchPolicy::default()).unwrap()
+}

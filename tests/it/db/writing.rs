@@ -1,0 +1,252 @@
+//! What goes in comes out, once.
+
+use dcmdex::db::{Error, FileOutcome, KnownFile, NotIndexed, Reader, ScannedFile, StoreOutcome};
+use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*, Source};
+use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
+use dcmdex::model::location::Place;
+
+use super::*;
+
+#[test]
+fn every_kept_attribute_comes_back_as_it_went_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let kept: Vec<_> = ATTRIBUTES
+        .iter()
+        .filter(|a| matches!(a.source, Source::DataSet | Source::TransferSyntax))
+        .map(|a| a.id)
+        .collect();
+    // Two instances that differ in all that belongs to an instance.
+    let values = |n: usize| -> Vec<(AttributeId, String)> {
+        let own = |id: AttributeId| if id.attribute().level == Image { n } else { 0 };
+        kept.iter().map(|&id| (id, format!("{id} \"{}\" é山", own(id)))).collect()
+    };
+    let writer = writer(&index);
+    let mut files = Vec::new();
+    for n in 0..2 {
+        let values = values(n);
+        let more: Vec<_> = values.iter().map(|(id, value)| (*id, value.as_str())).collect();
+        files.push(file(&format!("f{n}"), record("1", "2", "3", &more)));
+    }
+    writer.handle().scanned(scanned("/a", files)).unwrap();
+    assert_eq!(writer.handle().flush().unwrap().indexed, 2);
+    let mut answers = find(&index, &request(Image, &kept));
+    answers.sort();
+    let mut expected: Vec<Vec<_>> = (0..2).map(|n| values(n).into_iter().map(|(_, value)| value).collect()).collect();
+    expected.sort();
+    assert_eq!(answers, expected);
+    drop(writer);
+    assert_sound(&index);
+}
+
+#[test]
+fn the_views_say_what_the_program_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let times = [("101112.123000", "7"), ("101113", "8"), ("about noon", "x9")];
+    let files = times.iter().enumerate().map(|(n, (time, number))| {
+        let uid = format!("1.2.3.{}", 100 + n);
+        let more = [(ContentTime, *time), (InstanceNumber, *number), (ImageType, if n == 1 { "A\\B" } else { "C" })];
+        file(&if n == 2 { "odd".to_owned() } else { format!("{uid}.dcm") }, record("1.5", "1.6", &uid, &more))
+    });
+    writer.handle().scanned(scanned("/archive/x", files.collect())).unwrap();
+    drop(writer);
+    let columns = [SOPInstanceUID, ContentTime, InstanceNumber, ImageType, SOPClassUID];
+    let answers = find(&index, &request(Image, &columns));
+    let shell = std::process::Command::new("sqlite3")
+        .arg("-readonly")
+        .args(["-separator", "|"])
+        .arg(&index)
+        .arg("SELECT sop_instance_uid, content_time, instance_number, image_type, sop_class_uid, path FROM instances")
+        .output()
+        .expect("the sqlite3 shell is installed by scripts/peers");
+    assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
+    let mut rows: Vec<_> = String::from_utf8(shell.stdout).unwrap().lines().map(str::to_owned).collect();
+    rows.sort();
+    let mut expected: Vec<_> = answers
+        .iter()
+        .map(|values| {
+            let name = if values[0].ends_with("102") { "odd".to_owned() } else { format!("{}.dcm", values[0]) };
+            format!("{}|/archive/x/{name}", values.join("|"))
+        })
+        .collect();
+    expected.sort();
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn a_second_file_of_an_instance_is_a_copy_and_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let handle = writer.handle();
+    handle.scanned(scanned("/a", vec![file("x", record("1", "2", "3", &[]))])).unwrap();
+    handle.scanned(scanned("/b", vec![file("y", record("1", "2", "3", &[]))])).unwrap();
+    let tally = handle.flush().unwrap();
+    assert_eq!((tally.indexed, tally.copies, tally.conflicts), (1, 1, 0));
+    let mut reader = Reader::open(&index).unwrap();
+    let paths: Vec<_> = reader.locations("3").unwrap().iter().map(|l| l.path().unwrap()).collect();
+    assert_eq!(paths, [std::path::Path::new("/a/x"), std::path::Path::new("/b/y")]);
+    assert_eq!(find(&index, &request(Study, &[NumberOfStudyRelatedInstances])), [["1"]]);
+    let known = KnownFile { size: 1000, mtime_ms: 5_000, indexed: true };
+    assert_eq!(reader.directory_files("/b".as_ref()).unwrap()[std::ffi::OsStr::new("y")], known);
+    drop((writer, handle));
+    assert_sound(&index);
+}
+
+#[test]
+fn the_same_uid_with_other_content_is_a_conflict_and_the_first_one_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let handle = writer.handle();
+    handle.scanned(scanned("/a", vec![file("x", record("1", "2", "3", &[]))])).unwrap();
+    let other = record("1", "2", "3", &[(InstanceNumber, "9")]);
+    handle.scanned(scanned("/b", vec![file("y", other)])).unwrap();
+    let tally = handle.flush().unwrap();
+    assert_eq!((tally.indexed, tally.copies, tally.conflicts), (1, 1, 1));
+    assert_eq!(find(&index, &request(Image, &[InstanceNumber])), [["1"]]);
+    let status = Reader::open(&index).unwrap().status().unwrap();
+    assert_eq!(status.conflicts, [("instance-with-other-content".to_owned(), 1)]);
+}
+
+#[test]
+fn a_study_under_two_patients_is_found_under_both_and_answered_once() {
+    use dcmdex::model::find::MatchingKey;
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let handle = writer.handle();
+    let files = vec![file("x", record("1", "2", "3", &[])), file("y", record("1", "2", "4", &[(PatientID, "P2")]))];
+    handle.scanned(scanned("/a", files)).unwrap();
+    assert_eq!(handle.flush().unwrap().conflicts, 1);
+    for patient in ["P1", "P2"] {
+        let mut asked = request(Study, &[StudyInstanceUID, PatientID, NumberOfStudyRelatedInstances]);
+        let matching = matching(PatientID, patient);
+        asked.matching_keys.push(MatchingKey { attribute: PatientID, matching });
+        assert_eq!(find(&index, &asked), [["1", patient, "2"]]);
+    }
+    assert_eq!(find(&index, &request(Study, &[StudyInstanceUID])), [["1"]]);
+    assert_eq!(
+        find(&index, &request(Patient, &[PatientID, NumberOfPatientRelatedStudies])),
+        [["P1", "1"], ["P2", "1"]]
+    );
+    drop((writer, handle));
+    assert_sound(&index);
+}
+
+#[test]
+fn a_changed_file_replaces_its_former_content_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let handle = writer.handle();
+    let files = vec![file("x", record("1", "2", "3", &[])), file("y", record("1", "2", "4", &[]))];
+    handle.scanned(scanned("/a", files)).unwrap();
+    // Another instance of another study and modality under the same name, and a corrected patient name.
+    let moved = record("7", "8", "9", &[(Modality, "MR"), (PatientName, "Corrected^Name")]);
+    let changed = ScannedFile { known: true, size: 2000, ..file("x", moved) };
+    handle.scanned(scanned("/a", vec![changed])).unwrap();
+    assert_eq!(handle.flush().unwrap().updated, 1);
+    let columns = [StudyInstanceUID, ModalitiesInStudy, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances];
+    let mut studies = find(&index, &request(Study, &columns));
+    studies.sort();
+    assert_eq!(studies, [["1", "CT", "1", "1"], ["7", "MR", "1", "1"]]);
+    assert_eq!(find(&index, &request(Patient, &[PatientName])), [["Corrected^Name"]]);
+    // And then it is no instance any more.
+    let broken = ScannedFile {
+        known: true,
+        outcome: FileOutcome::NotIndexed { kind: NotIndexed::Failed, reason: "truncated", detail: "cut short".into() },
+        ..file("x", record("1", "2", "3", &[]))
+    };
+    handle.scanned(scanned("/a", vec![broken])).unwrap();
+    handle.flush().unwrap();
+    assert_eq!(find(&index, &request(Series, &[SeriesInstanceUID])), [["2"]]);
+    let status = Reader::open(&index).unwrap().status().unwrap();
+    assert_eq!(status.failed, [("truncated".to_owned(), 1)]);
+    drop((writer, handle));
+    assert_sound(&index);
+}
+
+#[test]
+fn a_vanished_file_leaves_and_its_copy_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let handle = writer.handle();
+    handle.scanned(scanned("/a", vec![file("x", record("1", "2", "3", &[(ContentTime, "101010.5")]))])).unwrap();
+    handle.scanned(scanned("/b", vec![file("y", record("1", "2", "3", &[(ContentTime, "101010.5")]))])).unwrap();
+    handle.scanned(ScannedDirectory { vanished: vec!["x".into()], ..scanned("/a", Vec::new()) }).unwrap();
+    assert_eq!(handle.flush().unwrap().removed, 1);
+    let paths: Vec<_> =
+        Reader::open(&index).unwrap().locations("3").unwrap().iter().map(|l| l.path().unwrap()).collect();
+    assert_eq!(paths, [std::path::Path::new("/b/y")]);
+    assert_eq!(find(&index, &request(Image, &[ContentTime])), [["101010.5"]]);
+    handle.scanned(ScannedDirectory { vanished: vec!["y".into()], ..scanned("/b", Vec::new()) }).unwrap();
+    handle.flush().unwrap();
+    assert_eq!(find(&index, &request(Patient, &[PatientID])), Vec::<Vec<String>>::new());
+    drop((writer, handle));
+    assert_sound(&index);
+}
+
+#[test]
+fn receiving_twice_changes_nothing_and_receiving_otherwise_keeps_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let place = || location(Place::Managed, "/objects/1/2", "3.dcm");
+    assert_eq!(store(&writer, record("1", "2", "3", &[]), place()), StoreOutcome::New);
+    assert_eq!(store(&writer, record("1", "2", "3", &[]), place()), StoreOutcome::Identical);
+    let other = record("1", "2", "3", &[(Rows, "512")]);
+    assert_eq!(store(&writer, other, place()), StoreOutcome::KeptFirst);
+    assert_eq!(find(&index, &request(Study, &[NumberOfStudyRelatedInstances])), [["1"]]);
+    drop(writer);
+    assert_sound(&index);
+}
+
+#[test]
+fn an_object_completes_an_instance_of_which_only_the_metadata_was_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    assert_eq!(store(&writer, record("1", "2", "3", &[]), location(Place::MetadataOnly, "", "")), StoreOutcome::New);
+    assert_eq!(find(&index, &request(Series, &[InstanceAvailability])), [["UNAVAILABLE"]]);
+    let place = location(Place::Managed, "/objects/1/2", "3.dcm");
+    assert_eq!(store(&writer, record("1", "2", "3", &[]), place), StoreOutcome::Completed);
+    assert_eq!(
+        find(&index, &request(Study, &[InstanceAvailability, NumberOfStudyRelatedInstances])),
+        [["ONLINE", "1"]]
+    );
+    drop(writer);
+    assert_sound(&index);
+}
+
+#[test]
+fn two_writers_of_one_index_do_not_harm_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writers = [writer(&index), writer(&index)];
+    for n in 0..40 {
+        let uid = format!("1.9.{n}");
+        // Both send every instance: one of them is the first.
+        for writer in &writers {
+            let _either = store(writer, record("1", "2", &uid, &[]), location(Place::Managed, "/objects/1/2", &uid));
+        }
+    }
+    assert_eq!(find(&index, &request(Study, &[NumberOfStudyRelatedInstances])), [["40"]]);
+    drop(writers);
+    assert_sound(&index);
+}
+
+#[test]
+fn what_is_no_index_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("none.db");
+    assert!(matches!(Reader::open(&missing), Err(Error::Missing { .. })));
+    assert!(!missing.exists());
+    let other = dir.path().join("notes.txt");
+    std::fs::write(&other, "these are notes, and more than sixteen bytes of them").unwrap();
+    assert!(matches!(Writer::open(&other, WriterOptions::default()), Err(Error::NotAnIndex { .. })));
+    assert!(std::fs::read_to_string(&other).unwrap().starts_with("these are notes"));
+}
