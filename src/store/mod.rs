@@ -1,4 +1,18 @@
-//! Bytes at rest.
+//! Bytes at rest: the objects that the node keeps.
+//!
+//! [`Objects`] is the storage directory. An object arrives in a file of `.incoming/` ([`Incoming`]), is synchronised, and
+//! takes its place `<study>/<series>/<instance>.dcm` by a rename ([`Placed`]); nothing under a final name is ever half
+//! written, and what does not get that far leaves no file behind. Names come from UIDs that follow PS3.5 9.1, or from a
+//! hash where a UID does not: never from text that a peer chose.
+
+mod meta;
+mod objects;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use meta::FileMeta;
+pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync};
 
 /// The Implementation Class UID (PS3.7 D.3.3.2) in association negotiation and in the File Meta Information of what is
 /// written (PS3.10 7.1). Made from a UUID (PS3.5 B.2).
@@ -9,3 +23,42 @@ pub const IMPLEMENTATION_VERSION_NAME: &str = concat!("DCMDEX_", env!("CARGO_PKG
 
 // VR SH (PS3.5 table 6.2-1) and PS3.7 D.3.3.2 both end at 16 characters.
 const _: () = assert!(IMPLEMENTATION_VERSION_NAME.len() <= 16);
+
+/// What goes wrong with stored objects.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process stores there.
+    #[error("the storage directory {} is in use by another process", path.display())]
+    InUse {
+        /// The storage directory.
+        path: PathBuf,
+    },
+    /// The storage directory cannot be used.
+    #[error("cannot use the storage directory {}", path.display())]
+    Unusable {
+        /// The storage directory, or what in it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Less space is left than [`Options::min_free_bytes`], or none.
+    #[error("not enough space left for objects")]
+    NoSpace,
+    /// An object could not be written. The text leaves the path out: it ends in the answer to the peer.
+    #[error("an object could not be {step}")]
+    Object {
+        /// What could not be done, as in "could not be written".
+        step: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    fn object(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            _ => Self::Object { step, source },
+        }
+    }
+}

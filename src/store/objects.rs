@@ -1,0 +1,647 @@
+//! The storage directory.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::Error;
+use super::meta::{START_LENGTH, data_set_offset};
+use crate::model::clock::unix_ms;
+use crate::model::location::{Location, Place};
+use crate::model::uid::is_valid_uid;
+
+/// Where objects lie while they arrive, below the storage directory.
+const INCOMING: &str = ".incoming";
+
+/// The file that says that a process stores here, by a lock on it.
+const LOCK: &str = ".lock";
+
+/// How long a look at the free space holds good.
+const FREE_SPACE_HOLDS: Duration = Duration::from_millis(500);
+
+/// Directories known to be durable that are remembered; a series takes some 200 bytes.
+const REMEMBERED_DIRECTORIES: usize = 4096;
+
+/// Names that are tried for an object before giving up: so many other contents of one instance are an error somewhere.
+const MAX_NAMES: u32 = 100;
+
+/// Bytes compared at a time.
+const COMPARED_AT_A_TIME: usize = 64 * 1024;
+
+/// What has to have reached the disk before an object counts as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// The bytes and the name: they survive a power cut.
+    Disk,
+    /// Neither: they survive the end of this process, not that of the system.
+    None,
+}
+
+/// How objects are stored.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The storage directory. It is made when it is not there.
+    pub directory: PathBuf,
+    /// What a stored object has behind it.
+    pub sync: Sync,
+    /// Space to leave free, in bytes; no more than a twentieth of the file system. Below it objects are refused before the
+    /// disk is full for everybody, the index included.
+    pub min_free_bytes: u64,
+}
+
+impl Options {
+    /// Durable objects in this directory.
+    #[must_use]
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, sync: Sync::Disk, min_free_bytes: 256 * 1024 * 1024 }
+    }
+}
+
+/// The storage directory, open for new objects.
+#[derive(Debug)]
+pub struct Objects {
+    /// Absolute.
+    root: PathBuf,
+    sync: Sync,
+    min_free_bytes: u64,
+    next_incoming: AtomicU64,
+    free_space: Mutex<Option<(Instant, bool)>>,
+    /// Directories of series whose own names are durable.
+    durable: Mutex<HashSet<PathBuf>>,
+    /// Final names that an arriving object has or is about to have, and by how many of them: what one association takes
+    /// away must not be what another has just found to be its own object.
+    claims: Mutex<HashMap<PathBuf, usize>>,
+    /// Holds the lock; let go when dropped.
+    _lock: File,
+}
+
+/// An object that is arriving. Dropped before [`Self::place`], it leaves no file.
+#[derive(Debug)]
+pub struct Incoming {
+    objects: Arc<Objects>,
+    temporary: Temporary,
+    file: File,
+    length: u64,
+}
+
+/// How an object relates to one that lay under its name before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// There was none.
+    New,
+    /// The same data set, byte for byte; the location is that of the object that was there.
+    Same,
+    /// Another data set; the new one lies beside the old one, under another name.
+    Other,
+}
+
+/// An object that has its place, durable as [`Options::sync`] says.
+#[derive(Debug)]
+pub struct Placed {
+    /// Where.
+    pub location: Location,
+    /// What was there before.
+    pub contents: Contents,
+    claim: Claim,
+}
+
+impl Placed {
+    /// Takes the object away again, because the index did not take it or does not need it. One that was there before
+    /// stays, and so does one that another arrival has meanwhile found to be its own.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn discard(self) -> Result<(), Error> {
+        match self.contents {
+            Contents::New | Contents::Other => self.claim.remove_file().map_err(Error::object("removed")),
+            Contents::Same => Ok(()),
+        }
+    }
+}
+
+impl Objects {
+    /// Opens the storage directory: makes it if need be, locks it against other processes, and removes what a killed process
+    /// left half received.
+    ///
+    /// # Errors
+    /// When it is in use or cannot be used.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let unusable = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Unusable { path, source }
+        };
+        fs::create_dir_all(&options.directory).map_err(unusable(&options.directory))?;
+        // Absolute, so that the locations in the index hold whatever the current directory of the next process is.
+        let root = options.directory.canonicalize().map_err(unusable(&options.directory))?;
+        let lock_path = root.join(LOCK);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(unusable(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: root }),
+            Err(TryLockError::Error(source)) => return Err(Error::Unusable { path: lock_path, source }),
+        }
+        let incoming = root.join(INCOMING);
+        fs::create_dir_all(&incoming).map_err(unusable(&incoming))?;
+        for entry in fs::read_dir(&incoming).map_err(unusable(&incoming))? {
+            let path = entry.map_err(unusable(&incoming))?.path();
+            fs::remove_file(&path).map_err(unusable(&path))?;
+        }
+        Ok(Self {
+            root,
+            sync: options.sync,
+            min_free_bytes: options.min_free_bytes,
+            next_incoming: AtomicU64::new(0),
+            free_space: Mutex::new(None),
+            durable: Mutex::new(HashSet::new()),
+            claims: Mutex::new(HashMap::new()),
+            _lock: lock,
+        })
+    }
+
+    /// The storage directory, absolute.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Begins an object with its first bytes: Preamble and File Meta Information ([`super::FileMeta`]), and as much of the
+    /// data set as there is.
+    ///
+    /// # Errors
+    /// When there is not enough space, or the file cannot be written.
+    pub fn begin(self: &Arc<Self>, first: &[&[u8]]) -> Result<Incoming, Error> {
+        if !self.has_space()? {
+            return Err(Error::NoSpace);
+        }
+        let number = self.next_incoming.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join(INCOMING).join(format!("{number}.part"));
+        // Objects are patient data: nobody but this user and group reads them, whatever the umask.
+        let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o640).open(&path);
+        let file = file.map_err(Error::object("begun"))?;
+        let temporary = Temporary(Some(path));
+        let mut incoming = Incoming { objects: Arc::clone(self), temporary, file, length: 0 };
+        for bytes in first {
+            incoming.write(bytes)?;
+        }
+        Ok(incoming)
+    }
+
+    /// Whether there is more space than is to be left free.
+    fn has_space(&self) -> Result<bool, Error> {
+        let mut known = self.free_space.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, enough)) = *known
+            && when.elapsed() < FREE_SPACE_HOLDS
+        {
+            return Ok(enough);
+        }
+        let space = rustix::fs::statvfs(&self.root).map_err(|error| Error::object("begun")(error.into()))?;
+        let twentieth = space.f_blocks.saturating_mul(space.f_frsize) / 20;
+        let enough = space.f_bavail.saturating_mul(space.f_frsize) > self.min_free_bytes.min(twentieth);
+        *known = Some((Instant::now(), enough));
+        Ok(enough)
+    }
+
+    /// Makes the directory of a series, and its name durable.
+    fn series_directory(&self, study: &str, series: &str) -> io::Result<PathBuf> {
+        let study = self.root.join(component(study));
+        let series = study.join(component(series));
+        if self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(&series) {
+            return Ok(series);
+        }
+        fs::create_dir_all(&series)?;
+        // Also when both were there: who made them may not have synchronised them yet, or may have been killed before.
+        self.synchronise_directory(&study)?;
+        self.synchronise_directory(&self.root)?;
+        self.remember(&series);
+        Ok(series)
+    }
+
+    fn remember(&self, directory: &Path) {
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if durable.len() >= REMEMBERED_DIRECTORIES {
+            durable.clear();
+        }
+        durable.insert(directory.to_owned());
+    }
+
+    fn lock_claims(&self) -> MutexGuard<'_, HashMap<PathBuf, usize>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, directory: &Path) {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner).remove(directory);
+    }
+
+    fn synchronise_directory(&self, directory: &Path) -> io::Result<()> {
+        match self.sync {
+            Sync::Disk => File::open(directory)?.sync_all(),
+            Sync::None => Ok(()),
+        }
+    }
+}
+
+impl Incoming {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When they cannot be written; the object is lost then.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes).map_err(Error::object("written"))?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Synchronises the object and gives it its place among the objects, under the UIDs of its data set.
+    ///
+    /// # Errors
+    /// When that fails; the object is lost then.
+    pub fn place(mut self, study: &str, series: &str, instance: &str) -> Result<Placed, Error> {
+        if self.objects.sync == Sync::Disk {
+            self.file.sync_data().map_err(Error::object("synchronised"))?;
+        }
+        let make =
+            |objects: &Objects| objects.series_directory(study, series).map_err(Error::object("given a directory"));
+        let mut directory = make(&self.objects)?;
+        let stem = component(instance);
+        let mut contents = Contents::New;
+        let mut number = 0;
+        for _ in 0..MAX_NAMES {
+            let file_name = file_name(&stem, number);
+            let path = directory.join(&file_name);
+            let claim = Claim::new(&self.objects, &path);
+            match self.temporary.rename(&path) {
+                Ok(()) => return self.placed(&directory, file_name, contents, claim),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.has_same_data_set(&path) {
+                    Ok(true) => return self.same(&directory, file_name, claim),
+                    Ok(false) => {
+                        contents = Contents::Other;
+                        number += 1;
+                    }
+                    // Taken away since: the name is free now.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(Error::object("compared")(error)),
+                },
+                // Somebody has removed the directory since it was made.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.objects.forget(&directory);
+                    directory = make(&self.objects)?;
+                }
+                Err(error) => return Err(Error::object("given its name")(error)),
+            }
+        }
+        Err(Error::object("given its name")(io::ErrorKind::AlreadyExists.into()))
+    }
+
+    fn placed(self, directory: &Path, name: OsString, contents: Contents, claim: Claim) -> Result<Placed, Error> {
+        let finished = self
+            .objects
+            .synchronise_directory(directory)
+            .map_err(Error::object("synchronised"))
+            .and_then(|()| location(&self.file, directory, name));
+        match finished {
+            Ok(location) => Ok(Placed { location, contents, claim }),
+            Err(error) => {
+                // Its name may not survive, so it must not count as stored.
+                if let Err(error) = claim.remove_file() {
+                    tracing::warn!(%error, "an object that could not be made durable could not be removed either");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The object that is there already, made as durable as a new one: it may be left from a process that was killed.
+    fn same(self, directory: &Path, file_name: OsString, claim: Claim) -> Result<Placed, Error> {
+        let file = File::open(directory.join(&file_name)).map_err(Error::object("opened"))?;
+        if self.objects.sync == Sync::Disk {
+            file.sync_data().map_err(Error::object("synchronised"))?;
+            self.objects.synchronise_directory(directory).map_err(Error::object("synchronised"))?;
+        }
+        Ok(Placed { location: location(&file, directory, file_name)?, contents: Contents::Same, claim })
+    }
+
+    /// Whether the data set of a stored object is ours, byte for byte. The File Meta Information may differ: it names the
+    /// sender and our version.
+    fn has_same_data_set(&self, path: &Path) -> io::Result<bool> {
+        let other = File::open(path)?;
+        let (Some(ours), Some(theirs)) = (data_set_start(&self.file)?, data_set_start(&other)?) else {
+            return Ok(false);
+        };
+        let other_length = other.metadata()?.len();
+        if self.length.checked_sub(ours) != other_length.checked_sub(theirs) {
+            return Ok(false);
+        }
+        let mut left =
+            [self.file.try_clone().map(|file| At { file, offset: ours })?, At { file: other, offset: theirs }];
+        let [ours, theirs] = &mut left;
+        let (mut a, mut b) = (vec![0; COMPARED_AT_A_TIME], vec![0; COMPARED_AT_A_TIME]);
+        loop {
+            let (length, other) = (ours.fill(&mut a)?, theirs.fill(&mut b)?);
+            if a.get(..length) != b.get(..other) {
+                return Ok(false);
+            }
+            if length < COMPARED_AT_A_TIME {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+fn location(file: &File, directory: &Path, file_name: OsString) -> Result<Location, Error> {
+    let metadata = file.metadata().map_err(Error::object("looked at"))?;
+    let mtime_ms = metadata.modified().map(unix_ms).map_err(Error::object("looked at"))?;
+    Ok(Location { place: Place::Managed, directory: directory.to_owned(), file_name, size: metadata.len(), mtime_ms })
+}
+
+/// The intention to have an object under a name, for as long as this lives.
+#[derive(Debug)]
+struct Claim {
+    objects: Arc<Objects>,
+    path: PathBuf,
+}
+
+impl Claim {
+    fn new(objects: &Arc<Objects>, path: &Path) -> Self {
+        *objects.lock_claims().entry(path.to_owned()).or_default() += 1;
+        Self { objects: Arc::clone(objects), path: path.to_owned() }
+    }
+
+    /// Removes the file, unless another arrival has claimed the same name.
+    fn remove_file(&self) -> io::Result<()> {
+        // Under the lock: who claims the name after this finds it free.
+        let claims = self.objects.lock_claims();
+        if claims.get(&self.path).is_some_and(|count| *count > 1) {
+            return Ok(());
+        }
+        fs::remove_file(&self.path)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut claims = self.objects.lock_claims();
+        if let Some(count) = claims.get_mut(&self.path) {
+            *count -= 1;
+            if *count == 0 {
+                claims.remove(&self.path);
+            }
+        }
+    }
+}
+
+fn data_set_start(file: &File) -> io::Result<Option<u64>> {
+    let mut start = [0; START_LENGTH];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) => Ok(data_set_offset(&start)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file read from an offset on, without moving the position that its writer has.
+struct At {
+    file: File,
+    offset: u64,
+}
+
+impl At {
+    /// Fills the buffer, or as much of it as the file has left.
+    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], self.offset) {
+                Ok(0) => break,
+                Ok(count) => {
+                    filled += count;
+                    self.offset += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// The name of a file that is to go away, until it has got another one.
+#[derive(Debug)]
+struct Temporary(Option<PathBuf>);
+
+impl Temporary {
+    /// Gives the file a name that no other file has.
+    fn rename(&mut self, to: &Path) -> io::Result<()> {
+        let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
+        match rename_no_replace(from, to) {
+            Ok(()) => {
+                self.0 = None;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take()
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::warn!(%error, "a half received object could not be removed; the next start will try again");
+        }
+    }
+}
+
+fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system without it (NFS): a hard link does not replace either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        result => result.map_err(Into::into),
+    }
+}
+
+/// A file or directory name for a UID: the UID itself where it follows PS3.5 9.1, and so holds nothing but digits and single
+/// full stops between them; else a hash of it.
+fn component(uid: &str) -> String {
+    if is_valid_uid(uid) { uid.to_owned() } else { format!("x{:032x}", xxh3_128(uid.as_bytes())) }
+}
+
+/// The name of the file; a hyphen, which no UID has, sets the number of further contents apart.
+fn file_name(stem: &str, number: u32) -> OsString {
+    match number {
+        0 => format!("{stem}.dcm").into(),
+        number => format!("{stem}-{number}.dcm").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::store::FileMeta;
+
+    fn open(directory: &TempDir) -> Arc<Objects> {
+        Arc::new(Objects::open(&Options::new(directory.path().to_owned())).unwrap())
+    }
+
+    fn header(source_ae_title: &str) -> Vec<u8> {
+        let meta = FileMeta {
+            sop_class_uid: "1.2.840.10008.5.1.4.1.1.7",
+            sop_instance_uid: "1.2.3",
+            transfer_syntax: "1.2.840.10008.1.2",
+            source_ae_title,
+        };
+        meta.encode()
+    }
+
+    fn stored(objects: &Arc<Objects>, data_set: &[u8]) -> Placed {
+        objects.begin(&[&header("A"), data_set]).unwrap().place("1.1", "1.2", "1.3").unwrap()
+    }
+
+    fn files(directory: &TempDir) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut left = vec![directory.path().to_owned()];
+        while let Some(next) = left.pop() {
+            for entry in fs::read_dir(next).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    left.push(entry.path());
+                } else if entry.file_name() != LOCK {
+                    found.push(entry.path().strip_prefix(directory.path()).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn an_object_lies_under_its_uids_with_its_bytes_as_received() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        let mut incoming = objects.begin(&[&header("A"), b"data "]).unwrap();
+        assert_eq!(files(&directory), [".incoming/0.part"]);
+        incoming.write(b"set").unwrap();
+        let placed = incoming.place("1.1", "1.2", "1.3").unwrap();
+        assert_eq!(placed.contents, Contents::New);
+        assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
+        let bytes = fs::read(placed.location.path().unwrap()).unwrap();
+        assert_eq!(bytes, [header("A").as_slice(), b"data set"].concat());
+        assert_eq!(placed.location.size, bytes.len() as u64);
+    }
+
+    #[test]
+    fn the_same_data_set_again_changes_nothing_whoever_sends_it() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        let data_set = vec![7; 3 * COMPARED_AT_A_TIME];
+        let first = stored(&objects, &data_set);
+        let again = objects.begin(&[&header("B"), &data_set]).unwrap().place("1.1", "1.2", "1.3").unwrap();
+        assert_eq!(again.contents, Contents::Same);
+        assert_eq!(again.location, first.location);
+        again.discard().unwrap();
+        assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
+    }
+
+    #[test]
+    fn another_data_set_lies_beside_the_first_until_it_is_discarded() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        drop(stored(&objects, b"first"));
+        let other = stored(&objects, b"other");
+        assert_eq!(other.contents, Contents::Other);
+        assert_eq!(files(&directory), ["1.1/1.2/1.3-1.dcm", "1.1/1.2/1.3.dcm"]);
+        assert_eq!(stored(&objects, b"other").contents, Contents::Same);
+        other.discard().unwrap();
+        assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
+    }
+
+    #[test]
+    fn what_another_arrival_has_found_to_be_its_object_is_not_taken_away() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        let first = stored(&objects, b"data");
+        let second = stored(&objects, b"data");
+        first.discard().unwrap();
+        assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
+        drop(second);
+        assert!(objects.lock_claims().is_empty());
+    }
+
+    #[test]
+    fn an_object_that_is_not_finished_leaves_no_file() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        drop(objects.begin(&[b"half"]).unwrap());
+        assert_eq!(files(&directory), [""; 0]);
+    }
+
+    #[test]
+    fn two_processes_cannot_store_in_one_directory() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        let options = Options::new(directory.path().to_owned());
+        assert!(matches!(Objects::open(&options), Err(Error::InUse { .. })));
+        drop(objects);
+        Objects::open(&options).unwrap();
+    }
+
+    #[test]
+    fn the_next_start_removes_what_a_killed_process_left() {
+        let directory = TempDir::new().unwrap();
+        drop(open(&directory));
+        fs::write(directory.path().join(INCOMING).join("9.part"), b"killed").unwrap();
+        let _objects = open(&directory);
+        assert_eq!(files(&directory), [""; 0]);
+    }
+
+    #[test]
+    fn no_uid_leads_out_of_the_storage_directory() {
+        let parent = TempDir::new().unwrap();
+        let options = Options::new(parent.path().join("storage"));
+        let objects = Arc::new(Objects::open(&options).unwrap());
+        let long = "1".repeat(200);
+        let slashes = "a/b";
+        for uid in ["..", "../../x", "/abs", "a\0b", slashes, "", "CON", "1.2. ", "1.2.\n", ".incoming", &long] {
+            let placed = objects.begin(&[&header("A"), uid.as_bytes()]).unwrap().place(uid, uid, uid).unwrap();
+            let path = placed.location.path().unwrap();
+            let inside: Vec<_> = path.strip_prefix(objects.root()).unwrap().iter().collect();
+            assert_eq!(inside.len(), 3, "{path:?}");
+            assert!(inside.iter().all(|part| part.to_str().unwrap().starts_with('x')), "{path:?}");
+        }
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn without_enough_space_nothing_is_begun() {
+        let directory = TempDir::new().unwrap();
+        let mut objects = Objects::open(&Options::new(directory.path().to_owned())).unwrap();
+        objects.free_space = Mutex::new(Some((Instant::now() + Duration::from_secs(3600), false)));
+        assert!(matches!(Arc::new(objects).begin(&[b"x"]), Err(Error::NoSpace)));
+        assert_eq!(files(&directory), [""; 0]);
+    }
+
+    #[test]
+    fn a_series_directory_that_was_removed_is_made_again() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        drop(stored(&objects, b"first"));
+        fs::remove_dir_all(directory.path().join("1.1")).unwrap();
+        assert_eq!(stored(&objects, b"first").contents, Contents::New);
+        assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
+    }
+}
