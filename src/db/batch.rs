@@ -13,7 +13,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use super::packing::{Packed, UidSuffix, pack_number, pack_time, uid_hash};
 use super::schema::{has_own_column, is_packed_time, shared_columns};
 use super::{
-    DuplicatePolicy, Error, FileOutcome, PathValue, ScannedDirectory, ScannedFile, StoreOutcome, Tally, path_from_sql,
+    Compared, DuplicatePolicy, Error, FileOutcome, PathValue, ScannedDirectory, ScannedFile, StoreOutcome, Tally,
+    path_from_sql,
 };
 use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, AttributeId};
 use crate::model::clock::Clock;
@@ -357,6 +358,7 @@ impl<'c> Batch<'c> {
         record: &InstanceRecord,
         location: &Location,
         policy: DuplicatePolicy,
+        compared: Compared,
     ) -> Result<StoreOutcome> {
         let directory = self.directory(location.place, &location.directory)?;
         let file = File {
@@ -371,19 +373,37 @@ impl<'c> Batch<'c> {
             return Ok(StoreOutcome::New);
         };
         let existing_place = self.place_of(existing.shelf.directory)?;
-        if existing_place == Place::MetadataOnly && file.place != Place::MetadataOnly {
+        let object_was_missing = match file.place {
+            Place::MetadataOnly => false,
+            Place::InPlace => existing_place == Place::MetadataOnly,
+            // Where its object should have been, there was none.
+            Place::Managed => {
+                let same_path = existing.shelf.directory == directory && existing.file_name == location.file_name;
+                existing_place == Place::MetadataOnly || (same_path && compared == Compared::Nothing)
+            }
+        };
+        if object_was_missing {
             self.replace_instance(&existing, record, &file, Values::FillGaps)?;
             return Ok(StoreOutcome::Completed);
         }
-        if !self.differs(&existing, record, &file)? {
-            return Ok(StoreOutcome::Identical);
+        if compared != Compared::Other && !self.differs(&existing, record, &file)? {
+            let both_managed = existing_place == Place::Managed && file.place == Place::Managed;
+            let uncompared = match compared {
+                Compared::Nothing if both_managed => Some(self.path_of(&existing)?),
+                Compared::Nothing | Compared::Same | Compared::Other => None,
+            };
+            return Ok(StoreOutcome::Identical { uncompared });
         }
         self.note_conflict("instance-with-other-content", record, &file)?;
         match policy {
             DuplicatePolicy::KeepFirst => Ok(StoreOutcome::KeptFirst),
             DuplicatePolicy::Replace => {
+                let previous = match existing_place {
+                    Place::Managed => Some(self.path_of(&existing)?),
+                    Place::InPlace | Place::MetadataOnly => None,
+                };
                 self.replace_instance(&existing, record, &file, Values::Overwrite)?;
-                Ok(StoreOutcome::Replaced)
+                Ok(StoreOutcome::Replaced { previous })
             }
         }
     }
@@ -656,6 +676,14 @@ impl<'c> Batch<'c> {
             1 => Place::Managed,
             _ => Place::MetadataOnly,
         })
+    }
+
+    /// The file of an instance.
+    fn path_of(&self, existing: &Existing) -> Result<PathBuf> {
+        let directory = self
+            .statement("SELECT path FROM directory WHERE id = ?1")?
+            .query_row([existing.shelf.directory], |row| Ok(path_from_sql(row.get_ref(0)?)))?;
+        Ok(PathBuf::from(directory).join(&existing.file_name))
     }
 
     // --- files -----------------------------------------------------------------------------------------------------

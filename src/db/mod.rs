@@ -42,6 +42,17 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Committed(());
 
+/// What comparing a received object with what lay under its name showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// Nothing lay there, or nothing is kept.
+    Nothing,
+    /// The same bytes.
+    Same,
+    /// Other bytes.
+    Other,
+}
+
 /// What became of a record that was received.
 #[derive(Debug)]
 pub struct Stored {
@@ -52,17 +63,23 @@ pub struct Stored {
 }
 
 /// What a received instance was to the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreOutcome {
     /// Not known before.
     New,
-    /// Known with the same content; nothing changed, and the new object is not needed.
-    Identical,
+    /// Known with the same content as far as the index holds it; nothing changed, and the new object is not needed.
+    Identical {
+        /// The managed object that the index names, where the new one was not compared with it.
+        uncompared: Option<PathBuf>,
+    },
     /// Known with other content; the first one was kept, the conflict is recorded, and the new object is not needed.
     KeptFirst,
     /// Known with other content; the new one took its place.
-    Replaced,
-    /// Known without its object (metadata only), which is now at hand.
+    Replaced {
+        /// The managed object that the index no longer names, if it was one.
+        previous: Option<PathBuf>,
+    },
+    /// Known without its object (metadata only, or a managed object that was gone), which is now at hand.
     Completed,
 }
 

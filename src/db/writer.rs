@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::batch::Batch;
 use super::open::{self, Access};
-use super::{Committed, DuplicatePolicy, Durability, Error, ScannedDirectory, StoreOutcome, Stored, Tally};
+use super::{Committed, Compared, DuplicatePolicy, Durability, Error, ScannedDirectory, StoreOutcome, Stored, Tally};
 use crate::model::clock::Clock;
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
@@ -48,7 +48,7 @@ impl Default for WriterOptions {
 type OnStored = Box<dyn FnOnce(Result<Stored, Error>) + Send>;
 
 enum Command {
-    Store { record: Box<InstanceRecord>, location: Location, policy: DuplicatePolicy, on_done: OnStored },
+    Store(Arrival),
     Scanned(ScannedDirectory),
     BeginScan { roots: String, reply: Sender<Result<i64, Error>> },
     EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
@@ -123,7 +123,7 @@ impl Drop for Writer {
 }
 
 impl WriterHandle {
-    /// Queues a received instance. `on_done` is called on the writer's thread once the transaction that holds it is
+    /// Queues a received instance, with what comparing its object showed. `on_done` is called on the writer's thread once the transaction that holds it is
     /// committed, or with the error that prevented it; it has to return at once.
     ///
     /// # Errors
@@ -134,9 +134,10 @@ impl WriterHandle {
         record: Box<InstanceRecord>,
         location: Location,
         policy: DuplicatePolicy,
+        compared: Compared,
         on_done: impl FnOnce(Result<Stored, Error>) + Send + 'static,
     ) -> Result<(), Error> {
-        let command = Command::Store { record, location, policy, on_done: Box::new(on_done) };
+        let command = Command::Store(Arrival { record, location, policy, compared, on_done: Box::new(on_done) });
         self.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => Error::Busy,
             TrySendError::Disconnected(_) => stopped(),
@@ -201,8 +202,8 @@ fn run(connection: &Connection, queue: &Receiver<Command>, clock: Clock) -> Resu
             },
         };
         match first {
-            Command::Store { record, location, policy, on_done } => {
-                let mut group = vec![Arrival { record, location, policy, on_done }];
+            Command::Store(arrival) => {
+                let mut group = vec![arrival];
                 next = gather_arrivals(queue, &mut group);
                 store(&mut batch, group);
             }
@@ -240,6 +241,7 @@ struct Arrival {
     record: Box<InstanceRecord>,
     location: Location,
     policy: DuplicatePolicy,
+    compared: Compared,
     on_done: OnStored,
 }
 
@@ -247,9 +249,7 @@ struct Arrival {
 fn gather_arrivals(queue: &Receiver<Command>, group: &mut Vec<Arrival>) -> Option<Command> {
     while group.len() < STORE_BATCH_ROWS {
         match queue.try_recv() {
-            Ok(Command::Store { record, location, policy, on_done }) => {
-                group.push(Arrival { record, location, policy, on_done });
-            }
+            Ok(Command::Store(arrival)) => group.push(arrival),
             Ok(other) => return Some(other),
             Err(_empty_or_gone) => return None,
         }
@@ -278,7 +278,10 @@ fn gather_directories(queue: &Receiver<Command>, group: &mut Vec<ScannedDirector
 /// that the index does not take cannot harm the others.
 fn store(batch: &mut Batch<'_>, group: Vec<Arrival>) {
     let all = batch.run(|batch| {
-        group.iter().map(|one| batch.arrived(&one.record, &one.location, one.policy)).collect::<Result<Vec<_>, _>>()
+        group
+            .iter()
+            .map(|one| batch.arrived(&one.record, &one.location, one.policy, one.compared))
+            .collect::<Result<Vec<_>, _>>()
     });
     match all {
         Ok(outcomes) => {
@@ -295,7 +298,8 @@ fn store(batch: &mut Batch<'_>, group: Vec<Arrival>) {
             }
             tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
             for arrival in group {
-                let result = batch.run(|batch| batch.arrived(&arrival.record, &arrival.location, arrival.policy));
+                let result = batch
+                    .run(|batch| batch.arrived(&arrival.record, &arrival.location, arrival.policy, arrival.compared));
                 (arrival.on_done)(result.map(stored));
             }
         }

@@ -13,6 +13,8 @@ mod tokenizer;
 mod vr;
 mod wanted;
 
+/// The hand-over of a record to the index.
+pub use crate::db::{Committed, Compared, DuplicatePolicy, Error as IndexError, StoreOutcome, Stored, WriterHandle};
 pub use fault::{Fault, Faults};
 pub use parsed::{Parsed, Verdict};
 pub use read::{Outcome, read_file, read_stream};

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use dcmdex::db::{
-    DuplicatePolicy, Durability, FileOutcome, Reader, ScannedDirectory, ScannedFile, StoreOutcome, Writer,
+    Compared, DuplicatePolicy, Durability, FileOutcome, Reader, ScannedDirectory, ScannedFile, StoreOutcome, Writer,
     WriterOptions,
 };
 use dcmdex::model::attribute::AttributeId;
@@ -63,7 +63,7 @@ pub(crate) fn location(place: Place, directory: &str, name: &str) -> Location {
 pub(crate) fn store(writer: &Writer, record: Box<InstanceRecord>, location: Location) -> StoreOutcome {
     let (send, receive) = std::sync::mpsc::channel();
     let on_done = move |result| send.send(result).unwrap();
-    writer.handle().store(record, location, DuplicatePolicy::KeepFirst, on_done).unwrap();
+    writer.handle().store(record, location, DuplicatePolicy::KeepFirst, Compared::Same, on_done).unwrap();
     receive.recv().unwrap().unwrap().outcome
 }
 

@@ -197,7 +197,7 @@ fn receiving_twice_changes_nothing_and_receiving_otherwise_keeps_the_first() {
     let writer = writer(&index);
     let place = || location(Place::Managed, "/objects/1/2", "3.dcm");
     assert_eq!(store(&writer, record("1", "2", "3", &[]), place()), StoreOutcome::New);
-    assert_eq!(store(&writer, record("1", "2", "3", &[]), place()), StoreOutcome::Identical);
+    assert_eq!(store(&writer, record("1", "2", "3", &[]), place()), StoreOutcome::Identical { uncompared: None });
     let other = record("1", "2", "3", &[(Rows, "512")]);
     assert_eq!(store(&writer, other, place()), StoreOutcome::KeptFirst);
     assert_eq!(find(&index, &request(Study, &[NumberOfStudyRelatedInstances])), [["1"]]);
