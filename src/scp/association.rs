@@ -13,15 +13,15 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info, info_span};
+use tracing::{Instrument, debug, error, info, info_span};
 
 use super::access::local_limit_exceeded;
-use super::listener::Shared;
+use super::listener::{Services, Shared};
 use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
-use super::services::echo;
+use super::services::{echo, sop_class_not_supported, store};
 use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
-use crate::dimse::message::{DataSetPresence, Request, RequestError};
+use crate::dimse::message::{DataSetPresence, Request, RequestError, StoreRequest};
 use crate::dimse::pdata::{Arrival, MessageAssembler, PDataError, Pdv, put_message};
 use crate::dimse::{Response, Status};
 use crate::telemetry::metrics;
@@ -135,7 +135,7 @@ impl Connection {
         metrics::ASSOCIATIONS_ACCEPTED.increment();
         let active = metrics::ASSOCIATIONS_ACTIVE.hold();
         let begun = Instant::now();
-        let mut session = Session::new(agreement, writer);
+        let mut session = Session::new(agreement, writer, self.shared.services.clone());
         let end = match session.writer.send(&accept).await {
             Ok(()) => session.converse(&mut reader, &self.shared, &self.shutdown).await,
             Err(error) => End::Write(error),
@@ -244,6 +244,9 @@ struct Session {
     /// What becomes of the data set that is arriving.
     operation: Operation,
     answered: Answered,
+    /// Whether the log has a failure of ours already.
+    own_failure_logged: bool,
+    services: Services,
     /// The response being encoded, kept for its memory.
     outgoing: Vec<u8>,
 }
@@ -254,10 +257,12 @@ enum Operation {
     None,
     /// It is read and dropped, then its request is answered with this.
     Refuse { context_id: u8, response: Response },
+    /// An instance.
+    Store { context_id: u8, receiving: Box<store::Receiving> },
 }
 
 impl Session {
-    fn new(agreement: Agreement, writer: PduWriter) -> Self {
+    fn new(agreement: Agreement, writer: PduWriter, services: Services) -> Self {
         let assembler = MessageAssembler::new();
         Self {
             agreement,
@@ -265,6 +270,8 @@ impl Session {
             assembler,
             operation: Operation::None,
             answered: Answered::default(),
+            own_failure_logged: false,
+            services,
             outgoing: Vec::new(),
         }
     }
@@ -301,17 +308,26 @@ impl Session {
             Arrival::Command { context_id, command, has_data_set } => {
                 self.on_command(context_id, &command, has_data_set).await
             }
-            Arrival::DataSetFragment { is_last } => self.on_data_set(is_last).await,
+            Arrival::DataSetFragment { is_last } => self.on_data_set(pdv.fragment, is_last).await,
         }
     }
 
     async fn on_command(&mut self, context_id: u8, command: &CommandSet, has_data_set: bool) -> Result<(), End> {
         let context = self.agreement.contexts.get(&context_id).ok_or(End::UnknownContext(context_id))?;
         let response = match Request::parse(command) {
-            Ok(request) => match respond(&request, context) {
-                Some(response) => response,
-                None => return Ok(()),
+            Ok(Request::Echo(request)) => echo::respond(&request, context),
+            Ok(Request::Store(request)) => match self.begin_store(&request, context, has_data_set) {
+                Ok(receiving) => {
+                    self.operation = Operation::Store { context_id, receiving: Box::new(receiving) };
+                    return Ok(());
+                }
+                Err(response) => response,
             },
+            Ok(Request::Find(request)) => {
+                sop_class_not_supported(CommandField::C_FIND_RQ, request.message_id, &request.affected_sop_class_uid)
+            }
+            // Its request was answered before it came.
+            Ok(Request::Cancel(_)) => return Ok(()),
             Err(RequestError::Refused(response)) => *response,
             Err(RequestError::Unanswerable(error)) => return Err(End::Unanswerable(error)),
             Err(RequestError::UnexpectedResponse(field)) => return Err(End::UnexpectedResponse(field)),
@@ -323,13 +339,47 @@ impl Session {
         self.send(context_id, &response).await
     }
 
-    async fn on_data_set(&mut self, is_last: bool) -> Result<(), End> {
+    fn begin_store(
+        &self,
+        request: &StoreRequest,
+        context: &PresentationContext,
+        has_data_set: bool,
+    ) -> Result<store::Receiving, Response> {
+        let refused = |failure| store::StoreResponse::failure(request, &failure).into_response();
+        let Some(storage) = &self.services.storage else { return Err(refused(store::Failure::SopClassNotOfContext)) };
+        if !has_data_set {
+            return Err(refused(store::Failure::NoDataSet));
+        }
+        store::Receiving::begin(storage, request, context, &self.agreement.calling_ae_title).map_err(refused)
+    }
+
+    async fn on_data_set(&mut self, fragment: &[u8], is_last: bool) -> Result<(), End> {
+        match (&mut self.operation, is_last) {
+            (Operation::Store { receiving, .. }, _) => receiving.accept(fragment).await,
+            (Operation::None | Operation::Refuse { .. }, _) => {}
+        }
         if !is_last {
             return Ok(());
         }
         match std::mem::replace(&mut self.operation, Operation::None) {
             Operation::None => Ok(()),
             Operation::Refuse { context_id, response } => self.send(context_id, &response).await,
+            Operation::Store { context_id, receiving } => {
+                let (response, failure) = receiving.finish().await;
+                if let Some(failure) = failure {
+                    self.log(&failure);
+                }
+                self.send(context_id, &response.into_response()).await
+            }
+        }
+    }
+
+    /// Our own failures are the operator's business, once for each association: a full disk fails a thousand instances.
+    fn log(&mut self, failure: &store::Failure) {
+        if failure.is_ours() && !std::mem::replace(&mut self.own_failure_logged, true) {
+            error!(error = failure as &dyn std::error::Error, "an instance could not be stored");
+        } else {
+            debug!("an instance was not stored: {failure}");
         }
     }
 
@@ -341,14 +391,6 @@ impl Session {
         self.writer.send(&self.outgoing).await.map_err(End::Write)?;
         self.answered.count(response);
         Ok(())
-    }
-}
-
-/// The response to a request, if it has one.
-fn respond(request: &Request, context: &PresentationContext) -> Option<Response> {
-    match request {
-        Request::Echo(request) => Some(echo::respond(request, context)),
-        _ => None,
     }
 }
 

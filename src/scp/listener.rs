@@ -17,6 +17,7 @@ use super::access::AccessPolicy;
 use super::association;
 use super::negotiation::{Policy, Provided};
 use super::options::Options;
+use super::services::store::Storage;
 
 /// How long to wait before accepting again when the process has no open files left: others have to end first.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -34,6 +35,13 @@ pub enum Error {
     },
 }
 
+/// The services of a node besides Verification.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    /// C-STORE; refused without.
+    pub storage: Option<Arc<Storage>>,
+}
+
 /// A node that is bound to its port and not yet serving.
 #[derive(Debug)]
 pub struct Node {
@@ -47,6 +55,7 @@ pub struct Node {
 pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) policy: Policy,
+    pub(super) services: Services,
     /// One permit for each association.
     pub(super) associations: Arc<Semaphore>,
     /// One permit for each connection that has no association.
@@ -66,19 +75,20 @@ impl Node {
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn bind(options: Options) -> Result<Self, Error> {
+    pub async fn bind(options: Options, services: Services) -> Result<Self, Error> {
         let address = options.bind;
         let failed = |source| Error::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let policy = Policy {
             access: AccessPolicy { own_ae_title: options.ae_title.clone(), called_ae_title: options.called_ae_title },
-            provided: Provided { storage: false, find: false },
+            provided: Provided { storage: services.storage.is_some(), find: false },
             preferred_transfer_syntaxes: options.preferred_transfer_syntaxes.clone(),
             find_extended_negotiation: |_, _| None,
         };
         let shared = Shared {
             policy,
+            services,
             associations: Arc::new(Semaphore::new(options.max_associations)),
             waiting: Arc::new(Semaphore::new(options.max_unassociated_connections)),
             next_association_id: AtomicU64::new(1),

@@ -14,5 +14,6 @@ mod services;
 pub mod sop_class;
 mod wire;
 
-pub use listener::{Error, Node};
+pub use listener::{Error, Node, Services};
 pub use options::Options;
+pub use services::store::Storage;

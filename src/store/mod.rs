@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use meta::FileMeta;
-pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync};
+pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync, remove};
 
 /// The Implementation Class UID (PS3.7 D.3.3.2) in association negotiation and in the File Meta Information of what is
 /// written (PS3.10 7.1). Made from a UUID (PS3.5 B.2).

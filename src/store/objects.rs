@@ -89,7 +89,6 @@ pub struct Incoming {
     objects: Arc<Objects>,
     temporary: Temporary,
     file: File,
-    length: u64,
 }
 
 /// How an object relates to one that lay under its name before.
@@ -114,6 +113,15 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// Whether another stored object holds the same data set, byte for byte.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn has_same_data_set(&self, other: &Path) -> Result<bool, Error> {
+        let compare = || same_data_set(&File::open(&self.claim.path)?, &File::open(other)?);
+        compare().map_err(Error::object("compared"))
+    }
+
     /// Takes the object away again, because the index did not take it or does not need it. One that was there before
     /// stays, and so does one that another arrival has meanwhile found to be its own.
     ///
@@ -124,6 +132,17 @@ impl Placed {
             Contents::New | Contents::Other => self.claim.remove_file().map_err(Error::object("removed")),
             Contents::Same => Ok(()),
         }
+    }
+}
+
+/// Removes an object that the index no longer names. One that is gone already is no error.
+///
+/// # Errors
+/// When the file cannot be removed.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::object("removed")(error)),
+        _ => Ok(()),
     }
 }
 
@@ -188,7 +207,7 @@ impl Objects {
         let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o640).open(&path);
         let file = file.map_err(Error::object("begun"))?;
         let temporary = Temporary(Some(path));
-        let mut incoming = Incoming { objects: Arc::clone(self), temporary, file, length: 0 };
+        let mut incoming = Incoming { objects: Arc::clone(self), temporary, file };
         for bytes in first {
             incoming.write(bytes)?;
         }
@@ -255,9 +274,7 @@ impl Incoming {
     /// # Errors
     /// When they cannot be written; the object is lost then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(Error::object("written"))?;
-        self.length += bytes.len() as u64;
-        Ok(())
+        self.file.write_all(bytes).map_err(Error::object("written"))
     }
 
     /// Synchronises the object and gives it its place among the objects, under the UIDs of its data set.
@@ -329,30 +346,55 @@ impl Incoming {
         Ok(Placed { location: location(&file, directory, file_name)?, contents: Contents::Same, claim })
     }
 
-    /// Whether the data set of a stored object is ours, byte for byte. The File Meta Information may differ: it names the
-    /// sender and our version.
     fn has_same_data_set(&self, path: &Path) -> io::Result<bool> {
-        let other = File::open(path)?;
-        let (Some(ours), Some(theirs)) = (data_set_start(&self.file)?, data_set_start(&other)?) else {
-            return Ok(false);
-        };
-        let other_length = other.metadata()?.len();
-        if self.length.checked_sub(ours) != other_length.checked_sub(theirs) {
+        same_data_set(&self.file, &File::open(path)?)
+    }
+}
+
+/// Whether two files that we wrote hold the same data set, byte for byte. The File Meta Information may differ: it names the
+/// sender and our version.
+fn same_data_set(one: &File, other: &File) -> io::Result<bool> {
+    let (Some(mut one), Some(mut other)) = (DataSet::of(one)?, DataSet::of(other)?) else { return Ok(false) };
+    if one.left != other.left {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (vec![0; COMPARED_AT_A_TIME], vec![0; COMPARED_AT_A_TIME]);
+    while one.left > 0 {
+        if one.read(&mut a)? != other.read(&mut b)? {
             return Ok(false);
         }
-        let mut left =
-            [self.file.try_clone().map(|file| At { file, offset: ours })?, At { file: other, offset: theirs }];
-        let [ours, theirs] = &mut left;
-        let (mut a, mut b) = (vec![0; COMPARED_AT_A_TIME], vec![0; COMPARED_AT_A_TIME]);
-        loop {
-            let (length, other) = (ours.fill(&mut a)?, theirs.fill(&mut b)?);
-            if a.get(..length) != b.get(..other) {
-                return Ok(false);
-            }
-            if length < COMPARED_AT_A_TIME {
-                return Ok(true);
-            }
+    }
+    Ok(true)
+}
+
+/// The data set of a file, read without moving the position that its writer has.
+struct DataSet<'f> {
+    file: &'f File,
+    offset: u64,
+    left: u64,
+}
+
+impl<'f> DataSet<'f> {
+    /// `None` for a file that does not begin as ours do.
+    fn of(file: &'f File) -> io::Result<Option<Self>> {
+        let mut start = [0; START_LENGTH];
+        match file.read_exact_at(&mut start, 0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
         }
+        let length = file.metadata()?.len();
+        Ok(data_set_offset(&start).and_then(|offset| Some(Self { file, offset, left: length.checked_sub(offset)? })))
+    }
+
+    /// The next bytes, as many as the buffer holds or are left.
+    fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+        let length = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let buffer = &mut buffer[..length];
+        self.file.read_exact_at(buffer, self.offset)?;
+        self.offset += length as u64;
+        self.left -= length as u64;
+        Ok(buffer)
     }
 }
 
@@ -395,40 +437,6 @@ impl Drop for Claim {
                 claims.remove(&self.path);
             }
         }
-    }
-}
-
-fn data_set_start(file: &File) -> io::Result<Option<u64>> {
-    let mut start = [0; START_LENGTH];
-    match file.read_exact_at(&mut start, 0) {
-        Ok(()) => Ok(data_set_offset(&start)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A file read from an offset on, without moving the position that its writer has.
-struct At {
-    file: File,
-    offset: u64,
-}
-
-impl At {
-    /// Fills the buffer, or as much of it as the file has left.
-    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.file.read_at(&mut buffer[filled..], self.offset) {
-                Ok(0) => break,
-                Ok(count) => {
-                    filled += count;
-                    self.offset += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
     }
 }
 

@@ -1,6 +1,7 @@
 //! One file for each DIMSE service.
 
 pub(super) mod echo;
+pub(super) mod store;
 
 use crate::dimse::command_set::CommandField;
 use crate::dimse::{Response, Status};

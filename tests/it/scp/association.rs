@@ -45,7 +45,7 @@ fn an_unknown_called_title_is_rejected_for_good_unless_any_is_accepted() {
     assert_eq!(peer.receive(), Some(Pdu::AssociationRJ(expected)));
     assert_eq!(peer.receive(), None);
 
-    let node = TestNode::with(|options| options.called_ae_title = dcmdex::scp::access::CalledAeTitle::Any);
+    let node = TestNode::with(|settings| settings.options.called_ae_title = dcmdex::scp::access::CalledAeTitle::Any);
     ScriptedPeer::connect(node.address()).associate(&calls_somebody_else);
 }
 
@@ -65,7 +65,7 @@ fn an_abstract_syntax_that_is_not_served_is_refused_and_the_rest_goes_on() {
 
 #[test]
 fn one_association_too_many_is_rejected_for_now_and_accepted_later() {
-    let node = TestNode::with(|options| options.max_associations = 2);
+    let node = TestNode::with(|settings| settings.options.max_associations = 2);
     let mut first = ScriptedPeer::associated(node.address(), ECHO);
     let second = ScriptedPeer::associated(node.address(), ECHO);
     let mut third = ScriptedPeer::connect(node.address());
@@ -165,7 +165,7 @@ fn what_is_not_expected_in_an_association_aborts_it() {
 
 #[test]
 fn a_peer_that_never_asks_for_an_association_is_disconnected() {
-    let node = TestNode::with(|options| options.artim_timeout = Duration::from_millis(50));
+    let node = TestNode::with(|settings| settings.options.artim_timeout = Duration::from_millis(50));
     let mut silent = ScriptedPeer::connect(node.address());
     assert_eq!(silent.receive(), None);
     let mut half = ScriptedPeer::connect(node.address());
@@ -175,7 +175,7 @@ fn a_peer_that_never_asks_for_an_association_is_disconnected() {
 
 #[test]
 fn an_association_without_messages_is_aborted_after_the_idle_time() {
-    let node = TestNode::with(|options| options.idle_timeout = Duration::from_millis(50));
+    let node = TestNode::with(|settings| settings.options.idle_timeout = Duration::from_millis(50));
     let mut peer = ScriptedPeer::associated(node.address(), ECHO);
     assert_eq!(peer.receive(), provider_abort(Reason::ReasonNotSpecified));
     peer.shut_down_sending();
@@ -184,7 +184,7 @@ fn an_association_without_messages_is_aborted_after_the_idle_time() {
 
 #[test]
 fn a_pdu_that_does_not_end_is_aborted_after_the_read_time() {
-    let node = TestNode::with(|options| options.read_timeout = Duration::from_millis(50));
+    let node = TestNode::with(|settings| settings.options.read_timeout = Duration::from_millis(50));
     let mut peer = ScriptedPeer::associated(node.address(), ECHO);
     peer.send(&[4, 0, 0, 0, 0, 50, 0]);
     assert_eq!(peer.receive(), provider_abort(Reason::ReasonNotSpecified));

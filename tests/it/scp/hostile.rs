@@ -98,7 +98,7 @@ fn a_connection_cut_at_any_byte_of_a_conversation_does_no_harm() {
 
 #[test]
 fn silent_connections_keep_nobody_out() {
-    let node = TestNode::with(|options| options.max_associations = 1);
+    let node = TestNode::with(|settings| settings.options.max_associations = 1);
     let silent: Vec<_> = (0..200).map(|_| ScriptedPeer::connect(node.address())).collect();
     let mut peer = ScriptedPeer::associated(node.address(), ECHO);
     peer.echo(1);

@@ -2,4 +2,5 @@
 
 mod association;
 mod hostile;
+mod storage;
 mod verification;

@@ -1,38 +1,88 @@
 //! A node of our own, in this process, on a free port.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
-use dcmdex::scp::{Node, Options};
+use dcmdex::db::{DuplicatePolicy, Reader, Writer, WriterOptions};
+use dcmdex::model::clock::Clock;
+use dcmdex::scp::{Node, Options, Services, Storage};
+use dcmdex::store::{self, Objects};
+use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
-/// A running node on 127.0.0.1. Stopped when dropped.
+/// A running node on 127.0.0.1, with an index and a storage directory of its own. Stopped when dropped.
 #[derive(Debug)]
 pub(crate) struct TestNode {
     address: SocketAddr,
     shutdown: CancellationToken,
     thread: Option<thread::JoinHandle<()>>,
+    directory: Arc<TempDir>,
+}
+
+/// What can be different about a [`TestNode`].
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) options: Options,
+    pub(crate) keep: Keep,
+    pub(crate) duplicates: DuplicatePolicy,
+    pub(crate) writer: WriterOptions,
+    /// Where index and objects lie; a node that takes over that of another continues with what it has.
+    pub(crate) directory: Arc<TempDir>,
+    /// Where objects lie, if not in `directory`.
+    pub(crate) storage: Option<PathBuf>,
+}
+
+/// What is kept of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Objects,
+    MetadataOnly,
 }
 
 impl TestNode {
-    /// Called `DCMDEX`, everything else as by default.
+    /// Called `DCMDEX`, keeps objects, everything else as by default.
     pub(crate) fn start() -> Self {
         Self::with(|_| {})
     }
 
     /// With other settings.
-    pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut options = Options::new("DCMDEX".parse().unwrap());
         options.bind = SocketAddr::from(([127, 0, 0, 1], 0));
-        change(&mut options);
+        let mut settings = Settings {
+            options,
+            keep: Keep::Objects,
+            duplicates: DuplicatePolicy::KeepFirst,
+            writer: WriterOptions::default(),
+            directory: Arc::new(TempDir::new().unwrap()),
+            storage: None,
+        };
+        change(&mut settings);
+        let Settings { options, keep, duplicates, writer, directory, storage } = settings;
+        let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
+        let objects = match keep {
+            Keep::Objects => {
+                let storage = storage.unwrap_or_else(|| directory.path().join("objects"));
+                Some(Arc::new(Objects::open(&store::Options::new(storage)).unwrap()))
+            }
+            Keep::MetadataOnly => None,
+        };
+        let storage = Storage { objects, writer: writer.handle(), duplicates, clock: Clock::System };
+        let services = Services { storage: Some(Arc::new(storage)) };
         let shutdown = CancellationToken::new();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let node = runtime.block_on(Node::bind(options)).unwrap();
+        let node = runtime.block_on(Node::bind(options, services)).unwrap();
         let address = node.local_addr();
         let stop = shutdown.clone();
-        let thread = thread::spawn(move || runtime.block_on(node.run(stop)));
-        Self { address, shutdown, thread: Some(thread) }
+        let thread = thread::spawn(move || {
+            runtime.block_on(node.run(stop));
+            drop(runtime);
+            writer.close().unwrap();
+        });
+        Self { address, shutdown, thread: Some(thread), directory }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -41,6 +91,24 @@ impl TestNode {
 
     pub(crate) fn port(&self) -> String {
         self.address.port().to_string()
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.directory.path().join("index.db")
+    }
+
+    pub(crate) fn storage(&self) -> PathBuf {
+        self.directory.path().join("objects")
+    }
+
+    /// What it lies in, for the next node.
+    pub(crate) fn directory(&self) -> Arc<TempDir> {
+        Arc::clone(&self.directory)
+    }
+
+    /// A reader of its index.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader::open(&self.index()).unwrap()
     }
 
     /// Gives the order to stop, and does not wait.

@@ -200,3 +200,65 @@ pub(crate) fn echo_command(message_id: u16) -> CommandSet {
     command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     command
 }
+
+/// A C-STORE-RQ.
+pub(crate) fn store_command(message_id: u16, sop_class_uid: &str, sop_instance_uid: &str) -> CommandSet {
+    let mut command = CommandSet::new();
+    command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, sop_class_uid);
+    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RQ.0);
+    command.set_unsigned_short(command_set::MESSAGE_ID, message_id);
+    command.set_unsigned_short(command_set::PRIORITY, 0);
+    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, sop_instance_uid);
+    command
+}
+
+/// A small data set in implicit VR little endian, element by element in ascending order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DataSet(pub(crate) Vec<u8>);
+
+impl DataSet {
+    /// An instance of a class, with the UIDs that the index needs.
+    pub(crate) fn instance(sop_class_uid: &str, study: &str, series: &str, instance: &str) -> Self {
+        Self::default()
+            .uid(0x0008, 0x0016, sop_class_uid)
+            .uid(0x0008, 0x0018, instance)
+            .text(0x0008, 0x0060, "OT")
+            .text(0x0010, 0x0010, "Test^Person")
+            .text(0x0010, 0x0020, "P1")
+            .uid(0x0020, 0x000D, study)
+            .uid(0x0020, 0x000E, series)
+            .text(0x0020, 0x0013, "1")
+    }
+
+    pub(crate) fn uid(self, group: u16, element: u16, uid: &str) -> Self {
+        self.padded(group, element, uid, 0)
+    }
+
+    pub(crate) fn text(self, group: u16, element: u16, text: &str) -> Self {
+        self.padded(group, element, text, b' ')
+    }
+
+    /// An element with this value.
+    pub(crate) fn bytes(mut self, group: u16, element: u16, value: &[u8]) -> Self {
+        self = self.header(group, element, value.len() as u32);
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    /// The tag and length of an element, whatever follows.
+    pub(crate) fn header(mut self, group: u16, element: u16, length: u32) -> Self {
+        self.0.extend(group.to_le_bytes());
+        self.0.extend(element.to_le_bytes());
+        self.0.extend(length.to_le_bytes());
+        self
+    }
+
+    fn padded(self, group: u16, element: u16, text: &str, padding: u8) -> Self {
+        let mut value = text.as_bytes().to_vec();
+        if value.len() % 2 == 1 {
+            value.push(padding);
+        }
+        self.bytes(group, element, &value)
+    }
+}

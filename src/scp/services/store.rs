@@ -1,0 +1,505 @@
+//! Storage (PS3.4 annex B): a C-STORE-RQ and its data set become an object, a row of the index, and only then a Success.
+//!
+//! While fragments arrive, the head of the data set goes to the header reader and all of it to a file (or, in
+//! metadata-only mode, to nothing). Memory: one batch that is being filled and one that is being written, whatever the size
+//! of the object. Files are written on threads of their own; reading the header takes 2 to 3 µs, less than handing it to
+//! another thread would, and is done where the fragment arrives.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dicom_core::Tag;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking, yield_now};
+use tracing::warn;
+
+use crate::dimse::command_set::CommandField;
+use crate::dimse::message::StoreRequest;
+use crate::dimse::{Response, Status};
+use crate::ingest::{
+    Committed, Compared, DuplicatePolicy, HeaderParser, IndexError, Need, Outcome, StoreOutcome, Stored, Wanted,
+    WriterHandle,
+};
+use crate::model::attribute::AttributeId;
+use crate::model::clock::Clock;
+use crate::model::location::{Location, Place};
+use crate::model::record::InstanceRecord;
+use crate::model::uid::{SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
+use crate::scp::negotiation::PresentationContext;
+use crate::store::{self, Contents, FileMeta, Incoming, Objects, Placed};
+use crate::telemetry::metrics;
+
+/// Bytes of an object that are gathered before they are written. Smaller: more hops between threads. Larger: more memory,
+/// of which each association may hold two, and a fragment more.
+const WRITE_BATCH: usize = 256 * 1024;
+
+/// Compressed bytes of a deflated data set that are inflated before other tasks get their turn: at deflate's best ratio of
+/// 1,032, some 4 MB.
+const INFLATED_AT_A_TIME: usize = 4 * 1024;
+
+const DEFLATED_TRANSFER_SYNTAXES: [&str; 2] =
+    [dicom_dictionary_std::uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95"];
+
+const SOP_CLASS_UID: Tag = Tag(0x0008, 0x0016);
+const SOP_INSTANCE_UID: Tag = Tag(0x0008, 0x0018);
+
+/// What receiving instances needs.
+#[derive(Debug)]
+pub struct Storage {
+    /// Where objects are kept; `None` is metadata-only mode.
+    pub objects: Option<Arc<Objects>>,
+    /// The way to the index.
+    pub writer: WriterHandle,
+    /// What to do with other content for a known SOP Instance UID.
+    pub duplicates: DuplicatePolicy,
+    /// Where the time of arrival comes from.
+    pub clock: Clock,
+}
+
+/// Why an instance is not stored.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::scp) enum Failure {
+    #[error("not the SOP Class of this presentation context")]
+    SopClassNotOfContext,
+    #[error("Affected SOP Instance UID is not a UID")]
+    InvalidInstanceUid,
+    #[error("C-STORE-RQ without a data set")]
+    NoDataSet,
+    #[error("{0}")]
+    NotUnderstood(String),
+    #[error("data set lacks a UID")]
+    MissingUid(Vec<Tag>),
+    #[error("data set has another SOP Instance UID than the command")]
+    OtherInstance,
+    #[error("data set has another SOP Class UID than the command")]
+    OtherClass,
+    #[error(transparent)]
+    Object(#[from] store::Error),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error("a thread that writes objects has ended")]
+    ThreadEnded,
+}
+
+impl Failure {
+    /// Statuses of PS3.4 table B.2-1 and PS3.7 9.1.1.1.9. No `_` arm: a new failure has to be given its status here.
+    fn status(&self) -> Status {
+        match self {
+            Self::SopClassNotOfContext => Status::SOP_CLASS_NOT_SUPPORTED,
+            Self::InvalidInstanceUid => Status::INVALID_SOP_INSTANCE,
+            Self::NoDataSet | Self::NotUnderstood(_) | Self::MissingUid(_) => Status::CANNOT_UNDERSTAND,
+            Self::OtherInstance | Self::OtherClass => Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+            // Ours, and not the sender's: worth another try.
+            Self::Object(_) | Self::Index(_) | Self::ThreadEnded => Status::OUT_OF_RESOURCES,
+        }
+    }
+
+    fn offending_elements(&self) -> Vec<Tag> {
+        match self {
+            Self::MissingUid(tags) => tags.clone(),
+            Self::OtherInstance => vec![SOP_INSTANCE_UID],
+            Self::OtherClass => vec![SOP_CLASS_UID],
+            Self::SopClassNotOfContext
+            | Self::InvalidInstanceUid
+            | Self::NoDataSet
+            | Self::NotUnderstood(_)
+            | Self::Object(_)
+            | Self::Index(_)
+            | Self::ThreadEnded => Vec::new(),
+        }
+    }
+
+    /// What the peer is told. Paths and the words of SQLite are for our log.
+    fn comment(&self) -> String {
+        match self {
+            Self::Index(IndexError::Full) => "no space left for the index".into(),
+            Self::Index(IndexError::Busy) => "too many instances at once".into(),
+            Self::Index(_) => "the index does not take it now".into(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether our operator should look.
+    pub(in crate::scp) fn is_ours(&self) -> bool {
+        self.status() == Status::OUT_OF_RESOURCES
+    }
+}
+
+/// A C-STORE-RSP. A success takes the proof that the instance is committed, so it cannot be sent early.
+#[derive(Debug)]
+pub(in crate::scp) struct StoreResponse(Response);
+
+impl StoreResponse {
+    /// Success (PS3.4 B.2.3).
+    fn success(request: &StoreRequest, _proof: Committed) -> Self {
+        Self(Self::to(request, Status::SUCCESS))
+    }
+
+    /// Any other status.
+    pub(in crate::scp) fn failure(request: &StoreRequest, failure: &Failure) -> Self {
+        let response = Self::to(request, failure.status())
+            .with_comment(&failure.comment())
+            .with_offending_elements(&failure.offending_elements());
+        Self(response)
+    }
+
+    fn to(request: &StoreRequest, status: Status) -> Response {
+        Response::new(CommandField::C_STORE_RQ, request.message_id, status)
+            .with_sop_class(Some(&request.affected_sop_class_uid))
+            .with_sop_instance(&request.affected_sop_instance_uid)
+    }
+
+    /// The message to send.
+    pub(in crate::scp) fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+/// An instance that is arriving.
+pub(in crate::scp) struct Receiving {
+    storage: Arc<Storage>,
+    request: StoreRequest,
+    parser: HeaderParser<'static>,
+    header: Header,
+    sink: Sink,
+    length: u64,
+    failure: Option<Failure>,
+}
+
+/// How far the header reader is.
+enum Header {
+    Reading,
+    /// Reading, and each byte may become a thousand.
+    Inflating,
+    Read,
+}
+
+enum Sink {
+    /// Metadata-only mode.
+    Nothing,
+    File(FileSink),
+}
+
+impl Receiving {
+    /// Begins with the command.
+    ///
+    /// # Errors
+    /// When the data set need not be looked at.
+    pub(in crate::scp) fn begin(
+        storage: &Arc<Storage>,
+        request: &StoreRequest,
+        context: &PresentationContext,
+        calling_ae_title: &str,
+    ) -> Result<Self, Failure> {
+        if request.affected_sop_class_uid != context.abstract_syntax {
+            return Err(Failure::SopClassNotOfContext);
+        }
+        if SopInstanceUid::lenient(&request.affected_sop_instance_uid).is_none() {
+            return Err(Failure::InvalidInstanceUid);
+        }
+        let transfer_syntax = context.transfer_syntax.as_str();
+        let sink = match &storage.objects {
+            None => Sink::Nothing,
+            Some(objects) => {
+                let meta = FileMeta {
+                    sop_class_uid: &request.affected_sop_class_uid,
+                    sop_instance_uid: &request.affected_sop_instance_uid,
+                    transfer_syntax,
+                    source_ae_title: calling_ae_title,
+                };
+                Sink::File(FileSink::new(Arc::clone(objects), meta.encode()))
+            }
+        };
+        let deflated = DEFLATED_TRANSFER_SYNTAXES.contains(&transfer_syntax);
+        Ok(Self {
+            storage: Arc::clone(storage),
+            request: request.clone(),
+            parser: HeaderParser::for_data_set(Wanted::index(), transfer_syntax),
+            header: if deflated { Header::Inflating } else { Header::Reading },
+            sink,
+            length: 0,
+            failure: None,
+        })
+    }
+
+    /// Takes the next fragment of the data set. After a failure the rest is only counted.
+    pub(in crate::scp) async fn accept(&mut self, fragment: &[u8]) {
+        self.length += fragment.len() as u64;
+        if self.failure.is_some() {
+            return;
+        }
+        self.read_header(fragment).await;
+        if let Sink::File(file) = &mut self.sink
+            && let Err(failure) = file.accept(fragment).await
+        {
+            self.failure = Some(failure);
+            self.sink = Sink::Nothing;
+        }
+    }
+
+    async fn read_header(&mut self, fragment: &[u8]) {
+        let need = match self.header {
+            Header::Read => return,
+            Header::Reading => self.parser.feed(fragment),
+            Header::Inflating => {
+                let mut need = Need::More;
+                for piece in fragment.chunks(INFLATED_AT_A_TIME) {
+                    need = self.parser.feed(piece);
+                    if need == Need::Done {
+                        break;
+                    }
+                    yield_now().await;
+                }
+                need
+            }
+        };
+        if need == Need::Done {
+            self.header = Header::Read;
+        }
+    }
+
+    /// The end of the data set: stores the instance and answers. With the failure, if there was one.
+    pub(in crate::scp) async fn finish(self) -> (StoreResponse, Option<Failure>) {
+        let begun = Instant::now();
+        let Self { storage, request, parser, sink, length, failure, .. } = self;
+        metrics::RECEIVED_DATA_SET_BYTES.add(length);
+        let kept = match failure {
+            Some(failure) => Err(failure),
+            None => keep(&storage, &request, parser, sink, length).await,
+        };
+        metrics::STORE_SECONDS.observe(begun.elapsed());
+        match kept {
+            Ok(committed) => {
+                metrics::INSTANCES_STORED.increment();
+                (StoreResponse::success(&request, committed), None)
+            }
+            Err(failure) => {
+                count_failure(&failure);
+                (StoreResponse::failure(&request, &failure), Some(failure))
+            }
+        }
+    }
+}
+
+/// Gives the object its place and the record its row, and waits for both to be durable.
+async fn keep(
+    storage: &Storage,
+    request: &StoreRequest,
+    parser: HeaderParser<'static>,
+    sink: Sink,
+    length: u64,
+) -> Result<Committed, Failure> {
+    let record = read(request, parser)?;
+    let placed = match sink {
+        Sink::Nothing => None,
+        Sink::File(file) => Some(file.place(&record).await?),
+    };
+    let Some(placed) = placed else {
+        let location = metadata_only(length, storage.clock);
+        return match commit(storage, record, location, Compared::Nothing).await {
+            Ok(stored) => Ok(stored.committed),
+            Err(error) => Err(Failure::Index(error)),
+        };
+    };
+    let again = record.clone();
+    let mut stored = commit(storage, record, placed.location.clone(), compared(placed.contents)).await;
+    let mut placed = placed;
+    if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(path) }, .. }) = &stored {
+        // Alike as far as the index knows, but it names an object under another name than ours: do the bytes agree, too?
+        let (path, ours) = (path.clone(), placed);
+        let compared = spawn_blocking(move || (ours.has_same_data_set(&path).unwrap_or(false), ours)).await;
+        let (same, ours) = compared.map_err(|_| Failure::ThreadEnded)?;
+        placed = ours;
+        if !same {
+            stored = commit(storage, again, placed.location.clone(), Compared::Other).await;
+        }
+    }
+    settle(placed, stored).await
+}
+
+/// Queues the record, and waits until it is committed.
+async fn commit(
+    storage: &Storage,
+    record: Box<InstanceRecord>,
+    location: Location,
+    compared: Compared,
+) -> Result<Stored, IndexError> {
+    let (sender, stored) = oneshot::channel();
+    storage.writer.store(record, location, storage.duplicates, compared, move |stored| {
+        // Nobody waits any more when the association was cut off; the row is committed all the same.
+        let _ = sender.send(stored);
+    })?;
+    stored.await.unwrap_or_else(|_| Err(IndexError::WriterStopped("no answer".into())))
+}
+
+/// Reads the record, and holds the data set against the command.
+fn read(request: &StoreRequest, parser: HeaderParser<'static>) -> Result<Box<InstanceRecord>, Failure> {
+    let parsed = parser.finish();
+    // A file that is damaged is indexed as far as it goes, because it is all there is. A sender has the whole object, so it
+    // is told, and can send it again.
+    if let Some(fault) = parsed.faults().iter().find(|fault| fault.ended_reading()) {
+        return Err(Failure::NotUnderstood(fault.to_string()));
+    }
+    let record = match Outcome::of(parsed) {
+        Outcome::Instance(record) => record,
+        Outcome::Incomplete { missing } => {
+            return Err(Failure::MissingUid(missing.into_iter().map(|id| id.attribute().tag).collect()));
+        }
+        Outcome::Dicomdir => return Err(Failure::NotUnderstood("data set is a Media Storage Directory".into())),
+        Outcome::NotDicom { reason } => return Err(Failure::NotUnderstood(reason.into())),
+        Outcome::Damaged { fault } => return Err(Failure::NotUnderstood(fault.to_string())),
+        Outcome::Unreadable { error } => return Err(Failure::NotUnderstood(error.to_string())),
+    };
+    if record.value(AttributeId::SOPInstanceUID) != request.affected_sop_instance_uid {
+        return Err(Failure::OtherInstance);
+    }
+    if record.value(AttributeId::SOPClassUID) != request.affected_sop_class_uid {
+        return Err(Failure::OtherClass);
+    }
+    let unusable = [
+        (
+            AttributeId::StudyInstanceUID,
+            StudyInstanceUid::lenient(record.value(AttributeId::StudyInstanceUID)).is_none(),
+        ),
+        (
+            AttributeId::SeriesInstanceUID,
+            SeriesInstanceUid::lenient(record.value(AttributeId::SeriesInstanceUID)).is_none(),
+        ),
+    ];
+    let unusable: Vec<_> = unusable.into_iter().filter(|(_, bad)| *bad).map(|(id, _)| id.attribute().tag).collect();
+    if unusable.is_empty() { Ok(record) } else { Err(Failure::MissingUid(unusable)) }
+}
+
+fn compared(contents: Contents) -> Compared {
+    match contents {
+        Contents::New => Compared::Nothing,
+        Contents::Same => Compared::Same,
+        Contents::Other => Compared::Other,
+    }
+}
+
+fn metadata_only(length: u64, clock: Clock) -> Location {
+    Location {
+        place: Place::MetadataOnly,
+        directory: PathBuf::new(),
+        file_name: OsString::new(),
+        size: length,
+        mtime_ms: clock.now_ms(),
+    }
+}
+
+/// Removes the object that the index does not need: the new one, or the one that it took the place of.
+async fn settle(placed: Placed, stored: Result<Stored, IndexError>) -> Result<Committed, Failure> {
+    let stored = match stored {
+        Ok(stored) => stored,
+        Err(error) => {
+            remove(move || placed.discard()).await;
+            return Err(Failure::Index(error));
+        }
+    };
+    match stored.outcome {
+        StoreOutcome::New | StoreOutcome::Completed => {}
+        StoreOutcome::Identical { .. } => remove(move || placed.discard()).await,
+        StoreOutcome::KeptFirst => {
+            warn!("an instance came with other content than the one that is kept");
+            remove(move || placed.discard()).await;
+        }
+        StoreOutcome::Replaced { previous } => {
+            warn!("an instance came with other content and took the place of the first");
+            if let Some(previous) = previous {
+                remove(move || store::remove(&previous)).await;
+            }
+        }
+    }
+    Ok(stored.committed)
+}
+
+async fn remove(remove: impl FnOnce() -> Result<(), store::Error> + Send + 'static) {
+    match spawn_blocking(remove).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "an object that is not needed could not be removed"),
+        Err(_) => warn!("an object that is not needed could not be removed: its thread ended"),
+    }
+}
+
+/// An object on its way into a file.
+struct FileSink {
+    objects: Arc<Objects>,
+    /// What is to be written next; at the beginning the File Meta Information.
+    batch: Vec<u8>,
+    writing: Writing,
+}
+
+enum Writing {
+    /// Nothing yet: an object that fits one batch is written whole, by one thread, when it is complete.
+    NotBegun,
+    /// A thread writes a batch, and gives the memory back.
+    Batch(JoinHandle<Result<(Incoming, Vec<u8>), store::Error>>),
+}
+
+impl FileSink {
+    fn new(objects: Arc<Objects>, header: Vec<u8>) -> Self {
+        Self { objects, batch: header, writing: Writing::NotBegun }
+    }
+
+    async fn accept(&mut self, fragment: &[u8]) -> Result<(), Failure> {
+        self.batch.extend_from_slice(fragment);
+        if self.batch.len() < WRITE_BATCH {
+            return Ok(());
+        }
+        let (incoming, memory) = self.written().await?;
+        let batch = std::mem::replace(&mut self.batch, memory);
+        let objects = Arc::clone(&self.objects);
+        self.writing = Writing::Batch(spawn_blocking(move || {
+            let incoming = write(&objects, incoming, &batch)?;
+            let mut memory = batch;
+            memory.clear();
+            Ok((incoming, memory))
+        }));
+        Ok(())
+    }
+
+    /// Waits for the batch that is being written.
+    async fn written(&mut self) -> Result<(Option<Incoming>, Vec<u8>), Failure> {
+        match std::mem::replace(&mut self.writing, Writing::NotBegun) {
+            Writing::NotBegun => Ok((None, Vec::new())),
+            Writing::Batch(task) => {
+                let (incoming, memory) = task.await.map_err(|_| Failure::ThreadEnded)??;
+                Ok((Some(incoming), memory))
+            }
+        }
+    }
+
+    /// Writes the rest and gives the object its place.
+    async fn place(mut self, record: &InstanceRecord) -> Result<Placed, Failure> {
+        let (incoming, _memory) = self.written().await?;
+        let Self { objects, batch, .. } = self;
+        let [study, series, instance] =
+            [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
+                .map(|id| record.value(id).to_owned());
+        let placed = spawn_blocking(move || write(&objects, incoming, &batch)?.place(&study, &series, &instance));
+        Ok(placed.await.map_err(|_| Failure::ThreadEnded)??)
+    }
+}
+
+fn write(objects: &Arc<Objects>, incoming: Option<Incoming>, batch: &[u8]) -> Result<Incoming, store::Error> {
+    match incoming {
+        None => objects.begin(&[batch]),
+        Some(mut incoming) => {
+            incoming.write(batch)?;
+            Ok(incoming)
+        }
+    }
+}
+
+fn count_failure(failure: &Failure) {
+    match failure.status() {
+        Status::OUT_OF_RESOURCES => metrics::INSTANCES_OUT_OF_RESOURCES.increment(),
+        Status::CANNOT_UNDERSTAND | Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS => {
+            metrics::INSTANCES_NOT_UNDERSTOOD.increment();
+        }
+        _ => metrics::INSTANCES_FAILED.increment(),
+    }
+}

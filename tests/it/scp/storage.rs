@@ -1,0 +1,434 @@
+//! C-STORE: what is kept, what is refused, and what a peer is told.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dcmdex::db::{DuplicatePolicy, IndexStatus};
+use dcmdex::dimse::command_set::{self, CommandField};
+use dcmdex::dimse::pdata::put_message;
+use dcmdex::model::location::Place;
+use dicom_ul::pdu::{AbortRQSource, Pdu};
+
+use crate::util::node::{Keep, TestNode};
+use crate::util::peers;
+use crate::util::scripted::{
+    DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION, store_command,
+};
+
+const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
+const CONTEXTS: &[(&str, &[&str])] =
+    &[(SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN]), (VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN])];
+
+const OUT_OF_RESOURCES: u16 = 0xA700;
+const DOES_NOT_MATCH: u16 = 0xA900;
+const CANNOT_UNDERSTAND: u16 = 0xC000;
+
+fn object(instance: &str) -> DataSet {
+    DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", instance)
+}
+
+fn with_pixels(instance: &str, value: u8, length: usize) -> DataSet {
+    object(instance).bytes(0x7FE0, 0x0010, &vec![value; length])
+}
+
+fn store(peer: &mut ScriptedPeer, instance: &str, data_set: &DataSet) -> Received {
+    peer.send_message(1, &store_command(7, SECONDARY_CAPTURE, instance), Some(&data_set.0));
+    let response = peer.receive_message();
+    assert_eq!(response.field(), CommandField::C_STORE_RSP);
+    assert_eq!(response.command.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO), Ok(7));
+    assert_eq!(response.command.text(command_set::AFFECTED_SOP_INSTANCE_UID), Ok(instance));
+    response
+}
+
+fn status(node: &TestNode) -> IndexStatus {
+    node.reader().status().unwrap()
+}
+
+/// The object files below the storage directory, finished or not.
+fn files(node: &TestNode) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![node.storage()];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => left.push(path),
+                false if path.ends_with(".lock") => {}
+                false => found.push(path),
+            }
+        }
+    }
+    found
+}
+
+/// The data set in a file that the node wrote.
+fn data_set_of(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap();
+    let length = u32::from_le_bytes(bytes[140..144].try_into().unwrap()) as usize;
+    bytes[144 + length..].to_vec()
+}
+
+#[test]
+fn an_instance_is_kept_byte_for_byte_and_indexed_before_success() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    // Larger than all buffers on its way.
+    let sent = with_pixels("1.2.3.4.5", 0xA5, 3_000_001);
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
+    let locations = node.reader().locations("1.2.3.4.5").unwrap();
+    let [location] = locations.as_slice() else { panic!("{locations:?}") };
+    let path = location.path().unwrap();
+    assert_eq!(path, node.storage().canonicalize().unwrap().join("1.2.3/1.2.3.4/1.2.3.4.5.dcm"));
+    assert!(data_set_of(&path) == sent.0);
+    assert_eq!(location.size, fs::metadata(&path).unwrap().len());
+    let read = dicom_object::OpenFileOptions::new().open_file(&path).unwrap();
+    assert_eq!(read.meta().transfer_syntax(), IMPLICIT_VR_LITTLE_ENDIAN);
+    assert_eq!(read.meta().source_application_entity_title.as_deref().map(str::trim), Some("SCRIPT"));
+    peer.release();
+}
+
+#[test]
+fn a_node_that_is_started_again_knows_what_it_acknowledged() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for number in 0..20 {
+        let uid = format!("1.2.3.4.{number}");
+        assert_eq!(store(&mut peer, &uid, &object(&uid)).status(), 0);
+    }
+    let directory = node.directory();
+    node.stop();
+    let node = TestNode::with(|settings| settings.directory = directory);
+    assert_eq!(status(&node).instances, 20);
+    for number in 0..20 {
+        let locations = node.reader().locations(&format!("1.2.3.4.{number}")).unwrap();
+        assert!(locations[0].path().unwrap().is_file());
+    }
+}
+
+#[test]
+fn metadata_only_keeps_the_row_and_no_bytes() {
+    let node = TestNode::with(|settings| settings.keep = Keep::MetadataOnly);
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let sent = with_pixels("1.2.3.4.5", 1, 1_000_000);
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
+    assert_eq!(status(&node).instances, 1);
+    let locations = node.reader().locations("1.2.3.4.5").unwrap();
+    assert_eq!((locations[0].place, locations[0].path()), (Place::MetadataOnly, None));
+    assert_eq!(locations[0].size, sent.0.len() as u64);
+    assert!(!node.storage().exists());
+}
+
+#[test]
+fn the_same_instance_again_is_a_success_and_changes_nothing() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for _ in 0..3 {
+        assert_eq!(store(&mut peer, "1.2.3.4.5", &with_pixels("1.2.3.4.5", 1, 1000)).status(), 0);
+    }
+    assert_eq!(status(&node).instances, 1);
+    assert!(status(&node).conflicts.is_empty());
+    assert_eq!(files(&node).len(), 1);
+}
+
+#[test]
+fn other_content_under_a_known_uid_is_a_conflict_and_the_first_is_kept() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let first = with_pixels("1.2.3.4.5", 1, 1000);
+    // Only the pixels differ, which the index does not hold.
+    for (number, value) in [1, 2, 1, 3].into_iter().enumerate() {
+        let response = store(&mut peer, "1.2.3.4.5", &with_pixels("1.2.3.4.5", value, 1000));
+        assert_eq!(response.status(), 0, "number {number}");
+    }
+    let found = files(&node);
+    let [path] = found.as_slice() else { panic!("{found:?}") };
+    assert!(data_set_of(path) == first.0);
+    assert_eq!(status(&node).instances, 1);
+    let conflicts: u64 = status(&node).conflicts.iter().map(|(_, count)| count).sum();
+    assert!(conflicts > 0);
+}
+
+#[test]
+fn other_content_takes_the_place_of_the_first_where_that_is_the_policy() {
+    let node = TestNode::with(|settings| settings.duplicates = DuplicatePolicy::Replace);
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for value in [1, 2, 3, 2] {
+        let sent = with_pixels("1.2.3.4.5", value, 1000);
+        assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
+        let found = files(&node);
+        let [path] = found.as_slice() else { panic!("{found:?}") };
+        assert!(data_set_of(path) == sent.0);
+        let locations = node.reader().locations("1.2.3.4.5").unwrap();
+        assert_eq!(locations[0].path().unwrap(), path.canonicalize().unwrap());
+    }
+}
+
+#[test]
+fn an_object_whose_file_was_lost_is_taken_again() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let sent = with_pixels("1.2.3.4.5", 1, 1000);
+    store(&mut peer, "1.2.3.4.5", &sent);
+    fs::remove_dir_all(node.storage().join("1.2.3")).unwrap();
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
+    let locations = node.reader().locations("1.2.3.4.5").unwrap();
+    assert!(data_set_of(&locations[0].path().unwrap()) == sent.0);
+}
+
+#[test]
+fn a_data_set_that_cannot_be_kept_costs_one_status_and_leaves_nothing() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let nested = |levels| {
+        let mut data_set = DataSet::default().uid(0x0008, 0x0016, SECONDARY_CAPTURE).uid(0x0008, 0x0018, "1.2.3.4.5");
+        for _ in 0..levels {
+            data_set = data_set.header(0x0008, 0x1140, u32::MAX).header(0xFFFE, 0xE000, u32::MAX);
+        }
+        data_set
+    };
+    let cut = DataSet(object("1.2.3.4.5").0[..100].to_vec());
+    let cases = [
+        ("garbage", DataSet((0..5000_u32).map(|n| ((n * 7919) >> 3) as u8).collect()), CANNOT_UNDERSTAND),
+        ("text", DataSet(b"GET / HTTP/1.1\r\n\r\n".repeat(100)), CANNOT_UNDERSTAND),
+        ("nothing", DataSet::default(), CANNOT_UNDERSTAND),
+        ("cut inside an element", cut, CANNOT_UNDERSTAND),
+        ("10,000 nested sequences", nested(10_000), CANNOT_UNDERSTAND),
+        ("a value of 4 GiB", object("1.2.3.4.5").header(0x0020, 0x4000, 0xFFFF_FFFE), CANNOT_UNDERSTAND),
+        (
+            "no study",
+            DataSet::default().uid(0x0008, 0x0016, SECONDARY_CAPTURE).uid(0x0008, 0x0018, "1.2.3.4.5"),
+            CANNOT_UNDERSTAND,
+        ),
+        ("another instance", object("1.2.3.4.6"), DOES_NOT_MATCH),
+        (
+            "another class",
+            DataSet::instance("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.3.4", "1.2.3.4.5"),
+            DOES_NOT_MATCH,
+        ),
+    ];
+    for (name, data_set, expected) in cases {
+        let response = store(&mut peer, "1.2.3.4.5", &data_set);
+        assert_eq!(response.status(), expected, "{name}: {:?}", response.error_comment());
+        assert!(!response.error_comment().is_empty(), "{name}");
+        peer.echo(3);
+    }
+    assert_eq!(files(&node), [""; 0].map(PathBuf::from));
+    assert_eq!(status(&node).instances, 0);
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.5")).status(), 0);
+}
+
+#[test]
+fn offending_elements_are_named() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let response = store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.6"));
+    assert_eq!(response.command.value(command_set::OFFENDING_ELEMENT), Some(&[8, 0, 0x18, 0][..]));
+    let no_series = DataSet::default()
+        .uid(0x0008, 0x0016, SECONDARY_CAPTURE)
+        .uid(0x0008, 0x0018, "1.2.3.4.5")
+        .uid(0x0020, 0x000D, "1.2.3");
+    let response = store(&mut peer, "1.2.3.4.5", &no_series);
+    assert_eq!(response.command.value(command_set::OFFENDING_ELEMENT), Some(&[0x20, 0, 0x0E, 0][..]));
+}
+
+#[test]
+fn commands_that_do_not_fit_are_refused_and_the_association_lives_on() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let refused = |peer: &mut ScriptedPeer, command, data_set: Option<&[u8]>| {
+        peer.send_message(1, command, data_set);
+        let response = peer.receive_message();
+        assert!(!response.error_comment().is_empty());
+        peer.echo(3);
+        response.status()
+    };
+    let data_set = object("1.2.3.4.5").0;
+    let other_class = store_command(1, "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4.5");
+    assert_eq!(refused(&mut peer, &other_class, Some(&data_set)), 0x0122);
+    let no_instance = store_command(1, SECONDARY_CAPTURE, "");
+    assert_eq!(refused(&mut peer, &no_instance, Some(&data_set)), 0x0117);
+    let long = store_command(1, SECONDARY_CAPTURE, &"1".repeat(200));
+    assert_eq!(refused(&mut peer, &long, Some(&data_set)), 0x0117);
+    let mut no_data_set = store_command(1, SECONDARY_CAPTURE, "1.2.3.4.5");
+    no_data_set.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    assert_eq!(refused(&mut peer, &no_data_set, None), CANNOT_UNDERSTAND);
+    assert_eq!(status(&node).instances, 0);
+}
+
+#[test]
+fn uids_that_break_the_rules_stay_inside_the_storage_directory() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for uid in ["..", "../../../x", "/abs", "a/b", "1.02", "CON", "1.2.;touch x"] {
+        let data_set = DataSet::instance(SECONDARY_CAPTURE, uid, uid, uid);
+        assert_eq!(store(&mut peer, uid, &data_set).status(), 0, "{uid}");
+    }
+    let storage = node.storage().canonicalize().unwrap();
+    for uid in ["..", "../../../x", "/abs", "a/b", "1.02", "CON", "1.2.;touch x"] {
+        let path = node.reader().locations(uid).unwrap()[0].path().unwrap();
+        assert!(path.starts_with(&storage) && path.canonicalize().unwrap() == path, "{path:?}");
+    }
+    // Nothing but index, log and storage directory beside it.
+    let beside = fs::read_dir(node.storage().parent().unwrap()).unwrap();
+    for entry in beside {
+        let name = entry.unwrap().file_name();
+        assert!(name == "objects" || name.to_str().unwrap().starts_with("index.db"), "{name:?}");
+    }
+}
+
+#[test]
+fn private_classes_and_transfer_syntaxes_are_kept_as_they_come() {
+    const PRIVATE_CLASS: &str = "1.3.12.2.1107.5.9.1";
+    const GE_IMPLICIT_BIG_ENDIAN_PIXELS: &str = "1.2.840.113619.5.2";
+    let node = TestNode::start();
+    let contexts: &[(&str, &[&str])] = &[(PRIVATE_CLASS, &[GE_IMPLICIT_BIG_ENDIAN_PIXELS])];
+    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    let data_set = DataSet::instance(PRIVATE_CLASS, "1.2", "1.3", "1.4").bytes(0x7FE0, 0x0010, &[1, 2, 3, 4]);
+    peer.send_message(1, &store_command(1, PRIVATE_CLASS, "1.4"), Some(&data_set.0));
+    assert_eq!(peer.receive_message().status(), 0);
+    let path = node.reader().locations("1.4").unwrap()[0].path().unwrap();
+    assert_eq!(data_set_of(&path), data_set.0);
+    let bytes = fs::read(path).unwrap();
+    assert!(bytes.windows(18).any(|window| window == GE_IMPLICIT_BIG_ENDIAN_PIXELS.as_bytes()));
+}
+
+#[test]
+fn a_sender_that_is_cut_off_anywhere_leaves_nothing_behind() {
+    let node = TestNode::start();
+    let uid = "1.2.3.4.5";
+    let mut message = Vec::new();
+    let data_set = with_pixels(uid, 1, 700_000);
+    put_message(&mut message, 1, &store_command(1, SECONDARY_CAPTURE, uid), Some(&data_set.0), 16_384);
+    for cut in (0..message.len()).step_by(20_011).chain([message.len() - 1]) {
+        ScriptedPeer::associated(node.address(), CONTEXTS).send(&message[..cut]);
+    }
+    for cut in pdu_boundaries(&message) {
+        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        peer.send(&message[..cut]);
+        peer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
+        assert_eq!(peer.receive(), None);
+    }
+    let directory = node.directory();
+    node.stop();
+    let node = TestNode::with(|settings| settings.directory = directory);
+    assert_eq!(status(&node).instances, 0);
+    assert_eq!(files(&node).len(), 0);
+}
+
+/// Where PDUs begin.
+fn pdu_boundaries(bytes: &[u8]) -> Vec<usize> {
+    let (mut boundaries, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        boundaries.push(at);
+        at += 6 + u32::from_be_bytes(bytes[at + 2..at + 6].try_into().unwrap()) as usize;
+    }
+    boundaries
+}
+
+#[test]
+fn when_objects_cannot_be_written_the_sender_is_told_to_try_again() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    fs::remove_dir(node.storage().join(".incoming")).unwrap();
+    let small = store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.5"));
+    assert_eq!(small.status(), OUT_OF_RESOURCES);
+    assert!(!small.error_comment().contains('/'), "{}", small.error_comment());
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &with_pixels("1.2.3.4.5", 1, 2_000_000)).status(), OUT_OF_RESOURCES);
+    peer.echo(3);
+    fs::create_dir(node.storage().join(".incoming")).unwrap();
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.5")).status(), 0);
+}
+
+#[test]
+fn an_instance_in_flight_is_finished_before_the_node_stops() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    peer.echo(3);
+    let mut message = Vec::new();
+    let data_set = with_pixels("1.2.3.4.5", 1, 300_000);
+    put_message(&mut message, 1, &store_command(1, SECONDARY_CAPTURE, "1.2.3.4.5"), Some(&data_set.0), 16_384);
+    let (first, rest) = message.split_at(message.len() / 2);
+    peer.send(first);
+    // Another association is told at once that the node stops; ours is in a message and goes on.
+    let mut idle = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let index = node.index();
+    let directory = node.directory();
+    node.order_to_stop();
+    let abort = Some(Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
+    assert_eq!(idle.receive(), abort);
+    peer.send(rest);
+    assert_eq!(peer.receive_message().status(), 0);
+    assert_eq!(peer.receive(), abort);
+    drop((peer, idle));
+    node.stop();
+    let mut reader = dcmdex::db::Reader::open(&index).unwrap();
+    assert_eq!(reader.status().unwrap().instances, 1);
+    drop(directory);
+}
+
+#[test]
+fn many_associations_at_once_store_what_they_are_told_they_stored() {
+    let node = Arc::new(TestNode::start());
+    let threads: Vec<_> = (0..8)
+        .map(|thread| {
+            let node = Arc::clone(&node);
+            std::thread::spawn(move || {
+                let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+                for number in 0..25 {
+                    // Every instance is sent by two of them.
+                    let uid = format!("1.2.3.4.{}.{number}", thread / 2);
+                    assert_eq!(store(&mut peer, &uid, &with_pixels(&uid, 1, 20_000)).status(), 0);
+                }
+                peer.release();
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(status(&node).instances, 100);
+    assert_eq!(files(&node).len(), 100);
+    assert!(status(&node).conflicts.is_empty());
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real").join(name)
+}
+
+#[test]
+fn storescu_and_dcmsend_of_dcmtk_are_served() {
+    let Some(mut storescu) = peers::dcmtk("storescu") else { return };
+    let node = TestNode::start();
+    let arguments = ["-aec", "DCMDEX", "127.0.0.1", &node.port()];
+    peers::run(storescu.arg("-v").args(arguments).arg(fixture("modalities/CT_small.dcm"))).expect_success();
+    assert_eq!(status(&node).instances, 1);
+    let mut dcmsend = peers::dcmtk("dcmsend").unwrap();
+    peers::run(dcmsend.args(arguments).args(["+sd", "+r"]).arg(fixture("fileset/98892003"))).expect_success();
+    assert!(status(&node).instances > 1);
+    assert_eq!(status(&node).instances, files(&node).len() as u64);
+}
+
+#[test]
+fn pynetdicom_is_served() {
+    let node = TestNode::start();
+    let Some(mut store) = peers::python_peer("store.py") else { return };
+    let arguments = ["127.0.0.1", &node.port(), "DCMDEX"];
+    let files = ["modalities/CT_small.dcm", "modalities/MR_small.dcm"].map(fixture);
+    let said = peers::run(store.args(arguments).args(&files)).expect_success();
+    assert_eq!(said.lines().collect::<Vec<_>>(), ["0000", "0000"]);
+    assert_eq!(status(&node).instances, 2);
+}
+
+#[test]
+fn explicit_contexts_of_one_class_in_two_syntaxes_are_told_apart() {
+    let node = TestNode::start();
+    let contexts: &[(&str, &[&str])] = &[
+        (SECONDARY_CAPTURE, &[EXPLICIT_VR_LITTLE_ENDIAN]),
+        (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN]),
+    ];
+    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    peer.send_message(3, &store_command(1, SECONDARY_CAPTURE, "1.2.3.4.5"), Some(&object("1.2.3.4.5").0));
+    assert_eq!(peer.receive_message().status(), 0);
+    let path = node.reader().locations("1.2.3.4.5").unwrap()[0].path().unwrap();
+    let read = dicom_object::OpenFileOptions::new().open_file(path).unwrap();
+    assert_eq!(read.meta().transfer_syntax(), IMPLICIT_VR_LITTLE_ENDIAN);
+}
