@@ -8,6 +8,8 @@ use dicom_core::VR;
 use crate::model::charset::{CharacterSets, TextForm};
 use crate::model::value::{for_each_number, for_each_tag, push_one};
 
+use super::vr;
+
 /// An item starts.
 pub(super) const ITEM: u8 = 1;
 /// The innermost item or nested sequence ends.
@@ -59,7 +61,7 @@ impl<'a> Iterator for Events<'a> {
                 let (big, rest) = rest.split_first()?;
                 let (length, rest) = rest.split_first_chunk()?;
                 let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-                let vr = VR::from_binary(*vr).unwrap_or(VR::UN);
+                let vr = vr::of(*vr).unwrap_or(VR::UN);
                 (Event::Value { tag: u32::from_le_bytes(*tag), vr, big: *big != 0, bytes }, rest)
             }
         };
@@ -98,7 +100,7 @@ pub(super) fn push_items(out: &mut String, raw: &[u8], root: &CharacterSets) -> 
                 comma = false;
             }
             Event::Sequence(tag) => {
-                out.push_str(&format!("\"{tag:08X}\":{{\"vr\":\"SQ\""));
+                push_key(out, tag, VR::SQ);
                 // PS3.18 F.2.5: no Value member for a sequence without items.
                 let is_empty = matches!(events.peek(), Some(Event::End));
                 out.push_str(if is_empty { "" } else { ",\"Value\":[" });
@@ -127,9 +129,21 @@ pub(super) fn push_items(out: &mut String, raw: &[u8], root: &CharacterSets) -> 
     faithful
 }
 
+/// Appends the start of a member: `"GGGGEEEE":{"vr":"..."`.
+fn push_key(out: &mut String, tag: u32, vr: VR) {
+    out.push('"');
+    for shift in (0..8).rev() {
+        let digit = tag >> (shift * 4) & 15;
+        out.push(char::from_digit(digit, 16).unwrap_or('0').to_ascii_uppercase());
+    }
+    out.push_str("\":{\"vr\":\"");
+    out.push_str(vr.to_string());
+    out.push('"');
+}
+
 /// Appends one member of an item: `"GGGGEEEE":{"vr":...,"Value":[...]}`.
 fn push_element(out: &mut String, tag: u32, vr: VR, big: bool, bytes: &[u8], sets: &CharacterSets) -> bool {
-    out.push_str(&format!("\"{tag:08X}\":{{\"vr\":\"{}\"", vr.to_string()));
+    push_key(out, tag, vr);
     let mut values = Values { out, empty: true };
     let mut faithful = true;
     match vr {
@@ -208,7 +222,9 @@ fn push_text_value(out: &mut String, vr: VR, text: &str) {
                 if !group.is_empty() {
                     out.push(separator);
                     separator = ',';
-                    out.push_str(&format!("\"{name}\":"));
+                    out.push('"');
+                    out.push_str(name);
+                    out.push_str("\":");
                     push_string(out, group);
                 }
             }
@@ -218,8 +234,28 @@ fn push_text_value(out: &mut String, vr: VR, text: &str) {
     }
 }
 
+/// RFC 8259, section 6.
 fn is_json_number(text: &str) -> bool {
-    serde_json::from_str::<serde_json::Number>(text).is_ok()
+    fn digits(text: &[u8]) -> &[u8] {
+        let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+        text.split_at(end).1
+    }
+    let text = text.as_bytes();
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let mut rest = match text {
+        [b'0', rest @ ..] => rest,
+        [b'1'..=b'9', rest @ ..] => digits(rest),
+        _ => return false,
+    };
+    if let [b'.', b'0'..=b'9', after @ ..] = rest {
+        rest = digits(after);
+    }
+    if let [b'e' | b'E', after @ ..] = rest {
+        let after = after.strip_prefix(b"+").or(after.strip_prefix(b"-")).unwrap_or(after);
+        let [b'0'..=b'9', after @ ..] = after else { return false };
+        rest = digits(after);
+    }
+    rest.is_empty()
 }
 
 /// PS3.18 F.2.2: what JSON has no number for is a string.
@@ -232,7 +268,13 @@ fn push_float(out: &mut String, number: f64, text: &str) {
 }
 
 fn push_string(out: &mut String, text: &str) {
-    out.push_str(&serde_json::Value::from(text).to_string());
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        out.push_str(&serde_json::Value::from(text).to_string());
+        return;
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 /// RFC 4648, section 4.
@@ -286,6 +328,12 @@ mod tests {
             element(0x0018_9073, VR::FD, &f64::NAN.to_le_bytes(), ""),
             r#""00189073":{"vr":"FD","Value":["NaN"]}"#
         );
+        for text in ["0", "-1", "10.5", "1e5", "1.0E-10", "-0.1"] {
+            assert!(is_json_number(text) && serde_json::from_str::<serde_json::Number>(text).is_ok(), "{text}");
+        }
+        for text in ["", "-", "+1", "01", "1.", ".5", "1e", "1e+", "0x1", "1 2", "NaN", "--1"] {
+            assert!(!is_json_number(text) && serde_json::from_str::<serde_json::Number>(text).is_err(), "{text}");
+        }
         for (bytes, text) in [(&b"f"[..], "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"foobar", "Zm9vYmFy")] {
             assert_eq!(
                 element(0x0009_1001, VR::UN, bytes, ""),

@@ -37,6 +37,10 @@ const PREFIX: &[u8; 4] = b"DICM";
 /// How much of a fed slice is joined to the unfinished header that was left of the slice before.
 const CARRY_STEP: usize = 64;
 
+/// Room for what most headers hold that is wanted, so that it is not moved while it grows.
+const RAW_CAPACITY: usize = 2 << 10;
+const VALUES_CAPACITY: usize = 64;
+
 /// Output of one call of the inflater.
 const INFLATE_CHUNK: usize = 8 << 10;
 
@@ -340,8 +344,8 @@ impl<'w> Core<'w> {
             cursor: 0,
             last_tag: 0,
             collecting: None,
-            raw: Vec::with_capacity(1024),
-            values: Vec::with_capacity(wanted.elements.len()),
+            raw: Vec::with_capacity(RAW_CAPACITY),
+            values: Vec::with_capacity(VALUES_CAPACITY.min(wanted.elements.len())),
             identified: 0,
             declared: String::new(),
             inflated: false,
@@ -616,33 +620,37 @@ impl<'w> Core<'w> {
     // ---- the data set --------------------------------------------------------------------------------------------
 
     /// The elements of the root, until one opens a sequence. This loop is what a scan spends its time in.
-    fn root<const EXPLICIT: bool, const BIG: bool>(&mut self, buf: &[u8], at: &mut usize, end: bool) -> Step {
-        loop {
-            let rest = buf.get(*at..).unwrap_or_default();
-            let Some(header) = fast_header::<EXPLICIT, BIG>(rest)
-                .or_else(|| self.header(Syntax { explicit: EXPLICIT, big: BIG }, rest, end))
-            else {
-                return Step::More;
+    fn root<const EXPLICIT: bool, const BIG: bool>(&mut self, buf: &[u8], position: &mut usize, end: bool) -> Step {
+        // In a register: from one element to the next everything waits for it.
+        let mut at = *position;
+        let step = loop {
+            let rest = buf.get(at..).unwrap_or_default();
+            // Taken apart at once: as a whole it would go through memory, which costs more than all the rest here.
+            let Header { tag, vr: letters, length, size, explicit } = match fast_header::<EXPLICIT, BIG>(rest) {
+                Some(header) => header,
+                None => match self.header(Syntax { explicit: EXPLICIT, big: BIG }, rest, end) {
+                    Some(header) => header,
+                    None => break Step::More,
+                },
             };
-            let Header { tag, length, size, .. } = header;
             if tag <= self.last_tag || tag > self.wanted.last || self.doubtful {
-                match self.unusual(&header, *at) {
+                match self.unusual(Header { tag, vr: letters, length, size, explicit }, at) {
                     Unusual::Read => {}
                     Unusual::PassDelimiter => {
-                        *at += 8;
-                        if !self.within_limit(*at) {
-                            return Step::More;
+                        at += 8;
+                        if !self.within_limit(at) {
+                            break Step::More;
                         }
                         continue;
                     }
-                    Unusual::Stop => return Step::More,
+                    Unusual::Stop => break Step::More,
                 }
             }
             self.last_tag = tag;
             while self.wanted.tags.get(self.cursor).is_some_and(|wanted| *wanted < tag) {
                 self.cursor += 1;
             }
-            *at += size;
+            at += size;
             let element = match self.wanted.tags.get(self.cursor) {
                 Some(wanted) if *wanted == tag => self.wanted.elements.get(self.cursor).copied(),
                 _ => None,
@@ -651,51 +659,61 @@ impl<'w> Core<'w> {
                 && length != UNDEFINED
                 && length != 0
                 && element.vr != VR::SQ
-                && header.vr != *b"SQ"
+                && letters != *b"SQ"
             {
                 let length = length as usize;
                 if length > MAX_VALUE {
                     self.faults.add(Fault::ValueTooLong { tag: tag_of(tag) });
                     self.body = Body::Skip(length as u64);
-                    return Step::Continue;
+                    break Step::Continue;
                 }
-                let vr = vr::effective(if header.explicit { header.vr } else { [0, 0] }, element.vr);
-                let big = BIG && header.vr != *b"UN";
-                self.collecting = Some(Collecting { element, tag, vr, big, start: self.raw.len() });
-                let Some(value) = buf.get(*at..*at + length) else {
+                let vr = vr::effective(if explicit { letters } else { [0, 0] }, element.vr);
+                let big = BIG && letters != *b"UN";
+                let Some(value) = buf.get(at..at + length) else {
+                    self.collecting = Some(Collecting { element, tag, vr, big, start: self.raw.len() });
                     self.body = Body::Collect(length);
-                    return Step::Continue;
+                    break Step::Continue;
                 };
+                let start = self.raw.len();
                 self.raw.extend_from_slice(value);
-                *at += length;
-                self.collected();
+                if element.role == Role::None {
+                    // As `keep` does, without a call.
+                    let (start, length) = (start as u32, length as u32);
+                    let slot = element.slot;
+                    self.values.push(RawValue { slot, tag, vr, big, character_set: false, start, length });
+                } else {
+                    self.keep(element, tag, vr, big, start);
+                }
+                at += length;
             } else if length == UNDEFINED || element.is_some_and(|element| element.vr == VR::SQ && length != 0) {
-                let here = self.offset + *at as u64;
-                if self.open_sequence(&header, element, here) {
-                    return Step::Continue;
+                let here = self.offset + at as u64;
+                if self.open_sequence(Header { tag, vr: letters, length, size, explicit }, element, here) {
+                    break Step::Continue;
                 }
                 if self.state == State::Done {
-                    return Step::More;
+                    break Step::More;
                 }
                 self.body = Body::Skip(u64::from(length));
-                return Step::Continue;
-            } else if buf.len() - (*at).min(buf.len()) >= length as usize {
-                *at += length as usize;
+                break Step::Continue;
+            } else if buf.len().saturating_sub(at) >= length as usize {
+                at += length as usize;
                 self.passed += u64::from(length);
             } else {
                 self.body = Body::Skip(u64::from(length));
-                return Step::Continue;
+                break Step::Continue;
             }
-            if !self.within_limit(*at) {
-                return Step::More;
+            if !self.within_limit(at) {
+                break Step::More;
             }
-        }
+        };
+        *position = at;
+        step
     }
 
     /// Elements of the root that do not simply follow: out of order, past the last wanted one, or where it is not yet
     /// sure that this is a data set.
     #[cold]
-    fn unusual(&mut self, header: &Header, at: usize) -> Unusual {
+    fn unusual(&mut self, header: Header, at: usize) -> Unusual {
         let tag = header.tag;
         let group = tag >> 16;
         if tag == 0 {
@@ -711,7 +729,7 @@ impl<'w> Core<'w> {
             self.faults.add(Fault::StrayDelimiter { offset: self.offset + at as u64 });
             return Unusual::PassDelimiter;
         }
-        if self.doubtful && !sniff::beyond_doubt(header, self.last_tag) {
+        if self.doubtful && !sniff::beyond_doubt(&header, self.last_tag) {
             self.reject("no DICM prefix, and no data set");
             return Unusual::Stop;
         }
@@ -726,30 +744,30 @@ impl<'w> Core<'w> {
         Unusual::Read
     }
 
-    /// A wanted root value stands whole at the end of `raw`.
+    /// The wanted root value that was being collected stands whole at the end of `raw`.
     fn collected(&mut self) {
-        let Some(Collecting { element, tag, vr, big, start }) = self.collecting.take() else { return };
-        let value = self.raw.get(start..).unwrap_or_default();
+        if let Some(Collecting { element, tag, vr, big, start }) = self.collecting.take() {
+            self.keep(element, tag, vr, big, start);
+        }
+    }
+
+    fn keep(&mut self, element: Element, tag: u32, vr: VR, big: bool, start: usize) {
+        let length = self.raw.len() - start;
         if let Role::Identifying(bit) = element.role
-            && sniff::is_uid_like(value)
+            && (!self.doubtful || sniff::is_uid_like(self.raw.get(start..).unwrap_or_default()))
         {
             self.identified |= bit;
             self.doubtful = false;
         }
-        self.values.push(RawValue {
-            slot: element.slot,
-            tag,
-            vr,
-            big,
-            character_set: element.role == Role::CharacterSet,
-            start: start as u32,
-            length: value.len() as u32,
-        });
+        // Both are bounded by the header limit.
+        let (start, length) = (start as u32, length as u32);
+        let character_set = element.role == Role::CharacterSet;
+        self.values.push(RawValue { slot: element.slot, tag, vr, big, character_set, start, length });
     }
 
     /// Opens the sequence of a header, at its first content byte; false when it is not entered.
-    fn open_sequence(&mut self, header: &Header, element: Option<Element>, here: u64) -> bool {
-        let Header { tag, length, .. } = *header;
+    fn open_sequence(&mut self, header: Header, element: Option<Element>, here: u64) -> bool {
+        let Header { tag, length, .. } = header;
         let parent = self.frames.last();
         let parent_syntax = parent.map_or(self.syntax, |frame| frame.syntax);
         let is_sequence =
@@ -810,8 +828,11 @@ impl<'w> Core<'w> {
             }
             return Step::Continue;
         }
-        let Some(header) = self.header(frame.syntax, rest, end) else { return Step::More };
-        match (frame.kind, header.tag) {
+        let Some(Header { tag, vr, length, size, explicit }) = self.header(frame.syntax, rest, end) else {
+            return Step::More;
+        };
+        let header = Header { tag, vr, length, size, explicit };
+        match (frame.kind, tag) {
             (FrameKind::Sequence | FrameKind::Fragments, SEQUENCE_DELIMITER) => {
                 *at += 8;
                 self.pop();
@@ -883,7 +904,7 @@ impl<'w> Core<'w> {
         }
         let Some(collecting) = self.collecting else {
             if length == UNDEFINED {
-                self.open_sequence(header, None, start);
+                self.open_sequence(*header, None, start);
             } else {
                 self.body = Body::Skip(u64::from(length));
             }
@@ -892,11 +913,11 @@ impl<'w> Core<'w> {
         let in_header = if header.explicit { header.vr } else { [0, 0] };
         let vr = match &in_header {
             b"\0\0" | b"UN" => dictionary_vr(tag, length),
-            _ => VR::from_binary(in_header).unwrap_or(VR::UN),
+            _ => vr::of(in_header).unwrap_or(VR::UN),
         };
         if length == UNDEFINED || vr == VR::SQ {
             let is_fragments = header.explicit && matches!(&header.vr, b"OB" | b"OW");
-            if self.open_sequence(header, None, start) {
+            if self.open_sequence(*header, None, start) {
                 if !is_fragments {
                     self.emit(|raw| json::push_sequence(raw, tag));
                 }

@@ -15,38 +15,85 @@ pub(super) enum Form {
 
 const LETTERS: usize = 26;
 
-const LONG: [&[u8; 2]; 13] =
-    [b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"];
-
-const SHORT: [&[u8; 2]; 21] = [
-    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
-    b"ST", b"TM", b"UI", b"UL", b"US",
+/// The VRs with a 32-bit length.
+const LONG: [(&[u8; 2], VR); 13] = [
+    (b"OB", VR::OB),
+    (b"OD", VR::OD),
+    (b"OF", VR::OF),
+    (b"OL", VR::OL),
+    (b"OV", VR::OV),
+    (b"OW", VR::OW),
+    (b"SQ", VR::SQ),
+    (b"SV", VR::SV),
+    (b"UC", VR::UC),
+    (b"UN", VR::UN),
+    (b"UR", VR::UR),
+    (b"UT", VR::UT),
+    (b"UV", VR::UV),
 ];
 
-static FORMS: [Form; LETTERS * LETTERS] = {
-    let mut table = [Form::Unknown; LETTERS * LETTERS];
+/// The VRs with a 16-bit length.
+const SHORT: [(&[u8; 2], VR); 21] = [
+    (b"AE", VR::AE),
+    (b"AS", VR::AS),
+    (b"AT", VR::AT),
+    (b"CS", VR::CS),
+    (b"DA", VR::DA),
+    (b"DS", VR::DS),
+    (b"DT", VR::DT),
+    (b"FL", VR::FL),
+    (b"FD", VR::FD),
+    (b"IS", VR::IS),
+    (b"LO", VR::LO),
+    (b"LT", VR::LT),
+    (b"PN", VR::PN),
+    (b"SH", VR::SH),
+    (b"SL", VR::SL),
+    (b"SS", VR::SS),
+    (b"ST", VR::ST),
+    (b"TM", VR::TM),
+    (b"UI", VR::UI),
+    (b"UL", VR::UL),
+    (b"US", VR::US),
+];
+
+/// By both letters: this is asked for every element of every file, and the library compares text.
+static TABLE: [(Form, Option<VR>); LETTERS * LETTERS] = {
+    let mut table = [(Form::Unknown, None); LETTERS * LETTERS];
     let mut at = 0;
     while at < SHORT.len() {
-        table[(SHORT[at][0] - b'A') as usize * LETTERS + (SHORT[at][1] - b'A') as usize] = Form::Short;
+        let ([a, b], vr) = SHORT[at];
+        table[(*a - b'A') as usize * LETTERS + (*b - b'A') as usize] = (Form::Short, Some(vr));
         at += 1;
     }
     at = 0;
     while at < LONG.len() {
-        table[(LONG[at][0] - b'A') as usize * LETTERS + (LONG[at][1] - b'A') as usize] = Form::Long;
+        let ([a, b], vr) = LONG[at];
+        table[(*a - b'A') as usize * LETTERS + (*b - b'A') as usize] = (Form::Long, Some(vr));
         at += 1;
     }
     table
 };
 
+#[inline]
+fn row(letters: [u8; 2]) -> (Form, Option<VR>) {
+    let (a, b) = (usize::from(letters[0].wrapping_sub(b'A')), usize::from(letters[1].wrapping_sub(b'A')));
+    if a >= LETTERS || b >= LETTERS {
+        return (Form::Unknown, None);
+    }
+    TABLE.get(a * LETTERS + b).copied().unwrap_or((Form::Unknown, None))
+}
+
 /// The form of a header whose VR field holds these bytes.
 #[inline]
-pub(super) fn form(vr: [u8; 2]) -> Form {
-    let (a, b) = (usize::from(vr[0].wrapping_sub(b'A')), usize::from(vr[1].wrapping_sub(b'A')));
-    if a < LETTERS && b < LETTERS {
-        FORMS.get(a * LETTERS + b).copied().unwrap_or(Form::Unknown)
-    } else {
-        Form::Unknown
-    }
+pub(super) fn form(letters: [u8; 2]) -> Form {
+    row(letters).0
+}
+
+/// The VR that these bytes name.
+#[inline]
+pub(super) fn of(letters: [u8; 2]) -> Option<VR> {
+    row(letters).1
 }
 
 /// Whether both bytes are capital letters, as those of every VR, also of future ones, are (PS3.5 6.2).
@@ -56,10 +103,11 @@ pub(super) fn is_letters(vr: [u8; 2]) -> bool {
 
 /// The VR that applies to a value, from what the header says and what the dictionary says: UN, and what is no VR at
 /// all, tell nothing (PS3.5 6.2.2); nor does OB or OW on an element that is text or a number.
+#[inline]
 pub(super) fn effective(in_header: [u8; 2], in_dictionary: VR) -> VR {
     match &in_header {
         b"\0\0" | b"UN" | b"OB" | b"OW" => in_dictionary,
-        _ => VR::from_binary(in_header).unwrap_or(in_dictionary),
+        _ => of(in_header).unwrap_or(in_dictionary),
     }
 }
 
@@ -68,11 +116,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_vr_of_the_library_has_a_form() {
+    fn every_vr_of_the_library_is_in_the_table() {
         for a in b'A'..=b'Z' {
             for b in b'A'..=b'Z' {
-                let known = VR::from_binary([a, b]).is_some();
-                assert_eq!(form([a, b]) != Form::Unknown, known, "{}{}", a as char, b as char);
+                assert_eq!(of([a, b]), VR::from_binary([a, b]));
+                assert_eq!(form([a, b]) == Form::Unknown, of([a, b]).is_none());
             }
         }
         assert_eq!(form(*b"??"), Form::Unknown);

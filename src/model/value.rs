@@ -26,12 +26,30 @@ pub fn push_text(out: &mut String, vr: VR, big: bool, bytes: &[u8], sets: &Chara
             });
         }
         _ => {
+            if let Some(text) = plain(bytes, vr) {
+                push_clean(out, vr, text);
+                return true;
+            }
             let decoded = sets.decode(bytes, TextForm::of(vr));
             push_trimmed(out, vr, &decoded.text);
             return decoded.faithful;
         }
     }
     true
+}
+
+/// The text of most values: one, in ASCII, without NUL (but for padding) and escape sequence.
+#[inline]
+fn plain(bytes: &[u8], vr: VR) -> Option<&str> {
+    let end = bytes.iter().rposition(|byte| !matches!(byte, b' ' | 0)).map_or(0, |last| last + 1);
+    let bytes = bytes.get(..end)?;
+    let separator = if TextForm::of(vr) == TextForm::Text { 0 } else { b'\\' };
+    let odd = |byte: &u8| *byte >= 0x80 || *byte == 0 || *byte == 0x1B || *byte == separator;
+    // Not stopping at the first is faster: values are short, and this needs no branch for each byte.
+    if bytes.iter().fold(false, |any, byte| any | odd(byte)) {
+        return None;
+    }
+    std::str::from_utf8(bytes).ok()
 }
 
 /// Calls `f` with the index, group and element of each tag of an AT value.
@@ -85,46 +103,44 @@ fn push_trimmed(out: &mut String, vr: VR, text: &str) {
 
 /// Appends one value of an element, trimmed.
 pub(crate) fn push_one(out: &mut String, vr: VR, value: &str) {
-    // A NUL pads UI, and, against the Standard, everything else too.
+    // A NUL pads UI, and, against the Standard, everything else too; inside it would end the text for C programs.
     let value = value.trim_end_matches([' ', '\0']);
-    match vr {
-        VR::ST | VR::LT | VR::UT | VR::UC | VR::UR => push_without_nul(out, value),
-        VR::PN => push_person_name(out, value),
-        VR::DA => push_date(out, value.trim_start_matches(' ')),
-        VR::TM => {
-            let value = value.trim_start_matches(' ');
-            // ACR-NEMA wrote HH:MM:SS.
-            if value.contains(':') {
-                value.split(':').for_each(|part| push_without_nul(out, part));
-            } else {
-                push_without_nul(out, value);
-            }
-        }
-        _ => push_without_nul(out, value.trim_start_matches(' ')),
+    if value.contains('\0') {
+        push_clean(out, vr, &value.replace('\0', ""));
+    } else {
+        push_clean(out, vr, value);
     }
 }
 
-fn push_without_nul(out: &mut String, value: &str) {
-    if value.contains('\0') {
-        out.extend(value.chars().filter(|c| *c != '\0'));
-    } else {
-        out.push_str(value);
+/// Appends one value without padding at its end and without NUL.
+fn push_clean(out: &mut String, vr: VR, value: &str) {
+    let trimmed = || {
+        let start = value.bytes().position(|byte| byte != b' ').unwrap_or(0);
+        value.get(start..).unwrap_or_default()
+    };
+    match vr {
+        VR::ST | VR::LT | VR::UT | VR::UC | VR::UR => out.push_str(value),
+        VR::PN => push_person_name(out, value),
+        VR::DA => push_date(out, trimmed()),
+        // ACR-NEMA wrote HH:MM:SS.
+        VR::TM => trimmed().split(':').for_each(|part| out.push_str(part)),
+        _ => out.push_str(trimmed()),
     }
 }
 
 /// PS3.5 6.2.1.1: empty components and groups at the end, with their delimiters, mean nothing.
 fn push_person_name(out: &mut String, value: &str) {
-    let end = value.trim_end_matches(['=', '^', ' ', '\0']);
+    let end = value.trim_end_matches(['=', '^', ' ']);
     // Between them stands nothing but delimiters and padding: what is before is the whole name.
     if !end.contains('=') {
-        push_without_nul(out, end);
+        out.push_str(end);
         return;
     }
     for (index, group) in end.split('=').enumerate() {
         if index > 0 {
             out.push('=');
         }
-        push_without_nul(out, group.trim_end_matches(['^', ' ', '\0']));
+        out.push_str(group.trim_end_matches(['^', ' ']));
     }
 }
 
@@ -135,7 +151,7 @@ fn push_date(out: &mut String, value: &str) {
     if legacy {
         out.extend(value.chars().filter(char::is_ascii_digit));
     } else {
-        push_without_nul(out, value);
+        out.push_str(value);
     }
 }
 
