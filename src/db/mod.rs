@@ -23,7 +23,7 @@ use crate::model::record::InstanceRecord;
 
 pub use check::{CheckReport, Finding};
 pub use find::{Interrupt, can_answer};
-pub use reader::{KnownFile, Reader};
+pub use reader::{KnownFile, Note, Reader};
 pub use schema::SCHEMA_VERSION;
 pub use status::{ConflictEntry, FailureEntry, IndexStatus, ScanEntry};
 pub use writer::{Writer, WriterHandle, WriterOptions};
@@ -138,7 +138,7 @@ pub enum FileOutcome {
 }
 
 /// Why a file is not in the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotIndexed {
     /// It should be, and could not be read.
     Failed,
@@ -154,6 +154,10 @@ impl NotIndexed {
             Self::Failed => "failed",
             Self::Skipped => "skipped",
         }
+    }
+
+    fn from_sql(text: &str) -> Self {
+        if text == Self::Skipped.as_str() { Self::Skipped } else { Self::Failed }
     }
 }
 

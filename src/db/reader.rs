@@ -1,16 +1,18 @@
 //! Asking the index.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::find::{self, Interrupt, Matchers};
 use super::open::{self, Access};
 use super::packing::{UidSuffix, uid_hash};
-use super::{CheckReport, Error, IndexStatus, PathValue, check, path_from_sql, status};
+use super::{CheckReport, Error, IndexStatus, NotIndexed, PathValue, check, path_from_sql, status};
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
 
@@ -25,14 +27,33 @@ pub struct Reader {
 }
 
 /// What the index knows of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownFile {
     /// Bytes.
     pub size: u64,
     /// Modification time, milliseconds since 1970 UTC.
     pub mtime_ms: i64,
-    /// Whether it is a location of an instance, or a file that was seen and not indexed.
-    pub indexed: bool,
+    /// Why it is not indexed; `None` for a location of an instance.
+    pub note: Option<Arc<Note>>,
+}
+
+impl KnownFile {
+    /// Whether it is a location of an instance.
+    #[must_use]
+    pub fn is_indexed(&self) -> bool {
+        self.note.is_none()
+    }
+}
+
+/// Why a file that was seen is not indexed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Note {
+    /// Whether that is a failure or intended.
+    pub kind: NotIndexed,
+    /// A stable word.
+    pub reason: String,
+    /// The reason in full.
+    pub detail: String,
 }
 
 impl Reader {
@@ -107,20 +128,71 @@ impl Reader {
                 }
                 stored => path_from_sql(stored),
             };
-            known.insert(name, KnownFile { size: to_u64(row.get(5)?), mtime_ms: row.get(6)?, indexed: true });
+            known.insert(name, KnownFile { size: to_u64(row.get(5)?), mtime_ms: row.get(6)?, note: None });
         }
-        for (sql, indexed) in [
-            ("SELECT file_name, size, mtime_ms FROM copy WHERE directory = ?1", true),
-            ("SELECT file_name, size, mtime_ms FROM unindexed_file WHERE directory = ?1", false),
-        ] {
-            let mut statement = self.connection.prepare_cached(sql)?;
-            let mut rows = statement.query([id])?;
-            while let Some(row) = rows.next()? {
-                let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, indexed };
-                known.insert(path_from_sql(row.get_ref(0)?), file);
-            }
+        let mut copies =
+            self.connection.prepare_cached("SELECT file_name, size, mtime_ms FROM copy WHERE directory = ?1")?;
+        let mut rows = copies.query([id])?;
+        while let Some(row) = rows.next()? {
+            let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: None };
+            known.insert(path_from_sql(row.get_ref(0)?), file);
+        }
+        let mut notes = self.connection.prepare_cached(
+            "SELECT file_name, size, mtime_ms, kind, reason, detail FROM unindexed_file WHERE directory = ?1",
+        )?;
+        // A directory can hold 100,000 files that are not DICOM, all for one reason.
+        let mut shared = HashSet::new();
+        let mut rows = notes.query([id])?;
+        while let Some(row) = rows.next()? {
+            let kind = NotIndexed::from_sql(&row.get::<_, String>(3)?);
+            let note = Arc::new(Note { kind, reason: row.get(4)?, detail: row.get(5)? });
+            let note = shared.get(&note).cloned().unwrap_or_else(|| {
+                shared.insert(Arc::clone(&note));
+                note
+            });
+            let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: Some(note) };
+            known.insert(path_from_sql(row.get_ref(0)?), file);
         }
         Ok(known)
+    }
+
+    /// Directories of scans below `root` that the index knows, in a fixed order, from after `after` on and at most `limit`.
+    /// Begin with `root` itself as `after`, and go on with the last of each answer until one is empty.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn directories_below(&mut self, root: &Path, after: &Path, limit: usize) -> Result<Vec<PathBuf>, Error> {
+        // TEXT paths come before BLOB ones; ranges of each use the index on the path.
+        let from = root.join("").into_os_string().into_vec();
+        // '0' follows '/': this is past everything below the root.
+        let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
+        let after_text = after.to_str();
+        let mut found = Vec::new();
+        if let (Some(after), Ok(from), Ok(to)) = (after_text, std::str::from_utf8(&from), std::str::from_utf8(&to)) {
+            self.directories_between(&after.max(from), &to, limit, &mut found).map_err(Error::from_sqlite)?;
+        }
+        if found.len() < limit {
+            let after = if after_text.is_some() { &from } else { after.as_os_str().as_bytes() };
+            self.directories_between(&after, &to, limit - found.len(), &mut found).map_err(Error::from_sqlite)?;
+        }
+        Ok(found)
+    }
+
+    fn directories_between(
+        &self,
+        after: &dyn ToSql,
+        before: &dyn ToSql,
+        limit: usize,
+        found: &mut Vec<PathBuf>,
+    ) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT path FROM directory WHERE path > ?1 AND path < ?2 AND place = 0 ORDER BY path LIMIT ?3",
+        )?;
+        let mut rows = statement.query(params![after, before, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+        while let Some(row) = rows.next()? {
+            found.push(PathBuf::from(path_from_sql(row.get_ref(0)?)));
+        }
+        Ok(())
     }
 
     /// Every place where an instance lies, the first one first; empty where the index does not know it.

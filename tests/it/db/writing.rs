@@ -1,6 +1,6 @@
 //! What goes in comes out, once.
 
-use dcmdex::db::{Error, FileOutcome, KnownFile, NotIndexed, Reader, ScannedFile, StoreOutcome};
+use dcmdex::db::{Error, FileOutcome, KnownFile, NotIndexed, Note, Reader, ScannedFile, StoreOutcome};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*, Source};
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use dcmdex::model::location::Place;
@@ -89,7 +89,7 @@ fn a_second_file_of_an_instance_is_a_copy_and_counts_once() {
     let paths: Vec<_> = reader.locations("3").unwrap().iter().map(|l| l.path().unwrap()).collect();
     assert_eq!(paths, [std::path::Path::new("/a/x"), std::path::Path::new("/b/y")]);
     assert_eq!(find(&index, &request(Study, &[NumberOfStudyRelatedInstances])), [["1"]]);
-    let known = KnownFile { size: 1000, mtime_ms: 5_000, indexed: true };
+    let known = KnownFile { size: 1000, mtime_ms: 5_000, note: None };
     assert_eq!(reader.directory_files("/b".as_ref()).unwrap()[std::ffi::OsStr::new("y")], known);
     drop((writer, handle));
     assert_sound(&index);
@@ -249,4 +249,57 @@ fn what_is_no_index_is_refused_and_left_alone() {
     std::fs::write(&other, "these are notes, and more than sixteen bytes of them").unwrap();
     assert!(matches!(Writer::open(&other, WriterOptions::default()), Err(Error::NotAnIndex { .. })));
     assert!(std::fs::read_to_string(&other).unwrap().starts_with("these are notes"));
+}
+
+#[test]
+fn the_ledger_remembers_why_a_file_is_not_indexed() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let failed = |name: &str| ScannedFile {
+        outcome: FileOutcome::NotIndexed { kind: NotIndexed::Failed, reason: "not-dicom", detail: "text".into() },
+        ..file(name, record("1", "2", "3", &[]))
+    };
+    writer
+        .handle()
+        .scanned(scanned("/a", vec![failed("x"), failed("y"), file("z", record("1", "2", "3", &[]))]))
+        .unwrap();
+    writer.handle().flush().unwrap();
+    let known = Reader::open(&index).unwrap().directory_files("/a".as_ref()).unwrap();
+    let note = |name: &str| known[std::ffi::OsStr::new(name)].note.clone();
+    let expected = Note { kind: NotIndexed::Failed, reason: "not-dicom".into(), detail: "text".into() };
+    assert_eq!(note("x").as_deref(), Some(&expected));
+    assert_eq!(note("y").as_deref(), Some(&expected));
+    assert_eq!(note("z"), None);
+}
+
+#[test]
+fn directories_below_a_root_come_in_pages_whatever_their_names() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let not_utf8 = std::ffi::OsStr::from_bytes(b"/a/\xff");
+    let inside = ["/a/0", "/a/b", "/a/b/c", "/a/~"].map(std::ffi::OsString::from);
+    let inside: Vec<_> = inside.into_iter().chain([not_utf8.to_owned()]).map(std::path::PathBuf::from).collect();
+    let outside = ["/a", "/a.b", "/a0", "/b", "/ab/c"].map(std::path::PathBuf::from);
+    for (at, directory) in inside.iter().chain(&outside).enumerate() {
+        let files = vec![file("x", record("1", "2", &format!("3.{at}"), &[]))];
+        let scanned = ScannedDirectory { directory: directory.clone(), files, complete: true, vanished: Vec::new() };
+        writer.handle().scanned(scanned).unwrap();
+    }
+    writer.handle().flush().unwrap();
+    let mut reader = Reader::open(&index).unwrap();
+    for limit in [1, 2, 3, 100] {
+        let (mut found, mut after) = (Vec::new(), std::path::PathBuf::from("/a"));
+        loop {
+            let page = reader.directories_below("/a".as_ref(), &after, limit).unwrap();
+            assert!(page.len() <= limit);
+            let Some(last) = page.last() else { break };
+            after.clone_from(last);
+            found.extend(page);
+        }
+        assert_eq!(found, inside, "pages of {limit}");
+    }
+    assert_eq!(reader.directories_below("/".as_ref(), "/".as_ref(), 100).unwrap().len(), 10);
 }
