@@ -1,0 +1,330 @@
+//! What lies under a directory: walk, read what is new or changed, hand it to the index, and account for every entry.
+//!
+//! One thread lists directories, depth first and sorted ([`walk`](self::walk)); a pool of threads looks at the files and
+//! reads the headers of those that the index does not know as they are (`read`); the caller's thread takes the results *in
+//! the order of the walk* and hands them to the one writer. So the index does not depend on how threads were scheduled, and
+//! a scan that is broken off has done a beginning of the same work.
+//!
+//! Memory is bounded by the length of the queues, whatever the size of the archive: directories are cut into units of
+//! [`UNIT_FILES`] files, and only so many units are under way at a time. The names in one directory are held at once.
+//!
+//! The pool is plain threads on a bounded channel, not rayon: what is wanted is depth for a disk or a file server, more
+//! threads than cores that mostly wait, and back-pressure on the walk.
+//!
+//! What is counted: [`Summary::found`] is every directory entry that had to be accounted for, which is every file and
+//! whatever else is not a directory that was entered. Each of them is in exactly one of `indexed`, `updated`, `unchanged`,
+//! `skipped` and `failed`.
+
+mod places;
+mod read;
+mod report;
+mod skip;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::db::{self, FileOutcome, NotIndexed, ScannedDirectory, WriterHandle};
+use crate::telemetry::metrics;
+
+pub use report::{Event, PROGRESS_INTERVAL, Reasons, Summary};
+
+use places::Places;
+use read::{Part, Pool};
+use walk::Unit;
+
+/// Files in one unit of work. More make the queues hold more memory (some 1.5 KB for each file); fewer make the index less
+/// compact, since it packs what it gets at once, and cost more for handing over.
+pub const UNIT_FILES: usize = 256;
+
+/// Units that may wait beside those that are being read: enough for the walk to stay ahead.
+const WAITING_UNITS: usize = 8;
+
+/// How often the writer is asked whether all went well. An index that cannot be written (a full disk) ends the scan then,
+/// not when the archive has been read to its end.
+const CHECK_WRITER: Duration = Duration::from_secs(10);
+
+/// What becomes of files that the index knows and that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vanished {
+    /// They are counted and stay in the index.
+    #[default]
+    Keep,
+    /// They are dropped from the index.
+    Prune,
+}
+
+/// Settings of a scan.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that read files. Too low: disks and file servers wait for us. Too high: seeks on a single disk, and memory.
+    pub jobs: usize,
+    /// What becomes of what is gone.
+    pub vanished: Vanished,
+    /// The index file; it, its write-ahead log and its shared memory are not looked at.
+    pub index: PathBuf,
+    /// The directory of managed objects, which is the node's own business.
+    pub storage: PathBuf,
+}
+
+/// Where the results go.
+#[derive(Debug)]
+pub enum Target<'a> {
+    /// To this index, through its writer. `known` reads the same index.
+    Index {
+        /// What is known already.
+        known: db::Reader,
+        /// The writer.
+        writer: &'a WriterHandle,
+    },
+    /// Nowhere: files are read and reported. `known` is the index, where there is one.
+    DryRun {
+        /// What is known already.
+        known: Option<db::Reader>,
+    },
+}
+
+/// A wish to stop, which any thread or signal can express.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// The flag itself, for a signal handler to set.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
+    /// Asks for a stop: what is being read is finished and handed over, nothing new is begun.
+    pub fn ask(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// Whether a stop was asked for.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Why a scan could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A path that was asked for cannot be found or entered.
+    #[error("cannot scan {}", path.display())]
+    Path {
+        /// The path as given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A path that was asked for belongs to the node.
+    #[error("{} lies in the storage directory of the node, which keeps its own account of it", path.display())]
+    OwnStorage {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The index cannot be read or written.
+    #[error(transparent)]
+    Index(#[from] db::Error),
+    /// The system gives no more threads.
+    #[error("no thread can be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Paths to scan, found and made absolute; see [`Roots::find`].
+#[derive(Clone, Debug)]
+pub struct Roots(Places);
+
+impl Roots {
+    /// Finds the paths. Symbolic links in them are resolved, so that an archive has one name in the index however it was
+    /// reached; of paths that lie in each other nothing is scanned twice.
+    ///
+    /// # Errors
+    /// [`Error::Path`] for one that is not there, [`Error::OwnStorage`] for one in the storage directory.
+    pub fn find(paths: &[PathBuf], options: &Options) -> Result<Self, Error> {
+        Places::find(paths, options).map(Self)
+    }
+
+    /// The paths, absolute, sorted, each once.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.0.asked_for()
+    }
+}
+
+/// Scans. `on_event` is called on this thread, in an order that depends on the files only.
+///
+/// # Errors
+/// When the index cannot be read or written. What files do is never an error.
+pub fn scan(
+    roots: &Roots,
+    options: &Options,
+    target: Target<'_>,
+    stop: &Stop,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<Summary, Error> {
+    let started = Instant::now();
+    let (known, writer) = match target {
+        Target::Index { known, writer } => (Some(known), Some(writer)),
+        Target::DryRun { known } => (known, None),
+    };
+    let mut collector = Collector { writer, options, started, told: started, on_event, summary: Summary::default() };
+    std::thread::scope(|scope| {
+        let jobs = options.jobs.max(1);
+        let (work, to_read) = bounded(WAITING_UNITS);
+        let (order, in_order) = bounded(jobs + WAITING_UNITS);
+        let pool = Pool { to_read, stop: stop.clone() };
+        for number in 0..jobs {
+            let pool = pool.clone();
+            std::thread::Builder::new()
+                .name(format!("scan reader {number}"))
+                .spawn_scoped(scope, move || pool.run())
+                .map_err(Error::Thread)?;
+        }
+        // The walk ends when the readers or the collector are gone, and the readers end when the walk is: so an error here
+        // takes all threads with it, without waiting.
+        drop(pool);
+        let walker = std::thread::Builder::new()
+            .name("scan walk".into())
+            .spawn_scoped(scope, || {
+                walk::walk(&roots.0, known, stop, &mut |unit: Unit| {
+                    let (sender, parts) = bounded(1);
+                    order.send(parts).is_ok() && work.send((unit, sender)).is_ok()
+                })
+                .inspect(|()| {
+                    drop(order);
+                    drop(work);
+                })
+            })
+            .map_err(Error::Thread)?;
+        let collected = collector.collect(&in_order);
+        drop(in_order);
+        let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        collected.and(walked)
+    })?;
+    let mut summary = collector.summary;
+    if let Some(writer) = writer {
+        summary.add_tally(writer.flush()?);
+    }
+    summary.interrupted = stop.is_asked();
+    summary.dry_run = writer.is_none();
+    summary.elapsed = started.elapsed();
+    Ok(summary)
+}
+
+/// Takes results in the order of the walk.
+struct Collector<'a> {
+    writer: Option<&'a WriterHandle>,
+    options: &'a Options,
+    started: Instant,
+    told: Instant,
+    on_event: &'a mut dyn FnMut(Event<'_>),
+    summary: Summary,
+}
+
+impl Collector<'_> {
+    fn collect(&mut self, in_order: &Receiver<Receiver<Part>>) -> Result<(), Error> {
+        let mut checked = Instant::now();
+        for parts in in_order {
+            for part in parts {
+                self.take(part)?;
+            }
+            if checked.elapsed() > CHECK_WRITER {
+                checked = Instant::now();
+                if let Some(writer) = self.writer {
+                    self.summary.add_tally(writer.flush()?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, part: Part) -> Result<(), Error> {
+        let Part { directory, unchanged, remarks, files, vanished, begins_directory, ends_directory } = part;
+        if begins_directory {
+            self.summary.directories += 1;
+            metrics::SCAN_DIRECTORIES.increment();
+        }
+        self.summary.found += unchanged;
+        self.summary.unchanged += unchanged;
+        metrics::SCAN_FILES_UNCHANGED.add(unchanged);
+        for remark in &remarks {
+            self.summary.found += 1;
+            let path = directory.path.join(&remark.name);
+            self.not_indexed(&path, remark.kind, &remark.reason, &remark.detail);
+        }
+        for file in &files {
+            self.summary.found += 1;
+            // The mark of a directory that cannot be entered has no name of its own.
+            let path = match file.file_name.is_empty() {
+                true => directory.path.clone(),
+                false => directory.path.join(&file.file_name),
+            };
+            match &file.outcome {
+                FileOutcome::Instance(record) => {
+                    let was_indexed =
+                        file.known && directory.known.get(&file.file_name).is_some_and(db::KnownFile::is_indexed);
+                    *if was_indexed { &mut self.summary.updated } else { &mut self.summary.indexed } += 1;
+                    metrics::SCAN_FILES_READ.increment();
+                    if !record.faults().is_empty() {
+                        self.summary.add_faults(record.faults());
+                        (self.on_event)(Event::Faults { path: &path, faults: record.faults() });
+                    }
+                }
+                FileOutcome::NotIndexed { kind, reason, detail } => self.not_indexed(&path, *kind, reason, detail),
+            }
+            self.summary.bytes += file.size;
+        }
+        metrics::SCAN_READ_FILE_BYTES.add(files.iter().map(|file| file.size).sum());
+        let mut dropped = Vec::new();
+        for (name, mark) in vanished {
+            match mark {
+                // Nothing is lost with a note about a file that is gone.
+                walk::Known::Noted => dropped.push(name),
+                walk::Known::Indexed if self.options.vanished == Vanished::Prune => {
+                    self.summary.removed += 1;
+                    dropped.push(name);
+                }
+                walk::Known::Indexed => self.summary.missing += 1,
+            }
+        }
+        if self.told.elapsed() > PROGRESS_INTERVAL {
+            self.told = Instant::now();
+            self.summary.elapsed = self.started.elapsed();
+            (self.on_event)(Event::Progress(&self.summary));
+        }
+        match self.writer {
+            // What has not changed needs no writing.
+            Some(writer) if !files.is_empty() || !dropped.is_empty() => writer.scanned(ScannedDirectory {
+                directory: directory.path.clone(),
+                files,
+                complete: ends_directory,
+                vanished: dropped,
+            })?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn not_indexed(&mut self, path: &Path, kind: NotIndexed, reason: &str, detail: &str) {
+        match kind {
+            NotIndexed::Failed => {
+                metrics::SCAN_FILES_FAILED.increment();
+                self.summary.failed += 1;
+                self.summary.failed_by_reason.count(reason);
+                (self.on_event)(Event::Failed { path, reason, detail });
+            }
+            NotIndexed::Skipped => {
+                metrics::SCAN_FILES_SKIPPED.increment();
+                self.summary.skipped += 1;
+                self.summary.skipped_by_reason.count(reason);
+                (self.on_event)(Event::Skipped { path, reason, detail });
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The readers: stat, compare with what the index knows, open, read the header.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
+
+use super::Stop;
+use super::walk::{Directory, Known, Remark, Unit};
+use crate::db::{FileOutcome, KnownFile, NotIndexed, ScannedFile};
+use crate::ingest::{self, Outcome};
+
+/// Text of records that a part may hold before it is handed over although its unit has more files. Real headers leave a
+/// unit far below it; it is for archives made to fill memory.
+const PART_TEXT_BYTES: usize = 1 << 20;
+
+/// Reasons that lie with the system rather than the file: size and time say nothing about whether they still hold.
+const MAY_PASS: [&str; 4] = ["unreadable", "unreadable-directory", "broken-link", "internal-error"];
+
+/// What became of a unit, or of a part of it.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) directory: Arc<Directory>,
+    /// Files that the index knows as they are.
+    pub(super) unchanged: u64,
+    /// Entries that are accounted for and need no writing.
+    pub(super) remarks: Vec<Remark>,
+    /// Files for the index.
+    pub(super) files: Vec<ScannedFile>,
+    pub(super) vanished: Vec<(OsString, Known)>,
+    pub(super) begins_directory: bool,
+    pub(super) ends_directory: bool,
+}
+
+impl Part {
+    fn of(directory: &Arc<Directory>) -> Self {
+        Self {
+            directory: Arc::clone(directory),
+            unchanged: 0,
+            remarks: Vec::new(),
+            files: Vec::new(),
+            vanished: Vec::new(),
+            begins_directory: false,
+            ends_directory: false,
+        }
+    }
+}
+
+/// What one reader needs.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    pub(super) to_read: Receiver<(Unit, Sender<Part>)>,
+    pub(super) stop: Stop,
+}
+
+impl Pool {
+    /// Works off units until there are no more.
+    pub(super) fn run(&self) {
+        for (unit, parts) in &self.to_read {
+            // Nobody takes the result when the scan has failed.
+            let _unwanted = self.unit(unit, &parts);
+        }
+    }
+
+    fn unit(&self, unit: Unit, parts: &Sender<Part>) -> Result<(), crossbeam_channel::SendError<Part>> {
+        let mut part =
+            Part { remarks: unit.remarks, begins_directory: unit.begins_directory, ..Part::of(&unit.directory) };
+        if let Some(error) = unit.unlisted {
+            note(&mut part, OsString::new(), Marks::NONE, failed("unreadable-directory", error.to_string()));
+        }
+        let mut text_bytes = 0;
+        part.files.reserve_exact(unit.names.len());
+        for name in unit.names {
+            if self.stop.is_asked() {
+                return parts.send(part);
+            }
+            text_bytes += look_at(&mut part, name);
+            if text_bytes > PART_TEXT_BYTES {
+                text_bytes = 0;
+                let next = Part::of(&unit.directory);
+                parts.send(std::mem::replace(&mut part, next))?;
+            }
+        }
+        part.vanished = unit.vanished;
+        part.ends_directory = unit.ends_directory;
+        parts.send(part)
+    }
+}
+
+/// By what a later scan sees that a file is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marks {
+    size: u64,
+    mtime_ms: i64,
+}
+
+impl Marks {
+    /// Of what could not even be looked at.
+    const NONE: Self = Self { size: 0, mtime_ms: 0 };
+
+    fn of(stat: &Stat) -> Self {
+        // The types of these fields differ between systems.
+        #[expect(clippy::allow_attributes, reason = "whether the conversions do anything depends on the system")]
+        #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "see above")]
+        let (size, seconds, nanoseconds) = (
+            u64::try_from(stat.st_size).unwrap_or(0),
+            i64::try_from(stat.st_mtime).unwrap_or(i64::MAX),
+            i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        );
+        Self { size, mtime_ms: seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000) }
+    }
+}
+
+/// Looks at one file; returns the bytes of text that came of it.
+fn look_at(part: &mut Part, name: OsString) -> usize {
+    let directory = Arc::clone(&part.directory);
+    let Some(handle) = directory.handle.as_ref() else { return 0 };
+    // Before reading: a file that changes meanwhile looks changed to the next scan.
+    let stat = match statat(handle, &name, AtFlags::empty()) {
+        Ok(stat) => stat,
+        Err(error) => return cannot_stat(part, name, error.into(), handle),
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return skipped(part, name, "directory-link"),
+        _ => return skipped(part, name, "special-file"),
+    }
+    let marks = Marks::of(&stat);
+    if let Some(known) = directory.known.get(&name)
+        && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
+        && !may_have_passed(known)
+    {
+        match &known.note {
+            None => part.unchanged += 1,
+            Some(known) => part.remarks.push(Remark {
+                name,
+                kind: known.kind,
+                reason: known.reason.clone().into(),
+                detail: known.detail.clone().into(),
+            }),
+        }
+        return 0;
+    }
+    let outcome = if marks.size == 0 { failed("empty", String::new()) } else { read(handle, &name) };
+    let text_bytes = match &outcome {
+        FileOutcome::Instance(record) => record.text_bytes(),
+        FileOutcome::NotIndexed { detail, .. } => detail.len(),
+    };
+    note(part, name, marks, outcome);
+    text_bytes
+}
+
+fn may_have_passed(known: &KnownFile) -> bool {
+    known.note.as_ref().is_some_and(|note| MAY_PASS.contains(&note.reason.as_str()))
+}
+
+/// Puts a file into the part, unless the index has exactly this already.
+fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileOutcome) {
+    let known = part.directory.known.get(&name);
+    if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
+        && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
+        && let Some(noted) = &known.note
+        && (noted.kind, noted.reason.as_str(), &noted.detail) == (*kind, *reason, detail)
+    {
+        let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
+        part.remarks.push(Remark { name, kind, reason, detail });
+        return;
+    }
+    let known = known.is_some();
+    part.files.push(ScannedFile { file_name: name, size: marks.size, mtime_ms: marks.mtime_ms, known, outcome });
+}
+
+fn cannot_stat(part: &mut Part, name: OsString, error: io::Error, directory: impl AsFd) -> usize {
+    let outcome = if error.kind() != io::ErrorKind::NotFound {
+        failed("unreadable", error.to_string())
+    } else if statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        failed("broken-link", "the symbolic link leads nowhere".to_owned())
+    } else {
+        // Listed, and gone when its turn came. The next scan will know.
+        return skipped(part, name, "vanished");
+    };
+    note(part, name, Marks::NONE, outcome);
+    0
+}
+
+fn skipped(part: &mut Part, name: OsString, reason: &'static str) -> usize {
+    let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
+    part.remarks.push(Remark { name, kind: NotIndexed::Skipped, reason, detail });
+    0
+}
+
+fn failed(reason: &'static str, detail: String) -> FileOutcome {
+    FileOutcome::NotIndexed { kind: NotIndexed::Failed, reason, detail }
+}
+
+fn read(directory: impl AsFd, name: &OsStr) -> FileOutcome {
+    // NONBLOCK: what was a file a moment ago may be a FIFO by now.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(error) => return failed("unreadable", io::Error::from(error).to_string()),
+    };
+    // The reader does not panic on any input that is known. Should it, one file is lost and not the scan.
+    match catch_unwind(AssertUnwindSafe(|| ingest::read_file(&file))) {
+        Ok(outcome) => to_outcome(outcome),
+        Err(_panic) => failed("internal-error", "reading this file failed inside dcmdex; please report it".to_owned()),
+    }
+}
+
+fn to_outcome(outcome: Outcome) -> FileOutcome {
+    match outcome {
+        Outcome::Instance(record) => FileOutcome::Instance(record),
+        Outcome::Incomplete { missing } => {
+            let names: Vec<_> = missing.iter().map(|id| id.attribute().keyword).collect();
+            failed("missing-uid", format!("no {}", names.join(", ")))
+        }
+        Outcome::Dicomdir => {
+            FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: "dicomdir", detail: String::new() }
+        }
+        Outcome::NotDicom { reason } => failed("not-dicom", reason.to_owned()),
+        Outcome::Damaged { fault } => failed(fault.code(), fault.to_string()),
+        Outcome::Unreadable { error } => failed("unreadable", error.to_string()),
+    }
+}

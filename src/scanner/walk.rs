@@ -1,0 +1,334 @@
+//! The walk: lists directories depth first, in the order of their names, and cuts them into units of work.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+
+use super::places::Places;
+use super::{Error, Stop, UNIT_FILES, skip};
+use crate::db::{self, KnownFile, NotIndexed};
+
+/// Directories of the index that are compared with the disk at a time.
+const PAGE_DIRECTORIES: usize = 1000;
+
+/// A directory being scanned.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// Absolute path.
+    pub(super) path: PathBuf,
+    /// The open directory: files are opened relative to it, which spares the system a walk along the path for each one.
+    /// `None` where it could not be opened.
+    pub(super) handle: Option<OwnedFd>,
+    /// What the index knows of its files.
+    pub(super) known: HashMap<OsString, KnownFile>,
+}
+
+/// What the index knew of a file that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It was a location of an instance.
+    Indexed,
+    /// It was a note that something could not be read.
+    Noted,
+}
+
+/// An entry that is accounted for and not handed to the index.
+#[derive(Debug)]
+pub(super) struct Remark {
+    pub(super) name: OsString,
+    pub(super) kind: NotIndexed,
+    pub(super) reason: Cow<'static, str>,
+    pub(super) detail: Cow<'static, str>,
+}
+
+/// A part of a directory, for one reader.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) directory: Arc<Directory>,
+    /// Files (or links to them) to look at.
+    pub(super) names: Vec<OsString>,
+    /// What the walk itself passed over.
+    pub(super) remarks: Vec<Remark>,
+    /// That the directory could not be listed (to its end), and why.
+    pub(super) unlisted: Option<io::Error>,
+    /// What the index knows and the directory no longer has.
+    pub(super) vanished: Vec<(OsString, Known)>,
+    pub(super) begins_directory: bool,
+    pub(super) ends_directory: bool,
+}
+
+impl Unit {
+    fn of(directory: Arc<Directory>) -> Self {
+        Self {
+            directory,
+            names: Vec::new(),
+            remarks: Vec::new(),
+            unlisted: None,
+            vanished: Vec::new(),
+            begins_directory: false,
+            ends_directory: false,
+        }
+    }
+}
+
+/// Walks all places and gives units to `send` until that says `false` or a stop is asked for.
+pub(super) fn walk(
+    places: &Places,
+    known: Option<db::Reader>,
+    stop: &Stop,
+    send: &mut dyn FnMut(Unit) -> bool,
+) -> Result<(), Error> {
+    let mut walk = Walk { places, known, stop, send };
+    for root in places.roots_in_order() {
+        if let Some(names) = places.root_files(root)
+            && !walk.files(root, names.iter().cloned().collect())?
+        {
+            return Ok(());
+        }
+        if places.directories.contains(root) && !walk.tree(root)? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+struct Walk<'a> {
+    places: &'a Places,
+    known: Option<db::Reader>,
+    stop: &'a Stop,
+    send: &'a mut dyn FnMut(Unit) -> bool,
+}
+
+/// What is in a directory.
+#[derive(Default)]
+struct Listing {
+    files: Vec<OsString>,
+    directories: Vec<OsString>,
+    remarks: Vec<Remark>,
+    /// The error that ended listing early.
+    error: Option<io::Error>,
+}
+
+impl Walk<'_> {
+    /// Files that were asked for by name; false when the walk is over.
+    fn files(&mut self, directory: &Path, mut names: Vec<OsString>) -> Result<bool, Error> {
+        names.retain(|name| !self.places.is_own_file(directory, name));
+        let handle = open_directory(directory);
+        let known = self.known_files(directory)?;
+        let (handle, unlisted) = match handle {
+            Ok(handle) => (Some(handle), None),
+            Err(error) => (None, Some(error)),
+        };
+        let directory = Arc::new(Directory { path: directory.to_owned(), handle, known });
+        if unlisted.is_some() {
+            return Ok((self.send)(Unit { unlisted, ..Unit::of(directory) }));
+        }
+        Ok(names
+            .chunks(UNIT_FILES)
+            .all(|names| (self.send)(Unit { names: names.to_vec(), ..Unit::of(Arc::clone(&directory)) })))
+    }
+
+    /// A directory and all below it; false when the walk is over.
+    fn tree(&mut self, root: &Path) -> Result<bool, Error> {
+        // A frame for each level, with the names that are still to be entered there: what is held at a time is the names
+        // along one path, not those of the whole tree.
+        let Some(directories) = self.directory(root)? else { return Ok(false) };
+        let mut frames = vec![(root.to_owned(), directories.into_iter())];
+        while let Some((parent, names)) = frames.last_mut() {
+            let Some(name) = names.next() else {
+                frames.pop();
+                continue;
+            };
+            let path = parent.join(name);
+            let Some(directories) = self.directory(&path)? else { return Ok(false) };
+            if !directories.is_empty() {
+                frames.push((path, directories.into_iter()));
+            }
+        }
+        self.gone_directories(root)
+    }
+
+    /// One directory; its directories in order, or `None` when the walk is over.
+    fn directory(&mut self, path: &Path) -> Result<Option<Vec<OsString>>, Error> {
+        if self.stop.is_asked() {
+            return Ok(None);
+        }
+        let known = self.known_files(path)?;
+        let opened = open_directory(path).and_then(|handle| {
+            let listing = self.list(path, &handle)?;
+            Ok((handle, listing))
+        });
+        let (handle, mut listing) = match opened {
+            Ok((handle, listing)) => (Some(handle), listing),
+            // Gone since its parent was listed: the next scan will see that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
+            Err(error) => (None, Listing { error: Some(error), ..Listing::default() }),
+        };
+        let vanished = if listing.error.is_none() { vanished(&known, &listing) } else { Vec::new() };
+        let directory = Arc::new(Directory { path: path.to_owned(), handle, known });
+        let whole = listing.error.is_none();
+        let mut files = std::mem::take(&mut listing.files).into_iter();
+        let mut first = Some((std::mem::take(&mut listing.remarks), listing.error.take()));
+        let mut last = Some(vanished);
+        loop {
+            let names: Vec<_> = files.by_ref().take(UNIT_FILES).collect();
+            let ends = files.len() == 0;
+            let begins_directory = first.is_some();
+            let (remarks, unlisted) = first.take().unwrap_or_default();
+            let vanished = if ends { last.take().unwrap_or_default() } else { Vec::new() };
+            let unit = Unit {
+                directory: Arc::clone(&directory),
+                names,
+                remarks,
+                unlisted,
+                vanished,
+                begins_directory,
+                ends_directory: ends && whole,
+            };
+            if !(self.send)(unit) || self.stop.is_asked() {
+                return Ok(None);
+            }
+            if ends {
+                return Ok(Some(listing.directories));
+            }
+        }
+    }
+
+    fn list(&self, path: &Path, handle: &OwnedFd) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        let root_files = self.places.root_files(path);
+        for entry in Dir::read_from(handle)? {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    listing.error = Some(error.into());
+                    break;
+                }
+            };
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") || root_files.is_some_and(|roots| roots.contains(OsStr::from_bytes(name))) {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                // Some file systems leave it to stat.
+                FileType::Unknown => match statat(handle, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(_) => FileType::RegularFile, // and then the reader will say what is wrong with it
+                },
+                kind => kind,
+            };
+            self.sort_in(path, OsString::from_vec(name.to_vec()), kind, &mut listing);
+        }
+        listing.files.sort_unstable();
+        listing.directories.sort_unstable();
+        listing.remarks.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(listing)
+    }
+
+    fn sort_in(&self, path: &Path, name: OsString, kind: FileType, listing: &mut Listing) {
+        let skipped = match kind {
+            FileType::Directory => {
+                let whole = path.join(&name);
+                if self.places.is_root_directory(&whole) {
+                    return;
+                }
+                if self.places.is_own_storage(&whole) { Some("own-files") } else { skip::directory(&name) }
+            }
+            // A link to a file is followed: archives under git-annex or DataLad consist of them. A link to a directory is
+            // not, so there are no loops; the reader finds out which it is.
+            FileType::RegularFile | FileType::Symlink => {
+                if self.places.is_own_file(path, &name) {
+                    Some("own-files")
+                } else {
+                    skip::file(&name)
+                }
+            }
+            // Opening a FIFO would wait for a writer, and a device may do anything.
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => Some("special-file"),
+        };
+        match (skipped, kind) {
+            (Some(reason), _) => listing.remarks.push(Remark {
+                name,
+                kind: NotIndexed::Skipped,
+                reason: reason.into(),
+                detail: Cow::Borrowed(""),
+            }),
+            (None, FileType::Directory) => listing.directories.push(name),
+            (None, _) => listing.files.push(name),
+        }
+    }
+
+    fn known_files(&mut self, directory: &Path) -> Result<HashMap<OsString, KnownFile>, Error> {
+        match &mut self.known {
+            Some(known) => Ok(known.directory_files(directory)?),
+            None => Ok(HashMap::new()),
+        }
+    }
+
+    /// Directories below `root` that the index knows and that are no longer there; false when the walk is over.
+    fn gone_directories(&mut self, root: &Path) -> Result<bool, Error> {
+        let mut after = root.to_owned();
+        loop {
+            let Some(known) = &mut self.known else { return Ok(true) };
+            let page = known.directories_below(root, &after, PAGE_DIRECTORIES)?;
+            let Some(last) = page.last() else { return Ok(true) };
+            after.clone_from(last);
+            for path in page {
+                if self.stop.is_asked() {
+                    return Ok(false);
+                }
+                if !is_gone(&path) {
+                    continue;
+                }
+                let known = self.known_files(&path)?;
+                if known.is_empty() {
+                    continue;
+                }
+                let vanished = vanished(&known, &Listing::default());
+                let directory = Arc::new(Directory { path, handle: None, known });
+                if !(self.send)(Unit { vanished, ends_directory: true, ..Unit::of(directory) }) {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+}
+
+/// Whether nothing (or no directory) is there any more. What cannot be told counts as being there.
+fn is_gone(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(metadata) => !metadata.is_dir(),
+        Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// What the index knows and a listing that reached its end does not have, sorted.
+fn vanished(known: &HashMap<OsString, KnownFile>, listing: &Listing) -> Vec<(OsString, Known)> {
+    let is_there = |name: &OsString| {
+        listing.files.binary_search(name).is_ok()
+            || listing.remarks.binary_search_by(|remark| remark.name.cmp(name)).is_ok()
+    };
+    let mut vanished: Vec<_> = known
+        .iter()
+        .filter(|(name, _)| !is_there(name))
+        .map(|(name, file)| (name.clone(), if file.is_indexed() { Known::Indexed } else { Known::Noted }))
+        .collect();
+    vanished.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    vanished
+}
