@@ -7,15 +7,19 @@
 //! - [`dimse`]: DIMSE messages: command sets, status codes, fragments. No sockets.
 //! - [`store`]: bytes at rest: objects that the node keeps.
 //! - [`ingest`]: one object (a file, a stream, an archive member) to an instance record, by one bounded header tokenizer.
+//! - [`scanner`]: what lies under a directory, into the index; every entry accounted for.
 //! - [`scp`]: the network node: listener, associations, the DIMSE services.
 //! - [`telemetry`]: log lines and the one table of metrics.
 //! - [`config`]: file, environment and flags to one checked `Config`.
+//! - [`cli`]: the command line, one file for each command.
 
+pub mod cli;
 pub mod config;
 pub mod db;
 pub mod dimse;
 pub mod ingest;
 pub mod model;
+pub mod scanner;
 pub mod scp;
 pub mod store;
 pub mod telemetry;

@@ -1,2 +1,7 @@
-//! The `dcmdex` binary: parse arguments, call the command, turn the result into an exit code.
-fn main() {}
+//! The `dcmdex` binary: the command line in, the exit code out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dcmdex::cli::run(std::env::args_os()).into()
+}

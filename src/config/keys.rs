@@ -159,6 +159,13 @@ keys! {
         low: "keep-first: a corrected object that kept its UID is not taken",
         high: "replace: whoever can store can overwrite",
     }
+    "store.min_free_mib" = "256" {
+        "Space to leave free on the disk of the storage directory, at most a twentieth of it. Below it objects are refused as \
+         out of resources, and queries go on being answered.",
+        unit: "MiB",
+        low: "the disk is full for the index as well",
+        high: "room that is not used",
+    }
     "database.cache_mib" = "16" {
         "Memory in which the writer keeps pages of the index.",
         unit: "MiB",

@@ -6,6 +6,7 @@
 mod example;
 mod keys;
 mod layers;
+mod options;
 mod peer;
 
 use std::collections::BTreeMap;
@@ -184,6 +185,8 @@ pub struct Config {
     pub durability: Durability,
     /// Which duplicate is kept.
     pub duplicates: Duplicates,
+    /// Space to leave free in the storage directory, bytes.
+    pub min_free_bytes: u64,
     /// Memory for pages of the index, bytes.
     pub cache_bytes: u64,
     /// Files that a scan reads at one time.
@@ -278,6 +281,7 @@ impl Check<'_> {
             durability: self.choice("store.durability", &[("full", Durability::Full), ("os", Durability::Os)]),
             duplicates: self
                 .choice("store.duplicates", &[("keep-first", Duplicates::KeepFirst), ("replace", Duplicates::Replace)]),
+            min_free_bytes: self.integer("store.min_free_mib", 0, 1 << 30) << 20,
             cache_bytes: self.integer("database.cache_mib", 1, 1 << 20) << 20,
             scan_jobs: match self.count("scan.jobs", 0, 1024) {
                 0 => default_jobs(),

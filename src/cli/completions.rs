@@ -1,0 +1,19 @@
+//! `dcmdex completions`: completion scripts for shells.
+
+use clap::Args;
+use clap_complete::Shell;
+
+use super::{Context, Exit, definition};
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+pub(super) fn run(arguments: &CompletionsArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut definition(), "dcmdex", &mut script);
+    context.output.bytes(&script)?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,79 @@
+//! `dcmdex config`: what is in force, whether it is sound, and a commented example.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use super::{Context, Exit};
+use crate::config::{DEFAULT_FILE, example};
+
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show the settings in force, and where each one came from
+    Show,
+    /// Check file and environment, and say what is wrong
+    Check,
+    /// Write a file with every setting, its default, its unit, and what too low and too high cost
+    Init {
+        /// Where to write; `-` is standard output
+        #[arg(default_value = DEFAULT_FILE, value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+pub(super) fn run(arguments: ConfigArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    match arguments.action {
+        Action::Show => show(context),
+        Action::Check => check(context),
+        Action::Init { file } => init(&file, context),
+    }
+}
+
+fn show(context: &mut Context) -> anyhow::Result<Exit> {
+    let config = context.load(Vec::new())?;
+    let mut section = "";
+    for (path, setting) in config.settings() {
+        let (table, name) = path.split_once('.').unwrap_or(("", path));
+        if table != section {
+            section = table;
+            context.output.line(format_args!("\n[{table}]"))?;
+        }
+        let name = if table == "peers" { toml::Value::from(name).to_string() } else { name.to_owned() };
+        context.output.line(format_args!("{name} = {}  # {}", setting.value, setting.origin))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn check(context: &mut Context) -> anyhow::Result<Exit> {
+    let config = context.load(Vec::new())?;
+    let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
+    context.output.line(format_args!("settings are sound ({file})"))?;
+    for variable in &config.strange_variables {
+        context.output.line(format_args!("environment variable {variable} is no setting of dcmdex; ignored"))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn init(file: &PathBuf, context: &mut Context) -> anyhow::Result<Exit> {
+    if file.as_os_str() == "-" {
+        context.output.bytes(example().as_bytes())?;
+        return Ok(Exit::Done);
+    }
+    // Never over an existing file: it may hold somebody's settings.
+    std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .open(file)
+        .and_then(|mut created| created.write_all(example().as_bytes()))
+        .with_context(|| format!("{} cannot be written", file.display()))?;
+    context.output.line(format_args!("wrote {}", file.display()))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,29 @@
+//! `dcmdex man`: the manual pages, made from the definition of the command line.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use clap_mangen::Man;
+
+use super::{Context, Exit, definition};
+
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// Write all pages, one for each command, into this directory; without it, the main page goes to standard output
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &ManArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    match &arguments.directory {
+        Some(directory) => clap_mangen::generate_to(definition(), directory)
+            .with_context(|| format!("manual pages cannot be written to {}", directory.display()))?,
+        None => {
+            let mut page = Vec::new();
+            Man::new(definition()).render(&mut page)?;
+            context.output.bytes(&page)?;
+        }
+    }
+    Ok(Exit::Done)
+}

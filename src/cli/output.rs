@@ -1,0 +1,151 @@
+//! Standard output, where the results go.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+/// Whether somebody still reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// Somebody reads.
+    Listening,
+    /// The reader has closed its end, as `head` does: no error, only a reason to stop.
+    Gone,
+}
+
+/// Results on their way out, buffered. When the reader leaves, later writes do nothing.
+#[derive(Debug)]
+pub(super) struct Output<W: Write> {
+    writer: BufWriter<W>,
+    audience: Audience,
+}
+
+impl<W: Write> Output<W> {
+    pub(super) fn new(writer: W) -> Self {
+        Self { writer: BufWriter::with_capacity(32 * 1024, writer), audience: Audience::Listening }
+    }
+
+    /// Writes a line.
+    pub(super) fn line(&mut self, line: impl fmt::Display) -> io::Result<Audience> {
+        self.with(|writer| writeln!(writer, "{line}"))
+    }
+
+    /// Writes bytes as they are.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<Audience> {
+        self.with(|writer| writer.write_all(bytes))
+    }
+
+    /// Sends on what is buffered.
+    pub(super) fn flush(&mut self) -> io::Result<Audience> {
+        self.with(Write::flush)
+    }
+
+    fn with(&mut self, write: impl FnOnce(&mut BufWriter<W>) -> io::Result<()>) -> io::Result<Audience> {
+        if self.audience == Audience::Listening {
+            match write(&mut self.writer) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.audience = Audience::Gone,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.audience)
+    }
+}
+
+/// A path as part of a line of text: what is not printable is escaped, since file names may hold anything, line breaks and
+/// commands to the terminal included.
+pub(super) struct Shown<'a>(pub(super) &'a Path);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.0.as_os_str().as_bytes().utf8_chunks() {
+            for c in part.valid().chars() {
+                if c.is_control() || c == '\\' { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+            }
+            for byte in part.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts a path into a JSON object as `path`. Where it is not UTF-8, `path` has U+FFFD in place of what is not, and
+/// `path_hex` has the bytes.
+pub(super) fn put_path(object: &mut serde_json::Map<String, Value>, path: &Path) {
+    object.insert("path".into(), path.to_string_lossy().into());
+    if path.to_str().is_none() {
+        let hex: String = path.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        object.insert("path_hex".into(), hex.into());
+    }
+}
+
+/// A number for people: digits in groups of three.
+pub(super) struct Grouped(pub(super) u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                text.push(',');
+            }
+            text.push(digit);
+        }
+        f.pad(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Closed(io::ErrorKind);
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(self.0.into())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_error() {
+        let mut output = Output::new(Closed(io::ErrorKind::BrokenPipe));
+        assert_eq!(output.line("x").unwrap(), Audience::Listening);
+        assert_eq!(output.flush().unwrap(), Audience::Gone);
+        assert_eq!(output.line("y").unwrap(), Audience::Gone);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let mut output = Output::new(Closed(io::ErrorKind::StorageFull));
+        output.line("x").unwrap();
+        assert_eq!(output.flush().unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn paths_stay_on_their_line_and_are_told_without_loss() {
+        let odd = Path::new(std::ffi::OsStr::from_bytes(b"a\n\x1b[31m\\\xffM\xc3\xbcller"));
+        assert_eq!(Shown(odd).to_string(), "a\\n\\u{1b}[31m\\\\\\xffMüller");
+        let mut object = serde_json::Map::new();
+        put_path(&mut object, odd);
+        assert_eq!(object["path"], "a\n\u{1b}[31m\\\u{fffd}Müller");
+        assert_eq!(object["path_hex"], "610a1b5b33316d5cff4dc3bc6c6c6572");
+    }
+
+    #[test]
+    fn digits_stand_in_groups_of_three() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(Grouped(number).to_string(), text);
+        }
+        assert_eq!(format!("{:>7}", Grouped(1000)), "  1,000");
+    }
+}

@@ -1,0 +1,410 @@
+//! `dcmdex scan`: an archive into the index.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::output::{Grouped, Output, Shown, put_path};
+use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of};
+use crate::config::Config;
+use crate::db::{self, Reader, Writer};
+use crate::scanner::{self, Event, Reasons, Roots, Stop, Summary, Target};
+
+/// Time between two lines of progress where there is no terminal.
+const PROGRESS_LINES: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub(super) struct ScanArgs {
+    #[command(flatten)]
+    index: IndexArgs,
+    /// Write events and the summary as JSON, one object on a line (docs/json.md)
+    #[arg(long)]
+    json: bool,
+    /// Read and report, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Drop files from the index that are gone
+    #[arg(long)]
+    prune: bool,
+    /// Files to read at one time [default: four for each processor, at least 16]
+    #[arg(long, value_name = "N")]
+    jobs: Option<u16>,
+    /// Directories to scan with all that is below them, or files
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut flags = Flags::default();
+    arguments.index.add_to(&mut flags)?;
+    flags.switch("scan.prune", "--prune", arguments.prune);
+    flags.integer("scan.jobs", "--jobs", arguments.jobs.map(i64::from));
+    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let options = config.scanner_options();
+    let roots = Roots::find(&arguments.paths, &options)?;
+    let stop = Stop::default();
+    stop_on_signals(&stop)?;
+
+    let telling = if arguments.json { Telling::Json } else { Telling::Text };
+    let mut report =
+        Report { telling, output: &mut context.output, failure: None, verbose: context.global.verbose > 0 };
+    let quiet = context.global.quiet;
+    let summary = if arguments.dry_run {
+        let known = match Reader::open(&config.index) {
+            Ok(known) => Some(known),
+            Err(db::Error::Missing { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let mut progress = Progress::new(quiet, None);
+        report.started(&roots, &config.index, true);
+        scan(&roots, &options, Target::DryRun { known }, &stop, &mut report, &mut progress)?
+    } else {
+        index(&roots, &options, &config, &stop, &mut report, quiet)?
+    };
+    report.summary(&summary);
+    if let Some(error) = report.failure {
+        return Err(anyhow::Error::from(error).context("the report could not be written"));
+    }
+    Ok(match summary {
+        Summary { interrupted: true, .. } => Exit::Interrupted,
+        Summary { failed: 0, .. } => Exit::Done,
+        Summary { .. } => Exit::Partly,
+    })
+}
+
+/// Scans into the index.
+fn index(
+    roots: &Roots,
+    options: &scanner::Options,
+    config: &Config,
+    stop: &Stop,
+    report: &mut Report<'_>,
+    quiet: bool,
+) -> anyhow::Result<Summary> {
+    make_directory_of(&config.index)?;
+    let writer = Writer::open(&config.index, config.scan_writer_options())?;
+    let handle = writer.handle();
+    let mut known = Reader::open(&config.index)?;
+    let paths = json_paths(roots);
+    let mut progress = Progress::new(quiet, last_found(&mut known, &paths)?);
+    report.started(roots, &config.index, false);
+    let scan_number = handle.begin_scan(paths)?;
+    let summary = scan(roots, options, Target::Index { known, writer: &handle }, stop, report, &mut progress)?;
+    handle.end_scan(scan_number, Value::Object(summary_json(&summary)).to_string())?;
+    drop(handle);
+    writer.close()?;
+    Ok(summary)
+}
+
+fn scan(
+    roots: &Roots,
+    options: &scanner::Options,
+    target: Target<'_>,
+    stop: &Stop,
+    report: &mut Report<'_>,
+    progress: &mut Progress,
+) -> anyhow::Result<Summary> {
+    let summary = scanner::scan(roots, options, target, stop, &mut |event| match event {
+        Event::Progress(summary) => {
+            progress.around(|| report.flush());
+            progress.update(summary);
+        }
+        event => report.event(&event),
+    });
+    progress.finish();
+    Ok(summary?)
+}
+
+/// The first signal asks for a stop, the second one ends the process at once: the index is sound at any moment.
+fn stop_on_signals(stop: &Stop) -> anyhow::Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset and only sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.flag())
+            .and_then(|_| signal_hook::flag::register(signal, stop.flag()))
+            .context("signals cannot be handled")?;
+    }
+    Ok(())
+}
+
+fn json_paths(roots: &Roots) -> String {
+    let paths: Vec<_> = roots.paths().iter().map(|path| Value::from(path.to_string_lossy())).collect();
+    Value::Array(paths).to_string()
+}
+
+/// How many files the last whole scan of the same paths found: what an estimate rests on.
+fn last_found(known: &mut Reader, paths: &str) -> anyhow::Result<Option<u64>> {
+    if !io::stderr().is_terminal() {
+        return Ok(None);
+    }
+    let scans = known.status()?.scans;
+    let last = scans.iter().filter(|scan| scan.roots == paths).find_map(|scan| scan.summary.as_deref());
+    let summary: Option<Value> = last.and_then(|summary| serde_json::from_str(summary).ok());
+    Ok(summary.filter(|summary| summary["interrupted"] == false).and_then(|summary| summary["found"].as_u64()))
+}
+
+/// How the report is written.
+#[derive(Clone, Copy, Debug)]
+enum Telling {
+    Text,
+    Json,
+}
+
+/// The report on standard output. An output that fails does not end the scan; it is told at the end.
+struct Report<'a> {
+    telling: Telling,
+    output: &'a mut Output<io::StdoutLock<'static>>,
+    failure: Option<io::Error>,
+    verbose: bool,
+}
+
+impl Report<'_> {
+    fn started(&mut self, roots: &Roots, index: &Path, dry_run: bool) {
+        if let Telling::Json = self.telling {
+            let paths: Vec<_> = roots
+                .paths()
+                .iter()
+                .map(|path| {
+                    let mut object = Map::new();
+                    put_path(&mut object, path);
+                    Value::Object(object)
+                })
+                .collect();
+            self.line(json!({
+                "event": "started",
+                "version": env!("CARGO_PKG_VERSION"),
+                "index": index.to_string_lossy(),
+                "dry_run": dry_run,
+                "paths": paths,
+            }));
+        }
+    }
+
+    fn event(&mut self, event: &Event<'_>) {
+        match self.telling {
+            Telling::Text => self.event_as_text(event),
+            Telling::Json => self.event_as_json(event),
+        }
+    }
+
+    fn event_as_text(&mut self, event: &Event<'_>) {
+        match *event {
+            Event::Failed { path, reason, detail } => {
+                let more = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+                self.line(format_args!("failed: {}: {reason}{more}", Shown(path)));
+            }
+            Event::Skipped { path, reason, .. } if self.verbose => {
+                self.line(format_args!("skipped: {}: {reason}", Shown(path)));
+            }
+            Event::Faults { path, faults } if self.verbose => {
+                self.line(format_args!("indexed with faults: {}: {}", Shown(path), faults.join("; ")));
+            }
+            Event::Skipped { .. } | Event::Faults { .. } | Event::Progress(_) => {}
+        }
+    }
+
+    fn event_as_json(&mut self, event: &Event<'_>) {
+        let mut object = Map::new();
+        let mut put = |name: &str, path: &Path| {
+            object.insert("event".into(), name.into());
+            put_path(&mut object, path);
+        };
+        match *event {
+            Event::Failed { path, reason, detail } | Event::Skipped { path, reason, detail } => {
+                put(if let Event::Failed { .. } = event { "failed" } else { "skipped" }, path);
+                object.insert("reason".into(), reason.into());
+                object.insert("detail".into(), detail.into());
+            }
+            Event::Faults { path, faults } => {
+                put("faults", path);
+                object.insert("faults".into(), faults.to_vec().into());
+            }
+            Event::Progress(_) => return,
+        }
+        self.line(Value::Object(object));
+    }
+
+    fn summary(&mut self, summary: &Summary) {
+        match self.telling {
+            Telling::Text => self.line(summary_text(summary)),
+            Telling::Json => {
+                let mut object = Map::new();
+                object.insert("event".into(), "summary".into());
+                object.extend(summary_json(summary));
+                self.line(Value::Object(object));
+            }
+        }
+    }
+
+    fn line(&mut self, line: impl std::fmt::Display) {
+        if self.failure.is_none() {
+            self.failure = self.output.line(line).err();
+        }
+    }
+
+    /// Lets readers have what is there so far.
+    fn flush(&mut self) {
+        if self.failure.is_none() {
+            self.failure = self.output.flush().err();
+        }
+    }
+}
+
+fn summary_json(summary: &Summary) -> Map<String, Value> {
+    let by_reason = |reasons: &Reasons| -> Value {
+        reasons.iter().map(|(reason, count)| (reason.to_owned(), Value::from(count))).collect::<Map<_, _>>().into()
+    };
+    let Summary { found, indexed, updated, unchanged, removed, skipped, failed, missing, copies, .. } = summary;
+    let object = json!({
+        "found": found,
+        "indexed": indexed,
+        "updated": updated,
+        "unchanged": unchanged,
+        "removed": removed,
+        "skipped": skipped,
+        "failed": failed,
+        "missing": missing,
+        // Only the index knows whether a file is a copy, and a dry run does not ask it to take the file.
+        "copies": if summary.dry_run { Value::Null } else { (*copies).into() },
+        "conflicts": if summary.dry_run { Value::Null } else { summary.conflicts.into() },
+        "with_faults": summary.faulty,
+        "directories": summary.directories,
+        "read_file_bytes": summary.bytes,
+        "skipped_by_reason": by_reason(&summary.skipped_by_reason),
+        "failed_by_reason": by_reason(&summary.failed_by_reason),
+        "faults_by_reason": by_reason(&summary.faults_by_reason),
+        "interrupted": summary.interrupted,
+        "dry_run": summary.dry_run,
+        "elapsed_seconds": (summary.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+        "files_per_second": summary.files_per_second().round(),
+    });
+    match object {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    }
+}
+
+fn summary_text(summary: &Summary) -> String {
+    let by_reason = |reasons: &Reasons| {
+        let parts: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} {}", Grouped(count))).collect();
+        parts.join(", ")
+    };
+    let mut indexed = Vec::new();
+    if !summary.dry_run {
+        indexed.push(format!("copies {}, conflicts {}", Grouped(summary.copies), Grouped(summary.conflicts)));
+    }
+    if summary.faulty > 0 {
+        indexed.push(format!("with faults {}: {}", Grouped(summary.faulty), by_reason(&summary.faults_by_reason)));
+    }
+    let missing = match summary.missing {
+        0 => String::new(),
+        missing => format!("{} more are gone and kept in the index; --prune drops them", Grouped(missing)),
+    };
+    let rows = [
+        ("indexed", summary.indexed, indexed.join("; ")),
+        ("updated", summary.updated, String::new()),
+        ("unchanged", summary.unchanged, String::new()),
+        ("removed", summary.removed, missing),
+        ("skipped", summary.skipped, by_reason(&summary.skipped_by_reason)),
+        ("failed", summary.failed, by_reason(&summary.failed_by_reason)),
+    ];
+    let mut text = String::new();
+    if summary.interrupted {
+        text.push_str("interrupted; a new scan goes on from here\n");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+    let rate = Grouped(summary.files_per_second() as u64);
+    text.push_str(&format!(
+        "found {} files in {} directories, {} in {:.1} s ({rate} files/s){}",
+        Grouped(summary.found),
+        Grouped(summary.directories),
+        HumanBytes(summary.bytes),
+        summary.elapsed.as_secs_f64(),
+        if summary.dry_run { "; dry run, nothing was written" } else { "" },
+    ));
+    for (name, count, more) in rows {
+        let line = format!("\n  {name:<9} {:>13}  {more}", Grouped(count));
+        text.push_str(line.trim_end_matches(' '));
+    }
+    text
+}
+
+/// The progress on standard error: a line that changes on a terminal, lines now and then elsewhere.
+enum Progress {
+    Quiet,
+    Bar(ProgressBar),
+    Lines { last: Duration },
+}
+
+impl Progress {
+    /// `expected` is how many files there probably are.
+    fn new(quiet: bool, expected: Option<u64>) -> Self {
+        if quiet {
+            return Self::Quiet;
+        }
+        if !io::stderr().is_terminal() {
+            return Self::Lines { last: Duration::ZERO };
+        }
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(200));
+        if let Some(expected) = expected {
+            bar.set_length(expected);
+        }
+        let template = match expected {
+            Some(_) => "{bar:30} {msg}, ETA {eta}",
+            None => "{spinner} {msg}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self::Bar(bar)
+    }
+
+    fn update(&mut self, summary: &Summary) {
+        match self {
+            Self::Quiet => {}
+            Self::Bar(bar) => {
+                bar.set_position(summary.found);
+                bar.set_message(line(summary));
+            }
+            Self::Lines { last } => {
+                if summary.elapsed.saturating_sub(*last) >= PROGRESS_LINES {
+                    *last = summary.elapsed;
+                    // A closed standard error is no reason to stop.
+                    let _unread = writeln!(io::stderr().lock(), "{}", line(summary));
+                }
+            }
+        }
+    }
+
+    /// Does something that may write to the terminal.
+    fn around(&self, write: impl FnOnce()) {
+        match self {
+            Self::Bar(bar) => bar.suspend(write),
+            Self::Quiet | Self::Lines { .. } => write(),
+        }
+    }
+
+    fn finish(&self) {
+        if let Self::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(summary: &Summary) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+    let rate = Grouped(summary.files_per_second() as u64);
+    format!(
+        "{} files, {}, {rate} files/s, {} failed, {}",
+        Grouped(summary.found),
+        HumanBytes(summary.bytes),
+        Grouped(summary.failed),
+        HumanDuration(summary.elapsed),
+    )
+}

@@ -1,0 +1,113 @@
+//! The settings as each module wants them.
+
+use std::path::PathBuf;
+
+use super::{Config, Duplicates, Durability, Keep};
+use crate::db::{self, DuplicatePolicy, WriterOptions};
+use crate::scanner::{self, Vanished};
+use crate::scp::{self, access::CalledAeTitle};
+use crate::store;
+
+/// Units of a scan that may wait for the writer. Each holds up to [`scanner::UNIT_FILES`] records; the writer takes a few
+/// thousand rows at once, so that more would only be memory.
+const SCAN_QUEUE_LENGTH: usize = 8;
+
+impl Config {
+    /// Of the network node.
+    #[must_use]
+    pub fn scp_options(&self) -> scp::Options {
+        let network = &self.network;
+        scp::Options {
+            bind: network.bind,
+            ae_title: self.ae_title.clone(),
+            called_ae_title: match network.accept_any_called_ae {
+                true => CalledAeTitle::Any,
+                false => CalledAeTitle::OwnOnly,
+            },
+            max_associations: network.max_associations,
+            max_unassociated_connections: network.max_unassociated_connections,
+            artim_timeout: network.artim_timeout,
+            idle_timeout: network.idle_timeout,
+            read_timeout: network.read_timeout,
+            write_timeout: network.write_timeout,
+            drain_timeout: network.drain_timeout,
+            preferred_transfer_syntaxes: network.preferred_transfer_syntaxes.clone(),
+        }
+    }
+
+    /// Of the storage directory; `None` where no objects are kept.
+    #[must_use]
+    pub fn store_options(&self) -> Option<store::Options> {
+        let options = |directory: PathBuf| store::Options {
+            directory,
+            sync: match self.durability {
+                Durability::Full => store::Sync::Disk,
+                Durability::Os => store::Sync::None,
+            },
+            min_free_bytes: self.min_free_bytes,
+        };
+        match self.keep {
+            Keep::Objects => Some(options(self.storage.clone())),
+            Keep::MetadataOnly => None,
+        }
+    }
+
+    /// Of the index writer of the node.
+    #[must_use]
+    pub fn node_writer_options(&self) -> WriterOptions {
+        let durability = match self.durability {
+            Durability::Full => db::Durability::Full,
+            Durability::Os => db::Durability::Normal,
+        };
+        WriterOptions { durability, cache_bytes: self.cache_bytes, ..WriterOptions::default() }
+    }
+
+    /// Of the index writer of a scan: what it loses in a power cut is still in the archive.
+    #[must_use]
+    pub fn scan_writer_options(&self) -> WriterOptions {
+        WriterOptions {
+            durability: db::Durability::Normal,
+            cache_bytes: self.cache_bytes,
+            queue_length: SCAN_QUEUE_LENGTH,
+            ..WriterOptions::default()
+        }
+    }
+
+    /// What becomes of an instance that is known with other content.
+    #[must_use]
+    pub fn duplicate_policy(&self) -> DuplicatePolicy {
+        match self.duplicates {
+            Duplicates::KeepFirst => DuplicatePolicy::KeepFirst,
+            Duplicates::Replace => DuplicatePolicy::Replace,
+        }
+    }
+
+    /// Of scans.
+    #[must_use]
+    pub fn scanner_options(&self) -> scanner::Options {
+        scanner::Options {
+            jobs: self.scan_jobs,
+            vanished: if self.scan_prune { Vanished::Prune } else { Vanished::Keep },
+            index: self.index.clone(),
+            storage: self.storage.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Sources;
+
+    #[test]
+    fn the_defaults_of_the_table_are_those_of_the_modules() {
+        let config = Config::load(&Sources::default(), Path::new("/nowhere")).unwrap();
+        let of_module = scp::Options::new(config.ae_title.clone());
+        assert_eq!(format!("{:?}", config.scp_options()), format!("{of_module:?}"));
+        let of_module = store::Options::new(config.storage.clone());
+        assert_eq!(format!("{:?}", config.store_options().unwrap()), format!("{of_module:?}"));
+        assert_eq!(config.node_writer_options().durability, db::Durability::Full);
+    }
+}
