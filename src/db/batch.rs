@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, params, params_from_iter};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::packing::{Packed, UidSuffix, pack_number, pack_time, uid_hash};
+use super::packing::{Naming, Packed, UidSuffix, pack_number, pack_time, uid_hash};
 use super::schema::{has_own_column, is_packed_time, shared_columns};
 use super::{
     Compared, DuplicatePolicy, Error, FileOutcome, PathValue, ScannedDirectory, ScannedFile, StoreOutcome, Tally,
@@ -36,6 +36,7 @@ type Result<T> = rusqlite::Result<T>;
 /// The writer's state: caches that live on between transactions, and what the current one has changed.
 pub(super) struct Batch<'c> {
     connection: &'c Connection,
+    hot: Hot<'c>,
     clock: Clock,
     data_version: i64,
     series: HashMap<u128, SeriesEntry>,
@@ -43,6 +44,31 @@ pub(super) struct Batch<'c> {
     shelves_by_id: HashMap<i64, Rc<Shelf>>,
     directories: HashMap<PathBuf, i64>,
     changes: Changes,
+}
+
+/// The statements that run for each instance, held ready: looking them up by their text took as long as running them.
+struct Hot<'c> {
+    shelves_of_hash: Statement<'c>,
+    instance: Statement<'c>,
+    insert_instance: Statement<'c>,
+    insert_lookup: Statement<'c>,
+}
+
+impl<'c> Hot<'c> {
+    fn new(connection: &'c Connection) -> Result<Self> {
+        Ok(Self {
+            shelves_of_hash: connection.prepare("SELECT shelf FROM uid_lookup WHERE hash = ?1")?,
+            instance: connection.prepare(
+                "SELECT size, file_name, instance_number, diff FROM instance WHERE shelf = ?1 AND uid_suffix = ?2",
+            )?,
+            insert_instance: connection.prepare(
+                "INSERT INTO instance (shelf, uid_suffix, instance_number, size, mtime, file_name, acquisition_number, \
+                 acquisition_time, content_time, instance_creation_time, diff) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?,
+            insert_lookup: connection.prepare("INSERT OR IGNORE INTO uid_lookup (hash, shelf) VALUES (?1, ?2)")?,
+        })
+    }
 }
 
 /// What the transaction has changed and has yet to write: the counters, and the rows of `uid_lookup`, which go in sorted.
@@ -92,8 +118,7 @@ struct Shelf {
     series: i64,
     directory: i64,
     uid_prefix: String,
-    file_prefix: String,
-    file_suffix: String,
+    naming: Naming,
     mtime_base: i64,
     /// The values of [`shared`], in its order.
     shared: Vec<String>,
@@ -132,6 +157,15 @@ fn stored_at(level: QueryRetrieveLevel) -> &'static [AttributeId] {
     &by_level[level as usize]
 }
 
+/// The attributes of patient, study and series that are kept.
+fn stored_above() -> &'static [AttributeId] {
+    static STORED: OnceLock<Vec<AttributeId>> = OnceLock::new();
+    STORED.get_or_init(|| {
+        let upper = [QueryRetrieveLevel::Patient, QueryRetrieveLevel::Study, QueryRetrieveLevel::Series];
+        upper.into_iter().flat_map(|level| stored_at(level).iter().copied()).collect()
+    })
+}
+
 const fn table_of(level: QueryRetrieveLevel) -> &'static str {
     match level {
         QueryRetrieveLevel::Patient => "patient",
@@ -147,17 +181,7 @@ const fn bit(id: AttributeId) -> u128 {
 
 /// Which attributes above the instance have a value in the record.
 fn filled_in(record: &InstanceRecord) -> u128 {
-    const UPPER: [QueryRetrieveLevel; 3] =
-        [QueryRetrieveLevel::Patient, QueryRetrieveLevel::Study, QueryRetrieveLevel::Series];
-    let mut filled = 0;
-    for level in UPPER {
-        for &id in stored_at(level) {
-            if !record.value(id).is_empty() {
-                filled |= bit(id);
-            }
-        }
-    }
-    filled
+    stored_above().iter().filter(|&&id| !record.value(id).is_empty()).fold(0, |filled, &id| filled | bit(id))
 }
 
 fn at_level(mask: u128, level: QueryRetrieveLevel) -> impl Iterator<Item = AttributeId> {
@@ -165,9 +189,10 @@ fn at_level(mask: u128, level: QueryRetrieveLevel) -> impl Iterator<Item = Attri
 }
 
 impl<'c> Batch<'c> {
-    pub(super) fn new(connection: &'c Connection, clock: Clock) -> Self {
-        Self {
+    pub(super) fn new(connection: &'c Connection, clock: Clock) -> std::result::Result<Self, Error> {
+        Ok(Self {
             connection,
+            hot: Hot::new(connection).map_err(Error::from_sqlite)?,
             clock,
             data_version: -1,
             series: HashMap::new(),
@@ -175,7 +200,7 @@ impl<'c> Batch<'c> {
             shelves_by_id: HashMap::new(),
             directories: HashMap::new(),
             changes: Changes::default(),
-        }
+        })
     }
 
     /// Runs `work` in one transaction and commits it; on any error nothing of it remains.
@@ -256,7 +281,19 @@ impl<'c> Batch<'c> {
             self.remove_file(directory, name, rows.get(name.as_os_str()))?;
             self.changes.tally.removed += 1;
         }
-        for (at, scanned_file) in scanned.files.iter().enumerate() {
+        // In the order of the instance rows: each goes to the end of the table, pages fill up, and no page is touched twice.
+        let mut files: Vec<&ScannedFile> = scanned.files.iter().collect();
+        files.sort_by_cached_key(|file| match &file.outcome {
+            FileOutcome::Instance(record) => Some((
+                record.value(AttributeId::SeriesInstanceUID),
+                match UidSuffix::pack(record.value(AttributeId::SOPInstanceUID), "") {
+                    UidSuffix::Packed(packed) => packed,
+                    UidSuffix::Text(text) => text.into_bytes(),
+                },
+            )),
+            FileOutcome::NotIndexed { .. } => None,
+        });
+        for (at, scanned_file) in files.iter().enumerate() {
             let file = File {
                 place: Place::InPlace,
                 directory,
@@ -274,7 +311,7 @@ impl<'c> Batch<'c> {
                         }
                         self.forget_marks(&file)?;
                     }
-                    let following = scanned.files.get(at + 1..).unwrap_or_default();
+                    let following = files.get(at + 1..).unwrap_or_default();
                     self.scanned_instance(record, &file, scanned_file.known, following, scanned.complete)?;
                     if !record.faults().is_empty() {
                         self.note_faults(record, &file)?;
@@ -308,7 +345,7 @@ impl<'c> Batch<'c> {
         record: &InstanceRecord,
         file: &File<'_>,
         known: bool,
-        following: &[ScannedFile],
+        following: &[&ScannedFile],
         complete: bool,
     ) -> Result<()> {
         let uid = record.value(AttributeId::SOPInstanceUID);
@@ -418,8 +455,7 @@ impl<'c> Batch<'c> {
             let rest = self.changes.lookups.iter().filter(|(h, s)| *h == hash && *s != shelf).map(|(_, s)| *s);
             candidates.extend(rest);
         }
-        let mut statement = self.statement("SELECT shelf FROM uid_lookup WHERE hash = ?1")?;
-        let mut rows = statement.query([hash])?;
+        let mut rows = self.hot.shelves_of_hash.query([hash])?;
         while let Some(row) = rows.next()? {
             candidates.push(row.get(0)?);
         }
@@ -429,11 +465,10 @@ impl<'c> Batch<'c> {
             let Some(shelf) = self.shelf_by_id(id)? else { continue };
             let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
             let found = self
-                .statement(
-                    "SELECT size, file_name, instance_number, diff FROM instance WHERE shelf = ?1 AND uid_suffix = ?2",
-                )?
+                .hot
+                .instance
                 .query_row(params![id, suffix], |row| {
-                    Ok((row.get(0)?, file_name_of(row.get_ref(1)?, uid, &shelf), text_of(row.get_ref(2)?), row.get(3)?))
+                    Ok((row.get(0)?, shelf.naming.unpack(row.get_ref(1)?, uid), text_of(row.get_ref(2)?), row.get(3)?))
                 })
                 .optional()?;
             if let Some((size, file_name, number, diff)) = found {
@@ -479,10 +514,10 @@ impl<'c> Batch<'c> {
                 params![
                     existing.shelf.id,
                     existing.suffix,
-                    own_value(record, &existing.shelf, AttributeId::AcquisitionNumber),
-                    own_value(record, &existing.shelf, AttributeId::AcquisitionTime),
-                    own_value(record, &existing.shelf, AttributeId::ContentTime),
-                    own_value(record, &existing.shelf, AttributeId::InstanceCreationTime)
+                    own_value(record, &existing.shelf, OWN[0]),
+                    own_value(record, &existing.shelf, OWN[1]),
+                    own_value(record, &existing.shelf, OWN[2]),
+                    own_value(record, &existing.shelf, OWN[3])
                 ],
                 |row| row.get(0),
             )?;
@@ -509,32 +544,25 @@ impl<'c> Batch<'c> {
         record: &InstanceRecord,
         file: &File<'_>,
         values: Values,
-        following: &[ScannedFile],
+        following: &[&ScannedFile],
         complete: bool,
     ) -> Result<(i64, UidSuffix)> {
         let entry = self.series(record, file, values)?;
         let shelf = self.shelf(record, file, entry, following, complete)?;
         let uid = record.value(AttributeId::SOPInstanceUID);
         let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
-        let implied = is_implied_name(file.name, uid, &shelf);
-        let name = if implied { None } else { Some(PathValue(file.name)) };
-        let own = |id: AttributeId| own_value(record, &shelf, id);
-        self.statement(
-            "INSERT INTO instance (shelf, uid_suffix, instance_number, size, mtime, file_name, acquisition_number, \
-             acquisition_time, content_time, instance_creation_time, diff) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        )?
-        .execute(params![
+        let own = |at: usize| own_value(record, &shelf, OWN[at]);
+        self.hot.insert_instance.execute(params![
             shelf.id,
             suffix,
             pack_number(record.value(AttributeId::InstanceNumber)),
             to_i64(file.size),
             file.mtime_ms.saturating_sub(shelf.mtime_base),
-            name,
-            own(AttributeId::AcquisitionNumber),
-            own(AttributeId::AcquisitionTime),
-            own(AttributeId::ContentTime),
-            own(AttributeId::InstanceCreationTime),
+            shelf.naming.pack(file.name, uid),
+            own(0),
+            own(1),
+            own(2),
+            own(3),
             diff_of(record, &shelf),
         ])?;
         self.changes.note_lookup(uid_hash(uid), shelf.id);
@@ -660,8 +688,8 @@ impl<'c> Batch<'c> {
         let columns = shared_columns_sql();
         self.statement(&format!(
             "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
-             file_suffix, mtime_base, {columns}) SELECT series, ?2, sop_class_uid, available_transfer_syntax_uid, uid_prefix, \
-             file_prefix, file_suffix, ?3, {columns} FROM shelf WHERE id = ?1"
+             file_suffix, file_digits, mtime_base, {columns}) SELECT series, ?2, sop_class_uid, \
+             available_transfer_syntax_uid, uid_prefix, file_prefix, file_suffix, file_digits, ?3, {columns} FROM shelf WHERE id = ?1"
         ))?
         .execute([old.id, directory, mtime_ms])?;
         let id = self.connection.last_insert_rowid();
@@ -725,7 +753,7 @@ impl<'c> Batch<'c> {
             let Some(shelf) = self.shelf_by_id(id)? else { continue };
             let mut uid = String::new();
             UidSuffix::unpack(row.get_ref(1)?, &shelf.uid_prefix, &mut uid);
-            let name = file_name_of(row.get_ref(2)?, &uid, &shelf);
+            let name = shelf.naming.unpack(row.get_ref(2)?, &uid);
             found.insert(name, (id, UidSuffix::pack(&uid, &shelf.uid_prefix), uid));
         }
         Ok(found)
@@ -1009,7 +1037,7 @@ impl<'c> Batch<'c> {
         record: &InstanceRecord,
         file: &File<'_>,
         entry: SeriesEntry,
-        following: &[ScannedFile],
+        following: &[&ScannedFile],
         complete: bool,
     ) -> Result<Rc<Shelf>> {
         let class = record.value(AttributeId::SOPClassUID);
@@ -1047,27 +1075,29 @@ impl<'c> Batch<'c> {
         record: &InstanceRecord,
         file: &File<'_>,
         entry: SeriesEntry,
-        following: &[ScannedFile],
+        following: &[&ScannedFile],
         complete: bool,
     ) -> Result<i64> {
         let uid = record.value(AttributeId::SOPInstanceUID);
-        let (file_prefix, file_suffix) = file.name.to_str().and_then(|name| name.split_once(uid)).unwrap_or(("", ""));
+        let naming = Naming::of(file.name, uid);
+        let file_digits = naming.digits.and_then(|digits| i64::try_from(digits).ok());
         let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
         let prefix = common_prefix(record, following, complete);
-        let fixed: [&dyn rusqlite::ToSql; 8] = [
+        let fixed: [&dyn rusqlite::ToSql; 9] = [
             &entry.series,
             &file.directory,
             &record.value(AttributeId::SOPClassUID),
             &record.value(AttributeId::AvailableTransferSyntaxUID),
             &prefix,
-            &file_prefix,
-            &file_suffix,
+            &naming.prefix,
+            &naming.suffix,
+            &file_digits,
             &file.mtime_ms,
         ];
         let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
         self.statement(&format!(
             "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
-             file_suffix, mtime_base, {}) VALUES ({marks})",
+             file_suffix, file_digits, mtime_base, {}) VALUES ({marks})",
             shared_columns_sql()
         ))?
         .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
@@ -1079,7 +1109,7 @@ impl<'c> Batch<'c> {
             return Ok(Some(Rc::clone(shelf)));
         }
         let sql = format!(
-            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, mtime_base, {} FROM shelf WHERE id = ?1",
+            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, {} FROM shelf WHERE id = ?1",
             shared_columns_sql()
         );
         let read = |row: &Row<'_>| {
@@ -1088,10 +1118,13 @@ impl<'c> Batch<'c> {
                 series: row.get(0)?,
                 directory: row.get(1)?,
                 uid_prefix: row.get(2)?,
-                file_prefix: row.get(3)?,
-                file_suffix: row.get(4)?,
-                mtime_base: row.get(5)?,
-                shared: (0..shared().len()).map(|at| row.get(6 + at)).collect::<Result<_>>()?,
+                naming: Naming {
+                    prefix: row.get(3)?,
+                    suffix: row.get(4)?,
+                    digits: row.get::<_, Option<i64>>(5)?.and_then(|digits| usize::try_from(digits).ok()),
+                },
+                mtime_base: row.get(6)?,
+                shared: (0..shared().len()).map(|at| row.get(7 + at)).collect::<Result<_>>()?,
             })
         };
         let Some(shelf) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };
@@ -1108,8 +1141,7 @@ impl<'c> Batch<'c> {
         // In order of the hash: neighbours go into the same page.
         lookups.sort_unstable();
         for (hash, shelf) in lookups {
-            self.statement("INSERT OR IGNORE INTO uid_lookup (hash, shelf) VALUES (?1, ?2)")?
-                .execute(params![hash, shelf])?;
+            self.hot.insert_lookup.execute([i64::from(hash), shelf])?;
         }
         for (table, column, changes) in [
             ("shelf", "instance_count", &mut self.changes.instances_per_shelf),
@@ -1200,20 +1232,6 @@ fn text_of(value: ValueRef<'_>) -> String {
     }
 }
 
-fn is_implied_name(name: &OsStr, uid: &str, shelf: &Shelf) -> bool {
-    name.to_str()
-        .and_then(|name| name.strip_prefix(shelf.file_prefix.as_str()))
-        .and_then(|name| name.strip_suffix(shelf.file_suffix.as_str()))
-        .is_some_and(|name| name == uid)
-}
-
-fn file_name_of(stored: ValueRef<'_>, uid: &str, shelf: &Shelf) -> OsString {
-    match stored {
-        ValueRef::Null => OsString::from(format!("{}{uid}{}", shelf.file_prefix, shelf.file_suffix)),
-        other => path_from_sql(other),
-    }
-}
-
 fn shared_columns_sql() -> &'static str {
     static COLUMNS: OnceLock<String> = OnceLock::new();
     COLUMNS.get_or_init(|| {
@@ -1222,9 +1240,19 @@ fn shared_columns_sql() -> &'static str {
     })
 }
 
+/// The attributes for which an instance has a column of its own, in the order of those columns.
+const OWN: [AttributeId; 4] = [
+    AttributeId::AcquisitionNumber,
+    AttributeId::AcquisitionTime,
+    AttributeId::ContentTime,
+    AttributeId::InstanceCreationTime,
+];
+
 fn shared_value(shelf: &Shelf, id: AttributeId) -> &str {
-    let at = shared().iter().position(|&shared| shared == id);
-    at.and_then(|at| shelf.shared.get(at)).map_or("", String::as_str)
+    static PLACES: OnceLock<[Option<usize>; ATTRIBUTE_COUNT]> = OnceLock::new();
+    let places =
+        PLACES.get_or_init(|| std::array::from_fn(|n| shared().iter().position(|&shared| shared as usize == n)));
+    places[id as usize].and_then(|at| shelf.shared.get(at)).map_or("", String::as_str)
 }
 
 /// What goes into the column of its own that an instance has for `id`: nothing where the shelf says the same.
@@ -1233,7 +1261,7 @@ fn own_value<'r>(record: &'r InstanceRecord, shelf: &Shelf, id: AttributeId) -> 
     if value == shared_value(shelf, id) {
         return None;
     }
-    Some(if is_packed_time(id) { pack_time(value) } else { pack_number(value) })
+    Some(if is_packed_time(id) { pack_time(value, shared_value(shelf, id)) } else { pack_number(value) })
 }
 
 /// The values of a record that differ from those of its shelf, as a JSON object, where there are any.
@@ -1250,11 +1278,15 @@ fn diff_of(record: &InstanceRecord, shelf: &Shelf) -> Option<String> {
 
 /// What the SOP Instance UIDs of a new shelf are expected to begin with: what those that come with it have in common, or,
 /// where more may follow, all up to the last component.
-fn common_prefix<'r>(record: &'r InstanceRecord, following: &[ScannedFile], complete: bool) -> &'r str {
+fn common_prefix<'r>(record: &'r InstanceRecord, following: &[&ScannedFile], complete: bool) -> &'r str {
     let uid = record.value(AttributeId::SOPInstanceUID);
-    let up_to_last_component = || &uid[..uid.rfind('.').map_or(0, |at| at + 1)];
-    if !complete || !uid.is_ascii() {
-        return if uid.is_ascii() { up_to_last_component() } else { "" };
+    // Of even length, so that suffixes sort as whole UIDs do: see `Batch::scanned`.
+    let up_to_last_component = || &uid[..uid.rfind('.').map_or(0, |at| at + 1) / 2 * 2];
+    if !uid.is_ascii() {
+        return "";
+    }
+    if !complete {
+        return up_to_last_component();
     }
     let series = record.value(AttributeId::SeriesInstanceUID);
     let siblings = following.iter().filter_map(|file| match &file.outcome {
@@ -1268,7 +1300,7 @@ fn common_prefix<'r>(record: &'r InstanceRecord, following: &[ScannedFile], comp
         let common = uid.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
         length = Some(length.unwrap_or(uid.len()).min(common));
     }
-    length.map_or_else(up_to_last_component, |length| uid.get(..length).unwrap_or(""))
+    length.map_or_else(up_to_last_component, |length| uid.get(..length / 2 * 2).unwrap_or(""))
 }
 
 fn patient_key(record: &InstanceRecord) -> u64 {

@@ -73,12 +73,11 @@ pub(super) fn register_functions(connection: &Connection, matchers: &Matchers) -
     // dcm_time(own, shared): the text of a time that may be packed.
     connection.create_scalar_function("dcm_time", 2, pure, |context| {
         let mut text = String::with_capacity(16);
+        let shared = context.get_raw(1).as_str().unwrap_or_default();
         match context.get_raw(0) {
-            ValueRef::Integer(packed) => unpack_time(packed, &mut text),
+            ValueRef::Integer(packed) => unpack_time(packed, shared, &mut text),
             ValueRef::Text(own) => text.push_str(&String::from_utf8_lossy(own)),
-            ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => {
-                text.push_str(context.get_raw(1).as_str().unwrap_or_default());
-            }
+            ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => text.push_str(shared),
         }
         Ok(text)
     })

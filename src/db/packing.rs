@@ -1,7 +1,7 @@
 //! Compact forms of UIDs, times and numbers in instance rows, and the SQL that reads them back in the views.
 //!
 //! An archive has a billion instance rows and everything else is small beside them: 20 digits of a UID are 10 bytes
-//! here, a time of day with microseconds is 6, and `hex()`, `replace()` and `printf()` of any sqlite3 shell read them.
+//! here, a time of day with microseconds is 4, and `hex()`, `replace()` and `printf()` of any sqlite3 shell read them.
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
@@ -104,43 +104,137 @@ pub(super) fn pack_number(text: &str) -> Packed<'_> {
     }
 }
 
-/// A time `HHMMSS` or `HHMMSS.F`, one to six digits after the point: its digits times 8 plus how many follow the point.
-pub(super) fn pack_time(text: &str) -> Packed<'_> {
-    let packed = || {
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.len() != 6 || fraction.len() > 6 || !all_digits(whole) || !all_digits(fraction) {
-            return None;
-        }
-        if fraction.is_empty() && text.contains('.') {
-            return None;
-        }
-        let scale = 10_i64.pow(u32::try_from(fraction.len()).ok()?);
-        let digits =
-            whole.parse::<i64>().ok()? * scale + if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
-        Some(digits * 8 + i64::try_from(fraction.len()).ok()?)
+/// The digits of a time `HHMMSS` or `HHMMSS.F` (one to six digits after the point) as one number, and how many follow the
+/// point.
+fn time_digits(text: &str) -> Option<(i64, usize)> {
+    let (whole, fraction) = match text.split_once('.') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (text, ""),
     };
-    packed().map_or(Packed::Text(text), Packed::Number)
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.len() != 6 || fraction.len() > 6 || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let number = whole.bytes().chain(fraction.bytes()).fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
+    Some((number, fraction.len()))
+}
+
+/// A time in a shelf that has the time `base`: how much its digits, read as one number, are more; text where the two have
+/// another form. Slices of a series are seconds apart, so that this takes 4 bytes for microseconds.
+pub(super) fn pack_time<'a>(text: &'a str, base: &str) -> Packed<'a> {
+    match (time_digits(text), time_digits(base)) {
+        (Some((number, decimals)), Some((base, base_decimals))) if decimals == base_decimals => {
+            Packed::Number(number - base)
+        }
+        _ => Packed::Text(text),
+    }
 }
 
 /// Appends the text of a packed time to `into`.
-pub(super) fn unpack_time(number: i64, into: &mut String) {
+pub(super) fn unpack_time(packed: i64, base: &str, into: &mut String) {
     use std::fmt::Write;
-    let decimals = usize::try_from(number & 7).unwrap_or(0);
+    let Some((base, decimals)) = time_digits(base) else { return };
     let start = into.len();
-    let _infallible = write!(into, "{:0width$}", number >> 3, width = 6 + decimals);
-    if decimals > 0 && into.len() >= start + 6 {
+    let _infallible = write!(into, "{:0width$}", base.saturating_add(packed), width = 6 + decimals);
+    if decimals > 0 && into.is_char_boundary(start + 6) {
         into.insert(start + 6, '.');
     }
 }
 
-/// SQL for the text of a packed time in `column`, or of `otherwise` where it is NULL.
-pub(super) fn time_sql(column: &str, otherwise: &str) -> String {
+/// SQL for the text of a time: `own` is the column of an instance, `base` that of its shelf.
+pub(super) fn time_sql(own: &str, base: &str) -> String {
+    let digits = format!("replace({base}, '.', '')");
+    let sum = format!("printf('%0*d', length({digits}), CAST({digits} AS INTEGER) + {own})");
     format!(
-        "CASE typeof({column}) WHEN 'null' THEN {otherwise} WHEN 'integer' THEN \
-         substr(printf('%0*d', 6 + ({column} & 7), {column} >> 3), 1, 6) || CASE WHEN {column} & 7 THEN \
-         '.' || substr(printf('%0*d', 6 + ({column} & 7), {column} >> 3), 7) ELSE '' END ELSE {column} END"
+        "CASE typeof({own}) WHEN 'null' THEN {base} WHEN 'integer' THEN substr({sum}, 1, 6) || \
+         CASE WHEN instr({base}, '.') THEN '.' || substr({sum}, 7) ELSE '' END ELSE {own} END"
     )
+}
+
+/// How the files of a shelf are named, so that a row need not repeat it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Naming {
+    pub(super) prefix: String,
+    pub(super) suffix: String,
+    /// What stands between: the SOP Instance UID, or a number with at least this many digits.
+    pub(super) digits: Option<usize>,
+}
+
+/// A file name in a row, given the naming of its shelf.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum PackedName<'a> {
+    /// The SOP Instance UID between prefix and suffix.
+    Uid,
+    /// This number between prefix and suffix.
+    Number(i64),
+    /// The name itself.
+    Name(&'a std::ffi::OsStr),
+}
+
+impl Naming {
+    /// The naming that a first file suggests.
+    pub(super) fn of(name: &std::ffi::OsStr, uid: &str) -> Self {
+        let Some(name) = name.to_str() else {
+            return Self { prefix: String::new(), suffix: String::new(), digits: None };
+        };
+        if let Some((prefix, suffix)) = name.split_once(uid) {
+            return Self { prefix: prefix.to_owned(), suffix: suffix.to_owned(), digits: None };
+        }
+        // The last run of digits: in IM0001.dcm, CT_2_0031 and MR.1.2.7 it is what counts up.
+        let Some(end) = name.rfind(|c: char| c.is_ascii_digit()).map(|at| at + 1) else {
+            return Self { prefix: name.to_owned(), suffix: String::new(), digits: None };
+        };
+        let (head, suffix) = name.split_at(end);
+        let prefix = head.trim_end_matches(|c: char| c.is_ascii_digit());
+        Self { prefix: prefix.to_owned(), suffix: suffix.to_owned(), digits: Some(head.len() - prefix.len()) }
+    }
+
+    /// The form of a name in a row; each name has exactly one.
+    pub(super) fn pack<'a>(&self, name: &'a std::ffi::OsStr, uid: &str) -> PackedName<'a> {
+        let inner = name
+            .to_str()
+            .and_then(|text| text.strip_prefix(self.prefix.as_str()))
+            .and_then(|text| text.strip_suffix(self.suffix.as_str()));
+        match (inner, self.digits) {
+            (Some(inner), None) if inner == uid => PackedName::Uid,
+            (Some(inner), Some(digits)) if is_padded_number(inner, digits) => {
+                inner.parse().map_or(PackedName::Name(name), PackedName::Number)
+            }
+            _ => PackedName::Name(name),
+        }
+    }
+
+    /// The name that a row stands for.
+    pub(super) fn unpack(&self, stored: ValueRef<'_>, uid: &str) -> std::ffi::OsString {
+        match (stored, self.digits) {
+            (ValueRef::Null, _) => format!("{}{uid}{}", self.prefix, self.suffix).into(),
+            (ValueRef::Integer(number), digits) => {
+                format!("{}{number:0width$}{}", self.prefix, self.suffix, width = digits.unwrap_or(0)).into()
+            }
+            (other, _) => super::path_from_sql(other),
+        }
+    }
+}
+
+/// Whether `text` is what a number looks like when it is padded with zeros to `digits`.
+fn is_padded_number(text: &str, digits: usize) -> bool {
+    (1..=18).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.len() == digits || (text.len() > digits && !text.starts_with('0')))
+}
+
+impl rusqlite::ToSql for PackedName<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Uid => ToSqlOutput::Borrowed(ValueRef::Null),
+            Self::Number(number) => ToSqlOutput::Owned(rusqlite::types::Value::Integer(*number)),
+            Self::Name(name) => ToSqlOutput::Borrowed(match name.to_str() {
+                Some(text) => ValueRef::Text(text.as_bytes()),
+                None => ValueRef::Blob(name.as_encoded_bytes()),
+            }),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -159,15 +253,24 @@ mod tests {
         uid
     }
 
-    fn time_text(packed: Packed<'_>) -> String {
-        match packed {
+    fn time_text(text: &str, base: &str) -> String {
+        match pack_time(text, base) {
             Packed::Text(text) => text.to_owned(),
             Packed::Number(number) => {
                 let mut text = String::new();
-                unpack_time(number, &mut text);
+                unpack_time(number, base, &mut text);
                 text
             }
         }
+    }
+
+    fn name_again(name: &str, naming: &Naming, uid: &str) -> std::ffi::OsString {
+        let packed = naming.pack(name.as_ref(), uid);
+        let ToSqlOutput::Borrowed(value) = rusqlite::ToSql::to_sql(&packed).unwrap() else {
+            let PackedName::Number(number) = packed else { panic!() };
+            return naming.unpack(ValueRef::Integer(number), uid);
+        };
+        naming.unpack(value, uid)
     }
 
     #[test]
@@ -188,19 +291,35 @@ mod tests {
     #[test]
     fn a_time_comes_back_digit_by_digit() {
         for text in ["000000", "101112", "101112.1", "101112.000", "235959.999999", "1011", "101112.", "10:11", ""] {
-            assert_eq!(time_text(pack_time(text)), text);
+            for base in ["101010", "101010.5", "235959.000000", "", "noon"] {
+                assert_eq!(time_text(text, base), text);
+            }
         }
-        assert!(matches!(pack_time("101112.123000"), Packed::Number(_)));
+        let Packed::Number(apart) = pack_time("101512.123000", "101112.000000") else { panic!() };
+        assert!(apart < i64::from(i32::MAX));
     }
 
     #[test]
     fn the_sql_of_the_views_reads_times_as_the_program_does() {
         let memory = rusqlite::Connection::open_in_memory().unwrap();
-        for text in ["000001.5", "101112", "235959.999999", "about noon"] {
-            let sql = format!("SELECT {} FROM (SELECT ?1 AS t)", time_sql("t", "'none'"));
-            let read: String = memory.query_row(&sql, [pack_time(text)], |row| row.get(0)).unwrap();
-            assert_eq!(read, text);
+        let sql = format!("SELECT {} FROM (SELECT ?1 AS t, ?2 AS base)", time_sql("t", "base"));
+        for text in ["000001.5", "101112", "235959.999999", "about noon", "000000.000000"] {
+            for base in ["101112.000001", "101112", "000000.1", ""] {
+                let packed = pack_time(text, base);
+                let read: String = memory.query_row(&sql, rusqlite::params![packed, base], |row| row.get(0)).unwrap();
+                assert_eq!(read, text);
+            }
         }
+    }
+
+    #[test]
+    fn counted_file_names_are_numbers() {
+        let naming = Naming::of("IM00012.dcm".as_ref(), "1.2.3");
+        assert_eq!(naming.pack("IM00013.dcm".as_ref(), "1.2.4"), PackedName::Number(13));
+        assert_eq!(naming.pack("IM123456.dcm".as_ref(), "1.2.4"), PackedName::Number(123_456));
+        assert!(matches!(naming.pack("IM0013.dcm".as_ref(), "1.2.4"), PackedName::Name(_)));
+        let naming = Naming::of("CT.1.2.3.dcm".as_ref(), "1.2.3");
+        assert_eq!(naming.pack("CT.1.2.4.dcm".as_ref(), "1.2.4"), PackedName::Uid);
     }
 
     proptest! {
@@ -213,8 +332,18 @@ mod tests {
         }
 
         #[test]
-        fn every_time_comes_back(text in "[0-9]{6}(\\.[0-9]{1,7})?|\\PC{0,16}") {
-            prop_assert_eq!(time_text(pack_time(&text)), text);
+        fn every_time_comes_back(text in TIME, base in TIME) {
+            prop_assert_eq!(time_text(&text, &base), text);
+        }
+
+        #[test]
+        fn every_name_comes_back(first in NAME, name in NAME, uid in "[0-9.]{1,20}") {
+            let naming = Naming::of(first.as_ref(), &uid);
+            prop_assert_eq!(name_again(&name, &naming, &uid), std::ffi::OsString::from(&name));
+            prop_assert_eq!(name_again(&first, &naming, &uid), std::ffi::OsString::from(&first));
         }
     }
+
+    const TIME: &str = "[0-9]{6}(\\.[0-9]{1,7})?|\\PC{0,16}";
+    const NAME: &str = "[A-Z]{0,3}[0-9]{0,20}(\\.[a-z0-9]{1,3})?|\\PC{1,16}";
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::find::{self, Interrupt, Matchers};
 use super::open::{self, Access};
-use super::packing::{UidSuffix, uid_hash};
+use super::packing::{Naming, UidSuffix, uid_hash};
 use super::{CheckReport, Error, IndexStatus, NotIndexed, PathValue, check, path_from_sql, status};
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
@@ -113,22 +113,16 @@ impl Reader {
             .optional()?;
         let Some(id) = id else { return Ok(known) };
         let mut instances = self.connection.prepare_cached(
-            "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, i.size, h.mtime_base + i.mtime \
-             FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
+            "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, i.size, \
+             h.mtime_base + i.mtime FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
         )?;
         let mut rows = instances.query([id])?;
         while let Some(row) = rows.next()? {
-            let name = match row.get_ref(0)? {
-                rusqlite::types::ValueRef::Null => {
-                    let mut name: String = row.get(3)?;
-                    let prefix: String = row.get(2)?;
-                    UidSuffix::unpack(row.get_ref(1)?, &prefix, &mut name);
-                    name.push_str(&row.get::<_, String>(4)?);
-                    OsString::from(name)
-                }
-                stored => path_from_sql(stored),
-            };
-            known.insert(name, KnownFile { size: to_u64(row.get(5)?), mtime_ms: row.get(6)?, note: None });
+            let naming = naming(row, 3)?;
+            let mut uid = String::new();
+            UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str().unwrap_or_default(), &mut uid);
+            let name = naming.unpack(row.get_ref(0)?, &uid);
+            known.insert(name, KnownFile { size: to_u64(row.get(6)?), mtime_ms: row.get(7)?, note: None });
         }
         let mut copies =
             self.connection.prepare_cached("SELECT file_name, size, mtime_ms FROM copy WHERE directory = ?1")?;
@@ -209,24 +203,19 @@ impl Reader {
             return Ok(found);
         };
         let mut first = self.connection.prepare_cached(
-            "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, i.size, h.mtime_base + i.mtime \
-             FROM instance i JOIN shelf h ON h.id = i.shelf JOIN directory d ON d.id = h.directory \
+            "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, h.file_digits, i.size, \
+             h.mtime_base + i.mtime FROM instance i JOIN shelf h ON h.id = i.shelf JOIN directory d ON d.id = h.directory \
              WHERE i.shelf = ?1 AND i.uid_suffix = ?2",
         )?;
         let mut rows = first.query(params![shelf, suffix])?;
         while let Some(row) = rows.next()? {
-            let file_name = match row.get_ref(2)? {
-                rusqlite::types::ValueRef::Null => {
-                    OsString::from(format!("{}{uid}{}", row.get::<_, String>(3)?, row.get::<_, String>(4)?))
-                }
-                stored => path_from_sql(stored),
-            };
+            let file_name = naming(row, 3)?.unpack(row.get_ref(2)?, uid);
             found.push(Location {
                 place: place(row.get(0)?),
                 directory: path_from_sql(row.get_ref(1)?).into(),
                 file_name,
-                size: to_u64(row.get(5)?),
-                mtime_ms: row.get(6)?,
+                size: to_u64(row.get(6)?),
+                mtime_ms: row.get(7)?,
             });
         }
         let mut copies = self.connection.prepare_cached(
@@ -271,6 +260,16 @@ impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+/// The naming of a shelf whose `file_prefix`, `file_suffix` and `file_digits` are the columns from `first` on.
+fn naming(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Naming> {
+    let digits: Option<i64> = row.get(first + 2)?;
+    Ok(Naming {
+        prefix: row.get(first)?,
+        suffix: row.get(first + 1)?,
+        digits: digits.and_then(|digits| usize::try_from(digits).ok()),
+    })
 }
 
 fn place(number: i64) -> Place {

@@ -189,7 +189,7 @@ fn stopped() -> Error {
 }
 
 fn run(connection: &Connection, queue: &Receiver<Command>, clock: Clock) -> Result<(), Error> {
-    let mut batch = Batch::new(connection, clock);
+    let mut batch = Batch::new(connection, clock)?;
     let mut tally = Tally::default();
     let mut failure: Option<Error> = None;
     let mut next = None;

@@ -1,6 +1,6 @@
 CREATE VIEW instances AS
 WITH decoded AS (
-    SELECT i.*, h.series, h.directory, h.uid_prefix, h.file_prefix, h.file_suffix, h.mtime_base,
+    SELECT i.*, h.series, h.directory, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, h.mtime_base,
            CASE typeof(i.uid_suffix)
                WHEN 'text' THEN i.uid_suffix
                ELSE CASE WHEN hex(i.uid_suffix) GLOB 'B*'
@@ -14,7 +14,10 @@ SELECT e.study AS study, x.series AS series, s.study_instance_uid, e.series_inst
        {columns},
        CASE d.place WHEN 2 THEN NULL ELSE
            d.path || CASE d.path WHEN '/' THEN '' ELSE '/' END
-                  || ifnull(x.file_name, x.file_prefix || x.uid || x.file_suffix) END AS path,
+                  || CASE typeof(x.file_name)
+                      WHEN 'null' THEN x.file_prefix || x.uid || x.file_suffix
+                      WHEN 'integer' THEN x.file_prefix || printf('%0*d', x.file_digits, x.file_name) || x.file_suffix
+                      ELSE x.file_name END END AS path,
        x.size AS size, (x.mtime_base + x.mtime) / 1000.0 AS mtime
 FROM decoded x
 JOIN shelf h ON h.id = x.shelf

@@ -68,7 +68,7 @@ CREATE TABLE study (
 CREATE UNIQUE INDEX study_by_uid ON study (study_instance_uid);
 CREATE INDEX study_by_patient ON study (patient);
 CREATE INDEX study_by_date ON study (study_date DESC, study_time DESC);
-CREATE INDEX study_by_accession_number ON study (accession_number) WHERE accession_number <> '';
+CREATE INDEX study_by_accession_number ON study (accession_number);
 
 -- Patients under whom a study was found besides study.patient: a conflict, and yet an answer to who asks for them.
 CREATE TABLE study_patient (
@@ -134,9 +134,11 @@ CREATE TABLE shelf (
     instance_count              INTEGER NOT NULL DEFAULT 0,
     -- What the SOP Instance UIDs begin with; instance.uid_suffix goes on from there.
     uid_prefix                  TEXT NOT NULL,
-    -- A file whose name is file_prefix, SOP Instance UID, file_suffix has no name in its row.
+    -- Most file names are file_prefix, then the SOP Instance UID (file_digits is NULL) or a number padded with zeros to
+    -- file_digits digits, then file_suffix.
     file_prefix                 TEXT NOT NULL,
     file_suffix                 TEXT NOT NULL,
+    file_digits                 INTEGER,
     -- Milliseconds since 1970 UTC, to which instance.mtime is relative.
     mtime_base                  INTEGER NOT NULL,
     -- The values that hold unless instance says otherwise.
@@ -180,10 +182,10 @@ CREATE TABLE instance (
     size                        INTEGER NOT NULL,
     -- Milliseconds after shelf.mtime_base.
     mtime                       INTEGER NOT NULL,
-    -- NULL: the name follows from the UID, see shelf. BLOB where it is not UTF-8.
+    -- NULL or INTEGER: what stands between prefix and suffix, see shelf. Otherwise the name, BLOB where it is not UTF-8.
     file_name,
-    -- NULL: as in shelf. A time is INTEGER (its digits times 8, plus the number of digits after the point) where its
-    -- text has the form HHMMSS or HHMMSS.F.
+    -- NULL: as in shelf. A time is INTEGER where it has the same form HHMMSS or HHMMSS.F as that of the shelf: how much
+    -- its digits, read as one number without the point, are more.
     acquisition_number,
     acquisition_time,
     content_time,
