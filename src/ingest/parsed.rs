@@ -4,6 +4,7 @@ use dicom_core::VR;
 
 use super::fault::{Fault, Faults};
 use super::json;
+use super::limits::MAX_VALUE;
 use super::wanted::{Slot, tag_of};
 use crate::model::charset::CharacterSets;
 use crate::model::value;
@@ -81,7 +82,7 @@ impl Parsed {
         self.faults.as_slice()
     }
 
-    /// Decodes the values, in the order of the data set; of an element that stands twice the last value counts.
+    /// Decodes the values, in the order of the data set.
     ///
     /// `sink` gets the slot of each value and a function that appends its text to a buffer.
     pub fn decode(&mut self, mut sink: impl FnMut(Slot, &mut dyn FnMut(&mut String))) {
@@ -92,7 +93,13 @@ impl Parsed {
             let bytes = bytes.get(start..start + value.length as usize).unwrap_or_default();
             sink(value.slot, &mut |out| {
                 let faithful = if value.vr == VR::SQ {
-                    json::push_items(out, bytes, &character_sets)
+                    let start = out.len();
+                    let faithful = json::push_items(out, bytes, &character_sets);
+                    if out.len() - start > MAX_VALUE {
+                        out.truncate(start);
+                        faults.add(Fault::ValueTooLong { tag: tag_of(value.tag) });
+                    }
+                    faithful
                 } else {
                     value::push_text(out, value.vr, value.big, bytes, &character_sets)
                 };

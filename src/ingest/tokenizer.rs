@@ -311,6 +311,8 @@ struct Core<'w> {
     raw: Vec<u8>,
     values: Vec<RawValue>,
     identified: u8,
+    /// Some tags did not ascend, so some may stand twice.
+    unsorted: bool,
     declared: String,
     inflated: bool,
     meta: Meta,
@@ -347,6 +349,7 @@ impl<'w> Core<'w> {
             raw: Vec::with_capacity(RAW_CAPACITY),
             values: Vec::with_capacity(VALUES_CAPACITY.min(wanted.elements.len())),
             identified: 0,
+            unsorted: false,
             declared: String::new(),
             inflated: false,
             meta: Meta::default(),
@@ -587,7 +590,18 @@ impl<'w> Core<'w> {
             }
             return Step::More;
         };
-        let found = sniff::syntax(start);
+        let mut found = sniff::syntax(start);
+        if let Some(implicit @ Syntax { explicit: false, .. }) = found
+            && self.declared != uid::IMPLICIT_LE
+            && let Some(first) = self.header(implicit, rest, end)
+        {
+            // One element without a VR does not make an implicit data set of an explicit one: look at the second.
+            match sniff::next(rest, &first, end) {
+                Look::Bytes(second) if sniff::is_explicit_element(second) => found = None,
+                Look::Wait => return Step::More,
+                Look::Bytes(_) | Look::TooFar | Look::End => {}
+            }
+        }
         let expected = match self.declared.as_str() {
             uid::IMPLICIT_LE => Some(IMPLICIT_LE),
             uid::EXPLICIT_BE => Some(Syntax { explicit: true, big: true }),
@@ -740,8 +754,26 @@ impl<'w> Core<'w> {
         if tag <= self.last_tag && self.last_tag != 0 {
             self.faults.add(Fault::UnsortedTags { tag: tag_of(tag) });
             self.cursor = 0;
+            self.unsorted = true;
+            if self.values.len() > 2 * self.wanted.elements.len() {
+                self.forget_repeated();
+            }
         }
         Unusual::Read
+    }
+
+    /// Of an element that stands twice the last value counts; an object may consist of nothing but one tag.
+    fn forget_repeated(&mut self) {
+        let mut seen = vec![false; self.wanted.elements.len()];
+        let mut kept: Vec<_> = mem::take(&mut self.values);
+        kept.reverse();
+        kept.retain(|value| {
+            let place = self.wanted.tags.binary_search(&value.tag).ok();
+            let seen = place.and_then(|place| seen.get_mut(place));
+            seen.is_some_and(|seen| !mem::replace(seen, true))
+        });
+        kept.reverse();
+        self.values = kept;
     }
 
     /// The wanted root value that was being collected stands whole at the end of `raw`.
@@ -1053,6 +1085,9 @@ impl<'w> Core<'w> {
         }
         // A value or a sequence that is not whole is none.
         self.drop_sequence();
+        if self.unsorted {
+            self.forget_repeated();
+        }
         if self.doubtful && self.verdict == Verdict::Object {
             self.verdict = Verdict::NotDicom("no DICM prefix, and no UID where a data set has one");
         }
@@ -1083,6 +1118,18 @@ impl<'w> Core<'w> {
             self.declared.clone()
         }
     }
+}
+
+/// What follows an element that is looked past.
+#[derive(Debug, Clone, Copy)]
+enum Look<'r> {
+    Bytes(&'r [u8; 8]),
+    /// The bytes that tell have not come yet.
+    Wait,
+    /// More than is looked past, or past the end of the object.
+    TooFar,
+    /// The object ends there.
+    End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -1212,16 +1259,29 @@ mod sniff {
             && uid.iter().filter(|byte| **byte == b'.').count() >= 2
     }
 
+    /// The first bytes after the value of the header at the start of `rest` (after the header, for undefined length).
+    pub(super) fn next<'r>(rest: &'r [u8], header: &Header, end: bool) -> Look<'r> {
+        let length = if header.length == UNDEFINED { 0 } else { header.length as usize };
+        if length > MAX_LOOK_AHEAD {
+            return Look::TooFar;
+        }
+        let at = header.size + length;
+        match rest.get(at..).and_then(|next| next.first_chunk::<8>()) {
+            Some(next) => Look::Bytes(next),
+            None if !end => Look::Wait,
+            None if rest.len() == at => Look::End,
+            None => Look::TooFar,
+        }
+    }
+
     /// Whether, with this reading of a header at the start of `rest`, an element or delimiter follows its value. `None`
     /// when the bytes that tell have not come yet.
     pub(super) fn goes_on(rest: &[u8], header: &Header, syntax: Syntax, end: bool) -> Option<bool> {
-        let length = if header.length == UNDEFINED { 0 } else { header.length as usize };
-        if length > MAX_LOOK_AHEAD {
-            return Some(false);
-        }
-        let at = header.size + length;
-        let Some(next) = rest.get(at..).and_then(|next| next.first_chunk::<8>()) else {
-            return if end { Some(rest.len() == at) } else { None };
+        let next = match self::next(rest, header, end) {
+            Look::Bytes(next) => next,
+            Look::Wait => return None,
+            Look::TooFar => return Some(false),
+            Look::End => return Some(true),
         };
         let next_tag = tag(next, syntax.big);
         if header.length == UNDEFINED {

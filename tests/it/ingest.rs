@@ -690,6 +690,32 @@ mod wild {
     }
 
     #[test]
+    fn a_first_element_without_vr_does_not_make_the_data_set_implicit() {
+        let data_set = ELE.data_set();
+        let charset = ELE.element(0x0008_0005, "CS", b"ISO_IR 100").len();
+        let bytes = [ILE.element(0x0008_0005, "CS", b"ISO_IR 100"), data_set[charset..].to_vec()].concat();
+        assert_eq!(assert_read(&file(EXPLICIT_LE, &bytes)), ["element (0008,0005) has no valid VR"]);
+    }
+
+    #[test]
+    fn a_wanted_sequence_of_unknown_vr_is_read() {
+        let code = ILE.element(0x0008_0100, "SH", b"C1");
+        let content = [item(ILE, code.len() as u32), code].concat();
+        let defined = ELE.element(0x0008_1032, "UN", &content);
+        let undefined = [ELE.header(0x0008_1032, "UN", UNDEFINED), content, sequence_end(ILE)].concat();
+        for sequence in [defined, undefined] {
+            let mut data_set = ELE.data_set();
+            let at = data_set.windows(4).position(|window| window == [0x10, 0, 0x10, 0]).unwrap();
+            data_set.splice(at..at, sequence);
+            let bytes = file(EXPLICIT_LE, &data_set);
+            assert_eq!(assert_read(&bytes), NONE);
+            let record = instance(whole(&bytes));
+            let expected = r#"[{"00080100":{"vr":"SH","Value":["C1"]}}]"#;
+            assert_eq!(record.value(AttributeId::ProcedureCodeSequence), expected);
+        }
+    }
+
+    #[test]
     fn what_is_not_dicom_is_not_taken_for_it() {
         let cases: [(&[u8], &str); 12] = [
             (b"", "empty"),
@@ -846,7 +872,20 @@ mod hostile {
             ELE.header(0xFFFE_E000, "", UNDEFINED),
             ELE.element(0x0040_0007, "LO", &[b'\\'; 60_000]),
         ];
-        trapped(ELE, EXPLICIT_LE, &sequence.concat());
+        let end = [ELE.header(0xFFFE_E00D, "", 0), ELE.header(0xFFFE_E0DD, "", 0)].concat();
+        let faults = trapped(ELE, EXPLICIT_LE, &[sequence.concat(), end].concat());
+        assert_eq!(faults, ["value of (0040,0275) is too long"], "60,000 times null");
+    }
+
+    #[test]
+    fn one_tag_over_and_over_takes_no_more_room_than_once() {
+        let many = ELE.element(0x0020_4000, "LT", b"x").repeat(1_000_000);
+        trapped(ELE, EXPLICIT_LE, &many);
+        let data_set = [many, ELE.element(0x0020_4000, "LT", b"last")].concat();
+        let wanted = Wanted::new([(dicom_core::Tag(0x0020, 0x4000), dicom_core::VR::LT)]);
+        let mut parser = HeaderParser::for_data_set(&wanted, EXPLICIT_LE);
+        parser.feed(&data_set);
+        assert_eq!(parser.finish().text(0).as_deref(), Some("last"));
     }
 }
 
