@@ -1,5 +1,7 @@
 //! `dcmdex status`: what is in the index, in numbers.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -34,6 +36,7 @@ fn as_json(index: &std::path::Path, status: &IndexStatus) -> Value {
         words.iter().map(|(word, count)| (word.clone(), Value::from(*count))).collect::<Map<_, _>>().into()
     };
     let scans: Vec<_> = status.scans.iter().map(scan_json).collect();
+    let roots: BTreeSet<_> = status.scans.iter().flat_map(paths).collect();
     json!({
         "index": index.to_string_lossy(),
         "schema_version": status.schema_version,
@@ -51,6 +54,7 @@ fn as_json(index: &std::path::Path, status: &IndexStatus) -> Value {
         "failed_by_reason": by_word(&status.failed),
         "skipped_by_reason": by_word(&status.skipped),
         "conflicts_by_kind": by_word(&status.conflicts),
+        "roots": roots,
         "scans": scans,
     })
 }
@@ -102,7 +106,6 @@ fn as_text(index: &std::path::Path, status: &IndexStatus) -> String {
 }
 
 fn scan_text(scan: &ScanEntry) -> String {
-    let paths: Vec<String> = serde_json::from_str(&scan.roots).unwrap_or_default();
     let summary: Option<Value> = scan.summary.as_deref().and_then(|summary| serde_json::from_str(summary).ok());
     let what = match summary {
         Some(summary) => {
@@ -112,8 +115,13 @@ fn scan_text(scan: &ScanEntry) -> String {
         }
         None => "not finished".to_owned(),
     };
-    let paths: Vec<_> = paths.iter().map(|path| Shown(path.as_ref()).to_string()).collect();
+    let paths: Vec<_> = paths(scan).iter().map(|path| Shown(path.as_ref()).to_string()).collect();
     format!("{}: {what}", paths.join(", "))
+}
+
+/// What a scan was asked for.
+fn paths(scan: &ScanEntry) -> Vec<String> {
+    serde_json::from_str(&scan.roots).unwrap_or_default()
 }
 
 /// A moment in UTC, to the second (ISO 8601).

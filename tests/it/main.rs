@@ -8,8 +8,10 @@
 )]
 
 mod architecture;
+mod cli;
 mod db;
 mod fixtures;
 mod ingest;
+mod scanner;
 mod scp;
 mod util;

@@ -1,5 +1,6 @@
 //! What the behaviour tests share.
 
 pub(crate) mod node;
+pub(crate) mod objects;
 pub(crate) mod peers;
 pub(crate) mod scripted;

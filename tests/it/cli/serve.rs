@@ -1,0 +1,128 @@
+//! `dcmdex serve` as a process.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use super::*;
+use crate::util::peers;
+
+/// A running node; killed when the test ends before it.
+struct Node {
+    child: Child,
+    log: std::io::Lines<BufReader<std::process::ChildStderr>>,
+    port: u16,
+}
+
+impl Node {
+    fn start(place: &Place, more: &[&str]) -> Self {
+        let mut command = place.command();
+        command.args(["serve", "--port", "0"]).args(more).env("DCMDEX_LOG__FORMAT", "json");
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut node = Self { child, log, port: 0 };
+        while node.port == 0 {
+            let line = node.log.next().expect("the node ended before it listened").unwrap();
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if line["message"] == "listening" {
+                node.port = line["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+            }
+        }
+        node
+    }
+
+    /// Sends a signal and waits for the end: the exit code, and what was logged until then.
+    fn stop(mut self, signal: rustix::process::Signal) -> (Option<i32>, Vec<String>) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+        let log = self.log.by_ref().map(Result::unwrap).collect();
+        (self.child.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Gone already when the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_node_with_no_settings_works_and_stops_in_order_on_either_signal() {
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let place = Place::new();
+        let node = Node::start(&place, &[]);
+        assert!(place.path("dcmdex-data/index.db").exists() && place.path("dcmdex-data/objects").is_dir());
+        if let Some(mut echoscu) = peers::dcmtk("echoscu") {
+            peers::run(echoscu.args(["-aec", "DCMDEX", "127.0.0.1", &node.port.to_string()])).expect_success();
+        }
+        let (code, log) = node.stop(signal);
+        assert_eq!(code, Some(0), "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\"")), "{log:#?}");
+    }
+}
+
+#[test]
+fn what_was_received_is_in_the_status_of_the_same_index() {
+    let place = Place::new();
+    let Some(mut storescu) = peers::dcmtk("storescu") else { return };
+    let node = Node::start(&place, &["--index", "x.db", "--storage", "kept", "--ae-title", "ARCHIVE"]);
+    let file = fixtures("real/modalities/CT_small.dcm");
+    peers::run(storescu.args(["-aec", "ARCHIVE", "127.0.0.1", &node.port.to_string(), &file])).expect_success();
+    // While the node runs: the index can be read beside it.
+    let status = place.run(["status", "--json", "--index", "x.db"]).expect(0).json().remove(0);
+    assert_eq!((&status["instances"], &status["metadata_only"]), (&1.into(), &0.into()));
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn in_metadata_only_mode_no_storage_directory_is_made() {
+    let place = Place::new();
+    let node = Node::start(&place, &["--metadata-only"]);
+    if let Some(mut storescu) = peers::dcmtk("storescu") {
+        let file = fixtures("real/modalities/CT_small.dcm");
+        peers::run(storescu.args(["-aec", "DCMDEX", "127.0.0.1", &node.port.to_string(), &file])).expect_success();
+        let status = place.run(["status", "--json"]).expect(0).json().remove(0);
+        assert_eq!((&status["instances"], &status["metadata_only"]), (&1.into(), &1.into()));
+    }
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+    assert!(!place.path("dcmdex-data/objects").exists());
+}
+
+#[test]
+fn a_scan_beside_a_running_node_writes_the_same_index() {
+    let place = Place::new();
+    let node = Node::start(&place, &[]);
+    place.run(["scan", &fixtures("archive")]).expect(1);
+    let (code, _) = node.stop(rustix::process::Signal::TERM);
+    assert_eq!(code, Some(0));
+    let status = place.run(["status", "--json"]).expect(0).json().remove(0);
+    assert_eq!(status["instances"], 33);
+}
+
+#[test]
+fn an_address_that_others_reach_is_warned_about() {
+    let place = Place::new();
+    let mut command = place.command();
+    // A port that is taken: the node says what it has to say and ends.
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let run = run(command.args(["serve", "--bind", "0.0.0.0", "--port", &port])).expect(2);
+    assert!(run.stderr.contains("neither an AE table nor TLS guards it"), "{run:?}");
+    assert!(run.stderr.contains(&format!("error: cannot listen on 0.0.0.0:{port}: ")), "{run:?}");
+}
+
+#[test]
+fn wrong_options_are_usage_errors_and_make_nothing() {
+    let place = Place::new();
+    for (wrong, said) in [
+        (["--ae-title", "A_TITLE_THAT_IS_TOO_LONG"], "at most 16 characters"),
+        (["--port", "70000"], "70000"),
+        (["--bind", "here"], "`bind`"),
+        (["--peer", "PACS"], "AET=HOST:PORT"),
+        (["--peer", "PACS=host"], "HOST:PORT"),
+    ] {
+        let run = run(place.command().arg("serve").args(wrong)).expect(2);
+        assert!(run.stderr.contains(said), "{wrong:?}: {run:?}");
+    }
+    assert!(!place.path("dcmdex-data").exists());
+}

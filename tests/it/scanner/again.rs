@@ -1,0 +1,184 @@
+//! A second scan: what has changed is read, and nothing else.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+
+/// Sets the time of a file to `seconds` after 2001.
+fn set_time(path: &Path, seconds: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(978_307_200 + seconds);
+    fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+#[test]
+fn an_unchanged_tree_is_not_read_and_nothing_is_written() {
+    let archive = Archive::new();
+    archive.write("a/1", 1);
+    archive.write("a/2", 2);
+    fs::write(archive.path("a/notes.txt"), "no object").unwrap();
+    archive.scan();
+    let before = fs::read(archive.index()).unwrap();
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (3, 0, 0, 2, 0, 1));
+    assert_eq!(told.events, ["failed a/notes.txt not-dicom"], "known failures are told again");
+    assert_eq!(told.summary.bytes, 0, "nothing was opened");
+    assert!(fs::read(archive.index()).unwrap() == before, "the index has changed");
+}
+
+#[test]
+fn a_changed_file_replaces_what_it_was() {
+    let archive = Archive::new();
+    archive.write("a/1", 1);
+    archive.write("a/2", 2);
+    archive.scan();
+    archive.write("a/1", 3);
+    set_time(&archive.path("a/1"), 5);
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (2, 0, 1, 1, 0, 0));
+    let instances = archive.instances();
+    assert_eq!(instances.keys().collect::<Vec<_>>(), ["1.2.1.1.2", "1.2.1.1.3"]);
+    archive.assert_failures(&[]);
+}
+
+#[test]
+fn a_change_of_the_time_alone_is_enough() {
+    let archive = Archive::new();
+    archive.write("1", 1);
+    set_time(&archive.path("1"), 0);
+    archive.scan();
+    set_time(&archive.path("1"), 1);
+    assert_eq!(archive.scan().numbers(), (1, 0, 1, 0, 0, 0));
+    assert_eq!(archive.scan().numbers(), (1, 0, 0, 1, 0, 0));
+}
+
+#[test]
+fn what_failed_and_was_mended_is_indexed_and_no_failure_any_more() {
+    let archive = Archive::new();
+    fs::write(archive.path("1"), "not yet").unwrap();
+    archive.scan();
+    archive.assert_failures(&["1 not-dicom"]);
+    archive.write("1", 1);
+    assert_eq!(archive.scan().numbers(), (1, 1, 0, 0, 0, 0));
+    archive.assert_failures(&[]);
+    fs::write(archive.path("1"), "no more").unwrap();
+    assert_eq!(archive.scan().numbers(), (1, 0, 0, 0, 0, 1));
+    archive.assert_failures(&["1 not-dicom"]);
+    assert!(archive.instances().is_empty());
+}
+
+#[test]
+fn what_is_gone_is_counted_and_dropped_only_when_asked() {
+    let mut archive = Archive::new();
+    archive.write("1", 1);
+    archive.write("a/2", 2);
+    archive.write("a/b/3", 3);
+    archive.write("c/4", 4);
+    fs::write(archive.path("notes.txt"), "no object").unwrap();
+    archive.scan();
+    fs::remove_file(archive.path("1")).unwrap();
+    fs::remove_file(archive.path("notes.txt")).unwrap();
+    fs::remove_dir_all(archive.path("a")).unwrap();
+
+    let told = archive.scan();
+    assert_eq!((told.summary.missing, told.summary.removed), (3, 0));
+    assert_eq!(archive.instances().len(), 4);
+    archive.assert_failures(&[]); // a note about a file that is gone is of no use to anybody
+
+    archive.options.vanished = Vanished::Prune;
+    let told = archive.scan();
+    assert_eq!((told.summary.missing, told.summary.removed), (0, 3));
+    assert_eq!(archive.instances().keys().collect::<Vec<_>>(), ["1.2.1.1.4"]);
+    assert_eq!(archive.scan().summary.removed, 0);
+    archive.assert_failures(&[]);
+}
+
+#[test]
+fn a_file_that_moved_is_the_same_instance_in_its_new_place() {
+    let mut archive = Archive::new();
+    archive.options.vanished = Vanished::Prune;
+    archive.write("b/1", 1);
+    archive.scan();
+    for new in ["a/1", "c/2"] {
+        let old = archive.instances()["1.2.1.1.1"][0].clone();
+        fs::create_dir_all(archive.path(new).parent().unwrap()).unwrap();
+        fs::rename(archive.path(old), archive.path(new)).unwrap();
+        let told = archive.scan();
+        assert_eq!((told.summary.indexed, told.summary.removed), (1, 1));
+        assert_eq!(archive.instances()["1.2.1.1.1"], [PathBuf::from(new)]);
+        archive.assert_failures(&[]);
+    }
+}
+
+#[test]
+fn a_root_that_is_scanned_alone_says_nothing_about_its_neighbours() {
+    let mut archive = Archive::new();
+    archive.options.vanished = Vanished::Prune;
+    archive.write("a/1", 1);
+    archive.write("a.b/2", 2);
+    archive.write("ab/3", 3);
+    archive.scan();
+    for gone in ["a.b", "ab"] {
+        fs::remove_dir_all(archive.path(gone)).unwrap();
+    }
+    assert_eq!(archive.scan_paths(&[archive.path("a")]).summary.removed, 0);
+    assert_eq!(archive.instances().len(), 3);
+}
+
+#[test]
+fn a_scan_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been() {
+    let whole = Archive::new();
+    let stopped = Archive::new();
+    for archive in [&whole, &stopped] {
+        for number in 0..60 {
+            archive.write(format!("{:02}/{number:02}", number / 3), number);
+        }
+        for number in 0..20 {
+            fs::write(archive.path(format!("{number:02}/notes.txt")), "no object").unwrap();
+        }
+    }
+    whole.scan();
+    let (mut scans, mut indexed) = (0, 0);
+    loop {
+        let stop = Stop::default();
+        let mut failures = 0;
+        let told = stopped.scan_until(&[stopped.root()], &stop, |event| {
+            // The failures of earlier scans come again; go one further each time.
+            failures += u64::from(matches!(event, Event::Failed { .. }));
+            if failures > scans {
+                stop.ask();
+            }
+        });
+        told.numbers();
+        assert_eq!(told.summary.missing, 0, "what was not looked at is not gone");
+        let now = stopped.instances().len();
+        assert!(now >= indexed, "progress was lost");
+        indexed = now;
+        scans += 1;
+        if !told.summary.interrupted {
+            break;
+        }
+        assert!(scans < 100);
+    }
+    assert!(scans > 1);
+    assert_eq!(stopped.instances(), whole.instances());
+    assert_eq!(stopped.scan().numbers(), (80, 0, 0, 60, 0, 20));
+}
+
+#[test]
+fn a_dry_run_reports_and_writes_nothing() {
+    let archive = Archive::new();
+    archive.write("1", 1);
+    fs::write(archive.path("notes.txt"), "no object").unwrap();
+    let dry = || {
+        let known = Reader::open(archive.index()).ok();
+        archive.scan_into(Target::DryRun { known }, &[archive.root()], &Stop::default(), &mut |_| {})
+    };
+    assert_eq!(dry().numbers(), (2, 1, 0, 0, 0, 1));
+    assert!(!archive.index().exists());
+    archive.scan();
+    archive.write("2", 2);
+    let before = fs::read(archive.index()).unwrap();
+    assert_eq!(dry().numbers(), (3, 1, 0, 1, 0, 1));
+    assert!(fs::read(archive.index()).unwrap() == before);
+}

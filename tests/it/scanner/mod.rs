@@ -1,0 +1,163 @@
+//! What a scan makes of a directory tree.
+
+mod again;
+mod walking;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use dcmdex::db::{Durability, Reader, Writer, WriterOptions};
+use dcmdex::model::attribute::AttributeId;
+use dcmdex::model::clock::Clock;
+use dcmdex::model::find::{FindRequest, ReturnKey};
+use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
+use dcmdex::scanner::{Event, Options, Roots, Stop, Summary, Target, Vanished, scan};
+
+use crate::util::objects;
+
+/// A tree to scan, and an index beside it.
+struct Archive {
+    directory: tempfile::TempDir,
+    options: Options,
+}
+
+/// What a scan said, with paths relative to the tree.
+#[derive(Debug)]
+struct Told {
+    summary: Summary,
+    /// `kind path reason`, in order.
+    events: Vec<String>,
+}
+
+impl Told {
+    /// `(found, indexed, updated, unchanged, skipped, failed)`, after seeing that they add up.
+    #[track_caller]
+    fn numbers(&self) -> (u64, u64, u64, u64, u64, u64) {
+        let Summary { found, indexed, updated, unchanged, skipped, failed, .. } = self.summary;
+        assert_eq!(found, indexed + updated + unchanged + skipped + failed, "{:?}", self.summary);
+        let sum = |reasons: &dcmdex::scanner::Reasons| reasons.iter().map(|(_, count)| count).sum::<u64>();
+        assert_eq!(skipped, sum(&self.summary.skipped_by_reason));
+        assert_eq!(failed, sum(&self.summary.failed_by_reason));
+        (found, indexed, updated, unchanged, skipped, failed)
+    }
+}
+
+impl Archive {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("tree")).unwrap();
+        let options =
+            Options { jobs: 4, vanished: Vanished::Keep, index: root.join("index.db"), storage: root.join("objects") };
+        Self { directory, options }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.directory.path().canonicalize().unwrap().join("tree")
+    }
+
+    fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
+        self.root().join(inside)
+    }
+
+    fn index(&self) -> &Path {
+        &self.options.index
+    }
+
+    /// Writes an instance of series 1.2.1.1.
+    fn write(&self, inside: impl AsRef<Path>, instance: u32) {
+        objects::write(&self.path(inside), 1, 1, instance);
+    }
+
+    fn scan(&self) -> Told {
+        self.scan_paths(&[self.root()])
+    }
+
+    fn scan_paths(&self, paths: &[PathBuf]) -> Told {
+        self.scan_until(paths, &Stop::default(), |_| {})
+    }
+
+    fn scan_until(&self, paths: &[PathBuf], stop: &Stop, mut on_event: impl FnMut(&Event<'_>)) -> Told {
+        let writer_options = WriterOptions {
+            durability: Durability::Normal,
+            queue_length: 4,
+            clock: Clock::Fixed(1_000),
+            ..Default::default()
+        };
+        let writer = Writer::open(self.index(), writer_options).unwrap();
+        let handle = writer.handle();
+        let target = Target::Index { known: Reader::open(self.index()).unwrap(), writer: &handle };
+        let told = self.scan_into(target, paths, stop, &mut on_event);
+        drop(handle);
+        writer.close().unwrap();
+        told
+    }
+
+    fn scan_into(
+        &self,
+        target: Target<'_>,
+        paths: &[PathBuf],
+        stop: &Stop,
+        on_event: &mut dyn FnMut(&Event<'_>),
+    ) -> Told {
+        let roots = Roots::find(paths, &self.options).unwrap();
+        let mut events = Vec::new();
+        let root = self.root();
+        let summary = scan(&roots, &self.options, target, stop, &mut |event| {
+            on_event(&event);
+            let shown = |path: &Path| path.strip_prefix(&root).unwrap_or(path).display().to_string();
+            match event {
+                Event::Failed { path, reason, .. } => events.push(format!("failed {} {reason}", shown(path))),
+                Event::Skipped { path, reason, .. } => events.push(format!("skipped {} {reason}", shown(path))),
+                Event::Faults { path, .. } => events.push(format!("faults {}", shown(path))),
+                Event::Progress(_) => {}
+            }
+        })
+        .unwrap();
+        Told { summary, events }
+    }
+
+    /// All instances of the index: UID to the places, relative to the tree, the first one first.
+    fn instances(&self) -> BTreeMap<String, Vec<PathBuf>> {
+        let mut reader = Reader::open(self.index()).unwrap();
+        let request = FindRequest {
+            model: InformationModel::PatientRoot,
+            level: QueryRetrieveLevel::Image,
+            matching_keys: Vec::new(),
+            return_keys: vec![ReturnKey { attribute: AttributeId::SOPInstanceUID, items: Vec::new() }],
+            limit: None,
+            offset: 0,
+        };
+        let mut uids = Vec::new();
+        reader
+            .find(&request, |answer| {
+                uids.extend(answer.values);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let root = self.root();
+        uids.into_iter()
+            .map(|uid| {
+                let places = reader.locations(&uid).unwrap();
+                let inside = |path: PathBuf| path.strip_prefix(&root).map(Path::to_owned).unwrap_or(path);
+                (uid, places.iter().filter_map(|place| place.path()).map(inside).collect())
+            })
+            .collect()
+    }
+
+    /// The index is in order, and its own account of failures is this.
+    #[track_caller]
+    fn assert_failures(&self, expected: &[&str]) {
+        let mut reader = Reader::open(self.index()).unwrap();
+        assert_eq!(reader.check().unwrap().findings, []);
+        let (mut failures, root) = (Vec::new(), self.root());
+        reader
+            .failures(|failure| {
+                let path = failure.path.strip_prefix(&root).unwrap_or(&failure.path);
+                failures.push(format!("{} {}", path.display(), failure.reason));
+            })
+            .unwrap();
+        assert_eq!(failures, expected);
+    }
+}
