@@ -240,23 +240,25 @@ impl Compiler<'_> {
             let keys = above.iter().map(|key| key.attribute);
             keys.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id.attribute().level == wanted)
         };
-        let mut from = match level {
-            Patient => "patient p".to_owned(),
-            Study => "study s".to_owned(),
-            Series => "study_series e JOIN study s ON s.id = e.study".to_owned(),
-            Image => "instance i JOIN shelf h ON h.id = i.shelf JOIN study_series e ON e.id = h.series \
-                      JOIN study s ON s.id = e.study"
-                .to_owned(),
-        };
-        if level != Patient {
-            match under {
-                Under::FirstPatient if asked(Patient) => from.push_str(" JOIN patient p ON p.id = s.patient"),
-                Under::FirstPatient => {}
-                Under::FurtherPatient => {
-                    from.push_str(" JOIN study_patient sp ON sp.study = s.id JOIN patient p ON p.id = sp.patient");
-                }
+        let patient = match under {
+            Under::FirstPatient if asked(Patient) => "patient p JOIN study s ON s.patient = p.id",
+            Under::FirstPatient => "study s",
+            Under::FurtherPatient => {
+                "patient p JOIN study_patient sp ON sp.patient = p.id JOIN study s ON s.id = sp.study"
             }
-        }
+        };
+        // From the study down, so that the answers come in order as they are found, with nothing to be sorted but what one
+        // study holds; unless a UID names the few rows that can match.
+        let join = if above.iter().any(|key| is_selective_below_study(key)) { "JOIN" } else { "CROSS JOIN" };
+        let from = match level {
+            Patient => "patient p".to_owned(),
+            Study => patient.to_owned(),
+            Series => format!("{patient} {join} study_series e ON e.study = s.id"),
+            Image => format!(
+                "{patient} {join} study_series e ON e.study = s.id {join} shelf h ON h.series = e.id \
+                 {join} instance i ON i.shelf = h.id"
+            ),
+        };
 
         let mut conditions = Vec::new();
         for key in &above {
@@ -402,11 +404,8 @@ impl Compiler<'_> {
         let mut conditions = Vec::new();
         let mut selective = false;
         for key in keys {
-            let unique = matches!(
-                key.attribute,
-                AttributeId::StudyInstanceUID | AttributeId::SeriesInstanceUID | AttributeId::SOPInstanceUID
-            );
-            selective |= unique && matches!(key.matching.narrowing(), Narrowing::Equals(_));
+            selective |=
+                is_selective_below_study(key) || (key.attribute == AttributeId::StudyInstanceUID && names_uids(key));
             conditions.push(self.condition(key, deepest, "p")?);
         }
         let (parent, from) = match (level, deepest) {
@@ -507,6 +506,15 @@ pub fn can_answer(attribute: &Attribute, level: QueryRetrieveLevel) -> bool {
     attribute.level <= level
         || is_computed_everywhere(attribute.id)
         || (level == Study && attribute.level == Series && attribute.source == Source::DataSet)
+}
+
+fn names_uids(key: &MatchingKey) -> bool {
+    matches!(key.matching.narrowing(), Narrowing::Equals(_))
+}
+
+/// Whether a key names series or instances by their UIDs.
+fn is_selective_below_study(key: &MatchingKey) -> bool {
+    matches!(key.attribute, AttributeId::SeriesInstanceUID | AttributeId::SOPInstanceUID) && names_uids(key)
 }
 
 fn is_computed_everywhere(id: AttributeId) -> bool {

@@ -233,7 +233,7 @@ fn run(connection: &Connection, queue: &Receiver<Command>, clock: Clock) -> Resu
     }
     drop(batch);
     // So that the index is one file when the program has ended. Busy readers only leave the log for the next start.
-    connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)").map_err(Error::from_sqlite)?;
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(Error::from_sqlite)?;
     failure.map_or(Ok(()), Err)
 }
 

@@ -1,6 +1,7 @@
 //! The index, through its public doors.
 
 mod model_based;
+mod plans;
 mod writing;
 
 use std::ops::ControlFlow;

@@ -1,0 +1,69 @@
+//! How SQLite goes about each kind of query: losing an index is a failing test, not a slow archive.
+//!
+//! `DCMDEX_BLESS=1` writes plans.txt anew; the difference is then there to be read.
+
+use dcmdex::model::attribute::AttributeId::*;
+use dcmdex::model::find::MatchingKey;
+use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
+
+use super::*;
+
+type Case = (&'static str, QueryRetrieveLevel, &'static [(AttributeId, &'static str)]);
+
+const CASES: &[Case] = &[
+    ("study by UID", Study, &[(StudyInstanceUID, "1.2.3")]),
+    ("studies by list of UID", Study, &[(StudyInstanceUID, "1.2.3\\1.2.4")]),
+    ("studies of a patient", Study, &[(PatientID, "PAT1")]),
+    ("study by accession number", Study, &[(AccessionNumber, "A1")]),
+    ("studies of a day", Study, &[(StudyDate, "20200101")]),
+    ("studies of a time, with modality", Study, &[(StudyDate, "20200101-20200131"), (ModalitiesInStudy, "CT")]),
+    ("studies by the beginning of a name", Study, &[(PatientName, "SMI*")]),
+    ("studies by any part of a name", Study, &[(PatientName, "*MITH*")]),
+    ("all studies", Study, &[]),
+    ("studies by modality of a series", Study, &[(Modality, "CT")]),
+    ("study by UID of a series", Study, &[(SeriesInstanceUID, "1.2.3")]),
+    ("study by UID of an instance", Study, &[(SOPInstanceUID, "1.2.3")]),
+    ("patient by ID", Patient, &[(PatientID, "PAT1")]),
+    ("patients by the beginning of a name", Patient, &[(PatientName, "SMI*")]),
+    ("all patients", Patient, &[]),
+    ("patient by UID of a study", Patient, &[(StudyInstanceUID, "1.2.3")]),
+    ("series of a study", Series, &[(StudyInstanceUID, "1.2.3")]),
+    ("series by UID", Series, &[(SeriesInstanceUID, "1.2.3")]),
+    ("all series", Series, &[]),
+    ("instances of a series", Image, &[(StudyInstanceUID, "1.2.3"), (SeriesInstanceUID, "1.2.3")]),
+    ("instance by UID", Image, &[(SOPInstanceUID, "1.2.3")]),
+    ("instances by list of UID", Image, &[(SOPInstanceUID, "1.2.3\\1.2.4")]),
+    ("all instances", Image, &[]),
+];
+
+#[test]
+fn every_query_has_the_plan_that_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    store(&writer, record("1.2.3", "1.2.3", "1.2.3", &[]), location(Place::Managed, "/objects", "1.2.3"));
+    let mut reader = Reader::open(&index).unwrap();
+    let mut plans = String::new();
+    for (title, level, keys) in CASES {
+        let returned: &[AttributeId] = match level {
+            Patient => &[PatientID, PatientName],
+            Study => &[StudyInstanceUID, PatientID, NumberOfStudyRelatedInstances],
+            Series => &[SeriesInstanceUID, StudyInstanceUID, NumberOfSeriesRelatedInstances],
+            Image => &[SOPInstanceUID, InstanceNumber],
+        };
+        let mut asked = request(*level, returned);
+        asked.matching_keys = keys
+            .iter()
+            .map(|&(attribute, key)| MatchingKey { attribute, matching: matching(attribute, key) })
+            .collect();
+        let explained = reader.explain(&asked).unwrap();
+        let steps: Vec<_> = explained.lines().filter(|line| line.starts_with("  ")).collect();
+        plans.push_str(&format!("{title}\n{}\n\n", steps.join("\n")));
+    }
+    let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/db/plans.txt");
+    #[expect(clippy::disallowed_methods, reason = "asked for by hand, not a setting of the program")]
+    if std::env::var_os("DCMDEX_BLESS").is_some() {
+        std::fs::write(&expected, &plans).unwrap();
+    }
+    assert_eq!(plans, std::fs::read_to_string(&expected).unwrap());
+}
