@@ -8,6 +8,7 @@
 //! - [`store`]: bytes at rest: objects that the node keeps.
 //! - [`ingest`]: one object (a file, a stream, an archive member) to an instance record, by one bounded header tokenizer.
 //! - [`scanner`]: what lies under a directory, into the index; every entry accounted for.
+//! - [`qr`]: queries: Identifiers to `FindRequest`s, answers to response Identifiers.
 //! - [`scp`]: the network node: listener, associations, the DIMSE services.
 //! - [`telemetry`]: log lines and the one table of metrics.
 //! - [`config`]: file, environment and flags to one checked `Config`.
@@ -19,6 +20,7 @@ pub mod db;
 pub mod dimse;
 pub mod ingest;
 pub mod model;
+pub mod qr;
 pub mod scanner;
 pub mod scp;
 pub mod store;

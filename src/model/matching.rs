@@ -18,7 +18,7 @@ use dicom_core::{Tag, VR};
 use self::decimal::Decimal;
 use self::name::NameCondition;
 use self::sequence::ItemCondition;
-pub use self::sequence::{SequenceMatching, json_key};
+pub use self::sequence::{SequenceMatching, joined_values, json_key};
 use self::wild_card::WildCard;
 use super::attribute::{Attribute, KeyType, LetterCase, Multiplicity};
 use super::datetime::{self, Day, Moment, TimeOfDay};
@@ -121,6 +121,10 @@ enum Span {
     Times(RangeInclusive<TimeOfDay>),
     Moments(RangeInclusive<Moment>),
 }
+
+/// A range of dates and a range of times that are one range of moments (PS3.4 C.2.2.2.5.4, combined date-time matching).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DateTimeRange(RangeInclusive<Moment>);
 
 /// What there is to know of an attribute in order to compare its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -439,8 +443,12 @@ fn several_values(
     if !key.contains('\\') {
         return one_value(comparison, stored, key, policy, WildCards::Special);
     }
+    // A name of nothing but delimiters is empty (PS3.5 6.2.1.1).
+    let is_empty = |value: &str| {
+        value.is_empty() || comparison.vr == VR::PN && value.bytes().all(|byte| matches!(byte, b' ' | b'^' | b'='))
+    };
     let values: Vec<&str> =
-        key.split('\\').map(|value| trim(comparison.vr, value)).filter(|value| !value.is_empty()).collect();
+        key.split('\\').map(|value| trim(comparison.vr, value)).filter(|value| !is_empty(value)).collect();
     let all = policy.several_values == SeveralValues::AllOf
         && comparison.multiplicity == Multiplicity::Many
         && has_multiple_value_matching(comparison.vr)
@@ -525,6 +533,35 @@ fn date_or_time(stored: Stored, key: &str) -> Result<Matching, MatchingError> {
         None => Value::Text(key.to_owned()),
     };
     Ok(Matching::SingleValue(SingleValue { value, stored }))
+}
+
+impl DateTimeRange {
+    /// From the texts of a date key and a time key. `None` unless both are ranges of the same form, closed or open at the
+    /// same end; others are matched each by itself.
+    #[must_use]
+    pub fn new(date: &str, time: &str) -> Option<Self> {
+        let dates = range_ends(VR::DA, trim(VR::DA, date))?;
+        let times = range_ends(VR::TM, trim(VR::TM, time))?;
+        let start = match (&dates.0, &times.0) {
+            (End::At(Span::Days(days)), End::At(Span::Times(times))) => datetime::moment(*days.start(), *times.start()),
+            (End::Open, End::Open) => Moment::MIN,
+            _ => return None,
+        };
+        let end = match (&dates.1, &times.1) {
+            (End::At(Span::Days(days)), End::At(Span::Times(times))) => datetime::moment(*days.end(), *times.end()),
+            (End::Open, End::Open) => Moment::MAX,
+            _ => return None,
+        };
+        Some(Self(start..=end))
+    }
+
+    /// Whether a stored date with its time lies within. A date without a time counts as its first moment.
+    #[must_use]
+    pub fn contains(&self, date: &str, time: &str) -> bool {
+        let Some(days) = datetime::days(date).filter(|days| days.start() == days.end()) else { return false };
+        let time = if time.is_empty() { Some(0) } else { datetime::times(time).map(|times| *times.start()) };
+        time.is_some_and(|time| self.0.contains(&datetime::moment(*days.start(), time)))
+    }
 }
 
 /// One end of a range.
@@ -927,6 +964,25 @@ mod tests {
         accepts(VR::TM, "-10", &["00", "105959"]);
         accepts(VR::DT, "20240101-20240102", &["20240101", "20240102235959", "20240103003000+0100"]);
         refuses(VR::DT, "20240101-20240102", &["20240102235959-0100"]);
+    }
+
+    // PS3.4 C.2.2.2.5.4, with the example of its note.
+    #[test]
+    fn ranges_of_date_and_time_are_one_range_when_combined() {
+        let range = DateTimeRange::new("20060705-20060707", "1000-1800").unwrap();
+        for (date, time) in [("20060705", "100000"), ("20060706", "2359"), ("20060706", ""), ("20060707", "180059")] {
+            assert!(range.contains(date, time), "{date} {time}");
+        }
+        for (date, time) in
+            [("20060705", "0959"), ("20060705", ""), ("20060707", "1801"), ("", "1200"), ("20060706", "x")]
+        {
+            assert!(!range.contains(date, time), "{date} {time}");
+        }
+        assert!(DateTimeRange::new("20060705-", "1000 -").unwrap().contains("20060706", "0100"));
+        assert!(DateTimeRange::new("-20060705", "-10").unwrap().contains("20060705", "1059"));
+        for (date, time) in [("20060705", "1000-"), ("20060705-", "-1000"), ("2006-", "1000-1100"), ("x-", "10-")] {
+            assert_eq!(DateTimeRange::new(date, time), None, "{date} {time}");
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl SequenceMatching {
                 Matching::Sequence(nested) => {
                     values.is_some_and(|items| items.iter().any(|item| nested.matches_item(item)))
                 }
-                other => other.matches(&values.map(|values| joined(values)).unwrap_or_default()),
+                other => other.matches(&values.map(|values| joined_values(values)).unwrap_or_default()),
             }
         })
     }
@@ -60,8 +60,10 @@ impl SequenceMatching {
     }
 }
 
-/// The values of an element as one text, in the form of [`crate::model::record::InstanceRecord`].
-fn joined(values: &[Value]) -> String {
+/// The values of an element of the DICOM JSON Model as one text, in the form of
+/// [`crate::model::record::InstanceRecord`].
+#[must_use]
+pub fn joined_values(values: &[Value]) -> String {
     let mut text = String::new();
     for (at, value) in values.iter().enumerate() {
         if at > 0 {

@@ -1,0 +1,245 @@
+//! The tables of the conformance statement (PS3.2) that say what queries can do, made by asking the code that does it.
+
+use std::fmt::Write as _;
+
+use dicom_core::{Tag, VR};
+
+use super::error::FindError;
+use super::identifier::IdentifierError;
+use super::negotiation::NegotiatedOptions;
+use super::parse::level_in;
+use crate::db::{self, can_answer};
+use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, LetterCase, Source};
+use crate::model::charset::CharacterSets;
+use crate::model::level::{InformationModel, QueryRetrieveLevel};
+use crate::model::matching::{
+    KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, QuotationMarks, SeveralValues,
+};
+
+/// The defined terms of PS3.3 C.12.1.1.2, tables C.12-2 to C.12-5.
+const DEFINED_TERMS: &[&str] = &[
+    "ISO_IR 6",
+    "ISO_IR 100",
+    "ISO_IR 101",
+    "ISO_IR 109",
+    "ISO_IR 110",
+    "ISO_IR 144",
+    "ISO_IR 127",
+    "ISO_IR 126",
+    "ISO_IR 138",
+    "ISO_IR 148",
+    "ISO_IR 203",
+    "ISO_IR 13",
+    "ISO_IR 166",
+    "ISO 2022 IR 6",
+    "ISO 2022 IR 100",
+    "ISO 2022 IR 101",
+    "ISO 2022 IR 109",
+    "ISO 2022 IR 110",
+    "ISO 2022 IR 144",
+    "ISO 2022 IR 127",
+    "ISO 2022 IR 126",
+    "ISO 2022 IR 138",
+    "ISO 2022 IR 148",
+    "ISO 2022 IR 203",
+    "ISO 2022 IR 13",
+    "ISO 2022 IR 166",
+    "ISO 2022 IR 87",
+    "ISO 2022 IR 159",
+    "ISO 2022 IR 149",
+    "ISO 2022 IR 58",
+    "ISO_IR 192",
+    "GB18030",
+    "GBK",
+];
+
+/// Each generated section: its name in the document, and its text in Markdown.
+#[must_use]
+pub fn sections() -> Vec<(&'static str, String)> {
+    vec![
+        ("attributes PATIENT", attributes(QueryRetrieveLevel::Patient)),
+        ("attributes STUDY", attributes(QueryRetrieveLevel::Study)),
+        ("attributes SERIES", attributes(QueryRetrieveLevel::Series)),
+        ("attributes IMAGE", attributes(QueryRetrieveLevel::Image)),
+        ("extended negotiation", extended_negotiation()),
+        ("character sets", character_sets()),
+        ("C-FIND status codes", statuses()),
+    ]
+}
+
+/// The attributes of a level: PS3.4 tables C.6-1 to C.6-5.
+fn attributes(level: QueryRetrieveLevel) -> String {
+    let mut text = String::from(
+        "| Attribute | Tag | VR | Patient Root | Study Root | Matching | Answered at |\n|---|---|---|---|---|---|---|\n",
+    );
+    let mut rows: Vec<_> = ATTRIBUTES.iter().filter(|attribute| attribute.level == level).collect();
+    rows.sort_by_key(|attribute| (key_order(attribute.key), attribute.tag));
+    for attribute in rows {
+        let answered: Vec<_> = QueryRetrieveLevel::ALL
+            .into_iter()
+            .filter(|level| can_answer(attribute, *level))
+            .map(QueryRetrieveLevel::as_str)
+            .collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            attribute.keyword,
+            attribute.tag,
+            attribute.vr.to_string(),
+            key_type(InformationModel::PatientRoot, attribute),
+            key_type(InformationModel::StudyRoot, attribute),
+            matching_types(attribute),
+            answered.join(", "),
+        );
+    }
+    text
+}
+
+fn key_order(key: KeyType) -> u8 {
+    match key {
+        KeyType::Unique => 0,
+        KeyType::Required => 1,
+        KeyType::Optional => 2,
+    }
+}
+
+/// The key type in a model. In Study Root, Patient ID identifies no entity and is a required key (PS3.4 table C.6-5).
+fn key_type(model: InformationModel, attribute: &Attribute) -> &'static str {
+    let moved = level_in(model, attribute) != attribute.level;
+    match attribute.key {
+        KeyType::Unique if moved => "R",
+        KeyType::Unique => "U",
+        KeyType::Required => "R",
+        KeyType::Optional => "O",
+    }
+}
+
+/// The types of matching that keys of an attribute can get, found by trying.
+fn matching_types(attribute: &Attribute) -> String {
+    if attribute.source == Source::AlwaysEmpty {
+        return "none; answered with zero length".to_owned();
+    }
+    if super::parse::is_only_answered(attribute.id) || attribute.keyword == "RetrieveAETitle" {
+        return "none; answered only".to_owned();
+    }
+    let negotiated = MatchPolicy {
+        several_values: SeveralValues::AllOf,
+        quotation_marks: QuotationMarks::EmptyValue,
+        ..MatchPolicy::default()
+    };
+    let item = vec![KeyElement { tag: Tag(0x0008, 0x0100), vr: VR::SH, value: KeyValue::Text("A".to_owned()) }];
+    let mut keys: Vec<KeyValue> =
+        ["1", "A*", "20200101-20200102", "10-11", "\"\"", "A\\B"].map(|key| KeyValue::Text(key.to_owned())).into();
+    keys.push(KeyValue::Items(vec![item]));
+    let mut types: Vec<&str> = Vec::new();
+    for key in &keys {
+        match Matching::of_key(attribute, key, &negotiated) {
+            Ok(matching) if !types.contains(&matching.type_name()) && is_named_by_standard(&matching) => {
+                types.push(matching.type_name());
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let folded = attribute.vr != VR::SQ && attribute.letter_case == LetterCase::Folded;
+    format!("{}, universal{}", types.join(", "), if folded { "; case and accents do not count" } else { "" })
+}
+
+fn is_named_by_standard(matching: &Matching) -> bool {
+    !matches!(matching, Matching::AnyOf(_) | Matching::Universal)
+}
+
+/// PS3.4 table C.5-3.
+fn extended_negotiation() -> String {
+    const BYTES: [&str; 7] = [
+        "Relational queries",
+        "Combined date-time matching",
+        "Fuzzy semantic matching of person names",
+        "Timezone query adjustment",
+        "Enhanced multi-frame image conversion",
+        "Empty value matching",
+        "Multiple value matching",
+    ];
+    let (_, answer) = NegotiatedOptions::answer(&[1; BYTES.len()]);
+    let mut text = String::from("| Byte | Behaviour | Answer when asked for |\n|---|---|---|\n");
+    for (at, (behaviour, answer)) in BYTES.iter().zip(answer).enumerate() {
+        let _ = writeln!(text, "| {} | {behaviour} | {answer} |", at + 1);
+    }
+    text
+}
+
+fn character_sets() -> String {
+    let (known, unknown): (Vec<_>, Vec<_>) = DEFINED_TERMS.iter().partition(|term| {
+        // Code extensions without a first value stand for the default repertoire.
+        let value = if term.starts_with("ISO 2022") { format!("\\{term}") } else { (**term).to_owned() };
+        CharacterSets::new(&value).recognised()
+    });
+    let list = |terms: &[&&str]| terms.iter().map(|term| format!("`{term}`")).collect::<Vec<_>>().join(", ");
+    let mut text = format!("Supported: {}.\n", list(&known));
+    if !unknown.is_empty() {
+        let _ = writeln!(text, "\nNot supported: {}.", list(&unknown));
+    }
+    text
+}
+
+/// PS3.4 table C.4-1, as [`FindError::failure`] fills it in.
+fn statuses() -> String {
+    let tag = Tag(0x0010, 0x0010);
+    let errors = [
+        (FindError::TooManyMatches(0), "a configured limit of answers was reached; as many were sent"),
+        (FindError::TimeLimit, "the query took longer than its time limit"),
+        (FindError::MissingLevel, "Query/Retrieve Level is absent"),
+        (FindError::UnknownLevel, "Query/Retrieve Level is none of the defined terms"),
+        (
+            FindError::LevelNotInModel { level: QueryRetrieveLevel::Patient, model: InformationModel::StudyRoot },
+            "the Information Model has no such level",
+        ),
+        (FindError::UniqueKeyAbove(tag), "strict hierarchical queries only: a unique key above the level is not given"),
+        (FindError::KeyOfOtherLevel(tag), "strict hierarchical queries only: a key of another level"),
+        (
+            FindError::InvalidKey(tag, MatchingError::SeveralItems),
+            "a range with an end that is none, or a sequence key with several items",
+        ),
+        (FindError::Identifier(IdentifierError::TooDeep), "the Identifier is no data set, or passes a limit"),
+        (FindError::Index(db::Error::Interrupted), "the index could not answer"),
+        (FindError::Cancelled, "C-CANCEL, or the association is gone"),
+    ];
+    let mut text = String::from("| Status | Meaning | Offending Element | Error Comment |\n|---|---|---|---|\n");
+    text.push_str("| 0000 | no more matches | | |\n");
+    text.push_str("| FF00 | a match; every key is supported | | |\n");
+    text.push_str("| FF01 | a match; one or more optional keys are not supported | | |\n");
+    for (error, meaning) in errors {
+        let failure = error.failure();
+        let offending = match failure.offending_elements.as_slice() {
+            [] => String::new(),
+            [one] if *one == tag => "the key".to_owned(),
+            several => several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        };
+        let comment = if failure.status == super::error::STATUS_CANCEL { "" } else { "yes" };
+        let _ = writeln!(text, "| {:04X} | {meaning} | {offending} | {comment} |", failure.status);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_of_matching_are_those_of_the_vr() {
+        let of = |keyword| matching_types(Attribute::by_keyword(keyword).unwrap());
+        assert_eq!(of("StudyDate"), "single value, range, empty value, universal");
+        assert_eq!(of("StudyInstanceUID"), "list of UID, universal");
+        assert_eq!(of("ModalitiesInStudy"), "single value, wild card, empty value, multiple value, universal");
+        assert_eq!(of("ProcedureCodeSequence"), "sequence, universal");
+        assert_eq!(of("InstanceNumber"), "single value, universal");
+        assert_eq!(of("StudyStatusID"), "none; answered with zero length");
+        assert!(of("PatientName").starts_with("single value, wild card, empty value, universal"));
+    }
+
+    #[test]
+    fn patient_id_is_no_unique_key_in_study_root() {
+        let id = Attribute::by_keyword("PatientID").unwrap();
+        assert_eq!(key_type(InformationModel::PatientRoot, id), "U");
+        assert_eq!(key_type(InformationModel::StudyRoot, id), "R");
+    }
+}

@@ -1,0 +1,161 @@
+//! What can go wrong with a query, and the status that says so (PS3.4 C.4.1.1.4).
+
+use dicom_core::Tag;
+
+use super::identifier::IdentifierError;
+use crate::db;
+use crate::model::level::{InformationModel, QueryRetrieveLevel};
+use crate::model::matching::MatchingError;
+
+/// Why a query has no (more) answers. The texts repeat no value of the query.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// The bytes are no data set.
+    #[error(transparent)]
+    Identifier(#[from] IdentifierError),
+    /// Query/Retrieve Level (0008,0052) is absent or empty.
+    #[error("no Query/Retrieve Level (0008,0052)")]
+    MissingLevel,
+    /// Query/Retrieve Level (0008,0052) is none of PS3.4 C.4.1.1.3.1.
+    #[error("Query/Retrieve Level (0008,0052) is not a known level")]
+    UnknownLevel,
+    /// The Information Model has no such level.
+    #[error("no level {} in {}", .level, model_name(*.model))]
+    LevelNotInModel {
+        /// The level that was asked for.
+        level: QueryRetrieveLevel,
+        /// The model in which it was.
+        model: InformationModel,
+    },
+    /// A hierarchical query without exactly one value for the unique key of a level above (PS3.4 C.4.1.2.1).
+    #[error("hierarchical query without one value for {0}")]
+    UniqueKeyAbove(Tag),
+    /// A hierarchical query with a key of another level (PS3.4 C.4.1.2.1).
+    #[error("{0} is not a key of this level, in a hierarchical query")]
+    KeyOfOtherLevel(Tag),
+    /// The value of a key means nothing for its VR.
+    #[error("key {0}: {1}")]
+    InvalidKey(Tag, MatchingError),
+    /// There are more answers than the configured limit.
+    #[error("more than {0} matches; these are the first")]
+    TooManyMatches(u64),
+    /// The query took longer than it may.
+    #[error("the query took longer than its time limit")]
+    TimeLimit,
+    /// The peer said C-CANCEL, or went away.
+    #[error("cancelled")]
+    Cancelled,
+    /// The index could not answer.
+    #[error("the index could not answer")]
+    Index(#[source] db::Error),
+}
+
+/// What a failed C-FIND-RSP says (PS3.7 9.3.2.2, annex C).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Status (0000,0900).
+    pub status: u16,
+    /// Offending Element (0000,0901); may be empty.
+    pub offending_elements: Vec<Tag>,
+    /// Error Comment (0000,0902): at most 64 characters, ASCII, without values of the query.
+    pub comment: String,
+}
+
+/// Longest Error Comment (VR LO), in characters.
+const MAX_COMMENT_LENGTH: usize = 64;
+
+const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
+
+/// Cancel: matching terminated (PS3.4 table C.4-1).
+pub(super) const STATUS_CANCEL: u16 = 0xFE00;
+/// Refused: out of resources (PS3.4 table C.4-1).
+pub(super) const STATUS_OUT_OF_RESOURCES: u16 = 0xA700;
+/// Identifier does not match SOP Class (PS3.4 table C.4-1).
+pub(super) const STATUS_IDENTIFIER_DOES_NOT_MATCH: u16 = 0xA900;
+/// Unable to process (PS3.4 table C.4-1, `Cxxx`): the Identifier is no data set.
+pub(super) const STATUS_UNREADABLE_IDENTIFIER: u16 = 0xC001;
+/// Unable to process (PS3.4 table C.4-1, `Cxxx`): the index could not answer.
+pub(super) const STATUS_INDEX_FAILED: u16 = 0xC002;
+
+impl FindError {
+    /// The response that says this. No `_` arm: a new error has to be given its status here.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let (status, offending_elements) = match self {
+            // PS3.4 table C.4-1, Cxxx: "Unable to process".
+            Self::Identifier(error) => (STATUS_UNREADABLE_IDENTIFIER, error.offending_element().into_iter().collect()),
+            // PS3.4 table C.4-1, A900: "Identifier does not match SOP Class", with Offending Element.
+            Self::MissingLevel | Self::UnknownLevel | Self::LevelNotInModel { .. } => {
+                (STATUS_IDENTIFIER_DOES_NOT_MATCH, vec![QUERY_RETRIEVE_LEVEL])
+            }
+            Self::UniqueKeyAbove(tag) | Self::KeyOfOtherLevel(tag) | Self::InvalidKey(tag, _) => {
+                (STATUS_IDENTIFIER_DOES_NOT_MATCH, vec![*tag])
+            }
+            // PS3.4 table C.4-1, A700: "Refused: Out of Resources".
+            Self::TooManyMatches(_) | Self::TimeLimit => (STATUS_OUT_OF_RESOURCES, Vec::new()),
+            // PS3.4 table C.4-1, FE00: "Matching terminated due to Cancel request".
+            Self::Cancelled => (STATUS_CANCEL, Vec::new()),
+            // PS3.4 table C.4-1, Cxxx: "Unable to process".
+            Self::Index(_) => (STATUS_INDEX_FAILED, Vec::new()),
+        };
+        let comment: String = self.to_string().chars().take(MAX_COMMENT_LENGTH).collect();
+        Failure { status, offending_elements, comment }
+    }
+}
+
+impl IdentifierError {
+    fn offending_element(self) -> Option<Tag> {
+        match self {
+            Self::CutOff(tag) | Self::InvalidVr(tag) | Self::Misplaced(tag) => Some(tag),
+            Self::TooLong | Self::TooManyElements | Self::TooDeep | Self::Incomplete => None,
+        }
+    }
+}
+
+fn model_name(model: InformationModel) -> &'static str {
+    match model {
+        InformationModel::PatientRoot => "Patient Root",
+        InformationModel::StudyRoot => "Study Root",
+        InformationModel::PatientStudyOnly => "Patient/Study Only",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_fit_into_an_error_comment() {
+        use dicom_core::VR;
+        let errors = [
+            FindError::Identifier(IdentifierError::TooDeep),
+            FindError::Identifier(IdentifierError::TooManyElements),
+            FindError::MissingLevel,
+            FindError::UnknownLevel,
+            FindError::LevelNotInModel {
+                level: QueryRetrieveLevel::Patient,
+                model: InformationModel::PatientStudyOnly,
+            },
+            FindError::UniqueKeyAbove(Tag(0x0020, 0x000D)),
+            FindError::KeyOfOtherLevel(Tag(0x0010, 0x0010)),
+            FindError::InvalidKey(Tag(0x0010, 0x0010), MatchingError::SeveralItems),
+            FindError::InvalidKey(Tag(0x0010, 0x0010), MatchingError::InvalidRange(VR::DA)),
+            FindError::TooManyMatches(u64::MAX),
+            FindError::TimeLimit,
+            FindError::Cancelled,
+            FindError::Index(db::Error::Interrupted),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(text.is_ascii() && text.len() <= MAX_COMMENT_LENGTH, "{text}");
+            assert_eq!(error.failure().comment, text);
+        }
+    }
+
+    // PS3.4 table C.4-1.
+    #[test]
+    fn a_level_that_is_none_is_an_identifier_that_does_not_match() {
+        let failure = FindError::MissingLevel.failure();
+        assert_eq!((failure.status, failure.offending_elements), (0xA900, vec![Tag(0x0008, 0x0052)]));
+    }
+}

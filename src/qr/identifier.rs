@@ -1,0 +1,492 @@
+//! The Identifier of a request: bytes from a peer to keys (PS3.4 C.4.1.1.3, PS3.5 chapter 7).
+
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::StandardDataDictionary;
+
+use super::encoding::{Encoding, has_long_length};
+use crate::model::charset::CharacterSets;
+use crate::model::matching::{KeyElement, KeyValue};
+use crate::model::value;
+
+/// The longest Identifier that is read, in bytes. A list of 100,000 UIDs takes 6.5 MB.
+pub const MAX_IDENTIFIER_LENGTH: usize = 8 * 1024 * 1024;
+
+/// How deep sequences may lie in each other. PS3.4 defines no key deeper than three.
+pub const MAX_IDENTIFIER_DEPTH: usize = 16;
+
+/// How many elements an Identifier may have, those within sequences and the items themselves counted. Clients send up to
+/// some hundred; each takes memory many times the eight bytes that it can be sent in.
+pub const MAX_IDENTIFIER_ELEMENTS: usize = 10_000;
+
+/// The data set of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identifier {
+    /// Its elements, as sent, without group lengths.
+    pub elements: Vec<KeyElement>,
+    /// Its Specific Character Set (0008,0005); empty for the default repertoire.
+    pub character_set: String,
+}
+
+/// Why the bytes are no Identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentifierError {
+    /// More than [`MAX_IDENTIFIER_LENGTH`].
+    #[error("the identifier is longer than {MAX_IDENTIFIER_LENGTH} bytes")]
+    TooLong,
+    /// More than [`MAX_IDENTIFIER_ELEMENTS`].
+    #[error("the identifier has more than {MAX_IDENTIFIER_ELEMENTS} elements")]
+    TooManyElements,
+    /// More than [`MAX_IDENTIFIER_DEPTH`].
+    #[error("sequences lie more than {MAX_IDENTIFIER_DEPTH} deep in each other")]
+    TooDeep,
+    /// An element goes on after the end of what it is in.
+    #[error("element {0} is cut off")]
+    CutOff(Tag),
+    /// The last bytes are too few for an element.
+    #[error("the identifier is cut off")]
+    Incomplete,
+    /// The two bytes after a tag are no VR.
+    #[error("element {0} has no valid VR")]
+    InvalidVr(Tag),
+    /// Something else than an item stands in a sequence, or a delimiter where there is nothing to end.
+    #[error("{0} stands where it may not")]
+    Misplaced(Tag),
+}
+
+impl Identifier {
+    /// Reads the bytes of a data set. Its texts are decoded by its Specific Character Set; where there is none, by
+    /// `assumed_character_set` (empty for the default repertoire). What that cannot explain is read as UTF-8 or Latin-1.
+    ///
+    /// # Errors
+    /// When the bytes do not follow the encoding, or pass a limit.
+    pub fn decode(bytes: &[u8], encoding: Encoding, assumed_character_set: &str) -> Result<Self, IdentifierError> {
+        if bytes.len() > MAX_IDENTIFIER_LENGTH {
+            return Err(IdentifierError::TooLong);
+        }
+        let mut reader = Reader { bytes, at: 0, elements_left: MAX_IDENTIFIER_ELEMENTS };
+        let raw = reader.data_set(encoding, Some(bytes.len()), 0)?;
+        let character_set = character_set(&raw).unwrap_or_default();
+        let assumed = if character_set.is_empty() { assumed_character_set } else { &character_set };
+        let sets = CharacterSets::new(assumed);
+        Ok(Self { elements: decode_elements(raw, &sets), character_set })
+    }
+
+    /// The text of an element, if it is there and no sequence.
+    #[must_use]
+    pub fn text(&self, tag: Tag) -> Option<&str> {
+        self.elements.iter().find(|element| element.tag == tag).and_then(|element| match &element.value {
+            KeyValue::Text(text) => Some(text.as_str()),
+            KeyValue::Items(_) => None,
+        })
+    }
+}
+
+/// An element as it stands in the bytes.
+struct RawElement<'a> {
+    tag: Tag,
+    vr: VR,
+    value: RawValue<'a>,
+}
+
+enum RawValue<'a> {
+    Bytes(&'a [u8], Encoding),
+    Items(Vec<Vec<RawElement<'a>>>),
+}
+
+const ITEM: Tag = Tag(0xFFFE, 0xE000);
+const ITEM_DELIMITER: Tag = Tag(0xFFFE, 0xE00D);
+const SEQUENCE_DELIMITER: Tag = Tag(0xFFFE, 0xE0DD);
+const UNDEFINED_LENGTH: u32 = 0xFFFF_FFFF;
+const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
+
+/// Reads with recursion, which [`MAX_IDENTIFIER_DEPTH`] bounds.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    elements_left: usize,
+}
+
+struct Header {
+    tag: Tag,
+    vr: Option<VR>,
+    length: u32,
+}
+
+impl<'a> Reader<'a> {
+    /// The elements up to `end`, or up to an item delimiter where there is no end.
+    fn data_set(
+        &mut self,
+        encoding: Encoding,
+        end: Option<usize>,
+        depth: usize,
+    ) -> Result<Vec<RawElement<'a>>, IdentifierError> {
+        let mut elements = Vec::new();
+        loop {
+            if end.is_some_and(|end| self.at >= end) {
+                return Ok(elements);
+            }
+            let header = self.header(encoding, end)?;
+            match header.tag {
+                ITEM_DELIMITER if end.is_none() => return Ok(elements),
+                Tag(0xFFFE, _) => return Err(IdentifierError::Misplaced(header.tag)),
+                _ => {}
+            }
+            self.count()?;
+            let element = self.element(encoding, &header, end, depth)?;
+            // A group length (PS3.5 7.2) says nothing.
+            if header.tag.element() != 0 {
+                elements.push(element);
+            }
+        }
+    }
+
+    fn element(
+        &mut self,
+        encoding: Encoding,
+        header: &Header,
+        end: Option<usize>,
+        depth: usize,
+    ) -> Result<RawElement<'a>, IdentifierError> {
+        let tag = header.tag;
+        let in_dictionary = vr_in_dictionary(tag);
+        // PS3.5 6.2.2: UN tells nothing about the value.
+        let vr = match header.vr {
+            Some(VR::UN) | None => in_dictionary,
+            Some(vr) => vr,
+        };
+        let undefined = header.length == UNDEFINED_LENGTH;
+        // PS3.5 6.2.2, note 5: UN of undefined length is a sequence in implicit VR little endian; UN of defined length is
+        // encoded so as well, when it is a sequence.
+        let within = if header.vr == Some(VR::UN) { Encoding::ImplicitLittle } else { encoding };
+        if undefined || vr == VR::SQ {
+            let end = if undefined { None } else { Some(self.end_of(tag, header.length, end)?) };
+            return Ok(RawElement { tag, vr: VR::SQ, value: RawValue::Items(self.items(within, end, depth + 1)?) });
+        }
+        let after = self.end_of(tag, header.length, end)?;
+        let bytes = self.bytes.get(self.at..after).ok_or(IdentifierError::CutOff(tag))?;
+        self.at = after;
+        Ok(RawElement { tag, vr, value: RawValue::Bytes(bytes, within) })
+    }
+
+    /// The items up to `end`, or up to a sequence delimiter where there is no end.
+    fn items(
+        &mut self,
+        encoding: Encoding,
+        end: Option<usize>,
+        depth: usize,
+    ) -> Result<Vec<Vec<RawElement<'a>>>, IdentifierError> {
+        if depth > MAX_IDENTIFIER_DEPTH {
+            return Err(IdentifierError::TooDeep);
+        }
+        let mut items = Vec::new();
+        loop {
+            if end.is_some_and(|end| self.at >= end) {
+                return Ok(items);
+            }
+            let header = self.header(encoding, end)?;
+            match header.tag {
+                ITEM => {}
+                SEQUENCE_DELIMITER if end.is_none() => return Ok(items),
+                other => return Err(IdentifierError::Misplaced(other)),
+            }
+            self.count()?;
+            let end = match header.length {
+                UNDEFINED_LENGTH => None,
+                length => Some(self.end_of(ITEM, length, end)?),
+            };
+            items.push(self.data_set(encoding, end, depth)?);
+        }
+    }
+
+    fn header(&mut self, encoding: Encoding, end: Option<usize>) -> Result<Header, IdentifierError> {
+        let limit = end.unwrap_or(self.bytes.len());
+        let tag = Tag(encoding.u16(self.take(limit)?), encoding.u16(self.take(limit)?));
+        // PS3.5 7.5: items and delimiters never have a VR.
+        if !encoding.is_explicit() || tag.group() == 0xFFFE {
+            return Ok(Header { tag, vr: None, length: encoding.u32(self.take(limit)?) });
+        }
+        let vr = VR::from_binary(self.take(limit)?).ok_or(IdentifierError::InvalidVr(tag))?;
+        let length = if has_long_length(vr) {
+            let _reserved: [u8; 2] = self.take(limit)?;
+            encoding.u32(self.take(limit)?)
+        } else {
+            u32::from(encoding.u16(self.take(limit)?))
+        };
+        Ok(Header { tag, vr: Some(vr), length })
+    }
+
+    fn take<const N: usize>(&mut self, limit: usize) -> Result<[u8; N], IdentifierError> {
+        let taken = self.bytes.get(..limit).and_then(|bytes| bytes.get(self.at..)).and_then(<[u8]>::first_chunk);
+        self.at += N;
+        taken.copied().ok_or(IdentifierError::Incomplete)
+    }
+
+    /// Where a value of this length ends, which is within what it is in.
+    fn end_of(&self, tag: Tag, length: u32, end: Option<usize>) -> Result<usize, IdentifierError> {
+        let limit = end.unwrap_or(self.bytes.len());
+        usize::try_from(length)
+            .ok()
+            .and_then(|length| self.at.checked_add(length))
+            .filter(|after| *after <= limit)
+            .ok_or(IdentifierError::CutOff(tag))
+    }
+
+    fn count(&mut self) -> Result<(), IdentifierError> {
+        self.elements_left = self.elements_left.checked_sub(1).ok_or(IdentifierError::TooManyElements)?;
+        Ok(())
+    }
+}
+
+/// The VR that the dictionary has for a tag; UN for what it does not know.
+pub(super) fn vr_in_dictionary(tag: Tag) -> VR {
+    StandardDataDictionary.by_tag(tag).map_or(VR::UN, |entry| entry.vr().relaxed())
+}
+
+/// The Specific Character Set among the elements, if it is there.
+fn character_set(elements: &[RawElement<'_>]) -> Option<String> {
+    elements.iter().find(|element| element.tag == SPECIFIC_CHARACTER_SET).map(|element| match &element.value {
+        RawValue::Bytes(bytes, _) => String::from_utf8_lossy(bytes).trim_end_matches([' ', '\0']).to_owned(),
+        RawValue::Items(_) => String::new(),
+    })
+}
+
+fn decode_elements(raw: Vec<RawElement<'_>>, sets: &CharacterSets) -> Vec<KeyElement> {
+    raw.into_iter()
+        .map(|element| KeyElement {
+            tag: element.tag,
+            vr: element.vr,
+            value: match element.value {
+                RawValue::Items(items) => {
+                    KeyValue::Items(items.into_iter().map(|item| decode_item(item, sets)).collect())
+                }
+                RawValue::Bytes(bytes, encoding) => {
+                    let mut text = String::new();
+                    value::push_text(&mut text, element.vr, encoding.is_big(), bytes, sets);
+                    KeyValue::Text(text)
+                }
+            },
+        })
+        .collect()
+}
+
+fn decode_item(item: Vec<RawElement<'_>>, inherited: &CharacterSets) -> Vec<KeyElement> {
+    // PS3.3 C.12.1.1.2: an item may have its own character set, and what lies in the item inherits that.
+    let own = character_set(&item).filter(|terms| !terms.is_empty()).map(|terms| CharacterSets::new(&terms));
+    decode_elements(item, own.as_ref().unwrap_or(inherited))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `(gggg,eeee) VR value` in the encoding, with padding as it should be.
+    fn element(encoding: Encoding, tag: Tag, vr: VR, value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        encoding.push_tag(&mut out, tag);
+        if encoding.is_explicit() {
+            out.extend(vr.to_string().as_bytes());
+            if has_long_length(vr) {
+                out.extend([0, 0]);
+                out.extend(encoding.u32_bytes(value.len() as u32));
+            } else {
+                encoding.push_u16(&mut out, value.len() as u16);
+            }
+        } else {
+            out.extend(encoding.u32_bytes(value.len() as u32));
+        }
+        out.extend(value);
+        out
+    }
+
+    fn marker(encoding: Encoding, tag: Tag, length: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        encoding.push_tag(&mut out, tag);
+        out.extend(encoding.u32_bytes(length));
+        out
+    }
+
+    fn text(tag: Tag, vr: VR, text: &str) -> KeyElement {
+        KeyElement { tag, vr, value: KeyValue::Text(text.into()) }
+    }
+
+    const NAME: Tag = Tag(0x0010, 0x0010);
+    const CODES: Tag = Tag(0x0008, 0x1032);
+    const CODE: Tag = Tag(0x0008, 0x0100);
+
+    #[test]
+    fn the_three_encodings_say_the_same() {
+        for encoding in Encoding::ALL {
+            let rows: &[u8] = if encoding.is_big() { &[2, 0] } else { &[0, 2] };
+            let bytes = [
+                element(encoding, Tag(0x0008, 0x0000), VR::UL, &[1, 0, 0, 0]),
+                element(encoding, Tag(0x0008, 0x0005), VR::CS, b"ISO_IR 100"),
+                element(encoding, Tag(0x0008, 0x0052), VR::CS, b"STUDY "),
+                element(encoding, NAME, VR::PN, b"M\xFCller^* "),
+                element(encoding, Tag(0x0020, 0x000D), VR::UI, b"1.2\\1.3\0"),
+                element(encoding, Tag(0x0028, 0x0010), VR::US, rows),
+            ]
+            .concat();
+            let identifier = Identifier::decode(&bytes, encoding, "").unwrap();
+            assert_eq!(identifier.character_set, "ISO_IR 100");
+            let expected = [
+                text(Tag(0x0008, 0x0005), VR::CS, "ISO_IR 100"),
+                text(Tag(0x0008, 0x0052), VR::CS, "STUDY"),
+                text(NAME, VR::PN, "Müller^*"),
+                text(Tag(0x0020, 0x000D), VR::UI, "1.2\\1.3"),
+                text(Tag(0x0028, 0x0010), VR::US, "512"),
+            ];
+            assert!(identifier.elements == expected, "{encoding:?} {identifier:?}");
+        }
+    }
+
+    #[test]
+    fn sequences_may_have_lengths_or_delimiters() {
+        for encoding in Encoding::ALL {
+            let code = element(encoding, CODE, VR::SH, b"A ");
+            let defined =
+                element(encoding, CODES, VR::SQ, &[marker(encoding, ITEM, code.len() as u32), code.clone()].concat());
+            let mut header = element(encoding, CODES, VR::SQ, &[]);
+            let length_at = header.len() - 4;
+            header.splice(length_at.., [0xFF; 4]);
+            let undefined = [
+                header,
+                marker(encoding, ITEM, UNDEFINED_LENGTH),
+                code.clone(),
+                marker(encoding, ITEM_DELIMITER, 0),
+                marker(encoding, SEQUENCE_DELIMITER, 0),
+            ]
+            .concat();
+            let after = element(encoding, NAME, VR::PN, b"X ");
+            let expected = [
+                KeyElement { tag: CODES, vr: VR::SQ, value: KeyValue::Items(vec![vec![text(CODE, VR::SH, "A")]]) },
+                text(NAME, VR::PN, "X"),
+            ];
+            for sequence in [defined, undefined] {
+                let identifier = Identifier::decode(&[sequence, after.clone()].concat(), encoding, "").unwrap();
+                assert!(identifier.elements == expected, "{identifier:?}");
+            }
+        }
+    }
+
+    // PS3.3 C.12.1.1.2.
+    #[test]
+    fn an_item_may_have_its_own_character_set() {
+        let encoding = Encoding::ImplicitLittle;
+        let meaning = |bytes: &[u8]| element(encoding, Tag(0x0008, 0x0104), VR::LO, bytes);
+        let item = [element(encoding, SPECIFIC_CHARACTER_SET, VR::CS, b"ISO_IR 144"), meaning(b"\xBB ")].concat();
+        let bytes = [
+            element(encoding, SPECIFIC_CHARACTER_SET, VR::CS, b"ISO_IR 100"),
+            element(encoding, CODES, VR::SQ, &[marker(encoding, ITEM, item.len() as u32), item].concat()),
+            element(encoding, NAME, VR::PN, b"\xE9 "),
+        ]
+        .concat();
+        let identifier = Identifier::decode(&bytes, encoding, "").unwrap();
+        assert_eq!(identifier.text(NAME), Some("é"));
+        let KeyValue::Items(items) = &identifier.elements[1].value else { panic!("no items") };
+        assert!(items[0][1] == text(Tag(0x0008, 0x0104), VR::LO, "Л"));
+    }
+
+    // PS3.5 6.2.2.
+    #[test]
+    fn unknown_tells_nothing() {
+        let encoding = Encoding::ExplicitBig;
+        let inner = element(Encoding::ImplicitLittle, CODE, VR::SH, b"A ");
+        let bytes = [
+            element(encoding, NAME, VR::UN, b"X "),
+            element(
+                encoding,
+                CODES,
+                VR::UN,
+                &[marker(Encoding::ImplicitLittle, ITEM, inner.len() as u32), inner].concat(),
+            ),
+        ]
+        .concat();
+        let identifier = Identifier::decode(&bytes, encoding, "").unwrap();
+        assert!(identifier.elements[0] == text(NAME, VR::PN, "X"));
+        assert!(identifier.elements[1].value == KeyValue::Items(vec![vec![text(CODE, VR::SH, "A")]]));
+    }
+
+    #[test]
+    fn a_request_without_a_character_set_gets_the_assumed_one() {
+        let bytes = element(Encoding::ImplicitLittle, NAME, VR::PN, b"\xBB ");
+        let name = |assumed| {
+            Identifier::decode(&bytes, Encoding::ImplicitLittle, assumed).unwrap().text(NAME).map(str::to_owned)
+        };
+        assert_eq!(name("ISO_IR 144").as_deref(), Some("Л"));
+        assert_eq!(name("").as_deref(), Some("»"), "read as Latin-1 for want of better knowledge");
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused() {
+        let encoding = Encoding::ImplicitLittle;
+        let refused = |bytes: &[u8]| Identifier::decode(bytes, encoding, "").unwrap_err();
+        let mut long = element(encoding, NAME, VR::PN, b"AB");
+        long[4] = 3;
+        assert_eq!(refused(&long), IdentifierError::CutOff(NAME));
+        long[4..8].copy_from_slice(&0xFFFF_FFFE_u32.to_le_bytes());
+        assert_eq!(refused(&long), IdentifierError::CutOff(NAME));
+        assert_eq!(refused(&[0x10, 0, 0x10]), IdentifierError::Incomplete);
+        let item_too_long = element(encoding, CODES, VR::SQ, &marker(encoding, ITEM, 8));
+        assert_eq!(refused(&item_too_long), IdentifierError::CutOff(ITEM));
+        let no_item = element(encoding, CODES, VR::SQ, &element(encoding, NAME, VR::PN, b""));
+        assert_eq!(refused(&no_item), IdentifierError::Misplaced(NAME));
+        assert_eq!(refused(&marker(encoding, ITEM_DELIMITER, 0)), IdentifierError::Misplaced(ITEM_DELIMITER));
+        assert_eq!(
+            Identifier::decode(&[0x10, 0, 0x10, 0, b'?', b'?', 0, 0], Encoding::ExplicitLittle, "").unwrap_err(),
+            IdentifierError::InvalidVr(NAME)
+        );
+    }
+
+    #[test]
+    fn nesting_and_numbers_are_limited() {
+        let encoding = Encoding::ImplicitLittle;
+        let nested = |depth: usize| {
+            let mut bytes = Vec::new();
+            for _ in 0..depth {
+                bytes.extend(marker(encoding, CODES, UNDEFINED_LENGTH));
+                bytes.extend(marker(encoding, ITEM, UNDEFINED_LENGTH));
+            }
+            for _ in 0..depth {
+                bytes.extend(marker(encoding, ITEM_DELIMITER, 0));
+                bytes.extend(marker(encoding, SEQUENCE_DELIMITER, 0));
+            }
+            Identifier::decode(&bytes, encoding, "").err()
+        };
+        assert_eq!(nested(MAX_IDENTIFIER_DEPTH), None);
+        assert_eq!(nested(MAX_IDENTIFIER_DEPTH + 1), Some(IdentifierError::TooDeep));
+        assert_eq!(nested(200_000), Some(IdentifierError::TooDeep));
+        let many = element(encoding, NAME, VR::PN, b"").repeat(MAX_IDENTIFIER_ELEMENTS + 1);
+        assert_eq!(Identifier::decode(&many, encoding, "").err(), Some(IdentifierError::TooManyElements));
+        let items = element(encoding, CODES, VR::SQ, &marker(encoding, ITEM, 0).repeat(MAX_IDENTIFIER_ELEMENTS));
+        assert_eq!(Identifier::decode(&items, encoding, "").err(), Some(IdentifierError::TooManyElements));
+        let long = vec![0; MAX_IDENTIFIER_LENGTH + 1];
+        assert_eq!(Identifier::decode(&long, encoding, "").err(), Some(IdentifierError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_do_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200), which in 0..3_usize) {
+            let _ = Identifier::decode(&bytes, Encoding::ALL[which], "");
+        }
+
+        #[test]
+        fn no_change_does_harm(at in 0..100_usize, value: u8, cut in 0..100_usize, which in 0..3_usize) {
+            let encoding = Encoding::ALL[which];
+            let code = element(encoding, CODE, VR::SH, b"A ");
+            let mut bytes = [
+                element(encoding, SPECIFIC_CHARACTER_SET, VR::CS, b"\\ISO 2022 IR 87"),
+                element(encoding, CODES, VR::SQ, &[marker(encoding, ITEM, code.len() as u32), code].concat()),
+                element(encoding, NAME, VR::PN, b"\x1B$B;3ED\x1B(B "),
+            ]
+            .concat();
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+            bytes.truncate(cut);
+            let _ = Identifier::decode(&bytes, encoding, "");
+        }
+    }
+}

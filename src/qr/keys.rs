@@ -1,0 +1,211 @@
+//! Keys as people type them: `PatientName=SMITH*`, `0020000D=1.2.3`, `StudyDescription`.
+
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::StandardDataDictionary;
+
+use super::identifier::{Identifier, vr_in_dictionary};
+use super::parse::QUERY_RETRIEVE_LEVEL;
+use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, Source};
+use crate::model::level::QueryRetrieveLevel;
+use crate::model::matching::{KeyElement, KeyValue};
+
+/// Why a text is no key. The texts never repeat the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Neither a keyword nor a tag.
+    #[error("`{name}` is neither a keyword of the DICOM data dictionary nor a tag{}", suggestion(.near))]
+    UnknownName {
+        /// What was given.
+        name: String,
+        /// The attribute of the index that was probably meant.
+        near: Option<&'static str>,
+    },
+    /// A dot after something that is no sequence.
+    #[error("`{0}` is no sequence")]
+    NotASequence(String),
+    /// A value for a sequence itself.
+    #[error("`{0}` is a sequence: name an attribute in it, as in `{0}.CodeValue=...`")]
+    IsASequence(String),
+}
+
+fn suggestion(near: &Option<&'static str>) -> String {
+    near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+}
+
+/// Makes an Identifier of a level and keys, each `KEY` (to be answered) or `KEY=VALUE` (to be matched and answered). KEY is a
+/// keyword, eight hexadecimal digits, or `gggg,eeee`; dots lead into sequences: `ProcedureCodeSequence.CodeValue=X`.
+///
+/// # Errors
+/// When a text is no key.
+pub fn identifier<'a>(
+    level: QueryRetrieveLevel,
+    keys: impl IntoIterator<Item = &'a str>,
+) -> Result<Identifier, KeyError> {
+    let mut elements =
+        vec![KeyElement { tag: QUERY_RETRIEVE_LEVEL, vr: VR::CS, value: KeyValue::Text(level.as_str().to_owned()) }];
+    for key in keys {
+        let (path, value) = match key.split_once('=') {
+            Some((path, value)) => (path, Some(value)),
+            None => (key, None),
+        };
+        add(&mut elements, path, value)?;
+    }
+    Ok(Identifier { elements, character_set: String::new() })
+}
+
+/// What is answered at a level where nothing is asked for: its unique and required keys, those of the levels above, and
+/// what says how much there is.
+#[must_use]
+pub fn default_return_keys(level: QueryRetrieveLevel) -> Vec<&'static Attribute> {
+    let worth_showing = |attribute: &&Attribute| {
+        attribute.level <= level && matches!(attribute.key, KeyType::Unique | KeyType::Required)
+            || attribute.level == level
+                && attribute.keyword.starts_with("NumberOf")
+                && attribute.source == Source::Computed
+            || attribute.level == level
+                && matches!(
+                    attribute.keyword,
+                    "PatientBirthDate" | "PatientSex" | "StudyDescription" | "ModalitiesInStudy" | "SeriesDescription"
+                )
+    };
+    ATTRIBUTES.iter().filter(worth_showing).collect()
+}
+
+/// Adds a key to the elements of a data set; a later value for the same attribute replaces an earlier one.
+fn add(elements: &mut Vec<KeyElement>, path: &str, value: Option<&str>) -> Result<(), KeyError> {
+    let (name, rest) = match path.split_once('.') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (path, None),
+    };
+    let tag = tag(name.trim())?;
+    let vr = vr_in_dictionary(tag);
+    let at = match elements.iter().position(|element| element.tag == tag) {
+        Some(at) => at,
+        None => {
+            let value = if vr == VR::SQ { KeyValue::Items(Vec::new()) } else { KeyValue::Text(String::new()) };
+            elements.push(KeyElement { tag, vr, value });
+            elements.len() - 1
+        }
+    };
+    let Some(element) = elements.get_mut(at) else { return Ok(()) };
+    match (&mut element.value, rest, value) {
+        (KeyValue::Items(items), Some(rest), value) => {
+            if items.is_empty() {
+                items.push(Vec::new());
+            }
+            items.first_mut().map_or(Ok(()), |item| add(item, rest, value))
+        }
+        (KeyValue::Text(_), Some(_), _) => Err(KeyError::NotASequence(name.to_owned())),
+        (KeyValue::Items(_), None, Some(value)) if !value.is_empty() => Err(KeyError::IsASequence(name.to_owned())),
+        (KeyValue::Text(text), None, Some(value)) => {
+            value.clone_into(text);
+            Ok(())
+        }
+        (KeyValue::Items(_) | KeyValue::Text(_), None, _) => Ok(()),
+    }
+}
+
+fn tag(name: &str) -> Result<Tag, KeyError> {
+    let digits: String = name.trim_matches(['(', ')']).chars().filter(|c| *c != ',').collect();
+    if digits.len() == 8
+        && let Ok(number) = u32::from_str_radix(&digits, 16)
+    {
+        return Ok(Tag((number >> 16) as u16, number as u16));
+    }
+    if let Some(entry) = StandardDataDictionary.by_name(name) {
+        return Ok(entry.tag());
+    }
+    let folded = name.to_ascii_lowercase();
+    // A keyword in another case is what was meant; else the nearest.
+    if let Some(attribute) = ATTRIBUTES.iter().find(|attribute| attribute.keyword.to_ascii_lowercase() == folded) {
+        return Ok(attribute.tag);
+    }
+    let near = ATTRIBUTES
+        .iter()
+        .map(|attribute| (edits(&folded, &attribute.keyword.to_ascii_lowercase()), attribute.keyword))
+        .min()
+        .filter(|(edits, keyword)| *edits <= 1 + keyword.len() / 6)
+        .map(|(_, keyword)| keyword);
+    Err(KeyError::UnknownName { name: name.to_owned(), near })
+}
+
+/// How many letters have to be changed, added or left out to make one word of the other (Levenshtein).
+fn edits(one: &str, other: &str) -> usize {
+    let other = other.as_bytes();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, byte) in one.bytes().take(64).enumerate() {
+        let mut diagonal = line;
+        let mut left = line + 1;
+        for (above, wanted) in row.iter_mut().skip(1).zip(other) {
+            let value = (diagonal + usize::from(byte != *wanted)).min(left + 1).min(*above + 1);
+            diagonal = *above;
+            *above = value;
+            left = value;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = line + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elements(keys: &[&str]) -> Vec<KeyElement> {
+        identifier(QueryRetrieveLevel::Study, keys.iter().copied()).unwrap().elements.split_off(1)
+    }
+
+    fn element(tag: Tag, vr: VR, text: &str) -> KeyElement {
+        KeyElement { tag, vr, value: KeyValue::Text(text.into()) }
+    }
+
+    #[test]
+    fn a_key_is_a_keyword_or_a_tag() {
+        let name = element(Tag(0x0010, 0x0010), VR::PN, "SMITH^*=x");
+        for key in [
+            "PatientName=SMITH^*=x",
+            "patientname=SMITH^*=x",
+            "00100010=SMITH^*=x",
+            "0010,0010=SMITH^*=x",
+            "(0010,0010)=SMITH^*=x",
+        ] {
+            assert!(elements(&[key]) == [name.clone()], "{key}");
+        }
+        assert_eq!(elements(&["StudyDate"]), [element(Tag(0x0008, 0x0020), VR::DA, "")]);
+        assert_eq!(elements(&["00091001=x"]), [element(Tag(0x0009, 0x1001), VR::UN, "x")]);
+    }
+
+    #[test]
+    fn dots_lead_into_sequences() {
+        let keys = ["ProcedureCodeSequence.CodeValue=A", "ProcedureCodeSequence.CodeMeaning", "ProcedureCodeSequence"];
+        let item = vec![element(Tag(0x0008, 0x0100), VR::SH, "A"), element(Tag(0x0008, 0x0104), VR::LO, "")];
+        assert_eq!(
+            elements(&keys),
+            [KeyElement { tag: Tag(0x0008, 0x1032), vr: VR::SQ, value: KeyValue::Items(vec![item]) }]
+        );
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_with_a_hint() {
+        let refused = |key| identifier(QueryRetrieveLevel::Study, [key]).unwrap_err().to_string();
+        assert!(refused("PatientNam=SECRET").ends_with("did you mean `PatientName`?"));
+        assert!(!refused("PatientNam=SECRET").contains("SECRET"));
+        assert!(!refused("nonsense").contains("mean"));
+        assert!(refused("PatientName.X=1").contains("no sequence"));
+        assert!(refused("ProcedureCodeSequence=1").contains("is a sequence"));
+        assert!(refused("ProcedureCodeSequence.X=1").contains("`X`"));
+    }
+
+    #[test]
+    fn defaults_are_the_keys_of_the_level_and_those_above() {
+        let keywords: Vec<_> =
+            default_return_keys(QueryRetrieveLevel::Study).iter().map(|attribute| attribute.keyword).collect();
+        for wanted in ["PatientID", "StudyInstanceUID", "StudyDate", "NumberOfStudyRelatedInstances"] {
+            assert!(keywords.contains(&wanted), "{wanted}");
+        }
+        assert!(!keywords.contains(&"Modality") && !keywords.contains(&"NumberOfPatientRelatedStudies"));
+    }
+}

@@ -1,0 +1,81 @@
+//! Queries: an Identifier becomes a [`FindRequest`](crate::model::find::FindRequest), answers become response
+//! Identifiers (PS3.4 annex C). No sockets, no SQL.
+//!
+//! In reading order: [`Identifier`] (bytes of a peer to keys), [`NegotiatedOptions`] (what was agreed besides), [`parse`]
+//! (keys to a [`Query`]), [`run`] (a query to answers), [`ResponseWriter`] (answers to bytes), [`FindError`] (what goes
+//! wrong, and its status), [`keys`] (keys from the command line), [`conformance`] (the tables of the conformance statement).
+
+pub mod conformance;
+mod encoding;
+mod error;
+mod identifier;
+pub mod keys;
+mod negotiation;
+mod parse;
+mod respond;
+mod run;
+
+pub use encoding::Encoding;
+pub use error::{Failure, FindError};
+pub use identifier::{
+    Identifier, IdentifierError, MAX_IDENTIFIER_DEPTH, MAX_IDENTIFIER_ELEMENTS, MAX_IDENTIFIER_LENGTH,
+};
+pub use negotiation::NegotiatedOptions;
+pub use parse::{Query, parse};
+pub use respond::ResponseWriter;
+pub use run::{Stop, run};
+
+pub use crate::db::Reader;
+
+use crate::model::matching::{NameMatching, UnknownRequired};
+
+/// What can be set about queries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What becomes of hierarchical queries that break PS3.4 C.4.1.2.1.
+    pub hierarchy: Hierarchy,
+    /// What becomes of entities without a value for a required key that is asked for.
+    pub unknown_required: UnknownRequired,
+    /// How names are compared where fuzzy matching was not negotiated.
+    pub names: NameMatching,
+    /// How Pending responses say that a key is not supported.
+    pub pending: PendingStatus,
+    /// The most answers to one query; one more ends it with A700 and a comment. `None`: all.
+    pub limit: Option<u64>,
+    /// The Specific Character Set of requests that name none; empty is the default repertoire.
+    pub assumed_character_set: String,
+    /// Retrieve AE Title (0008,0054) of every answer; empty where objects cannot be retrieved.
+    pub retrieve_ae_title: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hierarchy: Hierarchy::Lenient,
+            unknown_required: UnknownRequired::NoMatch,
+            names: NameMatching::LeadingComponents,
+            pending: PendingStatus::AsSupported,
+            limit: None,
+            assumed_character_set: String::new(),
+            retrieve_ae_title: String::new(),
+        }
+    }
+}
+
+/// What becomes of queries that were not negotiated as relational and are not hierarchical (PS3.4 C.4.1.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// They are answered as relational ones: viewers and scripts send them.
+    Lenient,
+    /// A900.
+    Strict,
+}
+
+/// How Pending responses say that an optional key is not supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingStatus {
+    /// FF01 (PS3.4 table C.4-1).
+    AsSupported,
+    /// Always FF00, for clients that take FF01 for a failure.
+    AlwaysFf00,
+}

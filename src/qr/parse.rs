@@ -1,0 +1,475 @@
+//! From an Identifier to a query that the index can answer (PS3.4 C.4.1).
+
+use std::collections::HashSet;
+
+use dicom_core::Tag;
+
+use super::error::FindError;
+use super::identifier::Identifier;
+use super::negotiation::NegotiatedOptions;
+use super::{Hierarchy, Options, PendingStatus};
+use crate::db::can_answer;
+use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, Source};
+use crate::model::find::{FindRequest, ItemKey, MatchingKey, ReturnKey};
+use crate::model::level::{InformationModel, QueryRetrieveLevel};
+use crate::model::matching::{
+    DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks,
+    SeveralValues,
+};
+
+/// A query, checked, and what its answers have to look like.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The question to the index.
+    pub request: FindRequest,
+    /// Keys that are neither matched nor answered (PS3.4 C.2.2.1.3), or matched and not answered.
+    pub unsupported: Vec<Tag>,
+    /// The Specific Character Set of the request.
+    pub character_set: String,
+    /// The most answers that are given; one more is an error, so that no answer is lost in silence.
+    pub limit: Option<u64>,
+    /// Conditions on a date and a time together, which are asked of the index for the date only.
+    pub(super) combined: Vec<CombinedKey>,
+    /// Return keys of the request that only serve [`Self::combined`].
+    pub(super) hidden: HashSet<AttributeId>,
+    pending: PendingStatus,
+}
+
+/// A pair of keys that are one range (PS3.4 C.2.2.2.5.4).
+#[derive(Clone, Debug)]
+pub(super) struct CombinedKey {
+    pub(super) date: AttributeId,
+    pub(super) time: AttributeId,
+    pub(super) range: DateTimeRange,
+}
+
+/// Query/Retrieve Level.
+pub(super) const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
+/// Specific Character Set: "never matched" (PS3.4 C.2.2.2).
+pub(super) const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
+/// Query/Retrieve View: means something with byte 5 of the extended negotiation only, which is never agreed.
+const QUERY_RETRIEVE_VIEW: Tag = Tag(0x0008, 0x0053);
+
+/// Dates and the times that go with them.
+const DATES_WITH_TIMES: [(AttributeId, AttributeId); 7] = [
+    (AttributeId::StudyDate, AttributeId::StudyTime),
+    (AttributeId::SeriesDate, AttributeId::SeriesTime),
+    (AttributeId::PatientBirthDate, AttributeId::PatientBirthTime),
+    (AttributeId::PerformedProcedureStepStartDate, AttributeId::PerformedProcedureStepStartTime),
+    (AttributeId::AcquisitionDate, AttributeId::AcquisitionTime),
+    (AttributeId::ContentDate, AttributeId::ContentTime),
+    (AttributeId::InstanceCreationDate, AttributeId::InstanceCreationTime),
+];
+
+impl Query {
+    /// The status of its Pending responses: FF00, or FF01 where an optional key is not supported (PS3.4 table C.4-1).
+    #[must_use]
+    pub fn pending_status(&self) -> u16 {
+        match self.pending {
+            PendingStatus::AlwaysFf00 => 0xFF00,
+            PendingStatus::AsSupported if self.unsupported.is_empty() => 0xFF00,
+            PendingStatus::AsSupported => 0xFF01,
+        }
+    }
+}
+
+/// Checks an Identifier against the Information Model and makes a query of it.
+///
+/// # Errors
+/// Each with its status: see [`FindError::failure`].
+pub fn parse(
+    model: InformationModel,
+    identifier: &Identifier,
+    negotiated: NegotiatedOptions,
+    options: &Options,
+) -> Result<Query, FindError> {
+    let level = level(model, identifier)?;
+    let keys = Keys::new(&identifier.elements);
+    if options.hierarchy == Hierarchy::Strict && !negotiated.relational_queries {
+        keys.check_hierarchy(model, level)?;
+    }
+
+    let policy = MatchPolicy {
+        several_values: if negotiated.multiple_value { SeveralValues::AllOf } else { SeveralValues::AnyOf },
+        quotation_marks: if negotiated.empty_value { QuotationMarks::EmptyValue } else { QuotationMarks::Literal },
+        names: if negotiated.fuzzy_names { NameMatching::Fuzzy } else { options.names },
+        unknown_required: options.unknown_required,
+    };
+    let mut unsupported = keys.unsupported.clone();
+    let mut matching_keys = Vec::new();
+    let mut return_keys = Vec::new();
+    for (attribute, key) in &keys.known {
+        let is_matched = match key_matching(attribute, key, &policy)? {
+            Some(Matching::Universal) => true,
+            Some(matching) => {
+                matching_keys.push(MatchingKey { attribute: attribute.id, matching });
+                true
+            }
+            None => false,
+        };
+        if can_answer(attribute, level) {
+            return_keys.push(ReturnKey { attribute: attribute.id, items: item_keys(key) });
+        }
+        if !is_matched || !can_answer(attribute, level) {
+            unsupported.push(attribute.tag);
+        }
+    }
+
+    let mut hidden = HashSet::new();
+    let mut combined = Vec::new();
+    if negotiated.combined_date_time {
+        combined = keys.combined(level);
+        for key in &combined {
+            // The date narrows the answers; the time alone says nothing.
+            matching_keys.retain(|matching| matching.attribute != key.time);
+            hidden
+                .extend([key.date, key.time].into_iter().filter(|id| !return_keys.iter().any(|k| k.attribute == *id)));
+        }
+        return_keys.extend(hidden.iter().map(|id| ReturnKey { attribute: *id, items: Vec::new() }));
+    }
+
+    // PS3.4 C.4.1.1.3.2: the unique keys of all levels above. And where nothing of the level itself is asked for, its own
+    // (PS3.4 C.4.1.3.1.1 would have such a query answered with nothing at all).
+    let asks_for_level =
+        keys.known.iter().any(|(attribute, _)| level_in(model, attribute) == level && !is_only_answered(attribute.id));
+    for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.key == KeyType::Unique) {
+        let is_above = attribute.level < level && model.has_level(attribute.level);
+        let is_own = attribute.level == level && !asks_for_level;
+        if (is_above || is_own) && !return_keys.iter().any(|key| key.attribute == attribute.id) {
+            return_keys.push(ReturnKey { attribute: attribute.id, items: Vec::new() });
+        }
+    }
+    return_keys.sort_by_key(|key| key.attribute.attribute().tag);
+
+    // One more than the limit says that there are more. Where answers are sorted out afterwards, their number says nothing.
+    let limit = options.limit.filter(|_| combined.is_empty()).map(|limit| limit.saturating_add(1));
+    Ok(Query {
+        request: FindRequest { model, level, matching_keys, return_keys, limit, offset: 0 },
+        unsupported,
+        character_set: identifier.character_set.clone(),
+        limit: options.limit,
+        combined,
+        hidden,
+        pending: options.pending,
+    })
+}
+
+/// PS3.4 C.4.1.1.3.1.
+fn level(model: InformationModel, identifier: &Identifier) -> Result<QueryRetrieveLevel, FindError> {
+    let text = identifier.text(QUERY_RETRIEVE_LEVEL).unwrap_or_default();
+    if text.is_empty() {
+        return Err(FindError::MissingLevel);
+    }
+    let level = QueryRetrieveLevel::parse(text).ok_or(FindError::UnknownLevel)?;
+    if model.has_level(level) { Ok(level) } else { Err(FindError::LevelNotInModel { level, model }) }
+}
+
+/// The level to which an attribute belongs in a model: in Study Root those of the patient are the study's (PS3.4 C.6.2.1).
+pub(super) fn level_in(model: InformationModel, attribute: &Attribute) -> QueryRetrieveLevel {
+    match attribute.level {
+        QueryRetrieveLevel::Patient if !model.has_level(QueryRetrieveLevel::Patient) => QueryRetrieveLevel::Study,
+        level => level,
+    }
+}
+
+/// Attributes that may be asked for at every level and never narrow the answers.
+pub(super) fn is_only_answered(id: AttributeId) -> bool {
+    matches!(
+        id,
+        // PS3.4 C.4.1.1.3.2: the answering node's.
+        AttributeId::InstanceAvailability
+            | AttributeId::RetrieveAETitle
+            // PS3.4 C.4.1.1.3.1: it says how to read dates and times of the request.
+            | AttributeId::TimezoneOffsetFromUTC
+    )
+}
+
+/// The keys of an Identifier, each attribute once.
+struct Keys<'a> {
+    known: Vec<(&'static Attribute, &'a KeyValue)>,
+    unsupported: Vec<Tag>,
+}
+
+impl<'a> Keys<'a> {
+    fn new(elements: &'a [KeyElement]) -> Self {
+        let mut keys = Self { known: Vec::new(), unsupported: Vec::new() };
+        let mut seen = HashSet::new();
+        for element in elements {
+            let tag = element.tag;
+            // PS3.4 C.4.1.1.3: elements of groups below 0008 and group lengths are no keys. Neither is what reserves private
+            // blocks (PS3.5 7.8.1).
+            let is_private_creator = tag.group() % 2 == 1 && (0x0010..=0x00FF).contains(&tag.element());
+            let is_no_key = tag.group() < 0x0008
+                || tag.element() == 0
+                || is_private_creator
+                || matches!(tag, QUERY_RETRIEVE_LEVEL | QUERY_RETRIEVE_VIEW | SPECIFIC_CHARACTER_SET);
+            if is_no_key || !seen.insert(tag) {
+                continue;
+            }
+            match Attribute::by_tag(tag) {
+                // Every answer has it anyway.
+                Some(attribute) if attribute.id == AttributeId::RetrieveAETitle => {}
+                Some(attribute) => keys.known.push((attribute, &element.value)),
+                None => keys.unsupported.push(tag),
+            }
+        }
+        keys
+    }
+
+    /// PS3.4 C.4.1.2.1: one value for the unique key of each level above, and no other keys than those of the level.
+    fn check_hierarchy(&self, model: InformationModel, level: QueryRetrieveLevel) -> Result<(), FindError> {
+        for unique in ATTRIBUTES.iter().filter(|attribute| attribute.key == KeyType::Unique) {
+            if unique.level >= level || !model.has_level(unique.level) {
+                continue;
+            }
+            let value = self.known.iter().find(|(attribute, _)| attribute.id == unique.id).map(|(_, value)| *value);
+            let is_one_value =
+                matches!(value, Some(KeyValue::Text(text)) if !text.is_empty() && !text.contains(['\\', '*', '?']));
+            if !is_one_value {
+                return Err(FindError::UniqueKeyAbove(unique.tag));
+            }
+        }
+        let other = self.known.iter().find(|(attribute, _)| {
+            let own = level_in(model, attribute);
+            own != level && !is_only_answered(attribute.id) && !(own < level && attribute.key == KeyType::Unique)
+        });
+        other.map_or(Ok(()), |(attribute, _)| Err(FindError::KeyOfOtherLevel(attribute.tag)))
+    }
+
+    /// The pairs of ranges that are one range of date and time (PS3.4 C.2.2.2.5.4). Only those of the level and above: what
+    /// lies below is not in the answers.
+    fn combined(&self, level: QueryRetrieveLevel) -> Vec<CombinedKey> {
+        let text = |id: AttributeId| {
+            self.known.iter().find(|(attribute, _)| attribute.id == id).and_then(|(_, value)| match value {
+                KeyValue::Text(text) => Some(text.as_str()),
+                KeyValue::Items(_) => None,
+            })
+        };
+        DATES_WITH_TIMES
+            .into_iter()
+            .filter(|(date, _)| date.attribute().level <= level)
+            .filter_map(|(date, time)| {
+                let range = DateTimeRange::new(text(date)?, text(time)?)?;
+                Some(CombinedKey { date, time, range })
+            })
+            .collect()
+    }
+}
+
+/// The condition of a key; `None` where its value is not matched though it has one.
+fn key_matching(attribute: &Attribute, key: &KeyValue, policy: &MatchPolicy) -> Result<Option<Matching>, FindError> {
+    if is_only_answered(attribute.id) {
+        return Ok(Some(Matching::Universal));
+    }
+    match Matching::of_key(attribute, key, policy) {
+        Ok(Matching::Universal) => Ok(Some(Matching::Universal)),
+        Ok(_) if attribute.source == Source::AlwaysEmpty => Ok(None),
+        Ok(matching) => Ok(Some(matching)),
+        Err(MatchingError::NotMatched(_)) => Ok(None),
+        Err(error) => Err(FindError::InvalidKey(attribute.tag, error)),
+    }
+}
+
+/// What is asked for in the items of a sequence (PS3.4 C.2.2.2.6).
+fn item_keys(key: &KeyValue) -> Vec<ItemKey> {
+    let KeyValue::Items(items) = key else { return Vec::new() };
+    let mut keys: Vec<ItemKey> = items
+        .iter()
+        .flatten()
+        .filter(|element| element.tag != SPECIFIC_CHARACTER_SET && element.tag.element() != 0)
+        .map(|element| ItemKey { tag: element.tag, items: item_keys(&element.value) })
+        .collect();
+    keys.sort_by_key(|key| key.tag);
+    keys.dedup_by_key(|key| key.tag);
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use dicom_core::VR;
+
+    use super::super::keys;
+    use super::*;
+
+    fn ask(model: InformationModel, level: QueryRetrieveLevel, of: &[&str]) -> Result<Query, FindError> {
+        ask_with(model, level, of, NegotiatedOptions::default(), &Options::default())
+    }
+
+    fn ask_with(
+        model: InformationModel,
+        level: QueryRetrieveLevel,
+        of: &[&str],
+        negotiated: NegotiatedOptions,
+        options: &Options,
+    ) -> Result<Query, FindError> {
+        parse(model, &keys::identifier(level, of.iter().copied()).unwrap(), negotiated, options)
+    }
+
+    fn returned(query: &Query) -> Vec<&'static str> {
+        query.request.return_keys.iter().map(|key| key.attribute.attribute().keyword).collect()
+    }
+
+    fn matched(query: &Query) -> Vec<(&'static str, &'static str)> {
+        let keys = query.request.matching_keys.iter();
+        keys.map(|key| (key.attribute.attribute().keyword, key.matching.type_name())).collect()
+    }
+
+    use InformationModel::{PatientRoot, PatientStudyOnly, StudyRoot};
+    use QueryRetrieveLevel::{Image, Series, Study};
+
+    // PS3.4 C.4.1.1.3.1, C.6.
+    #[test]
+    fn the_level_has_to_be_one_of_the_model() {
+        let level = |model, text: &str| {
+            let value = KeyValue::Text(text.into());
+            let elements = vec![KeyElement { tag: QUERY_RETRIEVE_LEVEL, vr: VR::CS, value }];
+            let identifier = Identifier { elements, character_set: String::new() };
+            parse(model, &identifier, NegotiatedOptions::default(), &Options::default())
+                .map(|query| query.request.level)
+        };
+        assert_eq!(level(StudyRoot, "study").unwrap(), Study);
+        assert_eq!(level(StudyRoot, "INSTANCE").unwrap(), Image);
+        assert!(matches!(level(StudyRoot, ""), Err(FindError::MissingLevel)));
+        assert!(matches!(level(StudyRoot, "FRAME"), Err(FindError::UnknownLevel)));
+        assert!(matches!(level(StudyRoot, "PATIENT"), Err(FindError::LevelNotInModel { .. })));
+        assert!(matches!(level(PatientStudyOnly, "SERIES"), Err(FindError::LevelNotInModel { .. })));
+        let none = Identifier::default();
+        let refused = parse(StudyRoot, &none, NegotiatedOptions::default(), &Options::default()).unwrap_err().failure();
+        assert_eq!((refused.status, refused.offending_elements), (0xA900, vec![Tag(0x0008, 0x0052)]));
+    }
+
+    // PS3.4 C.4.1.1.3.2.
+    #[test]
+    fn answers_have_what_is_asked_for_and_the_unique_keys_above() {
+        let query = ask(PatientRoot, Series, &["StudyInstanceUID=1.2", "Modality", "SeriesNumber"]).unwrap();
+        assert_eq!(returned(&query), ["Modality", "PatientID", "StudyInstanceUID", "SeriesNumber"]);
+        assert_eq!(matched(&query), [("StudyInstanceUID", "list of UID")]);
+        assert_eq!(query.pending_status(), 0xFF00);
+        let query = ask(StudyRoot, Series, &["Modality=CT"]).unwrap();
+        assert_eq!(returned(&query), ["Modality", "StudyInstanceUID"]);
+    }
+
+    #[test]
+    fn a_query_without_a_key_of_its_level_gets_the_unique_one() {
+        assert_eq!(
+            returned(&ask(PatientRoot, Study, &["PatientName=X"]).unwrap()),
+            ["PatientName", "PatientID", "StudyInstanceUID"]
+        );
+        assert_eq!(
+            returned(&ask(StudyRoot, Study, &["PatientName=X"]).unwrap()),
+            ["PatientName"],
+            "a study's in Study Root"
+        );
+        assert_eq!(
+            returned(&ask(StudyRoot, Image, &[]).unwrap()),
+            ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
+        );
+    }
+
+    // PS3.4 C.4.1.1.3, PS3.5 7.8.
+    #[test]
+    fn command_groups_group_lengths_and_private_creators_are_no_keys() {
+        let query =
+            ask(StudyRoot, Study, &["00020010=X", "00080000=X", "00090010=ACME", "00080005=ISO_IR 100"]).unwrap();
+        assert_eq!((matched(&query), query.unsupported.len()), (vec![], 0));
+    }
+
+    // PS3.4 C.2.2.1.3, table C.4-1.
+    #[test]
+    fn an_unsupported_key_is_not_answered_and_makes_pending_ff01() {
+        for key in ["00091001=X", "PatientSexNeutered", "ImageType", "StudyStatusID=X"] {
+            let query = ask(StudyRoot, Study, &["StudyInstanceUID", key]).unwrap();
+            assert_eq!((query.pending_status(), query.unsupported.len()), (0xFF01, 1), "{key}");
+        }
+        let always = Options { pending: PendingStatus::AlwaysFf00, ..Options::default() };
+        let query = ask_with(StudyRoot, Study, &["ImageType"], NegotiatedOptions::default(), &always).unwrap();
+        assert_eq!(query.pending_status(), 0xFF00);
+        let retired = ask(StudyRoot, Study, &["StudyStatusID"]).unwrap();
+        assert_eq!((returned(&retired), retired.pending_status()), (vec!["StudyStatusID"], 0xFF00));
+    }
+
+    #[test]
+    fn keys_of_other_levels_are_matched_by_default() {
+        let query = ask(PatientRoot, Study, &["PatientName=X", "Modality=CT", "SOPClassUID=1.2"]).unwrap();
+        assert_eq!(
+            matched(&query),
+            [("PatientName", "single value"), ("Modality", "single value"), ("SOPClassUID", "list of UID")]
+        );
+        assert_eq!(returned(&query), ["Modality", "PatientName", "PatientID", "StudyInstanceUID"]);
+        assert_eq!(query.pending_status(), 0xFF01, "the SOP Class of a study is matched, not answered");
+    }
+
+    // PS3.4 C.4.1.2.1.
+    #[test]
+    fn strict_hierarchical_queries_have_one_value_for_each_unique_key_above_and_no_other_keys() {
+        let strict = Options { hierarchy: Hierarchy::Strict, ..Options::default() };
+        let strictly = |model, level, of: &[&str]| ask_with(model, level, of, NegotiatedOptions::default(), &strict);
+        assert!(strictly(PatientRoot, Study, &["PatientID=P1", "StudyDate"]).is_ok());
+        assert!(strictly(StudyRoot, Study, &["PatientName=X*", "StudyDate"]).is_ok());
+        for key in ["PatientID", "PatientID=P*", "PatientID=A\\B", "StudyDate"] {
+            let refused = strictly(PatientRoot, Study, &[key]).unwrap_err().failure();
+            assert_eq!((refused.status, refused.offending_elements), (0xA900, vec![Tag(0x0010, 0x0020)]), "{key}");
+        }
+        for key in ["PatientName", "Modality=CT"] {
+            let refused = strictly(PatientRoot, Study, &["PatientID=P1", key]).unwrap_err();
+            assert!(matches!(refused, FindError::KeyOfOtherLevel(_)), "{key}");
+        }
+        assert!(strictly(StudyRoot, Series, &["StudyInstanceUID=1.2", "InstanceAvailability"]).is_ok());
+        let relational = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
+        assert!(ask_with(PatientRoot, Study, &["PatientName"], relational, &strict).is_ok());
+    }
+
+    #[test]
+    fn a_value_that_means_nothing_is_refused_with_its_tag() {
+        let refused = ask(StudyRoot, Study, &["StudyDate=SECRET-X"]).unwrap_err();
+        assert_eq!(refused.failure().offending_elements, [Tag(0x0008, 0x0020)]);
+        assert_eq!(refused.failure().status, 0xA900);
+        assert!(!refused.to_string().contains("SECRET"));
+    }
+
+    #[test]
+    fn what_belongs_to_the_node_never_narrows_the_answers() {
+        let query =
+            ask(StudyRoot, Study, &["InstanceAvailability=X", "RetrieveAETitle=X", "TimezoneOffsetFromUTC=+0100"]);
+        let query = query.unwrap();
+        assert_eq!(matched(&query), []);
+        assert_eq!(returned(&query), ["InstanceAvailability", "TimezoneOffsetFromUTC", "StudyInstanceUID"]);
+    }
+
+    #[test]
+    fn items_of_sequences_are_asked_for_by_attribute() {
+        let query = ask(
+            StudyRoot,
+            Study,
+            &["ProcedureCodeSequence.CodeMeaning", "ProcedureCodeSequence.CodeValue=A", "ReferencedStudySequence"],
+        )
+        .unwrap();
+        assert_eq!(matched(&query), [("ProcedureCodeSequence", "sequence")]);
+        let items: Vec<_> = query.request.return_keys.iter().map(|key| key.items.clone()).collect();
+        let item = |tag| ItemKey { tag, items: vec![] };
+        assert_eq!(items, [vec![item(Tag(0x0008, 0x0100)), item(Tag(0x0008, 0x0104))], vec![]]);
+    }
+
+    // PS3.4 C.2.2.2.5.4.
+    #[test]
+    fn ranges_of_date_and_time_are_combined_when_negotiated() {
+        let of = ["StudyDate=20060705-20060707", "StudyTime=1000-1800", "StudyInstanceUID"];
+        let negotiated = NegotiatedOptions { combined_date_time: true, ..NegotiatedOptions::default() };
+        let query = ask_with(StudyRoot, Study, &of, negotiated, &Options::default()).unwrap();
+        assert_eq!(matched(&query), [("StudyDate", "range")]);
+        assert_eq!((query.combined.len(), query.hidden.len()), (1, 0));
+        assert_eq!(matched(&ask(StudyRoot, Study, &of).unwrap()), [("StudyDate", "range"), ("StudyTime", "range")]);
+        let one_open = ["StudyDate=20060705-", "StudyTime=1000-1800"];
+        let query = ask_with(StudyRoot, Study, &one_open, negotiated, &Options::default()).unwrap();
+        assert_eq!(query.combined.len(), 0);
+    }
+
+    #[test]
+    fn the_first_of_two_elements_with_one_tag_counts() {
+        let mut identifier = keys::identifier(Study, ["PatientID=A"]).unwrap();
+        identifier.elements.extend(keys::identifier(Study, ["PatientID=B"]).unwrap().elements);
+        let query = parse(StudyRoot, &identifier, NegotiatedOptions::default(), &Options::default()).unwrap();
+        assert_eq!(query.request.matching_keys.len(), 1);
+        assert!(query.request.matching_keys[0].matching.matches("A"));
+    }
+}

@@ -1,0 +1,365 @@
+//! Answers as response Identifiers: bytes for a peer (PS3.4 C.4.1.1.3.2).
+//!
+//! What is the same in all answers of a query is made once. An answer is written straight into a buffer that is kept from
+//! one to the next: a busy node writes thousands a second.
+
+use std::borrow::Cow;
+
+use dicom_core::{Tag, VR};
+use serde_json::Value;
+
+use super::encoding::{Encoding, has_long_length};
+use super::identifier::vr_in_dictionary;
+use super::parse::{QUERY_RETRIEVE_LEVEL, Query, SPECIFIC_CHARACTER_SET};
+use crate::model::attribute::AttributeId;
+use crate::model::charset::{CharacterSets, TextForm};
+use crate::model::find::{FindAnswer, ItemKey};
+use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key};
+
+/// Unicode in UTF-8: can carry anything.
+const UTF_8: &str = "ISO_IR 192";
+
+/// How many character sets of stored objects are kept ready; an archive has a handful.
+const KEPT_CHARACTER_SETS: usize = 16;
+
+/// Writes the answers to one query in the transfer syntax of its presentation context.
+#[derive(Debug)]
+pub struct ResponseWriter {
+    encoding: Encoding,
+    /// In order of their tags.
+    fields: Vec<Field>,
+    /// That of the request, if it is known here.
+    requested: Option<NamedSets>,
+    /// Those of stored objects that answers needed so far.
+    stored: Vec<NamedSets>,
+    out: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct NamedSets {
+    name: String,
+    sets: CharacterSets,
+}
+
+#[derive(Debug)]
+struct Field {
+    tag: Tag,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// A whole element, the same in each answer.
+    Constant(Vec<u8>),
+    /// The value of the return key with this number.
+    Value { at: usize, vr: VR },
+    /// The items of the return key with this number.
+    Sequence { at: usize, wanted: Vec<ItemKey>, matching: Option<SequenceMatching> },
+}
+
+/// Some text has a character that the character set in force has not.
+struct NotEncodable;
+
+impl ResponseWriter {
+    /// Prepares the answers to a query. `retrieve_ae_title` is the value of (0008,0054); it may be empty.
+    #[must_use]
+    pub fn new(query: &Query, encoding: Encoding, retrieve_ae_title: &str) -> Self {
+        let constant = |tag: Tag, vr: VR, text: &str| {
+            let mut element = Vec::new();
+            push_element(&mut element, encoding, tag, vr, text.as_bytes());
+            Field { tag, content: Content::Constant(element) }
+        };
+        let mut fields = vec![
+            constant(QUERY_RETRIEVE_LEVEL, VR::CS, query.request.level.as_str()),
+            constant(AttributeId::RetrieveAETitle.attribute().tag, VR::AE, retrieve_ae_title),
+        ];
+        for (at, key) in query.request.return_keys.iter().enumerate() {
+            let attribute = key.attribute.attribute();
+            if query.hidden.contains(&key.attribute) {
+                continue;
+            }
+            let content = if attribute.vr == VR::SQ {
+                let condition = query.request.matching_keys.iter().find(|matching| matching.attribute == key.attribute);
+                let matching = condition.and_then(|condition| match &condition.matching {
+                    Matching::Sequence(sequence) => Some(sequence.clone()),
+                    _ => None,
+                });
+                Content::Sequence { at, wanted: key.items.clone(), matching }
+            } else {
+                Content::Value { at, vr: attribute.vr }
+            };
+            fields.push(Field { tag: attribute.tag, content });
+        }
+        fields.sort_by_key(|field| field.tag);
+        fields.dedup_by_key(|field| field.tag);
+        let requested = NamedSets::known(&query.character_set);
+        Self { encoding, fields, requested, stored: Vec::new(), out: Vec::new() }
+    }
+
+    /// The bytes of one answer; they are good until the next one.
+    ///
+    /// Its Specific Character Set is none where all is ASCII, else that of the request where it has every character, else
+    /// that of the stored objects, else UTF-8. No character is ever replaced.
+    pub fn write(&mut self, answer: &FindAnswer) -> &[u8] {
+        let mut out = std::mem::take(&mut self.out);
+        let done = self.try_write(&mut out, answer, None).is_ok()
+            || self.requested.as_ref().is_some_and(|sets| self.try_write(&mut out, answer, Some(sets)).is_ok())
+            || {
+                let stored = self.stored_sets(&answer.character_set);
+                stored.is_some_and(|at| self.try_write(&mut out, answer, self.stored.get(at)).is_ok())
+            };
+        if !done {
+            let utf_8 = NamedSets { name: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
+            // UTF-8 has every character that a Rust string can have.
+            let _ = self.try_write(&mut out, answer, Some(&utf_8));
+        }
+        self.out = out;
+        &self.out
+    }
+
+    /// The number of a stored object's character set among those kept ready.
+    fn stored_sets(&mut self, name: &str) -> Option<usize> {
+        if let Some(at) = self.stored.iter().position(|kept| kept.name == name) {
+            return Some(at);
+        }
+        let sets = NamedSets::known(name)?;
+        if self.stored.len() >= KEPT_CHARACTER_SETS {
+            self.stored.clear();
+        }
+        self.stored.push(sets);
+        Some(self.stored.len() - 1)
+    }
+
+    fn try_write(&self, out: &mut Vec<u8>, answer: &FindAnswer, sets: Option<&NamedSets>) -> Result<(), NotEncodable> {
+        out.clear();
+        let encoder = Encoder { encoding: self.encoding, sets: sets.map(|sets| &sets.sets) };
+        if let Some(sets) = sets {
+            push_element(out, self.encoding, SPECIFIC_CHARACTER_SET, VR::CS, sets.name.as_bytes());
+        }
+        for field in &self.fields {
+            let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
+            match &field.content {
+                Content::Constant(element) => out.extend(element),
+                Content::Value { at, vr } => encoder.push_text(out, field.tag, *vr, value(*at))?,
+                Content::Sequence { at, wanted, matching } => {
+                    let items = match serde_json::from_str(value(*at)) {
+                        Ok(Value::Array(items)) => items,
+                        Ok(_) | Err(_) => Vec::new(),
+                    };
+                    encoder.push_sequence(out, field.tag, &items, wanted, matching.as_ref())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl NamedSets {
+    /// `None` for the default repertoire, which ASCII is enough for, and for what is not known here.
+    fn known(name: &str) -> Option<Self> {
+        let sets = CharacterSets::new(name);
+        (!name.is_empty() && sets.recognised()).then(|| Self { name: name.to_owned(), sets })
+    }
+}
+
+/// Writes elements in one transfer syntax and one character set.
+struct Encoder<'a> {
+    encoding: Encoding,
+    /// `None`: ASCII only.
+    sets: Option<&'a CharacterSets>,
+}
+
+impl Encoder<'_> {
+    /// Writes an element with a value in the form of [`crate::model::record::InstanceRecord`].
+    fn push_text(&self, out: &mut Vec<u8>, tag: Tag, vr: VR, text: &str) -> Result<(), NotEncodable> {
+        let bytes = match vr {
+            VR::US => self.numbers(text, |text| text.parse().ok().map(u16::to_le_bytes)),
+            VR::SS => self.numbers(text, |text| text.parse().ok().map(i16::to_le_bytes)),
+            VR::UL => self.numbers(text, |text| text.parse().ok().map(u32::to_le_bytes)),
+            VR::SL => self.numbers(text, |text| text.parse().ok().map(i32::to_le_bytes)),
+            VR::UV => self.numbers(text, |text| text.parse().ok().map(u64::to_le_bytes)),
+            VR::SV => self.numbers(text, |text| text.parse().ok().map(i64::to_le_bytes)),
+            VR::FL => self.numbers(text, |text| text.parse().ok().map(f32::to_le_bytes)),
+            VR::FD => self.numbers(text, |text| text.parse().ok().map(f64::to_le_bytes)),
+            VR::AT => self.tags(text),
+            _ if text.is_ascii() => Cow::Borrowed(text.as_bytes()),
+            _ => {
+                let encoded = self.sets.and_then(|sets| sets.encode(text, TextForm::of(vr)));
+                Cow::Owned(encoded.ok_or(NotEncodable)?)
+            }
+        };
+        push_element(out, self.encoding, tag, vr, &bytes);
+        Ok(())
+    }
+
+    /// Binary numbers; nothing where the text is something else.
+    fn numbers<const N: usize>(&self, text: &str, parse: impl Fn(&str) -> Option<[u8; N]>) -> Cow<'static, [u8]> {
+        let numbers: Option<Vec<[u8; N]>> = text.split('\\').map(|number| parse(number.trim())).collect();
+        let mut bytes = numbers.unwrap_or_default();
+        if self.encoding.is_big() {
+            bytes.iter_mut().for_each(|number| number.reverse());
+        }
+        Cow::Owned(bytes.concat())
+    }
+
+    fn tags(&self, text: &str) -> Cow<'static, [u8]> {
+        let mut bytes = Vec::new();
+        for tag in text.split('\\') {
+            match u32::from_str_radix(tag.trim(), 16) {
+                Ok(tag) => self.encoding.push_tag(&mut bytes, Tag((tag >> 16) as u16, tag as u16)),
+                Err(_) => return Cow::Owned(Vec::new()),
+            }
+        }
+        Cow::Owned(bytes)
+    }
+
+    /// Writes the items (of the DICOM JSON Model, PS3.18 F.2) that match, each with what is wanted of it; all of it where
+    /// nothing particular is (PS3.4 C.2.2.2.6).
+    fn push_sequence(
+        &self,
+        out: &mut Vec<u8>,
+        tag: Tag,
+        items: &[Value],
+        wanted: &[ItemKey],
+        matching: Option<&SequenceMatching>,
+    ) -> Result<(), NotEncodable> {
+        self.encoding.push_tag(out, tag);
+        if self.encoding.is_explicit() {
+            out.extend(b"SQ\0\0");
+        }
+        let sequence_start = self.push_open_length(out);
+        for item in items {
+            if matching.is_some_and(|matching| !matching.matches_item(item)) {
+                continue;
+            }
+            self.encoding.push_tag(out, Tag(0xFFFE, 0xE000));
+            let item_start = self.push_open_length(out);
+            self.push_item(out, item, wanted, matching)?;
+            self.close_length(out, item_start);
+        }
+        self.close_length(out, sequence_start);
+        Ok(())
+    }
+
+    fn push_item(
+        &self,
+        out: &mut Vec<u8>,
+        item: &Value,
+        wanted: &[ItemKey],
+        matching: Option<&SequenceMatching>,
+    ) -> Result<(), NotEncodable> {
+        let Some(members) = item.as_object() else { return Ok(()) };
+        let mut elements: Vec<(Tag, Option<&Value>, &[ItemKey])> = if wanted.is_empty() {
+            let tag = |key: &str| u32::from_str_radix(key, 16).ok().map(|tag| Tag((tag >> 16) as u16, tag as u16));
+            members.iter().filter_map(|(key, element)| Some((tag(key)?, Some(element), [].as_slice()))).collect()
+        } else {
+            wanted.iter().map(|key| (key.tag, members.get(&json_key(key.tag)), key.items.as_slice())).collect()
+        };
+        // The item is in the character set of the answer now.
+        elements.retain(|(tag, ..)| *tag != SPECIFIC_CHARACTER_SET && tag.element() != 0);
+        elements.sort_by_key(|(tag, ..)| *tag);
+        for (tag, element, wanted) in elements {
+            self.push_member(out, tag, element, wanted, matching.and_then(|matching| matching.nested(tag)))?;
+        }
+        Ok(())
+    }
+
+    fn push_member(
+        &self,
+        out: &mut Vec<u8>,
+        tag: Tag,
+        element: Option<&Value>,
+        wanted: &[ItemKey],
+        matching: Option<&SequenceMatching>,
+    ) -> Result<(), NotEncodable> {
+        let member = |name: &str| element.and_then(|element| element.get(name));
+        let vr = member("vr").and_then(Value::as_str).and_then(|vr| vr.parse().ok());
+        let vr = vr.unwrap_or_else(|| vr_in_dictionary(tag));
+        let values = member("Value").and_then(Value::as_array).map_or([].as_slice(), Vec::as_slice);
+        if vr == VR::SQ {
+            return self.push_sequence(out, tag, values, wanted, matching);
+        }
+        if let Some(binary) = member("InlineBinary").and_then(Value::as_str) {
+            push_element(out, self.encoding, tag, vr, &self.swapped(vr, from_base64(binary)));
+            return Ok(());
+        }
+        self.push_text(out, tag, vr, &joined_values(values))
+    }
+
+    /// Binary values as the DICOM JSON Model has them are in little endian (PS3.18 F.2.7).
+    fn swapped(&self, vr: VR, mut bytes: Vec<u8>) -> Vec<u8> {
+        let unit = match vr {
+            VR::OW => 2,
+            VR::OF | VR::OL => 4,
+            VR::OD | VR::OV => 8,
+            _ => 1,
+        };
+        if self.encoding.is_big() {
+            bytes.chunks_exact_mut(unit).for_each(<[u8]>::reverse);
+        }
+        bytes
+    }
+
+    fn push_open_length(&self, out: &mut Vec<u8>) -> usize {
+        out.extend([0; 4]);
+        out.len()
+    }
+
+    fn close_length(&self, out: &mut [u8], start: usize) {
+        let length = self.encoding.u32_bytes(length_of(out.len() - start));
+        if let Some(place) = start.checked_sub(4).and_then(|at| out.get_mut(at..start)) {
+            place.copy_from_slice(&length);
+        }
+    }
+}
+
+/// Writes an element, its value padded to even length (PS3.5 6.2).
+fn push_element(out: &mut Vec<u8>, encoding: Encoding, tag: Tag, vr: VR, value: &[u8]) {
+    let padded = value.len().next_multiple_of(2);
+    // PS3.5 6.2.2, note 2: what is too long for its VR is sent as UN.
+    let vr = if !has_long_length(vr) && padded > usize::from(u16::MAX) { VR::UN } else { vr };
+    encoding.push_tag(out, tag);
+    if !encoding.is_explicit() {
+        out.extend(encoding.u32_bytes(length_of(padded)));
+    } else if has_long_length(vr) {
+        out.extend(vr.to_string().as_bytes());
+        out.extend([0, 0]);
+        out.extend(encoding.u32_bytes(length_of(padded)));
+    } else {
+        out.extend(vr.to_string().as_bytes());
+        encoding.push_u16(out, padded as u16);
+    }
+    out.extend(value);
+    if padded > value.len() {
+        let is_text = !matches!(vr, VR::UI | VR::OB | VR::UN);
+        out.push(if is_text { b' ' } else { 0 });
+    }
+}
+
+/// Values come from the index, where the limits of reading keep them far under 4 GiB.
+fn length_of(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// RFC 4648, section 4; what is not of its alphabet is passed over.
+fn from_base64(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut count) = (0_u32, 0);
+    for byte in text.bytes() {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => continue,
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    bytes
+}

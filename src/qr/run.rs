@@ -1,0 +1,132 @@
+//! A query to its answers.
+
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+
+use super::error::FindError;
+use super::parse::{CombinedKey, Query};
+use crate::db;
+use crate::model::find::FindAnswer;
+
+/// Stops one query from another thread: for C-CANCEL, a peer that went away, a time limit.
+#[derive(Debug)]
+pub struct Stop {
+    state: Mutex<State>,
+    interrupt: db::Interrupt,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Going,
+    Cancelled,
+    TimedOut,
+    /// The reader may be at another query: do not touch it.
+    Ended,
+}
+
+impl Stop {
+    /// For the next query of this reader.
+    #[must_use]
+    pub fn new(reader: &db::Reader) -> Self {
+        Self { state: Mutex::new(State::Going), interrupt: reader.interrupt() }
+    }
+
+    /// Stops the query; it ends with [`FindError::Cancelled`]. Does nothing once it has ended.
+    ///
+    /// SQLite only hears this while a statement runs. A caller that wants to be sure says it again until the query has ended.
+    pub fn cancel(&self) {
+        self.stop(State::Cancelled);
+    }
+
+    /// Stops the query; it ends with [`FindError::TimeLimit`]. Otherwise as [`Self::cancel`].
+    pub fn time_out(&self) {
+        self.stop(State::TimedOut);
+    }
+
+    fn stop(&self, reason: State) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *state == State::Going {
+            *state = reason;
+        }
+        if *state != State::Ended {
+            self.interrupt.interrupt();
+        }
+    }
+
+    fn state(&self) -> State {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends it, and says why it was stopped, if it was.
+    fn end(&self) -> Option<FindError> {
+        match std::mem::replace(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Ended) {
+            State::Going | State::Ended => None,
+            State::Cancelled => Some(FindError::Cancelled),
+            State::TimedOut => Some(FindError::TimeLimit),
+        }
+    }
+}
+
+/// Answers a query: calls `on_answer` for each matching entity, in a fixed order, until there are no more or it says to
+/// stop. Returns how many answers there were.
+///
+/// # Errors
+/// [`FindError::TooManyMatches`] after as many answers as the limit allows, [`FindError::Cancelled`] when `stop` or
+/// `on_answer` said so, [`FindError::TimeLimit`], or [`FindError::Index`].
+pub fn run(
+    reader: &mut db::Reader,
+    query: &Query,
+    stop: &Stop,
+    mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
+) -> Result<u64, FindError> {
+    let combined: Vec<_> = query.combined.iter().filter_map(|key| Combined::new(key, query)).collect();
+    let mut answered = 0;
+    let mut refused = false;
+    let mut too_many = false;
+    let mut each = |answer: FindAnswer| {
+        if stop.state() != State::Going {
+            return ControlFlow::Break(());
+        }
+        if !combined.iter().all(|key| key.fits(&answer)) {
+            return ControlFlow::Continue(());
+        }
+        if query.limit == Some(answered) {
+            too_many = true;
+            return ControlFlow::Break(());
+        }
+        answered += 1;
+        refused = on_answer(answer).is_break();
+        if refused { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let outcome = match stop.state() {
+        State::Going => reader.find(&query.request, &mut each),
+        State::Cancelled | State::TimedOut | State::Ended => Ok(0),
+    };
+    let stopped = stop.end();
+    match outcome {
+        Ok(_) if too_many => Err(FindError::TooManyMatches(answered)),
+        Ok(_) if refused => Err(FindError::Cancelled),
+        Ok(_) => stopped.map_or(Ok(answered), Err),
+        Err(db::Error::Interrupted) => Err(stopped.unwrap_or(FindError::Cancelled)),
+        Err(error) => Err(FindError::Index(error)),
+    }
+}
+
+/// A combined key, and where the values that it looks at are in an answer.
+struct Combined<'q> {
+    key: &'q CombinedKey,
+    date_at: usize,
+    time_at: usize,
+}
+
+impl<'q> Combined<'q> {
+    fn new(key: &'q CombinedKey, query: &Query) -> Option<Self> {
+        let at = |id| query.request.return_keys.iter().position(|key| key.attribute == id);
+        Some(Self { key, date_at: at(key.date)?, time_at: at(key.time)? })
+    }
+
+    fn fits(&self, answer: &FindAnswer) -> bool {
+        let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
+        self.key.range.contains(value(self.date_at), value(self.time_at))
+    }
+}
