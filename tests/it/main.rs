@@ -12,6 +12,7 @@ mod cli;
 mod db;
 mod fixtures;
 mod ingest;
+mod qr;
 mod scanner;
 mod scp;
 mod util;

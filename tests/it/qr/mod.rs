@@ -1,0 +1,6 @@
+//! Queries: Identifiers in, response Identifiers out.
+
+mod identifiers;
+mod matcher;
+mod oracle;
+mod responses;
