@@ -150,12 +150,18 @@ impl Reader {
         Ok(known)
     }
 
-    /// Directories of scans below `root` that the index knows, in a fixed order, from after `after` on and at most `limit`.
+    /// Directories of this kind below `root` that the index knows, in a fixed order, from after `after` on and at most `limit`.
     /// Begin with `root` itself as `after`, and go on with the last of each answer until one is empty.
     ///
     /// # Errors
     /// That of SQLite.
-    pub fn directories_below(&mut self, root: &Path, after: &Path, limit: usize) -> Result<Vec<PathBuf>, Error> {
+    pub fn directories_below(
+        &mut self,
+        place: Place,
+        root: &Path,
+        after: &Path,
+        limit: usize,
+    ) -> Result<Vec<PathBuf>, Error> {
         // TEXT paths come before BLOB ones; ranges of each use the index on the path.
         let from = root.join("").into_os_string().into_vec();
         // '0' follows '/': this is past everything below the root.
@@ -163,26 +169,29 @@ impl Reader {
         let after_text = after.to_str();
         let mut found = Vec::new();
         if let (Some(after), Ok(from), Ok(to)) = (after_text, std::str::from_utf8(&from), std::str::from_utf8(&to)) {
-            self.directories_between(&after.max(from), &to, limit, &mut found).map_err(Error::from_sqlite)?;
+            self.directories_between(place, &after.max(from), &to, limit, &mut found).map_err(Error::from_sqlite)?;
         }
         if found.len() < limit {
             let after = if after_text.is_some() { &from } else { after.as_os_str().as_bytes() };
-            self.directories_between(&after, &to, limit - found.len(), &mut found).map_err(Error::from_sqlite)?;
+            self.directories_between(place, &after, &to, limit - found.len(), &mut found)
+                .map_err(Error::from_sqlite)?;
         }
         Ok(found)
     }
 
     fn directories_between(
         &self,
+        place: Place,
         after: &dyn ToSql,
         before: &dyn ToSql,
         limit: usize,
         found: &mut Vec<PathBuf>,
     ) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT path FROM directory WHERE path > ?1 AND path < ?2 AND place = 0 ORDER BY path LIMIT ?3",
+            "SELECT path FROM directory WHERE path > ?1 AND path < ?2 AND place = ?3 ORDER BY path LIMIT ?4",
         )?;
-        let mut rows = statement.query(params![after, before, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![after, before, place_number(place), limit])?;
         while let Some(row) = rows.next()? {
             found.push(PathBuf::from(path_from_sql(row.get_ref(0)?)));
         }
@@ -270,6 +279,14 @@ fn naming(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Naming> {
         suffix: row.get(first + 1)?,
         digits: digits.and_then(|digits| usize::try_from(digits).ok()),
     })
+}
+
+fn place_number(place: Place) -> i64 {
+    match place {
+        Place::InPlace => 0,
+        Place::Managed => 1,
+        Place::MetadataOnly => 2,
+    }
 }
 
 fn place(number: i64) -> Place {

@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use super::places::Places;
 use super::{Error, Stop, UNIT_FILES, skip};
 use crate::db::{self, KnownFile, NotIndexed};
+use crate::model::location::Place;
 
 /// Directories of the index that are compared with the disk at a time.
 const PAGE_DIRECTORIES: usize = 1000;
@@ -281,7 +282,7 @@ impl Walk<'_> {
         let mut after = root.to_owned();
         loop {
             let Some(known) = &mut self.known else { return Ok(true) };
-            let page = known.directories_below(root, &after, PAGE_DIRECTORIES)?;
+            let page = known.directories_below(Place::InPlace, root, &after, PAGE_DIRECTORIES)?;
             let Some(last) = page.last() else { return Ok(true) };
             after.clone_from(last);
             for path in page {

@@ -293,7 +293,7 @@ fn directories_below_a_root_come_in_pages_whatever_their_names() {
     for limit in [1, 2, 3, 100] {
         let (mut found, mut after) = (Vec::new(), std::path::PathBuf::from("/a"));
         loop {
-            let page = reader.directories_below("/a".as_ref(), &after, limit).unwrap();
+            let page = reader.directories_below(Place::InPlace, "/a".as_ref(), &after, limit).unwrap();
             assert!(page.len() <= limit);
             let Some(last) = page.last() else { break };
             after.clone_from(last);
@@ -301,5 +301,5 @@ fn directories_below_a_root_come_in_pages_whatever_their_names() {
         }
         assert_eq!(found, inside, "pages of {limit}");
     }
-    assert_eq!(reader.directories_below("/".as_ref(), "/".as_ref(), 100).unwrap().len(), 10);
+    assert_eq!(reader.directories_below(Place::InPlace, "/".as_ref(), "/".as_ref(), 100).unwrap().len(), 10);
 }
