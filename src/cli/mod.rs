@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. A command that fails says what happened, to which file
 //! or peer, and where it helps what to do about it.
 
+mod check;
 mod completions;
 mod configuration;
 mod man;
@@ -83,6 +84,8 @@ enum Command {
     Scan(scan::ScanArgs),
     /// Show what is in the index, in numbers
     Status(status::StatusArgs),
+    /// Check that the index agrees with itself, and with the disk
+    Check(check::CheckArgs),
     /// Show, check or write settings
     Config(configuration::ConfigArgs),
     /// Write a completion script for a shell
@@ -164,6 +167,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Serve(arguments) => serve::run(&arguments, &mut context),
         Command::Scan(arguments) => scan::run(&arguments, &mut context),
         Command::Status(arguments) => status::run(&arguments, &mut context),
+        Command::Check(arguments) => check::run(&arguments, &mut context),
         Command::Config(arguments) => configuration::run(arguments, &mut context),
         Command::Completions(arguments) => completions::run(&arguments, &mut context),
         Command::Man(arguments) => man::run(&arguments, &mut context),

@@ -55,16 +55,26 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// A path as part of a line of text: what is not printable is escaped, since file names may hold anything, line breaks and
+/// Text as part of a line: what is not printable is escaped, since values and file names may hold anything, line breaks and
 /// commands to the terminal included.
+pub(super) struct Escaped<'a>(pub(super) &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+        }
+        Ok(())
+    }
+}
+
+/// A path as part of a line: as [`Escaped`], with bytes that are not UTF-8 as `\xff` and a backslash doubled.
 pub(super) struct Shown<'a>(pub(super) &'a Path);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in self.0.as_os_str().as_bytes().utf8_chunks() {
-            for c in part.valid().chars() {
-                if c.is_control() || c == '\\' { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
-            }
+            write!(f, "{}", Escaped(&part.valid().replace('\\', "\\\\")))?;
             for byte in part.invalid() {
                 write!(f, "\\x{byte:02x}")?;
             }

@@ -1,5 +1,6 @@
 //! The program as its users see it: arguments in; standard output, standard error and exit code out.
 
+mod check;
 mod configuration;
 mod scan;
 mod serve;

@@ -1,0 +1,82 @@
+//! `dcmdex check`.
+
+use std::fs;
+
+use super::*;
+
+#[test]
+fn a_sound_index_and_files_that_are_there_end_with_0() {
+    let place = Place::new();
+    place.run(["scan", "--index", "x.db", &fixtures("archive")]).expect(1);
+    let run = place.run(["check", "--index", "x.db", "--files"]).expect(0);
+    assert_eq!(
+        run.stdout,
+        "the index agrees with itself; contradictions in the archive: 0\n\
+         files: 34 as the index says, 0 changed, 0 gone, 0 not accessible\n"
+    );
+}
+
+#[test]
+fn contradictions_are_listed_and_are_no_fault_of_the_index() {
+    let place = Place::new();
+    place.run(["scan", "--index", "x.db", &fixtures("real")]).expect(1);
+    let run = place.run(["check", "--index", "x.db"]).expect(0);
+    assert_eq!(run.stdout.matches("instance-with-other-content: /").count(), 10, "{run:?}");
+    assert!(run.stdout.ends_with("contradictions in the archive: 10\n"), "{run:?}");
+}
+
+#[test]
+fn files_that_changed_or_went_are_named() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("tree/a")).unwrap();
+    for name in ["1", "2", "3"] {
+        fs::copy(fixtures("real/modalities/CT_small.dcm"), place.path("tree/a").join(name)).unwrap();
+    }
+    place.run(["scan", "--index", "x.db", "tree"]).expect(0);
+    place.run(["check", "--index", "x.db", "--files"]).expect(0);
+    fs::remove_file(place.path("tree/a/1")).unwrap();
+    fs::write(place.path("tree/a/2"), "shorter").unwrap();
+    let run = place.run(["check", "--index", "x.db", "--files"]).expect(1);
+    let path = |name: &str| place.path("tree/a").join(name).display().to_string();
+    assert!(run.stdout.contains(&format!("gone: {}\nchanged: {}\n", path("1"), path("2"))), "{run:?}");
+    assert!(run.stdout.ends_with("files: 1 as the index says, 1 changed, 1 gone, 0 not accessible\n"), "{run:?}");
+    // Without --files nobody looks.
+    place.run(["check", "--index", "x.db"]).expect(0);
+}
+
+#[test]
+fn objects_that_were_received_are_looked_for_as_well() {
+    use dcmdex::db::{Compared, DuplicatePolicy, Writer, WriterOptions};
+    use dcmdex::model::location::{Location, Place as Kind};
+    let place = Place::new();
+    let location = Location {
+        place: Kind::Managed,
+        directory: place.path("objects"),
+        file_name: "1.dcm".into(),
+        size: 7,
+        mtime_ms: 0,
+    };
+    let record = crate::db::record("1.2", "1.2.3", "1.2.3.4", &[]);
+    let writer = Writer::open(&place.path("x.db"), WriterOptions::default()).unwrap();
+    let (sender, stored) = std::sync::mpsc::channel();
+    let on_done = move |result| sender.send(result).unwrap();
+    writer.handle().store(record, location, DuplicatePolicy::KeepFirst, Compared::Same, on_done).unwrap();
+    stored.recv().unwrap().unwrap();
+    writer.close().unwrap();
+    let run = place.run(["check", "--index", "x.db", "--files"]).expect(1);
+    assert!(run.stdout.starts_with(&format!("gone: {}\n", place.path("objects/1.dcm").display())), "{run:?}");
+}
+
+#[test]
+fn an_index_that_disagrees_with_itself_is_told_and_ends_with_1() {
+    let place = Place::new();
+    place.run(["scan", "--index", "x.db", &fixtures("archive")]).expect(1);
+    let wrong = Command::new("sqlite3")
+        .args([&place.path("x.db").display().to_string(), "UPDATE study SET instance_count = 77 WHERE id = 1"])
+        .status()
+        .expect("the sqlite3 shell is installed by scripts/peers");
+    assert!(wrong.success());
+    let run = place.run(["check", "--index", "x.db"]).expect(1);
+    assert!(run.stdout.contains("instances per study: study 1 says 77"), "{run:?}");
+    assert!(run.stdout.contains("the index DISAGREES with itself"), "{run:?}");
+}
