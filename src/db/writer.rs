@@ -123,12 +123,10 @@ impl Drop for Writer {
 }
 
 impl WriterHandle {
-    /// Queues a received instance, with what comparing its object showed. `on_done` is called on the writer's thread once the transaction that holds it is
-    /// committed, or with the error that prevented it; it has to return at once.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when the queue is full, [`Error::WriterStopped`] when there is no writer any more; `on_done` is not
-    /// called then.
+    /// Queues a received instance, with what comparing its object showed. `on_done` is called once: on the writer's thread
+    /// when the transaction that holds it is committed, or with the error that prevented it; or at once on this thread, with
+    /// [`Error::Busy`] when the queue is full and [`Error::WriterStopped`] when there is no writer any more. It has to return
+    /// at once.
     pub fn store(
         &self,
         record: Box<InstanceRecord>,
@@ -136,12 +134,16 @@ impl WriterHandle {
         policy: DuplicatePolicy,
         compared: Compared,
         on_done: impl FnOnce(Result<Stored, Error>) + Send + 'static,
-    ) -> Result<(), Error> {
+    ) {
         let command = Command::Store(Arrival { record, location, policy, compared, on_done: Box::new(on_done) });
-        self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => Error::Busy,
-            TrySendError::Disconnected(_) => stopped(),
-        })
+        let (command, error) = match self.commands.try_send(command) {
+            Ok(()) => return,
+            Err(TrySendError::Full(command)) => (command, Error::Busy),
+            Err(TrySendError::Disconnected(command)) => (command, stopped()),
+        };
+        if let Command::Store(arrival) = command {
+            (arrival.on_done)(Err(error));
+        }
     }
 
     /// Queues what a scan found in a directory; waits while the queue is full. What goes wrong with it later comes out of

@@ -285,27 +285,19 @@ impl Receiving {
 
 /// Gives the object its place and the record its row, and waits for both to be durable.
 async fn keep(
-    storage: &Storage,
+    storage: &Arc<Storage>,
     request: &StoreRequest,
     parser: HeaderParser<'static>,
     sink: Sink,
     length: u64,
 ) -> Result<Committed, Failure> {
     let record = read(request, parser)?;
-    let placed = match sink {
-        Sink::Nothing => None,
-        Sink::File(file) => Some(file.place(&record).await?),
-    };
-    let Some(placed) = placed else {
+    let Sink::File(file) = sink else {
         let location = metadata_only(length, storage.clock);
-        return match commit(storage, record, location, Compared::Nothing).await {
-            Ok(stored) => Ok(stored.committed),
-            Err(error) => Err(Failure::Index(error)),
-        };
+        return Ok(commit(storage, record, location, Compared::Nothing).await?.committed);
     };
     let again = record.clone();
-    let mut stored = commit(storage, record, placed.location.clone(), compared(placed.contents)).await;
-    let mut placed = placed;
+    let (mut placed, mut stored) = file.keep(storage, record).await?;
     if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(path) }, .. }) = &stored {
         // Alike as far as the index knows, but it names an object under another name than ours: do the bytes agree, too?
         let (path, ours) = (path.clone(), placed);
@@ -330,7 +322,7 @@ async fn commit(
     storage.writer.store(record, location, storage.duplicates, compared, move |stored| {
         // Nobody waits any more when the association was cut off; the row is committed all the same.
         let _ = sender.send(stored);
-    })?;
+    });
     stored.await.unwrap_or_else(|_| Err(IndexError::WriterStopped("no answer".into())))
 }
 
@@ -472,15 +464,36 @@ impl FileSink {
         }
     }
 
-    /// Writes the rest and gives the object its place.
-    async fn place(mut self, record: &InstanceRecord) -> Result<Placed, Failure> {
+    /// Writes the rest, gives the object its place and queues the record, all on one thread; waits until the row is
+    /// committed.
+    async fn keep(
+        mut self,
+        storage: &Arc<Storage>,
+        record: Box<InstanceRecord>,
+    ) -> Result<(Placed, Result<Stored, IndexError>), Failure> {
         let (incoming, _memory) = self.written().await?;
         let Self { objects, batch, .. } = self;
-        let [study, series, instance] =
-            [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
-                .map(|id| record.value(id).to_owned());
-        let placed = spawn_blocking(move || write(&objects, incoming, &batch)?.place(&study, &series, &instance));
-        Ok(placed.await.map_err(|_| Failure::ThreadEnded)??)
+        let storage = Arc::clone(storage);
+        let (sender, kept) = oneshot::channel();
+        spawn_blocking(move || {
+            let [study, series, instance] =
+                [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
+                    .map(|id| record.value(id));
+            let placed = write(&objects, incoming, &batch).and_then(|object| object.place(study, series, instance));
+            // Nobody waits any more when the association was cut off. The object keeps its place then, and its row.
+            match placed {
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                }
+                Ok(placed) => {
+                    let (location, compared) = (placed.location.clone(), compared(placed.contents));
+                    storage.writer.store(record, location, storage.duplicates, compared, move |stored| {
+                        let _ = sender.send(Ok((placed, stored)));
+                    });
+                }
+            }
+        });
+        Ok(kept.await.map_err(|_| Failure::ThreadEnded)??)
     }
 }
 

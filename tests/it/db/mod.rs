@@ -64,7 +64,7 @@ pub(crate) fn location(place: Place, directory: &str, name: &str) -> Location {
 pub(crate) fn store(writer: &Writer, record: Box<InstanceRecord>, location: Location) -> StoreOutcome {
     let (send, receive) = std::sync::mpsc::channel();
     let on_done = move |result| send.send(result).unwrap();
-    writer.handle().store(record, location, DuplicatePolicy::KeepFirst, Compared::Same, on_done).unwrap();
+    writer.handle().store(record, location, DuplicatePolicy::KeepFirst, Compared::Same, on_done);
     receive.recv().unwrap().unwrap().outcome
 }
 
