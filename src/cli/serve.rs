@@ -16,7 +16,7 @@ use crate::config::{Config, Keep, Peer};
 use crate::db::Writer;
 use crate::model::ae_title::AeTitle;
 use crate::model::clock::Clock;
-use crate::scp::{Node, Services, Storage};
+use crate::scp::{Find, Node, Services, Storage};
 use crate::store::Objects;
 
 #[derive(Debug, Args)]
@@ -60,7 +60,8 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         duplicates: config.duplicate_policy(),
         clock: Clock::System,
     };
-    let services = Services { storage: Some(Arc::new(storage)) };
+    let find = Find::new(config.index.clone(), crate::qr::Options::default());
+    let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
         .enable_all()

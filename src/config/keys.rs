@@ -136,6 +136,12 @@ keys! {
         low: "viewers that read slowly are cut off",
         high: "dead peers hold on to a query",
     }
+    "network.query_time_limit_seconds" = "60" {
+        "Time that the index may take for the next answer to a C-FIND; then the query ends (out of resources).",
+        unit: "seconds",
+        low: "searches for a part of a name in a huge archive fail",
+        high: "one bad query keeps a processor busy",
+    }
     "network.drain_timeout_seconds" = "10" {
         "After the order to stop: time to finish and commit the messages in flight.",
         unit: "seconds",

@@ -162,6 +162,8 @@ pub struct Network {
     pub read_timeout: Duration,
     /// For the peer to take what is sent.
     pub write_timeout: Duration,
+    /// Time that the index may take for the next answer to a query.
+    pub query_time_limit: Duration,
     /// For messages in flight when stopping.
     pub drain_timeout: Duration,
     /// UIDs, best first.
@@ -319,6 +321,7 @@ impl Check<'_> {
             idle_timeout: self.seconds("network.idle_timeout_seconds"),
             read_timeout: self.seconds("network.read_timeout_seconds"),
             write_timeout: self.seconds("network.write_timeout_seconds"),
+            query_time_limit: self.seconds("network.query_time_limit_seconds"),
             drain_timeout: self.seconds("network.drain_timeout_seconds"),
             preferred_transfer_syntaxes: self.uids("network.preferred_transfer_syntaxes"),
         }

@@ -30,6 +30,7 @@ impl Config {
             idle_timeout: network.idle_timeout,
             read_timeout: network.read_timeout,
             write_timeout: network.write_timeout,
+            query_time_limit: network.query_time_limit,
             drain_timeout: network.drain_timeout,
             preferred_transfer_syntaxes: network.preferred_transfer_syntaxes.clone(),
         }

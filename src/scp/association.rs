@@ -11,14 +11,15 @@ use std::time::Duration;
 use dicom_ul::pdu::{AbortRQServiceProviderReason as ProviderReason, AbortRQSource, Pdu};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span};
 
 use super::access::local_limit_exceeded;
 use super::listener::{Services, Shared};
 use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
-use super::services::{echo, sop_class_not_supported, store};
+use super::options::Options;
+use super::services::{echo, find, sop_class_not_supported, store};
 use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
 use crate::dimse::message::{DataSetPresence, Request, RequestError, StoreRequest};
@@ -28,6 +29,9 @@ use crate::telemetry::metrics;
 
 /// After the order to stop, how long a peer that has had its last PDU may take to close the connection.
 const CLOSE_PATIENCE_WHEN_STOPPING: Duration = Duration::from_millis(500);
+
+/// How often a query that is to stop is told so: SQLite hears it only while a statement runs.
+const STOP_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// The longest AE title that the wire can carry.
 const AE_TITLE_LENGTH: usize = 16;
@@ -87,6 +91,10 @@ struct Answered(BTreeMap<(u16, Status), u64>);
 impl Answered {
     fn count(&mut self, response: &Response) {
         *self.0.entry((response.field().0, response.status())).or_default() += 1;
+    }
+
+    fn count_pending(&mut self, answers: u64) {
+        *self.0.entry((CommandField::C_FIND_RSP.0, Status::PENDING)).or_default() += answers;
     }
 }
 
@@ -251,6 +259,16 @@ struct Session {
     outgoing: Vec<u8>,
 }
 
+/// What came while a query was being answered.
+enum Meanwhile {
+    /// Nothing to act on yet.
+    Nothing,
+    /// A C-CANCEL-RQ for this query.
+    Cancel,
+    /// A command that has to wait.
+    Ahead(Ahead),
+}
+
 /// What a data set that is arriving is for.
 enum Operation {
     /// None is expected.
@@ -259,6 +277,16 @@ enum Operation {
     Refuse { context_id: u8, response: Response },
     /// An instance.
     Store { context_id: u8, receiving: Box<store::Receiving> },
+    /// The Identifier of a query.
+    Find(Box<find::Receiving>),
+}
+
+/// A command that came while a query was being answered, ahead of its time: PS3.7 9.3 knows no such thing without an
+/// Asynchronous Operations Window, and simple senders do it. It is served when the query has ended.
+struct Ahead {
+    context_id: u8,
+    command: CommandSet,
+    has_data_set: bool,
 }
 
 impl Session {
@@ -289,7 +317,11 @@ impl Session {
                 incoming = reader.next(patience) => incoming,
             };
             let done = match incoming {
-                Ok(Incoming::Pdv(pdv)) => self.on_pdv(&pdv).await,
+                Ok(Incoming::Pdv(pdv)) => match self.on_pdv(&pdv).await {
+                    Ok(Some(query)) => self.find(reader, *query, options).await,
+                    Ok(None) => Ok(()),
+                    Err(end) => Err(end),
+                },
                 // Sta6, AR-2: our user, the DIMSE layer, has nothing against it.
                 Ok(Incoming::ReleaseRequest) => Err(End::Released),
                 Ok(Incoming::Abort { source, reason }) => Err(End::AbortedByPeer { source_code: source, reason }),
@@ -302,11 +334,12 @@ impl Session {
         }
     }
 
-    async fn on_pdv(&mut self, pdv: &Pdv<'_>) -> Result<(), End> {
+    /// Takes a fragment; returns a query whose Identifier it completes.
+    async fn on_pdv(&mut self, pdv: &Pdv<'_>) -> Result<Option<Box<find::Receiving>>, End> {
         match self.assembler.accept(pdv)? {
-            Arrival::CommandFragment => Ok(()),
+            Arrival::CommandFragment => Ok(None),
             Arrival::Command { context_id, command, has_data_set } => {
-                self.on_command(context_id, &command, has_data_set).await
+                self.on_command(context_id, &command, has_data_set).await.map(|()| None)
             }
             Arrival::DataSetFragment { is_last } => self.on_data_set(pdv.fragment, is_last).await,
         }
@@ -324,7 +357,18 @@ impl Session {
                 Err(response) => response,
             },
             Ok(Request::Find(request)) => {
-                sop_class_not_supported(CommandField::C_FIND_RQ, request.message_id, &request.affected_sop_class_uid)
+                let begun = find::Receiving::begin(context_id, &request, context, &self.agreement);
+                match begun.filter(|_| self.services.find.is_some()) {
+                    Some(receiving) if has_data_set => {
+                        self.operation = Operation::Find(Box::new(receiving));
+                        return Ok(());
+                    }
+                    Some(_) => find::without_identifier(&request),
+                    None => {
+                        let uid = &request.affected_sop_class_uid;
+                        sop_class_not_supported(CommandField::C_FIND_RQ, request.message_id, uid)
+                    }
+                }
             }
             // Its request was answered before it came.
             Ok(Request::Cancel(_)) => return Ok(()),
@@ -353,33 +397,114 @@ impl Session {
         store::Receiving::begin(storage, request, context, &self.agreement.calling_ae_title).map_err(refused)
     }
 
-    async fn on_data_set(&mut self, fragment: &[u8], is_last: bool) -> Result<(), End> {
-        match (&mut self.operation, is_last) {
-            (Operation::Store { receiving, .. }, _) => receiving.accept(fragment).await,
-            (Operation::None | Operation::Refuse { .. }, _) => {}
+    async fn on_data_set(&mut self, fragment: &[u8], is_last: bool) -> Result<Option<Box<find::Receiving>>, End> {
+        match &mut self.operation {
+            Operation::Store { receiving, .. } => receiving.accept(fragment).await,
+            Operation::Find(receiving) => receiving.accept(fragment),
+            Operation::None | Operation::Refuse { .. } => {}
         }
         if !is_last {
-            return Ok(());
+            return Ok(None);
         }
         match std::mem::replace(&mut self.operation, Operation::None) {
-            Operation::None => Ok(()),
-            Operation::Refuse { context_id, response } => self.send(context_id, &response).await,
+            Operation::None => {}
+            Operation::Refuse { context_id, response } => self.send(context_id, &response).await?,
+            Operation::Find(query) => return Ok(Some(query)),
             Operation::Store { context_id, receiving } => {
                 let (response, failure) = receiving.finish().await;
                 if let Some(failure) = failure {
-                    self.log(&failure);
+                    self.log(&failure, failure.is_ours());
                 }
-                self.send(context_id, &response.into_response()).await
+                self.send(context_id, &response.into_response()).await?;
             }
+        }
+        Ok(None)
+    }
+
+    /// Answers a query, while listening for a C-CANCEL-RQ and for the end of the association.
+    async fn find(&mut self, reader: &mut PduReader, query: find::Receiving, options: &Options) -> Result<(), End> {
+        let Some(service) = &self.services.find else { return Ok(()) };
+        let mut running = query.start(service, self.agreement.peer_max_length);
+        let patience = Patience { first_byte: None, rest: options.read_timeout };
+        let mut ahead = None;
+        // Counted between answers, and not while the peer takes them: this is for the index.
+        let mut time_is_up = Instant::now() + options.query_time_limit;
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                incoming = reader.next(patience), if ahead.is_none() => {
+                    match self.while_answering(incoming, &running)? {
+                        Meanwhile::Nothing => {}
+                        Meanwhile::Cancel => {
+                            running.cancel();
+                            stopping = true;
+                        }
+                        Meanwhile::Ahead(command) => ahead = Some(command),
+                    }
+                }
+                answers = running.answers.recv() => match answers {
+                    // What was on its way when the peer said to stop: it does not want it any more.
+                    Some(_) if stopping => {}
+                    Some(answers) => {
+                        self.writer.send(&answers.bytes).await.map_err(End::Write)?;
+                        metrics::FIND_MATCHES.add(answers.count);
+                        self.answered.count_pending(answers.count);
+                        time_is_up = Instant::now() + options.query_time_limit;
+                    }
+                    None => break,
+                },
+                () = sleep_until(time_is_up), if !stopping => {
+                    running.time_out();
+                    stopping = true;
+                }
+                () = sleep(STOP_AGAIN_AFTER), if stopping => running.stop_again(),
+            }
+        }
+        let context_id = running.context_id;
+        let (response, failure) = running.finish().await;
+        if let Some(failure) = failure {
+            self.log(&failure, true);
+        }
+        self.send(context_id, &response).await?;
+        match ahead {
+            Some(Ahead { context_id, command, has_data_set }) => {
+                self.on_command(context_id, &command, has_data_set).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn while_answering(
+        &mut self,
+        incoming: Result<Incoming<'_>, ReadError>,
+        running: &find::Running,
+    ) -> Result<Meanwhile, End> {
+        let pdv = match incoming? {
+            Incoming::Pdv(pdv) => pdv,
+            Incoming::ReleaseRequest => return Err(End::Released),
+            Incoming::Abort { source, reason } => return Err(End::AbortedByPeer { source_code: source, reason }),
+            other => return Err(End::UnexpectedPdu(pdu_type(&other))),
+        };
+        match self.assembler.accept(&pdv)? {
+            Arrival::CommandFragment => Ok(Meanwhile::Nothing),
+            Arrival::Command { context_id, command, has_data_set } => match Request::parse(&command) {
+                Ok(Request::Cancel(cancel)) if running.has_message_id(cancel.message_id_being_responded_to) => {
+                    Ok(Meanwhile::Cancel)
+                }
+                _ => Ok(Meanwhile::Ahead(Ahead { context_id, command, has_data_set })),
+            },
+            // Nothing is read after a command that announces a data set, until its turn comes.
+            Arrival::DataSetFragment { .. } => Err(End::Fragments(PDataError::UnexpectedDataSet)),
         }
     }
 
     /// Our own failures are the operator's business, once for each association: a full disk fails a thousand instances.
-    fn log(&mut self, failure: &store::Failure) {
-        if failure.is_ours() && !std::mem::replace(&mut self.own_failure_logged, true) {
-            error!(error = failure as &dyn std::error::Error, "an instance could not be stored");
+    fn log(&mut self, failure: &(dyn std::error::Error + 'static), is_ours: bool) {
+        if is_ours && !std::mem::replace(&mut self.own_failure_logged, true) {
+            error!(error = failure, "a request could not be served");
         } else {
-            debug!("an instance was not stored: {failure}");
+            debug!("a request was not served: {failure}");
         }
     }
 

@@ -17,6 +17,7 @@ use super::access::AccessPolicy;
 use super::association;
 use super::negotiation::{Policy, Provided};
 use super::options::Options;
+use super::services::find::{self, Find};
 use super::services::store::Storage;
 
 /// How long to wait before accepting again when the process has no open files left: others have to end first.
@@ -40,6 +41,8 @@ pub enum Error {
 pub struct Services {
     /// C-STORE; refused without.
     pub storage: Option<Arc<Storage>>,
+    /// C-FIND; refused without.
+    pub find: Option<Arc<Find>>,
 }
 
 /// A node that is bound to its port and not yet serving.
@@ -82,9 +85,9 @@ impl Node {
         let local_addr = listener.local_addr().map_err(failed)?;
         let policy = Policy {
             access: AccessPolicy { own_ae_title: options.ae_title.clone(), called_ae_title: options.called_ae_title },
-            provided: Provided { storage: services.storage.is_some(), find: false },
+            provided: Provided { storage: services.storage.is_some(), find: services.find.is_some() },
             preferred_transfer_syntaxes: options.preferred_transfer_syntaxes.clone(),
-            find_extended_negotiation: |_, _| None,
+            find_extended_negotiation: find::extended_negotiation,
         };
         let shared = Shared {
             policy,

@@ -16,4 +16,5 @@ mod wire;
 
 pub use listener::{Error, Node, Services};
 pub use options::Options;
+pub use services::find::Find;
 pub use services::store::Storage;

@@ -1,6 +1,7 @@
 //! One file for each DIMSE service.
 
 pub(super) mod echo;
+pub(super) mod find;
 pub(super) mod store;
 
 use crate::dimse::command_set::CommandField;

@@ -2,5 +2,6 @@
 
 mod association;
 mod hostile;
+mod query;
 mod storage;
 mod verification;

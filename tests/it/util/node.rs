@@ -7,7 +7,8 @@ use std::thread;
 
 use dcmdex::db::{DuplicatePolicy, Reader, Writer, WriterOptions};
 use dcmdex::model::clock::Clock;
-use dcmdex::scp::{Node, Options, Services, Storage};
+use dcmdex::qr;
+use dcmdex::scp::{Find, Node, Options, Services, Storage};
 use dcmdex::store::{self, Objects};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
@@ -29,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) keep: Keep,
     pub(crate) duplicates: DuplicatePolicy,
     pub(crate) writer: WriterOptions,
+    pub(crate) query: qr::Options,
     /// Where index and objects lie; a node that takes over that of another continues with what it has.
     pub(crate) directory: Arc<TempDir>,
     /// Where objects lie, if not in `directory`.
@@ -57,11 +59,12 @@ impl TestNode {
             keep: Keep::Objects,
             duplicates: DuplicatePolicy::KeepFirst,
             writer: WriterOptions::default(),
+            query: qr::Options::default(),
             directory: Arc::new(TempDir::new().unwrap()),
             storage: None,
         };
         change(&mut settings);
-        let Settings { options, keep, duplicates, writer, directory, storage } = settings;
+        let Settings { options, keep, duplicates, writer, query, directory, storage } = settings;
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
         let objects = match keep {
             Keep::Objects => {
@@ -71,7 +74,8 @@ impl TestNode {
             Keep::MetadataOnly => None,
         };
         let storage = Storage { objects, writer: writer.handle(), duplicates, clock: Clock::System };
-        let services = Services { storage: Some(Arc::new(storage)) };
+        let find = Find::new(directory.path().join("index.db"), query);
+        let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)) };
         let shutdown = CancellationToken::new();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let node = runtime.block_on(Node::bind(options, services)).unwrap();

@@ -262,3 +262,23 @@ impl DataSet {
         self.bytes(group, element, &value)
     }
 }
+
+/// A C-FIND-RQ.
+pub(crate) fn find_command(message_id: u16, sop_class_uid: &str) -> CommandSet {
+    let mut command = CommandSet::new();
+    command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, sop_class_uid);
+    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_FIND_RQ.0);
+    command.set_unsigned_short(command_set::MESSAGE_ID, message_id);
+    command.set_unsigned_short(command_set::PRIORITY, 0);
+    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    command
+}
+
+/// A C-CANCEL-RQ.
+pub(crate) fn cancel_command(message_id_being_responded_to: u16) -> CommandSet {
+    let mut command = CommandSet::new();
+    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_CANCEL_RQ.0);
+    command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, message_id_being_responded_to);
+    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command
+}
