@@ -48,23 +48,31 @@ def lines_of(command, *, only=None):
     return [line for line in lines if only is None or only(line)]
 
 
+# Starts a command, waits, writes what it used to a file. A process of its own, because Linux counts the memory of the process
+# that starts another one into the peak of the new one, and this script grows.
+LAUNCH = """
+import os, sys, time
+used, command = sys.argv[1], sys.argv[2:]
+begun = time.perf_counter()
+child = os.posix_spawn(command[0], command, os.environ)
+_, status, usage = os.wait4(child, 0)
+with open(used, "w") as out:
+    print(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, file=out)
+sys.exit(os.waitstatus_to_exitcode(status) & 255)
+"""
+
+
 class Run:
     """One child process to its end: wall time, processor time, peak memory."""
 
     def __init__(self, command):
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            begun = time.perf_counter()
-            child = subprocess.Popen([str(part) for part in command], stdout=out, stderr=err)
-            _, status, used = os.wait4(child.pid, 0)
-            self.seconds = time.perf_counter() - begun
-            child.returncode = os.waitstatus_to_exitcode(status)
-            if child.returncode != 0:
-                err.seek(0)
-                fail(f"{command[0]} ended with {child.returncode}: {err.read().decode(errors='replace')[-800:]}")
-            out.seek(0)
-            self.output = out.read().decode(errors="replace")
-        self.cpu = used.ru_utime + used.ru_stime
-        self.rss_mb = used.ru_maxrss / 1024
+        with tempfile.NamedTemporaryFile() as used:
+            launch = [sys.executable, "-I", "-S", "-c", LAUNCH, used.name, *(str(part) for part in command)]
+            done = subprocess.run(launch, capture_output=True, check=False)
+            if done.returncode != 0:
+                fail(f"{command[0]} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-800:]}")
+            self.seconds, self.cpu, self.rss_mb = map(float, used.read().split())
+        self.output = done.stdout.decode(errors="replace")
 
 
 class Tool:
