@@ -77,7 +77,7 @@ def once(options, folder, mode, size, parallel):
         fail(f"storeload said: {done.stdout}")
     success = int(got["success"])
     rows = sqlite3.connect(f"file:{index}?mode=ro", uri=True).execute("SELECT count(*) FROM instances").fetchone()[0]
-    kept = sum(len(names) for _, _, names in os.walk(objects))
+    kept = sum(name.endswith(".dcm") for _, _, names in os.walk(objects) for name in names)
     if success != count or rows != count or kept != (0 if mode == "metadata only" else count):
         fail(f"{count} sent, {success} Success, {rows} rows, {kept} object files")
     return {"rate": float(got["rate"]), "mb": float(got["mb"]), "p50": float(got["p50"]), "p99": float(got["p99"]), "rss": rss}
