@@ -1,8 +1,8 @@
 //! Queries: an Identifier becomes a [`FindRequest`](crate::model::find::FindRequest), answers become response
 //! Identifiers (PS3.4 annex C). No sockets, no SQL.
 //!
-//! In reading order: [`Identifier`] (bytes of a peer to keys), [`NegotiatedOptions`] (what was agreed besides), [`parse`]
-//! (keys to a [`Query`]), [`run`] (a query to answers), [`ResponseWriter`] (answers to bytes), [`FindError`] (what goes
+//! In reading order: [`Identifier`] (bytes of a peer to keys), [`NegotiatedOptions`] (what was agreed besides), [`parse()`]
+//! (keys to a [`Query`]), [`run()`] (a query to answers), [`ResponseWriter`] (answers to bytes), [`FindError`] (what goes
 //! wrong, and its status), [`keys`] (keys from the command line), [`conformance`] (the tables of the conformance statement).
 
 pub mod conformance;
