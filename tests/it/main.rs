@@ -13,6 +13,7 @@ mod db;
 mod fixtures;
 mod ingest;
 mod qr;
+mod same_road;
 mod scanner;
 mod scp;
 mod util;
