@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod configuration;
+mod find;
 mod man;
 mod output;
 mod scan;
@@ -82,6 +83,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Index what lies under directories, or refresh the index
     Scan(scan::ScanArgs),
+    /// Ask the index what C-FIND would ask
+    Find(find::FindArgs),
     /// Show what is in the index, in numbers
     Status(status::StatusArgs),
     /// Check that the index agrees with itself, and with the disk
@@ -166,6 +169,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let result = match cli.command {
         Command::Serve(arguments) => serve::run(&arguments, &mut context),
         Command::Scan(arguments) => scan::run(&arguments, &mut context),
+        Command::Find(arguments) => find::run(&arguments, &mut context),
         Command::Status(arguments) => status::run(&arguments, &mut context),
         Command::Check(arguments) => check::run(&arguments, &mut context),
         Command::Config(arguments) => configuration::run(arguments, &mut context),

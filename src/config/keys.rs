@@ -172,6 +172,47 @@ keys! {
         low: "the disk is full for the index as well",
         high: "room that is not used",
     }
+    "find.hierarchy" = "\"lenient\"" {
+        "What becomes of a query without negotiated relational queries that leaves out the unique keys of the levels above, \
+         or has keys of other levels (PS3.4 C.4.1.2.1).",
+        unit: "\"lenient\" or \"strict\"",
+        low: "lenient: it is answered as if relational queries had been negotiated; viewers and scripts send such queries",
+        high: "strict: it is answered with A900",
+    }
+    "find.names" = "\"leading\"" {
+        "Whether a person name without wild cards also finds those with more components: SMITH finds SMITH^JOHN.",
+        unit: "\"leading\" or \"exact\"",
+        low: "leading: more answers than the letter of PS3.4 C.2.2.2.1",
+        high: "exact: clients that send the family name alone find nothing",
+    }
+    "find.unknown_required" = "\"no-match\"" {
+        "Whether a required key matches what has no value for it.",
+        unit: "\"no-match\" or \"match\"",
+        low: "no-match: not as PS3.4 C.2.2.1.2 has it; as every deployed node does it",
+        high: "match: a search by accession number also answers every study without one",
+    }
+    "find.pending_status" = "\"as-supported\"" {
+        "How a pending response says that an optional key is not supported.",
+        unit: "\"as-supported\" or \"ff00\"",
+        low: "as-supported: FF01, as PS3.4 table C.4-1 has it; some clients take it for a failure",
+        high: "ff00: the client is not told",
+    }
+    "find.limit" = "0" {
+        "The most answers to one query by network; one more ends it with A700. 0 is no limit: answers are not gathered, so \
+         that many of them take no memory.",
+        unit: "answers",
+        low: "users see a part of what they asked for",
+        high: "a careless query keeps an association and a reader busy",
+    }
+    "find.assumed_character_set" = "\"\"" {
+        "The Specific Character Set of queries that name none and are not ASCII, as in \"ISO_IR 100\". Empty: the default \
+         repertoire.",
+        unit: "a defined term of PS3.3 C.12.1.1.2",
+    }
+    "find.retrieve_ae_title" = "\"\"" {
+        "Retrieve AE Title (0008,0054) of every answer: who can be asked for the objects. Empty: nobody.",
+        unit: "AE title",
+    }
     "database.cache_mib" = "16" {
         "Memory in which the writer keeps pages of the index.",
         unit: "MiB",

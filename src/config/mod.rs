@@ -25,6 +25,9 @@ pub use layers::{Origin, Setting};
 pub use peer::{Peer, PeerAddress, PeerError};
 
 use crate::model::ae_title::AeTitle;
+use crate::model::charset::CharacterSets;
+use crate::model::matching::{NameMatching, UnknownRequired};
+use crate::qr::{self, Hierarchy, PendingStatus};
 use crate::telemetry::{self, LogFormat};
 use layers::Layers;
 
@@ -187,6 +190,8 @@ pub struct Config {
     pub durability: Durability,
     /// Which duplicate is kept.
     pub duplicates: Duplicates,
+    /// How queries are answered.
+    pub find: qr::Options,
     /// Space to leave free in the storage directory, bytes.
     pub min_free_bytes: u64,
     /// Memory for pages of the index, bytes.
@@ -283,6 +288,7 @@ impl Check<'_> {
             durability: self.choice("store.durability", &[("full", Durability::Full), ("os", Durability::Os)]),
             duplicates: self
                 .choice("store.duplicates", &[("keep-first", Duplicates::KeepFirst), ("replace", Duplicates::Replace)]),
+            find: self.find(),
             min_free_bytes: self.integer("store.min_free_mib", 0, 1 << 30) << 20,
             cache_bytes: self.integer("database.cache_mib", 1, 1 << 20) << 20,
             scan_jobs: match self.count("scan.jobs", 0, 1024) {
@@ -324,6 +330,37 @@ impl Check<'_> {
             query_time_limit: self.seconds("network.query_time_limit_seconds"),
             drain_timeout: self.seconds("network.drain_timeout_seconds"),
             preferred_transfer_syntaxes: self.uids("network.preferred_transfer_syntaxes"),
+        }
+    }
+
+    fn find(&mut self) -> qr::Options {
+        let assumed_character_set = self.text("find.assumed_character_set").to_owned();
+        if !CharacterSets::new(&assumed_character_set).recognised() {
+            self.refuse(
+                "find.assumed_character_set",
+                format!("`{assumed_character_set}` is no character set of PS3.3"),
+            );
+        }
+        let limit = self.integer("find.limit", 0, i64::MAX.unsigned_abs());
+        let retrieve_ae_title = match self.text("find.retrieve_ae_title") {
+            "" => String::new(),
+            _ => self.parsed::<AeTitle>("find.retrieve_ae_title").map_or_else(String::new, |title| title.to_string()),
+        };
+        qr::Options {
+            hierarchy: self.choice("find.hierarchy", &[("lenient", Hierarchy::Lenient), ("strict", Hierarchy::Strict)]),
+            unknown_required: self.choice(
+                "find.unknown_required",
+                &[("no-match", UnknownRequired::NoMatch), ("match", UnknownRequired::Match)],
+            ),
+            names: self
+                .choice("find.names", &[("leading", NameMatching::LeadingComponents), ("exact", NameMatching::Exact)]),
+            pending: self.choice(
+                "find.pending_status",
+                &[("as-supported", PendingStatus::AsSupported), ("ff00", PendingStatus::AlwaysFf00)],
+            ),
+            limit: (limit > 0).then_some(limit),
+            assumed_character_set,
+            retrieve_ae_title,
         }
     }
 
@@ -481,8 +518,10 @@ mod tests {
             ("store.durability", "some".into()),
             ("log.filter", "dcmdex=loud".into()),
             ("peers.ARCHIVE", "pacs".into()),
+            ("find.assumed_character_set", "latin".into()),
+            ("find.names", "fuzzy".into()),
         ]);
-        assert_eq!(told.len(), 6, "{told:#?}");
+        assert_eq!(told.len(), 8, "{told:#?}");
         assert!(told.iter().all(|line| line.starts_with("option --flag: ")), "{told:#?}");
         assert!(told.iter().any(|line| line.contains("`some` is none of `full`, `os`")), "{told:#?}");
     }

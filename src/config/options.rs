@@ -109,6 +109,7 @@ mod tests {
         assert_eq!(format!("{:?}", config.scp_options()), format!("{of_module:?}"));
         let of_module = store::Options::new(config.storage.clone());
         assert_eq!(format!("{:?}", config.store_options().unwrap()), format!("{of_module:?}"));
+        assert_eq!(config.find, crate::qr::Options::default());
         assert_eq!(config.node_writer_options().durability, db::Durability::Full);
     }
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod configuration;
+mod find;
 mod scan;
 mod serve;
 

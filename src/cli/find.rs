@@ -1,0 +1,231 @@
+//! `dcmdex find`: a query from the terminal, answered by the engine that answers C-FIND.
+
+use std::io;
+use std::ops::ControlFlow;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use dicom_core::VR;
+use serde_json::{Map, Value};
+use unicode_width::UnicodeWidthStr as _;
+
+use super::output::{Audience, Escaped, Output};
+use super::{Chattiness, Context, Exit, Flags, IndexArgs};
+use crate::config::Config;
+use crate::db::Reader;
+use crate::model::attribute::Attribute;
+use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::level::{InformationModel, QueryRetrieveLevel};
+use crate::qr::{self, FindError, NegotiatedOptions, keys};
+
+/// Answers that decide how wide the columns of a table are; later ones that are wider stick out.
+const MEASURED_ROWS: usize = 1000;
+
+#[derive(Debug, Args)]
+pub(super) struct FindArgs {
+    #[command(flatten)]
+    index: IndexArgs,
+    /// What is looked for: PATIENT, STUDY, SERIES or IMAGE
+    #[arg(long, value_parser = parse_level, default_value = "STUDY")]
+    level: QueryRetrieveLevel,
+    /// How answers are written
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// What to match and show: PatientName='SMITH*', StudyDate=20240101-20240630, 0020000D=1.2.3; without a value an
+    /// attribute is shown only. When every key has a value, the usual columns are shown as well.
+    #[arg(value_name = "KEY[=VALUE]")]
+    keys: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// Aligned columns, for people
+    Table,
+    /// One array of objects
+    Json,
+    /// One object on a line
+    Ndjson,
+    /// Comma-separated values with a header line (RFC 4180)
+    Csv,
+}
+
+fn parse_level(text: &str) -> Result<QueryRetrieveLevel, String> {
+    QueryRetrieveLevel::parse(text).ok_or_else(|| "a level is PATIENT, STUDY, SERIES or IMAGE".to_owned())
+}
+
+pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut flags = Flags::default();
+    arguments.index.add_to(&mut flags)?;
+    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let query = query(arguments, &config)?;
+    for tag in &query.unsupported {
+        tracing::warn!(%tag, "the index does not keep this attribute; neither matched nor shown");
+    }
+    let mut reader = Reader::open(&config.index)?;
+    let mut writer = Writer::new(arguments.format, &query.request, &mut context.output);
+    writer.begin().context("standard output cannot be written")?;
+    let mut failure = None;
+    let stop = qr::Stop::new(&reader);
+    let found = qr::run(&mut reader, &query, &stop, |answer| match writer.answer(answer) {
+        Ok(Audience::Listening) => ControlFlow::Continue(()),
+        Ok(Audience::Gone) => ControlFlow::Break(()),
+        Err(error) => {
+            failure = Some(error);
+            ControlFlow::Break(())
+        }
+    });
+    if let Some(error) = failure {
+        return Err(anyhow::Error::from(error).context("standard output cannot be written"));
+    }
+    let found = match found {
+        // The reader of our output has seen enough.
+        Err(FindError::Cancelled) => return Ok(Exit::Done),
+        found => found?,
+    };
+    writer.end().context("standard output cannot be written")?;
+    Ok(if found > 0 { Exit::Done } else { Exit::Partly })
+}
+
+fn query(arguments: &FindArgs, config: &Config) -> anyhow::Result<qr::Query> {
+    let mut wanted: Vec<&str> = arguments.keys.iter().map(String::as_str).collect();
+    if wanted.iter().all(|key| key.contains('=')) {
+        let matched: Vec<_> = wanted.iter().map(|key| key.split('=').next().unwrap_or(key).to_owned()).collect();
+        let usual = keys::default_return_keys(arguments.level);
+        wanted.extend(
+            usual.iter().map(|attribute| attribute.keyword).filter(|keyword| !matched.iter().any(|k| k == keyword)),
+        );
+    }
+    let identifier = keys::identifier(arguments.level, wanted)?;
+    // From here a query may name what it likes: keys of any level, and the patient level.
+    let negotiated = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
+    // The limit is for peers: whoever sits here can stop a list that is too long.
+    let options = qr::Options { limit: None, ..config.find.clone() };
+    Ok(qr::parse(InformationModel::PatientRoot, &identifier, negotiated, &options)?)
+}
+
+/// Writes answers in one of the formats.
+struct Writer<'a, W: io::Write> {
+    format: Format,
+    attributes: Vec<&'static Attribute>,
+    output: &'a mut Output<W>,
+    /// Rows of a table that wait until the widths are known; empty once they are.
+    waiting: Vec<Vec<String>>,
+    widths: Option<Vec<usize>>,
+    answers: u64,
+}
+
+impl<'a, W: io::Write> Writer<'a, W> {
+    fn new(format: Format, request: &FindRequest, output: &'a mut Output<W>) -> Self {
+        let attributes = request.return_keys.iter().map(|key| key.attribute.attribute()).collect();
+        Self { format, attributes, output, waiting: Vec::new(), widths: None, answers: 0 }
+    }
+
+    fn begin(&mut self) -> io::Result<Audience> {
+        match self.format {
+            Format::Csv => self.output.bytes(csv(self.attributes.iter().map(|attribute| attribute.keyword)).as_bytes()),
+            Format::Table | Format::Json | Format::Ndjson => Ok(Audience::Listening),
+        }
+    }
+
+    fn answer(&mut self, answer: FindAnswer) -> io::Result<Audience> {
+        self.answers += 1;
+        match self.format {
+            Format::Table => {
+                let row: Vec<_> = answer.values.iter().map(|value| Escaped(value).to_string()).collect();
+                if self.widths.is_some() {
+                    return self.row(&row);
+                }
+                self.waiting.push(row);
+                if self.waiting.len() == MEASURED_ROWS { self.table() } else { Ok(Audience::Listening) }
+            }
+            Format::Json => {
+                let before = if self.answers == 1 { "[" } else { "," };
+                let object = self.object(&answer);
+                self.output.bytes(format!("{before}\n{object}").as_bytes())
+            }
+            Format::Ndjson => {
+                let object = self.object(&answer);
+                self.output.line(object)
+            }
+            Format::Csv => self.output.bytes(csv(answer.values.iter().map(String::as_str)).as_bytes()),
+        }
+    }
+
+    fn end(&mut self) -> io::Result<Audience> {
+        match self.format {
+            Format::Table if self.widths.is_none() && self.answers > 0 => self.table(),
+            Format::Json if self.answers == 0 => self.output.line("[]"),
+            Format::Json => self.output.line("\n]"),
+            Format::Table | Format::Ndjson | Format::Csv => Ok(Audience::Listening),
+        }
+    }
+
+    /// The head of the table and the rows that waited for it.
+    fn table(&mut self) -> io::Result<Audience> {
+        let rows = std::mem::take(&mut self.waiting);
+        let width = |at: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.width());
+            cells.chain(self.attributes.get(at).map(|attribute| attribute.keyword.width())).max().unwrap_or(0)
+        };
+        self.widths = Some((0..self.attributes.len()).map(width).collect());
+        let head: Vec<_> = self.attributes.iter().map(|attribute| attribute.keyword.to_owned()).collect();
+        self.row(&head)?;
+        for row in &rows {
+            self.row(row)?;
+        }
+        self.output.flush()
+    }
+
+    fn row(&mut self, row: &[String]) -> io::Result<Audience> {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(self.widths.iter().flatten()) {
+            line.push_str(cell);
+            // By columns on the terminal, of which a Han character takes two and a combining accent none.
+            line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
+        }
+        self.output.line(line.trim_end())
+    }
+
+    fn object(&self, answer: &FindAnswer) -> Value {
+        let value = |attribute: &Attribute, text: &str| match attribute.vr {
+            // Sequences are kept as JSON.
+            VR::SQ => serde_json::from_str(text).unwrap_or_else(|_| Value::Array(Vec::new())),
+            _ => text.into(),
+        };
+        let pairs = self
+            .attributes
+            .iter()
+            .zip(&answer.values)
+            .map(|(attribute, text)| (attribute.keyword.to_owned(), value(attribute, text)));
+        Value::Object(pairs.collect::<Map<_, _>>())
+    }
+}
+
+/// A line of RFC 4180.
+fn csv<'a>(values: impl Iterator<Item = &'a str>) -> String {
+    let mut line = String::new();
+    for (at, value) in values.enumerate() {
+        if at > 0 {
+            line.push(',');
+        }
+        if value.contains([',', '"', '\r', '\n']) {
+            line.push('"');
+            line.push_str(&value.replace('"', "\"\""));
+            line.push('"');
+        } else {
+            line.push_str(value);
+        }
+    }
+    line.push_str("\r\n");
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_with_separators_is_quoted() {
+        assert_eq!(csv(["a", "", "b,c", "d\"e\"", "f\ng"].into_iter()), "a,,\"b,c\",\"d\"\"e\"\"\",\"f\ng\"\r\n");
+    }
+}
