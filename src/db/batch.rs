@@ -43,6 +43,7 @@ pub(super) struct Batch<'c> {
     shelves: HashMap<ShelfKey, Rc<Shelf>>,
     shelves_by_id: HashMap<i64, Rc<Shelf>>,
     directories: HashMap<PathBuf, i64>,
+    scratch: String,
     changes: Changes,
 }
 
@@ -95,16 +96,15 @@ impl Changes {
     }
 }
 
-#[derive(Clone, Copy)]
 struct SeriesEntry {
     series: i64,
     study: i64,
-    patient_key: u64,
-    /// Which attributes of patient, study and series have a value: one bit for each [`AttributeId`].
-    filled: u128,
+    /// Hashes of what records said of patient, study and series that their rows take account of.
+    merged: Vec<u64>,
 }
 
-const _: () = assert!(ATTRIBUTE_COUNT <= 128, "SeriesEntry::filled has a bit for each attribute");
+/// Different sets of values in one series whose hashes are remembered. Real series have one, or a few.
+const REMEMBERED_SETS: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct ShelfKey {
@@ -175,19 +175,6 @@ const fn table_of(level: QueryRetrieveLevel) -> &'static str {
     }
 }
 
-const fn bit(id: AttributeId) -> u128 {
-    1 << (id as u8)
-}
-
-/// Which attributes above the instance have a value in the record.
-fn filled_in(record: &InstanceRecord) -> u128 {
-    stored_above().iter().filter(|&&id| !record.value(id).is_empty()).fold(0, |filled, &id| filled | bit(id))
-}
-
-fn at_level(mask: u128, level: QueryRetrieveLevel) -> impl Iterator<Item = AttributeId> {
-    stored_at(level).iter().copied().filter(move |&id| mask & bit(id) != 0)
-}
-
 impl<'c> Batch<'c> {
     pub(super) fn new(connection: &'c Connection, clock: Clock) -> std::result::Result<Self, Error> {
         Ok(Self {
@@ -199,6 +186,7 @@ impl<'c> Batch<'c> {
             shelves: HashMap::new(),
             shelves_by_id: HashMap::new(),
             directories: HashMap::new(),
+            scratch: String::new(),
             changes: Changes::default(),
         })
     }
@@ -350,7 +338,7 @@ impl<'c> Batch<'c> {
     ) -> Result<()> {
         let uid = record.value(AttributeId::SOPInstanceUID);
         let Some(existing) = self.find_instance(uid)? else {
-            let values = if known { Values::Overwrite } else { Values::FillGaps };
+            let values = if known { Values::Overwrite } else { Values::MostComplete };
             self.insert_instance(record, file, values, following, complete)?;
             if known {
                 self.changes.tally.updated += 1;
@@ -364,7 +352,7 @@ impl<'c> Batch<'c> {
             self.changes.tally.updated += 1;
         } else if self.place_of(existing.shelf.directory)? == Place::MetadataOnly {
             // Known so far without its object: this is where it lies.
-            self.replace_instance(&existing, record, file, Values::FillGaps)?;
+            self.replace_instance(&existing, record, file, Values::MostComplete)?;
             self.changes.tally.copies += 1;
         } else {
             let differs = self.differs(&existing, record, file)?;
@@ -406,7 +394,7 @@ impl<'c> Batch<'c> {
             mtime_ms: location.mtime_ms,
         };
         let Some(existing) = self.find_instance(record.value(AttributeId::SOPInstanceUID))? else {
-            self.insert_instance(record, &file, Values::FillGaps, &[], false)?;
+            self.insert_instance(record, &file, Values::MostComplete, &[], false)?;
             return Ok(StoreOutcome::New);
         };
         let existing_place = self.place_of(existing.shelf.directory)?;
@@ -420,7 +408,7 @@ impl<'c> Batch<'c> {
             }
         };
         if object_was_missing {
-            self.replace_instance(&existing, record, &file, Values::FillGaps)?;
+            self.replace_instance(&existing, record, &file, Values::MostComplete)?;
             return Ok(StoreOutcome::Completed);
         }
         if compared != Compared::Other && !self.differs(&existing, record, &file)? {
@@ -547,8 +535,8 @@ impl<'c> Batch<'c> {
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<(i64, UidSuffix)> {
-        let entry = self.series(record, file, values)?;
-        let shelf = self.shelf(record, file, entry, following, complete)?;
+        let (series, study) = self.series(record, file, values)?;
+        let shelf = self.shelf(record, file, series, study, following, complete)?;
         let uid = record.value(AttributeId::SOPInstanceUID);
         let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
         let own = |at: usize| own_value(record, &shelf, OWN[at]);
@@ -567,8 +555,8 @@ impl<'c> Batch<'c> {
         ])?;
         self.changes.note_lookup(uid_hash(uid), shelf.id);
         *self.changes.instances_per_shelf.entry(shelf.id).or_default() += 1;
-        *self.changes.instances_per_series.entry(entry.series).or_default() += 1;
-        *self.changes.instances_per_study.entry(entry.study).or_default() += 1;
+        *self.changes.instances_per_series.entry(series).or_default() += 1;
+        *self.changes.instances_per_study.entry(study).or_default() += 1;
         let uids = [uid, record.value(AttributeId::SeriesInstanceUID), record.value(AttributeId::StudyInstanceUID)];
         if !uids.into_iter().all(is_valid_uid) {
             self.note_conflict("invalid-uid", record, file)?;
@@ -819,37 +807,40 @@ impl<'c> Batch<'c> {
 
     // --- patient, study, series ------------------------------------------------------------------------------------
 
-    fn series(&mut self, record: &InstanceRecord, file: &File<'_>, values: Values) -> Result<SeriesEntry> {
+    /// The rows of the record's series and study, with all that it says of them.
+    fn series(&mut self, record: &InstanceRecord, file: &File<'_>, values: Values) -> Result<(i64, i64)> {
         let study_uid = record.value(AttributeId::StudyInstanceUID);
         let series_uid = record.value(AttributeId::SeriesInstanceUID);
         let key = xxh3_128(format!("{study_uid}\0{series_uid}").as_bytes());
-        let patient_key = patient_key(record);
-        let filled = filled_in(record);
-        let cached = self.series.get(&key).copied();
-        if let Some(entry) = cached
-            && values == Values::FillGaps
-            && entry.patient_key == patient_key
-            && filled & !entry.filled == 0
+        let said = self.hash_of_upper_values(record);
+        if let Some(entry) = self.series.get(&key)
+            && values == Values::MostComplete
+            && entry.merged.contains(&said)
         {
-            return Ok(entry);
+            return Ok((entry.series, entry.study));
         }
-
-        let (patient, patient_filled) = self.patient(record, filled, values)?;
-        let (study, study_filled) = self.study(record, file, patient, filled, values)?;
-        let (series, series_filled) = self.series_row(record, file, study, filled, values)?;
-        let entry = SeriesEntry {
-            series,
-            study,
-            // Where two patients share a study, the first one seen stays the cached one.
-            patient_key: cached.map_or(patient_key, |entry| entry.patient_key),
-            filled: patient_filled | study_filled | series_filled,
-        };
-        self.series.insert(key, entry);
-        Ok(entry)
+        let patient = self.patient(record, values)?;
+        let study = self.study(record, file, patient, values)?;
+        let series = self.series_row(record, file, study, values)?;
+        let entry = self.series.entry(key).or_insert_with(|| SeriesEntry { series, study, merged: Vec::new() });
+        if values == Values::Overwrite || entry.merged.len() >= REMEMBERED_SETS {
+            entry.merged.clear();
+        }
+        entry.merged.push(said);
+        Ok((series, study))
     }
 
-    /// The row of the record's patient, and which of its attributes have a value.
-    fn patient(&mut self, record: &InstanceRecord, filled: u128, values: Values) -> Result<(i64, u128)> {
+    fn hash_of_upper_values(&mut self, record: &InstanceRecord) -> u64 {
+        self.scratch.clear();
+        for &id in stored_above() {
+            self.scratch.push_str(record.value(id));
+            self.scratch.push('\0');
+        }
+        xxh3_64(self.scratch.as_bytes())
+    }
+
+    /// The row of the record's patient.
+    fn patient(&mut self, record: &InstanceRecord, values: Values) -> Result<i64> {
         let id = record.value(AttributeId::PatientID);
         let issuer = record.value(AttributeId::IssuerOfPatientID);
         let identity = identity_without_id(record);
@@ -868,43 +859,54 @@ impl<'c> Batch<'c> {
             (None, true) => known.first().map(|(row, _)| *row),
             (None, false) => unnamed.map(|(row, _)| *row),
         };
-        let row = match row {
-            Some(row) => row,
-            None => self.insert_entity(QueryRetrieveLevel::Patient, record, &[("identity", &identity)])?,
-        };
-        let filled = self.fill(QueryRetrieveLevel::Patient, row, record, filled, values)?;
-        Ok((row, filled))
+        match row {
+            Some(row) => {
+                self.merge(QueryRetrieveLevel::Patient, row, record, values)?;
+                Ok(row)
+            }
+            None => self.insert_entity(QueryRetrieveLevel::Patient, record, &[("identity", &identity)]),
+        }
     }
 
-    fn study(
-        &mut self,
-        record: &InstanceRecord,
-        file: &File<'_>,
-        patient: i64,
-        filled: u128,
-        values: Values,
-    ) -> Result<(i64, u128)> {
+    fn study(&mut self, record: &InstanceRecord, file: &File<'_>, patient: i64, values: Values) -> Result<i64> {
         let found: Option<(i64, i64)> = self
             .statement("SELECT id, patient FROM study WHERE study_instance_uid = ?1")?
             .query_row([record.value(AttributeId::StudyInstanceUID)], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let row = match found {
-            None => self.insert_entity(QueryRetrieveLevel::Study, record, &[("patient", &patient)])?,
-            Some((row, first_patient)) => {
-                if first_patient != patient {
-                    if values == Values::Overwrite {
-                        self.move_study(row, first_patient, patient)?;
-                    } else {
-                        self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
-                            .execute([row, patient])?;
-                        self.note_conflict("study-under-two-patients", record, file)?;
-                    }
-                }
-                row
-            }
+        let Some((row, known_patient)) = found else {
+            return self.insert_entity(QueryRetrieveLevel::Study, record, &[("patient", &patient)]);
         };
-        let filled = self.fill(QueryRetrieveLevel::Study, row, record, filled, values)?;
-        Ok((row, filled))
+        if known_patient != patient {
+            match values {
+                Values::Overwrite => self.move_study(row, known_patient, patient)?,
+                Values::MostComplete => {
+                    self.share_study(row, known_patient, patient)?;
+                    self.note_conflict("study-under-two-patients", record, file)?;
+                }
+            }
+        }
+        self.merge(QueryRetrieveLevel::Study, row, record, values)?;
+        Ok(row)
+    }
+
+    /// Keeps a study under two patients: under the one whose Patient ID sorts first, and linked to the other, whichever
+    /// came first.
+    fn share_study(&mut self, study: i64, known: i64, other: i64) -> Result<()> {
+        let key = |batch: &Self, patient: i64| -> Result<(String, String, String)> {
+            batch
+                .statement("SELECT patient_id, issuer_of_patient_id, identity FROM patient WHERE id = ?1")?
+                .query_row([patient], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        };
+        let linked = if key(self, other)? < key(self, known)? {
+            self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, other])?;
+            self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, other])?;
+            known
+        } else {
+            other
+        };
+        self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
+            .execute([study, linked])?;
+        Ok(())
     }
 
     /// A corrected object says that its study belongs to another patient: the newest word counts for the whole study.
@@ -915,38 +917,28 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    fn series_row(
-        &mut self,
-        record: &InstanceRecord,
-        file: &File<'_>,
-        study: i64,
-        filled: u128,
-        values: Values,
-    ) -> Result<(i64, u128)> {
+    fn series_row(&mut self, record: &InstanceRecord, file: &File<'_>, study: i64, values: Values) -> Result<i64> {
         let series_uid = record.value(AttributeId::SeriesInstanceUID);
         let found: Option<i64> = self
             .statement("SELECT id FROM study_series WHERE series_instance_uid = ?1 AND study = ?2")?
             .query_row(params![series_uid, study], |row| row.get(0))
             .optional()?;
-        let row = match found {
-            Some(row) => row,
-            None => {
-                let elsewhere: bool = self
-                    .statement("SELECT EXISTS (SELECT 1 FROM study_series WHERE series_instance_uid = ?1)")?
-                    .query_row([series_uid], |row| row.get(0))?;
-                if elsewhere {
-                    self.note_conflict("series-under-two-studies", record, file)?;
-                }
-                *self.changes.series_per_study.entry(study).or_default() += 1;
+        if let Some(row) = found {
+            let changed = self.merge(QueryRetrieveLevel::Series, row, record, values)?;
+            if changed.contains(&AttributeId::Modality) {
                 self.changes.studies_to_summarise.insert(study);
-                self.insert_entity(QueryRetrieveLevel::Series, record, &[("study", &study)])?
             }
-        };
-        let now_filled = self.fill(QueryRetrieveLevel::Series, row, record, filled, values)?;
-        if found.is_some() && (values == Values::Overwrite || now_filled & bit(AttributeId::Modality) != 0) {
-            self.changes.studies_to_summarise.insert(study);
+            return Ok(row);
         }
-        Ok((row, now_filled))
+        let elsewhere: bool = self
+            .statement("SELECT EXISTS (SELECT 1 FROM study_series WHERE series_instance_uid = ?1)")?
+            .query_row([series_uid], |row| row.get(0))?;
+        if elsewhere {
+            self.note_conflict("series-under-two-studies", record, file)?;
+        }
+        *self.changes.series_per_study.entry(study).or_default() += 1;
+        self.changes.studies_to_summarise.insert(study);
+        self.insert_entity(QueryRetrieveLevel::Series, record, &[("study", &study)])
     }
 
     /// Inserts the row of an entity with all that the record says of it.
@@ -979,55 +971,52 @@ impl<'c> Batch<'c> {
         Ok(self.connection.last_insert_rowid())
     }
 
-    /// Sets attributes of an entity from a record: those that have no value yet, or all that the record has. Returns which
-    /// have a value then.
-    fn fill(
+    /// Lets an entity take account of what a record says of it; returns the attributes that have changed.
+    fn merge(
         &mut self,
         level: QueryRetrieveLevel,
         row: i64,
         record: &InstanceRecord,
-        filled: u128,
         values: Values,
-    ) -> Result<u128> {
-        let ids = stored_at(level);
-        let probe: Vec<_> =
-            ids.iter().enumerate().map(|(at, id)| format!("(({} <> '') << {at})", id.attribute().column)).collect();
+    ) -> Result<Vec<AttributeId>> {
         let table = table_of(level);
-        let bits: i64 = self
-            .statement(&format!("SELECT {} FROM {table} WHERE id = ?1", probe.join(" | ")))?
-            .query_row([row], |row| row.get(0))?;
-        let mut now = 0;
-        for (at, &id) in ids.iter().enumerate() {
-            if bits >> at & 1 == 1 {
-                now |= bit(id);
-            }
-        }
-        let wanted = match values {
-            Values::FillGaps => filled & !now,
-            Values::Overwrite => filled,
-        };
+        let mut changed = Vec::new();
         let mut columns = Vec::new();
         let mut texts: Vec<&str> = Vec::new();
-        for id in at_level(wanted, level) {
-            columns.push(id.attribute().column);
-            texts.push(record.value(id));
+        let mut known = self.statement(select_all(level))?;
+        let mut rows = known.query([row])?;
+        let current = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        for (at, &id) in stored_at(level).iter().enumerate() {
+            let (said, known) = (record.value(id), current.get_ref(at)?.as_str().unwrap_or_default());
+            let counts = match values {
+                Values::Overwrite => !said.is_empty() && said != known,
+                Values::MostComplete => is_more_complete(said, known),
+            };
+            if counts {
+                changed.push(id);
+                columns.push(id.attribute().column);
+                texts.push(said);
+            }
         }
+        drop(rows);
         if columns.is_empty() {
-            return Ok(now);
+            return Ok(changed);
         }
         let names = name_forms(level, record);
-        if wanted & bit(AttributeId::PatientName) != 0 {
+        if changed.contains(&AttributeId::PatientName) {
             for (column, form) in &names {
                 columns.push(column);
                 texts.push(form);
             }
         }
+        columns.push("character_set");
+        texts.push(record.value(AttributeId::SpecificCharacterSet));
         let settings: Vec<_> = columns.iter().enumerate().map(|(at, c)| format!("{c} = ?{}", at + 2)).collect();
         let parameters =
             std::iter::once(&row as &dyn rusqlite::ToSql).chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql));
         self.statement(&format!("UPDATE {table} SET {} WHERE id = ?1", settings.join(", ")))?
             .execute(params_from_iter(parameters))?;
-        Ok(now | at_level(wanted, level).map(bit).fold(0, |all, bit| all | bit))
+        Ok(changed)
     }
 
     // --- shelves ---------------------------------------------------------------------------------------------------
@@ -1036,14 +1025,15 @@ impl<'c> Batch<'c> {
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
-        entry: SeriesEntry,
+        series: i64,
+        study: i64,
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<Rc<Shelf>> {
         let class = record.value(AttributeId::SOPClassUID);
         let syntax = record.value(AttributeId::AvailableTransferSyntaxUID);
         let key = ShelfKey {
-            series: entry.series,
+            series,
             directory: file.directory,
             class_and_syntax: xxh3_64(format!("{class}\0{syntax}").as_bytes()),
         };
@@ -1055,13 +1045,13 @@ impl<'c> Batch<'c> {
                 "SELECT id FROM shelf WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
                  AND available_transfer_syntax_uid = ?4 ORDER BY id LIMIT 1",
             )?
-            .query_row(params![entry.series, file.directory, class, syntax], |row| row.get(0))
+            .query_row(params![series, file.directory, class, syntax], |row| row.get(0))
             .optional()?;
         let id = match found {
             Some(id) => id,
             None => {
-                let id = self.insert_shelf(record, file, entry, following, complete)?;
-                self.changes.studies_to_summarise.insert(entry.study);
+                let id = self.insert_shelf(record, file, series, following, complete)?;
+                self.changes.studies_to_summarise.insert(study);
                 id
             }
         };
@@ -1074,7 +1064,7 @@ impl<'c> Batch<'c> {
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
-        entry: SeriesEntry,
+        series: i64,
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<i64> {
@@ -1084,7 +1074,7 @@ impl<'c> Batch<'c> {
         let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
         let prefix = common_prefix(record, following, complete);
         let fixed: [&dyn rusqlite::ToSql; 9] = [
-            &entry.series,
+            &series,
             &file.directory,
             &record.value(AttributeId::SOPClassUID),
             &record.value(AttributeId::AvailableTransferSyntaxUID),
@@ -1214,10 +1204,28 @@ impl<'c> Batch<'c> {
 /// How the values of a record meet those that an entity has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Values {
-    /// The first one stays: objects of one study that disagree do not make it flicker.
-    FillGaps,
+    /// The more complete one counts, whichever came first: see [`is_more_complete`].
+    MostComplete,
     /// The new one counts: its object was corrected.
     Overwrite,
+}
+
+/// Whether `said` counts before `known` where two objects disagree about their patient, study or series: the longer text,
+/// of two as long the one that sorts first. Any order of arrival comes to the same.
+fn is_more_complete(said: &str, known: &str) -> bool {
+    said.len() > known.len() || (said.len() == known.len() && said < known)
+}
+
+/// All kept attributes of an entity, in the order of [`stored_at`].
+fn select_all(level: QueryRetrieveLevel) -> &'static str {
+    static SQL: OnceLock<[String; 4]> = OnceLock::new();
+    let all = SQL.get_or_init(|| {
+        QueryRetrieveLevel::ALL.map(|level| {
+            let columns: Vec<_> = stored_at(level).iter().map(|id| format!("\"{}\"", id.attribute().column)).collect();
+            format!("SELECT {} FROM {} WHERE id = ?1", columns.join(", "), table_of(level))
+        })
+    });
+    &all[level as usize]
 }
 
 fn to_i64(number: u64) -> i64 {
@@ -1301,15 +1309,6 @@ fn common_prefix<'r>(record: &'r InstanceRecord, following: &[&ScannedFile], com
         length = Some(length.unwrap_or(uid.len()).min(common));
     }
     length.map_or_else(up_to_last_component, |length| uid.get(..length / 2 * 2).unwrap_or(""))
-}
-
-fn patient_key(record: &InstanceRecord) -> u64 {
-    let id = record.value(AttributeId::PatientID);
-    let issuer = record.value(AttributeId::IssuerOfPatientID);
-    if id.is_empty() {
-        return xxh3_64(identity_without_id(record).as_bytes());
-    }
-    xxh3_64(format!("{id}\0{issuer}").as_bytes())
 }
 
 /// What keeps patients apart who have no Patient ID: name and birth date. Empty where there is an ID.

@@ -108,3 +108,41 @@ proptest! {
         assert_sound(&index);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// Objects that disagree about their patient, study and series give the same answers in any order.
+    #[test]
+    fn the_order_of_arrival_does_not_show(
+        said in prop::collection::vec(("[AB]", "[a-c]{0,3}", "[0-9]{0,2}", "(CT|MR)?"), 2..8),
+        order in any::<prop::sample::Index>(),
+    ) {
+        let content = |turn: usize| {
+            let dir = tempfile::tempdir().unwrap();
+            let index = dir.path().join("index.db");
+            let writer = writer(&index);
+            for step in 0..said.len() {
+                let number = (step + turn) % said.len();
+                let (patient, description, date, modality) = &said[number];
+                let values = [
+                    (PatientID, patient.as_str()),
+                    (StudyDescription, description),
+                    (SeriesDate, date),
+                    (Modality, modality),
+                    (InstanceNumber, "1"),
+                ];
+                let uid = format!("1.2.3.{number}");
+                let place = location(Place::Managed, "/objects", &uid);
+                assert_eq!(store(&writer, record("1.2", "1.2.3", &uid, &values), place), StoreOutcome::New);
+            }
+            drop(writer);
+            assert_sound(&index);
+            let columns = [PatientID, StudyDescription, SeriesDate, Modality, ModalitiesInStudy];
+            let mut answers = find(&index, &request(Series, &columns));
+            answers.extend(find(&index, &request(Study, &columns[..2])));
+            answers
+        };
+        prop_assert_eq!(content(0), content(order.index(said.len())));
+    }
+}
