@@ -1,6 +1,6 @@
 //! What lies under a directory: walk, read what is new or changed, hand it to the index, and account for every entry.
 //!
-//! One thread lists directories, depth first and sorted ([`walk`]); a pool of threads looks at the files and
+//! One thread lists directories, depth first and sorted (`walk`); a pool of threads looks at the files and
 //! reads the headers of those that the index does not know as they are (`read`); the caller's thread takes the results *in
 //! the order of the walk* and hands them to the one writer. So the index does not depend on how threads were scheduled, and
 //! a scan that is broken off has done a beginning of the same work.

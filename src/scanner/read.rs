@@ -9,10 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 
 use super::Stop;
-use super::walk::{Directory, Known, Remark, Unit};
+use super::walk::{Directory, Entry, Known, Remark, Unit};
 use crate::db::{FileOutcome, KnownFile, NotIndexed, ScannedFile};
 use crate::ingest::{self, Outcome};
 
@@ -75,12 +75,12 @@ impl Pool {
             note(&mut part, OsString::new(), Marks::NONE, failed("unreadable-directory", error.to_string()));
         }
         let mut text_bytes = 0;
-        part.files.reserve_exact(unit.names.len());
-        for name in unit.names {
+        part.files.reserve_exact(unit.entries.len());
+        for entry in unit.entries {
             if self.stop.is_asked() {
                 return parts.send(part);
             }
-            text_bytes += look_at(&mut part, name);
+            text_bytes += look_at(&mut part, entry);
             if text_bytes > PART_TEXT_BYTES {
                 text_bytes = 0;
                 let next = Part::of(&unit.directory);
@@ -118,9 +118,23 @@ impl Marks {
 }
 
 /// Looks at one file; returns the bytes of text that came of it.
-fn look_at(part: &mut Part, name: OsString) -> usize {
+fn look_at(part: &mut Part, entry: Entry) -> usize {
     let directory = Arc::clone(&part.directory);
     let Some(handle) = directory.handle.as_ref() else { return 0 };
+    let Entry { name, is_file } = entry;
+    let known = directory.known.get(&name);
+    // A file that is new is opened in any case, and asking the open file costs half of asking by name. Where opening fails,
+    // the longer way finds out what to say.
+    if is_file
+        && known.is_none()
+        && let Ok(file) = open(handle, &name)
+        && let Ok(stat) = fstat(&file)
+    {
+        return match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => read(part, name, Marks::of(&stat), &file),
+            _ => skipped(part, name, "special-file"),
+        };
+    }
     // Before reading: a file that changes meanwhile looks changed to the next scan.
     let stat = match statat(handle, &name, AtFlags::empty()) {
         Ok(stat) => stat,
@@ -132,7 +146,7 @@ fn look_at(part: &mut Part, name: OsString) -> usize {
         _ => return skipped(part, name, "special-file"),
     }
     let marks = Marks::of(&stat);
-    if let Some(known) = directory.known.get(&name)
+    if let Some(known) = known
         && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
         && !may_have_passed(known)
     {
@@ -147,13 +161,39 @@ fn look_at(part: &mut Part, name: OsString) -> usize {
         }
         return 0;
     }
-    let outcome = if marks.size == 0 { failed("empty", String::new()) } else { read(handle, &name) };
+    match open(handle, &name) {
+        Ok(file) => read(part, name, marks, &file),
+        Err(error) => {
+            let outcome = failed("unreadable", error.to_string());
+            note(part, name, marks, outcome);
+            0
+        }
+    }
+}
+
+fn open(directory: impl AsFd, name: &OsStr) -> io::Result<File> {
+    // NONBLOCK: what was a file a moment ago may be a FIFO by now.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(File::from(openat(directory, name, flags, Mode::empty())?))
+}
+
+/// Reads a file into the part; returns the bytes of text that came of it.
+fn read(part: &mut Part, name: OsString, marks: Marks, file: &File) -> usize {
+    let outcome = if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(file) };
     let text_bytes = match &outcome {
         FileOutcome::Instance(record) => record.text_bytes(),
         FileOutcome::NotIndexed { detail, .. } => detail.len(),
     };
     note(part, name, marks, outcome);
     text_bytes
+}
+
+fn outcome_of(file: &File) -> FileOutcome {
+    // The reader does not panic on any input that is known. Should it, one file is lost and not the scan.
+    match catch_unwind(AssertUnwindSafe(|| ingest::read_file(file))) {
+        Ok(outcome) => to_outcome(outcome),
+        Err(_panic) => failed("internal-error", "reading this file failed inside dcmdex; please report it".to_owned()),
+    }
 }
 
 fn may_have_passed(known: &KnownFile) -> bool {
@@ -197,20 +237,6 @@ fn skipped(part: &mut Part, name: OsString, reason: &'static str) -> usize {
 
 fn failed(reason: &'static str, detail: String) -> FileOutcome {
     FileOutcome::NotIndexed { kind: NotIndexed::Failed, reason, detail }
-}
-
-fn read(directory: impl AsFd, name: &OsStr) -> FileOutcome {
-    // NONBLOCK: what was a file a moment ago may be a FIFO by now.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = match openat(directory, name, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(error) => return failed("unreadable", io::Error::from(error).to_string()),
-    };
-    // The reader does not panic on any input that is known. Should it, one file is lost and not the scan.
-    match catch_unwind(AssertUnwindSafe(|| ingest::read_file(&file))) {
-        Ok(outcome) => to_outcome(outcome),
-        Err(_panic) => failed("internal-error", "reading this file failed inside dcmdex; please report it".to_owned()),
-    }
 }
 
 fn to_outcome(outcome: Outcome) -> FileOutcome {

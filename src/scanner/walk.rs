@@ -1,7 +1,7 @@
 //! The walk: lists directories depth first, in the order of their names, and cuts them into units of work.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,6 +40,14 @@ pub(super) enum Known {
     Noted,
 }
 
+/// Something to look at.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) name: OsString,
+    /// Whether its directory says that it is a file, and no link to one.
+    pub(super) is_file: bool,
+}
+
 /// An entry that is accounted for and not handed to the index.
 #[derive(Debug)]
 pub(super) struct Remark {
@@ -54,7 +62,7 @@ pub(super) struct Remark {
 pub(super) struct Unit {
     pub(super) directory: Arc<Directory>,
     /// Files (or links to them) to look at.
-    pub(super) names: Vec<OsString>,
+    pub(super) entries: Vec<Entry>,
     /// What the walk itself passed over.
     pub(super) remarks: Vec<Remark>,
     /// That the directory could not be listed (to its end), and why.
@@ -69,7 +77,7 @@ impl Unit {
     fn of(directory: Arc<Directory>) -> Self {
         Self {
             directory,
-            names: Vec::new(),
+            entries: Vec::new(),
             remarks: Vec::new(),
             unlisted: None,
             vanished: Vec::new(),
@@ -89,7 +97,7 @@ pub(super) fn walk(
     let mut walk = Walk { places, known, stop, send };
     for root in places.roots_in_order() {
         if let Some(names) = places.root_files(root)
-            && !walk.files(root, names.iter().cloned().collect())?
+            && !walk.files(root, names)?
         {
             return Ok(());
         }
@@ -110,7 +118,7 @@ struct Walk<'a> {
 /// What is in a directory.
 #[derive(Default)]
 struct Listing {
-    files: Vec<OsString>,
+    files: Vec<Entry>,
     directories: Vec<OsString>,
     remarks: Vec<Remark>,
     /// The error that ended listing early.
@@ -119,8 +127,10 @@ struct Listing {
 
 impl Walk<'_> {
     /// Files that were asked for by name; false when the walk is over.
-    fn files(&mut self, directory: &Path, mut names: Vec<OsString>) -> Result<bool, Error> {
-        names.retain(|name| !self.places.is_own_file(directory, name));
+    fn files(&mut self, directory: &Path, names: &BTreeSet<OsString>) -> Result<bool, Error> {
+        let theirs = names.iter().filter(|name| !self.places.is_own_file(directory, name));
+        // What they are is not known from listing their directory.
+        let entries: Vec<_> = theirs.map(|name| Entry { name: name.clone(), is_file: false }).collect();
         let handle = open_directory(directory);
         let known = self.known_files(directory)?;
         let (handle, unlisted) = match handle {
@@ -131,9 +141,9 @@ impl Walk<'_> {
         if unlisted.is_some() {
             return Ok((self.send)(Unit { unlisted, ..Unit::of(directory) }));
         }
-        Ok(names
+        Ok(entries
             .chunks(UNIT_FILES)
-            .all(|names| (self.send)(Unit { names: names.to_vec(), ..Unit::of(Arc::clone(&directory)) })))
+            .all(|entries| (self.send)(Unit { entries: entries.to_vec(), ..Unit::of(Arc::clone(&directory)) })))
     }
 
     /// A directory and all below it; false when the walk is over.
@@ -179,14 +189,14 @@ impl Walk<'_> {
         let mut first = Some((std::mem::take(&mut listing.remarks), listing.error.take()));
         let mut last = Some(vanished);
         loop {
-            let names: Vec<_> = files.by_ref().take(UNIT_FILES).collect();
+            let entries: Vec<_> = files.by_ref().take(UNIT_FILES).collect();
             let ends = files.len() == 0;
             let begins_directory = first.is_some();
             let (remarks, unlisted) = first.take().unwrap_or_default();
             let vanished = if ends { last.take().unwrap_or_default() } else { Vec::new() };
             let unit = Unit {
                 directory: Arc::clone(&directory),
-                names,
+                entries,
                 remarks,
                 unlisted,
                 vanished,
@@ -227,7 +237,7 @@ impl Walk<'_> {
             };
             self.sort_in(path, OsString::from_vec(name.to_vec()), kind, &mut listing);
         }
-        listing.files.sort_unstable();
+        listing.files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         listing.directories.sort_unstable();
         listing.remarks.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         Ok(listing)
@@ -266,7 +276,7 @@ impl Walk<'_> {
                 detail: Cow::Borrowed(""),
             }),
             (None, FileType::Directory) => listing.directories.push(name),
-            (None, _) => listing.files.push(name),
+            (None, kind) => listing.files.push(Entry { name, is_file: kind == FileType::RegularFile }),
         }
     }
 
@@ -322,7 +332,7 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 /// What the index knows and a listing that reached its end does not have, sorted.
 fn vanished(known: &HashMap<OsString, KnownFile>, listing: &Listing) -> Vec<(OsString, Known)> {
     let is_there = |name: &OsString| {
-        listing.files.binary_search(name).is_ok()
+        listing.files.binary_search_by(|entry| entry.name.cmp(name)).is_ok()
             || listing.remarks.binary_search_by(|remark| remark.name.cmp(name)).is_ok()
     };
     let mut vanished: Vec<_> = known
