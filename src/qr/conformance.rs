@@ -7,7 +7,7 @@ use dicom_core::{Tag, VR};
 use super::error::FindError;
 use super::identifier::IdentifierError;
 use super::negotiation::NegotiatedOptions;
-use super::parse::level_in;
+use super::parse::{SPECIFIC_CHARACTER_SET, is_only_answered, level_in};
 use crate::db::{self, can_answer};
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, LetterCase, Source};
 use crate::model::charset::CharacterSets;
@@ -72,7 +72,9 @@ fn attributes(level: QueryRetrieveLevel) -> String {
     let mut text = String::from(
         "| Attribute | Tag | VR | Patient Root | Study Root | Matching | Answered at |\n|---|---|---|---|---|---|---|\n",
     );
-    let mut rows: Vec<_> = ATTRIBUTES.iter().filter(|attribute| attribute.level == level).collect();
+    // Specific Character Set says how the keys are written; it is none.
+    let is_key = |attribute: &&Attribute| attribute.level == level && attribute.tag != SPECIFIC_CHARACTER_SET;
+    let mut rows: Vec<_> = ATTRIBUTES.iter().filter(is_key).collect();
     rows.sort_by_key(|attribute| (key_order(attribute.key), attribute.tag));
     for attribute in rows {
         let answered: Vec<_> = QueryRetrieveLevel::ALL
@@ -119,7 +121,7 @@ fn matching_types(attribute: &Attribute) -> String {
     if attribute.source == Source::AlwaysEmpty {
         return "none; answered with zero length".to_owned();
     }
-    if super::parse::is_only_answered(attribute.id) || attribute.keyword == "RetrieveAETitle" {
+    if is_only_answered(attribute.id) || attribute.keyword == "RetrieveAETitle" {
         return "none; answered only".to_owned();
     }
     let negotiated = MatchPolicy {

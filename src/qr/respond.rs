@@ -142,11 +142,7 @@ impl ResponseWriter {
                 Content::Constant(element) => out.extend(element),
                 Content::Value { at, vr } => encoder.push_text(out, field.tag, *vr, value(*at))?,
                 Content::Sequence { at, wanted, matching } => {
-                    let items = match serde_json::from_str(value(*at)) {
-                        Ok(Value::Array(items)) => items,
-                        Ok(_) | Err(_) => Vec::new(),
-                    };
-                    encoder.push_sequence(out, field.tag, &items, wanted, matching.as_ref())?;
+                    encoder.push_sequence(out, field.tag, &items(value(*at)), wanted, matching.as_ref())?;
                 }
             }
         }
@@ -311,6 +307,21 @@ impl Encoder<'_> {
             place.copy_from_slice(&length);
         }
     }
+}
+
+/// The items of a sequence as the index has them: an array, or where a study answers for its series, several of them with
+/// backslashes between.
+fn items(text: &str) -> Vec<Value> {
+    let mut items = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let mut arrays = serde_json::Deserializer::from_str(rest).into_iter::<Vec<Value>>();
+        // What is no array has no items.
+        let Some(Ok(array)) = arrays.next() else { break };
+        items.extend(array);
+        rest = rest.get(arrays.byte_offset()..).unwrap_or_default().trim_start_matches('\\');
+    }
+    items
 }
 
 /// Writes an element, its value padded to even length (PS3.5 6.2).

@@ -3,16 +3,31 @@
 //! are held against.
 
 use dcmdex::model::attribute::{ATTRIBUTES, Attribute, LetterCase, Multiplicity, Source};
-use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching};
+use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching, NameMatching, QuotationMarks, SeveralValues};
 use dicom_core::VR;
 use proptest::prelude::*;
 
+/// What was negotiated.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rules {
+    /// C.2.2.2.7.
+    pub(super) empty_value: bool,
+    /// C.2.2.2.8.
+    pub(super) multiple_value: bool,
+    /// Names by words.
+    pub(super) fuzzy: bool,
+}
+
 /// Whether a stored value matches a key; `None` where the key is to be refused.
-pub(super) fn matches(attribute: &Attribute, key: &str, stored: &str) -> Option<bool> {
+pub(super) fn matches(attribute: &Attribute, key: &str, stored: &str, rules: Rules) -> Option<bool> {
     let vr = attribute.vr;
     let key = unpadded(vr, key);
     if is_universal(key) {
         return Some(true);
+    }
+    let has_empty_value = !matches!(vr, VR::UI | VR::IS | VR::DS | VR::US | VR::AS | VR::AT);
+    if rules.empty_value && has_empty_value && key == "\"\"" {
+        return Some(stored.is_empty());
     }
     if vr == VR::UI {
         // C.2.2.2.2: a list; a lone star among the UIDs is everything.
@@ -29,13 +44,25 @@ pub(super) fn matches(attribute: &Attribute, key: &str, stored: &str) -> Option<
         let keys = key.split('\\').map(|key| unpadded(vr, key).to_owned());
         keys.filter(|key| !key.trim_matches(padding).is_empty()).collect()
     };
-    // Several values in a key: any of them, unless negotiated otherwise. None that counts: universal.
+    let has_multiple_value = matches!(vr, VR::AE | VR::AS | VR::AT | VR::CS | VR::LO | VR::PN | VR::SH | VR::UC);
+    if rules.multiple_value && has_multiple_value && attribute.multiplicity == Multiplicity::Many && keys.len() > 1 {
+        // C.2.2.2.8: all of them, without wild cards; names are matched as ever.
+        let found = |key: &String| {
+            values(attribute, stored).iter().any(|stored| match vr {
+                VR::PN => is_universal(key) || name_by(key, stored, rules),
+                _ if attribute.letter_case == LetterCase::Folded => folded(key, true) == folded(stored, true),
+                _ => key == stored,
+            })
+        };
+        return Some(keys.iter().all(found));
+    }
+    // Several values in a key: any of them. None that counts: universal.
     let mut found = keys.is_empty();
     for key in &keys {
         found |= is_universal(key)
             || values(attribute, stored)
                 .iter()
-                .try_fold(false, |found, stored| Some(found | one(attribute, key, stored)?))?;
+                .try_fold(false, |found, stored| Some(found | one(attribute, key, stored, rules)?))?;
     }
     Some(found)
 }
@@ -65,12 +92,12 @@ fn values(attribute: &Attribute, stored: &str) -> Vec<String> {
     stored.split('\\').map(|value| unpadded(vr, value).to_owned()).collect()
 }
 
-fn one(attribute: &Attribute, key: &str, stored: &str) -> Option<bool> {
+fn one(attribute: &Attribute, key: &str, stored: &str, rules: Rules) -> Option<bool> {
     Some(match attribute.vr {
         VR::DA | VR::TM | VR::DT => return moment(attribute.vr, key, stored),
         VR::IS | VR::DS | VR::US => number(key).map_or(key == stored, |wanted| number(stored) == Some(wanted)),
         VR::AS | VR::AT => key == stored,
-        VR::PN => name(key, stored),
+        VR::PN => name_by(key, stored, rules),
         _ if attribute.letter_case == LetterCase::Folded => {
             // `?` stands for one character, whether a letter that folds to two is taken for one or for two.
             let long = like(&folded(key, true), &folded(stored, true));
@@ -159,6 +186,22 @@ fn folded(text: &str, expanded: bool) -> Vec<Part> {
 fn number(text: &str) -> Option<f64> {
     let is_number = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
     text.parse().ok().filter(|_| is_number)
+}
+
+fn name_by(key: &str, stored: &str, rules: Rules) -> bool {
+    if !rules.fuzzy || key.contains('?') {
+        return name(key, stored);
+    }
+    // What the conformance statement says of fuzzy semantic matching: each word begins a word of the name.
+    let words = |name: &str| -> Vec<Vec<Part>> {
+        let words = name.split([' ', '^', '=', ',', '.', '-']).map(|word| folded(word, true));
+        words
+            .map(|word| word.into_iter().filter(|part| *part != Part::Any).collect())
+            .filter(|w: &Vec<_>| !w.is_empty())
+            .collect()
+    };
+    let stored = words(stored);
+    words(key).iter().all(|wanted| stored.iter().any(|word| word.starts_with(wanted)))
 }
 
 /// PS3.5 6.2.1 and C.2.2.2.1: by component group.
@@ -256,7 +299,7 @@ fn bounds(vr: VR, text: &str) -> Option<(String, String)> {
     }
 }
 
-fn date_bounds(text: &str) -> Option<(String, String)> {
+pub(super) fn date_bounds(text: &str) -> Option<(String, String)> {
     let parts: Vec<&str> = if text.contains('.') {
         text.split('.').collect()
     } else {
@@ -291,7 +334,7 @@ fn date_bounds(text: &str) -> Option<(String, String)> {
     })
 }
 
-fn time_bounds(text: &str) -> Option<(String, String)> {
+pub(super) fn time_bounds(text: &str) -> Option<(String, String)> {
     let (clock, fraction) = match text.split_once('.') {
         Some((clock, fraction)) => (clock, Some(fraction)),
         None => (text, None),
@@ -374,6 +417,16 @@ pub(super) fn matched_attributes() -> Vec<&'static Attribute> {
     ATTRIBUTES.iter().filter(|a| a.vr != VR::SQ && a.source != Source::AlwaysEmpty).collect()
 }
 
+/// Half of the time nothing is negotiated.
+pub(super) fn rules() -> impl Strategy<Value = Rules> {
+    let any = any::<[bool; 3]>().prop_map(|[empty_value, multiple_value, fuzzy]| Rules {
+        empty_value,
+        multiple_value,
+        fuzzy,
+    });
+    prop_oneof![Just(Rules::default()), any]
+}
+
 fn case() -> impl Strategy<Value = (&'static Attribute, String, String)> {
     proptest::sample::select(matched_attributes()).prop_flat_map(|attribute| {
         let one = stored_text(attribute.vr);
@@ -383,7 +436,9 @@ fn case() -> impl Strategy<Value = (&'static Attribute, String, String)> {
         };
         // Half of the keys are made from the value, or hardly any would match.
         let key = prop_oneof![
-            key_text(attribute.vr),
+            4 => key_text(attribute.vr),
+            1 => Just("\"\"".to_owned()),
+            4 =>
             (stored.clone(), 0..4_usize).prop_map(|(stored, how)| match how {
                 0 => stored,
                 1 => format!("{}*", stored.chars().take(2).collect::<String>()),
@@ -399,16 +454,25 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_the_slow_one((attribute, key, stored) in case()) {
-        let compiled = Matching::of_key(attribute, &KeyValue::Text(key.clone()), &MatchPolicy::default());
+    fn agrees_with_the_slow_one((attribute, key, stored) in case(), rules in rules()) {
+        let policy = MatchPolicy {
+            several_values: if rules.multiple_value { SeveralValues::AllOf } else { SeveralValues::AnyOf },
+            quotation_marks: if rules.empty_value { QuotationMarks::EmptyValue } else { QuotationMarks::Literal },
+            names: if rules.fuzzy { NameMatching::Fuzzy } else { NameMatching::LeadingComponents },
+            ..MatchPolicy::default()
+        };
+        let compiled = Matching::of_key(attribute, &KeyValue::Text(key.clone()), &policy);
         let found = compiled.ok().map(|matching| matching.matches(&stored));
-        prop_assert_eq!(found, matches(attribute, &key, &stored), "{} {:?} {:?}", attribute.keyword, key, stored);
+        let slow = matches(attribute, &key, &stored, rules);
+        prop_assert_eq!(found, slow, "{} {:?} {:?} {:?}", attribute.keyword, key, stored, rules);
     }
 }
 
 #[test]
 fn the_slow_one_knows_the_examples_of_the_standard() {
-    let check = |keyword: &str, key: &str, stored: &str| matches(Attribute::by_keyword(keyword).unwrap(), key, stored);
+    let check = |keyword: &str, key: &str, stored: &str| {
+        matches(Attribute::by_keyword(keyword).unwrap(), key, stored, Rules::default())
+    };
     for (keyword, key, stored) in [
         ("PatientName", "SMITH*", "Smith^John"),
         ("PatientName", "müller", "MULLER^X"),

@@ -1,5 +1,6 @@
 //! Queries: Identifiers in, response Identifiers out.
 
+mod conformance;
 mod identifiers;
 mod matcher;
 mod oracle;

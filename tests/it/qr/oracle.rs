@@ -18,7 +18,7 @@ use dicom_object::InMemDicomObject;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::matcher;
+use super::matcher::{self, Rules};
 use super::responses::transfer_syntax;
 use crate::db;
 
@@ -67,6 +67,13 @@ const POOLS: &[(AttributeId, &[&str])] = &[
     (BodyPartExamined, &["HEAD", "HEAD NECK"]),
     (OperatorsName, &["Meyer^A\\Smith^B", "Meyer"]),
     (FrameOfReferenceUID, &["1.2.3", "1.2.4"]),
+    (
+        RequestAttributesSequence,
+        &[
+            r#"[{"00080100":{"vr":"SH","Value":["A"]}},{"00080100":{"vr":"SH","Value":["a\\b"]}}]"#,
+            r#"[{"00080100":{"vr":"SH","Value":["C"]}}]"#,
+        ],
+    ),
     (InstanceNumber, &["1", "2", "10", "007"]),
     (SOPClassUID, &["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"]),
     (ImageType, &["ORIGINAL\\PRIMARY", "DERIVED"]),
@@ -221,11 +228,11 @@ impl Key {
     }
 
     /// Whether the value matches; `None` where the key is to be refused.
-    fn matches(&self, stored: &str) -> Option<bool> {
+    fn matches(&self, stored: &str, rules: Rules) -> Option<bool> {
         match self {
-            Self::Text(id, key) => matcher::matches(id.attribute(), key, stored),
+            Self::Text(id, key) => matcher::matches(id.attribute(), key, stored, rules),
             Self::Item(..) if self.is_universal() => Some(true),
-            Self::Item(..) => Some(items(stored).iter().any(|item| self.matches_item(item))),
+            Self::Item(..) => Some(items(stored).iter().any(|item| self.matches_item(item, rules))),
         }
     }
 
@@ -241,12 +248,12 @@ impl Key {
         }
     }
 
-    fn matches_item(&self, item: &serde_json::Value) -> bool {
+    fn matches_item(&self, item: &serde_json::Value, rules: Rules) -> bool {
         let Self::Item(_, code, meaning) = self else { return true };
         let fits = |key: &Option<String>, json_key: &str, letter_case| {
             let stored = item[json_key]["Value"][0].as_str().unwrap_or_default();
             let like = Attribute { letter_case, multiplicity: Multiplicity::Many, ..*clone_of(AccessionNumber) };
-            key.as_ref().is_none_or(|key| matcher::matches(&like, key, stored) == Some(true))
+            key.as_ref().is_none_or(|key| matcher::matches(&like, key, stored, rules) == Some(true))
         };
         fits(code, "00080100", LetterCase::Sensitive) && fits(meaning, "00080104", LetterCase::Folded)
     }
@@ -327,6 +334,8 @@ struct Question {
     level: QueryRetrieveLevel,
     keys: Vec<Key>,
     encoding: Encoding,
+    rules: Rules,
+    combined_date_time: bool,
 }
 
 fn question() -> impl Strategy<Value = Question> {
@@ -341,11 +350,30 @@ fn question() -> impl Strategy<Value = Question> {
             (StudyRoot, Image),
         ][..],
     );
-    (model_and_level, prop::collection::vec(key(), 0..5), select(&Encoding::ALL[..])).prop_map(
-        |((model, level), mut keys, encoding)| {
+    let range = |id, pool: &'static [&'static str]| {
+        (select(pool), 0..3_u8, select(pool)).prop_map(move |(low, form, high)| {
+            Key::Text(id, [format!("{low}-{high}"), format!("{low}-"), format!("-{high}")][usize::from(form)].clone())
+        })
+    };
+    let date_and_time =
+        (range(StudyDate, &["20231231", "20240101", "20240229"]), range(StudyTime, &["10", "1030", "103001"]))
+            .prop_map(|(date, time)| vec![date, time]);
+    let keys = (prop_oneof![3 => Just(Vec::new()), 1 => date_and_time], prop::collection::vec(key(), 0..5)).prop_map(
+        |(mut keys, more)| {
+            keys.extend(more);
             let mut seen = BTreeSet::new();
             keys.retain(|key| seen.insert(key.id()));
-            Question { model, level, keys, encoding }
+            keys
+        },
+    );
+    (model_and_level, keys, select(&Encoding::ALL[..]), matcher::rules(), any::<bool>()).prop_map(
+        |((model, level), keys, encoding, rules, combined_date_time)| Question {
+            model,
+            level,
+            keys,
+            encoding,
+            rules,
+            combined_date_time,
         },
     )
 }
@@ -392,11 +420,18 @@ fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
     let level = question.level;
     // A key that means nothing is refused whatever there is to match.
     for key in &question.keys {
-        key.matches("")?;
+        key.matches("", question.rules)?;
     }
+    let combined = if question.combined_date_time { combined(question) } else { Vec::new() };
     let (above, below): (Vec<_>, Vec<_>) = question.keys.iter().partition(|key| key.id().attribute().level <= level);
     let fits = |instance: &Instance, keys: &[&Key]| {
-        keys.iter().all(|key| key.matches(&value_of(archive, instance, key.id())) == Some(true))
+        keys.iter().all(|key| {
+            let text = value_of(archive, instance, key.id());
+            match combined.iter().find(|pair| pair.date == key.id() || pair.time == key.id()) {
+                Some(pair) => pair.contains(value(instance, pair.date), value(instance, pair.time)),
+                None => key.matches(&text, question.rules) == Some(true),
+            }
+        })
     };
     let mut seen = BTreeSet::new();
     let mut answers = Vec::new();
@@ -409,19 +444,20 @@ fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
         let mut answer = Answer::new();
         for key in question.keys.iter().filter(|key| can_answer(key.id().attribute(), level)) {
             let id = key.id();
-            let stored = if id.attribute().level <= level {
-                value_of(archive, instance, id)
+            let stored: BTreeSet<String> = if id.attribute().level <= level {
+                [value_of(archive, instance, id)].into()
             } else {
                 // A study answers what its series say.
-                let of_study =
-                    archive.iter().filter(|other| value(other, StudyInstanceUID) == value(instance, StudyInstanceUID));
-                let distinct: BTreeSet<_> =
-                    of_study.map(|other| value(other, id)).filter(|value| !value.is_empty()).collect();
-                distinct.into_iter().collect::<Vec<_>>().join("\\")
+                let study = value(instance, StudyInstanceUID);
+                let of_study = archive.iter().filter(|other| value(other, StudyInstanceUID) == study);
+                of_study.map(|other| value(other, id).to_owned()).filter(|value| !value.is_empty()).collect()
             };
             let text = match key {
-                Key::Text(..) => stored,
-                Key::Item(..) => items(&stored).iter().filter(|item| key.matches_item(item)).count().to_string(),
+                Key::Text(..) => stored.into_iter().collect::<Vec<_>>().join("\\"),
+                Key::Item(..) => {
+                    let items = stored.iter().flat_map(|stored| items(stored));
+                    items.filter(|item| key.matches_item(item, question.rules)).count().to_string()
+                }
             };
             answer.insert(id, text);
         }
@@ -444,11 +480,64 @@ fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
     Some(answers)
 }
 
+/// A range of dates and one of times that are one range (C.2.2.2.5.4): the texts of its ends.
+struct Combined {
+    date: AttributeId,
+    time: AttributeId,
+    first: Option<String>,
+    last: Option<String>,
+}
+
+impl Combined {
+    fn contains(&self, date: &str, time: &str) -> bool {
+        let day = matcher::date_bounds(date).filter(|(first, last)| first == last).map(|(day, _)| day);
+        let time =
+            if time.is_empty() { Some("000000.000000".into()) } else { matcher::time_bounds(time).map(|(t, _)| t) };
+        let (Some(day), Some(time)) = (day, time) else { return false };
+        let moment = day + &time;
+        self.first.as_ref().is_none_or(|first| *first <= moment)
+            && self.last.as_ref().is_none_or(|last| moment <= *last)
+    }
+}
+
+fn combined(question: &Question) -> Vec<Combined> {
+    let pairs = [(StudyDate, StudyTime), (PatientBirthDate, PatientBirthTime), (ContentDate, ContentTime)];
+    let text = |id| {
+        question.keys.iter().find_map(|key| match key {
+            Key::Text(of, text) if *of == id => Some(text.clone()),
+            Key::Text(..) | Key::Item(..) => None,
+        })
+    };
+    let mut found = Vec::new();
+    for (date, time) in pairs {
+        let (Some(dates), Some(times)) = (text(date), text(time)) else { continue };
+        let (Some((d1, d2)), Some((t1, t2))) = (dates.split_once('-'), times.split_once('-')) else { continue };
+        let end = |text: &str| text.trim_matches([' ', '*']).to_owned();
+        let [d1, d2, t1, t2] = [d1, d2, t1, t2].map(end);
+        if d1.is_empty() != t1.is_empty() || d2.is_empty() != t2.is_empty() || date.attribute().level > question.level {
+            continue;
+        }
+        let first = (!d1.is_empty()).then(|| Some(matcher::date_bounds(&d1)?.0 + &matcher::time_bounds(&t1)?.0));
+        let last = (!d2.is_empty()).then(|| Some(matcher::date_bounds(&d2)?.1 + &matcher::time_bounds(&t2)?.1));
+        // An end that means nothing has been refused before.
+        found.push(Combined { date, time, first: first.flatten(), last: last.flatten() });
+    }
+    found
+}
+
 /// The whole road: bytes in, bytes out.
 fn asked(index: &Path, question: &Question) -> Option<Vec<Answer>> {
     let encoding = question.encoding;
     let identifier = Identifier::decode(&identifier_bytes(question), encoding, "").unwrap();
-    let query = match qr::parse(question.model, &identifier, NegotiatedOptions::default(), &Options::default()) {
+    let rules = question.rules;
+    let negotiated = NegotiatedOptions {
+        relational_queries: true,
+        combined_date_time: question.combined_date_time,
+        fuzzy_names: rules.fuzzy,
+        empty_value: rules.empty_value,
+        multiple_value: rules.multiple_value,
+    };
+    let query = match qr::parse(question.model, &identifier, negotiated, &Options::default()) {
         Ok(query) => query,
         Err(FindError::InvalidKey(..)) => return None,
         Err(other) => panic!("{other}"),
