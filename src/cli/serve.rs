@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         duplicates: config.duplicate_policy(),
         clock: Clock::System,
     };
-    let find = Find::new(config.index.clone(), crate::qr::Options::default());
+    let find = Find::new(config.index.clone(), config.find.clone());
     let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")

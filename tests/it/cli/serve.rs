@@ -126,3 +126,16 @@ fn wrong_options_are_usage_errors_and_make_nothing() {
     }
     assert!(!place.path("dcmdex-data").exists());
 }
+
+#[test]
+fn settings_of_queries_reach_the_node() {
+    let place = Place::new();
+    let Some(mut findscu) = peers::dcmtk("findscu") else { return };
+    place.run(["scan", "--index", "x.db", &fixtures("real/modalities/CT_small.dcm")]).expect(0);
+    std::fs::write(place.path("node.toml"), "index = \"x.db\"\n[find]\nretrieve_ae_title = \"KEEPER\"\n").unwrap();
+    let node = Node::start(&place, &["--config", "node.toml"]);
+    let keys = ["-v", "-S", "-aec", "DCMDEX", "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID", "127.0.0.1"];
+    let said = peers::run(findscu.args(keys).arg(node.port.to_string())).expect_success();
+    assert!(said.contains("AE [KEEPER") && said.contains("Find Response (Success)"), "{said}");
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}

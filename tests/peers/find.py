@@ -1,0 +1,49 @@
+"""C-FIND by pynetdicom: HOST PORT CALLED-AE-TITLE QUESTION, where the question is JSON: "class" (a SOP Class UID), "syntax" (a
+transfer syntax), "extended" (the bytes of a SOP Class Extended Negotiation, as numbers) and "keys" (keyword to value).
+
+Prints what was agreed, as JSON, then a line of JSON for each response: its status, and keyword to value.
+"""
+
+import json
+import sys
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
+
+
+def data_set(keys):
+    made = Dataset()
+    for keyword, value in keys.items():
+        setattr(made, keyword, [data_set(item) for item in value] if isinstance(value, list) else value)
+    return made
+
+
+def shown(element):
+    if element.VR == "SQ":
+        return [{inner.keyword: shown(inner) for inner in item} for item in element.value]
+    if element.VM > 1:
+        return [str(value) for value in element.value]
+    return "" if element.value is None else str(element.value)
+
+
+host, port, called, question = sys.argv[1:]
+question = json.loads(question)
+entity = AE(ae_title="PYNETDICOM")
+entity.add_requested_context(question["class"], question["syntax"])
+negotiation = []
+if question["extended"]:
+    item = SOPClassExtendedNegotiation()
+    item.sop_class_uid = question["class"]
+    item.service_class_application_information = bytes(question["extended"])
+    negotiation.append(item)
+association = entity.associate(host, int(port), ae_title=called, ext_neg=negotiation)
+if not association.is_established:
+    sys.exit("no association")
+agreed = association.acceptor.sop_class_extended.get(question["class"], b"")
+print(json.dumps({"agreed": list(agreed)}))
+for status, identifier in association.send_c_find(data_set(question["keys"]), question["class"]):
+    response = {element.keyword: shown(element) for element in identifier or []}
+    failure = {"offending": str(status.get("OffendingElement", "")), "comment": status.get("ErrorComment", "")}
+    print(json.dumps({"status": f"{status.Status:04X}", "values": response, **failure}))
+association.release()
