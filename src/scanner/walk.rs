@@ -182,7 +182,11 @@ impl Walk<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
             Err(error) => (None, Listing { error: Some(error), ..Listing::default() }),
         };
-        let vanished = if listing.error.is_none() { vanished(&known, &listing) } else { Vec::new() };
+        let mut vanished = if listing.error.is_none() { vanished(&known, &listing) } else { Vec::new() };
+        if let Some(roots) = self.places.root_files(path) {
+            // The listing leaves out what was asked for by name.
+            vanished.retain(|(name, _)| !roots.contains(name));
+        }
         let directory = Arc::new(Directory { path: path.to_owned(), handle, known });
         let whole = listing.error.is_none();
         let mut files = std::mem::take(&mut listing.files).into_iter();

@@ -182,3 +182,17 @@ fn a_dry_run_reports_and_writes_nothing() {
     assert_eq!(dry().numbers(), (3, 1, 0, 1, 0, 1));
     assert!(fs::read(archive.index()).unwrap() == before);
 }
+
+#[test]
+fn a_file_that_is_asked_for_beside_its_directory_is_not_missing() {
+    let mut archive = Archive::new();
+    archive.write("a/1", 1);
+    archive.write("a/2", 2);
+    archive.options.vanished = Vanished::Prune;
+    let paths = [archive.root(), archive.path("a/1")];
+    assert_eq!(archive.scan_paths(&paths).numbers(), (2, 2, 0, 0, 0, 0));
+    let told = archive.scan_paths(&paths);
+    assert_eq!(told.numbers(), (2, 0, 0, 2, 0, 0));
+    assert_eq!((told.summary.missing, told.summary.removed), (0, 0));
+    assert_eq!(archive.instances().len(), 2);
+}
