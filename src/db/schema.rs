@@ -18,16 +18,17 @@ const STEPS: &[&str] = &[include_str!("schema/v1.sql")];
 /// The schema version that this program reads and writes (`PRAGMA user_version`).
 pub const SCHEMA_VERSION: u32 = STEPS.len() as u32;
 
+/// Whether the file is a database of another program.
+pub(super) fn is_foreign(connection: &Connection) -> rusqlite::Result<bool> {
+    // In this order: an index that another process is just making has tables and mark from the same moment on.
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    Ok(tables > 0 && application != APPLICATION_ID)
+}
+
 /// Checks that the file is an index in the current schema; a writer creates or migrates it.
 pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Result<(), Error> {
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(Error::Sqlite)?;
-    let application: i32 =
-        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(Error::Sqlite)?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(Error::Sqlite)?;
-    if tables > 0 && application != APPLICATION_ID {
-        return Err(Error::NotAnIndex { path: path.to_owned() });
-    }
     if found > SCHEMA_VERSION {
         return Err(Error::NewerSchema { path: path.to_owned(), found, known: SCHEMA_VERSION });
     }
@@ -35,7 +36,7 @@ pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Resul
         return Ok(());
     }
     if !writer {
-        return if tables == 0 {
+        return if found == 0 {
             Err(Error::Missing { path: path.to_owned() })
         } else {
             Err(Error::OlderSchema { path: path.to_owned(), found, known: SCHEMA_VERSION })
