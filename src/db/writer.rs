@@ -234,8 +234,12 @@ fn run(connection: &Connection, queue: &Receiver<Command>, clock: Clock) -> Resu
         }
     }
     drop(batch);
-    // So that the index is one file when the program has ended. Busy readers only leave the log for the next start.
-    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").map_err(Error::from_sqlite)?;
+    // So that the index is one file when the program has ended. Busy readers only leave the log for the next start: waiting
+    // for them would keep all other writers out meanwhile.
+    connection
+        .busy_timeout(Duration::ZERO)
+        .and_then(|()| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
+        .map_err(Error::from_sqlite)?;
     failure.map_or(Ok(()), Err)
 }
 
@@ -262,11 +266,12 @@ fn gather_arrivals(queue: &Receiver<Command>, group: &mut Vec<Arrival>) -> Optio
 /// Waits for a transaction's worth of rows, so that the write lock is held only while they are written.
 fn gather_directories(queue: &Receiver<Command>, group: &mut Vec<ScannedDirectory>) -> Option<Command> {
     let deadline = Instant::now() + SCAN_BATCH_WAIT;
-    let mut rows: usize = group.iter().map(|directory| directory.files.len()).sum();
+    let rows_of = |directory: &ScannedDirectory| directory.files.len() + directory.vanished.len();
+    let mut rows: usize = group.iter().map(rows_of).sum();
     while rows < SCAN_BATCH_ROWS {
         match queue.recv_deadline(deadline) {
             Ok(Command::Scanned(directory)) => {
-                rows += directory.files.len();
+                rows += rows_of(&directory);
                 group.push(directory);
             }
             Ok(other) => return Some(other),
