@@ -25,7 +25,7 @@ CREATE TABLE patient (
     -- The character set of the objects that the values came from.
     character_set               TEXT NOT NULL DEFAULT ''
 );
-CREATE UNIQUE INDEX patient_by_id ON patient (patient_id, issuer_of_patient_id, identity);
+CREATE UNIQUE INDEX patient_by_id ON patient (patient_id, identity, issuer_of_patient_id);
 CREATE INDEX patient_by_name ON patient (patient_name_norm);
 CREATE INDEX patient_by_ideographic_name ON patient (patient_name_ideographic_norm)
     WHERE patient_name_ideographic_norm <> '';
@@ -247,7 +247,7 @@ CREATE TABLE conflict (
     directory                   INTEGER NOT NULL REFERENCES directory (id),
     file_name                   NOT NULL,
     first_seen_ms               INTEGER NOT NULL,
-    PRIMARY KEY (kind, study_instance_uid, series_instance_uid, sop_instance_uid, directory, file_name)
+    PRIMARY KEY (directory, file_name, kind, study_instance_uid, series_instance_uid, sop_instance_uid)
 ) WITHOUT ROWID;
 
 CREATE TABLE scan (
