@@ -143,6 +143,26 @@ struct Existing {
     diff: Option<String>,
 }
 
+impl Existing {
+    /// Whether this file is its first location.
+    fn lies_at(&self, directory: i64, name: &OsStr) -> bool {
+        self.shelf.directory == directory && self.file_name == name
+    }
+}
+
+/// Which instances lie in a directory, read when that is first asked.
+struct DirectoryRows {
+    directory: i64,
+    /// File name to SOP Instance UID.
+    instances: Option<HashMap<OsString, String>>,
+}
+
+impl DirectoryRows {
+    const fn new(directory: i64) -> Self {
+        Self { directory, instances: None }
+    }
+}
+
 fn shared() -> &'static [AttributeId] {
     static SHARED: OnceLock<Vec<AttributeId>> = OnceLock::new();
     SHARED.get_or_init(|| shared_columns().collect())
@@ -257,16 +277,9 @@ impl<'c> Batch<'c> {
     /// Takes what a scan found in a directory.
     pub(super) fn scanned(&mut self, scanned: &ScannedDirectory) -> Result<()> {
         let directory = self.directory(Place::InPlace, &scanned.directory)?;
-        let known: Vec<&OsStr> = scanned
-            .files
-            .iter()
-            .filter(|file| file.known)
-            .map(|file| file.file_name.as_os_str())
-            .chain(scanned.vanished.iter().map(OsString::as_os_str))
-            .collect();
-        let rows = if known.is_empty() { HashMap::new() } else { self.rows_in_directory(directory)? };
+        let mut rows = DirectoryRows::new(directory);
         for name in &scanned.vanished {
-            self.remove_file(directory, name, rows.get(name.as_os_str()))?;
+            self.remove_file(name, &mut rows)?;
             self.changes.tally.removed += 1;
         }
         // In the order of the instance rows: each goes to the end of the table, pages fill up, and no page is touched twice.
@@ -292,10 +305,13 @@ impl<'c> Batch<'c> {
             match &scanned_file.outcome {
                 FileOutcome::Instance(record) => {
                     if scanned_file.known {
-                        let was = rows.get(file.name);
-                        let same = was.is_some_and(|(_, _, uid)| uid == record.value(AttributeId::SOPInstanceUID));
+                        // Mostly it is the same instance as before. That is one look-up; which instance a file was, in a
+                        // directory of 100,000, is as many.
+                        let same = self
+                            .find_instance(record.value(AttributeId::SOPInstanceUID))?
+                            .is_some_and(|existing| existing.lies_at(directory, file.name));
                         if !same {
-                            self.remove_file(directory, file.name, was)?;
+                            self.remove_file(file.name, &mut rows)?;
                         }
                         self.forget_marks(&file)?;
                     }
@@ -307,7 +323,7 @@ impl<'c> Batch<'c> {
                 }
                 FileOutcome::NotIndexed { kind, reason, detail } => {
                     if scanned_file.known {
-                        self.remove_file(directory, file.name, rows.get(file.name))?;
+                        self.remove_file(file.name, &mut rows)?;
                     }
                     self.statement(
                         "INSERT OR REPLACE INTO unindexed_file (directory, file_name, size, mtime_ms, kind, reason, detail) \
@@ -347,7 +363,7 @@ impl<'c> Batch<'c> {
             }
             return Ok(());
         };
-        if existing.shelf.directory == file.directory && existing.file_name == file.name {
+        if existing.lies_at(file.directory, file.name) {
             self.replace_instance(&existing, record, file, Values::Overwrite)?;
             self.changes.tally.updated += 1;
         } else if self.place_of(existing.shelf.directory)? == Place::MetadataOnly {
@@ -729,26 +745,26 @@ impl<'c> Batch<'c> {
         Ok(id)
     }
 
-    /// The instance rows whose first location is in a directory: file name to shelf, suffix and UID.
-    fn rows_in_directory(&mut self, directory: i64) -> Result<HashMap<OsString, (i64, UidSuffix, String)>> {
+    /// The instances whose first location is in a directory: file name to SOP Instance UID.
+    fn instances_in_directory(&mut self, directory: i64) -> Result<HashMap<OsString, String>> {
         let mut statement = self.statement(
             "SELECT i.shelf, i.uid_suffix, i.file_name FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
         )?;
         let mut found = HashMap::new();
         let mut rows = statement.query([directory])?;
         while let Some(row) = rows.next()? {
-            let id = row.get(0)?;
-            let Some(shelf) = self.shelf_by_id(id)? else { continue };
+            let Some(shelf) = self.shelf_by_id(row.get(0)?)? else { continue };
             let mut uid = String::new();
             UidSuffix::unpack(row.get_ref(1)?, &shelf.uid_prefix, &mut uid);
             let name = shelf.naming.unpack(row.get_ref(2)?, &uid);
-            found.insert(name, (id, UidSuffix::pack(&uid, &shelf.uid_prefix), uid));
+            found.insert(name, uid);
         }
         Ok(found)
     }
 
     /// Drops a file from the index: as first location of an instance, as further one, or as one that was not indexed.
-    fn remove_file(&mut self, directory: i64, name: &OsStr, row: Option<&(i64, UidSuffix, String)>) -> Result<()> {
+    fn remove_file(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<()> {
+        let directory = rows.directory;
         for sql in [
             "DELETE FROM unindexed_file WHERE directory = ?1 AND file_name = ?2",
             "DELETE FROM copy WHERE directory = ?1 AND file_name = ?2",
@@ -757,8 +773,13 @@ impl<'c> Batch<'c> {
         ] {
             self.statement(sql)?.execute(params![directory, PathValue(name)])?;
         }
-        if let Some((_, _, uid)) = row
+        let instances = match &mut rows.instances {
+            Some(instances) => instances,
+            unread => unread.insert(self.instances_in_directory(directory)?),
+        };
+        if let Some(uid) = instances.get(name)
             && let Some(existing) = self.find_instance(uid)?
+            && existing.lies_at(directory, name)
             && !self.promote_copy(&existing)?
         {
             self.remove_row(&existing)?;
@@ -820,13 +841,21 @@ impl<'c> Batch<'c> {
             return Ok((entry.series, entry.study));
         }
         let patient = self.patient(record, values)?;
-        let study = self.study(record, file, patient, values)?;
+        let (study, is_own) = self.study(record, file, patient, values)?;
         let series = self.series_row(record, file, study, values)?;
+        if values == Values::Overwrite {
+            // What records of other series said of this patient and study may no longer be taken account of.
+            self.series.clear();
+        }
         let entry = self.series.entry(key).or_insert_with(|| SeriesEntry { series, study, merged: Vec::new() });
-        if values == Values::Overwrite || entry.merged.len() >= REMEMBERED_SETS {
+        if entry.merged.len() >= REMEMBERED_SETS {
             entry.merged.clear();
         }
-        entry.merged.push(said);
+        // Where two patients share a study, each file of the further one is noted as a conflict: it never takes the short
+        // way.
+        if is_own {
+            entry.merged.push(said);
+        }
         Ok((series, study))
     }
 
@@ -868,45 +897,50 @@ impl<'c> Batch<'c> {
         }
     }
 
-    fn study(&mut self, record: &InstanceRecord, file: &File<'_>, patient: i64, values: Values) -> Result<i64> {
+    /// The row of the record's study, and whether that lies under its patient rather than under another.
+    fn study(&mut self, record: &InstanceRecord, file: &File<'_>, patient: i64, values: Values) -> Result<(i64, bool)> {
         let found: Option<(i64, i64)> = self
             .statement("SELECT id, patient FROM study WHERE study_instance_uid = ?1")?
             .query_row([record.value(AttributeId::StudyInstanceUID)], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((row, known_patient)) = found else {
-            return self.insert_entity(QueryRetrieveLevel::Study, record, &[("patient", &patient)]);
+            return Ok((self.insert_entity(QueryRetrieveLevel::Study, record, &[("patient", &patient)])?, true));
         };
+        let mut is_own = true;
         if known_patient != patient {
             match values {
                 Values::Overwrite => self.move_study(row, known_patient, patient)?,
                 Values::MostComplete => {
-                    self.share_study(row, known_patient, patient)?;
+                    is_own = self.share_study(row, known_patient, patient)?;
                     self.note_conflict("study-under-two-patients", record, file)?;
                 }
             }
         }
         self.merge(QueryRetrieveLevel::Study, row, record, values)?;
-        Ok(row)
+        Ok((row, is_own))
     }
 
     /// Keeps a study under two patients: under the one whose Patient ID sorts first, and linked to the other, whichever
-    /// came first.
-    fn share_study(&mut self, study: i64, known: i64, other: i64) -> Result<()> {
+    /// came first. Whether that is the other.
+    fn share_study(&mut self, study: i64, known: i64, other: i64) -> Result<bool> {
         let key = |batch: &Self, patient: i64| -> Result<(String, String, String)> {
             batch
                 .statement("SELECT patient_id, issuer_of_patient_id, identity FROM patient WHERE id = ?1")?
                 .query_row([patient], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         };
-        let linked = if key(self, other)? < key(self, known)? {
+        let other_is_first = key(self, other)? < key(self, known)?;
+        let linked = if other_is_first {
             self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, other])?;
             self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, other])?;
+            // The series of the study were remembered as those of the known one.
+            self.series.clear();
             known
         } else {
             other
         };
         self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
             .execute([study, linked])?;
-        Ok(())
+        Ok(other_is_first)
     }
 
     /// A corrected object says that its study belongs to another patient: the newest word counts for the whole study.

@@ -2,6 +2,7 @@
 
 mod model_based;
 mod plans;
+mod remembered;
 mod writing;
 
 use std::ops::ControlFlow;
