@@ -128,14 +128,21 @@ fn wrong_options_are_usage_errors_and_make_nothing() {
 }
 
 #[test]
-fn settings_of_queries_reach_the_node() {
+fn what_was_scanned_is_answered_and_settings_of_queries_reach_the_node() {
     let place = Place::new();
+    place.run(["scan", "--index", "x.db", &fixtures("archive")]).expect(1);
+    std::fs::write(place.path("dcmdex.toml"), "[find]\nretrieve_ae_title = \"KEEPER\"\nlimit = 4\n").unwrap();
     let Some(mut findscu) = peers::dcmtk("findscu") else { return };
-    place.run(["scan", "--index", "x.db", &fixtures("real/modalities/CT_small.dcm")]).expect(0);
-    std::fs::write(place.path("node.toml"), "index = \"x.db\"\n[find]\nretrieve_ae_title = \"KEEPER\"\n").unwrap();
-    let node = Node::start(&place, &["--config", "node.toml"]);
-    let keys = ["-v", "-S", "-aec", "DCMDEX", "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID", "127.0.0.1"];
-    let said = peers::run(findscu.args(keys).arg(node.port.to_string())).expect_success();
-    assert!(said.contains("AE [KEEPER") && said.contains("Find Response (Success)"), "{said}");
+    let node = Node::start(&place, &["--index", "x.db"]);
+    let port = node.port.to_string();
+    let to_node = ["-v", "-S", "-aec", "DCMDEX", "127.0.0.1", &port, "-k", "QueryRetrieveLevel=STUDY"];
+    let keys = ["-k", "PatientID=TK-2002", "-k", "NumberOfStudyRelatedInstances", "-k", "RetrieveAETitle"];
+    let said = peers::run(findscu.args(to_node).args(keys)).expect_success();
+    assert!(said.contains("[12]") && said.contains("[KEEPER]"), "{said}");
+    // Six studies are more than four: the answer says so, and the terminal is not bound by it.
+    let mut findscu = peers::dcmtk("findscu").unwrap();
+    let said = peers::run(findscu.args(to_node).args(["-k", "StudyInstanceUID"])).expect_success();
+    assert!(said.contains("OutOfResources") || said.contains("0xa700"), "{said}");
+    assert_eq!(place.run(["find", "--index", "x.db", "StudyInstanceUID"]).expect(0).stdout.lines().count(), 7);
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }
