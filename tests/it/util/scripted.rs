@@ -109,19 +109,22 @@ impl ScriptedPeer {
         Some(read_pdu(bytes.as_slice(), 1 << 20, true).unwrap().unwrap())
     }
 
-    /// The next PDU as it came.
+    /// The next PDU as it came; `None` when the connection has ended, also in the middle of one.
     pub(crate) fn receive_bytes(&mut self) -> Option<Vec<u8>> {
-        let mut header = [0; 6];
-        match self.stream.read_exact(&mut header) {
-            Ok(()) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => return None,
+        let mut bytes = vec![0; 6];
+        self.read(&mut bytes)?;
+        let length = u32::from_be_bytes(bytes[2..].try_into().unwrap());
+        bytes.resize(6 + length as usize, 0);
+        self.read(&mut bytes[6..])?;
+        Some(bytes)
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Option<()> {
+        match self.stream.read_exact(bytes) {
+            Ok(()) => Some(()),
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => None,
             Err(error) => panic!("the node says nothing: {error}"),
         }
-        let length = u32::from_be_bytes(header[2..].try_into().unwrap());
-        let mut bytes = header.to_vec();
-        bytes.resize(6 + length as usize, 0);
-        self.stream.read_exact(&mut bytes[6..]).unwrap();
-        Some(bytes)
     }
 
     /// The next message. Panics when something else comes.
