@@ -393,14 +393,14 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    /// Takes an instance that was received.
+    /// Takes an instance that was received. With [`super::Stored::first`].
     pub(super) fn arrived(
         &mut self,
         record: &InstanceRecord,
         location: &Location,
         policy: DuplicatePolicy,
         compared: Compared,
-    ) -> Result<StoreOutcome> {
+    ) -> Result<(StoreOutcome, Option<PathBuf>)> {
         let directory = self.directory(location.place, &location.directory)?;
         let file = File {
             place: location.place,
@@ -411,40 +411,47 @@ impl<'c> Batch<'c> {
         };
         let Some(existing) = self.find_instance(record.value(AttributeId::SOPInstanceUID))? else {
             self.insert_instance(record, &file, Values::MostComplete, &[], false)?;
-            return Ok(StoreOutcome::New);
+            return Ok((StoreOutcome::New, None));
         };
         let existing_place = self.place_of(existing.shelf.directory)?;
+        let same_path = existing.lies_at(directory, file.name);
         let object_was_missing = match file.place {
             Place::MetadataOnly => false,
             Place::InPlace => existing_place == Place::MetadataOnly,
-            // Where its object should have been, there was none.
+            // Where its object should have been, there was none. One in our own directory was not there to be missed: it
+            // came at the same time.
             Place::Managed => {
-                let same_path = existing.shelf.directory == directory && existing.file_name == location.file_name;
-                existing_place == Place::MetadataOnly || (same_path && compared == Compared::Nothing)
+                existing_place == Place::MetadataOnly
+                    || (same_path && compared == Compared::Nothing)
+                    || (existing.shelf.directory != directory && compared == Compared::FirstIsGone)
             }
         };
         if object_was_missing {
             self.replace_instance(&existing, record, &file, Values::MostComplete)?;
-            return Ok(StoreOutcome::Completed);
+            return Ok((StoreOutcome::Completed, None));
         }
+        let first = match (file.place, existing_place) {
+            (Place::Managed, Place::InPlace | Place::Managed) if !same_path => Some(self.path_of(&existing)?),
+            (Place::Managed | Place::InPlace | Place::MetadataOnly, _) => None,
+        };
         if compared != Compared::Other && !self.differs(&existing, record, &file)? {
             let both_managed = existing_place == Place::Managed && file.place == Place::Managed;
             let uncompared = match compared {
-                Compared::Nothing if both_managed => Some(self.path_of(&existing)?),
-                Compared::Nothing | Compared::Same | Compared::Other => None,
+                Compared::Nothing if both_managed => first.clone(),
+                Compared::Nothing | Compared::Same | Compared::Other | Compared::FirstIsGone => None,
             };
-            return Ok(StoreOutcome::Identical { uncompared });
+            return Ok((StoreOutcome::Identical { uncompared }, first));
         }
         self.note_conflict("instance-with-other-content", record, &file)?;
         match policy {
-            DuplicatePolicy::KeepFirst => Ok(StoreOutcome::KeptFirst),
+            DuplicatePolicy::KeepFirst => Ok((StoreOutcome::KeptFirst, first)),
             DuplicatePolicy::Replace => {
                 let previous = match existing_place {
                     Place::Managed => Some(self.path_of(&existing)?),
                     Place::InPlace | Place::MetadataOnly => None,
                 };
                 self.replace_instance(&existing, record, &file, Values::Overwrite)?;
-                Ok(StoreOutcome::Replaced { previous })
+                Ok((StoreOutcome::Replaced { previous }, None))
             }
         }
     }

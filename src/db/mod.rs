@@ -51,6 +51,8 @@ pub enum Compared {
     Same,
     /// Other bytes.
     Other,
+    /// Nothing: the file that the index names ([`Stored::first`]) is no longer there.
+    FirstIsGone,
 }
 
 /// What became of a record that was received.
@@ -60,6 +62,9 @@ pub struct Stored {
     pub committed: Committed,
     /// What it changed.
     pub outcome: StoreOutcome,
+    /// The file that the index goes on naming instead of the new object, where that is not the one under its name. Before
+    /// the new object is thrown away, somebody has to see that this one is still there.
+    pub first: Option<PathBuf>,
 }
 
 /// What a received instance was to the index.
@@ -79,7 +84,7 @@ pub enum StoreOutcome {
         /// The managed object that the index no longer names, if it was one.
         previous: Option<PathBuf>,
     },
-    /// Known without its object (metadata only, or a managed object that was gone), which is now at hand.
+    /// Known without its object (metadata only, or a file that was gone), which is now at hand.
     Completed,
 }
 

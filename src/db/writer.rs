@@ -313,8 +313,8 @@ fn store(batch: &mut Batch<'_>, group: Vec<Arrival>) {
     }
 }
 
-fn stored(outcome: StoreOutcome) -> Stored {
-    Stored { committed: Committed(()), outcome }
+fn stored((outcome, first): (StoreOutcome, Option<PathBuf>)) -> Stored {
+    Stored { committed: Committed(()), outcome, first }
 }
 
 impl Tally {

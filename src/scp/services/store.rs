@@ -298,6 +298,14 @@ async fn keep(
     };
     let again = record.clone();
     let (mut placed, mut stored) = file.keep(storage, record).await?;
+    if let Ok(Stored { first: Some(first), .. }) = &stored {
+        // The index goes on naming a file that is not ours, on somebody's disk or in a storage directory of former times.
+        let first = first.clone();
+        if !spawn_blocking(move || first.is_file()).await.map_err(|_| Failure::ThreadEnded)? {
+            let stored = commit(storage, again, placed.location.clone(), Compared::FirstIsGone).await;
+            return settle(placed, stored).await;
+        }
+    }
     if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(path) }, .. }) = &stored {
         // Alike as far as the index knows, but it names an object under another name than ours: do the bytes agree, too?
         let (path, ours) = (path.clone(), placed);

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use dcmdex::db::{DuplicatePolicy, IndexStatus};
 use dcmdex::dimse::command_set::{self, CommandField};
 use dcmdex::dimse::pdata::put_message;
+use dcmdex::ingest::{Outcome, read_file};
 use dcmdex::model::location::Place;
 use dicom_ul::pdu::{AbortRQSource, Pdu};
 
+use crate::db;
 use crate::util::node::{Keep, TestNode};
 use crate::util::peers;
 use crate::util::scripted::{
@@ -431,4 +433,43 @@ fn explicit_contexts_of_one_class_in_two_syntaxes_are_told_apart() {
     let path = node.reader().locations("1.2.3.4.5").unwrap()[0].path().unwrap();
     let read = dicom_object::OpenFileOptions::new().open_file(path).unwrap();
     assert_eq!(read.meta().transfer_syntax(), IMPLICIT_VR_LITTLE_ENDIAN);
+}
+
+#[test]
+fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
+    let node = TestNode::start();
+    let archive = node.directory().path().join("archive");
+    fs::create_dir(&archive).unwrap();
+    let scan = |uid: &str, sent: &DataSet| {
+        let name = format!("{uid}.dcm");
+        fs::write(archive.join(&name), [&[0; 128], b"DICM".as_slice(), &sent.0].concat()).unwrap();
+        let Outcome::Instance(record) = read_file(&fs::File::open(archive.join(&name)).unwrap()) else { panic!() };
+        let scanned = db::scanned(archive.to_str().unwrap(), vec![db::file(&name, record)]);
+        let writer = db::writer(&node.index());
+        writer.handle().scanned(scanned).unwrap();
+        writer.close().unwrap();
+    };
+    let places = |uid: &str| -> Vec<PathBuf> {
+        node.reader().locations(uid).unwrap().iter().map(|location| location.path().unwrap()).collect()
+    };
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let [there, gone, other] = ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3"];
+    for uid in [there, gone, other] {
+        scan(uid, &object(uid));
+    }
+    for uid in [gone, other] {
+        fs::remove_file(archive.join(format!("{uid}.dcm"))).unwrap();
+    }
+    // One that is there need not be kept twice.
+    assert_eq!(store(&mut peer, there, &object(there)).status(), 0);
+    assert_eq!(places(there), [archive.join("1.2.3.4.1.dcm")]);
+    assert!(files(&node).is_empty(), "{:?}", files(&node));
+    // Alike, as far as one can tell, and not alike.
+    assert_eq!(store(&mut peer, gone, &object(gone)).status(), 0);
+    assert_eq!(store(&mut peer, other, &object(other).text(0x0020, 0x0013, "99")).status(), 0);
+    let mut kept = files(&node);
+    kept.sort();
+    assert_eq!([places(gone), places(other)].concat(), kept);
+    assert_eq!(kept.len(), 2);
+    assert_eq!(status(&node).instances, 3);
 }
