@@ -74,11 +74,12 @@ impl Shared {
 }
 
 impl Node {
-    /// Binds the port. Nothing is accepted before [`Self::run`].
+    /// Binds the port, and raises the process's limit on open files to what that many connections may need. Nothing is accepted before [`Self::run`].
     ///
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn bind(options: Options, services: Services) -> Result<Self, Error> {
+        make_room_for_open_files(&options);
         let address = options.bind;
         let failed = |source| Error::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -151,6 +152,29 @@ impl Node {
             warn!(connections = connections.len(), "associations cut off: not finished in time");
             connections.shutdown().await;
         }
+    }
+}
+
+/// Raises the limit on open files of this process as far as its user may, if that many connections could need it: the soft
+/// limit is 1,024 on most systems, for the sake of programs that use select(2).
+fn make_room_for_open_files(options: &Options) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// A socket, the object that arrives, and its directory while that is synchronised.
+    const FILES_PER_ASSOCIATION: u64 = 3;
+    /// Index, log, readers (three files each), and what the runtime has.
+    const OTHER_FILES: u64 = 256;
+    let associations = (options.max_associations as u64).saturating_mul(FILES_PER_ASSOCIATION);
+    let wanted = associations.saturating_add(options.max_unassociated_connections as u64).saturating_add(OTHER_FILES);
+    let limit = getrlimit(Resource::Nofile);
+    let (Some(current), maximum) = (limit.current, limit.maximum) else { return };
+    if current >= wanted {
+        return;
+    }
+    let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted)).max(current);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }) {
+        warn!(%error, limit = current, wanted, "the limit on open files cannot be raised");
+    } else if raised < wanted {
+        warn!(limit = raised, wanted, "fewer open files allowed than this many connections may need");
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`Objects`] is the storage directory. An object arrives in a file of `.incoming/` ([`Incoming`]), is synchronised, and
 //! takes its place `<study>/<series>/<instance>.dcm` by a rename ([`Placed`]); nothing under a final name is ever half
 //! written, and what does not get that far leaves no file behind. Names come from UIDs that follow PS3.5 9.1, or from a
-//! hash where a UID does not: never from text that a peer chose.
+//! hash where a UID does not: never from text that a peer chose. [`open`] opens any location that the index names.
 
 mod meta;
 mod objects;
@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use meta::FileMeta;
-pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync, remove};
+pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync, open, remove};
 
 /// The Implementation Class UID (PS3.7 D.3.3.2) in association negotiation and in the File Meta Information of what is
 /// written (PS3.10 7.1). Made from a UUID (PS3.5 B.2).

@@ -33,6 +33,9 @@ const REMEMBERED_DIRECTORIES: usize = 4096;
 /// Names that are tried for an object before giving up: so many other contents of one instance are an error somewhere.
 const MAX_NAMES: u32 = 100;
 
+/// Opening a pipe that nobody writes to would wait for a writer without this; regular files do not know it.
+const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+
 /// Bytes compared at a time.
 const COMPARED_AT_A_TIME: usize = 64 * 1024;
 
@@ -133,6 +136,22 @@ impl Placed {
             Contents::Same => Ok(()),
         }
     }
+}
+
+/// Opens the object at a location, for reading; `None` where no bytes are kept.
+///
+/// Links are followed: an archive that was scanned in place may be full of them. What is opened has to be a regular file,
+/// for a pipe that took its place would hold the reader for ever.
+///
+/// # Errors
+/// When there is no such file (any more), or it cannot be read.
+pub fn open(location: &Location) -> Result<Option<File>, Error> {
+    let Some(path) = location.path() else { return Ok(None) };
+    let open = || {
+        let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    };
+    open().map(Some).map_err(Error::object("opened"))
 }
 
 /// Removes an object that the index no longer names. One that is gone already is no error.
@@ -497,6 +516,8 @@ fn file_name(stem: &str, number: u32) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -550,6 +571,31 @@ mod tests {
         let bytes = fs::read(placed.location.path().unwrap()).unwrap();
         assert_eq!(bytes, [header("A").as_slice(), b"data set"].concat());
         assert_eq!(placed.location.size, bytes.len() as u64);
+    }
+
+    #[test]
+    fn what_a_location_names_can_be_opened_if_it_is_a_file() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        let mut location = stored(&objects, b"data").location;
+        let mut bytes = Vec::new();
+        super::open(&location).unwrap().unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, [header("A").as_slice(), b"data"].concat());
+
+        location.file_name = "gone".into();
+        assert!(matches!(super::open(&location), Err(Error::Object { step: "opened", .. })));
+        location.file_name = "pipe".into();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            location.path().unwrap(),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        assert!(matches!(super::open(&location), Err(Error::Object { step: "opened", .. })));
+        location.place = Place::MetadataOnly;
+        assert!(super::open(&location).unwrap().is_none());
     }
 
     #[test]
