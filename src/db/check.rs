@@ -83,7 +83,8 @@ const CHECKS: &[(&str, &str)] = &[
         "look-up by SOP Instance UID",
         "SELECT printf('an instance of shelf %d', i.shelf) FROM shelf h JOIN instance i ON i.shelf = h.id \
          WHERE NOT EXISTS (SELECT 1 FROM uid_lookup u WHERE u.hash = dcm_uid_hash(dcm_uid(i.uid_suffix, h.uid_prefix)) \
-         AND u.shelf = i.shelf)",
+         AND u.shelf = i.shelf) AND NOT EXISTS (SELECT 1 FROM uid_lookup_recent u \
+         WHERE u.hash = dcm_uid_hash(dcm_uid(i.uid_suffix, h.uid_prefix)) AND u.shelf = i.shelf)",
     ),
 ];
 

@@ -90,7 +90,8 @@ pub(super) fn instance_key(
     hash: i32,
 ) -> rusqlite::Result<Option<(i64, UidSuffix)>> {
     let mut shelves = connection.prepare_cached(
-        "SELECT u.shelf, h.uid_prefix FROM uid_lookup u JOIN shelf h ON h.id = u.shelf WHERE u.hash = ?1",
+        "SELECT h.id, h.uid_prefix FROM (SELECT shelf FROM uid_lookup WHERE hash = ?1 UNION ALL \
+         SELECT shelf FROM uid_lookup_recent WHERE hash = ?1) u JOIN shelf h ON h.id = u.shelf",
     )?;
     let mut rows = shelves.query([hash])?;
     while let Some(row) = rows.next()? {

@@ -153,6 +153,7 @@ impl Outcome {
         }
         let missing: Vec<_> = IDENTIFYING.into_iter().filter(|id| record.value(*id).is_empty()).collect();
         if missing.is_empty() {
+            record.shrink_to_fit();
             return Self::Instance(record);
         }
         match parsed.faults().iter().find(|fault| fault.ended_reading()) {

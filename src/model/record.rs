@@ -64,6 +64,11 @@ impl InstanceRecord {
         };
     }
 
+    /// Gives back memory that was set aside for more values: records wait in queues by the thousand.
+    pub fn shrink_to_fit(&mut self) {
+        self.text.shrink_to_fit();
+    }
+
     /// Notes a fault of the data set that did not prevent reading it. The text begins with a stable word for counting and
     /// a colon (`bad-vr: element (0028,0010) has no valid VR`); it names tags and offsets, never values.
     pub fn add_fault(&mut self, fault: String) {

@@ -195,8 +195,14 @@ CREATE TABLE instance (
     PRIMARY KEY (shelf, uid_suffix)
 ) WITHOUT ROWID;
 
--- From SOP Instance UID to shelf: 32 bits of a hash, to be checked against the row.
+-- From SOP Instance UID to shelf: 32 bits of a hash, to be checked against the row. New rows go into the small table,
+-- which the writer moves into the large one by ranges of the hash: an entry is in either.
 CREATE TABLE uid_lookup (
+    hash                        INTEGER NOT NULL,
+    shelf                       INTEGER NOT NULL,
+    PRIMARY KEY (hash, shelf)
+) WITHOUT ROWID;
+CREATE TABLE uid_lookup_recent (
     hash                        INTEGER NOT NULL,
     shelf                       INTEGER NOT NULL,
     PRIMARY KEY (hash, shelf)

@@ -303,3 +303,33 @@ fn directories_below_a_root_come_in_pages_whatever_their_names() {
     }
     assert_eq!(reader.directories_below(Place::InPlace, "/".as_ref(), "/".as_ref(), 100).unwrap().len(), 10);
 }
+
+/// More than the small table of look-ups holds, so that ranges of it have moved into the large one.
+#[test]
+fn every_instance_of_a_large_archive_is_found_by_its_uid() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let handle = writer.handle();
+    let total = 80_000;
+    for series in 0..total / 1000 {
+        let files = (0..1000).map(|n| {
+            let uid = format!("1.2.{series}.{n}");
+            file(&uid, record("1.1", &format!("1.2.{series}"), &uid, &[]))
+        });
+        handle.scanned(scanned(&format!("/a/{series}"), files.collect())).unwrap();
+    }
+    assert_eq!(handle.flush().unwrap().indexed, total);
+    let mut reader = Reader::open(&index).unwrap();
+    for n in (0..total).step_by(997) {
+        assert_eq!(reader.locations(&format!("1.2.{}.{}", n / 1000, n % 1000)).unwrap().len(), 1, "{n}");
+    }
+    assert!(reader.locations("1.2.3.1000").unwrap().is_empty());
+    // The same again from elsewhere: all are known.
+    let again = (0..1000).map(|n| file(&format!("x{n}"), record("1.1", "1.2.7", &format!("1.2.7.{n}"), &[])));
+    handle.scanned(scanned("/b", again.collect())).unwrap();
+    let tally = handle.flush().unwrap();
+    assert_eq!((tally.indexed, tally.copies), (0, 1000));
+    drop((writer, handle));
+    assert_sound(&index);
+}
