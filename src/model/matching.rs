@@ -24,6 +24,10 @@ use super::attribute::{Attribute, KeyType, LetterCase, Multiplicity};
 use super::datetime::{self, Day, Moment, TimeOfDay};
 use super::person_name::{self, Ligatures};
 
+/// The longest value that a key may have, in bytes; of several, each. No longer one is kept of any object, and a pattern takes
+/// memory many times its length.
+pub const MAX_KEY_VALUE_LENGTH: usize = 64 * 1024;
+
 /// A condition on the value of an attribute, one variant for each matching type of PS3.4 C.2.2.2.
 #[derive(Clone)]
 pub enum Matching {
@@ -225,6 +229,9 @@ pub enum MatchingError {
     /// A sequence where the attribute is none, or the reverse.
     #[error("the value is not one of {}", .0.to_string())]
     WrongKind(VR),
+    /// A value longer than [`MAX_KEY_VALUE_LENGTH`].
+    #[error("longer than {MAX_KEY_VALUE_LENGTH} bytes")]
+    TooLong,
     /// A VR that no type of matching is defined for.
     #[error("no matching for {}", .0.to_string())]
     NotMatched(VR),
@@ -286,12 +293,17 @@ impl Matching {
             return Ok(Self::EmptyValue);
         }
         let stored = Stored { vr, multiplicity: comparison.multiplicity };
+        let has_one_value = matches!(vr, VR::LT | VR::ST | VR::UT | VR::UR);
+        let longest = if has_one_value { key.len() } else { key.split('\\').map(str::len).max().unwrap_or(0) };
+        if longest > MAX_KEY_VALUE_LENGTH {
+            return Err(MatchingError::TooLong);
+        }
         match vr {
             VR::SQ => Err(MatchingError::WrongKind(vr)),
             VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN => Err(MatchingError::NotMatched(vr)),
             VR::UI => Ok(list_of_uid(key, stored)),
             // PS3.5 6.2: a backslash is part of these.
-            VR::LT | VR::ST | VR::UT | VR::UR => one_value(comparison, stored, key, policy, WildCards::Special),
+            _ if has_one_value => one_value(comparison, stored, key, policy, WildCards::Special),
             _ => several_values(comparison, stored, key, policy),
         }
     }
@@ -1001,6 +1013,16 @@ mod tests {
         accepts(VR::DT, "20240101-0500-", &["20240101050000", "2025"]);
         accepts(VR::DT, "-20240101-0500", &["20240102045959", "2023"]);
         accepts(VR::DT, "2023-2024", &["20240601"]);
+    }
+
+    #[test]
+    fn a_value_longer_than_any_that_is_kept_is_refused() {
+        let comparison = Comparison { vr: VR::LO, multiplicity: Multiplicity::One, letter_case: LetterCase::Folded };
+        let longest = "*?".repeat(MAX_KEY_VALUE_LENGTH / 2);
+        let of = |key: &str| Matching::compile(comparison, key, &MatchPolicy::default());
+        assert!(of(&longest).is_ok_and(|matching| !matching.matches("x")));
+        assert!(of(&format!("{longest}\\{longest}")).is_ok());
+        assert_eq!(of(&format!("x{longest}")).err(), Some(MatchingError::TooLong));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! PS3.4 C.2.2.2.1 leaves it to the SCP whether case, accents and the like count when person names are matched. Here they do
 //! not: names are compared in a normal form, and a desk that types `Muller` finds `Müller`.
 
+use std::sync::OnceLock;
+
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::decompose_compatible;
 
@@ -69,10 +71,20 @@ pub fn fold(text: &str) -> String {
 
 /// Appends [`fold`] of a text to `out`.
 pub fn push_folded(text: &str, ligatures: Ligatures, out: &mut String) {
+    let start = out.len();
     if text.is_ascii() {
-        out.extend(text.bytes().map(|byte| char::from(byte.to_ascii_lowercase())));
-        return;
+        out.push_str(text);
+        if let Some(appended) = out.get_mut(start..) {
+            appended.make_ascii_lowercase();
+        }
+    } else if !push_folded_by_character(text, ligatures, out) {
+        out.truncate(start);
+        push_folded_by_unicode(text, ligatures, out);
     }
+}
+
+/// Folding by the definition. It takes microseconds, and a search folds every name that it looks at.
+fn push_folded_by_unicode(text: &str, ligatures: Ligatures, out: &mut String) {
     out.extend(
         text.chars()
             .map(neutral)
@@ -83,6 +95,41 @@ pub fn push_folded(text: &str, ligatures: Ligatures, out: &mut String) {
             .nfc(),
     );
 }
+
+/// Folding one character at a time, where all characters are of the kind that never joins with a neighbour: the letters of
+/// Latin, Greek and Cyrillic, kana, ideographs and Hangul syllables. False where there is another.
+fn push_folded_by_character(text: &str, ligatures: Ligatures, out: &mut String) -> bool {
+    static TABLES: [OnceLock<Vec<Box<str>>>; 2] = [const { OnceLock::new() }; 2];
+    let table = TABLES[ligatures as usize].get_or_init(|| {
+        let fold = |code| {
+            let mut folded = String::new();
+            if let Some(c) = char::from_u32(code) {
+                push_folded_by_unicode(c.encode_utf8(&mut [0; 4]), ligatures, &mut folded);
+            }
+            folded.into_boxed_str()
+        };
+        (0..ALPHABETS_END).map(fold).collect()
+    });
+    for c in text.chars() {
+        match c {
+            '\u{3041}'..='\u{3096}'
+            | '\u{30A1}'..='\u{30FA}'
+            | 'ー'
+            | '\u{3400}'..='\u{4DBF}'
+            | '\u{4E00}'..='\u{9FFF}'
+            | '\u{AC00}'..='\u{D7A3}' => out.push(c),
+            '\u{300}'..='\u{36F}' | '\u{483}'..='\u{489}' => return false,
+            other => match table.get(other as usize) {
+                Some(folded) => out.push_str(folded),
+                None => return false,
+            },
+        }
+    }
+    true
+}
+
+/// After the last letter of Latin, Greek and Cyrillic, but for extensions that names do without.
+const ALPHABETS_END: u32 = 0x530;
 
 /// Characters whose compatibility form has a delimiter or a wild card in it (`＊`, `？`, `＝`, …) must not become one. They
 /// are all alike to a search.
@@ -227,11 +274,32 @@ mod tests {
         assert_eq!(normal_groups(""), ["", "", ""]);
     }
 
+    #[test]
+    fn every_character_folds_the_same_either_way() {
+        for c in (0..=0xD7A3).filter_map(char::from_u32) {
+            let text = format!("é{c}");
+            let (mut fast, mut slow) = (String::new(), String::new());
+            push_folded(&text, Ligatures::Expanded, &mut fast);
+            push_folded_by_unicode(&text, Ligatures::Expanded, &mut slow);
+            assert_eq!(fast, slow, "U+{:04X}", u32::from(c));
+        }
+    }
+
     proptest! {
         #[test]
         fn folding_twice_changes_nothing(text in any::<String>()) {
             let once = fold(&text);
             prop_assert_eq!(fold(&once), once);
+        }
+
+        #[test]
+        fn folding_by_character_is_folding_by_the_definition(text in "[ -~]{0,4}[\u{A0}-\u{17F}\u{370}-\u{52F}あ-んァ-ヶ一-三가-힣\u{AD}]{0,8}\\PC{0,2}") {
+            for ligatures in [Ligatures::Expanded, Ligatures::Kept] {
+                let (mut fast, mut slow) = (String::new(), String::new());
+                push_folded(&text, ligatures, &mut fast);
+                push_folded_by_unicode(&text, ligatures, &mut slow);
+                prop_assert_eq!(fast, slow);
+            }
         }
 
         #[test]

@@ -107,7 +107,7 @@ impl IdentifierError {
     fn offending_element(self) -> Option<Tag> {
         match self {
             Self::CutOff(tag) | Self::InvalidVr(tag) | Self::Misplaced(tag) => Some(tag),
-            Self::TooLong | Self::TooManyElements | Self::TooDeep | Self::Incomplete => None,
+            Self::TooLong | Self::TooManyElements | Self::TooManyValues | Self::TooDeep | Self::Incomplete => None,
         }
     }
 }

@@ -5,12 +5,12 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
 use super::encoding::{Encoding, has_long_length};
-use crate::model::charset::CharacterSets;
+use crate::model::charset::{CharacterSets, TextForm};
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::value;
 
-/// The longest Identifier that is read, in bytes. A list of 100,000 UIDs takes 6.5 MB.
-pub const MAX_IDENTIFIER_LENGTH: usize = 8 * 1024 * 1024;
+/// The longest Identifier that is read, in bytes. A list of 20,000 UIDs takes 1.3 MB.
+pub const MAX_IDENTIFIER_LENGTH: usize = 4 * 1024 * 1024;
 
 /// How deep sequences may lie in each other. PS3.4 defines no key deeper than three.
 pub const MAX_IDENTIFIER_DEPTH: usize = 16;
@@ -18,6 +18,10 @@ pub const MAX_IDENTIFIER_DEPTH: usize = 16;
 /// How many elements an Identifier may have, those within sequences and the items themselves counted. Clients send up to
 /// some hundred; each takes memory many times the eight bytes that it can be sent in.
 pub const MAX_IDENTIFIER_ELEMENTS: usize = 10_000;
+
+/// How many values the elements of an Identifier may have together. Each becomes a condition of some hundred bytes, and each
+/// is compared with every row that comes up.
+pub const MAX_IDENTIFIER_VALUES: usize = 20_000;
 
 /// The data set of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +41,9 @@ pub enum IdentifierError {
     /// More than [`MAX_IDENTIFIER_ELEMENTS`].
     #[error("the identifier has more than {MAX_IDENTIFIER_ELEMENTS} elements")]
     TooManyElements,
+    /// More than [`MAX_IDENTIFIER_VALUES`].
+    #[error("the identifier has more than {MAX_IDENTIFIER_VALUES} values")]
+    TooManyValues,
     /// More than [`MAX_IDENTIFIER_DEPTH`].
     #[error("sequences lie more than {MAX_IDENTIFIER_DEPTH} deep in each other")]
     TooDeep,
@@ -64,7 +71,8 @@ impl Identifier {
         if bytes.len() > MAX_IDENTIFIER_LENGTH {
             return Err(IdentifierError::TooLong);
         }
-        let mut reader = Reader { bytes, at: 0, elements_left: MAX_IDENTIFIER_ELEMENTS };
+        let mut reader =
+            Reader { bytes, at: 0, elements_left: MAX_IDENTIFIER_ELEMENTS, values_left: MAX_IDENTIFIER_VALUES };
         let raw = reader.data_set(encoding, Some(bytes.len()), 0)?;
         let character_set = character_set(&raw).unwrap_or_default();
         let assumed = if character_set.is_empty() { assumed_character_set } else { &character_set };
@@ -105,6 +113,7 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     elements_left: usize,
+    values_left: usize,
 }
 
 struct Header {
@@ -166,6 +175,11 @@ impl<'a> Reader<'a> {
         let after = self.end_of(tag, header.length, end)?;
         let bytes = self.bytes.get(self.at..after).ok_or(IdentifierError::CutOff(tag))?;
         self.at = after;
+        if !matches!(TextForm::of(vr), TextForm::Text) {
+            // Halves of two-byte characters can look like delimiters too; that is far from mattering.
+            let values = 1 + bytes.iter().filter(|byte| **byte == b'\\').count();
+            self.values_left = self.values_left.checked_sub(values).ok_or(IdentifierError::TooManyValues)?;
+        }
         Ok(RawElement { tag, vr, value: RawValue::Bytes(bytes, within) })
     }
 
@@ -457,9 +471,13 @@ mod tests {
         };
         assert_eq!(nested(MAX_IDENTIFIER_DEPTH), None);
         assert_eq!(nested(MAX_IDENTIFIER_DEPTH + 1), Some(IdentifierError::TooDeep));
-        assert_eq!(nested(200_000), Some(IdentifierError::TooDeep));
+        assert_eq!(nested(50_000), Some(IdentifierError::TooDeep));
         let many = element(encoding, NAME, VR::PN, b"").repeat(MAX_IDENTIFIER_ELEMENTS + 1);
         assert_eq!(Identifier::decode(&many, encoding, "").err(), Some(IdentifierError::TooManyElements));
+        let uids = |number: usize| element(encoding, Tag(0x0020, 0x000D), VR::UI, &b"1.2\\".repeat(number)[1..]);
+        assert!(Identifier::decode(&uids(MAX_IDENTIFIER_VALUES - 1), encoding, "").is_ok());
+        let error = Identifier::decode(&uids(MAX_IDENTIFIER_VALUES), encoding, "").err();
+        assert_eq!(error, Some(IdentifierError::TooManyValues));
         let items = element(encoding, CODES, VR::SQ, &marker(encoding, ITEM, 0).repeat(MAX_IDENTIFIER_ELEMENTS));
         assert_eq!(Identifier::decode(&items, encoding, "").err(), Some(IdentifierError::TooManyElements));
         let long = vec![0; MAX_IDENTIFIER_LENGTH + 1];

@@ -19,6 +19,7 @@ pub use encoding::Encoding;
 pub use error::{Failure, FindError};
 pub use identifier::{
     Identifier, IdentifierError, MAX_IDENTIFIER_DEPTH, MAX_IDENTIFIER_ELEMENTS, MAX_IDENTIFIER_LENGTH,
+    MAX_IDENTIFIER_VALUES,
 };
 pub use negotiation::NegotiatedOptions;
 pub use parse::{Query, parse};

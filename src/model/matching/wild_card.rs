@@ -1,5 +1,7 @@
 //! Wild card patterns: `*` and `?` (PS3.4 C.2.2.2.4), and nothing else.
 
+use memchr::memmem::Finder;
+
 /// A pattern, ready to match.
 ///
 /// The segments between the stars are looked for from left to right, and none is ever looked for twice, so there is no
@@ -22,8 +24,22 @@ enum Shape {
 
 #[derive(Clone, Debug)]
 enum Segment {
-    Literal(String),
+    Literal(Box<Literal>),
     Masked(Box<Masked>),
+}
+
+/// Plain text, with what finding it takes made ready: `str::find` would make it anew for each value looked at.
+#[derive(Clone, Debug)]
+struct Literal {
+    text: String,
+    finder: Finder<'static>,
+}
+
+impl Literal {
+    fn new(text: String) -> Box<Self> {
+        let finder = Finder::new(&text).into_owned();
+        Box::new(Self { text, finder })
+    }
 }
 
 impl WildCard {
@@ -32,7 +48,7 @@ impl WildCard {
     pub(super) fn new(pattern: &str, mut literal: impl FnMut(&str, &mut String)) -> Self {
         let mut segments: Vec<_> = pattern.split('*').map(|segment| Segment::new(segment, &mut literal)).collect();
         let shortest = segments.iter().map(Segment::shortest).sum();
-        let last = segments.pop().unwrap_or(Segment::Literal(String::new()));
+        let last = segments.pop().unwrap_or_else(|| Segment::Literal(Literal::new(String::new())));
         let shape = if segments.is_empty() {
             Shape::Whole(last)
         } else {
@@ -68,7 +84,7 @@ impl WildCard {
     pub(super) fn prefix(&self) -> String {
         let (Shape::Whole(first) | Shape::Parts { first, .. }) = &self.shape;
         match first {
-            Segment::Literal(text) => text.clone(),
+            Segment::Literal(literal) => literal.text.clone(),
             Segment::Masked(masked) => masked.chars.iter().map_while(|position| *position).collect(),
         }
     }
@@ -87,12 +103,12 @@ impl Segment {
             literal(run, &mut text);
             chars.extend(text.chars().map(Some));
         }
-        chars.map_or(Self::Literal(text), |chars| Self::Masked(Box::new(Masked::new(chars))))
+        chars.map_or_else(|| Self::Literal(Literal::new(text)), |chars| Self::Masked(Box::new(Masked::new(chars))))
     }
 
     fn shortest(&self) -> usize {
         match self {
-            Self::Literal(text) => text.len(),
+            Self::Literal(literal) => literal.text.len(),
             Self::Masked(masked) => masked.chars.iter().map(|position| position.map_or(1, char::len_utf8)).sum(),
         }
     }
@@ -100,7 +116,7 @@ impl Segment {
     /// The bytes that the segment takes at the start of `text`.
     fn at_start(&self, text: &str) -> Option<usize> {
         match self {
-            Self::Literal(literal) => text.starts_with(literal.as_str()).then_some(literal.len()),
+            Self::Literal(literal) => text.starts_with(literal.text.as_str()).then_some(literal.text.len()),
             Self::Masked(masked) => taken(masked.chars.iter(), text.chars()),
         }
     }
@@ -108,7 +124,7 @@ impl Segment {
     /// The bytes that the segment takes at the end of `text`.
     fn at_end(&self, text: &str) -> Option<usize> {
         match self {
-            Self::Literal(literal) => text.ends_with(literal.as_str()).then_some(literal.len()),
+            Self::Literal(literal) => text.ends_with(literal.text.as_str()).then_some(literal.text.len()),
             Self::Masked(masked) => taken(masked.chars.iter().rev(), text.chars().rev()),
         }
     }
@@ -116,7 +132,7 @@ impl Segment {
     /// Where the first place that fits ends, in bytes.
     fn find_end(&self, text: &str) -> Option<usize> {
         match self {
-            Self::Literal(literal) => text.find(literal.as_str()).map(|at| at + literal.len()),
+            Self::Literal(literal) => literal.finder.find(text.as_bytes()).map(|at| at + literal.text.len()),
             Self::Masked(masked) => masked.find_end(text),
         }
     }
@@ -140,29 +156,30 @@ fn taken<'a>(pattern: impl Iterator<Item = &'a Option<char>>, mut text: impl Ite
 struct Masked {
     /// `None` is a `?`.
     chars: Vec<Option<char>>,
-    /// The positions at which any character will do.
+    /// The positions at which any character will do, 64 to a word.
     anything: Vec<u64>,
-    /// For each character of the segment, in order: the positions at which it will do.
-    fitting: Vec<(char, Vec<u64>)>,
+    /// For each character of the segment, in order: the words that have positions at which it will do, and those positions.
+    /// Only such words, so that a segment takes memory in proportion to its length.
+    fitting: Vec<(char, Vec<(usize, u64)>)>,
 }
 
 impl Masked {
     fn new(chars: Vec<Option<char>>) -> Self {
-        let words = chars.len().div_ceil(64);
-        let mut anything = vec![0; words];
+        let mut anything = vec![0; chars.len().div_ceil(64)];
         for (at, _) in chars.iter().enumerate().filter(|(_, position)| position.is_none()) {
             anything[at / 64] |= 1 << (at % 64);
         }
-        let mut fitting: Vec<(char, Vec<u64>)> = Vec::new();
         let mut wanted: Vec<(char, usize)> =
             chars.iter().enumerate().filter_map(|(at, position)| position.map(|c| (c, at))).collect();
         wanted.sort_unstable();
+        let mut fitting: Vec<(char, Vec<(usize, u64)>)> = Vec::new();
         for (c, at) in wanted {
-            if fitting.last().is_none_or(|(last, _)| *last != c) {
-                fitting.push((c, anything.clone()));
-            }
-            if let Some((_, mask)) = fitting.last_mut() {
-                mask[at / 64] |= 1 << (at % 64);
+            match fitting.last_mut() {
+                Some((last, words)) if *last == c => match words.last_mut() {
+                    Some((word, mask)) if *word == at / 64 => *mask |= 1 << (at % 64),
+                    _ => words.push((at / 64, 1 << (at % 64))),
+                },
+                _ => fitting.push((c, vec![(at / 64, 1 << (at % 64))])),
             }
         }
         Self { chars, anything, fitting }
@@ -172,12 +189,11 @@ impl Masked {
         let last = self.chars.len().checked_sub(1)?;
         let mut state = vec![0_u64; self.anything.len()];
         for (at, c) in text.char_indices() {
-            let mask = match self.fitting.binary_search_by_key(&c, |(wanted, _)| *wanted) {
-                Ok(found) => &self.fitting[found].1,
-                Err(_) => &self.anything,
-            };
+            let found = self.fitting.binary_search_by_key(&c, |(wanted, _)| *wanted);
+            let mut own = found.map_or([].as_slice(), |found| &self.fitting[found].1).iter().peekable();
             let mut carry = 1;
-            for (word, mask) in state.iter_mut().zip(mask) {
+            for (number, (word, anything)) in state.iter_mut().zip(&self.anything).enumerate() {
+                let mask = anything | own.next_if(|(of, _)| *of == number).map_or(0, |(_, mask)| *mask);
                 let shifted = (*word << 1) | carry;
                 carry = *word >> 63;
                 *word = shifted & mask;

@@ -5,3 +5,4 @@ mod identifiers;
 mod matcher;
 mod oracle;
 mod responses;
+mod running;
