@@ -448,6 +448,9 @@ impl<'c> Batch<'c> {
         };
         let Some(existing) = self.find_instance(record.value(AttributeId::SOPInstanceUID))? else {
             self.insert_instance(record, &file, Values::MostComplete, &[], false)?;
+            if !record.faults().is_empty() {
+                self.note_faults(record, &file)?;
+            }
             return Ok((StoreOutcome::New, None));
         };
         let existing_place = self.place_of(existing.shelf.directory)?;
@@ -472,9 +475,11 @@ impl<'c> Batch<'c> {
             (Place::Managed | Place::InPlace | Place::MetadataOnly, _) => None,
         };
         if compared != Compared::Other && !self.differs(&existing, record, &file)? {
-            let both_managed = existing_place == Place::Managed && file.place == Place::Managed;
+            // What the index keeps agrees; only the bytes can tell whether the rest does. In another transfer syntax they
+            // differ whatever they say.
+            let comparable = existing_place == Place::Managed || self.has_transfer_syntax(&existing.shelf, record)?;
             let uncompared = match compared {
-                Compared::Nothing if both_managed => first.clone(),
+                Compared::Nothing if comparable => first.clone(),
                 Compared::Nothing | Compared::Same | Compared::Other | Compared::FirstIsGone => None,
             };
             return Ok((StoreOutcome::Identical { uncompared }, first));
@@ -570,6 +575,11 @@ impl<'c> Batch<'c> {
                 |row| row.get(0),
             )?;
         Ok(!own_are_equal || diff_of(record, &existing.shelf) != existing.diff)
+    }
+
+    fn has_transfer_syntax(&self, shelf: &Shelf, record: &InstanceRecord) -> Result<bool> {
+        self.statement("SELECT available_transfer_syntax_uid = ?2 FROM shelf WHERE id = ?1")?
+            .query_row(params![shelf.id, record.value(AttributeId::AvailableTransferSyntaxUID)], |row| row.get(0))
     }
 
     /// Puts a record in the place of the row that is there for the same instance.

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::record::InstanceRecord;
+use crate::model::uid::is_acceptable_uid;
 
 use super::fault::Fault;
 use super::parsed::{Parsed, Verdict};
@@ -151,7 +152,7 @@ impl Outcome {
                 record.add_fault(Fault::UidFromMeta { tag: id.attribute().tag }.coded());
             }
         }
-        let missing: Vec<_> = IDENTIFYING.into_iter().filter(|id| record.value(*id).is_empty()).collect();
+        let missing: Vec<_> = IDENTIFYING.into_iter().filter(|id| !is_acceptable_uid(record.value(*id))).collect();
         if missing.is_empty() {
             record.shrink_to_fit();
             return Self::Instance(record);

@@ -22,6 +22,12 @@ pub fn is_valid_uid(text: &str) -> bool {
         })
 }
 
+/// Whether `text`, without padding, can stand for a UID at all: see [`MAX_LENIENT_UID_LENGTH`].
+#[must_use]
+pub fn is_acceptable_uid(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_LENIENT_UID_LENGTH && !text.chars().any(char::is_control)
+}
+
 macro_rules! uid_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -35,8 +41,7 @@ macro_rules! uid_type {
             #[must_use]
             pub fn lenient(text: &str) -> Option<Self> {
                 let text = text.trim_matches([' ', '\0']);
-                (!text.is_empty() && text.len() <= MAX_LENIENT_UID_LENGTH && !text.chars().any(char::is_control))
-                    .then(|| Self(text.to_owned()))
+                is_acceptable_uid(text).then(|| Self(text.to_owned()))
             }
 
             /// Whether it follows PS3.5 9.1.

@@ -116,11 +116,11 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// Whether another stored object holds the same data set, byte for byte.
+    /// Whether another file holds the same data set, byte for byte; `None` where its form does not let that be told.
     ///
     /// # Errors
     /// When one of them cannot be read.
-    pub fn has_same_data_set(&self, other: &Path) -> Result<bool, Error> {
+    pub fn has_same_data_set(&self, other: &Path) -> Result<Option<bool>, Error> {
         let compare = || same_data_set(&File::open(&self.claim.path)?, &File::open(other)?);
         compare().map_err(Error::object("compared"))
     }
@@ -366,24 +366,24 @@ impl Incoming {
     }
 
     fn has_same_data_set(&self, path: &Path) -> io::Result<bool> {
-        same_data_set(&self.file, &File::open(path)?)
+        Ok(same_data_set(&self.file, &File::open(path)?)? == Some(true))
     }
 }
 
-/// Whether two files that we wrote hold the same data set, byte for byte. The File Meta Information may differ: it names the
-/// sender and our version.
-fn same_data_set(one: &File, other: &File) -> io::Result<bool> {
-    let (Some(mut one), Some(mut other)) = (DataSet::of(one)?, DataSet::of(other)?) else { return Ok(false) };
+/// Whether two files hold the same data set, byte for byte; `None` where one of them does not begin as ours do, so that it
+/// is not known where its data set begins. The File Meta Information may differ: it names the sender and our version.
+fn same_data_set(one: &File, other: &File) -> io::Result<Option<bool>> {
+    let (Some(mut one), Some(mut other)) = (DataSet::of(one)?, DataSet::of(other)?) else { return Ok(None) };
     if one.left != other.left {
-        return Ok(false);
+        return Ok(Some(false));
     }
     let (mut a, mut b) = (vec![0; COMPARED_AT_A_TIME], vec![0; COMPARED_AT_A_TIME]);
     while one.left > 0 {
         if one.read(&mut a)? != other.read(&mut b)? {
-            return Ok(false);
+            return Ok(Some(false));
         }
     }
-    Ok(true)
+    Ok(Some(true))
 }
 
 /// The data set of a file, read without moving the position that its writer has.

@@ -309,10 +309,11 @@ async fn keep(
     if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(path) }, .. }) = &stored {
         // Alike as far as the index knows, but it names an object under another name than ours: do the bytes agree, too?
         let (path, ours) = (path.clone(), placed);
-        let compared = spawn_blocking(move || (ours.has_same_data_set(&path).unwrap_or(false), ours)).await;
+        let compared = spawn_blocking(move || (ours.has_same_data_set(&path), ours)).await;
         let (same, ours) = compared.map_err(|_| Failure::ThreadEnded)?;
         placed = ours;
-        if !same {
+        // Where the bytes cannot be held against each other, what the index knows has to do.
+        if !same.is_ok_and(|same| same.unwrap_or(true)) {
             stored = commit(storage, again, placed.location.clone(), Compared::Other).await;
         }
     }

@@ -473,3 +473,28 @@ fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
     assert_eq!(kept.len(), 2);
     assert_eq!(status(&node).instances, 3);
 }
+
+#[test]
+fn other_pixels_than_those_of_a_file_in_the_archive_are_a_conflict() {
+    let node = TestNode::start();
+    let archive = node.directory().path().join("archive");
+    fs::create_dir(&archive).unwrap();
+    // The object as the node itself would have written it, in somebody's archive.
+    let (uid, first) = ("1.2.3.4.1", with_pixels("1.2.3.4.1", 1, 1000));
+    let elsewhere = TestNode::start();
+    let mut peer = ScriptedPeer::associated(elsewhere.address(), CONTEXTS);
+    assert_eq!(store(&mut peer, uid, &first).status(), 0);
+    let [written] = files(&elsewhere).try_into().unwrap();
+    let file = archive.join("a.dcm");
+    fs::copy(&written, &file).unwrap();
+    let Outcome::Instance(record) = read_file(&fs::File::open(&file).unwrap()) else { panic!() };
+    let writer = db::writer(&node.index());
+    writer.handle().scanned(db::scanned(archive.to_str().unwrap(), vec![db::file("a.dcm", record)])).unwrap();
+    writer.close().unwrap();
+
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    assert_eq!(store(&mut peer, uid, &first).status(), 0);
+    assert_eq!(status(&node).conflicts, []);
+    assert_eq!(store(&mut peer, uid, &with_pixels(uid, 2, 1000)).status(), 0);
+    assert_eq!(status(&node).conflicts, [("instance-with-other-content".to_owned(), 1)]);
+}
