@@ -10,7 +10,7 @@ use crate::store;
 
 /// Units of a scan that may wait for the writer. Each holds up to [`scanner::UNIT_FILES`] records; the writer takes a few
 /// thousand rows at once, so that more would only be memory.
-const SCAN_QUEUE_LENGTH: usize = 8;
+const SCAN_QUEUE_LENGTH: usize = 32;
 
 impl Config {
     /// Of the network node.

@@ -886,7 +886,11 @@ impl<'c> Batch<'c> {
     fn series(&mut self, record: &InstanceRecord, file: &File<'_>, values: Values) -> Result<(i64, i64)> {
         let study_uid = record.value(AttributeId::StudyInstanceUID);
         let series_uid = record.value(AttributeId::SeriesInstanceUID);
-        let key = xxh3_128(format!("{study_uid}\0{series_uid}").as_bytes());
+        self.scratch.clear();
+        for part in [study_uid, "\0", series_uid] {
+            self.scratch.push_str(part);
+        }
+        let key = xxh3_128(self.scratch.as_bytes());
         let said = self.hash_of_upper_values(record);
         if let Some(entry) = self.series.get(&key)
             && values == Values::MostComplete
@@ -1123,7 +1127,7 @@ impl<'c> Batch<'c> {
         let key = ShelfKey {
             series,
             directory: file.directory,
-            class_and_syntax: xxh3_64(format!("{class}\0{syntax}").as_bytes()),
+            class_and_syntax: xxh3_64(class.as_bytes()) ^ xxh3_64(syntax.as_bytes()).rotate_left(1),
         };
         if let Some(shelf) = self.shelves.get(&key) {
             return Ok(Rc::clone(shelf));
