@@ -10,7 +10,11 @@ use crate::store;
 
 /// Units of a scan that may wait for the writer. Each holds up to [`scanner::UNIT_FILES`] records; the writer takes a few
 /// thousand rows at once, so that more would only be memory.
-const SCAN_QUEUE_LENGTH: usize = 32;
+const SCAN_QUEUE_LENGTH: usize = 12;
+
+/// Page cache of the writer of a scan, at most: it writes at the end of each table and into the small table of look-ups, and
+/// needs no more (73 MB of memory at 1.6 million files with twice as much).
+const SCAN_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Config {
     /// Of the network node.
@@ -68,7 +72,7 @@ impl Config {
     pub fn scan_writer_options(&self) -> WriterOptions {
         WriterOptions {
             durability: db::Durability::Normal,
-            cache_bytes: self.cache_bytes,
+            cache_bytes: self.cache_bytes.min(SCAN_CACHE_BYTES),
             queue_length: SCAN_QUEUE_LENGTH,
             ..WriterOptions::default()
         }

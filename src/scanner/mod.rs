@@ -42,7 +42,7 @@ use walk::Unit;
 pub const UNIT_FILES: usize = 256;
 
 /// Units that may wait beside those that are being read: enough for the walk to stay ahead.
-const WAITING_UNITS: usize = 16;
+const WAITING_UNITS: usize = 12;
 
 /// How often the writer is asked whether all went well. An index that cannot be written (a full disk) ends the scan then,
 /// not when the archive has been read to its end.
