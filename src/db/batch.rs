@@ -25,8 +25,8 @@ use crate::model::record::InstanceRecord;
 use crate::model::uid::is_valid_uid;
 
 /// Series, shelves and directories that are remembered between transactions; a cache that grows past this starts anew.
-/// An entry takes about half a kilobyte.
-const CACHE_ENTRIES: usize = 8192;
+/// A shelf with its values takes some 2 KB. Scans go from series to series, and associations are fewer than this.
+const CACHE_ENTRIES: usize = 1024;
 
 /// Faults of one file that are kept, in characters.
 const MAX_FAULT_TEXT: usize = 1000;
