@@ -19,6 +19,7 @@ mod writer;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use crate::model::location::Place;
 use crate::model::record::InstanceRecord;
 
 pub use check::{CheckReport, Finding};
@@ -286,6 +287,24 @@ impl Error {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
             _ => Self::Sqlite(source),
         }
+    }
+}
+
+/// The number of a kind of place in `directory.place`.
+const fn place_number(place: Place) -> i64 {
+    match place {
+        Place::InPlace => 0,
+        Place::Managed => 1,
+        Place::MetadataOnly => 2,
+    }
+}
+
+/// The kind of place that [`place_number`] gives this number.
+const fn place_from_number(number: i64) -> Place {
+    match number {
+        0 => Place::InPlace,
+        1 => Place::Managed,
+        _ => Place::MetadataOnly,
     }
 }
 

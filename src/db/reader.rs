@@ -12,7 +12,10 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use super::find::{self, Interrupt, Matchers};
 use super::open::{self, Access};
 use super::packing::{Naming, UidSuffix, uid_hash};
-use super::{CheckReport, Error, IndexStatus, NotIndexed, PathValue, check, path_from_sql, status};
+use super::{
+    CheckReport, Error, IndexStatus, NotIndexed, PathValue, check, path_from_sql, place_from_number, place_number,
+    status,
+};
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
 
@@ -220,7 +223,7 @@ impl Reader {
         while let Some(row) = rows.next()? {
             let file_name = naming(row, 3)?.unpack(row.get_ref(2)?, uid);
             found.push(Location {
-                place: place(row.get(0)?),
+                place: place_from_number(row.get(0)?),
                 directory: path_from_sql(row.get_ref(1)?).into(),
                 file_name,
                 size: to_u64(row.get(6)?),
@@ -234,7 +237,7 @@ impl Reader {
         let mut rows = copies.query(params![shelf, suffix])?;
         while let Some(row) = rows.next()? {
             found.push(Location {
-                place: place(row.get(0)?),
+                place: place_from_number(row.get(0)?),
                 directory: path_from_sql(row.get_ref(1)?).into(),
                 file_name: path_from_sql(row.get_ref(2)?),
                 size: to_u64(row.get(3)?),
@@ -279,22 +282,6 @@ fn naming(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Naming> {
         suffix: row.get(first + 1)?,
         digits: digits.and_then(|digits| usize::try_from(digits).ok()),
     })
-}
-
-fn place_number(place: Place) -> i64 {
-    match place {
-        Place::InPlace => 0,
-        Place::Managed => 1,
-        Place::MetadataOnly => 2,
-    }
-}
-
-fn place(number: i64) -> Place {
-    match number {
-        0 => Place::InPlace,
-        1 => Place::Managed,
-        _ => Place::MetadataOnly,
-    }
 }
 
 fn to_u64(number: i64) -> u64 {

@@ -1,0 +1,167 @@
+//! What a transaction has changed and writes at its end: counters, look-ups, summaries, and what has become empty.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::super::Tally;
+use super::{Batch, Result};
+
+/// What the transaction has changed and has yet to write: the counters, and the rows of `uid_lookup`, which go in sorted.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub(super) tally: Tally,
+    pub(super) instances_per_shelf: HashMap<i64, i64>,
+    pub(super) instances_per_series: HashMap<i64, i64>,
+    pub(super) instances_per_study: HashMap<i64, i64>,
+    pub(super) series_per_study: HashMap<i64, i64>,
+    /// Studies whose ModalitiesInStudy and SOPClassesInStudy have to be worked out again.
+    pub(super) studies_to_summarise: HashSet<i64>,
+    /// Shelves that may have become empty, with their series and study.
+    pub(super) shrunk: HashSet<(i64, i64, i64)>,
+    pub(super) patients_left: HashSet<i64>,
+    pub(super) lookups: Vec<(i32, i64)>,
+    pub(super) lookup_hashes: HashMap<i32, i64>,
+}
+
+impl Changes {
+    pub(super) fn note_lookup(&mut self, hash: i32, shelf: i64) {
+        self.lookups.push((hash, shelf));
+        self.lookup_hashes.entry(hash).or_insert(shelf);
+    }
+}
+
+/// How the look-ups are spread over their two tables. Hashes come in random order: put straight into a table of the size of
+/// the archive, each would dirty a page of its own, some 2,700 pages for a transaction of 4,096 rows at 1.6 million
+/// instances; with a small table in front it is some 300 (docs/adr/0009).
+pub(super) struct Lookups {
+    /// In both tables, more or less: another process may have added some.
+    pub(super) all: i64,
+    /// In the small one.
+    pub(super) recent: i64,
+    /// Where the next range to move begins.
+    pub(super) next_hash: i64,
+}
+
+impl Lookups {
+    pub(super) fn read(connection: &Connection) -> Result<Self> {
+        Ok(Self {
+            all: connection.query_row("SELECT ifnull(sum(instance_count), 0) FROM study", [], |row| row.get(0))?,
+            recent: connection.query_row("SELECT count(*) FROM uid_lookup_recent", [], |row| row.get(0))?,
+            next_hash: i64::from(i32::MIN),
+        })
+    }
+
+    /// The size of the small table from which it is emptied. A transaction dirties about as many of its pages as it has, and
+    /// as many of the large one as lie in the range moved: the sum is least where this grows with the root of the whole.
+    fn most_recent(&self) -> i64 {
+        const PER_ROOT: i64 = 64;
+        const LEAST: i64 = 65_536;
+        (self.all.max(0).isqrt() * PER_ROOT).max(LEAST)
+    }
+}
+
+impl Batch<'_> {
+    pub(super) fn write_changes(&mut self) -> Result<()> {
+        let mut lookups = std::mem::take(&mut self.changes.lookups);
+        self.changes.lookup_hashes.clear();
+        // In order of the hash: neighbours go into the same page.
+        lookups.sort_unstable();
+        for &(hash, shelf) in &lookups {
+            self.hot.insert_lookup.execute([i64::from(hash), shelf])?;
+        }
+        self.move_lookups(lookups.len())?;
+        for (table, column, changes) in [
+            ("shelf", "instance_count", &mut self.changes.instances_per_shelf),
+            ("study_series", "instance_count", &mut self.changes.instances_per_series),
+            ("study", "instance_count", &mut self.changes.instances_per_study),
+            ("study", "series_count", &mut self.changes.series_per_study),
+        ] {
+            let sql = format!("UPDATE {table} SET {column} = {column} + ?2 WHERE id = ?1");
+            let mut update = self.connection.prepare_cached(&sql)?;
+            for (id, change) in changes.drain().filter(|(_, change)| *change != 0) {
+                update.execute([id, change])?;
+            }
+        }
+        self.remove_empty()?;
+        let studies: Vec<i64> = self.changes.studies_to_summarise.drain().collect();
+        for study in studies {
+            self.statement(
+                "UPDATE study SET modalities_in_study = ifnull((SELECT group_concat(modality, '\\') FROM \
+                 (SELECT DISTINCT modality FROM study_series WHERE study = ?1 AND modality <> '' ORDER BY modality)), ''), \
+                 sop_classes_in_study = ifnull((SELECT group_concat(sop_class_uid, '\\') FROM (SELECT DISTINCT h.sop_class_uid \
+                 FROM study_series e JOIN shelf h ON h.series = e.id WHERE e.study = ?1 AND h.sop_class_uid <> '' \
+                 ORDER BY h.sop_class_uid)), '') WHERE id = ?1",
+            )?
+            .execute([study])?;
+        }
+        Ok(())
+    }
+
+    /// Moves a range of the recent look-ups into the large table, when there are many.
+    fn move_lookups(&mut self, added: usize) -> Result<()> {
+        let added = i64::try_from(added).unwrap_or(i64::MAX);
+        self.lookups.recent += added;
+        self.lookups.all += added;
+        if self.lookups.recent <= self.lookups.most_recent() {
+            return Ok(());
+        }
+        let from = self.lookups.next_hash;
+        let end: Option<i64> = self
+            .statement("SELECT hash FROM uid_lookup_recent WHERE hash >= ?1 ORDER BY hash LIMIT 1 OFFSET ?2")?
+            .query_row([from, added.saturating_mul(2).max(64)], |row| row.get(0))
+            .optional()?;
+        // Past every hash where the range is the last one; the next begins anew.
+        let to = end.unwrap_or(i64::from(i32::MAX) + 1);
+        self.statement(
+            "INSERT OR IGNORE INTO uid_lookup SELECT hash, shelf FROM uid_lookup_recent WHERE hash >= ?1 AND hash < ?2 \
+             ORDER BY hash, shelf",
+        )?
+        .execute([from, to])?;
+        let moved =
+            self.statement("DELETE FROM uid_lookup_recent WHERE hash >= ?1 AND hash < ?2")?.execute([from, to])?;
+        self.lookups.recent -= i64::try_from(moved).unwrap_or(0);
+        self.lookups.next_hash = end.unwrap_or(i64::from(i32::MIN));
+        Ok(())
+    }
+
+    /// Drops entities that have lost their last instance.
+    fn remove_empty(&mut self) -> Result<()> {
+        let shrunk: Vec<_> = self.changes.shrunk.drain().collect();
+        let mut dropped = false;
+        for (shelf, series, study) in shrunk {
+            if self.statement("DELETE FROM shelf WHERE id = ?1 AND instance_count = 0")?.execute([shelf])? == 0 {
+                continue;
+            }
+            dropped = true;
+            self.changes.studies_to_summarise.insert(study);
+            if self.statement("DELETE FROM study_series WHERE id = ?1 AND instance_count = 0")?.execute([series])? > 0 {
+                self.statement("UPDATE study SET series_count = series_count - 1 WHERE id = ?1")?.execute([study])?;
+            }
+            let patients: Vec<i64> = self
+                .statement(
+                    "SELECT patient FROM study WHERE id = ?1 AND instance_count = 0 \
+                     UNION SELECT patient FROM study_patient WHERE study = ?1",
+                )?
+                .query_map([study], |row| row.get(0))?
+                .collect::<Result<_>>()?;
+            if self.statement("DELETE FROM study WHERE id = ?1 AND instance_count = 0")?.execute([study])? > 0 {
+                self.statement("DELETE FROM study_patient WHERE study = ?1")?.execute([study])?;
+                self.changes.patients_left.extend(patients);
+            }
+        }
+        for patient in std::mem::take(&mut self.changes.patients_left) {
+            let gone = self
+                .statement(
+                    "DELETE FROM patient WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM study WHERE patient = ?1) \
+                     AND NOT EXISTS (SELECT 1 FROM study_patient WHERE patient = ?1)",
+                )?
+                .execute([patient])?;
+            dropped |= gone > 0;
+        }
+        if dropped {
+            self.forget();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,349 @@
+//! One transaction of the writer: records become rows, counters stay exact.
+
+mod changes;
+mod entities;
+mod files;
+mod instances;
+mod shelves;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use rusqlite::{CachedStatement, Connection, Statement, params};
+
+use super::packing::UidSuffix;
+use super::{
+    Compared, DuplicatePolicy, Error, FileOutcome, PathValue, ScannedDirectory, ScannedFile, StoreOutcome, Tally,
+};
+use crate::model::attribute::AttributeId;
+use crate::model::clock::Clock;
+use crate::model::location::{Location, Place};
+use crate::model::record::InstanceRecord;
+
+use changes::{Changes, Lookups};
+use entities::{SeriesEntry, Values};
+use files::{DirectoryRows, File};
+use shelves::{Shelf, ShelfKey};
+/// Series, shelves and directories that are remembered between transactions; a cache that grows past this starts anew.
+/// A shelf with its values takes some 2 KB. Scans go from series to series, and associations are fewer than this.
+const CACHE_ENTRIES: usize = 1024;
+
+type Result<T> = rusqlite::Result<T>;
+
+/// The writer's state: caches that live on between transactions, and what the current one has changed.
+pub(super) struct Batch<'c> {
+    connection: &'c Connection,
+    hot: Hot<'c>,
+    lookups: Lookups,
+    clock: Clock,
+    data_version: i64,
+    series: HashMap<u128, SeriesEntry>,
+    shelves: HashMap<ShelfKey, Rc<Shelf>>,
+    shelves_by_id: HashMap<i64, Rc<Shelf>>,
+    directories: HashMap<PathBuf, i64>,
+    scratch: String,
+    changes: Changes,
+}
+
+/// The statements that run for each instance, held ready: looking them up by their text took as long as running them.
+struct Hot<'c> {
+    shelves_of_hash: Statement<'c>,
+    instance: Statement<'c>,
+    insert_instance: Statement<'c>,
+    insert_lookup: Statement<'c>,
+}
+
+impl<'c> Hot<'c> {
+    fn new(connection: &'c Connection) -> Result<Self> {
+        Ok(Self {
+            shelves_of_hash: connection.prepare(
+                "SELECT shelf FROM uid_lookup WHERE hash = ?1 UNION ALL SELECT shelf FROM uid_lookup_recent WHERE hash = ?1",
+            )?,
+            instance: connection.prepare(
+                "SELECT size, file_name, instance_number, diff FROM instance WHERE shelf = ?1 AND uid_suffix = ?2",
+            )?,
+            insert_instance: connection.prepare(
+                "INSERT INTO instance (shelf, uid_suffix, instance_number, size, mtime, file_name, acquisition_number, \
+                 acquisition_time, content_time, instance_creation_time, diff) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?,
+            insert_lookup: connection.prepare("INSERT OR IGNORE INTO uid_lookup_recent (hash, shelf) VALUES (?1, ?2)")?,
+        })
+    }
+}
+
+impl<'c> Batch<'c> {
+    pub(super) fn new(connection: &'c Connection, clock: Clock) -> std::result::Result<Self, Error> {
+        Ok(Self {
+            connection,
+            hot: Hot::new(connection).map_err(Error::from_sqlite)?,
+            lookups: Lookups::read(connection).map_err(Error::from_sqlite)?,
+            clock,
+            data_version: -1,
+            series: HashMap::new(),
+            shelves: HashMap::new(),
+            shelves_by_id: HashMap::new(),
+            directories: HashMap::new(),
+            scratch: String::new(),
+            changes: Changes::default(),
+        })
+    }
+
+    /// Runs `work` in one transaction and commits it; on any error nothing of it remains.
+    pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> std::result::Result<T, Error> {
+        let result = self.transaction(work);
+        if result.is_err() {
+            // The first error matters; a rollback fails only where SQLite has rolled back by itself.
+            let _already = self.connection.execute_batch("ROLLBACK");
+            self.forget();
+            self.changes = Changes::default();
+            if let Ok(lookups) = Lookups::read(self.connection) {
+                self.lookups = lookups;
+            }
+        }
+        result.map_err(Error::from_sqlite)
+    }
+
+    fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        // Immediate: wait for another process now, not in the middle.
+        self.statement("BEGIN IMMEDIATE")?.execute([])?;
+        let version: i64 = self.statement("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        if version != self.data_version || self.cache_is_large() {
+            self.forget();
+            self.data_version = version;
+        }
+        let value = work(self)?;
+        self.write_changes()?;
+        self.statement("COMMIT")?.execute([])?;
+        Ok(value)
+    }
+
+    /// What the transactions since the last call have changed.
+    pub(super) fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.changes.tally)
+    }
+
+    fn cache_is_large(&self) -> bool {
+        self.series.len() > CACHE_ENTRIES
+            || self.shelves_by_id.len() > CACHE_ENTRIES
+            || self.directories.len() > CACHE_ENTRIES
+    }
+
+    fn forget(&mut self) {
+        self.series.clear();
+        self.shelves.clear();
+        self.shelves_by_id.clear();
+        self.directories.clear();
+    }
+
+    fn statement(&self, sql: &str) -> Result<CachedStatement<'c>> {
+        self.connection.prepare_cached(sql)
+    }
+
+    pub(super) fn begin_scan(&mut self, roots: &str) -> Result<i64> {
+        self.statement("INSERT INTO scan (started_ms, roots) VALUES (?1, ?2)")?
+            .execute(params![self.clock.now_ms(), roots])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    pub(super) fn end_scan(&mut self, scan: i64, summary: &str) -> Result<()> {
+        self.statement("UPDATE scan SET finished_ms = ?2, summary = ?3 WHERE id = ?1")?.execute(params![
+            scan,
+            self.clock.now_ms(),
+            summary
+        ])?;
+        Ok(())
+    }
+
+    /// Takes what a scan found in a directory.
+    pub(super) fn scanned(&mut self, scanned: &ScannedDirectory) -> Result<()> {
+        let directory = self.directory(Place::InPlace, &scanned.directory)?;
+        let mut rows = DirectoryRows::new(directory);
+        for name in &scanned.vanished {
+            self.remove_file(name, &mut rows)?;
+            self.changes.tally.removed += 1;
+        }
+        // In the order of the instance rows: each goes to the end of the table, pages fill up, and no page is touched twice.
+        let mut files: Vec<&ScannedFile> = scanned.files.iter().collect();
+        files.sort_by_cached_key(|file| match &file.outcome {
+            FileOutcome::Instance(record) => Some((
+                record.value(AttributeId::SeriesInstanceUID),
+                match UidSuffix::pack(record.value(AttributeId::SOPInstanceUID), "") {
+                    UidSuffix::Packed(packed) => packed,
+                    UidSuffix::Text(text) => text.into_bytes(),
+                },
+            )),
+            FileOutcome::NotIndexed { .. } => None,
+        });
+        for (at, scanned_file) in files.iter().enumerate() {
+            let file = File {
+                place: Place::InPlace,
+                directory,
+                name: &scanned_file.file_name,
+                size: scanned_file.size,
+                mtime_ms: scanned_file.mtime_ms,
+            };
+            match &scanned_file.outcome {
+                FileOutcome::Instance(record) => {
+                    if scanned_file.known {
+                        // Mostly it is the same instance as before. That is one look-up; which instance a file was, in a
+                        // directory of 100,000, is as many.
+                        let same = self
+                            .find_instance(record.value(AttributeId::SOPInstanceUID))?
+                            .is_some_and(|existing| existing.lies_at(directory, file.name));
+                        if !same {
+                            self.remove_file(file.name, &mut rows)?;
+                        }
+                        self.forget_marks(directory, file.name)?;
+                    }
+                    let following = files.get(at + 1..).unwrap_or_default();
+                    self.scanned_instance(record, &file, scanned_file.known, following, scanned.complete)?;
+                    if !record.faults().is_empty() {
+                        self.note_faults(record, &file)?;
+                    }
+                }
+                FileOutcome::NotIndexed { kind, reason, detail } => {
+                    if scanned_file.known {
+                        self.remove_file(file.name, &mut rows)?;
+                    }
+                    self.statement(
+                        "INSERT OR REPLACE INTO unindexed_file (directory, file_name, size, mtime_ms, kind, reason, detail) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    )?
+                    .execute(params![
+                        directory,
+                        PathValue(file.name),
+                        to_i64(file.size),
+                        file.mtime_ms,
+                        kind.as_str(),
+                        reason,
+                        detail
+                    ])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn scanned_instance(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        known: bool,
+        following: &[&ScannedFile],
+        complete: bool,
+    ) -> Result<()> {
+        let uid = record.value(AttributeId::SOPInstanceUID);
+        let Some(existing) = self.find_instance(uid)? else {
+            let values = if known { Values::Overwrite } else { Values::MostComplete };
+            self.insert_instance(record, file, values, following, complete)?;
+            if known {
+                self.changes.tally.updated += 1;
+            } else {
+                self.changes.tally.indexed += 1;
+            }
+            return Ok(());
+        };
+        if existing.lies_at(file.directory, file.name) {
+            self.replace_instance(&existing, record, file, Values::Overwrite)?;
+            self.changes.tally.updated += 1;
+        } else if self.place_of(existing.shelf.directory)? == Place::MetadataOnly {
+            // Known so far without its object: this is where it lies.
+            self.replace_instance(&existing, record, file, Values::MostComplete)?;
+            self.changes.tally.copies += 1;
+        } else {
+            let differs = self.differs(&existing, record, file)?;
+            self.statement(
+                "INSERT OR REPLACE INTO copy (directory, file_name, shelf, uid_suffix, size, mtime_ms, differs) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                file.directory,
+                PathValue(file.name),
+                existing.shelf.id,
+                existing.suffix,
+                to_i64(file.size),
+                file.mtime_ms,
+                differs
+            ])?;
+            if differs {
+                self.note_conflict("instance-with-other-content", record, file)?;
+            }
+            self.changes.tally.copies += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes an instance that was received. With [`super::Stored::first`].
+    pub(super) fn arrived(
+        &mut self,
+        record: &InstanceRecord,
+        location: &Location,
+        policy: DuplicatePolicy,
+        compared: Compared,
+    ) -> Result<(StoreOutcome, Option<PathBuf>)> {
+        let directory = self.directory(location.place, &location.directory)?;
+        let file = File {
+            place: location.place,
+            directory,
+            name: &location.file_name,
+            size: location.size,
+            mtime_ms: location.mtime_ms,
+        };
+        let Some(existing) = self.find_instance(record.value(AttributeId::SOPInstanceUID))? else {
+            self.insert_instance(record, &file, Values::MostComplete, &[], false)?;
+            if !record.faults().is_empty() {
+                self.note_faults(record, &file)?;
+            }
+            return Ok((StoreOutcome::New, None));
+        };
+        let existing_place = self.place_of(existing.shelf.directory)?;
+        let same_path = existing.lies_at(directory, file.name);
+        let object_was_missing = match file.place {
+            Place::MetadataOnly => false,
+            Place::InPlace => existing_place == Place::MetadataOnly,
+            // Where its object should have been, there was none. One in our own directory was not there to be missed: it
+            // came at the same time.
+            Place::Managed => {
+                existing_place == Place::MetadataOnly
+                    || (same_path && compared == Compared::Nothing)
+                    || (existing.shelf.directory != directory && compared == Compared::FirstIsGone)
+            }
+        };
+        if object_was_missing {
+            self.replace_instance(&existing, record, &file, Values::MostComplete)?;
+            return Ok((StoreOutcome::Completed, None));
+        }
+        let first = match (file.place, existing_place) {
+            (Place::Managed, Place::InPlace | Place::Managed) if !same_path => Some(self.path_of(&existing)?),
+            (Place::Managed | Place::InPlace | Place::MetadataOnly, _) => None,
+        };
+        if compared != Compared::Other && !self.differs(&existing, record, &file)? {
+            // What the index keeps agrees; only the bytes can tell whether the rest does. In another transfer syntax they
+            // differ whatever they say.
+            let comparable = existing_place == Place::Managed || self.has_transfer_syntax(&existing.shelf, record)?;
+            let uncompared = match compared {
+                Compared::Nothing if comparable => first.clone(),
+                Compared::Nothing | Compared::Same | Compared::Other | Compared::FirstIsGone => None,
+            };
+            return Ok((StoreOutcome::Identical { uncompared }, first));
+        }
+        self.note_conflict("instance-with-other-content", record, &file)?;
+        match policy {
+            DuplicatePolicy::KeepFirst => Ok((StoreOutcome::KeptFirst, first)),
+            DuplicatePolicy::Replace => {
+                let previous = match existing_place {
+                    Place::Managed => Some(self.path_of(&existing)?),
+                    Place::InPlace | Place::MetadataOnly => None,
+                };
+                self.replace_instance(&existing, record, &file, Values::Overwrite)?;
+                Ok((StoreOutcome::Replaced { previous }, None))
+            }
+        }
+    }
+}
+
+fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

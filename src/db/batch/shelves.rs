@@ -1,0 +1,214 @@
+//! Shelves: what instances of one series in one directory share.
+
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use rusqlite::{OptionalExtension, Row, params, params_from_iter};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::super::packing::Naming;
+use super::super::schema::shared_columns;
+use super::super::{FileOutcome, ScannedFile};
+use super::files::File;
+use super::{Batch, Result};
+use crate::model::attribute::{ATTRIBUTE_COUNT, AttributeId};
+use crate::model::record::InstanceRecord;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ShelfKey {
+    pub(super) series: i64,
+    pub(super) directory: i64,
+    pub(super) class_and_syntax: u64,
+}
+
+pub(super) struct Shelf {
+    pub(super) id: i64,
+    pub(super) series: i64,
+    pub(super) directory: i64,
+    pub(super) uid_prefix: String,
+    pub(super) naming: Naming,
+    pub(super) mtime_base: i64,
+    /// The values of [`shared`], in its order.
+    pub(super) shared: Vec<String>,
+}
+
+impl Batch<'_> {
+    pub(super) fn shelf(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        series: i64,
+        study: i64,
+        following: &[&ScannedFile],
+        complete: bool,
+    ) -> Result<Rc<Shelf>> {
+        let class = record.value(AttributeId::SOPClassUID);
+        let syntax = record.value(AttributeId::AvailableTransferSyntaxUID);
+        let key = ShelfKey {
+            series,
+            directory: file.directory,
+            class_and_syntax: xxh3_64(class.as_bytes()) ^ xxh3_64(syntax.as_bytes()).rotate_left(1),
+        };
+        if let Some(shelf) = self.shelves.get(&key) {
+            return Ok(Rc::clone(shelf));
+        }
+        let found: Option<i64> = self
+            .statement(
+                "SELECT id FROM shelf WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
+                 AND available_transfer_syntax_uid = ?4 ORDER BY id LIMIT 1",
+            )?
+            .query_row(params![series, file.directory, class, syntax], |row| row.get(0))
+            .optional()?;
+        let id = match found {
+            Some(id) => id,
+            None => {
+                let id = self.insert_shelf(record, file, series, following, complete)?;
+                self.changes.studies_to_summarise.insert(study);
+                id
+            }
+        };
+        let shelf = self.shelf_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        self.shelves.insert(key, Rc::clone(&shelf));
+        Ok(shelf)
+    }
+
+    fn insert_shelf(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        series: i64,
+        following: &[&ScannedFile],
+        complete: bool,
+    ) -> Result<i64> {
+        let uid = record.value(AttributeId::SOPInstanceUID);
+        let naming = Naming::of(file.name, uid);
+        let file_digits = naming.digits.and_then(|digits| i64::try_from(digits).ok());
+        let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
+        let prefix = common_prefix(record, following, complete);
+        let fixed: [&dyn rusqlite::ToSql; 9] = [
+            &series,
+            &file.directory,
+            &record.value(AttributeId::SOPClassUID),
+            &record.value(AttributeId::AvailableTransferSyntaxUID),
+            &prefix,
+            &naming.prefix,
+            &naming.suffix,
+            &file_digits,
+            &file.mtime_ms,
+        ];
+        let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
+        self.statement(&format!(
+            "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
+             file_suffix, file_digits, mtime_base, {}) VALUES ({marks})",
+            shared_columns_sql()
+        ))?
+        .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    pub(super) fn shelf_by_id(&mut self, id: i64) -> Result<Option<Rc<Shelf>>> {
+        if let Some(shelf) = self.shelves_by_id.get(&id) {
+            return Ok(Some(Rc::clone(shelf)));
+        }
+        let sql = format!(
+            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, {} FROM shelf WHERE id = ?1",
+            shared_columns_sql()
+        );
+        let read = |row: &Row<'_>| {
+            Ok(Shelf {
+                id,
+                series: row.get(0)?,
+                directory: row.get(1)?,
+                uid_prefix: row.get(2)?,
+                naming: Naming {
+                    prefix: row.get(3)?,
+                    suffix: row.get(4)?,
+                    digits: row.get::<_, Option<i64>>(5)?.and_then(|digits| usize::try_from(digits).ok()),
+                },
+                mtime_base: row.get(6)?,
+                shared: (0..shared().len()).map(|at| row.get(7 + at)).collect::<Result<_>>()?,
+            })
+        };
+        let Some(shelf) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };
+        let shelf = Rc::new(shelf);
+        self.shelves_by_id.insert(id, Rc::clone(&shelf));
+        Ok(Some(shelf))
+    }
+
+    /// The shelf for the same content as `old` in another directory: the same prefix and shared values, so that rows move
+    /// over as they are.
+    pub(super) fn sibling_shelf(&mut self, old: &Shelf, directory: i64, mtime_ms: i64) -> Result<Rc<Shelf>> {
+        let candidates: Vec<i64> = self
+            .statement(
+                "SELECT n.id FROM shelf n JOIN shelf o ON o.id = ?1 WHERE n.series = o.series AND n.directory = ?2 \
+                 AND n.sop_class_uid = o.sop_class_uid \
+                 AND n.available_transfer_syntax_uid = o.available_transfer_syntax_uid ORDER BY n.id",
+            )?
+            .query_map([old.id, directory], |row| row.get(0))?
+            .collect::<Result<_>>()?;
+        for id in candidates {
+            if let Some(shelf) = self.shelf_by_id(id)?
+                && shelf.uid_prefix == old.uid_prefix
+                && shelf.shared == old.shared
+            {
+                return Ok(shelf);
+            }
+        }
+        let columns = shared_columns_sql();
+        self.statement(&format!(
+            "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
+             file_suffix, file_digits, mtime_base, {columns}) SELECT series, ?2, sop_class_uid, \
+             available_transfer_syntax_uid, uid_prefix, file_prefix, file_suffix, file_digits, ?3, {columns} FROM shelf WHERE id = ?1"
+        ))?
+        .execute([old.id, directory, mtime_ms])?;
+        let id = self.connection.last_insert_rowid();
+        self.shelf_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
+}
+
+pub(super) fn shared() -> &'static [AttributeId] {
+    static SHARED: OnceLock<Vec<AttributeId>> = OnceLock::new();
+    SHARED.get_or_init(|| shared_columns().collect())
+}
+
+fn shared_columns_sql() -> &'static str {
+    static COLUMNS: OnceLock<String> = OnceLock::new();
+    COLUMNS.get_or_init(|| {
+        let columns: Vec<_> = shared().iter().map(|id| format!("\"{}\"", id.attribute().column)).collect();
+        columns.join(", ")
+    })
+}
+
+pub(super) fn shared_value(shelf: &Shelf, id: AttributeId) -> &str {
+    static PLACES: OnceLock<[Option<usize>; ATTRIBUTE_COUNT]> = OnceLock::new();
+    let places =
+        PLACES.get_or_init(|| std::array::from_fn(|n| shared().iter().position(|&shared| shared as usize == n)));
+    places[id as usize].and_then(|at| shelf.shared.get(at)).map_or("", String::as_str)
+}
+
+/// What the SOP Instance UIDs of a new shelf are expected to begin with: what those that come with it have in common, or,
+/// where more may follow, all up to the last component.
+fn common_prefix<'r>(record: &'r InstanceRecord, following: &[&ScannedFile], complete: bool) -> &'r str {
+    let uid = record.value(AttributeId::SOPInstanceUID);
+    // Of even length, so that suffixes sort as whole UIDs do: see `Batch::scanned`.
+    let up_to_last_component = || &uid[..uid.rfind('.').map_or(0, |at| at + 1) / 2 * 2];
+    if !uid.is_ascii() {
+        return "";
+    }
+    if !complete {
+        return up_to_last_component();
+    }
+    let series = record.value(AttributeId::SeriesInstanceUID);
+    let siblings = following.iter().filter_map(|file| match &file.outcome {
+        FileOutcome::Instance(other) if other.value(AttributeId::SeriesInstanceUID) == series => {
+            Some(other.value(AttributeId::SOPInstanceUID))
+        }
+        FileOutcome::Instance(_) | FileOutcome::NotIndexed { .. } => None,
+    });
+    let mut length = None;
+    for other in siblings {
+        let common = uid.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+        length = Some(length.unwrap_or(uid.len()).min(common));
+    }
+    length.map_or_else(up_to_last_component, |length| uid.get(..length / 2 * 2).unwrap_or(""))
+}
