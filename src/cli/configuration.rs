@@ -49,6 +49,12 @@ fn show(context: &mut Context) -> anyhow::Result<Exit> {
         let name = if table == "peers" { toml::Value::from(name).to_string() } else { name.to_owned() };
         context.output.line(format_args!("{name} = {}  # {}", setting.value, setting.origin))?;
     }
+    for (origin, fields) in config.peer_entries().into_iter().flatten() {
+        context.output.line(format_args!("\n[[peer]]  # {origin}"))?;
+        for (name, setting) in fields {
+            context.output.line(format_args!("{name} = {}  # {}", setting.value, setting.origin))?;
+        }
+    }
     Ok(Exit::Done)
 }
 

@@ -1,5 +1,6 @@
 //! `dcmdex serve`: the network node. The one place outside of `scp` where tokio is.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of};
-use crate::config::{Config, Keep, Peer};
+use crate::config::{Config, Keep};
 use crate::db::Writer;
 use crate::model::ae_title::AeTitle;
 use crate::model::clock::Clock;
-use crate::scp::{Find, Node, Services, Storage};
+use crate::model::peer::Peer;
+use crate::scp::{Find, Node, Services, SharedPeers, Storage};
 use crate::store::Objects;
 
 #[derive(Debug, Args)]
@@ -45,12 +47,7 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.configure(flags(arguments)?, Chattiness::Service)?;
-    if config.is_reachable_from_outside() {
-        tracing::warn!(
-            address = %config.network.bind,
-            "others can reach this address, and neither an AE table nor TLS guards it: whoever does can store and query"
-        );
-    }
+    warn_when_open(&config);
     make_directory_of(&config.index)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?;
@@ -61,7 +58,8 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         clock: Clock::System,
     };
     let find = Find::new(config.index.clone(), config.find.clone());
-    let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)) };
+    let peers = SharedPeers::new(config.peers.clone());
+    let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)), peers };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
         .enable_all()
@@ -74,6 +72,29 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     served?;
     tracing::info!("stopped");
     Ok(Exit::Done)
+}
+
+/// Says what an operator may not have thought of.
+fn warn_when_open(config: &Config) {
+    if !config.is_reachable_from_outside() {
+        return;
+    }
+    let address = config.network.bind;
+    let Some(table) = &config.peers.table else {
+        tracing::warn!(
+            %address,
+            "others can reach this address, and neither an AE table nor TLS guards it: whoever does can store and query"
+        );
+        return;
+    };
+    let from_anywhere = table.values().filter(|grant| grant.addresses.is_empty()).count();
+    if from_anywhere > 0 {
+        tracing::warn!(
+            %address,
+            peers = from_anywhere,
+            "others can reach this address, and some peers may call from any address: who knows their AE title can"
+        );
+    }
 }
 
 fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
@@ -109,7 +130,8 @@ fn told(config: &Config, address: SocketAddr) {
         ae_title = %config.ae_title,
         index = %config.index.display(),
         keeps,
-        peers = config.peers.len(),
+        peers = config.peers.table.as_ref().map(BTreeMap::len),
+        destinations = config.peers.destinations.len(),
         "listening"
     );
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::keys::{KEYS, PEERS};
+use super::peers::{PEER_KEYS, PEER_TABLE};
 
 /// Columns of a comment line.
 const WIDTH: usize = 100;
@@ -43,9 +44,19 @@ fn peers(text: &mut String) {
     comment(
         text,
         "Other nodes by AE title, as \"HOST:PORT\": where objects may be sent on request (C-MOVE destinations). The option \
-         --peer AET=HOST:PORT adds one.",
+         --peer AET=HOST:PORT adds one. It says nothing about who may call: that is the next table.",
     );
-    text.push_str("# ARCHIVE = \"pacs.example.org:104\"\n");
+    text.push_str("# ARCHIVE = \"pacs.example.org:104\"\n\n");
+    comment(
+        text,
+        "The table of peers: one [[peer]] for each node that may associate. As soon as there is one entry, nobody else is let in \
+         (calling AE title not recognized). Without the table everybody is. SIGHUP reads it again.",
+    );
+    let _ = writeln!(text, "#\n# [[{PEER_TABLE}]]");
+    for key in PEER_KEYS {
+        lines(text, "# #", key.help);
+        let _ = writeln!(text, "# {} = {}", key.name, key.example);
+    }
 }
 
 /// What a value costs; of a choice the text begins with its name, which is a better label.
@@ -60,12 +71,16 @@ fn cost(text: &mut String, label: &str, what: &str) {
 
 /// Writes text as comment lines, broken between words.
 fn comment(text: &mut String, sentence: &str) {
-    let mut line = String::from("#");
+    lines(text, "#", sentence);
+}
+
+fn lines(text: &mut String, prefix: &str, sentence: &str) {
+    let mut line = prefix.to_owned();
     for word in sentence.split_whitespace() {
         if line.len() + 1 + word.len() > WIDTH {
             text.push_str(&line);
             text.push('\n');
-            line = String::from("#");
+            line = prefix.to_owned();
         }
         line.push(' ');
         line.push_str(word);
@@ -99,7 +114,21 @@ mod tests {
         let (mut layers, mut problems) = (Layers::new(), Vec::new());
         layers.add_file(Path::new("dcmdex.toml"), &text, &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
-        assert!(layers.setting("peers.ARCHIVE").value.as_str().unwrap().parse::<crate::config::PeerAddress>().is_ok());
+        assert!(
+            layers.setting("peers.ARCHIVE").value.as_str().unwrap().parse::<crate::model::peer::PeerAddress>().is_ok()
+        );
+    }
+
+    #[test]
+    fn the_commented_table_of_peers_is_one() {
+        let text = example();
+        let table = text.split_once("# [[peer]]").unwrap().1.split("\n[").next().unwrap();
+        let table: String = table.lines().map(|line| line.strip_prefix("# ").unwrap_or("").to_owned() + "\n").collect();
+        let (mut layers, mut problems) = (Layers::new(), Vec::new());
+        layers.add_file(Path::new("dcmdex.toml"), &format!("[[peer]]\n{table}"), &mut problems);
+        let peers = crate::config::peers::peers(&layers, &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!((peers.table.map(|table| table.len()), peers.destinations.len()), (Some(1), 1));
     }
 
     #[test]

@@ -106,6 +106,13 @@ keys! {
         low: "modalities have to try again",
         high: "memory (up to 1 MB each while it sends) and open files",
     }
+    "network.max_associations_per_peer" = "80" {
+        "Associations of one peer at one time; one more is rejected as transient. A peer is an AE title of the table of peers or, \
+         without such a table, an address.",
+        unit: "associations",
+        low: "busy workstations have to try again",
+        high: "one peer that never ends its associations keeps all others out",
+    }
     "network.max_unassociated_connections" = "2048" {
         "Connections at one time that have not asked for an association.",
         unit: "connections",

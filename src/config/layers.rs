@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Problem;
 use super::keys::{KEYS, Key, PEERS, VARIABLE_PREFIX, parse_value};
+use super::peers::{self, PEER_TABLE};
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct Setting {
 #[derive(Clone, Debug)]
 pub(super) struct Layers {
     settings: BTreeMap<String, Setting>,
+    /// The table of peers, if there is one.
+    peer_table: Option<Vec<peers::Entry>>,
 }
 
 impl Layers {
@@ -62,7 +65,7 @@ impl Layers {
             .iter()
             .map(|key| (key.path.to_owned(), Setting { value: key.default_value(), origin: Origin::Default }))
             .collect();
-        Self { settings }
+        Self { settings, peer_table: None }
     }
 
     /// Lays the text of a file over what is there.
@@ -82,6 +85,10 @@ impl Layers {
             }
         };
         for (name, value) in document.get_ref() {
+            if name.get_ref() == PEER_TABLE {
+                self.add_peer_table(value, at(name.span().start), &at, problems);
+                continue;
+            }
             match value.get_ref() {
                 DeValue::Table(table) => {
                     for (inner, value) in table {
@@ -99,6 +106,34 @@ impl Layers {
                 other => self.add(name.get_ref(), plain(other), at(name.span().start), problems),
             }
         }
+    }
+
+    fn add_peer_table(
+        &mut self,
+        value: &toml::Spanned<DeValue<'_>>,
+        origin: Origin,
+        at: &impl Fn(usize) -> Origin,
+        problems: &mut Vec<Problem>,
+    ) {
+        let mut table = Vec::new();
+        let form = |origin| Problem { origin, message: "peers are written as [[peer]], one for each".to_owned() };
+        let DeValue::Array(entries) = value.get_ref() else { return problems.push(form(origin)) };
+        for entry in entries {
+            let DeValue::Table(fields) = entry.get_ref() else {
+                problems.push(form(at(entry.span().start)));
+                continue;
+            };
+            let fields = fields.iter().map(|(name, value)| {
+                (name.get_ref().clone().into_owned(), plain(value.get_ref()), at(name.span().start))
+            });
+            table.push(peers::entry(at(entry.span().start), fields, problems));
+        }
+        self.peer_table = Some(table);
+    }
+
+    /// The table of peers as it stands in the file; `None` when there is none.
+    pub(super) fn peer_table(&self) -> Option<&[peers::Entry]> {
+        self.peer_table.as_deref()
     }
 
     /// Lays the variables of the environment that are ours over what is there. What merely begins like ours, and resembles

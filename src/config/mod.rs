@@ -7,9 +7,8 @@ mod example;
 mod keys;
 mod layers;
 mod options;
-mod peer;
+mod peers;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,12 +21,13 @@ use toml::Value;
 pub use example::example;
 pub use keys::{KEYS, Key};
 pub use layers::{Origin, Setting};
-pub use peer::{Peer, PeerAddress, PeerError};
+pub use peers::{PEER_KEYS, PeerKey};
 
 use crate::model::ae_title::AeTitle;
 use crate::model::charset::CharacterSets;
 use crate::model::matching::{NameMatching, UnknownRequired};
 use crate::qr::{self, Hierarchy, PendingStatus};
+use crate::scp::peers::Peers;
 use crate::telemetry::{self, LogFormat};
 use layers::Layers;
 
@@ -155,6 +155,8 @@ pub struct Network {
     pub accept_any_called_ae: bool,
     /// Associations at one time.
     pub max_associations: usize,
+    /// Associations of one peer at one time.
+    pub max_associations_per_peer: usize,
     /// Connections without association at one time.
     pub max_unassociated_connections: usize,
     /// For the A-ASSOCIATE-RQ, and for closing.
@@ -200,8 +202,8 @@ pub struct Config {
     pub scan_jobs: usize,
     /// Whether a scan drops what is gone.
     pub scan_prune: bool,
-    /// Other nodes by AE title.
-    pub peers: BTreeMap<AeTitle, PeerAddress>,
+    /// Who may associate, and where C-MOVE may send to.
+    pub peers: Peers,
     /// Form of log lines.
     pub log_format: LogFormat,
     /// Filter of log lines; empty: the command's default.
@@ -243,6 +245,16 @@ impl Config {
     pub fn settings(&self) -> impl Iterator<Item = (&str, &Setting)> {
         let peers = self.layers.iter().filter(|(path, _)| Key::by_path(path).is_none());
         KEYS.iter().map(|key| (key.path, self.layers.setting(key.path))).chain(peers)
+    }
+
+    /// The entries of the table of peers as they stand in the file, each with its line; `None` when there is no table.
+    pub fn peer_entries(&self) -> Option<impl Iterator<Item = (&Origin, impl Iterator<Item = (&str, &Setting)>)>> {
+        let entries = self.layers.peer_table()?.iter();
+        Some(entries.map(|entry| {
+            // In the order of the table of keys.
+            let fields = PEER_KEYS.iter().filter_map(|key| Some((key.name, entry.fields.get(key.name)?)));
+            (&entry.origin, fields)
+        }))
     }
 
     /// Whether something else than this machine can reach the node.
@@ -296,7 +308,7 @@ impl Check<'_> {
                 jobs => jobs,
             },
             scan_prune: self.boolean("scan.prune"),
-            peers: self.peers(),
+            peers: peers::peers(self.layers, self.problems),
             log_format: self.parsed("log.format").unwrap_or_default(),
             log_filter: self.text("log.filter").to_owned(),
             file: None,
@@ -322,6 +334,7 @@ impl Check<'_> {
             bind: SocketAddr::new(address, port),
             accept_any_called_ae: self.boolean("accept_any_called_ae"),
             max_associations: self.count("network.max_associations", 1, 100_000),
+            max_associations_per_peer: self.count("network.max_associations_per_peer", 1, 100_000),
             max_unassociated_connections: self.count("network.max_unassociated_connections", 1, 1_000_000),
             artim_timeout: self.seconds("network.artim_timeout_seconds"),
             idle_timeout: self.seconds("network.idle_timeout_seconds"),
@@ -362,28 +375,6 @@ impl Check<'_> {
             assumed_character_set,
             retrieve_ae_title,
         }
-    }
-
-    fn peers(&mut self) -> BTreeMap<AeTitle, PeerAddress> {
-        let mut peers = BTreeMap::new();
-        for (path, setting) in self.layers.iter() {
-            let Some(title) = path.strip_prefix("peers.") else { continue };
-            let address = setting.value.as_str().unwrap_or_default();
-            let parsed = title
-                .parse::<AeTitle>()
-                .map_err(PeerError::from)
-                .and_then(|title| Ok((title, address.parse::<PeerAddress>()?)));
-            match parsed {
-                Ok((title, address)) => {
-                    peers.insert(title, address);
-                }
-                Err(error) => self.problems.push(Problem {
-                    origin: setting.origin.clone(),
-                    message: format!("peer `{title}` = `{address}`: {error}"),
-                }),
-            }
-        }
-        peers
     }
 
     fn refuse(&mut self, path: &str, message: String) {

@@ -29,6 +29,7 @@ impl Config {
                 false => CalledAeTitle::OwnOnly,
             },
             max_associations: network.max_associations,
+            max_associations_per_peer: network.max_associations_per_peer,
             max_unassociated_connections: network.max_unassociated_connections,
             artim_timeout: network.artim_timeout,
             idle_timeout: network.idle_timeout,

@@ -7,6 +7,7 @@ use dicom_ul::pdu::{
     AssociationRJServiceUserReason as UserReason, AssociationRJSource,
 };
 
+use super::peers::{Admission, Refused, SharedPeers};
 use crate::model::ae_title::AeTitle;
 
 /// What a peer says of itself before anything is negotiated.
@@ -27,6 +28,17 @@ pub struct AccessPolicy {
     pub own_ae_title: AeTitle,
     /// Whether any other called AE title does as well.
     pub called_ae_title: CalledAeTitle,
+    /// Who may call.
+    pub peers: SharedPeers,
+}
+
+/// A rejection, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// What the peer is told.
+    pub pdu: AssociationRJ,
+    /// What the log is told, where that is more.
+    pub refused: Option<Refused>,
 }
 
 /// Which called AE titles are ours.
@@ -44,19 +56,27 @@ impl AccessPolicy {
     ///
     /// # Errors
     /// The rejection to send.
-    pub fn decide(&self, request: &AssociationRequest<'_>) -> Result<(), AssociationRJ> {
+    pub fn decide(&self, request: &AssociationRequest<'_>) -> Result<Admission, Rejection> {
+        let permanent = |reason| AssociationRJ {
+            result: AssociationRJResult::Permanent,
+            source: AssociationRJSource::ServiceUser(reason),
+        };
         match self.called_ae_title {
-            CalledAeTitle::Any => Ok(()),
-            CalledAeTitle::OwnOnly if request.called_ae_title == self.own_ae_title.as_str() => Ok(()),
-            CalledAeTitle::OwnOnly => Err(AssociationRJ {
-                result: AssociationRJResult::Permanent,
-                source: AssociationRJSource::ServiceUser(UserReason::CalledAETitleNotRecognized),
-            }),
+            CalledAeTitle::Any => {}
+            CalledAeTitle::OwnOnly if request.called_ae_title == self.own_ae_title.as_str() => {}
+            CalledAeTitle::OwnOnly => {
+                return Err(Rejection { pdu: permanent(UserReason::CalledAETitleNotRecognized), refused: None });
+            }
         }
+        // A right title from a wrong address is told the same: nobody outside learns which titles there are.
+        self.peers.current().admit(request.calling_ae_title, request.peer.ip()).map_err(|refused| Rejection {
+            pdu: permanent(UserReason::CallingAETitleNotRecognized),
+            refused: Some(refused),
+        })
     }
 }
 
-/// The rejection when all associations are taken: worth trying again later (PS3.8 table 9-21, source 3, reason 2).
+/// The rejection when all associations, or all of one peer, are taken: worth trying again later (PS3.8 table 9-21, source 3, reason 2).
 #[must_use]
 pub(super) fn local_limit_exceeded() -> AssociationRJ {
     AssociationRJ {
@@ -76,14 +96,15 @@ mod tests {
     #[test]
     fn only_our_own_title_is_accepted_unless_any_is() {
         let own_ae_title: AeTitle = "DCMDEX".parse().unwrap();
-        let mut policy = AccessPolicy { own_ae_title, called_ae_title: CalledAeTitle::OwnOnly };
-        assert_eq!(policy.decide(&request("DCMDEX")), Ok(()));
+        let peers = SharedPeers::default();
+        let mut policy = AccessPolicy { own_ae_title, called_ae_title: CalledAeTitle::OwnOnly, peers };
+        assert!(policy.decide(&request("DCMDEX")).is_ok());
         for other in ["dcmdex", "DCMDEX2", ""] {
-            let rejection = policy.decide(&request(other)).unwrap_err();
+            let rejection = policy.decide(&request(other)).unwrap_err().pdu;
             assert_eq!(rejection.result, AssociationRJResult::Permanent);
             assert_eq!(rejection.source, AssociationRJSource::ServiceUser(UserReason::CalledAETitleNotRecognized));
         }
         policy.called_ae_title = CalledAeTitle::Any;
-        assert_eq!(policy.decide(&request("ANYTHING")), Ok(()));
+        assert!(policy.decide(&request("ANYTHING")).is_ok());
     }
 }

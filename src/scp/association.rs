@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span};
 
 use super::access::local_limit_exceeded;
-use super::listener::{Services, Shared};
+use super::listener::{OfPeer, Services, Shared};
 use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
 use super::options::Options;
+use super::peers::PeerService;
 use super::services::{echo, find, sop_class_not_supported, store};
 use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
@@ -124,6 +125,12 @@ pub(super) async fn serve(
     Connection { peer, shared, shutdown }.serve(stream, waiting).instrument(span).await;
 }
 
+/// The right to have an association, until it is dropped.
+struct Slot {
+    _of_peer: OfPeer,
+    _of_node: OwnedSemaphorePermit,
+}
+
 struct Connection {
     peer: SocketAddr,
     shared: Arc<Shared>,
@@ -165,11 +172,7 @@ impl Connection {
     }
 
     /// Waits for an A-ASSOCIATE-RQ and decides on it. `None`: no association, and the peer has been told.
-    async fn associate(
-        &self,
-        reader: &mut PduReader,
-        writer: &mut PduWriter,
-    ) -> Option<(Agreement, Vec<u8>, OwnedSemaphorePermit)> {
+    async fn associate(&self, reader: &mut PduReader, writer: &mut PduWriter) -> Option<(Agreement, Vec<u8>, Slot)> {
         let answer = match self.request(reader).await {
             Ok(answer) => answer,
             Err(end) => {
@@ -188,12 +191,21 @@ impl Connection {
             Answer::Accept(agreement, accept) => {
                 let title = printable(&agreement.calling_ae_title, AE_TITLE_LENGTH);
                 tracing::Span::current().record("peer.ae", title.as_str());
-                if let Ok(slot) = Arc::clone(&self.shared.associations).try_acquire_owned() {
-                    return Some((*agreement, accept, slot));
+                let admission = &agreement.admission;
+                let of_peer = admission.max_associations.unwrap_or(self.shared.options.max_associations_per_peer);
+                let by_peer = self.shared.by_peer.take(admission.counted_as.clone(), of_peer);
+                match (by_peer, Arc::clone(&self.shared.associations).try_acquire_owned()) {
+                    (Some(of_peer), Ok(of_node)) => {
+                        let slot = Slot { _of_peer: of_peer, _of_node: of_node };
+                        return Some((*agreement, accept, slot));
+                    }
+                    (None, _) => info!(maximum = of_peer, "association rejected: the peer has all that it may have"),
+                    (Some(_), Err(_)) => {
+                        let maximum = self.shared.options.max_associations;
+                        info!(maximum, "association rejected: all associations are taken");
+                    }
                 }
                 metrics::ASSOCIATIONS_REJECTED.increment();
-                let maximum = self.shared.options.max_associations;
-                info!(maximum, "association rejected: all associations are taken");
                 self.finish(reader, writer, &Pdu::AssociationRJ(local_limit_exceeded())).await;
             }
             Answer::Reject(rejection, titles) => {
@@ -201,7 +213,10 @@ impl Connection {
                 let title = printable(&titles.calling, AE_TITLE_LENGTH);
                 tracing::Span::current().record("peer.ae", title.as_str());
                 let called = printable(&titles.called, AE_TITLE_LENGTH);
-                info!(called_ae = %called, "association rejected: {}", rejection.source);
+                match titles.refused {
+                    Some(refused) => info!(called_ae = %called, "association rejected: {refused}"),
+                    None => info!(called_ae = %called, "association rejected: {}", rejection.source),
+                }
                 self.finish(reader, writer, &Pdu::AssociationRJ(rejection)).await;
             }
             Answer::Abort(reason) => {
@@ -390,6 +405,10 @@ impl Session {
         has_data_set: bool,
     ) -> Result<store::Receiving, Response> {
         let refused = |failure| store::StoreResponse::failure(request, &failure).into_response();
+        // A context that was accepted for what a C-GET brings back.
+        if !self.agreement.admission.services.contains(PeerService::Store) {
+            return Err(refused(store::Failure::NotAuthorized));
+        }
         let Some(storage) = &self.services.storage else { return Err(refused(store::Failure::SopClassNotOfContext)) };
         if !has_data_set {
             return Err(refused(store::Failure::NoDataSet));

@@ -1,9 +1,10 @@
 //! The listening socket: one task for each connection, bounded numbers of them, and an orderly end.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -17,6 +18,7 @@ use super::access::AccessPolicy;
 use super::association;
 use super::negotiation::{Policy, Provided};
 use super::options::Options;
+use super::peers::{CountedAs, SharedPeers};
 use super::services::find::{self, Find};
 use super::services::store::Storage;
 
@@ -43,6 +45,8 @@ pub struct Services {
     pub storage: Option<Arc<Storage>>,
     /// C-FIND; refused without.
     pub find: Option<Arc<Find>>,
+    /// Who may associate and for what, and where C-MOVE may send to; can be replaced while the node runs.
+    pub peers: SharedPeers,
 }
 
 /// A node that is bound to its port and not yet serving.
@@ -61,6 +65,8 @@ pub(super) struct Shared {
     pub(super) services: Services,
     /// One permit for each association.
     pub(super) associations: Arc<Semaphore>,
+    /// How many of them each peer has.
+    pub(super) by_peer: Arc<ByPeer>,
     /// One permit for each connection that has no association.
     pub(super) waiting: Arc<Semaphore>,
     next_association_id: AtomicU64,
@@ -70,6 +76,42 @@ impl Shared {
     /// A number for the log, unique in this process.
     pub(super) fn next_association_id(&self) -> u64 {
         self.next_association_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// How many associations each peer has.
+#[derive(Debug, Default)]
+pub(super) struct ByPeer(Mutex<HashMap<CountedAs, usize>>);
+
+/// One association of a peer, counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct OfPeer {
+    all: Arc<ByPeer>,
+    peer: CountedAs,
+}
+
+impl ByPeer {
+    /// One more; `None` when the peer has as many as it may.
+    pub(super) fn take(self: &Arc<Self>, peer: CountedAs, maximum: usize) -> Option<OfPeer> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(peer.clone()).or_default();
+        if *count >= maximum {
+            return None;
+        }
+        *count += 1;
+        Some(OfPeer { all: Arc::clone(self), peer })
+    }
+}
+
+impl Drop for OfPeer {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.peer);
+            }
+        }
     }
 }
 
@@ -85,7 +127,11 @@ impl Node {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let policy = Policy {
-            access: AccessPolicy { own_ae_title: options.ae_title.clone(), called_ae_title: options.called_ae_title },
+            access: AccessPolicy {
+                own_ae_title: options.ae_title.clone(),
+                called_ae_title: options.called_ae_title,
+                peers: services.peers.clone(),
+            },
             provided: Provided { storage: services.storage.is_some(), find: services.find.is_some() },
             preferred_transfer_syntaxes: options.preferred_transfer_syntaxes.clone(),
             find_extended_negotiation: find::extended_negotiation,
@@ -93,6 +139,7 @@ impl Node {
         let shared = Shared {
             policy,
             services,
+            by_peer: Arc::default(),
             associations: Arc::new(Semaphore::new(options.max_associations)),
             waiting: Arc::new(Semaphore::new(options.max_unassociated_connections)),
             next_association_id: AtomicU64::new(1),

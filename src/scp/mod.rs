@@ -1,7 +1,8 @@
 //! The DICOM network node: listener, access control, association life cycle, and one file for each DIMSE service.
 //!
 //! tokio lives here and nowhere below. In reading order: [`Options`] (what can be set), [`Node`] (the listener: one task
-//! for each association, so that nothing that happens in one touches another), [`negotiation`] (A-ASSOCIATE), `wire` (PDUs
+//! for each association, so that nothing that happens in one touches another), [`negotiation`] (A-ASSOCIATE), [`peers`] (who
+//! may ask for what), `wire` (PDUs
 //! over TCP, with a limit on every length and every wait), `association` (the state machine of PS3.8 9.2 as far as an
 //! acceptor needs it), `services` (C-ECHO, C-STORE, C-FIND).
 
@@ -10,11 +11,13 @@ mod association;
 mod listener;
 pub mod negotiation;
 mod options;
+pub mod peers;
 mod services;
 pub mod sop_class;
 mod wire;
 
 pub use listener::{Error, Node, Services};
 pub use options::Options;
+pub use peers::{Destination, Peers, SharedPeers};
 pub use services::find::Find;
 pub use services::store::Storage;

@@ -16,6 +16,7 @@ use dicom_ul::pdu::{
 };
 
 use super::access::{AccessPolicy, AssociationRequest};
+use super::peers::{Admission, Refused};
 use super::sop_class::{Service, is_uid_shaped, service_of};
 use crate::dimse::pdata::{MIN_PEER_MAX_LENGTH, PDU_HEADER_LENGTH};
 use crate::model::level::InformationModel;
@@ -106,6 +107,8 @@ pub struct Agreement {
     pub peer_max_length: u32,
     /// The Implementation Version Name of the peer, for the log.
     pub peer_implementation: String,
+    /// What the peer was let in with.
+    pub admission: Admission,
 }
 
 /// How to answer an A-ASSOCIATE-RQ.
@@ -126,6 +129,8 @@ pub struct Titles {
     pub calling: String,
     /// Called AE title as sent.
     pub called: String,
+    /// Why the peer was not let in, where the table of peers says so.
+    pub refused: Option<Refused>,
 }
 
 /// Decides on an A-ASSOCIATE-RQ. `body` is what follows its PDU header.
@@ -137,8 +142,11 @@ pub fn answer(body: &[u8], peer: SocketAddr, policy: &Policy) -> Answer {
     };
     let calling_ae_title = trimmed(&request.calling_ae_title).to_owned();
     let called_ae_title = trimmed(&request.called_ae_title).to_owned();
-    let reject =
-        |result| Answer::Reject(result, Titles { calling: calling_ae_title.clone(), called: called_ae_title.clone() });
+    let reject_for = |result, refused| {
+        let titles = Titles { calling: calling_ae_title.clone(), called: called_ae_title.clone(), refused };
+        Answer::Reject(result, titles)
+    };
+    let reject = |result| reject_for(result, None);
     // PS3.8 9.3.2: a receiver "shall only test that bit 0 is set".
     if request.protocol_version & 1 == 0 {
         return reject(permanent(AssociationRJSource::ServiceProviderASCE(AcseReason::ProtocolVersionNotSupported)));
@@ -148,10 +156,11 @@ pub fn answer(body: &[u8], peer: SocketAddr, policy: &Policy) -> Answer {
         return reject(permanent(AssociationRJSource::ServiceUser(reason)));
     }
     let asked = AssociationRequest { calling_ae_title: &calling_ae_title, called_ae_title: &called_ae_title, peer };
-    if let Err(rejection) = policy.access.decide(&asked) {
-        return reject(rejection);
-    }
-    match agree(&request, policy) {
+    let admission = match policy.access.decide(&asked) {
+        Ok(admission) => admission,
+        Err(rejection) => return reject_for(rejection.pdu, rejection.refused),
+    };
+    match agree(&request, policy, admission) {
         Ok((agreement, items)) => {
             let agreement = Agreement { calling_ae_title, called_ae_title, ..agreement };
             match accept_pdu(body, items) {
@@ -209,7 +218,7 @@ struct Items {
     user: Vec<UserVariableItem>,
 }
 
-fn agree(request: &AssociationRQ, policy: &Policy) -> Result<(Agreement, Items), &'static str> {
+fn agree(request: &AssociationRQ, policy: &Policy, admission: Admission) -> Result<(Agreement, Items), &'static str> {
     let mut seen = [false; 256];
     let mut contexts = BTreeMap::new();
     let mut results = Vec::with_capacity(request.presentation_contexts.len());
@@ -218,7 +227,7 @@ fn agree(request: &AssociationRQ, policy: &Policy) -> Result<(Agreement, Items),
             // Two answers with the same ID could not be told apart.
             return Err("presentation context ID used twice");
         }
-        let (reason, transfer_syntax) = match choose(proposed, policy) {
+        let (reason, transfer_syntax) = match choose(proposed, policy, &admission) {
             Ok((service, transfer_syntax)) => {
                 let abstract_syntax = trimmed(&proposed.abstract_syntax).to_owned();
                 let context =
@@ -288,6 +297,7 @@ fn agree(request: &AssociationRQ, policy: &Policy) -> Result<(Agreement, Items),
         find_extended,
         peer_max_length,
         peer_implementation,
+        admission,
     };
     Ok((agreement, Items { contexts: results, user }))
 }
@@ -295,7 +305,11 @@ fn agree(request: &AssociationRQ, policy: &Policy) -> Result<(Agreement, Items),
 /// PS3.7 D.3.3.2.
 const MAX_IMPLEMENTATION_VERSION_NAME: usize = 16;
 
-fn choose<'a>(proposed: &'a PresentationContextProposed, policy: &Policy) -> Result<(Service, &'a str), ContextResult> {
+fn choose<'a>(
+    proposed: &'a PresentationContextProposed,
+    policy: &Policy,
+    admission: &Admission,
+) -> Result<(Service, &'a str), ContextResult> {
     // PS3.8 9.3.2.2: "Presentation-context-ID values shall be odd integers".
     if proposed.id.is_multiple_of(2) {
         return Err(ContextResult::NoReason);
@@ -303,6 +317,11 @@ fn choose<'a>(proposed: &'a PresentationContextProposed, policy: &Policy) -> Res
     let service = service_of(trimmed(&proposed.abstract_syntax))
         .filter(|service| policy.provided.has(*service))
         .ok_or(ContextResult::AbstractSyntaxNotSupported)?;
+    if !admission.services.may_negotiate(service) {
+        // PS3.8 table 9-18: it is there, and its user, the node, does not want it for this peer. Sooner than status 0124 for
+        // each message: nothing is sent in vain.
+        return Err(ContextResult::UserRejection);
+    }
     let mut proposals = proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).filter(|uid| is_uid_shaped(uid));
     let find = |wanted: &str| proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).find(|uid| *uid == wanted);
     let chosen = match service {
@@ -349,10 +368,15 @@ pub(super) fn printable(text: &str, max_length: usize) -> String {
 mod tests {
     use super::*;
     use crate::scp::access::CalledAeTitle;
+    use crate::scp::peers::SharedPeers;
 
     fn policy() -> Policy {
         Policy {
-            access: AccessPolicy { own_ae_title: "DCMDEX".parse().unwrap(), called_ae_title: CalledAeTitle::OwnOnly },
+            access: AccessPolicy {
+                own_ae_title: "DCMDEX".parse().unwrap(),
+                called_ae_title: CalledAeTitle::OwnOnly,
+                peers: SharedPeers::default(),
+            },
             provided: Provided { storage: true, find: true },
             preferred_transfer_syntaxes: Vec::new(),
             find_extended_negotiation: |_, bytes| Some(bytes.iter().map(|byte| byte & 1).collect()),

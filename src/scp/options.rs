@@ -18,6 +18,10 @@ pub struct Options {
     /// Associations at one time; one more is rejected as transient. Each takes up to 1 MB while it sends. Too low: modalities
     /// have to try again. Too high: memory and open files.
     pub max_associations: usize,
+    /// Associations of one peer at one time, where the table of peers does not say otherwise; one more is rejected as
+    /// transient. A peer is an AE title of the table, or, without a table, an address. Too low: busy workstations have to try
+    /// again. Too high: one peer that does not end its associations keeps all others out.
+    pub max_associations_per_peer: usize,
     /// Connections at one time that have no association (yet). Too low: scanners of the network keep real peers waiting.
     /// Too high: open files.
     pub max_unassociated_connections: usize,
@@ -51,6 +55,7 @@ impl Options {
             ae_title,
             called_ae_title: CalledAeTitle::OwnOnly,
             max_associations: 100,
+            max_associations_per_peer: 80,
             max_unassociated_connections: 2048,
             artim_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

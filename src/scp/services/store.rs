@@ -63,6 +63,8 @@ pub struct Storage {
 pub(in crate::scp) enum Failure {
     #[error("not the SOP Class of this presentation context")]
     SopClassNotOfContext,
+    #[error("this AE title may not store here")]
+    NotAuthorized,
     #[error("Affected SOP Instance UID is not a UID")]
     InvalidInstanceUid,
     #[error("C-STORE-RQ without a data set")]
@@ -88,6 +90,7 @@ impl Failure {
     fn status(&self) -> Status {
         match self {
             Self::SopClassNotOfContext => Status::SOP_CLASS_NOT_SUPPORTED,
+            Self::NotAuthorized => Status::NOT_AUTHORIZED,
             Self::InvalidInstanceUid => Status::INVALID_SOP_INSTANCE,
             Self::NoDataSet | Self::NotUnderstood(_) | Self::MissingUid(_) => Status::CANNOT_UNDERSTAND,
             Self::OtherInstance | Self::OtherClass => Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
@@ -102,6 +105,7 @@ impl Failure {
             Self::OtherInstance => vec![SOP_INSTANCE_UID],
             Self::OtherClass => vec![SOP_CLASS_UID],
             Self::SopClassNotOfContext
+            | Self::NotAuthorized
             | Self::InvalidInstanceUid
             | Self::NoDataSet
             | Self::NotUnderstood(_)

@@ -40,7 +40,11 @@ fn an_option_goes_before_everything() {
 #[test]
 fn what_is_shown_can_be_used_as_a_file() {
     let place = Place::new();
+    let table =
+        "[[peer]]\nae_title = \"CT1\"\naddresses = [\"10.0.0.0/8\"]\n\n[[peer]]\nservices = []\nae_title = \"X\"\n";
+    fs::write(place.path("dcmdex.toml"), table).unwrap();
     let first = run(place.command().args(["config", "show"]).env("DCMDEX_PEERS__A.B", "h:1")).expect(0);
+    assert!(first.stdout.contains("ae_title = \"CT1\"  # dcmdex.toml:2\naddresses = [\"10.0.0.0/8\"]"), "{first:?}");
     fs::write(place.path("shown.toml"), &first.stdout).unwrap();
     let second = place.run(["--config", "shown.toml", "config", "show"]).expect(0);
     let values =

@@ -109,6 +109,33 @@ fn an_address_that_others_reach_is_warned_about() {
     let run = run(command.args(["serve", "--bind", "0.0.0.0", "--port", &port])).expect(2);
     assert!(run.stderr.contains("neither an AE table nor TLS guards it"), "{run:?}");
     assert!(run.stderr.contains(&format!("error: cannot listen on 0.0.0.0:{port}: ")), "{run:?}");
+    // A table helps, where it says from where.
+    for (addresses, warned) in [("[]", true), ("[\"10.0.0.0/8\"]", false)] {
+        let table = format!("[[peer]]\nae_title = \"CT1\"\naddresses = {addresses}\n");
+        std::fs::write(place.path("dcmdex.toml"), table).unwrap();
+        let run = super::run(place.command().args(["serve", "--bind", "0.0.0.0", "--port", &port])).expect(2);
+        assert!(!run.stderr.contains("neither an AE table"), "{run:?}");
+        assert_eq!(run.stderr.contains("who knows their AE title can"), warned, "{run:?}");
+    }
+}
+
+#[test]
+fn a_table_of_peers_in_the_file_guards_the_node() {
+    let place = Place::new();
+    std::fs::write(place.path("dcmdex.toml"), "[[peer]]\nae_title = \"CT1\"\nservices = [\"echo\"]\n").unwrap();
+    let Some(mut echoscu) = peers::dcmtk("echoscu") else { return };
+    let node = Node::start(&place, &["--peer", "PACS=pacs.example:104"]);
+    let port = node.port.to_string();
+    let to_node = |title| ["-aet".to_owned(), title, "-aec".into(), "DCMDEX".into(), "127.0.0.1".into(), port.clone()];
+    peers::run(echoscu.args(to_node("CT1".into()))).expect_success();
+    // A destination is not thereby let in.
+    for stranger in ["PACS", "CT2"] {
+        let refused = peers::run(peers::dcmtk("echoscu").unwrap().args(to_node(stranger.into())));
+        assert!(refused.stderr.contains("Calling AE Title Not Recognized"), "{refused:?}");
+    }
+    let (code, log) = node.stop(rustix::process::Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert!(log.iter().any(|line| line.contains("the calling AE title is not in the table of peers")), "{log:#?}");
 }
 
 #[test]

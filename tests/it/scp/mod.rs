@@ -1,5 +1,6 @@
 //! The network node, as a peer sees it.
 
+mod access;
 mod association;
 mod hostile;
 mod query;

@@ -8,7 +8,7 @@ use std::thread;
 use dcmdex::db::{DuplicatePolicy, Reader, Writer, WriterOptions};
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
-use dcmdex::scp::{Find, Node, Options, Services, Storage};
+use dcmdex::scp::{Find, Node, Options, Peers, Services, SharedPeers, Storage};
 use dcmdex::store::{self, Objects};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
@@ -21,12 +21,14 @@ pub(crate) struct TestNode {
     shutdown: CancellationToken,
     thread: Option<thread::JoinHandle<()>>,
     directory: Arc<TempDir>,
+    peers: SharedPeers,
 }
 
 /// What can be different about a [`TestNode`].
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) options: Options,
+    pub(crate) peers: Peers,
     pub(crate) keep: Keep,
     pub(crate) duplicates: DuplicatePolicy,
     pub(crate) writer: WriterOptions,
@@ -56,6 +58,7 @@ impl TestNode {
         options.bind = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut settings = Settings {
             options,
+            peers: Peers::default(),
             keep: Keep::Objects,
             duplicates: DuplicatePolicy::KeepFirst,
             writer: WriterOptions::default(),
@@ -64,7 +67,7 @@ impl TestNode {
             storage: None,
         };
         change(&mut settings);
-        let Settings { options, keep, duplicates, writer, query, directory, storage } = settings;
+        let Settings { options, peers, keep, duplicates, writer, query, directory, storage } = settings;
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
         let objects = match keep {
             Keep::Objects => {
@@ -75,7 +78,8 @@ impl TestNode {
         };
         let storage = Storage { objects, writer: writer.handle(), duplicates, clock: Clock::System };
         let find = Find::new(directory.path().join("index.db"), query);
-        let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)) };
+        let peers = SharedPeers::new(peers);
+        let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)), peers: peers.clone() };
         let shutdown = CancellationToken::new();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let node = runtime.block_on(Node::bind(options, services)).unwrap();
@@ -86,7 +90,7 @@ impl TestNode {
             drop(runtime);
             writer.close().unwrap();
         });
-        Self { address, shutdown, thread: Some(thread), directory }
+        Self { address, shutdown, thread: Some(thread), directory, peers }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -108,6 +112,11 @@ impl TestNode {
     /// What it lies in, for the next node.
     pub(crate) fn directory(&self) -> Arc<TempDir> {
         Arc::clone(&self.directory)
+    }
+
+    /// The peers that it knows, to be replaced.
+    pub(crate) fn peers(&self) -> &SharedPeers {
+        &self.peers
     }
 
     /// A reader of its index.

@@ -1,0 +1,308 @@
+//! The table of peers, `[[peer]]`: who may associate and for what. Only a file has it; `[peers]` and `--peer` only name
+//! destinations of C-MOVE.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use toml::Value;
+
+use super::Problem;
+use super::layers::{Layers, Origin, Setting};
+use crate::model::ae_title::AeTitle;
+use crate::model::peer::{AddressRange, PeerAddress};
+use crate::scp::peers::{Destination, Grant, PeerService, Peers, ServiceSet};
+
+/// The name of the table in the file.
+pub(super) const PEER_TABLE: &str = "peer";
+
+/// One key of an entry.
+#[derive(Debug)]
+pub struct PeerKey {
+    /// Its name.
+    pub name: &'static str,
+    /// A value, as written in TOML; its type is the type of the key.
+    pub example: &'static str,
+    /// What it is, and what leaving it out means.
+    pub help: &'static str,
+}
+
+impl PeerKey {
+    fn has_type_of(&self, value: &Value) -> bool {
+        super::keys::parse_value(self.example).is_some_and(|example| example.same_type(value))
+    }
+}
+
+/// The keys of an entry, in the order of the shipped example.
+pub static PEER_KEYS: &[PeerKey] = &[
+    PeerKey { name: "ae_title", example: "\"CT1\"", help: "Its AE title. Every entry has one." },
+    PeerKey {
+        name: "addresses",
+        example: "[\"10.1.2.3\", \"10.2.0.0/16\"]",
+        help: "Addresses and networks that it may call from. Without: any; AE titles are no secret, so say it.",
+    },
+    PeerKey {
+        name: "services",
+        example: "[\"echo\", \"store\", \"find\", \"get\", \"move\", \"commit\"]",
+        help: "What it may ask for. Without: everything. An empty list: nothing, it is a C-MOVE destination only.",
+    },
+    PeerKey {
+        name: "max_associations",
+        example: "10",
+        help: "Its associations at one time. Without: network.max_associations_per_peer.",
+    },
+    PeerKey {
+        name: "host",
+        example: "\"10.1.2.3\"",
+        help: "Where C-MOVE finds it. Without host and port it is no destination.",
+    },
+    PeerKey { name: "port", example: "104", help: "Where C-MOVE finds it." },
+];
+
+/// An entry as it stands in the file.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) origin: Origin,
+    pub(super) fields: BTreeMap<String, Setting>,
+}
+
+/// Takes the fields of an entry that have a known name and the right type.
+pub(super) fn entry(
+    origin: Origin,
+    fields: impl IntoIterator<Item = (String, Option<Value>, Origin)>,
+    problems: &mut Vec<Problem>,
+) -> Entry {
+    let mut known = BTreeMap::new();
+    for (name, value, origin) in fields {
+        let Some(key) = PEER_KEYS.iter().find(|key| key.name == name) else {
+            let near = PEER_KEYS.iter().map(|key| (strsim::damerau_levenshtein(&name, key.name), key.name)).min();
+            let hint = near.filter(|(distance, _)| *distance <= 2).map(|(_, name)| format!("; did you mean `{name}`?"));
+            let hint = hint.unwrap_or_default();
+            problems.push(Problem { origin, message: format!("unknown setting `{name}` of a peer{hint}") });
+            continue;
+        };
+        match value {
+            Some(value) if key.has_type_of(&value) => {
+                known.insert(name, Setting { value, origin });
+            }
+            _ => problems.push(Problem { origin, message: format!("`{name}` is written as in {}", key.example) }),
+        }
+    }
+    Entry { origin, fields: known }
+}
+
+/// Makes the peers of all that names some.
+pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {
+    let mut peers = Peers::default();
+    if let Some(entries) = layers.peer_table() {
+        let mut table = BTreeMap::new();
+        for entry in entries {
+            let Some((title, grant, destination)) = (Reader { entry, problems }).read() else { continue };
+            if let Some(destination) = destination {
+                peers.destinations.insert(title.clone(), destination);
+            }
+            if table.insert(title.clone(), grant).is_some() {
+                let origin = entry.origin.clone();
+                problems.push(Problem { origin, message: format!("peer `{title}` stands twice") });
+            }
+        }
+        peers.table = Some(table);
+    }
+    for (path, setting) in layers.iter() {
+        let Some(title) = path.strip_prefix("peers.") else { continue };
+        let address = setting.value.as_str().unwrap_or_default();
+        let refused = |error: &dyn fmt::Display| Problem {
+            origin: setting.origin.clone(),
+            message: format!("peer `{title}` = `{address}`: {error}"),
+        };
+        match (title.parse::<AeTitle>(), address.parse::<PeerAddress>()) {
+            (Ok(title), Ok(address)) => {
+                // Over an entry of the table: it is the stronger source, and changes the address only.
+                peers
+                    .destinations
+                    .entry(title)
+                    .and_modify(|destination| destination.address = address.clone())
+                    .or_insert(Destination { address });
+            }
+            (Err(error), _) => problems.push(refused(&error)),
+            (_, Err(error)) => problems.push(refused(&error)),
+        }
+    }
+    peers
+}
+
+struct Reader<'a> {
+    entry: &'a Entry,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self) -> Option<(AeTitle, Grant, Option<Destination>)> {
+        if !self.entry.fields.contains_key("ae_title") {
+            self.refuse(self.entry.origin.clone(), "a peer needs an `ae_title`".to_owned());
+        }
+        let title = self.parsed::<AeTitle>("ae_title");
+        let addresses = self.list("addresses", |text| text.parse::<AddressRange>().map_err(|error| error.to_string()));
+        let services = self.list("services", |text| {
+            let known = PeerService::ALL.iter().find(|(name, _)| *name == text).map(|(_, service)| *service);
+            known.ok_or_else(|| format!("none of {}", PeerService::ALL.map(|(name, _)| name).join(", ")))
+        });
+        let services = services.map_or(ServiceSet::ALL, |services| services.into_iter().collect());
+        let max_associations = self.integer("max_associations", 1, 100_000);
+        let max_associations = max_associations.and_then(|count| usize::try_from(count).ok());
+        let destination = self.destination();
+        Some((title?, Grant { addresses: addresses.unwrap_or_default(), services, max_associations }, destination))
+    }
+
+    fn destination(&mut self) -> Option<Destination> {
+        let port = self.integer("port", 1, u64::from(u16::MAX));
+        match (self.entry.fields.get("host"), port) {
+            (None, None) => None,
+            (Some(host), Some(port)) => {
+                let text = host.value.as_str().unwrap_or_default();
+                // An IPv6 address needs no brackets where the port does not follow it.
+                let host_and_port = match text.contains(':') && !text.starts_with('[') {
+                    true => format!("[{text}]:{port}"),
+                    false => format!("{text}:{port}"),
+                };
+                match host_and_port.parse() {
+                    Ok(address) => Some(Destination { address }),
+                    Err(_) => {
+                        self.refuse(host.origin.clone(), format!("`host`: `{text}` is no host name or address"));
+                        None
+                    }
+                }
+            }
+            (Some(Setting { origin, .. }), None) if !self.entry.fields.contains_key("port") => {
+                self.refuse(origin.clone(), "`host` needs a `port`".to_owned());
+                None
+            }
+            (Some(_), None) => None, // a port that is none, and said so
+            (None, Some(_)) => {
+                self.refuse(self.entry.origin.clone(), "`port` needs a `host`".to_owned());
+                None
+            }
+        }
+    }
+
+    fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
+        let setting = self.entry.fields.get(name)?;
+        let text = setting.value.as_str()?;
+        text.parse()
+            .inspect_err(|error| self.refuse(setting.origin.clone(), format!("`{name}`: `{text}`: {error}")))
+            .ok()
+    }
+
+    /// The parts that are right; `None` when the key is not there.
+    fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+        let setting = self.entry.fields.get(name)?;
+        let mut parts = Vec::new();
+        for value in setting.value.as_array()? {
+            match value.as_str().ok_or_else(|| "not a text".to_owned()).and_then(&read) {
+                Ok(part) => parts.push(part),
+                Err(error) => self.refuse(setting.origin.clone(), format!("`{name}`: {value}: {error}")),
+            }
+        }
+        Some(parts)
+    }
+
+    fn integer(&mut self, name: &str, from: u64, to: u64) -> Option<u64> {
+        let setting = self.entry.fields.get(name)?;
+        let value = setting.value.as_integer()?;
+        let checked = u64::try_from(value).ok().filter(|value| (from..=to).contains(value));
+        if checked.is_none() {
+            self.refuse(setting.origin.clone(), format!("`{name}`: {value} is not from {from} to {to}"));
+        }
+        checked
+    }
+
+    fn refuse(&mut self, origin: Origin, message: String) {
+        self.problems.push(Problem { origin, message });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn read(text: &str) -> (Peers, Vec<String>) {
+        let (mut layers, mut problems) = (Layers::new(), Vec::new());
+        layers.add_file(Path::new("f"), text, &mut problems);
+        let peers = peers(&layers, &mut problems);
+        (peers, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn an_entry_says_who_may_call_from_where_for_what_and_where_it_is() {
+        let (peers, problems) = read(
+            "[[peer]]\nae_title = \"CT1\"\naddresses = [\"10.0.0.0/8\"]\nservices = [\"echo\", \"store\"]\n\
+             max_associations = 4\n[[peer]]\nae_title = \"PACS\"\nhost = \"::1\"\nport = 104\n",
+        );
+        assert!(problems.is_empty(), "{problems:?}");
+        let table = peers.table.unwrap();
+        let ct = &table[&"CT1".parse().unwrap()];
+        assert!(ct.services.contains(PeerService::Store) && !ct.services.contains(PeerService::Find));
+        assert_eq!((ct.addresses.len(), ct.max_associations), (1, Some(4)));
+        assert_eq!(table[&"PACS".parse().unwrap()].services, ServiceSet::ALL);
+        assert_eq!(peers.destinations.len(), 1);
+        assert_eq!(peers.destinations[&"PACS".parse().unwrap()].address.to_string(), "[::1]:104");
+    }
+
+    #[test]
+    fn destinations_alone_are_no_table_and_go_before_its_addresses() {
+        let (peers, problems) = read("[peers]\nPACS = \"pacs:104\"\n");
+        assert!(problems.is_empty() && peers.table.is_none() && peers.destinations.len() == 1);
+        let (peers, problems) =
+            read("[peers]\nPACS = \"new:105\"\n[[peer]]\nae_title = \"PACS\"\nhost = \"old\"\nport = 104\n");
+        assert!(problems.is_empty());
+        assert_eq!(peers.destinations[&"PACS".parse().unwrap()].address.to_string(), "new:105");
+    }
+
+    #[test]
+    fn an_empty_table_is_one() {
+        assert_eq!(read("peer = []\n").0.table, Some(BTreeMap::new()));
+        assert_eq!(read("").0.table, None);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_with_its_line() {
+        for (text, expected) in [
+            ("[[peer]]\nport = 1\nhost = \"h\"\n", "f:1: a peer needs an `ae_title`"),
+            (
+                "[[peer]]\nae_title = \"A\"\nadresses = []\n",
+                "f:3: unknown setting `adresses` of a peer; did you mean `addresses`?",
+            ),
+            ("[[peer]]\nae_title = 1\n", "f:2: `ae_title` is written as in \"CT1\"\nf:1: a peer needs an `ae_title`"),
+            (
+                "[[peer]]\nae_title = \"A\\\\B\"\n",
+                "f:2: `ae_title`: `A\\B`: an AE title holds printable ASCII characters only, and no backslash",
+            ),
+            (
+                "[[peer]]\nae_title = \"A\"\naddresses = [\"10.0.0.1/8\"]\n",
+                "f:3: `addresses`: \"10.0.0.1/8\": the address has bits set that are not of the network",
+            ),
+            (
+                "[[peer]]\nae_title = \"A\"\nservices = [\"stow\"]\n",
+                "f:3: `services`: \"stow\": none of echo, store, find, get, move, commit",
+            ),
+            (
+                "[[peer]]\nae_title = \"A\"\nmax_associations = 0\n",
+                "f:3: `max_associations`: 0 is not from 1 to 100000",
+            ),
+            ("[[peer]]\nae_title = \"A\"\nhost = \"h\"\n", "f:3: `host` needs a `port`"),
+            ("[[peer]]\nae_title = \"A\"\nport = 104\n", "f:1: `port` needs a `host`"),
+            (
+                "[[peer]]\nae_title = \"A\"\nhost = \"a/b\"\nport = 104\n",
+                "f:3: `host`: `a/b` is no host name or address",
+            ),
+            ("[[peer]]\nae_title = \"A\"\n[[peer]]\nae_title = \"A\"\n", "f:3: peer `A` stands twice"),
+            ("peer = 1\n", "f:1: peers are written as [[peer]], one for each"),
+            ("[peer]\nae_title = \"A\"\n", "f:1: peers are written as [[peer]], one for each"),
+            ("peer = [1]\n", "f:1: peers are written as [[peer]], one for each"),
+        ] {
+            assert_eq!(read(text).1.join("\n"), expected, "{text}");
+        }
+    }
+}

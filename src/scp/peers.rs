@@ -1,0 +1,243 @@
+//! The other Application Entities that this node knows: who may associate and for what, and where C-MOVE may send to.
+//!
+//! [`SharedPeers`] is read at each association and at each C-MOVE, and can be replaced while the node runs. Associations that
+//! are open keep what they were let in with.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::sop_class::Service;
+use crate::model::ae_title::AeTitle;
+use crate::model::peer::{AddressRange, PeerAddress};
+
+/// A service, as access is given to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerService {
+    /// C-ECHO.
+    Echo,
+    /// C-STORE.
+    Store,
+    /// C-FIND.
+    Find,
+    /// C-GET.
+    Get,
+    /// C-MOVE.
+    Move,
+    /// Storage Commitment.
+    Commit,
+}
+
+impl PeerService {
+    /// All, with the names that settings use.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("echo", Self::Echo),
+        ("store", Self::Store),
+        ("find", Self::Find),
+        ("get", Self::Get),
+        ("move", Self::Move),
+        ("commit", Self::Commit),
+    ];
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+impl From<Service> for PeerService {
+    fn from(service: Service) -> Self {
+        match service {
+            Service::Verification => Self::Echo,
+            Service::Storage => Self::Store,
+            Service::Find(_) => Self::Find,
+        }
+    }
+}
+
+/// Services that a peer may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceSet(u8);
+
+impl ServiceSet {
+    /// Every service.
+    pub const ALL: Self = Self(u8::MAX);
+    /// No service.
+    pub const NONE: Self = Self(0);
+
+    /// Whether it has this service.
+    #[must_use]
+    pub fn contains(self, service: PeerService) -> bool {
+        self.0 & service.bit() != 0
+    }
+
+    /// Whether a presentation context for this service is worth accepting. Storage is, for who may C-GET: what is
+    /// retrieved comes back in it (PS3.4 C.5.3). A C-STORE-RQ in it is refused then ([`Self::contains`]).
+    #[must_use]
+    pub fn may_negotiate(self, service: Service) -> bool {
+        self.contains(service.into()) || (service == Service::Storage && self.contains(PeerService::Get))
+    }
+}
+
+impl FromIterator<PeerService> for ServiceSet {
+    fn from_iter<I: IntoIterator<Item = PeerService>>(services: I) -> Self {
+        Self(services.into_iter().fold(0, |bits, service| bits | service.bit()))
+    }
+}
+
+/// What a peer of the table may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// From where it may call; empty: from anywhere.
+    pub addresses: Vec<AddressRange>,
+    /// What it may ask for.
+    pub services: ServiceSet,
+    /// Its associations at one time; `None`: as for everybody.
+    pub max_associations: Option<usize>,
+}
+
+/// Where C-MOVE may send to, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Host and port.
+    pub address: PeerAddress,
+}
+
+/// All peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// Who may associate; `None`: there is no such table, and everybody may.
+    pub table: Option<BTreeMap<AeTitle, Grant>>,
+    /// Where C-MOVE may send to.
+    pub destinations: BTreeMap<AeTitle, Destination>,
+}
+
+/// Why a peer is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// No peer of this title.
+    #[error("the calling AE title is not in the table of peers")]
+    UnknownTitle,
+    /// There is one, and it does not call from there.
+    #[error("the calling AE title may not come from this address")]
+    WrongAddress,
+}
+
+/// What an association is let in with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// What it may ask for.
+    pub services: ServiceSet,
+    /// Associations of this peer at one time; `None`: no limit but that of the node.
+    pub max_associations: Option<usize>,
+    /// Who it counts as.
+    pub counted_as: CountedAs,
+}
+
+/// Whom an association is counted for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CountedAs {
+    /// A peer of the table.
+    Title(AeTitle),
+    /// Whoever calls from there: a title that nobody has checked says nothing.
+    Address(IpAddr),
+}
+
+impl Peers {
+    /// Lets a peer in, or not.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, calling_ae_title: &str, address: IpAddr) -> Result<Admission, Refused> {
+        let Some(table) = &self.table else {
+            return Ok(Admission {
+                services: ServiceSet::ALL,
+                max_associations: None,
+                counted_as: CountedAs::Address(address.to_canonical()),
+            });
+        };
+        let title: AeTitle = calling_ae_title.parse().map_err(|_| Refused::UnknownTitle)?;
+        let grant = table.get(&title).ok_or(Refused::UnknownTitle)?;
+        if !grant.addresses.is_empty() && !grant.addresses.iter().any(|range| range.contains(address)) {
+            return Err(Refused::WrongAddress);
+        }
+        let Grant { services, max_associations, .. } = *grant;
+        Ok(Admission { services, max_associations, counted_as: CountedAs::Title(title) })
+    }
+}
+
+/// The peers that are known now.
+#[derive(Clone, Debug, Default)]
+pub struct SharedPeers(Arc<RwLock<Arc<Peers>>>);
+
+impl SharedPeers {
+    /// These, until they are replaced.
+    #[must_use]
+    pub fn new(peers: Peers) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(peers))))
+    }
+
+    /// The peers as they are now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Peers> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes others from now on.
+    pub fn replace(&self, peers: Peers) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+    }
+
+    /// Where C-MOVE sends for this destination; `None`: it is unknown (PS3.4 C.4.2.1.5, status A801).
+    #[must_use]
+    pub fn destination(&self, ae_title: &AeTitle) -> Option<Destination> {
+        self.current().destinations.get(ae_title).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(addresses: &[&str]) -> Grant {
+        Grant {
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            services: [PeerService::Echo, PeerService::Get].into_iter().collect(),
+            max_associations: Some(3),
+        }
+    }
+
+    #[test]
+    fn without_a_table_everybody_is_let_in_and_counted_by_address() {
+        let admission = Peers::default().admit("", "::ffff:10.0.0.1".parse().unwrap()).unwrap();
+        assert_eq!(admission.counted_as, CountedAs::Address("10.0.0.1".parse().unwrap()));
+        assert!(PeerService::ALL.iter().all(|(_, service)| admission.services.contains(*service)));
+    }
+
+    #[test]
+    fn with_a_table_title_and_address_have_to_be_right() {
+        let table = [("CT", grant(&["10.0.0.0/8", "::1"])), ("ANY", grant(&[]))];
+        let table = table.into_iter().map(|(title, grant)| (title.parse().unwrap(), grant)).collect();
+        let peers = Peers { table: Some(table), ..Peers::default() };
+        let admit = |title, address: &str| peers.admit(title, address.parse().unwrap()).map(|it| it.counted_as);
+        assert_eq!(admit("CT", "10.9.9.9"), Ok(CountedAs::Title("CT".parse().unwrap())));
+        assert!(admit("CT", "::1").is_ok() && admit("ANY", "192.0.2.1").is_ok());
+        assert_eq!(admit("CT", "192.0.2.1"), Err(Refused::WrongAddress));
+        assert_eq!(admit("ct", "10.9.9.9"), Err(Refused::UnknownTitle));
+        assert_eq!(admit("", "10.9.9.9"), Err(Refused::UnknownTitle));
+    }
+
+    #[test]
+    fn an_empty_table_lets_nobody_in() {
+        let peers = Peers { table: Some(BTreeMap::new()), ..Peers::default() };
+        assert_eq!(peers.admit("CT", "127.0.0.1".parse().unwrap()), Err(Refused::UnknownTitle));
+    }
+
+    #[test]
+    fn who_may_get_may_negotiate_storage_and_not_store() {
+        let services = grant(&[]).services;
+        assert!(services.may_negotiate(Service::Storage) && !services.contains(PeerService::Store));
+        assert!(!services.may_negotiate(Service::Find(crate::model::level::InformationModel::StudyRoot)));
+        let store: ServiceSet = [PeerService::Store].into_iter().collect();
+        assert!(store.may_negotiate(Service::Storage) && !store.may_negotiate(Service::Verification));
+    }
+}
