@@ -14,7 +14,7 @@ use super::output::{Grouped, Output, Shown, put_path};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of};
 use crate::config::Config;
 use crate::db::{self, Reader, Writer};
-use crate::scanner::{self, Event, Reasons, Roots, Stop, Summary, Target};
+use crate::scanner::{self, Event, NotPruned, Reasons, Roots, Stop, Summary, Target};
 
 /// Time between two lines of progress where there is no terminal.
 const PROGRESS_LINES: Duration = Duration::from_secs(10);
@@ -29,9 +29,12 @@ pub(super) struct ScanArgs {
     /// Read and report, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Drop files from the index that are gone
+    /// Drop files from the index that are gone; not below directories that look as if their disk were not mounted
     #[arg(long)]
     prune: bool,
+    /// As --prune, and also below directories that are empty, no longer mounted or gone themselves
+    #[arg(long)]
+    prune_emptied: bool,
     /// Files to read at one time [default: four for each processor, at least 16]
     #[arg(long, value_name = "N")]
     jobs: Option<u16>,
@@ -43,7 +46,8 @@ pub(super) struct ScanArgs {
 pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let mut flags = Flags::default();
     arguments.index.add_to(&mut flags)?;
-    flags.switch("scan.prune", "--prune", arguments.prune);
+    flags.switch("scan.prune", "--prune", arguments.prune || arguments.prune_emptied);
+    flags.switch("scan.prune_emptied", "--prune-emptied", arguments.prune_emptied);
     flags.integer("scan.jobs", "--jobs", arguments.jobs.map(i64::from));
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let options = config.scanner_options();
@@ -73,7 +77,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     }
     Ok(match summary {
         Summary { interrupted: true, .. } => Exit::Interrupted,
-        Summary { failed: 0, .. } => Exit::Done,
+        Summary { failed: 0, not_pruned: 0, .. } => Exit::Done,
         Summary { .. } => Exit::Partly,
     })
 }
@@ -204,6 +208,12 @@ impl Report<'_> {
             Event::Faults { path, faults } if self.verbose => {
                 self.line(format_args!("indexed with faults: {}: {}", Shown(path), faults.join("; ")));
             }
+            Event::NotPruned(NotPruned { path, why, files }) => self.line(format_args!(
+                "not dropped: {} files below {}: {}",
+                Grouped(*files),
+                Shown(path),
+                why.in_full()
+            )),
             Event::Skipped { .. } | Event::Faults { .. } | Event::Progress(_) => {}
         }
     }
@@ -223,6 +233,12 @@ impl Report<'_> {
             Event::Faults { path, faults } => {
                 put("faults", path);
                 object.insert("faults".into(), faults.to_vec().into());
+            }
+            Event::NotPruned(NotPruned { path, why, files }) => {
+                put("not-pruned", path);
+                object.insert("reason".into(), why.as_str().into());
+                object.insert("detail".into(), why.in_full().into());
+                object.insert("files".into(), (*files).into());
             }
             Event::Progress(_) => return,
         }
@@ -269,6 +285,7 @@ fn summary_json(summary: &Summary) -> Map<String, Value> {
         "skipped": skipped,
         "failed": failed,
         "missing": missing,
+        "not_pruned": summary.not_pruned,
         // Only the index knows whether a file is a copy, and a dry run does not ask it to take the file.
         "copies": if summary.dry_run { Value::Null } else { (*copies).into() },
         "conflicts": if summary.dry_run { Value::Null } else { summary.conflicts.into() },
@@ -301,9 +318,13 @@ fn summary_text(summary: &Summary) -> String {
     if summary.faulty > 0 {
         indexed.push(format!("with faults {}: {}", Grouped(summary.faulty), by_reason(&summary.faults_by_reason)));
     }
-    let missing = match summary.missing {
-        0 => String::new(),
-        missing => format!("{} more are gone and kept in the index; --prune drops them", Grouped(missing)),
+    let missing = match (summary.missing, summary.not_pruned) {
+        (0, _) => String::new(),
+        (missing, 0) => format!("{} more are gone and kept in the index; --prune drops them", Grouped(missing)),
+        (missing, _) => format!(
+            "{} more are missing and kept in the index; if their disks are gone for good, --prune-emptied drops them",
+            Grouped(missing)
+        ),
     };
     let rows = [
         ("indexed", summary.indexed, indexed.join("; ")),

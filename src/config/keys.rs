@@ -236,7 +236,14 @@ keys! {
         "Drop files from the index that are gone from directories which a scan has seen to their end.",
         unit: "true or false",
         low: "false: the index keeps naming files that are gone",
-        high: "true: a folder that is empty only because its disk is not mounted is dropped",
+        high: "true: a file that is missing for a moment has to be read again",
+    }
+    "scan.prune_emptied" = "false" {
+        "With scan.prune: also drop what is gone below directories that are empty, or in which a file system is no longer mounted, \
+         or of whose entries the index knows none. A path to scan may then be gone itself.",
+        unit: "true or false",
+        low: "false: a directory that was emptied for good has to be named once",
+        high: "true: everything on a disk that is not mounted just now is dropped",
     }
     "log.format" = "\"text\"" {
         "Form of the lines on standard error.",

@@ -202,6 +202,8 @@ pub struct Config {
     pub scan_jobs: usize,
     /// Whether a scan drops what is gone.
     pub scan_prune: bool,
+    /// Whether it does so below directories that look as if their disk were not mounted.
+    pub scan_prune_emptied: bool,
     /// Who may associate, and where C-MOVE may send to.
     pub peers: Peers,
     /// Form of log lines.
@@ -308,6 +310,7 @@ impl Check<'_> {
                 jobs => jobs,
             },
             scan_prune: self.boolean("scan.prune"),
+            scan_prune_emptied: self.boolean("scan.prune_emptied"),
             peers: peers::peers(self.layers, self.problems),
             log_format: self.parsed("log.format").unwrap_or_default(),
             log_filter: self.text("log.filter").to_owned(),

@@ -93,7 +93,11 @@ impl Config {
     pub fn scanner_options(&self) -> scanner::Options {
         scanner::Options {
             jobs: self.scan_jobs,
-            vanished: if self.scan_prune { Vanished::Prune } else { Vanished::Keep },
+            vanished: match (self.scan_prune, self.scan_prune_emptied) {
+                (false, _) => Vanished::Keep,
+                (true, false) => Vanished::Prune,
+                (true, true) => Vanished::PruneEmptied,
+            },
             index: self.index.clone(),
             storage: self.storage.clone(),
         }

@@ -167,6 +167,15 @@ impl NotIndexed {
     }
 }
 
+/// Whether something is mounted at a directory that a scan has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounted {
+    /// Something is.
+    Yes,
+    /// Something was, and what lies there now is meant to be what counts.
+    NoLonger,
+}
+
 /// What a scan changed in the index, in numbers of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {

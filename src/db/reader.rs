@@ -1,6 +1,6 @@
 //! Asking the index.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -199,6 +199,54 @@ impl Reader {
             found.push(PathBuf::from(path_from_sql(row.get_ref(0)?)));
         }
         Ok(())
+    }
+
+    /// The directories at which scans have seen something mounted.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
+        let read = || -> rusqlite::Result<BTreeSet<PathBuf>> {
+            let mut statement = self.connection.prepare_cached("SELECT path FROM mount_point")?;
+            let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?))))?;
+            rows.collect()
+        };
+        read().map_err(Error::from_sqlite)
+    }
+
+    /// The files in a directory that hold instances, with the SOP Instance UID of each.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn directory_instances(&mut self, directory: &Path) -> Result<Vec<(OsString, String)>, Error> {
+        self.directory_instances_inner(directory).map_err(Error::from_sqlite)
+    }
+
+    fn directory_instances_inner(&mut self, directory: &Path) -> rusqlite::Result<Vec<(OsString, String)>> {
+        let mut found = Vec::new();
+        let uid_of = |row: &rusqlite::Row<'_>| -> rusqlite::Result<String> {
+            let mut uid = String::new();
+            UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str().unwrap_or_default(), &mut uid);
+            Ok(uid)
+        };
+        let mut instances = self.connection.prepare_cached(
+            "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits \
+             FROM directory d JOIN shelf h ON h.directory = d.id JOIN instance i ON i.shelf = h.id WHERE d.path = ?1",
+        )?;
+        let mut rows = instances.query([PathValue::from(directory)])?;
+        while let Some(row) = rows.next()? {
+            let uid = uid_of(row)?;
+            found.push((naming(row, 3)?.unpack(row.get_ref(0)?, &uid), uid));
+        }
+        let mut copies = self.connection.prepare_cached(
+            "SELECT c.file_name, c.uid_suffix, h.uid_prefix FROM directory d JOIN copy c ON c.directory = d.id \
+             JOIN shelf h ON h.id = c.shelf WHERE d.path = ?1",
+        )?;
+        let mut rows = copies.query([PathValue::from(directory)])?;
+        while let Some(row) = rows.next()? {
+            found.push((path_from_sql(row.get_ref(0)?), uid_of(row)?));
+        }
+        Ok(found)
     }
 
     /// Every place where an instance lies, the first one first; empty where the index does not know it.

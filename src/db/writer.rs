@@ -10,7 +10,9 @@ use rusqlite::Connection;
 
 use super::batch::Batch;
 use super::open::{self, Access};
-use super::{Committed, Compared, DuplicatePolicy, Durability, Error, ScannedDirectory, StoreOutcome, Stored, Tally};
+use super::{
+    Committed, Compared, DuplicatePolicy, Durability, Error, Mounted, ScannedDirectory, StoreOutcome, Stored, Tally,
+};
 use crate::model::clock::Clock;
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
@@ -51,6 +53,7 @@ enum Command {
     Store(Arrival),
     Scanned(ScannedDirectory),
     BeginScan { roots: String, reply: Sender<Result<i64, Error>> },
+    MountPoint { path: PathBuf, mounted: Mounted },
     EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
     Flush { reply: Sender<Result<Tally, Error>> },
     Stop,
@@ -163,6 +166,15 @@ impl WriterHandle {
         self.ask(|reply| Command::BeginScan { roots, reply })
     }
 
+    /// Notes that something is mounted at a directory, or that nothing is any more. What goes wrong with it comes out of
+    /// [`Self::flush`].
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`].
+    pub fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
+        self.commands.send(Command::MountPoint { path, mounted }).map_err(|_| stopped())
+    }
+
     /// Notes the end of a scan with its summary (a JSON object).
     ///
     /// # Errors
@@ -220,6 +232,11 @@ fn run(connection: &Connection, queue: &Receiver<Command>, clock: Clock) -> Resu
             // A caller that no longer waits for its answer is no fault of ours.
             Command::BeginScan { roots, reply } => {
                 let _gone = reply.send(batch.run(|batch| batch.begin_scan(&roots)));
+            }
+            Command::MountPoint { path, mounted } => {
+                if let Err(error) = batch.run(|batch| batch.mount_point(&path, mounted)) {
+                    failure = Some(failure.unwrap_or(error));
+                }
             }
             Command::EndScan { scan, summary, reply } => {
                 let _gone = reply.send(batch.run(|batch| batch.end_scan(scan, &summary)));

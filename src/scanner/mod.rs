@@ -16,26 +16,32 @@
 //! `skipped` and `failed`.
 
 mod places;
+mod prune;
 mod read;
 mod report;
 mod skip;
 mod walk;
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::db::{self, FileOutcome, NotIndexed, ScannedDirectory, WriterHandle};
+use crate::model::attribute::AttributeId;
 use crate::telemetry::metrics;
 
+pub use prune::{NotPruned, Why};
 pub use report::{Event, PROGRESS_INTERVAL, Reasons, Summary};
 
 use places::Places;
 use read::{Part, Pool};
-use walk::Unit;
+use walk::{Unit, Walked};
 
 /// Files in one unit of work. More make the queues hold more memory (some 1.5 KB for each file); fewer make the index less
 /// compact, since it packs what it gets at once, and cost more for handing over.
@@ -54,8 +60,10 @@ pub enum Vanished {
     /// They are counted and stay in the index.
     #[default]
     Keep,
-    /// They are dropped from the index.
+    /// They are dropped from the index, except below directories that look as if their disk were not mounted: see [`Why`].
     Prune,
+    /// They are dropped from the index in any case, and a path to scan may be gone itself.
+    PruneEmptied,
 }
 
 /// Settings of a scan.
@@ -122,6 +130,15 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A path that was asked for is not there.
+    #[error(
+        "cannot scan {}: nothing is there; hint: see whether its disk is mounted. If it is gone for good, --prune-emptied \
+         drops from the index what lay there", path.display()
+    )]
+    Missing {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// A path that was asked for belongs to the node.
     #[error("{} lies in the storage directory of the node, which keeps its own account of it", path.display())]
     OwnStorage {
@@ -145,7 +162,8 @@ impl Roots {
     /// reached; of paths that lie in each other nothing is scanned twice.
     ///
     /// # Errors
-    /// [`Error::Path`] for one that is not there, [`Error::OwnStorage`] for one in the storage directory.
+    /// [`Error::Missing`] for one that is not there (none with [`Vanished::PruneEmptied`]), [`Error::Path`] for one that
+    /// cannot be entered, [`Error::OwnStorage`] for one in the storage directory.
     pub fn find(paths: &[PathBuf], options: &Options) -> Result<Self, Error> {
         Places::find(paths, options).map(Self)
     }
@@ -173,8 +191,10 @@ pub fn scan(
         Target::Index { known, writer } => (Some(known), Some(writer)),
         Target::DryRun { known } => (known, None),
     };
-    let mut collector = Collector { writer, options, started, told: started, on_event, summary: Summary::default() };
-    std::thread::scope(|scope| {
+    let seen = (writer.is_none() && options.vanished == Vanished::Prune).then(HashSet::new);
+    let mut collector =
+        Collector { writer, options, started, told: started, on_event, seen, summary: Summary::default() };
+    let walked = std::thread::scope(|scope| {
         let jobs = options.jobs.max(1);
         let (work, to_read) = bounded(WAITING_UNITS);
         let (order, in_order) = bounded(jobs + WAITING_UNITS);
@@ -192,11 +212,11 @@ pub fn scan(
         let walker = std::thread::Builder::new()
             .name("scan walk".into())
             .spawn_scoped(scope, || {
-                walk::walk(&roots.0, known, stop, &mut |unit: Unit| {
+                walk::walk(&roots.0, known, options.vanished, stop, &mut |unit: Unit| {
                     let (sender, parts) = bounded(1);
                     order.send(parts).is_ok() && work.send((unit, sender)).is_ok()
                 })
-                .inspect(|()| {
+                .inspect(|_| {
                     drop(order);
                     drop(work);
                 })
@@ -207,6 +227,9 @@ pub fn scan(
         let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         collected.and(walked)
     })?;
+    if !stop.is_asked() {
+        collector.settle(walked)?;
+    }
     let mut summary = collector.summary;
     if let Some(writer) = writer {
         summary.add_tally(writer.flush()?);
@@ -224,6 +247,8 @@ struct Collector<'a> {
     started: Instant,
     told: Instant,
     on_event: &'a mut dyn FnMut(Event<'_>),
+    /// Hashes of the SOP Instance UIDs that were new, where there is no index to say afterwards what has moved.
+    seen: Option<HashSet<u64>>,
     summary: Summary,
 }
 
@@ -245,7 +270,7 @@ impl Collector<'_> {
     }
 
     fn take(&mut self, part: Part) -> Result<(), Error> {
-        let Part { directory, unchanged, remarks, files, vanished, begins_directory, ends_directory } = part;
+        let Part { directory, unchanged, remarks, files, vanished, mounts, begins_directory, ends_directory } = part;
         if begins_directory {
             self.summary.directories += 1;
             metrics::SCAN_DIRECTORIES.increment();
@@ -271,6 +296,9 @@ impl Collector<'_> {
                         file.known && directory.known.get(&file.file_name).is_some_and(db::KnownFile::is_indexed);
                     *if was_indexed { &mut self.summary.updated } else { &mut self.summary.indexed } += 1;
                     metrics::SCAN_FILES_READ.increment();
+                    if let Some(seen) = &mut self.seen {
+                        seen.insert(xxh3_64(record.value(AttributeId::SOPInstanceUID).as_bytes()));
+                    }
                     if !record.faults().is_empty() {
                         self.summary.add_faults(record.faults());
                         (self.on_event)(Event::Faults { path: &path, faults: record.faults() });
@@ -286,7 +314,7 @@ impl Collector<'_> {
             match mark {
                 // Nothing is lost with a note about a file that is gone.
                 walk::Known::Noted => dropped.push(name),
-                walk::Known::Indexed if self.options.vanished == Vanished::Prune => {
+                walk::Known::Indexed if self.options.vanished != Vanished::Keep => {
                     self.summary.removed += 1;
                     dropped.push(name);
                 }
@@ -298,6 +326,11 @@ impl Collector<'_> {
             self.summary.elapsed = self.started.elapsed();
             (self.on_event)(Event::Progress(&self.summary));
         }
+        if let Some(writer) = self.writer {
+            for (path, mounted) in mounts {
+                writer.mount_point(path, mounted)?;
+            }
+        }
         match self.writer {
             // What has not changed needs no writing.
             Some(writer) if !files.is_empty() || !dropped.is_empty() => writer.scanned(ScannedDirectory {
@@ -307,6 +340,38 @@ impl Collector<'_> {
                 vanished: dropped,
             })?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// What is missing in directories that look as if their disk were not mounted, now that all else is known.
+    fn settle(&mut self, walked: Walked) -> Result<(), Error> {
+        let Walked { known: Some(mut known), suspects } = walked else { return Ok(()) };
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        if let Some(writer) = self.writer {
+            self.summary.add_tally(writer.flush()?);
+        }
+        let seen = self.seen.take().unwrap_or_default();
+        let was_seen = |uid: &str| seen.contains(&xxh3_64(uid.as_bytes()));
+        let (writer, summary) = (self.writer, &mut self.summary);
+        let moved = &mut |directory: &Path, vanished: Vec<OsString>| {
+            summary.removed += vanished.len() as u64;
+            let directory = directory.to_owned();
+            match writer {
+                Some(writer) => {
+                    Ok(writer.scanned(ScannedDirectory { directory, files: Vec::new(), complete: false, vanished })?)
+                }
+                None => Ok(()),
+            }
+        };
+        // A stop in between leaves the rest to the next scan.
+        let left = prune::settle(&mut known, &suspects, &Stop::default(), &was_seen, moved)?;
+        for not_pruned in &left {
+            self.summary.missing += not_pruned.files;
+            self.summary.not_pruned += not_pruned.files;
+            (self.on_event)(Event::NotPruned(not_pruned));
         }
         Ok(())
     }

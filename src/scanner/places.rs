@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Options};
+use super::{Error, Options, Vanished};
 
 /// The places of a scan, all absolute and without symbolic links.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub(super) struct Places {
     pub(super) directories: BTreeSet<PathBuf>,
     /// Files to scan, by the directory that they lie in.
     pub(super) files: BTreeMap<PathBuf, BTreeSet<OsString>>,
+    /// What was asked for and is not there.
+    pub(super) missing: BTreeSet<PathBuf>,
     /// The directory of the index, and the names of the index files in it.
     own_files: Option<(PathBuf, Vec<OsString>)>,
     /// The storage directory.
@@ -24,12 +27,23 @@ impl Places {
         let mut places = Self {
             directories: BTreeSet::new(),
             files: BTreeMap::new(),
+            missing: BTreeSet::new(),
             own_files: index_files(&options.index),
             own_storage: options.storage.canonicalize().ok(),
         };
         for path in paths {
             let failed = |source| Error::Path { path: path.clone(), source };
-            let found = path.canonicalize().map_err(failed)?;
+            let found = match path.canonicalize() {
+                Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if options.vanished != Vanished::PruneEmptied {
+                        return Err(Error::Missing { path: path.clone() });
+                    }
+                    places.missing.insert(as_if_there(path).map_err(failed)?);
+                    continue;
+                }
+                Err(error) => return Err(failed(error)),
+            };
             if places.own_storage.as_ref().is_some_and(|own| found.starts_with(own)) {
                 return Err(Error::OwnStorage { path: path.clone() });
             }
@@ -55,7 +69,7 @@ impl Places {
     /// Everything that was asked for, sorted.
     pub(super) fn asked_for(&self) -> Vec<PathBuf> {
         let files = self.files.iter().flat_map(|(parent, names)| names.iter().map(|name| parent.join(name)));
-        let mut all: Vec<_> = self.directories.iter().cloned().chain(files).collect();
+        let mut all: Vec<_> = self.directories.iter().chain(&self.missing).cloned().chain(files).collect();
         all.sort();
         all
     }
@@ -83,6 +97,17 @@ impl Places {
     pub(super) fn root_files(&self, directory: &Path) -> Option<&BTreeSet<OsString>> {
         self.files.get(directory)
     }
+}
+
+/// The absolute path of something that is not there: what there is above it, without links, and the rest as given.
+fn as_if_there(path: &Path) -> io::Result<PathBuf> {
+    let whole = std::path::absolute(path)?;
+    for above in whole.ancestors() {
+        if let (Ok(found), Ok(rest)) = (above.canonicalize(), whole.strip_prefix(above)) {
+            return Ok(found.join(rest));
+        }
+    }
+    Ok(whole)
 }
 
 fn index_files(index: &Path) -> Option<(PathBuf, Vec<OsString>)> {

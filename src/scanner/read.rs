@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -13,7 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 
 use super::Stop;
 use super::walk::{Directory, Entry, Known, Remark, Unit};
-use crate::db::{FileOutcome, KnownFile, NotIndexed, ScannedFile};
+use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, ScannedFile};
 use crate::ingest::{self, Outcome};
 
 /// Text of records that a part may hold before it is handed over although its unit has more files. Real headers leave a
@@ -34,6 +35,8 @@ pub(super) struct Part {
     /// Files for the index.
     pub(super) files: Vec<ScannedFile>,
     pub(super) vanished: Vec<(OsString, Known)>,
+    /// What is mounted where, as far as the index does not know.
+    pub(super) mounts: Vec<(PathBuf, Mounted)>,
     pub(super) begins_directory: bool,
     pub(super) ends_directory: bool,
 }
@@ -46,6 +49,7 @@ impl Part {
             remarks: Vec::new(),
             files: Vec::new(),
             vanished: Vec::new(),
+            mounts: Vec::new(),
             begins_directory: false,
             ends_directory: false,
         }
@@ -88,6 +92,7 @@ impl Pool {
             }
         }
         part.vanished = unit.vanished;
+        part.mounts = unit.mounts;
         part.ends_directory = unit.ends_directory;
         parts.send(part)
     }

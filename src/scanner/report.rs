@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::NotPruned;
 use crate::db::Tally;
 
 /// Something that happened.
@@ -34,6 +35,9 @@ pub enum Event<'a> {
         /// What: a stable word, a colon, the fault in full.
         faults: &'a [String],
     },
+    /// Files of the index that are missing below a directory were not dropped, because it looks as if its disk were not
+    /// mounted.
+    NotPruned(&'a NotPruned),
     /// How far the scan is. Comes every [`PROGRESS_INTERVAL`], as long as anything is read at all.
     Progress(&'a Summary),
 }
@@ -81,6 +85,8 @@ pub struct Summary {
     pub failed: u64,
     /// Files in the index that are gone and were kept in it.
     pub missing: u64,
+    /// Of those missing: files that were to be dropped, below directories that look as if their disk were not mounted.
+    pub not_pruned: u64,
     /// Of the files indexed or updated: further files of an instance that has its place elsewhere.
     pub copies: u64,
     /// Contradictions newly recorded.

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 use super::places::Places;
-use super::{Error, Stop, UNIT_FILES, skip};
-use crate::db::{self, KnownFile, NotIndexed};
+use super::prune::{self, Guard, Look, Suspect};
+use super::{Error, Stop, UNIT_FILES, Vanished, skip};
+use crate::db::{self, KnownFile, Mounted, NotIndexed};
 use crate::model::location::Place;
 
 /// Directories of the index that are compared with the disk at a time.
@@ -38,6 +39,12 @@ pub(super) enum Known {
     Indexed,
     /// It was a note that something could not be read.
     Noted,
+}
+
+impl Known {
+    fn of(file: &KnownFile) -> Self {
+        if file.is_indexed() { Self::Indexed } else { Self::Noted }
+    }
 }
 
 /// Something to look at.
@@ -69,6 +76,8 @@ pub(super) struct Unit {
     pub(super) unlisted: Option<io::Error>,
     /// What the index knows and the directory no longer has.
     pub(super) vanished: Vec<(OsString, Known)>,
+    /// What is mounted where, as far as the index does not know.
+    pub(super) mounts: Vec<(PathBuf, Mounted)>,
     pub(super) begins_directory: bool,
     pub(super) ends_directory: bool,
 }
@@ -81,36 +90,41 @@ impl Unit {
             remarks: Vec::new(),
             unlisted: None,
             vanished: Vec::new(),
+            mounts: Vec::new(),
             begins_directory: false,
             ends_directory: false,
         }
     }
 }
 
+/// What is left when the walk is over.
+#[derive(Debug)]
+pub(super) struct Walked {
+    pub(super) known: Option<db::Reader>,
+    /// Directories below which nothing was reported as gone.
+    pub(super) suspects: Vec<Suspect>,
+}
+
 /// Walks all places and gives units to `send` until that says `false` or a stop is asked for.
 pub(super) fn walk(
     places: &Places,
-    known: Option<db::Reader>,
+    mut known: Option<db::Reader>,
+    vanished: Vanished,
     stop: &Stop,
     send: &mut dyn FnMut(Unit) -> bool,
-) -> Result<(), Error> {
-    let mut walk = Walk { places, known, stop, send };
-    for root in places.roots_in_order() {
-        if let Some(names) = places.root_files(root)
-            && !walk.files(root, names)?
-        {
-            return Ok(());
-        }
-        if places.directories.contains(root) && !walk.tree(root)? {
-            return Ok(());
-        }
-    }
-    Ok(())
+) -> Result<Walked, Error> {
+    let guard = Guard::new(known.as_mut(), vanished)?;
+    let mut walk = Walk { places, known, guard, news: Vec::new(), stop, send };
+    walk.all()?;
+    Ok(Walked { known: walk.known, suspects: walk.guard.into_suspects() })
 }
 
 struct Walk<'a> {
     places: &'a Places,
     known: Option<db::Reader>,
+    guard: Guard,
+    /// What is mounted where, and goes with the next unit.
+    news: Vec<(PathBuf, Mounted)>,
     stop: &'a Stop,
     send: &'a mut dyn FnMut(Unit) -> bool,
 }
@@ -125,7 +139,35 @@ struct Listing {
     error: Option<io::Error>,
 }
 
+impl Listing {
+    fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.directories.is_empty() && self.remarks.is_empty()
+    }
+}
+
 impl Walk<'_> {
+    fn all(&mut self) -> Result<(), Error> {
+        let places = self.places;
+        for root in places.roots_in_order() {
+            let news = self.guard.root(root);
+            self.news.extend(news);
+            if let Some(names) = places.root_files(root)
+                && !self.files(root, names)?
+            {
+                return Ok(());
+            }
+            if places.directories.contains(root) && !self.tree(root)? {
+                return Ok(());
+            }
+        }
+        for gone in &places.missing {
+            if !self.gone_root(gone)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
     /// Files that were asked for by name; false when the walk is over.
     fn files(&mut self, directory: &Path, names: &BTreeSet<OsString>) -> Result<bool, Error> {
         let theirs = names.iter().filter(|name| !self.places.is_own_file(directory, name));
@@ -183,6 +225,21 @@ impl Walk<'_> {
             Err(error) => (None, Listing { error: Some(error), ..Listing::default() }),
         };
         let mut vanished = if listing.error.is_none() { vanished(&known, &listing) } else { Vec::new() };
+        if let (Some(handle), None) = (&handle, &listing.error) {
+            let look = Look {
+                path,
+                is_root: self.places.directories.contains(path),
+                is_mount_point: prune::is_mount_point(handle),
+                is_empty: listing.is_empty(),
+                has_known_file: known.len() > vanished.len(),
+                directories: &listing.directories,
+            };
+            let news = self.guard.directory(&look, self.known.as_mut())?;
+            self.news.extend(news);
+            if self.guard.covers(path) {
+                vanished.clear();
+            }
+        }
         if let Some(roots) = self.places.root_files(path) {
             // The listing leaves out what was asked for by name.
             vanished.retain(|(name, _)| !roots.contains(name));
@@ -204,6 +261,7 @@ impl Walk<'_> {
                 remarks,
                 unlisted,
                 vanished,
+                mounts: std::mem::take(&mut self.news),
                 begins_directory,
                 ends_directory: ends && whole,
             };
@@ -303,20 +361,41 @@ impl Walk<'_> {
                 if self.stop.is_asked() {
                     return Ok(false);
                 }
-                if !is_gone(&path) {
-                    continue;
-                }
-                let known = self.known_files(&path)?;
-                if known.is_empty() {
-                    continue;
-                }
-                let vanished = vanished(&known, &Listing::default());
-                let directory = Arc::new(Directory { path, handle: None, known });
-                if !(self.send)(Unit { vanished, ends_directory: true, ..Unit::of(directory) }) {
+                if is_gone(&path) && !self.gone_directory(path)? {
                     return Ok(false);
                 }
             }
         }
+    }
+
+    /// A directory of the index that is gone; false when the walk is over.
+    fn gone_directory(&mut self, path: PathBuf) -> Result<bool, Error> {
+        let news = self.guard.gone(&path);
+        self.news.extend(news);
+        let known = self.known_files(&path)?;
+        if known.is_empty() || self.guard.covers(&path) {
+            return Ok(true);
+        }
+        let vanished = vanished(&known, &Listing::default());
+        let mounts = std::mem::take(&mut self.news);
+        let directory = Arc::new(Directory { path, handle: None, known });
+        Ok((self.send)(Unit { vanished, mounts, ends_directory: true, ..Unit::of(directory) }))
+    }
+
+    /// A root that is gone, which was asked for all the same; false when the walk is over.
+    fn gone_root(&mut self, root: &Path) -> Result<bool, Error> {
+        // It may have been a file.
+        if let (Some(parent), Some(name)) = (root.parent(), root.file_name()) {
+            let known = self.known_files(parent)?;
+            if let Some(file) = known.get(name) {
+                let vanished = vec![(name.to_owned(), Known::of(file))];
+                let directory = Arc::new(Directory { path: parent.to_owned(), handle: None, known });
+                if !(self.send)(Unit { vanished, ..Unit::of(directory) }) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(self.gone_directory(root.to_owned())? && self.gone_directories(root)?)
     }
 }
 
@@ -339,11 +418,8 @@ fn vanished(known: &HashMap<OsString, KnownFile>, listing: &Listing) -> Vec<(OsS
         listing.files.binary_search_by(|entry| entry.name.cmp(name)).is_ok()
             || listing.remarks.binary_search_by(|remark| remark.name.cmp(name)).is_ok()
     };
-    let mut vanished: Vec<_> = known
-        .iter()
-        .filter(|(name, _)| !is_there(name))
-        .map(|(name, file)| (name.clone(), if file.is_indexed() { Known::Indexed } else { Known::Noted }))
-        .collect();
+    let mut vanished: Vec<_> =
+        known.iter().filter(|(name, _)| !is_there(name)).map(|(name, file)| (name.clone(), Known::of(file))).collect();
     vanished.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     vanished
 }

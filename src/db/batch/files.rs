@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{OptionalExtension, params};
 
 use super::super::packing::UidSuffix;
-use super::super::{PathValue, path_from_sql, place_from_number, place_number};
+use super::super::{Mounted, PathValue, path_from_sql, place_from_number, place_number};
 use super::instances::Existing;
 use super::{Batch, Result};
 use crate::model::attribute::AttributeId;
@@ -89,6 +89,15 @@ impl Batch<'_> {
             found.insert(name, uid);
         }
         Ok(found)
+    }
+
+    pub(in super::super) fn mount_point(&mut self, path: &Path, mounted: Mounted) -> Result<()> {
+        let sql = match mounted {
+            Mounted::Yes => "INSERT OR IGNORE INTO mount_point (path) VALUES (?1)",
+            Mounted::NoLonger => "DELETE FROM mount_point WHERE path = ?1",
+        };
+        self.statement(sql)?.execute([PathValue::from(path)])?;
+        Ok(())
     }
 
     /// Drops a file from the index: as first location of an instance, as further one, or as one that was not indexed.

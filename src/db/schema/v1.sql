@@ -256,6 +256,13 @@ CREATE TABLE conflict (
     PRIMARY KEY (directory, file_name, kind, study_instance_uid, series_instance_uid, sop_instance_uid)
 ) WITHOUT ROWID;
 
+-- Directories, seen by scans, at which another file system was mounted: where one is not, what is missing below it is
+-- unreachable rather than gone.
+CREATE TABLE mount_point (
+    -- As directory.path.
+    path                        NOT NULL PRIMARY KEY
+) WITHOUT ROWID;
+
 CREATE TABLE scan (
     id                          INTEGER PRIMARY KEY,
     started_ms                  INTEGER NOT NULL,

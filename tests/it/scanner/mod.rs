@@ -1,6 +1,7 @@
 //! What a scan makes of a directory tree.
 
 mod again;
+mod pruning;
 mod walking;
 
 use std::collections::BTreeMap;
@@ -111,6 +112,9 @@ impl Archive {
                 Event::Failed { path, reason, .. } => events.push(format!("failed {} {reason}", shown(path))),
                 Event::Skipped { path, reason, .. } => events.push(format!("skipped {} {reason}", shown(path))),
                 Event::Faults { path, .. } => events.push(format!("faults {}", shown(path))),
+                Event::NotPruned(what) => {
+                    events.push(format!("not-pruned {} {} {}", shown(&what.path), what.why.as_str(), what.files));
+                }
                 Event::Progress(_) => {}
             }
         })

@@ -153,7 +153,7 @@ fn a_path_that_is_not_there_is_an_error_before_anything_is_read() {
     let archive = Archive::new();
     archive.write("a", 1);
     let error = Roots::find(&[archive.root(), archive.path("b")], &archive.options).unwrap_err();
-    assert!(matches!(&error, Error::Path { path, .. } if path.ends_with("b")), "{error}");
+    assert!(matches!(&error, Error::Missing { path } if path.ends_with("b")), "{error}");
 }
 
 #[test]

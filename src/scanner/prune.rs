@@ -1,0 +1,299 @@
+//! What may be dropped from the index: a file that is gone, and not one whose disk is.
+//!
+//! A disk that is not mounted looks like a directory from which everything was deleted. So nothing is dropped below
+//! a directory that looks like one ([`Why`]), unless it was asked for ([`Vanished::PruneEmptied`]); but what
+//! such a directory held and now lies elsewhere has moved, and is dropped as anywhere else.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::{Stop, Vanished};
+use crate::db::{self, Mounted, Reader};
+use crate::model::location::Place;
+
+/// Files of the index in and below a directory from which on it is taken for an unmounted disk when it is empty. Fewer are
+/// read again in no time; that somebody empties a directory of so many and means it is what the override is for.
+const EMPTIED_FILES: usize = 10;
+
+/// Directories of the index that are looked at between two questions to it.
+const PAGE_DIRECTORIES: usize = 1000;
+
+/// Why what is missing below a directory was not dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The directory is empty, and the index knows files in or below it.
+    Empty,
+    /// Something else lies there: the index knows files below it, and not one name that is there now.
+    NothingKnown,
+    /// An earlier scan saw it on a file system that is not mounted now.
+    NotMounted,
+}
+
+impl Why {
+    /// A stable word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::NothingKnown => "nothing-known",
+            Self::NotMounted => "not-mounted",
+        }
+    }
+
+    /// In full.
+    #[must_use]
+    pub const fn in_full(self) -> &'static str {
+        match self {
+            Self::Empty => "the directory is empty, as if its disk were not mounted",
+            Self::NothingKnown => "nothing that the index knows is there, as if another disk were mounted",
+            Self::NotMounted => "the file system that an earlier scan saw there is not mounted",
+        }
+    }
+}
+
+/// A directory below which nothing is dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Suspect {
+    path: PathBuf,
+    why: Why,
+}
+
+/// A directory below which files were not dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotPruned {
+    /// The directory.
+    pub path: PathBuf,
+    /// Why not.
+    pub why: Why,
+    /// Files of the index that are missing there and lie nowhere else.
+    pub files: u64,
+}
+
+/// Watches the walk for directories below which nothing may be dropped, and for what is mounted where.
+#[derive(Debug)]
+pub(super) struct Guard {
+    vanished: Vanished,
+    /// As the index has them.
+    mount_points: BTreeSet<PathBuf>,
+    suspects: Vec<Suspect>,
+}
+
+/// What a directory looks like.
+pub(super) struct Look<'a> {
+    pub(super) path: &'a Path,
+    /// Whether the scan was asked for it.
+    pub(super) is_root: bool,
+    /// Whether something is mounted there.
+    pub(super) is_mount_point: bool,
+    /// Whether there is no entry at all.
+    pub(super) is_empty: bool,
+    /// Whether the index has a file in it that is still there.
+    pub(super) has_known_file: bool,
+    /// The directories in it.
+    pub(super) directories: &'a [OsString],
+}
+
+impl Guard {
+    pub(super) fn new(known: Option<&mut Reader>, vanished: Vanished) -> Result<Self, db::Error> {
+        let mount_points = known.map_or(Ok(BTreeSet::new()), Reader::mount_points)?;
+        Ok(Self { vanished, mount_points, suspects: Vec::new() })
+    }
+
+    /// Looks at what a root lies on; returns what there is to note.
+    pub(super) fn root(&mut self, root: &Path) -> Vec<(PathBuf, Mounted)> {
+        let mut news = Vec::new();
+        for above in root.ancestors().skip(1).filter(|path| path.parent().is_some()) {
+            let is_mounted = rustix::fs::openat(
+                rustix::fs::CWD,
+                above,
+                rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+                rustix::fs::Mode::empty(),
+            )
+            .is_ok_and(is_mount_point);
+            if let Some(new) = self.mounted(above, is_mounted) {
+                news.push(new);
+            }
+            if !is_mounted && self.mount_points.contains(above) {
+                self.suspect(root, Why::NotMounted);
+            }
+        }
+        news
+    }
+
+    /// Looks at a directory; returns what there is to note.
+    pub(super) fn directory(
+        &mut self,
+        look: &Look<'_>,
+        known: Option<&mut Reader>,
+    ) -> Result<Option<(PathBuf, Mounted)>, db::Error> {
+        let news = self.mounted(look.path, look.is_mount_point);
+        if let (Vanished::Prune, Some(known)) = (self.vanished, known)
+            && !self.covers(look.path)
+            && let Some(why) = self.why(look, known)?
+        {
+            self.suspect(look.path, why);
+        }
+        Ok(news)
+    }
+
+    /// Looks at a directory of the index that is gone.
+    pub(super) fn gone(&mut self, path: &Path) -> Option<(PathBuf, Mounted)> {
+        // A mount point above it may be gone as well, and have no files of its own.
+        let above = path.ancestors().find(|above| self.mount_points.contains(*above))?.to_owned();
+        if above.is_dir() {
+            return None;
+        }
+        self.suspect(&above, Why::NotMounted);
+        self.mounted(&above, false)
+    }
+
+    /// Whether nothing may be dropped from a directory.
+    pub(super) fn covers(&self, path: &Path) -> bool {
+        self.suspects.iter().any(|suspect| path.starts_with(&suspect.path))
+    }
+
+    pub(super) fn into_suspects(self) -> Vec<Suspect> {
+        self.suspects
+    }
+
+    fn mounted(&mut self, path: &Path, is_mounted: bool) -> Option<(PathBuf, Mounted)> {
+        let was_mounted = self.mount_points.contains(path);
+        match (was_mounted, is_mounted) {
+            // The root directory always is.
+            (false, true) if path.parent().is_some() => {
+                self.mount_points.insert(path.to_owned());
+                Some((path.to_owned(), Mounted::Yes))
+            }
+            (true, false) if self.vanished == Vanished::PruneEmptied => {
+                self.mount_points.remove(path);
+                Some((path.to_owned(), Mounted::NoLonger))
+            }
+            (true | false, true | false) => None,
+        }
+    }
+
+    fn suspect(&mut self, path: &Path, why: Why) {
+        if self.vanished == Vanished::Prune && !self.covers(path) {
+            self.suspects.push(Suspect { path: path.to_owned(), why });
+        }
+    }
+
+    fn why(&self, look: &Look<'_>, known: &mut Reader) -> Result<Option<Why>, db::Error> {
+        if self.mount_points.contains(look.path) && !look.is_mount_point {
+            return Ok(Some(Why::NotMounted));
+        }
+        let is_root = look.is_root || look.is_mount_point;
+        if look.is_empty {
+            let enough = if is_root { 1 } else { EMPTIED_FILES };
+            return Ok(has_files(known, look.path, enough)?.then_some(Why::Empty));
+        }
+        if !is_root || look.has_known_file || !has_files(known, look.path, 1)? {
+            return Ok(None);
+        }
+        for name in look.directories {
+            let path = look.path.join(name);
+            if !known.directory_files(&path)?.is_empty()
+                || !known.directories_below(Place::InPlace, &path, &path, 1)?.is_empty()
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Why::NothingKnown))
+    }
+}
+
+/// Whether the index knows at least so many files with instances in and below a directory.
+fn has_files(known: &mut Reader, root: &Path, enough: usize) -> Result<bool, db::Error> {
+    let mut count = 0;
+    each_directory(known, root, &mut |known, directory| {
+        count += known.directory_files(directory)?.values().filter(|file| file.is_indexed()).count();
+        Ok(count < enough)
+    })?;
+    Ok(count >= enough)
+}
+
+/// Calls `work` for a directory and those below it that the index knows, until that says `false`.
+fn each_directory(
+    known: &mut Reader,
+    root: &Path,
+    work: &mut dyn FnMut(&mut Reader, &Path) -> Result<bool, db::Error>,
+) -> Result<(), db::Error> {
+    if !work(known, root)? {
+        return Ok(());
+    }
+    let mut after = root.to_owned();
+    loop {
+        let page = known.directories_below(Place::InPlace, root, &after, PAGE_DIRECTORIES)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after.clone_from(last);
+        for directory in &page {
+            if !work(known, directory)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Takes files of a directory that lie elsewhere now.
+type OnMoved<'a> = dyn FnMut(&Path, Vec<OsString>) -> Result<(), super::Error> + 'a;
+
+/// Goes through the files of the index that are missing below suspects, after all else is in the index: calls `moved` for
+/// those of a directory that lie elsewhere now, and returns what is left of each suspect.
+pub(super) fn settle(
+    known: &mut Reader,
+    suspects: &[Suspect],
+    stop: &Stop,
+    was_seen: &dyn Fn(&str) -> bool,
+    moved: &mut OnMoved<'_>,
+) -> Result<Vec<NotPruned>, super::Error> {
+    let is_suspect = |path: &Path| suspects.iter().any(|suspect| path.starts_with(&suspect.path));
+    let mut left = Vec::new();
+    for suspect in suspects {
+        let mut files = 0;
+        let mut failure = None;
+        each_directory(known, &suspect.path, &mut |known, directory| {
+            let mut names = Vec::new();
+            for (name, uid) in known.directory_instances(directory)? {
+                let path = directory.join(&name);
+                if path.symlink_metadata().is_ok() {
+                    continue;
+                }
+                let mut elsewhere = known.locations(&uid)?.into_iter().filter_map(|location| location.path());
+                if was_seen(&uid) || elsewhere.any(|other| !is_suspect(&other) && other.exists()) {
+                    names.push(name);
+                } else {
+                    files += 1;
+                }
+            }
+            if !names.is_empty()
+                && let Err(error) = moved(directory, names)
+            {
+                failure = Some(error);
+            }
+            Ok(failure.is_none() && !stop.is_asked())
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if files > 0 {
+            left.push(NotPruned { path: suspect.path.clone(), why: suspect.why, files });
+        }
+    }
+    Ok(left)
+}
+
+/// Whether something is mounted at an open directory. Where the system cannot say, nothing is.
+#[cfg(target_os = "linux")]
+pub(super) fn is_mount_point(directory: impl AsFd) -> bool {
+    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+    statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// See above.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_mount_point(_directory: impl AsFd) -> bool {
+    false
+}

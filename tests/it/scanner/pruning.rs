@@ -1,0 +1,180 @@
+//! A disk that is not mounted is not an archive that was deleted.
+
+use std::fs;
+
+use super::*;
+
+/// An archive with `files` in `disk/`, in two directories, and one beside them.
+fn with_disk(files: u32) -> Archive {
+    let mut archive = Archive::new();
+    archive.options.vanished = Vanished::Prune;
+    archive.write("here/0", 0);
+    for number in 1..=files {
+        archive.write(format!("disk/{}/{number}", number % 2), number);
+    }
+    archive.scan();
+    archive
+}
+
+fn empty(directory: &Path) {
+    fs::remove_dir_all(directory).unwrap();
+    fs::create_dir(directory).unwrap();
+}
+
+fn not_pruned(told: &Told) -> Vec<&str> {
+    told.events.iter().filter(|event| event.starts_with("not-pruned")).map(String::as_str).collect()
+}
+
+#[test]
+fn nothing_is_dropped_below_a_root_that_is_empty_unless_that_is_meant() {
+    let mut archive = with_disk(3);
+    empty(&archive.root());
+    for _ in 0..2 {
+        let told = archive.scan();
+        assert_eq!(not_pruned(&told), ["not-pruned  empty 4"]);
+        assert_eq!((told.summary.removed, told.summary.missing, told.summary.not_pruned), (0, 4, 4));
+        assert_eq!(archive.instances().len(), 4);
+    }
+    archive.options.vanished = Vanished::Keep;
+    let told = archive.scan();
+    assert_eq!((told.events.len(), told.summary.missing, told.summary.not_pruned), (0, 4, 0));
+    archive.options.vanished = Vanished::PruneEmptied;
+    let told = archive.scan();
+    assert_eq!((told.events.len(), told.summary.removed, told.summary.missing), (0, 4, 0));
+    assert!(archive.instances().is_empty());
+    archive.assert_failures(&[]);
+}
+
+#[test]
+fn what_lies_below_an_emptied_directory_stays_and_the_rest_is_dropped() {
+    let mut archive = with_disk(12);
+    empty(&archive.path("disk"));
+    archive.write("here/new", 99);
+    fs::remove_file(archive.path("here/0")).unwrap();
+    let told = archive.scan();
+    assert_eq!(not_pruned(&told), ["not-pruned disk empty 12"]);
+    assert_eq!((told.summary.removed, told.summary.missing), (1, 12));
+    assert_eq!(archive.instances().len(), 13);
+    archive.assert_failures(&[]);
+    // The disk is back, with all but one of its files.
+    for number in 1..12 {
+        archive.write(format!("disk/{}/{number}", number % 2), number);
+    }
+    let told = archive.scan();
+    assert_eq!((not_pruned(&told).len(), told.summary.removed, told.summary.missing), (0, 1, 0));
+    // One that was emptied and is meant to be.
+    empty(&archive.path("disk"));
+    archive.options.vanished = Vanished::PruneEmptied;
+    assert_eq!(archive.scan().summary.removed, 11);
+    assert_eq!(archive.instances().len(), 1);
+}
+
+#[test]
+fn a_directory_that_was_removed_with_its_files_is_no_disk() {
+    let archive = with_disk(12);
+    fs::remove_dir_all(archive.path("disk")).unwrap();
+    let told = archive.scan();
+    assert_eq!((not_pruned(&told).len(), told.summary.removed), (0, 12));
+    assert_eq!(archive.instances().len(), 1);
+}
+
+#[test]
+fn an_inbox_from_which_everything_moved_on_is_no_disk() {
+    let archive = with_disk(12);
+    fs::create_dir(archive.path("archive")).unwrap();
+    for inside in ["0", "1"] {
+        fs::rename(archive.path("disk").join(inside), archive.path("archive").join(inside)).unwrap();
+    }
+    let dry = {
+        let known = Reader::open(archive.index()).ok();
+        archive.scan_into(Target::DryRun { known }, &[archive.root()], &Stop::default(), &mut |_| {})
+    };
+    let told = archive.scan();
+    assert_eq!((not_pruned(&told).len(), told.summary.removed, told.summary.missing), (0, 12, 0));
+    assert_eq!((dry.events, dry.summary.removed), (told.events, 12));
+    assert_eq!(archive.instances()["1.2.1.1.4"], [PathBuf::from("archive/0/4")]);
+    archive.assert_failures(&[]);
+}
+
+#[test]
+fn another_disk_in_the_place_of_the_root_is_no_reason_to_drop_the_first() {
+    let archive = with_disk(2);
+    empty(&archive.root());
+    archive.write("other/9", 9);
+    let told = archive.scan();
+    assert_eq!(not_pruned(&told), ["not-pruned  nothing-known 3"]);
+    assert_eq!(archive.instances().len(), 4);
+    // Once something of it is known, the next scan cannot tell any more, so the first one said it: what is there is the archive.
+    let told = archive.scan();
+    assert_eq!((not_pruned(&told).len(), told.summary.removed), (0, 3));
+}
+
+#[test]
+fn a_root_that_is_gone_is_an_error_until_it_is_meant() {
+    let mut archive = with_disk(3);
+    fs::rename(archive.path("disk/1/1"), archive.path("1")).unwrap();
+    archive.scan();
+    let paths = [archive.path("disk"), archive.path("1")];
+    fs::remove_dir_all(&paths[0]).unwrap();
+    fs::remove_file(&paths[1]).unwrap();
+    let error = Roots::find(&paths, &archive.options).unwrap_err().to_string();
+    assert!(error.contains("nothing is there") && error.contains("--prune-emptied"), "{error}");
+    archive.options.vanished = Vanished::PruneEmptied;
+    let told = archive.scan_paths(&paths);
+    assert_eq!((told.numbers(), told.summary.removed), ((0, 0, 0, 0, 0, 0), 3));
+    assert_eq!(archive.instances().keys().collect::<Vec<_>>(), ["1.2.1.1.0"]);
+    archive.assert_failures(&[]);
+}
+
+/// A file system in memory, mounted as long as this lives.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn at(path: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&path).unwrap();
+        let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&path).output().ok()?;
+        if !mount.status.success() {
+            eprintln!("SKIPPED: this user may not mount ({})", String::from_utf8_lossy(&mount.stderr).trim());
+            return None;
+        }
+        Some(Self(path))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _told = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn what_lies_on_a_disk_that_is_not_mounted_stays() {
+    let mut archive = Archive::new();
+    archive.options.vanished = Vanished::Prune;
+    archive.write("here/0", 0);
+    let Some(mounted) = Mounted::at(archive.path("disk")) else { return };
+    archive.write("disk/1", 1);
+    archive.scan();
+    let before = fs::read(archive.index()).unwrap();
+    archive.scan();
+    assert!(fs::read(archive.index()).unwrap() == before, "a second scan wrote something");
+    drop(mounted);
+    // Something was left in the directory itself: it is not even empty, and knows a name.
+    archive.write("disk/1.old", 2);
+    let told = archive.scan();
+    assert_eq!(not_pruned(&told), ["not-pruned disk not-mounted 1"]);
+    // Nor is its being gone, as with an automounter.
+    fs::remove_dir_all(archive.path("disk")).unwrap();
+    assert_eq!(not_pruned(&archive.scan()), ["not-pruned disk not-mounted 2"]);
+    // A root below the mount point.
+    archive.write("disk/1", 3);
+    let told = archive.scan_paths(&[archive.path("disk")]);
+    assert_eq!(not_pruned(&told), ["not-pruned disk not-mounted 1"]);
+    archive.options.vanished = Vanished::PruneEmptied;
+    assert_eq!(archive.scan().summary.removed, 1);
+    archive.options.vanished = Vanished::Prune;
+    fs::remove_dir_all(archive.path("disk")).unwrap();
+    let told = archive.scan();
+    assert_eq!((not_pruned(&told).len(), told.summary.removed), (0, 1), "it is no mount point any more");
+    archive.assert_failures(&[]);
+}
