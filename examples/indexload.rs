@@ -158,6 +158,7 @@ fn one_series(random: &mut Random, series: u64, count: u64) -> ScannedDirectory 
             size: 526_000 + random.below(400),
             mtime_ms: 1_600_000_000_000 + i64::try_from(series * 600_000 + n * 450).unwrap(),
             known: false,
+            reread: false,
             outcome: FileOutcome::Instance(Box::new(record)),
         }
     });

@@ -243,6 +243,12 @@ impl Flags {
         Ok(())
     }
 
+    fn list(&mut self, path: &str, flag: &'static str, values: &[String]) {
+        if !values.is_empty() {
+            self.0.push(Flag { path: path.to_owned(), value: values.to_vec().into(), flag });
+        }
+    }
+
     fn integer(&mut self, path: &str, flag: &'static str, value: Option<i64>) {
         if let Some(value) = value {
             self.0.push(Flag { path: path.to_owned(), value: value.into(), flag });

@@ -29,6 +29,21 @@ pub(super) struct ScanArgs {
     /// Read and report, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Read every file again, also those whose size and time are as the index knows them
+    #[arg(long)]
+    full: bool,
+    /// Look only at files that fit this glob, by name, or by path below PATH where it has a slash; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Pass over files and directories that fit this glob; may be repeated, and is stronger than --include
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Enter the directories first that were changed last
+    #[arg(long)]
+    newest_first: bool,
+    /// Read no more than this in a second: 500/s (files), 20MB/s, or both with a comma between
+    #[arg(long, value_name = "RATE")]
+    throttle: Option<String>,
     /// Drop files from the index that are gone; not below directories that look as if their disk were not mounted
     #[arg(long)]
     prune: bool,
@@ -46,6 +61,11 @@ pub(super) struct ScanArgs {
 pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let mut flags = Flags::default();
     arguments.index.add_to(&mut flags)?;
+    flags.switch("scan.full", "--full", arguments.full);
+    flags.list("scan.include", "--include", &arguments.include);
+    flags.list("scan.exclude", "--exclude", &arguments.exclude);
+    flags.text("scan.order", "--newest-first", arguments.newest_first.then_some("newest-first"));
+    flags.text("scan.throttle", "--throttle", arguments.throttle.as_deref());
     flags.switch("scan.prune", "--prune", arguments.prune || arguments.prune_emptied);
     flags.switch("scan.prune_emptied", "--prune-emptied", arguments.prune_emptied);
     flags.integer("scan.jobs", "--jobs", arguments.jobs.map(i64::from));
@@ -281,6 +301,7 @@ fn summary_json(summary: &Summary) -> Map<String, Value> {
         "indexed": indexed,
         "updated": updated,
         "unchanged": unchanged,
+        "reread": summary.reread,
         "removed": removed,
         "skipped": skipped,
         "failed": failed,
@@ -326,10 +347,14 @@ fn summary_text(summary: &Summary) -> String {
             Grouped(missing)
         ),
     };
+    let reread = match summary.reread {
+        0 => String::new(),
+        reread => format!("{} of them read again", Grouped(reread)),
+    };
     let rows = [
         ("indexed", summary.indexed, indexed.join("; ")),
         ("updated", summary.updated, String::new()),
-        ("unchanged", summary.unchanged, String::new()),
+        ("unchanged", summary.unchanged, reread),
         ("removed", summary.removed, missing),
         ("skipped", summary.skipped, by_reason(&summary.skipped_by_reason)),
         ("failed", summary.failed, by_reason(&summary.failed_by_reason)),

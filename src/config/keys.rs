@@ -232,6 +232,38 @@ keys! {
         low: "disks and file servers wait for us",
         high: "seeks on a single disk; memory (a few hundred kilobytes each)",
     }
+    "scan.full" = "false" {
+        "Read every file again, also those whose size and time are as the index knows them; what is not as the index has it is \
+         corrected.",
+        unit: "true or false",
+        low: "false: a file that was changed with its size and time kept goes unnoticed",
+        high: "true: every scan takes as long as the first one",
+    }
+    "scan.include" = "[]" {
+        "Globs of the files to look at. Empty: all. `*` and `?` do not stand for a slash, `**` does; one without a slash is held \
+         against names, one with a slash against the path below the path scanned; one that fits a directory goes for all \
+         that is in it.",
+        unit: "list of globs",
+    }
+    "scan.exclude" = "[]" {
+        "Globs of files and directories to pass over, as for scan.include, and stronger. They are counted as skipped, and what the \
+         index knows of them stays.",
+        unit: "list of globs",
+    }
+    "scan.order" = "\"name\"" {
+        "In which order the directories of a directory are entered. Of a copied instance the place that is found first counts \
+         as its first.",
+        unit: "\"name\" or \"newest-first\"",
+        low: "name: recent studies come when their turn comes",
+        high: "newest-first: one more question to the file system for each directory",
+    }
+    "scan.throttle" = "\"\"" {
+        "The most that a scan reads in a second: files opened as in \"500/s\", bytes as in \"20MB/s\", or both with a comma \
+         between. Empty: no limit.",
+        unit: "files or bytes each second",
+        low: "the scan takes long",
+        high: "others who need the same storage wait",
+    }
     "scan.prune" = "false" {
         "Drop files from the index that are gone from directories which a scan has seen to their end.",
         unit: "true or false",

@@ -27,6 +27,7 @@ use crate::model::ae_title::AeTitle;
 use crate::model::charset::CharacterSets;
 use crate::model::matching::{NameMatching, UnknownRequired};
 use crate::qr::{self, Hierarchy, PendingStatus};
+use crate::scanner::{Filter, Order, Rate};
 use crate::scp::peers::Peers;
 use crate::telemetry::{self, LogFormat};
 use layers::Layers;
@@ -200,6 +201,14 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Files that a scan reads at one time.
     pub scan_jobs: usize,
+    /// Whether a scan reads what the index knows as it is.
+    pub scan_full: bool,
+    /// Which files a scan looks at.
+    pub scan_filter: Filter,
+    /// In which order a scan enters directories.
+    pub scan_order: Order,
+    /// How much a scan may read in a second.
+    pub scan_throttle: Rate,
     /// Whether a scan drops what is gone.
     pub scan_prune: bool,
     /// Whether it does so below directories that look as if their disk were not mounted.
@@ -309,6 +318,10 @@ impl Check<'_> {
                 0 => default_jobs(),
                 jobs => jobs,
             },
+            scan_full: self.boolean("scan.full"),
+            scan_filter: self.filter(),
+            scan_order: self.choice("scan.order", &[("name", Order::Name), ("newest-first", Order::NewestFirst)]),
+            scan_throttle: self.parsed("scan.throttle").unwrap_or_default(),
             scan_prune: self.boolean("scan.prune"),
             scan_prune_emptied: self.boolean("scan.prune_emptied"),
             peers: peers::peers(self.layers, self.problems),
@@ -378,6 +391,21 @@ impl Check<'_> {
             assumed_character_set,
             retrieve_ae_title,
         }
+    }
+
+    fn filter(&mut self) -> Filter {
+        let mut checked = [Vec::new(), Vec::new()];
+        for (globs, path) in checked.iter_mut().zip(["scan.include", "scan.exclude"]) {
+            for value in self.layers.setting(path).value.as_array().cloned().unwrap_or_default() {
+                let text = value.as_str().map(str::to_owned);
+                match text.map(|glob| Filter::new(&[&glob], &[]).map(|_| glob)) {
+                    Some(Ok(glob)) => globs.push(glob),
+                    Some(Err(error)) => self.refuse(path, error.to_string()),
+                    None => self.refuse(path, format!("{value} is no text")),
+                }
+            }
+        }
+        Filter::new(&checked[0], &checked[1]).unwrap_or_default()
     }
 
     fn refuse(&mut self, path: &str, message: String) {

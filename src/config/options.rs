@@ -93,6 +93,10 @@ impl Config {
     pub fn scanner_options(&self) -> scanner::Options {
         scanner::Options {
             jobs: self.scan_jobs,
+            full: self.scan_full,
+            filter: self.scan_filter.clone(),
+            order: self.scan_order,
+            throttle: self.scan_throttle,
             vanished: match (self.scan_prune, self.scan_prune_emptied) {
                 (false, _) => Vanished::Keep,
                 (true, false) => Vanished::Prune,

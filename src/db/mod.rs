@@ -123,6 +123,9 @@ pub struct ScannedFile {
     pub mtime_ms: i64,
     /// Whether the index knew a file of this name here, with another size or time.
     pub known: bool,
+    /// Whether the index knew it with this size and time, and it was read all the same. What is as the index has it stays
+    /// untouched then.
+    pub reread: bool,
     /// What reading it gave.
     pub outcome: FileOutcome,
 }
@@ -189,6 +192,8 @@ pub struct Tally {
     pub conflicts: u64,
     /// Files dropped from the index because they are gone.
     pub removed: u64,
+    /// Files that were read again though nothing seemed to have changed, and were not as the index had them.
+    pub corrected: u64,
     /// Files indexed in spite of faults in them.
     pub faulty: u64,
 }

@@ -341,6 +341,7 @@ impl Tally {
         self.copies += other.copies;
         self.conflicts += other.conflicts;
         self.removed += other.removed;
+        self.corrected += other.corrected;
         self.faulty += other.faulty;
     }
 }

@@ -17,6 +17,6 @@ mod wanted;
 pub use crate::db::{Committed, Compared, DuplicatePolicy, Error as IndexError, StoreOutcome, Stored, WriterHandle};
 pub use fault::{Fault, Faults};
 pub use parsed::{Parsed, Verdict};
-pub use read::{Outcome, read_file, read_stream};
+pub use read::{Outcome, read_file, read_stream, take_bytes_read};
 pub use tokenizer::{HeaderParser, Need};
 pub use wanted::{Slot, Wanted};

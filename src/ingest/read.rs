@@ -1,5 +1,6 @@
 //! From a file, a stream or a parsed data set to the record of an instance.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -95,11 +96,23 @@ fn feed_file(file: &File, parser: &mut HeaderParser<'_>) -> io::Result<()> {
     }
 }
 
+thread_local! {
+    static BYTES_READ: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The bytes that this thread has read from files since the last call.
+pub fn take_bytes_read() -> u64 {
+    BYTES_READ.take()
+}
+
 fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
         match file.read_at(buffer, offset) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
+            result => {
+                BYTES_READ.set(BYTES_READ.get() + result.as_ref().map_or(0, |read| *read as u64));
+                return result;
+            }
         }
     }
 }

@@ -15,11 +15,13 @@
 //! whatever else is not a directory that was entered. Each of them is in exactly one of `indexed`, `updated`, `unchanged`,
 //! `skipped` and `failed`.
 
+mod filter;
 mod places;
 mod prune;
 mod read;
 mod report;
 mod skip;
+mod throttle;
 mod walk;
 
 use std::collections::HashSet;
@@ -36,11 +38,15 @@ use crate::db::{self, FileOutcome, NotIndexed, ScannedDirectory, WriterHandle};
 use crate::model::attribute::AttributeId;
 use crate::telemetry::metrics;
 
+pub use filter::{Filter, GlobError};
 pub use prune::{NotPruned, Why};
 pub use report::{Event, PROGRESS_INTERVAL, Reasons, Summary};
 
+pub use throttle::{Rate, RateError};
+
 use places::Places;
 use read::{Part, Pool};
+use throttle::Throttle;
 use walk::{Unit, Walked};
 
 /// Files in one unit of work. More make the queues hold more memory (some 1.5 KB for each file); fewer make the index less
@@ -66,11 +72,30 @@ pub enum Vanished {
     PruneEmptied,
 }
 
+/// In which order the directories of a directory are entered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// By name.
+    #[default]
+    Name,
+    /// Those first that were changed last, so that recent studies are found first. The time of a directory says when
+    /// something was put into it or taken out, at its own level: of an archive by patients or by dates that is the newest study.
+    NewestFirst,
+}
+
 /// Settings of a scan.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Threads that read files. Too low: disks and file servers wait for us. Too high: seeks on a single disk, and memory.
     pub jobs: usize,
+    /// Whether files are read that the index knows with the same size and time.
+    pub full: bool,
+    /// Which files are looked at.
+    pub filter: Filter,
+    /// In which order directories are entered.
+    pub order: Order,
+    /// How much may be read in a second.
+    pub throttle: Rate,
     /// What becomes of what is gone.
     pub vanished: Vanished,
     /// The index file; it, its write-ahead log and its shared memory are not looked at.
@@ -198,7 +223,8 @@ pub fn scan(
         let jobs = options.jobs.max(1);
         let (work, to_read) = bounded(WAITING_UNITS);
         let (order, in_order) = bounded(jobs + WAITING_UNITS);
-        let pool = Pool { to_read, stop: stop.clone() };
+        let throttle = Arc::new(Throttle::new(options.throttle));
+        let pool = Pool { to_read, stop: stop.clone(), full: options.full, throttle };
         for number in 0..jobs {
             let pool = pool.clone();
             std::thread::Builder::new()
@@ -212,7 +238,7 @@ pub fn scan(
         let walker = std::thread::Builder::new()
             .name("scan walk".into())
             .spawn_scoped(scope, || {
-                walk::walk(&roots.0, known, options.vanished, stop, &mut |unit: Unit| {
+                walk::walk(&roots.0, options, known, stop, &mut |unit: Unit| {
                     let (sender, parts) = bounded(1);
                     order.send(parts).is_ok() && work.send((unit, sender)).is_ok()
                 })
@@ -294,7 +320,12 @@ impl Collector<'_> {
                 FileOutcome::Instance(record) => {
                     let was_indexed =
                         file.known && directory.known.get(&file.file_name).is_some_and(db::KnownFile::is_indexed);
-                    *if was_indexed { &mut self.summary.updated } else { &mut self.summary.indexed } += 1;
+                    if file.reread {
+                        self.summary.unchanged += 1;
+                        self.summary.reread += 1;
+                    } else {
+                        *if was_indexed { &mut self.summary.updated } else { &mut self.summary.indexed } += 1;
+                    }
                     metrics::SCAN_FILES_READ.increment();
                     if let Some(seen) = &mut self.seen {
                         seen.insert(xxh3_64(record.value(AttributeId::SOPInstanceUID).as_bytes()));

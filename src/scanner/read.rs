@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 
 use super::Stop;
+use super::throttle::Throttle;
 use super::walk::{Directory, Entry, Known, Remark, Unit};
 use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, ScannedFile};
 use crate::ingest::{self, Outcome};
@@ -61,6 +62,9 @@ impl Part {
 pub(super) struct Pool {
     pub(super) to_read: Receiver<(Unit, Sender<Part>)>,
     pub(super) stop: Stop,
+    /// Whether files are read that the index knows as they are.
+    pub(super) full: bool,
+    pub(super) throttle: Arc<Throttle>,
 }
 
 impl Pool {
@@ -84,7 +88,7 @@ impl Pool {
             if self.stop.is_asked() {
                 return parts.send(part);
             }
-            text_bytes += look_at(&mut part, entry);
+            text_bytes += self.look_at(&mut part, entry);
             if text_bytes > PART_TEXT_BYTES {
                 text_bytes = 0;
                 let next = Part::of(&unit.directory);
@@ -95,6 +99,82 @@ impl Pool {
         part.mounts = unit.mounts;
         part.ends_directory = unit.ends_directory;
         parts.send(part)
+    }
+
+    /// Looks at one file; returns the bytes of text that came of it.
+    fn look_at(&self, part: &mut Part, entry: Entry) -> usize {
+        let directory = Arc::clone(&part.directory);
+        let Some(handle) = directory.handle.as_ref() else { return 0 };
+        let Entry { name, is_file } = entry;
+        let known = directory.known.get(&name);
+        // A file that is new is opened in any case, and asking the open file costs half of asking by name. Where opening fails,
+        // the longer way finds out what to say.
+        if is_file
+            && known.is_none()
+            && let Ok(file) = self.open(handle, &name)
+            && let Ok(stat) = fstat(&file)
+        {
+            return match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => self.read(part, name, Marks::of(&stat), &file),
+                _ => skipped(part, name, "special-file"),
+            };
+        }
+        // Before reading: a file that changes meanwhile looks changed to the next scan.
+        let stat = match statat(handle, &name, AtFlags::empty()) {
+            Ok(stat) => stat,
+            Err(error) => return cannot_stat(part, name, error.into(), handle),
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Directory => return skipped(part, name, "directory-link"),
+            _ => return skipped(part, name, "special-file"),
+        }
+        let marks = Marks::of(&stat);
+        if let Some(known) = known
+            && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
+            && !may_have_passed(known)
+            && !self.full
+        {
+            match &known.note {
+                None => part.unchanged += 1,
+                Some(known) => part.remarks.push(Remark {
+                    name,
+                    kind: known.kind,
+                    reason: known.reason.clone().into(),
+                    detail: known.detail.clone().into(),
+                }),
+            }
+            return 0;
+        }
+        match self.open(handle, &name) {
+            Ok(file) => self.read(part, name, marks, &file),
+            Err(error) => {
+                let outcome = failed("unreadable", error.to_string());
+                note(part, name, marks, outcome);
+                0
+            }
+        }
+    }
+
+    fn open(&self, directory: impl AsFd, name: &OsStr) -> io::Result<File> {
+        self.throttle.file(&self.stop);
+        // NONBLOCK: what was a file a moment ago may be a FIFO by now.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Ok(File::from(openat(directory, name, flags, Mode::empty())?))
+    }
+
+    /// Reads a file into the part; returns the bytes of text that came of it.
+    fn read(&self, part: &mut Part, name: OsString, marks: Marks, file: &File) -> usize {
+        let outcome = if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(file) };
+        if self.throttle.counts_bytes() {
+            self.throttle.bytes(ingest::take_bytes_read(), &self.stop);
+        }
+        let text_bytes = match &outcome {
+            FileOutcome::Instance(record) => record.text_bytes(),
+            FileOutcome::NotIndexed { detail, .. } => detail.len(),
+        };
+        note(part, name, marks, outcome);
+        text_bytes
     }
 }
 
@@ -122,77 +202,6 @@ impl Marks {
     }
 }
 
-/// Looks at one file; returns the bytes of text that came of it.
-fn look_at(part: &mut Part, entry: Entry) -> usize {
-    let directory = Arc::clone(&part.directory);
-    let Some(handle) = directory.handle.as_ref() else { return 0 };
-    let Entry { name, is_file } = entry;
-    let known = directory.known.get(&name);
-    // A file that is new is opened in any case, and asking the open file costs half of asking by name. Where opening fails,
-    // the longer way finds out what to say.
-    if is_file
-        && known.is_none()
-        && let Ok(file) = open(handle, &name)
-        && let Ok(stat) = fstat(&file)
-    {
-        return match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => read(part, name, Marks::of(&stat), &file),
-            _ => skipped(part, name, "special-file"),
-        };
-    }
-    // Before reading: a file that changes meanwhile looks changed to the next scan.
-    let stat = match statat(handle, &name, AtFlags::empty()) {
-        Ok(stat) => stat,
-        Err(error) => return cannot_stat(part, name, error.into(), handle),
-    };
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {}
-        FileType::Directory => return skipped(part, name, "directory-link"),
-        _ => return skipped(part, name, "special-file"),
-    }
-    let marks = Marks::of(&stat);
-    if let Some(known) = known
-        && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
-        && !may_have_passed(known)
-    {
-        match &known.note {
-            None => part.unchanged += 1,
-            Some(known) => part.remarks.push(Remark {
-                name,
-                kind: known.kind,
-                reason: known.reason.clone().into(),
-                detail: known.detail.clone().into(),
-            }),
-        }
-        return 0;
-    }
-    match open(handle, &name) {
-        Ok(file) => read(part, name, marks, &file),
-        Err(error) => {
-            let outcome = failed("unreadable", error.to_string());
-            note(part, name, marks, outcome);
-            0
-        }
-    }
-}
-
-fn open(directory: impl AsFd, name: &OsStr) -> io::Result<File> {
-    // NONBLOCK: what was a file a moment ago may be a FIFO by now.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    Ok(File::from(openat(directory, name, flags, Mode::empty())?))
-}
-
-/// Reads a file into the part; returns the bytes of text that came of it.
-fn read(part: &mut Part, name: OsString, marks: Marks, file: &File) -> usize {
-    let outcome = if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(file) };
-    let text_bytes = match &outcome {
-        FileOutcome::Instance(record) => record.text_bytes(),
-        FileOutcome::NotIndexed { detail, .. } => detail.len(),
-    };
-    note(part, name, marks, outcome);
-    text_bytes
-}
-
 fn outcome_of(file: &File) -> FileOutcome {
     // The reader does not panic on any input that is known. Should it, one file is lost and not the scan.
     match catch_unwind(AssertUnwindSafe(|| ingest::read_file(file))) {
@@ -217,8 +226,17 @@ fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileOutcome) {
         part.remarks.push(Remark { name, kind, reason, detail });
         return;
     }
+    let reread =
+        known.is_some_and(|known| known.is_indexed() && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms));
     let known = known.is_some();
-    part.files.push(ScannedFile { file_name: name, size: marks.size, mtime_ms: marks.mtime_ms, known, outcome });
+    part.files.push(ScannedFile {
+        file_name: name,
+        size: marks.size,
+        mtime_ms: marks.mtime_ms,
+        known,
+        reread,
+        outcome,
+    });
 }
 
 fn cannot_stat(part: &mut Part, name: OsString, error: io::Error, directory: impl AsFd) -> usize {

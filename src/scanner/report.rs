@@ -77,6 +77,9 @@ pub struct Summary {
     pub updated: u64,
     /// Files in the index that had not changed and were not opened.
     pub unchanged: u64,
+    /// Of those unchanged: files that were read all the same, and were as the index has them. In a dry run, those that would
+    /// be read.
+    pub reread: u64,
     /// Files dropped from the index because they are gone.
     pub removed: u64,
     /// Entries passed over by rule.
@@ -115,6 +118,10 @@ impl Summary {
     pub(super) fn add_tally(&mut self, tally: Tally) {
         self.copies += tally.copies;
         self.conflicts += tally.conflicts;
+        // Only the index can tell, once it has taken them.
+        self.unchanged -= tally.corrected.min(self.unchanged);
+        self.reread -= tally.corrected.min(self.reread);
+        self.updated += tally.corrected;
     }
 
     pub(super) fn add_faults(&mut self, faults: &[String]) {

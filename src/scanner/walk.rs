@@ -1,24 +1,29 @@
 //! The walk: lists directories depth first, in the order of their names, and cuts them into units of work.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
+use super::filter::Standing;
 use super::places::Places;
 use super::prune::{self, Guard, Look, Suspect};
-use super::{Error, Stop, UNIT_FILES, Vanished, skip};
+use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed};
 use crate::model::location::Place;
 
 /// Directories of the index that are compared with the disk at a time.
 const PAGE_DIRECTORIES: usize = 1000;
+
+/// The reason of what a filter passes over.
+const EXCLUDED: &str = "excluded";
 
 /// A directory being scanned.
 #[derive(Debug)]
@@ -108,19 +113,22 @@ pub(super) struct Walked {
 /// Walks all places and gives units to `send` until that says `false` or a stop is asked for.
 pub(super) fn walk(
     places: &Places,
+    options: &Options,
     mut known: Option<db::Reader>,
-    vanished: Vanished,
     stop: &Stop,
     send: &mut dyn FnMut(Unit) -> bool,
 ) -> Result<Walked, Error> {
-    let guard = Guard::new(known.as_mut(), vanished)?;
-    let mut walk = Walk { places, known, guard, news: Vec::new(), stop, send };
+    let guard = Guard::new(known.as_mut(), options.vanished)?;
+    let mut walk = Walk { places, options, root: PathBuf::new(), known, guard, news: Vec::new(), stop, send };
     walk.all()?;
     Ok(Walked { known: walk.known, suspects: walk.guard.into_suspects() })
 }
 
 struct Walk<'a> {
     places: &'a Places,
+    options: &'a Options,
+    /// The root that is being walked, to which globs are relative.
+    root: PathBuf,
     known: Option<db::Reader>,
     guard: Guard,
     /// What is mounted where, and goes with the next unit.
@@ -148,7 +156,12 @@ impl Listing {
 impl Walk<'_> {
     fn all(&mut self) -> Result<(), Error> {
         let places = self.places;
-        for root in places.roots_in_order() {
+        let mut roots: Vec<_> = places.roots_in_order().into_iter().collect();
+        if self.options.order == Order::NewestFirst {
+            roots.sort_by_cached_key(|root| Reverse(time_of(CWD, root.as_os_str())));
+        }
+        for root in roots {
+            root.clone_into(&mut self.root);
             let news = self.guard.root(root);
             self.news.extend(news);
             if let Some(names) = places.root_files(root)
@@ -161,6 +174,7 @@ impl Walk<'_> {
             }
         }
         for gone in &places.missing {
+            gone.clone_into(&mut self.root);
             if !self.gone_root(gone)? {
                 return Ok(());
             }
@@ -214,8 +228,9 @@ impl Walk<'_> {
             return Ok(None);
         }
         let known = self.known_files(path)?;
+        let standing = self.standing(path);
         let opened = open_directory(path).and_then(|handle| {
-            let listing = self.list(path, &handle)?;
+            let listing = self.list(path, standing, &handle)?;
             Ok((handle, listing))
         });
         let (handle, mut listing) = match opened {
@@ -231,7 +246,9 @@ impl Walk<'_> {
                 is_root: self.places.directories.contains(path),
                 is_mount_point: prune::is_mount_point(handle),
                 is_empty: listing.is_empty(),
-                has_known_file: known.len() > vanished.len(),
+                // What lies in directories that are passed over is not known here.
+                has_known_file: known.len() > vanished.len()
+                    || listing.remarks.iter().any(|remark| remark.reason == EXCLUDED),
                 directories: &listing.directories,
             };
             let news = self.guard.directory(&look, self.known.as_mut())?;
@@ -240,6 +257,7 @@ impl Walk<'_> {
                 vanished.clear();
             }
         }
+        self.pass_over(path, standing, &mut vanished);
         if let Some(roots) = self.places.root_files(path) {
             // The listing leaves out what was asked for by name.
             vanished.retain(|(name, _)| !roots.contains(name));
@@ -274,7 +292,27 @@ impl Walk<'_> {
         }
     }
 
-    fn list(&self, path: &Path, handle: &OwnedFd) -> io::Result<Listing> {
+    /// How the filter stands to a directory.
+    fn standing(&self, path: &Path) -> Standing {
+        match path.strip_prefix(&self.root) {
+            Ok(inside) if !self.options.filter.is_open() => self.options.filter.directory(inside),
+            _ => Standing::Included,
+        }
+    }
+
+    /// Leaves out what the filter passes over: nothing is said of it.
+    fn pass_over(&self, path: &Path, standing: Standing, vanished: &mut Vec<(OsString, Known)>) {
+        if !self.options.filter.is_open() {
+            vanished.retain(|(name, _)| !self.is_excluded(path, standing, name));
+        }
+    }
+
+    fn is_excluded(&self, path: &Path, standing: Standing, file: &OsStr) -> bool {
+        let inside = path.strip_prefix(&self.root).unwrap_or(path).join(file);
+        self.options.filter.excludes_file(standing, &inside)
+    }
+
+    fn list(&self, path: &Path, standing: Standing, handle: &OwnedFd) -> io::Result<Listing> {
         let mut listing = Listing::default();
         let root_files = self.places.root_files(path);
         for entry in Dir::read_from(handle)? {
@@ -297,15 +335,18 @@ impl Walk<'_> {
                 },
                 kind => kind,
             };
-            self.sort_in(path, OsString::from_vec(name.to_vec()), kind, &mut listing);
+            self.sort_in(path, standing, OsString::from_vec(name.to_vec()), kind, &mut listing);
         }
         listing.files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         listing.directories.sort_unstable();
+        if self.options.order == Order::NewestFirst {
+            listing.directories.sort_by_cached_key(|name| Reverse(time_of(handle, name)));
+        }
         listing.remarks.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         Ok(listing)
     }
 
-    fn sort_in(&self, path: &Path, name: OsString, kind: FileType, listing: &mut Listing) {
+    fn sort_in(&self, path: &Path, standing: Standing, name: OsString, kind: FileType, listing: &mut Listing) {
         let skipped = match kind {
             FileType::Directory => {
                 let whole = path.join(&name);
@@ -330,6 +371,15 @@ impl Walk<'_> {
             | FileType::BlockDevice
             | FileType::Unknown => Some("special-file"),
         };
+        let is_excluded = || match kind {
+            _ if self.options.filter.is_open() => false,
+            FileType::Directory => {
+                let whole = path.join(&name);
+                self.options.filter.excludes_directory(whole.strip_prefix(&self.root).unwrap_or(&whole))
+            }
+            _ => self.is_excluded(path, standing, &name),
+        };
+        let skipped = skipped.or_else(|| is_excluded().then_some(EXCLUDED));
         match (skipped, kind) {
             (Some(reason), _) => listing.remarks.push(Remark {
                 name,
@@ -376,7 +426,8 @@ impl Walk<'_> {
         if known.is_empty() || self.guard.covers(&path) {
             return Ok(true);
         }
-        let vanished = vanished(&known, &Listing::default());
+        let mut vanished = vanished(&known, &Listing::default());
+        self.pass_over(&path, self.standing(&path), &mut vanished);
         let mounts = std::mem::take(&mut self.news);
         let directory = Arc::new(Directory { path, handle: None, known });
         Ok((self.send)(Unit { vanished, mounts, ends_directory: true, ..Unit::of(directory) }))
@@ -397,6 +448,15 @@ impl Walk<'_> {
         }
         Ok(self.gone_directory(root.to_owned())? && self.gone_directories(root)?)
     }
+}
+
+/// When something was last put into a directory or taken out of it, in seconds; the beginning of time where it does not say.
+fn time_of(parent: impl AsFd, name: &OsStr) -> i64 {
+    // The type differs between systems.
+    #[expect(clippy::allow_attributes, reason = "whether the conversion does anything depends on the system")]
+    #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "see above")]
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_or(i64::MIN, |stat| i64::try_from(stat.st_mtime).unwrap_or(i64::MIN))
 }
 
 /// Whether nothing (or no directory) is there any more. What cannot be told counts as being there.

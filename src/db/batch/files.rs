@@ -133,7 +133,7 @@ impl Batch<'_> {
     }
 
     pub(super) fn note_faults(&mut self, record: &InstanceRecord, file: &File<'_>) -> Result<()> {
-        let faults: String = record.faults().join("; ").chars().take(MAX_FAULT_TEXT).collect();
+        let faults = fault_text(record);
         self.statement("INSERT OR REPLACE INTO file_fault (directory, file_name, faults) VALUES (?1, ?2, ?3)")?
             .execute(params![file.directory, PathValue(file.name), faults])?;
         self.changes.tally.faulty += 1;
@@ -158,4 +158,9 @@ impl Batch<'_> {
         self.changes.tally.conflicts += u64::try_from(noted).unwrap_or(0);
         Ok(())
     }
+}
+
+/// What is kept of the faults of a file.
+pub(super) fn fault_text(record: &InstanceRecord) -> String {
+    record.faults().join("; ").chars().take(MAX_FAULT_TEXT).collect()
 }

@@ -10,7 +10,7 @@ use super::super::packing::{Packed, UidSuffix, pack_number, pack_time, uid_hash}
 use super::super::schema::{has_own_column, is_packed_time};
 use super::super::{PathValue, ScannedFile, path_from_sql};
 use super::entities::Values;
-use super::files::File;
+use super::files::{File, fault_text};
 use super::shelves::{Shelf, shared, shared_value};
 use super::{Batch, Result, to_i64};
 use crate::model::attribute::AttributeId;
@@ -64,6 +64,42 @@ impl Batch<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the index has a file as what it is; its patient, study and series take account of it as of a new one.
+    pub(super) fn is_as_indexed(&mut self, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
+        let Some(existing) = self.find_instance(record.value(AttributeId::SOPInstanceUID))? else { return Ok(false) };
+        let noted_faults: Option<String> = self
+            .statement("SELECT faults FROM file_fault WHERE directory = ?1 AND file_name = ?2")?
+            .query_row(params![file.directory, PathValue(file.name)], |row| row.get(0))
+            .optional()?;
+        if noted_faults.unwrap_or_default() != fault_text(record) {
+            return Ok(false);
+        }
+        let differs = self.differs(&existing, record, file)?;
+        let known_to_differ = if existing.lies_at(file.directory, file.name) {
+            Some(false)
+        } else {
+            self.statement(
+                "SELECT differs FROM copy WHERE directory = ?1 AND file_name = ?2 AND shelf = ?3 AND uid_suffix = ?4",
+            )?
+            .query_row(params![file.directory, PathValue(file.name), existing.shelf.id, existing.suffix], |row| {
+                row.get::<_, bool>(0)
+            })
+            .optional()?
+        };
+        if known_to_differ != Some(differs) {
+            return Ok(false);
+        }
+        if !known_to_differ.unwrap_or_default() {
+            if !self.has_transfer_syntax(&existing.shelf, record)? && existing.lies_at(file.directory, file.name) {
+                return Ok(false);
+            }
+            if existing.lies_at(file.directory, file.name) {
+                self.series(record, file, Values::MostComplete)?;
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a record says something else than the row that is there. The pixel data are not compared, only what the

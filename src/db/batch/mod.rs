@@ -186,6 +186,12 @@ impl<'c> Batch<'c> {
             };
             match &scanned_file.outcome {
                 FileOutcome::Instance(record) => {
+                    if scanned_file.reread {
+                        if self.is_as_indexed(record, &file)? {
+                            continue;
+                        }
+                        self.changes.tally.corrected += 1;
+                    }
                     if scanned_file.known {
                         // Mostly it is the same instance as before. That is one look-up; which instance a file was, in a
                         // directory of 100,000, is as many.

@@ -50,6 +50,7 @@ pub(crate) fn file(name: &str, record: Box<InstanceRecord>) -> ScannedFile {
         size: 1000,
         mtime_ms: 5_000,
         known: false,
+        reread: false,
         outcome: FileOutcome::Instance(record),
     }
 }

@@ -1,6 +1,7 @@
 //! What a scan makes of a directory tree.
 
 mod again;
+mod asking;
 mod pruning;
 mod walking;
 
@@ -13,7 +14,7 @@ use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
 use dcmdex::model::find::{FindRequest, ReturnKey};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
-use dcmdex::scanner::{Event, Options, Roots, Stop, Summary, Target, Vanished, scan};
+use dcmdex::scanner::{Event, Filter, Options, Order, Rate, Roots, Stop, Summary, Target, Vanished, scan};
 
 use crate::util::objects;
 
@@ -49,8 +50,16 @@ impl Archive {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
         std::fs::create_dir(root.join("tree")).unwrap();
-        let options =
-            Options { jobs: 4, vanished: Vanished::Keep, index: root.join("index.db"), storage: root.join("objects") };
+        let options = Options {
+            jobs: 4,
+            full: false,
+            filter: Filter::default(),
+            order: Order::Name,
+            throttle: Rate::default(),
+            vanished: Vanished::Keep,
+            index: root.join("index.db"),
+            storage: root.join("objects"),
+        };
         Self { directory, options }
     }
 

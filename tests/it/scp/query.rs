@@ -59,6 +59,7 @@ fn node_with(instances: usize, change: impl FnOnce(&mut crate::util::node::Setti
             size: 1,
             mtime_ms: 1,
             known: false,
+            reread: false,
             outcome: FileOutcome::Instance(Box::new(record)),
         }
     });
