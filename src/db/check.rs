@@ -80,6 +80,18 @@ const CHECKS: &[(&str, &str)] = &[
          (SELECT 1 FROM instance i WHERE i.shelf = c.shelf AND i.uid_suffix = c.uid_suffix)",
     ),
     (
+        "words of names",
+        "SELECT printf('patient %d without a word', p.id) FROM patient p, json_each(dcm_name_words(p.patient_name_norm, \
+         p.patient_name_ideographic_norm, p.patient_name_phonetic_norm)) w WHERE NOT EXISTS (SELECT 1 FROM name_word n \
+         JOIN patient_name_word l ON l.word = n.id AND l.patient = p.id WHERE n.word = w.value) \
+         UNION ALL SELECT printf('patient %d with a word too many', l.patient) FROM patient_name_word l \
+         LEFT JOIN name_word n ON n.id = l.word LEFT JOIN patient p ON p.id = l.patient WHERE n.word IS NULL OR p.id IS NULL \
+         OR n.word NOT IN (SELECT value FROM json_each(dcm_name_words(p.patient_name_norm, \
+         p.patient_name_ideographic_norm, p.patient_name_phonetic_norm))) \
+         UNION ALL SELECT printf('word %d of nobody', id) FROM name_word n WHERE NOT EXISTS \
+         (SELECT 1 FROM patient_name_word WHERE word = n.id)",
+    ),
+    (
         "look-up by SOP Instance UID",
         "SELECT printf('an instance of shelf %d', i.shelf) FROM shelf h JOIN instance i ON i.shelf = h.id \
          WHERE NOT EXISTS (SELECT 1 FROM uid_lookup u WHERE u.hash = dcm_uid_hash(dcm_uid(i.uid_suffix, h.uid_prefix)) \

@@ -5,23 +5,33 @@
 //! last word, so that each rule of PS3.4 C.2.2.2 is written once, in `model::matching`. Values of a query are always
 //! parameters, never text of a statement.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, InterruptHandle, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, InterruptHandle, OptionalExtension, ToSql, params, params_from_iter};
 
 use super::Error;
+use super::names;
 use super::packing::{UidSuffix, uid_hash, unpack_time};
 use super::schema::{has_own_column, is_packed_time};
 use crate::model::attribute::{Attribute, AttributeId, Source};
-use crate::model::find::{FindAnswer, FindRequest, MatchingKey};
+use crate::model::find::{DateTimeKey, FindAnswer, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
-use crate::model::matching::{Matching, Narrowing};
+use crate::model::matching::{DateTimeRange, Matching, Narrowing};
 
-/// The matching keys of the query that runs on a connection; `dcm_matches(n, value)` asks the n-th.
-pub(super) type Matchers = Arc<Mutex<Vec<Matching>>>;
+/// The conditions of the query that runs on a connection: `dcm_matches(n, value)` asks the n-th.
+pub(super) type Matchers = Arc<Mutex<Vec<Matcher>>>;
+
+/// A condition that SQL has no words for.
+#[derive(Debug)]
+pub(super) enum Matcher {
+    One(Matching),
+    /// `dcm_matches(n, date, time)`.
+    DateTime(DateTimeRange),
+}
 
 /// Interrupts what a [`super::Reader`] is doing; usable from any thread.
 pub struct Interrupt(InterruptHandle);
@@ -49,11 +59,19 @@ pub(super) fn register_functions(connection: &Connection, matchers: &Matchers) -
     let pure = flags | FunctionFlags::SQLITE_DETERMINISTIC;
 
     // Not deterministic for SQLite: the same number means another key in the next query.
+    let date_time_matchers = Arc::clone(matchers);
+    connection.create_scalar_function("dcm_matches", 3, flags, move |context| {
+        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
+        let matchers = date_time_matchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Matcher::DateTime(range)) = matchers.get(number) else { return Ok(false) };
+        let text = |at| context.get_raw(at).as_str().unwrap_or_default();
+        Ok(range.contains(text(1), text(2)))
+    })?;
     let matchers = Arc::clone(matchers);
     connection.create_scalar_function("dcm_matches", 2, flags, move |context| {
         let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
         let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(matching) = matchers.get(number) else { return Ok(false) };
+        let Some(Matcher::One(matching)) = matchers.get(number) else { return Ok(false) };
         Ok(match context.get_raw(1) {
             ValueRef::Text(text) => std::str::from_utf8(text).is_ok_and(|text| matching.matches(text)),
             ValueRef::Integer(number) => matching.matches(&number.to_string()),
@@ -69,6 +87,11 @@ pub(super) fn register_functions(connection: &Connection, matchers: &Matchers) -
     })?;
     connection.create_scalar_function("dcm_uid_hash", 1, pure, |context| {
         Ok(uid_hash(context.get_raw(0).as_str().unwrap_or_default()))
+    })?;
+    // dcm_name_words(group, group, group): the words of a name, as a JSON array.
+    connection.create_scalar_function("dcm_name_words", 3, pure, |context| {
+        let forms: Vec<_> = (0..3).map(|at| context.get_raw(at).as_str().unwrap_or_default()).collect();
+        Ok(serde_json::Value::from_iter(names::words(&forms)).to_string())
     })?;
     // dcm_time(own, shared): the text of a time that may be packed.
     connection.create_scalar_function("dcm_time", 2, pure, |context| {
@@ -157,12 +180,29 @@ pub(super) fn run(
 /// The statements of a query and their plans.
 pub(super) fn explain(connection: &Connection, matchers: &Matchers, request: &FindRequest) -> Result<String, Error> {
     let mut text = String::new();
-    for statement in compile(connection, matchers, request)? {
+    let look_ups = request.matching_keys.iter().filter_map(|key| match key.matching.narrowing() {
+        _ if key.attribute != AttributeId::PatientName => None,
+        Narrowing::NamePrefix(_) => Some(NAMES_WITH_PREFIX),
+        Narrowing::NamePart(_) => Some(NAMES_WITH_PART),
+        Narrowing::NameWord { .. } => Some(NAMES_WITH_WORD),
+        Narrowing::None | Narrowing::Equals(_) | Narrowing::Between(..) | Narrowing::Prefix(_) => None,
+    });
+    let mut statements: Vec<_> =
+        look_ups.map(|sql| Statement { sql: sql.to_owned(), parameters: Vec::new() }).collect();
+    statements.extend(compile(connection, matchers, request)?);
+    for statement in statements {
         let plan = || -> rusqlite::Result<Vec<String>> {
-            connection
-                .prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql))?
-                .query_map(params_from_iter(&statement.parameters), |row| row.get(3))?
-                .collect()
+            let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql))?;
+            // What is not bound is NULL; a plan does not depend on values.
+            for (at, value) in statement.parameters.iter().enumerate() {
+                explained.raw_bind_parameter(at + 1, value)?;
+            }
+            let mut rows = explained.raw_query();
+            let mut steps = Vec::new();
+            while let Some(row) = rows.next()? {
+                steps.push(row.get(3)?);
+            }
+            Ok(steps)
         };
         text.push_str(&statement.sql);
         for line in plan().map_err(Error::from_sqlite)? {
@@ -191,24 +231,78 @@ struct Statement {
 struct Compiler<'a> {
     connection: &'a Connection,
     parameters: Vec<Value>,
-    matchers: Vec<Matching>,
+    matchers: Vec<Matcher>,
     /// Whether some study lies under more than one patient.
     shared_studies: bool,
+    /// How the keys are looked for of which that is not clear beforehand.
+    access: HashMap<AttributeId, Access>,
 }
+
+/// How the entities are found that a key may match.
+enum Access {
+    /// They are few: these rows.
+    Rows(Vec<i64>),
+    /// They are few: through the index on the column.
+    Index,
+    /// They are many, or another key leads to fewer: those that come up are looked at.
+    None,
+}
+
+/// A key is looked up in its index when it leads to no more rows than this, or one in [`FEW_OF`] of all. Looking a row up
+/// costs some three times what it costs to pass it by in the order of the answers, and all have to be found and sorted before
+/// the first is answered; where many match, the first comes up soon in that order.
+const FEW: usize = 1_000;
+
+/// See [`FEW`].
+const FEW_OF: i64 = 50;
 
 fn compile(connection: &Connection, matchers: &Matchers, request: &FindRequest) -> Result<Vec<Statement>, Error> {
     let shared_studies = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM study_patient)")
         .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
         .map_err(Error::from_sqlite)?;
-    let mut compiler = Compiler { connection, parameters: Vec::new(), matchers: Vec::new(), shared_studies };
+    let mut compiler =
+        Compiler { connection, parameters: Vec::new(), matchers: Vec::new(), shared_studies, access: HashMap::new() };
+    compiler.choose_access(request).map_err(Error::from_sqlite)?;
     let mut statements = vec![compiler.statement(request, Under::FirstPatient)?];
-    let asks_for_patient = request.matching_keys.iter().any(|key| key.attribute.attribute().level == Patient);
+    let keys = request.matching_keys.iter().map(|key| key.attribute);
+    let asks_for_patient =
+        keys.chain(request.date_time_keys.iter().map(|key| key.date)).any(|id| id.attribute().level == Patient);
     if shared_studies && asks_for_patient && request.level != Patient {
         statements.push(compiler.statement(request, Under::FurtherPatient)?);
     }
     *matchers.lock().unwrap_or_else(PoisonError::into_inner) = compiler.matchers;
     Ok(statements)
+}
+
+/// Patients with a component group from ?1 to before ?2, at most ?3 of each kind.
+const NAMES_WITH_PREFIX: &str = "\
+    SELECT id FROM (SELECT id FROM patient WHERE patient_name_norm <> '' AND patient_name_norm >= ?1 \
+     AND patient_name_norm < ifnull(?2, x'') LIMIT ?3) \
+    UNION ALL SELECT id FROM (SELECT id FROM patient WHERE patient_name_ideographic_norm <> '' \
+     AND patient_name_ideographic_norm >= ?1 AND patient_name_ideographic_norm < ifnull(?2, x'') LIMIT ?3) \
+    UNION ALL SELECT id FROM (SELECT id FROM patient WHERE patient_name_phonetic_norm <> '' \
+     AND patient_name_phonetic_norm >= ?1 AND patient_name_phonetic_norm < ifnull(?2, x'') LIMIT ?3)";
+
+/// At most ?3 patients with a word that has ?1 in it.
+const NAMES_WITH_PART: &str = "\
+    SELECT patient FROM patient_name_word WHERE word IN (SELECT id FROM name_word WHERE instr(word, ?1) OR word = '') LIMIT ?3";
+
+/// At most ?3 patients with a word from ?1 to before ?2, or with a code of ?4 and ?5.
+const NAMES_WITH_WORD: &str = "\
+    SELECT patient FROM patient_name_word WHERE word IN (\
+     SELECT id FROM name_word WHERE word >= ?1 AND word < ifnull(?2, x'') \
+     UNION ALL SELECT id FROM name_word WHERE sound <> '' AND sound IN (?4, ?5) \
+     UNION ALL SELECT id FROM name_word WHERE other_sound <> '' AND other_sound IN (?4, ?5) \
+     UNION ALL SELECT id FROM name_word WHERE word = '') LIMIT ?3";
+
+/// The first text in byte order after all that begin with this; `None` where there is none.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let kept = prefix.trim_end_matches(char::MAX);
+    let last = kept.chars().next_back()?;
+    // The range leaves surrogates out.
+    let next = (last..=char::MAX).nth(1)?;
+    Some(format!("{}{next}", kept.strip_suffix(last)?))
 }
 
 /// Which patient of a study is meant; nearly all have one only.
@@ -221,6 +315,90 @@ enum Under {
 }
 
 impl Compiler<'_> {
+    /// Decides for each key that an index could serve, but may match a large part of the archive, whether it is used.
+    fn choose_access(&mut self, request: &FindRequest) -> rusqlite::Result<()> {
+        let pinned = request.matching_keys.iter().any(names_few);
+        for key in &request.matching_keys {
+            let narrowing = key.matching.narrowing();
+            let access = match (key.attribute, &narrowing) {
+                (
+                    AttributeId::PatientName,
+                    Narrowing::NamePrefix(_) | Narrowing::NamePart(_) | Narrowing::NameWord { .. },
+                )
+                | (AttributeId::PatientID | AttributeId::AccessionNumber, Narrowing::Prefix(_))
+                    if pinned =>
+                {
+                    Access::None
+                }
+                (AttributeId::PatientName, Narrowing::NamePrefix(prefix)) => {
+                    self.patients(NAMES_WITH_PREFIX, prefix, &[])?
+                }
+                (AttributeId::PatientName, Narrowing::NamePart(part)) => self.patients(NAMES_WITH_PART, part, &[])?,
+                (AttributeId::PatientName, Narrowing::NameWord { prefix, sounds }) => {
+                    self.patients(NAMES_WITH_WORD, prefix, sounds)?
+                }
+                (AttributeId::PatientID | AttributeId::AccessionNumber, Narrowing::Prefix(prefix)) => {
+                    self.index(key.attribute, prefix, &after_prefix(prefix))?
+                }
+                (AttributeId::PatientID | AttributeId::AccessionNumber, Narrowing::Equals(values))
+                    if values.iter().any(String::is_empty) =>
+                {
+                    // Half of an archive can be without.
+                    if pinned { Access::None } else { self.index(key.attribute, "", &Some("\u{1}".to_owned()))? }
+                }
+                _ => continue,
+            };
+            self.access.insert(key.attribute, access);
+        }
+        Ok(())
+    }
+
+    /// The patients that a statement finds, if they are few.
+    fn patients(&self, sql: &str, text: &str, sounds: &[String]) -> rusqlite::Result<Access> {
+        let few = self.few("patient")?;
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let limit = i64::try_from(few).unwrap_or(i64::MAX).saturating_add(1);
+        let mut sounds = sounds.iter().map(String::as_str);
+        let (one, other) = (sounds.next(), sounds.next());
+        let after = after_prefix(text);
+        let parameters: [&dyn ToSql; 5] = [&text, &after, &limit, &one, &other];
+        let used = statement.parameter_count().min(parameters.len());
+        let rows = statement.query_map(&parameters[..used], |row| row.get(0))?;
+        let mut rows = rows.collect::<rusqlite::Result<Vec<i64>>>()?;
+        if rows.len() > few {
+            return Ok(Access::None);
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        Ok(Access::Rows(rows))
+    }
+
+    /// Whether the values from the one to before the other are those of few rows.
+    fn index(&self, id: AttributeId, from: &str, to: &Option<String>) -> rusqlite::Result<Access> {
+        let (table, column) =
+            if id == AttributeId::PatientID { ("patient", "patient_id") } else { ("study", "accession_number") };
+        let few = self.few(table)?;
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {column} >= ?1 AND (?2 IS NULL OR {column} < ?2) LIMIT ?3)"
+        ))?;
+        let limit = i64::try_from(few).unwrap_or(i64::MAX).saturating_add(1);
+        let count: i64 = statement.query_row(params![from, to, limit], |row| row.get(0))?;
+        Ok(if count < limit { Access::Index } else { Access::None })
+    }
+
+    /// See [`FEW`].
+    fn few(&self, table: &str) -> rusqlite::Result<usize> {
+        // Row numbers are given one after the other, so the last is about the number of rows.
+        let mut statement = self.connection.prepare_cached(&format!("SELECT ifnull(max(id), 0) FROM {table}"))?;
+        let last: i64 = statement.query_row([], |row| row.get(0))?;
+        Ok(FEW.max(usize::try_from(last / FEW_OF).unwrap_or(0)))
+    }
+
+    /// Whether a key is to be looked up in an index.
+    fn uses_index(&self, key: &MatchingKey) -> bool {
+        !matches!(self.access.get(&key.attribute), Some(Access::None))
+    }
+
     fn statement(&mut self, request: &FindRequest, under: Under) -> Result<Statement, Error> {
         self.parameters.clear();
         let level = request.level;
@@ -237,12 +415,21 @@ impl Compiler<'_> {
                 below.push(key);
             }
         }
+        let (moments_above, moments_below): (Vec<_>, Vec<_>) =
+            request.date_time_keys.iter().partition(|key| key.date.attribute().level <= level);
         let asked = |wanted: QueryRetrieveLevel| {
-            let keys = above.iter().map(|key| key.attribute);
+            let keys = above.iter().map(|key| key.attribute).chain(moments_above.iter().map(|key| key.date));
             keys.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id.attribute().level == wanted)
         };
+        // Studies by the patients that are found first, or else as they come in the order of the answers.
+        let from_patient = above.iter().any(|key| match key.attribute {
+            AttributeId::PatientID => self.uses_index(key) && key.matching.narrowing() != Narrowing::None,
+            AttributeId::PatientName => matches!(self.access.get(&key.attribute), Some(Access::Rows(_))),
+            _ => false,
+        });
         let patient = match under {
-            Under::FirstPatient if asked(Patient) => "patient p JOIN study s ON s.patient = p.id",
+            Under::FirstPatient if from_patient => "patient p JOIN study s ON s.patient = p.id",
+            Under::FirstPatient if asked(Patient) => "study s CROSS JOIN patient p ON p.id = s.patient",
             Under::FirstPatient => "study s",
             Under::FurtherPatient => {
                 "patient p JOIN study_patient sp ON sp.patient = p.id JOIN study s ON s.id = sp.study"
@@ -265,13 +452,19 @@ impl Compiler<'_> {
         for key in &above {
             conditions.push(self.condition(key, level, "p")?);
         }
-        if !below.is_empty() {
-            conditions.push(self.below(level, &below)?);
+        for key in &moments_above {
+            conditions.push(self.date_time_condition(key, level, "p")?);
+        }
+        if !below.is_empty() || !moments_below.is_empty() {
+            conditions.push(self.below(level, &below, &moments_below)?);
         }
         if under == Under::FurtherPatient {
             let mut first = vec!["first.id = s.patient".to_owned()];
             for key in above.iter().filter(|key| key.attribute.attribute().level == Patient) {
                 first.push(self.condition(key, level, "first")?);
+            }
+            for key in moments_above.iter().filter(|key| key.date.attribute().level == Patient) {
+                first.push(self.date_time_condition(key, level, "first")?);
             }
             conditions.push(format!("NOT EXISTS (SELECT 1 FROM patient first WHERE {})", first.join(" AND ")));
         }
@@ -319,7 +512,11 @@ impl Compiler<'_> {
         {
             return self.sop_instances(&uids);
         }
-        let value = self.value(attribute, level, patient)?;
+        let mut value = self.value(attribute, level, patient)?;
+        if !self.uses_index(key) {
+            // The plus keeps SQLite from using the index.
+            value.insert(0, '+');
+        }
         let plain_column = attribute.is_stored() && (attribute.level != Image || is_shelf_key(attribute.id));
         let narrowed = match key.matching.narrowing() {
             Narrowing::Equals(values) if plain_column => {
@@ -332,41 +529,48 @@ impl Compiler<'_> {
                 Some(format!("{value} BETWEEN {} AND {}", self.parameter(from), self.parameter(to)))
             }
             Narrowing::Prefix(prefix) if plain_column => Some(self.prefix(&value, &prefix)),
-            Narrowing::NamePrefix(prefix) if attribute.id == AttributeId::PatientName => {
-                Some(self.name_prefix(patient, &prefix))
+            Narrowing::NamePrefix(_) | Narrowing::NamePart(_) | Narrowing::NameWord { .. } => {
+                self.patient_rows(attribute.id, patient)
             }
-            Narrowing::Equals(_)
-            | Narrowing::Between(..)
-            | Narrowing::Prefix(_)
-            | Narrowing::NamePrefix(_)
-            | Narrowing::None => None,
+            Narrowing::Equals(_) | Narrowing::Between(..) | Narrowing::Prefix(_) | Narrowing::None => None,
         };
-        let number = i64::try_from(self.matchers.len()).unwrap_or(i64::MAX);
-        self.matchers.push(key.matching.clone());
-        let number = self.parameter(number);
+        let number = self.matcher(Matcher::One(key.matching.clone()));
         let last_word = format!("dcm_matches({number}, {value})");
         Ok(narrowed.map_or_else(|| last_word.clone(), |narrowed| format!("{narrowed} AND {last_word}")))
     }
 
-    fn prefix(&mut self, column: &str, prefix: &str) -> String {
-        let from = self.parameter(prefix.to_owned());
-        let to = self.parameter(format!("{prefix}{}", char::MAX));
-        format!("{column} >= {from} AND {column} < {to}")
+    /// The parameter that names a matcher.
+    fn matcher(&mut self, matcher: Matcher) -> String {
+        let number = i64::try_from(self.matchers.len()).unwrap_or(i64::MAX);
+        self.matchers.push(matcher);
+        self.parameter(number)
     }
 
-    /// Any of the three component groups: three ranges in three indexes.
-    fn name_prefix(&mut self, patient: &str, prefix: &str) -> String {
+    fn date_time_condition(
+        &mut self,
+        key: &DateTimeKey,
+        level: QueryRetrieveLevel,
+        patient: &str,
+    ) -> Result<String, Error> {
+        let date = self.value(key.date.attribute(), level, patient)?;
+        let time = self.value(key.time.attribute(), level, patient)?;
+        let number = self.matcher(Matcher::DateTime(key.range.clone()));
+        Ok(format!("dcm_matches({number}, {date}, {time})"))
+    }
+
+    fn prefix(&mut self, column: &str, prefix: &str) -> String {
         let from = self.parameter(prefix.to_owned());
-        let to = self.parameter(format!("{prefix}{}", char::MAX));
-        let group = |column: &str| {
-            format!("SELECT id FROM patient WHERE {column} <> '' AND {column} >= {from} AND {column} < {to}")
-        };
-        format!(
-            "{patient}.id IN ({} UNION ALL {} UNION ALL {})",
-            group("patient_name_norm"),
-            group("patient_name_ideographic_norm"),
-            group("patient_name_phonetic_norm")
-        )
+        match after_prefix(prefix) {
+            Some(after) => format!("{column} >= {from} AND {column} < {}", self.parameter(after)),
+            None => format!("{column} >= {from}"),
+        }
+    }
+
+    /// The patients that were found for a key on their names.
+    fn patient_rows(&mut self, id: AttributeId, patient: &str) -> Option<String> {
+        let Some(Access::Rows(rows)) = self.access.get(&id) else { return None };
+        let rows = serde_json::Value::from(rows.as_slice()).to_string();
+        Some(format!("{patient}.id IN (SELECT value FROM json_each({}))", self.parameter(rows)))
     }
 
     /// SOP Instance UIDs, by the rows that they lead to.
@@ -399,8 +603,14 @@ impl Compiler<'_> {
     }
 
     /// Keys below the level that is asked for: some one descendant fulfils all of them.
-    fn below(&mut self, level: QueryRetrieveLevel, keys: &[&MatchingKey]) -> Result<String, Error> {
-        let deepest = keys.iter().map(|key| key.attribute.attribute().level).max().unwrap_or(level);
+    fn below(
+        &mut self,
+        level: QueryRetrieveLevel,
+        keys: &[&MatchingKey],
+        moments: &[&DateTimeKey],
+    ) -> Result<String, Error> {
+        let asked = keys.iter().map(|key| key.attribute).chain(moments.iter().map(|key| key.date));
+        let deepest = asked.map(|id| id.attribute().level).max().unwrap_or(level);
         let needs_study = level == Patient && keys.iter().any(|key| key.attribute.attribute().level == Study);
         let mut conditions = Vec::new();
         let mut selective = false;
@@ -408,6 +618,9 @@ impl Compiler<'_> {
             selective |=
                 is_selective_below_study(key) || (key.attribute == AttributeId::StudyInstanceUID && names_uids(key));
             conditions.push(self.condition(key, deepest, "p")?);
+        }
+        for key in moments {
+            conditions.push(self.date_time_condition(key, deepest, "p")?);
         }
         let (parent, from) = match (level, deepest) {
             (Patient, Study) => ("s.patient", "study s".to_owned()),
@@ -511,6 +724,19 @@ pub fn can_answer(attribute: &Attribute, level: QueryRetrieveLevel) -> bool {
 
 fn names_uids(key: &MatchingKey) -> bool {
     matches!(key.matching.narrowing(), Narrowing::Equals(_))
+}
+
+/// Whether a key gives the values of an attribute that few entities share.
+fn names_few(key: &MatchingKey) -> bool {
+    let is_indexed = matches!(
+        key.attribute,
+        AttributeId::PatientID
+            | AttributeId::AccessionNumber
+            | AttributeId::StudyInstanceUID
+            | AttributeId::SeriesInstanceUID
+            | AttributeId::SOPInstanceUID
+    );
+    is_indexed && matches!(key.matching.narrowing(), Narrowing::Equals(values) if !values.iter().any(String::is_empty))
 }
 
 /// Whether a key names series or instances by their UIDs.

@@ -9,6 +9,7 @@
 mod batch;
 mod check;
 mod find;
+mod names;
 mod open;
 mod packing;
 mod reader;

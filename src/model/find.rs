@@ -4,7 +4,7 @@ use dicom_core::Tag;
 
 use super::attribute::AttributeId;
 use super::level::{InformationModel, QueryRetrieveLevel};
-use super::matching::Matching;
+use super::matching::{DateTimeRange, Matching};
 
 /// One question to the index. C-FIND, QIDO-RS, the page and the command line all ask in this form.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct FindRequest {
     /// The keys that narrow the answers; all have to match. Keys above and below the level are allowed: those above are
     /// matched on the entity's ancestors, those below match when any descendant does.
     pub matching_keys: Vec<MatchingKey>,
+    /// Ranges of dates and times together; the entity of their level has to lie in each. As keys, they may be of any level.
+    pub date_time_keys: Vec<DateTimeKey>,
     /// The attributes to answer, in order of their tags and without repetition.
     pub return_keys: Vec<ReturnKey>,
     /// The most answers wanted, or all.
@@ -31,6 +33,17 @@ pub struct MatchingKey {
     pub attribute: AttributeId,
     /// What its value has to fulfil; never [`Matching::Universal`].
     pub matching: Matching,
+}
+
+/// A date and a time that are one range (PS3.4 C.2.2.2.5.4).
+#[derive(Clone, Debug)]
+pub struct DateTimeKey {
+    /// The date.
+    pub date: AttributeId,
+    /// The time that goes with it; of the same level.
+    pub time: AttributeId,
+    /// What they have to lie in.
+    pub range: DateTimeRange,
 }
 
 /// One attribute to answer.

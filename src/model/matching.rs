@@ -128,7 +128,10 @@ enum Span {
 
 /// A range of dates and a range of times that are one range of moments (PS3.4 C.2.2.2.5.4, combined date-time matching).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DateTimeRange(RangeInclusive<Moment>);
+pub struct DateTimeRange {
+    span: RangeInclusive<Moment>,
+    unknown: UnknownRequired,
+}
 
 /// What there is to know of an attribute in order to compare its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +185,7 @@ pub enum NameMatching {
     LeadingComponents,
     /// Only names with the same components.
     Exact,
-    /// Fuzzy semantic matching, negotiated: each word of the key begins a word of the name, in any order.
+    /// Fuzzy semantic matching, negotiated: each word of the key begins a word of the name or sounds like it, in any order.
     Fuzzy,
 }
 
@@ -252,6 +255,15 @@ pub enum Narrowing {
     Prefix(String),
     /// Person names of which any component group, in [`person_name::normal_form`], begins with this.
     NamePrefix(String),
+    /// Person names that have a word (see [`person_name::words`]) with this in it.
+    NamePart(String),
+    /// Person names that have a word that begins with `prefix`, or one of these `sounds` (see [`super::sound`]).
+    NameWord {
+        /// What the word begins with.
+        prefix: String,
+        /// Codes, of which the word has to have one.
+        sounds: Vec<String>,
+    },
 }
 
 impl From<&Attribute> for Comparison {
@@ -564,15 +576,24 @@ impl DateTimeRange {
             (End::Open, End::Open) => Moment::MAX,
             _ => return None,
         };
-        Some(Self(start..=end))
+        Some(Self { span: start..=end, unknown: UnknownRequired::NoMatch })
+    }
+
+    /// The same, for entities without a date too (see [`UnknownRequired::Match`]).
+    #[must_use]
+    pub fn or_unknown(self) -> Self {
+        Self { unknown: UnknownRequired::Match, ..self }
     }
 
     /// Whether a stored date with its time lies within. A date without a time counts as its first moment.
     #[must_use]
     pub fn contains(&self, date: &str, time: &str) -> bool {
+        if date.is_empty() && self.unknown == UnknownRequired::Match {
+            return true;
+        }
         let Some(days) = datetime::days(date).filter(|days| days.start() == days.end()) else { return false };
         let time = if time.is_empty() { Some(0) } else { datetime::times(time).map(|times| *times.start()) };
-        time.is_some_and(|time| self.0.contains(&datetime::moment(*days.start(), time)))
+        time.is_some_and(|time| self.span.contains(&datetime::moment(*days.start(), time)))
     }
 }
 
@@ -701,7 +722,7 @@ impl Value {
                 Narrowing::Between(first, last) => Narrowing::Between(first.min(text.clone()), last.max(text.clone())),
                 other => other,
             },
-            Self::Name(name) => name_narrowing(name),
+            Self::Name(name) => name.narrowing(),
         }
     }
 }
@@ -722,7 +743,7 @@ impl PatternKind {
                 prefix => Narrowing::Prefix(prefix),
             },
             Self::Folded(_) => Narrowing::None,
-            Self::Name(name) => name_narrowing(name),
+            Self::Name(name) => name.narrowing(),
         }
     }
 }
@@ -733,10 +754,6 @@ impl FoldedPattern {
         with_folded(stored, Ligatures::Expanded, |stored| self.expanded.matches(stored))
             || (!stored.is_ascii() && self.ligatures_kept.as_ref().is_some_and(kept))
     }
-}
-
-fn name_narrowing(name: &NameCondition) -> Narrowing {
-    name.prefix().map_or(Narrowing::None, Narrowing::NamePrefix)
 }
 
 impl Span {
@@ -1096,8 +1113,11 @@ mod tests {
         let name = |key| with(VR::PN, Multiplicity::One, LetterCase::Folded, key, &fuzzy);
         assert!(name("john smith").matches("Smith^John^Q"));
         assert!(name("jo* SMI").matches("Smith-Jones^John"));
-        assert!(!name("john smith").matches("Smith^Jane"));
+        assert!(!name("john smith").matches("Smith^Mary"));
         assert!(name("太郎").matches("Yamada^Tarou=山田^太郎"));
+        // Or by how they sound, as whole words.
+        assert!(name("maier").matches("Meyer^Ann") && name("jon smyth").matches("SMITH^John"));
+        assert!(!name("maier").matches("Meyers^Ann") && !name("smyt*").matches("Smith"));
     }
 
     // PS3.4 C.2.2.3: any of the stored values.
@@ -1218,10 +1238,25 @@ mod tests {
         assert_eq!(one(VR::PN, "Müll*").narrowing(), Narrowing::NamePrefix("mull".into()));
         assert_eq!(one(VR::PN, "SMITH^*").narrowing(), Narrowing::NamePrefix("smith".into()));
         assert_eq!(one(VR::PN, "=山田").narrowing(), Narrowing::NamePrefix("山田".into()));
+        assert_eq!(one(VR::PN, "*MITH*").narrowing(), Narrowing::NamePart("mith".into()));
+        assert_eq!(one(VR::PN, "?-van der berg*^*").narrowing(), Narrowing::NamePart("berg".into()));
+        let fuzzy = MatchPolicy { names: NameMatching::Fuzzy, ..MatchPolicy::default() };
+        let word = |prefix: &str, sounds: &[&str]| Narrowing::NameWord {
+            prefix: prefix.into(),
+            sounds: sounds.iter().map(|code| (*code).to_owned()).collect(),
+        };
+        let fuzzily = |key| with(VR::PN, Multiplicity::One, LetterCase::Sensitive, key, &fuzzy).narrowing();
+        assert_eq!(fuzzily("J Smith"), word("smith", &["SM0", "XMT"]));
+        assert_eq!(fuzzily("Smi*"), word("smi", &[]));
         assert_eq!(one(VR::DA, "20240105").narrowing(), Narrowing::Equals(vec!["20240105".into()]));
         assert_eq!(one(VR::DA, "20240105-").narrowing(), Narrowing::Between("20240105".into(), "99991231".into()));
         assert_eq!(one(VR::TM, "1030-11").narrowing(), Narrowing::Between("1030".into(), "115960.999999".into()));
         assert_eq!(many(VR::CS, "CT").narrowing(), Narrowing::None);
+    }
+
+    fn words(name: &str) -> Vec<String> {
+        let groups = person_name::normal_groups(name);
+        groups.iter().flat_map(|group| person_name::words(group)).map(str::to_owned).collect()
     }
 
     fn admits(narrowing: &Narrowing, stored: &str) -> bool {
@@ -1233,6 +1268,12 @@ mod tests {
             Narrowing::NamePrefix(prefix) => {
                 person_name::normal_groups(stored).iter().any(|group| group.starts_with(prefix.as_str()))
             }
+            Narrowing::NamePart(part) => words(stored).iter().any(|word| word.contains(part.as_str())),
+            Narrowing::NameWord { prefix, sounds } => words(stored).iter().any(|word| {
+                let sound = super::super::sound::Sound::of_word(word);
+                word.starts_with(prefix.as_str())
+                    || sound.is_some_and(|sound| sound.codes().any(|code| sounds.iter().any(|other| other == code)))
+            }),
         }
     }
 
@@ -1280,8 +1321,9 @@ mod tests {
     proptest! {
         /// The contract of [`Narrowing`], for every attribute: an index that goes by it loses nothing, and `Equals` is exact.
         #[test]
-        fn narrowing_loses_no_match((attribute, key, stored) in attribute_key_and_stored(), quoted in any::<bool>()) {
+        fn narrowing_loses_no_match((attribute, key, stored) in attribute_key_and_stored(), quoted in any::<bool>(), fuzzy in any::<bool>()) {
             let policy = MatchPolicy {
+                names: if fuzzy { NameMatching::Fuzzy } else { NameMatching::LeadingComponents },
                 unknown_required: if quoted { UnknownRequired::Match } else { UnknownRequired::NoMatch },
                 ..MatchPolicy::default()
             };

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`level`] (what is asked for), [`attribute`] (the one table of what the index keeps), [`record`]
 //! (one instance, as read), [`location`] (where its object lies), [`find`] (a query), [`matching`] (PS3.4 C.2.2.2),
-//! with [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`charset`], [`value`] and [`clock`] as their vocabulary.
+//! with [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`charset`], [`value`] and [`clock`] as their
+//! vocabulary.
 
 pub mod ae_title;
 pub mod attribute;
@@ -16,5 +17,6 @@ pub mod matching;
 pub mod peer;
 pub mod person_name;
 pub mod record;
+pub mod sound;
 pub mod uid;
 pub mod value;

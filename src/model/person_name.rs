@@ -59,6 +59,17 @@ pub fn push_normal_form(group: &str, ligatures: Ligatures, out: &mut String) {
     }
 }
 
+/// The words of a component group in normal form: what stands between spaces, delimiters, commas, full stops and hyphens.
+pub fn words(normal: &str) -> impl Iterator<Item = &str> {
+    normal.split(is_between_words).filter(|word| !word.is_empty())
+}
+
+/// Whether a character of a normal form belongs to no word.
+#[must_use]
+pub fn is_between_words(c: char) -> bool {
+    matches!(c, '^' | '=' | ',' | '.' | '-' | '\0') || c.is_whitespace()
+}
+
 /// Text in the form in which it is compared where case does not count: compatibility forms and widths made one (NFKC), case
 /// folded, the accents of Latin, Greek and Cyrillic and the vowel points of Hebrew and Arabic stripped, `ø` and its like
 /// made plain letters. What is left is composed, so that a Hangul syllable or a kana with its voicing mark is one character.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use dicom_core::Tag;
+use dicom_core::{Tag, VR};
 
 use super::error::FindError;
 use super::identifier::Identifier;
@@ -10,11 +10,11 @@ use super::negotiation::NegotiatedOptions;
 use super::{Hierarchy, Options, PendingStatus};
 use crate::db::can_answer;
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, Source};
-use crate::model::find::{FindRequest, ItemKey, MatchingKey, ReturnKey};
+use crate::model::find::{DateTimeKey, FindRequest, ItemKey, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks,
-    SeveralValues,
+    SeveralValues, UnknownRequired,
 };
 
 /// A query, checked, and what its answers have to look like.
@@ -28,19 +28,7 @@ pub struct Query {
     pub character_set: String,
     /// The most answers that are given; one more is an error, so that no answer is lost in silence.
     pub limit: Option<u64>,
-    /// Conditions on a date and a time together, which are asked of the index for the date only.
-    pub(super) combined: Vec<CombinedKey>,
-    /// Return keys of the request that only serve [`Self::combined`].
-    pub(super) hidden: HashSet<AttributeId>,
     pending: PendingStatus,
-}
-
-/// A pair of keys that are one range (PS3.4 C.2.2.2.5.4).
-#[derive(Clone, Debug)]
-pub(super) struct CombinedKey {
-    pub(super) date: AttributeId,
-    pub(super) time: AttributeId,
-    pub(super) range: DateTimeRange,
 }
 
 /// Query/Retrieve Level.
@@ -50,16 +38,16 @@ pub(super) const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
 /// Query/Retrieve View: means something with byte 5 of the extended negotiation only, which is never agreed.
 const QUERY_RETRIEVE_VIEW: Tag = Tag(0x0008, 0x0053);
 
-/// Dates and the times that go with them.
-const DATES_WITH_TIMES: [(AttributeId, AttributeId); 7] = [
-    (AttributeId::StudyDate, AttributeId::StudyTime),
-    (AttributeId::SeriesDate, AttributeId::SeriesTime),
-    (AttributeId::PatientBirthDate, AttributeId::PatientBirthTime),
-    (AttributeId::PerformedProcedureStepStartDate, AttributeId::PerformedProcedureStepStartTime),
-    (AttributeId::AcquisitionDate, AttributeId::AcquisitionTime),
-    (AttributeId::ContentDate, AttributeId::ContentTime),
-    (AttributeId::InstanceCreationDate, AttributeId::InstanceCreationTime),
-];
+/// Dates and the times that go with them: those whose keywords say so (StudyDate, StudyTime).
+fn dates_with_times() -> impl Iterator<Item = (&'static Attribute, &'static Attribute)> {
+    ATTRIBUTES.iter().filter(|date| date.vr == VR::DA).filter_map(|date| {
+        let stem = date.keyword.strip_suffix("Date")?;
+        let goes_with = |time: &&Attribute| {
+            time.vr == VR::TM && time.level == date.level && time.keyword.strip_suffix("Time") == Some(stem)
+        };
+        Some((date, ATTRIBUTES.iter().find(goes_with)?))
+    })
+}
 
 impl Query {
     /// The status of its Pending responses: FF00, or FF01 where an optional key is not supported (PS3.4 table C.4-1).
@@ -115,17 +103,11 @@ pub fn parse(
         }
     }
 
-    let mut hidden = HashSet::new();
-    let mut combined = Vec::new();
+    let mut date_time_keys = Vec::new();
     if negotiated.combined_date_time {
-        combined = keys.combined(level);
-        for key in &combined {
-            // The date narrows the answers; the time alone says nothing.
-            matching_keys.retain(|matching| matching.attribute != key.time);
-            hidden
-                .extend([key.date, key.time].into_iter().filter(|id| !return_keys.iter().any(|k| k.attribute == *id)));
-        }
-        return_keys.extend(hidden.iter().map(|id| ReturnKey { attribute: *id, items: Vec::new() }));
+        date_time_keys = keys.combined(&policy);
+        // The date goes on narrowing the answers; the time alone says nothing.
+        matching_keys.retain(|matching| date_time_keys.iter().all(|key| key.time != matching.attribute));
     }
 
     // PS3.4 C.4.1.1.3.2: the unique keys of all levels above. And where nothing of the level itself is asked for, its own
@@ -141,15 +123,13 @@ pub fn parse(
     }
     return_keys.sort_by_key(|key| key.attribute.attribute().tag);
 
-    // One more than the limit says that there are more. Where answers are sorted out afterwards, their number says nothing.
-    let limit = options.limit.filter(|_| combined.is_empty()).map(|limit| limit.saturating_add(1));
+    // One more than the limit says that there are more.
+    let limit = options.limit.map(|limit| limit.saturating_add(1));
     Ok(Query {
-        request: FindRequest { model, level, matching_keys, return_keys, limit, offset: 0 },
+        request: FindRequest { model, level, matching_keys, date_time_keys, return_keys, limit, offset: 0 },
         unsupported,
         character_set: identifier.character_set.clone(),
         limit: options.limit,
-        combined,
-        hidden,
         pending: options.pending,
     })
 }
@@ -236,21 +216,21 @@ impl<'a> Keys<'a> {
         other.map_or(Ok(()), |(attribute, _)| Err(FindError::KeyOfOtherLevel(attribute.tag)))
     }
 
-    /// The pairs of ranges that are one range of date and time (PS3.4 C.2.2.2.5.4). Only those of the level and above: what
-    /// lies below is not in the answers.
-    fn combined(&self, level: QueryRetrieveLevel) -> Vec<CombinedKey> {
-        let text = |id: AttributeId| {
-            self.known.iter().find(|(attribute, _)| attribute.id == id).and_then(|(_, value)| match value {
+    /// The pairs of ranges that are one range of date and time (PS3.4 C.2.2.2.5.4).
+    fn combined(&self, policy: &MatchPolicy) -> Vec<DateTimeKey> {
+        let text = |wanted: &Attribute| {
+            self.known.iter().find(|(attribute, _)| attribute.id == wanted.id).and_then(|(_, value)| match value {
                 KeyValue::Text(text) => Some(text.as_str()),
                 KeyValue::Items(_) => None,
             })
         };
-        DATES_WITH_TIMES
-            .into_iter()
-            .filter(|(date, _)| date.attribute().level <= level)
+        dates_with_times()
             .filter_map(|(date, time)| {
-                let range = DateTimeRange::new(text(date)?, text(time)?)?;
-                Some(CombinedKey { date, time, range })
+                let mut range = DateTimeRange::new(text(date)?, text(time)?)?;
+                if date.key == KeyType::Required && policy.unknown_required == UnknownRequired::Match {
+                    range = range.or_unknown();
+                }
+                Some(DateTimeKey { date: date.id, time: time.id, range })
             })
             .collect()
     }
@@ -286,8 +266,6 @@ fn item_keys(key: &KeyValue) -> Vec<ItemKey> {
 
 #[cfg(test)]
 mod tests {
-    use dicom_core::VR;
-
     use super::super::keys;
     use super::*;
 
@@ -457,11 +435,32 @@ mod tests {
         let negotiated = NegotiatedOptions { combined_date_time: true, ..NegotiatedOptions::default() };
         let query = ask_with(StudyRoot, Study, &of, negotiated, &Options::default()).unwrap();
         assert_eq!(matched(&query), [("StudyDate", "range")]);
-        assert_eq!((query.combined.len(), query.hidden.len()), (1, 0));
+        assert_eq!(query.request.date_time_keys.len(), 1);
         assert_eq!(matched(&ask(StudyRoot, Study, &of).unwrap()), [("StudyDate", "range"), ("StudyTime", "range")]);
         let one_open = ["StudyDate=20060705-", "StudyTime=1000-1800"];
         let query = ask_with(StudyRoot, Study, &one_open, negotiated, &Options::default()).unwrap();
-        assert_eq!(query.combined.len(), 0);
+        assert_eq!(query.request.date_time_keys.len(), 0);
+        // Of whatever level.
+        let below = ["AcquisitionDate=2024-2025", "AcquisitionTime=10-11", "StudyInstanceUID"];
+        let query = ask_with(StudyRoot, Study, &below, negotiated, &Options::default()).unwrap();
+        assert_eq!(query.request.date_time_keys.len(), 1);
+    }
+
+    #[test]
+    fn a_date_goes_with_the_time_of_the_same_name() {
+        let pairs: Vec<_> = dates_with_times().map(|(date, _)| date.keyword).collect();
+        for date in [
+            "StudyDate",
+            "SeriesDate",
+            "PatientBirthDate",
+            "PerformedProcedureStepStartDate",
+            "AcquisitionDate",
+            "ContentDate",
+            "InstanceCreationDate",
+        ] {
+            assert!(pairs.contains(&date), "{date}");
+        }
+        assert!(dates_with_times().all(|(date, time)| date.level == time.level));
     }
 
     #[test]

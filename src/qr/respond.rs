@@ -75,9 +75,6 @@ impl ResponseWriter {
         ];
         for (at, key) in query.request.return_keys.iter().enumerate() {
             let attribute = key.attribute.attribute();
-            if query.hidden.contains(&key.attribute) {
-                continue;
-            }
             let content = if attribute.vr == VR::SQ {
                 let condition = query.request.matching_keys.iter().find(|matching| matching.attribute == key.attribute);
                 let matching = condition.and_then(|condition| match &condition.matching {

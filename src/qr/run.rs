@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
 use super::error::FindError;
-use super::parse::{CombinedKey, Query};
+use super::parse::Query;
 use crate::db;
 use crate::model::find::FindAnswer;
 
@@ -79,16 +79,12 @@ pub fn run(
     stop: &Stop,
     mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
 ) -> Result<u64, FindError> {
-    let combined: Vec<_> = query.combined.iter().filter_map(|key| Combined::new(key, query)).collect();
     let mut answered = 0;
     let mut refused = false;
     let mut too_many = false;
     let mut each = |answer: FindAnswer| {
         if stop.state() != State::Going {
             return ControlFlow::Break(());
-        }
-        if !combined.iter().all(|key| key.fits(&answer)) {
-            return ControlFlow::Continue(());
         }
         if query.limit == Some(answered) {
             too_many = true;
@@ -109,24 +105,5 @@ pub fn run(
         Ok(_) => stopped.map_or(Ok(answered), Err),
         Err(db::Error::Interrupted) => Err(stopped.unwrap_or(FindError::Cancelled)),
         Err(error) => Err(FindError::Index(error)),
-    }
-}
-
-/// A combined key, and where the values that it looks at are in an answer.
-struct Combined<'q> {
-    key: &'q CombinedKey,
-    date_at: usize,
-    time_at: usize,
-}
-
-impl<'q> Combined<'q> {
-    fn new(key: &'q CombinedKey, query: &Query) -> Option<Self> {
-        let at = |id| query.request.return_keys.iter().position(|key| key.attribute == id);
-        Some(Self { key, date_at: at(key.date)?, time_at: at(key.time)? })
-    }
-
-    fn fits(&self, answer: &FindAnswer) -> bool {
-        let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
-        self.key.range.contains(value(self.date_at), value(self.time_at))
     }
 }

@@ -29,6 +29,7 @@ fn content(index: &Path) -> Vec<String> {
             model: InformationModel::PatientRoot,
             level,
             matching_keys: Vec::new(),
+            date_time_keys: Vec::new(),
             return_keys: return_keys.clone(),
             limit: None,
             offset: 0,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::super::Tally;
+use super::super::{Tally, names};
 use super::{Batch, Result};
 
 /// What the transaction has changed and has yet to write: the counters, and the rows of `uid_lookup`, which go in sorted.
@@ -151,13 +151,18 @@ impl Batch<'_> {
             }
         }
         for patient in std::mem::take(&mut self.changes.patients_left) {
-            let gone = self
+            let gone: Option<[String; 3]> = self
                 .statement(
                     "DELETE FROM patient WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM study WHERE patient = ?1) \
-                     AND NOT EXISTS (SELECT 1 FROM study_patient WHERE patient = ?1)",
+                     AND NOT EXISTS (SELECT 1 FROM study_patient WHERE patient = ?1) \
+                     RETURNING patient_name_norm, patient_name_ideographic_norm, patient_name_phonetic_norm",
                 )?
-                .execute([patient])?;
-            dropped |= gone > 0;
+                .query_row([patient], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))
+                .optional()?;
+            if let Some(name) = &gone {
+                names::remove(self.connection, patient, &name.each_ref().map(String::as_str))?;
+            }
+            dropped |= gone.is_some();
         }
         if dropped {
             self.forget();

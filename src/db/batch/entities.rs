@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use rusqlite::{OptionalExtension, params, params_from_iter};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use super::super::names;
 use super::files::File;
 use super::{Batch, Result};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
@@ -210,7 +211,23 @@ impl Batch<'_> {
         let marks = vec!["?"; columns.len()].join(", ");
         self.statement(&format!("INSERT INTO {} ({}) VALUES ({marks})", table_of(level), columns.join(", ")))?
             .execute(params_from_iter(values))?;
-        Ok(self.connection.last_insert_rowid())
+        let row = self.connection.last_insert_rowid();
+        if level == QueryRetrieveLevel::Patient {
+            names::add(self.connection, row, &names.iter().map(|(_, form)| form.as_str()).collect::<Vec<_>>())?;
+        }
+        Ok(row)
+    }
+
+    /// The words of a patient's name are to be those of another one; the row still has the old one.
+    fn rename_patient(&self, row: i64, names: &[(&str, String)]) -> Result<()> {
+        let old: [String; 3] = self
+            .statement(
+                "SELECT patient_name_norm, patient_name_ideographic_norm, patient_name_phonetic_norm FROM patient \
+                 WHERE id = ?1",
+            )?
+            .query_row([row], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
+        names::remove(self.connection, row, &old.each_ref().map(String::as_str))?;
+        names::add(self.connection, row, &names.iter().map(|(_, form)| form.as_str()).collect::<Vec<_>>())
     }
 
     /// Lets an entity take account of what a record says of it; returns the attributes that have changed.
@@ -250,6 +267,7 @@ impl Batch<'_> {
                 columns.push(column);
                 texts.push(form);
             }
+            self.rename_patient(row, &names)?;
         }
         columns.push("character_set");
         texts.push(record.value(AttributeId::SpecificCharacterSet));

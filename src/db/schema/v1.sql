@@ -32,6 +32,24 @@ CREATE INDEX patient_by_ideographic_name ON patient (patient_name_ideographic_no
 CREATE INDEX patient_by_phonetic_name ON patient (patient_name_phonetic_norm)
     WHERE patient_name_phonetic_norm <> '';
 
+-- The distinct words of patients' names in normal form, to find names by what stands anywhere in them. A name of very many
+-- or very long words is kept under the empty word alone, which stands for every one.
+CREATE TABLE name_word (
+    id                          INTEGER PRIMARY KEY,
+    word                        TEXT NOT NULL,
+    -- Codes of how it sounds (Double Metaphone), '' where it has none.
+    sound                       TEXT NOT NULL,
+    other_sound                 TEXT NOT NULL
+);
+CREATE UNIQUE INDEX name_word_by_word ON name_word (word);
+CREATE INDEX name_word_by_sound ON name_word (sound) WHERE sound <> '';
+CREATE INDEX name_word_by_other_sound ON name_word (other_sound) WHERE other_sound <> '';
+CREATE TABLE patient_name_word (
+    word                        INTEGER NOT NULL REFERENCES name_word (id),
+    patient                     INTEGER NOT NULL REFERENCES patient (id),
+    PRIMARY KEY (word, patient)
+) WITHOUT ROWID;
+
 CREATE TABLE study (
     id                          INTEGER PRIMARY KEY,
     patient                     INTEGER NOT NULL REFERENCES patient (id),

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 
 use super::wild_card::WildCard;
-use super::{NameMatching, is_all_stars};
-use crate::model::person_name::{self, COMPONENTS, Ligatures};
+use super::{NameMatching, Narrowing, is_all_stars};
+use crate::model::person_name::{self, COMPONENTS, Ligatures, words};
+use crate::model::sound::Sound;
 
 /// A condition on a person name.
 #[derive(Clone, Debug)]
@@ -13,8 +14,16 @@ pub(super) enum NameCondition {
     AnyGroup(GroupCondition),
     /// A key with `=`: each group has its own condition; `None` is universal.
     EachGroup([Option<GroupCondition>; 3]),
-    /// Fuzzy semantic matching: each word begins some word of the name, in any order and component.
-    Words(Vec<String>),
+    /// Fuzzy semantic matching: each word begins some word of the name or sounds like it, in any order and component.
+    Words(Vec<FuzzyWord>),
+}
+
+/// A word of a key in fuzzy semantic matching.
+#[derive(Clone, Debug)]
+pub(super) struct FuzzyWord {
+    text: String,
+    /// How it sounds; `None` where that does not count.
+    sound: Option<Sound>,
 }
 
 /// A condition on one component group.
@@ -41,7 +50,11 @@ impl NameCondition {
     pub(super) fn new(key: &str, matching: NameMatching) -> Option<Self> {
         let key = key.trim_end_matches([' ', '^', '=', '\0']);
         if matching == NameMatching::Fuzzy && !key.contains('?') {
-            let words: Vec<String> = words(key).map(|word| word.replace('*', "")).filter(|w| !w.is_empty()).collect();
+            let words: Vec<FuzzyWord> = person_name::normal_groups(key)
+                .iter()
+                .flat_map(|group| words(group))
+                .filter_map(FuzzyWord::new)
+                .collect();
             return (!words.is_empty()).then_some(Self::Words(words));
         }
         if key.contains('=') {
@@ -75,20 +88,51 @@ impl NameCondition {
                 .iter()
                 .zip(groups)
                 .all(|(condition, group)| condition.as_ref().is_none_or(|condition| condition.matches(group))),
-            Self::Words(wanted) => {
-                let normal: Vec<String> = words(name).collect();
-                wanted.iter().all(|wanted| normal.iter().any(|word| word.starts_with(wanted.as_str())))
-            }
+            Self::Words(wanted) => wanted.iter().all(|wanted| groups.iter().any(|group| wanted.is_in(group))),
         }
     }
 
-    /// What some component group of each matching name begins with, in normal form.
-    pub(super) fn prefix(&self) -> Option<String> {
-        match self {
-            Self::AnyGroup(group) => group.prefix(),
-            Self::EachGroup(groups) => groups.iter().flatten().find_map(GroupCondition::prefix),
-            Self::Words(_) => None,
-        }
+    /// What an index of names, or of the words of names, can use.
+    pub(super) fn narrowing(&self) -> Narrowing {
+        let groups: Vec<&GroupCondition> = match self {
+            Self::AnyGroup(group) => vec![group],
+            Self::EachGroup(groups) => groups.iter().flatten().collect(),
+            Self::Words(words) => {
+                // Each word has to be found; the longest is likely to be the rarest.
+                let longest = words.iter().max_by_key(|word| word.text.len());
+                return longest.map_or(Narrowing::None, FuzzyWord::narrowing);
+            }
+        };
+        let prefix = groups.iter().find_map(|group| group.prefix());
+        let part = || groups.iter().filter_map(|group| group.part()).max_by_key(|part| part.len());
+        prefix.map(Narrowing::NamePrefix).or_else(|| part().map(Narrowing::NamePart)).unwrap_or(Narrowing::None)
+    }
+}
+
+impl FuzzyWord {
+    /// `None` for a word of stars. A word with a star is the beginning of one, so its sound is not known.
+    fn new(word: &str) -> Option<Self> {
+        let text = word.replace('*', "");
+        let sound = if text.len() == word.len() { Sound::of_word(word) } else { None };
+        (!text.is_empty()).then_some(Self { text, sound })
+    }
+
+    /// Whether a component group has a word that begins with this one, or sounds like it.
+    fn is_in(&self, group: &str) -> bool {
+        with_normal_form(group, Ligatures::Expanded, |normal| {
+            words(normal).any(|word| {
+                word.starts_with(self.text.as_str())
+                    || self
+                        .sound
+                        .as_ref()
+                        .is_some_and(|sound| Sound::of_word(word).is_some_and(|of| sound.is_like(&of)))
+            })
+        })
+    }
+
+    fn narrowing(&self) -> Narrowing {
+        let sounds = self.sound.iter().flat_map(Sound::codes).map(str::to_owned).collect();
+        Narrowing::NameWord { prefix: self.text.clone(), sounds }
     }
 }
 
@@ -133,6 +177,21 @@ impl GroupCondition {
         prefix.truncate(prefix.trim_end_matches(['^', ' ']).len());
         (!prefix.is_empty()).then_some(prefix)
     }
+
+    /// The longest piece of text that some word of each matching group contains.
+    fn part(&self) -> Option<String> {
+        match self {
+            Self::Value { normal, .. } => longest_word(normal),
+            // Of what the pattern has between wild cards, a word of the group contains each piece up to the end of a word.
+            Self::Pattern(pattern) => {
+                pattern.pattern.literals().iter().filter_map(|literal| longest_word(literal)).max_by_key(String::len)
+            }
+        }
+    }
+}
+
+fn longest_word(text: &str) -> Option<String> {
+    words(text).max_by_key(|word| word.len()).map(str::to_owned)
 }
 
 impl GroupPattern {
@@ -157,14 +216,6 @@ fn fill_up(group: &mut String, delimiters: usize) {
     for _ in group.matches('^').count()..delimiters {
         group.push('^');
     }
-}
-
-/// The words of a name, folded: what stands between spaces, delimiters, commas, full stops and hyphens.
-fn words(name: &str) -> impl Iterator<Item = String> {
-    name.split([' ', '\u{3000}', '^', '=', ',', '.', '-', '\0'])
-        .filter(|word| !word.is_empty())
-        .map(person_name::fold)
-        .filter(|word| !word.is_empty())
 }
 
 /// The normal form of a group in a buffer that is kept from call to call: this runs once for each row looked at.

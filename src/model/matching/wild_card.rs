@@ -88,6 +88,25 @@ impl WildCard {
             Segment::Masked(masked) => masked.chars.iter().map_while(|position| *position).collect(),
         }
     }
+
+    /// The runs of characters between wild cards: every text that fits contains each of them.
+    pub(super) fn literals(&self) -> Vec<String> {
+        let (first, middle, last) = match &self.shape {
+            Shape::Whole(segment) => (segment, [].as_slice(), None),
+            Shape::Parts { first, middle, last } => (first, middle.as_ref(), Some(last)),
+        };
+        let mut literals = Vec::new();
+        for segment in std::iter::once(first).chain(middle).chain(last) {
+            match segment {
+                Segment::Literal(literal) => literals.push(literal.text.clone()),
+                Segment::Masked(masked) => {
+                    literals.extend(masked.chars.split(Option::is_none).map(|run| run.iter().flatten().collect()));
+                }
+            }
+        }
+        literals.retain(|literal: &String| !literal.is_empty());
+        literals
+    }
 }
 
 impl Segment {

@@ -1,6 +1,7 @@
 //! The index, through its public doors.
 
 mod model_based;
+mod names;
 mod plans;
 mod remembered;
 mod writing;
@@ -75,6 +76,7 @@ pub(crate) fn request(level: QueryRetrieveLevel, returned: &[AttributeId]) -> Fi
         model: InformationModel::PatientRoot,
         level,
         matching_keys: Vec::new(),
+        date_time_keys: Vec::new(),
         return_keys: returned.iter().map(|&attribute| ReturnKey { attribute, items: Vec::new() }).collect(),
         limit: None,
         offset: 0,

@@ -8,7 +8,7 @@ use dcmdex::db::{Reader, can_answer};
 use dcmdex::model::attribute::AttributeId::{self, *};
 use dcmdex::model::attribute::{Attribute, LetterCase, Multiplicity};
 use dcmdex::model::charset;
-use dcmdex::model::level::InformationModel::{self, PatientRoot, StudyRoot};
+use dcmdex::model::level::InformationModel::{self, PatientRoot, PatientStudyOnly, StudyRoot};
 use dcmdex::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 use dcmdex::model::matching::{KeyElement, KeyValue};
 use dcmdex::model::record::InstanceRecord;
@@ -36,6 +36,8 @@ const POOLS: &[(AttributeId, &[&str])] = &[
             "=山田",
             "Straße^Ærø",
             "O'Brien^50%_x",
+            "Meyer^Hans-Peter",
+            "MAIER^J",
         ],
     ),
     (PatientBirthDate, &["19700101", "19991231", "2000", "nonsense"]),
@@ -64,6 +66,7 @@ const POOLS: &[(AttributeId, &[&str])] = &[
     (SeriesNumber, &["1", "01", "2"]),
     (SeriesDescription, &["axial", "AXIAL 2"]),
     (SeriesDate, &["20240101", "20240301"]),
+    (SeriesTime, &["10", "103000.5"]),
     (BodyPartExamined, &["HEAD", "HEAD NECK"]),
     (OperatorsName, &["Meyer^A\\Smith^B", "Meyer"]),
     (FrameOfReferenceUID, &["1.2.3", "1.2.4"]),
@@ -348,6 +351,8 @@ fn question() -> impl Strategy<Value = Question> {
             (StudyRoot, Study),
             (StudyRoot, Series),
             (StudyRoot, Image),
+            (PatientStudyOnly, Patient),
+            (PatientStudyOnly, Study),
         ][..],
     );
     let range = |id, pool: &'static [&'static str]| {
@@ -355,9 +360,21 @@ fn question() -> impl Strategy<Value = Question> {
             Key::Text(id, [format!("{low}-{high}"), format!("{low}-"), format!("-{high}")][usize::from(form)].clone())
         })
     };
-    let date_and_time =
-        (range(StudyDate, &["20231231", "20240101", "20240229"]), range(StudyTime, &["10", "1030", "103001"]))
-            .prop_map(|(date, time)| vec![date, time]);
+    let date_and_time = select(
+        &[
+            (PatientBirthDate, PatientBirthTime),
+            (StudyDate, StudyTime),
+            (SeriesDate, SeriesTime),
+            (ContentDate, ContentTime),
+        ][..],
+    )
+    .prop_flat_map(move |(date, time)| {
+        (
+            range(date, &["19700101", "20231231", "20240101", "20240102", "20240229", "20240301"]),
+            range(time, &["10", "1015", "1030", "103001"]),
+        )
+    })
+    .prop_map(|(date, time)| vec![date, time]);
     let keys = (prop_oneof![3 => Just(Vec::new()), 1 => date_and_time], prop::collection::vec(key(), 0..5)).prop_map(
         |(mut keys, more)| {
             keys.extend(more);
@@ -501,7 +518,12 @@ impl Combined {
 }
 
 fn combined(question: &Question) -> Vec<Combined> {
-    let pairs = [(StudyDate, StudyTime), (PatientBirthDate, PatientBirthTime), (ContentDate, ContentTime)];
+    let pairs = [
+        (StudyDate, StudyTime),
+        (SeriesDate, SeriesTime),
+        (PatientBirthDate, PatientBirthTime),
+        (ContentDate, ContentTime),
+    ];
     let text = |id| {
         question.keys.iter().find_map(|key| match key {
             Key::Text(of, text) if *of == id => Some(text.clone()),
@@ -514,7 +536,7 @@ fn combined(question: &Question) -> Vec<Combined> {
         let (Some((d1, d2)), Some((t1, t2))) = (dates.split_once('-'), times.split_once('-')) else { continue };
         let end = |text: &str| text.trim_matches([' ', '*']).to_owned();
         let [d1, d2, t1, t2] = [d1, d2, t1, t2].map(end);
-        if d1.is_empty() != t1.is_empty() || d2.is_empty() != t2.is_empty() || date.attribute().level > question.level {
+        if d1.is_empty() != t1.is_empty() || d2.is_empty() != t2.is_empty() {
             continue;
         }
         let first = (!d1.is_empty()).then(|| Some(matcher::date_bounds(&d1)?.0 + &matcher::time_bounds(&t1)?.0));

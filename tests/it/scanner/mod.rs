@@ -138,6 +138,7 @@ impl Archive {
             model: InformationModel::PatientRoot,
             level: QueryRetrieveLevel::Image,
             matching_keys: Vec::new(),
+            date_time_keys: Vec::new(),
             return_keys: vec![ReturnKey { attribute: AttributeId::SOPInstanceUID, items: Vec::new() }],
             limit: None,
             offset: 0,
