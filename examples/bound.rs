@@ -58,6 +58,9 @@ struct Options {
     /// Threads that read; one more walks.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Tell the system not to read ahead.
+    #[arg(long)]
+    random: bool,
     /// Also parse the root elements.
     #[arg(long)]
     parse: bool,
@@ -137,6 +140,9 @@ fn walk(root: &Path, folders: &mpsc::SyncSender<Folder>) {
 fn read_folder((folder, files): &Folder, options: &Options, buffer: &mut [u8], found: &mut Found) {
     for name in files {
         let file = File::open(folder.join(name)).unwrap();
+        if options.random {
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
+        }
         let length = file.read_at(buffer, 0).unwrap();
         found.files += 1;
         if options.parse {

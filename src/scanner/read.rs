@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, fadvise, fstat, openat, statat};
 
 use super::Stop;
 use super::throttle::Throttle;
@@ -160,7 +160,12 @@ impl Pool {
         self.throttle.file(&self.stop);
         // NONBLOCK: what was a file a moment ago may be a FIFO by now.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        Ok(File::from(openat(directory, name, flags, Mode::empty())?))
+        let file = File::from(openat(directory, name, flags, Mode::empty())?);
+        // Only the header is wanted. Unasked, the system reads twice as much ahead: of a cold disk that is twice the time, and
+        // of the page cache twice the room, so that an archive's headers do not stay in it until the next scan. Where the
+        // file system knows no such advice nothing is lost.
+        let _unheeded = fadvise(&file, 0, None, Advice::Random);
+        Ok(file)
     }
 
     /// Reads a file into the part; returns the bytes of text that came of it.
