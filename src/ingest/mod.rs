@@ -7,6 +7,7 @@
 mod fault;
 mod json;
 pub mod limits;
+mod neighbours;
 mod parsed;
 mod read;
 mod tokenizer;

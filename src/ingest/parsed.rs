@@ -32,6 +32,38 @@ pub(super) struct RawValue {
     pub(super) length: u32,
 }
 
+impl RawValue {
+    /// Its bytes, which are among those that were kept of the data set.
+    pub(super) fn bytes<'r>(&self, raw: &'r [u8]) -> &'r [u8] {
+        let start = self.start as usize;
+        raw.get(start..start + self.length as usize).unwrap_or_default()
+    }
+}
+
+/// Decodes a value and appends its text.
+pub(super) fn push_value(
+    out: &mut String,
+    value: &RawValue,
+    bytes: &[u8],
+    character_sets: &CharacterSets,
+    faults: &mut Faults,
+) {
+    let faithful = if value.vr == VR::SQ {
+        let start = out.len();
+        let faithful = json::push_items(out, bytes, character_sets);
+        if out.len() - start > MAX_VALUE {
+            out.truncate(start);
+            faults.add(Fault::ValueTooLong { tag: tag_of(value.tag) });
+        }
+        faithful
+    } else {
+        value::push_text(out, value.vr, value.big, bytes, character_sets)
+    };
+    if !faithful {
+        faults.add(Fault::TextNotInCharacterSet { tag: tag_of(value.tag) });
+    }
+}
+
 /// The result of a [`HeaderParser`](super::HeaderParser).
 #[derive(Debug)]
 pub struct Parsed {
@@ -87,26 +119,9 @@ impl Parsed {
     /// `sink` gets the slot of each value and a function that appends its text to a buffer.
     pub fn decode(&mut self, mut sink: impl FnMut(Slot, &mut dyn FnMut(&mut String))) {
         let character_sets = self.character_sets();
-        let Self { faults, raw: bytes, values, .. } = self;
+        let Self { faults, raw, values, .. } = self;
         for value in values.iter().filter(|value| value.slot != Slot::MAX) {
-            let start = value.start as usize;
-            let bytes = bytes.get(start..start + value.length as usize).unwrap_or_default();
-            sink(value.slot, &mut |out| {
-                let faithful = if value.vr == VR::SQ {
-                    let start = out.len();
-                    let faithful = json::push_items(out, bytes, &character_sets);
-                    if out.len() - start > MAX_VALUE {
-                        out.truncate(start);
-                        faults.add(Fault::ValueTooLong { tag: tag_of(value.tag) });
-                    }
-                    faithful
-                } else {
-                    value::push_text(out, value.vr, value.big, bytes, &character_sets)
-                };
-                if !faithful {
-                    faults.add(Fault::TextNotInCharacterSet { tag: tag_of(value.tag) });
-                }
-            });
+            sink(value.slot, &mut |out| push_value(out, value, value.bytes(raw), &character_sets, faults));
         }
     }
 
@@ -124,13 +139,11 @@ impl Parsed {
         found
     }
 
-    fn character_sets(&mut self) -> CharacterSets {
+    pub(super) fn character_sets(&mut self) -> CharacterSets {
         let Some(value) = self.values.iter().rfind(|value| value.character_set) else {
             return CharacterSets::default();
         };
-        let start = value.start as usize;
-        let bytes = self.raw.get(start..start + value.length as usize).unwrap_or_default();
-        let sets = CharacterSets::new(&String::from_utf8_lossy(bytes));
+        let sets = CharacterSets::new(&String::from_utf8_lossy(value.bytes(&self.raw)));
         if !sets.recognised() {
             self.faults.add(Fault::CharacterSetUnknown);
         }

@@ -10,6 +10,7 @@ use crate::model::record::InstanceRecord;
 use crate::model::uid::is_acceptable_uid;
 
 use super::fault::Fault;
+use super::neighbours::Neighbours;
 use super::parsed::{Parsed, Verdict};
 use super::tokenizer::{HeaderParser, Need};
 use super::wanted::Wanted;
@@ -52,7 +53,7 @@ pub enum Outcome {
 
 /// The attributes without which there is no instance to index (PS3.4 C.6.1.1: the unique keys below the patient; and
 /// the class, without which no peer can be offered it).
-const IDENTIFYING: [AttributeId; 4] = [
+pub(super) const IDENTIFYING: [AttributeId; 4] = [
     AttributeId::StudyInstanceUID,
     AttributeId::SeriesInstanceUID,
     AttributeId::SOPInstanceUID,
@@ -64,9 +65,23 @@ const IDENTIFYING: [AttributeId; 4] = [
 pub fn read_file(file: &File) -> Outcome {
     let mut parser = HeaderParser::for_file(Wanted::index());
     match feed_file(file, &mut parser) {
-        Ok(()) => Outcome::of(parser.finish()),
+        Ok(()) => with_neighbours(parser.finish()),
         Err(error) => Outcome::Unreadable { error },
     }
+}
+
+thread_local! {
+    /// The objects that this thread read before: mostly the next one is of the same series. What comes of an object does
+    /// not depend on them, only how long it takes.
+    static NEIGHBOURS: Cell<Option<Box<Neighbours>>> = const { Cell::new(None) };
+}
+
+fn with_neighbours(parsed: Parsed) -> Outcome {
+    // Taken out: should reading panic, they are lost and cannot be half of what they were.
+    let mut neighbours = NEIGHBOURS.take().unwrap_or_default();
+    let outcome = neighbours.outcome(parsed);
+    NEIGHBOURS.set(Some(neighbours));
+    outcome
 }
 
 fn feed_file(file: &File, parser: &mut HeaderParser<'_>) -> io::Result<()> {
@@ -133,13 +148,17 @@ pub fn read_stream(mut stream: impl Read) -> Outcome {
             break;
         }
     }
-    Outcome::of(parser.finish())
+    with_neighbours(parser.finish())
 }
 
 impl Outcome {
     /// What an object is whose header was parsed with [`Wanted::index`].
     #[must_use]
     pub fn of(mut parsed: Parsed) -> Self {
+        Self::decoded(&mut parsed)
+    }
+
+    pub(super) fn decoded(parsed: &mut Parsed) -> Self {
         match parsed.verdict() {
             Verdict::Object => {}
             Verdict::Dicomdir => return Self::Dicomdir,

@@ -13,13 +13,23 @@ pub const MAX_LENIENT_UID_LENGTH: usize = 128;
 /// by single full stops.
 #[must_use]
 pub fn is_valid_uid(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= MAX_UID_LENGTH
-        && text.split('.').all(|component| {
-            !component.is_empty()
-                && component.bytes().all(|byte| byte.is_ascii_digit())
-                && (component == "0" || !component.starts_with('0'))
-        })
+    #[derive(PartialEq)]
+    enum At {
+        Beginning,
+        LoneZero,
+        Number,
+    }
+    // One pass, and no search for full stops: every indexed file has three.
+    let mut at = At::Beginning;
+    for byte in text.bytes() {
+        at = match (at, byte) {
+            (At::Beginning, b'0') => At::LoneZero,
+            (At::Beginning, b'1'..=b'9') | (At::Number, b'0'..=b'9') => At::Number,
+            (At::LoneZero | At::Number, b'.') => At::Beginning,
+            _ => return false,
+        };
+    }
+    text.len() <= MAX_UID_LENGTH && at != At::Beginning
 }
 
 /// Whether `text`, without padding, can stand for a UID at all: see [`MAX_LENIENT_UID_LENGTH`].

@@ -69,12 +69,23 @@ impl Batch<'_> {
     }
 
     fn hash_of_upper_values(&mut self, record: &InstanceRecord) -> u64 {
+        // Slices of a series share these values as one: then they are not looked at again.
+        let common = record.common().and_then(|(common, mut own)| (!own.any(is_stored_above)).then_some(common));
+        if let Some((known, hash)) = &self.upper_values
+            && common.is_some_and(|common| common.is(known))
+        {
+            return *hash;
+        }
         self.scratch.clear();
         for &id in stored_above() {
             self.scratch.push_str(record.value(id));
             self.scratch.push('\0');
         }
-        xxh3_64(self.scratch.as_bytes())
+        let hash = xxh3_64(self.scratch.as_bytes());
+        if let Some(common) = common {
+            self.upper_values = Some((common.clone(), hash));
+        }
+        hash
     }
 
     /// The row of the record's patient.
@@ -296,6 +307,11 @@ fn stored_above() -> &'static [AttributeId] {
         let upper = [QueryRetrieveLevel::Patient, QueryRetrieveLevel::Study, QueryRetrieveLevel::Series];
         upper.into_iter().flat_map(|level| stored_at(level).iter().copied()).collect()
     })
+}
+
+fn is_stored_above(id: AttributeId) -> bool {
+    let attribute = id.attribute();
+    attribute.level != QueryRetrieveLevel::Image && attribute.is_stored()
 }
 
 pub(super) const fn table_of(level: QueryRetrieveLevel) -> &'static str {

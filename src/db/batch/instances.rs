@@ -11,10 +11,10 @@ use super::super::schema::{has_own_column, is_packed_time};
 use super::super::{PathValue, ScannedFile, path_from_sql};
 use super::entities::Values;
 use super::files::{File, fault_text};
-use super::shelves::{Shelf, shared, shared_value};
+use super::shelves::{Shelf, place_in_shared, shared, shared_value};
 use super::{Batch, Result, to_i64};
 use crate::model::attribute::AttributeId;
-use crate::model::record::InstanceRecord;
+use crate::model::record::{Common, InstanceRecord};
 use crate::model::uid::is_valid_uid;
 
 /// An instance row that exists.
@@ -181,6 +181,7 @@ impl Batch<'_> {
         let uid = record.value(AttributeId::SOPInstanceUID);
         let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
         let own = |at: usize| own_value(record, &shelf, OWN[at]);
+        let diff = Differences::diff_of(&mut self.differences, record, &shelf);
         self.hot.insert_instance.execute(params![
             shelf.id,
             suffix,
@@ -192,7 +193,7 @@ impl Batch<'_> {
             own(1),
             own(2),
             own(3),
-            diff_of(record, &shelf),
+            diff,
         ])?;
         self.changes.note_lookup(uid_hash(uid), shelf.id);
         *self.changes.instances_per_shelf.entry(shelf.id).or_default() += 1;
@@ -323,12 +324,56 @@ fn own_value<'r>(record: &'r InstanceRecord, shelf: &Shelf, id: AttributeId) -> 
 
 /// The values of a record that differ from those of its shelf, as a JSON object, where there are any.
 fn diff_of(record: &InstanceRecord, shelf: &Shelf) -> Option<String> {
+    diff_among(0..shared().len(), record, shelf)
+}
+
+/// As [`diff_of`], of the attributes at these places of [`shared`], which ascend.
+fn diff_among(places: impl Iterator<Item = usize>, record: &InstanceRecord, shelf: &Shelf) -> Option<String> {
     let mut diff: Option<serde_json::Map<String, serde_json::Value>> = None;
-    for (&id, shared) in shared().iter().zip(&shelf.shared) {
+    for place in places {
+        let (Some(&id), Some(shared)) = (shared().get(place), shelf.shared.get(place)) else { continue };
         let value = record.value(id);
         if value != shared && !has_own_column(id) {
             diff.get_or_insert_default().insert(id.attribute().column.to_owned(), value.into());
         }
     }
     diff.map(|diff| serde_json::Value::Object(diff).to_string())
+}
+
+/// What is known of the diffs of records that share their values: of thirty values, only the few that a record has for itself
+/// have to be looked at.
+pub(super) struct Differences {
+    common: Common,
+    shelf: Rc<Shelf>,
+    /// Places of [`shared`] at which the values in common differ from those of the shelf, ascending.
+    places: Vec<usize>,
+}
+
+impl Differences {
+    /// As [`diff_of`].
+    fn diff_of(known: &mut Option<Self>, record: &InstanceRecord, shelf: &Rc<Shelf>) -> Option<String> {
+        let Some((common, own)) = record.common() else { return diff_of(record, shelf) };
+        let is_known = |known: &Self| known.common.is(common) && Rc::ptr_eq(&known.shelf, shelf);
+        let known = match known {
+            Some(known) if is_known(known) => known,
+            other => other.insert(Self {
+                common: common.clone(),
+                shelf: Rc::clone(shelf),
+                places: (0..shared().len())
+                    .filter(|&place| {
+                        let (id, text) = (shared().get(place), shelf.shared.get(place));
+                        id.zip(text).is_some_and(|(&id, text)| common.value(id) != text && !has_own_column(id))
+                    })
+                    .collect(),
+            }),
+        };
+        let mut places: Vec<usize> = own.filter(|&id| !has_own_column(id)).filter_map(place_in_shared).collect();
+        if places.is_empty() {
+            return diff_among(known.places.iter().copied(), record, shelf);
+        }
+        places.extend(&known.places);
+        places.sort_unstable();
+        places.dedup();
+        diff_among(places.into_iter(), record, shelf)
+    }
 }

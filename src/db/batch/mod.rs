@@ -19,12 +19,14 @@ use super::{
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::location::{Location, Place};
-use crate::model::record::InstanceRecord;
+use crate::model::record::{Common, InstanceRecord};
 
 use changes::{Changes, Lookups};
 use entities::{SeriesEntry, Values};
 use files::{DirectoryRows, File};
+use instances::Differences;
 use shelves::{Shelf, ShelfKey};
+
 /// Series, shelves and directories that are remembered between transactions; a cache that grows past this starts anew.
 /// A shelf with its values takes some 2 KB. Scans go from series to series, and associations are fewer than this.
 const CACHE_ENTRIES: usize = 1024;
@@ -43,6 +45,10 @@ pub(super) struct Batch<'c> {
     shelves_by_id: HashMap<i64, Rc<Shelf>>,
     directories: HashMap<PathBuf, i64>,
     scratch: String,
+    /// Of the values that the last record shares with others: the hash of those of patient, study and series.
+    upper_values: Option<(Common, u64)>,
+    /// The shelf of the last record, and in what the values differ from it that the record shares with others.
+    differences: Option<Differences>,
     changes: Changes,
 }
 
@@ -86,6 +92,8 @@ impl<'c> Batch<'c> {
             shelves_by_id: HashMap::new(),
             directories: HashMap::new(),
             scratch: String::new(),
+            upper_values: None,
+            differences: None,
             changes: Changes::default(),
         })
     }

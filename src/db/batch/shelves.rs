@@ -180,10 +180,15 @@ fn shared_columns_sql() -> &'static str {
 }
 
 pub(super) fn shared_value(shelf: &Shelf, id: AttributeId) -> &str {
+    place_in_shared(id).and_then(|at| shelf.shared.get(at)).map_or("", String::as_str)
+}
+
+/// Where an attribute stands in [`shared`].
+pub(super) fn place_in_shared(id: AttributeId) -> Option<usize> {
     static PLACES: OnceLock<[Option<usize>; ATTRIBUTE_COUNT]> = OnceLock::new();
     let places =
         PLACES.get_or_init(|| std::array::from_fn(|n| shared().iter().position(|&shared| shared as usize == n)));
-    places[id as usize].and_then(|at| shelf.shared.get(at)).map_or("", String::as_str)
+    places[id as usize]
 }
 
 /// What the SOP Instance UIDs of a new shelf are expected to begin with: what those that come with it have in common, or,
