@@ -35,7 +35,10 @@ pub fn is_valid_uid(text: &str) -> bool {
 /// Whether `text`, without padding, can stand for a UID at all: see [`MAX_LENIENT_UID_LENGTH`].
 #[must_use]
 pub fn is_acceptable_uid(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_LENIENT_UID_LENGTH && !text.chars().any(char::is_control)
+    let is_printable_ascii = || text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    !text.is_empty()
+        && text.len() <= MAX_LENIENT_UID_LENGTH
+        && (is_printable_ascii() || !text.chars().any(char::is_control))
 }
 
 macro_rules! uid_type {
