@@ -162,5 +162,12 @@ fn one_series(random: &mut Random, series: u64, count: u64) -> ScannedDirectory 
             outcome: FileOutcome::Instance(Box::new(record)),
         }
     });
-    ScannedDirectory { directory: directory.into(), files: files.collect(), complete: true, vanished: Vec::new() }
+    ScannedDirectory {
+        directory: directory.into(),
+        files: files.collect(),
+        complete: true,
+        vanished: Vec::new(),
+        missing: Vec::new(),
+        returned: Vec::new(),
+    }
 }

@@ -1,13 +1,15 @@
 //! `dcmdex check`: whether the index agrees with itself, and with the disk.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use clap::Args;
+use serde_json::{Map, Value, json};
 
 use super::output::{Audience, Grouped, Shown};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
-use crate::db::{KnownFile, Reader};
+use crate::db::{ConflictEntry, Finding, KnownFile, Reader};
 use crate::model::clock::unix_ms;
 use crate::model::location::Place;
 
@@ -21,6 +23,12 @@ pub(super) struct CheckArgs {
     /// Look for every file that the index names, too: that it is there, with its size and time
     #[arg(long)]
     files: bool,
+    /// List at most so many contradictions; all are counted
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Write JSON objects, one to a line, the last one the summary (docs/json.md)
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Result<Exit> {
@@ -29,33 +37,66 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let mut reader = Reader::open(&config.index)?;
     let report = reader.check()?;
+    let mut told = Told { context, json: arguments.json };
     for finding in &report.findings {
-        context.output.line(format_args!("{}: {}", finding.check, finding.detail))?;
+        told.finding(finding)?;
     }
-    let (mut conflicts, mut written) = (0, Ok(Audience::Listening));
-    reader.conflicts(|conflict| {
-        conflicts += 1;
-        if written.is_ok() {
-            written = context.output.line(format_args!(
-                "{}: {} (study {}, series {}, instance {})",
-                conflict.kind,
-                Shown(&conflict.path),
-                conflict.study_instance_uid,
-                conflict.series_instance_uid,
-                conflict.sop_instance_uid
-            ));
-        }
-    })?;
+    let by_kind = reader.status()?.conflicts;
+    let conflicts: u64 = by_kind.iter().map(|(_, count)| count).sum();
+    let mut listed = 0;
+    let mut written = Ok(Audience::Listening);
+    if arguments.limit != Some(0) {
+        reader.conflicts(|conflict| {
+            listed += 1;
+            written = told.conflict(&conflict);
+            let enough = arguments.limit.is_some_and(|limit| listed >= limit);
+            if enough || !matches!(written, Ok(Audience::Listening)) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+    }
     written?;
     let mut files = Files::default();
     if arguments.files {
-        look_for_files(&mut reader, &mut files, context)?;
+        look_for_files(&mut reader, &mut files, &mut told)?;
     }
-    context.output.line(format_args!(
-        "the index {} itself; contradictions in the archive: {}",
-        if report.findings.is_empty() { "agrees with" } else { "DISAGREES with" },
-        Grouped(conflicts)
-    ))?;
+    let sound = report.findings.is_empty() && files.changed + files.gone + files.not_accessible == 0;
+    if arguments.json {
+        let by_kind: Map<_, _> = by_kind.into_iter().map(|(kind, count)| (kind, Value::from(count))).collect();
+        let found = |count: u64| if arguments.files { Value::from(count) } else { Value::Null };
+        told.context.output.line(json!({
+            "event": "summary",
+            "index": config.index.to_string_lossy(),
+            "sound": sound,
+            "findings": report.findings.len(),
+            "conflicts": conflicts,
+            "conflicts_by_kind": by_kind,
+            "conflicts_listed": listed,
+            "files_sound": found(files.sound),
+            "files_changed": found(files.changed),
+            "files_gone": found(files.gone),
+            "files_not_accessible": found(files.not_accessible),
+        }))?;
+        return Ok(if sound { Exit::Done } else { Exit::Partly });
+    }
+    let context = told.context;
+    let verb = if report.findings.is_empty() { "agrees with" } else { "DISAGREES with" };
+    let mut kinds = String::new();
+    for (at, (kind, count)) in by_kind.iter().enumerate() {
+        let open = if at == 0 { " (" } else { ", " };
+        kinds.push_str(&format!("{open}{kind} {}", Grouped(*count)));
+    }
+    if !kinds.is_empty() {
+        kinds.push(')');
+    }
+    context
+        .output
+        .line(format_args!("the index {verb} itself; contradictions in the archive: {}{kinds}", Grouped(conflicts)))?;
+    if listed < conflicts {
+        context.output.line(format_args!("{} of them are listed", Grouped(listed)))?;
+    }
     if arguments.files {
         context.output.line(format_args!(
             "files: {} as the index says, {} changed, {} gone, {} not accessible",
@@ -65,8 +106,55 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
             Grouped(files.not_accessible)
         ))?;
     }
-    let sound = report.findings.is_empty() && files.changed + files.gone + files.not_accessible == 0;
     Ok(if sound { Exit::Done } else { Exit::Partly })
+}
+
+/// What is told while the check runs.
+struct Told<'a> {
+    context: &'a mut Context,
+    json: bool,
+}
+
+impl Told<'_> {
+    fn finding(&mut self, finding: &Finding) -> io::Result<Audience> {
+        let output = &mut self.context.output;
+        match self.json {
+            true => output.line(json!({ "event": "finding", "check": finding.check, "detail": finding.detail })),
+            false => output.line(format_args!("{}: {}", finding.check, finding.detail)),
+        }
+    }
+
+    fn conflict(&mut self, conflict: &ConflictEntry) -> io::Result<Audience> {
+        let output = &mut self.context.output;
+        match self.json {
+            true => output.line(json!({
+                "event": "conflict",
+                "kind": conflict.kind,
+                "path": conflict.path.to_string_lossy(),
+                "study_instance_uid": conflict.study_instance_uid,
+                "series_instance_uid": conflict.series_instance_uid,
+                "sop_instance_uid": conflict.sop_instance_uid,
+            })),
+            false => output.line(format_args!(
+                "{}: {} (study {}, series {}, instance {})",
+                conflict.kind,
+                Shown(&conflict.path),
+                conflict.study_instance_uid,
+                conflict.series_instance_uid,
+                conflict.sop_instance_uid
+            )),
+        }
+    }
+
+    fn file(&mut self, problem: &str, detail: &str, path: &Path) -> io::Result<Audience> {
+        let output = &mut self.context.output;
+        match self.json {
+            true => output
+                .line(json!({ "event": "file", "problem": problem, "path": path.to_string_lossy(), "detail": detail })),
+            false if detail.is_empty() => output.line(format_args!("{problem}: {}", Shown(path))),
+            false => output.line(format_args!("{problem} ({detail}): {}", Shown(path))),
+        }
+    }
 }
 
 /// What became of the files that the index names, in numbers.
@@ -78,9 +166,9 @@ struct Files {
     not_accessible: u64,
 }
 
-fn look_for_files(reader: &mut Reader, files: &mut Files, context: &mut Context) -> anyhow::Result<()> {
+fn look_for_files(reader: &mut Reader, files: &mut Files, told: &mut Told<'_>) -> anyhow::Result<()> {
     let root = Path::new("/");
-    look_into(reader, root, files, context)?;
+    look_into(reader, root, files, told)?;
     for place in [Place::InPlace, Place::Managed] {
         let mut after = root.to_owned();
         loop {
@@ -88,38 +176,38 @@ fn look_for_files(reader: &mut Reader, files: &mut Files, context: &mut Context)
             let Some(last) = page.last() else { break };
             after.clone_from(last);
             for directory in &page {
-                look_into(reader, directory, files, context)?;
+                look_into(reader, directory, files, told)?;
             }
         }
     }
     Ok(())
 }
 
-fn look_into(reader: &mut Reader, directory: &Path, files: &mut Files, context: &mut Context) -> anyhow::Result<()> {
+fn look_into(reader: &mut Reader, directory: &Path, files: &mut Files, told: &mut Told<'_>) -> anyhow::Result<()> {
     let known = reader.directory_files(directory)?;
     let mut known: Vec<_> = known.iter().filter(|(_, file)| file.is_indexed()).collect();
     known.sort_unstable_by_key(|(name, _)| *name);
     for (name, file) in known {
         let path = directory.join(name);
-        let problem = match path.metadata() {
+        let (problem, detail) = match path.metadata() {
             Ok(metadata) if is_as_known(&metadata, file) => {
                 files.sound += 1;
                 continue;
             }
             Ok(_) => {
                 files.changed += 1;
-                "changed".to_owned()
+                ("changed", String::new())
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 files.gone += 1;
-                "gone".to_owned()
+                ("gone", String::new())
             }
             Err(error) => {
                 files.not_accessible += 1;
-                format!("not accessible ({error})")
+                ("not accessible", error.to_string())
             }
         };
-        context.output.line(format_args!("{problem}: {}", Shown(&path)))?;
+        told.file(problem, &detail, &path)?;
     }
     Ok(())
 }

@@ -307,6 +307,8 @@ fn summary_json(summary: &Summary) -> Map<String, Value> {
         "failed": failed,
         "missing": missing,
         "not_pruned": summary.not_pruned,
+        // As for copies.
+        "moved": if summary.dry_run { Value::Null } else { summary.moved.into() },
         // Only the index knows whether a file is a copy, and a dry run does not ask it to take the file.
         "copies": if summary.dry_run { Value::Null } else { (*copies).into() },
         "conflicts": if summary.dry_run { Value::Null } else { summary.conflicts.into() },
@@ -334,7 +336,11 @@ fn summary_text(summary: &Summary) -> String {
     };
     let mut indexed = Vec::new();
     if !summary.dry_run {
-        indexed.push(format!("copies {}, conflicts {}", Grouped(summary.copies), Grouped(summary.conflicts)));
+        let moved = match summary.moved {
+            0 => String::new(),
+            moved => format!("moved {}, ", Grouped(moved)),
+        };
+        indexed.push(format!("copies {}, {moved}conflicts {}", Grouped(summary.copies), Grouped(summary.conflicts)));
     }
     if summary.faulty > 0 {
         indexed.push(format!("with faults {}: {}", Grouped(summary.faulty), by_reason(&summary.faults_by_reason)));

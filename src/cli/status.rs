@@ -46,6 +46,7 @@ fn as_json(index: &std::path::Path, status: &IndexStatus) -> Value {
         "series": status.series,
         "instances": status.instances,
         "copies": status.copies,
+        "missing": status.missing,
         "metadata_only": status.metadata_only,
         "files_with_faults": status.files_with_faults,
         "failed": status.failed.iter().map(|(_, count)| count).sum::<u64>(),
@@ -78,6 +79,7 @@ fn as_text(index: &std::path::Path, status: &IndexStatus) -> String {
         ("series", status.series),
         ("instances", status.instances),
         ("copies", status.copies),
+        ("missing files", status.missing),
         ("metadata only", status.metadata_only),
         ("with faults", status.files_with_faults),
     ];

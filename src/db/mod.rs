@@ -109,8 +109,13 @@ pub struct ScannedDirectory {
     pub files: Vec<ScannedFile>,
     /// Whether `files` ends the directory: whether all of it has been seen.
     pub complete: bool,
-    /// Files that the index knows and that are gone, to be dropped from it.
+    /// Files that the index knows and that are to be dropped from it.
     pub vanished: Vec<OsString>,
+    /// Locations of instances that are gone. Where an instance lies elsewhere as well, it has moved there; otherwise it stays
+    /// in the index, marked as missing, until [`WriterHandle::settle_missing`].
+    pub missing: Vec<OsString>,
+    /// Locations that were marked as missing and are back, unchanged.
+    pub returned: Vec<OsString>,
 }
 
 /// One file as a scan found it.
@@ -195,6 +200,8 @@ pub struct Tally {
     pub removed: u64,
     /// Files that were read again though nothing seemed to have changed, and were not as the index had them.
     pub corrected: u64,
+    /// Locations that are gone, of instances that are known in another place with the same content.
+    pub moved: u64,
     /// Files indexed in spite of faults in them.
     pub faulty: u64,
 }
@@ -321,6 +328,14 @@ const fn place_from_number(number: i64) -> Place {
         1 => Place::Managed,
         _ => Place::MetadataOnly,
     }
+}
+
+/// The paths below a directory, as bytes: those after the first and before the second.
+fn range_below(root: &Path) -> (Vec<u8>, Vec<u8>) {
+    let from = root.join("").into_os_string().into_encoded_bytes();
+    // '0' follows '/': this is past everything below the root.
+    let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
+    (from, to)
 }
 
 /// A path or file name as a SQL value: TEXT where it is UTF-8, BLOB otherwise, so that nothing of it is lost.

@@ -43,6 +43,15 @@ impl UidSuffix {
         Self::Packed(packed)
     }
 
+    /// As it stands in a row.
+    pub(super) fn from_sql(stored: ValueRef<'_>) -> Self {
+        match stored {
+            ValueRef::Blob(packed) => Self::Packed(packed.to_vec()),
+            ValueRef::Text(text) => Self::Text(String::from_utf8_lossy(text).into_owned()),
+            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Self::Text(String::new()),
+        }
+    }
+
     /// Appends the UID to `into`.
     pub(super) fn unpack(stored: ValueRef<'_>, prefix: &str, into: &mut String) {
         match stored {

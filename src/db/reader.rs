@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::open::{self, Access};
 use super::packing::{Naming, UidSuffix, uid_hash};
 use super::{
     CheckReport, Error, IndexStatus, NotIndexed, PathValue, check, path_from_sql, place_from_number, place_number,
-    status,
+    range_below, status,
 };
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
@@ -38,6 +38,8 @@ pub struct KnownFile {
     pub mtime_ms: i64,
     /// Why it is not indexed; `None` for a location of an instance.
     pub note: Option<Arc<Note>>,
+    /// Whether it is a location that was gone when a scan looked last.
+    pub missing: bool,
 }
 
 impl KnownFile {
@@ -125,13 +127,16 @@ impl Reader {
             let mut uid = String::new();
             UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str().unwrap_or_default(), &mut uid);
             let name = naming.unpack(row.get_ref(0)?, &uid);
-            known.insert(name, KnownFile { size: to_u64(row.get(6)?), mtime_ms: row.get(7)?, note: None });
+            known.insert(
+                name,
+                KnownFile { size: to_u64(row.get(6)?), mtime_ms: row.get(7)?, note: None, missing: false },
+            );
         }
         let mut copies =
             self.connection.prepare_cached("SELECT file_name, size, mtime_ms FROM copy WHERE directory = ?1")?;
         let mut rows = copies.query([id])?;
         while let Some(row) = rows.next()? {
-            let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: None };
+            let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: None, missing: false };
             known.insert(path_from_sql(row.get_ref(0)?), file);
         }
         let mut notes = self.connection.prepare_cached(
@@ -147,8 +152,15 @@ impl Reader {
                 shared.insert(Arc::clone(&note));
                 note
             });
-            let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: Some(note) };
+            let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: Some(note), missing: false };
             known.insert(path_from_sql(row.get_ref(0)?), file);
+        }
+        let mut missing = self.connection.prepare_cached("SELECT file_name FROM missing_file WHERE directory = ?1")?;
+        let mut rows = missing.query([id])?;
+        while let Some(row) = rows.next()? {
+            if let Some(file) = known.get_mut(&path_from_sql(row.get_ref(0)?)) {
+                file.missing = true;
+            }
         }
         Ok(known)
     }
@@ -166,9 +178,7 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<PathBuf>, Error> {
         // TEXT paths come before BLOB ones; ranges of each use the index on the path.
-        let from = root.join("").into_os_string().into_vec();
-        // '0' follows '/': this is past everything below the root.
-        let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
+        let (from, to) = range_below(root);
         let after_text = after.to_str();
         let mut found = Vec::new();
         if let (Some(after), Ok(from), Ok(to)) = (after_text, std::str::from_utf8(&from), std::str::from_utf8(&to)) {
@@ -249,7 +259,7 @@ impl Reader {
         Ok(found)
     }
 
-    /// Every place where an instance lies, the first one first; empty where the index does not know it.
+    /// Every place where an instance lies, the first one first, those whose file was gone last; empty where the index does not know it.
     ///
     /// # Errors
     /// That of SQLite.
@@ -258,41 +268,55 @@ impl Reader {
     }
 
     fn locations_inner(&mut self, uid: &str) -> rusqlite::Result<Vec<Location>> {
-        let mut found = Vec::new();
         let Some((shelf, suffix)) = find::instance_key(&self.connection, uid, uid_hash(uid))? else {
-            return Ok(found);
+            return Ok(Vec::new());
         };
+        let mut found = Vec::new();
         let mut first = self.connection.prepare_cached(
             "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, h.file_digits, i.size, \
-             h.mtime_base + i.mtime FROM instance i JOIN shelf h ON h.id = i.shelf JOIN directory d ON d.id = h.directory \
-             WHERE i.shelf = ?1 AND i.uid_suffix = ?2",
+             h.mtime_base + i.mtime, d.id FROM instance i JOIN shelf h ON h.id = i.shelf \
+             JOIN directory d ON d.id = h.directory WHERE i.shelf = ?1 AND i.uid_suffix = ?2",
         )?;
         let mut rows = first.query(params![shelf, suffix])?;
         while let Some(row) = rows.next()? {
             let file_name = naming(row, 3)?.unpack(row.get_ref(2)?, uid);
-            found.push(Location {
-                place: place_from_number(row.get(0)?),
-                directory: path_from_sql(row.get_ref(1)?).into(),
-                file_name,
-                size: to_u64(row.get(6)?),
-                mtime_ms: row.get(7)?,
-            });
+            let missing: bool = self
+                .connection
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM missing_file WHERE directory = ?1 AND file_name = ?2)")?
+                .query_row(params![row.get::<_, i64>(8)?, PathValue(&file_name)], |row| row.get(0))?;
+            found.push((
+                missing,
+                Location {
+                    place: place_from_number(row.get(0)?),
+                    directory: path_from_sql(row.get_ref(1)?).into(),
+                    file_name,
+                    size: to_u64(row.get(6)?),
+                    mtime_ms: row.get(7)?,
+                },
+            ));
         }
         let mut copies = self.connection.prepare_cached(
-            "SELECT d.place, d.path, c.file_name, c.size, c.mtime_ms FROM copy c JOIN directory d ON d.id = c.directory \
-             WHERE c.shelf = ?1 AND c.uid_suffix = ?2 AND NOT c.differs ORDER BY c.directory, c.file_name",
+            "SELECT d.place, d.path, c.file_name, c.size, c.mtime_ms, EXISTS (SELECT 1 FROM missing_file m \
+             WHERE m.directory = d.id AND m.file_name = c.file_name) \
+             FROM copy c JOIN directory d ON d.id = c.directory \
+             WHERE c.shelf = ?1 AND c.uid_suffix = ?2 AND NOT c.differs AND d.place <> ?3 ORDER BY c.directory, c.file_name",
         )?;
-        let mut rows = copies.query(params![shelf, suffix])?;
+        let mut rows = copies.query(params![shelf, suffix, place_number(Place::MetadataOnly)])?;
         while let Some(row) = rows.next()? {
-            found.push(Location {
-                place: place_from_number(row.get(0)?),
-                directory: path_from_sql(row.get_ref(1)?).into(),
-                file_name: path_from_sql(row.get_ref(2)?),
-                size: to_u64(row.get(3)?),
-                mtime_ms: row.get(4)?,
-            });
+            found.push((
+                row.get(5)?,
+                Location {
+                    place: place_from_number(row.get(0)?),
+                    directory: path_from_sql(row.get_ref(1)?).into(),
+                    file_name: path_from_sql(row.get_ref(2)?),
+                    size: to_u64(row.get(3)?),
+                    mtime_ms: row.get(4)?,
+                },
+            ));
         }
-        Ok(found)
+        // What was gone when a scan looked may be back; it is tried last.
+        found.sort_by_key(|(missing, _)| *missing);
+        Ok(found.into_iter().map(|(_, location)| location).collect())
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -323,7 +347,7 @@ impl std::fmt::Debug for Reader {
 }
 
 /// The naming of a shelf whose `file_prefix`, `file_suffix` and `file_digits` are the columns from `first` on.
-fn naming(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Naming> {
+pub(super) fn naming(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Naming> {
     let digits: Option<i64> = row.get(first + 2)?;
     Ok(Naming {
         prefix: row.get(first)?,

@@ -1,10 +1,14 @@
 //! What is in the index, in numbers.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, params};
 
+use super::packing::UidSuffix;
 use super::path_from_sql;
+use super::reader::naming;
 
 /// What is in the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub struct IndexStatus {
     pub instances: u64,
     /// Further files of instances.
     pub copies: u64,
+    /// Locations whose file was gone when a scan looked.
+    pub missing: u64,
     /// Instances of which no bytes are kept.
     pub metadata_only: u64,
     /// Files that were indexed in spite of faults in them.
@@ -68,18 +74,65 @@ pub struct FailureEntry {
 pub struct ConflictEntry {
     /// `study-under-two-patients`, `series-under-two-studies`, `instance-with-other-content` or `invalid-uid`.
     pub kind: String,
-    /// Of the later object.
+    /// Of the object that contradicts: the further file of an instance, an object of the further patient or in the further
+    /// study, the one whose UIDs are not valid.
     pub study_instance_uid: String,
-    /// Of the later object.
+    /// Of that object.
     pub series_instance_uid: String,
-    /// Of the later object.
+    /// Of that object.
     pub sop_instance_uid: String,
-    /// Where the later object lies; empty where its bytes are not kept.
+    /// Where that object lies (or one of them); empty where its bytes are not kept.
     pub path: PathBuf,
 }
 
 /// Scans that [`IndexStatus::scans`] lists.
 const LISTED_SCANS: i64 = 10;
+
+/// The contradictions in the archive: most show in the rows themselves, so that they go when what made them goes.
+const COUNT_CONFLICTS: &str = "SELECT 'study-under-two-patients' AS kind, count(*) AS n FROM study_patient \
+     UNION ALL SELECT 'series-under-two-studies', ifnull(sum(n - 1), 0) FROM \
+     (SELECT count(*) AS n FROM study_series GROUP BY series_instance_uid HAVING n > 1) \
+     UNION ALL SELECT 'instance-with-other-content', count(*) FROM copy WHERE differs \
+     UNION ALL SELECT kind, count(*) FROM conflict GROUP BY kind";
+
+/// Each contradiction: UIDs of study and series, shelf and suffix of an instance (or no shelf and its UID), and where it
+/// lies, the name being that of the instance where it is NULL.
+const LIST_CONFLICTS: &[(&str, &str)] = &[
+    (
+        "instance-with-other-content",
+        "SELECT s.study_instance_uid, e.series_instance_uid, c.shelf, c.uid_suffix, d.path, c.file_name \
+         FROM copy c JOIN shelf h ON h.id = c.shelf JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study \
+         JOIN directory d ON d.id = c.directory WHERE c.differs ORDER BY d.path, c.file_name",
+    ),
+    (
+        "instance-with-other-content",
+        "SELECT c.study_instance_uid, c.series_instance_uid, NULL, c.sop_instance_uid, d.path, c.file_name \
+         FROM conflict c JOIN directory d ON d.id = c.directory WHERE c.kind = 'instance-with-other-content' \
+         ORDER BY d.path, c.file_name",
+    ),
+    (
+        "invalid-uid",
+        "SELECT c.study_instance_uid, c.series_instance_uid, NULL, c.sop_instance_uid, d.path, c.file_name \
+         FROM conflict c JOIN directory d ON d.id = c.directory WHERE c.kind = 'invalid-uid' ORDER BY d.path, c.file_name",
+    ),
+    (
+        "series-under-two-studies",
+        "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL FROM study_series e \
+         JOIN study s ON s.id = e.study \
+         JOIN shelf h ON h.id = (SELECT min(id) FROM shelf WHERE series = e.id) JOIN directory d ON d.id = h.directory \
+         WHERE EXISTS (SELECT 1 FROM study_series o JOIN study os ON os.id = o.study \
+         WHERE o.series_instance_uid = e.series_instance_uid AND os.study_instance_uid < s.study_instance_uid) \
+         ORDER BY e.series_instance_uid, s.study_instance_uid",
+    ),
+    (
+        "study-under-two-patients",
+        "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL FROM study_patient sp \
+         JOIN study s ON s.id = sp.study JOIN shelf h ON h.id = (SELECT min(a.id) FROM study_series b \
+         JOIN shelf a ON a.series = b.id WHERE b.study = sp.study AND a.patient = sp.patient) \
+         JOIN study_series e ON e.id = h.series JOIN directory d ON d.id = h.directory \
+         ORDER BY s.study_instance_uid, sp.patient",
+    ),
+];
 
 pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<IndexStatus> {
     // One transaction: numbers of one moment.
@@ -99,7 +152,11 @@ pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Ind
         studies: number("SELECT count(*) FROM study")?,
         series: number("SELECT count(*) FROM study_series")?,
         instances: number("SELECT ifnull(sum(instance_count), 0) FROM study")?,
-        copies: number("SELECT count(*) FROM copy")?,
+        // What was received without its object is no file.
+        copies: number(
+            "SELECT (SELECT count(*) FROM copy) - (SELECT count(*) FROM copy WHERE directory = (SELECT id FROM directory WHERE path = ''))",
+        )?,
+        missing: number("SELECT count(*) FROM missing_file")?,
         metadata_only: number(
             "SELECT ifnull(sum(h.instance_count), 0) FROM shelf h JOIN directory d ON d.id = h.directory WHERE d.place = 2",
         )?,
@@ -111,7 +168,9 @@ pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Ind
         skipped: by_word(
             "SELECT reason, count(*) FROM unindexed_file WHERE kind = 'skipped' GROUP BY reason ORDER BY count(*) DESC, reason",
         )?,
-        conflicts: by_word("SELECT kind, count(*) FROM conflict GROUP BY kind ORDER BY kind")?,
+        conflicts: by_word(&format!(
+            "SELECT kind, sum(n) FROM ({COUNT_CONFLICTS}) WHERE n > 0 GROUP BY kind ORDER BY kind"
+        ))?,
         scans: connection
             .prepare_cached("SELECT id, started_ms, finished_ms, roots, summary FROM scan ORDER BY id DESC LIMIT ?1")?
             .query_map([LISTED_SCANS], |row| {
@@ -153,26 +212,72 @@ impl super::Reader {
         })
     }
 
-    /// Calls `on_conflict` for each recorded contradiction, ordered by kind.
+    /// Calls `on_conflict` for each contradiction in the archive, ordered by kind, until there are no more or it says to stop.
     ///
     /// # Errors
     /// That of SQLite.
-    pub fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry)) -> Result<(), super::Error> {
-        let sql = "SELECT c.kind, c.study_instance_uid, c.series_instance_uid, c.sop_instance_uid, d.path, c.file_name \
-                   FROM conflict c JOIN directory d ON d.id = c.directory \
-                   ORDER BY c.kind, c.study_instance_uid, c.series_instance_uid, c.sop_instance_uid";
-        self.each(sql, |row| {
-            let directory = PathBuf::from(path_from_sql(row.get_ref(4)?));
-            let metadata_only = directory.as_os_str().is_empty();
-            on_conflict(ConflictEntry {
-                kind: row.get(0)?,
-                study_instance_uid: row.get(1)?,
-                series_instance_uid: row.get(2)?,
-                sop_instance_uid: row.get(3)?,
-                path: if metadata_only { directory } else { directory.join(path_from_sql(row.get_ref(5)?)) },
-            });
-            Ok(())
-        })
+    pub fn conflicts(
+        &mut self,
+        mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>,
+    ) -> Result<(), super::Error> {
+        self.conflicts_inner(&mut on_conflict).map(|_| ()).map_err(super::Error::from_sqlite)
+    }
+
+    fn conflicts_inner(
+        &mut self,
+        on_conflict: &mut dyn FnMut(ConflictEntry) -> ControlFlow<()>,
+    ) -> rusqlite::Result<ControlFlow<()>> {
+        for (kind, sql) in LIST_CONFLICTS {
+            let mut statement = self.connection().prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let mut entry = ConflictEntry {
+                    kind: (*kind).to_owned(),
+                    study_instance_uid: row.get(0)?,
+                    series_instance_uid: row.get(1)?,
+                    sop_instance_uid: String::new(),
+                    path: PathBuf::new(),
+                };
+                // One of the instances there is named.
+                let shelf: Option<i64> = row.get(2)?;
+                if let Some(shelf) = shelf {
+                    self.name_first_of(shelf, row.get_ref(3)?, &mut entry)?;
+                } else {
+                    entry.sop_instance_uid = row.get(3)?;
+                }
+                let directory = PathBuf::from(path_from_sql(row.get_ref(4)?));
+                if let ValueRef::Null = row.get_ref(5)? {
+                    // Of an instance at its first location the name is known by now.
+                } else {
+                    entry.path = PathBuf::from(path_from_sql(row.get_ref(5)?));
+                }
+                // Of what is not kept there is no path.
+                entry.path = match directory.as_os_str().is_empty() {
+                    true => PathBuf::new(),
+                    false => directory.join(&entry.path),
+                };
+                if on_conflict(entry).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The UID of an instance of a shelf (the one with this suffix, or some one), and the name of its file.
+    fn name_first_of(&self, shelf: i64, suffix: ValueRef<'_>, entry: &mut ConflictEntry) -> rusqlite::Result<()> {
+        let mut statement = self.connection().prepare_cached(
+            "SELECT i.uid_suffix, h.uid_prefix, i.file_name, h.file_prefix, h.file_suffix, h.file_digits \
+             FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.id = ?1 \
+             AND i.uid_suffix = ifnull(?2, (SELECT min(uid_suffix) FROM instance WHERE shelf = ?1))",
+        )?;
+        let mut rows = statement.query(params![shelf, ToSqlOutput::Borrowed(suffix)])?;
+        if let Some(row) = rows.next()? {
+            let prefix = row.get_ref(1)?.as_str().unwrap_or_default();
+            UidSuffix::unpack(row.get_ref(0)?, prefix, &mut entry.sop_instance_uid);
+            entry.path = naming(row, 3)?.unpack(row.get_ref(2)?, &entry.sop_instance_uid).into();
+        }
+        Ok(())
     }
 
     fn each(

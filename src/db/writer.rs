@@ -21,6 +21,9 @@ use crate::model::record::InstanceRecord;
 /// that), and a transaction of this size holds the lock that a live node waits for during some 50 ms.
 const SCAN_BATCH_ROWS: usize = 4096;
 
+/// Files dropped in one transaction.
+const PRUNED_FILES: usize = 1000;
+
 /// How long a scan's rows may wait for a transaction to fill.
 const SCAN_BATCH_WAIT: Duration = Duration::from_secs(1);
 
@@ -55,6 +58,7 @@ enum Command {
     BeginScan { roots: String, reply: Sender<Result<i64, Error>> },
     MountPoint { path: PathBuf, mounted: Mounted },
     EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
+    SettleMissing { roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool, reply: Sender<Result<u64, Error>> },
     Flush { reply: Sender<Result<Tally, Error>> },
     Stop,
 }
@@ -183,6 +187,15 @@ impl WriterHandle {
         self.ask(|reply| Command::EndScan { scan, summary, reply })
     }
 
+    /// At the end of a scan: counts the locations in or below these directories (or the files of these names) that are marked
+    /// as missing, without those in or below `except`, and with `prune` drops them from the index instead (then [`Tally::removed`] says how many those were).
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of a transaction.
+    pub fn settle_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
+        self.ask(|reply| Command::SettleMissing { roots, except, prune, reply })
+    }
+
     /// Waits until all that was queued before is committed; returns what scans changed since the last call.
     ///
     /// # Errors
@@ -241,6 +254,11 @@ fn run(connection: &Connection, queue: &Receiver<Command>, clock: Clock) -> Resu
             Command::EndScan { scan, summary, reply } => {
                 let _gone = reply.send(batch.run(|batch| batch.end_scan(scan, &summary)));
             }
+            Command::SettleMissing { roots, except, prune, reply } => {
+                let result = settle_missing(&mut batch, &roots, &except, prune);
+                tally.add(batch.take_tally());
+                let _gone = reply.send(result);
+            }
             Command::Flush { reply } => {
                 let _gone = reply.send(match failure.take() {
                     Some(error) => Err(error),
@@ -258,6 +276,17 @@ fn run(connection: &Connection, queue: &Receiver<Command>, clock: Clock) -> Resu
         .and_then(|()| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
         .map_err(Error::from_sqlite)?;
     failure.map_or(Ok(()), Err)
+}
+
+fn settle_missing(batch: &mut Batch<'_>, roots: &[PathBuf], except: &[PathBuf], prune: bool) -> Result<u64, Error> {
+    let mut count = 0;
+    for root in roots {
+        for (directory, name) in batch.missing_below(root, except)? {
+            while prune && batch.run(|batch| batch.prune(directory, name.as_deref(), PRUNED_FILES))? > 0 {}
+            count += batch.count_missing(directory, name.as_deref())?;
+        }
+    }
+    Ok(count)
 }
 
 struct Arrival {
@@ -342,6 +371,7 @@ impl Tally {
         self.conflicts += other.conflicts;
         self.removed += other.removed;
         self.corrected += other.corrected;
+        self.moved += other.moved;
         self.faulty += other.faulty;
     }
 }

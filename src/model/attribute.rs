@@ -94,6 +94,12 @@ impl Attribute {
         ATTRIBUTES.iter().find(|attribute| attribute.keyword == keyword)
     }
 
+    /// The attribute with this column.
+    #[must_use]
+    pub fn by_column(column: &str) -> Option<&'static Self> {
+        ATTRIBUTES.iter().find(|attribute| attribute.column == column)
+    }
+
     /// Whether its value stands in a column of the index.
     #[must_use]
     pub fn is_stored(&self) -> bool {
@@ -306,10 +312,11 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_is_found_by_tag_and_by_keyword() {
+    fn an_attribute_is_found_by_tag_keyword_and_column() {
         for attribute in ATTRIBUTES {
             assert_eq!(Attribute::by_tag(attribute.tag).map(|found| found.id), Some(attribute.id));
             assert_eq!(Attribute::by_keyword(attribute.keyword).map(|found| found.id), Some(attribute.id));
+            assert_eq!(Attribute::by_column(attribute.column).map(|found| found.id), Some(attribute.id));
         }
         assert!(Attribute::by_tag(Tag(0x0009, 0x0010)).is_none());
     }

@@ -253,12 +253,17 @@ pub fn scan(
         let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         collected.and(walked)
     })?;
-    if !stop.is_asked() {
-        collector.settle(walked)?;
-    }
+    let not_pruned = if stop.is_asked() { Vec::new() } else { collector.settle(walked)? };
     let mut summary = collector.summary;
     if let Some(writer) = writer {
+        // All that was found is in the index by now, so that what has moved is known there.
+        let prune = options.vanished != Vanished::Keep && !stop.is_asked();
+        summary.missing += writer.settle_missing(roots.paths(), not_pruned, prune)?;
         summary.add_tally(writer.flush()?);
+        if options.vanished != Vanished::Keep {
+            // These places are dropped as well.
+            summary.removed += summary.moved;
+        }
     }
     summary.interrupted = stop.is_asked();
     summary.dry_run = writer.is_none();
@@ -296,7 +301,8 @@ impl Collector<'_> {
     }
 
     fn take(&mut self, part: Part) -> Result<(), Error> {
-        let Part { directory, unchanged, remarks, files, vanished, mounts, begins_directory, ends_directory } = part;
+        let Part { directory, unchanged, remarks, files, vanished, returned, mounts, begins_directory, ends_directory } =
+            part;
         if begins_directory {
             self.summary.directories += 1;
             metrics::SCAN_DIRECTORIES.increment();
@@ -340,16 +346,23 @@ impl Collector<'_> {
             self.summary.bytes += file.size;
         }
         metrics::SCAN_READ_FILE_BYTES.add(files.iter().map(|file| file.size).sum());
-        let mut dropped = Vec::new();
+        let (mut dropped, mut missing) = (Vec::new(), Vec::new());
         for (name, mark) in vanished {
             match mark {
                 // Nothing is lost with a note about a file that is gone.
                 walk::Known::Noted => dropped.push(name),
-                walk::Known::Indexed if self.options.vanished != Vanished::Keep => {
-                    self.summary.removed += 1;
-                    dropped.push(name);
+                // What becomes of them is known at the end: they may have moved.
+                walk::Known::Indexed => {
+                    if self.writer.is_none() {
+                        *match self.options.vanished {
+                            Vanished::Prune | Vanished::PruneEmptied => &mut self.summary.removed,
+                            Vanished::Keep => &mut self.summary.missing,
+                        } += 1;
+                    }
+                    if !directory.known.get(&name).is_some_and(|known| known.missing) {
+                        missing.push(name);
+                    }
                 }
-                walk::Known::Indexed => self.summary.missing += 1,
             }
         }
         if self.told.elapsed() > PROGRESS_INTERVAL {
@@ -364,22 +377,27 @@ impl Collector<'_> {
         }
         match self.writer {
             // What has not changed needs no writing.
-            Some(writer) if !files.is_empty() || !dropped.is_empty() => writer.scanned(ScannedDirectory {
-                directory: directory.path.clone(),
-                files,
-                complete: ends_directory,
-                vanished: dropped,
-            })?,
+            Some(writer) if !(files.is_empty() && dropped.is_empty() && missing.is_empty() && returned.is_empty()) => {
+                writer.scanned(ScannedDirectory {
+                    directory: directory.path.clone(),
+                    files,
+                    complete: ends_directory,
+                    vanished: dropped,
+                    missing,
+                    returned,
+                })?
+            }
             _ => {}
         }
         Ok(())
     }
 
-    /// What is missing in directories that look as if their disk were not mounted, now that all else is known.
-    fn settle(&mut self, walked: Walked) -> Result<(), Error> {
-        let Walked { known: Some(mut known), suspects } = walked else { return Ok(()) };
+    /// What is missing in directories that look as if their disk were not mounted, now that all else is known. Returns those
+    /// directories.
+    fn settle(&mut self, walked: Walked) -> Result<Vec<PathBuf>, Error> {
+        let Walked { known: Some(mut known), suspects } = walked else { return Ok(Vec::new()) };
         if suspects.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if let Some(writer) = self.writer {
             self.summary.add_tally(writer.flush()?);
@@ -388,14 +406,18 @@ impl Collector<'_> {
         let was_seen = |uid: &str| seen.contains(&xxh3_64(uid.as_bytes()));
         let (writer, summary) = (self.writer, &mut self.summary);
         let moved = &mut |directory: &Path, vanished: Vec<OsString>| {
-            summary.removed += vanished.len() as u64;
-            let directory = directory.to_owned();
             match writer {
-                Some(writer) => {
-                    Ok(writer.scanned(ScannedDirectory { directory, files: Vec::new(), complete: false, vanished })?)
-                }
-                None => Ok(()),
+                Some(writer) => writer.scanned(ScannedDirectory {
+                    directory: directory.to_owned(),
+                    files: Vec::new(),
+                    complete: false,
+                    vanished,
+                    missing: Vec::new(),
+                    returned: Vec::new(),
+                })?,
+                None => summary.removed += vanished.len() as u64,
             }
+            Ok(())
         };
         // A stop in between leaves the rest to the next scan.
         let left = prune::settle(&mut known, &suspects, &Stop::default(), &was_seen, moved)?;
@@ -404,7 +426,7 @@ impl Collector<'_> {
             self.summary.not_pruned += not_pruned.files;
             (self.on_event)(Event::NotPruned(not_pruned));
         }
-        Ok(())
+        Ok(left.into_iter().map(|not_pruned| not_pruned.path).collect())
     }
 
     fn not_indexed(&mut self, path: &Path, kind: NotIndexed, reason: &str, detail: &str) {

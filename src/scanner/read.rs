@@ -38,6 +38,8 @@ pub(super) struct Part {
     pub(super) vanished: Vec<(OsString, Known)>,
     /// What is mounted where, as far as the index does not know.
     pub(super) mounts: Vec<(PathBuf, Mounted)>,
+    /// Files that are back, unchanged, after a scan had missed them.
+    pub(super) returned: Vec<OsString>,
     pub(super) begins_directory: bool,
     pub(super) ends_directory: bool,
 }
@@ -51,6 +53,7 @@ impl Part {
             files: Vec::new(),
             vanished: Vec::new(),
             mounts: Vec::new(),
+            returned: Vec::new(),
             begins_directory: false,
             ends_directory: false,
         }
@@ -71,12 +74,12 @@ impl Pool {
     /// Works off units until there are no more.
     pub(super) fn run(&self) {
         for (unit, parts) in &self.to_read {
-            // Nobody takes the result when the scan has failed.
-            let _unwanted = self.unit(unit, &parts);
+            self.unit(unit, &parts);
         }
     }
 
-    fn unit(&self, unit: Unit, parts: &Sender<Part>) -> Result<(), crossbeam_channel::SendError<Part>> {
+    /// Works off a unit, as long as somebody takes the result: nobody does when the scan has failed.
+    fn unit(&self, unit: Unit, parts: &Sender<Part>) {
         let mut part =
             Part { remarks: unit.remarks, begins_directory: unit.begins_directory, ..Part::of(&unit.directory) };
         if let Some(error) = unit.unlisted {
@@ -86,19 +89,22 @@ impl Pool {
         part.files.reserve_exact(unit.entries.len());
         for entry in unit.entries {
             if self.stop.is_asked() {
-                return parts.send(part);
+                let _unwanted = parts.send(part);
+                return;
             }
             text_bytes += self.look_at(&mut part, entry);
             if text_bytes > PART_TEXT_BYTES {
                 text_bytes = 0;
                 let next = Part::of(&unit.directory);
-                parts.send(std::mem::replace(&mut part, next))?;
+                if parts.send(std::mem::replace(&mut part, next)).is_err() {
+                    return;
+                }
             }
         }
         part.vanished = unit.vanished;
         part.mounts = unit.mounts;
         part.ends_directory = unit.ends_directory;
-        parts.send(part)
+        let _unwanted = parts.send(part);
     }
 
     /// Looks at one file; returns the bytes of text that came of it.
@@ -130,6 +136,12 @@ impl Pool {
             _ => return skipped(part, name, "special-file"),
         }
         let marks = Marks::of(&stat);
+        if let Some(known) = known
+            && known.missing
+            && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
+        {
+            part.returned.push(name.clone());
+        }
         if let Some(known) = known
             && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
             && !may_have_passed(known)

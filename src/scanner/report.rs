@@ -86,10 +86,13 @@ pub struct Summary {
     pub skipped: u64,
     /// Files and directories that could not be read; those known from an earlier scan and unchanged included.
     pub failed: u64,
-    /// Files in the index that are gone and were kept in it.
+    /// Files in the index that are gone and were kept in it, from this scan or an earlier one.
     pub missing: u64,
     /// Of those missing: files that were to be dropped, below directories that look as if their disk were not mounted.
     pub not_pruned: u64,
+    /// Places in the index where a file is gone, of instances that lie in another place with the same content: the index
+    /// names only that one from now on. With [`super::Vanished::Prune`] a part of [`Self::removed`].
+    pub moved: u64,
     /// Of the files indexed or updated: further files of an instance that has its place elsewhere.
     pub copies: u64,
     /// Contradictions newly recorded.
@@ -117,6 +120,8 @@ pub struct Summary {
 impl Summary {
     pub(super) fn add_tally(&mut self, tally: Tally) {
         self.copies += tally.copies;
+        self.moved += tally.moved;
+        self.removed += tally.removed;
         self.conflicts += tally.conflicts;
         // Only the index can tell, once it has taken them.
         self.unchanged -= tally.corrected.min(self.unchanged);

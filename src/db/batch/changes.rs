@@ -6,11 +6,14 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Tally, names};
 use super::{Batch, Result};
+use crate::model::level::QueryRetrieveLevel;
 
 /// What the transaction has changed and has yet to write: the counters, and the rows of `uid_lookup`, which go in sorted.
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) tally: Tally,
+    /// Whether a scan has written in this transaction.
+    pub(super) scanned: bool,
     pub(super) instances_per_shelf: HashMap<i64, i64>,
     pub(super) instances_per_series: HashMap<i64, i64>,
     pub(super) instances_per_study: HashMap<i64, i64>,
@@ -19,13 +22,20 @@ pub(super) struct Changes {
     pub(super) studies_to_summarise: HashSet<i64>,
     /// Shelves that may have become empty, with their series and study.
     pub(super) shrunk: HashSet<(i64, i64, i64)>,
+    /// Entities whose values may have to be worked out anew; for patients, whether shelves have come to them.
+    pub(super) series_to_settle: HashSet<i64>,
+    pub(super) studies_to_settle: HashSet<i64>,
+    pub(super) patients_to_settle: HashSet<(i64, bool)>,
+    /// Patients that may have no study any more.
     pub(super) patients_left: HashSet<i64>,
     pub(super) lookups: Vec<(i32, i64)>,
     pub(super) lookup_hashes: HashMap<i32, i64>,
+    /// Look-ups of instances that are gone.
+    pub(super) stale_lookups: HashSet<(i32, i64)>,
 }
 
 impl Changes {
-    pub(super) fn note_lookup(&mut self, hash: i32, shelf: i64) {
+    fn note_lookup(&mut self, hash: i32, shelf: i64) {
         self.lookups.push((hash, shelf));
         self.lookup_hashes.entry(hash).or_insert(shelf);
     }
@@ -62,7 +72,32 @@ impl Lookups {
 }
 
 impl Batch<'_> {
+    /// Notes that an instance is found through this entry from now on.
+    pub(super) fn add_lookup(&mut self, hash: i32, shelf: i64) -> Result<()> {
+        if self.changes.stale_lookups.remove(&(hash, shelf)) {
+            return Ok(());
+        }
+        if self.candidates.0 != hash {
+            self.look_up(hash)?;
+        }
+        // Another instance of the shelf has the same hash.
+        if self.candidates.1.contains(&shelf) {
+            self.statement("INSERT OR IGNORE INTO uid_lookup_shared (hash, shelf) VALUES (?1, ?2)")?
+                .execute([i64::from(hash), shelf])?;
+            return Ok(());
+        }
+        self.changes.note_lookup(hash, shelf);
+        Ok(())
+    }
+
+    /// Notes that an instance is no longer found through this entry.
+    pub(super) fn drop_lookup(&mut self, hash: i32, shelf: i64) {
+        self.changes.stale_lookups.insert((hash, shelf));
+    }
+
     pub(super) fn write_changes(&mut self) -> Result<()> {
+        self.changes.scanned = false;
+        self.drop_stale_lookups()?;
         let mut lookups = std::mem::take(&mut self.changes.lookups);
         self.changes.lookup_hashes.clear();
         // In order of the hash: neighbours go into the same page.
@@ -98,6 +133,31 @@ impl Batch<'_> {
         Ok(())
     }
 
+    fn drop_stale_lookups(&mut self) -> Result<()> {
+        for (hash, shelf) in std::mem::take(&mut self.changes.stale_lookups) {
+            let entry = [i64::from(hash), shelf];
+            let is_shared: bool = self
+                .statement("SELECT EXISTS (SELECT 1 FROM uid_lookup_shared WHERE hash = ?1 AND shelf = ?2)")?
+                .query_row(entry, |row| row.get(0))?;
+            if is_shared {
+                continue;
+            }
+            if self.changes.lookup_hashes.contains_key(&hash) {
+                let others = self.changes.lookups.len();
+                self.changes.lookups.retain(|pending| *pending != (hash, shelf));
+                if self.changes.lookups.len() < others {
+                    continue;
+                }
+            }
+            let recent =
+                self.statement("DELETE FROM uid_lookup_recent WHERE hash = ?1 AND shelf = ?2")?.execute(entry)?;
+            let large = self.statement("DELETE FROM uid_lookup WHERE hash = ?1 AND shelf = ?2")?.execute(entry)?;
+            self.lookups.recent -= i64::try_from(recent).unwrap_or(0);
+            self.lookups.all -= i64::try_from(recent + large).unwrap_or(0);
+        }
+        Ok(())
+    }
+
     /// Moves a range of the recent look-ups into the large table, when there are many.
     fn move_lookups(&mut self, added: usize) -> Result<()> {
         let added = i64::try_from(added).unwrap_or(i64::MAX);
@@ -125,31 +185,45 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Drops entities that have lost their last instance.
+    /// Drops entities that have lost their last instance, and lets those that have lost others follow.
     fn remove_empty(&mut self) -> Result<()> {
         let shrunk: Vec<_> = self.changes.shrunk.drain().collect();
         let mut dropped = false;
         for (shelf, series, study) in shrunk {
-            if self.statement("DELETE FROM shelf WHERE id = ?1 AND instance_count = 0")?.execute([shelf])? == 0 {
-                continue;
-            }
+            let was: Option<(Option<i64>, [Option<i64>; 3])> = self
+                .statement(
+                    "DELETE FROM shelf WHERE id = ?1 AND instance_count = 0 \
+                     RETURNING patient, patient_said, study_said, series_said",
+                )?
+                .query_row([shelf], |row| Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?])))
+                .optional()?;
+            let Some((patient, said)) = was else { continue };
             dropped = true;
+            for said in said.into_iter().flatten() {
+                self.drop_unused(said)?;
+            }
+            self.statement("DELETE FROM uid_lookup_shared WHERE shelf = ?1")?.execute([shelf])?;
             self.changes.studies_to_summarise.insert(study);
             if self.statement("DELETE FROM study_series WHERE id = ?1 AND instance_count = 0")?.execute([series])? > 0 {
                 self.statement("UPDATE study SET series_count = series_count - 1 WHERE id = ?1")?.execute([study])?;
+            } else {
+                self.changes.series_to_settle.insert(series);
             }
             let patients: Vec<i64> = self
                 .statement(
-                    "SELECT patient FROM study WHERE id = ?1 AND instance_count = 0 \
-                     UNION SELECT patient FROM study_patient WHERE study = ?1",
+                    "SELECT patient FROM study WHERE id = ?1 UNION SELECT patient FROM study_patient WHERE study = ?1",
                 )?
                 .query_map([study], |row| row.get(0))?
                 .collect::<Result<_>>()?;
+            self.changes.patients_to_settle.extend(patient.iter().chain(&patients).map(|&patient| (patient, false)));
             if self.statement("DELETE FROM study WHERE id = ?1 AND instance_count = 0")?.execute([study])? > 0 {
                 self.statement("DELETE FROM study_patient WHERE study = ?1")?.execute([study])?;
                 self.changes.patients_left.extend(patients);
+            } else {
+                self.changes.studies_to_settle.insert(study);
             }
         }
+        self.settle_all()?;
         for patient in std::mem::take(&mut self.changes.patients_left) {
             let gone: Option<[String; 3]> = self
                 .statement(
@@ -168,5 +242,27 @@ impl Batch<'_> {
             self.forget();
         }
         Ok(())
+    }
+
+    fn settle_all(&mut self) -> Result<()> {
+        for series in std::mem::take(&mut self.changes.series_to_settle) {
+            self.settle(QueryRetrieveLevel::Series, series, false)?;
+        }
+        // Patients of one ID may exchange studies when the issuer of one becomes unknown; each such move is to one that has
+        // objects which name it, so this ends.
+        loop {
+            let studies = std::mem::take(&mut self.changes.studies_to_settle);
+            let patients = std::mem::take(&mut self.changes.patients_to_settle);
+            if studies.is_empty() && patients.is_empty() {
+                return Ok(());
+            }
+            for study in studies {
+                self.settle_patients_of(study)?;
+                self.settle(QueryRetrieveLevel::Study, study, false)?;
+            }
+            for (patient, joined) in patients {
+                self.settle(QueryRetrieveLevel::Patient, patient, joined)?;
+            }
+        }
     }
 }

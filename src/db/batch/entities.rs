@@ -1,4 +1,7 @@
-//! Patients, studies and series: found or made for a record, and whose value counts there (docs/adr/0008).
+//! Patients, studies and series: found or made for a record, and what its values mean for those that are there.
+//!
+//! The value of an entity is the most complete one that any of its objects has (docs/adr/0008). So that it can follow when
+//! objects are corrected or go, a shelf says what its objects say where that differs (docs/adr/0011): see [`super::said`].
 
 use std::sync::OnceLock;
 
@@ -6,35 +9,31 @@ use rusqlite::{OptionalExtension, params, params_from_iter};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::super::names;
-use super::files::File;
 use super::{Batch, Result};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::person_name;
 use crate::model::record::InstanceRecord;
 
-pub(super) struct SeriesEntry {
+/// Where a record belongs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Belonging {
     pub(super) series: i64,
     pub(super) study: i64,
-    /// Hashes of what records said of patient, study and series that their rows take account of.
-    pub(super) merged: Vec<u64>,
+    /// The patient that it names, where that is not the study's.
+    pub(super) patient: Option<i64>,
+    /// What it says of patient, study and series, where that is not what their rows say.
+    pub(super) said: [Option<i64>; 3],
+    /// A hash of all that it says of them.
+    pub(super) values: u64,
 }
 
-/// Different sets of values in one series whose hashes are remembered. Real series have one, or a few.
+/// Different sets of values in one series that are remembered. Real series have one, or a few.
 const REMEMBERED_SETS: usize = 16;
 
-/// How the values of a record meet those that an entity has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Values {
-    /// The more complete one counts, whichever came first: see [`is_more_complete`].
-    MostComplete,
-    /// The new one counts: its object was corrected.
-    Overwrite,
-}
-
 impl Batch<'_> {
-    /// The rows of the record's series and study, with all that it says of them.
-    pub(super) fn series(&mut self, record: &InstanceRecord, file: &File<'_>, values: Values) -> Result<(i64, i64)> {
+    /// The rows of the record's patient, study and series, which from now on take account of it.
+    pub(super) fn belonging(&mut self, record: &InstanceRecord) -> Result<Belonging> {
         let study_uid = record.value(AttributeId::StudyInstanceUID);
         let series_uid = record.value(AttributeId::SeriesInstanceUID);
         self.scratch.clear();
@@ -42,30 +41,28 @@ impl Batch<'_> {
             self.scratch.push_str(part);
         }
         let key = xxh3_128(self.scratch.as_bytes());
-        let said = self.hash_of_upper_values(record);
-        if let Some(entry) = self.series.get(&key)
-            && values == Values::MostComplete
-            && entry.merged.contains(&said)
+        let values = self.hash_of_upper_values(record);
+        if let Some(known) = self.series.get(&key)
+            && let Some(belonging) = known.iter().find(|belonging| belonging.values == values)
         {
-            return Ok((entry.series, entry.study));
+            return Ok(*belonging);
         }
-        let patient = self.patient(record, values)?;
-        let (study, is_own) = self.study(record, file, patient, values)?;
-        let series = self.series_row(record, file, study, values)?;
-        if values == Values::Overwrite {
-            // What records of other series said of this patient and study may no longer be taken account of.
-            self.series.clear();
+        let (patient, patient_said) = self.patient(record)?;
+        let (study, own_patient, study_said) = self.study(record, patient)?;
+        let (series, series_said) = self.series_row(record, study)?;
+        let belonging = Belonging {
+            series,
+            study,
+            patient: (own_patient != patient).then_some(patient),
+            said: [patient_said, study_said, series_said],
+            values,
+        };
+        let known = self.series.entry(key).or_default();
+        if known.len() >= REMEMBERED_SETS {
+            known.clear();
         }
-        let entry = self.series.entry(key).or_insert_with(|| SeriesEntry { series, study, merged: Vec::new() });
-        if entry.merged.len() >= REMEMBERED_SETS {
-            entry.merged.clear();
-        }
-        // Where two patients share a study, each file of the further one is noted as a conflict: it never takes the short
-        // way.
-        if is_own {
-            entry.merged.push(said);
-        }
-        Ok((series, study))
+        known.push(belonging);
+        Ok(belonging)
     }
 
     fn hash_of_upper_values(&mut self, record: &InstanceRecord) -> u64 {
@@ -89,110 +86,97 @@ impl Batch<'_> {
     }
 
     /// The row of the record's patient.
-    fn patient(&mut self, record: &InstanceRecord, values: Values) -> Result<i64> {
+    fn patient(&mut self, record: &InstanceRecord) -> Result<(i64, Option<i64>)> {
         let id = record.value(AttributeId::PatientID);
         let issuer = record.value(AttributeId::IssuerOfPatientID);
         let identity = identity_without_id(record);
         let known: Vec<(i64, String)> = self
             .statement(
-                "SELECT id, issuer_of_patient_id FROM patient WHERE patient_id = ?1 AND identity = ?2 ORDER BY id",
+                "SELECT id, issuer_of_patient_id FROM patient WHERE patient_id = ?1 AND identity = ?2 \
+                 ORDER BY issuer_of_patient_id",
             )?
             .query_map([id, &identity], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_>>()?;
-        let same_issuer = known.iter().find(|(_, known_issuer)| known_issuer == issuer);
-        // An object that does not name the issuer is taken to mean the one patient of that ID; a patient whose issuer was
-        // not known so far is the one that it is named for now.
-        let unnamed = known.iter().find(|(_, known_issuer)| known_issuer.is_empty());
-        let row = match (same_issuer, issuer.is_empty()) {
-            (Some((row, _)), _) => Some(*row),
-            (None, true) => known.first().map(|(row, _)| *row),
-            (None, false) => unnamed.map(|(row, _)| *row),
-        };
-        match row {
-            Some(row) => {
-                self.merge(QueryRetrieveLevel::Patient, row, record, values)?;
-                Ok(row)
-            }
-            None => self.insert_entity(QueryRetrieveLevel::Patient, record, &[("identity", &identity)]),
+        // Objects that do not name the issuer are taken to mean the patient of that ID, of several the one whose issuer sorts
+        // first; a patient whose issuer was not known so far is the one that it is named for now.
+        let first = known.first().filter(|(_, first)| issuer.is_empty() || first.is_empty());
+        let same = known.iter().find(|(_, known)| known == issuer).or(first);
+        if let Some(&(row, _)) = same {
+            return Ok((row, self.merge(QueryRetrieveLevel::Patient, row, record)?.1));
         }
+        let row = self.insert_entity(QueryRetrieveLevel::Patient, record, &[("identity", &identity)])?;
+        if let Some((first, first_issuer)) = known.first()
+            && issuer < first_issuer.as_str()
+        {
+            self.move_without_issuer(*first, row)?;
+        }
+        Ok((row, None))
     }
 
-    /// The row of the record's study, and whether that lies under its patient rather than under another.
-    fn study(&mut self, record: &InstanceRecord, file: &File<'_>, patient: i64, values: Values) -> Result<(i64, bool)> {
+    /// The row of the record's study, and the patient under whom that is kept.
+    fn study(&mut self, record: &InstanceRecord, patient: i64) -> Result<(i64, i64, Option<i64>)> {
         let found: Option<(i64, i64)> = self
             .statement("SELECT id, patient FROM study WHERE study_instance_uid = ?1")?
             .query_row([record.value(AttributeId::StudyInstanceUID)], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((row, known_patient)) = found else {
-            return Ok((self.insert_entity(QueryRetrieveLevel::Study, record, &[("patient", &patient)])?, true));
+            let row = self.insert_entity(QueryRetrieveLevel::Study, record, &[("patient", &patient)])?;
+            return Ok((row, patient, None));
         };
-        let mut is_own = true;
-        if known_patient != patient {
-            match values {
-                Values::Overwrite => self.move_study(row, known_patient, patient)?,
-                Values::MostComplete => {
-                    is_own = self.share_study(row, known_patient, patient)?;
-                    self.note_conflict("study-under-two-patients", record, file)?;
-                }
-            }
-        }
-        self.merge(QueryRetrieveLevel::Study, row, record, values)?;
-        Ok((row, is_own))
+        let own_patient =
+            if known_patient == patient { patient } else { self.share_study(row, known_patient, patient)? };
+        let (_, said) = self.merge(QueryRetrieveLevel::Study, row, record)?;
+        Ok((row, own_patient, said))
     }
 
     /// Keeps a study under two patients: under the one whose Patient ID sorts first, and linked to the other, whichever
-    /// came first. Whether that is the other.
-    fn share_study(&mut self, study: i64, known: i64, other: i64) -> Result<bool> {
-        let key = |batch: &Self, patient: i64| -> Result<(String, String, String)> {
-            batch
-                .statement("SELECT patient_id, issuer_of_patient_id, identity FROM patient WHERE id = ?1")?
-                .query_row([patient], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        };
-        let other_is_first = key(self, other)? < key(self, known)?;
-        let linked = if other_is_first {
-            self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, other])?;
-            self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, other])?;
-            // The series of the study were remembered as those of the known one.
-            self.series.clear();
-            known
-        } else {
-            other
-        };
+    /// came first. Returns the one under whom it is.
+    fn share_study(&mut self, study: i64, known: i64, other: i64) -> Result<i64> {
+        let is_linked: bool = self
+            .statement("SELECT EXISTS (SELECT 1 FROM study_patient WHERE study = ?1 AND patient = ?2)")?
+            .query_row([study, other], |row| row.get(0))?;
+        if is_linked {
+            return Ok(known);
+        }
+        self.changes.tally.conflicts += 1;
+        let other_is_first = self.patient_key(other)? < self.patient_key(known)?;
+        let (first, linked) = if other_is_first { (other, known) } else { (known, other) };
+        if other_is_first {
+            self.keep_under(study, known, other)?;
+        }
         self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
             .execute([study, linked])?;
-        Ok(other_is_first)
+        Ok(first)
     }
 
-    /// A corrected object says that its study belongs to another patient: the newest word counts for the whole study.
-    fn move_study(&mut self, study: i64, from: i64, to: i64) -> Result<()> {
-        self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, to])?;
-        self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
-        self.changes.patients_left.insert(from);
-        Ok(())
+    /// By what patients of one study are ordered.
+    pub(super) fn patient_key(&self, patient: i64) -> Result<(String, String, String)> {
+        // The issuer last: it may become known later, and then only where there is one patient of that ID.
+        self.statement("SELECT patient_id, identity, issuer_of_patient_id FROM patient WHERE id = ?1")?
+            .query_row([patient], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
     }
 
-    fn series_row(&mut self, record: &InstanceRecord, file: &File<'_>, study: i64, values: Values) -> Result<i64> {
+    /// The row of the record's series.
+    fn series_row(&mut self, record: &InstanceRecord, study: i64) -> Result<(i64, Option<i64>)> {
         let series_uid = record.value(AttributeId::SeriesInstanceUID);
         let found: Option<i64> = self
             .statement("SELECT id FROM study_series WHERE series_instance_uid = ?1 AND study = ?2")?
             .query_row(params![series_uid, study], |row| row.get(0))
             .optional()?;
         if let Some(row) = found {
-            let changed = self.merge(QueryRetrieveLevel::Series, row, record, values)?;
+            let (changed, said) = self.merge(QueryRetrieveLevel::Series, row, record)?;
             if changed.contains(&AttributeId::Modality) {
                 self.changes.studies_to_summarise.insert(study);
             }
-            return Ok(row);
+            return Ok((row, said));
         }
         let elsewhere: bool = self
             .statement("SELECT EXISTS (SELECT 1 FROM study_series WHERE series_instance_uid = ?1)")?
             .query_row([series_uid], |row| row.get(0))?;
-        if elsewhere {
-            self.note_conflict("series-under-two-studies", record, file)?;
-        }
+        self.changes.tally.conflicts += u64::from(elsewhere);
         *self.changes.series_per_study.entry(study).or_default() += 1;
         self.changes.studies_to_summarise.insert(study);
-        self.insert_entity(QueryRetrieveLevel::Series, record, &[("study", &study)])
+        Ok((self.insert_entity(QueryRetrieveLevel::Series, record, &[("study", &study)])?, None))
     }
 
     /// Inserts the row of an entity with all that the record says of it.
@@ -202,7 +186,7 @@ impl Batch<'_> {
         record: &InstanceRecord,
         extra: &[(&str, &dyn rusqlite::ToSql)],
     ) -> Result<i64> {
-        let names = name_forms(level, record);
+        let names = name_forms(level, record.value(AttributeId::PatientName));
         let character_set = record.value(AttributeId::SpecificCharacterSet);
         let mut columns = vec!["character_set"];
         let mut values: Vec<&dyn rusqlite::ToSql> = vec![&character_set];
@@ -241,57 +225,101 @@ impl Batch<'_> {
         names::add(self.connection, row, &names.iter().map(|(_, form)| form.as_str()).collect::<Vec<_>>())
     }
 
-    /// Lets an entity take account of what a record says of it; returns the attributes that have changed.
+    /// Lets an entity take account of what a record says of it. Returns the attributes that have changed, and what the record
+    /// says where that is not what the row says then.
     fn merge(
         &mut self,
         level: QueryRetrieveLevel,
         row: i64,
         record: &InstanceRecord,
-        values: Values,
+    ) -> Result<(Vec<AttributeId>, Option<i64>)> {
+        let known = self.values_of(level, row, |id, known| record.value(id) == known)?;
+        let Some(known) = known else { return Ok((Vec::new(), None)) };
+        let mut values = known.clone();
+        let mut is_as_said = true;
+        for (value, &id) in values.iter_mut().zip(stored_at(level)) {
+            let said = record.value(id);
+            if is_more_complete(said, value) {
+                said.clone_into(value);
+            }
+            is_as_said &= said == value.as_str();
+        }
+        let mut changed = Vec::new();
+        if values != known {
+            self.freeze(level, row, &known)?;
+            changed = self.write_values(level, row, &known, &values)?;
+            self.statement(&format!("UPDATE {} SET character_set = ?2 WHERE id = ?1", table_of(level)))?
+                .execute(params![row, record.value(AttributeId::SpecificCharacterSet)])?;
+        }
+        if is_as_said {
+            return Ok((changed, None));
+        }
+        let said: Vec<&str> = stored_at(level).iter().map(|&id| record.value(id)).collect();
+        Ok((changed, Some(self.intern(level, &said)?)))
+    }
+
+    /// The values of an entity in the order of [`stored_at`]; `None` where `is_known` holds for each.
+    pub(super) fn values_of(
+        &self,
+        level: QueryRetrieveLevel,
+        row: i64,
+        is_known: impl Fn(AttributeId, &str) -> bool,
+    ) -> Result<Option<Vec<String>>> {
+        let mut select = self.statement(select_all(level))?;
+        let mut rows = select.query([row])?;
+        let current = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let text = |at: usize| -> Result<&str> { Ok(current.get_ref(at)?.as_str().unwrap_or_default()) };
+        for (at, &id) in stored_at(level).iter().enumerate() {
+            if !is_known(id, text(at)?) {
+                return (0..stored_at(level).len())
+                    .map(|at| text(at).map(str::to_owned))
+                    .collect::<Result<_>>()
+                    .map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes those values of an entity that have changed, and returns which they are.
+    pub(super) fn write_values(
+        &mut self,
+        level: QueryRetrieveLevel,
+        row: i64,
+        known: &[String],
+        values: &[String],
     ) -> Result<Vec<AttributeId>> {
-        let table = table_of(level);
+        // What was remembered of this entity and of what belongs to it does not hold any more.
+        self.series.clear();
         let mut changed = Vec::new();
         let mut columns = Vec::new();
         let mut texts: Vec<&str> = Vec::new();
-        let mut known = self.statement(select_all(level))?;
-        let mut rows = known.query([row])?;
-        let current = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        for (at, &id) in stored_at(level).iter().enumerate() {
-            let (said, known) = (record.value(id), current.get_ref(at)?.as_str().unwrap_or_default());
-            let counts = match values {
-                Values::Overwrite => !said.is_empty() && said != known,
-                Values::MostComplete => is_more_complete(said, known),
-            };
-            if counts {
+        let mut names = Vec::new();
+        for ((&id, known), value) in stored_at(level).iter().zip(known).zip(values) {
+            if known != value {
                 changed.push(id);
                 columns.push(id.attribute().column);
-                texts.push(said);
+                texts.push(value);
+                if id == AttributeId::PatientName {
+                    names = name_forms(level, value);
+                    self.rename_patient(row, &names)?;
+                }
             }
         }
-        drop(rows);
-        if columns.is_empty() {
-            return Ok(changed);
+        for (column, form) in &names {
+            columns.push(column);
+            texts.push(form);
         }
-        let names = name_forms(level, record);
-        if changed.contains(&AttributeId::PatientName) {
-            for (column, form) in &names {
-                columns.push(column);
-                texts.push(form);
-            }
-            self.rename_patient(row, &names)?;
-        }
-        columns.push("character_set");
-        texts.push(record.value(AttributeId::SpecificCharacterSet));
         let settings: Vec<_> = columns.iter().enumerate().map(|(at, c)| format!("{c} = ?{}", at + 2)).collect();
         let parameters =
             std::iter::once(&row as &dyn rusqlite::ToSql).chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql));
-        self.statement(&format!("UPDATE {table} SET {} WHERE id = ?1", settings.join(", ")))?
+        self.statement(&format!("UPDATE {} SET {} WHERE id = ?1", table_of(level), settings.join(", ")))?
             .execute(params_from_iter(parameters))?;
         Ok(changed)
     }
 }
 
-fn stored_at(level: QueryRetrieveLevel) -> &'static [AttributeId] {
+/// The kept attributes of a level.
+pub(super) fn stored_at(level: QueryRetrieveLevel) -> &'static [AttributeId] {
     static STORED: OnceLock<[Vec<AttributeId>; 4]> = OnceLock::new();
     let by_level = STORED.get_or_init(|| {
         QueryRetrieveLevel::ALL
@@ -300,13 +328,14 @@ fn stored_at(level: QueryRetrieveLevel) -> &'static [AttributeId] {
     &by_level[level as usize]
 }
 
+/// The levels above the instance.
+pub(super) const UPPER: [QueryRetrieveLevel; 3] =
+    [QueryRetrieveLevel::Patient, QueryRetrieveLevel::Study, QueryRetrieveLevel::Series];
+
 /// The attributes of patient, study and series that are kept.
 fn stored_above() -> &'static [AttributeId] {
     static STORED: OnceLock<Vec<AttributeId>> = OnceLock::new();
-    STORED.get_or_init(|| {
-        let upper = [QueryRetrieveLevel::Patient, QueryRetrieveLevel::Study, QueryRetrieveLevel::Series];
-        upper.into_iter().flat_map(|level| stored_at(level).iter().copied()).collect()
-    })
+    STORED.get_or_init(|| UPPER.into_iter().flat_map(|level| stored_at(level).iter().copied()).collect())
 }
 
 fn is_stored_above(id: AttributeId) -> bool {
@@ -325,7 +354,7 @@ pub(super) const fn table_of(level: QueryRetrieveLevel) -> &'static str {
 
 /// Whether `said` counts before `known` where two objects disagree about their patient, study or series: the longer text,
 /// of two as long the one that sorts first. Any order of arrival comes to the same.
-fn is_more_complete(said: &str, known: &str) -> bool {
+pub(super) fn is_more_complete(said: &str, known: &str) -> bool {
     said.len() > known.len() || (said.len() == known.len() && said < known)
 }
 
@@ -351,11 +380,11 @@ fn identity_without_id(record: &InstanceRecord) -> String {
 }
 
 /// The columns of a patient that hold the normal form of the name, with their values.
-fn name_forms(level: QueryRetrieveLevel, record: &InstanceRecord) -> Vec<(&'static str, String)> {
+fn name_forms(level: QueryRetrieveLevel, name: &str) -> Vec<(&'static str, String)> {
     if level != QueryRetrieveLevel::Patient {
         return Vec::new();
     }
-    let [alphabetic, ideographic, phonetic] = person_name::normal_groups(record.value(AttributeId::PatientName));
+    let [alphabetic, ideographic, phonetic] = person_name::normal_groups(name);
     vec![
         ("patient_name_norm", alphabetic),
         ("patient_name_ideographic_norm", ideographic),

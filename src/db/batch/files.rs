@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{OptionalExtension, params};
 
 use super::super::packing::UidSuffix;
-use super::super::{Mounted, PathValue, path_from_sql, place_from_number, place_number};
+use super::super::{Error, Mounted, PathValue, path_from_sql, place_from_number, place_number, range_below};
 use super::instances::Existing;
 use super::{Batch, Result};
 use crate::model::attribute::AttributeId;
@@ -16,6 +16,9 @@ use crate::model::record::InstanceRecord;
 
 /// Faults of one file that are kept, in characters.
 const MAX_FAULT_TEXT: usize = 1000;
+
+/// The kind of conflict that an object with a known SOP Instance UID and other content is.
+pub(super) const OTHER_CONTENT: &str = "instance-with-other-content";
 
 /// A file that holds an instance, and where.
 pub(super) struct File<'a> {
@@ -101,23 +104,167 @@ impl Batch<'_> {
     }
 
     /// Drops a file from the index: as first location of an instance, as further one, or as one that was not indexed.
-    pub(super) fn remove_file(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<()> {
+    /// Whether it was a location of an instance.
+    pub(super) fn remove_file(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<bool> {
         let directory = rows.directory;
         self.forget_marks(directory, name)?;
-        self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
+        let copies = self
+            .statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
             .execute(params![directory, PathValue(name)])?;
+        match self.first_here(name, rows)? {
+            Some(existing) => self.remove_first(&existing, rows).map(|()| true),
+            None => Ok(copies > 0),
+        }
+    }
+
+    /// Notes that a location of an instance is gone. Where the instance lies elsewhere as well, with the same content, it
+    /// has moved there, and this location is dropped.
+    pub(super) fn note_missing(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<()> {
+        let directory = rows.directory;
+        let copy: Option<(i64, UidSuffix, bool)> = self
+            .statement("SELECT shelf, uid_suffix, differs FROM copy WHERE directory = ?1 AND file_name = ?2")?
+            .query_row(params![directory, PathValue(name)], |row| {
+                Ok((row.get(0)?, UidSuffix::from_sql(row.get_ref(1)?), row.get(2)?))
+            })
+            .optional()?;
+        let moved = match copy {
+            Some((_, _, true)) => false,
+            Some((shelf, suffix, false)) => match self.existing(shelf, suffix)? {
+                Some(existing) => self.first_is_there(&existing)?,
+                None => false,
+            },
+            None => match self.first_here(name, rows)? {
+                Some(existing) => self.move_first(&existing, rows)?,
+                // Not in the index any more: somebody else has dropped it.
+                None => return Ok(()),
+            },
+        };
+        if moved {
+            self.forget_marks(directory, name)?;
+            self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
+                .execute(params![directory, PathValue(name)])?;
+            self.changes.tally.moved += 1;
+        } else {
+            self.statement("INSERT OR IGNORE INTO missing_file (directory, file_name) VALUES (?1, ?2)")?
+                .execute(params![directory, PathValue(name)])?;
+        }
+        Ok(())
+    }
+
+    /// Forgets that an instance was received without its object: now there is one that does not go.
+    pub(super) fn forget_metadata(&self, uid: &str) -> Result<()> {
+        let directory = "directory = (SELECT id FROM directory WHERE path = '')";
+        self.statement(&format!("DELETE FROM copy WHERE {directory} AND file_name = ?1"))?.execute([uid])?;
+        self.statement(&format!(
+            "DELETE FROM conflict WHERE {directory} AND file_name = '' AND sop_instance_uid = ?1"
+        ))?
+        .execute([uid])?;
+        Ok(())
+    }
+
+    /// Whether the index has a further location of this name.
+    pub(super) fn is_copy(&self, directory: i64, name: &OsStr) -> Result<bool> {
+        self.statement("SELECT EXISTS (SELECT 1 FROM copy WHERE directory = ?1 AND file_name = ?2)")?
+            .query_row(params![directory, PathValue(name)], |row| row.get(0))
+    }
+
+    /// Notes that a location that was gone is back as it was.
+    pub(super) fn note_returned(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<()> {
+        self.statement("DELETE FROM missing_file WHERE directory = ?1 AND file_name = ?2")?
+            .execute(params![rows.directory, PathValue(name)])?;
+        if let Some(existing) = self.first_here(name, rows)? {
+            self.drop_spare_copies(&existing)?;
+        }
+        Ok(())
+    }
+
+    /// The instance whose first location this file is.
+    fn first_here(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<Option<Existing>> {
+        let directory = rows.directory;
         let instances = match &mut rows.instances {
             Some(instances) => instances,
             unread => unread.insert(self.instances_in_directory(directory)?),
         };
-        if let Some(uid) = instances.get(name)
-            && let Some(existing) = self.find_instance(uid)?
-            && existing.lies_at(directory, name)
-            && !self.promote_copy(&existing)?
-        {
-            self.remove_row(&existing)?;
+        let Some(uid) = instances.get(name) else { return Ok(None) };
+        Ok(self.find_instance(uid)?.filter(|existing| existing.lies_at(directory, name)))
+    }
+
+    /// Whether the first location of an instance is a file that no scan has missed.
+    pub(super) fn first_is_there(&self, existing: &Existing) -> Result<bool> {
+        self.statement(
+            "SELECT place <> ?2 AND NOT EXISTS (SELECT 1 FROM missing_file m WHERE m.directory = ?1 AND m.file_name = ?3) \
+             FROM directory WHERE id = ?1",
+        )?
+        .query_row(
+            params![
+                existing.shelf.directory,
+                place_number(Place::MetadataOnly),
+                PathValue(&existing.file_name)
+            ],
+            |row| row.get(0),
+        )
+    }
+
+    /// The directories at or below a path, and not below `except`, in which scans have missed files; or the directory and
+    /// the name of the file, where the path is that of one.
+    pub(in super::super) fn missing_below(
+        &self,
+        root: &Path,
+        except: &[PathBuf],
+    ) -> std::result::Result<Vec<(i64, Option<OsString>)>, Error> {
+        let find = || -> Result<Vec<(i64, Option<OsString>)>> {
+            let mut found = Vec::new();
+            let (from, to) = range_below(root);
+            let mut statement = self.statement(
+                "SELECT d.id, d.path FROM (SELECT DISTINCT directory FROM missing_file) m JOIN directory d ON d.id = m.directory \
+                 WHERE d.path = ?1 OR (CAST(d.path AS BLOB) > ?2 AND CAST(d.path AS BLOB) < ?3)",
+            )?;
+            let mut rows = statement.query(params![PathValue::from(root), from, to])?;
+            while let Some(row) = rows.next()? {
+                let path = PathBuf::from(path_from_sql(row.get_ref(1)?));
+                if !except.iter().any(|except| path.starts_with(except)) {
+                    found.push((row.get(0)?, None));
+                }
+            }
+            if let (Some(parent), Some(name)) = (root.parent(), root.file_name()) {
+                let directory = self
+                    .statement("SELECT id FROM directory WHERE path = ?1")?
+                    .query_row([PathValue::from(parent)], |row| row.get(0))
+                    .optional()?;
+                found.extend(directory.map(|directory| (directory, Some(name.to_owned()))));
+            }
+            Ok(found)
+        };
+        find().map_err(Error::from_sqlite)
+    }
+
+    /// How many files of a directory (or whether the one of this name) scans have missed.
+    pub(in super::super) fn count_missing(
+        &self,
+        directory: i64,
+        name: Option<&OsStr>,
+    ) -> std::result::Result<u64, Error> {
+        self.statement("SELECT count(*) FROM missing_file WHERE directory = ?1 AND (?2 IS NULL OR file_name = ?2)")
+            .and_then(|mut count| count.query_row(params![directory, name.map(PathValue)], |row| row.get::<_, i64>(0)))
+            .map(|count| u64::try_from(count).unwrap_or(0))
+            .map_err(Error::from_sqlite)
+    }
+
+    /// Drops files of a directory (or the one of this name) that scans have missed, `limit` of them; how many there were.
+    pub(in super::super) fn prune(&mut self, directory: i64, name: Option<&OsStr>, limit: usize) -> Result<usize> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let missing: Vec<OsString> = self
+            .statement(
+                "SELECT file_name FROM missing_file WHERE directory = ?1 AND (?2 IS NULL OR file_name = ?2) LIMIT ?3",
+            )?
+            .query_map(params![directory, name.map(PathValue), limit], |row| Ok(path_from_sql(row.get_ref(0)?)))?
+            .collect::<Result<_>>()?;
+        let mut rows = DirectoryRows::new(directory);
+        for name in &missing {
+            self.remove_file(name, &mut rows)?;
+            self.changes.tally.removed += 1;
         }
-        Ok(())
+        Ok(missing.len())
     }
 
     /// Drops what was noted about a file that is gone or whose content has changed.
@@ -126,6 +273,7 @@ impl Batch<'_> {
             "DELETE FROM unindexed_file WHERE directory = ?1 AND file_name = ?2",
             "DELETE FROM file_fault WHERE directory = ?1 AND file_name = ?2",
             "DELETE FROM conflict WHERE directory = ?1 AND file_name = ?2",
+            "DELETE FROM missing_file WHERE directory = ?1 AND file_name = ?2",
         ] {
             self.statement(sql)?.execute(params![directory, PathValue(name)])?;
         }

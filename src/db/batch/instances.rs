@@ -6,14 +6,16 @@ use std::rc::Rc;
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, params};
 
-use super::super::packing::{Packed, UidSuffix, pack_number, pack_time, uid_hash};
+use super::super::packing::{Packed, UidSuffix, pack_number, pack_time, uid_hash, unpack_time};
 use super::super::schema::{has_own_column, is_packed_time};
-use super::super::{PathValue, ScannedFile, path_from_sql};
-use super::entities::Values;
-use super::files::{File, fault_text};
+use super::super::{PathValue, ScannedFile, path_from_sql, place_from_number, place_number};
+use super::entities::{UPPER, stored_at};
+use super::files::{DirectoryRows, File, OTHER_CONTENT, fault_text};
+use super::said::{record_of_text, record_text};
 use super::shelves::{Shelf, place_in_shared, shared, shared_value};
 use super::{Batch, Result, to_i64};
-use crate::model::attribute::AttributeId;
+use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::model::location::Place;
 use crate::model::record::{Common, InstanceRecord};
 use crate::model::uid::is_valid_uid;
 
@@ -32,24 +34,38 @@ impl Existing {
     pub(super) fn lies_at(&self, directory: i64, name: &OsStr) -> bool {
         self.shelf.directory == directory && self.file_name == name
     }
+
+    /// Its SOP Instance UID.
+    pub(super) fn uid(&self) -> String {
+        uid_of(&self.shelf, &self.suffix)
+    }
+}
+
+/// A further location of an instance.
+pub(super) struct Copy {
+    place: Place,
+    directory: i64,
+    file_name: OsString,
+    size: i64,
+    mtime_ms: i64,
+    differs: bool,
+    record: Option<String>,
+    missing: bool,
+}
+
+impl Copy {
+    /// Whether it is a file that is there, with the same content as the first one.
+    fn holds_same(&self) -> bool {
+        !self.missing && !self.differs && self.place != Place::MetadataOnly
+    }
 }
 
 impl Batch<'_> {
     pub(super) fn find_instance(&mut self, uid: &str) -> Result<Option<Existing>> {
-        let hash = uid_hash(uid);
-        let mut candidates = Vec::new();
-        if let Some(&shelf) = self.changes.lookup_hashes.get(&hash) {
-            candidates.push(shelf);
-            let rest = self.changes.lookups.iter().filter(|(h, s)| *h == hash && *s != shelf).map(|(_, s)| *s);
-            candidates.extend(rest);
-        }
-        let mut rows = self.hot.shelves_of_hash.query([hash])?;
-        while let Some(row) = rows.next()? {
-            candidates.push(row.get(0)?);
-        }
-        drop(rows);
-        for id in candidates {
-            // A lookup may outlive its shelf; the row itself has the last word.
+        self.look_up(uid_hash(uid))?;
+        for at in 0..self.candidates.1.len() {
+            let Some(&id) = self.candidates.1.get(at) else { break };
+            // Other UIDs have the same hash; the row itself has the last word.
             let Some(shelf) = self.shelf_by_id(id)? else { continue };
             let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
             let found = self
@@ -66,7 +82,7 @@ impl Batch<'_> {
         Ok(None)
     }
 
-    /// Whether the index has a file as what it is; its patient, study and series take account of it as of a new one.
+    /// Whether the index has a file as what it is.
     pub(super) fn is_as_indexed(&mut self, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
         let Some(existing) = self.find_instance(record.value(AttributeId::SOPInstanceUID))? else { return Ok(false) };
         let noted_faults: Option<String> = self
@@ -76,76 +92,97 @@ impl Batch<'_> {
         if noted_faults.unwrap_or_default() != fault_text(record) {
             return Ok(false);
         }
-        let differs = self.differs(&existing, record, file)?;
-        let known_to_differ = if existing.lies_at(file.directory, file.name) {
-            Some(false)
+        let first = self.record_of(&existing)?;
+        let (size, content) = if existing.lies_at(file.directory, file.name) {
+            (existing.size, first)
         } else {
-            self.statement(
-                "SELECT differs FROM copy WHERE directory = ?1 AND file_name = ?2 AND shelf = ?3 AND uid_suffix = ?4",
-            )?
-            .query_row(params![file.directory, PathValue(file.name), existing.shelf.id, existing.suffix], |row| {
-                row.get::<_, bool>(0)
-            })
-            .optional()?
-        };
-        if known_to_differ != Some(differs) {
-            return Ok(false);
-        }
-        if !known_to_differ.unwrap_or_default() {
-            if !self.has_transfer_syntax(&existing.shelf, record)? && existing.lies_at(file.directory, file.name) {
+            let copies = self.copies_of(&existing)?;
+            let Some(copy) = copies.iter().find(|copy| copy.directory == file.directory && copy.file_name == file.name)
+            else {
                 return Ok(false);
-            }
-            if existing.lies_at(file.directory, file.name) {
-                self.series(record, file, Values::MostComplete)?;
-            }
+            };
+            (copy.size, copy.record.as_deref().map_or(first, record_of_text))
+        };
+        let syntax = AttributeId::AvailableTransferSyntaxUID;
+        Ok(size == to_i64(file.size)
+            && is_same_object(&content, record)
+            && content.value(syntax) == record.value(syntax))
+    }
+
+    /// Finds the shelves where an instance with this hash may be.
+    pub(super) fn look_up(&mut self, hash: i32) -> Result<()> {
+        self.candidates.0 = hash;
+        let candidates = &mut self.candidates.1;
+        candidates.clear();
+        if let Some(&shelf) = self.changes.lookup_hashes.get(&hash) {
+            candidates.push(shelf);
+            let rest = self.changes.lookups.iter().filter(|(h, s)| *h == hash && *s != shelf).map(|(_, s)| *s);
+            candidates.extend(rest);
         }
-        Ok(true)
+        let mut rows = self.hot.shelves_of_hash.query([hash])?;
+        while let Some(row) = rows.next()? {
+            candidates.push(row.get(0)?);
+        }
+        Ok(())
     }
 
     /// Whether a record says something else than the row that is there. The pixel data are not compared, only what the
     /// index keeps and the size of the file.
     pub(super) fn differs(&mut self, existing: &Existing, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
-        let sizes_comparable = self.place_of(existing.shelf.directory)? == file.place;
-        if sizes_comparable && existing.size != to_i64(file.size) {
-            return Ok(true);
+        let first = self.record_of(existing)?;
+        let place = self.place_of(existing.shelf.directory)?;
+        Ok(!is_same_object(&first, record) || (place == file.place && existing.size != to_i64(file.size)))
+    }
+
+    /// All that the index keeps of an instance.
+    pub(super) fn record_of(&self, existing: &Existing) -> Result<InstanceRecord> {
+        let mut record = InstanceRecord::new();
+        let shelf = &existing.shelf;
+        record.set(AttributeId::SOPInstanceUID, &existing.uid());
+        record.set(AttributeId::InstanceNumber, &existing.number);
+        let diff: serde_json::Map<String, serde_json::Value> =
+            existing.diff.as_deref().and_then(|diff| serde_json::from_str(diff).ok()).unwrap_or_default();
+        for (&id, shared) in shared().iter().zip(&shelf.shared) {
+            let own = diff.get(id.attribute().column).and_then(serde_json::Value::as_str);
+            record.set(id, own.unwrap_or(shared));
         }
-        if existing.number != record.value(AttributeId::InstanceNumber) {
-            return Ok(true);
+        self.statement(
+            "SELECT acquisition_number, acquisition_time, content_time, instance_creation_time FROM instance \
+             WHERE shelf = ?1 AND uid_suffix = ?2",
+        )?
+        .query_row(params![shelf.id, existing.suffix], |row| {
+            for (at, id) in OWN.into_iter().enumerate() {
+                match row.get_ref(at)? {
+                    ValueRef::Null => {}
+                    ValueRef::Integer(packed) if is_packed_time(id) => {
+                        record.set_with(id, |text| unpack_time(packed, shared_value(shelf, id), text));
+                    }
+                    own => record.set(id, &text_of(own)),
+                }
+            }
+            Ok(())
+        })?;
+        let sql = "SELECT h.sop_class_uid, h.available_transfer_syntax_uid, ifnull(h.patient, s.patient), s.id, \
+                   h.patient_said, h.study_said, h.series_said \
+                   FROM shelf h JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study WHERE h.id = ?1";
+        let (rows, said) = self.statement(sql)?.query_row([shelf.id], |row| {
+            record.set(AttributeId::SOPClassUID, &text_of(row.get_ref(0)?));
+            record.set(AttributeId::AvailableTransferSyntaxUID, &text_of(row.get_ref(1)?));
+            let said: [Option<i64>; 3] = [row.get(4)?, row.get(5)?, row.get(6)?];
+            Ok(([row.get(2)?, row.get(3)?, shelf.series], said))
+        })?;
+        for ((level, row), said) in UPPER.into_iter().zip(rows).zip(said) {
+            match said {
+                Some(said) => self.set_said(level, said, &mut record)?,
+                None => {
+                    let values = self.values_of(level, row, |_, _| false)?.unwrap_or_default();
+                    for (&id, value) in stored_at(level).iter().zip(&values) {
+                        record.set(id, value);
+                    }
+                }
+            }
         }
-        let same_series: bool = self
-            .statement(
-                "SELECT e.series_instance_uid = ?2 AND s.study_instance_uid = ?3 AND h.sop_class_uid = ?4 \
-                 FROM shelf h JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study WHERE h.id = ?1",
-            )?
-            .query_row(
-                params![
-                    existing.shelf.id,
-                    record.value(AttributeId::SeriesInstanceUID),
-                    record.value(AttributeId::StudyInstanceUID),
-                    record.value(AttributeId::SOPClassUID)
-                ],
-                |row| row.get(0),
-            )?;
-        if !same_series {
-            return Ok(true);
-        }
-        let own_are_equal: bool = self
-            .statement(
-                "SELECT acquisition_number IS ?3 AND acquisition_time IS ?4 AND content_time IS ?5 \
-                 AND instance_creation_time IS ?6 FROM instance WHERE shelf = ?1 AND uid_suffix = ?2",
-            )?
-            .query_row(
-                params![
-                    existing.shelf.id,
-                    existing.suffix,
-                    own_value(record, &existing.shelf, OWN[0]),
-                    own_value(record, &existing.shelf, OWN[1]),
-                    own_value(record, &existing.shelf, OWN[2]),
-                    own_value(record, &existing.shelf, OWN[3])
-                ],
-                |row| row.get(0),
-            )?;
-        Ok(!own_are_equal || diff_of(record, &existing.shelf) != existing.diff)
+        Ok(record)
     }
 
     pub(super) fn has_transfer_syntax(&self, shelf: &Shelf, record: &InstanceRecord) -> Result<bool> {
@@ -159,25 +196,143 @@ impl Batch<'_> {
         existing: &Existing,
         record: &InstanceRecord,
         file: &File<'_>,
-        values: Values,
-    ) -> Result<()> {
+    ) -> Result<(i64, UidSuffix)> {
+        let has_copies: bool = self
+            .statement("SELECT EXISTS (SELECT 1 FROM copy WHERE shelf = ?1 AND uid_suffix = ?2)")?
+            .query_row(params![existing.shelf.id, existing.suffix], |row| row.get(0))?;
+        let was = if has_copies { Some(self.record_of(existing)?) } else { None };
         self.remove_row(existing)?;
-        let (shelf, suffix) = self.insert_instance(record, file, values, &[], false)?;
-        self.statement("UPDATE copy SET shelf = ?1, uid_suffix = ?2 WHERE shelf = ?3 AND uid_suffix = ?4")?
-            .execute(params![shelf, suffix, existing.shelf.id, existing.suffix])?;
+        let (shelf, suffix) = self.insert_instance(record, file, &[], false)?;
+        if let Some(was) = was {
+            self.compare_copies(existing, &was, (shelf, &suffix), record, file)?;
+        }
+        Ok((shelf, suffix))
+    }
+
+    /// Holds the copies of an instance that was `was` against what it is now.
+    fn compare_copies(
+        &self,
+        existing: &Existing,
+        was: &InstanceRecord,
+        (shelf, suffix): (i64, &UidSuffix),
+        record: &InstanceRecord,
+        file: &File<'_>,
+    ) -> Result<()> {
+        for copy in self.copies_of(existing)? {
+            let content = copy.record.as_deref().map(record_of_text);
+            let content = content.as_ref().unwrap_or(was);
+            let (differs, text) = compare(content, copy.place, copy.size, record, file);
+            self.statement(
+                "UPDATE copy SET shelf = ?3, uid_suffix = ?4, differs = ?5, record = ?6 \
+                 WHERE directory = ?1 AND file_name = ?2",
+            )?
+            .execute(params![copy.directory, PathValue(&copy.file_name), shelf, suffix, differs, text])?;
+        }
         Ok(())
+    }
+
+    /// The further locations of an instance, those first that can take the place of the first one: files that are there and
+    /// the same, then others that are there, and what was received without its object last.
+    fn copies_of(&self, existing: &Existing) -> Result<Vec<Copy>> {
+        self.statement(
+            "SELECT c.directory, c.file_name, c.size, c.mtime_ms, c.differs, c.record, d.place, \
+             EXISTS (SELECT 1 FROM missing_file m WHERE m.directory = c.directory AND m.file_name = c.file_name) AS missing \
+             FROM copy c JOIN directory d ON d.id = c.directory WHERE c.shelf = ?1 AND c.uid_suffix = ?2 \
+             ORDER BY missing, d.place = ?3, c.differs, d.path, c.file_name",
+        )?
+        .query_map(
+            params![existing.shelf.id, existing.suffix, place_number(Place::MetadataOnly)],
+            |row| {
+                Ok(Copy {
+                    directory: row.get(0)?,
+                    file_name: path_from_sql(row.get_ref(1)?),
+                    size: row.get(2)?,
+                    mtime_ms: row.get(3)?,
+                    differs: row.get(4)?,
+                    record: row.get(5)?,
+                    place: place_from_number(row.get(6)?),
+                    missing: row.get(7)?,
+                })
+            },
+        )?
+        .collect()
+    }
+
+    /// Notes a further location of an instance; whether it differs from the first one.
+    pub(super) fn insert_copy(
+        &mut self,
+        existing: &Existing,
+        record: &InstanceRecord,
+        file: &File<'_>,
+    ) -> Result<bool> {
+        let first = self.record_of(existing)?;
+        let first_file = File {
+            place: self.place_of(existing.shelf.directory)?,
+            directory: existing.shelf.directory,
+            name: &existing.file_name,
+            size: u64::try_from(existing.size).unwrap_or(0),
+            mtime_ms: 0,
+        };
+        let (differs, text) = compare(record, file.place, to_i64(file.size), &first, &first_file);
+        self.write_copy((existing.shelf.id, &existing.suffix), file, differs, text.as_deref())?;
+        Ok(differs)
+    }
+
+    fn write_copy(
+        &self,
+        (shelf, suffix): (i64, &UidSuffix),
+        file: &File<'_>,
+        differs: bool,
+        record: Option<&str>,
+    ) -> Result<()> {
+        self.statement(
+            "INSERT OR REPLACE INTO copy (directory, file_name, shelf, uid_suffix, size, mtime_ms, differs, record) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            file.directory,
+            PathValue(file.name),
+            shelf,
+            suffix,
+            to_i64(file.size),
+            file.mtime_ms,
+            differs,
+            record
+        ])?;
+        Ok(())
+    }
+
+    /// Puts a record in the place of the row that is there, whose location becomes a further one; whether that differs.
+    pub(super) fn supersede(&mut self, existing: &Existing, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
+        let was = self.record_of(existing)?;
+        let place = self.place_of(existing.shelf.directory)?;
+        let mtime_ms = self
+            .statement("SELECT mtime FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
+            .query_row(params![existing.shelf.id, existing.suffix], |row| row.get::<_, i64>(0))?;
+        let uid = OsString::from(existing.uid());
+        let former = File {
+            place,
+            directory: existing.shelf.directory,
+            // Metadata have no file, and so no name.
+            name: if place == Place::MetadataOnly { &uid } else { &existing.file_name },
+            size: u64::try_from(existing.size).unwrap_or(0),
+            mtime_ms: mtime_ms.saturating_add(existing.shelf.mtime_base),
+        };
+        let (shelf, suffix) = self.replace_instance(existing, record, file)?;
+        let (differs, text) = compare(&was, place, existing.size, record, file);
+        self.write_copy((shelf, &suffix), &former, differs, text.as_deref())?;
+        Ok(differs)
     }
 
     pub(super) fn insert_instance(
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
-        values: Values,
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<(i64, UidSuffix)> {
-        let (series, study) = self.series(record, file, values)?;
-        let shelf = self.shelf(record, file, series, study, following, complete)?;
+        let belonging = self.belonging(record)?;
+        let shelf = self.shelf(record, file, &belonging, following, complete)?;
         let uid = record.value(AttributeId::SOPInstanceUID);
         let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
         let own = |at: usize| own_value(record, &shelf, OWN[at]);
@@ -195,15 +350,20 @@ impl Batch<'_> {
             own(3),
             diff,
         ])?;
-        self.changes.note_lookup(uid_hash(uid), shelf.id);
+        self.add_lookup(uid_hash(uid), shelf.id)?;
         *self.changes.instances_per_shelf.entry(shelf.id).or_default() += 1;
-        *self.changes.instances_per_series.entry(series).or_default() += 1;
-        *self.changes.instances_per_study.entry(study).or_default() += 1;
-        let uids = [uid, record.value(AttributeId::SeriesInstanceUID), record.value(AttributeId::StudyInstanceUID)];
-        if !uids.into_iter().all(is_valid_uid) {
+        *self.changes.instances_per_series.entry(belonging.series).or_default() += 1;
+        *self.changes.instances_per_study.entry(belonging.study).or_default() += 1;
+        self.note_invalid_uids(record, file)?;
+        Ok((shelf.id, suffix))
+    }
+
+    pub(super) fn note_invalid_uids(&mut self, record: &InstanceRecord, file: &File<'_>) -> Result<()> {
+        let uids = [AttributeId::SOPInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::StudyInstanceUID];
+        if !uids.into_iter().all(|id| is_valid_uid(record.value(id))) {
             self.note_conflict("invalid-uid", record, file)?;
         }
-        Ok((shelf.id, suffix))
+        Ok(())
     }
 
     /// Takes an instance row away.
@@ -218,82 +378,73 @@ impl Batch<'_> {
         *self.changes.instances_per_series.entry(shelf.series).or_default() -= 1;
         *self.changes.instances_per_study.entry(study).or_default() -= 1;
         self.changes.shrunk.insert((shelf.id, shelf.series, study));
+        self.drop_lookup(uid_hash(&existing.uid()), shelf.id);
         Ok(())
     }
 
-    /// Makes a further location of an instance its first one; false where there is none with the same content. Those with
-    /// other content are forgotten, so that the next scan reads them as what they are.
-    pub(super) fn promote_copy(&mut self, existing: &Existing) -> Result<bool> {
-        let copy = self
-            .statement(
-                "SELECT directory, file_name, size, mtime_ms FROM copy WHERE shelf = ?1 AND uid_suffix = ?2 \
-                 AND NOT differs ORDER BY directory, file_name LIMIT 1",
-            )?
-            .query_row(params![existing.shelf.id, existing.suffix], |row| {
-                Ok((
-                    row.get::<_, i64>(0)?,
-                    path_from_sql(row.get_ref(1)?),
-                    row.get::<_, i64>(2)?,
-                    row.get::<_, i64>(3)?,
-                ))
-            })
-            .optional()?;
-        let Some((directory, name, size, mtime_ms)) = copy else {
-            self.statement("DELETE FROM copy WHERE shelf = ?1 AND uid_suffix = ?2")?
-                .execute(params![existing.shelf.id, existing.suffix])?;
-            return Ok(false);
-        };
-        let old = Rc::clone(&existing.shelf);
-        let shelf = self.sibling_shelf(&old, directory, mtime_ms)?;
-        self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
-            .execute(params![directory, PathValue(&name)])?;
-        if shelf.id == old.id {
-            self.statement(
-                "UPDATE instance SET size = ?3, mtime = ?4, file_name = ?5 WHERE shelf = ?1 AND uid_suffix = ?2",
-            )?
-            .execute(params![
-                shelf.id,
-                existing.suffix,
-                size,
-                mtime_ms - shelf.mtime_base,
-                PathValue(&name)
-            ])?;
-            return Ok(true);
+    /// Drops the first location of an instance: another one takes its place, or the instance goes.
+    pub(super) fn remove_first(&mut self, existing: &Existing, rows: &mut DirectoryRows) -> Result<()> {
+        if let Some(copy) = self.copies_of(existing)?.into_iter().next() {
+            return self.promote(existing, copy, rows);
         }
-        self.statement(
-            "INSERT INTO instance SELECT ?1, uid_suffix, instance_number, ?2, ?3, ?4, acquisition_number, \
-             acquisition_time, content_time, instance_creation_time, diff \
-             FROM instance WHERE shelf = ?5 AND uid_suffix = ?6",
-        )?
-        .execute(params![
-            shelf.id,
-            size,
-            mtime_ms - shelf.mtime_base,
-            PathValue(&name),
-            old.id,
-            existing.suffix
-        ])?;
-        self.statement("DELETE FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
-            .execute(params![old.id, existing.suffix])?;
-        self.statement("UPDATE copy SET shelf = ?1 WHERE shelf = ?2 AND uid_suffix = ?3")?.execute(params![
-            shelf.id,
-            old.id,
-            existing.suffix
-        ])?;
-        let mut uid = String::new();
-        let suffix = match &existing.suffix {
-            UidSuffix::Packed(packed) => ValueRef::Blob(packed),
-            UidSuffix::Text(text) => ValueRef::Text(text.as_bytes()),
-        };
-        UidSuffix::unpack(suffix, &old.uid_prefix, &mut uid);
-        self.changes.note_lookup(uid_hash(&uid), shelf.id);
-        *self.changes.instances_per_shelf.entry(shelf.id).or_default() += 1;
-        *self.changes.instances_per_shelf.entry(old.id).or_default() -= 1;
-        let study: i64 = self
-            .statement("SELECT study FROM study_series WHERE id = ?1")?
-            .query_row([old.series], |row| row.get(0))?;
-        self.changes.shrunk.insert((old.id, old.series, study));
+        self.remove_row(existing)?;
+        // What came in its place and was refused contradicts nothing any more.
+        self.statement("DELETE FROM conflict WHERE kind = ?1 AND sop_instance_uid = ?2")?
+            .execute(params![OTHER_CONTENT, existing.uid()])?;
+        Ok(())
+    }
+
+    /// The instance of a row.
+    pub(super) fn existing(&mut self, shelf: i64, suffix: UidSuffix) -> Result<Option<Existing>> {
+        let Some(shelf) = self.shelf_by_id(shelf)? else { return Ok(None) };
+        self.find_instance(&uid_of(&shelf, &suffix))
+    }
+
+    /// Drops further locations whose file is gone: the instance is known elsewhere with the same content.
+    pub(super) fn drop_spare_copies(&mut self, existing: &Existing) -> Result<()> {
+        for copy in self.copies_of(existing)? {
+            if copy.missing && !copy.differs && copy.place != Place::MetadataOnly {
+                self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
+                    .execute(params![copy.directory, PathValue(&copy.file_name)])?;
+                self.forget_marks(copy.directory, &copy.file_name)?;
+                self.changes.tally.moved += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the first location of an instance is gone: whether there is another with the same content, which takes its
+    /// place then.
+    pub(super) fn move_first(&mut self, existing: &Existing, rows: &mut DirectoryRows) -> Result<bool> {
+        let copies = self.copies_of(existing)?;
+        let Some(copy) = copies.into_iter().find(Copy::holds_same) else { return Ok(false) };
+        self.promote(existing, copy, rows)?;
         Ok(true)
+    }
+
+    /// Makes a further location of an instance its first one, and forgets that.
+    fn promote(&mut self, existing: &Existing, copy: Copy, rows: &mut DirectoryRows) -> Result<()> {
+        let record = match &copy.record {
+            Some(text) => record_of_text(text),
+            None => self.record_of(existing)?,
+        };
+        self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
+            .execute(params![copy.directory, PathValue(&copy.file_name)])?;
+        let file = File {
+            place: copy.place,
+            directory: copy.directory,
+            // Metadata have no file, and so no name.
+            name: if copy.place == Place::MetadataOnly { OsStr::new("") } else { &copy.file_name },
+            size: u64::try_from(copy.size).unwrap_or(0),
+            mtime_ms: copy.mtime_ms,
+        };
+        self.replace_instance(existing, &record, &file)?;
+        if rows.directory == copy.directory
+            && let Some(instances) = &mut rows.instances
+        {
+            instances.insert(copy.file_name, existing.uid());
+        }
+        Ok(())
     }
 }
 
@@ -312,6 +463,42 @@ const OWN: [AttributeId; 4] = [
     AttributeId::ContentTime,
     AttributeId::InstanceCreationTime,
 ];
+
+fn uid_of(shelf: &Shelf, suffix: &UidSuffix) -> String {
+    let stored = match suffix {
+        UidSuffix::Packed(packed) => ValueRef::Blob(packed),
+        UidSuffix::Text(text) => ValueRef::Text(text.as_bytes()),
+    };
+    let mut uid = String::new();
+    UidSuffix::unpack(stored, &shelf.uid_prefix, &mut uid);
+    uid
+}
+
+/// Whether two records are of the same object as far as the index keeps it; the same object can be in several transfer
+/// syntaxes.
+fn is_same_object(one: &InstanceRecord, other: &InstanceRecord) -> bool {
+    ATTRIBUTES
+        .iter()
+        .filter(|attribute| attribute.is_stored() && attribute.id != AttributeId::AvailableTransferSyntaxUID)
+        .all(|attribute| one.value(attribute.id) == other.value(attribute.id))
+}
+
+/// What is kept of a further location with this content: whether it differs from the first one, and its record where what
+/// the index says of the instance is not that.
+fn compare(
+    content: &InstanceRecord,
+    place: Place,
+    size: i64,
+    first: &InstanceRecord,
+    first_file: &File<'_>,
+) -> (bool, Option<String>) {
+    let same_object = is_same_object(content, first);
+    // A received object has a file of our own making, of another size.
+    let differs = !same_object || (place == first_file.place && size != to_i64(first_file.size));
+    let syntax = AttributeId::AvailableTransferSyntaxUID;
+    let as_first = same_object && content.value(syntax) == first.value(syntax);
+    (differs, (!as_first).then(|| record_text(content)))
+}
 
 /// What goes into the column of its own that an instance has for `id`: nothing where the shelf says the same.
 fn own_value<'r>(record: &'r InstanceRecord, shelf: &Shelf, id: AttributeId) -> Option<Packed<'r>> {

@@ -4,9 +4,11 @@ mod changes;
 mod entities;
 mod files;
 mod instances;
+mod said;
 mod shelves;
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -22,8 +24,8 @@ use crate::model::location::{Location, Place};
 use crate::model::record::{Common, InstanceRecord};
 
 use changes::{Changes, Lookups};
-use entities::{SeriesEntry, Values};
-use files::{DirectoryRows, File};
+use entities::Belonging;
+use files::{DirectoryRows, File, OTHER_CONTENT};
 use instances::Differences;
 use shelves::{Shelf, ShelfKey};
 
@@ -40,7 +42,8 @@ pub(super) struct Batch<'c> {
     lookups: Lookups,
     clock: Clock,
     data_version: i64,
-    series: HashMap<u128, SeriesEntry>,
+    /// Where records of a series belong that were met, by Study and Series Instance UID.
+    series: HashMap<u128, Vec<Belonging>>,
     shelves: HashMap<ShelfKey, Rc<Shelf>>,
     shelves_by_id: HashMap<i64, Rc<Shelf>>,
     directories: HashMap<PathBuf, i64>,
@@ -49,6 +52,14 @@ pub(super) struct Batch<'c> {
     upper_values: Option<(Common, u64)>,
     /// The shelf of the last record, and in what the values differ from it that the record shares with others.
     differences: Option<Differences>,
+    /// The hash that was last looked up, and the shelves where it may be.
+    candidates: (i32, Vec<i64>),
+    /// The scan that this writer does.
+    scan: Option<i64>,
+    /// Transactions of other scans, as far as known.
+    others_transactions: i64,
+    /// Whether another scan has written since ours began: what ours knows of files may be out of date.
+    others_scan: bool,
     changes: Changes,
 }
 
@@ -94,6 +105,10 @@ impl<'c> Batch<'c> {
             scratch: String::new(),
             upper_values: None,
             differences: None,
+            candidates: (0, Vec::new()),
+            scan: None,
+            others_transactions: 0,
+            others_scan: false,
             changes: Changes::default(),
         })
     }
@@ -118,6 +133,9 @@ impl<'c> Batch<'c> {
         self.statement("BEGIN IMMEDIATE")?.execute([])?;
         let version: i64 = self.statement("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         if version != self.data_version || self.cache_is_large() {
+            if version != self.data_version && self.data_version != -1 {
+                self.look_for_other_scans()?;
+            }
             self.forget();
             self.data_version = version;
         }
@@ -125,6 +143,18 @@ impl<'c> Batch<'c> {
         self.write_changes()?;
         self.statement("COMMIT")?.execute([])?;
         Ok(value)
+    }
+
+    fn look_for_other_scans(&mut self) -> Result<()> {
+        let transactions = self.transactions_of_other_scans()?;
+        // Who has not said which scan is its own may have met any.
+        self.others_scan |= self.scan.is_none() || transactions != self.others_transactions;
+        Ok(())
+    }
+
+    fn transactions_of_other_scans(&self) -> Result<i64> {
+        self.statement("SELECT ifnull(sum(transactions), 0) FROM scan WHERE id IS NOT ?1")?
+            .query_row([self.scan], |row| row.get(0))
     }
 
     /// What the transactions since the last call have changed.
@@ -152,7 +182,11 @@ impl<'c> Batch<'c> {
     pub(super) fn begin_scan(&mut self, roots: &str) -> Result<i64> {
         self.statement("INSERT INTO scan (started_ms, roots) VALUES (?1, ?2)")?
             .execute(params![self.clock.now_ms(), roots])?;
-        Ok(self.connection.last_insert_rowid())
+        let scan = self.connection.last_insert_rowid();
+        self.scan = Some(scan);
+        self.others_transactions = self.transactions_of_other_scans()?;
+        self.others_scan = false;
+        Ok(scan)
     }
 
     pub(super) fn end_scan(&mut self, scan: i64, summary: &str) -> Result<()> {
@@ -168,9 +202,19 @@ impl<'c> Batch<'c> {
     pub(super) fn scanned(&mut self, scanned: &ScannedDirectory) -> Result<()> {
         let directory = self.directory(Place::InPlace, &scanned.directory)?;
         let mut rows = DirectoryRows::new(directory);
+        if let Some(scan) = self.scan
+            && !std::mem::replace(&mut self.changes.scanned, true)
+        {
+            self.statement("UPDATE scan SET transactions = transactions + 1 WHERE id = ?1")?.execute([scan])?;
+        }
         for name in &scanned.vanished {
-            self.remove_file(name, &mut rows)?;
-            self.changes.tally.removed += 1;
+            self.changes.tally.removed += u64::from(self.remove_file(name, &mut rows)?);
+        }
+        for name in &scanned.returned {
+            self.note_returned(name, &mut rows)?;
+        }
+        for name in &scanned.missing {
+            self.note_missing(name, &mut rows)?;
         }
         // In the order of the instance rows: each goes to the end of the table, pages fill up, and no page is touched twice.
         let mut files: Vec<&ScannedFile> = scanned.files.iter().collect();
@@ -200,7 +244,7 @@ impl<'c> Batch<'c> {
                         }
                         self.changes.tally.corrected += 1;
                     }
-                    if scanned_file.known {
+                    if scanned_file.known || self.others_scan {
                         // Mostly it is the same instance as before. That is one look-up; which instance a file was, in a
                         // directory of 100,000, is as many.
                         let same = self
@@ -218,7 +262,7 @@ impl<'c> Batch<'c> {
                     }
                 }
                 FileOutcome::NotIndexed { kind, reason, detail } => {
-                    if scanned_file.known {
+                    if scanned_file.known || self.others_scan {
                         self.remove_file(file.name, &mut rows)?;
                     }
                     self.statement(
@@ -250,8 +294,7 @@ impl<'c> Batch<'c> {
     ) -> Result<()> {
         let uid = record.value(AttributeId::SOPInstanceUID);
         let Some(existing) = self.find_instance(uid)? else {
-            let values = if known { Values::Overwrite } else { Values::MostComplete };
-            self.insert_instance(record, file, values, following, complete)?;
+            self.insert_instance(record, file, following, complete)?;
             if known {
                 self.changes.tally.updated += 1;
             } else {
@@ -260,32 +303,30 @@ impl<'c> Batch<'c> {
             return Ok(());
         };
         if existing.lies_at(file.directory, file.name) {
-            self.replace_instance(&existing, record, file, Values::Overwrite)?;
+            self.replace_instance(&existing, record, file)?;
             self.changes.tally.updated += 1;
-        } else if self.place_of(existing.shelf.directory)? == Place::MetadataOnly {
-            // Known so far without its object: this is where it lies.
-            self.replace_instance(&existing, record, file, Values::MostComplete)?;
-            self.changes.tally.copies += 1;
-        } else {
-            let differs = self.differs(&existing, record, file)?;
-            self.statement(
-                "INSERT OR REPLACE INTO copy (directory, file_name, shelf, uid_suffix, size, mtime_ms, differs) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![
-                file.directory,
-                PathValue(file.name),
-                existing.shelf.id,
-                existing.suffix,
-                to_i64(file.size),
-                file.mtime_ms,
-                differs
-            ])?;
-            if differs {
-                self.note_conflict("instance-with-other-content", record, file)?;
-            }
-            self.changes.tally.copies += 1;
+            return Ok(());
         }
+        if self.place_of(existing.shelf.directory)? == Place::MetadataOnly {
+            // Known so far without its object: this is where it lies. That it was received stays known for when the file goes.
+            let differs = self.supersede(&existing, record, file)?;
+            self.changes.tally.conflicts += u64::from(differs);
+            self.changes.tally.indexed += 1;
+            return Ok(());
+        }
+        if !self.first_is_there(&existing)? && !self.differs(&existing, record, file)? {
+            self.forget_marks(existing.shelf.directory, &existing.file_name)?;
+            self.replace_instance(&existing, record, file)?;
+            self.changes.tally.moved += 1;
+            if let Some(moved) = self.find_instance(uid)? {
+                self.drop_spare_copies(&moved)?;
+            }
+            return Ok(());
+        }
+        let differs = self.insert_copy(&existing, record, file)?;
+        self.note_invalid_uids(record, file)?;
+        self.changes.tally.conflicts += u64::from(differs);
+        self.changes.tally.copies += 1;
         Ok(())
     }
 
@@ -306,7 +347,7 @@ impl<'c> Batch<'c> {
             mtime_ms: location.mtime_ms,
         };
         let Some(existing) = self.find_instance(record.value(AttributeId::SOPInstanceUID))? else {
-            self.insert_instance(record, &file, Values::MostComplete, &[], false)?;
+            self.insert_instance(record, &file, &[], false)?;
             if !record.faults().is_empty() {
                 self.note_faults(record, &file)?;
             }
@@ -326,14 +367,39 @@ impl<'c> Batch<'c> {
             }
         };
         if object_was_missing {
-            self.replace_instance(&existing, record, &file, Values::MostComplete)?;
+            self.replace_instance(&existing, record, &file)?;
+            match existing_place {
+                Place::MetadataOnly => {}
+                Place::InPlace | Place::Managed => {
+                    self.forget_marks(existing.shelf.directory, &existing.file_name)?;
+                }
+            }
+            self.forget_metadata(&existing.uid())?;
+            if !record.faults().is_empty() {
+                self.note_faults(record, &file)?;
+            }
             return Ok((StoreOutcome::Completed, None));
         }
         let first = match (file.place, existing_place) {
             (Place::Managed, Place::InPlace | Place::Managed) if !same_path => Some(self.path_of(&existing)?),
             (Place::Managed | Place::InPlace | Place::MetadataOnly, _) => None,
         };
-        if compared != Compared::Other && !self.differs(&existing, record, &file)? {
+        let differs = compared == Compared::Other || self.differs(&existing, record, &file)?;
+        if file.place == Place::MetadataOnly && existing_place == Place::InPlace {
+            // Kept for when that file goes.
+            let uid = OsString::from(existing.uid());
+            let received = File { name: &uid, ..file };
+            let is_new = !self.is_copy(directory, &uid)?;
+            if is_new {
+                self.insert_copy(&existing, record, &received)?;
+                self.note_invalid_uids(record, &file)?;
+                self.changes.tally.conflicts += u64::from(differs);
+            }
+            if differs && policy == DuplicatePolicy::KeepFirst {
+                return Ok((StoreOutcome::KeptFirst, first));
+            }
+        }
+        if !differs {
             // What the index keeps agrees; only the bytes can tell whether the rest does. In another transfer syntax they
             // differ whatever they say.
             let comparable = existing_place == Place::Managed || self.has_transfer_syntax(&existing.shelf, record)?;
@@ -343,7 +409,7 @@ impl<'c> Batch<'c> {
             };
             return Ok((StoreOutcome::Identical { uncompared }, first));
         }
-        self.note_conflict("instance-with-other-content", record, &file)?;
+        self.note_conflict(OTHER_CONTENT, record, &file)?;
         match policy {
             DuplicatePolicy::KeepFirst => Ok((StoreOutcome::KeptFirst, first)),
             DuplicatePolicy::Replace => {
@@ -351,7 +417,11 @@ impl<'c> Batch<'c> {
                     Place::Managed => Some(self.path_of(&existing)?),
                     Place::InPlace | Place::MetadataOnly => None,
                 };
-                self.replace_instance(&existing, record, &file, Values::Overwrite)?;
+                match existing_place {
+                    // The file is still there, and the next scan sees that it has not changed.
+                    Place::InPlace => _ = self.supersede(&existing, record, &file)?,
+                    Place::Managed | Place::MetadataOnly => _ = self.replace_instance(&existing, record, &file)?,
+                }
                 Ok((StoreOutcome::Replaced { previous }, None))
             }
         }

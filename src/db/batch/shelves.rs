@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::super::packing::Naming;
 use super::super::schema::shared_columns;
 use super::super::{FileOutcome, ScannedFile};
+use super::entities::Belonging;
 use super::files::File;
 use super::{Batch, Result};
 use crate::model::attribute::{ATTRIBUTE_COUNT, AttributeId};
@@ -19,6 +20,8 @@ pub(super) struct ShelfKey {
     pub(super) series: i64,
     pub(super) directory: i64,
     pub(super) class_and_syntax: u64,
+    /// [`Belonging::values`].
+    pub(super) values: u64,
 }
 
 pub(super) struct Shelf {
@@ -37,33 +40,47 @@ impl Batch<'_> {
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
-        series: i64,
-        study: i64,
+        belonging: &Belonging,
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<Rc<Shelf>> {
         let class = record.value(AttributeId::SOPClassUID);
         let syntax = record.value(AttributeId::AvailableTransferSyntaxUID);
         let key = ShelfKey {
-            series,
+            series: belonging.series,
             directory: file.directory,
+            values: belonging.values,
             class_and_syntax: xxh3_64(class.as_bytes()) ^ xxh3_64(syntax.as_bytes()).rotate_left(1),
         };
         if let Some(shelf) = self.shelves.get(&key) {
             return Ok(Rc::clone(shelf));
         }
+        let [patient_said, study_said, series_said] = belonging.said;
         let found: Option<i64> = self
             .statement(
                 "SELECT id FROM shelf WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
-                 AND available_transfer_syntax_uid = ?4 ORDER BY id LIMIT 1",
+                 AND available_transfer_syntax_uid = ?4 AND patient IS ?5 AND patient_said IS ?6 AND study_said IS ?7 \
+                 AND series_said IS ?8 ORDER BY id LIMIT 1",
             )?
-            .query_row(params![series, file.directory, class, syntax], |row| row.get(0))
+            .query_row(
+                params![
+                    belonging.series,
+                    file.directory,
+                    class,
+                    syntax,
+                    belonging.patient,
+                    patient_said,
+                    study_said,
+                    series_said
+                ],
+                |row| row.get(0),
+            )
             .optional()?;
         let id = match found {
             Some(id) => id,
             None => {
-                let id = self.insert_shelf(record, file, series, following, complete)?;
-                self.changes.studies_to_summarise.insert(study);
+                let id = self.insert_shelf(record, file, belonging, following, complete)?;
+                self.changes.studies_to_summarise.insert(belonging.study);
                 id
             }
         };
@@ -76,7 +93,7 @@ impl Batch<'_> {
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
-        series: i64,
+        belonging: &Belonging,
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<i64> {
@@ -85,8 +102,8 @@ impl Batch<'_> {
         let file_digits = naming.digits.and_then(|digits| i64::try_from(digits).ok());
         let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
         let prefix = common_prefix(record, following, complete);
-        let fixed: [&dyn rusqlite::ToSql; 9] = [
-            &series,
+        let fixed: [&dyn rusqlite::ToSql; 13] = [
+            &belonging.series,
             &file.directory,
             &record.value(AttributeId::SOPClassUID),
             &record.value(AttributeId::AvailableTransferSyntaxUID),
@@ -95,11 +112,15 @@ impl Batch<'_> {
             &naming.suffix,
             &file_digits,
             &file.mtime_ms,
+            &belonging.patient,
+            &belonging.said[0],
+            &belonging.said[1],
+            &belonging.said[2],
         ];
         let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
         self.statement(&format!(
             "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
-             file_suffix, file_digits, mtime_base, {}) VALUES ({marks})",
+             file_suffix, file_digits, mtime_base, patient, patient_said, study_said, series_said, {}) VALUES ({marks})",
             shared_columns_sql()
         ))?
         .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
@@ -133,36 +154,6 @@ impl Batch<'_> {
         let shelf = Rc::new(shelf);
         self.shelves_by_id.insert(id, Rc::clone(&shelf));
         Ok(Some(shelf))
-    }
-
-    /// The shelf for the same content as `old` in another directory: the same prefix and shared values, so that rows move
-    /// over as they are.
-    pub(super) fn sibling_shelf(&mut self, old: &Shelf, directory: i64, mtime_ms: i64) -> Result<Rc<Shelf>> {
-        let candidates: Vec<i64> = self
-            .statement(
-                "SELECT n.id FROM shelf n JOIN shelf o ON o.id = ?1 WHERE n.series = o.series AND n.directory = ?2 \
-                 AND n.sop_class_uid = o.sop_class_uid \
-                 AND n.available_transfer_syntax_uid = o.available_transfer_syntax_uid ORDER BY n.id",
-            )?
-            .query_map([old.id, directory], |row| row.get(0))?
-            .collect::<Result<_>>()?;
-        for id in candidates {
-            if let Some(shelf) = self.shelf_by_id(id)?
-                && shelf.uid_prefix == old.uid_prefix
-                && shelf.shared == old.shared
-            {
-                return Ok(shelf);
-            }
-        }
-        let columns = shared_columns_sql();
-        self.statement(&format!(
-            "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
-             file_suffix, file_digits, mtime_base, {columns}) SELECT series, ?2, sop_class_uid, \
-             available_transfer_syntax_uid, uid_prefix, file_prefix, file_suffix, file_digits, ?3, {columns} FROM shelf WHERE id = ?1"
-        ))?
-        .execute([old.id, directory, mtime_ms])?;
-        let id = self.connection.last_insert_rowid();
-        self.shelf_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
     }
 }
 

@@ -22,7 +22,7 @@ CREATE TABLE patient (
     ethnic_group                TEXT NOT NULL DEFAULT '',
     patient_comments            TEXT NOT NULL DEFAULT '',
     referenced_patient_sequence TEXT NOT NULL DEFAULT '',
-    -- The character set of the objects that the values came from.
+    -- The character set of one of the objects that the values came from.
     character_set               TEXT NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX patient_by_id ON patient (patient_id, identity, issuer_of_patient_id);
@@ -149,6 +149,12 @@ CREATE TABLE shelf (
     directory                   INTEGER NOT NULL REFERENCES directory (id),
     sop_class_uid               TEXT NOT NULL,
     available_transfer_syntax_uid TEXT NOT NULL,
+    -- The patient that these objects name, where it is not study.patient (then it is in study_patient).
+    patient                     INTEGER REFERENCES patient (id),
+    -- What these objects say of their patient, study and series: NULL where that is what those rows say.
+    patient_said                INTEGER REFERENCES said (id),
+    study_said                  INTEGER REFERENCES said (id),
+    series_said                 INTEGER REFERENCES said (id),
     instance_count              INTEGER NOT NULL DEFAULT 0,
     -- What the SOP Instance UIDs begin with; instance.uid_suffix goes on from there.
     uid_prefix                  TEXT NOT NULL,
@@ -188,6 +194,20 @@ CREATE TABLE shelf (
 );
 CREATE INDEX shelf_by_series ON shelf (series, directory);
 CREATE INDEX shelf_by_directory ON shelf (directory);
+CREATE INDEX shelf_by_patient ON shelf (patient) WHERE patient IS NOT NULL;
+CREATE INDEX shelf_by_patient_said ON shelf (patient_said) WHERE patient_said IS NOT NULL;
+CREATE INDEX shelf_by_study_said ON shelf (study_said) WHERE study_said IS NOT NULL;
+CREATE INDEX shelf_by_series_said ON shelf (series_said) WHERE series_said IS NOT NULL;
+
+-- What objects say of their patient, study or series where the row there says something else, because others of its
+-- objects are more complete: so that the rows can follow when objects are corrected or go.
+CREATE TABLE said (
+    id                          INTEGER PRIMARY KEY,
+    hash                        INTEGER NOT NULL,
+    -- A JSON object: column to value, without those that are empty.
+    text                        TEXT NOT NULL
+);
+CREATE INDEX said_by_hash ON said (hash);
 
 -- One row for each SOP Instance, at its first location.
 CREATE TABLE instance (
@@ -226,7 +246,15 @@ CREATE TABLE uid_lookup_recent (
     PRIMARY KEY (hash, shelf)
 ) WITHOUT ROWID;
 
--- Further locations of an instance.
+-- Look-ups that stand for more than one instance of a shelf, whose UIDs have the same hash: they stay when one of them goes.
+CREATE TABLE uid_lookup_shared (
+    hash                        INTEGER NOT NULL,
+    shelf                       INTEGER NOT NULL,
+    PRIMARY KEY (hash, shelf)
+) WITHOUT ROWID;
+
+-- Further locations of an instance. One that was received without its object and lies on disk has one in the directory of
+-- place 2, under its SOP Instance UID.
 CREATE TABLE copy (
     directory                   INTEGER NOT NULL REFERENCES directory (id),
     file_name                   NOT NULL,
@@ -236,9 +264,19 @@ CREATE TABLE copy (
     mtime_ms                    INTEGER NOT NULL,
     -- 1: the file differs from the one at the first location.
     differs                     INTEGER NOT NULL,
+    -- What this file says, where that is not what the index says of the instance: a JSON object, column to value.
+    record                      TEXT,
     PRIMARY KEY (directory, file_name)
 ) WITHOUT ROWID;
 CREATE INDEX copy_by_instance ON copy (shelf, uid_suffix);
+CREATE INDEX copy_that_differs ON copy (directory, file_name) WHERE differs;
+
+-- Locations whose file was gone when a scan looked: kept until it is back, found elsewhere, or pruned.
+CREATE TABLE missing_file (
+    directory                   INTEGER NOT NULL REFERENCES directory (id),
+    file_name                   NOT NULL,
+    PRIMARY KEY (directory, file_name)
+) WITHOUT ROWID;
 
 -- Files that a scan saw and did not index, so that they are counted and not opened again while unchanged.
 CREATE TABLE unindexed_file (
@@ -261,7 +299,9 @@ CREATE TABLE file_fault (
     PRIMARY KEY (directory, file_name)
 ) WITHOUT ROWID;
 
--- What contradicts itself in the archive: kept and listed, never guessed away.
+-- What contradicts itself in the archive and does not show in the rows above: UIDs that are not valid, and received objects
+-- that were refused (or taken) in place of others. A study under two patients shows in study_patient, a series under two
+-- studies in study_series, other content under the same SOP Instance UID in copy.differs.
 CREATE TABLE conflict (
     kind                        TEXT NOT NULL,
     study_instance_uid          TEXT NOT NULL,
@@ -273,6 +313,7 @@ CREATE TABLE conflict (
     first_seen_ms               INTEGER NOT NULL,
     PRIMARY KEY (directory, file_name, kind, study_instance_uid, series_instance_uid, sop_instance_uid)
 ) WITHOUT ROWID;
+CREATE INDEX conflict_by_instance ON conflict (sop_instance_uid) WHERE kind = 'instance-with-other-content';
 
 -- Directories, seen by scans, at which another file system was mounted: where one is not, what is missing below it is
 -- unreachable rather than gone.
@@ -289,7 +330,9 @@ CREATE TABLE scan (
     -- JSON array of the paths as given, made absolute.
     roots                       TEXT NOT NULL,
     -- The summary of the scan as printed by --json.
-    summary                     TEXT
+    summary                     TEXT,
+    -- Transactions so far: by these a scan notices that another one is at work.
+    transactions                INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE VIEW patients AS

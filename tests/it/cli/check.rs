@@ -22,7 +22,28 @@ fn contradictions_are_listed_and_are_no_fault_of_the_index() {
     place.run(["scan", "--index", "x.db", &fixtures("real")]).expect(1);
     let run = place.run(["check", "--index", "x.db"]).expect(0);
     assert_eq!(run.stdout.matches("instance-with-other-content: /").count(), 10, "{run:?}");
-    assert!(run.stdout.ends_with("contradictions in the archive: 10\n"), "{run:?}");
+    assert!(run.stdout.ends_with("contradictions in the archive: 10 (instance-with-other-content 10)\n"), "{run:?}");
+    let run = place.run(["check", "--index", "x.db", "--limit", "3"]).expect(0);
+    assert_eq!(run.stdout.matches("instance-with-other-content: /").count(), 3, "{run:?}");
+    assert!(run.stdout.ends_with("(instance-with-other-content 10)\n3 of them are listed\n"), "{run:?}");
+}
+
+#[test]
+fn what_a_check_finds_can_be_read_by_programs() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("tree")).unwrap();
+    fs::copy(fixtures("real/modalities/CT_small.dcm"), place.path("tree/1")).unwrap();
+    place.run(["scan", "--index", "x.db", "tree", &fixtures("real")]).expect(1);
+    fs::remove_file(place.path("tree/1")).unwrap();
+    let run = place.run(["check", "--index", "x.db", "--files", "--json", "--limit", "2"]).expect(1);
+    let lines: Vec<serde_json::Value> = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["conflict", "conflict", "file", "summary"]);
+    for (heading, line) in ["conflict", "conflict", "file", "check summary"].into_iter().zip(&lines) {
+        super::scan::assert_documented(heading, line);
+    }
+    assert_eq!(lines[2]["problem"], "gone");
+    assert_eq!((&lines[3]["files_gone"], &lines[3]["conflicts_listed"]), (&1.into(), &2.into()));
 }
 
 #[test]

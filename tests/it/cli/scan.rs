@@ -26,7 +26,7 @@ fn documented() -> BTreeMap<String, BTreeMap<String, String>> {
 
 /// An object has the keys of its table, all of them and no others, and their types.
 #[track_caller]
-fn assert_documented(heading: &str, object: &Value) {
+pub(super) fn assert_documented(heading: &str, object: &Value) {
     let table = &documented()[heading];
     let mut keys: BTreeSet<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
     keys.remove("path_hex");

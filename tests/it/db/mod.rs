@@ -10,8 +10,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use dcmdex::db::{
-    Compared, DuplicatePolicy, Durability, FileOutcome, Reader, ScannedDirectory, ScannedFile, StoreOutcome, Writer,
-    WriterOptions,
+    Compared, DuplicatePolicy, Durability, FileOutcome, NotIndexed, Reader, ScannedDirectory, ScannedFile,
+    StoreOutcome, Writer, WriterOptions,
 };
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
@@ -57,7 +57,14 @@ pub(crate) fn file(name: &str, record: Box<InstanceRecord>) -> ScannedFile {
 }
 
 pub(crate) fn scanned(directory: &str, files: Vec<ScannedFile>) -> ScannedDirectory {
-    ScannedDirectory { directory: directory.into(), files, complete: true, vanished: Vec::new() }
+    ScannedDirectory {
+        directory: directory.into(),
+        files,
+        complete: true,
+        vanished: Vec::new(),
+        missing: Vec::new(),
+        returned: Vec::new(),
+    }
 }
 
 pub(crate) fn location(place: Place, directory: &str, name: &str) -> Location {

@@ -1,112 +1,441 @@
-//! Random scans, arrivals and removals against a map of what should be there.
+//! Random scans, arrivals and removals: afterwards the index is what a new one would be, made of what is there then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
-use dcmdex::model::attribute::AttributeId::*;
+use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*};
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Series, Study};
 use dcmdex::model::location::Place;
 use proptest::prelude::*;
+use rusqlite::Connection;
+use rusqlite::types::Value;
 
 use super::*;
 
-#[derive(Clone, Debug)]
-enum Step {
-    /// A file appears, or changes: directory, name, and the instance in it.
-    Scan { directory: u8, name: u8, instance: u8 },
-    /// A file is gone.
-    Vanish { directory: u8, name: u8 },
-    /// An instance is received.
-    Receive { instance: u8 },
+/// What an object says. Few values each, so that objects agree and disagree in all ways.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Content {
+    instance: u8,
+    series: u8,
+    study: u8,
+    patient: u8,
+    /// The values of one attribute at each level; 0 for none.
+    said: [u8; 4],
+    size: u8,
 }
 
+fn content() -> impl Strategy<Value = Content> {
+    let said = [0..3_u8, 0..3_u8, 0..3_u8, 0..2_u8];
+    (0..6_u8, 0..8_u8, 0..8_u8, 0..10_u8, said, 0..2_u8).prop_map(|(instance, series, study, patient, said, size)| {
+        // Mostly each instance has its series, study and patient; sometimes it has another.
+        let series = if series < 6 { instance / 2 } else { series - 6 };
+        let study = if study < 6 { series / 2 } else { study - 6 };
+        let patient = if patient < 6 { study } else { patient - 4 };
+        Content { instance, series, study, patient, said, size }
+    })
+}
+
+impl Content {
+    fn uid(&self) -> String {
+        // One of them is not valid.
+        if self.instance == 5 { "1.2.3.05".to_owned() } else { format!("1.2.3.{}", self.instance) }
+    }
+
+    fn record(&self) -> Box<InstanceRecord> {
+        let (study, series) = (format!("1.9.{}", self.study), format!("1.8.{}", self.series));
+        // Two patients with an ID, one whose issuer is named, or named otherwise, or not at all, and one without an ID.
+        let (patient, issuer) =
+            [("A", ""), ("B", ""), ("C", "X"), ("C", "W"), ("C", ""), ("", "")][usize::from(self.patient)];
+        let text = |said: u8| ["", "b", "aa"][usize::from(said)];
+        record(
+            &study,
+            &series,
+            &self.uid(),
+            &[
+                (PatientID, patient),
+                (IssuerOfPatientID, issuer),
+                (PatientComments, text(self.said[0])),
+                (StudyDescription, text(self.said[1])),
+                (Modality, ["", "CT", "MR"][usize::from(self.said[2])]),
+                (InstanceNumber, if self.said[3] == 0 { "1" } else { "2" }),
+            ],
+        )
+    }
+
+    fn size(&self) -> u64 {
+        1000 + u64::from(self.size)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A file appears, or changes.
+    Write {
+        at: u8,
+        content: Content,
+    },
+    /// A file changes into something else.
+    Spoil {
+        at: u8,
+    },
+    /// A file is gone.
+    Remove {
+        at: u8,
+    },
+    Move {
+        from: u8,
+        to: u8,
+    },
+    Swap {
+        one: u8,
+        other: u8,
+    },
+    Copy {
+        from: u8,
+        to: u8,
+    },
+    /// All files of a directory go elsewhere.
+    MoveDirectory {
+        from: u8,
+        to: u8,
+    },
+    /// All that was done until now is seen.
+    Scan {
+        prune: bool,
+    },
+    /// An object is received, and kept by us or only its metadata.
+    Receive {
+        content: Content,
+        keep: bool,
+    },
+    /// The writer ends and another one begins.
+    Restart,
+}
+
+const FILES: u8 = 9;
+
 fn step() -> impl Strategy<Value = Step> {
+    let at = || 0..FILES;
     prop_oneof![
-        4 => (0..3_u8, 0..6_u8, 0..12_u8).prop_map(|(directory, name, instance)| Step::Scan { directory, name, instance }),
-        2 => (0..3_u8, 0..6_u8).prop_map(|(directory, name)| Step::Vanish { directory, name }),
-        1 => (0..12_u8).prop_map(|instance| Step::Receive { instance }),
+        6 => (at(), content()).prop_map(|(at, content)| Step::Write { at, content }),
+        1 => at().prop_map(|at| Step::Spoil { at }),
+        2 => at().prop_map(|at| Step::Remove { at }),
+        2 => (at(), at()).prop_map(|(from, to)| Step::Move { from, to }),
+        1 => (at(), at()).prop_map(|(one, other)| Step::Swap { one, other }),
+        2 => (at(), at()).prop_map(|(from, to)| Step::Copy { from, to }),
+        1 => (0..3_u8, 0..3_u8).prop_map(|(from, to)| Step::MoveDirectory { from, to }),
+        5 => any::<bool>().prop_map(|prune| Step::Scan { prune }),
+        1 => (content(), any::<bool>()).prop_map(|(content, keep)| Step::Receive { content, keep }),
+        1 => Just(Step::Restart),
     ]
 }
 
-/// Twelve instances in four series of two studies.
-fn uids(instance: u8) -> (String, String, String) {
-    let series = instance / 3;
-    (format!("1.{}", series / 2), format!("1.2.{series}"), format!("1.2.{series}.{}", 1000 + u32::from(instance)))
+/// What a file holds; no instance where it is `None`.
+type File = (Option<Content>, i64);
+
+fn directory_of(at: u8) -> String {
+    format!("/d{}", at / 3)
 }
 
-fn instance_record(instance: u8) -> Box<InstanceRecord> {
-    let (study, series, uid) = uids(instance);
-    let modality = if instance / 3 == 1 { "MR" } else { "CT" };
-    record(&study, &series, &uid, &[(Modality, modality), (InstanceNumber, &instance.to_string())])
+fn name_of(at: u8) -> OsString {
+    format!("f{}", at % 3).into()
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+fn found(at: u8, (content, mtime_ms): &File, known: bool) -> ScannedFile {
+    let outcome = match content {
+        Some(content) => FileOutcome::Instance(content.record()),
+        None => FileOutcome::NotIndexed { kind: NotIndexed::Failed, reason: "not-dicom", detail: String::new() },
+    };
+    let size = content.as_ref().map_or(7, Content::size);
+    ScannedFile { file_name: name_of(at), size, mtime_ms: *mtime_ms, known, reread: false, outcome }
+}
 
-    #[test]
-    fn the_index_is_always_what_the_files_are(steps in prop::collection::vec(step(), 1..40)) {
-        let dir = tempfile::tempdir().unwrap();
-        let index = dir.path().join("index.db");
-        let writer = writer(&index);
-        let mut files: BTreeMap<(u8, u8), u8> = BTreeMap::new();
-        let mut received: BTreeSet<u8> = BTreeSet::new();
-        for step in steps {
-            match step {
-                Step::Scan { directory, name, instance } => {
-                    let known = files.insert((directory, name), instance).is_some();
-                    let found = ScannedFile { known, ..file(&format!("f{name}"), instance_record(instance)) };
-                    writer.handle().scanned(scanned(&format!("/d{directory}"), vec![found])).unwrap();
-                }
-                Step::Vanish { directory, name } => {
-                    if files.remove(&(directory, name)).is_some() {
-                        let gone = ScannedDirectory {
-                            vanished: vec![format!("f{name}").into()],
-                            ..scanned(&format!("/d{directory}"), Vec::new())
-                        };
-                        writer.handle().scanned(gone).unwrap();
+/// A scan of everything, as the scanner does it.
+fn scan(writer: &Writer, index: &Path, files: &BTreeMap<u8, File>, prune: bool) {
+    let mut reader = Reader::open(index).unwrap();
+    for directory in 0..FILES / 3 {
+        let path = PathBuf::from(format!("/d{directory}"));
+        let known = reader.directory_files(&path).unwrap();
+        let mut unit = scanned(path.to_str().unwrap(), Vec::new());
+        let mut there = BTreeSet::new();
+        for (&at, file) in files.iter().filter(|(at, _)| *at / 3 == directory) {
+            there.insert(name_of(at));
+            let seen = found(at, file, known.contains_key(&name_of(at)));
+            match known.get(&name_of(at)) {
+                Some(known) if (known.size, known.mtime_ms) == (seen.size, seen.mtime_ms) => {
+                    if known.missing {
+                        unit.returned.push(name_of(at));
                     }
                 }
-                Step::Receive { instance } => {
-                    // What is known in place is not stored again, so that it goes when its file goes.
-                    let outcome = store(
-                        &writer,
-                        instance_record(instance),
-                        location(Place::Managed, "/objects", &uids(instance).2),
-                    );
-                    if outcome == StoreOutcome::New {
-                        received.insert(instance);
+                Some(_) | None => unit.files.push(seen),
+            }
+        }
+        for (name, file) in known.iter().filter(|(name, _)| !there.contains(*name)) {
+            match (file.is_indexed(), file.missing) {
+                (true, true) => {}
+                (true, false) => unit.missing.push(name.clone()),
+                (false, _) => unit.vanished.push(name.clone()),
+            }
+        }
+        writer.handle().scanned(unit).unwrap();
+        // What is known of the next directory may depend on this one.
+        writer.handle().flush().unwrap();
+    }
+    let roots = (0..FILES / 3).map(|directory| PathBuf::from(format!("/d{directory}"))).collect();
+    let missing = writer.handle().settle_missing(roots, Vec::new(), prune).unwrap();
+    assert!(!prune || missing == 0);
+    writer.handle().flush().unwrap();
+}
+
+/// All that an index says, with nothing in it that depends on the order in which it learnt it.
+fn dump(index: &Path) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
+    #[expect(clippy::disallowed_methods, reason = "the test looks at the tables themselves")]
+    let connection = Connection::open(index).unwrap();
+    let columns = |level| {
+        let own = ATTRIBUTES.iter().filter(|a| a.level == level && a.is_stored());
+        own.map(|a| format!("\"{}\"", a.column)).collect::<Vec<_>>().join(", ")
+    };
+    let patient = "p.patient_id || '|' || p.issuer_of_patient_id || '|' || p.identity";
+    let queries = [
+        ("patients", format!("SELECT {}, patient_name_norm, identity FROM patient", columns(QueryRetrieveLevel::Patient))),
+        (
+            "studies",
+            format!(
+                "SELECT {patient}, {}, series_count, instance_count, modalities_in_study, sop_classes_in_study \
+                 FROM study s JOIN patient p ON p.id = s.patient",
+                columns(Study)
+            ),
+        ),
+        (
+            "further patients",
+            format!(
+                "SELECT s.study_instance_uid, {patient} FROM study_patient x JOIN study s ON s.id = x.study \
+                 JOIN patient p ON p.id = x.patient"
+            ),
+        ),
+        (
+            "series",
+            format!(
+                "SELECT s.study_instance_uid, {}, e.instance_count FROM study_series e JOIN study s ON s.id = e.study",
+                columns(Series)
+            ),
+        ),
+        ("instances", format!("SELECT study_instance_uid, series_instance_uid, {}, path, size, mtime FROM instances", columns(Image))),
+        (
+            "copies",
+            "SELECT s.study_instance_uid, e.series_instance_uid, CASE typeof(c.uid_suffix) WHEN 'text' THEN c.uid_suffix ELSE CASE WHEN hex(c.uid_suffix) GLOB 'B*' \
+             THEN replace(replace(substr(hex(c.uid_suffix), 2), 'A', '.'), 'F', '') \
+             ELSE h.uid_prefix || replace(replace(hex(c.uid_suffix), 'A', '.'), 'F', '') END END, d.path, c.file_name, c.size, c.mtime_ms, \
+             c.differs, c.record FROM copy c JOIN shelf h ON h.id = c.shelf JOIN study_series e ON e.id = h.series \
+             JOIN study s ON s.id = e.study JOIN directory d ON d.id = c.directory"
+                .to_owned(),
+        ),
+        ("not indexed", "SELECT d.path, f.file_name, f.size, f.reason FROM unindexed_file f JOIN directory d ON d.id = f.directory".to_owned()),
+        (
+            "conflicts",
+            "SELECT c.kind, c.sop_instance_uid, d.path, c.file_name FROM conflict c JOIN directory d ON d.id = c.directory \
+             WHERE c.kind = 'invalid-uid'"
+                .to_owned(),
+        ),
+        (
+            "missing",
+            "SELECT d.path, m.file_name FROM missing_file m JOIN directory d ON d.id = m.directory".to_owned(),
+        ),
+        // Nothing is left behind.
+        ("look-ups", "SELECT hash FROM uid_lookup UNION ALL SELECT hash FROM uid_lookup_recent".to_owned()),
+        (
+            "what is said",
+            "SELECT text FROM said WHERE id NOT IN (SELECT patient_said FROM shelf WHERE patient_said IS NOT NULL \
+             UNION SELECT study_said FROM shelf WHERE study_said IS NOT NULL \
+             UNION SELECT series_said FROM shelf WHERE series_said IS NOT NULL)"
+                .to_owned(),
+        ),
+    ];
+    queries
+        .into_iter()
+        .map(|(title, sql)| {
+            let mut statement = connection.prepare(&sql).unwrap();
+            let width = statement.column_count();
+            let rows = statement
+                .query_map([], |row| (0..width).map(|at| row.get(at)).collect::<Result<Vec<Value>, _>>())
+                .unwrap();
+            let mut rows: Vec<_> = rows.map(Result::unwrap).collect();
+            rows.sort_by_key(|row| format!("{row:?}"));
+            (title, rows)
+        })
+        .collect()
+}
+
+/// What there is, and the index of it.
+struct World {
+    _dir: tempfile::TempDir,
+    index: PathBuf,
+    writer: Option<Writer>,
+    files: BTreeMap<u8, File>,
+    /// What scans have seen last in each place.
+    seen: BTreeMap<u8, File>,
+    managed: BTreeMap<u8, Content>,
+    metadata: BTreeMap<u8, Content>,
+    time: i64,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let index = dir.path().join("index.db");
+        let writer = Some(writer(&index));
+        let (files, seen) = (BTreeMap::new(), BTreeMap::new());
+        Self { _dir: dir, index, writer, files, seen, managed: BTreeMap::new(), metadata: BTreeMap::new(), time: 5_000 }
+    }
+
+    fn writer(&self) -> &Writer {
+        self.writer.as_ref().unwrap()
+    }
+
+    fn write(&mut self, at: u8, content: Option<Content>) {
+        self.time += 1;
+        self.files.insert(at, (content, self.time));
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Write { at, content } => self.write(at, Some(content)),
+            Step::Spoil { at } => self.write(at, None),
+            Step::Remove { at } => _ = self.files.remove(&at),
+            Step::Move { from, to } => {
+                if let Some(file) = self.files.remove(&from) {
+                    self.files.insert(to, file);
+                }
+            }
+            Step::Swap { one, other } => {
+                let (first, second) = (self.files.remove(&one), self.files.remove(&other));
+                self.files.extend(first.map(|file| (other, file)));
+                self.files.extend(second.map(|file| (one, file)));
+            }
+            Step::Copy { from, to } => {
+                if let Some((content, _)) = self.files.get(&from).cloned() {
+                    self.write(to, content);
+                }
+            }
+            Step::MoveDirectory { from, to } if from != to => {
+                for name in 0..3 {
+                    self.files.remove(&(to * 3 + name));
+                    if let Some(file) = self.files.remove(&(from * 3 + name)) {
+                        self.files.insert(to * 3 + name, file);
                     }
                 }
             }
+            Step::MoveDirectory { .. } => {}
+            Step::Scan { prune } => self.scan(prune),
+            Step::Receive { content, keep } => self.receive(content, keep),
+            Step::Restart => {
+                drop(self.writer.take());
+                self.writer = Some(writer(&self.index));
+            }
         }
-        writer.handle().flush().unwrap();
-        drop(writer);
-
-        let present: BTreeSet<u8> = files.values().copied().chain(received).collect();
-        let expected: BTreeSet<_> = present.iter().map(|&instance| uids(instance)).collect();
-        let answers = find(&index, &request(Image, &[StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID]));
-        let found: BTreeSet<_> = answers.iter().map(|a| (a[0].clone(), a[1].clone(), a[2].clone())).collect();
-        prop_assert_eq!(answers.len(), found.len());
-        prop_assert_eq!(found, expected.clone());
-
-        let mut per_series: BTreeMap<String, usize> = BTreeMap::new();
-        let mut per_study: BTreeMap<String, (BTreeSet<String>, usize)> = BTreeMap::new();
-        for (study, series, _) in expected {
-            *per_series.entry(series.clone()).or_default() += 1;
-            let entry = per_study.entry(study).or_default();
-            entry.0.insert(series);
-            entry.1 += 1;
-        }
-        let counted = find(&index, &request(Series, &[SeriesInstanceUID, NumberOfSeriesRelatedInstances]));
-        let counted: BTreeMap<_, _> = counted.iter().map(|a| (a[0].clone(), a[1].parse().unwrap())).collect();
-        prop_assert_eq!(counted, per_series);
-        let columns = [StudyInstanceUID, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances];
-        let counted = find(&index, &request(Study, &columns));
-        let counted: BTreeMap<_, (usize, usize)> =
-            counted.iter().map(|a| (a[0].clone(), (a[1].parse().unwrap(), a[2].parse().unwrap()))).collect();
-        let expected: BTreeMap<_, _> = per_study.into_iter().map(|(study, (series, n))| (study, (series.len(), n))).collect();
-        prop_assert_eq!(counted, expected);
-        assert_sound(&index);
     }
+
+    fn scan(&mut self, prune: bool) {
+        scan(self.writer(), &self.index, &self.files, prune);
+        self.seen.extend(self.files.clone());
+    }
+
+    fn receive(&mut self, content: Content, keep: bool) {
+        let known = Reader::open(&self.index).unwrap().locations(&content.uid()).unwrap();
+        let instance = content.instance;
+        let (send, receive) = std::sync::mpsc::channel();
+        let on_done = move |result| send.send(result).unwrap();
+        let mut place = match keep {
+            true => location(Place::Managed, "/objects", &content.uid()),
+            false => location(Place::MetadataOnly, "", ""),
+        };
+        place.size = content.size();
+        let first_is_gone = known.first().is_some_and(|first| {
+            first.place == Place::InPlace && !self.files.keys().any(|&at| first.path() == Some(path_of(at)))
+        });
+        let compared = match self.managed.get(&instance) {
+            _ if !keep => Compared::Nothing,
+            Some(managed) if *managed == content => Compared::Same,
+            Some(_) => Compared::Other,
+            None if first_is_gone => Compared::FirstIsGone,
+            None => Compared::Nothing,
+        };
+        self.writer().handle().store(content.record(), place, DuplicatePolicy::KeepFirst, compared, on_done);
+        let outcome = receive.recv().unwrap().unwrap().outcome;
+        let taken = matches!(outcome, StoreOutcome::New | StoreOutcome::Completed);
+        if keep && taken {
+            self.managed.insert(instance, content);
+            self.metadata.remove(&instance);
+        } else if !keep && (taken || known.iter().all(|location| location.place == Place::InPlace)) {
+            self.metadata.entry(instance).or_insert(content);
+        }
+    }
+
+    /// An index made of what there is now, and of files that are gone and were kept. Where several files hold an instance, the
+    /// one that the index has first comes first: that depends on what was there before.
+    fn anew(&self) -> Self {
+        let contents = dump(&self.index);
+        let paths = |title: &str, of: &dyn Fn(&[Value]) -> String| -> BTreeSet<String> {
+            contents[title].iter().map(|row| of(row)).collect()
+        };
+        let text = |value: &Value| match value {
+            Value::Text(text) => text.clone(),
+            _ => String::new(),
+        };
+        let first = paths("instances", &|row| text(&row[row.len() - 3]));
+        let missing = paths("missing", &|row| format!("{}/{}", text(&row[0]), text(&row[1])));
+        let mut anew = Self::new();
+        for (contents, keep) in [(&self.managed, true), (&self.metadata, false)] {
+            for content in contents.values() {
+                anew.receive(content.clone(), keep);
+            }
+        }
+        let mut files = self.files.clone();
+        let name = |at: u8| path_of(at).to_str().unwrap().to_owned();
+        let gone: Vec<u8> = (0..FILES).filter(|&at| missing.contains(&name(at))).collect();
+        files.extend(gone.iter().map(|at| (*at, self.seen[at].clone())));
+        let (firsts, others): (Vec<_>, Vec<_>) = files.iter().partition(|(at, _)| first.contains(&name(**at)));
+        for (&at, file) in firsts.into_iter().chain(others) {
+            anew.writer().handle().scanned(scanned(&directory_of(at), vec![found(at, file, false)])).unwrap();
+        }
+        anew.writer().handle().flush().unwrap();
+        for at in gone {
+            files.remove(&at);
+        }
+        scan(anew.writer(), &anew.index, &files, false);
+        anew
+    }
+}
+
+fn path_of(at: u8) -> PathBuf {
+    PathBuf::from(directory_of(at)).join(name_of(at))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(32), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_index_is_what_a_new_one_would_be(steps in prop::collection::vec(step(), 1..30)) {
+        let mut world = World::new();
+        for step in steps {
+            world.take(step);
+        }
+        for prune in [false, true] {
+            world.scan(prune);
+            let (found, expected) = (dump(&world.index), dump(&world.anew().index));
+            for (title, rows) in &found {
+                prop_assert_eq!(rows, &expected[title], "{}", title);
+            }
+            assert_sound(&world.index);
+        }
+    }
+}
+
+/// `DCMDEX_CASES` says how many, for a longer run.
+fn cases(usual: u32) -> u32 {
+    #[expect(clippy::disallowed_methods, reason = "a wish of who runs the test")]
+    std::env::var("DCMDEX_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 proptest! {

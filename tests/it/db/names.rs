@@ -142,12 +142,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Name(patient, name) => {
-                    // A corrected file that says no name takes none away.
-                    let known = names.contains_key(&patient);
-                    scan(&writer, patient, Some(&name), known);
-                    if !known || !record("", "", "", &[(PatientName, &name)]).value(PatientName).is_empty() {
-                        names.insert(patient, name);
-                    }
+                    scan(&writer, patient, Some(&name), names.contains_key(&patient));
+                    names.insert(patient, name);
                 }
                 Step::Remove(patient) => {
                     if names.remove(&patient).is_some() {

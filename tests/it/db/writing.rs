@@ -89,7 +89,7 @@ fn a_second_file_of_an_instance_is_a_copy_and_counts_once() {
     let paths: Vec<_> = reader.locations("3").unwrap().iter().map(|l| l.path().unwrap()).collect();
     assert_eq!(paths, [std::path::Path::new("/a/x"), std::path::Path::new("/b/y")]);
     assert_eq!(find(&index, &request(Study, &[NumberOfStudyRelatedInstances])), [["1"]]);
-    let known = KnownFile { size: 1000, mtime_ms: 5_000, note: None };
+    let known = KnownFile { size: 1000, mtime_ms: 5_000, note: None, missing: false };
     assert_eq!(reader.directory_files("/b".as_ref()).unwrap()[std::ffi::OsStr::new("y")], known);
     drop((writer, handle));
     assert_sound(&index);
@@ -285,7 +285,14 @@ fn directories_below_a_root_come_in_pages_whatever_their_names() {
     let outside = ["/a", "/a.b", "/a0", "/b", "/ab/c"].map(std::path::PathBuf::from);
     for (at, directory) in inside.iter().chain(&outside).enumerate() {
         let files = vec![file("x", record("1", "2", &format!("3.{at}"), &[]))];
-        let scanned = ScannedDirectory { directory: directory.clone(), files, complete: true, vanished: Vec::new() };
+        let scanned = ScannedDirectory {
+            directory: directory.clone(),
+            files,
+            complete: true,
+            vanished: Vec::new(),
+            missing: Vec::new(),
+            returned: Vec::new(),
+        };
         writer.handle().scanned(scanned).unwrap();
     }
     writer.handle().flush().unwrap();

@@ -64,7 +64,14 @@ fn node_with(instances: usize, change: impl FnOnce(&mut crate::util::node::Setti
         }
     });
     let files = files.collect();
-    let scanned = ScannedDirectory { directory: "/archive".into(), files, complete: true, vanished: Vec::new() };
+    let scanned = ScannedDirectory {
+        directory: "/archive".into(),
+        files,
+        complete: true,
+        vanished: Vec::new(),
+        missing: Vec::new(),
+        returned: Vec::new(),
+    };
     writer.handle().scanned(scanned).unwrap();
     writer.close().unwrap();
     TestNode::with(|settings| {

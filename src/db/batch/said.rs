@@ -1,0 +1,284 @@
+//! What objects say of their patient, study and series: kept where it is not what those rows say, so that they can follow
+//! exactly when objects are corrected or go (docs/adr/0011).
+//!
+//! All instances of a shelf say the same. `shelf.patient_said`, `study_said` and `series_said` are NULL where that is what
+//! the row says, which is nearly always so. Before a row changes, the shelves that agree with it get what it said until
+//! then ([`Batch::freeze`]): that happens to each shelf once. When the last shelf that agrees with a row is gone, the row is
+//! worked out anew from what the others say ([`Batch::settle`]).
+
+use rusqlite::{OptionalExtension, params};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::entities::{is_more_complete, stored_at};
+use super::{Batch, Result};
+use crate::model::attribute::{Attribute, AttributeId};
+use crate::model::level::QueryRetrieveLevel;
+use crate::model::record::InstanceRecord;
+
+/// A JSON object of those values that are not empty, by column.
+fn to_text<'v>(values: impl Iterator<Item = (AttributeId, &'v str)>) -> String {
+    let object: serde_json::Map<_, _> = values
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(id, value)| (id.attribute().column.to_owned(), value.into()))
+        .collect();
+    serde_json::Value::Object(object).to_string()
+}
+
+/// The values that [`to_text`] wrote.
+fn from_text(text: &str) -> serde_json::Map<String, serde_json::Value> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+fn value_in(values: &serde_json::Map<String, serde_json::Value>, id: AttributeId) -> &str {
+    values.get(id.attribute().column).and_then(serde_json::Value::as_str).unwrap_or_default()
+}
+
+/// All that is kept of a record.
+pub(super) fn record_text(record: &InstanceRecord) -> String {
+    to_text(QueryRetrieveLevel::ALL.iter().flat_map(|&level| stored_at(level)).map(|&id| (id, record.value(id))))
+}
+
+/// The record of which [`record_text`] is this.
+pub(super) fn record_of_text(text: &str) -> InstanceRecord {
+    let mut record = InstanceRecord::new();
+    for (column, value) in from_text(text) {
+        if let (Some(attribute), Some(value)) = (Attribute::by_column(&column), value.as_str()) {
+            record.set(attribute.id, value);
+        }
+    }
+    record
+}
+
+/// The column of `shelf` for a level, and which shelves belong to the entity `?1`.
+const fn shelves_of(level: QueryRetrieveLevel) -> (&'static str, &'static str) {
+    match level {
+        QueryRetrieveLevel::Patient => (
+            "patient_said",
+            "(patient = ?1 OR (patient IS NULL AND series IN (SELECT e.id FROM study s JOIN study_series e ON e.study = s.id \
+             WHERE s.patient = ?1)))",
+        ),
+        QueryRetrieveLevel::Study => ("study_said", "series IN (SELECT id FROM study_series WHERE study = ?1)"),
+        QueryRetrieveLevel::Series | QueryRetrieveLevel::Image => ("series_said", "series = ?1"),
+    }
+}
+
+impl Batch<'_> {
+    /// The row of `said` for these values in the order of [`stored_at`].
+    pub(super) fn intern(&self, level: QueryRetrieveLevel, values: &[impl AsRef<str>]) -> Result<i64> {
+        let text = to_text(stored_at(level).iter().copied().zip(values.iter().map(AsRef::as_ref)));
+        if let Some(known) = self.said(&text)? {
+            return Ok(known);
+        }
+        self.statement("INSERT INTO said (hash, text) VALUES (?1, ?2)")?.execute(params![hash_of(&text), text])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    fn said(&self, text: &str) -> Result<Option<i64>> {
+        self.statement("SELECT id FROM said WHERE hash = ?1 AND text = ?2")?
+            .query_row(params![hash_of(text), text], |row| row.get(0))
+            .optional()
+    }
+
+    /// Sets what a shelf says into a record.
+    pub(super) fn set_said(&self, level: QueryRetrieveLevel, said: i64, record: &mut InstanceRecord) -> Result<()> {
+        let values = self.said_values(said)?;
+        for &id in stored_at(level) {
+            record.set(id, value_in(&values, id));
+        }
+        Ok(())
+    }
+
+    fn said_values(&self, said: i64) -> Result<serde_json::Map<String, serde_json::Value>> {
+        self.statement("SELECT text FROM said WHERE id = ?1")?
+            .query_row([said], |row| Ok(from_text(row.get_ref(0)?.as_str().unwrap_or_default())))
+    }
+
+    /// Before an entity changes: the shelves that agreed with it keep what they say.
+    pub(super) fn freeze(&self, level: QueryRetrieveLevel, row: i64, values: &[String]) -> Result<()> {
+        let said = self.intern(level, values)?;
+        let (column, own) = shelves_of(level);
+        self.statement(&format!("UPDATE shelf SET {column} = ?2 WHERE {column} IS NULL AND {own}"))?
+            .execute([row, said])?;
+        self.drop_unused(said)
+    }
+
+    /// Drops a row of `said` that no shelf refers to.
+    pub(super) fn drop_unused(&self, said: i64) -> Result<()> {
+        self.statement(
+            "DELETE FROM said WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM shelf WHERE patient_said = ?1) \
+             AND NOT EXISTS (SELECT 1 FROM shelf WHERE study_said = ?1) \
+             AND NOT EXISTS (SELECT 1 FROM shelf WHERE series_said = ?1)",
+        )?
+        .execute([said])?;
+        Ok(())
+    }
+
+    /// Works out anew what an entity says, when shelves have left it or (`joined`) come to it from another.
+    pub(super) fn settle(&mut self, level: QueryRetrieveLevel, row: i64, joined: bool) -> Result<()> {
+        let (column, own) = shelves_of(level);
+        // While a shelf agrees with the row, the others are less complete.
+        let some_agree: bool = self
+            .statement(&format!("SELECT EXISTS (SELECT 1 FROM shelf WHERE {own} AND {column} IS NULL)"))?
+            .query_row([row], |found| found.get(0))?;
+        if some_agree && !joined {
+            return Ok(());
+        }
+        let said: Vec<i64> = self
+            .statement(&format!("SELECT DISTINCT {column} FROM shelf WHERE {own} AND {column} IS NOT NULL"))?
+            .query_map([row], |found| found.get(0))?
+            .collect::<Result<_>>()?;
+        if said.is_empty() {
+            return Ok(());
+        }
+        let Some(known) = self.values_of(level, row, |_, _| false)? else { return Ok(()) };
+        let mut values = if some_agree { known.clone() } else { vec![String::new(); known.len()] };
+        for &said in &said {
+            let said = self.said_values(said)?;
+            for (value, &id) in values.iter_mut().zip(stored_at(level)) {
+                if is_more_complete(value_in(&said, id), value) {
+                    value_in(&said, id).clone_into(value);
+                }
+            }
+        }
+        if level == QueryRetrieveLevel::Patient && self.has_lost_issuer(row, &known, &values)? {
+            return Ok(());
+        }
+        if values != known {
+            if some_agree {
+                self.freeze(level, row, &known)?;
+            }
+            let changed = self.write_values(level, row, &known, &values)?;
+            if changed.contains(&AttributeId::Modality) {
+                let study = self
+                    .statement("SELECT study FROM study_series WHERE id = ?1")?
+                    .query_row([row], |found| found.get(0))?;
+                self.changes.studies_to_summarise.insert(study);
+            }
+        }
+        // Those that say the same as the row now.
+        let text = to_text(stored_at(level).iter().copied().zip(values.iter().map(String::as_str)));
+        if let Some(same) = self.said(&text)? {
+            self.statement(&format!("UPDATE shelf SET {column} = NULL WHERE {column} = ?2 AND {own}"))?
+                .execute([row, same])?;
+            self.drop_unused(same)?;
+            self.series.clear();
+        }
+        Ok(())
+    }
+
+    /// Where no object names the issuer of a patient any more: whether they all belong to another patient of that ID then.
+    fn has_lost_issuer(&mut self, row: i64, known: &[String], values: &[String]) -> Result<bool> {
+        let at = stored_at(QueryRetrieveLevel::Patient).iter().position(|&id| id == AttributeId::IssuerOfPatientID);
+        let issuer = |values: &[String]| at.and_then(|at| values.get(at)).is_some_and(|issuer| !issuer.is_empty());
+        if !issuer(known) || issuer(values) {
+            return Ok(false);
+        }
+        let others: Vec<i64> = self
+            .statement(
+                "SELECT o.id FROM patient p JOIN patient o ON o.patient_id = p.patient_id AND o.identity = p.identity \
+                 WHERE p.id = ?1 AND o.id <> ?1 ORDER BY o.issuer_of_patient_id",
+            )?
+            .query_map([row], |found| found.get(0))?
+            .collect::<Result<_>>()?;
+        let (_, own) = shelves_of(QueryRetrieveLevel::Patient);
+        for other in others {
+            let has_objects: bool = self
+                .statement(&format!("SELECT EXISTS (SELECT 1 FROM shelf WHERE {own})"))?
+                .query_row([other], |found| found.get(0))?;
+            if has_objects {
+                self.move_without_issuer(row, other)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Moves the objects that do not name the issuer of their Patient ID from one patient of that ID to another.
+    pub(super) fn move_without_issuer(&mut self, from: i64, to: i64) -> Result<()> {
+        let (_, own) = shelves_of(QueryRetrieveLevel::Patient);
+        let said: Vec<i64> = self
+            .statement(&format!("SELECT DISTINCT patient_said FROM shelf WHERE {own} AND patient_said IS NOT NULL"))?
+            .query_map([from], |found| found.get(0))?
+            .collect::<Result<_>>()?;
+        for said in said {
+            if !value_in(&self.said_values(said)?, AttributeId::IssuerOfPatientID).is_empty() {
+                continue;
+            }
+            let studies: Vec<i64> = self
+                .statement(&format!(
+                    "SELECT DISTINCT study FROM study_series WHERE id IN \
+                     (SELECT series FROM shelf WHERE {own} AND patient_said = ?2)"
+                ))?
+                .query_map([from, said], |found| found.get(0))?
+                .collect::<Result<_>>()?;
+            self.changes.studies_to_settle.extend(studies);
+            self.statement(&format!("UPDATE shelf SET patient = ?3 WHERE {own} AND patient_said = ?2"))?
+                .execute([from, said, to])?;
+        }
+        self.changes.patients_to_settle.insert((from, false));
+        self.changes.patients_to_settle.insert((to, true));
+        self.series.clear();
+        Ok(())
+    }
+
+    /// Keeps a study under another of its patients.
+    pub(super) fn keep_under(&mut self, study: i64, from: i64, to: i64) -> Result<()> {
+        self.statement(
+            "UPDATE shelf SET patient = CASE WHEN patient IS NULL THEN ?2 WHEN patient = ?3 THEN NULL ELSE patient END \
+             WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
+        )?
+        .execute([study, from, to])?;
+        self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
+        self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, to])?;
+        self.series.clear();
+        Ok(())
+    }
+
+    /// Keeps a study under just those patients that its objects name.
+    pub(super) fn settle_patients_of(&mut self, study: i64) -> Result<()> {
+        let current: Option<i64> = self
+            .statement("SELECT patient FROM study WHERE id = ?1")?
+            .query_row([study], |row| row.get(0))
+            .optional()?;
+        let Some(current) = current else { return Ok(()) };
+        let ids = |sql: &str, with: &[i64]| -> Result<Vec<i64>> {
+            self.statement(sql)?.query_map(rusqlite::params_from_iter(with), |row| row.get(0))?.collect()
+        };
+        let named = ids(
+            "SELECT DISTINCT ifnull(patient, ?2) FROM shelf WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
+            &[study, current],
+        )?;
+        let linked = ids("SELECT patient FROM study_patient WHERE study = ?1", &[study])?;
+        let mut by_key = Vec::new();
+        for &patient in &named {
+            by_key.push((self.patient_key(patient)?, patient));
+        }
+        let Some(&(_, first)) = by_key.iter().min() else { return Ok(()) };
+        if first == current {
+            self.statement(
+                "UPDATE shelf SET patient = NULL WHERE patient = ?2 AND series IN (SELECT id FROM study_series WHERE study = ?1)",
+            )?
+            .execute([study, current])?;
+        } else {
+            self.keep_under(study, current, first)?;
+            self.changes.patients_left.insert(current);
+        }
+        for patient in linked {
+            if patient == first || !named.contains(&patient) {
+                self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?
+                    .execute([study, patient])?;
+                self.changes.patients_left.insert(patient);
+                self.series.clear();
+            }
+        }
+        for patient in named.into_iter().filter(|&patient| patient != first) {
+            self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
+                .execute([study, patient])?;
+        }
+        Ok(())
+    }
+}
+
+fn hash_of(text: &str) -> i64 {
+    i64::from_ne_bytes(xxh3_64(text.as_bytes()).to_ne_bytes())
+}
