@@ -85,7 +85,9 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
             Err(db::Error::Missing { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let mut progress = Progress::new(quiet, None);
+        let mut known = known;
+        let expected = known.as_mut().map_or(Ok(None), |known| last_found(known, &json_paths(&roots)))?;
+        let mut progress = Progress::new(quiet, expected);
         report.started(&roots, &config.index, true);
         scan(&roots, &options, Target::DryRun { known }, &stop, &mut report, &mut progress)?
     } else {
@@ -136,6 +138,7 @@ fn scan(
 ) -> anyhow::Result<Summary> {
     let summary = scanner::scan(roots, options, target, stop, &mut |event| match event {
         Event::Progress(summary) => {
+            report.progress(summary, progress.expected);
             progress.around(|| report.flush());
             progress.update(summary);
         }
@@ -163,9 +166,6 @@ fn json_paths(roots: &Roots) -> String {
 
 /// How many files the last whole scan of the same paths found: what an estimate rests on.
 fn last_found(known: &mut Reader, paths: &str) -> anyhow::Result<Option<u64>> {
-    if !io::stderr().is_terminal() {
-        return Ok(None);
-    }
     let scans = known.status()?.scans;
     let last = scans.iter().filter(|scan| scan.roots == paths).find_map(|scan| scan.summary.as_deref());
     let summary: Option<Value> = last.and_then(|summary| serde_json::from_str(summary).ok());
@@ -265,6 +265,27 @@ impl Report<'_> {
         self.line(Value::Object(object));
     }
 
+    fn progress(&mut self, summary: &Summary, expected: Option<u64>) {
+        if let Telling::Text = self.telling {
+            return;
+        }
+        self.line(json!({
+            "event": "progress",
+            "found": summary.found,
+            "indexed": summary.indexed,
+            "updated": summary.updated,
+            "unchanged": summary.unchanged,
+            "skipped": summary.skipped,
+            "failed": summary.failed,
+            "directories": summary.directories,
+            "read_file_bytes": summary.bytes,
+            "elapsed_seconds": to_milliseconds(summary.elapsed),
+            "files_per_second": summary.files_per_second().round(),
+            "expected": expected,
+            "eta_seconds": eta(summary, expected).map(|eta| eta.as_secs()),
+        }));
+    }
+
     fn summary(&mut self, summary: &Summary) {
         match self.telling {
             Telling::Text => self.line(summary_text(summary)),
@@ -320,12 +341,20 @@ fn summary_json(summary: &Summary) -> Map<String, Value> {
         "faults_by_reason": by_reason(&summary.faults_by_reason),
         "interrupted": summary.interrupted,
         "dry_run": summary.dry_run,
-        "elapsed_seconds": (summary.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+        "elapsed_seconds": to_milliseconds(summary.elapsed),
         "files_per_second": summary.files_per_second().round(),
     });
     match object {
         Value::Object(object) => object,
         _ => Map::new(),
+    }
+}
+
+/// The sizes of the files that were opened.
+fn bytes_text(summary: &Summary) -> String {
+    match summary.bytes {
+        0 => "none opened".to_owned(),
+        bytes => format!("{} of files opened", HumanBytes(bytes)),
     }
 }
 
@@ -375,7 +404,7 @@ fn summary_text(summary: &Summary) -> String {
         "found {} files in {} directories, {} in {:.1} s ({rate} files/s){}",
         Grouped(summary.found),
         Grouped(summary.directories),
-        HumanBytes(summary.bytes),
+        bytes_text(summary),
         summary.elapsed.as_secs_f64(),
         if summary.dry_run { "; dry run, nothing was written" } else { "" },
     ));
@@ -383,11 +412,33 @@ fn summary_text(summary: &Summary) -> String {
         let line = format!("\n  {name:<9} {:>13}  {more}", Grouped(count));
         text.push_str(line.trim_end_matches(' '));
     }
+    if !summary.dry_run && summary.failed + summary.conflicts + summary.copies > 0 {
+        text.push_str("\nmore: `dcmdex status` counts what the index holds and what could not be read, `dcmdex check` lists conflicts");
+    }
     text
 }
 
+/// Seconds, to the millisecond.
+fn to_milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// How long the rest takes if it goes on as so far and the archive is as large as the last whole scan of the same paths found
+/// it; `None` where there was none, or it has grown past that.
+fn eta(summary: &Summary, expected: Option<u64>) -> Option<Duration> {
+    let left = expected?.checked_sub(summary.found)?;
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    Duration::try_from_secs_f64(left as f64 / summary.files_per_second()).ok()
+}
+
 /// The progress on standard error: a line that changes on a terminal, lines now and then elsewhere.
-enum Progress {
+struct Progress {
+    /// How many files there probably are.
+    expected: Option<u64>,
+    shown: ShownAs,
+}
+
+enum ShownAs {
     Quiet,
     Bar(ProgressBar),
     Lines { last: Duration },
@@ -396,39 +447,45 @@ enum Progress {
 impl Progress {
     /// `expected` is how many files there probably are.
     fn new(quiet: bool, expected: Option<u64>) -> Self {
-        if quiet {
-            return Self::Quiet;
-        }
-        if !io::stderr().is_terminal() {
-            return Self::Lines { last: Duration::ZERO };
-        }
+        let shown = if quiet {
+            ShownAs::Quiet
+        } else if io::stderr().is_terminal() {
+            ShownAs::Bar(Self::bar(expected))
+        } else {
+            ShownAs::Lines { last: Duration::ZERO }
+        };
+        Self { expected, shown }
+    }
+
+    fn bar(expected: Option<u64>) -> ProgressBar {
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(200));
         if let Some(expected) = expected {
             bar.set_length(expected);
         }
         let template = match expected {
-            Some(_) => "{bar:30} {msg}, ETA {eta}",
+            Some(_) => "{bar:30} {msg}",
             None => "{spinner} {msg}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self::Bar(bar)
+        bar
     }
 
     fn update(&mut self, summary: &Summary) {
-        match self {
-            Self::Quiet => {}
-            Self::Bar(bar) => {
+        let expected = self.expected;
+        match &mut self.shown {
+            ShownAs::Quiet => {}
+            ShownAs::Bar(bar) => {
                 bar.set_position(summary.found);
-                bar.set_message(line(summary));
+                bar.set_message(line(summary, expected));
             }
-            Self::Lines { last } => {
+            ShownAs::Lines { last } => {
                 if summary.elapsed.saturating_sub(*last) >= PROGRESS_LINES {
                     *last = summary.elapsed;
                     // A closed standard error is no reason to stop.
-                    let _unread = writeln!(io::stderr().lock(), "{}", line(summary));
+                    let _unread = writeln!(io::stderr().lock(), "{}", line(summary, expected));
                 }
             }
         }
@@ -436,26 +493,31 @@ impl Progress {
 
     /// Does something that may write to the terminal.
     fn around(&self, write: impl FnOnce()) {
-        match self {
-            Self::Bar(bar) => bar.suspend(write),
-            Self::Quiet | Self::Lines { .. } => write(),
+        match &self.shown {
+            ShownAs::Bar(bar) => bar.suspend(write),
+            ShownAs::Quiet | ShownAs::Lines { .. } => write(),
         }
     }
 
     fn finish(&self) {
-        if let Self::Bar(bar) = self {
+        if let ShownAs::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }
 }
 
-fn line(summary: &Summary) -> String {
+fn line(summary: &Summary, expected: Option<u64>) -> String {
+    // An estimate that nothing supports is not made.
+    let eta = match eta(summary, expected) {
+        Some(eta) => HumanDuration(eta).to_string(),
+        None => "unknown".to_owned(),
+    };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
     let rate = Grouped(summary.files_per_second() as u64);
     format!(
-        "{} files, {}, {rate} files/s, {} failed, {}",
+        "{} files, {}, {rate} files/s, {} failed, {}, ETA {eta}",
         Grouped(summary.found),
-        HumanBytes(summary.bytes),
+        bytes_text(summary),
         Grouped(summary.failed),
         HumanDuration(summary.elapsed),
     )

@@ -3,6 +3,7 @@
 mod check;
 mod configuration;
 mod find;
+mod killed;
 mod scan;
 mod serve;
 
