@@ -14,7 +14,7 @@ use super::output::{Grouped, Output, Shown, put_path};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of};
 use crate::config::Config;
 use crate::db::{self, Reader, Writer};
-use crate::scanner::{self, Event, NotPruned, Reasons, Roots, Stop, Summary, Target};
+use crate::scanner::{self, Event, Hang, NotPruned, Reasons, Roots, Stop, Summary, Target};
 
 /// Time between two lines of progress where there is no terminal.
 const PROGRESS_LINES: Duration = Duration::from_secs(10);
@@ -44,6 +44,9 @@ pub(super) struct ScanArgs {
     /// Read no more than this in a second: 500/s (files), 20MB/s, or both with a comma between
     #[arg(long, value_name = "RATE")]
     throttle: Option<String>,
+    /// Give up a file or directory that does not answer for so long; it counts as failed, and the scan goes on [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    read_timeout: Option<u32>,
     /// Drop files from the index that are gone; not below directories that look as if their disk were not mounted
     #[arg(long)]
     prune: bool,
@@ -66,6 +69,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     flags.list("scan.exclude", "--exclude", &arguments.exclude);
     flags.text("scan.order", "--newest-first", arguments.newest_first.then_some("newest-first"));
     flags.text("scan.throttle", "--throttle", arguments.throttle.as_deref());
+    flags.integer("scan.read_timeout_seconds", "--read-timeout", arguments.read_timeout.map(i64::from));
     flags.switch("scan.prune", "--prune", arguments.prune || arguments.prune_emptied);
     flags.switch("scan.prune_emptied", "--prune-emptied", arguments.prune_emptied);
     flags.integer("scan.jobs", "--jobs", arguments.jobs.map(i64::from));
@@ -228,6 +232,11 @@ impl Report<'_> {
             Event::Faults { path, faults } if self.verbose => {
                 self.line(format_args!("indexed with faults: {}: {}", Shown(path), faults.join("; ")));
             }
+            Event::Hangs(Hang { path, waited }) => self.line(format_args!(
+                "does not answer for {:.1} s, going on without it: {}",
+                waited.as_secs_f64(),
+                Shown(path)
+            )),
             Event::NotPruned(NotPruned { path, why, files }) => self.line(format_args!(
                 "not dropped: {} files below {}: {}",
                 Grouped(*files),
@@ -253,6 +262,10 @@ impl Report<'_> {
             Event::Faults { path, faults } => {
                 put("faults", path);
                 object.insert("faults".into(), faults.to_vec().into());
+            }
+            Event::Hangs(Hang { path, waited }) => {
+                put("hangs", path);
+                object.insert("waited_seconds".into(), to_milliseconds(*waited).into());
             }
             Event::NotPruned(NotPruned { path, why, files }) => {
                 put("not-pruned", path);

@@ -264,6 +264,13 @@ keys! {
         low: "the scan takes long",
         high: "others who need the same storage wait",
     }
+    "scan.read_timeout_seconds" = "30" {
+        "How long the file system may take for an answer about one file or directory. What takes longer is named, counts as failed \
+         (timed-out), and is tried again by the next scan; the others go on.",
+        unit: "seconds",
+        low: "files on storage that is slow to wake up (tape, sleeping disks) are given up",
+        high: "a scan waits long for a server that is gone",
+    }
     "scan.prune" = "false" {
         "Drop files from the index that are gone from directories which a scan has seen to their end.",
         unit: "true or false",

@@ -209,6 +209,8 @@ pub struct Config {
     pub scan_order: Order,
     /// How much a scan may read in a second.
     pub scan_throttle: Rate,
+    /// How long a scan waits for an answer of the file system.
+    pub scan_read_timeout: Duration,
     /// Whether a scan drops what is gone.
     pub scan_prune: bool,
     /// Whether it does so below directories that look as if their disk were not mounted.
@@ -322,6 +324,7 @@ impl Check<'_> {
             scan_filter: self.filter(),
             scan_order: self.choice("scan.order", &[("name", Order::Name), ("newest-first", Order::NewestFirst)]),
             scan_throttle: self.parsed("scan.throttle").unwrap_or_default(),
+            scan_read_timeout: self.seconds("scan.read_timeout_seconds"),
             scan_prune: self.boolean("scan.prune"),
             scan_prune_emptied: self.boolean("scan.prune_emptied"),
             peers: peers::peers(self.layers, self.problems),

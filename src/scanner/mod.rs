@@ -23,15 +23,16 @@ mod report;
 mod skip;
 mod throttle;
 mod walk;
+mod watch;
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, TryRecvError, bounded, select, unbounded};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::db::{self, FileOutcome, NotIndexed, ScannedDirectory, WriterHandle};
@@ -43,11 +44,13 @@ pub use prune::{NotPruned, Why};
 pub use report::{Event, PROGRESS_INTERVAL, Reasons, Summary};
 
 pub use throttle::{Rate, RateError};
+pub use watch::{Hang, MAX_GIVEN_UP};
 
 use places::Places;
 use read::{Part, Pool};
 use throttle::Throttle;
 use walk::{Unit, Walked};
+use watch::{Asker, Limit, Watch};
 
 /// Files in one unit of work. More make the queues hold more memory (some 1.5 KB for each file); fewer make the index less
 /// compact, since it packs what it gets at once, and cost more for handing over.
@@ -96,12 +99,39 @@ pub struct Options {
     pub order: Order,
     /// How much may be read in a second.
     pub throttle: Rate,
+    /// How long the file system may take for an answer about one file or directory, before that is given up as failed.
+    pub read_timeout: Duration,
+    /// For tests.
+    #[doc(hidden)]
+    pub probe: Probe,
     /// What becomes of what is gone.
     pub vanished: Vanished,
     /// The index file; it, its write-ahead log and its shared memory are not looked at.
     pub index: PathBuf,
     /// The directory of managed objects, which is the node's own business.
     pub storage: PathBuf,
+}
+
+/// Something to call before the file system is asked, with the name of the file or directory: by it tests make one hang.
+#[doc(hidden)]
+#[derive(Clone, Default)]
+pub struct Probe(pub Option<Arc<OnName>>);
+
+#[doc(hidden)]
+pub type OnName = dyn Fn(&OsStr) + Send + Sync;
+
+impl Probe {
+    fn call(&self, name: &OsStr) {
+        if let Some(call) = &self.0 {
+            call(name);
+        }
+    }
+}
+
+impl std::fmt::Debug for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Probe").field(&self.0.is_some()).finish()
+    }
 }
 
 /// Where the results go.
@@ -173,6 +203,15 @@ pub enum Error {
     /// The index cannot be read or written.
     #[error(transparent)]
     Index(#[from] db::Error),
+    /// Too much hangs.
+    #[error(
+        "the storage does not answer: {reads} reads hang; what was done is kept. See whether a server or a mount is gone, and \
+         scan again"
+    )]
+    NotAnswering {
+        /// Reads that hang.
+        reads: usize,
+    },
     /// The system gives no more threads.
     #[error("no thread can be started")]
     Thread(#[source] std::io::Error),
@@ -219,40 +258,37 @@ pub fn scan(
     let seen = (writer.is_none() && options.vanished == Vanished::Prune).then(HashSet::new);
     let mut collector =
         Collector { writer, options, started, told: started, on_event, seen, summary: Summary::default() };
-    let walked = std::thread::scope(|scope| {
-        let jobs = options.jobs.max(1);
-        let (work, to_read) = bounded(WAITING_UNITS);
-        let (order, in_order) = bounded(jobs + WAITING_UNITS);
-        let throttle = Arc::new(Throttle::new(options.throttle));
-        let pool = Pool { to_read, stop: stop.clone(), full: options.full, throttle };
-        for number in 0..jobs {
-            let pool = pool.clone();
-            std::thread::Builder::new()
-                .name(format!("scan reader {number}"))
-                .spawn_scoped(scope, move || pool.run())
-                .map_err(Error::Thread)?;
-        }
-        // The walk ends when the readers or the collector are gone, and the readers end when the walk is: so an error here
-        // takes all threads with it, without waiting.
-        drop(pool);
-        let walker = std::thread::Builder::new()
-            .name("scan walk".into())
-            .spawn_scoped(scope, || {
-                walk::walk(&roots.0, options, known, stop, &mut |unit: Unit| {
-                    let (sender, parts) = bounded(1);
-                    order.send(parts).is_ok() && work.send((unit, sender)).is_ok()
-                })
-                .inspect(|_| {
-                    drop(order);
-                    drop(work);
-                })
-            })
-            .map_err(Error::Thread)?;
-        let collected = collector.collect(&in_order);
-        drop(in_order);
-        let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        collected.and(walked)
+    let jobs = options.jobs.max(1);
+    let (work, to_read) = bounded(WAITING_UNITS);
+    let (order, in_order) = bounded(jobs + WAITING_UNITS);
+    let (told, hangs) = unbounded();
+    let limit = Limit { time: options.read_timeout, stop: stop.clone(), given_up: Arc::new(AtomicUsize::new(0)), told };
+    let throttle = Arc::new(Throttle::new(options.throttle));
+    let pool = Pool { to_read, stop: stop.clone(), full: options.full, throttle, probe: options.probe.clone() };
+    // Threads of their own, not scoped ones: what hangs in the file system is left behind.
+    let mut watch = Watch::new(pool, limit.clone());
+    for _ in 0..jobs {
+        watch.start_reader(None).map_err(Error::Thread)?;
+    }
+    let (ended, is_over) = bounded::<()>(0);
+    spawn("scan watch", move || watch.run(&is_over))?;
+    // The walk ends when the collector is gone, and readers and watch end when the walk and this function have: so an error here
+    // takes all threads with it, without waiting.
+    let (places, walk_options, walk_stop, asker) =
+        (roots.0.clone(), options.clone(), stop.clone(), Asker::new(limit.clone()));
+    let walker = spawn("scan walk", move || {
+        let mut send = |unit: Unit| {
+            let (sender, parts) = bounded(1);
+            order.send(parts).is_ok() && work.send((unit, sender)).is_ok()
+        };
+        walk::walk(&places, &walk_options, known, &walk_stop, asker, &mut send)
     })?;
+    let collected = collector.collect(&in_order, &hangs);
+    drop(in_order);
+    let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    drop(ended);
+    let walked = collected.and(walked)?;
+    limit.check()?;
     let not_pruned = if stop.is_asked() { Vec::new() } else { collector.settle(walked)? };
     let mut summary = collector.summary;
     if let Some(writer) = writer {
@@ -271,6 +307,13 @@ pub fn scan(
     Ok(summary)
 }
 
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<std::thread::JoinHandle<T>, Error> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::Thread)
+}
+
 /// Takes results in the order of the walk.
 struct Collector<'a> {
     writer: Option<&'a WriterHandle>,
@@ -284,11 +327,30 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn collect(&mut self, in_order: &Receiver<Receiver<Part>>) -> Result<(), Error> {
+    fn collect(&mut self, in_order: &Receiver<Receiver<Part>>, hangs: &Receiver<Hang>) -> Result<(), Error> {
         let mut checked = Instant::now();
         for parts in in_order {
-            for part in parts {
-                self.take(part)?;
+            loop {
+                // Mostly it is there.
+                let part = match parts.try_recv() {
+                    Err(TryRecvError::Empty) => select! {
+                        recv(parts) -> part => part.ok(),
+                        recv(hangs) -> hang => {
+                            if let Ok(hang) = hang {
+                                (self.on_event)(Event::Hangs(&hang));
+                            }
+                            continue;
+                        }
+                    },
+                    part => part.ok(),
+                };
+                match part {
+                    Some(part) => self.take(part)?,
+                    None => break,
+                }
+            }
+            for hang in hangs.try_iter() {
+                (self.on_event)(Event::Hangs(&hang));
             }
             if checked.elapsed() > CHECK_WRITER {
                 checked = Instant::now();
@@ -296,6 +358,9 @@ impl Collector<'_> {
                     self.summary.add_tally(writer.flush()?);
                 }
             }
+        }
+        for hang in hangs.try_iter() {
+            (self.on_event)(Event::Hangs(&hang));
         }
         Ok(())
     }

@@ -8,13 +8,15 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, fadvise, fstat, openat, statat};
 
-use super::Stop;
 use super::throttle::Throttle;
 use super::walk::{Directory, Entry, Known, Remark, Unit};
+use super::watch::{Slot, Standing, UpTo};
+use super::{Probe, Stop};
 use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, ScannedFile};
 use crate::ingest::{self, Outcome};
 
@@ -23,7 +25,10 @@ use crate::ingest::{self, Outcome};
 const PART_TEXT_BYTES: usize = 1 << 20;
 
 /// Reasons that lie with the system rather than the file: size and time say nothing about whether they still hold.
-const MAY_PASS: [&str; 4] = ["unreadable", "unreadable-directory", "broken-link", "internal-error"];
+const MAY_PASS: [&str; 5] = ["unreadable", "unreadable-directory", "broken-link", "internal-error", TIMED_OUT];
+
+/// The reason of what does not answer.
+const TIMED_OUT: &str = "timed-out";
 
 /// What became of a unit, or of a part of it.
 #[derive(Debug)]
@@ -58,6 +63,28 @@ impl Part {
             ends_directory: false,
         }
     }
+
+    /// Takes what goes before the entries of a unit, once.
+    pub(super) fn begin(&mut self, unit: &mut Unit) {
+        self.begins_directory = std::mem::take(&mut unit.begins_directory);
+        if !unit.remarks.is_empty() {
+            let own = std::mem::replace(&mut self.remarks, std::mem::take(&mut unit.remarks));
+            self.remarks.extend(own);
+        }
+        if let Some(error) = unit.unlisted.take() {
+            let own = std::mem::take(&mut self.files);
+            let reason = if error.kind() == io::ErrorKind::TimedOut { TIMED_OUT } else { "unreadable-directory" };
+            note(self, OsString::new(), Marks::NONE, failed(reason, error.to_string()));
+            self.files.extend(own);
+        }
+    }
+
+    /// Takes what goes after the entries of a unit.
+    pub(super) fn end(&mut self, unit: &mut Unit) {
+        self.vanished = std::mem::take(&mut unit.vanished);
+        self.mounts = std::mem::take(&mut unit.mounts);
+        self.ends_directory = unit.ends_directory;
+    }
 }
 
 /// What one reader needs.
@@ -68,50 +95,52 @@ pub(super) struct Pool {
     /// Whether files are read that the index knows as they are.
     pub(super) full: bool,
     pub(super) throttle: Arc<Throttle>,
+    pub(super) probe: Probe,
 }
 
 impl Pool {
-    /// Works off units until there are no more.
-    pub(super) fn run(&self) {
-        for (unit, parts) in &self.to_read {
-            self.unit(unit, &parts);
+    /// Works off units until there are no more, or this thread is given up.
+    pub(super) fn run(&self, slot: &Arc<Slot>, first: Option<(Unit, Sender<Part>)>) {
+        slot.own();
+        for (unit, parts) in first.into_iter().chain(&self.to_read) {
+            if self.unit(slot, unit, parts) == Standing::GivenUp {
+                return;
+            }
         }
     }
 
-    /// Works off a unit, as long as somebody takes the result: nobody does when the scan has failed.
-    fn unit(&self, unit: Unit, parts: &Sender<Part>) {
-        let mut part =
-            Part { remarks: unit.remarks, begins_directory: unit.begins_directory, ..Part::of(&unit.directory) };
-        if let Some(error) = unit.unlisted {
-            note(&mut part, OsString::new(), Marks::NONE, failed("unreadable-directory", error.to_string()));
-        }
+    fn unit(&self, slot: &Slot, unit: Unit, parts: Sender<Part>) -> Standing {
+        let directory = Arc::clone(&unit.directory);
+        let entries = slot.begin(unit, parts);
+        let mut part = Part::of(&directory);
         let mut text_bytes = 0;
-        part.files.reserve_exact(unit.entries.len());
-        for entry in unit.entries {
+        part.files.reserve_exact(entries.len());
+        for (number, entry) in entries.iter().enumerate() {
             if self.stop.is_asked() {
-                let _unwanted = parts.send(part);
-                return;
+                return slot.break_off(part);
             }
-            text_bytes += self.look_at(&mut part, entry);
+            slot.turns_to(number);
+            text_bytes += self.look_at(&mut part, entry.clone());
             if text_bytes > PART_TEXT_BYTES {
                 text_bytes = 0;
-                let next = Part::of(&unit.directory);
-                if parts.send(std::mem::replace(&mut part, next)).is_err() {
-                    return;
+                let next = Part::of(&directory);
+                if slot.hand_over(std::mem::replace(&mut part, next), UpTo::Entry(number + 1)) == Standing::GivenUp {
+                    return Standing::GivenUp;
                 }
             }
         }
-        part.vanished = unit.vanished;
-        part.mounts = unit.mounts;
-        part.ends_directory = unit.ends_directory;
-        let _unwanted = parts.send(part);
+        slot.hand_over(part, UpTo::End)
     }
 
     /// Looks at one file; returns the bytes of text that came of it.
     fn look_at(&self, part: &mut Part, entry: Entry) -> usize {
         let directory = Arc::clone(&part.directory);
         let Some(handle) = directory.handle.as_ref() else { return 0 };
-        let Entry { name, is_file } = entry;
+        let Entry { name, is_file, waited_for } = entry;
+        if let Some(waited) = waited_for {
+            return does_not_answer(part, name, waited);
+        }
+        self.probe.call(&name);
         let known = directory.known.get(&name);
         // A file that is new is opened in any case, and asking the open file costs half of asking by name. Where opening fails,
         // the longer way finds out what to say.
@@ -254,6 +283,17 @@ fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileOutcome) {
         reread,
         outcome,
     });
+}
+
+fn does_not_answer(part: &mut Part, name: OsString, waited: Duration) -> usize {
+    let detail = format!("did not answer for {:.1} s", waited.as_secs_f64());
+    if part.directory.known.get(&name).is_some_and(KnownFile::is_indexed) {
+        // That it does not answer says nothing against what the index has of it.
+        part.remarks.push(Remark { name, kind: NotIndexed::Failed, reason: TIMED_OUT.into(), detail: detail.into() });
+    } else {
+        note(part, name, Marks::NONE, failed(TIMED_OUT, detail));
+    }
+    0
 }
 
 fn cannot_stat(part: &mut Part, name: OsString, error: io::Error, directory: impl AsFd) -> usize {

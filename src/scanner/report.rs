@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::NotPruned;
+use super::{Hang, NotPruned};
 use crate::db::Tally;
 
 /// Something that happened.
@@ -35,6 +35,8 @@ pub enum Event<'a> {
         /// What: a stable word, a colon, the fault in full.
         faults: &'a [String],
     },
+    /// Something does not answer and is given up; that it failed is told in its turn.
+    Hangs(&'a Hang),
     /// Files of the index that are missing below a directory were not dropped, because it looks as if its disk were not
     /// mounted.
     NotPruned(&'a NotPruned),

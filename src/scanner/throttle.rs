@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Stop;
+use super::{Stop, watch};
 
 /// The longest that a wait lasts without a look at whether the scan was stopped.
 const NAP: Duration = Duration::from_millis(50);
@@ -105,11 +105,16 @@ impl Throttle {
 }
 
 fn wait(mut time: Duration, stop: &Stop) {
-    while !time.is_zero() && !stop.is_asked() {
-        let nap = time.min(NAP);
-        std::thread::sleep(nap);
-        time -= nap;
+    if time.is_zero() {
+        return;
     }
+    watch::while_resting(|| {
+        while !time.is_zero() && !stop.is_asked() {
+            let nap = time.min(NAP);
+            std::thread::sleep(nap);
+            time -= nap;
+        }
+    });
 }
 
 /// A token bucket that lends: who takes more than there is waits until it would have been there.

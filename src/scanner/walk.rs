@@ -9,12 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 use super::filter::Standing;
 use super::places::Places;
 use super::prune::{self, Guard, Look, Suspect};
+use super::watch::Asker;
 use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed};
 use crate::model::location::Place;
@@ -58,6 +60,8 @@ pub(super) struct Entry {
     pub(super) name: OsString,
     /// Whether its directory says that it is a file, and no link to one.
     pub(super) is_file: bool,
+    /// How long it was waited for, where it did not answer.
+    pub(super) waited_for: Option<Duration>,
 }
 
 /// An entry that is accounted for and not handed to the index.
@@ -116,10 +120,11 @@ pub(super) fn walk(
     options: &Options,
     mut known: Option<db::Reader>,
     stop: &Stop,
+    asker: Asker,
     send: &mut dyn FnMut(Unit) -> bool,
 ) -> Result<Walked, Error> {
     let guard = Guard::new(known.as_mut(), options.vanished)?;
-    let mut walk = Walk { places, options, root: PathBuf::new(), known, guard, news: Vec::new(), stop, send };
+    let mut walk = Walk { places, options, root: PathBuf::new(), asker, known, guard, news: Vec::new(), stop, send };
     walk.all()?;
     Ok(Walked { known: walk.known, suspects: walk.guard.into_suspects() })
 }
@@ -129,6 +134,7 @@ struct Walk<'a> {
     options: &'a Options,
     /// The root that is being walked, to which globs are relative.
     root: PathBuf,
+    asker: Asker,
     known: Option<db::Reader>,
     guard: Guard,
     /// What is mounted where, and goes with the next unit.
@@ -186,8 +192,11 @@ impl Walk<'_> {
     fn files(&mut self, directory: &Path, names: &BTreeSet<OsString>) -> Result<bool, Error> {
         let theirs = names.iter().filter(|name| !self.places.is_own_file(directory, name));
         // What they are is not known from listing their directory.
-        let entries: Vec<_> = theirs.map(|name| Entry { name: name.clone(), is_file: false }).collect();
-        let handle = open_directory(directory);
+        let entries: Vec<_> =
+            theirs.map(|name| Entry { name: name.clone(), is_file: false, waited_for: None }).collect();
+        let path = directory.to_owned();
+        let opened = self.asker.ask(directory, move || open_directory(&path))?;
+        let handle = opened.unwrap_or_else(|| Err(timed_out()));
         let known = self.known_files(directory)?;
         let (handle, unlisted) = match handle {
             Ok(handle) => (Some(handle), None),
@@ -229,22 +238,28 @@ impl Walk<'_> {
         }
         let known = self.known_files(path)?;
         let standing = self.standing(path);
-        let opened = open_directory(path).and_then(|handle| {
-            let listing = self.list(path, standing, &handle)?;
-            Ok((handle, listing))
-        });
-        let (handle, mut listing) = match opened {
-            Ok((handle, listing)) => (Some(handle), listing),
+        let (whole, order, probe) = (path.to_owned(), self.options.order, self.options.probe.clone());
+        let opened = self.asker.ask(path, move || {
+            probe.call(whole.file_name().unwrap_or_default());
+            Opened::read(&whole, order)
+        })?;
+        let mut is_mount_point = false;
+        let (handle, mut listing) = match opened.unwrap_or_else(|| Err(timed_out())) {
+            Ok(opened) => {
+                is_mount_point = opened.is_mount_point;
+                let listing = self.list(path, standing, opened.entries, opened.error);
+                (Some(opened.handle), listing)
+            }
             // Gone since its parent was listed: the next scan will see that.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
             Err(error) => (None, Listing { error: Some(error), ..Listing::default() }),
         };
         let mut vanished = if listing.error.is_none() { vanished(&known, &listing) } else { Vec::new() };
-        if let (Some(handle), None) = (&handle, &listing.error) {
+        if listing.error.is_none() {
             let look = Look {
                 path,
                 is_root: self.places.directories.contains(path),
-                is_mount_point: prune::is_mount_point(handle),
+                is_mount_point,
                 is_empty: listing.is_empty(),
                 // What lies in directories that are passed over is not known here.
                 has_known_file: known.len() > vanished.len()
@@ -312,38 +327,27 @@ impl Walk<'_> {
         self.options.filter.excludes_file(standing, &inside)
     }
 
-    fn list(&self, path: &Path, standing: Standing, handle: &OwnedFd) -> io::Result<Listing> {
-        let mut listing = Listing::default();
+    fn list(&self, path: &Path, standing: Standing, entries: Vec<RawEntry>, error: Option<io::Error>) -> Listing {
+        let mut listing = Listing { error, ..Listing::default() };
         let root_files = self.places.root_files(path);
-        for entry in Dir::read_from(handle)? {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => {
-                    listing.error = Some(error.into());
-                    break;
-                }
-            };
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") || root_files.is_some_and(|roots| roots.contains(OsStr::from_bytes(name))) {
+        // Of directories, by name.
+        let mut times = HashMap::new();
+        for RawEntry { name, kind, time } in entries {
+            if root_files.is_some_and(|roots| roots.contains(&name)) {
                 continue;
             }
-            let kind = match entry.file_type() {
-                // Some file systems leave it to stat.
-                FileType::Unknown => match statat(handle, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    Err(_) => FileType::RegularFile, // and then the reader will say what is wrong with it
-                },
-                kind => kind,
-            };
-            self.sort_in(path, standing, OsString::from_vec(name.to_vec()), kind, &mut listing);
+            if let Some(time) = time {
+                times.insert(name.clone(), time);
+            }
+            self.sort_in(path, standing, name, kind, &mut listing);
         }
         listing.files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         listing.directories.sort_unstable();
-        if self.options.order == Order::NewestFirst {
-            listing.directories.sort_by_cached_key(|name| Reverse(time_of(handle, name)));
+        if !times.is_empty() {
+            listing.directories.sort_by_key(|name| Reverse(times.get(name).copied()));
         }
         listing.remarks.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        Ok(listing)
+        listing
     }
 
     fn sort_in(&self, path: &Path, standing: Standing, name: OsString, kind: FileType, listing: &mut Listing) {
@@ -388,7 +392,9 @@ impl Walk<'_> {
                 detail: Cow::Borrowed(""),
             }),
             (None, FileType::Directory) => listing.directories.push(name),
-            (None, kind) => listing.files.push(Entry { name, is_file: kind == FileType::RegularFile }),
+            (None, kind) => {
+                listing.files.push(Entry { name, is_file: kind == FileType::RegularFile, waited_for: None })
+            }
         }
     }
 
@@ -407,11 +413,14 @@ impl Walk<'_> {
             let page = known.directories_below(Place::InPlace, root, &after, PAGE_DIRECTORIES)?;
             let Some(last) = page.last() else { return Ok(true) };
             after.clone_from(last);
-            for path in page {
+            // What does not answer is not gone.
+            let gone =
+                self.asker.ask(root, move || page.into_iter().filter(|path| is_gone(path)).collect::<Vec<_>>())?;
+            for path in gone.unwrap_or_default() {
                 if self.stop.is_asked() {
                     return Ok(false);
                 }
-                if is_gone(&path) && !self.gone_directory(path)? {
+                if !self.gone_directory(path)? {
                     return Ok(false);
                 }
             }
@@ -448,6 +457,62 @@ impl Walk<'_> {
         }
         Ok(self.gone_directory(root.to_owned())? && self.gone_directories(root)?)
     }
+}
+
+/// An entry of a directory as it was read.
+struct RawEntry {
+    name: OsString,
+    kind: FileType,
+    /// Of a directory, where the order asks for it.
+    time: Option<i64>,
+}
+
+/// A directory as it was read.
+struct Opened {
+    handle: OwnedFd,
+    entries: Vec<RawEntry>,
+    /// What ended reading early.
+    error: Option<io::Error>,
+    is_mount_point: bool,
+}
+
+impl Opened {
+    /// Asks the file system all that is to be known of a directory.
+    fn read(path: &Path, order: Order) -> io::Result<Self> {
+        let handle = open_directory(path)?;
+        let is_mount_point = prune::is_mount_point(&handle);
+        let mut entries = Vec::new();
+        let mut failure = None;
+        for entry in Dir::read_from(&handle)? {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    failure = Some(error.into());
+                    break;
+                }
+            };
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                // Some file systems leave it to stat.
+                FileType::Unknown => match statat(&handle, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(_) => FileType::RegularFile, // and then the reader will say what is wrong with it
+                },
+                kind => kind,
+            };
+            let wants_time = order == Order::NewestFirst && kind == FileType::Directory;
+            let time = wants_time.then(|| time_of(&handle, OsStr::from_bytes(name)));
+            entries.push(RawEntry { name: OsString::from_vec(name.to_vec()), kind, time });
+        }
+        Ok(Self { handle, entries, error: failure, is_mount_point })
+    }
+}
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the directory does not answer")
 }
 
 /// When something was last put into a directory or taken out of it, in seconds; the beginning of time where it does not say.

@@ -2,19 +2,22 @@
 
 mod again;
 mod asking;
+mod hanging;
+mod old_disks;
 mod pruning;
 mod walking;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dcmdex::db::{Durability, Reader, Writer, WriterOptions};
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
 use dcmdex::model::find::{FindRequest, ReturnKey};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
-use dcmdex::scanner::{Event, Filter, Options, Order, Rate, Roots, Stop, Summary, Target, Vanished, scan};
+use dcmdex::scanner::{Event, Filter, Options, Order, Probe, Rate, Roots, Stop, Summary, Target, Vanished, scan};
 
 use crate::util::objects;
 
@@ -56,6 +59,8 @@ impl Archive {
             filter: Filter::default(),
             order: Order::Name,
             throttle: Rate::default(),
+            read_timeout: Duration::from_secs(60),
+            probe: Probe::default(),
             vanished: Vanished::Keep,
             index: root.join("index.db"),
             storage: root.join("objects"),
@@ -121,6 +126,7 @@ impl Archive {
                 Event::Failed { path, reason, .. } => events.push(format!("failed {} {reason}", shown(path))),
                 Event::Skipped { path, reason, .. } => events.push(format!("skipped {} {reason}", shown(path))),
                 Event::Faults { path, .. } => events.push(format!("faults {}", shown(path))),
+                Event::Hangs(hang) => events.push(format!("hangs {}", shown(&hang.path))),
                 Event::NotPruned(what) => {
                     events.push(format!("not-pruned {} {} {}", shown(&what.path), what.why.as_str(), what.files));
                 }

@@ -1,0 +1,318 @@
+//! The watchdog: a file or directory that does not answer (its server is gone) costs one failure and not the scan.
+//!
+//! Each reader says in its [`Slot`] which entry it is at: one store, without a clock. The watchdog looks at the slots now and then;
+//! an entry that stays the same for too long is handed over as failed, and what was left of its unit goes to a new reader. The thread
+//! that hangs is given up: should it come back, it finds its work taken away and ends. The system cannot take a
+//! thread out of a call that hangs, so only so many are given up ([`MAX_GIVEN_UP`]).
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::read::{Part, Pool};
+use super::walk::{Entry, Unit};
+use super::{Error, Stop};
+
+/// Threads that may hang. More say that the storage is gone rather than a file on it; each holds its stack (a few pages).
+pub const MAX_GIVEN_UP: usize = 64;
+
+/// How long a read may go on after a stop was asked for.
+const LIMIT_WHEN_STOPPING: Duration = Duration::from_secs(2);
+
+/// How often a wait looks whether a stop was asked for.
+const NAP: Duration = Duration::from_millis(100);
+
+/// Something that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hang {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// How long it was waited for.
+    pub waited: Duration,
+}
+
+/// What a reader is at.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    /// A count that changes with every step, and in the lower half the number of the entry, from 1; 0 there is no entry.
+    at: AtomicU64,
+    /// The unit; taken away when the reader is given up.
+    in_hand: Mutex<Option<InHand>>,
+}
+
+#[derive(Debug)]
+struct InHand {
+    /// Without its entries, and without what was handed over.
+    unit: Unit,
+    entries: Arc<Vec<Entry>>,
+    /// Entries that were handed over.
+    handed_over: usize,
+    parts: Sender<Part>,
+}
+
+/// How far a unit has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UpTo {
+    /// Before this entry.
+    Entry(usize),
+    /// To its end.
+    End,
+}
+
+/// Whether a reader goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It does.
+    Working,
+    /// Somebody else does its work.
+    GivenUp,
+}
+
+thread_local! {
+    /// The slot of this thread, where it is a reader.
+    static OWN: RefCell<Option<Arc<Slot>>> = const { RefCell::new(None) };
+}
+
+impl Slot {
+    /// Makes this the slot of the calling thread.
+    pub(super) fn own(self: &Arc<Self>) {
+        OWN.set(Some(Arc::clone(self)));
+    }
+
+    /// Takes a unit in hand; returns its entries.
+    pub(super) fn begin(&self, mut unit: Unit, parts: Sender<Part>) -> Arc<Vec<Entry>> {
+        let entries = Arc::new(std::mem::take(&mut unit.entries));
+        let in_hand = InHand { unit, entries: Arc::clone(&entries), handed_over: 0, parts };
+        *self.in_hand.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_hand);
+        entries
+    }
+
+    /// Says that an entry has its turn.
+    pub(super) fn turns_to(&self, entry: usize) {
+        self.step(entry as u64 + 1);
+    }
+
+    /// Says that nothing is waited for.
+    pub(super) fn rests(&self) {
+        self.step(0);
+    }
+
+    fn step(&self, entry: u64) {
+        let count = (self.at.load(Relaxed) >> 32).wrapping_add(1);
+        self.at.store(count << 32 | entry, Relaxed);
+    }
+
+    /// Hands over what came of the entries since the last time.
+    pub(super) fn hand_over(&self, mut part: Part, up_to: UpTo) -> Standing {
+        self.rests();
+        let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(InHand { unit, handed_over, parts, .. }) = in_hand.as_mut() else { return Standing::GivenUp };
+        part.begin(unit);
+        match up_to {
+            UpTo::Entry(entry) => {
+                *handed_over = entry;
+                // Nobody takes the result when the scan has failed.
+                let _unwanted = parts.send(part);
+            }
+            UpTo::End => {
+                part.end(unit);
+                let _unwanted = parts.send(part);
+                *in_hand = None;
+            }
+        }
+        Standing::Working
+    }
+
+    /// Hands over what there is because a stop was asked for.
+    pub(super) fn break_off(&self, mut part: Part) -> Standing {
+        self.rests();
+        let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut taken) = in_hand.take() else { return Standing::GivenUp };
+        part.begin(&mut taken.unit);
+        let _unwanted = taken.parts.send(part);
+        Standing::Working
+    }
+}
+
+/// Waits for something that is no file, during which nothing can hang.
+pub(super) fn while_resting(wait: impl FnOnce()) {
+    OWN.with_borrow(|own| {
+        let entry = own.as_ref().map(|slot| slot.at.load(Relaxed) & u64::from(u32::MAX));
+        if let Some(slot) = own {
+            slot.rests();
+        }
+        wait();
+        if let (Some(slot), Some(entry)) = (own, entry) {
+            slot.step(entry);
+        }
+    });
+}
+
+/// What watchdog and lister have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Limit {
+    /// How long something may take.
+    pub(super) time: Duration,
+    pub(super) stop: Stop,
+    pub(super) given_up: Arc<AtomicUsize>,
+    pub(super) told: Sender<Hang>,
+}
+
+impl Limit {
+    fn now(&self) -> Duration {
+        if self.stop.is_asked() { self.time.min(LIMIT_WHEN_STOPPING) } else { self.time }
+    }
+
+    /// Names what hangs; whether another thread may take the place of the one that does.
+    fn give_up(&self, path: PathBuf, waited: Duration) -> bool {
+        // When nobody listens any more, the scan has failed.
+        let _told = self.told.send(Hang { path, waited });
+        let may_replace = self.given_up.fetch_add(1, Relaxed) < MAX_GIVEN_UP;
+        if !may_replace {
+            self.stop.ask();
+        }
+        may_replace
+    }
+
+    /// Whether too much hangs.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let given_up = self.given_up.load(Relaxed);
+        if given_up > MAX_GIVEN_UP { Err(Error::NotAnswering { reads: given_up }) } else { Ok(()) }
+    }
+}
+
+/// Watches the readers of a scan.
+pub(super) struct Watch {
+    pub(super) pool: Pool,
+    pub(super) limit: Limit,
+    readers: Vec<(Arc<Slot>, u64, Instant)>,
+}
+
+impl Watch {
+    pub(super) const fn new(pool: Pool, limit: Limit) -> Self {
+        Self { pool, limit, readers: Vec::new() }
+    }
+
+    /// Starts a reader, perhaps with something to begin with.
+    pub(super) fn start_reader(&mut self, first: Option<(Unit, Sender<Part>)>) -> std::io::Result<()> {
+        let slot = Arc::<Slot>::default();
+        let (pool, own) = (self.pool.clone(), Arc::clone(&slot));
+        std::thread::Builder::new()
+            .name(format!("scan reader {}", self.readers.len()))
+            .spawn(move || pool.run(&own, first))?;
+        self.readers.push((slot, 0, Instant::now()));
+        Ok(())
+    }
+
+    /// Watches until the other end of `done` is dropped.
+    pub(super) fn run(mut self, done: &Receiver<()>) {
+        let tick = (self.limit.time / 8).clamp(Duration::from_millis(5), NAP);
+        while done.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
+            let limit = self.limit.now();
+            let now = Instant::now();
+            let mut hanging = Vec::new();
+            for (number, (slot, seen, since)) in self.readers.iter_mut().enumerate() {
+                let at = slot.at.load(Relaxed);
+                if at != *seen || at & u64::from(u32::MAX) == 0 {
+                    (*seen, *since) = (at, now);
+                } else if now - *since >= limit {
+                    hanging.push(number);
+                }
+            }
+            for number in hanging.into_iter().rev() {
+                self.replace(number);
+            }
+            if self.limit.check().is_err() {
+                // There may be no readers left, and those who wait for the units have to learn it.
+                while self.pool.to_read.try_recv().is_ok() {}
+            }
+        }
+    }
+
+    fn replace(&mut self, number: usize) {
+        let Some((slot, seen, since)) = self.readers.get(number) else { return };
+        let mut in_hand = match slot.in_hand.try_lock() {
+            Ok(in_hand) => in_hand,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // It is just handing over.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if slot.at.load(Relaxed) != *seen {
+            return;
+        }
+        let Some(InHand { unit, entries, handed_over, parts }) = in_hand.take() else { return };
+        drop(in_hand);
+        let (entry, waited) = ((*seen & u64::from(u32::MAX)) as usize - 1, since.elapsed());
+        self.readers.swap_remove(number);
+        let path = entries
+            .get(entry)
+            .map_or_else(|| unit.directory.path.clone(), |entry| unit.directory.path.join(&entry.name));
+        let may_replace = self.limit.give_up(path, waited);
+        let mut left = entries.get(handed_over..).unwrap_or_default().to_vec();
+        if let Some(hangs) = entry.checked_sub(handed_over).and_then(|entry| left.get_mut(entry)) {
+            hangs.waited_for = Some(waited);
+        }
+        if may_replace {
+            // Without a thread what is left of the unit is left to the next scan.
+            let _none = self.start_reader(Some((Unit { entries: left, ..unit }, parts)));
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Asks the file system on another thread, which is given up when it hangs.
+pub(super) struct Asker {
+    limit: Limit,
+    worker: Option<Sender<Job>>,
+}
+
+impl Asker {
+    pub(super) const fn new(limit: Limit) -> Self {
+        Self { limit, worker: None }
+    }
+
+    /// Does `work`, which concerns `path`; `None` where it hangs, or a stop was asked for meanwhile.
+    pub(super) fn ask<T: Send + 'static>(
+        &mut self,
+        path: &Path,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        let (answer, answered) = bounded(1);
+        let job: Job = Box::new(move || {
+            // When it was given up meanwhile, nobody wants to know.
+            let _unwanted = answer.send(work());
+        });
+        let worker = match &self.worker {
+            Some(worker) => worker,
+            None => self.worker.insert(start_worker()?),
+        };
+        let _lost = worker.send(job);
+        let begun = Instant::now();
+        loop {
+            match answered.recv_timeout(NAP) {
+                Ok(answer) => return Ok(Some(answer)),
+                // It panicked: as good as hanging.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if begun.elapsed() >= self.limit.now() => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        self.worker = None;
+        self.limit.give_up(path.to_owned(), begun.elapsed());
+        Ok(None)
+    }
+}
+
+fn start_worker() -> Result<Sender<Job>, Error> {
+    let (jobs, to_do) = bounded::<Job>(1);
+    std::thread::Builder::new()
+        .name("scan lister".into())
+        .spawn(move || to_do.iter().for_each(|job| job()))
+        .map_err(Error::Thread)?;
+    Ok(jobs)
+}
