@@ -34,7 +34,7 @@ fn data_set(instance: u32, more: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 fn with_meta(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 128];
     bytes.extend_from_slice(b"DICM\x02\0\x10\0UI");
-    let padded = format!("{transfer_syntax}{}", if transfer_syntax.len() % 2 == 0 { "" } else { "\0" });
+    let padded = format!("{transfer_syntax}{}", if transfer_syntax.len().is_multiple_of(2) { "" } else { "\0" });
     bytes.extend_from_slice(&u16::try_from(padded.len()).unwrap().to_le_bytes());
     bytes.extend_from_slice(padded.as_bytes());
     bytes.extend_from_slice(data_set);
