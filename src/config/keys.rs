@@ -217,7 +217,8 @@ keys! {
         unit: "a defined term of PS3.3 C.12.1.1.2",
     }
     "find.retrieve_ae_title" = "\"\"" {
-        "Retrieve AE Title (0008,0054) of every answer: who can be asked for the objects. Empty: nobody.",
+        "Retrieve AE Title (0008,0054) of answers: who can be asked for the objects. Empty: nobody. Another node's title \
+         stands in every answer; our own in those of which every instance is kept here.",
         unit: "AE title",
     }
     "database.cache_mib" = "16" {

@@ -26,7 +26,7 @@ pub use peers::{PEER_KEYS, PeerKey};
 use crate::model::ae_title::AeTitle;
 use crate::model::charset::CharacterSets;
 use crate::model::matching::{NameMatching, UnknownRequired};
-use crate::qr::{self, Hierarchy, PendingStatus};
+use crate::qr::{self, Hierarchy, PendingStatus, Retrievable};
 use crate::scanner::{Filter, Order, Rate};
 use crate::scp::peers::Peers;
 use crate::telemetry::{self, LogFormat};
@@ -378,6 +378,9 @@ impl Check<'_> {
             "" => String::new(),
             _ => self.parsed::<AeTitle>("find.retrieve_ae_title").map_or_else(String::new, |title| title.to_string()),
         };
+        // Ours can only give what is kept here.
+        let retrievable =
+            if retrieve_ae_title == self.text("ae_title") { Retrievable::KeptHere } else { Retrievable::All };
         qr::Options {
             hierarchy: self.choice("find.hierarchy", &[("lenient", Hierarchy::Lenient), ("strict", Hierarchy::Strict)]),
             unknown_required: self.choice(
@@ -393,6 +396,7 @@ impl Check<'_> {
             limit: (limit > 0).then_some(limit),
             assumed_character_set,
             retrieve_ae_title,
+            retrievable,
         }
     }
 

@@ -58,6 +58,13 @@ const CHECKS: &[(&str, &str)] = &[
          ON h.series = e.id WHERE e.study = s.id AND h.sop_class_uid <> '' ORDER BY h.sop_class_uid)), '')",
     ),
     (
+        "anatomic regions per study",
+        "SELECT printf('study %d', id) FROM study s WHERE anatomic_regions_in_study_code_sequence <> \
+         ifnull((SELECT json_group_array(json(item)) FROM (SELECT DISTINCT j.value AS item FROM study_series e, \
+         json_each(e.anatomic_region_sequence) j WHERE e.study = s.id AND e.anatomic_region_sequence <> '' ORDER BY item) \
+         HAVING count(*) > 0), '')",
+    ),
+    (
         "nothing empty",
         "SELECT printf('shelf %d', id) FROM shelf WHERE instance_count = 0 \
          UNION ALL SELECT printf('series %d', id) FROM study_series WHERE instance_count = 0 \

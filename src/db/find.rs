@@ -656,7 +656,7 @@ impl Compiler<'_> {
         let column = attribute.column;
         let sql = match (attribute.id, attribute.source) {
             (_, Source::AlwaysEmpty) | (AttributeId::RetrieveAETitle, _) => "''".to_owned(),
-            (AttributeId::InstanceAvailability, _) => availability(level),
+            (AttributeId::InstanceAvailability, _) => self.availability(level),
             (AttributeId::SOPInstanceUID, _) => "dcm_uid(i.uid_suffix, h.uid_prefix)".to_owned(),
             (AttributeId::InstanceNumber, _) => "CAST(i.instance_number AS TEXT)".to_owned(),
             (AttributeId::NumberOfPatientRelatedStudies, _) => self.of_patient("count(*)", patient),
@@ -665,6 +665,9 @@ impl Compiler<'_> {
                 self.of_patient("ifnull(sum(instance_count), 0)", patient)
             }
             (AttributeId::ModalitiesInStudy, _) => "s.modalities_in_study".to_owned(),
+            (AttributeId::AnatomicRegionsInStudyCodeSequence, _) => {
+                "s.anatomic_regions_in_study_code_sequence".to_owned()
+            }
             (AttributeId::SOPClassesInStudy, _) => "s.sop_classes_in_study".to_owned(),
             (AttributeId::NumberOfStudyRelatedSeries, _) => "s.series_count".to_owned(),
             (AttributeId::NumberOfStudyRelatedInstances, _) => "s.instance_count".to_owned(),
@@ -692,6 +695,26 @@ impl Compiler<'_> {
             String::new()
         };
         format!("(SELECT {sum} FROM study WHERE patient = {patient}.id{further})")
+    }
+
+    /// PS3.4 C.4.1.1.3.2: the availability of the least available instance below.
+    fn availability(&self, level: QueryRetrieveLevel) -> String {
+        let (from, own) = match level {
+            Patient if self.shared_studies => (
+                "study a JOIN study_series b ON b.study = a.id JOIN shelf c ON c.series = b.id",
+                "(a.patient = p.id OR a.id IN (SELECT study FROM study_patient WHERE patient = p.id))",
+            ),
+            Patient => {
+                ("study a JOIN study_series b ON b.study = a.id JOIN shelf c ON c.series = b.id", "a.patient = p.id")
+            }
+            Study => ("study_series b JOIN shelf c ON c.series = b.id", "b.study = s.id"),
+            Series => ("shelf c", "c.series = e.id"),
+            Image => ("shelf c", "c.id = h.id"),
+        };
+        format!(
+            "CASE WHEN EXISTS (SELECT 1 FROM {from} JOIN directory d ON d.id = c.directory WHERE {own} AND d.place = 2) \
+             THEN 'UNAVAILABLE' ELSE 'ONLINE' END"
+        )
     }
 
     /// SQL for an attribute in an answer at a level.
@@ -767,20 +790,4 @@ fn character_set(level: QueryRetrieveLevel) -> &'static str {
                   ifnull(i.diff ->> '$.specific_character_set', h.specific_character_set) END"
         }
     }
-}
-
-/// PS3.4 C.4.1.1.3.2: the availability of the least available instance below.
-fn availability(level: QueryRetrieveLevel) -> String {
-    let (from, own) = match level {
-        Patient => {
-            ("study a JOIN study_series b ON b.study = a.id JOIN shelf c ON c.series = b.id", "a.patient = p.id")
-        }
-        Study => ("study_series b JOIN shelf c ON c.series = b.id", "b.study = s.id"),
-        Series => ("shelf c", "c.series = e.id"),
-        Image => ("shelf c", "c.id = h.id"),
-    };
-    format!(
-        "CASE WHEN EXISTS (SELECT 1 FROM {from} JOIN directory d ON d.id = c.directory WHERE {own} AND d.place = 2) \
-         THEN 'UNAVAILABLE' ELSE 'ONLINE' END"
-    )
 }

@@ -204,6 +204,7 @@ attributes! {
     InterpretationStatusID            "interpretation_status_id"         (0x4008, 0x0212) CS One  Study   Optional AlwaysEmpty    Sensitive;
     ModalitiesInStudy                 "modalities_in_study"              (0x0008, 0x0061) CS Many Study   Optional Computed       Sensitive;
     SOPClassesInStudy                 "sop_classes_in_study"             (0x0008, 0x0062) UI Many Study   Optional Computed       Sensitive;
+    AnatomicRegionsInStudyCodeSequence "anatomic_regions_in_study_code_sequence" (0x0008, 0x0063) SQ One Study Optional Computed   Sensitive;
     NumberOfStudyRelatedSeries        "number_of_study_related_series"   (0x0020, 0x1206) IS One  Study   Optional Computed       Sensitive;
     NumberOfStudyRelatedInstances     "number_of_study_related_instances" (0x0020, 0x1208) IS One  Study  Optional Computed       Sensitive;
 
@@ -215,11 +216,14 @@ attributes! {
     SeriesDate                        "series_date"                      (0x0008, 0x0021) DA One  Series  Optional DataSet        Sensitive;
     SeriesTime                        "series_time"                      (0x0008, 0x0031) TM One  Series  Optional DataSet        Sensitive;
     BodyPartExamined                  "body_part_examined"               (0x0018, 0x0015) CS One  Series  Optional DataSet        Sensitive;
+    AnatomicRegionSequence            "anatomic_region_sequence"         (0x0008, 0x2218) SQ One  Series  Optional DataSet        Sensitive;
     Laterality                        "laterality"                       (0x0020, 0x0060) CS One  Series  Optional DataSet        Sensitive;
     PatientPosition                   "patient_position"                 (0x0018, 0x5100) CS One  Series  Optional DataSet        Sensitive;
     ProtocolName                      "protocol_name"                    (0x0018, 0x1030) LO One  Series  Optional DataSet        Folded;
     StationName                       "station_name"                     (0x0008, 0x1010) SH One  Series  Optional DataSet        Folded;
     InstitutionName                   "institution_name"                 (0x0008, 0x0080) LO One  Series  Optional DataSet        Folded;
+    InstitutionAddress                "institution_address"              (0x0008, 0x0081) ST One  Series  Optional DataSet        Folded;
+    InstitutionCodeSequence           "institution_code_sequence"        (0x0008, 0x0082) SQ One  Series  Optional DataSet        Sensitive;
     InstitutionalDepartmentName       "institutional_department_name"    (0x0008, 0x1040) LO One  Series  Optional DataSet        Folded;
     Manufacturer                      "manufacturer"                     (0x0008, 0x0070) LO One  Series  Optional DataSet        Folded;
     ManufacturerModelName             "manufacturer_model_name"          (0x0008, 0x1090) LO One  Series  Optional DataSet        Folded;

@@ -45,8 +45,10 @@ pub struct Options {
     pub limit: Option<u64>,
     /// The Specific Character Set of requests that name none; empty is the default repertoire.
     pub assumed_character_set: String,
-    /// Retrieve AE Title (0008,0054) of every answer; empty where objects cannot be retrieved.
+    /// Retrieve AE Title (0008,0054) of answers; empty where objects cannot be retrieved.
     pub retrieve_ae_title: String,
+    /// Which answers have it.
+    pub retrievable: Retrievable,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             limit: None,
             assumed_character_set: String::new(),
             retrieve_ae_title: String::new(),
+            retrievable: Retrievable::All,
         }
     }
 }
@@ -70,6 +73,15 @@ pub enum Hierarchy {
     Lenient,
     /// A900.
     Strict,
+}
+
+/// What can be retrieved from the AE that answers name (PS3.4 C.4.1.1.3.2: "from which the entity may be retrieved").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retrievable {
+    /// Everything: it is the title of another node, and whoever set it knows that it has all.
+    All,
+    /// It is our own title: entities all of whose instances are kept here, that is, which are ONLINE.
+    KeptHere,
 }
 
 /// How Pending responses say that an optional key is not supported.

@@ -7,7 +7,7 @@ use dicom_core::{Tag, VR};
 use super::error::FindError;
 use super::identifier::Identifier;
 use super::negotiation::NegotiatedOptions;
-use super::{Hierarchy, Options, PendingStatus};
+use super::{Hierarchy, Options, PendingStatus, Retrievable};
 use crate::db::can_answer;
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, Source};
 use crate::model::find::{DateTimeKey, FindRequest, ItemKey, MatchingKey, ReturnKey};
@@ -28,6 +28,9 @@ pub struct Query {
     pub character_set: String,
     /// The most answers that are given; one more is an error, so that no answer is lost in silence.
     pub limit: Option<u64>,
+    /// Whether InstanceAvailability is asked of the index only to know whether the entity can be retrieved.
+    pub(super) hides_availability: bool,
+    pub(super) retrievable: Retrievable,
     pending: PendingStatus,
 }
 
@@ -109,6 +112,13 @@ pub fn parse(
         // The date goes on narrowing the answers; the time alone says nothing.
         matching_keys.retain(|matching| date_time_keys.iter().all(|key| key.time != matching.attribute));
     }
+    let retrievable = if options.retrieve_ae_title.is_empty() { Retrievable::All } else { options.retrievable };
+    let availability = AttributeId::InstanceAvailability;
+    let hides_availability =
+        retrievable == Retrievable::KeptHere && !return_keys.iter().any(|key| key.attribute == availability);
+    if hides_availability {
+        return_keys.push(ReturnKey { attribute: availability, items: Vec::new() });
+    }
 
     // PS3.4 C.4.1.1.3.2: the unique keys of all levels above. And where nothing of the level itself is asked for, its own
     // (PS3.4 C.4.1.3.1.1 would have such a query answered with nothing at all).
@@ -130,6 +140,8 @@ pub fn parse(
         unsupported,
         character_set: identifier.character_set.clone(),
         limit: options.limit,
+        hides_availability,
+        retrievable,
         pending: options.pending,
     })
 }

@@ -10,11 +10,15 @@ use serde_json::Value;
 
 use super::encoding::{Encoding, has_long_length};
 use super::identifier::vr_in_dictionary;
+use super::Retrievable;
 use super::parse::{QUERY_RETRIEVE_LEVEL, Query, SPECIFIC_CHARACTER_SET};
 use crate::model::attribute::AttributeId;
 use crate::model::charset::{CharacterSets, TextForm};
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key};
+
+/// Instance Availability (0008,0056) of what is kept here (PS3.3 C.4.23.1.1).
+const ONLINE: &str = "ONLINE";
 
 /// Unicode in UTF-8: can carry anything.
 const UTF_8: &str = "ISO_IR 192";
@@ -51,6 +55,9 @@ struct Field {
 enum Content {
     /// A whole element, the same in each answer.
     Constant(Vec<u8>),
+    /// Retrieve AE Title: whole elements for entities that are ONLINE and for others; the return key with this number says
+    /// which.
+    RetrieveAeTitle { availability_at: usize, online: Vec<u8>, other: Vec<u8> },
     /// The value of the return key with this number.
     Value { at: usize, vr: VR },
     /// The items of the return key with this number.
@@ -64,17 +71,30 @@ impl ResponseWriter {
     /// Prepares the answers to a query. `retrieve_ae_title` is the value of (0008,0054); it may be empty.
     #[must_use]
     pub fn new(query: &Query, encoding: Encoding, retrieve_ae_title: &str) -> Self {
-        let constant = |tag: Tag, vr: VR, text: &str| {
+        let element = |tag: Tag, vr: VR, text: &str| {
             let mut element = Vec::new();
             push_element(&mut element, encoding, tag, vr, text.as_bytes());
-            Field { tag, content: Content::Constant(element) }
+            element
+        };
+        let level = element(QUERY_RETRIEVE_LEVEL, VR::CS, query.request.level.as_str());
+        let retrieve = AttributeId::RetrieveAETitle.attribute().tag;
+        let title = element(retrieve, VR::AE, retrieve_ae_title);
+        let mut availability = query.request.return_keys.iter().map(|key| key.attribute);
+        let title = match availability.position(|id| id == AttributeId::InstanceAvailability) {
+            Some(availability_at) if query.retrievable == Retrievable::KeptHere => {
+                Content::RetrieveAeTitle { availability_at, online: title, other: element(retrieve, VR::AE, "") }
+            }
+            Some(_) | None => Content::Constant(title),
         };
         let mut fields = vec![
-            constant(QUERY_RETRIEVE_LEVEL, VR::CS, query.request.level.as_str()),
-            constant(AttributeId::RetrieveAETitle.attribute().tag, VR::AE, retrieve_ae_title),
+            Field { tag: QUERY_RETRIEVE_LEVEL, content: Content::Constant(level) },
+            Field { tag: retrieve, content: title },
         ];
         for (at, key) in query.request.return_keys.iter().enumerate() {
             let attribute = key.attribute.attribute();
+            if query.hides_availability && attribute.id == AttributeId::InstanceAvailability {
+                continue;
+            }
             let content = if attribute.vr == VR::SQ {
                 let condition = query.request.matching_keys.iter().find(|matching| matching.attribute == key.attribute);
                 let matching = condition.and_then(|condition| match &condition.matching {
@@ -137,6 +157,9 @@ impl ResponseWriter {
             let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
             match &field.content {
                 Content::Constant(element) => out.extend(element),
+                Content::RetrieveAeTitle { availability_at, online, other } => {
+                    out.extend(if value(*availability_at) == ONLINE { online } else { other });
+                }
                 Content::Value { at, vr } => encoder.push_text(out, field.tag, *vr, value(*at))?,
                 Content::Sequence { at, wanted, matching } => {
                     encoder.push_sequence(out, field.tag, &items(value(*at)), wanted, matching.as_ref())?;

@@ -18,7 +18,7 @@ pub(super) struct Changes {
     pub(super) instances_per_series: HashMap<i64, i64>,
     pub(super) instances_per_study: HashMap<i64, i64>,
     pub(super) series_per_study: HashMap<i64, i64>,
-    /// Studies whose ModalitiesInStudy and SOPClassesInStudy have to be worked out again.
+    /// Studies whose ModalitiesInStudy, SOPClassesInStudy and AnatomicRegionsInStudyCodeSequence have to be worked out again.
     pub(super) studies_to_summarise: HashSet<i64>,
     /// Shelves that may have become empty, with their series and study.
     pub(super) shrunk: HashSet<(i64, i64, i64)>,
@@ -126,7 +126,10 @@ impl Batch<'_> {
                  (SELECT DISTINCT modality FROM study_series WHERE study = ?1 AND modality <> '' ORDER BY modality)), ''), \
                  sop_classes_in_study = ifnull((SELECT group_concat(sop_class_uid, '\\') FROM (SELECT DISTINCT h.sop_class_uid \
                  FROM study_series e JOIN shelf h ON h.series = e.id WHERE e.study = ?1 AND h.sop_class_uid <> '' \
-                 ORDER BY h.sop_class_uid)), '') WHERE id = ?1",
+                 ORDER BY h.sop_class_uid)), ''), \
+                 anatomic_regions_in_study_code_sequence = ifnull((SELECT json_group_array(json(item)) FROM (SELECT DISTINCT \
+                 j.value AS item FROM study_series e, json_each(e.anatomic_region_sequence) j WHERE e.study = ?1 \
+                 AND e.anatomic_region_sequence <> '' ORDER BY item) HAVING count(*) > 0), '') WHERE id = ?1",
             )?
             .execute([study])?;
         }

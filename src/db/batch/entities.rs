@@ -165,7 +165,7 @@ impl Batch<'_> {
             .optional()?;
         if let Some(row) = found {
             let (changed, said) = self.merge(QueryRetrieveLevel::Series, row, record)?;
-            if changed.contains(&AttributeId::Modality) {
+            if changed.contains(&AttributeId::Modality) || changed.contains(&AttributeId::AnatomicRegionSequence) {
                 self.changes.studies_to_summarise.insert(study);
             }
             return Ok((row, said));

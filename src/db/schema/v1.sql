@@ -64,6 +64,8 @@ CREATE TABLE study (
     instance_count              INTEGER NOT NULL DEFAULT 0,
     modalities_in_study         TEXT NOT NULL DEFAULT '',
     sop_classes_in_study        TEXT NOT NULL DEFAULT '',
+    -- The items of anatomic_region_sequence of its series, each once.
+    anatomic_regions_in_study_code_sequence TEXT NOT NULL DEFAULT '',
     referring_physician_name    TEXT NOT NULL DEFAULT '',
     physicians_of_record        TEXT NOT NULL DEFAULT '',
     name_of_physicians_reading_study TEXT NOT NULL DEFAULT '',
@@ -107,11 +109,14 @@ CREATE TABLE study_series (
     series_date                 TEXT NOT NULL DEFAULT '',
     series_time                 TEXT NOT NULL DEFAULT '',
     body_part_examined          TEXT NOT NULL DEFAULT '',
+    anatomic_region_sequence    TEXT NOT NULL DEFAULT '',
     laterality                  TEXT NOT NULL DEFAULT '',
     patient_position            TEXT NOT NULL DEFAULT '',
     protocol_name               TEXT NOT NULL DEFAULT '',
     station_name                TEXT NOT NULL DEFAULT '',
     institution_name            TEXT NOT NULL DEFAULT '',
+    institution_address         TEXT NOT NULL DEFAULT '',
+    institution_code_sequence   TEXT NOT NULL DEFAULT '',
     institutional_department_name TEXT NOT NULL DEFAULT '',
     manufacturer                TEXT NOT NULL DEFAULT '',
     manufacturer_model_name     TEXT NOT NULL DEFAULT '',
@@ -352,7 +357,8 @@ SELECT s.id AS study, s.patient, p.patient_id, p.patient_name, p.patient_birth_d
        s.name_of_physicians_reading_study, s.admitting_diagnoses_description, s.issuer_of_accession_number_sequence,
        s.procedure_code_sequence, s.referenced_study_sequence, s.patient_age, s.patient_size, s.patient_weight,
        s.occupation, s.additional_patient_history, s.admission_id, s.other_study_numbers,
-       s.requested_procedure_description, s.study_comments, s.timezone_offset_from_utc
+       s.requested_procedure_description, s.study_comments, s.timezone_offset_from_utc,
+       s.anatomic_regions_in_study_code_sequence
 FROM study s JOIN patient p ON p.id = s.patient;
 
 CREATE VIEW series AS
@@ -362,5 +368,6 @@ SELECT e.id AS series, e.study, s.study_instance_uid, e.series_instance_uid, e.m
        e.institutional_department_name, e.manufacturer, e.manufacturer_model_name, e.device_serial_number,
        e.software_versions, e.performing_physician_name, e.operators_name, e.frame_of_reference_uid,
        e.performed_procedure_step_start_date, e.performed_procedure_step_start_time, e.performed_procedure_step_id,
-       e.performed_procedure_step_description, e.request_attributes_sequence
+       e.performed_procedure_step_description, e.request_attributes_sequence, e.institution_address,
+       e.institution_code_sequence, e.anatomic_region_sequence
 FROM study_series e JOIN study s ON s.id = e.study;

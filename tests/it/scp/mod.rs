@@ -2,6 +2,7 @@
 
 mod access;
 mod association;
+mod attributes;
 mod hostile;
 mod query;
 mod storage;
