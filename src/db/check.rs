@@ -61,7 +61,8 @@ const CHECKS: &[(&str, &str)] = &[
         "anatomic regions per study",
         "SELECT printf('study %d', id) FROM study s WHERE anatomic_regions_in_study_code_sequence <> \
          ifnull((SELECT json_group_array(json(item)) FROM (SELECT DISTINCT j.value AS item FROM study_series e, \
-         json_each(e.anatomic_region_sequence) j WHERE e.study = s.id AND e.anatomic_region_sequence <> '' ORDER BY item) \
+         json_each(iif(json_valid(e.anatomic_region_sequence), \
+                 e.anatomic_region_sequence, '[]')) j WHERE e.study = s.id AND e.anatomic_region_sequence <> '' ORDER BY item) \
          HAVING count(*) > 0), '')",
     ),
     (

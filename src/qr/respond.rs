@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use dicom_core::{Tag, VR};
 use serde_json::Value;
 
+use super::Retrievable;
 use super::encoding::{Encoding, has_long_length};
 use super::identifier::vr_in_dictionary;
-use super::Retrievable;
 use super::parse::{QUERY_RETRIEVE_LEVEL, Query, SPECIFIC_CHARACTER_SET};
 use crate::model::attribute::AttributeId;
 use crate::model::charset::{CharacterSets, TextForm};

@@ -128,7 +128,8 @@ impl Batch<'_> {
                  FROM study_series e JOIN shelf h ON h.series = e.id WHERE e.study = ?1 AND h.sop_class_uid <> '' \
                  ORDER BY h.sop_class_uid)), ''), \
                  anatomic_regions_in_study_code_sequence = ifnull((SELECT json_group_array(json(item)) FROM (SELECT DISTINCT \
-                 j.value AS item FROM study_series e, json_each(e.anatomic_region_sequence) j WHERE e.study = ?1 \
+                 j.value AS item FROM study_series e, json_each(iif(json_valid(e.anatomic_region_sequence), \
+                 e.anatomic_region_sequence, '[]')) j WHERE e.study = ?1 \
                  AND e.anatomic_region_sequence <> '' ORDER BY item) HAVING count(*) > 0), '') WHERE id = ?1",
             )?
             .execute([study])?;
