@@ -152,8 +152,7 @@ fn every_attribute_is_kept_matched_and_answered_at_its_level() {
             assert_eq!(answered(answer, unique), Some(text(unique, number)), "{keyword}");
         }
         if !only_answered {
-            let other =
-                keys(attribute.level, [key(unique, ""), key(attribute, &text(attribute, 3))]);
+            let other = keys(attribute.level, [key(unique, ""), key(attribute, &text(attribute, 3))]);
             assert_eq!(find(&mut peer, &other).len(), 0, "{} matches anything", attribute.keyword);
         }
     }
