@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use dcmdex::db::{Durability, FileOutcome, ScannedDirectory, ScannedFile, Writer, WriterOptions};
 use dcmdex::model::attribute::AttributeId::*;
+use dcmdex::model::location::Place;
 use dcmdex::model::record::InstanceRecord;
 
 const FAMILY_NAMES: &[&str] =
@@ -163,6 +164,7 @@ fn one_series(random: &mut Random, series: u64, count: u64) -> ScannedDirectory 
         }
     });
     ScannedDirectory {
+        place: Place::InPlace,
         directory: directory.into(),
         files: files.collect(),
         complete: true,

@@ -14,6 +14,7 @@
 //! - [`config`]: file, environment and flags to one checked `Config`.
 //! - [`cli`]: the command line, one file for each command.
 
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod db;

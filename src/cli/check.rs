@@ -1,5 +1,6 @@
 //! `dcmdex check`: whether the index agrees with itself, and with the disk.
 
+use std::fs::Metadata;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -166,6 +167,26 @@ struct Files {
     not_accessible: u64,
 }
 
+impl Files {
+    /// Counts a file that is not as the index says, and says what is the matter with it, with the error if there is one.
+    fn problem(&mut self, found: &io::Result<Metadata>) -> (&'static str, String) {
+        match found {
+            Ok(_) => {
+                self.changed += 1;
+                ("changed", String::new())
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                self.gone += 1;
+                ("gone", String::new())
+            }
+            Err(error) => {
+                self.not_accessible += 1;
+                ("not accessible", error.to_string())
+            }
+        }
+    }
+}
+
 fn look_for_files(reader: &mut Reader, files: &mut Files, told: &mut Told<'_>) -> anyhow::Result<()> {
     let root = Path::new("/");
     look_into(reader, root, files, told)?;
@@ -180,6 +201,41 @@ fn look_for_files(reader: &mut Reader, files: &mut Files, told: &mut Told<'_>) -
             }
         }
     }
+    let mut after = root.to_owned();
+    loop {
+        let page = reader.directories_below(Place::Archive, root, &after, PAGE_DIRECTORIES)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after.clone_from(last);
+        for archive in &page {
+            look_into_archive(reader, archive, files, told)?;
+        }
+    }
+}
+
+/// Members are as the index says while the archive file has the time that it had when they were read.
+fn look_into_archive(
+    reader: &mut Reader,
+    archive: &Path,
+    files: &mut Files,
+    told: &mut Told<'_>,
+) -> anyhow::Result<()> {
+    let metadata = archive.metadata();
+    let mut troubled = Vec::new();
+    reader.archive_members(archive, &mut |name, file| {
+        let is_sound = metadata.as_ref().is_ok_and(|metadata| {
+            metadata.is_file() && metadata.modified().is_ok_and(|time| unix_ms(time) == file.mtime_ms)
+        });
+        match (file.is_indexed(), is_sound) {
+            (true, true) => files.sound += 1,
+            (true, false) => troubled.push(name),
+            (false, _) => {}
+        }
+    })?;
+    troubled.sort_unstable();
+    for name in troubled {
+        let (problem, detail) = files.problem(&metadata);
+        told.file(problem, &detail, &Place::Archive.shown_path(archive, &name))?;
+    }
     Ok(())
 }
 
@@ -189,30 +245,18 @@ fn look_into(reader: &mut Reader, directory: &Path, files: &mut Files, told: &mu
     known.sort_unstable_by_key(|(name, _)| *name);
     for (name, file) in known {
         let path = directory.join(name);
-        let (problem, detail) = match path.metadata() {
-            Ok(metadata) if is_as_known(&metadata, file) => {
-                files.sound += 1;
-                continue;
-            }
-            Ok(_) => {
-                files.changed += 1;
-                ("changed", String::new())
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                files.gone += 1;
-                ("gone", String::new())
-            }
-            Err(error) => {
-                files.not_accessible += 1;
-                ("not accessible", error.to_string())
-            }
-        };
+        let metadata = path.metadata();
+        if metadata.as_ref().is_ok_and(|metadata| is_as_known(metadata, file)) {
+            files.sound += 1;
+            continue;
+        }
+        let (problem, detail) = files.problem(&metadata);
         told.file(problem, &detail, &path)?;
     }
     Ok(())
 }
 
-fn is_as_known(metadata: &std::fs::Metadata, known: &KnownFile) -> bool {
+fn is_as_known(metadata: &Metadata, known: &KnownFile) -> bool {
     metadata.is_file()
         && metadata.len() == known.size
         && metadata.modified().is_ok_and(|time| unix_ms(time) == known.mtime_ms)

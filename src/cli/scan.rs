@@ -243,6 +243,9 @@ impl Report<'_> {
                 Shown(path),
                 why.in_full()
             )),
+            Event::Unlisted { path } => {
+                self.line(format_args!("not listed by its DICOMDIR: {}", Shown(path)));
+            }
             Event::Skipped { .. } | Event::Faults { .. } | Event::Progress(_) => {}
         }
     }
@@ -273,6 +276,7 @@ impl Report<'_> {
                 object.insert("detail".into(), why.in_full().into());
                 object.insert("files".into(), (*files).into());
             }
+            Event::Unlisted { path } => put("unlisted", path),
             Event::Progress(_) => return,
         }
         self.line(Value::Object(object));
@@ -348,6 +352,8 @@ fn summary_json(summary: &Summary) -> Map<String, Value> {
         "conflicts": if summary.dry_run { Value::Null } else { summary.conflicts.into() },
         "with_faults": summary.faulty,
         "directories": summary.directories,
+        "archives": summary.archives,
+        "unlisted": summary.unlisted,
         "read_file_bytes": summary.bytes,
         "skipped_by_reason": by_reason(&summary.skipped_by_reason),
         "failed_by_reason": by_reason(&summary.failed_by_reason),
@@ -414,9 +420,13 @@ fn summary_text(summary: &Summary) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
     let rate = Grouped(summary.files_per_second() as u64);
     text.push_str(&format!(
-        "found {} files in {} directories, {} in {:.1} s ({rate} files/s){}",
+        "found {} files in {} directories{}, {} in {:.1} s ({rate} files/s){}",
         Grouped(summary.found),
         Grouped(summary.directories),
+        match summary.archives {
+            0 => String::new(),
+            archives => format!(" and {} archives", Grouped(archives)),
+        },
         bytes_text(summary),
         summary.elapsed.as_secs_f64(),
         if summary.dry_run { "; dry run, nothing was written" } else { "" },

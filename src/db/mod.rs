@@ -20,7 +20,7 @@ mod writer;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::model::location::Place;
+use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 
 pub use check::{CheckReport, Finding};
@@ -66,7 +66,7 @@ pub struct Stored {
     pub outcome: StoreOutcome,
     /// The file that the index goes on naming instead of the new object, where that is not the one under its name. Before
     /// the new object is thrown away, somebody has to see that this one is still there.
-    pub first: Option<PathBuf>,
+    pub first: Option<Location>,
 }
 
 /// What a received instance was to the index.
@@ -77,7 +77,7 @@ pub enum StoreOutcome {
     /// Known with the same content as far as the index holds it; nothing changed, and the new object is not needed.
     Identical {
         /// The managed object that the index names, where the new one was not compared with it.
-        uncompared: Option<PathBuf>,
+        uncompared: Option<Location>,
     },
     /// Known with other content; the first one was kept, the conflict is recorded, and the new object is not needed.
     KeptFirst,
@@ -103,7 +103,9 @@ pub enum DuplicatePolicy {
 /// The files of a directory, or a part of them, as a scan found them.
 #[derive(Debug)]
 pub struct ScannedDirectory {
-    /// Absolute path.
+    /// [`Place::InPlace`], or [`Place::Archive`] for the members of an archive file.
+    pub place: Place,
+    /// Absolute path; of the archive file in an archive.
     pub directory: PathBuf,
     /// The files that were read: new ones and changed ones, not those found unchanged.
     pub files: Vec<ScannedFile>,
@@ -159,6 +161,10 @@ pub enum NotIndexed {
     Failed,
     /// It is nothing that belongs there.
     Skipped,
+    /// It is an archive file, whose members have rows of their own.
+    Container,
+    /// It is indexed, and the DICOMDIR of its folder does not list it.
+    Unlisted,
 }
 
 impl NotIndexed {
@@ -168,11 +174,14 @@ impl NotIndexed {
         match self {
             Self::Failed => "failed",
             Self::Skipped => "skipped",
+            Self::Container => "container",
+            Self::Unlisted => "unlisted",
         }
     }
 
     fn from_sql(text: &str) -> Self {
-        if text == Self::Skipped.as_str() { Self::Skipped } else { Self::Failed }
+        let kinds = [Self::Skipped, Self::Container, Self::Unlisted];
+        kinds.into_iter().find(|kind| text == kind.as_str()).unwrap_or(Self::Failed)
     }
 }
 
@@ -318,6 +327,7 @@ const fn place_number(place: Place) -> i64 {
         Place::InPlace => 0,
         Place::Managed => 1,
         Place::MetadataOnly => 2,
+        Place::Archive => 3,
     }
 }
 
@@ -326,6 +336,7 @@ const fn place_from_number(number: i64) -> Place {
     match number {
         0 => Place::InPlace,
         1 => Place::Managed,
+        3 => Place::Archive,
         _ => Place::MetadataOnly,
     }
 }

@@ -106,17 +106,68 @@ impl Reader {
     /// # Errors
     /// That of SQLite.
     pub fn directory_files(&mut self, directory: &Path) -> Result<HashMap<OsString, KnownFile>, Error> {
-        self.directory_files_inner(directory).map_err(Error::from_sqlite)
+        let mut known = HashMap::new();
+        let Some(id) = self.directory_id(directory, false).map_err(Error::from_sqlite)? else { return Ok(known) };
+        self.each_file(id, &mut |name, file| {
+            known.insert(name, file);
+        })
+        .map_err(Error::from_sqlite)?;
+        Ok(known)
     }
 
-    fn directory_files_inner(&mut self, directory: &Path) -> rusqlite::Result<HashMap<OsString, KnownFile>> {
-        let mut known = HashMap::new();
-        let id: Option<i64> = self
+    /// Calls `on_member` for what the index knows of each member of an archive file, in no particular order.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn archive_members(
+        &mut self,
+        archive: &Path,
+        on_member: &mut dyn FnMut(OsString, KnownFile),
+    ) -> Result<(), Error> {
+        match self.directory_id(archive, true).map_err(Error::from_sqlite)? {
+            Some(id) => self.each_file(id, on_member).map_err(Error::from_sqlite),
+            None => Ok(()),
+        }
+    }
+
+    /// What the index knows of an archive file without a look at each member: how many are indexed and not missing, and
+    /// which are not indexed.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn archive_summary(&mut self, archive: &Path) -> Result<(u64, Vec<(OsString, KnownFile)>), Error> {
+        self.archive_summary_inner(archive).map_err(Error::from_sqlite)
+    }
+
+    fn archive_summary_inner(&mut self, archive: &Path) -> rusqlite::Result<(u64, Vec<(OsString, KnownFile)>)> {
+        let mut notes = Vec::new();
+        let Some(id) = self.directory_id(archive, true)? else { return Ok((0, notes)) };
+        let indexed: i64 = self
             .connection
-            .prepare_cached("SELECT id FROM directory WHERE path = ?1")?
-            .query_row([PathValue::from(directory)], |row| row.get(0))
-            .optional()?;
-        let Some(id) = id else { return Ok(known) };
+            .prepare_cached(
+                "SELECT (SELECT ifnull(sum(instance_count), 0) FROM shelf WHERE directory = ?1) \
+                 + (SELECT count(*) FROM copy WHERE directory = ?1) \
+                 - (SELECT count(*) FROM missing_file WHERE directory = ?1)",
+            )?
+            .query_row([id], |row| row.get(0))?;
+        self.each_note(id, &mut |name, file| notes.push((name, file)))?;
+        Ok((to_u64(indexed), notes))
+    }
+
+    fn directory_id(&self, path: &Path, is_archive: bool) -> rusqlite::Result<Option<i64>> {
+        self.connection
+            .prepare_cached("SELECT id FROM directory WHERE path = ?1 AND (place = 3) = ?2")?
+            .query_row(params![PathValue::from(path), is_archive], |row| row.get(0))
+            .optional()
+    }
+
+    fn each_file(&self, id: i64, on_file: &mut dyn FnMut(OsString, KnownFile)) -> rusqlite::Result<()> {
+        let mut missing = HashSet::new();
+        let mut names = self.connection.prepare_cached("SELECT file_name FROM missing_file WHERE directory = ?1")?;
+        let mut rows = names.query([id])?;
+        while let Some(row) = rows.next()? {
+            missing.insert(path_from_sql(row.get_ref(0)?));
+        }
         let mut instances = self.connection.prepare_cached(
             "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, i.size, \
              h.mtime_base + i.mtime FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
@@ -127,20 +178,24 @@ impl Reader {
             let mut uid = String::new();
             UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str().unwrap_or_default(), &mut uid);
             let name = naming.unpack(row.get_ref(0)?, &uid);
-            known.insert(
-                name,
-                KnownFile { size: to_u64(row.get(6)?), mtime_ms: row.get(7)?, note: None, missing: false },
-            );
+            let missing = missing.contains(&name);
+            on_file(name, KnownFile { size: to_u64(row.get(6)?), mtime_ms: row.get(7)?, note: None, missing });
         }
         let mut copies =
             self.connection.prepare_cached("SELECT file_name, size, mtime_ms FROM copy WHERE directory = ?1")?;
         let mut rows = copies.query([id])?;
         while let Some(row) = rows.next()? {
-            let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: None, missing: false };
-            known.insert(path_from_sql(row.get_ref(0)?), file);
+            let name = path_from_sql(row.get_ref(0)?);
+            let missing = missing.contains(&name);
+            on_file(name, KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: None, missing });
         }
+        self.each_note(id, on_file)
+    }
+
+    /// Of the files in a directory, those that are not indexed, in the order of their names.
+    fn each_note(&self, id: i64, on_file: &mut dyn FnMut(OsString, KnownFile)) -> rusqlite::Result<()> {
         let mut notes = self.connection.prepare_cached(
-            "SELECT file_name, size, mtime_ms, kind, reason, detail FROM unindexed_file WHERE directory = ?1",
+            "SELECT file_name, size, mtime_ms, kind, reason, detail FROM unindexed_file WHERE directory = ?1 ORDER BY file_name",
         )?;
         // A directory can hold 100,000 files that are not DICOM, all for one reason.
         let mut shared = HashSet::new();
@@ -153,16 +208,17 @@ impl Reader {
                 note
             });
             let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: Some(note), missing: false };
-            known.insert(path_from_sql(row.get_ref(0)?), file);
+            on_file(path_from_sql(row.get_ref(0)?), file);
         }
-        let mut missing = self.connection.prepare_cached("SELECT file_name FROM missing_file WHERE directory = ?1")?;
-        let mut rows = missing.query([id])?;
-        while let Some(row) = rows.next()? {
-            if let Some(file) = known.get_mut(&path_from_sql(row.get_ref(0)?)) {
-                file.missing = true;
-            }
-        }
-        Ok(known)
+        Ok(())
+    }
+
+    /// Another reader of the same index, for another thread.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn another(&self) -> Result<Self, Error> {
+        Self::open(&self.path)
     }
 
     /// Directories of this kind below `root` that the index knows, in a fixed order, from after `after` on and at most `limit`.
@@ -228,12 +284,17 @@ impl Reader {
     ///
     /// # Errors
     /// That of SQLite.
-    pub fn directory_instances(&mut self, directory: &Path) -> Result<Vec<(OsString, String)>, Error> {
-        self.directory_instances_inner(directory).map_err(Error::from_sqlite)
+    pub fn directory_instances(&mut self, place: Place, directory: &Path) -> Result<Vec<(OsString, String)>, Error> {
+        self.directory_instances_inner(place, directory).map_err(Error::from_sqlite)
     }
 
-    fn directory_instances_inner(&mut self, directory: &Path) -> rusqlite::Result<Vec<(OsString, String)>> {
+    fn directory_instances_inner(
+        &mut self,
+        place: Place,
+        directory: &Path,
+    ) -> rusqlite::Result<Vec<(OsString, String)>> {
         let mut found = Vec::new();
+        let Some(id) = self.directory_id(directory, place == Place::Archive)? else { return Ok(found) };
         let uid_of = |row: &rusqlite::Row<'_>| -> rusqlite::Result<String> {
             let mut uid = String::new();
             UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str().unwrap_or_default(), &mut uid);
@@ -241,18 +302,18 @@ impl Reader {
         };
         let mut instances = self.connection.prepare_cached(
             "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits \
-             FROM directory d JOIN shelf h ON h.directory = d.id JOIN instance i ON i.shelf = h.id WHERE d.path = ?1",
+             FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
         )?;
-        let mut rows = instances.query([PathValue::from(directory)])?;
+        let mut rows = instances.query([id])?;
         while let Some(row) = rows.next()? {
             let uid = uid_of(row)?;
             found.push((naming(row, 3)?.unpack(row.get_ref(0)?, &uid), uid));
         }
         let mut copies = self.connection.prepare_cached(
-            "SELECT c.file_name, c.uid_suffix, h.uid_prefix FROM directory d JOIN copy c ON c.directory = d.id \
-             JOIN shelf h ON h.id = c.shelf WHERE d.path = ?1",
+            "SELECT c.file_name, c.uid_suffix, h.uid_prefix FROM copy c JOIN shelf h ON h.id = c.shelf \
+             WHERE c.directory = ?1",
         )?;
-        let mut rows = copies.query([PathValue::from(directory)])?;
+        let mut rows = copies.query([id])?;
         while let Some(row) = rows.next()? {
             found.push((path_from_sql(row.get_ref(0)?), uid_of(row)?));
         }

@@ -7,8 +7,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 
 use super::packing::UidSuffix;
-use super::path_from_sql;
 use super::reader::naming;
+use super::{path_from_sql, place_from_number};
 
 /// What is in the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,24 +100,24 @@ const COUNT_CONFLICTS: &str = "SELECT 'study-under-two-patients' AS kind, count(
 const LIST_CONFLICTS: &[(&str, &str)] = &[
     (
         "instance-with-other-content",
-        "SELECT s.study_instance_uid, e.series_instance_uid, c.shelf, c.uid_suffix, d.path, c.file_name \
+        "SELECT s.study_instance_uid, e.series_instance_uid, c.shelf, c.uid_suffix, d.path, c.file_name, d.place \
          FROM copy c JOIN shelf h ON h.id = c.shelf JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study \
          JOIN directory d ON d.id = c.directory WHERE c.differs ORDER BY d.path, c.file_name",
     ),
     (
         "instance-with-other-content",
-        "SELECT c.study_instance_uid, c.series_instance_uid, NULL, c.sop_instance_uid, d.path, c.file_name \
+        "SELECT c.study_instance_uid, c.series_instance_uid, NULL, c.sop_instance_uid, d.path, c.file_name, d.place \
          FROM conflict c JOIN directory d ON d.id = c.directory WHERE c.kind = 'instance-with-other-content' \
          ORDER BY d.path, c.file_name",
     ),
     (
         "invalid-uid",
-        "SELECT c.study_instance_uid, c.series_instance_uid, NULL, c.sop_instance_uid, d.path, c.file_name \
+        "SELECT c.study_instance_uid, c.series_instance_uid, NULL, c.sop_instance_uid, d.path, c.file_name, d.place \
          FROM conflict c JOIN directory d ON d.id = c.directory WHERE c.kind = 'invalid-uid' ORDER BY d.path, c.file_name",
     ),
     (
         "series-under-two-studies",
-        "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL FROM study_series e \
+        "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL, d.place FROM study_series e \
          JOIN study s ON s.id = e.study \
          JOIN shelf h ON h.id = (SELECT min(id) FROM shelf WHERE series = e.id) JOIN directory d ON d.id = h.directory \
          WHERE EXISTS (SELECT 1 FROM study_series o JOIN study os ON os.id = o.study \
@@ -126,7 +126,7 @@ const LIST_CONFLICTS: &[(&str, &str)] = &[
     ),
     (
         "study-under-two-patients",
-        "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL FROM study_patient sp \
+        "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL, d.place FROM study_patient sp \
          JOIN study s ON s.id = sp.study JOIN shelf h ON h.id = (SELECT min(a.id) FROM study_series b \
          JOIN shelf a ON a.series = b.id WHERE b.study = sp.study AND a.patient = sp.patient) \
          JOIN study_series e ON e.id = h.series JOIN directory d ON d.id = h.directory \
@@ -200,11 +200,12 @@ impl super::Reader {
     /// # Errors
     /// That of SQLite.
     pub fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry)) -> Result<(), super::Error> {
-        let sql = "SELECT d.path, f.file_name, f.reason, f.detail FROM unindexed_file f JOIN directory d ON d.id = f.directory \
+        let sql = "SELECT d.path, f.file_name, f.reason, f.detail, d.place FROM unindexed_file f JOIN directory d ON d.id = f.directory \
                    WHERE f.kind = 'failed' ORDER BY d.path, f.file_name";
         self.each(sql, |row| {
             on_failure(FailureEntry {
-                path: PathBuf::from(path_from_sql(row.get_ref(0)?)).join(path_from_sql(row.get_ref(1)?)),
+                path: place_from_number(row.get(4)?)
+                    .shown_path(path_from_sql(row.get_ref(0)?).as_ref(), &path_from_sql(row.get_ref(1)?)),
                 reason: row.get(2)?,
                 detail: row.get(3)?,
             });
@@ -254,7 +255,7 @@ impl super::Reader {
                 // Of what is not kept there is no path.
                 entry.path = match directory.as_os_str().is_empty() {
                     true => PathBuf::new(),
-                    false => directory.join(&entry.path),
+                    false => place_from_number(row.get(6)?).shown_path(&directory, entry.path.as_os_str()),
                 };
                 if on_conflict(entry).is_break() {
                     return Ok(ControlFlow::Break(()));

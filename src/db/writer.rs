@@ -359,7 +359,7 @@ fn store(batch: &mut Batch<'_>, group: Vec<Arrival>) {
     }
 }
 
-fn stored((outcome, first): (StoreOutcome, Option<PathBuf>)) -> Stored {
+fn stored((outcome, first): (StoreOutcome, Option<Location>)) -> Stored {
     Stored { committed: Committed(()), outcome, first }
 }
 

@@ -4,6 +4,7 @@
 //! comes out), [`read_file`] and [`Outcome`] (a whole file to its record), [`Fault`] (what may be wrong with it) and
 //! [`limits`] (what every length from outside meets).
 
+mod dicomdir;
 mod fault;
 mod json;
 pub mod limits;
@@ -16,8 +17,9 @@ mod wanted;
 
 /// The hand-over of a record to the index.
 pub use crate::db::{Committed, Compared, DuplicatePolicy, Error as IndexError, StoreOutcome, Stored, WriterHandle};
+pub use dicomdir::{MAX_REFERENCES, References, read_references};
 pub use fault::{Fault, Faults};
 pub use parsed::{Parsed, Verdict};
-pub use read::{Outcome, read_file, read_stream, take_bytes_read};
+pub use read::{Outcome, read_file, read_stream, read_stream_with, take_bytes_read};
 pub use tokenizer::{HeaderParser, Need};
 pub use wanted::{Slot, Wanted};

@@ -132,9 +132,19 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     }
 }
 
-/// Reads the header of an object from a stream (a member of an archive). What follows the header is not read.
+/// Reads the header of an object from a stream. What follows the header is not read.
 #[must_use]
 pub fn read_stream(mut stream: impl Read) -> Outcome {
+    read_stream_with(&mut stream, |_, _| Ok(0))
+}
+
+/// As [`read_stream`], where bytes can be passed over (a member of an archive): `pass` goes forward by as many bytes as it
+/// is told, or fewer, and says by how many.
+#[must_use]
+pub fn read_stream_with<R: Read + ?Sized>(
+    stream: &mut R,
+    mut pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
+) -> Outcome {
     let mut parser = HeaderParser::for_file(Wanted::index());
     let mut buffer = [0; FIRST_READ];
     loop {
@@ -144,8 +154,13 @@ pub fn read_stream(mut stream: impl Read) -> Outcome {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Outcome::Unreadable { error },
         };
-        if parser.feed(buffer.get(..read).unwrap_or_default()) == Need::Done {
-            break;
+        match parser.feed(buffer.get(..read).unwrap_or_default()) {
+            Need::Done => break,
+            Need::More => {}
+            Need::Skip(length) => match pass(stream, length) {
+                Ok(passed) => parser.skipped(passed),
+                Err(error) => return Outcome::Unreadable { error },
+            },
         }
     }
     with_neighbours(parser.finish())

@@ -13,8 +13,11 @@
 //!
 //! What is counted: [`Summary::found`] is every directory entry that had to be accounted for, which is every file and
 //! whatever else is not a directory that was entered. Each of them is in exactly one of `indexed`, `updated`, `unchanged`,
-//! `skipped` and `failed`.
+//! `skipped` and `failed`. Members of an archive file (zip, tar, gzip) count as files; the archive file itself does not, unless
+//! something is wrong with it as a whole: then it is one more that failed, beside the members that could be read.
 
+mod archives;
+mod dicomdir;
 mod filter;
 mod places;
 mod prune;
@@ -37,6 +40,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::db::{self, FileOutcome, NotIndexed, ScannedDirectory, WriterHandle};
 use crate::model::attribute::AttributeId;
+use crate::model::location::Place;
 use crate::telemetry::metrics;
 
 pub use filter::{Filter, GlobError};
@@ -46,6 +50,7 @@ pub use report::{Event, PROGRESS_INTERVAL, Reasons, Summary};
 pub use throttle::{Rate, RateError};
 pub use watch::{Hang, MAX_GIVEN_UP};
 
+use archives::KnownMembers;
 use places::Places;
 use read::{Part, Pool};
 use throttle::Throttle;
@@ -264,7 +269,15 @@ pub fn scan(
     let (told, hangs) = unbounded();
     let limit = Limit { time: options.read_timeout, stop: stop.clone(), given_up: Arc::new(AtomicUsize::new(0)), told };
     let throttle = Arc::new(Throttle::new(options.throttle));
-    let pool = Pool { to_read, stop: stop.clone(), full: options.full, throttle, probe: options.probe.clone() };
+    let members = known.as_ref().map(db::Reader::another).transpose()?;
+    let pool = Pool {
+        to_read,
+        stop: stop.clone(),
+        full: options.full,
+        throttle,
+        probe: options.probe.clone(),
+        members: Arc::new(KnownMembers::new(members)),
+    };
     // Threads of their own, not scoped ones: what hangs in the file system is left behind.
     let mut watch = Watch::new(pool, limit.clone());
     for _ in 0..jobs {
@@ -366,27 +379,40 @@ impl Collector<'_> {
     }
 
     fn take(&mut self, part: Part) -> Result<(), Error> {
-        let Part { directory, unchanged, remarks, files, vanished, returned, mounts, begins_directory, ends_directory } =
-            part;
+        let Part {
+            directory,
+            unchanged,
+            remarks,
+            files,
+            vanished,
+            returned,
+            mounts,
+            begins_directory,
+            ends_directory,
+            archives,
+        } = part;
         if begins_directory {
             self.summary.directories += 1;
             metrics::SCAN_DIRECTORIES.increment();
         }
+        self.summary.archives += archives;
         self.summary.found += unchanged;
         self.summary.unchanged += unchanged;
         metrics::SCAN_FILES_UNCHANGED.add(unchanged);
         for remark in &remarks {
-            self.summary.found += 1;
-            let path = directory.path.join(&remark.name);
+            self.summary.found += u64::from(remark.kind != NotIndexed::Unlisted);
+            let path = directory.shown_path(&remark.name);
             self.not_indexed(&path, remark.kind, &remark.reason, &remark.detail);
         }
         for file in &files {
-            self.summary.found += 1;
+            // What stands beside files that count does not.
+            match file.outcome {
+                FileOutcome::NotIndexed { kind: NotIndexed::Container, .. } => continue,
+                FileOutcome::NotIndexed { kind: NotIndexed::Unlisted, .. } => {}
+                FileOutcome::NotIndexed { .. } | FileOutcome::Instance(_) => self.summary.found += 1,
+            }
             // The mark of a directory that cannot be entered has no name of its own.
-            let path = match file.file_name.is_empty() {
-                true => directory.path.clone(),
-                false => directory.path.join(&file.file_name),
-            };
+            let path = directory.shown_path(&file.file_name);
             match &file.outcome {
                 FileOutcome::Instance(record) => {
                     let was_indexed =
@@ -444,6 +470,7 @@ impl Collector<'_> {
             // What has not changed needs no writing.
             Some(writer) if !(files.is_empty() && dropped.is_empty() && missing.is_empty() && returned.is_empty()) => {
                 writer.scanned(ScannedDirectory {
+                    place: directory.place,
                     directory: directory.path.clone(),
                     files,
                     complete: ends_directory,
@@ -470,9 +497,10 @@ impl Collector<'_> {
         let seen = self.seen.take().unwrap_or_default();
         let was_seen = |uid: &str| seen.contains(&xxh3_64(uid.as_bytes()));
         let (writer, summary) = (self.writer, &mut self.summary);
-        let moved = &mut |directory: &Path, vanished: Vec<OsString>| {
+        let moved = &mut |place: Place, directory: &Path, vanished: Vec<OsString>| {
             match writer {
                 Some(writer) => writer.scanned(ScannedDirectory {
+                    place,
                     directory: directory.to_owned(),
                     files: Vec::new(),
                     complete: false,
@@ -501,6 +529,12 @@ impl Collector<'_> {
                 self.summary.failed += 1;
                 self.summary.failed_by_reason.count(reason);
                 (self.on_event)(Event::Failed { path, reason, detail });
+            }
+            // It is accounted for by its members.
+            NotIndexed::Container => {}
+            NotIndexed::Unlisted => {
+                self.summary.unlisted += 1;
+                (self.on_event)(Event::Unlisted { path });
             }
             NotIndexed::Skipped => {
                 metrics::SCAN_FILES_SKIPPED.increment();

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::dicomdir;
 use super::{Error, Options, Vanished};
 
 /// The places of a scan, all absolute and without symbolic links.
@@ -43,6 +44,11 @@ impl Places {
                     continue;
                 }
                 Err(error) => return Err(failed(error)),
+            };
+            // A DICOMDIR stands for its folder: what it lists is not all that matters there.
+            let found = match (found.file_name(), found.parent()) {
+                (Some(name), Some(folder)) if dicomdir::is_named_so(name) && found.is_file() => folder.to_owned(),
+                _ => found,
             };
             if places.own_storage.as_ref().is_some_and(|own| found.starts_with(own)) {
                 return Err(Error::OwnStorage { path: path.clone() });

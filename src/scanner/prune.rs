@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Stop, Vanished};
 use crate::db::{self, Mounted, Reader};
-use crate::model::location::Place;
+use crate::model::location::{Location, Place};
 
 /// Files of the index in and below a directory from which on it is taken for an unmounted disk when it is empty. Fewer are
 /// read again in no time; that somebody empties a directory of so many and means it is what the override is for.
@@ -194,6 +194,7 @@ impl Guard {
         }
         for name in look.directories {
             let path = look.path.join(name);
+            // Archive files have a note in their directory.
             if !known.directory_files(&path)?.is_empty()
                 || !known.directories_below(Place::InPlace, &path, &path, 1)?.is_empty()
             {
@@ -207,37 +208,54 @@ impl Guard {
 /// Whether the index knows at least so many files with instances in and below a directory.
 fn has_files(known: &mut Reader, root: &Path, enough: usize) -> Result<bool, db::Error> {
     let mut count = 0;
-    each_directory(known, root, &mut |known, directory| {
-        count += known.directory_files(directory)?.values().filter(|file| file.is_indexed()).count();
+    each_directory(known, root, &mut |known, place, directory| {
+        count += match place {
+            Place::Archive => usize::try_from(known.archive_summary(directory)?.0).unwrap_or(usize::MAX),
+            Place::InPlace | Place::Managed | Place::MetadataOnly => {
+                known.directory_files(directory)?.values().filter(|file| file.is_indexed()).count()
+            }
+        };
         Ok(count < enough)
     })?;
     Ok(count >= enough)
 }
 
-/// Calls `work` for a directory and those below it that the index knows, until that says `false`.
+/// Calls `work` for a directory, and the directories and archive files below it that the index knows, until that says `false`.
 fn each_directory(
     known: &mut Reader,
     root: &Path,
-    work: &mut dyn FnMut(&mut Reader, &Path) -> Result<bool, db::Error>,
+    work: &mut dyn FnMut(&mut Reader, Place, &Path) -> Result<bool, db::Error>,
 ) -> Result<(), db::Error> {
-    if !work(known, root)? {
-        return Ok(());
-    }
-    let mut after = root.to_owned();
-    loop {
-        let page = known.directories_below(Place::InPlace, root, &after, PAGE_DIRECTORIES)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after.clone_from(last);
-        for directory in &page {
-            if !work(known, directory)? {
-                return Ok(());
+    for place in [Place::InPlace, Place::Archive] {
+        if !work(known, place, root)? {
+            return Ok(());
+        }
+        let mut after = root.to_owned();
+        loop {
+            let page = known.directories_below(place, root, &after, PAGE_DIRECTORIES)?;
+            let Some(last) = page.last() else { break };
+            after.clone_from(last);
+            for directory in &page {
+                if !work(known, place, directory)? {
+                    return Ok(());
+                }
             }
         }
+    }
+    Ok(())
+}
+
+/// Whether there is something where an instance lies, or at least the archive file.
+fn lies_there(location: &Location) -> bool {
+    match location.place {
+        Place::Archive => location.directory.exists(),
+        Place::InPlace | Place::Managed => location.path().is_some_and(|path| path.exists()),
+        Place::MetadataOnly => false,
     }
 }
 
 /// Takes files of a directory that lie elsewhere now.
-type OnMoved<'a> = dyn FnMut(&Path, Vec<OsString>) -> Result<(), super::Error> + 'a;
+type OnMoved<'a> = dyn FnMut(Place, &Path, Vec<OsString>) -> Result<(), super::Error> + 'a;
 
 /// Goes through the files of the index that are missing below suspects, after all else is in the index: calls `moved` for
 /// those of a directory that lie elsewhere now, and returns what is left of each suspect.
@@ -253,22 +271,24 @@ pub(super) fn settle(
     for suspect in suspects {
         let mut files = 0;
         let mut failure = None;
-        each_directory(known, &suspect.path, &mut |known, directory| {
+        each_directory(known, &suspect.path, &mut |known, place, directory| {
+            if place == Place::Archive && directory.is_file() {
+                return Ok(true);
+            }
             let mut names = Vec::new();
-            for (name, uid) in known.directory_instances(directory)? {
-                let path = directory.join(&name);
-                if path.symlink_metadata().is_ok() {
+            for (name, uid) in known.directory_instances(place, directory)? {
+                if place == Place::InPlace && directory.join(&name).symlink_metadata().is_ok() {
                     continue;
                 }
-                let mut elsewhere = known.locations(&uid)?.into_iter().filter_map(|location| location.path());
-                if was_seen(&uid) || elsewhere.any(|other| !is_suspect(&other) && other.exists()) {
+                let mut elsewhere = known.locations(&uid)?.into_iter();
+                if was_seen(&uid) || elsewhere.any(|other| !is_suspect(&other.directory) && lies_there(&other)) {
                     names.push(name);
                 } else {
                     files += 1;
                 }
             }
             if !names.is_empty()
-                && let Err(error) = moved(directory, names)
+                && let Err(error) = moved(place, directory, names)
             {
                 failure = Some(error);
             }

@@ -13,19 +13,21 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, fadvise, fstat, openat, statat};
 
+use super::archives::{self, KnownMembers, Out};
 use super::throttle::Throttle;
 use super::walk::{Directory, Entry, Known, Remark, Unit};
 use super::watch::{Slot, Standing, UpTo};
 use super::{Probe, Stop};
-use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, ScannedFile};
+use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, Note, ScannedFile};
 use crate::ingest::{self, Outcome};
 
 /// Text of records that a part may hold before it is handed over although its unit has more files. Real headers leave a
 /// unit far below it; it is for archives made to fill memory.
-const PART_TEXT_BYTES: usize = 1 << 20;
+pub(super) const PART_TEXT_BYTES: usize = 1 << 20;
 
 /// Reasons that lie with the system rather than the file: size and time say nothing about whether they still hold.
-const MAY_PASS: [&str; 5] = ["unreadable", "unreadable-directory", "broken-link", "internal-error", TIMED_OUT];
+pub(super) const MAY_PASS: [&str; 5] =
+    ["unreadable", "unreadable-directory", "broken-link", "internal-error", TIMED_OUT];
 
 /// The reason of what does not answer.
 const TIMED_OUT: &str = "timed-out";
@@ -47,10 +49,12 @@ pub(super) struct Part {
     pub(super) returned: Vec<OsString>,
     pub(super) begins_directory: bool,
     pub(super) ends_directory: bool,
+    /// Archive files whose members have been accounted for.
+    pub(super) archives: u64,
 }
 
 impl Part {
-    fn of(directory: &Arc<Directory>) -> Self {
+    pub(super) fn of(directory: &Arc<Directory>) -> Self {
         Self {
             directory: Arc::clone(directory),
             unchanged: 0,
@@ -61,6 +65,7 @@ impl Part {
             returned: Vec::new(),
             begins_directory: false,
             ends_directory: false,
+            archives: 0,
         }
     }
 
@@ -96,6 +101,7 @@ pub(super) struct Pool {
     pub(super) full: bool,
     pub(super) throttle: Arc<Throttle>,
     pub(super) probe: Probe,
+    pub(super) members: Arc<KnownMembers>,
 }
 
 impl Pool {
@@ -109,7 +115,7 @@ impl Pool {
         }
     }
 
-    fn unit(&self, slot: &Slot, unit: Unit, parts: Sender<Part>) -> Standing {
+    fn unit(&self, slot: &Arc<Slot>, unit: Unit, parts: Sender<Part>) -> Standing {
         let directory = Arc::clone(&unit.directory);
         let entries = slot.begin(unit, parts);
         let mut part = Part::of(&directory);
@@ -120,7 +126,20 @@ impl Pool {
                 return slot.break_off(part);
             }
             slot.turns_to(number);
-            text_bytes += self.look_at(&mut part, entry.clone());
+            match self.look_at(&mut part, entry.clone()) {
+                Looked::File(bytes) => text_bytes += bytes,
+                Looked::Archive(found) => {
+                    text_bytes = 0;
+                    let out = Out { slot, entry: number };
+                    let before = std::mem::replace(&mut part, Part::of(&directory));
+                    let read = out.hand_over(before).and_then(|()| archives::read(*found, &directory, self, &out));
+                    if read.is_err()
+                        || slot.hand_over(Part::of(&directory), UpTo::Entry(number + 1)) == Standing::GivenUp
+                    {
+                        return Standing::GivenUp;
+                    }
+                }
+            }
             if text_bytes > PART_TEXT_BYTES {
                 text_bytes = 0;
                 let next = Part::of(&directory);
@@ -132,10 +151,10 @@ impl Pool {
         slot.hand_over(part, UpTo::End)
     }
 
-    /// Looks at one file; returns the bytes of text that came of it.
-    fn look_at(&self, part: &mut Part, entry: Entry) -> usize {
+    /// Looks at one file.
+    fn look_at(&self, part: &mut Part, entry: Entry) -> Looked {
         let directory = Arc::clone(&part.directory);
-        let Some(handle) = directory.handle.as_ref() else { return 0 };
+        let Some(handle) = directory.handle.as_ref() else { return Looked::File(0) };
         let Entry { name, is_file, waited_for } = entry;
         if let Some(waited) = waited_for {
             return does_not_answer(part, name, waited);
@@ -150,7 +169,7 @@ impl Pool {
             && let Ok(stat) = fstat(&file)
         {
             return match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => self.read(part, name, Marks::of(&stat), &file),
+                FileType::RegularFile => self.read(part, name, Marks::of(&stat), file),
                 _ => skipped(part, name, "special-file"),
             };
         }
@@ -178,21 +197,16 @@ impl Pool {
         {
             match &known.note {
                 None => part.unchanged += 1,
-                Some(known) => part.remarks.push(Remark {
-                    name,
-                    kind: known.kind,
-                    reason: known.reason.clone().into(),
-                    detail: known.detail.clone().into(),
-                }),
+                Some(note) => return known_note(part, name, note),
             }
-            return 0;
+            return Looked::File(0);
         }
         match self.open(handle, &name) {
-            Ok(file) => self.read(part, name, marks, &file),
+            Ok(file) => self.read(part, name, marks, file),
             Err(error) => {
                 let outcome = failed("unreadable", error.to_string());
                 note(part, name, marks, outcome);
-                0
+                Looked::File(0)
             }
         }
     }
@@ -209,31 +223,73 @@ impl Pool {
         Ok(file)
     }
 
-    /// Reads a file into the part; returns the bytes of text that came of it.
-    fn read(&self, part: &mut Part, name: OsString, marks: Marks, file: &File) -> usize {
-        let outcome = if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(file) };
+    /// Reads a file into the part, unless it is an archive.
+    fn read(&self, part: &mut Part, name: OsString, marks: Marks, file: File) -> Looked {
+        let mut outcome = if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file) };
         if self.throttle.counts_bytes() {
             self.throttle.bytes(ingest::take_bytes_read(), &self.stop);
+        }
+        // What can be read as DICOM is DICOM, whatever its first bytes look like.
+        if let FileOutcome::NotIndexed { kind: NotIndexed::Failed, .. } = outcome {
+            match archives::kind_of(&file, &name) {
+                Ok(Some(kind)) => {
+                    let found = archives::Found::File { name, marks, file, kind, otherwise: outcome };
+                    return Looked::Archive(Box::new(found));
+                }
+                Ok(None) => {}
+                Err(problem) => outcome = failed(problem.code(), problem.to_string()),
+            }
+        }
+        if let FileOutcome::NotIndexed { reason: archives::DICOMDIR, .. } = outcome {
+            note(part, name.clone(), marks, outcome);
+            return Looked::Archive(Box::new(archives::Found::Dicomdir { name }));
+        }
+        let was = part.directory.known.get(&name).and_then(|known| known.note.as_deref());
+        if was.is_some_and(archives::is_archive) {
+            note(part, name.clone(), marks, outcome);
+            return Looked::Archive(Box::new(archives::Found::Former { name }));
         }
         let text_bytes = match &outcome {
             FileOutcome::Instance(record) => record.text_bytes(),
             FileOutcome::NotIndexed { detail, .. } => detail.len(),
         };
         note(part, name, marks, outcome);
-        text_bytes
+        Looked::File(text_bytes)
     }
+}
+
+/// What one file turned out to be.
+enum Looked {
+    /// It is in the part; so many bytes of text came of it.
+    File(usize),
+    /// An archive file, or what was one when the index was written: its members come next.
+    Archive(Box<archives::Found>),
+}
+
+/// A file that has not changed since it was noted why it is not indexed.
+fn known_note(part: &mut Part, name: OsString, known: &Note) -> Looked {
+    let below = match known.reason == archives::DICOMDIR {
+        true => Some(archives::Found::Dicomdir { name: name.clone() }),
+        false if archives::is_archive(known) => Some(archives::Found::Unchanged { name: name.clone() }),
+        false => None,
+    };
+    if known.kind != NotIndexed::Container {
+        let (reason, detail) = (known.reason.clone().into(), known.detail.clone().into());
+        part.remarks.push(Remark { name, kind: known.kind, reason, detail });
+    }
+    below.map_or(Looked::File(0), |found| Looked::Archive(Box::new(found)))
 }
 
 /// By what a later scan sees that a file is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Marks {
-    size: u64,
-    mtime_ms: i64,
+pub(super) struct Marks {
+    pub(super) size: u64,
+    pub(super) mtime_ms: i64,
 }
 
 impl Marks {
     /// Of what could not even be looked at.
-    const NONE: Self = Self { size: 0, mtime_ms: 0 };
+    pub(super) const NONE: Self = Self { size: 0, mtime_ms: 0 };
 
     fn of(stat: &Stat) -> Self {
         // The types of these fields differ between systems.
@@ -261,7 +317,7 @@ fn may_have_passed(known: &KnownFile) -> bool {
 }
 
 /// Puts a file into the part, unless the index has exactly this already.
-fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileOutcome) {
+pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileOutcome) {
     let known = part.directory.known.get(&name);
     if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
         && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
@@ -285,7 +341,7 @@ fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileOutcome) {
     });
 }
 
-fn does_not_answer(part: &mut Part, name: OsString, waited: Duration) -> usize {
+fn does_not_answer(part: &mut Part, name: OsString, waited: Duration) -> Looked {
     let detail = format!("did not answer for {:.1} s", waited.as_secs_f64());
     if part.directory.known.get(&name).is_some_and(KnownFile::is_indexed) {
         // That it does not answer says nothing against what the index has of it.
@@ -293,10 +349,10 @@ fn does_not_answer(part: &mut Part, name: OsString, waited: Duration) -> usize {
     } else {
         note(part, name, Marks::NONE, failed(TIMED_OUT, detail));
     }
-    0
+    Looked::File(0)
 }
 
-fn cannot_stat(part: &mut Part, name: OsString, error: io::Error, directory: impl AsFd) -> usize {
+fn cannot_stat(part: &mut Part, name: OsString, error: io::Error, directory: impl AsFd) -> Looked {
     let outcome = if error.kind() != io::ErrorKind::NotFound {
         failed("unreadable", error.to_string())
     } else if statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
@@ -306,20 +362,20 @@ fn cannot_stat(part: &mut Part, name: OsString, error: io::Error, directory: imp
         return skipped(part, name, "vanished");
     };
     note(part, name, Marks::NONE, outcome);
-    0
+    Looked::File(0)
 }
 
-fn skipped(part: &mut Part, name: OsString, reason: &'static str) -> usize {
+fn skipped(part: &mut Part, name: OsString, reason: &'static str) -> Looked {
     let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
     part.remarks.push(Remark { name, kind: NotIndexed::Skipped, reason, detail });
-    0
+    Looked::File(0)
 }
 
-fn failed(reason: &'static str, detail: String) -> FileOutcome {
+pub(super) fn failed(reason: &'static str, detail: String) -> FileOutcome {
     FileOutcome::NotIndexed { kind: NotIndexed::Failed, reason, detail }
 }
 
-fn to_outcome(outcome: Outcome) -> FileOutcome {
+pub(super) fn to_outcome(outcome: Outcome) -> FileOutcome {
     match outcome {
         Outcome::Instance(record) => FileOutcome::Instance(record),
         Outcome::Incomplete { missing } => {
@@ -327,7 +383,7 @@ fn to_outcome(outcome: Outcome) -> FileOutcome {
             failed("missing-uid", format!("no {}", names.join(", ")))
         }
         Outcome::Dicomdir => {
-            FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: "dicomdir", detail: String::new() }
+            FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: archives::DICOMDIR, detail: String::new() }
         }
         Outcome::NotDicom { reason } => failed("not-dicom", reason.to_owned()),
         Outcome::Damaged { fault } => failed(fault.code(), fault.to_string()),

@@ -40,6 +40,11 @@ pub enum Event<'a> {
     /// Files of the index that are missing below a directory were not dropped, because it looks as if its disk were not
     /// mounted.
     NotPruned(&'a NotPruned),
+    /// A file that is indexed is not listed by the DICOMDIR of its folder.
+    Unlisted {
+        /// The DICOMDIR, `!/`, and the path of the file in the folder.
+        path: &'a Path,
+    },
     /// How far the scan is. Comes every [`PROGRESS_INTERVAL`], as long as anything is read at all.
     Progress(&'a Summary),
 }
@@ -103,6 +108,10 @@ pub struct Summary {
     pub faulty: u64,
     /// Directories listed.
     pub directories: u64,
+    /// Files that the DICOMDIR of their folder does not list. They are counted above like any others.
+    pub unlisted: u64,
+    /// Archive files whose members are counted in [`Self::found`].
+    pub archives: u64,
     /// Sizes of the files that were indexed, updated or newly failed.
     pub bytes: u64,
     /// [`Self::skipped`] by reason.

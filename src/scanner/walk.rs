@@ -30,6 +30,8 @@ const EXCLUDED: &str = "excluded";
 /// A directory being scanned.
 #[derive(Debug)]
 pub(super) struct Directory {
+    /// [`Place::InPlace`], or [`Place::Archive`] for an archive file, which has members instead of files.
+    pub(super) place: Place,
     /// Absolute path.
     pub(super) path: PathBuf,
     /// The open directory: files are opened relative to it, which spares the system a walk along the path for each one.
@@ -37,6 +39,13 @@ pub(super) struct Directory {
     pub(super) handle: Option<OwnedFd>,
     /// What the index knows of its files.
     pub(super) known: HashMap<OsString, KnownFile>,
+}
+
+impl Directory {
+    /// The path to tell people for something in it.
+    pub(super) fn shown_path(&self, name: &OsStr) -> PathBuf {
+        self.place.shown_path(&self.path, name)
+    }
 }
 
 /// What the index knew of a file that is gone.
@@ -49,7 +58,7 @@ pub(super) enum Known {
 }
 
 impl Known {
-    fn of(file: &KnownFile) -> Self {
+    pub(super) fn of(file: &KnownFile) -> Self {
         if file.is_indexed() { Self::Indexed } else { Self::Noted }
     }
 }
@@ -202,7 +211,7 @@ impl Walk<'_> {
             Ok(handle) => (Some(handle), None),
             Err(error) => (None, Some(error)),
         };
-        let directory = Arc::new(Directory { path: directory.to_owned(), handle, known });
+        let directory = Arc::new(Directory { place: Place::InPlace, path: directory.to_owned(), handle, known });
         if unlisted.is_some() {
             return Ok((self.send)(Unit { unlisted, ..Unit::of(directory) }));
         }
@@ -228,7 +237,7 @@ impl Walk<'_> {
                 frames.push((path, directories.into_iter()));
             }
         }
-        self.gone_directories(root)
+        Ok(self.gone_directories(Place::InPlace, root)? && self.gone_directories(Place::Archive, root)?)
     }
 
     /// One directory; its directories in order, or `None` when the walk is over.
@@ -277,7 +286,7 @@ impl Walk<'_> {
             // The listing leaves out what was asked for by name.
             vanished.retain(|(name, _)| !roots.contains(name));
         }
-        let directory = Arc::new(Directory { path: path.to_owned(), handle, known });
+        let directory = Arc::new(Directory { place: Place::InPlace, path: path.to_owned(), handle, known });
         let whole = listing.error.is_none();
         let mut files = std::mem::take(&mut listing.files).into_iter();
         let mut first = Some((std::mem::take(&mut listing.remarks), listing.error.take()));
@@ -405,40 +414,58 @@ impl Walk<'_> {
         }
     }
 
-    /// Directories below `root` that the index knows and that are no longer there; false when the walk is over.
-    fn gone_directories(&mut self, root: &Path) -> Result<bool, Error> {
+    fn known_members(&mut self, archive: &Path) -> Result<HashMap<OsString, KnownFile>, Error> {
+        let mut members = HashMap::new();
+        if let Some(known) = &mut self.known {
+            known.archive_members(archive, &mut |name, file| {
+                members.insert(name, file);
+            })?;
+        }
+        Ok(members)
+    }
+
+    /// Directories (or archive files) below `root` that the index knows and that are no longer there; false when the walk is
+    /// over.
+    fn gone_directories(&mut self, place: Place, root: &Path) -> Result<bool, Error> {
         let mut after = root.to_owned();
         loop {
             let Some(known) = &mut self.known else { return Ok(true) };
-            let page = known.directories_below(Place::InPlace, root, &after, PAGE_DIRECTORIES)?;
+            let page = known.directories_below(place, root, &after, PAGE_DIRECTORIES)?;
             let Some(last) = page.last() else { return Ok(true) };
             after.clone_from(last);
             // What does not answer is not gone.
-            let gone =
-                self.asker.ask(root, move || page.into_iter().filter(|path| is_gone(path)).collect::<Vec<_>>())?;
+            let gone = self
+                .asker
+                .ask(root, move || page.into_iter().filter(|path| is_gone(place, path)).collect::<Vec<_>>())?;
             for path in gone.unwrap_or_default() {
                 if self.stop.is_asked() {
                     return Ok(false);
                 }
-                if !self.gone_directory(path)? {
+                if !self.gone_directory(place, path)? {
                     return Ok(false);
                 }
             }
         }
     }
 
-    /// A directory of the index that is gone; false when the walk is over.
-    fn gone_directory(&mut self, path: PathBuf) -> Result<bool, Error> {
+    /// A directory (or archive file) of the index that is gone; false when the walk is over.
+    fn gone_directory(&mut self, place: Place, path: PathBuf) -> Result<bool, Error> {
         let news = self.guard.gone(&path);
         self.news.extend(news);
-        let known = self.known_files(&path)?;
-        if known.is_empty() || self.guard.covers(&path) {
+        if self.guard.covers(&path) {
+            return Ok(true);
+        }
+        let known = match place {
+            Place::Archive => self.known_members(&path)?,
+            Place::InPlace | Place::Managed | Place::MetadataOnly => self.known_files(&path)?,
+        };
+        if known.is_empty() {
             return Ok(true);
         }
         let mut vanished = vanished(&known, &Listing::default());
         self.pass_over(&path, self.standing(&path), &mut vanished);
         let mounts = std::mem::take(&mut self.news);
-        let directory = Arc::new(Directory { path, handle: None, known });
+        let directory = Arc::new(Directory { place, path, handle: None, known });
         Ok((self.send)(Unit { vanished, mounts, ends_directory: true, ..Unit::of(directory) }))
     }
 
@@ -449,13 +476,19 @@ impl Walk<'_> {
             let known = self.known_files(parent)?;
             if let Some(file) = known.get(name) {
                 let vanished = vec![(name.to_owned(), Known::of(file))];
-                let directory = Arc::new(Directory { path: parent.to_owned(), handle: None, known });
+                let directory =
+                    Arc::new(Directory { place: Place::InPlace, path: parent.to_owned(), handle: None, known });
                 if !(self.send)(Unit { vanished, ..Unit::of(directory) }) {
                     return Ok(false);
                 }
             }
         }
-        Ok(self.gone_directory(root.to_owned())? && self.gone_directories(root)?)
+        for place in [Place::InPlace, Place::Archive] {
+            if !self.gone_directory(place, root.to_owned())? || !self.gone_directories(place, root)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -524,10 +557,12 @@ fn time_of(parent: impl AsFd, name: &OsStr) -> i64 {
         .map_or(i64::MIN, |stat| i64::try_from(stat.st_mtime).unwrap_or(i64::MIN))
 }
 
-/// Whether nothing (or no directory) is there any more. What cannot be told counts as being there.
-fn is_gone(path: &Path) -> bool {
-    match path.symlink_metadata() {
-        Ok(metadata) => !metadata.is_dir(),
+/// Whether nothing (or no directory, no file) is there any more. What cannot be told counts as being there.
+fn is_gone(place: Place, path: &Path) -> bool {
+    let is_archive = place == Place::Archive;
+    // Links to files are followed, those to directories are not.
+    match if is_archive { path.metadata() } else { path.symlink_metadata() } {
+        Ok(metadata) => !(if is_archive { metadata.is_file() } else { metadata.is_dir() }),
         Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     }
 }

@@ -96,6 +96,17 @@ impl Slot {
         self.step(entry as u64 + 1);
     }
 
+    /// Says, on a thread that works for the reader, that its entry still gives bytes.
+    pub(super) fn goes_on(&self) {
+        let at = self.at.load(Relaxed);
+        let entry = at & u64::from(u32::MAX);
+        if entry != 0 {
+            let next = (at >> 32).wrapping_add(1) << 32 | entry;
+            // Where the reader has taken a step meanwhile, that says enough.
+            let _stepped = self.at.compare_exchange(at, next, Relaxed, Relaxed);
+        }
+    }
+
     /// Says that nothing is waited for.
     pub(super) fn rests(&self) {
         self.step(0);

@@ -3,7 +3,8 @@
 //! [`Objects`] is the storage directory. An object arrives in a file of `.incoming/` ([`Incoming`]), is synchronised, and
 //! takes its place `<study>/<series>/<instance>.dcm` by a rename ([`Placed`]); nothing under a final name is ever half
 //! written, and what does not get that far leaves no file behind. Names come from UIDs that follow PS3.5 9.1, or from a
-//! hash where a UID does not: never from text that a peer chose. [`open`] opens any location that the index names.
+//! hash where a UID does not: never from text that a peer chose. [`open`] opens any location that the index names, members of
+//! archives included.
 
 mod meta;
 mod objects;
@@ -11,6 +12,7 @@ mod objects;
 use std::io;
 use std::path::PathBuf;
 
+pub use crate::archive::Object;
 pub use meta::FileMeta;
 pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync, open, remove};
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::Error;
 use super::meta::{START_LENGTH, data_set_offset};
+use super::{Error, Object};
+use crate::archive::{self, Problem};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::model::uid::is_valid_uid;
@@ -120,8 +121,13 @@ impl Placed {
     ///
     /// # Errors
     /// When one of them cannot be read.
-    pub fn has_same_data_set(&self, other: &Path) -> Result<Option<bool>, Error> {
-        let compare = || same_data_set(&File::open(&self.claim.path)?, &File::open(other)?);
+    pub fn has_same_data_set(&self, other: &Location) -> Result<Option<bool>, Error> {
+        let Some(other) = open(other)? else { return Ok(None) };
+        let compare = || {
+            let ours = File::open(&self.claim.path)?;
+            let length = ours.metadata()?.len();
+            same_data_set(DataSet::of(ours, Some(length))?, other)
+        };
         compare().map_err(Error::object("compared"))
     }
 
@@ -138,18 +144,29 @@ impl Placed {
     }
 }
 
-/// Opens the object at a location, for reading; `None` where no bytes are kept.
+/// Opens the object at a location, for reading from start to end; `None` where no bytes are kept. Its length is known before
+/// for files and for members of archives whose archive states it.
 ///
 /// Links are followed: an archive that was scanned in place may be full of them. What is opened has to be a regular file,
 /// for a pipe that took its place would hold the reader for ever.
 ///
 /// # Errors
 /// When there is no such file (any more), or it cannot be read.
-pub fn open(location: &Location) -> Result<Option<File>, Error> {
-    let Some(path) = location.path() else { return Ok(None) };
+pub fn open(location: &Location) -> Result<Option<Object>, Error> {
+    let (path, member) = match location.place {
+        Place::MetadataOnly => return Ok(None),
+        Place::InPlace | Place::Managed => (location.directory.join(&location.file_name), None),
+        Place::Archive => (location.directory.clone(), Some(&location.file_name)),
+    };
     let open = || {
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match member {
+            None => Object::of_file(file),
+            Some(member) => archive::open(file, member).map_err(Problem::into_io),
+        }
     };
     open().map(Some).map_err(Error::object("opened"))
 }
@@ -366,54 +383,81 @@ impl Incoming {
     }
 
     fn has_same_data_set(&self, path: &Path) -> io::Result<bool> {
-        Ok(same_data_set(&self.file, &File::open(path)?)? == Some(true))
+        let other = Object::of_file(File::open(path)?)?;
+        let length = self.file.metadata()?.len();
+        Ok(same_data_set(DataSet::of(FromStart { file: &self.file, offset: 0 }, Some(length))?, other)? == Some(true))
     }
 }
 
-/// Whether two files hold the same data set, byte for byte; `None` where one of them does not begin as ours do, so that it
+/// Whether two objects hold the same data set, byte for byte; `None` where one of them does not begin as ours do, so that it
 /// is not known where its data set begins. The File Meta Information may differ: it names the sender and our version.
-fn same_data_set(one: &File, other: &File) -> io::Result<Option<bool>> {
-    let (Some(mut one), Some(mut other)) = (DataSet::of(one)?, DataSet::of(other)?) else { return Ok(None) };
-    if one.left != other.left {
+fn same_data_set<R: Read>(one: Option<DataSet<R>>, other: Object) -> io::Result<Option<bool>> {
+    let length = other.length();
+    let (Some(mut one), Some(mut other)) = (one, DataSet::of(other, length)?) else { return Ok(None) };
+    if let (Some(one), Some(other)) = (one.length, other.length)
+        && one != other
+    {
         return Ok(Some(false));
     }
     let (mut a, mut b) = (vec![0; COMPARED_AT_A_TIME], vec![0; COMPARED_AT_A_TIME]);
-    while one.left > 0 {
-        if one.read(&mut a)? != other.read(&mut b)? {
-            return Ok(Some(false));
+    loop {
+        match (one.read(&mut a)?, other.read(&mut b)?) {
+            ([], []) => return Ok(Some(true)),
+            (one, other) if one == other => {}
+            _ => return Ok(Some(false)),
         }
     }
-    Ok(Some(true))
 }
 
-/// The data set of a file, read without moving the position that its writer has.
-struct DataSet<'f> {
-    file: &'f File,
-    offset: u64,
-    left: u64,
+/// The data set of an object.
+struct DataSet<R> {
+    reader: R,
+    length: Option<u64>,
 }
 
-impl<'f> DataSet<'f> {
-    /// `None` for a file that does not begin as ours do.
-    fn of(file: &'f File) -> io::Result<Option<Self>> {
+impl<R: Read> DataSet<R> {
+    /// `None` for an object that does not begin as ours do.
+    fn of(mut reader: R, length: Option<u64>) -> io::Result<Option<Self>> {
         let mut start = [0; START_LENGTH];
-        match file.read_exact_at(&mut start, 0) {
+        match reader.read_exact(&mut start) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(error),
         }
-        let length = file.metadata()?.len();
-        Ok(data_set_offset(&start).and_then(|offset| Some(Self { file, offset, left: length.checked_sub(offset)? })))
+        let Some(offset) = data_set_offset(&start) else { return Ok(None) };
+        let Some(meta) = offset.checked_sub(START_LENGTH as u64) else { return Ok(None) };
+        if io::copy(&mut reader.by_ref().take(meta), &mut io::sink())? < meta {
+            return Ok(None);
+        }
+        Ok(Some(Self { reader, length: length.and_then(|length| length.checked_sub(offset)) }))
     }
 
     /// The next bytes, as many as the buffer holds or are left.
     fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-        let length = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let buffer = &mut buffer[..length];
-        self.file.read_exact_at(buffer, self.offset)?;
-        self.offset += length as u64;
-        self.left -= length as u64;
-        Ok(buffer)
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.reader.read(&mut buffer[done..]) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(&buffer[..done])
+    }
+}
+
+/// Reads a file from its start without moving the position that its writer has.
+struct FromStart<'f> {
+    file: &'f File,
+    offset: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::{Error, Mounted, PathValue, path_from_sql, place_from_number, 
 use super::instances::Existing;
 use super::{Batch, Result};
 use crate::model::attribute::AttributeId;
-use crate::model::location::Place;
+use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 
 /// Faults of one file that are kept, in characters.
@@ -44,12 +44,15 @@ impl DirectoryRows {
 
 impl Batch<'_> {
     pub(super) fn directory(&mut self, place: Place, path: &Path) -> Result<i64> {
-        if let Some(&id) = self.directories.get(path) {
+        // An archive file may have taken the place of a directory, or the other way round: each is known for itself.
+        let is_archive = place == Place::Archive;
+        let cache = if is_archive { &self.archives } else { &self.directories };
+        if let Some(&id) = cache.get(path) {
             return Ok(id);
         }
         let found = self
-            .statement("SELECT id FROM directory WHERE path = ?1")?
-            .query_row([PathValue::from(path)], |row| row.get(0))
+            .statement("SELECT id FROM directory WHERE path = ?1 AND (place = 3) = ?2")?
+            .query_row(params![PathValue::from(path), is_archive], |row| row.get(0))
             .optional()?;
         let id = match found {
             Some(id) => id,
@@ -59,7 +62,7 @@ impl Batch<'_> {
                 self.connection.last_insert_rowid()
             }
         };
-        self.directories.insert(path.to_owned(), id);
+        if is_archive { &mut self.archives } else { &mut self.directories }.insert(path.to_owned(), id);
         Ok(id)
     }
 
@@ -69,12 +72,21 @@ impl Batch<'_> {
         Ok(place_from_number(place))
     }
 
-    /// The file of an instance.
-    pub(super) fn path_of(&self, existing: &Existing) -> Result<PathBuf> {
-        let directory = self
-            .statement("SELECT path FROM directory WHERE id = ?1")?
-            .query_row([existing.shelf.directory], |row| Ok(path_from_sql(row.get_ref(0)?)))?;
-        Ok(PathBuf::from(directory).join(&existing.file_name))
+    /// The first location of an instance.
+    pub(super) fn location_of(&self, existing: &Existing) -> Result<Location> {
+        let (place, directory) = self
+            .statement("SELECT place, path FROM directory WHERE id = ?1")?
+            .query_row([existing.shelf.directory], |row| Ok((row.get(0)?, path_from_sql(row.get_ref(1)?))))?;
+        let mtime: i64 = self
+            .statement("SELECT mtime FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
+            .query_row(params![existing.shelf.id, existing.suffix], |row| row.get(0))?;
+        Ok(Location {
+            place: place_from_number(place),
+            directory: PathBuf::from(directory),
+            file_name: existing.file_name.clone(),
+            size: u64::try_from(existing.size).unwrap_or(0),
+            mtime_ms: existing.shelf.mtime_base.saturating_add(mtime),
+        })
     }
 
     /// The instances whose first location is in a directory: file name to SOP Instance UID.
@@ -228,7 +240,7 @@ impl Batch<'_> {
             }
             if let (Some(parent), Some(name)) = (root.parent(), root.file_name()) {
                 let directory = self
-                    .statement("SELECT id FROM directory WHERE path = ?1")?
+                    .statement("SELECT id FROM directory WHERE path = ?1 AND place <> 3")?
                     .query_row([PathValue::from(parent)], |row| row.get(0))
                     .optional()?;
                 found.extend(directory.map(|directory| (directory, Some(name.to_owned()))));

@@ -60,6 +60,13 @@ impl Copy {
     }
 }
 
+/// Whether two objects that are the same have the same number of bytes in places of these kinds. A member of an archive is a file
+/// like any other; a received object has meta information of ours.
+fn sizes_comparable(one: Place, other: Place) -> bool {
+    let is_file = |place| matches!(place, Place::InPlace | Place::Archive);
+    one == other || (is_file(one) && is_file(other))
+}
+
 impl Batch<'_> {
     pub(super) fn find_instance(&mut self, uid: &str) -> Result<Option<Existing>> {
         self.look_up(uid_hash(uid))?;
@@ -131,7 +138,8 @@ impl Batch<'_> {
     pub(super) fn differs(&mut self, existing: &Existing, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
         let first = self.record_of(existing)?;
         let place = self.place_of(existing.shelf.directory)?;
-        Ok(!is_same_object(&first, record) || (place == file.place && existing.size != to_i64(file.size)))
+        Ok(!is_same_object(&first, record)
+            || (sizes_comparable(place, file.place) && existing.size != to_i64(file.size)))
     }
 
     /// All that the index keeps of an instance.
@@ -494,7 +502,7 @@ fn compare(
 ) -> (bool, Option<String>) {
     let same_object = is_same_object(content, first);
     // A received object has a file of our own making, of another size.
-    let differs = !same_object || (place == first_file.place && size != to_i64(first_file.size));
+    let differs = !same_object || (sizes_comparable(place, first_file.place) && size != to_i64(first_file.size));
     let syntax = AttributeId::AvailableTransferSyntaxUID;
     let as_first = same_object && content.value(syntax) == first.value(syntax);
     (differs, (!as_first).then(|| record_text(content)))

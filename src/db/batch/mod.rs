@@ -47,6 +47,7 @@ pub(super) struct Batch<'c> {
     shelves: HashMap<ShelfKey, Rc<Shelf>>,
     shelves_by_id: HashMap<i64, Rc<Shelf>>,
     directories: HashMap<PathBuf, i64>,
+    archives: HashMap<PathBuf, i64>,
     scratch: String,
     /// Of the values that the last record shares with others: the hash of those of patient, study and series.
     upper_values: Option<(Common, u64)>,
@@ -102,6 +103,7 @@ impl<'c> Batch<'c> {
             shelves: HashMap::new(),
             shelves_by_id: HashMap::new(),
             directories: HashMap::new(),
+            archives: HashMap::new(),
             scratch: String::new(),
             upper_values: None,
             differences: None,
@@ -165,7 +167,7 @@ impl<'c> Batch<'c> {
     fn cache_is_large(&self) -> bool {
         self.series.len() > CACHE_ENTRIES
             || self.shelves_by_id.len() > CACHE_ENTRIES
-            || self.directories.len() > CACHE_ENTRIES
+            || self.directories.len() + self.archives.len() > CACHE_ENTRIES
     }
 
     fn forget(&mut self) {
@@ -173,6 +175,7 @@ impl<'c> Batch<'c> {
         self.shelves.clear();
         self.shelves_by_id.clear();
         self.directories.clear();
+        self.archives.clear();
     }
 
     fn statement(&self, sql: &str) -> Result<CachedStatement<'c>> {
@@ -200,7 +203,7 @@ impl<'c> Batch<'c> {
 
     /// Takes what a scan found in a directory.
     pub(super) fn scanned(&mut self, scanned: &ScannedDirectory) -> Result<()> {
-        let directory = self.directory(Place::InPlace, &scanned.directory)?;
+        let directory = self.directory(scanned.place, &scanned.directory)?;
         let mut rows = DirectoryRows::new(directory);
         if let Some(scan) = self.scan
             && !std::mem::replace(&mut self.changes.scanned, true)
@@ -230,7 +233,7 @@ impl<'c> Batch<'c> {
         });
         for (at, scanned_file) in files.iter().enumerate() {
             let file = File {
-                place: Place::InPlace,
+                place: scanned.place,
                 directory,
                 name: &scanned_file.file_name,
                 size: scanned_file.size,
@@ -337,7 +340,7 @@ impl<'c> Batch<'c> {
         location: &Location,
         policy: DuplicatePolicy,
         compared: Compared,
-    ) -> Result<(StoreOutcome, Option<PathBuf>)> {
+    ) -> Result<(StoreOutcome, Option<Location>)> {
         let directory = self.directory(location.place, &location.directory)?;
         let file = File {
             place: location.place,
@@ -357,7 +360,7 @@ impl<'c> Batch<'c> {
         let same_path = existing.lies_at(directory, file.name);
         let object_was_missing = match file.place {
             Place::MetadataOnly => false,
-            Place::InPlace => existing_place == Place::MetadataOnly,
+            Place::InPlace | Place::Archive => existing_place == Place::MetadataOnly,
             // Where its object should have been, there was none. One in our own directory was not there to be missed: it
             // came at the same time.
             Place::Managed => {
@@ -370,7 +373,7 @@ impl<'c> Batch<'c> {
             self.replace_instance(&existing, record, &file)?;
             match existing_place {
                 Place::MetadataOnly => {}
-                Place::InPlace | Place::Managed => {
+                Place::InPlace | Place::Archive | Place::Managed => {
                     self.forget_marks(existing.shelf.directory, &existing.file_name)?;
                 }
             }
@@ -381,11 +384,13 @@ impl<'c> Batch<'c> {
             return Ok((StoreOutcome::Completed, None));
         }
         let first = match (file.place, existing_place) {
-            (Place::Managed, Place::InPlace | Place::Managed) if !same_path => Some(self.path_of(&existing)?),
-            (Place::Managed | Place::InPlace | Place::MetadataOnly, _) => None,
+            (Place::Managed, Place::InPlace | Place::Archive | Place::Managed) if !same_path => {
+                Some(self.location_of(&existing)?)
+            }
+            (Place::Managed | Place::InPlace | Place::Archive | Place::MetadataOnly, _) => None,
         };
         let differs = compared == Compared::Other || self.differs(&existing, record, &file)?;
-        if file.place == Place::MetadataOnly && existing_place == Place::InPlace {
+        if file.place == Place::MetadataOnly && matches!(existing_place, Place::InPlace | Place::Archive) {
             // Kept for when that file goes.
             let uid = OsString::from(existing.uid());
             let received = File { name: &uid, ..file };
@@ -414,12 +419,12 @@ impl<'c> Batch<'c> {
             DuplicatePolicy::KeepFirst => Ok((StoreOutcome::KeptFirst, first)),
             DuplicatePolicy::Replace => {
                 let previous = match existing_place {
-                    Place::Managed => Some(self.path_of(&existing)?),
-                    Place::InPlace | Place::MetadataOnly => None,
+                    Place::Managed => self.location_of(&existing)?.path(),
+                    Place::InPlace | Place::Archive | Place::MetadataOnly => None,
                 };
                 match existing_place {
                     // The file is still there, and the next scan sees that it has not changed.
-                    Place::InPlace => _ = self.supersede(&existing, record, &file)?,
+                    Place::InPlace | Place::Archive => _ = self.supersede(&existing, record, &file)?,
                     Place::Managed | Place::MetadataOnly => _ = self.replace_instance(&existing, record, &file)?,
                 }
                 Ok((StoreOutcome::Replaced { previous }, None))

@@ -13,7 +13,7 @@ SELECT e.study AS study, x.series AS series, s.study_instance_uid, e.series_inst
        h.sop_class_uid, h.available_transfer_syntax_uid, CAST(x.instance_number AS TEXT) AS instance_number,
        {columns},
        CASE d.place WHEN 2 THEN NULL ELSE
-           d.path || CASE d.path WHEN '/' THEN '' ELSE '/' END
+           d.path || CASE WHEN d.place = 3 THEN '!/' WHEN d.path = '/' THEN '' ELSE '/' END
                   || CASE typeof(x.file_name)
                       WHEN 'null' THEN x.file_prefix || x.uid || x.file_suffix
                       WHEN 'integer' THEN x.file_prefix || printf('%0*d', x.file_digits, x.file_name) || x.file_suffix

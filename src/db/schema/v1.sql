@@ -136,15 +136,16 @@ CREATE TABLE study_series (
 CREATE UNIQUE INDEX series_by_uid ON study_series (series_instance_uid, study);
 CREATE INDEX series_by_study ON study_series (study);
 
--- Every directory in which a file was seen.
+-- Every directory and archive file in which a file was seen.
 CREATE TABLE directory (
     id                          INTEGER PRIMARY KEY,
-    -- 0: somebody's archive, read in place; 1: the node's own storage; 2: metadata only, no bytes kept (path is '').
+    -- 0: somebody's archive, read in place; 1: the node's own storage; 2: metadata only, no bytes kept (path is ''); 3: an
+    -- archive file (zip, tar, gzip), whose members stand in the place of files, or a DICOMDIR with what it lists.
     place                       INTEGER NOT NULL,
     -- Absolute; TEXT where it is UTF-8, otherwise BLOB.
     path                        NOT NULL
 );
-CREATE UNIQUE INDEX directory_by_path ON directory (path);
+CREATE UNIQUE INDEX directory_by_path ON directory (path, place);
 
 -- The instances of one series that lie in one directory and have SOP class and transfer syntax in common. Here stands
 -- what they share, so that a row of instance need not.
@@ -289,7 +290,8 @@ CREATE TABLE unindexed_file (
     file_name                   NOT NULL,
     size                        INTEGER NOT NULL,
     mtime_ms                    INTEGER NOT NULL,
-    -- 'failed' or 'skipped'
+    -- 'failed', 'skipped', 'container' (an archive file, whose members have rows of their own), or 'unlisted' (a file that
+    -- a DICOMDIR does not list).
     kind                        TEXT NOT NULL,
     reason                      TEXT NOT NULL,
     detail                      TEXT NOT NULL,

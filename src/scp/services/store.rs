@@ -305,15 +305,15 @@ async fn keep(
     if let Ok(Stored { first: Some(first), .. }) = &stored {
         // The index goes on naming a file that is not ours, on somebody's disk or in a storage directory of former times.
         let first = first.clone();
-        if !spawn_blocking(move || first.is_file()).await.map_err(|_| Failure::ThreadEnded)? {
+        if !spawn_blocking(move || store::open(&first).is_ok()).await.map_err(|_| Failure::ThreadEnded)? {
             let stored = commit(storage, again, placed.location.clone(), Compared::FirstIsGone).await;
             return settle(placed, stored).await;
         }
     }
-    if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(path) }, .. }) = &stored {
+    if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(first) }, .. }) = &stored {
         // Alike as far as the index knows, but it names an object under another name than ours: do the bytes agree, too?
-        let (path, ours) = (path.clone(), placed);
-        let compared = spawn_blocking(move || (ours.has_same_data_set(&path), ours)).await;
+        let (first, ours) = (first.clone(), placed);
+        let compared = spawn_blocking(move || (ours.has_same_data_set(&first), ours)).await;
         let (same, ours) = compared.map_err(|_| Failure::ThreadEnded)?;
         placed = ours;
         // Where the bytes cannot be held against each other, what the index knows has to do.

@@ -92,16 +92,21 @@ fn every_real_file_is_indexed_or_named_once_with_a_reason() {
             ("incomplete", Some(("failed", "missing-uid"))) => true,
             ("dicomdir", Some(("skipped", "dicomdir"))) => true,
             ("other", Some(("failed", "not-dicom"))) => true,
+            // No object itself, and yet one when it is inflated.
+            ("other", None) if file == "odd/zipMR.gz" => true,
             _ => false,
         };
         assert!(fits, "{file} is {reading} and was told as {told:?}");
         instances += u64::from(!matches!(told, Some(("failed" | "skipped", _))));
     }
+    // What DICOMDIRs list and is not there: files that were not copied along.
+    let missing = named.extract_if(.., |file, _| file.contains("!/"));
+    let missing = missing.filter(|(_, (what, _))| what == "failed").count() as u64;
     // What else lies there is text.
     assert!(named.keys().all(|file| file.ends_with(".md") || file.ends_with(".txt")), "{named:?}");
     assert!(named.values().all(|told| *told == ("failed".to_owned(), "not-dicom".to_owned())));
     assert_eq!(number(&summary, "indexed"), instances);
-    assert_eq!(number(&summary, "found"), readings().len() as u64 + named.len() as u64);
+    assert_eq!(number(&summary, "found"), readings().len() as u64 + named.len() as u64 + missing);
 }
 
 #[test]
@@ -143,7 +148,7 @@ fn json_is_what_its_documentation_says() {
         assert_documented(name, &event);
     }
     seen.remove("progress");
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["failed", "faults", "skipped", "started", "summary"]);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["failed", "faults", "skipped", "started", "summary", "unlisted"]);
     let dry = place.run(["scan", "--json", "--dry-run", "--index", "x.db", &fixtures("archive")]).expect(1);
     assert_documented("summary", dry.json().last().unwrap());
     let status = place.run(["status", "--json", "--index", "x.db"]).expect(0).json().remove(0);

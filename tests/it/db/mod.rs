@@ -58,6 +58,7 @@ pub(crate) fn file(name: &str, record: Box<InstanceRecord>) -> ScannedFile {
 
 pub(crate) fn scanned(directory: &str, files: Vec<ScannedFile>) -> ScannedDirectory {
     ScannedDirectory {
+        place: Place::InPlace,
         directory: directory.into(),
         files,
         complete: true,

@@ -286,6 +286,7 @@ fn directories_below_a_root_come_in_pages_whatever_their_names() {
     for (at, directory) in inside.iter().chain(&outside).enumerate() {
         let files = vec![file("x", record("1", "2", &format!("3.{at}"), &[]))];
         let scanned = ScannedDirectory {
+            place: Place::InPlace,
             directory: directory.clone(),
             files,
             complete: true,

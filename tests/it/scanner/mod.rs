@@ -1,7 +1,9 @@
 //! What a scan makes of a directory tree.
 
 mod again;
+mod archives;
 mod asking;
+mod dicomdir;
 mod hanging;
 mod old_disks;
 mod pruning;
@@ -125,6 +127,7 @@ impl Archive {
             match event {
                 Event::Failed { path, reason, .. } => events.push(format!("failed {} {reason}", shown(path))),
                 Event::Skipped { path, reason, .. } => events.push(format!("skipped {} {reason}", shown(path))),
+                Event::Unlisted { path } => events.push(format!("unlisted {}", shown(path))),
                 Event::Faults { path, .. } => events.push(format!("faults {}", shown(path))),
                 Event::Hangs(hang) => events.push(format!("hangs {}", shown(&hang.path))),
                 Event::NotPruned(what) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dcmdex::db::{Durability, FileOutcome, ScannedDirectory, ScannedFile, Writer, WriterOptions};
 use dcmdex::dimse::command_set::{self, CommandField};
 use dcmdex::model::attribute::AttributeId;
+use dcmdex::model::location::Place;
 use dcmdex::model::record::InstanceRecord;
 use dicom_ul::pdu::{AbortRQSource, Pdu, PresentationContextResultReason as ContextResult, UserVariableItem};
 use tempfile::TempDir;
@@ -65,6 +66,7 @@ fn node_with(instances: usize, change: impl FnOnce(&mut crate::util::node::Setti
     });
     let files = files.collect();
     let scanned = ScannedDirectory {
+        place: Place::InPlace,
         directory: "/archive".into(),
         files,
         complete: true,

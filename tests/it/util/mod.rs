@@ -1,5 +1,6 @@
 //! What the behaviour tests share.
 
+pub(crate) mod archives;
 pub(crate) mod node;
 pub(crate) mod objects;
 pub(crate) mod peers;

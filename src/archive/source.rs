@@ -1,0 +1,475 @@
+//! Where bytes come from: a range of a file, or a stream that only goes forward.
+
+use std::fs::File;
+use std::io::{self, BufRead, ErrorKind, Read};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use flate2::{Crc, Decompress, FlushDecompress, Status};
+
+use super::problem::Problem;
+
+/// What is read of a file range at a time when it is read from start to end.
+const READ: usize = 32 << 10;
+
+/// A range of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    file: Arc<Source>,
+    start: u64,
+    length: u64,
+}
+
+/// A file, and who wants to know of reads.
+struct Source {
+    file: File,
+    on_read: OnRead,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// Told of each read of an archive file, on whichever thread, with the bytes that it gave.
+pub type OnRead = Arc<dyn Fn(u64) + Send + Sync>;
+
+impl Window {
+    /// All of a file. `on_read` is told of each read.
+    pub(crate) fn whole(file: File, on_read: OnRead) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        Ok(Self { file: Arc::new(Source { file, on_read }), start: 0, length })
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// A range of this range; `None` where it does not lie in it.
+    pub(crate) fn part(&self, start: u64, length: u64) -> Option<Self> {
+        let end = start.checked_add(length)?;
+        (end <= self.length).then(|| Self { file: Arc::clone(&self.file), start: self.start + start, length })
+    }
+
+    /// Reads from `offset` until `buffer` is full or the range ends; how much that was.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        let buffer = buffer.get_mut(..length).unwrap_or_default();
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.file.file.read_at(rest, self.start + offset + done as u64) {
+                // Shorter than it was when it was opened.
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        (self.file.on_read)(done as u64);
+        Ok(done)
+    }
+
+    pub(crate) fn exact<const N: usize>(&self, offset: u64) -> Result<[u8; N], Problem> {
+        let mut bytes = [0; N];
+        match self.read_at(&mut bytes, offset)? {
+            read if read == N => Ok(bytes),
+            _ => Err(Problem::Truncated),
+        }
+    }
+}
+
+/// Bytes in order, parts of which can be passed over.
+pub(crate) trait Forward: BufRead + Send {
+    /// Goes forward without looking; how far that was, less than asked only at the end.
+    fn pass(&mut self, count: u64) -> io::Result<u64>;
+
+    /// The next bytes as a range of a file, where they are one.
+    fn window(&self, length: u64) -> Option<Window>;
+}
+
+/// A range of a file from start to end.
+#[derive(Debug)]
+pub(crate) struct WindowReader {
+    window: Window,
+    /// Where the next read from the file is.
+    offset: u64,
+    buffer: Vec<u8>,
+    at: usize,
+}
+
+impl WindowReader {
+    pub(crate) fn new(window: Window) -> Self {
+        Self { window, offset: 0, buffer: Vec::new(), at: 0 }
+    }
+
+    /// One whose first bytes are at hand: those of `buffer` from `at` on.
+    pub(crate) fn begun(window: Window, buffer: Vec<u8>, at: usize) -> Self {
+        let held = buffer.len().saturating_sub(at) as u64;
+        Self { window, offset: held, buffer, at }
+    }
+
+    /// Gives back the buffer.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    pub(crate) fn held(&self) -> &[u8] {
+        self.buffer.get(self.at..).unwrap_or_default()
+    }
+
+    fn position(&self) -> u64 {
+        self.offset - self.held().len() as u64
+    }
+}
+
+impl Read for WindowReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.held().is_empty() && out.len() >= READ {
+            let read = self.window.read_at(out, self.offset)?;
+            self.offset += read as u64;
+            return Ok(read);
+        }
+        let read = self.fill_buf()?.read(out)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for WindowReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at >= self.buffer.len() {
+            let left = usize::try_from(self.window.length.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+            self.at = 0;
+            self.buffer.resize(READ.min(left), 0);
+            let read = self.window.read_at(&mut self.buffer, self.offset)?;
+            self.buffer.truncate(read);
+            self.offset += read as u64;
+        }
+        Ok(self.held())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at = (self.at + count).min(self.buffer.len());
+    }
+}
+
+impl Forward for WindowReader {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        let held = self.held().len();
+        match usize::try_from(count) {
+            Ok(count) if count <= held => self.consume(count),
+            _ => {
+                let before = self.position();
+                self.offset = before.saturating_add(count).min(self.window.length);
+                self.at = self.buffer.len();
+                return Ok(self.offset - before);
+            }
+        }
+        Ok(count)
+    }
+
+    fn window(&self, length: u64) -> Option<Window> {
+        self.window.part(self.position(), length)
+    }
+}
+
+/// A stream without a range behind it.
+pub(crate) struct Streamed<R>(pub(crate) R);
+
+impl<R: BufRead> Read for Streamed<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.read(out)
+    }
+}
+
+impl<R: BufRead> BufRead for Streamed<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.0.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.0.consume(count);
+    }
+}
+
+impl<R: BufRead + Send> Forward for Streamed<R> {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        let mut left = count;
+        while left > 0 {
+            let held = match self.0.fill_buf() {
+                Ok([]) => break,
+                Ok(held) => held.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.0.consume(held);
+            left -= held as u64;
+        }
+        Ok(count - left)
+    }
+
+    fn window(&self, _length: u64) -> Option<Window> {
+        None
+    }
+}
+
+/// How much may still be inflated of one archive file. Shared by all who read in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(Arc<AtomicU64>);
+
+impl Budget {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    fn spend(&self, bytes: u64) -> io::Result<()> {
+        match self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                self.0.store(0, Relaxed);
+                Err(Problem::Inflation.into_io())
+            }
+        }
+    }
+
+    /// Whether nothing is left of it.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
+}
+
+/// Counts what comes out of a decompressor.
+pub(crate) struct Metered<R> {
+    pub(crate) inner: R,
+    pub(crate) budget: Budget,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(out)?;
+        self.budget.spend(read as u64)?;
+        Ok(read)
+    }
+}
+
+/// What a bare deflate stream (RFC 1951) inflates to. It takes no byte of `input` past the end of the stream.
+pub(crate) struct Inflate<R> {
+    input: R,
+    state: Decompress,
+    ended: bool,
+    budget: Budget,
+}
+
+impl<R> Inflate<R> {
+    /// `state` may have been used before.
+    pub(crate) fn new(input: R, state: Option<Decompress>, budget: Budget) -> Self {
+        let state = match state {
+            Some(mut state) => {
+                state.reset(false);
+                state
+            }
+            None => Decompress::new(false),
+        };
+        Self { input, state, ended: false, budget }
+    }
+
+    pub(crate) fn into_parts(self) -> (R, Decompress) {
+        (self.input, self.state)
+    }
+}
+
+impl<R: BufRead> Read for Inflate<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while !self.ended && !out.is_empty() {
+            let input = self.input.fill_buf()?;
+            let at_end = input.is_empty();
+            let (read, written) = (self.state.total_in(), self.state.total_out());
+            let flush = if at_end { FlushDecompress::Finish } else { FlushDecompress::None };
+            let status = self.state.decompress(input, out, flush).map_err(|_| Problem::Deflate.into_io())?;
+            let read = usize::try_from(self.state.total_in() - read).unwrap_or(usize::MAX);
+            let written = usize::try_from(self.state.total_out() - written).unwrap_or(0);
+            self.input.consume(read);
+            self.ended = status == Status::StreamEnd;
+            if written > 0 {
+                self.budget.spend(written as u64)?;
+                return Ok(written);
+            }
+            if at_end && !self.ended {
+                return Err(Problem::Truncated.into_io());
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Holds what is read against the size and checksum that it should have: the last read fails where they differ.
+pub(crate) struct Checked<R> {
+    inner: R,
+    left: u64,
+    checksum: Option<u32>,
+    crc: Crc,
+}
+
+impl<R> Checked<R> {
+    pub(crate) fn new(inner: R, length: u64, checksum: Option<u32>) -> Self {
+        Self { inner, left: length, checksum, crc: Crc::new() }
+    }
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return match self.checksum {
+                Some(checksum) if checksum != self.crc.sum() => Err(Problem::Checksum.into_io()),
+                _ => Ok(0),
+            };
+        }
+        let most = out.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let Some(out) = out.get_mut(..most).filter(|out| !out.is_empty()) else { return Ok(0) };
+        let read = self.inner.read(out)?;
+        if read == 0 {
+            return Err(Problem::Truncated.into_io());
+        }
+        if self.checksum.is_some() {
+            self.crc.update(out.get(..read).unwrap_or_default());
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+impl<S: Forward + ?Sized> Forward for &mut S {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        (**self).pass(count)
+    }
+
+    fn window(&self, length: u64) -> Option<Window> {
+        (**self).window(length)
+    }
+}
+
+impl<S: Forward + ?Sized> Forward for Box<S> {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        (**self).pass(count)
+    }
+
+    fn window(&self, length: u64) -> Option<Window> {
+        (**self).window(length)
+    }
+}
+
+/// The next so many bytes of something.
+pub(crate) struct Limited<S> {
+    source: S,
+    left: u64,
+}
+
+impl<S: Forward> Limited<S> {
+    pub(crate) fn new(source: S, length: u64) -> Self {
+        Self { source, left: length }
+    }
+
+    /// Bytes that were not read.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl<S: Forward> Read for Limited<S> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(out)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl<S: Forward> BufRead for Limited<S> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let held = self.source.fill_buf()?;
+        Ok(held.get(..most).unwrap_or(held))
+    }
+
+    fn consume(&mut self, count: usize) {
+        let count = count.min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.source.consume(count);
+        self.left -= count as u64;
+    }
+}
+
+impl<S: Forward> Forward for Limited<S> {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        let passed = self.source.pass(count.min(self.left))?;
+        self.left -= passed;
+        Ok(passed)
+    }
+
+    fn window(&self, length: u64) -> Option<Window> {
+        (length <= self.left).then(|| self.source.window(length)).flatten()
+    }
+}
+
+/// Something whose first bytes were looked at.
+pub(crate) struct Ahead<S> {
+    head: Vec<u8>,
+    at: usize,
+    source: S,
+}
+
+impl<S: Forward> Ahead<S> {
+    /// Looks at the first `count` bytes, fewer where there are fewer.
+    pub(crate) fn look(mut source: S, count: usize) -> Result<Self, Problem> {
+        let mut head = vec![0; count];
+        let read = super::tar::fill(&mut source, &mut head)?;
+        head.truncate(read);
+        Ok(Self { head, at: 0, source })
+    }
+
+    /// What was looked at and is still to be read.
+    pub(crate) fn head(&self) -> &[u8] {
+        self.head.get(self.at..).unwrap_or_default()
+    }
+}
+
+impl<S: Forward> Read for Ahead<S> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(out)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl<S: Forward> BufRead for Ahead<S> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.head.get(self.at..) {
+            Some(head) if !head.is_empty() => Ok(head),
+            Some(_) | None => self.source.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        if self.at < self.head.len() {
+            self.at = (self.at + count).min(self.head.len());
+        } else {
+            self.source.consume(count);
+        }
+    }
+}
+
+impl<S: Forward> Forward for Ahead<S> {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        let here = count.min(self.head().len() as u64);
+        self.at += usize::try_from(here).unwrap_or(0);
+        Ok(here + self.source.pass(count - here)?)
+    }
+
+    fn window(&self, length: u64) -> Option<Window> {
+        self.head().is_empty().then(|| self.source.window(length)).flatten()
+    }
+}

@@ -1,0 +1,668 @@
+//! Going through all members of an archive file.
+
+use std::collections::{HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use flate2::Decompress;
+use flate2::bufread::MultiGzDecoder;
+
+use super::limits::{MAX_MEMBERS, MAX_NAME, MAX_NESTING, inflated_limit};
+use super::problem::Problem;
+use super::source::{Ahead, Budget, Forward, Inflate, Limited, Metered, OnRead, Streamed, Window, WindowReader};
+use super::tar::{self, EntryKind};
+use super::zip::{self, Directory, Members};
+use super::{Kind, LOOK, MemberBytes, name};
+
+/// Members of a zip archive that are read at a time by one thread.
+const CHUNK: usize = 256;
+
+/// What is read of a member at first, along with its local header: as of a file.
+const FIRST_READ: usize = (8 << 10) + 256;
+
+/// What is inflated at a time of a member whose header is wanted.
+const INFLATE_STEP: usize = 4 << 10;
+
+/// What is inflated at a time of what is read as a whole.
+const STREAM_BUFFER: usize = 64 << 10;
+
+/// A member of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its path in the archive file: names of archives and its own, joined by `!/`.
+    pub path: Vec<u8>,
+    /// Its bytes as the archive states them; in [`Sink::wants`] `None` where that stands behind the bytes, 0 in
+    /// [`Sink::read`] where it is not known even then.
+    pub size: Option<u64>,
+    /// What it is.
+    pub kind: MemberKind,
+}
+
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberKind {
+    /// A file.
+    File,
+    /// All that a gzip file holds, where that is no archive.
+    Sole,
+    /// A hard or symbolic link.
+    Link,
+    /// A device or a FIFO.
+    Special,
+}
+
+/// What is to become of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// It is read.
+    Read,
+    /// It is passed over.
+    Pass,
+    /// The walk ends.
+    Stop,
+}
+
+/// Where the members go, in an order that depends on the archive only.
+pub trait Sink<T> {
+    /// What is to become of a member that could be read.
+    fn wants(&mut self, member: &Member) -> Wish;
+
+    /// What reading a member gave. [`ControlFlow::Break`] ends the walk.
+    fn read(&mut self, member: Member, value: T) -> ControlFlow<()>;
+
+    /// A member, or an archive in the archive, that could not be read. [`ControlFlow::Break`] ends the walk.
+    fn refused(&mut self, path: Vec<u8>, problem: Problem) -> ControlFlow<()>;
+}
+
+/// Reads what it wants of a member. Called on several threads.
+pub type ReadMember<'a, T> = &'a (dyn Fn(&mut dyn MemberBytes) -> T + Sync);
+
+/// Goes through the members of an archive file. Large zip archives are read by `threads` threads. `on_read` is told of each read of the file.
+///
+/// Where members cannot be told apart from archives by their first bytes they are members.
+///
+/// # Errors
+/// What is wrong with the archive as a whole; the members before that have been given to the sink.
+pub fn walk<T: Send>(
+    file: File,
+    file_name: &OsStr,
+    kind: Kind,
+    threads: usize,
+    on_read: OnRead,
+    read: ReadMember<'_, T>,
+    sink: &mut dyn Sink<T>,
+) -> Result<(), Problem> {
+    let window = Window::whole(file, on_read)?;
+    let budget = Budget::new(inflated_limit(window.length()));
+    let mut walk = Walk {
+        sink,
+        read,
+        budget,
+        threads,
+        members: 0,
+        seen: HashSet::new(),
+        hasher: RandomState::new(),
+        scratch: Scratch::default(),
+    };
+    match walk.archive(Bytes::Window(window), kind, &[], file_name.as_bytes(), 1) {
+        Ok(()) | Err(Halt::Stopped) => Ok(()),
+        Err(Halt::Problem(problem) | Halt::Everything(problem)) => Err(problem),
+    }
+}
+
+/// Why an archive is not read to its end.
+enum Halt {
+    /// The sink wants no more.
+    Stopped,
+    /// It cannot be read further; the archive that it lies in can.
+    Problem(Problem),
+    /// The archive file as a whole has reached a limit.
+    Everything(Problem),
+}
+
+impl From<Problem> for Halt {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Inflation | Problem::TooManyMembers => Self::Everything(problem),
+            problem => Self::Problem(problem),
+        }
+    }
+}
+
+impl From<std::io::Error> for Halt {
+    fn from(error: std::io::Error) -> Self {
+        Problem::of(error).into()
+    }
+}
+
+/// Where an archive is.
+enum Bytes<'a> {
+    Window(Window),
+    Stream(&'a mut (dyn Forward + 'a)),
+}
+
+/// What a member turned out to be.
+enum Leaf<T> {
+    Read(T),
+    Archive(Kind),
+}
+
+/// A member that is to be read, or one that is not because of what its archive says of it.
+enum Planned {
+    Read(Member, zip::Entry),
+    Refused(Vec<u8>, Problem),
+}
+
+/// What a thread keeps from one member to the next.
+#[derive(Default)]
+struct Scratch {
+    buffer: Vec<u8>,
+    inflater: Option<Decompress>,
+}
+
+struct Walk<'a, T> {
+    sink: &'a mut dyn Sink<T>,
+    read: ReadMember<'a, T>,
+    budget: Budget,
+    threads: usize,
+    members: u64,
+    /// Hashes of the paths of the members met. The hasher is new for each archive, so that none can be made to collide.
+    seen: HashSet<u64>,
+    hasher: RandomState,
+    scratch: Scratch,
+}
+
+impl<T: Send> Walk<'_, T> {
+    /// An archive. `path` is its own in the archive file, empty for that itself; `own_name` is the last name in it.
+    fn archive(
+        &mut self,
+        bytes: Bytes<'_>,
+        kind: Kind,
+        path: &[u8],
+        own_name: &[u8],
+        depth: usize,
+    ) -> Result<(), Halt> {
+        if depth > MAX_NESTING {
+            return Err(Problem::NestedTooDeep.into());
+        }
+        match (kind, bytes) {
+            (Kind::Zip, Bytes::Window(window)) => match Directory::find(&window)? {
+                Some(directory) => self.zip(directory, path, depth),
+                None => {
+                    // Cut off: what is left can be read from the start.
+                    self.zip_stream(&mut WindowReader::new(window), path, depth)?;
+                    Err(Problem::Truncated.into())
+                }
+            },
+            (Kind::Zip, Bytes::Stream(stream)) => self.zip_stream(stream, path, depth),
+            (Kind::Tar, Bytes::Window(window)) => self.tar(&mut WindowReader::new(window), path, depth),
+            (Kind::Tar, Bytes::Stream(stream)) => self.tar(stream, path, depth),
+            (Kind::Gzip, Bytes::Window(window)) => {
+                let size = gzip_size(&window);
+                self.gzip(WindowReader::new(window), size, path, own_name, depth)
+            }
+            (Kind::Gzip, Bytes::Stream(stream)) => self.gzip(stream, None, path, own_name, depth),
+        }
+    }
+
+    // --- members ---------------------------------------------------------------------------------------------------
+
+    /// Counts a member and looks at its path.
+    fn meet(&mut self, path: &[u8]) -> Result<Result<(), Problem>, Halt> {
+        self.members += 1;
+        if self.members > MAX_MEMBERS {
+            return Err(Problem::TooManyMembers.into());
+        }
+        if path.is_empty() || path.len() > MAX_NAME || path.contains(&0) {
+            return Ok(Err(Problem::Name));
+        }
+        Ok(if self.seen.insert(self.hasher.hash_one(path)) { Ok(()) } else { Err(Problem::DuplicateName) })
+    }
+
+    fn wish(&mut self, member: &Member) -> Result<Wish, Halt> {
+        match self.sink.wants(member) {
+            Wish::Stop => Err(Halt::Stopped),
+            wish => Ok(wish),
+        }
+    }
+
+    fn refused(&mut self, path: Vec<u8>, problem: Problem) -> Result<(), Halt> {
+        match self.sink.refused(path, problem) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Halt::Stopped),
+        }
+    }
+
+    fn done(&mut self, member: Member, value: T) -> Result<(), Halt> {
+        match self.sink.read(member, value) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Halt::Stopped),
+        }
+    }
+
+    /// An archive in the archive: what is wrong with it is told, and costs the rest of it.
+    fn nested(&mut self, bytes: Bytes<'_>, kind: Kind, path: &[u8], depth: usize) -> Result<(), Halt> {
+        let own_name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default().to_vec();
+        match self.archive(bytes, kind, path, &own_name, depth + 1) {
+            Err(Halt::Problem(problem)) => self.refused(path.to_vec(), problem),
+            result => result,
+        }
+    }
+
+    /// A member of a tar archive in a file: a range of the file.
+    fn leaf_in_window(&mut self, member: Member, window: Window, depth: usize) -> Result<(), Halt> {
+        let mut buffer = std::mem::take(&mut self.scratch.buffer);
+        let length = FIRST_READ.min(usize::try_from(window.length()).unwrap_or(usize::MAX));
+        buffer.resize(length, 0);
+        let held = window.read_at(&mut buffer, 0)?;
+        buffer.truncate(held);
+        let mut reader = WindowReader::begun(window.clone(), buffer, 0);
+        match Kind::of(reader.held().get(..LOOK).unwrap_or(reader.held())) {
+            Ok(None) => {
+                let value = (self.read)(&mut reader);
+                self.scratch.buffer = reader.into_buffer();
+                self.done(member, value)
+            }
+            Ok(Some(kind)) => self.nested(Bytes::Window(window), kind, &member.path, depth),
+            Err(problem) => self.refused(member.path, problem),
+        }
+    }
+
+    /// A member that can only be read from start to end, and is: what was read of it counts only if all of it is there.
+    fn leaf_in_stream(
+        &mut self,
+        mut member: Member,
+        source: &mut (dyn Forward + '_),
+        depth: usize,
+    ) -> Result<(), Halt> {
+        let mut counted = Counted { source, bytes: 0 };
+        let mut ahead = Ahead::look(&mut counted, LOOK)?;
+        match Kind::of(ahead.head()) {
+            Ok(None) => {
+                let value = (self.read)(&mut ahead);
+                Forward::pass(&mut ahead, u64::MAX)?;
+                match member.size {
+                    Some(size) if counted.bytes < size => return Err(Problem::Truncated.into()),
+                    Some(_) => {}
+                    None => member.size = Some(counted.bytes),
+                }
+                self.done(member, value)
+            }
+            Ok(Some(kind)) => {
+                self.nested(Bytes::Stream(&mut ahead), kind, &member.path, depth)?;
+                Forward::pass(&mut ahead, u64::MAX)?;
+                match member.size {
+                    Some(size) if counted.bytes < size => Err(Problem::Truncated.into()),
+                    Some(_) | None => Ok(()),
+                }
+            }
+            Err(problem) => {
+                Forward::pass(&mut ahead, u64::MAX)?;
+                self.refused(member.path, problem)
+            }
+        }
+    }
+
+    // --- zip -------------------------------------------------------------------------------------------------------
+
+    fn zip(&mut self, mut directory: Directory, path: &[u8], depth: usize) -> Result<(), Halt> {
+        let mut budget = directory.member_bytes();
+        let (first, ended) = self.plan(&mut directory, path, &mut budget)?;
+        let members = directory.members();
+        if ended || self.threads < 2 {
+            let mut chunk = (first, ended);
+            loop {
+                let (read, limit) = (self.read, self.budget.clone());
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let leaves = read_chunk(&members, chunk.0, &mut scratch, read, &limit);
+                self.scratch = scratch;
+                self.take_chunk(leaves, &members, depth)?;
+                if chunk.1 {
+                    return Ok(());
+                }
+                chunk = self.plan(&mut directory, path, &mut budget)?;
+            }
+        }
+        let (threads, read, limit) = (self.threads, self.read, self.budget.clone());
+        std::thread::scope(|scope| {
+            let (work, to_do) = bounded::<Work<T>>(2 * threads);
+            for _ in 0..threads {
+                let (to_do, members, limit) = (to_do.clone(), members.clone(), limit.clone());
+                let reader = std::thread::Builder::new().name("archive reader".into());
+                reader
+                    .spawn_scoped(scope, move || {
+                        let mut scratch = Scratch::default();
+                        for (planned, done) in to_do {
+                            // Nobody takes the result when the walk has ended.
+                            let _unwanted = done.send(read_chunk(&members, planned, &mut scratch, read, &limit));
+                        }
+                    })
+                    .map_err(|error| Halt::Problem(Problem::Io(error)))?;
+            }
+            drop(to_do);
+            let mut under_way: VecDeque<Receiver<Leaves<T>>> = VecDeque::new();
+            let mut chunk = Some((first, ended));
+            let mut result = Ok(());
+            loop {
+                if let Some((planned, ended)) = chunk.take() {
+                    let (done, leaves) = bounded(1);
+                    if work.send((planned, done)).is_err() {
+                        return Err(Halt::Problem(Problem::Damaged("its readers have ended")));
+                    }
+                    under_way.push_back(leaves);
+                    if !ended {
+                        // What is wrong with the directory is told after the members before.
+                        match self.plan(&mut directory, path, &mut budget) {
+                            Ok(next) => chunk = Some(next),
+                            Err(halt) => result = Err(halt),
+                        }
+                    }
+                }
+                if under_way.len() > 2 * threads || chunk.is_none() {
+                    let Some(leaves) = under_way.pop_front() else { return result };
+                    let Ok(leaves) = leaves.recv() else {
+                        return Err(Halt::Problem(Problem::Damaged("its readers have ended")));
+                    };
+                    self.take_chunk(leaves, &members, depth)?;
+                }
+            }
+        })
+    }
+
+    /// The next members of a zip archive, and whether there are no more. `budget` is how many bytes they can have.
+    fn plan(&mut self, directory: &mut Directory, path: &[u8], budget: &mut u64) -> Result<(Vec<Planned>, bool), Halt> {
+        let mut planned = Vec::with_capacity(CHUNK);
+        let mut looked_at = 0;
+        while looked_at < CHUNK {
+            looked_at += 1;
+            let entry = match directory.next() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => return Ok((planned, true)),
+                // What came before is worth reading; the directory will say it again.
+                Err(_) if !planned.is_empty() => return Ok((planned, false)),
+                Err(problem) => return Err(problem.into()),
+            };
+            let bytes = entry.compressed.saturating_add(zip::LOCAL_HEADER as u64);
+            *budget = budget.checked_sub(bytes).ok_or(Problem::Overlapping)?;
+            let own_path = name::join(path, &entry.name);
+            let met = self.meet(&own_path)?;
+            if entry.is_directory() {
+                continue;
+            }
+            if let Err(problem) = met.and_then(|()| entry.check()) {
+                planned.push(Planned::Refused(own_path, problem));
+                continue;
+            }
+            let member = Member { path: own_path, size: Some(entry.size), kind: MemberKind::File };
+            if self.wish(&member)? == Wish::Read {
+                planned.push(Planned::Read(member, entry));
+            }
+        }
+        Ok((planned, false))
+    }
+
+    fn take_chunk(&mut self, leaves: Leaves<T>, members: &Members, depth: usize) -> Result<(), Halt> {
+        for (planned, leaf) in leaves {
+            match (planned, leaf) {
+                (Planned::Read(member, _), Some(Leaf::Read(value))) => self.done(member, value)?,
+                (Planned::Read(member, entry), Some(Leaf::Archive(kind))) => {
+                    self.nested_in_zip(&member, &entry, kind, members, depth)?;
+                }
+                (Planned::Refused(_, problem @ Problem::Inflation), _) => return Err(problem.into()),
+                (Planned::Refused(path, problem), _) => self.refused(path, problem)?,
+                (Planned::Read(member, _), None) => self.refused(member.path, Problem::Damaged("not read"))?,
+            }
+        }
+        if self.budget.is_spent() { Err(Problem::Inflation.into()) } else { Ok(()) }
+    }
+
+    fn nested_in_zip(
+        &mut self,
+        member: &Member,
+        entry: &zip::Entry,
+        kind: Kind,
+        members: &Members,
+        depth: usize,
+    ) -> Result<(), Halt> {
+        let mut header = [0; zip::LOCAL_HEADER];
+        let window = match members.data(entry, &mut header) {
+            Ok((window, ..)) => window,
+            Err(problem) => return self.refused(member.path.clone(), problem),
+        };
+        if entry.method == zip::STORED {
+            return self.nested(Bytes::Window(window), kind, &member.path, depth);
+        }
+        let inflate = Inflate::new(WindowReader::new(window), None, self.budget.clone());
+        let mut stream = Streamed(BufReader::with_capacity(STREAM_BUFFER, inflate));
+        self.nested(Bytes::Stream(&mut stream), kind, &member.path, depth)
+    }
+
+    /// A zip archive that is read from its start, by local headers.
+    fn zip_stream(&mut self, source: &mut (dyn Forward + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
+        while let Some(entry) = zip::next_local(source)? {
+            let own_path = name::join(path, &entry.name);
+            let met = self.meet(&own_path)?;
+            let after = entry.is_described_after();
+            let problem = if entry.is_directory() { None } else { met.and_then(|()| entry.check()).err() };
+            // Only a deflate stream tells by itself where it ends.
+            if after && entry.method != zip::DEFLATED {
+                return Err(Problem::NoSize.into());
+            }
+            let member = Member { path: own_path, size: (!after).then_some(entry.size), kind: MemberKind::File };
+            let is_read = problem.is_none() && !entry.is_directory() && self.wish(&member)? == Wish::Read;
+            if let Some(problem) = problem {
+                self.refused(member.path.clone(), problem)?;
+            }
+            let mut data = Limited::new(&mut *source, if after { u64::MAX } else { entry.compressed });
+            if entry.method == zip::DEFLATED && (is_read || after) {
+                let inflate = Inflate::new(&mut data, None, self.budget.clone());
+                let mut inflated = Streamed(BufReader::with_capacity(STREAM_BUFFER, inflate));
+                if is_read {
+                    self.leaf_in_stream(member, &mut inflated, depth)?;
+                } else {
+                    Forward::pass(&mut inflated, u64::MAX)?;
+                }
+            } else if is_read {
+                self.leaf_in_stream(member, &mut data, depth)?;
+            }
+            let left = data.left();
+            if !after && Forward::pass(&mut data, left)? < left {
+                return Err(Problem::Truncated.into());
+            }
+            if entry.has_descriptor() {
+                zip::pass_descriptor(source)?;
+            }
+        }
+        Ok(())
+    }
+
+    // --- tar, gzip -------------------------------------------------------------------------------------------------
+
+    fn tar(&mut self, source: &mut (dyn Forward + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
+        while let Some(entry) = tar::next(source)? {
+            let own_path = name::join(path, &entry.name);
+            let met = self.meet(&own_path)?;
+            let mut left = entry.padded();
+            match (entry.kind, met) {
+                (EntryKind::Directory, _) => {}
+                (_, Err(problem)) => self.refused(own_path, problem)?,
+                (EntryKind::Sparse, Ok(())) => self.refused(own_path, Problem::Sparse)?,
+                (EntryKind::Continued, Ok(())) => self.refused(own_path, Problem::MultiVolume)?,
+                (EntryKind::Link | EntryKind::Special, Ok(())) => {
+                    let kind = if entry.kind == EntryKind::Link { MemberKind::Link } else { MemberKind::Special };
+                    self.wish(&Member { path: own_path, size: Some(0), kind })?;
+                }
+                (EntryKind::File, Ok(())) => {
+                    let member = Member { path: own_path, size: Some(entry.size), kind: MemberKind::File };
+                    if self.wish(&member)? == Wish::Read {
+                        match source.window(entry.size) {
+                            Some(window) => self.leaf_in_window(member, window, depth)?,
+                            None => {
+                                let mut data = Limited::new(&mut *source, entry.size);
+                                self.leaf_in_stream(member, &mut data, depth)?;
+                                left -= entry.size;
+                            }
+                        }
+                    }
+                }
+            }
+            let passed = source.pass(left)?;
+            // Of the last one the padding may be missing.
+            if left - passed > entry.padded() - entry.size {
+                return Err(Problem::Truncated.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn gzip<S: Forward>(
+        &mut self,
+        source: S,
+        size: Option<u64>,
+        path: &[u8],
+        own_name: &[u8],
+        depth: usize,
+    ) -> Result<(), Halt> {
+        let metered = Metered { inner: MultiGzDecoder::new(source), budget: self.budget.clone() };
+        let mut ahead = Ahead::look(Streamed(BufReader::with_capacity(STREAM_BUFFER, metered)), LOOK)?;
+        if tar::is_header(ahead.head()) {
+            return self.tar(&mut ahead, path, depth);
+        }
+        let own_path = name::join(path, &name_in_gzip(own_name));
+        if let Err(problem) = self.meet(&own_path)? {
+            return self.refused(own_path, problem);
+        }
+        let mut member = Member { path: own_path, size, kind: MemberKind::Sole };
+        if self.wish(&member)? == Wish::Pass {
+            return Ok(());
+        }
+        match Kind::of(ahead.head()) {
+            Ok(None) => {
+                let value = (self.read)(&mut ahead);
+                // In a file, the size stands at its end; how well the rest inflates shows when it is wanted.
+                if size.is_none() {
+                    member.size = None;
+                }
+                self.done(member, value)
+            }
+            Ok(Some(kind)) => self.nested(Bytes::Stream(&mut ahead), kind, &member.path, depth),
+            Err(problem) => self.refused(member.path, problem),
+        }
+    }
+}
+
+/// What became of members that were planned.
+type Leaves<T> = Vec<(Planned, Option<Leaf<T>>)>;
+
+/// Members to read, and where the result goes.
+type Work<T> = (Vec<Planned>, Sender<Leaves<T>>);
+
+fn read_chunk<T>(
+    members: &Members,
+    planned: Vec<Planned>,
+    scratch: &mut Scratch,
+    read: ReadMember<'_, T>,
+    budget: &Budget,
+) -> Leaves<T> {
+    planned
+        .into_iter()
+        .map(|planned| match planned {
+            Planned::Read(member, entry) => match read_in_zip(members, &entry, scratch, read, budget) {
+                Ok(leaf) => (Planned::Read(member, entry), Some(leaf)),
+                Err(problem) => (Planned::Refused(member.path, problem), None),
+            },
+            refused @ Planned::Refused(..) => (refused, None),
+        })
+        .collect()
+}
+
+fn read_in_zip<T>(
+    members: &Members,
+    entry: &zip::Entry,
+    scratch: &mut Scratch,
+    read: ReadMember<'_, T>,
+    budget: &Budget,
+) -> Result<Leaf<T>, Problem> {
+    let mut buffer = std::mem::take(&mut scratch.buffer);
+    buffer.resize(FIRST_READ, 0);
+    let (window, at, held) = members.data(entry, &mut buffer)?;
+    buffer.truncate(held);
+    let mut reader = WindowReader::begun(window, buffer, at);
+    if entry.method == zip::STORED {
+        let leaf = match Kind::of(reader.held().get(..LOOK).unwrap_or(reader.held()))? {
+            None => Leaf::Read(read(&mut reader)),
+            Some(kind) => Leaf::Archive(kind),
+        };
+        scratch.buffer = reader.into_buffer();
+        return Ok(leaf);
+    }
+    let inflate = Inflate::new(reader, scratch.inflater.take(), budget.clone());
+    let mut inflated = BufReader::with_capacity(INFLATE_STEP, inflate);
+    let leaf = {
+        let mut ahead = Ahead::look(Streamed(&mut inflated), LOOK)?;
+        match Kind::of(ahead.head())? {
+            None => Leaf::Read(read(&mut ahead)),
+            Some(kind) => Leaf::Archive(kind),
+        }
+    };
+    let (reader, inflater) = inflated.into_inner().into_parts();
+    scratch.inflater = Some(inflater);
+    scratch.buffer = reader.into_buffer();
+    Ok(leaf)
+}
+
+/// Counts what goes through.
+struct Counted<'a> {
+    source: &'a mut (dyn Forward + 'a),
+    bytes: u64,
+}
+
+impl std::io::Read for Counted<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.source.read(out)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+impl BufRead for Counted<'_> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        self.source.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes += count as u64;
+        self.source.consume(count);
+    }
+}
+
+impl Forward for Counted<'_> {
+    fn pass(&mut self, count: u64) -> std::io::Result<u64> {
+        let passed = self.source.pass(count)?;
+        self.bytes += passed;
+        Ok(passed)
+    }
+
+    fn window(&self, length: u64) -> Option<Window> {
+        self.source.window(length)
+    }
+}
+
+/// What a gzip file says at its end of the bytes in it: the size of the last of its parts, without what is above 32 bits.
+fn gzip_size(window: &Window) -> Option<u64> {
+    let at = window.length().checked_sub(4)?;
+    window.exact::<4>(at).ok().map(|bytes| u64::from(u32::from_le_bytes(bytes)))
+}
+
+/// What the content of a gzip file is called.
+pub(super) fn name_in_gzip(name: &[u8]) -> Vec<u8> {
+    match name.len().checked_sub(3).and_then(|at| name.split_at_checked(at)) {
+        Some((stem, extension)) if extension.eq_ignore_ascii_case(b".gz") && !stem.is_empty() => stem.to_vec(),
+        _ => name.to_vec(),
+    }
+}

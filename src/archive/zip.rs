@@ -1,0 +1,355 @@
+//! Zip archives (PKWARE APPNOTE 6.3): the central directory as a stream of entries, and local headers where there is none or
+//! where it cannot be reached.
+
+use std::io::BufRead as _;
+
+use super::problem::Problem;
+use super::source::{Forward, Window, WindowReader};
+use super::tar::fill;
+
+/// Compression methods.
+pub(crate) const STORED: u16 = 0;
+pub(crate) const DEFLATED: u16 = 8;
+
+const LOCAL: &[u8; 4] = b"PK\x03\x04";
+const CENTRAL: &[u8; 4] = b"PK\x01\x02";
+const END: &[u8; 4] = b"PK\x05\x06";
+const END_64: &[u8; 4] = b"PK\x06\x06";
+const END_64_LOCATOR: &[u8; 4] = b"PK\x06\x07";
+const DESCRIPTOR: &[u8; 4] = b"PK\x07\x08";
+
+/// Length of a local header before name and extra fields.
+pub(crate) const LOCAL_HEADER: usize = 30;
+
+/// The end of the central directory, with the longest comment.
+const MAX_END: u64 = 22 + 65_535;
+
+/// Bit of the flags: encrypted.
+const ENCRYPTED: u16 = 1;
+/// Bit of the flags: sizes and checksum follow the data.
+const DESCRIBED_AFTER: u16 = 1 << 3;
+
+/// A member as the central directory or its local header has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) name: Vec<u8>,
+    flags: u16,
+    pub(crate) method: u16,
+    pub(crate) checksum: u32,
+    pub(crate) compressed: u64,
+    pub(crate) size: u64,
+    /// Where its local header is, counted from the start of the archive.
+    pub(crate) local: u64,
+}
+
+impl Entry {
+    pub(crate) fn is_directory(&self) -> bool {
+        // Windows: some tools end the names of folders with a backslash.
+        matches!(self.name.last(), Some(b'/')) || (self.size == 0 && matches!(self.name.last(), Some(b'\\')))
+    }
+
+    /// Whether its bytes can be had at all.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        if self.flags & ENCRYPTED != 0 {
+            return Err(Problem::Encrypted);
+        }
+        match self.method {
+            STORED if self.size != self.compressed && !self.is_described_after() => {
+                Err(Problem::Damaged("a stored member with two sizes"))
+            }
+            STORED | DEFLATED => Ok(()),
+            method => Err(Problem::Method(method)),
+        }
+    }
+
+    /// Local headers only: whether sizes and checksum follow the data, too.
+    pub(crate) fn has_descriptor(&self) -> bool {
+        self.flags & DESCRIBED_AFTER != 0
+    }
+
+    /// Local headers only: whether sizes and checksum stand nowhere but behind the data.
+    pub(crate) fn is_described_after(&self) -> bool {
+        self.flags & DESCRIBED_AFTER != 0 && self.compressed == 0 && self.size == 0
+    }
+}
+
+/// The central directory, read entry by entry: it is never in memory as a whole.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// The whole archive, from the byte that offsets in it are counted from.
+    pub(crate) archive: Window,
+    entries: WindowReader,
+    /// Where the central directory begins: members lie before it.
+    begins: u64,
+    /// Entries that it says it has, and those read.
+    declared: u64,
+    read: u64,
+}
+
+impl Directory {
+    /// Finds the central directory of the archive in `window`; `None` where there is none.
+    pub(crate) fn find(window: &Window) -> Result<Option<Self>, Problem> {
+        let tail_start = window.length().saturating_sub(MAX_END);
+        let mut tail = vec![0; usize::try_from(window.length() - tail_start).unwrap_or(0)];
+        let read = window.read_at(&mut tail, tail_start)?;
+        tail.truncate(read);
+        // From the end: the comment could hold the signature. What follows the archive is let pass.
+        for at in memchr::memmem::rfind_iter(&tail, END) {
+            let Some(end) = tail.get(at..).and_then(|end| end.first_chunk::<22>()) else { continue };
+            if usize::from(u16_at(end, 20)) + at + 22 > tail.len() {
+                continue;
+            }
+            let mut found = Found {
+                disk: u32::from(u16_at(end, 4)),
+                declared: u64::from(u16_at(end, 10)),
+                length: u64::from(u32_at(end, 12)),
+                offset: u64::from(u32_at(end, 16)),
+                ends: tail_start + at as u64,
+            };
+            if found.declared == 0xFFFF || found.length == 0xFFFF_FFFF || found.offset == 0xFFFF_FFFF {
+                found.zip64(window)?;
+            }
+            return Self::open(window, &found).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn open(window: &Window, found: &Found) -> Result<Self, Problem> {
+        if !matches!(found.disk, 0 | 0xFFFF) {
+            return Err(Problem::MultiVolume);
+        }
+        // What stands before the archive (a program that unpacks it) moves everything by as much.
+        let begins = found.ends.checked_sub(found.length);
+        let moved = begins.and_then(|begins| begins.checked_sub(found.offset));
+        let (Some(begins), Some(moved)) = (begins, moved) else {
+            return Err(Problem::Damaged("its directory of members is not where it should be"));
+        };
+        let outside = Problem::Damaged("its directory of members lies outside of it");
+        let Some(archive) = window.part(moved, window.length() - moved) else { return Err(outside) };
+        let Some(entries) = window.part(begins, found.length) else { return Err(outside) };
+        let mut entries = WindowReader::new(entries);
+        if found.length > 0 && !entries.fill_buf()?.starts_with(CENTRAL) {
+            return Err(Problem::Damaged("its directory of members is not where it should be"));
+        }
+        Ok(Self { archive, entries, begins: begins - moved, declared: found.declared, read: 0 })
+    }
+
+    /// The next member, `None` after the last one.
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, Problem> {
+        let mut fixed = [0; 46];
+        match fill(&mut self.entries, &mut fixed)? {
+            46 if fixed.starts_with(CENTRAL) => {}
+            // Digital signatures may follow the entries.
+            _ if self.read >= self.declared => return Ok(None),
+            _ => return Err(Problem::Damaged("its directory of members ends too early")),
+        }
+        self.read += 1;
+        let mut entry = Entry {
+            name: Vec::new(),
+            flags: u16_at(&fixed, 8),
+            method: u16_at(&fixed, 10),
+            checksum: u32_at(&fixed, 16),
+            compressed: u64::from(u32_at(&fixed, 20)),
+            size: u64::from(u32_at(&fixed, 24)),
+            local: u64::from(u32_at(&fixed, 42)),
+        };
+        // All three have 16 bits: no more than 192 KiB.
+        let lengths = [28, 30, 32].map(|at| usize::from(u16_at(&fixed, at)));
+        let [name, extra, comment] = lengths.map(|length| vec![0; length]);
+        let mut variable = [name, extra, comment];
+        for bytes in &mut variable {
+            if fill(&mut self.entries, bytes)? < bytes.len() {
+                return Err(Problem::Damaged("its directory of members ends too early"));
+            }
+        }
+        let [name, extra, _comment] = variable;
+        entry.name = name;
+        zip64_extra(&extra, [&mut entry.size, &mut entry.compressed, &mut entry.local]);
+        // The flag says how the local header is written; here the sizes are known.
+        entry.flags &= !DESCRIBED_AFTER;
+        Ok(Some(entry))
+    }
+
+    /// Where the bytes of a member are. `buffer` gets the first of them, along with its local header, in one read; the
+    /// second number is where they begin in it.
+    pub(crate) fn data(&self, entry: &Entry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
+        data(&self.archive, self.begins, entry, buffer)
+    }
+
+    /// What [`Self::data`] needs, for another thread.
+    pub(crate) fn members(&self) -> Members {
+        Members { archive: self.archive.clone(), begins: self.begins }
+    }
+
+    /// Bytes in which members lie.
+    pub(crate) fn member_bytes(&self) -> u64 {
+        self.begins
+    }
+}
+
+/// The part of an archive in which its members lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Members {
+    archive: Window,
+    begins: u64,
+}
+
+impl Members {
+    pub(crate) fn data(&self, entry: &Entry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
+        data(&self.archive, self.begins, entry, buffer)
+    }
+}
+
+fn data(archive: &Window, begins: u64, entry: &Entry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
+    let outside = Problem::Damaged("a member lies outside of it");
+    if entry.local >= begins {
+        return Err(outside);
+    }
+    let left = usize::try_from(begins - entry.local).unwrap_or(usize::MAX);
+    // No more than there can be of it: most members of small files would have the next one read along.
+    let wanted = usize::try_from(entry.compressed).unwrap_or(usize::MAX).saturating_add(LOCAL_HEADER + 256);
+    let length = buffer.len().min(left).min(wanted);
+    let read = archive.read_at(buffer.get_mut(..length).unwrap_or_default(), entry.local)?;
+    let Some(header) = buffer.get(..read).and_then(|read| read.first_chunk::<LOCAL_HEADER>()) else {
+        return Err(Problem::Truncated);
+    };
+    if !header.starts_with(LOCAL) {
+        return Err(Problem::Damaged("a member is not where the directory says"));
+    }
+    let skip = LOCAL_HEADER + usize::from(u16_at(header, 26)) + usize::from(u16_at(header, 28));
+    let start = entry.local.checked_add(skip as u64);
+    let end = start.and_then(|start| start.checked_add(entry.compressed));
+    match (start, end) {
+        (Some(start), Some(end)) if end <= begins => {
+            let window = archive.part(start, entry.compressed).ok_or(outside)?;
+            // What was read past its end belongs to the next member.
+            let held = usize::try_from(entry.compressed).unwrap_or(usize::MAX).saturating_add(skip).min(read);
+            Ok((window, skip.min(held), held))
+        }
+        _ => Err(outside),
+    }
+}
+
+/// What the end of a central directory says.
+struct Found {
+    disk: u32,
+    declared: u64,
+    length: u64,
+    offset: u64,
+    /// Where the central directory ends, counted in the window.
+    ends: u64,
+}
+
+impl Found {
+    /// Looks for the zip64 end that precedes the end, and takes what it says.
+    fn zip64(&mut self, window: &Window) -> Result<(), Problem> {
+        let Some(locator_at) = self.ends.checked_sub(20) else { return Ok(()) };
+        let locator: [u8; 20] = window.exact(locator_at)?;
+        if !locator.starts_with(END_64_LOCATOR) {
+            // An archive can have 65,535 members.
+            return Ok(());
+        }
+        // Where it says, or, when something precedes the archive, directly before the locator.
+        for at in [u64_at(&locator, 8), locator_at.saturating_sub(56)] {
+            let Ok(end) = window.exact::<56>(at) else { continue };
+            if end.starts_with(END_64) && at < locator_at {
+                self.disk = u32_at(&end, 16);
+                self.declared = u64_at(&end, 32);
+                self.length = u64_at(&end, 40);
+                self.offset = u64_at(&end, 48);
+                self.ends = at;
+                return Ok(());
+            }
+        }
+        Err(Problem::Damaged("its zip64 directory is not where it should be"))
+    }
+}
+
+/// Takes the numbers that need more than 32 bits from the zip64 extra field: those that are all ones, in their order.
+fn zip64_extra(extra: &[u8], numbers: [&mut u64; 3]) {
+    let mut rest = extra;
+    while let Some((head, after)) = rest.split_first_chunk::<4>() {
+        let length = usize::from(u16_at(head, 2));
+        let (field, next) = after.split_at(length.min(after.len()));
+        rest = next;
+        if u16_at(head, 0) != 1 {
+            continue;
+        }
+        let mut wide = field.chunks_exact(8).filter_map(|chunk| chunk.first_chunk::<8>());
+        for number in numbers {
+            if *number == 0xFFFF_FFFF
+                && let Some(wide) = wide.next()
+            {
+                *number = u64::from_le_bytes(*wide);
+            }
+        }
+        return;
+    }
+}
+
+/// The local header at which a stream stands; `None` where members end.
+pub(crate) fn next_local(source: &mut (dyn Forward + '_)) -> Result<Option<Entry>, Problem> {
+    let mut signature = [0; 4];
+    let read = fill(source, &mut signature)?;
+    match &signature {
+        LOCAL => {}
+        CENTRAL | END | END_64 if read == 4 => return Ok(None),
+        _ if read < 4 => return Err(Problem::Truncated),
+        _ => return Err(Problem::Damaged("no member where one should be")),
+    }
+    let mut fixed = [0; LOCAL_HEADER];
+    if fill(source, &mut fixed[4..])? < LOCAL_HEADER - 4 {
+        return Err(Problem::Truncated);
+    }
+    let mut entry = Entry {
+        name: vec![0; usize::from(u16_at(&fixed, 26))],
+        flags: u16_at(&fixed, 6),
+        method: u16_at(&fixed, 8),
+        checksum: u32_at(&fixed, 14),
+        compressed: u64::from(u32_at(&fixed, 18)),
+        size: u64::from(u32_at(&fixed, 22)),
+        local: 0,
+    };
+    let mut extra = vec![0; usize::from(u16_at(&fixed, 28))];
+    if fill(source, &mut entry.name)? < entry.name.len() || fill(source, &mut extra)? < extra.len() {
+        return Err(Problem::Truncated);
+    }
+    zip64_extra(&extra, [&mut entry.size, &mut entry.compressed, &mut 0]);
+    Ok(Some(entry))
+}
+
+/// Passes over what follows the data of a member whose sizes stand there: with or without signature, sizes of 4 or 8 bytes.
+/// The next signature tells which.
+pub(crate) fn pass_descriptor(source: &mut (dyn Forward + '_)) -> Result<(), Problem> {
+    let mut bytes = [0; 24];
+    let mut length = 0;
+    for least in [12, 16, 20, 24] {
+        if fill(source, &mut bytes[length..least])? < least - length {
+            return Err(Problem::Truncated);
+        }
+        length = least;
+        let with_signature = bytes.starts_with(DESCRIPTOR);
+        if with_signature == matches!(length, 16 | 24) && begins_signature(source)? {
+            return Ok(());
+        }
+    }
+    Err(Problem::Damaged("no member where one should be"))
+}
+
+fn begins_signature(source: &mut (dyn Forward + '_)) -> Result<bool, Problem> {
+    let next = source.fill_buf()?;
+    // A look at what is there: less than a whole signature only at the end of a buffer.
+    Ok([LOCAL, CENTRAL].iter().any(|signature| !next.is_empty() && signature.iter().zip(next).all(|(a, b)| a == b)))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..).and_then(|bytes| bytes.first_chunk::<2>()).map_or(0, |bytes| u16::from_le_bytes(*bytes))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(|bytes| bytes.first_chunk::<4>()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|bytes| bytes.first_chunk::<8>()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}

@@ -1,0 +1,132 @@
+//! What a DICOMDIR (PS3.3 F, PS3.10 8.6) refers to.
+//!
+//! The records of a DICOMDIR are chained by offsets, which may lie and loop. All records stand in one sequence, so the
+//! references in it are read from its start to its end, whatever the offsets say: the elements of all levels in one loop.
+
+use std::io::{self, BufRead, Read};
+
+use super::vr::{self, Form};
+
+/// References in one DICOMDIR that are read. A DVD holds some 10,000 files, a disk that somebody indexed so perhaps a million.
+pub const MAX_REFERENCES: usize = 1_000_000;
+
+/// Bytes of one Referenced File ID: eight components of eight characters (PS3.10 8.5), and what people make of that.
+const MAX_FILE_ID: usize = 1024;
+
+const IN_USE_FLAG: u32 = 0x0004_1410;
+const REFERENCED_FILE_ID: u32 = 0x0004_1500;
+const RECORDS: u32 = 0x0004_1220;
+const ITEM: u32 = 0xFFFE_E000;
+const DELIMITERS: [u32; 2] = [0xFFFE_E00D, 0xFFFE_E0DD];
+const UNDEFINED: u32 = u32::MAX;
+
+/// What was found in a DICOMDIR.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// The Referenced File IDs (0004,1500) of the records in use, components joined by `\`, in their order.
+    pub file_ids: Vec<String>,
+    /// Why it was not read to its end.
+    pub damage: Option<&'static str>,
+}
+
+/// Reads the references of a DICOMDIR, a whole file with preamble and meta information.
+///
+/// # Errors
+/// That of the reader.
+pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
+    let mut found = References::default();
+    let mut preamble = [0; 132];
+    if !fill(&mut file, &mut preamble)? || !preamble.ends_with(b"DICM") {
+        found.damage = Some("it has no preamble");
+        return Ok(found);
+    }
+    let (mut explicit, mut big, mut in_records, mut in_use) = (true, false, false, true);
+    loop {
+        let mut header = [0; 8];
+        if file.fill_buf()?.is_empty() {
+            return Ok(found);
+        }
+        if !fill(&mut file, &mut header)? {
+            found.damage = Some("it ends inside a record");
+            return Ok(found);
+        }
+        let [g0, g1, e0, e1, v0, v1, l0, l1] = header;
+        // PS3.10 8.6 has explicit little endian only; older ones are otherwise. The first element after the meta information
+        // tells.
+        if !in_records && [g0, g1] == [0, 4] {
+            big = true;
+        }
+        let number = |bytes: [u8; 4]| if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
+        let tag = if big { number([g0, g1, e0, e1]) } else { u32::from_be_bytes([g1, g0, e1, e0]) };
+        if tag >> 16 == 0x0004 && !in_records {
+            explicit = vr::form([v0, v1]) != Form::Unknown;
+        }
+        let is_mark = tag == ITEM || DELIMITERS.contains(&tag);
+        let mut letters = [v0, v1];
+        let length = match vr::form(letters) {
+            Form::Short if explicit && !is_mark => {
+                u32::from(if big { u16::from_be_bytes([l0, l1]) } else { u16::from_le_bytes([l0, l1]) })
+            }
+            Form::Long if explicit && !is_mark => {
+                let mut length = [0; 4];
+                if !fill(&mut file, &mut length)? {
+                    found.damage = Some("it ends inside a record");
+                    return Ok(found);
+                }
+                number(length)
+            }
+            Form::Unknown if explicit && !is_mark => {
+                found.damage = Some("an element in it has no valid VR");
+                return Ok(found);
+            }
+            Form::Short | Form::Long | Form::Unknown => {
+                letters = [0, 0];
+                number([v0, v1, l0, l1])
+            }
+        };
+        match tag {
+            // What lies in items is read as if it stood beside them.
+            RECORDS => in_records = true,
+            _ if is_mark || letters == *b"SQ" || length == UNDEFINED => {}
+            IN_USE_FLAG if length == 2 => {
+                let mut flag = [0; 2];
+                if !fill(&mut file, &mut flag)? {
+                    found.damage = Some("it ends inside a record");
+                    return Ok(found);
+                }
+                in_use = flag != [0, 0];
+            }
+            REFERENCED_FILE_ID if length as usize <= MAX_FILE_ID => {
+                let mut value = vec![0; length as usize];
+                if !fill(&mut file, &mut value)? {
+                    found.damage = Some("it ends inside a record");
+                    return Ok(found);
+                }
+                if in_use && found.file_ids.len() >= MAX_REFERENCES {
+                    found.damage = Some("it has more references than any real one");
+                    return Ok(found);
+                }
+                if in_use {
+                    found.file_ids.push(String::from_utf8_lossy(&value).trim_end_matches([' ', '\0']).to_owned());
+                }
+                in_use = true;
+            }
+            _ => {
+                let passed = io::copy(&mut file.by_ref().take(u64::from(length)), &mut io::sink())?;
+                if passed < u64::from(length) {
+                    found.damage = Some("it ends inside a record");
+                    return Ok(found);
+                }
+            }
+        }
+    }
+}
+
+/// Fills the buffer; false at the end.
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,556 @@
+//! Archive files: their members, in place of files.
+//!
+//! An archive has a row of kind `container` in its directory, with size and time: while these hold, it is not opened. Its
+//! members are files of a [`Place::Archive`], each with the time of the archive: so a scan that was broken off in it goes on with the
+//! members that are missing. What has changed is read again as a whole.
+//!
+//! Of an archive that the index knows and that has to be read, some 40 bytes are held for each member; names only of those
+//! that are gone.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::ops::ControlFlow;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::FileExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::dicomdir::{self, Finding};
+use super::read::{MAY_PASS, Marks, Part, Pool, failed, note, to_outcome};
+use super::walk::{Directory, Known, Remark};
+use super::watch::{Slot, Standing, UpTo};
+use super::{UNIT_FILES, skip};
+use crate::archive::{self, Kind, Member, MemberBytes, MemberKind, Problem, Sink, Wish};
+use crate::db::{self, FileOutcome, KnownFile, NotIndexed, Note, ScannedFile};
+use crate::ingest::{self, Outcome};
+use crate::model::location::Place;
+
+/// Threads that read one large zip archive, at most: reading it costs processor time for the most part.
+const MAX_THREADS: usize = 8;
+
+/// The reason for which a DICOMDIR is not indexed.
+pub(super) const DICOMDIR: &str = "dicomdir";
+
+/// Something about an archive file.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// An archive file to read.
+    File { name: OsString, marks: Marks, file: File, kind: Kind, otherwise: FileOutcome },
+    /// One that has not changed.
+    Unchanged { name: OsString },
+    /// A DICOMDIR, which is held against its folder in every scan: that may have changed.
+    Dicomdir { name: OsString },
+    /// What was one, and is something else now.
+    Former { name: OsString },
+}
+
+/// The kind of archive that a file is, if it is one.
+pub(super) fn kind_of(file: &File, name: &OsStr) -> Result<Option<Kind>, Problem> {
+    let mut start = [0; archive::LOOK];
+    let read = file.read_at(&mut start, 0)?;
+    let kind = Kind::of(start.get(..read).unwrap_or_default())?;
+    // A program that unpacks itself begins with the program.
+    let is_called_zip = name.len() > 4 && name.as_bytes().to_ascii_lowercase().ends_with(b".zip");
+    Ok(kind.or_else(|| is_called_zip.then_some(Kind::Zip)))
+}
+
+/// Whether a note is about an archive file, or a DICOMDIR: there may be rows below it.
+pub(super) fn is_archive(note: &Note) -> bool {
+    note.kind == NotIndexed::Container || note.reason.starts_with("archive-") || note.reason == DICOMDIR
+}
+
+/// What the index knows of members. One for all readers: it is asked once for each archive, or twice.
+#[derive(Debug)]
+pub(super) struct KnownMembers(Option<Mutex<db::Reader>>);
+
+impl KnownMembers {
+    pub(super) fn new(reader: Option<db::Reader>) -> Self {
+        Self(reader.map(Mutex::new))
+    }
+
+    fn ask<T: Default>(&self, ask: impl FnOnce(&mut db::Reader) -> Result<T, db::Error>) -> Result<T, db::Error> {
+        match &self.0 {
+            // A panic in between leaves a reader that can be asked again.
+            Some(reader) => ask(&mut reader.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => Ok(T::default()),
+        }
+    }
+}
+
+/// Nobody takes parts any more: the reader was given up.
+#[derive(Debug)]
+pub(super) struct Unwanted;
+
+/// Where the parts of an archive go.
+#[derive(Clone, Copy)]
+pub(super) struct Out<'a> {
+    pub(super) slot: &'a Arc<Slot>,
+    /// The number of the archive file in its unit.
+    pub(super) entry: usize,
+}
+
+impl Out<'_> {
+    pub(super) fn hand_over(&self, part: Part) -> Result<(), Unwanted> {
+        // Up to the archive file: should it hang, what comes next is that it does.
+        match self.slot.hand_over(part, UpTo::Entry(self.entry)) {
+            Standing::Working => {
+                self.slot.turns_to(self.entry);
+                Ok(())
+            }
+            Standing::GivenUp => Err(Unwanted),
+        }
+    }
+}
+
+/// Accounts for the members of an archive file, in parts of their own.
+pub(super) fn read(found: Found, directory: &Arc<Directory>, pool: &Pool, out: &Out<'_>) -> Result<(), Unwanted> {
+    let known = pool.members.as_ref();
+    match found {
+        Found::Unchanged { name } => out.hand_over(unchanged(directory, &name, known)),
+        Found::Dicomdir { name } => out.hand_over(dicomdir(directory, &name, known)),
+        Found::Former { name } => {
+            let path = directory.path.join(name);
+            let mut gone = HashMap::new();
+            let asked = known.ask(|reader| {
+                reader.archive_members(&path, &mut |name, file| {
+                    gone.insert(name, file);
+                })
+            });
+            let vanished = names_of(&gone);
+            match asked {
+                Ok(()) => out.hand_over(Part { vanished, ..Part::of(&archive_directory(&path, gone)) }),
+                Err(error) => out.hand_over(index_failed(directory, &path, &error)),
+            }
+        }
+        Found::File { name, marks, file, kind, otherwise } => {
+            let path = directory.path.join(&name);
+            let mut members = Members {
+                parent: directory,
+                path: &path,
+                name: &name,
+                kind,
+                marks,
+                pool,
+                out,
+                bytes_read: Arc::new(AtomicU64::new(0)),
+                hasher: RandomState::new(),
+                known: HashMap::new(),
+                part: Part::of(directory),
+                part_known: HashMap::new(),
+                text_bytes: 0,
+                is_begun: false,
+                is_stopped: false,
+                may_pass: false,
+                sole_failed: false,
+            };
+            match members.ask(known) {
+                Ok(()) => members.run(file, known, otherwise),
+                Err(error) => out.hand_over(index_failed(directory, &path, &error)),
+            }
+        }
+    }
+}
+
+fn archive_directory(path: &Path, known: HashMap<OsString, KnownFile>) -> Arc<Directory> {
+    Arc::new(Directory { place: Place::Archive, path: path.to_owned(), handle: None, known })
+}
+
+fn unchanged(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> Part {
+    let path = directory.path.join(name);
+    match known.ask(|reader| reader.archive_summary(&path)) {
+        Ok((unchanged, notes)) => {
+            let remarks = notes.into_iter().filter_map(|(name, file)| {
+                let note = file.note?;
+                let (reason, detail) = (note.reason.clone().into(), note.detail.clone().into());
+                Some(Remark { name, kind: note.kind, reason, detail })
+            });
+            let remarks = remarks.collect();
+            Part { unchanged, remarks, archives: 1, ..Part::of(&archive_directory(&path, HashMap::new())) }
+        }
+        Err(error) => index_failed(directory, &path, &error),
+    }
+}
+
+/// Holds a DICOMDIR against its folder, and that against what the index has of it.
+fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> Part {
+    let path = directory.path.join(name);
+    let findings = dicomdir::check(&path).unwrap_or_else(|error| {
+        let finding = Finding { kind: NotIndexed::Failed, reason: "unreadable", detail: error.to_string() };
+        BTreeMap::from([("(records)".into(), finding)])
+    });
+    let mut before = HashMap::new();
+    let asked = known.ask(|reader| {
+        reader.archive_members(&path, &mut |name, file| {
+            before.insert(name, file);
+        })
+    });
+    if let Err(error) = asked {
+        return index_failed(directory, &path, &error);
+    }
+    let mut part = Part::of(directory);
+    for (name, Finding { kind, reason, detail }) in findings {
+        let known = before.remove(&name);
+        let is_known_so = known.as_ref().and_then(|known| known.note.as_ref()).is_some_and(|note| {
+            (note.kind, note.reason.as_str(), note.detail.as_str()) == (kind, reason, detail.as_str())
+        });
+        if is_known_so {
+            part.remarks.push(Remark { name, kind, reason: reason.into(), detail: detail.into() });
+        } else {
+            let outcome = FileOutcome::NotIndexed { kind, reason, detail };
+            part.files.push(ScannedFile {
+                file_name: name,
+                size: 0,
+                mtime_ms: 0,
+                known: known.is_some(),
+                reread: false,
+                outcome,
+            });
+        }
+    }
+    part.vanished = names_of(&before);
+    Part { directory: archive_directory(&path, before), ..part }
+}
+
+/// What was known of these files, sorted.
+fn names_of(files: &HashMap<OsString, KnownFile>) -> Vec<(OsString, Known)> {
+    let mut names: Vec<_> = files.iter().map(|(name, file)| (name.clone(), Known::of(file))).collect();
+    names.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    names
+}
+
+/// The index does not say what it knows: the archive is left for the next scan.
+fn index_failed(directory: &Arc<Directory>, path: &Path, error: &db::Error) -> Part {
+    let mut part = Part::of(directory);
+    let name = path.file_name().unwrap_or_default().to_owned();
+    note(&mut part, name, Marks::NONE, failed("unreadable", format!("the index: {error}")));
+    part
+}
+
+/// What the index knows of a member.
+struct KnownMember {
+    size: u64,
+    mtime_ms: i64,
+    indexed: bool,
+    /// Whether it was marked as missing.
+    missing: bool,
+    /// Whether the archive still has it.
+    seen: bool,
+}
+
+/// The members of one archive file on their way to the index.
+struct Members<'a> {
+    parent: &'a Arc<Directory>,
+    path: &'a Path,
+    name: &'a OsStr,
+    kind: Kind,
+    /// Of the archive file.
+    marks: Marks,
+    pool: &'a Pool,
+    out: &'a Out<'a>,
+    /// Since the throttle was last told.
+    bytes_read: Arc<AtomicU64>,
+    hasher: RandomState,
+    /// By the hash of their names.
+    known: HashMap<u64, KnownMember>,
+    part: Part,
+    /// Of the files in the part.
+    part_known: HashMap<OsString, KnownFile>,
+    text_bytes: usize,
+    /// Whether a part has been sent.
+    is_begun: bool,
+    is_stopped: bool,
+    /// Whether something failed that may work next time.
+    may_pass: bool,
+    /// Whether it is a gzip file of something that is not DICOM.
+    sole_failed: bool,
+}
+
+impl Members<'_> {
+    fn ask(&mut self, index: &KnownMembers) -> Result<(), db::Error> {
+        let (known, hasher) = (&mut self.known, &self.hasher);
+        index.ask(|reader| {
+            reader.archive_members(self.path, &mut |name, file| {
+                let indexed = file.is_indexed();
+                let KnownFile { size, mtime_ms, missing, .. } = file;
+                let member = KnownMember { size, mtime_ms, indexed, missing, seen: false };
+                known.insert(hasher.hash_one(name.as_bytes()), member);
+            })
+        })
+    }
+
+    fn run(mut self, file: File, index: &KnownMembers, otherwise: FileOutcome) -> Result<(), Unwanted> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let (kind, name) = (self.kind, self.name);
+        // One at a time is what can be held back.
+        let threads = if self.pool.throttle.counts_bytes() { 1 } else { threads };
+        let (bytes_read, slot) = (Arc::clone(&self.bytes_read), Arc::clone(self.out.slot));
+        let on_read: archive::OnRead = Arc::new(move |bytes| {
+            bytes_read.fetch_add(bytes, Relaxed);
+            slot.goes_on();
+        });
+        let walked = archive::walk(file, name, kind, threads, on_read, &read_member, &mut self);
+        if self.is_stopped {
+            // Not all of it: the next scan goes on.
+            return self.send();
+        }
+        let mut outcome =
+            FileOutcome::NotIndexed { kind: NotIndexed::Container, reason: kind.name(), detail: String::new() };
+        let mut is_whole = true;
+        match walked {
+            Ok(()) if self.sole_failed => outcome = otherwise,
+            Ok(()) => self.part.archives = 1,
+            // It is called .zip, and is something else.
+            Err(Problem::Truncated | Problem::Damaged(_))
+                if kind == Kind::Zip && !self.is_begun && self.part.files.is_empty() && is_no_zip(&otherwise) =>
+            {
+                outcome = otherwise;
+            }
+            Err(problem) => {
+                self.may_pass |= matches!(problem, Problem::Io(_));
+                self.part.archives = 1;
+                is_whole = false;
+                outcome = failed(problem.code(), problem.to_string());
+            }
+        }
+        if is_whole {
+            let gone = self.vanished(index);
+            self.part.vanished = gone.iter().map(|(name, file)| (name.clone(), Known::of(file))).collect();
+            self.part_known.extend(gone);
+        }
+        self.part.ends_directory = true;
+        let marks = if self.may_pass { Marks::NONE } else { self.marks };
+        let (out, parent, name) = (self.out, self.parent, self.name);
+        let is_empty = self.part.files.is_empty()
+            && self.part.remarks.is_empty()
+            && self.part.vanished.is_empty()
+            && self.part.unchanged + self.part.archives == 0;
+        if !is_empty {
+            self.send_members()?;
+        }
+        let mut last = Part::of(parent);
+        if let FileOutcome::NotIndexed { kind: NotIndexed::Container, .. } = outcome {
+            last.files.push(container(parent, name, marks, outcome));
+        } else {
+            note(&mut last, name.to_owned(), marks, outcome);
+        }
+        out.hand_over(last)
+    }
+
+    /// The members that the index knows and the archive no longer has.
+    fn vanished(&self, index: &KnownMembers) -> Vec<(OsString, KnownFile)> {
+        let mut vanished = Vec::new();
+        if self.known.values().all(|member| member.seen) {
+            return vanished;
+        }
+        let asked = index.ask(|reader| {
+            reader.archive_members(self.path, &mut |name, file| {
+                let member = self.known.get(&self.hasher.hash_one(name.as_bytes()));
+                if member.is_some_and(|member| !member.seen) {
+                    vanished.push((name, file));
+                }
+            })
+        });
+        if asked.is_err() {
+            // The scan will hear of it from its own reader.
+            return Vec::new();
+        }
+        vanished.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        vanished
+    }
+
+    /// Sends what there is, if there is anything.
+    fn send(&mut self) -> Result<(), Unwanted> {
+        let Part { files, remarks, returned, unchanged, .. } = &self.part;
+        if files.is_empty() && remarks.is_empty() && returned.is_empty() && *unchanged == 0 {
+            return Ok(());
+        }
+        self.send_members()
+    }
+
+    fn send_members(&mut self) -> Result<(), Unwanted> {
+        if !self.is_begun {
+            self.is_begun = true;
+            // Before its members: so that a scan that is broken off here knows next time that this is an archive.
+            let outcome = FileOutcome::NotIndexed {
+                kind: NotIndexed::Container,
+                reason: self.kind.name(),
+                detail: String::new(),
+            };
+            let mut begin = Part::of(self.parent);
+            begin.files.push(container(self.parent, self.name, Marks::NONE, outcome));
+            self.out.hand_over(begin)?;
+        }
+        self.text_bytes = 0;
+        let part = std::mem::replace(&mut self.part, Part::of(self.parent));
+        let directory = archive_directory(self.path, std::mem::take(&mut self.part_known));
+        self.out.hand_over(Part { directory, ..part })
+    }
+
+    fn push(&mut self, path: Vec<u8>, size: u64, outcome: FileOutcome) -> ControlFlow<()> {
+        self.text_bytes += match &outcome {
+            FileOutcome::Instance(record) => record.text_bytes(),
+            FileOutcome::NotIndexed { detail, reason, .. } => {
+                self.may_pass |= MAY_PASS.contains(reason);
+                detail.len()
+            }
+        };
+        let known = self.known.get(&self.hasher.hash_one(path.as_slice()));
+        let file_name = OsString::from_vec(path);
+        if let Some(known) = known
+            && known.indexed
+        {
+            let KnownMember { size, mtime_ms, missing, .. } = *known;
+            let file = KnownFile { size, mtime_ms, note: None, missing };
+            self.part_known.insert(file_name.clone(), file);
+        }
+        let mtime_ms = self.marks.mtime_ms;
+        // With --full, it is read again though it is the same.
+        let reread = known.is_some_and(|known| known.indexed && (known.size, known.mtime_ms) == (size, mtime_ms));
+        let known = known.is_some();
+        self.part.files.push(ScannedFile { file_name, size, mtime_ms, known, reread, outcome });
+        if self.part.files.len() < UNIT_FILES && self.text_bytes < super::read::PART_TEXT_BYTES {
+            return ControlFlow::Continue(());
+        }
+        match self.send_members() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(Unwanted) => self.stopped(),
+        }
+    }
+
+    fn stopped(&mut self) -> ControlFlow<()> {
+        self.is_stopped = true;
+        ControlFlow::Break(())
+    }
+
+    fn skip(&mut self, path: &[u8], reason: &'static str) -> Wish {
+        let name = OsString::from_vec(path.to_vec());
+        let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
+        self.part.remarks.push(Remark { name, kind: NotIndexed::Skipped, reason, detail });
+        if self.part.remarks.len() >= UNIT_FILES && self.send_members().is_err() {
+            self.is_stopped = true;
+            return Wish::Stop;
+        }
+        Wish::Pass
+    }
+}
+
+impl Sink<Outcome> for Members<'_> {
+    fn wants(&mut self, member: &Member) -> Wish {
+        if self.pool.throttle.counts_bytes() {
+            self.pool.throttle.bytes(self.bytes_read.swap(0, Relaxed), &self.pool.stop);
+        }
+        if self.pool.stop.is_asked() {
+            self.is_stopped = true;
+            return Wish::Stop;
+        }
+        let reason = match member.kind {
+            MemberKind::Link => Some("archive-link"),
+            MemberKind::Special => Some("special-file"),
+            MemberKind::File | MemberKind::Sole => skip_reason(&member.path),
+        };
+        if let Some(reason) = reason {
+            return self.skip(&member.path, reason);
+        }
+        if let Some(known) = self.known.get_mut(&self.hasher.hash_one(member.path.as_slice())) {
+            known.seen = true;
+            if known.indexed
+                && !self.pool.full
+                && known.mtime_ms == self.marks.mtime_ms
+                && member.size.is_none_or(|size| size == known.size)
+            {
+                self.part.unchanged += 1;
+                if known.missing {
+                    self.part.returned.push(OsString::from_vec(member.path.clone()));
+                }
+                return Wish::Pass;
+            }
+        }
+        self.pool.throttle.file(&self.pool.stop);
+        Wish::Read
+    }
+
+    fn read(&mut self, member: Member, value: Outcome) -> ControlFlow<()> {
+        let outcome = match value {
+            Outcome::Unreadable { error } => {
+                let problem = Problem::of(error);
+                if matches!(problem, Problem::Inflation) {
+                    // Told of the archive, which it ends.
+                    return ControlFlow::Continue(());
+                }
+                failed(problem.code(), problem.to_string())
+            }
+            value => to_outcome(value),
+        };
+        if member.kind == MemberKind::Sole && !matches!(outcome, FileOutcome::Instance(_)) {
+            self.sole_failed = true;
+            // What it was is gone.
+            self.known.values_mut().for_each(|known| known.seen = false);
+            return ControlFlow::Continue(());
+        }
+        self.push(member.path, member.size.unwrap_or(0), outcome)
+    }
+
+    fn refused(&mut self, path: Vec<u8>, problem: Problem) -> ControlFlow<()> {
+        if let Some(known) = self.known.get_mut(&self.hasher.hash_one(path.as_slice())) {
+            known.seen = true;
+        }
+        let (path, reason) = (tellable(path, &problem), problem.code());
+        self.push(path, 0, failed(reason, problem.to_string()))
+    }
+}
+
+/// The row of an archive file in its directory.
+fn container(parent: &Directory, name: &OsStr, marks: Marks, outcome: FileOutcome) -> ScannedFile {
+    // A note about it is replaced by the new one; only what else it was has to be taken away.
+    let known = parent.known.get(name).is_some_and(KnownFile::is_indexed);
+    ScannedFile {
+        file_name: name.to_owned(),
+        size: marks.size,
+        mtime_ms: marks.mtime_ms,
+        known,
+        reread: false,
+        outcome,
+    }
+}
+
+fn read_member(bytes: &mut dyn MemberBytes) -> Outcome {
+    // As for files: should the reader panic, one member is lost and not the scan.
+    let read = || ingest::read_stream_with(bytes, |bytes, count| bytes.pass(count));
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_panic| Outcome::Unreadable {
+        error: std::io::Error::other("reading this member failed inside dcmdex; please report it"),
+    })
+}
+
+/// Whether a file that is called .zip does not begin like one, for what reading it as DICOM said.
+fn is_no_zip(otherwise: &FileOutcome) -> bool {
+    !matches!(otherwise, FileOutcome::NotIndexed { detail, .. } if detail == "zip archive")
+}
+
+/// Why a member of this name is passed over.
+fn skip_reason(path: &[u8]) -> Option<&'static str> {
+    let mut components = path.split(|&byte| byte == b'/').map(OsStr::from_bytes);
+    let name = components.next_back()?;
+    skip::file(name).or_else(|| components.find_map(skip::directory))
+}
+
+/// A name that can stand in the index in place of one that cannot: no NUL, not too long, and not that of another member.
+fn tellable(mut path: Vec<u8>, problem: &Problem) -> Vec<u8> {
+    match problem {
+        Problem::Name => {
+            path.truncate(archive::limits::MAX_NAME);
+            let told = String::from_utf8_lossy(&path).replace('\0', "\u{FFFD}");
+            let told = if told.is_empty() { "(no name)".to_owned() } else { told };
+            format!("{told}!").into_bytes()
+        }
+        Problem::DuplicateName => {
+            path.extend_from_slice(b"!again");
+            path
+        }
+        _ => path,
+    }
+}

@@ -1,0 +1,207 @@
+//! DICOMDIRs: what they list held against what lies there.
+//!
+//! A DICOMDIR speaks of the folder that it lies in and of all below it. It is not needed to find anything; that it disagrees
+//! with its folder is worth knowing, since it tells of files that were lost. What it lists and is not there is told (and
+//! kept in the index) as a failure `DICOMDIR!/<reference>`; what is there and not listed as a note of its own kind, for such
+//! files are indexed like all others.
+//!
+//! References are compared as names, and only with names that listing the folder gave: none is ever opened.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::skip;
+use crate::db::NotIndexed;
+use crate::ingest::{self, Outcome, References};
+
+/// The name of a DICOMDIR (PS3.10 8.6), in any case.
+pub(super) const NAME: &str = "DICOMDIR";
+
+/// Files below a DICOMDIR that are held against it.
+const MAX_FILES: usize = 1_000_000;
+
+/// Folders in each other below a DICOMDIR. PS3.10 8.5: seven.
+const MAX_DEPTH: usize = 64;
+
+/// Characters of a reference.
+const MAX_REFERENCE: usize = 512;
+
+/// Opening a FIFO would wait for a writer without this.
+const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+
+/// Something to tell of a DICOMDIR.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) kind: NotIndexed,
+    pub(super) reason: &'static str,
+    pub(super) detail: String,
+}
+
+/// Whether a file is called as a DICOMDIR is.
+pub(super) fn is_named_so(name: &OsStr) -> bool {
+    name.as_bytes().eq_ignore_ascii_case(NAME.as_bytes())
+}
+
+/// Holds a DICOMDIR against its folder: findings by the path in the folder that they are about; an empty one is the DICOMDIR
+/// itself.
+pub(super) fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
+    let mut findings = BTreeMap::new();
+    let mut failed = |name: OsString, reason, detail: &str| {
+        findings.insert(name, Finding { kind: NotIndexed::Failed, reason, detail: detail.to_owned() });
+    };
+    let file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    let References { file_ids, damage } = ingest::read_references(BufReader::with_capacity(64 << 10, file))?;
+    if let Some(damage) = damage {
+        failed("(records)".into(), "dicomdir-damaged", damage);
+    }
+    let Some(folder) = path.parent() else { return Ok(findings) };
+    let mut there = Folder::default();
+    let is_whole = there.list(folder, path);
+    let mut listed = vec![false; there.files.len()];
+    for file_id in &file_ids {
+        match confined(file_id) {
+            Err(why) => {
+                let name: String =
+                    file_id.chars().take(MAX_REFERENCE).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
+                let name = if name.is_empty() { "(no reference)".to_owned() } else { name };
+                failed(name.into(), "dicomdir-bad-reference", why);
+            }
+            Ok(reference) => match there.find(&reference) {
+                Some(at) => listed[at] = true,
+                None if is_whole => {
+                    failed(reference.into(), "dicomdir-file-missing", "the DICOMDIR lists a file that is not there");
+                }
+                None => {}
+            },
+        }
+    }
+    // What a damaged one does not list, it may have listed.
+    if damage.is_none() {
+        let unlisted = there.files.iter().zip(listed).filter(|(_, listed)| !listed);
+        for (name, _) in unlisted.filter(|(name, _)| is_instance(&folder.join(name))) {
+            let detail = "a file that the DICOMDIR of its folder does not list".to_owned();
+            let finding = Finding { kind: NotIndexed::Unlisted, reason: "dicomdir-unlisted", detail };
+            findings.insert(name.into(), finding);
+        }
+    }
+    Ok(findings)
+}
+
+/// The path in the folder that a Referenced File ID means, components joined by `/`; or why it means none.
+fn confined(file_id: &str) -> Result<String, &'static str> {
+    if file_id.len() > MAX_REFERENCE {
+        return Err("a reference that is too long");
+    }
+    let components: Vec<_> = file_id.split('\\').map(|component| component.trim_matches(' ')).collect();
+    for component in &components {
+        if component.is_empty() || matches!(*component, "." | "..") {
+            return Err("a reference that leads out of its folder");
+        }
+        // PS3.10 8.5 has capital letters, digits and underscores; small letters and extensions are common.
+        if !component.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' || byte == b' ') {
+            return Err("a reference with characters that no file name has");
+        }
+    }
+    Ok(components.join("/"))
+}
+
+/// What lies in the folder of a DICOMDIR and below it.
+#[derive(Default)]
+struct Folder {
+    files: Vec<PathBuf>,
+    /// By their names as they are.
+    exact: HashMap<Vec<u8>, usize>,
+    /// By their names as file systems of CDs may show them: in capital letters, without version or last point.
+    folded: HashMap<Vec<u8>, usize>,
+}
+
+impl Folder {
+    /// Lists it; false where some of it could not be listed.
+    fn list(&mut self, folder: &Path, dicomdir: &Path) -> bool {
+        let mut is_whole = true;
+        let mut to_list = vec![(PathBuf::new(), 0)];
+        while let Some((inside, depth)) = to_list.pop() {
+            let Ok(entries) = fs::read_dir(folder.join(&inside)) else {
+                is_whole = false;
+                continue;
+            };
+            let mut entries: Vec<_> = entries.filter_map(Result::ok).collect();
+            entries.sort_by_key(fs::DirEntry::file_name);
+            // A folder below that has one of its own is that one's business.
+            if depth > 0 && entries.iter().any(|entry| is_named_so(&entry.file_name())) {
+                continue;
+            }
+            for entry in entries {
+                let name = entry.file_name();
+                let path = inside.join(&name);
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => {
+                        if skip::directory(&name).is_none() && depth < MAX_DEPTH {
+                            to_list.push((path, depth + 1));
+                        }
+                    }
+                    Ok(_) if self.files.len() >= MAX_FILES => return false,
+                    Ok(_) if folder.join(&path) != dicomdir && skip::file(&name).is_none() => {
+                        let at = self.files.len();
+                        self.exact.insert(path.as_os_str().as_bytes().to_vec(), at);
+                        self.folded.insert(folded(path.as_os_str().as_bytes()), at);
+                        self.files.push(path);
+                    }
+                    Ok(_) => {}
+                    Err(_) => is_whole = false,
+                }
+            }
+        }
+        is_whole
+    }
+
+    fn find(&self, reference: &str) -> Option<usize> {
+        let exact = self.exact.get(reference.as_bytes());
+        exact.or_else(|| self.folded.get(&folded(reference.as_bytes()))).copied()
+    }
+}
+
+/// A path as ISO 9660 has it, whichever way a system shows that.
+fn folded(path: &[u8]) -> Vec<u8> {
+    let components = path.split(|&byte| byte == b'/').map(|component| {
+        let name = component.strip_suffix(b";1").unwrap_or(component);
+        name.strip_suffix(b".").unwrap_or(name).to_ascii_uppercase()
+    });
+    components.collect::<Vec<_>>().join(&b'/')
+}
+
+/// Whether a file is an instance.
+fn is_instance(path: &Path) -> bool {
+    let Ok(file) = File::options().read(true).custom_flags(O_NONBLOCK).open(path) else { return false };
+    let read = || matches!(ingest::read_file(&file), Outcome::Instance(_));
+    // As for the files of the scan: a panic costs this file and no more.
+    file.metadata().is_ok_and(|metadata| metadata.is_file()) && catch_unwind(AssertUnwindSafe(read)).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_stay_in_their_folder() {
+        assert_eq!(confined("IMAGES\\A\\IM000001").as_deref(), Ok("IMAGES/A/IM000001"));
+        assert_eq!(confined("images\\im 1.dcm ").as_deref(), Ok("images/im 1.dcm"));
+        for bad in
+            ["", "..\\X", "A\\..\\..\\etc\\passwd", "/etc/passwd", "\\\\server\\share", "A/../../B", "A\0B", "A\\.\\B"]
+        {
+            assert!(confined(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_a_cd_are_the_same_in_any_form() {
+        assert_eq!(folded(b"images/im000001.;1"), b"IMAGES/IM000001");
+        assert_eq!(folded(b"IMAGES/IM000001"), b"IMAGES/IM000001");
+    }
+}

@@ -1,0 +1,525 @@
+//! Members of zip, tar and gzip files.
+
+use std::fs;
+use std::io::Read as _;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use dcmdex::archive::limits::{MAX_NAME, MAX_NESTING};
+use dcmdex::model::location::Place;
+use dcmdex::store;
+
+use super::*;
+use crate::util::archives::{Keep, Zip, gzip, put_checksum, tar, tar_member};
+use crate::util::peers;
+
+const KEEPS: [Keep; 4] = [Keep::Stored, Keep::Deflated, Keep::Streamed, Keep::Zip64];
+
+/// The bytes of instance `1.2.1.1.<number>`, with so many bytes of pixel data.
+fn object(number: u32, pixels: usize) -> Vec<u8> {
+    let mut bytes = objects::file("P1", "1.2.1", "1.2.1.1", &format!("1.2.1.1.{number}"));
+    if pixels > 0 {
+        bytes.extend_from_slice(&[0xE0, 0x7F, 0x10, 0, b'O', b'B', 0, 0]);
+        bytes.extend_from_slice(&u32::try_from(pixels).unwrap().to_le_bytes());
+        let mut state = number;
+        bytes.extend((0..pixels).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 26) as u8
+        }));
+    }
+    bytes
+}
+
+/// Sets the time of a file to `seconds` after 2001.
+fn set_time(path: &Path, seconds: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(978_307_200 + seconds);
+    fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+impl Archive {
+    fn put(&self, inside: &str, bytes: &[u8]) {
+        fs::write(self.path(inside), bytes).unwrap();
+    }
+
+    /// The paths of all instances, sorted.
+    fn paths(&self) -> Vec<String> {
+        let mut paths: Vec<_> =
+            self.instances().into_values().flatten().map(|path| path.display().to_string()).collect();
+        paths.sort();
+        paths
+    }
+
+    /// The bytes of an instance, read through its first location.
+    fn bytes_of(&self, number: u32) -> Vec<u8> {
+        let location = &Reader::open(self.index()).unwrap().locations(&format!("1.2.1.1.{number}")).unwrap()[0];
+        let mut object = store::open(location).unwrap().unwrap();
+        let length = object.length();
+        let mut bytes = Vec::new();
+        object.read_to_end(&mut bytes).unwrap();
+        assert!(length.is_none_or(|length| length == bytes.len() as u64));
+        bytes
+    }
+}
+
+#[test]
+fn members_of_a_zip_are_instances_that_can_be_read_where_they_lie() {
+    let archive = Archive::new();
+    let mut zip = Zip::default();
+    for (number, keep) in (1..).zip(KEEPS) {
+        zip.add(format!("a/b/{number}.dcm").as_bytes(), &object(number, 40_000), keep);
+    }
+    archive.put("x.zip", &zip.finish());
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (4, 4, 0, 0, 0, 0), "{told:?}");
+    assert_eq!((told.summary.archives, told.summary.copies), (1, 0));
+    assert_eq!(archive.paths(), ["x.zip!/a/b/1.dcm", "x.zip!/a/b/2.dcm", "x.zip!/a/b/3.dcm", "x.zip!/a/b/4.dcm"]);
+    for number in 1..=4 {
+        assert!(archive.bytes_of(number) == object(number, 40_000), "{number}");
+    }
+    archive.assert_failures(&[]);
+}
+
+#[test]
+fn what_a_member_is_called_does_not_matter_and_what_it_holds_does() {
+    let archive = Archive::new();
+    let zip = Zip::default()
+        .with("folder/", b"", Keep::Stored)
+        .with("folder/no extension", &object(1, 0), Keep::Stored)
+        .with("folder/readme.txt", b"not an object", Keep::Deflated)
+        .with("__MACOSX/folder/._1", b"litter", Keep::Stored)
+        .with("empty", b"", Keep::Stored);
+    archive.put("called anything", &zip.finish());
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (4, 1, 0, 0, 1, 2));
+    assert_eq!(
+        told.events,
+        [
+            "skipped called anything!/__MACOSX/folder/._1 macos-litter",
+            "failed called anything!/folder/readme.txt not-dicom",
+            "failed called anything!/empty not-dicom",
+        ]
+    );
+    archive.assert_failures(&["called anything!/empty not-dicom", "called anything!/folder/readme.txt not-dicom"]);
+}
+
+#[test]
+fn a_preamble_that_looks_like_an_archive_does_not_make_one() {
+    let archive = Archive::new();
+    for (number, start) in [&b"PK\x03\x04"[..], b"\x1f\x8b\x08", b"II*\0"].into_iter().enumerate() {
+        let mut bytes = object(u32::try_from(number).unwrap(), 0);
+        bytes[..start.len()].copy_from_slice(start);
+        archive.put(&number.to_string(), &bytes);
+    }
+    let mut like_tar = object(9, 600);
+    like_tar[100..108].copy_from_slice(b"0000644\0");
+    archive.put("9", &like_tar);
+    assert_eq!(archive.scan().numbers(), (4, 4, 0, 0, 0, 0));
+    assert_eq!(archive.paths(), ["0", "1", "2", "9"]);
+}
+
+#[test]
+fn tar_and_compressed_tar_and_compressed_files() {
+    let archive = Archive::new();
+    let long = format!("{}/4.dcm", "d".repeat(150));
+    let mut bytes = tar_member("a/1.dcm", b'0', &object(1, 5000));
+    bytes.extend(tar_member("././@LongLink", b'L', format!("{long}\0").as_bytes()));
+    bytes.extend(tar_member(&long, b'0', &object(2, 0)));
+    bytes.extend(tar_member("pax", b'x', b"32 path=folder/named by pax.dcm\n"));
+    bytes.extend(tar_member("short", b'0', &object(3, 0)));
+    bytes.extend(tar_member("a", b'5', b""));
+    bytes.extend(tar_member("link", b'2', b""));
+    bytes.extend(tar_member("fifo", b'6', b""));
+    bytes.extend(tar_member("holes", b'S', &object(4, 0)));
+    bytes.extend([0; 1024]);
+    archive.put("x.tar", &bytes);
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (6, 3, 0, 0, 2, 1), "{told:?}");
+    let paths = ["x.tar!/a/1.dcm".to_owned(), format!("x.tar!/{long}"), "x.tar!/folder/named by pax.dcm".to_owned()];
+    assert_eq!(archive.paths(), paths);
+    archive.assert_failures(&["x.tar!/holes archive-sparse"]);
+    assert!(archive.bytes_of(1) == object(1, 5000) && archive.bytes_of(3) == object(3, 0));
+
+    let archive = Archive::new();
+    archive.put("x.tar.gz", &gzip(&tar(&[("1.dcm", &object(1, 100_000)), ("sub/2.dcm", &object(2, 0))])));
+    archive.put("3.dcm.gz", &gzip(&object(3, 70_000)));
+    archive.put("brain.nii.gz", &gzip(&[7; 1000]));
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (4, 3, 0, 0, 0, 1), "{told:?}");
+    assert_eq!(archive.paths(), ["3.dcm.gz!/3.dcm", "x.tar.gz!/1.dcm", "x.tar.gz!/sub/2.dcm"]);
+    archive.assert_failures(&["brain.nii.gz not-dicom"]);
+    assert!(archive.bytes_of(1) == object(1, 100_000));
+    assert!(archive.bytes_of(2) == object(2, 0));
+    assert!(archive.bytes_of(3) == object(3, 70_000));
+    assert_eq!(archive.scan().numbers(), (4, 0, 0, 3, 0, 1));
+}
+
+#[test]
+fn archives_in_archives_to_a_depth() {
+    let archive = Archive::new();
+    for outer in KEEPS {
+        let number = KEEPS.iter().position(|&keep| keep == outer).unwrap() as u32 * 10;
+        let inner = Zip::default()
+            .with("odd!/1.dcm", &object(number, 9000), Keep::Stored)
+            .with("2.dcm", &object(number + 1, 9000), Keep::Deflated)
+            .with("3.dcm", &object(number + 2, 9000), Keep::Streamed);
+        let tarred = tar(&[("5.dcm", &object(number + 4, 9000))]);
+        let zip = Zip::default()
+            .with("in.zip", &inner.finish(), outer)
+            .with("in.tar", &tarred, outer)
+            .with("in.tgz", &gzip(&tarred), outer)
+            .with("4.dcm", &object(number + 3, 9000), Keep::Stored);
+        archive.put(&format!("{number}.zip"), &zip.finish());
+    }
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (24, 24, 0, 0, 0, 0), "{told:?}");
+    assert_eq!(told.summary.copies, 4, "the same object in a tar archive and in a compressed one");
+    assert!(archive.paths().contains(&"0.zip!/in.zip!/odd!!/1.dcm".to_owned()), "{:?}", archive.paths());
+    for number in (0..40).filter(|number| number % 10 < 5) {
+        assert!(archive.bytes_of(number) == object(number, 9000), "{number}");
+    }
+
+    let archive = Archive::new();
+    let mut bytes = Zip::default().with("deep.dcm", &object(1, 0), Keep::Stored).finish();
+    for depth in 1..=MAX_NESTING {
+        if depth == MAX_NESTING {
+            archive.put("allowed.zip", &bytes);
+        }
+        bytes = Zip::default().with("in.zip", &bytes, Keep::Deflated).finish();
+    }
+    archive.put("too deep.zip", &bytes);
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (2, 1, 0, 0, 0, 1), "{told:?}");
+    archive.assert_failures(&["too deep.zip!/in.zip!/in.zip!/in.zip archive-nested-too-deep"]);
+}
+
+#[test]
+fn an_unchanged_archive_is_not_opened_and_nothing_is_written() {
+    let archive = Archive::new();
+    let mut zip = Zip::default();
+    for number in 1..=600 {
+        zip.add(format!("{number}.dcm").as_bytes(), &object(number, 0), Keep::Deflated);
+    }
+    zip.add(b"notes.txt", b"none", Keep::Stored);
+    archive.put("x.zip", &zip.finish());
+    assert_eq!(archive.scan().numbers(), (601, 600, 0, 0, 0, 1));
+    let before = fs::read(archive.index()).unwrap();
+    // It would fail if it were read.
+    let length = fs::metadata(archive.path("x.zip")).unwrap().len();
+    let time = fs::metadata(archive.path("x.zip")).unwrap().modified().unwrap();
+    archive.put("x.zip", &vec![0; usize::try_from(length).unwrap()]);
+    fs::File::options().write(true).open(archive.path("x.zip")).unwrap().set_modified(time).unwrap();
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (601, 0, 0, 600, 0, 1));
+    assert_eq!(told.events, ["failed x.zip!/notes.txt not-dicom"]);
+    assert_eq!((told.summary.bytes, told.summary.archives), (0, 1));
+    assert!(fs::read(archive.index()).unwrap() == before, "the index has changed");
+}
+
+#[test]
+fn a_changed_archive_is_read_again_and_what_it_lost_is_noticed() {
+    let mut archive = Archive::new();
+    archive.write("stays", 99);
+    let zip = |numbers: &[u32]| {
+        let mut zip = Zip::default();
+        numbers.iter().for_each(|n| zip.add(format!("{n}.dcm").as_bytes(), &object(*n, 0), Keep::Stored));
+        zip.finish()
+    };
+    archive.put("x.zip", &zip(&[1, 2, 3]));
+    set_time(&archive.path("x.zip"), 1);
+    archive.scan();
+    archive.put("x.zip", &zip(&[2, 3, 4, 5]));
+    set_time(&archive.path("x.zip"), 2);
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (5, 2, 2, 1, 0, 0), "{told:?}");
+    assert_eq!((told.summary.missing, told.summary.removed), (1, 0));
+    assert_eq!(archive.paths().len(), 6);
+    let told = archive.scan();
+    assert_eq!((told.numbers(), told.summary.missing), ((5, 0, 0, 5, 0, 0), 1), "what is missing is not unchanged");
+
+    archive.options.vanished = Vanished::Prune;
+    set_time(&archive.path("x.zip"), 3);
+    let told = archive.scan();
+    assert_eq!((told.numbers(), told.summary.removed), ((5, 0, 4, 1, 0, 0), 1));
+    assert_eq!(archive.paths(), ["stays", "x.zip!/2.dcm", "x.zip!/3.dcm", "x.zip!/4.dcm", "x.zip!/5.dcm"]);
+
+    // Moved to another name: the same instances in another place.
+    fs::rename(archive.path("x.zip"), archive.path("y.zip")).unwrap();
+    let told = archive.scan();
+    assert_eq!((told.numbers(), told.summary.removed), ((5, 4, 0, 1, 0, 0), 4), "{told:?}");
+    assert_eq!(archive.paths(), ["stays", "y.zip!/2.dcm", "y.zip!/3.dcm", "y.zip!/4.dcm", "y.zip!/5.dcm"]);
+
+    // No archive any more.
+    archive.put("y.zip", &object(7, 0));
+    let told = archive.scan();
+    assert_eq!((told.numbers(), told.summary.removed), ((2, 1, 0, 1, 0, 0), 4), "{told:?}");
+    assert_eq!(archive.paths(), ["stays", "y.zip"]);
+    archive.put("y.zip", &zip(&[1]));
+    archive.scan();
+    assert_eq!(archive.paths(), ["stays", "y.zip!/1.dcm"]);
+    archive.assert_failures(&[]);
+}
+
+#[test]
+fn a_loose_file_and_a_member_can_be_copies_and_the_one_takes_the_place_of_the_other() {
+    let mut archive = Archive::new();
+    archive.put("1.dcm", &object(1, 0));
+    archive.put("x.zip", &Zip::default().with("a.dcm", &object(1, 0), Keep::Deflated).finish());
+    assert_eq!(archive.scan().summary.copies, 1);
+    assert_eq!(archive.paths(), ["1.dcm", "x.zip!/a.dcm"]);
+    fs::remove_file(archive.path("1.dcm")).unwrap();
+    archive.options.vanished = Vanished::Prune;
+    archive.scan();
+    assert_eq!(archive.paths(), ["x.zip!/a.dcm"]);
+    let location = &Reader::open(archive.index()).unwrap().locations("1.2.1.1.1").unwrap()[0];
+    assert_eq!((location.place, &location.directory), (Place::Archive, &archive.path("x.zip")));
+    assert!(archive.bytes_of(1) == object(1, 0));
+}
+
+#[test]
+fn a_scan_that_is_stopped_in_an_archive_goes_on_with_what_is_missing() {
+    let archive = Archive::new();
+    let mut zip = Zip::default();
+    for number in 1..=5000 {
+        zip.add(format!("{number}.dcm").as_bytes(), &object(number, 0), Keep::Stored);
+    }
+    for at in 0..4 {
+        zip.add(format!("{at}.txt").as_bytes(), b"stop here", Keep::Stored);
+    }
+    for number in 5001..=9000 {
+        zip.add(format!("{number}.dcm").as_bytes(), &object(number, 0), Keep::Stored);
+    }
+    archive.put("x.zip", &zip.finish());
+    let stop = Stop::default();
+    let told = archive.scan_until(&[archive.root()], &stop, |event| {
+        if let Event::Failed { .. } = event {
+            stop.ask();
+        }
+    });
+    assert!(told.summary.interrupted);
+    let first = told.summary.indexed;
+    let told = archive.scan();
+    assert_eq!(told.summary.found, 9004);
+    assert!(told.summary.unchanged >= first && first >= 4000, "{first} {:?}", told.summary);
+    assert_eq!(archive.instances().len(), 9000);
+    assert_eq!(archive.scan().numbers(), (9004, 0, 0, 9000, 0, 4));
+}
+
+#[test]
+fn names_are_names_and_never_paths() {
+    let archive = Archive::new();
+    archive.put("outside.dcm", b"not to be touched");
+    let mut zip = Zip::default()
+        .with("../outside.dcm", &object(1, 0), Keep::Stored)
+        .with("/etc/passwd", &object(2, 0), Keep::Stored)
+        .with("nul\0.dcm", &object(3, 0), Keep::Stored)
+        .with("", &object(4, 0), Keep::Stored)
+        .with("twice", &object(5, 0), Keep::Stored)
+        .with("twice", &object(6, 0), Keep::Stored)
+        .with(&"long/".repeat(MAX_NAME / 5 + 1), &object(7, 0), Keep::Stored)
+        .with(&format!("{}x", "long/".repeat(MAX_NAME / 5 + 1)), &object(7, 0), Keep::Stored);
+    zip.add(b"\xFF\xFE.dcm", &object(8, 0), Keep::Stored);
+    archive.put("x.zip", &zip.finish());
+    let told = archive.scan();
+    assert_eq!(told.summary.indexed, 4, "{told:?}");
+    assert_eq!(
+        told.summary.failed_by_reason.iter().collect::<Vec<_>>(),
+        [("archive-duplicate-name", 1), ("archive-name", 3), ("not-dicom", 1)]
+    );
+    let paths = archive.paths();
+    assert!(paths.contains(&"x.zip!/../outside.dcm".to_owned()) && paths.contains(&"x.zip!//etc/passwd".to_owned()));
+    for number in [1, 2, 5, 8] {
+        assert!(archive.bytes_of(number) == object(number, 0), "{number}");
+    }
+    assert_eq!(fs::read(archive.path("outside.dcm")).unwrap(), b"not to be touched");
+    assert_eq!(archive.scan().numbers(), told_again(&told));
+}
+
+/// What a second scan says when nothing has changed.
+fn told_again(told: &Told) -> (u64, u64, u64, u64, u64, u64) {
+    let Summary { found, indexed, skipped, failed, .. } = told.summary;
+    (found, 0, 0, indexed, skipped, failed)
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_with_its_reason() {
+    let archive = Archive::new();
+    let mut zip = Zip::default()
+        .with("encrypted", &object(1, 0), Keep::Stored)
+        .with("lzma", &object(2, 0), Keep::Stored)
+        .with("two sizes", &object(3, 0), Keep::Stored)
+        .with("elsewhere", &object(4, 0), Keep::Stored)
+        .with("past the end", &object(5, 0), Keep::Stored)
+        .with("damaged", &object(6, 3000), Keep::Deflated)
+        .with("good", &object(7, 0), Keep::Stored);
+    zip.central[0].flags |= 1;
+    zip.central[1].method = 14;
+    zip.central[2].size += 1;
+    zip.central[3].local += 3;
+    zip.central[4].local = 1 << 30;
+    let at = usize::try_from(zip.central[5].local).unwrap();
+    zip.bytes[at + 37..at + 60].fill(0xFF);
+    archive.put("x.zip", &zip.finish());
+    archive.put("x.7z", b"7z\xBC\xAF\x27\x1C and more");
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (8, 1, 0, 0, 0, 7), "{told:?}");
+    archive.assert_failures(&[
+        "x.7z archive-unsupported",
+        "x.zip!/damaged archive-damaged",
+        "x.zip!/elsewhere archive-damaged",
+        "x.zip!/encrypted archive-encrypted",
+        "x.zip!/lzma archive-method",
+        "x.zip!/past the end archive-damaged",
+        "x.zip!/two sizes archive-damaged",
+    ]);
+}
+
+#[test]
+fn of_a_damaged_archive_what_comes_before_is_kept() {
+    let archive = Archive::new();
+    let zip = Zip::default()
+        .with("1.dcm", &object(1, 3000), Keep::Stored)
+        .with("2.dcm", &object(2, 3000), Keep::Streamed)
+        .with("3.dcm", &object(3, 3000), Keep::Deflated);
+    let cut = zip.bytes.len() - 100;
+    archive.put("cut.zip", &zip.bytes[..cut]);
+    let tarred = tar(&[("4.dcm", &object(4, 3000)), ("5.dcm", &object(5, 3000))]);
+    archive.put("cut.tar", &tarred[..tarred.len() - 2000]);
+    let gz = gzip(&tar(&[("6.dcm", &object(6, 200_000)), ("7.dcm", &object(7, 200_000))]));
+    archive.put("cut.tgz", &gz[..gz.len() * 3 / 4]);
+    let mut overwritten = tar(&[("8.dcm", &object(8, 0)), ("9.dcm", &object(9, 0))]);
+    let at = tar_member("8.dcm", b'0', &object(8, 0)).len();
+    overwritten[at..at + 512].fill(0x55);
+    archive.put("overwritten.tar", &overwritten);
+    let told = archive.scan();
+    assert_eq!(
+        archive.paths(),
+        ["cut.tar!/4.dcm", "cut.tgz!/6.dcm", "cut.zip!/1.dcm", "cut.zip!/2.dcm", "overwritten.tar!/8.dcm"]
+    );
+    archive.assert_failures(&[
+        "cut.tar archive-truncated",
+        "cut.tgz archive-truncated",
+        "cut.zip archive-truncated",
+        "overwritten.tar archive-damaged",
+    ]);
+    assert_eq!(told.numbers(), (9, 5, 0, 0, 0, 4));
+    for number in [1, 2, 4, 6, 8] {
+        let pixels = [0, 3000, 3000, 0, 3000, 0, 200_000, 0, 0][number as usize];
+        assert!(archive.bytes_of(number) == object(number, pixels), "{number}");
+    }
+    let before = fs::read(archive.index()).unwrap();
+    assert_eq!(archive.scan().numbers(), (9, 0, 0, 5, 0, 4));
+    assert!(fs::read(archive.index()).unwrap() == before);
+}
+
+#[test]
+fn bombs_cost_a_failure_and_nothing_else() {
+    let archive = Archive::new();
+    // Many members in the same bytes.
+    let mut overlapping = Zip::default().with("0", &object(1, 2000), Keep::Deflated);
+    for number in 1..5000 {
+        let mut entry = overlapping.central[0].clone();
+        entry.name = number.to_string().into_bytes();
+        overlapping.central.push(entry);
+    }
+    archive.put("overlapping.zip", &overlapping.finish());
+    // A claim of more members than could ever be.
+    let mut claim = Zip::default().with("1", &object(2, 0), Keep::Zip64).finish();
+    let end = claim.len() - 22 - 20 - 56;
+    claim[end + 24..end + 40].fill(0xFF);
+    archive.put("claim.zip", &claim);
+    // Two gigabytes of zeros.
+    let zeros = gzip(&gzip(&vec![0; 1 << 20]).repeat(2048));
+    archive.put("zeros.tar.gz.gz", &zeros);
+    let mut endless = tar_member("endless", b'0', b"");
+    endless[124..136].copy_from_slice(b"77777777777\0");
+    put_checksum(&mut endless);
+    archive.put("endless.tar", &endless);
+    let mut name = tar_member("././@LongLink", b'L', b"");
+    name[124..136].copy_from_slice(b"77777777777\0");
+    put_checksum(&mut name);
+    archive.put("endless name.tar", &name);
+    let told = archive.scan();
+    assert_eq!(told.summary.indexed, 1, "{told:?}");
+    archive.assert_failures(&[
+        "claim.zip archive-damaged",
+        "endless name.tar archive-damaged",
+        "endless.tar archive-truncated",
+        "overlapping.zip archive-overlapping",
+        "zeros.tar.gz.gz not-dicom",
+    ]);
+}
+
+#[test]
+fn what_inflates_without_end_is_stopped() {
+    let archive = Archive::new();
+    // A header that says that two gigabytes are to be passed over before the next wanted element.
+    let mut bytes = object(1, 0);
+    let at = bytes.len();
+    bytes.extend_from_slice(&[0x20, 0, 0x15, 0, b'O', b'B', 0, 0]);
+    bytes.extend_from_slice(&0x7FFF_FFFE_u32.to_le_bytes());
+    assert!(at > 0);
+    let mut tarred = tar_member("1.dcm", b'0', &bytes);
+    tarred[124..136].copy_from_slice(b"17777777777\0");
+    put_checksum(&mut tarred);
+    let parts = [gzip(&tarred), gzip(&vec![0; 1 << 20]).repeat(1100)].concat();
+    archive.put("x.tgz", &parts);
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (1, 0, 0, 0, 0, 1), "{told:?}");
+    archive.assert_failures(&["x.tgz archive-inflates-too-far"]);
+}
+
+#[test]
+fn a_checksum_that_does_not_hold_is_an_error_when_the_object_is_read() {
+    let archive = Archive::new();
+    let mut zip = Zip::default().with("1.dcm", &object(1, 20_000), Keep::Stored);
+    let last = zip.bytes.len() - 1;
+    zip.bytes[last] ^= 1;
+    archive.put("x.zip", &zip.finish());
+    archive.scan();
+    let location = &Reader::open(archive.index()).unwrap().locations("1.2.1.1.1").unwrap()[0];
+    let mut object = store::open(location).unwrap().unwrap();
+    assert_eq!(object.length(), Some(self::object(1, 20_000).len() as u64));
+    let error = object.read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("checksum"), "{error}");
+    let gone = dcmdex::model::location::Location { file_name: "2.dcm".into(), ..location.clone() };
+    assert!(store::open(&gone).is_err());
+}
+
+#[test]
+fn archives_that_others_made_are_read_byte_for_byte() {
+    let archive = Archive::new();
+    let source = archive.directory.path().join("source");
+    fs::create_dir_all(source.join("sub/folder")).unwrap();
+    for number in 0..40 {
+        fs::write(source.join(format!("sub/folder/{number}.dcm")), object(number, 5000 * number as usize)).unwrap();
+    }
+    let mut made = 0;
+    for (name, format, flags) in [
+        ("gnu.tar", "gnu", "-cf"),
+        ("pax.tar", "pax", "-cf"),
+        ("v7.tar", "v7", "-cf"),
+        ("ustar.tar.gz", "ustar", "-czf"),
+    ] {
+        let mut tar = Command::new("tar");
+        tar.args([&format!("--format={format}"), flags]).arg(archive.path(name)).arg("-C").arg(&source).arg(".");
+        if tar.status().is_ok_and(|status| status.success()) {
+            made += 1;
+        }
+    }
+    if let Some(mut python) = peers::python_peer("make_zip.py") {
+        peers::run(python.arg(archive.root()).arg(&source)).expect_success();
+        made += 3;
+    }
+    let told = archive.scan();
+    assert_eq!(told.numbers(), (made * 40, made * 40, 0, 0, 0, 0), "{:?}", told.events);
+    let mut reader = Reader::open(archive.index()).unwrap();
+    for number in 0..40 {
+        let locations = reader.locations(&format!("1.2.1.1.{number}")).unwrap();
+        assert_eq!(locations.len() as u64, made);
+        for location in locations {
+            let mut bytes = Vec::new();
+            store::open(&location).unwrap().unwrap().read_to_end(&mut bytes).unwrap();
+            assert!(bytes == object(number, 5000 * number as usize), "{location:?}");
+        }
+    }
+}
