@@ -29,6 +29,10 @@ pub(super) const PART_TEXT_BYTES: usize = 1 << 20;
 pub(super) const MAY_PASS: [&str; 5] =
     ["unreadable", "unreadable-directory", "broken-link", "internal-error", TIMED_OUT];
 
+/// Of these, those that say nothing about the object either: an index entry stays until the file is read again or is gone. A
+/// file server in trouble must not empty an index.
+const SAYS_NOTHING: [&str; 3] = ["unreadable", "internal-error", TIMED_OUT];
+
 /// The reason of what does not answer.
 const TIMED_OUT: &str = "timed-out";
 
@@ -316,9 +320,17 @@ fn may_have_passed(known: &KnownFile) -> bool {
     known.note.as_ref().is_some_and(|note| MAY_PASS.contains(&note.reason.as_str()))
 }
 
-/// Puts a file into the part, unless the index has exactly this already.
+/// Puts a file into the part, unless the index has exactly this already, or what the index has of it may still be true.
 pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileOutcome) {
     let known = part.directory.known.get(&name);
+    if let FileOutcome::NotIndexed { kind, reason, detail } = &outcome
+        && SAYS_NOTHING.contains(reason)
+        && known.is_some_and(KnownFile::is_indexed)
+    {
+        let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
+        part.remarks.push(Remark { name, kind, reason, detail });
+        return;
+    }
     if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
         && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
         && let Some(noted) = &known.note
@@ -343,12 +355,7 @@ pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileO
 
 fn does_not_answer(part: &mut Part, name: OsString, waited: Duration) -> Looked {
     let detail = format!("did not answer for {:.1} s", waited.as_secs_f64());
-    if part.directory.known.get(&name).is_some_and(KnownFile::is_indexed) {
-        // That it does not answer says nothing against what the index has of it.
-        part.remarks.push(Remark { name, kind: NotIndexed::Failed, reason: TIMED_OUT.into(), detail: detail.into() });
-    } else {
-        note(part, name, Marks::NONE, failed(TIMED_OUT, detail));
-    }
+    note(part, name, Marks::NONE, failed(TIMED_OUT, detail));
     Looked::File(0)
 }
 

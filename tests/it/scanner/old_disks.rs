@@ -109,3 +109,28 @@ fn a_directory_of_100_000_files_is_accounted_for() {
     assert_eq!(told.numbers(), (100_001, 1, 0, 0, 0, 100_000));
     assert_eq!(archive.scan().numbers(), (100_001, 0, 0, 1, 0, 100_000));
 }
+
+#[test]
+fn what_the_index_has_of_a_file_that_cannot_be_read_for_now_stays() {
+    let mut archive = Archive::new();
+    archive.options.vanished = Vanished::Prune;
+    let outside = tempfile::tempdir().unwrap();
+    archive.write("a", 1);
+    archive.write("b", 2);
+    let object = outside.path().join("object");
+    fs::rename(archive.path("b"), &object).unwrap();
+    let link = |to: &std::path::Path| std::os::unix::fs::symlink(to, archive.path("b")).unwrap();
+    link(&object);
+    archive.scan();
+    assert_eq!(archive.instances().len(), 2);
+    // A link to itself: neither there nor gone (ELOOP), as with a server that answers with an I/O error.
+    fs::remove_file(archive.path("b")).unwrap();
+    link(&archive.path("b"));
+    let told = archive.scan();
+    assert_eq!((told.numbers(), told.summary.removed), ((2, 0, 0, 1, 0, 1), 0));
+    assert!(told.events.contains(&"failed b unreadable".to_owned()), "{:?}", told.events);
+    assert_eq!(archive.instances().len(), 2);
+    fs::remove_file(archive.path("b")).unwrap();
+    link(&object);
+    assert_eq!(archive.scan().numbers(), (2, 0, 0, 2, 0, 0));
+}
