@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::{Context, Exit};
 use crate::config::{DEFAULT_FILE, example};
+use crate::qr;
 
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
@@ -19,6 +20,8 @@ pub(super) struct ConfigArgs {
 enum Action {
     /// Show the settings in force, and where each one came from
     Show,
+    /// Print what the DICOM conformance statement says about queries, with the declared attributes
+    Conformance,
     /// Check file and environment, and say what is wrong
     Check,
     /// Write a file with every setting, its default, its unit, and what too low and too high cost
@@ -32,6 +35,7 @@ enum Action {
 pub(super) fn run(arguments: ConfigArgs, context: &mut Context) -> anyhow::Result<Exit> {
     match arguments.action {
         Action::Show => show(context),
+        Action::Conformance => conformance(context),
         Action::Check => check(context),
         Action::Init { file } => init(&file, context),
     }
@@ -54,6 +58,22 @@ fn show(context: &mut Context) -> anyhow::Result<Exit> {
         for (name, setting) in fields {
             context.output.line(format_args!("{name} = {}  # {}", setting.value, setting.origin))?;
         }
+    }
+    for (origin, fields) in config.attribute_entries() {
+        context.output.line(format_args!("\n[[attribute]]  # {origin}"))?;
+        for (name, setting) in fields {
+            context.output.line(format_args!("{name} = {}  # {}", setting.value, setting.origin))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The sections of docs/conformance.md that depend on the program and its configuration.
+fn conformance(context: &mut Context) -> anyhow::Result<Exit> {
+    let config = context.load(Vec::new())?;
+    let declared = ("declared attributes", qr::conformance::declared_attributes(&config.declared));
+    for (title, text) in qr::conformance::sections().into_iter().chain([declared]) {
+        context.output.line(format_args!("# C-FIND: {title}\n\n{text}"))?;
     }
     Ok(Exit::Done)
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use dicom_core::VR;
+use dicom_core::{Tag, VR};
 use serde_json::{Map, Value};
 use unicode_width::UnicodeWidthStr as _;
 
@@ -13,7 +13,8 @@ use super::output::{Audience, Escaped, Output};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
 use crate::config::Config;
 use crate::db::Reader;
-use crate::model::attribute::Attribute;
+use crate::model::attribute::AttributeId;
+use crate::model::declared::{Declared, DeclaredSet, Kept, canonical_tag};
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::qr::{self, FindError, NegotiatedOptions, keys};
@@ -59,10 +60,15 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let query = query(arguments, &config)?;
     for tag in &query.unsupported {
-        tracing::warn!(%tag, "the index does not keep this attribute; neither matched nor shown");
+        if query.is_matched(*tag) {
+            tracing::warn!(%tag, "this attribute is matched, but not shown at this level");
+        } else {
+            tracing::warn!(%tag, "the index does not keep this attribute; neither matched nor shown");
+        }
     }
     let mut reader = Reader::open(&config.index)?;
-    let mut writer = Writer::new(arguments.format, &query.request, &mut context.output);
+    let columns = columns(&arguments.keys, &query.request, &config.declared);
+    let mut writer = Writer::new(arguments.format, columns, &mut context.output);
     writer.begin().context("standard output cannot be written")?;
     let mut failure = None;
     let stop = qr::Stop::new(&reader);
@@ -95,7 +101,7 @@ fn query(arguments: &FindArgs, config: &Config) -> anyhow::Result<qr::Query> {
             usual.iter().map(|attribute| attribute.keyword).filter(|keyword| !matched.iter().any(|k| k == keyword)),
         );
     }
-    let identifier = keys::identifier(arguments.level, wanted)?;
+    let identifier = keys::identifier_with(arguments.level, wanted, &config.declared)?;
     // From here a query may name what it likes: keys of any level, and the patient level.
     let negotiated = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
     // The limit is for peers: whoever sits here can stop a list that is too long.
@@ -103,10 +109,69 @@ fn query(arguments: &FindArgs, config: &Config) -> anyhow::Result<qr::Query> {
     Ok(qr::parse(InformationModel::PatientRoot, &identifier, negotiated, &options)?)
 }
 
+/// One column of the output.
+struct Column {
+    name: String,
+    /// The value of the answer that it shows.
+    at: usize,
+    vr: VR,
+    /// Of a sequence, the path in its items to what is shown; empty shows all.
+    path: Vec<Tag>,
+}
+
+/// What is shown: the attributes of the table, then the declared ones.
+fn columns(keys: &[String], request: &FindRequest, declared: &DeclaredSet) -> Vec<Column> {
+    let names: Vec<&str> = keys.iter().map(|key| key.split('=').next().unwrap_or(key).trim()).collect();
+    let asked: Vec<&Declared> = names.iter().filter_map(|name| declared.by_name(name)).collect();
+    // A sequence of the table that only serves a declared attribute in it is not shown itself.
+    let only_serves = |id: AttributeId| {
+        let keyword = id.attribute().keyword;
+        asked.iter().any(|attribute| attribute.kept == Kept::InTable(id))
+            && !names.iter().any(|name| name.split('.').next().is_some_and(|name| name.eq_ignore_ascii_case(keyword)))
+    };
+    let of_table = request.return_keys.iter().enumerate().filter(|(_, key)| !only_serves(key.attribute));
+    let mut columns: Vec<Column> = of_table
+        .map(|(at, key)| {
+            let attribute = key.attribute.attribute();
+            Column { name: attribute.keyword.to_owned(), at, vr: attribute.vr, path: Vec::new() }
+        })
+        .collect();
+    let first = request.return_keys.len();
+    let answered: Vec<_> = request.declared.iter().filter(|key| key.is_answered).collect();
+    for attribute in asked {
+        let (at, nodes) = match attribute.kept {
+            Kept::InTable(id) => (request.return_keys.iter().position(|key| key.attribute == id), [].as_slice()),
+            Kept::Unit(number) => {
+                let at = answered.iter().position(|key| key.unit.number == number);
+                (
+                    at.map(|at| first + at),
+                    at.and_then(|at| answered.get(at)).map_or([].as_slice(), |key| &key.unit.items),
+                )
+            }
+        };
+        let Some(at) = at else { continue };
+        let mut nodes = nodes;
+        let mut path = Vec::new();
+        for step in attribute.path.iter().skip(1) {
+            path.push(canonical_tag(nodes, step).0);
+            nodes = nodes.iter().find(|node| node.step == *step).map_or([].as_slice(), |node| node.items.as_slice());
+        }
+        columns.push(Column { name: attribute.name.clone(), at, vr: attribute.vr, path });
+    }
+    columns
+}
+
+impl Column {
+    fn text(&self, answer: &FindAnswer) -> String {
+        let value = answer.values.get(self.at).map_or("", String::as_str);
+        if self.path.is_empty() { value.to_owned() } else { qr::values_in_items(value, &self.path) }
+    }
+}
+
 /// Writes answers in one of the formats.
 struct Writer<'a, W: io::Write> {
     format: Format,
-    attributes: Vec<&'static Attribute>,
+    columns: Vec<Column>,
     output: &'a mut Output<W>,
     /// Rows of a table that wait until the widths are known; empty once they are.
     waiting: Vec<Vec<String>>,
@@ -115,14 +180,13 @@ struct Writer<'a, W: io::Write> {
 }
 
 impl<'a, W: io::Write> Writer<'a, W> {
-    fn new(format: Format, request: &FindRequest, output: &'a mut Output<W>) -> Self {
-        let attributes = request.return_keys.iter().map(|key| key.attribute.attribute()).collect();
-        Self { format, attributes, output, waiting: Vec::new(), widths: None, answers: 0 }
+    fn new(format: Format, columns: Vec<Column>, output: &'a mut Output<W>) -> Self {
+        Self { format, columns, output, waiting: Vec::new(), widths: None, answers: 0 }
     }
 
     fn begin(&mut self) -> io::Result<Audience> {
         match self.format {
-            Format::Csv => self.output.bytes(csv(self.attributes.iter().map(|attribute| attribute.keyword)).as_bytes()),
+            Format::Csv => self.output.bytes(csv(self.columns.iter().map(|column| column.name.as_str())).as_bytes()),
             Format::Table | Format::Json | Format::Ndjson => Ok(Audience::Listening),
         }
     }
@@ -131,7 +195,8 @@ impl<'a, W: io::Write> Writer<'a, W> {
         self.answers += 1;
         match self.format {
             Format::Table => {
-                let row: Vec<_> = answer.values.iter().map(|value| Escaped(value).to_string()).collect();
+                let row: Vec<_> =
+                    self.columns.iter().map(|column| Escaped(&column.text(&answer)).to_string()).collect();
                 if self.widths.is_some() {
                     return self.row(&row);
                 }
@@ -147,7 +212,10 @@ impl<'a, W: io::Write> Writer<'a, W> {
                 let object = self.object(&answer);
                 self.output.line(object)
             }
-            Format::Csv => self.output.bytes(csv(answer.values.iter().map(String::as_str)).as_bytes()),
+            Format::Csv => {
+                let values: Vec<_> = self.columns.iter().map(|column| column.text(&answer)).collect();
+                self.output.bytes(csv(values.iter().map(String::as_str)).as_bytes())
+            }
         }
     }
 
@@ -165,10 +233,10 @@ impl<'a, W: io::Write> Writer<'a, W> {
         let rows = std::mem::take(&mut self.waiting);
         let width = |at: usize| {
             let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.width());
-            cells.chain(self.attributes.get(at).map(|attribute| attribute.keyword.width())).max().unwrap_or(0)
+            cells.chain(self.columns.get(at).map(|column| column.name.width())).max().unwrap_or(0)
         };
-        self.widths = Some((0..self.attributes.len()).map(width).collect());
-        let head: Vec<_> = self.attributes.iter().map(|attribute| attribute.keyword.to_owned()).collect();
+        self.widths = Some((0..self.columns.len()).map(width).collect());
+        let head: Vec<_> = self.columns.iter().map(|column| column.name.clone()).collect();
         self.row(&head)?;
         for row in &rows {
             self.row(row)?;
@@ -187,16 +255,14 @@ impl<'a, W: io::Write> Writer<'a, W> {
     }
 
     fn object(&self, answer: &FindAnswer) -> Value {
-        let value = |attribute: &Attribute, text: &str| match attribute.vr {
+        let value = |column: &Column| match column.vr {
             // Sequences are kept as JSON.
-            VR::SQ => serde_json::from_str(text).unwrap_or_else(|_| Value::Array(Vec::new())),
-            _ => text.into(),
+            VR::SQ if column.path.is_empty() => {
+                serde_json::from_str(&column.text(answer)).unwrap_or_else(|_| Value::Array(Vec::new()))
+            }
+            _ => column.text(answer).into(),
         };
-        let pairs = self
-            .attributes
-            .iter()
-            .zip(&answer.values)
-            .map(|(attribute, text)| (attribute.keyword.to_owned(), value(attribute, text)));
+        let pairs = self.columns.iter().map(|column| (column.name.clone(), value(column)));
         Value::Object(pairs.collect::<Map<_, _>>())
     }
 }

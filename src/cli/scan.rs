@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,6 +15,7 @@ use super::output::{Grouped, Output, Shown, put_path};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of};
 use crate::config::Config;
 use crate::db::{self, Reader, Writer};
+use crate::model::location::Place;
 use crate::scanner::{self, Event, Hang, NotPruned, Reasons, Roots, Stop, Summary, Target};
 
 /// Time between two lines of progress where there is no terminal.
@@ -84,15 +86,17 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
         Report { telling, output: &mut context.output, failure: None, verbose: context.global.verbose > 0 };
     let quiet = context.global.quiet;
     let summary = if arguments.dry_run {
-        let known = match Reader::open(&config.index) {
+        let mut known = match Reader::open(&config.index) {
             Ok(known) => Some(known),
             Err(db::Error::Missing { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let mut known = known;
         let expected = known.as_mut().map_or(Ok(None), |known| last_found(known, &json_paths(&roots)))?;
         let mut progress = Progress::new(quiet, expected);
         report.started(&roots, &config.index, true);
+        if let Some(known) = &mut known {
+            report.lacking(&lacking(known, &roots, &config)?, quiet);
+        }
         scan(&roots, &options, Target::DryRun { known }, &stop, &mut report, &mut progress)?
     } else {
         index(&roots, &options, &config, &stop, &mut report, quiet)?
@@ -124,12 +128,52 @@ fn index(
     let paths = json_paths(roots);
     let mut progress = Progress::new(quiet, last_found(&mut known, &paths)?);
     report.started(roots, &config.index, false);
+    report.lacking(&lacking(&mut known, roots, config)?, quiet);
     let scan_number = handle.begin_scan(paths)?;
     let summary = scan(roots, options, Target::Index { known, writer: &handle }, stop, report, &mut progress)?;
     handle.end_scan(scan_number, Value::Object(summary_json(&summary)).to_string())?;
     drop(handle);
     writer.close()?;
     Ok(summary)
+}
+
+/// Instances that were indexed before something was declared, and how long it will take to read them again.
+struct Lacking {
+    instances: u64,
+    /// Those whose objects nobody keeps.
+    without_object: u64,
+    /// At the rate of the last scan that read something.
+    seconds: Option<f64>,
+}
+
+fn lacking(known: &mut Reader, roots: &Roots, config: &Config) -> anyhow::Result<Lacking> {
+    let mut lacking = Lacking { instances: 0, without_object: 0, seconds: None };
+    if config.declared.is_empty() {
+        return Ok(lacking);
+    }
+    let mut reader = Reader::open(&config.index)?.with_declared(Arc::clone(&config.declared));
+    for path in roots.paths() {
+        lacking.instances +=
+            reader.lacking_below(Place::InPlace, &path)? + reader.lacking_below(Place::Archive, &path)?;
+    }
+    lacking.instances += reader.lacking_below(Place::Managed, Path::new(""))?;
+    lacking.without_object = reader.lacking_below(Place::MetadataOnly, Path::new(""))?;
+    let read_rate = |summary: &Value| {
+        let read = summary["indexed"].as_u64()? + summary["updated"].as_u64()?;
+        let found = summary["found"].as_u64()?;
+        let seconds = summary["elapsed_seconds"].as_f64().filter(|seconds| *seconds > 0.0)?;
+        // One that found most files unchanged says nothing about reading.
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        (read > 0 && read * 2 >= found).then(|| read as f64 / seconds)
+    };
+    let scans = known.status()?.scans;
+    let rate = scans
+        .iter()
+        .filter_map(|scan| serde_json::from_str::<Value>(scan.summary.as_deref()?).ok())
+        .find_map(|summary| read_rate(&summary));
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let seconds = rate.map(|rate| lacking.instances as f64 / rate);
+    Ok(Lacking { seconds, ..lacking })
 }
 
 fn scan(
@@ -211,6 +255,42 @@ impl Report<'_> {
                 "paths": paths,
             }));
         }
+    }
+
+    /// Says how much has to be read again for what is declared, and how long that will take.
+    fn lacking(&mut self, lacking: &Lacking, quiet: bool) {
+        let Lacking { instances, without_object, seconds } = *lacking;
+        if instances + without_object == 0 {
+            return;
+        }
+        match self.telling {
+            Telling::Json => self.line(json!({
+                "event": "lacking",
+                "instances": instances,
+                "without_object": without_object,
+                "estimated_seconds": seconds.map(|seconds| (seconds * 1000.0).round() / 1000.0),
+            })),
+            Telling::Text if quiet => {}
+            Telling::Text => {
+                let time = seconds.map_or("how long that takes, the first files will show".to_owned(), |seconds| {
+                    let about = HumanDuration(Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
+                    format!("at the rate of the last scan that takes about {about}")
+                });
+                if instances > 0 {
+                    self.line(format_args!(
+                        "{} indexed instances lack declared attributes and are read again; {time}",
+                        Grouped(instances)
+                    ));
+                }
+                if without_object > 0 {
+                    self.line(format_args!(
+                        "{} more lack them for good: their objects are not kept (metadata only)",
+                        Grouped(without_object)
+                    ));
+                }
+            }
+        }
+        self.flush();
     }
 
     fn event(&mut self, event: &Event<'_>) {

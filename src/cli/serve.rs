@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of};
 use crate::config::{Config, Keep};
-use crate::db::Writer;
+use crate::db::{Reader, Writer};
+use crate::ingest::Wanted;
 use crate::model::ae_title::AeTitle;
 use crate::model::clock::Clock;
+use crate::model::location::Place;
 use crate::model::peer::Peer;
 use crate::scp::{Find, Node, Services, SharedPeers, Storage};
 use crate::store::Objects;
@@ -50,12 +52,14 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     warn_when_open(&config);
     make_directory_of(&config.index)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
+    warn_of_lacking(&config)?;
     let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?;
     let storage = Storage {
         objects: objects.map(Arc::new),
         writer: writer.handle(),
         duplicates: config.duplicate_policy(),
         clock: Clock::System,
+        wanted: Wanted::with_declared(&config.declared),
     };
     let find = Find::new(config.index.clone(), config.find.clone());
     let peers = SharedPeers::new(config.peers.clone());
@@ -95,6 +99,30 @@ fn warn_when_open(config: &Config) {
             "others can reach this address, and some peers may call from any address: who knows their AE title can"
         );
     }
+}
+
+/// Says how much of the index was read before something was declared.
+fn warn_of_lacking(config: &Config) -> anyhow::Result<()> {
+    if config.declared.is_empty() {
+        return Ok(());
+    }
+    let mut reader = Reader::open(&config.index)?.with_declared(Arc::clone(&config.declared));
+    let mut lacking = |place| reader.lacking_below(place, Path::new(""));
+    let (in_place, managed, metadata) =
+        (lacking(Place::InPlace)? + lacking(Place::Archive)?, lacking(Place::Managed)?, lacking(Place::MetadataOnly)?);
+    if in_place + managed > 0 {
+        tracing::warn!(
+            instances = in_place + managed,
+            "instances lack declared attributes: they were indexed before; `dcmdex scan` of their directories reads them again"
+        );
+    }
+    if metadata > 0 {
+        tracing::warn!(
+            instances = metadata,
+            "instances lack declared attributes for good: their objects are not kept (metadata only)"
+        );
+    }
+    Ok(())
 }
 
 fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::attributes::{ATTRIBUTE_KEYS, ATTRIBUTE_TABLE};
 use super::keys::{KEYS, PEERS};
 use super::peers::{PEER_KEYS, PEER_TABLE};
 
@@ -24,6 +25,7 @@ pub fn example() -> String {
         let (table, name) = key.path.split_once('.').unwrap_or(("", key.path));
         if table != section {
             if section.is_empty() {
+                attributes(&mut text);
                 peers(&mut text);
             }
             section = table;
@@ -54,6 +56,21 @@ fn peers(text: &mut String) {
     );
     let _ = writeln!(text, "#\n# [[{PEER_TABLE}]]");
     for key in PEER_KEYS {
+        lines(text, "# #", key.help);
+        let _ = writeln!(text, "# {} = {}", key.name, key.example);
+    }
+}
+
+fn attributes(text: &mut String) {
+    text.push('\n');
+    comment(
+        text,
+        "Declared attributes: what the index keeps of each object, answers and matches besides the attributes of its table \
+         (docs/conformance.md). One [[attribute]] for each. What was indexed before is read again by the next scan of its \
+         directory, which says beforehand how long that takes.",
+    );
+    let _ = writeln!(text, "#\n# [[{ATTRIBUTE_TABLE}]]");
+    for key in ATTRIBUTE_KEYS {
         lines(text, "# #", key.help);
         let _ = writeln!(text, "# {} = {}", key.name, key.example);
     }
@@ -129,6 +146,19 @@ mod tests {
         let peers = crate::config::peers::peers(&layers, &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         assert_eq!((peers.table.map(|table| table.len()), peers.destinations.len()), (Some(1), 1));
+    }
+
+    #[test]
+    fn the_commented_attribute_can_be_declared() {
+        let text = example();
+        let from = text.find("# [[attribute]]").unwrap();
+        let lines = text[from..].lines().take_while(|line| line.starts_with('#'));
+        let text: String = lines.map(|line| format!("{}\n", &line[2..])).collect();
+        let (mut layers, mut problems) = (Layers::new(), Vec::new());
+        layers.add_file(Path::new("dcmdex.toml"), &text, &mut problems);
+        let declared = crate::config::attributes::declared(&layers, &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(declared.attributes().len(), 1);
     }
 
     #[test]

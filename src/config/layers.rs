@@ -9,6 +9,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::Problem;
+use super::attributes::{self, ATTRIBUTE_TABLE};
 use super::keys::{KEYS, Key, PEERS, VARIABLE_PREFIX, parse_value};
 use super::peers::{self, PEER_TABLE};
 
@@ -56,6 +57,7 @@ pub(super) struct Layers {
     settings: BTreeMap<String, Setting>,
     /// The table of peers, if there is one.
     peer_table: Option<Vec<peers::Entry>>,
+    attributes: Vec<attributes::Entry>,
 }
 
 impl Layers {
@@ -65,7 +67,7 @@ impl Layers {
             .iter()
             .map(|key| (key.path.to_owned(), Setting { value: key.default_value(), origin: Origin::Default }))
             .collect();
-        Self { settings, peer_table: None }
+        Self { settings, peer_table: None, attributes: Vec::new() }
     }
 
     /// Lays the text of a file over what is there.
@@ -87,6 +89,10 @@ impl Layers {
         for (name, value) in document.get_ref() {
             if name.get_ref() == PEER_TABLE {
                 self.add_peer_table(value, at(name.span().start), &at, problems);
+                continue;
+            }
+            if name.get_ref() == ATTRIBUTE_TABLE {
+                self.add_attributes(value, at(name.span().start), &at, problems);
                 continue;
             }
             match value.get_ref() {
@@ -129,6 +135,33 @@ impl Layers {
             table.push(peers::entry(at(entry.span().start), fields, problems));
         }
         self.peer_table = Some(table);
+    }
+
+    fn add_attributes(
+        &mut self,
+        value: &toml::Spanned<DeValue<'_>>,
+        origin: Origin,
+        at: &impl Fn(usize) -> Origin,
+        problems: &mut Vec<Problem>,
+    ) {
+        let form =
+            |origin| Problem { origin, message: "attributes are declared as [[attribute]], one for each".to_owned() };
+        let DeValue::Array(entries) = value.get_ref() else { return problems.push(form(origin)) };
+        for entry in entries {
+            let DeValue::Table(fields) = entry.get_ref() else {
+                problems.push(form(at(entry.span().start)));
+                continue;
+            };
+            let fields = fields.iter().map(|(name, value)| {
+                (name.get_ref().clone().into_owned(), plain(value.get_ref()), at(name.span().start))
+            });
+            self.attributes.push(attributes::entry(at(entry.span().start), fields, problems));
+        }
+    }
+
+    /// The declared attributes as they stand in the file.
+    pub(super) fn attributes(&self) -> &[attributes::Entry] {
+        &self.attributes
     }
 
     /// The table of peers as it stands in the file; `None` when there is none.

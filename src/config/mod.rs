@@ -3,6 +3,7 @@
 //! An option of the command line goes before a variable, a variable before the file, the file before the default. Each
 //! effective value remembers where it came from. `keys` is the table of all settings; nothing else names a default.
 
+mod attributes;
 mod example;
 mod keys;
 mod layers;
@@ -14,10 +15,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Value;
 
+pub use attributes::{ATTRIBUTE_KEYS, AttributeKey};
 pub use example::example;
 pub use keys::{KEYS, Key};
 pub use layers::{Origin, Setting};
@@ -25,6 +28,7 @@ pub use peers::{PEER_KEYS, PeerKey};
 
 use crate::model::ae_title::AeTitle;
 use crate::model::charset::CharacterSets;
+use crate::model::declared::DeclaredSet;
 use crate::model::matching::{NameMatching, UnknownRequired};
 use crate::qr::{self, Hierarchy, PendingStatus, Retrievable};
 use crate::scanner::{Filter, Order, Rate};
@@ -195,6 +199,8 @@ pub struct Config {
     pub duplicates: Duplicates,
     /// How queries are answered.
     pub find: qr::Options,
+    /// What the index keeps besides the attributes of its table.
+    pub declared: Arc<DeclaredSet>,
     /// Space to leave free in the storage directory, bytes.
     pub min_free_bytes: u64,
     /// Memory for pages of the index, bytes.
@@ -270,6 +276,14 @@ impl Config {
         }))
     }
 
+    /// The declared attributes as they stand in the file, each with its line.
+    pub fn attribute_entries(&self) -> impl Iterator<Item = (&Origin, impl Iterator<Item = (&str, &Setting)>)> {
+        self.layers.attributes().iter().map(|entry| {
+            let fields = ATTRIBUTE_KEYS.iter().filter_map(|key| Some((key.name, entry.fields.get(key.name)?)));
+            (&entry.origin, fields)
+        })
+    }
+
     /// Whether something else than this machine can reach the node.
     #[must_use]
     pub fn is_reachable_from_outside(&self) -> bool {
@@ -304,6 +318,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn config(&mut self) -> Config {
+        let declared = attributes::declared(self.layers, self.problems);
         let config = Config {
             index: self.path("index"),
             storage: self.path("storage"),
@@ -313,7 +328,8 @@ impl Check<'_> {
             durability: self.choice("store.durability", &[("full", Durability::Full), ("os", Durability::Os)]),
             duplicates: self
                 .choice("store.duplicates", &[("keep-first", Duplicates::KeepFirst), ("replace", Duplicates::Replace)]),
-            find: self.find(),
+            find: self.find(&declared),
+            declared,
             min_free_bytes: self.integer("store.min_free_mib", 0, 1 << 30) << 20,
             cache_bytes: self.integer("database.cache_mib", 1, 1 << 20) << 20,
             scan_jobs: match self.count("scan.jobs", 0, 1024) {
@@ -365,7 +381,7 @@ impl Check<'_> {
         }
     }
 
-    fn find(&mut self) -> qr::Options {
+    fn find(&mut self, declared: &Arc<DeclaredSet>) -> qr::Options {
         let assumed_character_set = self.text("find.assumed_character_set").to_owned();
         if !CharacterSets::new(&assumed_character_set).recognised() {
             self.refuse(
@@ -397,6 +413,7 @@ impl Check<'_> {
             assumed_character_set,
             retrieve_ae_title,
             retrievable,
+            declared: Arc::clone(declared),
         }
     }
 

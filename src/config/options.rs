@@ -1,6 +1,7 @@
 //! The settings as each module wants them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{Config, Duplicates, Durability, Keep};
 use crate::db::{self, DuplicatePolicy, WriterOptions};
@@ -65,7 +66,12 @@ impl Config {
             Durability::Full => db::Durability::Full,
             Durability::Os => db::Durability::Normal,
         };
-        WriterOptions { durability, cache_bytes: self.cache_bytes, ..WriterOptions::default() }
+        WriterOptions {
+            durability,
+            cache_bytes: self.cache_bytes,
+            declared: Arc::clone(&self.declared),
+            ..WriterOptions::default()
+        }
     }
 
     /// Of the index writer of a scan: what it loses in a power cut is still in the archive.
@@ -75,6 +81,7 @@ impl Config {
             durability: db::Durability::Normal,
             cache_bytes: self.cache_bytes.min(SCAN_CACHE_BYTES),
             queue_length: SCAN_QUEUE_LENGTH,
+            declared: Arc::clone(&self.declared),
             ..WriterOptions::default()
         }
     }
@@ -106,6 +113,7 @@ impl Config {
             },
             index: self.index.clone(),
             storage: self.storage.clone(),
+            declared: Arc::clone(&self.declared),
         }
     }
 }

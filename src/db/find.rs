@@ -18,7 +18,8 @@ use super::names;
 use super::packing::{UidSuffix, uid_hash, unpack_time};
 use super::schema::{has_own_column, is_packed_time};
 use crate::model::attribute::{Attribute, AttributeId, Source};
-use crate::model::find::{DateTimeKey, FindAnswer, FindRequest, MatchingKey};
+use crate::model::declared::Unit;
+use crate::model::find::{DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 use crate::model::matching::{DateTimeRange, Matching, Narrowing};
 
@@ -146,6 +147,8 @@ pub(super) fn run(
     // One transaction: the answers are of one moment, though there may be several statements.
     let transaction = connection.unchecked_transaction().map_err(Error::from_sqlite)?;
     let statements = compile(connection, matchers, request)?;
+    let answered_values =
+        request.return_keys.len() + request.declared.iter().filter(|declared| declared.is_answered).count();
     let mut each = |statement: &Statement| -> rusqlite::Result<ControlFlow<()>> {
         let mut prepared = connection.prepare_cached(&statement.sql)?;
         let mut rows = prepared.query(params_from_iter(&statement.parameters))?;
@@ -154,10 +157,9 @@ pub(super) fn run(
                 skip -= 1;
                 continue;
             }
-            let mut answer =
-                FindAnswer { values: Vec::with_capacity(request.return_keys.len()), ..FindAnswer::default() };
+            let mut answer = FindAnswer { values: Vec::with_capacity(answered_values), ..FindAnswer::default() };
             answer.character_set = text_of(row.get_ref(0)?);
-            for at in 0..request.return_keys.len() {
+            for at in 0..answered_values {
                 answer.values.push(text_of(row.get_ref(at + 1)?));
             }
             answered += 1;
@@ -407,6 +409,12 @@ impl Compiler<'_> {
             columns.push(self.answer(key.attribute.attribute(), level)?);
         }
 
+        for key in request.declared.iter().filter(|key| key.is_answered) {
+            columns.push(declared_answer(&key.unit, level)?);
+        }
+
+        let (declared_above, declared_below): (Vec<_>, Vec<_>) =
+            request.declared.iter().partition(|key| key.unit.level <= level);
         let (mut above, mut below): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
         for key in &request.matching_keys {
             if key.attribute.attribute().level <= level || is_computed_everywhere(key.attribute) {
@@ -420,6 +428,7 @@ impl Compiler<'_> {
         let asked = |wanted: QueryRetrieveLevel| {
             let keys = above.iter().map(|key| key.attribute).chain(moments_above.iter().map(|key| key.date));
             keys.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id.attribute().level == wanted)
+                || request.declared.iter().any(|key| key.unit.level == wanted)
         };
         // Studies by the patients that are found first, or else as they come in the order of the answers.
         let from_patient = above.iter().any(|key| match key.attribute {
@@ -455,8 +464,9 @@ impl Compiler<'_> {
         for key in &moments_above {
             conditions.push(self.date_time_condition(key, level, "p")?);
         }
-        if !below.is_empty() || !moments_below.is_empty() {
-            conditions.push(self.below(level, &below, &moments_below)?);
+        conditions.extend(declared_above.iter().filter_map(|key| self.declared_condition(key, "p")));
+        if !below.is_empty() || !moments_below.is_empty() || declared_below.iter().any(|key| key.matching.is_some()) {
+            conditions.push(self.below(level, &below, &moments_below, &declared_below)?);
         }
         if under == Under::FurtherPatient {
             let mut first = vec!["first.id = s.patient".to_owned()];
@@ -466,6 +476,8 @@ impl Compiler<'_> {
             for key in moments_above.iter().filter(|key| key.date.attribute().level == Patient) {
                 first.push(self.date_time_condition(key, level, "first")?);
             }
+            let of_patient = declared_above.iter().filter(|key| key.unit.level == Patient);
+            first.extend(of_patient.filter_map(|key| self.declared_condition(key, "first")));
             conditions.push(format!("NOT EXISTS (SELECT 1 FROM patient first WHERE {})", first.join(" AND ")));
         }
 
@@ -539,6 +551,12 @@ impl Compiler<'_> {
         Ok(narrowed.map_or_else(|| last_word.clone(), |narrowed| format!("{narrowed} AND {last_word}")))
     }
 
+    /// The condition of a declared attribute, if it has one.
+    fn declared_condition(&mut self, key: &DeclaredKey, patient: &str) -> Option<String> {
+        let number = self.matcher(Matcher::One(key.matching.clone()?));
+        Some(format!("dcm_matches({number}, {})", declared_value(&key.unit, patient)))
+    }
+
     /// The parameter that names a matcher.
     fn matcher(&mut self, matcher: Matcher) -> String {
         let number = i64::try_from(self.matchers.len()).unwrap_or(i64::MAX);
@@ -608,10 +626,13 @@ impl Compiler<'_> {
         level: QueryRetrieveLevel,
         keys: &[&MatchingKey],
         moments: &[&DateTimeKey],
+        declared: &[&DeclaredKey],
     ) -> Result<String, Error> {
         let asked = keys.iter().map(|key| key.attribute).chain(moments.iter().map(|key| key.date));
-        let deepest = asked.map(|id| id.attribute().level).max().unwrap_or(level);
-        let needs_study = level == Patient && keys.iter().any(|key| key.attribute.attribute().level == Study);
+        let declared_levels = declared.iter().filter(|key| key.matching.is_some()).map(|key| key.unit.level);
+        let deepest = asked.map(|id| id.attribute().level).chain(declared_levels.clone()).max().unwrap_or(level);
+        let mut levels = keys.iter().map(|key| key.attribute.attribute().level).chain(declared_levels);
+        let needs_study = level == Patient && levels.any(|level| level == Study);
         let mut conditions = Vec::new();
         let mut selective = false;
         for key in keys {
@@ -622,6 +643,7 @@ impl Compiler<'_> {
         for key in moments {
             conditions.push(self.date_time_condition(key, deepest, "p")?);
         }
+        conditions.extend(declared.iter().filter_map(|key| self.declared_condition(key, "p")));
         let (parent, from) = match (level, deepest) {
             (Patient, Study) => ("s.patient", "study s".to_owned()),
             (Patient, _) => {
@@ -743,6 +765,53 @@ pub fn can_answer(attribute: &Attribute, level: QueryRetrieveLevel) -> bool {
     attribute.level <= level
         || is_computed_everywhere(attribute.id)
         || (level == Study && attribute.level == Series && attribute.source == Source::DataSet)
+}
+
+/// Whether an answer at `level` can carry a declared attribute; as [`can_answer`].
+#[must_use]
+pub fn can_answer_declared(unit: &Unit, level: QueryRetrieveLevel) -> bool {
+    unit.level <= level || (level == Study && unit.level == Series)
+}
+
+/// SQL for the value of a declared attribute at its own level or below it. The key is of our making: letters, digits, `+`
+/// and `_`.
+fn declared_value(unit: &Unit, patient: &str) -> String {
+    let key = &unit.key;
+    // Of what objects say of an entity the most complete counts (docs/adr/0008).
+    let above = |from: &str, own: &str| {
+        format!(
+            "ifnull((SELECT c.declared_above ->> '$.\"{key}\"' AS v FROM {from} WHERE {own} AND v <> '' \
+             ORDER BY octet_length(v) DESC, v LIMIT 1), '')"
+        )
+    };
+    match unit.level {
+        Patient => above(
+            "study a JOIN study_series b ON b.study = a.id JOIN shelf c ON c.series = b.id",
+            &format!(
+                "(a.patient = {patient}.id OR a.id IN (SELECT study FROM study_patient WHERE patient = {patient}.id)) \
+                 AND ifnull(c.patient, a.patient) = {patient}.id"
+            ),
+        ),
+        Study => above("study_series b JOIN shelf c ON c.series = b.id", "b.study = s.id"),
+        Series => above("shelf c", "c.series = e.id"),
+        Image => format!("ifnull(ifnull(i.diff ->> '$.\"{key}\"', h.declared ->> '$.\"{key}\"'), '')"),
+    }
+}
+
+/// SQL for a declared attribute in an answer at a level.
+fn declared_answer(unit: &Unit, level: QueryRetrieveLevel) -> Result<String, Error> {
+    if unit.level <= level {
+        return Ok(declared_value(unit, "p"));
+    }
+    if !can_answer_declared(unit, level) {
+        return Err(Error::Unsupported(format!("{} is not answered at the {level} level", unit.root)));
+    }
+    // A study answers for its series.
+    Ok(format!(
+        "ifnull((SELECT group_concat(v, '\\') FROM (SELECT DISTINCT {} AS v FROM study_series e WHERE e.study = s.id \
+         AND v <> '' ORDER BY v)), '')",
+        declared_value(unit, "p")
+    ))
 }
 
 fn names_uids(key: &MatchingKey) -> bool {

@@ -16,6 +16,7 @@ use super::{
     CheckReport, Error, IndexStatus, NotIndexed, PathValue, check, path_from_sql, place_from_number, place_number,
     range_below, status,
 };
+use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
 
@@ -27,6 +28,7 @@ pub struct Reader {
     connection: Connection,
     path: PathBuf,
     matchers: Matchers,
+    declared: Arc<DeclaredSet>,
 }
 
 /// What the index knows of a file.
@@ -40,6 +42,8 @@ pub struct KnownFile {
     pub note: Option<Arc<Note>>,
     /// Whether it is a location that was gone when a scan looked last.
     pub missing: bool,
+    /// Whether it was read without something that is declared; see [`Reader::with_declared`].
+    pub lacks_declared: bool,
 }
 
 impl KnownFile {
@@ -70,7 +74,57 @@ impl Reader {
         let connection = open::open(path, Access::Reader { cache_bytes: CACHE_BYTES })?;
         let matchers = Matchers::default();
         find::register_functions(&connection, &matchers).map_err(Error::from_sqlite)?;
-        Ok(Self { connection, path: path.to_owned(), matchers })
+        Ok(Self { connection, path: path.to_owned(), matchers, declared: Arc::clone(DeclaredSet::none()) })
+    }
+
+    /// The same, for which files are lacking that were read with other declarations than these: see
+    /// [`KnownFile::lacks_declared`].
+    #[must_use]
+    pub fn with_declared(self, declared: Arc<DeclaredSet>) -> Self {
+        Self { declared, ..self }
+    }
+
+    /// How many instances of this kind below `root` were read without what is declared.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn lacking_below(&mut self, place: Place, root: &Path) -> Result<u64, Error> {
+        self.lacking(place, root, |_, count| count).map(|counts| counts.into_iter().sum()).map_err(Error::from_sqlite)
+    }
+
+    /// The directories of this kind below `root` with instances that were read without what is declared, each once.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn lacking_directories(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error> {
+        let mut found = self.lacking(place, root, |path, _| path).map_err(Error::from_sqlite)?;
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn lacking<T>(
+        &mut self,
+        place: Place,
+        root: &Path,
+        mut each: impl FnMut(PathBuf, u64) -> T,
+    ) -> rusqlite::Result<Vec<T>> {
+        let mut found = Vec::new();
+        if self.declared.is_empty() {
+            return Ok(found);
+        }
+        let mut statement = self.connection.prepare_cached(
+            "SELECT d.path, h.declared_set, sum(h.instance_count) FROM shelf h JOIN directory d ON d.id = h.directory \
+             WHERE d.place = ?1 GROUP BY h.directory, h.declared_set ORDER BY d.path",
+        )?;
+        let mut rows = statement.query([place_number(place)])?;
+        while let Some(row) = rows.next()? {
+            let path = PathBuf::from(path_from_sql(row.get_ref(0)?));
+            if path.starts_with(root) && !self.declared.is_covered_by(row.get_ref(1)?.as_str().unwrap_or_default()) {
+                found.push(each(path, to_u64(row.get(2)?)));
+            }
+        }
+        Ok(found)
     }
 
     /// A handle by which another thread interrupts what this reader is doing.
@@ -170,7 +224,7 @@ impl Reader {
         }
         let mut instances = self.connection.prepare_cached(
             "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, i.size, \
-             h.mtime_base + i.mtime FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
+             h.mtime_base + i.mtime, h.declared_set FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
         )?;
         let mut rows = instances.query([id])?;
         while let Some(row) = rows.next()? {
@@ -179,7 +233,10 @@ impl Reader {
             UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str().unwrap_or_default(), &mut uid);
             let name = naming.unpack(row.get_ref(0)?, &uid);
             let missing = missing.contains(&name);
-            on_file(name, KnownFile { size: to_u64(row.get(6)?), mtime_ms: row.get(7)?, note: None, missing });
+            let lacks_declared =
+                !self.declared.is_empty() && !self.declared.is_covered_by(row.get_ref(8)?.as_str().unwrap_or_default());
+            let (size, mtime_ms) = (to_u64(row.get(6)?), row.get(7)?);
+            on_file(name, KnownFile { size, mtime_ms, note: None, missing, lacks_declared });
         }
         let mut copies =
             self.connection.prepare_cached("SELECT file_name, size, mtime_ms FROM copy WHERE directory = ?1")?;
@@ -187,7 +244,16 @@ impl Reader {
         while let Some(row) = rows.next()? {
             let name = path_from_sql(row.get_ref(0)?);
             let missing = missing.contains(&name);
-            on_file(name, KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: None, missing });
+            on_file(
+                name,
+                KnownFile {
+                    size: to_u64(row.get(1)?),
+                    mtime_ms: row.get(2)?,
+                    note: None,
+                    missing,
+                    lacks_declared: false,
+                },
+            );
         }
         self.each_note(id, on_file)
     }
@@ -207,7 +273,13 @@ impl Reader {
                 shared.insert(Arc::clone(&note));
                 note
             });
-            let file = KnownFile { size: to_u64(row.get(1)?), mtime_ms: row.get(2)?, note: Some(note), missing: false };
+            let file = KnownFile {
+                size: to_u64(row.get(1)?),
+                mtime_ms: row.get(2)?,
+                note: Some(note),
+                missing: false,
+                lacks_declared: false,
+            };
             on_file(path_from_sql(row.get_ref(0)?), file);
         }
         Ok(())
@@ -218,7 +290,30 @@ impl Reader {
     /// # Errors
     /// As [`Self::open`].
     pub fn another(&self) -> Result<Self, Error> {
-        Self::open(&self.path)
+        Ok(Self::open(&self.path)?.with_declared(Arc::clone(&self.declared)))
+    }
+
+    /// Whether some member of an archive file was read without what is declared.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn archive_lacks_declared(&mut self, archive: &Path) -> Result<bool, Error> {
+        if self.declared.is_empty() {
+            return Ok(false);
+        }
+        let asked = || {
+            let Some(id) = self.directory_id(archive, true)? else { return Ok(false) };
+            let mut sets =
+                self.connection.prepare_cached("SELECT DISTINCT declared_set FROM shelf WHERE directory = ?1")?;
+            let mut rows = sets.query([id])?;
+            while let Some(row) = rows.next()? {
+                if !self.declared.is_covered_by(row.get_ref(0)?.as_str().unwrap_or_default()) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        asked().map_err(Error::from_sqlite)
     }
 
     /// Directories of this kind below `root` that the index knows, in a fixed order, from after `after` on and at most `limit`.

@@ -14,6 +14,7 @@ use super::{
     Committed, Compared, DuplicatePolicy, Durability, Error, Mounted, ScannedDirectory, StoreOutcome, Stored, Tally,
 };
 use crate::model::clock::Clock;
+use crate::model::declared::DeclaredSet;
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
 
@@ -42,11 +43,19 @@ pub struct WriterOptions {
     pub queue_length: usize,
     /// Where the time of day comes from.
     pub clock: Clock,
+    /// What the records have besides the attributes of the table.
+    pub declared: Arc<DeclaredSet>,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { durability: Durability::Full, cache_bytes: 32 * 1024 * 1024, queue_length: 1024, clock: Clock::System }
+        Self {
+            durability: Durability::Full,
+            cache_bytes: 32 * 1024 * 1024,
+            queue_length: 1024,
+            clock: Clock::System,
+            declared: Arc::clone(DeclaredSet::none()),
+        }
     }
 }
 
@@ -89,7 +98,7 @@ impl Writer {
         let path: Arc<PathBuf> = Arc::new(path.to_owned());
         let thread = std::thread::Builder::new()
             .name("index writer".into())
-            .spawn(move || run(&connection, &queue, options.clock))
+            .spawn(move || run(&connection, &queue, options.clock, options.declared))
             .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
         Ok(Self { handle: WriterHandle { commands }, thread: Some(thread) })
     }
@@ -215,8 +224,13 @@ fn stopped() -> Error {
     Error::WriterStopped("its thread has ended".into())
 }
 
-fn run(connection: &Connection, queue: &Receiver<Command>, clock: Clock) -> Result<(), Error> {
-    let mut batch = Batch::new(connection, clock)?;
+fn run(
+    connection: &Connection,
+    queue: &Receiver<Command>,
+    clock: Clock,
+    declared: Arc<DeclaredSet>,
+) -> Result<(), Error> {
+    let mut batch = Batch::new(connection, clock, declared)?;
     let mut tally = Tally::default();
     let mut failure: Option<Error> = None;
     let mut next = None;

@@ -3,12 +3,14 @@
 //! While a wanted sequence is walked, its items and values are noted in a flat form that no longer depends on the
 //! transfer syntax. The text is made at the end, with the character set of the data set and of each item known.
 
-use dicom_core::VR;
+use dicom_core::{Tag, VR};
 
 use crate::model::charset::{CharacterSets, TextForm};
+use crate::model::declared::{Node, Step, canonical_tag, creator_tag, is_private_creator};
 use crate::model::value::{for_each_number, for_each_tag, push_one};
 
 use super::vr;
+use super::wanted::{tag_number, tag_of};
 
 /// An item starts.
 pub(super) const ITEM: u8 = 1;
@@ -75,6 +77,99 @@ enum Open {
     Item,
     Sequence,
     EmptySequence,
+}
+
+/// Copies of the items of a wanted sequence what is declared in them. Private elements are moved to the blocks of
+/// [`canonical_tag`], with their creators.
+pub(super) fn cut_down(raw: &[u8], wanted: &[Node], sets: &CharacterSets, out: &mut Vec<u8>) {
+    /// An open item or sequence: what is wanted in it, all where there is nothing; of an item, who reserves which block.
+    struct Level<'w> {
+        wanted: &'w [Node],
+        creators: Vec<(Tag, String)>,
+        /// Canonical creators that the item has got already.
+        written: Vec<Tag>,
+    }
+    let mut levels: Vec<Level<'_>> = Vec::new();
+    let sequence = |wanted| Level { wanted, creators: Vec::new(), written: Vec::new() };
+    // Sequences and items that are open inside of one that is not wanted.
+    let mut unwanted = 0_usize;
+    for event in Events(raw) {
+        if unwanted > 0 {
+            match event {
+                Event::Item | Event::Sequence(_) => unwanted += 1,
+                Event::End => unwanted -= 1,
+                Event::Value { .. } => {}
+            }
+            continue;
+        }
+        match event {
+            Event::Item => {
+                out.push(ITEM);
+                levels.push(sequence(levels.last().map_or(wanted, |level| level.wanted)));
+            }
+            Event::End => {
+                out.push(END);
+                levels.pop();
+            }
+            Event::Sequence(number) => {
+                let Some(level) = levels.last_mut() else { continue };
+                match find(level.wanted, &level.creators, number) {
+                    None => unwanted = 1,
+                    Some((number, creator, node)) => {
+                        push_creator(out, &mut level.written, creator);
+                        push_sequence(out, number);
+                        levels.push(sequence(node.map_or(&[], |node| node.items.as_slice())));
+                    }
+                }
+            }
+            Event::Value { tag: number, vr, big, bytes } => {
+                let Some(level) = levels.last_mut() else { continue };
+                let tag = tag_of(number);
+                if is_private_creator(tag) && !level.wanted.is_empty() {
+                    let mut creator = String::new();
+                    crate::model::value::push_text(&mut creator, VR::LO, big, bytes, sets);
+                    level.creators.push((tag, creator));
+                    continue;
+                }
+                if number == SPECIFIC_CHARACTER_SET {
+                    push_value(out, number, vr, big, bytes.len());
+                    out.extend_from_slice(bytes);
+                } else if let Some((number, creator, node)) = find(level.wanted, &level.creators, number) {
+                    push_creator(out, &mut level.written, creator);
+                    let vr = node.filter(|node| vr == VR::UN && node.vr != VR::SQ).map_or(vr, |node| node.vr);
+                    push_value(out, number, vr, big, bytes.len());
+                    out.extend_from_slice(bytes);
+                }
+            }
+        }
+    }
+}
+
+/// The tag under which an element of an item is kept, with the creator of its block, and what it is wanted as; `None` where
+/// it is not.
+type Found<'w> = (u32, Option<(Tag, &'w str)>, Option<&'w Node>);
+
+fn find<'w>(wanted: &'w [Node], creators: &[(Tag, String)], number: u32) -> Option<Found<'w>> {
+    if wanted.is_empty() {
+        return Some((number, None, None));
+    }
+    let tag = tag_of(number);
+    let creator = creator_tag(tag).and_then(|tag| creators.iter().find(|(known, _)| *known == tag));
+    let node = wanted.iter().find(|node| node.step.is(tag, creator.map(|(_, creator)| creator.as_str())))?;
+    let (kept, block) = canonical_tag(wanted, &node.step);
+    let creator = match &node.step {
+        Step::Private { creator, .. } => block.map(|block| (block, creator.as_str())),
+        Step::Public(_) => None,
+    };
+    Some((tag_number(kept), creator, Some(node)))
+}
+
+/// Notes the creator of a block, once in each item.
+fn push_creator(out: &mut Vec<u8>, written: &mut Vec<Tag>, creator: Option<(Tag, &str)>) {
+    let Some((tag, creator)) = creator.filter(|(tag, _)| !written.contains(tag)) else { return };
+    written.push(tag);
+    push_value(out, tag_number(tag), VR::LO, false, creator.len());
+    out.extend_from_slice(creator.as_bytes());
 }
 
 /// Appends the items of a wanted sequence as a JSON array; false when some text was not in its character set.

@@ -1,12 +1,16 @@
 //! What a header reader read.
 
-use dicom_core::VR;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dicom_core::{Tag, VR};
 
 use super::fault::{Fault, Faults};
 use super::json;
 use super::limits::MAX_VALUE;
-use super::wanted::{Slot, tag_of};
+use super::wanted::{CREATOR, FIRST_DECLARED, Slot, tag_of};
 use crate::model::charset::CharacterSets;
+use crate::model::declared::{DeclaredSet, Unit, creator_tag};
 use crate::model::value;
 
 /// What kind of object the bytes are.
@@ -75,6 +79,7 @@ pub struct Parsed {
     pub(super) faults: Faults,
     pub(super) raw: Vec<u8>,
     pub(super) values: Vec<RawValue>,
+    pub(super) declared: Option<Arc<DeclaredSet>>,
 }
 
 impl Parsed {
@@ -119,9 +124,53 @@ impl Parsed {
     /// `sink` gets the slot of each value and a function that appends its text to a buffer.
     pub fn decode(&mut self, mut sink: impl FnMut(Slot, &mut dyn FnMut(&mut String))) {
         let character_sets = self.character_sets();
-        let Self { faults, raw, values, .. } = self;
-        for value in values.iter().filter(|value| value.slot != Slot::MAX) {
+        let Self { faults, raw, values, declared, .. } = self;
+        for value in
+            values.iter().filter(|value| value.slot < FIRST_DECLARED || declared.is_none() && value.slot < CREATOR)
+        {
             sink(value.slot, &mut |out| push_value(out, value, value.bytes(raw), &character_sets, faults));
+        }
+    }
+
+    /// Decodes the values of declared units, in the order of the data set.
+    ///
+    /// `sink` gets the number of each unit and a function that appends its text to a buffer.
+    pub fn decode_declared(&mut self, mut sink: impl FnMut(usize, &mut dyn FnMut(&mut String))) {
+        let Some(declared) = self.declared.clone() else { return };
+        if !self.values.iter().any(|value| (FIRST_DECLARED..CREATOR).contains(&value.slot)) {
+            return;
+        }
+        let sets = self.character_sets();
+        let Self { faults, raw: bytes, values, .. } = self;
+        let bytes_of = |value: &RawValue| {
+            let start = value.start as usize;
+            bytes.get(start..start + value.length as usize).unwrap_or_default()
+        };
+        let creators: HashMap<Tag, String> = values
+            .iter()
+            .filter(|value| value.slot == CREATOR)
+            .map(|value| {
+                let mut creator = String::new();
+                value::push_text(&mut creator, VR::LO, value.big, bytes_of(value), &sets);
+                (tag_of(value.tag), creator)
+            })
+            .collect();
+        for value in values.iter().filter(|value| (FIRST_DECLARED..CREATOR).contains(&value.slot)) {
+            let tag = tag_of(value.tag);
+            let creator = creator_tag(tag).and_then(|tag| creators.get(&tag)).map(String::as_str);
+            // Of two creators that have the element, the one whose block this is.
+            let Some(unit) = declared.unit(tag, creator) else { continue };
+            let bytes = bytes_of(value);
+            sink(unit.number, &mut |out| {
+                let start = out.len();
+                if !push_unit(out, unit, value, bytes, &sets) {
+                    faults.add(Fault::TextNotInCharacterSet { tag });
+                }
+                if out.len() - start > MAX_VALUE {
+                    out.truncate(start);
+                    faults.add(Fault::ValueTooLong { tag });
+                }
+            });
         }
     }
 
@@ -148,5 +197,20 @@ impl Parsed {
             self.faults.add(Fault::CharacterSetUnknown);
         }
         sets
+    }
+}
+
+/// Appends the value of a unit; false when its character set could not explain it.
+fn push_unit(out: &mut String, unit: &Unit, value: &RawValue, bytes: &[u8], sets: &CharacterSets) -> bool {
+    match (unit.vr == VR::SQ, value.vr == VR::SQ) {
+        (true, true) if unit.items.is_empty() => json::push_items(out, bytes, sets),
+        (true, true) => {
+            let mut cut = Vec::with_capacity(bytes.len().min(1 << 10));
+            json::cut_down(bytes, &unit.items, sets, &mut cut);
+            json::push_items(out, &cut, sets)
+        }
+        (false, false) => value::push_text(out, value.vr, value.big, bytes, sets),
+        // The object has something else there than what was declared.
+        (true, false) | (false, true) => true,
     }
 }

@@ -60,10 +60,10 @@ pub(super) const IDENTIFYING: [AttributeId; 4] = [
     AttributeId::SOPClassUID,
 ];
 
-/// Reads the header of a file, with positioned reads of what is needed of it and no more.
+/// Reads the header of a file ([`Wanted::index`] or more), with positioned reads of what is needed of it and no more.
 #[must_use]
-pub fn read_file(file: &File) -> Outcome {
-    let mut parser = HeaderParser::for_file(Wanted::index());
+pub fn read_file(file: &File, wanted: &Wanted) -> Outcome {
+    let mut parser = HeaderParser::for_file(wanted);
     match feed_file(file, &mut parser) {
         Ok(()) => with_neighbours(parser.finish()),
         Err(error) => Outcome::Unreadable { error },
@@ -77,6 +77,10 @@ thread_local! {
 }
 
 fn with_neighbours(parsed: Parsed) -> Outcome {
+    // What is declared lies in blocks that differ from object to object: each is read for itself.
+    if parsed.declared.is_some() {
+        return Outcome::of(parsed);
+    }
     // Taken out: should reading panic, they are lost and cannot be half of what they were.
     let mut neighbours = NEIGHBOURS.take().unwrap_or_default();
     let outcome = neighbours.outcome(parsed);
@@ -134,8 +138,8 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 
 /// Reads the header of an object from a stream. What follows the header is not read.
 #[must_use]
-pub fn read_stream(mut stream: impl Read) -> Outcome {
-    read_stream_with(&mut stream, |_, _| Ok(0))
+pub fn read_stream(mut stream: impl Read, wanted: &Wanted) -> Outcome {
+    read_stream_with(&mut stream, wanted, |_, _| Ok(0))
 }
 
 /// As [`read_stream`], where bytes can be passed over (a member of an archive): `pass` goes forward by as many bytes as it
@@ -143,9 +147,10 @@ pub fn read_stream(mut stream: impl Read) -> Outcome {
 #[must_use]
 pub fn read_stream_with<R: Read + ?Sized>(
     stream: &mut R,
+    wanted: &Wanted,
     mut pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
 ) -> Outcome {
-    let mut parser = HeaderParser::for_file(Wanted::index());
+    let mut parser = HeaderParser::for_file(wanted);
     let mut buffer = [0; FIRST_READ];
     loop {
         let read = match stream.read(&mut buffer) {
@@ -167,7 +172,7 @@ pub fn read_stream_with<R: Read + ?Sized>(
 }
 
 impl Outcome {
-    /// What an object is whose header was parsed with [`Wanted::index`].
+    /// What an object is whose header was parsed with [`Wanted::index`] or [`Wanted::with_declared`].
     #[must_use]
     pub fn of(mut parsed: Parsed) -> Self {
         Self::decoded(&mut parsed)
@@ -185,6 +190,10 @@ impl Outcome {
                 record.set_with(attribute.id, |text| push(text));
             }
         });
+        if parsed.declared.is_some() {
+            record.note_declared();
+        }
+        parsed.decode_declared(|unit, push| record.set_declared_with(unit, |text| push(text)));
         record.set(AttributeId::AvailableTransferSyntaxUID, parsed.transfer_syntax());
         for fault in parsed.faults() {
             record.add_fault(fault.coded());

@@ -947,6 +947,14 @@ impl<'w> Core<'w> {
             b"\0\0" | b"UN" => dictionary_vr(tag, length),
             _ => vr::of(in_header).unwrap_or(VR::UN),
         };
+        if length != UNDEFINED
+            && let Some(filter) = self.wanted.filter(collecting.element.slot)
+            && !filter.lets_through(tag)
+        {
+            // Sequences of undefined length are gone through in any case; what is in them is cut away afterwards.
+            self.body = Body::Skip(u64::from(length));
+            return;
+        }
         if length == UNDEFINED || vr == VR::SQ {
             let is_fragments = header.explicit && matches!(&header.vr, b"OB" | b"OW");
             if self.open_sequence(*header, None, start) {
@@ -1100,6 +1108,7 @@ impl<'w> Core<'w> {
             faults: self.faults,
             raw: self.raw,
             values: self.values,
+            declared: self.wanted.declared.clone(),
         }
     }
 

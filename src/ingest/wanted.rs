@@ -1,10 +1,11 @@
 //! Which elements of a data set are collected.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use dicom_core::{Tag, VR};
 
-use crate::model::attribute::{ATTRIBUTES, Source};
+use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, Source};
+use crate::model::declared::{DeclaredSet, Node, Step};
 
 /// The number of a wanted element: its place in the list that [`Wanted::new`] was given. For [`Wanted::index`] this is
 /// the number of the attribute in [`ATTRIBUTES`].
@@ -18,6 +19,45 @@ pub struct Wanted {
     pub(super) elements: Vec<Element>,
     /// The greatest wanted tag: past it, reading can stop.
     pub(super) last: u32,
+    /// The elements that are wanted of the items of some sequences, by slot; all are of the others.
+    pub(super) filters: Vec<(Slot, ItemFilter)>,
+    /// What is declared besides the table, if anything is.
+    pub(super) declared: Option<Arc<DeclaredSet>>,
+}
+
+/// What may be wanted anywhere in the items of a sequence. It is coarse: what it lets through is cut down afterwards.
+#[derive(Debug, Default)]
+pub(super) struct ItemFilter {
+    tags: Vec<u32>,
+    /// Groups of private elements, with the low bytes of their element numbers.
+    private: Vec<(u16, u8)>,
+}
+
+impl ItemFilter {
+    /// `None` where all of some item is wanted.
+    fn of(nodes: &[Node]) -> Option<Self> {
+        // PS3.3 C.12.1.1.2: an item may have a character set of its own.
+        let mut filter = Self { tags: vec![CHARACTER_SET], private: Vec::new() };
+        filter.add(nodes).then_some(filter)
+    }
+
+    fn add(&mut self, nodes: &[Node]) -> bool {
+        nodes.iter().all(|node| {
+            match &node.step {
+                Step::Public(tag) => self.tags.push(tag_number(*tag)),
+                Step::Private { group, element, .. } => self.private.push((*group, *element)),
+            }
+            if node.items.is_empty() { node.vr != VR::SQ } else { self.add(&node.items) }
+        })
+    }
+
+    pub(super) fn lets_through(&self, tag: u32) -> bool {
+        let Tag(group, element) = tag_of(tag);
+        self.tags.contains(&tag)
+            || self.private.iter().any(|(wanted, low)| {
+                *wanted == group && (element & 0xFF == u16::from(*low) || (0x0010..=0x00FF).contains(&element))
+            })
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +80,16 @@ pub(super) enum Role {
 /// The slot of elements that only the reader itself wants.
 const OWN: Slot = Slot::MAX;
 
+/// The slot of private creators.
+pub(super) const CREATOR: Slot = Slot::MAX - 1;
+
+/// The slot of the first declared unit.
+pub(super) const FIRST_DECLARED: Slot = ATTRIBUTE_COUNT as Slot;
+
+const CHARACTER_SET: u32 = 0x0008_0005;
+
 const OWN_ELEMENTS: [(u32, VR, Role); 5] = [
-    (0x0008_0005, VR::CS, Role::CharacterSet),
+    (CHARACTER_SET, VR::CS, Role::CharacterSet),
     (0x0008_0016, VR::UI, Role::Identifying(1)),
     (0x0008_0018, VR::UI, Role::Identifying(2)),
     (0x0020_000D, VR::UI, Role::Identifying(4)),
@@ -67,10 +115,38 @@ impl Wanted {
     /// What the index keeps: all attributes of [`ATTRIBUTES`] that come from the data set.
     pub fn index() -> &'static Self {
         static INDEX: OnceLock<Wanted> = OnceLock::new();
-        INDEX.get_or_init(|| {
-            let stored = ATTRIBUTES.iter().filter(|attribute| attribute.source == Source::DataSet);
-            Self::with_slots(stored.map(|attribute| (attribute.tag, attribute.vr, attribute.id as Slot)))
-        })
+        INDEX.get_or_init(|| Self::with_slots(in_table()))
+    }
+
+    /// What the index keeps, and what is declared besides. Made once for a configuration: it stays until the process ends.
+    #[must_use]
+    pub fn with_declared(declared: &Arc<DeclaredSet>) -> &'static Self {
+        if declared.is_empty() {
+            return Self::index();
+        }
+        let mut rows: Vec<(Tag, VR, Slot)> = in_table().collect();
+        let mut filters = Vec::new();
+        for unit in declared.units() {
+            let slot = FIRST_DECLARED + unit.number as Slot;
+            if !unit.items.is_empty()
+                && let Some(filter) = ItemFilter::of(&unit.items)
+            {
+                filters.push((slot, filter));
+            }
+            match &unit.root {
+                Step::Public(tag) => rows.push((*tag, unit.vr, slot)),
+                Step::Private { group, element, .. } => {
+                    // In whichever block it stands (PS3.5 7.8.1). Of two creators with the same element the tag is one; the
+                    // creator tells which it is when all is read.
+                    for block in 0x10..=0xFF_u16 {
+                        rows.push((Tag(*group, block), VR::LO, CREATOR));
+                        rows.push((Tag(*group, block << 8 | u16::from(*element)), unit.vr, slot));
+                    }
+                }
+            }
+        }
+        let wanted = Self { filters, declared: Some(Arc::clone(declared)), ..Self::with_slots(rows) };
+        Box::leak(Box::new(wanted))
     }
 
     fn with_slots(list: impl IntoIterator<Item = (Tag, VR, Slot)>) -> Self {
@@ -81,12 +157,22 @@ impl Wanted {
                 rows.push((tag, vr, OWN));
             }
         }
-        rows.sort_unstable_by_key(|row| row.0);
+        rows.sort_by_key(|row| row.0);
         rows.dedup_by_key(|row| row.0);
         let role = |tag| OWN_ELEMENTS.iter().find(|own| own.0 == tag).map_or(Role::None, |own| own.2);
         let elements = rows.iter().map(|(tag, vr, slot)| Element { slot: *slot, vr: *vr, role: role(*tag) }).collect();
         let last = rows.last().map_or(0, |row| row.0);
         let tags = rows.into_iter().map(|row| row.0).chain([u32::MAX]).collect();
-        Self { tags, elements, last }
+        Self { tags, elements, last, filters: Vec::new(), declared: None }
     }
+
+    /// What is wanted of the items of a sequence, where that is not all.
+    pub(super) fn filter(&self, slot: Slot) -> Option<&ItemFilter> {
+        self.filters.iter().find(|(own, _)| *own == slot).map(|(_, filter)| filter)
+    }
+}
+
+fn in_table() -> impl Iterator<Item = (Tag, VR, Slot)> {
+    let stored = ATTRIBUTES.iter().filter(|attribute| attribute.source == Source::DataSet);
+    stored.map(|attribute| (attribute.tag, attribute.vr, attribute.id as Slot))
 }

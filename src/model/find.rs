@@ -1,8 +1,11 @@
 //! A query, parsed and checked: what `qr` makes of an Identifier and `db` answers.
 
+use std::sync::Arc;
+
 use dicom_core::Tag;
 
 use super::attribute::AttributeId;
+use super::declared::Unit;
 use super::level::{InformationModel, QueryRetrieveLevel};
 use super::matching::{DateTimeRange, Matching};
 
@@ -20,6 +23,8 @@ pub struct FindRequest {
     pub date_time_keys: Vec<DateTimeKey>,
     /// The attributes to answer, in order of their tags and without repetition.
     pub return_keys: Vec<ReturnKey>,
+    /// Declared attributes that are matched, answered, or both.
+    pub declared: Vec<DeclaredKey>,
     /// The most answers wanted, or all.
     pub limit: Option<u64>,
     /// How many answers to leave out first.
@@ -55,6 +60,19 @@ pub struct ReturnKey {
     pub items: Vec<ItemKey>,
 }
 
+/// A declared attribute as a key.
+#[derive(Clone, Debug)]
+pub struct DeclaredKey {
+    /// What keeps it.
+    pub unit: Arc<Unit>,
+    /// The condition on its value; never [`Matching::Universal`].
+    pub matching: Option<Matching>,
+    /// Whether it is answered.
+    pub is_answered: bool,
+    /// For a sequence: the attributes asked for in its items, as [`ReturnKey::items`].
+    pub items: Vec<ItemKey>,
+}
+
 /// An attribute asked for inside a sequence item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemKey {
@@ -68,7 +86,7 @@ pub struct ItemKey {
 /// [`super::record::InstanceRecord`] for their form).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FindAnswer {
-    /// One for each return key; empty where the entity has no value.
+    /// One for each return key, then one for each declared attribute that is answered; empty where the entity has no value.
     pub values: Vec<String>,
     /// The character sets that the entity's objects were written in, as (0008,0005) has it; empty for the default.
     pub character_set: String,

@@ -10,6 +10,7 @@ pub mod attribute;
 pub mod charset;
 pub mod clock;
 pub mod datetime;
+pub mod declared;
 pub mod find;
 pub mod level;
 pub mod location;

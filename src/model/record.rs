@@ -17,6 +17,8 @@ use super::attribute::{ATTRIBUTE_COUNT, AttributeId};
 #[derive(Clone)]
 pub struct InstanceRecord {
     values: Values,
+    /// Nothing where no declared unit has a value.
+    declared: Option<Box<DeclaredValues>>,
     faults: Vec<String>,
 }
 
@@ -39,6 +41,13 @@ struct Own {
     text: String,
     /// Each attribute at most once.
     spans: Vec<(AttributeId, Span)>,
+}
+
+/// The values of declared units, by number.
+#[derive(Clone, Debug, Default)]
+struct DeclaredValues {
+    text: String,
+    spans: Vec<Span>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,14 +97,14 @@ impl InstanceRecord {
     #[must_use]
     pub fn new() -> Self {
         let all = All { text: String::with_capacity(768), spans: [Span::default(); ATTRIBUTE_COUNT] };
-        Self { values: Values::All(Box::new(all)), faults: Vec::new() }
+        Self { values: Values::All(Box::new(all)), declared: None, faults: Vec::new() }
     }
 
     /// A record with these values, until others are set.
     #[must_use]
     pub fn like(common: &Common) -> Self {
         let own = Own { text: String::with_capacity(192), spans: Vec::with_capacity(12) };
-        Self { values: Values::Differing { common: common.clone(), own }, faults: Vec::new() }
+        Self { values: Values::Differing { common: common.clone(), own }, declared: None, faults: Vec::new() }
     }
 
     /// Makes all values of this record, as they are now, ones that others can have in common with it. `None` for one that
@@ -129,6 +138,43 @@ impl InstanceRecord {
                 None => common.value(id),
             },
         }
+    }
+
+    /// The value of the declared unit with this number ([`super::declared::DeclaredSet::units`]); empty where it is absent or
+    /// empty.
+    #[must_use]
+    pub fn declared(&self, unit: usize) -> &str {
+        let declared = self.declared.as_ref();
+        declared.and_then(|own| Some(own.spans.get(unit)?.text(&own.text))).unwrap_or_default()
+    }
+
+    /// Whether it was read with what is declared, whatever that said; a record that was put together from what the index
+    /// knows was not.
+    #[must_use]
+    pub fn has_declared(&self) -> bool {
+        self.declared.is_some()
+    }
+
+    /// Notes that it was read with what is declared.
+    pub fn note_declared(&mut self) {
+        self.declared.get_or_insert_default();
+    }
+
+    /// The declared units that may have a value.
+    fn units(&self) -> usize {
+        self.declared.as_ref().map_or(0, |declared| declared.spans.len())
+    }
+
+    /// Sets the value of a declared unit, as [`Self::set_with`] does.
+    ///
+    /// # Panics
+    /// As [`Self::set`].
+    pub fn set_declared_with(&mut self, unit: usize, write: impl FnOnce(&mut String)) {
+        let declared = self.declared.get_or_insert_default();
+        if declared.spans.len() <= unit {
+            declared.spans.resize(unit + 1, Span::default());
+        }
+        declared.spans[unit] = Span::of(&mut declared.text, write);
     }
 
     /// Sets the value of an attribute.
@@ -181,7 +227,8 @@ impl InstanceRecord {
             Values::All(all) => all.text.len(),
             Values::Differing { own, .. } => own.text.len(),
         };
-        values + self.faults.iter().map(String::len).sum::<usize>()
+        let declared = self.declared.as_ref().map_or(0, |declared| declared.text.len());
+        values + declared + self.faults.iter().map(String::len).sum::<usize>()
     }
 
     /// What was wrong with the data set, in the order met.
@@ -196,6 +243,7 @@ impl PartialEq for InstanceRecord {
     fn eq(&self, other: &Self) -> bool {
         self.faults == other.faults
             && super::attribute::ATTRIBUTES.iter().all(|a| self.value(a.id) == other.value(a.id))
+            && (0..self.units().max(other.units())).all(|unit| self.declared(unit) == other.declared(unit))
     }
 }
 

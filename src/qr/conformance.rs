@@ -8,9 +8,10 @@ use super::error::FindError;
 use super::identifier::IdentifierError;
 use super::negotiation::NegotiatedOptions;
 use super::parse::{SPECIFIC_CHARACTER_SET, is_only_answered, level_in};
-use crate::db::{self, can_answer};
+use crate::db::{self, can_answer, can_answer_declared};
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, LetterCase, Source};
 use crate::model::charset::CharacterSets;
+use crate::model::declared::{DeclaredSet, Kept, Step};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, QuotationMarks, SeveralValues,
@@ -97,6 +98,61 @@ fn attributes(level: QueryRetrieveLevel) -> String {
     text
 }
 
+/// The attributes that the configuration declares: standard and private ones, and those in sequences.
+#[must_use]
+pub fn declared_attributes(declared: &DeclaredSet) -> String {
+    if declared.attributes().is_empty() {
+        return "None.\n".to_owned();
+    }
+    let mut text = String::from(
+        "| Name | Path | Private creator | VR | Level | Key type | Matching | Answered at |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for attribute in declared.attributes() {
+        let path: Vec<_> = attribute.path.iter().map(ToString::to_string).collect();
+        let mut creators: Vec<&str> = attribute
+            .path
+            .iter()
+            .filter_map(|step| match step {
+                Step::Private { creator, .. } => Some(creator.as_str()),
+                Step::Public(_) => None,
+            })
+            .collect();
+        creators.dedup();
+        let comparison = match attribute.kept {
+            Kept::Unit(number) if path.len() == 1 => declared.units().get(number).map(|unit| unit.comparison()),
+            Kept::Unit(_) | Kept::InTable(_) => None,
+        };
+        let matching = match comparison {
+            Some(comparison) if comparison.vr != VR::SQ => types_of(|key| match key {
+                KeyValue::Text(key) => Matching::compile(comparison, key, &negotiated_policy()),
+                KeyValue::Items(_) => Err(MatchingError::WrongKind(comparison.vr)),
+            }),
+            Some(_) | None => "sequence, universal".to_owned(),
+        };
+        let answered: Vec<_> = QueryRetrieveLevel::ALL
+            .into_iter()
+            .filter(|level| match attribute.kept {
+                Kept::Unit(number) => {
+                    declared.units().get(number).is_some_and(|unit| can_answer_declared(unit, *level))
+                }
+                Kept::InTable(id) => can_answer(id.attribute(), *level),
+            })
+            .map(QueryRetrieveLevel::as_str)
+            .collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | O | {matching} | {} |",
+            attribute.name,
+            path.join(" > "),
+            creators.join(", "),
+            attribute.vr.to_string(),
+            attribute.level,
+            answered.join(", "),
+        );
+    }
+    text
+}
+
 fn key_order(key: KeyType) -> u8 {
     match key {
         KeyType::Unique => 0,
@@ -124,26 +180,35 @@ fn matching_types(attribute: &Attribute) -> String {
     if is_only_answered(attribute.id) || attribute.keyword == "RetrieveAETitle" {
         return "none; answered only".to_owned();
     }
-    let negotiated = MatchPolicy {
+    let types = types_of(|key| Matching::of_key(attribute, key, &negotiated_policy()));
+    let folded = attribute.vr != VR::SQ && attribute.letter_case == LetterCase::Folded;
+    format!("{types}{}", if folded { "; case and accents do not count" } else { "" })
+}
+
+fn negotiated_policy() -> MatchPolicy {
+    MatchPolicy {
         several_values: SeveralValues::AllOf,
         quotation_marks: QuotationMarks::EmptyValue,
         ..MatchPolicy::default()
-    };
+    }
+}
+
+/// The types of matching that a way to make a condition can give.
+fn types_of(make: impl Fn(&KeyValue) -> Result<Matching, MatchingError>) -> String {
     let item = vec![KeyElement { tag: Tag(0x0008, 0x0100), vr: VR::SH, value: KeyValue::Text("A".to_owned()) }];
     let mut keys: Vec<KeyValue> =
         ["1", "A*", "20200101-20200102", "10-11", "\"\"", "A\\B"].map(|key| KeyValue::Text(key.to_owned())).into();
     keys.push(KeyValue::Items(vec![item]));
     let mut types: Vec<&str> = Vec::new();
     for key in &keys {
-        match Matching::of_key(attribute, key, &negotiated) {
+        match make(key) {
             Ok(matching) if !types.contains(&matching.type_name()) && is_named_by_standard(&matching) => {
                 types.push(matching.type_name());
             }
             Ok(_) | Err(_) => {}
         }
     }
-    let folded = attribute.vr != VR::SQ && attribute.letter_case == LetterCase::Folded;
-    format!("{}, universal{}", types.join(", "), if folded { "; case and accents do not count" } else { "" })
+    format!("{}, universal", types.join(", "))
 }
 
 fn is_named_by_standard(matching: &Matching) -> bool {

@@ -6,6 +6,7 @@ use dicom_dictionary_std::StandardDataDictionary;
 
 use super::encoding::{Encoding, has_long_length};
 use crate::model::charset::{CharacterSets, TextForm};
+use crate::model::declared::{DeclaredSet, creator_tag, is_private_creator};
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::value;
 
@@ -68,11 +69,30 @@ impl Identifier {
     /// # Errors
     /// When the bytes do not follow the encoding, or pass a limit.
     pub fn decode(bytes: &[u8], encoding: Encoding, assumed_character_set: &str) -> Result<Self, IdentifierError> {
+        Self::decode_with(bytes, encoding, assumed_character_set, DeclaredSet::none())
+    }
+
+    /// The same, with private elements that are declared read by their declared VR where the bytes do not tell it.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_with(
+        bytes: &[u8],
+        encoding: Encoding,
+        assumed_character_set: &str,
+        declared: &DeclaredSet,
+    ) -> Result<Self, IdentifierError> {
         if bytes.len() > MAX_IDENTIFIER_LENGTH {
             return Err(IdentifierError::TooLong);
         }
-        let mut reader =
-            Reader { bytes, at: 0, elements_left: MAX_IDENTIFIER_ELEMENTS, values_left: MAX_IDENTIFIER_VALUES };
+        let mut reader = Reader {
+            bytes,
+            at: 0,
+            elements_left: MAX_IDENTIFIER_ELEMENTS,
+            values_left: MAX_IDENTIFIER_VALUES,
+            declared,
+            creators: Vec::new(),
+        };
         let raw = reader.data_set(encoding, Some(bytes.len()), 0)?;
         let character_set = character_set(&raw).unwrap_or_default();
         let assumed = if character_set.is_empty() { assumed_character_set } else { &character_set };
@@ -114,6 +134,9 @@ struct Reader<'a> {
     at: usize,
     elements_left: usize,
     values_left: usize,
+    declared: &'a DeclaredSet,
+    /// Who reserves which private block of the root.
+    creators: Vec<(Tag, &'a [u8])>,
 }
 
 struct Header {
@@ -143,6 +166,12 @@ impl<'a> Reader<'a> {
             }
             self.count()?;
             let element = self.element(encoding, &header, end, depth)?;
+            if depth == 0
+                && is_private_creator(header.tag)
+                && let RawValue::Bytes(bytes, _) = &element.value
+            {
+                self.creators.push((header.tag, bytes));
+            }
             // A group length (PS3.5 7.2) says nothing.
             if header.tag.element() != 0 {
                 elements.push(element);
@@ -158,7 +187,7 @@ impl<'a> Reader<'a> {
         depth: usize,
     ) -> Result<RawElement<'a>, IdentifierError> {
         let tag = header.tag;
-        let in_dictionary = vr_in_dictionary(tag);
+        let in_dictionary = if depth == 0 { self.vr_of_root(tag) } else { vr_in_dictionary(tag) };
         // PS3.5 6.2.2: UN tells nothing about the value.
         let vr = match header.vr {
             Some(VR::UN) | None => in_dictionary,
@@ -181,6 +210,14 @@ impl<'a> Reader<'a> {
             self.values_left = self.values_left.checked_sub(values).ok_or(IdentifierError::TooManyValues)?;
         }
         Ok(RawElement { tag, vr, value: RawValue::Bytes(bytes, within) })
+    }
+
+    /// The VR that a root element has where it is not said.
+    fn vr_of_root(&self, tag: Tag) -> VR {
+        let creator = creator_tag(tag).and_then(|tag| self.creators.iter().find(|(known, _)| *known == tag));
+        // What no creator reserves is nothing that is declared.
+        let unit = creator.and_then(|(_, creator)| self.declared.unit(tag, std::str::from_utf8(creator).ok()));
+        unit.map_or_else(|| vr_in_dictionary(tag), |unit| unit.vr)
     }
 
     /// The items up to `end`, or up to a sequence delimiter where there is no end.

@@ -7,6 +7,7 @@ use dicom_dictionary_std::StandardDataDictionary;
 use super::identifier::{Identifier, vr_in_dictionary};
 use super::parse::QUERY_RETRIEVE_LEVEL;
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, Source};
+use crate::model::declared::{DeclaredSet, Step, is_private_creator};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::{KeyElement, KeyValue};
 
@@ -42,6 +43,18 @@ pub fn identifier<'a>(
     level: QueryRetrieveLevel,
     keys: impl IntoIterator<Item = &'a str>,
 ) -> Result<Identifier, KeyError> {
+    identifier_with(level, keys, DeclaredSet::none())
+}
+
+/// The same, with the names of declared attributes.
+///
+/// # Errors
+/// When a text is no key.
+pub fn identifier_with<'a>(
+    level: QueryRetrieveLevel,
+    keys: impl IntoIterator<Item = &'a str>,
+    declared: &DeclaredSet,
+) -> Result<Identifier, KeyError> {
     let mut elements =
         vec![KeyElement { tag: QUERY_RETRIEVE_LEVEL, vr: VR::CS, value: KeyValue::Text(level.as_str().to_owned()) }];
     for key in keys {
@@ -49,7 +62,10 @@ pub fn identifier<'a>(
             Some((path, value)) => (path, Some(value)),
             None => (key, None),
         };
-        add(&mut elements, path, value)?;
+        match declared.by_name(path.trim()) {
+            Some(attribute) => add_declared(&mut elements, &attribute.path, attribute.vr, value),
+            None => add(&mut elements, path, value)?,
+        }
     }
     Ok(Identifier { elements, character_set: String::new() })
 }
@@ -70,6 +86,54 @@ pub fn default_return_keys(level: QueryRetrieveLevel) -> Vec<&'static Attribute>
                 )
     };
     ATTRIBUTES.iter().filter(worth_showing).collect()
+}
+
+/// Adds a declared attribute to the elements of a data set.
+fn add_declared(elements: &mut Vec<KeyElement>, path: &[Step], vr: VR, value: Option<&str>) {
+    let Some((step, inner)) = path.split_first() else { return };
+    let tag = match step {
+        Step::Public(tag) => *tag,
+        Step::Private { group, element, creator } => {
+            let block = block_of(elements, *group, creator);
+            Tag(*group, block << 8 | u16::from(*element))
+        }
+    };
+    let own_vr = if inner.is_empty() { vr } else { VR::SQ };
+    let at = elements.iter().position(|element| element.tag == tag).unwrap_or_else(|| {
+        let value = if own_vr == VR::SQ { KeyValue::Items(Vec::new()) } else { KeyValue::Text(String::new()) };
+        elements.push(KeyElement { tag, vr: own_vr, value });
+        elements.len() - 1
+    });
+    match elements.get_mut(at).map(|element| &mut element.value) {
+        Some(KeyValue::Items(items)) if !inner.is_empty() => {
+            if items.is_empty() {
+                items.push(Vec::new());
+            }
+            if let Some(item) = items.first_mut() {
+                add_declared(item, inner, vr, value);
+            }
+        }
+        Some(KeyValue::Text(text)) => {
+            if let Some(value) = value {
+                value.clone_into(text);
+            }
+        }
+        Some(KeyValue::Items(_)) | None => {}
+    }
+}
+
+/// The block that a private creator has in a data set; the next free one where it has none yet.
+fn block_of(elements: &mut Vec<KeyElement>, group: u16, creator: &str) -> u16 {
+    let mut block = 0x10;
+    for element in elements.iter().filter(|element| element.tag.group() == group && is_private_creator(element.tag)) {
+        if matches!(&element.value, KeyValue::Text(text) if text == creator) {
+            return element.tag.element();
+        }
+        block = block.max(element.tag.element() + 1);
+    }
+    let value = KeyValue::Text(creator.to_owned());
+    elements.push(KeyElement { tag: Tag(group, block), vr: VR::LO, value });
+    block
 }
 
 /// Adds a key to the elements of a data set; a later value for the same attribute replaces an earlier one.

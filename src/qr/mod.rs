@@ -23,11 +23,14 @@ pub use identifier::{
 };
 pub use negotiation::NegotiatedOptions;
 pub use parse::{Query, parse};
-pub use respond::ResponseWriter;
+pub use respond::{ResponseWriter, values_in_items};
 pub use run::{Stop, run};
 
 pub use crate::db::Reader;
 
+use std::sync::Arc;
+
+use crate::model::declared::DeclaredSet;
 use crate::model::matching::{NameMatching, UnknownRequired};
 
 /// What can be set about queries.
@@ -49,6 +52,8 @@ pub struct Options {
     pub retrieve_ae_title: String,
     /// Which answers have it.
     pub retrievable: Retrievable,
+    /// Attributes that the index keeps besides those of its table.
+    pub declared: Arc<DeclaredSet>,
 }
 
 impl Default for Options {
@@ -62,6 +67,7 @@ impl Default for Options {
             assumed_character_set: String::new(),
             retrieve_ae_title: String::new(),
             retrievable: Retrievable::All,
+            declared: Arc::clone(DeclaredSet::none()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From an Identifier to a query that the index can answer (PS3.4 C.4.1).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use dicom_core::{Tag, VR};
 
@@ -8,9 +9,10 @@ use super::error::FindError;
 use super::identifier::Identifier;
 use super::negotiation::NegotiatedOptions;
 use super::{Hierarchy, Options, PendingStatus, Retrievable};
-use crate::db::can_answer;
+use crate::db::{can_answer, can_answer_declared};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, Source};
-use crate::model::find::{DateTimeKey, FindRequest, ItemKey, MatchingKey, ReturnKey};
+use crate::model::declared::{DeclaredSet, Node, Unit, canonical_tag, creator_tag, is_private_creator};
+use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, ItemKey, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks,
@@ -31,7 +33,17 @@ pub struct Query {
     /// Whether InstanceAvailability is asked of the index only to know whether the entity can be retrieved.
     pub(super) hides_availability: bool,
     pub(super) retrievable: Retrievable,
+    /// As which elements the declared attributes of the request are answered, in its order.
+    pub(super) declared: Vec<AnsweredAs>,
     pending: PendingStatus,
+}
+
+/// The element of a request that is a declared attribute.
+#[derive(Clone, Debug)]
+pub(super) struct AnsweredAs {
+    pub(super) tag: Tag,
+    /// Of a private element: what reserves its block, and for whom.
+    pub(super) creator: Option<(Tag, String)>,
 }
 
 /// Query/Retrieve Level.
@@ -53,6 +65,14 @@ fn dates_with_times() -> impl Iterator<Item = (&'static Attribute, &'static Attr
 }
 
 impl Query {
+    /// Whether the value of this key narrows the answers.
+    #[must_use]
+    pub fn is_matched(&self, tag: Tag) -> bool {
+        let of_table = self.request.matching_keys.iter().any(|key| key.attribute.attribute().tag == tag);
+        let mut declared = self.request.declared.iter().zip(&self.declared);
+        of_table || declared.any(|(key, answered_as)| key.matching.is_some() && answered_as.tag == tag)
+    }
+
     /// The status of its Pending responses: FF00, or FF01 where an optional key is not supported (PS3.4 table C.4-1).
     #[must_use]
     pub fn pending_status(&self) -> u16 {
@@ -75,7 +95,7 @@ pub fn parse(
     options: &Options,
 ) -> Result<Query, FindError> {
     let level = level(model, identifier)?;
-    let keys = Keys::new(&identifier.elements);
+    let keys = Keys::new(&identifier.elements, &options.declared);
     if options.hierarchy == Hierarchy::Strict && !negotiated.relational_queries {
         keys.check_hierarchy(model, level)?;
     }
@@ -106,6 +126,18 @@ pub fn parse(
         }
     }
 
+    let mut declared = Vec::new();
+    let mut answered_as = Vec::new();
+    for key in &keys.declared {
+        let matching = declared_matching(key, &policy)?;
+        let is_answered = can_answer_declared(&key.unit, level);
+        if !is_answered {
+            unsupported.push(key.answered_as.tag);
+        }
+        declared.push(DeclaredKey { unit: Arc::clone(&key.unit), matching, is_answered, items: item_keys(&key.value) });
+        answered_as.push(key.answered_as.clone());
+    }
+
     let mut date_time_keys = Vec::new();
     if negotiated.combined_date_time {
         date_time_keys = keys.combined(&policy);
@@ -123,7 +155,8 @@ pub fn parse(
     // PS3.4 C.4.1.1.3.2: the unique keys of all levels above. And where nothing of the level itself is asked for, its own
     // (PS3.4 C.4.1.3.1.1 would have such a query answered with nothing at all).
     let asks_for_level =
-        keys.known.iter().any(|(attribute, _)| level_in(model, attribute) == level && !is_only_answered(attribute.id));
+        keys.known.iter().any(|(attribute, _)| level_in(model, attribute) == level && !is_only_answered(attribute.id))
+            || keys.declared.iter().any(|key| own_level(model, key.unit.level) == level);
     for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.key == KeyType::Unique) {
         let is_above = attribute.level < level && model.has_level(attribute.level);
         let is_own = attribute.level == level && !asks_for_level;
@@ -136,12 +169,13 @@ pub fn parse(
     // One more than the limit says that there are more.
     let limit = options.limit.map(|limit| limit.saturating_add(1));
     Ok(Query {
-        request: FindRequest { model, level, matching_keys, date_time_keys, return_keys, limit, offset: 0 },
+        request: FindRequest { model, level, matching_keys, date_time_keys, return_keys, declared, limit, offset: 0 },
         unsupported,
         character_set: identifier.character_set.clone(),
         limit: options.limit,
         hides_availability,
         retrievable,
+        declared: answered_as,
         pending: options.pending,
     })
 }
@@ -158,7 +192,11 @@ fn level(model: InformationModel, identifier: &Identifier) -> Result<QueryRetrie
 
 /// The level to which an attribute belongs in a model: in Study Root those of the patient are the study's (PS3.4 C.6.2.1).
 pub(super) fn level_in(model: InformationModel, attribute: &Attribute) -> QueryRetrieveLevel {
-    match attribute.level {
+    own_level(model, attribute.level)
+}
+
+fn own_level(model: InformationModel, level: QueryRetrieveLevel) -> QueryRetrieveLevel {
+    match level {
         QueryRetrieveLevel::Patient if !model.has_level(QueryRetrieveLevel::Patient) => QueryRetrieveLevel::Study,
         level => level,
     }
@@ -179,21 +217,29 @@ pub(super) fn is_only_answered(id: AttributeId) -> bool {
 /// The keys of an Identifier, each attribute once.
 struct Keys<'a> {
     known: Vec<(&'static Attribute, &'a KeyValue)>,
+    declared: Vec<KeyOfUnit>,
     unsupported: Vec<Tag>,
 }
 
+/// A key that is a declared attribute.
+struct KeyOfUnit {
+    unit: Arc<Unit>,
+    value: KeyValue,
+    answered_as: AnsweredAs,
+}
+
 impl<'a> Keys<'a> {
-    fn new(elements: &'a [KeyElement]) -> Self {
-        let mut keys = Self { known: Vec::new(), unsupported: Vec::new() };
+    fn new(elements: &'a [KeyElement], declared: &DeclaredSet) -> Self {
+        let mut keys = Self { known: Vec::new(), declared: Vec::new(), unsupported: Vec::new() };
+        let creators = creators(elements);
         let mut seen = HashSet::new();
         for element in elements {
             let tag = element.tag;
             // PS3.4 C.4.1.1.3: elements of groups below 0008 and group lengths are no keys. Neither is what reserves private
             // blocks (PS3.5 7.8.1).
-            let is_private_creator = tag.group() % 2 == 1 && (0x0010..=0x00FF).contains(&tag.element());
             let is_no_key = tag.group() < 0x0008
                 || tag.element() == 0
-                || is_private_creator
+                || is_private_creator(tag)
                 || matches!(tag, QUERY_RETRIEVE_LEVEL | QUERY_RETRIEVE_VIEW | SPECIFIC_CHARACTER_SET);
             if is_no_key || !seen.insert(tag) {
                 continue;
@@ -202,7 +248,18 @@ impl<'a> Keys<'a> {
                 // Every answer has it anyway.
                 Some(attribute) if attribute.id == AttributeId::RetrieveAETitle => {}
                 Some(attribute) => keys.known.push((attribute, &element.value)),
-                None => keys.unsupported.push(tag),
+                None => {
+                    let creator = creator_tag(tag).and_then(|tag| creators.iter().find(|(known, _)| *known == tag));
+                    let unit = declared.unit(tag, creator.map(|(_, creator)| creator.as_str()));
+                    match unit.filter(|unit| !keys.declared.iter().any(|key| key.unit.number == unit.number)) {
+                        None => keys.unsupported.push(tag),
+                        Some(unit) => keys.declared.push(KeyOfUnit {
+                            unit: Arc::clone(unit),
+                            value: canonical(&element.value, &unit.items),
+                            answered_as: AnsweredAs { tag, creator: creator.cloned() },
+                        }),
+                    }
+                }
             }
         }
         keys
@@ -225,7 +282,9 @@ impl<'a> Keys<'a> {
             let own = level_in(model, attribute);
             own != level && !is_only_answered(attribute.id) && !(own < level && attribute.key == KeyType::Unique)
         });
-        other.map_or(Ok(()), |(attribute, _)| Err(FindError::KeyOfOtherLevel(attribute.tag)))
+        other.map_or(Ok(()), |(attribute, _)| Err(FindError::KeyOfOtherLevel(attribute.tag)))?;
+        let declared = self.declared.iter().find(|key| own_level(model, key.unit.level) != level);
+        declared.map_or(Ok(()), |key| Err(FindError::KeyOfOtherLevel(key.answered_as.tag)))
     }
 
     /// The pairs of ranges that are one range of date and time (PS3.4 C.2.2.2.5.4).
@@ -260,6 +319,62 @@ fn key_matching(attribute: &Attribute, key: &KeyValue, policy: &MatchPolicy) -> 
         Err(MatchingError::NotMatched(_)) => Ok(None),
         Err(error) => Err(FindError::InvalidKey(attribute.tag, error)),
     }
+}
+
+/// The condition of a key that is a declared attribute; `None` for universal matching.
+fn declared_matching(key: &KeyOfUnit, policy: &MatchPolicy) -> Result<Option<Matching>, FindError> {
+    let vr = key.unit.vr;
+    let matching = match &key.value {
+        KeyValue::Text(text) if text.is_empty() => Ok(Matching::Universal),
+        KeyValue::Text(text) => Matching::compile(key.unit.comparison(), text, policy),
+        KeyValue::Items(items) if vr == VR::SQ => Matching::of_items(items, policy),
+        KeyValue::Items(_) => Err(MatchingError::WrongKind(vr)),
+    };
+    match matching {
+        Ok(Matching::Universal) => Ok(None),
+        Ok(matching) => Ok(Some(matching)),
+        Err(error) => Err(FindError::InvalidKey(key.answered_as.tag, error)),
+    }
+}
+
+/// Who reserves which private block in a data set or an item.
+fn creators(elements: &[KeyElement]) -> Vec<(Tag, String)> {
+    let creators = elements.iter().filter(|element| is_private_creator(element.tag));
+    creators
+        .filter_map(|element| match &element.value {
+            KeyValue::Text(text) => Some((element.tag, text.trim_matches(' ').to_owned())),
+            KeyValue::Items(_) => None,
+        })
+        .collect()
+}
+
+/// A sequence key with the private elements in its items where the index keeps them: see [`canonical_tag`].
+fn canonical(value: &KeyValue, wanted: &[Node]) -> KeyValue {
+    let KeyValue::Items(items) = value else { return value.clone() };
+    if wanted.is_empty() {
+        return value.clone();
+    }
+    let item = |item: &Vec<KeyElement>| {
+        let creators = creators(item);
+        let mut elements: Vec<KeyElement> = Vec::new();
+        for element in item.iter().filter(|element| !is_private_creator(element.tag)) {
+            let creator = creator_tag(element.tag).and_then(|tag| creators.iter().find(|(known, _)| *known == tag));
+            let creator = creator.map(|(_, creator)| creator.as_str());
+            let Some(node) = wanted.iter().find(|node| node.step.is(element.tag, creator)) else {
+                elements.push(element.clone());
+                continue;
+            };
+            let (tag, block) = canonical_tag(wanted, &node.step);
+            if let Some(block) = block.filter(|block| !elements.iter().any(|element| element.tag == *block)) {
+                // Asked for, so that it is answered; never matched.
+                elements.push(KeyElement { tag: block, vr: VR::LO, value: KeyValue::Text(String::new()) });
+            }
+            let vr = if element.vr == VR::UN { node.vr } else { element.vr };
+            elements.push(KeyElement { tag, vr, value: canonical(&element.value, &node.items) });
+        }
+        elements
+    };
+    KeyValue::Items(items.iter().map(item).collect())
 }
 
 /// What is asked for in the items of a sequence (PS3.4 C.2.2.2.6).

@@ -107,6 +107,24 @@ impl ResponseWriter {
             };
             fields.push(Field { tag: attribute.tag, content });
         }
+        let first_declared = query.request.return_keys.len();
+        let declared = query.request.declared.iter().zip(&query.declared).filter(|(key, _)| key.is_answered);
+        for (number, (key, answered_as)) in declared.enumerate() {
+            let at = first_declared + number;
+            let content = if key.unit.vr == VR::SQ {
+                let matching = key.matching.as_ref().and_then(|matching| match matching {
+                    Matching::Sequence(sequence) => Some(sequence.clone()),
+                    _ => None,
+                });
+                Content::Sequence { at, wanted: key.items.clone(), matching }
+            } else {
+                Content::Value { at, vr: key.unit.vr }
+            };
+            fields.push(Field { tag: answered_as.tag, content });
+            if let Some((tag, creator)) = &answered_as.creator {
+                fields.push(Field { tag: *tag, content: Content::Constant(element(*tag, VR::LO, creator)) });
+            }
+        }
         fields.sort_by_key(|field| field.tag);
         fields.dedup_by_key(|field| field.tag);
         let requested = NamedSets::known(&query.character_set);
@@ -327,6 +345,28 @@ impl Encoder<'_> {
             place.copy_from_slice(&length);
         }
     }
+}
+
+/// The values that the items of a sequence, as the index has it, have at the end of a path of tags; joined by `\`.
+#[must_use]
+pub fn values_in_items(text: &str, path: &[Tag]) -> String {
+    fn add(items: &[Value], path: &[Tag], values: &mut Vec<String>) {
+        let Some((tag, inner)) = path.split_first() else { return };
+        for item in items {
+            let element = item.get(json_key(*tag).as_str());
+            let Some(Value::Array(found)) = element.and_then(|element| element.get("Value")) else { continue };
+            if inner.is_empty() {
+                values.push(joined_values(found));
+            } else {
+                add(found, inner, values);
+            }
+        }
+    }
+    let mut values = Vec::new();
+    add(&items(text), path, &mut values);
+    values.retain(|value| !value.is_empty());
+    values.dedup();
+    values.join("\\")
 }
 
 /// The items of a sequence as the index has them: an array, or where a study answers for its series, several of them with

@@ -27,7 +27,7 @@ use super::watch::{Slot, Standing, UpTo};
 use super::{UNIT_FILES, skip};
 use crate::archive::{self, Kind, Member, MemberBytes, MemberKind, Problem, Sink, Wish};
 use crate::db::{self, FileOutcome, KnownFile, NotIndexed, Note, ScannedFile};
-use crate::ingest::{self, Outcome};
+use crate::ingest::{self, Outcome, Wanted};
 use crate::model::location::Place;
 
 /// Threads that read one large zip archive, at most: reading it costs processor time for the most part.
@@ -79,6 +79,14 @@ impl KnownMembers {
             Some(reader) => ask(&mut reader.lock().unwrap_or_else(PoisonError::into_inner)),
             None => Ok(T::default()),
         }
+    }
+}
+
+impl KnownMembers {
+    /// Whether this is an archive file some member of which was read without what is declared.
+    pub(super) fn lack_declared(&self, directory: &Path, name: &OsStr, note: &Note) -> bool {
+        note.kind == NotIndexed::Container
+            && self.ask(|reader| reader.archive_lacks_declared(&directory.join(name))).unwrap_or(false)
     }
 }
 
@@ -238,6 +246,7 @@ struct KnownMember {
     indexed: bool,
     /// Whether it was marked as missing.
     missing: bool,
+    lacks_declared: bool,
     /// Whether the archive still has it.
     seen: bool,
 }
@@ -276,8 +285,8 @@ impl Members<'_> {
         index.ask(|reader| {
             reader.archive_members(self.path, &mut |name, file| {
                 let indexed = file.is_indexed();
-                let KnownFile { size, mtime_ms, missing, .. } = file;
-                let member = KnownMember { size, mtime_ms, indexed, missing, seen: false };
+                let KnownFile { size, mtime_ms, missing, lacks_declared, .. } = file;
+                let member = KnownMember { size, mtime_ms, indexed, missing, lacks_declared, seen: false };
                 known.insert(hasher.hash_one(name.as_bytes()), member);
             })
         })
@@ -293,7 +302,9 @@ impl Members<'_> {
             bytes_read.fetch_add(bytes, Relaxed);
             slot.goes_on();
         });
-        let walked = archive::walk(file, name, kind, threads, on_read, &read_member, &mut self);
+        let wanted = self.pool.wanted;
+        let read = move |bytes: &mut dyn MemberBytes| read_member(bytes, wanted);
+        let walked = archive::walk(file, name, kind, threads, on_read, &read, &mut self);
         if self.is_stopped {
             // Not all of it: the next scan goes on.
             return self.send();
@@ -404,8 +415,8 @@ impl Members<'_> {
         if let Some(known) = known
             && known.indexed
         {
-            let KnownMember { size, mtime_ms, missing, .. } = *known;
-            let file = KnownFile { size, mtime_ms, note: None, missing };
+            let KnownMember { size, mtime_ms, missing, lacks_declared, .. } = *known;
+            let file = KnownFile { size, mtime_ms, note: None, missing, lacks_declared };
             self.part_known.insert(file_name.clone(), file);
         }
         let mtime_ms = self.marks.mtime_ms;
@@ -460,6 +471,7 @@ impl Sink<Outcome> for Members<'_> {
             known.seen = true;
             if known.indexed
                 && !self.pool.full
+                && !known.lacks_declared
                 && known.mtime_ms == self.marks.mtime_ms
                 && member.size.is_none_or(|size| size == known.size)
             {
@@ -518,9 +530,9 @@ fn container(parent: &Directory, name: &OsStr, marks: Marks, outcome: FileOutcom
     }
 }
 
-fn read_member(bytes: &mut dyn MemberBytes) -> Outcome {
+fn read_member(bytes: &mut dyn MemberBytes, wanted: &Wanted) -> Outcome {
     // As for files: should the reader panic, one member is lost and not the scan.
-    let read = || ingest::read_stream_with(bytes, |bytes, count| bytes.pass(count));
+    let read = || ingest::read_stream_with(bytes, wanted, |bytes, count| bytes.pass(count));
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_panic| Outcome::Unreadable {
         error: std::io::Error::other("reading this member failed inside dcmdex; please report it"),
     })

@@ -179,7 +179,7 @@ fn folded(path: &[u8]) -> Vec<u8> {
 /// Whether a file is an instance.
 fn is_instance(path: &Path) -> bool {
     let Ok(file) = File::options().read(true).custom_flags(O_NONBLOCK).open(path) else { return false };
-    let read = || matches!(ingest::read_file(&file), Outcome::Instance(_));
+    let read = || matches!(ingest::read_file(&file, ingest::Wanted::index()), Outcome::Instance(_));
     // As for the files of the scan: a panic costs this file and no more.
     file.metadata().is_ok_and(|metadata| metadata.is_file()) && catch_unwind(AssertUnwindSafe(read)).unwrap_or(false)
 }

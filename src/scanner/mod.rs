@@ -39,7 +39,9 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded, select, unbounded};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::db::{self, FileOutcome, NotIndexed, ScannedDirectory, WriterHandle};
+use crate::ingest::Wanted;
 use crate::model::attribute::AttributeId;
+use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
 use crate::telemetry::metrics;
 
@@ -115,6 +117,8 @@ pub struct Options {
     pub index: PathBuf,
     /// The directory of managed objects, which is the node's own business.
     pub storage: PathBuf,
+    /// What is read of a file besides the attributes of the table.
+    pub declared: Arc<DeclaredSet>,
 }
 
 /// Something to call before the file system is asked, with the name of the file or directory: by it tests make one hang.
@@ -260,6 +264,7 @@ pub fn scan(
         Target::Index { known, writer } => (Some(known), Some(writer)),
         Target::DryRun { known } => (known, None),
     };
+    let known = known.map(|known| known.with_declared(Arc::clone(&options.declared)));
     let seen = (writer.is_none() && options.vanished == Vanished::Prune).then(HashSet::new);
     let mut collector =
         Collector { writer, options, started, told: started, on_event, seen, summary: Summary::default() };
@@ -269,6 +274,7 @@ pub fn scan(
     let (told, hangs) = unbounded();
     let limit = Limit { time: options.read_timeout, stop: stop.clone(), given_up: Arc::new(AtomicUsize::new(0)), told };
     let throttle = Arc::new(Throttle::new(options.throttle));
+    let wanted = Wanted::with_declared(&options.declared);
     let members = known.as_ref().map(db::Reader::another).transpose()?;
     let pool = Pool {
         to_read,
@@ -276,6 +282,7 @@ pub fn scan(
         full: options.full,
         throttle,
         probe: options.probe.clone(),
+        wanted,
         members: Arc::new(KnownMembers::new(members)),
     };
     // Threads of their own, not scoped ones: what hangs in the file system is left behind.

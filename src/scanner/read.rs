@@ -19,7 +19,8 @@ use super::walk::{Directory, Entry, Known, Remark, Unit};
 use super::watch::{Slot, Standing, UpTo};
 use super::{Probe, Stop};
 use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, Note, ScannedFile};
-use crate::ingest::{self, Outcome};
+use crate::ingest::{self, Outcome, Wanted};
+use crate::model::location::Place;
 
 /// Text of records that a part may hold before it is handed over although its unit has more files. Real headers leave a
 /// unit far below it; it is for archives made to fill memory.
@@ -106,6 +107,7 @@ pub(super) struct Pool {
     pub(super) throttle: Arc<Throttle>,
     pub(super) probe: Probe,
     pub(super) members: Arc<KnownMembers>,
+    pub(super) wanted: &'static Wanted,
 }
 
 impl Pool {
@@ -198,6 +200,8 @@ impl Pool {
             && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
             && !may_have_passed(known)
             && !self.full
+            && !known.lacks_declared
+            && !known.note.as_deref().is_some_and(|note| self.members.lack_declared(&directory.path, &name, note))
         {
             match &known.note {
                 None => part.unchanged += 1,
@@ -229,7 +233,7 @@ impl Pool {
 
     /// Reads a file into the part, unless it is an archive.
     fn read(&self, part: &mut Part, name: OsString, marks: Marks, file: File) -> Looked {
-        let mut outcome = if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file) };
+        let mut outcome = if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file, self.wanted) };
         if self.throttle.counts_bytes() {
             self.throttle.bytes(ingest::take_bytes_read(), &self.stop);
         }
@@ -308,9 +312,9 @@ impl Marks {
     }
 }
 
-fn outcome_of(file: &File) -> FileOutcome {
+fn outcome_of(file: &File, wanted: &Wanted) -> FileOutcome {
     // The reader does not panic on any input that is known. Should it, one file is lost and not the scan.
-    match catch_unwind(AssertUnwindSafe(|| ingest::read_file(file))) {
+    match catch_unwind(AssertUnwindSafe(|| ingest::read_file(file, wanted))) {
         Ok(outcome) => to_outcome(outcome),
         Err(_panic) => failed("internal-error", "reading this file failed inside dcmdex; please report it".to_owned()),
     }
@@ -340,8 +344,18 @@ pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileO
         part.remarks.push(Remark { name, kind, reason, detail });
         return;
     }
-    let reread =
-        known.is_some_and(|known| known.is_indexed() && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms));
+    // Read again only for what is declared now: where that fails the index keeps what it has.
+    if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
+        && (part.directory.place == Place::Managed
+            || known.lacks_declared && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms))
+    {
+        let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
+        part.remarks.push(Remark { name, kind, reason, detail });
+        return;
+    }
+    let reread = part.directory.place == Place::Managed
+        || known
+            .is_some_and(|known| known.is_indexed() && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms));
     let known = known.is_some();
     part.files.push(ScannedFile {
         file_name: name,

@@ -30,7 +30,8 @@ const EXCLUDED: &str = "excluded";
 /// A directory being scanned.
 #[derive(Debug)]
 pub(super) struct Directory {
-    /// [`Place::InPlace`], or [`Place::Archive`] for an archive file, which has members instead of files.
+    /// [`Place::InPlace`], [`Place::Archive`] for an archive file, which has members instead of files, or [`Place::Managed`]: of
+    /// the node's own objects some are read again, and nothing is noted about them.
     pub(super) place: Place,
     /// Absolute path.
     pub(super) path: PathBuf,
@@ -194,7 +195,7 @@ impl Walk<'_> {
                 return Ok(());
             }
         }
-        Ok(())
+        self.lacking_objects()
     }
 
     /// Files that were asked for by name; false when the walk is over.
@@ -405,6 +406,44 @@ impl Walk<'_> {
                 listing.files.push(Entry { name, is_file: kind == FileType::RegularFile, waited_for: None })
             }
         }
+    }
+
+    /// Objects of the node itself that were stored without what is declared now.
+    fn lacking_objects(&mut self) -> Result<(), Error> {
+        let Some(known) = &mut self.known else { return Ok(()) };
+        for path in known.lacking_directories(Place::Managed, Path::new("/"))? {
+            if self.stop.is_asked() {
+                return Ok(());
+            }
+            let known = self.known_files(&path)?;
+            let lacking = known.iter().filter(|(_, file)| file.lacks_declared);
+            let mut names: Vec<OsString> = lacking.map(|(name, _)| name.clone()).collect();
+            names.sort_unstable();
+            let (handle, remarks) = match open_directory(&path) {
+                Ok(handle) => (Some(handle), Vec::new()),
+                Err(error) => {
+                    let (reason, detail) = (Cow::Borrowed("unreadable-directory"), Cow::Owned(error.to_string()));
+                    (None, vec![Remark { name: OsString::new(), kind: NotIndexed::Failed, reason, detail }])
+                }
+            };
+            if handle.is_none() {
+                names.clear();
+            }
+            let directory = Arc::new(Directory { place: Place::Managed, path, handle, known });
+            let mut begins = Unit { remarks, begins_directory: true, ..Unit::of(Arc::clone(&directory)) };
+            for names in names.chunks(UNIT_FILES) {
+                let entries =
+                    names.iter().map(|name| Entry { name: name.clone(), is_file: false, waited_for: None }).collect();
+                let unit = std::mem::replace(&mut begins, Unit::of(Arc::clone(&directory)));
+                if !(self.send)(Unit { entries, ..unit }) {
+                    return Ok(());
+                }
+            }
+            if begins.begins_directory && !(self.send)(begins) {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     fn known_files(&mut self, directory: &Path) -> Result<HashMap<OsString, KnownFile>, Error> {

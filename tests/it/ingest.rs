@@ -50,7 +50,7 @@ fn faults(record: &InstanceRecord) -> Vec<String> {
 #[test]
 fn every_real_file_is_what_its_table_says() {
     for (path, reading) in table() {
-        let outcome = read_file(&File::open(&path).unwrap());
+        let outcome = read_file(&File::open(&path).unwrap(), Wanted::index());
         let agrees = match &outcome {
             Outcome::Instance(record) => reading == "instance" && record.faults().is_empty() || reading == "damaged",
             Outcome::Incomplete { .. } => reading == "incomplete",
@@ -69,8 +69,8 @@ fn a_file_in_one_piece_in_single_bytes_and_as_a_stream_gives_the_same_record() {
     for (path, _) in table() {
         let bytes = std::fs::read(&path).unwrap();
         let at_once = format!("{:?}", Shown(whole(&bytes)));
-        let from_file = format!("{:?}", Shown(read_file(&File::open(&path).unwrap())));
-        let from_stream = format!("{:?}", Shown(read_stream(bytes.as_slice())));
+        let from_file = format!("{:?}", Shown(read_file(&File::open(&path).unwrap(), Wanted::index())));
+        let from_stream = format!("{:?}", Shown(read_stream(bytes.as_slice(), Wanted::index())));
         let mut parser = HeaderParser::for_file(Wanted::index());
         for byte in &bytes {
             if parser.feed(std::slice::from_ref(byte)) == Need::Done {
@@ -235,7 +235,7 @@ mod differential {
     fn every_wanted_attribute_of_every_sound_file_agrees() {
         let mut compared = 0;
         for (path, _) in table() {
-            let Outcome::Instance(record) = read_file(&File::open(&path).unwrap()) else { continue };
+            let Outcome::Instance(record) = read_file(&File::open(&path).unwrap(), Wanted::index()) else { continue };
             let Ok(object) = OpenFileOptions::new().read_until(tags::PIXEL_DATA).open_file(&path) else { continue };
             assert_agrees(&record, &object, &path.display().to_string());
             assert_eq!(
@@ -253,7 +253,7 @@ mod differential {
     fn every_transfer_syntax_gives_the_same_record() {
         let mut compared = 0;
         for (path, _) in table() {
-            let Outcome::Instance(original) = read_file(&File::open(&path).unwrap()) else { continue };
+            let Outcome::Instance(original) = read_file(&File::open(&path).unwrap(), Wanted::index()) else { continue };
             let Ok(object) = OpenFileOptions::new().read_until(tags::PIXEL_DATA).open_file(&path) else { continue };
             let meta = object.meta().clone();
             let object = object.into_inner();
@@ -626,9 +626,11 @@ mod wild {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("large");
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(instance(read_file(&File::open(&path).unwrap())), record);
+        assert_eq!(instance(read_file(&File::open(&path).unwrap(), Wanted::index())), record);
         std::fs::write(&path, &bytes[..50_000]).unwrap();
-        let Outcome::Damaged { fault } = read_file(&File::open(&path).unwrap()) else { panic!("it is cut") };
+        let Outcome::Damaged { fault } = read_file(&File::open(&path).unwrap(), Wanted::index()) else {
+            panic!("it is cut")
+        };
         assert_eq!(fault.to_string(), "truncated at byte 50000");
 
         let long = ELE.header(0x0008_1030, "UT", 70_000);

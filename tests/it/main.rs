@@ -12,6 +12,7 @@ mod cli;
 mod db;
 mod fixtures;
 mod ingest;
+mod peers_compare;
 mod peers_find;
 mod qr;
 mod same_road;

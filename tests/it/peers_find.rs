@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use dcmdex::dimse::command_set;
 use dcmdex::model::matching::{KeyElement, KeyValue};
-use dcmdex::qr::{Encoding, Identifier};
+use dcmdex::qr::{Encoding, Hierarchy, Identifier};
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::open_file;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::util::node::TestNode;
+use crate::util::node::{Settings, TestNode};
 use crate::util::peers::{self, dcmtk, python_peer};
 use crate::util::scripted::{
     DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, find_command,
@@ -29,6 +29,10 @@ const CT_STUDY: &str = "2.25.222357566655179818184128349088455852959";
 
 /// A node on the index of `fixtures/archive`.
 fn archive_node() -> TestNode {
+    archive_node_with(|_| {})
+}
+
+fn archive_node_with(change: impl FnOnce(&mut Settings)) -> TestNode {
     let directory = Arc::new(TempDir::new().unwrap());
     let scan = Command::new(env!("CARGO_BIN_EXE_dcmdex"))
         .current_dir(directory.path())
@@ -38,7 +42,10 @@ fn archive_node() -> TestNode {
         .unwrap();
     // 1: the archive has files that nobody can read.
     assert_eq!(scan.status.code(), Some(1), "{}", String::from_utf8_lossy(&scan.stderr));
-    TestNode::with(|settings| settings.directory = directory)
+    TestNode::with(|settings| {
+        settings.directory = directory;
+        change(settings);
+    })
 }
 
 /// A data set as bytes, and what they mean.
@@ -226,6 +233,8 @@ fn findscu_is_answered_at_every_level_of_both_models() {
             tags::INSTANCE_NUMBER,
             &["10"],
         ),
+        ("-P", "IMAGE", &["PatientID=HD-1001", "Modality=CT", "InstanceNumber=3"], tags::INSTANCE_NUMBER, &["3"]),
+        ("-O", "PATIENT", &["PatientID"], patients, &["4004", "HD-1001", "SE-3003", "TK-2002"]),
         ("-O", "STUDY", &["PatientID=4004", "StudyID"], tags::STUDY_ID, &["999"]),
         ("-S", "STUDY", &["AccessionNumber=a2023-101"], tags::ACCESSION_NUMBER, &[]),
     ];
@@ -334,6 +343,32 @@ fn pynetdicom_gets_what_it_negotiates() {
 
     let empty = json!({"QueryRetrieveLevel": "SERIES", "BodyPartExamined": "\"\"", "StudyID": ""});
     assert_eq!(ask(&all, empty).unwrap().1, ["202", "117", "117", "117"]);
+}
+
+// PS3.4 C.4.1.2.2.1, C.5.2.1.1: where queries have to be hierarchical, byte 1 makes them relational.
+#[test]
+fn pynetdicom_negotiates_relational_queries_at_every_level() {
+    let node = archive_node_with(|settings| settings.query.hierarchy = Hierarchy::Strict);
+    for (level, unique, answers) in [
+        ("PATIENT", "PatientID", 1),
+        ("STUDY", "StudyInstanceUID", 1),
+        ("SERIES", "SeriesInstanceUID", 2),
+        ("IMAGE", "SOPInstanceUID", 11),
+    ] {
+        // Keys above, of and below the level.
+        let keys =
+            json!({"QueryRetrieveLevel": level, "PatientSex": "", "StudyID": "101", "Modality": "CT", unique: ""});
+        let Some((agreed, hierarchical)) = found_by_pynetdicom(&node, &question(IMPLICIT_VR_LITTLE_ENDIAN, &[], &keys))
+        else {
+            return;
+        };
+        assert_eq!((agreed, hierarchical.len()), (json!([]), 1), "{level}");
+        assert_eq!(hierarchical[0]["status"], "A900", "{level}");
+        let (agreed, relational) =
+            found_by_pynetdicom(&node, &question(IMPLICIT_VR_LITTLE_ENDIAN, &[1], &keys)).unwrap();
+        assert_eq!((agreed, relational.len()), (json!([1]), answers + 1), "{level}");
+        assert_eq!(relational[answers]["status"], "0000", "{level}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use dcmdex::db::Reader;
-use dcmdex::ingest::{Outcome, read_file};
+use dcmdex::ingest::{Outcome, Wanted, read_file};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId, Source};
 use dcmdex::model::find::{FindRequest, ReturnKey};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
@@ -31,6 +31,7 @@ fn content(index: &Path) -> Vec<String> {
             matching_keys: Vec::new(),
             date_time_keys: Vec::new(),
             return_keys: return_keys.clone(),
+            declared: Vec::new(),
             limit: None,
             offset: 0,
         };
@@ -69,7 +70,7 @@ fn sendable() -> BTreeMap<String, PathBuf> {
         if head.get(128..132) != Some(b"DICM") {
             continue;
         }
-        if let Outcome::Instance(record) = read_file(&File::open(&path).unwrap())
+        if let Outcome::Instance(record) = read_file(&File::open(&path).unwrap(), Wanted::index())
             && record.faults().is_empty()
             && !path.components().any(|part| part.as_os_str() == "odd" || part.as_os_str() == NOT_FOR_DCMSEND)
         {

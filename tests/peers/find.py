@@ -1,5 +1,6 @@
 """C-FIND by pynetdicom: HOST PORT CALLED-AE-TITLE QUESTION, where the question is JSON: "class" (a SOP Class UID), "syntax" (a
-transfer syntax), "extended" (the bytes of a SOP Class Extended Negotiation, as numbers) and "keys" (keyword to value).
+transfer syntax), "extended" (the bytes of a SOP Class Extended Negotiation, as numbers) and "keys" (keyword, or tag and VR
+as in "0019,1010 DS", to value).
 
 Prints what was agreed, as JSON, then a line of JSON for each response: its status, and keyword to value.
 """
@@ -15,13 +16,22 @@ from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 def data_set(keys):
     made = Dataset()
     for keyword, value in keys.items():
-        setattr(made, keyword, [data_set(item) for item in value] if isinstance(value, list) else value)
+        value = [data_set(item) for item in value] if isinstance(value, list) else value
+        if "," in keyword:
+            tag, vr = keyword.split()
+            made.add_new(int(tag.replace(",", ""), 16), vr, value)
+        else:
+            setattr(made, keyword, value)
     return made
+
+
+def name(element):
+    return element.keyword or f"{element.tag.group:04X},{element.tag.element:04X}"
 
 
 def shown(element):
     if element.VR == "SQ":
-        return [{inner.keyword: shown(inner) for inner in item} for item in element.value]
+        return [{name(inner): shown(inner) for inner in item} for item in element.value]
     if element.VM > 1:
         return [str(value) for value in element.value]
     return "" if element.value is None else str(element.value)
@@ -43,7 +53,7 @@ if not association.is_established:
 agreed = association.acceptor.sop_class_extended.get(question["class"], b"")
 print(json.dumps({"agreed": list(agreed)}))
 for status, identifier in association.send_c_find(data_set(question["keys"]), question["class"]):
-    response = {element.keyword: shown(element) for element in identifier or []}
+    response = {name(element): shown(element) for element in identifier or []}
     failure = {"offending": str(status.get("OffendingElement", "")), "comment": status.get("ErrorComment", "")}
     print(json.dumps({"status": f"{status.Status:04X}", "values": response, **failure}))
 association.release()

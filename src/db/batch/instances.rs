@@ -15,6 +15,8 @@ use super::said::{record_of_text, record_text};
 use super::shelves::{Shelf, place_in_shared, shared, shared_value};
 use super::{Batch, Result, to_i64};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::model::declared::DeclaredSet;
+use crate::model::level::QueryRetrieveLevel;
 use crate::model::location::Place;
 use crate::model::record::{Common, InstanceRecord};
 use crate::model::uid::is_valid_uid;
@@ -99,8 +101,13 @@ impl Batch<'_> {
         if noted_faults.unwrap_or_default() != fault_text(record) {
             return Ok(false);
         }
+        let lies_there = existing.lies_at(file.directory, file.name);
+        if lies_there && !self.declared.is_covered_by(&existing.shelf.declared_set) {
+            // What it says that is declared is not known.
+            return Ok(false);
+        }
         let first = self.record_of(&existing)?;
-        let (size, content) = if existing.lies_at(file.directory, file.name) {
+        let (size, content) = if lies_there {
             (existing.size, first)
         } else {
             let copies = self.copies_of(&existing)?;
@@ -344,7 +351,7 @@ impl Batch<'_> {
         let uid = record.value(AttributeId::SOPInstanceUID);
         let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
         let own = |at: usize| own_value(record, &shelf, OWN[at]);
-        let diff = Differences::diff_of(&mut self.differences, record, &shelf);
+        let diff = Differences::diff_of(&mut self.differences, record, &shelf, &self.declared);
         self.hot.insert_instance.execute(params![
             shelf.id,
             suffix,
@@ -518,18 +525,32 @@ fn own_value<'r>(record: &'r InstanceRecord, shelf: &Shelf, id: AttributeId) -> 
 }
 
 /// The values of a record that differ from those of its shelf, as a JSON object, where there are any.
-fn diff_of(record: &InstanceRecord, shelf: &Shelf) -> Option<String> {
-    diff_among(0..shared().len(), record, shelf)
+fn diff_of(record: &InstanceRecord, shelf: &Shelf, declared: &DeclaredSet) -> Option<String> {
+    diff_among(0..shared().len(), record, shelf, declared)
 }
 
 /// As [`diff_of`], of the attributes at these places of [`shared`], which ascend.
-fn diff_among(places: impl Iterator<Item = usize>, record: &InstanceRecord, shelf: &Shelf) -> Option<String> {
+fn diff_among(
+    places: impl Iterator<Item = usize>,
+    record: &InstanceRecord,
+    shelf: &Shelf,
+    declared: &DeclaredSet,
+) -> Option<String> {
     let mut diff: Option<serde_json::Map<String, serde_json::Value>> = None;
     for place in places {
         let (Some(&id), Some(shared)) = (shared().get(place), shelf.shared.get(place)) else { continue };
         let value = record.value(id);
         if value != shared && !has_own_column(id) {
             diff.get_or_insert_default().insert(id.attribute().column.to_owned(), value.into());
+        }
+    }
+    if record.has_declared() {
+        for unit in declared.units().iter().filter(|unit| unit.level == QueryRetrieveLevel::Image) {
+            let value = record.declared(unit.number);
+            let shared = shelf.declared.get(&unit.key).and_then(serde_json::Value::as_str).unwrap_or_default();
+            if value != shared {
+                diff.get_or_insert_default().insert(unit.key.clone(), value.into());
+            }
         }
     }
     diff.map(|diff| serde_json::Value::Object(diff).to_string())
@@ -546,8 +567,13 @@ pub(super) struct Differences {
 
 impl Differences {
     /// As [`diff_of`].
-    fn diff_of(known: &mut Option<Self>, record: &InstanceRecord, shelf: &Rc<Shelf>) -> Option<String> {
-        let Some((common, own)) = record.common() else { return diff_of(record, shelf) };
+    fn diff_of(
+        known: &mut Option<Self>,
+        record: &InstanceRecord,
+        shelf: &Rc<Shelf>,
+        declared: &DeclaredSet,
+    ) -> Option<String> {
+        let Some((common, own)) = record.common() else { return diff_of(record, shelf, declared) };
         let is_known = |known: &Self| known.common.is(common) && Rc::ptr_eq(&known.shelf, shelf);
         let known = match known {
             Some(known) if is_known(known) => known,
@@ -564,11 +590,11 @@ impl Differences {
         };
         let mut places: Vec<usize> = own.filter(|&id| !has_own_column(id)).filter_map(place_in_shared).collect();
         if places.is_empty() {
-            return diff_among(known.places.iter().copied(), record, shelf);
+            return diff_among(known.places.iter().copied(), record, shelf, declared);
         }
         places.extend(&known.places);
         places.sort_unstable();
         places.dedup();
-        diff_among(places.into_iter(), record, shelf)
+        diff_among(places.into_iter(), record, shelf, declared)
     }
 }

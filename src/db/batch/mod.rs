@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, Statement, params};
 
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
+use crate::model::declared::DeclaredSet;
 use crate::model::location::{Location, Place};
 use crate::model::record::{Common, InstanceRecord};
 
@@ -41,6 +43,7 @@ pub(super) struct Batch<'c> {
     hot: Hot<'c>,
     lookups: Lookups,
     clock: Clock,
+    declared: Arc<DeclaredSet>,
     data_version: i64,
     /// Where records of a series belong that were met, by Study and Series Instance UID.
     series: HashMap<u128, Vec<Belonging>>,
@@ -92,12 +95,17 @@ impl<'c> Hot<'c> {
 }
 
 impl<'c> Batch<'c> {
-    pub(super) fn new(connection: &'c Connection, clock: Clock) -> std::result::Result<Self, Error> {
+    pub(super) fn new(
+        connection: &'c Connection,
+        clock: Clock,
+        declared: Arc<DeclaredSet>,
+    ) -> std::result::Result<Self, Error> {
         Ok(Self {
             connection,
             hot: Hot::new(connection).map_err(Error::from_sqlite)?,
             lookups: Lookups::read(connection).map_err(Error::from_sqlite)?,
             clock,
+            declared,
             data_version: -1,
             series: HashMap::new(),
             shelves: HashMap::new(),

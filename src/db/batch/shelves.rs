@@ -13,6 +13,8 @@ use super::entities::Belonging;
 use super::files::File;
 use super::{Batch, Result};
 use crate::model::attribute::{ATTRIBUTE_COUNT, AttributeId};
+use crate::model::declared::DeclaredSet;
+use crate::model::level::QueryRetrieveLevel;
 use crate::model::record::InstanceRecord;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +24,8 @@ pub(super) struct ShelfKey {
     pub(super) class_and_syntax: u64,
     /// [`Belonging::values`].
     pub(super) values: u64,
+    /// What was declared, and what is said of patient, study and series that is.
+    pub(super) declared: u64,
 }
 
 pub(super) struct Shelf {
@@ -33,6 +37,23 @@ pub(super) struct Shelf {
     pub(super) mtime_base: i64,
     /// The values of [`shared`], in its order.
     pub(super) shared: Vec<String>,
+    /// What was declared when its instances were read.
+    pub(super) declared_set: String,
+    /// The declared values that hold unless an instance says otherwise.
+    pub(super) declared: DeclaredValues,
+}
+
+/// What stands in a column of declared values.
+pub(super) type DeclaredValues = serde_json::Map<String, serde_json::Value>;
+
+/// What a record says that is declared.
+struct Said {
+    /// What was declared when it was read; nothing where it was put together from what the index knows.
+    set: String,
+    /// Of patient, study and series: these are the same for all instances of a shelf.
+    above: Option<String>,
+    /// Of the instance.
+    own: Option<String>,
 }
 
 impl Batch<'_> {
@@ -46,11 +67,16 @@ impl Batch<'_> {
     ) -> Result<Rc<Shelf>> {
         let class = record.value(AttributeId::SOPClassUID);
         let syntax = record.value(AttributeId::AvailableTransferSyntaxUID);
+        let said = (!self.declared.is_empty()).then(|| Said::of(record, &self.declared));
         let key = ShelfKey {
             series: belonging.series,
             directory: file.directory,
             values: belonging.values,
             class_and_syntax: xxh3_64(class.as_bytes()) ^ xxh3_64(syntax.as_bytes()).rotate_left(1),
+            declared: said.as_ref().map_or(0, |said| {
+                let above = said.above.as_deref().unwrap_or_default();
+                xxh3_64(said.set.as_bytes()) ^ xxh3_64(above.as_bytes()).rotate_left(1)
+            }),
         };
         if let Some(shelf) = self.shelves.get(&key) {
             return Ok(Rc::clone(shelf));
@@ -60,7 +86,7 @@ impl Batch<'_> {
             .statement(
                 "SELECT id FROM shelf WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
                  AND available_transfer_syntax_uid = ?4 AND patient IS ?5 AND patient_said IS ?6 AND study_said IS ?7 \
-                 AND series_said IS ?8 ORDER BY id LIMIT 1",
+                 AND series_said IS ?8 AND declared_set = ?9 AND declared_above IS ?10 ORDER BY id LIMIT 1",
             )?
             .query_row(
                 params![
@@ -71,7 +97,9 @@ impl Batch<'_> {
                     belonging.patient,
                     patient_said,
                     study_said,
-                    series_said
+                    series_said,
+                    said.as_ref().map_or("", |said| &said.set),
+                    said.as_ref().and_then(|said| said.above.as_deref())
                 ],
                 |row| row.get(0),
             )
@@ -79,7 +107,7 @@ impl Batch<'_> {
         let id = match found {
             Some(id) => id,
             None => {
-                let id = self.insert_shelf(record, file, belonging, following, complete)?;
+                let id = self.insert_shelf(record, file, belonging, said.as_ref(), following, complete)?;
                 self.changes.studies_to_summarise.insert(belonging.study);
                 id
             }
@@ -94,6 +122,7 @@ impl Batch<'_> {
         record: &InstanceRecord,
         file: &File<'_>,
         belonging: &Belonging,
+        said: Option<&Said>,
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<i64> {
@@ -102,7 +131,7 @@ impl Batch<'_> {
         let file_digits = naming.digits.and_then(|digits| i64::try_from(digits).ok());
         let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
         let prefix = common_prefix(record, following, complete);
-        let fixed: [&dyn rusqlite::ToSql; 13] = [
+        let fixed: [&dyn rusqlite::ToSql; 16] = [
             &belonging.series,
             &file.directory,
             &record.value(AttributeId::SOPClassUID),
@@ -116,11 +145,15 @@ impl Batch<'_> {
             &belonging.said[0],
             &belonging.said[1],
             &belonging.said[2],
+            &said.map_or("", |said| &said.set),
+            &said.and_then(|said| said.above.as_deref()),
+            &said.and_then(|said| said.own.as_deref()),
         ];
         let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
         self.statement(&format!(
             "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
-             file_suffix, file_digits, mtime_base, patient, patient_said, study_said, series_said, {}) VALUES ({marks})",
+             file_suffix, file_digits, mtime_base, patient, patient_said, study_said, series_said, declared_set, \
+             declared_above, declared, {}) VALUES ({marks})",
             shared_columns_sql()
         ))?
         .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
@@ -132,7 +165,8 @@ impl Batch<'_> {
             return Ok(Some(Rc::clone(shelf)));
         }
         let sql = format!(
-            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, {} FROM shelf WHERE id = ?1",
+            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, declared_set, declared, {} \
+             FROM shelf WHERE id = ?1",
             shared_columns_sql()
         );
         let read = |row: &Row<'_>| {
@@ -147,7 +181,9 @@ impl Batch<'_> {
                     digits: row.get::<_, Option<i64>>(5)?.and_then(|digits| usize::try_from(digits).ok()),
                 },
                 mtime_base: row.get(6)?,
-                shared: (0..shared().len()).map(|at| row.get(7 + at)).collect::<Result<_>>()?,
+                declared_set: row.get(7)?,
+                declared: declared_values(row.get_ref(8)?.as_str_or_null()?),
+                shared: (0..shared().len()).map(|at| row.get(9 + at)).collect::<Result<_>>()?,
             })
         };
         let Some(shelf) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };
@@ -155,6 +191,28 @@ impl Batch<'_> {
         self.shelves_by_id.insert(id, Rc::clone(&shelf));
         Ok(Some(shelf))
     }
+}
+
+impl Said {
+    fn of(record: &InstanceRecord, declared: &DeclaredSet) -> Self {
+        if !record.has_declared() {
+            return Self { set: String::new(), above: None, own: None };
+        }
+        let values = |is_own: bool| {
+            let units = declared.units().iter().filter(|unit| (unit.level == QueryRetrieveLevel::Image) == is_own);
+            let values: DeclaredValues = units
+                .map(|unit| (unit.key.clone(), record.declared(unit.number)))
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(key, value)| (key, value.into()))
+                .collect();
+            (!values.is_empty()).then(|| serde_json::Value::Object(values).to_string())
+        };
+        Self { set: declared.mark().to_owned(), above: values(false), own: values(true) }
+    }
+}
+
+fn declared_values(text: Option<&str>) -> DeclaredValues {
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 pub(super) fn shared() -> &'static [AttributeId] {

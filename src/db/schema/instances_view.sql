@@ -18,6 +18,8 @@ SELECT e.study AS study, x.series AS series, s.study_instance_uid, e.series_inst
                       WHEN 'null' THEN x.file_prefix || x.uid || x.file_suffix
                       WHEN 'integer' THEN x.file_prefix || printf('%0*d', x.file_digits, x.file_name) || x.file_suffix
                       ELSE x.file_name END END AS path,
+       CASE WHEN h.declared_set <> '' THEN (SELECT json_group_object(key, value)
+           FROM json_each(json_patch(json_patch(ifnull(h.declared_above, '{}'), ifnull(h.declared, '{}')), ifnull(x.diff, '{}'))) WHERE key LIKE '+%') END AS declared,
        x.size AS size, (x.mtime_base + x.mtime) / 1000.0 AS mtime
 FROM decoded x
 JOIN shelf h ON h.id = x.shelf

@@ -196,7 +196,13 @@ CREATE TABLE shelf (
     verification_flag           TEXT NOT NULL DEFAULT '',
     content_template_sequence   TEXT NOT NULL DEFAULT '',
     container_identifier        TEXT NOT NULL DEFAULT '',
-    specimen_description_sequence TEXT NOT NULL DEFAULT ''
+    specimen_description_sequence TEXT NOT NULL DEFAULT '',
+    -- What was declared when its instances were read; they are read again when more is (docs/adr/0013).
+    declared_set                TEXT NOT NULL DEFAULT '',
+    -- JSON objects of declared attributes, NULL where there are none: of patient, study and series; and of the instances,
+    -- which hold unless instance says otherwise.
+    declared_above              TEXT,
+    declared                    TEXT
 );
 CREATE INDEX shelf_by_series ON shelf (series, directory);
 CREATE INDEX shelf_by_directory ON shelf (directory);

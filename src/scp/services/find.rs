@@ -133,7 +133,12 @@ impl Receiving {
     /// The query, from the Identifier to its last answer. On a thread that may block.
     fn answer(self, find: &Find, control: &Control, mut outgoing: Outgoing) -> Result<(), FindError> {
         let bytes = self.identifier?;
-        let identifier = Identifier::decode(&bytes, self.encoding, &find.options.assumed_character_set)?;
+        let identifier = Identifier::decode_with(
+            &bytes,
+            self.encoding,
+            &find.options.assumed_character_set,
+            &find.options.declared,
+        )?;
         let query = qr::parse(self.model, &identifier, self.negotiated, &find.options)?;
         outgoing.status = Status(query.pending_status());
         let mut reader = find.reader()?;

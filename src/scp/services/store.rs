@@ -56,6 +56,8 @@ pub struct Storage {
     pub duplicates: DuplicatePolicy,
     /// Where the time of arrival comes from.
     pub clock: Clock,
+    /// What is read of each object.
+    pub wanted: &'static Wanted,
 }
 
 /// Why an instance is not stored.
@@ -220,7 +222,7 @@ impl Receiving {
         Ok(Self {
             storage: Arc::clone(storage),
             request: request.clone(),
-            parser: HeaderParser::for_data_set(Wanted::index(), transfer_syntax),
+            parser: HeaderParser::for_data_set(storage.wanted, transfer_syntax),
             header: if deflated { Header::Inflating } else { Header::Reading },
             sink,
             length: 0,

@@ -2,6 +2,7 @@
 
 mod check;
 mod configuration;
+mod declared;
 mod find;
 mod killed;
 mod scan;

@@ -81,6 +81,7 @@ pub(crate) fn store(writer: &Writer, record: Box<InstanceRecord>, location: Loca
 
 pub(crate) fn request(level: QueryRetrieveLevel, returned: &[AttributeId]) -> FindRequest {
     FindRequest {
+        declared: Vec::new(),
         model: InformationModel::PatientRoot,
         level,
         matching_keys: Vec::new(),

@@ -89,7 +89,7 @@ fn a_second_file_of_an_instance_is_a_copy_and_counts_once() {
     let paths: Vec<_> = reader.locations("3").unwrap().iter().map(|l| l.path().unwrap()).collect();
     assert_eq!(paths, [std::path::Path::new("/a/x"), std::path::Path::new("/b/y")]);
     assert_eq!(find(&index, &request(Study, &[NumberOfStudyRelatedInstances])), [["1"]]);
-    let known = KnownFile { size: 1000, mtime_ms: 5_000, note: None, missing: false };
+    let known = KnownFile { size: 1000, mtime_ms: 5_000, note: None, missing: false, lacks_declared: false };
     assert_eq!(reader.directory_files("/b".as_ref()).unwrap()[std::ffi::OsStr::new("y")], known);
     drop((writer, handle));
     assert_sound(&index);

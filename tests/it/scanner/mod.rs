@@ -12,11 +12,13 @@ mod walking;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dcmdex::db::{Durability, Reader, Writer, WriterOptions};
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
+use dcmdex::model::declared::DeclaredSet;
 use dcmdex::model::find::{FindRequest, ReturnKey};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::scanner::{Event, Filter, Options, Order, Probe, Rate, Roots, Stop, Summary, Target, Vanished, scan};
@@ -66,6 +68,7 @@ impl Archive {
             vanished: Vanished::Keep,
             index: root.join("index.db"),
             storage: root.join("objects"),
+            declared: Arc::clone(DeclaredSet::none()),
         };
         Self { directory, options }
     }
@@ -144,6 +147,7 @@ impl Archive {
     fn instances(&self) -> BTreeMap<String, Vec<PathBuf>> {
         let mut reader = Reader::open(self.index()).unwrap();
         let request = FindRequest {
+            declared: Vec::new(),
             model: InformationModel::PatientRoot,
             level: QueryRetrieveLevel::Image,
             matching_keys: Vec::new(),

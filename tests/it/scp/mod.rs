@@ -3,6 +3,7 @@
 mod access;
 mod association;
 mod attributes;
+mod character_sets;
 mod hostile;
 mod query;
 mod storage;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dcmdex::db::{DuplicatePolicy, IndexStatus};
 use dcmdex::dimse::command_set::{self, CommandField};
 use dcmdex::dimse::pdata::put_message;
-use dcmdex::ingest::{Outcome, read_file};
+use dcmdex::ingest::{Outcome, Wanted, read_file};
 use dcmdex::model::location::Place;
 use dicom_ul::pdu::{AbortRQSource, Pdu};
 
@@ -443,7 +443,10 @@ fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
     let scan = |uid: &str, sent: &DataSet| {
         let name = format!("{uid}.dcm");
         fs::write(archive.join(&name), [&[0; 128], b"DICM".as_slice(), &sent.0].concat()).unwrap();
-        let Outcome::Instance(record) = read_file(&fs::File::open(archive.join(&name)).unwrap()) else { panic!() };
+        let Outcome::Instance(record) = read_file(&fs::File::open(archive.join(&name)).unwrap(), Wanted::index())
+        else {
+            panic!()
+        };
         let scanned = db::scanned(archive.to_str().unwrap(), vec![db::file(&name, record)]);
         let writer = db::writer(&node.index());
         writer.handle().scanned(scanned).unwrap();
@@ -487,7 +490,7 @@ fn other_pixels_than_those_of_a_file_in_the_archive_are_a_conflict() {
     let [written] = files(&elsewhere).try_into().unwrap();
     let file = archive.join("a.dcm");
     fs::copy(&written, &file).unwrap();
-    let Outcome::Instance(record) = read_file(&fs::File::open(&file).unwrap()) else { panic!() };
+    let Outcome::Instance(record) = read_file(&fs::File::open(&file).unwrap(), Wanted::index()) else { panic!() };
     let writer = db::writer(&node.index());
     writer.handle().scanned(db::scanned(archive.to_str().unwrap(), vec![db::file("a.dcm", record)])).unwrap();
     writer.close().unwrap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use dcmdex::db::{DuplicatePolicy, Reader, Writer, WriterOptions};
+use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
 use dcmdex::scp::{Find, Node, Options, Peers, Services, SharedPeers, Storage};
@@ -68,6 +69,7 @@ impl TestNode {
         };
         change(&mut settings);
         let Settings { options, peers, keep, duplicates, writer, query, directory, storage } = settings;
+        let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
         let objects = match keep {
             Keep::Objects => {
@@ -76,7 +78,8 @@ impl TestNode {
             }
             Keep::MetadataOnly => None,
         };
-        let storage = Storage { objects, writer: writer.handle(), duplicates, clock: Clock::System };
+        let wanted = Wanted::with_declared(&query.declared);
+        let storage = Storage { objects, writer: writer.handle(), duplicates, clock: Clock::System, wanted };
         let find = Find::new(directory.path().join("index.db"), query);
         let peers = SharedPeers::new(peers);
         let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)), peers: peers.clone() };

@@ -28,6 +28,11 @@ pub(crate) fn dcmtk(program: &str) -> Option<Command> {
     found(Path::new("/usr/bin").join(program)).map(Command::new)
 }
 
+/// Orthanc, ready for its configuration file. Debian has it among the programs of the system.
+pub(crate) fn orthanc() -> Option<Command> {
+    found(PathBuf::from("/usr/sbin/Orthanc")).map(Command::new)
+}
+
 /// The Python that has pydicom and pynetdicom, about to run `script`: a file of `tests/peers`, or a whole path.
 pub(crate) fn python_peer(script: impl AsRef<Path>) -> Option<Command> {
     let python = match variable("DCMDEX_PEERS_PYTHON") {

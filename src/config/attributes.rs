@@ -1,0 +1,159 @@
+//! Declared attributes, `[[attribute]]`: what the index keeps besides the attributes of its table. Only a file has them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use toml::Value;
+
+use super::Problem;
+use super::layers::{Layers, Origin, Setting};
+use crate::model::declared::{Declaration, DeclaredSet};
+
+/// The name of the table in the file.
+pub(super) const ATTRIBUTE_TABLE: &str = "attribute";
+
+/// One key of a declaration; each is a text.
+#[derive(Debug)]
+pub struct AttributeKey {
+    /// Its name.
+    pub name: &'static str,
+    /// A value, as written in TOML.
+    pub example: &'static str,
+    /// What it is, and what leaving it out means.
+    pub help: &'static str,
+}
+
+/// The keys of a declaration, in the order of the shipped example.
+pub static ATTRIBUTE_KEYS: &[AttributeKey] = &[
+    AttributeKey {
+        name: "path",
+        example: "\"0019xx10\"",
+        help: "Keyword or tag (gggg,eeee; private: ggggxxee, whatever its block); into sequences: \
+               \"ReferencedImageSequence[*].ReferencedSOPInstanceUID\".",
+    },
+    AttributeKey {
+        name: "creator",
+        example: "\"ACME 1.1\"",
+        help: "Private creator of the private elements in the path. Only for those.",
+    },
+    AttributeKey { name: "level", example: "\"SERIES\"", help: "What it belongs to: PATIENT, STUDY, SERIES or IMAGE." },
+    AttributeKey {
+        name: "vr",
+        example: "\"DS\"",
+        help: "Value representation. Without: that of the dictionary, which private elements are not in.",
+    },
+    AttributeKey {
+        name: "name",
+        example: "\"AcmeDose\"",
+        help: "What `dcmdex find` calls it. Without: the keywords of the path.",
+    },
+];
+
+/// A declaration as it stands in the file.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) origin: Origin,
+    pub(super) fields: BTreeMap<String, Setting>,
+}
+
+/// Takes the fields of a declaration that have a known name and are texts.
+pub(super) fn entry(
+    origin: Origin,
+    fields: impl IntoIterator<Item = (String, Option<Value>, Origin)>,
+    problems: &mut Vec<Problem>,
+) -> Entry {
+    let mut known = BTreeMap::new();
+    for (name, value, origin) in fields {
+        let Some(key) = ATTRIBUTE_KEYS.iter().find(|key| key.name == name) else {
+            let near = ATTRIBUTE_KEYS.iter().map(|key| (strsim::damerau_levenshtein(&name, key.name), key.name)).min();
+            let hint = near.filter(|(distance, _)| *distance <= 2).map(|(_, name)| format!("; did you mean `{name}`?"));
+            let hint = hint.unwrap_or_default();
+            problems.push(Problem { origin, message: format!("unknown setting `{name}` of an attribute{hint}") });
+            continue;
+        };
+        match value {
+            Some(value @ Value::String(_)) => {
+                known.insert(name, Setting { value, origin });
+            }
+            _ => problems.push(Problem { origin, message: format!("`{name}` is written as in {}", key.example) }),
+        }
+    }
+    Entry { origin, fields: known }
+}
+
+/// Makes the set of all that is declared.
+pub(super) fn declared(layers: &Layers, problems: &mut Vec<Problem>) -> Arc<DeclaredSet> {
+    let entries = layers.attributes();
+    let mut declarations = Vec::new();
+    let mut origins = Vec::new();
+    for entry in entries {
+        let text = |name: &str| entry.fields.get(name).and_then(|setting| setting.value.as_str()).map(str::to_owned);
+        let (Some(path), Some(level)) = (text("path"), text("level")) else {
+            let missing = if entry.fields.contains_key("path") { "level" } else { "path" };
+            let origin = entry.origin.clone();
+            problems.push(Problem { origin, message: format!("an attribute needs a `{missing}`") });
+            continue;
+        };
+        let declaration = Declaration { path, level, creator: text("creator"), vr: text("vr"), name: text("name") };
+        declarations.push(declaration);
+        origins.push(&entry.origin);
+    }
+    if declarations.is_empty() {
+        return Arc::clone(DeclaredSet::none());
+    }
+    let set = DeclaredSet::new(&declarations, |number, error| {
+        if let Some(origin) = origins.get(number) {
+            problems.push(Problem { origin: (*origin).clone(), message: format!("attribute: {error}") });
+        }
+    });
+    Arc::new(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::{Config, Error, Sources};
+
+    fn load(text: &str) -> Result<Config, Vec<String>> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("dcmdex.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(&Sources { file: Some(file), ..Sources::default() }, Path::new("/nowhere")).map_err(|error| {
+            let Error::Invalid(problems) = error else { panic!("{error}") };
+            problems.iter().map(ToString::to_string).collect()
+        })
+    }
+
+    #[test]
+    fn attributes_are_declared_in_the_file() {
+        let config = load(
+            "[[attribute]]\npath = \"0019xx10\"\ncreator = \"ACME 1.1\"\nlevel = \"SERIES\"\nvr = \"DS\"\nname = \"Dose\"\n\n\
+             [[attribute]]\npath = \"ContrastBolusAgent\"\nlevel = \"series\"\n",
+        )
+        .unwrap();
+        let names: Vec<_> = config.declared.attributes().iter().map(|attribute| attribute.name.as_str()).collect();
+        assert_eq!(names, ["Dose", "ContrastBolusAgent"]);
+        assert!(load("").unwrap().declared.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let problems = load(
+            "[[attribute]]\npath = \"ContrastBolusAgnt\"\nlevel = \"SERIES\"\n\n[[attribute]]\npaht = \"x\"\nlevel = 3\n\n\
+             [[attribute]]\nlevel = \"SERIES\"\n",
+        )
+        .unwrap_err();
+        for wanted in [
+            ":1: attribute: `ContrastBolusAgnt` is neither a keyword nor a tag",
+            "did you mean `ContrastBolusAgent`?",
+            ":6: unknown setting `paht` of an attribute; did you mean `path`?",
+            ":7: `level` is written as in \"SERIES\"",
+            ":9: an attribute needs a `path`",
+        ] {
+            assert!(problems.iter().any(|problem| problem.contains(wanted)), "{wanted}: {problems:#?}");
+        }
+        assert!(load("attribute = 3").unwrap_err()[0].contains("[[attribute]]"));
+        assert!(load("[attribute]\npath = \"x\"").unwrap_err()[0].contains("[[attribute]]"));
+    }
+}

@@ -1,0 +1,676 @@
+//! Attributes that the configuration declares besides those of the table: public ones by keyword or tag, private ones by
+//! creator and element (PS3.5 7.8.1), and ones inside the items of sequences.
+//!
+//! What is kept of an object is cut into [`Unit`]s: one for each root element that is declared, which holds its value or, of
+//! a sequence, the items cut down to what is declared in them. A path into a sequence that the table keeps as a whole needs no
+//! unit: it is another name for what is there.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::StandardDataDictionary;
+
+use super::attribute::{ATTRIBUTES, Attribute, AttributeId, LetterCase, Multiplicity, Source};
+use super::level::QueryRetrieveLevel;
+use super::matching::Comparison;
+
+/// Attributes that may be declared. Each costs a look at every object, and a place in every row that has a value.
+pub const MAX_DECLARED: usize = 128;
+
+/// Sequences that a path may lead through.
+pub const MAX_PATH: usize = 8;
+
+/// Characters of a private creator (LO, PS3.5 6.2).
+const MAX_CREATOR: usize = 64;
+
+/// What names an element in a data set or an item.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// An element of the standard.
+    Public(Tag),
+    /// A private element: which block it has differs from object to object (PS3.5 7.8.1).
+    Private {
+        /// Its group, which is odd.
+        group: u16,
+        /// The low byte of its element number.
+        element: u8,
+        /// The text of the private creator that reserves its block.
+        creator: String,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Public(tag) => match StandardDataDictionary.by_tag(*tag) {
+                Some(entry) if *tag == entry.tag() => f.write_str(entry.alias()),
+                _ => write!(f, "{:04X},{:04X}", tag.0, tag.1),
+            },
+            Self::Private { group, element, .. } => write!(f, "{group:04X}xx{element:02X}"),
+        }
+    }
+}
+
+/// An element that is wanted of the items of a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Which.
+    pub step: Step,
+    /// Its value representation.
+    pub vr: VR,
+    /// What is wanted of its items; empty wants all of it.
+    pub items: Vec<Node>,
+}
+
+/// A root element that is kept because something in it is declared.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its place in [`DeclaredSet::units`].
+    pub number: usize,
+    /// The element.
+    pub root: Step,
+    /// The entity that it belongs to.
+    pub level: QueryRetrieveLevel,
+    /// Its value representation.
+    pub vr: VR,
+    /// Its value multiplicity.
+    pub multiplicity: Multiplicity,
+    /// Of a sequence, what is kept of its items; empty keeps all.
+    pub items: Vec<Node>,
+    /// Under what the index keeps it; the same for the same declaration everywhere and always, and another for another.
+    pub key: String,
+}
+
+impl Unit {
+    /// How its values are compared.
+    #[must_use]
+    pub fn comparison(&self) -> Comparison {
+        Comparison { vr: self.vr, multiplicity: self.multiplicity, letter_case: letter_case(self.vr) }
+    }
+}
+
+/// One declared attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// What `dcmdex find` calls it.
+    pub name: String,
+    /// From the root of the data set to the element; all but the last are sequences.
+    pub path: Vec<Step>,
+    /// The entity that it belongs to.
+    pub level: QueryRetrieveLevel,
+    /// Its value representation.
+    pub vr: VR,
+    /// What keeps it.
+    pub kept: Kept,
+}
+
+/// What keeps the value of a declared attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The unit with this number.
+    Unit(usize),
+    /// A sequence of the table, which is kept as a whole.
+    InTable(AttributeId),
+}
+
+/// All declared attributes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct DeclaredSet {
+    attributes: Vec<Declared>,
+    units: Vec<Arc<Unit>>,
+    /// The hashes of the keys, sorted, each once; see [`Self::mark`].
+    mark: String,
+}
+
+/// A declaration as it is written in the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declaration {
+    /// Keyword, tag, or path into sequences: `Sequence[*].Element`.
+    pub path: String,
+    /// Private creator of the private elements in the path.
+    pub creator: Option<String>,
+    /// PATIENT, STUDY, SERIES or IMAGE.
+    pub level: String,
+    /// Value representation; may be left out where the dictionary has it.
+    pub vr: Option<String>,
+    /// Name; may be left out.
+    pub name: Option<String>,
+}
+
+/// Why a declaration cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeclarationError {
+    /// Something in the path names nothing.
+    #[error("`{step}` is neither a keyword nor a tag (gggg,eeee; private: ggggxxee){}", suggestion(.near))]
+    UnknownStep {
+        /// What was given.
+        step: String,
+        /// What was probably meant.
+        near: Option<String>,
+    },
+    /// A private element without a creator, or the reverse.
+    #[error("{0}")]
+    Creator(&'static str),
+    /// A private element with a block.
+    #[error("`{0}` is private: its block differs from object to object, so write it as `{1}` with its creator")]
+    FixedBlock(String, String),
+    /// An element that no attribute of an object can have, or that is not reached.
+    #[error("`{0}` cannot be declared: {1}")]
+    NotAllowed(String, &'static str),
+    /// Path through something that is no sequence.
+    #[error("`{0}` is no sequence")]
+    NotASequence(String),
+    /// The level is none.
+    #[error("`{0}` is no level: PATIENT, STUDY, SERIES or IMAGE")]
+    UnknownLevel(String),
+    /// The VR is none, or none that can be searched.
+    #[error("`{0}` is no value representation that can be searched")]
+    UnknownVr(String),
+    /// No VR, and the dictionary has none.
+    #[error("`vr` is missing: the dictionary does not have `{0}`")]
+    MissingVr(String),
+    /// Another VR than that of the dictionary.
+    #[error("`{0}` is {1} in the dictionary, not {2}")]
+    OtherVr(String, String, String),
+    /// The table has it.
+    #[error("`{0}` is kept at the {1} level already, without being declared")]
+    InTable(String, QueryRetrieveLevel),
+    /// The table has its sequence, at another level.
+    #[error("`{0}` is kept at the {1} level: declare it there")]
+    OtherLevel(String, QueryRetrieveLevel),
+    /// Declared before.
+    #[error("`{0}` is declared twice")]
+    Twice(String),
+    /// Another attribute has the name.
+    #[error("the name `{0}` is taken; set another `name`")]
+    NameTaken(String),
+    /// The name has characters that names have not.
+    #[error("`{0}` is no name: a letter, then letters, digits and `_`, at most 64")]
+    InvalidName(String),
+    /// Too many.
+    #[error("more than {MAX_DECLARED} attributes are declared")]
+    TooMany,
+}
+
+fn suggestion(near: &Option<String>) -> String {
+    near.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+}
+
+impl DeclaredSet {
+    /// Nothing declared.
+    #[must_use]
+    pub fn none() -> &'static Arc<Self> {
+        static NONE: OnceLock<Arc<DeclaredSet>> = OnceLock::new();
+        NONE.get_or_init(Arc::default)
+    }
+
+    /// Checks declarations; every one that cannot be used is given to `refuse` with its number.
+    pub fn new(declarations: &[Declaration], mut refuse: impl FnMut(usize, DeclarationError)) -> Self {
+        let mut attributes: Vec<Declared> = Vec::new();
+        for (number, declaration) in declarations.iter().enumerate() {
+            if number >= MAX_DECLARED {
+                refuse(number, DeclarationError::TooMany);
+                break;
+            }
+            match declared(declaration, &attributes) {
+                Ok(attribute) => attributes.push(attribute),
+                Err(error) => refuse(number, error),
+            }
+        }
+        let units = units(&mut attributes);
+        let mut hashes: Vec<&str> = units.iter().map(|unit| hash_of(&unit.key)).collect();
+        hashes.sort_unstable();
+        let mark = hashes.join(" ");
+        Self { attributes, units, mark }
+    }
+
+    /// Whether nothing is declared that would have to be read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// The attributes, in the order of the configuration.
+    #[must_use]
+    pub fn attributes(&self) -> &[Declared] {
+        &self.attributes
+    }
+
+    /// What is kept for them.
+    #[must_use]
+    pub fn units(&self) -> &[Arc<Unit>] {
+        &self.units
+    }
+
+    /// What stands for the whole set beside what was read with it: see [`Self::is_covered_by`].
+    #[must_use]
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// Whether what was read with the set of this mark has all that this one asks for.
+    #[must_use]
+    pub fn is_covered_by(&self, mark: &str) -> bool {
+        mark == self.mark || self.units.iter().all(|unit| mark.split(' ').any(|hash| hash == hash_of(&unit.key)))
+    }
+
+    /// The unit of a root element; of a private one, `creator` is what reserves its block.
+    #[must_use]
+    pub fn unit(&self, tag: Tag, creator: Option<&str>) -> Option<&Arc<Unit>> {
+        self.units.iter().find(|unit| unit.root.is(tag, creator))
+    }
+
+    /// The attribute with this name, whatever the case of its letters.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&Declared> {
+        self.attributes.iter().find(|attribute| attribute.name.eq_ignore_ascii_case(name))
+    }
+}
+
+impl Step {
+    /// Whether this is the element with the tag; of a private one, `creator` is what reserves its block.
+    #[must_use]
+    pub fn is(&self, tag: Tag, creator: Option<&str>) -> bool {
+        match self {
+            Self::Public(own) => *own == tag,
+            Self::Private { group, element, creator: own } => {
+                *group == tag.group()
+                    && tag.element() >= 0x1000
+                    && tag.element() & 0xFF == u16::from(*element)
+                    && creator.is_some_and(|creator| creator.trim_matches([' ', '\0']) == own)
+            }
+        }
+    }
+}
+
+/// Whether the tag is that of a private creator (PS3.5 7.8.1).
+#[must_use]
+pub fn is_private_creator(tag: Tag) -> bool {
+    tag.group() % 2 == 1 && (0x0010..=0x00FF).contains(&tag.element())
+}
+
+/// The tag of what reserves the block of a private element; `None` for an element of the standard.
+#[must_use]
+pub fn creator_tag(tag: Tag) -> Option<Tag> {
+    (tag.group() % 2 == 1 && tag.element() >= 0x1000).then(|| Tag(tag.group(), tag.element() >> 8))
+}
+
+/// Items as the index keeps them have their private elements in these blocks: those of a creator in the block of its place
+/// among all creators of the group in the unit. This is that tag, and the one of the creator.
+#[must_use]
+pub fn canonical_tag(items: &[Node], step: &Step) -> (Tag, Option<Tag>) {
+    match step {
+        Step::Public(tag) => (*tag, None),
+        Step::Private { group, element, creator } => {
+            let mut creators = Vec::new();
+            for node in items {
+                if let Step::Private { group: other, creator, .. } = &node.step
+                    && other == group
+                    && !creators.contains(&creator)
+                {
+                    creators.push(creator);
+                }
+            }
+            let at = creators.iter().position(|known| *known == creator).unwrap_or_default();
+            // At most 128 are declared, and there are 240 blocks.
+            let block = 0x10 + u16::try_from(at).unwrap_or_default();
+            (Tag(*group, block << 8 | u16::from(*element)), Some(Tag(*group, block)))
+        }
+    }
+}
+
+/// Whether case and accents count in text: as in the table, descriptive text is folded and codes are not.
+fn letter_case(vr: VR) -> LetterCase {
+    match vr {
+        VR::PN | VR::LT | VR::ST | VR::UT | VR::UC => LetterCase::Folded,
+        _ => LetterCase::Sensitive,
+    }
+}
+
+fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, DeclarationError> {
+    use DeclarationError as Error;
+    let level =
+        QueryRetrieveLevel::parse(&declaration.level).ok_or_else(|| Error::UnknownLevel(declaration.level.clone()))?;
+    let creator = match declaration.creator.as_deref().map(|text| text.trim_matches(' ')) {
+        Some("") => return Err(Error::Creator("`creator` is empty")),
+        Some(text)
+            if text.contains('\\') || !text.bytes().all(|b| matches!(b, b' '..=b'~')) || text.len() > MAX_CREATOR =>
+        {
+            return Err(Error::Creator(
+                "`creator` is no private creator: at most 64 characters of ASCII, without backslash",
+            ));
+        }
+        other => other,
+    };
+    let texts: Vec<&str> = declaration.path.split('.').map(str::trim).collect();
+    if texts.len() > MAX_PATH + 1 {
+        return Err(Error::NotAllowed(declaration.path.clone(), "its path is too long"));
+    }
+    let mut path = Vec::new();
+    let mut dictionary = None;
+    for (at, text) in texts.iter().enumerate() {
+        let is_last = at + 1 == texts.len();
+        let bare = text.strip_suffix("[*]").unwrap_or(text);
+        let (step, vr) = step(bare, creator)?;
+        if !is_last && vr.is_some_and(|vr| vr != VR::SQ) {
+            return Err(Error::NotASequence(bare.to_owned()));
+        }
+        dictionary = vr;
+        path.push(step);
+    }
+    if creator.is_some() && !path.iter().any(|step| matches!(step, Step::Private { .. })) {
+        return Err(Error::Creator("`creator` is for private elements, and there is none in the path"));
+    }
+    let vr = match (&declaration.vr, dictionary) {
+        (None, Some(vr)) => vr,
+        (None, None) => return Err(Error::MissingVr(declaration.path.clone())),
+        (Some(text), dictionary) => {
+            let vr = VR::from_str(&text.to_ascii_uppercase()).map_err(|_| Error::UnknownVr(text.clone()))?;
+            if let Some(own) = dictionary.filter(|own| *own != vr) {
+                let own = own.to_string().to_owned();
+                return Err(Error::OtherVr(declaration.path.clone(), own, vr.to_string().to_owned()));
+            }
+            vr
+        }
+    };
+    if matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN) {
+        return Err(Error::UnknownVr(vr.to_string().to_owned()));
+    }
+    let shown = path.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
+    let root = match path.first() {
+        Some(Step::Public(tag)) => Attribute::by_tag(*tag),
+        Some(Step::Private { .. }) | None => None,
+    };
+    let kept = match root {
+        // Its number is known when all are.
+        None => Kept::Unit(usize::MAX),
+        Some(attribute) if path.len() == 1 => return Err(Error::InTable(shown, attribute.level)),
+        Some(attribute) if attribute.source != Source::DataSet => {
+            return Err(Error::NotAllowed(shown, "the value is worked out by the node"));
+        }
+        Some(_) if path.iter().any(|step| matches!(step, Step::Private { .. })) => {
+            return Err(Error::NotAllowed(
+                shown,
+                "private elements in a sequence that is kept as a whole cannot be told apart",
+            ));
+        }
+        Some(attribute) if attribute.level != level => return Err(Error::OtherLevel(shown, attribute.level)),
+        Some(attribute) => Kept::InTable(attribute.id),
+    };
+    if before.iter().any(|other| other.path == path) {
+        return Err(Error::Twice(shown));
+    }
+    let other_level = before.iter().find(|other| other.path.first() == path.first() && other.level != level);
+    if let Some(other) = other_level {
+        return Err(Error::OtherLevel(shown, other.level));
+    }
+    let name = match &declaration.name {
+        Some(name) => name.clone(),
+        None => default_name(&path),
+    };
+    let mut letters = name.chars();
+    if !letters.next().is_some_and(|first| first.is_ascii_alphabetic())
+        || !letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        || name.len() > 64
+    {
+        return Err(Error::InvalidName(name));
+    }
+    let is_keyword = |name: &str| ATTRIBUTES.iter().any(|attribute| attribute.keyword.eq_ignore_ascii_case(name));
+    if before.iter().any(|other| other.name.eq_ignore_ascii_case(&name)) || is_keyword(&name) {
+        return Err(Error::NameTaken(name));
+    }
+    Ok(Declared { name, path, level, vr, kept })
+}
+
+/// Without a name: the keywords of the path, or what identifies a private element.
+fn default_name(path: &[Step]) -> String {
+    let text = |step: &Step| match step {
+        Step::Public(tag) if StandardDataDictionary.by_tag(*tag).is_none() => format!("Tag{:04X}{:04X}", tag.0, tag.1),
+        Step::Public(_) => step.to_string(),
+        Step::Private { group, element, creator } => {
+            let creator: String = creator.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            format!("P_{creator}_{group:04X}xx{element:02X}")
+        }
+    };
+    let name = path.iter().map(text).collect::<Vec<_>>().join("_");
+    // Two keywords are long; the last one says most.
+    if name.len() <= 64 { name } else { path.last().map(text).unwrap_or_default().chars().take(64).collect() }
+}
+
+/// One step of a path, and its VR where the dictionary has it.
+fn step(text: &str, creator: Option<&str>) -> Result<(Step, Option<VR>), DeclarationError> {
+    use DeclarationError as Error;
+    let unknown = |near| Error::UnknownStep { step: text.to_owned(), near };
+    let digits: String = text.trim_matches(['(', ')']).chars().filter(|c| !matches!(c, ',' | ' ')).collect();
+    let lower = digits.to_ascii_lowercase();
+    if digits.len() == 8 && lower.is_char_boundary(4) && lower.is_char_boundary(6) && lower.get(4..6) == Some("xx") {
+        let group = lower.get(..4).and_then(|text| u16::from_str_radix(text, 16).ok()).ok_or_else(|| unknown(None))?;
+        let element = lower.get(6..).and_then(|text| u8::from_str_radix(text, 16).ok()).ok_or_else(|| unknown(None))?;
+        if group % 2 == 0 {
+            return Err(Error::NotAllowed(text.to_owned(), "the group of a private element is odd"));
+        }
+        not_past_the_header(group, text)?;
+        let creator = creator.ok_or(Error::Creator("a private element needs its `creator`"))?.to_owned();
+        return Ok((Step::Private { group, element, creator }, None));
+    }
+    let tag = if digits.len() == 8
+        && let Ok(number) = u32::from_str_radix(&digits, 16)
+    {
+        Tag((number >> 16) as u16, number as u16)
+    } else if let Some(entry) = StandardDataDictionary.by_name(text) {
+        entry.tag()
+    } else {
+        let lower = text.to_ascii_lowercase();
+        let near = ATTRIBUTES
+            .iter()
+            .map(|attribute| (strsim::damerau_levenshtein(&lower, &attribute.keyword.to_ascii_lowercase()), attribute))
+            .min_by_key(|(edits, _)| *edits)
+            .filter(|(edits, attribute)| *edits <= 1 + attribute.keyword.len() / 6)
+            .map(|(_, attribute)| attribute.keyword.to_owned())
+            .or_else(|| nearly_a_keyword(text));
+        return Err(unknown(near));
+    };
+    if tag.group() % 2 == 1 {
+        let block = format!("{:04X}xx{:02X}", tag.group(), tag.element() & 0xFF);
+        return Err(Error::FixedBlock(text.to_owned(), block));
+    }
+    let not_an_attribute = tag.group() < 0x0008
+        || tag.element() == 0
+        || matches!(tag, Tag(0x0008, 0x0001 | 0x0005 | 0x0006 | 0x0052 | 0x0053));
+    if not_an_attribute {
+        return Err(Error::NotAllowed(text.to_owned(), "it is no attribute of an entity"));
+    }
+    not_past_the_header(tag.group(), text)?;
+    Ok((Step::Public(tag), StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed())))
+}
+
+/// Keywords that differ from what was typed by the case of letters, or by a letter that is missing or too many. The
+/// dictionary cannot be listed, but asked.
+fn nearly_a_keyword(text: &str) -> Option<String> {
+    if text.len() > 64 || !text.is_ascii() {
+        return None;
+    }
+    let known = |candidate: String| StandardDataDictionary.by_name(&candidate).map(|entry| entry.alias().to_owned());
+    let left_out = (0..text.len()).map(|at| format!("{}{}", &text[..at], &text[at + 1..]));
+    let letters = || (b'a'..=b'z').chain(b'A'..=b'Z').map(char::from);
+    let changed =
+        (0..text.len()).flat_map(|at| letters().map(move |c| format!("{}{c}{}", &text[..at], &text[at + 1..])));
+    let added = (0..=text.len()).flat_map(|at| letters().map(move |c| format!("{}{c}{}", &text[..at], &text[at..])));
+    let swapped = (1..text.len()).map(|at| {
+        let (head, tail) = (&text[..at - 1], &text[at + 1..]);
+        format!("{head}{}{}{tail}", &text[at..=at], &text[at - 1..at])
+    });
+    left_out.chain(changed).chain(added).chain(swapped).find_map(known)
+}
+
+fn not_past_the_header(group: u16, text: &str) -> Result<(), DeclarationError> {
+    // Reading of an object ends where its pixel data begin.
+    if group < 0x7FE0 {
+        return Ok(());
+    }
+    Err(DeclarationError::NotAllowed(text.to_owned(), "it stands after the pixel data, which are not read"))
+}
+
+/// Cuts the attributes into units and tells each which one it is in.
+fn units(attributes: &mut [Declared]) -> Vec<Arc<Unit>> {
+    let mut roots: Vec<(Step, QueryRetrieveLevel, VR, Vec<Node>, bool)> = Vec::new();
+    for attribute in attributes.iter_mut() {
+        let Kept::Unit(unit) = &mut attribute.kept else { continue };
+        let Some((root, inner)) = attribute.path.split_first() else { continue };
+        let at = roots.iter().position(|known| known.0 == *root).unwrap_or_else(|| {
+            let vr = if inner.is_empty() { attribute.vr } else { VR::SQ };
+            roots.push((root.clone(), attribute.level, vr, Vec::new(), false));
+            roots.len() - 1
+        });
+        *unit = at;
+        let Some((.., nodes, whole)) = roots.get_mut(at) else { continue };
+        *whole |= inner.is_empty();
+        add(nodes, inner, attribute.vr);
+    }
+    let unit = |(number, (root, level, vr, mut items, whole)): (usize, (Step, _, VR, Vec<Node>, bool))| {
+        if whole {
+            items.clear();
+        }
+        // What is kept must not depend on the order of the configuration.
+        sort(&mut items);
+        let multiplicity = if matches!(vr, VR::LT | VR::ST | VR::UT | VR::UR | VR::SQ) {
+            Multiplicity::One
+        } else {
+            Multiplicity::Many
+        };
+        let definition = format!("{root:?} {level} {} {items:?}", vr.to_string());
+        let label: String = root.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
+        let key = format!("+{label}_{:016x}", xxhash_rust::xxh3::xxh3_64(definition.as_bytes()));
+        Arc::new(Unit { number, root, level, vr, multiplicity, items, key })
+    };
+    roots.into_iter().enumerate().map(unit).collect()
+}
+
+fn add(nodes: &mut Vec<Node>, path: &[Step], vr: VR) {
+    let Some((step, inner)) = path.split_first() else { return };
+    let at = nodes.iter().position(|node| node.step == *step);
+    match at.and_then(|at| nodes.get_mut(at)) {
+        // All of it is wanted already.
+        Some(known) if known.items.is_empty() => {}
+        Some(known) if inner.is_empty() => known.items.clear(),
+        Some(known) => add(&mut known.items, inner, vr),
+        None => {
+            let mut items = Vec::new();
+            add(&mut items, inner, vr);
+            let vr = if inner.is_empty() { vr } else { VR::SQ };
+            nodes.push(Node { step: step.clone(), vr, items });
+        }
+    }
+}
+
+fn sort(nodes: &mut [Node]) {
+    nodes.sort_by(|one, other| one.step.cmp(&other.step));
+    for node in nodes {
+        sort(&mut node.items);
+    }
+}
+
+/// The part of a key that tells it apart.
+fn hash_of(key: &str) -> &str {
+    key.rsplit('_').next().unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declaration(path: &str, level: &str) -> Declaration {
+        Declaration { path: path.into(), level: level.into(), ..Declaration::default() }
+    }
+
+    fn private(path: &str, creator: &str, vr: &str) -> Declaration {
+        Declaration { creator: Some(creator.into()), vr: Some(vr.into()), ..declaration(path, "SERIES") }
+    }
+
+    #[track_caller]
+    fn set(declarations: &[Declaration]) -> DeclaredSet {
+        DeclaredSet::new(declarations, |number, error| panic!("{number}: {error}"))
+    }
+
+    #[track_caller]
+    fn refused(declarations: &[Declaration]) -> String {
+        let mut told = Vec::new();
+        DeclaredSet::new(declarations, |_, error| told.push(error.to_string()));
+        assert_eq!(told.len(), 1, "{told:?}");
+        told.remove(0)
+    }
+
+    #[test]
+    fn an_attribute_is_named_by_keyword_tag_creator_or_path() {
+        let set = set(&[
+            declaration("ContrastBolusAgent", "series"),
+            declaration("0018,9345", "IMAGE"),
+            private("0019xx0a", "ACME 1.1", "DS"),
+            declaration("RequestAttributesSequence[*].ScheduledProcedureStepID", "SERIES"),
+            declaration("ReferencedImageSequence[*].ReferencedSOPInstanceUID", "IMAGE"),
+            declaration("ReferencedImageSequence.PurposeOfReferenceCodeSequence.CodeValue", "IMAGE"),
+        ]);
+        let names: Vec<_> = set.attributes().iter().map(|attribute| attribute.name.as_str()).collect();
+        assert_eq!(names[..3], ["ContrastBolusAgent", "CTDIvol", "P_ACME_1_1_0019xx0A"]);
+        assert_eq!(set.attributes()[3].kept, Kept::InTable(AttributeId::RequestAttributesSequence));
+        assert_eq!(set.units().len(), 4, "what lies in one sequence is one unit");
+        assert_eq!(set.units()[3].items.len(), 2);
+        assert_eq!(set.unit(Tag(0x0019, 0x120A), Some("ACME 1.1 ")).unwrap().number, 2);
+        assert!(set.unit(Tag(0x0019, 0x120A), Some("OTHER")).is_none());
+        assert!(set.unit(Tag(0x0019, 0x120A), None).is_none());
+    }
+
+    #[test]
+    fn what_was_read_with_more_covers_what_asks_for_less() {
+        let one = declaration("ContrastBolusAgent", "SERIES");
+        let other = declaration("0018,9345", "IMAGE");
+        let (first, both) = (set(std::slice::from_ref(&one)), set(&[one.clone(), other.clone()]));
+        assert_eq!(both.mark(), set(&[other, one]).mark());
+        assert!(first.is_covered_by(both.mark()) && !both.is_covered_by(first.mark()));
+        assert!(!first.is_covered_by("") && DeclaredSet::none().is_covered_by(""));
+        let elsewhere = set(&[declaration("ContrastBolusAgent", "IMAGE")]);
+        assert!(!elsewhere.is_covered_by(first.mark()), "another level is another declaration");
+    }
+
+    #[test]
+    fn what_cannot_be_declared_is_refused_with_the_reason() {
+        for (declaration, reason) in [
+            (declaration("ContrastBolusAgnt", "SERIES"), "did you mean `ContrastBolusAgent`?"),
+            (declaration("PatientNam", "SERIES"), "did you mean `PatientName`?"),
+            (declaration("gibberish", "SERIES"), "neither a keyword nor a tag"),
+            (declaration("", "SERIES"), "neither a keyword nor a tag"),
+            (declaration("0019\u{e9}xx0a", "SERIES"), "neither a keyword nor a tag"),
+            (declaration("00191010", "SERIES"), "write it as `0019xx10`"),
+            (declaration("0019xx10", "SERIES"), "needs its `creator`"),
+            (private("0018xx10", "ACME", "DS"), "is odd"),
+            (private("0019xx10", " ", "DS"), "is empty"),
+            (private("0019xx10", "A\\B", "DS"), "no private creator"),
+            (private("0019xx10", "ACME", "OB"), "can be searched"),
+            (private("0019xx10", "ACME", "QQ"), "can be searched"),
+            (Declaration { vr: None, ..private("0019xx10", "ACME", "") }, "`vr` is missing"),
+            (private("ContrastBolusAgent", "ACME", "LO"), "there is none in the path"),
+            (Declaration { vr: Some("DS".into()), ..declaration("ContrastBolusAgent", "SERIES") }, "not DS"),
+            (declaration("SeriesDescription", "SERIES"), "kept at the SERIES level already"),
+            (declaration("RequestAttributesSequence.ScheduledProcedureStepID", "IMAGE"), "declare it there"),
+            (declaration("ContrastBolusAgent[*].CodeValue", "SERIES"), "is no sequence"),
+            (declaration("PixelData", "IMAGE"), "after the pixel data"),
+            (declaration("00020010", "IMAGE"), "no attribute"),
+            (declaration("SpecificCharacterSet", "IMAGE"), "no attribute"),
+            (declaration("ContrastBolusAgent", "ROOM"), "no level"),
+            (Declaration { name: Some("a b".into()), ..declaration("ContrastBolusAgent", "STUDY") }, "is no name"),
+            (Declaration { name: Some("patientid".into()), ..declaration("ContrastBolusAgent", "STUDY") }, "is taken"),
+            (declaration(&["ReferencedImageSequence"; 10].join("."), "IMAGE"), "too long"),
+        ] {
+            let told = refused(std::slice::from_ref(&declaration));
+            assert!(told.contains(reason), "{declaration:?}: {told}");
+        }
+        let agent = declaration("ContrastBolusAgent", "SERIES");
+        assert!(refused(&[agent.clone(), agent.clone()]).contains("twice"));
+        assert!(refused(&[agent.clone(), Declaration { level: "IMAGE".into(), ..agent }]).contains("twice"));
+        let many: Vec<_> = (0..=MAX_DECLARED).map(|n| private(&format!("0019xx{n:02x}"), "ACME", "LO")).collect();
+        assert!(refused(&many).contains("more than 128"));
+    }
+}
