@@ -69,7 +69,7 @@ macro_rules! keys {
 
 keys! {
     "index" = "\"dcmdex-data/index.db\"" {
-        "The index: one SQLite file (and its -wal and -shm beside it). It is made when it is not there.",
+        "The index: one SQLite file (and its -wal, -shm and -turn beside it). It is made when it is not there.",
         unit: "path; relative to this file, or to the current directory for flags, variables and the default",
     }
     "storage" = "\"dcmdex-data/objects\"" {

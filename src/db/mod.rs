@@ -15,6 +15,7 @@ mod packing;
 mod reader;
 mod schema;
 mod status;
+mod turn;
 mod writer;
 
 use std::ffi::{OsStr, OsString};

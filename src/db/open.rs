@@ -11,7 +11,7 @@ use super::{Durability, Error, schema};
 
 /// How long a connection waits for another process to finish its transaction before it gives up. Batches hold the write
 /// lock for well under a second; longer means that somebody holds it by hand.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause between attempts at what SQLite does not wait for itself.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
@@ -21,7 +21,7 @@ const PAGE_SIZE: u32 = 8192;
 
 /// Pages in the write-ahead log after which it is copied back: 32 MiB. Smaller costs a sync more often, larger makes
 /// the one commit that copies slower.
-const WAL_AUTOCHECKPOINT_PAGES: u32 = 4096;
+pub(super) const WAL_AUTOCHECKPOINT_PAGES: u32 = 4096;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use super::batch::Batch;
 use super::open::{self, Access};
+use super::turn::{Hurry, Turn};
 use super::{
     Committed, Compared, DuplicatePolicy, Durability, Error, Mounted, ScannedDirectory, StoreOutcome, Stored, Tally,
 };
@@ -21,6 +22,9 @@ use crate::model::record::InstanceRecord;
 /// Rows in a transaction of a scan. From about 5,000 the cost of a row no longer falls (262,000 rows/s, 261,000 at twice
 /// that), and a transaction of this size holds the lock that a live node waits for during some 50 ms.
 const SCAN_BATCH_ROWS: usize = 4096;
+
+/// Rows of a scan after which it looks whether another process is in a hurry: a millisecond or two.
+const ROWS_BETWEEN_LOOKS: usize = 128;
 
 /// Files dropped in one transaction.
 const PRUNED_FILES: usize = 1000;
@@ -95,10 +99,11 @@ impl Writer {
         let access = Access::Writer { durability: options.durability, cache_bytes: options.cache_bytes };
         let connection = open::open(path, access)?;
         let (commands, queue) = bounded(options.queue_length.max(1));
+        let turn = Turn::beside(path);
         let path: Arc<PathBuf> = Arc::new(path.to_owned());
         let thread = std::thread::Builder::new()
             .name("index writer".into())
-            .spawn(move || run(&connection, &queue, options.clock, options.declared))
+            .spawn(move || run(&connection, &turn, &queue, options.clock, options.declared))
             .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
         Ok(Self { handle: WriterHandle { commands }, thread: Some(thread) })
     }
@@ -226,11 +231,12 @@ fn stopped() -> Error {
 
 fn run(
     connection: &Connection,
+    turn: &Turn,
     queue: &Receiver<Command>,
     clock: Clock,
     declared: Arc<DeclaredSet>,
 ) -> Result<(), Error> {
-    let mut batch = Batch::new(connection, clock, declared)?;
+    let mut batch = Batch::new(connection, turn, clock, declared)?;
     let mut tally = Tally::default();
     let mut failure: Option<Error> = None;
     let mut next = None;
@@ -251,22 +257,32 @@ fn run(
             Command::Scanned(directory) => {
                 let mut group = vec![directory];
                 next = gather_directories(queue, &mut group);
-                match batch.run(|batch| group.iter().try_for_each(|directory| batch.scanned(directory))) {
-                    Ok(()) => tally.add(batch.take_tally()),
-                    Err(error) => failure = Some(failure.unwrap_or(error)),
+                let mut left = group.as_slice();
+                while !left.is_empty() {
+                    let result = batch.run(Hurry::None, |batch| scanned(batch, left));
+                    match result {
+                        Ok(done) => {
+                            left = left.get(done..).unwrap_or_default();
+                            tally.add(batch.take_tally());
+                        }
+                        Err(error) => {
+                            failure = Some(failure.unwrap_or(error));
+                            break;
+                        }
+                    }
                 }
             }
             // A caller that no longer waits for its answer is no fault of ours.
             Command::BeginScan { roots, reply } => {
-                let _gone = reply.send(batch.run(|batch| batch.begin_scan(&roots)));
+                let _gone = reply.send(batch.run(Hurry::None, |batch| batch.begin_scan(&roots)));
             }
             Command::MountPoint { path, mounted } => {
-                if let Err(error) = batch.run(|batch| batch.mount_point(&path, mounted)) {
+                if let Err(error) = batch.run(Hurry::None, |batch| batch.mount_point(&path, mounted)) {
                     failure = Some(failure.unwrap_or(error));
                 }
             }
             Command::EndScan { scan, summary, reply } => {
-                let _gone = reply.send(batch.run(|batch| batch.end_scan(scan, &summary)));
+                let _gone = reply.send(batch.run(Hurry::None, |batch| batch.end_scan(scan, &summary)));
             }
             Command::SettleMissing { roots, except, prune, reply } => {
                 let result = settle_missing(&mut batch, &roots, &except, prune);
@@ -292,11 +308,27 @@ fn run(
     failure.map_or(Ok(()), Err)
 }
 
+/// Takes what scans found, as long as nobody else is in a hurry to write; how much of it.
+fn scanned(batch: &mut Batch<'_>, directories: &[ScannedDirectory]) -> rusqlite::Result<usize> {
+    let mut rows = 0;
+    for (at, directory) in directories.iter().enumerate() {
+        batch.scanned(directory)?;
+        rows += directory.files.len() + directory.vanished.len() + directory.missing.len();
+        if rows >= ROWS_BETWEEN_LOOKS {
+            rows = 0;
+            if batch.should_give_way() {
+                return Ok(at + 1);
+            }
+        }
+    }
+    Ok(directories.len())
+}
+
 fn settle_missing(batch: &mut Batch<'_>, roots: &[PathBuf], except: &[PathBuf], prune: bool) -> Result<u64, Error> {
     let mut count = 0;
     for root in roots {
         for (directory, name) in batch.missing_below(root, except)? {
-            while prune && batch.run(|batch| batch.prune(directory, name.as_deref(), PRUNED_FILES))? > 0 {}
+            while prune && batch.run(Hurry::None, |batch| batch.prune(directory, name.as_deref(), PRUNED_FILES))? > 0 {}
             count += batch.count_missing(directory, name.as_deref())?;
         }
     }
@@ -326,7 +358,8 @@ fn gather_arrivals(queue: &Receiver<Command>, group: &mut Vec<Arrival>) -> Optio
 /// Waits for a transaction's worth of rows, so that the write lock is held only while they are written.
 fn gather_directories(queue: &Receiver<Command>, group: &mut Vec<ScannedDirectory>) -> Option<Command> {
     let deadline = Instant::now() + SCAN_BATCH_WAIT;
-    let rows_of = |directory: &ScannedDirectory| directory.files.len() + directory.vanished.len();
+    let rows_of =
+        |directory: &ScannedDirectory| directory.files.len() + directory.vanished.len() + directory.missing.len();
     let mut rows: usize = group.iter().map(rows_of).sum();
     while rows < SCAN_BATCH_ROWS {
         match queue.recv_deadline(deadline) {
@@ -344,7 +377,7 @@ fn gather_directories(queue: &Receiver<Command>, group: &mut Vec<ScannedDirector
 /// Commits a group of received instances and tells each sender. When the group fails, each is tried alone, so that one
 /// that the index does not take cannot harm the others.
 fn store(batch: &mut Batch<'_>, group: Vec<Arrival>) {
-    let all = batch.run(|batch| {
+    let all = batch.run(Hurry::Waiting, |batch| {
         group
             .iter()
             .map(|one| batch.arrived(&one.record, &one.location, one.policy, one.compared))
@@ -365,8 +398,9 @@ fn store(batch: &mut Batch<'_>, group: Vec<Arrival>) {
             }
             tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
             for arrival in group {
-                let result = batch
-                    .run(|batch| batch.arrived(&arrival.record, &arrival.location, arrival.policy, arrival.compared));
+                let result = batch.run(Hurry::Waiting, |batch| {
+                    batch.arrived(&arrival.record, &arrival.location, arrival.policy, arrival.compared)
+                });
                 (arrival.on_done)(result.map(stored));
             }
         }

@@ -119,7 +119,7 @@ fn as_if_there(path: &Path) -> io::Result<PathBuf> {
 fn index_files(index: &Path) -> Option<(PathBuf, Vec<OsString>)> {
     let name = index.file_name()?;
     let directory = index.parent()?.canonicalize().ok()?;
-    let names = ["", "-wal", "-shm", "-journal"]
+    let names = ["", "-wal", "-shm", "-journal", "-turn"]
         .iter()
         .map(|suffix| {
             let mut own = name.to_owned();

@@ -12,10 +12,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, Statement, params};
 
+use super::open::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::packing::UidSuffix;
+use super::turn::{self, Hurry, Turn};
 use super::{
     Compared, DuplicatePolicy, Error, FileOutcome, PathValue, ScannedDirectory, ScannedFile, StoreOutcome, Tally,
 };
@@ -40,6 +43,9 @@ type Result<T> = rusqlite::Result<T>;
 /// The writer's state: caches that live on between transactions, and what the current one has changed.
 pub(super) struct Batch<'c> {
     connection: &'c Connection,
+    turn: &'c Turn,
+    /// Whether the copying back of the write-ahead log is left to another process.
+    copies_log_late: bool,
     hot: Hot<'c>,
     lookups: Lookups,
     clock: Clock,
@@ -97,11 +103,14 @@ impl<'c> Hot<'c> {
 impl<'c> Batch<'c> {
     pub(super) fn new(
         connection: &'c Connection,
+        turn: &'c Turn,
         clock: Clock,
         declared: Arc<DeclaredSet>,
     ) -> std::result::Result<Self, Error> {
         Ok(Self {
             connection,
+            turn,
+            copies_log_late: false,
             hot: Hot::new(connection).map_err(Error::from_sqlite)?,
             lookups: Lookups::read(connection).map_err(Error::from_sqlite)?,
             clock,
@@ -124,8 +133,12 @@ impl<'c> Batch<'c> {
     }
 
     /// Runs `work` in one transaction and commits it; on any error nothing of it remains.
-    pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> std::result::Result<T, Error> {
-        let result = self.transaction(work);
+    pub(super) fn run<T>(
+        &mut self,
+        hurry: Hurry,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> std::result::Result<T, Error> {
+        let result = self.transaction(hurry, work);
         if result.is_err() {
             // The first error matters; a rollback fails only where SQLite has rolled back by itself.
             let _already = self.connection.execute_batch("ROLLBACK");
@@ -138,12 +151,57 @@ impl<'c> Batch<'c> {
         result.map_err(Error::from_sqlite)
     }
 
-    fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        // Immediate: wait for another process now, not in the middle.
-        self.statement("BEGIN IMMEDIATE")?.execute([])?;
+    /// Begins a transaction when it is its turn.
+    fn begin(&self, hurry: Hurry) -> Result<()> {
+        if hurry == Hurry::None {
+            self.turn.give_way();
+        }
+        let deadline = Instant::now() + BUSY_TIMEOUT;
+        // SQLite itself would pause for up to 100 ms between attempts.
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let mut asked = None;
+        loop {
+            // Immediate: wait for another process now, not in the middle.
+            match self.statement("BEGIN IMMEDIATE")?.execute([]) {
+                Err(error)
+                    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                        && Instant::now() < deadline =>
+                {
+                    if hurry == Hurry::Waiting && asked.is_none() {
+                        asked = self.turn.ask();
+                    }
+                    std::thread::sleep(turn::PAUSE);
+                }
+                result => {
+                    self.connection.busy_timeout(BUSY_TIMEOUT)?;
+                    return result.map(|_| ());
+                }
+            }
+        }
+    }
+
+    /// Whether a transaction that can wait should end, because another process is in a hurry.
+    pub(super) fn should_give_way(&self) -> bool {
+        self.turn.is_asked()
+    }
+
+    /// Who is in a hurry leaves it to another process that writes too to copy the log back.
+    fn share_log(&mut self, hurry: Hurry, others_write: bool) -> Result<()> {
+        const LATE: u32 = 4 * WAL_AUTOCHECKPOINT_PAGES;
+        let late = hurry == Hurry::Waiting && others_write;
+        if std::mem::replace(&mut self.copies_log_late, late) != late {
+            let pages = if late { LATE } else { WAL_AUTOCHECKPOINT_PAGES };
+            self.connection.pragma_update(None, "wal_autocheckpoint", pages)?;
+        }
+        Ok(())
+    }
+
+    fn transaction<T>(&mut self, hurry: Hurry, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.begin(hurry)?;
         let version: i64 = self.statement("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        let others_write = version != self.data_version && self.data_version != -1;
         if version != self.data_version || self.cache_is_large() {
-            if version != self.data_version && self.data_version != -1 {
+            if others_write {
                 self.look_for_other_scans()?;
             }
             self.forget();
@@ -151,6 +209,7 @@ impl<'c> Batch<'c> {
         }
         let value = work(self)?;
         self.write_changes()?;
+        self.share_log(hurry, others_write)?;
         self.statement("COMMIT")?.execute([])?;
         Ok(value)
     }

@@ -1,5 +1,6 @@
 //! The index, through its public doors.
 
+mod beside;
 mod model_based;
 mod names;
 mod plans;
