@@ -73,6 +73,7 @@ pub(super) fn push_value(
 pub struct Parsed {
     pub(super) verdict: Verdict,
     pub(super) has_preamble: bool,
+    pub(super) data_set_offset: u64,
     pub(super) transfer_syntax: String,
     pub(super) media_storage_sop_class_uid: String,
     pub(super) media_storage_sop_instance_uid: String,
@@ -93,6 +94,13 @@ impl Parsed {
     #[must_use]
     pub fn has_preamble(&self) -> bool {
         self.has_preamble
+    }
+
+    /// Where the data set begins (deflated or not), in bytes from the start of the object: after preamble, prefix and file
+    /// meta information, as far as there are any.
+    #[must_use]
+    pub fn data_set_offset(&self) -> u64 {
+        self.data_set_offset
     }
 
     /// The UID of the transfer syntax that the object is really in.

@@ -321,6 +321,8 @@ struct Core<'w> {
     /// There was no prefix: every element must be beyond doubt until a UID is found.
     doubtful: bool,
     has_preamble: bool,
+    /// Where the data set begins, counted from the start of the object.
+    data_set_offset: u64,
 }
 
 #[derive(Debug, Default)]
@@ -357,6 +359,7 @@ impl<'w> Core<'w> {
             faults: Faults::default(),
             doubtful: false,
             has_preamble: false,
+            data_set_offset: 0,
         }
     }
 
@@ -445,7 +448,10 @@ impl<'w> Core<'w> {
             let step = match self.state {
                 State::Start => self.start(rest, &mut at, end),
                 State::Meta => self.meta(rest, &mut at, end),
-                State::DataSetStart => self.data_set_start(rest, end),
+                State::DataSetStart => {
+                    self.data_set_offset = self.offset + at as u64;
+                    self.data_set_start(rest, end)
+                }
                 State::DataSet if !self.frames.is_empty() => self.nested(rest, &mut at, end),
                 State::DataSet => match self.syntax {
                     Syntax { explicit: true, big: false } => self.root::<true, false>(buf, &mut at, end),
@@ -1102,6 +1108,7 @@ impl<'w> Core<'w> {
         Parsed {
             verdict: self.verdict,
             has_preamble: self.has_preamble,
+            data_set_offset: self.data_set_offset,
             transfer_syntax: self.used_transfer_syntax(),
             media_storage_sop_class_uid: self.meta.sop_class,
             media_storage_sop_instance_uid: self.meta.sop_instance,

@@ -8,13 +8,15 @@
 
 mod meta;
 mod objects;
+mod source;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use crate::archive::Object;
 pub use meta::FileMeta;
-pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync, open, remove};
+pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync, make_durable, open, remove};
+pub use source::Source;
 
 /// The Implementation Class UID (PS3.7 D.3.3.2) in association negotiation and in the File Meta Information of what is
 /// written (PS3.10 7.1). Made from a UUID (PS3.5 B.2).

@@ -158,17 +158,32 @@ pub fn open(location: &Location) -> Result<Option<Object>, Error> {
         Place::InPlace | Place::Managed => (location.directory.join(&location.file_name), None),
         Place::Archive => (location.directory.clone(), Some(&location.file_name)),
     };
-    let open = || {
-        let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        match member {
-            None => Object::of_file(file),
-            Some(member) => archive::open(file, member).map_err(Problem::into_io),
-        }
+    let open = || match (open_file(&path)?, member) {
+        (file, None) => Object::of_file(file),
+        (file, Some(member)) => archive::open(file, member).map_err(Problem::into_io),
     };
     open().map(Some).map_err(Error::object("opened"))
+}
+
+/// Opens a regular file for reading.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// Makes the object at a location survive a power cut, its bytes and its name, whatever [`Options::sync`] said when it came.
+///
+/// # Errors
+/// When it is not there any more, or the disk says no.
+pub fn make_durable(location: &Location) -> Result<(), Error> {
+    let file = match location.place {
+        Place::InPlace | Place::Managed => File::open(location.directory.join(&location.file_name)),
+        // Nothing of ours.
+        Place::MetadataOnly | Place::Archive => return Ok(()),
+    };
+    let file = file.map_err(Error::object("opened"))?;
+    let directory = File::open(&location.directory).map_err(Error::object("synchronised"))?;
+    file.sync_data().and_then(|()| directory.sync_all()).map_err(Error::object("synchronised"))
 }
 
 /// Removes an object that the index no longer names. One that is gone already is no error.

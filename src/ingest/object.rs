@@ -1,0 +1,366 @@
+//! An object on its way out: found where the index says, held against what the index says, and read as a data set, byte
+//! for byte or rewritten to another transfer syntax.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::sync::LazyLock;
+
+use dicom_core::{Tag, VR};
+use flate2::read::{DeflateDecoder, ZlibDecoder};
+
+use super::parsed::{Parsed, Verdict};
+use super::rewrite::{NativeSyntax, RewriteError, Rewriter};
+use super::tokenizer::{HeaderParser, Need};
+use super::wanted::Wanted;
+use crate::model::location::Location;
+use crate::store::{self, Source};
+
+/// What is read of an object to see which one it is, at a time.
+const HEAD_READ: usize = 8 << 10;
+
+/// Bytes of a data set that are rewritten at a time.
+const REWRITE_READ: usize = 64 << 10;
+
+const SOP_CLASS: u16 = 0;
+const SOP_INSTANCE: u16 = 1;
+
+static IDENTIFYING: LazyLock<Wanted> =
+    LazyLock::new(|| Wanted::new([(Tag(0x0008, 0x0016), VR::UI), (Tag(0x0008, 0x0018), VR::UI)]));
+
+/// What an object has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Identity<'a> {
+    /// SOP Instance UID.
+    pub sop_instance_uid: &'a str,
+    /// SOP Class UID.
+    pub sop_class_uid: &'a str,
+    /// The transfer syntax that it is in; `None` where that does not matter.
+    pub transfer_syntax: Option<&'a str>,
+}
+
+/// Without the SOP Instance UID: that belongs in no log above debug level.
+impl fmt::Debug for Identity<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("sop_class_uid", &self.sop_class_uid).finish_non_exhaustive()
+    }
+}
+
+/// Why an object cannot be had from a location. The texts name no paths and no values.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// No bytes are kept there.
+    #[error("only its metadata are kept")]
+    NotKept,
+    /// It is gone, or not accessible.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// It cannot be read.
+    #[error("an object could not be read")]
+    Read(#[source] io::Error),
+    /// What lies there is not this instance any more, or not in this form.
+    #[error("another object lies where the index says: {0}")]
+    Changed(&'static str),
+    /// It is of another SOP Class.
+    #[error("another SOP Class UID than that of the object")]
+    OtherClass,
+    /// It cannot be brought into the transfer syntax that is wanted.
+    #[error("cannot be rewritten: {0}")]
+    Rewrite(#[from] RewriteError),
+}
+
+impl ObjectError {
+    /// Whether nothing is there any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let Self::Store(store::Error::Object { source, .. }) = self else { return false };
+        matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+    }
+}
+
+/// An object that is open, and the one that it should be.
+#[derive(Debug)]
+pub struct StoredObject {
+    source: Source,
+    data_set_offset: u64,
+    transfer_syntax: String,
+}
+
+impl StoredObject {
+    /// Opens the object at a location, and reads its head to see that it is the one that it should be.
+    ///
+    /// # Errors
+    /// When there is none, or another.
+    pub fn open(location: &Location, identity: &Identity<'_>) -> Result<Self, ObjectError> {
+        let mut source = Source::open(location)?.ok_or(ObjectError::NotKept)?;
+        let mut parsed = head(&mut source).map_err(ObjectError::Read)?;
+        if parsed.verdict() != Verdict::Object {
+            return Err(ObjectError::Changed("no instance"));
+        }
+        let or_of_meta = |text: Option<String>, meta: &str| text.unwrap_or_else(|| meta.to_owned());
+        let class = or_of_meta(parsed.text(SOP_CLASS), parsed.media_storage_sop_class_uid());
+        let instance = or_of_meta(parsed.text(SOP_INSTANCE), parsed.media_storage_sop_instance_uid());
+        if instance != identity.sop_instance_uid {
+            return Err(ObjectError::Changed("another SOP Instance UID"));
+        }
+        if class != identity.sop_class_uid {
+            return Err(ObjectError::OtherClass);
+        }
+        if identity.transfer_syntax.is_some_and(|expected| expected != parsed.transfer_syntax()) {
+            return Err(ObjectError::Changed("another transfer syntax"));
+        }
+        let data_set_offset = parsed.data_set_offset();
+        let transfer_syntax = parsed.transfer_syntax().to_owned();
+        Ok(Self { source, data_set_offset, transfer_syntax })
+    }
+
+    /// The transfer syntax that it lies in.
+    #[must_use]
+    pub fn transfer_syntax(&self) -> &str {
+        &self.transfer_syntax
+    }
+
+    /// Reads it to its end, to see that every byte is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn read_to_end(mut self) -> Result<(), ObjectError> {
+        let mut buffer = vec![0; REWRITE_READ];
+        self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
+        loop {
+            match self.source.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(ObjectError::Read(error)),
+            }
+        }
+    }
+
+    /// Its data set, byte for byte as it lies.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn as_stored(mut self) -> Result<DataSet, ObjectError> {
+        self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
+        let padded = NativeSyntax::of_uid(&self.transfer_syntax) == Some(NativeSyntax::Deflated);
+        let bytes = match self.source.left() {
+            Some(_) => Bytes::Sized(self.source),
+            None => Bytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(self.source))),
+        };
+        Ok(DataSet { bytes, padded, filled: 0 })
+    }
+
+    /// Its data set in another transfer syntax. It is checked to its end before, so that nothing is wrong with it once the
+    /// first byte is out; values are passed over for that where the bytes can be skipped.
+    ///
+    /// # Errors
+    /// When it is compressed or damaged, or cannot be read.
+    pub fn rewritten(mut self, to: NativeSyntax) -> Result<DataSet, ObjectError> {
+        let from = NativeSyntax::of_uid(&self.transfer_syntax)
+            .ok_or(ObjectError::Rewrite(RewriteError::Encapsulated(0x7FE0_0010)))?;
+        self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
+        let source = match from {
+            NativeSyntax::Deflated => {
+                check(&mut inflated(&mut self.source).map_err(ObjectError::Read)?, from, to)?;
+                self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
+                inflated(self.source).map_err(ObjectError::Read)?
+            }
+            NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle | NativeSyntax::ExplicitBig => {
+                check_skipping(&mut self.source, from, to)?;
+                self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
+                Box::new(self.source)
+            }
+        };
+        let rewriter = Rewriter::new(from, to);
+        let rewriting =
+            Rewriting { source, rewriter, input: vec![0; REWRITE_READ], out: Vec::new(), at: 0, ended: false };
+        let bytes = Bytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(rewriting)));
+        Ok(DataSet { bytes, padded: false, filled: 0 })
+    }
+}
+
+/// The head of an object, up to its UIDs.
+fn head(source: &mut Source) -> io::Result<Parsed> {
+    let mut parser = HeaderParser::for_file(&IDENTIFYING);
+    let mut buffer = [0; HEAD_READ];
+    loop {
+        let read = match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        match parser.feed(buffer.get(..read).unwrap_or_default()) {
+            Need::Done => break,
+            Need::More => {}
+            Need::Skip(length) => {
+                let length = source.left().map_or(0, |left| left.min(length));
+                source.skip(length)?;
+                parser.skipped(length);
+            }
+        }
+    }
+    Ok(parser.finish())
+}
+
+/// The bytes of a deflated data set, inflated. Some writers put a zlib stream where PS3.5 A.5 means a bare one.
+fn inflated<'s>(source: impl Read + Send + 's) -> io::Result<Box<dyn Read + Send + 's>> {
+    let mut source = BufReader::with_capacity(REWRITE_READ, source);
+    let is_zlib = source.fill_buf()?.first() == Some(&0x78);
+    Ok(if is_zlib { Box::new(ZlibDecoder::new(source)) } else { Box::new(DeflateDecoder::new(source)) })
+}
+
+fn check(source: &mut dyn Read, from: NativeSyntax, to: NativeSyntax) -> Result<(), ObjectError> {
+    let (mut rewriter, mut out) = (Rewriter::new(from, to), Vec::new());
+    let mut buffer = vec![0; REWRITE_READ];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return rewriter.finish(&mut out).map_err(ObjectError::Rewrite),
+            Ok(read) => rewriter.feed(buffer.get(..read).unwrap_or_default(), &mut out)?,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(ObjectError::Read(error)),
+        }
+        out.clear();
+    }
+}
+
+fn check_skipping(source: &mut Source, from: NativeSyntax, to: NativeSyntax) -> Result<(), ObjectError> {
+    let (mut rewriter, mut out) = (Rewriter::new(from, to), Vec::new());
+    let mut buffer = vec![0; HEAD_READ];
+    loop {
+        let skipped = rewriter.skippable().min(source.left().unwrap_or(0));
+        if skipped > 0 {
+            source.skip(skipped).map_err(ObjectError::Read)?;
+            rewriter.skip(skipped);
+        }
+        match source.read(&mut buffer) {
+            Ok(0) => return rewriter.finish(&mut out).map_err(ObjectError::Rewrite),
+            Ok(read) => rewriter.feed(buffer.get(..read).unwrap_or_default(), &mut out)?,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(ObjectError::Read(error)),
+        }
+        out.clear();
+    }
+}
+
+/// A data set that is being read.
+#[derive(Debug)]
+pub struct DataSet {
+    bytes: Bytes,
+    /// Whether it gets a NUL where it has odd length. Of a deflated one PS3.5 A.5 wants that, writers forget it, and DCMTK
+    /// aborts the association over it; any other one arrives as it lies.
+    padded: bool,
+    /// Bytes given so far.
+    filled: u64,
+}
+
+enum Bytes {
+    /// How many are left is known.
+    Sized(Source),
+    /// The end is known when it is there.
+    Streamed(BufReader<Box<dyn Read + Send>>),
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sized(_) => "Sized",
+            Self::Streamed(_) => "Streamed",
+        })
+    }
+}
+
+/// What [`DataSet::fill`] gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// Bytes; all of the buffer, unless the data set ended.
+    pub count: usize,
+    /// Whether these were the last.
+    pub is_last: bool,
+}
+
+impl DataSet {
+    /// How many bytes are left, where that is known.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        match &self.bytes {
+            Bytes::Sized(source) => {
+                source.left().map(|left| left + u64::from(self.padded && (self.filled + left) % 2 == 1))
+            }
+            Bytes::Streamed(_) => None,
+        }
+    }
+
+    /// Fills a buffer with the next bytes.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<Filled> {
+        let mut count = 0;
+        while let Some(rest) = buffer.get_mut(count..).filter(|rest| !rest.is_empty()) {
+            let read = match &mut self.bytes {
+                Bytes::Sized(source) => source.read(rest),
+                Bytes::Streamed(source) => source.read(rest),
+            };
+            match read {
+                Ok(0) => break,
+                Ok(read) => count += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut is_last = match &mut self.bytes {
+            Bytes::Sized(source) => source.left() == Some(0),
+            Bytes::Streamed(source) => source.fill_buf()?.is_empty(),
+        };
+        self.filled += count as u64;
+        if is_last && self.padded && self.filled % 2 == 1 {
+            match buffer.get_mut(count) {
+                Some(place) => {
+                    *place = 0;
+                    count += 1;
+                    self.filled += 1;
+                }
+                // There is no room for it but in the next one.
+                None => is_last = false,
+            }
+        }
+        Ok(Filled { count, is_last })
+    }
+}
+
+/// A data set on its way through a [`Rewriter`].
+struct Rewriting {
+    source: Box<dyn Read + Send>,
+    rewriter: Rewriter,
+    input: Vec<u8>,
+    /// Rewritten; `at` bytes of it are read.
+    out: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl Read for Rewriting {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.out.len() && !self.ended {
+            self.out.clear();
+            self.at = 0;
+            let rewritten = match self.source.read(&mut self.input)? {
+                0 => {
+                    self.ended = true;
+                    self.rewriter.finish(&mut self.out)
+                }
+                read => self.rewriter.feed(self.input.get(..read).unwrap_or_default(), &mut self.out),
+            };
+            // Checked before; the file has changed since.
+            rewritten.map_err(io::Error::other)?;
+        }
+        let rest = self.out.get(self.at..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.at += count;
+        Ok(count)
+    }
+}

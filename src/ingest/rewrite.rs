@@ -1,0 +1,693 @@
+//! From one transfer syntax without compression to another (PS3.5 7.1, 7.3, annex A), as a stream: for peers that do not
+//! take an object as it lies.
+//!
+//! Memory is one unfinished element header, whatever the length and number of elements and however deep sequences lie in
+//! each other. Sequences and items get delimiters in place of lengths, because the rewritten length is not known when it
+//! would have to be written; group lengths (retired, PS3.5 7.2) are left out for the same reason. All other elements stay,
+//! with their values: private ones that come without a VR become UN.
+
+use dicom_core::VR;
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
+use dicom_dictionary_std::{StandardDataDictionary, uids};
+
+use super::limits::MAX_DEPTH;
+use super::vr::{self, Form};
+use super::wanted::tag_of;
+
+const UNDEFINED: u32 = u32::MAX;
+const ITEM: u32 = 0xFFFE_E000;
+const ITEM_DELIMITER: u32 = 0xFFFE_E00D;
+const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
+const DELIMITER_GROUP: u32 = 0xFFFE;
+const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
+/// An element header in explicit VR with a 32-bit length.
+const LONGEST_HEADER: usize = 12;
+
+/// A transfer syntax without compression of pixel data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NativeSyntax {
+    /// Implicit VR Little Endian (PS3.5 A.1).
+    ImplicitLittle,
+    /// Explicit VR Little Endian (PS3.5 A.2).
+    ExplicitLittle,
+    /// Explicit VR Big Endian (PS3.5 A.3, retired).
+    ExplicitBig,
+    /// Deflated Explicit VR Little Endian (PS3.5 A.5).
+    Deflated,
+}
+
+impl NativeSyntax {
+    /// Those that a data set can be rewritten to, the preferred one first.
+    pub const TARGETS: [Self; 3] = [Self::ExplicitLittle, Self::ImplicitLittle, Self::ExplicitBig];
+
+    /// The syntax with this UID; `None` for encapsulated, private and unknown ones.
+    #[must_use]
+    pub fn of_uid(uid: &str) -> Option<Self> {
+        [Self::ImplicitLittle, Self::ExplicitLittle, Self::ExplicitBig, Self::Deflated]
+            .into_iter()
+            .find(|syntax| syntax.uid() == uid)
+    }
+
+    /// Its UID.
+    #[must_use]
+    pub fn uid(self) -> &'static str {
+        match self {
+            Self::ImplicitLittle => uids::IMPLICIT_VR_LITTLE_ENDIAN,
+            Self::ExplicitLittle => uids::EXPLICIT_VR_LITTLE_ENDIAN,
+            Self::ExplicitBig => "1.2.840.10008.1.2.2",
+            Self::Deflated => uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+        }
+    }
+
+    /// How elements are written; of a deflated data set, once it is inflated.
+    fn encoding(self) -> Encoding {
+        match self {
+            Self::ImplicitLittle => IMPLICIT_LITTLE,
+            Self::ExplicitLittle | Self::Deflated => Encoding { explicit: true, big: false },
+            Self::ExplicitBig => Encoding { explicit: true, big: true },
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Encoding {
+    explicit: bool,
+    big: bool,
+}
+
+const IMPLICIT_LITTLE: Encoding = Encoding { explicit: false, big: false };
+
+impl Encoding {
+    fn u16(self, bytes: [u8; 2]) -> u16 {
+        if self.big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+    }
+
+    fn u32(self, bytes: [u8; 4]) -> u32 {
+        if self.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+
+    fn push_u16(self, out: &mut Vec<u8>, value: u16) {
+        out.extend(if self.big { value.to_be_bytes() } else { value.to_le_bytes() });
+    }
+
+    fn push_u32(self, out: &mut Vec<u8>, value: u32) {
+        out.extend(if self.big { value.to_be_bytes() } else { value.to_le_bytes() });
+    }
+
+    fn push_tag(self, out: &mut Vec<u8>, tag: u32) {
+        self.push_u16(out, (tag >> 16) as u16);
+        self.push_u16(out, tag as u16);
+    }
+
+    /// Item, item delimiter or sequence delimiter: never with a VR (PS3.5 7.5).
+    fn push_marker(self, out: &mut Vec<u8>, tag: u32, length: u32) {
+        self.push_tag(out, tag);
+        self.push_u32(out, length);
+    }
+
+    /// The header of an element. A value that its VR has no length for becomes UN (PS3.5 6.2.2).
+    fn push_header(self, out: &mut Vec<u8>, tag: u32, letters: [u8; 2], length: u32) {
+        self.push_tag(out, tag);
+        if !self.explicit {
+            self.push_u32(out, length);
+            return;
+        }
+        match (vr::form(letters), u16::try_from(length)) {
+            (Form::Short, Ok(length)) => {
+                out.extend_from_slice(&letters);
+                self.push_u16(out, length);
+            }
+            (form, _) => {
+                out.extend_from_slice(if form == Form::Long { &letters } else { b"UN" });
+                out.extend_from_slice(&[0, 0]);
+                self.push_u32(out, length);
+            }
+        }
+    }
+}
+
+/// Why a data set cannot be rewritten. The texts name tags and offsets, never values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RewriteError {
+    /// Pixel data in fragments: rewriting would be decompressing.
+    #[error("element {} is encapsulated", tag_of(*.0))]
+    Encapsulated(u32),
+    /// No VR where one has to be.
+    #[error("element {} has no valid VR", tag_of(*.0))]
+    BadVr(u32),
+    /// It goes on after the end of what it is in.
+    #[error("element {} is longer than what it lies in", tag_of(*.0))]
+    LengthPastEnd(u32),
+    /// Something else than an item in a sequence, or a delimiter where nothing is to be ended.
+    #[error("{} stands where it may not", tag_of(*.0))]
+    Misplaced(u32),
+    /// Deeper than [`MAX_DEPTH`].
+    #[error("sequences lie too deep in each other")]
+    TooDeep,
+    /// The bytes end within an element, an item or a sequence.
+    #[error("the data set is cut off")]
+    Truncated,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FrameKind {
+    Sequence,
+    Item,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    kind: FrameKind,
+    /// Position of the first byte after it; `None` when a delimiter ends it.
+    end: Option<u64>,
+    from: Encoding,
+    to: Encoding,
+}
+
+/// What becomes of the bytes of the value at hand.
+#[derive(Debug, Clone, Copy)]
+enum Value {
+    None,
+    /// They are copied, in words of so many bytes that are turned around.
+    Copy {
+        left: u64,
+        word: usize,
+    },
+    Drop {
+        left: u64,
+    },
+}
+
+/// Rewrites one data set that it is fed in pieces of any size.
+#[derive(Debug)]
+pub(super) struct Rewriter {
+    from: Encoding,
+    to: Encoding,
+    frames: Vec<Frame>,
+    value: Value,
+    /// Bytes that could not be used without those after them: fewer than a header and a word.
+    carry: Vec<u8>,
+    /// Bytes used.
+    position: u64,
+    /// Pixel Representation (0028,0103) says that samples are signed.
+    signed: bool,
+    /// Zeros behind the data set: sectors are filled up with them.
+    ended: bool,
+}
+
+enum Step {
+    /// So many bytes were used.
+    Used(usize),
+    /// More bytes are needed.
+    More,
+}
+
+impl Rewriter {
+    pub(super) fn new(from: NativeSyntax, to: NativeSyntax) -> Self {
+        Self {
+            from: from.encoding(),
+            to: to.encoding(),
+            frames: Vec::new(),
+            value: Value::None,
+            carry: Vec::new(),
+            position: 0,
+            signed: false,
+            ended: false,
+        }
+    }
+
+    /// Takes the next bytes, and appends what they become.
+    pub(super) fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RewriteError> {
+        // A header or word that began in the piece before is completed byte by byte, at most a dozen.
+        while !self.carry.is_empty() && !bytes.is_empty() {
+            let Some((first, rest)) = bytes.split_first() else { break };
+            bytes = rest;
+            let mut carry = std::mem::take(&mut self.carry);
+            carry.push(*first);
+            let used = self.run(&carry, out)?;
+            carry.drain(..used);
+            self.carry = carry;
+        }
+        if self.carry.is_empty() {
+            let used = self.run(bytes, out)?;
+            self.carry.extend_from_slice(bytes.get(used..).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// The number of bytes that come next and whose value does not matter to the structure: a check may pass over them.
+    pub(super) fn skippable(&self) -> u64 {
+        match self.value {
+            Value::Copy { left, .. } | Value::Drop { left } if self.carry.is_empty() => left,
+            Value::Copy { .. } | Value::Drop { .. } | Value::None => 0,
+        }
+    }
+
+    /// Passes over so many of the next bytes, at most [`Self::skippable`].
+    pub(super) fn skip(&mut self, count: u64) {
+        let (Value::Copy { left, .. } | Value::Drop { left }) = &mut self.value else { return };
+        let count = count.min(*left);
+        *left -= count;
+        self.position += count;
+    }
+
+    /// The end of the data set.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RewriteError> {
+        // The last word of a value of odd length.
+        if let Value::Copy { left, .. } = self.value
+            && left == self.carry.len() as u64
+        {
+            out.append(&mut self.carry);
+            self.position += left;
+            self.value = Value::None;
+        }
+        self.close_frames(out)?;
+        let left = match self.value {
+            Value::None => 0,
+            Value::Copy { left, .. } | Value::Drop { left } => left,
+        };
+        let padding = self.ended || self.carry.iter().all(|byte| *byte == 0);
+        if left == 0 && padding && self.frames.is_empty() { Ok(()) } else { Err(RewriteError::Truncated) }
+    }
+
+    /// Uses what it can of `bytes`, and returns how much that is.
+    fn run(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, RewriteError> {
+        let mut at = 0;
+        while !self.ended {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let step = match self.value {
+                Value::None => {
+                    self.close_frames(out)?;
+                    self.header(rest, out)?
+                }
+                Value::Copy { left: 0, .. } | Value::Drop { left: 0 } => {
+                    self.value = Value::None;
+                    Step::Used(0)
+                }
+                Value::Drop { left } => self.pass(rest, left),
+                Value::Copy { left, word } => self.copy(rest, left, word, out),
+            };
+            match step {
+                Step::Used(count) => {
+                    at += count;
+                    self.position += count as u64;
+                }
+                Step::More => return Ok(at),
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn pass(&mut self, rest: &[u8], left: u64) -> Step {
+        if rest.is_empty() {
+            return Step::More;
+        }
+        let count = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+        self.value = Value::Drop { left: left - count as u64 };
+        Step::Used(count)
+    }
+
+    fn copy(&mut self, rest: &[u8], left: u64, word: usize, out: &mut Vec<u8>) -> Step {
+        let count = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+        let whole = if count as u64 == left { count } else { count - count % word };
+        if whole == 0 {
+            return Step::More;
+        }
+        let value = rest.get(..whole).unwrap_or_default();
+        if word == 1 {
+            out.extend_from_slice(value);
+        } else {
+            let start = out.len();
+            out.extend_from_slice(value);
+            // What is no whole word at the end of a value of wrong length stays as it is.
+            for word in out.get_mut(start..).unwrap_or_default().chunks_exact_mut(word) {
+                word.reverse();
+            }
+        }
+        self.value = Value::Copy { left: left - whole as u64, word };
+        Step::Used(whole)
+    }
+
+    /// Ends the items and sequences of defined length that end here.
+    fn close_frames(&mut self, out: &mut Vec<u8>) -> Result<(), RewriteError> {
+        while let Some(frame) = self.frames.last() {
+            match frame.end {
+                Some(end) if end <= self.position => {}
+                Some(_) | None => break,
+            }
+            self.close(out);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        if let Some(frame) = self.frames.pop() {
+            let delimiter = match frame.kind {
+                FrameKind::Item => ITEM_DELIMITER,
+                FrameKind::Sequence => SEQUENCE_DELIMITER,
+            };
+            frame.to.push_marker(out, delimiter, 0);
+        }
+    }
+
+    fn header(&mut self, rest: &[u8], out: &mut Vec<u8>) -> Result<Step, RewriteError> {
+        let Some(start) = rest.first_chunk::<8>() else { return Ok(Step::More) };
+        let top = self.frames.last().copied();
+        let (from, to) = top.map_or((self.from, self.to), |frame| (frame.from, frame.to));
+        let [g0, g1, e0, e1, l0, l1, l2, l3] = *start;
+        let tag = u32::from(from.u16([g0, g1])) << 16 | u32::from(from.u16([e0, e1]));
+        if tag >> 16 == DELIMITER_GROUP {
+            return self.marker(tag, from.u32([l0, l1, l2, l3]), top, out);
+        }
+        if tag == 0 && top.is_none() {
+            self.ended = true;
+            return Ok(Step::Used(0));
+        }
+        if top.is_some_and(|frame| frame.kind == FrameKind::Sequence) {
+            return Err(RewriteError::Misplaced(tag));
+        }
+        let (letters, length, size) = if from.explicit {
+            match vr::form([l0, l1]) {
+                Form::Unknown => return Err(RewriteError::BadVr(tag)),
+                Form::Short => ([l0, l1], u32::from(from.u16([l2, l3])), 8),
+                Form::Long => {
+                    let Some([.., a, b, c, d]) = rest.first_chunk::<LONGEST_HEADER>() else { return Ok(Step::More) };
+                    ([l0, l1], from.u32([*a, *b, *c, *d]), LONGEST_HEADER)
+                }
+            }
+        } else {
+            let length = from.u32([l0, l1, l2, l3]);
+            (self.letters_in_dictionary(tag, length), length, 8)
+        };
+        self.element(Element { tag, letters, length, size }, rest, (from, to), out)
+    }
+
+    fn element(
+        &mut self,
+        element: Element,
+        rest: &[u8],
+        (from, to): (Encoding, Encoding),
+        out: &mut Vec<u8>,
+    ) -> Result<Step, RewriteError> {
+        let Element { tag, letters, length, size } = element;
+        let start = self.position + size as u64;
+        if length == UNDEFINED {
+            // PS3.5 6.2.2: the content of UN is implicit VR little endian, and stays so where UN stays.
+            let (from, inner) = match (&letters, from.explicit) {
+                (b"UN", true) => (IMPLICIT_LITTLE, IMPLICIT_LITTLE),
+                (b"SQ", _) | (_, false) => (from, to),
+                _ => return Err(RewriteError::Encapsulated(tag)),
+            };
+            let letters = if &letters == b"UN" && inner == IMPLICIT_LITTLE && to.explicit { *b"UN" } else { *b"SQ" };
+            to.push_header(out, tag, letters, UNDEFINED);
+            return self.open(FrameKind::Sequence, None, from, inner).map(|()| Step::Used(size));
+        }
+        let end = start + u64::from(length);
+        if self.frames.iter().rev().find_map(|frame| frame.end).is_some_and(|limit| end > limit) {
+            return Err(RewriteError::LengthPastEnd(tag));
+        }
+        if tag & 0xFFFF == 0 {
+            self.value = Value::Drop { left: u64::from(length) };
+            return Ok(Step::Used(size));
+        }
+        if &letters == b"SQ" {
+            if length == 0 {
+                to.push_header(out, tag, letters, 0);
+                return Ok(Step::Used(size));
+            }
+            to.push_header(out, tag, letters, UNDEFINED);
+            return self.open(FrameKind::Sequence, Some(end), from, to).map(|()| Step::Used(size));
+        }
+        if tag == PIXEL_REPRESENTATION && length == 2 {
+            let Some(value) = rest.get(size..).and_then(<[u8]>::first_chunk::<2>) else { return Ok(Step::More) };
+            self.signed = from.u16(*value) == 1;
+        }
+        to.push_header(out, tag, letters, length);
+        let word = if from.big == to.big { 1 } else { word_length(letters) };
+        self.value = Value::Copy { left: u64::from(length), word };
+        Ok(Step::Used(size))
+    }
+
+    fn marker(&mut self, tag: u32, length: u32, top: Option<Frame>, out: &mut Vec<u8>) -> Result<Step, RewriteError> {
+        const SIZE: usize = 8;
+        match (tag, top) {
+            (ITEM, Some(Frame { kind: FrameKind::Sequence, from, to, end: limit })) => {
+                let end = (length != UNDEFINED).then(|| self.position + SIZE as u64 + u64::from(length));
+                if let (Some(end), Some(limit)) = (end, limit)
+                    && end > limit
+                {
+                    return Err(RewriteError::LengthPastEnd(tag));
+                }
+                to.push_marker(out, ITEM, UNDEFINED);
+                self.open(FrameKind::Item, end, from, to)?;
+            }
+            (ITEM_DELIMITER, Some(Frame { kind: FrameKind::Item, end: None, .. }))
+            | (SEQUENCE_DELIMITER, Some(Frame { kind: FrameKind::Sequence, end: None, .. })) => self.close(out),
+            _ => return Err(RewriteError::Misplaced(tag)),
+        }
+        Ok(Step::Used(SIZE))
+    }
+
+    fn open(&mut self, kind: FrameKind, end: Option<u64>, from: Encoding, to: Encoding) -> Result<(), RewriteError> {
+        if self.frames.len() >= MAX_DEPTH {
+            return Err(RewriteError::TooDeep);
+        }
+        self.frames.push(Frame { kind, end, from, to });
+        Ok(())
+    }
+
+    /// The VR of an element that has none in its header.
+    fn letters_in_dictionary(&self, tag: u32, length: u32) -> [u8; 2] {
+        let vr = match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
+            Some(VirtualVr::Exact(vr)) => vr,
+            Some(VirtualVr::Xs) => {
+                if self.signed {
+                    VR::SS
+                } else {
+                    VR::US
+                }
+            }
+            // PS3.5 A.1: in implicit VR these are OW.
+            Some(VirtualVr::Ox | VirtualVr::Px | VirtualVr::Lt) => VR::OW,
+            // PS3.5 7.5: undefined length makes it a sequence.
+            None if length == UNDEFINED => VR::SQ,
+            None | Some(_) => VR::UN,
+        };
+        vr.to_bytes()
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Element {
+    tag: u32,
+    letters: [u8; 2],
+    length: u32,
+    /// Of its header.
+    size: usize,
+}
+
+/// The bytes that change places between little and big endian (PS3.5 7.3).
+fn word_length(letters: [u8; 2]) -> usize {
+    match &letters {
+        b"US" | b"SS" | b"OW" | b"AT" => 2,
+        b"UL" | b"SL" | b"FL" | b"OF" | b"OL" => 4,
+        b"FD" | b"OD" | b"SV" | b"UV" | b"OV" => 8,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dicom_core::{DataElement, PrimitiveValue, Tag, dicom_value, value::DataSetSequence};
+    use dicom_encoding::TransferSyntaxIndex;
+    use dicom_object::InMemDicomObject;
+    use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
+    use proptest::prelude::*;
+
+    use super::NativeSyntax::{ExplicitBig, ExplicitLittle, ImplicitLittle};
+    use super::*;
+
+    const SYNTAXES: [NativeSyntax; 3] = NativeSyntax::TARGETS;
+
+    fn rewritten(bytes: &[u8], from: NativeSyntax, to: NativeSyntax, piece: usize) -> Result<Vec<u8>, RewriteError> {
+        let (mut rewriter, mut out) = (Rewriter::new(from, to), Vec::new());
+        for piece in bytes.chunks(piece) {
+            rewriter.feed(piece, &mut out)?;
+        }
+        rewriter.finish(&mut out)?;
+        Ok(out)
+    }
+
+    fn object() -> InMemDicomObject {
+        let item = |text: &str| {
+            InMemDicomObject::from_element_iter([
+                DataElement::new(Tag(0x0008, 0x0100), VR::SH, dicom_value!(Str, text)),
+                DataElement::new(Tag(0x0028, 0x0106), VR::US, dicom_value!(U16, [513])),
+            ])
+        };
+        let nested = InMemDicomObject::from_element_iter([DataElement::new(
+            Tag(0x0008, 0x1140),
+            VR::SQ,
+            DataSetSequence::from(vec![item("IN")]),
+        )]);
+        InMemDicomObject::from_element_iter([
+            DataElement::new(Tag(0x0008, 0x0018), VR::UI, dicom_value!(Str, "1.2.3.4.5")),
+            DataElement::new(Tag(0x0008, 0x1032), VR::SQ, DataSetSequence::from(vec![item("A"), nested, item("BC")])),
+            DataElement::new(Tag(0x0008, 0x1110), VR::SQ, DataSetSequence::<InMemDicomObject>::empty()),
+            DataElement::new(Tag(0x0010, 0x0010), VR::PN, dicom_value!(Str, "Doe^John")),
+            DataElement::new(Tag(0x0018, 0x9087), VR::FD, dicom_value!(F64, [1.5, -2.25])),
+            DataElement::new(Tag(0x0020, 0x5000), VR::AT, dicom_value!(Tags, [Tag(0x0010, 0x0020)])),
+            DataElement::new(Tag(0x0028, 0x0010), VR::US, dicom_value!(U16, [2])),
+            DataElement::new(Tag(0x0028, 0x0103), VR::US, dicom_value!(U16, [1])),
+            DataElement::new(Tag(0x0028, 0x0106), VR::SS, dicom_value!(I16, [-5])),
+            DataElement::new(Tag(0x7FE0, 0x0010), VR::OW, PrimitiveValue::U16(vec![1, 0xABCD, 3, 4].into())),
+        ])
+    }
+
+    fn written(object: &InMemDicomObject, syntax: NativeSyntax) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        object.write_dataset_with_ts(&mut bytes, TransferSyntaxRegistry.get(syntax.uid()).unwrap()).unwrap();
+        bytes
+    }
+
+    fn read(bytes: &[u8], syntax: NativeSyntax) -> InMemDicomObject {
+        InMemDicomObject::read_dataset_with_ts(bytes, TransferSyntaxRegistry.get(syntax.uid()).unwrap()).unwrap()
+    }
+
+    /// The library writes what it read of each syntax in the same way, so its bytes say whether two objects are the same.
+    fn canonical(object: &InMemDicomObject) -> Vec<u8> {
+        written(object, ExplicitLittle)
+    }
+
+    #[test]
+    fn dicom_object_reads_the_same_from_what_was_rewritten() {
+        for from in SYNTAXES {
+            let bytes = written(&object(), from);
+            for to in SYNTAXES {
+                let out = rewritten(&bytes, from, to, usize::MAX).unwrap();
+                let (before, after) = (read(&bytes, from), read(&out, to));
+                assert!(canonical(&after) == canonical(&before), "{from:?} to {to:?}\n{after:?}\n{before:?}");
+                if to.encoding().explicit {
+                    assert_eq!(after.element(Tag(0x0028, 0x0106)).unwrap().vr(), VR::SS, "{from:?} to {to:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_of_any_size_give_the_same_bytes() {
+        for from in SYNTAXES {
+            let bytes = written(&object(), from);
+            for to in SYNTAXES {
+                let whole = rewritten(&bytes, from, to, usize::MAX).unwrap();
+                for piece in [1, 2, 3, 7, 13, 64] {
+                    assert!(rewritten(&bytes, from, to, piece).unwrap() == whole, "{from:?} to {to:?} by {piece}");
+                }
+            }
+        }
+    }
+
+    fn implicit(tag: Tag, value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        IMPLICIT_LITTLE.push_header(&mut out, u32::from(tag.0) << 16 | u32::from(tag.1), *b"UN", value.len() as u32);
+        out.extend(value);
+        out
+    }
+
+    #[test]
+    fn private_elements_keep_every_byte_and_become_un() {
+        let bytes = [implicit(Tag(9, 0x10), b"ACME"), implicit(Tag(9, 0x1001), b"\x01\x02\x03")].concat();
+        let out = rewritten(&bytes, ImplicitLittle, ExplicitLittle, usize::MAX).unwrap();
+        assert_eq!(out, b"\x09\0\x10\0LO\x04\0ACME\x09\0\x01\x10UN\0\0\x03\0\0\0\x01\x02\x03");
+        assert_eq!(rewritten(&out, ExplicitLittle, ImplicitLittle, 1).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_text_too_long_for_its_vr_becomes_un() {
+        let bytes = implicit(Tag(0x0020, 0x4000), &[b'x'; 70_000]);
+        let out = rewritten(&bytes, ImplicitLittle, ExplicitLittle, usize::MAX).unwrap();
+        assert_eq!(&out[4..12], b"UN\0\0\x70\x11\x01\0");
+        assert_eq!(out.len(), bytes.len() + 4);
+        assert_eq!(rewritten(&out, ExplicitLittle, ImplicitLittle, usize::MAX).unwrap(), bytes);
+    }
+
+    #[test]
+    fn un_of_undefined_length_stays_what_it_is() {
+        let inner = implicit(Tag(0x0008, 0x0100), b"A ");
+        let mut bytes = b"\x09\0\x01\x10UN\0\0\xFF\xFF\xFF\xFF".to_vec();
+        IMPLICIT_LITTLE.push_marker(&mut bytes, ITEM, UNDEFINED);
+        bytes.extend(&inner);
+        IMPLICIT_LITTLE.push_marker(&mut bytes, ITEM_DELIMITER, 0);
+        IMPLICIT_LITTLE.push_marker(&mut bytes, SEQUENCE_DELIMITER, 0);
+        assert_eq!(rewritten(&bytes, ExplicitLittle, ExplicitLittle, 3).unwrap(), bytes);
+        let out = rewritten(&bytes, ExplicitLittle, ImplicitLittle, 3).unwrap();
+        assert_eq!(out[..8], *b"\x09\0\x01\x10\xFF\xFF\xFF\xFF");
+        assert_eq!(out[8..], bytes[12..]);
+    }
+
+    #[test]
+    fn group_lengths_are_left_out_and_padding_behind_the_data_set_as_well() {
+        let bytes = [implicit(Tag(8, 0), &[9, 0, 0, 0]), implicit(Tag(8, 0x60), b"CT"), vec![0; 512]].concat();
+        let out = rewritten(&bytes, ImplicitLittle, ExplicitLittle, 5).unwrap();
+        assert_eq!(out, b"\x08\0\x60\0CS\x02\0CT");
+    }
+
+    #[test]
+    fn damage_is_told() {
+        let fails = |bytes: &[u8], from| rewritten(bytes, from, ExplicitLittle, usize::MAX).unwrap_err();
+        let bytes = written(&object(), ImplicitLittle);
+        assert_eq!(fails(&bytes[..bytes.len() - 1], ImplicitLittle), RewriteError::Truncated);
+        assert_eq!(fails(&bytes[..5], ImplicitLittle), RewriteError::Truncated);
+        assert_eq!(fails(b"\x08\0\x18\0??\x04\x001234", ExplicitLittle), RewriteError::BadVr(0x0008_0018));
+        let encapsulated = b"\xE0\x7F\x10\0OB\0\0\xFF\xFF\xFF\xFF";
+        assert_eq!(fails(encapsulated, ExplicitLittle), RewriteError::Encapsulated(0x7FE0_0010));
+        assert_eq!(fails(&implicit(Tag(0xFFFE, 0xE00D), b""), ImplicitLittle), RewriteError::Misplaced(ITEM_DELIMITER));
+        let mut too_long = implicit(Tag(0x0008, 0x1032), &implicit(Tag(0xFFFE, 0xE000), &[0; 8]));
+        too_long[12] = 9;
+        assert_eq!(fails(&too_long, ImplicitLittle), RewriteError::LengthPastEnd(ITEM));
+    }
+
+    #[test]
+    fn depth_is_limited() {
+        let mut level = Vec::new();
+        IMPLICIT_LITTLE.push_header(&mut level, 0x0008_1032, *b"SQ", UNDEFINED);
+        IMPLICIT_LITTLE.push_marker(&mut level, ITEM, UNDEFINED);
+        let deep = level.repeat(100_000);
+        let error = rewritten(&deep, ImplicitLittle, ExplicitLittle, usize::MAX).unwrap_err();
+        assert_eq!(error, RewriteError::TooDeep);
+    }
+
+    #[test]
+    fn a_check_that_skips_values_finds_what_a_whole_one_finds() {
+        let bytes = written(&object(), ExplicitBig);
+        let (mut rewriter, mut out, mut at) = (Rewriter::new(ExplicitBig, ExplicitLittle), Vec::new(), 0);
+        while at < bytes.len() {
+            let skippable = (rewriter.skippable() as usize).min(bytes.len() - at);
+            if skippable > 0 {
+                rewriter.skip(skippable as u64);
+                at += skippable;
+            } else {
+                rewriter.feed(&bytes[at..at + 1], &mut out).unwrap();
+                at += 1;
+            }
+        }
+        rewriter.finish(&mut out).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_do_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300), from in 0..3_usize, to in 0..3_usize) {
+            let _ = rewritten(&bytes, SYNTAXES[from], SYNTAXES[to], 7);
+        }
+
+        #[test]
+        fn no_change_does_harm(at in 0..400_usize, value: u8, from in 0..3_usize, to in 0..3_usize, piece in 1..20_usize) {
+            let mut bytes = written(&object(), SYNTAXES[from]);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+            let whole = rewritten(&bytes, SYNTAXES[from], SYNTAXES[to], usize::MAX);
+            prop_assert_eq!(rewritten(&bytes, SYNTAXES[from], SYNTAXES[to], piece), whole);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The bytes of an object, wherever it lies.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+
+use super::objects::{open, open_file};
+use super::{Error, Object};
+use crate::model::location::{Location, Place};
+
+/// How much of the beginning of a member of an archive is kept, to go back to: what lies in something compressed would have
+/// to be inflated again from the start.
+const KEPT: usize = 64 << 10;
+
+/// The bytes of an object, read from front to back, with the way back.
+#[derive(Debug)]
+pub struct Source {
+    location: Location,
+    bytes: Bytes,
+    position: u64,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    File {
+        file: File,
+        length: u64,
+    },
+    /// A member of an archive.
+    Member {
+        object: Object,
+        /// How many bytes of it were read.
+        read: u64,
+        /// Its first bytes.
+        kept: Vec<u8>,
+    },
+}
+
+impl Source {
+    /// Opens the object at a location; `None` where no bytes are kept.
+    ///
+    /// # Errors
+    /// When it is not there (any more), or cannot be read.
+    pub fn open(location: &Location) -> Result<Option<Self>, Error> {
+        let bytes = match location.place {
+            Place::MetadataOnly => return Ok(None),
+            Place::InPlace | Place::Managed => {
+                let path = location.directory.join(&location.file_name);
+                let opened = open_file(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+                let (length, file) = opened.map_err(Error::object("opened"))?;
+                Bytes::File { file, length }
+            }
+            Place::Archive => {
+                let Some(object) = open(location)? else { return Ok(None) };
+                Bytes::Member { object, read: 0, kept: Vec::new() }
+            }
+        };
+        Ok(Some(Self { location: location.clone(), bytes, position: 0 }))
+    }
+
+    /// How many bytes are left; `None` where they are sure to be there only once they are read: what an archive states of a
+    /// member is held against it at its end.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        match &self.bytes {
+            Bytes::File { length, .. } => Some(length.saturating_sub(self.position)),
+            Bytes::Member { .. } => None,
+        }
+    }
+
+    /// Passes over bytes, as many as are left at most.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn skip(&mut self, count: u64) -> io::Result<()> {
+        match &self.bytes {
+            Bytes::File { length, .. } => self.position = self.position.saturating_add(count).min(*length),
+            Bytes::Member { .. } => {
+                io::copy(&mut self.by_ref().take(count), &mut io::sink())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to the byte at an offset from the start.
+    ///
+    /// # Errors
+    /// When it has to be read again from the start, and cannot be.
+    pub fn go_to(&mut self, offset: u64) -> io::Result<()> {
+        match &mut self.bytes {
+            Bytes::File { length, .. } => {
+                self.position = offset.min(*length);
+                return Ok(());
+            }
+            Bytes::Member { read, kept, .. } if *read == kept.len() as u64 => self.position = 0,
+            Bytes::Member { read, .. } if self.position == *read && offset >= *read => {}
+            Bytes::Member { object, read, kept } => {
+                // More was read than is kept.
+                *object = open(&self.location).map_err(into_io)?.ok_or(ErrorKind::NotFound)?;
+                (*read, self.position) = (0, 0);
+                kept.clear();
+            }
+        }
+        self.skip(offset - self.position)
+    }
+}
+
+fn into_io(error: Error) -> io::Error {
+    match error {
+        Error::Object { source, .. } => source,
+        other => io::Error::other(other),
+    }
+}
+
+/// Reads up to the length that the object had when it was opened. A file that has become shorter is an error.
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match &mut self.bytes {
+            Bytes::File { file, length } => {
+                let left = length.saturating_sub(self.position);
+                let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+                if wanted == 0 {
+                    return Ok(0);
+                }
+                match file.read_at(buffer.get_mut(..wanted).unwrap_or_default(), self.position)? {
+                    0 => return Err(ErrorKind::UnexpectedEof.into()),
+                    read => read,
+                }
+            }
+            Bytes::Member { object, read, kept } => {
+                let again = usize::try_from(self.position).ok().and_then(|position| kept.get(position..));
+                match again.filter(|again| !again.is_empty()) {
+                    Some(again) => {
+                        let count = again.len().min(buffer.len());
+                        buffer.iter_mut().zip(again).for_each(|(to, from)| *to = *from);
+                        count
+                    }
+                    None => {
+                        let count = object.read(buffer)?;
+                        if *read == kept.len() as u64 && kept.len() + count <= KEPT {
+                            kept.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                        }
+                        *read += count as u64;
+                        count
+                    }
+                }
+            }
+        };
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A gzip file of these bytes, and the location of its only member.
+    fn member(bytes: &[u8]) -> (tempfile::TempDir, Location) {
+        let directory = tempfile::TempDir::new().unwrap();
+        let archive = directory.path().join("object.dcm.gz");
+        let mut encoder = flate2::write::GzEncoder::new(File::create(&archive).unwrap(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap();
+        let location = Location {
+            place: Place::Archive,
+            directory: archive,
+            file_name: "object.dcm".into(),
+            size: 0,
+            mtime_ms: 0,
+        };
+        (directory, location)
+    }
+
+    #[test]
+    fn a_member_is_read_from_any_offset_as_often_as_wanted() {
+        let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        let (_directory, location) = member(&bytes);
+        let mut source = Source::open(&location).unwrap().unwrap();
+        assert_eq!(source.left(), None);
+        let mut buffer = vec![0; 10_000];
+        for offset in [0, 5, 70_000, 20, 300_000, 300_001, 0, 799_000, 64 << 10] {
+            source.go_to(offset as u64).unwrap();
+            let wanted = buffer.len().min(bytes.len() - offset);
+            source.read_exact(&mut buffer[..wanted]).unwrap();
+            assert!(buffer[..wanted] == bytes[offset..offset + wanted], "at {offset}");
+        }
+        source.go_to(0).unwrap();
+        let mut all = Vec::new();
+        source.read_to_end(&mut all).unwrap();
+        assert!(all == bytes);
+    }
+}
