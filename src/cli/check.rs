@@ -5,23 +5,29 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use anyhow::Context as _;
 use clap::Args;
+use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::output::{Audience, Grouped, Shown};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
-use crate::db::{ConflictEntry, Finding, KnownFile, Reader};
+use crate::db::{ConflictEntry, Finding, LocatedInstance, Reader};
+use crate::ingest::{Identity, ObjectError, StoredObject};
 use crate::model::clock::unix_ms;
-use crate::model::location::Place;
+use crate::model::location::{Location, Place};
 
 /// Directories that are looked at between two questions to the index.
 const PAGE_DIRECTORIES: usize = 1000;
+
+/// Objects that are opened between two questions to the index.
+const BATCH: usize = 4096;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     index: IndexArgs,
-    /// Look for every file that the index names, too: that it is there, with its size and time
+    /// Open every object that the index names, too: that it is there, with its size and time, and is that instance
     #[arg(long)]
     files: bool,
     /// List at most so many contradictions; all are counted
@@ -61,7 +67,11 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
     written?;
     let mut files = Files::default();
     if arguments.files {
-        look_for_files(&mut reader, &mut files, &mut told)?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.scan_jobs)
+            .build()
+            .context("threads to open objects cannot be started")?;
+        look_for_files(&mut reader, &pool, &mut files, &mut told)?;
     }
     let sound = report.findings.is_empty() && files.changed + files.gone + files.not_accessible == 0;
     if arguments.json {
@@ -187,9 +197,21 @@ impl Files {
     }
 }
 
-fn look_for_files(reader: &mut Reader, files: &mut Files, told: &mut Told<'_>) -> anyhow::Result<()> {
+/// What is wrong with a file, and in what way.
+enum Problem {
+    Changed(String),
+    Gone,
+    NotAccessible(String),
+}
+
+fn look_for_files(
+    reader: &mut Reader,
+    pool: &rayon::ThreadPool,
+    files: &mut Files,
+    told: &mut Told<'_>,
+) -> anyhow::Result<()> {
     let root = Path::new("/");
-    look_into(reader, root, files, told)?;
+    let mut batch = reader.located_instances(root)?;
     for place in [Place::InPlace, Place::Managed] {
         let mut after = root.to_owned();
         loop {
@@ -197,10 +219,16 @@ fn look_for_files(reader: &mut Reader, files: &mut Files, told: &mut Told<'_>) -
             let Some(last) = page.last() else { break };
             after.clone_from(last);
             for directory in &page {
-                look_into(reader, directory, files, told)?;
+                let mut known = reader.located_instances(directory)?;
+                known.sort_unstable_by(|a, b| a.location.file_name.cmp(&b.location.file_name));
+                batch.append(&mut known);
+                if batch.len() >= BATCH {
+                    look_at(&mut batch, pool, files, told)?;
+                }
             }
         }
     }
+    look_at(&mut batch, pool, files, told)?;
     let mut after = root.to_owned();
     loop {
         let page = reader.directories_below(Place::Archive, root, &after, PAGE_DIRECTORIES)?;
@@ -239,25 +267,66 @@ fn look_into_archive(
     Ok(())
 }
 
-fn look_into(reader: &mut Reader, directory: &Path, files: &mut Files, told: &mut Told<'_>) -> anyhow::Result<()> {
-    let known = reader.directory_files(directory)?;
-    let mut known: Vec<_> = known.iter().filter(|(_, file)| file.is_indexed()).collect();
-    known.sort_unstable_by_key(|(name, _)| *name);
-    for (name, file) in known {
-        let path = directory.join(name);
-        let metadata = path.metadata();
-        if metadata.as_ref().is_ok_and(|metadata| is_as_known(metadata, file)) {
-            files.sound += 1;
-            continue;
-        }
-        let (problem, detail) = files.problem(&metadata);
-        told.file(problem, &detail, &path)?;
+/// Opens objects, many at a time, to see whether they are the instances that the index says.
+fn look_at(
+    batch: &mut Vec<LocatedInstance>,
+    pool: &rayon::ThreadPool,
+    files: &mut Files,
+    told: &mut Told<'_>,
+) -> anyhow::Result<()> {
+    let problems: Vec<_> = pool.install(|| batch.par_iter().map(problem).collect());
+    for (instance, problem) in batch.drain(..).zip(problems) {
+        let (count, word, detail) = match problem {
+            None => {
+                files.sound += 1;
+                continue;
+            }
+            Some(Problem::Changed(detail)) => (&mut files.changed, "changed", detail),
+            Some(Problem::Gone) => (&mut files.gone, "gone", String::new()),
+            Some(Problem::NotAccessible(detail)) => (&mut files.not_accessible, "not accessible", detail),
+        };
+        *count += 1;
+        told.file(word, &detail, &instance.location.path().unwrap_or_default())?;
     }
     Ok(())
 }
 
-fn is_as_known(metadata: &Metadata, known: &KnownFile) -> bool {
+/// What is wrong with a location, if anything is.
+fn problem(instance: &LocatedInstance) -> Option<Problem> {
+    if instance.differs {
+        // Another object under the same UID: all that is known of it is its size and time.
+        return match instance.location.path()?.metadata() {
+            Ok(_) if is_as_known(&instance.location) => None,
+            Ok(_) => Some(Problem::Changed(String::new())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Some(Problem::Gone)
+            }
+            Err(error) => Some(Problem::NotAccessible(error.to_string())),
+        };
+    }
+    let identity = Identity {
+        sop_instance_uid: &instance.sop_instance_uid,
+        sop_class_uid: &instance.sop_class_uid,
+        transfer_syntax: Some(&instance.transfer_syntax),
+    };
+    match StoredObject::open(&instance.location, &identity) {
+        Ok(_) if is_as_known(&instance.location) => None,
+        Ok(_) => Some(Problem::Changed(String::new())),
+        Err(error) if error.is_gone() => Some(Problem::Gone),
+        Err(ObjectError::Changed(what)) => Some(Problem::Changed(what.to_owned())),
+        Err(ObjectError::OtherClass) => Some(Problem::Changed("another SOP Class UID".to_owned())),
+        Err(
+            error @ (ObjectError::NotKept | ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Rewrite(_)),
+        ) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            Some(Problem::NotAccessible(cause.unwrap_or_else(|| error.to_string())))
+        }
+    }
+}
+
+fn is_as_known(location: &Location) -> bool {
+    let Some(metadata) = location.path().and_then(|path| path.metadata().ok()) else { return false };
     metadata.is_file()
-        && metadata.len() == known.size
-        && metadata.modified().is_ok_and(|time| unix_ms(time) == known.mtime_ms)
+        && metadata.len() == location.size
+        && metadata.modified().is_ok_and(|time| unix_ms(time) == location.mtime_ms)
 }

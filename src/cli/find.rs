@@ -104,8 +104,8 @@ fn query(arguments: &FindArgs, config: &Config) -> anyhow::Result<qr::Query> {
     let identifier = keys::identifier_with(arguments.level, wanted, &config.declared)?;
     // From here a query may name what it likes: keys of any level, and the patient level.
     let negotiated = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
-    // The limit is for peers: whoever sits here can stop a list that is too long.
-    let options = qr::Options { limit: None, ..config.find.clone() };
+    // The limit is for peers: whoever sits here can stop a list that is too long. Nor does anybody retrieve here.
+    let options = qr::Options { limit: None, retrieve_ae_title: String::new(), ..config.find.clone() };
     Ok(qr::parse(InformationModel::PatientRoot, &identifier, negotiated, &options)?)
 }
 

@@ -6,6 +6,7 @@
 mod check;
 mod completions;
 mod configuration;
+mod echo;
 mod find;
 mod man;
 mod output;
@@ -89,6 +90,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Check that the index agrees with itself, and with the disk
     Check(check::CheckArgs),
+    /// Ask a peer whether it answers (C-ECHO)
+    Echo(echo::EchoArgs),
     /// Show, check or write settings
     Config(configuration::ConfigArgs),
     /// Write a completion script for a shell
@@ -172,6 +175,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Find(arguments) => find::run(&arguments, &mut context),
         Command::Status(arguments) => status::run(&arguments, &mut context),
         Command::Check(arguments) => check::run(&arguments, &mut context),
+        Command::Echo(arguments) => echo::run(&arguments, &mut context),
         Command::Config(arguments) => configuration::run(arguments, &mut context),
         Command::Completions(arguments) => completions::run(&arguments, &mut context),
         Command::Man(arguments) => man::run(&arguments, &mut context),

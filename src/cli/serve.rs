@@ -20,7 +20,7 @@ use crate::model::ae_title::AeTitle;
 use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::model::peer::Peer;
-use crate::scp::{Find, Node, Services, SharedPeers, Storage};
+use crate::scp::{Commitment, Find, Node, Retrieve, Services, SharedPeers, Storage};
 use crate::store::Objects;
 
 #[derive(Debug, Args)]
@@ -63,7 +63,15 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     };
     let find = Find::new(config.index.clone(), config.find.clone());
     let peers = SharedPeers::new(config.peers.clone());
-    let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)), peers };
+    let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
+    let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
+    let services = Services {
+        storage: Some(Arc::new(storage)),
+        find: Some(Arc::new(find)),
+        retrieve: Some(retrieve),
+        commitment: Some(Arc::new(commitment)),
+        peers,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
         .enable_all()

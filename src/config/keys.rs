@@ -217,9 +217,33 @@ keys! {
         unit: "a defined term of PS3.3 C.12.1.1.2",
     }
     "find.retrieve_ae_title" = "\"\"" {
-        "Retrieve AE Title (0008,0054) of answers: who can be asked for the objects. Empty: nobody. Another node's title \
-         stands in every answer; our own in those of which every instance is kept here.",
+        "Retrieve AE Title (0008,0054) of answers: who can be asked for the objects. Empty: we, for answers of which every \
+         instance is kept here. Another node's title stands in every answer. `-`: nobody.",
         unit: "AE title",
+    }
+    "retrieve.max_instances" = "200000" {
+        "Instances of one C-GET or C-MOVE; more are refused (A701).",
+        unit: "instances",
+        low: "a patient with many studies cannot be retrieved at once",
+        high: "memory (some 70 bytes each)",
+    }
+    "retrieve.response_timeout_seconds" = "60" {
+        "Time for a peer to answer a C-STORE-RQ of ours once it has all of it.",
+        unit: "seconds",
+        low: "peers that are slow to store are given up",
+        high: "a peer that hangs holds on to a retrieval",
+    }
+    "retrieve.source_timeout_seconds" = "60" {
+        "Time for the file system to give the next bytes of an object that is being sent.",
+        unit: "seconds",
+        low: "retrievals from tape or a sleeping disk fail",
+        high: "a file server that hangs holds on to a retrieval",
+    }
+    "commitment.in_place" = "true" {
+        "Whether storage commitment takes responsibility for files of an archive that is indexed in place, as for objects of our own storage.",
+        unit: "true or false",
+        low: "false: an object that the archive had already, so that it was not stored again, is answered as missing",
+        high: "true: the promise is as good as the archive, which somebody else may change",
     }
     "database.cache_mib" = "16" {
         "Memory in which the writer keeps pages of the index.",

@@ -180,6 +180,17 @@ pub struct Network {
     pub preferred_transfer_syntaxes: Vec<String>,
 }
 
+/// Limits and waits of C-GET and C-MOVE.
+#[derive(Clone, Debug)]
+pub struct Retrieve {
+    /// Instances of one retrieval.
+    pub max_instances: usize,
+    /// For the answer to a C-STORE-RQ of ours.
+    pub response_timeout: Duration,
+    /// For the file system.
+    pub source_timeout: Duration,
+}
+
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -201,6 +212,10 @@ pub struct Config {
     pub find: qr::Options,
     /// What the index keeps besides the attributes of its table.
     pub declared: Arc<DeclaredSet>,
+    /// How objects are sent.
+    pub retrieve: Retrieve,
+    /// Whether storage commitment counts files of an archive that is indexed in place.
+    pub commit_in_place: bool,
     /// Space to leave free in the storage directory, bytes.
     pub min_free_bytes: u64,
     /// Memory for pages of the index, bytes.
@@ -330,6 +345,12 @@ impl Check<'_> {
                 .choice("store.duplicates", &[("keep-first", Duplicates::KeepFirst), ("replace", Duplicates::Replace)]),
             find: self.find(&declared),
             declared,
+            commit_in_place: self.boolean("commitment.in_place"),
+            retrieve: Retrieve {
+                max_instances: self.count("retrieve.max_instances", 1, 100_000_000),
+                response_timeout: self.seconds("retrieve.response_timeout_seconds"),
+                source_timeout: self.seconds("retrieve.source_timeout_seconds"),
+            },
             min_free_bytes: self.integer("store.min_free_mib", 0, 1 << 30) << 20,
             cache_bytes: self.integer("database.cache_mib", 1, 1 << 20) << 20,
             scan_jobs: match self.count("scan.jobs", 0, 1024) {
@@ -391,12 +412,13 @@ impl Check<'_> {
         }
         let limit = self.integer("find.limit", 0, i64::MAX.unsigned_abs());
         let retrieve_ae_title = match self.text("find.retrieve_ae_title") {
-            "" => String::new(),
+            "-" => String::new(),
+            "" => self.text("ae_title").trim().to_owned(),
             _ => self.parsed::<AeTitle>("find.retrieve_ae_title").map_or_else(String::new, |title| title.to_string()),
         };
         // Ours can only give what is kept here.
         let retrievable =
-            if retrieve_ae_title == self.text("ae_title") { Retrievable::KeptHere } else { Retrievable::All };
+            if retrieve_ae_title == self.text("ae_title").trim() { Retrievable::KeptHere } else { Retrievable::All };
         qr::Options {
             hierarchy: self.choice("find.hierarchy", &[("lenient", Hierarchy::Lenient), ("strict", Hierarchy::Strict)]),
             unknown_required: self.choice(

@@ -42,6 +42,24 @@ impl Config {
         }
     }
 
+    /// Whether files of an archive that is indexed in place can be committed.
+    #[must_use]
+    pub fn files_in_place(&self) -> scp::FilesInPlace {
+        if self.commit_in_place { scp::FilesInPlace::Count } else { scp::FilesInPlace::DoNotCount }
+    }
+
+    /// Of retrievals.
+    #[must_use]
+    pub fn retrieve_options(&self) -> scp::RetrieveOptions {
+        scp::RetrieveOptions {
+            hierarchy: self.find.hierarchy,
+            assumed_character_set: self.find.assumed_character_set.clone(),
+            max_instances: self.retrieve.max_instances,
+            response_timeout: self.retrieve.response_timeout,
+            source_timeout: self.retrieve.source_timeout,
+        }
+    }
+
     /// Of the storage directory; `None` where no objects are kept.
     #[must_use]
     pub fn store_options(&self) -> Option<store::Options> {
@@ -132,7 +150,13 @@ mod tests {
         assert_eq!(format!("{:?}", config.scp_options()), format!("{of_module:?}"));
         let of_module = store::Options::new(config.storage.clone());
         assert_eq!(format!("{:?}", config.store_options().unwrap()), format!("{of_module:?}"));
-        assert_eq!(config.find, crate::qr::Options::default());
+        let of_module = crate::qr::Options {
+            retrieve_ae_title: config.ae_title.to_string(),
+            retrievable: crate::qr::Retrievable::KeptHere,
+            ..crate::qr::Options::default()
+        };
+        assert_eq!(config.find, of_module);
+        assert_eq!(config.retrieve_options(), scp::RetrieveOptions::default());
         assert_eq!(config.node_writer_options().durability, db::Durability::Full);
     }
 }

@@ -16,6 +16,8 @@ pub const COMMAND_FIELD: Tag = Tag(0x0000, 0x0100);
 pub const MESSAGE_ID: Tag = Tag(0x0000, 0x0110);
 /// Message ID Being Responded To (0000,0120), US.
 pub const MESSAGE_ID_BEING_RESPONDED_TO: Tag = Tag(0x0000, 0x0120);
+/// Move Destination (0000,0600), AE.
+pub const MOVE_DESTINATION: Tag = Tag(0x0000, 0x0600);
 /// Priority (0000,0700), US.
 pub const PRIORITY: Tag = Tag(0x0000, 0x0700);
 /// Command Data Set Type (0000,0800), US: [`NO_DATA_SET`], or anything else when a data set follows.
@@ -28,6 +30,20 @@ pub const OFFENDING_ELEMENT: Tag = Tag(0x0000, 0x0901);
 pub const ERROR_COMMENT: Tag = Tag(0x0000, 0x0902);
 /// Affected SOP Instance UID (0000,1000), UI.
 pub const AFFECTED_SOP_INSTANCE_UID: Tag = Tag(0x0000, 0x1000);
+/// Requested SOP Instance UID (0000,1001), UI.
+pub const REQUESTED_SOP_INSTANCE_UID: Tag = Tag(0x0000, 0x1001);
+/// Event Type ID (0000,1002), US.
+pub const EVENT_TYPE_ID: Tag = Tag(0x0000, 0x1002);
+/// Action Type ID (0000,1008), US.
+pub const ACTION_TYPE_ID: Tag = Tag(0x0000, 0x1008);
+/// Number of Remaining Sub-operations (0000,1020), US.
+pub const REMAINING_SUB_OPERATIONS: Tag = Tag(0x0000, 0x1020);
+/// Number of Completed Sub-operations (0000,1021), US.
+pub const COMPLETED_SUB_OPERATIONS: Tag = Tag(0x0000, 0x1021);
+/// Number of Failed Sub-operations (0000,1022), US.
+pub const FAILED_SUB_OPERATIONS: Tag = Tag(0x0000, 0x1022);
+/// Number of Warning Sub-operations (0000,1023), US.
+pub const WARNING_SUB_OPERATIONS: Tag = Tag(0x0000, 0x1023);
 /// Move Originator Application Entity Title (0000,1030), AE.
 pub const MOVE_ORIGINATOR_AE_TITLE: Tag = Tag(0x0000, 0x1030);
 /// Move Originator Message ID (0000,1031), US.
@@ -52,18 +68,28 @@ impl CommandField {
     pub const C_STORE_RSP: Self = Self(0x8001);
     /// C-GET-RQ.
     pub const C_GET_RQ: Self = Self(0x0010);
+    /// C-GET-RSP.
+    pub const C_GET_RSP: Self = Self(0x8010);
     /// C-FIND-RQ.
     pub const C_FIND_RQ: Self = Self(0x0020);
     /// C-FIND-RSP.
     pub const C_FIND_RSP: Self = Self(0x8020);
     /// C-MOVE-RQ.
     pub const C_MOVE_RQ: Self = Self(0x0021);
+    /// C-MOVE-RSP.
+    pub const C_MOVE_RSP: Self = Self(0x8021);
     /// C-ECHO-RQ.
     pub const C_ECHO_RQ: Self = Self(0x0030);
     /// C-ECHO-RSP.
     pub const C_ECHO_RSP: Self = Self(0x8030);
+    /// N-EVENT-REPORT-RQ.
+    pub const N_EVENT_REPORT_RQ: Self = Self(0x0100);
+    /// N-EVENT-REPORT-RSP.
+    pub const N_EVENT_REPORT_RSP: Self = Self(0x8100);
     /// N-ACTION-RQ.
     pub const N_ACTION_RQ: Self = Self(0x0130);
+    /// N-ACTION-RSP.
+    pub const N_ACTION_RSP: Self = Self(0x8130);
     /// C-CANCEL-RQ (C-FIND, C-MOVE and C-GET have one in common).
     pub const C_CANCEL_RQ: Self = Self(0x0FFF);
 
@@ -86,12 +112,17 @@ impl fmt::Display for CommandField {
             Self::C_STORE_RQ => f.write_str("C-STORE-RQ"),
             Self::C_STORE_RSP => f.write_str("C-STORE-RSP"),
             Self::C_GET_RQ => f.write_str("C-GET-RQ"),
+            Self::C_GET_RSP => f.write_str("C-GET-RSP"),
             Self::C_FIND_RQ => f.write_str("C-FIND-RQ"),
             Self::C_FIND_RSP => f.write_str("C-FIND-RSP"),
             Self::C_MOVE_RQ => f.write_str("C-MOVE-RQ"),
+            Self::C_MOVE_RSP => f.write_str("C-MOVE-RSP"),
             Self::C_ECHO_RQ => f.write_str("C-ECHO-RQ"),
             Self::C_ECHO_RSP => f.write_str("C-ECHO-RSP"),
+            Self::N_EVENT_REPORT_RQ => f.write_str("N-EVENT-REPORT-RQ"),
+            Self::N_EVENT_REPORT_RSP => f.write_str("N-EVENT-REPORT-RSP"),
             Self::N_ACTION_RQ => f.write_str("N-ACTION-RQ"),
+            Self::N_ACTION_RSP => f.write_str("N-ACTION-RSP"),
             Self::C_CANCEL_RQ => f.write_str("C-CANCEL-RQ"),
             Self(other) => write!(f, "command {other:04X}H"),
         }

@@ -10,8 +10,8 @@ pub const MAX_ERROR_COMMENT_LENGTH: usize = 64;
 
 /// A request that reached us.
 ///
-/// A service to come (C-MOVE, C-GET, N-ACTION) gets its variant here and its arm in [`Request::parse`]; the compiler then
-/// lists the places that have to answer it.
+/// A service to come gets its variant here and its arm in [`Request::parse`]; the compiler then lists the places that have
+/// to answer it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// C-ECHO-RQ.
@@ -20,6 +20,12 @@ pub enum Request {
     Store(StoreRequest),
     /// C-FIND-RQ.
     Find(FindRequest),
+    /// C-GET-RQ.
+    Get(RetrieveRequest),
+    /// C-MOVE-RQ.
+    Move(RetrieveRequest),
+    /// N-ACTION-RQ.
+    Action(ActionRequest),
     /// C-CANCEL-RQ: has no response of its own (PS3.7 9.3.2.3).
     Cancel(CancelRequest),
 }
@@ -62,6 +68,45 @@ pub struct FindRequest {
     pub message_id: u16,
     /// Affected SOP Class UID (0000,0002).
     pub affected_sop_class_uid: String,
+}
+
+/// C-GET-RQ (PS3.7 table 9.3-6) or C-MOVE-RQ (PS3.7 table 9.3-9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetrieveRequest {
+    /// Which of the two.
+    pub field: CommandField,
+    /// Message ID (0000,0110).
+    pub message_id: u16,
+    /// Affected SOP Class UID (0000,0002).
+    pub affected_sop_class_uid: String,
+    /// Priority (0000,0700), which the sub-operations take over; medium where it is absent.
+    pub priority: u16,
+    /// Move Destination (0000,0600), as the peer gave it; `None` for C-GET, and where it is absent or no text.
+    pub move_destination: Option<String>,
+}
+
+/// N-ACTION-RQ (PS3.7 table 10.3-7).
+#[derive(Clone, PartialEq, Eq)]
+pub struct ActionRequest {
+    /// Message ID (0000,0110).
+    pub message_id: u16,
+    /// Requested SOP Class UID (0000,0003).
+    pub requested_sop_class_uid: String,
+    /// Requested SOP Instance UID (0000,1001), as the peer gave it.
+    pub requested_sop_instance_uid: String,
+    /// Action Type ID (0000,1008).
+    pub action_type_id: u16,
+}
+
+/// Without the SOP Instance UID: that belongs in no log above debug level.
+impl std::fmt::Debug for ActionRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ActionRequest")
+            .field("message_id", &self.message_id)
+            .field("requested_sop_class_uid", &self.requested_sop_class_uid)
+            .field("action_type_id", &self.action_type_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// C-CANCEL-RQ (PS3.7 table 9.3-5).
@@ -112,6 +157,9 @@ impl Request {
                 Ok(Self::Find(FindRequest { message_id, affected_sop_class_uid }))
             }
             CommandField::C_STORE_RQ => Ok(Self::Store(StoreRequest::parse(command, message_id)?)),
+            CommandField::C_GET_RQ => Ok(Self::Get(RetrieveRequest::parse(command, field, message_id)?)),
+            CommandField::C_MOVE_RQ => Ok(Self::Move(RetrieveRequest::parse(command, field, message_id)?)),
+            CommandField::N_ACTION_RQ => Ok(Self::Action(ActionRequest::parse(command, message_id)?)),
             _ => Err(RequestError::Refused(Box::new(
                 Response::new(field, message_id, Status::UNRECOGNIZED_OPERATION)
                     .with_sop_class(requested_sop_class(command)),
@@ -137,6 +185,142 @@ impl StoreRequest {
             });
         Ok(Self { message_id, affected_sop_class_uid, affected_sop_instance_uid, move_originator })
     }
+}
+
+impl StoreRequest {
+    /// The command set, with a data set to follow.
+    #[must_use]
+    pub fn command_set(&self, priority: u16) -> CommandSet {
+        let mut command = CommandSet::new();
+        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, &self.affected_sop_class_uid);
+        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RQ.0);
+        command.set_unsigned_short(command_set::MESSAGE_ID, self.message_id);
+        command.set_unsigned_short(command_set::PRIORITY, priority);
+        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+        command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, &self.affected_sop_instance_uid);
+        if let Some(originator) = &self.move_originator {
+            command.set_text(command_set::MOVE_ORIGINATOR_AE_TITLE, &originator.ae_title);
+            if let Some(message_id) = originator.message_id {
+                command.set_unsigned_short(command_set::MOVE_ORIGINATOR_MESSAGE_ID, message_id);
+            }
+        }
+        command
+    }
+}
+
+impl EchoRequest {
+    /// The command set.
+    #[must_use]
+    pub fn command_set(&self) -> CommandSet {
+        let mut command = CommandSet::new();
+        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, &self.affected_sop_class_uid);
+        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
+        command.set_unsigned_short(command_set::MESSAGE_ID, self.message_id);
+        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+        command
+    }
+}
+
+impl RetrieveRequest {
+    fn parse(command: &CommandSet, field: CommandField, message_id: u16) -> Result<Self, RequestError> {
+        Ok(Self {
+            field,
+            message_id,
+            affected_sop_class_uid: sop_class(command, field, message_id)?,
+            // A bad priority must not cost the retrieval.
+            priority: command.optional_unsigned_short(command_set::PRIORITY).ok().flatten().unwrap_or(0),
+            move_destination: command.optional_text(command_set::MOVE_DESTINATION).ok().flatten().map(str::to_owned),
+        })
+    }
+}
+
+impl ActionRequest {
+    fn parse(command: &CommandSet, message_id: u16) -> Result<Self, RequestError> {
+        let field = CommandField::N_ACTION_RQ;
+        let mistyped = |error| refused(field, message_id, Status::MISTYPED_ARGUMENT, &error);
+        Ok(Self {
+            message_id,
+            requested_sop_class_uid: command
+                .text(command_set::REQUESTED_SOP_CLASS_UID)
+                .map(str::to_owned)
+                .map_err(mistyped)?,
+            requested_sop_instance_uid: command
+                .text(command_set::REQUESTED_SOP_INSTANCE_UID)
+                .map(str::to_owned)
+                .map_err(mistyped)?,
+            action_type_id: command.unsigned_short(command_set::ACTION_TYPE_ID).map_err(mistyped)?,
+        })
+    }
+}
+
+/// N-EVENT-REPORT-RQ (PS3.7 table 10.3-1), with a data set to follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventReportRequest<'a> {
+    /// Message ID (0000,0110).
+    pub message_id: u16,
+    /// Affected SOP Class UID (0000,0002).
+    pub affected_sop_class_uid: &'a str,
+    /// Affected SOP Instance UID (0000,1000).
+    pub affected_sop_instance_uid: &'a str,
+    /// Event Type ID (0000,1002).
+    pub event_type_id: u16,
+}
+
+impl EventReportRequest<'_> {
+    /// The command set.
+    #[must_use]
+    pub fn command_set(&self) -> CommandSet {
+        let mut command = CommandSet::new();
+        command.set_uid(command_set::AFFECTED_SOP_CLASS_UID, self.affected_sop_class_uid);
+        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::N_EVENT_REPORT_RQ.0);
+        command.set_unsigned_short(command_set::MESSAGE_ID, self.message_id);
+        command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+        command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, self.affected_sop_instance_uid);
+        command.set_unsigned_short(command_set::EVENT_TYPE_ID, self.event_type_id);
+        command
+    }
+}
+
+/// What a peer answers to a request of ours: the fields that all responses have (PS3.7 9.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerResponse {
+    /// Whose response it is.
+    pub field: CommandField,
+    /// Message ID Being Responded To (0000,0120).
+    pub message_id_being_responded_to: u16,
+    /// Status (0000,0900).
+    pub status: Status,
+}
+
+impl PeerResponse {
+    /// Reads a response from its command set; `None` for a request.
+    ///
+    /// # Errors
+    /// When a field is missing or mistyped.
+    pub fn parse(command: &CommandSet) -> Result<Option<Self>, CommandSetError> {
+        let field = CommandField(command.unsigned_short(command_set::COMMAND_FIELD)?);
+        if !field.is_response() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            field,
+            message_id_being_responded_to: command.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO)?,
+            status: Status(command.unsigned_short(command_set::STATUS)?),
+        }))
+    }
+}
+
+/// The numbers of sub-operations in a C-GET-RSP or C-MOVE-RSP (PS3.7 tables 9.3-7 and 9.3-10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubOperations {
+    /// Number of Remaining Sub-operations: in pending and cancel responses only.
+    pub remaining: Option<usize>,
+    /// Number of Completed Sub-operations.
+    pub completed: usize,
+    /// Number of Failed Sub-operations.
+    pub failed: usize,
+    /// Number of Warning Sub-operations.
+    pub warning: usize,
 }
 
 /// Without the SOP Instance UID: that belongs in no log above debug level.
@@ -179,6 +363,7 @@ pub struct Response {
     status: Status,
     error_comment: Option<String>,
     offending_elements: Vec<Tag>,
+    sub_operations: Option<SubOperations>,
 }
 
 impl Response {
@@ -193,7 +378,15 @@ impl Response {
             status,
             error_comment: None,
             offending_elements: Vec::new(),
+            sub_operations: None,
         }
+    }
+
+    /// Says how far the sub-operations are.
+    #[must_use]
+    pub fn with_sub_operations(mut self, sub_operations: SubOperations) -> Self {
+        self.sub_operations = Some(sub_operations);
+        self
     }
 
     /// Names the SOP Class, if it is known and is a UID that can be put in a command.
@@ -268,6 +461,18 @@ impl Response {
         }
         if let Some(uid) = &self.affected_sop_instance_uid {
             command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, uid);
+        }
+        if let Some(numbers) = &self.sub_operations {
+            // VR US ends at 65,535; that many and more are told as that many.
+            let mut set = |tag, number| {
+                command.set_unsigned_short(tag, u16::try_from(number).unwrap_or(u16::MAX));
+            };
+            if let Some(remaining) = numbers.remaining {
+                set(command_set::REMAINING_SUB_OPERATIONS, remaining);
+            }
+            set(command_set::COMPLETED_SUB_OPERATIONS, numbers.completed);
+            set(command_set::FAILED_SUB_OPERATIONS, numbers.failed);
+            set(command_set::WARNING_SUB_OPERATIONS, numbers.warning);
         }
         command
     }

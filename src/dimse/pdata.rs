@@ -242,14 +242,39 @@ pub fn put_message(
     }
 }
 
-fn put_fragments(out: &mut Vec<u8>, context_id: u8, kind: u8, bytes: &[u8], peer_max_length: u32) {
+/// The longest fragment that a peer takes in one PDU, in bytes: even (PS3.8 9.3.5.1).
+///
+/// # Panics
+/// As [`put_message`].
+#[must_use]
+pub fn fragment_limit(peer_max_length: u32) -> usize {
     let limit = match peer_max_length {
         0 => MAX_SENT_PDU_LENGTH,
         length => length.min(MAX_SENT_PDU_LENGTH),
     };
     assert!(limit >= MIN_PEER_MAX_LENGTH, "negotiation refuses a maximum length under {MIN_PEER_MAX_LENGTH}");
     // PS3.8 table 9-23 counts context ID and control header in the item length, and wants fragments of even length.
-    let fragment_limit = (limit as usize - PDV_HEADER_LENGTH) & !1;
+    (limit as usize - PDV_HEADER_LENGTH) & !1
+}
+
+/// Bytes before a fragment that has a PDU of its own.
+pub const FRAGMENT_HEADER_LENGTH: usize = PDU_HEADER_LENGTH + PDV_HEADER_LENGTH;
+
+/// The header of a P-DATA-TF with one fragment of a data set in it, of so many bytes: for data sets that are read straight
+/// into the place behind it.
+///
+/// # Panics
+/// When the fragment is longer than [`fragment_limit`] ever says.
+#[must_use]
+pub fn data_fragment_header(context_id: u8, length: usize, is_last: bool) -> [u8; FRAGMENT_HEADER_LENGTH] {
+    let pdv_length = u32::try_from(length + 2).expect("a fragment is at most 128 KiB");
+    let [a, b, c, d] = (pdv_length + 4).to_be_bytes();
+    let [e, f, g, h] = pdv_length.to_be_bytes();
+    [P_DATA_TF, 0, a, b, c, d, e, f, g, h, context_id, if is_last { LAST_FRAGMENT } else { 0 }]
+}
+
+fn put_fragments(out: &mut Vec<u8>, context_id: u8, kind: u8, bytes: &[u8], peer_max_length: u32) {
+    let fragment_limit = fragment_limit(peer_max_length);
     // An empty data set is still one (empty, last) fragment.
     let fragments = bytes.len().div_ceil(fragment_limit).max(1);
     for index in 0..fragments {
@@ -321,6 +346,13 @@ mod tests {
             assert_eq!(commands, [command(DATA_SET_PRESENT), command(NO_DATA_SET)], "max {max}");
             assert!(read == data, "max {max}");
         }
+    }
+
+    #[test]
+    fn a_fragment_header_made_alone_is_that_of_a_message() {
+        let mut bytes = Vec::new();
+        put_message(&mut bytes, 7, &command(DATA_SET_PRESENT), Some(&[1, 2, 3, 4, 5]), 0);
+        assert_eq!(bytes[bytes.len() - 5 - FRAGMENT_HEADER_LENGTH..bytes.len() - 5], data_fragment_header(7, 5, true));
     }
 
     #[test]

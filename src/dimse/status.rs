@@ -37,6 +37,14 @@ impl Status {
     pub const DUPLICATE_SOP_INSTANCE: Self = Self(0x0111);
     /// No such SOP Instance (PS3.7 C.5).
     pub const NO_SUCH_SOP_INSTANCE: Self = Self(0x0112);
+    /// No such event type (PS3.7 C.5).
+    pub const NO_SUCH_EVENT_TYPE: Self = Self(0x0113);
+    /// Invalid argument value (PS3.7 C.5).
+    pub const INVALID_ARGUMENT_VALUE: Self = Self(0x0115);
+    /// Class-instance conflict (PS3.7 C.5).
+    pub const CLASS_INSTANCE_CONFLICT: Self = Self(0x0119);
+    /// No such action type (PS3.7 C.5).
+    pub const NO_SUCH_ACTION_TYPE: Self = Self(0x0123);
     /// Invalid SOP Instance: the UID given "violated the UID construction rules" (PS3.7 C.5).
     pub const INVALID_SOP_INSTANCE: Self = Self(0x0117);
     /// No such SOP Class (PS3.7 C.5).
@@ -56,6 +64,14 @@ impl Status {
 
     /// C-STORE and C-FIND refused: out of resources (PS3.4 tables B.2-1 and C.4-1). Worth trying again later.
     pub const OUT_OF_RESOURCES: Self = Self(0xA700);
+    /// C-MOVE and C-GET refused: out of resources, unable to calculate number of matches (PS3.4 tables C.4-2 and C.4-3).
+    pub const UNABLE_TO_CALCULATE_MATCHES: Self = Self(0xA701);
+    /// C-MOVE and C-GET refused: out of resources, unable to perform sub-operations (PS3.4 tables C.4-2 and C.4-3).
+    pub const UNABLE_TO_PERFORM_SUB_OPERATIONS: Self = Self(0xA702);
+    /// C-MOVE refused: Move Destination unknown (PS3.4 table C.4-2).
+    pub const MOVE_DESTINATION_UNKNOWN: Self = Self(0xA801);
+    /// C-MOVE and C-GET: sub-operations complete, one or more failures or warnings (PS3.4 tables C.4-2 and C.4-3).
+    pub const SUB_OPERATIONS_WITH_FAILURES: Self = Self(0xB000);
     /// C-STORE: data set does not match SOP Class (PS3.4 table B.2-1).
     pub const DATA_SET_DOES_NOT_MATCH_SOP_CLASS: Self = Self(0xA900);
     /// C-FIND: Identifier does not match SOP Class (PS3.4 table C.4-1). The same number as

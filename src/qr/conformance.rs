@@ -8,6 +8,7 @@ use super::error::FindError;
 use super::identifier::IdentifierError;
 use super::negotiation::NegotiatedOptions;
 use super::parse::{SPECIFIC_CHARACTER_SET, is_only_answered, level_in};
+use super::retrieve::RetrieveError;
 use crate::db::{self, can_answer, can_answer_declared};
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, LetterCase, Source};
 use crate::model::charset::CharacterSets;
@@ -65,6 +66,7 @@ pub fn sections() -> Vec<(&'static str, String)> {
         ("extended negotiation", extended_negotiation()),
         ("character sets", character_sets()),
         ("C-FIND status codes", statuses()),
+        ("C-GET and C-MOVE status codes", retrieval_statuses()),
     ]
 }
 
@@ -283,6 +285,42 @@ fn statuses() -> String {
         };
         let comment = if failure.status == super::error::STATUS_CANCEL { "" } else { "yes" };
         let _ = writeln!(text, "| {:04X} | {meaning} | {offending} | {comment} |", failure.status);
+    }
+    text
+}
+
+/// PS3.4 tables C.4-2 and C.4-3, as [`RetrieveError::failure`] fills them in.
+fn retrieval_statuses() -> String {
+    let tag = Tag(0x0010, 0x0010);
+    let errors: [(RetrieveError, &str); 8] = [
+        (RetrieveError::TooManyInstances(0), "more instances than `retrieve.max_instances`"),
+        (FindError::TimeLimit.into(), "finding the instances took longer than `network.query_time_limit_seconds`"),
+        (FindError::MissingLevel.into(), "Query/Retrieve Level is absent"),
+        (
+            FindError::LevelNotInModel { level: QueryRetrieveLevel::Patient, model: InformationModel::StudyRoot }
+                .into(),
+            "the Information Model has no such level",
+        ),
+        (RetrieveError::NoUniqueKey(tag), "the unique key of the level is absent, empty or has a wild card"),
+        (RetrieveError::SeveralValues(tag), "a list where one value is allowed"),
+        (FindError::Identifier(IdentifierError::TooDeep).into(), "the Identifier is no data set, or passes a limit"),
+        (FindError::Index(db::Error::Interrupted).into(), "the index could not answer"),
+    ];
+    let mut text = String::from("| Status | Meaning | Offending Element | Error Comment |\n|---|---|---|---|\n");
+    text.push_str("| 0000 | every sub-operation succeeded; also where the archive has no such instance | | |\n");
+    text.push_str("| FF00 | sub-operations go on | | |\n");
+    text.push_str("| B000 | some sub-operations failed or ended with a warning | | why the first one failed |\n");
+    text.push_str("| A702 | every sub-operation failed | | why the first one failed |\n");
+    text.push_str("| A801 | C-MOVE: the Move Destination is not configured | | yes |\n");
+    text.push_str("| FE00 | C-CANCEL; what was being sent was sent to its end | | |\n");
+    for (error, meaning) in errors {
+        let failure = error.failure();
+        let offending = match failure.offending_elements.as_slice() {
+            [] => String::new(),
+            [one] if *one == tag => "the key".to_owned(),
+            several => several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        };
+        let _ = writeln!(text, "| {:04X} | {meaning} | {offending} | yes |", failure.status);
     }
     text
 }

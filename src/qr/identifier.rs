@@ -82,17 +82,34 @@ impl Identifier {
         assumed_character_set: &str,
         declared: &DeclaredSet,
     ) -> Result<Self, IdentifierError> {
+        let limits = (MAX_IDENTIFIER_ELEMENTS, MAX_IDENTIFIER_VALUES);
+        Self::decode_within(bytes, encoding, assumed_character_set, declared, limits)
+    }
+
+    /// As [`Self::decode`], for other requests than queries: with up to so many elements, and as many values.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode_up_to(
+        bytes: &[u8],
+        encoding: Encoding,
+        assumed_character_set: &str,
+        max_elements: usize,
+    ) -> Result<Self, IdentifierError> {
+        Self::decode_within(bytes, encoding, assumed_character_set, DeclaredSet::none(), (max_elements, max_elements))
+    }
+
+    fn decode_within(
+        bytes: &[u8],
+        encoding: Encoding,
+        assumed_character_set: &str,
+        declared: &DeclaredSet,
+        (elements_left, values_left): (usize, usize),
+    ) -> Result<Self, IdentifierError> {
         if bytes.len() > MAX_IDENTIFIER_LENGTH {
             return Err(IdentifierError::TooLong);
         }
-        let mut reader = Reader {
-            bytes,
-            at: 0,
-            elements_left: MAX_IDENTIFIER_ELEMENTS,
-            values_left: MAX_IDENTIFIER_VALUES,
-            declared,
-            creators: Vec::new(),
-        };
+        let mut reader = Reader { bytes, at: 0, elements_left, values_left, declared, creators: Vec::new() };
         let raw = reader.data_set(encoding, Some(bytes.len()), 0)?;
         let character_set = character_set(&raw).unwrap_or_default();
         let assumed = if character_set.is_empty() { assumed_character_set } else { &character_set };

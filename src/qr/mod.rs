@@ -13,9 +13,10 @@ pub mod keys;
 mod negotiation;
 mod parse;
 mod respond;
+mod retrieve;
 mod run;
 
-pub use encoding::Encoding;
+pub use encoding::{DataSetWriter, Encoding, uid_list_data_set};
 pub use error::{Failure, FindError};
 pub use identifier::{
     Identifier, IdentifierError, MAX_IDENTIFIER_DEPTH, MAX_IDENTIFIER_ELEMENTS, MAX_IDENTIFIER_LENGTH,
@@ -24,6 +25,9 @@ pub use identifier::{
 pub use negotiation::NegotiatedOptions;
 pub use parse::{Query, parse};
 pub use respond::{ResponseWriter, values_in_items};
+pub use retrieve::{
+    Instances, ObjectKind, RetrieveError, RetrievedInstance, instances, parse_retrieval, retrieval_negotiation,
+};
 pub use run::{Stop, run};
 
 pub use crate::db::Reader;

@@ -181,7 +181,7 @@ pub fn parse(
 }
 
 /// PS3.4 C.4.1.1.3.1.
-fn level(model: InformationModel, identifier: &Identifier) -> Result<QueryRetrieveLevel, FindError> {
+pub(super) fn level(model: InformationModel, identifier: &Identifier) -> Result<QueryRetrieveLevel, FindError> {
     let text = identifier.text(QUERY_RETRIEVE_LEVEL).unwrap_or_default();
     if text.is_empty() {
         return Err(FindError::MissingLevel);

@@ -1,5 +1,8 @@
 //! The life of one association, as its acceptor (PS3.8 9.2): request, negotiation, messages, release or abort.
 
+mod commitment;
+mod retrieval;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -15,17 +18,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span};
 
+use commitment::Commitments;
+
 use super::access::local_limit_exceeded;
 use super::listener::{OfPeer, Services, Shared};
 use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
 use super::options::Options;
 use super::peers::PeerService;
-use super::services::{echo, find, sop_class_not_supported, store};
+use super::services::{commit, echo, find, retrieve, sop_class_not_supported, store};
 use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
-use crate::dimse::message::{DataSetPresence, Request, RequestError, StoreRequest};
+use crate::dimse::message::{DataSetPresence, PeerResponse, Request, RequestError, StoreRequest};
 use crate::dimse::pdata::{Arrival, MessageAssembler, PDataError, Pdv, put_message};
 use crate::dimse::{Response, Status};
+use crate::qr::FindError;
 use crate::telemetry::metrics;
 
 /// After the order to stop, how long a peer that has had its last PDU may take to close the connection.
@@ -60,6 +66,12 @@ enum End {
     Unanswerable(CommandSetError),
     #[error("aborted: {0} that nobody asked for")]
     UnexpectedResponse(CommandField),
+    #[error("aborted: {0} while another request is being answered")]
+    UnexpectedRequest(CommandField),
+    #[error("aborted: an object could not be read to its end")]
+    BrokenObject,
+    #[error("aborted: no answer to a C-STORE-RQ in time")]
+    NoAnswer,
 }
 
 impl End {
@@ -70,9 +82,12 @@ impl End {
             Self::Released => Some(Pdu::ReleaseRP),
             Self::AbortedByPeer { .. } | Self::Write(_) => None,
             // The DIMSE layer is the user of the upper layer.
-            Self::Stopping | Self::Unanswerable(_) | Self::UnexpectedResponse(_) => {
-                Some(Pdu::AbortRQ { source: AbortRQSource::ServiceUser })
-            }
+            Self::Stopping
+            | Self::Unanswerable(_)
+            | Self::UnexpectedResponse(_)
+            | Self::UnexpectedRequest(_)
+            | Self::BrokenObject
+            | Self::NoAnswer => Some(Pdu::AbortRQ { source: AbortRQSource::ServiceUser }),
             Self::UnexpectedPdu(_) => provider(ProviderReason::UnexpectedPdu),
             Self::Fragments(_) | Self::UnknownContext(_) => provider(ProviderReason::InvalidPduParameter),
             Self::Read(error) => match error {
@@ -94,8 +109,8 @@ impl Answered {
         *self.0.entry((response.field().0, response.status())).or_default() += 1;
     }
 
-    fn count_pending(&mut self, answers: u64) {
-        *self.0.entry((CommandField::C_FIND_RSP.0, Status::PENDING)).or_default() += answers;
+    fn count_pending(&mut self, field: CommandField, answers: u64) {
+        *self.0.entry((field.0, Status::PENDING)).or_default() += answers;
     }
 }
 
@@ -155,6 +170,7 @@ impl Connection {
             Ok(()) => session.converse(&mut reader, &self.shared, &self.shutdown).await,
             Err(error) => End::Write(error),
         };
+        session.hand_over_reports(&self.shared, &self.shutdown);
         info!(
             called_ae = %printable(&session.agreement.called_ae_title, AE_TITLE_LENGTH),
             implementation = %session.agreement.peer_implementation,
@@ -270,16 +286,19 @@ struct Session {
     /// Whether the log has a failure of ours already.
     own_failure_logged: bool,
     services: Services,
+    commitments: Commitments,
     /// The response being encoded, kept for its memory.
     outgoing: Vec<u8>,
 }
 
-/// What came while a query was being answered.
+/// What came while a query or retrieval was being answered.
 enum Meanwhile {
     /// Nothing to act on yet.
     Nothing,
-    /// A C-CANCEL-RQ for this query.
+    /// A C-CANCEL-RQ for it.
     Cancel,
+    /// A response to a request of ours.
+    Response(PeerResponse),
     /// A command that has to wait.
     Ahead(Ahead),
 }
@@ -294,6 +313,16 @@ enum Operation {
     Store { context_id: u8, receiving: Box<store::Receiving> },
     /// The Identifier of a query.
     Find(Box<find::Receiving>),
+    /// The Identifier of a retrieval.
+    Retrieve(Box<retrieve::Receiving>),
+    /// A storage commitment request.
+    Commit(Box<commit::Receiving>),
+}
+
+/// A request that is complete and takes its time.
+enum Begun {
+    Find(Box<find::Receiving>),
+    Retrieve(Box<retrieve::Receiving>),
 }
 
 /// A command that came while a query was being answered, ahead of its time: PS3.7 9.3 knows no such thing without an
@@ -315,6 +344,7 @@ impl Session {
             answered: Answered::default(),
             own_failure_logged: false,
             services,
+            commitments: Commitments::default(),
             outgoing: Vec::new(),
         }
     }
@@ -329,11 +359,18 @@ impl Session {
             let incoming = tokio::select! {
                 biased;
                 () = &mut stopping, if !in_message => return End::Stopping,
+                report = self.commitments.next(), if !in_message => {
+                    match self.report(report).await {
+                        Ok(()) => continue,
+                        Err(end) => return end,
+                    }
+                }
                 incoming = reader.next(patience) => incoming,
             };
             let done = match incoming {
                 Ok(Incoming::Pdv(pdv)) => match self.on_pdv(&pdv).await {
-                    Ok(Some(query)) => self.find(reader, *query, options).await,
+                    Ok(Some(Begun::Find(query))) => self.find(reader, *query, options).await,
+                    Ok(Some(Begun::Retrieve(retrieval))) => self.retrieve(reader, *retrieval, shared).await,
                     Ok(None) => Ok(()),
                     Err(end) => Err(end),
                 },
@@ -349,8 +386,8 @@ impl Session {
         }
     }
 
-    /// Takes a fragment; returns a query whose Identifier it completes.
-    async fn on_pdv(&mut self, pdv: &Pdv<'_>) -> Result<Option<Box<find::Receiving>>, End> {
+    /// Takes a fragment; returns a query or retrieval whose Identifier it completes.
+    async fn on_pdv(&mut self, pdv: &Pdv<'_>) -> Result<Option<Begun>, End> {
         match self.assembler.accept(pdv)? {
             Arrival::CommandFragment => Ok(None),
             Arrival::Command { context_id, command, has_data_set } => {
@@ -369,7 +406,7 @@ impl Session {
                     self.operation = Operation::Store { context_id, receiving: Box::new(receiving) };
                     return Ok(());
                 }
-                Err(response) => response,
+                Err(response) => *response,
             },
             Ok(Request::Find(request)) => {
                 let begun = find::Receiving::begin(context_id, &request, context, &self.agreement);
@@ -385,11 +422,34 @@ impl Session {
                     }
                 }
             }
+            Ok(Request::Get(request) | Request::Move(request)) => {
+                let begun = retrieve::Receiving::begin(context_id, &request, context, &self.agreement);
+                match begun.filter(|_| self.services.retrieve.is_some()) {
+                    Some(receiving) if has_data_set => {
+                        self.operation = Operation::Retrieve(Box::new(receiving));
+                        return Ok(());
+                    }
+                    Some(receiving) => receiving.asked().refusal(&FindError::MissingLevel.into()),
+                    None => sop_class_not_supported(request.field, request.message_id, &request.affected_sop_class_uid),
+                }
+            }
+            Ok(Request::Action(request)) => {
+                let begun = commit::Receiving::begin(context_id, &request, context);
+                match begun {
+                    Ok(receiving) if has_data_set && self.services.commitment.is_some() => {
+                        self.operation = Operation::Commit(Box::new(receiving));
+                        return Ok(());
+                    }
+                    // Without a data set there is no transaction in it.
+                    Ok(receiving) => receiving.finish().0,
+                    Err(response) => *response,
+                }
+            }
             // Its request was answered before it came.
             Ok(Request::Cancel(_)) => return Ok(()),
             Err(RequestError::Refused(response)) => *response,
             Err(RequestError::Unanswerable(error)) => return Err(End::Unanswerable(error)),
-            Err(RequestError::UnexpectedResponse(field)) => return Err(End::UnexpectedResponse(field)),
+            Err(RequestError::UnexpectedResponse(field)) => return self.on_response(command, field),
         };
         if has_data_set {
             self.operation = Operation::Refuse { context_id, response };
@@ -403,8 +463,8 @@ impl Session {
         request: &StoreRequest,
         context: &PresentationContext,
         has_data_set: bool,
-    ) -> Result<store::Receiving, Response> {
-        let refused = |failure| store::StoreResponse::failure(request, &failure).into_response();
+    ) -> Result<store::Receiving, Box<Response>> {
+        let refused = |failure| Box::new(store::StoreResponse::failure(request, &failure).into_response());
         // A context that was accepted for what a C-GET brings back.
         if !self.agreement.admission.services.contains(PeerService::Store) {
             return Err(refused(store::Failure::NotAuthorized));
@@ -416,10 +476,12 @@ impl Session {
         store::Receiving::begin(storage, request, context, &self.agreement.calling_ae_title).map_err(refused)
     }
 
-    async fn on_data_set(&mut self, fragment: &[u8], is_last: bool) -> Result<Option<Box<find::Receiving>>, End> {
+    async fn on_data_set(&mut self, fragment: &[u8], is_last: bool) -> Result<Option<Begun>, End> {
         match &mut self.operation {
             Operation::Store { receiving, .. } => receiving.accept(fragment).await,
             Operation::Find(receiving) => receiving.accept(fragment),
+            Operation::Retrieve(receiving) => receiving.accept(fragment),
+            Operation::Commit(receiving) => receiving.accept(fragment),
             Operation::None | Operation::Refuse { .. } => {}
         }
         if !is_last {
@@ -428,7 +490,9 @@ impl Session {
         match std::mem::replace(&mut self.operation, Operation::None) {
             Operation::None => {}
             Operation::Refuse { context_id, response } => self.send(context_id, &response).await?,
-            Operation::Find(query) => return Ok(Some(query)),
+            Operation::Find(query) => return Ok(Some(Begun::Find(query))),
+            Operation::Retrieve(retrieval) => return Ok(Some(Begun::Retrieve(retrieval))),
+            Operation::Commit(receiving) => self.commit(*receiving).await?,
             Operation::Store { context_id, receiving } => {
                 let (response, failure) = receiving.finish().await;
                 if let Some(failure) = failure {
@@ -453,8 +517,9 @@ impl Session {
             tokio::select! {
                 biased;
                 incoming = reader.next(patience), if ahead.is_none() => {
-                    match self.while_answering(incoming, &running)? {
+                    match self.while_answering(incoming, running.message_id())? {
                         Meanwhile::Nothing => {}
+                        Meanwhile::Response(response) => return Err(End::UnexpectedResponse(response.field)),
                         Meanwhile::Cancel => {
                             running.cancel();
                             stopping = true;
@@ -468,7 +533,7 @@ impl Session {
                     Some(answers) => {
                         self.writer.send(&answers.bytes).await.map_err(End::Write)?;
                         metrics::FIND_MATCHES.add(answers.count);
-                        self.answered.count_pending(answers.count);
+                        self.answered.count_pending(CommandField::C_FIND_RSP, answers.count);
                         time_is_up = Instant::now() + options.query_time_limit;
                     }
                     None => break,
@@ -486,6 +551,11 @@ impl Session {
             self.log(&failure, true);
         }
         self.send(context_id, &response).await?;
+        self.serve_ahead(ahead).await
+    }
+
+    /// Serves the command that came ahead of its time.
+    async fn serve_ahead(&mut self, ahead: Option<Ahead>) -> Result<(), End> {
         match ahead {
             Some(Ahead { context_id, command, has_data_set }) => {
                 self.on_command(context_id, &command, has_data_set).await
@@ -497,7 +567,7 @@ impl Session {
     fn while_answering(
         &mut self,
         incoming: Result<Incoming<'_>, ReadError>,
-        running: &find::Running,
+        message_id: u16,
     ) -> Result<Meanwhile, End> {
         let pdv = match incoming? {
             Incoming::Pdv(pdv) => pdv,
@@ -508,8 +578,15 @@ impl Session {
         match self.assembler.accept(&pdv)? {
             Arrival::CommandFragment => Ok(Meanwhile::Nothing),
             Arrival::Command { context_id, command, has_data_set } => match Request::parse(&command) {
-                Ok(Request::Cancel(cancel)) if running.has_message_id(cancel.message_id_being_responded_to) => {
+                Ok(Request::Cancel(cancel)) if cancel.message_id_being_responded_to == message_id => {
                     Ok(Meanwhile::Cancel)
+                }
+                Err(RequestError::UnexpectedResponse(CommandField::N_EVENT_REPORT_RSP)) if !has_data_set => {
+                    self.on_response(&command, CommandField::N_EVENT_REPORT_RSP).map(|()| Meanwhile::Nothing)
+                }
+                Err(RequestError::UnexpectedResponse(_)) if !has_data_set => {
+                    let response = PeerResponse::parse(&command).map_err(End::Unanswerable)?;
+                    Ok(response.map_or(Meanwhile::Nothing, Meanwhile::Response))
                 }
                 _ => Ok(Meanwhile::Ahead(Ahead { context_id, command, has_data_set })),
             },
@@ -529,9 +606,15 @@ impl Session {
 
     /// Sends a response without data set, as one write.
     async fn send(&mut self, context_id: u8, response: &Response) -> Result<(), End> {
+        self.send_with(context_id, response, None).await
+    }
+
+    /// Sends a response, as one write.
+    async fn send_with(&mut self, context_id: u8, response: &Response, data_set: Option<&[u8]>) -> Result<(), End> {
         self.outgoing.clear();
-        let command = response.command_set(DataSetPresence::Absent);
-        put_message(&mut self.outgoing, context_id, &command, None, self.agreement.peer_max_length);
+        let presence = if data_set.is_some() { DataSetPresence::Present } else { DataSetPresence::Absent };
+        let command = response.command_set(presence);
+        put_message(&mut self.outgoing, context_id, &command, data_set, self.agreement.peer_max_length);
         self.writer.send(&self.outgoing).await.map_err(End::Write)?;
         self.answered.count(response);
         Ok(())
@@ -545,6 +628,7 @@ fn pdu_type(incoming: &Incoming<'_>) -> u8 {
         Incoming::ReleaseRequest => 0x05,
         Incoming::ReleaseResponse => 0x06,
         Incoming::Abort { .. } => 0x07,
-        Incoming::AcceptorPdu(kind) => *kind,
+        Incoming::AssociateAccept(_) => 0x02,
+        Incoming::AssociateReject(_) => 0x03,
     }
 }

@@ -16,10 +16,13 @@ use tracing::{error, info, warn};
 
 use super::access::AccessPolicy;
 use super::association;
-use super::negotiation::{Policy, Provided};
+use super::negotiation::{HeldSyntaxes, Policy, Provided};
 use super::options::Options;
 use super::peers::{CountedAs, SharedPeers};
-use super::services::find::{self, Find};
+use super::services;
+use super::services::commit::Commitment;
+use super::services::find::Find;
+use super::services::retrieve::Retrieve;
 use super::services::store::Storage;
 
 /// How long to wait before accepting again when the process has no open files left: others have to end first.
@@ -45,6 +48,10 @@ pub struct Services {
     pub storage: Option<Arc<Storage>>,
     /// C-FIND; refused without.
     pub find: Option<Arc<Find>>,
+    /// C-GET and C-MOVE; refused without.
+    pub retrieve: Option<Arc<Retrieve>>,
+    /// Storage Commitment; refused without.
+    pub commitment: Option<Arc<Commitment>>,
     /// Who may associate and for what, and where C-MOVE may send to; can be replaced while the node runs.
     pub peers: SharedPeers,
 }
@@ -132,9 +139,18 @@ impl Node {
                 called_ae_title: options.called_ae_title,
                 peers: services.peers.clone(),
             },
-            provided: Provided { storage: services.storage.is_some(), find: services.find.is_some() },
+            provided: Provided {
+                storage: services.storage.is_some(),
+                find: services.find.is_some(),
+                retrieve: services.retrieve.is_some(),
+                commitment: services.commitment.is_some(),
+            },
             preferred_transfer_syntaxes: options.preferred_transfer_syntaxes.clone(),
-            find_extended_negotiation: find::extended_negotiation,
+            extended_negotiation: services::extended_negotiation,
+            held: match &services.retrieve {
+                Some(retrieve) => retrieve.held_before_first_association().await,
+                None => HeldSyntaxes::default(),
+            },
         };
         let shared = Shared {
             policy,

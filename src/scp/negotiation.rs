@@ -4,8 +4,9 @@
 //! The PDU types are dicom-ul's; the negotiation is our own, because its server side picks the first transfer syntax that
 //! it has a codec for and refuses private ones, and an archive that keeps objects as they are sent wants neither.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use dicom_dictionary_std::uids;
 use dicom_ul::pdu::{
@@ -16,10 +17,9 @@ use dicom_ul::pdu::{
 };
 
 use super::access::{AccessPolicy, AssociationRequest};
-use super::peers::{Admission, Refused};
+use super::peers::{Admission, PeerService, Refused};
 use super::sop_class::{Service, is_uid_shaped, service_of};
 use crate::dimse::pdata::{MIN_PEER_MAX_LENGTH, PDU_HEADER_LENGTH};
-use crate::model::level::InformationModel;
 
 /// The Maximum Length that we offer, in bytes (PS3.8 D.1). Larger PDUs save nothing measurable; each association buffers one.
 pub const OFFERED_MAX_LENGTH: u32 = 128 * 1024;
@@ -35,12 +35,12 @@ pub const IMPLEMENTATION_CLASS_UID: &str = crate::store::IMPLEMENTATION_CLASS_UI
 pub const IMPLEMENTATION_VERSION_NAME: &str = crate::store::IMPLEMENTATION_VERSION_NAME;
 
 /// DICOM Application Context Name (PS3.7 A.2.1).
-const APPLICATION_CONTEXT_NAME: &str = "1.2.840.10008.3.1.1.1";
+pub(super) const APPLICATION_CONTEXT_NAME: &str = "1.2.840.10008.3.1.1.1";
 
 /// Bytes of the body of an A-ASSOCIATE-RQ or -AC before its items (PS3.8 tables 9-11 and 9-17).
-const FIXED_PART_LENGTH: usize = 68;
+pub(super) const FIXED_PART_LENGTH: usize = 68;
 
-/// What Verification and C-FIND contexts accept: we read and write these without codecs. In order of preference.
+/// What Verification and Query/Retrieve contexts accept: we read and write these without codecs. In order of preference.
 const OWN_TRANSFER_SYNTAXES: [&str; 3] = [
     uids::EXPLICIT_VR_LITTLE_ENDIAN,
     uids::IMPLICIT_VR_LITTLE_ENDIAN,
@@ -57,9 +57,30 @@ pub struct Policy {
     /// Transfer syntaxes preferred for storage, best first. Without one of these, or with an empty list, the first that
     /// the sender proposes wins: that is usually how it holds the object, so nothing is transcoded.
     pub preferred_transfer_syntaxes: Vec<String>,
-    /// How the C-FIND service answers a SOP Class Extended Negotiation Sub-Item (PS3.7 D.3.3.5; PS3.4 C.5.2.1.1):
-    /// application information in, application information out; `None` leaves it unanswered.
-    pub find_extended_negotiation: fn(InformationModel, &[u8]) -> Option<Vec<u8>>,
+    /// How a service answers a SOP Class Extended Negotiation Sub-Item (PS3.7 D.3.3.5; PS3.4 C.5.2.1.1, C.5.3.1): application
+    /// information in, application information out; `None` leaves it unanswered.
+    pub extended_negotiation: fn(Service, &[u8]) -> Option<Vec<u8>>,
+    /// What the objects are written in that may be retrieved.
+    pub held: HeldSyntaxes,
+}
+
+/// For each SOP Class the transfer syntaxes in which objects of it are held, the most frequent first. Of several transfer
+/// syntaxes that a peer proposes for what it wants to retrieve, one has to be chosen before it is known what that is.
+#[derive(Clone, Debug, Default)]
+pub struct HeldSyntaxes(Arc<RwLock<Arc<BySopClass>>>);
+
+/// SOP Class to transfer syntaxes.
+type BySopClass = HashMap<String, Vec<String>>;
+
+impl HeldSyntaxes {
+    /// Takes others from now on.
+    pub fn replace(&self, held: HashMap<String, Vec<String>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
+    }
+
+    fn current(&self) -> Arc<BySopClass> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Which services a node provides. Verification always: PS3.4 A.4 wants it of every acceptor.
@@ -69,14 +90,21 @@ pub struct Provided {
     pub storage: bool,
     /// C-FIND.
     pub find: bool,
+    /// C-GET and C-MOVE.
+    pub retrieve: bool,
+    /// Storage Commitment.
+    pub commitment: bool,
 }
 
 impl Provided {
     fn has(self, service: Service) -> bool {
         match service {
             Service::Verification => true,
-            Service::Storage => self.storage,
+            // C-GET brings objects back in contexts of storage classes.
+            Service::Storage => self.storage || self.retrieve,
             Service::Find(_) => self.find,
+            Service::Get(_) | Service::Move(_) => self.retrieve,
+            Service::Commitment => self.commitment,
         }
     }
 }
@@ -101,8 +129,10 @@ pub struct Agreement {
     pub called_ae_title: String,
     /// The accepted presentation contexts, by their IDs.
     pub contexts: BTreeMap<u8, PresentationContext>,
-    /// The extended negotiation that we answered for C-FIND, by Information Model: what we said.
-    pub find_extended: Vec<(InformationModel, Vec<u8>)>,
+    /// The extended negotiation that we answered, by service: what we said.
+    pub extended: Vec<(Service, Vec<u8>)>,
+    /// The SOP Classes for which the requestor may be SCP (PS3.7 D.3.3.4): what it can be sent by C-GET.
+    pub requestor_is_scp: BTreeSet<String>,
     /// The longest P-DATA-TF body that the peer takes; 0 is no limit.
     pub peer_max_length: u32,
     /// The Implementation Version Name of the peer, for the log.
@@ -221,13 +251,22 @@ struct Items {
 fn agree(request: &AssociationRQ, policy: &Policy, admission: Admission) -> Result<(Agreement, Items), &'static str> {
     let mut seen = [false; 256];
     let mut contexts = BTreeMap::new();
+    let may_get = policy.provided.retrieve && admission.services.contains(PeerService::Get);
+    let scp_wanted: BTreeSet<&str> = request
+        .user_variables
+        .iter()
+        .filter_map(|item| match item {
+            UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) if roles.scp && may_get => Some(trimmed(uid)),
+            _ => None,
+        })
+        .collect();
     let mut results = Vec::with_capacity(request.presentation_contexts.len());
     for proposed in &request.presentation_contexts {
         if std::mem::replace(&mut seen[usize::from(proposed.id)], true) {
             // Two answers with the same ID could not be told apart.
             return Err("presentation context ID used twice");
         }
-        let (reason, transfer_syntax) = match choose(proposed, policy, &admission) {
+        let (reason, transfer_syntax) = match choose(proposed, policy, &admission, &scp_wanted) {
             Ok((service, transfer_syntax)) => {
                 let abstract_syntax = trimmed(&proposed.abstract_syntax).to_owned();
                 let context =
@@ -251,7 +290,8 @@ fn agree(request: &AssociationRQ, policy: &Policy, admission: Admission) -> Resu
         UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.to_owned()),
         UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION_NAME.to_owned()),
     ];
-    let mut find_extended: Vec<(InformationModel, Vec<u8>)> = Vec::new();
+    let mut extended: Vec<(Service, Vec<u8>)> = Vec::new();
+    let mut requestor_is_scp = BTreeSet::new();
     let (mut peer_max_length, mut peer_implementation) = (0, String::new());
     let mut roles_answered: Vec<&str> = Vec::new();
     for item in &request.user_variables {
@@ -261,23 +301,30 @@ fn agree(request: &AssociationRQ, policy: &Policy, admission: Admission) -> Resu
                 peer_implementation = printable(trimmed(name), MAX_IMPLEMENTATION_VERSION_NAME);
             }
             UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) => {
-                // PS3.7 D.3.3.4: we are SCP of everything that we accept, so the requestor may be SCU and nothing else.
+                // PS3.7 D.3.3.4: we are SCP of everything that we accept, so the requestor may be SCU; and SCP of what it can
+                // retrieve by C-GET (PS3.4 C.5.3).
                 let uid = trimmed(uid);
-                if accepted(uid).is_some() && !roles_answered.contains(&uid) {
+                if let Some(context) = accepted(uid)
+                    && !roles_answered.contains(&uid)
+                {
                     roles_answered.push(uid);
-                    let roles = RequestorRoles { scu: roles.scu, scp: false };
+                    let scp = roles.scp && may_get && context.service == Service::Storage;
+                    if scp {
+                        requestor_is_scp.insert(uid.to_owned());
+                    }
+                    let roles = RequestorRoles { scu: roles.scu, scp };
                     user.push(UserVariableItem::ScuScpRoleSelectionSubItem(uid.to_owned(), roles));
                 }
             }
             UserVariableItem::SopClassExtendedNegotiationSubItem(uid, information) => {
-                let Some(Service::Find(model)) = accepted(uid).map(|context| context.service) else { continue };
-                if find_extended.iter().any(|(known, _)| *known == model) {
+                let Some(service) = accepted(uid).map(|context| context.service) else { continue };
+                if extended.iter().any(|(known, _)| *known == service) {
                     continue;
                 }
-                if let Some(answer) = (policy.find_extended_negotiation)(model, information) {
+                if let Some(answer) = (policy.extended_negotiation)(service, information) {
                     let uid = trimmed(uid).to_owned();
                     user.push(UserVariableItem::SopClassExtendedNegotiationSubItem(uid, answer.clone()));
-                    find_extended.push((model, answer));
+                    extended.push((service, answer));
                 }
             }
             // Asynchronous operations are not offered, which leaves the default of one operation at a time (PS3.7
@@ -294,7 +341,8 @@ fn agree(request: &AssociationRQ, policy: &Policy, admission: Admission) -> Resu
         calling_ae_title: String::new(),
         called_ae_title: String::new(),
         contexts,
-        find_extended,
+        extended,
+        requestor_is_scp,
         peer_max_length,
         peer_implementation,
         admission,
@@ -309,6 +357,7 @@ fn choose<'a>(
     proposed: &'a PresentationContextProposed,
     policy: &Policy,
     admission: &Admission,
+    scp_wanted: &BTreeSet<&str>,
 ) -> Result<(Service, &'a str), ContextResult> {
     // PS3.8 9.3.2.2: "Presentation-context-ID values shall be odd integers".
     if proposed.id.is_multiple_of(2) {
@@ -325,10 +374,22 @@ fn choose<'a>(
     let mut proposals = proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).filter(|uid| is_uid_shaped(uid));
     let find = |wanted: &str| proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).find(|uid| *uid == wanted);
     let chosen = match service {
+        Service::Storage if scp_wanted.contains(trimmed(&proposed.abstract_syntax)) => {
+            let held = policy.held.current();
+            let held = held.get(trimmed(&proposed.abstract_syntax)).map_or(&[][..], Vec::as_slice);
+            // What lies in none of the proposed ones can be rewritten to these, if it is not compressed.
+            held.iter()
+                .map(String::as_str)
+                .chain([uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::IMPLICIT_VR_LITTLE_ENDIAN])
+                .find_map(find)
+                .or_else(|| proposals.next())
+        }
         Service::Storage => {
             policy.preferred_transfer_syntaxes.iter().find_map(|wanted| find(wanted)).or_else(|| proposals.next())
         }
-        Service::Verification | Service::Find(_) => OWN_TRANSFER_SYNTAXES.into_iter().find_map(find),
+        Service::Verification | Service::Find(_) | Service::Get(_) | Service::Move(_) | Service::Commitment => {
+            OWN_TRANSFER_SYNTAXES.into_iter().find_map(find)
+        }
     };
     chosen.map(|uid| (service, uid)).ok_or(ContextResult::TransferSyntaxesNotSupported)
 }
@@ -367,6 +428,7 @@ pub(super) fn printable(text: &str, max_length: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::level::InformationModel;
     use crate::scp::access::CalledAeTitle;
     use crate::scp::peers::SharedPeers;
 
@@ -377,9 +439,12 @@ mod tests {
                 called_ae_title: CalledAeTitle::OwnOnly,
                 peers: SharedPeers::default(),
             },
-            provided: Provided { storage: true, find: true },
+            provided: Provided { storage: true, find: true, retrieve: true, commitment: true },
             preferred_transfer_syntaxes: Vec::new(),
-            find_extended_negotiation: |_, bytes| Some(bytes.iter().map(|byte| byte & 1).collect()),
+            extended_negotiation: |service, bytes| {
+                matches!(service, Service::Find(_)).then(|| bytes.iter().map(|byte| byte & 1).collect())
+            },
+            held: HeldSyntaxes::default(),
         }
     }
 
@@ -496,18 +561,40 @@ mod tests {
             UserVariableItem::SopClassExtendedNegotiationSubItem(uids::CT_IMAGE_STORAGE.into(), vec![2, 0, 0]),
         ]);
         let (agreement, accept) = accepted(request, &policy());
-        assert_eq!(agreement.find_extended, [(InformationModel::StudyRoot, vec![1, 1, 0])]);
+        assert_eq!(agreement.extended, [(Service::Find(InformationModel::StudyRoot), vec![1, 1, 0])]);
+        assert!(agreement.requestor_is_scp.contains(uids::CT_IMAGE_STORAGE));
         assert_eq!(
             accept.user_variables[3..],
             [
                 UserVariableItem::ScuScpRoleSelectionSubItem(
                     uids::CT_IMAGE_STORAGE.into(),
-                    RequestorRoles { scu: true, scp: false }
+                    RequestorRoles { scu: true, scp: true }
                 ),
                 UserVariableItem::SopClassExtendedNegotiationSubItem(STUDY_FIND.into(), vec![1, 1, 0]),
             ]
         );
         assert_eq!(accept.user_variables[0], UserVariableItem::MaxLength(OFFERED_MAX_LENGTH));
+    }
+
+    #[test]
+    fn what_is_to_be_retrieved_is_agreed_in_the_syntax_that_it_is_held_in() {
+        let contexts = || vec![proposed(1, uids::CT_IMAGE_STORAGE, &[JPEG, IMPLICIT, EXPLICIT])];
+        let chosen = |policy: &Policy, roles| {
+            let mut request = request(contexts());
+            request
+                .user_variables
+                .push(UserVariableItem::ScuScpRoleSelectionSubItem(uids::CT_IMAGE_STORAGE.into(), roles));
+            accepted(request, policy).0.contexts[&1].transfer_syntax.clone()
+        };
+        let policy = policy();
+        let scp = RequestorRoles { scu: false, scp: true };
+        assert_eq!(chosen(&policy, scp), EXPLICIT, "nothing is known: what anything uncompressed can be rewritten to");
+        let held = [GE_PRIVATE, IMPLICIT, JPEG].map(str::to_owned);
+        policy.held.replace(HashMap::from([(uids::CT_IMAGE_STORAGE.to_owned(), held.into())]));
+        assert_eq!(chosen(&policy, scp), IMPLICIT, "the most frequent one of those proposed");
+        assert_eq!(chosen(&policy, RequestorRoles { scu: true, scp: false }), JPEG, "the sender's first");
+        let without = Policy { provided: Provided { retrieve: false, ..policy.provided }, ..policy };
+        assert_eq!(chosen(&without, scp), JPEG);
     }
 
     #[test]

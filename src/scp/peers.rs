@@ -50,6 +50,9 @@ impl From<Service> for PeerService {
             Service::Verification => Self::Echo,
             Service::Storage => Self::Store,
             Service::Find(_) => Self::Find,
+            Service::Get(_) => Self::Get,
+            Service::Move(_) => Self::Move,
+            Service::Commitment => Self::Commit,
         }
     }
 }

@@ -16,6 +16,12 @@ pub enum Service {
     Storage,
     /// Query/Retrieve (PS3.4 annex C): C-FIND in this Information Model.
     Find(InformationModel),
+    /// Query/Retrieve (PS3.4 annex C): C-GET in this Information Model.
+    Get(InformationModel),
+    /// Query/Retrieve (PS3.4 annex C): C-MOVE in this Information Model.
+    Move(InformationModel),
+    /// Storage Commitment, push model (PS3.4 annex J): N-ACTION and N-EVENT-REPORT.
+    Commitment,
 }
 
 /// The root of the UIDs that the Standard itself hands out (PS3.5 9.2).
@@ -52,10 +58,21 @@ const NOT_STORAGE_SERVICE: &[&str] = &[
 pub fn service_of(abstract_syntax: &str) -> Option<Service> {
     match abstract_syntax {
         uids::VERIFICATION => Some(Service::Verification),
+        uids::STORAGE_COMMITMENT_PUSH_MODEL => Some(Service::Commitment),
         uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => Some(Service::Find(InformationModel::PatientRoot)),
         uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => Some(Service::Find(InformationModel::StudyRoot)),
         uids::PATIENT_STUDY_ONLY_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => {
             Some(Service::Find(InformationModel::PatientStudyOnly))
+        }
+        uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_GET => Some(Service::Get(InformationModel::PatientRoot)),
+        uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_GET => Some(Service::Get(InformationModel::StudyRoot)),
+        uids::PATIENT_STUDY_ONLY_QUERY_RETRIEVE_INFORMATION_MODEL_GET => {
+            Some(Service::Get(InformationModel::PatientStudyOnly))
+        }
+        uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE => Some(Service::Move(InformationModel::PatientRoot)),
+        uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE => Some(Service::Move(InformationModel::StudyRoot)),
+        uids::PATIENT_STUDY_ONLY_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE => {
+            Some(Service::Move(InformationModel::PatientStudyOnly))
         }
         other => is_storage(other).then_some(Service::Storage),
     }
@@ -99,11 +116,11 @@ mod tests {
             assert_eq!(service_of(storage), Some(Service::Storage), "{storage}");
         }
         for other in [
-            uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE,
-            uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_GET,
+            uids::COMPOSITE_INSTANCE_ROOT_RETRIEVE_GET,
             uids::MODALITY_WORKLIST_INFORMATION_MODEL_FIND,
             uids::MODALITY_PERFORMED_PROCEDURE_STEP,
-            uids::STORAGE_COMMITMENT_PUSH_MODEL,
+            #[expect(deprecated, reason = "retired classes are still proposed by old peers")]
+            uids::STORAGE_COMMITMENT_PULL_MODEL,
             uids::BASIC_GRAYSCALE_PRINT_MANAGEMENT_META,
             uids::MEDIA_STORAGE_DIRECTORY_STORAGE,
             uids::HANGING_PROTOCOL_STORAGE,
@@ -117,6 +134,8 @@ mod tests {
         }
         assert_eq!(service_of("1.2.840.10008.1.1"), Some(Service::Verification));
         assert_eq!(service_of("1.2.840.10008.5.1.4.1.2.2.1"), Some(Service::Find(InformationModel::StudyRoot)));
+        assert_eq!(service_of("1.2.840.10008.5.1.4.1.2.1.2"), Some(Service::Move(InformationModel::PatientRoot)));
+        assert_eq!(service_of("1.2.840.10008.5.1.4.1.2.3.3"), Some(Service::Get(InformationModel::PatientStudyOnly)));
     }
 
     #[test]

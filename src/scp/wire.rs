@@ -48,8 +48,10 @@ pub(super) enum Incoming<'a> {
         /// Significant for source 2.
         reason: u8,
     },
-    /// A PDU that only an association acceptor sends: never right here.
-    AcceptorPdu(u8),
+    /// The body of an A-ASSOCIATE-AC.
+    AssociateAccept(&'a [u8]),
+    /// The body of an A-ASSOCIATE-RJ.
+    AssociateReject(&'a [u8]),
 }
 
 /// Why nothing more can be read.
@@ -156,7 +158,10 @@ impl PduReader {
                 (A_RELEASE_RQ, _) => Incoming::ReleaseRequest,
                 (A_RELEASE_RP, _) => Incoming::ReleaseResponse,
                 (A_ABORT, &[_, _, source, reason]) => Incoming::Abort { source, reason },
-                (kind, _) => Incoming::AcceptorPdu(kind),
+                (A_ASSOCIATE_AC, body) => Incoming::AssociateAccept(body),
+                (A_ASSOCIATE_RJ, body) => Incoming::AssociateReject(body),
+                // The header was checked: there are no others.
+                (kind, _) => return Err(ReadError::UnknownPdu(kind)),
             });
         }
     }

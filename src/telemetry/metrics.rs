@@ -208,6 +208,26 @@ metrics! {
     }
     Counter "dcmdex_find_matches_total", "Pending responses sent to C-FIND requests." { FIND_MATCHES }
     Histogram "dcmdex_find_seconds", "Time from a C-FIND-RQ to its last response, in seconds." { FIND_SECONDS }
+    Counter "dcmdex_retrievals_total", "C-GET and C-MOVE requests, by how they ended." {
+        RETRIEVALS_COMPLETE: result = "complete",
+        RETRIEVALS_CANCELLED: result = "cancelled",
+        RETRIEVALS_REFUSED: result = "refused",
+    }
+    Counter "dcmdex_sub_operations_total", "C-STORE sub-operations of C-GET and C-MOVE, by how they ended." {
+        SUB_OPERATIONS_DONE: result = "done",
+        SUB_OPERATIONS_FAILED: result = "failed",
+    }
+    Counter "dcmdex_sent_data_set_bytes_total", "Data sets sent by C-STORE, with the headers of their PDUs, in bytes." {
+        SENT_DATA_SET_BYTES,
+    }
+    Histogram "dcmdex_retrieve_seconds", "Time from a C-GET-RQ or C-MOVE-RQ to its last response, in seconds." {
+        RETRIEVE_SECONDS,
+    }
+    Counter "dcmdex_commitment_instances_total", "Instances of storage commitment requests, by what was reported." {
+        COMMITMENT_INSTANCES_COMMITTED: result = "committed",
+        COMMITMENT_INSTANCES_FAILED: result = "failed",
+    }
+    Counter "dcmdex_commitment_reports_total", "Storage commitment reports that peers have answered." { COMMITMENT_REPORTS }
     Counter "dcmdex_echo_requests_total", "C-ECHO requests answered." { ECHO_REQUESTS }
 }
 

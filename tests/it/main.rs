@@ -14,6 +14,7 @@ mod fixtures;
 mod ingest;
 mod peers_compare;
 mod peers_find;
+mod peers_retrieve;
 mod qr;
 mod same_road;
 mod scanner;

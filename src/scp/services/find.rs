@@ -62,11 +62,6 @@ impl Find {
     }
 }
 
-/// How a SOP Class Extended Negotiation Sub-Item is answered (PS3.4 C.5.2.1.1).
-pub(in crate::scp) fn extended_negotiation(_model: InformationModel, requested: &[u8]) -> Option<Vec<u8>> {
-    Some(NegotiatedOptions::answer(requested).1)
-}
-
 /// An Identifier that is arriving.
 pub(in crate::scp) struct Receiving {
     context_id: u8,
@@ -89,7 +84,7 @@ impl Receiving {
         if request.affected_sop_class_uid != context.abstract_syntax {
             return None;
         }
-        let agreed = agreement.find_extended.iter().find(|(known, _)| *known == model);
+        let agreed = agreement.extended.iter().find(|(known, _)| *known == context.service);
         Some(Self {
             context_id,
             request: request.clone(),
@@ -267,9 +262,9 @@ pub(in crate::scp) struct Running {
 }
 
 impl Running {
-    /// Whether a C-CANCEL-RQ with this Message ID Being Responded To means this query.
-    pub(in crate::scp) fn has_message_id(&self, message_id: u16) -> bool {
-        self.request.message_id == message_id
+    /// The Message ID of the C-FIND-RQ, by which a C-CANCEL-RQ names it.
+    pub(in crate::scp) fn message_id(&self) -> u16 {
+        self.request.message_id
     }
 
     /// Stops the query, which then ends with [`FindError::Cancelled`]. SQLite may not hear it the first time: to be said

@@ -59,10 +59,30 @@ fn files_that_changed_or_went_are_named() {
     fs::write(place.path("tree/a/2"), "shorter").unwrap();
     let run = place.run(["check", "--index", "x.db", "--files"]).expect(1);
     let path = |name: &str| place.path("tree/a").join(name).display().to_string();
-    assert!(run.stdout.contains(&format!("gone: {}\nchanged: {}\n", path("1"), path("2"))), "{run:?}");
+    assert!(run.stdout.contains(&format!("gone: {}\nchanged (no instance): {}\n", path("1"), path("2"))), "{run:?}");
     assert!(run.stdout.ends_with("files: 1 as the index says, 1 changed, 1 gone, 0 not accessible\n"), "{run:?}");
     // Without --files nobody looks.
     place.run(["check", "--index", "x.db"]).expect(0);
+}
+
+#[test]
+fn another_object_of_the_same_size_and_time_is_found_out() {
+    use crate::util::objects;
+    let place = Place::new();
+    fs::create_dir_all(place.path("tree")).unwrap();
+    let path = place.path("tree/1.dcm");
+    fs::write(&path, objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1")).unwrap();
+    place.run(["scan", "--index", "x.db", "tree"]).expect(0);
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.2")).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    let run = place.run(["check", "--index", "x.db", "--files"]).expect(1);
+    assert!(run.stdout.contains("changed (another SOP Instance UID): "), "{run:?}");
+    let told = place.run(["check", "--index", "x.db", "--files", "--json"]).expect(1).json();
+    assert_eq!((told[0]["event"].as_str(), told[0]["problem"].as_str()), (Some("file"), Some("changed")));
+    assert_eq!(told[0]["path"], path.display().to_string());
+    assert_eq!(told[1]["files_changed"], 1);
+    assert_eq!(told[1]["findings"], 0);
 }
 
 #[test]

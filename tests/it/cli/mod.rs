@@ -3,6 +3,7 @@
 mod check;
 mod configuration;
 mod declared;
+mod echo;
 mod find;
 mod killed;
 mod scan;

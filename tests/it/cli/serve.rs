@@ -173,3 +173,62 @@ fn what_was_scanned_is_answered_and_settings_of_queries_reach_the_node() {
     assert_eq!(place.run(["find", "--index", "x.db", "StudyInstanceUID"]).expect(0).stdout.lines().count(), 7);
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }
+
+/// 2 GB of a multi-frame that takes no room on the disk: the file is sparse.
+fn write_large_object(path: &Path) -> u64 {
+    const PIXELS: u32 = 2_000_000_000;
+    let mut bytes = crate::util::objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1");
+    bytes.extend([0xE0, 0x7F, 0x10, 0, b'O', b'W', 0, 0]);
+    bytes.extend(PIXELS.to_le_bytes());
+    std::fs::write(path, &bytes).unwrap();
+    let length = bytes.len() as u64 + u64::from(PIXELS);
+    std::fs::File::options().write(true).open(path).unwrap().set_len(length).unwrap();
+    length
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_object_of_2_gb_is_sent_in_little_memory() {
+    use crate::util::scripted::{
+        DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, request, retrieve_command,
+    };
+    use dcmdex::dimse::pdata::Pdv;
+    use dicom_ul::pdu::{RequestorRoles, UserVariableItem};
+    const STUDY_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
+    let place = Place::new();
+    std::fs::create_dir(place.path("tree")).unwrap();
+    let length = write_large_object(&place.path("tree/large.dcm"));
+    place.run(["scan", "tree"]).expect(0);
+    let node = Node::start(&place, &[]);
+    let peak = |node: &Node| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", node.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let before = peak(&node);
+    let class = crate::util::objects::SOP_CLASS;
+    let mut association = request(&[(STUDY_GET, &[IMPLICIT_VR_LITTLE_ENDIAN]), (class, &[EXPLICIT_VR_LITTLE_ENDIAN])]);
+    association.user_variables[0] = UserVariableItem::MaxLength(0);
+    let roles = RequestorRoles { scu: false, scp: true };
+    association.user_variables.push(UserVariableItem::ScuScpRoleSelectionSubItem(class.into(), roles));
+    let mut peer = ScriptedPeer::connect(([127, 0, 0, 1], node.port).into());
+    peer.associate(&association);
+    let identifier = DataSet::default().text(0x0008, 0x0052, "STUDY").uid(0x0020, 0x000D, "1.2.1");
+    peer.send_message(1, &retrieve_command(9, STUDY_GET, None), Some(&identifier.0));
+    let mut received = 0;
+    loop {
+        let bytes = peer.receive_bytes().expect("an object of 2 GB, not the end of the connection");
+        let (pdv, _) = Pdv::split_first(&bytes[6..]).unwrap();
+        if pdv.kind == dcmdex::dimse::pdata::FragmentKind::Command {
+            continue;
+        }
+        received += pdv.fragment.len() as u64;
+        if pdv.is_last {
+            break;
+        }
+    }
+    // Preamble, prefix and file meta information stay behind.
+    assert!(received > 2_000_000_000 && received < length, "{received}");
+    let grown = peak(&node) - before;
+    assert!(grown < 32 * 1024, "{grown} KiB more than before");
+}

@@ -9,7 +9,9 @@ use dcmdex::db::{DuplicatePolicy, Reader, Writer, WriterOptions};
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
-use dcmdex::scp::{Find, Node, Options, Peers, Services, SharedPeers, Storage};
+use dcmdex::scp::{
+    Commitment, FilesInPlace, Find, Node, Options, Peers, Retrieve, RetrieveOptions, Services, SharedPeers, Storage,
+};
 use dcmdex::store::{self, Objects};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
@@ -34,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) duplicates: DuplicatePolicy,
     pub(crate) writer: WriterOptions,
     pub(crate) query: qr::Options,
+    pub(crate) retrieve: RetrieveOptions,
     /// Where index and objects lie; a node that takes over that of another continues with what it has.
     pub(crate) directory: Arc<TempDir>,
     /// Where objects lie, if not in `directory`.
@@ -64,11 +67,12 @@ impl TestNode {
             duplicates: DuplicatePolicy::KeepFirst,
             writer: WriterOptions::default(),
             query: qr::Options::default(),
+            retrieve: RetrieveOptions::default(),
             directory: Arc::new(TempDir::new().unwrap()),
             storage: None,
         };
         change(&mut settings);
-        let Settings { options, peers, keep, duplicates, writer, query, directory, storage } = settings;
+        let Settings { options, peers, keep, duplicates, writer, query, retrieve, directory, storage } = settings;
         let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
         let objects = match keep {
@@ -82,7 +86,15 @@ impl TestNode {
         let storage = Storage { objects, writer: writer.handle(), duplicates, clock: Clock::System, wanted };
         let find = Find::new(directory.path().join("index.db"), query);
         let peers = SharedPeers::new(peers);
-        let services = Services { storage: Some(Arc::new(storage)), find: Some(Arc::new(find)), peers: peers.clone() };
+        let retrieve = Arc::new(Retrieve::new(directory.path().join("index.db"), retrieve));
+        let commitment = Commitment::new(Arc::clone(&retrieve), FilesInPlace::Count);
+        let services = Services {
+            storage: Some(Arc::new(storage)),
+            find: Some(Arc::new(find)),
+            retrieve: Some(retrieve),
+            commitment: Some(Arc::new(commitment)),
+            peers: peers.clone(),
+        };
         let shutdown = CancellationToken::new();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let node = runtime.block_on(Node::bind(options, services)).unwrap();

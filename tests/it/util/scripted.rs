@@ -1,14 +1,14 @@
 //! A peer that does what a script says, right or wrong: bytes out, PDUs in.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
 use dcmdex::dimse::pdata::{Arrival, MessageAssembler, Pdv, put_message};
 use dicom_ul::pdu::{
-    AssociationAC, AssociationRQ, Pdu, PresentationContextProposed, PresentationContextResultReason, UserVariableItem,
-    read_pdu, write_pdu,
+    AssociationAC, AssociationRQ, Pdu, PresentationContextProposed, PresentationContextResult,
+    PresentationContextResultReason, UserVariableItem, read_pdu, write_pdu,
 };
 
 /// After this a peer that says nothing counts as hung.
@@ -34,6 +34,14 @@ pub(crate) struct Received {
     pub(crate) data_set: Option<Vec<u8>>,
 }
 
+/// What may come.
+#[derive(Debug)]
+pub(crate) enum Anything {
+    Message(Received),
+    Pdu(Vec<u8>),
+    End,
+}
+
 impl Received {
     pub(crate) fn status(&self) -> u16 {
         self.command.unsigned_short(command_set::STATUS).unwrap()
@@ -50,11 +58,56 @@ impl Received {
 
 impl ScriptedPeer {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::of_stream(TcpStream::connect(address).unwrap())
+    }
+
+    fn of_stream(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(HUNG)).unwrap();
         stream.set_write_timeout(Some(HUNG)).unwrap();
         Self { stream, assembler: MessageAssembler::new() }
+    }
+
+    /// Takes the next connection to `listener`, and the A-ASSOCIATE-RQ on it; panics when none comes. Answer with
+    /// [`Self::accept_contexts`].
+    pub(crate) fn accept(listener: &TcpListener) -> (Self, AssociationRQ) {
+        let (stream, _) = listener.accept().unwrap();
+        let mut peer = Self::of_stream(stream);
+        match peer.receive() {
+            Some(Pdu::AssociationRQ(request)) => (peer, request),
+            other => panic!("no A-ASSOCIATE-RQ: {other:?}"),
+        }
+    }
+
+    /// Accepts an association with the contexts for which `choose` gives a transfer syntax.
+    pub(crate) fn accept_contexts(
+        &mut self,
+        request: &AssociationRQ,
+        choose: impl Fn(&PresentationContextProposed) -> Option<String>,
+    ) {
+        let presentation_contexts = request
+            .presentation_contexts
+            .iter()
+            .map(|proposed| {
+                let chosen = choose(proposed);
+                PresentationContextResult {
+                    id: proposed.id,
+                    reason: match chosen {
+                        Some(_) => PresentationContextResultReason::Acceptance,
+                        None => PresentationContextResultReason::AbstractSyntaxNotSupported,
+                    },
+                    transfer_syntax: chosen.unwrap_or_else(|| IMPLICIT_VR_LITTLE_ENDIAN.into()),
+                }
+            })
+            .collect();
+        self.send_pdu(&Pdu::AssociationAC(AssociationAC {
+            protocol_version: 1,
+            calling_ae_title: request.calling_ae_title.clone(),
+            called_ae_title: request.called_ae_title.clone(),
+            application_context_name: request.application_context_name.clone(),
+            presentation_contexts,
+            user_variables: vec![UserVariableItem::MaxLength(16_384)],
+        }));
     }
 
     /// Connects and associates; the contexts get the IDs 1, 3, 5, ... Panics when the association or one of the contexts is
@@ -129,10 +182,21 @@ impl ScriptedPeer {
 
     /// The next message. Panics when something else comes.
     pub(crate) fn receive_message(&mut self) -> Received {
+        match self.receive_anything() {
+            Anything::Message(message) => message,
+            Anything::Pdu(bytes) => panic!("not a P-DATA-TF: {bytes:02X?}"),
+            Anything::End => panic!("no message, but the end of the connection"),
+        }
+    }
+
+    /// The next message, or another PDU, or the end of the connection.
+    pub(crate) fn receive_anything(&mut self) -> Anything {
         let mut message: Option<Received> = None;
         loop {
-            let bytes = self.receive_bytes().expect("a message, not the end of the connection");
-            assert_eq!(bytes[0], 0x04, "not a P-DATA-TF: {bytes:02X?}");
+            let Some(bytes) = self.receive_bytes() else { return Anything::End };
+            if bytes[0] != 0x04 {
+                return Anything::Pdu(bytes);
+            }
             let mut body = &bytes[6..];
             while !body.is_empty() {
                 let (pdv, rest) = Pdv::split_first(body).unwrap();
@@ -151,7 +215,7 @@ impl ScriptedPeer {
             if !self.assembler.in_message()
                 && let Some(message) = message.take()
             {
-                return message;
+                return Anything::Message(message);
             }
         }
     }
@@ -283,5 +347,27 @@ pub(crate) fn cancel_command(message_id_being_responded_to: u16) -> CommandSet {
     command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_CANCEL_RQ.0);
     command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, message_id_being_responded_to);
     command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command
+}
+
+/// A C-GET-RQ, or a C-MOVE-RQ to a destination.
+pub(crate) fn retrieve_command(message_id: u16, sop_class_uid: &str, destination: Option<&str>) -> CommandSet {
+    let mut command = find_command(message_id, sop_class_uid);
+    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_GET_RQ.0);
+    if let Some(destination) = destination {
+        command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_MOVE_RQ.0);
+        command.set_text(command_set::MOVE_DESTINATION, destination);
+    }
+    command
+}
+
+/// The C-STORE-RSP to a C-STORE-RQ.
+pub(crate) fn store_response(request: &CommandSet, status: u16) -> CommandSet {
+    let mut command = CommandSet::new();
+    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RSP.0);
+    let message_id = request.unsigned_short(command_set::MESSAGE_ID).unwrap();
+    command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, message_id);
+    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command.set_unsigned_short(command_set::STATUS, status);
     command
 }

@@ -1,0 +1,78 @@
+//! `dcmdex echo`: whether a peer answers (C-ECHO, PS3.4 annex A).
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use super::{Chattiness, Context, Exit};
+use crate::config::Config;
+use crate::model::ae_title::AeTitle;
+use crate::model::peer::{Peer, PeerAddress};
+use crate::scp::scu::{self, Waits};
+
+#[derive(Debug, Args)]
+pub(super) struct EchoArgs {
+    /// The peer: an AE title of the configured peers, or AET=HOST:PORT
+    #[arg(value_name = "PEER")]
+    peer: String,
+    /// Write one JSON object (docs/json.md)
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let config = context.configure(Vec::new(), Chattiness::Tool)?;
+    let (ae_title, address) = peer(&arguments.peer, &config)?;
+    let network = &config.network;
+    let waits = Waits {
+        associate: network.artim_timeout,
+        read: network.read_timeout,
+        write: network.write_timeout,
+        response: network.read_timeout,
+    };
+    let echoed = scu::echo(&config.ae_title, &ae_title, &address, waits);
+    let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+    if arguments.json {
+        let mut object = json!({
+            "peer": ae_title.as_str(),
+            "address": address.to_string(),
+            "calling_ae_title": config.ae_title.as_str(),
+            "answered": echoed.is_ok(),
+        });
+        match &echoed {
+            Ok(echoed) => {
+                object["status"] = echoed.status.to_string().into();
+                object["association_ms"] = milliseconds(echoed.associated_after).into();
+                object["response_ms"] = milliseconds(echoed.answered_after).into();
+            }
+            Err(error) => object["error"] = error.to_string().into(),
+        }
+        context.output.line(object)?;
+    } else if let Ok(echoed) = &echoed {
+        context.output.line(format_args!(
+            "{ae_title} at {address} answers {} (association {:.1} ms, response {:.1} ms)",
+            echoed.status,
+            milliseconds(echoed.associated_after),
+            milliseconds(echoed.answered_after)
+        ))?;
+    }
+    match echoed {
+        Ok(echoed) if echoed.status.0 == 0 => Ok(Exit::Done),
+        Ok(_) => Ok(Exit::Partly),
+        Err(_) if arguments.json => Ok(Exit::Failed),
+        Err(error) => Err(error).with_context(|| format!("{ae_title} at {address}, called by {}", config.ae_title)),
+    }
+}
+
+fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, PeerAddress)> {
+    if text.contains('=') {
+        let peer: Peer = text.parse()?;
+        return Ok((peer.ae_title, peer.address));
+    }
+    let ae_title: AeTitle = text.parse()?;
+    let known = config.peers.destinations.get(&ae_title).map(|destination| destination.address.clone());
+    let address = known.with_context(|| {
+        format!("no address of the peer {ae_title} is configured; hint: name it as {ae_title}=HOST:PORT")
+    })?;
+    Ok((ae_title, address))
+}

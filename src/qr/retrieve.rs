@@ -1,0 +1,348 @@
+//! Which instances a C-MOVE or C-GET is about (PS3.4 C.4.2, C.4.3).
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use dicom_core::Tag;
+
+use super::Hierarchy;
+use super::error::{Failure, FindError};
+use super::identifier::Identifier;
+use super::parse::{QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET, level};
+use crate::db;
+use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType};
+use crate::model::find::{FindRequest, MatchingKey, ReturnKey};
+use crate::model::level::{InformationModel, QueryRetrieveLevel};
+use crate::model::matching::{KeyValue, MatchPolicy, Matching};
+
+/// Refused: out of resources, unable to calculate number of matches (PS3.4 tables C.4-2 and C.4-3).
+const STATUS_UNABLE_TO_CALCULATE: u16 = 0xA701;
+
+/// Identifier does not match SOP Class (PS3.4 tables C.4-2 and C.4-3).
+const STATUS_IDENTIFIER_DOES_NOT_MATCH: u16 = 0xA900;
+
+/// Why a retrieval cannot begin. The texts repeat no value of the Identifier.
+#[derive(Debug, thiserror::Error)]
+pub enum RetrieveError {
+    /// As for a query.
+    #[error(transparent)]
+    Query(#[from] FindError),
+    /// The unique key of the level, or of a level above that has to be there, is absent, empty or a wild card.
+    #[error("no value for the unique key {0}")]
+    NoUniqueKey(Tag),
+    /// Several values where one is allowed: only the UIDs of the level itself may be a list (PS3.4 C.4.2.1.4.1).
+    #[error("several values for {0}")]
+    SeveralValues(Tag),
+    /// A key that is no unique key of the level or above, where hierarchy is strict.
+    #[error("{0} is no unique key of this level or above")]
+    NoKeyOfRetrieval(Tag),
+    /// More instances than the configured limit.
+    #[error("more than {0} instances")]
+    TooManyInstances(usize),
+}
+
+impl RetrieveError {
+    /// Whether our operator should look.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Query(FindError::Index(_)))
+    }
+
+    /// The response that says this (PS3.4 tables C.4-2 and C.4-3).
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let tags = match self {
+            Self::Query(error @ (FindError::TimeLimit | FindError::TooManyMatches(_))) => {
+                return Failure { status: STATUS_UNABLE_TO_CALCULATE, ..error.failure() };
+            }
+            Self::Query(error) => return error.failure(),
+            Self::TooManyInstances(_) => Vec::new(),
+            Self::NoUniqueKey(tag) | Self::SeveralValues(tag) | Self::NoKeyOfRetrieval(tag) => vec![*tag],
+        };
+        let status = if tags.is_empty() { STATUS_UNABLE_TO_CALCULATE } else { STATUS_IDENTIFIER_DOES_NOT_MATCH };
+        Failure { status, offending_elements: tags, comment: self.to_string() }
+    }
+}
+
+/// Checks the Identifier of a C-MOVE or C-GET, and makes the question after its instances of it.
+///
+/// Relational retrieval (negotiated, or with [`Hierarchy::Lenient`] always): the unique key of the level alone has to be
+/// there; those of the levels above narrow the answer where they are. Other keys are no part of a retrieval; they are
+/// refused where hierarchy is strict, and ignored elsewhere.
+///
+/// # Errors
+/// Each with its status: see [`RetrieveError::failure`].
+pub fn parse_retrieval(
+    model: InformationModel,
+    identifier: &Identifier,
+    relational: bool,
+    hierarchy: Hierarchy,
+) -> Result<FindRequest, RetrieveError> {
+    let level = level(model, identifier)?;
+    let strict = hierarchy == Hierarchy::Strict;
+    let mut matching_keys = Vec::new();
+    for unique in ATTRIBUTES.iter().filter(|attribute| attribute.key == KeyType::Unique) {
+        if unique.level > level || !model.has_level(unique.level) {
+            continue;
+        }
+        let text = identifier.text(unique.tag).unwrap_or_default();
+        let is_own = unique.level == level;
+        if text.split('\\').all(|value| value.trim().is_empty()) {
+            if is_own || (strict && !relational) {
+                return Err(RetrieveError::NoUniqueKey(unique.tag));
+            }
+            continue;
+        }
+        if text.contains(['*', '?']) {
+            return Err(RetrieveError::NoUniqueKey(unique.tag));
+        }
+        let may_be_a_list = unique.level != QueryRetrieveLevel::Patient && (is_own || !strict);
+        if text.contains('\\') && !may_be_a_list {
+            return Err(RetrieveError::SeveralValues(unique.tag));
+        }
+        let matching = Matching::of_key(unique, &KeyValue::Text(text.to_owned()), &MatchPolicy::default())
+            .map_err(|error| FindError::InvalidKey(unique.tag, error))?;
+        matching_keys.push(MatchingKey { attribute: unique.id, matching });
+    }
+    if strict {
+        let is_key = |tag: Tag| {
+            let unique = Attribute::by_tag(tag).filter(|attribute| attribute.key == KeyType::Unique);
+            unique.is_some_and(|attribute| attribute.level <= level)
+                || matches!(tag, QUERY_RETRIEVE_LEVEL | SPECIFIC_CHARACTER_SET)
+        };
+        if let Some(other) = identifier.elements.iter().find(|element| !is_key(element.tag)) {
+            return Err(RetrieveError::NoKeyOfRetrieval(other.tag));
+        }
+    }
+    let return_keys = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID]
+        .map(|attribute| ReturnKey { attribute, items: Vec::new() });
+    Ok(FindRequest {
+        model,
+        level: QueryRetrieveLevel::Image,
+        matching_keys,
+        date_time_keys: Vec::new(),
+        declared: Vec::new(),
+        return_keys: return_keys.into(),
+        limit: None,
+        offset: 0,
+    })
+}
+
+/// What kind of object an instance is: what a presentation context is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKind {
+    /// SOP Class UID.
+    pub sop_class_uid: String,
+    /// The transfer syntax that the object lies in.
+    pub transfer_syntax: String,
+}
+
+/// An instance of a retrieval.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RetrievedInstance<'a> {
+    /// SOP Instance UID.
+    pub sop_instance_uid: &'a str,
+    /// What it is.
+    pub kind: &'a ObjectKind,
+}
+
+/// The instances of a retrieval, in the order of study, series and instance number: some 70 bytes each.
+#[derive(Clone, Default)]
+pub struct Instances {
+    uids: String,
+    rows: Vec<Row>,
+    kinds: Vec<ObjectKind>,
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    /// Where its UID ends in `uids`; it begins where that before it ends.
+    end: usize,
+    kind: u32,
+}
+
+impl Instances {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, at: usize) -> Option<RetrievedInstance<'_>> {
+        let row = self.rows.get(at)?;
+        let start = at.checked_sub(1).and_then(|before| self.rows.get(before)).map_or(0, |before| before.end);
+        Some(RetrievedInstance {
+            sop_instance_uid: self.uids.get(start..row.end)?,
+            kind: self.kinds.get(usize::try_from(row.kind).ok()?)?,
+        })
+    }
+
+    /// All of them from `at` on.
+    pub fn iter_from(&self, at: usize) -> impl Iterator<Item = RetrievedInstance<'_>> {
+        (at..self.len()).filter_map(|at| self.get(at))
+    }
+}
+
+#[derive(Default)]
+struct Gathering {
+    instances: Instances,
+    kinds: HashMap<ObjectKind, u32>,
+}
+
+impl Gathering {
+    fn push(&mut self, uid: &str, kind: ObjectKind) {
+        let Self { instances, kinds } = self;
+        let number = match kinds.get(&kind) {
+            Some(number) => *number,
+            None => {
+                let number = u32::try_from(instances.kinds.len()).unwrap_or(u32::MAX);
+                instances.kinds.push(kind.clone());
+                kinds.insert(kind, number);
+                number
+            }
+        };
+        instances.uids.push_str(uid);
+        instances.rows.push(Row { end: instances.uids.len(), kind: number });
+    }
+}
+
+/// From SOP Instance UIDs and what they are.
+impl FromIterator<(String, ObjectKind)> for Instances {
+    fn from_iter<I: IntoIterator<Item = (String, ObjectKind)>>(instances: I) -> Self {
+        let mut gathering = Gathering::default();
+        for (uid, kind) in instances {
+            gathering.push(&uid, kind);
+        }
+        gathering.instances
+    }
+}
+
+impl std::fmt::Debug for Instances {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instances").field("len", &self.rows.len()).field("kinds", &self.kinds).finish()
+    }
+}
+
+/// Asks the index which instances these are.
+///
+/// # Errors
+/// [`RetrieveError::TooManyInstances`] above the limit, [`FindError::Cancelled`] when another thread interrupted the
+/// reader, [`FindError::Index`].
+pub fn instances(reader: &mut db::Reader, request: &FindRequest, limit: usize) -> Result<Instances, RetrieveError> {
+    let mut found = Gathering::default();
+    let mut too_many = false;
+    let answered = reader.find(request, |answer| {
+        if found.instances.len() == limit {
+            too_many = true;
+            return ControlFlow::Break(());
+        }
+        let mut values = answer.values.into_iter();
+        let (sop_class_uid, uid, transfer_syntax) =
+            (values.next().unwrap_or_default(), values.next().unwrap_or_default(), values.next().unwrap_or_default());
+        found.push(&uid, ObjectKind { sop_class_uid, transfer_syntax });
+        ControlFlow::Continue(())
+    });
+    match answered {
+        Ok(_) if too_many => Err(RetrieveError::TooManyInstances(limit)),
+        Ok(_) => Ok(found.instances),
+        Err(db::Error::Interrupted) => Err(FindError::TimeLimit.into()),
+        Err(error) => Err(FindError::Index(error).into()),
+    }
+}
+
+/// The answer to a SOP Class Extended Negotiation Sub-Item of a MOVE or GET SOP Class (PS3.4 tables C.5-4 and C.5-5): byte 1,
+/// relational retrieval, as asked for; byte 2, conversion of enhanced multi-frame images, never.
+#[must_use]
+pub fn retrieval_negotiation(requested: &[u8]) -> Vec<u8> {
+    let relational = u8::from(requested.first() == Some(&1));
+    [relational, 0].into_iter().take(requested.len()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys;
+    use super::*;
+    use InformationModel::{PatientRoot, PatientStudyOnly, StudyRoot};
+    use QueryRetrieveLevel::{Image, Patient, Series, Study};
+
+    fn keys_of(
+        model: InformationModel,
+        level: QueryRetrieveLevel,
+        of: &[&str],
+        hierarchy: Hierarchy,
+    ) -> Result<Vec<AttributeId>, u16> {
+        let identifier = keys::identifier(level, of.iter().copied()).unwrap();
+        parse_retrieval(model, &identifier, false, hierarchy)
+            .map(|request| request.matching_keys.iter().map(|key| key.attribute).collect())
+            .map_err(|error| error.failure().status)
+    }
+
+    // PS3.4 C.4.2.2.1.
+    #[test]
+    fn the_unique_key_of_the_level_has_to_be_there() {
+        let lenient = |model, level, of: &[&str]| keys_of(model, level, of, Hierarchy::Lenient);
+        assert_eq!(lenient(StudyRoot, Study, &["StudyInstanceUID=1.2"]), Ok(vec![AttributeId::StudyInstanceUID]));
+        assert_eq!(lenient(StudyRoot, Study, &["StudyInstanceUID=1.2\\1.3"]), Ok(vec![AttributeId::StudyInstanceUID]));
+        for bad in
+            [&[][..], &["StudyInstanceUID="], &["StudyInstanceUID=1.*"], &["PatientID=P1"], &["SeriesInstanceUID=1"]]
+        {
+            assert_eq!(lenient(StudyRoot, Study, bad), Err(0xA900), "{bad:?}");
+        }
+        assert_eq!(lenient(PatientRoot, Patient, &["PatientID=P1"]), Ok(vec![AttributeId::PatientID]));
+        assert_eq!(lenient(PatientRoot, Patient, &["PatientID=P1\\P2"]), Err(0xA900));
+        assert_eq!(lenient(StudyRoot, Patient, &["PatientID=P1"]), Err(0xA900));
+        assert_eq!(lenient(PatientStudyOnly, Series, &["SeriesInstanceUID=1"]), Err(0xA900));
+        assert_eq!(
+            lenient(PatientRoot, Image, &["SOPInstanceUID=1.2", "PatientName=X"]),
+            Ok(vec![AttributeId::SOPInstanceUID])
+        );
+    }
+
+    #[test]
+    fn in_study_root_the_patient_id_does_not_narrow() {
+        let of = &["StudyInstanceUID=1.2", "PatientID=P1"];
+        assert_eq!(keys_of(StudyRoot, Study, of, Hierarchy::Lenient), Ok(vec![AttributeId::StudyInstanceUID]));
+        let both = keys_of(PatientRoot, Study, of, Hierarchy::Lenient).unwrap();
+        assert!(both.contains(&AttributeId::PatientID) && both.contains(&AttributeId::StudyInstanceUID));
+    }
+
+    #[test]
+    fn strict_hierarchy_wants_the_keys_above_and_no_others() {
+        let strict = |of: &[&str]| keys_of(StudyRoot, Series, of, Hierarchy::Strict);
+        assert!(strict(&["StudyInstanceUID=1.2", "SeriesInstanceUID=1.3\\1.4"]).is_ok());
+        assert_eq!(strict(&["SeriesInstanceUID=1.3"]), Err(0xA900));
+        assert_eq!(strict(&["StudyInstanceUID=1.2\\1.5", "SeriesInstanceUID=1.3"]), Err(0xA900));
+        assert_eq!(strict(&["StudyInstanceUID=1.2", "SeriesInstanceUID=1.3", "Modality=CT"]), Err(0xA900));
+        let identifier = keys::identifier(Series, ["SeriesInstanceUID=1.3"]).unwrap();
+        assert!(parse_retrieval(StudyRoot, &identifier, true, Hierarchy::Strict).is_ok(), "negotiated as relational");
+    }
+
+    #[test]
+    fn only_relational_retrieval_is_agreed() {
+        assert_eq!(retrieval_negotiation(&[1, 1]), [1, 0]);
+        assert_eq!(retrieval_negotiation(&[1]), [1]);
+        assert_eq!(retrieval_negotiation(&[2, 0, 1]), [0, 0]);
+        assert!(retrieval_negotiation(&[]).is_empty());
+    }
+
+    #[test]
+    fn comments_fit_into_an_error_comment() {
+        let tag = Tag(0x0020, 0x000D);
+        for error in [
+            RetrieveError::NoUniqueKey(tag),
+            RetrieveError::SeveralValues(tag),
+            RetrieveError::NoKeyOfRetrieval(tag),
+            RetrieveError::TooManyInstances(usize::MAX),
+        ] {
+            assert!(error.failure().comment.len() <= 64, "{error}");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The other side: associations that this node asks for (PS3.8 7.1, as requestor), for the sub-operations of C-MOVE, reports
+//! of storage commitment, and `dcmdex echo`.
+//!
+//! Each wait has an end, and every length of the peer meets the same limits as on the accepting side.
+
+use std::io;
+use std::time::Duration;
+
+use dicom_dictionary_std::uids;
+use dicom_ul::pdu::{
+    AbortRQSource, AssociationRQ, Pdu, PresentationContextProposed, PresentationContextResultReason as ContextResult,
+    RequestorRoles, UserVariableItem, read_pdu, write_pdu,
+};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::negotiation::{
+    APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME,
+    MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH,
+};
+use super::peers::Destination;
+use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
+use crate::dimse::Status;
+use crate::dimse::command_set::{CommandField, CommandSet};
+use crate::dimse::message::{EchoRequest, PeerResponse};
+use crate::dimse::pdata::{Arrival, MIN_PEER_MAX_LENGTH, MessageAssembler, PDU_HEADER_LENGTH, put_message};
+use crate::model::ae_title::AeTitle;
+use crate::model::peer::PeerAddress;
+
+/// Presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
+pub const MAX_CONTEXTS: usize = 128;
+
+/// How long a peer may take to confirm a release; after that the connection is closed without.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of the items that an A-ASSOCIATE-AC may have and that are looked at.
+const KNOWN_ITEMS: [u8; 3] = [0x10, 0x21, 0x50];
+
+/// How long to wait for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// For the connection, and for the answer to the A-ASSOCIATE-RQ.
+    pub associate: Duration,
+    /// For a PDU to be complete once it has begun.
+    pub read: Duration,
+    /// For the peer to take what is sent.
+    pub write: Duration,
+    /// For the response to a request.
+    pub response: Duration,
+}
+
+/// What is proposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Proposal {
+    pub(super) abstract_syntax: String,
+    pub(super) transfer_syntaxes: Vec<String>,
+    /// Whether we want to be SCP of it (PS3.7 D.3.3.4).
+    pub(super) as_scp: bool,
+}
+
+/// Why there is no association (any more). The texts end in Error Comments and reports: no values of data sets.
+#[derive(Debug, thiserror::Error)]
+pub enum ScuError {
+    /// No connection.
+    #[error("no connection: {0}")]
+    Connect(#[source] io::Error),
+    /// No connection, or no answer to the A-ASSOCIATE-RQ, in time.
+    #[error("no association within the time allowed")]
+    Slow,
+    /// A-ASSOCIATE-RJ.
+    #[error("association rejected: {0}")]
+    Rejected(String),
+    /// A-ABORT.
+    #[error("aborted by the peer")]
+    Aborted,
+    /// None of the presentation contexts was accepted.
+    #[error("no presentation context accepted")]
+    NothingAccepted,
+    /// The connection broke, or the peer does not follow PS3.8.
+    #[error("{0}")]
+    Read(String),
+    /// The peer takes nothing.
+    #[error("connection lost while sending")]
+    Write(#[source] io::Error),
+    /// No response in time.
+    #[error("no response within the time allowed")]
+    NoResponse,
+    /// Something else than the response came.
+    #[error("the peer sent something else than the response")]
+    Unexpected,
+}
+
+impl From<ReadError> for ScuError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Silence => Self::NoResponse,
+            other => Self::Read(other.to_string()),
+        }
+    }
+}
+
+/// A presentation context that was accepted: its ID, the number of the proposal, the transfer syntax.
+pub(super) type Accepted = (u8, usize, String);
+
+/// An association that we asked for.
+pub(super) struct ScuAssociation {
+    reader: PduReader,
+    writer: PduWriter,
+    assembler: MessageAssembler,
+    waits: Waits,
+    pub(super) accepted: Vec<Accepted>,
+    pub(super) peer_max_length: u32,
+}
+
+impl ScuAssociation {
+    /// Asks for an association.
+    pub(super) async fn request(
+        own_ae_title: &AeTitle,
+        called_ae_title: &AeTitle,
+        destination: &Destination,
+        proposals: &[Proposal],
+        waits: Waits,
+    ) -> Result<Self, ScuError> {
+        let associate = async {
+            let stream = connect(destination).await.map_err(ScuError::Connect)?;
+            let (mut reader, mut writer) = wire::split(stream, waits.write);
+            writer.send(&request_pdu(own_ae_title, called_ae_title, proposals)?).await.map_err(ScuError::Write)?;
+            let patience = Patience { first_byte: Some(waits.associate), rest: waits.associate };
+            let accepted = match reader.next(patience).await? {
+                Incoming::AssociateAccept(body) => accepted(body, proposals),
+                Incoming::AssociateReject(body) => Err(ScuError::Rejected(rejection(body))),
+                Incoming::Abort { .. } => Err(ScuError::Aborted),
+                Incoming::AssociateRequest(_)
+                | Incoming::Pdv(_)
+                | Incoming::ReleaseRequest
+                | Incoming::ReleaseResponse => Err(ScuError::Unexpected),
+            };
+            let (accepted, peer_max_length) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    writer.close().await;
+                    return Err(error);
+                }
+            };
+            let assembler = MessageAssembler::new();
+            Ok(Self { reader, writer, assembler, waits, accepted, peer_max_length })
+        };
+        let association = timeout(waits.associate, associate).await.map_err(|_| ScuError::Slow)??;
+        if association.accepted.is_empty() {
+            association.release().await;
+            return Err(ScuError::NothingAccepted);
+        }
+        Ok(association)
+    }
+
+    /// Sends PDUs.
+    pub(super) async fn send(&mut self, pdus: &[u8]) -> Result<(), ScuError> {
+        self.writer.send(pdus).await.map_err(ScuError::Write)
+    }
+
+    /// Sends a message.
+    pub(super) async fn send_message(
+        &mut self,
+        context_id: u8,
+        command: &CommandSet,
+        data_set: Option<&[u8]>,
+    ) -> Result<(), ScuError> {
+        let mut bytes = Vec::new();
+        put_message(&mut bytes, context_id, command, data_set, self.peer_max_length);
+        self.send(&bytes).await
+    }
+
+    /// Waits for the response to the request with this Message ID.
+    pub(super) async fn response(&mut self, field: CommandField, message_id: u16) -> Result<PeerResponse, ScuError> {
+        let deadline = Instant::now() + self.waits.response;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let patience = Patience { first_byte: Some(left), rest: self.waits.read };
+            let pdv = match self.reader.next(patience).await? {
+                Incoming::Pdv(pdv) => pdv,
+                Incoming::Abort { .. } => return Err(ScuError::Aborted),
+                Incoming::AssociateRequest(_)
+                | Incoming::AssociateAccept(_)
+                | Incoming::AssociateReject(_)
+                | Incoming::ReleaseRequest
+                | Incoming::ReleaseResponse => return Err(ScuError::Unexpected),
+            };
+            let arrival = self.assembler.accept(&pdv).map_err(|error| ScuError::Read(error.to_string()))?;
+            // A data set behind a response (PS3.7 10.1.1.1.8 allows one) says nothing that we need.
+            let Arrival::Command { command, .. } = arrival else { continue };
+            let response = PeerResponse::parse(&command).map_err(|error| ScuError::Read(error.to_string()))?;
+            let wanted = response
+                .filter(|response| response.field == field && response.message_id_being_responded_to == message_id);
+            return wanted.ok_or(ScuError::Unexpected);
+        }
+    }
+
+    /// Ends the association as it should be. A peer that does not confirm that is left alone.
+    pub(super) async fn release(mut self) {
+        let release = async {
+            self.writer.send_pdu(&Pdu::ReleaseRQ).await.ok()?;
+            let patience = Patience { first_byte: Some(RELEASE_PATIENCE), rest: RELEASE_PATIENCE };
+            // Whatever comes, it is over.
+            let _ = self.reader.next(patience).await;
+            Some(())
+        };
+        let _ = timeout(RELEASE_PATIENCE, release).await;
+        self.writer.close().await;
+    }
+
+    /// Ends it at once.
+    pub(super) async fn abort(mut self) {
+        // A peer that is gone already need not be told.
+        let _ =
+            timeout(RELEASE_PATIENCE, self.writer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser })).await;
+        self.writer.close().await;
+    }
+}
+
+/// A connection to a peer. The one place where a transport is chosen.
+async fn connect(destination: &Destination) -> io::Result<TcpStream> {
+    TcpStream::connect((destination.address.host.as_str(), destination.address.port)).await
+}
+
+fn request_pdu(own: &AeTitle, called: &AeTitle, proposals: &[Proposal]) -> Result<Vec<u8>, ScuError> {
+    let mut user_variables = vec![
+        UserVariableItem::MaxLength(OFFERED_MAX_LENGTH),
+        UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.to_owned()),
+        UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION_NAME.to_owned()),
+    ];
+    user_variables.extend(proposals.iter().filter(|proposal| proposal.as_scp).map(|proposal| {
+        let roles = RequestorRoles { scu: false, scp: true };
+        UserVariableItem::ScuScpRoleSelectionSubItem(proposal.abstract_syntax.clone(), roles)
+    }));
+    let request = AssociationRQ {
+        protocol_version: 1,
+        calling_ae_title: own.as_str().to_owned(),
+        called_ae_title: called.as_str().to_owned(),
+        application_context_name: APPLICATION_CONTEXT_NAME.to_owned(),
+        presentation_contexts: proposals
+            .iter()
+            .zip((1..=u8::MAX).step_by(2))
+            .map(|(proposal, id)| PresentationContextProposed {
+                id,
+                abstract_syntax: proposal.abstract_syntax.clone(),
+                transfer_syntaxes: proposal.transfer_syntaxes.clone(),
+            })
+            .collect(),
+        user_variables,
+    };
+    let mut bytes = Vec::with_capacity(1024);
+    write_pdu(&mut bytes, &Pdu::AssociationRQ(request)).map_err(|error| ScuError::Read(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// The contexts that an A-ASSOCIATE-AC accepts, and the longest P-DATA-TF that the peer takes.
+fn accepted(body: &[u8], proposals: &[Proposal]) -> Result<(Vec<Accepted>, u32), ScuError> {
+    let malformed = || ScuError::Read("the A-ASSOCIATE-AC cannot be read".to_owned());
+    // Without items of unknown type, which are to be ignored (PS3.8 9.3.1) and which dicom-ul refuses.
+    let (fixed, mut items) = body.split_at_checked(FIXED_PART_LENGTH).ok_or_else(malformed)?;
+    let mut pdu = vec![2, 0, 0, 0, 0, 0];
+    pdu.extend_from_slice(fixed);
+    while let &[kind, _, high, low, ..] = items {
+        let length = 4 + usize::from(u16::from_be_bytes([high, low]));
+        let (item, rest) = items.split_at_checked(length).ok_or_else(malformed)?;
+        items = rest;
+        if KNOWN_ITEMS.contains(&kind) {
+            pdu.extend_from_slice(item);
+        }
+    }
+    let length = u32::try_from(pdu.len() - PDU_HEADER_LENGTH).map_err(|_| malformed())?;
+    if let Some(place) = pdu.get_mut(2..6) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
+    let Ok(Some(Pdu::AssociationAC(accept))) = read_pdu(pdu.as_slice(), MAX_ASSOCIATE_RQ_LENGTH, true) else {
+        return Err(malformed());
+    };
+    let trimmed = |text: &str| text.trim_matches([' ', '\0']).to_owned();
+    let mut peer_max_length = 0;
+    let mut refused_roles = Vec::new();
+    let mut answered_roles = Vec::new();
+    for item in &accept.user_variables {
+        match item {
+            UserVariableItem::MaxLength(length) => peer_max_length = *length,
+            UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) => {
+                if roles.scp { &mut answered_roles } else { &mut refused_roles }.push(trimmed(uid));
+            }
+            _ => {}
+        }
+    }
+    if peer_max_length != 0 && peer_max_length < MIN_PEER_MAX_LENGTH {
+        return Err(ScuError::Read("maximum length too small for any message".to_owned()));
+    }
+    let mut contexts: Vec<Accepted> = Vec::new();
+    for result in accept.presentation_contexts {
+        if result.reason != ContextResult::Acceptance || result.id.is_multiple_of(2) {
+            continue;
+        }
+        let number = usize::from(result.id / 2);
+        let Some(proposal) = proposals.get(number) else { continue };
+        let transfer_syntax = trimmed(&result.transfer_syntax);
+        let again = contexts.iter().any(|(id, ..)| *id == result.id);
+        // A role that was refused; one that was not answered is taken for agreed: peers that report back do not always say.
+        let in_vain = proposal.as_scp && refused_roles.contains(&proposal.abstract_syntax);
+        if !again && !in_vain && proposal.transfer_syntaxes.contains(&transfer_syntax) {
+            contexts.push((result.id, number, transfer_syntax));
+        }
+    }
+    Ok((contexts, peer_max_length))
+}
+
+/// What an A-ASSOCIATE-RJ says (PS3.8 table 9-21).
+fn rejection(body: &[u8]) -> String {
+    let pdu = [&[3, 0, 0, 0, 0, 4], body].concat();
+    match read_pdu(pdu.as_slice(), MAX_ASSOCIATE_RQ_LENGTH, true) {
+        Ok(Some(Pdu::AssociationRJ(rejection))) => rejection.source.to_string(),
+        // Numbers that the table does not have.
+        _ => format!("result, source and reason {:?}", body.get(1..).unwrap_or_default()),
+    }
+}
+
+/// What a peer answered to a C-ECHO-RQ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echoed {
+    /// Its status.
+    pub status: Status,
+    /// From the beginning of the connection to the agreed association.
+    pub associated_after: Duration,
+    /// From the request to the response.
+    pub answered_after: Duration,
+}
+
+/// Asks a peer for a C-ECHO (PS3.4 annex A). Blocks; for commands, not for the node.
+///
+/// # Errors
+/// Why there is no answer.
+pub fn echo(own: &AeTitle, called: &AeTitle, address: &PeerAddress, waits: Waits) -> Result<Echoed, ScuError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ScuError::Connect)?;
+    runtime.block_on(async {
+        let proposal = Proposal {
+            abstract_syntax: uids::VERIFICATION.to_owned(),
+            transfer_syntaxes: vec![
+                uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned(),
+                uids::EXPLICIT_VR_LITTLE_ENDIAN.to_owned(),
+            ],
+            as_scp: false,
+        };
+        let begun = Instant::now();
+        let destination = Destination { address: address.clone() };
+        let mut association = ScuAssociation::request(own, called, &destination, &[proposal], waits).await?;
+        let associated_after = begun.elapsed();
+        let asked = Instant::now();
+        let request = EchoRequest { message_id: 1, affected_sop_class_uid: uids::VERIFICATION.to_owned() };
+        let context_id = association.accepted.first().map_or(1, |(id, ..)| *id);
+        association.send_message(context_id, &request.command_set(), None).await?;
+        let response = association.response(CommandField::C_ECHO_RSP, 1).await?;
+        let answered_after = asked.elapsed();
+        association.release().await;
+        Ok(Echoed { status: response.status, associated_after, answered_after })
+    })
+}

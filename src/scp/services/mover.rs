@@ -1,0 +1,313 @@
+//! The sub-operations of a C-MOVE (PS3.4 C.4.2): objects to another node, on associations that we ask for.
+//!
+//! One association carries all sub-operations that its presentation contexts have room for: one context for each SOP Class
+//! and transfer syntax that the objects really have, and one for each SOP Class of uncompressed objects to fall back to. What
+//! needs more than 128 contexts gets further associations, one after the other. A destination that breaks an association gets
+//! a second one for the rest; one that breaks it again, without having taken anything in between, is given up.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::retrieve::{
+    Asked, Failure, OutgoingContexts, Piece, ReadAhead, Retrieve, Sending, SlowSource, Tally, kinds,
+};
+use crate::dimse::command_set::CommandField;
+use crate::dimse::message::{MoveOriginator, SubOperations};
+use crate::ingest::NativeSyntax;
+use crate::model::ae_title::AeTitle;
+use crate::qr::{Instances, ObjectKind};
+use crate::scp::peers::Destination;
+use crate::scp::scu::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Waits};
+use crate::telemetry::metrics;
+
+/// What is to be moved, and where to.
+pub(in crate::scp) struct Mover {
+    pub(in crate::scp) retrieve: Arc<Retrieve>,
+    pub(in crate::scp) asked: Asked,
+    pub(in crate::scp) instances: Arc<Instances>,
+    pub(in crate::scp) own_ae_title: AeTitle,
+    /// Who asked.
+    pub(in crate::scp) originator: String,
+    pub(in crate::scp) destination_ae_title: AeTitle,
+    pub(in crate::scp) destination: Destination,
+    pub(in crate::scp) waits: Waits,
+}
+
+/// How sending on one association ended.
+enum Sent {
+    /// All that was left of the group.
+    All,
+    /// C-CANCEL.
+    Cancelled,
+    /// The association is lost; go on with this instance.
+    Lost { next: usize, error: String },
+    /// Nothing more can be read.
+    SlowSource,
+}
+
+impl Mover {
+    /// Sends all. `progress` is told after each sub-operation.
+    pub(in crate::scp) async fn run(
+        self,
+        cancel: &CancellationToken,
+        progress: &watch::Sender<SubOperations>,
+    ) -> Tally {
+        let mut tally = Tally::new(self.instances.len());
+        for group in groups(&self.instances) {
+            if cancel.is_cancelled() {
+                break;
+            }
+            self.move_group(&Arc::new(group), cancel, progress, &mut tally).await;
+        }
+        tally
+    }
+
+    async fn move_group(
+        &self,
+        group: &Arc<Group>,
+        cancel: &CancellationToken,
+        progress: &watch::Sender<SubOperations>,
+        tally: &mut Tally,
+    ) {
+        let mut from = 0;
+        loop {
+            let association = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                association = ScuAssociation::request(
+                    &self.own_ae_title, &self.destination_ae_title, &self.destination, &group.proposals, self.waits,
+                ) => association,
+            };
+            let mut association = match association {
+                Ok(association) => association,
+                Err(error) => {
+                    info!(destination = %self.destination_ae_title, "C-MOVE destination: {error}");
+                    self.fail_rest(group, from, &destination_failure(&error), tally);
+                    return;
+                }
+            };
+            let arrived = tally.arrived();
+            match self.send(&mut association, group, from, cancel, progress, tally).await {
+                Sent::All | Sent::Cancelled => return association.release().await,
+                Sent::SlowSource => {
+                    // In the middle of an object, perhaps.
+                    association.abort().await;
+                    let over = self.next_of(tally, from);
+                    return self.fail_rest(group, over, &Failure::SlowSource, tally);
+                }
+                Sent::Lost { next, error } => {
+                    info!(destination = %self.destination_ae_title, "association with C-MOVE destination lost: {error}");
+                    association.abort().await;
+                    from = next;
+                    if tally.arrived() == arrived {
+                        return self.fail_rest(group, from, &Failure::Destination(error), tally);
+                    }
+                    if !(from..self.instances.len()).any(|at| self.is_in(group, at)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what belongs to a group, from an instance on.
+    async fn send(
+        &self,
+        association: &mut ScuAssociation,
+        group: &Arc<Group>,
+        from: usize,
+        cancel: &CancellationToken,
+        progress: &watch::Sender<SubOperations>,
+        tally: &mut Tally,
+    ) -> Sent {
+        let of_group = Arc::clone(group);
+        let accepted = association.accepted.iter().filter_map(|(id, number, transfer_syntax)| {
+            group.proposals.get(*number).map(|proposal| (*id, &proposal.abstract_syntax, transfer_syntax))
+        });
+        let mut ahead = Sending {
+            retrieve: Arc::clone(&self.retrieve),
+            instances: Arc::clone(&self.instances),
+            from,
+            only: Some(Arc::new(move |kind| of_group.kinds.contains_key(kind))),
+            contexts: accepted.collect::<OutgoingContexts>(),
+            priority: self.asked.request.priority,
+            originator: Some(MoveOriginator {
+                ae_title: self.originator.clone(),
+                message_id: Some(self.asked.request.message_id),
+            }),
+            peer_max_length: association.peer_max_length,
+        }
+        .start();
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Sent::Cancelled,
+                piece = ahead.next() => piece,
+            };
+            match piece {
+                Ok(Some(Piece::Begin { at, message_id, bytes, is_last })) => {
+                    let answer = async {
+                        association.send(bytes.as_slice()).await?;
+                        metrics::SENT_DATA_SET_BYTES.add(bytes.as_slice().len() as u64);
+                        ahead.give_back(bytes);
+                        if !is_last {
+                            send_rest(association, &mut ahead).await?;
+                        }
+                        association.response(CommandField::C_STORE_RSP, message_id).await
+                    };
+                    match answer.await {
+                        Ok(response) => tally.answered(at, response.status),
+                        Err(error) => {
+                            tally.fail(at, &destination_failure(&error));
+                            progress.send_replace(tally.so_far());
+                            return Sent::Lost { next: at + 1, error: error.to_string() };
+                        }
+                    }
+                }
+                Ok(Some(Piece::Failed { at, failure })) => tally.fail(at, &failure),
+                Ok(Some(Piece::More { .. } | Piece::Broken(_))) => {
+                    debug!("a piece of an object that was not begun");
+                    return Sent::SlowSource;
+                }
+                Ok(None) => return Sent::All,
+                Err(SlowSource) => return Sent::SlowSource,
+            }
+            progress.send_replace(tally.so_far());
+        }
+    }
+
+    fn is_in(&self, group: &Group, at: usize) -> bool {
+        self.instances.get(at).is_some_and(|instance| group.kinds.contains_key(instance.kind))
+    }
+
+    /// The first instance of which nothing is known yet, from one on: those before it are over.
+    fn next_of(&self, tally: &Tally, from: usize) -> usize {
+        tally.last_over().map_or(from, |at| at + 1).max(from)
+    }
+
+    fn fail_rest(&self, group: &Group, from: usize, failure: &Failure, tally: &mut Tally) {
+        for at in from..self.instances.len() {
+            if self.is_in(group, at) {
+                tally.fail(at, failure);
+            }
+        }
+    }
+}
+
+async fn send_rest(association: &mut ScuAssociation, ahead: &mut ReadAhead) -> Result<(), ScuError> {
+    loop {
+        match ahead.next().await {
+            Ok(Some(Piece::More { bytes, is_last })) => {
+                association.send(bytes.as_slice()).await?;
+                metrics::SENT_DATA_SET_BYTES.add(bytes.as_slice().len() as u64);
+                ahead.give_back(bytes);
+                if is_last {
+                    return Ok(());
+                }
+            }
+            // In the middle of a message there is no other way to say that it will not end than to end the association.
+            Ok(Some(Piece::Broken(_) | Piece::Begin { .. } | Piece::Failed { .. }) | None) | Err(SlowSource) => {
+                return Err(ScuError::Read("an object could not be read to its end".to_owned()));
+            }
+        }
+    }
+}
+
+fn destination_failure(error: &ScuError) -> Failure {
+    Failure::Destination(match error {
+        // Its text may say more than fits, and names addresses.
+        ScuError::Connect(error) => format!("no connection to the destination: {}", error.kind()),
+        ScuError::Rejected(_) => "the destination rejected the association".to_owned(),
+        other => format!("destination: {other}"),
+    })
+}
+
+/// What one association can carry.
+struct Group {
+    kinds: HashMap<ObjectKind, ()>,
+    proposals: Vec<Proposal>,
+}
+
+/// Divides the kinds of objects among as few associations as their contexts need.
+fn groups(instances: &Instances) -> Vec<Group> {
+    let mut by_class: BTreeMap<&str, Vec<&ObjectKind>> = BTreeMap::new();
+    for (kind, _) in kinds(instances) {
+        by_class.entry(&kind.sop_class_uid).or_default().push(kind);
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    for (class, mut kinds) in by_class {
+        // A class with more transfer syntaxes than an association has contexts: as many associations as it takes.
+        while !kinds.is_empty() {
+            let rest = kinds.split_off(kinds.len().min(MAX_CONTEXTS - 1));
+            let proposals = proposals(class, &kinds);
+            let fits = groups.last().is_some_and(|last| last.proposals.len() + proposals.len() <= MAX_CONTEXTS);
+            if !fits {
+                groups.push(Group { kinds: HashMap::new(), proposals: Vec::new() });
+            }
+            if let Some(group) = groups.last_mut() {
+                group.kinds.extend(kinds.iter().map(|kind| ((*kind).clone(), ())));
+                group.proposals.extend(proposals);
+            }
+            kinds = rest;
+        }
+    }
+    groups
+}
+
+/// One context for each transfer syntax, so that the destination takes or refuses each on its own; and one in which
+/// uncompressed objects can be rewritten.
+fn proposals(class: &str, kinds: &[&ObjectKind]) -> Vec<Proposal> {
+    let proposal = |transfer_syntaxes| Proposal { abstract_syntax: class.to_owned(), transfer_syntaxes, as_scp: false };
+    let mut proposals: Vec<_> = kinds.iter().map(|kind| proposal(vec![kind.transfer_syntax.clone()])).collect();
+    if kinds.iter().any(|kind| NativeSyntax::of_uid(&kind.transfer_syntax).is_some()) {
+        let held = |uid: &str| kinds.iter().any(|kind| kind.transfer_syntax == uid);
+        let others = NativeSyntax::TARGETS.into_iter().take(2).map(NativeSyntax::uid).filter(|uid| !held(uid));
+        let others: Vec<_> = others.map(str::to_owned).collect();
+        if !others.is_empty() {
+            proposals.push(proposal(others));
+        }
+    }
+    proposals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(class: &str, transfer_syntax: &str) -> ObjectKind {
+        ObjectKind { sop_class_uid: class.into(), transfer_syntax: transfer_syntax.into() }
+    }
+
+    const EXPLICIT: &str = "1.2.840.10008.1.2.1";
+    const IMPLICIT: &str = "1.2.840.10008.1.2";
+    const JPEG: &str = "1.2.840.10008.1.2.4.50";
+
+    #[test]
+    fn each_transfer_syntax_has_its_own_context_and_uncompressed_ones_a_fallback() {
+        let [explicit, jpeg] = [kind("1.2", EXPLICIT), kind("1.2", JPEG)];
+        let transfer_syntaxes = |kinds: &[&ObjectKind]| -> Vec<Vec<String>> {
+            proposals("1.2", kinds).into_iter().map(|proposal| proposal.transfer_syntaxes).collect()
+        };
+        assert_eq!(transfer_syntaxes(&[&jpeg]), [[JPEG]]);
+        assert_eq!(transfer_syntaxes(&[&explicit, &jpeg]), [[EXPLICIT], [JPEG], [IMPLICIT]]);
+        let both = [&explicit, &kind("1.2", IMPLICIT)];
+        assert_eq!(transfer_syntaxes(&both), [[EXPLICIT], [IMPLICIT]]);
+        assert_eq!(transfer_syntaxes(&[&kind("1.2", "1.2.840.10008.1.2.2")])[1], [EXPLICIT, IMPLICIT]);
+    }
+
+    #[test]
+    fn more_contexts_than_an_association_has_are_split() {
+        let instances: Instances = (0..200)
+            .map(|number| (format!("1.9.{number}"), kind(&format!("1.2.{number}"), EXPLICIT)))
+            .chain((0..300).map(|number| (format!("1.8.{number}"), kind("1.3", &format!("1.4.{number}")))))
+            .collect();
+        let groups = groups(&instances);
+        assert!(groups.iter().all(|group| group.proposals.len() <= MAX_CONTEXTS));
+        assert_eq!(groups.iter().map(|group| group.kinds.len()).sum::<usize>(), 500);
+        assert!(groups.len() <= 7, "{}", groups.len());
+    }
+}

@@ -1,0 +1,759 @@
+//! Query/Retrieve, C-GET and C-MOVE (PS3.4 C.4.2, C.4.3): an Identifier becomes a list of instances, and these become
+//! C-STORE-RQs with the data sets as they lie, ready to be sent.
+//!
+//! A thread of its own opens the objects, one after the other, and reads them into buffers that hold whole PDUs, so that
+//! what was read is written to the socket as it is. A channel that holds few buffers lets it run ahead of the peer: the
+//! next object is at hand when the response to the last one comes. Memory: a handful of buffers, whatever the size of the
+//! objects.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::mpsc as thread_mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tracing::{debug, warn};
+
+use crate::dimse::command_set::CommandField;
+use crate::dimse::message::{DataSetPresence, MoveOriginator, RetrieveRequest, StoreRequest, SubOperations};
+use crate::dimse::pdata::{
+    FRAGMENT_HEADER_LENGTH, MAX_SENT_PDU_LENGTH, data_fragment_header, fragment_limit, put_message,
+};
+use crate::dimse::status::StatusClass;
+use crate::dimse::{Response, Status};
+use crate::ingest::{DataSet, Identity, NativeSyntax, ObjectError, StoredObject};
+use crate::model::level::InformationModel;
+use crate::model::location::Location;
+use crate::qr::{
+    self, Encoding, FindError, Hierarchy, Identifier, IdentifierError, Instances, MAX_IDENTIFIER_LENGTH, ObjectKind,
+    Reader, RetrieveError, RetrievedInstance,
+};
+use crate::scp::negotiation::{Agreement, HeldSyntaxes, PresentationContext};
+use crate::scp::sop_class::Service;
+use crate::telemetry::metrics;
+
+/// Readers of the index that are kept open between retrievals.
+const IDLE_READERS: usize = 8;
+
+/// Bytes of PDUs that are read at a time: two of the longest, and a command. Larger saves system calls; a retrieval holds
+/// [`READ_AHEAD`] pieces and two more.
+const PIECE_LENGTH: usize = 2 * MAX_SENT_PDU_LENGTH as usize + 4096;
+
+/// Pieces that are read before the peer has taken those before them.
+const READ_AHEAD: usize = 3;
+
+/// Room before a piece for a pending response, which then goes out in the same write.
+pub(in crate::scp) const HEADROOM: usize = 512;
+
+/// How long the list of held transfer syntaxes holds good.
+const HELD_HOLDS: Duration = Duration::from_secs(60);
+
+/// How long a node waits for that list before it begins to listen. It is there at once but in huge archives, where the
+/// first associations do without.
+const HELD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Failed SOP Instance UID List.
+const FAILED_SOP_INSTANCE_UID_LIST: dicom_core::Tag = dicom_core::Tag(0x0008, 0x0058);
+
+/// What can be set about retrievals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What becomes of retrievals that break PS3.4 C.4.2.2.1; see [`Hierarchy`].
+    pub hierarchy: Hierarchy,
+    /// The Specific Character Set of requests that name none.
+    pub assumed_character_set: String,
+    /// Instances of one retrieval; more are refused with A701. Each takes some 70 bytes while it lasts.
+    pub max_instances: usize,
+    /// Time for a peer to answer a C-STORE-RQ of ours once it has all of it.
+    pub response_timeout: Duration,
+    /// Time for the file system to give the next bytes of an object.
+    pub source_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hierarchy: Hierarchy::Lenient,
+            assumed_character_set: String::new(),
+            max_instances: 200_000,
+            response_timeout: Duration::from_secs(60),
+            source_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What retrievals need.
+#[derive(Debug)]
+pub struct Retrieve {
+    index: PathBuf,
+    options: Options,
+    idle: Mutex<Vec<Reader>>,
+    held: HeldSyntaxes,
+    /// When the list of held transfer syntaxes was last asked for.
+    held_since: Mutex<Option<Instant>>,
+}
+
+impl Retrieve {
+    /// Sends what this index names.
+    #[must_use]
+    pub fn new(index: PathBuf, options: Options) -> Self {
+        let (held, held_since) = (HeldSyntaxes::default(), Mutex::new(None));
+        Self { index, options, idle: Mutex::new(Vec::new()), held, held_since }
+    }
+
+    /// What can be set.
+    pub(in crate::scp) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(in crate::scp) fn reader(&self) -> Result<Reader, FindError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        idle.map_or_else(|| Reader::open(&self.index).map_err(FindError::Index), Ok)
+    }
+
+    pub(in crate::scp) fn give_back(&self, reader: Reader) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_READERS {
+            idle.push(reader);
+        }
+    }
+
+    /// The transfer syntaxes that are held; waits a little for the list, so that the first association has it.
+    pub(in crate::scp) async fn held_before_first_association(self: &Arc<Self>) -> HeldSyntaxes {
+        if let Some(asking) = self.refresh_held()
+            && tokio::time::timeout(HELD_PATIENCE, asking).await.is_err()
+        {
+            debug!("the list of held transfer syntaxes is not there yet");
+        }
+        self.held.clone()
+    }
+
+    /// Asks for the list again, in the background, if it is old.
+    pub(in crate::scp) fn refresh_held(self: &Arc<Self>) -> Option<tokio::task::JoinHandle<()>> {
+        let mut since = self.held_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.is_some_and(|since| since.elapsed() < HELD_HOLDS) {
+            return None;
+        }
+        *since = Some(Instant::now());
+        let this = Arc::clone(self);
+        Some(spawn_blocking(move || {
+            let Ok(mut reader) = this.reader() else { return };
+            match reader.held_transfer_syntaxes() {
+                Ok(rows) => {
+                    let mut held: HashMap<String, Vec<String>> = HashMap::new();
+                    for (class, transfer_syntax) in rows {
+                        held.entry(class).or_default().push(transfer_syntax);
+                    }
+                    this.held.replace(held);
+                    this.give_back(reader);
+                }
+                Err(error) => warn!(%error, "the index does not say which transfer syntaxes it holds"),
+            }
+        }))
+    }
+}
+
+/// An Identifier that is arriving.
+pub(in crate::scp) struct Receiving {
+    asked: Asked,
+    model: InformationModel,
+    relational: bool,
+    identifier: Result<Vec<u8>, IdentifierError>,
+}
+
+/// A retrieval that was asked for.
+#[derive(Clone, Debug)]
+pub(in crate::scp) struct Asked {
+    pub(in crate::scp) context_id: u8,
+    pub(in crate::scp) request: RetrieveRequest,
+    encoding: Encoding,
+}
+
+impl Receiving {
+    /// Begins with the command; `None` when its SOP Class is not that of the context.
+    pub(in crate::scp) fn begin(
+        context_id: u8,
+        request: &RetrieveRequest,
+        context: &PresentationContext,
+        agreement: &Agreement,
+    ) -> Option<Self> {
+        let model = match (context.service, request.field) {
+            (Service::Get(model), CommandField::C_GET_RQ) | (Service::Move(model), CommandField::C_MOVE_RQ) => model,
+            _ => return None,
+        };
+        if request.affected_sop_class_uid != context.abstract_syntax {
+            return None;
+        }
+        let agreed = agreement.extended.iter().find(|(known, _)| *known == context.service);
+        let encoding = Encoding::of_uid(&context.transfer_syntax)?;
+        Some(Self {
+            asked: Asked { context_id, request: request.clone(), encoding },
+            model,
+            relational: agreed.is_some_and(|(_, bytes)| bytes.first() == Some(&1)),
+            identifier: Ok(Vec::new()),
+        })
+    }
+
+    /// Takes the next fragment of the Identifier. What is longer than an Identifier may be is not kept.
+    pub(in crate::scp) fn accept(&mut self, fragment: &[u8]) {
+        if let Ok(bytes) = &mut self.identifier {
+            if bytes.len() + fragment.len() > MAX_IDENTIFIER_LENGTH {
+                self.identifier = Err(IdentifierError::TooLong);
+            } else {
+                bytes.extend_from_slice(fragment);
+            }
+        }
+    }
+
+    /// What was asked for.
+    pub(in crate::scp) fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// The Identifier is complete: which instances these are, found within `time_limit`.
+    pub(in crate::scp) async fn instances(
+        self,
+        retrieve: &Arc<Retrieve>,
+        time_limit: Duration,
+    ) -> (Asked, Result<Instances, RetrieveError>) {
+        let Self { asked, model, relational, identifier } = self;
+        let (retrieve, encoding) = (Arc::clone(retrieve), asked.encoding);
+        let (interrupt_sender, interrupt) = tokio::sync::oneshot::channel();
+        let mut asking = spawn_blocking(move || {
+            let options = retrieve.options();
+            let bytes = identifier.map_err(FindError::Identifier)?;
+            let identifier =
+                Identifier::decode(&bytes, encoding, &options.assumed_character_set).map_err(FindError::Identifier)?;
+            let question = qr::parse_retrieval(model, &identifier, relational, options.hierarchy)?;
+            let mut reader = retrieve.reader()?;
+            // Nobody takes it when the time is up already.
+            let _ = interrupt_sender.send(reader.interrupt());
+            let instances = qr::instances(&mut reader, &question, options.max_instances)?;
+            retrieve.give_back(reader);
+            Ok(instances)
+        });
+        let found = match tokio::time::timeout(time_limit, &mut asking).await {
+            Ok(found) => found,
+            Err(_) => {
+                if let Ok(interrupt) = interrupt.await {
+                    interrupt.interrupt();
+                }
+                asking.await
+            }
+        };
+        let ended = RetrieveError::Query(FindError::TimeLimit);
+        (asked, found.unwrap_or(Err(ended)))
+    }
+}
+
+impl Asked {
+    /// A response that says how far the sub-operations are (PS3.7 tables 9.3-7 and 9.3-10).
+    pub(in crate::scp) fn response(&self, status: Status) -> Response {
+        Response::new(self.request.field, self.request.message_id, status)
+            .with_sop_class(Some(&self.request.affected_sop_class_uid))
+    }
+
+    /// The refusal of a retrieval that cannot begin.
+    pub(in crate::scp) fn refusal(&self, error: &RetrieveError) -> Response {
+        let failure = error.failure();
+        self.response(Status(failure.status))
+            .with_comment(&failure.comment)
+            .with_offending_elements(&failure.offending_elements)
+    }
+
+    /// Appends a pending response as it is sent.
+    pub(in crate::scp) fn put_pending(&self, out: &mut Vec<u8>, numbers: SubOperations, peer_max_length: u32) {
+        let response = self.response(Status::PENDING).with_sub_operations(numbers);
+        put_message(out, self.context_id, &response.command_set(DataSetPresence::Absent), None, peer_max_length);
+    }
+
+    /// The last response, and its Identifier where some sub-operations failed (PS3.4 C.4.2.1.4.2, C.4.3.1.3.2).
+    pub(in crate::scp) fn last_response(
+        &self,
+        tally: &Tally,
+        instances: &Instances,
+        ending: Ending,
+    ) -> (Response, Option<Vec<u8>>) {
+        let (status, going) = match ending {
+            Ending::Cancelled => (Status::CANCEL, Going::On),
+            Ending::Complete => (tally.status(), Going::Ended),
+        };
+        let response = self.response(status).with_sub_operations(tally.numbers(going)).with_comment(&tally.comment());
+        let uids = tally.failed.iter().filter_map(|at| instances.get(*at)).map(|instance| instance.sop_instance_uid);
+        let identifier = (!tally.failed.is_empty()).then(|| self.failed_list(uids));
+        (response, identifier)
+    }
+
+    fn failed_list<'i>(&self, uids: impl Iterator<Item = &'i str>) -> Vec<u8> {
+        qr::uid_list_data_set(self.encoding, FAILED_SOP_INSTANCE_UID_LIST, uids)
+    }
+}
+
+/// How a retrieval ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::scp) enum Ending {
+    /// Each sub-operation was tried.
+    Complete,
+    /// The peer said C-CANCEL.
+    Cancelled,
+}
+
+/// Whether the number of remaining sub-operations has a meaning (PS3.7 9.3.3.2, 9.3.4.2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Going {
+    On,
+    Ended,
+}
+
+/// How far a retrieval is.
+#[derive(Clone, Debug)]
+pub(in crate::scp) struct Tally {
+    total: usize,
+    completed: usize,
+    warning: usize,
+    /// Which ones failed.
+    failed: Vec<usize>,
+    /// Why the first of them did.
+    first_failure: Option<String>,
+    /// Failed because an object could not be had though the index names it.
+    missing: usize,
+    /// The last one that is over.
+    last_over: Option<usize>,
+}
+
+impl Tally {
+    pub(in crate::scp) fn new(total: usize) -> Self {
+        Self { total, completed: 0, warning: 0, failed: Vec::new(), first_failure: None, missing: 0, last_over: None }
+    }
+
+    /// Sub-operations that are over.
+    pub(in crate::scp) fn over(&self) -> usize {
+        self.completed + self.warning + self.failed.len()
+    }
+
+    /// The last one that is over.
+    pub(in crate::scp) fn last_over(&self) -> Option<usize> {
+        self.last_over
+    }
+
+    /// Sub-operations that left an object at the peer.
+    pub(in crate::scp) fn arrived(&self) -> usize {
+        self.completed + self.warning
+    }
+
+    /// A sub-operation was answered.
+    pub(in crate::scp) fn answered(&mut self, at: usize, status: Status) {
+        self.last_over = Some(at);
+        match status.class() {
+            StatusClass::Success => {
+                metrics::SUB_OPERATIONS_DONE.increment();
+                self.completed += 1;
+            }
+            StatusClass::Warning => {
+                metrics::SUB_OPERATIONS_DONE.increment();
+                self.warning += 1;
+            }
+            StatusClass::Failure | StatusClass::Cancel | StatusClass::Pending => {
+                self.fail(at, &Failure::Refused(status))
+            }
+        }
+    }
+
+    /// A sub-operation failed.
+    pub(in crate::scp) fn fail(&mut self, at: usize, failure: &Failure) {
+        debug!("a sub-operation failed: {failure}");
+        metrics::SUB_OPERATIONS_FAILED.increment();
+        self.last_over = Some(at);
+        self.missing += usize::from(matches!(failure, Failure::Object(_)));
+        self.failed.push(at);
+        if self.first_failure.is_none() {
+            self.first_failure = Some(failure.to_string());
+        }
+    }
+
+    /// How many objects could not be had though the index names them.
+    pub(in crate::scp) fn missing(&self) -> usize {
+        self.missing
+    }
+
+    /// The numbers of a pending response.
+    pub(in crate::scp) fn so_far(&self) -> SubOperations {
+        self.numbers(Going::On)
+    }
+
+    fn numbers(&self, going: Going) -> SubOperations {
+        SubOperations {
+            remaining: (going == Going::On).then(|| self.total.saturating_sub(self.over())),
+            completed: self.completed,
+            failed: self.failed.len(),
+            warning: self.warning,
+        }
+    }
+
+    /// PS3.4 C.4.2.3.1 and C.4.3.3.1: Success when all succeeded, a failure when all failed, a warning otherwise.
+    fn status(&self) -> Status {
+        match (self.arrived(), self.failed.len(), self.warning) {
+            (_, 0, 0) => Status::SUCCESS,
+            (0, _, _) => Status::UNABLE_TO_PERFORM_SUB_OPERATIONS,
+            _ => Status::SUB_OPERATIONS_WITH_FAILURES,
+        }
+    }
+
+    fn comment(&self) -> String {
+        self.first_failure.clone().unwrap_or_default()
+    }
+}
+
+/// Why a sub-operation failed. The texts end in Error Comments: no paths, no values.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::scp) enum Failure {
+    #[error(transparent)]
+    Object(ObjectError),
+    #[error("no presentation context for its SOP Class and transfer syntax")]
+    NotAccepted,
+    #[error("the index could not be asked where it lies")]
+    Index,
+    #[error("the peer answered {0}")]
+    Refused(Status),
+    #[error("an object could not be read in time")]
+    SlowSource,
+    #[error("{0}")]
+    Destination(String),
+}
+
+/// The presentation contexts in which objects may be sent.
+#[derive(Clone, Debug, Default)]
+pub(in crate::scp) struct OutgoingContexts(HashMap<String, Vec<(u8, String)>>);
+
+impl OutgoingContexts {
+    /// Those of an association in which the requestor is SCP of storage classes.
+    pub(in crate::scp) fn of_acceptor(agreement: &Agreement) -> Self {
+        let storage = |context: &PresentationContext| {
+            context.service == Service::Storage && agreement.requestor_is_scp.contains(&context.abstract_syntax)
+        };
+        let accepted = agreement.contexts.iter().filter(|(_, context)| storage(context));
+        accepted.map(|(id, context)| (*id, &context.abstract_syntax, &context.transfer_syntax)).collect()
+    }
+
+    /// The context for an object of this kind, and what it has to be rewritten to for that.
+    fn choose(&self, kind: &ObjectKind) -> Result<(u8, Option<NativeSyntax>), Failure> {
+        let accepted = self.0.get(&kind.sop_class_uid).ok_or(Failure::NotAccepted)?;
+        let find = |uid: &str| accepted.iter().find(|(_, transfer_syntax)| transfer_syntax == uid).map(|(id, _)| *id);
+        if let Some(id) = find(&kind.transfer_syntax) {
+            return Ok((id, None));
+        }
+        // Pixel data are never transcoded.
+        NativeSyntax::of_uid(&kind.transfer_syntax).ok_or(Failure::NotAccepted)?;
+        NativeSyntax::TARGETS
+            .into_iter()
+            .find_map(|target| find(target.uid()).map(|id| (id, Some(target))))
+            .ok_or(Failure::NotAccepted)
+    }
+}
+
+impl<'a> FromIterator<(u8, &'a String, &'a String)> for OutgoingContexts {
+    fn from_iter<I: IntoIterator<Item = (u8, &'a String, &'a String)>>(contexts: I) -> Self {
+        let mut by_class: HashMap<String, Vec<(u8, String)>> = HashMap::new();
+        for (id, abstract_syntax, transfer_syntax) in contexts {
+            by_class.entry(abstract_syntax.clone()).or_default().push((id, transfer_syntax.clone()));
+        }
+        Self(by_class)
+    }
+}
+
+/// The kinds of objects in a list of instances, each with the number of instances.
+pub(in crate::scp) fn kinds(instances: &Instances) -> BTreeMap<&ObjectKind, usize> {
+    let mut kinds = BTreeMap::new();
+    for instance in instances.iter_from(0) {
+        *kinds.entry(instance.kind).or_default() += 1;
+    }
+    kinds
+}
+
+/// Whether objects of a kind are sent.
+pub(in crate::scp) type Only = Arc<dyn Fn(&ObjectKind) -> bool + Send + Sync>;
+
+/// What is to be sent, and how.
+pub(in crate::scp) struct Sending {
+    pub(in crate::scp) retrieve: Arc<Retrieve>,
+    pub(in crate::scp) instances: Arc<Instances>,
+    /// The first one to send.
+    pub(in crate::scp) from: usize,
+    /// Which kinds to send; `None`: all.
+    pub(in crate::scp) only: Option<Only>,
+    pub(in crate::scp) contexts: OutgoingContexts,
+    pub(in crate::scp) priority: u16,
+    /// Who asked, where that is another association.
+    pub(in crate::scp) originator: Option<MoveOriginator>,
+    pub(in crate::scp) peer_max_length: u32,
+}
+
+/// What comes next.
+pub(in crate::scp) enum Piece {
+    /// The beginning of a C-STORE-RQ: its command, and data.
+    Begin { at: usize, message_id: u16, bytes: Buffer, is_last: bool },
+    /// More data of it.
+    More { bytes: Buffer, is_last: bool },
+    /// It cannot be read to its end.
+    Broken(io::Error),
+    /// A sub-operation that failed before it began.
+    Failed { at: usize, failure: Failure },
+}
+
+/// Whole PDUs, with room for others before them.
+#[derive(Default)]
+pub(in crate::scp) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    fn reset(&mut self) {
+        (self.start, self.end) = (HEADROOM, HEADROOM);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.end + bytes.len();
+        self.make_room(end);
+        if let Some(place) = self.bytes.get_mut(self.end..end) {
+            place.copy_from_slice(bytes);
+        }
+        self.end = end;
+    }
+
+    fn make_room(&mut self, end: usize) {
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+    }
+
+    /// Puts bytes in front, if there is room for them.
+    #[must_use]
+    pub(in crate::scp) fn put_in_front(&mut self, bytes: &[u8]) -> bool {
+        let Some(start) = self.start.checked_sub(bytes.len()) else { return false };
+        let Some(place) = self.bytes.get_mut(start..self.start) else { return false };
+        place.copy_from_slice(bytes);
+        self.start = start;
+        true
+    }
+
+    /// What is to be written.
+    pub(in crate::scp) fn as_slice(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer").field("len", &self.as_slice().len()).finish()
+    }
+}
+
+/// Objects that are being read ahead. Dropped, the reading ends.
+pub(in crate::scp) struct ReadAhead {
+    pieces: mpsc::Receiver<Piece>,
+    spare: thread_mpsc::Sender<Buffer>,
+    patience: Duration,
+}
+
+/// The file system gives nothing.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::scp) struct SlowSource;
+
+impl ReadAhead {
+    /// The next piece, if it is at hand.
+    pub(in crate::scp) fn at_hand(&mut self) -> Option<Piece> {
+        self.pieces.try_recv().ok()
+    }
+
+    /// The next piece; `None` after the last.
+    pub(in crate::scp) async fn next(&mut self) -> Result<Option<Piece>, SlowSource> {
+        tokio::time::timeout(self.patience, self.pieces.recv()).await.map_err(|_| SlowSource)
+    }
+
+    /// Gives the memory of a piece back.
+    pub(in crate::scp) fn give_back(&self, buffer: Buffer) {
+        // The reader has ended: it needs no memory.
+        let _ = self.spare.send(buffer);
+    }
+}
+
+impl Sending {
+    /// Begins to read.
+    pub(in crate::scp) fn start(self) -> ReadAhead {
+        let patience = self.retrieve.options.source_timeout;
+        let (sender, pieces) = mpsc::channel(READ_AHEAD);
+        let (spare, spares) = thread_mpsc::channel();
+        spawn_blocking(move || {
+            let mut reader = self.retrieve.reader().ok();
+            let mut out = Outgoing { sender, spares };
+            let mut message_id = 0_u16;
+            for at in self.from..self.instances.len() {
+                let Some(instance) = self.instances.get(at) else { break };
+                if self.only.as_ref().is_some_and(|only| !only(instance.kind)) {
+                    continue;
+                }
+                message_id = message_id.checked_add(1).unwrap_or(1);
+                if self.send(reader.as_mut(), at, &instance, message_id, &mut out).is_break() {
+                    break;
+                }
+            }
+            if let Some(reader) = reader {
+                self.retrieve.give_back(reader);
+            }
+        });
+        ReadAhead { pieces, spare, patience }
+    }
+
+    fn send(
+        &self,
+        reader: Option<&mut Reader>,
+        at: usize,
+        instance: &RetrievedInstance<'_>,
+        message_id: u16,
+        out: &mut Outgoing,
+    ) -> ControlFlow<()> {
+        let begun = match self.begin(reader, instance, message_id, out) {
+            Ok(begun) => begun,
+            Err(failure) => return out.send(Piece::Failed { at, failure }),
+        };
+        let Begun { mut data_set, context_id, bytes, mut is_last } = begun;
+        out.send(Piece::Begin { at, message_id, bytes, is_last })?;
+        while !is_last {
+            let mut bytes = out.buffer();
+            match self.fill(&mut data_set, context_id, &mut bytes) {
+                Ok(filled) => is_last = filled,
+                Err(error) => {
+                    out.send(Piece::Broken(error))?;
+                    break;
+                }
+            }
+            out.send(Piece::More { bytes, is_last })?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Opens the object, at the first of its locations where it can be read, and reads its first bytes.
+    fn begin(
+        &self,
+        reader: Option<&mut Reader>,
+        instance: &RetrievedInstance<'_>,
+        message_id: u16,
+        out: &mut Outgoing,
+    ) -> Result<Begun, Failure> {
+        let (context_id, rewrite) = self.contexts.choose(instance.kind)?;
+        let locations = reader.ok_or(Failure::Index)?.locations(instance.sop_instance_uid).map_err(|error| {
+            warn!(%error, "the index does not say where an instance lies");
+            Failure::Index
+        })?;
+        let command = StoreRequest {
+            message_id,
+            affected_sop_class_uid: instance.kind.sop_class_uid.clone(),
+            affected_sop_instance_uid: instance.sop_instance_uid.to_owned(),
+            move_originator: self.originator.clone(),
+        }
+        .command_set(self.priority);
+        let mut bytes = out.buffer();
+        let mut encoded = Vec::with_capacity(256);
+        put_message(&mut encoded, context_id, &command, None, self.peer_max_length);
+        let mut failure = None;
+        for location in &locations {
+            let opened = open(location, instance, rewrite).and_then(|mut data_set| {
+                bytes.reset();
+                bytes.put(&encoded);
+                let is_last = self.fill(&mut data_set, context_id, &mut bytes).map_err(ObjectError::Read)?;
+                Ok((data_set, is_last))
+            });
+            match opened {
+                Ok((data_set, is_last)) => return Ok(Begun { data_set, context_id, bytes, is_last }),
+                Err(error) => {
+                    debug!(path = ?location.path(), "an object cannot be had from where the index says: {error}");
+                    // Of several reasons the one that says most: that of the first place where something should lie.
+                    if failure.is_none() || matches!(failure, Some(ObjectError::NotKept)) {
+                        failure = Some(error);
+                    }
+                }
+            }
+        }
+        // None: dropped from the index since it was asked.
+        Err(failure.map_or(Failure::Object(ObjectError::NotKept), Failure::Object))
+    }
+
+    /// Fills a buffer with PDUs; whether that was the end of the data set.
+    fn fill(&self, data_set: &mut DataSet, context_id: u8, buffer: &mut Buffer) -> io::Result<bool> {
+        let limit = fragment_limit(self.peer_max_length);
+        loop {
+            let start = buffer.end + FRAGMENT_HEADER_LENGTH;
+            // Whole PDUs only; of a data set whose end is near, no more memory than it needs.
+            let left = data_set.left().and_then(|left| usize::try_from(left).ok()).unwrap_or(limit);
+            let room =
+                (HEADROOM + PIECE_LENGTH).saturating_sub(start).max(if buffer.end == buffer.start { limit } else { 0 });
+            let length = left.min(limit);
+            if length > room && buffer.end > buffer.start {
+                return Ok(false);
+            }
+            buffer.make_room(start + length);
+            let filled = data_set.fill(buffer.bytes.get_mut(start..start + length).unwrap_or_default())?;
+            let header = data_fragment_header(context_id, filled.count, filled.is_last);
+            if let Some(place) = buffer.bytes.get_mut(buffer.end..start) {
+                place.copy_from_slice(&header);
+            }
+            buffer.end = start + filled.count;
+            if filled.is_last {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+struct Begun {
+    data_set: DataSet,
+    context_id: u8,
+    bytes: Buffer,
+    is_last: bool,
+}
+
+fn open(
+    location: &Location,
+    instance: &RetrievedInstance<'_>,
+    rewrite: Option<NativeSyntax>,
+) -> Result<DataSet, ObjectError> {
+    let identity = Identity {
+        sop_instance_uid: instance.sop_instance_uid,
+        sop_class_uid: &instance.kind.sop_class_uid,
+        transfer_syntax: Some(&instance.kind.transfer_syntax),
+    };
+    let object = StoredObject::open(location, &identity)?;
+    match rewrite {
+        None => object.as_stored(),
+        Some(to) => object.rewritten(to),
+    }
+}
+
+/// The reading thread's side of the channel.
+struct Outgoing {
+    sender: mpsc::Sender<Piece>,
+    spares: thread_mpsc::Receiver<Buffer>,
+}
+
+impl Outgoing {
+    fn send(&self, piece: Piece) -> ControlFlow<()> {
+        match self.sender.blocking_send(piece) {
+            Ok(()) => ControlFlow::Continue(()),
+            // Nobody wants it any more.
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn buffer(&self) -> Buffer {
+        let mut buffer = self.spares.try_recv().unwrap_or_default();
+        buffer.reset();
+        buffer
+    }
+}

@@ -1,0 +1,39 @@
+//! `dcmdex echo`.
+
+use std::fs;
+use std::net::TcpListener;
+
+use super::*;
+use crate::util::node::TestNode;
+
+#[test]
+fn a_peer_that_answers_is_told_with_its_times() {
+    let (node, place) = (TestNode::start(), Place::new());
+    let peer = format!("DCMDEX=127.0.0.1:{}", node.port());
+    let run = place.run(["echo", &peer]).expect(0);
+    assert!(run.stdout.starts_with(&format!("DCMDEX at 127.0.0.1:{} answers 0000 (", node.port())), "{run:?}");
+    let told = &place.run(["echo", &peer, "--json"]).expect(0).json()[0];
+    assert_eq!((told["answered"].as_bool(), told["status"].as_str()), (Some(true), Some("0000")));
+    assert!(told["association_ms"].is_f64() && told["response_ms"].is_f64(), "{told}");
+}
+
+#[test]
+fn a_configured_peer_goes_by_its_title() {
+    let (node, place) = (TestNode::start(), Place::new());
+    let settings = format!("[peers]\nDCMDEX = \"127.0.0.1:{}\"\n", node.port());
+    fs::write(place.path("dcmdex.toml"), settings).unwrap();
+    place.run(["echo", "DCMDEX"]).expect(0);
+    let run = place.run(["echo", "NOBODY"]).expect(2);
+    assert!(run.stderr.contains("hint: name it as NOBODY=HOST:PORT"), "{run:?}");
+}
+
+#[test]
+fn a_peer_that_refuses_or_is_not_there_is_an_error_that_says_so() {
+    let (node, place) = (TestNode::start(), Place::new());
+    let run = place.run(["echo", &format!("OTHER=127.0.0.1:{}", node.port())]).expect(2);
+    assert!(run.stderr.contains("association rejected"), "{run:?}");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let told = &place.run(["echo", &format!("X={nobody}"), "--json"]).expect(2).json()[0];
+    assert_eq!(told["answered"], false);
+    assert!(told["error"].as_str().unwrap().starts_with("no connection"), "{told}");
+}

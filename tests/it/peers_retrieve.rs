@@ -1,0 +1,303 @@
+//! C-GET, C-MOVE and storage commitment with other people's software, on the bundled real files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use dcmdex::model::attribute::AttributeId;
+use dcmdex::model::find::{FindAnswer, FindRequest, ReturnKey};
+use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
+use dcmdex::scp::Destination;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::util::node::TestNode;
+use crate::util::peers::{self, dcmtk, python_peer};
+
+const STUDY_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
+const STUDY_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
+const EXPLICIT: &str = "1.2.840.10008.1.2.1";
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A node on the index of a folder of the fixtures, with a destination.
+fn node(folder: &str, destination: Option<(&str, u16)>) -> TestNode {
+    let directory = Arc::new(TempDir::new().unwrap());
+    let scan = Command::new(env!("CARGO_BIN_EXE_dcmdex"))
+        .args(["scan", "--index"])
+        .arg(directory.path().join("index.db"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(folder))
+        .output()
+        .unwrap();
+    assert!(matches!(scan.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&scan.stderr));
+    TestNode::with(|settings| {
+        settings.directory = directory;
+        if let Some((title, port)) = destination {
+            let address = format!("127.0.0.1:{port}").parse().unwrap();
+            settings.peers.destinations.insert(title.parse().unwrap(), Destination { address });
+        }
+    })
+}
+
+struct Known {
+    class: String,
+    syntax: String,
+    path: PathBuf,
+}
+
+fn known(node: &TestNode) -> BTreeMap<String, Known> {
+    let attributes = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];
+    let question = FindRequest {
+        model: InformationModel::PatientRoot,
+        level: QueryRetrieveLevel::Image,
+        matching_keys: Vec::new(),
+        date_time_keys: Vec::new(),
+        declared: Vec::new(),
+        return_keys: attributes.map(|attribute| ReturnKey { attribute, items: Vec::new() }).into(),
+        limit: None,
+        offset: 0,
+    };
+    let (mut reader, mut rows) = (node.reader(), Vec::new());
+    let each = |answer: FindAnswer| {
+        rows.push(answer.values);
+        ControlFlow::Continue(())
+    };
+    reader.find(&question, each).unwrap();
+    rows.into_iter()
+        .map(|values| {
+            let [class, uid, syntax] = <[String; 3]>::try_from(values).unwrap();
+            let path = reader.locations(&uid).unwrap()[0].path().unwrap();
+            (uid, Known { class, syntax, path })
+        })
+        .collect()
+}
+
+/// The SHA-256 of the data set, padded to even length, in a file with preamble and explicit file meta information.
+fn data_set_sha256(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap();
+    assert_eq!(&bytes[128..140], b"DICM\x02\0\0\0UL\x04\0", "{}", path.display());
+    let length = u32::from_le_bytes(bytes[140..144].try_into().unwrap()) as usize;
+    let mut data_set = bytes[144 + length..].to_vec();
+    if data_set.len() % 2 == 1 {
+        // Only deflated ones are odd here: PS3.5 A.5.
+        data_set.push(0);
+    }
+    Sha256::digest(&data_set).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Lines of JSON: those of objects, and those of responses.
+fn lines(said: &str) -> (Vec<Value>, Vec<Value>) {
+    let lines = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.partition(|line| line.get("instance").is_some())
+}
+
+#[test]
+fn pynetdicom_gets_every_kind_of_object_byte_for_byte() {
+    let node = node("real/syntaxes", None);
+    let known = known(&node);
+    let mut storage: Vec<_> = known.values().map(|known| (known.class.clone(), vec![known.syntax.clone()])).collect();
+    storage.sort();
+    storage.dedup();
+    let uids: Vec<_> = known.keys().cloned().collect();
+    let question = json!({
+        "class": STUDY_GET, "storage": storage,
+        "keys": {"QueryRetrieveLevel": "IMAGE", "SOPInstanceUID": uids},
+    });
+    let Some(mut peer) = python_peer("retrieve.py") else { return };
+    let peer = peer.args(["127.0.0.1", &node.port(), "DCMDEX", &question.to_string()]);
+    let (objects, responses) = lines(&peers::run(peer).expect_success());
+    assert_eq!(responses.last().unwrap()["status"], "0000", "{responses:?}");
+    assert_eq!(objects.len(), known.len());
+    for object in &objects {
+        let of = &known[object["instance"].as_str().unwrap()];
+        assert_eq!(object["syntax"], of.syntax.as_str());
+        assert_eq!(object["sha256"], data_set_sha256(&of.path), "{}", of.path.display());
+    }
+}
+
+#[test]
+fn pynetdicom_as_a_destination_gets_them_as_well() {
+    let port = free_port();
+    let node = node("real/syntaxes", Some(("PYDEST", port)));
+    let known = known(&node);
+    let uids: Vec<_> = known.keys().cloned().collect();
+    let ask = |accept: Value| {
+        let question = json!({
+            "class": STUDY_MOVE, "destination": "PYDEST", "listen": port, "accept": accept,
+            "keys": {"QueryRetrieveLevel": "IMAGE", "SOPInstanceUID": uids},
+        });
+        let mut peer = python_peer("retrieve.py")?;
+        let peer = peer.args(["127.0.0.1", &node.port(), "DCMDEX", &question.to_string()]);
+        Some(lines(&peers::run(peer).expect_success()))
+    };
+    let Some((objects, responses)) = ask(Value::Null) else { return };
+    assert_eq!(responses.last().unwrap()["status"], "0000", "{responses:?}");
+    assert_eq!(objects.len(), known.len());
+    for object in &objects {
+        let of = &known[object["instance"].as_str().unwrap()];
+        assert_eq!(object["sha256"], data_set_sha256(&of.path), "{}", of.path.display());
+        assert_eq!(object["originator"], "PYNETDICOM");
+    }
+    // One that takes explicit little endian only gets what is not compressed, rewritten.
+    let (objects, responses) = ask(json!([EXPLICIT])).unwrap();
+    let compressed = known.values().filter(|known| known.syntax.len() > EXPLICIT.len() || known.syntax.ends_with(".5"));
+    let compressed = compressed.filter(|known| !known.syntax.ends_with(".99")).count();
+    let last = responses.last().unwrap();
+    assert_eq!((last["status"].as_str(), last["failed"].as_u64()), (Some("B000"), Some(compressed as u64)), "{last}");
+    assert_eq!(last["failed_list"].as_array().unwrap().len(), compressed);
+    assert_eq!(objects.len(), known.len() - compressed);
+    assert!(objects.iter().all(|object| object["syntax"] == EXPLICIT));
+}
+
+/// The files that DCMTK wrote, by SOP Instance UID.
+fn received(directory: &Path) -> BTreeMap<String, PathBuf> {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .map(|path| (dicom_object::open_file(&path).unwrap().meta().media_storage_sop_instance_uid().to_owned(), path))
+        .map(|(uid, path)| (uid.trim_end_matches('\0').to_owned(), path))
+        .collect()
+}
+
+#[test]
+fn getscu_gets_a_study_bit_for_bit() {
+    let node = node("real/modalities", None);
+    let known = known(&node);
+    let output = TempDir::new().unwrap();
+    let Some(mut getscu) = dcmtk("getscu") else { return };
+    // Its own list of storage classes, and explicit little endian; written as it comes.
+    let uids: Vec<_> =
+        known.iter().filter(|(_, known)| known.syntax == EXPLICIT).map(|(uid, _)| uid.as_str()).collect();
+    let getscu = getscu.args(["-S", "+B", "--prefer-little", "-aec", "DCMDEX", "-od"]).arg(output.path()).args([
+        "-k",
+        "0008,0052=IMAGE",
+        "-k",
+        &format!("0008,0018={}", uids.join("\\")),
+        "127.0.0.1",
+        &node.port(),
+    ]);
+    peers::run(getscu).expect_success();
+    let received = received(output.path());
+    assert!(received.len() > 8 && received.len() == uids.len(), "{} of {}", received.len(), uids.len());
+    for (uid, path) in received {
+        assert_eq!(data_set_sha256(&path), data_set_sha256(&known[&uid].path), "{}", known[&uid].path.display());
+    }
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until somebody listens: the only sign that a server of somebody else gives.
+fn wait_for(port: u16) {
+    let begun = std::time::Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(begun.elapsed().as_secs() < 60, "nobody listens on port {port}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn movescu_moves_to_storescp_bit_for_bit() {
+    let port = free_port();
+    let node = node("real/syntaxes", Some(("STORESCP", port)));
+    let known = known(&node);
+    let output = TempDir::new().unwrap();
+    let (Some(mut storescp), Some(mut movescu)) = (dcmtk("storescp"), dcmtk("movescu")) else { return };
+    let storescp = storescp.args(["+B", "+xa", "-aet", "STORESCP", "-od"]).arg(output.path()).arg(port.to_string());
+    let _storescp = Killed(storescp.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for(port);
+    let uids: Vec<_> = known.keys().map(String::as_str).collect();
+    let movescu = movescu.args(["-v", "-S", "-aec", "DCMDEX", "-aem", "STORESCP", "-k", "0008,0052=IMAGE"]).args([
+        "-k",
+        &format!("0008,0018={}", uids.join("\\")),
+        "127.0.0.1",
+        &node.port(),
+    ]);
+    let said = peers::run(movescu).expect_success();
+    assert!(said.contains("Success") || said.contains("0x0000"), "{said}");
+    let received = received(output.path());
+    assert_eq!(received.len(), known.len());
+    for (uid, path) in received {
+        assert_eq!(data_set_sha256(&path), data_set_sha256(&known[&uid].path), "{}", known[&uid].path.display());
+    }
+}
+
+#[test]
+fn orthanc_takes_what_is_moved_to_it() {
+    let (dicom_port, http_port) = (free_port(), free_port());
+    let directory = TempDir::new().unwrap();
+    let configuration = json!({
+        "Name": "test", "DicomAet": "ORTHANC", "DicomPort": dicom_port, "HttpPort": http_port,
+        "StorageDirectory": directory.path().join("storage"), "IndexDirectory": directory.path().join("index"),
+        "RemoteAccessAllowed": false, "AuthenticationEnabled": false, "DicomAlwaysAllowStore": true,
+        "UnknownSopClassAccepted": true, "Plugins": [],
+    });
+    let file = directory.path().join("orthanc.json");
+    fs::write(&file, configuration.to_string()).unwrap();
+    let (Some(mut orthanc), Some(mut movescu)) = (peers::orthanc(), dcmtk("movescu")) else { return };
+    let orthanc = orthanc.arg(&file).current_dir(directory.path());
+    let _orthanc = Killed(orthanc.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for(dicom_port);
+    wait_for(http_port);
+    let node = node("real/charsets", Some(("ORTHANC", dicom_port)));
+    let known = known(&node);
+    let uids: Vec<_> = known.keys().map(String::as_str).collect();
+    let movescu = movescu.args(["-v", "-S", "-aec", "DCMDEX", "-aem", "ORTHANC", "-k", "0008,0052=IMAGE"]).args([
+        "-k",
+        &format!("0008,0018={}", uids.join("\\")),
+        "127.0.0.1",
+        &node.port(),
+    ]);
+    let said = peers::run(movescu).expect_success();
+    let statistics = http_get(http_port, "/statistics");
+    assert_eq!(statistics["CountInstances"], known.len(), "{said}");
+}
+
+/// A JSON document by HTTP, as plainly as it can be asked for.
+fn http_get(port: u16, path: &str) -> Value {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[test]
+fn pynetdicom_gets_a_commitment_on_the_same_association_and_on_a_new_one() {
+    let port = free_port();
+    let node = node("real/charsets", Some(("PYNETDICOM", port)));
+    let known = known(&node);
+    let mut references: Vec<_> = known.iter().map(|(uid, known)| format!("{}={uid}", known.class)).collect();
+    for place in ["same", "new"] {
+        let Some(mut peer) = python_peer("commit.py") else { return };
+        let peer = peer.args(["127.0.0.1", &node.port(), "DCMDEX", &port.to_string(), place]).args(&references);
+        let said = peers::run(peer).expect_success();
+        let (status, report) = said.split_once('\n').unwrap();
+        assert_eq!(status, "0000");
+        let report: Value = serde_json::from_str(report.trim()).unwrap();
+        assert_eq!((report["event"].as_u64(), report["transaction"].as_str()), (Some(1), Some("1.2.3.4.5.6")));
+        assert_eq!(report["committed"].as_array().unwrap().len(), known.len());
+    }
+    references.push("1.2.840.10008.5.1.4.1.1.7=1.2.3.999".into());
+    let Some(mut peer) = python_peer("commit.py") else { return };
+    let peer = peer.args(["127.0.0.1", &node.port(), "DCMDEX", &port.to_string(), "same"]).args(&references);
+    let said = peers::run(peer).expect_success();
+    let report: Value = serde_json::from_str(said.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(report["event"], 2);
+    assert_eq!(report["failed"], json!([["1.2.3.999", "0112"]]));
+    assert_eq!(report["committed"].as_array().unwrap().len(), known.len());
+}

@@ -1,0 +1,203 @@
+//! Storage Commitment: what is promised, and how the report finds its way.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
+use dcmdex::scp::Destination;
+use dicom_core::Tag;
+use dicom_object::InMemDicomObject;
+use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT;
+use dicom_ul::pdu::{Pdu, RequestorRoles, UserVariableItem};
+use tempfile::TempDir;
+
+use crate::util::node::{Keep, TestNode};
+use crate::util::objects;
+use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, store_command};
+
+const COMMITMENT: &str = "1.2.840.10008.1.20.1";
+const WELL_KNOWN_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
+const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
+const CONTEXTS: &[(&str, &[&str])] =
+    &[(COMMITMENT, &[IMPLICIT_VR_LITTLE_ENDIAN]), (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN])];
+
+fn action(sop_instance: &str, action_type: u16) -> CommandSet {
+    let mut command = CommandSet::new();
+    command.set_uid(command_set::REQUESTED_SOP_CLASS_UID, COMMITMENT);
+    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::N_ACTION_RQ.0);
+    command.set_unsigned_short(command_set::MESSAGE_ID, 5);
+    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::DATA_SET_PRESENT);
+    command.set_uid(command_set::REQUESTED_SOP_INSTANCE_UID, sop_instance);
+    command.set_unsigned_short(command_set::ACTION_TYPE_ID, action_type);
+    command
+}
+
+fn event_response(request: &CommandSet) -> CommandSet {
+    let mut command = CommandSet::new();
+    command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::N_EVENT_REPORT_RSP.0);
+    let message_id = request.unsigned_short(command_set::MESSAGE_ID).unwrap();
+    command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, message_id);
+    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    command.set_unsigned_short(command_set::STATUS, 0);
+    command
+}
+
+/// A request for these instances, each with its SOP Class.
+fn transaction(references: &[(&str, &str)]) -> DataSet {
+    let mut items = DataSet::default();
+    for (class, instance) in references {
+        let item = DataSet::default().uid(0x0008, 0x1150, class).uid(0x0008, 0x1155, instance);
+        items = items.bytes(0xFFFE, 0xE000, &item.0);
+    }
+    DataSet::default().uid(0x0008, 0x1195, "1.2.3.77").bytes(0x0008, 0x1199, &items.0)
+}
+
+/// What a report says: event, committed, and failed with reasons.
+fn reported(report: &Received) -> (u16, Vec<String>, Vec<(String, u16)>) {
+    assert_eq!(report.field(), CommandField::N_EVENT_REPORT_RQ);
+    assert_eq!(report.command.text(command_set::AFFECTED_SOP_CLASS_UID), Ok(COMMITMENT));
+    assert_eq!(report.command.text(command_set::AFFECTED_SOP_INSTANCE_UID), Ok(WELL_KNOWN_INSTANCE));
+    let bytes = report.data_set.as_deref().unwrap();
+    let data_set = InMemDicomObject::read_dataset_with_ts(bytes, &IMPLICIT.erased()).unwrap();
+    let text = |item: &InMemDicomObject, element| {
+        item.element(Tag(0x0008, element)).unwrap().to_str().unwrap().trim_end_matches('\0').to_owned()
+    };
+    assert_eq!(text(&data_set, 0x1195), "1.2.3.77");
+    let items = |element| {
+        let sequence = data_set.element_opt(Tag(0x0008, element)).unwrap();
+        sequence.map_or_else(Vec::new, |sequence| sequence.items().unwrap().to_vec())
+    };
+    let committed = items(0x1199).iter().map(|item| text(item, 0x1155)).collect();
+    let failed = items(0x1198);
+    let reason = |item: &InMemDicomObject| item.element(Tag(0x0008, 0x1197)).unwrap().to_int::<u16>().unwrap();
+    let failed = failed.iter().map(|item| (text(item, 0x1155), reason(item)));
+    (report.command.unsigned_short(command_set::EVENT_TYPE_ID).unwrap(), committed, failed.collect())
+}
+
+fn store(peer: &mut ScriptedPeer, instance: &str) {
+    let data_set = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", instance);
+    peer.send_message(3, &store_command(7, SECONDARY_CAPTURE, instance), Some(&data_set.0));
+    assert_eq!(peer.receive_message().status(), 0);
+}
+
+/// Asks on context 1, and takes the response and the report.
+fn commit(peer: &mut ScriptedPeer, references: &[(&str, &str)]) -> (u16, Vec<String>, Vec<(String, u16)>) {
+    peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&transaction(references).0));
+    let response = peer.receive_message();
+    assert_eq!((response.field(), response.status()), (CommandField::N_ACTION_RSP, 0));
+    let report = peer.receive_message();
+    peer.send_message(report.context_id, &event_response(&report.command), None);
+    reported(&report)
+}
+
+#[test]
+fn what_is_kept_and_sound_is_committed_and_all_else_has_its_reason() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for instance in ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3"] {
+        store(&mut peer, instance);
+    }
+    let good = [(SECONDARY_CAPTURE, "1.2.3.4.1"), (SECONDARY_CAPTURE, "1.2.3.4.2")];
+    assert_eq!(commit(&mut peer, &good), (1, vec!["1.2.3.4.1".into(), "1.2.3.4.2".into()], vec![]));
+    let path = |uid: &str| node.reader().locations(uid).unwrap()[0].path().unwrap();
+    fs::remove_file(path("1.2.3.4.2")).unwrap();
+    fs::write(path("1.2.3.4.3"), b"overwritten").unwrap();
+    let mixed = [
+        (SECONDARY_CAPTURE, "1.2.3.4.1"),
+        (SECONDARY_CAPTURE, "1.2.3.4.2"),
+        (SECONDARY_CAPTURE, "1.2.3.4.3"),
+        (SECONDARY_CAPTURE, "1.9.9"),
+        (objects::SOP_CLASS, "1.2.3.4.1"),
+    ];
+    let (event, committed, failed) = commit(&mut peer, &mixed);
+    assert_eq!((event, committed), (2, vec!["1.2.3.4.1".to_owned()]));
+    let expected = [("1.2.3.4.2", 0x0112), ("1.2.3.4.3", 0x0110), ("1.9.9", 0x0112), ("1.2.3.4.1", 0x0119)];
+    assert_eq!(failed, expected.map(|(uid, reason)| (uid.to_owned(), reason)));
+    peer.release();
+}
+
+#[test]
+fn in_metadata_only_mode_nothing_is_committed() {
+    let node = TestNode::with(|settings| settings.keep = Keep::MetadataOnly);
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    store(&mut peer, "1.2.3.4.1");
+    let (event, committed, failed) = commit(&mut peer, &[(SECONDARY_CAPTURE, "1.2.3.4.1")]);
+    assert_eq!((event, committed, failed), (2, vec![], vec![("1.2.3.4.1".to_owned(), 0x0112)]));
+    peer.release();
+}
+
+#[test]
+fn files_of_the_archive_count_when_they_are_there() {
+    let archive = TempDir::new().unwrap();
+    objects::write(&archive.path().join("1.dcm"), 1, 1, 1);
+    let directory = Arc::new(TempDir::new().unwrap());
+    scan(&directory.path().join("index.db"), archive.path());
+    let node = TestNode::with(|settings| settings.directory = directory);
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let references = [(objects::SOP_CLASS, "1.2.1.1.1")];
+    assert_eq!(commit(&mut peer, &references), (1, vec!["1.2.1.1.1".into()], vec![]));
+    peer.release();
+}
+
+fn scan(index: &Path, archive: &Path) {
+    let scan = Command::new(env!("CARGO_BIN_EXE_dcmdex")).arg("scan").arg("--index").arg(index).arg(archive).output();
+    assert_eq!(scan.unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn a_report_finds_a_peer_that_has_released_its_association() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let node = TestNode::with(|settings| {
+        settings.peers.destinations.insert("SCRIPT".parse().unwrap(), Destination { address });
+    });
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    store(&mut peer, "1.2.3.4.1");
+    // In one write: the node reads the release right after the request.
+    peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1")]).0));
+    assert_eq!(peer.receive_message().status(), 0);
+    // The report may be on this association already; who does not answer it gets it again.
+    peer.send_pdu(&Pdu::ReleaseRQ);
+    let (mut caller, request) = ScriptedPeer::accept(&listener);
+    assert_eq!((request.calling_ae_title.trim(), request.called_ae_title.trim()), ("DCMDEX", "SCRIPT"));
+    let role =
+        UserVariableItem::ScuScpRoleSelectionSubItem(COMMITMENT.into(), RequestorRoles { scu: false, scp: true });
+    assert!(request.user_variables.contains(&role), "{:?}", request.user_variables);
+    caller.accept_contexts(&request, |_| Some(IMPLICIT_VR_LITTLE_ENDIAN.into()));
+    let report = caller.receive_message();
+    assert_eq!(reported(&report), (1, vec!["1.2.3.4.1".into()], vec![]));
+    caller.send_message(report.context_id, &event_response(&report.command), None);
+    assert_eq!(caller.receive(), Some(Pdu::ReleaseRQ));
+    caller.send_pdu(&Pdu::ReleaseRP);
+}
+
+#[test]
+fn requests_that_are_none_are_refused() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let good = transaction(&[(SECONDARY_CAPTURE, "1.2.3")]);
+    let mut ask = |context, command: &CommandSet, data_set: &DataSet| {
+        peer.send_message(context, command, Some(&data_set.0));
+        let response = peer.receive_message();
+        assert_eq!(response.field(), CommandField::N_ACTION_RSP);
+        response.status()
+    };
+    assert_eq!(ask(1, &action("1.2.3", 1), &good), 0x0112);
+    assert_eq!(ask(1, &action(WELL_KNOWN_INSTANCE, 2), &good), 0x0123);
+    assert_eq!(ask(3, &action(WELL_KNOWN_INSTANCE, 1), &good), 0x0118);
+    let bad = [
+        DataSet::default(),
+        DataSet(vec![1, 2, 3]),
+        DataSet::default().uid(0x0008, 0x1195, "1.2.3.77"),
+        transaction(&[]),
+        transaction(&[("", "1.2.3")]),
+        DataSet::default().bytes(0x0008, 0x1199, &[]),
+    ];
+    for data_set in bad {
+        assert_eq!(ask(1, &action(WELL_KNOWN_INSTANCE, 1), &data_set), 0x0115);
+    }
+    peer.release();
+}

@@ -1,0 +1,791 @@
+//! C-GET and C-MOVE: what arrives, what is told, and what happens when a peer misbehaves.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
+use dcmdex::model::attribute::AttributeId;
+use dcmdex::model::find::{FindRequest, ReturnKey};
+use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
+use dcmdex::scp::Destination;
+use dicom_core::Tag;
+use dicom_object::InMemDicomObject;
+use dicom_transfer_syntax_registry::entries::{
+    EXPLICIT_VR_LITTLE_ENDIAN as EXPLICIT, IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT,
+};
+use dicom_ul::pdu::{
+    AbortRQSource, AssociationRJ, AssociationRJResult, AssociationRJServiceUserReason, AssociationRJSource,
+    AssociationRQ, Pdu, PresentationContextProposed, RequestorRoles, UserVariableItem,
+};
+use tempfile::TempDir;
+
+use crate::util::node::{Keep, Settings, TestNode};
+use crate::util::objects;
+use crate::util::scripted::{
+    Anything, DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, cancel_command,
+    request, retrieve_command, store_command, store_response,
+};
+
+const PATIENT_GET: &str = "1.2.840.10008.5.1.4.1.2.1.3";
+const STUDY_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
+const STUDY_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
+const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+const SUCCESS: u16 = 0;
+const PENDING: u16 = 0xFF00;
+const CANCELLED: u16 = 0xFE00;
+const SOME_FAILED: u16 = 0xB000;
+const ALL_FAILED: u16 = 0xA702;
+const UNKNOWN_DESTINATION: u16 = 0xA801;
+const DOES_NOT_MATCH: u16 = 0xA900;
+
+/// A node on the index of a directory.
+fn node_on(archive: &Path, change: impl FnOnce(&mut Settings)) -> TestNode {
+    let directory = Arc::new(TempDir::new().unwrap());
+    scan(&directory.path().join("index.db"), archive);
+    TestNode::with(|settings| {
+        settings.directory = directory;
+        change(settings);
+    })
+}
+
+fn scan(index: &Path, archive: &Path) {
+    let scan =
+        Command::new(env!("CARGO_BIN_EXE_dcmdex")).arg("scan").arg("--index").arg(index).arg(archive).output().unwrap();
+    assert!(matches!(scan.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&scan.stderr));
+}
+
+/// An archive of CT objects `1.2.1.<series>.<instance>`, so many in each series.
+fn archive(series: u32, instances: u32) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    for series in 1..=series {
+        for instance in 1..=instances {
+            objects::write(&directory.path().join(format!("{series}/{instance}.dcm")), 1, series, instance);
+        }
+    }
+    directory
+}
+
+/// What the index says of an instance.
+#[derive(Clone, Debug)]
+struct Known {
+    class: String,
+    transfer_syntax: String,
+    path: PathBuf,
+}
+
+fn known(node: &TestNode) -> BTreeMap<String, Known> {
+    let attributes = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];
+    let question = FindRequest {
+        model: InformationModel::PatientRoot,
+        level: QueryRetrieveLevel::Image,
+        matching_keys: Vec::new(),
+        date_time_keys: Vec::new(),
+        declared: Vec::new(),
+        return_keys: attributes.map(|attribute| ReturnKey { attribute, items: Vec::new() }).into(),
+        limit: None,
+        offset: 0,
+    };
+    let (mut reader, mut rows) = (node.reader(), Vec::new());
+    let each = |answer: dcmdex::model::find::FindAnswer| {
+        rows.push(answer.values);
+        ControlFlow::Continue(())
+    };
+    reader.find(&question, each).unwrap();
+    rows.into_iter()
+        .map(|values| {
+            let [class, uid, transfer_syntax] = <[String; 3]>::try_from(values).unwrap();
+            let path = reader.locations(&uid).unwrap()[0].path().unwrap_or_default();
+            (uid, Known { class, transfer_syntax, path })
+        })
+        .collect()
+}
+
+/// The data set of a file: what follows preamble, prefix and group 0002.
+fn data_set_of(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap();
+    let mut at = if bytes.get(128..132) == Some(b"DICM") { 132 } else { 0 };
+    while bytes[at..].starts_with(&[2, 0]) {
+        at += match &bytes[at + 4..at + 6] {
+            b"OB" | b"UN" => 12 + u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize,
+            _ => 8 + usize::from(u16::from_le_bytes([bytes[at + 6], bytes[at + 7]])),
+        };
+    }
+    bytes[at..].to_vec()
+}
+
+/// A request for C-GET with these storage contexts, for which the requestor is SCP.
+fn get_request(sop_class: &str, storage: &[(&str, &[&str])]) -> AssociationRQ {
+    let mut contexts: Vec<(&str, &[&str])> = vec![(sop_class, &[IMPLICIT_VR_LITTLE_ENDIAN])];
+    contexts.extend(storage);
+    let mut request = request(&contexts);
+    let mut classes: Vec<_> = storage.iter().map(|(class, _)| (*class).to_owned()).collect();
+    classes.dedup();
+    request.user_variables.extend(
+        classes
+            .into_iter()
+            .map(|class| UserVariableItem::ScuScpRoleSelectionSubItem(class, RequestorRoles { scu: false, scp: true })),
+    );
+    request
+}
+
+fn getter(node: &TestNode, sop_class: &str, storage: &[(&str, &[&str])]) -> ScriptedPeer {
+    let mut peer = ScriptedPeer::connect(node.address());
+    peer.associate(&get_request(sop_class, storage));
+    peer
+}
+
+const CT: &[(&str, &[&str])] = &[(objects::SOP_CLASS, &[EXPLICIT_VR_LITTLE_ENDIAN])];
+
+fn identifier(level: &str) -> DataSet {
+    DataSet::default().text(0x0008, 0x0052, level)
+}
+
+fn study(uid: &str) -> DataSet {
+    identifier("STUDY").uid(0x0020, 0x000D, uid)
+}
+
+fn instances(uids: &[&str]) -> DataSet {
+    DataSet::default().uid(0x0008, 0x0018, &uids.join("\\")).text(0x0008, 0x0052, "IMAGE")
+}
+
+/// Instances need their tags in order: (0008,0018) is before (0008,0052).
+fn instance(uid: &str) -> DataSet {
+    instances(&[uid])
+}
+
+/// What a retrieval brought.
+#[derive(Debug, Default)]
+struct Retrieved {
+    /// SOP Instance UID, context and data set.
+    objects: Vec<(String, u8, Vec<u8>)>,
+    pending: Vec<[Option<u16>; 4]>,
+    status: u16,
+    numbers: [Option<u16>; 4],
+    comment: String,
+    failed: Vec<String>,
+}
+
+/// Remaining, completed, failed, warning.
+fn numbers(command: &CommandSet) -> [Option<u16>; 4] {
+    [
+        command_set::REMAINING_SUB_OPERATIONS,
+        command_set::COMPLETED_SUB_OPERATIONS,
+        command_set::FAILED_SUB_OPERATIONS,
+        command_set::WARNING_SUB_OPERATIONS,
+    ]
+    .map(|tag| command.optional_unsigned_short(tag).unwrap())
+}
+
+impl Retrieved {
+    fn end(&mut self, response: &Received) {
+        self.status = response.status();
+        self.numbers = numbers(&response.command);
+        self.comment = response.command.optional_text(command_set::ERROR_COMMENT).unwrap().unwrap_or_default().into();
+        if let Some(bytes) = &response.data_set {
+            let data_set = InMemDicomObject::read_dataset_with_ts(bytes.as_slice(), &IMPLICIT.erased()).unwrap();
+            let list = data_set.element(Tag(0x0008, 0x0058)).unwrap().to_multi_str().unwrap();
+            self.failed = list.iter().map(|uid| uid.trim_end_matches('\0').to_owned()).collect();
+        }
+    }
+}
+
+/// Asks, answers each C-STORE-RQ with what `answer` says for its number, and gathers what comes.
+fn get(peer: &mut ScriptedPeer, sop_class: &str, identifier: &DataSet, answer: impl Fn(usize) -> u16) -> Retrieved {
+    peer.send_message(1, &retrieve_command(9, sop_class, None), Some(&identifier.0));
+    let mut retrieved = Retrieved::default();
+    loop {
+        let message = peer.receive_message();
+        if message.field() == CommandField::C_STORE_RQ {
+            let uid = message.command.text(command_set::AFFECTED_SOP_INSTANCE_UID).unwrap().to_owned();
+            let status = answer(retrieved.objects.len());
+            peer.send_message(message.context_id, &store_response(&message.command, status), None);
+            retrieved.objects.push((uid, message.context_id, message.data_set.unwrap()));
+            continue;
+        }
+        assert_eq!(message.field(), CommandField::C_GET_RSP);
+        assert_eq!(message.command.unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO), Ok(9));
+        if message.status() == PENDING {
+            retrieved.pending.push(numbers(&message.command));
+        } else {
+            retrieved.end(&message);
+            return retrieved;
+        }
+    }
+}
+
+#[test]
+fn every_object_arrives_byte_for_byte_as_it_lies() {
+    let node = node_on(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"), |_| {});
+    let known = known(&node);
+    let mut kinds: Vec<_> =
+        known.values().map(|known| (known.class.as_str(), known.transfer_syntax.as_str())).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let syntaxes: Vec<_> = kinds.iter().map(|(_, transfer_syntax)| [*transfer_syntax]).collect();
+    let storage: Vec<_> = kinds.iter().zip(&syntaxes).map(|((class, _), syntax)| (*class, syntax.as_slice())).collect();
+    let mut peer = getter(&node, STUDY_GET, &storage);
+    let uids: Vec<_> = known.keys().map(String::as_str).collect();
+    let retrieved = get(&mut peer, STUDY_GET, &instances(&uids), |_| SUCCESS);
+    assert_eq!((retrieved.status, retrieved.failed.as_slice()), (SUCCESS, &[][..]), "{}", retrieved.comment);
+    assert_eq!(retrieved.objects.len(), known.len());
+    assert!(known.len() > 90 && kinds.len() > 20, "{} instances of {} kinds", known.len(), kinds.len());
+    for (uid, context_id, data_set) in &retrieved.objects {
+        let expected = &known[uid];
+        let (class, syntax) = storage[usize::from(context_id / 2) - 1];
+        assert_eq!((class, syntax[0]), (expected.class.as_str(), expected.transfer_syntax.as_str()));
+        let mut lies = data_set_of(&expected.path);
+        if expected.transfer_syntax == DEFLATED && lies.len() % 2 == 1 {
+            // PS3.5 A.5.
+            lies.push(0);
+        }
+        assert!(*data_set == lies, "{}", expected.path.display());
+    }
+    peer.release();
+}
+
+#[test]
+fn a_received_object_comes_back_as_it_was_sent() {
+    let node = TestNode::start();
+    let class = "1.2.840.10008.5.1.4.1.1.7";
+    // Larger than all buffers on its way, private elements, odd length.
+    let sent = DataSet::instance(class, "1.2.3", "1.2.3.4", "1.2.3.4.5")
+        .bytes(0x0021, 0x0010, b"ACME")
+        .bytes(0x0021, 0x1001, b"odd")
+        .bytes(0x7FE0, 0x0010, &vec![0x5A; 3_000_001]);
+    let mut peer = ScriptedPeer::associated(node.address(), &[(class, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
+    peer.send_message(1, &store_command(7, class, "1.2.3.4.5"), Some(&sent.0));
+    assert_eq!(peer.receive_message().status(), SUCCESS);
+    peer.release();
+    let mut peer = getter(&node, STUDY_GET, &[(class, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.3"), |_| SUCCESS);
+    assert_eq!(retrieved.status, SUCCESS);
+    assert!(retrieved.objects[0].2 == sent.0);
+}
+
+#[test]
+fn members_of_archives_are_sent_as_they_lie_there() {
+    let files = archive(3, 2);
+    let packed = TempDir::new().unwrap();
+    for (options, name, series) in [("-cf", "one.tar", "1"), ("-czf", "two.tar.gz", "2"), ("-cf", "three.tar", "3")] {
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(files.path()).arg(options).arg(packed.path().join(name)).arg(series);
+        assert!(tar.status().unwrap().success());
+    }
+    let node = node_on(packed.path(), |_| {});
+    // One of the archives is not the one that was indexed any more.
+    fs::write(packed.path().join("three.tar"), b"something else").unwrap();
+    let mut peer = getter(&node, STUDY_GET, CT);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.1"), |_| SUCCESS);
+    assert_eq!((retrieved.status, retrieved.numbers), (SOME_FAILED, [None, Some(4), Some(2), Some(0)]));
+    for (uid, _, data_set) in &retrieved.objects {
+        let (series, instance) = uid.strip_prefix("1.2.1.").unwrap().split_once('.').unwrap();
+        assert!(*data_set == data_set_of(&files.path().join(format!("{series}/{instance}.dcm"))), "{uid}");
+    }
+    peer.release();
+    // Rewritten as well.
+    let mut peer = getter(&node, STUDY_GET, &[(objects::SOP_CLASS, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
+    assert_eq!(get(&mut peer, STUDY_GET, &instance("1.2.1.2.1"), |_| SUCCESS).status, SUCCESS);
+    peer.release();
+}
+
+#[test]
+fn each_level_brings_what_lies_below_it() {
+    let archive = archive(3, 2);
+    let node = node_on(archive.path(), |_| {});
+    let mut peer = getter(&node, PATIENT_GET, CT);
+    let mut brought = |identifier: &DataSet| {
+        let retrieved = get(&mut peer, PATIENT_GET, identifier, |_| SUCCESS);
+        assert_eq!(retrieved.status, SUCCESS);
+        assert_eq!(retrieved.numbers, [None, Some(retrieved.objects.len() as u16), Some(0), Some(0)]);
+        retrieved.objects.into_iter().map(|(uid, ..)| uid).collect::<Vec<_>>()
+    };
+    assert_eq!(brought(&identifier("PATIENT").text(0x0010, 0x0020, "P1")).len(), 6);
+    assert_eq!(brought(&study("1.2.1")).len(), 6);
+    let series = |uids| identifier("SERIES").uid(0x0020, 0x000E, uids);
+    assert_eq!(brought(&series("1.2.1.2")), ["1.2.1.2.1", "1.2.1.2.2"]);
+    assert_eq!(brought(&series("1.2.1.2\\1.2.1.3")).len(), 4);
+    assert_eq!(brought(&instances(&["1.2.1.1.1", "1.2.1.3.2", "1.9.9"])), ["1.2.1.1.1", "1.2.1.3.2"]);
+    // A UID that is not ours: nothing to be done, and that was done.
+    assert_eq!(brought(&study("1.9.9")), [""; 0]);
+    // Right UID, other patient.
+    let other = identifier("STUDY").text(0x0010, 0x0020, "P2").uid(0x0020, 0x000D, "1.2.1");
+    assert_eq!(brought(&other), [""; 0]);
+    peer.release();
+}
+
+#[test]
+fn the_numbers_of_sub_operations_add_up() {
+    let archive = archive(1, 4);
+    let node = node_on(archive.path(), |_| {});
+    let mut peer = getter(&node, STUDY_GET, CT);
+    // The second fails, the third is a warning (coercion of data elements).
+    let answers = [SUCCESS, 0xA700, 0xB000, SUCCESS];
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.1"), |number| answers[number]);
+    assert_eq!(
+        retrieved.pending,
+        [
+            [Some(3), Some(1), Some(0), Some(0)],
+            [Some(2), Some(1), Some(1), Some(0)],
+            [Some(1), Some(1), Some(1), Some(1)],
+        ]
+    );
+    assert_eq!(retrieved.status, SOME_FAILED);
+    assert_eq!(retrieved.numbers, [None, Some(2), Some(1), Some(1)]);
+    assert_eq!(retrieved.failed, ["1.2.1.1.2"]);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.1"), |_| 0xC000);
+    assert_eq!((retrieved.status, retrieved.numbers), (ALL_FAILED, [None, Some(0), Some(4), Some(0)]));
+    assert_eq!(retrieved.failed.len(), 4);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.1"), |_| 0xB000);
+    assert_eq!((retrieved.status, retrieved.numbers), (SOME_FAILED, [None, Some(0), Some(0), Some(4)]));
+    peer.release();
+}
+
+#[test]
+fn what_is_gone_or_changed_is_a_failed_sub_operation_unless_there_is_a_copy() {
+    let archive = archive(1, 5);
+    let at = |number: u32| archive.path().join(format!("1/{number}.dcm"));
+    // The fifth has a copy.
+    fs::create_dir(archive.path().join("copies")).unwrap();
+    fs::copy(at(5), archive.path().join("copies/5.dcm")).unwrap();
+    let node = node_on(archive.path(), |_| {});
+    fs::remove_file(at(1)).unwrap();
+    fs::write(at(2), objects::file("P1", "1.2.1", "1.2.1.1", "1.2.77")).unwrap();
+    fs::write(at(3), b"no object any more").unwrap();
+    fs::remove_file(at(5)).unwrap();
+    let mut peer = getter(&node, STUDY_GET, CT);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.1"), |_| SUCCESS);
+    assert_eq!(retrieved.status, SOME_FAILED);
+    assert_eq!(retrieved.numbers, [None, Some(2), Some(3), Some(0)]);
+    assert_eq!(retrieved.failed, ["1.2.1.1.1", "1.2.1.1.2", "1.2.1.1.3"]);
+    assert!(!retrieved.comment.is_empty() && !retrieved.comment.contains('/'), "{}", retrieved.comment);
+    assert!(retrieved.objects[1].2 == data_set_of(&archive.path().join("copies/5.dcm")));
+    peer.release();
+}
+
+#[test]
+fn an_uncompressed_object_is_rewritten_for_a_peer_that_does_not_take_it_as_it_lies() {
+    let node = node_on(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real"), |_| {});
+    let mut rewritten = 0;
+    for (uid, known) in known(&node) {
+        let others = [IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN];
+        let Some(other) = others.into_iter().find(|other| *other != known.transfer_syntax) else { continue };
+        let mut peer = getter(&node, STUDY_GET, &[(&known.class, &[other])]);
+        let retrieved = get(&mut peer, STUDY_GET, &instance(&uid), |_| SUCCESS);
+        peer.release();
+        let Ok(file) = dicom_object::open_file(&known.path) else { continue };
+        if known.transfer_syntax.starts_with("1.2.840.10008.1.2.4") || known.transfer_syntax == "1.2.840.10008.1.2.5" {
+            assert_eq!((retrieved.status, retrieved.failed.as_slice()), (ALL_FAILED, &[uid][..]));
+            continue;
+        }
+        if retrieved.status == ALL_FAILED {
+            // Damaged: said before the first byte is sent.
+            assert!(
+                retrieved.comment.starts_with("cannot be rewritten"),
+                "{}: {}",
+                known.path.display(),
+                retrieved.comment
+            );
+            continue;
+        }
+        let syntax = if other == IMPLICIT_VR_LITTLE_ENDIAN { IMPLICIT.erased() } else { EXPLICIT.erased() };
+        let read = InMemDicomObject::read_dataset_with_ts(retrieved.objects[0].2.as_slice(), &syntax).unwrap();
+        for element in &*file {
+            let tag = element.header().tag;
+            let arrived = read.element_opt(tag).unwrap();
+            if tag.element() == 0 {
+                assert!(arrived.is_none(), "group length {tag}");
+                continue;
+            }
+            let arrived = arrived.unwrap_or_else(|| panic!("{tag} is missing, {}", known.path.display()));
+            if element.value().primitive().is_some() && arrived.vr() == element.vr() {
+                assert_eq!(
+                    arrived.to_bytes().unwrap(),
+                    element.to_bytes().unwrap(),
+                    "{tag} of {}",
+                    known.path.display()
+                );
+            }
+        }
+        rewritten += 1;
+    }
+    assert!(rewritten > 30, "{rewritten}");
+}
+
+#[test]
+fn an_identifier_that_names_nothing_is_refused() {
+    let archive = archive(1, 1);
+    let node = node_on(archive.path(), |_| {});
+    let mut peer = getter(&node, STUDY_GET, CT);
+    for bad in [
+        identifier("STUDY"),
+        study(""),
+        study("1.*"),
+        identifier("PATIENT").text(0x0010, 0x0020, "P1"),
+        identifier("FRAME").uid(0x0020, 0x000D, "1.2.1"),
+        DataSet::default().uid(0x0020, 0x000D, "1.2.1"),
+    ] {
+        let retrieved = get(&mut peer, STUDY_GET, &bad, |_| SUCCESS);
+        assert_eq!((retrieved.status, retrieved.numbers), (DOES_NOT_MATCH, [None; 4]));
+        assert!(!retrieved.comment.is_empty());
+    }
+    // No data set at all, and one that is none.
+    let mut command = retrieve_command(9, STUDY_GET, None);
+    command.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    peer.send_message(1, &command, None);
+    assert_eq!(peer.receive_message().status(), DOES_NOT_MATCH);
+    let retrieved = get(&mut peer, STUDY_GET, &DataSet(vec![1, 2, 3]), |_| SUCCESS);
+    assert_eq!(retrieved.status & 0xF000, 0xC000);
+    peer.release();
+}
+
+#[test]
+fn more_instances_than_the_limit_are_refused() {
+    let archive = archive(1, 3);
+    let node = node_on(archive.path(), |settings| settings.retrieve.max_instances = 2);
+    let mut peer = getter(&node, STUDY_GET, CT);
+    assert_eq!(get(&mut peer, STUDY_GET, &study("1.2.1"), |_| SUCCESS).status, 0xA701);
+    assert_eq!(get(&mut peer, STUDY_GET, &instances(&["1.2.1.1.1", "1.2.1.1.3"]), |_| SUCCESS).status, SUCCESS);
+    peer.release();
+}
+
+#[test]
+fn objects_that_were_let_go_fail_with_their_reason() {
+    let node = TestNode::with(|settings| settings.keep = Keep::MetadataOnly);
+    let class = "1.2.840.10008.5.1.4.1.1.7";
+    let mut peer = ScriptedPeer::associated(node.address(), &[(class, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
+    let sent = DataSet::instance(class, "1.2.3", "1.2.3.4", "1.2.3.4.5");
+    peer.send_message(1, &store_command(7, class, "1.2.3.4.5"), Some(&sent.0));
+    assert_eq!(peer.receive_message().status(), SUCCESS);
+    peer.release();
+    let mut peer = getter(&node, STUDY_GET, &[(class, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.3"), |_| SUCCESS);
+    assert_eq!((retrieved.status, retrieved.failed), (ALL_FAILED, vec!["1.2.3.4.5".to_owned()]));
+    assert_eq!(retrieved.comment, "only its metadata are kept");
+    peer.release();
+}
+
+#[test]
+fn without_the_role_of_an_scp_nothing_can_be_sent() {
+    let archive = archive(1, 1);
+    let node = node_on(archive.path(), |_| {});
+    let contexts: &[(&str, &[&str])] =
+        &[(STUDY_GET, &[IMPLICIT_VR_LITTLE_ENDIAN]), (objects::SOP_CLASS, &[EXPLICIT_VR_LITTLE_ENDIAN])];
+    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.1"), |_| SUCCESS);
+    assert_eq!((retrieved.status, retrieved.objects.len()), (ALL_FAILED, 0));
+    assert!(retrieved.comment.contains("presentation context"), "{}", retrieved.comment);
+    peer.release();
+}
+
+#[test]
+fn a_cancel_ends_a_get_after_the_object_at_hand() {
+    let archive = archive(1, 50);
+    let node = node_on(archive.path(), |_| {});
+    let mut peer = getter(&node, STUDY_GET, CT);
+    peer.send_message(1, &retrieve_command(9, STUDY_GET, None), Some(&study("1.2.1").0));
+    let object = peer.receive_message();
+    assert_eq!(object.field(), CommandField::C_STORE_RQ);
+    peer.send_message(1, &cancel_command(9), None);
+    peer.send_message(object.context_id, &store_response(&object.command, SUCCESS), None);
+    let last = peer.receive_message();
+    assert_eq!((last.field(), last.status()), (CommandField::C_GET_RSP, CANCELLED));
+    assert_eq!(numbers(&last.command), [Some(49), Some(1), Some(0), Some(0)]);
+    // The association is as good as new.
+    assert_eq!(get(&mut peer, STUDY_GET, &instance("1.2.1.1.7"), |_| SUCCESS).objects.len(), 1);
+    peer.release();
+}
+
+#[test]
+fn a_peer_that_does_not_answer_an_object_is_not_waited_for_for_ever() {
+    let archive = archive(1, 2);
+    let node = node_on(archive.path(), |settings| settings.retrieve.response_timeout = Duration::from_millis(200));
+    let mut peer = getter(&node, STUDY_GET, CT);
+    peer.send_message(1, &retrieve_command(9, STUDY_GET, None), Some(&study("1.2.1").0));
+    assert_eq!(peer.receive_message().field(), CommandField::C_STORE_RQ);
+    assert_eq!(peer.receive(), Some(Pdu::AbortRQ { source: AbortRQSource::ServiceUser }));
+    assert_eq!(peer.receive(), None);
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_sent_ends_the_association_and_not_the_node() {
+    let archive = TempDir::new().unwrap();
+    let path = archive.path().join("large.dcm");
+    let mut bytes = objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1");
+    bytes.extend([0xE0, 0x7F, 0x10, 0, b'O', b'W', 0, 0]);
+    bytes.extend(20_000_000_u32.to_le_bytes());
+    bytes.extend(vec![7; 20_000_000]);
+    fs::write(&path, &bytes).unwrap();
+    let node = node_on(archive.path(), |_| {});
+    let mut peer = getter(&node, STUDY_GET, CT);
+    peer.send_message(1, &retrieve_command(9, STUDY_GET, None), Some(&study("1.2.1").0));
+    // Its beginning is on the way, the rest is more than the buffers of both sides hold.
+    assert_eq!(peer.receive_bytes().unwrap()[0], 0x04);
+    fs::File::options().write(true).open(&path).unwrap().set_len(1_000_000).unwrap();
+    let mut last = 0;
+    while let Some(bytes) = peer.receive_bytes() {
+        last = bytes[0];
+    }
+    assert_eq!(last, 0x07, "an A-ABORT is the last that comes");
+    ScriptedPeer::associated(node.address(), &[(STUDY_GET, &[IMPLICIT_VR_LITTLE_ENDIAN])]).release();
+}
+
+// ---- C-MOVE ------------------------------------------------------------------------------------------------------
+
+/// A node that knows the destination `DEST`, and the socket where that listens.
+fn node_with_destination(archive: &Path, change: impl FnOnce(&mut Settings)) -> (TestNode, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let node = node_on(archive, |settings| {
+        settings.peers.destinations.insert("DEST".parse().unwrap(), Destination { address });
+        change(settings);
+    });
+    (node, listener)
+}
+
+fn mover(node: &TestNode) -> ScriptedPeer {
+    ScriptedPeer::associated(node.address(), &[(STUDY_MOVE, &[IMPLICIT_VR_LITTLE_ENDIAN])])
+}
+
+/// Asks for a C-MOVE and waits for its end.
+fn move_to(peer: &mut ScriptedPeer, destination: &str, identifier: &DataSet) -> Retrieved {
+    peer.send_message(1, &retrieve_command(9, STUDY_MOVE, Some(destination)), Some(&identifier.0));
+    moved(peer)
+}
+
+fn moved(peer: &mut ScriptedPeer) -> Retrieved {
+    let mut retrieved = Retrieved::default();
+    loop {
+        let message = peer.receive_message();
+        assert_eq!(message.field(), CommandField::C_MOVE_RSP);
+        if message.status() == PENDING {
+            retrieved.pending.push(numbers(&message.command));
+        } else {
+            retrieved.end(&message);
+            return retrieved;
+        }
+    }
+}
+
+fn first_syntax(proposed: &PresentationContextProposed) -> Option<String> {
+    proposed.transfer_syntaxes.first().cloned()
+}
+
+/// Takes objects until the association is released; each with its command.
+fn take_all(peer: &mut ScriptedPeer, answer: impl Fn(usize) -> u16) -> Vec<Received> {
+    let mut taken = Vec::new();
+    loop {
+        match peer.receive_anything() {
+            Anything::Message(message) => {
+                assert_eq!(message.field(), CommandField::C_STORE_RQ);
+                peer.send_message(message.context_id, &store_response(&message.command, answer(taken.len())), None);
+                taken.push(message);
+            }
+            Anything::Pdu(bytes) => {
+                assert_eq!(bytes[0], 0x05, "A-RELEASE-RQ");
+                peer.send_pdu(&Pdu::ReleaseRP);
+                return taken;
+            }
+            Anything::End => return taken,
+        }
+    }
+}
+
+#[test]
+fn a_move_sends_the_objects_to_the_destination_and_names_who_asked() {
+    let archive = archive(2, 3);
+    let (node, listener) = node_with_destination(archive.path(), |_| {});
+    let destination = thread::spawn(move || {
+        let (mut peer, request) = ScriptedPeer::accept(&listener);
+        assert_eq!((request.calling_ae_title.trim(), request.called_ae_title.trim()), ("DCMDEX", "DEST"));
+        peer.accept_contexts(&request, first_syntax);
+        take_all(&mut peer, |_| SUCCESS)
+    });
+    let mut peer = mover(&node);
+    let retrieved = move_to(&mut peer, "DEST", &study("1.2.1"));
+    assert_eq!((retrieved.status, retrieved.numbers), (SUCCESS, [None, Some(6), Some(0), Some(0)]));
+    assert!(retrieved.pending.iter().all(|numbers| numbers[0].unwrap() + numbers[1].unwrap() == 6));
+    let taken = destination.join().unwrap();
+    assert_eq!(taken.len(), 6);
+    for object in &taken {
+        assert_eq!(object.command.text(command_set::MOVE_ORIGINATOR_AE_TITLE), Ok("SCRIPT"));
+        assert_eq!(object.command.unsigned_short(command_set::MOVE_ORIGINATOR_MESSAGE_ID), Ok(9));
+    }
+    let first = &taken[0];
+    let uid = first.command.text(command_set::AFFECTED_SOP_INSTANCE_UID).unwrap();
+    assert!(first.data_set.as_deref() == Some(&data_set_of(&known(&node)[uid].path)[..]));
+    peer.release();
+}
+
+#[test]
+fn an_unknown_destination_is_a801() {
+    let archive = archive(1, 1);
+    let (node, _listener) = node_with_destination(archive.path(), |_| {});
+    let mut peer = mover(&node);
+    for title in ["NOBODY", "dest", "../DEST", "A\\B"] {
+        assert_eq!(move_to(&mut peer, title, &study("1.2.1")).status, UNKNOWN_DESTINATION, "{title}");
+    }
+    peer.release();
+}
+
+#[test]
+fn a_destination_that_cannot_be_reached_or_refuses_fails_all() {
+    let archive = archive(1, 3);
+    let (node, listener) = node_with_destination(archive.path(), |settings| {
+        settings.options.artim_timeout = Duration::from_millis(300);
+    });
+    let mut peer = mover(&node);
+    let all_failed = |retrieved: Retrieved| {
+        assert_eq!((retrieved.status, retrieved.numbers), (ALL_FAILED, [None, Some(0), Some(3), Some(0)]));
+        assert_eq!(retrieved.failed.len(), 3);
+        retrieved.comment
+    };
+    // Rejects.
+    let rejecting = thread::spawn(move || {
+        let (mut peer, _) = ScriptedPeer::accept(&listener);
+        peer.send_pdu(&Pdu::AssociationRJ(AssociationRJ {
+            result: AssociationRJResult::Permanent,
+            source: AssociationRJSource::ServiceUser(AssociationRJServiceUserReason::CallingAETitleNotRecognized),
+        }));
+        listener
+    });
+    assert_eq!(all_failed(move_to(&mut peer, "DEST", &study("1.2.1"))), "the destination rejected the association");
+    let listener = rejecting.join().unwrap();
+    // Accepts nothing of what is proposed.
+    let choosy = thread::spawn(move || {
+        let (mut peer, request) = ScriptedPeer::accept(&listener);
+        peer.accept_contexts(&request, |_| None);
+        assert!(take_all(&mut peer, |_| SUCCESS).is_empty());
+        listener
+    });
+    assert!(all_failed(move_to(&mut peer, "DEST", &study("1.2.1"))).contains("context"));
+    let listener = choosy.join().unwrap();
+    // Says nothing.
+    assert!(all_failed(move_to(&mut peer, "DEST", &study("1.2.1"))).contains("time"));
+    // Is not there.
+    drop(listener);
+    assert!(all_failed(move_to(&mut peer, "DEST", &study("1.2.1"))).contains("no connection"));
+    peer.release();
+}
+
+#[test]
+fn a_destination_that_aborts_midway_gets_the_rest_on_a_second_association() {
+    let archive = archive(1, 5);
+    let (node, listener) = node_with_destination(archive.path(), |_| {});
+    let destination = thread::spawn(move || {
+        let (mut peer, request) = ScriptedPeer::accept(&listener);
+        peer.accept_contexts(&request, first_syntax);
+        let object = peer.receive_message();
+        peer.send_message(object.context_id, &store_response(&object.command, SUCCESS), None);
+        peer.receive_message();
+        peer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
+        drop(peer);
+        let (mut peer, request) = ScriptedPeer::accept(&listener);
+        peer.accept_contexts(&request, first_syntax);
+        take_all(&mut peer, |_| SUCCESS).len()
+    });
+    let mut peer = mover(&node);
+    let retrieved = move_to(&mut peer, "DEST", &study("1.2.1"));
+    assert_eq!((retrieved.status, retrieved.numbers), (SOME_FAILED, [None, Some(4), Some(1), Some(0)]));
+    assert_eq!(retrieved.failed, ["1.2.1.1.2"]);
+    assert_eq!(destination.join().unwrap(), 3);
+    peer.release();
+}
+
+#[test]
+fn a_destination_that_stalls_is_given_up() {
+    let archive = archive(1, 3);
+    let (node, listener) = node_with_destination(archive.path(), |settings| {
+        settings.retrieve.response_timeout = Duration::from_millis(200);
+    });
+    let destination = thread::spawn(move || {
+        let (mut peer, request) = ScriptedPeer::accept(&listener);
+        peer.accept_contexts(&request, first_syntax);
+        peer.receive_message();
+        // No answer; the node aborts.
+        assert!(matches!(peer.receive(), Some(Pdu::AbortRQ { .. })));
+    });
+    let mut peer = mover(&node);
+    let retrieved = move_to(&mut peer, "DEST", &study("1.2.1"));
+    assert_eq!((retrieved.status, retrieved.numbers), (ALL_FAILED, [None, Some(0), Some(3), Some(0)]));
+    destination.join().unwrap();
+    peer.release();
+}
+
+#[test]
+fn a_cancel_ends_a_move_after_the_object_at_hand() {
+    let archive = archive(1, 20);
+    let (node, listener) = node_with_destination(archive.path(), |_| {});
+    let mut peer = mover(&node);
+    peer.send_message(1, &retrieve_command(9, STUDY_MOVE, Some("DEST")), Some(&study("1.2.1").0));
+    let (mut destination, request) = ScriptedPeer::accept(&listener);
+    destination.accept_contexts(&request, first_syntax);
+    let object = destination.receive_message();
+    peer.send_message(1, &cancel_command(9), None);
+    // The node has read the cancel before it reads anything later from the same peer: a second command, ahead of its time.
+    let mut again = retrieve_command(10, STUDY_MOVE, Some("NOBODY"));
+    again.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
+    peer.send_message(1, &again, None);
+    destination.send_message(object.context_id, &store_response(&object.command, SUCCESS), None);
+    let rest = take_all(&mut destination, |_| SUCCESS).len();
+    let retrieved = moved(&mut peer);
+    assert_eq!(retrieved.status, CANCELLED);
+    assert_eq!(retrieved.numbers, [Some(19 - rest as u16), Some(1 + rest as u16), Some(0), Some(0)]);
+    assert!(rest < 19);
+    assert_eq!(peer.receive_message().status(), DOES_NOT_MATCH, "the second one, without an Identifier");
+    peer.release();
+}
+
+#[test]
+fn who_goes_away_ends_the_move() {
+    let archive = archive(1, 20);
+    let (node, listener) = node_with_destination(archive.path(), |_| {});
+    let mut peer = mover(&node);
+    peer.send_message(1, &retrieve_command(9, STUDY_MOVE, Some("DEST")), Some(&study("1.2.1").0));
+    let (mut destination, request) = ScriptedPeer::accept(&listener);
+    destination.accept_contexts(&request, first_syntax);
+    destination.receive_message();
+    drop(peer);
+    // Nothing more is sent; the connection ends.
+    assert!(destination.receive_bytes().is_none());
+}
+
+#[test]
+fn more_presentation_contexts_than_one_association_has_take_several() {
+    let archive = TempDir::new().unwrap();
+    for number in 0..150 {
+        let uid = format!("1.2.1.1.{number}");
+        let class = format!("1.2.3.999.{number}");
+        let mut bytes = DataSet::instance(&class, "1.2.1", "1.2.1.1", &uid).0;
+        let mut meta = b"\x02\0\x10\0UI\x12\0".to_vec();
+        meta.extend(b"1.2.840.10008.1.2\0");
+        let mut file = vec![0; 128];
+        file.extend(b"DICM\x02\0\0\0UL\x04\0");
+        file.extend((meta.len() as u32).to_le_bytes());
+        file.append(&mut meta);
+        file.append(&mut bytes);
+        fs::write(archive.path().join(format!("{number}.dcm")), file).unwrap();
+    }
+    let (node, listener) = node_with_destination(archive.path(), |_| {});
+    let destination = thread::spawn(move || {
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            let (mut peer, request) = ScriptedPeer::accept(&listener);
+            assert!(request.presentation_contexts.len() <= 128);
+            peer.accept_contexts(&request, first_syntax);
+            taken.push(take_all(&mut peer, |_| SUCCESS).len());
+        }
+        taken
+    });
+    let mut peer = mover(&node);
+    let retrieved = move_to(&mut peer, "DEST", &study("1.2.1"));
+    assert_eq!((retrieved.status, retrieved.numbers), (SUCCESS, [None, Some(150), Some(0), Some(0)]));
+    assert_eq!(destination.join().unwrap().iter().sum::<usize>(), 150);
+    peer.release();
+}
