@@ -1,0 +1,311 @@
+//! Retrieves a series or study by C-GET, throws the objects away and prints how fast they came.
+//!
+//! ```text
+//! cargo run --release --example retrieveload -- --to 127.0.0.1:11112 --called DCMDEX --level STUDY --uid 1.2.3 --times 5
+//! cargo run --release --example retrieveload -- --copy DIRECTORY --times 5
+//! ```
+//!
+//! `--copy` is what it is held against: the files of a directory, copied to a socket one after the other.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a tool for developers: it ends at the first fault, and says what it did"
+)]
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use dicom_ul::pdu::{
+    AssociationRQ, Pdu, PresentationContextProposed, RequestorRoles, UserVariableItem, read_pdu, write_pdu,
+};
+
+#[path = "../bench/header.rs"]
+#[allow(dead_code, reason = "shared with another example")]
+mod header;
+
+use header::element;
+
+/// The largest PDU that we offer to receive.
+const MAX_PDU: u32 = 128 * 1024;
+
+/// Measures C-GET.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Host and port of the node.
+    #[arg(long, default_value = "127.0.0.1:11112")]
+    to: String,
+    /// AE title of the node.
+    #[arg(long, default_value = "DCMDEX")]
+    called: String,
+    /// STUDY, SERIES or IMAGE.
+    #[arg(long, default_value = "STUDY")]
+    level: String,
+    /// The unique key of the level.
+    #[arg(long, default_value = "")]
+    uid: String,
+    /// The SOP Class of the objects.
+    #[arg(long, default_value = "1.2.840.10008.5.1.4.1.1.2")]
+    class: String,
+    /// The transfer syntax to propose for them.
+    #[arg(long, default_value = "1.2.840.10008.1.2.1")]
+    syntax: String,
+    /// Copy the files of this directory to a socket instead.
+    #[arg(long)]
+    copy: Option<PathBuf>,
+    /// Retrievals, one after the other on one association.
+    #[arg(long, default_value_t = 1)]
+    times: usize,
+    /// A name for the line that is printed.
+    #[arg(long, default_value = "")]
+    name: String,
+}
+
+/// One retrieval.
+struct Run {
+    objects: u64,
+    bytes: u64,
+    first: Duration,
+    all: Duration,
+}
+
+fn main() {
+    let options = Options::parse();
+    let mut runs = Vec::new();
+    if let Some(directory) = &options.copy {
+        runs.extend((0..options.times).map(|_| copy(directory)));
+    } else {
+        let mut client = Client::open(&options);
+        runs.extend((0..options.times).map(|_| client.get(&options)));
+        client.send_pdu(&Pdu::ReleaseRQ);
+    }
+    runs.sort_by_key(|run| run.all);
+    let median = &runs[runs.len() / 2];
+    let first: Vec<_> = runs.iter().map(|run| run.first.as_secs_f64() * 1000.0).collect();
+    let seconds = median.all.as_secs_f64();
+    println!(
+        "{{\"name\": \"{}\", \"objects\": {}, \"bytes\": {}, \"median_s\": {seconds:.4}, \"objects_per_s\": {:.0}, \
+         \"gb_per_s\": {:.3}, \"first_ms\": {:.2}, \"first_max_ms\": {:.2}}}",
+        options.name,
+        median.objects,
+        median.bytes,
+        median.objects as f64 / seconds,
+        median.bytes as f64 / seconds / 1e9,
+        median.first.as_secs_f64() * 1000.0,
+        first.iter().copied().fold(0.0, f64::max),
+    );
+}
+
+/// Files to a socket, as plainly as it can be done.
+fn copy(directory: &Path) -> Run {
+    let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let objects = files.len() as u64;
+    let begun = Instant::now();
+    let sender = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        for file in files {
+            io::copy(&mut File::open(file).unwrap(), &mut stream).unwrap();
+        }
+    });
+    let mut stream = TcpStream::connect(address).unwrap();
+    let (mut buffer, mut bytes, mut first) = (vec![0; 256 * 1024], 0, Duration::ZERO);
+    loop {
+        let count = stream.read(&mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        if bytes == 0 {
+            first = begun.elapsed();
+        }
+        bytes += count as u64;
+    }
+    let all = begun.elapsed();
+    sender.join().unwrap();
+    Run { objects, bytes, first, all }
+}
+
+struct Client {
+    stream: BufReader<TcpStream>,
+    body: Vec<u8>,
+}
+
+impl Client {
+    fn open(options: &Options) -> Self {
+        let stream = TcpStream::connect(&options.to).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut client = Self { stream: BufReader::with_capacity(256 * 1024, stream), body: Vec::new() };
+        let context = |id, abstract_syntax: &str, transfer_syntax: &str| PresentationContextProposed {
+            id,
+            abstract_syntax: abstract_syntax.into(),
+            transfer_syntaxes: vec![transfer_syntax.into()],
+        };
+        client.send_pdu(&Pdu::AssociationRQ(AssociationRQ {
+            protocol_version: 1,
+            calling_ae_title: "BENCH".into(),
+            called_ae_title: options.called.clone(),
+            application_context_name: "1.2.840.10008.3.1.1.1".into(),
+            presentation_contexts: vec![
+                context(1, "1.2.840.10008.5.1.4.1.2.2.3", "1.2.840.10008.1.2"),
+                context(3, &options.class, &options.syntax),
+            ],
+            user_variables: vec![
+                UserVariableItem::MaxLength(MAX_PDU),
+                UserVariableItem::ImplementationClassUID("1.2.3".into()),
+                UserVariableItem::ScuScpRoleSelectionSubItem(
+                    options.class.clone(),
+                    RequestorRoles { scu: true, scp: true },
+                ),
+            ],
+        }));
+        let kind = client.pdu();
+        let mut whole = vec![kind, 0];
+        whole.extend((client.body.len() as u32).to_be_bytes());
+        whole.extend_from_slice(&client.body);
+        match read_pdu(whole.as_slice(), 1 << 20, true).unwrap().unwrap() {
+            Pdu::AssociationAC(_) => client,
+            other => panic!("not accepted: {other:?}"),
+        }
+    }
+
+    fn send_pdu(&mut self, pdu: &Pdu) {
+        let mut bytes = Vec::new();
+        write_pdu(&mut bytes, pdu).unwrap();
+        self.stream.get_mut().write_all(&bytes).unwrap();
+    }
+
+    /// Reads the next PDU into `body`; its type.
+    fn pdu(&mut self) -> u8 {
+        let mut header = [0; 6];
+        self.stream.read_exact(&mut header).unwrap();
+        let length = u32::from_be_bytes([header[2], header[3], header[4], header[5]]) as usize;
+        self.body.resize(length, 0);
+        self.stream.read_exact(&mut self.body).unwrap();
+        header[0]
+    }
+
+    fn get(&mut self, options: &Options) -> Run {
+        let us = |value: u16| value.to_le_bytes();
+        let request = command(&[
+            (0x0002, b"1.2.840.10008.5.1.4.1.2.2.3\0"),
+            (0x0100, &us(0x0010)),
+            (0x0110, &us(1)),
+            (0x0700, &us(0)),
+            (0x0800, &us(1)),
+        ]);
+        let mut identifier = Vec::new();
+        let mut level = options.level.clone().into_bytes();
+        if level.len() % 2 == 1 {
+            level.push(b' ');
+        }
+        let tag = match options.level.as_str() {
+            "STUDY" => 0x0020_000D,
+            "SERIES" => 0x0020_000E,
+            _ => 0x0008_0018,
+        };
+        let mut elements = [(0x0008_0052, "CS", level.as_slice()), (tag, "UI", options.uid.as_bytes())];
+        elements.sort_by_key(|element| element.0);
+        for (tag, vr, value) in elements {
+            element(&mut identifier, false, tag, vr, value);
+        }
+        let mut message = pdv(1, 3, &request);
+        message.extend(pdv(1, 2, &identifier));
+        let begun = Instant::now();
+        self.stream.get_mut().write_all(&message).unwrap();
+        let mut run = Run { objects: 0, bytes: 0, first: Duration::ZERO, all: Duration::ZERO };
+        let (mut arriving, mut message_id) = (Vec::new(), 0);
+        loop {
+            assert_eq!(self.pdu(), 0x04, "not a P-DATA-TF");
+            let mut rest = self.body.as_slice();
+            let mut answer = None;
+            while let Some((length, after)) = rest.split_first_chunk() {
+                let (pdv, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+                rest = after;
+                let (context, control, fragment) = (pdv[0], pdv[1], &pdv[2..]);
+                if control & 1 == 0 {
+                    if run.bytes == 0 {
+                        run.first = begun.elapsed();
+                    }
+                    run.bytes += fragment.len() as u64;
+                    if control & 2 == 2 && context != 1 {
+                        run.objects += 1;
+                        answer = Some(context);
+                    } else if control & 2 == 2 {
+                        panic!("some objects failed");
+                    }
+                    continue;
+                }
+                arriving.extend_from_slice(fragment);
+                if control & 2 == 0 {
+                    continue;
+                }
+                let command = std::mem::take(&mut arriving);
+                let field = number(&command, 0x0100).unwrap();
+                match (field, number(&command, 0x0900)) {
+                    (0x0001, _) => message_id = number(&command, 0x0110).unwrap(),
+                    (_, Some(0xFF00)) => {}
+                    (_, Some(0)) => {
+                        run.all = begun.elapsed();
+                        return run;
+                    }
+                    (_, status) => panic!("ended with {status:04X?}"),
+                }
+            }
+            if let Some(context) = answer {
+                let mut class = options.class.clone().into_bytes();
+                class.resize(class.len().next_multiple_of(2), 0);
+                let response = command(&[
+                    (0x0002, &class),
+                    (0x0100, &us(0x8001)),
+                    (0x0120, &us(message_id)),
+                    (0x0800, &us(0x0101)),
+                    (0x0900, &us(0)),
+                ]);
+                self.stream.get_mut().write_all(&pdv(context, 3, &response)).unwrap();
+            }
+        }
+    }
+}
+
+/// A command set with its group length; `elements` in ascending order.
+fn command(elements: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for &(number, value) in elements {
+        element(&mut body, false, u32::from(number), "UI", value);
+    }
+    let mut whole = Vec::new();
+    element(&mut whole, false, 0, "UL", &(body.len() as u32).to_le_bytes());
+    whole.extend_from_slice(&body);
+    whole
+}
+
+/// A P-DATA-TF with one presentation data value.
+fn pdv(context: u8, control: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x04, 0];
+    out.extend((bytes.len() as u32 + 6).to_be_bytes());
+    out.extend((bytes.len() as u32 + 2).to_be_bytes());
+    out.extend([context, control]);
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// The unsigned short (0000,`wanted`) of a command set.
+fn number(command: &[u8], wanted: u16) -> Option<u16> {
+    let mut rest = command;
+    loop {
+        let (header, after) = rest.split_first_chunk::<8>()?;
+        let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let (value, after) = after.split_at_checked(length)?;
+        if u16::from_le_bytes([header[2], header[3]]) == wanted {
+            return Some(u16::from_le_bytes([value[0], value[1]]));
+        }
+        rest = after;
+    }
+}
