@@ -190,6 +190,9 @@ fn plain_letters(c: char, ligatures: Ligatures) -> impl Iterator<Item = char> {
         ('ς', _) => ('σ', None),
         ('\u{2018}' | '\u{2019}' | '\u{2BC}', _) => ('\'', None),
         ('\u{2010}'..='\u{2015}' | '\u{2212}', _) => ('-', None),
+        // As ISO 2022 IR 87 is read here, and as others read it.
+        ('\u{301C}', _) => ('~', None),
+        ('\u{2225}', _) => ('\u{2016}', None),
         (other, _) => (other, None),
     };
     std::iter::once(first).chain(second)
@@ -231,6 +234,7 @@ mod tests {
             ("Nguyễn", "NGUYEN"),
             ("Þór", "thor"),
             ("e\u{301}", "É"),
+            ("あ〜‖", "あ～∥"),
         ] {
             assert_eq!(fold(one), fold(other), "{one} {other}");
         }
