@@ -87,7 +87,7 @@ CREATE TABLE study (
 );
 CREATE UNIQUE INDEX study_by_uid ON study (study_instance_uid);
 CREATE INDEX study_by_patient ON study (patient);
-CREATE INDEX study_by_date ON study (study_date DESC, study_time DESC);
+CREATE INDEX study_by_date ON study (study_date DESC, study_time DESC, patient);
 CREATE INDEX study_by_accession_number ON study (accession_number);
 
 -- Patients under whom a study was found besides study.patient: a conflict, and yet an answer to who asks for them.
