@@ -61,9 +61,15 @@ class Listener:
         return f"127.0.0.1:{self.port}"
 
     def peak_rss_mb(self):
+        return self._status_mb("VmHWM:")
+
+    def rss_mb(self):
+        return self._status_mb("VmRSS:")
+
+    def _status_mb(self, field):
         with open(f"/proc/{self.process.pid}/status") as status:
-            peak = next(line for line in status if line.startswith("VmHWM:"))
-        return int(peak.split()[1]) / 1024
+            line = next(line for line in status if line.startswith(field))
+        return int(line.split()[1]) / 1024
 
     def cpu_seconds(self):
         with open(f"/proc/{self.process.pid}/stat") as stat:

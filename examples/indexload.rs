@@ -1,9 +1,9 @@
 //! Fills an index with generated records through the real writer: what a row costs in time and bytes, without files.
 //!
-//! `cargo run --release --example indexload -- INDEX INSTANCES [INSTANCES_PER_SERIES]`
+//! `cargo run --release --example indexload -- INDEX INSTANCES [PER_SERIES [SERIES_PER_STUDY [STUDIES_PER_PATIENT]]]`
 //!
-//! The records are those of an archive in which every series has its directory: 5 series in a study, 3 studies for a
-//! patient; SOP Instance UIDs of three kinds (40 % counters at the end, 30 % Siemens-like with a time, 30 % random
+//! The records are those of an archive in which every series has its directory: 76 instances in a series, 5 series in a
+//! study, 3 studies for a patient, unless told otherwise (`1000000 1 1 1` is a million patients); SOP Instance UIDs of three kinds (40 % counters at the end, 30 % Siemens-like with a time, 30 % random
 //! digits); 60 % of the file names follow from the UID; content and acquisition times differ from slice to slice.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for measuring")]
@@ -39,11 +39,13 @@ impl Random {
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
     let [_, index, instances, more @ ..] = arguments.as_slice() else {
-        println!("usage: indexload INDEX INSTANCES [INSTANCES_PER_SERIES]");
+        println!("usage: indexload INDEX INSTANCES [PER_SERIES [SERIES_PER_STUDY [STUDIES_PER_PATIENT]]]");
         return;
     };
     let instances: u64 = instances.parse().unwrap();
-    let per_series: u64 = more.first().map_or(76, |text| text.parse().unwrap());
+    let number = |at: usize, default: u64| more.get(at).map_or(default, |text: &String| text.parse().unwrap());
+    let (per_series, shape) =
+        (number(0, 76), Shape { series_per_study: number(1, 5), studies_per_patient: number(2, 3) });
     let index = Path::new(index);
     let options = WriterOptions { durability: Durability::Normal, queue_length: 16, ..WriterOptions::default() };
     let writer = Writer::open(index, options).unwrap();
@@ -55,7 +57,7 @@ fn main() {
     let mut next_report = 1_000_000;
     while done < instances {
         let count = per_series.min(instances - done);
-        handle.scanned(one_series(&mut random, series, count)).unwrap();
+        handle.scanned(one_series(&mut random, shape, series, count)).unwrap();
         done += count;
         series += 1;
         if done >= next_report {
@@ -81,9 +83,15 @@ fn main() {
     );
 }
 
-fn one_series(random: &mut Random, series: u64, count: u64) -> ScannedDirectory {
-    let study = series / 5;
-    let patient = study / 3;
+#[derive(Clone, Copy)]
+struct Shape {
+    series_per_study: u64,
+    studies_per_patient: u64,
+}
+
+fn one_series(random: &mut Random, shape: Shape, series: u64, count: u64) -> ScannedDirectory {
+    let study = series / shape.series_per_study;
+    let patient = study / shape.studies_per_patient;
     let modality = ["CT", "MR", "CR", "US", "MR"][usize::try_from(series % 5).unwrap()];
     let pick = |list: &[&'static str], number: u64| list[usize::try_from(number % list.len() as u64).unwrap()];
     let name = format!(
