@@ -143,8 +143,8 @@ keys! {
         low: "viewers that read slowly are cut off",
         high: "dead peers hold on to a query",
     }
-    "network.query_time_limit_seconds" = "60" {
-        "Time that the index may take for the next answer to a C-FIND; then the query ends (out of resources).",
+    "network.query_time_limit_seconds" = "30" {
+        "Time that the index may work on a C-FIND, without what the peer takes; then the query ends (out of resources).",
         unit: "seconds",
         low: "searches for a part of a name in a huge archive fail",
         high: "one bad query keeps a processor busy",

@@ -77,10 +77,10 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
     // A plan depends on the statement alone. Without this, a statement that could use a partial index is planned anew for
     // each new value, which takes longer than running it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    // Sorting spills to memory, not to a file beside somebody's archive.
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
     match access {
         Access::Writer { durability, cache_bytes } => {
+            // The writer sorts little, and needs no file for it.
+            connection.pragma_update(None, "temp_store", "MEMORY")?;
             // Takes effect only in a database that is still empty.
             connection.pragma_update(None, "page_size", PAGE_SIZE)?;
             // Readers go on while a batch is written, and a commit is one sequential append.
@@ -97,6 +97,9 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
             connection.pragma_update(None, "cache_size", -i64::try_from(cache_bytes / 1024).unwrap_or(i64::MAX))?;
         }
         Access::Reader { cache_bytes } => {
+            // A million answers may have to be sorted: what does not fit into the cache goes into a file without a name in
+            // the system's directory for temporary files.
+            connection.pragma_update(None, "temp_store", "FILE")?;
             connection.pragma_update(None, "cache_size", -i64::try_from(cache_bytes / 1024).unwrap_or(i64::MAX))?;
         }
     }

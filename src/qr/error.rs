@@ -45,6 +45,9 @@ pub enum FindError {
     /// The peer said C-CANCEL, or went away.
     #[error("cancelled")]
     Cancelled,
+    /// Answers that waited for a slow peer could not be read back.
+    #[error("answers that were kept for the peer cannot be read")]
+    AnswersLost,
     /// The index could not answer.
     #[error("the index could not answer")]
     Index(#[source] db::Error),
@@ -96,7 +99,7 @@ impl FindError {
             // PS3.4 table C.4-1, FE00: "Matching terminated due to Cancel request".
             Self::Cancelled => (STATUS_CANCEL, Vec::new()),
             // PS3.4 table C.4-1, Cxxx: "Unable to process".
-            Self::Index(_) => (STATUS_INDEX_FAILED, Vec::new()),
+            Self::Index(_) | Self::AnswersLost => (STATUS_INDEX_FAILED, Vec::new()),
         };
         let comment: String = self.to_string().chars().take(MAX_COMMENT_LENGTH).collect();
         Failure { status, offending_elements, comment }
@@ -143,6 +146,7 @@ mod tests {
             FindError::TooManyMatches(u64::MAX),
             FindError::TimeLimit,
             FindError::Cancelled,
+            FindError::AnswersLost,
             FindError::Index(db::Error::Interrupted),
         ];
         for error in errors {

@@ -10,8 +10,8 @@ use crate::model::declared::{DeclaredSet, creator_tag, is_private_creator};
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::value;
 
-/// The longest Identifier that is read, in bytes. A list of 20,000 UIDs takes 1.3 MB.
-pub const MAX_IDENTIFIER_LENGTH: usize = 4 * 1024 * 1024;
+/// The longest Identifier that is read, in bytes. A list of 20,000 UIDs takes 1.3 MB, more values are not taken.
+pub const MAX_IDENTIFIER_LENGTH: usize = 3 * 1024 * 1024 / 2;
 
 /// How deep sequences may lie in each other. PS3.4 defines no key deeper than three.
 pub const MAX_IDENTIFIER_DEPTH: usize = 16;
@@ -331,11 +331,20 @@ fn decode_elements(raw: Vec<RawElement<'_>>, sets: &CharacterSets) -> Vec<KeyEle
                 RawValue::Bytes(bytes, encoding) => {
                     let mut text = String::new();
                     value::push_text(&mut text, element.vr, encoding.is_big(), bytes, sets);
+                    if text.is_empty() && !bytes.is_empty() && is_binary_number(element.vr) {
+                        // Too few bytes for a number: no key without a value, which would match everything, but one that
+                        // no number is equal to.
+                        text.push('?');
+                    }
                     KeyValue::Text(text)
                 }
             },
         })
         .collect()
+}
+
+fn is_binary_number(vr: VR) -> bool {
+    matches!(vr, VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD | VR::AT)
 }
 
 fn decode_item(item: Vec<RawElement<'_>>, inherited: &CharacterSets) -> Vec<KeyElement> {
@@ -525,7 +534,7 @@ mod tests {
         };
         assert_eq!(nested(MAX_IDENTIFIER_DEPTH), None);
         assert_eq!(nested(MAX_IDENTIFIER_DEPTH + 1), Some(IdentifierError::TooDeep));
-        assert_eq!(nested(50_000), Some(IdentifierError::TooDeep));
+        assert_eq!(nested(30_000), Some(IdentifierError::TooDeep));
         let many = element(encoding, NAME, VR::PN, b"").repeat(MAX_IDENTIFIER_ELEMENTS + 1);
         assert_eq!(Identifier::decode(&many, encoding, "").err(), Some(IdentifierError::TooManyElements));
         let uids = |number: usize| element(encoding, Tag(0x0020, 0x000D), VR::UI, &b"1.2\\".repeat(number)[1..]);

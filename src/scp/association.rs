@@ -510,7 +510,7 @@ impl Session {
         let mut running = query.start(service, self.agreement.peer_max_length);
         let patience = Patience { first_byte: None, rest: options.read_timeout };
         let mut ahead = None;
-        // Counted between answers, and not while the peer takes them: this is for the index.
+        // Not counted while the peer takes answers: this is for the index.
         let mut time_is_up = Instant::now() + options.query_time_limit;
         let mut stopping = false;
         loop {
@@ -531,10 +531,11 @@ impl Session {
                     // What was on its way when the peer said to stop: it does not want it any more.
                     Some(_) if stopping => {}
                     Some(answers) => {
+                        let begun = Instant::now();
                         self.writer.send(&answers.bytes).await.map_err(End::Write)?;
+                        time_is_up += begun.elapsed();
                         metrics::FIND_MATCHES.add(answers.count);
                         self.answered.count_pending(CommandField::C_FIND_RSP, answers.count);
-                        time_is_up = Instant::now() + options.query_time_limit;
                     }
                     None => break,
                 },

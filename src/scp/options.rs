@@ -37,7 +37,7 @@ pub struct Options {
     /// Time for the peer to take what we send. Too low: viewers that read slowly are cut off. Too high: dead peers hold on to
     /// a query.
     pub write_timeout: Duration,
-    /// Time that the index may take for the next answer to a query; then the query ends with A700. Too low: searches for a
+    /// Time that the index may work on a query, without what the peer takes; then the query ends with A700. Too low: searches for a
     /// part of a name in a huge archive fail. Too high: one bad query keeps a processor busy.
     pub query_time_limit: Duration,
     /// After the order to stop: time for messages in flight to be finished.
@@ -61,7 +61,7 @@ impl Options {
             idle_timeout: Duration::from_secs(60),
             read_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
-            query_time_limit: Duration::from_secs(60),
+            query_time_limit: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             preferred_transfer_syntaxes: Vec::new(),
         }

@@ -4,11 +4,12 @@
 //! takes its place `<study>/<series>/<instance>.dcm` by a rename ([`Placed`]); nothing under a final name is ever half
 //! written, and what does not get that far leaves no file behind. Names come from UIDs that follow PS3.5 9.1, or from a
 //! hash where a UID does not: never from text that a peer chose. [`open`] opens any location that the index names, members of
-//! archives included.
+//! archives included. [`Spool`] is for answers that wait for a slow peer.
 
 mod meta;
 mod objects;
 mod source;
+mod spool;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use crate::archive::Object;
 pub use meta::FileMeta;
 pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync, make_durable, open, remove};
 pub use source::Source;
+pub use spool::{Spool, SpoolRoom};
 
 /// The Implementation Class UID (PS3.7 D.3.3.2) in association negotiation and in the File Meta Information of what is
 /// written (PS3.10 7.1). Made from a UUID (PS3.5 B.2).

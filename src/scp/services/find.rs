@@ -2,16 +2,22 @@
 //! through a channel that holds little, and are sent as they come.
 //!
 //! The thread hands over what it has whenever the channel is free, and gathers answers while it is not: the first answer
-//! goes out at once, a fast query fills whole writes, and a peer that reads slowly holds the query up instead of filling
-//! our memory.
+//! goes out at once, and a fast query fills whole writes. A peer that reads slowly holds the query up instead of filling our
+//! memory; but a query that waits keeps the write-ahead log of the index from being copied back, so after a while the
+//! answers go to a file of their own, and the query goes on to its end.
 
+use std::collections::VecDeque;
+use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DataSetPresence, FindRequest};
@@ -24,6 +30,7 @@ use crate::qr::{
 };
 use crate::scp::negotiation::{Agreement, PresentationContext};
 use crate::scp::sop_class::Service;
+use crate::store::{Spool, SpoolRoom};
 use crate::telemetry::metrics;
 
 /// Readers of the index that are kept open between queries; more are opened and closed as they are needed. Each keeps up to
@@ -34,19 +41,28 @@ const IDLE_READERS: usize = 8;
 /// three times this and an answer.
 const GATHERED_BYTES: usize = 64 * 1024;
 
+/// How long a query waits for its peer, all in all, before its answers go to a file. Shorter writes files for peers that
+/// are just about as fast as the index, longer lets the write-ahead log grow while others write.
+const PATIENCE_WITH_PEER: Duration = Duration::from_secs(1);
+
+/// Bytes of answers that wait in files, those of all queries together, beside the index. A million answers of a study are some
+/// 300 MB. Where this is used up, or the disk is full, queries wait for their peers.
+const SPOOLED_BYTES: u64 = 1 << 30;
+
 /// What answering queries needs.
 #[derive(Debug)]
 pub struct Find {
     index: PathBuf,
     options: qr::Options,
     idle: Mutex<Vec<Reader>>,
+    spool_room: Arc<SpoolRoom>,
 }
 
 impl Find {
     /// Answers from this index.
     #[must_use]
     pub fn new(index: PathBuf, options: qr::Options) -> Self {
-        Self { index, options, idle: Mutex::new(Vec::new()) }
+        Self { index, options, idle: Mutex::new(Vec::new()), spool_room: SpoolRoom::new(SPOOLED_BYTES) }
     }
 
     fn reader(&self) -> Result<Reader, FindError> {
@@ -115,6 +131,13 @@ impl Receiving {
         let outgoing = Outgoing {
             sender,
             gathered: Answers::default(),
+            waiting: Waiting {
+                patience: PATIENCE_WITH_PEER,
+                find: Arc::clone(find),
+                spool: None,
+                counts: VecDeque::new(),
+            },
+            lost: false,
             context_id,
             request: self.request.clone(),
             status: Status::PENDING,
@@ -142,10 +165,14 @@ impl Receiving {
         if !matches!(answered, Err(FindError::Index(_))) {
             find.give_back(reader);
         }
-        // What is still gathered belongs before the last response, also when that is a failure.
-        match outgoing.flush() {
-            ControlFlow::Continue(()) => answered,
-            ControlFlow::Break(()) => Err(FindError::Cancelled),
+        // What still waits belongs before the last response, also when that is a failure.
+        let finished = outgoing.finish(control);
+        match (finished, answered) {
+            _ if outgoing.lost => Err(FindError::AnswersLost),
+            (ControlFlow::Continue(()), answered) => answered,
+            // It did not get all of its answers.
+            (ControlFlow::Break(()), Ok(())) => Err(control.order().map_or(FindError::Cancelled, Order::error)),
+            (ControlFlow::Break(()), Err(error)) => Err(error),
         }
     }
 }
@@ -177,10 +204,66 @@ pub(in crate::scp) struct Answers {
 struct Outgoing {
     sender: mpsc::Sender<Answers>,
     gathered: Answers,
+    waiting: Waiting,
+    /// Whether answers could not be read back.
+    lost: bool,
     context_id: u8,
     request: FindRequest,
     status: Status,
     peer_max_length: u32,
+}
+
+/// What a slow peer makes necessary.
+struct Waiting {
+    /// How much longer the query waits.
+    patience: Duration,
+    find: Arc<Find>,
+    /// What has to go out before what is gathered.
+    spool: Option<Spool>,
+    /// How many answers each piece of the spool has.
+    counts: VecDeque<u64>,
+}
+
+impl Waiting {
+    /// Appends to the spool. What could not be kept there is given back.
+    fn keep(&mut self, answers: Answers) -> Result<(), Answers> {
+        let spool = match &mut self.spool {
+            Some(spool) => spool,
+            none => {
+                let directory = self.find.index.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let directory = directory.unwrap_or(Path::new("."));
+                match Spool::new(directory, &self.find.spool_room) {
+                    Ok(spool) => none.insert(spool),
+                    Err(error) => {
+                        debug!("answers for a slow peer cannot be kept beside the index: {error}");
+                        return Err(answers);
+                    }
+                }
+            }
+        };
+        match spool.push(&answers.bytes) {
+            Ok(()) => {
+                self.counts.push_back(answers.count);
+                Ok(())
+            }
+            Err(error) => {
+                debug!("answers for a slow peer cannot be kept beside the index: {error}");
+                Err(answers)
+            }
+        }
+    }
+
+    /// The oldest of what is in the spool; a spool that is empty goes.
+    fn next(&mut self) -> io::Result<Option<Answers>> {
+        let Some(spool) = &mut self.spool else { return Ok(None) };
+        match (spool.pop()?, self.counts.pop_front()) {
+            (Some(bytes), Some(count)) => Ok(Some(Answers { bytes, count })),
+            _ => {
+                self.spool = None;
+                Ok(None)
+            }
+        }
+    }
 }
 
 impl Outgoing {
@@ -189,27 +272,69 @@ impl Outgoing {
         let bytes = &mut self.gathered.bytes;
         put_message(bytes, self.context_id, &command, Some(identifier), self.peer_max_length);
         self.gathered.count += 1;
-        if self.gathered.bytes.len() >= GATHERED_BYTES {
-            return self.flush();
+        // Nobody else sends, so what room there is stays.
+        if self.sender.capacity() > 0 {
+            let next = match self.waiting.next() {
+                Ok(older) => older.unwrap_or_else(|| std::mem::take(&mut self.gathered)),
+                Err(error) => return self.lose(&error),
+            };
+            if self.sender.try_send(next).is_err() {
+                return ControlFlow::Break(());
+            }
+        } else if self.sender.is_closed() {
+            return ControlFlow::Break(());
         }
-        match self.sender.try_reserve() {
-            Ok(permit) => permit.send(std::mem::take(&mut self.gathered)),
-            Err(mpsc::error::TrySendError::Full(())) => {}
-            Err(mpsc::error::TrySendError::Closed(())) => return ControlFlow::Break(()),
-        }
-        ControlFlow::Continue(())
+        if self.gathered.bytes.len() < GATHERED_BYTES { ControlFlow::Continue(()) } else { self.keep_or_wait() }
     }
 
-    /// Hands over what is gathered, when there is room.
-    fn flush(&mut self) -> ControlFlow<()> {
-        if self.gathered.count == 0 {
-            return ControlFlow::Continue(());
+    /// What is gathered waits for the peer: here, as long as patience lasts, and then on disk.
+    fn keep_or_wait(&mut self) -> ControlFlow<()> {
+        if self.waiting.spool.is_none() && !self.waiting.patience.is_zero() {
+            let begun = Instant::now();
+            let room = Handle::current().block_on(timeout(self.waiting.patience, self.sender.reserve()));
+            self.waiting.patience = self.waiting.patience.saturating_sub(begun.elapsed());
+            if let Ok(reserved) = room {
+                let Ok(permit) = reserved else { return ControlFlow::Break(()) };
+                permit.send(std::mem::take(&mut self.gathered));
+                return ControlFlow::Continue(());
+            }
         }
-        match self.sender.blocking_send(std::mem::take(&mut self.gathered)) {
+        match self.waiting.keep(std::mem::take(&mut self.gathered)) {
             Ok(()) => ControlFlow::Continue(()),
-            // The association has ended.
-            Err(_) => ControlFlow::Break(()),
+            Err(answers) => {
+                // No room: the oldest goes first, and the query waits.
+                self.gathered = answers;
+                self.send_all(|| false)
+            }
         }
+    }
+
+    /// Hands over all that waits, and waits for room as long as it takes.
+    fn send_all(&mut self, stopped: impl Fn() -> bool) -> ControlFlow<()> {
+        loop {
+            let next = match self.waiting.next() {
+                Ok(Some(older)) => older,
+                Ok(None) if self.gathered.count == 0 => return ControlFlow::Continue(()),
+                Ok(None) => std::mem::take(&mut self.gathered),
+                Err(error) => return self.lose(&error),
+            };
+            // The association has ended, or wants no more.
+            if stopped() || self.sender.blocking_send(next).is_err() {
+                return ControlFlow::Break(());
+            }
+        }
+    }
+
+    /// The query has ended; its reader is free.
+    fn finish(&mut self, control: &Control) -> ControlFlow<()> {
+        self.send_all(|| control.order().is_some())
+    }
+
+    /// What was on disk cannot be read: answers are missing, and the peer is not to take what it has for all.
+    fn lose(&mut self, error: &io::Error) -> ControlFlow<()> {
+        warn!("answers that waited for a slow peer cannot be read: {error}");
+        self.lost = true;
+        ControlFlow::Break(())
     }
 }
 
@@ -227,6 +352,15 @@ enum Order {
     TimeOut,
 }
 
+impl Order {
+    fn error(self) -> FindError {
+        match self {
+            Self::Cancel => FindError::Cancelled,
+            Self::TimeOut => FindError::TimeLimit,
+        }
+    }
+}
+
 impl Control {
     /// The query begins; what was ordered before holds.
     fn begin(&self, reader: &Reader) -> &Stop {
@@ -239,6 +373,10 @@ impl Control {
         // Kept, if it was the first, before looking for the query; the query is there before it looks for an order.
         self.order.get_or_init(|| order);
         self.repeat();
+    }
+
+    fn order(&self) -> Option<Order> {
+        self.order.get().copied()
     }
 
     fn repeat(&self) {

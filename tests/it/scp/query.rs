@@ -34,6 +34,15 @@ const COMMENT_LENGTH: usize = 10_000;
 
 /// A node whose index holds one study of so many instances.
 fn node_with(instances: usize, change: impl FnOnce(&mut crate::util::node::Settings)) -> TestNode {
+    node_of(instances, |_, _| {}, change)
+}
+
+/// The same, with what else is said of each instance.
+fn node_of(
+    instances: usize,
+    more: impl Fn(usize, &mut InstanceRecord),
+    change: impl FnOnce(&mut crate::util::node::Settings),
+) -> TestNode {
     let directory = Arc::new(TempDir::new().unwrap());
     let options = WriterOptions { durability: Durability::Normal, ..WriterOptions::default() };
     let writer = Writer::open(&directory.path().join("index.db"), options).unwrap();
@@ -55,6 +64,7 @@ fn node_with(instances: usize, change: impl FnOnce(&mut crate::util::node::Setti
         ] {
             record.set(id, value);
         }
+        more(number, &mut record);
         ScannedFile {
             file_name: format!("{number}.dcm").into(),
             size: 1,
@@ -225,6 +235,103 @@ fn a_peer_that_takes_no_answers_is_cut_off() {
     assert!(received < 5000 * COMMENT_LENGTH, "{received} bytes");
 }
 
+/// Whether the whole write-ahead log can be copied back, which it cannot while a query reads an older state.
+fn log_is_free(index: &std::path::Path) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "what another program would see")]
+    let connection = rusqlite::Connection::open(index).unwrap();
+    connection.busy_timeout(Duration::ZERO).unwrap();
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+    busy == 0
+}
+
+#[test]
+fn a_slow_peer_gets_every_answer_and_does_not_hold_up_the_index() {
+    let node = node_with(3000, |_| {});
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    ask(&mut peer, 1, &all_instances());
+    assert_eq!(peer.receive_message().status(), PENDING);
+    // The peer takes nothing more for now. What others write meanwhile gets out of the log all the same.
+    let writer = Writer::open(&node.index(), WriterOptions::default()).unwrap();
+    writer.handle().begin_scan("[]".to_owned()).unwrap();
+    drop(writer);
+    while !log_is_free(&node.index()) {
+        std::thread::yield_now();
+    }
+    let names: Vec<_> =
+        std::fs::read_dir(node.index().parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{names:?}");
+    let (pending, last) = answers(&mut peer);
+    assert_eq!((pending.len(), last.status()), (2999, SUCCESS));
+    let mut distinct: Vec<_> = pending.iter().map(|answer| answer.data_set.clone()).collect();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 2999);
+    peer.echo(3);
+}
+
+#[test]
+fn a_slow_peer_can_cancel_what_waits_for_it() {
+    let node = node_with(3000, |_| {});
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let writer = Writer::open(&node.index(), WriterOptions::default()).unwrap();
+    writer.handle().begin_scan("[]".to_owned()).unwrap();
+    drop(writer);
+    ask(&mut peer, 1, &all_instances());
+    assert_eq!(peer.receive_message().status(), PENDING);
+    while !log_is_free(&node.index()) {
+        std::thread::yield_now();
+    }
+    // The query is over, but for the peer.
+    peer.send_message(1, &cancel_command(1), None);
+    let (pending, last) = answers(&mut peer);
+    assert_eq!(last.status(), CANCELLED);
+    assert!(pending.len() < 2999, "{} answers", pending.len());
+    peer.echo(3);
+}
+
+/// A query that works for a minute on each processor there is today, and finds nothing.
+fn endless() -> (TestNode, DataSet) {
+    let text = "x".repeat(COMMENT_LENGTH);
+    let more = |number: usize, record: &mut InstanceRecord| {
+        record.set(AttributeId::ContainerIdentifier, &format!("{number}{text}"));
+    };
+    let node = node_of(2000, more, |_| {});
+    let pattern = format!("*{}y*", "x?".repeat(COMMENT_LENGTH / 2 - 100));
+    let identifier = DataSet::default()
+        .uid(0x0008, 0x0018, "")
+        .text(0x0008, 0x0052, "IMAGE")
+        .uid(0x0020, 0x000D, "1.2.3")
+        .uid(0x0020, 0x000E, "1.2.3.4")
+        .text(0x0040, 0x0512, &pattern);
+    (node, identifier)
+}
+
+#[test]
+fn cancel_interrupts_a_query_that_finds_nothing() {
+    let (node, endless) = endless();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    ask(&mut peer, 9, &endless);
+    peer.send_message(1, &cancel_command(9), None);
+    let (pending, last) = answers(&mut peer);
+    assert_eq!((pending.len(), last.status()), (0, CANCELLED));
+    peer.echo(3);
+}
+
+#[test]
+fn a_lost_peer_interrupts_a_query_that_finds_nothing() {
+    let (node, endless) = endless();
+    for way in 0..2 {
+        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        ask(&mut peer, 9, &endless);
+        if way == 0 {
+            drop(peer);
+        } else {
+            peer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
+        }
+    }
+    // Stopping waits for what works.
+    node.stop();
+}
+
 #[test]
 fn a_query_that_takes_too_long_is_out_of_resources() {
     let node = node_with(5000, |settings| settings.options.query_time_limit = Duration::ZERO);
@@ -269,6 +376,91 @@ fn identifiers_that_say_nothing_are_refused_and_the_association_lives_on() {
     no_data_set.set_unsigned_short(command_set::COMMAND_DATA_SET_TYPE, command_set::NO_DATA_SET);
     peer.send_message(1, &no_data_set, None);
     assert_eq!(answers(&mut peer).1.status(), IDENTIFIER_DOES_NOT_MATCH);
+}
+
+/// What a peer may send by mistake or in malice: each gets the right answer or a refusal that says why.
+#[test]
+fn odd_keys_get_the_right_answer_or_a_clear_refusal() {
+    let odd = ["O'Brien\"; DROP TABLE patient; --", "50%_[x]^a", "P_1", "PX1", "plain"];
+    let more = |number: usize, record: &mut InstanceRecord| {
+        let uid = format!("1.2.3.{number}");
+        record.set(AttributeId::PatientID, odd[number - 1]);
+        record.set(AttributeId::PatientName, if number == 5 { "Müller^Ä" } else { "Test" });
+        record.set(AttributeId::StudyInstanceUID, &uid);
+        record.set(AttributeId::SeriesInstanceUID, &format!("{uid}.1"));
+    };
+    let node = node_of(odd.len(), more, |_| {});
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let study = || DataSet::default().text(0x0008, 0x0052, "STUDY");
+    let id = |text: &str| study().text(0x0010, 0x0020, text).uid(0x0020, 0x000D, "");
+    let name = |set: &str, bytes: &[u8]| {
+        DataSet::default().text(0x0008, 0x0005, set).text(0x0008, 0x0052, "STUDY").bytes(0x0010, 0x0010, bytes)
+    };
+    let uids = |count: usize| (0..count).map(|n| format!("1.2.3.{n}")).collect::<Vec<_>>().join("\\");
+    let long_uids: String = (0..10_000).map(|n| format!("1.2.{}.{n:05}\\", "9".repeat(54))).collect();
+    let nested = |depth: usize| {
+        let mut inner = DataSet::default().uid(0x0008, 0x1155, "1.2");
+        for _ in 0..depth {
+            let item = DataSet::default().header(0xFFFE, 0xE000, inner.0.len() as u32);
+            inner = DataSet::default().bytes(0x0008, 0x1110, &[item.0, inner.0].concat());
+        }
+        DataSet([study().0, inner.0, DataSet::default().uid(0x0020, 0x000D, "").0].concat())
+    };
+    const REFUSED: u16 = IDENTIFIER_DOES_NOT_MATCH;
+    let cases = [
+        ("quotation marks and SQL", id(odd[0]), SUCCESS, 1),
+        ("a quotation mark", id("'"), SUCCESS, 0),
+        ("two", id("\"\""), SUCCESS, 0),
+        ("percent", id("%"), SUCCESS, 0),
+        ("percent in a pattern", id("50%*"), SUCCESS, 1),
+        ("underscore", id("P_1"), SUCCESS, 1),
+        ("underscore in a pattern", id("P_*"), SUCCESS, 1),
+        ("bracket", id("[a-z]*"), SUCCESS, 0),
+        ("bracket in a pattern", id("*[x]*"), SUCCESS, 1),
+        // Stored values are read without it, too.
+        ("NUL in the middle", id("pla\0in"), SUCCESS, 1),
+        ("NUL at the end", id("plain\0"), SUCCESS, 1),
+        ("control characters", id("\x1b\n\r*"), SUCCESS, 0),
+        ("10,000 UIDs", study().uid(0x0020, 0x000D, &uids(10_000)), SUCCESS, 5),
+        ("10,000 UIDs of 64 characters", study().uid(0x0020, 0x000D, &(long_uids + "1.2.3.4")), SUCCESS, 1),
+        ("more UIDs than are taken", study().uid(0x0020, 0x000D, &uids(20_001)), 0xC001, 0),
+        ("a megabyte", study().text(0x0010, 0x4000, &"x".repeat(1_000_000)), REFUSED, 0),
+        (
+            "a megabyte of stars",
+            study().text(0x0010, 0x4000, &"*".repeat(1_000_000)).uid(0x0020, 0x000D, ""),
+            SUCCESS,
+            5,
+        ),
+        ("thousands of wild cards", id(&"*a?".repeat(10_000)), SUCCESS, 0),
+        ("thousands of values", id(&"x\\".repeat(10_000)), SUCCESS, 0),
+        ("sequences in each other", nested(3), SUCCESS, 0),
+        ("too many of them", nested(17), 0xC001, 0),
+        ("a range of no dates", study().text(0x0008, 0x0020, "abc-def"), REFUSED, 0),
+        ("no date", study().text(0x0008, 0x0020, "yesterday"), SUCCESS, 0),
+        ("no UID", study().uid(0x0020, 0x000D, "not a uid"), SUCCESS, 0),
+        ("no number", study().text(0x0020, 0x1208, "many").uid(0x0020, 0x000D, ""), SUCCESS, 0),
+        ("half of a binary number", study().bytes(0x0028, 0x0010, &[1]).uid(0x0020, 0x000D, ""), SUCCESS, 0),
+        ("Latin-1 that says it is UTF-8", name("ISO_IR 192", b"M\xFCLLER*"), SUCCESS, 1),
+        ("UTF-8 that says it is ASCII", name("ISO_IR 6", "müller*".as_bytes()), SUCCESS, 1),
+        ("no known character set", name("ISO_IR 999", b"MULLER^A"), SUCCESS, 1),
+        ("an escape into nowhere", name("\\ISO 2022 IR 87", b"\x1B$ZTEST\x1B$B;3"), SUCCESS, 0),
+        ("two-byte characters that say they are Latin", name("ISO_IR 100", "山".as_bytes()), SUCCESS, 0),
+    ];
+    for (case, identifier, status, found) in cases {
+        ask(&mut peer, 1, &identifier);
+        let (pending, last) = answers(&mut peer);
+        let comment = last.command.text(command_set::ERROR_COMMENT).unwrap_or_default();
+        let pending = pending.len();
+        assert_eq!(
+            (last.status(), pending, comment.is_empty()),
+            (status, found, status == SUCCESS),
+            "{case}: {comment}"
+        );
+        if status == REFUSED {
+            assert!(last.command.value(command_set::OFFENDING_ELEMENT).is_some(), "{case}");
+        }
+    }
+    peer.echo(3);
 }
 
 #[test]
