@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use super::{Context, Exit};
 use crate::config::{DEFAULT_FILE, example};
 use crate::qr;
+use crate::scp::Tls;
 
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
@@ -80,6 +81,8 @@ fn conformance(context: &mut Context) -> anyhow::Result<Exit> {
 
 fn check(context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.load(Vec::new())?;
+    // As far as can be told without a network: certificates are read, and have to fit each other.
+    config.tls.as_ref().map(Tls::load).transpose()?;
     let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     context.output.line(format_args!("settings are sound ({file})"))?;
     for variable in &config.strange_variables {

@@ -1,5 +1,7 @@
 //! `dcmdex echo`: whether a peer answers (C-ECHO, PS3.4 annex A).
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -7,7 +9,9 @@ use serde_json::json;
 use super::{Chattiness, Context, Exit};
 use crate::config::Config;
 use crate::model::ae_title::AeTitle;
-use crate::model::peer::{Peer, PeerAddress};
+use crate::model::peer::Peer;
+use crate::scp::Tls;
+use crate::scp::peers::{Destination, Route};
 use crate::scp::scu::{self, Waits};
 
 #[derive(Debug, Args)]
@@ -22,7 +26,8 @@ pub(super) struct EchoArgs {
 
 pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.configure(Vec::new(), Chattiness::Tool)?;
-    let (ae_title, address) = peer(&arguments.peer, &config)?;
+    let (ae_title, route) = peer(&arguments.peer, &config)?;
+    let address = route.destination.address.clone();
     let network = &config.network;
     let waits = Waits {
         associate: network.artim_timeout,
@@ -30,7 +35,7 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
         write: network.write_timeout,
         response: network.read_timeout,
     };
-    let echoed = scu::echo(&config.ae_title, &ae_title, &address, waits);
+    let echoed = scu::echo(&config.ae_title, &ae_title, &route, waits);
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
     if arguments.json {
         let mut object = json!({
@@ -64,15 +69,19 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
     }
 }
 
-fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, PeerAddress)> {
-    if text.contains('=') {
+fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, Route)> {
+    let (ae_title, destination) = if text.contains('=') {
         let peer: Peer = text.parse()?;
-        return Ok((peer.ae_title, peer.address));
-    }
-    let ae_title: AeTitle = text.parse()?;
-    let known = config.peers.destinations.get(&ae_title).map(|destination| destination.address.clone());
-    let address = known.with_context(|| {
-        format!("no address of the peer {ae_title} is configured; hint: name it as {ae_title}=HOST:PORT")
-    })?;
-    Ok((ae_title, address))
+        (peer.ae_title, Destination::plain(peer.address))
+    } else {
+        let ae_title: AeTitle = text.parse()?;
+        let known = config.peers.destinations.get(&ae_title).cloned();
+        let destination = known.with_context(|| {
+            format!("no address of the peer {ae_title} is configured; hint: name it as {ae_title}=HOST:PORT")
+        })?;
+        (ae_title, destination)
+    };
+    // Read only where it is needed: the key may be for the eyes of the service alone.
+    let tls = config.tls.as_ref().filter(|_| destination.tls).map(Tls::load).transpose()?.map(Arc::new);
+    Ok((ae_title, Route { destination, tls }))
 }

@@ -9,6 +9,7 @@ mod configuration;
 mod echo;
 mod find;
 mod man;
+mod notify;
 mod output;
 mod scan;
 mod serve;
@@ -146,6 +147,15 @@ impl Context {
             tracing::warn!(variable, "environment variable is no setting of dcmdex; ignored");
         }
         Ok(config)
+    }
+
+    /// Reads the settings again, from where they came from the last time.
+    fn reader_of_settings(
+        &self,
+    ) -> anyhow::Result<impl Fn() -> Result<Config, crate::config::Error> + Send + Sync + use<>> {
+        let sources = self.sources.clone();
+        let here = std::env::current_dir().context("the current directory cannot be found")?;
+        Ok(move || Config::load(&sources, &here))
     }
 
     /// Reads the settings only.

@@ -1,8 +1,9 @@
 //! `dcmdex serve`: the network node. The one place outside of `scp` where tokio is.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -10,18 +11,23 @@ use anyhow::Context as _;
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of};
-use crate::config::{Config, Keep};
+use super::notify::{NOTIFY_SOCKET, ServiceManager};
+use super::{Chattiness, Context, Exit, Flags, IndexArgs, in_one_line, make_directory_of};
+use crate::config::{self, Config, Keep};
 use crate::db::{Reader, Writer};
-use crate::ingest::Wanted;
+use crate::ingest::{Outcome, Wanted, read_file};
 use crate::model::ae_title::AeTitle;
+use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::model::peer::Peer;
-use crate::scp::{Commitment, Find, Node, Retrieve, Services, SharedPeers, Storage};
-use crate::store::Objects;
+use crate::scp::peers::{Grant, Security};
+use crate::scp::tls::ClientCertificates;
+use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Storage, Tls};
+use crate::store::{Objects, Settled};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -50,10 +56,14 @@ pub(super) struct ServeArgs {
 pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.configure(flags(arguments)?, Chattiness::Service)?;
     warn_when_open(&config);
+    let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(SharedTls::new);
     make_directory_of(&config.index)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     warn_of_lacking(&config)?;
     let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?;
+    if let Some(objects) = &objects {
+        settle(objects, &config)?;
+    }
     let storage = Storage {
         objects: objects.map(Arc::new),
         writer: writer.handle(),
@@ -62,7 +72,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         wanted: Wanted::with_declared(&config.declared),
     };
     let find = Find::new(config.index.clone(), config.find.clone());
-    let peers = SharedPeers::new(config.peers.clone());
+    let peers = SharedPeers::new(config.peers.clone(), tls);
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
     let services = Services {
@@ -77,7 +87,9 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         .enable_all()
         .build()
         .context("the network runtime cannot be started")?;
-    let served = runtime.block_on(serve(&config, services));
+    let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
+    let again = Arc::new(context.reader_of_settings()?);
+    let served = runtime.block_on(serve(config, services, again, &manager));
     // What is left of the associations lets go of its way to the writer; then all that was queued is committed.
     drop(runtime);
     writer.close().context("the last of the index could not be written")?;
@@ -86,21 +98,50 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
+/// Objects that had their place and perhaps not their row when the process was killed, or the power went.
+fn settle(objects: &Objects, config: &Config) -> anyhow::Result<()> {
+    let mut index = Reader::open(&config.index)?;
+    let settled = objects.settle(|file, path| {
+        // What was acknowledged was synchronised before: it can be read, and is as long as the index says.
+        let Outcome::Instance(record) = read_file(file, Wanted::index()) else { return false };
+        let size = file.metadata().map(|metadata| metadata.len()).ok();
+        // An index that cannot be read now says nothing against an object.
+        index.locations(record.value(AttributeId::SOPInstanceUID)).ok().is_none_or(|locations| {
+            locations.iter().any(|it| it.path().as_deref() == Some(path) && Some(it.size) == size)
+        })
+    })?;
+    if settled != Settled::default() {
+        tracing::info!(
+            kept = settled.kept,
+            removed = settled.removed,
+            "the last process ended while objects arrived; those that were not acknowledged are removed"
+        );
+    }
+    Ok(())
+}
+
 /// Says what an operator may not have thought of.
 fn warn_when_open(config: &Config) {
     if !config.is_reachable_from_outside() {
         return;
     }
     let address = config.network.bind;
-    let Some(table) = &config.peers.table else {
+    // Whoever has no certificate of our authorities does not get as far as an association.
+    let guarded = config.tls.as_ref().map(|tls| tls.client_certificates) == Some(ClientCertificates::Required)
+        && config.plain == Plain::Refuse;
+    let Some(table) = config.peers.table.as_ref() else {
+        if guarded {
+            return;
+        }
         tracing::warn!(
             %address,
             "others can reach this address, and neither an AE table nor TLS guards it: whoever does can store and query"
         );
         return;
     };
-    let from_anywhere = table.values().filter(|grant| grant.addresses.is_empty()).count();
-    if from_anywhere > 0 {
+    let open = |grant: &&Grant| grant.addresses.is_empty() && grant.security == Security::Any;
+    let from_anywhere = table.values().filter(open).count();
+    if from_anywhere > 0 && !guarded {
         tracing::warn!(
             %address,
             peers = from_anywhere,
@@ -147,22 +188,96 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
     Ok(flags.0)
 }
 
-async fn serve(config: &Config, services: Services) -> anyhow::Result<()> {
+async fn serve<F>(config: Config, services: Services, again: Arc<F>, manager: &ServiceManager) -> anyhow::Result<()>
+where
+    F: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
+{
     let shutdown = CancellationToken::new();
     stop_on_signals(&shutdown)?;
+    let mut hang_ups = signal(SignalKind::hangup()).context("signals cannot be handled")?;
+    let peers = services.peers.clone();
     let node = Node::bind(config.scp_options(), services).await?;
-    told(config, node.local_addr());
-    node.run(shutdown).await;
+    told(&config, &node);
+    manager.tell("READY=1");
+    let mut running = pin!(node.run(shutdown.clone()));
+    let mut config = config;
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {
+                manager.tell("STOPPING=1");
+                running.await;
+                break;
+            }
+            () = &mut running => break,
+            Some(()) = hang_ups.recv() => {
+                let again = Arc::clone(&again);
+                // Files: not on this thread, which accepts connections.
+                match spawn_blocking(move || read_again(again.as_ref())).await {
+                    Ok(Ok((new, certificates))) => {
+                        take(&config, &new, certificates, &peers);
+                        config = new;
+                    }
+                    Ok(Err(error)) => {
+                        let error = in_one_line(&error);
+                        tracing::error!(error, "the new settings cannot be used; the node goes on with those it has");
+                    }
+                    Err(error) => tracing::error!(%error, "the settings could not be read again"),
+                }
+            }
+        }
+    }
     Ok(())
 }
 
-fn told(config: &Config, address: SocketAddr) {
+fn read_again(again: &impl Fn() -> Result<Config, config::Error>) -> anyhow::Result<(Config, Option<Tls>)> {
+    let config = again()?;
+    let tls = config.tls.as_ref().map(Tls::load).transpose()?;
+    Ok((config, tls))
+}
+
+/// Takes over what can change while the node runs, and says what cannot.
+fn take(old: &Config, new: &Config, certificates: Option<Tls>, peers: &SharedPeers) {
+    /// What SIGHUP takes over, besides the peers.
+    const CERTIFICATES: [&str; 4] = ["tls.certificate", "tls.key", "tls.authorities", "tls.client_certificates"];
+    peers.replace(new.peers.clone());
+    let certificates_taken = match (peers.tls(), certificates) {
+        (Some(tls), Some(certificates)) => {
+            tls.replace(certificates);
+            true
+        }
+        (None, None) => true,
+        // A port would have to be opened or closed.
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    let before: HashMap<_, _> = old.settings().map(|(path, setting)| (path, &setting.value)).collect();
+    let changed = new.settings().filter(|(path, setting)| before.get(path) != Some(&&setting.value));
+    let later: Vec<_> = changed
+        .map(|(path, _)| path)
+        .filter(|path| !(path.starts_with("peers.") || certificates_taken && CERTIFICATES.contains(path)))
+        .collect();
+    tracing::info!(
+        peers = new.peers.table.as_ref().map(BTreeMap::len),
+        destinations = new.peers.destinations.len(),
+        "peers and certificates read again; open associations keep what they were let in with"
+    );
+    if !later.is_empty() {
+        tracing::warn!(
+            settings = later.join(", "),
+            "changed settings that a running node does not take over: restart it"
+        );
+    }
+    warn_when_open(new);
+}
+
+fn told(config: &Config, node: &Node) {
     let keeps = match config.keep {
         Keep::Objects => "objects",
         Keep::MetadataOnly => "metadata only",
     };
     tracing::info!(
-        %address,
+        address = node.local_addr().map(tracing::field::display),
+        tls_address = node.tls_addr().map(tracing::field::display),
         ae_title = %config.ae_title,
         index = %config.index.display(),
         keeps,

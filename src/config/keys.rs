@@ -100,6 +100,34 @@ keys! {
         low: "false: a peer with a wrong entry is rejected (called AE title not recognized)",
         high: "true: a peer that wanted another node does not notice",
     }
+    "tls.certificate" = "\"\"" {
+        "Our certificate for DICOM over TLS, followed by those between it and its authority. Empty: no TLS.",
+        unit: "PEM file; path as for index",
+    }
+    "tls.key" = "\"\"" {
+        "The private key of our certificate.",
+        unit: "PEM file, not encrypted; path as for index",
+    }
+    "tls.authorities" = "\"\"" {
+        "The authorities from which peers may have their certificates, when they call and when C-MOVE calls them.",
+        unit: "PEM file; path as for index",
+    }
+    "tls.client_certificates" = "\"required\"" {
+        "Whether peers that call with TLS have to show a certificate.",
+        unit: "\"required\" or \"optional\"",
+        low: "required: as PS3.15 B.12 has it; each peer needs one",
+        high: "optional: who calls is known by its address and AE title only, save for peers with `certificates`",
+    }
+    "tls.port" = "2762" {
+        "TCP port for TLS, on the address of `bind`; 0 takes a free one and logs which.",
+        unit: "0 to 65535",
+    }
+    "tls.only" = "false" {
+        "Whether `port` stays closed, so that nobody calls without TLS.",
+        unit: "true or false",
+        low: "false: what is sent to `port` can be read on its way",
+        high: "true: peers without TLS are shut out",
+    }
     "network.max_associations" = "100" {
         "Associations at one time; one more is rejected as transient.",
         unit: "associations",

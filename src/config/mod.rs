@@ -32,7 +32,9 @@ use crate::model::declared::DeclaredSet;
 use crate::model::matching::{NameMatching, UnknownRequired};
 use crate::qr::{self, Hierarchy, PendingStatus, Retrievable};
 use crate::scanner::{Filter, Order, Rate};
-use crate::scp::peers::Peers;
+use crate::scp::Plain;
+use crate::scp::peers::{Grant, Peers, Security};
+use crate::scp::tls::{self, ClientCertificates};
 use crate::telemetry::{self, LogFormat};
 use layers::Layers;
 
@@ -156,6 +158,8 @@ pub enum Duplicates {
 pub struct Network {
     /// Where to listen.
     pub bind: SocketAddr,
+    /// Where to listen for TLS.
+    pub tls_bind: SocketAddr,
     /// Whether any called AE title is accepted.
     pub accept_any_called_ae: bool,
     /// Associations at one time.
@@ -202,6 +206,10 @@ pub struct Config {
     pub ae_title: AeTitle,
     /// What is kept of what arrives.
     pub keep: Keep,
+    /// Certificates; `None`: no TLS.
+    pub tls: Option<tls::Options>,
+    /// Whether there is a port without TLS.
+    pub plain: Plain,
     /// Network limits.
     pub network: Network,
     /// What success promises.
@@ -339,6 +347,8 @@ impl Check<'_> {
             storage: self.path("storage"),
             ae_title: self.parsed("ae_title").unwrap_or_else(|| "DCMDEX".parse().expect("the default is an AE title")),
             keep: if self.boolean("metadata_only") { Keep::MetadataOnly } else { Keep::Objects },
+            tls: self.tls(),
+            plain: if self.boolean("tls.only") { Plain::Refuse } else { Plain::Listen },
             network: self.network(),
             durability: self.choice("store.durability", &[("full", Durability::Full), ("os", Durability::Os)]),
             duplicates: self
@@ -374,6 +384,15 @@ impl Check<'_> {
         if let Err(error) = telemetry::check_filter(&config.log_filter) {
             self.refuse("log.filter", error.to_string());
         }
+        if config.tls.is_none() {
+            let wants_tls = |grant: &Grant| grant.security != Security::Any;
+            for title in
+                config.peers.table.iter().flatten().filter(|(_, grant)| wants_tls(grant)).map(|(title, _)| title)
+            {
+                let message = format!("peer `{title}` has to use TLS, and there are no certificates");
+                self.refuse("tls.certificate", message);
+            }
+        }
         if config.index.starts_with(&config.storage) {
             self.refuse("index", "the index may not lie inside the storage directory".to_owned());
         }
@@ -386,8 +405,10 @@ impl Check<'_> {
             _ => self.parsed("bind").unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
         };
         let port = u16::try_from(self.integer("port", 0, u64::from(u16::MAX))).unwrap_or_default();
+        let tls_port = u16::try_from(self.integer("tls.port", 0, u64::from(u16::MAX))).unwrap_or_default();
         Network {
             bind: SocketAddr::new(address, port),
+            tls_bind: SocketAddr::new(address, tls_port),
             accept_any_called_ae: self.boolean("accept_any_called_ae"),
             max_associations: self.count("network.max_associations", 1, 100_000),
             max_associations_per_peer: self.count("network.max_associations_per_peer", 1, 100_000),
@@ -399,6 +420,34 @@ impl Check<'_> {
             query_time_limit: self.seconds("network.query_time_limit_seconds"),
             drain_timeout: self.seconds("network.drain_timeout_seconds"),
             preferred_transfer_syntaxes: self.uids("network.preferred_transfer_syntaxes"),
+        }
+    }
+
+    fn tls(&mut self) -> Option<tls::Options> {
+        const FILES: [&str; 3] = ["tls.certificate", "tls.key", "tls.authorities"];
+        let client_certificates = self.choice(
+            "tls.client_certificates",
+            &[("required", ClientCertificates::Required), ("optional", ClientCertificates::Optional)],
+        );
+        let given: Vec<_> = FILES.into_iter().filter(|path| !self.text(path).is_empty()).collect();
+        match given[..] {
+            [] => {
+                if self.boolean("tls.only") {
+                    self.refuse("tls.only", "there is no TLS without `tls.certificate`".to_owned());
+                }
+                None
+            }
+            [_, _, _] => Some(tls::Options {
+                certificate: self.path("tls.certificate"),
+                key: self.path("tls.key"),
+                authorities: self.path("tls.authorities"),
+                client_certificates,
+            }),
+            [one, ..] => {
+                let missing: Vec<_> = FILES.into_iter().filter(|path| !given.contains(path)).collect();
+                self.refuse(one, format!("needs `{}` as well", missing.join("` and `")));
+                None
+            }
         }
     }
 

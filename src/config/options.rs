@@ -24,6 +24,8 @@ impl Config {
         let network = &self.network;
         scp::Options {
             bind: network.bind,
+            tls_bind: network.tls_bind,
+            plain: self.plain,
             ae_title: self.ae_title.clone(),
             called_ae_title: match network.accept_any_called_ae {
                 true => CalledAeTitle::Any,

@@ -11,10 +11,13 @@ use super::Problem;
 use super::layers::{Layers, Origin, Setting};
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, PeerAddress};
-use crate::scp::peers::{Destination, Grant, PeerService, Peers, ServiceSet};
+use crate::scp::peers::{Destination, Grant, PeerService, Peers, Security, ServiceSet};
+use crate::scp::tls::CertificateId;
 
 /// The name of the table in the file.
 pub(super) const PEER_TABLE: &str = "peer";
+
+const CONTRADICTION: &str = "`certificates` needs TLS, and `tls` is false";
 
 /// One key of an entry.
 #[derive(Debug)]
@@ -55,6 +58,17 @@ pub static PEER_KEYS: &[PeerKey] = &[
         name: "host",
         example: "\"10.1.2.3\"",
         help: "Where C-MOVE finds it. Without host and port it is no destination.",
+    },
+    PeerKey {
+        name: "tls",
+        example: "true",
+        help: "Whether it has to use TLS when it calls, and C-MOVE when it sends there. Without: false, and it may.",
+    },
+    PeerKey {
+        name: "certificates",
+        example: "[\"cn:CT1\", \"dns:ct1.example.org\"]",
+        help: "Certificates that belong to its AE title, by sha256: of the whole, cn: of the subject or dns: of an alternative \
+               name; one of them has to be shown. Says tls = true. Without: any of our authorities; C-MOVE wants that of the host.",
     },
     PeerKey { name: "port", example: "104", help: "Where C-MOVE finds it." },
 ];
@@ -118,11 +132,12 @@ pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {
         match (title.parse::<AeTitle>(), address.parse::<PeerAddress>()) {
             (Ok(title), Ok(address)) => {
                 // Over an entry of the table: it is the stronger source, and changes the address only.
-                peers
-                    .destinations
-                    .entry(title)
-                    .and_modify(|destination| destination.address = address.clone())
-                    .or_insert(Destination { address });
+                match peers.destinations.get_mut(&title) {
+                    Some(destination) => destination.address = address,
+                    None => {
+                        peers.destinations.insert(title, Destination::plain(address));
+                    }
+                }
             }
             (Err(error), _) => problems.push(refused(&error)),
             (_, Err(error)) => problems.push(refused(&error)),
@@ -150,11 +165,33 @@ impl Reader<'_> {
         let services = services.map_or(ServiceSet::ALL, |services| services.into_iter().collect());
         let max_associations = self.integer("max_associations", 1, 100_000);
         let max_associations = max_associations.and_then(|count| usize::try_from(count).ok());
-        let destination = self.destination();
-        Some((title?, Grant { addresses: addresses.unwrap_or_default(), services, max_associations }, destination))
+        let certificates = self.list("certificates", |text| text.parse::<CertificateId>().map_err(|it| it.to_string()));
+        let tls = self.entry.fields.get("tls");
+        let security = match (certificates, tls.and_then(|tls| tls.value.as_bool())) {
+            (Some(_), Some(false)) => {
+                self.refuse(
+                    tls.map_or_else(|| self.entry.origin.clone(), |it| it.origin.clone()),
+                    CONTRADICTION.to_owned(),
+                );
+                Security::Tls
+            }
+            (Some(certificates), _) => Security::Certificates(certificates),
+            (None, Some(true)) => Security::Tls,
+            (None, _) => Security::Any,
+        };
+        let destination = self.destination().map(|address| Destination {
+            address,
+            tls: security != Security::Any,
+            certificates: match &security {
+                Security::Certificates(certificates) => certificates.clone(),
+                Security::Any | Security::Tls => Vec::new(),
+            },
+        });
+        let grant = Grant { addresses: addresses.unwrap_or_default(), services, max_associations, security };
+        Some((title?, grant, destination))
     }
 
-    fn destination(&mut self) -> Option<Destination> {
+    fn destination(&mut self) -> Option<PeerAddress> {
         let port = self.integer("port", 1, u64::from(u16::MAX));
         match (self.entry.fields.get("host"), port) {
             (None, None) => None,
@@ -166,7 +203,7 @@ impl Reader<'_> {
                     false => format!("{text}:{port}"),
                 };
                 match host_and_port.parse() {
-                    Ok(address) => Some(Destination { address }),
+                    Ok(address) => Some(address),
                     Err(_) => {
                         self.refuse(host.origin.clone(), format!("`host`: `{text}` is no host name or address"));
                         None
@@ -298,6 +335,14 @@ mod tests {
                 "f:3: `host`: `a/b` is no host name or address",
             ),
             ("[[peer]]\nae_title = \"A\"\n[[peer]]\nae_title = \"A\"\n", "f:3: peer `A` stands twice"),
+            (
+                "[[peer]]\nae_title = \"A\"\ncertificates = [\"CT1\"]\n",
+                "f:3: `certificates`: \"CT1\": a certificate is named as sha256:… (64 hexadecimal digits), cn:… or dns:…",
+            ),
+            (
+                "[[peer]]\nae_title = \"A\"\ntls = false\ncertificates = [\"cn:CT1\"]\n",
+                "f:3: `certificates` needs TLS, and `tls` is false",
+            ),
             ("peer = 1\n", "f:1: peers are written as [[peer]], one for each"),
             ("[peer]\nae_title = \"A\"\n", "f:1: peers are written as [[peer]], one for each"),
             ("peer = [1]\n", "f:1: peers are written as [[peer]], one for each"),

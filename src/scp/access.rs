@@ -7,7 +7,7 @@ use dicom_ul::pdu::{
     AssociationRJServiceUserReason as UserReason, AssociationRJSource,
 };
 
-use super::peers::{Admission, Refused, SharedPeers};
+use super::peers::{Admission, Refused, SharedPeers, Transport};
 use crate::model::ae_title::AeTitle;
 
 /// What a peer says of itself before anything is negotiated.
@@ -19,6 +19,8 @@ pub struct AssociationRequest<'a> {
     pub called_ae_title: &'a str,
     /// Where it comes from.
     pub peer: SocketAddr,
+    /// How it comes.
+    pub transport: &'a Transport,
 }
 
 /// The rules by which associations are accepted.
@@ -69,7 +71,8 @@ impl AccessPolicy {
             }
         }
         // A right title from a wrong address is told the same: nobody outside learns which titles there are.
-        self.peers.current().admit(request.calling_ae_title, request.peer.ip()).map_err(|refused| Rejection {
+        let peers = self.peers.current();
+        peers.admit(request.calling_ae_title, request.peer.ip(), request.transport).map_err(|refused| Rejection {
             pdu: permanent(UserReason::CallingAETitleNotRecognized),
             refused: Some(refused),
         })
@@ -90,7 +93,8 @@ mod tests {
     use super::*;
 
     fn request(called: &str) -> AssociationRequest<'_> {
-        AssociationRequest { calling_ae_title: "PEER", called_ae_title: called, peer: ([127, 0, 0, 1], 1).into() }
+        let peer = ([127, 0, 0, 1], 1).into();
+        AssociationRequest { calling_ae_title: "PEER", called_ae_title: called, peer, transport: &Transport::Plain }
     }
 
     #[test]

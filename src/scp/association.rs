@@ -14,7 +14,7 @@ use std::time::Duration;
 use dicom_ul::pdu::{AbortRQServiceProviderReason as ProviderReason, AbortRQSource, Pdu};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span};
 
@@ -24,9 +24,10 @@ use super::access::local_limit_exceeded;
 use super::listener::{OfPeer, Services, Shared};
 use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
 use super::options::Options;
-use super::peers::PeerService;
+use super::peers::{PeerService, Transport};
 use super::services::{commit, echo, find, retrieve, sop_class_not_supported, store};
-use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
+use super::tls::Tls;
+use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError, Stream};
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
 use crate::dimse::message::{DataSetPresence, PeerResponse, Request, RequestError, StoreRequest};
 use crate::dimse::pdata::{Arrival, MessageAssembler, PDataError, Pdv, put_message};
@@ -131,13 +132,42 @@ impl fmt::Display for Answered {
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
     waiting: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) {
     let id = shared.next_association_id();
     let span = info_span!("association", assoc.id = id, peer.addr = %peer, peer.ae = tracing::field::Empty);
-    Connection { peer, shared, shutdown }.serve(stream, waiting).instrument(span).await;
+    let served = async {
+        if let Some((stream, transport)) = secured(stream, tls, &shared.options, &shutdown).await {
+            Connection { peer, transport, shared, shutdown }.serve(stream, waiting).await;
+        }
+    };
+    served.instrument(span).await;
+}
+
+/// The handshake of TLS, where the connection is one for TLS. `None`: there is nobody to talk to.
+async fn secured(
+    stream: TcpStream,
+    tls: Option<Arc<Tls>>,
+    options: &Options,
+    shutdown: &CancellationToken,
+) -> Option<(Stream, Transport)> {
+    let Some(tls) = tls else { return Some((Stream::Plain(stream), Transport::Plain)) };
+    let handshake = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return None,
+        handshake = timeout(options.artim_timeout, tls.accept(stream)) => handshake,
+    };
+    match handshake {
+        Ok(Ok((stream, certificate))) => return Some((stream, Transport::Tls(certificate))),
+        // Somebody's certificate may have expired: worth a line, without what the peer sent.
+        Ok(Err(error)) => info!(%error, "no association: TLS handshake failed"),
+        Err(_) => debug!("no association: TLS handshake not complete within the time allowed"),
+    }
+    metrics::ASSOCIATIONS_FAILED.increment();
+    None
 }
 
 /// The right to have an association, until it is dropped.
@@ -148,12 +178,13 @@ struct Slot {
 
 struct Connection {
     peer: SocketAddr,
+    transport: Transport,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, waiting: OwnedSemaphorePermit) {
+    async fn serve(self, stream: Stream, waiting: OwnedSemaphorePermit) {
         let options = &self.shared.options;
         let (mut reader, mut writer) = wire::split(stream, options.write_timeout);
         let Some((agreement, accept, slot)) = self.associate(&mut reader, &mut writer).await else {
@@ -174,7 +205,9 @@ impl Connection {
         info!(
             called_ae = %printable(&session.agreement.called_ae_title, AE_TITLE_LENGTH),
             implementation = %session.agreement.peer_implementation,
+            tls = matches!(self.transport, Transport::Tls(_)),
             received_bytes = reader.bytes_received(),
+            sent_bytes = session.writer.bytes_sent(),
             elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             answered = %session.answered,
             "association ended: {end}",
@@ -253,7 +286,9 @@ impl Connection {
             incoming = tokio::time::timeout(artim, reader.next(patience)) => incoming.map_err(|_| ReadError::SlowPdu)??,
         };
         match incoming {
-            Incoming::AssociateRequest(body) => Ok(negotiation::answer(body, self.peer, &self.shared.policy)),
+            Incoming::AssociateRequest(body) => {
+                Ok(negotiation::answer(body, self.peer, &self.transport, &self.shared.policy))
+            }
             Incoming::Abort { source, reason } => Err(End::AbortedByPeer { source_code: source, reason }),
             other => Err(End::UnexpectedPdu(pdu_type(&other))),
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -17,13 +17,14 @@ use tracing::{error, info, warn};
 use super::access::AccessPolicy;
 use super::association;
 use super::negotiation::{HeldSyntaxes, Policy, Provided};
-use super::options::Options;
+use super::options::{Options, Plain};
 use super::peers::{CountedAs, SharedPeers};
 use super::services;
 use super::services::commit::Commitment;
 use super::services::find::Find;
 use super::services::retrieve::Retrieve;
 use super::services::store::Storage;
+use super::tls::SharedTls;
 
 /// How long to wait before accepting again when the process has no open files left: others have to end first.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -59,9 +60,33 @@ pub struct Services {
 /// A node that is bound to its port and not yet serving.
 #[derive(Debug)]
 pub struct Node {
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    plain: Option<Listening>,
+    tls: Option<Listening>,
     shared: Arc<Shared>,
+}
+
+/// An open port.
+#[derive(Debug)]
+struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listening {
+    async fn at(address: SocketAddr) -> Result<Self, Error> {
+        let failed = |source| Error::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+}
+
+/// The next connection; for ever without a port.
+async fn accept(listening: Option<&Listening>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listening {
+        Some(listening) => listening.listener.accept().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What all associations of a node have in common.
@@ -129,10 +154,14 @@ impl Node {
     /// When the address cannot be listened on.
     pub async fn bind(options: Options, services: Services) -> Result<Self, Error> {
         make_room_for_open_files(&options);
-        let address = options.bind;
-        let failed = |source| Error::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        let plain = match options.plain {
+            Plain::Listen => Some(Listening::at(options.bind).await?),
+            Plain::Refuse => None,
+        };
+        let tls = match services.peers.tls() {
+            Some(_) => Some(Listening::at(options.tls_bind).await?),
+            None => None,
+        };
         let policy = Policy {
             access: AccessPolicy {
                 own_ae_title: options.ae_title.clone(),
@@ -161,34 +190,44 @@ impl Node {
             next_association_id: AtomicU64::new(1),
             options,
         };
-        Ok(Self { listener, local_addr, shared: Arc::new(shared) })
+        Ok(Self { plain, tls, shared: Arc::new(shared) })
     }
 
-    /// The address and port that it listens on.
+    /// The address and port that it listens on without TLS, if it does.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.plain.as_ref().map(|listening| listening.address)
+    }
+
+    /// The address and port that it listens on with TLS, if it does.
+    #[must_use]
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|listening| listening.address)
     }
 
     /// Serves until `shutdown` is cancelled. Then nothing more is accepted, messages in flight are finished, idle
     /// associations aborted, and what is not done after [`Options::drain_timeout`] is cut off.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { listener, local_addr, shared } = self;
+        let Self { plain, tls, shared } = self;
         let mut connections = JoinSet::new();
         loop {
             // The permit first: when there is none, new connections wait in the backlog of the kernel.
             let accepted = async {
                 let permit = Arc::clone(&shared.waiting).acquire_owned().await;
-                (permit, listener.accept().await)
+                let (accepted, secured) = tokio::select! {
+                    accepted = accept(plain.as_ref()) => (accepted, None),
+                    accepted = accept(tls.as_ref()) => (accepted, shared.services.peers.tls()),
+                };
+                (permit, accepted.map(|(stream, peer)| (stream, peer, secured.map(SharedTls::current))))
             };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => report_panic(ended),
                 (permit, accepted) = accepted => match (permit, accepted) {
-                    (Ok(permit), Ok((stream, peer))) => {
+                    (Ok(permit), Ok((stream, peer, tls))) => {
                         connections.spawn(association::serve(
-                            stream, peer, Arc::clone(&shared), permit, shutdown.clone(),
+                            stream, peer, tls, Arc::clone(&shared), permit, shutdown.clone(),
                         ));
                     }
                     (_, Err(error)) if is_the_connections_fault(&error) => {}
@@ -204,8 +243,8 @@ impl Node {
                 },
             }
         }
-        drop(listener);
-        info!(address = %local_addr, connections = connections.len(), "no more connections accepted, finishing");
+        drop((plain, tls));
+        info!(connections = connections.len(), "no more connections accepted, finishing");
         let drain = async {
             while let Some(ended) = connections.join_next().await {
                 report_panic(ended);
@@ -255,5 +294,58 @@ fn report_panic(ended: Result<(), JoinError>) {
     {
         // The message of the panic went to stderr; it may hold anything, so it is not repeated here.
         error!("an association ended by a defect of this program; the others go on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dicom_ul::pdu::{AssociationRQ, Pdu, PresentationContextProposed, UserVariableItem, write_pdu};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_its_own_association_and_no_other() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut options = Options::new("DCMDEX".parse().unwrap());
+            options.bind.set_port(0);
+            let services = Services {
+                find: Some(Arc::new(Find::new("/nowhere".into(), Default::default()))),
+                ..Services::default()
+            };
+            let mut node = Node::bind(options, services).await.unwrap();
+            // The defect: whoever asks for extended negotiation meets it.
+            Arc::get_mut(&mut node.shared).unwrap().policy.extended_negotiation = |_, _| panic!("a defect");
+            let (address, shutdown) = (node.local_addr().unwrap(), CancellationToken::new());
+            let running = tokio::spawn(node.run(shutdown.clone()));
+            let find = "1.2.840.10008.5.1.4.1.2.2.1".to_owned();
+            let answer = async |more: Vec<UserVariableItem>| {
+                let request = AssociationRQ {
+                    protocol_version: 1,
+                    calling_ae_title: "TEST".into(),
+                    called_ae_title: "DCMDEX".into(),
+                    application_context_name: "1.2.840.10008.3.1.1.1".into(),
+                    presentation_contexts: vec![PresentationContextProposed {
+                        id: 1,
+                        abstract_syntax: find.clone(),
+                        transfer_syntaxes: vec!["1.2.840.10008.1.2".into()],
+                    }],
+                    user_variables: more,
+                };
+                let mut bytes = Vec::new();
+                write_pdu(&mut bytes, &Pdu::AssociationRQ(request)).unwrap();
+                let mut socket = TcpStream::connect(address).await.unwrap();
+                socket.write_all(&bytes).await.unwrap();
+                socket.read_u8().await.ok()
+            };
+            let extended = || vec![UserVariableItem::SopClassExtendedNegotiationSubItem(find.clone(), vec![1])];
+            for _ in 0..3 {
+                assert_eq!(answer(extended()).await, None);
+                assert_eq!(answer(Vec::new()).await, Some(2));
+            }
+            shutdown.cancel();
+            running.await.unwrap();
+        });
     }
 }

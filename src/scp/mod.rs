@@ -15,12 +15,14 @@ pub mod peers;
 pub mod scu;
 mod services;
 pub mod sop_class;
+pub mod tls;
 mod wire;
 
 pub use listener::{Error, Node, Services};
-pub use options::Options;
+pub use options::{Options, Plain};
 pub use peers::{Destination, Peers, SharedPeers};
 pub use services::commit::{Commitment, FilesInPlace};
 pub use services::find::Find;
 pub use services::retrieve::{Options as RetrieveOptions, Retrieve};
 pub use services::store::Storage;
+pub use tls::{SharedTls, Tls};

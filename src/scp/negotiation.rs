@@ -17,7 +17,7 @@ use dicom_ul::pdu::{
 };
 
 use super::access::{AccessPolicy, AssociationRequest};
-use super::peers::{Admission, PeerService, Refused};
+use super::peers::{Admission, PeerService, Refused, Transport};
 use super::sop_class::{Service, is_uid_shaped, service_of};
 use crate::dimse::pdata::{MIN_PEER_MAX_LENGTH, PDU_HEADER_LENGTH};
 
@@ -165,7 +165,7 @@ pub struct Titles {
 
 /// Decides on an A-ASSOCIATE-RQ. `body` is what follows its PDU header.
 #[must_use]
-pub fn answer(body: &[u8], peer: SocketAddr, policy: &Policy) -> Answer {
+pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Policy) -> Answer {
     let request = match parse(body) {
         Ok(request) => request,
         Err(reason) => return Answer::Abort(reason),
@@ -185,7 +185,8 @@ pub fn answer(body: &[u8], peer: SocketAddr, policy: &Policy) -> Answer {
         let reason = UserReason::ApplicationContextNameNotSupported;
         return reject(permanent(AssociationRJSource::ServiceUser(reason)));
     }
-    let asked = AssociationRequest { calling_ae_title: &calling_ae_title, called_ae_title: &called_ae_title, peer };
+    let asked =
+        AssociationRequest { calling_ae_title: &calling_ae_title, called_ae_title: &called_ae_title, peer, transport };
     let admission = match policy.access.decide(&asked) {
         Ok(admission) => admission,
         Err(rejection) => return reject_for(rejection.pdu, rejection.refused),
@@ -474,7 +475,7 @@ mod tests {
     }
 
     fn answered(body: &[u8], policy: &Policy) -> Answer {
-        answer(body, ([127, 0, 0, 1], 104).into(), policy)
+        answer(body, ([127, 0, 0, 1], 104).into(), &Transport::Plain, policy)
     }
 
     fn accepted(request: AssociationRQ, policy: &Policy) -> (Agreement, AssociationAC) {

@@ -6,11 +6,25 @@ use std::time::Duration;
 use super::access::CalledAeTitle;
 use crate::model::ae_title::AeTitle;
 
+/// Whether there is a port for peers without TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plain {
+    /// There is.
+    #[default]
+    Listen,
+    /// There is not.
+    Refuse,
+}
+
 /// Settings of the node. The cost of too high and too low is said at each.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Address and port to listen on. Port 0 takes a free one.
     pub bind: SocketAddr,
+    /// Address and port to listen on for TLS, where there are certificates. Port 0 takes a free one.
+    pub tls_bind: SocketAddr,
+    /// Whether peers may call without TLS.
+    pub plain: Plain,
     /// Our AE title.
     pub ae_title: AeTitle,
     /// Which called AE titles are accepted.
@@ -52,6 +66,8 @@ impl Options {
     pub fn new(ae_title: AeTitle) -> Self {
         Self {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 11112)),
+            tls_bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 2762)),
+            plain: Plain::Listen,
             ae_title,
             called_ae_title: CalledAeTitle::OwnOnly,
             max_associations: 100,

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::sop_class::Service;
+use super::tls::{CertificateId, PeerCertificate, SharedTls, Tls};
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, PeerAddress};
 
@@ -96,6 +97,40 @@ pub struct Grant {
     pub services: ServiceSet,
     /// Its associations at one time; `None`: as for everybody.
     pub max_associations: Option<usize>,
+    /// How it has to call.
+    pub security: Security,
+}
+
+/// How a peer is to be spoken with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// With TLS or without.
+    Any,
+    /// With TLS only, whatever certificate of our authorities it has.
+    Tls,
+    /// With TLS only, and with one of these certificates.
+    Certificates(Vec<CertificateId>),
+}
+
+/// How a peer called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Without TLS.
+    #[default]
+    Plain,
+    /// With TLS, and with this certificate, if it had to show one.
+    Tls(Option<PeerCertificate>),
+}
+
+impl Security {
+    fn admits(&self, transport: &Transport) -> Result<(), Refused> {
+        match (self, transport) {
+            (Self::Any, _) | (Self::Tls, Transport::Tls(_)) => Ok(()),
+            (Self::Tls | Self::Certificates(_), Transport::Plain) => Err(Refused::NoTls),
+            (Self::Certificates(known), Transport::Tls(Some(shown))) if shown.is_one_of(known) => Ok(()),
+            (Self::Certificates(_), Transport::Tls(_)) => Err(Refused::WrongCertificate),
+        }
+    }
 }
 
 /// Where C-MOVE may send to, and how.
@@ -103,6 +138,27 @@ pub struct Grant {
 pub struct Destination {
     /// Host and port.
     pub address: PeerAddress,
+    /// Whether to use TLS.
+    pub tls: bool,
+    /// The certificates that it may have; empty: that of its host.
+    pub certificates: Vec<CertificateId>,
+}
+
+impl Destination {
+    /// Without TLS.
+    #[must_use]
+    pub fn plain(address: PeerAddress) -> Self {
+        Self { address, tls: false, certificates: Vec::new() }
+    }
+}
+
+/// A destination, and what it takes to get there.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Where to.
+    pub destination: Destination,
+    /// Our certificates, if we have some.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// All peers.
@@ -123,6 +179,12 @@ pub enum Refused {
     /// There is one, and it does not call from there.
     #[error("the calling AE title may not come from this address")]
     WrongAddress,
+    /// It called without TLS.
+    #[error("the calling AE title may not come without TLS")]
+    NoTls,
+    /// The certificate is not bound to the title.
+    #[error("the certificate is not one of the calling AE title")]
+    WrongCertificate,
 }
 
 /// What an association is let in with.
@@ -150,7 +212,7 @@ impl Peers {
     ///
     /// # Errors
     /// Why not.
-    pub fn admit(&self, calling_ae_title: &str, address: IpAddr) -> Result<Admission, Refused> {
+    pub fn admit(&self, calling_ae_title: &str, address: IpAddr, transport: &Transport) -> Result<Admission, Refused> {
         let Some(table) = &self.table else {
             return Ok(Admission {
                 services: ServiceSet::ALL,
@@ -163,37 +225,48 @@ impl Peers {
         if !grant.addresses.is_empty() && !grant.addresses.iter().any(|range| range.contains(address)) {
             return Err(Refused::WrongAddress);
         }
+        grant.security.admits(transport)?;
         let Grant { services, max_associations, .. } = *grant;
         Ok(Admission { services, max_associations, counted_as: CountedAs::Title(title) })
     }
 }
 
-/// The peers that are known now.
+/// The peers that are known now, and the certificates that we show them.
 #[derive(Clone, Debug, Default)]
-pub struct SharedPeers(Arc<RwLock<Arc<Peers>>>);
+pub struct SharedPeers {
+    peers: Arc<RwLock<Arc<Peers>>>,
+    tls: Option<SharedTls>,
+}
 
 impl SharedPeers {
-    /// These, until they are replaced.
+    /// These, until they are replaced; with certificates, to be called with TLS and to call with it.
     #[must_use]
-    pub fn new(peers: Peers) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(peers))))
+    pub fn new(peers: Peers, tls: Option<SharedTls>) -> Self {
+        Self { peers: Arc::new(RwLock::new(Arc::new(peers))), tls }
+    }
+
+    /// Our certificates, if we have some.
+    #[must_use]
+    pub fn tls(&self) -> Option<&SharedTls> {
+        self.tls.as_ref()
     }
 
     /// The peers as they are now.
     #[must_use]
     pub fn current(&self) -> Arc<Peers> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes others from now on.
     pub fn replace(&self, peers: Peers) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
     }
 
     /// Where C-MOVE sends for this destination; `None`: it is unknown (PS3.4 C.4.2.1.5, status A801).
     #[must_use]
-    pub fn destination(&self, ae_title: &AeTitle) -> Option<Destination> {
-        self.current().destinations.get(ae_title).cloned()
+    pub fn destination(&self, ae_title: &AeTitle) -> Option<Route> {
+        let destination = self.current().destinations.get(ae_title).cloned()?;
+        Some(Route { destination, tls: self.tls.as_ref().map(SharedTls::current) })
     }
 }
 
@@ -206,12 +279,15 @@ mod tests {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             services: [PeerService::Echo, PeerService::Get].into_iter().collect(),
             max_associations: Some(3),
+            security: Security::Any,
         }
     }
 
+    const PLAIN: &Transport = &Transport::Plain;
+
     #[test]
     fn without_a_table_everybody_is_let_in_and_counted_by_address() {
-        let admission = Peers::default().admit("", "::ffff:10.0.0.1".parse().unwrap()).unwrap();
+        let admission = Peers::default().admit("", "::ffff:10.0.0.1".parse().unwrap(), PLAIN).unwrap();
         assert_eq!(admission.counted_as, CountedAs::Address("10.0.0.1".parse().unwrap()));
         assert!(PeerService::ALL.iter().all(|(_, service)| admission.services.contains(*service)));
     }
@@ -221,7 +297,7 @@ mod tests {
         let table = [("CT", grant(&["10.0.0.0/8", "::1"])), ("ANY", grant(&[]))];
         let table = table.into_iter().map(|(title, grant)| (title.parse().unwrap(), grant)).collect();
         let peers = Peers { table: Some(table), ..Peers::default() };
-        let admit = |title, address: &str| peers.admit(title, address.parse().unwrap()).map(|it| it.counted_as);
+        let admit = |title, address: &str| peers.admit(title, address.parse().unwrap(), PLAIN).map(|it| it.counted_as);
         assert_eq!(admit("CT", "10.9.9.9"), Ok(CountedAs::Title("CT".parse().unwrap())));
         assert!(admit("CT", "::1").is_ok() && admit("ANY", "192.0.2.1").is_ok());
         assert_eq!(admit("CT", "192.0.2.1"), Err(Refused::WrongAddress));
@@ -232,7 +308,7 @@ mod tests {
     #[test]
     fn an_empty_table_lets_nobody_in() {
         let peers = Peers { table: Some(BTreeMap::new()), ..Peers::default() };
-        assert_eq!(peers.admit("CT", "127.0.0.1".parse().unwrap()), Err(Refused::UnknownTitle));
+        assert_eq!(peers.admit("CT", "127.0.0.1".parse().unwrap(), PLAIN), Err(Refused::UnknownTitle));
     }
 
     #[test]

@@ -18,14 +18,13 @@ use super::negotiation::{
     APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME,
     MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH,
 };
-use super::peers::Destination;
-use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
+use super::peers::Route;
+use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError, Stream};
 use crate::dimse::Status;
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::{EchoRequest, PeerResponse};
 use crate::dimse::pdata::{Arrival, MIN_PEER_MAX_LENGTH, MessageAssembler, PDU_HEADER_LENGTH, put_message};
 use crate::model::ae_title::AeTitle;
-use crate::model::peer::PeerAddress;
 
 /// Presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
 pub const MAX_CONTEXTS: usize = 128;
@@ -117,12 +116,12 @@ impl ScuAssociation {
     pub(super) async fn request(
         own_ae_title: &AeTitle,
         called_ae_title: &AeTitle,
-        destination: &Destination,
+        route: &Route,
         proposals: &[Proposal],
         waits: Waits,
     ) -> Result<Self, ScuError> {
         let associate = async {
-            let stream = connect(destination).await.map_err(ScuError::Connect)?;
+            let stream = connect(route).await.map_err(ScuError::Connect)?;
             let (mut reader, mut writer) = wire::split(stream, waits.write);
             writer.send(&request_pdu(own_ae_title, called_ae_title, proposals)?).await.map_err(ScuError::Write)?;
             let patience = Patience { first_byte: Some(waits.associate), rest: waits.associate };
@@ -218,8 +217,16 @@ impl ScuAssociation {
 }
 
 /// A connection to a peer. The one place where a transport is chosen.
-async fn connect(destination: &Destination) -> io::Result<TcpStream> {
-    TcpStream::connect((destination.address.host.as_str(), destination.address.port)).await
+async fn connect(route: &Route) -> io::Result<Stream> {
+    let Route { destination, tls } = route;
+    let stream = TcpStream::connect((destination.address.host.as_str(), destination.address.port)).await?;
+    if !destination.tls {
+        return Ok(Stream::Plain(stream));
+    }
+    let no_certificates =
+        || io::Error::new(io::ErrorKind::Unsupported, "the peer wants TLS, and we have no certificate");
+    let stream = tls.as_ref().ok_or_else(no_certificates)?.connect(destination, stream).await?;
+    Ok(Stream::Tls(Box::new(stream)))
 }
 
 fn request_pdu(own: &AeTitle, called: &AeTitle, proposals: &[Proposal]) -> Result<Vec<u8>, ScuError> {
@@ -334,7 +341,7 @@ pub struct Echoed {
 ///
 /// # Errors
 /// Why there is no answer.
-pub fn echo(own: &AeTitle, called: &AeTitle, address: &PeerAddress, waits: Waits) -> Result<Echoed, ScuError> {
+pub fn echo(own: &AeTitle, called: &AeTitle, route: &Route, waits: Waits) -> Result<Echoed, ScuError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ScuError::Connect)?;
     runtime.block_on(async {
         let proposal = Proposal {
@@ -346,8 +353,7 @@ pub fn echo(own: &AeTitle, called: &AeTitle, address: &PeerAddress, waits: Waits
             as_scp: false,
         };
         let begun = Instant::now();
-        let destination = Destination { address: address.clone() };
-        let mut association = ScuAssociation::request(own, called, &destination, &[proposal], waits).await?;
+        let mut association = ScuAssociation::request(own, called, route, &[proposal], waits).await?;
         let associated_after = begun.elapsed();
         let asked = Instant::now();
         let request = EchoRequest { message_id: 1, affected_sop_class_uid: uids::VERIFICATION.to_owned() };

@@ -2,15 +2,18 @@
 //! has an end, and small answers go out at once.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use dicom_ul::pdu::{Pdu, write_pdu};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsStream;
 
 use super::negotiation::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
+use super::tls::AcknowledgesAtOnce;
 use crate::dimse::pdata::{P_DATA_TF, PDU_HEADER_LENGTH, PDataError, Pdv};
 
 const A_ASSOCIATE_RQ: u8 = 0x01;
@@ -97,10 +100,67 @@ pub(super) struct Patience {
     pub(super) rest: Duration,
 }
 
+/// A connection.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// As it is.
+    Plain(TcpStream),
+    /// Inside TLS, the handshake done.
+    Tls(Box<TlsStream<AcknowledgesAtOnce>>),
+}
+
+#[derive(Debug)]
+enum Reading {
+    Plain(OwnedReadHalf),
+    Tls(ReadHalf<TlsStream<AcknowledgesAtOnce>>),
+}
+
+#[derive(Debug)]
+enum Writing {
+    Plain(OwnedWriteHalf),
+    Tls(WriteHalf<TlsStream<AcknowledgesAtOnce>>),
+}
+
+impl Reading {
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => {
+                acknowledge_at_once(socket.as_ref());
+                socket.read(buffer).await
+            }
+            Self::Tls(stream) => match stream.read(buffer).await {
+                // Without the farewell of TLS; a message has its own end, so nothing can be cut off unnoticed.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+                read => read,
+            },
+        }
+    }
+}
+
+impl Writing {
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.write_all(bytes).await,
+            Self::Tls(stream) => {
+                stream.write_all(bytes).await?;
+                // What is sealed is not sent yet.
+                stream.flush().await
+            }
+        }
+    }
+
+    async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.shutdown().await,
+            Self::Tls(stream) => stream.shutdown().await,
+        }
+    }
+}
+
 /// The reading half of a connection.
 #[derive(Debug)]
 pub(super) struct PduReader {
-    socket: OwnedReadHalf,
+    socket: Reading,
     buffer: Vec<u8>,
     /// Received and not consumed: `buffer[start..end]`.
     start: usize,
@@ -113,20 +173,34 @@ pub(super) struct PduReader {
 /// The writing half of a connection.
 #[derive(Debug)]
 pub(super) struct PduWriter {
-    socket: OwnedWriteHalf,
+    socket: Writing,
     patience: Duration,
+    bytes_sent: u64,
 }
 
 /// Takes a connection apart into PDUs in and PDUs out.
-pub(super) fn split(stream: TcpStream, write_patience: Duration) -> (PduReader, PduWriter) {
+pub(super) fn split(stream: Stream, write_patience: Duration) -> (PduReader, PduWriter) {
+    let socket = match &stream {
+        Stream::Plain(socket) => socket,
+        Stream::Tls(stream) => &stream.get_ref().0.0,
+    };
     // A response is one write; waiting to fill a segment would only delay it. Without this, DCMTK senders see 11
     // instances/s on loopback.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = match stream {
+        Stream::Plain(socket) => {
+            let (reader, writer) = socket.into_split();
+            (Reading::Plain(reader), Writing::Plain(writer))
+        }
+        Stream::Tls(stream) => {
+            let (reader, writer) = tokio::io::split(*stream);
+            (Reading::Tls(reader), Writing::Tls(writer))
+        }
+    };
     let reader = PduReader { socket: reader, buffer: Vec::new(), start: 0, end: 0, pdata_left: 0, bytes_received: 0 };
-    (reader, PduWriter { socket: writer, patience: write_patience })
+    (reader, PduWriter { socket: writer, patience: write_patience, bytes_sent: 0 })
 }
 
 impl PduReader {
@@ -214,7 +288,6 @@ impl PduReader {
                 self.buffer.resize(length, 0);
             }
         }
-        acknowledge_at_once(&self.socket);
         let read = self.socket.read(&mut self.buffer[self.end..]);
         let result = match deadline {
             Some(deadline) => timeout_at(deadline, read)
@@ -253,8 +326,14 @@ impl PduReader {
 }
 
 impl PduWriter {
+    /// Bytes sent so far, headers and all.
+    pub(super) fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
+    }
+
     /// Sends bytes as one write.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes_sent += bytes.len() as u64;
         match timeout(self.patience, self.socket.write_all(bytes)).await {
             Ok(result) => result,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")),
@@ -270,8 +349,8 @@ impl PduWriter {
 
     /// Says that nothing more will be sent.
     pub(super) async fn close(&mut self) {
-        // Already closed by the peer is as good.
-        let _ = self.socket.shutdown().await;
+        // Already closed by the peer is as good, and so is one that does not take the farewell of TLS in time.
+        let _ = timeout(self.patience, self.socket.shutdown()).await;
     }
 }
 
@@ -301,11 +380,11 @@ fn max_length(kind: u8) -> Result<u32, ReadError> {
 /// DCMTK writes a command and a data set in two writes without TCP_NODELAY: the second waits for our acknowledgement of the
 /// first, which Linux delays because we have nothing to send yet. The kernel drops the setting whenever it sees fit, so it
 /// is set again before every wait. Stock dcmsend, loopback: 22 instances/s without, over 1,200 with.
-fn acknowledge_at_once(socket: &OwnedReadHalf) {
+pub(super) fn acknowledge_at_once(socket: impl AsFd) {
     #[cfg(target_os = "linux")]
     {
         // A connection that is gone says so in the read that follows.
-        let _ = rustix::net::sockopt::set_tcp_quickack(socket.as_ref(), true);
+        let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = socket;

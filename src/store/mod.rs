@@ -1,11 +1,13 @@
 //! Bytes at rest: the objects that the node keeps.
 //!
-//! [`Objects`] is the storage directory. An object arrives in a file of `.incoming/` ([`Incoming`]), is synchronised, and
-//! takes its place `<study>/<series>/<instance>.dcm` by a rename ([`Placed`]); nothing under a final name is ever half
-//! written, and what does not get that far leaves no file behind. Names come from UIDs that follow PS3.5 9.1, or from a
+//! [`Objects`] is the storage directory. An object arrives in a file of `.incoming/` ([`Incoming`]), gets its
+//! place `<study>/<series>/<instance>.dcm` as a second name, and is synchronised ([`Placed`]). The first name goes when the index
+//! has its row; what a killed process left with both is settled at the next start ([`Objects::settle`]), so that nothing under
+//! a final name is half written or unknown to the index. Names come from UIDs that follow PS3.5 9.1, or from a
 //! hash where a UID does not: never from text that a peer chose. [`open`] opens any location that the index names, members of
 //! archives included. [`Spool`] is for answers that wait for a slow peer.
 
+mod directories;
 mod meta;
 mod objects;
 mod source;
@@ -16,7 +18,7 @@ use std::path::PathBuf;
 
 pub use crate::archive::Object;
 pub use meta::FileMeta;
-pub use objects::{Contents, Incoming, Objects, Options, Placed, Sync, make_durable, open, remove};
+pub use objects::{Contents, Incoming, Objects, Options, Placed, Settled, Sync, make_durable, open, remove};
 pub use source::Source;
 pub use spool::{Spool, SpoolRoom};
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::directories::Directories;
 use super::meta::{START_LENGTH, data_set_offset};
 use super::{Error, Object};
 use crate::archive::{self, Problem};
@@ -77,6 +78,9 @@ pub struct Objects {
     sync: Sync,
     min_free_bytes: u64,
     next_incoming: AtomicU64,
+    directories: Directories,
+    /// What a killed process left with two names.
+    left_over: Mutex<Vec<LeftOver>>,
     free_space: Mutex<Option<(Instant, bool)>>,
     /// Directories of series whose own names are durable.
     durable: Mutex<HashSet<PathBuf>>,
@@ -106,13 +110,33 @@ pub enum Contents {
     Other,
 }
 
-/// An object that has its place, durable as [`Options::sync`] says.
+/// A file of `.incoming/` that has a final name as well: an object whose process ended before it had let go of the first. Its
+/// sender may have been told that it is stored, or not: the index knows.
+#[derive(Debug)]
+struct LeftOver {
+    temporary: PathBuf,
+    placed: PathBuf,
+}
+
+/// What [`Objects::settle`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Objects that the index names, and that stay.
+    pub kept: usize,
+    /// Objects that nobody was told of, and that are gone: their senders will send them again.
+    pub removed: usize,
+}
+
+/// An object that has its place, durable as [`Options::sync`] says. Until this is dropped it also has a name in `.incoming/`, by which
+/// the next start finds it should the process end before the index has its row; so this is dropped when the row is committed.
 #[derive(Debug)]
 pub struct Placed {
     /// Where.
     pub location: Location,
     /// What was there before.
     pub contents: Contents,
+    /// Before the claim: once nobody claims the name, the file has no other.
+    _temporary: Option<Temporary>,
     claim: Claim,
 }
 
@@ -221,20 +245,49 @@ impl Objects {
         }
         let incoming = root.join(INCOMING);
         fs::create_dir_all(&incoming).map_err(unusable(&incoming))?;
+        let mut left_over = Vec::new();
         for entry in fs::read_dir(&incoming).map_err(unusable(&incoming))? {
             let path = entry.map_err(unusable(&incoming))?.path();
-            fs::remove_file(&path).map_err(unusable(&path))?;
+            match placed_name(&root, &path).map_err(unusable(&path))? {
+                Some(placed) => left_over.push(LeftOver { temporary: path, placed }),
+                None => fs::remove_file(&path).map_err(unusable(&path))?,
+            }
         }
         Ok(Self {
             root,
             sync: options.sync,
             min_free_bytes: options.min_free_bytes,
             next_incoming: AtomicU64::new(0),
+            directories: Directories::default(),
+            left_over: Mutex::new(left_over),
             free_space: Mutex::new(None),
             durable: Mutex::new(HashSet::new()),
             claims: Mutex::new(HashMap::new()),
             _lock: lock,
         })
+    }
+
+    /// Settles what a killed process left between an object's place and its row: an object stays if the index names it (`is_indexed`,
+    /// given the open file and its path), and is removed if not. No more of them than associations that were storing, so
+    /// this takes no time whatever the size of the archive. To be called before objects arrive.
+    ///
+    /// # Errors
+    /// When one cannot be removed; the next start tries again.
+    pub fn settle(&self, mut is_indexed: impl FnMut(&File, &Path) -> bool) -> Result<Settled, Error> {
+        let left_over = std::mem::take(&mut *self.left_over.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut settled = Settled::default();
+        for LeftOver { temporary, placed } in left_over {
+            let file = File::open(&placed).map_err(Error::object("opened"))?;
+            if is_indexed(&file, &placed) {
+                settled.kept += 1;
+            } else {
+                super::remove(&placed)?;
+                settled.removed += 1;
+            }
+            // Last: an interruption before this finds the same again.
+            super::remove(&temporary)?;
+        }
+        Ok(settled)
     }
 
     /// The storage directory, absolute.
@@ -313,7 +366,7 @@ impl Objects {
 
     fn synchronise_directory(&self, directory: &Path) -> io::Result<()> {
         match self.sync {
-            Sync::Disk => File::open(directory)?.sync_all(),
+            Sync::Disk => self.directories.synchronise(directory),
             Sync::None => Ok(()),
         }
     }
@@ -328,25 +381,28 @@ impl Incoming {
         self.file.write_all(bytes).map_err(Error::object("written"))
     }
 
-    /// Synchronises the object and gives it its place among the objects, under the UIDs of its data set.
+    /// Gives the object its place among the objects, under the UIDs of its data set, and makes both durable.
+    ///
+    /// The name comes first, so that one wait for the journal of the file system is for the bytes and for the name. It is no
+    /// promise before this returns: after a power cut in between, [`Objects::settle`] removes what may be half written.
     ///
     /// # Errors
     /// When that fails; the object is lost then.
     pub fn place(mut self, study: &str, series: &str, instance: &str) -> Result<Placed, Error> {
-        if self.objects.sync == Sync::Disk {
-            self.file.sync_data().map_err(Error::object("synchronised"))?;
-        }
         let make =
             |objects: &Objects| objects.series_directory(study, series).map_err(Error::object("given a directory"));
         let mut directory = make(&self.objects)?;
         let stem = component(instance);
+        self.temporary
+            .say_where(&component(study), &component(series), &stem)
+            .map_err(Error::object("given its name"))?;
         let mut contents = Contents::New;
         let mut number = 0;
         for _ in 0..MAX_NAMES {
             let file_name = file_name(&stem, number);
             let path = directory.join(&file_name);
             let claim = Claim::new(&self.objects, &path);
-            match self.temporary.rename(&path) {
+            match self.give_name(&path) {
                 Ok(()) => return self.placed(&directory, file_name, contents, claim),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.has_same_data_set(&path) {
                     Ok(true) => return self.same(&directory, file_name, claim),
@@ -369,16 +425,38 @@ impl Incoming {
         Err(Error::object("given its name")(io::ErrorKind::AlreadyExists.into()))
     }
 
+    /// A second name, which no other file has.
+    fn give_name(&mut self, path: &Path) -> io::Result<()> {
+        use rustix::fs::{AtFlags, CWD, linkat};
+        use rustix::io::Errno;
+        let Some(from) = &self.temporary.0 else { return Err(io::ErrorKind::NotFound.into()) };
+        match linkat(CWD, from, CWD, path, AtFlags::empty()) {
+            // A file system without hard links. Then the bytes go first, for nothing will tell a half written object.
+            Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK | Errno::INVAL) => {
+                if self.objects.sync == Sync::Disk {
+                    self.file.sync_data()?;
+                }
+                self.temporary.rename(path)
+            }
+            result => result.map_err(Into::into),
+        }
+    }
+
     fn placed(self, directory: &Path, name: OsString, contents: Contents, claim: Claim) -> Result<Placed, Error> {
-        let finished = self
-            .objects
-            .synchronise_directory(directory)
+        let Self { objects, temporary, file } = self;
+        // Not only its data: what the inode's journal entry brings along is the name.
+        let bytes = match objects.sync {
+            Sync::Disk => file.sync_all(),
+            Sync::None => Ok(()),
+        };
+        let finished = bytes
+            .and_then(|()| objects.synchronise_directory(directory))
             .map_err(Error::object("synchronised"))
-            .and_then(|()| location(&self.file, directory, name));
+            .and_then(|()| location(&file, directory, name));
         match finished {
-            Ok(location) => Ok(Placed { location, contents, claim }),
+            Ok(location) => Ok(Placed { location, contents, _temporary: Some(temporary), claim }),
             Err(error) => {
-                // Its name may not survive, so it must not count as stored.
+                // It may not survive, so it must not count as stored.
                 if let Err(error) = claim.remove_file() {
                     tracing::warn!(%error, "an object that could not be made durable could not be removed either");
                 }
@@ -394,7 +472,12 @@ impl Incoming {
             file.sync_data().map_err(Error::object("synchronised"))?;
             self.objects.synchronise_directory(directory).map_err(Error::object("synchronised"))?;
         }
-        Ok(Placed { location: location(&file, directory, file_name)?, contents: Contents::Same, claim })
+        Ok(Placed {
+            location: location(&file, directory, file_name)?,
+            contents: Contents::Same,
+            _temporary: None,
+            claim,
+        })
     }
 
     fn has_same_data_set(&self, path: &Path) -> io::Result<bool> {
@@ -523,6 +606,16 @@ impl Drop for Claim {
 struct Temporary(Option<PathBuf>);
 
 impl Temporary {
+    /// Takes a name that says where the object is about to be, for [`placed_name`]. At most 64 characters for each part.
+    fn say_where(&mut self, study: &str, series: &str, stem: &str) -> io::Result<()> {
+        let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
+        let number = from.file_stem().unwrap_or_default().to_string_lossy();
+        let to = from.with_file_name(format!("{number},{study},{series},{stem}"));
+        fs::rename(from, &to)?;
+        self.0 = Some(to);
+        Ok(())
+    }
+
     /// Gives the file a name that no other file has.
     fn rename(&mut self, to: &Path) -> io::Result<()> {
         let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
@@ -557,6 +650,28 @@ fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
         }
         result => result.map_err(Into::into),
     }
+}
+
+/// The final name of a file of `.incoming/`, if it has one: what [`Temporary::say_where`] wrote, held against the file itself.
+fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<PathBuf>> {
+    let metadata = fs::symlink_metadata(temporary)?;
+    if metadata.nlink() < 2 {
+        return Ok(None);
+    }
+    let name = temporary.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let [_, study, series, stem] = name.split(',').collect::<Vec<_>>()[..] else { return Ok(None) };
+    let directory = root.join(study).join(series);
+    for number in 0..MAX_NAMES {
+        let path = directory.join(file_name(stem, number));
+        match fs::symlink_metadata(&path) {
+            Ok(other) if (other.dev(), other.ino()) == (metadata.dev(), metadata.ino()) => return Ok(Some(path)),
+            Ok(_) => {}
+            // There is no gap in the numbers unless an object was discarded; the next one may be ours.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// A file or directory name for a UID: the UID itself where it follows PS3.5 9.1, and so holds nothing but digits and single
@@ -626,10 +741,12 @@ mod tests {
         incoming.write(b"set").unwrap();
         let placed = incoming.place("1.1", "1.2", "1.3").unwrap();
         assert_eq!(placed.contents, Contents::New);
-        assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
+        assert_eq!(files(&directory), [".incoming/0,1.1,1.2,1.3", "1.1/1.2/1.3.dcm"]);
         let bytes = fs::read(placed.location.path().unwrap()).unwrap();
         assert_eq!(bytes, [header("A").as_slice(), b"data set"].concat());
         assert_eq!(placed.location.size, bytes.len() as u64);
+        drop(placed);
+        assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
     }
 
     #[test]
@@ -666,6 +783,7 @@ mod tests {
         let again = objects.begin(&[&header("B"), &data_set]).unwrap().place("1.1", "1.2", "1.3").unwrap();
         assert_eq!(again.contents, Contents::Same);
         assert_eq!(again.location, first.location);
+        drop(first);
         again.discard().unwrap();
         assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
     }
@@ -677,7 +795,7 @@ mod tests {
         drop(stored(&objects, b"first"));
         let other = stored(&objects, b"other");
         assert_eq!(other.contents, Contents::Other);
-        assert_eq!(files(&directory), ["1.1/1.2/1.3-1.dcm", "1.1/1.2/1.3.dcm"]);
+        assert_eq!(files(&directory), [".incoming/1,1.1,1.2,1.3", "1.1/1.2/1.3-1.dcm", "1.1/1.2/1.3.dcm"]);
         assert_eq!(stored(&objects, b"other").contents, Contents::Same);
         other.discard().unwrap();
         assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
@@ -720,6 +838,29 @@ mod tests {
         fs::write(directory.path().join(INCOMING).join("9.part"), b"killed").unwrap();
         let _objects = open(&directory);
         assert_eq!(files(&directory), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_placed_when_the_process_was_killed_stays_only_if_it_is_indexed() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        let place =
+            |instance: &str, bytes: &[u8]| objects.begin(&[bytes]).unwrap().place("1.1", "..", instance).unwrap();
+        let left = [place("1.3", b"indexed"), place("1.3", b"another"), place("1.4", b"not indexed")];
+        // A killed process drops nothing.
+        std::mem::forget(left);
+        objects._lock.unlock().unwrap();
+        let objects = Objects::open(&Options::new(directory.path().to_owned())).unwrap();
+        let settled = objects.settle(|mut file, path| {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes, fs::read(path).unwrap());
+            bytes != b"not indexed"
+        });
+        assert_eq!(settled.unwrap(), Settled { kept: 2, removed: 1 });
+        let series = component("..");
+        assert_eq!(files(&directory), [format!("1.1/{series}/1.3-1.dcm"), format!("1.1/{series}/1.3.dcm")]);
+        assert_eq!(objects.settle(|_, _| false).unwrap(), Settled::default());
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn node(folder: &str, destination: Option<(&str, u16)>) -> TestNode {
         settings.directory = directory;
         if let Some((title, port)) = destination {
             let address = format!("127.0.0.1:{port}").parse().unwrap();
-            settings.peers.destinations.insert(title.parse().unwrap(), Destination { address });
+            settings.peers.destinations.insert(title.parse().unwrap(), Destination::plain(address));
         }
     })
 }

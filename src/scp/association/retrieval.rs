@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::super::listener::Shared;
-use super::super::peers::Destination;
+use super::super::peers::Route;
 use super::super::scu::Waits;
 use super::super::services::mover::Mover;
 use super::super::services::retrieve::{
@@ -156,7 +156,7 @@ impl Session {
     }
 
     /// Where a C-MOVE is to go; `None`: the destination is not one that we know (PS3.4 table C.4-2, A801).
-    fn destination(&self, asked: &Asked) -> Option<(AeTitle, Destination)> {
+    fn destination(&self, asked: &Asked) -> Option<(AeTitle, Route)> {
         let title: AeTitle = asked.request.move_destination.as_deref()?.parse().ok()?;
         let destination = self.services.peers.destination(&title)?;
         Some((title, destination))
@@ -169,7 +169,7 @@ impl Session {
         service: &Arc<Retrieve>,
         going: &mut Going,
         shared: &Shared,
-        (destination_ae_title, destination): (AeTitle, Destination),
+        (destination_ae_title, destination): (AeTitle, Route),
     ) -> Result<(), End> {
         let options = &shared.options;
         let mover = Mover {

@@ -27,7 +27,7 @@ use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::uid::SopInstanceUid;
 use crate::qr::{DataSetWriter, Encoding, Identifier, MAX_IDENTIFIER_LENGTH, Reader};
 use crate::scp::negotiation::PresentationContext;
-use crate::scp::peers::{Destination, SharedPeers};
+use crate::scp::peers::{Route, SharedPeers};
 use crate::scp::scu::{Proposal, ScuAssociation, ScuError, Waits};
 use crate::scp::sop_class::Service;
 use crate::store;
@@ -372,7 +372,7 @@ impl Report {
         (request, writer.finish())
     }
 
-    async fn send(&self, to: &Reporting, destination: &Destination) -> Result<(), ScuError> {
+    async fn send(&self, to: &Reporting, destination: &Route) -> Result<(), ScuError> {
         let proposal = Proposal {
             abstract_syntax: uids::STORAGE_COMMITMENT_PUSH_MODEL.to_owned(),
             transfer_syntaxes: [Encoding::ExplicitLittle, Encoding::ImplicitLittle]

@@ -20,7 +20,7 @@ use crate::dimse::message::{MoveOriginator, SubOperations};
 use crate::ingest::NativeSyntax;
 use crate::model::ae_title::AeTitle;
 use crate::qr::{Instances, ObjectKind};
-use crate::scp::peers::Destination;
+use crate::scp::peers::Route;
 use crate::scp::scu::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Waits};
 use crate::telemetry::metrics;
 
@@ -33,7 +33,7 @@ pub(in crate::scp) struct Mover {
     /// Who asked.
     pub(in crate::scp) originator: String,
     pub(in crate::scp) destination_ae_title: AeTitle,
-    pub(in crate::scp) destination: Destination,
+    pub(in crate::scp) destination: Route,
     pub(in crate::scp) waits: Waits,
 }
 

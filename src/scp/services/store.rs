@@ -407,7 +407,8 @@ async fn settle(placed: Placed, stored: Result<Stored, IndexError>) -> Result<Co
         }
     };
     match stored.outcome {
-        StoreOutcome::New | StoreOutcome::Completed => {}
+        // Nobody needs its first name any more. Not waited for: it is only a name.
+        StoreOutcome::New | StoreOutcome::Completed => drop(spawn_blocking(move || drop(placed))),
         StoreOutcome::Identical { .. } => remove(move || placed.discard()).await,
         StoreOutcome::KeptFirst => {
             warn!("an instance came with other content than the one that is kept");
@@ -415,9 +416,11 @@ async fn settle(placed: Placed, stored: Result<Stored, IndexError>) -> Result<Co
         }
         StoreOutcome::Replaced { previous } => {
             warn!("an instance came with other content and took the place of the first");
-            if let Some(previous) = previous {
-                remove(move || store::remove(&previous)).await;
-            }
+            remove(move || {
+                drop(placed);
+                previous.map_or(Ok(()), |previous| store::remove(&previous))
+            })
+            .await;
         }
     }
     Ok(stored.committed)

@@ -4,35 +4,77 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
 use super::*;
+use crate::util::certificates::Authority;
 use crate::util::peers;
 
 /// A running node; killed when the test ends before it.
-struct Node {
+pub(super) struct Node {
     child: Child,
     log: std::io::Lines<BufReader<std::process::ChildStderr>>,
-    port: u16,
+    pub(super) port: u16,
+    tls_port: Option<u16>,
 }
 
 impl Node {
-    fn start(place: &Place, more: &[&str]) -> Self {
-        let mut command = place.command();
-        command.args(["serve", "--port", "0"]).args(more).env("DCMDEX_LOG__FORMAT", "json");
+    pub(super) fn start(place: &Place, more: &[&str]) -> Self {
+        Self::start_with(place.command().args(["serve", "--port", "0"]).args(more))
+    }
+
+    fn start_with(command: &mut Command) -> Self {
+        Self::try_start(command).expect("the node ended before it listened")
+    }
+
+    /// `None` when it ends before it listens.
+    pub(super) fn try_start(command: &mut Command) -> Option<Self> {
+        command.env("DCMDEX_LOG__FORMAT", "json");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut node = Self { child, log, port: 0 };
-        while node.port == 0 {
-            let line = node.log.next().expect("the node ended before it listened").unwrap();
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-            if line["message"] == "listening" {
-                node.port = line["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
-            }
+        let mut node = Self { child, log, port: 0, tls_port: None };
+        let line = node.next_with("listening")?;
+        let port = |name: &str| line[name].as_str()?.rsplit(':').next()?.parse().ok();
+        (node.port, node.tls_port) = (port("address").unwrap_or(0), port("tls_address"));
+        Some(node)
+    }
+
+    /// The next line of the log with this message.
+    fn wait_for(&mut self, message: &str) -> serde_json::Value {
+        self.next_with(message).expect("the node ended before it said so")
+    }
+
+    fn next_with(&mut self, message: &str) -> Option<serde_json::Value> {
+        self.log.by_ref().map(Result::unwrap).find_map(|line| {
+            // What a program around the node says is no JSON.
+            let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+            line["message"].as_str()?.starts_with(message).then_some(line)
+        })
+    }
+
+    /// The process, which may be that of a program around the node.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a crash does, with what it runs under.
+    pub(super) fn kill(mut self) {
+        // Of a program around it, too: strace lets go of a node that it is killed over, so the node goes first.
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.id())).unwrap();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            let child = rustix::process::Pid::from_raw(child).unwrap();
+            rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
         }
-        node
+        if children.is_empty() {
+            self.child.kill().unwrap();
+        }
+        self.child.wait().unwrap();
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Sends a signal and waits for the end: the exit code, and what was logged until then.
-    fn stop(mut self, signal: rustix::process::Signal) -> (Option<i32>, Vec<String>) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    pub(super) fn stop(mut self, signal: rustix::process::Signal) -> (Option<i32>, Vec<String>) {
+        self.signal(signal);
         let log = self.log.by_ref().map(Result::unwrap).collect();
         (self.child.wait().unwrap().code(), log)
     }
@@ -136,6 +178,95 @@ fn a_table_of_peers_in_the_file_guards_the_node() {
     let (code, log) = node.stop(rustix::process::Signal::TERM);
     assert_eq!(code, Some(0));
     assert!(log.iter().any(|line| line.contains("the calling AE title is not in the table of peers")), "{log:#?}");
+}
+
+#[test]
+fn a_hang_up_reads_peers_and_certificates_again_and_what_is_wrong_changes_nothing() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let place = Place::new();
+    let settings = |authority: &Authority, title: &str, more: &str| {
+        let identity = authority.identity("NODE");
+        let text = format!(
+            "{more}[tls]\nport = 0\ncertificate = {:?}\nkey = {:?}\nauthorities = {:?}\n[[peer]]\nae_title = \"{title}\"\n",
+            identity.certificate,
+            identity.key,
+            authority.file()
+        );
+        std::fs::write(place.path("dcmdex.toml"), text).unwrap();
+    };
+    settings(&old, "OLD", "");
+    place.run(["config", "check"]).expect(0);
+    let mut node = Node::start(&place, &[]);
+    let port = node.tls_port.unwrap().to_string();
+    let echo = |authority: &Authority, title: &str| {
+        let mut echoscu = peers::dcmtk("echoscu")?;
+        echoscu.args(authority.identity(title).dcmtk(&authority.file()));
+        let run = peers::run(echoscu.args(["-aet", title, "-aec", "DCMDEX", "127.0.0.1", &port]));
+        Some(run.status.success())
+    };
+    let Some(accepted) = echo(&old, "OLD") else { return };
+    assert!(accepted && echo(&old, "NEW") == Some(false));
+
+    std::fs::write(place.path("dcmdex.toml"), "[[peer]]\nae_titel = \"NEW\"\n").unwrap();
+    node.signal(rustix::process::Signal::HUP);
+    let line = node.wait_for("the new settings cannot be used");
+    assert!(line["error"].as_str().unwrap().contains("did you mean `ae_title`?"), "{line}");
+    assert_eq!(echo(&old, "OLD"), Some(true));
+
+    settings(&new, "NEW", "ae_title = \"OTHER\"\n");
+    node.signal(rustix::process::Signal::HUP);
+    node.wait_for("peers and certificates read again");
+    assert_eq!(node.wait_for("changed settings that a running node does not take over")["settings"], "ae_title");
+    assert_eq!((echo(&new, "NEW"), echo(&new, "OLD"), echo(&old, "NEW")), (Some(true), Some(false), Some(false)));
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn a_peer_that_wants_tls_is_called_with_it_and_has_to_be_who_it_says() {
+    let authority = Authority::new("ours");
+    let tls = |name: &str| {
+        let identity = authority.identity(name);
+        let (certificate, key) = (&identity.certificate, &identity.key);
+        format!("[tls]\nport = 0\ncertificate = {certificate:?}\nkey = {key:?}\nauthorities = {:?}\n", authority.file())
+    };
+    let place = Place::new();
+    let caller = "[[peer]]\nae_title = \"CT1\"\ncertificates = [\"cn:CT1\"]\n";
+    std::fs::write(place.path("dcmdex.toml"), tls("NODE") + caller).unwrap();
+    let node = Node::start(&place, &[]);
+    let echo = |tls: &str, certificate: &str| {
+        let place = Place::new();
+        let settings = format!(
+            "ae_title = \"CT1\"\n{tls}[[peer]]\nae_title = \"DCMDEX\"\nhost = \"127.0.0.1\"\nport = {}\ncertificates = [\"{certificate}\"]\n",
+            node.tls_port.unwrap()
+        );
+        std::fs::write(place.path("dcmdex.toml"), settings).unwrap();
+        place.run(["echo", "DCMDEX"])
+    };
+    echo(&tls("CT1"), "cn:NODE").expect(0);
+    echo(&tls("CT1"), "cn:OTHER").expect(2);
+    let rejected = echo(&tls("CT2"), "cn:NODE").expect(2);
+    assert!(rejected.stderr.contains("rejected"), "{rejected:?}");
+    let without = echo("", "cn:NODE").expect(2);
+    assert!(without.stderr.contains("peer `DCMDEX` has to use TLS, and there are no certificates"), "{without:?}");
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn the_service_manager_is_told_when_the_node_is_there_and_when_it_stops() {
+    let place = Place::new();
+    let socket = std::os::unix::net::UnixDatagram::bind(place.path("notify")).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let told = || {
+        let mut buffer = [0; 100];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let mut command = place.command();
+    command.args(["serve", "--port", "0"]).env("NOTIFY_SOCKET", place.path("notify"));
+    let node = Node::start_with(&mut command);
+    assert_eq!(told(), "READY=1");
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+    assert_eq!(told(), "STOPPING=1");
 }
 
 #[test]

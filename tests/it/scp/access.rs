@@ -1,7 +1,7 @@
 //! Who may associate, and for what: the table of peers.
 
 use dcmdex::scp::Peers;
-use dcmdex::scp::peers::{Grant, PeerService, ServiceSet};
+use dcmdex::scp::peers::{Grant, PeerService, Security, ServiceSet};
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason as PresentationReason,
     AssociationRJServiceUserReason as UserReason, AssociationRJSource, AssociationRQ, Pdu,
@@ -28,7 +28,7 @@ fn table(peers: &[Entry<'_>]) -> Peers {
     let entry = |&(title, addresses, services, max_associations): &Entry<'_>| {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let services: ServiceSet = services.iter().copied().collect();
-        (title.parse().unwrap(), Grant { addresses, services, max_associations })
+        (title.parse().unwrap(), Grant { addresses, services, max_associations, security: Security::Any })
     };
     Peers { table: Some(peers.iter().map(entry).collect()), ..Peers::default() }
 }

@@ -152,7 +152,7 @@ fn a_report_finds_a_peer_that_has_released_its_association() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string().parse().unwrap();
     let node = TestNode::with(|settings| {
-        settings.peers.destinations.insert("SCRIPT".parse().unwrap(), Destination { address });
+        settings.peers.destinations.insert("SCRIPT".parse().unwrap(), Destination::plain(address));
     });
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     store(&mut peer, "1.2.3.4.1");

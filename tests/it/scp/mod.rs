@@ -9,4 +9,5 @@ mod hostile;
 mod query;
 mod retrieval;
 mod storage;
+mod tls;
 mod verification;

@@ -543,7 +543,7 @@ fn node_with_destination(archive: &Path, change: impl FnOnce(&mut Settings)) -> 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string().parse().unwrap();
     let node = node_on(archive, |settings| {
-        settings.peers.destinations.insert("DEST".parse().unwrap(), Destination { address });
+        settings.peers.destinations.insert("DEST".parse().unwrap(), Destination::plain(address));
         change(settings);
     });
     (node, listener)

@@ -1,6 +1,7 @@
 //! What the behaviour tests share.
 
 pub(crate) mod archives;
+pub(crate) mod certificates;
 pub(crate) mod node;
 pub(crate) mod objects;
 pub(crate) mod peers;

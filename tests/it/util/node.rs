@@ -10,7 +10,8 @@ use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
 use dcmdex::scp::{
-    Commitment, FilesInPlace, Find, Node, Options, Peers, Retrieve, RetrieveOptions, Services, SharedPeers, Storage,
+    Commitment, FilesInPlace, Find, Node, Options, Peers, Retrieve, RetrieveOptions, Services, SharedPeers, SharedTls,
+    Storage,
 };
 use dcmdex::store::{self, Objects};
 use tempfile::TempDir;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(crate) struct TestNode {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     shutdown: CancellationToken,
     thread: Option<thread::JoinHandle<()>>,
     directory: Arc<TempDir>,
@@ -32,6 +34,7 @@ pub(crate) struct TestNode {
 pub(crate) struct Settings {
     pub(crate) options: Options,
     pub(crate) peers: Peers,
+    pub(crate) tls: Option<SharedTls>,
     pub(crate) keep: Keep,
     pub(crate) duplicates: DuplicatePolicy,
     pub(crate) writer: WriterOptions,
@@ -60,9 +63,11 @@ impl TestNode {
     pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut options = Options::new("DCMDEX".parse().unwrap());
         options.bind = SocketAddr::from(([127, 0, 0, 1], 0));
+        options.tls_bind = options.bind;
         let mut settings = Settings {
             options,
             peers: Peers::default(),
+            tls: None,
             keep: Keep::Objects,
             duplicates: DuplicatePolicy::KeepFirst,
             writer: WriterOptions::default(),
@@ -72,7 +77,7 @@ impl TestNode {
             storage: None,
         };
         change(&mut settings);
-        let Settings { options, peers, keep, duplicates, writer, query, retrieve, directory, storage } = settings;
+        let Settings { options, peers, tls, keep, duplicates, writer, query, retrieve, directory, storage } = settings;
         let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
         let objects = match keep {
@@ -85,7 +90,7 @@ impl TestNode {
         let wanted = Wanted::with_declared(&query.declared);
         let storage = Storage { objects, writer: writer.handle(), duplicates, clock: Clock::System, wanted };
         let find = Find::new(directory.path().join("index.db"), query);
-        let peers = SharedPeers::new(peers);
+        let peers = SharedPeers::new(peers, tls);
         let retrieve = Arc::new(Retrieve::new(directory.path().join("index.db"), retrieve));
         let commitment = Commitment::new(Arc::clone(&retrieve), FilesInPlace::Count);
         let services = Services {
@@ -98,18 +103,23 @@ impl TestNode {
         let shutdown = CancellationToken::new();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let node = runtime.block_on(Node::bind(options, services)).unwrap();
-        let address = node.local_addr();
+        let (address, tls_address) = (node.local_addr().unwrap(), node.tls_addr());
         let stop = shutdown.clone();
         let thread = thread::spawn(move || {
             runtime.block_on(node.run(stop));
             drop(runtime);
             writer.close().unwrap();
         });
-        Self { address, shutdown, thread: Some(thread), directory, peers }
+        Self { address, tls_address, shutdown, thread: Some(thread), directory, peers }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for TLS, if it does.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        self.tls_address.expect("a node with certificates")
     }
 
     pub(crate) fn port(&self) -> String {

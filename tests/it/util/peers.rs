@@ -33,6 +33,11 @@ pub(crate) fn orthanc() -> Option<Command> {
     found(PathBuf::from("/usr/sbin/Orthanc")).map(Command::new)
 }
 
+/// Another program by its absolute path, if it is there; a missing one counts as a missing peer.
+pub(crate) fn program(path: impl Into<PathBuf>) -> Option<Command> {
+    found(path.into()).map(Command::new)
+}
+
 /// The Python that has pydicom and pynetdicom, about to run `script`: a file of `tests/peers`, or a whole path.
 pub(crate) fn python_peer(script: impl AsRef<Path>) -> Option<Command> {
     let python = match variable("DCMDEX_PEERS_PYTHON") {
@@ -98,15 +103,16 @@ fn found(program: PathBuf) -> Option<PathBuf> {
     let required =
         ["CI", "DCMDEX_REQUIRE_PEERS"].into_iter().any(|name| variable(name).is_some_and(|value| !value.is_empty()));
     assert!(!required, "{missing}");
-    say_skipped(&missing);
+    skipped(&missing);
     None
 }
 
+/// Says, loudly, that the test in hand cannot run here.
 #[expect(
     clippy::explicit_write,
     reason = "the runner keeps what eprintln prints in a passing test to itself, and this line has to be seen"
 )]
-fn say_skipped(missing: &str) {
+pub(crate) fn skipped(missing: &str) {
     let test = thread::current();
     let name = test.name().unwrap_or("a test");
     writeln!(io::stderr(), "SKIPPED {name}: {missing}").unwrap();

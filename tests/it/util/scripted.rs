@@ -151,6 +151,11 @@ impl ScriptedPeer {
         self.send(&bytes);
     }
 
+    /// Ends the connection as a crash does: RST instead of FIN.
+    pub(crate) fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn shut_down_sending(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();

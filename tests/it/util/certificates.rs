@@ -1,0 +1,86 @@
+//! Certificates for tests: authorities, and what they sign.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dcmdex::scp::tls::{ClientCertificates, Options};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use tempfile::TempDir;
+
+/// An authority.
+pub(crate) struct Authority {
+    directory: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, as files.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(directory.path().join("ca.pem"), certificate.pem()).unwrap();
+        Self { directory, issuer: Issuer::new(params, key) }
+    }
+
+    /// Its certificate.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
+    /// A certificate for 127.0.0.1 and this Common Name.
+    pub(crate) fn identity(&self, common_name: &str) -> Identity {
+        self.made(common_name, |_| {})
+    }
+
+    /// One that was good once.
+    pub(crate) fn expired(&self, common_name: &str) -> Identity {
+        self.made(common_name, |params| {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        })
+    }
+
+    fn made(&self, common_name: &str, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let names = vec!["127.0.0.1".to_owned(), format!("{}.example", common_name.to_lowercase())];
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let number = fs::read_dir(self.directory.path()).unwrap().count();
+        let path = |what: &str| self.directory.path().join(format!("{number}-{common_name}.{what}"));
+        let identity = Identity { certificate: path("crt"), key: path("key") };
+        fs::write(&identity.certificate, certificate.pem()).unwrap();
+        fs::write(&identity.key, key.serialize_pem()).unwrap();
+        identity
+    }
+
+    /// What a node of this identity needs, whose peers have their certificates from here.
+    pub(crate) fn options(&self, identity: &Identity) -> Options {
+        Options {
+            certificate: identity.certificate.clone(),
+            key: identity.key.clone(),
+            authorities: self.file(),
+            client_certificates: ClientCertificates::Required,
+        }
+    }
+}
+
+impl Identity {
+    /// The options of DCMTK for calling with this certificate a node that has its own from `authority`.
+    pub(crate) fn dcmtk(&self, authority: &Path) -> [String; 5] {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        ["+tls".into(), text(&self.key), text(&self.certificate), "+cf".into(), text(authority)]
+    }
+}
