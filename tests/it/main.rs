@@ -11,6 +11,7 @@ mod architecture;
 mod cli;
 mod db;
 mod fixtures;
+mod fuzzed;
 mod ingest;
 mod peers_compare;
 mod peers_find;

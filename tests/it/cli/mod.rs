@@ -4,8 +4,11 @@ mod check;
 mod configuration;
 mod declared;
 mod echo;
+mod faults;
 mod find;
+mod hostile;
 mod killed;
+mod privacy;
 mod scan;
 mod serve;
 

@@ -1,0 +1,186 @@
+//! What comes to an open port, many at a time: the memory of the process, and that it goes on.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use dicom_ul::pdu::write_pdu;
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+
+use super::serve::Node;
+use super::*;
+use crate::util::scripted::{
+    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, find_command, request, store_command,
+};
+
+const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
+const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+const CONTEXTS: &[(&str, &[&str])] = &[
+    (VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (SECONDARY_CAPTURE, &[DEFLATED]),
+];
+
+/// What the process may take above what it takes when it has answered its first peers.
+const MEMORY: u64 = 64 << 20;
+
+fn associated(node: &Node) -> ScriptedPeer {
+    ScriptedPeer::associated(([127, 0, 0, 1], node.port).into(), CONTEXTS)
+}
+
+fn connect(node: &Node) -> TcpStream {
+    let socket = TcpStream::connect(("127.0.0.1", node.port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    socket
+}
+
+/// The most memory that the process has had.
+fn peak(node: &Node) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// The peak after a usual conversation.
+fn base(node: &Node) -> u64 {
+    let mut peer = associated(node);
+    peer.echo(1);
+    let data_set = DataSet::instance(SECONDARY_CAPTURE, "1.2", "1.3", "1.4").bytes(0x7FE0, 0x0010, &vec![0; 1 << 20]);
+    peer.send_message(3, &store_command(1, SECONDARY_CAPTURE, "1.4"), Some(&data_set.0));
+    assert_eq!(peer.receive_message().status(), 0);
+    peer.release();
+    peak(node)
+}
+
+fn nested(levels: usize) -> Vec<u8> {
+    let mut data_set = DataSet::default().uid(0x0008, 0x0016, SECONDARY_CAPTURE).uid(0x0008, 0x0018, "1.2.3");
+    for _ in 0..levels {
+        data_set = data_set.header(0x0008, 0x1140, u32::MAX).header(0xFFFE, 0xE000, u32::MAX);
+    }
+    data_set.0
+}
+
+/// Some 2 MB that inflate to 2 GB of one element.
+fn bomb() -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    let mut start = Vec::new();
+    start.extend([8, 0, 0x16, 0, b'U', b'I', 26, 0]);
+    start.extend(SECONDARY_CAPTURE.bytes().chain([0]).take(26));
+    start.extend([8, 0, 0x18, 0, b'U', b'I', 6, 0]);
+    start.extend(*b"1.2.3\0");
+    // A sequence of undefined length, and in it nothing but what has to be looked at.
+    start.extend([8, 0, 0x40, 0x11, b'S', b'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
+    encoder.write_all(&start).unwrap();
+    let items = [0xFE, 0xFF, 0, 0xE0, 0, 0, 0, 0].repeat(1 << 17);
+    for _ in 0..2_000 {
+        encoder.write_all(&items).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn nothing_that_is_sent_takes_more_than_its_share_of_memory() {
+    let place = Place::new();
+    let node = Node::start(&place, &[]);
+    let base = base(&node);
+    let large = DataSet::instance(SECONDARY_CAPTURE, "1.2", "1.3", "1.2.3");
+    let data_sets: Vec<(&str, u8, Vec<u8>)> = vec![
+        ("100,000 nested sequences", 3, nested(100_000)),
+        ("a value of 4 GiB", 3, large.clone().header(0x0020, 0x4000, 0xFFFF_FFFE).0),
+        ("20 MB of backslashes", 3, large.clone().bytes(0x0008, 0x103E, &vec![b'\\'; 20 << 20]).0),
+        ("a million empty items", 3, {
+            let mut bytes = large.clone().header(0x0008, 0x1140, u32::MAX).0;
+            bytes.extend([0xFE, 0xFF, 0, 0xE0, 0, 0, 0, 0].repeat(1_000_000));
+            bytes
+        }),
+        ("a million empty elements", 3, [0x09, 0, 0x10, 0, 0, 0, 0, 0].repeat(1_000_000)),
+        ("2 MB that inflate to 2 GB", 7, bomb()),
+    ];
+    for (name, context, data_set) in data_sets {
+        let mut peer = associated(&node);
+        peer.send_message(context, &store_command(1, SECONDARY_CAPTURE, "1.2.3"), Some(&data_set));
+        let status = peer.receive_message().status();
+        assert!(status != 0x0110 && status != 0xA700, "{name}: {status:04X}");
+        peer.echo(1);
+        assert!(peak(&node) <= base + MEMORY, "{name}: {} above {base}", peak(&node) - base);
+    }
+    for (name, identifier) in [
+        ("a nested Identifier", nested(100_000)),
+        ("an Identifier of 32 MB", DataSet::default().bytes(0x0010, 0x0010, &vec![b'*'; 32 << 20]).0),
+        (
+            "a list of 100,000 UIDs",
+            DataSet::default().text(0x0008, 0x0052, "STUDY").uid(0x0020, 0x000D, &["1.2"; 100_000].join("\\")).0,
+        ),
+        (
+            "10,000 wild cards",
+            DataSet::default().text(0x0008, 0x0052, "STUDY").text(0x0010, 0x0010, &"*?".repeat(5_000)).0,
+        ),
+    ] {
+        let mut peer = associated(&node);
+        peer.send_message(5, &find_command(1, STUDY_ROOT_FIND), Some(&identifier));
+        while matches!(peer.receive_message().status(), 0xFF00 | 0xFF01) {}
+        peer.echo(1);
+        assert!(peak(&node) <= base + MEMORY, "{name}: {} above {base}", peak(&node) - base);
+    }
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn thousands_of_idle_and_half_open_connections_keep_nobody_out() {
+    // This end of them needs open files, too.
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let place = Place::new();
+    std::fs::write(place.path("dcmdex.toml"), "[network]\nartim_timeout_seconds = 60\n").unwrap();
+    let node = Node::start(&place, &[]);
+    let base = base(&node);
+    let mut half = Vec::new();
+    write_pdu(&mut half, &request(CONTEXTS).into()).unwrap();
+    half.truncate(60);
+    let mut connections: Vec<_> = (0..1_000).map(|_| connect(&node)).collect();
+    for _ in 0..1_000 {
+        let mut socket = connect(&node);
+        socket.write_all(&half).unwrap();
+        connections.push(socket);
+    }
+    // And associations that say nothing more.
+    let silent: Vec<_> = (0..70).map(|_| associated(&node)).collect();
+    for _ in 0..5 {
+        let mut peer = associated(&node);
+        peer.echo(1);
+        peer.release();
+    }
+    assert!(peak(&node) <= base + MEMORY, "{} above {base}", peak(&node) - base);
+    drop(silent);
+    drop(connections);
+    // The next ones are as welcome.
+    associated(&node).echo(1);
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_hold_a_place() {
+    let place = Place::new();
+    std::fs::write(place.path("dcmdex.toml"), "[network]\nartim_timeout_seconds = 1\nread_timeout_seconds = 1\n")
+        .unwrap();
+    let node = Node::start(&place, &[]);
+    let mut whole = Vec::new();
+    write_pdu(&mut whole, &request(CONTEXTS).into()).unwrap();
+    // Byte by byte, each as soon as the node has had a while to take it, until it hangs up.
+    let mut socket = connect(&node);
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let sent = whole.iter().take_while(|byte| {
+        let _closed = socket.write_all(std::slice::from_ref(byte));
+        // An answer, an end or a reset: it has had enough.
+        socket
+            .read(&mut [0; 16])
+            .is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    });
+    assert!(sent.count() < whole.len(), "the node took a request that came byte by byte");
+    associated(&node).echo(1);
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}

@@ -1,0 +1,63 @@
+//! What fuzzing has found, inputs of the kinds that have felled other nodes, and cut files, through the functions that the fuzzers run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[path = "../../fuzz/harness.rs"]
+mod harness;
+
+fn inputs(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut found = Vec::new();
+    let mut left = vec![folder];
+    while let Some(next) = left.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                found.push((path.clone(), fs::read(path).unwrap()));
+            }
+        }
+    }
+    assert!(found.len() > 3);
+    found
+}
+
+/// Runs one input after the other, and says which one it was that failed.
+fn replay(folder: &str, run: fn(&[u8])) {
+    for (path, bytes) in inputs(folder) {
+        let failed = std::panic::catch_unwind(|| run(&bytes)).is_err();
+        assert!(!failed, "{}", path.display());
+    }
+}
+
+#[test]
+fn pdus() {
+    replay("fuzz/regressions/pdu", harness::pdu);
+}
+
+#[test]
+fn files() {
+    replay("fuzz/regressions/file", harness::file);
+}
+
+#[test]
+fn streams() {
+    replay("fuzz/regressions/stream", harness::stream);
+}
+
+#[test]
+fn identifiers() {
+    replay("fuzz/regressions/identifier", harness::identifier);
+}
+
+#[test]
+fn real_files_cut_anywhere_in_their_header() {
+    for (path, bytes) in inputs("fixtures/real") {
+        for cut in (0..bytes.len().min(4096)).step_by(41) {
+            let failed = std::panic::catch_unwind(|| harness::file(&bytes[..cut])).is_err();
+            assert!(!failed, "{} cut at {cut}", path.display());
+        }
+    }
+}
