@@ -126,6 +126,9 @@ class Load:
 
     def __init__(self, node, port, round_number):
         self.acknowledged, self.sent, self.refused = {}, {}, 0
+        # Answers that came after the cut. A real one ends the node with the disk; this one lets it run on for a moment, in which
+        # ext4 may say of a sync that it is done because its journal is over.
+        self.is_cut, self.late = False, {}
         self.lock = threading.Lock()
         self.threads = [
             threading.Thread(target=self._send, args=(node, port, round_number, number)) for number in range(SENDERS)
@@ -147,7 +150,7 @@ class Load:
                 status = sender.store(count % 60_000 + 1, uid.encode(), data)
                 with self.lock:
                     if status == 0:
-                        self.acknowledged[uid] = data
+                        (self.late if self.is_cut else self.acknowledged)[uid] = data
                     else:
                         self.refused += 1
         except OSError:
@@ -158,6 +161,11 @@ class Load:
         wanted, end = random.randint(1, 400), time.monotonic() + 2
         while len(self.acknowledged) < wanted and time.monotonic() < end:
             time.sleep(0.005)
+
+    def cut(self):
+        """From here on no answer counts."""
+        with self.lock:
+            self.is_cut = True
 
     def wait(self):
         for thread in self.threads:
@@ -174,9 +182,10 @@ def check(node, port, load, totals):
             missing += 1
         elif not kept.endswith(data):
             short += 1
+    totals["late lost"] += sum(node.load(uid, known) is None for uid in load.late)
     # What was not acknowledged may be there or not, but not in part.
     for uid, data in load.sent.items():
-        if uid not in load.acknowledged and uid in known:
+        if uid not in load.acknowledged and uid not in load.late and uid in known:
             kept = node.load(uid, known)
             totals["partial"] += kept is None or not kept.endswith(data)
     if type(node) is Dcmdex:
@@ -246,6 +255,7 @@ def power_cut_rounds(options, totals):
                 listener, _ = start(node, log)
                 load = Load(node, listener.port, options.seed * 100_000 + number)
                 load.until_busy()
+                load.cut()
                 cut_power(mount)
                 stop(listener)
                 load.wait()
@@ -293,7 +303,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    names = ["rounds", "acknowledged", "missing", "short", "bad rounds", "partial", "orphans", "refused", "slowest start, s"]
+    names = ["rounds", "acknowledged", "missing", "short", "bad rounds", "partial", "orphans", "refused", "late lost", "slowest start, s"]
     totals = dict.fromkeys(names, 0)
     {"kill": kill_rounds, "powercut": power_cut_rounds}[options.how](options, totals)
     print(f"- {options.node}, {options.how}, {SENDERS} senders. Machine: {machine()}. Commit {commit()}.")
