@@ -1,7 +1,7 @@
 //! Archives: zip, tar and gzip files, read where they lie.
 //!
-//! [`walk`] goes through the members of an archive file, and of archives in it ([`limits::MAX_NESTING`] deep), and has each read as
-//! far as the reader cares to; [`open`] opens one member for reading from start to end. Nothing is unpacked: a stored member
+//! [`walk()`] goes through the members of an archive file, and of archives in it ([`limits::MAX_NESTING`] deep), and has each read as
+//! far as the reader cares to; [`open()`] opens one member for reading from start to end. Nothing is unpacked: a stored member
 //! is a range of the file, a deflated one is inflated as far as it is read, and no member is in memory as a whole. The central
 //! directory of a zip archive is read as a stream of entries.
 //!
