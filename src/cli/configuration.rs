@@ -54,14 +54,8 @@ fn show(context: &mut Context) -> anyhow::Result<Exit> {
         let name = if table == "peers" { toml::Value::from(name).to_string() } else { name.to_owned() };
         context.output.line(format_args!("{name} = {}  # {}", setting.value, setting.origin))?;
     }
-    for (origin, fields) in config.peer_entries().into_iter().flatten() {
-        context.output.line(format_args!("\n[[peer]]  # {origin}"))?;
-        for (name, setting) in fields {
-            context.output.line(format_args!("{name} = {}  # {}", setting.value, setting.origin))?;
-        }
-    }
-    for (origin, fields) in config.attribute_entries() {
-        context.output.line(format_args!("\n[[attribute]]  # {origin}"))?;
+    for (table, origin, fields) in config.entries() {
+        context.output.line(format_args!("\n[[{table}]]  # {origin}"))?;
         for (name, setting) in fields {
             context.output.line(format_args!("{name} = {}  # {}", setting.value, setting.origin))?;
         }

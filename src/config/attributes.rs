@@ -1,85 +1,45 @@
 //! Declared attributes, `[[attribute]]`: what the index keeps besides the attributes of its table. Only a file has them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use toml::Value;
-
 use super::Problem;
-use super::layers::{Layers, Origin, Setting};
+use super::entries::{EntryKey, EntryTable};
+use super::layers::Layers;
 use crate::model::declared::{Declaration, DeclaredSet};
 
-/// The name of the table in the file.
-pub(super) const ATTRIBUTE_TABLE: &str = "attribute";
+/// The table of declarations.
+pub(super) static ATTRIBUTE_TABLE: EntryTable = EntryTable {
+    name: "attribute",
+    keys: ATTRIBUTE_KEYS,
+    one: "an attribute",
+    form: "attributes are declared as [[attribute]], one for each",
+};
 
-/// One key of a declaration; each is a text.
-#[derive(Debug)]
-pub struct AttributeKey {
-    /// Its name.
-    pub name: &'static str,
-    /// A value, as written in TOML.
-    pub example: &'static str,
-    /// What it is, and what leaving it out means.
-    pub help: &'static str,
-}
-
-/// The keys of a declaration, in the order of the shipped example.
-pub static ATTRIBUTE_KEYS: &[AttributeKey] = &[
-    AttributeKey {
+/// The keys of a declaration, in the order of the shipped example. Each is a text.
+static ATTRIBUTE_KEYS: &[EntryKey] = &[
+    EntryKey {
         name: "path",
         example: "\"0019xx10\"",
         help: "Keyword or tag (gggg,eeee; private: ggggxxee, whatever its block); into sequences: \
                \"ReferencedImageSequence[*].ReferencedSOPInstanceUID\".",
     },
-    AttributeKey {
+    EntryKey {
         name: "creator",
         example: "\"ACME 1.1\"",
         help: "Private creator of the private elements in the path. Only for those.",
     },
-    AttributeKey { name: "level", example: "\"SERIES\"", help: "What it belongs to: PATIENT, STUDY, SERIES or IMAGE." },
-    AttributeKey {
+    EntryKey { name: "level", example: "\"SERIES\"", help: "What it belongs to: PATIENT, STUDY, SERIES or IMAGE." },
+    EntryKey {
         name: "vr",
         example: "\"DS\"",
         help: "Value representation. Without: that of the dictionary, which private elements are not in.",
     },
-    AttributeKey {
+    EntryKey {
         name: "name",
         example: "\"AcmeDose\"",
         help: "What `dcmdex find` calls it. Without: the keywords of the path.",
     },
 ];
-
-/// A declaration as it stands in the file.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) origin: Origin,
-    pub(super) fields: BTreeMap<String, Setting>,
-}
-
-/// Takes the fields of a declaration that have a known name and are texts.
-pub(super) fn entry(
-    origin: Origin,
-    fields: impl IntoIterator<Item = (String, Option<Value>, Origin)>,
-    problems: &mut Vec<Problem>,
-) -> Entry {
-    let mut known = BTreeMap::new();
-    for (name, value, origin) in fields {
-        let Some(key) = ATTRIBUTE_KEYS.iter().find(|key| key.name == name) else {
-            let near = ATTRIBUTE_KEYS.iter().map(|key| (strsim::damerau_levenshtein(&name, key.name), key.name)).min();
-            let hint = near.filter(|(distance, _)| *distance <= 2).map(|(_, name)| format!("; did you mean `{name}`?"));
-            let hint = hint.unwrap_or_default();
-            problems.push(Problem { origin, message: format!("unknown setting `{name}` of an attribute{hint}") });
-            continue;
-        };
-        match value {
-            Some(value @ Value::String(_)) => {
-                known.insert(name, Setting { value, origin });
-            }
-            _ => problems.push(Problem { origin, message: format!("`{name}` is written as in {}", key.example) }),
-        }
-    }
-    Entry { origin, fields: known }
-}
 
 /// Makes the set of all that is declared.
 pub(super) fn declared(layers: &Layers, problems: &mut Vec<Problem>) -> Arc<DeclaredSet> {

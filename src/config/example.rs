@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::attributes::{ATTRIBUTE_KEYS, ATTRIBUTE_TABLE};
+use super::attributes::ATTRIBUTE_TABLE;
+use super::entries::EntryTable;
 use super::keys::{KEYS, PEERS};
-use super::peers::{PEER_KEYS, PEER_TABLE};
+use super::peers::PEER_TABLE;
 
 /// Columns of a comment line.
 const WIDTH: usize = 100;
@@ -54,11 +55,7 @@ fn peers(text: &mut String) {
         "The table of peers: one [[peer]] for each node that may associate. As soon as there is one entry, nobody else is let in \
          (calling AE title not recognized). Without the table everybody is. SIGHUP reads it again.",
     );
-    let _ = writeln!(text, "#\n# [[{PEER_TABLE}]]");
-    for key in PEER_KEYS {
-        lines(text, "# #", key.help);
-        let _ = writeln!(text, "# {} = {}", key.name, key.example);
-    }
+    entry(text, &PEER_TABLE);
 }
 
 fn attributes(text: &mut String) {
@@ -69,8 +66,13 @@ fn attributes(text: &mut String) {
          (docs/conformance.md). One [[attribute]] for each. What was indexed before is read again by the next scan of its \
          directory, which says beforehand how long that takes.",
     );
-    let _ = writeln!(text, "#\n# [[{ATTRIBUTE_TABLE}]]");
-    for key in ATTRIBUTE_KEYS {
+    entry(text, &ATTRIBUTE_TABLE);
+}
+
+/// An entry of a table, commented out.
+fn entry(text: &mut String, table: &EntryTable) {
+    let _ = writeln!(text, "#\n# [[{}]]", table.name);
+    for key in table.keys {
         lines(text, "# #", key.help);
         let _ = writeln!(text, "# {} = {}", key.name, key.example);
     }

@@ -9,9 +9,10 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::Problem;
-use super::attributes::{self, ATTRIBUTE_TABLE};
+use super::attributes::ATTRIBUTE_TABLE;
+use super::entries::{Entry, EntryTable, entry};
 use super::keys::{KEYS, Key, PEERS, VARIABLE_PREFIX, parse_value};
-use super::peers::{self, PEER_TABLE};
+use super::peers::PEER_TABLE;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +57,9 @@ pub struct Setting {
 pub(super) struct Layers {
     settings: BTreeMap<String, Setting>,
     /// The table of peers, if there is one.
-    peer_table: Option<Vec<peers::Entry>>,
-    attributes: Vec<attributes::Entry>,
+    peer_table: Option<Vec<Entry>>,
+    /// The declared attributes, if there is a table of them.
+    attributes: Option<Vec<Entry>>,
 }
 
 impl Layers {
@@ -67,7 +69,7 @@ impl Layers {
             .iter()
             .map(|key| (key.path.to_owned(), Setting { value: key.default_value(), origin: Origin::Default }))
             .collect();
-        Self { settings, peer_table: None, attributes: Vec::new() }
+        Self { settings, peer_table: None, attributes: None }
     }
 
     /// Lays the text of a file over what is there.
@@ -87,12 +89,12 @@ impl Layers {
             }
         };
         for (name, value) in document.get_ref() {
-            if name.get_ref() == PEER_TABLE {
-                self.add_peer_table(value, at(name.span().start), &at, problems);
+            if name.get_ref() == PEER_TABLE.name {
+                self.peer_table = entries(&PEER_TABLE, value, at(name.span().start), &at, problems);
                 continue;
             }
-            if name.get_ref() == ATTRIBUTE_TABLE {
-                self.add_attributes(value, at(name.span().start), &at, problems);
+            if name.get_ref() == ATTRIBUTE_TABLE.name {
+                self.attributes = entries(&ATTRIBUTE_TABLE, value, at(name.span().start), &at, problems);
                 continue;
             }
             match value.get_ref() {
@@ -114,58 +116,13 @@ impl Layers {
         }
     }
 
-    fn add_peer_table(
-        &mut self,
-        value: &toml::Spanned<DeValue<'_>>,
-        origin: Origin,
-        at: &impl Fn(usize) -> Origin,
-        problems: &mut Vec<Problem>,
-    ) {
-        let mut table = Vec::new();
-        let form = |origin| Problem { origin, message: "peers are written as [[peer]], one for each".to_owned() };
-        let DeValue::Array(entries) = value.get_ref() else { return problems.push(form(origin)) };
-        for entry in entries {
-            let DeValue::Table(fields) = entry.get_ref() else {
-                problems.push(form(at(entry.span().start)));
-                continue;
-            };
-            let fields = fields.iter().map(|(name, value)| {
-                (name.get_ref().clone().into_owned(), plain(value.get_ref()), at(name.span().start))
-            });
-            table.push(peers::entry(at(entry.span().start), fields, problems));
-        }
-        self.peer_table = Some(table);
-    }
-
-    fn add_attributes(
-        &mut self,
-        value: &toml::Spanned<DeValue<'_>>,
-        origin: Origin,
-        at: &impl Fn(usize) -> Origin,
-        problems: &mut Vec<Problem>,
-    ) {
-        let form =
-            |origin| Problem { origin, message: "attributes are declared as [[attribute]], one for each".to_owned() };
-        let DeValue::Array(entries) = value.get_ref() else { return problems.push(form(origin)) };
-        for entry in entries {
-            let DeValue::Table(fields) = entry.get_ref() else {
-                problems.push(form(at(entry.span().start)));
-                continue;
-            };
-            let fields = fields.iter().map(|(name, value)| {
-                (name.get_ref().clone().into_owned(), plain(value.get_ref()), at(name.span().start))
-            });
-            self.attributes.push(attributes::entry(at(entry.span().start), fields, problems));
-        }
-    }
-
     /// The declared attributes as they stand in the file.
-    pub(super) fn attributes(&self) -> &[attributes::Entry] {
-        &self.attributes
+    pub(super) fn attributes(&self) -> &[Entry] {
+        self.attributes.as_deref().unwrap_or_default()
     }
 
     /// The table of peers as it stands in the file; `None` when there is none.
-    pub(super) fn peer_table(&self) -> Option<&[peers::Entry]> {
+    pub(super) fn peer_table(&self) -> Option<&[Entry]> {
         self.peer_table.as_deref()
     }
 
@@ -251,6 +208,33 @@ impl Layers {
     pub(super) fn setting(&self, path: &str) -> &Setting {
         self.settings.get(path).expect("only names of the table are asked for, and each has a default")
     }
+}
+
+/// Reads a table of entries; `None` when it is not written as one.
+fn entries(
+    table: &EntryTable,
+    value: &toml::Spanned<DeValue<'_>>,
+    origin: Origin,
+    at: &impl Fn(usize) -> Origin,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<Entry>> {
+    let form = |origin| Problem { origin, message: table.form.to_owned() };
+    let DeValue::Array(array) = value.get_ref() else {
+        problems.push(form(origin));
+        return None;
+    };
+    let mut entries = Vec::with_capacity(array.len());
+    for value in array {
+        let DeValue::Table(fields) = value.get_ref() else {
+            problems.push(form(at(value.span().start)));
+            continue;
+        };
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (name.get_ref().clone().into_owned(), plain(value.get_ref()), at(name.span().start)));
+        entries.push(entry(table, at(value.span().start), fields, problems));
+    }
+    Some(entries)
 }
 
 /// The name that was probably meant.

@@ -4,6 +4,7 @@
 //! effective value remembers where it came from. `keys` is the table of all settings; nothing else names a default.
 
 mod attributes;
+mod entries;
 mod example;
 mod keys;
 mod layers;
@@ -20,11 +21,9 @@ use std::time::Duration;
 
 use toml::Value;
 
-pub use attributes::{ATTRIBUTE_KEYS, AttributeKey};
 pub use example::example;
 pub use keys::{KEYS, Key};
 pub use layers::{Origin, Setting};
-pub use peers::{PEER_KEYS, PeerKey};
 
 use crate::model::ae_title::AeTitle;
 use crate::model::charset::CharacterSets;
@@ -36,7 +35,9 @@ use crate::scp::Plain;
 use crate::scp::peers::{Grant, Peers, Security};
 use crate::scp::tls::{self, ClientCertificates};
 use crate::telemetry::{self, LogFormat};
+use attributes::ATTRIBUTE_TABLE;
 use layers::Layers;
+use peers::PEER_TABLE;
 
 /// The file that is read when none is named, in the current directory.
 pub const DEFAULT_FILE: &str = "dcmdex.toml";
@@ -289,21 +290,12 @@ impl Config {
         KEYS.iter().map(|key| (key.path, self.layers.setting(key.path))).chain(peers)
     }
 
-    /// The entries of the table of peers as they stand in the file, each with its line; `None` when there is no table.
-    pub fn peer_entries(&self) -> Option<impl Iterator<Item = (&Origin, impl Iterator<Item = (&str, &Setting)>)>> {
-        let entries = self.layers.peer_table()?.iter();
-        Some(entries.map(|entry| {
-            // In the order of the table of keys.
-            let fields = PEER_KEYS.iter().filter_map(|key| Some((key.name, entry.fields.get(key.name)?)));
-            (&entry.origin, fields)
-        }))
-    }
-
-    /// The declared attributes as they stand in the file, each with its line.
-    pub fn attribute_entries(&self) -> impl Iterator<Item = (&Origin, impl Iterator<Item = (&str, &Setting)>)> {
-        self.layers.attributes().iter().map(|entry| {
-            let fields = ATTRIBUTE_KEYS.iter().filter_map(|key| Some((key.name, entry.fields.get(key.name)?)));
-            (&entry.origin, fields)
+    /// The entries of the tables that may have any number of them, as they stand in the file: the name of the table, the
+    /// line, and the fields in the order of the shipped example.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, &Origin, impl Iterator<Item = (&str, &Setting)>)> {
+        let peers = self.layers.peer_table().unwrap_or_default();
+        [(&PEER_TABLE, peers), (&ATTRIBUTE_TABLE, self.layers.attributes())].into_iter().flat_map(|(table, entries)| {
+            entries.iter().map(move |entry| (table.name, &entry.origin, entry.in_order(table)))
         })
     }
 

@@ -5,105 +5,56 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use toml::Value;
-
 use super::Problem;
+use super::entries::{Entry, EntryKey, EntryTable};
 use super::layers::{Layers, Origin, Setting};
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, PeerAddress};
 use crate::scp::peers::{Destination, Grant, PeerService, Peers, Security, ServiceSet};
 use crate::scp::tls::CertificateId;
 
-/// The name of the table in the file.
-pub(super) const PEER_TABLE: &str = "peer";
+/// The table of peers.
+pub(super) static PEER_TABLE: EntryTable =
+    EntryTable { name: "peer", keys: PEER_KEYS, one: "a peer", form: "peers are written as [[peer]], one for each" };
 
 const CONTRADICTION: &str = "`certificates` needs TLS, and `tls` is false";
 
-/// One key of an entry.
-#[derive(Debug)]
-pub struct PeerKey {
-    /// Its name.
-    pub name: &'static str,
-    /// A value, as written in TOML; its type is the type of the key.
-    pub example: &'static str,
-    /// What it is, and what leaving it out means.
-    pub help: &'static str,
-}
-
-impl PeerKey {
-    fn has_type_of(&self, value: &Value) -> bool {
-        super::keys::parse_value(self.example).is_some_and(|example| example.same_type(value))
-    }
-}
-
-/// The keys of an entry, in the order of the shipped example.
-pub static PEER_KEYS: &[PeerKey] = &[
-    PeerKey { name: "ae_title", example: "\"CT1\"", help: "Its AE title. Every entry has one." },
-    PeerKey {
+/// The keys of a peer, in the order of the shipped example.
+static PEER_KEYS: &[EntryKey] = &[
+    EntryKey { name: "ae_title", example: "\"CT1\"", help: "Its AE title. Every entry has one." },
+    EntryKey {
         name: "addresses",
         example: "[\"10.1.2.3\", \"10.2.0.0/16\"]",
         help: "Addresses and networks that it may call from. Without: any; AE titles are no secret, so say it.",
     },
-    PeerKey {
+    EntryKey {
         name: "services",
         example: "[\"echo\", \"store\", \"find\", \"get\", \"move\", \"commit\"]",
         help: "What it may ask for. Without: everything. An empty list: nothing, it is a C-MOVE destination only.",
     },
-    PeerKey {
+    EntryKey {
         name: "max_associations",
         example: "10",
         help: "Its associations at one time. Without: network.max_associations_per_peer.",
     },
-    PeerKey {
+    EntryKey {
         name: "host",
         example: "\"10.1.2.3\"",
         help: "Where C-MOVE finds it. Without host and port it is no destination.",
     },
-    PeerKey {
+    EntryKey {
         name: "tls",
         example: "true",
         help: "Whether it has to use TLS when it calls, and C-MOVE when it sends there. Without: false, and it may.",
     },
-    PeerKey {
+    EntryKey {
         name: "certificates",
         example: "[\"cn:CT1\", \"dns:ct1.example.org\"]",
         help: "Certificates that belong to its AE title, by sha256: of the whole, cn: of the subject or dns: of an alternative \
                name; one of them has to be shown. Says tls = true. Without: any of our authorities; C-MOVE wants that of the host.",
     },
-    PeerKey { name: "port", example: "104", help: "Where C-MOVE finds it." },
+    EntryKey { name: "port", example: "104", help: "Where C-MOVE finds it." },
 ];
-
-/// An entry as it stands in the file.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) origin: Origin,
-    pub(super) fields: BTreeMap<String, Setting>,
-}
-
-/// Takes the fields of an entry that have a known name and the right type.
-pub(super) fn entry(
-    origin: Origin,
-    fields: impl IntoIterator<Item = (String, Option<Value>, Origin)>,
-    problems: &mut Vec<Problem>,
-) -> Entry {
-    let mut known = BTreeMap::new();
-    for (name, value, origin) in fields {
-        let Some(key) = PEER_KEYS.iter().find(|key| key.name == name) else {
-            let near = PEER_KEYS.iter().map(|key| (strsim::damerau_levenshtein(&name, key.name), key.name)).min();
-            let hint = near.filter(|(distance, _)| *distance <= 2).map(|(_, name)| format!("; did you mean `{name}`?"));
-            let hint = hint.unwrap_or_default();
-            problems.push(Problem { origin, message: format!("unknown setting `{name}` of a peer{hint}") });
-            continue;
-        };
-        match value {
-            Some(value) if key.has_type_of(&value) => {
-                known.insert(name, Setting { value, origin });
-            }
-            _ => problems.push(Problem { origin, message: format!("`{name}` is written as in {}", key.example) }),
-        }
-    }
-    Entry { origin, fields: known }
-}
 
 /// Makes the peers of all that names some.
 pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {
