@@ -141,6 +141,14 @@ pub struct Agreement {
     pub admission: Admission,
 }
 
+impl Agreement {
+    /// What we said in the extended negotiation of a service, where there was one.
+    #[must_use]
+    pub fn extended(&self, service: Service) -> Option<&[u8]> {
+        self.extended.iter().find(|(known, _)| *known == service).map(|(_, said)| said.as_slice())
+    }
+}
+
 /// How to answer an A-ASSOCIATE-RQ.
 #[derive(Debug)]
 pub enum Answer {

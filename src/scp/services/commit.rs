@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::arriving::ArrivingIdentifier;
 use super::retrieve::Retrieve;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{ActionRequest, EventReportRequest};
@@ -25,7 +26,7 @@ use crate::model::ae_title::AeTitle;
 use crate::model::location::{Location, Place};
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::uid::SopInstanceUid;
-use crate::qr::{DataSetWriter, Encoding, Identifier, MAX_IDENTIFIER_LENGTH, Reader};
+use crate::qr::{DataSetWriter, Encoding, Identifier, Reader};
 use crate::scp::negotiation::PresentationContext;
 use crate::scp::peers::{Route, SharedPeers};
 use crate::scp::scu::{Proposal, ScuAssociation, ScuError, Waits};
@@ -85,9 +86,7 @@ impl Commitment {
 pub(in crate::scp) struct Receiving {
     pub(in crate::scp) context_id: u8,
     request: ActionRequest,
-    encoding: Encoding,
-    /// `None`: longer than it may be.
-    data_set: Option<Vec<u8>>,
+    data_set: ArrivingIdentifier,
 }
 
 /// A request that was understood.
@@ -147,25 +146,22 @@ impl Receiving {
         if request.action_type_id != REQUEST_STORAGE_COMMITMENT {
             return refused(Status::NO_SUCH_ACTION_TYPE);
         }
-        let Some(encoding) = Encoding::of_uid(&context.transfer_syntax) else {
+        let Some(data_set) = ArrivingIdentifier::begin(&request.requested_sop_class_uid, context) else {
             return refused(Status::PROCESSING_FAILURE);
         };
-        Ok(Self { context_id, request: request.clone(), encoding, data_set: Some(Vec::new()) })
+        Ok(Self { context_id, request: request.clone(), data_set })
     }
 
-    /// Takes the next fragment. What is longer than a request may be is not kept.
+    /// Takes the next fragment.
     pub(in crate::scp) fn accept(&mut self, fragment: &[u8]) {
-        self.data_set = self
-            .data_set
-            .take()
-            .filter(|bytes| bytes.len() + fragment.len() <= MAX_IDENTIFIER_LENGTH)
-            .map(|bytes| [bytes.as_slice(), fragment].concat());
+        self.data_set.accept(fragment);
     }
 
     /// The request is complete: the response, and the transaction if there is one.
     pub(in crate::scp) fn finish(self) -> (Response, Option<Transaction>) {
-        let Self { context_id, request, encoding, data_set } = self;
-        let Some(bytes) = data_set else {
+        let Self { context_id, request, data_set } = self;
+        let encoding = data_set.encoding;
+        let Ok(bytes) = data_set.finish() else {
             let response = response(&request, Status::RESOURCE_LIMITATION);
             return (response.with_comment("too many instances in one transaction"), None);
         };
@@ -217,7 +213,7 @@ impl Transaction {
         let Self { context_id, encoding, uid, references } = self;
         let all = references.clone();
         let verified = spawn_blocking(move || {
-            let mut reader = commitment.retrieve.reader().ok();
+            let mut reader = commitment.retrieve.readers.take().ok();
             let mut report =
                 Report { context_id, encoding, transaction_uid: uid, committed: Vec::new(), failed: Vec::new() };
             for reference in references {
@@ -227,7 +223,7 @@ impl Transaction {
                 }
             }
             if let Some(reader) = reader {
-                commitment.retrieve.give_back(reader);
+                commitment.retrieve.readers.give_back(reader);
             }
             report
         });

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -19,23 +19,18 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::arriving::ArrivingIdentifier;
+use super::readers::Readers;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DataSetPresence, FindRequest};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
 use crate::model::level::InformationModel;
-use crate::qr::{
-    self, Encoding, FindError, Identifier, IdentifierError, MAX_IDENTIFIER_LENGTH, NegotiatedOptions, Query, Reader,
-    ResponseWriter, Stop,
-};
+use crate::qr::{self, Encoding, FindError, Identifier, NegotiatedOptions, Query, Reader, ResponseWriter, Stop};
 use crate::scp::negotiation::{Agreement, PresentationContext};
 use crate::scp::sop_class::Service;
 use crate::store::{Spool, SpoolRoom};
 use crate::telemetry::metrics;
-
-/// Readers of the index that are kept open between queries; more are opened and closed as they are needed. Each keeps up to
-/// 8 MiB of pages.
-const IDLE_READERS: usize = 8;
 
 /// Bytes of answers that are gathered before the query waits for the peer. With what is being sent, an association holds
 /// three times this and an answer.
@@ -52,9 +47,8 @@ const SPOOLED_BYTES: u64 = 1 << 30;
 /// What answering queries needs.
 #[derive(Debug)]
 pub struct Find {
-    index: PathBuf,
+    readers: Readers,
     options: qr::Options,
-    idle: Mutex<Vec<Reader>>,
     spool_room: Arc<SpoolRoom>,
 }
 
@@ -62,19 +56,7 @@ impl Find {
     /// Answers from this index.
     #[must_use]
     pub fn new(index: PathBuf, options: qr::Options) -> Self {
-        Self { index, options, idle: Mutex::new(Vec::new()), spool_room: SpoolRoom::new(SPOOLED_BYTES) }
-    }
-
-    fn reader(&self) -> Result<Reader, FindError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| Reader::open(&self.index).map_err(FindError::Index), Ok)
-    }
-
-    fn give_back(&self, reader: Reader) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_READERS {
-            idle.push(reader);
-        }
+        Self { readers: Readers::new(index), options, spool_room: SpoolRoom::new(SPOOLED_BYTES) }
     }
 }
 
@@ -83,9 +65,8 @@ pub(in crate::scp) struct Receiving {
     context_id: u8,
     request: FindRequest,
     model: InformationModel,
-    encoding: Encoding,
     negotiated: NegotiatedOptions,
-    identifier: Result<Vec<u8>, IdentifierError>,
+    identifier: ArrivingIdentifier,
 }
 
 impl Receiving {
@@ -97,29 +78,14 @@ impl Receiving {
         agreement: &Agreement,
     ) -> Option<Self> {
         let Service::Find(model) = context.service else { return None };
-        if request.affected_sop_class_uid != context.abstract_syntax {
-            return None;
-        }
-        let agreed = agreement.extended.iter().find(|(known, _)| *known == context.service);
-        Some(Self {
-            context_id,
-            request: request.clone(),
-            model,
-            encoding: Encoding::of_uid(&context.transfer_syntax)?,
-            negotiated: agreed.map(|(_, bytes)| NegotiatedOptions::of_bytes(bytes)).unwrap_or_default(),
-            identifier: Ok(Vec::new()),
-        })
+        let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context)?;
+        let negotiated = agreement.extended(context.service).map(NegotiatedOptions::of_bytes).unwrap_or_default();
+        Some(Self { context_id, request: request.clone(), model, negotiated, identifier })
     }
 
-    /// Takes the next fragment of the Identifier. What is longer than an Identifier may be is not kept.
+    /// Takes the next fragment of the Identifier.
     pub(in crate::scp) fn accept(&mut self, fragment: &[u8]) {
-        if let Ok(bytes) = &mut self.identifier {
-            if bytes.len() + fragment.len() > MAX_IDENTIFIER_LENGTH {
-                self.identifier = Err(IdentifierError::TooLong);
-            } else {
-                bytes.extend_from_slice(fragment);
-            }
-        }
+        self.identifier.accept(fragment);
     }
 
     /// The Identifier is complete: starts the query.
@@ -150,20 +116,17 @@ impl Receiving {
 
     /// The query, from the Identifier to its last answer. On a thread that may block.
     fn answer(self, find: &Find, control: &Control, mut outgoing: Outgoing) -> Result<(), FindError> {
-        let bytes = self.identifier?;
-        let identifier = Identifier::decode_with(
-            &bytes,
-            self.encoding,
-            &find.options.assumed_character_set,
-            &find.options.declared,
-        )?;
+        let encoding = self.identifier.encoding;
+        let bytes = self.identifier.finish()?;
+        let identifier =
+            Identifier::decode_with(&bytes, encoding, &find.options.assumed_character_set, &find.options.declared)?;
         let query = qr::parse(self.model, &identifier, self.negotiated, &find.options)?;
         outgoing.status = Status(query.pending_status());
-        let mut reader = find.reader()?;
-        let answered = run(&mut reader, &query, control, self.encoding, &find.options, &mut outgoing);
+        let mut reader = find.readers.take()?;
+        let answered = run(&mut reader, &query, control, encoding, &find.options, &mut outgoing);
         // A reader that failed may have a reason to; the next query opens another.
         if !matches!(answered, Err(FindError::Index(_))) {
-            find.give_back(reader);
+            find.readers.give_back(reader);
         }
         // What still waits belongs before the last response, also when that is a failure.
         let finished = outgoing.finish(control);
@@ -230,7 +193,7 @@ impl Waiting {
         let spool = match &mut self.spool {
             Some(spool) => spool,
             none => {
-                let directory = self.find.index.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let directory = self.find.readers.index().parent().filter(|parent| !parent.as_os_str().is_empty());
                 let directory = directory.unwrap_or(Path::new("."));
                 match Spool::new(directory, &self.find.spool_room) {
                     Ok(spool) => none.insert(spool),

@@ -1,9 +1,11 @@
 //! One file for each DIMSE service.
 
+mod arriving;
 pub(super) mod commit;
 pub(super) mod echo;
 pub(super) mod find;
 pub(super) mod mover;
+mod readers;
 pub(super) mod retrieve;
 pub(super) mod store;
 

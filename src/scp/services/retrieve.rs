@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
+use super::arriving::ArrivingIdentifier;
+use super::readers::Readers;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DataSetPresence, MoveOriginator, RetrieveRequest, StoreRequest, SubOperations};
 use crate::dimse::pdata::{
@@ -30,15 +32,11 @@ use crate::ingest::{DataSet, Identity, NativeSyntax, ObjectError, StoredObject};
 use crate::model::level::InformationModel;
 use crate::model::location::Location;
 use crate::qr::{
-    self, Encoding, FindError, Hierarchy, Identifier, IdentifierError, Instances, MAX_IDENTIFIER_LENGTH, ObjectKind,
-    Reader, RetrieveError, RetrievedInstance,
+    self, Encoding, FindError, Hierarchy, Identifier, Instances, ObjectKind, Reader, RetrieveError, RetrievedInstance,
 };
 use crate::scp::negotiation::{Agreement, HeldSyntaxes, PresentationContext};
 use crate::scp::sop_class::Service;
 use crate::telemetry::metrics;
-
-/// Readers of the index that are kept open between retrievals.
-const IDLE_READERS: usize = 8;
 
 /// Bytes of PDUs that are read at a time: two of the longest, and a command. Larger saves system calls; a retrieval holds
 /// [`READ_AHEAD`] pieces and two more.
@@ -90,9 +88,8 @@ impl Default for Options {
 /// What retrievals need.
 #[derive(Debug)]
 pub struct Retrieve {
-    index: PathBuf,
+    pub(super) readers: Readers,
     options: Options,
-    idle: Mutex<Vec<Reader>>,
     held: HeldSyntaxes,
     /// When the list of held transfer syntaxes was last asked for.
     held_since: Mutex<Option<Instant>>,
@@ -103,24 +100,12 @@ impl Retrieve {
     #[must_use]
     pub fn new(index: PathBuf, options: Options) -> Self {
         let (held, held_since) = (HeldSyntaxes::default(), Mutex::new(None));
-        Self { index, options, idle: Mutex::new(Vec::new()), held, held_since }
+        Self { readers: Readers::new(index), options, held, held_since }
     }
 
     /// What can be set.
     pub(in crate::scp) fn options(&self) -> &Options {
         &self.options
-    }
-
-    pub(in crate::scp) fn reader(&self) -> Result<Reader, FindError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| Reader::open(&self.index).map_err(FindError::Index), Ok)
-    }
-
-    pub(in crate::scp) fn give_back(&self, reader: Reader) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_READERS {
-            idle.push(reader);
-        }
     }
 
     /// The transfer syntaxes that are held; waits a little for the list, so that the first association has it.
@@ -142,7 +127,7 @@ impl Retrieve {
         *since = Some(Instant::now());
         let this = Arc::clone(self);
         Some(spawn_blocking(move || {
-            let Ok(mut reader) = this.reader() else { return };
+            let Ok(mut reader) = this.readers.take() else { return };
             match reader.held_transfer_syntaxes() {
                 Ok(rows) => {
                     let mut held: HashMap<String, Vec<String>> = HashMap::new();
@@ -150,7 +135,7 @@ impl Retrieve {
                         held.entry(class).or_default().push(transfer_syntax);
                     }
                     this.held.replace(held);
-                    this.give_back(reader);
+                    this.readers.give_back(reader);
                 }
                 Err(error) => warn!(%error, "the index does not say which transfer syntaxes it holds"),
             }
@@ -163,7 +148,7 @@ pub(in crate::scp) struct Receiving {
     asked: Asked,
     model: InformationModel,
     relational: bool,
-    identifier: Result<Vec<u8>, IdentifierError>,
+    identifier: ArrivingIdentifier,
 }
 
 /// A retrieval that was asked for.
@@ -186,28 +171,15 @@ impl Receiving {
             (Service::Get(model), CommandField::C_GET_RQ) | (Service::Move(model), CommandField::C_MOVE_RQ) => model,
             _ => return None,
         };
-        if request.affected_sop_class_uid != context.abstract_syntax {
-            return None;
-        }
-        let agreed = agreement.extended.iter().find(|(known, _)| *known == context.service);
-        let encoding = Encoding::of_uid(&context.transfer_syntax)?;
-        Some(Self {
-            asked: Asked { context_id, request: request.clone(), encoding },
-            model,
-            relational: agreed.is_some_and(|(_, bytes)| bytes.first() == Some(&1)),
-            identifier: Ok(Vec::new()),
-        })
+        let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context)?;
+        let relational = agreement.extended(context.service).is_some_and(|bytes| bytes.first() == Some(&1));
+        let asked = Asked { context_id, request: request.clone(), encoding: identifier.encoding };
+        Some(Self { asked, model, relational, identifier })
     }
 
-    /// Takes the next fragment of the Identifier. What is longer than an Identifier may be is not kept.
+    /// Takes the next fragment of the Identifier.
     pub(in crate::scp) fn accept(&mut self, fragment: &[u8]) {
-        if let Ok(bytes) = &mut self.identifier {
-            if bytes.len() + fragment.len() > MAX_IDENTIFIER_LENGTH {
-                self.identifier = Err(IdentifierError::TooLong);
-            } else {
-                bytes.extend_from_slice(fragment);
-            }
-        }
+        self.identifier.accept(fragment);
     }
 
     /// What was asked for.
@@ -226,15 +198,15 @@ impl Receiving {
         let (interrupt_sender, interrupt) = tokio::sync::oneshot::channel();
         let mut asking = spawn_blocking(move || {
             let options = retrieve.options();
-            let bytes = identifier.map_err(FindError::Identifier)?;
+            let bytes = identifier.finish().map_err(FindError::Identifier)?;
             let identifier =
                 Identifier::decode(&bytes, encoding, &options.assumed_character_set).map_err(FindError::Identifier)?;
             let question = qr::parse_retrieval(model, &identifier, relational, options.hierarchy)?;
-            let mut reader = retrieve.reader()?;
+            let mut reader = retrieve.readers.take()?;
             // Nobody takes it when the time is up already.
             let _ = interrupt_sender.send(reader.interrupt());
             let instances = qr::instances(&mut reader, &question, options.max_instances)?;
-            retrieve.give_back(reader);
+            retrieve.readers.give_back(reader);
             Ok(instances)
         });
         let found = match tokio::time::timeout(time_limit, &mut asking).await {
@@ -591,7 +563,7 @@ impl Sending {
         let (sender, pieces) = mpsc::channel(READ_AHEAD);
         let (spare, spares) = thread_mpsc::channel();
         spawn_blocking(move || {
-            let mut reader = self.retrieve.reader().ok();
+            let mut reader = self.retrieve.readers.take().ok();
             let mut out = Outgoing { sender, spares };
             let mut message_id = 0_u16;
             for at in self.from..self.instances.len() {
@@ -605,7 +577,7 @@ impl Sending {
                 }
             }
             if let Some(reader) = reader {
-                self.retrieve.give_back(reader);
+                self.retrieve.readers.give_back(reader);
             }
         });
         ReadAhead { pieces, spare, patience }
