@@ -273,8 +273,8 @@ impl Batch<'_> {
             .collect::<Result<_>>()?;
         let mut rows = DirectoryRows::new(directory);
         for name in &missing {
-            self.remove_file(name, &mut rows)?;
-            self.changes.tally.removed += 1;
+            // Not there any more: dropped, and counted, along with one before it that held the same.
+            self.changes.tally.removed += u64::from(self.remove_file(name, &mut rows)?);
         }
         Ok(missing.len())
     }

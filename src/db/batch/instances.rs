@@ -60,6 +60,11 @@ impl Copy {
     fn holds_same(&self) -> bool {
         !self.missing && !self.differs && self.place != Place::MetadataOnly
     }
+
+    /// Whether it is a file that is gone and not needed, where its content does not differ from that of the first one.
+    fn is_spare(&self, differs: bool) -> bool {
+        self.missing && !differs && self.place != Place::MetadataOnly
+    }
 }
 
 /// Whether two objects that are the same have the same number of bytes in places of these kinds. A member of an archive is a file
@@ -205,7 +210,8 @@ impl Batch<'_> {
             .query_row(params![shelf.id, record.value(AttributeId::AvailableTransferSyntaxUID)], |row| row.get(0))
     }
 
-    /// Puts a record in the place of the row that is there for the same instance.
+    /// Puts a record in the place of the row that is there for the same instance. Further locations that are gone and held
+    /// the same are dropped.
     pub(super) fn replace_instance(
         &mut self,
         existing: &Existing,
@@ -224,9 +230,10 @@ impl Batch<'_> {
         Ok((shelf, suffix))
     }
 
-    /// Holds the copies of an instance that was `was` against what it is now.
+    /// Holds the copies of an instance that was `was` against what it is now. One that is gone and held the same has moved:
+    /// it would have been dropped had the instance been this one before.
     fn compare_copies(
-        &self,
+        &mut self,
         existing: &Existing,
         was: &InstanceRecord,
         (shelf, suffix): (i64, &UidSuffix),
@@ -237,6 +244,10 @@ impl Batch<'_> {
             let content = copy.record.as_deref().map(record_of_text);
             let content = content.as_ref().unwrap_or(was);
             let (differs, text) = compare(content, copy.place, copy.size, record, file);
+            if copy.is_spare(differs) && file.place != Place::MetadataOnly {
+                self.drop_copy(&copy)?;
+                continue;
+            }
             self.statement(
                 "UPDATE copy SET shelf = ?3, uid_suffix = ?4, differs = ?5, record = ?6 \
                  WHERE directory = ?1 AND file_name = ?2",
@@ -247,13 +258,13 @@ impl Batch<'_> {
     }
 
     /// The further locations of an instance, those first that can take the place of the first one: files that are there and
-    /// the same, then others that are there, and what was received without its object last.
+    /// the same, then others that are there, then files that are gone, and what was received without its object last.
     fn copies_of(&self, existing: &Existing) -> Result<Vec<Copy>> {
         self.statement(
             "SELECT c.directory, c.file_name, c.size, c.mtime_ms, c.differs, c.record, d.place, \
              EXISTS (SELECT 1 FROM missing_file m WHERE m.directory = c.directory AND m.file_name = c.file_name) AS missing \
              FROM copy c JOIN directory d ON d.id = c.directory WHERE c.shelf = ?1 AND c.uid_suffix = ?2 \
-             ORDER BY missing, d.place = ?3, c.differs, d.path, c.file_name",
+             ORDER BY d.place = ?3, missing, c.differs, d.path, c.file_name",
         )?
         .query_map(
             params![existing.shelf.id, existing.suffix, place_number(Place::MetadataOnly)],
@@ -418,13 +429,19 @@ impl Batch<'_> {
     /// Drops further locations whose file is gone: the instance is known elsewhere with the same content.
     pub(super) fn drop_spare_copies(&mut self, existing: &Existing) -> Result<()> {
         for copy in self.copies_of(existing)? {
-            if copy.missing && !copy.differs && copy.place != Place::MetadataOnly {
-                self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
-                    .execute(params![copy.directory, PathValue(&copy.file_name)])?;
-                self.forget_marks(copy.directory, &copy.file_name)?;
-                self.changes.tally.moved += 1;
+            if copy.is_spare(copy.differs) {
+                self.drop_copy(&copy)?;
             }
         }
+        Ok(())
+    }
+
+    /// Drops a further location whose file is gone.
+    fn drop_copy(&mut self, copy: &Copy) -> Result<()> {
+        self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
+            .execute(params![copy.directory, PathValue(&copy.file_name)])?;
+        self.forget_marks(copy.directory, &copy.file_name)?;
+        self.changes.tally.moved += 1;
         Ok(())
     }
 

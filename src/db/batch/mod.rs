@@ -388,9 +388,6 @@ impl<'c> Batch<'c> {
             self.forget_marks(existing.shelf.directory, &existing.file_name)?;
             self.replace_instance(&existing, record, file)?;
             self.changes.tally.moved += 1;
-            if let Some(moved) = self.find_instance(uid)? {
-                self.drop_spare_copies(&moved)?;
-            }
             return Ok(());
         }
         let differs = self.insert_copy(&existing, record, file)?;
@@ -437,13 +434,14 @@ impl<'c> Batch<'c> {
             }
         };
         if object_was_missing {
-            self.replace_instance(&existing, record, &file)?;
             match existing_place {
                 Place::MetadataOnly => {}
+                // Before the new one is marked: it may lie under the same name.
                 Place::InPlace | Place::Archive | Place::Managed => {
                     self.forget_marks(existing.shelf.directory, &existing.file_name)?;
                 }
             }
+            self.replace_instance(&existing, record, &file)?;
             self.forget_metadata(&existing.uid())?;
             if !record.faults().is_empty() {
                 self.note_faults(record, &file)?;

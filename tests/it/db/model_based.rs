@@ -417,19 +417,94 @@ proptest! {
 
     #[test]
     fn the_index_is_what_a_new_one_would_be(steps in prop::collection::vec(step(), 1..30)) {
-        let mut world = World::new();
-        for step in steps {
-            world.take(step);
-        }
-        for prune in [false, true] {
-            world.scan(prune);
-            let (found, expected) = (dump(&world.index), dump(&world.anew().index));
-            for (title, rows) in &found {
-                prop_assert_eq!(rows, &expected[title], "{}", title);
-            }
-            assert_sound(&world.index);
-        }
+        as_anew(steps)?;
     }
+}
+
+/// Whether what a history leaves is what a new index would be.
+fn as_anew(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut world = World::new();
+    for step in steps {
+        world.take(step);
+    }
+    for prune in [false, true] {
+        world.scan(prune);
+        let (found, expected) = (dump(&world.index), dump(&world.anew().index));
+        for (title, rows) in &found {
+            prop_assert_eq!(rows, &expected[title], "{}", title);
+        }
+        assert_sound(&world.index);
+    }
+    Ok(())
+}
+
+/// An instance whose UID is not valid, with a content of this number.
+fn version(size: u8) -> Content {
+    Content { instance: 5, series: 2, study: 1, patient: 1, said: [0; 4], size }
+}
+
+/// Another instance.
+fn another() -> Content {
+    Content { instance: 0, series: 0, study: 0, patient: 0, said: [0; 4], size: 0 }
+}
+
+/// The second of two files that contradict each other takes the place of the first.
+#[test]
+fn a_file_that_is_gone_is_dropped_where_a_changed_file_holds_the_same() {
+    as_anew(vec![
+        Step::Write { at: 6, content: version(0) },
+        Step::Scan { prune: false },
+        Step::Write { at: 1, content: version(1) },
+        Step::Scan { prune: false },
+        Step::Move { from: 1, to: 6 },
+    ])
+    .unwrap();
+}
+
+#[test]
+fn a_file_that_is_gone_is_dropped_where_a_copy_that_holds_the_same_becomes_the_first() {
+    as_anew(vec![
+        Step::Write { at: 6, content: version(0) },
+        Step::Scan { prune: false },
+        Step::Write { at: 1, content: version(1) },
+        Step::Copy { from: 1, to: 3 },
+        Step::Scan { prune: false },
+        Step::Remove { at: 1 },
+        Step::Scan { prune: false },
+        Step::Write { at: 6, content: another() },
+    ])
+    .unwrap();
+}
+
+#[test]
+fn of_two_files_that_are_gone_and_held_the_same_one_is_kept() {
+    as_anew(vec![
+        Step::Write { at: 6, content: version(0) },
+        Step::Scan { prune: false },
+        Step::Write { at: 1, content: version(1) },
+        Step::Copy { from: 1, to: 3 },
+        Step::Scan { prune: false },
+        Step::Remove { at: 1 },
+        Step::Remove { at: 3 },
+        Step::Scan { prune: false },
+        Step::Write { at: 6, content: another() },
+    ])
+    .unwrap();
+}
+
+#[test]
+fn a_file_that_is_gone_goes_before_what_was_received_without_its_object() {
+    as_anew(vec![
+        Step::Write { at: 6, content: version(0) },
+        Step::Scan { prune: false },
+        Step::Write { at: 1, content: version(1) },
+        Step::Scan { prune: false },
+        Step::Receive { content: version(1), keep: false },
+        Step::Remove { at: 1 },
+        Step::Scan { prune: false },
+        Step::Write { at: 6, content: another() },
+    ])
+    .unwrap();
 }
 
 /// `DCMDEX_CASES` says how many, for a longer run.

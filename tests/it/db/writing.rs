@@ -223,6 +223,20 @@ fn an_object_completes_an_instance_of_which_only_the_metadata_was_known() {
 }
 
 #[test]
+fn an_object_that_was_lost_and_comes_again_is_marked_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    for expected in [StoreOutcome::New, StoreOutcome::Completed] {
+        let place = location(Place::Managed, "/objects/1/2", "3.04.dcm");
+        // Nothing lies under its name, also the second time.
+        assert_eq!(store_with(&writer, record("1", "2", "3.04", &[]), place, Compared::Nothing), expected);
+        let status = Reader::open(&index).unwrap().status().unwrap();
+        assert_eq!(status.conflicts, [("invalid-uid".to_owned(), 1)], "{expected:?}");
+    }
+}
+
+#[test]
 fn two_writers_of_one_index_do_not_harm_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index.db");
