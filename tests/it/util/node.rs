@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use dcmdex::db::{DuplicatePolicy, Reader, Writer, WriterOptions};
 use dcmdex::ingest::Wanted;
@@ -17,6 +18,9 @@ use dcmdex::store::{self, Objects};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
+
+/// A time limit that no test comes near, however slow the machine is: who tests one sets it.
+const UNREACHED: Duration = Duration::from_secs(300);
 
 /// A running node on 127.0.0.1, with an index and a storage directory of its own. Stopped when dropped.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ pub(crate) enum Keep {
 }
 
 impl TestNode {
-    /// Called `DCMDEX`, keeps objects, everything else as by default.
+    /// Called `DCMDEX`, keeps objects, no time limit is ever reached, everything else as by default.
     pub(crate) fn start() -> Self {
         Self::with(|_| {})
     }
@@ -64,6 +68,16 @@ impl TestNode {
         let mut options = Options::new("DCMDEX".parse().unwrap());
         options.bind = SocketAddr::from(([127, 0, 0, 1], 0));
         options.tls_bind = options.bind;
+        for limit in [
+            &mut options.artim_timeout,
+            &mut options.idle_timeout,
+            &mut options.read_timeout,
+            &mut options.write_timeout,
+            &mut options.query_time_limit,
+            &mut options.drain_timeout,
+        ] {
+            *limit = UNREACHED;
+        }
         let mut settings = Settings {
             options,
             peers: Peers::default(),
