@@ -29,12 +29,7 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
     let (ae_title, route) = peer(&arguments.peer, &config)?;
     let address = route.destination.address.clone();
     let network = &config.network;
-    let waits = Waits {
-        associate: network.artim_timeout,
-        read: network.read_timeout,
-        write: network.write_timeout,
-        response: network.read_timeout,
-    };
+    let waits = Waits::as_acceptor(network.artim_timeout, network.read_timeout, network.write_timeout);
     let echoed = scu::echo(&config.ae_title, &ae_title, &route, waits);
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
     if arguments.json {

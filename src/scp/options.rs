@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::access::CalledAeTitle;
+use super::scu::Waits;
 use crate::model::ae_title::AeTitle;
 
 /// Whether there is a port for peers without TLS.
@@ -81,5 +82,10 @@ impl Options {
             drain_timeout: Duration::from_secs(10),
             preferred_transfer_syntaxes: Vec::new(),
         }
+    }
+
+    /// How long to wait for a peer that we call.
+    pub(super) fn waits(&self) -> Waits {
+        Waits::as_acceptor(self.artim_timeout, self.read_timeout, self.write_timeout)
     }
 }

@@ -48,6 +48,14 @@ pub struct Waits {
     pub response: Duration,
 }
 
+impl Waits {
+    /// As long as the node waits for who calls it, with as long for a response as for the rest of a PDU.
+    #[must_use]
+    pub fn as_acceptor(artim_timeout: Duration, read_timeout: Duration, write_timeout: Duration) -> Self {
+        Self { associate: artim_timeout, read: read_timeout, write: write_timeout, response: read_timeout }
+    }
+}
+
 /// What is proposed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Proposal {

@@ -7,7 +7,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::super::listener::Shared;
-use super::super::scu::Waits;
 use super::super::services::commit::{Receiving, Report, Reporting, told};
 use super::{End, Session};
 use crate::dimse::command_set::{CommandField, CommandSet};
@@ -99,12 +98,7 @@ impl Session {
             own_ae_title: options.ae_title.clone(),
             ae_title,
             peers: self.services.peers.clone(),
-            waits: Waits {
-                associate: options.artim_timeout,
-                read: options.read_timeout,
-                write: options.write_timeout,
-                response: options.read_timeout,
-            },
+            waits: options.waits(),
         };
         if let Some(report) = reported {
             commitment.deliver(report, to.clone(), shutdown.clone());

@@ -180,12 +180,7 @@ impl Session {
             originator: self.agreement.calling_ae_title.clone(),
             destination_ae_title,
             destination,
-            waits: Waits {
-                associate: options.artim_timeout,
-                read: options.read_timeout,
-                write: options.write_timeout,
-                response: service.options().response_timeout,
-            },
+            waits: Waits { response: service.options().response_timeout, ..options.waits() },
         };
         // Dropped with this function, also when the peer that asked is gone: then the destination's connection is closed.
         let cancel = CancellationToken::new();
