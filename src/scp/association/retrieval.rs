@@ -15,7 +15,7 @@ use super::super::services::mover::Mover;
 use super::super::services::retrieve::{
     Asked, Ending, Failure, OutgoingContexts, Piece, ReadAhead, Receiving, Retrieve, Sending, SlowSource, Tally,
 };
-use super::super::wire::{Patience, PduReader, ReadError};
+use super::super::wire::{Incoming, Patience, PduReader, ReadError};
 use super::{Ahead, End, Meanwhile, Session};
 use crate::dimse::Status;
 use crate::dimse::command_set::CommandField;
@@ -192,15 +192,10 @@ impl Session {
             tokio::select! {
                 biased;
                 incoming = reader.next(patience), if going.ahead.is_none() => {
-                    match self.while_answering(incoming, going.asked.request.message_id)? {
-                        Meanwhile::Nothing => {}
-                        Meanwhile::Cancel => {
-                            // What is being sent is finished first.
-                            going.cancelled = true;
-                            cancel.cancel();
-                        }
-                        Meanwhile::Response(response) => return Err(End::UnexpectedResponse(response.field)),
-                        Meanwhile::Ahead(command) => going.ahead = Some(command),
+                    self.meanwhile(incoming, going)?;
+                    if going.cancelled {
+                        // What is being sent is finished first.
+                        cancel.cancel();
                     }
                 }
                 tally = &mut moving => {
@@ -229,6 +224,17 @@ impl Session {
         Ok(())
     }
 
+    /// Takes what the peer that asked says while nothing of it is expected.
+    fn meanwhile(&mut self, incoming: Result<Incoming<'_>, ReadError>, going: &mut Going) -> Result<(), End> {
+        match self.while_answering(incoming, going.asked.request.message_id)? {
+            Meanwhile::Nothing => {}
+            Meanwhile::Cancel => going.cancelled = true,
+            Meanwhile::Response(response) => return Err(End::UnexpectedResponse(response.field)),
+            Meanwhile::Ahead(command) => going.ahead = Some(command),
+        }
+        Ok(())
+    }
+
     /// Waits for the next piece, while listening.
     async fn next_piece(
         &mut self,
@@ -242,14 +248,9 @@ impl Session {
             tokio::select! {
                 biased;
                 incoming = reader.next(patience), if going.ahead.is_none() => {
-                    match self.while_answering(incoming, going.asked.request.message_id)? {
-                        Meanwhile::Nothing => {}
-                        Meanwhile::Cancel => {
-                            going.cancelled = true;
-                            return Ok(Ok(None));
-                        }
-                        Meanwhile::Response(response) => return Err(End::UnexpectedResponse(response.field)),
-                        Meanwhile::Ahead(command) => going.ahead = Some(command),
+                    self.meanwhile(incoming, going)?;
+                    if going.cancelled {
+                        return Ok(Ok(None));
                     }
                 }
                 piece = ahead.next() => return Ok(piece),
