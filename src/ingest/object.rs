@@ -9,14 +9,14 @@ use dicom_core::{Tag, VR};
 use flate2::read::{DeflateDecoder, ZlibDecoder};
 
 use super::parsed::{Parsed, Verdict};
+use super::read::parse_stream;
 use super::rewrite::{NativeSyntax, RewriteError, Rewriter};
-use super::tokenizer::{HeaderParser, Need};
 use super::wanted::Wanted;
 use crate::model::location::Location;
 use crate::store::{self, Source};
 
-/// What is read of an object to see which one it is, at a time.
-const HEAD_READ: usize = 8 << 10;
+/// Bytes of a data set that are checked at a time: few, because what follows a long value's head is passed over.
+const CHECK_READ: usize = 8 << 10;
 
 /// Bytes of a data set that are rewritten at a time.
 const REWRITE_READ: usize = 64 << 10;
@@ -161,12 +161,12 @@ impl StoredObject {
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         let source = match from {
             NativeSyntax::Deflated => {
-                check(&mut inflated(&mut self.source).map_err(ObjectError::Read)?, from, to)?;
+                check(&mut inflated(&mut self.source).map_err(ObjectError::Read)?, |_, _| Ok(0), from, to)?;
                 self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
                 inflated(self.source).map_err(ObjectError::Read)?
             }
             NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle | NativeSyntax::ExplicitBig => {
-                check_skipping(&mut self.source, from, to)?;
+                check(&mut self.source, Source::pass, from, to)?;
                 self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
                 Box::new(self.source)
             }
@@ -181,26 +181,7 @@ impl StoredObject {
 
 /// The head of an object, up to its UIDs.
 fn head(source: &mut Source) -> io::Result<Parsed> {
-    let mut parser = HeaderParser::for_file(&IDENTIFYING);
-    let mut buffer = [0; HEAD_READ];
-    loop {
-        let read = match source.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        match parser.feed(buffer.get(..read).unwrap_or_default()) {
-            Need::Done => break,
-            Need::More => {}
-            Need::Skip(length) => {
-                let length = source.left().map_or(0, |left| left.min(length));
-                source.skip(length)?;
-                parser.skipped(length);
-            }
-        }
-    }
-    Ok(parser.finish())
+    parse_stream(source, &IDENTIFYING, Source::pass)
 }
 
 /// The bytes of a deflated data set, inflated. Some writers put a zlib stream where PS3.5 A.5 means a bare one.
@@ -210,28 +191,20 @@ fn inflated<'s>(source: impl Read + Send + 's) -> io::Result<Box<dyn Read + Send
     Ok(if is_zlib { Box::new(ZlibDecoder::new(source)) } else { Box::new(DeflateDecoder::new(source)) })
 }
 
-fn check(source: &mut dyn Read, from: NativeSyntax, to: NativeSyntax) -> Result<(), ObjectError> {
+/// Rewrites a data set to its end and keeps nothing of it. `pass` goes forward by as many bytes as it is told, or fewer, and says
+/// by how many.
+fn check<R: Read>(
+    source: &mut R,
+    pass: impl Fn(&mut R, u64) -> io::Result<u64>,
+    from: NativeSyntax,
+    to: NativeSyntax,
+) -> Result<(), ObjectError> {
     let (mut rewriter, mut out) = (Rewriter::new(from, to), Vec::new());
-    let mut buffer = vec![0; REWRITE_READ];
+    let mut buffer = vec![0; CHECK_READ];
     loop {
-        match source.read(&mut buffer) {
-            Ok(0) => return rewriter.finish(&mut out).map_err(ObjectError::Rewrite),
-            Ok(read) => rewriter.feed(buffer.get(..read).unwrap_or_default(), &mut out)?,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(ObjectError::Read(error)),
-        }
-        out.clear();
-    }
-}
-
-fn check_skipping(source: &mut Source, from: NativeSyntax, to: NativeSyntax) -> Result<(), ObjectError> {
-    let (mut rewriter, mut out) = (Rewriter::new(from, to), Vec::new());
-    let mut buffer = vec![0; HEAD_READ];
-    loop {
-        let skipped = rewriter.skippable().min(source.left().unwrap_or(0));
-        if skipped > 0 {
-            source.skip(skipped).map_err(ObjectError::Read)?;
-            rewriter.skip(skipped);
+        let skippable = rewriter.skippable();
+        if skippable > 0 {
+            rewriter.skip(pass(source, skippable).map_err(ObjectError::Read)?);
         }
         match source.read(&mut buffer) {
             Ok(0) => return rewriter.finish(&mut out).map_err(ObjectError::Rewrite),

@@ -148,8 +148,20 @@ pub fn read_stream(mut stream: impl Read, wanted: &Wanted) -> Outcome {
 pub fn read_stream_with<R: Read + ?Sized>(
     stream: &mut R,
     wanted: &Wanted,
-    mut pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
+    pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
 ) -> Outcome {
+    match parse_stream(stream, wanted, pass) {
+        Ok(parsed) => with_neighbours(parsed),
+        Err(error) => Outcome::Unreadable { error },
+    }
+}
+
+/// The header of an object in a stream; `pass` as for [`read_stream_with`].
+pub(super) fn parse_stream<R: Read + ?Sized>(
+    stream: &mut R,
+    wanted: &Wanted,
+    mut pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
+) -> io::Result<Parsed> {
     let mut parser = HeaderParser::for_file(wanted);
     let mut buffer = [0; FIRST_READ];
     loop {
@@ -157,18 +169,15 @@ pub fn read_stream_with<R: Read + ?Sized>(
             Ok(0) => break,
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Outcome::Unreadable { error },
+            Err(error) => return Err(error),
         };
         match parser.feed(buffer.get(..read).unwrap_or_default()) {
             Need::Done => break,
             Need::More => {}
-            Need::Skip(length) => match pass(stream, length) {
-                Ok(passed) => parser.skipped(passed),
-                Err(error) => return Outcome::Unreadable { error },
-            },
+            Need::Skip(length) => parser.skipped(pass(stream, length)?),
         }
     }
-    with_neighbours(parser.finish())
+    Ok(parser.finish())
 }
 
 impl Outcome {

@@ -68,11 +68,16 @@ impl Source {
         }
     }
 
-    /// Passes over bytes, as many as are left at most.
+    /// Passes over bytes without reading them: as many as are left at most, none where that is not known. How many.
     ///
     /// # Errors
-    /// When they cannot be read.
-    pub fn skip(&mut self, count: u64) -> io::Result<()> {
+    /// When that cannot be done.
+    pub fn pass(&mut self, count: u64) -> io::Result<u64> {
+        let count = self.left().map_or(0, |left| left.min(count));
+        self.skip(count).map(|()| count)
+    }
+
+    fn skip(&mut self, count: u64) -> io::Result<()> {
         match &self.bytes {
             Bytes::File { length, .. } => self.position = self.position.saturating_add(count).min(*length),
             Bytes::Member { .. } => {
