@@ -211,7 +211,7 @@ fn look_for_files(
     told: &mut Told<'_>,
 ) -> anyhow::Result<()> {
     let root = Path::new("/");
-    let mut batch = reader.located_instances(root)?;
+    let mut batch = reader.located_instances(Place::InPlace, root)?;
     for place in [Place::InPlace, Place::Managed] {
         let mut after = root.to_owned();
         loop {
@@ -219,7 +219,7 @@ fn look_for_files(
             let Some(last) = page.last() else { break };
             after.clone_from(last);
             for directory in &page {
-                let mut known = reader.located_instances(directory)?;
+                let mut known = reader.located_instances(place, directory)?;
                 known.sort_unstable_by(|a, b| a.location.file_name.cmp(&b.location.file_name));
                 batch.append(&mut known);
                 if batch.len() >= BATCH {

@@ -331,22 +331,18 @@ impl Reader {
         asked().map_err(Error::from_sqlite)
     }
 
-    /// The instances that have a location in a directory (not below it), each with its location and what it is: those first
-    /// found there, then copies.
+    /// The instances that have a location in a directory (not below it) or an archive file of this kind, each with its location
+    /// and what it is: those first found there, then copies.
     ///
     /// # Errors
     /// That of SQLite.
-    pub fn located_instances(&mut self, directory: &Path) -> Result<Vec<LocatedInstance>, Error> {
-        self.located_instances_inner(directory).map_err(Error::from_sqlite)
+    pub fn located_instances(&mut self, place: Place, directory: &Path) -> Result<Vec<LocatedInstance>, Error> {
+        self.located_instances_inner(place, directory).map_err(Error::from_sqlite)
     }
 
-    fn located_instances_inner(&self, directory: &Path) -> rusqlite::Result<Vec<LocatedInstance>> {
+    fn located_instances_inner(&self, place: Place, directory: &Path) -> rusqlite::Result<Vec<LocatedInstance>> {
         let mut found = Vec::new();
-        let Some(id) = self.directory_id(directory, false)? else { return Ok(found) };
-        let in_place: i64 = self
-            .connection
-            .prepare_cached("SELECT place FROM directory WHERE id = ?1")?
-            .query_row([id], |row| row.get(0))?;
+        let Some(id) = self.directory_id(directory, place == Place::Archive)? else { return Ok(found) };
         let mut first = self.connection.prepare_cached(
             "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, i.size, \
              h.mtime_base + i.mtime, h.sop_class_uid, h.available_transfer_syntax_uid, 0 \
@@ -368,7 +364,7 @@ impl Reader {
                 };
                 found.push(LocatedInstance {
                     location: Location {
-                        place: place_from_number(in_place),
+                        place,
                         directory: directory.to_owned(),
                         file_name,
                         size: to_u64(row.get(6)?),
@@ -441,46 +437,6 @@ impl Reader {
             rows.collect()
         };
         read().map_err(Error::from_sqlite)
-    }
-
-    /// The files in a directory that hold instances, with the SOP Instance UID of each.
-    ///
-    /// # Errors
-    /// That of SQLite.
-    pub fn directory_instances(&mut self, place: Place, directory: &Path) -> Result<Vec<(OsString, String)>, Error> {
-        self.directory_instances_inner(place, directory).map_err(Error::from_sqlite)
-    }
-
-    fn directory_instances_inner(
-        &mut self,
-        place: Place,
-        directory: &Path,
-    ) -> rusqlite::Result<Vec<(OsString, String)>> {
-        let mut found = Vec::new();
-        let Some(id) = self.directory_id(directory, place == Place::Archive)? else { return Ok(found) };
-        let uid_of = |row: &rusqlite::Row<'_>| -> rusqlite::Result<String> {
-            let mut uid = String::new();
-            UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str().unwrap_or_default(), &mut uid);
-            Ok(uid)
-        };
-        let mut instances = self.connection.prepare_cached(
-            "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits \
-             FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
-        )?;
-        let mut rows = instances.query([id])?;
-        while let Some(row) = rows.next()? {
-            let uid = uid_of(row)?;
-            found.push((naming(row, 3)?.unpack(row.get_ref(0)?, &uid), uid));
-        }
-        let mut copies = self.connection.prepare_cached(
-            "SELECT c.file_name, c.uid_suffix, h.uid_prefix FROM copy c JOIN shelf h ON h.id = c.shelf \
-             WHERE c.directory = ?1",
-        )?;
-        let mut rows = copies.query([id])?;
-        while let Some(row) = rows.next()? {
-            found.push((path_from_sql(row.get_ref(0)?), uid_of(row)?));
-        }
-        Ok(found)
     }
 
     /// Every place where an instance lies, the first one first, those whose file was gone last; empty where the index does not know it.

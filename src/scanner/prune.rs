@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::{Stop, Vanished};
-use crate::db::{self, Mounted, Reader};
+use crate::db::{self, LocatedInstance, Mounted, Reader};
 use crate::model::location::{Location, Place};
 
 /// Files of the index in and below a directory from which on it is taken for an unmounted disk when it is empty. Fewer are
@@ -276,7 +276,8 @@ pub(super) fn settle(
                 return Ok(true);
             }
             let mut names = Vec::new();
-            for (name, uid) in known.directory_instances(place, directory)? {
+            for LocatedInstance { location, sop_instance_uid: uid, .. } in known.located_instances(place, directory)? {
+                let name = location.file_name;
                 if place == Place::InPlace && directory.join(&name).symlink_metadata().is_ok() {
                     continue;
                 }
