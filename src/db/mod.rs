@@ -26,7 +26,7 @@ use crate::model::record::InstanceRecord;
 
 pub use check::{CheckReport, Finding};
 pub use find::{Interrupt, can_answer, can_answer_declared};
-pub use reader::{KnownFile, LocatedInstance, Note, Reader};
+pub use reader::{DirectorySnapshot, KnownFile, LocatedInstance, Note, Reader};
 pub use schema::SCHEMA_VERSION;
 pub use status::{ConflictEntry, FailureEntry, IndexStatus, ScanEntry};
 pub use writer::{Writer, WriterHandle, WriterOptions};

@@ -57,15 +57,19 @@ impl UidSuffix {
         match stored {
             ValueRef::Text(text) => into.push_str(&String::from_utf8_lossy(text)),
             ValueRef::Blob(packed) => {
-                let mut nibbles = packed.iter().flat_map(|byte| [byte >> 4, byte & 0xF]).peekable();
-                if nibbles.next_if_eq(&WHOLE_UID).is_none() {
+                let is_whole = packed.first().is_some_and(|byte| byte >> 4 == WHOLE_UID);
+                if !is_whole {
                     into.push_str(prefix);
                 }
-                into.extend(nibbles.filter_map(|nibble| match nibble {
-                    0..=9 => Some(char::from(b'0' + nibble)),
-                    FULL_STOP => Some('.'),
-                    _ => None,
-                }));
+                into.reserve(2 * packed.len());
+                let nibbles = packed.iter().flat_map(|byte| [byte >> 4, byte & 0xF]).skip(usize::from(is_whole));
+                for nibble in nibbles {
+                    match nibble {
+                        0..=9 => into.push(char::from(b'0' + nibble)),
+                        FULL_STOP => into.push('.'),
+                        _ => {}
+                    }
+                }
             }
             ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => {}
         }
@@ -214,10 +218,15 @@ impl Naming {
         }
     }
 
+    /// Whether the name that a row stands for has the SOP Instance UID in it.
+    pub(super) fn needs_uid(&self, stored: ValueRef<'_>) -> bool {
+        stored == ValueRef::Null
+    }
+
     /// The name that a row stands for.
     pub(super) fn unpack(&self, stored: ValueRef<'_>, uid: &str) -> std::ffi::OsString {
         match (stored, self.digits) {
-            (ValueRef::Null, _) => format!("{}{uid}{}", self.prefix, self.suffix).into(),
+            (ValueRef::Null, _) => [self.prefix.as_str(), uid, self.suffix.as_str()].concat().into(),
             (ValueRef::Integer(number), digits) => {
                 format!("{}{number:0width$}{}", self.prefix, self.suffix, width = digits.unwrap_or(0)).into()
             }

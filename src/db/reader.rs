@@ -80,6 +80,31 @@ pub struct Note {
     pub detail: String,
 }
 
+/// What the index knows of a directory at one moment, whatever is written meanwhile.
+#[derive(Debug)]
+pub struct DirectorySnapshot<'r> {
+    reader: &'r Reader,
+    id: Option<i64>,
+    _transaction: rusqlite::Transaction<'r>,
+}
+
+impl DirectorySnapshot<'_> {
+    /// The files in it (not those below it).
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn files(self) -> Result<HashMap<OsString, KnownFile>, Error> {
+        let mut known = HashMap::new();
+        if let Some(id) = self.id {
+            let mut insert = |name, file| {
+                known.insert(name, file);
+            };
+            self.reader.each_file(id, &mut insert).map_err(Error::from_sqlite)?;
+        }
+        Ok(known)
+    }
+}
+
 impl Reader {
     /// Opens an index that exists.
     ///
@@ -175,13 +200,18 @@ impl Reader {
     /// # Errors
     /// That of SQLite.
     pub fn directory_files(&mut self, directory: &Path) -> Result<HashMap<OsString, KnownFile>, Error> {
-        let mut known = HashMap::new();
-        let Some(id) = self.directory_id(directory, false).map_err(Error::from_sqlite)? else { return Ok(known) };
-        self.each_file(id, &mut |name, file| {
-            known.insert(name, file);
-        })
-        .map_err(Error::from_sqlite)?;
-        Ok(known)
+        self.directory_now(directory)?.files()
+    }
+
+    /// What the index knows of a directory at this moment, to be read later.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn directory_now(&mut self, directory: &Path) -> Result<DirectorySnapshot<'_>, Error> {
+        let transaction = self.connection.unchecked_transaction().map_err(Error::from_sqlite)?;
+        // What is read first fixes the moment.
+        let id = self.directory_id(directory, false).map_err(Error::from_sqlite)?;
+        Ok(DirectorySnapshot { reader: self, id, _transaction: transaction })
     }
 
     /// Calls `on_member` for what the index knows of each member of an archive file, in no particular order.
@@ -237,21 +267,31 @@ impl Reader {
         while let Some(row) = rows.next()? {
             missing.insert(path_from_sql(row.get_ref(0)?));
         }
-        let mut instances = self.connection.prepare_cached(
-            "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, i.size, \
-             h.mtime_base + i.mtime, h.declared_set FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
+        let mut shelves = self.connection.prepare_cached(
+            "SELECT id, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, declared_set FROM shelf \
+             WHERE directory = ?1",
         )?;
-        let mut rows = instances.query([id])?;
-        while let Some(row) = rows.next()? {
-            let naming = naming(row, 3)?;
-            let mut uid = String::new();
-            UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str().unwrap_or_default(), &mut uid);
-            let name = naming.unpack(row.get_ref(0)?, &uid);
-            let missing = missing.contains(&name);
-            let lacks_declared =
-                !self.declared.is_empty() && !self.declared.is_covered_by(row.get_ref(8)?.as_str().unwrap_or_default());
-            let (size, mtime_ms) = (to_u64(row.get(6)?), row.get(7)?);
-            on_file(name, KnownFile { size, mtime_ms, note: None, missing, lacks_declared });
+        let mut instances = self
+            .connection
+            .prepare_cached("SELECT file_name, uid_suffix, size, mtime FROM instance WHERE shelf = ?1")?;
+        let mut shelves = shelves.query([id])?;
+        let mut uid = String::new();
+        while let Some(shelf) = shelves.next()? {
+            let (prefix, naming, mtime_base) = (shelf.get_ref(1)?, naming(shelf, 2)?, shelf.get::<_, i64>(5)?);
+            let lacks_declared = !self.declared.is_empty()
+                && !self.declared.is_covered_by(shelf.get_ref(6)?.as_str().unwrap_or_default());
+            let mut rows = instances.query([shelf.get::<_, i64>(0)?])?;
+            while let Some(row) = rows.next()? {
+                let stored = row.get_ref(0)?;
+                uid.clear();
+                if naming.needs_uid(stored) {
+                    UidSuffix::unpack(row.get_ref(1)?, prefix.as_str().unwrap_or_default(), &mut uid);
+                }
+                let name = naming.unpack(stored, &uid);
+                let missing = !missing.is_empty() && missing.contains(&name);
+                let (size, mtime_ms) = (to_u64(row.get(2)?), mtime_base.saturating_add(row.get(3)?));
+                on_file(name, KnownFile { size, mtime_ms, note: None, missing, lacks_declared });
+            }
         }
         let mut copies =
             self.connection.prepare_cached("SELECT file_name, size, mtime_ms FROM copy WHERE directory = ?1")?;

@@ -126,13 +126,12 @@ impl Pool {
         let entries = slot.begin(unit, parts);
         let mut part = Part::of(&directory);
         let mut text_bytes = 0;
-        part.files.reserve_exact(entries.len());
         for (number, entry) in entries.iter().enumerate() {
             if self.stop.is_asked() {
                 return slot.break_off(part);
             }
             slot.turns_to(number);
-            match self.look_at(&mut part, entry.clone()) {
+            match self.look_at(&mut part, entry) {
                 Looked::File(bytes) => text_bytes += bytes,
                 Looked::Archive(found) => {
                     text_bytes = 0;
@@ -158,36 +157,37 @@ impl Pool {
     }
 
     /// Looks at one file.
-    fn look_at(&self, part: &mut Part, entry: Entry) -> Looked {
+    fn look_at(&self, part: &mut Part, entry: &Entry) -> Looked {
         let directory = Arc::clone(&part.directory);
         let Some(handle) = directory.handle.as_ref() else { return Looked::File(0) };
-        let Entry { name, is_file, waited_for } = entry;
-        if let Some(waited) = waited_for {
-            return does_not_answer(part, name, waited);
+        // What has not changed needs no name of its own.
+        let name = &entry.name;
+        if let Some(waited) = entry.waited_for {
+            return does_not_answer(part, name.clone(), waited);
         }
-        self.probe.call(&name);
-        let known = directory.known.get(&name);
+        self.probe.call(name);
+        let known = directory.known.get(name);
         // A file that is new is opened in any case, and asking the open file costs half of asking by name. Where opening fails,
         // the longer way finds out what to say.
-        if is_file
+        if entry.is_file
             && known.is_none()
-            && let Ok(file) = self.open(handle, &name)
+            && let Ok(file) = self.open(handle, name)
             && let Ok(stat) = fstat(&file)
         {
             return match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => self.read(part, name, Marks::of(&stat), file),
-                _ => skipped(part, name, "special-file"),
+                FileType::RegularFile => self.read(part, name.clone(), Marks::of(&stat), file),
+                _ => skipped(part, name.clone(), "special-file"),
             };
         }
         // Before reading: a file that changes meanwhile looks changed to the next scan.
-        let stat = match statat(handle, &name, AtFlags::empty()) {
+        let stat = match statat(handle, name, AtFlags::empty()) {
             Ok(stat) => stat,
-            Err(error) => return cannot_stat(part, name, error.into(), handle),
+            Err(error) => return cannot_stat(part, name.clone(), error.into(), handle),
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {}
-            FileType::Directory => return skipped(part, name, "directory-link"),
-            _ => return skipped(part, name, "special-file"),
+            FileType::Directory => return skipped(part, name.clone(), "directory-link"),
+            _ => return skipped(part, name.clone(), "special-file"),
         }
         let marks = Marks::of(&stat);
         if let Some(known) = known
@@ -201,19 +201,19 @@ impl Pool {
             && !may_have_passed(known)
             && !self.full
             && !known.lacks_declared
-            && !known.note.as_deref().is_some_and(|note| self.members.lack_declared(&directory.path, &name, note))
+            && !known.note.as_deref().is_some_and(|note| self.members.lack_declared(&directory.path, name, note))
         {
             match &known.note {
                 None => part.unchanged += 1,
-                Some(note) => return known_note(part, name, note),
+                Some(note) => return known_note(part, name.clone(), note),
             }
             return Looked::File(0);
         }
-        match self.open(handle, &name) {
-            Ok(file) => self.read(part, name, marks, file),
+        match self.open(handle, name) {
+            Ok(file) => self.read(part, name.clone(), marks, file),
             Err(error) => {
                 let outcome = failed("unreadable", error.to_string());
-                note(part, name, marks, outcome);
+                note(part, name.clone(), marks, outcome);
                 Looked::File(0)
             }
         }

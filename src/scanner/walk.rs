@@ -246,13 +246,16 @@ impl Walk<'_> {
         if self.stop.is_asked() {
             return Ok(None);
         }
-        let known = self.known_files(path)?;
         let standing = self.standing(path);
         let (whole, order, probe) = (path.to_owned(), self.options.order, self.options.probe.clone());
-        let opened = self.asker.ask(path, move || {
+        let list = move || {
             probe.call(whole.file_name().unwrap_or_default());
             Opened::read(&whole, order)
-        })?;
+        };
+        // As of a moment before the directory is listed: what another scan adds later must not look as if it had vanished.
+        let known = self.known.as_mut().map(|index| index.directory_now(path)).transpose()?;
+        let read_known = || known.map_or(Ok(HashMap::new()), |known| Ok(known.files()?));
+        let (opened, known) = self.asker.ask_and(path, list, read_known)?;
         let mut is_mount_point = false;
         let (handle, mut listing) = match opened.unwrap_or_else(|| Err(timed_out())) {
             Ok(opened) => {

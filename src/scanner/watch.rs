@@ -293,6 +293,16 @@ impl Asker {
         path: &Path,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Option<T>, Error> {
+        self.ask_and(path, work, || Ok(())).map(|(answer, ())| answer)
+    }
+
+    /// As [`Self::ask`], and does something else on this thread meanwhile.
+    pub(super) fn ask_and<T: Send + 'static, U>(
+        &mut self,
+        path: &Path,
+        work: impl FnOnce() -> T + Send + 'static,
+        meanwhile: impl FnOnce() -> Result<U, Error>,
+    ) -> Result<(Option<T>, U), Error> {
         let (answer, answered) = bounded(1);
         let job: Job = Box::new(move || {
             // When it was given up meanwhile, nobody wants to know.
@@ -304,9 +314,10 @@ impl Asker {
         };
         let _lost = worker.send(job);
         let begun = Instant::now();
+        let done = meanwhile()?;
         loop {
             match answered.recv_timeout(NAP) {
-                Ok(answer) => return Ok(Some(answer)),
+                Ok(answer) => return Ok((Some(answer), done)),
                 // It panicked: as good as hanging.
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if begun.elapsed() >= self.limit.now() => break,
@@ -315,7 +326,7 @@ impl Asker {
         }
         self.worker = None;
         self.limit.give_up(path.to_owned(), begun.elapsed());
-        Ok(None)
+        Ok((None, done))
     }
 }
 

@@ -96,6 +96,23 @@ fn a_second_file_of_an_instance_is_a_copy_and_counts_once() {
 }
 
 #[test]
+fn what_is_known_of_a_directory_is_that_of_one_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let write = |name: &str, uid: &str| {
+        writer.handle().scanned(scanned("/a", vec![file(name, record("1", "2", uid, &[]))])).unwrap();
+        writer.handle().flush().unwrap();
+    };
+    write("x", "3");
+    let mut reader = Reader::open(&index).unwrap();
+    let now = reader.directory_now("/a".as_ref()).unwrap();
+    write("y", "4");
+    assert_eq!(now.files().unwrap().into_keys().collect::<Vec<_>>(), ["x"]);
+    assert_eq!(reader.directory_files("/a".as_ref()).unwrap().len(), 2);
+}
+
+#[test]
 fn the_same_uid_with_other_content_is_a_conflict_and_the_first_one_stays() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index.db");
@@ -243,8 +260,8 @@ fn two_writers_of_one_index_do_not_harm_each_other() {
     let writers = [writer(&index), writer(&index)];
     for n in 0..40 {
         let uid = format!("1.9.{n}");
-        // Both send every instance: one of them is the first.
-        for writer in &writers {
+        // Both send every instance, now one of them first and now the other.
+        for writer in [&writers[n % 2], &writers[1 - n % 2]] {
             let _either = store(writer, record("1", "2", &uid, &[]), location(Place::Managed, "/objects/1/2", &uid));
         }
     }
