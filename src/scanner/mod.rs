@@ -5,8 +5,8 @@
 //! the order of the walk* and hands them to the one writer. So the index does not depend on how threads were scheduled, and
 //! a scan that is broken off has done a beginning of the same work.
 //!
-//! Memory is bounded by the length of the queues, whatever the size of the archive: directories are cut into units of
-//! [`UNIT_FILES`] files, and only so many units are under way at a time. The names in one directory are held at once.
+//! Memory is bounded, whatever the size of the archive: directories are cut into units of [`UNIT_FILES`] files, and only so
+//! many files are under way at a time (`under_way`). The names in one directory are held at once.
 //!
 //! The pool is plain threads on a bounded channel, not rayon: what is wanted is depth for a disk or a file server, more
 //! threads than cores that mostly wait, and back-pressure on the walk.
@@ -25,6 +25,7 @@ mod read;
 mod report;
 mod skip;
 mod throttle;
+mod under_way;
 mod walk;
 mod watch;
 
@@ -56,6 +57,7 @@ use archives::KnownMembers;
 use places::Places;
 use read::{Part, Pool};
 use throttle::Throttle;
+use under_way::UnderWay;
 use walk::{Unit, Walked};
 use watch::{Asker, Limit, Watch};
 
@@ -63,8 +65,11 @@ use watch::{Asker, Limit, Watch};
 /// compact, since it packs what it gets at once, and cost more for handing over.
 pub const UNIT_FILES: usize = 256;
 
-/// Units that may wait beside those that are being read: enough for the walk to stay ahead.
-const WAITING_UNITS: usize = 12;
+/// Files that may wait beside those that are being read, and have been read: enough for the walk to stay ahead.
+const WAITING_FILES: usize = 12 * UNIT_FILES;
+
+/// Units under way: each holds its directory open.
+const MAX_UNITS: usize = 256;
 
 /// How often the writer is asked whether all went well. An index that cannot be written (a full disk) ends the scan then,
 /// not when the archive has been read to its end.
@@ -269,8 +274,9 @@ pub fn scan(
     let mut collector =
         Collector { writer, options, started, told: started, on_event, seen, summary: Summary::default() };
     let jobs = options.jobs.max(1);
-    let (work, to_read) = bounded(WAITING_UNITS);
-    let (order, in_order) = bounded(jobs + WAITING_UNITS);
+    let under_way = Arc::new(UnderWay::new(jobs * UNIT_FILES + WAITING_FILES));
+    let (work, to_read) = unbounded();
+    let (order, in_order) = bounded(MAX_UNITS);
     let (told, hangs) = unbounded();
     let limit = Limit { time: options.read_timeout, stop: stop.clone(), given_up: Arc::new(AtomicUsize::new(0)), told };
     let throttle = Arc::new(Throttle::new(options.throttle));
@@ -296,15 +302,19 @@ pub fn scan(
     // takes all threads with it, without waiting.
     let (places, walk_options, walk_stop, asker) =
         (roots.0.clone(), options.clone(), stop.clone(), Asker::new(limit.clone()));
+    let begun = Arc::clone(&under_way);
     let walker = spawn("scan walk", move || {
         let mut send = |unit: Unit| {
             let (sender, parts) = bounded(1);
-            order.send(parts).is_ok() && work.send((unit, sender)).is_ok()
+            let files = unit.entries.len();
+            begun.begin(files);
+            order.send((files, parts)).is_ok() && work.send((unit, sender)).is_ok()
         };
         walk::walk(&places, &walk_options, known, &walk_stop, asker, &mut send)
     })?;
-    let collected = collector.collect(&in_order, &hangs);
+    let collected = collector.collect(&in_order, &under_way, &hangs);
     drop(in_order);
+    under_way.close();
     let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     drop(ended);
     let walked = collected.and(walked)?;
@@ -347,9 +357,14 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn collect(&mut self, in_order: &Receiver<Receiver<Part>>, hangs: &Receiver<Hang>) -> Result<(), Error> {
+    fn collect(
+        &mut self,
+        in_order: &Receiver<(usize, Receiver<Part>)>,
+        under_way: &UnderWay,
+        hangs: &Receiver<Hang>,
+    ) -> Result<(), Error> {
         let mut checked = Instant::now();
-        for parts in in_order {
+        for (files, parts) in in_order {
             loop {
                 // Mostly it is there.
                 let part = match parts.try_recv() {
@@ -369,6 +384,7 @@ impl Collector<'_> {
                     None => break,
                 }
             }
+            under_way.end(files);
             for hang in hangs.try_iter() {
                 (self.on_event)(Event::Hangs(&hang));
             }
