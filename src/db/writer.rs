@@ -1,5 +1,6 @@
 //! The one writer: a thread that takes records from everywhere, groups them and commits.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,9 +20,13 @@ use crate::model::declared::DeclaredSet;
 use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
 
-/// Rows in a transaction of a scan. From about 5,000 the cost of a row no longer falls (262,000 rows/s, 261,000 at twice
-/// that), and a transaction of this size holds the lock that a live node waits for during some 50 ms.
-const SCAN_BATCH_ROWS: usize = 4096;
+/// Rows of a scan that are waited for before its transaction begins.
+const SCAN_GROUP_ROWS: usize = 4096;
+
+/// Rows in a transaction of a scan: those that were waited for, and what has come while they were written. New look-ups fall
+/// on every page of their table, which all go through the log with each transaction: so a few large ones write half of what many
+/// small ones do. A node in a hurry does not wait for its end; another scan does.
+const SCAN_BATCH_ROWS: usize = 16_384;
 
 /// Rows of a scan after which it looks whether another process is in a hurry: a millisecond or two.
 const ROWS_BETWEEN_LOOKS: usize = 128;
@@ -257,14 +262,10 @@ fn run(
             Command::Scanned(directory) => {
                 let mut group = vec![directory];
                 next = gather_directories(queue, &mut group);
-                let mut left = group.as_slice();
-                while !left.is_empty() {
-                    let result = batch.run(Hurry::None, |batch| scanned(batch, left));
-                    match result {
-                        Ok(done) => {
-                            left = left.get(done..).unwrap_or_default();
-                            tally.add(batch.take_tally());
-                        }
+                let mut group = VecDeque::from(group);
+                while !group.is_empty() {
+                    match batch.run(Hurry::None, |batch| scanned(batch, &mut group, queue, &mut next)) {
+                        Ok(()) => tally.add(batch.take_tally()),
                         Err(error) => {
                             failure = Some(failure.unwrap_or(error));
                             break;
@@ -308,20 +309,37 @@ fn run(
     failure.map_or(Ok(()), Err)
 }
 
-/// Takes what scans found, as long as nobody else is in a hurry to write; how much of it.
-fn scanned(batch: &mut Batch<'_>, directories: &[ScannedDirectory]) -> rusqlite::Result<usize> {
-    let mut rows = 0;
-    for (at, directory) in directories.iter().enumerate() {
-        batch.scanned(directory)?;
-        rows += directory.files.len() + directory.vanished.len() + directory.missing.len();
-        if rows >= ROWS_BETWEEN_LOOKS {
-            rows = 0;
+/// Takes what scans found, and then what has come meanwhile, as long as nobody else is in a hurry to write.
+fn scanned(
+    batch: &mut Batch<'_>,
+    group: &mut VecDeque<ScannedDirectory>,
+    queue: &Receiver<Command>,
+    next: &mut Option<Command>,
+) -> rusqlite::Result<()> {
+    let (mut rows, mut since_look) = (0, 0);
+    loop {
+        if group.is_empty() && rows < SCAN_BATCH_ROWS && next.is_none() {
+            match queue.try_recv() {
+                Ok(Command::Scanned(directory)) => group.push_back(directory),
+                Ok(other) => *next = Some(other),
+                Err(_empty_or_gone) => {}
+            }
+        }
+        let Some(directory) = group.pop_front() else { return Ok(()) };
+        batch.scanned(&directory)?;
+        rows += rows_of(&directory);
+        since_look += rows_of(&directory);
+        if since_look >= ROWS_BETWEEN_LOOKS {
+            since_look = 0;
             if batch.should_give_way() {
-                return Ok(at + 1);
+                return Ok(());
             }
         }
     }
-    Ok(directories.len())
+}
+
+fn rows_of(directory: &ScannedDirectory) -> usize {
+    directory.files.len() + directory.vanished.len() + directory.missing.len()
 }
 
 fn settle_missing(batch: &mut Batch<'_>, roots: &[PathBuf], except: &[PathBuf], prune: bool) -> Result<u64, Error> {
@@ -355,13 +373,11 @@ fn gather_arrivals(queue: &Receiver<Command>, group: &mut Vec<Arrival>) -> Optio
     None
 }
 
-/// Waits for a transaction's worth of rows, so that the write lock is held only while they are written.
+/// Waits for a number of rows, so that the write lock is held only while there is something to write.
 fn gather_directories(queue: &Receiver<Command>, group: &mut Vec<ScannedDirectory>) -> Option<Command> {
     let deadline = Instant::now() + SCAN_BATCH_WAIT;
-    let rows_of =
-        |directory: &ScannedDirectory| directory.files.len() + directory.vanished.len() + directory.missing.len();
     let mut rows: usize = group.iter().map(rows_of).sum();
-    while rows < SCAN_BATCH_ROWS {
+    while rows < SCAN_GROUP_ROWS {
         match queue.recv_deadline(deadline) {
             Ok(Command::Scanned(directory)) => {
                 rows += rows_of(&directory);
