@@ -41,6 +41,23 @@ struct Own {
     text: String,
     /// Each attribute at most once.
     spans: Vec<(AttributeId, Span)>,
+    /// Which attributes these are, a bit each: most questions are about others.
+    which: u128,
+}
+
+const _: () = assert!(ATTRIBUTE_COUNT <= u128::BITS as usize);
+
+impl Own {
+    fn with_capacity(text: usize, spans: usize) -> Self {
+        Self { text: String::with_capacity(text), spans: Vec::with_capacity(spans), which: 0 }
+    }
+
+    fn span(&self, id: AttributeId) -> Option<Span> {
+        if self.which & 1 << id as u32 == 0 {
+            return None;
+        }
+        self.spans.iter().find(|(own, _)| *own == id).map(|(_, span)| *span)
+    }
 }
 
 /// The values of declared units, by number.
@@ -103,7 +120,7 @@ impl InstanceRecord {
     /// A record with these values, until others are set.
     #[must_use]
     pub fn like(common: &Common) -> Self {
-        let own = Own { text: String::with_capacity(192), spans: Vec::with_capacity(12) };
+        let own = Own::with_capacity(192, 12);
         Self { values: Values::Differing { common: common.clone(), own }, declared: None, faults: Vec::new() }
     }
 
@@ -114,7 +131,7 @@ impl InstanceRecord {
         let mut all = std::mem::replace(all, Box::new(All { text: String::new(), spans: [Span::default(); _] }));
         all.text.shrink_to_fit();
         let common = Common(Arc::from(all));
-        let own = Own { text: String::new(), spans: Vec::new() };
+        let own = Own::with_capacity(0, 0);
         self.values = Values::Differing { common: common.clone(), own };
         Some(common)
     }
@@ -133,8 +150,8 @@ impl InstanceRecord {
     pub fn value(&self, id: AttributeId) -> &str {
         match &self.values {
             Values::All(all) => all.spans[id as usize].text(&all.text),
-            Values::Differing { common, own } => match own.spans.iter().find(|(own, _)| *own == id) {
-                Some((_, span)) => span.text(&own.text),
+            Values::Differing { common, own } => match own.span(id) {
+                Some(span) => span.text(&own.text),
                 None => common.value(id),
             },
         }
@@ -195,6 +212,7 @@ impl InstanceRecord {
             Values::All(all) => all.spans[id as usize] = Span::of(&mut all.text, write),
             Values::Differing { own, .. } => {
                 let span = Span::of(&mut own.text, write);
+                own.which |= 1 << id as u32;
                 match own.spans.iter_mut().find(|(own, _)| *own == id) {
                     Some((_, known)) => *known = span,
                     None => own.spans.push((id, span)),

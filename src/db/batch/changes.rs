@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{Tally, names};
+use super::entities::Belonging;
 use super::{Batch, Result};
 use crate::model::level::QueryRetrieveLevel;
 
@@ -35,6 +36,13 @@ pub(super) struct Changes {
 }
 
 impl Changes {
+    /// Counts new instances of a shelf.
+    pub(super) fn count(&mut self, shelf: i64, belonging: &Belonging, instances: i64) {
+        *self.instances_per_shelf.entry(shelf).or_default() += instances;
+        *self.instances_per_series.entry(belonging.series).or_default() += instances;
+        *self.instances_per_study.entry(belonging.study).or_default() += instances;
+    }
+
     fn note_lookup(&mut self, hash: i32, shelf: i64) {
         self.lookups.push((hash, shelf));
         self.lookup_hashes.entry(hash).or_insert(shelf);
@@ -71,6 +79,48 @@ impl Lookups {
     }
 }
 
+/// What says of most hashes that no look-up has them. Only of an index that this writer has filled from its beginning, alone:
+/// then there is nothing to be read for it. That is a first scan, in which nearly every UID is new and two searches for each would
+/// find nothing.
+pub(super) struct HashFilter(Vec<u64>);
+
+impl HashFilter {
+    /// Bits, two for each hash: of a hash that is not there one of 500 seems to be at 1.6 million, one of seven at 16 million.
+    const BITS: u32 = 1 << 26;
+
+    /// One for an index without look-ups.
+    pub(super) fn of(connection: &Connection) -> Result<Option<Self>> {
+        let is_empty: bool = connection.query_row(
+            "SELECT NOT EXISTS (SELECT 1 FROM uid_lookup) AND NOT EXISTS (SELECT 1 FROM uid_lookup_recent)",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(is_empty.then(|| Self(vec![0; Self::BITS as usize / 64])))
+    }
+
+    /// The words and bits of a hash, whose own bits are as good as random.
+    fn places(hash: i32) -> [(usize, u64); 2] {
+        let hash = hash as u32;
+        [hash, hash.rotate_left(16).wrapping_mul(0x9E37_79B1)].map(|number| {
+            let bit = number % Self::BITS;
+            ((bit / 64) as usize, 1 << (bit % 64))
+        })
+    }
+
+    fn add(&mut self, hash: i32) {
+        for (word, bit) in Self::places(hash) {
+            if let Some(word) = self.0.get_mut(word) {
+                *word |= bit;
+            }
+        }
+    }
+
+    /// Whether there may be look-ups with this hash.
+    pub(super) fn may_have(&self, hash: i32) -> bool {
+        Self::places(hash).into_iter().all(|(word, bit)| self.0.get(word).is_none_or(|word| word & bit != 0))
+    }
+}
+
 impl Batch<'_> {
     /// Notes that an instance is found through this entry from now on.
     pub(super) fn add_lookup(&mut self, hash: i32, shelf: i64) -> Result<()> {
@@ -86,6 +136,9 @@ impl Batch<'_> {
                 .execute([i64::from(hash), shelf])?;
             return Ok(());
         }
+        if let Some(filter) = &mut self.filter {
+            filter.add(hash);
+        }
         self.changes.note_lookup(hash, shelf);
         Ok(())
     }
@@ -97,6 +150,7 @@ impl Batch<'_> {
 
     pub(super) fn write_changes(&mut self) -> Result<()> {
         self.changes.scanned = false;
+        self.count_run();
         self.drop_stale_lookups()?;
         let mut lookups = std::mem::take(&mut self.changes.lookups);
         self.changes.lookup_hashes.clear();
@@ -268,5 +322,25 @@ impl Batch<'_> {
                 self.settle(QueryRetrieveLevel::Patient, patient, joined)?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_has_every_hash_that_was_added_and_few_others() {
+        let connection = Connection::open_in_memory().unwrap();
+        for table in ["uid_lookup", "uid_lookup_recent"] {
+            connection.execute_batch(&format!("CREATE TABLE {table} (hash INTEGER, shelf INTEGER)")).unwrap();
+        }
+        let mut filter = HashFilter::of(&connection).unwrap().unwrap();
+        let hash_of = |n: i32| n.wrapping_mul(0x61C8_8647).rotate_left(7);
+        (0..100_000).for_each(|n| filter.add(hash_of(n)));
+        assert!((0..100_000).all(|n| filter.may_have(hash_of(n))));
+        assert!((100_000..200_000).filter(|&n| filter.may_have(hash_of(n))).count() < 100);
+        connection.execute_batch("INSERT INTO uid_lookup_recent VALUES (1, 1)").unwrap();
+        assert!(HashFilter::of(&connection).unwrap().is_none());
     }
 }

@@ -289,7 +289,7 @@ impl Batch<'_> {
         values: &[String],
     ) -> Result<Vec<AttributeId>> {
         // What was remembered of this entity and of what belongs to it does not hold any more.
-        self.series.clear();
+        self.forget_belongings();
         let mut changed = Vec::new();
         let mut columns = Vec::new();
         let mut texts: Vec<&str> = Vec::new();
@@ -338,7 +338,7 @@ fn stored_above() -> &'static [AttributeId] {
     STORED.get_or_init(|| UPPER.into_iter().flat_map(|level| stored_at(level).iter().copied()).collect())
 }
 
-fn is_stored_above(id: AttributeId) -> bool {
+pub(super) fn is_stored_above(id: AttributeId) -> bool {
     let attribute = id.attribute();
     attribute.level != QueryRetrieveLevel::Image && attribute.is_stored()
 }

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params};
 use super::super::packing::{Packed, UidSuffix, pack_number, pack_time, uid_hash, unpack_time};
 use super::super::schema::{has_own_column, is_packed_time};
 use super::super::{PathValue, ScannedFile, path_from_sql, place_from_number, place_number};
-use super::entities::{UPPER, stored_at};
+use super::entities::{Belonging, UPPER, is_stored_above, stored_at};
 use super::files::{DirectoryRows, File, OTHER_CONTENT, fault_text};
 use super::said::{record_of_text, record_text};
 use super::shelves::{Shelf, place_in_shared, shared, shared_value};
@@ -133,6 +133,9 @@ impl Batch<'_> {
         self.candidates.0 = hash;
         let candidates = &mut self.candidates.1;
         candidates.clear();
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(hash)) {
+            return Ok(());
+        }
         if let Some(&shelf) = self.changes.lookup_hashes.get(&hash) {
             candidates.push(shelf);
             let rest = self.changes.lookups.iter().filter(|(h, s)| *h == hash && *s != shelf).map(|(_, s)| *s);
@@ -357,8 +360,13 @@ impl Batch<'_> {
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<(i64, UidSuffix)> {
-        let belonging = self.belonging(record)?;
-        let shelf = self.shelf(record, file, &belonging, following, complete)?;
+        let (shelf, upper_uids_are_valid) = match &mut self.run {
+            Some(run) if run.takes(record, file) => {
+                run.instances += 1;
+                (Rc::clone(&run.shelf), run.upper_uids_are_valid)
+            }
+            _ => self.begin_run(record, file, following, complete)?,
+        };
         let uid = record.value(AttributeId::SOPInstanceUID);
         let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
         let own = |at: usize| own_value(record, &shelf, OWN[at]);
@@ -377,11 +385,47 @@ impl Batch<'_> {
             diff,
         ])?;
         self.add_lookup(uid_hash(uid), shelf.id)?;
-        *self.changes.instances_per_shelf.entry(shelf.id).or_default() += 1;
-        *self.changes.instances_per_series.entry(belonging.series).or_default() += 1;
-        *self.changes.instances_per_study.entry(belonging.study).or_default() += 1;
-        self.note_invalid_uids(record, file)?;
+        if !upper_uids_are_valid || !is_valid_uid(uid) {
+            self.note_invalid_uids(record, file)?;
+        }
         Ok((shelf.id, suffix))
+    }
+
+    /// Finds the shelf of a new instance, which is counted there; and whether the UIDs of its study and series are valid.
+    fn begin_run(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        following: &[&ScannedFile],
+        complete: bool,
+    ) -> Result<(Rc<Shelf>, bool)> {
+        let belonging = self.belonging(record)?;
+        let shelf = self.shelf(record, file, &belonging, following, complete)?;
+        let uids = [AttributeId::SeriesInstanceUID, AttributeId::StudyInstanceUID];
+        let upper_uids_are_valid = uids.into_iter().all(|id| is_valid_uid(record.value(id)));
+        self.end_run();
+        let common = record.common().and_then(|(common, mut own)| (!own.any(decides_shelf)).then_some(common));
+        match common.cloned() {
+            Some(common) => {
+                let (directory, shelf) = (file.directory, Rc::clone(&shelf));
+                self.run = Some(Run { common, directory, belonging, shelf, upper_uids_are_valid, instances: 1 });
+            }
+            None => self.changes.count(shelf.id, &belonging, 1),
+        }
+        Ok((shelf, upper_uids_are_valid))
+    }
+
+    /// Counts the instances of the run so far.
+    pub(super) fn count_run(&mut self) {
+        if let Some(run) = &mut self.run {
+            self.changes.count(run.shelf.id, &run.belonging, std::mem::take(&mut run.instances));
+        }
+    }
+
+    /// What comes next has its shelf looked up.
+    pub(super) fn end_run(&mut self) {
+        self.count_run();
+        self.run = None;
     }
 
     pub(super) fn note_invalid_uids(&mut self, record: &InstanceRecord, file: &File<'_>) -> Result<()> {
@@ -571,6 +615,29 @@ fn diff_among(
         }
     }
     diff.map(|diff| serde_json::Value::Object(diff).to_string())
+}
+
+/// Where a record went, and where those go without a look that have the same values in common with others.
+pub(super) struct Run {
+    common: Common,
+    directory: i64,
+    belonging: Belonging,
+    shelf: Rc<Shelf>,
+    upper_uids_are_valid: bool,
+    /// New instances that have not been counted yet.
+    instances: i64,
+}
+
+impl Run {
+    fn takes(&self, record: &InstanceRecord, file: &File<'_>) -> bool {
+        self.directory == file.directory
+            && record.common().is_some_and(|(common, mut own)| common.is(&self.common) && !own.any(decides_shelf))
+    }
+}
+
+/// Whether the shelf of a record depends on this attribute.
+fn decides_shelf(id: AttributeId) -> bool {
+    matches!(id, AttributeId::SOPClassUID | AttributeId::AvailableTransferSyntaxUID) || is_stored_above(id)
 }
 
 /// What is known of the diffs of records that share their values: of thirty values, only the few that a record has for itself

@@ -28,10 +28,10 @@ use crate::model::declared::DeclaredSet;
 use crate::model::location::{Location, Place};
 use crate::model::record::{Common, InstanceRecord};
 
-use changes::{Changes, Lookups};
+use changes::{Changes, HashFilter, Lookups};
 use entities::Belonging;
 use files::{DirectoryRows, File, OTHER_CONTENT};
-use instances::Differences;
+use instances::{Differences, Run};
 use shelves::{Shelf, ShelfKey};
 
 /// Series, shelves and directories that are remembered between transactions; a cache that grows past this starts anew.
@@ -58,6 +58,10 @@ pub(super) struct Batch<'c> {
     directories: HashMap<PathBuf, i64>,
     archives: HashMap<PathBuf, i64>,
     scratch: String,
+    /// Where the last record went.
+    run: Option<Run>,
+    /// What the look-ups hold, where that is known without asking them.
+    filter: Option<HashFilter>,
     /// Of the values that the last record shares with others: the hash of those of patient, study and series.
     upper_values: Option<(Common, u64)>,
     /// The shelf of the last record, and in what the values differ from it that the record shares with others.
@@ -122,6 +126,8 @@ impl<'c> Batch<'c> {
             directories: HashMap::new(),
             archives: HashMap::new(),
             scratch: String::new(),
+            run: None,
+            filter: None,
             upper_values: None,
             differences: None,
             candidates: (0, Vec::new()),
@@ -200,6 +206,11 @@ impl<'c> Batch<'c> {
         self.begin(hurry)?;
         let version: i64 = self.statement("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         let others_write = version != self.data_version && self.data_version != -1;
+        if self.data_version == -1 {
+            self.filter = HashFilter::of(self.connection)?;
+        } else if others_write {
+            self.filter = None;
+        }
         if version != self.data_version || self.cache_is_large() {
             if others_write {
                 self.look_for_other_scans()?;
@@ -238,11 +249,17 @@ impl<'c> Batch<'c> {
     }
 
     fn forget(&mut self) {
-        self.series.clear();
+        self.forget_belongings();
         self.shelves.clear();
         self.shelves_by_id.clear();
         self.directories.clear();
         self.archives.clear();
+    }
+
+    /// Forgets where records belong.
+    fn forget_belongings(&mut self) {
+        self.end_run();
+        self.series.clear();
     }
 
     fn statement(&self, sql: &str) -> Result<CachedStatement<'c>> {

@@ -161,7 +161,7 @@ impl Batch<'_> {
             self.statement(&format!("UPDATE shelf SET {column} = NULL WHERE {column} = ?2 AND {own}"))?
                 .execute([row, same])?;
             self.drop_unused(same)?;
-            self.series.clear();
+            self.forget_belongings();
         }
         Ok(())
     }
@@ -217,7 +217,7 @@ impl Batch<'_> {
         }
         self.changes.patients_to_settle.insert((from, false));
         self.changes.patients_to_settle.insert((to, true));
-        self.series.clear();
+        self.forget_belongings();
         Ok(())
     }
 
@@ -230,7 +230,7 @@ impl Batch<'_> {
         .execute([study, from, to])?;
         self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
         self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, to])?;
-        self.series.clear();
+        self.forget_belongings();
         Ok(())
     }
 
@@ -268,7 +268,7 @@ impl Batch<'_> {
                 self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?
                     .execute([study, patient])?;
                 self.changes.patients_left.insert(patient);
-                self.series.clear();
+                self.forget_belongings();
             }
         }
         for patient in named.into_iter().filter(|&patient| patient != first) {

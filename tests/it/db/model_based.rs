@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*};
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Series, Study};
 use dcmdex::model::location::Place;
+use dcmdex::model::record::{Common, InstanceRecord};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -151,6 +152,20 @@ fn found(at: u8, (content, mtime_ms): &File, known: bool) -> ScannedFile {
     ScannedFile { file_name: name_of(at), size, mtime_ms: *mtime_ms, known, reread: false, outcome }
 }
 
+/// Has a record share what it says with the one before, as those do that the scanner reads one after the other.
+fn share_memory(record: &mut InstanceRecord, before: &mut Option<Common>) {
+    let Some(common) = before else {
+        *before = record.share();
+        return;
+    };
+    let mut sharing = InstanceRecord::like(common);
+    for attribute in ATTRIBUTES.iter().filter(|attribute| record.value(attribute.id) != common.value(attribute.id)) {
+        sharing.set(attribute.id, record.value(attribute.id));
+    }
+    assert_eq!(sharing, *record);
+    *record = sharing;
+}
+
 /// A scan of everything, as the scanner does it.
 fn scan(writer: &Writer, index: &Path, files: &BTreeMap<u8, File>, prune: bool) {
     let mut reader = Reader::open(index).unwrap();
@@ -159,9 +174,13 @@ fn scan(writer: &Writer, index: &Path, files: &BTreeMap<u8, File>, prune: bool) 
         let known = reader.directory_files(&path).unwrap();
         let mut unit = scanned(path.to_str().unwrap(), Vec::new());
         let mut there = BTreeSet::new();
+        let mut common = None;
         for (&at, file) in files.iter().filter(|(at, _)| *at / 3 == directory) {
             there.insert(name_of(at));
-            let seen = found(at, file, known.contains_key(&name_of(at)));
+            let mut seen = found(at, file, known.contains_key(&name_of(at)));
+            if let FileOutcome::Instance(record) = &mut seen.outcome {
+                share_memory(record, &mut common);
+            }
             match known.get(&name_of(at)) {
                 Some(known) if (known.size, known.mtime_ms) == (seen.size, seen.mtime_ms) => {
                     if known.missing {
