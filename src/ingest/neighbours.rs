@@ -2,7 +2,7 @@
 
 use super::fault::Faults;
 use super::parsed::{Parsed, RawValue, Verdict, push_value};
-use super::read::{IDENTIFYING, Outcome};
+use super::read::{FIRST_READ, IDENTIFYING, Outcome};
 use super::wanted::Slot;
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::charset::CharacterSets;
@@ -19,12 +19,27 @@ const MAX_DIFFERENT: usize = 24;
 /// memory few would be held, but by every thread.
 const MAX_RAW: usize = 4 << 10;
 
-/// What was read last, of a few series.
-#[derive(Debug, Default)]
+/// What was read last, of a few series; and memory that is used for one object after the other.
+#[derive(Debug)]
 pub(super) struct Neighbours {
     bases: Vec<Base>,
     /// The one to be replaced next.
     oldest: usize,
+    spare: Spare,
+    buffer: Box<[u8; FIRST_READ]>,
+}
+
+/// Where a parser puts wanted values; empty, with room for them.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    pub(super) raw: Vec<u8>,
+    pub(super) values: Vec<RawValue>,
+}
+
+impl Default for Neighbours {
+    fn default() -> Self {
+        Self { bases: Vec::new(), oldest: 0, spare: Spare::default(), buffer: Box::new([0; FIRST_READ]) }
+    }
 }
 
 /// An object without faults and with values in ascending order.
@@ -36,12 +51,33 @@ struct Base {
 }
 
 impl Neighbours {
+    /// Memory for the next parser.
+    pub(super) fn spare(&mut self) -> Spare {
+        std::mem::take(&mut self.spare)
+    }
+
+    /// Memory for the first bytes of a file.
+    pub(super) fn buffer(&mut self) -> &mut [u8; FIRST_READ] {
+        &mut self.buffer
+    }
+
     /// The same as [`Outcome::of`].
     pub(super) fn outcome(&mut self, mut parsed: Parsed) -> Outcome {
+        // What is declared lies in blocks that differ from object to object: each is read for itself.
+        if parsed.declared.is_some() {
+            return Outcome::of(parsed);
+        }
         let at = self.bases.iter().position(|base| base.is_of_series(&parsed));
         if let Some(base) = at.and_then(|at| self.bases.get(at))
             && let Some(record) = base.record(&parsed)
         {
+            let Parsed { mut raw, mut values, .. } = parsed;
+            // That of an object with unusual values goes back to the system.
+            if raw.capacity() <= MAX_RAW {
+                raw.clear();
+                values.clear();
+                self.spare = Spare { raw, values };
+            }
             return Outcome::Instance(record);
         }
         let mut outcome = Outcome::decoded(&mut parsed);

@@ -17,7 +17,7 @@ use super::wanted::Wanted;
 
 /// The first read of a file. 8 KiB hold nearly every header up to its last wanted element; reading more costs more
 /// (4 KiB: 165,000 files/s, 8: 142,000, 16: 123,000, 64: 111,000, warm).
-const FIRST_READ: usize = 8 << 10;
+pub(super) const FIRST_READ: usize = 8 << 10;
 
 /// Further reads, of files with long headers.
 const NEXT_READ: usize = 64 << 10;
@@ -63,11 +63,15 @@ pub(super) const IDENTIFYING: [AttributeId; 4] = [
 /// Reads the header of a file ([`Wanted::index`] or more), with positioned reads of what is needed of it and no more.
 #[must_use]
 pub fn read_file(file: &File, wanted: &Wanted) -> Outcome {
-    let mut parser = HeaderParser::for_file(wanted);
-    match feed_file(file, &mut parser) {
-        Ok(()) => with_neighbours(parser.finish()),
+    // Taken out: should reading panic, they are lost and cannot be half of what they were.
+    let mut neighbours = NEIGHBOURS.take().unwrap_or_default();
+    let mut parser = HeaderParser::for_file_with(wanted, neighbours.spare());
+    let outcome = match feed_file(file, &mut parser, neighbours.buffer()) {
+        Ok(()) => neighbours.outcome(parser.finish()),
         Err(error) => Outcome::Unreadable { error },
-    }
+    };
+    NEIGHBOURS.set(Some(neighbours));
+    outcome
 }
 
 thread_local! {
@@ -77,20 +81,14 @@ thread_local! {
 }
 
 fn with_neighbours(parsed: Parsed) -> Outcome {
-    // What is declared lies in blocks that differ from object to object: each is read for itself.
-    if parsed.declared.is_some() {
-        return Outcome::of(parsed);
-    }
-    // Taken out: should reading panic, they are lost and cannot be half of what they were.
     let mut neighbours = NEIGHBOURS.take().unwrap_or_default();
     let outcome = neighbours.outcome(parsed);
     NEIGHBOURS.set(Some(neighbours));
     outcome
 }
 
-fn feed_file(file: &File, parser: &mut HeaderParser<'_>) -> io::Result<()> {
-    let mut first = [0; FIRST_READ];
-    let read = read_at(file, &mut first, 0)?;
+fn feed_file(file: &File, parser: &mut HeaderParser<'_>, first: &mut [u8; FIRST_READ]) -> io::Result<()> {
+    let read = read_at(file, first, 0)?;
     let mut need = parser.feed(first.get(..read).unwrap_or_default());
     let mut offset = read as u64;
     let mut next = Vec::new();

@@ -18,6 +18,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use super::fault::{Fault, Faults};
 use super::json;
 use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_LOOK_AHEAD, MAX_META_VALUE, MAX_VALUE};
+use super::neighbours::Spare;
 use super::parsed::{Parsed, RawValue, Verdict};
 use super::vr::{self, Form};
 use super::wanted::{ALL_IDENTIFYING, Element, Role, Wanted, tag_of};
@@ -176,13 +177,18 @@ impl<'w> HeaderParser<'w> {
     /// without one.
     #[must_use]
     pub fn for_file(wanted: &'w Wanted) -> Self {
-        Self { core: Core::new(wanted, State::Start), inflater: None }
+        Self::for_file_with(wanted, Spare::default())
+    }
+
+    /// The same, in memory that another one has used.
+    pub(super) fn for_file_with(wanted: &'w Wanted, spare: Spare) -> Self {
+        Self { core: Core::new(wanted, State::Start, spare), inflater: None }
     }
 
     /// A parser for a data set alone, as it arrives in a C-STORE, in the transfer syntax of its presentation context.
     #[must_use]
     pub fn for_data_set(wanted: &'w Wanted, transfer_syntax: &str) -> Self {
-        let mut core = Core::new(wanted, State::DataSetStart);
+        let mut core = Core::new(wanted, State::DataSetStart, Spare::default());
         core.declared.push_str(transfer_syntax.trim_end_matches(['\0', ' ']));
         Self { core, inflater: None }
     }
@@ -335,7 +341,10 @@ struct Meta {
 }
 
 impl<'w> Core<'w> {
-    fn new(wanted: &'w Wanted, state: State) -> Self {
+    fn new(wanted: &'w Wanted, state: State, spare: Spare) -> Self {
+        let Spare { mut raw, mut values } = spare;
+        raw.reserve(RAW_CAPACITY);
+        values.reserve(VALUES_CAPACITY.min(wanted.elements.len()));
         Self {
             wanted,
             state,
@@ -348,8 +357,8 @@ impl<'w> Core<'w> {
             cursor: 0,
             last_tag: 0,
             collecting: None,
-            raw: Vec::with_capacity(RAW_CAPACITY),
-            values: Vec::with_capacity(VALUES_CAPACITY.min(wanted.elements.len())),
+            raw,
+            values,
             identified: 0,
             unsorted: false,
             declared: String::new(),
