@@ -15,7 +15,7 @@ use rusqlite::{Connection, InterruptHandle, OptionalExtension, ToSql, params, pa
 
 use super::Error;
 use super::names;
-use super::packing::{UidSuffix, uid_hash, unpack_time};
+use super::packing::{UidSuffix, stored_time, uid_hash, unpack_time};
 use super::schema::{has_own_column, is_packed_time};
 use crate::model::attribute::{Attribute, AttributeId, Source};
 use crate::model::declared::Unit;
@@ -103,11 +103,11 @@ pub(super) fn register_functions(connection: &Connection, matchers: &Matchers) -
         let forms: Vec<_> = (0..3).map(|at| context.get_raw(at).as_str().unwrap_or_default()).collect();
         Ok(serde_json::Value::from_iter(names::words(&forms)).to_string())
     })?;
-    // dcm_time(own, shared): the text of a time that may be packed.
-    connection.create_scalar_function("dcm_time", 2, pure, |context| {
+    // dcm_time(own, shared, acquisition): the text of a time that may be packed.
+    connection.create_scalar_function("dcm_time", 3, pure, |context| {
         let mut text = String::with_capacity(16);
         let shared = context.get_raw(1).as_str().unwrap_or_default();
-        match context.get_raw(0) {
+        match stored_time(context.get_raw(0), context.get_raw(2)) {
             ValueRef::Integer(packed) => unpack_time(packed, shared, &mut text),
             ValueRef::Text(own) => text.push_str(&String::from_utf8_lossy(own)),
             ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => text.push_str(shared),
@@ -740,7 +740,9 @@ impl Compiler<'_> {
                 Study => format!("s.{column}"),
                 Series => format!("e.{column}"),
                 Image if is_shelf_key(attribute.id) => format!("h.{column}"),
-                Image if is_packed_time(attribute.id) => format!("dcm_time(i.{column}, h.{column})"),
+                Image if is_packed_time(attribute.id) => {
+                    format!("dcm_time(i.{column}, h.{column}, i.acquisition_time)")
+                }
                 Image if has_own_column(attribute.id) => format!("CAST(ifnull(i.{column}, h.{column}) AS TEXT)"),
                 Image => format!(
                     "CASE WHEN i.diff IS NULL THEN h.\"{column}\" ELSE ifnull(i.diff ->> '$.{column}', h.\"{column}\") END"

@@ -96,6 +96,21 @@ pub(super) fn uid_hash(uid: &str) -> i32 {
 pub(super) enum Packed<'a> {
     Number(i64),
     Text(&'a str),
+    /// Of a time: as many more than its base as the acquisition time of the same instance is.
+    AsAcquisition,
+}
+
+/// How a time is stored that is [`Packed::AsAcquisition`]: it takes no byte.
+const AS_ACQUISITION: &[u8] = &[];
+
+/// What stands for the time of an instance, given what is stored for it and for the acquisition time.
+pub(super) fn stored_time<'v>(stored: ValueRef<'v>, acquisition: ValueRef<'v>) -> ValueRef<'v> {
+    if stored == ValueRef::Blob(AS_ACQUISITION) { acquisition } else { stored }
+}
+
+/// The same in SQL.
+pub(super) fn stored_time_sql(stored: &str, acquisition: &str) -> String {
+    format!("iif(typeof({stored}) = 'blob', {acquisition}, {stored})")
 }
 
 impl rusqlite::ToSql for Packed<'_> {
@@ -103,6 +118,7 @@ impl rusqlite::ToSql for Packed<'_> {
         Ok(match self {
             Self::Number(number) => ToSqlOutput::Owned(rusqlite::types::Value::Integer(*number)),
             Self::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Self::AsAcquisition => ToSqlOutput::Borrowed(ValueRef::Blob(AS_ACQUISITION)),
         })
     }
 }
@@ -279,6 +295,7 @@ mod tests {
                 unpack_time(number, base, &mut text);
                 text
             }
+            Packed::AsAcquisition => panic!("only an instance knows"),
         }
     }
 

@@ -268,7 +268,7 @@ impl Reader {
             missing.insert(path_from_sql(row.get_ref(0)?));
         }
         let mut shelves = self.connection.prepare_cached(
-            "SELECT id, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, declared_set FROM shelf \
+            "SELECT id, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set FROM shelf \
              WHERE directory = ?1",
         )?;
         let mut instances = self
@@ -278,8 +278,9 @@ impl Reader {
         let mut uid = String::new();
         while let Some(shelf) = shelves.next()? {
             let (prefix, naming, mtime_base) = (shelf.get_ref(1)?, naming(shelf, 2)?, shelf.get::<_, i64>(5)?);
+            let size_base: i64 = shelf.get(6)?;
             let lacks_declared = !self.declared.is_empty()
-                && !self.declared.is_covered_by(shelf.get_ref(6)?.as_str().unwrap_or_default());
+                && !self.declared.is_covered_by(shelf.get_ref(7)?.as_str().unwrap_or_default());
             let mut rows = instances.query([shelf.get::<_, i64>(0)?])?;
             while let Some(row) = rows.next()? {
                 let stored = row.get_ref(0)?;
@@ -289,8 +290,8 @@ impl Reader {
                 }
                 let name = naming.unpack(stored, &uid);
                 let missing = !missing.is_empty() && missing.contains(&name);
-                let (size, mtime_ms) = (to_u64(row.get(2)?), mtime_base.saturating_add(row.get(3)?));
-                on_file(name, KnownFile { size, mtime_ms, note: None, missing, lacks_declared });
+                let (size, mtime_ms) = (size_base.saturating_add(row.get(2)?), mtime_base.saturating_add(row.get(3)?));
+                on_file(name, KnownFile { size: to_u64(size), mtime_ms, note: None, missing, lacks_declared });
             }
         }
         let mut copies =
@@ -384,8 +385,8 @@ impl Reader {
         let mut found = Vec::new();
         let Some(id) = self.directory_id(directory, place == Place::Archive)? else { return Ok(found) };
         let mut first = self.connection.prepare_cached(
-            "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, i.size, \
-             h.mtime_base + i.mtime, h.sop_class_uid, h.available_transfer_syntax_uid, 0 \
+            "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, \
+             h.size_base + i.size, h.mtime_base + i.mtime, h.sop_class_uid, h.available_transfer_syntax_uid, 0 \
              FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
         )?;
         let mut copies = self.connection.prepare_cached(
@@ -493,8 +494,8 @@ impl Reader {
         };
         let mut found = Vec::new();
         let mut first = self.connection.prepare_cached(
-            "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, h.file_digits, i.size, \
-             h.mtime_base + i.mtime, d.id FROM instance i JOIN shelf h ON h.id = i.shelf \
+            "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, h.file_digits, \
+             h.size_base + i.size, h.mtime_base + i.mtime, d.id FROM instance i JOIN shelf h ON h.id = i.shelf \
              JOIN directory d ON d.id = h.directory WHERE i.shelf = ?1 AND i.uid_suffix = ?2",
         )?;
         let mut rows = first.query(params![shelf, suffix])?;

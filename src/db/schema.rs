@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::Error;
-use super::packing::time_sql;
+use super::packing::{stored_time_sql, time_sql};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::level::QueryRetrieveLevel;
 
@@ -93,7 +93,7 @@ fn instances_view() -> String {
         .map(|id| {
             let column = id.attribute().column;
             let value = if is_packed_time(id) {
-                time_sql(&format!("x.{column}"), &format!("h.\"{column}\""))
+                time_sql(&format!("x.own_{column}"), &format!("h.\"{column}\""))
             } else if has_own_column(id) {
                 format!("CAST(ifnull(x.{column}, h.\"{column}\") AS TEXT)")
             } else {
@@ -102,7 +102,16 @@ fn instances_view() -> String {
             format!("{value} AS \"{column}\"")
         })
         .collect();
-    include_str!("schema/instances_view.sql").replace("{columns}", &columns.join(",\n       "))
+    let times: Vec<_> = shared_columns()
+        .filter(|id| is_packed_time(*id))
+        .map(|id| {
+            let column = id.attribute().column;
+            format!("{} AS own_{column}", stored_time_sql(&format!("i.{column}"), "i.acquisition_time"))
+        })
+        .collect();
+    include_str!("schema/instances_view.sql")
+        .replace("{times}", &times.join(", "))
+        .replace("{columns}", &columns.join(",\n       "))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, params};
 
-use super::super::packing::{Packed, UidSuffix, pack_number, pack_time, uid_hash, unpack_time};
+use super::super::packing::{Packed, UidSuffix, pack_number, pack_time, stored_time, uid_hash, unpack_time};
 use super::super::schema::{has_own_column, is_packed_time};
 use super::super::{PathValue, ScannedFile, path_from_sql, place_from_number, place_number};
 use super::entities::{Belonging, UPPER, is_stored_above, stored_at};
@@ -86,7 +86,12 @@ impl Batch<'_> {
                 .hot
                 .instance
                 .query_row(params![id, suffix], |row| {
-                    Ok((row.get(0)?, shelf.naming.unpack(row.get_ref(1)?, uid), text_of(row.get_ref(2)?), row.get(3)?))
+                    Ok((
+                        shelf.size_base.saturating_add(row.get(0)?),
+                        shelf.naming.unpack(row.get_ref(1)?, uid),
+                        text_of(row.get_ref(2)?),
+                        row.get(3)?,
+                    ))
                 })
                 .optional()?;
             if let Some((size, file_name, number, diff)) = found {
@@ -175,7 +180,7 @@ impl Batch<'_> {
         )?
         .query_row(params![shelf.id, existing.suffix], |row| {
             for (at, id) in OWN.into_iter().enumerate() {
-                match row.get_ref(at)? {
+                match stored_time(row.get_ref(at)?, row.get_ref(ACQUISITION_TIME)?) {
                     ValueRef::Null => {}
                     ValueRef::Integer(packed) if is_packed_time(id) => {
                         record.set_with(id, |text| unpack_time(packed, shared_value(shelf, id), text));
@@ -369,19 +374,25 @@ impl Batch<'_> {
         };
         let uid = record.value(AttributeId::SOPInstanceUID);
         let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
-        let own = |at: usize| own_value(record, &shelf, OWN[at]);
+        let [acquisition_number, acquisition_time, mut content_time, mut creation_time] =
+            OWN.map(|id| own_value(record, &shelf, id));
+        if matches!(acquisition_time, Some(Packed::Number(_))) {
+            for time in [&mut content_time, &mut creation_time].into_iter().filter(|time| **time == acquisition_time) {
+                *time = Some(Packed::AsAcquisition);
+            }
+        }
         let diff = Differences::diff_of(&mut self.differences, record, &shelf, &self.declared);
         self.hot.insert_instance.execute(params![
             shelf.id,
             suffix,
             pack_number(record.value(AttributeId::InstanceNumber)),
-            to_i64(file.size),
+            to_i64(file.size).saturating_sub(shelf.size_base),
             file.mtime_ms.saturating_sub(shelf.mtime_base),
             shelf.naming.pack(file.name, uid),
-            own(0),
-            own(1),
-            own(2),
-            own(3),
+            acquisition_number,
+            acquisition_time,
+            content_time,
+            creation_time,
             diff,
         ])?;
         self.add_lookup(uid_hash(uid), shelf.id)?;
@@ -539,6 +550,9 @@ const OWN: [AttributeId; 4] = [
     AttributeId::ContentTime,
     AttributeId::InstanceCreationTime,
 ];
+
+/// The place of the acquisition time in [`OWN`].
+const ACQUISITION_TIME: usize = 1;
 
 fn uid_of(shelf: &Shelf, suffix: &UidSuffix) -> String {
     let stored = match suffix {

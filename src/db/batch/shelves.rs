@@ -11,7 +11,7 @@ use super::super::schema::shared_columns;
 use super::super::{FileOutcome, ScannedFile};
 use super::entities::Belonging;
 use super::files::File;
-use super::{Batch, Result};
+use super::{Batch, Result, to_i64};
 use crate::model::attribute::{ATTRIBUTE_COUNT, AttributeId};
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
@@ -35,6 +35,7 @@ pub(super) struct Shelf {
     pub(super) uid_prefix: String,
     pub(super) naming: Naming,
     pub(super) mtime_base: i64,
+    pub(super) size_base: i64,
     /// The values of [`shared`], in its order.
     pub(super) shared: Vec<String>,
     /// What was declared when its instances were read.
@@ -131,7 +132,8 @@ impl Batch<'_> {
         let file_digits = naming.digits.and_then(|digits| i64::try_from(digits).ok());
         let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
         let prefix = common_prefix(record, following, complete);
-        let fixed: [&dyn rusqlite::ToSql; 16] = [
+        let size = to_i64(file.size);
+        let fixed: [&dyn rusqlite::ToSql; 17] = [
             &belonging.series,
             &file.directory,
             &record.value(AttributeId::SOPClassUID),
@@ -141,6 +143,7 @@ impl Batch<'_> {
             &naming.suffix,
             &file_digits,
             &file.mtime_ms,
+            &size,
             &belonging.patient,
             &belonging.said[0],
             &belonging.said[1],
@@ -152,7 +155,7 @@ impl Batch<'_> {
         let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
         self.statement(&format!(
             "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
-             file_suffix, file_digits, mtime_base, patient, patient_said, study_said, series_said, declared_set, \
+             file_suffix, file_digits, mtime_base, size_base, patient, patient_said, study_said, series_said, declared_set, \
              declared_above, declared, {}) VALUES ({marks})",
             shared_columns_sql()
         ))?
@@ -165,7 +168,7 @@ impl Batch<'_> {
             return Ok(Some(Rc::clone(shelf)));
         }
         let sql = format!(
-            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, declared_set, declared, {} \
+            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set, declared, {} \
              FROM shelf WHERE id = ?1",
             shared_columns_sql()
         );
@@ -181,9 +184,10 @@ impl Batch<'_> {
                     digits: row.get::<_, Option<i64>>(5)?.and_then(|digits| usize::try_from(digits).ok()),
                 },
                 mtime_base: row.get(6)?,
-                declared_set: row.get(7)?,
-                declared: declared_values(row.get_ref(8)?.as_str_or_null()?),
-                shared: (0..shared().len()).map(|at| row.get(9 + at)).collect::<Result<_>>()?,
+                size_base: row.get(7)?,
+                declared_set: row.get(8)?,
+                declared: declared_values(row.get_ref(9)?.as_str_or_null()?),
+                shared: (0..shared().len()).map(|at| row.get(10 + at)).collect::<Result<_>>()?,
             })
         };
         let Some(shelf) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };

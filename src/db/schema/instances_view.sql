@@ -1,6 +1,7 @@
 CREATE VIEW instances AS
 WITH decoded AS (
     SELECT i.*, h.series, h.directory, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, h.mtime_base,
+           h.size_base, {times},
            CASE typeof(i.uid_suffix)
                WHEN 'text' THEN i.uid_suffix
                ELSE CASE WHEN hex(i.uid_suffix) GLOB 'B*'
@@ -20,7 +21,7 @@ SELECT e.study AS study, x.series AS series, s.study_instance_uid, e.series_inst
                       ELSE x.file_name END END AS path,
        CASE WHEN h.declared_set <> '' THEN (SELECT json_group_object(key, value)
            FROM json_each(json_patch(json_patch(ifnull(h.declared_above, '{}'), ifnull(h.declared, '{}')), ifnull(x.diff, '{}'))) WHERE key LIKE '+%') END AS declared,
-       x.size AS size, (x.mtime_base + x.mtime) / 1000.0 AS mtime
+       x.size_base + x.size AS size, (x.mtime_base + x.mtime) / 1000.0 AS mtime
 FROM decoded x
 JOIN shelf h ON h.id = x.shelf
 JOIN directory d ON d.id = x.directory

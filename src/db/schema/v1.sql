@@ -171,6 +171,8 @@ CREATE TABLE shelf (
     file_digits                 INTEGER,
     -- Milliseconds since 1970 UTC, to which instance.mtime is relative.
     mtime_base                  INTEGER NOT NULL,
+    -- Bytes, to which instance.size is relative.
+    size_base                   INTEGER NOT NULL,
     -- The values that hold unless instance says otherwise.
     related_general_sop_class_uid TEXT NOT NULL DEFAULT '',
     specific_character_set      TEXT NOT NULL DEFAULT '',
@@ -229,13 +231,15 @@ CREATE TABLE instance (
     uid_suffix                  NOT NULL,
     -- INTEGER where the text is a plain number, otherwise TEXT.
     instance_number             NOT NULL,
+    -- Bytes more than shelf.size_base.
     size                        INTEGER NOT NULL,
     -- Milliseconds after shelf.mtime_base.
     mtime                       INTEGER NOT NULL,
     -- NULL or INTEGER: what stands between prefix and suffix, see shelf. Otherwise the name, BLOB where it is not UTF-8.
     file_name,
     -- NULL: as in shelf. A time is INTEGER where it has the same form HHMMSS or HHMMSS.F as that of the shelf: how much
-    -- its digits, read as one number without the point, are more.
+    -- its digits, read as one number without the point, are more; or an empty BLOB where they are as many more as those of
+    -- acquisition_time.
     acquisition_number,
     acquisition_time,
     content_time,

@@ -76,6 +76,66 @@ fn the_views_say_what_the_program_says() {
 }
 
 #[test]
+fn times_and_sizes_come_back_however_they_stand_to_those_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    // Acquisition, content and creation time: as many seconds later, otherwise later, of another form, absent, no times.
+    let times = [
+        ["101112", "101113", "101114"],
+        ["101113", "101114", "101115"],
+        ["101114", "101116", "101116"],
+        ["101115", "101116.5", "101117"],
+        ["", "101117", "101118"],
+        ["101112", "101113", "101114"],
+        ["noon", "noon", "noon"],
+    ];
+    let sizes = [1000, 1000, 999, 5_000_000_000, 1, 0, 1001_u64];
+    let ids = [AcquisitionTime, ContentTime, InstanceCreationTime];
+    let files = std::iter::zip(times, sizes).enumerate().map(|(n, (times, size))| {
+        let values: Vec<_> = std::iter::zip(ids, times).collect();
+        ScannedFile { size, ..file(&format!("f{n}"), record("1.5", "1.6", &format!("1.2.3.{n}"), &values)) }
+    });
+    writer.handle().scanned(scanned("/a", files.collect())).unwrap();
+    writer.handle().flush().unwrap();
+    let mut answers =
+        find(&index, &request(Image, &[SOPInstanceUID, AcquisitionTime, ContentTime, InstanceCreationTime]));
+    answers.sort();
+    assert_eq!(answers.iter().map(|answer| &answer[1..]).collect::<Vec<_>>(), times);
+    let mut reader = Reader::open(&index).unwrap();
+    let known = reader.directory_files("/a".as_ref()).unwrap();
+    for (n, size) in sizes.into_iter().enumerate() {
+        assert_eq!(known[std::ffi::OsStr::new(&format!("f{n}"))].size, size);
+        assert_eq!(reader.locations(&format!("1.2.3.{n}")).unwrap()[0].size, size);
+    }
+    #[expect(clippy::disallowed_methods, reason = "as somebody with a tool of their own does")]
+    let view = rusqlite::Connection::open(&index).unwrap();
+    let mut rows = view
+        .prepare("SELECT acquisition_time, content_time, instance_creation_time, size FROM instances ORDER BY sop_instance_uid")
+        .unwrap();
+    let rows: Vec<([String; 3], i64)> = rows
+        .query_map([], |row| Ok(([row.get(0)?, row.get(1)?, row.get(2)?], row.get(3)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let expected: Vec<_> =
+        std::iter::zip(times.map(|times| times.map(str::to_owned)), sizes.map(|size| size.cast_signed())).collect();
+    assert_eq!(rows, expected);
+    // The first one is read again and has other values; the shelf stays.
+    let values: Vec<_> = std::iter::zip(ids, ["101200", "101201", "101202"]).collect();
+    let changed = ScannedFile { known: true, ..file("f0", record("1.5", "1.6", "1.2.3.0", &values)) };
+    writer.handle().scanned(scanned("/a", vec![changed])).unwrap();
+    writer.handle().flush().unwrap();
+    let mut after =
+        find(&index, &request(Image, &[SOPInstanceUID, AcquisitionTime, ContentTime, InstanceCreationTime]));
+    after.sort();
+    assert_eq!(after[0][1..], ["101200", "101201", "101202"]);
+    assert_eq!(after[1..], answers[1..]);
+    drop(writer);
+    assert_sound(&index);
+}
+
+#[test]
 fn a_second_file_of_an_instance_is_a_copy_and_counts_once() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index.db");
