@@ -467,63 +467,54 @@ fn another() -> Content {
     Content { instance: 0, series: 0, study: 0, patient: 0, said: [0; 4], size: 0 }
 }
 
-/// The second of two files that contradict each other takes the place of the first.
-#[test]
-fn a_file_that_is_gone_is_dropped_where_a_changed_file_holds_the_same() {
-    as_anew(vec![
+/// Two files of an instance that contradict each other, the first at 6 and the second at 1; then these steps.
+fn as_anew_after_contradiction(steps: &[Step]) {
+    let mut history = vec![
         Step::Write { at: 6, content: version(0) },
         Step::Scan { prune: false },
         Step::Write { at: 1, content: version(1) },
         Step::Scan { prune: false },
-        Step::Move { from: 1, to: 6 },
-    ])
-    .unwrap();
+    ];
+    history.extend_from_slice(steps);
+    as_anew(history).unwrap();
+}
+
+#[test]
+fn a_file_that_is_gone_is_dropped_where_a_changed_file_holds_the_same() {
+    as_anew_after_contradiction(&[Step::Move { from: 1, to: 6 }]);
 }
 
 #[test]
 fn a_file_that_is_gone_is_dropped_where_a_copy_that_holds_the_same_becomes_the_first() {
-    as_anew(vec![
-        Step::Write { at: 6, content: version(0) },
-        Step::Scan { prune: false },
-        Step::Write { at: 1, content: version(1) },
+    as_anew_after_contradiction(&[
         Step::Copy { from: 1, to: 3 },
         Step::Scan { prune: false },
         Step::Remove { at: 1 },
         Step::Scan { prune: false },
         Step::Write { at: 6, content: another() },
-    ])
-    .unwrap();
+    ]);
 }
 
 #[test]
 fn of_two_files_that_are_gone_and_held_the_same_one_is_kept() {
-    as_anew(vec![
-        Step::Write { at: 6, content: version(0) },
-        Step::Scan { prune: false },
-        Step::Write { at: 1, content: version(1) },
+    as_anew_after_contradiction(&[
         Step::Copy { from: 1, to: 3 },
         Step::Scan { prune: false },
         Step::Remove { at: 1 },
         Step::Remove { at: 3 },
         Step::Scan { prune: false },
         Step::Write { at: 6, content: another() },
-    ])
-    .unwrap();
+    ]);
 }
 
 #[test]
 fn a_file_that_is_gone_goes_before_what_was_received_without_its_object() {
-    as_anew(vec![
-        Step::Write { at: 6, content: version(0) },
-        Step::Scan { prune: false },
-        Step::Write { at: 1, content: version(1) },
-        Step::Scan { prune: false },
+    as_anew_after_contradiction(&[
         Step::Receive { content: version(1), keep: false },
         Step::Remove { at: 1 },
         Step::Scan { prune: false },
         Step::Write { at: 6, content: another() },
-    ])
-    .unwrap();
+    ]);
 }
 
 /// `DCMDEX_CASES` says how many, for a longer run.
