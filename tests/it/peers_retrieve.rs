@@ -2,31 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
-use dcmdex::model::attribute::AttributeId;
-use dcmdex::model::find::{FindAnswer, FindRequest, ReturnKey};
-use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::scp::Destination;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::util::known::known;
 use crate::util::node::TestNode;
-use crate::util::peers::{self, dcmtk, python_peer};
+use crate::util::peers::{self, Server, dcmtk, free_port, python_peer};
 
 const STUDY_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
 const STUDY_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
 const EXPLICIT: &str = "1.2.840.10008.1.2.1";
-
-/// A port that nobody listens on.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// A node on the index of a folder of the fixtures, with a destination.
 fn node(folder: &str, destination: Option<(&str, u16)>) -> TestNode {
@@ -45,39 +36,6 @@ fn node(folder: &str, destination: Option<(&str, u16)>) -> TestNode {
             settings.peers.destinations.insert(title.parse().unwrap(), Destination::plain(address));
         }
     })
-}
-
-struct Known {
-    class: String,
-    syntax: String,
-    path: PathBuf,
-}
-
-fn known(node: &TestNode) -> BTreeMap<String, Known> {
-    let attributes = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];
-    let question = FindRequest {
-        model: InformationModel::PatientRoot,
-        level: QueryRetrieveLevel::Image,
-        matching_keys: Vec::new(),
-        date_time_keys: Vec::new(),
-        declared: Vec::new(),
-        return_keys: attributes.map(|attribute| ReturnKey { attribute, items: Vec::new() }).into(),
-        limit: None,
-        offset: 0,
-    };
-    let (mut reader, mut rows) = (node.reader(), Vec::new());
-    let each = |answer: FindAnswer| {
-        rows.push(answer.values);
-        ControlFlow::Continue(())
-    };
-    reader.find(&question, each).unwrap();
-    rows.into_iter()
-        .map(|values| {
-            let [class, uid, syntax] = <[String; 3]>::try_from(values).unwrap();
-            let path = reader.locations(&uid).unwrap()[0].path().unwrap();
-            (uid, Known { class, syntax, path })
-        })
-        .collect()
 }
 
 /// The SHA-256 of the data set, padded to even length, in a file with preamble and explicit file meta information.
@@ -103,7 +61,8 @@ fn lines(said: &str) -> (Vec<Value>, Vec<Value>) {
 fn pynetdicom_gets_every_kind_of_object_byte_for_byte() {
     let node = node("real/syntaxes", None);
     let known = known(&node);
-    let mut storage: Vec<_> = known.values().map(|known| (known.class.clone(), vec![known.syntax.clone()])).collect();
+    let mut storage: Vec<_> =
+        known.values().map(|known| (known.class.clone(), vec![known.transfer_syntax.clone()])).collect();
     storage.sort();
     storage.dedup();
     let uids: Vec<_> = known.keys().cloned().collect();
@@ -118,7 +77,7 @@ fn pynetdicom_gets_every_kind_of_object_byte_for_byte() {
     assert_eq!(objects.len(), known.len());
     for object in &objects {
         let of = &known[object["instance"].as_str().unwrap()];
-        assert_eq!(object["syntax"], of.syntax.as_str());
+        assert_eq!(object["syntax"], of.transfer_syntax.as_str());
         assert_eq!(object["sha256"], data_set_sha256(&of.path), "{}", of.path.display());
     }
 }
@@ -148,8 +107,10 @@ fn pynetdicom_as_a_destination_gets_them_as_well() {
     }
     // One that takes explicit little endian only gets what is not compressed, rewritten.
     let (objects, responses) = ask(json!([EXPLICIT])).unwrap();
-    let compressed = known.values().filter(|known| known.syntax.len() > EXPLICIT.len() || known.syntax.ends_with(".5"));
-    let compressed = compressed.filter(|known| !known.syntax.ends_with(".99")).count();
+    let compressed = known
+        .values()
+        .filter(|known| known.transfer_syntax.len() > EXPLICIT.len() || known.transfer_syntax.ends_with(".5"));
+    let compressed = compressed.filter(|known| !known.transfer_syntax.ends_with(".99")).count();
     let last = responses.last().unwrap();
     assert_eq!((last["status"].as_str(), last["failed"].as_u64()), (Some("B000"), Some(compressed as u64)), "{last}");
     assert_eq!(last["failed_list"].as_array().unwrap().len(), compressed);
@@ -174,7 +135,7 @@ fn getscu_gets_a_study_bit_for_bit() {
     let Some(mut getscu) = dcmtk("getscu") else { return };
     // Its own list of storage classes, and explicit little endian; written as it comes.
     let uids: Vec<_> =
-        known.iter().filter(|(_, known)| known.syntax == EXPLICIT).map(|(uid, _)| uid.as_str()).collect();
+        known.iter().filter(|(_, known)| known.transfer_syntax == EXPLICIT).map(|(uid, _)| uid.as_str()).collect();
     let getscu = getscu.args(["-S", "+B", "--prefer-little", "-aec", "DCMDEX", "-od"]).arg(output.path()).args([
         "-k",
         "0008,0052=IMAGE",
@@ -191,24 +152,6 @@ fn getscu_gets_a_study_bit_for_bit() {
     }
 }
 
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Waits until somebody listens: the only sign that a server of somebody else gives.
-fn wait_for(port: u16) {
-    let begun = std::time::Instant::now();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(begun.elapsed().as_secs() < 60, "nobody listens on port {port}");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn movescu_moves_to_storescp_bit_for_bit() {
     let port = free_port();
@@ -217,8 +160,7 @@ fn movescu_moves_to_storescp_bit_for_bit() {
     let output = TempDir::new().unwrap();
     let (Some(mut storescp), Some(mut movescu)) = (dcmtk("storescp"), dcmtk("movescu")) else { return };
     let storescp = storescp.args(["+B", "+xa", "-aet", "STORESCP", "-od"]).arg(output.path()).arg(port.to_string());
-    let _storescp = Killed(storescp.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    wait_for(port);
+    let _storescp = Server::start(storescp, &[port]);
     let uids: Vec<_> = known.keys().map(String::as_str).collect();
     let movescu = movescu.args(["-v", "-S", "-aec", "DCMDEX", "-aem", "STORESCP", "-k", "0008,0052=IMAGE"]).args([
         "-k",
@@ -249,9 +191,7 @@ fn orthanc_takes_what_is_moved_to_it() {
     fs::write(&file, configuration.to_string()).unwrap();
     let (Some(mut orthanc), Some(mut movescu)) = (peers::orthanc(), dcmtk("movescu")) else { return };
     let orthanc = orthanc.arg(&file).current_dir(directory.path());
-    let _orthanc = Killed(orthanc.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    wait_for(dicom_port);
-    wait_for(http_port);
+    let _orthanc = Server::start(orthanc, &[dicom_port, http_port]);
     let node = node("real/charsets", Some(("ORTHANC", dicom_port)));
     let known = known(&node);
     let uids: Vec<_> = known.keys().map(String::as_str).collect();

@@ -1,19 +1,14 @@
 //! C-GET and C-MOVE: what arrives, what is told, and what happens when a peer misbehaves.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
-use dcmdex::model::attribute::AttributeId;
-use dcmdex::model::find::{FindRequest, ReturnKey};
-use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::scp::Destination;
 use dicom_core::Tag;
 use dicom_object::InMemDicomObject;
@@ -26,6 +21,7 @@ use dicom_ul::pdu::{
 };
 use tempfile::TempDir;
 
+use crate::util::known::known;
 use crate::util::node::{Keep, Settings, TestNode};
 use crate::util::objects;
 use crate::util::scripted::{
@@ -36,6 +32,7 @@ use crate::util::scripted::{
 const PATIENT_GET: &str = "1.2.840.10008.5.1.4.1.2.1.3";
 const STUDY_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
 const STUDY_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
+const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
 const SUCCESS: u16 = 0;
 const PENDING: u16 = 0xFF00;
@@ -70,41 +67,6 @@ fn archive(series: u32, instances: u32) -> TempDir {
         }
     }
     directory
-}
-
-/// What the index says of an instance.
-#[derive(Clone, Debug)]
-struct Known {
-    class: String,
-    transfer_syntax: String,
-    path: PathBuf,
-}
-
-fn known(node: &TestNode) -> BTreeMap<String, Known> {
-    let attributes = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];
-    let question = FindRequest {
-        model: InformationModel::PatientRoot,
-        level: QueryRetrieveLevel::Image,
-        matching_keys: Vec::new(),
-        date_time_keys: Vec::new(),
-        declared: Vec::new(),
-        return_keys: attributes.map(|attribute| ReturnKey { attribute, items: Vec::new() }).into(),
-        limit: None,
-        offset: 0,
-    };
-    let (mut reader, mut rows) = (node.reader(), Vec::new());
-    let each = |answer: dcmdex::model::find::FindAnswer| {
-        rows.push(answer.values);
-        ControlFlow::Continue(())
-    };
-    reader.find(&question, each).unwrap();
-    rows.into_iter()
-        .map(|values| {
-            let [class, uid, transfer_syntax] = <[String; 3]>::try_from(values).unwrap();
-            let path = reader.locations(&uid).unwrap()[0].path().unwrap_or_default();
-            (uid, Known { class, transfer_syntax, path })
-        })
-        .collect()
 }
 
 /// The data set of a file: what follows preamble, prefix and group 0002.
@@ -196,9 +158,14 @@ impl Retrieved {
     }
 }
 
+/// Asks for a retrieval, by a message with the number 9.
+fn ask(peer: &mut ScriptedPeer, sop_class: &str, destination: Option<&str>, identifier: &DataSet) {
+    peer.send_message(1, &retrieve_command(9, sop_class, destination), Some(&identifier.0));
+}
+
 /// Asks, answers each C-STORE-RQ with what `answer` says for its number, and gathers what comes.
 fn get(peer: &mut ScriptedPeer, sop_class: &str, identifier: &DataSet, answer: impl Fn(usize) -> u16) -> Retrieved {
-    peer.send_message(1, &retrieve_command(9, sop_class, None), Some(&identifier.0));
+    ask(peer, sop_class, None, identifier);
     let mut retrieved = Retrieved::default();
     loop {
         let message = peer.receive_message();
@@ -250,21 +217,28 @@ fn every_object_arrives_byte_for_byte_as_it_lies() {
     peer.release();
 }
 
+/// Stores an object, `1.2.3.4.5` of the study `1.2.3`, and asks for its study.
+fn stored_and_got(node: &TestNode, sent: &DataSet) -> Retrieved {
+    let contexts: &[(&str, &[&str])] = &[(SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN])];
+    let mut peer = ScriptedPeer::associated(node.address(), contexts);
+    peer.send_message(1, &store_command(7, SECONDARY_CAPTURE, "1.2.3.4.5"), Some(&sent.0));
+    assert_eq!(peer.receive_message().status(), SUCCESS);
+    peer.release();
+    let mut peer = getter(node, STUDY_GET, contexts);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.3"), |_| SUCCESS);
+    peer.release();
+    retrieved
+}
+
 #[test]
 fn a_received_object_comes_back_as_it_was_sent() {
     let node = TestNode::start();
-    let class = "1.2.840.10008.5.1.4.1.1.7";
     // Larger than all buffers on its way, private elements, odd length.
-    let sent = DataSet::instance(class, "1.2.3", "1.2.3.4", "1.2.3.4.5")
+    let sent = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", "1.2.3.4.5")
         .bytes(0x0021, 0x0010, b"ACME")
         .bytes(0x0021, 0x1001, b"odd")
         .bytes(0x7FE0, 0x0010, &vec![0x5A; 3_000_001]);
-    let mut peer = ScriptedPeer::associated(node.address(), &[(class, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
-    peer.send_message(1, &store_command(7, class, "1.2.3.4.5"), Some(&sent.0));
-    assert_eq!(peer.receive_message().status(), SUCCESS);
-    peer.release();
-    let mut peer = getter(&node, STUDY_GET, &[(class, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
-    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.3"), |_| SUCCESS);
+    let retrieved = stored_and_got(&node, &sent);
     assert_eq!(retrieved.status, SUCCESS);
     assert!(retrieved.objects[0].2 == sent.0);
 }
@@ -458,17 +432,10 @@ fn more_instances_than_the_limit_are_refused() {
 #[test]
 fn objects_that_were_let_go_fail_with_their_reason() {
     let node = TestNode::with(|settings| settings.keep = Keep::MetadataOnly);
-    let class = "1.2.840.10008.5.1.4.1.1.7";
-    let mut peer = ScriptedPeer::associated(node.address(), &[(class, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
-    let sent = DataSet::instance(class, "1.2.3", "1.2.3.4", "1.2.3.4.5");
-    peer.send_message(1, &store_command(7, class, "1.2.3.4.5"), Some(&sent.0));
-    assert_eq!(peer.receive_message().status(), SUCCESS);
-    peer.release();
-    let mut peer = getter(&node, STUDY_GET, &[(class, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
-    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.3"), |_| SUCCESS);
+    let sent = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", "1.2.3.4.5");
+    let retrieved = stored_and_got(&node, &sent);
     assert_eq!((retrieved.status, retrieved.failed), (ALL_FAILED, vec!["1.2.3.4.5".to_owned()]));
     assert_eq!(retrieved.comment, "only its metadata are kept");
-    peer.release();
 }
 
 #[test]
@@ -489,7 +456,7 @@ fn a_cancel_ends_a_get_after_the_object_at_hand() {
     let archive = archive(1, 50);
     let node = node_on(archive.path(), |_| {});
     let mut peer = getter(&node, STUDY_GET, CT);
-    peer.send_message(1, &retrieve_command(9, STUDY_GET, None), Some(&study("1.2.1").0));
+    ask(&mut peer, STUDY_GET, None, &study("1.2.1"));
     let object = peer.receive_message();
     assert_eq!(object.field(), CommandField::C_STORE_RQ);
     peer.send_message(1, &cancel_command(9), None);
@@ -507,7 +474,7 @@ fn a_peer_that_does_not_answer_an_object_is_not_waited_for_for_ever() {
     let archive = archive(1, 2);
     let node = node_on(archive.path(), |settings| settings.retrieve.response_timeout = Duration::from_millis(200));
     let mut peer = getter(&node, STUDY_GET, CT);
-    peer.send_message(1, &retrieve_command(9, STUDY_GET, None), Some(&study("1.2.1").0));
+    ask(&mut peer, STUDY_GET, None, &study("1.2.1"));
     assert_eq!(peer.receive_message().field(), CommandField::C_STORE_RQ);
     assert_eq!(peer.receive(), Some(Pdu::AbortRQ { source: AbortRQSource::ServiceUser }));
     assert_eq!(peer.receive(), None);
@@ -524,7 +491,7 @@ fn a_file_that_shrinks_while_it_is_sent_ends_the_association_and_not_the_node() 
     fs::write(&path, &bytes).unwrap();
     let node = node_on(archive.path(), |_| {});
     let mut peer = getter(&node, STUDY_GET, CT);
-    peer.send_message(1, &retrieve_command(9, STUDY_GET, None), Some(&study("1.2.1").0));
+    ask(&mut peer, STUDY_GET, None, &study("1.2.1"));
     // Its beginning is on the way, the rest is more than the buffers of both sides hold.
     assert_eq!(peer.receive_bytes().unwrap()[0], 0x04);
     fs::File::options().write(true).open(&path).unwrap().set_len(1_000_000).unwrap();
@@ -555,7 +522,7 @@ fn mover(node: &TestNode) -> ScriptedPeer {
 
 /// Asks for a C-MOVE and waits for its end.
 fn move_to(peer: &mut ScriptedPeer, destination: &str, identifier: &DataSet) -> Retrieved {
-    peer.send_message(1, &retrieve_command(9, STUDY_MOVE, Some(destination)), Some(&identifier.0));
+    ask(peer, STUDY_MOVE, Some(destination), identifier);
     moved(peer)
 }
 
@@ -575,6 +542,20 @@ fn moved(peer: &mut ScriptedPeer) -> Retrieved {
 
 fn first_syntax(proposed: &PresentationContextProposed) -> Option<String> {
     proposed.transfer_syntaxes.first().cloned()
+}
+
+/// Takes the association that a C-MOVE asks for, with all that it proposes.
+fn accept(listener: &TcpListener) -> ScriptedPeer {
+    let (mut peer, request) = ScriptedPeer::accept(listener);
+    peer.accept_contexts(&request, first_syntax);
+    peer
+}
+
+/// Asks for a C-MOVE, and takes the association that it comes by.
+fn moving(node: &TestNode, listener: &TcpListener) -> (ScriptedPeer, ScriptedPeer) {
+    let mut peer = mover(node);
+    ask(&mut peer, STUDY_MOVE, Some("DEST"), &study("1.2.1"));
+    (peer, accept(listener))
 }
 
 /// Takes objects until the association is released; each with its command.
@@ -679,15 +660,13 @@ fn a_destination_that_aborts_midway_gets_the_rest_on_a_second_association() {
     let archive = archive(1, 5);
     let (node, listener) = node_with_destination(archive.path(), |_| {});
     let destination = thread::spawn(move || {
-        let (mut peer, request) = ScriptedPeer::accept(&listener);
-        peer.accept_contexts(&request, first_syntax);
+        let mut peer = accept(&listener);
         let object = peer.receive_message();
         peer.send_message(object.context_id, &store_response(&object.command, SUCCESS), None);
         peer.receive_message();
         peer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
         drop(peer);
-        let (mut peer, request) = ScriptedPeer::accept(&listener);
-        peer.accept_contexts(&request, first_syntax);
+        let mut peer = accept(&listener);
         take_all(&mut peer, |_| SUCCESS).len()
     });
     let mut peer = mover(&node);
@@ -705,8 +684,7 @@ fn a_destination_that_stalls_is_given_up() {
         settings.retrieve.response_timeout = Duration::from_millis(200);
     });
     let destination = thread::spawn(move || {
-        let (mut peer, request) = ScriptedPeer::accept(&listener);
-        peer.accept_contexts(&request, first_syntax);
+        let mut peer = accept(&listener);
         peer.receive_message();
         // No answer; the node aborts.
         assert!(matches!(peer.receive(), Some(Pdu::AbortRQ { .. })));
@@ -722,10 +700,7 @@ fn a_destination_that_stalls_is_given_up() {
 fn a_cancel_ends_a_move_after_the_object_at_hand() {
     let archive = archive(1, 20);
     let (node, listener) = node_with_destination(archive.path(), |_| {});
-    let mut peer = mover(&node);
-    peer.send_message(1, &retrieve_command(9, STUDY_MOVE, Some("DEST")), Some(&study("1.2.1").0));
-    let (mut destination, request) = ScriptedPeer::accept(&listener);
-    destination.accept_contexts(&request, first_syntax);
+    let (mut peer, mut destination) = moving(&node, &listener);
     let object = destination.receive_message();
     peer.send_message(1, &cancel_command(9), None);
     // The node has read the cancel before it reads anything later from the same peer: a second command, ahead of its time.
@@ -746,10 +721,7 @@ fn a_cancel_ends_a_move_after_the_object_at_hand() {
 fn who_goes_away_ends_the_move() {
     let archive = archive(1, 20);
     let (node, listener) = node_with_destination(archive.path(), |_| {});
-    let mut peer = mover(&node);
-    peer.send_message(1, &retrieve_command(9, STUDY_MOVE, Some("DEST")), Some(&study("1.2.1").0));
-    let (mut destination, request) = ScriptedPeer::accept(&listener);
-    destination.accept_contexts(&request, first_syntax);
+    let (peer, mut destination) = moving(&node, &listener);
     destination.receive_message();
     drop(peer);
     // Nothing more is sent; the connection ends.

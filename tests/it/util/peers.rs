@@ -12,13 +12,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long [`run`] lets a peer go on before it counts as hung. Generous: it guards against a hang, it measures nothing.
+/// How long a peer may take to start, and [`run`] lets one go on, before it counts as hung. Generous: it guards against a hang, it measures nothing.
 const HUNG: Duration = Duration::from_secs(120);
 
 /// A DCMTK program (`echoscu`, `storescu`, `dcmsend`, `findscu`, `dcmdump`, ...), ready for its arguments.
@@ -126,6 +127,39 @@ fn target_directory() -> &'static Path {
 #[expect(clippy::disallowed_methods, reason = "which peers to use is a setting of the tests, not of the program")]
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
+}
+
+/// A server of somebody else; killed when dropped.
+pub(crate) struct Server(Child);
+
+impl Server {
+    /// Starts it, and waits until it listens on these ports: the only sign that it gives.
+    pub(crate) fn start(command: &mut Command, ports: &[u16]) -> Self {
+        let mut server =
+            Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let begun = Instant::now();
+        for &port in ports {
+            while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                assert!(server.0.try_wait().unwrap().is_none(), "{command:?} has ended");
+                assert!(begun.elapsed() < HUNG, "{command:?} does not listen");
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that was free a moment ago: these programs cannot choose one themselves and say which.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 #[cfg(test)]

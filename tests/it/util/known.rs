@@ -1,0 +1,48 @@
+//! What the index of a node says of its instances.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use dcmdex::model::attribute::AttributeId;
+use dcmdex::model::find::{FindAnswer, FindRequest, ReturnKey};
+use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
+
+use super::node::TestNode;
+
+/// What the index says of an instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) class: String,
+    pub(crate) transfer_syntax: String,
+    /// Its first location; empty where there is no object.
+    pub(crate) path: PathBuf,
+}
+
+/// All instances, by SOP Instance UID.
+pub(crate) fn known(node: &TestNode) -> BTreeMap<String, Known> {
+    let attributes = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];
+    let question = FindRequest {
+        model: InformationModel::PatientRoot,
+        level: QueryRetrieveLevel::Image,
+        matching_keys: Vec::new(),
+        date_time_keys: Vec::new(),
+        declared: Vec::new(),
+        return_keys: attributes.map(|attribute| ReturnKey { attribute, items: Vec::new() }).into(),
+        limit: None,
+        offset: 0,
+    };
+    let (mut reader, mut rows) = (node.reader(), Vec::new());
+    let each = |answer: FindAnswer| {
+        rows.push(answer.values);
+        ControlFlow::Continue(())
+    };
+    reader.find(&question, each).unwrap();
+    rows.into_iter()
+        .map(|values| {
+            let [class, uid, transfer_syntax] = <[String; 3]>::try_from(values).unwrap();
+            let path = reader.locations(&uid).unwrap()[0].path().unwrap_or_default();
+            (uid, Known { class, transfer_syntax, path })
+        })
+        .collect()
+}
