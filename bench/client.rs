@@ -5,15 +5,27 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use clap::Args;
 use dicom_ul::association::client::{ClientAssociation, ClientAssociationOptions};
 
 use super::header::element;
 
 /// The largest PDU that we offer to receive.
-const MAX_PDU: u32 = 128 * 1024;
+pub(crate) const MAX_PDU: u32 = 128 * 1024;
 /// A benchmark whose peer is silent for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
+
+/// Which node is measured.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Node {
+    /// Host and port of the node.
+    #[arg(long, default_value = "127.0.0.1:11112")]
+    pub(crate) to: String,
+    /// AE title of the node.
+    #[arg(long, default_value = "DCMDEX")]
+    pub(crate) called: String,
+}
 
 /// An open association.
 pub(crate) struct Client {
@@ -38,14 +50,14 @@ impl Response {
 }
 
 impl Client {
-    /// Associates with the node `called` at `to` (host:port), one presentation context for each of `abstract_syntaxes`.
+    /// Associates with a node, one presentation context for each of `abstract_syntaxes`.
     ///
     /// `quick_ack`: acknowledge each segment at once. Common senders do not; a node that writes a response in two pieces
     /// under Nagle's algorithm waits 40 ms for every one of them, and is worth measuring without that, too.
-    pub(crate) fn open(to: &str, called: &str, abstract_syntaxes: &[&str], quick_ack: bool) -> Self {
+    pub(crate) fn open(Node { to, called }: &Node, abstract_syntaxes: &[&str], quick_ack: bool) -> Self {
         let mut options = ClientAssociationOptions::new()
             .calling_ae_title("BENCH")
-            .called_ae_title(called)
+            .called_ae_title(called.as_str())
             .max_pdu_length(MAX_PDU)
             .read_timeout(PATIENCE)
             .write_timeout(PATIENCE);
@@ -103,10 +115,9 @@ impl Client {
                 if !is_command {
                     return response.expect("a command comes before its data set");
                 }
-                let us = |element| find(&command, element).map(|value| u16::from_le_bytes([value[0], value[1]]));
-                let status = us(0x0900).expect("a response has a status");
+                let status = number(&command, 0x0900).expect("a response has a status");
                 response = Some(Response { status });
-                if us(0x0800) == Some(0x0101) {
+                if number(&command, 0x0800) == Some(0x0101) {
                     return Response { status };
                 }
             }
@@ -147,15 +158,15 @@ impl Client {
     }
 }
 
-/// The value of (0000,`wanted`) in a command set (PS3.7 6.3.1: implicit little endian).
-fn find(command: &[u8], wanted: u16) -> Option<&[u8]> {
+/// The unsigned short (0000,`wanted`) of a command set (PS3.7 6.3.1: implicit little endian).
+pub(crate) fn number(command: &[u8], wanted: u16) -> Option<u16> {
     let mut rest = command;
     loop {
         let (header, after) = rest.split_first_chunk::<8>()?;
         let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
         let (value, after) = after.split_at_checked(length)?;
         if u16::from_le_bytes([header[2], header[3]]) == wanted {
-            return Some(value);
+            return value.first_chunk().map(|bytes| u16::from_le_bytes(*bytes));
         }
         rest = after;
     }

@@ -36,12 +36,8 @@ use client::{COMMAND, Client, DATA_SET};
 /// Measures C-FIND.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Host and port of the node.
-    #[arg(long, default_value = "127.0.0.1:11112")]
-    to: String,
-    /// AE title of the node.
-    #[arg(long, default_value = "DCMDEX")]
-    called: String,
+    #[command(flatten)]
+    node: client::Node,
     /// Information model: study or patient root.
     #[arg(long, default_value = "study")]
     model: String,
@@ -147,7 +143,7 @@ fn main() {
 }
 
 fn ask(options: &Options, identifiers: &[Vec<u8>], number: usize, start: &Barrier) -> Times {
-    let mut client = Client::open(&options.to, &options.called, &[options.sop_class()], options.quick_ack);
+    let mut client = Client::open(&options.node, &[options.sop_class()], options.quick_ack);
     let (context, max_pdu) = (client.context(0), client.max_pdu());
     let command = client::command(&[
         (0x0002, options.sop_class().as_bytes()),

@@ -25,24 +25,21 @@ use dicom_ul::pdu::{
     AssociationRQ, Pdu, PresentationContextProposed, RequestorRoles, UserVariableItem, read_pdu, write_pdu,
 };
 
+#[path = "../bench/client.rs"]
+#[allow(dead_code, reason = "shared with another example")]
+mod client;
 #[path = "../bench/header.rs"]
 #[allow(dead_code, reason = "shared with another example")]
 mod header;
 
+use client::{COMMAND, DATA_SET, MAX_PDU, command, number, pdus};
 use header::element;
-
-/// The largest PDU that we offer to receive.
-const MAX_PDU: u32 = 128 * 1024;
 
 /// Measures C-GET.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Host and port of the node.
-    #[arg(long, default_value = "127.0.0.1:11112")]
-    to: String,
-    /// AE title of the node.
-    #[arg(long, default_value = "DCMDEX")]
-    called: String,
+    #[command(flatten)]
+    node: client::Node,
     /// STUDY, SERIES or IMAGE.
     #[arg(long, default_value = "STUDY")]
     level: String,
@@ -139,7 +136,7 @@ struct Client {
 
 impl Client {
     fn open(options: &Options) -> Self {
-        let stream = TcpStream::connect(&options.to).unwrap();
+        let stream = TcpStream::connect(&options.node.to).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut client = Self { stream: BufReader::with_capacity(256 * 1024, stream), body: Vec::new() };
         let context = |id, abstract_syntax: &str, transfer_syntax: &str| PresentationContextProposed {
@@ -150,7 +147,7 @@ impl Client {
         client.send_pdu(&Pdu::AssociationRQ(AssociationRQ {
             protocol_version: 1,
             calling_ae_title: "BENCH".into(),
-            called_ae_title: options.called.clone(),
+            called_ae_title: options.node.called.clone(),
             application_context_name: "1.2.840.10008.3.1.1.1".into(),
             presentation_contexts: vec![
                 context(1, "1.2.840.10008.5.1.4.1.2.2.3", "1.2.840.10008.1.2"),
@@ -194,29 +191,26 @@ impl Client {
     fn get(&mut self, options: &Options) -> Run {
         let us = |value: u16| value.to_le_bytes();
         let request = command(&[
-            (0x0002, b"1.2.840.10008.5.1.4.1.2.2.3\0"),
+            (0x0002, b"1.2.840.10008.5.1.4.1.2.2.3"),
             (0x0100, &us(0x0010)),
             (0x0110, &us(1)),
             (0x0700, &us(0)),
             (0x0800, &us(1)),
         ]);
         let mut identifier = Vec::new();
-        let mut level = options.level.clone().into_bytes();
-        if level.len() % 2 == 1 {
-            level.push(b' ');
-        }
         let tag = match options.level.as_str() {
             "STUDY" => 0x0020_000D,
             "SERIES" => 0x0020_000E,
             _ => 0x0008_0018,
         };
-        let mut elements = [(0x0008_0052, "CS", level.as_slice()), (tag, "UI", options.uid.as_bytes())];
+        let mut elements = [(0x0008_0052, "CS", options.level.as_bytes()), (tag, "UI", options.uid.as_bytes())];
         elements.sort_by_key(|element| element.0);
         for (tag, vr, value) in elements {
             element(&mut identifier, false, tag, vr, value);
         }
-        let mut message = pdv(1, 3, &request);
-        message.extend(pdv(1, 2, &identifier));
+        let mut message = Vec::new();
+        pdus(&mut message, 1, MAX_PDU as usize, COMMAND, &request);
+        pdus(&mut message, 1, MAX_PDU as usize, DATA_SET, &identifier);
         let begun = Instant::now();
         self.stream.get_mut().write_all(&message).unwrap();
         let mut run = Run { objects: 0, bytes: 0, first: Duration::ZERO, all: Duration::ZERO };
@@ -259,53 +253,17 @@ impl Client {
                 }
             }
             if let Some(context) = answer {
-                let mut class = options.class.clone().into_bytes();
-                class.resize(class.len().next_multiple_of(2), 0);
                 let response = command(&[
-                    (0x0002, &class),
+                    (0x0002, options.class.as_bytes()),
                     (0x0100, &us(0x8001)),
                     (0x0120, &us(message_id)),
                     (0x0800, &us(0x0101)),
                     (0x0900, &us(0)),
                 ]);
-                self.stream.get_mut().write_all(&pdv(context, 3, &response)).unwrap();
+                message.clear();
+                pdus(&mut message, context, MAX_PDU as usize, COMMAND, &response);
+                self.stream.get_mut().write_all(&message).unwrap();
             }
         }
-    }
-}
-
-/// A command set with its group length; `elements` in ascending order.
-fn command(elements: &[(u16, &[u8])]) -> Vec<u8> {
-    let mut body = Vec::new();
-    for &(number, value) in elements {
-        element(&mut body, false, u32::from(number), "UI", value);
-    }
-    let mut whole = Vec::new();
-    element(&mut whole, false, 0, "UL", &(body.len() as u32).to_le_bytes());
-    whole.extend_from_slice(&body);
-    whole
-}
-
-/// A P-DATA-TF with one presentation data value.
-fn pdv(context: u8, control: u8, bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x04, 0];
-    out.extend((bytes.len() as u32 + 6).to_be_bytes());
-    out.extend((bytes.len() as u32 + 2).to_be_bytes());
-    out.extend([context, control]);
-    out.extend_from_slice(bytes);
-    out
-}
-
-/// The unsigned short (0000,`wanted`) of a command set.
-fn number(command: &[u8], wanted: u16) -> Option<u16> {
-    let mut rest = command;
-    loop {
-        let (header, after) = rest.split_first_chunk::<8>()?;
-        let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
-        let (value, after) = after.split_at_checked(length)?;
-        if u16::from_le_bytes([header[2], header[3]]) == wanted {
-            return Some(u16::from_le_bytes([value[0], value[1]]));
-        }
-        rest = after;
     }
 }

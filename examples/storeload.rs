@@ -36,12 +36,8 @@ use header::{InstanceFacts, InstanceUids, Random, SeriesFacts, Template, UidStyl
 /// Measures C-STORE.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Host and port of the node.
-    #[arg(long, default_value = "127.0.0.1:11112")]
-    to: String,
-    /// AE title of the node.
-    #[arg(long, default_value = "DCMDEX")]
-    called: String,
+    #[command(flatten)]
+    node: client::Node,
     /// Acknowledge each segment at once (see bench/client.rs).
     #[arg(long)]
     quick_ack: bool,
@@ -118,7 +114,7 @@ fn main() {
 }
 
 fn send(options: &Options, number: u64, start: &Barrier, acknowledged: Option<&Mutex<BufWriter<File>>>) -> Sent {
-    let mut client = Client::open(&options.to, &options.called, STORAGE_CLASSES, options.quick_ack);
+    let mut client = Client::open(&options.node, STORAGE_CLASSES, options.quick_ack);
     let contexts: Vec<_> = (0..STORAGE_CLASSES.len()).map(|index| client.context(index)).collect();
     let max_pdu = client.max_pdu();
     let objects = share(options, number);
