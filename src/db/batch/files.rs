@@ -166,7 +166,9 @@ impl Batch<'_> {
     /// Forgets that an instance was received without its object: now there is one that does not go.
     pub(super) fn forget_metadata(&self, uid: &str) -> Result<()> {
         let directory = "directory = (SELECT id FROM directory WHERE path = '')";
-        self.statement(&format!("DELETE FROM copy WHERE {directory} AND file_name = ?1"))?.execute([uid])?;
+        for table in ["copy", "file_fault"] {
+            self.statement(&format!("DELETE FROM {table} WHERE {directory} AND file_name = ?1"))?.execute([uid])?;
+        }
         self.statement(&format!(
             "DELETE FROM conflict WHERE {directory} AND file_name = '' AND sop_instance_uid = ?1"
         ))?
@@ -294,8 +296,13 @@ impl Batch<'_> {
 
     pub(super) fn note_faults(&mut self, record: &InstanceRecord, file: &File<'_>) -> Result<()> {
         let faults = fault_text(record);
+        // Metadata have no file: the UID stands for its name, as for a further location.
+        let name = match file.place {
+            Place::MetadataOnly => OsStr::new(record.value(AttributeId::SOPInstanceUID)),
+            Place::InPlace | Place::Managed | Place::Archive => file.name,
+        };
         self.statement("INSERT OR REPLACE INTO file_fault (directory, file_name, faults) VALUES (?1, ?2, ?3)")?
-            .execute(params![file.directory, PathValue(file.name), faults])?;
+            .execute(params![file.directory, PathValue(name), faults])?;
         self.changes.tally.faulty += 1;
         Ok(())
     }

@@ -480,6 +480,9 @@ impl<'c> Batch<'c> {
             if is_new {
                 self.insert_copy(&existing, record, &received)?;
                 self.note_invalid_uids(record, &file)?;
+                if !record.faults().is_empty() {
+                    self.note_faults(record, &file)?;
+                }
                 self.changes.tally.conflicts += u64::from(differs);
             }
             if differs && policy == DuplicatePolicy::KeepFirst {
@@ -496,9 +499,11 @@ impl<'c> Batch<'c> {
             };
             return Ok((StoreOutcome::Identical { uncompared }, first));
         }
-        self.note_conflict(OTHER_CONTENT, record, &file)?;
         match policy {
-            DuplicatePolicy::KeepFirst => Ok((StoreOutcome::KeptFirst, first)),
+            DuplicatePolicy::KeepFirst => {
+                self.note_conflict(OTHER_CONTENT, record, &file)?;
+                Ok((StoreOutcome::KeptFirst, first))
+            }
             DuplicatePolicy::Replace => {
                 let previous = match existing_place {
                     Place::Managed => self.location_of(&existing)?.path(),
@@ -507,7 +512,18 @@ impl<'c> Batch<'c> {
                 match existing_place {
                     // The file is still there, and the next scan sees that it has not changed.
                     Place::InPlace | Place::Archive => _ = self.supersede(&existing, record, &file)?,
-                    Place::Managed | Place::MetadataOnly => _ = self.replace_instance(&existing, record, &file)?,
+                    Place::Managed => {
+                        self.forget_marks(existing.shelf.directory, &existing.file_name)?;
+                        self.replace_instance(&existing, record, &file)?;
+                    }
+                    Place::MetadataOnly => {
+                        self.forget_metadata(&existing.uid())?;
+                        self.replace_instance(&existing, record, &file)?;
+                    }
+                }
+                self.note_conflict(OTHER_CONTENT, record, &file)?;
+                if !record.faults().is_empty() {
+                    self.note_faults(record, &file)?;
                 }
                 Ok((StoreOutcome::Replaced { previous }, None))
             }

@@ -74,18 +74,19 @@ pub(crate) fn location(place: Place, directory: &str, name: &str) -> Location {
 }
 
 pub(crate) fn store(writer: &Writer, record: Box<InstanceRecord>, location: Location) -> StoreOutcome {
-    store_with(writer, record, location, Compared::Same)
+    store_with(writer, record, location, DuplicatePolicy::KeepFirst, Compared::Same)
 }
 
 pub(crate) fn store_with(
     writer: &Writer,
     record: Box<InstanceRecord>,
     location: Location,
+    policy: DuplicatePolicy,
     compared: Compared,
 ) -> StoreOutcome {
     let (send, receive) = std::sync::mpsc::channel();
     let on_done = move |result| send.send(result).unwrap();
-    writer.handle().store(record, location, DuplicatePolicy::KeepFirst, compared, on_done);
+    writer.handle().store(record, location, policy, compared, on_done);
     receive.recv().unwrap().unwrap().outcome
 }
 

@@ -307,10 +307,61 @@ fn an_object_that_was_lost_and_comes_again_is_marked_as_before() {
     for expected in [StoreOutcome::New, StoreOutcome::Completed] {
         let place = location(Place::Managed, "/objects/1/2", "3.04.dcm");
         // Nothing lies under its name, also the second time.
-        assert_eq!(store_with(&writer, record("1", "2", "3.04", &[]), place, Compared::Nothing), expected);
+        let stored =
+            store_with(&writer, record("1", "2", "3.04", &[]), place, DuplicatePolicy::KeepFirst, Compared::Nothing);
+        assert_eq!(stored, expected);
         let status = Reader::open(&index).unwrap().status().unwrap();
         assert_eq!(status.conflicts, [("invalid-uid".to_owned(), 1)], "{expected:?}");
     }
+}
+
+#[test]
+fn what_is_noted_of_an_object_goes_when_another_replaces_it_and_comes_with_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let noted = || {
+        let status = Reader::open(&index).unwrap().status().unwrap();
+        (status.files_with_faults, status.conflicts)
+    };
+    let conflict = |kind: &str| (kind.to_owned(), 1);
+    let faulty = |number: &str| {
+        let mut faulty = record("1", "2", "3.04", &[(InstanceNumber, number)]);
+        faulty.add_fault("bad-vr: one".to_owned());
+        faulty
+    };
+    let replace = |record, name: &str| {
+        let place = location(Place::Managed, "/objects/1/2", name);
+        store_with(&writer, record, place, DuplicatePolicy::Replace, Compared::Other)
+    };
+    assert_eq!(replace(faulty("1"), "a.dcm"), StoreOutcome::New);
+    assert_eq!(noted(), (1, vec![conflict("invalid-uid")]));
+    for (name, record, faults) in [("b.dcm", record("1", "2", "3.04", &[]), 0), ("c.dcm", faulty("2"), 1)] {
+        assert!(matches!(replace(record, name), StoreOutcome::Replaced { .. }));
+        assert_eq!(noted(), (faults, vec![conflict("instance-with-other-content"), conflict("invalid-uid")]), "{name}");
+    }
+}
+
+#[test]
+fn faults_of_what_was_received_without_its_object_count_for_each_until_that_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let with_faults = || Reader::open(&index).unwrap().status().unwrap().files_with_faults;
+    let faulty = |uid: &str| {
+        let mut faulty = record("1", "2", uid, &[]);
+        faulty.add_fault("bad-vr: one".to_owned());
+        faulty
+    };
+    // Of one of them there is a file as well.
+    writer.handle().scanned(scanned("/a", vec![file("x", record("1", "2", "3.1", &[]))])).unwrap();
+    for uid in ["3.1", "3.2"] {
+        let _new_or_not = store(&writer, faulty(uid), location(Place::MetadataOnly, "", ""));
+    }
+    assert_eq!(with_faults(), 2);
+    let object = location(Place::Managed, "/objects/1/2", "3.2.dcm");
+    assert_eq!(store(&writer, record("1", "2", "3.2", &[]), object), StoreOutcome::Completed);
+    assert_eq!(with_faults(), 1);
 }
 
 #[test]
