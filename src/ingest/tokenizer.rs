@@ -42,8 +42,12 @@ const CARRY_STEP: usize = 64;
 const RAW_CAPACITY: usize = 2 << 10;
 const VALUES_CAPACITY: usize = 64;
 
+/// Input of one call of the inflater. Where the stream is damaged, an inflater keeps back what it has not handed over yet: so it
+/// gets no more at a time than its output has room for, at the most that a byte can become (1,032), and a few that it holds.
+const DEFLATED_STEP: usize = 16;
+
 /// Output of one call of the inflater.
-const INFLATE_CHUNK: usize = 8 << 10;
+const INFLATE_CHUNK: usize = 32 << 10;
 
 mod uid {
     pub(super) const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
@@ -244,20 +248,23 @@ impl<'w> HeaderParser<'w> {
 
     fn inflate(&mut self, mut bytes: &[u8]) {
         let Some(inflater) = &mut self.inflater else { return };
-        let mut out = [0; INFLATE_CHUNK];
         while self.core.state != State::Done && !inflater.ended {
-            match inflater.next(&mut bytes, &mut out) {
-                Ok([]) => return,
-                Ok(inflated) => {
-                    self.core.take(inflated, false);
-                }
-                Err(Damaged) => {
-                    self.core.stop(Fault::Deflate);
-                    return;
-                }
+            let before = inflater.stream.total_out();
+            let at_end = bytes.is_empty();
+            let (inflated, intact) = inflater.next(&mut bytes);
+            if inflated.is_empty() && at_end {
+                return;
             }
-            if inflater.stream.total_out() > MAX_INFLATED && self.core.state != State::Done {
+            let left = usize::try_from(MAX_INFLATED.saturating_sub(before)).unwrap_or(usize::MAX);
+            let is_too_long = inflated.len() > left;
+            self.core.take(inflated.get(..left).unwrap_or(inflated), false);
+            if self.core.state == State::Done {
+                return;
+            }
+            if is_too_long {
                 self.core.stop(Fault::InflatedTooLong);
+            } else if intact.is_err() {
+                self.core.stop(Fault::Deflate);
             }
         }
     }
@@ -267,6 +274,7 @@ impl<'w> HeaderParser<'w> {
 #[derive(Debug)]
 struct Inflater {
     stream: Decompress,
+    out: Vec<u8>,
     ended: bool,
 }
 
@@ -274,23 +282,30 @@ struct Damaged;
 
 impl Inflater {
     fn new() -> Self {
-        Self { stream: Decompress::new(false), ended: false }
+        Self { stream: Decompress::new(false), out: vec![0; INFLATE_CHUNK], ended: false }
     }
 
-    /// The next inflated bytes, none when all of `bytes` are used up and more are needed.
-    fn next<'o>(&mut self, bytes: &mut &[u8], out: &'o mut [u8]) -> Result<&'o [u8], Damaged> {
+    /// What the next few bytes inflate to, and whether they are sound. Without any, what is still to come of those before.
+    fn next(&mut self, bytes: &mut &[u8]) -> (&[u8], Result<(), Damaged>) {
         // Some writers put a zlib stream there, where PS3.5 A.5 means the bare one of RFC 1951. As the first byte of
         // a bare stream 78 would begin a stored block, which compressors do not make of a data set.
         if self.stream.total_in() == 0 && bytes.first() == Some(&0x78) {
             self.stream = Decompress::new(true);
         }
         let (read, written) = (self.stream.total_in(), self.stream.total_out());
-        let status = self.stream.decompress(bytes, out, FlushDecompress::None).map_err(|_| Damaged)?;
-        let read = usize::try_from(self.stream.total_in() - read).map_err(|_| Damaged)?;
-        let written = usize::try_from(self.stream.total_out() - written).map_err(|_| Damaged)?;
+        let step = bytes.get(..DEFLATED_STEP).unwrap_or(bytes);
+        let status = self.stream.decompress(step, &mut self.out, FlushDecompress::None);
+        let read = usize::try_from(self.stream.total_in() - read).unwrap_or(usize::MAX);
+        let written = usize::try_from(self.stream.total_out() - written).unwrap_or(0);
         *bytes = bytes.get(read..).unwrap_or_default();
-        self.ended = status == Status::StreamEnd;
-        Ok(out.get(..written).unwrap_or_default())
+        self.ended = matches!(status, Ok(Status::StreamEnd));
+        let intact = match status {
+            // Nothing would come of trying again.
+            Ok(_) if read == 0 && written == 0 && !step.is_empty() && !self.ended => Err(Damaged),
+            Ok(_) => Ok(()),
+            Err(_) => Err(Damaged),
+        };
+        (self.out.get(..written).unwrap_or_default(), intact)
     }
 }
 

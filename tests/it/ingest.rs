@@ -848,6 +848,30 @@ mod hostile {
     }
 
     #[test]
+    fn what_precedes_the_damage_of_a_deflated_data_set_is_kept() {
+        let data_set = ELE.data_set();
+        let keep = data_set.len() - ELE.element(0x0028_0010, "US", &[0, 0]).len();
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&data_set[..keep]).unwrap();
+        encoder.write_all(&ELE.element(0x0021_1001, "LO", &[b'x'; 60_000])).unwrap();
+        encoder.flush().unwrap();
+        // No block begins so (RFC 1951 3.2.3: type 11 is an error).
+        let damaged = [encoder.get_ref().as_slice(), &[0xFF; 64]].concat();
+        let record = instance(whole(&file(DEFLATED, &damaged)));
+        assert_eq!(record.value(AttributeId::SeriesInstanceUID), "1.2.3.4.5.1");
+        assert_eq!(faults(&record), ["deflated data set is damaged"]);
+        for size in 1..40 {
+            let mut parser = HeaderParser::for_data_set(Wanted::index(), DEFLATED);
+            for piece in damaged.chunks(size) {
+                parser.feed(piece);
+            }
+            let in_pieces = instance(Outcome::of(parser.finish()));
+            assert_eq!(format!("{:?}", in_pieces.faults()), format!("{:?}", record.faults()));
+            assert_eq!(in_pieces.value(AttributeId::PatientName), "Müller^A");
+        }
+    }
+
+    #[test]
     fn millions_of_items_elements_and_delimiters() {
         let sequence = |tag| ELE.header(tag, "SQ", UNDEFINED);
         for tag in [0x0040_0275, 0x0040_0555] {
