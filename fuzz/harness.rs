@@ -4,20 +4,29 @@
 #![allow(dead_code, reason = "each target uses one of these")]
 
 use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::BufReader;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
-use std::sync::mpsc;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 
+use dcmdex::archive::{self, Kind, LOOK, Member, MemberBytes, MemberKind, OnRead, Problem, Sink, Wish};
 use dcmdex::db::{Compared, DuplicatePolicy, Reader, Writer, WriterOptions};
 use dcmdex::dimse::Status;
 use dcmdex::dimse::command_set::CommandSet;
 use dcmdex::dimse::message::{DataSetPresence, Request, RequestError};
 use dcmdex::dimse::pdata::{Arrival, MessageAssembler, Pdv};
 use dcmdex::dimse::{Response, command_set};
-use dcmdex::ingest::{HeaderParser, Need, Outcome, Wanted, read_stream};
+use dcmdex::ingest::{HeaderParser, Need, Outcome, Wanted, read_references, read_stream, read_stream_with};
 use dcmdex::model::level::InformationModel;
 use dcmdex::model::location::{Location, Place};
 use dcmdex::qr::{self, Encoding, Identifier, NegotiatedOptions, ResponseWriter, Stop};
+use dcmdex::scanner::check_dicomdir;
 use dcmdex::scp::SharedPeers;
 use dcmdex::scp::access::{AccessPolicy, CalledAeTitle};
 use dcmdex::scp::negotiation::{Answer, HeldSyntaxes, Policy, Provided, answer};
@@ -211,4 +220,153 @@ fn small_index() -> Reader {
     }
     writer.close().expect("the index is written");
     Reader::open(&index).expect("the index can be read")
+}
+
+/// An archive file: what comes of its members is the same whoever reads them, and each that was read can be opened by its path,
+/// and is the same then.
+pub(crate) fn archive(bytes: &[u8]) {
+    let kind = match Kind::of(bytes.get(..LOOK).unwrap_or(bytes)) {
+        Ok(Some(kind)) => kind,
+        // As if it were called .zip.
+        Ok(None) => Kind::Zip,
+        Err(_unsupported) => return,
+    };
+    SCRATCH.with_borrow_mut(|scratch| {
+        let file = scratch.get_or_insert_with(scratch_file);
+        file.set_len(0).expect("a file can be cut");
+        file.write_all_at(bytes, 0).expect("a file can be written");
+        let members = members_of(file, kind, 1, bytes.len());
+        let by_several = members_of(file, kind, 2, bytes.len());
+        assert_eq!(members, by_several);
+        let mut paths = HashSet::new();
+        for Found { path, outcome } in &members {
+            let Some(outcome) = outcome else { continue };
+            assert!(!path.is_empty() && path.len() <= archive::limits::MAX_NAME && !path.contains(&0), "{path:?}");
+            assert!(paths.insert(path), "{path:?} twice");
+            let opened = archive::open(file.try_clone().expect("a file has handles enough"), OsStr::from_bytes(path));
+            let mut object = match opened {
+                Ok(object) => object,
+                Err(Problem::Inflation) => continue,
+                Err(problem) => panic!("{path:?} was read and cannot be opened: {problem}"),
+            };
+            let reread = read_stream(&mut object, Wanted::index());
+            // What the end of a member gives away is not known when its head is read.
+            let is_sound = std::io::copy(&mut object, &mut std::io::sink()).is_ok();
+            if is_sound && !outcome.starts_with("Unreadable") {
+                assert_eq!(&format!("{reread:?}"), outcome, "{path:?}");
+            }
+        }
+    });
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Option<File>> = const { RefCell::new(None) };
+}
+
+fn scratch_file() -> File {
+    tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile()).expect("a file")
+}
+
+/// A member that was read, or refused.
+#[derive(Debug, PartialEq)]
+struct Found {
+    path: Vec<u8>,
+    outcome: Option<String>,
+}
+
+#[derive(Default)]
+struct Members {
+    found: Vec<Found>,
+}
+
+impl Sink<String> for Members {
+    fn wants(&mut self, member: &Member) -> Wish {
+        match member.kind {
+            MemberKind::File | MemberKind::Sole => Wish::Read,
+            MemberKind::Link | MemberKind::Special => Wish::Pass,
+        }
+    }
+
+    fn read(&mut self, member: Member, value: String) -> ControlFlow<()> {
+        self.found.push(Found { path: member.path, outcome: Some(value) });
+        ControlFlow::Continue(())
+    }
+
+    fn refused(&mut self, path: Vec<u8>, _problem: Problem) -> ControlFlow<()> {
+        self.found.push(Found { path, outcome: None });
+        ControlFlow::Continue(())
+    }
+}
+
+fn members_of(file: &File, kind: Kind, threads: usize, length: usize) -> Vec<Found> {
+    let mut members = Members::default();
+    let bytes_read = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&bytes_read);
+    let on_read: OnRead = Arc::new(move |bytes| {
+        counter.fetch_add(bytes, Relaxed);
+    });
+    let read = |bytes: &mut dyn MemberBytes| {
+        format!("{:?}", read_stream_with(bytes, Wanted::index(), |bytes, count| bytes.pass(count)))
+    };
+    let file = file.try_clone().expect("a file has handles enough");
+    // Whether it is sound to its end does not matter here.
+    let _ended = archive::walk(file, OsStr::new("archive.gz"), kind, threads, on_read, &read, &mut members);
+    // However members overlap and archives lie in each other: no more work than a few times what there is.
+    let most = 32 * length as u64 + (1 << 20);
+    assert!(bytes_read.load(Relaxed) <= most, "{} bytes read of {length}", bytes_read.load(Relaxed));
+    members.found
+}
+
+/// A DICOMDIR, held against a small folder.
+pub(crate) fn dicomdir(bytes: &[u8]) {
+    let references = read_references(bytes).expect("bytes can be read");
+    // An element has eight bytes at least.
+    assert!(references.file_ids.len() <= bytes.len() / 8);
+    let in_pieces = read_references(BufReader::with_capacity(7, bytes)).expect("bytes can be read");
+    assert_eq!(references, in_pieces);
+    FOLDER.with_borrow_mut(|folder| {
+        let folder = folder.get_or_insert_with(small_folder);
+        let path = folder.join("DICOMDIR");
+        std::fs::write(&path, bytes).expect("a file can be written");
+        for (name, finding) in check_dicomdir(&path).expect("a DICOMDIR that can be read") {
+            let named = Path::new(&name);
+            match finding.reason {
+                "dicomdir-damaged" => assert_eq!(name, "(records)"),
+                "dicomdir-bad-reference" => assert!(!name.as_bytes().iter().any(u8::is_ascii_control), "{name:?}"),
+                "dicomdir-file-missing" => {
+                    assert!(named.components().all(|it| matches!(it, Component::Normal(_))), "{name:?}");
+                    assert!(!folder.join(named).is_file(), "{name:?} is there");
+                }
+                "dicomdir-unlisted" => assert!(INSTANCES.iter().any(|it| named == Path::new(it)), "{name:?}"),
+                other => panic!("{other}: {finding:?}"),
+            }
+        }
+    });
+}
+
+thread_local! {
+    static FOLDER: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+/// The instances of the folder; another one lies beside it.
+const INSTANCES: [&str; 3] = ["IM1", "IMAGES/IM2", "IMAGES/im3.dcm"];
+
+fn small_folder() -> PathBuf {
+    let parent = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder").keep();
+    let folder = parent.join("disc");
+    // With a preamble, Implicit VR Little Endian for want of a transfer syntax, and the UIDs that make an instance.
+    let mut instance = [&[0; 128], b"DICM".as_slice()].concat();
+    for (group, element, uid) in
+        [(8_u16, 0x16_u16, b"1.2\0"), (8, 0x18, b"1.3\0"), (0x20, 0xD, b"1.4\0"), (0x20, 0xE, b"1.5\0")]
+    {
+        instance.extend([group.to_le_bytes(), element.to_le_bytes()].concat());
+        instance.extend(4_u32.to_le_bytes());
+        instance.extend(uid);
+    }
+    std::fs::create_dir_all(folder.join("IMAGES")).expect("a folder");
+    for name in INSTANCES.into_iter().chain(["../OUTSIDE"]) {
+        std::fs::write(folder.join(name), &instance).expect("a file can be written");
+    }
+    std::fs::write(folder.join("README.TXT"), "no instance").expect("a file can be written");
+    folder
 }

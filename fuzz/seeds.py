@@ -1,8 +1,13 @@
 #!/usr/bin/env python3
 """Makes the first corpus of each target in fuzz/corpus from the fixtures; with --regressions, the hand-made inputs in fuzz/regressions."""
 
+import gzip
+import io
 import struct
 import sys
+import tarfile
+import zipfile
+import zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -45,11 +50,130 @@ def identifiers():
     yield b"image", implicit(8, 0x18, b"1.2") + implicit(8, 0x52, b"IMAGE") + implicit(0x20, 0x13, b"1")
 
 
+def instance(number):
+    """A small file, its pixels left out."""
+    return bytes(128) + b"DICM" + _explicit(2, 0x10, b"UI", b"1.2.840.10008.1.2.1") + data_set(b"1.2", b"1.3", b"1.%d" % number, b"")
+
+
+def zip_of(members, method=zipfile.ZIP_DEFLATED, streamed=False):
+    out = io.BytesIO()
+    # A file that cannot be sought has the sizes of its members behind them.
+    with zipfile.ZipFile(Forward(out) if streamed else out, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return out.getvalue()
+
+
+class Forward(io.RawIOBase):
+    """Can only be written from start to end."""
+
+    def __init__(self, out):
+        self.out = out
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        return self.out.write(data)
+
+
+def tar_of(members, form=tarfile.GNU_FORMAT):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def raw_zip(members, directory=None, offset=None, end=b""):
+    """A zip whose every number can lie: members are (name, method, data, compressed, size, local offset or None, extra)."""
+    body, entries = b"", b""
+    for name, method, data, compressed, size, local, extra in members:
+        at = len(body) if local is None else local
+        numbers = struct.pack("<IIIHH", zlib.crc32(data), compressed, size, len(name), len(extra))
+        body += struct.pack("<4sHHHI", b"PK\3\4", 20, 0, method, 0) + numbers + name + extra + data
+        entries += struct.pack("<4sHHHHI", b"PK\1\2", 20, 20, 0, method, 0) + numbers + struct.pack("<HHHII", 0, 0, 0, 0, at) + name + extra
+    directory = len(entries) if directory is None else directory
+    offset = len(body) if offset is None else offset
+    return body + entries + end + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, len(members), len(members), directory, offset, 0)
+
+
+def tar_header(name, size, kind=b"0", magic=b"ustar\0"):
+    """A header whose size can be any twelve bytes."""
+    block = name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + size + b"0" * 11 + b"\0" + b" " * 8 + kind + bytes(100) + magic
+    block = bytearray(block.ljust(512, b"\0"))
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def archives():
+    one, two = instance(1), instance(2)
+    files = {"A/1.dcm": one, "A/2.dcm": two, "notes.txt": b"no image"}
+    yield "deflated.zip", zip_of(files)
+    yield "stored.zip", zip_of(files, zipfile.ZIP_STORED)
+    yield "streamed.zip", zip_of(files, streamed=True)
+    yield "cut.zip", zip_of(files)[:-60]
+    yield "gnu.tar", tar_of({**files, "l" * 150 + ".dcm": one})
+    yield "pax.tar", tar_of({"ö" * 80 + ".dcm": one}, tarfile.PAX_FORMAT)
+    yield "plain.tar", tar_of(files, tarfile.USTAR_FORMAT)
+    yield "files.tar.gz", gzip.compress(tar_of(files), mtime=0)
+    yield "single.gz", gzip.compress(one, mtime=0)
+    nested = {"inner.zip": zip_of(files), "inner.tar": tar_of(files), "inner.tgz": gzip.compress(tar_of(files), mtime=0)}
+    yield "nested.zip", zip_of(nested)
+    yield "nested-stored.zip", zip_of(nested, zipfile.ZIP_STORED)
+    yield "nested-streamed.zip", zip_of(nested, streamed=True)
+    yield "nested.tar", tar_of({**nested, "streamed.zip": zip_of(files, streamed=True)})
+    yield "nested.zip.gz", gzip.compress(zip_of(nested), mtime=0)
+    yield "many.zip", zip_of({f"{number}": b"" for number in range(300)}, zipfile.ZIP_STORED)
+
+
+def directory_record(kind, file_id, following=0, below=0, in_use=0xFFFF):
+    record = b"".join(
+        [
+            struct.pack("<HH2sHI", 4, 0x1400, b"UL", 4, following),
+            struct.pack("<HH2sHH", 4, 0x1410, b"US", 2, in_use),
+            struct.pack("<HH2sHI", 4, 0x1420, b"UL", 4, below),
+            _explicit(4, 0x1430, b"CS", kind),
+            _explicit(4, 0x1500, b"CS", file_id) if file_id is not None else b"",
+        ]
+    )
+    return bytes.fromhex("feff00e0") + struct.pack("<I", len(record)) + record
+
+
+def media_directory(records):
+    body = b"".join(records)
+    return b"".join(
+        [
+            bytes(128) + b"DICM",
+            _explicit(2, 2, b"UI", b"1.2.840.10008.1.3.10"),
+            _explicit(2, 0x10, b"UI", b"1.2.840.10008.1.2.1"),
+            _explicit(4, 0x1130, b"CS", b"DISC"),
+            struct.pack("<HH2sHI", 4, 0x1200, b"UL", 4, 400),
+            struct.pack("<HH2sHI", 4, 0x1202, b"UL", 4, 400),
+            struct.pack("<HH2sHI", 4, 0x1220, b"SQ", 0, len(body)) + body,
+        ]
+    )
+
+
+def media_directories():
+    yield "whole", media_directory([directory_record(b"PATIENT", None, 0, 600), directory_record(b"IMAGE", b"IM1"), directory_record(b"IMAGE", b"IMAGES\\IM2"), directory_record(b"IMAGE", b"IMAGES\\IM3.DCM")])
+    yield "missing", media_directory([directory_record(b"IMAGE", b"IM9"), directory_record(b"IMAGE", b"IM1", in_use=0)])
+    yield "empty", media_directory([])
+
+
 def corpus():
+    for name, data in archives():
+        write("corpus/archive", name, data)
+    for name, data in media_directories():
+        write("corpus/dicomdir", name, data)
     for path in sorted((HERE.parent / "fixtures").rglob("*")):
         if path.is_file() and path.stat().st_size < 200_000 and path.suffix not in (".md", ".txt", ".py", ".sql"):
             data = path.read_bytes()[:16_384]
             write("corpus/file", path.name, data)
+            if path.name.startswith("DICOMDIR"):
+                write("corpus/dicomdir", path.name, path.read_bytes())
             if data[128:132] == b"DICM":
                 for syntax in range(6):
                     write("corpus/stream", f"{path.name}-{syntax}", bytes([syntax, 200]) + data[132:4096])
@@ -83,6 +207,65 @@ def regressions():
     write("regressions/pdu", "store", associate_rq(b"DCMDEX") + store_rq(1, b"../../x", b""))
     write("regressions/pdu", "pdv-lies", bytes.fromhex("0400000000060000000001030400000000060000000101030400000000067fffffff0103"))
     write("regressions/pdu", "context-twice", associate_rq(b"X")[:6] + associate_rq(b"X")[6:] + _item(0x20, b""))
+    for name, data in archive_lies():
+        write("regressions/archive", name, data)
+    for name, data in dicomdir_lies():
+        write("regressions/dicomdir", name, data)
+
+
+def archive_lies():
+    one = instance(1)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    zeros = deflate.compress(bytes(4 << 20)) + deflate.flush()
+    # Each member is the whole of the first one.
+    yield "overlapping.zip", raw_zip([(b"0", 8, zeros, len(zeros), 4 << 20, None, b"")] + [(b"%d" % number, 8, b"", len(zeros), 4 << 20, 0, b"") for number in range(1, 400)])
+    wide = struct.pack("<HHQQ", 1, 16, (1 << 64) - 1, (1 << 64) - 1)
+    yield "zip64-sizes.zip", raw_zip([(b"wide", 0, one, 0xFFFFFFFF, 0xFFFFFFFF, None, wide)])
+    yield "zip64-member.zip", raw_zip([(b"far", 0, one, len(one), len(one), 0xFFFFFFFF, struct.pack("<HHQ", 1, 8, (1 << 64) - 5))])
+    for name, numbers in {"entries": ((1 << 64) - 1, 0, 0), "length": (1, (1 << 64) - 1, 0), "offset": (1, 46, (1 << 64) - 46)}.items():
+        end = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, numbers[0], *numbers) + struct.pack("<4sIQI", b"PK\6\7", 0, 0, 1)
+        yield f"zip64-{name}.zip", raw_zip([(b"1", 0, one, len(one), len(one), None, b"")], 0xFFFFFFFF, 0xFFFFFFFF, end)
+    yield "size-too-small.zip", raw_zip([(b"1", 0, one, len(one), 3, None, b"")])
+    yield "directory-outside.zip", raw_zip([(b"1", 0, one, len(one), len(one), None, b"")], None, 0x7FFFFFFF)
+    yield "leads-out.zip", zip_of({"../../../etc/passwd": one, "/etc/passwd": one, "..": one, "a/../../b": one})
+    yield "separators.zip", zip_of({"a!/b": one, "a!": one, "!/": one, "a!!/b.zip": zip_of({"!/!": one})})
+    yield "same-names.zip", raw_zip([(b"1", 0, one, len(one), len(one), None, b"")] * 3)
+    yield "empty-names.tar", tar_header(b"", b"00000000000\0") + tar_header(b"a\0b", b"00000000000\0")
+    yield "size-huge.tar", tar_header(b"1", b"77777777777\0") + one
+    yield "size-binary.tar", tar_header(b"1", b"\x80\0\0\0" + b"\xff" * 8) + one
+    yield "size-negative.tar", tar_header(b"1", b"\xff" * 12) + one
+    yield "size-no-number.tar", tar_header(b"1", b"98765432109\0") + one
+    pax = b"28 size=99999999999999999999\n"
+    yield "pax-size.tar", tar_header(b"p", b"%011o\0" % len(pax), b"x") + pax.ljust(512, b"\0") + tar_header(b"1", b"00000000000\0")
+    yield "pax-length.tar", tar_header(b"p", b"00000000020\0", b"x") + b"9999999 path=a\n".ljust(512, b"\0") + tar_header(b"1", b"00000000000\0")
+    yield "long-name-huge.tar", tar_header(b"l", b"77777777777\0", b"L") + b"x" * 512
+    yield "long-names.tar", (tar_header(b"l", b"00000000001\0", b"L") + b"x".ljust(512, b"\0")) * 60
+    yield "sparse.tar", tar_header(b"s", b"00000000010\0", b"S", b"ustar  \0")[:482] + b"\1" + bytes(29) + b"\1" * 2048
+    deep = one
+    for _ in range(6):
+        deep = zip_of({"deep.zip": deep})
+    yield "deep.zip", deep
+    deep = one
+    for _ in range(6):
+        deep = gzip.compress(deep, mtime=0)
+    yield "deep.gz", deep
+    # 1,5 GB twice deflated; what lies in an archive that lies in it is inflated as far as the limit.
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    zeros = b"".join(deflate.compress(bytes(1 << 20)) for _ in range(1_500)) + deflate.flush()
+    yield "bomb.zip", zip_of({"inner.zip": raw_zip([(b"zeros", 8, zeros, len(zeros), 1_500 << 20, None, b"")])})
+    yield "bomb.gz", gzip.compress(gzip.compress(zeros, 9, mtime=0), 9, mtime=0)
+
+
+def dicomdir_lies():
+    # What follows is what was before, and below it is itself.
+    yield "cyclic", media_directory([directory_record(b"PATIENT", None, 400, 400), directory_record(b"IMAGE", b"IM1", 400, 400)])
+    yield "offsets-outside", media_directory([directory_record(b"IMAGE", b"IM1", 0xFFFFFFFF, 0x7FFFFFFF)])
+    outside = [b"..\\OUTSIDE", b"IMAGES\\..\\..\\OUTSIDE", b"/etc/passwd", b"..", b"\\etc\\passwd", b"", b"A" * 600, b"A\0B", b"../OUTSIDE", b"\x1b[2J", b"DICOMDIR", b"."]
+    yield "leads-out", media_directory([directory_record(b"IMAGE", reference) for reference in outside])
+    yield "nested", media_directory([])[:-12] + (struct.pack("<HH2sHI", 4, 0x1220, b"SQ", 0, 0xFFFFFFFF) + bytes.fromhex("feff00e0ffffffff")) * 500
+    yield "huge", media_directory([]) + struct.pack("<HH2sHI", 4, 0x1500, b"UN", 0, 0xFFFFFFFE)
+    yield "cut", media_directory([directory_record(b"IMAGE", b"IM1")])[:-3]
+    yield "many", media_directory([directory_record(b"IMAGE", b"IM%d" % number) for number in range(200)])
 
 
 if __name__ == "__main__":

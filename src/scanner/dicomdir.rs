@@ -37,10 +37,13 @@ const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// Something to tell of a DICOMDIR.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) kind: NotIndexed,
-    pub(super) reason: &'static str,
-    pub(super) detail: String,
+pub struct Finding {
+    /// What it is: a failure, or a file that is [`NotIndexed::Unlisted`].
+    pub kind: NotIndexed,
+    /// A stable word for counting.
+    pub reason: &'static str,
+    /// The same in words.
+    pub detail: String,
 }
 
 /// Whether a file is called as a DICOMDIR is.
@@ -48,9 +51,12 @@ pub(super) fn is_named_so(name: &OsStr) -> bool {
     name.as_bytes().eq_ignore_ascii_case(NAME.as_bytes())
 }
 
-/// Holds a DICOMDIR against its folder: findings by the path in the folder that they are about; an empty one is the DICOMDIR
-/// itself.
-pub(super) fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
+/// Holds a DICOMDIR against its folder: findings by the path in the folder that they are about, or by what the DICOMDIR has in
+/// place of one; `(records)` is the DICOMDIR itself.
+///
+/// # Errors
+/// When the DICOMDIR cannot be read.
+pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
     let mut findings = BTreeMap::new();
     let mut failed = |name: OsString, reason, detail: &str| {
         findings.insert(name, Finding { kind: NotIndexed::Failed, reason, detail: detail.to_owned() });
@@ -64,8 +70,13 @@ pub(super) fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
     let mut there = Folder::default();
     let is_whole = there.list(folder, path);
     let mut listed = vec![false; there.files.len()];
+    let own_name = folded(path.file_name().unwrap_or_default().as_bytes());
     for file_id in &file_ids {
-        match confined(file_id) {
+        let reference = confined(file_id).and_then(|reference| match folded(reference.as_bytes()) == own_name {
+            true => Err("a reference to the DICOMDIR itself"),
+            false => Ok(reference),
+        });
+        match reference {
             Err(why) => {
                 let name: String =
                     file_id.chars().take(MAX_REFERENCE).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();

@@ -46,6 +46,7 @@ use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
 use crate::telemetry::metrics;
 
+pub use dicomdir::{Finding, check as check_dicomdir};
 pub use filter::{Filter, GlobError};
 pub use prune::{NotPruned, Why};
 pub use report::{Event, PROGRESS_INTERVAL, Reasons, Summary};

@@ -53,6 +53,16 @@ fn identifiers() {
 }
 
 #[test]
+fn archives() {
+    replay("fuzz/regressions/archive", harness::archive);
+}
+
+#[test]
+fn dicomdirs() {
+    replay("fuzz/regressions/dicomdir", harness::dicomdir);
+}
+
+#[test]
 fn real_files_cut_anywhere_in_their_header() {
     for (path, bytes) in inputs("fixtures/real") {
         for cut in (0..bytes.len().min(4096)).step_by(41) {
