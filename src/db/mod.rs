@@ -300,6 +300,9 @@ pub enum Error {
     /// The writer has stopped; the text says why.
     #[error("the writer of the index has stopped: {0}")]
     WriterStopped(String),
+    /// A defect of this program ended the transaction; nothing of it is in the index, and the writer goes on.
+    #[error("a defect of this program ended the transaction")]
+    WriterPanicked,
     /// The queue of the writer is full.
     #[error("the queue of the index is full")]
     Busy,

@@ -1,6 +1,7 @@
 //! The one writer: a thread that takes records from everywhere, groups them and commits.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -54,6 +55,8 @@ pub struct WriterOptions {
     pub clock: Clock,
     /// What the records have besides the attributes of the table.
     pub declared: Arc<DeclaredSet>,
+    /// Called with each received record in its transaction. Does nothing, except in tests of what a defect does.
+    pub on_arrival: fn(&InstanceRecord),
 }
 
 impl Default for WriterOptions {
@@ -64,6 +67,7 @@ impl Default for WriterOptions {
             queue_length: 1024,
             clock: Clock::System,
             declared: Arc::clone(DeclaredSet::none()),
+            on_arrival: |_| {},
         }
     }
 }
@@ -101,15 +105,13 @@ impl Writer {
     /// # Errors
     /// When the index cannot be opened for writing; see [`Error`].
     pub fn open(path: &Path, options: WriterOptions) -> Result<Self, Error> {
-        let access = Access::Writer { durability: options.durability, cache_bytes: options.cache_bytes };
-        let connection = open::open(path, access)?;
         let (commands, queue) = bounded(options.queue_length.max(1));
-        let turn = Turn::beside(path);
-        let path: Arc<PathBuf> = Arc::new(path.to_owned());
+        let desk = Desk { path: path.to_owned(), turn: Turn::beside(path), options, queue };
+        let connection = desk.connect()?;
         let thread = std::thread::Builder::new()
             .name("index writer".into())
-            .spawn(move || run(&connection, &turn, &queue, options.clock, options.declared))
-            .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+            .spawn(move || desk.run(connection))
+            .map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Ok(Self { handle: WriterHandle { commands }, thread: Some(thread) })
     }
 
@@ -234,79 +236,234 @@ fn stopped() -> Error {
     Error::WriterStopped("its thread has ended".into())
 }
 
-fn run(
-    connection: &Connection,
-    turn: &Turn,
-    queue: &Receiver<Command>,
-    clock: Clock,
-    declared: Arc<DeclaredSet>,
-) -> Result<(), Error> {
-    let mut batch = Batch::new(connection, turn, clock, declared)?;
-    let mut tally = Tally::default();
-    let mut failure: Option<Error> = None;
-    let mut next = None;
-    loop {
-        let first = match next.take() {
-            Some(command) => command,
-            None => match queue.recv() {
-                Ok(command) => command,
-                Err(_nobody_left) => break,
-            },
-        };
-        match first {
-            Command::Store(arrival) => {
-                let mut group = vec![arrival];
-                next = gather_arrivals(queue, &mut group);
-                store(&mut batch, group);
+/// Where the thread of the writer sits.
+struct Desk {
+    path: PathBuf,
+    turn: Turn,
+    options: WriterOptions,
+    queue: Receiver<Command>,
+}
+
+/// What outlives a connection.
+#[derive(Default)]
+struct Left {
+    /// The next command, where it has been taken from the queue.
+    next: Option<Command>,
+    /// Received instances whose group failed: each is tried alone, before anything else.
+    singly: VecDeque<Arrival>,
+    tally: Tally,
+    /// The first error of a scan that nobody has asked for.
+    failure: Option<Error>,
+    /// The scan that is being done.
+    scan: Option<i64>,
+}
+
+/// Why a connection is done with.
+enum Done {
+    /// Nobody has anything to write any more.
+    Stop,
+    /// A defect, after which neither it nor what was remembered along with it can be trusted.
+    Defect,
+}
+
+impl Desk {
+    fn connect(&self) -> Result<Connection, Error> {
+        let WriterOptions { durability, cache_bytes, .. } = self.options;
+        open::open(&self.path, Access::Writer { durability, cache_bytes })
+    }
+
+    fn batch<'c>(&'c self, connection: &'c Connection) -> Result<Batch<'c>, Error> {
+        Batch::new(connection, &self.turn, self.options.clock, Arc::clone(&self.options.declared))
+    }
+
+    /// Works until nobody has anything to write any more. A defect costs what it met, and the writer goes on with a
+    /// connection of its own.
+    fn run(self, mut connection: Connection) -> Result<(), Error> {
+        let mut left = Left::default();
+        let mut batch = self.batch(&connection)?;
+        loop {
+            let done = catch_unwind(AssertUnwindSafe(|| self.work(&mut batch, &mut left))).unwrap_or(Done::Defect);
+            left.scan = batch.scan();
+            drop(batch);
+            if matches!(done, Done::Stop) {
+                break;
             }
-            Command::Scanned(directory) => {
-                let mut group = vec![directory];
-                next = gather_directories(queue, &mut group);
-                let mut group = VecDeque::from(group);
-                while !group.is_empty() {
-                    match batch.run(Hurry::None, |batch| scanned(batch, &mut group, queue, &mut next)) {
-                        Ok(()) => tally.add(batch.take_tally()),
-                        Err(error) => {
-                            failure = Some(failure.unwrap_or(error));
-                            break;
+            tracing::error!("a defect of this program ended a transaction of the index; it goes on with the next");
+            match self.connect_again(&mut left) {
+                Some(again) => connection = again,
+                None => return Err(left.failure.unwrap_or_else(stopped)),
+            }
+            batch = self.batch(&connection)?;
+            batch.go_on_with(left.scan);
+        }
+        // So that the index is one file when the program has ended. Busy readers only leave the log for the next start:
+        // waiting for them would keep all other writers out meanwhile.
+        connection
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
+            .map_err(Error::from_sqlite)?;
+        left.failure.map_or(Ok(()), Err)
+    }
+
+    /// A new connection that works. As long as there is none, each command is a reason to try again, and refused.
+    /// `None` when nobody has anything to write any more.
+    fn connect_again(&self, left: &mut Left) -> Option<Connection> {
+        let mut told = false;
+        loop {
+            let error = match self.reconnect() {
+                Ok(connection) => return Some(connection),
+                Err(error) => error,
+            };
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!(%error, "the index cannot be opened again; what arrives is refused until it can");
+            }
+            let refused = left.singly.drain(..).map(Command::Store).collect::<Vec<_>>();
+            for command in refused.into_iter().chain(left.next.take()) {
+                command.refuse(left);
+            }
+            match self.queue.recv() {
+                Ok(Command::Stop) | Err(_) => return None,
+                Ok(command) => left.next = Some(command),
+            }
+        }
+    }
+
+    fn reconnect(&self) -> Result<Connection, Error> {
+        // Not a new and empty one in place of one that somebody has taken away.
+        if !self.path.try_exists().is_ok_and(|exists| exists) {
+            return Err(Error::Missing { path: self.path.clone() });
+        }
+        let connection = self.connect()?;
+        self.batch(&connection).map(drop)?;
+        Ok(connection)
+    }
+
+    fn work(&self, batch: &mut Batch<'_>, left: &mut Left) -> Done {
+        loop {
+            if batch.is_broken() {
+                return Done::Defect;
+            }
+            if let Some(arrival) = left.singly.pop_front() {
+                let result = self.arrived(batch, std::slice::from_ref(&arrival));
+                (arrival.on_done)(
+                    result.and_then(|mut outcomes| outcomes.pop().ok_or(Error::WriterPanicked)).map(stored),
+                );
+                continue;
+            }
+            let first = match left.next.take() {
+                Some(command) => command,
+                None => match self.queue.recv() {
+                    Ok(command) => command,
+                    Err(_nobody_left) => return Done::Stop,
+                },
+            };
+            match first {
+                Command::Store(arrival) => {
+                    let mut group = vec![arrival];
+                    left.next = gather_arrivals(&self.queue, &mut group);
+                    self.store(batch, group, left);
+                }
+                Command::Scanned(directory) => {
+                    let mut group = vec![directory];
+                    left.next = gather_directories(&self.queue, &mut group);
+                    let mut group = VecDeque::from(group);
+                    while !group.is_empty() {
+                        let queue = &self.queue;
+                        match batch.run(Hurry::None, |batch| scanned(batch, &mut group, queue, &mut left.next)) {
+                            Ok(()) => left.tally.add(batch.take_tally()),
+                            Err(error) => {
+                                left.failed(error);
+                                break;
+                            }
                         }
                     }
                 }
-            }
-            // A caller that no longer waits for its answer is no fault of ours.
-            Command::BeginScan { roots, reply } => {
-                let _gone = reply.send(batch.run(Hurry::None, |batch| batch.begin_scan(&roots)));
-            }
-            Command::MountPoint { path, mounted } => {
-                if let Err(error) = batch.run(Hurry::None, |batch| batch.mount_point(&path, mounted)) {
-                    failure = Some(failure.unwrap_or(error));
+                // A caller that no longer waits for its answer is no fault of ours.
+                Command::BeginScan { roots, reply } => {
+                    let _gone = reply.send(batch.run(Hurry::None, |batch| batch.begin_scan(&roots)));
                 }
+                Command::MountPoint { path, mounted } => {
+                    if let Err(error) = batch.run(Hurry::None, |batch| batch.mount_point(&path, mounted)) {
+                        left.failed(error);
+                    }
+                }
+                Command::EndScan { scan, summary, reply } => {
+                    let _gone = reply.send(batch.run(Hurry::None, |batch| batch.end_scan(scan, &summary)));
+                }
+                Command::SettleMissing { roots, except, prune, reply } => {
+                    let result = settle_missing(batch, &roots, &except, prune);
+                    left.tally.add(batch.take_tally());
+                    let _gone = reply.send(result);
+                }
+                Command::Flush { reply } => left.flush(&reply),
+                Command::Stop => return Done::Stop,
             }
-            Command::EndScan { scan, summary, reply } => {
-                let _gone = reply.send(batch.run(Hurry::None, |batch| batch.end_scan(scan, &summary)));
-            }
-            Command::SettleMissing { roots, except, prune, reply } => {
-                let result = settle_missing(&mut batch, &roots, &except, prune);
-                tally.add(batch.take_tally());
-                let _gone = reply.send(result);
-            }
-            Command::Flush { reply } => {
-                let _gone = reply.send(match failure.take() {
-                    Some(error) => Err(error),
-                    None => Ok(std::mem::take(&mut tally)),
-                });
-            }
-            Command::Stop => break,
         }
     }
-    drop(batch);
-    // So that the index is one file when the program has ended. Busy readers only leave the log for the next start: waiting
-    // for them would keep all other writers out meanwhile.
-    connection
-        .busy_timeout(Duration::ZERO)
-        .and_then(|()| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
-        .map_err(Error::from_sqlite)?;
-    failure.map_or(Ok(()), Err)
+
+    /// Commits a group of received instances and tells each sender. When the group fails, each is tried alone, so that one
+    /// that the index does not take cannot harm the others.
+    fn store(&self, batch: &mut Batch<'_>, group: Vec<Arrival>, left: &mut Left) {
+        match self.arrived(batch, &group) {
+            Ok(outcomes) => {
+                for (arrival, outcome) in group.into_iter().zip(outcomes) {
+                    (arrival.on_done)(Ok(stored(outcome)));
+                }
+            }
+            Err(error) if group.len() == 1 => {
+                if let Some(arrival) = group.into_iter().next() {
+                    (arrival.on_done)(Err(error));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
+                left.singly.extend(group);
+            }
+        }
+    }
+
+    fn arrived(
+        &self,
+        batch: &mut Batch<'_>,
+        group: &[Arrival],
+    ) -> Result<Vec<(StoreOutcome, Option<Location>)>, Error> {
+        batch.run(Hurry::Waiting, |batch| {
+            let arrived = group.iter().map(|one| {
+                (self.options.on_arrival)(&one.record);
+                batch.arrived(&one.record, &one.location, one.policy, one.compared)
+            });
+            arrived.collect()
+        })
+    }
+}
+
+impl Left {
+    fn failed(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+    }
+
+    fn flush(&mut self, reply: &Sender<Result<Tally, Error>>) {
+        let _gone = reply.send(match self.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut self.tally)),
+        });
+    }
+}
+
+impl Command {
+    /// While there is no connection.
+    fn refuse(self, left: &mut Left) {
+        let error = Error::WriterPanicked;
+        match self {
+            Self::Store(arrival) => (arrival.on_done)(Err(error)),
+            Self::Scanned(_) | Self::MountPoint { .. } => left.failed(error),
+            Self::BeginScan { reply, .. } => drop(reply.send(Err(error))),
+            Self::EndScan { reply, .. } => drop(reply.send(Err(error))),
+            Self::SettleMissing { reply, .. } => drop(reply.send(Err(error))),
+            Self::Flush { reply } => left.flush(&reply),
+            Self::Stop => {}
+        }
+    }
 }
 
 /// Takes what scans found, and then what has come meanwhile, as long as nobody else is in a hurry to write.
@@ -388,39 +545,6 @@ fn gather_directories(queue: &Receiver<Command>, group: &mut Vec<ScannedDirector
         }
     }
     None
-}
-
-/// Commits a group of received instances and tells each sender. When the group fails, each is tried alone, so that one
-/// that the index does not take cannot harm the others.
-fn store(batch: &mut Batch<'_>, group: Vec<Arrival>) {
-    let all = batch.run(Hurry::Waiting, |batch| {
-        group
-            .iter()
-            .map(|one| batch.arrived(&one.record, &one.location, one.policy, one.compared))
-            .collect::<Result<Vec<_>, _>>()
-    });
-    match all {
-        Ok(outcomes) => {
-            for (arrival, outcome) in group.into_iter().zip(outcomes) {
-                (arrival.on_done)(Ok(stored(outcome)));
-            }
-        }
-        Err(error) => {
-            if group.len() == 1 {
-                if let Some(arrival) = group.into_iter().next() {
-                    (arrival.on_done)(Err(error));
-                }
-                return;
-            }
-            tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
-            for arrival in group {
-                let result = batch.run(Hurry::Waiting, |batch| {
-                    batch.arrived(&arrival.record, &arrival.location, arrival.policy, arrival.compared)
-                });
-                (arrival.on_done)(result.map(stored));
-            }
-        }
-    }
 }
 
 fn stored((outcome, first): (StoreOutcome, Option<Location>)) -> Stored {

@@ -9,6 +9,7 @@ mod shelves;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub(super) struct Batch<'c> {
     /// Whether another scan has written since ours began: what ours knows of files may be out of date.
     others_scan: bool,
     changes: Changes,
+    /// Whether a defect ended a transaction: what is remembered here may be half of what it should be.
+    broken: bool,
 }
 
 /// The statements that run for each instance, held ready: looking them up by their text took as long as running them.
@@ -135,16 +138,42 @@ impl<'c> Batch<'c> {
             others_transactions: 0,
             others_scan: false,
             changes: Changes::default(),
+            broken: false,
         })
     }
 
-    /// Runs `work` in one transaction and commits it; on any error nothing of it remains.
+    /// Goes on with a scan that another batch began: what that knew of other scans is lost.
+    pub(super) fn go_on_with(&mut self, scan: Option<i64>) {
+        self.scan = scan;
+        self.others_scan = true;
+    }
+
+    /// The scan that this writer does.
+    pub(super) fn scan(&self) -> Option<i64> {
+        self.scan
+    }
+
+    /// Whether a defect ended a transaction. Then it is no longer good for anything, and its connection neither.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Runs `work` in one transaction and commits it; on any error nothing of it remains. After a panic in it
+    /// ([`Error::WriterPanicked`]) nothing is run any more: see [`Self::is_broken`].
     pub(super) fn run<T>(
         &mut self,
         hurry: Hurry,
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> std::result::Result<T, Error> {
-        let result = self.transaction(hurry, work);
+        if self.broken {
+            return Err(Error::WriterPanicked);
+        }
+        // Nobody looks any more at what a panic left as it was: what is broken is thrown away.
+        let Ok(result) = catch_unwind(AssertUnwindSafe(|| self.transaction(hurry, work))) else {
+            self.broken = true;
+            let _already = self.connection.execute_batch("ROLLBACK");
+            return Err(Error::WriterPanicked);
+        };
         if result.is_err() {
             // The first error matters; a rollback fails only where SQLite has rolled back by itself.
             let _already = self.connection.execute_batch("ROLLBACK");

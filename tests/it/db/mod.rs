@@ -1,6 +1,7 @@
 //! The index, through its public doors.
 
 mod beside;
+mod defects;
 mod model_based;
 mod names;
 mod plans;

@@ -9,6 +9,7 @@ use dcmdex::db::{DuplicatePolicy, IndexStatus};
 use dcmdex::dimse::command_set::{self, CommandField};
 use dcmdex::dimse::pdata::put_message;
 use dcmdex::ingest::{Outcome, Wanted, read_file};
+use dcmdex::model::attribute::AttributeId::SOPInstanceUID;
 use dcmdex::model::location::Place;
 use dicom_ul::pdu::{AbortRQSource, Pdu};
 
@@ -97,6 +98,27 @@ fn an_instance_is_kept_byte_for_byte_and_indexed_before_success() {
     assert_eq!(read.meta().transfer_syntax(), IMPLICIT_VR_LITTLE_ENDIAN);
     assert_eq!(read.meta().source_application_entity_title.as_deref().map(str::trim), Some("SCRIPT"));
     peer.release();
+}
+
+#[test]
+fn a_defect_in_the_index_is_answered_and_the_next_instance_kept_without_a_restart() {
+    let node = TestNode::with(|settings| {
+        settings.writer.on_arrival = |record| assert_ne!(record.value(SOPInstanceUID), "1.2.3.4.9", "a defect");
+    });
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for number in 0..3 {
+        let uid = format!("1.2.3.4.{number}");
+        assert_eq!(store(&mut peer, &uid, &object(&uid)).status(), 0);
+        let response = store(&mut peer, "1.2.3.4.9", &object("1.2.3.4.9"));
+        assert_eq!((response.status(), response.error_comment()), (OUT_OF_RESOURCES, "the index does not take it now"));
+    }
+    peer.release();
+    assert_eq!((status(&node).instances, files(&node).len()), (3, 3));
+    // What was acknowledged before and after is the same to the next process.
+    let directory = node.directory();
+    node.stop();
+    let node = TestNode::with(|settings| settings.directory = directory);
+    assert_eq!(status(&node).instances, 3);
 }
 
 #[test]

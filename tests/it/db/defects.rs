@@ -1,0 +1,90 @@
+//! A defect of the program itself, in the writer of the index: it costs what met it, and the writer goes on.
+
+use std::fs;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
+
+use dcmdex::db::{Error, Stored};
+use dcmdex::model::attribute::AttributeId::{PatientID, SOPInstanceUID};
+use dcmdex::model::level::QueryRetrieveLevel::Image;
+use dcmdex::model::location::Place;
+
+use super::*;
+
+fn queue(writer: &Writer, uid: &str, patient: &str) -> Receiver<Result<Stored, Error>> {
+    let (send, receive) = channel();
+    let on_done = move |result| send.send(result).unwrap();
+    let (record, location) = (record("1.2", "1.3", uid, &[(PatientID, patient)]), location(Place::Managed, "/a", uid));
+    writer.handle().store(record, location, DuplicatePolicy::KeepFirst, Compared::Same, on_done);
+    receive
+}
+
+fn outcome(answer: &Receiver<Result<Stored, Error>>) -> Result<StoreOutcome, Error> {
+    answer.recv().unwrap().map(|stored| stored.outcome)
+}
+
+fn meets_a_defect(record: &InstanceRecord) {
+    assert_ne!(record.value(PatientID), "DEFECT", "a defect");
+}
+
+fn instances(index: &Path) -> Vec<String> {
+    let mut uids: Vec<_> = find(index, &request(Image, &[SOPInstanceUID])).into_iter().flatten().collect();
+    uids.sort();
+    uids
+}
+
+#[test]
+fn a_defect_costs_the_instance_that_met_it_and_not_those_of_its_group() {
+    static QUEUED: OnceLock<()> = OnceLock::new();
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    // The first one waits in its transaction for all others to be queued: so these are one group.
+    let on_arrival = |record: &InstanceRecord| match record.value(PatientID) {
+        "WAITS" => *QUEUED.wait(),
+        _ => meets_a_defect(record),
+    };
+    let writer = Writer::open(&index, WriterOptions { on_arrival, ..WriterOptions::default() }).unwrap();
+    let first = queue(&writer, "1.4.0", "WAITS");
+    let patients = ["A", "A", "DEFECT", "B", "DEFECT", "B"];
+    let group: Vec<_> = (1..).zip(patients).map(|(n, patient)| queue(&writer, &format!("1.4.{n}"), patient)).collect();
+    QUEUED.set(()).unwrap();
+    assert_eq!(outcome(&first).unwrap(), StoreOutcome::New);
+    for (answer, patient) in group.iter().zip(patients) {
+        match outcome(answer) {
+            Ok(outcome) => assert_eq!((outcome, patient == "DEFECT"), (StoreOutcome::New, false)),
+            Err(error) => assert!(matches!(error, Error::WriterPanicked) && patient == "DEFECT", "{error}"),
+        }
+    }
+    // Again and again.
+    for n in 7..10 {
+        assert!(matches!(outcome(&queue(&writer, "1.4.3", "DEFECT")), Err(Error::WriterPanicked)));
+        assert_eq!(outcome(&queue(&writer, &format!("1.4.{n}"), "A")).unwrap(), StoreOutcome::New);
+    }
+    // Scans go on, too.
+    writer.handle().scanned(scanned("/b", vec![file("f", record("1.2", "1.3", "1.4.9.1", &[]))])).unwrap();
+    assert_eq!(writer.handle().flush().unwrap().indexed, 1);
+    writer.close().unwrap();
+    let expected = ["1.4.0", "1.4.1", "1.4.2", "1.4.4", "1.4.6", "1.4.7", "1.4.8", "1.4.9", "1.4.9.1"];
+    assert_eq!(instances(&index), expected);
+    assert_sound(&index);
+}
+
+#[test]
+fn where_the_index_cannot_be_opened_again_what_arrives_is_refused_until_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer =
+        Writer::open(&index, WriterOptions { on_arrival: meets_a_defect, ..WriterOptions::default() }).unwrap();
+    assert_eq!(outcome(&queue(&writer, "1.4.1", "A")).unwrap(), StoreOutcome::New);
+    let elsewhere = dir.path().join("elsewhere");
+    fs::rename(&index, &elsewhere).unwrap();
+    assert!(outcome(&queue(&writer, "1.4.2", "DEFECT")).is_err());
+    assert!(outcome(&queue(&writer, "1.4.3", "A")).is_err());
+    assert!(writer.handle().begin_scan("[]".to_owned()).is_err());
+    assert!(!index.exists(), "no new index in place of the old one");
+    fs::rename(&elsewhere, &index).unwrap();
+    assert_eq!(outcome(&queue(&writer, "1.4.3", "A")).unwrap(), StoreOutcome::New);
+    writer.close().unwrap();
+    assert_eq!(instances(&index), ["1.4.1", "1.4.3"]);
+    assert_sound(&index);
+}
