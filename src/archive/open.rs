@@ -71,8 +71,11 @@ pub fn open(file: File, member: &OsStr) -> Result<Object, Problem> {
     let window = Window::whole(file, Arc::new(|_| ()))?;
     let budget = Budget::new(inflated_limit(window.length()));
     let mut found = Found { length: Some(window.length()), bytes: Bytes::Window(window), checksum: None };
-    for name in names {
-        found = step(found.bytes, &name, &budget)?;
+    for (depth, name) in names.iter().enumerate() {
+        // The file itself is an archive, or was one when it was indexed: one that nothing at its start tells is a zip archive
+        // behind a program that unpacks it.
+        let otherwise = (depth == 0).then_some(Kind::Zip);
+        found = step(found.bytes, otherwise, name, &budget)?;
     }
     let Found { bytes, length, checksum } = found;
     let reader: Box<dyn Read + Send> = match bytes {
@@ -96,13 +99,13 @@ struct Found {
     checksum: Option<u32>,
 }
 
-/// From an archive to a member of it.
-fn step(archive: Bytes, name: &[u8], budget: &Budget) -> Result<Found, Problem> {
+/// From an archive to a member of it. `otherwise` is what it is if its first bytes do not tell.
+fn step(archive: Bytes, otherwise: Option<Kind>, name: &[u8], budget: &Budget) -> Result<Found, Problem> {
     match archive {
         Bytes::Window(window) => {
             let mut start = [0; LOOK];
             let read = window.read_at(&mut start, 0)?;
-            match Kind::of(start.get(..read).unwrap_or_default())? {
+            match Kind::of(start.get(..read).unwrap_or_default())?.or(otherwise) {
                 Some(Kind::Zip) => match Directory::find(&window)? {
                     Some(directory) => in_zip(directory, name, budget),
                     None => in_zip_stream(Box::new(WindowReader::new(window)), name, budget),

@@ -80,6 +80,17 @@ fn members_of_a_zip_are_instances_that_can_be_read_where_they_lie() {
 }
 
 #[test]
+fn members_of_a_zip_that_unpacks_itself_are_instances_and_can_be_read() {
+    let archive = Archive::new();
+    let zip = Zip::default().with("1.dcm", &object(1, 3000), Keep::Deflated).with("2.dcm", &object(2, 0), Keep::Stored);
+    archive.put("X.ZIP", &[b"MZ and the rest of the program".repeat(100), zip.finish()].concat());
+    assert_eq!(archive.scan().numbers(), (2, 2, 0, 0, 0, 0));
+    for (number, pixels) in [(1, 3000), (2, 0)] {
+        assert!(archive.bytes_of(number) == object(number, pixels), "{number}");
+    }
+}
+
+#[test]
 fn what_a_member_is_called_does_not_matter_and_what_it_holds_does() {
     let archive = Archive::new();
     let zip = Zip::default()
