@@ -226,6 +226,12 @@ def archive_lies():
         end = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, numbers[0], *numbers) + struct.pack("<4sIQI", b"PK\6\7", 0, 0, 1)
         yield f"zip64-{name}.zip", raw_zip([(b"1", 0, one, len(one), len(one), None, b"")], 0xFFFFFFFF, 0xFFFFFFFF, end)
     yield "size-too-small.zip", raw_zip([(b"1", 0, one, len(one), 3, None, b"")])
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(one) + packer.flush()
+    nothing = bytearray(raw_zip([(b"1", 8, packed, len(packed), 0, None, b"")]))
+    for at in (14, nothing.index(b"PK\1\2") + 16):
+        nothing[at : at + 4] = bytes(4)
+    yield "size-of-nothing.zip", bytes(nothing)
     yield "directory-outside.zip", raw_zip([(b"1", 0, one, len(one), len(one), None, b"")], None, 0x7FFFFFFF)
     yield "leads-out.zip", zip_of({"../../../etc/passwd": one, "/etc/passwd": one, "..": one, "a/../../b": one})
     yield "separators.zip", zip_of({"a!/b": one, "a!": one, "!/": one, "a!!/b.zip": zip_of({"!/!": one})})

@@ -324,6 +324,10 @@ impl<R: Read> Read for Checked<R> {
         if self.left == 0 {
             return match self.checksum {
                 Some(checksum) if checksum != self.crc.sum() => Err(Problem::Checksum.into_io()),
+                // Of nothing the checksum is 0, which is what a damaged directory is full of.
+                _ if self.inner.read(&mut [0]).is_ok_and(|more| more > 0) => {
+                    Err(Problem::Damaged("a member that is longer than its size").into_io())
+                }
                 _ => Ok(0),
             };
         }

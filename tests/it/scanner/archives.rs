@@ -497,6 +497,20 @@ fn a_checksum_that_does_not_hold_is_an_error_when_the_object_is_read() {
 }
 
 #[test]
+fn a_member_that_is_longer_than_its_archive_says_is_an_error_when_the_object_is_read() {
+    let archive = Archive::new();
+    let mut zip = Zip::default().with("1.dcm", &object(1, 20_000), Keep::Deflated);
+    // The size and the checksum of nothing.
+    (zip.central[0].size, zip.central[0].checksum) = (0, 0);
+    archive.put("x.zip", &zip.finish());
+    archive.scan();
+    let location = &Reader::open(archive.index()).unwrap().locations("1.2.1.1.1").unwrap()[0];
+    let mut object = store::open(location).unwrap().unwrap();
+    let error = object.read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("longer"), "{error}");
+}
+
+#[test]
 fn archives_that_others_made_are_read_byte_for_byte() {
     let archive = Archive::new();
     let source = archive.directory.path().join("source");
