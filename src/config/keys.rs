@@ -128,13 +128,13 @@ keys! {
         low: "false: what is sent to `port` can be read on its way",
         high: "true: peers without TLS are shut out",
     }
-    "network.max_associations" = "100" {
+    "network.max_associations" = "2000" {
         "Associations at one time; one more is rejected as transient.",
         unit: "associations",
         low: "modalities have to try again",
-        high: "memory (up to 1 MB each while it sends) and open files",
+        high: "memory (some 20 KB each, up to 1 MB while it sends) and open files (3 each)",
     }
-    "network.max_associations_per_peer" = "80" {
+    "network.max_associations_per_peer" = "1200" {
         "Associations of one peer at one time; one more is rejected as transient. A peer is an AE title of the table of peers or, \
          without such a table, an address.",
         unit: "associations",

@@ -30,8 +30,8 @@ pub struct Options {
     pub ae_title: AeTitle,
     /// Which called AE titles are accepted.
     pub called_ae_title: CalledAeTitle,
-    /// Associations at one time; one more is rejected as transient. Each takes up to 1 MB while it sends. Too low: modalities
-    /// have to try again. Too high: memory and open files.
+    /// Associations at one time; one more is rejected as transient. A silent one takes some 20 KB, one that sends up to 1 MB.
+    /// Too low: modalities have to try again. Too high: memory and open files.
     pub max_associations: usize,
     /// Associations of one peer at one time, where the table of peers does not say otherwise; one more is rejected as
     /// transient. A peer is an AE title of the table, or, without a table, an address. Too low: busy workstations have to try
@@ -71,8 +71,8 @@ impl Options {
             plain: Plain::Listen,
             ae_title,
             called_ae_title: CalledAeTitle::OwnOnly,
-            max_associations: 100,
-            max_associations_per_peer: 80,
+            max_associations: 2000,
+            max_associations_per_peer: 1200,
             max_unassociated_connections: 2048,
             artim_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

@@ -30,6 +30,10 @@ const SHORT_BODY_LENGTH: u32 = 4;
 /// cost no more than this; senders grow it to the PDUs that they send.
 const FIRST_BUFFER_LENGTH: usize = 8 * 1024;
 
+/// How long a connection keeps a buffer that has grown when nothing comes any more: peers stay associated for hours between
+/// two objects.
+const KEEP_BUFFER: Duration = Duration::from_secs(1);
+
 /// How much of what a peer still sends is read and dropped before closing (see [`PduReader::drain`]).
 const MAX_DRAINED: usize = 1024 * 1024;
 
@@ -288,11 +292,19 @@ impl PduReader {
                 self.buffer.resize(length, 0);
             }
         }
+        let is_idle = self.end == 0 && self.buffer.len() > FIRST_BUFFER_LENGTH;
+        let keep_until = is_idle.then(|| Instant::now() + KEEP_BUFFER);
+        let keep_until = keep_until.filter(|until| deadline.is_none_or(|deadline| *until < deadline));
         let read = self.socket.read(&mut self.buffer[self.end..]);
-        let result = match deadline {
-            Some(deadline) => timeout_at(deadline, read)
-                .await
-                .map_err(|_| if begun { ReadError::SlowPdu } else { ReadError::Silence })?,
+        let result = match keep_until.or(deadline) {
+            Some(until) => match timeout_at(until, read).await {
+                Ok(result) => result,
+                Err(_) if keep_until.is_some() => {
+                    self.buffer = Vec::new();
+                    return Ok(());
+                }
+                Err(_) => return Err(if begun { ReadError::SlowPdu } else { ReadError::Silence }),
+            },
             None => read.await,
         };
         match result {
@@ -388,4 +400,43 @@ pub(super) fn acknowledge_at_once(socket: impl AsFd) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = socket;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_has_grown_is_given_back_when_nothing_comes_any_more() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let (mut reader, _writer) = split(Stream::Plain(accepted), Duration::from_secs(60));
+            let patience = |first_byte| Patience { first_byte: Some(first_byte), rest: Duration::from_secs(60) };
+            let fragment = vec![7; 100_000];
+            let mut pdu = vec![P_DATA_TF, 0];
+            pdu.extend(100_006_u32.to_be_bytes());
+            pdu.extend(100_002_u32.to_be_bytes());
+            pdu.extend([1, 2]);
+            pdu.extend(&fragment);
+            for _ in 0..2 {
+                let send = async { peer.write_all(&pdu).await.unwrap() };
+                let receive = async {
+                    match reader.next(patience(Duration::from_secs(60))).await {
+                        Ok(Incoming::Pdv(pdv)) => assert!(pdv.fragment == fragment),
+                        other => panic!("{other:?}"),
+                    }
+                };
+                tokio::join!(send, receive);
+                assert!(reader.buffer.len() > fragment.len());
+                // The wait for the next message goes on with a small one, and has the end that it should.
+                assert!(matches!(reader.next(patience(KEEP_BUFFER * 3 / 2)).await, Err(ReadError::Silence)));
+                assert_eq!(reader.buffer.len(), FIRST_BUFFER_LENGTH);
+            }
+        });
+    }
 }

@@ -135,7 +135,8 @@ fn thousands_of_idle_and_half_open_connections_keep_nobody_out() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit }).unwrap();
     let place = Place::new();
-    std::fs::write(place.path("dcmdex.toml"), "[network]\nartim_timeout_seconds = 60\n").unwrap();
+    std::fs::write(place.path("dcmdex.toml"), "[network]\nartim_timeout_seconds = 600\nidle_timeout_seconds = 600\n")
+        .unwrap();
     let node = Node::start(&place, &[]);
     let base = base(&node);
     let mut half = Vec::new();
@@ -148,7 +149,7 @@ fn thousands_of_idle_and_half_open_connections_keep_nobody_out() {
         connections.push(socket);
     }
     // And associations that say nothing more.
-    let silent: Vec<_> = (0..70).map(|_| associated(&node)).collect();
+    let silent: Vec<_> = (0..1_000).map(|_| associated(&node)).collect();
     for _ in 0..5 {
         let mut peer = associated(&node);
         peer.echo(1);

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 use crate::util::certificates::Authority;
@@ -10,7 +11,8 @@ use crate::util::peers;
 /// A running node; killed when the test ends before it.
 pub(super) struct Node {
     child: Child,
-    log: std::io::Lines<BufReader<std::process::ChildStderr>>,
+    /// Read by a thread of its own: a node whose log nobody takes waits for that.
+    log: Receiver<String>,
     pub(super) port: u16,
     tls_port: Option<u16>,
 }
@@ -28,7 +30,15 @@ impl Node {
     pub(super) fn try_start(command: &mut Command) -> Option<Self> {
         command.env("DCMDEX_LOG__FORMAT", "json");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let (taken, log) = channel();
+        std::thread::spawn(move || {
+            for line in lines {
+                if taken.send(line).is_err() {
+                    break;
+                }
+            }
+        });
         let mut node = Self { child, log, port: 0, tls_port: None };
         let line = node.next_with("listening")?;
         let port = |name: &str| line[name].as_str()?.rsplit(':').next()?.parse().ok();
@@ -42,7 +52,7 @@ impl Node {
     }
 
     fn next_with(&mut self, message: &str) -> Option<serde_json::Value> {
-        self.log.by_ref().map(Result::unwrap).find_map(|line| {
+        self.log.iter().find_map(|line| {
             // What a program around the node says is no JSON.
             let line: serde_json::Value = serde_json::from_str(&line).ok()?;
             line["message"].as_str()?.starts_with(message).then_some(line)
@@ -75,7 +85,7 @@ impl Node {
     /// Sends a signal and waits for the end: the exit code, and what was logged until then.
     pub(super) fn stop(mut self, signal: rustix::process::Signal) -> (Option<i32>, Vec<String>) {
         self.signal(signal);
-        let log = self.log.by_ref().map(Result::unwrap).collect();
+        let log = self.log.iter().collect();
         (self.child.wait().unwrap().code(), log)
     }
 }
