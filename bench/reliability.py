@@ -34,6 +34,8 @@ from common import RELEASE, Listener, commit, fail, free_port, machine
 from dimse import Sender, data_set
 
 SENDERS = 8
+# Rounds after which a new index and a new disk are begun: each round looks at all that there is.
+ROUNDS_ON_ONE = 25
 FS_IOC_SHUTDOWN = (2 << 30) | (4 << 16) | (ord("X") << 8) | 125
 NO_LOG_FLUSH = 2
 
@@ -216,23 +218,24 @@ def stop(listener):
 
 
 def kill_rounds(options, totals):
-    home = Path(tempfile.mkdtemp(prefix="kill-", dir=options.work))
-    try:
-        node = NODES[options.node](home)
-        with open(home / "log", "wb") as log:
-            listener, _ = start(node, log)
-            for number in range(options.rounds):
-                load = Load(node, listener.port, options.seed * 100_000 + number)
-                load.until_busy()
+    for first in range(0, options.rounds, ROUNDS_ON_ONE):
+        home = Path(tempfile.mkdtemp(prefix="kill-", dir=options.work))
+        try:
+            node = NODES[options.node](home)
+            with open(home / "log", "wb") as log:
+                listener, _ = start(node, log)
+                for number in range(first, min(first + ROUNDS_ON_ONE, options.rounds)):
+                    load = Load(node, listener.port, options.seed * 100_000 + number)
+                    load.until_busy()
+                    stop(listener)
+                    load.wait()
+                    listener, took = start(node, log)
+                    totals["slowest start, s"] = max(totals["slowest start, s"], round(took, 2))
+                    check(node, listener.port, load, totals)
+                    progress(totals)
                 stop(listener)
-                load.wait()
-                listener, took = start(node, log)
-                totals["slowest start, s"] = max(totals["slowest start, s"], round(took, 2))
-                check(node, listener.port, load, totals)
-                progress(totals)
-            stop(listener)
-    finally:
-        shutil.rmtree(home)
+        finally:
+            shutil.rmtree(home)
 
 
 def power_cut_rounds(options, totals):
@@ -243,7 +246,7 @@ def power_cut_rounds(options, totals):
     mount.mkdir()
     try:
         for number in range(options.rounds):
-            if number % 10 == 0:
+            if number % ROUNDS_ON_ONE == 0:
                 # A new disk now and then, so that it does not fill up.
                 with open(image, "wb") as file:
                     file.truncate(2 << 30)
