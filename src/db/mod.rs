@@ -6,6 +6,7 @@
 //!
 //! The schema is in `schema/v1.sql`; docs/schema.md explains the compact instance rows and the views.
 
+mod backlog;
 mod batch;
 mod check;
 mod find;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 
+pub use backlog::Backlog;
 pub use check::{CheckReport, Finding};
 pub use find::{Interrupt, can_answer, can_answer_declared};
 pub use reader::{DirectorySnapshot, KnownFile, LocatedInstance, Note, Reader};

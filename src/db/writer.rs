@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use rusqlite::Connection;
 
+use super::backlog::Backlog;
 use super::batch::Batch;
 use super::open::{self, Access};
 use super::turn::{Hurry, Turn};
@@ -27,7 +28,10 @@ const SCAN_GROUP_ROWS: usize = 4096;
 /// Rows in a transaction of a scan: those that were waited for, and what has come while they were written. New look-ups fall
 /// on every page of their table, which all go through the log with each transaction: so a few large ones write half of what many
 /// small ones do. A node in a hurry does not wait for its end; another scan does.
-const SCAN_BATCH_ROWS: usize = 16_384;
+const SCAN_BATCH_ROWS: usize = 8192;
+
+/// Rows of a scan that may wait for the writer: with a slow disk under the index memory would fill with them.
+const SCAN_WAITING_ROWS: usize = 4096;
 
 /// Rows of a scan after which it looks whether another process is in a hurry: a millisecond or two.
 const ROWS_BETWEEN_LOOKS: usize = 128;
@@ -97,6 +101,7 @@ pub struct Writer {
 #[derive(Clone, Debug)]
 pub struct WriterHandle {
     commands: Sender<Command>,
+    backlog: Arc<Backlog>,
 }
 
 impl Writer {
@@ -106,13 +111,15 @@ impl Writer {
     /// When the index cannot be opened for writing; see [`Error`].
     pub fn open(path: &Path, options: WriterOptions) -> Result<Self, Error> {
         let (commands, queue) = bounded(options.queue_length.max(1));
+        let backlog = Arc::new(Backlog::new(SCAN_WAITING_ROWS));
+        let queue = Queue { commands: queue, backlog: Arc::clone(&backlog) };
         let desk = Desk { path: path.to_owned(), turn: Turn::beside(path), options, queue };
         let connection = desk.connect()?;
         let thread = std::thread::Builder::new()
             .name("index writer".into())
             .spawn(move || desk.run(connection))
             .map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        Ok(Self { handle: WriterHandle { commands }, thread: Some(thread) })
+        Ok(Self { handle: WriterHandle { commands, backlog }, thread: Some(thread) })
     }
 
     /// A way to this writer.
@@ -180,6 +187,7 @@ impl WriterHandle {
     /// # Errors
     /// [`Error::WriterStopped`].
     pub fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
+        self.backlog.begin(rows_of(&directory));
         self.commands.send(Command::Scanned(directory)).map_err(|_| stopped())
     }
 
@@ -236,12 +244,44 @@ fn stopped() -> Error {
     Error::WriterStopped("its thread has ended".into())
 }
 
+/// The writer's end of the queue.
+struct Queue {
+    commands: Receiver<Command>,
+    backlog: Arc<Backlog>,
+}
+
+impl Queue {
+    fn taken(&self, command: &Command) {
+        if let Command::Scanned(directory) = command {
+            self.backlog.end(rows_of(directory));
+        }
+    }
+
+    fn recv(&self) -> Result<Command, RecvError> {
+        self.commands.recv().inspect(|command| self.taken(command))
+    }
+
+    fn recv_deadline(&self, deadline: Instant) -> Result<Command, RecvTimeoutError> {
+        self.commands.recv_deadline(deadline).inspect(|command| self.taken(command))
+    }
+
+    fn try_recv(&self) -> Result<Command, TryRecvError> {
+        self.commands.try_recv().inspect(|command| self.taken(command))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.backlog.close();
+    }
+}
+
 /// Where the thread of the writer sits.
 struct Desk {
     path: PathBuf,
     turn: Turn,
     options: WriterOptions,
-    queue: Receiver<Command>,
+    queue: Queue,
 }
 
 /// What outlives a connection.
@@ -470,7 +510,7 @@ impl Command {
 fn scanned(
     batch: &mut Batch<'_>,
     group: &mut VecDeque<ScannedDirectory>,
-    queue: &Receiver<Command>,
+    queue: &Queue,
     next: &mut Option<Command>,
 ) -> rusqlite::Result<()> {
     let (mut rows, mut since_look) = (0, 0);
@@ -519,7 +559,7 @@ struct Arrival {
 }
 
 /// Takes what is waiting, without waiting for more: a group forms by itself while the last one commits.
-fn gather_arrivals(queue: &Receiver<Command>, group: &mut Vec<Arrival>) -> Option<Command> {
+fn gather_arrivals(queue: &Queue, group: &mut Vec<Arrival>) -> Option<Command> {
     while group.len() < STORE_BATCH_ROWS {
         match queue.try_recv() {
             Ok(Command::Store(arrival)) => group.push(arrival),
@@ -531,7 +571,7 @@ fn gather_arrivals(queue: &Receiver<Command>, group: &mut Vec<Arrival>) -> Optio
 }
 
 /// Waits for a number of rows, so that the write lock is held only while there is something to write.
-fn gather_directories(queue: &Receiver<Command>, group: &mut Vec<ScannedDirectory>) -> Option<Command> {
+fn gather_directories(queue: &Queue, group: &mut Vec<ScannedDirectory>) -> Option<Command> {
     let deadline = Instant::now() + SCAN_BATCH_WAIT;
     let mut rows: usize = group.iter().map(rows_of).sum();
     while rows < SCAN_GROUP_ROWS {

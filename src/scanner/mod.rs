@@ -6,7 +6,7 @@
 //! a scan that is broken off has done a beginning of the same work.
 //!
 //! Memory is bounded, whatever the size of the archive: directories are cut into units of [`UNIT_FILES`] files, and only so
-//! many files are under way at a time (`under_way`). The names in one directory are held at once.
+//! many files are under way at a time ([`Backlog`]). The names in one directory are held at once.
 //!
 //! The pool is plain threads on a bounded channel, not rayon: what is wanted is depth for a disk or a file server, more
 //! threads than cores that mostly wait, and back-pressure on the walk.
@@ -25,7 +25,6 @@ mod read;
 mod report;
 mod skip;
 mod throttle;
-mod under_way;
 mod walk;
 mod watch;
 
@@ -39,7 +38,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError, bounded, select, unbounded};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::db::{self, FileOutcome, NotIndexed, ScannedDirectory, WriterHandle};
+use crate::db::{self, Backlog, FileOutcome, NotIndexed, ScannedDirectory, WriterHandle};
 use crate::ingest::Wanted;
 use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
@@ -58,7 +57,6 @@ use archives::KnownMembers;
 use places::Places;
 use read::{Part, Pool};
 use throttle::Throttle;
-use under_way::UnderWay;
 use walk::{Unit, Walked};
 use watch::{Asker, Limit, Watch};
 
@@ -275,7 +273,7 @@ pub fn scan(
     let mut collector =
         Collector { writer, options, started, told: started, on_event, seen, summary: Summary::default() };
     let jobs = options.jobs.max(1);
-    let under_way = Arc::new(UnderWay::new(jobs * UNIT_FILES + WAITING_FILES));
+    let backlog = Arc::new(Backlog::new(jobs * UNIT_FILES + WAITING_FILES));
     let (work, to_read) = unbounded();
     let (order, in_order) = bounded(MAX_UNITS);
     let (told, hangs) = unbounded();
@@ -303,7 +301,7 @@ pub fn scan(
     // takes all threads with it, without waiting.
     let (places, walk_options, walk_stop, asker) =
         (roots.0.clone(), options.clone(), stop.clone(), Asker::new(limit.clone()));
-    let begun = Arc::clone(&under_way);
+    let begun = Arc::clone(&backlog);
     let walker = spawn("scan walk", move || {
         let mut send = |unit: Unit| {
             let (sender, parts) = bounded(1);
@@ -313,9 +311,9 @@ pub fn scan(
         };
         walk::walk(&places, &walk_options, known, &walk_stop, asker, &mut send)
     })?;
-    let collected = collector.collect(&in_order, &under_way, &hangs);
+    let collected = collector.collect(&in_order, &backlog, &hangs);
     drop(in_order);
-    under_way.close();
+    backlog.close();
     let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     drop(ended);
     let walked = collected.and(walked)?;
@@ -361,7 +359,7 @@ impl Collector<'_> {
     fn collect(
         &mut self,
         in_order: &Receiver<(usize, Receiver<Part>)>,
-        under_way: &UnderWay,
+        backlog: &Backlog,
         hangs: &Receiver<Hang>,
     ) -> Result<(), Error> {
         let mut checked = Instant::now();
@@ -385,7 +383,7 @@ impl Collector<'_> {
                     None => break,
                 }
             }
-            under_way.end(files);
+            backlog.end(files);
             for hang in hangs.try_iter() {
                 (self.on_event)(Event::Hangs(&hang));
             }
