@@ -12,8 +12,9 @@ use serde_json::Value;
 use super::*;
 use crate::util::objects;
 
-/// Rows in a transaction of a scan, and what may still be on its way to one when the process ends: the most that is lost.
-const BATCH: u64 = 4096;
+/// Rows in a transaction of a scan, and what may still be on its way to one when the process ends: the most that is lost. That it
+/// is no more is tested where an archive is larger (`scanner::again`).
+const BATCH: u64 = 20_000;
 
 /// Files of the archive, in directories of [`PER_DIRECTORY`].
 const FILES: u32 = 2000;

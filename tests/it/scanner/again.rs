@@ -1,7 +1,10 @@
 //! A second scan: what has changed is read, and nothing else.
 
 use std::fs;
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
+
+use dcmdex::scanner::UNIT_FILES;
 
 use super::*;
 
@@ -195,4 +198,51 @@ fn a_file_that_is_asked_for_beside_its_directory_is_not_missing() {
     assert_eq!(told.numbers(), (2, 0, 0, 2, 0, 0));
     assert_eq!((told.summary.missing, told.summary.removed), (0, 0));
     assert_eq!(archive.instances().len(), 2);
+}
+
+#[test]
+fn what_has_been_read_and_would_be_lost_with_the_process_is_bounded() {
+    /// A transaction, what waits for one, and what is under way to the writer ([`UNIT_FILES`] for each reader, and twelve more).
+    const MOST: u64 = 8192 + 4096 + (JOBS as u64 + 12 + 2) * UNIT_FILES as u64;
+    const JOBS: usize = 4;
+    const FILES: u64 = 30_000;
+    let mut archive = Archive::new();
+    archive.options.jobs = JOBS;
+    for directory in 0..30 {
+        for number in 0..FILES as u32 / 30 {
+            archive.write(format!("d{directory}/{number}"), directory * 1000 + number);
+        }
+    }
+    drop(Writer::open(archive.index(), WriterOptions::default()).unwrap());
+    #[expect(clippy::disallowed_methods, reason = "another program that uses the index")]
+    let [other, committed] = [(); 2].map(|()| rusqlite::Connection::open(archive.index()).unwrap());
+    // Another program keeps the index to itself at first, so that all that can wait does.
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (enough, has_enough) = std::sync::mpsc::channel();
+    let counted = Arc::new(Mutex::new((0, 0, committed)));
+    let count = Arc::clone(&counted);
+    archive.options.probe = Probe(Some(Arc::new(move |name| {
+        if name.to_str().is_some_and(|name| name.starts_with('d') || name == "tree") {
+            return;
+        }
+        let (looked_at, most, committed) = &mut *count.lock().unwrap();
+        *looked_at += 1;
+        if *looked_at % 500 == 0 {
+            let sql = "SELECT ifnull(sum(instance_count), 0) FROM study";
+            let safe: i64 = committed.query_row(sql, [], |row| row.get(0)).unwrap();
+            *most = u64::max(*most, *looked_at - safe.cast_unsigned());
+        }
+        if *looked_at == 6000 {
+            enough.send(()).unwrap();
+        }
+    })));
+    let released = std::thread::spawn(move || {
+        has_enough.recv().unwrap();
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    assert_eq!(archive.scan().summary.indexed, FILES);
+    released.join().unwrap();
+    let (looked_at, most, _) = &*counted.lock().unwrap();
+    assert_eq!(*looked_at, FILES);
+    assert!((6000..=MOST).contains(most), "{most} of at most {MOST}");
 }
