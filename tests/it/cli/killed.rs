@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use super::*;
+use crate::util::archives::{self, Keep, Zip};
 use crate::util::objects;
 
 /// Rows in a transaction of a scan, and what may still be on its way to one when the process ends: the most that is lost. That it
@@ -63,8 +64,33 @@ fn write(place: &Place, file: u32, version: u32) {
     }
 }
 
-/// Changes the tree: files come, change, go and move.
+/// Archive files: one in another, members that lie elsewhere as well, and what is no object.
+fn write_archives(place: &Place, version: u32) {
+    let member = |file: u32| {
+        let (study, series) = (format!("1.2.{}", file / 500), format!("1.2.{}.{}", file / 500, file / 100));
+        objects::file(&format!("P{}", file / 500), &study, &series, &format!("{series}.{file}"))
+    };
+    let mut inner = Zip::default().with("notes.txt", b"no object", Keep::Stored);
+    for file in 0..150 {
+        inner.add(format!("b/{file}").as_bytes(), &member(400_000 + file), Keep::Deflated);
+    }
+    let mut outer = Zip::default().with("inner.zip", &inner.finish(), Keep::Stored);
+    // The second half changes with the version, and some lie in the tree as well.
+    for file in 0..300 {
+        let content = if file % 20 == 0 { file } else { 300_000 + file + file / 150 * version * 1000 };
+        outer.add(format!("a/{file:03}.dcm").as_bytes(), &member(content), Keep::Stored);
+    }
+    fs::write(place.path("tree/archives/whole.zip"), outer.finish()).unwrap();
+    let objects: Vec<_> = (0..200).map(|file| (format!("{file}"), member(500_000 + file + version))).collect();
+    let members: Vec<_> = objects.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+    fs::write(place.path("tree/archives/whole.tar.gz"), archives::gzip(&archives::tar(&members))).unwrap();
+}
+
+/// Changes the tree: files come, change, go and move, and archive files have other members.
 fn change(place: &Place, random: &mut Random) {
+    if random.below(2) == 0 {
+        write_archives(place, u32::try_from(random.below(3)).unwrap());
+    }
     for _ in 0..60 {
         let file = u32::try_from(random.below(u64::from(FILES))).unwrap();
         let path = place.path(inside(file));
@@ -205,6 +231,8 @@ fn a_scan_that_is_killed_ends_in_the_index_of_one_that_was_not() {
     for file in 0..FILES {
         write(&place, file, 0);
     }
+    fs::create_dir(place.path("tree/archives")).unwrap();
+    write_archives(&place, 0);
     let (mut kills, mut rounds, mut lost, mut most_lost) = (0, 0, 0, 0);
     while kills < wanted {
         let is_first = !place.path("x.db").exists();
