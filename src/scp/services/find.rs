@@ -9,12 +9,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -39,6 +41,9 @@ const GATHERED_BYTES: usize = 64 * 1024;
 /// How long a query waits for its peer, all in all, before its answers go to a file. Shorter writes files for peers that
 /// are just about as fast as the index, longer lets the write-ahead log grow while others write.
 const PATIENCE_WITH_PEER: Duration = Duration::from_secs(1);
+
+/// How often a query that waits for its turn looks whether it is still wanted.
+const LOOK_FOR_ORDERS: Duration = Duration::from_millis(20);
 
 /// Bytes of answers that wait in files, those of all queries together, beside the index. A million answers of a study are some
 /// 300 MB. Where this is used up, or the disk is full, queries wait for their peers.
@@ -110,7 +115,26 @@ impl Receiving {
             peer_max_length,
         };
         let (find, inside) = (Arc::clone(find), Arc::clone(&control));
-        let query = spawn_blocking(move || self.answer(&find, &inside, outgoing));
+        let turns = find.readers.turns();
+        let query = match Arc::clone(&turns).try_acquire_owned() {
+            Ok(turn) => spawn_blocking(move || {
+                let _until_its_end = turn;
+                self.answer(&find, &inside, outgoing)
+            }),
+            Err(_) => tokio::spawn(async move {
+                let turn = wait_for_turn(turns, &inside).await?;
+                let query = spawn_blocking(move || {
+                    let _until_its_end = turn;
+                    self.answer(&find, &inside, outgoing)
+                });
+                match query.await {
+                    Ok(answered) => answered,
+                    Err(ended) if ended.is_panic() => resume_unwind(ended.into_panic()),
+                    // The node is stopping.
+                    Err(_) => Err(FindError::Cancelled),
+                }
+            }),
+        };
         Running { context_id, request, answers, control, query, begun: Instant::now() }
     }
 
@@ -136,6 +160,23 @@ impl Receiving {
             // It did not get all of its answers.
             (ControlFlow::Break(()), Ok(())) => Err(control.order().map_or(FindError::Cancelled, Order::error)),
             (ControlFlow::Break(()), Err(error)) => Err(error),
+        }
+    }
+}
+
+/// Waits until a query may begin, or is told to stop.
+async fn wait_for_turn(turns: Arc<Semaphore>, control: &Control) -> Result<OwnedSemaphorePermit, FindError> {
+    let mut turn = pin!(turns.acquire_owned());
+    loop {
+        match timeout(LOOK_FOR_ORDERS, &mut turn).await {
+            Ok(Ok(turn)) => return Ok(turn),
+            // It is never closed.
+            Ok(Err(_)) => return Err(FindError::Cancelled),
+            Err(_) => {
+                if let Some(order) = control.order() {
+                    return Err(order.error());
+                }
+            }
         }
     }
 }
@@ -433,4 +474,28 @@ pub(in crate::scp) fn without_identifier(request: &FindRequest) -> Response {
 pub(in crate::scp) fn response(request: &FindRequest, status: Status) -> Response {
     Response::new(CommandField::C_FIND_RQ, request.message_id, status)
         .with_sop_class(Some(&request.affected_sop_class_uid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_waits_for_its_turn_and_stops_when_told() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let turns = Arc::new(Semaphore::new(1));
+            let first = wait_for_turn(Arc::clone(&turns), &Control::default()).await.unwrap();
+            for (order, expected) in [(Order::Cancel, "Cancelled"), (Order::TimeOut, "TimeLimit")] {
+                let control = Arc::new(Control::default());
+                let (turns, inside) = (Arc::clone(&turns), Arc::clone(&control));
+                let waiting = tokio::spawn(async move { wait_for_turn(turns, &inside).await });
+                control.stop(order);
+                assert_eq!(format!("{:?}", waiting.await.unwrap().unwrap_err()), expected);
+            }
+            let next = tokio::spawn(async move { wait_for_turn(turns, &Control::default()).await.is_ok() });
+            drop(first);
+            assert!(next.await.unwrap());
+        });
+    }
 }

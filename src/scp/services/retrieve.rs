@@ -196,7 +196,11 @@ impl Receiving {
         let Self { asked, model, relational, identifier } = self;
         let (retrieve, encoding) = (Arc::clone(retrieve), asked.encoding);
         let (interrupt_sender, interrupt) = tokio::sync::oneshot::channel();
+        let Ok(turn) = tokio::time::timeout(time_limit, retrieve.readers.turns().acquire_owned()).await else {
+            return (asked, Err(RetrieveError::Query(FindError::TimeLimit)));
+        };
         let mut asking = spawn_blocking(move || {
+            let _until_its_end = turn;
             let options = retrieve.options();
             let bytes = identifier.finish().map_err(FindError::Identifier)?;
             let identifier =
