@@ -95,14 +95,19 @@ def tools(options, corpus, uids, files, scratch):
     yield read_bound("bound: walk + open + read 8 KiB, 2 threads", "--threads", "2")
     yield read_bound("bound: read + minimal parse, 1 thread", "--parse")
     yield read_bound("bound: read + minimal parse, 2 threads", "--parse", "--threads", "2")
+    yield read_bound("bound: the same without read-ahead", "--parse", "--threads", "2", "--random")
+    if options.cold:
+        for threads in ("16", "32", "64"):
+            name = f"bound: read + minimal parse, {threads} threads, without read-ahead"
+            yield read_bound(name, "--parse", "--threads", threads, "--random")
 
     fresh = iter(scratch / f"scan-{number}.db" for number in range(1_000))
     index = scratch / "none"
 
-    def scan(again=False):
+    def scan(*flags, again=False):
         nonlocal index
         index = index if again else next(fresh)
-        return [RELEASE / "dcmdex", "scan", "--index", index, "--json", corpus]
+        return [RELEASE / "dcmdex", "scan", "--index", index, "--json", *flags, corpus]
 
     def indexed():
         db = sqlite3.connect(f"file:{index}?mode=ro", uri=True)
@@ -123,6 +128,9 @@ def tools(options, corpus, uids, files, scratch):
 
     yield Tool("**dcmdex scan**, new index", scan, first_scan, uids)
     yield Tool("**dcmdex scan**, again, nothing changed", lambda: scan(again=True), second_scan, uids)
+    if options.cold:
+        for jobs in ("32", "64"):
+            yield Tool(f"dcmdex scan --jobs {jobs}, new index", lambda jobs=jobs: scan("--jobs", jobs), first_scan, uids)
     options.index_size = lambda: sum(
         Path(f"{index}{suffix}").stat().st_size for suffix in ("", "-wal") if Path(f"{index}{suffix}").exists()
     )
