@@ -8,6 +8,10 @@ pub const MAX_NESTING: usize = 3;
 /// for each; more members than this are found in no real archive of images.
 pub const MAX_MEMBERS: u64 = 1_000_000;
 
+/// Members of an archive whose places are remembered while more of them may be wanted, 20 bytes for each. Of larger archives each
+/// member is looked for from the start.
+pub const MAX_REMEMBERED: usize = 450_000;
+
 /// Bytes of the name of a member, with the names of the archives that it lies in. Linux takes 4,095 for a path.
 pub const MAX_NAME: usize = 4_096;
 

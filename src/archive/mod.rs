@@ -1,7 +1,7 @@
 //! Archives: zip, tar and gzip files, read where they lie.
 //!
 //! [`walk()`] goes through the members of an archive file, and of archives in it ([`limits::MAX_NESTING`] deep), and has each read as
-//! far as the reader cares to; [`open()`] opens one member for reading from start to end. Nothing is unpacked: a stored member
+//! far as the reader cares to; [`open()`] opens one member for reading from start to end, [`Archives`] one after the other. Nothing is unpacked: a stored member
 //! is a range of the file, a deflated one is inflated as far as it is read, and no member is in memory as a whole. The central
 //! directory of a zip archive is read as a stream of entries.
 //!
@@ -19,7 +19,7 @@ mod zip;
 
 use std::io::{self, Read};
 
-pub use open::{Object, open};
+pub use open::{Archives, Object, open};
 pub use problem::Problem;
 pub use source::OnRead;
 pub use walk::{Member, MemberKind, ReadMember, Sink, Wish, walk};

@@ -1,16 +1,21 @@
-//! Opening one member.
+//! Opening members.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::limits::{MAX_MEMBERS, MAX_NESTING, inflated_limit};
+use super::limits::{MAX_MEMBERS, MAX_NESTING, MAX_REMEMBERED, inflated_limit};
 use super::problem::Problem;
-use super::source::{Ahead, Budget, Checked, Forward, Inflate, Limited, Metered, Streamed, Window, WindowReader};
+use super::source::{
+    Ahead, Budget, Checked, Forward, Inflate, Limited, Metered, OnRead, Streamed, Window, WindowReader,
+};
 use super::tar::{self, EntryKind};
 use super::zip::{self, Directory};
 use super::{Kind, LOOK, name};
@@ -37,6 +42,11 @@ impl Object {
         Ok(Self { reader: Box::new(reader), length: Some(length) })
     }
 
+    /// Nothing: takes the place of one that is given back.
+    pub(crate) fn nothing() -> Self {
+        Self { reader: Box::new(io::empty()), length: Some(0) }
+    }
+
     /// How many bytes there are, where the archive says so before them.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
@@ -56,36 +66,148 @@ impl std::fmt::Debug for Object {
     }
 }
 
-/// Opens a member of an archive file by its path, as [`walk`](super::walk()) has given it.
-///
-/// What it costs: for a zip archive, reading its central directory up to the member; for tar, the headers up to it; for what
-/// lies in something compressed, inflating all that precedes it there.
+/// Opens a member of an archive file by its path, as [`walk`](super::walk()) has given it. For several of one archive there is
+/// [`Archives`].
 ///
 /// # Errors
 /// [`Problem::Missing`] where there is no such member (any more), and whatever else prevents it.
 pub fn open(file: File, member: &OsStr) -> Result<Object, Problem> {
-    let names = name::split(member.as_bytes());
-    if names.len() > MAX_NESTING {
-        return Err(Problem::NestedTooDeep);
+    Archives::default().open(file, member)
+}
+
+/// Opens members of archives, many of them one after the other, and remembers the archive file that the last one was in: where
+/// members lie that were passed, and the stream behind the last one where bytes can only be had in their order.
+///
+/// What it costs: for a zip or tar archive, reading the central directory or the headers once, whatever is opened in which
+/// order. Of what lies in something compressed, all that precedes a member is inflated; members that are opened in the
+/// order in which they lie take one pass together, and each step back begins from the start.
+///
+/// An archive file that is not the one it was, by its inode, size or times, is a new one. Clones share what is remembered.
+#[derive(Clone)]
+pub struct Archives {
+    remembered: Arc<Mutex<Option<Remembered>>>,
+    on_read: OnRead,
+}
+
+impl Default for Archives {
+    fn default() -> Self {
+        Self::telling(Arc::new(|_| ()))
     }
-    let window = Window::whole(file, Arc::new(|_| ()))?;
-    let budget = Budget::new(inflated_limit(window.length()));
-    let mut found = Found { length: Some(window.length()), bytes: Bytes::Window(window), checksum: None };
-    for (depth, name) in names.iter().enumerate() {
-        // The file itself is an archive, or was one when it was indexed: one that nothing at its start tells is a zip archive
-        // behind a program that unpacks it.
-        let otherwise = (depth == 0).then_some(Kind::Zip);
-        found = step(found.bytes, otherwise, name, &budget)?;
+}
+
+impl std::fmt::Debug for Archives {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archives").finish_non_exhaustive()
     }
-    let Found { bytes, length, checksum } = found;
-    let reader: Box<dyn Read + Send> = match bytes {
-        Bytes::Window(window) => Box::new(WindowReader::new(window)),
-        Bytes::Stream(stream) => stream,
-    };
-    Ok(match length {
-        Some(length) => Object { reader: Box::new(Checked::new(reader, length, checksum)), length: Some(length) },
-        None => Object { reader, length: None },
-    })
+}
+
+impl Archives {
+    /// `on_read` is told of each read of an archive file.
+    #[must_use]
+    pub fn telling(on_read: OnRead) -> Self {
+        Self { remembered: Arc::default(), on_read }
+    }
+
+    /// Opens a member of an archive file by its path, as [`walk`](super::walk()) has given it.
+    ///
+    /// # Errors
+    /// [`Problem::Missing`] where there is no such member (any more), and whatever else prevents it.
+    pub fn open(&self, file: File, member: &OsStr) -> Result<Object, Problem> {
+        let names = name::split(member.as_bytes());
+        if names.len() > MAX_NESTING {
+            return Err(Problem::NestedTooDeep);
+        }
+        let identity = FileIdentity::of(&file)?;
+        let window = Window::whole(file, Arc::clone(&self.on_read))?;
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let archive = match remembered.as_mut() {
+            Some(archive) if archive.identity == identity => archive,
+            Some(_) | None => remembered.insert(Remembered { identity, window: window.clone(), levels: Vec::new() }),
+        };
+        let goes_on = !archive.levels.is_empty();
+        let mut reached = archive.reach(&names);
+        if goes_on && matches!(reached, Ok(Reached::Unknown) | Err(_)) {
+            // What is wrong counts only when it is so from the start.
+            *archive = Remembered { identity, window, levels: Vec::new() };
+            reached = archive.reach(&names);
+        }
+        match reached {
+            Ok(Reached::Member(found)) => Ok(found.into_object()),
+            Ok(Reached::Refused(problem)) => Err(problem),
+            Ok(Reached::Missing | Reached::Unknown) => Err(Problem::Missing),
+            Err(problem) => {
+                *remembered = None;
+                Err(problem)
+            }
+        }
+    }
+}
+
+/// What tells one archive file from another, or from itself after a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileIdentity {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// An archive file, and the way into it that was taken last.
+struct Remembered {
+    identity: FileIdentity,
+    window: Window,
+    /// Archives that lie in each other, the file itself first.
+    levels: Vec<Level>,
+}
+
+struct Level {
+    /// Its name in the level above; of the file itself none.
+    name: Vec<u8>,
+    archive: Archive,
+}
+
+impl Remembered {
+    /// Goes to a member, from the last archive on that the way to it and the way to the one before have in common.
+    fn reach(&mut self, names: &[Vec<u8>]) -> Result<Reached, Problem> {
+        let limit = inflated_limit(self.window.length());
+        let [archives @ .., _] = names else { return Ok(Reached::Missing) };
+        let common = self.levels.iter().skip(1).zip(archives).take_while(|(level, name)| level.name == **name).count();
+        // What they took of the levels above goes back there.
+        self.levels.truncate(1 + common);
+        if self.levels.is_empty() {
+            // The file itself is an archive, or was one when it was indexed: one that nothing at its start tells is a zip
+            // archive behind a program that unpacks it.
+            let bytes = Bytes::Window(self.window.clone());
+            let archive = Archive::enter(bytes, Some(Kind::Zip), Budget::new(limit))?;
+            self.levels.push(Level { name: Vec::new(), archive });
+        }
+        loop {
+            let depth = self.levels.len();
+            let (Some(level), Some(name)) = (self.levels.last_mut(), names.get(depth - 1)) else {
+                return Ok(Reached::Missing);
+            };
+            let found = match level.archive.member(name, limit)? {
+                Reached::Member(found) if depth < names.len() => found,
+                reached => return Ok(reached),
+            };
+            let archive = Archive::enter(found.bytes, None, found.budget)?;
+            self.levels.push(Level { name: name.clone(), archive });
+        }
+    }
 }
 
 enum Bytes {
@@ -97,114 +219,504 @@ struct Found {
     bytes: Bytes,
     length: Option<u64>,
     checksum: Option<u32>,
+    /// What may be inflated of it, if it is an archive itself.
+    budget: Budget,
 }
 
-/// From an archive to a member of it. `otherwise` is what it is if its first bytes do not tell.
-fn step(archive: Bytes, otherwise: Option<Kind>, name: &[u8], budget: &Budget) -> Result<Found, Problem> {
-    match archive {
-        Bytes::Window(window) => {
-            let mut start = [0; LOOK];
-            let read = window.read_at(&mut start, 0)?;
-            match Kind::of(start.get(..read).unwrap_or_default())?.or(otherwise) {
-                Some(Kind::Zip) => match Directory::find(&window)? {
-                    Some(directory) => in_zip(directory, name, budget),
-                    None => in_zip_stream(Box::new(WindowReader::new(window)), name, budget),
-                },
-                Some(Kind::Tar) => in_tar(Box::new(WindowReader::new(window)), name),
-                Some(Kind::Gzip) => in_gzip(Box::new(WindowReader::new(window)), name, budget),
-                None => Err(Problem::Missing),
-            }
-        }
-        Bytes::Stream(stream) => {
-            let ahead = Ahead::look(stream, LOOK)?;
-            match Kind::of(ahead.head())? {
-                Some(Kind::Zip) => in_zip_stream(Box::new(ahead), name, budget),
-                Some(Kind::Tar) => in_tar(Box::new(ahead), name),
-                Some(Kind::Gzip) => in_gzip(Box::new(ahead), name, budget),
-                None => Err(Problem::Missing),
-            }
-        }
-    }
-}
-
-fn in_zip(mut directory: Directory, name: &[u8], budget: &Budget) -> Result<Found, Problem> {
-    for _ in 0..=MAX_MEMBERS {
-        let Some(entry) = directory.next()? else { break };
-        if entry.name != name {
-            continue;
-        }
-        entry.check()?;
-        let mut header = [0; zip::LOCAL_HEADER];
-        let (window, ..) = directory.data(&entry, &mut header)?;
-        let bytes = match entry.method {
-            zip::STORED => Bytes::Window(window),
-            _ => Bytes::Stream(inflated(WindowReader::new(window), budget)),
+impl Found {
+    fn into_object(self) -> Object {
+        let reader: Box<dyn Read + Send> = match self.bytes {
+            Bytes::Window(window) => Box::new(WindowReader::new(window)),
+            Bytes::Stream(stream) => stream,
         };
-        return Ok(Found { bytes, length: Some(entry.size), checksum: Some(entry.checksum) });
+        match self.length {
+            Some(length) => {
+                Object { reader: Box::new(Checked::new(reader, length, self.checksum)), length: Some(length) }
+            }
+            None => Object { reader, length: None },
+        }
     }
-    Err(Problem::Missing)
 }
 
-fn in_zip_stream(mut source: Box<dyn Forward>, name: &[u8], budget: &Budget) -> Result<Found, Problem> {
-    for _ in 0..=MAX_MEMBERS {
-        let Some(entry) = zip::next_local(&mut source)? else { break };
+/// Where the search for a member ended.
+enum Reached {
+    Member(Found),
+    /// It is there, and cannot be read.
+    Refused(Problem),
+    /// It is not there.
+    Missing,
+    /// It can only be found from the start.
+    Unknown,
+}
+
+impl From<Result<Found, Problem>> for Reached {
+    fn from(found: Result<Found, Problem>) -> Self {
+        found.map_or_else(Self::Refused, Self::Member)
+    }
+}
+
+/// The members that were passed, by the hashes of their names: the first of a name counts.
+#[derive(Default)]
+struct Passed {
+    places: HashMap<u64, u64>,
+    hasher: RandomState,
+    count: u64,
+    ended: bool,
+}
+
+impl Passed {
+    fn place(&self, name: &[u8]) -> Option<u64> {
+        self.places.get(&self.hasher.hash_one(name)).copied()
+    }
+
+    fn pass(&mut self, name: &[u8], place: u64) {
+        self.count += 1;
+        if self.is_whole() {
+            self.places.entry(self.hasher.hash_one(name)).or_insert(place);
+        } else {
+            self.places = HashMap::new();
+        }
+    }
+
+    /// Whether each member that was passed is remembered.
+    fn is_whole(&self) -> bool {
+        self.count <= MAX_REMEMBERED as u64
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.ended && self.count <= MAX_MEMBERS
+    }
+
+    /// What it means that a member was not met up to the end.
+    fn not_met(&self) -> Reached {
+        if self.is_whole() { Reached::Missing } else { Reached::Unknown }
+    }
+}
+
+/// An archive that was entered.
+enum Archive {
+    Zip {
+        directory: Directory,
+        passed: Passed,
+    },
+    /// tar, in a range of the file.
+    Tar {
+        headers: WindowReader,
+        /// Bytes from where `headers` stands to the next header.
+        data: u64,
+        passed: Passed,
+    },
+    Stream(StreamArchive),
+    /// The only file in a gzip file, while nobody has begun to read it.
+    Sole(Option<Box<dyn Forward>>, Budget),
+}
+
+impl Archive {
+    /// `otherwise` is what it is if its first bytes do not tell; `budget` what may be inflated of it in one pass.
+    fn enter(bytes: Bytes, otherwise: Option<Kind>, budget: Budget) -> Result<Self, Problem> {
+        match bytes {
+            Bytes::Window(window) => {
+                let mut start = [0; LOOK];
+                let read = window.read_at(&mut start, 0)?;
+                match Kind::of(start.get(..read).unwrap_or_default())?.or(otherwise) {
+                    Some(Kind::Zip) => Ok(match Directory::find(&window)? {
+                        Some(directory) => Self::Zip { directory, passed: Passed::default() },
+                        None => Self::stream(StreamKind::Zip, Box::new(WindowReader::new(window)), budget),
+                    }),
+                    Some(Kind::Tar) => {
+                        Ok(Self::Tar { headers: WindowReader::new(window), data: 0, passed: Passed::default() })
+                    }
+                    Some(Kind::Gzip) => Self::gzip(Box::new(WindowReader::new(window)), budget),
+                    None => Err(Problem::Missing),
+                }
+            }
+            Bytes::Stream(stream) => {
+                let ahead = Ahead::look(stream, LOOK)?;
+                match Kind::of(ahead.head())? {
+                    Some(Kind::Zip) => Ok(Self::stream(StreamKind::Zip, Box::new(ahead), budget)),
+                    Some(Kind::Tar) => Ok(Self::stream(StreamKind::Tar, Box::new(ahead), budget)),
+                    Some(Kind::Gzip) => Self::gzip(Box::new(ahead), budget),
+                    None => Err(Problem::Missing),
+                }
+            }
+        }
+    }
+
+    fn gzip(source: Box<dyn Forward>, budget: Budget) -> Result<Self, Problem> {
+        let metered = Metered { inner: MultiGzDecoder::new(source), budget: budget.clone() };
+        let ahead = Ahead::look(Streamed(BufReader::with_capacity(BUFFER, metered)), LOOK)?;
+        let is_tar = tar::is_header(ahead.head());
+        let ahead = Box::new(ahead);
+        Ok(if is_tar { Self::stream(StreamKind::Tar, ahead, budget) } else { Self::Sole(Some(ahead), budget) })
+    }
+
+    fn stream(kind: StreamKind, source: Box<dyn Forward>, budget: Budget) -> Self {
+        let place = Arc::new(Mutex::new(Some(Standing::AtHeader(source))));
+        Self::Stream(StreamArchive { kind, place, passed: Passed::default(), budget })
+    }
+
+    /// Goes to a member. `limit` is what may be inflated of one that can be had without the others.
+    fn member(&mut self, name: &[u8], limit: u64) -> Result<Reached, Problem> {
+        match self {
+            Self::Zip { directory, passed } => in_zip(directory, passed, name, limit),
+            Self::Tar { headers, data, passed } => in_tar(headers, data, passed, name, limit),
+            Self::Stream(stream) => stream.member(name),
+            Self::Sole(stream, budget) => Ok(match stream.take() {
+                Some(stream) => {
+                    let (bytes, budget) = (Bytes::Stream(stream), budget.clone());
+                    Reached::Member(Found { bytes, length: None, checksum: None, budget })
+                }
+                None => Reached::Unknown,
+            }),
+        }
+    }
+}
+
+fn in_zip(directory: &mut Directory, passed: &mut Passed, name: &[u8], limit: u64) -> Result<Reached, Problem> {
+    if !passed.is_whole() {
+        return Ok(Reached::Unknown);
+    }
+    if let Some(place) = passed.place(name) {
+        let entry = directory.at(place)?;
+        // Another one with the same hash.
+        return Ok(if entry.name == name { member_of_zip(directory, &entry, limit).into() } else { Reached::Unknown });
+    }
+    while passed.goes_on() {
+        let place = directory.position();
+        let Some(entry) = directory.next()? else {
+            passed.ended = true;
+            break;
+        };
+        passed.pass(&entry.name, place);
+        if entry.name == name {
+            return Ok(member_of_zip(directory, &entry, limit).into());
+        }
+    }
+    Ok(passed.not_met())
+}
+
+fn member_of_zip(directory: &Directory, entry: &zip::Entry, limit: u64) -> Result<Found, Problem> {
+    entry.check()?;
+    let mut header = [0; zip::LOCAL_HEADER];
+    let (window, ..) = directory.data(entry, &mut header)?;
+    let budget = Budget::new(limit);
+    let bytes = match entry.method {
+        zip::STORED => Bytes::Window(window),
+        _ => Bytes::Stream(Box::new(inflated(WindowReader::new(window), &budget))),
+    };
+    Ok(Found { bytes, length: Some(entry.size), checksum: Some(entry.checksum), budget })
+}
+
+fn inflated<S: Forward>(source: S, budget: &Budget) -> Inflated<S> {
+    Streamed(BufReader::with_capacity(BUFFER, Inflate::new(source, None, budget.clone())))
+}
+
+type Inflated<S> = Streamed<BufReader<Inflate<S>>>;
+
+fn in_tar(
+    headers: &mut WindowReader,
+    data: &mut u64,
+    passed: &mut Passed,
+    name: &[u8],
+    limit: u64,
+) -> Result<Reached, Problem> {
+    if !passed.is_whole() {
+        return Ok(Reached::Unknown);
+    }
+    if let Some(place) = passed.place(name) {
+        let mut header = WindowReader::at(headers.whole(), place, 2 * tar::BLOCK)?;
+        let entry = tar::next(&mut header)?;
+        return Ok(match entry.filter(|entry| entry.kind == EntryKind::File && entry.name == name) {
+            Some(entry) => Reached::Member(member_of_tar(header, &entry, limit)),
+            // Another one with the same hash.
+            None => Reached::Unknown,
+        });
+    }
+    while passed.goes_on() {
+        if headers.pass(*data)? < *data {
+            return Err(Problem::Truncated);
+        }
+        *data = 0;
+        let place = headers.position();
+        let Some(entry) = tar::next(headers)? else {
+            passed.ended = true;
+            break;
+        };
+        *data = entry.padded();
+        if entry.kind == EntryKind::File {
+            passed.pass(&entry.name, place);
+            if entry.name == name {
+                let at = WindowReader::at(headers.whole(), headers.position(), 0)?;
+                return Ok(Reached::Member(member_of_tar(at, &entry, limit)));
+            }
+        } else {
+            passed.count += 1;
+        }
+    }
+    Ok(passed.not_met())
+}
+
+fn member_of_tar(source: WindowReader, entry: &tar::Entry, limit: u64) -> Found {
+    let bytes = match source.window(entry.size) {
+        Some(window) => Bytes::Window(window),
+        // Cut off: what is there of it, and then an error.
+        None => Bytes::Stream(Box::new(Limited::new(source, entry.size))),
+    };
+    Found { bytes, length: Some(entry.size), checksum: None, budget: Budget::new(limit) }
+}
+
+#[derive(Clone, Copy)]
+enum StreamKind {
+    Zip,
+    Tar,
+}
+
+/// An archive that goes forward only.
+struct StreamArchive {
+    kind: StreamKind,
+    /// Where it stands; empty while somebody reads a member.
+    place: Place,
+    passed: Passed,
+    budget: Budget,
+}
+
+type Place = Arc<Mutex<Option<Standing>>>;
+
+enum Standing {
+    AtHeader(Box<dyn Forward>),
+    /// In or behind the data of a member.
+    InMember(Box<dyn Within>),
+}
+
+impl Standing {
+    fn at_next_header(self) -> Result<Box<dyn Forward>, Problem> {
+        match self {
+            Self::AtHeader(source) => Ok(source),
+            Self::InMember(data) => data.leave(),
+        }
+    }
+}
+
+impl StreamArchive {
+    fn member(&mut self, name: &[u8]) -> Result<Reached, Problem> {
+        if !self.passed.is_whole() || self.passed.place(name).is_some() {
+            return Ok(Reached::Unknown);
+        }
+        if !self.passed.goes_on() {
+            return Ok(Reached::Missing);
+        }
+        let standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(standing) = standing else { return Ok(Reached::Unknown) };
+        let mut source = standing.at_next_header()?;
+        while self.passed.goes_on() {
+            let met = match self.kind {
+                StreamKind::Zip => self.next_in_zip(source, name)?,
+                StreamKind::Tar => self.next_in_tar(source, name)?,
+            };
+            match met {
+                Met::Wanted(reached) => return Ok(reached),
+                Met::Other(next) => source = next,
+                Met::End => {
+                    self.passed.ended = true;
+                    break;
+                }
+            }
+        }
+        Ok(self.passed.not_met())
+    }
+
+    fn next_in_tar(&mut self, mut source: Box<dyn Forward>, name: &[u8]) -> Result<Met, Problem> {
+        let Some(entry) = tar::next(&mut source)? else { return Ok(Met::End) };
+        let is_file = entry.kind == EntryKind::File;
+        if is_file {
+            self.passed.pass(&entry.name, 0);
+        } else {
+            self.passed.count += 1;
+        }
+        if !is_file || entry.name != name {
+            let padded = entry.padded();
+            return if source.pass(padded)? < padded { Err(Problem::Truncated) } else { Ok(Met::Other(source)) };
+        }
+        let window = source.window(entry.size);
+        let padding = entry.padded() - entry.size;
+        let data = Member {
+            data: Limited::new(source, entry.size),
+            leave: move |data: Limited<Box<dyn Forward>>| {
+                let left = data.left().saturating_add(padding);
+                let mut source = data.into_inner();
+                if source.pass(left)? < left { Err(Problem::Truncated) } else { Ok(source) }
+            },
+        };
+        let bytes = match window {
+            Some(window) => {
+                self.put(Standing::InMember(Box::new(data)));
+                Bytes::Window(window)
+            }
+            None => self.lend(Box::new(data)),
+        };
+        let found = Found { bytes, length: Some(entry.size), checksum: None, budget: self.budget.clone() };
+        Ok(Met::Wanted(Reached::Member(found)))
+    }
+
+    fn next_in_zip(&mut self, mut source: Box<dyn Forward>, name: &[u8]) -> Result<Met, Problem> {
+        let Some(entry) = zip::next_local(&mut source)? else { return Ok(Met::End) };
+        self.passed.pass(&entry.name, 0);
         let after = entry.is_described_after();
         if after && entry.method != zip::DEFLATED {
             return Err(Problem::NoSize);
         }
-        if entry.name == name {
-            entry.check()?;
-            let data = Limited::new(source, if after { u64::MAX } else { entry.compressed });
-            let stream = match entry.method {
-                zip::STORED => Box::new(data),
-                _ => inflated(data, budget),
-            };
-            let known = (!after).then_some(());
-            return Ok(Found {
-                bytes: Bytes::Stream(stream),
-                length: known.map(|()| entry.size),
-                checksum: known.map(|()| entry.checksum),
-            });
+        let is_wanted = entry.name == name;
+        let refused = if is_wanted { entry.check().err() } else { None };
+        let limited = Limited::new(source, if after { u64::MAX } else { entry.compressed });
+        let described = entry.has_descriptor();
+        // Only a deflate stream tells by itself where it ends.
+        let data: Box<dyn Within> = if entry.method == zip::DEFLATED && (after || is_wanted) {
+            Box::new(Member {
+                data: inflated(limited, &self.budget),
+                leave: move |mut data: Inflated<Limited<Box<dyn Forward>>>| {
+                    if after {
+                        data.pass(u64::MAX)?;
+                    }
+                    let (limited, _state) = data.0.into_inner().into_parts();
+                    leave_zip_member(limited, after, described)
+                },
+            })
+        } else {
+            Box::new(Member {
+                data: limited,
+                leave: move |limited: Limited<Box<dyn Forward>>| leave_zip_member(limited, after, described),
+            })
+        };
+        if !is_wanted {
+            return data.leave().map(Met::Other);
         }
-        if after {
-            Forward::pass(&mut inflated(&mut source, budget), u64::MAX)?;
-        } else if source.pass(entry.compressed)? < entry.compressed {
-            return Err(Problem::Truncated);
+        if let Some(problem) = refused {
+            self.put(Standing::InMember(data));
+            return Ok(Met::Wanted(Reached::Refused(problem)));
         }
-        if entry.has_descriptor() {
-            zip::pass_descriptor(&mut source)?;
-        }
+        let known = (!after).then_some(());
+        Ok(Met::Wanted(Reached::Member(Found {
+            bytes: self.lend(data),
+            length: known.map(|()| entry.size),
+            checksum: known.map(|()| entry.checksum),
+            budget: self.budget.clone(),
+        })))
     }
-    Err(Problem::Missing)
+
+    fn put(&self, standing: Standing) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+    }
+
+    /// Gives away the data of a member; when they are dropped, what is behind them can be read.
+    fn lend(&self, data: Box<dyn Within>) -> Bytes {
+        Bytes::Stream(Box::new(Lent { data: Some(data), home: Arc::clone(&self.place) }))
+    }
 }
 
-fn inflated<'a>(source: impl Forward + 'a, budget: &Budget) -> Box<dyn Forward + 'a> {
-    let inflate = Inflate::new(source, None, budget.clone());
-    Box::new(Streamed(BufReader::with_capacity(BUFFER, inflate)))
+/// Passes over what is left of a member, and what describes it behind its data.
+fn leave_zip_member(
+    limited: Limited<Box<dyn Forward>>,
+    after: bool,
+    described: bool,
+) -> Result<Box<dyn Forward>, Problem> {
+    let left = if after { 0 } else { limited.left() };
+    let mut source = limited.into_inner();
+    if source.pass(left)? < left {
+        return Err(Problem::Truncated);
+    }
+    if described {
+        zip::pass_descriptor(&mut source)?;
+    }
+    Ok(source)
 }
 
-fn in_tar(mut source: Box<dyn Forward>, name: &[u8]) -> Result<Found, Problem> {
-    for _ in 0..=MAX_MEMBERS {
-        let Some(entry) = tar::next(&mut source)? else { break };
-        if entry.kind == EntryKind::File && entry.name == name {
-            let bytes = match source.window(entry.size) {
-                Some(window) => Bytes::Window(window),
-                None => Bytes::Stream(Box::new(Limited::new(source, entry.size))),
-            };
-            return Ok(Found { bytes, length: Some(entry.size), checksum: None });
-        }
-        if source.pass(entry.padded())? < entry.padded() {
-            return Err(Problem::Truncated);
-        }
-    }
-    Err(Problem::Missing)
+/// What came next in a stream.
+enum Met {
+    Wanted(Reached),
+    Other(Box<dyn Forward>),
+    End,
 }
 
-fn in_gzip(source: Box<dyn Forward>, name: &[u8], budget: &Budget) -> Result<Found, Problem> {
-    let metered = Metered { inner: MultiGzDecoder::new(source), budget: budget.clone() };
-    let ahead = Ahead::look(Streamed(BufReader::with_capacity(BUFFER, metered)), LOOK)?;
-    if tar::is_header(ahead.head()) {
-        return in_tar(Box::new(ahead), name);
+/// The data of a member, and the way out of them.
+trait Within: Forward {
+    /// Goes to where the next member begins.
+    fn leave(self: Box<Self>) -> Result<Box<dyn Forward>, Problem>;
+}
+
+struct Member<S, L> {
+    data: S,
+    leave: L,
+}
+
+impl<S: Forward, L: FnOnce(S) -> Result<Box<dyn Forward>, Problem> + Send> Within for Member<S, L> {
+    fn leave(self: Box<Self>) -> Result<Box<dyn Forward>, Problem> {
+        (self.leave)(self.data)
     }
-    Ok(Found { bytes: Bytes::Stream(Box::new(ahead)), length: None, checksum: None })
+}
+
+impl<S: Forward, L: Send> Read for Member<S, L> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.data.read(out)
+    }
+}
+
+impl<S: Forward, L: Send> BufRead for Member<S, L> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.data.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.data.consume(count);
+    }
+}
+
+impl<S: Forward, L: Send> Forward for Member<S, L> {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        self.data.pass(count)
+    }
+
+    fn window(&self, length: u64) -> Option<Window> {
+        self.data.window(length)
+    }
+}
+
+/// The data of a member that somebody reads. They go home when he is done.
+struct Lent {
+    /// There until it is dropped.
+    data: Option<Box<dyn Within>>,
+    home: Place,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.data.take().map(Standing::InMember);
+    }
+}
+
+impl Read for Lent {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.data.as_mut().map_or(Ok(0), |data| data.read(out))
+    }
+}
+
+impl BufRead for Lent {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.data.as_mut().map_or(Ok(&[]), |data| data.fill_buf())
+    }
+
+    fn consume(&mut self, count: usize) {
+        if let Some(data) = &mut self.data {
+            data.consume(count);
+        }
+    }
+}
+
+impl Forward for Lent {
+    fn pass(&mut self, count: u64) -> io::Result<u64> {
+        self.data.as_mut().map_or(Ok(0), |data| data.pass(count))
+    }
+
+    fn window(&self, length: u64) -> Option<Window> {
+        self.data.as_ref().and_then(|data| data.window(length))
+    }
 }

@@ -120,8 +120,24 @@ impl WindowReader {
         self.buffer.get(self.at..).unwrap_or_default()
     }
 
-    fn position(&self) -> u64 {
+    /// One that begins at an offset, with a first read of few bytes: for a header.
+    pub(crate) fn at(window: &Window, offset: u64, few: usize) -> Result<Self, Problem> {
+        let Some(window) = window.length().checked_sub(offset).and_then(|left| window.part(offset, left)) else {
+            return Err(Problem::Truncated);
+        };
+        let mut buffer = vec![0; few.min(usize::try_from(window.length()).unwrap_or(few))];
+        let read = window.read_at(&mut buffer, 0)?;
+        buffer.truncate(read);
+        Ok(Self::begun(window, buffer, 0))
+    }
+
+    pub(crate) fn position(&self) -> u64 {
         self.offset - self.held().len() as u64
+    }
+
+    /// The range that is read.
+    pub(crate) fn whole(&self) -> &Window {
+        &self.window
     }
 }
 
@@ -379,6 +395,10 @@ impl<S: Forward> Limited<S> {
     /// Bytes that were not read.
     pub(crate) fn left(&self) -> u64 {
         self.left
+    }
+
+    pub(crate) fn into_inner(self) -> S {
+        self.source
     }
 }
 

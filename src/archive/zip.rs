@@ -21,6 +21,9 @@ const DESCRIPTOR: &[u8; 4] = b"PK\x07\x08";
 /// Length of a local header before name and extra fields.
 pub(crate) const LOCAL_HEADER: usize = 30;
 
+/// What is read of the directory for one member: most names are short.
+const FEW: usize = 512;
+
 /// The end of the central directory, with the longest comment.
 const MAX_END: u64 = 22 + 65_535;
 
@@ -144,30 +147,22 @@ impl Directory {
             _ => return Err(Problem::Damaged("its directory of members ends too early")),
         }
         self.read += 1;
-        let mut entry = Entry {
-            name: Vec::new(),
-            flags: u16_at(&fixed, 8),
-            method: u16_at(&fixed, 10),
-            checksum: u32_at(&fixed, 16),
-            compressed: u64::from(u32_at(&fixed, 20)),
-            size: u64::from(u32_at(&fixed, 24)),
-            local: u64::from(u32_at(&fixed, 42)),
-        };
-        // All three have 16 bits: no more than 192 KiB.
-        let lengths = [28, 30, 32].map(|at| usize::from(u16_at(&fixed, at)));
-        let [name, extra, comment] = lengths.map(|length| vec![0; length]);
-        let mut variable = [name, extra, comment];
-        for bytes in &mut variable {
-            if fill(&mut self.entries, bytes)? < bytes.len() {
-                return Err(Problem::Damaged("its directory of members ends too early"));
-            }
+        rest_of_entry(&mut self.entries, &fixed).map(Some)
+    }
+
+    /// Where the next member stands in the directory.
+    pub(crate) fn position(&self) -> u64 {
+        self.entries.position()
+    }
+
+    /// The member that stands at a place in the directory.
+    pub(crate) fn at(&self, position: u64) -> Result<Entry, Problem> {
+        let mut entries = WindowReader::at(self.entries.whole(), position, FEW)?;
+        let mut fixed = [0; 46];
+        if fill(&mut entries, &mut fixed)? < fixed.len() || !fixed.starts_with(CENTRAL) {
+            return Err(Problem::Damaged("its directory of members has changed"));
         }
-        let [name, extra, _comment] = variable;
-        entry.name = name;
-        zip64_extra(&extra, [&mut entry.size, &mut entry.compressed, &mut entry.local]);
-        // The flag says how the local header is written; here the sizes are known.
-        entry.flags &= !DESCRIBED_AFTER;
-        Ok(Some(entry))
+        rest_of_entry(&mut entries, &fixed)
     }
 
     /// Where the bytes of a member are. `buffer` gets the first of them, along with its local header, in one read; the
@@ -185,6 +180,34 @@ impl Directory {
     pub(crate) fn member_bytes(&self) -> u64 {
         self.begins
     }
+}
+
+/// What follows the first 46 bytes of an entry of the directory.
+fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<Entry, Problem> {
+    let mut entry = Entry {
+        name: Vec::new(),
+        flags: u16_at(fixed, 8),
+        method: u16_at(fixed, 10),
+        checksum: u32_at(fixed, 16),
+        compressed: u64::from(u32_at(fixed, 20)),
+        size: u64::from(u32_at(fixed, 24)),
+        local: u64::from(u32_at(fixed, 42)),
+    };
+    // All three have 16 bits: no more than 192 KiB.
+    let lengths = [28, 30, 32].map(|at| usize::from(u16_at(fixed, at)));
+    let [name, extra, comment] = lengths.map(|length| vec![0; length]);
+    let mut variable = [name, extra, comment];
+    for bytes in &mut variable {
+        if fill(entries, bytes)? < bytes.len() {
+            return Err(Problem::Damaged("its directory of members ends too early"));
+        }
+    }
+    let [name, extra, _comment] = variable;
+    entry.name = name;
+    zip64_extra(&extra, [&mut entry.size, &mut entry.compressed, &mut entry.local]);
+    // The flag says how the local header is written; here the sizes are known.
+    entry.flags &= !DESCRIBED_AFTER;
+    Ok(entry)
 }
 
 /// The part of an archive in which its members lie.

@@ -16,6 +16,7 @@ use crate::db::{ConflictEntry, Finding, LocatedInstance, Reader};
 use crate::ingest::{Identity, ObjectError, StoredObject};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
+use crate::store::Archives;
 
 /// Directories that are looked at between two questions to the index.
 const PAGE_DIRECTORIES: usize = 1000;
@@ -309,7 +310,7 @@ fn problem(instance: &LocatedInstance) -> Option<Problem> {
         sop_class_uid: &instance.sop_class_uid,
         transfer_syntax: Some(&instance.transfer_syntax),
     };
-    match StoredObject::open(&instance.location, &identity) {
+    match StoredObject::open(&instance.location, &identity, &Archives::default()) {
         Ok(_) if is_as_known(&instance.location) => None,
         Ok(_) => Some(Problem::Changed(String::new())),
         Err(error) if error.is_gone() => Some(Problem::Gone),

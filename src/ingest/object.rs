@@ -13,7 +13,7 @@ use super::read::parse_stream;
 use super::rewrite::{NativeSyntax, RewriteError, Rewriter};
 use super::wanted::Wanted;
 use crate::model::location::Location;
-use crate::store::{self, Source};
+use crate::store::{self, Archives, Source};
 
 /// Bytes of a data set that are checked at a time: few, because what follows a long value's head is passed over.
 const CHECK_READ: usize = 8 << 10;
@@ -86,12 +86,13 @@ pub struct StoredObject {
 }
 
 impl StoredObject {
-    /// Opens the object at a location, and reads its head to see that it is the one that it should be.
+    /// Opens the object at a location, and reads its head to see that it is the one that it should be. `archives` is what is
+    /// remembered of the archive that the one before lay in.
     ///
     /// # Errors
     /// When there is none, or another.
-    pub fn open(location: &Location, identity: &Identity<'_>) -> Result<Self, ObjectError> {
-        let mut source = Source::open(location)?.ok_or(ObjectError::NotKept)?;
+    pub fn open(location: &Location, identity: &Identity<'_>, archives: &Archives) -> Result<Self, ObjectError> {
+        let mut source = Source::open(location, archives)?.ok_or(ObjectError::NotKept)?;
         let mut parsed = head(&mut source).map_err(ObjectError::Read)?;
         if parsed.verdict() != Verdict::Object {
             return Err(ObjectError::Changed("no instance"));
@@ -158,6 +159,7 @@ impl StoredObject {
     pub fn rewritten(mut self, to: NativeSyntax) -> Result<DataSet, ObjectError> {
         let from = NativeSyntax::of_uid(&self.transfer_syntax)
             .ok_or(ObjectError::Rewrite(RewriteError::Encapsulated(0x7FE0_0010)))?;
+        self.source.keep();
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         let source = match from {
             NativeSyntax::Deflated => {

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::directories::Directories;
 use super::meta::{START_LENGTH, data_set_offset};
 use super::{Error, Object};
-use crate::archive::{self, Problem};
+use crate::archive::{Archives, Problem};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::model::uid::is_valid_uid;
@@ -177,6 +177,11 @@ impl Placed {
 /// # Errors
 /// When there is no such file (any more), or it cannot be read.
 pub fn open(location: &Location) -> Result<Option<Object>, Error> {
+    open_through(location, &Archives::default())
+}
+
+/// Opens the object at a location as [`open`] does; for several of one archive.
+pub(super) fn open_through(location: &Location, archives: &Archives) -> Result<Option<Object>, Error> {
     let (path, member) = match location.place {
         Place::MetadataOnly => return Ok(None),
         Place::InPlace | Place::Managed => (location.directory.join(&location.file_name), None),
@@ -184,7 +189,7 @@ pub fn open(location: &Location) -> Result<Option<Object>, Error> {
     };
     let open = || match (open_file(&path)?, member) {
         (file, None) => Object::of_file(file),
-        (file, Some(member)) => archive::open(file, member).map_err(Problem::into_io),
+        (file, Some(member)) => archives.open(file, member).map_err(Problem::into_io),
     };
     open().map(Some).map_err(Error::object("opened"))
 }

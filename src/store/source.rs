@@ -4,13 +4,16 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
-use super::objects::{open, open_file};
-use super::{Error, Object};
+use super::objects::{open_file, open_through};
+use super::{Archives, Error, Object};
 use crate::model::location::{Location, Place};
 
 /// How much of the beginning of a member of an archive is kept, to go back to: what lies in something compressed would have
 /// to be inflated again from the start.
 const KEPT: usize = 64 << 10;
+
+/// The same where it is sure that all of the member is read twice.
+const KEPT_WHOLE: usize = 8 << 20;
 
 /// The bytes of an object, read from front to back, with the way back.
 #[derive(Debug)]
@@ -33,15 +36,19 @@ enum Bytes {
         read: u64,
         /// Its first bytes.
         kept: Vec<u8>,
+        /// How many of them are kept at most.
+        most: usize,
+        archives: Archives,
     },
 }
 
 impl Source {
-    /// Opens the object at a location; `None` where no bytes are kept.
+    /// Opens the object at a location; `None` where no bytes are kept. Members of one archive cost least when they are opened
+    /// through the same `archives`, each after the one before was dropped.
     ///
     /// # Errors
     /// When it is not there (any more), or cannot be read.
-    pub fn open(location: &Location) -> Result<Option<Self>, Error> {
+    pub fn open(location: &Location, archives: &Archives) -> Result<Option<Self>, Error> {
         let bytes = match location.place {
             Place::MetadataOnly => return Ok(None),
             Place::InPlace | Place::Managed => {
@@ -51,8 +58,8 @@ impl Source {
                 Bytes::File { file, length }
             }
             Place::Archive => {
-                let Some(object) = open(location)? else { return Ok(None) };
-                Bytes::Member { object, read: 0, kept: Vec::new() }
+                let Some(object) = open_through(location, archives)? else { return Ok(None) };
+                Bytes::Member { object, read: 0, kept: Vec::new(), most: KEPT, archives: archives.clone() }
             }
         };
         Ok(Some(Self { location: location.clone(), bytes, position: 0 }))
@@ -77,6 +84,13 @@ impl Source {
         self.skip(count).map(|()| count)
     }
 
+    /// All of it will be read twice: keeps more of what is read from now on.
+    pub fn keep(&mut self) {
+        if let Bytes::Member { most, .. } = &mut self.bytes {
+            *most = KEPT_WHOLE;
+        }
+    }
+
     fn skip(&mut self, count: u64) -> io::Result<()> {
         match &self.bytes {
             Bytes::File { length, .. } => self.position = self.position.saturating_add(count).min(*length),
@@ -99,9 +113,10 @@ impl Source {
             }
             Bytes::Member { read, kept, .. } if *read == kept.len() as u64 => self.position = 0,
             Bytes::Member { read, .. } if self.position == *read && offset >= *read => {}
-            Bytes::Member { object, read, kept } => {
-                // More was read than is kept.
-                *object = open(&self.location).map_err(into_io)?.ok_or(ErrorKind::NotFound)?;
+            Bytes::Member { object, read, kept, archives, .. } => {
+                // More was read than is kept. The object that is open goes first: the stream behind it is wanted.
+                *object = Object::nothing();
+                *object = open_through(&self.location, archives).map_err(into_io)?.ok_or(ErrorKind::NotFound)?;
                 (*read, self.position) = (0, 0);
                 kept.clear();
             }
@@ -132,7 +147,7 @@ impl Read for Source {
                     read => read,
                 }
             }
-            Bytes::Member { object, read, kept } => {
+            Bytes::Member { object, read, kept, most, .. } => {
                 let again = usize::try_from(self.position).ok().and_then(|position| kept.get(position..));
                 match again.filter(|again| !again.is_empty()) {
                     Some(again) => {
@@ -142,7 +157,7 @@ impl Read for Source {
                     }
                     None => {
                         let count = object.read(buffer)?;
-                        if *read == kept.len() as u64 && kept.len() + count <= KEPT {
+                        if *read == kept.len() as u64 && kept.len() + count <= *most {
                             kept.extend_from_slice(buffer.get(..count).unwrap_or_default());
                         }
                         *read += count as u64;
@@ -183,7 +198,7 @@ mod tests {
     fn a_member_is_read_from_any_offset_as_often_as_wanted() {
         let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
         let (_directory, location) = member(&bytes);
-        let mut source = Source::open(&location).unwrap().unwrap();
+        let mut source = Source::open(&location, &Archives::default()).unwrap().unwrap();
         assert_eq!(source.left(), None);
         let mut buffer = vec![0; 10_000];
         for offset in [0, 5, 70_000, 20, 300_000, 300_001, 0, 799_000, 64 << 10] {

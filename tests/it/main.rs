@@ -13,6 +13,7 @@ mod db;
 mod fixtures;
 mod fuzzed;
 mod ingest;
+mod opening;
 mod peers_compare;
 mod peers_find;
 mod peers_retrieve;

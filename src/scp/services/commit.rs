@@ -31,7 +31,7 @@ use crate::scp::negotiation::PresentationContext;
 use crate::scp::peers::{Route, SharedPeers};
 use crate::scp::scu::{Proposal, ScuAssociation, ScuError, Waits};
 use crate::scp::sop_class::Service;
-use crate::store;
+use crate::store::{self, Archives};
 use crate::telemetry::metrics;
 
 /// Request Storage Commitment (PS3.4 table J.3-1).
@@ -216,8 +216,9 @@ impl Transaction {
             let mut reader = commitment.retrieve.readers.take().ok();
             let mut report =
                 Report { context_id, encoding, transaction_uid: uid, committed: Vec::new(), failed: Vec::new() };
+            let archives = Archives::default();
             for reference in references {
-                match commitment.verify(reader.as_mut(), &reference) {
+                match commitment.verify(reader.as_mut(), &reference, &archives) {
                     Ok(()) => report.committed.push(reference),
                     Err(reason) => report.failed.push((reference, reason)),
                 }
@@ -242,7 +243,7 @@ impl Transaction {
 
 impl Commitment {
     /// Whether an object is kept and sound; else the Failure Reason (PS3.3 C.14.1.1).
-    fn verify(&self, reader: Option<&mut Reader>, reference: &Reference) -> Result<(), Status> {
+    fn verify(&self, reader: Option<&mut Reader>, reference: &Reference, archives: &Archives) -> Result<(), Status> {
         let locations = reader.ok_or(Status::PROCESSING_FAILURE)?.locations(&reference.sop_instance_uid);
         let locations = locations.map_err(|error| {
             warn!(%error, "the index does not say where an instance lies");
@@ -258,7 +259,7 @@ impl Commitment {
             if !counts {
                 continue;
             }
-            match sound(location, reference) {
+            match sound(location, reference, archives) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     debug!(path = ?location.path(), "an object cannot be committed: {error}");
@@ -313,13 +314,13 @@ impl Commitment {
     }
 }
 
-fn sound(location: &Location, reference: &Reference) -> Result<(), ObjectError> {
+fn sound(location: &Location, reference: &Reference, archives: &Archives) -> Result<(), ObjectError> {
     let identity = Identity {
         sop_instance_uid: &reference.sop_instance_uid,
         sop_class_uid: &reference.sop_class_uid,
         transfer_syntax: None,
     };
-    StoredObject::open(location, &identity)?.read_to_end()?;
+    StoredObject::open(location, &identity, archives)?.read_to_end()?;
     if location.place == Place::Managed {
         store::make_durable(location)?;
     }

@@ -36,6 +36,7 @@ use crate::qr::{
 };
 use crate::scp::negotiation::{Agreement, HeldSyntaxes, PresentationContext};
 use crate::scp::sop_class::Service;
+use crate::store::Archives;
 use crate::telemetry::metrics;
 
 /// Bytes of PDUs that are read at a time: two of the longest, and a command. Larger saves system calls; a retrieval holds
@@ -569,6 +570,7 @@ impl Sending {
         spawn_blocking(move || {
             let mut reader = self.retrieve.readers.take().ok();
             let mut out = Outgoing { sender, spares };
+            let archives = Archives::default();
             let mut message_id = 0_u16;
             for at in self.from..self.instances.len() {
                 let Some(instance) = self.instances.get(at) else { break };
@@ -576,7 +578,7 @@ impl Sending {
                     continue;
                 }
                 message_id = message_id.checked_add(1).unwrap_or(1);
-                if self.send(reader.as_mut(), at, &instance, message_id, &mut out).is_break() {
+                if self.send(reader.as_mut(), &archives, at, &instance, message_id, &mut out).is_break() {
                     break;
                 }
             }
@@ -590,12 +592,13 @@ impl Sending {
     fn send(
         &self,
         reader: Option<&mut Reader>,
+        archives: &Archives,
         at: usize,
         instance: &RetrievedInstance<'_>,
         message_id: u16,
         out: &mut Outgoing,
     ) -> ControlFlow<()> {
-        let begun = match self.begin(reader, instance, message_id, out) {
+        let begun = match self.begin(reader, archives, instance, message_id, out) {
             Ok(begun) => begun,
             Err(failure) => return out.send(Piece::Failed { at, failure }),
         };
@@ -619,6 +622,7 @@ impl Sending {
     fn begin(
         &self,
         reader: Option<&mut Reader>,
+        archives: &Archives,
         instance: &RetrievedInstance<'_>,
         message_id: u16,
         out: &mut Outgoing,
@@ -640,7 +644,7 @@ impl Sending {
         put_message(&mut encoded, context_id, &command, None, self.peer_max_length);
         let mut failure = None;
         for location in &locations {
-            let opened = open(location, instance, rewrite).and_then(|mut data_set| {
+            let opened = open(location, instance, rewrite, archives).and_then(|mut data_set| {
                 bytes.reset();
                 bytes.put(&encoded);
                 let is_last = self.fill(&mut data_set, context_id, &mut bytes).map_err(ObjectError::Read)?;
@@ -699,13 +703,14 @@ fn open(
     location: &Location,
     instance: &RetrievedInstance<'_>,
     rewrite: Option<NativeSyntax>,
+    archives: &Archives,
 ) -> Result<DataSet, ObjectError> {
     let identity = Identity {
         sop_instance_uid: instance.sop_instance_uid,
         sop_class_uid: &instance.kind.sop_class_uid,
         transfer_syntax: Some(&instance.kind.transfer_syntax),
     };
-    let object = StoredObject::open(location, &identity)?;
+    let object = StoredObject::open(location, &identity, archives)?;
     match rewrite {
         None => object.as_stored(),
         Some(to) => object.rewritten(to),
