@@ -128,6 +128,7 @@ struct Context {
     global: Global,
     sources: Sources,
     output: Output<io::StdoutLock<'static>>,
+    logging: Option<telemetry::Logging>,
 }
 
 impl Context {
@@ -142,7 +143,12 @@ impl Context {
         };
         let colour =
             io::stderr().is_terminal() && self.sources.variable("NO_COLOR").is_none_or(|value| value.is_empty());
-        telemetry::start(&telemetry::Options { format: config.log_format, filter, colour })?;
+        let when_unread = match chattiness {
+            Chattiness::Service => telemetry::WhenUnread::Drop,
+            Chattiness::Tool => telemetry::WhenUnread::Wait,
+        };
+        let options = telemetry::Options { format: config.log_format, filter, colour, when_unread };
+        self.logging = Some(telemetry::start(&options)?);
         for variable in &config.strange_variables {
             tracing::warn!(variable, "environment variable is no setting of dcmdex; ignored");
         }
@@ -177,8 +183,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Failed } else { Exit::Done };
         }
     };
-    let mut context =
-        Context { global: cli.global, sources: Sources::from_process(), output: Output::new(io::stdout().lock()) };
+    let mut context = Context {
+        global: cli.global,
+        sources: Sources::from_process(),
+        output: Output::new(io::stdout().lock()),
+        logging: None,
+    };
     let result = match cli.command {
         Command::Serve(arguments) => serve::run(&arguments, &mut context),
         Command::Scan(arguments) => scan::run(&arguments, &mut context),
@@ -194,6 +204,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         context.output.flush().context("standard output cannot be written")?;
         Ok(exit)
     });
+    // What was logged stands before the error.
+    drop(context.logging.take());
     result.unwrap_or_else(|error| {
         // Nobody is left to tell when standard error is closed as well.
         let _ = writeln!(io::stderr().lock(), "error: {}", in_one_line(&error));

@@ -8,7 +8,9 @@ pub mod metrics;
 use std::fmt;
 use std::str::FromStr;
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
@@ -62,6 +64,28 @@ pub struct Options {
     pub filter: String,
     /// Whether a terminal reads along and wants colours.
     pub colour: bool,
+    /// What happens when whoever reads the lines does not keep up.
+    pub when_unread: WhenUnread,
+}
+
+/// What happens when whoever reads the log lines does not keep up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenUnread {
+    /// The program waits: of what a tool has to say nothing may be lost.
+    #[default]
+    Wait,
+    /// Lines are lost when [`WAITING_LINES`] wait already: a collector that has stopped may not stop a service.
+    Drop,
+}
+
+/// Lines that wait for a reader that does not keep up; each takes some 300 bytes.
+pub const WAITING_LINES: usize = 8192;
+
+/// What has to live as long as lines are to be written. Dropping it writes those that wait, as long as somebody reads.
+#[derive(Debug)]
+#[must_use]
+pub struct Logging {
+    _writer: Option<WorkerGuard>,
 }
 
 /// What can go wrong when logging starts.
@@ -92,14 +116,22 @@ pub fn check_filter(filter: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// When the filter cannot be understood, or when logging was started before.
-pub fn start(options: &Options) -> Result<(), Error> {
+pub fn start(options: &Options) -> Result<Logging, Error> {
     let registry = tracing_subscriber::registry().with(parse_filter(&options.filter)?);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let (writer, guard) = match options.when_unread {
+        WhenUnread::Wait => (BoxMakeWriter::new(std::io::stderr), None),
+        WhenUnread::Drop => {
+            let writer = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true);
+            let (writer, guard) = writer.thread_name("log").finish(std::io::stderr());
+            (BoxMakeWriter::new(writer), Some(guard))
+        }
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     match options.format {
         LogFormat::Text => registry.with(lines.with_ansi(options.colour)).try_init()?,
         LogFormat::Json => registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init()?,
     }
-    Ok(())
+    Ok(Logging { _writer: guard })
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, Error> {

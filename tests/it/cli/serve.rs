@@ -7,11 +7,12 @@ use std::sync::mpsc::{Receiver, channel};
 use super::*;
 use crate::util::certificates::Authority;
 use crate::util::peers;
+use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION};
 
 /// A running node; killed when the test ends before it.
 pub(super) struct Node {
     child: Child,
-    /// Read by a thread of its own: a node whose log nobody takes waits for that.
+    /// Read by a thread of its own, so that no line is lost.
     log: Receiver<String>,
     pub(super) port: u16,
     tls_port: Option<u16>,
@@ -138,6 +139,39 @@ fn in_metadata_only_mode_no_storage_directory_is_made() {
     }
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
     assert!(!place.path("dcmdex-data/objects").exists());
+}
+
+#[test]
+fn a_node_whose_log_nobody_reads_goes_on() {
+    let place = Place::new();
+    let mut command = place.command();
+    // Every association has its lines.
+    command.args(["serve", "--port", "0", "-v"]).env("DCMDEX_LOG__FORMAT", "json").stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::with_capacity(256, child.stderr.take().unwrap());
+    let port: u16 = loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the node ended before it listened");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if line["message"] == "listening" {
+            break line["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+        }
+    };
+    let associate = || {
+        let mut peer =
+            ScriptedPeer::associated(([127, 0, 0, 1], port).into(), &[(VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
+        peer.echo(1);
+        peer.release();
+    };
+    // A pipe holds 64 KiB.
+    let mut associations = 0;
+    while rustix::io::ioctl_fionread(log.get_ref()).unwrap() < 50_000 {
+        associate();
+        associations += 1;
+    }
+    (0..associations).for_each(|_| associate());
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
