@@ -256,7 +256,7 @@ pub enum Narrowing {
     /// Person names of which any component group, in [`person_name::normal_form`], begins with this.
     NamePrefix(String),
     /// Person names that have a word (see [`person_name::words`]) with this in it.
-    NamePart(String),
+    NamePart(NamePart),
     /// Person names that have a word that begins with `prefix`, or one of these `sounds` (see [`super::sound`]).
     NameWord {
         /// What the word begins with.
@@ -264,6 +264,24 @@ pub enum Narrowing {
         /// Codes, of which the word has to have one.
         sounds: Vec<String>,
     },
+}
+
+/// A piece of a word of a person name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamePart {
+    /// In normal form.
+    pub text: String,
+    /// Whether the word begins with it.
+    pub starts: bool,
+    /// Whether the word ends with it.
+    pub ends: bool,
+}
+
+impl NamePart {
+    /// The greater, the fewer words there are likely to be: a letter more weighs more than an end.
+    fn promise(&self) -> usize {
+        self.text.len() * 2 + usize::from(self.starts) + usize::from(self.ends)
+    }
 }
 
 impl From<&Attribute> for Comparison {
@@ -387,6 +405,17 @@ impl Matching {
                 })
                 .collect::<Option<Vec<_>>>()
                 .map_or(Narrowing::None, |lists| Narrowing::Equals(lists.concat())),
+        }
+    }
+
+    /// Whether a person name may match of which a component group has this [`person_name::normal_form`], where that group is
+    /// one that [`Narrowing::NamePrefix`] led to. `false` is certain.
+    #[must_use]
+    pub fn may_match_name_group(&self, normal: &str) -> bool {
+        match self {
+            Self::SingleValue(SingleValue { value: Value::Name(name), .. })
+            | Self::WildCard(Pattern { pattern: PatternKind::Name(name), .. }) => name.may_match_group(normal),
+            _ => true,
         }
     }
 
@@ -1238,8 +1267,26 @@ mod tests {
         assert_eq!(one(VR::PN, "Müll*").narrowing(), Narrowing::NamePrefix("mull".into()));
         assert_eq!(one(VR::PN, "SMITH^*").narrowing(), Narrowing::NamePrefix("smith".into()));
         assert_eq!(one(VR::PN, "=山田").narrowing(), Narrowing::NamePrefix("山田".into()));
-        assert_eq!(one(VR::PN, "*MITH*").narrowing(), Narrowing::NamePart("mith".into()));
-        assert_eq!(one(VR::PN, "?-van der berg*^*").narrowing(), Narrowing::NamePart("berg".into()));
+        let part = |key, text: &str, starts, ends| {
+            assert_eq!(
+                one(VR::PN, key).narrowing(),
+                Narrowing::NamePart(NamePart { text: text.into(), starts, ends }),
+                "{key}"
+            );
+        };
+        part("*MITH*", "mith", false, false);
+        part("?-van der berg*^*", "berg", true, false);
+        part("*SMITH^J*", "smith", false, true);
+        part("*^JOHN*", "john", true, false);
+        part("*^JOHN", "john", true, true);
+        part("*^JOHN^*", "john", true, true);
+        part("*JOH?", "joh", false, false);
+        part("?OHN", "ohn", false, true);
+        part("*A^?*^BCD ?*", "bcd", true, true);
+        assert!(one(VR::PN, "SMITH^J*").may_match_name_group("smith^john"));
+        assert!(!one(VR::PN, "SMITH^J*").may_match_name_group("smith^ann"));
+        assert!(!one(VR::PN, "SMITH").may_match_name_group("smithson"));
+        assert!(one(VR::PN, "STRA?E*").may_match_name_group("strasse"));
         let fuzzy = MatchPolicy { names: NameMatching::Fuzzy, ..MatchPolicy::default() };
         let word = |prefix: &str, sounds: &[&str]| Narrowing::NameWord {
             prefix: prefix.into(),
@@ -1259,16 +1306,21 @@ mod tests {
         groups.iter().flat_map(|group| person_name::words(group)).map(str::to_owned).collect()
     }
 
-    fn admits(narrowing: &Narrowing, stored: &str) -> bool {
+    fn admits(matching: &Matching, narrowing: &Narrowing, stored: &str) -> bool {
         match narrowing {
             Narrowing::None => true,
             Narrowing::Equals(values) => values.iter().any(|value| value == stored),
             Narrowing::Between(first, last) => first.as_str() <= stored && stored <= last.as_str(),
             Narrowing::Prefix(prefix) => stored.starts_with(prefix.as_str()),
-            Narrowing::NamePrefix(prefix) => {
-                person_name::normal_groups(stored).iter().any(|group| group.starts_with(prefix.as_str()))
-            }
-            Narrowing::NamePart(part) => words(stored).iter().any(|word| word.contains(part.as_str())),
+            Narrowing::NamePrefix(prefix) => person_name::normal_groups(stored)
+                .iter()
+                .any(|group| group.starts_with(prefix.as_str()) && matching.may_match_name_group(group)),
+            Narrowing::NamePart(NamePart { text, starts, ends }) => words(stored).iter().any(|word| {
+                word.contains(text.as_str())
+                    && (!starts || word.starts_with(text.as_str()))
+                    && (!ends || word.ends_with(text.as_str()))
+                    && (!(*starts && *ends) || word == text)
+            }),
             Narrowing::NameWord { prefix, sounds } => words(stored).iter().any(|word| {
                 let sound = super::super::sound::Sound::of_word(word);
                 word.starts_with(prefix.as_str())
@@ -1332,9 +1384,9 @@ mod tests {
                     let stored = as_read(attribute.vr, stored);
                     let narrowing = matching.narrowing();
                     if matching.matches(&stored) {
-                        prop_assert!(admits(&narrowing, &stored), "{} {key:?} {stored:?} {narrowing:?}", attribute.keyword);
+                        prop_assert!(admits(&matching, &narrowing, &stored), "{} {key:?} {stored:?} {narrowing:?}", attribute.keyword);
                     } else if matches!(narrowing, Narrowing::Equals(_)) {
-                        prop_assert!(!admits(&narrowing, &stored), "{} {key:?} {stored:?}", attribute.keyword);
+                        prop_assert!(!admits(&matching, &narrowing, &stored), "{} {key:?} {stored:?}", attribute.keyword);
                     }
                 }
             }

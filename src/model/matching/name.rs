@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::wild_card::WildCard;
-use super::{NameMatching, Narrowing, is_all_stars};
+use super::wild_card::{Run, WildCard};
+use super::{NameMatching, NamePart, Narrowing, is_all_stars};
 use crate::model::person_name::{self, COMPONENTS, Ligatures, words};
 use crate::model::sound::Sound;
 
@@ -104,8 +104,18 @@ impl NameCondition {
             }
         };
         let prefix = groups.iter().find_map(|group| group.prefix());
-        let part = || groups.iter().filter_map(|group| group.part()).max_by_key(|part| part.len());
+        let part = || groups.iter().filter_map(|group| group.part()).max_by_key(NamePart::promise);
         prefix.map(Narrowing::NamePrefix).or_else(|| part().map(Narrowing::NamePart)).unwrap_or(Narrowing::None)
+    }
+
+    /// Whether a name may match of which one component group has this normal form, the one by which it was found. A name
+    /// that matches has such a group.
+    pub(super) fn may_match_group(&self, normal: &str) -> bool {
+        match self {
+            Self::AnyGroup(group) => group.may_match_normal(normal),
+            // Other groups have their say.
+            Self::EachGroup(_) | Self::Words(_) => true,
+        }
     }
 }
 
@@ -178,20 +188,41 @@ impl GroupCondition {
         (!prefix.is_empty()).then_some(prefix)
     }
 
-    /// The longest piece of text that some word of each matching group contains.
-    fn part(&self) -> Option<String> {
+    /// Whether a group may match that has this normal form.
+    fn may_match_normal(&self, normal: &str) -> bool {
         match self {
-            Self::Value { normal, .. } => longest_word(normal),
+            Self::Value { .. } => self.matches(normal),
+            // A `?` may stand for a letter that the normal form has made two.
+            Self::Pattern(pattern) => pattern.ligatures_kept.is_some() || pattern.matches(normal),
+        }
+    }
+
+    /// The piece of text that some word of each matching group contains, of several the one that likely leads to least.
+    fn part(&self) -> Option<NamePart> {
+        match self {
+            // Further components begin after a delimiter.
+            Self::Value { normal, .. } => best_part(&Run { text: normal.clone(), starts: true, ends: true }),
             // Of what the pattern has between wild cards, a word of the group contains each piece up to the end of a word.
             Self::Pattern(pattern) => {
-                pattern.pattern.literals().iter().filter_map(|literal| longest_word(literal)).max_by_key(String::len)
+                pattern.pattern.literals().iter().filter_map(best_part).max_by_key(NamePart::promise)
             }
         }
     }
 }
 
-fn longest_word(text: &str) -> Option<String> {
-    words(text).max_by_key(|word| word.len()).map(str::to_owned)
+/// What a run of characters says of the words of a group that contains it: between two characters that belong to no word
+/// stands a whole one, and only at the ends of the run a word may go on.
+fn best_part(run: &Run) -> Option<NamePart> {
+    let begin = run.text.as_ptr() as usize;
+    let part = |word: &str| {
+        let from = word.as_ptr() as usize - begin;
+        NamePart {
+            text: word.to_owned(),
+            starts: run.starts || from > 0,
+            ends: run.ends || from + word.len() < run.text.len(),
+        }
+    };
+    words(&run.text).map(part).max_by_key(NamePart::promise)
 }
 
 impl GroupPattern {

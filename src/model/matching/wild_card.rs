@@ -42,6 +42,16 @@ impl Literal {
     }
 }
 
+/// A run of characters between wild cards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) text: String,
+    /// Whether every text that fits begins with it.
+    pub(super) starts: bool,
+    /// Whether every text that fits ends with it.
+    pub(super) ends: bool,
+}
+
 impl WildCard {
     /// Reads a pattern. Each run of characters between wild cards goes through `literal`, which appends to its second
     /// argument what the run is to be compared as.
@@ -89,23 +99,31 @@ impl WildCard {
         }
     }
 
-    /// The runs of characters between wild cards: every text that fits contains each of them.
-    pub(super) fn literals(&self) -> Vec<String> {
+    /// The runs of characters between wild cards: every text that fits contains each of them, and begins or ends with
+    /// those that say so.
+    pub(super) fn literals(&self) -> Vec<Run> {
         let (first, middle, last) = match &self.shape {
             Shape::Whole(segment) => (segment, [].as_slice(), None),
             Shape::Parts { first, middle, last } => (first, middle.as_ref(), Some(last)),
         };
-        let mut literals = Vec::new();
-        for segment in std::iter::once(first).chain(middle).chain(last) {
+        let is_whole = last.is_none();
+        let of_segment = |segment: &Segment, starts: bool, ends: bool| -> Vec<Run> {
             match segment {
-                Segment::Literal(literal) => literals.push(literal.text.clone()),
+                Segment::Literal(literal) => vec![Run { text: literal.text.clone(), starts, ends }],
                 Segment::Masked(masked) => {
-                    literals.extend(masked.chars.split(Option::is_none).map(|run| run.iter().flatten().collect()));
+                    let runs: Vec<String> =
+                        masked.chars.split(Option::is_none).map(|run| run.iter().flatten().collect()).collect();
+                    let after = runs.len();
+                    let run = |(at, text)| Run { text, starts: starts && at == 0, ends: ends && at + 1 == after };
+                    runs.into_iter().enumerate().map(run).collect()
                 }
             }
-        }
-        literals.retain(|literal: &String| !literal.is_empty());
-        literals
+        };
+        let mut runs = of_segment(first, true, is_whole);
+        runs.extend(middle.iter().flat_map(|segment| of_segment(segment, false, false)));
+        runs.extend(last.into_iter().flat_map(|segment| of_segment(segment, false, true)));
+        runs.retain(|run| !run.text.is_empty());
+        runs
     }
 }
 

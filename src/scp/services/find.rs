@@ -13,6 +13,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -37,6 +38,10 @@ use crate::telemetry::metrics;
 /// Bytes of answers that are gathered before the query waits for the peer. With what is being sent, an association holds
 /// three times this and an answer.
 const GATHERED_BYTES: usize = 64 * 1024;
+
+/// A query that has so many answers probably has many more: it lets the thread that sends them have the processor, which
+/// would otherwise be the query's for its next milliseconds. Fewer go out with the last response, in one piece.
+const MANY_ANSWERS: u64 = 8;
 
 /// How long a query waits for its peer, all in all, before its answers go to a file. Shorter writes files for peers that
 /// are just about as fast as the index, longer lets the write-ahead log grow while others write.
@@ -109,6 +114,7 @@ impl Receiving {
                 counts: VecDeque::new(),
             },
             lost: false,
+            answered: 0,
             context_id,
             request: self.request.clone(),
             status: Status::PENDING,
@@ -211,6 +217,8 @@ struct Outgoing {
     waiting: Waiting,
     /// Whether answers could not be read back.
     lost: bool,
+    /// How many answers there were so far.
+    answered: u64,
     context_id: u8,
     request: FindRequest,
     status: Status,
@@ -276,6 +284,10 @@ impl Outgoing {
         let bytes = &mut self.gathered.bytes;
         put_message(bytes, self.context_id, &command, Some(identifier), self.peer_max_length);
         self.gathered.count += 1;
+        self.answered += 1;
+        if self.answered == MANY_ANSWERS {
+            thread::yield_now();
+        }
         // Nobody else sends, so what room there is stays.
         if self.sender.capacity() > 0 {
             let next = match self.waiting.next() {

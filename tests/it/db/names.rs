@@ -201,6 +201,12 @@ fn a_name_that_many_have_is_found_like_one_that_few_have() {
         let expected: Vec<_> = all.iter().filter(|values| matching.matches(&values[2])).cloned().collect();
         assert!(!expected.is_empty());
         assert_eq!(find(&index, &asked), expected, "{key}");
+        // The first of many come from a sample, in which a page may begin or end.
+        for (offset, limit) in [(0, 1), (5, 20), (30, 2_000), (400, 3), (10_000, 1)] {
+            let page = FindRequest { offset, limit: Some(limit), ..asked.clone() };
+            let expected: Vec<_> = expected.iter().skip(offset as usize).take(limit as usize).cloned().collect();
+            assert_eq!(find(&index, &page), expected, "{key} {offset} {limit}");
+        }
         let plan = Reader::open(&index).unwrap().explain(&asked).unwrap();
         let sorted = plan.contains("FOR ORDER BY");
         assert_eq!(sorted, expected.len() <= 1_000, "{key}: {plan}");

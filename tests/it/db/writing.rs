@@ -299,6 +299,35 @@ fn an_object_completes_an_instance_of_which_only_the_metadata_was_known() {
     assert_sound(&index);
 }
 
+// PS3.4 C.4.1.1.3.2: the availability of the least available instance below.
+#[test]
+fn an_entity_is_as_available_as_the_least_available_of_its_instances() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    let kept = |study: &str, series: &str, uid: &str| {
+        let record = record(study, series, uid, &[(PatientID, study)]);
+        assert_eq!(store(&writer, record, location(Place::Managed, "/objects", uid)), StoreOutcome::New);
+    };
+    kept("1", "1.1", "1.1.1");
+    kept("2", "2.1", "2.1.1");
+    let record = record("1", "1.2", "1.2.1", &[(PatientID, "1")]);
+    assert_eq!(store(&writer, record, location(Place::MetadataOnly, "", "")), StoreOutcome::New);
+    drop(writer);
+    let (online, unavailable) = ("ONLINE", "UNAVAILABLE");
+    for (level, key, expected) in [
+        (Patient, PatientID, vec![["1", unavailable], ["2", online]]),
+        (Study, StudyInstanceUID, vec![["1", unavailable], ["2", online]]),
+        (Series, SeriesInstanceUID, vec![["1.1", online], ["1.2", unavailable], ["2.1", online]]),
+        (Image, SOPInstanceUID, vec![["1.1.1", online], ["1.2.1", unavailable], ["2.1.1", online]]),
+    ] {
+        let mut found = find(&index, &request(level, &[key, InstanceAvailability]));
+        found.sort();
+        assert_eq!(found, expected, "{level}");
+    }
+    assert_sound(&index);
+}
+
 #[test]
 fn an_object_that_was_lost_and_comes_again_is_marked_as_before() {
     let dir = tempfile::tempdir().unwrap();
