@@ -45,9 +45,11 @@ def free_port():
 class Listener:
     """A server process that listens on a port of 127.0.0.1; ends with the `with` block."""
 
-    def __init__(self, command, port, log):
+    def __init__(self, command, port, log, cpus=None):
+        """`cpus`: the processors that it may use, as taskset takes them; all of them unless told."""
         self.port, self.log = port, log
-        self.process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+        command = (["taskset", "-c", cpus] if cpus else []) + [str(part) for part in command]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
         while True:
             if self.process.poll() is not None:
                 fail(f"{command[0]} ended with {self.process.returncode}, see {log.name}")
@@ -84,8 +86,8 @@ class Listener:
         self.process.wait()
 
 
-def serve(index, storage, log, *flags):
-    """A dcmdex node on `index`."""
+def serve(index, storage, log, *flags, cpus=None):
+    """A dcmdex node on `index`; `cpus` as for a Listener."""
     port = free_port()
     command = [RELEASE / "dcmdex", "serve", "--index", index, "--storage", storage, "--ae-title", "DCMDEX"]
-    return Listener([*command, "--bind", "127.0.0.1", "--port", port, *flags], port, log)
+    return Listener([*command, "--bind", "127.0.0.1", "--port", port, *flags], port, log, cpus)

@@ -14,7 +14,7 @@ Standard library only; the client is the example `findload`. Indexes to ask, fro
 """
 
 import argparse
-import re
+import json
 import sqlite3
 import subprocess
 import tempfile
@@ -111,15 +111,14 @@ def ask(options, db, called, address, scratch, question, associations, count):
     file = Path(scratch) / "values"
     file.write_text("\n".join(values) + "\n", encoding="utf-8")
     command = [RELEASE / "examples/findload", "--to", address, "--called", called, "--level", level, "--values", file]
-    command += ["--count", count, "--associations", associations]
+    command += ["--count", count, "--associations", associations, "--json"]
     for key in keys:
         command += ["--key", key]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         fail(f"{name}: {done.stderr.strip()[-500:]}")
-    numbers = [float(number) for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?", done.stdout)]
-    # N queries, N matches, N failures, N queries/s; first p50 (the 50 of p50 is not matched), last p50, p90, p99, max
-    got = dict(zip(["queries", "matches", "failures", "rate", "first", "p50", "p90", "p99", "max"], numbers, strict=True))
+    found = json.loads(done.stdout)
+    got = {**found, **found["last"], "first": found["first"]["p50"], "rate": found["queries"] / found["seconds"]}
     if got["failures"]:
         fail(f"{name}: {got['failures']:.0f} failures")
     if matches_sql and associations == 1:

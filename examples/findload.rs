@@ -59,6 +59,12 @@ struct Options {
     /// Associations at the same time.
     #[arg(long, default_value_t = 1)]
     associations: usize,
+    /// Send C-CANCEL so many milliseconds after each query, and tell how long the node goes on.
+    #[arg(long)]
+    cancel_after: Option<u64>,
+    /// Print one JSON object, times in milliseconds.
+    #[arg(long)]
+    json: bool,
     /// A name for the line that is printed.
     #[arg(long, default_value = "")]
     name: String,
@@ -98,7 +104,10 @@ impl Options {
 struct Times {
     first: Vec<Duration>,
     last: Vec<Duration>,
+    /// From C-CANCEL to the last response.
+    cancel: Vec<Duration>,
     matches: u64,
+    cancelled: u64,
     failures: u64,
 }
 
@@ -126,13 +135,33 @@ fn main() {
         times
     };
     let (first, last) = (collect(|times| &times.first), collect(|times| &times.last));
+    let cancel = collect(|times| &times.cancel);
+    let sum = |pick: fn(&Times) -> u64| all.iter().map(pick).sum::<u64>();
+    if options.json {
+        let percentiles = |times: &[Duration]| {
+            let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| client::percentile(times, percent));
+            serde_json::json!({ "p50": p50, "p90": p90, "p99": p99, "max": max })
+        };
+        let got = serde_json::json!({
+            "queries": last.len(),
+            "matches": sum(|times| times.matches),
+            "cancelled": sum(|times| times.cancelled),
+            "failures": sum(|times| times.failures),
+            "seconds": elapsed.as_secs_f64(),
+            "first": percentiles(&first),
+            "last": percentiles(&last),
+            "cancel": percentiles(&cancel),
+        });
+        println!("{got}");
+        return;
+    }
     println!(
         "{}{} queries, {} matches, {} failures, {:.0} queries/s; first response p50 {:.3} ms; last response p50 {:.3} ms, \
          p90 {:.3} ms, p99 {:.3} ms, max {:.3} ms",
         if options.name.is_empty() { String::new() } else { format!("{}: ", options.name) },
         last.len(),
-        all.iter().map(|times| times.matches).sum::<u64>(),
-        all.iter().map(|times| times.failures).sum::<u64>(),
+        sum(|times| times.matches),
+        sum(|times| times.failures),
         last.len() as f64 / elapsed.as_secs_f64(),
         client::percentile(&first, 50),
         client::percentile(&last, 50),
@@ -164,15 +193,29 @@ fn ask(options: &Options, identifiers: &[Vec<u8>], number: usize, start: &Barrie
     let mut times = Times {
         first: Vec::with_capacity(options.count),
         last: Vec::with_capacity(options.count),
+        cancel: Vec::new(),
         matches: 0,
+        cancelled: 0,
         failures: 0,
     };
+    let cancel = client::command(&[
+        (0x0100, &0x0FFF_u16.to_le_bytes()), // C-CANCEL-RQ
+        (0x0120, &1_u16.to_le_bytes()),
+        (0x0800, &0x0101_u16.to_le_bytes()),
+    ]);
+    let mut cancel_message = Vec::new();
+    client::pdus(&mut cancel_message, context, max_pdu, COMMAND, &cancel);
     // Each association starts elsewhere in the list.
     let from = number * queries.len() / options.associations;
     start.wait();
     for query in queries.iter().cycle().skip(from).take(options.count) {
         let sent = Instant::now();
         client.send(query);
+        let cancelled = options.cancel_after.map(|after| {
+            thread::sleep(Duration::from_millis(after));
+            client.send(&cancel_message);
+            Instant::now()
+        });
         let mut response = client.receive();
         times.first.push(sent.elapsed());
         while response.is_pending() {
@@ -180,7 +223,9 @@ fn ask(options: &Options, identifiers: &[Vec<u8>], number: usize, start: &Barrie
             response = client.receive();
         }
         times.last.push(sent.elapsed());
-        times.failures += u64::from(response.status != 0);
+        times.cancel.extend(cancelled.map(|sent| sent.elapsed()));
+        times.cancelled += u64::from(response.status == 0xFE00);
+        times.failures += u64::from(!matches!(response.status, 0 | 0xFE00));
     }
     client.release();
     times

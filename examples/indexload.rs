@@ -109,7 +109,8 @@ fn one_series(random: &mut Random, shape: Shape, series: u64, count: u64) -> Sca
         }
         _ => format!("2.25.{}{:018}", (random.next() >> 1) | 1 << 60, random.below(1_000_000_000_000_000_000)),
     };
-    let date = format!("{}{:02}{:02}", 2005 + study % 18, 1 + study % 12, 1 + study % 28);
+    // 6,048 days.
+    let date = format!("{}{:02}{:02}", 2005 + study % 18, 1 + study / 18 % 12, 1 + study / 216 % 28);
     let named_by_uid = random.below(10) < 6;
     let directory = format!("/archive/{}/{patient:07}/{study:08}/{}", 2005 + study % 18, 1 + series % 5);
     let files = (0..count).map(|n| {
