@@ -3,7 +3,7 @@
 use std::fs::Metadata;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -23,6 +23,12 @@ const PAGE_DIRECTORIES: usize = 1000;
 
 /// Objects that are opened between two questions to the index.
 const BATCH: usize = 4096;
+
+/// Objects that one thread opens, one after the other.
+const PART: usize = 64;
+
+/// The same of an archive file: each part may begin by reading the archive up to it.
+const ARCHIVE_PART: usize = 4096;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -224,46 +230,44 @@ fn look_for_files(
                 known.sort_unstable_by(|a, b| a.location.file_name.cmp(&b.location.file_name));
                 batch.append(&mut known);
                 if batch.len() >= BATCH {
-                    look_at(&mut batch, pool, files, told)?;
+                    look_at(&mut batch, PART, pool, files, told)?;
                 }
             }
         }
     }
-    look_at(&mut batch, pool, files, told)?;
+    look_at(&mut batch, PART, pool, files, told)?;
     let mut after = root.to_owned();
     loop {
         let page = reader.directories_below(Place::Archive, root, &after, PAGE_DIRECTORIES)?;
         let Some(last) = page.last() else { return Ok(()) };
         after.clone_from(last);
         for archive in &page {
-            look_into_archive(reader, archive, files, told)?;
+            look_into_archive(reader, archive, pool, files, told)?;
         }
     }
 }
 
-/// Members are as the index says while the archive file has the time that it had when they were read.
+/// Opens the members of an archive file. One that has another time than when they were read has other members: none is opened.
 fn look_into_archive(
     reader: &mut Reader,
     archive: &Path,
+    pool: &rayon::ThreadPool,
     files: &mut Files,
     told: &mut Told<'_>,
 ) -> anyhow::Result<()> {
     let metadata = archive.metadata();
-    let mut troubled = Vec::new();
-    reader.archive_members(archive, &mut |name, file| {
-        let is_sound = metadata.as_ref().is_ok_and(|metadata| {
-            metadata.is_file() && metadata.modified().is_ok_and(|time| unix_ms(time) == file.mtime_ms)
-        });
-        match (file.is_indexed(), is_sound) {
-            (true, true) => files.sound += 1,
-            (true, false) => troubled.push(name),
-            (false, _) => {}
-        }
-    })?;
-    troubled.sort_unstable();
-    for name in troubled {
+    let mtime_ms = match &metadata {
+        Ok(metadata) if metadata.is_file() => metadata.modified().ok().map(unix_ms),
+        Ok(_) | Err(_) => None,
+    };
+    let mut members = reader.located_instances(Place::Archive, archive)?;
+    members.sort_unstable_by(|a, b| a.location.file_name.cmp(&b.location.file_name));
+    let (mut same, other): (Vec<_>, Vec<_>) =
+        members.into_iter().partition(|member| mtime_ms == Some(member.location.mtime_ms));
+    look_at(&mut same, ARCHIVE_PART, pool, files, told)?;
+    for member in other {
         let (problem, detail) = files.problem(&metadata);
-        told.file(problem, &detail, &Place::Archive.shown_path(archive, &name))?;
+        told.file(problem, &detail, &Place::Archive.shown_path(archive, &member.location.file_name))?;
     }
     Ok(())
 }
@@ -271,11 +275,17 @@ fn look_into_archive(
 /// Opens objects, many at a time, to see whether they are the instances that the index says.
 fn look_at(
     batch: &mut Vec<LocatedInstance>,
+    part: usize,
     pool: &rayon::ThreadPool,
     files: &mut Files,
     told: &mut Told<'_>,
 ) -> anyhow::Result<()> {
-    let problems: Vec<_> = pool.install(|| batch.par_iter().map(problem).collect());
+    // Members of one archive are opened for little more than the price of one, when they come one after the other.
+    let problems_of = |part: &[LocatedInstance]| {
+        let archives = Archives::default();
+        part.iter().map(|instance| problem(instance, &archives)).collect::<Vec<_>>()
+    };
+    let problems = pool.install(|| batch.par_chunks(part).flat_map_iter(problems_of).collect::<Vec<_>>());
     for (instance, problem) in batch.drain(..).zip(problems) {
         let (count, word, detail) = match problem {
             None => {
@@ -287,16 +297,17 @@ fn look_at(
             Some(Problem::NotAccessible(detail)) => (&mut files.not_accessible, "not accessible", detail),
         };
         *count += 1;
-        told.file(word, &detail, &instance.location.path().unwrap_or_default())?;
+        let Location { place, directory, file_name, .. } = &instance.location;
+        told.file(word, &detail, &place.shown_path(directory, file_name))?;
     }
     Ok(())
 }
 
 /// What is wrong with a location, if anything is.
-fn problem(instance: &LocatedInstance) -> Option<Problem> {
+fn problem(instance: &LocatedInstance, archives: &Archives) -> Option<Problem> {
     if instance.differs {
         // Another object under the same UID: all that is known of it is its size and time.
-        return match instance.location.path()?.metadata() {
+        return match file_of(&instance.location).metadata() {
             Ok(_) if is_as_known(&instance.location) => None,
             Ok(_) => Some(Problem::Changed(String::new())),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -310,7 +321,7 @@ fn problem(instance: &LocatedInstance) -> Option<Problem> {
         sop_class_uid: &instance.sop_class_uid,
         transfer_syntax: Some(&instance.transfer_syntax),
     };
-    match StoredObject::open(&instance.location, &identity, &Archives::default()) {
+    match StoredObject::open(&instance.location, &identity, archives) {
         Ok(_) if is_as_known(&instance.location) => None,
         Ok(_) => Some(Problem::Changed(String::new())),
         Err(error) if error.is_gone() => Some(Problem::Gone),
@@ -325,9 +336,17 @@ fn problem(instance: &LocatedInstance) -> Option<Problem> {
     }
 }
 
+/// The file that has to be there for a location to be: that of the object, or of the archive that holds it.
+fn file_of(location: &Location) -> PathBuf {
+    match location.place {
+        Place::Archive => location.directory.clone(),
+        Place::InPlace | Place::Managed | Place::MetadataOnly => location.directory.join(&location.file_name),
+    }
+}
+
 fn is_as_known(location: &Location) -> bool {
-    let Some(metadata) = location.path().and_then(|path| path.metadata().ok()) else { return false };
+    let Ok(metadata) = file_of(location).metadata() else { return false };
     metadata.is_file()
-        && metadata.len() == location.size
+        && (location.place == Place::Archive || metadata.len() == location.size)
         && metadata.modified().is_ok_and(|time| unix_ms(time) == location.mtime_ms)
 }

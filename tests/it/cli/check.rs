@@ -1,8 +1,11 @@
 //! `dcmdex check`.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::util::archives::{Keep, Zip};
+use crate::util::objects;
 
 #[test]
 fn a_sound_index_and_files_that_are_there_end_with_0() {
@@ -120,4 +123,36 @@ fn an_index_that_disagrees_with_itself_is_told_and_ends_with_1() {
     let run = place.run(["check", "--index", "x.db"]).expect(1);
     assert!(run.stdout.contains("instances per study: study 1 says 77"), "{run:?}");
     assert!(run.stdout.contains("the index DISAGREES with itself"), "{run:?}");
+}
+
+#[test]
+fn members_of_archives_are_opened_too() {
+    let place = Place::new();
+    let member = |instance: &str| objects::file("P1", "1.2", "1.2.3", instance);
+    let write = |instances: [&str; 3]| {
+        let [one, two, three] = instances.map(member);
+        let zip = Zip::default().with("1", &one, Keep::Stored).with("2", &two, Keep::Deflated);
+        let inner = Zip::default().with("3", &three, Keep::Stored).finish();
+        fs::write(place.path("whole.zip"), zip.with("inner.zip", &inner, Keep::Stored).finish()).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        fs::File::options().write(true).open(place.path("whole.zip")).unwrap().set_modified(time).unwrap();
+    };
+    write(["1.2.3.1", "1.2.3.2", "1.2.3.3"]);
+    place.run(["scan", "--index", "x.db", "whole.zip"]).expect(0);
+    let run = place.run(["check", "--index", "x.db", "--files"]).expect(0);
+    assert!(run.stdout.contains("3"), "{run:?}");
+    // The archive looks as it did.
+    write(["1.2.3.1", "1.2.3.9", "1.2.3.8"]);
+    let run = place.run(["check", "--index", "x.db", "--files"]).expect(1);
+    let changed: Vec<_> = run.stdout.lines().filter(|line| line.starts_with("changed")).collect();
+    assert_eq!(changed.len(), 2, "{run:?}");
+    assert!(changed[0].contains("whole.zip!/2") && changed[1].contains("whole.zip!/inner.zip!/3"), "{changed:?}");
+    assert!(changed.iter().all(|line| line.contains("another SOP Instance UID")), "{changed:?}");
+    // It has another time.
+    fs::write(place.path("whole.zip"), "something else").unwrap();
+    let run = place.run(["check", "--index", "x.db", "--files"]).expect(1);
+    assert_eq!(run.stdout.lines().filter(|line| line.starts_with("changed: ")).count(), 3, "{run:?}");
+    fs::remove_file(place.path("whole.zip")).unwrap();
+    let run = place.run(["check", "--index", "x.db", "--files"]).expect(1);
+    assert_eq!(run.stdout.lines().filter(|line| line.starts_with("gone: ")).count(), 3, "{run:?}");
 }
