@@ -6,6 +6,7 @@ Prints a line of JSON for each question: the final status, and the answers, each
 
 import json
 import sys
+import time
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE
@@ -40,6 +41,10 @@ for question in questions:
     if question["class"] not in accepted:
         print(json.dumps({"status": "no context", "answers": []}), flush=True)
         continue
+    # A thread of pynetdicom takes messages between two requests. One that has not woken since the last request counts as paused
+    # still, and then takes the first response of this one away: of busy processors one answer in a hundred questions was lost.
+    while association._is_paused:
+        time.sleep(0.001)
     final = None
     for status, identifier in association.send_c_find(data_set(question["keys"]), question["class"]):
         final = f"{status.Status:04X}" if "Status" in status else "none"
