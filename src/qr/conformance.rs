@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use dicom_core::{Tag, VR};
 
-use super::error::FindError;
+use super::error::{Failure, FindError};
 use super::identifier::IdentifierError;
 use super::negotiation::NegotiatedOptions;
 use super::parse::{SPECIFIC_CHARACTER_SET, is_only_answered, level_in};
@@ -276,17 +276,21 @@ fn statuses() -> String {
     text.push_str("| 0000 | no more matches | | |\n");
     text.push_str("| FF00 | a match; every key is supported | | |\n");
     text.push_str("| FF01 | a match; one or more optional keys are not supported | | |\n");
-    for (error, meaning) in errors {
-        let failure = error.failure();
+    push_failures(&mut text, tag, errors.iter().map(|(error, meaning)| (error.failure(), *meaning)));
+    text
+}
+
+/// Rows of a table of statuses; `key` stands for whichever key it is.
+fn push_failures<'m>(text: &mut String, key: Tag, failures: impl Iterator<Item = (Failure, &'m str)>) {
+    for (failure, meaning) in failures {
         let offending = match failure.offending_elements.as_slice() {
             [] => String::new(),
-            [one] if *one == tag => "the key".to_owned(),
+            [one] if *one == key => "the key".to_owned(),
             several => several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
         let comment = if failure.status == super::error::STATUS_CANCEL { "" } else { "yes" };
         let _ = writeln!(text, "| {:04X} | {meaning} | {offending} | {comment} |", failure.status);
     }
-    text
 }
 
 /// PS3.4 tables C.4-2 and C.4-3, as [`RetrieveError::failure`] fills them in.
@@ -313,15 +317,7 @@ fn retrieval_statuses() -> String {
     text.push_str("| A702 | every sub-operation failed | | why the first one failed |\n");
     text.push_str("| A801 | C-MOVE: the Move Destination is not configured | | yes |\n");
     text.push_str("| FE00 | C-CANCEL; what was being sent was sent to its end | | |\n");
-    for (error, meaning) in errors {
-        let failure = error.failure();
-        let offending = match failure.offending_elements.as_slice() {
-            [] => String::new(),
-            [one] if *one == tag => "the key".to_owned(),
-            several => several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-        };
-        let _ = writeln!(text, "| {:04X} | {meaning} | {offending} | yes |", failure.status);
-    }
+    push_failures(&mut text, tag, errors.iter().map(|(error, meaning)| (error.failure(), *meaning)));
     text
 }
 
