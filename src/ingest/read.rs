@@ -63,15 +63,13 @@ pub(super) const IDENTIFYING: [AttributeId; 4] = [
 /// Reads the header of a file ([`Wanted::index`] or more), with positioned reads of what is needed of it and no more.
 #[must_use]
 pub fn read_file(file: &File, wanted: &Wanted) -> Outcome {
-    // Taken out: should reading panic, they are lost and cannot be half of what they were.
-    let mut neighbours = NEIGHBOURS.take().unwrap_or_default();
-    let mut parser = HeaderParser::for_file_with(wanted, neighbours.spare());
-    let outcome = match feed_file(file, &mut parser, neighbours.buffer()) {
-        Ok(()) => neighbours.outcome(parser.finish()),
-        Err(error) => Outcome::Unreadable { error },
-    };
-    NEIGHBOURS.set(Some(neighbours));
-    outcome
+    with_neighbours(|neighbours| {
+        let mut parser = HeaderParser::for_file_with(wanted, neighbours.spare());
+        match feed_file(file, &mut parser, neighbours.buffer()) {
+            Ok(()) => neighbours.outcome(parser.finish()),
+            Err(error) => Outcome::Unreadable { error },
+        }
+    })
 }
 
 thread_local! {
@@ -80,9 +78,10 @@ thread_local! {
     static NEIGHBOURS: Cell<Option<Box<Neighbours>>> = const { Cell::new(None) };
 }
 
-fn with_neighbours(parsed: Parsed) -> Outcome {
+fn with_neighbours(work: impl FnOnce(&mut Neighbours) -> Outcome) -> Outcome {
+    // Taken out: should reading panic, they are lost and cannot be half of what they were.
     let mut neighbours = NEIGHBOURS.take().unwrap_or_default();
-    let outcome = neighbours.outcome(parsed);
+    let outcome = work(&mut neighbours);
     NEIGHBOURS.set(Some(neighbours));
     outcome
 }
@@ -149,7 +148,7 @@ pub fn read_stream_with<R: Read + ?Sized>(
     pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
 ) -> Outcome {
     match parse_stream(stream, wanted, pass) {
-        Ok(parsed) => with_neighbours(parsed),
+        Ok(parsed) => with_neighbours(|neighbours| neighbours.outcome(parsed)),
         Err(error) => Outcome::Unreadable { error },
     }
 }
