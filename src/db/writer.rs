@@ -404,9 +404,8 @@ impl Desk {
                     self.store(batch, group, left);
                 }
                 Command::Scanned(directory) => {
-                    let mut group = vec![directory];
+                    let mut group = VecDeque::from([directory]);
                     left.next = gather_directories(&self.queue, &mut group);
-                    let mut group = VecDeque::from(group);
                     while !group.is_empty() {
                         let queue = &self.queue;
                         match batch.run(Hurry::None, |batch| scanned(batch, &mut group, queue, &mut left.next)) {
@@ -571,14 +570,14 @@ fn gather_arrivals(queue: &Queue, group: &mut Vec<Arrival>) -> Option<Command> {
 }
 
 /// Waits for a number of rows, so that the write lock is held only while there is something to write.
-fn gather_directories(queue: &Queue, group: &mut Vec<ScannedDirectory>) -> Option<Command> {
+fn gather_directories(queue: &Queue, group: &mut VecDeque<ScannedDirectory>) -> Option<Command> {
     let deadline = Instant::now() + SCAN_BATCH_WAIT;
     let mut rows: usize = group.iter().map(rows_of).sum();
     while rows < SCAN_GROUP_ROWS {
         match queue.recv_deadline(deadline) {
             Ok(Command::Scanned(directory)) => {
                 rows += rows_of(&directory);
-                group.push(directory);
+                group.push_back(directory);
             }
             Ok(other) => return Some(other),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
