@@ -8,34 +8,10 @@ Prints what was agreed, as JSON, then a line of JSON for each response: its stat
 import json
 import sys
 
-from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
-
-def data_set(keys):
-    made = Dataset()
-    for keyword, value in keys.items():
-        value = [data_set(item) for item in value] if isinstance(value, list) else value
-        if "," in keyword:
-            tag, vr = keyword.split()
-            made.add_new(int(tag.replace(",", ""), 16), vr, value)
-        else:
-            setattr(made, keyword, value)
-    return made
-
-
-def name(element):
-    return element.keyword or f"{element.tag.group:04X},{element.tag.element:04X}"
-
-
-def shown(element):
-    if element.VR == "SQ":
-        return [{name(inner): shown(inner) for inner in item} for item in element.value]
-    if element.VM > 1:
-        return [str(value) for value in element.value]
-    return "" if element.value is None else str(element.value)
-
+from shared import data_set, name, shown
 
 host, port, called, question = sys.argv[1:]
 question = json.loads(question)

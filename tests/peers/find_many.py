@@ -6,26 +6,10 @@ Prints a line of JSON for each question: the final status, and the answers, each
 
 import json
 import sys
-import time
 
-from pydicom.dataset import Dataset
 from pynetdicom import AE
 
-
-def data_set(keys):
-    made = Dataset()
-    for keyword, value in keys.items():
-        setattr(made, keyword, [data_set(item) for item in value] if isinstance(value, list) else value)
-    return made
-
-
-def shown(element):
-    if element.VR == "SQ":
-        return [{inner.keyword: shown(inner) for inner in item} for item in element.value]
-    if element.VM > 1:
-        return [str(value) for value in element.value]
-    return "" if element.value is None else str(element.value)
-
+from shared import before_request, data_set, shown
 
 host, port, called, questions = sys.argv[1:]
 questions = json.loads(questions)
@@ -41,10 +25,7 @@ for question in questions:
     if question["class"] not in accepted:
         print(json.dumps({"status": "no context", "answers": []}), flush=True)
         continue
-    # A thread of pynetdicom takes messages between two requests. One that has not woken since the last request counts as paused
-    # still, and then takes the first response of this one away: of busy processors one answer in a hundred questions was lost.
-    while association._is_paused:
-        time.sleep(0.001)
+    before_request(association)
     final = None
     for status, identifier in association.send_c_find(data_set(question["keys"]), question["class"]):
         final = f"{status.Status:04X}" if "Status" in status else "none"

@@ -1,10 +1,11 @@
 """C-STORE by pynetdicom: HOST PORT CALLED-AE-TITLE FILE... Prints the status of each file."""
 
 import sys
-import time
 
 from pydicom import dcmread
 from pynetdicom import AE
+
+from shared import before_request
 
 host, port, called = sys.argv[1:4]
 data_sets = [dcmread(name) for name in sys.argv[4:]]
@@ -15,8 +16,6 @@ association = entity.associate(host, int(port), ae_title=called)
 if not association.is_established:
     sys.exit("no association")
 for data_set in data_sets:
-    # See find_many.py: otherwise the response may be taken away, and is waited for in vain.
-    while association._is_paused:
-        time.sleep(0.001)
+    before_request(association)
     print(f"{association.send_c_store(data_set).Status:04X}")
 association.release()
