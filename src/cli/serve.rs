@@ -26,7 +26,7 @@ use crate::model::location::Place;
 use crate::model::peer::Peer;
 use crate::scp::peers::{Grant, Security};
 use crate::scp::tls::ClientCertificates;
-use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Storage, Tls};
+use crate::scp::{Commitment, Find, FirstNames, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Storage, Tls};
 use crate::store::{Objects, Settled};
 
 #[derive(Debug, Args)]
@@ -70,6 +70,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         duplicates: config.duplicate_policy(),
         clock: Clock::System,
         wanted: Wanted::with_declared(&config.declared),
+        first_names: FirstNames::default(),
     };
     let find = Find::new(config.index.clone(), config.find.clone());
     let peers = SharedPeers::new(config.peers.clone(), tls);

@@ -61,8 +61,10 @@ impl Directories {
             let _ = round.set(ended);
             if let Some(group) = groups.get_mut(directory) {
                 group.running = false;
+                if group.members > 1 {
+                    self.ended.notify_all();
+                }
             }
-            self.ended.notify_all();
             break ended;
         };
         if let Some(group) = groups.get_mut(directory) {

@@ -95,6 +95,8 @@ pub struct Objects {
 #[derive(Debug)]
 pub struct Incoming {
     objects: Arc<Objects>,
+    /// Sets its name in `.incoming/` apart.
+    number: u64,
     temporary: Temporary,
     file: File,
 }
@@ -307,16 +309,36 @@ impl Objects {
     /// # Errors
     /// When there is not enough space, or the file cannot be written.
     pub fn begin(self: &Arc<Self>, first: &[&[u8]]) -> Result<Incoming, Error> {
+        self.begin_as(|number| format!("{number}.part"), first)
+    }
+
+    /// Stores an object of which all bytes are there already, and whose UIDs are known: [`Self::begin`] and [`Incoming::place`] in
+    /// one, which spares the file a name.
+    ///
+    /// # Errors
+    /// As theirs; the object is lost then.
+    pub fn store(
+        self: &Arc<Self>,
+        bytes: &[&[u8]],
+        study: &str,
+        series: &str,
+        instance: &str,
+    ) -> Result<Placed, Error> {
+        let incoming = |number| incoming_name(number, &component(study), &component(series), &component(instance));
+        self.begin_as(incoming, bytes)?.place(study, series, instance)
+    }
+
+    fn begin_as(self: &Arc<Self>, name: impl FnOnce(u64) -> String, first: &[&[u8]]) -> Result<Incoming, Error> {
         if !self.has_space()? {
             return Err(Error::NoSpace);
         }
         let number = self.next_incoming.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join(INCOMING).join(format!("{number}.part"));
+        let path = self.root.join(INCOMING).join(name(number));
         // Objects are patient data: nobody but this user and group reads them, whatever the umask.
         let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o640).open(&path);
         let file = file.map_err(Error::object("begun"))?;
         let temporary = Temporary(Some(path));
-        let mut incoming = Incoming { objects: Arc::clone(self), temporary, file };
+        let mut incoming = Incoming { objects: Arc::clone(self), number, temporary, file };
         for bytes in first {
             incoming.write(bytes)?;
         }
@@ -399,7 +421,7 @@ impl Incoming {
         let mut directory = make(&self.objects)?;
         let stem = component(instance);
         self.temporary
-            .say_where(&component(study), &component(series), &stem)
+            .say_where(&incoming_name(self.number, &component(study), &component(series), &stem))
             .map_err(Error::object("given its name"))?;
         let mut contents = Contents::New;
         let mut number = 0;
@@ -448,7 +470,7 @@ impl Incoming {
     }
 
     fn placed(self, directory: &Path, name: OsString, contents: Contents, claim: Claim) -> Result<Placed, Error> {
-        let Self { objects, temporary, file } = self;
+        let Self { objects, temporary, file, .. } = self;
         // Not only its data: what the inode's journal entry brings along is the name.
         let bytes = match objects.sync {
             Sync::Disk => file.sync_all(),
@@ -611,13 +633,14 @@ impl Drop for Claim {
 struct Temporary(Option<PathBuf>);
 
 impl Temporary {
-    /// Takes a name that says where the object is about to be, for [`placed_name`]. At most 64 characters for each part.
-    fn say_where(&mut self, study: &str, series: &str, stem: &str) -> io::Result<()> {
+    /// Takes the [`incoming_name`] that says where the object is about to be, unless it has it.
+    fn say_where(&mut self, name: &str) -> io::Result<()> {
         let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
-        let number = from.file_stem().unwrap_or_default().to_string_lossy();
-        let to = from.with_file_name(format!("{number},{study},{series},{stem}"));
-        fs::rename(from, &to)?;
-        self.0 = Some(to);
+        let to = from.with_file_name(name);
+        if *from != to {
+            fs::rename(from, &to)?;
+            self.0 = Some(to);
+        }
         Ok(())
     }
 
@@ -657,7 +680,12 @@ fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// The final name of a file of `.incoming/`, if it has one: what [`Temporary::say_where`] wrote, held against the file itself.
+/// The name in `.incoming/` of an object that is about to have its place, for [`placed_name`]. At most 64 characters for each part.
+fn incoming_name(number: u64, study: &str, series: &str, stem: &str) -> String {
+    format!("{number},{study},{series},{stem}")
+}
+
+/// The final name of a file of `.incoming/`, if it has one: what [`incoming_name`] says, held against the file itself.
 fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<PathBuf>> {
     let metadata = fs::symlink_metadata(temporary)?;
     if metadata.nlink() < 2 {

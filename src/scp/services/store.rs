@@ -7,12 +7,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use dicom_core::Tag;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
+use tokio::time::sleep;
 use tracing::warn;
 
 use crate::dimse::command_set::CommandField;
@@ -39,6 +40,9 @@ const WRITE_BATCH: usize = 256 * 1024;
 /// 1,032, some 4 MB.
 const INFLATED_AT_A_TIME: usize = 4 * 1024;
 
+/// How long stored objects keep their names in `.incoming/`, so that many of those go at a time.
+const FIRST_NAMES_WAIT: Duration = Duration::from_millis(5);
+
 const DEFLATED_TRANSFER_SYNTAXES: [&str; 2] =
     [dicom_dictionary_std::uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95"];
 
@@ -58,6 +62,34 @@ pub struct Storage {
     pub clock: Clock,
     /// What is read of each object.
     pub wanted: &'static Wanted,
+    /// What is left to do for objects that are stored.
+    pub first_names: FirstNames,
+}
+
+/// Objects whose rows are committed, and whose names in `.incoming/` nobody needs any more.
+#[derive(Debug, Default)]
+pub struct FirstNames(Mutex<Vec<Placed>>);
+
+impl FirstNames {
+    fn take(&self) -> Vec<Placed> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Removes the first name of an object soon, with those of all objects that are stored meanwhile: a wake-up of another thread costs more
+/// than what it has to do for one. Should the process end before, the next start does it ([`Objects::settle`]).
+fn let_first_name_go(storage: &Arc<Storage>, placed: Placed) {
+    let mut waiting = storage.first_names.0.lock().unwrap_or_else(PoisonError::into_inner);
+    waiting.push(placed);
+    if waiting.len() > 1 {
+        // Whoever came first sees to it.
+        return;
+    }
+    let storage = Arc::clone(storage);
+    tokio::spawn(async move {
+        sleep(FIRST_NAMES_WAIT).await;
+        spawn_blocking(move || drop(storage.first_names.take()));
+    });
 }
 
 /// Why an instance is not stored.
@@ -309,7 +341,7 @@ async fn keep(
         let first = first.clone();
         if !spawn_blocking(move || store::open(&first).is_ok()).await.map_err(|_| Failure::ThreadEnded)? {
             let stored = commit(storage, again, placed.location.clone(), Compared::FirstIsGone).await;
-            return settle(placed, stored).await;
+            return settle(storage, placed, stored).await;
         }
     }
     if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(first) }, .. }) = &stored {
@@ -323,7 +355,7 @@ async fn keep(
             stored = commit(storage, again, placed.location.clone(), Compared::Other).await;
         }
     }
-    settle(placed, stored).await
+    settle(storage, placed, stored).await
 }
 
 /// Queues the record, and waits until it is committed.
@@ -398,7 +430,11 @@ fn metadata_only(length: u64, clock: Clock) -> Location {
 }
 
 /// Removes the object that the index does not need: the new one, or the one that it took the place of.
-async fn settle(placed: Placed, stored: Result<Stored, IndexError>) -> Result<Committed, Failure> {
+async fn settle(
+    storage: &Arc<Storage>,
+    placed: Placed,
+    stored: Result<Stored, IndexError>,
+) -> Result<Committed, Failure> {
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => {
@@ -407,8 +443,8 @@ async fn settle(placed: Placed, stored: Result<Stored, IndexError>) -> Result<Co
         }
     };
     match stored.outcome {
-        // Nobody needs its first name any more. Not waited for: it is only a name.
-        StoreOutcome::New | StoreOutcome::Completed => drop(spawn_blocking(move || drop(placed))),
+        // Not waited for: it is only a name.
+        StoreOutcome::New | StoreOutcome::Completed => let_first_name_go(storage, placed),
         StoreOutcome::Identical { .. } => remove(move || placed.discard()).await,
         StoreOutcome::KeptFirst => {
             warn!("an instance came with other content than the one that is kept");
@@ -463,7 +499,13 @@ impl FileSink {
         let batch = std::mem::replace(&mut self.batch, memory);
         let objects = Arc::clone(&self.objects);
         self.writing = Writing::Batch(spawn_blocking(move || {
-            let incoming = write(&objects, incoming, &batch)?;
+            let incoming = match incoming {
+                None => objects.begin(&[&batch])?,
+                Some(mut incoming) => {
+                    incoming.write(&batch)?;
+                    incoming
+                }
+            };
             let mut memory = batch;
             memory.clear();
             Ok((incoming, memory))
@@ -497,7 +539,10 @@ impl FileSink {
             let [study, series, instance] =
                 [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
                     .map(|id| record.value(id));
-            let placed = write(&objects, incoming, &batch).and_then(|object| object.place(study, series, instance));
+            let placed = match incoming {
+                None => objects.store(&[&batch], study, series, instance),
+                Some(mut incoming) => incoming.write(&batch).and_then(|()| incoming.place(study, series, instance)),
+            };
             // Nobody waits any more when the association was cut off. The object keeps its place then, and its row.
             match placed {
                 Err(error) => {
@@ -512,16 +557,6 @@ impl FileSink {
             }
         });
         Ok(kept.await.map_err(|_| Failure::ThreadEnded)??)
-    }
-}
-
-fn write(objects: &Arc<Objects>, incoming: Option<Incoming>, batch: &[u8]) -> Result<Incoming, store::Error> {
-    match incoming {
-        None => objects.begin(&[batch]),
-        Some(mut incoming) => {
-            incoming.write(batch)?;
-            Ok(incoming)
-        }
     }
 }
 

@@ -11,8 +11,8 @@ use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
 use dcmdex::scp::{
-    Commitment, FilesInPlace, Find, Node, Options, Peers, Retrieve, RetrieveOptions, Services, SharedPeers, SharedTls,
-    Storage,
+    Commitment, FilesInPlace, Find, FirstNames, Node, Options, Peers, Retrieve, RetrieveOptions, Services, SharedPeers,
+    SharedTls, Storage,
 };
 use dcmdex::store::{self, Objects};
 use tempfile::TempDir;
@@ -102,7 +102,14 @@ impl TestNode {
             Keep::MetadataOnly => None,
         };
         let wanted = Wanted::with_declared(&query.declared);
-        let storage = Storage { objects, writer: writer.handle(), duplicates, clock: Clock::System, wanted };
+        let storage = Storage {
+            objects,
+            writer: writer.handle(),
+            duplicates,
+            clock: Clock::System,
+            wanted,
+            first_names: FirstNames::default(),
+        };
         let find = Find::new(directory.path().join("index.db"), query);
         let peers = SharedPeers::new(peers, tls);
         let retrieve = Arc::new(Retrieve::new(directory.path().join("index.db"), retrieve));
