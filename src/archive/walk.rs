@@ -383,8 +383,11 @@ impl<T: Send> Walk<'_, T> {
             let entry = match directory.next() {
                 Ok(Some(entry)) => entry,
                 Ok(None) => return Ok((planned, true)),
-                // What came before is worth reading; the directory will say it again.
-                Err(_) if !planned.is_empty() => return Ok((planned, false)),
+                // What came before is worth reading; the directory says it again.
+                Err(problem) if !planned.is_empty() => {
+                    directory.put_back(problem);
+                    return Ok((planned, false));
+                }
                 Err(problem) => return Err(problem.into()),
             };
             let bytes = entry.compressed.saturating_add(zip::LOCAL_HEADER as u64);

@@ -87,6 +87,8 @@ pub(crate) struct Directory {
     /// Entries that it says it has, and those read.
     declared: u64,
     read: u64,
+    /// What is wrong with the next one, if somebody has seen it already.
+    fault: Option<Problem>,
 }
 
 impl Directory {
@@ -134,11 +136,14 @@ impl Directory {
         if found.length > 0 && !entries.fill_buf()?.starts_with(CENTRAL) {
             return Err(Problem::Damaged("its directory of members is not where it should be"));
         }
-        Ok(Self { archive, entries, begins: begins - moved, declared: found.declared, read: 0 })
+        Ok(Self { archive, entries, begins: begins - moved, declared: found.declared, read: 0, fault: None })
     }
 
     /// The next member, `None` after the last one.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, Problem> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
         let mut fixed = [0; 46];
         match fill(&mut self.entries, &mut fixed)? {
             46 if fixed.starts_with(CENTRAL) => {}
@@ -148,6 +153,11 @@ impl Directory {
         }
         self.read += 1;
         rest_of_entry(&mut self.entries, &fixed).map(Some)
+    }
+
+    /// Has [`Self::next`] say again what is wrong. It must not go on: what follows a fault could look like a member.
+    pub(crate) fn put_back(&mut self, fault: Problem) {
+        self.fault = Some(fault);
     }
 
     /// Where the next member stands in the directory.
