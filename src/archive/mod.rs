@@ -19,7 +19,7 @@ mod zip;
 
 use std::io::{self, Read};
 
-pub use open::{Archives, Object, open};
+pub use open::{Archives, Object, Wanted, open};
 pub use problem::Problem;
 pub use source::OnRead;
 pub use walk::{Member, MemberKind, ReadMember, Sink, Wish, walk};

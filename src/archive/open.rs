@@ -1,11 +1,12 @@
 //! Opening members.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -141,6 +142,74 @@ impl Archives {
             }
         }
     }
+
+    /// Whether the last member lay where bytes can only be had in their order.
+    #[must_use]
+    pub fn have_an_order(&self) -> bool {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.as_ref().is_some_and(Remembered::has_an_order)
+    }
+
+    /// Which of these members of the last archive file is the next to lie where bytes can only be had in their order: opened in
+    /// this order they take two passes at most. `None` where the order makes no difference, or none of them is met.
+    #[must_use]
+    pub fn next_of(&self, wanted: &Wanted) -> Option<OsString> {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let archive = remembered.as_mut()?;
+        if wanted.ways.is_empty() || !archive.has_an_order() {
+            return None;
+        }
+        let met = archive.next_of(wanted).or_else(|| {
+            // Those that lie before the one that was opened first.
+            archive.levels.clear();
+            archive.enter_file().ok()?;
+            archive.next_of(wanted)
+        });
+        met.map(OsString::from_vec)
+    }
+}
+
+/// Members of one archive file that are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    members: HashSet<Vec<u8>>,
+    /// Their paths, and those of the archives on the way to them, with how many are wanted of each.
+    ways: HashMap<Vec<u8>, usize>,
+}
+
+impl Wanted {
+    /// One more.
+    pub fn add(&mut self, member: &OsStr) {
+        if !self.members.insert(member.as_bytes().to_vec()) {
+            return;
+        }
+        for way in ways(member) {
+            *self.ways.entry(way).or_default() += 1;
+        }
+    }
+
+    /// One that was added is not wanted any more.
+    pub fn remove(&mut self, member: &OsStr) {
+        if !self.members.remove(member.as_bytes()) {
+            return;
+        }
+        for way in ways(member) {
+            if let Entry::Occupied(mut number) = self.ways.entry(way) {
+                *number.get_mut() = number.get().saturating_sub(1);
+                if *number.get() == 0 {
+                    number.remove();
+                }
+            }
+        }
+    }
+}
+
+/// The paths of the archives that a member lies in, and its own.
+fn ways(member: &OsStr) -> impl Iterator<Item = Vec<u8>> {
+    name::split(member.as_bytes()).into_iter().scan(Vec::new(), |path, name| {
+        *path = name::join(path, &name);
+        Some(path.clone())
+    })
 }
 
 /// What tells one archive file from another, or from itself after a change.
@@ -181,6 +250,61 @@ struct Level {
 }
 
 impl Remembered {
+    fn enter_file(&mut self) -> Result<(), Problem> {
+        // The file itself is an archive, or was one when it was indexed: one that nothing at its start tells is a zip archive
+        // behind a program that unpacks it.
+        let budget = Budget::new(inflated_limit(self.window.length()));
+        let archive = Archive::enter(Bytes::Window(self.window.clone()), Some(Kind::Zip), budget)?;
+        self.levels.push(Level { name: Vec::new(), archive });
+        Ok(())
+    }
+
+    fn has_an_order(&self) -> bool {
+        self.levels.iter().any(|level| matches!(level.archive, Archive::Stream(_)))
+    }
+
+    /// Goes forward in the innermost archive, then in those around it.
+    fn next_of(&mut self, wanted: &Wanted) -> Option<Vec<u8>> {
+        loop {
+            let names = self.levels.iter().skip(1).map(|level| level.name.as_slice());
+            let path = names.fold(Vec::new(), |path, name| name::join(&path, name));
+            let depth = self.levels.len();
+            let level = self.levels.last_mut()?;
+            let stream = match &mut level.archive {
+                Archive::Stream(stream) => stream,
+                Archive::Sole(Some(_), _) => {
+                    // It is called as the archive is, more or less: what is wanted of it has its name.
+                    let inside = name::join(&path, b"");
+                    if let Some(member) = wanted.members.iter().find(|member| member.starts_with(&inside)) {
+                        return Some(member.clone());
+                    }
+                    self.levels.pop();
+                    continue;
+                }
+                Archive::Sole(None, _) | Archive::Zip { .. } | Archive::Tar { .. } => {
+                    self.levels.pop();
+                    continue;
+                }
+            };
+            let met = stream.look_for(&|name| wanted.ways.contains_key(&name::join(&path, name)));
+            let Ok(Some(name)) = met else {
+                self.levels.pop();
+                continue;
+            };
+            let path = name::join(&path, &name);
+            if wanted.members.contains(&path) {
+                return Some(path);
+            }
+            // What is wrong with it is said when it is opened.
+            if depth < MAX_NESTING
+                && let Ok(Reached::Member(found)) = stream.member(&name)
+                && let Ok(archive) = Archive::enter(found.bytes, None, found.budget)
+            {
+                self.levels.push(Level { name, archive });
+            }
+        }
+    }
+
     /// Goes to a member, from the last archive on that the way to it and the way to the one before have in common.
     fn reach(&mut self, names: &[Vec<u8>]) -> Result<Reached, Problem> {
         let limit = inflated_limit(self.window.length());
@@ -189,11 +313,7 @@ impl Remembered {
         // What they took of the levels above goes back there.
         self.levels.truncate(1 + common);
         if self.levels.is_empty() {
-            // The file itself is an archive, or was one when it was indexed: one that nothing at its start tells is a zip
-            // archive behind a program that unpacks it.
-            let bytes = Bytes::Window(self.window.clone());
-            let archive = Archive::enter(bytes, Some(Kind::Zip), Budget::new(limit))?;
-            self.levels.push(Level { name: Vec::new(), archive });
+            self.enter_file()?;
         }
         loop {
             let depth = self.levels.len();
@@ -269,12 +389,19 @@ impl Passed {
         self.places.get(&self.hasher.hash_one(name)).copied()
     }
 
-    fn pass(&mut self, name: &[u8], place: u64) {
+    /// Whether it is the first of its name, as far as is remembered.
+    fn pass(&mut self, name: &[u8], place: u64) -> bool {
         self.count += 1;
-        if self.is_whole() {
-            self.places.entry(self.hasher.hash_one(name)).or_insert(place);
-        } else {
+        if !self.is_whole() {
             self.places = HashMap::new();
+            return true;
+        }
+        match self.places.entry(self.hasher.hash_one(name)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(place);
+                true
+            }
+            Entry::Occupied(_) => false,
         }
     }
 
@@ -484,59 +611,119 @@ type Place = Arc<Mutex<Option<Standing>>>;
 
 enum Standing {
     AtHeader(Box<dyn Forward>),
+    /// Behind the header of a member, which was looked at and is still to be had.
+    AtData(Header, Box<dyn Forward>),
     /// In or behind the data of a member.
     InMember(Box<dyn Within>),
 }
 
-impl Standing {
-    fn at_next_header(self) -> Result<Box<dyn Forward>, Problem> {
+/// A header, and the stream behind it.
+type AtData = (Header, Box<dyn Forward>);
+
+enum Header {
+    Zip(zip::Entry),
+    Tar(tar::Entry),
+}
+
+impl Header {
+    fn name(&self) -> &[u8] {
         match self {
-            Self::AtHeader(source) => Ok(source),
-            Self::InMember(data) => data.leave(),
+            Self::Zip(entry) => &entry.name,
+            Self::Tar(entry) => &entry.name,
         }
     }
 }
 
 impl StreamArchive {
     fn member(&mut self, name: &[u8]) -> Result<Reached, Problem> {
-        if !self.passed.is_whole() || self.passed.place(name).is_some() {
+        if !self.passed.is_whole() {
+            return Ok(Reached::Unknown);
+        }
+        let mut standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Standing::AtData(header, source)) = standing {
+            if header.name() == name {
+                return Ok(self.member_here(header, source));
+            }
+            standing = Some(Standing::AtData(header, source));
+        }
+        if self.passed.place(name).is_some() {
             return Ok(Reached::Unknown);
         }
         if !self.passed.goes_on() {
             return Ok(Reached::Missing);
         }
-        let standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(standing) = standing else { return Ok(Reached::Unknown) };
-        let mut source = standing.at_next_header()?;
-        while self.passed.goes_on() {
-            let met = match self.kind {
-                StreamKind::Zip => self.next_in_zip(source, name)?,
-                StreamKind::Tar => self.next_in_tar(source, name)?,
-            };
-            match met {
-                Met::Wanted(reached) => return Ok(reached),
-                Met::Other(next) => source = next,
-                Met::End => {
-                    self.passed.ended = true;
-                    break;
-                }
-            }
-        }
-        Ok(self.passed.not_met())
+        Ok(match self.go_to(standing, &|other| other == name)? {
+            Some((header, source)) => self.member_here(header, source),
+            None => self.passed.not_met(),
+        })
     }
 
-    fn next_in_tar(&mut self, mut source: Box<dyn Forward>, name: &[u8]) -> Result<Met, Problem> {
-        let Some(entry) = tar::next(&mut source)? else { return Ok(Met::End) };
-        let is_file = entry.kind == EntryKind::File;
-        if is_file {
-            self.passed.pass(&entry.name, 0);
-        } else {
-            self.passed.count += 1;
+    /// Goes forward to the next member that is wanted, and stays in front of its data: its name.
+    fn look_for(&mut self, is_wanted: &dyn Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>, Problem> {
+        let standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(standing) = standing else { return Ok(None) };
+        let Some((header, source)) = self.go_to(standing, is_wanted)? else { return Ok(None) };
+        let name = header.name().to_vec();
+        self.put(Standing::AtData(header, source));
+        Ok(Some(name))
+    }
+
+    /// Goes to the data of the next member of which this says that it is wanted; `None` at the end.
+    fn go_to(&mut self, standing: Standing, is_wanted: &dyn Fn(&[u8]) -> bool) -> Result<Option<AtData>, Problem> {
+        let mut source = match standing {
+            Standing::AtHeader(source) => source,
+            Standing::AtData(header, source) => self.pass(&header, source)?,
+            Standing::InMember(data) => data.leave()?,
+        };
+        while self.passed.goes_on() {
+            let header = match self.kind {
+                StreamKind::Zip => zip::next_local(&mut source)?.map(Header::Zip),
+                StreamKind::Tar => tar::next(&mut source)?.map(Header::Tar),
+            };
+            let Some(header) = header else {
+                self.passed.ended = true;
+                break;
+            };
+            let is_first = match &header {
+                Header::Tar(entry) if entry.kind != EntryKind::File => {
+                    self.passed.count += 1;
+                    false
+                }
+                Header::Zip(entry) if entry.is_described_after() && entry.method != zip::DEFLATED => {
+                    return Err(Problem::NoSize);
+                }
+                Header::Tar(_) | Header::Zip(_) => self.passed.pass(header.name(), 0),
+            };
+            if is_first && is_wanted(header.name()) {
+                return Ok(Some((header, source)));
+            }
+            source = self.pass(&header, source)?;
         }
-        if !is_file || entry.name != name {
-            let padded = entry.padded();
-            return if source.pass(padded)? < padded { Err(Problem::Truncated) } else { Ok(Met::Other(source)) };
+        Ok(None)
+    }
+
+    /// Goes to where the next member begins.
+    fn pass(&self, header: &Header, mut source: Box<dyn Forward>) -> Result<Box<dyn Forward>, Problem> {
+        match header {
+            Header::Tar(entry) => {
+                let padded = entry.padded();
+                if source.pass(padded)? < padded { Err(Problem::Truncated) } else { Ok(source) }
+            }
+            // Only a deflate stream tells by itself where it ends.
+            Header::Zip(entry) => self.in_zip(entry, source, entry.is_described_after()).leave(),
         }
+    }
+
+    /// The member in front of whose data the stream stands.
+    fn member_here(&self, header: Header, source: Box<dyn Forward>) -> Reached {
+        match header {
+            Header::Tar(entry) => self.member_of_tar(&entry, source),
+            Header::Zip(entry) => self.member_of_zip(&entry, source),
+        }
+    }
+
+    fn member_of_tar(&self, entry: &tar::Entry, source: Box<dyn Forward>) -> Reached {
         let window = source.window(entry.size);
         let padding = entry.padded() - entry.size;
         let data = Member {
@@ -554,53 +741,44 @@ impl StreamArchive {
             }
             None => self.lend(Box::new(data)),
         };
-        let found = Found { bytes, length: Some(entry.size), checksum: None, budget: self.budget.clone() };
-        Ok(Met::Wanted(Reached::Member(found)))
+        Reached::Member(Found { bytes, length: Some(entry.size), checksum: None, budget: self.budget.clone() })
     }
 
-    fn next_in_zip(&mut self, mut source: Box<dyn Forward>, name: &[u8]) -> Result<Met, Problem> {
-        let Some(entry) = zip::next_local(&mut source)? else { return Ok(Met::End) };
-        self.passed.pass(&entry.name, 0);
-        let after = entry.is_described_after();
-        if after && entry.method != zip::DEFLATED {
-            return Err(Problem::NoSize);
-        }
-        let is_wanted = entry.name == name;
-        let refused = if is_wanted { entry.check().err() } else { None };
-        let limited = Limited::new(source, if after { u64::MAX } else { entry.compressed });
-        let described = entry.has_descriptor();
-        // Only a deflate stream tells by itself where it ends.
-        let data: Box<dyn Within> = if entry.method == zip::DEFLATED && (after || is_wanted) {
-            Box::new(Member {
-                data: inflated(limited, &self.budget),
-                leave: move |mut data: Inflated<Limited<Box<dyn Forward>>>| {
-                    if after {
-                        data.pass(u64::MAX)?;
-                    }
-                    let (limited, _state) = data.0.into_inner().into_parts();
-                    leave_zip_member(limited, after, described)
-                },
-            })
-        } else {
-            Box::new(Member {
-                data: limited,
-                leave: move |limited: Limited<Box<dyn Forward>>| leave_zip_member(limited, after, described),
-            })
-        };
-        if !is_wanted {
-            return data.leave().map(Met::Other);
-        }
-        if let Some(problem) = refused {
+    fn member_of_zip(&self, entry: &zip::Entry, source: Box<dyn Forward>) -> Reached {
+        let data = self.in_zip(entry, source, entry.method == zip::DEFLATED);
+        if let Err(problem) = entry.check() {
             self.put(Standing::InMember(data));
-            return Ok(Met::Wanted(Reached::Refused(problem)));
+            return Reached::Refused(problem);
         }
-        let known = (!after).then_some(());
-        Ok(Met::Wanted(Reached::Member(Found {
+        let known = (!entry.is_described_after()).then_some(());
+        Reached::Member(Found {
             bytes: self.lend(data),
             length: known.map(|()| entry.size),
             checksum: known.map(|()| entry.checksum),
             budget: self.budget.clone(),
-        })))
+        })
+    }
+
+    /// The data of a member, inflated or as they lie.
+    fn in_zip(&self, entry: &zip::Entry, source: Box<dyn Forward>, inflate: bool) -> Box<dyn Within> {
+        let (after, described) = (entry.is_described_after(), entry.has_descriptor());
+        let limited = Limited::new(source, if after { u64::MAX } else { entry.compressed });
+        if !inflate {
+            return Box::new(Member {
+                data: limited,
+                leave: move |limited: Limited<Box<dyn Forward>>| leave_zip_member(limited, after, described),
+            });
+        }
+        Box::new(Member {
+            data: inflated(limited, &self.budget),
+            leave: move |mut data: Inflated<Limited<Box<dyn Forward>>>| {
+                if after {
+                    data.pass(u64::MAX)?;
+                }
+                let (limited, _state) = data.0.into_inner().into_parts();
+                leave_zip_member(limited, after, described)
+            },
+        })
     }
 
     fn put(&self, standing: Standing) {
@@ -628,13 +806,6 @@ fn leave_zip_member(
         zip::pass_descriptor(&mut source)?;
     }
     Ok(source)
-}
-
-/// What came next in a stream.
-enum Met {
-    Wanted(Reached),
-    Other(Box<dyn Forward>),
-    End,
 }
 
 /// The data of a member, and the way out of them.

@@ -16,7 +16,7 @@ mod spool;
 use std::io;
 use std::path::PathBuf;
 
-pub use crate::archive::{Archives, Object};
+pub use crate::archive::{Archives, Object, Wanted};
 pub use meta::FileMeta;
 pub use objects::{Contents, Incoming, Objects, Options, Placed, Settled, Sync, make_durable, open, remove};
 pub use source::Source;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use dcmdex::archive::{self, Archives};
+use dcmdex::archive::{self, Archives, Wanted};
 use proptest::prelude::*;
 
 use crate::util::archives::{Keep, Zip, gzip, tar, tar_member};
@@ -231,5 +231,41 @@ fn an_archive_that_was_replaced_is_read_anew() {
         std::fs::write(&path, pack(&old[..2])).unwrap();
         assert_eq!(open(&archives, &path, "b").as_ref(), Ok(&old[1].1));
         assert!(open(&archives, &path, "c").is_err());
+    }
+}
+
+#[test]
+fn members_that_lie_in_another_order_than_they_are_wanted_take_two_passes_at_most() {
+    let (members, names) = many();
+    let tar_bytes = as_tar(&members);
+    let zip = as_zip(&members, &[Keep::Streamed]).finish();
+    let single = gzip(&data(5, 5_000));
+    let inside = |archive: &str| names.iter().map(|name| format!("{archive}!/{name}")).collect::<Vec<_>>();
+    let nested: Vec<_> =
+        [inside("a.zip"), vec!["one.gz!/one".to_owned()], inside("b.tar"), vec!["last".to_owned()]].concat();
+    let parts: &[(&str, &[u8])] = &[("a.zip", &zip), ("one.gz", &single), ("b.tar", &tar_bytes), ("last", b"the last")];
+    for (bytes, names) in [(gzip(&tar_bytes), names.clone()), (gzip(&tar(parts)), nested)] {
+        let sum = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&sum);
+        let archives = Archives::telling(Arc::new(move |bytes| {
+            told.fetch_add(bytes, Relaxed);
+        }));
+        let file = file_of(&bytes);
+        let mut wanted = Wanted::default();
+        names.iter().for_each(|name| wanted.add(OsStr::new(name)));
+        wanted.add(OsStr::new("not there"));
+        assert_eq!(archives.next_of(&wanted), None, "nothing is open");
+        let mut next = std::ffi::OsString::from(&names[names.len() / 2]);
+        let mut opened = std::collections::HashSet::new();
+        loop {
+            wanted.remove(&next);
+            read(archives.open(file.try_clone().unwrap(), &next), u64::MAX).unwrap();
+            assert!(opened.insert(next), "twice");
+            let Some(met) = archives.next_of(&wanted) else { break };
+            next = met;
+        }
+        assert_eq!(opened.len(), names.len());
+        let read = sum.load(Relaxed);
+        assert!(read <= 3 * bytes.len() as u64 + 200_000, "{read} of {}", bytes.len());
     }
 }

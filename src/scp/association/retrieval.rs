@@ -102,7 +102,7 @@ impl Session {
         let sending = Sending {
             retrieve: Arc::clone(service),
             instances: Arc::clone(&going.instances),
-            from: 0,
+            over: Vec::new(),
             only: None,
             contexts: OutgoingContexts::of_acceptor(&self.agreement),
             priority: going.asked.request.priority,
@@ -141,8 +141,10 @@ impl Session {
                 Ok(Some(Piece::More { .. } | Piece::Broken(_))) => return Err(End::BrokenObject),
                 Ok(None) => break,
                 Err(SlowSource) => {
-                    for at in going.tally.over()..going.instances.len() {
-                        going.tally.fail(at, &Failure::SlowSource);
+                    for at in 0..going.instances.len() {
+                        if !going.tally.is_over(at) {
+                            going.tally.fail(at, &Failure::SlowSource);
+                        }
                     }
                     break;
                 }

@@ -43,8 +43,8 @@ enum Sent {
     All,
     /// C-CANCEL.
     Cancelled,
-    /// The association is lost; go on with this instance.
-    Lost { next: usize, error: String },
+    /// The association is lost; go on with what is not over.
+    Lost(String),
     /// Nothing more can be read.
     SlowSource,
 }
@@ -73,7 +73,6 @@ impl Mover {
         progress: &watch::Sender<SubOperations>,
         tally: &mut Tally,
     ) {
-        let mut from = 0;
         loop {
             let association = tokio::select! {
                 biased;
@@ -86,27 +85,25 @@ impl Mover {
                 Ok(association) => association,
                 Err(error) => {
                     info!(destination = %self.destination_ae_title, "C-MOVE destination: {error}");
-                    self.fail_rest(group, from, &destination_failure(&error), tally);
+                    self.fail_rest(group, &destination_failure(&error), tally);
                     return;
                 }
             };
             let arrived = tally.arrived();
-            match self.send(&mut association, group, from, cancel, progress, tally).await {
+            match self.send(&mut association, group, cancel, progress, tally).await {
                 Sent::All | Sent::Cancelled => return association.release().await,
                 Sent::SlowSource => {
                     // In the middle of an object, perhaps.
                     association.abort().await;
-                    let over = self.next_of(tally, from);
-                    return self.fail_rest(group, over, &Failure::SlowSource, tally);
+                    return self.fail_rest(group, &Failure::SlowSource, tally);
                 }
-                Sent::Lost { next, error } => {
+                Sent::Lost(error) => {
                     info!(destination = %self.destination_ae_title, "association with C-MOVE destination lost: {error}");
                     association.abort().await;
-                    from = next;
                     if tally.arrived() == arrived {
-                        return self.fail_rest(group, from, &Failure::Destination(error), tally);
+                        return self.fail_rest(group, &Failure::Destination(error), tally);
                     }
-                    if !(from..self.instances.len()).any(|at| self.is_in(group, at)) {
+                    if !self.rest(group, tally).any(|_| true) {
                         return;
                     }
                 }
@@ -114,12 +111,11 @@ impl Mover {
         }
     }
 
-    /// Sends what belongs to a group, from an instance on.
+    /// Sends what belongs to a group and is not over.
     async fn send(
         &self,
         association: &mut ScuAssociation,
         group: &Arc<Group>,
-        from: usize,
         cancel: &CancellationToken,
         progress: &watch::Sender<SubOperations>,
         tally: &mut Tally,
@@ -131,7 +127,7 @@ impl Mover {
         let mut ahead = Sending {
             retrieve: Arc::clone(&self.retrieve),
             instances: Arc::clone(&self.instances),
-            from,
+            over: tally.all_over(),
             only: Some(Arc::new(move |kind| of_group.kinds.contains_key(kind))),
             contexts: accepted.collect::<OutgoingContexts>(),
             priority: self.asked.request.priority,
@@ -164,7 +160,7 @@ impl Mover {
                         Err(error) => {
                             tally.fail(at, &destination_failure(&error));
                             progress.send_replace(tally.so_far());
-                            return Sent::Lost { next: at + 1, error: error.to_string() };
+                            return Sent::Lost(error.to_string());
                         }
                     }
                 }
@@ -184,16 +180,15 @@ impl Mover {
         self.instances.get(at).is_some_and(|instance| group.kinds.contains_key(instance.kind))
     }
 
-    /// The first instance of which nothing is known yet, from one on: those before it are over.
-    fn next_of(&self, tally: &Tally, from: usize) -> usize {
-        tally.last_over().map_or(from, |at| at + 1).max(from)
+    /// What belongs to a group and is not over.
+    fn rest<'t>(&'t self, group: &'t Group, tally: &'t Tally) -> impl Iterator<Item = usize> + 't {
+        (0..self.instances.len()).filter(|&at| !tally.is_over(at) && self.is_in(group, at))
     }
 
-    fn fail_rest(&self, group: &Group, from: usize, failure: &Failure, tally: &mut Tally) {
-        for at in from..self.instances.len() {
-            if self.is_in(group, at) {
-                tally.fail(at, failure);
-            }
+    fn fail_rest(&self, group: &Group, failure: &Failure, tally: &mut Tally) {
+        let rest: Vec<_> = self.rest(group, tally).collect();
+        for at in rest {
+            tally.fail(at, failure);
         }
     }
 }

@@ -7,6 +7,7 @@
 //! objects.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
@@ -30,13 +31,13 @@ use crate::dimse::status::StatusClass;
 use crate::dimse::{Response, Status};
 use crate::ingest::{DataSet, Identity, NativeSyntax, ObjectError, StoredObject};
 use crate::model::level::InformationModel;
-use crate::model::location::Location;
+use crate::model::location::{Location, Place};
 use crate::qr::{
     self, Encoding, FindError, Hierarchy, Identifier, Instances, ObjectKind, Reader, RetrieveError, RetrievedInstance,
 };
 use crate::scp::negotiation::{Agreement, HeldSyntaxes, PresentationContext};
 use crate::scp::sop_class::Service;
-use crate::store::Archives;
+use crate::store::{Archives, Wanted};
 use crate::telemetry::metrics;
 
 /// Bytes of PDUs that are read at a time: two of the longest, and a command. Larger saves system calls; a retrieval holds
@@ -45,6 +46,10 @@ const PIECE_LENGTH: usize = 2 * MAX_SENT_PDU_LENGTH as usize + 4096;
 
 /// Pieces that are read before the peer has taken those before them.
 const READ_AHEAD: usize = 3;
+
+/// Instances whose places are looked up before their turn, where the order in which they lie in an archive counts: they are
+/// read in two passes of it at most, and some 500 bytes are kept of each.
+const LOOK_AHEAD: usize = 4096;
 
 /// Room before a piece for a pending response, which then goes out in the same write.
 pub(in crate::scp) const HEADROOM: usize = 512;
@@ -299,13 +304,21 @@ pub(in crate::scp) struct Tally {
     first_failure: Option<String>,
     /// Failed because an object could not be had though the index names it.
     missing: usize,
-    /// The last one that is over.
-    last_over: Option<usize>,
+    /// Which ones are over.
+    over: Vec<bool>,
 }
 
 impl Tally {
     pub(in crate::scp) fn new(total: usize) -> Self {
-        Self { total, completed: 0, warning: 0, failed: Vec::new(), first_failure: None, missing: 0, last_over: None }
+        Self {
+            total,
+            completed: 0,
+            warning: 0,
+            failed: Vec::new(),
+            first_failure: None,
+            missing: 0,
+            over: vec![false; total],
+        }
     }
 
     /// Sub-operations that are over.
@@ -313,9 +326,20 @@ impl Tally {
         self.completed + self.warning + self.failed.len()
     }
 
-    /// The last one that is over.
-    pub(in crate::scp) fn last_over(&self) -> Option<usize> {
-        self.last_over
+    /// Whether a sub-operation is over: they need not end in the order of the instances.
+    pub(in crate::scp) fn is_over(&self, at: usize) -> bool {
+        self.over.get(at).copied().unwrap_or(false)
+    }
+
+    /// Those that are over.
+    pub(in crate::scp) fn all_over(&self) -> Vec<bool> {
+        self.over.clone()
+    }
+
+    fn end(&mut self, at: usize) {
+        if let Some(over) = self.over.get_mut(at) {
+            *over = true;
+        }
     }
 
     /// Sub-operations that left an object at the peer.
@@ -325,7 +349,7 @@ impl Tally {
 
     /// A sub-operation was answered.
     pub(in crate::scp) fn answered(&mut self, at: usize, status: Status) {
-        self.last_over = Some(at);
+        self.end(at);
         match status.class() {
             StatusClass::Success => {
                 metrics::SUB_OPERATIONS_DONE.increment();
@@ -345,7 +369,7 @@ impl Tally {
     pub(in crate::scp) fn fail(&mut self, at: usize, failure: &Failure) {
         debug!("a sub-operation failed: {failure}");
         metrics::SUB_OPERATIONS_FAILED.increment();
-        self.last_over = Some(at);
+        self.end(at);
         self.missing += usize::from(matches!(failure, Failure::Object(_)));
         self.failed.push(at);
         if self.first_failure.is_none() {
@@ -459,8 +483,8 @@ pub(in crate::scp) type Only = Arc<dyn Fn(&ObjectKind) -> bool + Send + Sync>;
 pub(in crate::scp) struct Sending {
     pub(in crate::scp) retrieve: Arc<Retrieve>,
     pub(in crate::scp) instances: Arc<Instances>,
-    /// The first one to send.
-    pub(in crate::scp) from: usize,
+    /// Those that are over already, by their places in the list; none where it is shorter.
+    pub(in crate::scp) over: Vec<bool>,
     /// Which kinds to send; `None`: all.
     pub(in crate::scp) only: Option<Only>,
     pub(in crate::scp) contexts: OutgoingContexts,
@@ -571,12 +595,10 @@ impl Sending {
             let mut reader = self.retrieve.readers.take().ok();
             let mut out = Outgoing { sender, spares };
             let archives = Archives::default();
+            let mut order = Order::new(&self);
             let mut message_id = 0_u16;
-            for at in self.from..self.instances.len() {
+            while let Some(at) = order.next(&archives, reader.as_mut()) {
                 let Some(instance) = self.instances.get(at) else { break };
-                if self.only.as_ref().is_some_and(|only| !only(instance.kind)) {
-                    continue;
-                }
                 message_id = message_id.checked_add(1).unwrap_or(1);
                 if self.send(reader.as_mut(), &archives, at, &instance, message_id, &mut out).is_break() {
                     break;
@@ -689,6 +711,91 @@ impl Sending {
                 return Ok(true);
             }
         }
+    }
+}
+
+/// In which order instances are sent: that of the list, but for members of an archive whose bytes can only be had in their
+/// order. The order of sub-operations is free (PS3.4 C.4.2.3.1, C.4.3.3.1).
+struct Order<'s> {
+    sending: &'s Sending,
+    over: Vec<bool>,
+    /// The first one that may still be to be sent.
+    next: usize,
+    /// The one before.
+    last: Option<usize>,
+    /// Up to where it is known which members of the archive at hand are wanted.
+    looked_up: usize,
+    members: HashMap<OsString, usize>,
+    wanted: Wanted,
+}
+
+impl<'s> Order<'s> {
+    fn new(sending: &'s Sending) -> Self {
+        let mut over = sending.over.clone();
+        over.resize(sending.instances.len(), false);
+        let (members, wanted) = (HashMap::new(), Wanted::default());
+        Self { sending, over, next: 0, last: None, looked_up: 0, members, wanted }
+    }
+
+    fn next(&mut self, archives: &Archives, reader: Option<&mut Reader>) -> Option<usize> {
+        let at = match self.next_member(archives, reader) {
+            Some(at) => at,
+            None => {
+                self.next = (self.next..self.over.len()).find(|&at| self.is_to_send(at))?;
+                self.next
+            }
+        };
+        self.last = Some(at);
+        if let Some(over) = self.over.get_mut(at) {
+            *over = true;
+        }
+        Some(at)
+    }
+
+    fn is_to_send(&self, at: usize) -> bool {
+        let is_over = self.over.get(at).copied().unwrap_or(true);
+        let only = self.sending.only.as_ref();
+        !is_over && self.sending.instances.get(at).is_some_and(|instance| only.is_none_or(|only| only(instance.kind)))
+    }
+
+    /// The next one in the archive at hand, where its members lie in an order.
+    fn next_member(&mut self, archives: &Archives, reader: Option<&mut Reader>) -> Option<usize> {
+        if self.members.is_empty() && archives.have_an_order() && self.next >= self.looked_up {
+            self.look_up(reader?)?;
+        }
+        let member = archives.next_of(&self.wanted);
+        let at = member.and_then(|member| {
+            self.wanted.remove(&member);
+            self.members.remove(&member)
+        });
+        if at.is_none() {
+            // None of them is where the index says: each is looked for by itself.
+            self.members.clear();
+            self.wanted = Wanted::default();
+        }
+        at
+    }
+
+    /// Which of the next instances lie in the archive of the one before.
+    fn look_up(&mut self, reader: &mut Reader) -> Option<()> {
+        let mut member = |at: usize| {
+            let instance = self.sending.instances.get(at)?;
+            let locations = reader.locations(instance.sop_instance_uid).ok()?;
+            locations.into_iter().next().filter(|location| location.place == Place::Archive)
+        };
+        let archive = member(self.last?)?.directory;
+        let end = self.over.len().min(self.next.saturating_add(LOOK_AHEAD));
+        for at in self.next..end {
+            if self.is_to_send(at)
+                && let Some(location) = member(at)
+                && location.directory == archive
+            {
+                self.wanted.add(&location.file_name);
+                self.members.insert(location.file_name, at);
+            }
+        }
+        self.looked_up = end;
+        Some(())
     }
 }
 

@@ -270,6 +270,27 @@ fn members_of_archives_are_sent_as_they_lie_there() {
 }
 
 #[test]
+fn members_of_a_compressed_archive_are_sent_in_the_order_in_which_they_lie() {
+    let files = archive(1, 9);
+    let packed = TempDir::new().unwrap();
+    let order = [7, 3, 9, 1, 5, 2, 8, 6, 4];
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(files.path()).arg("-czf").arg(packed.path().join("one.tar.gz"));
+    assert!(tar.args(order.map(|number| format!("1/{number}.dcm"))).status().unwrap().success());
+    let node = node_on(packed.path(), |_| {});
+    let mut peer = getter(&node, STUDY_GET, CT);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.1"), |_| SUCCESS);
+    assert_eq!((retrieved.status, retrieved.numbers), (SUCCESS, [None, Some(9), Some(0), Some(0)]));
+    let came: Vec<_> = retrieved.objects.iter().map(|(uid, ..)| uid.as_str()).collect();
+    // The first one tells that there is an order; those before it come in a second pass.
+    assert_eq!(came, [1, 5, 2, 8, 6, 4, 7, 3, 9].map(|number| format!("1.2.1.1.{number}")));
+    for (number, (.., data_set)) in [1, 5, 2, 8, 6, 4, 7, 3, 9].into_iter().zip(&retrieved.objects) {
+        assert!(*data_set == data_set_of(&files.path().join(format!("1/{number}.dcm"))), "{number}");
+    }
+    peer.release();
+}
+
+#[test]
 fn each_level_brings_what_lies_below_it() {
     let archive = archive(3, 2);
     let node = node_on(archive.path(), |_| {});
