@@ -130,7 +130,8 @@ pub struct Settled {
 }
 
 /// An object that has its place, durable as [`Options::sync`] says. Until this is dropped it also has a name in `.incoming/`, by which
-/// the next start finds it should the process end before the index has its row; so this is dropped when the row is committed.
+/// the next start finds it should the process end before the index has its row; so this is dropped when the row is committed, or soon
+/// after.
 #[derive(Debug)]
 pub struct Placed {
     /// Where.
@@ -275,7 +276,7 @@ impl Objects {
     }
 
     /// Settles what a killed process left between an object's place and its row: an object stays if the index names it (`is_indexed`,
-    /// given the open file and its path), and is removed if not. No more of them than associations that were storing, so
+    /// given the open file and its path), and is removed if not. They are what was arriving or had just been stored, so
     /// this takes no time whatever the size of the archive. To be called before objects arrive.
     ///
     /// # Errors
