@@ -26,7 +26,7 @@ use crate::model::location::Place;
 use crate::model::peer::Peer;
 use crate::scp::peers::{Grant, Security};
 use crate::scp::tls::ClientCertificates;
-use crate::scp::{Commitment, Find, FirstNames, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Storage, Tls};
+use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Storage, Tls};
 use crate::store::{Objects, Settled};
 
 #[derive(Debug, Args)]
@@ -70,7 +70,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         duplicates: config.duplicate_policy(),
         clock: Clock::System,
         wanted: Wanted::with_declared(&config.declared),
-        first_names: FirstNames::default(),
+        under_way: Arc::default(),
     };
     let find = Find::new(config.index.clone(), config.find.clone());
     let peers = SharedPeers::new(config.peers.clone(), tls);
@@ -104,7 +104,12 @@ fn settle(objects: &Objects, config: &Config) -> anyhow::Result<()> {
     let mut index = Reader::open(&config.index)?;
     let settled = objects.settle(|file, path| {
         // What was acknowledged was synchronised before: it can be read, and is as long as the index says.
-        let Outcome::Instance(record) = read_file(file, Wanted::index()) else { return false };
+        let record = match read_file(file, Wanted::index()) {
+            Outcome::Instance(record) => record,
+            // A disk that cannot be read now says nothing against an object either.
+            Outcome::Unreadable { .. } => return true,
+            _ => return false,
+        };
         let size = file.metadata().map(|metadata| metadata.len()).ok();
         // An index that cannot be read now says nothing against an object.
         index.locations(record.value(AttributeId::SOPInstanceUID)).ok().is_none_or(|locations| {

@@ -254,6 +254,12 @@ impl Node {
             warn!(connections = connections.len(), "associations cut off: not finished in time");
             connections.shutdown().await;
         }
+        // What they had sent whole gets its row, or goes.
+        if let Some(storage) = &shared.services.storage
+            && timeout(shared.options.drain_timeout, storage.under_way.ended()).await.is_err()
+        {
+            warn!("objects are still being stored; the next start settles what is left of them");
+        }
     }
 }
 

@@ -24,5 +24,5 @@ pub use peers::{Destination, Peers, SharedPeers};
 pub use services::commit::{Commitment, FilesInPlace};
 pub use services::find::Find;
 pub use services::retrieve::{Options as RetrieveOptions, Retrieve};
-pub use services::store::{FirstNames, Storage};
+pub use services::store::{Storage, UnderWay};
 pub use tls::{SharedTls, Tls};

@@ -1,6 +1,6 @@
 //! The storage directory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -84,9 +84,9 @@ pub struct Objects {
     free_space: Mutex<Option<(Instant, bool)>>,
     /// Directories of series whose own names are durable.
     durable: Mutex<HashSet<PathBuf>>,
-    /// Final names that an arriving object has or is about to have, and by how many of them: what one association takes
-    /// away must not be what another has just found to be its own object.
-    claims: Mutex<HashMap<PathBuf, usize>>,
+    /// Files that could not be made durable and could not be removed either. A sync that fails says so once: of such a file a later
+    /// one would say that all is well.
+    tainted: Mutex<HashSet<PathBuf>>,
     /// Holds the lock; let go when dropped.
     _lock: File,
 }
@@ -138,9 +138,8 @@ pub struct Placed {
     pub location: Location,
     /// What was there before.
     pub contents: Contents,
-    /// Before the claim: once nobody claims the name, the file has no other.
+    path: PathBuf,
     _temporary: Option<Temporary>,
-    claim: Claim,
 }
 
 impl Placed {
@@ -151,7 +150,7 @@ impl Placed {
     pub fn has_same_data_set(&self, other: &Location) -> Result<Option<bool>, Error> {
         let Some(other) = open(other)? else { return Ok(None) };
         let compare = || {
-            let ours = File::open(&self.claim.path)?;
+            let ours = File::open(&self.path)?;
             let length = ours.metadata()?.len();
             same_data_set(DataSet::of(ours, Some(length))?, other)
         };
@@ -159,13 +158,13 @@ impl Placed {
     }
 
     /// Takes the object away again, because the index did not take it or does not need it. One that was there before
-    /// stays, and so does one that another arrival has meanwhile found to be its own.
+    /// stays.
     ///
     /// # Errors
     /// When the file cannot be removed.
     pub fn discard(self) -> Result<(), Error> {
         match self.contents {
-            Contents::New | Contents::Other => self.claim.remove_file().map_err(Error::object("removed")),
+            Contents::New | Contents::Other => fs::remove_file(&self.path).map_err(Error::object("removed")),
             Contents::Same => Ok(()),
         }
     }
@@ -270,7 +269,7 @@ impl Objects {
             left_over: Mutex::new(left_over),
             free_space: Mutex::new(None),
             durable: Mutex::new(HashSet::new()),
-            claims: Mutex::new(HashMap::new()),
+            tainted: Mutex::new(HashSet::new()),
             _lock: lock,
         })
     }
@@ -384,8 +383,19 @@ impl Objects {
         durable.insert(directory.to_owned());
     }
 
-    fn lock_claims(&self) -> MutexGuard<'_, HashMap<PathBuf, usize>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_tainted(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.tainted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_tainted(&self, path: &Path) -> bool {
+        self.lock_tainted().contains(path)
+    }
+
+    /// Makes room for an object in place of one that was refused.
+    fn remove_tainted(&self, path: &Path) -> Result<(), Error> {
+        remove(path)?;
+        self.lock_tainted().remove(path);
+        Ok(())
     }
 
     fn forget(&self, directory: &Path) {
@@ -404,12 +414,16 @@ impl Incoming {
     /// Appends bytes.
     ///
     /// # Errors
-    /// When they cannot be written; the object is lost then.
+    /// When there is not enough space (any more), or they cannot be written; the object is lost then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if !self.objects.has_space()? {
+            return Err(Error::NoSpace);
+        }
         self.file.write_all(bytes).map_err(Error::object("written"))
     }
 
-    /// Gives the object its place among the objects, under the UIDs of its data set, and makes both durable.
+    /// Gives the object its place among the objects, under the UIDs of its data set, and makes both durable. Of one instance only one object
+    /// at a time, until the index has it or [`Placed::discard`] has taken it away: another one could find it to be its own.
     ///
     /// The name comes first, so that one wait for the journal of the file system is for the bytes and for the name. It is no
     /// promise before this returns: after a power cut in between, [`Objects::settle`] removes what may be half written.
@@ -429,11 +443,13 @@ impl Incoming {
         for _ in 0..MAX_NAMES {
             let file_name = file_name(&stem, number);
             let path = directory.join(&file_name);
-            let claim = Claim::new(&self.objects, &path);
             match self.give_name(&path) {
-                Ok(()) => return self.placed(&directory, file_name, contents, claim),
+                Ok(()) => return self.placed(&directory, file_name, contents),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.objects.is_tainted(&path) => {
+                    self.objects.remove_tainted(&path)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.has_same_data_set(&path) {
-                    Ok(true) => return self.same(&directory, file_name, claim),
+                    Ok(true) => return self.same(&directory, file_name),
                     Ok(false) => {
                         contents = Contents::Other;
                         number += 1;
@@ -470,8 +486,9 @@ impl Incoming {
         }
     }
 
-    fn placed(self, directory: &Path, name: OsString, contents: Contents, claim: Claim) -> Result<Placed, Error> {
+    fn placed(self, directory: &Path, name: OsString, contents: Contents) -> Result<Placed, Error> {
         let Self { objects, temporary, file, .. } = self;
+        let path = directory.join(&name);
         // Not only its data: what the inode's journal entry brings along is the name.
         let bytes = match objects.sync {
             Sync::Disk => file.sync_all(),
@@ -482,11 +499,12 @@ impl Incoming {
             .map_err(Error::object("synchronised"))
             .and_then(|()| location(&file, directory, name));
         match finished {
-            Ok(location) => Ok(Placed { location, contents, _temporary: Some(temporary), claim }),
+            Ok(location) => Ok(Placed { location, contents, path, _temporary: Some(temporary) }),
             Err(error) => {
                 // It may not survive, so it must not count as stored.
-                if let Err(error) = claim.remove_file() {
+                if let Err(error) = fs::remove_file(&path) {
                     tracing::warn!(%error, "an object that could not be made durable could not be removed either");
+                    objects.lock_tainted().insert(path);
                 }
                 Err(error)
             }
@@ -494,8 +512,9 @@ impl Incoming {
     }
 
     /// The object that is there already, made as durable as a new one: it may be left from a process that was killed.
-    fn same(self, directory: &Path, file_name: OsString, claim: Claim) -> Result<Placed, Error> {
-        let file = File::open(directory.join(&file_name)).map_err(Error::object("opened"))?;
+    fn same(self, directory: &Path, file_name: OsString) -> Result<Placed, Error> {
+        let path = directory.join(&file_name);
+        let file = File::open(&path).map_err(Error::object("opened"))?;
         if self.objects.sync == Sync::Disk {
             file.sync_data().map_err(Error::object("synchronised"))?;
             self.objects.synchronise_directory(directory).map_err(Error::object("synchronised"))?;
@@ -503,8 +522,8 @@ impl Incoming {
         Ok(Placed {
             location: location(&file, directory, file_name)?,
             contents: Contents::Same,
+            path,
             _temporary: None,
-            claim,
         })
     }
 
@@ -591,42 +610,6 @@ fn location(file: &File, directory: &Path, file_name: OsString) -> Result<Locati
     let metadata = file.metadata().map_err(Error::object("looked at"))?;
     let mtime_ms = metadata.modified().map(unix_ms).map_err(Error::object("looked at"))?;
     Ok(Location { place: Place::Managed, directory: directory.to_owned(), file_name, size: metadata.len(), mtime_ms })
-}
-
-/// The intention to have an object under a name, for as long as this lives.
-#[derive(Debug)]
-struct Claim {
-    objects: Arc<Objects>,
-    path: PathBuf,
-}
-
-impl Claim {
-    fn new(objects: &Arc<Objects>, path: &Path) -> Self {
-        *objects.lock_claims().entry(path.to_owned()).or_default() += 1;
-        Self { objects: Arc::clone(objects), path: path.to_owned() }
-    }
-
-    /// Removes the file, unless another arrival has claimed the same name.
-    fn remove_file(&self) -> io::Result<()> {
-        // Under the lock: who claims the name after this finds it free.
-        let claims = self.objects.lock_claims();
-        if claims.get(&self.path).is_some_and(|count| *count > 1) {
-            return Ok(());
-        }
-        fs::remove_file(&self.path)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut claims = self.objects.lock_claims();
-        if let Some(count) = claims.get_mut(&self.path) {
-            *count -= 1;
-            if *count == 0 {
-                claims.remove(&self.path);
-            }
-        }
-    }
 }
 
 /// The name of a file that is to go away, until it has got another one.
@@ -836,15 +819,17 @@ mod tests {
     }
 
     #[test]
-    fn what_another_arrival_has_found_to_be_its_object_is_not_taken_away() {
+    fn what_could_not_be_made_durable_is_not_found_to_be_there() {
         let directory = TempDir::new().unwrap();
         let objects = open(&directory);
-        let first = stored(&objects, b"data");
-        let second = stored(&objects, b"data");
-        first.discard().unwrap();
+        let path = stored(&objects, b"data set").location.path().unwrap();
+        // As if its sync had failed, and then its removal.
+        objects.lock_tainted().insert(path);
+        let again = stored(&objects, b"data set");
+        assert_eq!(again.contents, Contents::New);
+        drop(again);
+        assert_eq!(stored(&objects, b"data set").contents, Contents::Same);
         assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
-        drop(second);
-        assert!(objects.lock_claims().is_empty());
     }
 
     #[test]
@@ -921,6 +906,17 @@ mod tests {
         objects.free_space = Mutex::new(Some((Instant::now() + Duration::from_secs(3600), false)));
         assert!(matches!(Arc::new(objects).begin(&[b"x"]), Err(Error::NoSpace)));
         assert_eq!(files(&directory), [""; 0]);
+    }
+
+    #[test]
+    fn an_object_ends_where_the_space_does() {
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        let mut incoming = objects.begin(&[&header("A"), b"data "]).unwrap();
+        *objects.free_space.lock().unwrap() = Some((Instant::now(), false));
+        assert!(matches!(incoming.write(b"set"), Err(Error::NoSpace)));
+        drop(incoming);
+        assert!(files(&directory).is_empty());
     }
 
     #[test]

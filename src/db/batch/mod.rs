@@ -471,12 +471,11 @@ impl<'c> Batch<'c> {
         let object_was_missing = match file.place {
             Place::MetadataOnly => false,
             Place::InPlace | Place::Archive => existing_place == Place::MetadataOnly,
-            // Where its object should have been, there was none. One in our own directory was not there to be missed: it
-            // came at the same time.
+            // Where its object should have been, there was none.
             Place::Managed => {
                 existing_place == Place::MetadataOnly
                     || (same_path && compared == Compared::Nothing)
-                    || (existing.shelf.directory != directory && compared == Compared::FirstIsGone)
+                    || (!same_path && compared == Compared::FirstIsGone)
             }
         };
         if object_was_missing {
@@ -535,8 +534,9 @@ impl<'c> Batch<'c> {
             }
             DuplicatePolicy::Replace => {
                 let previous = match existing_place {
-                    Place::Managed => self.location_of(&existing)?.path(),
-                    Place::InPlace | Place::Archive | Place::MetadataOnly => None,
+                    // Not the new one itself, should it have been compared with something else.
+                    Place::Managed if !same_path => self.location_of(&existing)?.path(),
+                    Place::Managed | Place::InPlace | Place::Archive | Place::MetadataOnly => None,
                 };
                 match existing_place {
                     // The file is still there, and the next scan sees that it has not changed.

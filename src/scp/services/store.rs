@@ -5,23 +5,25 @@
 //! of the object. Files are written on threads of their own; reading the header takes 2 to 3 µs, less than handing it to
 //! another thread would, and is done where the fragment arrives.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dicom_core::Tag;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::StoreRequest;
 use crate::dimse::{Response, Status};
 use crate::ingest::{
-    Committed, Compared, DuplicatePolicy, HeaderParser, IndexError, Need, Outcome, StoreOutcome, Stored, Wanted,
-    WriterHandle,
+    Committed, Compared, DuplicatePolicy, HeaderParser, Identity, IndexError, Need, ObjectError, Outcome, StoreOutcome,
+    Stored, StoredObject, Wanted, WriterHandle,
 };
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
@@ -29,7 +31,7 @@ use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 use crate::model::uid::{SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
 use crate::scp::negotiation::PresentationContext;
-use crate::store::{self, Contents, FileMeta, Incoming, Objects, Placed};
+use crate::store::{self, Archives, Contents, FileMeta, Incoming, Objects, Placed};
 use crate::telemetry::metrics;
 
 /// Bytes of an object that are gathered before they are written. Smaller: more hops between threads. Larger: more memory,
@@ -39,6 +41,9 @@ const WRITE_BATCH: usize = 256 * 1024;
 /// Compressed bytes of a deflated data set that are inflated before other tasks get their turn: at deflate's best ratio of
 /// 1,032, some 4 MB.
 const INFLATED_AT_A_TIME: usize = 4 * 1024;
+
+/// Threads that work on object files at a time: the runtime has 512, and queries need some of them while a disk does not answer.
+const MAX_THREADS: usize = 256;
 
 /// How long stored objects keep their names in `.incoming/`, so that many of those go at a time.
 const FIRST_NAMES_WAIT: Duration = Duration::from_millis(5);
@@ -62,34 +67,104 @@ pub struct Storage {
     pub clock: Clock,
     /// What is read of each object.
     pub wanted: &'static Wanted,
-    /// What is left to do for objects that are stored.
-    pub first_names: FirstNames,
+    /// What is being stored.
+    pub under_way: Arc<UnderWay>,
 }
 
-/// Objects whose rows are committed, and whose names in `.incoming/` nobody needs any more.
-#[derive(Debug, Default)]
-pub struct FirstNames(Mutex<Vec<Placed>>);
+/// What is being stored, whichever association it came by.
+#[derive(Debug)]
+pub struct UnderWay {
+    /// Each goes on to its end when the association that it came by is gone: what has its place gets its row, or goes.
+    tasks: TaskTracker,
+    /// The SOP Instance UIDs among them. Of one instance one object at a time has its place, is entered and is settled: of two at
+    /// once, one could find that of the other to be its own, and lose it.
+    instances: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Threads that work on object files.
+    threads: Arc<Semaphore>,
+    /// Objects whose rows are committed, and whose names in `.incoming/` nobody needs any more.
+    first_names: Mutex<Vec<Placed>>,
+}
 
-impl FirstNames {
-    fn take(&self) -> Vec<Placed> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+impl Default for UnderWay {
+    fn default() -> Self {
+        Self {
+            tasks: TaskTracker::new(),
+            instances: Mutex::default(),
+            threads: Arc::new(Semaphore::new(MAX_THREADS)),
+            first_names: Mutex::default(),
+        }
     }
 }
 
-/// Removes the first name of an object soon, with those of all objects that are stored meanwhile: a wake-up of another thread costs more
-/// than what it has to do for one. Should the process end before, the next start does it ([`Objects::settle`]).
-fn let_first_name_go(storage: &Arc<Storage>, placed: Placed) {
-    let mut waiting = storage.first_names.0.lock().unwrap_or_else(PoisonError::into_inner);
-    waiting.push(placed);
-    if waiting.len() > 1 {
-        // Whoever came first sees to it.
-        return;
+impl UnderWay {
+    /// Waits until all of it has its row, or is gone.
+    pub(in crate::scp) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
-    let storage = Arc::clone(storage);
-    tokio::spawn(async move {
-        sleep(FIRST_NAMES_WAIT).await;
-        spawn_blocking(move || drop(storage.first_names.take()));
-    });
+
+    /// Waits until no other object of this instance is under way.
+    async fn turn(self: &Arc<Self>, sop_instance_uid: &str) -> Turn {
+        let lock = Arc::clone(self.lock_instances().entry(sop_instance_uid.to_owned()).or_default());
+        let held = Some(lock.lock_owned().await);
+        Turn { under_way: Arc::clone(self), sop_instance_uid: sop_instance_uid.to_owned(), held }
+    }
+
+    fn lock_instances(&self) -> MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<()>>>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs what waits for a disk on a thread for that.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+        let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(|_closed| Failure::ThreadEnded)?;
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop(thread);
+            done
+        });
+        done.await.map_err(|_| Failure::ThreadEnded)
+    }
+
+    /// Removes the first name of an object soon, with those of all objects that are stored meanwhile: a wake-up of another thread
+    /// costs more than what it has to do for one. Should the process end before, the next start does it ([`Objects::settle`]).
+    fn let_first_name_go(self: &Arc<Self>, placed: Placed) {
+        let mut waiting = self.lock_first_names();
+        waiting.push(placed);
+        if waiting.len() > 1 {
+            // Whoever came first sees to it.
+            return;
+        }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(FIRST_NAMES_WAIT).await;
+            spawn_blocking(move || {
+                let placed = std::mem::take(&mut *this.lock_first_names());
+                drop(placed);
+            });
+        });
+    }
+
+    fn lock_first_names(&self) -> MutexGuard<'_, Vec<Placed>> {
+        self.first_names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to give an object of an instance its place.
+struct Turn {
+    under_way: Arc<UnderWay>,
+    sop_instance_uid: String,
+    held: Option<OwnedMutexGuard<()>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut instances = self.under_way.lock_instances();
+        // Only now, so that who comes next either waits for the same lock or finds none.
+        self.held = None;
+        if instances.get(&self.sop_instance_uid).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            instances.remove(&self.sop_instance_uid);
+        }
+    }
 }
 
 /// Why an instance is not stored.
@@ -247,7 +322,7 @@ impl Receiving {
                     transfer_syntax,
                     source_ae_title: calling_ae_title,
                 };
-                Sink::File(FileSink::new(Arc::clone(objects), meta.encode()))
+                Sink::File(FileSink::new(Arc::clone(objects), Arc::clone(&storage.under_way), meta.encode()))
             }
         };
         let deflated = DEFLATED_TRANSFER_SYNTAXES.contains(&transfer_syntax);
@@ -334,28 +409,69 @@ async fn keep(
         let location = metadata_only(length, storage.clock);
         return Ok(commit(storage, record, location, Compared::Nothing).await?.committed);
     };
+    let kept = keep_object(Arc::clone(storage), record, file);
+    storage.under_way.tasks.spawn(kept).await.map_err(|_| Failure::ThreadEnded)?
+}
+
+async fn keep_object(storage: Arc<Storage>, record: Box<InstanceRecord>, file: FileSink) -> Result<Committed, Failure> {
+    let under_way = &storage.under_way;
+    let _turn = under_way.turn(record.value(AttributeId::SOPInstanceUID)).await;
     let again = record.clone();
-    let (mut placed, mut stored) = file.keep(storage, record).await?;
+    let (mut placed, mut stored) = file.keep(&storage, record).await?;
     if let Ok(Stored { first: Some(first), .. }) = &stored {
         // The index goes on naming a file that is not ours, on somebody's disk or in a storage directory of former times.
-        let first = first.clone();
-        if !spawn_blocking(move || store::open(&first).is_ok()).await.map_err(|_| Failure::ThreadEnded)? {
-            let stored = commit(storage, again, placed.location.clone(), Compared::FirstIsGone).await;
-            return settle(storage, placed, stored).await;
+        let (first, uid) = (first.clone(), again.value(AttributeId::SOPInstanceUID).to_owned());
+        let (state, first) = under_way.blocking(move || (FirstObject::at(&first, &uid), first)).await?;
+        if state != FirstObject::There {
+            let stored = commit(&storage, again, placed.location.clone(), Compared::FirstIsGone).await;
+            let is_named = stored.as_ref().is_ok_and(|stored| stored.outcome == StoreOutcome::Completed);
+            let committed = settle(&storage, placed, stored).await;
+            if is_named && state == FirstObject::Damaged {
+                warn!("an object that was damaged was received again");
+                remove(under_way, move || first.path().map_or(Ok(()), |path| store::remove(&path))).await;
+            }
+            return committed;
         }
     }
     if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(first) }, .. }) = &stored {
         // Alike as far as the index knows, but it names an object under another name than ours: do the bytes agree, too?
         let (first, ours) = (first.clone(), placed);
-        let compared = spawn_blocking(move || (ours.has_same_data_set(&first), ours)).await;
-        let (same, ours) = compared.map_err(|_| Failure::ThreadEnded)?;
+        let (same, ours) = under_way.blocking(move || (ours.has_same_data_set(&first), ours)).await?;
         placed = ours;
         // Where the bytes cannot be held against each other, what the index knows has to do.
         if !same.is_ok_and(|same| same.unwrap_or(true)) {
-            stored = commit(storage, again, placed.location.clone(), Compared::Other).await;
+            stored = commit(&storage, again, placed.location.clone(), Compared::Other).await;
         }
     }
-    settle(storage, placed, stored).await
+    settle(&storage, placed, stored).await
+}
+
+/// What became of the object that the index names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstObject {
+    /// It is this instance still.
+    There,
+    /// It is one of ours, and has lost bytes.
+    Damaged,
+    /// It cannot be read, or is another one: what came now is all that is left.
+    Gone,
+}
+
+impl FirstObject {
+    fn at(first: &Location, sop_instance_uid: &str) -> Self {
+        if first.place == Place::Managed
+            && let Some(path) = first.path()
+            && std::fs::metadata(path).is_ok_and(|it| it.is_file() && it.len() < first.size)
+        {
+            return Self::Damaged;
+        }
+        // Its class is compared along with all else that the index has of it.
+        let identity = Identity { sop_instance_uid, sop_class_uid: "", transfer_syntax: None };
+        match StoredObject::open(first, &identity, &Archives::default()) {
+            Ok(_) | Err(ObjectError::OtherClass) => Self::There,
+            Err(_) => Self::Gone,
+        }
+    }
 }
 
 /// Queues the record, and waits until it is committed.
@@ -438,21 +554,21 @@ async fn settle(
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => {
-            remove(move || placed.discard()).await;
+            remove(&storage.under_way, move || placed.discard()).await;
             return Err(Failure::Index(error));
         }
     };
     match stored.outcome {
         // Not waited for: it is only a name.
-        StoreOutcome::New | StoreOutcome::Completed => let_first_name_go(storage, placed),
-        StoreOutcome::Identical { .. } => remove(move || placed.discard()).await,
+        StoreOutcome::New | StoreOutcome::Completed => storage.under_way.let_first_name_go(placed),
+        StoreOutcome::Identical { .. } => remove(&storage.under_way, move || placed.discard()).await,
         StoreOutcome::KeptFirst => {
             warn!("an instance came with other content than the one that is kept");
-            remove(move || placed.discard()).await;
+            remove(&storage.under_way, move || placed.discard()).await;
         }
         StoreOutcome::Replaced { previous } => {
             warn!("an instance came with other content and took the place of the first");
-            remove(move || {
+            remove(&storage.under_way, move || {
                 drop(placed);
                 previous.map_or(Ok(()), |previous| store::remove(&previous))
             })
@@ -462,8 +578,8 @@ async fn settle(
     Ok(stored.committed)
 }
 
-async fn remove(remove: impl FnOnce() -> Result<(), store::Error> + Send + 'static) {
-    match spawn_blocking(remove).await {
+async fn remove(under_way: &UnderWay, remove: impl FnOnce() -> Result<(), store::Error> + Send + 'static) {
+    match under_way.blocking(remove).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(%error, "an object that is not needed could not be removed"),
         Err(_) => warn!("an object that is not needed could not be removed: its thread ended"),
@@ -473,6 +589,7 @@ async fn remove(remove: impl FnOnce() -> Result<(), store::Error> + Send + 'stat
 /// An object on its way into a file.
 struct FileSink {
     objects: Arc<Objects>,
+    under_way: Arc<UnderWay>,
     /// What is to be written next; at the beginning the File Meta Information.
     batch: Vec<u8>,
     writing: Writing,
@@ -486,8 +603,8 @@ enum Writing {
 }
 
 impl FileSink {
-    fn new(objects: Arc<Objects>, header: Vec<u8>) -> Self {
-        Self { objects, batch: header, writing: Writing::NotBegun }
+    fn new(objects: Arc<Objects>, under_way: Arc<UnderWay>, header: Vec<u8>) -> Self {
+        Self { objects, under_way, batch: header, writing: Writing::NotBegun }
     }
 
     async fn accept(&mut self, fragment: &[u8]) -> Result<(), Failure> {
@@ -498,7 +615,10 @@ impl FileSink {
         let (incoming, memory) = self.written().await?;
         let batch = std::mem::replace(&mut self.batch, memory);
         let objects = Arc::clone(&self.objects);
+        let thread =
+            Arc::clone(&self.under_way.threads).acquire_owned().await.map_err(|_closed| Failure::ThreadEnded)?;
         self.writing = Writing::Batch(spawn_blocking(move || {
+            let _thread = thread;
             let incoming = match incoming {
                 None => objects.begin(&[&batch])?,
                 Some(mut incoming) => {
@@ -533,9 +653,12 @@ impl FileSink {
     ) -> Result<(Placed, Result<Stored, IndexError>), Failure> {
         let (incoming, _memory) = self.written().await?;
         let Self { objects, batch, .. } = self;
+        let thread =
+            Arc::clone(&storage.under_way.threads).acquire_owned().await.map_err(|_closed| Failure::ThreadEnded)?;
         let storage = Arc::clone(storage);
         let (sender, kept) = oneshot::channel();
         spawn_blocking(move || {
+            let _thread = thread;
             let [study, series, instance] =
                 [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
                     .map(|id| record.value(id));
@@ -543,7 +666,6 @@ impl FileSink {
                 None => objects.store(&[&batch], study, series, instance),
                 Some(mut incoming) => incoming.write(&batch).and_then(|()| incoming.place(study, series, instance)),
             };
-            // Nobody waits any more when the association was cut off. The object keeps its place then, and its row.
             match placed {
                 Err(error) => {
                     let _ = sender.send(Err(error));

@@ -495,10 +495,13 @@ fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
         node.reader().locations(uid).unwrap().iter().map(|location| location.path().unwrap()).collect()
     };
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
-    let [there, gone, other] = ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3"];
-    for uid in [there, gone, other] {
+    let [there, gone, other, emptied, exchanged] = ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3", "1.2.3.4.4", "1.2.3.4.5"];
+    for uid in [there, gone, other, emptied, exchanged] {
         scan(uid, &object(uid));
     }
+    let file = |uid: &str| archive.join(format!("{uid}.dcm"));
+    fs::write(file(emptied), []).unwrap();
+    fs::copy(file(there), file(exchanged)).unwrap();
     for uid in [gone, other] {
         fs::remove_file(archive.join(format!("{uid}.dcm"))).unwrap();
     }
@@ -513,7 +516,13 @@ fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
     kept.sort();
     assert_eq!([places(gone), places(other)].concat(), kept);
     assert_eq!(kept.len(), 2);
-    assert_eq!(status(&node).instances, 3);
+    // A file of that name is not enough.
+    for uid in [emptied, exchanged] {
+        assert_eq!(store(&mut peer, uid, &object(uid)).status(), 0);
+        let [place] = places(uid).try_into().unwrap();
+        assert!(data_set_of(&place) == object(uid).0, "{uid}");
+    }
+    assert_eq!(status(&node).instances, 5);
 }
 
 #[test]
@@ -539,4 +548,79 @@ fn other_pixels_than_those_of_a_file_in_the_archive_are_a_conflict() {
     assert_eq!(status(&node).conflicts, []);
     assert_eq!(store(&mut peer, uid, &with_pixels(uid, 2, 1000)).status(), 0);
     assert_eq!(status(&node).conflicts, [("instance-with-other-content".to_owned(), 1)]);
+}
+
+#[test]
+fn of_instances_that_several_send_at_once_nothing_is_lost_whatever_they_send() {
+    const SENDERS: usize = 8;
+    const INSTANCES: usize = 6;
+    const ROUNDS: usize = 8;
+    for policy in [DuplicatePolicy::KeepFirst, DuplicatePolicy::Replace] {
+        let node = Arc::new(TestNode::with(|settings| settings.duplicates = policy));
+        // Of one length or not, alike for the index or not.
+        let contents = |uid: &str| {
+            let other_number = object(uid).text(0x0020, 0x0013, "7").bytes(0x7FE0, 0x0010, &[3; 2000]);
+            [with_pixels(uid, 1, 2000), with_pixels(uid, 2, 2000), other_number]
+        };
+        let threads: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let node = Arc::clone(&node);
+                std::thread::spawn(move || {
+                    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+                    for round in 0..ROUNDS {
+                        for instance in 0..INSTANCES {
+                            let uid = format!("1.2.3.4.{instance}");
+                            let content = &contents(&uid)[(sender * 5 + round * 3 + instance) % 7 % 3];
+                            assert_eq!(store(&mut peer, &uid, content).status(), 0);
+                        }
+                    }
+                    peer.release();
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let mut named = Vec::new();
+        for instance in 0..INSTANCES {
+            let uid = format!("1.2.3.4.{instance}");
+            let [location] = node.reader().locations(&uid).unwrap().try_into().unwrap();
+            let path = location.path().unwrap();
+            let kept = data_set_of(&path);
+            assert!(contents(&uid).iter().any(|content| content.0 == kept), "{policy:?} {uid}");
+            named.push(path);
+        }
+        let mut found = files(&node);
+        found.sort();
+        named.sort();
+        assert_eq!(named, found, "{policy:?}");
+    }
+}
+
+#[test]
+fn an_object_that_lost_bytes_on_disk_is_taken_again() {
+    for left in [0, 200, 700] {
+        let node = TestNode::start();
+        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        let sent = with_pixels("1.2.3.4.5", 1, 1000);
+        assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
+        let [path] = files(&node).try_into().unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
+        assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
+        let [location] = node.reader().locations("1.2.3.4.5").unwrap().try_into().unwrap();
+        assert!(data_set_of(&location.path().unwrap()) == sent.0, "{left}");
+        assert_eq!(files(&node), [location.path().unwrap()], "{left}");
+    }
+}
+
+#[test]
+fn an_object_under_another_name_that_was_lost_is_taken_again() {
+    let node = TestNode::with(|settings| settings.duplicates = DuplicatePolicy::Replace);
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let [first, second] = [1, 2].map(|value| with_pixels("1.2.3.4.5", value, 1000));
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &first).status(), 0);
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &second).status(), 0);
+    let [path] = files(&node).try_into().unwrap();
+    fs::remove_file(path).unwrap();
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &second).status(), 0);
+    let [location] = node.reader().locations("1.2.3.4.5").unwrap().try_into().unwrap();
+    assert!(data_set_of(&location.path().unwrap()) == second.0);
 }

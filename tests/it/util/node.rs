@@ -11,8 +11,8 @@ use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
 use dcmdex::scp::{
-    Commitment, FilesInPlace, Find, FirstNames, Node, Options, Peers, Retrieve, RetrieveOptions, Services, SharedPeers,
-    SharedTls, Storage,
+    Commitment, FilesInPlace, Find, Node, Options, Peers, Retrieve, RetrieveOptions, Services, SharedPeers, SharedTls,
+    Storage,
 };
 use dcmdex::store::{self, Objects};
 use tempfile::TempDir;
@@ -108,7 +108,7 @@ impl TestNode {
             duplicates,
             clock: Clock::System,
             wanted,
-            first_names: FirstNames::default(),
+            under_way: Arc::default(),
         };
         let find = Find::new(directory.path().join("index.db"), query);
         let peers = SharedPeers::new(peers, tls);
