@@ -27,7 +27,8 @@ const A_ABORT: u8 = 0x07;
 const SHORT_BODY_LENGTH: u32 = 4;
 
 /// What a connection buffers before it has said anything: enough for a usual A-ASSOCIATE-RQ or command. Silent connections
-/// cost no more than this; senders grow it to the PDUs that they send.
+/// cost no more than this; senders grow it to the PDUs that they send, by doubling it whenever it is full: a length that
+/// was only declared takes nothing.
 const FIRST_BUFFER_LENGTH: usize = 8 * 1024;
 
 /// How long a connection keeps a buffer that has grown when nothing comes any more: peers stay associated for hours between
@@ -277,30 +278,32 @@ impl PduReader {
         }
     }
 
-    /// Receives more bytes, with room for a PDU of `wanted` bytes.
+    /// Receives more bytes of a PDU of `wanted` bytes, of which some are still to come.
     async fn fill(&mut self, wanted: usize, deadline: Option<Instant>, begun: bool) -> Result<(), ReadError> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        if self.buffer.len() - self.start < wanted {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            if self.buffer.len() < wanted {
-                let length = wanted.max(FIRST_BUFFER_LENGTH);
-                self.buffer.reserve_exact(length - self.buffer.len());
-                self.buffer.resize(length, 0);
-            }
+        if self.start > 0 && self.buffer.len() - self.start < wanted {
+            self.move_to_front();
         }
-        let is_idle = self.end == 0 && self.buffer.len() > FIRST_BUFFER_LENGTH;
-        let keep_until = is_idle.then(|| Instant::now() + KEEP_BUFFER);
+        if self.end == self.buffer.len() {
+            let length = wanted.min(2 * self.end).max(FIRST_BUFFER_LENGTH);
+            self.buffer.reserve_exact(length - self.end);
+            self.buffer.resize(length, 0);
+        }
+        let is_loose = self.buffer.len() > FIRST_BUFFER_LENGTH.max(2 * (self.end - self.start));
+        let keep_until = is_loose.then(|| Instant::now() + KEEP_BUFFER);
         let keep_until = keep_until.filter(|until| deadline.is_none_or(|deadline| *until < deadline));
         let read = self.socket.read(&mut self.buffer[self.end..]);
         let result = match keep_until.or(deadline) {
             Some(until) => match timeout_at(until, read).await {
                 Ok(result) => result,
                 Err(_) if keep_until.is_some() => {
-                    self.buffer = Vec::new();
+                    self.move_to_front();
+                    // For what has come, and for as much again; nothing at all where nothing has come.
+                    let length = if self.end == 0 { 0 } else { FIRST_BUFFER_LENGTH.max(2 * self.end) };
+                    self.buffer.truncate(length);
+                    self.buffer.shrink_to_fit();
                     return Ok(());
                 }
                 Err(_) => return Err(if begun { ReadError::SlowPdu } else { ReadError::Silence }),
@@ -317,6 +320,11 @@ impl PduReader {
             }
             Err(error) => Err(ReadError::Connection(error)),
         }
+    }
+
+    fn move_to_front(&mut self) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
     }
 
     /// After the last PDU that we send: reads and drops what the peer still sends, until it closes the connection or the
@@ -437,6 +445,59 @@ mod tests {
                 assert!(matches!(reader.next(patience(KEEP_BUFFER * 3 / 2)).await, Err(ReadError::Silence)));
                 assert_eq!(reader.buffer.len(), FIRST_BUFFER_LENGTH);
             }
+        });
+    }
+
+    #[test]
+    fn a_length_that_was_only_declared_takes_no_memory() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let (mut reader, _writer) = split(Stream::Plain(accepted), Duration::from_secs(60));
+            // Short enough that no buffer is given back meanwhile.
+            let waits = KEEP_BUFFER / 4;
+            let patience = Patience { first_byte: Some(waits), rest: waits };
+            let content: Vec<u8> = (0..OFFERED_MAX_LENGTH - 6).map(|at| at as u8).collect();
+            let mut pdu = vec![P_DATA_TF, 0];
+            pdu.extend(OFFERED_MAX_LENGTH.to_be_bytes());
+            pdu.extend((OFFERED_MAX_LENGTH - 4).to_be_bytes());
+            pdu.extend([1, 2]);
+            pdu.extend(&content);
+            // What there is of a PDU, and the most that may be held for it.
+            for (sent, most) in [(6, FIRST_BUFFER_LENGTH), (3_000, FIRST_BUFFER_LENGTH), (20_000, 40_000)] {
+                let already = reader.end;
+                peer.write_all(&pdu[already..sent]).await.unwrap();
+                while reader.end < sent {
+                    assert!(matches!(reader.next(patience).await, Err(ReadError::SlowPdu)));
+                }
+                assert!(reader.buffer.capacity() <= most, "{} for {sent}", reader.buffer.capacity());
+            }
+            let already = reader.end;
+            let whole = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+            let send = async { peer.write_all(&pdu[already..]).await.unwrap() };
+            let receive = async {
+                match reader.next(whole).await {
+                    Ok(Incoming::Pdv(pdv)) => assert!(pdv.fragment == content),
+                    other => panic!("{other:?}"),
+                }
+            };
+            tokio::join!(send, receive);
+            // Those that follow find the memory where it is.
+            let (memory, capacity) = (reader.buffer.as_ptr(), reader.buffer.capacity());
+            assert!(capacity <= 2 * pdu.len(), "{capacity}");
+            for _ in 0..3 {
+                let send = async { peer.write_all(&pdu).await.unwrap() };
+                let receive = async { assert!(matches!(reader.next(whole).await, Ok(Incoming::Pdv(_)))) };
+                tokio::join!(send, receive);
+                assert_eq!((reader.buffer.as_ptr(), reader.buffer.capacity()), (memory, capacity));
+            }
+            // The beginning of the next one, and then nothing: what it does not need is given back.
+            peer.write_all(&pdu[..6]).await.unwrap();
+            let longer = Patience { first_byte: Some(Duration::from_secs(60)), rest: KEEP_BUFFER * 3 / 2 };
+            assert!(matches!(reader.next(longer).await, Err(ReadError::SlowPdu)));
+            assert!(reader.buffer.capacity() <= FIRST_BUFFER_LENGTH, "{}", reader.buffer.capacity());
         });
     }
 }

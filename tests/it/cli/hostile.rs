@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use dcmdex::scp::negotiation::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
 use dicom_ul::pdu::write_pdu;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
@@ -159,6 +160,38 @@ fn thousands_of_idle_and_half_open_connections_keep_nobody_out() {
     drop(silent);
     drop(connections);
     // The next ones are as welcome.
+    associated(&node).echo(1);
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn lengths_that_are_only_declared_take_no_memory() {
+    let place = Place::new();
+    std::fs::write(place.path("dcmdex.toml"), "[network]\nartim_timeout_seconds = 600\nread_timeout_seconds = 600\n")
+        .unwrap();
+    let node = Node::start(&place, &[]);
+    let base = base(&node);
+    let header = |kind: u8, length: u32| {
+        let [l0, l1, l2, l3] = length.to_be_bytes();
+        [kind, 0, l0, l1, l2, l3]
+    };
+    let mut connections: Vec<_> = (0..400).map(|_| connect(&node)).collect();
+    for socket in &mut connections {
+        socket.write_all(&header(0x01, MAX_ASSOCIATE_RQ_LENGTH)).unwrap();
+    }
+    let mut associations: Vec<_> = (0..400).map(|_| associated(&node)).collect();
+    for peer in &mut associations {
+        peer.send(&header(0x04, OFFERED_MAX_LENGTH));
+    }
+    // The node has taken them in: a few turns of all that wait.
+    for _ in 0..5 {
+        let mut peer = associated(&node);
+        peer.echo(1);
+        peer.release();
+    }
+    assert!(peak(&node) <= base + MEMORY / 2, "{} above {base}", peak(&node) - base);
+    drop(associations);
+    drop(connections);
     associated(&node).echo(1);
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }
