@@ -70,7 +70,7 @@ macro_rules! keys {
 keys! {
     "index" = "\"dcmdex-data/index.db\"" {
         "The index: one SQLite file (and its -wal, -shm and -turn beside it). It is made when it is not there.",
-        unit: "path; relative to this file, or to the current directory for flags, variables and the default",
+        unit: "path; in this file relative to the file; in flags, variables and the default to the current directory",
     }
     "storage" = "\"dcmdex-data/objects\"" {
         "Directory for the objects that arrive by C-STORE. Nothing else may write there.",
@@ -346,7 +346,7 @@ keys! {
          the other commands. -v and -q go before it.",
         unit: "error, warn, info, debug or trace",
         low: "error: nobody sees why a peer is rejected",
-        high: "trace: a line for each PDU; UIDs are logged from debug on",
+        high: "debug: UIDs stand in it, and a line for each request that fails; trace: that, and what libraries say",
     }
 }
 

@@ -41,6 +41,13 @@ pub fn is_acceptable_uid(text: &str) -> bool {
         && (is_printable_ascii() || !text.chars().any(char::is_control))
 }
 
+/// A UID for a log line of level debug. What breaks PS3.5 9.1 is not repeated: peers and files put all kinds of text, names
+/// included, where a UID should be.
+#[must_use]
+pub fn for_log(uid: &str) -> &str {
+    if is_valid_uid(uid) { uid } else { "(not valid)" }
+}
+
 macro_rules! uid_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

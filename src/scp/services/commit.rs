@@ -25,7 +25,7 @@ use crate::ingest::{Identity, ObjectError, StoredObject};
 use crate::model::ae_title::AeTitle;
 use crate::model::location::{Location, Place};
 use crate::model::matching::{KeyElement, KeyValue};
-use crate::model::uid::SopInstanceUid;
+use crate::model::uid::{SopInstanceUid, for_log};
 use crate::qr::{DataSetWriter, Encoding, Identifier, Reader};
 use crate::scp::negotiation::PresentationContext;
 use crate::scp::peers::{Route, SharedPeers};
@@ -262,7 +262,7 @@ impl Commitment {
             match sound(location, reference, archives) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    debug!(path = ?location.path(), "an object cannot be committed: {error}");
+                    debug!(instance = for_log(&reference.sop_instance_uid), "an object cannot be committed: {error}");
                     reason = match error {
                         ObjectError::OtherClass => Status::CLASS_INSTANCE_CONFLICT,
                         error if error.is_gone() => reason,

@@ -32,6 +32,7 @@ use crate::dimse::{Response, Status};
 use crate::ingest::{DataSet, Identity, NativeSyntax, ObjectError, StoredObject};
 use crate::model::level::InformationModel;
 use crate::model::location::{Location, Place};
+use crate::model::uid::for_log;
 use crate::qr::{
     self, Encoding, FindError, Hierarchy, Identifier, Instances, ObjectKind, Reader, RetrieveError, RetrievedInstance,
 };
@@ -675,7 +676,8 @@ impl Sending {
             match opened {
                 Ok((data_set, is_last)) => return Ok(Begun { data_set, context_id, bytes, is_last }),
                 Err(error) => {
-                    debug!(path = ?location.path(), "an object cannot be had from where the index says: {error}");
+                    let instance = for_log(instance.sop_instance_uid);
+                    debug!(instance, place = ?location.place, "an object cannot be had from where the index says: {error}");
                     // Of several reasons the one that says most: that of the first place where something should lie.
                     if failure.is_none() || matches!(failure, Some(ObjectError::NotKept)) {
                         failure = Some(error);
