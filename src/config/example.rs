@@ -10,13 +10,17 @@ use super::peers::PEER_TABLE;
 /// Columns of a comment line.
 const WIDTH: usize = 100;
 
+/// Settings whose lines are commented out. Written in a file, their defaults would be relative to the file and mean another place
+/// than where they are left out: beside a file in `/etc`, say, where a service cannot write.
+const COMMENTED: [&str; 2] = ["index", "storage"];
+
 /// A `dcmdex.toml` with every setting at its default, and what each one costs when it is too low or too high.
 #[must_use]
 pub fn example() -> String {
     let mut text = String::new();
     comment(
         &mut text,
-        "Settings of dcmdex. Every value here is the default: a line that is left out changes nothing. An option of the \
+        "Settings of dcmdex. Every value here is the default, so that a line that is left out changes nothing. An option of the \
          command line goes before a variable (DCMDEX_PORT, DCMDEX_SCAN__JOBS), a variable before this file. An unknown name \
          is an error. `dcmdex config check` reads this file, `dcmdex config show` says what is in force and where it came \
          from.",
@@ -37,7 +41,8 @@ pub fn example() -> String {
         comment(&mut text, &format!("Unit: {}.", key.unit));
         cost(&mut text, "Too low", key.too_low);
         cost(&mut text, "Too high", key.too_high);
-        let _ = writeln!(text, "{name} = {}", key.default);
+        let sign = if COMMENTED.contains(&key.path) { "# " } else { "" };
+        let _ = writeln!(text, "{sign}{name} = {}", key.default);
     }
     text
 }
@@ -114,17 +119,33 @@ mod tests {
 
     use super::*;
     use crate::config::layers::{Layers, Origin};
+    use crate::config::{Config, Sources};
 
     #[test]
     fn the_example_sets_every_setting_to_its_default() {
         let (mut layers, mut problems) = (Layers::new(), Vec::new());
-        layers.add_file(Path::new("dcmdex.toml"), &example(), &mut problems);
+        let text = example().replace("\n# index = ", "\nindex = ").replace("\n# storage = ", "\nstorage = ");
+        layers.add_file(Path::new("dcmdex.toml"), &text, &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         for key in KEYS {
             let setting = layers.setting(key.path);
             assert_eq!(setting.value, key.default_value(), "{}", key.path);
             assert!(matches!(setting.origin, Origin::File { .. }), "{} is not in the example", key.path);
         }
+    }
+
+    #[test]
+    fn the_example_changes_nothing_wherever_it_lies() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("dcmdex.toml");
+        std::fs::write(&file, example()).unwrap();
+        let load = |file| Config::load(&Sources { file, ..Sources::default() }, Path::new("/nowhere")).unwrap();
+        let (with, without) = (load(Some(file)), load(None));
+        assert_eq!((&with.index, &with.storage), (&without.index, &without.storage));
+        let values = |config: &Config| -> Vec<_> {
+            config.settings().map(|(path, setting)| (path.to_owned(), setting.value.clone())).collect()
+        };
+        assert_eq!(values(&with), values(&without));
     }
 
     #[test]
