@@ -26,7 +26,8 @@ pub enum Fault {
     InflatedTooLong,
     /// The deflated data set is damaged. Reading stopped there.
     Deflate,
-    /// A wanted value is longer than [`MAX_VALUE`](super::limits::MAX_VALUE) and was left out.
+    /// A wanted value is longer than [`MAX_VALUE`](super::limits::MAX_VALUE), or among the largest where all together are longer
+    /// than [`MAX_VALUES`](super::limits::MAX_VALUES), and was left out.
     ValueTooLong {
         /// The element.
         tag: Tag,

@@ -10,6 +10,10 @@ pub const MAX_DEPTH: usize = 2 * 64;
 /// have 10,240 characters.
 pub const MAX_VALUE: usize = 64 << 10;
 
+/// Bytes of all wanted values of one object together. Nearly all objects have 2 KB. Past this, of values that stand twice the
+/// ones that do not count are dropped; where more than half of it is left, the largest are left out until it is not.
+pub const MAX_VALUES: usize = 4 * MAX_VALUE;
+
 /// Bytes of header that are looked at before reading gives up: element headers and wanted values, not what is skipped.
 pub const MAX_HEADER: u64 = 16 << 20;
 

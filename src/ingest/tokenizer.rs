@@ -17,7 +17,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::fault::{Fault, Faults};
 use super::json;
-use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_LOOK_AHEAD, MAX_META_VALUE, MAX_VALUE};
+use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_LOOK_AHEAD, MAX_META_VALUE, MAX_VALUE, MAX_VALUES};
 use super::neighbours::Spare;
 use super::parsed::{Parsed, RawValue, Verdict};
 use super::vr::{self, Form};
@@ -465,6 +465,9 @@ impl<'w> Core<'w> {
                     self.body = Body::None;
                     if self.frames.is_empty() {
                         self.collected();
+                        if !self.within_limit(at) {
+                            break;
+                        }
                     }
                     continue;
                 }
@@ -706,8 +709,8 @@ impl<'w> Core<'w> {
                 && letters != *b"SQ"
             {
                 let length = length as usize;
-                if length > MAX_VALUE {
-                    self.faults.add(Fault::ValueTooLong { tag: tag_of(tag) });
+                // One comparison for both limits, as long as all values together take no more than one may.
+                if self.raw.len() + length > MAX_VALUE && !self.has_room(tag, length) {
                     self.body = Body::Skip(length as u64);
                     break Step::Continue;
                 }
@@ -806,6 +809,54 @@ impl<'w> Core<'w> {
         self.values = kept;
     }
 
+    /// Whether a wanted value of this length may be collected; makes room for it where there is none.
+    #[cold]
+    fn has_room(&mut self, tag: u32, length: usize) -> bool {
+        if length > MAX_VALUE {
+            self.faults.add(Fault::ValueTooLong { tag: tag_of(tag) });
+            return false;
+        }
+        if self.raw.len() + length > MAX_VALUES {
+            self.make_room();
+        }
+        true
+    }
+
+    /// Frees half of what wanted values may take, or more: so the bytes that are moved for it are no more than those that came.
+    /// Values that do not count are dropped first, then the largest: UIDs stay. None may be on its way.
+    fn make_room(&mut self) {
+        if self.unsorted {
+            self.forget_repeated();
+        }
+        let mut left: usize = self.values.iter().map(|value| value.length as usize).sum();
+        let mut lengths: Vec<u32> = self.values.iter().map(|value| value.length).collect();
+        lengths.sort_unstable();
+        while left > MAX_VALUES / 2
+            && let Some(length) = lengths.pop()
+        {
+            left -= length as usize;
+        }
+        let longest = lengths.last().copied().unwrap_or(0);
+        let Self { raw, values, faults, .. } = self;
+        let (mut end, mut equals) = (0, lengths.iter().filter(|length| **length == longest).count());
+        values.retain_mut(|value| {
+            let length = value.length as usize;
+            let start = value.start as usize;
+            // Of those of one length, as many as there is room for.
+            let fits = value.length < longest || (value.length == longest && equals > 0);
+            if !fits {
+                faults.add(Fault::ValueTooLong { tag: tag_of(value.tag) });
+                return false;
+            }
+            equals -= usize::from(value.length == longest);
+            raw.copy_within(start..start + length, end);
+            value.start = end as u32;
+            end += length;
+            true
+        });
+        raw.truncate(end);
+    }
+
     /// The wanted root value that was being collected stands whole at the end of `raw`.
     fn collected(&mut self) {
         if let Some(Collecting { element, tag, vr, big, start }) = self.collecting.take() {
@@ -858,6 +909,10 @@ impl<'w> Core<'w> {
             && element.vr == VR::SQ
             && is_sequence
         {
+            // How long it gets shows only at its end.
+            if self.raw.len() + MAX_VALUE > MAX_VALUES {
+                self.make_room();
+            }
             self.collecting = Some(Collecting { element, tag, vr: VR::SQ, big: false, start: self.raw.len() });
         }
         self.frames.push(Frame { kind, end, syntax, unsure, tag });
@@ -1336,5 +1391,113 @@ mod sniff {
             next_tag >> 16 == DELIMITER_GROUP
                 || (next_tag > header.tag && (is_explicit_element(next) || sane_implicit)),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::limits::MAX_VALUES;
+    use dicom_core::Tag;
+
+    const PATIENT_NAME: Tag = Tag(0x0010, 0x0010);
+    const PATIENT_ID: Tag = Tag(0x0010, 0x0020);
+
+    fn put(out: &mut Vec<u8>, Tag(group, element): Tag, value: &[u8]) {
+        out.extend(group.to_le_bytes());
+        out.extend(element.to_le_bytes());
+        out.extend((value.len() as u32).to_le_bytes());
+        out.extend(value);
+    }
+
+    /// Feeds an implicit little endian data set in pieces; what was read, and the most memory that it took meanwhile.
+    fn read(wanted: &Wanted, data_set: &[u8], piece: usize) -> (Parsed, usize) {
+        let mut parser = HeaderParser::for_data_set(wanted, uid::IMPLICIT_LE);
+        let mut most = 0;
+        for piece in data_set.chunks(piece) {
+            parser.feed(piece);
+            most = most.max(parser.core.raw.capacity() + parser.core.carry.capacity());
+        }
+        (parser.finish(), most)
+    }
+
+    #[test]
+    fn an_element_that_stands_a_thousand_times_is_held_a_few_times() {
+        let wanted = Wanted::new([(PATIENT_NAME, VR::PN), (PATIENT_ID, VR::LO)]);
+        // With one that comes again and again, and with two by turns.
+        for by_turns in [false, true] {
+            let mut data_set = Vec::new();
+            put(&mut data_set, Tag(0x0008, 0x0018), b"1.2.3\0");
+            for _ in 0..1_000 {
+                put(&mut data_set, PATIENT_NAME, &[b'A'; 15_000]);
+                if by_turns {
+                    put(&mut data_set, PATIENT_ID, &[b'B'; 1_000]);
+                }
+            }
+            put(&mut data_set, PATIENT_NAME, b"LAST");
+            put(&mut data_set, PATIENT_ID, b"ID");
+            for piece in [1_000, 16 << 10, data_set.len()] {
+                let (mut parsed, most) = read(&wanted, &data_set, piece);
+                assert!(most <= 2 * MAX_VALUES, "{most} in pieces of {piece}");
+                assert_eq!((parsed.text(0).as_deref(), parsed.text(1).as_deref()), (Some("LAST"), Some("ID")));
+                assert_eq!(parsed.faults().len(), 1, "{:?}", parsed.faults());
+                assert!(matches!(parsed.faults(), [Fault::UnsortedTags { .. }]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_without_end_is_given_up_however_it_comes() {
+        let wanted = Wanted::new([(PATIENT_NAME, VR::PN)]);
+        let mut data_set = Vec::new();
+        put(&mut data_set, Tag(0x0008, 0x0018), b"1.2.3\0");
+        for _ in 0..300 {
+            put(&mut data_set, PATIENT_NAME, &[b'A'; 60_000]);
+        }
+        // In pieces that are smaller than each value, too.
+        for piece in [16 << 10, data_set.len()] {
+            let (parsed, most) = read(&wanted, &data_set, piece);
+            assert!(parsed.faults().contains(&Fault::HeaderTooLong), "{piece}: {:?}", parsed.faults());
+            assert!(most <= 2 * MAX_VALUES, "{most} in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn of_many_large_values_the_largest_are_left_out() {
+        let tag = |at: u16| Tag(0x0018, 0x1000 + at);
+        let wanted = Wanted::new((0..200).map(|at| (tag(at), if at == 150 { VR::SQ } else { VR::LT })));
+        let mut data_set = Vec::new();
+        put(&mut data_set, Tag(0x0008, 0x0018), b"1.2.3\0");
+        for at in 0..200_u16 {
+            let mut item = Vec::new();
+            match at {
+                // An item with one value.
+                150 => {
+                    put(&mut item, Tag(0x0008, 0x0104), &[b'm'; 50_000]);
+                    let mut value = Vec::new();
+                    put(&mut value, Tag(0xFFFE, 0xE000), &item);
+                    put(&mut data_set, tag(at), &value);
+                }
+                at if at % 2 == 0 => put(&mut data_set, tag(at), &[b'x'; 60_000]),
+                _ => put(&mut data_set, tag(at), at.to_string().as_bytes()),
+            }
+        }
+        let (mut whole, _) = read(&wanted, &data_set, data_set.len());
+        let (mut pieces, most) = read(&wanted, &data_set, 16 << 10);
+        assert!(most <= 2 * MAX_VALUES, "{most}");
+        assert!(matches!(pieces.faults(), [Fault::ValueTooLong { .. }, ..]), "{:?}", pieces.faults());
+        assert_eq!(pieces.faults(), whole.faults());
+        let mut kept = 0;
+        for at in 0..200_u16 {
+            let text = pieces.text(at);
+            assert_eq!(text, whole.text(at), "{at}");
+            if at % 2 == 1 {
+                assert_eq!(text, Some(at.to_string()));
+            }
+            kept += text.map_or(0, |text| text.len());
+        }
+        // The last ones have room again.
+        assert!((60_000..=MAX_VALUES).contains(&kept), "{kept}");
+        assert!(pieces.text(198).is_some());
     }
 }
