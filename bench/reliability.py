@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Kills a node, or cuts the power of its disk, while it receives, and looks for what it had acknowledged.
 
-    bench/reliability.py kill     --work DIR [--rounds 500]
+    bench/reliability.py kill     --work DIR [--rounds 500] [--duplicates keep-first|replace]
     bench/reliability.py powercut --work DIR [--rounds 100] [--node dcmdex|storescp|orthanc]     (root, Linux)
 
 kill: kill -9 under load, start again on the same index. powercut: index and objects lie on an ext4 file system of their own in a file below
 DIR, mounted by loop; the FS_IOC_SHUTDOWN ioctl (what xfstests uses) throws away all that had not reached the disk, then the node is
 killed, the file system mounted again (its journal is replayed) and the node started again.
 
-After each round, for every instance that a sender had a Success for: is it in the index, and is its object there, byte for byte? Are
+After each round, for every instance that a sender had a Success for (of eight, one that all senders send, each with its own
+content): is it in the index, and is its object there, byte for byte as one of them sent it? Are
 there short objects under a final name, objects that the index does not know, files half received? Exit code 1 if an acknowledged instance is
 missing or short. Standard library only.
 """
@@ -42,13 +43,16 @@ NO_LOG_FLUSH = 2
 
 class Dcmdex:
     called = b"DCMDEX"
+    duplicates = "keep-first"
 
     def __init__(self, home):
         self.home, self.index, self.objects = home, home / "index.db", home / "objects"
 
     def command(self, port):
         binary = os.environ.get("DCMDEX_BINARY", RELEASE / "dcmdex")
-        command = [binary, "serve", "--index", self.index, "--storage", self.objects]
+        config = self.home / "dcmdex.toml"
+        config.write_text(f'[store]\nduplicates = "{self.duplicates}"\n')
+        command = [binary, "serve", "--config", config, "--index", self.index, "--storage", self.objects]
         return [*command, "--ae-title", "DCMDEX", "--bind", "127.0.0.1", "--port", port]
 
     def known(self, _port):
@@ -127,10 +131,11 @@ class Load:
     """Senders that send until they are cut off."""
 
     def __init__(self, node, port, round_number):
-        self.acknowledged, self.sent, self.refused = {}, {}, 0
+        # UIDs; and for each that was sent its contents, of which those that several send have several.
+        self.acknowledged, self.sent, self.refused = set(), {}, 0
         # Answers that came after the cut. A real one ends the node with the disk; this one lets it run on for a moment, in which
         # ext4 may say of a sync that it is done because its journal is over.
-        self.is_cut, self.late = False, {}
+        self.is_cut, self.late = False, set()
         self.lock = threading.Lock()
         self.threads = [
             threading.Thread(target=self._send, args=(node, port, round_number, number)) for number in range(SENDERS)
@@ -144,15 +149,19 @@ class Load:
             sender = Sender(port, node.called)
             for count in range(1_000_000):
                 study = f"1.2.826.{round_number + 1}.{count // 40 + 1}"
-                uid = f"{study}.{number + 1}.{count + 1}"
+                series = f"{study}.{number + 1}"
+                if count % 8 == 7:
+                    # One that all of them send, each its own.
+                    series = f"{study}.99"
+                uid = f"{series}.{count + 1}"
                 pixels = chance.randbytes(chance.choice([200, 4_000, 16_000, 70_000]))
-                data = data_set(study.encode(), f"{study}.{number + 1}".encode(), uid.encode(), pixels)
+                data = data_set(study.encode(), series.encode(), uid.encode(), pixels)
                 with self.lock:
-                    self.sent[uid] = data
+                    self.sent.setdefault(uid, []).append(data)
                 status = sender.store(count % 60_000 + 1, uid.encode(), data)
                 with self.lock:
                     if status == 0:
-                        (self.late if self.is_cut else self.acknowledged)[uid] = data
+                        (self.late if self.is_cut else self.acknowledged).add(uid)
                     else:
                         self.refused += 1
         except OSError:
@@ -178,18 +187,19 @@ def check(node, port, load, totals):
     """Holds what is there after the restart against what was acknowledged."""
     known = node.known(port)
     missing = short = 0
-    for uid, data in load.acknowledged.items():
+    is_whole = lambda uid, kept: any(kept.endswith(data) for data in load.sent[uid])
+    for uid in load.acknowledged:
         kept = node.load(uid, known)
         if kept is None:
             missing += 1
-        elif not kept.endswith(data):
+        elif not is_whole(uid, kept):
             short += 1
     totals["late lost"] += sum(node.load(uid, known) is None for uid in load.late)
     # What was not acknowledged may be there or not, but not in part.
-    for uid, data in load.sent.items():
+    for uid in load.sent:
         if uid not in load.acknowledged and uid not in load.late and uid in known:
             kept = node.load(uid, known)
-            totals["partial"] += kept is None or not kept.endswith(data)
+            totals["partial"] += kept is None or not is_whole(uid, kept)
     if type(node) is Dcmdex:
         paths = set(known.values())
         totals["orphans"] += sum(str(path) not in paths for path in node.files())
@@ -303,8 +313,10 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="folder on the disk to use")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--node", choices=sorted(NODES), default="dcmdex")
+    parser.add_argument("--duplicates", choices=["keep-first", "replace"], default="keep-first", help="of dcmdex")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    Dcmdex.duplicates = options.duplicates
     options.work.mkdir(parents=True, exist_ok=True)
     names = ["rounds", "acknowledged", "missing", "short", "bad rounds", "partial", "orphans", "refused", "late lost", "slowest start, s"]
     totals = dict.fromkeys(names, 0)

@@ -118,6 +118,8 @@ pub enum Contents {
 struct LeftOver {
     temporary: PathBuf,
     placed: PathBuf,
+    /// All names that objects of this instance may have there.
+    names: Vec<PathBuf>,
 }
 
 /// What [`Objects::settle`] found.
@@ -256,7 +258,7 @@ impl Objects {
         for entry in fs::read_dir(&incoming).map_err(unusable(&incoming))? {
             let path = entry.map_err(unusable(&incoming))?.path();
             match placed_name(&root, &path).map_err(unusable(&path))? {
-                Some(placed) => left_over.push(LeftOver { temporary: path, placed }),
+                Some((placed, names)) => left_over.push(LeftOver { temporary: path, placed, names }),
                 None => fs::remove_file(&path).map_err(unusable(&path))?,
             }
         }
@@ -275,7 +277,7 @@ impl Objects {
     }
 
     /// Settles what a killed process left between an object's place and its row: an object stays if the index names it (`is_indexed`,
-    /// given the open file and its path), and is removed if not. They are what was arriving or had just been stored, so
+    /// given the open file and its path), and is removed if not; of one that stays, what it took the place of goes. They are what was arriving or had just been stored, so
     /// this takes no time whatever the size of the archive. To be called before objects arrive.
     ///
     /// # Errors
@@ -283,10 +285,20 @@ impl Objects {
     pub fn settle(&self, mut is_indexed: impl FnMut(&File, &Path) -> bool) -> Result<Settled, Error> {
         let left_over = std::mem::take(&mut *self.left_over.lock().unwrap_or_else(PoisonError::into_inner));
         let mut settled = Settled::default();
-        for LeftOver { temporary, placed } in left_over {
+        for LeftOver { temporary, placed, names } in left_over {
             let file = File::open(&placed).map_err(Error::object("opened"))?;
             if is_indexed(&file, &placed) {
                 settled.kept += 1;
+                // What it took the place of.
+                for other in names.into_iter().filter(|other| *other != placed) {
+                    match File::open(&other) {
+                        Ok(file) if !is_indexed(&file, &other) => super::remove(&other)?,
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(Error::object("opened")(error));
+                        }
+                        Ok(_) | Err(_) => {}
+                    }
+                }
             } else {
                 super::remove(&placed)?;
                 settled.removed += 1;
@@ -669,8 +681,9 @@ fn incoming_name(number: u64, study: &str, series: &str, stem: &str) -> String {
     format!("{number},{study},{series},{stem}")
 }
 
-/// The final name of a file of `.incoming/`, if it has one: what [`incoming_name`] says, held against the file itself.
-fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<PathBuf>> {
+/// The final name of a file of `.incoming/`, if it has one, and all that it could have: what [`incoming_name`] says, held against the file
+/// itself.
+fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<(PathBuf, Vec<PathBuf>)>> {
     let metadata = fs::symlink_metadata(temporary)?;
     if metadata.nlink() < 2 {
         return Ok(None);
@@ -678,12 +691,14 @@ fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<PathBuf>> {
     let name = temporary.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let [_, study, series, stem] = name.split(',').collect::<Vec<_>>()[..] else { return Ok(None) };
     let directory = root.join(study).join(series);
-    for number in 0..MAX_NAMES {
-        let path = directory.join(file_name(stem, number));
-        match fs::symlink_metadata(&path) {
-            Ok(other) if (other.dev(), other.ino()) == (metadata.dev(), metadata.ino()) => return Ok(Some(path)),
+    // There may be gaps: objects that were discarded, and those that others took the place of.
+    let names: Vec<_> = (0..MAX_NAMES).map(|number| directory.join(file_name(stem, number))).collect();
+    for path in &names {
+        match fs::symlink_metadata(path) {
+            Ok(other) if (other.dev(), other.ino()) == (metadata.dev(), metadata.ino()) => {
+                return Ok(Some((path.clone(), names)));
+            }
             Ok(_) => {}
-            // There is no gap in the numbers unless an object was discarded; the next one may be ours.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -865,7 +880,14 @@ mod tests {
         let objects = open(&directory);
         let place =
             |instance: &str, bytes: &[u8]| objects.begin(&[bytes]).unwrap().place("1.1", "..", instance).unwrap();
-        let left = [place("1.3", b"indexed"), place("1.3", b"another"), place("1.4", b"not indexed")];
+        // The index names what came after it.
+        drop(place("1.5", b"not indexed"));
+        let left = [
+            place("1.3", b"indexed"),
+            place("1.3", b"another"),
+            place("1.4", b"not indexed"),
+            place("1.5", b"in its place"),
+        ];
         // A killed process drops nothing.
         std::mem::forget(left);
         objects._lock.unlock().unwrap();
@@ -876,9 +898,9 @@ mod tests {
             assert_eq!(bytes, fs::read(path).unwrap());
             bytes != b"not indexed"
         });
-        assert_eq!(settled.unwrap(), Settled { kept: 2, removed: 1 });
+        assert_eq!(settled.unwrap(), Settled { kept: 3, removed: 1 });
         let series = component("..");
-        assert_eq!(files(&directory), [format!("1.1/{series}/1.3-1.dcm"), format!("1.1/{series}/1.3.dcm")]);
+        assert_eq!(files(&directory), ["1.3-1", "1.3", "1.5-1"].map(|name| format!("1.1/{series}/{name}.dcm")));
         assert_eq!(objects.settle(|_, _| false).unwrap(), Settled::default());
     }
 

@@ -569,8 +569,10 @@ async fn settle(
         StoreOutcome::Replaced { previous } => {
             warn!("an instance came with other content and took the place of the first");
             remove(&storage.under_way, move || {
+                // While the new one has its first name: should the process end here, the next start sees to the rest.
+                previous.map_or(Ok(()), |previous| store::remove(&previous))?;
                 drop(placed);
-                previous.map_or(Ok(()), |previous| store::remove(&previous))
+                Ok(())
             })
             .await;
         }
