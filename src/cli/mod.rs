@@ -158,8 +158,11 @@ impl Context {
     /// Reads the settings again, from where they came from the last time.
     fn reader_of_settings(
         &self,
+        config: &Config,
     ) -> anyhow::Result<impl Fn() -> Result<Config, crate::config::Error> + Send + Sync + use<>> {
-        let sources = self.sources.clone();
+        let mut sources = self.sources.clone();
+        // Also if nobody named it: a file that is gone must not let in whom it kept out.
+        sources.file.clone_from(&config.file);
         let here = std::env::current_dir().context("the current directory cannot be found")?;
         Ok(move || Config::load(&sources, &here))
     }

@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         .build()
         .context("the network runtime cannot be started")?;
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
-    let again = Arc::new(context.reader_of_settings()?);
+    let again = Arc::new(context.reader_of_settings(&config)?);
     let served = runtime.block_on(serve(config, services, again, &manager));
     // What is left of the associations lets go of its way to the writer; then all that was queued is committed.
     drop(runtime);

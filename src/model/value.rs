@@ -30,6 +30,11 @@ pub fn push_text(out: &mut String, vr: VR, big: bool, bytes: &[u8], sets: &Chara
                 push_clean(out, vr, text);
                 return true;
             }
+            if vr == VR::UI && bytes.contains(&0x1B) {
+                // It has no escape sequences (PS3.5 6.1.2.2): see push_one.
+                push_trimmed(out, vr, &String::from_utf8_lossy(bytes));
+                return false;
+            }
             let decoded = sets.decode(bytes, TextForm::of(vr));
             push_trimmed(out, vr, &decoded.text);
             return decoded.faithful;
@@ -105,7 +110,8 @@ fn push_trimmed(out: &mut String, vr: VR, text: &str) {
 pub(crate) fn push_one(out: &mut String, vr: VR, value: &str) {
     // A NUL pads UI, and, against the Standard, everything else too; inside it would end the text for C programs.
     let value = value.trim_end_matches([' ', '\0']);
-    if value.contains('\0') {
+    // In a UID what does not belong there stays, so that it is none: without it, it could be that of another entity.
+    if value.contains('\0') && vr != VR::UI {
         push_clean(out, vr, &value.replace('\0', ""));
     } else {
         push_clean(out, vr, value);
@@ -173,6 +179,7 @@ mod tests {
         text(VR::LT, b"  A \\ B  ", "  A \\ B");
         text(VR::UI, b"1.2.3\0", "1.2.3");
         text(VR::UI, b"1.2\0\\1.3 \0", "1.2\\1.3");
+        text(VR::UI, b"1.2\0.3\0", "1.2\0.3");
         text(VR::SH, b"AB\0\0", "AB");
         text(VR::LO, b"A\0B", "AB");
         text(VR::IS, b" 12 ", "12");

@@ -256,6 +256,11 @@ fn a_hang_up_reads_peers_and_certificates_again_and_what_is_wrong_changes_nothin
     let line = node.wait_for("the new settings cannot be used");
     assert!(line["error"].as_str().unwrap().contains("did you mean `ae_title`?"), "{line}");
     assert_eq!(echo(&old, "OLD"), Some(true));
+    // Nobody named the file, but it kept somebody out.
+    std::fs::remove_file(place.path("dcmdex.toml")).unwrap();
+    node.signal(rustix::process::Signal::HUP);
+    node.wait_for("the new settings cannot be used");
+    assert_eq!((echo(&old, "OLD"), echo(&old, "NEW")), (Some(true), Some(false)));
 
     settings(&new, "NEW", "ae_title = \"OTHER\"\n");
     node.signal(rustix::process::Signal::HUP);

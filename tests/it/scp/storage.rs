@@ -266,6 +266,22 @@ fn offending_elements_are_named() {
 }
 
 #[test]
+fn a_uid_with_a_control_character_is_not_taken_for_the_one_without() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for odd in ['\0', '\u{1B}', '\t', '\n', '\u{7F}'] {
+        let instance = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", &format!("1.2.3{odd}.4.5"));
+        assert_eq!(store(&mut peer, "1.2.3.4.5", &instance).status(), CANNOT_UNDERSTAND, "{odd:?}");
+        for (study, series) in [(format!("1.2{odd}.3"), "1.2.3.4".into()), ("1.2.3".into(), format!("1.2{odd}.3.4"))] {
+            let sent = DataSet::instance(SECONDARY_CAPTURE, &study, &series, "1.2.3.4.5");
+            assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), CANNOT_UNDERSTAND, "{odd:?}");
+        }
+    }
+    assert_eq!(status(&node).instances, 0);
+    assert!(files(&node).is_empty());
+}
+
+#[test]
 fn commands_that_do_not_fit_are_refused_and_the_association_lives_on() {
     let node = TestNode::start();
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
