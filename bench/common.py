@@ -42,6 +42,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
+class Ended(SystemExit):
+    """A server ended before it listened: its port may have been taken since it was free."""
+
+
 class Listener:
     """A server process that listens on a port of 127.0.0.1; ends with the `with` block."""
 
@@ -52,7 +56,7 @@ class Listener:
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
         while True:
             if self.process.poll() is not None:
-                fail(f"{command[0]} ended with {self.process.returncode}, see {log.name}")
+                raise Ended(f"error: {command[0]} ended with {self.process.returncode}, see {log.name}")
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break

@@ -31,7 +31,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from common import RELEASE, Listener, commit, fail, free_port, machine
+from common import RELEASE, Ended, Listener, commit, fail, free_port, machine
 from dimse import Sender, data_set
 
 SENDERS = 8
@@ -212,9 +212,14 @@ def check(node, port, load, totals):
 
 
 def start(node, log):
-    port = free_port()
-    begun = time.monotonic()
-    return Listener(node.command(port), port, log), time.monotonic() - begun
+    for attempts_left in (2, 1, 0):
+        port = free_port()
+        begun = time.monotonic()
+        try:
+            return Listener(node.command(port), port, log), time.monotonic() - begun
+        except Ended:
+            if not attempts_left:
+                raise
 
 
 def stop(listener):
