@@ -49,9 +49,14 @@ fn status(node: &TestNode) -> IndexStatus {
     node.reader().status().unwrap()
 }
 
-/// The object files below the storage directory, finished or not. One that still has its first name beside the final one, which goes soon
-/// after the response, counts once, by the final one.
+/// The object files below the storage directory, finished or not, once the first names of what is stored are gone: soon after the responses.
 fn files(node: &TestNode) -> Vec<PathBuf> {
+    let is_first_name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().contains(',');
+    while fs::read_dir(node.storage().join(".incoming"))
+        .is_ok_and(|entries| entries.filter_map(Result::ok).any(|entry| is_first_name(&entry)))
+    {
+        std::thread::yield_now();
+    }
     let mut found = Vec::new();
     let mut left = vec![node.storage()];
     while let Some(directory) = left.pop() {
