@@ -476,7 +476,7 @@ impl Session {
                         return Ok(());
                     }
                     // Without a data set there is no transaction in it.
-                    Ok(receiving) => receiving.finish().0,
+                    Ok(receiving) => receiving.finish(self.services.commitment.as_deref()).0,
                     Err(response) => *response,
                 }
             }

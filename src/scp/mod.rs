@@ -21,7 +21,7 @@ mod wire;
 pub use listener::{Error, Node, Services};
 pub use options::{Options, Plain};
 pub use peers::{Destination, Peers, SharedPeers};
-pub use services::commit::{Commitment, FilesInPlace};
+pub use services::commit::{Commitment, CommitmentLimits, FilesInPlace};
 pub use services::find::Find;
 pub use services::retrieve::{Options as RetrieveOptions, Retrieve};
 pub use services::store::{Storage, UnderWay};

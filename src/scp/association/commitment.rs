@@ -13,8 +13,9 @@ use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::PeerResponse;
 use crate::dimse::pdata::put_message;
 
-/// Transactions of one association that are verified at one time; one more waits.
-const MAX_TRANSACTIONS: usize = 4;
+/// Transactions of one association that are verified, or wait for it, at one time. One more is answered, and what comes after it is not
+/// read before one of these is done. For all associations together see [`CommitmentLimits`](crate::scp::CommitmentLimits).
+const MAX_TRANSACTIONS: usize = 16;
 
 /// The Message ID of our N-EVENT-REPORT-RQs: there is one at a time.
 const REPORT_MESSAGE_ID: u16 = 1;
@@ -43,7 +44,7 @@ impl Session {
     /// Answers an N-ACTION-RQ, and begins to look at its objects.
     pub(super) async fn commit(&mut self, receiving: Receiving) -> Result<(), End> {
         let context_id = receiving.context_id;
-        let (response, transaction) = receiving.finish();
+        let (response, transaction) = receiving.finish(self.services.commitment.as_deref());
         self.send(context_id, &response).await?;
         let (Some(transaction), Some(commitment)) = (transaction, self.services.commitment.clone()) else {
             return Ok(());
@@ -65,10 +66,12 @@ impl Session {
         let context_id = report.context_id;
         // Also when sending fails: then it goes out on an association of its own.
         self.commitments.reported = Some(report);
-        self.outgoing.clear();
+        // Not in the memory for responses, which stays: this may be megabytes.
+        let mut outgoing = Vec::new();
         let max_length = self.agreement.peer_max_length;
-        put_message(&mut self.outgoing, context_id, &request.command_set(), Some(&data_set), max_length);
-        self.writer.send(&self.outgoing).await.map_err(End::Write)
+        put_message(&mut outgoing, context_id, &request.command_set(), Some(&data_set), max_length);
+        drop(data_set);
+        self.writer.send(&outgoing).await.map_err(End::Write)
     }
 
     /// A response outside of any operation: that to a report, or one that nobody asked for.

@@ -4,13 +4,14 @@
 //! read to its last byte; objects of our own storage are synchronised to the disk before. The report goes out on the same
 //! association while that is open, else on a new one to the configured peer of that AE title.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::uids;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use crate::ingest::{Identity, ObjectError, StoredObject};
 use crate::model::ae_title::AeTitle;
 use crate::model::location::{Location, Place};
 use crate::model::matching::{KeyElement, KeyValue};
-use crate::model::uid::{SopInstanceUid, for_log};
+use crate::model::uid::{for_log, is_acceptable_uid};
 use crate::qr::{DataSetWriter, Encoding, Identifier, Reader};
 use crate::scp::negotiation::PresentationContext;
 use crate::scp::peers::{Route, SharedPeers};
@@ -51,6 +52,18 @@ const FAILURE_REASON: Tag = Tag(0x0008, 0x1197);
 /// Elements of a request, items counted: three for each instance.
 const MAX_ELEMENTS: usize = 100_000;
 
+/// Transactions whose objects are looked at, at one time, for all associations together: each takes a thread, of which the runtime
+/// has 512 for all that blocks, and a reader of the index. More wait for their turn, without a thread. Too few: reports come
+/// later. Too many: all read from the same disks, and receiving waits for these.
+const MAX_VERIFYING: usize = 8;
+
+/// Instances of all transactions that wait, are looked at or have a report that is not delivered yet, those of associations that
+/// have ended included. Some 100 bytes each, or 26 MB; 300 where the UIDs are as long as they may be. A request for more is answered with a status.
+const MAX_REFERENCES: usize = 1 << 18;
+
+/// What a transaction counts besides its instances: so there are at most 1,024.
+const COUNTS_AS_REFERENCES: usize = 256;
+
 /// Reports that wait for their peer at one time, on associations of their own; one more is given up.
 const MAX_WAITING_REPORTS: usize = 256;
 
@@ -66,11 +79,32 @@ pub enum FilesInPlace {
     DoNotCount,
 }
 
+/// How much storage commitment does and holds at one time, for all associations together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitmentLimits {
+    /// Transactions whose objects are looked at; more wait for their turn.
+    pub verifying: usize,
+    /// Instances of all transactions that are not reported yet; each transaction counts as 256 more. An N-ACTION-RQ for more is
+    /// answered with Resource limitation (0213H, PS3.7 annex C).
+    pub references: usize,
+}
+
+impl Default for CommitmentLimits {
+    fn default() -> Self {
+        Self { verifying: MAX_VERIFYING, references: MAX_REFERENCES }
+    }
+}
+
 /// What storage commitment needs.
 #[derive(Debug)]
 pub struct Commitment {
     retrieve: Arc<Retrieve>,
     in_place: FilesInPlace,
+    /// One permit for each transaction that is being looked at.
+    turns: Arc<Semaphore>,
+    /// One permit for each instance of a transaction that is not reported yet.
+    room: Arc<Semaphore>,
+    /// One permit for each report that goes out on an association of its own.
     waiting: Arc<Semaphore>,
 }
 
@@ -78,7 +112,23 @@ impl Commitment {
     /// Commits to what the index of this retrieval service names.
     #[must_use]
     pub fn new(retrieve: Arc<Retrieve>, in_place: FilesInPlace) -> Self {
-        Self { retrieve, in_place, waiting: Arc::new(Semaphore::new(MAX_WAITING_REPORTS)) }
+        let waiting = Arc::new(Semaphore::new(MAX_WAITING_REPORTS));
+        let CommitmentLimits { verifying, references } = CommitmentLimits::default();
+        let (turns, room) = (Arc::new(Semaphore::new(verifying)), Arc::new(Semaphore::new(references)));
+        Self { retrieve, in_place, turns, room, waiting }
+    }
+
+    /// The same, with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: CommitmentLimits) -> Self {
+        let CommitmentLimits { verifying, references } = limits;
+        Self { turns: Arc::new(Semaphore::new(verifying)), room: Arc::new(Semaphore::new(references)), ..self }
+    }
+
+    /// Room for a transaction with so many instances, until it is dropped.
+    fn room_for(&self, references: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(references.saturating_add(COUNTS_AS_REFERENCES)).ok()?;
+        Arc::clone(&self.room).try_acquire_many_owned(permits).ok()
     }
 }
 
@@ -95,28 +145,34 @@ pub(in crate::scp) struct Transaction {
     encoding: Encoding,
     uid: String,
     references: Vec<Reference>,
+    room: OwnedSemaphorePermit,
 }
 
-#[derive(Clone, PartialEq, Eq)]
 struct Reference {
-    sop_class_uid: String,
-    sop_instance_uid: String,
+    /// One for all that follow each other with the same.
+    sop_class_uid: Arc<str>,
+    sop_instance_uid: Box<str>,
 }
 
 /// What became of a transaction.
-#[derive(Clone)]
 pub(in crate::scp) struct Report {
     /// Of the context of the request.
     pub(in crate::scp) context_id: u8,
     encoding: Encoding,
     transaction_uid: String,
-    committed: Vec<Reference>,
-    failed: Vec<(Reference, Status)>,
+    references: Arc<[Reference]>,
+    /// Of each reference: success, or its Failure Reason (PS3.3 C.14.1.1).
+    statuses: Vec<Status>,
+    /// Given back when nobody needs the report any more.
+    _room: OwnedSemaphorePermit,
 }
 
 impl fmt::Debug for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Report").field("committed", &self.committed.len()).field("failed", &self.failed.len()).finish()
+        f.debug_struct("Report")
+            .field("committed", &self.committed().count())
+            .field("failed", &self.failed().count())
+            .finish()
     }
 }
 
@@ -158,90 +214,101 @@ impl Receiving {
     }
 
     /// The request is complete: the response, and the transaction if there is one.
-    pub(in crate::scp) fn finish(self) -> (Response, Option<Transaction>) {
+    pub(in crate::scp) fn finish(self, commitment: Option<&Commitment>) -> (Response, Option<Transaction>) {
         let Self { context_id, request, data_set } = self;
         let encoding = data_set.encoding;
+        let refused = |status, reason: &str| (response(&request, status).with_comment(reason), None);
         let Ok(bytes) = data_set.finish() else {
-            let response = response(&request, Status::RESOURCE_LIMITATION);
-            return (response.with_comment("too many instances in one transaction"), None);
+            return refused(Status::RESOURCE_LIMITATION, "too many instances in one transaction");
         };
         let understood = Identifier::decode_up_to(&bytes, encoding, "", MAX_ELEMENTS)
             .map_err(|error| error.to_string())
-            .and_then(|data_set| transaction(context_id, encoding, &data_set).map_err(str::to_owned));
-        match understood {
-            Ok(transaction) => (response(&request, Status::SUCCESS), Some(transaction)),
-            Err(reason) => (response(&request, Status::INVALID_ARGUMENT_VALUE).with_comment(&reason), None),
+            .and_then(|data_set| understood(&data_set).map_err(str::to_owned));
+        let (uid, references) = match understood {
+            Ok(understood) => understood,
+            Err(reason) => return refused(Status::INVALID_ARGUMENT_VALUE, &reason),
+        };
+        match commitment.and_then(|commitment| commitment.room_for(references.len())) {
+            Some(room) => {
+                let transaction = Transaction { context_id, encoding, uid, references, room };
+                (response(&request, Status::SUCCESS), Some(transaction))
+            }
+            None => {
+                debug!(instances = references.len(), "a storage commitment request is refused: too many wait already");
+                refused(Status::RESOURCE_LIMITATION, "too many instances wait already; ask again later")
+            }
         }
     }
 }
 
-fn transaction(context_id: u8, encoding: Encoding, data_set: &Identifier) -> Result<Transaction, &'static str> {
-    let uid = data_set.text(TRANSACTION_UID).unwrap_or_default().to_owned();
-    if SopInstanceUid::lenient(&uid).is_none() {
-        return Err("no Transaction UID (0008,1195)");
-    }
+/// The Transaction UID, and the references, each of them once.
+fn understood(data_set: &Identifier) -> Result<(String, Vec<Reference>), &'static str> {
+    let uid = uid_of(&data_set.elements, TRANSACTION_UID).ok_or("no Transaction UID (0008,1195)")?.to_owned();
     let sequence = data_set.elements.iter().find(|element| element.tag == REFERENCED_SOP_SEQUENCE);
     let Some(KeyElement { value: KeyValue::Items(items), .. }) = sequence else {
         return Err("no Referenced SOP Sequence (0008,1199)");
     };
-    let text = |item: &[KeyElement], tag| {
-        let value = item.iter().find(|element| element.tag == tag).map(|element| &element.value);
-        match value {
-            Some(KeyValue::Text(text)) if SopInstanceUid::lenient(text).is_some() => Some(text.clone()),
-            _ => None,
+    let mut seen = HashSet::with_capacity(items.len());
+    let mut references: Vec<Reference> = Vec::with_capacity(items.len());
+    for item in items {
+        let (Some(class), Some(instance)) =
+            (uid_of(item, REFERENCED_SOP_CLASS_UID), uid_of(item, REFERENCED_SOP_INSTANCE_UID))
+        else {
+            return Err("an item without SOP Class and Instance UID");
+        };
+        if seen.insert((class, instance)) {
+            let before = references.last().map(|before| &before.sop_class_uid).filter(|before| ***before == *class);
+            let sop_class_uid = before.map_or_else(|| class.into(), Arc::clone);
+            references.push(Reference { sop_class_uid, sop_instance_uid: instance.into() });
         }
-    };
-    let references: Option<Vec<_>> = items
-        .iter()
-        .map(|item| {
-            Some(Reference {
-                sop_class_uid: text(item, REFERENCED_SOP_CLASS_UID)?,
-                sop_instance_uid: text(item, REFERENCED_SOP_INSTANCE_UID)?,
-            })
-        })
-        .collect();
-    match references {
-        Some(references) if !references.is_empty() => Ok(Transaction { context_id, encoding, uid, references }),
-        Some(_) => Err("Referenced SOP Sequence (0008,1199) is empty"),
-        None => Err("an item without SOP Class and Instance UID"),
+    }
+    if references.is_empty() {
+        return Err("Referenced SOP Sequence (0008,1199) is empty");
+    }
+    Ok((uid, references))
+}
+
+fn uid_of(item: &[KeyElement], tag: Tag) -> Option<&str> {
+    match item.iter().find(|element| element.tag == tag).map(|element| &element.value) {
+        // Without padding: only what is left of it is held to a length.
+        Some(KeyValue::Text(text)) => Some(text.trim_matches([' ', '\0'])).filter(|uid| is_acceptable_uid(uid)),
+        _ => None,
     }
 }
 
 impl Transaction {
-    /// Looks at every object.
+    /// Looks at every object, when its turn comes.
     pub(in crate::scp) async fn verify(self, commitment: Arc<Commitment>) -> Report {
-        let Self { context_id, encoding, uid, references } = self;
-        let all = references.clone();
+        let Self { context_id, encoding, uid, references, room } = self;
+        let references: Arc<[Reference]> = references.into();
+        // Before a thread is taken: those that wait must not take them from receiving and queries.
+        let turn = Arc::clone(&commitment.turns).acquire_owned().await;
+        let to_verify = Arc::clone(&references);
         let verified = spawn_blocking(move || {
-            let mut reader = commitment.retrieve.readers.take().ok();
-            let mut report =
-                Report { context_id, encoding, transaction_uid: uid, committed: Vec::new(), failed: Vec::new() };
-            let archives = Archives::default();
-            for reference in references {
-                match commitment.verify(reader.as_mut(), &reference, &archives) {
-                    Ok(()) => report.committed.push(reference),
-                    Err(reason) => report.failed.push((reference, reason)),
-                }
-            }
-            if let Some(reader) = reader {
-                commitment.retrieve.readers.give_back(reader);
-            }
-            report
+            // Until the thread is free again, also when nobody waits for the result any more. The semaphore is never closed.
+            let _turn = turn;
+            commitment.verify_all(&to_verify)
         });
-        let report = verified.await.unwrap_or_else(|_| Report {
-            context_id,
-            encoding,
-            transaction_uid: String::new(),
-            committed: Vec::new(),
-            failed: all.into_iter().map(|reference| (reference, Status::PROCESSING_FAILURE)).collect(),
-        });
-        metrics::COMMITMENT_INSTANCES_COMMITTED.add(report.committed.len() as u64);
-        metrics::COMMITMENT_INSTANCES_FAILED.add(report.failed.len() as u64);
+        let statuses = verified.await.unwrap_or_else(|_| vec![Status::PROCESSING_FAILURE; references.len()]);
+        let report = Report { context_id, encoding, transaction_uid: uid, references, statuses, _room: room };
+        metrics::COMMITMENT_INSTANCES_COMMITTED.add(report.committed().count() as u64);
+        metrics::COMMITMENT_INSTANCES_FAILED.add(report.failed().count() as u64);
         report
     }
 }
 
 impl Commitment {
+    fn verify_all(&self, references: &[Reference]) -> Vec<Status> {
+        let mut reader = self.retrieve.readers.take().ok();
+        let archives = Archives::default();
+        let verify = |reference| self.verify(reader.as_mut(), reference, &archives).err().unwrap_or(Status::SUCCESS);
+        let statuses = references.iter().map(verify).collect();
+        if let Some(reader) = reader {
+            self.retrieve.readers.give_back(reader);
+        }
+        statuses
+    }
+
     /// Whether an object is kept and sound; else the Failure Reason (PS3.3 C.14.1.1).
     fn verify(&self, reader: Option<&mut Reader>, reference: &Reference, archives: &Archives) -> Result<(), Status> {
         let locations = reader.ok_or(Status::PROCESSING_FAILURE)?.locations(&reference.sop_instance_uid);
@@ -337,13 +404,24 @@ pub(in crate::scp) struct Reporting {
 }
 
 impl Report {
+    fn committed(&self) -> impl Iterator<Item = &Reference> {
+        let all = self.references.iter().zip(&self.statuses);
+        all.filter(|(_, status)| **status == Status::SUCCESS).map(|(reference, _)| reference)
+    }
+
+    fn failed(&self) -> impl Iterator<Item = (&Reference, Status)> {
+        let all = self.references.iter().zip(&self.statuses);
+        all.filter(|(_, status)| **status != Status::SUCCESS).map(|(reference, status)| (reference, *status))
+    }
+
     /// The request to send, and its data set.
     pub(in crate::scp) fn message(&self, message_id: u16) -> (EventReportRequest<'static>, Vec<u8>) {
         self.message_in(message_id, self.encoding)
     }
 
     fn message_in(&self, message_id: u16, encoding: Encoding) -> (EventReportRequest<'static>, Vec<u8>) {
-        let event_type_id = if self.failed.is_empty() { EVENT_SUCCESSFUL } else { EVENT_FAILURES_EXIST };
+        let failed: Vec<_> = self.failed().collect();
+        let event_type_id = if failed.is_empty() { EVENT_SUCCESSFUL } else { EVENT_FAILURES_EXIST };
         let request = EventReportRequest {
             message_id,
             affected_sop_class_uid: uids::STORAGE_COMMITMENT_PUSH_MODEL,
@@ -356,15 +434,15 @@ impl Report {
         };
         let mut writer = DataSetWriter::new(encoding);
         writer.text(TRANSACTION_UID, VR::UI, &self.transaction_uid);
-        if !self.failed.is_empty() {
-            writer.sequence(FAILED_SOP_SEQUENCE, &self.failed, |writer, (failed, reason)| {
+        if !failed.is_empty() {
+            writer.sequence(FAILED_SOP_SEQUENCE, &failed, |writer, (failed, reason)| {
                 reference(writer, failed);
                 writer.unsigned_short(FAILURE_REASON, reason.0);
             });
         }
         // PS3.4 table J.3-2: type 1C, required where there are any.
-        if !self.committed.is_empty() {
-            writer.sequence(REFERENCED_SOP_SEQUENCE, &self.committed, reference);
+        if failed.len() < self.references.len() {
+            writer.sequence(REFERENCED_SOP_SEQUENCE, self.committed(), reference);
         }
         (request, writer.finish())
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
-use dcmdex::scp::Destination;
+use dcmdex::scp::{CommitmentLimits, Destination};
 use dicom_core::Tag;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT;
@@ -16,13 +16,23 @@ use tempfile::TempDir;
 
 use crate::util::node::{Keep, TestNode};
 use crate::util::objects;
-use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, store_command};
+use crate::util::scripted::{
+    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION, find_command, store_command,
+};
 
 const COMMITMENT: &str = "1.2.840.10008.1.20.1";
 const WELL_KNOWN_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
-const CONTEXTS: &[(&str, &[&str])] =
-    &[(COMMITMENT, &[IMPLICIT_VR_LITTLE_ENDIAN]), (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN])];
+const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+const CONTEXTS: &[(&str, &[&str])] = &[
+    (COMMITMENT, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+];
+
+/// What a transaction with one instance counts.
+const ONE: usize = 257;
 
 fn action(sop_instance: &str, action_type: u16) -> CommandSet {
     let mut command = CommandSet::new();
@@ -117,6 +127,79 @@ fn what_is_kept_and_sound_is_committed_and_all_else_has_its_reason() {
     let expected = [("1.2.3.4.2", 0x0112), ("1.2.3.4.3", 0x0110), ("1.9.9", 0x0112), ("1.2.3.4.1", 0x0119)];
     assert_eq!(failed, expected.map(|(uid, reason)| (uid.to_owned(), reason)));
     peer.release();
+}
+
+#[test]
+fn an_instance_that_is_named_again_and_again_is_looked_at_and_reported_once() {
+    // Nor does it count more than once.
+    let node = TestNode::with(|settings| settings.commitment = CommitmentLimits { verifying: 1, references: ONE + 1 });
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    store(&mut peer, "1.2.3.4.1");
+    let mut references = vec![(SECONDARY_CAPTURE, "1.2.3.4.1"); 1_000];
+    references.push((SECONDARY_CAPTURE, "1.9.9"));
+    references.push((SECONDARY_CAPTURE, "1.2.3.4.1"));
+    let (event, committed, failed) = commit(&mut peer, &references);
+    assert_eq!((event, committed, failed), (2, vec!["1.2.3.4.1".to_owned()], vec![("1.9.9".to_owned(), 0x0112)]));
+    peer.release();
+}
+
+#[test]
+fn requests_that_wait_for_their_turn_hold_up_nobody_and_there_is_an_end_to_them() {
+    // No turn for anybody, and room for more requests than the node has threads for what blocks.
+    let limits = CommitmentLimits { verifying: 0, references: 608 * ONE };
+    let node = TestNode::with(|settings| settings.commitment = limits);
+    let ask = |peer: &mut ScriptedPeer| {
+        let one = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1")]);
+        peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&one.0));
+        peer.receive_message()
+    };
+    for _ in 0..38 {
+        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        for _ in 0..16 {
+            assert_eq!(ask(&mut peer).status(), 0);
+        }
+        // They outlive it.
+        peer.release();
+    }
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let response = ask(&mut peer);
+    assert_eq!((response.field(), response.status()), (CommandField::N_ACTION_RSP, 0x0213));
+    assert_eq!(response.error_comment(), "too many instances wait already; ask again later");
+    peer.echo(5);
+    store(&mut peer, "1.2.3.4.1");
+    let identifier = DataSet::default().text(0x0008, 0x0052, "STUDY").uid(0x0020, 0x000D, "1.2.3");
+    peer.send_message(7, &find_command(9, STUDY_ROOT_FIND), Some(&identifier.0));
+    assert_eq!(peer.receive_message().status(), 0xFF00);
+    assert_eq!(peer.receive_message().status(), 0);
+    peer.release();
+}
+
+#[test]
+fn a_transaction_that_is_reported_makes_room_for_the_next() {
+    let node = TestNode::with(|settings| settings.commitment = CommitmentLimits { verifying: 1, references: ONE });
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    store(&mut peer, "1.2.3.4.1");
+    let one = [(SECONDARY_CAPTURE, "1.2.3.4.1")];
+    for _ in 0..5 {
+        assert_eq!(commit(&mut peer, &one), (1, vec!["1.2.3.4.1".into()], vec![]));
+    }
+    let two = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1"), (SECONDARY_CAPTURE, "1.2.3.4.2")]);
+    peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&two.0));
+    assert_eq!(peer.receive_message().status(), 0x0213);
+    // That of an association that is gone is given up where nobody is known to report to: then there is room, too.
+    peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&transaction(&one).0));
+    assert_eq!(peer.receive_message().status(), 0);
+    peer.reset();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&transaction(&one).0));
+        match peer.receive_message().status() {
+            0x0213 => assert!(std::time::Instant::now() < deadline, "no room"),
+            status => return assert_eq!(status, 0),
+        }
+        peer.release();
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
 use dcmdex::scp::{
-    Commitment, FilesInPlace, Find, Node, Options, Peers, Retrieve, RetrieveOptions, Services, SharedPeers, SharedTls,
-    Storage,
+    Commitment, CommitmentLimits, FilesInPlace, Find, Node, Options, Peers, Retrieve, RetrieveOptions, Services,
+    SharedPeers, SharedTls, Storage,
 };
 use dcmdex::store::{self, Objects};
 use tempfile::TempDir;
@@ -44,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) writer: WriterOptions,
     pub(crate) query: qr::Options,
     pub(crate) retrieve: RetrieveOptions,
+    pub(crate) commitment: CommitmentLimits,
     /// Where index and objects lie; a node that takes over that of another continues with what it has.
     pub(crate) directory: Arc<TempDir>,
     /// Where objects lie, if not in `directory`.
@@ -87,11 +88,13 @@ impl TestNode {
             writer: WriterOptions::default(),
             query: qr::Options::default(),
             retrieve: RetrieveOptions::default(),
+            commitment: CommitmentLimits::default(),
             directory: Arc::new(TempDir::new().unwrap()),
             storage: None,
         };
         change(&mut settings);
-        let Settings { options, peers, tls, keep, duplicates, writer, query, retrieve, directory, storage } = settings;
+        let Settings { options, peers, tls, keep, duplicates, writer, query, retrieve, commitment, directory, storage } =
+            settings;
         let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
         let objects = match keep {
@@ -113,7 +116,7 @@ impl TestNode {
         let find = Find::new(directory.path().join("index.db"), query);
         let peers = SharedPeers::new(peers, tls);
         let retrieve = Arc::new(Retrieve::new(directory.path().join("index.db"), retrieve));
-        let commitment = Commitment::new(Arc::clone(&retrieve), FilesInPlace::Count);
+        let commitment = Commitment::new(Arc::clone(&retrieve), FilesInPlace::Count).with_limits(commitment);
         let services = Services {
             storage: Some(Arc::new(storage)),
             find: Some(Arc::new(find)),
