@@ -188,7 +188,6 @@ impl Connection {
         let options = &self.shared.options;
         let (mut reader, mut writer) = wire::split(stream, options.write_timeout);
         let Some((agreement, accept, slot)) = self.associate(&mut reader, &mut writer).await else {
-            writer.close().await;
             return;
         };
         // From here on the association's own slot counts.
@@ -214,10 +213,7 @@ impl Connection {
         );
         // Before the last PDU: a peer that has it may be back, with its next association, before this task runs again.
         drop((slot, active));
-        if let Some(pdu) = end.last_pdu() {
-            self.finish(&mut reader, &mut session.writer, &pdu).await;
-        }
-        session.writer.close().await;
+        self.finish(&mut reader, &mut session.writer, end.last_pdu().as_ref()).await;
     }
 
     /// Waits for an A-ASSOCIATE-RQ and decides on it. `None`: no association, and the peer has been told.
@@ -230,9 +226,9 @@ impl Connection {
                 // PS3.8 table 9-10, Sta2: what is no A-ASSOCIATE-RQ is answered by AA-1, an A-ABORT with source service
                 // user; ARTIM expiry by AA-2 and a closed connection by AA-5, which send nothing.
                 let silent = matches!(end, End::Read(ReadError::Silence | ReadError::SlowPdu) | End::Stopping);
-                if end.last_pdu().is_some() && !silent {
-                    self.finish(reader, writer, &Pdu::AbortRQ { source: AbortRQSource::ServiceUser }).await;
-                }
+                let abort = Pdu::AbortRQ { source: AbortRQSource::ServiceUser };
+                let last_pdu = end.last_pdu().filter(|_| !silent).map(|_| &abort);
+                self.finish(reader, writer, last_pdu).await;
                 return None;
             }
         };
@@ -255,7 +251,7 @@ impl Connection {
                     }
                 }
                 metrics::ASSOCIATIONS_REJECTED.increment();
-                self.finish(reader, writer, &Pdu::AssociationRJ(local_limit_exceeded())).await;
+                self.finish(reader, writer, Some(&Pdu::AssociationRJ(local_limit_exceeded()))).await;
             }
             Answer::Reject(rejection, titles) => {
                 metrics::ASSOCIATIONS_REJECTED.increment();
@@ -266,12 +262,13 @@ impl Connection {
                     Some(refused) => info!(called_ae = %called, "association rejected: {refused}"),
                     None => info!(called_ae = %called, "association rejected: {}", rejection.source),
                 }
-                self.finish(reader, writer, &Pdu::AssociationRJ(rejection)).await;
+                self.finish(reader, writer, Some(&Pdu::AssociationRJ(rejection))).await;
             }
             Answer::Abort(reason) => {
                 metrics::ASSOCIATIONS_FAILED.increment();
                 info!("association request aborted: {reason}");
-                self.finish(reader, writer, &Pdu::AbortRQ { source: AbortRQSource::ServiceUser }).await;
+                let abort = Pdu::AbortRQ { source: AbortRQSource::ServiceUser };
+                self.finish(reader, writer, Some(&abort)).await;
             }
         }
         None
@@ -294,18 +291,27 @@ impl Connection {
         }
     }
 
-    /// Sends the last PDU and waits for the peer to close the connection (PS3.8 9.2.3, Sta13).
-    async fn finish(&self, reader: &mut PduReader, writer: &mut PduWriter, pdu: &Pdu) {
-        if let Err(error) = writer.send_pdu(pdu).await {
-            debug!(%error, "the last PDU could not be sent");
-            return;
+    /// Sends the last PDU, if there is one, and closes the connection; after a last PDU the peer may do so first (PS3.8 9.2.3,
+    /// Sta13).
+    async fn finish(&self, reader: &mut PduReader, writer: &mut PduWriter, last_pdu: Option<&Pdu>) {
+        // Bounded like connections that have not associated yet: the association's slot is free again. When there are too many,
+        // the kernel takes what is sent here at once, or the peer does not get it.
+        let waiting = self.shared.waiting.try_acquire();
+        if waiting.is_err() {
+            writer.wait_no_more();
         }
+        let sent = match last_pdu {
+            Some(pdu) => writer.send_pdu(pdu).await,
+            None => Ok(()),
+        };
         writer.close().await;
-        // Bounded like connections that have not associated yet; when there are too many, close without waiting.
-        let Ok(_waiting) = self.shared.waiting.try_acquire() else { return };
-        tokio::select! {
-            () = reader.drain(self.shared.options.artim_timeout) => {}
-            () = async { self.shutdown.cancelled().await; sleep(CLOSE_PATIENCE_WHEN_STOPPING).await } => {}
+        match sent {
+            Ok(()) if last_pdu.is_none() || waiting.is_err() => {}
+            Ok(()) => tokio::select! {
+                () = reader.drain(self.shared.options.artim_timeout) => {}
+                () = async { self.shutdown.cancelled().await; sleep(CLOSE_PATIENCE_WHEN_STOPPING).await } => {}
+            },
+            Err(error) => debug!(%error, "the last PDU could not be sent"),
         }
     }
 }

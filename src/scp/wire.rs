@@ -360,6 +360,11 @@ impl PduWriter {
         }
     }
 
+    /// From now on what the kernel does not take at once is not sent.
+    pub(super) fn wait_no_more(&mut self) {
+        self.patience = Duration::ZERO;
+    }
+
     /// Sends a PDU of dicom-ul.
     pub(super) async fn send_pdu(&mut self, pdu: &Pdu) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(64);
@@ -445,6 +450,29 @@ mod tests {
                 assert!(matches!(reader.next(patience(KEEP_BUFFER * 3 / 2)).await, Err(ReadError::Silence)));
                 assert_eq!(reader.buffer.len(), FIRST_BUFFER_LENGTH);
             }
+        });
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_not_waited_for_where_there_is_no_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            // A test that waited as long would never end.
+            let (_reader, mut writer) = split(Stream::Plain(accepted), Duration::from_hours(24));
+            writer.wait_no_more();
+            // What the kernel takes goes out all the same.
+            writer.send_pdu(&Pdu::ReleaseRP).await.unwrap();
+            assert_eq!(peer.read_u8().await.unwrap(), A_RELEASE_RP);
+            let error = loop {
+                if let Err(error) = writer.send(&[0; 64 << 10]).await {
+                    break error;
+                }
+            };
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            writer.close().await;
         });
     }
 
