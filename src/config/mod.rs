@@ -14,7 +14,7 @@ mod peers;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -385,10 +385,38 @@ impl Check<'_> {
                 self.refuse("tls.certificate", message);
             }
         }
-        if config.index.starts_with(&config.storage) {
+        if real_path(&config.index).starts_with(real_path(&config.storage)) {
             self.refuse("index", "the index may not lie inside the storage directory".to_owned());
         }
+        let (plain, tls) = (config.network.bind, config.network.tls_bind);
+        if config.tls.is_some() && config.plain == Plain::Listen && plain == tls && plain.port() != 0 {
+            self.refuse(
+                "tls.port",
+                format!("{} is the port without TLS (`port`); with `tls.only` it may be", tls.port()),
+            );
+        }
+        self.associations(&config);
         config
+    }
+
+    /// What one peer may have has to be possible.
+    fn associations(&mut self, config: &Config) {
+        const ALL: &str = "network.max_associations";
+        let all = config.network.max_associations;
+        let of_one = "network.max_associations_per_peer";
+        // Who lowers the one need not know of the other, whose default is meant as a share of it.
+        let is_default = self.layers.setting(of_one).origin == Origin::Default;
+        if !is_default && config.network.max_associations_per_peer > all {
+            self.refuse(of_one, format!("more than `{ALL}` ({all})"));
+        }
+        for entry in self.layers.peer_table().unwrap_or_default() {
+            let Some(setting) = entry.fields.get("max_associations") else { continue };
+            if setting.value.as_integer().and_then(|count| usize::try_from(count).ok()).is_some_and(|count| count > all)
+            {
+                let message = format!("`max_associations` of a peer: more than `{ALL}` ({all})");
+                self.problems.push(Problem { origin: setting.origin.clone(), message });
+            }
+        }
     }
 
     fn network(&mut self) -> Network {
@@ -582,6 +610,25 @@ impl Check<'_> {
     }
 }
 
+/// A path without `.`, `..` and links as far as it exists; what does not exist yet holds none, save `..`, which lead back.
+fn real_path(path: &Path) -> PathBuf {
+    let mut real = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                real.pop();
+            }
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => real.push(component),
+        }
+        // Step by step: `..` is the parent of where a link leads to.
+        if let Ok(target) = real.canonicalize() {
+            real = target;
+        }
+    }
+    real
+}
+
 /// Reading waits for the disk or the file server rather than for a processor: measured best between 16 and 64.
 fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(16, |cores| (cores.get() * 4).max(16))
@@ -639,6 +686,72 @@ mod tests {
     fn an_index_inside_the_storage_directory_is_refused() {
         let told = problems(&[("storage", "data".into()), ("index", "data/index.db".into())]);
         assert_eq!(told, ["option --flag: `index`: the index may not lie inside the storage directory"]);
+    }
+
+    #[test]
+    fn an_index_inside_the_storage_directory_is_found_by_any_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let inside = |path: &str| directory.path().join(path).to_str().unwrap().to_owned();
+        std::fs::create_dir_all(inside("storage/below")).unwrap();
+        std::os::unix::fs::symlink("storage/below", inside("link")).unwrap();
+        for (index, storage, refused) in [
+            ("storage/index.db", "storage", true),
+            ("other/../storage/index.db", "storage", true),
+            ("storage/not/yet/../index.db", "./storage/", true),
+            ("link/index.db", "storage", true),
+            ("link/../index.db", "storage", true),
+            ("storage/below/index.db", "link", true),
+            ("not/yet/index.db", "other/../not", true),
+            ("link/../../index.db", "storage", false),
+            ("storage/../index.db", "storage", false),
+            ("storage/index.db", "link", false),
+            ("storage-of-index/index.db", "storage", false),
+        ] {
+            let config = with_flags(&[("storage", inside(storage).into()), ("index", inside(index).into())]);
+            assert_eq!(config.is_err(), refused, "{index} {storage}: {config:?}");
+        }
+    }
+
+    #[test]
+    fn one_port_cannot_be_with_and_without_tls() {
+        let files = [("tls.certificate", "c".into()), ("tls.key", "k".into()), ("tls.authorities", "a".into())];
+        let with = |more: &[(&str, Value)]| with_flags(&[&files[..], more].concat());
+        let both = [("port", Value::Integer(104)), ("tls.port", Value::Integer(104))];
+        let Err(Error::Invalid(told)) = with(&both) else { panic!("not refused") };
+        let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["option --flag: `tls.port`: 104 is the port without TLS (`port`); with `tls.only` it may be"]
+        );
+        // Only one of them is listened on.
+        with(&[&both[..], &[("tls.only", true.into())]].concat()).unwrap();
+        with_flags(&both).unwrap();
+        // Each takes a free one.
+        with(&[("port", Value::Integer(0)), ("tls.port", Value::Integer(0))]).unwrap();
+    }
+
+    #[test]
+    fn one_peer_may_not_have_more_associations_than_there_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("dcmdex.toml");
+        let told = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let told = Config::load(&Sources { file: Some(file.clone()), ..Sources::default() }, Path::new("/nowhere"));
+            told.err()
+                .map(|error| error.to_string().replace(directory.path().to_str().unwrap(), ""))
+                .unwrap_or_default()
+        };
+        assert_eq!(
+            told("[network]\nmax_associations = 10\nmax_associations_per_peer = 11\n"),
+            "/dcmdex.toml:3: `network.max_associations_per_peer`: more than `network.max_associations` (10)"
+        );
+        assert_eq!(
+            told("[[peer]]\nae_title = \"A\"\nmax_associations = 11\n[network]\nmax_associations = 10\n"),
+            "/dcmdex.toml:3: `max_associations` of a peer: more than `network.max_associations` (10)"
+        );
+        // As many, or a default that was not thought of.
+        assert_eq!(told("[network]\nmax_associations = 10\nmax_associations_per_peer = 10\n"), "");
+        assert_eq!(told("[network]\nmax_associations = 10\n"), "");
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::scp::tls::CertificateId;
 pub(super) static PEER_TABLE: EntryTable =
     EntryTable { name: "peer", keys: PEER_KEYS, one: "a peer", form: "peers are written as [[peer]], one for each" };
 
+const EMPTY_ADDRESSES: &str =
+    "`addresses` is empty: leave it out for any address; `services = []` is for a peer that may ask for nothing";
+
 const CONTRADICTION: &str = "`certificates` needs TLS, and `tls` is false";
 
 /// The keys of a peer, in the order of the shipped example.
@@ -25,7 +28,7 @@ static PEER_KEYS: &[EntryKey] = &[
     EntryKey {
         name: "addresses",
         example: "[\"10.1.2.3\", \"10.2.0.0/16\"]",
-        help: "Addresses and networks that it may call from. Without: any; AE titles are no secret, so say it.",
+        help: "Addresses and networks that it may call from, at least one. Without: any; AE titles are no secret, so say it.",
     },
     EntryKey {
         name: "services",
@@ -109,6 +112,12 @@ impl Reader<'_> {
         }
         let title = self.parsed::<AeTitle>("ae_title");
         let addresses = self.list("addresses", |text| text.parse::<AddressRange>().map_err(|error| error.to_string()));
+        if let Some(Setting { value, origin }) = self.entry.fields.get("addresses")
+            && value.as_array().is_some_and(Vec::is_empty)
+        {
+            // `services = []` is none at all: this must not be everywhere.
+            self.refuse(origin.clone(), EMPTY_ADDRESSES.to_owned());
+        }
         let services = self.list("services", |text| {
             let known = PeerService::ALL.iter().find(|(name, _)| *name == text).map(|(_, service)| *service);
             known.ok_or_else(|| format!("none of {}", PeerService::ALL.map(|(name, _)| name).join(", ")))
@@ -270,6 +279,10 @@ mod tests {
             (
                 "[[peer]]\nae_title = \"A\"\naddresses = [\"10.0.0.1/8\"]\n",
                 "f:3: `addresses`: \"10.0.0.1/8\": the address has bits set that are not of the network",
+            ),
+            (
+                "[[peer]]\nae_title = \"A\"\naddresses = []\n",
+                "f:3: `addresses` is empty: leave it out for any address; `services = []` is for a peer that may ask for nothing",
             ),
             (
                 "[[peer]]\nae_title = \"A\"\nservices = [\"stow\"]\n",

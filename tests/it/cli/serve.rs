@@ -196,8 +196,8 @@ fn an_address_that_others_reach_is_warned_about() {
     assert!(run.stderr.contains("neither an AE table nor TLS guards it"), "{run:?}");
     assert!(run.stderr.contains(&format!("error: cannot listen on 0.0.0.0:{port}: ")), "{run:?}");
     // A table helps, where it says from where.
-    for (addresses, warned) in [("[]", true), ("[\"10.0.0.0/8\"]", false)] {
-        let table = format!("[[peer]]\nae_title = \"CT1\"\naddresses = {addresses}\n");
+    for (addresses, warned) in [("", true), ("addresses = [\"10.0.0.0/8\"]", false)] {
+        let table = format!("[[peer]]\nae_title = \"CT1\"\n{addresses}\n");
         std::fs::write(place.path("dcmdex.toml"), table).unwrap();
         let run = super::run(place.command().args(["serve", "--bind", "0.0.0.0", "--port", &port])).expect(2);
         assert!(!run.stderr.contains("neither an AE table"), "{run:?}");
