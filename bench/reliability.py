@@ -162,7 +162,7 @@ class Load:
                 with self.lock:
                     if status == 0:
                         (self.late if self.is_cut else self.acknowledged).add(uid)
-                    else:
+                    elif not self.is_cut:
                         self.refused += 1
         except OSError:
             pass

@@ -1,8 +1,12 @@
 //! Disks that fill up or fail, and nodes that are killed: what was acknowledged is there.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use rustix::process::Signal;
 
 use super::serve::Node;
 use super::*;
@@ -73,55 +77,151 @@ fn files(directory: &Path) -> usize {
     count
 }
 
-#[test]
-fn a_failed_write_or_sync_is_never_acknowledged_and_the_next_one_may_succeed() {
-    // The n-th call of each kind fails, for several n: of objects, of directories, of the index and of its log.
-    for (calls, error) in [("fsync,fdatasync", "EIO"), ("write,pwrite64,writev", "ENOSPC"), ("linkat,link", "EIO")] {
-        for nth in [1, 2, 3, 5, 8, 13] {
-            let Some(mut strace) = peers::program("/usr/bin/strace") else { return };
-            let place = Place::new();
-            // Made before, so that only the life of the node is tried.
-            assert_eq!(Node::start(&place, &[]).stop(rustix::process::Signal::TERM).0, Some(0));
-            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
-            strace.args(["-e", &format!("inject={calls}:error={error}:when={nth}")]);
-            // Of writes only those to files below the storage directory and to the index: sockets and the log are not disks.
-            if calls.starts_with("write") {
-                for inside in ["dcmdex-data/index.db", "dcmdex-data/index.db-wal"] {
-                    strace.args(["-P".as_ref(), place.path(inside).as_os_str()]);
-                }
-            }
-            strace.arg(env!("CARGO_BIN_EXE_dcmdex")).args(["serve", "--port", "0"]).current_dir(place.path(""));
-            let Some(node) = Node::try_start(&mut strace) else {
-                // The fault came before the node was there: it said so and ended.
-                continue;
-            };
-            let mut peer = associated(&node);
-            let mut acknowledged = Vec::new();
-            for number in 0..20 {
-                match store(&mut peer, number, 3_000) {
-                    SUCCESS => acknowledged.push(uid(number)),
-                    OUT_OF_RESOURCES => {}
-                    other => panic!("{calls} {error} {nth}: {other:04X}"),
-                }
-                assert!(studies(&mut peer) <= 1);
-            }
-            // strace counts for each thread.
-            assert!(acknowledged.len() >= 10, "{calls} {error} {nth}: {acknowledged:?}");
-            drop(peer);
-            node.kill();
-            // A start settles what the killed node left.
-            assert_eq!(Node::start(&place, &[]).stop(rustix::process::Signal::TERM).0, Some(0));
-            let indexed = indexed(&place);
-            for uid in &acknowledged {
-                assert!(indexed.contains(uid), "{calls} {error} {nth}: {uid} is lost; {indexed:?}");
-            }
-            assert_eq!(files(&place.path("dcmdex-data/objects")), indexed.len(), "{calls} {error} {nth}");
+/// strace on a running node: system calls of its fail from now on, until this is ended.
+struct Faults {
+    strace: Child,
+    /// What it says, kept open so that it can go on saying it.
+    _messages: BufReader<ChildStderr>,
+    calls: PathBuf,
+}
+
+impl Faults {
+    /// Returns when it is in effect. `inject` is an expression of strace, which counts the calls of each thread by itself. It knows
+    /// files by their whole path only, so that each is named; none: whatever the call is for. `None`, and said so, where strace is not
+    /// there or may not.
+    fn begin(node: &Node, place: &Place, inject: &str, paths: &[PathBuf]) -> Option<Self> {
+        let mut strace = peers::program("/usr/bin/strace")?;
+        let calls = place.path("calls");
+        strace.args(["-f", "-p", &node.id().to_string(), "-o"]).arg(&calls);
+        strace.args(["-e", &format!("trace={}", inject.split(':').next().unwrap())]);
+        strace.args(["-e", &format!("inject={inject}")]);
+        for path in paths {
+            strace.arg("-P").arg(path);
         }
+        let mut strace = strace.stderr(Stdio::piped()).spawn().unwrap();
+        let mut messages = BufReader::new(strace.stderr.take().unwrap());
+        let mut said = String::new();
+        // Of several messages the one about the process: others tell what the paths were taken for.
+        while !said.contains(&format!("Process {} attached", node.id())) {
+            if messages.read_line(&mut said).unwrap() == 0 {
+                strace.wait().unwrap();
+                peers::skipped(&format!("strace may not attach to a process here: {said}"));
+                return None;
+            }
+        }
+        Some(Self { strace, _messages: messages, calls })
+    }
+
+    /// Ends them; how many calls failed.
+    fn end(mut self) -> usize {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.strace), Signal::TERM).unwrap();
+        self.strace.wait().unwrap();
+        fs::read_to_string(&self.calls).unwrap().matches("(INJECTED)").count()
     }
 }
 
+/// Where the bytes of the objects of this test go, as the node opens the files: the first number is that of the object since the start.
+fn object_files(place: &Place, numbers: Range<usize>) -> Vec<PathBuf> {
+    let incoming = place.path("dcmdex-data/objects/.incoming");
+    let names = |number: usize| [format!("{number},1.2.3,1.2.3.4,{}", uid(number)), format!("{number}.part")];
+    numbers.flat_map(names).map(|name| incoming.join(name)).collect()
+}
+
+fn index_files(place: &Place) -> Vec<PathBuf> {
+    ["dcmdex-data/index.db", "dcmdex-data/index.db-wal"].map(|path| place.path(path)).into()
+}
+
+/// How many objects a test sends before, during and after the faults.
+const BEFORE: usize = 3;
+const DURING: usize = 8;
+const AFTER: usize = 4;
+
+/// Sends objects while calls fail, and after that, to a node that is then killed; looks for what was acknowledged. How many calls
+/// failed, and the answers of that time; `None` where nothing can be made to fail.
+fn under_faults(inject: &str, paths: impl Fn(&Place) -> Vec<PathBuf>) -> Option<(usize, Vec<u16>)> {
+    let place = Place::new();
+    let node = Node::start(&place, &[]);
+    let mut peer = associated(&node);
+    let mut acknowledged = Vec::new();
+    let mut send = |peer: &mut ScriptedPeer, number: usize| {
+        // Every fourth one is longer than what is written at a time.
+        let status = store(peer, number, if number % 4 == 3 { 600_000 } else { 3_000 });
+        assert!([SUCCESS, OUT_OF_RESOURCES].contains(&status), "{inject}: {status:04X}");
+        if status == SUCCESS {
+            acknowledged.push(uid(number));
+        }
+        assert!(studies(peer) <= 1);
+        status
+    };
+    for number in 0..BEFORE {
+        assert_eq!(send(&mut peer, number), SUCCESS, "{inject}");
+    }
+    let faults = Faults::begin(&node, &place, inject, &paths(&place))?;
+    let during = (BEFORE..BEFORE + DURING).map(|number| send(&mut peer, number)).collect();
+    let failed = faults.end();
+    for number in BEFORE + DURING..BEFORE + DURING + AFTER {
+        assert_eq!(send(&mut peer, number), SUCCESS, "{inject}: it does not go on after the faults");
+    }
+    drop(peer);
+    node.kill();
+    // A start settles what the killed node left.
+    assert_eq!(Node::start(&place, &[]).stop(Signal::TERM).0, Some(0));
+    let indexed = indexed(&place);
+    acknowledged.sort();
+    // Not more either: what was refused is not kept behind the sender's back.
+    assert_eq!(indexed, acknowledged, "{inject}");
+    assert_eq!(files(&place.path("dcmdex-data/objects")), indexed.len(), "{inject}");
+    Some((failed, during))
+}
+
+/// What fails: the calls, the error, and for which files.
+type Fault = (&'static str, &'static str, fn(&Place) -> Vec<PathBuf>);
+
+const EVERYWHERE: fn(&Place) -> Vec<PathBuf> = |_| Vec::new();
+const OBJECTS: fn(&Place) -> Vec<PathBuf> = |place| object_files(place, BEFORE..BEFORE + DURING);
+const SERIES: fn(&Place) -> Vec<PathBuf> = |place| vec![place.path("dcmdex-data/objects/1.2.3/1.2.3.4")];
+
+const FAULTS: [Fault; 9] = [
+    ("fsync,fdatasync", "EIO", EVERYWHERE),
+    ("fsync,fdatasync", "EIO", OBJECTS),
+    ("fsync,fdatasync", "EIO", SERIES),
+    ("fsync,fdatasync", "EIO", index_files),
+    ("write,writev", "EIO", OBJECTS),
+    ("write,writev", "ENOSPC", OBJECTS),
+    ("write,pwrite64,writev", "EIO", index_files),
+    ("write,pwrite64,writev", "ENOSPC", index_files),
+    ("linkat,link", "EIO", EVERYWHERE),
+];
+
+#[test]
+fn while_writing_or_synchronising_fails_nothing_is_acknowledged() {
+    // Not that it is lost: after a kill the pages of the system are still there. That nobody is told it were safe.
+    for (calls, error, paths) in FAULTS {
+        let Some((failed, answers)) = under_faults(&format!("{calls}:error={error}:when=1+"), paths) else { return };
+        assert!(failed >= DURING, "{calls} {error}: {failed} calls failed");
+        assert_eq!(answers, [OUT_OF_RESOURCES; DURING], "{calls} {error}");
+    }
+}
+
+#[test]
+fn a_write_or_sync_that_fails_once_costs_one_object() {
+    let mut ran = 0;
+    for (calls, error, paths) in FAULTS {
+        // Each thread has its n-th call: of writes to the objects there may be fewer.
+        for nth in [1, 2, 3] {
+            let inject = format!("{calls}:error={error}:when={nth}");
+            let Some((failed, answers)) = under_faults(&inject, paths) else { return };
+            let refused = answers.iter().filter(|status| **status == OUT_OF_RESOURCES).count();
+            assert!(refused <= failed, "{inject}: {failed} calls failed, {answers:04X?}");
+            assert!(failed == 0 || refused > 0, "{inject}: {failed} calls failed, {answers:04X?}");
+            ran += usize::from(failed > 0);
+        }
+    }
+    assert!(ran >= 2 * FAULTS.len(), "only {ran} met a fault");
+}
+
 /// A file system of its own below a test's place, gone when dropped. `None`, and said so, where it cannot be mounted.
-struct Mount(std::path::PathBuf);
+struct Mount(PathBuf);
 
 impl Mount {
     fn tmpfs(at: &Path, size: &str) -> Option<Self> {
@@ -185,7 +285,7 @@ fn a_full_disk_for_objects_refuses_them_until_there_is_room_again() {
     fs::remove_file(place.path("objects/kept/1.2.3/1.2.3.4/1.2.3.4.0.dcm")).unwrap();
     assert_eq!(store(&mut peer, 50, 500_000), SUCCESS);
     drop(peer);
-    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
     assert_eq!(files(&place.path("objects/kept")), stored + 1);
 }
 
@@ -213,7 +313,7 @@ fn a_full_disk_for_the_index_refuses_objects_until_there_is_room_again() {
     fs::remove_file(filler).unwrap();
     assert_eq!(store(&mut peer, 5000, 100), SUCCESS);
     drop(peer);
-    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
     assert_eq!(files(&place.path("objects")), acknowledged + 1);
     drop(disk);
 }
@@ -232,7 +332,7 @@ fn a_disk_that_becomes_read_only_refuses_objects_and_queries_go_on() {
         assert_eq!(studies(&mut peer), 1);
     }
     drop(peer);
-    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
     assert_eq!(indexed(&place), [uid(1)]);
 }
 
@@ -248,26 +348,33 @@ fn below_the_floor_nothing_more_is_taken() {
     assert_eq!(store(&mut peer, 1, 1000), OUT_OF_RESOURCES);
     assert_eq!(studies(&mut peer), 0);
     drop(peer);
-    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
 /// Runs bench/reliability.py for a few rounds; for many it is run by itself (docs/reliability.md).
-fn rounds(how: &str, rounds: &str) {
+fn rounds(how: &str, rounds: usize) {
     let Some(mut python) = peers::program("/usr/bin/python3") else { return };
     let place = Place::new();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/reliability.py");
-    python.arg(script).arg(how).arg("--work").arg(place.path("work")).arg("--rounds").arg(rounds);
+    python.arg(script).arg(how).arg("--work").arg(place.path("work")).arg("--rounds").arg(rounds.to_string());
     let run = peers::run(python.env("DCMDEX_BINARY", env!("CARGO_BIN_EXE_dcmdex")).env("PYTHONDONTWRITEBYTECODE", "1"));
     let said = run.expect_success();
-    let last = said.lines().find(|line| line.starts_with("rounds=")).map(|_| said.lines().last().unwrap_or_default());
-    for nothing in ["missing=0", "short=0", "partial=0", "orphans=0"] {
-        assert!(last.is_some_and(|line| line.contains(nothing)), "{nothing}: {said}");
+    let last = said.lines().rfind(|line| line.starts_with("rounds=")).unwrap_or_else(|| panic!("{said}"));
+    let number = |name: &str| -> usize {
+        let value = last.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {said}"))
+    };
+    for nothing in ["missing", "short", "partial", "orphans", "refused"] {
+        assert_eq!(number(nothing), 0, "{nothing}: {said}");
     }
+    // Each round ends after one Success at the earliest.
+    assert_eq!(number("rounds"), rounds, "{said}");
+    assert!(number("acknowledged") >= rounds, "{said}");
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_node_is_killed() {
-    rounds("kill", "4");
+    rounds("kill", 4);
 }
 
 #[test]
@@ -277,5 +384,5 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
     if Mount::ext4(&place.path("mount"), &place.path("image")).is_none() {
         return;
     }
-    rounds("powercut", "2");
+    rounds("powercut", 2);
 }
