@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dcmdex::db::{DuplicatePolicy, IndexStatus};
 use dcmdex::dimse::command_set::{self, CommandField};
@@ -11,7 +12,7 @@ use dcmdex::dimse::pdata::put_message;
 use dcmdex::ingest::{Outcome, Wanted, read_file};
 use dcmdex::model::attribute::AttributeId::SOPInstanceUID;
 use dcmdex::model::location::Place;
-use dicom_ul::pdu::{AbortRQSource, Pdu};
+use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, Pdu};
 
 use crate::db;
 use crate::util::node::{Keep, TestNode};
@@ -57,8 +58,19 @@ fn files(node: &TestNode) -> Vec<PathBuf> {
     {
         std::thread::yield_now();
     }
+    files_below(node.storage())
+}
+
+/// Waits until no object, finished or not, lies in the storage directory of a node that runs.
+fn wait_until_no_file(node: &TestNode) {
+    while !files(node).is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+fn files_below(directory: PathBuf) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut left = vec![node.storage()];
+    let mut left = vec![directory];
     while let Some(directory) = left.pop() {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -357,21 +369,67 @@ fn a_sender_that_is_cut_off_anywhere_leaves_nothing_behind() {
     for cut in (0..message.len()).step_by(20_011).chain([message.len() - 1]) {
         ScriptedPeer::associated(node.address(), CONTEXTS).send(&message[..cut]);
     }
-    for cut in pdu_boundaries(&message) {
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
-        peer.send(&message[..cut]);
+    let abort = |mut peer: ScriptedPeer| {
         peer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
         assert_eq!(peer.receive(), None);
-        // The same by a reset of the connection.
-        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
-        peer.send(&message[..cut]);
-        peer.reset();
+    };
+    let end = |mut peer: ScriptedPeer| {
+        peer.shut_down_sending();
+        while peer.receive().is_some() {}
+    };
+    let endings: [&dyn Fn(ScriptedPeer); 3] = [&abort, &ScriptedPeer::reset, &end];
+    let boundaries = pdu_boundaries(&message);
+    for &cut in &boundaries {
+        for ending in endings {
+            let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+            peer.send(&message[..cut]);
+            ending(peer);
+        }
     }
-    let directory = node.directory();
+    // While the node runs: a start would clear away what was left.
+    wait_until_no_file(&node);
+    // And when there certainly was a file.
+    for ending in endings {
+        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        peer.send(&message[..boundaries[36]]);
+        while files(&node).is_empty() {
+            std::thread::yield_now();
+        }
+        ending(peer);
+        wait_until_no_file(&node);
+    }
+    assert_none_after_stop(node);
+}
+
+/// Nothing was kept or indexed: not when the node has stopped, and not for the next one, which clears away what it finds half received.
+fn assert_none_after_stop(node: TestNode) {
+    let (directory, storage) = (node.directory(), node.storage());
     node.stop();
+    assert_eq!(files_below(storage), [""; 0].map(PathBuf::from));
     let node = TestNode::with(|settings| settings.directory = directory);
-    assert_eq!(status(&node).instances, 0);
-    assert_eq!(files(&node).len(), 0);
+    assert_eq!((status(&node).instances, files(&node).len()), (0, 0));
+}
+
+#[test]
+fn a_sender_that_stalls_in_a_message_is_cut_off_and_leaves_nothing_behind() {
+    let node = TestNode::with(|settings| settings.options.read_timeout = Duration::from_millis(100));
+    let uid = "1.2.3.4.5";
+    let mut message = Vec::new();
+    let data_set = with_pixels(uid, 1, 700_000);
+    put_message(&mut message, 1, &store_command(1, SECONDARY_CAPTURE, uid), Some(&data_set.0), 16_384);
+    let boundaries = pdu_boundaries(&message);
+    // After the command, between two fragments with and without a file, in the middle of one, before the last byte.
+    for stall in [boundaries[1], boundaries[2], boundaries[40], boundaries[40] + 3, 600_000, message.len() - 1] {
+        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        peer.send(&message[..stall]);
+        let reason = AbortRQServiceProviderReason::ReasonNotSpecified;
+        let abort = Pdu::AbortRQ { source: AbortRQSource::ServiceProvider(reason) };
+        assert_eq!(peer.receive(), Some(abort), "{stall}");
+        // The node waits for the peer to close the connection (PS3.8 9.2.3, Sta13), as long as ARTIM runs.
+        drop(peer);
+        wait_until_no_file(&node);
+    }
+    assert_none_after_stop(node);
 }
 
 /// Where PDUs begin.
