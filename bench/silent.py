@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """How long a C-ECHO takes beside connections and associations that say nothing, and what those cost in memory.
 
-    bench/silent.py --work DIR [--associations 1000] [--connections 1000] [--rounds 200]
+    bench/silent.py --work DIR [--associations 1000] [--connections 1000] [--half-open 1000] [--rounds 200]
 
 All of them come from one address. Each round is a new association: connect, A-ASSOCIATE, C-ECHO, A-RELEASE, until the peer closes. Once beside
-nothing, once beside TCP connections that send nothing, once beside associations that send nothing, once beside both. Exit code 1 if
+nothing, once beside TCP connections that send nothing, once beside those that send the first six bytes of an A-ASSOCIATE-RQ, once beside
+associations that send nothing, once beside all of them. Exit code 1 if
 somebody is refused or the slowest round takes more than --limit milliseconds. Standard library only.
 """
 
@@ -65,6 +66,13 @@ def connect(port):
     return peer
 
 
+def half_open(port):
+    """Says how long its A-ASSOCIATE-RQ is, and does not send it."""
+    peer = connect(port)
+    peer.sendall(ASSOCIATE[:6])
+    return peer
+
+
 def associated(port):
     peer = connect(port)
     peer.sendall(ASSOCIATE)
@@ -90,6 +98,7 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="folder for index and objects")
     parser.add_argument("--associations", type=int, default=1000)
     parser.add_argument("--connections", type=int, default=1000)
+    parser.add_argument("--half-open", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--limit", type=float, default=50, help="milliseconds")
     options = parser.parse_args()
@@ -102,8 +111,13 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.work) as home, open(Path(home) / "log", "wb") as log:
         home = Path(home)
         with serve(home / "index.db", home / "objects", log) as node:
-            both = [("silent associations", associated, options.associations), ("silent connections", connect, options.connections)]
-            for beside in ([], both[1:], both[:1], both):
+            every = [
+                ("silent connections", connect, options.connections),
+                ("half-open peers", half_open, options.half_open),
+                ("silent associations", associated, options.associations),
+            ]
+            # Those without an association last: their time is short.
+            for beside in ([], every[:1], every[1:2], every[2:], every[::-1]):
                 silent = [make(node.port) for _, make, count in beside for _ in range(count)]
                 times = sorted(echo(node.port) for _ in range(options.rounds))
                 slowest = max(slowest, times[-1])
