@@ -84,6 +84,9 @@ pub struct AddressRange {
     prefix_length: u8,
 }
 
+/// Bits of an IPv6 address before the IPv4 address that is mapped into it.
+const MAPPED_PREFIX: u8 = 96;
+
 /// Why a text is no range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressRangeError {
@@ -141,7 +144,13 @@ impl FromStr for AddressRange {
         if network_bits & host_mask(width, prefix_length) != 0 {
             return Err(AddressRangeError::HostBits);
         }
-        Ok(Self { network, prefix_length })
+        // IPv4 written as IPv6 (RFC 4291 2.5.5.2) is what it stands for, as with the address of a connection.
+        match network.to_canonical() {
+            canonical @ IpAddr::V4(_) if network.is_ipv6() && prefix_length >= MAPPED_PREFIX => {
+                Ok(Self { network: canonical, prefix_length: prefix_length - MAPPED_PREFIX })
+            }
+            _ => Ok(Self { network, prefix_length }),
+        }
     }
 }
 
@@ -187,6 +196,8 @@ mod tests {
             ("0.0.0.0/0", "255.255.255.255", "::1"),
             ("192.168.1.128/25", "192.168.1.128", "192.168.1.127"),
             ("10.1.2.3", "::ffff:10.1.2.3", "::10.1.2.3"),
+            ("::ffff:10.1.2.3", "10.1.2.3", "10.1.2.4"),
+            ("::ffff:10.1.0.0/112", "::ffff:10.1.2.3", "10.2.0.0"),
             ("fd00::/8", "fd12::1", "fe80::1"),
             ("::1", "::1", "127.0.0.1"),
             ("::/0", "2001:db8::1", "10.0.0.1"),
