@@ -325,25 +325,26 @@ impl<R: BufRead> Read for Inflate<R> {
 pub(crate) struct Checked<R> {
     inner: R,
     left: u64,
+    /// More was met than there should be: that stays so, however often it is asked.
+    is_longer: bool,
     checksum: Option<u32>,
     crc: Crc,
 }
 
 impl<R> Checked<R> {
     pub(crate) fn new(inner: R, length: u64, checksum: Option<u32>) -> Self {
-        Self { inner, left: length, checksum, crc: Crc::new() }
+        Self { inner, left: length, is_longer: false, checksum, crc: Crc::new() }
     }
 }
 
 impl<R: Read> Read for Checked<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
+            self.is_longer = self.is_longer || self.inner.read(&mut [0]).is_ok_and(|more| more > 0);
             return match self.checksum {
                 Some(checksum) if checksum != self.crc.sum() => Err(Problem::Checksum.into_io()),
                 // Of nothing the checksum is 0, which is what a damaged directory is full of.
-                _ if self.inner.read(&mut [0]).is_ok_and(|more| more > 0) => {
-                    Err(Problem::Damaged("a member that is longer than its size").into_io())
-                }
+                _ if self.is_longer => Err(Problem::Damaged("a member that is longer than its size").into_io()),
                 _ => Ok(0),
             };
         }
