@@ -45,6 +45,10 @@ const INFLATED_AT_A_TIME: usize = 4 * 1024;
 /// Threads that work on object files at a time: the runtime has 512, and queries need some of them while a disk does not answer.
 const MAX_THREADS: usize = 256;
 
+/// Objects that wait for a disk, or are being stored, at a time: as many as associations by default. They go on when their senders
+/// are gone, so the limit on associations is none for them; each may hold a [`WRITE_BATCH`].
+const MAX_UNDER_WAY: usize = 2_000;
+
 /// How long stored objects keep their names in `.incoming/`, so that many of those go at a time.
 const FIRST_NAMES_WAIT: Duration = Duration::from_millis(5);
 
@@ -101,6 +105,11 @@ impl UnderWay {
     pub(in crate::scp) async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Whether one more may begin; a few too many do no harm.
+    fn has_room(&self) -> bool {
+        self.tasks.len() < MAX_UNDER_WAY
     }
 
     /// Waits until no other object of this instance is under way.
@@ -409,6 +418,9 @@ async fn keep(
         let location = metadata_only(length, storage.clock);
         return Ok(commit(storage, record, location, Compared::Nothing).await?.committed);
     };
+    if !storage.under_way.has_room() {
+        return Err(Failure::Index(IndexError::Busy));
+    }
     let kept = keep_object(Arc::clone(storage), record, file);
     storage.under_way.tasks.spawn(kept).await.map_err(|_| Failure::ThreadEnded)?
 }
@@ -691,5 +703,44 @@ fn count_failure(failure: &Failure) {
             metrics::INSTANCES_NOT_UNDERSTOOD.increment();
         }
         _ => metrics::INSTANCES_FAILED.increment(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn objects_whose_senders_are_gone_are_limited_all_the_same() {
+        let under_way = Arc::new(UnderWay::default());
+        // A disk that does not answer.
+        let disk = Arc::new(Semaphore::new(0));
+        for _ in 0..MAX_UNDER_WAY {
+            assert!(under_way.has_room());
+            let disk = Arc::clone(&disk);
+            drop(under_way.tasks.spawn(async move { drop(disk.acquire().await) }));
+        }
+        assert!(!under_way.has_room());
+        disk.close();
+        under_way.ended().await;
+        assert!(under_way.has_room());
+    }
+
+    #[tokio::test]
+    async fn of_one_instance_one_has_the_turn_and_nothing_is_left_of_it() {
+        let under_way = Arc::new(UnderWay::default());
+        let first = under_way.turn("1.2.3").await;
+        let other = under_way.turn("1.2.4").await;
+        let this = Arc::clone(&under_way);
+        let mut second = tokio::spawn(async move { this.turn("1.2.3").await });
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("two at once"),
+            () = yield_now() => {}
+        }
+        drop(first);
+        drop(second.await.unwrap());
+        drop(other);
+        assert!(under_way.lock_instances().is_empty());
     }
 }
