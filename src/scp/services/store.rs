@@ -123,15 +123,21 @@ impl UnderWay {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs what waits for a disk on a thread for that.
+    /// Runs what waits for a disk on a thread for that, and waits for it.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+        self.begin(work).await?.await.map_err(|_| Failure::ThreadEnded)
+    }
+
+    /// The same without waiting for its end.
+    async fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<T>, Failure> {
         let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(|_closed| Failure::ThreadEnded)?;
-        let done = spawn_blocking(move || {
-            let done = work();
-            drop(thread);
-            done
-        });
-        done.await.map_err(|_| Failure::ThreadEnded)
+        Ok(spawn_blocking(move || {
+            let _thread = thread;
+            work()
+        }))
     }
 
     /// Removes the first name of an object soon, with those of all objects that are stored meanwhile: a wake-up of another thread
@@ -629,10 +635,7 @@ impl FileSink {
         let (incoming, memory) = self.written().await?;
         let batch = std::mem::replace(&mut self.batch, memory);
         let objects = Arc::clone(&self.objects);
-        let thread =
-            Arc::clone(&self.under_way.threads).acquire_owned().await.map_err(|_closed| Failure::ThreadEnded)?;
-        self.writing = Writing::Batch(spawn_blocking(move || {
-            let _thread = thread;
+        let writing = self.under_way.begin(move || {
             let incoming = match incoming {
                 None => objects.begin(&[&batch])?,
                 Some(mut incoming) => {
@@ -643,7 +646,8 @@ impl FileSink {
             let mut memory = batch;
             memory.clear();
             Ok((incoming, memory))
-        }));
+        });
+        self.writing = Writing::Batch(writing.await?);
         Ok(())
     }
 
@@ -666,13 +670,10 @@ impl FileSink {
         record: Box<InstanceRecord>,
     ) -> Result<(Placed, Result<Stored, IndexError>), Failure> {
         let (incoming, _memory) = self.written().await?;
-        let Self { objects, batch, .. } = self;
-        let thread =
-            Arc::clone(&storage.under_way.threads).acquire_owned().await.map_err(|_closed| Failure::ThreadEnded)?;
+        let Self { objects, under_way, batch, .. } = self;
         let storage = Arc::clone(storage);
         let (sender, kept) = oneshot::channel();
-        spawn_blocking(move || {
-            let _thread = thread;
+        let writing = under_way.begin(move || {
             let [study, series, instance] =
                 [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
                     .map(|id| record.value(id));
@@ -692,6 +693,7 @@ impl FileSink {
                 }
             }
         });
+        drop(writing.await?);
         Ok(kept.await.map_err(|_| Failure::ThreadEnded)??)
     }
 }
