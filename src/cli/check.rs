@@ -3,7 +3,7 @@
 use std::fs::Metadata;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -307,7 +307,7 @@ fn look_at(
 fn problem(instance: &LocatedInstance, archives: &Archives) -> Option<Problem> {
     if instance.differs {
         // Another object under the same UID: all that is known of it is its size and time.
-        return match file_of(&instance.location).metadata() {
+        return match instance.location.file()?.metadata() {
             Ok(_) if is_as_known(&instance.location) => None,
             Ok(_) => Some(Problem::Changed(String::new())),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -336,16 +336,8 @@ fn problem(instance: &LocatedInstance, archives: &Archives) -> Option<Problem> {
     }
 }
 
-/// The file that has to be there for a location to be: that of the object, or of the archive that holds it.
-fn file_of(location: &Location) -> PathBuf {
-    match location.place {
-        Place::Archive => location.directory.clone(),
-        Place::InPlace | Place::Managed | Place::MetadataOnly => location.directory.join(&location.file_name),
-    }
-}
-
 fn is_as_known(location: &Location) -> bool {
-    let Ok(metadata) = file_of(location).metadata() else { return false };
+    let Some(metadata) = location.file().and_then(|file| file.metadata().ok()) else { return false };
     metadata.is_file()
         && (location.place == Place::Archive || metadata.len() == location.size)
         && metadata.modified().is_ok_and(|time| unix_ms(time) == location.mtime_ms)

@@ -60,6 +60,16 @@ impl Location {
     pub fn path(&self) -> Option<PathBuf> {
         (self.place != Place::MetadataOnly).then(|| self.place.shown_path(&self.directory, &self.file_name))
     }
+
+    /// The file on disk that holds the bytes: for a member of an archive the archive file. `None` where none are kept.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        match self.place {
+            Place::MetadataOnly => None,
+            Place::InPlace | Place::Managed => Some(self.directory.join(&self.file_name)),
+            Place::Archive => Some(self.directory.clone()),
+        }
+    }
 }
 
 #[cfg(test)]

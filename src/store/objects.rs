@@ -186,11 +186,8 @@ pub fn open(location: &Location) -> Result<Option<Object>, Error> {
 
 /// Opens the object at a location as [`open`] does; for several of one archive.
 pub(super) fn open_through(location: &Location, archives: &Archives) -> Result<Option<Object>, Error> {
-    let (path, member) = match location.place {
-        Place::MetadataOnly => return Ok(None),
-        Place::InPlace | Place::Managed => (location.directory.join(&location.file_name), None),
-        Place::Archive => (location.directory.clone(), Some(&location.file_name)),
-    };
+    let Some(path) = location.file() else { return Ok(None) };
+    let member = (location.place == Place::Archive).then_some(&location.file_name);
     let open = || match (open_file(&path)?, member) {
         (file, None) => Object::of_file(file),
         (file, Some(member)) => archives.open(file, member).map_err(Problem::into_io),
