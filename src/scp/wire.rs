@@ -421,21 +421,34 @@ mod tests {
 
     use super::*;
 
+    /// A peer, and our side of its connection.
+    async fn connected(patience: Duration) -> (TcpStream, PduReader, PduWriter) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let (reader, writer) = split(Stream::Plain(accepted), patience);
+        (peer, reader, writer)
+    }
+
+    /// A P-DATA-TF of one fragment, the last of a data set.
+    fn data_pdu(fragment: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(fragment.len()).unwrap();
+        let mut pdu = vec![P_DATA_TF, 0];
+        pdu.extend((length + 6).to_be_bytes());
+        pdu.extend((length + 2).to_be_bytes());
+        pdu.extend([1, 2]);
+        pdu.extend(fragment);
+        pdu
+    }
+
     #[test]
     fn a_buffer_that_has_grown_is_given_back_when_nothing_comes_any_more() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (accepted, _) = listener.accept().await.unwrap();
-            let (mut reader, _writer) = split(Stream::Plain(accepted), Duration::from_secs(60));
+            let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
             let patience = |first_byte| Patience { first_byte: Some(first_byte), rest: Duration::from_secs(60) };
             let fragment = vec![7; 100_000];
-            let mut pdu = vec![P_DATA_TF, 0];
-            pdu.extend(100_006_u32.to_be_bytes());
-            pdu.extend(100_002_u32.to_be_bytes());
-            pdu.extend([1, 2]);
-            pdu.extend(&fragment);
+            let pdu = data_pdu(&fragment);
             for _ in 0..2 {
                 let send = async { peer.write_all(&pdu).await.unwrap() };
                 let receive = async {
@@ -457,11 +470,8 @@ mod tests {
     fn a_peer_that_takes_nothing_is_not_waited_for_where_there_is_no_time() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (accepted, _) = listener.accept().await.unwrap();
             // A test that waited as long would never end.
-            let (_reader, mut writer) = split(Stream::Plain(accepted), Duration::from_hours(24));
+            let (mut peer, _reader, mut writer) = connected(Duration::from_hours(24)).await;
             writer.wait_no_more();
             // What the kernel takes goes out all the same.
             writer.send_pdu(&Pdu::ReleaseRP).await.unwrap();
@@ -480,19 +490,13 @@ mod tests {
     fn a_length_that_was_only_declared_takes_no_memory() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (accepted, _) = listener.accept().await.unwrap();
-            let (mut reader, _writer) = split(Stream::Plain(accepted), Duration::from_secs(60));
+            let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
             // Short enough that no buffer is given back meanwhile.
             let waits = KEEP_BUFFER / 4;
             let patience = Patience { first_byte: Some(waits), rest: waits };
             let content: Vec<u8> = (0..OFFERED_MAX_LENGTH - 6).map(|at| at as u8).collect();
-            let mut pdu = vec![P_DATA_TF, 0];
-            pdu.extend(OFFERED_MAX_LENGTH.to_be_bytes());
-            pdu.extend((OFFERED_MAX_LENGTH - 4).to_be_bytes());
-            pdu.extend([1, 2]);
-            pdu.extend(&content);
+            let pdu = data_pdu(&content);
+            assert_eq!(pdu.len(), 6 + OFFERED_MAX_LENGTH as usize);
             // What there is of a PDU, and the most that may be held for it.
             for (sent, most) in [(6, FIRST_BUFFER_LENGTH), (3_000, FIRST_BUFFER_LENGTH), (20_000, 40_000)] {
                 let already = reader.end;
