@@ -25,14 +25,14 @@ const LISTED_FINDINGS: usize = 100;
 const CHECKS: &[(&str, &str)] = &[
     ("sqlite integrity", "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
     (
-        "instances per shelf",
-        "SELECT printf('shelf %d says %d, has %d', id, instance_count, n) FROM (SELECT h.id, h.instance_count, \
-         (SELECT count(*) FROM instance i WHERE i.shelf = h.id) AS n FROM shelf h) WHERE n <> instance_count",
+        "instances per instance_group",
+        "SELECT printf('instance_group %d says %d, has %d', id, instance_count, n) FROM (SELECT h.id, h.instance_count, \
+         (SELECT count(*) FROM instance i WHERE i.instance_group = h.id) AS n FROM instance_group h) WHERE n <> instance_count",
     ),
     (
         "instances per series",
         "SELECT printf('series %d says %d, has %d', id, instance_count, n) FROM (SELECT e.id, e.instance_count, \
-         (SELECT ifnull(sum(h.instance_count), 0) FROM shelf h WHERE h.series = e.id) AS n FROM study_series e) \
+         (SELECT ifnull(sum(h.instance_count), 0) FROM instance_group h WHERE h.series = e.id) AS n FROM study_series e) \
          WHERE n <> instance_count",
     ),
     (
@@ -54,7 +54,7 @@ const CHECKS: &[(&str, &str)] = &[
     (
         "SOP classes per study",
         "SELECT printf('study %d', id) FROM study s WHERE sop_classes_in_study <> ifnull((SELECT \
-         group_concat(sop_class_uid, '\\') FROM (SELECT DISTINCT h.sop_class_uid FROM study_series e JOIN shelf h \
+         group_concat(sop_class_uid, '\\') FROM (SELECT DISTINCT h.sop_class_uid FROM study_series e JOIN instance_group h \
          ON h.series = e.id WHERE e.study = s.id AND h.sop_class_uid <> '' ORDER BY h.sop_class_uid)), '')",
     ),
     (
@@ -67,7 +67,7 @@ const CHECKS: &[(&str, &str)] = &[
     ),
     (
         "nothing empty",
-        "SELECT printf('shelf %d', id) FROM shelf WHERE instance_count = 0 \
+        "SELECT printf('instance_group %d', id) FROM instance_group WHERE instance_count = 0 \
          UNION ALL SELECT printf('series %d', id) FROM study_series WHERE instance_count = 0 \
          UNION ALL SELECT printf('study %d', id) FROM study WHERE instance_count = 0 \
          UNION ALL SELECT printf('patient %d', id) FROM patient p WHERE NOT EXISTS (SELECT 1 FROM study WHERE patient = p.id) \
@@ -75,9 +75,9 @@ const CHECKS: &[(&str, &str)] = &[
     ),
     (
         "references",
-        "SELECT printf('instance without shelf %d', i.shelf) FROM instance i WHERE NOT EXISTS \
-         (SELECT 1 FROM shelf WHERE id = i.shelf) \
-         UNION ALL SELECT printf('shelf %d', id) FROM shelf h WHERE NOT EXISTS (SELECT 1 FROM study_series WHERE id = h.series) \
+        "SELECT printf('instance without instance_group %d', i.instance_group) FROM instance i WHERE NOT EXISTS \
+         (SELECT 1 FROM instance_group WHERE id = i.instance_group) \
+         UNION ALL SELECT printf('instance_group %d', id) FROM instance_group h WHERE NOT EXISTS (SELECT 1 FROM study_series WHERE id = h.series) \
          OR NOT EXISTS (SELECT 1 FROM directory WHERE id = h.directory) \
          UNION ALL SELECT printf('series %d', id) FROM study_series e WHERE NOT EXISTS (SELECT 1 FROM study WHERE id = e.study) \
          UNION ALL SELECT printf('study %d', id) FROM study s WHERE NOT EXISTS (SELECT 1 FROM patient WHERE id = s.patient)",
@@ -85,7 +85,7 @@ const CHECKS: &[(&str, &str)] = &[
     (
         "copies",
         "SELECT printf('copy in directory %d', directory) FROM copy c WHERE NOT EXISTS \
-         (SELECT 1 FROM instance i WHERE i.shelf = c.shelf AND i.uid_suffix = c.uid_suffix)",
+         (SELECT 1 FROM instance i WHERE i.instance_group = c.instance_group AND i.uid_suffix = c.uid_suffix)",
     ),
     (
         "words of names",
@@ -101,10 +101,10 @@ const CHECKS: &[(&str, &str)] = &[
     ),
     (
         "look-up by SOP Instance UID",
-        "SELECT printf('an instance of shelf %d', i.shelf) FROM shelf h JOIN instance i ON i.shelf = h.id \
+        "SELECT printf('an instance of instance_group %d', i.instance_group) FROM instance_group h JOIN instance i ON i.instance_group = h.id \
          WHERE NOT EXISTS (SELECT 1 FROM uid_lookup u WHERE u.hash = dcm_uid_hash(dcm_uid(i.uid_suffix, h.uid_prefix)) \
-         AND u.shelf = i.shelf) AND NOT EXISTS (SELECT 1 FROM uid_lookup_recent u \
-         WHERE u.hash = dcm_uid_hash(dcm_uid(i.uid_suffix, h.uid_prefix)) AND u.shelf = i.shelf)",
+         AND u.instance_group = i.instance_group) AND NOT EXISTS (SELECT 1 FROM uid_lookup_recent u \
+         WHERE u.hash = dcm_uid_hash(dcm_uid(i.uid_suffix, h.uid_prefix)) AND u.instance_group = i.instance_group)",
     ),
 ];
 

@@ -158,26 +158,26 @@ pub(super) fn register_functions(connection: &Connection, matchers: &Matchers) -
     })
 }
 
-/// The row of an instance: its shelf and the suffix of its UID there.
+/// The row of an instance: its instance group and the suffix of its UID there.
 pub(super) fn instance_key(
     connection: &Connection,
     uid: &str,
     hash: i32,
 ) -> rusqlite::Result<Option<(i64, UidSuffix)>> {
-    let mut shelves = connection.prepare_cached(
-        "SELECT h.id, h.uid_prefix FROM (SELECT shelf FROM uid_lookup WHERE hash = ?1 UNION ALL \
-         SELECT shelf FROM uid_lookup_recent WHERE hash = ?1) u JOIN shelf h ON h.id = u.shelf",
+    let mut instance_groups = connection.prepare_cached(
+        "SELECT h.id, h.uid_prefix FROM (SELECT instance_group FROM uid_lookup WHERE hash = ?1 UNION ALL \
+         SELECT instance_group FROM uid_lookup_recent WHERE hash = ?1) u JOIN instance_group h ON h.id = u.instance_group",
     )?;
-    let mut rows = shelves.query([hash])?;
+    let mut rows = instance_groups.query([hash])?;
     while let Some(row) = rows.next()? {
-        let shelf: i64 = row.get(0)?;
+        let instance_group: i64 = row.get(0)?;
         let suffix = UidSuffix::pack(uid, row.get_ref(1)?.as_str().unwrap_or_default());
         let exists = connection
-            .prepare_cached("SELECT 1 FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
-            .query_row(params![shelf, suffix], |_| Ok(()))
+            .prepare_cached("SELECT 1 FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2")?
+            .query_row(params![instance_group, suffix], |_| Ok(()))
             .optional()?;
         if exists.is_some() {
-            return Ok(Some((shelf, suffix)));
+            return Ok(Some((instance_group, suffix)));
         }
     }
     Ok(None)
@@ -396,7 +396,7 @@ fn compile(
         .map_err(Error::from_sqlite)?;
     let without_object = connection
         .prepare_cached(
-            "SELECT id FROM directory d WHERE path = '' AND place = 2 AND EXISTS (SELECT 1 FROM shelf WHERE directory = d.id)",
+            "SELECT id FROM directory d WHERE path = '' AND place = 2 AND EXISTS (SELECT 1 FROM instance_group WHERE directory = d.id)",
         )
         .and_then(|mut statement| statement.query_row([], |row| row.get(0)).optional())
         .map_err(Error::from_sqlite)?;
@@ -641,8 +641,8 @@ impl Compiler<'_> {
             Study => patient.to_owned(),
             Series => format!("{patient} {join} study_series e ON e.study = s.id"),
             Image => format!(
-                "{patient} {join} study_series e ON e.study = s.id {join} shelf h ON h.series = e.id \
-                 {join} instance i ON i.shelf = h.id"
+                "{patient} {join} study_series e ON e.study = s.id {join} instance_group h ON h.series = e.id \
+                 {join} instance i ON i.instance_group = h.id"
             ),
         };
 
@@ -685,7 +685,7 @@ impl Compiler<'_> {
                 Patient => "",
                 Study => " GROUP BY s.id",
                 Series => " GROUP BY e.id",
-                Image => " GROUP BY i.shelf, i.uid_suffix",
+                Image => " GROUP BY i.instance_group, i.uid_suffix",
             });
         }
         sql.push_str(match level {
@@ -694,7 +694,7 @@ impl Compiler<'_> {
             Series => " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id, CAST(e.series_number AS INTEGER), e.id",
             Image => {
                 " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id, CAST(e.series_number AS INTEGER), e.id, \
-                 CAST(i.instance_number AS INTEGER), i.shelf, i.uid_suffix"
+                 CAST(i.instance_number AS INTEGER), i.instance_group, i.uid_suffix"
             }
         });
         Ok(Statement { sql, parameters: std::mem::take(&mut self.parameters) })
@@ -723,7 +723,7 @@ impl Compiler<'_> {
             // The plus keeps SQLite from using the index.
             value.insert(0, '+');
         }
-        let plain_column = attribute.is_stored() && (attribute.level != Image || is_shelf_key(attribute.id));
+        let plain_column = attribute.is_stored() && (attribute.level != Image || is_instance_group_key(attribute.id));
         let narrowed = match key.matching.narrowing() {
             Narrowing::Equals(values) if plain_column => {
                 return Ok(match values.as_slice() {
@@ -804,25 +804,29 @@ impl Compiler<'_> {
         for uid in uids {
             keys.extend(instance_key(self.connection, uid, uid_hash(uid)).map_err(Error::from_sqlite)?);
         }
-        if let [(shelf, suffix)] = keys.as_slice() {
+        if let [(instance_group, suffix)] = keys.as_slice() {
             let suffix = match suffix {
                 UidSuffix::Packed(packed) => Value::Blob(packed.clone()),
                 UidSuffix::Text(text) => Value::Text(text.clone()),
             };
-            return Ok(format!("i.shelf = {} AND i.uid_suffix = {}", self.parameter(*shelf), self.parameter(suffix)));
+            return Ok(format!(
+                "i.instance_group = {} AND i.uid_suffix = {}",
+                self.parameter(*instance_group),
+                self.parameter(suffix)
+            ));
         }
         let json: Vec<_> = keys
             .iter()
-            .map(|(shelf, suffix)| match suffix {
+            .map(|(instance_group, suffix)| match suffix {
                 UidSuffix::Packed(packed) => {
                     let hex: String = packed.iter().map(|byte| format!("{byte:02X}")).collect();
-                    serde_json::json!([shelf, hex, null])
+                    serde_json::json!([instance_group, hex, null])
                 }
-                UidSuffix::Text(text) => serde_json::json!([shelf, null, text]),
+                UidSuffix::Text(text) => serde_json::json!([instance_group, null, text]),
             })
             .collect();
         Ok(format!(
-            "(i.shelf, i.uid_suffix) IN (SELECT value ->> 0, ifnull(unhex(value ->> 1), value ->> 2) FROM json_each({}))",
+            "(i.instance_group, i.uid_suffix) IN (SELECT value ->> 0, ifnull(unhex(value ->> 1), value ->> 2) FROM json_each({}))",
             self.parameter(serde_json::Value::from(json).to_string())
         ))
     }
@@ -854,10 +858,12 @@ impl Compiler<'_> {
         let (parent, from) = match (level, deepest) {
             (Patient, Study) => ("s.patient", "study s".to_owned()),
             (Patient, _) => {
-                ("s.patient", format!("study s JOIN study_series e ON e.study = s.id{}", shelf_join(deepest)))
+                ("s.patient", format!("study s JOIN study_series e ON e.study = s.id{}", instance_group_join(deepest)))
             }
-            (Study, _) => ("e.study", format!("study_series e{}", shelf_join(deepest))),
-            (Series | Image, _) => ("h.series", "shelf h JOIN instance i ON i.shelf = h.id".to_owned()),
+            (Study, _) => ("e.study", format!("study_series e{}", instance_group_join(deepest))),
+            (Series | Image, _) => {
+                ("h.series", "instance_group h JOIN instance i ON i.instance_group = h.id".to_owned())
+            }
         };
         debug_assert!(!needs_study || from.contains("study s"), "the study is joined where it is asked for");
         let own = match level {
@@ -906,7 +912,7 @@ impl Compiler<'_> {
                 Patient => format!("{patient}.{column}"),
                 Study => format!("s.{column}"),
                 Series => format!("e.{column}"),
-                Image if is_shelf_key(attribute.id) => format!("h.{column}"),
+                Image if is_instance_group_key(attribute.id) => format!("h.{column}"),
                 Image if is_packed_time(attribute.id) => {
                     format!("dcm_time(i.{column}, h.{column}, i.acquisition_time)")
                 }
@@ -930,21 +936,22 @@ impl Compiler<'_> {
 
     /// PS3.4 C.4.1.1.3.2: the availability of the least available instance below.
     fn availability(&mut self, level: QueryRetrieveLevel) -> String {
-        // Most archives have all objects; then this is not to cost each answer a look at its shelves.
+        // Most archives have all objects; then this is not to cost each answer a look at its instance groups.
         let Some(directory) = self.without_object else { return "'ONLINE'".to_owned() };
         let (from, own) = match level {
             Patient if self.shared_studies => (
-                "study a JOIN study_series b ON b.study = a.id JOIN shelf c ON c.series = b.id",
+                "study a JOIN study_series b ON b.study = a.id JOIN instance_group c ON c.series = b.id",
                 "(a.patient = p.id OR a.id IN (SELECT study FROM study_patient WHERE patient = p.id))",
             ),
-            Patient => {
-                ("study a JOIN study_series b ON b.study = a.id JOIN shelf c ON c.series = b.id", "a.patient = p.id")
-            }
-            Study => ("study_series b JOIN shelf c ON c.series = b.id", "b.study = s.id"),
-            Series => ("shelf c", "c.series = e.id"),
-            Image => ("shelf c", "c.id = h.id"),
+            Patient => (
+                "study a JOIN study_series b ON b.study = a.id JOIN instance_group c ON c.series = b.id",
+                "a.patient = p.id",
+            ),
+            Study => ("study_series b JOIN instance_group c ON c.series = b.id", "b.study = s.id"),
+            Series => ("instance_group c", "c.series = e.id"),
+            Image => ("instance_group c", "c.id = h.id"),
         };
-        // The plus: a node that keeps no objects has nearly all shelves there.
+        // The plus: a node that keeps no objects has nearly all instance groups there.
         format!(
             "CASE WHEN EXISTS (SELECT 1 FROM {from} WHERE {own} AND +c.directory = {}) THEN 'UNAVAILABLE' ELSE 'ONLINE' END",
             self.parameter(directory)
@@ -998,14 +1005,14 @@ fn declared_value(unit: &Unit, patient: &str) -> String {
     };
     match unit.level {
         Patient => above(
-            "study a JOIN study_series b ON b.study = a.id JOIN shelf c ON c.series = b.id",
+            "study a JOIN study_series b ON b.study = a.id JOIN instance_group c ON c.series = b.id",
             &format!(
                 "(a.patient = {patient}.id OR a.id IN (SELECT study FROM study_patient WHERE patient = {patient}.id)) \
                  AND ifnull(c.patient, a.patient) = {patient}.id"
             ),
         ),
-        Study => above("study_series b JOIN shelf c ON c.series = b.id", "b.study = s.id"),
-        Series => above("shelf c", "c.series = e.id"),
+        Study => above("study_series b JOIN instance_group c ON c.series = b.id", "b.study = s.id"),
+        Series => above("instance_group c", "c.series = e.id"),
         Image => format!("ifnull(ifnull(i.diff ->> '$.\"{key}\"', h.declared ->> '$.\"{key}\"'), '')"),
     }
 }
@@ -1052,13 +1059,17 @@ fn is_computed_everywhere(id: AttributeId) -> bool {
     matches!(id, AttributeId::InstanceAvailability | AttributeId::RetrieveAETitle)
 }
 
-/// Attributes in which all instances of a shelf agree.
-fn is_shelf_key(id: AttributeId) -> bool {
+/// Attributes in which all instances of an instance group agree.
+fn is_instance_group_key(id: AttributeId) -> bool {
     matches!(id, AttributeId::SOPClassUID | AttributeId::AvailableTransferSyntaxUID)
 }
 
-fn shelf_join(deepest: QueryRetrieveLevel) -> &'static str {
-    if deepest == Image { " JOIN shelf h ON h.series = e.id JOIN instance i ON i.shelf = h.id" } else { "" }
+fn instance_group_join(deepest: QueryRetrieveLevel) -> &'static str {
+    if deepest == Image {
+        " JOIN instance_group h ON h.series = e.id JOIN instance i ON i.instance_group = h.id"
+    } else {
+        ""
+    }
 }
 
 fn character_set(level: QueryRetrieveLevel) -> &'static str {

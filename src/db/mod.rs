@@ -4,7 +4,7 @@
 //! [`FindRequest`](crate::model::find::FindRequest)s meanwhile. Another process may write the same index at the same
 //! time: each batch is one immediate transaction, and a writer that notices a foreign commit drops what it had cached.
 //!
-//! The schema is in `schema/v1.sql`; docs/schema.md explains the compact instance rows and the views.
+//! The schema is in `schema/schema.sql`; docs/schema.md explains the compact instance rows and the views.
 
 mod backlog;
 mod batch;

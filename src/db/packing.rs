@@ -19,7 +19,7 @@ const WHOLE_UID: u8 = 0xB;
 const PADDING: u8 = 0xF;
 
 impl UidSuffix {
-    /// The form of `uid` in a shelf whose UIDs begin with `prefix`. Each UID has exactly one form for each prefix.
+    /// The form of `uid` in an instance group whose UIDs begin with `prefix`. Each UID has exactly one form for each prefix.
     pub(super) fn pack(uid: &str, prefix: &str) -> Self {
         let rest = uid.strip_prefix(prefix);
         let marker = rest.is_none().then_some(WHOLE_UID);
@@ -149,7 +149,7 @@ fn time_digits(text: &str) -> Option<(i64, usize)> {
     Some((number, fraction.len()))
 }
 
-/// A time in a shelf that has the time `base`: how much its digits, read as one number, are more; text where the two have
+/// A time in an instance group that has the time `base`: how much its digits, read as one number, are more; text where the two have
 /// another form. Slices of a series are seconds apart, so that this takes 4 bytes for microseconds.
 pub(super) fn pack_time<'a>(text: &'a str, base: &str) -> Packed<'a> {
     match (time_digits(text), time_digits(base)) {
@@ -171,7 +171,7 @@ pub(super) fn unpack_time(packed: i64, base: &str, into: &mut String) {
     }
 }
 
-/// SQL for the text of a time: `own` is the column of an instance, `base` that of its shelf.
+/// SQL for the text of a time: `own` is the column of an instance, `base` that of its instance group.
 pub(super) fn time_sql(own: &str, base: &str) -> String {
     let digits = format!("replace({base}, '.', '')");
     let sum = format!("printf('%0*d', length({digits}), CAST({digits} AS INTEGER) + {own})");
@@ -181,7 +181,7 @@ pub(super) fn time_sql(own: &str, base: &str) -> String {
     )
 }
 
-/// How the files of a shelf are named, so that a row need not repeat it.
+/// How the files of an instance group are named, so that a row need not repeat it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Naming {
     pub(super) prefix: String,
@@ -190,7 +190,7 @@ pub(super) struct Naming {
     pub(super) digits: Option<usize>,
 }
 
-/// A file name in a row, given the naming of its shelf.
+/// A file name in a row, given the naming of its instance group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum PackedName<'a> {
     /// The SOP Instance UID between prefix and suffix.

@@ -154,7 +154,7 @@ impl Reader {
             return Ok(found);
         }
         let mut statement = self.connection.prepare_cached(
-            "SELECT d.path, h.declared_set, sum(h.instance_count) FROM shelf h JOIN directory d ON d.id = h.directory \
+            "SELECT d.path, h.declared_set, sum(h.instance_count) FROM instance_group h JOIN directory d ON d.id = h.directory \
              WHERE d.place = ?1 GROUP BY h.directory, h.declared_set ORDER BY d.path",
         )?;
         let mut rows = statement.query([place_number(place)])?;
@@ -244,7 +244,7 @@ impl Reader {
         let indexed: i64 = self
             .connection
             .prepare_cached(
-                "SELECT (SELECT ifnull(sum(instance_count), 0) FROM shelf WHERE directory = ?1) \
+                "SELECT (SELECT ifnull(sum(instance_count), 0) FROM instance_group WHERE directory = ?1) \
                  + (SELECT count(*) FROM copy WHERE directory = ?1) \
                  - (SELECT count(*) FROM missing_file WHERE directory = ?1)",
             )?
@@ -267,21 +267,22 @@ impl Reader {
         while let Some(row) = rows.next()? {
             missing.insert(path_from_sql(row.get_ref(0)?));
         }
-        let mut shelves = self.connection.prepare_cached(
-            "SELECT id, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set FROM shelf \
+        let mut instance_groups = self.connection.prepare_cached(
+            "SELECT id, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set FROM instance_group \
              WHERE directory = ?1",
         )?;
         let mut instances = self
             .connection
-            .prepare_cached("SELECT file_name, uid_suffix, size, mtime FROM instance WHERE shelf = ?1")?;
-        let mut shelves = shelves.query([id])?;
+            .prepare_cached("SELECT file_name, uid_suffix, size, mtime FROM instance WHERE instance_group = ?1")?;
+        let mut instance_groups = instance_groups.query([id])?;
         let mut uid = String::new();
-        while let Some(shelf) = shelves.next()? {
-            let (prefix, naming, mtime_base) = (shelf.get_ref(1)?, naming(shelf, 2)?, shelf.get::<_, i64>(5)?);
-            let size_base: i64 = shelf.get(6)?;
+        while let Some(instance_group) = instance_groups.next()? {
+            let (prefix, naming, mtime_base) =
+                (instance_group.get_ref(1)?, naming(instance_group, 2)?, instance_group.get::<_, i64>(5)?);
+            let size_base: i64 = instance_group.get(6)?;
             let lacks_declared = !self.declared.is_empty()
-                && !self.declared.is_covered_by(shelf.get_ref(7)?.as_str().unwrap_or_default());
-            let mut rows = instances.query([shelf.get::<_, i64>(0)?])?;
+                && !self.declared.is_covered_by(instance_group.get_ref(7)?.as_str().unwrap_or_default());
+            let mut rows = instances.query([instance_group.get::<_, i64>(0)?])?;
             while let Some(row) = rows.next()? {
                 let stored = row.get_ref(0)?;
                 uid.clear();
@@ -359,8 +360,9 @@ impl Reader {
         }
         let asked = || {
             let Some(id) = self.directory_id(archive, true)? else { return Ok(false) };
-            let mut sets =
-                self.connection.prepare_cached("SELECT DISTINCT declared_set FROM shelf WHERE directory = ?1")?;
+            let mut sets = self
+                .connection
+                .prepare_cached("SELECT DISTINCT declared_set FROM instance_group WHERE directory = ?1")?;
             let mut rows = sets.query([id])?;
             while let Some(row) = rows.next()? {
                 if !self.declared.is_covered_by(row.get_ref(0)?.as_str().unwrap_or_default()) {
@@ -387,11 +389,11 @@ impl Reader {
         let mut first = self.connection.prepare_cached(
             "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, \
              h.size_base + i.size, h.mtime_base + i.mtime, h.sop_class_uid, h.available_transfer_syntax_uid, 0 \
-             FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
+             FROM instance_group h JOIN instance i ON i.instance_group = h.id WHERE h.directory = ?1",
         )?;
         let mut copies = self.connection.prepare_cached(
             "SELECT c.file_name, c.uid_suffix, h.uid_prefix, '', '', NULL, c.size, c.mtime_ms, h.sop_class_uid, \
-             h.available_transfer_syntax_uid, c.differs FROM copy c JOIN shelf h ON h.id = c.shelf WHERE c.directory = ?1",
+             h.available_transfer_syntax_uid, c.differs FROM copy c JOIN instance_group h ON h.id = c.instance_group WHERE c.directory = ?1",
         )?;
         for (statement, is_copy) in [(&mut first, false), (&mut copies, true)] {
             let mut rows = statement.query([id])?;
@@ -489,16 +491,16 @@ impl Reader {
     }
 
     fn locations_inner(&mut self, uid: &str) -> rusqlite::Result<Vec<Location>> {
-        let Some((shelf, suffix)) = find::instance_key(&self.connection, uid, uid_hash(uid))? else {
+        let Some((instance_group, suffix)) = find::instance_key(&self.connection, uid, uid_hash(uid))? else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
         let mut first = self.connection.prepare_cached(
             "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, h.file_digits, \
-             h.size_base + i.size, h.mtime_base + i.mtime, d.id FROM instance i JOIN shelf h ON h.id = i.shelf \
-             JOIN directory d ON d.id = h.directory WHERE i.shelf = ?1 AND i.uid_suffix = ?2",
+             h.size_base + i.size, h.mtime_base + i.mtime, d.id FROM instance i JOIN instance_group h ON h.id = i.instance_group \
+             JOIN directory d ON d.id = h.directory WHERE i.instance_group = ?1 AND i.uid_suffix = ?2",
         )?;
-        let mut rows = first.query(params![shelf, suffix])?;
+        let mut rows = first.query(params![instance_group, suffix])?;
         while let Some(row) = rows.next()? {
             let file_name = naming(row, 3)?.unpack(row.get_ref(2)?, uid);
             let missing: bool = self
@@ -520,9 +522,9 @@ impl Reader {
             "SELECT d.place, d.path, c.file_name, c.size, c.mtime_ms, EXISTS (SELECT 1 FROM missing_file m \
              WHERE m.directory = d.id AND m.file_name = c.file_name) \
              FROM copy c JOIN directory d ON d.id = c.directory \
-             WHERE c.shelf = ?1 AND c.uid_suffix = ?2 AND NOT c.differs AND d.place <> ?3 ORDER BY c.directory, c.file_name",
+             WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 AND NOT c.differs AND d.place <> ?3 ORDER BY c.directory, c.file_name",
         )?;
-        let mut rows = copies.query(params![shelf, suffix, place_number(Place::MetadataOnly)])?;
+        let mut rows = copies.query(params![instance_group, suffix, place_number(Place::MetadataOnly)])?;
         while let Some(row) = rows.next()? {
             found.push((
                 row.get(5)?,
@@ -541,7 +543,7 @@ impl Reader {
     }
 
     /// For each SOP Class the transfer syntaxes in which instances of it are held, the most frequent first: SOP Class UID and
-    /// Transfer Syntax UID. Reads all shelves: some milliseconds for a million instances.
+    /// Transfer Syntax UID. Reads all instance groups: some milliseconds for a million instances.
     ///
     /// # Errors
     /// That of SQLite.
@@ -551,7 +553,7 @@ impl Reader {
 
     fn held_transfer_syntaxes_inner(&self) -> rusqlite::Result<Vec<(String, String)>> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT sop_class_uid, available_transfer_syntax_uid FROM shelf GROUP BY 1, 2 \
+            "SELECT sop_class_uid, available_transfer_syntax_uid FROM instance_group GROUP BY 1, 2 \
              ORDER BY 1, sum(instance_count) DESC, 2",
         )?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -585,7 +587,7 @@ impl std::fmt::Debug for Reader {
     }
 }
 
-/// The naming of a shelf whose `file_prefix`, `file_suffix` and `file_digits` are the columns from `first` on.
+/// The naming of an instance group whose `file_prefix`, `file_suffix` and `file_digits` are the columns from `first` on.
 pub(super) fn naming(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Naming> {
     let digits: Option<i64> = row.get(first + 2)?;
     Ok(Naming {

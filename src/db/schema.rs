@@ -12,11 +12,18 @@ use crate::model::level::QueryRetrieveLevel;
 /// Marks a SQLite file as an index of this program (`PRAGMA application_id`): "DCMX".
 const APPLICATION_ID: i32 = 0x4443_4D58;
 
-/// One step for each schema version: from the one before to it. Append only: a released step is never edited.
-const STEPS: &[&str] = &[include_str!("schema/v1.sql")];
+/// The tables of a new index.
+const TABLES: &str = include_str!("schema/schema.sql");
+
+/// The views of every index but `instances`, which [`instances_view`] makes.
+const VIEWS: &str = include_str!("schema/views.sql");
+
+/// The steps from each released schema version to the next. Append only: a released step is never edited. A step drops the
+/// views first.
+const STEPS: &[&str] = &[include_str!("schema/v1_to_v2.sql")];
 
 /// The schema version that this program reads and writes (`PRAGMA user_version`).
-pub const SCHEMA_VERSION: u32 = STEPS.len() as u32;
+pub const SCHEMA_VERSION: u32 = STEPS.len() as u32 + 1;
 
 /// Whether the file is a database of another program.
 pub(super) fn is_foreign(connection: &Connection) -> rusqlite::Result<bool> {
@@ -49,17 +56,25 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     // Immediate: of two processes that open a new index at once, one creates it and the other finds it.
     let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    for step in STEPS.get(found as usize..).unwrap_or_default() {
-        transaction.execute_batch(step)?;
+    if found == SCHEMA_VERSION {
+        return Ok(());
     }
-    transaction.execute_batch("DROP VIEW IF EXISTS instances")?;
+    match found.checked_sub(1) {
+        None => transaction.execute_batch(TABLES)?,
+        Some(done) => {
+            for step in STEPS.get(done as usize..).unwrap_or_default() {
+                transaction.execute_batch(step)?;
+            }
+        }
+    }
+    transaction.execute_batch(VIEWS)?;
     transaction.execute_batch(&instances_view())?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }
 
-/// The columns of `shelf` that hold what instances share: every attribute of the instance level that is kept and has no
+/// The columns of `instance_group` that hold what instances share: every attribute of the instance level that is kept and has no
 /// place of its own.
 pub(super) fn shared_columns() -> impl Iterator<Item = AttributeId> {
     ATTRIBUTES
@@ -134,7 +149,7 @@ mod tests {
                 QueryRetrieveLevel::Patient => ("patient", "patients"),
                 QueryRetrieveLevel::Study => ("study", "studies"),
                 QueryRetrieveLevel::Series => ("study_series", "series"),
-                QueryRetrieveLevel::Image => ("shelf", "instances"),
+                QueryRetrieveLevel::Image => ("instance_group", "instances"),
             };
             assert!(columns(&memory, view).contains(attribute.column), "{} in {view}", attribute.column);
             let elsewhere = matches!(attribute.id, AttributeId::SOPInstanceUID | AttributeId::InstanceNumber);
@@ -142,11 +157,16 @@ mod tests {
         }
     }
 
+    /// The statements of a schema by name, without what a renaming writes otherwise: comments, quotes and white space.
     fn statements(connection: &Connection) -> Vec<(String, String)> {
         let sql = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
         let mut statement = connection.prepare(sql).unwrap();
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        rows.collect::<Result<_, _>>().unwrap()
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();
+        let plain = |sql: String| {
+            let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
+            lines.collect::<Vec<_>>().join(" ").replace('"', "").split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        rows.map(|row| row.map(|(name, sql)| (name, plain(sql)))).collect::<Result<_, _>>().unwrap()
     }
 
     fn fresh() -> Connection {

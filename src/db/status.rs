@@ -95,13 +95,13 @@ const COUNT_CONFLICTS: &str = "SELECT 'study-under-two-patients' AS kind, count(
      UNION ALL SELECT 'instance-with-other-content', count(*) FROM copy WHERE differs \
      UNION ALL SELECT kind, count(*) FROM conflict GROUP BY kind";
 
-/// Each contradiction: UIDs of study and series, shelf and suffix of an instance (or no shelf and its UID), and where it
+/// Each contradiction: UIDs of study and series, instance group and suffix of an instance (or no instance group and its UID), and where it
 /// lies, the name being that of the instance where it is NULL.
 const LIST_CONFLICTS: &[(&str, &str)] = &[
     (
         "instance-with-other-content",
-        "SELECT s.study_instance_uid, e.series_instance_uid, c.shelf, c.uid_suffix, d.path, c.file_name, d.place \
-         FROM copy c JOIN shelf h ON h.id = c.shelf JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study \
+        "SELECT s.study_instance_uid, e.series_instance_uid, c.instance_group, c.uid_suffix, d.path, c.file_name, d.place \
+         FROM copy c JOIN instance_group h ON h.id = c.instance_group JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study \
          JOIN directory d ON d.id = c.directory WHERE c.differs ORDER BY d.path, c.file_name",
     ),
     (
@@ -119,7 +119,7 @@ const LIST_CONFLICTS: &[(&str, &str)] = &[
         "series-under-two-studies",
         "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL, d.place FROM study_series e \
          JOIN study s ON s.id = e.study \
-         JOIN shelf h ON h.id = (SELECT min(id) FROM shelf WHERE series = e.id) JOIN directory d ON d.id = h.directory \
+         JOIN instance_group h ON h.id = (SELECT min(id) FROM instance_group WHERE series = e.id) JOIN directory d ON d.id = h.directory \
          WHERE EXISTS (SELECT 1 FROM study_series o JOIN study os ON os.id = o.study \
          WHERE o.series_instance_uid = e.series_instance_uid AND os.study_instance_uid < s.study_instance_uid) \
          ORDER BY e.series_instance_uid, s.study_instance_uid",
@@ -127,8 +127,8 @@ const LIST_CONFLICTS: &[(&str, &str)] = &[
     (
         "study-under-two-patients",
         "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL, d.place FROM study_patient sp \
-         JOIN study s ON s.id = sp.study JOIN shelf h ON h.id = (SELECT min(a.id) FROM study_series b \
-         JOIN shelf a ON a.series = b.id WHERE b.study = sp.study AND a.patient = sp.patient) \
+         JOIN study s ON s.id = sp.study JOIN instance_group h ON h.id = (SELECT min(a.id) FROM study_series b \
+         JOIN instance_group a ON a.series = b.id WHERE b.study = sp.study AND a.patient = sp.patient) \
          JOIN study_series e ON e.id = h.series JOIN directory d ON d.id = h.directory \
          ORDER BY s.study_instance_uid, sp.patient",
     ),
@@ -158,7 +158,7 @@ pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Ind
         )?,
         missing: number("SELECT count(*) FROM missing_file")?,
         metadata_only: number(
-            "SELECT ifnull(sum(h.instance_count), 0) FROM shelf h JOIN directory d ON d.id = h.directory WHERE d.place = 2",
+            "SELECT ifnull(sum(h.instance_count), 0) FROM instance_group h JOIN directory d ON d.id = h.directory WHERE d.place = 2",
         )?,
         files_with_faults: number("SELECT count(*) FROM file_fault")?,
         size_bytes: size_of(path),
@@ -240,9 +240,9 @@ impl super::Reader {
                     path: PathBuf::new(),
                 };
                 // One of the instances there is named.
-                let shelf: Option<i64> = row.get(2)?;
-                if let Some(shelf) = shelf {
-                    self.name_first_of(shelf, row.get_ref(3)?, &mut entry)?;
+                let instance_group: Option<i64> = row.get(2)?;
+                if let Some(instance_group) = instance_group {
+                    self.name_first_of(instance_group, row.get_ref(3)?, &mut entry)?;
                 } else {
                     entry.sop_instance_uid = row.get(3)?;
                 }
@@ -265,14 +265,19 @@ impl super::Reader {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The UID of an instance of a shelf (the one with this suffix, or some one), and the name of its file.
-    fn name_first_of(&self, shelf: i64, suffix: ValueRef<'_>, entry: &mut ConflictEntry) -> rusqlite::Result<()> {
+    /// The UID of an instance of an instance group (the one with this suffix, or some one), and the name of its file.
+    fn name_first_of(
+        &self,
+        instance_group: i64,
+        suffix: ValueRef<'_>,
+        entry: &mut ConflictEntry,
+    ) -> rusqlite::Result<()> {
         let mut statement = self.connection().prepare_cached(
             "SELECT i.uid_suffix, h.uid_prefix, i.file_name, h.file_prefix, h.file_suffix, h.file_digits \
-             FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.id = ?1 \
-             AND i.uid_suffix = ifnull(?2, (SELECT min(uid_suffix) FROM instance WHERE shelf = ?1))",
+             FROM instance_group h JOIN instance i ON i.instance_group = h.id WHERE h.id = ?1 \
+             AND i.uid_suffix = ifnull(?2, (SELECT min(uid_suffix) FROM instance WHERE instance_group = ?1))",
         )?;
-        let mut rows = statement.query(params![shelf, ToSqlOutput::Borrowed(suffix)])?;
+        let mut rows = statement.query(params![instance_group, ToSqlOutput::Borrowed(suffix)])?;
         if let Some(row) = rows.next()? {
             let prefix = row.get_ref(1)?.as_str().unwrap_or_default();
             UidSuffix::unpack(row.get_ref(0)?, prefix, &mut entry.sop_instance_uid);

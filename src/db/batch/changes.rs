@@ -15,15 +15,15 @@ pub(super) struct Changes {
     pub(super) tally: Tally,
     /// Whether a scan has written in this transaction.
     pub(super) scanned: bool,
-    pub(super) instances_per_shelf: HashMap<i64, i64>,
+    pub(super) instances_per_instance_group: HashMap<i64, i64>,
     pub(super) instances_per_series: HashMap<i64, i64>,
     pub(super) instances_per_study: HashMap<i64, i64>,
     pub(super) series_per_study: HashMap<i64, i64>,
     /// Studies whose ModalitiesInStudy, SOPClassesInStudy and AnatomicRegionsInStudyCodeSequence have to be worked out again.
     pub(super) studies_to_summarise: HashSet<i64>,
-    /// Shelves that may have become empty, with their series and study.
+    /// Instance groups that may have become empty, with their series and study.
     pub(super) shrunk: HashSet<(i64, i64, i64)>,
-    /// Entities whose values may have to be worked out anew; for patients, whether shelves have come to them.
+    /// Entities whose values may have to be worked out anew; for patients, whether instance groups have come to them.
     pub(super) series_to_settle: HashSet<i64>,
     pub(super) studies_to_settle: HashSet<i64>,
     pub(super) patients_to_settle: HashSet<(i64, bool)>,
@@ -36,16 +36,16 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Counts new instances of a shelf.
-    pub(super) fn count(&mut self, shelf: i64, belonging: &Belonging, instances: i64) {
-        *self.instances_per_shelf.entry(shelf).or_default() += instances;
+    /// Counts new instances of an instance group.
+    pub(super) fn count(&mut self, instance_group: i64, belonging: &Belonging, instances: i64) {
+        *self.instances_per_instance_group.entry(instance_group).or_default() += instances;
         *self.instances_per_series.entry(belonging.series).or_default() += instances;
         *self.instances_per_study.entry(belonging.study).or_default() += instances;
     }
 
-    fn note_lookup(&mut self, hash: i32, shelf: i64) {
-        self.lookups.push((hash, shelf));
-        self.lookup_hashes.entry(hash).or_insert(shelf);
+    fn note_lookup(&mut self, hash: i32, instance_group: i64) {
+        self.lookups.push((hash, instance_group));
+        self.lookup_hashes.entry(hash).or_insert(instance_group);
     }
 }
 
@@ -123,29 +123,29 @@ impl HashFilter {
 
 impl Batch<'_> {
     /// Notes that an instance is found through this entry from now on.
-    pub(super) fn add_lookup(&mut self, hash: i32, shelf: i64) -> Result<()> {
-        if self.changes.stale_lookups.remove(&(hash, shelf)) {
+    pub(super) fn add_lookup(&mut self, hash: i32, instance_group: i64) -> Result<()> {
+        if self.changes.stale_lookups.remove(&(hash, instance_group)) {
             return Ok(());
         }
         if self.candidates.0 != hash {
             self.look_up(hash)?;
         }
-        // Another instance of the shelf has the same hash.
-        if self.candidates.1.contains(&shelf) {
-            self.statement("INSERT OR IGNORE INTO uid_lookup_shared (hash, shelf) VALUES (?1, ?2)")?
-                .execute([i64::from(hash), shelf])?;
+        // Another instance of the instance group has the same hash.
+        if self.candidates.1.contains(&instance_group) {
+            self.statement("INSERT OR IGNORE INTO uid_lookup_shared (hash, instance_group) VALUES (?1, ?2)")?
+                .execute([i64::from(hash), instance_group])?;
             return Ok(());
         }
         if let Some(filter) = &mut self.filter {
             filter.add(hash);
         }
-        self.changes.note_lookup(hash, shelf);
+        self.changes.note_lookup(hash, instance_group);
         Ok(())
     }
 
     /// Notes that an instance is no longer found through this entry.
-    pub(super) fn drop_lookup(&mut self, hash: i32, shelf: i64) {
-        self.changes.stale_lookups.insert((hash, shelf));
+    pub(super) fn drop_lookup(&mut self, hash: i32, instance_group: i64) {
+        self.changes.stale_lookups.insert((hash, instance_group));
     }
 
     pub(super) fn write_changes(&mut self) -> Result<()> {
@@ -156,12 +156,12 @@ impl Batch<'_> {
         self.changes.lookup_hashes.clear();
         // In order of the hash: neighbours go into the same page.
         lookups.sort_unstable();
-        for &(hash, shelf) in &lookups {
-            self.hot.insert_lookup.execute([i64::from(hash), shelf])?;
+        for &(hash, instance_group) in &lookups {
+            self.hot.insert_lookup.execute([i64::from(hash), instance_group])?;
         }
         self.move_lookups(lookups.len())?;
         for (table, column, changes) in [
-            ("shelf", "instance_count", &mut self.changes.instances_per_shelf),
+            ("instance_group", "instance_count", &mut self.changes.instances_per_instance_group),
             ("study_series", "instance_count", &mut self.changes.instances_per_series),
             ("study", "instance_count", &mut self.changes.instances_per_study),
             ("study", "series_count", &mut self.changes.series_per_study),
@@ -179,7 +179,7 @@ impl Batch<'_> {
                 "UPDATE study SET modalities_in_study = ifnull((SELECT group_concat(modality, '\\') FROM \
                  (SELECT DISTINCT modality FROM study_series WHERE study = ?1 AND modality <> '' ORDER BY modality)), ''), \
                  sop_classes_in_study = ifnull((SELECT group_concat(sop_class_uid, '\\') FROM (SELECT DISTINCT h.sop_class_uid \
-                 FROM study_series e JOIN shelf h ON h.series = e.id WHERE e.study = ?1 AND h.sop_class_uid <> '' \
+                 FROM study_series e JOIN instance_group h ON h.series = e.id WHERE e.study = ?1 AND h.sop_class_uid <> '' \
                  ORDER BY h.sop_class_uid)), ''), \
                  anatomic_regions_in_study_code_sequence = ifnull((SELECT json_group_array(json(item)) FROM (SELECT DISTINCT \
                  j.value AS item FROM study_series e, json_each(iif(json_valid(e.anatomic_region_sequence), \
@@ -192,24 +192,26 @@ impl Batch<'_> {
     }
 
     fn drop_stale_lookups(&mut self) -> Result<()> {
-        for (hash, shelf) in std::mem::take(&mut self.changes.stale_lookups) {
-            let entry = [i64::from(hash), shelf];
+        for (hash, instance_group) in std::mem::take(&mut self.changes.stale_lookups) {
+            let entry = [i64::from(hash), instance_group];
             let is_shared: bool = self
-                .statement("SELECT EXISTS (SELECT 1 FROM uid_lookup_shared WHERE hash = ?1 AND shelf = ?2)")?
+                .statement("SELECT EXISTS (SELECT 1 FROM uid_lookup_shared WHERE hash = ?1 AND instance_group = ?2)")?
                 .query_row(entry, |row| row.get(0))?;
             if is_shared {
                 continue;
             }
             if self.changes.lookup_hashes.contains_key(&hash) {
                 let others = self.changes.lookups.len();
-                self.changes.lookups.retain(|pending| *pending != (hash, shelf));
+                self.changes.lookups.retain(|pending| *pending != (hash, instance_group));
                 if self.changes.lookups.len() < others {
                     continue;
                 }
             }
-            let recent =
-                self.statement("DELETE FROM uid_lookup_recent WHERE hash = ?1 AND shelf = ?2")?.execute(entry)?;
-            let large = self.statement("DELETE FROM uid_lookup WHERE hash = ?1 AND shelf = ?2")?.execute(entry)?;
+            let recent = self
+                .statement("DELETE FROM uid_lookup_recent WHERE hash = ?1 AND instance_group = ?2")?
+                .execute(entry)?;
+            let large =
+                self.statement("DELETE FROM uid_lookup WHERE hash = ?1 AND instance_group = ?2")?.execute(entry)?;
             self.lookups.recent -= i64::try_from(recent).unwrap_or(0);
             self.lookups.all -= i64::try_from(recent + large).unwrap_or(0);
         }
@@ -232,8 +234,8 @@ impl Batch<'_> {
         // Past every hash where the range is the last one; the next begins anew.
         let to = end.unwrap_or(i64::from(i32::MAX) + 1);
         self.statement(
-            "INSERT OR IGNORE INTO uid_lookup SELECT hash, shelf FROM uid_lookup_recent WHERE hash >= ?1 AND hash < ?2 \
-             ORDER BY hash, shelf",
+            "INSERT OR IGNORE INTO uid_lookup SELECT hash, instance_group FROM uid_lookup_recent WHERE hash >= ?1 AND hash < ?2 \
+             ORDER BY hash, instance_group",
         )?
         .execute([from, to])?;
         let moved =
@@ -247,20 +249,20 @@ impl Batch<'_> {
     fn remove_empty(&mut self) -> Result<()> {
         let shrunk: Vec<_> = self.changes.shrunk.drain().collect();
         let mut dropped = false;
-        for (shelf, series, study) in shrunk {
+        for (instance_group, series, study) in shrunk {
             let was: Option<(Option<i64>, [Option<i64>; 3])> = self
                 .statement(
-                    "DELETE FROM shelf WHERE id = ?1 AND instance_count = 0 \
-                     RETURNING patient, patient_said, study_said, series_said",
+                    "DELETE FROM instance_group WHERE id = ?1 AND instance_count = 0 \
+                     RETURNING patient, patient_values, study_values, series_values",
                 )?
-                .query_row([shelf], |row| Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?])))
+                .query_row([instance_group], |row| Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?])))
                 .optional()?;
             let Some((patient, said)) = was else { continue };
             dropped = true;
             for said in said.into_iter().flatten() {
                 self.drop_unused(said)?;
             }
-            self.statement("DELETE FROM uid_lookup_shared WHERE shelf = ?1")?.execute([shelf])?;
+            self.statement("DELETE FROM uid_lookup_shared WHERE instance_group = ?1")?.execute([instance_group])?;
             self.changes.studies_to_summarise.insert(study);
             if self.statement("DELETE FROM study_series WHERE id = ?1 AND instance_count = 0")?.execute([series])? > 0 {
                 self.statement("UPDATE study SET series_count = series_count - 1 WHERE id = ?1")?.execute([study])?;
@@ -333,7 +335,7 @@ mod tests {
     fn a_filter_has_every_hash_that_was_added_and_few_others() {
         let connection = Connection::open_in_memory().unwrap();
         for table in ["uid_lookup", "uid_lookup_recent"] {
-            connection.execute_batch(&format!("CREATE TABLE {table} (hash INTEGER, shelf INTEGER)")).unwrap();
+            connection.execute_batch(&format!("CREATE TABLE {table} (hash INTEGER, instance_group INTEGER)")).unwrap();
         }
         let mut filter = HashFilter::of(&connection).unwrap().unwrap();
         let hash_of = |n: i32| n.wrapping_mul(0x61C8_8647).rotate_left(7);

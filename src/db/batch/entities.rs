@@ -1,7 +1,7 @@
 //! Patients, studies and series: found or made for a record, and what its values mean for those that are there.
 //!
 //! The value of an entity is the most complete one that any of its objects has (docs/adr/0008). So that it can follow when
-//! objects are corrected or go, a shelf says what its objects say where that differs (docs/adr/0011): see [`super::said`].
+//! objects are corrected or go, an instance group says what its objects say where that differs (docs/adr/0011): see [`super::said`].
 
 use std::sync::OnceLock;
 
@@ -47,14 +47,14 @@ impl Batch<'_> {
         {
             return Ok(*belonging);
         }
-        let (patient, patient_said) = self.patient(record)?;
-        let (study, own_patient, study_said) = self.study(record, patient)?;
-        let (series, series_said) = self.series_row(record, study)?;
+        let (patient, patient_values) = self.patient(record)?;
+        let (study, own_patient, study_values) = self.study(record, patient)?;
+        let (series, series_values) = self.series_row(record, study)?;
         let belonging = Belonging {
             series,
             study,
             patient: (own_patient != patient).then_some(patient),
-            said: [patient_said, study_said, series_said],
+            said: [patient_values, study_values, series_values],
             values,
         };
         let known = self.series.entry(key).or_default();
@@ -348,11 +348,11 @@ pub(super) const fn table_of(level: QueryRetrieveLevel) -> &'static str {
         QueryRetrieveLevel::Patient => "patient",
         QueryRetrieveLevel::Study => "study",
         QueryRetrieveLevel::Series => "study_series",
-        QueryRetrieveLevel::Image => "shelf",
+        QueryRetrieveLevel::Image => "instance_group",
     }
 }
 
-/// Whether `said` counts before `known` where two objects disagree about their patient, study or series: the longer text,
+/// Whether `asserted_values` counts before `known` where two objects disagree about their patient, study or series: the longer text,
 /// of two as long the one that sorts first. Any order of arrival comes to the same.
 pub(super) fn is_more_complete(said: &str, known: &str) -> bool {
     said.len() > known.len() || (said.len() == known.len() && said < known)

@@ -76,31 +76,31 @@ impl Batch<'_> {
     pub(super) fn location_of(&self, existing: &Existing) -> Result<Location> {
         let (place, directory) = self
             .statement("SELECT place, path FROM directory WHERE id = ?1")?
-            .query_row([existing.shelf.directory], |row| Ok((row.get(0)?, path_from_sql(row.get_ref(1)?))))?;
+            .query_row([existing.instance_group.directory], |row| Ok((row.get(0)?, path_from_sql(row.get_ref(1)?))))?;
         let mtime: i64 = self
-            .statement("SELECT mtime FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
-            .query_row(params![existing.shelf.id, existing.suffix], |row| row.get(0))?;
+            .statement("SELECT mtime FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2")?
+            .query_row(params![existing.instance_group.id, existing.suffix], |row| row.get(0))?;
         Ok(Location {
             place: place_from_number(place),
             directory: PathBuf::from(directory),
             file_name: existing.file_name.clone(),
             size: u64::try_from(existing.size).unwrap_or(0),
-            mtime_ms: existing.shelf.mtime_base.saturating_add(mtime),
+            mtime_ms: existing.instance_group.mtime_base.saturating_add(mtime),
         })
     }
 
     /// The instances whose first location is in a directory: file name to SOP Instance UID.
     fn instances_in_directory(&mut self, directory: i64) -> Result<HashMap<OsString, String>> {
         let mut statement = self.statement(
-            "SELECT i.shelf, i.uid_suffix, i.file_name FROM shelf h JOIN instance i ON i.shelf = h.id WHERE h.directory = ?1",
+            "SELECT i.instance_group, i.uid_suffix, i.file_name FROM instance_group h JOIN instance i ON i.instance_group = h.id WHERE h.directory = ?1",
         )?;
         let mut found = HashMap::new();
         let mut rows = statement.query([directory])?;
         while let Some(row) = rows.next()? {
-            let Some(shelf) = self.shelf_by_id(row.get(0)?)? else { continue };
+            let Some(instance_group) = self.instance_group_by_id(row.get(0)?)? else { continue };
             let mut uid = String::new();
-            UidSuffix::unpack(row.get_ref(1)?, &shelf.uid_prefix, &mut uid);
-            let name = shelf.naming.unpack(row.get_ref(2)?, &uid);
+            UidSuffix::unpack(row.get_ref(1)?, &instance_group.uid_prefix, &mut uid);
+            let name = instance_group.naming.unpack(row.get_ref(2)?, &uid);
             found.insert(name, uid);
         }
         Ok(found)
@@ -134,14 +134,14 @@ impl Batch<'_> {
     pub(super) fn note_missing(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<()> {
         let directory = rows.directory;
         let copy: Option<(i64, UidSuffix, bool)> = self
-            .statement("SELECT shelf, uid_suffix, differs FROM copy WHERE directory = ?1 AND file_name = ?2")?
+            .statement("SELECT instance_group, uid_suffix, differs FROM copy WHERE directory = ?1 AND file_name = ?2")?
             .query_row(params![directory, PathValue(name)], |row| {
                 Ok((row.get(0)?, UidSuffix::from_sql(row.get_ref(1)?), row.get(2)?))
             })
             .optional()?;
         let moved = match copy {
             Some((_, _, true)) => false,
-            Some((shelf, suffix, false)) => match self.existing(shelf, suffix)? {
+            Some((instance_group, suffix, false)) => match self.existing(instance_group, suffix)? {
                 Some(existing) => self.first_is_there(&existing)?,
                 None => false,
             },
@@ -211,7 +211,7 @@ impl Batch<'_> {
         )?
         .query_row(
             params![
-                existing.shelf.directory,
+                existing.instance_group.directory,
                 place_number(Place::MetadataOnly),
                 PathValue(&existing.file_name)
             ],

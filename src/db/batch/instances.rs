@@ -9,10 +9,10 @@ use rusqlite::{OptionalExtension, params};
 use super::super::packing::{Packed, UidSuffix, pack_number, pack_time, stored_time, uid_hash, unpack_time};
 use super::super::schema::{has_own_column, is_packed_time};
 use super::super::{PathValue, ScannedFile, path_from_sql, place_from_number, place_number};
+use super::asserted_values::{record_of_text, record_text};
 use super::entities::{Belonging, UPPER, is_stored_above, stored_at};
 use super::files::{DirectoryRows, File, OTHER_CONTENT, fault_text};
-use super::said::{record_of_text, record_text};
-use super::shelves::{Shelf, place_in_shared, shared, shared_value};
+use super::groups::{InstanceGroup, place_in_shared, shared, shared_value};
 use super::{Batch, Result, to_i64};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::declared::DeclaredSet;
@@ -23,7 +23,7 @@ use crate::model::uid::is_valid_uid;
 
 /// An instance row that exists.
 pub(super) struct Existing {
-    pub(super) shelf: Rc<Shelf>,
+    pub(super) instance_group: Rc<InstanceGroup>,
     pub(super) suffix: UidSuffix,
     pub(super) size: i64,
     pub(super) file_name: OsString,
@@ -34,12 +34,12 @@ pub(super) struct Existing {
 impl Existing {
     /// Whether this file is its first location.
     pub(super) fn lies_at(&self, directory: i64, name: &OsStr) -> bool {
-        self.shelf.directory == directory && self.file_name == name
+        self.instance_group.directory == directory && self.file_name == name
     }
 
     /// Its SOP Instance UID.
     pub(super) fn uid(&self) -> String {
-        uid_of(&self.shelf, &self.suffix)
+        uid_of(&self.instance_group, &self.suffix)
     }
 }
 
@@ -80,22 +80,22 @@ impl Batch<'_> {
         for at in 0..self.candidates.1.len() {
             let Some(&id) = self.candidates.1.get(at) else { break };
             // Other UIDs have the same hash; the row itself has the last word.
-            let Some(shelf) = self.shelf_by_id(id)? else { continue };
-            let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
+            let Some(instance_group) = self.instance_group_by_id(id)? else { continue };
+            let suffix = UidSuffix::pack(uid, &instance_group.uid_prefix);
             let found = self
                 .hot
                 .instance
                 .query_row(params![id, suffix], |row| {
                     Ok((
-                        shelf.size_base.saturating_add(row.get(0)?),
-                        shelf.naming.unpack(row.get_ref(1)?, uid),
+                        instance_group.size_base.saturating_add(row.get(0)?),
+                        instance_group.naming.unpack(row.get_ref(1)?, uid),
                         text_of(row.get_ref(2)?),
                         row.get(3)?,
                     ))
                 })
                 .optional()?;
             if let Some((size, file_name, number, diff)) = found {
-                return Ok(Some(Existing { shelf, suffix, size, file_name, number, diff }));
+                return Ok(Some(Existing { instance_group, suffix, size, file_name, number, diff }));
             }
         }
         Ok(None)
@@ -112,7 +112,7 @@ impl Batch<'_> {
             return Ok(false);
         }
         let lies_there = existing.lies_at(file.directory, file.name);
-        if lies_there && !self.declared.is_covered_by(&existing.shelf.declared_set) {
+        if lies_there && !self.declared.is_covered_by(&existing.instance_group.declared_set) {
             // What it says that is declared is not known.
             return Ok(false);
         }
@@ -133,7 +133,7 @@ impl Batch<'_> {
             && content.value(syntax) == record.value(syntax))
     }
 
-    /// Finds the shelves where an instance with this hash may be.
+    /// Finds the instance groups where an instance with this hash may be.
     pub(super) fn look_up(&mut self, hash: i32) -> Result<()> {
         self.candidates.0 = hash;
         let candidates = &mut self.candidates.1;
@@ -141,12 +141,12 @@ impl Batch<'_> {
         if self.filter.as_ref().is_some_and(|filter| !filter.may_have(hash)) {
             return Ok(());
         }
-        if let Some(&shelf) = self.changes.lookup_hashes.get(&hash) {
-            candidates.push(shelf);
-            let rest = self.changes.lookups.iter().filter(|(h, s)| *h == hash && *s != shelf).map(|(_, s)| *s);
+        if let Some(&instance_group) = self.changes.lookup_hashes.get(&hash) {
+            candidates.push(instance_group);
+            let rest = self.changes.lookups.iter().filter(|(h, s)| *h == hash && *s != instance_group).map(|(_, s)| *s);
             candidates.extend(rest);
         }
-        let mut rows = self.hot.shelves_of_hash.query([hash])?;
+        let mut rows = self.hot.instance_groups_of_hash.query([hash])?;
         while let Some(row) = rows.next()? {
             candidates.push(row.get(0)?);
         }
@@ -157,7 +157,7 @@ impl Batch<'_> {
     /// index keeps and the size of the file.
     pub(super) fn differs(&mut self, existing: &Existing, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
         let first = self.record_of(existing)?;
-        let place = self.place_of(existing.shelf.directory)?;
+        let place = self.place_of(existing.instance_group.directory)?;
         Ok(!is_same_object(&first, record)
             || (sizes_comparable(place, file.place) && existing.size != to_i64(file.size)))
     }
@@ -165,25 +165,25 @@ impl Batch<'_> {
     /// All that the index keeps of an instance.
     pub(super) fn record_of(&self, existing: &Existing) -> Result<InstanceRecord> {
         let mut record = InstanceRecord::new();
-        let shelf = &existing.shelf;
+        let instance_group = &existing.instance_group;
         record.set(AttributeId::SOPInstanceUID, &existing.uid());
         record.set(AttributeId::InstanceNumber, &existing.number);
         let diff: serde_json::Map<String, serde_json::Value> =
             existing.diff.as_deref().and_then(|diff| serde_json::from_str(diff).ok()).unwrap_or_default();
-        for (&id, shared) in shared().iter().zip(&shelf.shared) {
+        for (&id, shared) in shared().iter().zip(&instance_group.shared) {
             let own = diff.get(id.attribute().column).and_then(serde_json::Value::as_str);
             record.set(id, own.unwrap_or(shared));
         }
         self.statement(
             "SELECT acquisition_number, acquisition_time, content_time, instance_creation_time FROM instance \
-             WHERE shelf = ?1 AND uid_suffix = ?2",
+             WHERE instance_group = ?1 AND uid_suffix = ?2",
         )?
-        .query_row(params![shelf.id, existing.suffix], |row| {
+        .query_row(params![instance_group.id, existing.suffix], |row| {
             for (at, id) in OWN.into_iter().enumerate() {
                 match stored_time(row.get_ref(at)?, row.get_ref(ACQUISITION_TIME)?) {
                     ValueRef::Null => {}
                     ValueRef::Integer(packed) if is_packed_time(id) => {
-                        record.set_with(id, |text| unpack_time(packed, shared_value(shelf, id), text));
+                        record.set_with(id, |text| unpack_time(packed, shared_value(instance_group, id), text));
                     }
                     own => record.set(id, &text_of(own)),
                 }
@@ -191,13 +191,13 @@ impl Batch<'_> {
             Ok(())
         })?;
         let sql = "SELECT h.sop_class_uid, h.available_transfer_syntax_uid, ifnull(h.patient, s.patient), s.id, \
-                   h.patient_said, h.study_said, h.series_said \
-                   FROM shelf h JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study WHERE h.id = ?1";
-        let (rows, said) = self.statement(sql)?.query_row([shelf.id], |row| {
+                   h.patient_values, h.study_values, h.series_values \
+                   FROM instance_group h JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study WHERE h.id = ?1";
+        let (rows, said) = self.statement(sql)?.query_row([instance_group.id], |row| {
             record.set(AttributeId::SOPClassUID, &text_of(row.get_ref(0)?));
             record.set(AttributeId::AvailableTransferSyntaxUID, &text_of(row.get_ref(1)?));
             let said: [Option<i64>; 3] = [row.get(4)?, row.get(5)?, row.get(6)?];
-            Ok(([row.get(2)?, row.get(3)?, shelf.series], said))
+            Ok(([row.get(2)?, row.get(3)?, instance_group.series], said))
         })?;
         for ((level, row), said) in UPPER.into_iter().zip(rows).zip(said) {
             match said {
@@ -213,9 +213,11 @@ impl Batch<'_> {
         Ok(record)
     }
 
-    pub(super) fn has_transfer_syntax(&self, shelf: &Shelf, record: &InstanceRecord) -> Result<bool> {
-        self.statement("SELECT available_transfer_syntax_uid = ?2 FROM shelf WHERE id = ?1")?
-            .query_row(params![shelf.id, record.value(AttributeId::AvailableTransferSyntaxUID)], |row| row.get(0))
+    pub(super) fn has_transfer_syntax(&self, instance_group: &InstanceGroup, record: &InstanceRecord) -> Result<bool> {
+        self.statement("SELECT available_transfer_syntax_uid = ?2 FROM instance_group WHERE id = ?1")?
+            .query_row(params![instance_group.id, record.value(AttributeId::AvailableTransferSyntaxUID)], |row| {
+                row.get(0)
+            })
     }
 
     /// Puts a record in the place of the row that is there for the same instance. Further locations that are gone and held
@@ -227,15 +229,15 @@ impl Batch<'_> {
         file: &File<'_>,
     ) -> Result<(i64, UidSuffix)> {
         let has_copies: bool = self
-            .statement("SELECT EXISTS (SELECT 1 FROM copy WHERE shelf = ?1 AND uid_suffix = ?2)")?
-            .query_row(params![existing.shelf.id, existing.suffix], |row| row.get(0))?;
+            .statement("SELECT EXISTS (SELECT 1 FROM copy WHERE instance_group = ?1 AND uid_suffix = ?2)")?
+            .query_row(params![existing.instance_group.id, existing.suffix], |row| row.get(0))?;
         let was = if has_copies { Some(self.record_of(existing)?) } else { None };
         self.remove_row(existing)?;
-        let (shelf, suffix) = self.insert_instance(record, file, &[], false)?;
+        let (instance_group, suffix) = self.insert_instance(record, file, &[], false)?;
         if let Some(was) = was {
-            self.compare_copies(existing, &was, (shelf, &suffix), record, file)?;
+            self.compare_copies(existing, &was, (instance_group, &suffix), record, file)?;
         }
-        Ok((shelf, suffix))
+        Ok((instance_group, suffix))
     }
 
     /// Holds the copies of an instance that was `was` against what it is now. One that is gone and held the same has moved:
@@ -244,7 +246,7 @@ impl Batch<'_> {
         &mut self,
         existing: &Existing,
         was: &InstanceRecord,
-        (shelf, suffix): (i64, &UidSuffix),
+        (instance_group, suffix): (i64, &UidSuffix),
         record: &InstanceRecord,
         file: &File<'_>,
     ) -> Result<()> {
@@ -257,10 +259,17 @@ impl Batch<'_> {
                 continue;
             }
             self.statement(
-                "UPDATE copy SET shelf = ?3, uid_suffix = ?4, differs = ?5, record = ?6 \
+                "UPDATE copy SET instance_group = ?3, uid_suffix = ?4, differs = ?5, record = ?6 \
                  WHERE directory = ?1 AND file_name = ?2",
             )?
-            .execute(params![copy.directory, PathValue(&copy.file_name), shelf, suffix, differs, text])?;
+            .execute(params![
+                copy.directory,
+                PathValue(&copy.file_name),
+                instance_group,
+                suffix,
+                differs,
+                text
+            ])?;
         }
         Ok(())
     }
@@ -271,11 +280,11 @@ impl Batch<'_> {
         self.statement(
             "SELECT c.directory, c.file_name, c.size, c.mtime_ms, c.differs, c.record, d.place, \
              EXISTS (SELECT 1 FROM missing_file m WHERE m.directory = c.directory AND m.file_name = c.file_name) AS missing \
-             FROM copy c JOIN directory d ON d.id = c.directory WHERE c.shelf = ?1 AND c.uid_suffix = ?2 \
+             FROM copy c JOIN directory d ON d.id = c.directory WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 \
              ORDER BY d.place = ?3, missing, c.differs, d.path, c.file_name",
         )?
         .query_map(
-            params![existing.shelf.id, existing.suffix, place_number(Place::MetadataOnly)],
+            params![existing.instance_group.id, existing.suffix, place_number(Place::MetadataOnly)],
             |row| {
                 Ok(Copy {
                     directory: row.get(0)?,
@@ -301,32 +310,32 @@ impl Batch<'_> {
     ) -> Result<bool> {
         let first = self.record_of(existing)?;
         let first_file = File {
-            place: self.place_of(existing.shelf.directory)?,
-            directory: existing.shelf.directory,
+            place: self.place_of(existing.instance_group.directory)?,
+            directory: existing.instance_group.directory,
             name: &existing.file_name,
             size: u64::try_from(existing.size).unwrap_or(0),
             mtime_ms: 0,
         };
         let (differs, text) = compare(record, file.place, to_i64(file.size), &first, &first_file);
-        self.write_copy((existing.shelf.id, &existing.suffix), file, differs, text.as_deref())?;
+        self.write_copy((existing.instance_group.id, &existing.suffix), file, differs, text.as_deref())?;
         Ok(differs)
     }
 
     fn write_copy(
         &self,
-        (shelf, suffix): (i64, &UidSuffix),
+        (instance_group, suffix): (i64, &UidSuffix),
         file: &File<'_>,
         differs: bool,
         record: Option<&str>,
     ) -> Result<()> {
         self.statement(
-            "INSERT OR REPLACE INTO copy (directory, file_name, shelf, uid_suffix, size, mtime_ms, differs, record) \
+            "INSERT OR REPLACE INTO copy (directory, file_name, instance_group, uid_suffix, size, mtime_ms, differs, record) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             file.directory,
             PathValue(file.name),
-            shelf,
+            instance_group,
             suffix,
             to_i64(file.size),
             file.mtime_ms,
@@ -339,22 +348,22 @@ impl Batch<'_> {
     /// Puts a record in the place of the row that is there, whose location becomes a further one; whether that differs.
     pub(super) fn supersede(&mut self, existing: &Existing, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
         let was = self.record_of(existing)?;
-        let place = self.place_of(existing.shelf.directory)?;
+        let place = self.place_of(existing.instance_group.directory)?;
         let mtime_ms = self
-            .statement("SELECT mtime FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
-            .query_row(params![existing.shelf.id, existing.suffix], |row| row.get::<_, i64>(0))?;
+            .statement("SELECT mtime FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2")?
+            .query_row(params![existing.instance_group.id, existing.suffix], |row| row.get::<_, i64>(0))?;
         let uid = OsString::from(existing.uid());
         let former = File {
             place,
-            directory: existing.shelf.directory,
+            directory: existing.instance_group.directory,
             // Metadata have no file, and so no name.
             name: if place == Place::MetadataOnly { &uid } else { &existing.file_name },
             size: u64::try_from(existing.size).unwrap_or(0),
-            mtime_ms: mtime_ms.saturating_add(existing.shelf.mtime_base),
+            mtime_ms: mtime_ms.saturating_add(existing.instance_group.mtime_base),
         };
-        let (shelf, suffix) = self.replace_instance(existing, record, file)?;
+        let (instance_group, suffix) = self.replace_instance(existing, record, file)?;
         let (differs, text) = compare(&was, place, existing.size, record, file);
-        self.write_copy((shelf, &suffix), &former, differs, text.as_deref())?;
+        self.write_copy((instance_group, &suffix), &former, differs, text.as_deref())?;
         Ok(differs)
     }
 
@@ -365,75 +374,76 @@ impl Batch<'_> {
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<(i64, UidSuffix)> {
-        let (shelf, upper_uids_are_valid) = match &mut self.run {
+        let (instance_group, upper_uids_are_valid) = match &mut self.run {
             Some(run) if run.takes(record, file) => {
                 run.instances += 1;
-                (Rc::clone(&run.shelf), run.upper_uids_are_valid)
+                (Rc::clone(&run.instance_group), run.upper_uids_are_valid)
             }
             _ => self.begin_run(record, file, following, complete)?,
         };
         let uid = record.value(AttributeId::SOPInstanceUID);
-        let suffix = UidSuffix::pack(uid, &shelf.uid_prefix);
+        let suffix = UidSuffix::pack(uid, &instance_group.uid_prefix);
         let [acquisition_number, acquisition_time, mut content_time, mut creation_time] =
-            OWN.map(|id| own_value(record, &shelf, id));
+            OWN.map(|id| own_value(record, &instance_group, id));
         if matches!(acquisition_time, Some(Packed::Number(_))) {
             for time in [&mut content_time, &mut creation_time].into_iter().filter(|time| **time == acquisition_time) {
                 *time = Some(Packed::AsAcquisition);
             }
         }
-        let diff = Differences::diff_of(&mut self.differences, record, &shelf, &self.declared);
+        let diff = Differences::diff_of(&mut self.differences, record, &instance_group, &self.declared);
         self.hot.insert_instance.execute(params![
-            shelf.id,
+            instance_group.id,
             suffix,
             pack_number(record.value(AttributeId::InstanceNumber)),
-            to_i64(file.size).saturating_sub(shelf.size_base),
-            file.mtime_ms.saturating_sub(shelf.mtime_base),
-            shelf.naming.pack(file.name, uid),
+            to_i64(file.size).saturating_sub(instance_group.size_base),
+            file.mtime_ms.saturating_sub(instance_group.mtime_base),
+            instance_group.naming.pack(file.name, uid),
             acquisition_number,
             acquisition_time,
             content_time,
             creation_time,
             diff,
         ])?;
-        self.add_lookup(uid_hash(uid), shelf.id)?;
+        self.add_lookup(uid_hash(uid), instance_group.id)?;
         if !upper_uids_are_valid || !is_valid_uid(uid) {
             self.note_invalid_uids(record, file)?;
         }
-        Ok((shelf.id, suffix))
+        Ok((instance_group.id, suffix))
     }
 
-    /// Finds the shelf of a new instance, which is counted there; and whether the UIDs of its study and series are valid.
+    /// Finds the instance group of a new instance, which is counted there; and whether the UIDs of its study and series are valid.
     fn begin_run(
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
         following: &[&ScannedFile],
         complete: bool,
-    ) -> Result<(Rc<Shelf>, bool)> {
+    ) -> Result<(Rc<InstanceGroup>, bool)> {
         let belonging = self.belonging(record)?;
-        let shelf = self.shelf(record, file, &belonging, following, complete)?;
+        let instance_group = self.instance_group(record, file, &belonging, following, complete)?;
         let uids = [AttributeId::SeriesInstanceUID, AttributeId::StudyInstanceUID];
         let upper_uids_are_valid = uids.into_iter().all(|id| is_valid_uid(record.value(id)));
         self.end_run();
-        let common = record.common().and_then(|(common, mut own)| (!own.any(decides_shelf)).then_some(common));
+        let common = record.common().and_then(|(common, mut own)| (!own.any(decides_instance_group)).then_some(common));
         match common.cloned() {
             Some(common) => {
-                let (directory, shelf) = (file.directory, Rc::clone(&shelf));
-                self.run = Some(Run { common, directory, belonging, shelf, upper_uids_are_valid, instances: 1 });
+                let (directory, instance_group) = (file.directory, Rc::clone(&instance_group));
+                self.run =
+                    Some(Run { common, directory, belonging, instance_group, upper_uids_are_valid, instances: 1 });
             }
-            None => self.changes.count(shelf.id, &belonging, 1),
+            None => self.changes.count(instance_group.id, &belonging, 1),
         }
-        Ok((shelf, upper_uids_are_valid))
+        Ok((instance_group, upper_uids_are_valid))
     }
 
     /// Counts the instances of the run so far.
     pub(super) fn count_run(&mut self) {
         if let Some(run) = &mut self.run {
-            self.changes.count(run.shelf.id, &run.belonging, std::mem::take(&mut run.instances));
+            self.changes.count(run.instance_group.id, &run.belonging, std::mem::take(&mut run.instances));
         }
     }
 
-    /// What comes next has its shelf looked up.
+    /// What comes next has its instance group looked up.
     pub(super) fn end_run(&mut self) {
         self.count_run();
         self.run = None;
@@ -449,17 +459,17 @@ impl Batch<'_> {
 
     /// Takes an instance row away.
     pub(super) fn remove_row(&mut self, existing: &Existing) -> Result<()> {
-        let shelf = &existing.shelf;
-        self.statement("DELETE FROM instance WHERE shelf = ?1 AND uid_suffix = ?2")?
-            .execute(params![shelf.id, existing.suffix])?;
+        let instance_group = &existing.instance_group;
+        self.statement("DELETE FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2")?
+            .execute(params![instance_group.id, existing.suffix])?;
         let study: i64 = self
             .statement("SELECT study FROM study_series WHERE id = ?1")?
-            .query_row([shelf.series], |row| row.get(0))?;
-        *self.changes.instances_per_shelf.entry(shelf.id).or_default() -= 1;
-        *self.changes.instances_per_series.entry(shelf.series).or_default() -= 1;
+            .query_row([instance_group.series], |row| row.get(0))?;
+        *self.changes.instances_per_instance_group.entry(instance_group.id).or_default() -= 1;
+        *self.changes.instances_per_series.entry(instance_group.series).or_default() -= 1;
         *self.changes.instances_per_study.entry(study).or_default() -= 1;
-        self.changes.shrunk.insert((shelf.id, shelf.series, study));
-        self.drop_lookup(uid_hash(&existing.uid()), shelf.id);
+        self.changes.shrunk.insert((instance_group.id, instance_group.series, study));
+        self.drop_lookup(uid_hash(&existing.uid()), instance_group.id);
         Ok(())
     }
 
@@ -476,9 +486,9 @@ impl Batch<'_> {
     }
 
     /// The instance of a row.
-    pub(super) fn existing(&mut self, shelf: i64, suffix: UidSuffix) -> Result<Option<Existing>> {
-        let Some(shelf) = self.shelf_by_id(shelf)? else { return Ok(None) };
-        self.find_instance(&uid_of(&shelf, &suffix))
+    pub(super) fn existing(&mut self, instance_group: i64, suffix: UidSuffix) -> Result<Option<Existing>> {
+        let Some(instance_group) = self.instance_group_by_id(instance_group)? else { return Ok(None) };
+        self.find_instance(&uid_of(&instance_group, &suffix))
     }
 
     /// Drops further locations whose file is gone: the instance is known elsewhere with the same content.
@@ -554,13 +564,13 @@ const OWN: [AttributeId; 4] = [
 /// The place of the acquisition time in [`OWN`].
 const ACQUISITION_TIME: usize = 1;
 
-fn uid_of(shelf: &Shelf, suffix: &UidSuffix) -> String {
+fn uid_of(instance_group: &InstanceGroup, suffix: &UidSuffix) -> String {
     let stored = match suffix {
         UidSuffix::Packed(packed) => ValueRef::Blob(packed),
         UidSuffix::Text(text) => ValueRef::Text(text.as_bytes()),
     };
     let mut uid = String::new();
-    UidSuffix::unpack(stored, &shelf.uid_prefix, &mut uid);
+    UidSuffix::unpack(stored, &instance_group.uid_prefix, &mut uid);
     uid
 }
 
@@ -590,30 +600,30 @@ fn compare(
     (differs, (!as_first).then(|| record_text(content)))
 }
 
-/// What goes into the column of its own that an instance has for `id`: nothing where the shelf says the same.
-fn own_value<'r>(record: &'r InstanceRecord, shelf: &Shelf, id: AttributeId) -> Option<Packed<'r>> {
+/// What goes into the column of its own that an instance has for `id`: nothing where the instance group says the same.
+fn own_value<'r>(record: &'r InstanceRecord, instance_group: &InstanceGroup, id: AttributeId) -> Option<Packed<'r>> {
     let value = record.value(id);
-    if value == shared_value(shelf, id) {
+    if value == shared_value(instance_group, id) {
         return None;
     }
-    Some(if is_packed_time(id) { pack_time(value, shared_value(shelf, id)) } else { pack_number(value) })
+    Some(if is_packed_time(id) { pack_time(value, shared_value(instance_group, id)) } else { pack_number(value) })
 }
 
-/// The values of a record that differ from those of its shelf, as a JSON object, where there are any.
-fn diff_of(record: &InstanceRecord, shelf: &Shelf, declared: &DeclaredSet) -> Option<String> {
-    diff_among(0..shared().len(), record, shelf, declared)
+/// The values of a record that differ from those of its instance group, as a JSON object, where there are any.
+fn diff_of(record: &InstanceRecord, instance_group: &InstanceGroup, declared: &DeclaredSet) -> Option<String> {
+    diff_among(0..shared().len(), record, instance_group, declared)
 }
 
 /// As [`diff_of`], of the attributes at these places of [`shared`], which ascend.
 fn diff_among(
     places: impl Iterator<Item = usize>,
     record: &InstanceRecord,
-    shelf: &Shelf,
+    instance_group: &InstanceGroup,
     declared: &DeclaredSet,
 ) -> Option<String> {
     let mut diff: Option<serde_json::Map<String, serde_json::Value>> = None;
     for place in places {
-        let (Some(&id), Some(shared)) = (shared().get(place), shelf.shared.get(place)) else { continue };
+        let (Some(&id), Some(shared)) = (shared().get(place), instance_group.shared.get(place)) else { continue };
         let value = record.value(id);
         if value != shared && !has_own_column(id) {
             diff.get_or_insert_default().insert(id.attribute().column.to_owned(), value.into());
@@ -622,7 +632,7 @@ fn diff_among(
     if record.has_declared() {
         for unit in declared.units().iter().filter(|unit| unit.level == QueryRetrieveLevel::Image) {
             let value = record.declared(unit.number);
-            let shared = shelf.declared.get(&unit.key).and_then(serde_json::Value::as_str).unwrap_or_default();
+            let shared = instance_group.declared.get(&unit.key).and_then(serde_json::Value::as_str).unwrap_or_default();
             if value != shared {
                 diff.get_or_insert_default().insert(unit.key.clone(), value.into());
             }
@@ -636,7 +646,7 @@ pub(super) struct Run {
     common: Common,
     directory: i64,
     belonging: Belonging,
-    shelf: Rc<Shelf>,
+    instance_group: Rc<InstanceGroup>,
     upper_uids_are_valid: bool,
     /// New instances that have not been counted yet.
     instances: i64,
@@ -645,12 +655,14 @@ pub(super) struct Run {
 impl Run {
     fn takes(&self, record: &InstanceRecord, file: &File<'_>) -> bool {
         self.directory == file.directory
-            && record.common().is_some_and(|(common, mut own)| common.is(&self.common) && !own.any(decides_shelf))
+            && record
+                .common()
+                .is_some_and(|(common, mut own)| common.is(&self.common) && !own.any(decides_instance_group))
     }
 }
 
-/// Whether the shelf of a record depends on this attribute.
-fn decides_shelf(id: AttributeId) -> bool {
+/// Whether the instance group of a record depends on this attribute.
+fn decides_instance_group(id: AttributeId) -> bool {
     matches!(id, AttributeId::SOPClassUID | AttributeId::AvailableTransferSyntaxUID) || is_stored_above(id)
 }
 
@@ -658,8 +670,8 @@ fn decides_shelf(id: AttributeId) -> bool {
 /// have to be looked at.
 pub(super) struct Differences {
     common: Common,
-    shelf: Rc<Shelf>,
-    /// Places of [`shared`] at which the values in common differ from those of the shelf, ascending.
+    instance_group: Rc<InstanceGroup>,
+    /// Places of [`shared`] at which the values in common differ from those of the instance group, ascending.
     places: Vec<usize>,
 }
 
@@ -668,19 +680,19 @@ impl Differences {
     fn diff_of(
         known: &mut Option<Self>,
         record: &InstanceRecord,
-        shelf: &Rc<Shelf>,
+        instance_group: &Rc<InstanceGroup>,
         declared: &DeclaredSet,
     ) -> Option<String> {
-        let Some((common, own)) = record.common() else { return diff_of(record, shelf, declared) };
-        let is_known = |known: &Self| known.common.is(common) && Rc::ptr_eq(&known.shelf, shelf);
+        let Some((common, own)) = record.common() else { return diff_of(record, instance_group, declared) };
+        let is_known = |known: &Self| known.common.is(common) && Rc::ptr_eq(&known.instance_group, instance_group);
         let known = match known {
             Some(known) if is_known(known) => known,
             other => other.insert(Self {
                 common: common.clone(),
-                shelf: Rc::clone(shelf),
+                instance_group: Rc::clone(instance_group),
                 places: (0..shared().len())
                     .filter(|&place| {
-                        let (id, text) = (shared().get(place), shelf.shared.get(place));
+                        let (id, text) = (shared().get(place), instance_group.shared.get(place));
                         id.zip(text).is_some_and(|(&id, text)| common.value(id) != text && !has_own_column(id))
                     })
                     .collect(),
@@ -688,11 +700,11 @@ impl Differences {
         };
         let mut places: Vec<usize> = own.filter(|&id| !has_own_column(id)).filter_map(place_in_shared).collect();
         if places.is_empty() {
-            return diff_among(known.places.iter().copied(), record, shelf, declared);
+            return diff_among(known.places.iter().copied(), record, instance_group, declared);
         }
         places.extend(&known.places);
         places.sort_unstable();
         places.dedup();
-        diff_among(places.into_iter(), record, shelf, declared)
+        diff_among(places.into_iter(), record, instance_group, declared)
     }
 }

@@ -1,11 +1,11 @@
 //! One transaction of the writer: records become rows, counters stay exact.
 
+mod asserted_values;
 mod changes;
 mod entities;
 mod files;
+mod groups;
 mod instances;
-mod said;
-mod shelves;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -32,11 +32,11 @@ use crate::model::record::{Common, InstanceRecord};
 use changes::{Changes, HashFilter, Lookups};
 use entities::Belonging;
 use files::{DirectoryRows, File, OTHER_CONTENT};
+use groups::{InstanceGroup, InstanceGroupKey};
 use instances::{Differences, Run};
-use shelves::{Shelf, ShelfKey};
 
-/// Series, shelves and directories that are remembered between transactions; a cache that grows past this starts anew.
-/// A shelf with its values takes some 2 KB. Scans go from series to series, and associations are fewer than this.
+/// Series, instance groups and directories that are remembered between transactions; a cache that grows past this starts anew.
+/// An instance group with its values takes some 2 KB. Scans go from series to series, and associations are fewer than this.
 const CACHE_ENTRIES: usize = 1024;
 
 type Result<T> = rusqlite::Result<T>;
@@ -54,8 +54,8 @@ pub(super) struct Batch<'c> {
     data_version: i64,
     /// Where records of a series belong that were met, by Study and Series Instance UID.
     series: HashMap<u128, Vec<Belonging>>,
-    shelves: HashMap<ShelfKey, Rc<Shelf>>,
-    shelves_by_id: HashMap<i64, Rc<Shelf>>,
+    instance_groups: HashMap<InstanceGroupKey, Rc<InstanceGroup>>,
+    instance_groups_by_id: HashMap<i64, Rc<InstanceGroup>>,
     directories: HashMap<PathBuf, i64>,
     archives: HashMap<PathBuf, i64>,
     scratch: String,
@@ -65,9 +65,9 @@ pub(super) struct Batch<'c> {
     filter: Option<HashFilter>,
     /// Of the values that the last record shares with others: the hash of those of patient, study and series.
     upper_values: Option<(Common, u64)>,
-    /// The shelf of the last record, and in what the values differ from it that the record shares with others.
+    /// The instance group of the last record, and in what the values differ from it that the record shares with others.
     differences: Option<Differences>,
-    /// The hash that was last looked up, and the shelves where it may be.
+    /// The hash that was last looked up, and the instance groups where it may be.
     candidates: (i32, Vec<i64>),
     /// The scan that this writer does.
     scan: Option<i64>,
@@ -82,7 +82,7 @@ pub(super) struct Batch<'c> {
 
 /// The statements that run for each instance, held ready: looking them up by their text took as long as running them.
 struct Hot<'c> {
-    shelves_of_hash: Statement<'c>,
+    instance_groups_of_hash: Statement<'c>,
     instance: Statement<'c>,
     insert_instance: Statement<'c>,
     insert_lookup: Statement<'c>,
@@ -91,18 +91,18 @@ struct Hot<'c> {
 impl<'c> Hot<'c> {
     fn new(connection: &'c Connection) -> Result<Self> {
         Ok(Self {
-            shelves_of_hash: connection.prepare(
-                "SELECT shelf FROM uid_lookup WHERE hash = ?1 UNION ALL SELECT shelf FROM uid_lookup_recent WHERE hash = ?1",
+            instance_groups_of_hash: connection.prepare(
+                "SELECT instance_group FROM uid_lookup WHERE hash = ?1 UNION ALL SELECT instance_group FROM uid_lookup_recent WHERE hash = ?1",
             )?,
             instance: connection.prepare(
-                "SELECT size, file_name, instance_number, diff FROM instance WHERE shelf = ?1 AND uid_suffix = ?2",
+                "SELECT size, file_name, instance_number, diff FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2",
             )?,
             insert_instance: connection.prepare(
-                "INSERT INTO instance (shelf, uid_suffix, instance_number, size, mtime, file_name, acquisition_number, \
+                "INSERT INTO instance (instance_group, uid_suffix, instance_number, size, mtime, file_name, acquisition_number, \
                  acquisition_time, content_time, instance_creation_time, diff) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?,
-            insert_lookup: connection.prepare("INSERT OR IGNORE INTO uid_lookup_recent (hash, shelf) VALUES (?1, ?2)")?,
+            insert_lookup: connection.prepare("INSERT OR IGNORE INTO uid_lookup_recent (hash, instance_group) VALUES (?1, ?2)")?,
         })
     }
 }
@@ -124,8 +124,8 @@ impl<'c> Batch<'c> {
             declared,
             data_version: -1,
             series: HashMap::new(),
-            shelves: HashMap::new(),
-            shelves_by_id: HashMap::new(),
+            instance_groups: HashMap::new(),
+            instance_groups_by_id: HashMap::new(),
             directories: HashMap::new(),
             archives: HashMap::new(),
             scratch: String::new(),
@@ -273,14 +273,14 @@ impl<'c> Batch<'c> {
 
     fn cache_is_large(&self) -> bool {
         self.series.len() > CACHE_ENTRIES
-            || self.shelves_by_id.len() > CACHE_ENTRIES
+            || self.instance_groups_by_id.len() > CACHE_ENTRIES
             || self.directories.len() + self.archives.len() > CACHE_ENTRIES
     }
 
     fn forget(&mut self) {
         self.forget_belongings();
-        self.shelves.clear();
-        self.shelves_by_id.clear();
+        self.instance_groups.clear();
+        self.instance_groups_by_id.clear();
         self.directories.clear();
         self.archives.clear();
     }
@@ -423,7 +423,7 @@ impl<'c> Batch<'c> {
             self.changes.tally.updated += 1;
             return Ok(());
         }
-        if self.place_of(existing.shelf.directory)? == Place::MetadataOnly {
+        if self.place_of(existing.instance_group.directory)? == Place::MetadataOnly {
             // Known so far without its object: this is where it lies. That it was received stays known for when the file goes.
             let differs = self.supersede(&existing, record, file)?;
             self.changes.tally.conflicts += u64::from(differs);
@@ -431,7 +431,7 @@ impl<'c> Batch<'c> {
             return Ok(());
         }
         if !self.first_is_there(&existing)? && !self.differs(&existing, record, file)? {
-            self.forget_marks(existing.shelf.directory, &existing.file_name)?;
+            self.forget_marks(existing.instance_group.directory, &existing.file_name)?;
             self.replace_instance(&existing, record, file)?;
             self.changes.tally.moved += 1;
             return Ok(());
@@ -466,7 +466,7 @@ impl<'c> Batch<'c> {
             }
             return Ok((StoreOutcome::New, None));
         };
-        let existing_place = self.place_of(existing.shelf.directory)?;
+        let existing_place = self.place_of(existing.instance_group.directory)?;
         let same_path = existing.lies_at(directory, file.name);
         let object_was_missing = match file.place {
             Place::MetadataOnly => false,
@@ -483,7 +483,7 @@ impl<'c> Batch<'c> {
                 Place::MetadataOnly => {}
                 // Before the new one is marked: it may lie under the same name.
                 Place::InPlace | Place::Archive | Place::Managed => {
-                    self.forget_marks(existing.shelf.directory, &existing.file_name)?;
+                    self.forget_marks(existing.instance_group.directory, &existing.file_name)?;
                 }
             }
             self.replace_instance(&existing, record, &file)?;
@@ -520,7 +520,8 @@ impl<'c> Batch<'c> {
         if !differs {
             // What the index keeps agrees; only the bytes can tell whether the rest does. In another transfer syntax they
             // differ whatever they say.
-            let comparable = existing_place == Place::Managed || self.has_transfer_syntax(&existing.shelf, record)?;
+            let comparable =
+                existing_place == Place::Managed || self.has_transfer_syntax(&existing.instance_group, record)?;
             let uncompared = match compared {
                 Compared::Nothing if comparable => first.clone(),
                 Compared::Nothing | Compared::Same | Compared::Other | Compared::FirstIsGone => None,
@@ -542,7 +543,7 @@ impl<'c> Batch<'c> {
                     // The file is still there, and the next scan sees that it has not changed.
                     Place::InPlace | Place::Archive => _ = self.supersede(&existing, record, &file)?,
                     Place::Managed => {
-                        self.forget_marks(existing.shelf.directory, &existing.file_name)?;
+                        self.forget_marks(existing.instance_group.directory, &existing.file_name)?;
                         self.replace_instance(&existing, record, &file)?;
                     }
                     Place::MetadataOnly => {

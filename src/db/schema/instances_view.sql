@@ -8,7 +8,7 @@ WITH decoded AS (
                    THEN replace(replace(substr(hex(i.uid_suffix), 2), 'A', '.'), 'F', '')
                    ELSE h.uid_prefix || replace(replace(hex(i.uid_suffix), 'A', '.'), 'F', '') END
            END AS uid
-    FROM instance i JOIN shelf h ON h.id = i.shelf
+    FROM instance i JOIN instance_group h ON h.id = i.instance_group
 )
 SELECT e.study AS study, x.series AS series, s.study_instance_uid, e.series_instance_uid, x.uid AS sop_instance_uid,
        h.sop_class_uid, h.available_transfer_syntax_uid, CAST(x.instance_number AS TEXT) AS instance_number,
@@ -23,7 +23,7 @@ SELECT e.study AS study, x.series AS series, s.study_instance_uid, e.series_inst
            FROM json_each(json_patch(json_patch(ifnull(h.declared_above, '{}'), ifnull(h.declared, '{}')), ifnull(x.diff, '{}'))) WHERE key LIKE '+%') END AS declared,
        x.size_base + x.size AS size, (x.mtime_base + x.mtime) / 1000.0 AS mtime
 FROM decoded x
-JOIN shelf h ON h.id = x.shelf
+JOIN instance_group h ON h.id = x.instance_group
 JOIN directory d ON d.id = x.directory
 JOIN study_series e ON e.id = x.series
 JOIN study s ON s.id = e.study;

@@ -123,7 +123,7 @@ fn content(index: &Path) -> BTreeSet<String> {
         "SELECT 'instance', sop_instance_uid, series_instance_uid, study_instance_uid, sop_class_uid, instance_number, path, size, \
          mtime FROM instances",
         "SELECT 'copy', d.path, c.file_name, c.size, c.mtime_ms, c.differs, hex(c.uid_suffix), h.sop_class_uid FROM copy c \
-         JOIN directory d ON d.id = c.directory JOIN shelf h ON h.id = c.shelf",
+         JOIN directory d ON d.id = c.directory JOIN instance_group h ON h.id = c.instance_group",
         "SELECT 'unindexed', d.path, f.file_name, f.size, f.mtime_ms, f.kind, f.reason, f.detail FROM unindexed_file f \
          JOIN directory d ON d.id = f.directory",
         "SELECT 'fault', d.path, f.file_name, f.faults FROM file_fault f JOIN directory d ON d.id = f.directory",

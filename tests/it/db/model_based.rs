@@ -246,7 +246,7 @@ fn dump(index: &Path) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
             "SELECT s.study_instance_uid, e.series_instance_uid, CASE typeof(c.uid_suffix) WHEN 'text' THEN c.uid_suffix ELSE CASE WHEN hex(c.uid_suffix) GLOB 'B*' \
              THEN replace(replace(substr(hex(c.uid_suffix), 2), 'A', '.'), 'F', '') \
              ELSE h.uid_prefix || replace(replace(hex(c.uid_suffix), 'A', '.'), 'F', '') END END, d.path, c.file_name, c.size, c.mtime_ms, \
-             c.differs, c.record FROM copy c JOIN shelf h ON h.id = c.shelf JOIN study_series e ON e.id = h.series \
+             c.differs, c.record FROM copy c JOIN instance_group h ON h.id = c.instance_group JOIN study_series e ON e.id = h.series \
              JOIN study s ON s.id = e.study JOIN directory d ON d.id = c.directory"
                 .to_owned(),
         ),
@@ -265,9 +265,9 @@ fn dump(index: &Path) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
         ("look-ups", "SELECT hash FROM uid_lookup UNION ALL SELECT hash FROM uid_lookup_recent".to_owned()),
         (
             "what is said",
-            "SELECT text FROM said WHERE id NOT IN (SELECT patient_said FROM shelf WHERE patient_said IS NOT NULL \
-             UNION SELECT study_said FROM shelf WHERE study_said IS NOT NULL \
-             UNION SELECT series_said FROM shelf WHERE series_said IS NOT NULL)"
+            "SELECT text FROM asserted_values WHERE id NOT IN (SELECT patient_values FROM instance_group WHERE patient_values IS NOT NULL \
+             UNION SELECT study_values FROM instance_group WHERE study_values IS NOT NULL \
+             UNION SELECT series_values FROM instance_group WHERE series_values IS NOT NULL)"
                 .to_owned(),
         ),
     ];

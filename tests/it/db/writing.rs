@@ -121,7 +121,7 @@ fn times_and_sizes_come_back_however_they_stand_to_those_of_the_first() {
     let expected: Vec<_> =
         std::iter::zip(times.map(|times| times.map(str::to_owned)), sizes.map(|size| size.cast_signed())).collect();
     assert_eq!(rows, expected);
-    // The first one is read again and has other values; the shelf stays.
+    // The first one is read again and has other values; the instance group stays.
     let values: Vec<_> = std::iter::zip(ids, ["101200", "101201", "101202"]).collect();
     let changed = ScannedFile { known: true, ..file("f0", record("1.5", "1.6", "1.2.3.0", &values)) };
     writer.handle().scanned(scanned("/a", vec![changed])).unwrap();

@@ -1,9 +1,9 @@
 //! What objects say of their patient, study and series: kept where it is not what those rows say, so that they can follow
 //! exactly when objects are corrected or go (docs/adr/0011).
 //!
-//! All instances of a shelf say the same. `shelf.patient_said`, `study_said` and `series_said` are NULL where that is what
-//! the row says, which is nearly always so. Before a row changes, the shelves that agree with it get what it said until
-//! then ([`Batch::freeze`]): that happens to each shelf once. When the last shelf that agrees with a row is gone, the row is
+//! All instances of an instance group say the same. `instance_group.patient_values`, `study_values` and `series_values` are NULL where that is what
+//! the row says, which is nearly always so. Before a row changes, the instance groups that agree with it get what it said until
+//! then ([`Batch::freeze`]): that happens to each instance group once. When the last instance group that agrees with a row is gone, the row is
 //! worked out anew from what the others say ([`Batch::settle`]).
 
 use rusqlite::{OptionalExtension, params};
@@ -49,37 +49,38 @@ pub(super) fn record_of_text(text: &str) -> InstanceRecord {
     record
 }
 
-/// The column of `shelf` for a level, and which shelves belong to the entity `?1`.
-const fn shelves_of(level: QueryRetrieveLevel) -> (&'static str, &'static str) {
+/// The column of `instance_group` for a level, and which instance groups belong to the entity `?1`.
+const fn instance_groups_of(level: QueryRetrieveLevel) -> (&'static str, &'static str) {
     match level {
         QueryRetrieveLevel::Patient => (
-            "patient_said",
+            "patient_values",
             "(patient = ?1 OR (patient IS NULL AND series IN (SELECT e.id FROM study s JOIN study_series e ON e.study = s.id \
              WHERE s.patient = ?1)))",
         ),
-        QueryRetrieveLevel::Study => ("study_said", "series IN (SELECT id FROM study_series WHERE study = ?1)"),
-        QueryRetrieveLevel::Series | QueryRetrieveLevel::Image => ("series_said", "series = ?1"),
+        QueryRetrieveLevel::Study => ("study_values", "series IN (SELECT id FROM study_series WHERE study = ?1)"),
+        QueryRetrieveLevel::Series | QueryRetrieveLevel::Image => ("series_values", "series = ?1"),
     }
 }
 
 impl Batch<'_> {
-    /// The row of `said` for these values in the order of [`stored_at`].
+    /// The row of `asserted_values` for these values in the order of [`stored_at`].
     pub(super) fn intern(&self, level: QueryRetrieveLevel, values: &[impl AsRef<str>]) -> Result<i64> {
         let text = to_text(stored_at(level).iter().copied().zip(values.iter().map(AsRef::as_ref)));
         if let Some(known) = self.said(&text)? {
             return Ok(known);
         }
-        self.statement("INSERT INTO said (hash, text) VALUES (?1, ?2)")?.execute(params![hash_of(&text), text])?;
+        self.statement("INSERT INTO asserted_values (hash, text) VALUES (?1, ?2)")?
+            .execute(params![hash_of(&text), text])?;
         Ok(self.connection.last_insert_rowid())
     }
 
     fn said(&self, text: &str) -> Result<Option<i64>> {
-        self.statement("SELECT id FROM said WHERE hash = ?1 AND text = ?2")?
+        self.statement("SELECT id FROM asserted_values WHERE hash = ?1 AND text = ?2")?
             .query_row(params![hash_of(text), text], |row| row.get(0))
             .optional()
     }
 
-    /// Sets what a shelf says into a record.
+    /// Sets what an instance group says into a record.
     pub(super) fn set_said(&self, level: QueryRetrieveLevel, said: i64, record: &mut InstanceRecord) -> Result<()> {
         let values = self.said_values(said)?;
         for &id in stored_at(level) {
@@ -89,42 +90,42 @@ impl Batch<'_> {
     }
 
     fn said_values(&self, said: i64) -> Result<serde_json::Map<String, serde_json::Value>> {
-        self.statement("SELECT text FROM said WHERE id = ?1")?
+        self.statement("SELECT text FROM asserted_values WHERE id = ?1")?
             .query_row([said], |row| Ok(from_text(row.get_ref(0)?.as_str().unwrap_or_default())))
     }
 
-    /// Before an entity changes: the shelves that agreed with it keep what they say.
+    /// Before an entity changes: the instance groups that agreed with it keep what they say.
     pub(super) fn freeze(&self, level: QueryRetrieveLevel, row: i64, values: &[String]) -> Result<()> {
         let said = self.intern(level, values)?;
-        let (column, own) = shelves_of(level);
-        self.statement(&format!("UPDATE shelf SET {column} = ?2 WHERE {column} IS NULL AND {own}"))?
+        let (column, own) = instance_groups_of(level);
+        self.statement(&format!("UPDATE instance_group SET {column} = ?2 WHERE {column} IS NULL AND {own}"))?
             .execute([row, said])?;
         self.drop_unused(said)
     }
 
-    /// Drops a row of `said` that no shelf refers to.
+    /// Drops a row of `asserted_values` that no instance group refers to.
     pub(super) fn drop_unused(&self, said: i64) -> Result<()> {
         self.statement(
-            "DELETE FROM said WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM shelf WHERE patient_said = ?1) \
-             AND NOT EXISTS (SELECT 1 FROM shelf WHERE study_said = ?1) \
-             AND NOT EXISTS (SELECT 1 FROM shelf WHERE series_said = ?1)",
+            "DELETE FROM asserted_values WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM instance_group WHERE patient_values = ?1) \
+             AND NOT EXISTS (SELECT 1 FROM instance_group WHERE study_values = ?1) \
+             AND NOT EXISTS (SELECT 1 FROM instance_group WHERE series_values = ?1)",
         )?
         .execute([said])?;
         Ok(())
     }
 
-    /// Works out anew what an entity says, when shelves have left it or (`joined`) come to it from another.
+    /// Works out anew what an entity says, when instance groups have left it or (`joined`) come to it from another.
     pub(super) fn settle(&mut self, level: QueryRetrieveLevel, row: i64, joined: bool) -> Result<()> {
-        let (column, own) = shelves_of(level);
-        // While a shelf agrees with the row, the others are less complete.
+        let (column, own) = instance_groups_of(level);
+        // While an instance group agrees with the row, the others are less complete.
         let some_agree: bool = self
-            .statement(&format!("SELECT EXISTS (SELECT 1 FROM shelf WHERE {own} AND {column} IS NULL)"))?
+            .statement(&format!("SELECT EXISTS (SELECT 1 FROM instance_group WHERE {own} AND {column} IS NULL)"))?
             .query_row([row], |found| found.get(0))?;
         if some_agree && !joined {
             return Ok(());
         }
         let said: Vec<i64> = self
-            .statement(&format!("SELECT DISTINCT {column} FROM shelf WHERE {own} AND {column} IS NOT NULL"))?
+            .statement(&format!("SELECT DISTINCT {column} FROM instance_group WHERE {own} AND {column} IS NOT NULL"))?
             .query_map([row], |found| found.get(0))?
             .collect::<Result<_>>()?;
         if said.is_empty() {
@@ -158,7 +159,7 @@ impl Batch<'_> {
         // Those that say the same as the row now.
         let text = to_text(stored_at(level).iter().copied().zip(values.iter().map(String::as_str)));
         if let Some(same) = self.said(&text)? {
-            self.statement(&format!("UPDATE shelf SET {column} = NULL WHERE {column} = ?2 AND {own}"))?
+            self.statement(&format!("UPDATE instance_group SET {column} = NULL WHERE {column} = ?2 AND {own}"))?
                 .execute([row, same])?;
             self.drop_unused(same)?;
             self.forget_belongings();
@@ -180,10 +181,10 @@ impl Batch<'_> {
             )?
             .query_map([row], |found| found.get(0))?
             .collect::<Result<_>>()?;
-        let (_, own) = shelves_of(QueryRetrieveLevel::Patient);
+        let (_, own) = instance_groups_of(QueryRetrieveLevel::Patient);
         for other in others {
             let has_objects: bool = self
-                .statement(&format!("SELECT EXISTS (SELECT 1 FROM shelf WHERE {own})"))?
+                .statement(&format!("SELECT EXISTS (SELECT 1 FROM instance_group WHERE {own})"))?
                 .query_row([other], |found| found.get(0))?;
             if has_objects {
                 self.move_without_issuer(row, other)?;
@@ -195,9 +196,11 @@ impl Batch<'_> {
 
     /// Moves the objects that do not name the issuer of their Patient ID from one patient of that ID to another.
     pub(super) fn move_without_issuer(&mut self, from: i64, to: i64) -> Result<()> {
-        let (_, own) = shelves_of(QueryRetrieveLevel::Patient);
+        let (_, own) = instance_groups_of(QueryRetrieveLevel::Patient);
         let said: Vec<i64> = self
-            .statement(&format!("SELECT DISTINCT patient_said FROM shelf WHERE {own} AND patient_said IS NOT NULL"))?
+            .statement(&format!(
+                "SELECT DISTINCT patient_values FROM instance_group WHERE {own} AND patient_values IS NOT NULL"
+            ))?
             .query_map([from], |found| found.get(0))?
             .collect::<Result<_>>()?;
         for said in said {
@@ -207,12 +210,12 @@ impl Batch<'_> {
             let studies: Vec<i64> = self
                 .statement(&format!(
                     "SELECT DISTINCT study FROM study_series WHERE id IN \
-                     (SELECT series FROM shelf WHERE {own} AND patient_said = ?2)"
+                     (SELECT series FROM instance_group WHERE {own} AND patient_values = ?2)"
                 ))?
                 .query_map([from, said], |found| found.get(0))?
                 .collect::<Result<_>>()?;
             self.changes.studies_to_settle.extend(studies);
-            self.statement(&format!("UPDATE shelf SET patient = ?3 WHERE {own} AND patient_said = ?2"))?
+            self.statement(&format!("UPDATE instance_group SET patient = ?3 WHERE {own} AND patient_values = ?2"))?
                 .execute([from, said, to])?;
         }
         self.changes.patients_to_settle.insert((from, false));
@@ -224,7 +227,7 @@ impl Batch<'_> {
     /// Keeps a study under another of its patients.
     pub(super) fn keep_under(&mut self, study: i64, from: i64, to: i64) -> Result<()> {
         self.statement(
-            "UPDATE shelf SET patient = CASE WHEN patient IS NULL THEN ?2 WHEN patient = ?3 THEN NULL ELSE patient END \
+            "UPDATE instance_group SET patient = CASE WHEN patient IS NULL THEN ?2 WHEN patient = ?3 THEN NULL ELSE patient END \
              WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
         )?
         .execute([study, from, to])?;
@@ -245,7 +248,7 @@ impl Batch<'_> {
             self.statement(sql)?.query_map(rusqlite::params_from_iter(with), |row| row.get(0))?.collect()
         };
         let named = ids(
-            "SELECT DISTINCT ifnull(patient, ?2) FROM shelf WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
+            "SELECT DISTINCT ifnull(patient, ?2) FROM instance_group WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
             &[study, current],
         )?;
         let linked = ids("SELECT patient FROM study_patient WHERE study = ?1", &[study])?;
@@ -256,7 +259,7 @@ impl Batch<'_> {
         let Some(&(_, first)) = by_key.iter().min() else { return Ok(()) };
         if first == current {
             self.statement(
-                "UPDATE shelf SET patient = NULL WHERE patient = ?2 AND series IN (SELECT id FROM study_series WHERE study = ?1)",
+                "UPDATE instance_group SET patient = NULL WHERE patient = ?2 AND series IN (SELECT id FROM study_series WHERE study = ?1)",
             )?
             .execute([study, current])?;
         } else {

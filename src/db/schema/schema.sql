@@ -1,4 +1,5 @@
--- The index, schema version 1. docs/schema.md explains it; the views at the end are the interface for other programs.
+-- The tables of the index, schema version 2. docs/schema.md explains them. The views in views.sql are the interface for
+-- other programs.
 --
 -- Text columns hold UTF-8, '' where the attribute is absent or empty. Their names are the keywords of PS3.6 in snake case.
 
@@ -149,7 +150,7 @@ CREATE UNIQUE INDEX directory_by_path ON directory (path, place);
 
 -- The instances of one series that lie in one directory and have SOP class and transfer syntax in common. Here stands
 -- what they share, so that a row of instance need not.
-CREATE TABLE shelf (
+CREATE TABLE instance_group (
     id                          INTEGER PRIMARY KEY,
     series                      INTEGER NOT NULL REFERENCES study_series (id),
     directory                   INTEGER NOT NULL REFERENCES directory (id),
@@ -158,9 +159,9 @@ CREATE TABLE shelf (
     -- The patient that these objects name, where it is not study.patient (then it is in study_patient).
     patient                     INTEGER REFERENCES patient (id),
     -- What these objects say of their patient, study and series: NULL where that is what those rows say.
-    patient_said                INTEGER REFERENCES said (id),
-    study_said                  INTEGER REFERENCES said (id),
-    series_said                 INTEGER REFERENCES said (id),
+    patient_values                INTEGER REFERENCES asserted_values (id),
+    study_values                  INTEGER REFERENCES asserted_values (id),
+    series_values                 INTEGER REFERENCES asserted_values (id),
     instance_count              INTEGER NOT NULL DEFAULT 0,
     -- What the SOP Instance UIDs begin with; instance.uid_suffix goes on from there.
     uid_prefix                  TEXT NOT NULL,
@@ -206,67 +207,67 @@ CREATE TABLE shelf (
     declared_above              TEXT,
     declared                    TEXT
 );
-CREATE INDEX shelf_by_series ON shelf (series, directory);
-CREATE INDEX shelf_by_directory ON shelf (directory);
-CREATE INDEX shelf_by_patient ON shelf (patient) WHERE patient IS NOT NULL;
-CREATE INDEX shelf_by_patient_said ON shelf (patient_said) WHERE patient_said IS NOT NULL;
-CREATE INDEX shelf_by_study_said ON shelf (study_said) WHERE study_said IS NOT NULL;
-CREATE INDEX shelf_by_series_said ON shelf (series_said) WHERE series_said IS NOT NULL;
+CREATE INDEX instance_group_by_series ON instance_group (series, directory);
+CREATE INDEX instance_group_by_directory ON instance_group (directory);
+CREATE INDEX instance_group_by_patient ON instance_group (patient) WHERE patient IS NOT NULL;
+CREATE INDEX instance_group_by_patient_values ON instance_group (patient_values) WHERE patient_values IS NOT NULL;
+CREATE INDEX instance_group_by_study_values ON instance_group (study_values) WHERE study_values IS NOT NULL;
+CREATE INDEX instance_group_by_series_values ON instance_group (series_values) WHERE series_values IS NOT NULL;
 
 -- What objects say of their patient, study or series where the row there says something else, because others of its
 -- objects are more complete: so that the rows can follow when objects are corrected or go.
-CREATE TABLE said (
+CREATE TABLE asserted_values (
     id                          INTEGER PRIMARY KEY,
     hash                        INTEGER NOT NULL,
     -- A JSON object: column to value, without those that are empty.
     text                        TEXT NOT NULL
 );
-CREATE INDEX said_by_hash ON said (hash);
+CREATE INDEX asserted_values_by_hash ON asserted_values (hash);
 
 -- One row for each SOP Instance, at its first location.
 CREATE TABLE instance (
-    shelf                       INTEGER NOT NULL REFERENCES shelf (id),
-    -- BLOB: hex digits 0-9 are digits, A is '.', F is padding, a leading B says that shelf.uid_prefix does not apply.
+    instance_group                       INTEGER NOT NULL REFERENCES instance_group (id),
+    -- BLOB: hex digits 0-9 are digits, A is '.', F is padding, a leading B says that instance group.uid_prefix does not apply.
     -- TEXT: the whole UID, where it has other characters.
     uid_suffix                  NOT NULL,
     -- INTEGER where the text is a plain number, otherwise TEXT.
     instance_number             NOT NULL,
-    -- Bytes more than shelf.size_base.
+    -- Bytes more than instance group.size_base.
     size                        INTEGER NOT NULL,
-    -- Milliseconds after shelf.mtime_base.
+    -- Milliseconds after instance group.mtime_base.
     mtime                       INTEGER NOT NULL,
-    -- NULL or INTEGER: what stands between prefix and suffix, see shelf. Otherwise the name, BLOB where it is not UTF-8.
+    -- NULL or INTEGER: what stands between prefix and suffix, see instance group. Otherwise the name, BLOB where it is not UTF-8.
     file_name,
-    -- NULL: as in shelf. A time is INTEGER where it has the same form HHMMSS or HHMMSS.F as that of the shelf: how much
+    -- NULL: as in instance group. A time is INTEGER where it has the same form HHMMSS or HHMMSS.F as that of the instance group: how much
     -- its digits, read as one number without the point, are more; or an empty BLOB where they are as many more as those of
     -- acquisition_time.
     acquisition_number,
     acquisition_time,
     content_time,
     instance_creation_time,
-    -- NULL, or a JSON object: column of shelf to the value that this instance has instead.
+    -- NULL, or a JSON object: column of instance group to the value that this instance has instead.
     diff                        TEXT,
-    PRIMARY KEY (shelf, uid_suffix)
+    PRIMARY KEY (instance_group, uid_suffix)
 ) WITHOUT ROWID;
 
--- From SOP Instance UID to shelf: 32 bits of a hash, to be checked against the row. New rows go into the small table,
+-- From SOP Instance UID to instance group: 32 bits of a hash, to be checked against the row. New rows go into the small table,
 -- which the writer moves into the large one by ranges of the hash: an entry is in either.
 CREATE TABLE uid_lookup (
     hash                        INTEGER NOT NULL,
-    shelf                       INTEGER NOT NULL,
-    PRIMARY KEY (hash, shelf)
+    instance_group                       INTEGER NOT NULL,
+    PRIMARY KEY (hash, instance_group)
 ) WITHOUT ROWID;
 CREATE TABLE uid_lookup_recent (
     hash                        INTEGER NOT NULL,
-    shelf                       INTEGER NOT NULL,
-    PRIMARY KEY (hash, shelf)
+    instance_group                       INTEGER NOT NULL,
+    PRIMARY KEY (hash, instance_group)
 ) WITHOUT ROWID;
 
--- Look-ups that stand for more than one instance of a shelf, whose UIDs have the same hash: they stay when one of them goes.
+-- Look-ups that stand for more than one instance of an instance group, whose UIDs have the same hash: they stay when one of them goes.
 CREATE TABLE uid_lookup_shared (
     hash                        INTEGER NOT NULL,
-    shelf                       INTEGER NOT NULL,
-    PRIMARY KEY (hash, shelf)
+    instance_group                       INTEGER NOT NULL,
+    PRIMARY KEY (hash, instance_group)
 ) WITHOUT ROWID;
 
 -- Further locations of an instance. One that was received without its object and lies on disk has one in the directory of
@@ -274,7 +275,7 @@ CREATE TABLE uid_lookup_shared (
 CREATE TABLE copy (
     directory                   INTEGER NOT NULL REFERENCES directory (id),
     file_name                   NOT NULL,
-    shelf                       INTEGER NOT NULL,
+    instance_group                       INTEGER NOT NULL,
     uid_suffix                  NOT NULL,
     size                        INTEGER NOT NULL,
     mtime_ms                    INTEGER NOT NULL,
@@ -284,7 +285,7 @@ CREATE TABLE copy (
     record                      TEXT,
     PRIMARY KEY (directory, file_name)
 ) WITHOUT ROWID;
-CREATE INDEX copy_by_instance ON copy (shelf, uid_suffix);
+CREATE INDEX copy_by_instance ON copy (instance_group, uid_suffix);
 CREATE INDEX copy_that_differs ON copy (directory, file_name) WHERE differs;
 
 -- Locations whose file was gone when a scan looked: kept until it is back, found elsewhere, or pruned.
@@ -351,35 +352,3 @@ CREATE TABLE scan (
     -- Transactions so far: by these a scan notices that another one is at work.
     transactions                INTEGER NOT NULL DEFAULT 0
 );
-
-CREATE VIEW patients AS
-SELECT p.id AS patient, p.patient_id, p.issuer_of_patient_id, p.patient_name, p.patient_birth_date, p.patient_birth_time,
-       p.patient_sex, p.other_patient_ids, p.other_patient_names, p.other_patient_ids_sequence, p.ethnic_group,
-       p.patient_comments, p.referenced_patient_sequence,
-       (SELECT count(*) FROM study WHERE patient = p.id) AS number_of_patient_related_studies,
-       (SELECT ifnull(sum(series_count), 0) FROM study WHERE patient = p.id) AS number_of_patient_related_series,
-       (SELECT ifnull(sum(instance_count), 0) FROM study WHERE patient = p.id) AS number_of_patient_related_instances
-FROM patient p;
-
-CREATE VIEW studies AS
-SELECT s.id AS study, s.patient, p.patient_id, p.patient_name, p.patient_birth_date, p.patient_sex,
-       s.study_instance_uid, s.study_date, s.study_time, s.accession_number, s.study_id, s.study_description,
-       s.modalities_in_study, s.sop_classes_in_study, s.series_count AS number_of_study_related_series,
-       s.instance_count AS number_of_study_related_instances, s.referring_physician_name, s.physicians_of_record,
-       s.name_of_physicians_reading_study, s.admitting_diagnoses_description, s.issuer_of_accession_number_sequence,
-       s.procedure_code_sequence, s.referenced_study_sequence, s.patient_age, s.patient_size, s.patient_weight,
-       s.occupation, s.additional_patient_history, s.admission_id, s.other_study_numbers,
-       s.requested_procedure_description, s.study_comments, s.timezone_offset_from_utc,
-       s.anatomic_regions_in_study_code_sequence
-FROM study s JOIN patient p ON p.id = s.patient;
-
-CREATE VIEW series AS
-SELECT e.id AS series, e.study, s.study_instance_uid, e.series_instance_uid, e.modality, e.series_number,
-       e.series_description, e.instance_count AS number_of_series_related_instances, e.series_date, e.series_time,
-       e.body_part_examined, e.laterality, e.patient_position, e.protocol_name, e.station_name, e.institution_name,
-       e.institutional_department_name, e.manufacturer, e.manufacturer_model_name, e.device_serial_number,
-       e.software_versions, e.performing_physician_name, e.operators_name, e.frame_of_reference_uid,
-       e.performed_procedure_step_start_date, e.performed_procedure_step_start_time, e.performed_procedure_step_id,
-       e.performed_procedure_step_description, e.request_attributes_sequence, e.institution_address,
-       e.institution_code_sequence, e.anatomic_region_sequence
-FROM study_series e JOIN study s ON s.id = e.study;

@@ -1,4 +1,4 @@
-//! Shelves: what instances of one series in one directory share.
+//! Instance groups: what instances of one series in one directory share.
 
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -18,7 +18,7 @@ use crate::model::level::QueryRetrieveLevel;
 use crate::model::record::InstanceRecord;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ShelfKey {
+pub(super) struct InstanceGroupKey {
     pub(super) series: i64,
     pub(super) directory: i64,
     pub(super) class_and_syntax: u64,
@@ -28,7 +28,7 @@ pub(super) struct ShelfKey {
     pub(super) declared: u64,
 }
 
-pub(super) struct Shelf {
+pub(super) struct InstanceGroup {
     pub(super) id: i64,
     pub(super) series: i64,
     pub(super) directory: i64,
@@ -51,25 +51,25 @@ pub(super) type DeclaredValues = serde_json::Map<String, serde_json::Value>;
 struct Said {
     /// What was declared when it was read; nothing where it was put together from what the index knows.
     set: String,
-    /// Of patient, study and series: these are the same for all instances of a shelf.
+    /// Of patient, study and series: these are the same for all instances of an instance group.
     above: Option<String>,
     /// Of the instance.
     own: Option<String>,
 }
 
 impl Batch<'_> {
-    pub(super) fn shelf(
+    pub(super) fn instance_group(
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
         belonging: &Belonging,
         following: &[&ScannedFile],
         complete: bool,
-    ) -> Result<Rc<Shelf>> {
+    ) -> Result<Rc<InstanceGroup>> {
         let class = record.value(AttributeId::SOPClassUID);
         let syntax = record.value(AttributeId::AvailableTransferSyntaxUID);
         let said = (!self.declared.is_empty()).then(|| Said::of(record, &self.declared));
-        let key = ShelfKey {
+        let key = InstanceGroupKey {
             series: belonging.series,
             directory: file.directory,
             values: belonging.values,
@@ -79,15 +79,15 @@ impl Batch<'_> {
                 xxh3_64(said.set.as_bytes()) ^ xxh3_64(above.as_bytes()).rotate_left(1)
             }),
         };
-        if let Some(shelf) = self.shelves.get(&key) {
-            return Ok(Rc::clone(shelf));
+        if let Some(instance_group) = self.instance_groups.get(&key) {
+            return Ok(Rc::clone(instance_group));
         }
-        let [patient_said, study_said, series_said] = belonging.said;
+        let [patient_values, study_values, series_values] = belonging.said;
         let found: Option<i64> = self
             .statement(
-                "SELECT id FROM shelf WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
-                 AND available_transfer_syntax_uid = ?4 AND patient IS ?5 AND patient_said IS ?6 AND study_said IS ?7 \
-                 AND series_said IS ?8 AND declared_set = ?9 AND declared_above IS ?10 ORDER BY id LIMIT 1",
+                "SELECT id FROM instance_group WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
+                 AND available_transfer_syntax_uid = ?4 AND patient IS ?5 AND patient_values IS ?6 AND study_values IS ?7 \
+                 AND series_values IS ?8 AND declared_set = ?9 AND declared_above IS ?10 ORDER BY id LIMIT 1",
             )?
             .query_row(
                 params![
@@ -96,9 +96,9 @@ impl Batch<'_> {
                     class,
                     syntax,
                     belonging.patient,
-                    patient_said,
-                    study_said,
-                    series_said,
+                    patient_values,
+                    study_values,
+                    series_values,
                     said.as_ref().map_or("", |said| &said.set),
                     said.as_ref().and_then(|said| said.above.as_deref())
                 ],
@@ -108,17 +108,17 @@ impl Batch<'_> {
         let id = match found {
             Some(id) => id,
             None => {
-                let id = self.insert_shelf(record, file, belonging, said.as_ref(), following, complete)?;
+                let id = self.insert_instance_group(record, file, belonging, said.as_ref(), following, complete)?;
                 self.changes.studies_to_summarise.insert(belonging.study);
                 id
             }
         };
-        let shelf = self.shelf_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        self.shelves.insert(key, Rc::clone(&shelf));
-        Ok(shelf)
+        let instance_group = self.instance_group_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        self.instance_groups.insert(key, Rc::clone(&instance_group));
+        Ok(instance_group)
     }
 
-    fn insert_shelf(
+    fn insert_instance_group(
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
@@ -154,8 +154,8 @@ impl Batch<'_> {
         ];
         let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
         self.statement(&format!(
-            "INSERT INTO shelf (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
-             file_suffix, file_digits, mtime_base, size_base, patient, patient_said, study_said, series_said, declared_set, \
+            "INSERT INTO instance_group (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
+             file_suffix, file_digits, mtime_base, size_base, patient, patient_values, study_values, series_values, declared_set, \
              declared_above, declared, {}) VALUES ({marks})",
             shared_columns_sql()
         ))?
@@ -163,17 +163,17 @@ impl Batch<'_> {
         Ok(self.connection.last_insert_rowid())
     }
 
-    pub(super) fn shelf_by_id(&mut self, id: i64) -> Result<Option<Rc<Shelf>>> {
-        if let Some(shelf) = self.shelves_by_id.get(&id) {
-            return Ok(Some(Rc::clone(shelf)));
+    pub(super) fn instance_group_by_id(&mut self, id: i64) -> Result<Option<Rc<InstanceGroup>>> {
+        if let Some(instance_group) = self.instance_groups_by_id.get(&id) {
+            return Ok(Some(Rc::clone(instance_group)));
         }
         let sql = format!(
             "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set, declared, {} \
-             FROM shelf WHERE id = ?1",
+             FROM instance_group WHERE id = ?1",
             shared_columns_sql()
         );
         let read = |row: &Row<'_>| {
-            Ok(Shelf {
+            Ok(InstanceGroup {
                 id,
                 series: row.get(0)?,
                 directory: row.get(1)?,
@@ -190,10 +190,10 @@ impl Batch<'_> {
                 shared: (0..shared().len()).map(|at| row.get(10 + at)).collect::<Result<_>>()?,
             })
         };
-        let Some(shelf) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };
-        let shelf = Rc::new(shelf);
-        self.shelves_by_id.insert(id, Rc::clone(&shelf));
-        Ok(Some(shelf))
+        let Some(instance_group) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };
+        let instance_group = Rc::new(instance_group);
+        self.instance_groups_by_id.insert(id, Rc::clone(&instance_group));
+        Ok(Some(instance_group))
     }
 }
 
@@ -232,8 +232,8 @@ fn shared_columns_sql() -> &'static str {
     })
 }
 
-pub(super) fn shared_value(shelf: &Shelf, id: AttributeId) -> &str {
-    place_in_shared(id).and_then(|at| shelf.shared.get(at)).map_or("", String::as_str)
+pub(super) fn shared_value(instance_group: &InstanceGroup, id: AttributeId) -> &str {
+    place_in_shared(id).and_then(|at| instance_group.shared.get(at)).map_or("", String::as_str)
 }
 
 /// Where an attribute stands in [`shared`].
@@ -244,7 +244,7 @@ pub(super) fn place_in_shared(id: AttributeId) -> Option<usize> {
     places[id as usize]
 }
 
-/// What the SOP Instance UIDs of a new shelf are expected to begin with: what those that come with it have in common, or,
+/// What the SOP Instance UIDs of a new instance group are expected to begin with: what those that come with it have in common, or,
 /// where more may follow, all up to the last component.
 fn common_prefix<'r>(record: &'r InstanceRecord, following: &[&ScannedFile], complete: bool) -> &'r str {
     let uid = record.value(AttributeId::SOPInstanceUID);
