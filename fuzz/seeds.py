@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "bench"))
+sys.path.insert(0, str(HERE.parent / "tools/bench"))
 from dimse import _explicit, _implicit, _item, _pdata, associate_rq, data_set, store_rq  # noqa: E402
 
 STUDY_ROOT = b"1.2.840.10008.5.1.4.1.2.2.1"

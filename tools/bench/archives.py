@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Times `dcmdex scan` of the same files loose and as members of archives, and prints a table.
 
-    bench/archives.py --files 50000 --work DIR         # makes corpus and archives in DIR if they are not there
+    tools/bench/archives.py --files 50000 --work DIR
 
-The archives hold what the loose files hold, headers with a little pixel data. Every index has to hold the same SOP Instance
-UIDs before a time is taken; runs are interleaved. Page cache warm. Needs a release build; standard library only.
+Makes corpus and archives in DIR if they are not there. The archives hold the same files as the loose
+corpus: headers with a little pixel data. Every index must hold the same SOP Instance UIDs before a
+time is taken. Runs are interleaved, the page cache is warm. Standard library only.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def main():
     if not corpus.exists():
         make = ["--out", corpus, "--files", options.files, "--seed", options.seed, "--manifest", manifest]
         make += ["--sparse", options.pixels]
-        subprocess.run([str(part) for part in [RELEASE / "examples/corpus", *make]], check=True)
+        subprocess.run([str(part) for part in [RELEASE / "corpus", *make]], check=True)
     with open(manifest) as lines:
         uids = fingerprint(line.rstrip("\n") for line in lines)
     places = {"loose files": corpus, **dict(pack(corpus, options.work))}

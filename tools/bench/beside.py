@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Times C-STORE into a node while scans write the same index, and without them.
 
-    bench/beside.py --work DIR --archive DIR [--count 4000] [--associations 4] [--size 16384]
+    tools/bench/beside.py --work DIR --archive DIR [--count 4000] [--associations 4] [--size 16384]
 
-The archive is scanned into a new index and then read again (`--full`) for as long as objects are sent; every other run sends the
-same number of objects with no scan beside it. After each run the index has to hold each file of the archive and each object that
-was answered with Success exactly once, and to agree with itself. Standard library only; the client is the example `storeload`.
+The archive is scanned into a new index and then read again (`--full`) for as long as objects are
+sent. Every other run sends the same number of objects with no scan beside it. After each run the
+index must agree with itself. It must hold each file of the archive, and each object answered with
+Success, exactly once. Standard library only; the client is the generator `storeload`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from common import RELEASE, build, commit, fail, machine, serve
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder on the disk to measure")
-    parser.add_argument("--archive", type=Path, required=True, help="what is scanned: made by the example `corpus`")
+    parser.add_argument("--archive", type=Path, required=True, help="what is scanned: made by the generator `corpus`")
     parser.add_argument("--count", type=int, default=4_000, help="objects per run")
     parser.add_argument("--associations", type=int, default=4)
     parser.add_argument("--size", type=int, default=16 * 1024, help="bytes of an object")
@@ -79,7 +80,7 @@ def once(options, folder, scanning):
         if scanning:
             scans.start()
             scans.begun.wait()
-        command = [RELEASE / "examples/storeload", "--to", node.address, "--associations", options.associations]
+        command = [RELEASE / "storeload", "--to", node.address, "--associations", options.associations]
         command += ["--count", options.count, "--size", options.size]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
         scans.stop.set()

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: where things are, which machine this is, a node of our own on a free port."""
+"""Paths, machine, build and servers that the benchmark scripts share."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 RELEASE = TARGET / "release"
 PYTHON = os.environ.get("DCMDEX_PEERS_PYTHON", str(TARGET / "peers/venv/bin/python"))
@@ -18,10 +18,11 @@ def fail(message):
     sys.exit(f"error: {message}")
 
 
-def build(*examples):
-    command = ["cargo", "build", "--release", "--locked", "--bin", "dcmdex"]
-    for example in examples:
-        command += ["--example", example]
+def build(*generators):
+    """Builds dcmdex and the named load generators of tools/bench into RELEASE."""
+    command = ["cargo", "build", "--release", "--locked", "--package", "dcmdex", "--package", "dcmdex-bench"]
+    for name in ["dcmdex", *generators]:
+        command += ["--bin", name]
     subprocess.run(command, cwd=ROOT, check=True)
 
 

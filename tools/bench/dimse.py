@@ -1,5 +1,7 @@
-"""A C-STORE sender in the standard library only: associates, sends, tells what was acknowledged. For tests that cut the connection, or the
-node, off in the middle."""
+"""A C-STORE sender in the standard library only: it associates, sends and tells what was acknowledged.
+
+Tests use it that cut the connection, or the node, off in the middle.
+"""
 
 import socket
 import struct

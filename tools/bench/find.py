@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Times C-FIND over the network on an index, and prints a table.
 
-    bench/find.py --index FILE [--count 1000] [--only TEXT] [--peer orthanc=ORTHANC@127.0.0.1:4242]...
+    tools/bench/find.py --index FILE [--count 1000] [--only TEXT]
+        [--peer orthanc=ORTHANC@127.0.0.1:4242]...
 
-Each question is asked many times with values taken from the index, over one persistent association (and the first question
-over eight). The number of matches is compared with what SQL on the views of the index says, before a time is believed.
-Peers are other nodes that hold the same instances: they are asked the same questions by the same client, in turn with ours.
-Standard library only; the client is the example `findload`. Indexes to ask, from the example `indexload`:
+Each question is asked many times with values taken from the index, over one open association. The
+first question is also asked over eight. The number of matches must be what SQL on the views of the
+index says before a time counts. Peers are other nodes that hold the same instances. The same client
+asks them the same questions, in turn with ours. Standard library only; the client is the generator
+`findload`. The generator `indexload` makes indexes to ask:
 
     indexload INDEX 1600000                1.6 million instances, 4,210 studies
     indexload INDEX 1600000 8 2 3          1.6 million instances, 100,000 studies
@@ -110,7 +112,7 @@ def ask(options, db, called, address, scratch, question, associations, count):
     count = count if len(values) > 1 else max(5, count // 100)
     file = Path(scratch) / "values"
     file.write_text("\n".join(values) + "\n", encoding="utf-8")
-    command = [RELEASE / "examples/findload", "--to", address, "--called", called, "--level", level, "--values", file]
+    command = [RELEASE / "findload", "--to", address, "--called", called, "--level", level, "--values", file]
     command += ["--count", count, "--associations", associations, "--json"]
     for key in keys:
         command += ["--key", key]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Holds C-FIND against its goals, on indexes of several shapes, and prints one table.
 
-    bench/find_goals.py --indexes DIR [--seconds 3] [--orthanc] [--only TEXT]
+    tools/bench/find_goals.py --indexes DIR [--seconds 3] [--orthanc] [--only TEXT]
 
-DIR holds indexes that were made before, by the example `indexload` (`--make` makes those that are missing; the last takes
-the longest, and one that is not there is left out of the table):
+DIR holds indexes that the generator `indexload` made before. `--make` makes the missing ones; the
+last takes the longest. The table leaves out an index that is not there:
 
     26k.db     indexload 26k.db 26000              26,000 instances, 69 studies
     5k.db      indexload 5k.db 1600000             1.6 million instances, 4,211 studies
@@ -12,9 +12,10 @@ the longest, and one that is not there is left out of the table):
     1m.db      indexload 1m.db 1000000 1 1 1       a million patients, a study each
     16m.db     indexload 16m.db 16000000           16 million instances, 42,106 studies
 
-The node runs on the first processor and the client on the second. Numbers of matches are compared with what SQL on the
-views of the index says before a time is believed. With `--orthanc`, Orthanc is filled with small objects of 5,000 studies,
-a new index of ours as well, and both are asked the same by the same client. Standard library only.
+The node runs on the first processor and the client on the second. The number of matches must be what
+SQL on the views of the index says before a time counts. `--orthanc` fills Orthanc and a new index of
+ours with small objects of 5,000 studies, and the same client asks both the same. Standard library
+only.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def main():
     for name, shape in SHAPES.items():
         index = options.indexes / f"{name}.db"
         if options.make and not index.exists():
-            run(RELEASE / "examples/indexload", index, *shape)
+            run(RELEASE / "indexload", index, *shape)
         if options.only not in name or not index.exists():
             continue
         with tempfile.TemporaryDirectory() as scratch, open(Path(scratch) / "log", "wb") as log:
@@ -108,7 +109,7 @@ class Bench:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
             file.write("\n".join(values or [""]) + "\n")
             file.flush()
-            command = ["taskset", "-c", CLIENT_CPU, RELEASE / "examples/findload", "--to", (node or self.node).address]
+            command = ["taskset", "-c", CLIENT_CPU, RELEASE / "findload", "--to", (node or self.node).address]
             command += ["--called", called, "--level", level, "--values", file.name, "--json", *flags]
             for key in keys:
                 command += ["--key", key]
@@ -257,7 +258,7 @@ def compare_with_orthanc(bench, studies=5_000):
         ours = serve(scratch / "index.db", scratch / "objects", log, cpus=NODE_CPU)
         with theirs, ours:
             for node, called in [(theirs, "ORTHANC"), (ours, "DCMDEX")]:
-                command = [RELEASE / "examples/storeload", "--to", node.address, "--called", called]
+                command = [RELEASE / "storeload", "--to", node.address, "--called", called]
                 # Orthanc answers in two pieces: without --quick-ack, 40 ms for each object.
                 said = run(*command, "--count", studies, "--associations", 8, "--series", 1, "--size", 5_000, "--quick-ack")
                 if not said.startswith(f"{studies} Success"):

@@ -1,6 +1,8 @@
-"""The obvious index: pydicom reads every file under a folder, sqlite3 keeps a row for each. A comparator of bench/scan.py.
+"""The obvious index: pydicom reads every file under a folder, sqlite3 keeps a row for each.
 
-    python bench/pydicom_index.py FOLDER INDEX
+    python tools/bench/pydicom_index.py FOLDER INDEX
+
+tools/bench/scan.py compares dcmdex with it.
 """
 
 import os

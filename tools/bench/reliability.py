@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""Kills a node, or cuts the power of its disk, while it receives, and looks for what it had acknowledged.
+"""Kills a node, or cuts the power of its disk, while it receives; then looks for acknowledged objects.
 
-    bench/reliability.py kill     --work DIR [--rounds 500] [--duplicates keep-first|replace]
-    bench/reliability.py powercut --work DIR [--rounds 100] [--node dcmdex|storescp|orthanc]     (root, Linux)
+    tools/bench/reliability.py kill     --work DIR [--rounds 500] [--duplicates keep-first|replace]
+    tools/bench/reliability.py powercut --work DIR [--rounds 100] [--node dcmdex|storescp|orthanc]
 
-kill: kill -9 under load, start again on the same index. powercut: index and objects lie on an ext4 file system of their own in a file below
-DIR, mounted by loop; the FS_IOC_SHUTDOWN ioctl (what xfstests uses) throws away all that had not reached the disk, then the node is
-killed, the file system mounted again (its journal is replayed) and the node started again.
+kill sends SIGKILL under load and starts the node again on the same index.
 
-After each round, for every instance that a sender had a Success for (of eight, one that all senders send, each with its own
-content): is it in the index, and is its object there, byte for byte as one of them sent it? Are
-there short objects under a final name, objects that the index does not know, files half received? Exit code 1 if an acknowledged instance is
-missing or short. Standard library only.
+powercut needs root and Linux. Index and objects lie on an ext4 file system of their own, in a file
+below DIR that is mounted by loop. The FS_IOC_SHUTDOWN ioctl, which xfstests uses, throws away all
+that had not reached the disk. Then the node is killed, the file system is mounted again (which
+replays its journal), and the node starts again.
+
+Each round checks every instance for which a sender had a Success. There are eight senders. One
+instance is sent by all of them, each with its own content. The instance must be in the index, and
+its object must be there, byte for byte as one of them sent it. The script also counts short objects
+under a final name, objects that the index does not know, and half received files. Exit code 1: an
+acknowledged instance is missing or short. Standard library only.
 """
 
 import argparse

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Times C-GET of one series from dcmdex, dcmqrscp and Orthanc, with one client and the same objects, and prints a table.
+"""Times C-GET of one series from dcmdex, dcmqrscp and Orthanc, and prints a table.
 
-    bench/retrieve.py [--slices 500] [--size 524288] [--times 5] [--index FILE]
+    tools/bench/retrieve.py [--slices 500] [--size 524288] [--times 5] [--index FILE]
 
-Beside them stands a plain copy of the files to a socket. With --index, the time to the first object is also taken on a large
-index: the series is added to a copy of it. Peers that are not installed are left out. Standard library only; the client is the
-example `retrieveload`.
+One client fetches the same objects from each. A plain copy of the files to a socket stands beside
+them. `--index` also takes the time to the first object on a large index: the series is added to a
+copy of it. Peers that are not installed are left out. Standard library only; the client is the
+generator `retrieveload`.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def ct_slice(number, size):
 
 
 def load(name, times, *arguments):
-    command = [RELEASE / "examples/retrieveload", "--name", name, "--times", times, *arguments]
+    command = [RELEASE / "retrieveload", "--name", name, "--times", times, *arguments]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{name}: {done.stderr.strip()[-400:]}")

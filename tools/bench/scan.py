@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Times `dcmdex scan` beside a bare read of the same files and beside other people's scanners, and prints a table.
+"""Times `dcmdex scan` beside a bare read of the same files and beside other scanners; prints a table.
 
-    bench/scan.py --files 100000 --work DIR            # makes the corpus in DIR/corpus-FILES-SEED if it is not there
-    bench/scan.py --corpus DIR --work DIR              # an archive that `cargo run --example corpus` wrote, with DIR.uids beside it
+    tools/bench/scan.py --files 100000 --work DIR
+    tools/bench/scan.py --corpus DIR --work DIR
 
-Every tool has to find the same SOP Instance UIDs (or files, where it prints files) before a time is taken. Runs are
-interleaved, so that a slow minute of the machine hits all alike. Page cache warm unless --cold (root: drops the caches before
-each run). Needs scripts/peers and a release build; standard library only.
+The first makes the corpus in DIR/corpus-FILES-SEED if it is not there. The second takes an archive
+that the generator `corpus` wrote, with DIR.uids beside it.
+
+Every tool must find the same SOP Instance UIDs (or files, where it prints files) before a time is
+taken. Runs are interleaved, so that a slow minute of the machine hits all alike. The page cache is
+warm unless --cold is given, which needs root and drops the caches before each run. Needs
+scripts/peers; standard library only.
 """
 
 import argparse
@@ -84,7 +88,7 @@ class Tool:
 
 
 def tools(options, corpus, uids, files, scratch):
-    bound = RELEASE / "examples/bound"
+    bound = RELEASE / "bound"
 
     def read_bound(name, *flags):
         # What the plain bound reads has no names; its `--parse --print` prints them.
@@ -159,7 +163,7 @@ def tools(options, corpus, uids, files, scratch):
 
         def index_again():
             rows.unlink(missing_ok=True)
-            return [PYTHON, ROOT / "bench/pydicom_index.py", corpus, rows]
+            return [PYTHON, ROOT / "tools/bench/pydicom_index.py", corpus, rows]
 
         def pydicom_found():
             Run(index_again())
@@ -185,7 +189,7 @@ def main():
     manifest = corpus.with_name(corpus.name + ".uids")
     if not corpus.exists():
         make = ["--out", corpus, "--files", options.files, "--seed", options.seed, "--manifest", manifest]
-        subprocess.run([str(part) for part in [RELEASE / "examples/corpus", *make]], check=True)
+        subprocess.run([str(part) for part in [RELEASE / "corpus", *make]], check=True)
     with open(manifest) as lines:
         uids = fingerprint(line.rstrip("\n") for line in lines)
     files = fingerprint(

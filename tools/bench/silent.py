@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""How long a C-ECHO takes beside connections and associations that say nothing, and what those cost in memory.
+"""Times C-ECHO beside silent connections and associations, and measures what those cost in memory.
 
-    bench/silent.py --work DIR [--associations 1000] [--connections 1000] [--half-open 1000] [--rounds 200]
+    tools/bench/silent.py --work DIR [--associations 1000] [--connections 1000] [--half-open 1000]
+        [--rounds 200]
 
-All of them come from one address. Each round is a new association: connect, A-ASSOCIATE, C-ECHO, A-RELEASE, until the peer closes. Once beside
-nothing, once beside TCP connections that send nothing, once beside those that send the first six bytes of an A-ASSOCIATE-RQ, once beside
-associations that send nothing, once beside all of them. Exit code 1 if
-somebody is refused or the slowest round takes more than --limit milliseconds. Standard library only.
+All connections come from one address. Each round is a new association: connect, A-ASSOCIATE, C-ECHO,
+A-RELEASE, until the peer closes. It is measured five times: beside nothing, beside TCP connections
+that send nothing, beside those that send the first six bytes of an A-ASSOCIATE-RQ, beside
+associations that send nothing, and beside all of them. Exit code 1: somebody is refused, or the
+slowest round takes more than --limit milliseconds. Standard library only.
 """
 
 import argparse

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Times C-STORE into dcmdex and into other nodes, beside what the disk alone makes durable, and prints tables.
+"""Times C-STORE into dcmdex and other nodes, beside what the disk alone makes durable; prints tables.
 
-    bench/store.py --work DIR [--count 4000] [--runs 3] [--all]
+    tools/bench/store.py --work DIR [--count 4000] [--runs 3] [--all]
 
-The same client for all (the example `storeload`: one request outstanding per association), then the unmodified dcmsend. Each time a new
-node on an empty folder of the same disk; what a node says it has must be what was sent, and with dcmdex Success = rows = object
-files. Runs are interleaved; nothing is deleted before the last one (creating files right after a mass delete is slow on ext4).
---all: every size with every number of associations, for dcmdex alone. Peers: storescp of dicom-rs
-(`cargo install dicom-storescp --root target/tools`, or DCMDEX_DICOM_STORESCP), DCMTK and Orthanc (scripts/peers); a missing one is named.
-Standard library only.
+The generator `storeload` sends to all of them, with one request outstanding per association. Then
+the unmodified dcmsend sends. Each run starts a new node on an empty folder of the same disk. A node
+must say that it has what was sent; with dcmdex, Success = rows = object files. Runs are interleaved.
+Nothing is deleted before the last one, because creating files right after a mass delete is slow on
+ext4. --all takes every size with every number of associations, for dcmdex alone.
+
+Peers: DCMTK and Orthanc (scripts/peers), and storescp of dicom-rs (`cargo install dicom-storescp
+--root target/tools`, or DCMDEX_DICOM_STORESCP). A missing one is named. Standard library only.
 """
 
 import argparse
@@ -119,7 +121,7 @@ class Bound:
         self.name, self.flags = name, flags
 
     def run(self, folder, size, _parallel, count):
-        command = [RELEASE / "examples/syncload", *self.flags, "--count", count, "--size", size, folder / "bound"]
+        command = [RELEASE / "syncload", *self.flags, "--count", count, "--size", size, folder / "bound"]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
         got = re.search(r": (\d+) pieces/s, ([\d.]+) MB/s", done.stdout)
         return {"rate": float(got[1]), "mb": float(got[2])}
@@ -130,7 +132,7 @@ def once(contestant, folder, size, parallel, count):
     if isinstance(contestant, Bound):
         return contestant.run(folder, size, parallel, count)
     with open(folder / "log", "wb") as log, contestant.start(folder, log) as node:
-        command = [RELEASE / "examples/storeload", "--to", node.address, "--called", contestant.called]
+        command = [RELEASE / "storeload", "--to", node.address, "--called", contestant.called]
         command += ["--associations", parallel, "--count", count, "--size", size]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
         if done.returncode != 0:

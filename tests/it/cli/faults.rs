@@ -351,11 +351,11 @@ fn below_the_floor_nothing_more_is_taken() {
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
-/// Runs bench/reliability.py for a few rounds; for many it is run by itself (docs/reliability.md).
+/// Runs tools/bench/reliability.py for a few rounds; for many it is run by itself (docs/reliability.md).
 fn rounds(how: &str, rounds: usize) {
     let Some(mut python) = peers::program("/usr/bin/python3") else { return };
     let place = Place::new();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/reliability.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/bench/reliability.py");
     python.arg(script).arg(how).arg("--work").arg(place.path("work")).arg("--rounds").arg(rounds.to_string());
     let run = peers::run(python.env("DCMDEX_BINARY", env!("CARGO_BIN_EXE_dcmdex")).env("PYTHONDONTWRITEBYTECODE", "1"));
     let said = run.expect_success();

@@ -1,12 +1,12 @@
-//! How fast headers in memory become records, against dicom-object on the same bytes.
+//! Measures how fast headers in memory become records, beside dicom-object on the same bytes.
 //!
 //! ```text
-//! cargo bench --bench parse            # beside dicom-object
-//! cargo bench --bench parse -- own     # alone, to look at it with a profiler
+//! cargo bench -p dcmdex-bench --bench parse            # beside dicom-object
+//! cargo bench -p dcmdex-bench --bench parse -- own     # alone, for a profiler
 //! ```
 //!
-//! Headers of the benchmark corpus, one file in 8 KiB each, as a scan reads them. Results are checked equal before they are
-//! timed. Best of several rounds; no file system in it.
+//! The headers are those of the benchmark corpus, each in 8 KiB as a scan reads them. No file system is
+//! involved. Results must be equal before they are timed. The best of several rounds counts.
 
 #![allow(
     clippy::print_stdout,
@@ -23,11 +23,7 @@ use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use dicom_object::{FileDicomObject, InMemDicomObject, OpenFileOptions};
 
-#[path = "../bench/header.rs"]
-#[allow(dead_code, reason = "shared with the examples")]
-mod header;
-
-use header::{InstanceFacts, InstanceUids, Random, Syntax, Template, UidStyle};
+use dcmdex_bench::header::{self, InstanceFacts, InstanceUids, Random, Syntax, Template, UidStyle};
 
 /// Few enough to stay in the cache, as what a read has just copied is.
 const FILES: u64 = 40;

@@ -1,10 +1,12 @@
-//! What the query engine costs without index and network: a value looked at, a request read, an answer written.
+//! Measures the query engine without index and network.
+//!
+//! It looks at a value, reads a request and writes an answer.
 //!
 //! ```text
-//! cargo bench --bench query
+//! cargo bench -p dcmdex-bench --bench query
 //! ```
 //!
-//! Best of several rounds. What matches is counted and checked before it is timed.
+//! Matches are counted and checked before they are timed. The best of several rounds counts.
 
 #![allow(
     clippy::print_stdout,

@@ -1,5 +1,7 @@
-//! A DIMSE client that costs next to nothing: dicom-ul opens the association, whole messages are encoded beforehand and go
-//! out in one write, responses are read for their status and no more.
+//! A DIMSE client that costs little beside the node that it measures.
+//!
+//! dicom-ul opens the association. Whole messages are encoded beforehand and go out in one write. Of a
+//! response the client reads the status and nothing else.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,27 +10,27 @@ use std::time::Duration;
 use clap::Args;
 use dicom_ul::association::client::{ClientAssociation, ClientAssociationOptions};
 
-use super::header::element;
+use crate::header::element;
 
 /// The largest PDU that we offer to receive.
-pub(crate) const MAX_PDU: u32 = 128 * 1024;
+pub const MAX_PDU: u32 = 128 * 1024;
 /// A benchmark whose peer is silent for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
 
 /// Which node is measured.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Node {
+pub struct Node {
     /// Host and port of the node.
     #[arg(long, default_value = "127.0.0.1:11112")]
-    pub(crate) to: String,
+    pub to: String,
     /// AE title of the node.
     #[arg(long, default_value = "DCMDEX")]
-    pub(crate) called: String,
+    pub called: String,
 }
 
 /// An open association.
-pub(crate) struct Client {
+pub struct Client {
     association: ClientAssociation<TcpStream>,
     received: Vec<u8>,
     consumed: usize,
@@ -37,14 +39,14 @@ pub(crate) struct Client {
 
 /// What a response message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Response {
+pub struct Response {
     /// (0000,0900) Status.
-    pub(crate) status: u16,
+    pub status: u16,
 }
 
 impl Response {
     /// FF00 and FF01: a match, more to come (PS3.4 C.4.1.1.4).
-    pub(crate) fn is_pending(self) -> bool {
+    pub fn is_pending(self) -> bool {
         matches!(self.status, 0xFF00 | 0xFF01)
     }
 }
@@ -52,9 +54,10 @@ impl Response {
 impl Client {
     /// Associates with a node, one presentation context for each of `abstract_syntaxes`.
     ///
-    /// `quick_ack`: acknowledge each segment at once. Common senders do not; a node that writes a response in two pieces
-    /// under Nagle's algorithm waits 40 ms for every one of them, and is worth measuring without that, too.
-    pub(crate) fn open(Node { to, called }: &Node, abstract_syntaxes: &[&str], quick_ack: bool) -> Self {
+    /// `quick_ack`: acknowledge each segment at once. Common senders do not; a node that writes a
+    /// response in two pieces under Nagle's algorithm waits 40 ms for every one of them, and is
+    /// worth measuring without that, too.
+    pub fn open(Node { to, called }: &Node, abstract_syntaxes: &[&str], quick_ack: bool) -> Self {
         let mut options = ClientAssociationOptions::new()
             .calling_ae_title("BENCH")
             .called_ae_title(called.as_str())
@@ -71,7 +74,7 @@ impl Client {
     }
 
     /// The identifier of the presentation context number `index`, in the order of [`Client::open`].
-    pub(crate) fn context(&self, index: usize) -> u8 {
+    pub fn context(&self, index: usize) -> u8 {
         let id = u8::try_from(index * 2 + 1).expect("at most 128 presentation contexts");
         assert!(
             self.association.presentation_contexts().iter().any(|context| context.id == id),
@@ -81,7 +84,7 @@ impl Client {
     }
 
     /// The length that the variable field of a PDU to the node may have.
-    pub(crate) fn max_pdu(&self) -> usize {
+    pub fn max_pdu(&self) -> usize {
         match self.association.acceptor_max_pdu_length() as usize {
             0 => MAX_PDU as usize, // no limit
             most => most.min(1 << 20),
@@ -89,12 +92,12 @@ impl Client {
     }
 
     /// Sends PDUs as they are.
-    pub(crate) fn send(&mut self, pdus: &[u8]) {
+    pub fn send(&mut self, pdus: &[u8]) {
         self.association.inner_stream().write_all(pdus).expect("the node takes the message");
     }
 
     /// Waits for the next response message and passes over its data set.
-    pub(crate) fn receive(&mut self) -> Response {
+    pub fn receive(&mut self) -> Response {
         let mut command = Vec::new();
         let mut response = None;
         loop {
@@ -125,7 +128,7 @@ impl Client {
     }
 
     /// Ends the association as it should end.
-    pub(crate) fn release(self) {
+    pub fn release(self) {
         self.association.release().expect("the node answers the release");
     }
 
@@ -159,7 +162,7 @@ impl Client {
 }
 
 /// The unsigned short (0000,`wanted`) of a command set (PS3.7 6.3.1: implicit little endian).
-pub(crate) fn number(command: &[u8], wanted: u16) -> Option<u16> {
+pub fn number(command: &[u8], wanted: u16) -> Option<u16> {
     let mut rest = command;
     loop {
         let (header, after) = rest.split_first_chunk::<8>()?;
@@ -173,7 +176,7 @@ pub(crate) fn number(command: &[u8], wanted: u16) -> Option<u16> {
 }
 
 /// A command set with its group length; `elements` in ascending order.
-pub(crate) fn command(elements: &[(u16, &[u8])]) -> Vec<u8> {
+pub fn command(elements: &[(u16, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for &(number, value) in elements {
         // Only UIDs are odd in length here, and "UI" pads with a zero byte.
@@ -186,7 +189,7 @@ pub(crate) fn command(elements: &[(u16, &[u8])]) -> Vec<u8> {
 }
 
 /// Appends a command or a data set (or a part of one) as PDUs of one PDV each.
-pub(crate) fn pdus(out: &mut Vec<u8>, context: u8, max_pdu: usize, kind: Kind, bytes: &[u8]) {
+pub fn pdus(out: &mut Vec<u8>, context: u8, max_pdu: usize, kind: Kind, bytes: &[u8]) {
     let mut chunks = bytes.chunks(max_pdu - 6).peekable();
     while let Some(chunk) = chunks.next() {
         let last = kind.ends_message && chunks.peek().is_none();
@@ -200,18 +203,20 @@ pub(crate) fn pdus(out: &mut Vec<u8>, context: u8, max_pdu: usize, kind: Kind, b
 
 /// The message control header of [`pdus`] (PS3.8 E.2).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kind {
-    pub(crate) is_command: bool,
-    pub(crate) ends_message: bool,
+pub struct Kind {
+    /// The PDVs hold a command set, not a data set.
+    pub is_command: bool,
+    /// The last PDV is marked as the last of its command or data set.
+    pub ends_message: bool,
 }
 
 /// A whole command set.
-pub(crate) const COMMAND: Kind = Kind { is_command: true, ends_message: true };
+pub const COMMAND: Kind = Kind { is_command: true, ends_message: true };
 /// A data set to its end.
-pub(crate) const DATA_SET: Kind = Kind { is_command: false, ends_message: true };
+pub const DATA_SET: Kind = Kind { is_command: false, ends_message: true };
 
 /// The value at `percent` of the sorted `times`, in milliseconds.
-pub(crate) fn percentile(times: &[Duration], percent: usize) -> f64 {
+pub fn percentile(times: &[Duration], percent: usize) -> f64 {
     let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
     times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1_000.0)
 }

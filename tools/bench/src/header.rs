@@ -1,23 +1,25 @@
-//! Headers for benchmarks: what a CT or MR scanner writes, encoded once per series and completed per instance.
+//! Headers as a CT or MR scanner writes them: encoded once per series, completed per instance.
 //!
-//! Shared by the examples `corpus` (files) and `storeload` (C-STORE messages). Own encoder, so that making the load costs
-//! little beside what is measured, and so that nothing of the program under test is used to make its input.
+//! `corpus` writes them to files and `storeload` sends them in C-STORE messages. The encoder is our own
+//! for two reasons. It costs little beside what is measured, and the program under test has no part in
+//! making its own input.
 
 use std::fmt::Write as _;
 
 /// SplitMix64: small, and the same numbers everywhere for the same seed.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    /// The stream number `stream` of `seed`; streams are independent, so that work can be shared out in any order.
-    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+    /// The stream number `stream` of `seed`; streams are independent, so that work can be shared
+    /// out in any order.
+    pub fn new(seed: u64, stream: u64) -> Self {
         let mut mixed = Self(seed ^ stream.wrapping_mul(0xD6E8_FEB8_6659_FD93));
-        Self(mixed.next())
+        Self(mixed.next_u64())
     }
 
     /// The next 64 bits.
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -26,35 +28,36 @@ impl Random {
     }
 
     /// A number in `low..high`.
-    pub(crate) fn within(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low)
+    pub fn within(&mut self, low: u64, high: u64) -> u64 {
+        low + self.next_u64() % (high - low)
     }
 
     /// One of `all`.
-    pub(crate) fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.within(0, all.len() as u64) as usize]
     }
 
     /// True in `percent` of 100 cases.
-    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+    pub fn chance(&mut self, percent: u64) -> bool {
         self.within(0, 100) < percent
     }
 }
 
 /// How a data set is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Syntax {
+pub enum Syntax {
     /// Explicit VR Little Endian, pixel data as it is.
     Explicit,
     /// Implicit VR Little Endian, pixel data as it is.
     Implicit,
-    /// Explicit VR Little Endian with the pixel data in fragments (here: JPEG 2000 by name, zeros by content).
+    /// Explicit VR Little Endian with the pixel data in fragments (here: JPEG 2000 by name, zeros
+    /// by content).
     Encapsulated,
 }
 
 impl Syntax {
     /// The Transfer Syntax UID.
-    pub(crate) fn uid(self) -> &'static str {
+    pub fn uid(self) -> &'static str {
         match self {
             Self::Explicit => "1.2.840.10008.1.2.1",
             Self::Implicit => "1.2.840.10008.1.2",
@@ -69,7 +72,7 @@ impl Syntax {
 
 /// How the makers of devices form their UIDs: what compact storage of UIDs depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UidStyle {
+pub enum UidStyle {
     /// Long last component from date, time, noise and a counter that skips.
     TimeStamped,
     /// Short last component that counts.
@@ -79,7 +82,7 @@ pub(crate) enum UidStyle {
 }
 
 /// The Study or Series Instance UID in a style.
-pub(crate) fn group_uid(style: UidStyle, random: &mut Random, date: &str) -> String {
+pub fn group_uid(style: UidStyle, random: &mut Random, date: &str) -> String {
     match style {
         UidStyle::TimeStamped => format!("{}.0.0.0", time_stamped(random, date)),
         UidStyle::Counter => counter_root(random),
@@ -89,14 +92,15 @@ pub(crate) fn group_uid(style: UidStyle, random: &mut Random, date: &str) -> Str
 
 /// The SOP Instance UIDs of one series, one after the other.
 #[derive(Debug)]
-pub(crate) struct InstanceUids {
+pub struct InstanceUids {
     style: UidStyle,
     root: String,
     counter: u64,
 }
 
 impl InstanceUids {
-    pub(crate) fn new(style: UidStyle, random: &mut Random, date: &str) -> Self {
+    /// Begins a series.
+    pub fn new(style: UidStyle, random: &mut Random, date: &str) -> Self {
         let root = match style {
             UidStyle::TimeStamped => time_stamped(random, date),
             UidStyle::Counter => counter_root(random) + ".",
@@ -108,7 +112,7 @@ impl InstanceUids {
     }
 
     /// Writes the next UID into `uid`.
-    pub(crate) fn next(&mut self, random: &mut Random, uid: &mut String) {
+    pub fn next(&mut self, random: &mut Random, uid: &mut String) {
         uid.clear();
         match self.style {
             UidStyle::TimeStamped => {
@@ -150,49 +154,51 @@ fn random_digits(random: &mut Random) -> String {
 }
 
 /// A date of the last decade, as DA.
-pub(crate) fn date(random: &mut Random) -> String {
+pub fn date(random: &mut Random) -> String {
     format!("{}{:02}{:02}", random.within(2015, 2025), random.within(1, 13), random.within(1, 29))
 }
 
 /// A time of the working day, as TM without a fraction.
-pub(crate) fn time(random: &mut Random) -> String {
+pub fn time(random: &mut Random) -> String {
     format!("{:02}{:02}{:02}", random.within(7, 21), random.within(0, 60), random.within(0, 60))
 }
 
 /// What all instances of a series have in common.
 #[derive(Clone, Debug)]
-pub(crate) struct SeriesFacts {
-    pub(crate) charset: &'static str,
+#[allow(missing_docs, reason = "the fields are named after their attributes")]
+pub struct SeriesFacts {
+    pub charset: &'static str,
     /// In the encoding of `charset`.
-    pub(crate) patient_name: Vec<u8>,
-    pub(crate) patient_id: String,
-    pub(crate) birth_date: String,
-    pub(crate) sex: &'static str,
-    pub(crate) study_uid: String,
-    pub(crate) study_date: String,
-    pub(crate) study_time: String,
-    pub(crate) accession: String,
-    pub(crate) study_description: &'static str,
-    pub(crate) series_uid: String,
-    pub(crate) series_number: u64,
-    pub(crate) series_description: &'static str,
-    pub(crate) modality: &'static str,
-    pub(crate) sop_class: &'static str,
-    pub(crate) body_part: &'static str,
-    pub(crate) rows: u16,
-    pub(crate) columns: u16,
-    pub(crate) syntax: Syntax,
+    pub patient_name: Vec<u8>,
+    pub patient_id: String,
+    pub birth_date: String,
+    pub sex: &'static str,
+    pub study_uid: String,
+    pub study_date: String,
+    pub study_time: String,
+    pub accession: String,
+    pub study_description: &'static str,
+    pub series_uid: String,
+    pub series_number: u64,
+    pub series_description: &'static str,
+    pub modality: &'static str,
+    pub sop_class: &'static str,
+    pub body_part: &'static str,
+    pub rows: u16,
+    pub columns: u16,
+    pub syntax: Syntax,
 }
 
 /// What is particular to one instance.
 #[derive(Debug, Default)]
-pub(crate) struct InstanceFacts {
-    pub(crate) sop_uid: String,
-    pub(crate) number: u64,
+#[allow(missing_docs, reason = "the fields are named after their attributes")]
+pub struct InstanceFacts {
+    pub sop_uid: String,
+    pub number: u64,
     /// Seconds since midnight, at which the slice was acquired.
-    pub(crate) seconds: u64,
+    pub seconds: u64,
     /// Whether its times have six digits after the point (some makers write them, some do not).
-    pub(crate) fractions: bool,
+    pub fractions: bool,
 }
 
 /// The values of the table below.
@@ -370,14 +376,14 @@ enum Part {
 
 /// A data set without pixel data, encoded but for what differs from instance to instance.
 #[derive(Debug)]
-pub(crate) struct Template {
+pub struct Template {
     parts: Vec<Part>,
     explicit: bool,
 }
 
 impl Template {
     /// Encodes what `series` says.
-    pub(crate) fn new(series: &SeriesFacts) -> Self {
+    pub fn new(series: &SeriesFacts) -> Self {
         let explicit = series.syntax.explicit();
         let mut parts = Vec::new();
         let mut bytes = Vec::new();
@@ -394,7 +400,7 @@ impl Template {
     }
 
     /// Appends the whole data set of `instance` up to the pixel data.
-    pub(crate) fn write(&self, instance: &InstanceFacts, out: &mut Vec<u8>) {
+    pub fn write(&self, instance: &InstanceFacts, out: &mut Vec<u8>) {
         let mut text = String::new();
         for part in &self.parts {
             match part {
@@ -470,7 +476,7 @@ fn item_header(out: &mut Vec<u8>, length: u32) {
 }
 
 /// One element with its value padded to even length (PS3.5 6.2 and 7.1).
-pub(crate) fn element(out: &mut Vec<u8>, explicit: bool, tag: u32, vr: &str, value: &[u8]) {
+pub fn element(out: &mut Vec<u8>, explicit: bool, tag: u32, vr: &str, value: &[u8]) {
     element_header(out, explicit, tag, vr, (value.len() + value.len() % 2) as u32);
     out.extend_from_slice(value);
     if value.len() % 2 == 1 {
@@ -493,8 +499,9 @@ fn element_header(out: &mut Vec<u8>, explicit: bool, tag: u32, vr: &str, length:
     }
 }
 
-/// Appends the header of the pixel data with `payload` bytes to follow, and says what has to come after them.
-pub(crate) fn pixel_data(out: &mut Vec<u8>, syntax: Syntax, payload: u32) -> &'static [u8] {
+/// Appends the header of the pixel data with `payload` bytes to follow, and says what has to come
+/// after them.
+pub fn pixel_data(out: &mut Vec<u8>, syntax: Syntax, payload: u32) -> &'static [u8] {
     const PIXEL_DATA: u32 = 0x7FE0_0010;
     if syntax != Syntax::Encapsulated {
         element_header(out, syntax.explicit(), PIXEL_DATA, "OW", payload);
@@ -508,7 +515,7 @@ pub(crate) fn pixel_data(out: &mut Vec<u8>, syntax: Syntax, payload: u32) -> &'s
 }
 
 /// Appends preamble and file meta information (PS3.10 7.1).
-pub(crate) fn file_meta(out: &mut Vec<u8>, sop_class: &str, sop_uid: &str, syntax: Syntax) {
+pub fn file_meta(out: &mut Vec<u8>, sop_class: &str, sop_uid: &str, syntax: Syntax) {
     let mut meta = Vec::with_capacity(256);
     element(&mut meta, true, 0x0002_0001, "OB", &[0, 1]);
     element(&mut meta, true, 0x0002_0002, "UI", sop_class.as_bytes());
@@ -558,7 +565,7 @@ const STUDIES: &[&str] = &["CT Thorax", "MR Head plain", "Abdomen", "Whole body"
 const SERIES: &[&str] = &["Axial 5.0", "T1 sag", "T2 tra", "Localizer", "Recon 1.0 B70f"];
 
 /// A patient: name, identifier, birth date, sex; the character set depends on the name.
-pub(crate) fn patient(seed: u64, number: u64) -> SeriesFacts {
+pub fn patient(seed: u64, number: u64) -> SeriesFacts {
     let mut random = Random::new(seed, number.wrapping_mul(2) + 1);
     let (family, given) = (random.one_of(FAMILIES), random.one_of(GIVEN));
     let middle = random.within(0, 100_000);
@@ -593,7 +600,7 @@ pub(crate) fn patient(seed: u64, number: u64) -> SeriesFacts {
 
 impl SeriesFacts {
     /// This patient with a study.
-    pub(crate) fn with_study(mut self, random: &mut Random, style: UidStyle, number: u64) -> Self {
+    pub fn with_study(mut self, random: &mut Random, style: UidStyle, number: u64) -> Self {
         self.study_date = date(random);
         self.study_time = time(random);
         self.study_uid = group_uid(style, random, &self.study_date);
@@ -604,14 +611,9 @@ impl SeriesFacts {
         self
     }
 
-    /// This study with a series, whose images hold `payload` bytes of 16-bit pixels; the payload that fits the matrix.
-    pub(crate) fn with_series(
-        mut self,
-        random: &mut Random,
-        style: UidStyle,
-        number: u64,
-        payload: u32,
-    ) -> (Self, u32) {
+    /// This study with a series, whose images hold `payload` bytes of 16-bit pixels; the payload
+    /// that fits the matrix.
+    pub fn with_series(mut self, random: &mut Random, style: UidStyle, number: u64, payload: u32) -> (Self, u32) {
         self.series_uid = group_uid(style, random, &self.study_date);
         self.series_number = number;
         self.series_description = random.one_of(SERIES);

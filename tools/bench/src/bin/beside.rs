@@ -1,7 +1,11 @@
-//! How long a commit of received instances takes while another process writes the same index.
+//! Measures how long a commit of a received instance takes while another process writes the index.
 //!
-//! `cargo run --release --example beside -- INDEX SECONDS PER_SECOND`, and meanwhile `dcmdex scan` or the example `indexload` on
-//! the same index. Commits survive a power cut, as those of `dcmdex serve` do; no network and no objects are involved.
+//! ```text
+//! cargo run --release -p dcmdex-bench --bin beside -- INDEX SECONDS PER_SECOND
+//! ```
+//!
+//! Run `dcmdex scan` or the generator `indexload` on the same index meanwhile. Each commit survives a
+//! power cut, as in `dcmdex serve`. Neither network nor objects are involved.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for measuring")]
 
@@ -24,7 +28,8 @@ fn main() {
     let started = Instant::now();
     let mut took = Vec::new();
     for n in 0..seconds * per_second {
-        // At its time, or as soon as the last one is answered: what had to wait counts from when it was due.
+        // At its time, or as soon as the last one is answered: what had to wait counts from when it
+        // was due.
         let due = started + Duration::from_micros(1_000_000 * n / per_second);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let mut record = InstanceRecord::new();

@@ -1,9 +1,11 @@
-//! The bound that a scanner is measured against: walk, open, read the first 8 KiB, close – and, with `--parse`, walk over the
-//! root elements far enough to take the SOP Instance UID. No index is written.
+//! Measures the bound of a scanner: walk, open, read the first 8 KiB, close.
 //!
 //! ```text
-//! cargo run --release --example bound -- [--threads N] [--parse [--print]] DIR
+//! cargo run --release -p dcmdex-bench --bin bound -- [--threads N] [--parse [--print]] DIR
 //! ```
+//!
+//! With `--parse` it also goes over the root elements and takes the SOP Instance UID. It writes no
+//! index.
 
 #![allow(
     clippy::print_stdout,
@@ -88,7 +90,8 @@ fn main() {
                     let mut found = Found::default();
                     let mut buffer = vec![0; FIRST_READ];
                     loop {
-                        // The lock is held for the wait only: a folder is hundreds of files of work.
+                        // The lock is held for the wait only: a folder is hundreds of files of
+                        // work.
                         let Ok(folder) = work.lock().unwrap().recv() else {
                             return found;
                         };
@@ -157,8 +160,9 @@ fn read_folder((folder, files): &Folder, options: &Options, buffer: &mut [u8], f
     }
 }
 
-/// The least that any reader of a DICOM file does: takes the transfer syntax from the meta information, then goes from root
-/// element to root element. Only for files as `corpus` writes them; `None` where that does not fit.
+/// The least that any reader of a DICOM file does: takes the transfer syntax from the meta
+/// information, then goes from root element to root element. Only for files as `corpus` writes
+/// them; `None` where that does not fit.
 fn parse<'a>(file: &'a [u8], values: &mut u64) -> Option<&'a [u8]> {
     let mut rest = file.strip_prefix(&[0; 128])?.strip_prefix(b"DICM")?;
     let mut explicit = true;

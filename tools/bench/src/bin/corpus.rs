@@ -1,14 +1,20 @@
 //! Writes a large archive of DICOM files for benchmarks, the same bytes for the same seed.
 //!
 //! ```text
-//! cargo run --release --example corpus -- --out DIR --files 100000 --seed 1 [--sparse 524288] [--manifest FILE]
+//! cargo run --release -p dcmdex-bench --bin corpus -- \
+//!     --out DIR --files 100000 --seed 1 [--sparse 524288] [--manifest FILE]
 //! ```
 //!
-//! Folders are patient/study/series. 70 % of the series are explicit little endian, 10 % implicit, 20 % encapsulated; SOP
-//! Instance UIDs are 40 % time-stamped, 30 % counting, 30 % random digits; 60 % of the files are named UID.dcm, 20 % IM0001,
-//! 20 % 00000001 (no extension). Instance number, position and three times differ from slice to slice; the times of the
-//! time-stamped series have six digits after the point. The pixel data is a hole in the file (`--sparse` bytes long), so
-//! that a million files take the room of their headers. The manifest lists every SOP Instance UID, one per line.
+//! - Folders are patient/study/series.
+//! - Series: 70 % are explicit little endian, 10 % implicit little endian, 20 % encapsulated.
+//! - SOP Instance UIDs: 40 % hold a time stamp, 30 % count, 30 % are random digits.
+//! - File names: 60 % are UID.dcm, 20 % are like IM0001, 20 % like 00000001 without an extension.
+//! - Instance number, position and three times differ from slice to slice. The times have six digits
+//!   after the point in series whose UIDs hold a time stamp.
+//! - Pixel data is a hole in the file, `--sparse` bytes long. A million files take the room of their
+//!   headers.
+//!
+//! The manifest lists every SOP Instance UID, one per line.
 
 #![allow(
     clippy::print_stdout,
@@ -27,11 +33,7 @@ use std::time::Instant;
 use clap::Parser;
 use rayon::prelude::*;
 
-#[path = "../bench/header.rs"]
-#[allow(dead_code, reason = "shared with another example")]
-mod header;
-
-use header::{InstanceFacts, InstanceUids, Random, Syntax, Template, UidStyle};
+use dcmdex_bench::header::{self, InstanceFacts, InstanceUids, Random, Syntax, Template, UidStyle};
 
 /// Writes a benchmark archive.
 #[derive(Debug, Parser)]
@@ -120,7 +122,7 @@ fn main() {
 
 fn write_study(options: &Options, study: &Study, manifest: Option<&Mutex<BufWriter<File>>>) -> Sum {
     let mut random = Random::new(options.seed, study.number * 2);
-    random.next(); // so that the plan's first number is not the study's
+    random.next_u64(); // so that the plan's first number is not the study's
     // Three studies to two patients.
     let patient = header::patient(options.seed, study.number * 2 / 3);
     let style = uid_style(&mut random);

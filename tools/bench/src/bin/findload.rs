@@ -1,11 +1,12 @@
-//! Asks a node the same kind of question many times over persistent associations and prints how long the answers took.
+//! Asks a node the same kind of question many times and prints how long the answers took.
 //!
 //! ```text
-//! cargo run --release --example findload -- --to 127.0.0.1:11112 --called DCMDEX --level STUDY \
-//!     --key StudyInstanceUID={} --key PatientName --values uids.txt --count 10000
+//! cargo run --release -p dcmdex-bench --bin findload -- --to 127.0.0.1:11112 --called DCMDEX \
+//!     --level STUDY --key StudyInstanceUID={} --key PatientName --values uids.txt --count 10000
 //! ```
 //!
-//! `{}` in a key is replaced by one line of the `--values` file after the other. Queries are encoded before the clock starts.
+//! Associations stay open. Each request replaces `{}` in a key by the next line of the `--values`
+//! file. Requests are encoded before the clock starts.
 
 #![allow(
     clippy::print_stdout,
@@ -24,14 +25,8 @@ use clap::Parser;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_dictionary_std::StandardDataDictionary;
 
-#[path = "../bench/client.rs"]
-#[allow(dead_code, reason = "shared with another example")]
-mod client;
-#[path = "../bench/header.rs"]
-#[allow(dead_code, reason = "shared with another example")]
-mod header;
-
-use client::{COMMAND, Client, DATA_SET};
+use dcmdex_bench::client::{self, COMMAND, Client, DATA_SET};
+use dcmdex_bench::header::element;
 
 /// Measures C-FIND.
 #[derive(Debug, Parser)]
@@ -53,7 +48,7 @@ struct Options {
     /// Queries per association.
     #[arg(long, default_value_t = 1_000)]
     count: usize,
-    /// Acknowledge each segment at once (see bench/client.rs).
+    /// Acknowledge each segment at once (see client.rs).
     #[arg(long)]
     quick_ack: bool,
     /// Associations at the same time.
@@ -95,7 +90,7 @@ impl Options {
         }
         let mut identifier = Vec::new();
         for (tag, (vr, value)) in elements {
-            header::element(&mut identifier, true, tag, vr, value.as_bytes());
+            element(&mut identifier, true, tag, vr, value.as_bytes());
         }
         identifier
     }

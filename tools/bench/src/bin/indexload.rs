@@ -1,10 +1,18 @@
-//! Fills an index with generated records through the real writer: what a row costs in time and bytes, without files.
+//! Fills an index with generated records through the real writer, without files.
 //!
-//! `cargo run --release --example indexload -- INDEX INSTANCES [PER_SERIES [SERIES_PER_STUDY [STUDIES_PER_PATIENT]]]`
+//! It shows what a row costs in time and in bytes.
 //!
-//! The records are those of an archive in which every series has its directory: 76 instances in a series, 5 series in a
-//! study, 3 studies for a patient, unless told otherwise (`1000000 1 1 1` is a million patients); SOP Instance UIDs of three kinds (40 % counters at the end, 30 % Siemens-like with a time, 30 % random
-//! digits); 60 % of the file names follow from the UID; content and acquisition times differ from slice to slice.
+//! ```text
+//! cargo run --release -p dcmdex-bench --bin indexload -- INDEX INSTANCES \
+//!     [PER_SERIES [SERIES_PER_STUDY [STUDIES_PER_PATIENT]]]
+//! ```
+//!
+//! - Each series has a directory of its own. Defaults: 76 instances in a series, 5 series in a study,
+//!   3 studies for a patient. `1000000 1 1 1` makes a million patients.
+//! - SOP Instance UIDs: 40 % count at the end, 30 % hold a time as Siemens writes them, 30 % are random
+//!   digits.
+//! - 60 % of the file names follow from the UID.
+//! - Content and acquisition times differ from slice to slice.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for measuring")]
 

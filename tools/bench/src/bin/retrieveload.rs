@@ -1,11 +1,12 @@
 //! Retrieves a series or study by C-GET, throws the objects away and prints how fast they came.
 //!
 //! ```text
-//! cargo run --release --example retrieveload -- --to 127.0.0.1:11112 --called DCMDEX --level STUDY --uid 1.2.3 --times 5
-//! cargo run --release --example retrieveload -- --copy DIRECTORY --times 5
+//! cargo run --release -p dcmdex-bench --bin retrieveload -- --to 127.0.0.1:11112 --called DCMDEX \
+//!     --level STUDY --uid 1.2.3 --times 5
+//! cargo run --release -p dcmdex-bench --bin retrieveload -- --copy DIRECTORY --times 5
 //! ```
 //!
-//! `--copy` is what it is held against: the files of a directory, copied to a socket one after the other.
+//! `--copy` is the bound: it copies the files of a directory to a socket, one after the other.
 
 #![allow(
     clippy::print_stdout,
@@ -25,15 +26,8 @@ use dicom_ul::pdu::{
     AssociationRQ, Pdu, PresentationContextProposed, RequestorRoles, UserVariableItem, read_pdu, write_pdu,
 };
 
-#[path = "../bench/client.rs"]
-#[allow(dead_code, reason = "shared with another example")]
-mod client;
-#[path = "../bench/header.rs"]
-#[allow(dead_code, reason = "shared with another example")]
-mod header;
-
-use client::{COMMAND, DATA_SET, MAX_PDU, command, number, pdus};
-use header::element;
+use dcmdex_bench::client::{self, COMMAND, DATA_SET, MAX_PDU, command, number, pdus};
+use dcmdex_bench::header::element;
 
 /// Measures C-GET.
 #[derive(Debug, Parser)]

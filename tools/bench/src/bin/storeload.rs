@@ -1,11 +1,12 @@
 //! Sends many objects to a node over several associations and prints how fast Success came back.
 //!
 //! ```text
-//! cargo run --release --example storeload -- --to 127.0.0.1:11112 --called DCMDEX --associations 16 --count 20000 --size 16384
+//! cargo run --release -p dcmdex-bench --bin storeload -- --to 127.0.0.1:11112 --called DCMDEX \
+//!     --associations 16 --count 20000 --size 16384
 //! ```
 //!
-//! One request is outstanding per association, as with every common sender. Messages are headers from a template and pixel
-//! data from one shared buffer, so that the client costs little.
+//! One request is outstanding per association, as with every common sender. Messages consist of a header
+//! from a template and of pixel data from one shared buffer, so that the client costs little.
 
 #![allow(
     clippy::print_stdout,
@@ -23,22 +24,15 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-#[path = "../bench/client.rs"]
-#[allow(dead_code, reason = "shared with another example")]
-mod client;
-#[path = "../bench/header.rs"]
-#[allow(dead_code, reason = "shared with another example")]
-mod header;
-
-use client::{COMMAND, Client, DATA_SET, Kind};
-use header::{InstanceFacts, InstanceUids, Random, SeriesFacts, Template, UidStyle};
+use dcmdex_bench::client::{self, COMMAND, Client, DATA_SET, Kind};
+use dcmdex_bench::header::{self, InstanceFacts, InstanceUids, Random, SeriesFacts, Template, UidStyle};
 
 /// Measures C-STORE.
 #[derive(Debug, Parser)]
 struct Options {
     #[command(flatten)]
     node: client::Node,
-    /// Acknowledge each segment at once (see bench/client.rs).
+    /// Acknowledge each segment at once (see client.rs).
     #[arg(long)]
     quick_ack: bool,
     /// Associations at the same time.

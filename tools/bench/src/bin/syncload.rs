@@ -1,9 +1,11 @@
-//! The bound that receiving is measured against: what the disk alone makes durable, without network, index or names that have to
-//! survive.
+//! Measures the bound of receiving: what the disk alone makes durable.
+//!
+//! Network, index and lasting names are left out. The first command writes a file for each piece and
+//! calls fdatasync on each. The second writes all pieces to one file and calls fdatasync once.
 //!
 //! ```text
-//! cargo run --release --example syncload -- --threads 16 --count 4000 --size 16384 DIR           # a file for each, fdatasync
-//! cargo run --release --example syncload -- --sequential --count 400 --size 524288 DIR           # one file, one fdatasync
+//! cargo run --release -p dcmdex-bench --bin syncload -- --threads 16 --count 4000 --size 16384 DIR
+//! cargo run --release -p dcmdex-bench --bin syncload -- --sequential --count 400 --size 524288 DIR
 //! ```
 
 #![allow(
