@@ -1,18 +1,81 @@
-//! dcmdex: a DICOM network node that indexes.
+//! dcmdex is a DICOM network node that indexes: one process around one SQLite file, the index.
 //!
-//! In reading order:
+//! Two things fill the index. [`scanner`] reads folders and archives where they lie, and the node
+//! ([`scp`]) receives objects by C-STORE. [`qr`] answers queries from it, for C-FIND and for the
+//! terminal alike. The program `dcmdex` is a thin layer over this library.
 //!
-//! - [`model`]: the words of the domain (UIDs, AE titles, levels, the attribute table, records, matching). Pure data.
-//! - [`db`]: all SQL: the schema, the one writer, the readers.
-//! - [`dimse`]: DIMSE messages: command sets, status codes, fragments. No sockets.
-//! - [`store`]: bytes at rest: objects that the node keeps.
-//! - [`ingest`]: one object (a file, a stream, an archive member) to an instance record, by one bounded header tokenizer.
-//! - [`scanner`]: what lies under a directory, into the index; every entry accounted for.
-//! - [`qr`]: queries: Identifiers to `FindRequest`s, answers to response Identifiers.
-//! - [`scp`]: the network node: listener, associations, the DIMSE services.
-//! - [`telemetry`]: log lines and the one table of metrics.
-//! - [`config`]: file, environment and flags to one checked `Config`.
-//! - [`cli`]: the command line, one file for each command.
+//! # First steps
+//!
+//! This indexes a folder and asks for the studies of one patient:
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use dcmdex::config::{Config, Sources};
+//! use dcmdex::db::{Reader, Writer};
+//! use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
+//! use dcmdex::qr::{self, NegotiatedOptions, keys};
+//! use dcmdex::scanner::{Roots, Stop, Target, scan};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! # let directory = tempfile::tempdir()?;
+//! # let index = directory.path().join("index.db");
+//! let environment = vec![("DCMDEX_INDEX".into(), index.into())];
+//! let sources = Sources { environment, ..Sources::default() };
+//! let config = Config::load(&sources, &std::env::current_dir()?)?;
+//!
+//! let options = config.scanner_options();
+//! let roots = Roots::find(&["fixtures/archive".into()], &options)?;
+//! let writer = Writer::open(&config.index, config.scan_writer_options())?;
+//! let handle = writer.handle();
+//! let target = Target::Index { known: Reader::open(&config.index)?, writer: &handle };
+//! let summary = scan(&roots, &options, target, &Stop::default(), &mut |_event| {})?;
+//! assert!(summary.indexed > 0);
+//!
+//! let study = QueryRetrieveLevel::Study;
+//! let identifier = keys::identifier(study, ["PatientName=M*", "StudyDate"])?;
+//! let negotiated = NegotiatedOptions { relational_queries: true, ..Default::default() };
+//! let query =
+//!     qr::parse(InformationModel::StudyRoot, &identifier, negotiated, &qr::Options::default())?;
+//! let mut reader = Reader::open(&config.index)?;
+//! let stop = qr::Stop::new(&reader);
+//! let found = qr::run(&mut reader, &query, &stop, |study| {
+//!     println!("{:?}", study.values);
+//!     ControlFlow::Continue(())
+//! })?;
+//! assert!(found > 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Three programs in `examples/` show more: `index_a_folder`, `query_an_index` and `run_a_node`.
+//!
+//! # The modules, in reading order
+//!
+//! 1. [`model`] holds the words of the domain: UIDs, AE titles, query levels, the table of
+//!    attributes, records, matching. It is pure data.
+//! 2. [`archive`] reads the members of zip, tar and gzip files without unpacking them.
+//! 3. [`ingest`] reads one object (a file, a stream, an archive member) into an instance record.
+//! 4. [`store`] keeps the objects that the node receives, and opens any object of the index.
+//! 5. [`db`] is the index. It holds all SQL: the schema, the one writer, the readers.
+//! 6. [`scanner`] brings the index up to date with a folder and accounts for every entry.
+//! 7. [`qr`] turns an Identifier into a query, and answers into response Identifiers.
+//! 8. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
+//! 9. [`scp`] is the network node: listener, associations, the DIMSE services.
+//! 10. [`telemetry`] holds log lines and the one table of metrics.
+//! 11. [`config`] reads file, environment and flags into one checked
+//!     [`Config`](config::Config), which makes the options of every other module.
+//! 12. [`cli`] is the command line, one file for each command.
+//!
+//! # Rules that hold everywhere
+//!
+//! - Files and peers are not trusted. Every length from outside meets a limit before memory is
+//!   taken.
+//! - tokio is in [`scp`] and in the command `serve` only. All other modules are plain synchronous
+//!   code.
+//! - Only [`db`] writes the index. Several processes may use one index at the same time.
+//! - Errors, logs and metrics hold no patient data.
+//!
+//! `docs/architecture.md` in the repository follows one object and one query through these modules.
 
 pub mod archive;
 pub mod cli;

@@ -10,6 +10,8 @@
 mod architecture;
 mod cli;
 mod db;
+mod documents;
+mod examples;
 mod fixtures;
 mod fuzzed;
 mod ingest;

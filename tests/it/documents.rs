@@ -1,0 +1,119 @@
+//! Links in the documents lead somewhere.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Markdown file of the repository, without what builds leave.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![root().to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && !name.starts_with('.') && !matches!(name.as_str(), "target" | "dcmdex-data") {
+                directories.push(path);
+            } else if name.ends_with(".md") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(found.len() > 10, "{found:?}");
+    found.sort();
+    found
+}
+
+/// The lines of a document outside of code blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut in_code = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        !in_code && !is_fence
+    })
+}
+
+/// The destinations of the inline links (`[text](destination)`) of a document.
+fn links(text: &str) -> Vec<String> {
+    let whole: String = prose(text).collect::<Vec<_>>().join("\n");
+    // Code between back quotes holds no links.
+    let without_code: String = whole.split('`').step_by(2).collect();
+    let destination = |rest: &str| rest.split_once(')').map(|(link, _)| link.trim().to_owned());
+    without_code.split("](").skip(1).filter_map(destination).collect()
+}
+
+/// The anchors of the headings of a document, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings =
+        prose(text).filter_map(|line| line.strip_prefix('#')).map(|rest| rest.trim_start_matches('#').trim());
+    headings
+        .map(|heading| {
+            let kept = heading.to_lowercase();
+            kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>()
+        })
+        .map(|heading| heading.replace(' ', "-"))
+        .collect()
+}
+
+/// What is wrong with the links of the document at `path`.
+fn broken(path: &Path, text: &str) -> Vec<String> {
+    let mut broken = Vec::new();
+    for link in links(text) {
+        if link.contains("://") || link.starts_with("mailto:") {
+            continue;
+        }
+        let (file, anchor) = link.split_once('#').map_or((link.as_str(), None), |(file, anchor)| (file, Some(anchor)));
+        let target = if file.is_empty() { path.to_owned() } else { path.parent().unwrap().join(file) };
+        let anchor_missing = |anchor: &str| {
+            target.extension().is_some_and(|extension| extension == "md")
+                && !anchors(&fs::read_to_string(&target).unwrap()).contains(anchor)
+        };
+        if !target.exists() || anchor.is_some_and(anchor_missing) {
+            broken.push(format!("{}: {link}", path.strip_prefix(root()).unwrap_or(path).display()));
+        }
+    }
+    broken
+}
+
+#[test]
+fn relative_links_lead_to_a_file_and_a_heading() {
+    let broken: Vec<_> = documents().iter().flat_map(|path| broken(path, &fs::read_to_string(path).unwrap())).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn scripts_that_documents_name_are_there() {
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for path in documents() {
+        let text = fs::read_to_string(&path).unwrap();
+        let is_end = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.' | '-'));
+        for word in text.split(is_end).map(|word| word.trim_end_matches('.')) {
+            let is_script = word.starts_with("scripts/") || word.starts_with("tools/bench/");
+            named += usize::from(is_script);
+            if is_script && !root().join(word).exists() {
+                missing.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert!(named > 0);
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn links_and_anchors_are_seen() {
+    let text = "# One `x`, two\n[a](#one) [b](Cargo.toml) `[c](nowhere)`\n```\n[d](nowhere)\n```\n## More\n[e](f.md#g)";
+    assert_eq!(links(text), ["#one", "Cargo.toml", "f.md#g"]);
+    assert_eq!(anchors(text).into_iter().collect::<Vec<_>>(), ["more", "one-x-two"]);
+    let readme = root().join("README.md");
+    assert_eq!(
+        broken(&readme, "[a](Cargo.toml) [b](nowhere.md) [c](https://example.org/x)"),
+        ["README.md: nowhere.md"]
+    );
+    assert_eq!(broken(&readme, "[a](docs/architecture.md#no-such-heading)").len(), 1);
+}
