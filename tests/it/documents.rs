@@ -1,4 +1,4 @@
-//! Links in the documents lead somewhere.
+//! Documents: links lead somewhere, and the glossary stays short.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -103,6 +103,16 @@ fn scripts_that_documents_name_are_there() {
     }
     assert!(named > 0);
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn the_glossary_is_short_and_sorted() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let rows = text.lines().skip_while(|line| !line.starts_with("| word | meaning |")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let words: Vec<_> = rows.filter_map(|row| row.split('|').nth(1)).map(str::trim).collect();
+    assert!((20..=40).contains(&words.len()), "{}", words.len());
+    assert!(words.is_sorted(), "{words:?}");
 }
 
 #[test]
