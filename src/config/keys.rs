@@ -132,14 +132,14 @@ keys! {
         "Associations at one time; one more is rejected as transient.",
         unit: "associations",
         low: "modalities have to try again",
-        high: "memory (some 20 KB each, up to 1 MB while it sends) and open files (3 each)",
+        high: "memory (some 20 KB each, up to 100 KB while it sends, and 64 MiB in all) and open files (3 each)",
     }
-    "network.max_associations_per_peer" = "1200" {
+    "network.max_associations_per_peer" = "128" {
         "Associations of one peer at one time; one more is rejected as transient. A peer is an AE title of the table of peers or, \
-         without such a table, an address.",
+         without such a table, an address. It never gets more than are left over for others then.",
         unit: "associations",
         low: "busy workstations have to try again",
-        high: "one peer that never ends its associations keeps all others out",
+        high: "memory and threads that one peer keeps busy",
     }
     "network.max_unassociated_connections" = "2048" {
         "Connections at one time that have not asked for an association.",

@@ -10,7 +10,7 @@ use super::command_set::{CommandSet, CommandSetError};
 
 /// The longest command set that is gathered, in bytes. The longest that the Standard can produce is some 700 bytes; more
 /// than this is an attack on memory.
-pub const MAX_COMMAND_SET_LENGTH: usize = 64 * 1024;
+pub const MAX_COMMAND_SET_LENGTH: usize = 16 * 1024;
 
 /// PDU type of P-DATA-TF (PS3.8 9.3.5).
 pub const P_DATA_TF: u8 = 0x04;
@@ -89,6 +89,38 @@ pub enum PDataError {
     Command(#[from] CommandSetError),
 }
 
+/// What stands before the fragment of a presentation data value (PS3.8 9.3.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PdvHeader {
+    /// Presentation context ID.
+    pub context_id: u8,
+    /// What the fragment is a part of.
+    pub kind: FragmentKind,
+    /// Whether it is the last fragment of its command or data set.
+    pub is_last: bool,
+    /// Bytes of the fragment.
+    pub length: usize,
+}
+
+impl PdvHeader {
+    /// Reads the header of a presentation data value, where `left` bytes are left of the P-DATA-TF, header included.
+    ///
+    /// # Errors
+    /// When the length in it is too short, or passes the end of the P-DATA-TF.
+    pub fn parse(header: [u8; PDV_HEADER_LENGTH], left: usize) -> Result<Self, PDataError> {
+        let [l0, l1, l2, l3, context_id, control] = header;
+        let declared = u32::from_be_bytes([l0, l1, l2, l3]);
+        let available = left.saturating_sub(PDV_HEADER_LENGTH);
+        // The item length counts the context ID and the control header (PS3.8 table 9-23).
+        let length = declared.checked_sub(2).and_then(|length| usize::try_from(length).ok());
+        let length = length
+            .filter(|length| *length <= available)
+            .ok_or(PDataError::BadPdvLength { length: declared, available: left.saturating_sub(4) })?;
+        let kind = if control & COMMAND_FRAGMENT != 0 { FragmentKind::Command } else { FragmentKind::DataSet };
+        Ok(Self { context_id, kind, is_last: control & LAST_FRAGMENT != 0, length })
+    }
+}
+
 impl<'a> Pdv<'a> {
     /// Takes the first presentation data value off the body of a P-DATA-TF PDU, and returns it with the rest.
     ///
@@ -96,14 +128,9 @@ impl<'a> Pdv<'a> {
     /// When its length is wrong.
     pub fn split_first(body: &'a [u8]) -> Result<(Self, &'a [u8]), PDataError> {
         let (header, rest) = body.split_first_chunk::<PDV_HEADER_LENGTH>().ok_or(PDataError::TruncatedPdv)?;
-        let [l0, l1, l2, l3, context_id, control] = *header;
-        let length = u32::from_be_bytes([l0, l1, l2, l3]);
-        let error = PDataError::BadPdvLength { length, available: body.len() - 4 };
-        // The item length counts the context ID and the control header (PS3.8 table 9-23).
-        let fragment_length = length.checked_sub(2).and_then(|length| usize::try_from(length).ok());
-        let (fragment, rest) = fragment_length.and_then(|length| rest.split_at_checked(length)).ok_or(error)?;
-        let kind = if control & COMMAND_FRAGMENT != 0 { FragmentKind::Command } else { FragmentKind::DataSet };
-        Ok((Self { context_id, kind, is_last: control & LAST_FRAGMENT != 0, fragment }, rest))
+        let PdvHeader { context_id, kind, is_last, length } = PdvHeader::parse(*header, body.len())?;
+        let (fragment, rest) = rest.split_at_checked(length).ok_or(PDataError::TruncatedPdv)?;
+        Ok((Self { context_id, kind, is_last, fragment }, rest))
     }
 }
 

@@ -45,6 +45,9 @@ pub enum FindError {
     /// The peer said C-CANCEL, or went away.
     #[error("cancelled")]
     Cancelled,
+    /// The peer has all that it may have of the memory, or of the room on disk for answers that wait for it.
+    #[error("this peer has too much under way; ask again later")]
+    NoRoom,
     /// Answers that waited for a slow peer could not be read back.
     #[error("answers that were kept for the peer cannot be read")]
     AnswersLost,
@@ -95,7 +98,7 @@ impl FindError {
                 (STATUS_IDENTIFIER_DOES_NOT_MATCH, vec![*tag])
             }
             // PS3.4 table C.4-1, A700: "Refused: Out of Resources".
-            Self::TooManyMatches(_) | Self::TimeLimit => (STATUS_OUT_OF_RESOURCES, Vec::new()),
+            Self::TooManyMatches(_) | Self::TimeLimit | Self::NoRoom => (STATUS_OUT_OF_RESOURCES, Vec::new()),
             // PS3.4 table C.4-1, FE00: "Matching terminated due to Cancel request".
             Self::Cancelled => (STATUS_CANCEL, Vec::new()),
             // PS3.4 table C.4-1, Cxxx: "Unable to process".
@@ -146,6 +149,7 @@ mod tests {
             FindError::TooManyMatches(u64::MAX),
             FindError::TimeLimit,
             FindError::Cancelled,
+            FindError::NoRoom,
             FindError::AnswersLost,
             FindError::Index(db::Error::Interrupted),
         ];

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use dicom_ul::pdu::{AbortRQServiceProviderReason as ProviderReason, AbortRQSource, Pdu};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span};
@@ -21,11 +20,12 @@ use tracing::{Instrument, debug, error, info, info_span};
 use commitment::Commitments;
 
 use super::access::local_limit_exceeded;
-use super::listener::{OfPeer, Services, Shared};
+use super::listener::{Services, Shared};
 use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
 use super::options::Options;
-use super::peers::{PeerService, Transport};
+use super::peers::{CountedAs, PeerService, Transport};
 use super::services::{commit, echo, find, retrieve, sop_class_not_supported, store};
+use super::shares::{Peer, PeerMemory, Share};
 use super::tls::Tls;
 use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError, Stream};
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
@@ -93,7 +93,9 @@ impl End {
             Self::Fragments(_) | Self::UnknownContext(_) => provider(ProviderReason::InvalidPduParameter),
             Self::Read(error) => match error {
                 ReadError::Closed | ReadError::ClosedInsidePdu | ReadError::Connection(_) => None,
-                ReadError::Silence | ReadError::SlowPdu => provider(ProviderReason::ReasonNotSpecified),
+                ReadError::Silence | ReadError::SlowPdu | ReadError::NoMemory => {
+                    provider(ProviderReason::ReasonNotSpecified)
+                }
                 ReadError::UnknownPdu(_) => provider(ProviderReason::UnrecognizedPdu),
                 ReadError::BadLength { .. } | ReadError::PData(_) => provider(ProviderReason::InvalidPduParameter),
             },
@@ -134,14 +136,14 @@ pub(super) async fn serve(
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
-    waiting: OwnedSemaphorePermit,
+    place: Share,
     shutdown: CancellationToken,
 ) {
     let id = shared.next_association_id();
     let span = info_span!("association", assoc.id = id, peer.addr = %peer, peer.ae = tracing::field::Empty);
     let served = async {
         if let Some((stream, transport)) = secured(stream, tls, &shared.options, &shutdown).await {
-            Connection { peer, transport, shared, shutdown }.serve(stream, waiting).await;
+            Connection { peer, transport, shared, shutdown }.serve(stream, place).await;
         }
     };
     served.instrument(span).await;
@@ -170,12 +172,6 @@ async fn secured(
     None
 }
 
-/// The right to have an association, until it is dropped.
-struct Slot {
-    _of_peer: OfPeer,
-    _of_node: OwnedSemaphorePermit,
-}
-
 struct Connection {
     peer: SocketAddr,
     transport: Transport,
@@ -184,18 +180,21 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: Stream, waiting: OwnedSemaphorePermit) {
+    async fn serve(self, stream: Stream, place: Share) {
         let options = &self.shared.options;
         let (mut reader, mut writer) = wire::split(stream, options.write_timeout);
+        reader.count_for(PeerMemory::new(&self.shared.memory, &Peer::new(CountedAs::address(self.peer.ip()))));
         let Some((agreement, accept, slot)) = self.associate(&mut reader, &mut writer).await else {
             return;
         };
         // From here on the association's own slot counts.
-        drop(waiting);
+        drop(place);
         metrics::ASSOCIATIONS_ACCEPTED.increment();
         let active = metrics::ASSOCIATIONS_ACTIVE.hold();
         let begun = Instant::now();
-        let mut session = Session::new(agreement, writer, self.shared.services.clone());
+        let memory = PeerMemory::new(&self.shared.memory, &Peer::new(agreement.admission.counted_as.clone()));
+        reader.count_for(memory.clone());
+        let mut session = Session::new(agreement, writer, self.shared.services.clone(), memory);
         let end = match session.writer.send(&accept).await {
             Ok(()) => session.converse(&mut reader, &self.shared, &self.shutdown).await,
             Err(error) => End::Write(error),
@@ -217,7 +216,7 @@ impl Connection {
     }
 
     /// Waits for an A-ASSOCIATE-RQ and decides on it. `None`: no association, and the peer has been told.
-    async fn associate(&self, reader: &mut PduReader, writer: &mut PduWriter) -> Option<(Agreement, Vec<u8>, Slot)> {
+    async fn associate(&self, reader: &mut PduReader, writer: &mut PduWriter) -> Option<(Agreement, Vec<u8>, Share)> {
         let answer = match self.request(reader).await {
             Ok(answer) => answer,
             Err(end) => {
@@ -238,18 +237,11 @@ impl Connection {
                 tracing::Span::current().record("peer.ae", title.as_str());
                 let admission = &agreement.admission;
                 let of_peer = admission.max_associations.unwrap_or(self.shared.options.max_associations_per_peer);
-                let by_peer = self.shared.by_peer.take(admission.counted_as.clone(), of_peer);
-                match (by_peer, Arc::clone(&self.shared.associations).try_acquire_owned()) {
-                    (Some(of_peer), Ok(of_node)) => {
-                        let slot = Slot { _of_peer: of_peer, _of_node: of_node };
-                        return Some((*agreement, accept, slot));
-                    }
-                    (None, _) => info!(maximum = of_peer, "association rejected: the peer has all that it may have"),
-                    (Some(_), Err(_)) => {
-                        let maximum = self.shared.options.max_associations;
-                        info!(maximum, "association rejected: all associations are taken");
-                    }
+                let peer = Peer::new(admission.counted_as.clone());
+                if let Some(slot) = self.shared.associations.take_below(&peer, 1, of_peer) {
+                    return Some((*agreement, accept, slot));
                 }
+                info!(maximum = of_peer, "association rejected: the peer has all that it may have now");
                 metrics::ASSOCIATIONS_REJECTED.increment();
                 self.finish(reader, writer, Some(&Pdu::AssociationRJ(local_limit_exceeded()))).await;
             }
@@ -296,8 +288,8 @@ impl Connection {
     async fn finish(&self, reader: &mut PduReader, writer: &mut PduWriter, last_pdu: Option<&Pdu>) {
         // Bounded like connections that have not associated yet: the association's slot is free again. When there are too many,
         // the kernel takes what is sent here at once, or the peer does not get it.
-        let waiting = self.shared.waiting.try_acquire();
-        if waiting.is_err() {
+        let place = self.shared.connection_of(self.peer.ip());
+        if place.is_none() {
             writer.wait_no_more();
         }
         let sent = match last_pdu {
@@ -306,7 +298,7 @@ impl Connection {
         };
         writer.close().await;
         match sent {
-            Ok(()) if last_pdu.is_none() || waiting.is_err() => {}
+            Ok(()) if last_pdu.is_none() || place.is_none() => {}
             Ok(()) => tokio::select! {
                 () = reader.drain(self.shared.options.artim_timeout) => {}
                 () = async { self.shutdown.cancelled().await; sleep(CLOSE_PATIENCE_WHEN_STOPPING).await } => {}
@@ -327,6 +319,8 @@ struct Session {
     /// Whether the log has a failure of ours already.
     own_failure_logged: bool,
     services: Services,
+    /// The memory of its peer.
+    memory: PeerMemory,
     commitments: Commitments,
     /// The response being encoded, kept for its memory.
     outgoing: Vec<u8>,
@@ -375,7 +369,7 @@ struct Ahead {
 }
 
 impl Session {
-    fn new(agreement: Agreement, writer: PduWriter, services: Services) -> Self {
+    fn new(agreement: Agreement, writer: PduWriter, services: Services, memory: PeerMemory) -> Self {
         let assembler = MessageAssembler::new();
         Self {
             agreement,
@@ -385,6 +379,7 @@ impl Session {
             answered: Answered::default(),
             own_failure_logged: false,
             services,
+            memory,
             commitments: Commitments::default(),
             outgoing: Vec::new(),
         }
@@ -450,7 +445,7 @@ impl Session {
                 Err(response) => *response,
             },
             Ok(Request::Find(request)) => {
-                let begun = find::Receiving::begin(context_id, &request, context, &self.agreement);
+                let begun = find::Receiving::begin(context_id, &request, context, &self.agreement, &self.memory);
                 match begun.filter(|_| self.services.find.is_some()) {
                     Some(receiving) if has_data_set => {
                         self.operation = Operation::Find(Box::new(receiving));
@@ -464,7 +459,7 @@ impl Session {
                 }
             }
             Ok(Request::Get(request) | Request::Move(request)) => {
-                let begun = retrieve::Receiving::begin(context_id, &request, context, &self.agreement);
+                let begun = retrieve::Receiving::begin(context_id, &request, context, &self.agreement, &self.memory);
                 match begun.filter(|_| self.services.retrieve.is_some()) {
                     Some(receiving) if has_data_set => {
                         self.operation = Operation::Retrieve(Box::new(receiving));
@@ -475,7 +470,7 @@ impl Session {
                 }
             }
             Ok(Request::Action(request)) => {
-                let begun = commit::Receiving::begin(context_id, &request, context);
+                let begun = commit::Receiving::begin(context_id, &request, context, &self.memory);
                 match begun {
                     Ok(receiving) if has_data_set && self.services.commitment.is_some() => {
                         self.operation = Operation::Commit(Box::new(receiving));
@@ -514,7 +509,8 @@ impl Session {
         if !has_data_set {
             return Err(refused(store::Failure::NoDataSet));
         }
-        store::Receiving::begin(storage, request, context, &self.agreement.calling_ae_title).map_err(refused)
+        store::Receiving::begin(storage, request, context, &self.agreement.calling_ae_title, &self.memory)
+            .map_err(refused)
     }
 
     async fn on_data_set(&mut self, fragment: &[u8], is_last: bool) -> Result<Option<Begun>, End> {

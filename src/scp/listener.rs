@@ -1,18 +1,16 @@
 //! The listening socket: one task for each connection, bounded numbers of them, and an orderly end.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::access::AccessPolicy;
 use super::association;
@@ -24,7 +22,9 @@ use super::services::commit::Commitment;
 use super::services::find::Find;
 use super::services::retrieve::Retrieve;
 use super::services::store::Storage;
+use super::shares::{MEMORY_BYTES, Share, Shares};
 use super::tls::SharedTls;
+use crate::telemetry::metrics;
 
 /// How long to wait before accepting again when the process has no open files left: others have to end first.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -95,12 +95,12 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) policy: Policy,
     pub(super) services: Services,
-    /// One permit for each association.
-    pub(super) associations: Arc<Semaphore>,
-    /// How many of them each peer has.
-    pub(super) by_peer: Arc<ByPeer>,
-    /// One permit for each connection that has no association.
-    pub(super) waiting: Arc<Semaphore>,
+    /// One for each association.
+    pub(super) associations: Arc<Shares>,
+    /// One for each connection that has no association.
+    pub(super) connections: Arc<Shares>,
+    /// Bytes in memory for what arrives and for what is sent.
+    pub(super) memory: Arc<Shares>,
     next_association_id: AtomicU64,
 }
 
@@ -109,41 +109,10 @@ impl Shared {
     pub(super) fn next_association_id(&self) -> u64 {
         self.next_association_id.fetch_add(1, Ordering::Relaxed)
     }
-}
 
-/// How many associations each peer has.
-#[derive(Debug, Default)]
-pub(super) struct ByPeer(Mutex<HashMap<CountedAs, usize>>);
-
-/// One association of a peer, counted until it is dropped.
-#[derive(Debug)]
-pub(super) struct OfPeer {
-    all: Arc<ByPeer>,
-    peer: CountedAs,
-}
-
-impl ByPeer {
-    /// One more; `None` when the peer has as many as it may.
-    pub(super) fn take(self: &Arc<Self>, peer: CountedAs, maximum: usize) -> Option<OfPeer> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(peer.clone()).or_default();
-        if *count >= maximum {
-            return None;
-        }
-        *count += 1;
-        Some(OfPeer { all: Arc::clone(self), peer })
-    }
-}
-
-impl Drop for OfPeer {
-    fn drop(&mut self) {
-        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.peer);
-            }
-        }
+    /// A place for a connection without an association; `None` when its address has all that it may have.
+    pub(super) fn connection_of(&self, address: IpAddr) -> Option<Share> {
+        self.connections.take(&Arc::new(CountedAs::address(address)), 1)
     }
 }
 
@@ -153,7 +122,7 @@ impl Node {
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn bind(options: Options, services: Services) -> Result<Self, Error> {
-        make_room_for_open_files(&options);
+        let (associations, connections) = make_room_for_open_files(&options);
         let plain = match options.plain {
             Plain::Listen => Some(Listening::at(options.bind).await?),
             Plain::Refuse => None,
@@ -184,9 +153,9 @@ impl Node {
         let shared = Shared {
             policy,
             services,
-            by_peer: Arc::default(),
-            associations: Arc::new(Semaphore::new(options.max_associations)),
-            waiting: Arc::new(Semaphore::new(options.max_unassociated_connections)),
+            associations: Shares::new(associations, LEAST_ASSOCIATIONS, &metrics::ASSOCIATIONS_REFUSED),
+            connections: Shares::new(connections, LEAST_ASSOCIATIONS, &metrics::CONNECTIONS_REFUSED),
+            memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
             next_association_id: AtomicU64::new(1),
             options,
         };
@@ -211,35 +180,35 @@ impl Node {
         let Self { plain, tls, shared } = self;
         let mut connections = JoinSet::new();
         loop {
-            // The permit first: when there is none, new connections wait in the backlog of the kernel.
             let accepted = async {
-                let permit = Arc::clone(&shared.waiting).acquire_owned().await;
                 let (accepted, secured) = tokio::select! {
                     accepted = accept(plain.as_ref()) => (accepted, None),
                     accepted = accept(tls.as_ref()) => (accepted, shared.services.peers.tls()),
                 };
-                (permit, accepted.map(|(stream, peer)| (stream, peer, secured.map(SharedTls::current))))
+                accepted.map(|(stream, peer)| (stream, peer, secured.map(SharedTls::current)))
             };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => report_panic(ended),
-                (permit, accepted) = accepted => match (permit, accepted) {
-                    (Ok(permit), Ok((stream, peer, tls))) => {
-                        connections.spawn(association::serve(
-                            stream, peer, tls, Arc::clone(&shared), permit, shutdown.clone(),
-                        ));
-                    }
-                    (_, Err(error)) if is_the_connections_fault(&error) => {}
-                    (_, Err(error)) => {
+                accepted = accepted => match accepted {
+                    Ok((stream, peer, tls)) => match shared.connection_of(peer.ip()) {
+                        Some(place) => {
+                            connections.spawn(association::serve(
+                                stream, peer, tls, Arc::clone(&shared), place, shutdown.clone(),
+                            ));
+                        }
+                        // Closed at once: left in the backlog of the kernel it would be in the way of other addresses.
+                        None => debug!("connection closed: its address has all that it may have without an association"),
+                    },
+                    Err(error) if is_the_connections_fault(&error) => {}
+                    Err(error) => {
                         warn!(%error, "cannot accept a connection, trying again");
                         tokio::select! {
                             () = shutdown.cancelled() => break,
                             () = sleep(ACCEPT_BACK_OFF) => {}
                         }
                     }
-                    // The semaphore is never closed.
-                    (Err(_), _) => break,
                 },
             }
         }
@@ -263,27 +232,59 @@ impl Node {
     }
 }
 
-/// Raises the limit on open files of this process as far as its user may, if that many connections could need it: the soft
-/// limit is 1,024 on most systems, for the sake of programs that use select(2).
-fn make_room_for_open_files(options: &Options) {
+/// Associations, and connections without one, that each peer may have as long as there are any.
+const LEAST_ASSOCIATIONS: usize = 2;
+
+/// Raises the limit on open files of this process as far as its user may, if that many connections could need it. The soft
+/// limit is 1,024 on most systems, for the sake of programs that use select(2). Returns how many associations, and how many
+/// connections without one, there may be then: with more of them, objects and the index could not be opened.
+fn make_room_for_open_files(options: &Options) -> (usize, usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    /// A socket, the object that arrives, and its directory while that is synchronised.
-    const FILES_PER_ASSOCIATION: u64 = 3;
-    /// Index, log, readers (three files each), and what the runtime has.
-    const OTHER_FILES: u64 = 256;
-    let associations = (options.max_associations as u64).saturating_mul(FILES_PER_ASSOCIATION);
-    let wanted = associations.saturating_add(options.max_unassociated_connections as u64).saturating_add(OTHER_FILES);
+    let wanted_of_both = (options.max_associations, options.max_unassociated_connections);
+    let wanted = files_needed(wanted_of_both);
     let limit = getrlimit(Resource::Nofile);
-    let (Some(current), maximum) = (limit.current, limit.maximum) else { return };
+    let (Some(current), maximum) = (limit.current, limit.maximum) else { return wanted_of_both };
     if current >= wanted {
-        return;
+        return wanted_of_both;
     }
-    let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted)).max(current);
+    let mut raised = maximum.map_or(wanted, |maximum| maximum.min(wanted)).max(current);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }) {
         warn!(%error, limit = current, wanted, "the limit on open files cannot be raised");
-    } else if raised < wanted {
-        warn!(limit = raised, wanted, "fewer open files allowed than this many connections may need");
+        raised = current;
     }
+    let (associations, connections) = fit_into_files(wanted_of_both, raised);
+    if raised < wanted {
+        warn!(
+            limit = raised,
+            wanted, associations, connections, "fewer open files allowed than this many connections may need"
+        );
+    }
+    (associations, connections)
+}
+
+/// Open files of an association: a socket, the object that arrives or is sent, and its directory while that is synchronised.
+const FILES_PER_ASSOCIATION: u64 = 3;
+
+/// Open files of the index, its log, its readers (three files each), and of the runtime.
+const OTHER_FILES: u64 = 256;
+
+fn files_needed((associations, connections): (usize, usize)) -> u64 {
+    (associations as u64)
+        .saturating_mul(FILES_PER_ASSOCIATION)
+        .saturating_add(connections as u64)
+        .saturating_add(OTHER_FILES)
+}
+
+/// As many associations and connections, in the same proportion, as a limit on open files has room for. A limit that has no room
+/// for anything but the index is as if it had twice that.
+fn fit_into_files(wanted: (usize, usize), limit: u64) -> (usize, usize) {
+    let needed = files_needed(wanted).saturating_sub(OTHER_FILES).max(1);
+    let room = limit.saturating_sub(OTHER_FILES).max(OTHER_FILES.min(limit / 2)).min(needed);
+    let part = |count: usize| {
+        let part = u128::from(room) * count as u128 / u128::from(needed);
+        usize::try_from(part).unwrap_or(count).max(count.min(1))
+    };
+    (part(wanted.0), part(wanted.1))
 }
 
 /// Errors of accept(2) that concern one connection that is already gone, not the listener.
@@ -309,6 +310,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[test]
+    fn a_low_limit_on_open_files_means_fewer_connections() {
+        assert_eq!(fit_into_files((2000, 2048), 100_000), (2000, 2048));
+        assert_eq!(fit_into_files((2000, 2048), files_needed((2000, 2048))), (2000, 2048));
+        for limit in [1024, 4096] {
+            let (associations, connections) = fit_into_files((2000, 2048), limit);
+            assert!(associations > 150 && connections > 150, "{associations} {connections}");
+            assert!(files_needed((associations, connections)) <= limit);
+        }
+        assert_eq!(fit_into_files((2000, 0), 64).1, 0);
+        assert!(fit_into_files((2000, 2048), 64).0 > 0);
+    }
 
     #[test]
     fn a_panic_ends_its_own_association_and_no_other() {

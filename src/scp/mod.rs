@@ -4,7 +4,7 @@
 //! for each association, so that nothing that happens in one touches another), [`negotiation`] (A-ASSOCIATE), [`peers`] (who
 //! may ask for what), `wire` (PDUs
 //! over TCP, with a limit on every length and every wait), `association` (the state machine of PS3.8 9.2 as far as an
-//! acceptor needs it), `services` (C-ECHO, C-STORE, C-FIND).
+//! acceptor needs it), `services` (C-ECHO, C-STORE, C-FIND), `shares` (what one peer may have of all that).
 
 pub mod access;
 mod association;
@@ -14,6 +14,7 @@ mod options;
 pub mod peers;
 pub mod scu;
 mod services;
+mod shares;
 pub mod sop_class;
 pub mod tls;
 mod wire;

@@ -30,12 +30,14 @@ pub struct Options {
     pub ae_title: AeTitle,
     /// Which called AE titles are accepted.
     pub called_ae_title: CalledAeTitle,
-    /// Associations at one time; one more is rejected as transient. A silent one takes some 20 KB, one that sends up to 1 MB.
-    /// Too low: modalities have to try again. Too high: memory and open files.
+    /// Maximum associations at one time; one more is rejected as transient. A silent one takes some 20 KB, one that sends up to
+    /// 100 KB and its share of 64 MiB. A limit on open files that has no room for them lowers it. Too low: modalities have to
+    /// try again. Too high: memory and open files.
     pub max_associations: usize,
-    /// Associations of one peer at one time, where the table of peers does not say otherwise; one more is rejected as
-    /// transient. A peer is an AE title of the table, or, without a table, an address. Too low: busy workstations have to try
-    /// again. Too high: one peer that does not end its associations keeps all others out.
+    /// Maximum associations of one peer at one time, where the table of peers does not say otherwise; one more is rejected as
+    /// transient. A peer is an AE title of the table, or, without a table, an address. It never gets more than are left over
+    /// for others then. Too low: busy workstations have to try again. Too high: the memory and the threads that one peer
+    /// keeps busy.
     pub max_associations_per_peer: usize,
     /// Connections at one time that have no association (yet). Too low: scanners of the network keep real peers waiting.
     /// Too high: open files.
@@ -72,7 +74,7 @@ impl Options {
             ae_title,
             called_ae_title: CalledAeTitle::OwnOnly,
             max_associations: 2000,
-            max_associations_per_peer: 1200,
+            max_associations_per_peer: 128,
             max_unassociated_connections: 2048,
             artim_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

@@ -13,8 +13,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsStream;
 
 use super::negotiation::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
+use super::shares::{PeerMemory, Share};
 use super::tls::AcknowledgesAtOnce;
-use crate::dimse::pdata::{P_DATA_TF, PDU_HEADER_LENGTH, PDataError, Pdv};
+use crate::dimse::pdata::{P_DATA_TF, PDU_HEADER_LENGTH, PDV_HEADER_LENGTH, PDataError, Pdv, PdvHeader};
 
 const A_ASSOCIATE_RQ: u8 = 0x01;
 const A_ASSOCIATE_AC: u8 = 0x02;
@@ -27,9 +28,15 @@ const A_ABORT: u8 = 0x07;
 const SHORT_BODY_LENGTH: u32 = 4;
 
 /// What a connection buffers before it has said anything: enough for a usual A-ASSOCIATE-RQ or command. Silent connections
-/// cost no more than this; senders grow it to the PDUs that they send, by doubling it whenever it is full: a length that
-/// was only declared takes nothing.
+/// cost no more than this. A length that was only declared takes nothing.
 const FIRST_BUFFER_LENGTH: usize = 8 * 1024;
+
+/// What a connection may buffer without asking. More is counted for its peer.
+const UNASKED_LENGTH: usize = 16 * 1024;
+
+/// Maximum length of the buffer for P-DATA-TF: what is in it is handed on as it comes, so that it only has to hold what comes
+/// meanwhile. Larger: fewer system calls. Smaller: less memory for each sender.
+const MAX_BUFFER_LENGTH: usize = OFFERED_MAX_LENGTH as usize + PDU_HEADER_LENGTH;
 
 /// How long a connection keeps a buffer that has grown when nothing comes any more: peers stay associated for hours between
 /// two objects.
@@ -43,7 +50,7 @@ const MAX_DRAINED: usize = 1024 * 1024;
 pub(super) enum Incoming<'a> {
     /// The body of an A-ASSOCIATE-RQ.
     AssociateRequest(&'a [u8]),
-    /// One presentation data value of a P-DATA-TF.
+    /// A presentation data value of a P-DATA-TF, or the next part of one: as much of it as has come.
     Pdv(Pdv<'a>),
     /// An A-RELEASE-RQ.
     ReleaseRequest,
@@ -80,6 +87,9 @@ pub(super) enum ReadError {
     /// A PDU began and did not end in time.
     #[error("PDU not complete within the time allowed")]
     SlowPdu,
+    /// There is no memory for a PDU that has to be had whole: its peer has all that it may have.
+    #[error("no memory now for so long a PDU")]
+    NoMemory,
     /// A PDU type that PS3.8 9.3.1 does not have.
     #[error("PDU of unknown type {0:02X}H")]
     UnknownPdu(u8),
@@ -170,8 +180,18 @@ pub(super) struct PduReader {
     /// Received and not consumed: `buffer[start..end]`.
     start: usize,
     end: usize,
-    /// What is left of the P-DATA-TF in hand, in bytes from `start`.
+    /// What is left of the P-DATA-TF in hand, in bytes, received or not.
     pdata_left: usize,
+    /// The presentation data value in hand; its length is what is left of it.
+    pdv: Option<PdvHeader>,
+    /// When the PDU in hand has to be complete.
+    deadline: Option<Instant>,
+    /// Whether the last read filled the buffer: there may be more to come than it holds.
+    was_filled: bool,
+    /// The memory of the peer; without, no more is buffered than has to be.
+    memory: Option<PeerMemory>,
+    /// What the buffer has of it.
+    share: Option<Share>,
     bytes_received: u64,
 }
 
@@ -204,7 +224,19 @@ pub(super) fn split(stream: Stream, write_patience: Duration) -> (PduReader, Pdu
             (Reading::Tls(reader), Writing::Tls(writer))
         }
     };
-    let reader = PduReader { socket: reader, buffer: Vec::new(), start: 0, end: 0, pdata_left: 0, bytes_received: 0 };
+    let reader = PduReader {
+        socket: reader,
+        buffer: Vec::new(),
+        start: 0,
+        end: 0,
+        pdata_left: 0,
+        pdv: None,
+        deadline: None,
+        was_filled: false,
+        memory: None,
+        share: None,
+        bytes_received: 0,
+    };
     (reader, PduWriter { socket: writer, patience: write_patience, bytes_sent: 0 })
 }
 
@@ -214,22 +246,29 @@ impl PduReader {
         self.bytes_received
     }
 
-    /// The next PDU, or the next presentation data value of the P-DATA-TF in hand.
+    /// Whose memory larger buffers are counted for from now on.
+    pub(super) fn count_for(&mut self, memory: PeerMemory) {
+        // What it has is counted for somebody else.
+        self.share = None;
+        self.memory = Some(memory);
+    }
+
+    /// The next PDU, or the next part of the P-DATA-TF in hand.
     ///
     /// Safe to drop before it is ready: what was received stays in the buffer.
     pub(super) async fn next(&mut self, patience: Patience) -> Result<Incoming<'_>, ReadError> {
         loop {
             if self.pdata_left > 0 {
-                return self.next_pdv();
+                return self.next_part().await;
             }
             let (kind, length) = self.header(patience).await?;
-            let body = self.start + PDU_HEADER_LENGTH..self.start + PDU_HEADER_LENGTH + length;
             self.start += PDU_HEADER_LENGTH;
             if kind == P_DATA_TF {
                 // An empty P-DATA-TF carries nothing; go on to the next PDU.
                 self.pdata_left = length;
                 continue;
             }
+            let body = self.start..self.start + length;
             self.start = body.end;
             let body = &self.buffer[body];
             return Ok(match (kind, body) {
@@ -245,24 +284,53 @@ impl PduReader {
         }
     }
 
-    fn next_pdv(&mut self) -> Result<Incoming<'_>, ReadError> {
-        let body = &self.buffer[self.start..self.start + self.pdata_left];
-        let (pdv, rest) = Pdv::split_first(body)?;
-        self.start += body.len() - rest.len();
-        self.pdata_left = rest.len();
-        Ok(Incoming::Pdv(pdv))
+    /// What has come of the presentation data value in hand, or of the next one. The length of a P-DATA-TF decides on no
+    /// memory: it need not be there whole.
+    async fn next_part(&mut self) -> Result<Incoming<'_>, ReadError> {
+        let header = match self.pdv {
+            Some(header) => header,
+            None => {
+                if self.pdata_left < PDV_HEADER_LENGTH {
+                    return Err(PDataError::TruncatedPdv.into());
+                }
+                let header = loop {
+                    if let Some(header) = self.buffer[self.start..self.end].first_chunk::<PDV_HEADER_LENGTH>() {
+                        break PdvHeader::parse(*header, self.pdata_left)?;
+                    }
+                    self.fill(PDV_HEADER_LENGTH, self.deadline, true).await?;
+                };
+                self.start += PDV_HEADER_LENGTH;
+                self.pdata_left -= PDV_HEADER_LENGTH;
+                *self.pdv.insert(header)
+            }
+        };
+        if header.length > 0 && self.start == self.end {
+            self.fill(1, self.deadline, true).await?;
+        }
+        let part = self.start..self.start + header.length.min(self.end - self.start);
+        self.start = part.end;
+        self.pdata_left -= part.len();
+        let is_whole = part.len() == header.length;
+        self.pdv = (!is_whole).then_some(PdvHeader { length: header.length - part.len(), ..header });
+        let PdvHeader { context_id, kind, is_last, .. } = header;
+        Ok(Incoming::Pdv(Pdv { context_id, kind, is_last: is_last && is_whole, fragment: &self.buffer[part] }))
     }
 
-    /// Waits until a whole PDU is in the buffer; its type, and the length of its body.
+    /// Waits until a whole PDU is in the buffer, or the header of a P-DATA-TF; its type, and the length of its body.
     async fn header(&mut self, patience: Patience) -> Result<(u8, usize), ReadError> {
         let mut wanted = PDU_HEADER_LENGTH;
         let mut deadline = patience.first_byte.map(|patience| Instant::now() + patience);
         let mut begun = false;
         loop {
             let received = &self.buffer[self.start..self.end];
+            if !begun && !received.is_empty() {
+                begun = true;
+                deadline = Some(Instant::now() + patience.rest);
+                self.deadline = deadline;
+            }
             if let Some(header) = received.first_chunk::<PDU_HEADER_LENGTH>() {
                 let (kind, length) = checked_header(*header)?;
-                wanted = PDU_HEADER_LENGTH + length;
+                wanted = PDU_HEADER_LENGTH + if kind == P_DATA_TF { 0 } else { length };
                 if received.len() >= wanted {
                     return Ok((kind, length));
                 }
@@ -270,15 +338,11 @@ impl PduReader {
                 // Before the rest of a header that will never come: what speaks another protocol is told so at once.
                 max_length(kind)?;
             }
-            if !begun && !received.is_empty() {
-                begun = true;
-                deadline = Some(Instant::now() + patience.rest);
-            }
             self.fill(wanted, deadline, begun).await?;
         }
     }
 
-    /// Receives more bytes of a PDU of `wanted` bytes, of which some are still to come.
+    /// Receives more bytes, where `wanted` have to be in the buffer at once and some of them are still to come.
     async fn fill(&mut self, wanted: usize, deadline: Option<Instant>, begun: bool) -> Result<(), ReadError> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -286,11 +350,7 @@ impl PduReader {
         if self.start > 0 && self.buffer.len() - self.start < wanted {
             self.move_to_front();
         }
-        if self.end == self.buffer.len() {
-            let length = wanted.min(2 * self.end).max(FIRST_BUFFER_LENGTH);
-            self.buffer.reserve_exact(length - self.end);
-            self.buffer.resize(length, 0);
-        }
+        self.make_room(wanted)?;
         let is_loose = self.buffer.len() > FIRST_BUFFER_LENGTH.max(2 * (self.end - self.start));
         let keep_until = is_loose.then(|| Instant::now() + KEEP_BUFFER);
         let keep_until = keep_until.filter(|until| deadline.is_none_or(|deadline| *until < deadline));
@@ -304,6 +364,9 @@ impl PduReader {
                     let length = if self.end == 0 { 0 } else { FIRST_BUFFER_LENGTH.max(2 * self.end) };
                     self.buffer.truncate(length);
                     self.buffer.shrink_to_fit();
+                    if length <= UNASKED_LENGTH {
+                        self.share = None;
+                    }
                     return Ok(());
                 }
                 Err(_) => return Err(if begun { ReadError::SlowPdu } else { ReadError::Silence }),
@@ -315,10 +378,52 @@ impl PduReader {
             Ok(0) => Err(ReadError::Closed),
             Ok(count) => {
                 self.end += count;
+                self.was_filled = self.end == self.buffer.len();
                 self.bytes_received += count as u64;
                 Ok(())
             }
             Err(error) => Err(ReadError::Connection(error)),
+        }
+    }
+
+    /// Makes room in the buffer: for what has to be there at once by doubling it whenever it is full, and for more where the
+    /// peer sends faster than it is read and may have the memory.
+    fn make_room(&mut self, wanted: usize) -> Result<(), ReadError> {
+        let length = self.buffer.len();
+        if self.end == length {
+            let needed = wanted.min(2 * self.end).max(FIRST_BUFFER_LENGTH);
+            if needed > length {
+                if !self.may_have(needed) {
+                    return Err(ReadError::NoMemory);
+                }
+                self.resize(needed);
+            }
+        } else if self.was_filled && self.end == 0 && self.memory.is_some() {
+            let wished = (2 * length).clamp(FIRST_BUFFER_LENGTH, MAX_BUFFER_LENGTH);
+            if wished > length && self.may_have(wished) {
+                self.resize(wished);
+            }
+        }
+        self.was_filled = false;
+        Ok(())
+    }
+
+    fn resize(&mut self, length: usize) {
+        self.buffer.reserve_exact(length.saturating_sub(self.buffer.len()));
+        self.buffer.resize(length, 0);
+    }
+
+    /// Whether the peer may have a buffer of this length.
+    fn may_have(&mut self, length: usize) -> bool {
+        let asked = length.saturating_sub(UNASKED_LENGTH);
+        let Some(memory) = &self.memory else { return true };
+        match &mut self.share {
+            _ if asked == 0 => true,
+            Some(share) => share.grow(asked.saturating_sub(share.count())),
+            none => {
+                *none = memory.take(asked);
+                none.is_some()
+            }
         }
     }
 
@@ -417,9 +522,13 @@ pub(super) fn acknowledge_at_once(socket: impl AsFd) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::scp::peers::CountedAs;
+    use crate::scp::shares::Shares;
 
     /// A peer, and our side of its connection.
     async fn connected(patience: Duration) -> (TcpStream, PduReader, PduWriter) {
@@ -446,22 +555,20 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
+            let memory = Shares::new(1 << 20, 0, &crate::telemetry::metrics::MEMORY_REFUSED);
+            reader.count_for(PeerMemory::new(&memory, &Arc::new(CountedAs::address([127, 0, 0, 1].into()))));
             let patience = |first_byte| Patience { first_byte: Some(first_byte), rest: Duration::from_secs(60) };
             let fragment = vec![7; 100_000];
             let pdu = data_pdu(&fragment);
             for _ in 0..2 {
                 let send = async { peer.write_all(&pdu).await.unwrap() };
-                let receive = async {
-                    match reader.next(patience(Duration::from_secs(60))).await {
-                        Ok(Incoming::Pdv(pdv)) => assert!(pdv.fragment == fragment),
-                        other => panic!("{other:?}"),
-                    }
-                };
+                let receive =
+                    async { assert!(whole(&mut reader, patience(Duration::from_secs(60))).await == fragment) };
                 tokio::join!(send, receive);
-                assert!(reader.buffer.len() > fragment.len());
+                assert!(reader.buffer.len() > FIRST_BUFFER_LENGTH);
                 // The wait for the next message goes on with a small one, and has the end that it should.
                 assert!(matches!(reader.next(patience(KEEP_BUFFER * 3 / 2)).await, Err(ReadError::Silence)));
-                assert_eq!(reader.buffer.len(), FIRST_BUFFER_LENGTH);
+                assert!(reader.buffer.len() <= FIRST_BUFFER_LENGTH && reader.share.is_none());
             }
         });
     }
@@ -491,45 +598,85 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
-            // Short enough that no buffer is given back meanwhile.
-            let waits = KEEP_BUFFER / 4;
-            let patience = Patience { first_byte: Some(waits), rest: waits };
+            let patience = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
             let content: Vec<u8> = (0..OFFERED_MAX_LENGTH - 6).map(|at| at as u8).collect();
             let pdu = data_pdu(&content);
             assert_eq!(pdu.len(), 6 + OFFERED_MAX_LENGTH as usize);
-            // What there is of a PDU, and the most that may be held for it.
-            for (sent, most) in [(6, FIRST_BUFFER_LENGTH), (3_000, FIRST_BUFFER_LENGTH), (20_000, 40_000)] {
-                let already = reader.end;
-                peer.write_all(&pdu[already..sent]).await.unwrap();
-                while reader.end < sent {
-                    assert!(matches!(reader.next(patience).await, Err(ReadError::SlowPdu)));
+            // A few bytes at a time: each part comes as it is sent, and the buffer stays as it was.
+            let mut received = Vec::new();
+            let mut sent = 0;
+            for part in pdu.chunks(3_000) {
+                peer.write_all(part).await.unwrap();
+                sent += part.len();
+                while received.len() + PDU_HEADER_LENGTH + PDV_HEADER_LENGTH < sent {
+                    match reader.next(patience).await {
+                        Ok(Incoming::Pdv(pdv)) => received.extend_from_slice(pdv.fragment),
+                        other => panic!("{other:?}"),
+                    }
                 }
-                assert!(reader.buffer.capacity() <= most, "{} for {sent}", reader.buffer.capacity());
+                assert!(reader.buffer.capacity() <= UNASKED_LENGTH, "{}", reader.buffer.capacity());
             }
-            let already = reader.end;
-            let whole = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
-            let send = async { peer.write_all(&pdu[already..]).await.unwrap() };
-            let receive = async {
-                match reader.next(whole).await {
-                    Ok(Incoming::Pdv(pdv)) => assert!(pdv.fragment == content),
-                    other => panic!("{other:?}"),
-                }
-            };
-            tokio::join!(send, receive);
-            // Those that follow find the memory where it is.
-            let (memory, capacity) = (reader.buffer.as_ptr(), reader.buffer.capacity());
-            assert!(capacity <= 2 * pdu.len(), "{capacity}");
-            for _ in 0..3 {
-                let send = async { peer.write_all(&pdu).await.unwrap() };
-                let receive = async { assert!(matches!(reader.next(whole).await, Ok(Incoming::Pdv(_)))) };
-                tokio::join!(send, receive);
-                assert_eq!((reader.buffer.as_ptr(), reader.buffer.capacity()), (memory, capacity));
-            }
-            // The beginning of the next one, and then nothing: what it does not need is given back.
+            assert!(received == content);
+            // The beginning of the next one, and then nothing.
             peer.write_all(&pdu[..6]).await.unwrap();
-            let longer = Patience { first_byte: Some(Duration::from_secs(60)), rest: KEEP_BUFFER * 3 / 2 };
-            assert!(matches!(reader.next(longer).await, Err(ReadError::SlowPdu)));
-            assert!(reader.buffer.capacity() <= FIRST_BUFFER_LENGTH, "{}", reader.buffer.capacity());
+            let short = Patience { first_byte: Some(Duration::from_secs(60)), rest: KEEP_BUFFER / 4 };
+            assert!(matches!(reader.next(short).await, Err(ReadError::SlowPdu)));
         });
+    }
+
+    #[test]
+    fn what_the_peer_may_not_have_is_received_with_a_small_buffer() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let patience = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+            for (memory, most) in [(0, UNASKED_LENGTH), (1 << 20, MAX_BUFFER_LENGTH)] {
+                let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
+                let memory = Shares::new(memory, 0, &crate::telemetry::metrics::MEMORY_REFUSED);
+                reader.count_for(PeerMemory::new(&memory, &Arc::new(CountedAs::address([127, 0, 0, 1].into()))));
+                let fragment = vec![7; 100_000];
+                let pdu = data_pdu(&fragment);
+                let send = async {
+                    for _ in 0..20 {
+                        peer.write_all(&pdu).await.unwrap();
+                    }
+                    // What has to be there whole is refused, where there is no memory for it.
+                    peer.write_all(&[A_ASSOCIATE_RQ, 0, 0, 1, 0, 0]).await.unwrap();
+                    peer.write_all(&[0; 1 << 16]).await.unwrap();
+                };
+                let receive = async {
+                    for _ in 0..20 {
+                        assert!(whole(&mut reader, patience).await == fragment);
+                        assert!(reader.buffer.capacity() <= most, "{}", reader.buffer.capacity());
+                    }
+                    match reader.next(patience).await {
+                        Ok(Incoming::AssociateRequest(body)) => assert!(most > UNASKED_LENGTH && body.len() == 1 << 16),
+                        Err(ReadError::NoMemory) => assert_eq!(most, UNASKED_LENGTH),
+                        other => panic!("{other:?}"),
+                    }
+                };
+                tokio::join!(send, receive);
+                drop(reader);
+                assert_eq!(
+                    memory.take(&Arc::new(CountedAs::address([127, 0, 0, 2].into())), 1).is_some(),
+                    most > UNASKED_LENGTH
+                );
+            }
+        });
+    }
+
+    /// The fragment that the next parts make up.
+    async fn whole(reader: &mut PduReader, patience: Patience) -> Vec<u8> {
+        let mut fragment = Vec::new();
+        loop {
+            match reader.next(patience).await {
+                Ok(Incoming::Pdv(pdv)) => {
+                    fragment.extend_from_slice(pdv.fragment);
+                    if pdv.is_last {
+                        return fragment;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -228,6 +228,15 @@ metrics! {
         COMMITMENT_INSTANCES_FAILED: result = "failed",
     }
     Counter "dcmdex_commitment_reports_total", "Storage commitment reports that peers have answered." { COMMITMENT_REPORTS }
+    Counter "dcmdex_share_refusals_total", "Things that peers did not get because others need them, by what it was." {
+        ASSOCIATIONS_REFUSED: share = "associations",
+        CONNECTIONS_REFUSED: share = "connections",
+        MEMORY_REFUSED: share = "memory",
+        SPOOL_REFUSED: share = "spool",
+        STORING_REFUSED: share = "storing",
+        RETRIEVALS_REFUSED_A_SHARE: share = "retrievals",
+        COMMITMENT_REFUSED: share = "commitment",
+    }
     Counter "dcmdex_echo_requests_total", "C-ECHO requests answered." { ECHO_REQUESTS }
 }
 

@@ -31,6 +31,7 @@ use crate::qr::{DataSetWriter, Encoding, Identifier, Reader};
 use crate::scp::negotiation::PresentationContext;
 use crate::scp::peers::{Route, SharedPeers};
 use crate::scp::scu::{Proposal, ScuAssociation, ScuError, Waits};
+use crate::scp::shares::PeerMemory;
 use crate::scp::sop_class::Service;
 use crate::store::{self, Archives};
 use crate::telemetry::metrics;
@@ -191,6 +192,7 @@ impl Receiving {
         context_id: u8,
         request: &ActionRequest,
         context: &PresentationContext,
+        memory: &PeerMemory,
     ) -> Result<Self, Box<Response>> {
         let refused = |status| Err(Box::new(response(request, status)));
         if context.service != Service::Commitment || request.requested_sop_class_uid != context.abstract_syntax {
@@ -202,7 +204,7 @@ impl Receiving {
         if request.action_type_id != REQUEST_STORAGE_COMMITMENT {
             return refused(Status::NO_SUCH_ACTION_TYPE);
         }
-        let Some(data_set) = ArrivingIdentifier::begin(&request.requested_sop_class_uid, context) else {
+        let Some(data_set) = ArrivingIdentifier::begin(&request.requested_sop_class_uid, context, memory) else {
             return refused(Status::PROCESSING_FAILURE);
         };
         Ok(Self { context_id, request: request.clone(), data_set })
@@ -221,7 +223,7 @@ impl Receiving {
         let Ok(bytes) = data_set.finish() else {
             return refused(Status::RESOURCE_LIMITATION, "too many instances in one transaction");
         };
-        let understood = Identifier::decode_up_to(&bytes, encoding, "", MAX_ELEMENTS)
+        let understood = Identifier::decode_up_to(bytes.as_slice(), encoding, "", MAX_ELEMENTS)
             .map_err(|error| error.to_string())
             .and_then(|data_set| understood(&data_set).map_err(str::to_owned));
         let (uid, references) = match understood {

@@ -31,6 +31,7 @@ use crate::dimse::{Response, Status};
 use crate::model::level::InformationModel;
 use crate::qr::{self, Encoding, FindError, Identifier, NegotiatedOptions, Query, Reader, ResponseWriter, Stop};
 use crate::scp::negotiation::{Agreement, PresentationContext};
+use crate::scp::shares::PeerMemory;
 use crate::scp::sop_class::Service;
 use crate::store::{Spool, SpoolRoom};
 use crate::telemetry::metrics;
@@ -86,9 +87,10 @@ impl Receiving {
         request: &FindRequest,
         context: &PresentationContext,
         agreement: &Agreement,
+        memory: &PeerMemory,
     ) -> Option<Self> {
         let Service::Find(model) = context.service else { return None };
-        let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context)?;
+        let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context, memory)?;
         let negotiated = agreement.extended(context.service).map(NegotiatedOptions::of_bytes).unwrap_or_default();
         Some(Self { context_id, request: request.clone(), model, negotiated, identifier })
     }
@@ -148,8 +150,12 @@ impl Receiving {
     fn answer(self, find: &Find, control: &Control, mut outgoing: Outgoing) -> Result<(), FindError> {
         let encoding = self.identifier.encoding;
         let bytes = self.identifier.finish()?;
-        let identifier =
-            Identifier::decode_with(&bytes, encoding, &find.options.assumed_character_set, &find.options.declared)?;
+        let identifier = Identifier::decode_with(
+            bytes.as_slice(),
+            encoding,
+            &find.options.assumed_character_set,
+            &find.options.declared,
+        )?;
         let query = qr::parse(self.model, &identifier, self.negotiated, &find.options)?;
         outgoing.status = Status(query.pending_status());
         let mut reader = find.readers.take()?;

@@ -37,6 +37,7 @@ use crate::qr::{
     self, Encoding, FindError, Hierarchy, Identifier, Instances, ObjectKind, Reader, RetrieveError, RetrievedInstance,
 };
 use crate::scp::negotiation::{Agreement, HeldSyntaxes, PresentationContext};
+use crate::scp::shares::PeerMemory;
 use crate::scp::sop_class::Service;
 use crate::store::{Archives, Wanted};
 use crate::telemetry::metrics;
@@ -173,12 +174,13 @@ impl Receiving {
         request: &RetrieveRequest,
         context: &PresentationContext,
         agreement: &Agreement,
+        memory: &PeerMemory,
     ) -> Option<Self> {
         let model = match (context.service, request.field) {
             (Service::Get(model), CommandField::C_GET_RQ) | (Service::Move(model), CommandField::C_MOVE_RQ) => model,
             _ => return None,
         };
-        let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context)?;
+        let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context, memory)?;
         let relational = agreement.extended(context.service).is_some_and(|bytes| bytes.first() == Some(&1));
         let asked = Asked { context_id, request: request.clone(), encoding: identifier.encoding };
         Some(Self { asked, model, relational, identifier })
@@ -209,9 +211,9 @@ impl Receiving {
         let mut asking = spawn_blocking(move || {
             let _until_its_end = turn;
             let options = retrieve.options();
-            let bytes = identifier.finish().map_err(FindError::Identifier)?;
-            let identifier =
-                Identifier::decode(&bytes, encoding, &options.assumed_character_set).map_err(FindError::Identifier)?;
+            let bytes = identifier.finish()?;
+            let identifier = Identifier::decode(bytes.as_slice(), encoding, &options.assumed_character_set)
+                .map_err(FindError::Identifier)?;
             let question = qr::parse_retrieval(model, &identifier, relational, options.hierarchy)?;
             let mut reader = retrieve.readers.take()?;
             // Nobody takes it when the time is up already.

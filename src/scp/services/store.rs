@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dicom_core::Tag;
-use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
@@ -21,6 +21,7 @@ use tracing::warn;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::StoreRequest;
 use crate::dimse::{Response, Status};
+use crate::ingest::limits::{MAX_VALUE, MAX_VALUES};
 use crate::ingest::{
     Committed, Compared, DuplicatePolicy, HeaderParser, Identity, IndexError, Need, ObjectError, Outcome, StoreOutcome,
     Stored, StoredObject, Wanted, WriterHandle,
@@ -31,12 +32,23 @@ use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 use crate::model::uid::{SeriesInstanceUid, SopInstanceUid, StudyInstanceUid};
 use crate::scp::negotiation::PresentationContext;
+use crate::scp::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::store::{self, Archives, Contents, FileMeta, Incoming, Objects, Placed};
 use crate::telemetry::metrics;
 
 /// Bytes of an object that are gathered before they are written. Smaller: more hops between threads. Larger: more memory,
 /// of which each association may hold two, and a fragment more.
 const WRITE_BATCH: usize = 256 * 1024;
+
+/// The same where the peer has no more memory, and until an object has so many bytes. Smaller: less memory for those that get
+/// stuck. Larger: fewer hops between threads.
+const SMALL_BATCH: usize = 16 * 1024;
+
+/// Bytes of the head of a data set that are read without asking: nearly all heads have less.
+const UNASKED_HEAD: usize = 32 * 1024;
+
+/// The most that the header reader holds of a data set.
+const MAX_HEAD: usize = MAX_VALUES + MAX_VALUE;
 
 /// Compressed bytes of a deflated data set that are inflated before other tasks get their turn: at deflate's best ratio of
 /// 1,032, some 4 MB.
@@ -83,8 +95,10 @@ pub struct UnderWay {
     /// The SOP Instance UIDs among them. Of one instance one object at a time has its place, is entered and is settled: of two at
     /// once, one could find that of the other to be its own, and lose it.
     instances: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// One for each object.
+    room: Arc<Shares>,
     /// Threads that work on object files.
-    threads: Arc<Semaphore>,
+    threads: Arc<Turns>,
     /// Objects whose rows are committed, and whose names in `.incoming/` nobody needs any more.
     first_names: Mutex<Vec<Placed>>,
 }
@@ -94,7 +108,8 @@ impl Default for UnderWay {
         Self {
             tasks: TaskTracker::new(),
             instances: Mutex::default(),
-            threads: Arc::new(Semaphore::new(MAX_THREADS)),
+            room: Shares::new(MAX_UNDER_WAY, 2, &metrics::STORING_REFUSED),
+            threads: Turns::new(MAX_THREADS),
             first_names: Mutex::default(),
         }
     }
@@ -107,9 +122,9 @@ impl UnderWay {
         self.tasks.wait().await;
     }
 
-    /// Whether one more may begin; a few too many do no harm.
-    fn has_room(&self) -> bool {
-        self.tasks.len() < MAX_UNDER_WAY
+    /// Room for one more object of this peer, until it is dropped.
+    fn room_for(&self, peer: &Peer) -> Result<Share, Failure> {
+        self.room.take(peer, 1).ok_or(Failure::Index(IndexError::Busy))
     }
 
     /// Waits until no other object of this instance is under way.
@@ -124,20 +139,21 @@ impl UnderWay {
     }
 
     /// Runs what waits for a disk on a thread for that, and waits for it.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-        self.begin(work).await?.await.map_err(|_| Failure::ThreadEnded)
+    async fn blocking<T: Send + 'static>(
+        &self,
+        peer: &Peer,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.begin(peer, work).await.await.map_err(|_| Failure::ThreadEnded)
     }
 
     /// The same without waiting for its end.
-    async fn begin<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<JoinHandle<T>, Failure> {
-        let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(|_closed| Failure::ThreadEnded)?;
-        Ok(spawn_blocking(move || {
+    async fn begin<T: Send + 'static>(&self, peer: &Peer, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let thread = self.threads.take(peer).await;
+        spawn_blocking(move || {
             let _thread = thread;
             work()
-        }))
+        })
     }
 
     /// Removes the first name of an object soon, with those of all objects that are stored meanwhile: a wake-up of another thread
@@ -207,6 +223,8 @@ pub(in crate::scp) enum Failure {
     Index(#[from] IndexError),
     #[error("a thread that writes objects has ended")]
     ThreadEnded,
+    #[error("this peer has too much under way; send it again later")]
+    TooMuchAtOnce,
 }
 
 impl Failure {
@@ -219,7 +237,7 @@ impl Failure {
             Self::NoDataSet | Self::NotUnderstood(_) | Self::MissingUid(_) => Status::CANNOT_UNDERSTAND,
             Self::OtherInstance | Self::OtherClass => Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
             // Ours, and not the sender's: worth another try.
-            Self::Object(_) | Self::Index(_) | Self::ThreadEnded => Status::OUT_OF_RESOURCES,
+            Self::Object(_) | Self::Index(_) | Self::ThreadEnded | Self::TooMuchAtOnce => Status::OUT_OF_RESOURCES,
         }
     }
 
@@ -235,7 +253,8 @@ impl Failure {
             | Self::NotUnderstood(_)
             | Self::Object(_)
             | Self::Index(_)
-            | Self::ThreadEnded => Vec::new(),
+            | Self::ThreadEnded
+            | Self::TooMuchAtOnce => Vec::new(),
         }
     }
 
@@ -251,7 +270,7 @@ impl Failure {
 
     /// Whether our operator should look.
     pub(in crate::scp) fn is_ours(&self) -> bool {
-        self.status() == Status::OUT_OF_RESOURCES
+        self.status() == Status::OUT_OF_RESOURCES && !matches!(self, Self::TooMuchAtOnce)
     }
 }
 
@@ -293,6 +312,9 @@ pub(in crate::scp) struct Receiving {
     header: Header,
     sink: Sink,
     length: u64,
+    memory: PeerMemory,
+    /// What is counted for the header reader.
+    head: Option<Share>,
     failure: Option<Failure>,
 }
 
@@ -320,6 +342,7 @@ impl Receiving {
         request: &StoreRequest,
         context: &PresentationContext,
         calling_ae_title: &str,
+        memory: &PeerMemory,
     ) -> Result<Self, Failure> {
         if request.affected_sop_class_uid != context.abstract_syntax {
             return Err(Failure::SopClassNotOfContext);
@@ -337,7 +360,7 @@ impl Receiving {
                     transfer_syntax,
                     source_ae_title: calling_ae_title,
                 };
-                Sink::File(FileSink::new(Arc::clone(objects), Arc::clone(&storage.under_way), meta.encode()))
+                Sink::File(FileSink::new(objects, &storage.under_way, meta.encode(), memory))
             }
         };
         let deflated = DEFLATED_TRANSFER_SYNTAXES.contains(&transfer_syntax);
@@ -348,6 +371,8 @@ impl Receiving {
             header: if deflated { Header::Inflating } else { Header::Reading },
             sink,
             length: 0,
+            memory: memory.clone(),
+            head: None,
             failure: None,
         })
     }
@@ -358,7 +383,10 @@ impl Receiving {
         if self.failure.is_some() {
             return;
         }
-        self.read_header(fragment).await;
+        if let Err(failure) = self.read_header(fragment).await {
+            self.failure = Some(failure);
+            self.sink = Sink::Nothing;
+        }
         if let Sink::File(file) = &mut self.sink
             && let Err(failure) = file.accept(fragment).await
         {
@@ -367,9 +395,10 @@ impl Receiving {
         }
     }
 
-    async fn read_header(&mut self, fragment: &[u8]) {
+    async fn read_header(&mut self, fragment: &[u8]) -> Result<(), Failure> {
+        self.count_head(fragment)?;
         let need = match self.header {
-            Header::Read => return,
+            Header::Read => return Ok(()),
             Header::Reading => self.parser.feed(fragment),
             Header::Inflating => {
                 let mut need = Need::More;
@@ -385,17 +414,43 @@ impl Receiving {
         };
         if need == Need::Done {
             self.header = Header::Read;
+            // What is left of it is a record of a few kilobytes, nearly always.
+            self.head = None;
         }
+        Ok(())
+    }
+
+    /// Counts what the header reader may hold: no more than it was given, and no more than it keeps at all.
+    fn count_head(&mut self, fragment: &[u8]) -> Result<(), Failure> {
+        let may_hold = match self.header {
+            Header::Read => return Ok(()),
+            Header::Reading => self.length.min(MAX_HEAD as u64) as usize,
+            // Each byte may become a thousand.
+            Header::Inflating if self.length > (UNASKED_HEAD / 16) as u64 => MAX_HEAD,
+            Header::Inflating => return Ok(()),
+        };
+        // The usual head is in the first fragment.
+        if may_hold <= UNASKED_HEAD || self.length == fragment.len() as u64 {
+            return Ok(());
+        }
+        let granted = match &mut self.head {
+            Some(share) => share.count() >= may_hold || share.grow(may_hold - share.count()),
+            none => {
+                *none = self.memory.take(may_hold);
+                none.is_some()
+            }
+        };
+        if granted { Ok(()) } else { Err(Failure::TooMuchAtOnce) }
     }
 
     /// The end of the data set: stores the instance and answers. With the failure, if there was one.
     pub(in crate::scp) async fn finish(self) -> (StoreResponse, Option<Failure>) {
         let begun = Instant::now();
-        let Self { storage, request, parser, sink, length, failure, .. } = self;
+        let Self { storage, request, parser, sink, length, memory, failure, .. } = self;
         metrics::RECEIVED_DATA_SET_BYTES.add(length);
         let kept = match failure {
             Some(failure) => Err(failure),
-            None => keep(&storage, &request, parser, sink, length).await,
+            None => keep(&storage, &request, parser, sink, (length, memory.peer())).await,
         };
         metrics::STORE_SECONDS.observe(begun.elapsed());
         match kept {
@@ -417,21 +472,26 @@ async fn keep(
     request: &StoreRequest,
     parser: HeaderParser<'static>,
     sink: Sink,
-    length: u64,
+    (length, peer): (u64, &Peer),
 ) -> Result<Committed, Failure> {
     let record = read(request, parser)?;
     let Sink::File(file) = sink else {
+        let _room = storage.under_way.room_for(peer)?;
         let location = metadata_only(length, storage.clock);
         return Ok(commit(storage, record, location, Compared::Nothing).await?.committed);
     };
-    if !storage.under_way.has_room() {
-        return Err(Failure::Index(IndexError::Busy));
-    }
-    let kept = keep_object(Arc::clone(storage), record, file);
+    let room = storage.under_way.room_for(peer)?;
+    let kept = keep_object(Arc::clone(storage), record, file, room);
     storage.under_way.tasks.spawn(kept).await.map_err(|_| Failure::ThreadEnded)?
 }
 
-async fn keep_object(storage: Arc<Storage>, record: Box<InstanceRecord>, file: FileSink) -> Result<Committed, Failure> {
+async fn keep_object(
+    storage: Arc<Storage>,
+    record: Box<InstanceRecord>,
+    file: FileSink,
+    _room: Share,
+) -> Result<Committed, Failure> {
+    let peer = Arc::clone(file.memory.peer());
     let under_way = &storage.under_way;
     let _turn = under_way.turn(record.value(AttributeId::SOPInstanceUID)).await;
     let again = record.clone();
@@ -439,14 +499,14 @@ async fn keep_object(storage: Arc<Storage>, record: Box<InstanceRecord>, file: F
     if let Ok(Stored { first: Some(first), .. }) = &stored {
         // The index goes on naming a file that is not ours, on somebody's disk or in a storage directory of former times.
         let (first, uid) = (first.clone(), again.value(AttributeId::SOPInstanceUID).to_owned());
-        let (state, first) = under_way.blocking(move || (FirstObject::at(&first, &uid), first)).await?;
+        let (state, first) = under_way.blocking(&peer, move || (FirstObject::at(&first, &uid), first)).await?;
         if state != FirstObject::There {
             let stored = commit(&storage, again, placed.location.clone(), Compared::FirstIsGone).await;
             let is_named = stored.as_ref().is_ok_and(|stored| stored.outcome == StoreOutcome::Completed);
-            let committed = settle(&storage, placed, stored).await;
+            let committed = settle(&storage, &peer, placed, stored).await;
             if is_named && state == FirstObject::Damaged {
                 warn!("an object that was damaged was received again");
-                remove(under_way, move || first.path().map_or(Ok(()), |path| store::remove(&path))).await;
+                remove(under_way, &peer, move || first.path().map_or(Ok(()), |path| store::remove(&path))).await;
             }
             return committed;
         }
@@ -454,14 +514,14 @@ async fn keep_object(storage: Arc<Storage>, record: Box<InstanceRecord>, file: F
     if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(first) }, .. }) = &stored {
         // Alike as far as the index knows, but it names an object under another name than ours: do the bytes agree, too?
         let (first, ours) = (first.clone(), placed);
-        let (same, ours) = under_way.blocking(move || (ours.has_same_data_set(&first), ours)).await?;
+        let (same, ours) = under_way.blocking(&peer, move || (ours.has_same_data_set(&first), ours)).await?;
         placed = ours;
         // Where the bytes cannot be held against each other, what the index knows has to do.
         if !same.is_ok_and(|same| same.unwrap_or(true)) {
             stored = commit(&storage, again, placed.location.clone(), Compared::Other).await;
         }
     }
-    settle(&storage, placed, stored).await
+    settle(&storage, &peer, placed, stored).await
 }
 
 /// What became of the object that the index names.
@@ -566,27 +626,28 @@ fn metadata_only(length: u64, clock: Clock) -> Location {
 /// Removes the object that the index does not need: the new one, or the one that it took the place of.
 async fn settle(
     storage: &Arc<Storage>,
+    peer: &Peer,
     placed: Placed,
     stored: Result<Stored, IndexError>,
 ) -> Result<Committed, Failure> {
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => {
-            remove(&storage.under_way, move || placed.discard()).await;
+            remove(&storage.under_way, peer, move || placed.discard()).await;
             return Err(Failure::Index(error));
         }
     };
     match stored.outcome {
         // Not waited for: it is only a name.
         StoreOutcome::New | StoreOutcome::Completed => storage.under_way.let_first_name_go(placed),
-        StoreOutcome::Identical { .. } => remove(&storage.under_way, move || placed.discard()).await,
+        StoreOutcome::Identical { .. } => remove(&storage.under_way, peer, move || placed.discard()).await,
         StoreOutcome::KeptFirst => {
             warn!("an instance came with other content than the one that is kept");
-            remove(&storage.under_way, move || placed.discard()).await;
+            remove(&storage.under_way, peer, move || placed.discard()).await;
         }
         StoreOutcome::Replaced { previous } => {
             warn!("an instance came with other content and took the place of the first");
-            remove(&storage.under_way, move || {
+            remove(&storage.under_way, peer, move || {
                 // While the new one has its first name: should the process end here, the next start sees to the rest.
                 previous.map_or(Ok(()), |previous| store::remove(&previous))?;
                 drop(placed);
@@ -598,8 +659,8 @@ async fn settle(
     Ok(stored.committed)
 }
 
-async fn remove(under_way: &UnderWay, remove: impl FnOnce() -> Result<(), store::Error> + Send + 'static) {
-    match under_way.blocking(remove).await {
+async fn remove(under_way: &UnderWay, peer: &Peer, remove: impl FnOnce() -> Result<(), store::Error> + Send + 'static) {
+    match under_way.blocking(peer, remove).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(%error, "an object that is not needed could not be removed"),
         Err(_) => warn!("an object that is not needed could not be removed: its thread ended"),
@@ -612,6 +673,9 @@ struct FileSink {
     under_way: Arc<UnderWay>,
     /// What is to be written next; at the beginning the File Meta Information.
     batch: Vec<u8>,
+    memory: PeerMemory,
+    /// What is counted for large batches, once they are.
+    share: Option<Share>,
     writing: Writing,
 }
 
@@ -623,19 +687,33 @@ enum Writing {
 }
 
 impl FileSink {
-    fn new(objects: Arc<Objects>, under_way: Arc<UnderWay>, header: Vec<u8>) -> Self {
-        Self { objects, under_way, batch: header, writing: Writing::NotBegun }
+    fn new(objects: &Arc<Objects>, under_way: &Arc<UnderWay>, header: Vec<u8>, memory: &PeerMemory) -> Self {
+        Self {
+            objects: Arc::clone(objects),
+            under_way: Arc::clone(under_way),
+            batch: header,
+            memory: memory.clone(),
+            share: None,
+            writing: Writing::NotBegun,
+        }
     }
 
     async fn accept(&mut self, fragment: &[u8]) -> Result<(), Failure> {
         self.batch.extend_from_slice(fragment);
-        if self.batch.len() < WRITE_BATCH {
+        if self.batch.len() < SMALL_BATCH {
+            return Ok(());
+        }
+        if self.share.is_none() {
+            // One that is being filled and one that is being written.
+            self.share = self.memory.take(2 * WRITE_BATCH);
+        }
+        if self.share.is_some() && self.batch.len() < WRITE_BATCH {
             return Ok(());
         }
         let (incoming, memory) = self.written().await?;
         let batch = std::mem::replace(&mut self.batch, memory);
         let objects = Arc::clone(&self.objects);
-        let writing = self.under_way.begin(move || {
+        let writing = self.under_way.begin(self.memory.peer(), move || {
             let incoming = match incoming {
                 None => objects.begin(&[&batch])?,
                 Some(mut incoming) => {
@@ -647,7 +725,7 @@ impl FileSink {
             memory.clear();
             Ok((incoming, memory))
         });
-        self.writing = Writing::Batch(writing.await?);
+        self.writing = Writing::Batch(writing.await);
         Ok(())
     }
 
@@ -670,10 +748,11 @@ impl FileSink {
         record: Box<InstanceRecord>,
     ) -> Result<(Placed, Result<Stored, IndexError>), Failure> {
         let (incoming, _memory) = self.written().await?;
-        let Self { objects, under_way, batch, .. } = self;
+        let Self { objects, under_way, batch, memory, share, .. } = self;
         let storage = Arc::clone(storage);
         let (sender, kept) = oneshot::channel();
-        let writing = under_way.begin(move || {
+        let writing = under_way.begin(memory.peer(), move || {
+            let _until_written = share;
             let [study, series, instance] =
                 [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
                     .map(|id| record.value(id));
@@ -693,7 +772,7 @@ impl FileSink {
                 }
             }
         });
-        drop(writing.await?);
+        drop(writing.await);
         Ok(kept.await.map_err(|_| Failure::ThreadEnded)??)
     }
 }
@@ -712,20 +791,54 @@ fn count_failure(failure: &Failure) {
 mod tests {
     use super::*;
 
+    fn peer(number: u8) -> Peer {
+        Arc::new(crate::scp::peers::CountedAs::address([10, 0, 0, number].into()))
+    }
+
     #[tokio::test]
     async fn objects_whose_senders_are_gone_are_limited_all_the_same() {
         let under_way = Arc::new(UnderWay::default());
         // A disk that does not answer.
-        let disk = Arc::new(Semaphore::new(0));
-        for _ in 0..MAX_UNDER_WAY {
-            assert!(under_way.has_room());
+        let disk = Arc::new(tokio::sync::Semaphore::new(0));
+        let mut begun = 0;
+        while let Ok(room) = under_way.room_for(&peer(1)) {
             let disk = Arc::clone(&disk);
-            drop(under_way.tasks.spawn(async move { drop(disk.acquire().await) }));
+            drop(under_way.tasks.spawn(async move {
+                drop(disk.acquire().await);
+                drop(room);
+            }));
+            begun += 1;
         }
-        assert!(!under_way.has_room());
+        assert_eq!(begun, MAX_UNDER_WAY / 2);
+        // They are no limit for another peer.
+        assert!(under_way.room_for(&peer(2)).is_ok());
         disk.close();
         under_way.ended().await;
-        assert!(under_way.has_room());
+        assert!(under_way.room_for(&peer(1)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_peer_whose_threads_do_not_come_back_leaves_some_to_others() {
+        let under_way = UnderWay::default();
+        let (release, disk) = std::sync::mpsc::channel::<()>();
+        let disk = Arc::new(Mutex::new(disk));
+        let mut threads = Vec::new();
+        for _ in 0..MAX_THREADS / 2 {
+            let disk = Arc::clone(&disk);
+            threads.push(under_way.begin(&peer(1), move || disk.lock().map(|disk| disk.recv().is_ok()).ok()).await);
+        }
+        let one = peer(1);
+        let waits = under_way.begin(&one, || ());
+        tokio::select! {
+            biased;
+            _ = waits => panic!("one peer has more than half of the threads"),
+            () = yield_now() => {}
+        }
+        assert_eq!(under_way.blocking(&peer(2), || 7).await.unwrap(), 7);
+        drop(release);
+        for thread in threads {
+            thread.await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ mod commitment;
 mod hostile;
 mod query;
 mod retrieval;
+mod shares;
 mod storage;
 mod tls;
 mod verification;

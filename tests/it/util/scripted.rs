@@ -61,6 +61,16 @@ impl ScriptedPeer {
         Self::of_stream(TcpStream::connect(address).unwrap())
     }
 
+    /// Connects from another address of this machine: any of 127.0.0.0/8 is.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn connect_from(source: [u8; 4], address: SocketAddr) -> Self {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddr::from((source, 0))).unwrap();
+        connect(&socket, &address).unwrap();
+        Self::of_stream(TcpStream::from(socket))
+    }
+
     fn of_stream(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(HUNG)).unwrap();

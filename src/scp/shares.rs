@@ -1,0 +1,423 @@
+//! Shares of what peers have in common, so that no peer and no group of peers starves another (ADR 0021).
+//!
+//! One rule holds for all of it: a peer gets more as long as it then has no more than is left over. A peer alone gets
+//! half. Two that take all they can get a third each, and `k` of them leave one part in `k + 1` to whoever comes next.
+//! Nothing has to be set for that, and what nobody else wants is not kept from those who do.
+//!
+//! [`Shares`] counts things that are refused when there are none: associations, bytes, instances. [`Turns`] counts things
+//! that are waited for: threads, and readers of the index. Peers that wait get their turns one after the other, so that a
+//! hundred requests of one peer hold up a single request of another by one turn.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::peers::CountedAs;
+use crate::telemetry::metrics::Counter;
+
+/// The peer that something is counted for.
+pub(super) type Peer = Arc<CountedAs>;
+
+/// Bytes that all peers together may have in memory for what arrives and for what is sent, besides the few kilobytes that each
+/// association has without asking. Larger: busy senders and retrievals keep large buffers. Smaller: they work with small ones.
+pub(super) const MEMORY_BYTES: usize = 64 << 20;
+
+/// The memory of the node for messages, as one peer sees it.
+#[derive(Clone, Debug)]
+pub(super) struct PeerMemory {
+    all: Arc<Shares>,
+    peer: Peer,
+}
+
+impl PeerMemory {
+    /// The memory of a node, for this peer.
+    pub(super) fn new(all: &Arc<Shares>, peer: &Peer) -> Self {
+        Self { all: Arc::clone(all), peer: Arc::clone(peer) }
+    }
+
+    /// Whose it is.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// So many bytes, if the peer may have them.
+    pub(super) fn take(&self, bytes: usize) -> Option<Share> {
+        self.all.take(&self.peer, bytes)
+    }
+}
+
+/// Things that are taken and given back, each for a peer.
+#[derive(Debug)]
+pub(super) struct Shares {
+    /// What a peer may have of the last of them.
+    least: usize,
+    refused: &'static Counter,
+    held: Mutex<Held>,
+}
+
+/// Who has how many, and how many are left.
+#[derive(Debug, Default)]
+struct Held {
+    free: usize,
+    by_peer: HashMap<Peer, usize>,
+}
+
+impl Held {
+    fn of(&self, peer: &Peer) -> usize {
+        self.by_peer.get(peer).copied().unwrap_or(0)
+    }
+
+    /// Takes so many for a peer, if it then has no more than `least` or than is left.
+    fn take(&mut self, peer: &Peer, count: usize, least: usize) -> bool {
+        let Some(left) = self.free.checked_sub(count) else { return false };
+        let has = self.of(peer).saturating_add(count);
+        if has > left.max(least) {
+            return false;
+        }
+        self.free = left;
+        self.by_peer.insert(Arc::clone(peer), has);
+        true
+    }
+
+    fn give_back(&mut self, peer: &Peer, count: usize) {
+        self.free = self.free.saturating_add(count);
+        let left = self.of(peer).saturating_sub(count);
+        if left == 0 {
+            self.by_peer.remove(peer);
+        } else if let Some(has) = self.by_peer.get_mut(peer) {
+            *has = left;
+        }
+    }
+}
+
+impl Shares {
+    /// So many of them. Each peer may have `least` as long as there are any. `refused` counts what was asked for in vain.
+    pub(super) fn new(total: usize, least: usize, refused: &'static Counter) -> Arc<Self> {
+        let held = Mutex::new(Held { free: total, by_peer: HashMap::new() });
+        Arc::new(Self { least, refused, held })
+    }
+
+    /// So many for this peer; `None` when that is more than it may have now.
+    pub(super) fn take(self: &Arc<Self>, peer: &Peer, count: usize) -> Option<Share> {
+        let mut share = Share { all: Arc::clone(self), peer: Arc::clone(peer), count: 0 };
+        share.grow(count).then_some(share)
+    }
+
+    /// The same with a limit for this peer.
+    pub(super) fn take_below(self: &Arc<Self>, peer: &Peer, count: usize, maximum: usize) -> Option<Share> {
+        if self.lock().of(peer).saturating_add(count) > maximum {
+            self.refused.increment();
+            return None;
+        }
+        self.take(peer, count)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a peer has of [`Shares`], given back when dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    all: Arc<Shares>,
+    peer: Peer,
+    count: usize,
+}
+
+impl Share {
+    /// How many these are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Takes more; `false`, and as before, when the peer may not have them.
+    pub(super) fn grow(&mut self, more: usize) -> bool {
+        let taken = self.all.lock().take(&self.peer, more, self.all.least);
+        if taken {
+            self.count += more;
+        } else {
+            self.all.refused.increment();
+        }
+        taken
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.all.lock().give_back(&self.peer, self.count);
+    }
+}
+
+/// Turns that are waited for.
+#[derive(Debug)]
+pub(super) struct Turns {
+    queue: Mutex<Queue>,
+    /// Told when somebody begins to wait.
+    wanted: Notify,
+}
+
+#[derive(Debug)]
+struct Queue {
+    held: Held,
+    /// Of each peer, those who wait, oldest first.
+    waiting: HashMap<Peer, VecDeque<oneshot::Sender<Turn>>>,
+    /// The peers that wait, in the order in which they get their next turns.
+    order: VecDeque<Peer>,
+}
+
+/// One turn, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    turns: Arc<Turns>,
+    peer: Peer,
+}
+
+impl Turns {
+    /// So many at a time.
+    pub(super) fn new(total: usize) -> Arc<Self> {
+        let held = Held { free: total, by_peer: HashMap::new() };
+        let queue = Mutex::new(Queue { held, waiting: HashMap::new(), order: VecDeque::new() });
+        Arc::new(Self { queue, wanted: Notify::new() })
+    }
+
+    /// A turn at once, if there is one and nobody waits for it.
+    pub(super) fn try_take(self: &Arc<Self>, peer: &Peer) -> Option<Turn> {
+        let mut queue = self.lock();
+        let free = queue.order.is_empty() && queue.held.take(peer, 1, 1);
+        free.then(|| Turn { turns: Arc::clone(self), peer: Arc::clone(peer) })
+    }
+
+    /// Waits for a turn.
+    pub(super) async fn take(self: &Arc<Self>, peer: &Peer) -> Turn {
+        loop {
+            if let Some(turn) = self.try_take(peer) {
+                return turn;
+            }
+            let (sender, turn) = oneshot::channel();
+            self.lock().wait(peer, sender);
+            self.wanted.notify_waiters();
+            // One may have been given back in between.
+            self.hand_out();
+            // Never closed without a turn, but by whoever ends the process.
+            if let Ok(turn) = turn.await {
+                return turn;
+            }
+        }
+    }
+
+    /// Waits until somebody waits for a turn.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the next commit"))]
+    pub(super) async fn are_wanted(&self) {
+        let wanted = self.wanted.notified();
+        if self.lock().order.is_empty() {
+            wanted.await;
+        }
+    }
+
+    /// Gives what is free to those who wait, one peer after the other.
+    fn hand_out(self: &Arc<Self>) {
+        loop {
+            let mut queue = self.lock();
+            let Some((peer, waiting)) = queue.next() else { return };
+            drop(queue);
+            // Who does not wait any more drops it, which gives it back.
+            let _ = waiting.send(Turn { turns: Arc::clone(self), peer });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn wait(&mut self, peer: &Peer, sender: oneshot::Sender<Turn>) {
+        let waiting = self.waiting.entry(Arc::clone(peer)).or_default();
+        if waiting.is_empty() {
+            self.order.push_back(Arc::clone(peer));
+        }
+        waiting.push_back(sender);
+    }
+
+    /// Takes a turn for the first peer that may have one.
+    fn next(&mut self) -> Option<(Peer, oneshot::Sender<Turn>)> {
+        let mut at = 0;
+        while let Some(peer) = self.order.get(at).cloned() {
+            let waiting = self.waiting.entry(Arc::clone(&peer)).or_default();
+            while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+                waiting.pop_front();
+            }
+            if waiting.is_empty() {
+                self.waiting.remove(&peer);
+                self.order.remove(at);
+                continue;
+            }
+            if self.held.take(&peer, 1, 1) {
+                let sender = waiting.pop_front()?;
+                self.order.remove(at);
+                if waiting.is_empty() {
+                    self.waiting.remove(&peer);
+                } else {
+                    // Behind all others.
+                    self.order.push_back(Arc::clone(&peer));
+                }
+                return Some((peer, sender));
+            }
+            if self.held.free == 0 {
+                return None;
+            }
+            at += 1;
+        }
+        None
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.turns.lock().held.give_back(&self.peer, 1);
+        self.turns.hand_out();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    static REFUSED: Counter = Counter::new();
+
+    fn peer(number: u8) -> Peer {
+        Arc::new(CountedAs::Address([10, 0, 0, number].into()))
+    }
+
+    /// Takes one after the other until it is refused.
+    fn all_it_can(shares: &Arc<Shares>, peer: &Peer) -> Vec<Share> {
+        std::iter::from_fn(|| shares.take(peer, 1)).collect()
+    }
+
+    #[test]
+    fn whoever_comes_next_finds_as_much_as_each_before_it_has() {
+        let shares = Shares::new(1000, 1, &REFUSED);
+        let first = all_it_can(&shares, &peer(1));
+        assert_eq!(first.len(), 500);
+        let second = all_it_can(&shares, &peer(2));
+        assert_eq!(second.len(), 250);
+        drop(first);
+        assert_eq!(all_it_can(&shares, &peer(2)).len() + second.len(), 500);
+    }
+
+    #[test]
+    fn the_last_of_them_goes_to_whoever_has_none() {
+        let shares = Shares::new(3, 1, &REFUSED);
+        let first = all_it_can(&shares, &peer(1));
+        let (second, third) = (shares.take(&peer(2), 1), shares.take(&peer(3), 1));
+        assert_eq!((first.len(), second.is_some(), third.is_some()), (1, true, true));
+        assert!(shares.take(&peer(4), 1).is_none());
+        drop(first);
+        assert!(shares.take(&peer(4), 1).is_some());
+    }
+
+    #[test]
+    fn a_share_that_cannot_grow_stays_as_it_is() {
+        let shares = Shares::new(100, 0, &REFUSED);
+        let mut share = shares.take(&peer(1), 30).unwrap();
+        assert!(!share.grow(30) && share.grow(20));
+        assert_eq!(share.count(), 50);
+        assert!(shares.take_below(&peer(2), 11, 10).is_none());
+        drop(share);
+        assert!(shares.take(&peer(2), 50).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn no_peer_ever_has_more_than_it_left_when_it_took(
+            steps in prop::collection::vec((0..6_u8, 1..40_usize, any::<bool>()), 1..200),
+        ) {
+            let shares = Shares::new(300, 1, &REFUSED);
+            let mut held: Vec<Share> = Vec::new();
+            for (number, count, gives_back) in steps {
+                if gives_back {
+                    if !held.is_empty() {
+                        held.swap_remove(count % held.len());
+                    }
+                } else if let Some(share) = shares.take(&peer(number), count) {
+                    held.push(share);
+                    let has: usize = held.iter().filter(|it| it.peer == peer(number)).map(Share::count).sum();
+                    let left = 300 - held.iter().map(Share::count).sum::<usize>();
+                    prop_assert!(has <= left.max(1));
+                }
+                let taken: usize = held.iter().map(Share::count).sum();
+                prop_assert_eq!(shares.lock().free, 300 - taken);
+            }
+            held.clear();
+            prop_assert!(shares.lock().by_peer.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hundred_that_wait_hold_up_another_peer_by_one_turn() {
+        let turns = Turns::new(1);
+        let (greedy, honest) = (peer(1), peer(2));
+        let first = turns.take(&greedy).await;
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(turns.take(&greedy))).collect();
+        for one in &mut waiting {
+            assert!(futures_pending(one.as_mut()).await);
+        }
+        let mut mine = pin!(turns.take(&honest));
+        assert!(futures_pending(mine.as_mut()).await);
+        // The oldest of the others comes first, then it is our turn.
+        drop(first);
+        let second = waiting.remove(0).await;
+        drop(second);
+        drop(mine.await);
+        for one in waiting {
+            drop(one.await);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_no_longer_waits_is_passed_over() {
+        let turns = Turns::new(1);
+        let first = turns.take(&peer(1)).await;
+        for number in 2..100 {
+            let one = peer(number);
+            let mut given_up = Box::pin(turns.take(&one));
+            assert!(futures_pending(given_up.as_mut()).await);
+        }
+        let me = peer(100);
+        let mut mine = pin!(turns.take(&me));
+        assert!(futures_pending(mine.as_mut()).await);
+        drop(first);
+        drop(mine.await);
+        assert!(turns.try_take(&peer(1)).is_some());
+        assert!(turns.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_holds_a_turn_learns_that_it_is_wanted() {
+        let turns = Turns::new(1);
+        let first = turns.take(&peer(1)).await;
+        let mut wanted = pin!(turns.are_wanted());
+        assert!(futures_pending(wanted.as_mut()).await);
+        let other = peer(2);
+        let mut second = pin!(turns.take(&other));
+        assert!(futures_pending(second.as_mut()).await);
+        wanted.await;
+        drop(first);
+        drop(second.await);
+    }
+
+    /// Whether a future is not ready when it is polled.
+    async fn futures_pending<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> bool {
+        tokio::select! {
+            biased;
+            _ = future => false,
+            () = std::future::ready(()) => true,
+        }
+    }
+}

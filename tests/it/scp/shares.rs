@@ -1,0 +1,173 @@
+//! What many greedy, slow and stalled peers leave to one that behaves.
+//!
+//! Nothing is timed here: whoever would wait for a stalled peer would wait for ever, because no time limit of these nodes is ever
+//! reached. How long answers take is measured by `bench/fairness.py`.
+
+use std::collections::BTreeMap;
+
+use dcmdex::scp::peers::{Grant, Security, ServiceSet};
+use dcmdex::scp::{Options, Peers};
+use dicom_ul::pdu::{
+    AssociationRJServiceProviderPresentationReason as PresentationReason, AssociationRJSource, AssociationRQ, Pdu,
+};
+
+use crate::util::node::TestNode;
+use crate::util::scripted::{
+    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, find_command, request, store_command,
+};
+
+const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
+const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+const ECHO_CONTEXT: u8 = 1;
+const STORE_CONTEXT: u8 = 3;
+const FIND_CONTEXT: u8 = 5;
+const CONTEXTS: &[(&str, &[&str])] = &[
+    (VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+];
+
+/// A table of peers that may do everything from anywhere.
+fn table(titles: &[&str]) -> Peers {
+    let grant =
+        Grant { addresses: Vec::new(), services: ServiceSet::ALL, max_associations: None, security: Security::Any };
+    let table: BTreeMap<_, _> = titles.iter().map(|title| (title.parse().unwrap(), grant.clone())).collect();
+    Peers { table: Some(table), ..Peers::default() }
+}
+
+fn calling(title: &str) -> AssociationRQ {
+    AssociationRQ { calling_ae_title: title.into(), ..request(CONTEXTS) }
+}
+
+/// An association of this peer, or none when the node has none for it now.
+fn associate(node: &TestNode, title: &str) -> Option<ScriptedPeer> {
+    let mut peer = ScriptedPeer::connect(node.address());
+    peer.send_pdu(&calling(title).into());
+    match peer.receive() {
+        Some(Pdu::AssociationAC(_)) => Some(peer),
+        Some(Pdu::AssociationRJ(rejection)) => {
+            let reason = PresentationReason::LocalLimitExceeded;
+            assert_eq!(rejection.source, AssociationRJSource::ServiceProviderPresentation(reason));
+            None
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Does what a modality and a workstation do, and is served.
+fn is_served(node: &TestNode, title: &str, instance: &str) {
+    let mut peer = associate(node, title).expect("an association for who has none");
+    peer.echo(ECHO_CONTEXT);
+    let data_set =
+        DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", instance).bytes(0x7FE0, 0x0010, &vec![1; 300_000]);
+    peer.send_message(STORE_CONTEXT, &store_command(7, SECONDARY_CAPTURE, instance), Some(&data_set.0));
+    assert_eq!(peer.receive_message().status(), 0);
+    let identifier = DataSet::default().text(0x0008, 0x0052, "STUDY").uid(0x0020, 0x000D, "1.2.3");
+    peer.send_message(FIND_CONTEXT, &find_command(9, STUDY_ROOT_FIND), Some(&identifier.0));
+    assert_eq!(peer.receive_message().status(), 0xFF00);
+    assert_eq!(peer.receive_message().status(), 0);
+    peer.release();
+}
+
+#[test]
+fn two_peers_that_take_all_associations_they_get_leave_some_to_a_third() {
+    let node = TestNode::with(|settings| {
+        settings.peers = table(&["GREEDY1", "GREEDY2", "HONEST"]);
+        settings.options.max_associations = 30;
+    });
+    let mut held = Vec::new();
+    for title in ["GREEDY1", "GREEDY2", "GREEDY1", "GREEDY2"] {
+        held.extend(std::iter::from_fn(|| associate(&node, title)));
+    }
+    assert!((15..30).contains(&held.len()), "{}", held.len());
+    is_served(&node, "HONEST", "1.2.3.4.1");
+}
+
+#[test]
+fn one_peer_has_at_most_some_dozens_of_associations() {
+    let default = Options::new("DCMDEX".parse().unwrap());
+    let node = TestNode::with(|settings| settings.peers = table(&["GREEDY", "HONEST"]));
+    let held: Vec<_> = std::iter::from_fn(|| associate(&node, "GREEDY")).collect();
+    assert_eq!(held.len(), default.max_associations_per_peer);
+    assert!(held.len() * 8 < default.max_associations);
+    is_served(&node, "HONEST", "1.2.3.4.1");
+}
+
+// All of 127.0.0.0/8 is this machine on Linux only.
+#[cfg(target_os = "linux")]
+#[test]
+fn one_address_does_not_hold_all_places_of_connections_without_an_association() {
+    let node = TestNode::with(|settings| settings.options.max_unassociated_connections = 40);
+    // They say nothing, or not all of it.
+    let beginning = [1, 0, 0, 0, 1];
+    let _silent: Vec<_> = (0..100)
+        .map(|number| {
+            let mut peer = ScriptedPeer::connect_from([127, 0, 0, 1], node.address());
+            if number % 2 == 0 {
+                peer.send(&beginning);
+            }
+            peer
+        })
+        .collect();
+    for number in 2..10 {
+        let mut honest = ScriptedPeer::connect_from([127, 0, 0, number], node.address());
+        honest.associate(&request(CONTEXTS));
+        honest.echo(ECHO_CONTEXT);
+        honest.release();
+    }
+}
+
+#[test]
+fn unfinished_messages_of_one_peer_do_not_take_the_memory_of_another() {
+    let node = TestNode::with(|settings| settings.peers = table(&["GREEDY", "HONEST"]));
+    // More than the node has for what arrives: Identifiers, heads of objects and objects that do not end.
+    let identifier = DataSet::default().text(0x0008, 0x0018, &"1.2.3\\".repeat(240_000)).0;
+    let head = DataSet::default().text(0x0008, 0x0016, SECONDARY_CAPTURE).bytes(0x0010, 0x4000, &vec![b'x'; 60_000]).0;
+    let mut greedy: Vec<ScriptedPeer> = std::iter::from_fn(|| associate(&node, "GREEDY")).collect();
+    for (number, peer) in greedy.iter_mut().enumerate() {
+        let (context, command, data_set) = match number % 2 {
+            0 => (FIND_CONTEXT, find_command(9, STUDY_ROOT_FIND), &identifier),
+            _ => (STORE_CONTEXT, store_command(7, SECONDARY_CAPTURE, "1.2.3.4.9"), &head),
+        };
+        let mut bytes = Vec::new();
+        dcmdex::dimse::pdata::put_message(&mut bytes, context, &command, Some(data_set), 128 << 10);
+        // All but its end.
+        bytes.truncate(bytes.len() - 10);
+        peer.send(&bytes);
+    }
+    is_served(&node, "HONEST", "1.2.3.4.1");
+    // Nor is the same peer shut out: it sends its usual messages.
+    drop(greedy.split_off(64));
+    greedy.truncate(60);
+    is_served(&node, "GREEDY", "1.2.3.4.2");
+}
+
+#[test]
+fn an_identifier_that_finds_no_memory_is_refused_and_the_association_goes_on() {
+    let node = TestNode::start();
+    let identifier = DataSet::default().text(0x0008, 0x0018, &"1.2.3\\".repeat(240_000)).0;
+    let mut bytes = Vec::new();
+    let command = find_command(9, STUDY_ROOT_FIND);
+    dcmdex::dimse::pdata::put_message(&mut bytes, FIND_CONTEXT, &command, Some(&identifier), 128 << 10);
+    let mut held: Vec<_> = (0..60).map(|_| ScriptedPeer::associated(node.address(), CONTEXTS)).collect();
+    for peer in &mut held {
+        peer.send(&bytes[..bytes.len() - 10]);
+    }
+    // The end of each comes only after the beginning of all.
+    let mut refused = 0;
+    for peer in &mut held {
+        peer.send(&bytes[bytes.len() - 10..]);
+        let response = loop {
+            let response = peer.receive_message();
+            if response.status() != 0xFF00 {
+                break response;
+            }
+        };
+        if response.status() == 0xA700 {
+            assert_eq!(response.error_comment(), "this peer has too much under way; ask again later");
+            refused += 1;
+        }
+        peer.echo(ECHO_CONTEXT);
+    }
+    assert!((1..60).contains(&refused), "{refused}");
+}
