@@ -17,13 +17,16 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::dicomdir::{self, Finding};
-use super::read::{MAY_PASS, Marks, Part, Pool, failed, note, to_outcome};
-use super::walk::{Directory, Known, Remark};
+use super::known_members::KnownMembers;
+use super::settings::ReadSettings;
 use super::watch::{Slot, Standing, UpTo};
+use super::work::{
+    DICOMDIR, Directory, Known, MAY_PASS, Marks, PART_TEXT_BYTES, Part, Remark, failed, note, to_outcome,
+};
 use super::{UNIT_FILES, skip};
 use crate::archive::{self, Kind, Member, MemberBytes, MemberKind, Problem, Sink, Wish};
 use crate::db::{self, FileOutcome, KnownFile, NotIndexed, Note, ScannedFile};
@@ -32,9 +35,6 @@ use crate::model::location::Place;
 
 /// Threads that read one large zip archive, at most: reading it costs processor time for the most part.
 const MAX_THREADS: usize = 8;
-
-/// The reason for which a DICOMDIR is not indexed.
-pub(super) const DICOMDIR: &str = "dicomdir";
 
 /// Something about an archive file.
 #[derive(Debug)]
@@ -64,32 +64,6 @@ pub(super) fn is_archive(note: &Note) -> bool {
     note.kind == NotIndexed::Container || note.reason.starts_with("archive-") || note.reason == DICOMDIR
 }
 
-/// What the index knows of members. One for all readers: it is asked once for each archive, or twice.
-#[derive(Debug)]
-pub(super) struct KnownMembers(Option<Mutex<db::Reader>>);
-
-impl KnownMembers {
-    pub(super) fn new(reader: Option<db::Reader>) -> Self {
-        Self(reader.map(Mutex::new))
-    }
-
-    fn ask<T: Default>(&self, ask: impl FnOnce(&mut db::Reader) -> Result<T, db::Error>) -> Result<T, db::Error> {
-        match &self.0 {
-            // A panic in between leaves a reader that can be asked again.
-            Some(reader) => ask(&mut reader.lock().unwrap_or_else(PoisonError::into_inner)),
-            None => Ok(T::default()),
-        }
-    }
-}
-
-impl KnownMembers {
-    /// Whether this is an archive file some member of which was read without what is declared.
-    pub(super) fn lack_declared(&self, directory: &Path, name: &OsStr, note: &Note) -> bool {
-        note.kind == NotIndexed::Container
-            && self.ask(|reader| reader.archive_lacks_declared(&directory.join(name))).unwrap_or(false)
-    }
-}
-
 /// Nobody takes parts any more: the reader was given up.
 #[derive(Debug)]
 pub(super) struct Unwanted;
@@ -116,8 +90,13 @@ impl Out<'_> {
 }
 
 /// Accounts for the members of an archive file, in parts of their own.
-pub(super) fn read(found: Found, directory: &Arc<Directory>, pool: &Pool, out: &Out<'_>) -> Result<(), Unwanted> {
-    let known = pool.members.as_ref();
+pub(super) fn read(
+    found: Found,
+    directory: &Arc<Directory>,
+    settings: &ReadSettings,
+    out: &Out<'_>,
+) -> Result<(), Unwanted> {
+    let known = settings.members.as_ref();
     match found {
         Found::Unchanged { name } => out.hand_over(unchanged(directory, &name, known)),
         Found::Dicomdir { name } => out.hand_over(dicomdir(directory, &name, known)),
@@ -143,7 +122,7 @@ pub(super) fn read(found: Found, directory: &Arc<Directory>, pool: &Pool, out: &
                 name: &name,
                 kind,
                 marks,
-                pool,
+                settings,
                 out,
                 bytes_read: Arc::new(AtomicU64::new(0)),
                 hasher: RandomState::new(),
@@ -259,7 +238,7 @@ struct Members<'a> {
     kind: Kind,
     /// Of the archive file.
     marks: Marks,
-    pool: &'a Pool,
+    settings: &'a ReadSettings,
     out: &'a Out<'a>,
     /// Since the throttle was last told.
     bytes_read: Arc<AtomicU64>,
@@ -296,13 +275,13 @@ impl Members<'_> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let (kind, name) = (self.kind, self.name);
         // One at a time is what can be held back.
-        let threads = if self.pool.throttle.counts_bytes() { 1 } else { threads };
+        let threads = if self.settings.throttle.counts_bytes() { 1 } else { threads };
         let (bytes_read, slot) = (Arc::clone(&self.bytes_read), Arc::clone(self.out.slot));
         let on_read: archive::OnRead = Arc::new(move |bytes| {
             bytes_read.fetch_add(bytes, Relaxed);
             slot.goes_on();
         });
-        let wanted = self.pool.wanted;
+        let wanted = self.settings.wanted;
         let read = move |bytes: &mut dyn MemberBytes| read_member(bytes, wanted);
         let walked = archive::walk(file, name, kind, threads, on_read, &read, &mut self);
         if self.is_stopped {
@@ -424,7 +403,7 @@ impl Members<'_> {
         let reread = known.is_some_and(|known| known.indexed && (known.size, known.mtime_ms) == (size, mtime_ms));
         let known = known.is_some();
         self.part.files.push(ScannedFile { file_name, size, mtime_ms, known, reread, outcome });
-        if self.part.files.len() < UNIT_FILES && self.text_bytes < super::read::PART_TEXT_BYTES {
+        if self.part.files.len() < UNIT_FILES && self.text_bytes < PART_TEXT_BYTES {
             return ControlFlow::Continue(());
         }
         match self.send_members() {
@@ -452,10 +431,10 @@ impl Members<'_> {
 
 impl Sink<Outcome> for Members<'_> {
     fn wants(&mut self, member: &Member) -> Wish {
-        if self.pool.throttle.counts_bytes() {
-            self.pool.throttle.bytes(self.bytes_read.swap(0, Relaxed), &self.pool.stop);
+        if self.settings.throttle.counts_bytes() {
+            self.settings.throttle.bytes(self.bytes_read.swap(0, Relaxed), &self.settings.stop);
         }
-        if self.pool.stop.is_asked() {
+        if self.settings.stop.is_asked() {
             self.is_stopped = true;
             return Wish::Stop;
         }
@@ -470,7 +449,7 @@ impl Sink<Outcome> for Members<'_> {
         if let Some(known) = self.known.get_mut(&self.hasher.hash_one(member.path.as_slice())) {
             known.seen = true;
             if known.indexed
-                && !self.pool.full
+                && !self.settings.full
                 && !known.lacks_declared
                 && known.mtime_ms == self.marks.mtime_ms
                 && member.size.is_none_or(|size| size == known.size)
@@ -482,7 +461,7 @@ impl Sink<Outcome> for Members<'_> {
                 return Wish::Pass;
             }
         }
-        self.pool.throttle.file(&self.pool.stop);
+        self.settings.throttle.file(&self.settings.stop);
         Wish::Read
     }
 

@@ -19,14 +19,17 @@
 mod archives;
 mod dicomdir;
 mod filter;
+mod known_members;
 mod places;
 mod prune;
 mod read;
 mod report;
+mod settings;
 mod skip;
 mod throttle;
 mod walk;
 mod watch;
+mod work;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -53,12 +56,14 @@ pub use report::{Event, PROGRESS_INTERVAL, Reasons, Summary};
 pub use throttle::{Rate, RateError};
 pub use watch::{Hang, MAX_GIVEN_UP};
 
-use archives::KnownMembers;
+use known_members::KnownMembers;
 use places::Places;
-use read::{Part, Pool};
+use read::Pool;
+use settings::ReadSettings;
 use throttle::Throttle;
-use walk::{Unit, Walked};
+use walk::Walked;
 use watch::{Asker, Limit, Watch};
+use work::{Part, Unit};
 
 /// Files in one unit of work. More make the queues hold more memory (some 1.5 KB for each file); fewer make the index less
 /// compact, since it packs what it gets at once, and cost more for handing over.
@@ -281,8 +286,7 @@ pub fn scan(
     let throttle = Arc::new(Throttle::new(options.throttle));
     let wanted = Wanted::with_declared(&options.declared);
     let members = known.as_ref().map(db::Reader::another).transpose()?;
-    let pool = Pool {
-        to_read,
+    let settings = ReadSettings {
         stop: stop.clone(),
         full: options.full,
         throttle,
@@ -290,6 +294,7 @@ pub fn scan(
         wanted,
         members: Arc::new(KnownMembers::new(members)),
     };
+    let pool = Pool { to_read, settings };
     // Threads of their own, not scoped ones: what hangs in the file system is left behind.
     let mut watch = Watch::new(pool, limit.clone());
     for _ in 0..jobs {
@@ -463,9 +468,9 @@ impl Collector<'_> {
         for (name, mark) in vanished {
             match mark {
                 // Nothing is lost with a note about a file that is gone.
-                walk::Known::Noted => dropped.push(name),
+                work::Known::Noted => dropped.push(name),
                 // What becomes of them is known at the end: they may have moved.
-                walk::Known::Indexed => {
+                work::Known::Indexed => {
                     if self.writer.is_none() {
                         *match self.options.vanished {
                             Vanished::Prune | Vanished::PruneEmptied => &mut self.summary.removed,

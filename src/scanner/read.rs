@@ -6,113 +6,30 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, fadvise, fstat, openat, statat};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, fadvise, fstat, openat, statat};
 
-use super::archives::{self, KnownMembers, Out};
-use super::throttle::Throttle;
-use super::walk::{Directory, Entry, Known, Remark, Unit};
-use super::watch::{Slot, Standing, UpTo};
-use super::{Probe, Stop};
-use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, Note, ScannedFile};
-use crate::ingest::{self, Outcome, Wanted};
-use crate::model::location::Place;
+use super::archives::{self, Out};
+use super::settings::ReadSettings;
+use super::watch::{First, Readers, Slot, Standing, UpTo};
+use super::work::{
+    DICOMDIR, Entry, MAY_PASS, Marks, PART_TEXT_BYTES, Part, Remark, TIMED_OUT, Unit, failed, note, to_outcome,
+};
+use crate::db::{FileOutcome, KnownFile, NotIndexed, Note};
+use crate::ingest::{self, Wanted};
 
-/// Text of records that a part may hold before it is handed over although its unit has more files. Real headers leave a
-/// unit far below it; it is for archives made to fill memory.
-pub(super) const PART_TEXT_BYTES: usize = 1 << 20;
-
-/// Reasons that lie with the system rather than the file: size and time say nothing about whether they still hold.
-pub(super) const MAY_PASS: [&str; 5] =
-    ["unreadable", "unreadable-directory", "broken-link", "internal-error", TIMED_OUT];
-
-/// Of these, those that say nothing about the object either: an index entry stays until the file is read again or is gone. A
-/// file server in trouble must not empty an index.
-const SAYS_NOTHING: [&str; 3] = ["unreadable", "internal-error", TIMED_OUT];
-
-/// The reason of what does not answer.
-const TIMED_OUT: &str = "timed-out";
-
-/// What became of a unit, or of a part of it.
-#[derive(Debug)]
-pub(super) struct Part {
-    pub(super) directory: Arc<Directory>,
-    /// Files that the index knows as they are.
-    pub(super) unchanged: u64,
-    /// Entries that are accounted for and need no writing.
-    pub(super) remarks: Vec<Remark>,
-    /// Files for the index.
-    pub(super) files: Vec<ScannedFile>,
-    pub(super) vanished: Vec<(OsString, Known)>,
-    /// What is mounted where, as far as the index does not know.
-    pub(super) mounts: Vec<(PathBuf, Mounted)>,
-    /// Files that are back, unchanged, after a scan had missed them.
-    pub(super) returned: Vec<OsString>,
-    pub(super) begins_directory: bool,
-    pub(super) ends_directory: bool,
-    /// Archive files whose members have been accounted for.
-    pub(super) archives: u64,
-}
-
-impl Part {
-    pub(super) fn of(directory: &Arc<Directory>) -> Self {
-        Self {
-            directory: Arc::clone(directory),
-            unchanged: 0,
-            remarks: Vec::new(),
-            files: Vec::new(),
-            vanished: Vec::new(),
-            mounts: Vec::new(),
-            returned: Vec::new(),
-            begins_directory: false,
-            ends_directory: false,
-            archives: 0,
-        }
-    }
-
-    /// Takes what goes before the entries of a unit, once.
-    pub(super) fn begin(&mut self, unit: &mut Unit) {
-        self.begins_directory = std::mem::take(&mut unit.begins_directory);
-        if !unit.remarks.is_empty() {
-            let own = std::mem::replace(&mut self.remarks, std::mem::take(&mut unit.remarks));
-            self.remarks.extend(own);
-        }
-        if let Some(error) = unit.unlisted.take() {
-            let own = std::mem::take(&mut self.files);
-            let reason = if error.kind() == io::ErrorKind::TimedOut { TIMED_OUT } else { "unreadable-directory" };
-            note(self, OsString::new(), Marks::NONE, failed(reason, error.to_string()));
-            self.files.extend(own);
-        }
-    }
-
-    /// Takes what goes after the entries of a unit.
-    pub(super) fn end(&mut self, unit: &mut Unit) {
-        self.vanished = std::mem::take(&mut unit.vanished);
-        self.mounts = std::mem::take(&mut unit.mounts);
-        self.ends_directory = unit.ends_directory;
-    }
-}
-
-/// What one reader needs.
+/// The readers of a scan: where they take their units from, and their settings.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     pub(super) to_read: Receiver<(Unit, Sender<Part>)>,
-    pub(super) stop: Stop,
-    /// Whether files are read that the index knows as they are.
-    pub(super) full: bool,
-    pub(super) throttle: Arc<Throttle>,
-    pub(super) probe: Probe,
-    pub(super) members: Arc<KnownMembers>,
-    pub(super) wanted: &'static Wanted,
+    pub(super) settings: ReadSettings,
 }
 
-impl Pool {
-    /// Works off units until there are no more, or this thread is given up.
-    pub(super) fn run(&self, slot: &Arc<Slot>, first: Option<(Unit, Sender<Part>)>) {
+impl Readers for Pool {
+    fn run(&self, slot: &Arc<Slot>, first: Option<First>) {
         slot.own();
         for (unit, parts) in first.into_iter().chain(&self.to_read) {
             if self.unit(slot, unit, parts) == Standing::GivenUp {
@@ -121,13 +38,19 @@ impl Pool {
         }
     }
 
+    fn drop_waiting(&self) {
+        while self.to_read.try_recv().is_ok() {}
+    }
+}
+
+impl Pool {
     fn unit(&self, slot: &Arc<Slot>, unit: Unit, parts: Sender<Part>) -> Standing {
         let directory = Arc::clone(&unit.directory);
         let entries = slot.begin(unit, parts);
         let mut part = Part::of(&directory);
         let mut text_bytes = 0;
         for (number, entry) in entries.iter().enumerate() {
-            if self.stop.is_asked() {
+            if self.settings.stop.is_asked() {
                 return slot.break_off(part);
             }
             slot.turns_to(number);
@@ -137,7 +60,8 @@ impl Pool {
                     text_bytes = 0;
                     let out = Out { slot, entry: number };
                     let before = std::mem::replace(&mut part, Part::of(&directory));
-                    let read = out.hand_over(before).and_then(|()| archives::read(*found, &directory, self, &out));
+                    let read =
+                        out.hand_over(before).and_then(|()| archives::read(*found, &directory, &self.settings, &out));
                     if read.is_err()
                         || slot.hand_over(Part::of(&directory), UpTo::Entry(number + 1)) == Standing::GivenUp
                     {
@@ -165,7 +89,7 @@ impl Pool {
         if let Some(waited) = entry.waited_for {
             return does_not_answer(part, name.clone(), waited);
         }
-        self.probe.call(name);
+        self.settings.probe.call(name);
         let known = directory.known.get(name);
         // A file that is new is opened in any case, and asking the open file costs half of asking by name. Where opening fails,
         // the longer way finds out what to say.
@@ -199,9 +123,12 @@ impl Pool {
         if let Some(known) = known
             && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
             && !may_have_passed(known)
-            && !self.full
+            && !self.settings.full
             && !known.lacks_declared
-            && !known.note.as_deref().is_some_and(|note| self.members.lack_declared(&directory.path, name, note))
+            && !known
+                .note
+                .as_deref()
+                .is_some_and(|note| self.settings.members.lack_declared(&directory.path, name, note))
         {
             match &known.note {
                 None => part.unchanged += 1,
@@ -220,7 +147,7 @@ impl Pool {
     }
 
     fn open(&self, directory: impl AsFd, name: &OsStr) -> io::Result<File> {
-        self.throttle.file(&self.stop);
+        self.settings.throttle.file(&self.settings.stop);
         // NONBLOCK: what was a file a moment ago may be a FIFO by now.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = File::from(openat(directory, name, flags, Mode::empty())?);
@@ -233,9 +160,10 @@ impl Pool {
 
     /// Reads a file into the part, unless it is an archive.
     fn read(&self, part: &mut Part, name: OsString, marks: Marks, file: File) -> Looked {
-        let mut outcome = if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file, self.wanted) };
-        if self.throttle.counts_bytes() {
-            self.throttle.bytes(ingest::take_bytes_read(), &self.stop);
+        let mut outcome =
+            if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file, self.settings.wanted) };
+        if self.settings.throttle.counts_bytes() {
+            self.settings.throttle.bytes(ingest::take_bytes_read(), &self.settings.stop);
         }
         // What can be read as DICOM is DICOM, whatever its first bytes look like.
         if let FileOutcome::NotIndexed { kind: NotIndexed::Failed, .. } = outcome {
@@ -248,7 +176,7 @@ impl Pool {
                 Err(problem) => outcome = failed(problem.code(), problem.to_string()),
             }
         }
-        if let FileOutcome::NotIndexed { reason: archives::DICOMDIR, .. } = outcome {
+        if let FileOutcome::NotIndexed { reason: DICOMDIR, .. } = outcome {
             note(part, name.clone(), marks, outcome);
             return Looked::Archive(Box::new(archives::Found::Dicomdir { name }));
         }
@@ -276,7 +204,7 @@ enum Looked {
 
 /// A file that has not changed since it was noted why it is not indexed.
 fn known_note(part: &mut Part, name: OsString, known: &Note) -> Looked {
-    let below = match known.reason == archives::DICOMDIR {
+    let below = match known.reason == DICOMDIR {
         true => Some(archives::Found::Dicomdir { name: name.clone() }),
         false if archives::is_archive(known) => Some(archives::Found::Unchanged { name: name.clone() }),
         false => None,
@@ -286,30 +214,6 @@ fn known_note(part: &mut Part, name: OsString, known: &Note) -> Looked {
         part.remarks.push(Remark { name, kind: known.kind, reason, detail });
     }
     below.map_or(Looked::File(0), |found| Looked::Archive(Box::new(found)))
-}
-
-/// By what a later scan sees that a file is unchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Marks {
-    pub(super) size: u64,
-    pub(super) mtime_ms: i64,
-}
-
-impl Marks {
-    /// Of what could not even be looked at.
-    pub(super) const NONE: Self = Self { size: 0, mtime_ms: 0 };
-
-    fn of(stat: &Stat) -> Self {
-        // The types of these fields differ between systems.
-        #[expect(clippy::allow_attributes, reason = "whether the conversions do anything depends on the system")]
-        #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "see above")]
-        let (size, seconds, nanoseconds) = (
-            u64::try_from(stat.st_size).unwrap_or(0),
-            i64::try_from(stat.st_mtime).unwrap_or(i64::MAX),
-            i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        );
-        Self { size, mtime_ms: seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000) }
-    }
 }
 
 fn outcome_of(file: &File, wanted: &Wanted) -> FileOutcome {
@@ -322,49 +226,6 @@ fn outcome_of(file: &File, wanted: &Wanted) -> FileOutcome {
 
 fn may_have_passed(known: &KnownFile) -> bool {
     known.note.as_ref().is_some_and(|note| MAY_PASS.contains(&note.reason.as_str()))
-}
-
-/// Puts a file into the part, unless the index has exactly this already, or what the index has of it may still be true.
-pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileOutcome) {
-    let known = part.directory.known.get(&name);
-    if let FileOutcome::NotIndexed { kind, reason, detail } = &outcome
-        && SAYS_NOTHING.contains(reason)
-        && known.is_some_and(KnownFile::is_indexed)
-    {
-        let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
-        part.remarks.push(Remark { name, kind, reason, detail });
-        return;
-    }
-    if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
-        && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
-        && let Some(noted) = &known.note
-        && (noted.kind, noted.reason.as_str(), &noted.detail) == (*kind, *reason, detail)
-    {
-        let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
-        part.remarks.push(Remark { name, kind, reason, detail });
-        return;
-    }
-    // Read again only for what is declared now: where that fails the index keeps what it has.
-    if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
-        && (part.directory.place == Place::Managed
-            || known.lacks_declared && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms))
-    {
-        let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
-        part.remarks.push(Remark { name, kind, reason, detail });
-        return;
-    }
-    let reread = part.directory.place == Place::Managed
-        || known
-            .is_some_and(|known| known.is_indexed() && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms));
-    let known = known.is_some();
-    part.files.push(ScannedFile {
-        file_name: name,
-        size: marks.size,
-        mtime_ms: marks.mtime_ms,
-        known,
-        reread,
-        outcome,
-    });
 }
 
 fn does_not_answer(part: &mut Part, name: OsString, waited: Duration) -> Looked {
@@ -390,24 +251,4 @@ fn skipped(part: &mut Part, name: OsString, reason: &'static str) -> Looked {
     let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
     part.remarks.push(Remark { name, kind: NotIndexed::Skipped, reason, detail });
     Looked::File(0)
-}
-
-pub(super) fn failed(reason: &'static str, detail: String) -> FileOutcome {
-    FileOutcome::NotIndexed { kind: NotIndexed::Failed, reason, detail }
-}
-
-pub(super) fn to_outcome(outcome: Outcome) -> FileOutcome {
-    match outcome {
-        Outcome::Instance(record) => FileOutcome::Instance(record),
-        Outcome::Incomplete { missing } => {
-            let names: Vec<_> = missing.iter().map(|id| id.attribute().keyword).collect();
-            failed("missing-uid", format!("no {}", names.join(", ")))
-        }
-        Outcome::Dicomdir => {
-            FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: archives::DICOMDIR, detail: String::new() }
-        }
-        Outcome::NotDicom { reason } => failed("not-dicom", reason.to_owned()),
-        Outcome::Damaged { fault } => failed(fault.code(), fault.to_string()),
-        Outcome::Unreadable { error } => failed("unreadable", error.to_string()),
-    }
 }

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
@@ -17,6 +16,7 @@ use super::filter::Standing;
 use super::places::Places;
 use super::prune::{self, Guard, Look, Suspect};
 use super::watch::Asker;
+use super::work::{Directory, Entry, Known, Remark, Unit};
 use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed};
 use crate::model::location::Place;
@@ -26,95 +26,6 @@ const PAGE_DIRECTORIES: usize = 1000;
 
 /// The reason of what a filter passes over.
 const EXCLUDED: &str = "excluded";
-
-/// A directory being scanned.
-#[derive(Debug)]
-pub(super) struct Directory {
-    /// [`Place::InPlace`], [`Place::Archive`] for an archive file, which has members instead of files, or [`Place::Managed`]: of
-    /// the node's own objects some are read again, and nothing is noted about them.
-    pub(super) place: Place,
-    /// Absolute path.
-    pub(super) path: PathBuf,
-    /// The open directory: files are opened relative to it, which spares the system a walk along the path for each one.
-    /// `None` where it could not be opened.
-    pub(super) handle: Option<OwnedFd>,
-    /// What the index knows of its files.
-    pub(super) known: HashMap<OsString, KnownFile>,
-}
-
-impl Directory {
-    /// The path to tell people for something in it.
-    pub(super) fn shown_path(&self, name: &OsStr) -> PathBuf {
-        self.place.shown_path(&self.path, name)
-    }
-}
-
-/// What the index knew of a file that is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    /// It was a location of an instance.
-    Indexed,
-    /// It was a note that something could not be read.
-    Noted,
-}
-
-impl Known {
-    pub(super) fn of(file: &KnownFile) -> Self {
-        if file.is_indexed() { Self::Indexed } else { Self::Noted }
-    }
-}
-
-/// Something to look at.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) name: OsString,
-    /// Whether its directory says that it is a file, and no link to one.
-    pub(super) is_file: bool,
-    /// How long it was waited for, where it did not answer.
-    pub(super) waited_for: Option<Duration>,
-}
-
-/// An entry that is accounted for and not handed to the index.
-#[derive(Debug)]
-pub(super) struct Remark {
-    pub(super) name: OsString,
-    pub(super) kind: NotIndexed,
-    pub(super) reason: Cow<'static, str>,
-    pub(super) detail: Cow<'static, str>,
-}
-
-/// A part of a directory, for one reader.
-#[derive(Debug)]
-pub(super) struct Unit {
-    pub(super) directory: Arc<Directory>,
-    /// Files (or links to them) to look at.
-    pub(super) entries: Vec<Entry>,
-    /// What the walk itself passed over.
-    pub(super) remarks: Vec<Remark>,
-    /// That the directory could not be listed (to its end), and why.
-    pub(super) unlisted: Option<io::Error>,
-    /// What the index knows and the directory no longer has.
-    pub(super) vanished: Vec<(OsString, Known)>,
-    /// What is mounted where, as far as the index does not know.
-    pub(super) mounts: Vec<(PathBuf, Mounted)>,
-    pub(super) begins_directory: bool,
-    pub(super) ends_directory: bool,
-}
-
-impl Unit {
-    fn of(directory: Arc<Directory>) -> Self {
-        Self {
-            directory,
-            entries: Vec::new(),
-            remarks: Vec::new(),
-            unlisted: None,
-            vanished: Vec::new(),
-            mounts: Vec::new(),
-            begins_directory: false,
-            ends_directory: false,
-        }
-    }
-}
 
 /// What is left when the walk is over.
 #[derive(Debug)]

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::read::{Part, Pool};
-use super::walk::{Entry, Unit};
+use super::work::{Entry, Part, Unit};
 use super::{Error, Stop};
 
 /// Threads that may hang. More say that the storage is gone rather than a file on it; each holds its stack (a few pages).
@@ -196,25 +195,37 @@ impl Limit {
     }
 }
 
+/// A unit to begin with, and where its results go.
+pub(super) type First = (Unit, Sender<Part>);
+
+/// The readers that are watched.
+pub(super) trait Readers: Clone + Send + 'static {
+    /// Works off units until there are no more, or this thread is given up.
+    fn run(&self, slot: &Arc<Slot>, first: Option<First>);
+
+    /// Drops the units that wait: there may be no readers left.
+    fn drop_waiting(&self);
+}
+
 /// Watches the readers of a scan.
-pub(super) struct Watch {
-    pub(super) pool: Pool,
-    pub(super) limit: Limit,
+pub(super) struct Watch<R> {
+    readers_of_scan: R,
+    limit: Limit,
     readers: Vec<(Arc<Slot>, u64, Instant)>,
 }
 
-impl Watch {
-    pub(super) const fn new(pool: Pool, limit: Limit) -> Self {
-        Self { pool, limit, readers: Vec::new() }
+impl<R: Readers> Watch<R> {
+    pub(super) const fn new(readers_of_scan: R, limit: Limit) -> Self {
+        Self { readers_of_scan, limit, readers: Vec::new() }
     }
 
     /// Starts a reader, perhaps with something to begin with.
-    pub(super) fn start_reader(&mut self, first: Option<(Unit, Sender<Part>)>) -> std::io::Result<()> {
+    pub(super) fn start_reader(&mut self, first: Option<First>) -> std::io::Result<()> {
         let slot = Arc::<Slot>::default();
-        let (pool, own) = (self.pool.clone(), Arc::clone(&slot));
+        let (readers, own) = (self.readers_of_scan.clone(), Arc::clone(&slot));
         std::thread::Builder::new()
             .name(format!("scan reader {}", self.readers.len()))
-            .spawn(move || pool.run(&own, first))?;
+            .spawn(move || readers.run(&own, first))?;
         self.readers.push((slot, 0, Instant::now()));
         Ok(())
     }
@@ -239,7 +250,7 @@ impl Watch {
             }
             if self.limit.check().is_err() {
                 // There may be no readers left, and those who wait for the units have to learn it.
-                while self.pool.to_read.try_recv().is_ok() {}
+                self.readers_of_scan.drop_waiting();
             }
         }
     }

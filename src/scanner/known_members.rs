@@ -1,0 +1,34 @@
+//! What the index knows of the members of archive files.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use crate::db::{self, NotIndexed, Note};
+
+/// What the index knows of members. One for all readers: it is asked once for each archive, or twice.
+#[derive(Debug)]
+pub(super) struct KnownMembers(Option<Mutex<db::Reader>>);
+
+impl KnownMembers {
+    pub(super) fn new(reader: Option<db::Reader>) -> Self {
+        Self(reader.map(Mutex::new))
+    }
+
+    pub(super) fn ask<T: Default>(
+        &self,
+        ask: impl FnOnce(&mut db::Reader) -> Result<T, db::Error>,
+    ) -> Result<T, db::Error> {
+        match &self.0 {
+            // A panic in between leaves a reader that can be asked again.
+            Some(reader) => ask(&mut reader.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => Ok(T::default()),
+        }
+    }
+
+    /// Whether this is an archive file some member of which was read without what is declared.
+    pub(super) fn lack_declared(&self, directory: &Path, name: &OsStr, note: &Note) -> bool {
+        note.kind == NotIndexed::Container
+            && self.ask(|reader| reader.archive_lacks_declared(&directory.join(name))).unwrap_or(false)
+    }
+}
