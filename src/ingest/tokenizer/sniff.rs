@@ -1,0 +1,113 @@
+//! What bytes look like: where an object starts, in which encoding it is, and whether a reading of a header makes sense.
+
+use super::*;
+
+/// Where reading starts in an object without prefix, or why it is no object.
+pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {
+    let reason = match bytes {
+        [] => "empty",
+        [0x1F, 0x8B, ..] => "gzip-compressed data",
+        [b'P', b'K', 3 | 5, 4 | 6, ..] => "zip archive",
+        [0xFF, 0xD8, 0xFF, ..] => "JPEG image",
+        [0x89, b'P', b'N', b'G', ..] => "PNG image",
+        [b'%', b'P', b'D', b'F', ..] => "PDF document",
+        [b'M', b'Z', ..] | [0x7F, b'E', b'L', b'F', ..] => "executable",
+        _ => {
+            let Some(start) = bytes.first_chunk::<8>() else { return Err("too short") };
+            if start.starts_with(&[2, 0]) || start.starts_with(&[0, 2, 0]) {
+                return Ok(State::Meta);
+            }
+            let first = |big| matches!(tag(start, big) >> 16, 0x0004 | 0x0008);
+            return match syntax(start) {
+                Some(found) if first(found.big) => Ok(State::DataSetStart),
+                _ => Err("no DICM prefix, and no data set at the start"),
+            };
+        }
+    };
+    Err(reason)
+}
+
+pub(super) fn tag(start: &[u8; 8], big: bool) -> u32 {
+    let [g0, g1, e0, e1, ..] = *start;
+    if big { u32::from_be_bytes([g0, g1, e0, e1]) } else { u32::from_be_bytes([g1, g0, e1, e0]) }
+}
+
+/// The encoding that the first element of a data set is in, if it can be told.
+pub(super) fn syntax(start: &[u8; 8]) -> Option<Syntax> {
+    // The first groups of a data set are small: one byte of the number is zero.
+    let big = match (start[0], start[1]) {
+        (1.., 0) => false,
+        (0, 1..) => true,
+        _ => return None,
+    };
+    if is_explicit_element(start) {
+        return Some(Syntax { explicit: true, big });
+    }
+    // The length of the first element of a data set needs no more than two bytes.
+    let [.., l0, l1, l2, l3] = *start;
+    let length = if big { u32::from_be_bytes([l0, l1, l2, l3]) } else { u32::from_le_bytes([l0, l1, l2, l3]) };
+    (length <= 0xFFFF || length == UNDEFINED).then_some(Syntax { explicit: false, big })
+}
+
+pub(super) fn is_explicit_element(start: &[u8; 8]) -> bool {
+    let [.., v0, v1, r0, r1] = *start;
+    match vr::form([v0, v1]) {
+        Form::Short => true,
+        Form::Long => [r0, r1] == [0, 0],
+        Form::Unknown => false,
+    }
+}
+
+/// Whether this is, without any doubt, the next element of a data set.
+pub(super) fn beyond_doubt(header: &Header, last_tag: u32) -> bool {
+    let group = header.tag >> 16;
+    let group_fits = matches!(group, 0x0002..=0x0080 | 0x0088 | 0x0100..=0x6000) && group != 0;
+    header.tag > last_tag
+        && group_fits
+        && (!header.explicit || vr::form(header.vr) != Form::Unknown)
+        && (header.length <= 1 << 20 || header.length == UNDEFINED)
+}
+
+pub(super) fn is_uid_like(value: &[u8]) -> bool {
+    let uid = value.strip_suffix(b"\0").unwrap_or(value).trim_ascii();
+    (5..=64).contains(&uid.len())
+        && uid.first().is_some_and(u8::is_ascii_digit)
+        && uid.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+        && uid.iter().filter(|byte| **byte == b'.').count() >= 2
+}
+
+/// The first bytes after the value of the header at the start of `rest` (after the header, for undefined length).
+pub(super) fn next<'r>(rest: &'r [u8], header: &Header, end: bool) -> Look<'r> {
+    let length = if header.length == UNDEFINED { 0 } else { header.length as usize };
+    if length > MAX_LOOK_AHEAD {
+        return Look::TooFar;
+    }
+    let at = header.size + length;
+    match rest.get(at..).and_then(|next| next.first_chunk::<8>()) {
+        Some(next) => Look::Bytes(next),
+        None if !end => Look::Wait,
+        None if rest.len() == at => Look::End,
+        None => Look::TooFar,
+    }
+}
+
+/// Whether, with this reading of a header at the start of `rest`, an element or delimiter follows its value. `None`
+/// when the bytes that tell have not come yet.
+pub(super) fn goes_on(rest: &[u8], header: &Header, syntax: Syntax, end: bool) -> Option<bool> {
+    let next = match self::next(rest, header, end) {
+        Look::Bytes(next) => next,
+        Look::Wait => return None,
+        Look::TooFar => return Some(false),
+        Look::End => return Some(true),
+    };
+    let next_tag = tag(next, syntax.big);
+    if header.length == UNDEFINED {
+        return Some(matches!(next_tag, ITEM | SEQUENCE_DELIMITER));
+    }
+    let [.., l0, l1, l2, l3] = *next;
+    let next_length = if syntax.big { [l3, l2, l1, l0] } else { [l0, l1, l2, l3] };
+    let sane_implicit = !header.explicit
+        && next_tag >> 16 == header.tag >> 16
+        && u32::from_le_bytes(next_length) as usize <= MAX_LOOK_AHEAD;
+    Some(next_tag >> 16 == DELIMITER_GROUP || (next_tag > header.tag && (is_explicit_element(next) || sane_implicit)))
+}
