@@ -325,7 +325,19 @@ mod tests {
 
     #[test]
     fn a_time_comes_back_digit_by_digit() {
-        for text in ["000000", "101112", "101112.1", "101112.000", "235959.999999", "1011", "101112.", "10:11", ""] {
+        for text in [
+            "000000",
+            "101112",
+            "101112.1",
+            "101112.000",
+            "101112.1234567",
+            "101112.0000000",
+            "235959.999999",
+            "1011",
+            "101112.",
+            "10:11",
+            "",
+        ] {
             for base in ["101010", "101010.5", "235959.000000", "", "noon"] {
                 assert_eq!(time_text(text, base), text);
             }
@@ -338,7 +350,7 @@ mod tests {
     fn the_sql_of_the_views_reads_times_as_the_program_does() {
         let memory = rusqlite::Connection::open_in_memory().unwrap();
         let sql = format!("SELECT {} FROM (SELECT ?1 AS t, ?2 AS base)", time_sql("t", "base"));
-        for text in ["000001.5", "101112", "235959.999999", "about noon", "000000.000000"] {
+        for text in ["000001.5", "101112", "235959.999999", "101112.1234567", "about noon", "000000.000000"] {
             for base in ["101112.000001", "101112", "000000.1", ""] {
                 let packed = pack_time(text, base);
                 let read: String = memory.query_row(&sql, rusqlite::params![packed, base], |row| row.get(0)).unwrap();

@@ -61,7 +61,8 @@ fn days_of(bytes: &[u8]) -> Option<RangeInclusive<Day>> {
 }
 
 /// The times of day that a TM value names, at whatever precision: `HH`, `HHMM`, `HHMMSS`, `HHMMSS.F` to
-/// `HHMMSS.FFFFFF`, or with colons as in ACR-NEMA. `None` for anything else.
+/// `HHMMSS.FFFFFF`, or with colons as in ACR-NEMA. PS3.5 6.2 allows six digits of a second; some writers give more, and
+/// those count as the microsecond that they lie in. `None` for anything else.
 #[must_use]
 pub fn times(text: &str) -> Option<RangeInclusive<TimeOfDay>> {
     times_of(unpadded(text).as_bytes())
@@ -133,7 +134,7 @@ pub fn day_text(day: Day) -> String {
 /// are zero.
 #[must_use]
 pub fn earliest_time_text(time: TimeOfDay) -> String {
-    let mut text = latest_time_text(time);
+    let mut text = microsecond_text(time);
     let kept = if time.is_multiple_of(HOUR) {
         2
     } else if (time % HOUR).is_multiple_of(MINUTE) {
@@ -147,10 +148,17 @@ pub fn earliest_time_text(time: TimeOfDay) -> String {
     text
 }
 
-/// A time as `HHMMSS.FFFFFF`, in byte order the largest TM text of those that mean this time or an earlier one.
+/// In byte order no TM text of those that mean this time or an earlier one is larger than this text, and each that means a
+/// later one is. It is no time itself: further digits of the second may follow.
 #[must_use]
 pub fn latest_time_text(time: TimeOfDay) -> String {
-    let mut text = String::with_capacity(13);
+    // In byte order this comes behind all digits.
+    microsecond_text(time) + ":"
+}
+
+/// A time as `HHMMSS.FFFFFF`.
+fn microsecond_text(time: TimeOfDay) -> String {
+    let mut text = String::with_capacity(14);
     let (hour, minute) = (time / HOUR, time % HOUR / MINUTE);
     let (second, fraction) = (time % MINUTE / SECOND, time % SECOND);
     // Writing to a String cannot fail.
@@ -190,17 +198,22 @@ fn separator(bytes: &[u8], expected: bool, separator: u8) -> Option<&[u8]> {
     if expected { bytes.strip_prefix(&[separator]) } else { Some(bytes) }
 }
 
-/// The microseconds of `.F` to `.FFFFFF`, and the microseconds in one unit of its last digit.
+/// The microseconds of `.F` to `.FFFFFF`, and the microseconds in one unit of its last digit. Further digits are less than a
+/// microsecond, and are cut off.
 fn fraction(bytes: &[u8]) -> Option<(u64, u64)> {
     if bytes.is_empty() {
         return Some((0, SECOND));
     }
     let digits = bytes.strip_prefix(b".")?;
-    if digits.is_empty() || digits.len() > 6 {
+    if digits.is_empty() {
         return None;
     }
-    let (value, _) = number(digits, digits.len())?;
-    let unit = 10_u64.pow(6 - digits.len() as u32);
+    let (counted, finer) = digits.split_at(digits.len().min(6));
+    if !finer.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let (value, _) = number(counted, counted.len())?;
+    let unit = 10_u64.pow(6 - counted.len() as u32);
     Some((u64::from(value) * unit, unit))
 }
 
@@ -261,8 +274,25 @@ mod tests {
         assert_eq!(times("1030"), Some(at(10, 30, 0, 0)..=at(10, 30, 60, 999_999)));
         assert_eq!(times("10:30:15"), Some(at(10, 30, 15, 0)..=at(10, 30, 15, 999_999)));
         assert_eq!(times("103015.25"), Some(at(10, 30, 15, 250_000)..=at(10, 30, 15, 259_999)));
+        // .NET writes seven digits.
+        assert_eq!(times("103015.1234567"), Some(at(10, 30, 15, 123_456)..=at(10, 30, 15, 123_456)));
+        assert_eq!(times("103015.0000000").unwrap(), at(10, 30, 15, 0)..=at(10, 30, 15, 0));
+        assert_eq!(moments("20240229103015.1234567+0100"), moments("20240229093015.123456"));
         assert_eq!(times("235960.000001"), Some(at(23, 59, 60, 1)..=at(23, 59, 60, 1)));
-        for bad in ["", "1", "24", "1060", "103061", "10301", "103015.", "103015.1234567", "10:3015", "1030:15", "aa"] {
+        for bad in [
+            "",
+            "1",
+            "24",
+            "1060",
+            "103061",
+            "10301",
+            "103015.",
+            "103015.1234567x",
+            "103015.x",
+            "10:3015",
+            "1030:15",
+            "aa",
+        ] {
             assert_eq!(times(bad), None, "{bad}");
         }
     }
@@ -313,8 +343,26 @@ mod tests {
         assert_eq!(earliest_time_text(start("100000.5")), "100000.5");
         assert_eq!(earliest_time_text(start("200500.050")), "200500.05");
         assert_eq!(earliest_time_text(start("10")), "10");
-        assert_eq!(latest_time_text(*times("1030").unwrap().end()), "103060.999999");
-        let all = ["00", "0000", "10", "1000", "100000", "100000.0", "1001", "103000", "1059", "20", "235960.999999"];
+        assert_eq!(latest_time_text(*times("1030").unwrap().end()), "103060.999999:");
+        let all = [
+            "00",
+            "0000",
+            "000000.0000000",
+            "10",
+            "1000",
+            "100000",
+            "100000.0",
+            "100000.0000001",
+            "1001",
+            "103000",
+            "103000.123456",
+            "103000.1234567",
+            "103000.123457",
+            "1059",
+            "20",
+            "235960.999999",
+            "235960.9999999",
+        ];
         for text in all {
             for bound in all {
                 assert_eq!(

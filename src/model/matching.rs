@@ -1297,7 +1297,7 @@ mod tests {
         assert_eq!(fuzzily("Smi*"), word("smi", &[]));
         assert_eq!(one(VR::DA, "20240105").narrowing(), Narrowing::Equals(vec!["20240105".into()]));
         assert_eq!(one(VR::DA, "20240105-").narrowing(), Narrowing::Between("20240105".into(), "99991231".into()));
-        assert_eq!(one(VR::TM, "1030-11").narrowing(), Narrowing::Between("1030".into(), "115960.999999".into()));
+        assert_eq!(one(VR::TM, "1030-11").narrowing(), Narrowing::Between("1030".into(), "115960.999999:".into()));
         assert_eq!(many(VR::CS, "CT").narrowing(), Narrowing::None);
     }
 

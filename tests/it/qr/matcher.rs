@@ -393,12 +393,14 @@ pub(super) fn time_bounds(text: &str) -> Option<(String, String)> {
     }
     let fraction = match fraction {
         None => "",
-        Some(fraction) if parts.len() == 3 && (1..=6).contains(&fraction.len()) => fraction,
+        Some(fraction) if parts.len() == 3 && !fraction.is_empty() => fraction,
         Some(_) => return None,
     };
     if !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
+    // PS3.5 6.2 allows six digits; what further ones say is less than anybody asks for.
+    let fraction = &fraction[..fraction.len().min(6)];
     let given = format!("{}{}{fraction}", parts.concat(), if fraction.is_empty() { "" } else { "." });
     let (first, last) = ("000000.000000", "235960.999999");
     Some((format!("{given}{}", &first[given.len()..]), format!("{given}{}", &last[given.len()..])))

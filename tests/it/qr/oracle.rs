@@ -47,7 +47,7 @@ const POOLS: &[(AttributeId, &[&str])] = &[
     (OtherPatientNames, &["Smith^Jane\\Jones^A", "山田"]),
     (PatientComments, &["a\\b", "Größe 50%"]),
     (StudyDate, &["20240101", "20240229", "20231231"]),
-    (StudyTime, &["10", "1030", "103000.5", "235959"]),
+    (StudyTime, &["10", "1030", "103000.5", "103000.1234567", "235959"]),
     (AccessionNumber, &["A1", "a1", "A_1", "A%1"]),
     (StudyID, &["1", "01"]),
     (StudyDescription, &["CT Schädel", "ct schadel", "Æon 2"]),
@@ -82,7 +82,7 @@ const POOLS: &[(AttributeId, &[&str])] = &[
     (ImageType, &["ORIGINAL\\PRIMARY", "DERIVED"]),
     (Rows, &["512", "1024"]),
     (ContentDate, &["20240101", "20240102"]),
-    (ContentTime, &["101500", "101500.25"]),
+    (ContentTime, &["101500", "101500.25", "101500.1234567"]),
     (AcquisitionDateTime, &["20240101101500", "2024"]),
     (ConceptNameCodeSequence, &[r#"[{"00080100":{"vr":"SH","Value":["A"]}}]"#]),
 ];
