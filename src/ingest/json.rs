@@ -249,10 +249,12 @@ fn push_element(out: &mut String, tag: u32, vr: VR, big: bool, bytes: &[u8], set
         VR::UV => for_each_number(bytes, big, u64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
         VR::SV => for_each_number(bytes, big, i64::from_le_bytes, |n| values.push(|out| out.push_str(&n.to_string()))),
         VR::FL => for_each_number(bytes, big, f32::from_le_bytes, |n| {
-            values.push(|out| push_float(out, f64::from(n), &n.to_string()));
+            values.push(|out| push_float(out, &n.to_string(), |read| read as f32 == n));
         }),
         VR::FD => {
-            for_each_number(bytes, big, f64::from_le_bytes, |n| values.push(|out| push_float(out, n, &n.to_string())));
+            for_each_number(bytes, big, f64::from_le_bytes, |n| {
+                values.push(|out| push_float(out, &n.to_string(), |read| read == n))
+            });
         }
         VR::AT => for_each_tag(bytes, big, |_, group, element| {
             values.push(|out| out.push_str(&format!("\"{group:04X}{element:04X}\"")));
@@ -306,11 +308,12 @@ impl Values<'_> {
     }
 }
 
-/// PS3.18 F.2.3: IS and DS as numbers where their text is one in JSON, PN as an object, an empty value as null.
+/// PS3.18 F.2.3: IS and DS as numbers where a reader makes the same text of the number, else as strings, which it allows;
+/// PN as an object, an empty value as null.
 fn push_text_value(out: &mut String, vr: VR, text: &str) {
     match vr {
         _ if text.is_empty() => out.push_str("null"),
-        VR::IS | VR::DS if is_json_number(text) => out.push_str(text),
+        VR::IS | VR::DS if survives_as_number(text) => out.push_str(text),
         VR::PN => {
             let mut separator = '{';
             for (group, name) in text.split('=').zip(["Alphabetic", "Ideographic", "Phonetic"]) {
@@ -327,6 +330,17 @@ fn push_text_value(out: &mut String, vr: VR, text: &str) {
         }
         _ => push_string(out, text),
     }
+}
+
+/// Whether a text is the same again after it was a number: `1.50`, `-0` and `1E400` are not.
+fn survives_as_number(text: &str) -> bool {
+    // Nearly all are short integers.
+    let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
+    if matches!(digits, [b'1'..=b'9', rest @ ..] if rest.len() < 15 && rest.iter().all(u8::is_ascii_digit)) {
+        return true;
+    }
+    is_json_number(text)
+        && serde_json::from_str::<serde_json::Number>(text).is_ok_and(|number| number.to_string() == text)
 }
 
 /// RFC 8259, section 6.
@@ -353,9 +367,9 @@ fn is_json_number(text: &str) -> bool {
     rest.is_empty()
 }
 
-/// PS3.18 F.2.2: what JSON has no number for is a string.
-fn push_float(out: &mut String, number: f64, text: &str) {
-    if number.is_finite() {
+/// PS3.18 F.2.2: what JSON has no number for is a string, and so is what a reader would make another number of.
+fn push_float(out: &mut String, text: &str, is_same: impl Fn(f64) -> bool) {
+    if serde_json::from_str(text).is_ok_and(is_same) {
         out.push_str(text);
     } else {
         push_string(out, text);
@@ -423,6 +437,14 @@ mod tests {
             element(0x0018_9073, VR::FD, &f64::NAN.to_le_bytes(), ""),
             r#""00189073":{"vr":"FD","Value":["NaN"]}"#
         );
+        let odd = r"1.50\-0\1E400\1e5\007\12345678901234567890123\0.1\-7\0";
+        assert_eq!(
+            element(0x0010_1020, VR::DS, odd.as_bytes(), ""),
+            concat!(
+                r#""00101020":{"vr":"DS","Value":["1.50","-0","1E400","1e5","007","#,
+                r#""12345678901234567890123",0.1,-7,0]}"#
+            )
+        );
         for text in ["0", "-1", "10.5", "1e5", "1.0E-10", "-0.1"] {
             assert!(is_json_number(text) && serde_json::from_str::<serde_json::Number>(text).is_ok(), "{text}");
         }
@@ -434,6 +456,18 @@ mod tests {
                 element(0x0009_1001, VR::UN, bytes, ""),
                 format!(r#""00091001":{{"vr":"UN","InlineBinary":"{text}"}}"#)
             );
+        }
+    }
+
+    #[test]
+    fn every_number_is_read_as_it_was_written() {
+        let seeds = (1..2_000_u64).map(|at| at.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        for number in seeds.map(f64::from_bits).chain([f64::MAX, f64::MIN_POSITIVE, 5e-324, 0.1, -0.0]) {
+            let json = format!("{{{}}}", element(0x0018_9073, VR::FD, &number.to_le_bytes(), ""));
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let text = crate::model::matching::joined_values(json["00189073"]["Value"].as_array().unwrap());
+            let read: f64 = text.parse().unwrap();
+            assert!(read == number || read.is_nan() && number.is_nan(), "{number} became {text}");
         }
     }
 

@@ -375,7 +375,10 @@ fn items(text: &str) -> Vec<Value> {
     let mut items = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let mut arrays = serde_json::Deserializer::from_str(rest).into_iter::<Vec<Value>>();
+        let mut deserializer = serde_json::Deserializer::from_str(rest);
+        // Its own limit is less than `MAX_DEPTH` of ingest allows, and would cost all items for one deep one.
+        deserializer.disable_recursion_limit();
+        let mut arrays = deserializer.into_iter::<Vec<Value>>();
         // What is no array has no items.
         let Some(Ok(array)) = arrays.next() else { break };
         items.extend(array);

@@ -1,6 +1,7 @@
 //! Sequence matching (PS3.4 C.2.2.2.6) on items in the DICOM JSON Model (PS3.18 F.2).
 
 use dicom_core::Tag;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::Matching;
@@ -28,11 +29,12 @@ pub fn json_key(tag: Tag) -> String {
 
 impl SequenceMatching {
     pub(super) fn matches(&self, stored: &str) -> bool {
-        match serde_json::from_str::<Value>(stored) {
-            Ok(Value::Array(items)) => items.iter().any(|item| self.matches_item(item)),
-            // No value, or not what the index keeps of a sequence: there is no item that could match.
-            Ok(_) | Err(_) => false,
-        }
+        let mut deserializer = serde_json::Deserializer::from_str(stored);
+        // How deep items lie is limited when they are read from an object; this limit would be less.
+        deserializer.disable_recursion_limit();
+        // No value, or not what the index keeps of a sequence: there is no item that could match.
+        let items = Vec::<Value>::deserialize(&mut deserializer).unwrap_or_default();
+        deserializer.end().is_ok() && items.iter().any(|item| self.matches_item(item))
     }
 
     /// Whether an item (an object of the DICOM JSON Model) fulfils all conditions; only such items are answered.

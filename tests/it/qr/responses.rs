@@ -218,6 +218,35 @@ fn a_study_answers_the_items_of_all_its_series() {
 }
 
 #[test]
+fn numbers_in_items_are_answered_as_they_were_written() {
+    let query = query(QueryRetrieveLevel::Study, &["ProcedureCodeSequence"], "");
+    // Both as the index has them: a number, and a text that no number gives back.
+    let json = r#"[{"00189073":{"vr":"DS","Value":["1E400"]}},{"00189073":{"vr":"DS","Value":["1.50","-0",12,1.5]}}]"#;
+    let answer = answer(&query, "", &[(AttributeId::ProcedureCodeSequence, json)]);
+    let bytes = ResponseWriter::new(&query, Encoding::ExplicitLittle, "").write(&answer).to_vec();
+    let object = read(&bytes, Encoding::ExplicitLittle);
+    let items = object.element(tags::PROCEDURE_CODE_SEQUENCE).unwrap().items().unwrap();
+    let texts: Vec<_> = items
+        .iter()
+        .map(|item| item.element(tags::ACQUISITION_DURATION).unwrap().to_raw_str().unwrap().trim_end().to_owned())
+        .collect();
+    assert_eq!(texts, ["1E400", "1.50\\-0\\12\\1.5"]);
+}
+
+#[test]
+fn items_that_lie_as_deep_as_they_may_are_answered() {
+    let query = query(QueryRetrieveLevel::Study, &["ProcedureCodeSequence"], "");
+    let mut json = r#"[{"00080100":{"vr":"SH","Value":["DEEP"]}}]"#.to_owned();
+    // Each level counts twice in MAX_DEPTH.
+    for _ in 1..dcmdex::ingest::limits::MAX_DEPTH / 2 {
+        json = format!(r#"[{{"00081110":{{"vr":"SQ","Value":{json}}}}}]"#);
+    }
+    let answer = answer(&query, "", &[(AttributeId::ProcedureCodeSequence, &json)]);
+    let bytes = ResponseWriter::new(&query, Encoding::ExplicitLittle, "").write(&answer).to_vec();
+    assert!(bytes.windows(4).any(|window| window == b"DEEP"));
+}
+
+#[test]
 fn a_value_too_long_for_its_vr_is_sent_as_unknown() {
     let query = query(QueryRetrieveLevel::Study, &["StudyDescription"], "");
     let long = "x".repeat(70_001);
