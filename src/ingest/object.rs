@@ -137,18 +137,17 @@ impl StoredObject {
         }
     }
 
-    /// Its data set, byte for byte as it lies.
+    /// Its data set, byte for byte as it lies. One of odd length gets a NUL at its end.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn as_stored(mut self) -> Result<DataSet, ObjectError> {
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
-        let padded = NativeSyntax::of_uid(&self.transfer_syntax) == Some(NativeSyntax::Deflated);
         let bytes = match self.source.left() {
             Some(_) => Bytes::Sized(self.source),
             None => Bytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(self.source))),
         };
-        Ok(DataSet { bytes, padded, filled: 0 })
+        Ok(DataSet { bytes, filled: 0 })
     }
 
     /// Its data set in another transfer syntax. It is checked to its end before, so that nothing is wrong with it once the
@@ -177,7 +176,7 @@ impl StoredObject {
         let rewriting =
             Rewriting { source, rewriter, input: vec![0; REWRITE_READ], out: Vec::new(), at: 0, ended: false };
         let bytes = Bytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(rewriting)));
-        Ok(DataSet { bytes, padded: false, filled: 0 })
+        Ok(DataSet { bytes, filled: 0 })
     }
 }
 
@@ -218,13 +217,11 @@ fn check<R: Read>(
     }
 }
 
-/// A data set that is being read.
+/// A data set that is being read. Where its length is odd it gets a NUL: every fragment has an even length (PS3.8 E.1), and
+/// DCMTK aborts the association over an odd one. Writers forget to pad values (PS3.5 7.1.1) and deflated data sets (A.5).
 #[derive(Debug)]
 pub struct DataSet {
     bytes: Bytes,
-    /// Whether it gets a NUL where it has odd length. Of a deflated one PS3.5 A.5 wants that, writers forget it, and DCMTK
-    /// aborts the association over it; any other one arrives as it lies.
-    padded: bool,
     /// Bytes given so far.
     filled: u64,
 }
@@ -259,9 +256,7 @@ impl DataSet {
     #[must_use]
     pub fn left(&self) -> Option<u64> {
         match &self.bytes {
-            Bytes::Sized(source) => {
-                source.left().map(|left| left + u64::from(self.padded && (self.filled + left) % 2 == 1))
-            }
+            Bytes::Sized(source) => source.left().map(|left| left + u64::from((self.filled + left) % 2 == 1)),
             Bytes::Streamed(_) => None,
         }
     }
@@ -289,7 +284,7 @@ impl DataSet {
             Bytes::Streamed(source) => source.fill_buf()?.is_empty(),
         };
         self.filled += count as u64;
-        if is_last && self.padded && self.filled % 2 == 1 {
+        if is_last && self.filled % 2 == 1 {
             match buffer.get_mut(count) {
                 Some(place) => {
                     *place = 0;

@@ -3,8 +3,9 @@
 //!
 //! Memory is one unfinished element header, whatever the length and number of elements and however deep sequences lie in
 //! each other. Sequences and items get delimiters in place of lengths, because the rewritten length is not known when it
-//! would have to be written; group lengths (retired, PS3.5 7.2) are left out for the same reason. All other elements stay,
-//! with their values: private ones that come without a VR become UN.
+//! would have to be written; group lengths (retired, PS3.5 7.2) are left out for the same reason. Elements of the groups
+//! 0000 and 0002 are no part of a data set (PS3.7 6.3.1, PS3.10 7.1) and are left out too. All other elements stay, with
+//! their values: private ones that come without a VR become UN, and values of odd length are padded (PS3.5 7.1.1).
 
 use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
@@ -172,6 +173,8 @@ enum Value {
     Copy {
         left: u64,
         word: usize,
+        /// What follows a value of odd length.
+        padding: Option<u8>,
     },
     Drop {
         left: u64,
@@ -254,10 +257,11 @@ impl Rewriter {
     /// The end of the data set.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RewriteError> {
         // The last word of a value of odd length.
-        if let Value::Copy { left, .. } = self.value
+        if let Value::Copy { left, padding, .. } = self.value
             && left == self.carry.len() as u64
         {
             out.append(&mut self.carry);
+            out.extend(padding);
             self.position += left;
             self.value = Value::None;
         }
@@ -280,12 +284,17 @@ impl Rewriter {
                     self.close_frames(out)?;
                     self.header(rest, out)?
                 }
-                Value::Copy { left: 0, .. } | Value::Drop { left: 0 } => {
+                Value::Copy { left: 0, padding, .. } => {
+                    out.extend(padding);
+                    self.value = Value::None;
+                    Step::Used(0)
+                }
+                Value::Drop { left: 0 } => {
                     self.value = Value::None;
                     Step::Used(0)
                 }
                 Value::Drop { left } => self.pass(rest, left),
-                Value::Copy { left, word } => self.copy(rest, left, word, out),
+                Value::Copy { left, word, padding } => self.copy(rest, (left, word, padding), out),
             };
             match step {
                 Step::Used(count) => {
@@ -307,7 +316,8 @@ impl Rewriter {
         Step::Used(count)
     }
 
-    fn copy(&mut self, rest: &[u8], left: u64, word: usize, out: &mut Vec<u8>) -> Step {
+    fn copy(&mut self, rest: &[u8], value: (u64, usize, Option<u8>), out: &mut Vec<u8>) -> Step {
+        let (left, word, padding) = value;
         let count = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
         let whole = if count as u64 == left { count } else { count - count % word };
         if whole == 0 {
@@ -324,7 +334,7 @@ impl Rewriter {
                 word.reverse();
             }
         }
-        self.value = Value::Copy { left: left - whole as u64, word };
+        self.value = Value::Copy { left: left - whole as u64, word, padding };
         Step::Used(whole)
     }
 
@@ -359,7 +369,7 @@ impl Rewriter {
         if tag >> 16 == DELIMITER_GROUP {
             return self.marker(tag, from.u32([l0, l1, l2, l3]), top, out);
         }
-        if tag == 0 && top.is_none() {
+        if *start == [0; 8] && top.is_none() {
             self.ended = true;
             return Ok(Step::Used(0));
         }
@@ -406,7 +416,7 @@ impl Rewriter {
         if self.frames.iter().rev().find_map(|frame| frame.end).is_some_and(|limit| end > limit) {
             return Err(RewriteError::LengthPastEnd(tag));
         }
-        if tag & 0xFFFF == 0 {
+        if tag & 0xFFFF == 0 || (self.frames.is_empty() && matches!(tag >> 16, 0x0000 | 0x0002)) {
             self.value = Value::Drop { left: u64::from(length) };
             return Ok(Step::Used(size));
         }
@@ -422,9 +432,11 @@ impl Rewriter {
             let Some(value) = rest.get(size..).and_then(<[u8]>::first_chunk::<2>) else { return Ok(Step::More) };
             self.signed = from.u16(*value) == 1;
         }
-        to.push_header(out, tag, letters, length);
+        // An odd length is one less than `UNDEFINED` at most, which has been dealt with.
+        to.push_header(out, tag, letters, length.saturating_add(length % 2));
+        let padding = (length % 2 == 1).then(|| padding_of(letters));
         let word = if from.big == to.big { 1 } else { word_length(letters) };
-        self.value = Value::Copy { left: u64::from(length), word };
+        self.value = Value::Copy { left: u64::from(length), word, padding };
         Ok(Step::Used(size))
     }
 
@@ -484,6 +496,17 @@ struct Element {
     length: u32,
     /// Of its header.
     size: usize,
+}
+
+/// What pads a value of this VR to even length (PS3.5 6.2): a space for text, else NUL.
+fn padding_of(letters: [u8; 2]) -> u8 {
+    let is_text = vr::of(letters).is_some_and(|vr| {
+        matches!(
+            vr,
+            VR::AE | VR::AS | VR::CS | VR::DA | VR::DS | VR::DT | VR::IS | VR::LO | VR::LT | VR::PN | VR::SH | VR::ST
+        ) || matches!(vr, VR::TM | VR::UC | VR::UR | VR::UT)
+    });
+    if is_text { b' ' } else { 0 }
 }
 
 /// The bytes that change places between little and big endian (PS3.5 7.3).
@@ -595,11 +618,12 @@ mod tests {
     }
 
     #[test]
-    fn private_elements_keep_every_byte_and_become_un() {
+    fn private_elements_keep_every_byte_and_become_un_of_even_length() {
         let bytes = [implicit(Tag(9, 0x10), b"ACME"), implicit(Tag(9, 0x1001), b"\x01\x02\x03")].concat();
         let out = rewritten(&bytes, ImplicitLittle, ExplicitLittle, usize::MAX).unwrap();
-        assert_eq!(out, b"\x09\0\x10\0LO\x04\0ACME\x09\0\x01\x10UN\0\0\x03\0\0\0\x01\x02\x03");
-        assert_eq!(rewritten(&out, ExplicitLittle, ImplicitLittle, 1).unwrap(), bytes);
+        assert_eq!(out, b"\x09\0\x10\0LO\x04\0ACME\x09\0\x01\x10UN\0\0\x04\0\0\0\x01\x02\x03\0");
+        let padded = [implicit(Tag(9, 0x10), b"ACME"), implicit(Tag(9, 0x1001), b"\x01\x02\x03\0")].concat();
+        assert_eq!(rewritten(&out, ExplicitLittle, ImplicitLittle, 1).unwrap(), padded);
     }
 
     #[test]
@@ -623,6 +647,53 @@ mod tests {
         let out = rewritten(&bytes, ExplicitLittle, ImplicitLittle, 3).unwrap();
         assert_eq!(out[..8], *b"\x09\0\x01\x10\xFF\xFF\xFF\xFF");
         assert_eq!(out[8..], bytes[12..]);
+    }
+
+    #[test]
+    fn every_value_gets_an_even_length() {
+        let encodings = [ImplicitLittle, ExplicitLittle, ExplicitBig];
+        let values: [(u32, &[u8; 2], &[u8], u8); 6] = [
+            (0x0008_0018, b"UI", b"1.2.3", 0),
+            (0x0008_0060, b"CS", b"M", b' '),
+            (0x0010_0010, b"PN", b"A^B", b' '),
+            (0x0010_4000, b"LT", b"odd", b' '),
+            (0x0020_0013, b"IS", b"", b' '),
+            (0x7FE0_0010, b"OW", b"\x01\x02\x03\x04\x05", 0),
+        ];
+        for from in encodings {
+            let mut bytes = Vec::new();
+            for (tag, letters, value, _) in values {
+                from.encoding().push_header(&mut bytes, tag, *letters, value.len() as u32);
+                bytes.extend(value);
+            }
+            for to in encodings {
+                for piece in [1, 2, 7, usize::MAX] {
+                    let out = rewritten(&bytes, from, to, piece).unwrap();
+                    assert!(out.len() % 2 == 0);
+                    let mut expected = Vec::new();
+                    for (tag, letters, value, padding) in values {
+                        let mut value = value.to_vec();
+                        if letters == b"OW" && from.encoding().big != to.encoding().big {
+                            value.chunks_exact_mut(2).for_each(<[u8]>::reverse);
+                        }
+                        if value.len() % 2 == 1 {
+                            value.push(padding);
+                        }
+                        to.encoding().push_header(&mut expected, tag, *letters, value.len() as u32);
+                        expected.extend(value);
+                    }
+                    assert!(out == expected, "{from:?} to {to:?} by {piece}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_belongs_into_a_message_or_before_a_data_set_is_left_out() {
+        let foreign = [implicit(Tag(0, 0), &[10, 0, 0, 0]), implicit(Tag(0, 0x0100), &[1, 0])].concat();
+        let meta = implicit(Tag(2, 0x10), b"1.2.840.10008.1.2.4.70");
+        let bytes = [foreign.clone(), meta, implicit(Tag(8, 0x60), b"CT"), foreign].concat();
+        assert_eq!(rewritten(&bytes, ImplicitLittle, ExplicitLittle, 5).unwrap(), b"\x08\0\x60\0CS\x02\0CT");
     }
 
     #[test]

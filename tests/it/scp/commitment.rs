@@ -20,7 +20,7 @@ use crate::util::scripted::{
     DataSet, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION, find_command, store_command,
 };
 
-const COMMITMENT: &str = "1.2.840.10008.1.20.1";
+pub(super) const COMMITMENT: &str = "1.2.840.10008.1.20.1";
 const WELL_KNOWN_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
@@ -94,7 +94,7 @@ fn store(peer: &mut ScriptedPeer, instance: &str) {
 }
 
 /// Asks on context 1, and takes the response and the report.
-fn commit(peer: &mut ScriptedPeer, references: &[(&str, &str)]) -> (u16, Vec<String>, Vec<(String, u16)>) {
+pub(super) fn commit(peer: &mut ScriptedPeer, references: &[(&str, &str)]) -> (u16, Vec<String>, Vec<(String, u16)>) {
     peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&transaction(references).0));
     let response = peer.receive_message();
     assert_eq!((response.field(), response.status()), (CommandField::N_ACTION_RSP, 0));
