@@ -23,6 +23,7 @@ use dcmdex::dimse::message::{DataSetPresence, Request, RequestError};
 use dcmdex::dimse::pdata::{Arrival, MessageAssembler, Pdv};
 use dcmdex::dimse::{Response, command_set};
 use dcmdex::ingest::{HeaderParser, Need, Outcome, Wanted, read_references, read_stream, read_stream_with};
+use dcmdex::model::attribute::{ATTRIBUTES, AttributeId};
 use dcmdex::model::level::InformationModel;
 use dcmdex::model::location::{Location, Place};
 use dcmdex::qr::{self, Encoding, Identifier, NegotiatedOptions, ResponseWriter, Stop};
@@ -31,6 +32,7 @@ use dcmdex::scp::SharedPeers;
 use dcmdex::scp::access::{AccessPolicy, CalledAeTitle};
 use dcmdex::scp::negotiation::{Answer, HeldSyntaxes, Policy, Provided, answer};
 use dcmdex::scp::peers::Transport;
+use dcmdex::store::FileMeta;
 use dicom_ul::pdu::{Pdu, PresentationContextResultReason as ContextResult, read_pdu};
 
 /// PDUs one after the other: requests for associations are answered, messages put together, commands understood.
@@ -157,6 +159,27 @@ pub(crate) fn stream(bytes: &[u8]) {
         format!("{:?}", Outcome::of(parser.finish()))
     };
     assert_eq!(read(usize::from(*step) + 1), read(data_set.len().max(1)));
+    kept(data_set, syntax);
+}
+
+/// What was received is, as a file, the same object in the same transfer syntax.
+fn kept(data_set: &[u8], transfer_syntax: &str) {
+    let mut parser = HeaderParser::for_data_set(Wanted::index(), transfer_syntax);
+    parser.feed(data_set);
+    let Outcome::Instance(received) = Outcome::of(parser.finish()) else { return };
+    let meta = FileMeta {
+        sop_class_uid: received.value(AttributeId::SOPClassUID),
+        sop_instance_uid: received.value(AttributeId::SOPInstanceUID),
+        transfer_syntax,
+        source_ae_title: "FUZZER",
+    };
+    let file = [meta.encode(), data_set.to_vec()].concat();
+    let Outcome::Instance(scanned) = read_stream(file.as_slice(), Wanted::index()) else {
+        panic!("what was received as an instance is none when it is read again")
+    };
+    for attribute in ATTRIBUTES {
+        assert_eq!(scanned.value(attribute.id), received.value(attribute.id), "{}", attribute.keyword);
+    }
 }
 
 /// The Identifier of a C-FIND. The first byte is model, transfer syntax and what was negotiated; the query is run against a small

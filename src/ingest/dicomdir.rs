@@ -19,13 +19,14 @@ const RECORDS: u32 = 0x0004_1220;
 const ITEM: u32 = 0xFFFE_E000;
 const DELIMITERS: [u32; 2] = [0xFFFE_E00D, 0xFFFE_E0DD];
 const UNDEFINED: u32 = u32::MAX;
+const NO_ELEMENT: &str = "a record in it holds something else than elements";
 
 /// What was found in a DICOMDIR.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct References {
     /// The Referenced File IDs (0004,1500) of the records in use, components joined by `\`, in their order.
     pub file_ids: Vec<String>,
-    /// Why it was not read to its end.
+    /// Why it was not read to its end, or not whole.
     pub damage: Option<&'static str>,
 }
 
@@ -41,6 +42,8 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
         return Ok(found);
     }
     let (mut explicit, mut big, mut in_records, mut in_use) = (true, false, false, true);
+    // Bytes read, and where the record at hand ends, if it has a length.
+    let (mut at, mut record_end) = (0_u64, None);
     loop {
         let mut header = [0; 8];
         if file.fill_buf()?.is_empty() {
@@ -50,6 +53,7 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
             found.damage = Some("it ends inside a record");
             return Ok(found);
         }
+        at += 8;
         let [g0, g1, e0, e1, v0, v1, l0, l1] = header;
         // PS3.10 8.6 has explicit little endian only; older ones are otherwise. The first element after the meta information
         // tells.
@@ -63,6 +67,9 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
         }
         let is_mark = tag == ITEM || DELIMITERS.contains(&tag);
         let mut letters = [v0, v1];
+        // A command set that was left in front (PS3.7 6.3.1) is implicit in any case.
+        let explicit = explicit && !(tag >> 16 == 0 && !in_records && vr::form(letters) == Form::Unknown);
+        let left_of_record = record_end.map(|end: u64| end.saturating_sub(at));
         let length = match vr::form(letters) {
             Form::Short if explicit && !is_mark => {
                 u32::from(if big { u16::from_be_bytes([l0, l1]) } else { u16::from_le_bytes([l0, l1]) })
@@ -73,7 +80,14 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
                     found.damage = Some("it ends inside a record");
                     return Ok(found);
                 }
+                at += 4;
                 number(length)
+            }
+            // The length of the record says where the next one begins.
+            Form::Unknown if explicit && !is_mark && left_of_record.is_some_and(|left| left > 0) => {
+                found.damage = Some(NO_ELEMENT);
+                at += pass(&mut file, left_of_record.unwrap_or(0))?;
+                continue;
             }
             Form::Unknown if explicit && !is_mark => {
                 found.damage = Some("an element in it has no valid VR");
@@ -84,6 +98,17 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
                 number([v0, v1, l0, l1])
             }
         };
+        if tag == ITEM && left_of_record.is_none_or(|left| left == 0) {
+            record_end = (length != UNDEFINED).then(|| at + u64::from(length));
+        }
+        if let Some(left) = left_of_record.filter(|left| *left > 0)
+            && length != UNDEFINED
+            && u64::from(length) > left
+        {
+            found.damage = Some(NO_ELEMENT);
+            at += pass(&mut file, left)?;
+            continue;
+        }
         match tag {
             // What lies in items is read as if it stood beside them.
             RECORDS => in_records = true,
@@ -94,6 +119,7 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
                     found.damage = Some("it ends inside a record");
                     return Ok(found);
                 }
+                at += 2;
                 in_use = flag != [0, 0];
             }
             REFERENCED_FILE_ID if length as usize <= MAX_FILE_ID => {
@@ -102,6 +128,7 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
                     found.damage = Some("it ends inside a record");
                     return Ok(found);
                 }
+                at += u64::from(length);
                 if in_use && found.file_ids.len() >= MAX_REFERENCES {
                     found.damage = Some("it has more references than any real one");
                     return Ok(found);
@@ -112,7 +139,8 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
                 in_use = true;
             }
             _ => {
-                let passed = io::copy(&mut file.by_ref().take(u64::from(length)), &mut io::sink())?;
+                let passed = pass(&mut file, u64::from(length))?;
+                at += passed;
                 if passed < u64::from(length) {
                     found.damage = Some("it ends inside a record");
                     return Ok(found);
@@ -122,11 +150,60 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
     }
 }
 
+/// Reads so many bytes and keeps none, or as many as there are.
+fn pass(file: &mut impl BufRead, count: u64) -> io::Result<u64> {
+    io::copy(&mut file.take(count), &mut io::sink())
+}
+
 /// Fills the buffer; false at the end.
 fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match file.read_exact(buffer) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn element(group: u16, element: u16, vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
+        let mut out = [group.to_le_bytes(), element.to_le_bytes(), *vr].concat();
+        if vr == b"SQ" {
+            out.extend([0, 0]);
+            out.extend((value.len() as u32).to_le_bytes());
+        } else {
+            out.extend((value.len() as u16).to_le_bytes());
+        }
+        out.extend(value);
+        out
+    }
+
+    fn record(file_id: &[u8], junk: &[u8]) -> Vec<u8> {
+        let content = [&element(4, 0x1410, b"US", &[0xFF, 0xFF]), junk, &element(4, 0x1500, b"CS", file_id)].concat();
+        [b"\xFE\xFF\0\xE0".as_slice(), &(content.len() as u32).to_le_bytes(), &content].concat()
+    }
+
+    fn directory(before: &[u8], records: &[Vec<u8>]) -> References {
+        let meta = [element(2, 2, b"UI", b"1.2.840.10008.1.3.10"), element(2, 0x10, b"UI", b"1.2.840.10008.1.2.1\0")];
+        let records = element(4, 0x1220, b"SQ", &records.concat());
+        let prefix = [&[0; 128][..], b"DICM"].concat();
+        read_references([prefix, meta.concat(), before.to_vec(), records].concat().as_slice()).unwrap()
+    }
+
+    #[test]
+    fn junk_in_a_record_costs_that_record() {
+        for junk in [&b"text that is no element"[..], b"\x08\0\x60\0CS\xFF\0CT"] {
+            let found = directory(b"", &[record(b"IM1 ", b""), record(b"IM2 ", junk), record(b"IM3 ", b"")]);
+            assert_eq!(found, References { file_ids: vec!["IM1".into(), "IM3".into()], damage: Some(NO_ELEMENT) });
+        }
+    }
+
+    #[test]
+    fn command_elements_before_the_records_are_passed_over() {
+        let commands = b"\0\0\0\0\x04\0\0\0\x0A\0\0\0\0\0\0\x01\x02\0\0\0\x01\0";
+        let found = directory(commands, &[record(b"IM1 ", b"")]);
+        assert_eq!(found, References { file_ids: vec!["IM1".into()], damage: None });
     }
 }

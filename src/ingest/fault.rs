@@ -65,6 +65,16 @@ pub enum Fault {
     MetaEncoding,
     /// Group 0002 is longer or shorter than (0002,0000) says.
     MetaLength,
+    /// An element of group 0000 or 0002 stands before the data set, outside of a message and of the file meta information.
+    ForeignGroup {
+        /// The element.
+        tag: Tag,
+    },
+    /// A sequence holds something else than items. It was left out.
+    NoItem {
+        /// The sequence.
+        tag: Tag,
+    },
     /// A term in Specific Character Set (0008,0005) is not known, or stands where it may not.
     CharacterSetUnknown,
     /// Text that its character set cannot explain; a fallback was taken.
@@ -99,6 +109,8 @@ impl Fault {
             Self::MissingTransferSyntax => "missing-transfer-syntax",
             Self::MetaEncoding => "meta-encoding",
             Self::MetaLength => "meta-length",
+            Self::ForeignGroup { .. } => "foreign-group",
+            Self::NoItem { .. } => "no-item",
             Self::CharacterSetUnknown => "unknown-character-set",
             Self::TextNotInCharacterSet { .. } => "text-not-in-character-set",
             Self::UidFromMeta { .. } => "uid-from-meta",
@@ -130,6 +142,8 @@ impl Fault {
             | Self::MissingTransferSyntax
             | Self::MetaEncoding
             | Self::MetaLength
+            | Self::ForeignGroup { .. }
+            | Self::NoItem { .. }
             | Self::CharacterSetUnknown
             | Self::TextNotInCharacterSet { .. }
             | Self::UidFromMeta { .. } => false,
@@ -155,6 +169,8 @@ impl fmt::Display for Fault {
             Self::MissingTransferSyntax => f.write_str("file meta information has no transfer syntax"),
             Self::MetaEncoding => f.write_str("file meta information is not explicit little endian"),
             Self::MetaLength => f.write_str("file meta information has a wrong group length"),
+            Self::ForeignGroup { tag } => write!(f, "element {tag} stands where none of its group may"),
+            Self::NoItem { tag } => write!(f, "sequence {tag} holds something else than items"),
             Self::CharacterSetUnknown => f.write_str("specific character set is not known"),
             Self::TextNotInCharacterSet { tag } => write!(f, "text of {tag} is not in its character set"),
             Self::UidFromMeta { tag } => write!(f, "UID {tag} taken from the file meta information"),

@@ -171,6 +171,10 @@ impl Base {
         if !faults.as_slice().is_empty() {
             return None;
         }
+        // Of some classes nothing is an instance.
+        if record.value(AttributeId::SOPClassUID) != self.common.value(AttributeId::SOPClassUID) {
+            return None;
+        }
         if !IDENTIFYING.into_iter().all(|id| is_acceptable_uid(record.value(id))) {
             return None;
         }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
+use dicom_dictionary_std::uids;
+
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::record::InstanceRecord;
 use crate::model::uid::is_acceptable_uid;
@@ -196,6 +198,10 @@ impl Outcome {
                 record.set_with(attribute.id, |text| push(text));
             }
         });
+        // Without file meta information the data set tells. As a file that it is received as, it would be no instance.
+        if record.value(AttributeId::SOPClassUID) == uids::MEDIA_STORAGE_DIRECTORY_STORAGE {
+            return Self::Dicomdir;
+        }
         if parsed.declared.is_some() {
             record.note_declared();
         }

@@ -669,7 +669,7 @@ mod tests {
             for to in encodings {
                 for piece in [1, 2, 7, usize::MAX] {
                     let out = rewritten(&bytes, from, to, piece).unwrap();
-                    assert!(out.len() % 2 == 0);
+                    assert!(out.len().is_multiple_of(2));
                     let mut expected = Vec::new();
                     for (tag, letters, value, padding) in values {
                         let mut value = value.to_vec();

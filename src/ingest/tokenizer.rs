@@ -26,6 +26,8 @@ use super::wanted::{ALL_IDENTIFYING, Element, Role, Wanted, tag_of};
 mod nested;
 mod sniff;
 
+use sniff::Going;
+
 const UNDEFINED: u32 = u32::MAX;
 const ITEM: u32 = 0xFFFE_E000;
 const ITEM_DELIMITER: u32 = 0xFFFE_E00D;
@@ -122,11 +124,13 @@ enum FrameKind {
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     kind: FrameKind,
-    /// Offset of the first byte after it, [`NO_END`] when of undefined length.
+    /// Offset of the first byte after it; when of undefined length that of what it lies in, [`NO_END`] at the root.
     end: u64,
+    /// Its own length is defined: where it ends is known, whatever stands in it.
+    defined: bool,
     /// Encoding of its content.
     syntax: Syntax,
-    /// The content of UN is implicit little endian (PS3.5 6.2.2), but some writers left it explicit: look.
+    /// Its first element was not looked at yet: where it is in the other VR encoding, the whole item is.
     unsure: bool,
     /// The tag of the sequence.
     tag: u32,
@@ -347,6 +351,8 @@ struct Core<'w> {
     has_preamble: bool,
     /// Where the data set begins, counted from the start of the object.
     data_set_offset: u64,
+    /// Where elements of the groups 0000 and 0002 in one encoding begin that stand before the data set.
+    foreign: Option<(u64, Syntax)>,
 }
 
 #[derive(Debug, Default)]
@@ -387,6 +393,7 @@ impl<'w> Core<'w> {
             doubtful: false,
             has_preamble: false,
             data_set_offset: 0,
+            foreign: None,
         }
     }
 
@@ -431,7 +438,7 @@ impl<'w> Core<'w> {
 
     /// Turns to the inflated data set; returns the first bytes of the deflated one.
     fn begin_inflated(&mut self) -> Vec<u8> {
-        self.state = State::DataSet;
+        self.state = State::DataSetStart;
         self.inflated = true;
         self.syntax = EXPLICIT_LE;
         self.offset = 0;
@@ -478,10 +485,7 @@ impl<'w> Core<'w> {
             let step = match self.state {
                 State::Start => self.start(rest, &mut at, end),
                 State::Meta => self.meta(rest, &mut at, end),
-                State::DataSetStart => {
-                    self.data_set_offset = self.offset + at as u64;
-                    self.data_set_start(rest, end)
-                }
+                State::DataSetStart => self.data_set_start(rest, &mut at, end),
                 State::DataSet if !self.frames.is_empty() => self.nested(rest, &mut at, end),
                 State::DataSet => match self.syntax {
                     Syntax { explicit: true, big: false } => self.root::<true, false>(buf, &mut at, end),
@@ -530,7 +534,8 @@ impl<'w> Core<'w> {
             self.state = State::Meta;
             return Step::Continue;
         }
-        if rest.starts_with(PREFIX) && rest.get(4..6) == Some(&[2, 0]) {
+        let behind = rest.strip_prefix(PREFIX).and_then(|behind| behind.first_chunk::<8>());
+        if behind.is_some_and(|start| start.starts_with(&[2, 0]) || sniff::starts_command_set(start)) {
             *at += PREFIX.len();
             self.state = State::Meta;
             return Step::Continue;
@@ -552,12 +557,12 @@ impl<'w> Core<'w> {
     /// One element of group 0002 (PS3.10 7.1), or the end of the group.
     fn meta(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
         let here = self.offset + *at as u64;
-        if let Some(meta_end) = self.meta.end
-            && here == meta_end
-            && uid::DEFLATED.contains(&self.declared.as_str())
-        {
-            // The bytes that follow are no element, and could look like one of group 0002.
-            return self.end_of_meta(here);
+        if self.meta.end == Some(here) {
+            match self.group_ends(rest, end) {
+                Some(true) => return self.end_of_meta(here),
+                Some(false) => {}
+                None => return Step::More,
+            }
         }
         let Some(start) = rest.first_chunk::<8>() else {
             if end && rest.is_empty() {
@@ -565,10 +570,37 @@ impl<'w> Core<'w> {
             }
             return Step::More;
         };
+        if !self.meta.present
+            && start.starts_with(&[0, 0])
+            && let Some((header, _)) = sniff::foreign_element(start, rest, false)
+        {
+            // PS3.7 6.3.1: a command set belongs into a message. Some writers leave it in front of the file.
+            return self.pass_foreign(&header, rest, at);
+        }
         let big = start.starts_with(&[0, 2]) && (self.syntax.big || !self.meta.present);
         if !big && !start.starts_with(&[2, 0]) {
             return self.end_of_meta(here);
         }
+        self.meta_element(rest, start, at, (big, end))
+    }
+
+    /// Whether group 0002 ends here, where (0002,0000) says that it does. A wrong length is passed over: the group
+    /// goes on where it had no transfer syntax yet, or where its encoding differs from that of the data set. `None`
+    /// when the bytes that tell have not come yet.
+    fn group_ends(&self, rest: &[u8], end: bool) -> Option<bool> {
+        let Some(start) = rest.first_chunk::<8>() else { return end.then_some(true) };
+        let is_meta = start.starts_with(&[2, 0]) || start.starts_with(&[0, 2]);
+        let declares_explicit_little = match self.declared.as_str() {
+            "" => return Some(!is_meta),
+            uid::IMPLICIT_LE | uid::EXPLICIT_BE => false,
+            declared => !uid::DEFLATED.contains(&declared),
+        };
+        let looks_like_meta = start.starts_with(&[2, 0]) && sniff::is_explicit_element(start);
+        Some(declares_explicit_little || !looks_like_meta)
+    }
+
+    fn meta_element(&mut self, rest: &[u8], start: &[u8; 8], at: &mut usize, (big, end): (bool, bool)) -> Step {
+        let here = self.offset + *at as u64;
         let letters = vr::is_letters([start[4], start[5]]);
         self.syntax = Syntax { explicit: letters, big };
         if self.syntax != EXPLICIT_LE {
@@ -588,17 +620,23 @@ impl<'w> Core<'w> {
         }
         let Some(value) = rest.get(header.size..header.size + length) else { return Step::More };
         *at += header.size + length;
-        let text = || String::from_utf8_lossy(value).trim_matches(['\0', ' ']).to_owned();
+        // The first one counts: a second one may belong to a data set that begins with elements of group 0002.
+        let set = |kept: &mut String| {
+            if kept.is_empty() {
+                String::from_utf8_lossy(value).trim_matches(['\0', ' ']).clone_into(kept);
+            }
+        };
         match header.tag {
-            0x0002_0000 => {
+            0x0002_0000 if self.meta.end.is_none() => {
                 if let Some(bytes) = value.first_chunk::<4>() {
                     let length = if big { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) };
                     self.meta.end = Some(here + (header.size + value.len()) as u64 + u64::from(length));
                 }
             }
-            0x0002_0002 => self.meta.sop_class = text(),
-            0x0002_0003 => self.meta.sop_instance = text(),
-            _ => self.declared = text(),
+            0x0002_0000 => {}
+            0x0002_0002 => set(&mut self.meta.sop_class),
+            0x0002_0003 => set(&mut self.meta.sop_instance),
+            _ => set(&mut self.declared),
         }
         Step::Continue
     }
@@ -618,14 +656,46 @@ impl<'w> Core<'w> {
         Step::Continue
     }
 
-    /// Looks at the first element to find the encoding.
-    fn data_set_start(&mut self, rest: &[u8], end: bool) -> Step {
+    /// Passes over an element that stands before a data set, and that no data set has.
+    fn pass_foreign(&mut self, header: &Header, rest: &[u8], at: &mut usize) -> Step {
+        if header.size > rest.len() || !self.within_limit(*at) {
+            return Step::More;
+        }
+        self.faults.add(Fault::ForeignGroup { tag: tag_of(header.tag) });
+        *at += header.size;
+        self.body = Body::Skip(u64::from(header.length));
+        Step::Continue
+    }
+
+    /// Looks at the first element to find the encoding. Before it may stand elements of the groups 0000 and 0002, which
+    /// tell nothing: neither about the encoding, nor about the transfer syntax.
+    fn data_set_start(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
+        let here = self.offset + *at as u64;
         let Some(start) = rest.first_chunk::<8>() else {
             if end {
-                self.state = State::DataSet;
+                self.begin_data_set(here);
             }
             return Step::More;
         };
+        let expected = self.expected_syntax();
+        let is_deflated = uid::DEFLATED.contains(&self.declared.as_str()) && !self.inflated;
+        let likely_big = self.foreign.map_or(expected.is_some_and(|expected| expected.big), |(_, syntax)| syntax.big);
+        if let Some((header, syntax)) = sniff::foreign_element(start, rest, likely_big)
+            // A deflated stream begins with any bytes.
+            && (!is_deflated || syntax.explicit || self.foreign.is_some() || sniff::starts_command_set(start))
+        {
+            // Those in the encoding of the data set are a part of what was sent as one.
+            if self.foreign.is_none_or(|(_, known)| known != syntax) {
+                self.foreign = Some((here, syntax));
+            }
+            return self.pass_foreign(&header, rest, at);
+        }
+        if self.inflated {
+            // PS3.5 A.5
+            self.syntax = EXPLICIT_LE;
+            self.begin_data_set(here);
+            return Step::Continue;
+        }
         let mut found = sniff::syntax(start);
         if let Some(implicit @ Syntax { explicit: false, .. }) = found
             && self.declared != uid::IMPLICIT_LE
@@ -638,33 +708,42 @@ impl<'w> Core<'w> {
                 Look::Bytes(_) | Look::TooFar | Look::End => {}
             }
         }
-        let expected = match self.declared.as_str() {
-            uid::IMPLICIT_LE => Some(IMPLICIT_LE),
-            uid::EXPLICIT_BE => Some(Syntax { explicit: true, big: true }),
-            declared if uid::DEFLATED.contains(&declared) => {
-                if found != Some(EXPLICIT_LE) {
-                    self.state = State::Deflated;
-                    return Step::More;
-                }
-                self.faults.add(Fault::WrongTransferSyntax);
-                found
-            }
-            // Nothing is declared, or something that says nothing: private syntaxes exist in all encodings.
-            declared if !declared.starts_with("1.2.840.10008.1.2.") => found,
-            _ => Some(EXPLICIT_LE),
-        };
-        if let (Some(found), Some(expected)) = (found, expected)
-            && found != expected
-        {
+        if is_deflated && found != Some(EXPLICIT_LE) {
+            self.data_set_offset = here;
+            self.state = State::Deflated;
+            return Step::More;
+        }
+        if is_deflated || found.zip(expected).is_some_and(|(found, expected)| found != expected) {
             self.faults.add(Fault::WrongTransferSyntax);
         }
         self.syntax = found.or(expected).unwrap_or(EXPLICIT_LE);
-        self.state = State::DataSet;
+        self.begin_data_set(here);
         if sniff::tag(start, self.syntax.big) >> 16 == DIRECTORY_GROUP {
             self.verdict = Verdict::Dicomdir;
             self.state = State::Done;
         }
         Step::Continue
+    }
+
+    /// The encoding that the transfer syntax says. `None` where nothing is declared, or something that says nothing:
+    /// private syntaxes exist in all encodings.
+    fn expected_syntax(&self) -> Option<Syntax> {
+        match self.declared.as_str() {
+            uid::IMPLICIT_LE => Some(IMPLICIT_LE),
+            uid::EXPLICIT_BE => Some(Syntax { explicit: true, big: true }),
+            declared if !declared.starts_with("1.2.840.10008.1.2.") => None,
+            _ => Some(EXPLICIT_LE),
+        }
+    }
+
+    /// Its first element stands at `here`, behind elements that no data set has. They are sent with it where they are in
+    /// its encoding; where they are not, nobody could read both.
+    fn begin_data_set(&mut self, here: u64) {
+        self.state = State::DataSet;
+        if !self.inflated {
+            let foreign = self.foreign.filter(|(_, syntax)| *syntax == self.syntax);
+            self.data_set_offset = foreign.map_or(here, |(offset, _)| offset);
+        }
     }
 
     // ---- the data set --------------------------------------------------------------------------------------------
@@ -766,7 +845,7 @@ impl<'w> Core<'w> {
     fn unusual(&mut self, header: Header, at: usize) -> Unusual {
         let tag = header.tag;
         let group = tag >> 16;
-        if tag == 0 {
+        if tag == 0 && header.length == 0 {
             // Zeros behind the data set: sectors are filled up with them.
             self.state = State::Done;
             return Unusual::Stop;

@@ -281,23 +281,23 @@ mod differential {
 }
 
 /// Objects written by hand, sound and otherwise.
-mod made {
+pub(crate) mod made {
     use super::*;
 
-    pub(super) const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
-    pub(super) const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
-    pub(super) const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
-    pub(super) const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+    pub(crate) const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
+    pub(crate) const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
+    pub(crate) const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
+    pub(crate) const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
 
     #[derive(Clone, Copy)]
-    pub(super) struct Encoding {
+    pub(crate) struct Encoding {
         pub explicit: bool,
         pub big: bool,
     }
 
-    pub(super) const ELE: Encoding = Encoding { explicit: true, big: false };
-    pub(super) const ILE: Encoding = Encoding { explicit: false, big: false };
-    pub(super) const EBE: Encoding = Encoding { explicit: true, big: true };
+    pub(crate) const ELE: Encoding = Encoding { explicit: true, big: false };
+    pub(crate) const ILE: Encoding = Encoding { explicit: false, big: false };
+    pub(crate) const EBE: Encoding = Encoding { explicit: true, big: true };
 
     impl Encoding {
         fn u16(self, number: u16) -> [u8; 2] {
@@ -308,7 +308,7 @@ mod made {
             if self.big { number.to_be_bytes() } else { number.to_le_bytes() }
         }
 
-        pub(super) fn header(self, tag: u32, vr: &str, length: u32) -> Vec<u8> {
+        pub(crate) fn header(self, tag: u32, vr: &str, length: u32) -> Vec<u8> {
             let mut out = Vec::new();
             out.extend(self.u16((tag >> 16) as u16));
             out.extend(self.u16(tag as u16));
@@ -326,14 +326,14 @@ mod made {
             out
         }
 
-        pub(super) fn element(self, tag: u32, vr: &str, value: &[u8]) -> Vec<u8> {
+        pub(crate) fn element(self, tag: u32, vr: &str, value: &[u8]) -> Vec<u8> {
             let mut out = self.header(tag, vr, value.len() as u32);
             out.extend(value);
             out
         }
 
         /// The four UIDs, a name after them, and an element before and behind.
-        pub(super) fn data_set(self) -> Vec<u8> {
+        pub(crate) fn data_set(self) -> Vec<u8> {
             [
                 self.element(0x0008_0005, "CS", b"ISO_IR 100"),
                 self.element(0x0008_0016, "UI", b"1.2.840.10008.5.1.4.1.1.2\0"),
@@ -347,9 +347,9 @@ mod made {
         }
     }
 
-    pub(super) const UNDEFINED: u32 = u32::MAX;
+    pub(crate) const UNDEFINED: u32 = u32::MAX;
 
-    pub(super) fn meta(transfer_syntax: &str) -> Vec<u8> {
+    pub(crate) fn meta(transfer_syntax: &str) -> Vec<u8> {
         let mut uid = transfer_syntax.as_bytes().to_vec();
         if uid.len() % 2 == 1 {
             uid.push(0);
@@ -358,15 +358,15 @@ mod made {
         [ELE.element(0x0002_0000, "UL", &(rest.len() as u32).to_le_bytes()), rest].concat()
     }
 
-    pub(super) fn prefix() -> Vec<u8> {
+    pub(crate) fn prefix() -> Vec<u8> {
         [&[0; 128][..], b"DICM"].concat()
     }
 
-    pub(super) fn file(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
+    pub(crate) fn file(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
         [&prefix(), &meta(transfer_syntax), data_set].concat()
     }
 
-    pub(super) fn deflate(bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn deflate(bytes: &[u8]) -> Vec<u8> {
         use std::io::Write;
         let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(bytes).unwrap();
@@ -375,7 +375,7 @@ mod made {
 
     /// Reads the made data set whatever is around it, and returns the faults.
     #[track_caller]
-    pub(super) fn assert_read(bytes: &[u8]) -> Vec<String> {
+    pub(crate) fn assert_read(bytes: &[u8]) -> Vec<String> {
         let record = instance(whole(bytes));
         for (id, value) in [
             (AttributeId::SOPClassUID, "1.2.840.10008.5.1.4.1.1.2"),
@@ -506,6 +506,14 @@ mod wild {
         file(syntax, &around(encoding, &middle.concat()))
     }
 
+    /// The same with something before the name of the patient, which begins with tags of group 0008 and 0009.
+    fn before_name(syntax: &str, encoding: Encoding, middle: &[u8]) -> Vec<u8> {
+        let data_set = encoding.data_set();
+        let name = encoding.header(0x0010_0010, "PN", 8);
+        let at = data_set.windows(4).position(|window| *window == name[..4]).unwrap();
+        file(syntax, &[&data_set[..at], middle, &data_set[at..]].concat())
+    }
+
     fn item(encoding: Encoding, length: u32) -> Vec<u8> {
         encoding.header(0xFFFE_E000, "", length)
     }
@@ -588,6 +596,188 @@ mod wild {
         // A long VR in the short form, as writers do that are older than the VR.
         let faults = assert_read(&with(EXPLICIT_LE, ELE, &[b"\x08\0\x17\0UT\x04\0abcd".to_vec()]));
         assert_eq!(faults, ["element (0008,0017) has no valid VR"]);
+    }
+
+    #[test]
+    fn the_group_length_says_where_file_meta_information_ends() {
+        // A whole group, and a data set that begins with elements of group 0002.
+        for (syntax, encoding) in [(EXPLICIT_LE, ELE), (IMPLICIT_LE, ILE), (EXPLICIT_BE, EBE)] {
+            for other in ["1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2\0"] {
+                let second = encoding.element(0x0002_0010, "UI", other.as_bytes());
+                let bytes = file(syntax, &[second, encoding.data_set()].concat());
+                assert_eq!(assert_read(&bytes), ["element (0002,0010) stands where none of its group may"]);
+                assert_eq!(instance(whole(&bytes)).value(AttributeId::AvailableTransferSyntaxUID), syntax);
+            }
+        }
+        // Without a length, and with one that is too small: the first transfer syntax counts, and the group ends where
+        // its elements end.
+        let first = ELE.element(0x0002_0010, "UI", b"1.2.840.10008.1.2\0");
+        let second = ELE.element(0x0002_0010, "UI", b"1.2.840.10008.1.2.4.70");
+        let bytes = [prefix(), first.clone(), second.clone(), ILE.data_set()].concat();
+        assert_eq!(assert_read(&bytes), NONE);
+        assert_eq!(instance(whole(&bytes)).value(AttributeId::AvailableTransferSyntaxUID), IMPLICIT_LE);
+        let length = ELE.element(0x0002_0000, "UL", &(first.len() as u32).to_le_bytes());
+        let bytes = [prefix(), length.clone(), first, second, ILE.data_set()].concat();
+        assert_eq!(assert_read(&bytes), ["file meta information has a wrong group length"]);
+        assert_eq!(instance(whole(&bytes)).value(AttributeId::AvailableTransferSyntaxUID), IMPLICIT_LE);
+        // What is deflated is no element.
+        let syntax = ELE.element(0x0002_0010, "UI", b"1.2.840.10008.1.2.1.99");
+        let length = ELE.element(0x0002_0000, "UL", &(syntax.len() as u32).to_le_bytes());
+        let more = ELE.element(0x0002_0016, "AE", b"SENDER");
+        let bytes = [prefix(), length, syntax, more, deflate(&ELE.data_set())].concat();
+        assert_eq!(assert_read(&bytes), ["file meta information has a wrong group length"]);
+    }
+
+    #[test]
+    fn command_elements_around_a_data_set_are_passed_over() {
+        let commands = |encoding: Encoding| {
+            let length = if encoding.big { [0, 0, 0, 20] } else { [20, 0, 0, 0] };
+            [
+                encoding.element(0, "UL", &length),
+                encoding.element(0x0000_0002, "UI", b"1.2.840.10008.5.1.4.1.1.7\0"),
+                encoding.element(0x0000_0100, "US", &[1, 0]),
+                encoding.element(0x0000_1000, "UI", b"1.2.3.9\0"),
+            ]
+            .concat()
+        };
+        let no_place = "stands where none of its group may";
+        for (syntax, encoding) in [(EXPLICIT_LE, ELE), (IMPLICIT_LE, ILE), (EXPLICIT_BE, EBE), (DEFLATED, ELE)] {
+            let data_set = match syntax {
+                DEFLATED => deflate(&encoding.data_set()),
+                _ => encoding.data_set(),
+            };
+            for other in [ELE, ILE, EBE] {
+                if other.big && !encoding.big {
+                    continue;
+                }
+                // Between file meta information and data set.
+                let faults = assert_read(&file(syntax, &[commands(other), data_set.clone()].concat()));
+                assert!(!faults.is_empty() && faults.iter().all(|fault| fault.ends_with(no_place)), "{faults:?}");
+            }
+            for start in [prefix(), b"DICM".to_vec(), Vec::new()] {
+                let faults = assert_read(&[start, commands(ILE), meta(syntax), data_set.clone()].concat());
+                assert!(!faults.is_empty() && faults.iter().all(|fault| fault.ends_with(no_place)), "{faults:?}");
+            }
+            // Behind it, and in its middle.
+            if syntax != DEFLATED {
+                assert_read(&file(syntax, &[encoding.data_set(), commands(encoding)].concat()));
+                assert_read(&with(syntax, encoding, &[commands(encoding)]));
+            }
+        }
+        // A message as it was recorded.
+        assert!(!assert_read(&[commands(ILE), ILE.data_set()].concat()).is_empty());
+        // Zeros are no element.
+        assert!(matches!(whole(&[&prefix()[..], &[0; 512]].concat()), Outcome::Incomplete { .. }));
+    }
+
+    #[test]
+    fn what_is_no_item_costs_its_sequence_and_nothing_else() {
+        // Kept by the index, and not.
+        for tag in [0x0008_0051, 0x0008_1032, 0x0008_1110, 0x0008_9215] {
+            for (syntax, encoding) in [(EXPLICIT_LE, ELE), (IMPLICIT_LE, ILE), (EXPLICIT_BE, EBE)] {
+                let code = encoding.element(0x0008_0100, "SH", b"CODE");
+                let whole_item = [item(encoding, code.len() as u32), code.clone()].concat();
+                for content in [
+                    b"Test,Case19  ".to_vec(),
+                    b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09".to_vec(),
+                    [whole_item.clone(), b"and twenty-two of junk".to_vec()].concat(),
+                    [item(encoding, 30), code.clone(), b"junk within the it".to_vec()].concat(),
+                    [item(encoding, 2_000), code.clone()].concat(),
+                    // The header of an element that is cut off by the end of its item.
+                    [item(encoding, code.len() as u32 + 8), code.clone(), b"\x09\0\x01\x10UN\0\0".to_vec()].concat(),
+                    [whole_item.clone(), sequence_end(encoding), code.clone()].concat(),
+                    [item(encoding, UNDEFINED), code.clone(), item_end(encoding), code.clone()].concat(),
+                ] {
+                    for vr in ["SQ", "UN"] {
+                        if vr == "UN" && encoding.big {
+                            continue;
+                        }
+                        let sequence = encoding.element(tag, vr, &content);
+                        // A sequence that nobody wants is not looked into.
+                        let faults = assert_read(&before_name(syntax, encoding, &sequence));
+                        assert_eq!(faults.is_empty(), tag == 0x0008_9215, "{content:?} {vr} {faults:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_delimiter_does_not_shorten_what_has_a_length() {
+        let name = ELE.element(0x0010_0010, "PN", b"Other^Name");
+        let content = [item(ELE, UNDEFINED), item_end(ELE), sequence_end(ELE), name].concat();
+        let faults = assert_read(&before_name(EXPLICIT_LE, ELE, &ELE.element(0x0008_1032, "SQ", &content)));
+        assert!(faults.iter().any(|fault| fault.starts_with("stray delimiter")), "{faults:?}");
+        // One that stands at its end does no harm.
+        let code = ELE.element(0x0008_0100, "SH", b"CODE");
+        let content = [item(ELE, code.len() as u32 + 8), code, item_end(ELE), sequence_end(ELE)].concat();
+        let bytes = before_name(EXPLICIT_LE, ELE, &ELE.element(0x0008_1032, "SQ", &content));
+        assert_eq!(assert_read(&bytes), NONE);
+        let kept = r#"[{"00080100":{"vr":"SH","Value":["CODE"]}}]"#;
+        assert_eq!(instance(whole(&bytes)).value(AttributeId::ProcedureCodeSequence), kept);
+    }
+
+    #[test]
+    fn of_two_readings_of_an_item_the_one_counts_that_goes_on() {
+        let kept = r#"[{"00080100":{"vr":"SH","Value":["C1"]},"00080102":{"vr":"SH","Value":["99X"]}}]"#;
+        let code = |encoding: Encoding| {
+            [encoding.element(0x0008_0100, "SH", b"C1"), encoding.element(0x0008_0102, "SH", b"99X ")].concat()
+        };
+        let undefined = |outer: Encoding, vr: &str, tag: u32, content: Vec<u8>| {
+            let marks = if vr == "UN" { ILE } else { outer };
+            [outer.header(tag, vr, UNDEFINED), item(marks, UNDEFINED), content, item_end(marks), sequence_end(marks)]
+                .concat()
+        };
+        let read = |syntax: &str, encoding: Encoding, sequence: Vec<u8>| {
+            let bytes = before_name(syntax, encoding, &sequence);
+            (assert_read(&bytes), instance(whole(&bytes)).value(AttributeId::ProcedureCodeSequence).to_owned())
+        };
+        // Explicit items in an implicit data set.
+        let wrong = vec!["data set is not encoded as its transfer syntax says".to_owned()];
+        let (faults, value) = read(IMPLICIT_LE, ILE, undefined(ILE, "SQ", 0x0008_1032, code(ELE)));
+        assert_eq!((faults, value.as_str()), (wrong.clone(), kept));
+        let defined = ILE.element(0x0008_1032, "SQ", &[item(ILE, code(ELE).len() as u32), code(ELE)].concat());
+        let (faults, value) = read(IMPLICIT_LE, ILE, defined);
+        assert_eq!((faults, value.as_str()), (wrong, kept));
+        // UN is implicit, and some writers leave it explicit.
+        for inner in [ILE, ELE] {
+            let (faults, value) = read(EXPLICIT_LE, ELE, undefined(ELE, "UN", 0x0008_1032, code(inner)));
+            assert_eq!((faults, value.as_str()), (NONE.map(str::to_owned).to_vec(), kept));
+        }
+        // The length of an implicit element that looks like a VR.
+        for letters in [*b"DA", *b"UI", *b"OB", *b"UT", *b"SQ"] {
+            let length = u32::from(u16::from_le_bytes(letters));
+            for tag in [0x0009_1011, 0x0008_0119] {
+                let long = [ILE.header(tag, "", length), vec![b'x'; length as usize]].concat();
+                let (faults, _) = read(EXPLICIT_LE, ELE, undefined(ELE, "UN", 0x0009_1010, long.clone()));
+                assert_eq!(faults, NONE, "{}", String::from_utf8_lossy(&letters));
+                let (faults, _) = read(IMPLICIT_LE, ILE, undefined(ILE, "SQ", 0x0008_1140, long));
+                assert_eq!(faults, NONE);
+            }
+        }
+        // An explicit element that is longer than anybody looks ahead.
+        for (tag, vr) in [(0x0008_0104, "LO"), (0x0008_0119, "UC")] {
+            let long = [ELE.element(tag, vr, &[b'x'; 3_000]), ELE.element(0x0010_0010, "PN", b"Other")].concat();
+            let (faults, _) = read(EXPLICIT_LE, ELE, undefined(ELE, "UN", 0x0009_1010, long));
+            assert_eq!(faults, NONE);
+        }
+    }
+
+    #[test]
+    fn numbers_as_text_in_items_stay_as_they_were_written() {
+        let value = |value: &[u8]| {
+            let element = ELE.element(0x0018_9073, "DS", value);
+            [item(ELE, element.len() as u32), element].concat()
+        };
+        let content = [value(b"1E400 "), value(b"1.50"), value(b"-0"), value(b"12\\1.5 ")].concat();
+        let record = instance(whole(&with(EXPLICIT_LE, ELE, &[ELE.element(0x0008_1032, "SQ", &content)])));
+        assert_eq!(
+            record.value(AttributeId::ProcedureCodeSequence),
+            concat!(
+                r#"[{"00189073":{"vr":"DS","Value":["1E400"]}},{"00189073":{"vr":"DS","Value":["1.50"]}},"#,
+                r#"{"00189073":{"vr":"DS","Value":["-0"]}},{"00189073":{"vr":"DS","Value":[12,1.5]}}]"#
+            )
+        );
     }
 
     #[test]
@@ -1017,6 +1207,9 @@ mod damage {
     /// Bits of data sets, so that random bytes get past the first element.
     fn token() -> impl Strategy<Value = Vec<u8>> {
         let tag = prop::sample::select(vec![
+            0x0000_0000,
+            0x0000_0100,
+            0x0002_0000,
             0x0002_0010,
             0x0008_0005,
             0x0008_0016,

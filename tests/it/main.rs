@@ -23,4 +23,5 @@ mod qr;
 mod same_road;
 mod scanner;
 mod scp;
+mod sent_as_stored;
 mod util;

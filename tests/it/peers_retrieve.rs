@@ -45,7 +45,7 @@ fn data_set_sha256(path: &Path) -> String {
     let length = u32::from_le_bytes(bytes[140..144].try_into().unwrap()) as usize;
     let mut data_set = bytes[144 + length..].to_vec();
     if data_set.len() % 2 == 1 {
-        // Only deflated ones are odd here: PS3.5 A.5.
+        // PS3.8 E.1.
         data_set.push(0);
     }
     Sha256::digest(&data_set).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -175,6 +175,45 @@ fn movescu_moves_to_storescp_bit_for_bit() {
     for (uid, path) in received {
         assert_eq!(data_set_sha256(&path), data_set_sha256(&known[&uid].path), "{}", known[&uid].path.display());
     }
+}
+
+/// A file whose pixel data have an odd length.
+fn odd_archive() -> TempDir {
+    let archive = TempDir::new().unwrap();
+    let pixels = crate::ingest::made::ELE.element(0x7FE0_0010, "OB", &[1; 19]);
+    let whole = crate::util::objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1");
+    fs::write(archive.path().join("1.dcm"), [whole, pixels].concat()).unwrap();
+    archive
+}
+
+#[test]
+fn dcmtk_takes_an_object_of_odd_length() {
+    let archive = odd_archive();
+    let port = free_port();
+    let (Some(mut getscu), Some(mut storescp), Some(mut movescu)) =
+        (dcmtk("getscu"), dcmtk("storescp"), dcmtk("movescu"))
+    else {
+        return;
+    };
+    let node = node(archive.path().to_str().unwrap(), Some(("STORESCP", port)));
+    let keys = ["-k", "0008,0052=STUDY", "-k", "0020,000D=1.2.1"];
+    let output = TempDir::new().unwrap();
+    let getscu = getscu.args(["-S", "+B", "-aec", "DCMDEX", "-od"]).arg(output.path()).args(keys);
+    peers::run(getscu.args(["127.0.0.1", &node.port()])).expect_success();
+    let got = received(output.path());
+    let lies = data_set_sha256(&archive.path().join("1.dcm"));
+    assert_eq!(got.into_values().map(|path| data_set_sha256(&path)).collect::<Vec<_>>(), [lies]);
+
+    let output = TempDir::new().unwrap();
+    let storescp = storescp.args(["-od"]).arg(output.path()).arg(port.to_string());
+    let _storescp = Server::start(storescp, &[port]);
+    let movescu = movescu.args(["-v", "-S", "-aec", "DCMDEX", "-aem", "STORESCP"]).args(keys);
+    peers::run(movescu.args(["127.0.0.1", &node.port()])).expect_success();
+    let moved: Vec<_> = fs::read_dir(output.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [moved] = moved.as_slice() else { panic!("{moved:?}") };
+    let mut dcmdump = dcmtk("dcmdump").unwrap();
+    let dumped = peers::run(dcmdump.args(["+P", "7fe0,0010", "+P", "0008,0018"]).arg(moved)).expect_success();
+    assert!(dumped.contains("01\\01\\01") && dumped.contains("1.2.1.1.1"), "{dumped}");
 }
 
 #[test]

@@ -21,8 +21,8 @@ impl Core<'_> {
             }
             return false;
         }
-        let unsure = header.explicit && header.vr == *b"UN";
-        let syntax = if unsure {
+        // PS3.5 6.2.2: the content of UN is implicit VR little endian, in every data set.
+        let syntax = if header.explicit && header.vr == *b"UN" {
             IMPLICIT_LE
         } else {
             Syntax { explicit: parent_syntax.explicit && header.explicit, big: parent_syntax.big }
@@ -40,7 +40,7 @@ impl Core<'_> {
             }
             self.collecting = Some(Collecting { element, tag, vr: VR::SQ, big: false, start: self.raw.len() });
         }
-        self.frames.push(Frame { kind, end, syntax, unsure, tag });
+        self.frames.push(Frame { kind, end, defined: length != UNDEFINED, syntax, unsure: false, tag });
         true
     }
 
@@ -60,13 +60,10 @@ impl Core<'_> {
             self.body = Body::Skip(frame.end - here);
             return Step::Continue;
         }
-        if frame.unsure && frame.kind == FrameKind::Item {
-            let Some(start) = rest.first_chunk::<8>() else { return Step::More };
+        if frame.unsure {
+            let Some(syntax) = self.syntax_of_item(&frame, rest, here, end) else { return Step::More };
             if let Some(top) = self.frames.last_mut() {
-                top.unsure = false;
-                if sniff::is_explicit_element(start) {
-                    top.syntax = EXPLICIT_LE;
-                }
+                (top.syntax, top.unsure) = (syntax, false);
             }
             return Step::Continue;
         }
@@ -74,35 +71,29 @@ impl Core<'_> {
             return Step::More;
         };
         let header = Header { tag, vr, length, size, explicit };
+        if frame.end - here < size as u64 {
+            self.faults.add(Fault::LengthPastEnd { tag: tag_of(frame.tag) });
+            self.body = Body::Skip(frame.end - here);
+            return Step::Continue;
+        }
         match (frame.kind, tag) {
-            (FrameKind::Sequence | FrameKind::Fragments, SEQUENCE_DELIMITER) => {
+            // PS3.5 7.5.2: a delimiter ends what has no length. It may stand at the end of what has one, too.
+            (FrameKind::Item, ITEM_DELIMITER) | (FrameKind::Sequence | FrameKind::Fragments, SEQUENCE_DELIMITER)
+                if !frame.defined || here + 8 == frame.end =>
+            {
                 *at += 8;
                 self.pop();
             }
             (FrameKind::Sequence, ITEM) => {
                 *at += 8;
-                let start = here + 8;
-                let item_end = if header.length == UNDEFINED { frame.end } else { start + u64::from(header.length) };
-                if self.collecting.is_none() && header.length != UNDEFINED && item_end <= frame.end {
-                    self.body = Body::Skip(u64::from(header.length));
-                    return Step::Continue;
-                }
-                if item_end > frame.end {
-                    self.faults.add(Fault::LengthPastEnd { tag: tag_of(frame.tag) });
-                }
-                self.frames.push(Frame { kind: FrameKind::Item, end: item_end.min(frame.end), ..frame });
-                self.emit(|raw| raw.push(json::ITEM));
+                self.item(&header, &frame, here + 8);
             }
             (FrameKind::Fragments, ITEM) if header.length != UNDEFINED => {
                 *at += 8;
                 self.body = Body::Skip(u64::from(header.length).min(frame.end - here - 8));
             }
-            (FrameKind::Item, ITEM_DELIMITER) => {
-                *at += 8;
-                self.pop();
-            }
             // The item's delimiter is missing; the sequence takes the header up.
-            (FrameKind::Item, ITEM | SEQUENCE_DELIMITER) => {
+            (FrameKind::Item, ITEM | SEQUENCE_DELIMITER) if !frame.defined => {
                 self.faults.add(Fault::MissingDelimiter { tag: tag_of(frame.tag) });
                 self.pop();
             }
@@ -114,6 +105,11 @@ impl Core<'_> {
                 *at += header.size;
                 self.nested_element(&header, &frame, rest.get(header.size..).unwrap_or_default(), here, at);
             }
+            (FrameKind::Sequence | FrameKind::Fragments, _) if frame.defined => {
+                self.faults.add(Fault::NoItem { tag: tag_of(frame.tag) });
+                self.drop_sequence();
+                self.body = Body::Skip(frame.end - here);
+            }
             (FrameKind::Sequence | FrameKind::Fragments, tag) => {
                 self.faults.add(Fault::MissingDelimiter { tag: tag_of(frame.tag) });
                 if tag > frame.tag {
@@ -122,15 +118,75 @@ impl Core<'_> {
                 } else {
                     // It cannot stand after the sequence, so it stands in it, outside an item.
                     *at += header.size;
-                    if header.length == UNDEFINED {
-                        self.state = State::Done;
-                    } else {
-                        self.body = Body::Skip(u64::from(header.length));
-                    }
+                    self.pass_no_item(&header, &frame, here + header.size as u64);
                 }
             }
         }
         Step::Continue
+    }
+
+    /// Opens an item at its first content byte, or passes over it where nothing of it is wanted.
+    fn item(&mut self, header: &Header, frame: &Frame, start: u64) {
+        let defined = header.length != UNDEFINED;
+        let end = if defined { start + u64::from(header.length) } else { frame.end };
+        if self.collecting.is_none() && defined && end <= frame.end {
+            self.body = Body::Skip(u64::from(header.length));
+            return;
+        }
+        if end > frame.end {
+            self.faults.add(Fault::LengthPastEnd { tag: tag_of(frame.tag) });
+        }
+        let end = end.min(frame.end);
+        self.frames.push(Frame { kind: FrameKind::Item, end, defined, unsure: true, ..*frame });
+        self.emit(|raw| raw.push(json::ITEM));
+    }
+
+    /// Passes over an element that stands in a sequence of undefined length, after its header.
+    fn pass_no_item(&mut self, header: &Header, frame: &Frame, start: u64) {
+        let available = frame.end.saturating_sub(start);
+        if header.length == UNDEFINED {
+            self.drop_sequence();
+            self.open_sequence(*header, None, start);
+        } else if u64::from(header.length) > available {
+            self.faults.add(Fault::LengthPastEnd { tag: tag_of(header.tag) });
+            self.drop_sequence();
+            self.body = Body::Skip(available);
+        } else {
+            self.body = Body::Skip(u64::from(header.length));
+        }
+    }
+
+    /// The encoding of an item, by its first element. Some writers leave items explicit in an implicit data set or in
+    /// UN. But the length of an implicit element may look like a VR, too: of the two readings the one counts after
+    /// which the next element makes sense. `None` when the bytes that tell have not come yet.
+    fn syntax_of_item(&mut self, frame: &Frame, rest: &[u8], here: u64, end: bool) -> Option<Syntax> {
+        let start = rest.first_chunk::<8>()?;
+        let explicit = Syntax { explicit: true, ..frame.syntax };
+        if frame.syntax.explicit
+            || sniff::tag(start, frame.syntax.big) >> 16 == DELIMITER_GROUP
+            || !sniff::is_explicit_element(start)
+        {
+            return Some(frame.syntax);
+        }
+        let fast = if explicit.big { fast_header::<true, true>(rest) } else { fast_header::<true, false>(rest) };
+        let Some(header) = fast else { return end.then_some(frame.syntax) };
+        let available = frame.end - here;
+        let [.., l0, l1, l2, l3] = *start;
+        let word = [l0, l1, l2, l3];
+        let implicit_length = if explicit.big { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) };
+        let is_explicit = match sniff::item_goes_on(rest, &header, explicit.big, (available, end))? {
+            Going::On => true,
+            Going::Wrong => 8 + u64::from(implicit_length) > available,
+            // Of a short VR the implicit reading would be a value of 64 MiB or more.
+            Going::TooFar => header.size == 8 || dictionary_vr(header.tag, header.length).to_bytes() == header.vr,
+        };
+        if !is_explicit {
+            return Some(frame.syntax);
+        }
+        if !self.syntax.explicit {
+            self.faults.add(Fault::WrongTransferSyntax);
+        }
+        Some(explicit)
     }
 
     /// An element in an item, after its header.

@@ -14,6 +14,9 @@ pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {
         [b'M', b'Z', ..] | [0x7F, b'E', b'L', b'F', ..] => "executable",
         _ => {
             let Some(start) = bytes.first_chunk::<8>() else { return Err("too short") };
+            if starts_command_set(start) {
+                return Ok(State::Meta);
+            }
             if start.starts_with(&[2, 0]) || start.starts_with(&[0, 2, 0]) {
                 return Ok(State::Meta);
             }
@@ -47,6 +50,44 @@ pub(super) fn syntax(start: &[u8; 8]) -> Option<Syntax> {
     let [.., l0, l1, l2, l3] = *start;
     let length = if big { u32::from_be_bytes([l0, l1, l2, l3]) } else { u32::from_le_bytes([l0, l1, l2, l3]) };
     (length <= 0xFFFF || length == UNDEFINED).then_some(Syntax { explicit: false, big })
+}
+
+/// Whether these are the first bytes of a command set: its group length (PS3.7 E.1), in one of the encodings.
+pub(super) fn starts_command_set(start: &[u8; 8]) -> bool {
+    let [.., v0, v1, l0, l1] = *start;
+    start.starts_with(&[0; 4])
+        && match &[v0, v1] {
+            b"UL" => matches!([l0, l1], [4, 0] | [0, 4]),
+            _ => matches!([v0, v1, l0, l1], [4, 0, 0, 0] | [0, 0, 0, 4]),
+        }
+}
+
+/// The header of an element of group 0000 or 0002 at the start of `rest`, with the encoding that it is in. Its size may
+/// be more than the bytes that are there.
+pub(super) fn foreign_element(start: &[u8; 8], rest: &[u8], likely_big: bool) -> Option<(Header, Syntax)> {
+    let [g0, g1, .., v0, v1, l0, l1] = *start;
+    let big = match [g0, g1] {
+        [2, 0] => false,
+        [0, 2] => true,
+        [0, 0] if starts_command_set(start) => l1 == 4,
+        [0, 0] => likely_big,
+        _ => return None,
+    };
+    let number = |bytes: [u8; 4]| if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
+    let (tag, vr) = (tag(start, big), [v0, v1]);
+    let (length, size, explicit) = match vr::form(vr) {
+        Form::Short => {
+            let length = if big { u16::from_be_bytes([l0, l1]) } else { u16::from_le_bytes([l0, l1]) };
+            (u32::from(length), 8, true)
+        }
+        Form::Long if [l0, l1] == [0, 0] => {
+            let length = rest.get(8..12).and_then(|length| length.first_chunk::<4>());
+            (length.map_or(0, |length| number(*length)), 12, true)
+        }
+        Form::Long | Form::Unknown => (number([v0, v1, l0, l1]), 8, false),
+    };
+    let is_element = length != UNDEFINED && *start != [0; 8];
+    is_element.then_some((Header { tag, vr, length, size, explicit }, Syntax { explicit, big }))
 }
 
 pub(super) fn is_explicit_element(start: &[u8; 8]) -> bool {
@@ -110,4 +151,42 @@ pub(super) fn goes_on(rest: &[u8], header: &Header, syntax: Syntax, end: bool) -
         && next_tag >> 16 == header.tag >> 16
         && u32::from_le_bytes(next_length) as usize <= MAX_LOOK_AHEAD;
     Some(next_tag >> 16 == DELIMITER_GROUP || (next_tag > header.tag && (is_explicit_element(next) || sane_implicit)))
+}
+
+/// How an item goes on after its first element, read in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Going {
+    /// An element, a delimiter or the end of the item follows.
+    On,
+    /// Something else follows, or the element is longer than the item.
+    Wrong,
+    /// What follows is farther away than is looked.
+    TooFar,
+}
+
+/// How an item goes on after the explicit element at the start of `rest`; `None` when the bytes that tell have not come
+/// yet. `available` bytes of the item are left; with `end`, no more than `rest` will come.
+pub(super) fn item_goes_on(rest: &[u8], header: &Header, big: bool, (available, end): (u64, bool)) -> Option<Going> {
+    let length = if header.length == UNDEFINED { 0 } else { header.length };
+    let size = header.size as u64 + u64::from(length);
+    if size > available {
+        return Some(Going::Wrong);
+    }
+    if size == available {
+        return Some(Going::On);
+    }
+    let next = match self::next(rest, header, end) {
+        Look::Bytes(next) => next,
+        Look::Wait => return None,
+        Look::TooFar if length as usize > MAX_LOOK_AHEAD => return Some(Going::TooFar),
+        Look::TooFar => return Some(Going::Wrong),
+        Look::End => return Some(Going::On),
+    };
+    let next_tag = tag(next, big);
+    let goes_on = if header.length == UNDEFINED {
+        matches!(next_tag, ITEM | SEQUENCE_DELIMITER)
+    } else {
+        next_tag >> 16 == DELIMITER_GROUP || (next_tag > header.tag && is_explicit_element(next))
+    };
+    Some(if goes_on { Going::On } else { Going::Wrong })
 }

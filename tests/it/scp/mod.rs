@@ -6,6 +6,7 @@ mod attributes;
 mod character_sets;
 mod commitment;
 mod hostile;
+mod odd_objects;
 mod query;
 mod retrieval;
 mod shares;
