@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         wanted: Wanted::with_declared(&config.declared),
         under_way: Arc::default(),
     };
-    let find = Find::new(config.index.clone(), config.find.clone());
+    let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
     let peers = SharedPeers::new(config.peers.clone(), tls);
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());

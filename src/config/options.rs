@@ -72,6 +72,10 @@ impl Config {
                 Durability::Os => store::Sync::None,
             },
             min_free_bytes: self.min_free_bytes,
+            beside: Some(match self.index.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+                _ => PathBuf::from("."),
+            }),
         };
         match self.keep {
             Keep::Objects => Some(options(self.storage.clone())),
@@ -150,7 +154,8 @@ mod tests {
         let config = Config::load(&Sources::default(), Path::new("/nowhere")).unwrap();
         let of_module = scp::Options::new(config.ae_title.clone());
         assert_eq!(format!("{:?}", config.scp_options()), format!("{of_module:?}"));
-        let of_module = store::Options::new(config.storage.clone());
+        let beside = config.index.parent().map(Path::to_owned);
+        let of_module = store::Options { beside, ..store::Options::new(config.storage.clone()) };
         assert_eq!(format!("{:?}", config.store_options().unwrap()), format!("{of_module:?}"));
         let of_module = crate::qr::Options {
             retrieve_ae_title: config.ae_title.to_string(),

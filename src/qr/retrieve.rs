@@ -52,7 +52,7 @@ impl RetrieveError {
     #[must_use]
     pub fn failure(&self) -> Failure {
         let tags = match self {
-            Self::Query(error @ (FindError::TimeLimit | FindError::TooManyMatches(_))) => {
+            Self::Query(error @ (FindError::TimeLimit | FindError::TooManyMatches(_) | FindError::NoRoom)) => {
                 return Failure { status: STATUS_UNABLE_TO_CALCULATE, ..error.failure() };
             }
             Self::Query(error) => return error.failure(),

@@ -544,7 +544,7 @@ impl Session {
     /// Answers a query, while listening for a C-CANCEL-RQ and for the end of the association.
     async fn find(&mut self, reader: &mut PduReader, query: find::Receiving, options: &Options) -> Result<(), End> {
         let Some(service) = &self.services.find else { return Ok(()) };
-        let mut running = query.start(service, self.agreement.peer_max_length);
+        let mut running = query.start(service, self.agreement.peer_max_length, &self.memory);
         let patience = Patience { first_byte: None, rest: options.read_timeout };
         let mut ahead = None;
         // Not counted while the peer takes answers: this is for the index.
@@ -564,7 +564,7 @@ impl Session {
                         Meanwhile::Ahead(command) => ahead = Some(command),
                     }
                 }
-                answers = running.answers.recv() => match answers {
+                answers = running.next() => match answers {
                     // What was on its way when the peer said to stop: it does not want it any more.
                     Some(_) if stopping => {}
                     Some(answers) => {

@@ -208,7 +208,6 @@ impl Turns {
     }
 
     /// Waits until somebody waits for a turn.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the next commit"))]
     pub(super) async fn are_wanted(&self) {
         let wanted = self.wanted.notified();
         if self.lock().order.is_empty() {

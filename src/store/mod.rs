@@ -11,6 +11,7 @@ mod directories;
 mod meta;
 mod objects;
 mod source;
+mod space;
 mod spool;
 
 use std::io;
@@ -20,7 +21,8 @@ pub use crate::archive::{Archives, Object, Wanted};
 pub use meta::FileMeta;
 pub use objects::{Contents, Incoming, Objects, Options, Placed, Settled, Sync, make_durable, open, remove};
 pub use source::Source;
-pub use spool::{Spool, SpoolRoom};
+pub use space::FreeSpace;
+pub use spool::Spool;
 
 /// The Implementation Class UID (PS3.7 D.3.3.2) in association negotiation and in the File Meta Information of what is
 /// written (PS3.10 7.1). Made from a UUID (PS3.5 B.2).

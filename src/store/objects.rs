@@ -8,13 +8,12 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::directories::Directories;
 use super::meta::{START_LENGTH, data_set_offset};
-use super::{Error, Object};
+use super::{Error, FreeSpace, Object};
 use crate::archive::{Archives, Problem};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
@@ -26,8 +25,8 @@ const INCOMING: &str = ".incoming";
 /// The file that says that a process stores here, by a lock on it.
 const LOCK: &str = ".lock";
 
-/// How long a look at the free space holds good.
-const FREE_SPACE_HOLDS: Duration = Duration::from_millis(500);
+/// The part of the file system that is enough to leave free, as a divisor.
+const PART_FREE: u64 = 20;
 
 /// Directories known to be durable that are remembered; a series takes some 200 bytes.
 const REMEMBERED_DIRECTORIES: usize = 4096;
@@ -60,13 +59,15 @@ pub struct Options {
     /// Space to leave free, in bytes; no more than a twentieth of the file system. Below it objects are refused before the
     /// disk is full for everybody, the index included.
     pub min_free_bytes: u64,
+    /// A directory on whose disk as much has to stay free: that of the index, which needs room for the row of each object.
+    pub beside: Option<PathBuf>,
 }
 
 impl Options {
     /// Durable objects in this directory.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, sync: Sync::Disk, min_free_bytes: 256 * 1024 * 1024 }
+        Self { directory, sync: Sync::Disk, min_free_bytes: 256 * 1024 * 1024, beside: None }
     }
 }
 
@@ -76,12 +77,13 @@ pub struct Objects {
     /// Absolute.
     root: PathBuf,
     sync: Sync,
-    min_free_bytes: u64,
     next_incoming: AtomicU64,
     directories: Directories,
     /// What a killed process left with two names.
     left_over: Mutex<Vec<LeftOver>>,
-    free_space: Mutex<Option<(Instant, bool)>>,
+    free_space: FreeSpace,
+    /// The same on the disk of the index.
+    beside: Option<FreeSpace>,
     /// Directories of series whose own names are durable.
     durable: Mutex<HashSet<PathBuf>>,
     /// Files that could not be made durable and could not be removed either. A sync that fails says so once: of such a file a later
@@ -259,14 +261,15 @@ impl Objects {
                 None => fs::remove_file(&path).map_err(unusable(&path))?,
             }
         }
+        let free_space = FreeSpace::new(&root, options.min_free_bytes, PART_FREE);
         Ok(Self {
             root,
             sync: options.sync,
-            min_free_bytes: options.min_free_bytes,
             next_incoming: AtomicU64::new(0),
             directories: Directories::default(),
             left_over: Mutex::new(left_over),
-            free_space: Mutex::new(None),
+            free_space,
+            beside: options.beside.as_deref().map(|beside| FreeSpace::new(beside, options.min_free_bytes, PART_FREE)),
             durable: Mutex::new(HashSet::new()),
             tainted: Mutex::new(HashSet::new()),
             _lock: lock,
@@ -356,17 +359,8 @@ impl Objects {
 
     /// Whether there is more space than is to be left free.
     fn has_space(&self) -> Result<bool, Error> {
-        let mut known = self.free_space.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, enough)) = *known
-            && when.elapsed() < FREE_SPACE_HOLDS
-        {
-            return Ok(enough);
-        }
-        let space = rustix::fs::statvfs(&self.root).map_err(|error| Error::object("begun")(error.into()))?;
-        let twentieth = space.f_blocks.saturating_mul(space.f_frsize) / 20;
-        let enough = space.f_bavail.saturating_mul(space.f_frsize) > self.min_free_bytes.min(twentieth);
-        *known = Some((Instant::now(), enough));
-        Ok(enough)
+        let asked = |space: &FreeSpace| space.take(0).map_err(Error::object("begun"));
+        Ok(asked(&self.free_space)? && self.beside.as_ref().map_or(Ok(true), asked)?)
     }
 
     /// Makes the directory of a series, and its name durable.
@@ -922,7 +916,7 @@ mod tests {
     fn without_enough_space_nothing_is_begun() {
         let directory = TempDir::new().unwrap();
         let mut objects = Objects::open(&Options::new(directory.path().to_owned())).unwrap();
-        objects.free_space = Mutex::new(Some((Instant::now() + Duration::from_secs(3600), false)));
+        objects.free_space = FreeSpace::new(directory.path(), u64::MAX, 1);
         assert!(matches!(Arc::new(objects).begin(&[b"x"]), Err(Error::NoSpace)));
         assert_eq!(files(&directory), [""; 0]);
     }
@@ -932,7 +926,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let objects = open(&directory);
         let mut incoming = objects.begin(&[&header("A"), b"data "]).unwrap();
-        *objects.free_space.lock().unwrap() = Some((Instant::now(), false));
+        objects.free_space.use_up();
         assert!(matches!(incoming.write(b"set"), Err(Error::NoSpace)));
         drop(incoming);
         assert!(files(&directory).is_empty());

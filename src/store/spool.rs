@@ -8,61 +8,44 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::FreeSpace;
+
 /// Makes names differ for the moment that a spool has one.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
-
-/// Room on disk that spools share.
-#[derive(Debug)]
-pub struct SpoolRoom {
-    left: AtomicU64,
-}
 
 /// A queue of pieces of bytes on disk. The file has no name and goes with the spool, or with the process.
 #[derive(Debug)]
 pub struct Spool {
     file: File,
-    room: Arc<SpoolRoom>,
-    /// Bytes taken from the room.
-    taken: u64,
+    space: Arc<FreeSpace>,
     end: u64,
     /// Of each piece that waits: where it begins, and its length.
     pieces: VecDeque<(u64, usize)>,
 }
 
-impl SpoolRoom {
-    /// Room for so many bytes.
-    #[must_use]
-    pub fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Self { left: AtomicU64::new(bytes) })
-    }
-}
-
 impl Spool {
-    /// An empty one in a directory, which has to be local and writable.
+    /// An empty one in a directory, which has to be local and writable. `space` says what it may use of its disk.
     ///
     /// # Errors
     /// That of making the file.
-    pub fn new(directory: &Path, room: &Arc<SpoolRoom>) -> io::Result<Self> {
+    pub fn new(directory: &Path, space: &Arc<FreeSpace>) -> io::Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!(".dcmdex-{}-{number}.tmp", std::process::id()));
         // It may hold what patients' names are in: for the owner's eyes, and for as long as it is needed.
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         fs::remove_file(&path)?;
-        Ok(Self { file, room: Arc::clone(room), taken: 0, end: 0, pieces: VecDeque::new() })
+        Ok(Self { file, space: Arc::clone(space), end: 0, pieces: VecDeque::new() })
     }
 
     /// Appends a piece.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] where the room does not suffice, or that of writing; the spool is as before.
+    /// [`io::ErrorKind::StorageFull`] where more of the disk has to stay free, or that of writing; the spool is as before.
     pub fn push(&mut self, piece: &[u8]) -> io::Result<()> {
         let length = piece.len() as u64;
-        let take = |left: u64| left.checked_sub(length);
-        self.room
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .map_err(|_| io::Error::from(io::ErrorKind::StorageFull))?;
-        self.taken += length;
+        if !self.space.take(length)? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.file.write_all_at(piece, self.end)?;
         self.pieces.push_back((self.end, piece.len()));
         self.end += length;
@@ -81,12 +64,6 @@ impl Spool {
     }
 }
 
-impl Drop for Spool {
-    fn drop(&mut self) {
-        self.room.left.fetch_add(self.taken, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,8 +71,8 @@ mod tests {
     #[test]
     fn pieces_come_out_as_they_went_in_and_leave_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let room = SpoolRoom::new(100);
-        let mut spool = Spool::new(directory.path(), &room).unwrap();
+        let space = Arc::new(FreeSpace::new(directory.path(), 0, 20));
+        let mut spool = Spool::new(directory.path(), &space).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
         spool.push(b"one").unwrap();
         spool.push(b"").unwrap();
@@ -107,15 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn the_room_is_shared_and_given_back() {
+    fn what_has_to_stay_free_of_the_disk_is_not_written_to() {
         let directory = tempfile::tempdir().unwrap();
-        let room = SpoolRoom::new(10);
-        let mut one = Spool::new(directory.path(), &room).unwrap();
-        let mut other = Spool::new(directory.path(), &room).unwrap();
-        one.push(&[1; 8]).unwrap();
-        assert_eq!(other.push(&[2; 3]).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        other.push(&[2; 2]).unwrap();
-        drop(one);
-        other.push(&[2; 8]).unwrap();
+        let space = Arc::new(FreeSpace::new(directory.path(), 0, 20));
+        let mut spool = Spool::new(directory.path(), &space).unwrap();
+        spool.push(b"one").unwrap();
+        space.use_up();
+        assert_eq!(spool.push(b"two").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(spool.pop().unwrap().unwrap(), b"one");
+        assert_eq!(spool.pop().unwrap(), None);
     }
 }

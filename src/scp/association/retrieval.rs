@@ -12,9 +12,11 @@ use super::super::listener::Shared;
 use super::super::peers::Route;
 use super::super::scu::Waits;
 use super::super::services::mover::Mover;
+use super::super::services::read_ahead::{ReadAhead, SlowSource};
 use super::super::services::retrieve::{
-    Asked, Ending, Failure, OutgoingContexts, Piece, ReadAhead, Receiving, Retrieve, Sending, SlowSource, Tally,
+    Asked, Ending, Failure, OutgoingContexts, Piece, Receiving, Retrieve, Sending, Tally,
 };
+use super::super::shares::Share;
 use super::super::wire::{Incoming, Patience, PduReader, ReadError};
 use super::{Ahead, End, Meanwhile, Session};
 use crate::dimse::Status;
@@ -28,6 +30,8 @@ use crate::telemetry::metrics;
 struct Going {
     asked: Asked,
     instances: Arc<Instances>,
+    /// What is counted for them.
+    _listed: Share,
     tally: Tally,
     cancelled: bool,
     /// A command that came meanwhile, and has to wait.
@@ -44,9 +48,10 @@ impl Session {
     ) -> Result<(), End> {
         let Some(service) = self.services.retrieve.clone() else { return Ok(()) };
         let begun = Instant::now();
-        let (asked, instances) = retrieval.instances(&service, shared.options.query_time_limit).await;
-        let instances = match instances {
-            Ok(instances) => Arc::new(instances),
+        let (asked, instances) =
+            retrieval.instances(&service, self.memory.peer(), shared.options.query_time_limit).await;
+        let (instances, listed) = match instances {
+            Ok((instances, listed)) => (Arc::new(instances), listed),
             Err(error) => {
                 metrics::RETRIEVALS_REFUSED.increment();
                 let response = asked.refusal(&error);
@@ -55,7 +60,7 @@ impl Session {
             }
         };
         let tally = Tally::new(instances.len());
-        let mut going = Going { asked, instances, tally, cancelled: false, ahead: None };
+        let mut going = Going { asked, instances, _listed: listed, tally, cancelled: false, ahead: None };
         match going.asked.request.field {
             CommandField::C_GET_RQ => self.get(reader, &service, &mut going, shared).await?,
             _ => match self.destination(&going.asked) {
@@ -108,6 +113,7 @@ impl Session {
             priority: going.asked.request.priority,
             originator: None,
             peer_max_length: self.agreement.peer_max_length,
+            memory: self.memory.clone(),
         };
         let mut ahead = sending.start();
         let mut pending = Vec::new();
@@ -183,6 +189,7 @@ impl Session {
             destination_ae_title,
             destination,
             waits: Waits { response: service.options().response_timeout, ..options.waits() },
+            memory: self.memory.clone(),
         };
         // Dropped with this function, also when the peer that asked is gone: then the destination's connection is closed.
         let cancel = CancellationToken::new();

@@ -2,27 +2,28 @@
 //! through a channel that holds little, and are sent as they come.
 //!
 //! The thread hands over what it has whenever the channel is free, and gathers answers while it is not: the first answer
-//! goes out at once, and a fast query fills whole writes. A peer that reads slowly holds the query up instead of filling our
-//! memory; but a query that waits keeps the write-ahead log of the index from being copied back, so after a while the
-//! answers go to a file of their own, and the query goes on to its end.
+//! goes out at once, and a fast query fills whole writes. A peer that reads slowly does not fill our memory, and holds up
+//! neither the index nor other queries: after a while, or as soon as others wait for their turn, its answers go to a file
+//! ([`Backlog`]). The query goes on to its end, and gives its turn, its thread and its reader back. What is in the file then
+//! goes out as the peer takes it.
 
-use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::arriving::ArrivingIdentifier;
+use super::backlog::{Answers, Backlog, SpoolPlace};
 use super::readers::Readers;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DataSetPresence, FindRequest};
@@ -31,14 +32,16 @@ use crate::dimse::{Response, Status};
 use crate::model::level::InformationModel;
 use crate::qr::{self, Encoding, FindError, Identifier, NegotiatedOptions, Query, Reader, ResponseWriter, Stop};
 use crate::scp::negotiation::{Agreement, PresentationContext};
-use crate::scp::shares::PeerMemory;
+use crate::scp::shares::{Peer, PeerMemory, Share, Turn, Turns};
 use crate::scp::sop_class::Service;
-use crate::store::{Spool, SpoolRoom};
 use crate::telemetry::metrics;
 
 /// Bytes of answers that are gathered before the query waits for the peer. With what is being sent, an association holds
 /// three times this and an answer.
 const GATHERED_BYTES: usize = 64 * 1024;
+
+/// The same where the peer has no more memory.
+const FEW_GATHERED_BYTES: usize = 16 * 1024;
 
 /// A query that has so many answers probably has many more: it lets the thread that sends them have the processor, which
 /// would otherwise be the query's for its next milliseconds. Fewer go out with the last response, in one piece.
@@ -51,23 +54,31 @@ const PATIENCE_WITH_PEER: Duration = Duration::from_secs(1);
 /// How often a query that waits for its turn looks whether it is still wanted.
 const LOOK_FOR_ORDERS: Duration = Duration::from_millis(20);
 
-/// Bytes of answers that wait in files, those of all queries together, beside the index. A million answers of a study are some
-/// 300 MB. Where this is used up, or the disk is full, queries wait for their peers.
-const SPOOLED_BYTES: u64 = 1 << 30;
+/// How long a query whose answers have no room on disk waits for its peer to take the next ones.
+const PATIENCE_WITHOUT_ROOM: Duration = Duration::from_secs(1);
 
 /// What answering queries needs.
 #[derive(Debug)]
 pub struct Find {
     readers: Readers,
     options: qr::Options,
-    spool_room: Arc<SpoolRoom>,
+    spools: Arc<SpoolPlace>,
 }
 
 impl Find {
     /// Answers from this index.
     #[must_use]
     pub fn new(index: PathBuf, options: qr::Options) -> Self {
-        Self { readers: Readers::new(index), options, spool_room: SpoolRoom::new(SPOOLED_BYTES) }
+        let spools = SpoolPlace::beside(&index);
+        Self { readers: Readers::new(index), options, spools: Arc::new(spools) }
+    }
+
+    /// Leaves twice as many bytes free on the disk of the index as received objects have to leave: answers that wait for slow
+    /// peers must not be why objects are refused.
+    #[must_use]
+    pub fn with_min_free(mut self, min_free_bytes: u64) -> Self {
+        self.spools = Arc::new(SpoolPlace::leaving(self.readers.index(), min_free_bytes));
+        self
     }
 }
 
@@ -101,7 +112,7 @@ impl Receiving {
     }
 
     /// The Identifier is complete: starts the query.
-    pub(in crate::scp) fn start(self, find: &Arc<Find>, peer_max_length: u32) -> Running {
+    pub(in crate::scp) fn start(self, find: &Arc<Find>, peer_max_length: u32, memory: &PeerMemory) -> Running {
         let (sender, answers) = mpsc::channel(1);
         let control = Arc::new(Control::default());
         let context_id = self.context_id;
@@ -109,13 +120,12 @@ impl Receiving {
         let outgoing = Outgoing {
             sender,
             gathered: Answers::default(),
-            waiting: Waiting {
-                patience: PATIENCE_WITH_PEER,
-                find: Arc::clone(find),
-                spool: None,
-                counts: VecDeque::new(),
-            },
-            lost: false,
+            memory: memory.clone(),
+            share: None,
+            turns: find.readers.turns(),
+            patience: PATIENCE_WITH_PEER,
+            backlog: Backlog::new(&find.spools, memory.peer()),
+            failure: None,
             answered: 0,
             context_id,
             request: self.request.clone(),
@@ -124,30 +134,46 @@ impl Receiving {
         };
         let (find, inside) = (Arc::clone(find), Arc::clone(&control));
         let turns = find.readers.turns();
-        let query = match Arc::clone(&turns).try_acquire_owned() {
-            Ok(turn) => spawn_blocking(move || {
-                let _until_its_end = turn;
-                self.answer(&find, &inside, outgoing)
-            }),
-            Err(_) => tokio::spawn(async move {
-                let turn = wait_for_turn(turns, &inside).await?;
-                let query = spawn_blocking(move || {
-                    let _until_its_end = turn;
-                    self.answer(&find, &inside, outgoing)
-                });
-                match query.await {
-                    Ok(answered) => answered,
-                    Err(ended) if ended.is_panic() => resume_unwind(ended.into_panic()),
-                    // The node is stopping.
-                    Err(_) => Err(FindError::Cancelled),
-                }
-            }),
+        let query = match turns.try_take(memory.peer()) {
+            Some(turn) => spawn_blocking(move || self.answer(&find, &inside, outgoing, turn)),
+            None => {
+                let peer = Arc::clone(memory.peer());
+                tokio::spawn(async move {
+                    let turn = match wait_for_turn(&turns, &peer, &inside).await {
+                        Ok(turn) => turn,
+                        Err(error) => return (Err(error), Backlog::new(&find.spools, &peer)),
+                    };
+                    let spools = Arc::clone(&find.spools);
+                    match spawn_blocking(move || self.answer(&find, &inside, outgoing, turn)).await {
+                        Ok(answered) => answered,
+                        Err(ended) if ended.is_panic() => resume_unwind(ended.into_panic()),
+                        // The node is stopping.
+                        Err(_) => (Err(FindError::Cancelled), Backlog::new(&spools, &peer)),
+                    }
+                })
+            }
         };
-        Running { context_id, request, answers, control, query, begun: Instant::now() }
+        let state = State::Asking { answers, query };
+        Running { context_id, request, control, state, ended: None, begun: Instant::now() }
     }
 
-    /// The query, from the Identifier to its last answer. On a thread that may block.
-    fn answer(self, find: &Find, control: &Control, mut outgoing: Outgoing) -> Result<(), FindError> {
+    /// The query, from the Identifier to its last answer, with what still waits for the peer then. On a thread that may block.
+    fn answer(
+        self,
+        find: &Find,
+        control: &Control,
+        mut outgoing: Outgoing,
+        turn: Turn,
+    ) -> (Result<(), FindError>, Backlog) {
+        let answered = self.ask(find, control, &mut outgoing);
+        // What was gathered last. It need not wait on disk: there is no more of it.
+        let Outgoing { gathered, mut backlog, share, failure, .. } = outgoing;
+        backlog.end_with(gathered, share);
+        drop(turn);
+        (failure.map_or(answered, Err), backlog)
+    }
+
+    fn ask(self, find: &Find, control: &Control, outgoing: &mut Outgoing) -> Result<(), FindError> {
         let encoding = self.identifier.encoding;
         let bytes = self.identifier.finish()?;
         let identifier = Identifier::decode_with(
@@ -159,31 +185,21 @@ impl Receiving {
         let query = qr::parse(self.model, &identifier, self.negotiated, &find.options)?;
         outgoing.status = Status(query.pending_status());
         let mut reader = find.readers.take()?;
-        let answered = run(&mut reader, &query, control, encoding, &find.options, &mut outgoing);
+        let answered = run(&mut reader, &query, control, encoding, &find.options, outgoing);
         // A reader that failed may have a reason to; the next query opens another.
         if !matches!(answered, Err(FindError::Index(_))) {
             find.readers.give_back(reader);
         }
-        // What still waits belongs before the last response, also when that is a failure.
-        let finished = outgoing.finish(control);
-        match (finished, answered) {
-            _ if outgoing.lost => Err(FindError::AnswersLost),
-            (ControlFlow::Continue(()), answered) => answered,
-            // It did not get all of its answers.
-            (ControlFlow::Break(()), Ok(())) => Err(control.order().map_or(FindError::Cancelled, Order::error)),
-            (ControlFlow::Break(()), Err(error)) => Err(error),
-        }
+        answered
     }
 }
 
 /// Waits until a query may begin, or is told to stop.
-async fn wait_for_turn(turns: Arc<Semaphore>, control: &Control) -> Result<OwnedSemaphorePermit, FindError> {
-    let mut turn = pin!(turns.acquire_owned());
+async fn wait_for_turn(turns: &Arc<Turns>, peer: &Peer, control: &Control) -> Result<Turn, FindError> {
+    let mut turn = pin!(turns.take(peer));
     loop {
         match timeout(LOOK_FOR_ORDERS, &mut turn).await {
-            Ok(Ok(turn)) => return Ok(turn),
-            // It is never closed.
-            Ok(Err(_)) => return Err(FindError::Cancelled),
+            Ok(turn) => return Ok(turn),
             Err(_) => {
                 if let Some(order) = control.order() {
                     return Err(order.error());
@@ -207,81 +223,27 @@ fn run(
     Ok(())
 }
 
-/// Answers as they are sent.
-#[derive(Debug, Default)]
-pub(in crate::scp) struct Answers {
-    /// P-DATA-TF PDUs.
-    pub(in crate::scp) bytes: Vec<u8>,
-    /// How many answers.
-    pub(in crate::scp) count: u64,
-}
-
 /// The query's side of the channel.
 struct Outgoing {
     sender: mpsc::Sender<Answers>,
     gathered: Answers,
-    waiting: Waiting,
-    /// Whether answers could not be read back.
-    lost: bool,
+    memory: PeerMemory,
+    /// What is counted for what is gathered, in the channel, and being sent.
+    share: Option<Share>,
+    /// Where others wait for this query's turn.
+    turns: Arc<Turns>,
+    /// How much longer the query waits for its peer.
+    patience: Duration,
+    /// What has to go out before what is gathered.
+    backlog: Backlog,
+    /// Why there are no more answers, where that is not the doing of the query.
+    failure: Option<FindError>,
     /// How many answers there were so far.
     answered: u64,
     context_id: u8,
     request: FindRequest,
     status: Status,
     peer_max_length: u32,
-}
-
-/// What a slow peer makes necessary.
-struct Waiting {
-    /// How much longer the query waits.
-    patience: Duration,
-    find: Arc<Find>,
-    /// What has to go out before what is gathered.
-    spool: Option<Spool>,
-    /// How many answers each piece of the spool has.
-    counts: VecDeque<u64>,
-}
-
-impl Waiting {
-    /// Appends to the spool. What could not be kept there is given back.
-    fn keep(&mut self, answers: Answers) -> Result<(), Answers> {
-        let spool = match &mut self.spool {
-            Some(spool) => spool,
-            none => {
-                let directory = self.find.readers.index().parent().filter(|parent| !parent.as_os_str().is_empty());
-                let directory = directory.unwrap_or(Path::new("."));
-                match Spool::new(directory, &self.find.spool_room) {
-                    Ok(spool) => none.insert(spool),
-                    Err(error) => {
-                        debug!("answers for a slow peer cannot be kept beside the index: {error}");
-                        return Err(answers);
-                    }
-                }
-            }
-        };
-        match spool.push(&answers.bytes) {
-            Ok(()) => {
-                self.counts.push_back(answers.count);
-                Ok(())
-            }
-            Err(error) => {
-                debug!("answers for a slow peer cannot be kept beside the index: {error}");
-                Err(answers)
-            }
-        }
-    }
-
-    /// The oldest of what is in the spool; a spool that is empty goes.
-    fn next(&mut self) -> io::Result<Option<Answers>> {
-        let Some(spool) = &mut self.spool else { return Ok(None) };
-        match (spool.pop()?, self.counts.pop_front()) {
-            (Some(bytes), Some(count)) => Ok(Some(Answers { bytes, count })),
-            _ => {
-                self.spool = None;
-                Ok(None)
-            }
-        }
-    }
 }
 
 impl Outgoing {
@@ -296,7 +258,7 @@ impl Outgoing {
         }
         // Nobody else sends, so what room there is stays.
         if self.sender.capacity() > 0 {
-            let next = match self.waiting.next() {
+            let next = match self.backlog.next() {
                 Ok(older) => older.unwrap_or_else(|| std::mem::take(&mut self.gathered)),
                 Err(error) => return self.lose(&error),
             };
@@ -306,56 +268,77 @@ impl Outgoing {
         } else if self.sender.is_closed() {
             return ControlFlow::Break(());
         }
-        if self.gathered.bytes.len() < GATHERED_BYTES { ControlFlow::Continue(()) } else { self.keep_or_wait() }
+        if self.gathered.bytes.len() < FEW_GATHERED_BYTES || self.may_gather_more() {
+            return ControlFlow::Continue(());
+        }
+        self.keep_or_wait()
     }
 
-    /// What is gathered waits for the peer: here, as long as patience lasts, and then on disk.
+    fn may_gather_more(&mut self) -> bool {
+        if self.share.is_none() {
+            self.share = self.memory.take(3 * GATHERED_BYTES);
+        }
+        self.share.is_some() && self.gathered.bytes.len() < GATHERED_BYTES
+    }
+
+    /// What is gathered waits for the peer: here, as long as patience lasts and nobody waits for the turn, and then on disk.
     fn keep_or_wait(&mut self) -> ControlFlow<()> {
-        if self.waiting.spool.is_none() && !self.waiting.patience.is_zero() {
+        if self.backlog.is_empty() && !self.patience.is_zero() {
             let begun = Instant::now();
-            let room = Handle::current().block_on(timeout(self.waiting.patience, self.sender.reserve()));
-            self.waiting.patience = self.waiting.patience.saturating_sub(begun.elapsed());
-            if let Ok(reserved) = room {
-                let Ok(permit) = reserved else { return ControlFlow::Break(()) };
-                permit.send(std::mem::take(&mut self.gathered));
+            let sent = self.wait_for_peer(self.patience)?;
+            self.patience = self.patience.saturating_sub(begun.elapsed());
+            if sent {
                 return ControlFlow::Continue(());
             }
         }
-        match self.waiting.keep(std::mem::take(&mut self.gathered)) {
+        match self.backlog.keep(std::mem::take(&mut self.gathered)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(answers) => {
-                // No room: the oldest goes first, and the query waits.
                 self.gathered = answers;
-                self.send_all(|| false)
+                self.wait_without_room()
             }
         }
     }
 
-    /// Hands over all that waits, and waits for room as long as it takes.
-    fn send_all(&mut self, stopped: impl Fn() -> bool) -> ControlFlow<()> {
-        loop {
-            let next = match self.waiting.next() {
-                Ok(Some(older)) => older,
-                Ok(None) if self.gathered.count == 0 => return ControlFlow::Continue(()),
-                Ok(None) => std::mem::take(&mut self.gathered),
-                Err(error) => return self.lose(&error),
-            };
-            // The association has ended, or wants no more.
-            if stopped() || self.sender.blocking_send(next).is_err() {
+    /// Waits for the peer to take all that waits, where there is no room for it on disk. Nor does a query wait for ever then, or
+    /// while others wait for its turn: it ends, and says so.
+    fn wait_without_room(&mut self) -> ControlFlow<()> {
+        while !self.backlog.is_empty() || self.gathered.count > 0 {
+            if !self.wait_for_peer(PATIENCE_WITHOUT_ROOM)? {
+                self.failure = Some(FindError::NoRoom);
                 return ControlFlow::Break(());
             }
         }
+        ControlFlow::Continue(())
     }
 
-    /// The query has ended; its reader is free.
-    fn finish(&mut self, control: &Control) -> ControlFlow<()> {
-        self.send_all(|| control.order().is_some())
+    /// Hands the oldest answers over when the peer has taken those before, within this time and as long as nobody waits for the
+    /// turn. Whether it has.
+    fn wait_for_peer(&mut self, patience: Duration) -> ControlFlow<(), bool> {
+        let has_room = Handle::current().block_on(timeout(patience, async {
+            tokio::select! {
+                biased;
+                // Nobody else sends, so the room stays. None: the association has ended, or wants no more.
+                reserved = self.sender.reserve() => Some(reserved.is_ok()),
+                () = self.turns.are_wanted() => None,
+            }
+        }));
+        match has_room {
+            Ok(Some(true)) => {}
+            Ok(Some(false)) => return ControlFlow::Break(()),
+            Ok(None) | Err(_) => return ControlFlow::Continue(false),
+        }
+        let next = match self.backlog.next() {
+            Ok(older) => older.unwrap_or_else(|| std::mem::take(&mut self.gathered)),
+            Err(error) => return self.lose(&error).map_continue(|()| false),
+        };
+        if self.sender.try_send(next).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(true) }
     }
 
     /// What was on disk cannot be read: answers are missing, and the peer is not to take what it has for all.
     fn lose(&mut self, error: &io::Error) -> ControlFlow<()> {
         warn!("answers that waited for a slow peer cannot be read: {error}");
-        self.lost = true;
+        self.failure = Some(FindError::AnswersLost);
         ControlFlow::Break(())
     }
 }
@@ -414,14 +397,78 @@ impl Control {
 pub(in crate::scp) struct Running {
     pub(in crate::scp) context_id: u8,
     request: FindRequest,
-    /// Closed when the query has ended.
-    pub(in crate::scp) answers: mpsc::Receiver<Answers>,
     control: Arc<Control>,
-    query: JoinHandle<Result<(), FindError>>,
+    state: State,
+    /// How the query ended, once it has.
+    ended: Option<Result<(), FindError>>,
     begun: Instant,
 }
 
+/// Where answers come from.
+enum State {
+    /// The query goes on.
+    Asking { answers: mpsc::Receiver<Answers>, query: JoinHandle<(Result<(), FindError>, Backlog)> },
+    /// It has ended; some of its answers wait.
+    Waiting(Backlog),
+    /// The next of these is being read.
+    Reading(JoinHandle<(Backlog, io::Result<Option<Answers>>)>),
+    /// There are no more.
+    Over,
+}
+
 impl Running {
+    /// The next answers; `None` when there are no more. Nothing is lost when this is dropped before it is ready.
+    pub(in crate::scp) async fn next(&mut self) -> Option<Answers> {
+        loop {
+            match &mut self.state {
+                State::Asking { answers, query } => {
+                    if let Some(answers) = answers.recv().await {
+                        return Some(answers);
+                    }
+                    self.state = match query.await {
+                        Ok((ended, backlog)) => {
+                            self.ended = Some(ended);
+                            State::Waiting(backlog)
+                        }
+                        // A defect of ours, or the node is stopping.
+                        Err(_) => State::Over,
+                    };
+                }
+                State::Waiting(_) => {
+                    let State::Waiting(mut backlog) = std::mem::replace(&mut self.state, State::Over) else { continue };
+                    if let Some(order) = self.control.order() {
+                        // The peer wants no more: it did not get all of its answers.
+                        let ended = self.ended.take().unwrap_or(Ok(()));
+                        self.ended = Some(ended.and(Err(order.error())));
+                    } else if let Some(last) = backlog.in_memory() {
+                        self.state = State::Waiting(backlog);
+                        return Some(last);
+                    } else if !backlog.is_empty() {
+                        self.state = State::Reading(backlog.read());
+                    }
+                }
+                State::Reading(reading) => match reading.await {
+                    Ok((backlog, Ok(answers))) => {
+                        self.state = State::Waiting(backlog);
+                        if answers.is_some() {
+                            return answers;
+                        }
+                    }
+                    Ok((_, Err(error))) => {
+                        warn!("answers that waited for a slow peer cannot be read: {error}");
+                        self.ended = Some(Err(FindError::AnswersLost));
+                        self.state = State::Over;
+                    }
+                    Err(_) => {
+                        self.ended = Some(Err(FindError::AnswersLost));
+                        self.state = State::Over;
+                    }
+                },
+                State::Over => return None,
+            }
+        }
+    }
+
     /// The Message ID of the C-FIND-RQ, by which a C-CANCEL-RQ names it.
     pub(in crate::scp) fn message_id(&self) -> u16 {
         self.request.message_id
@@ -445,9 +492,10 @@ impl Running {
 
     /// Waits for the end of the query; its last response, and the failure if it is ours.
     pub(in crate::scp) async fn finish(mut self) -> (Response, Option<FindError>) {
-        let ended = (&mut self.query).await;
+        // All of them were taken, or nobody wants them.
+        while self.next().await.is_some() {}
         metrics::FIND_SECONDS.observe(self.begun.elapsed());
-        let Ok(ended) = ended else {
+        let Some(ended) = self.ended.take() else {
             metrics::FIND_FAILED.increment();
             let response = response(&self.request, Status::UNABLE_TO_PROCESS).with_comment("the query failed");
             return (response, None);
@@ -502,16 +550,17 @@ mod tests {
     fn a_query_waits_for_its_turn_and_stops_when_told() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let turns = Arc::new(Semaphore::new(1));
-            let first = wait_for_turn(Arc::clone(&turns), &Control::default()).await.unwrap();
+            let turns = Turns::new(1);
+            let peer: Peer = Arc::new(crate::scp::peers::CountedAs::address([127, 0, 0, 1].into()));
+            let first = wait_for_turn(&turns, &peer, &Control::default()).await.unwrap();
             for (order, expected) in [(Order::Cancel, "Cancelled"), (Order::TimeOut, "TimeLimit")] {
                 let control = Arc::new(Control::default());
-                let (turns, inside) = (Arc::clone(&turns), Arc::clone(&control));
-                let waiting = tokio::spawn(async move { wait_for_turn(turns, &inside).await });
+                let (turns, peer, inside) = (Arc::clone(&turns), Arc::clone(&peer), Arc::clone(&control));
+                let waiting = tokio::spawn(async move { wait_for_turn(&turns, &peer, &inside).await });
                 control.stop(order);
                 assert_eq!(format!("{:?}", waiting.await.unwrap().unwrap_err()), expected);
             }
-            let next = tokio::spawn(async move { wait_for_turn(turns, &Control::default()).await.is_ok() });
+            let next = tokio::spawn(async move { wait_for_turn(&turns, &peer, &Control::default()).await.is_ok() });
             drop(first);
             assert!(next.await.unwrap());
         });

@@ -1,10 +1,12 @@
 //! One file for each DIMSE service.
 
 mod arriving;
+mod backlog;
 pub(super) mod commit;
 pub(super) mod echo;
 pub(super) mod find;
 pub(super) mod mover;
+pub(super) mod read_ahead;
 mod readers;
 pub(super) mod retrieve;
 pub(super) mod store;

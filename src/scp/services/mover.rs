@@ -12,9 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::retrieve::{
-    Asked, Failure, OutgoingContexts, Piece, ReadAhead, Retrieve, Sending, SlowSource, Tally, kinds,
-};
+use super::read_ahead::{ReadAhead, SlowSource};
+use super::retrieve::{Asked, Failure, OutgoingContexts, Piece, Retrieve, Sending, Tally, kinds};
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{MoveOriginator, SubOperations};
 use crate::ingest::NativeSyntax;
@@ -22,6 +21,7 @@ use crate::model::ae_title::AeTitle;
 use crate::qr::{Instances, ObjectKind};
 use crate::scp::peers::Route;
 use crate::scp::scu::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Waits};
+use crate::scp::shares::PeerMemory;
 use crate::telemetry::metrics;
 
 /// What is to be moved, and where to.
@@ -35,6 +35,8 @@ pub(in crate::scp) struct Mover {
     pub(in crate::scp) destination_ae_title: AeTitle,
     pub(in crate::scp) destination: Route,
     pub(in crate::scp) waits: Waits,
+    /// The memory of the peer that asked.
+    pub(in crate::scp) memory: PeerMemory,
 }
 
 /// How sending on one association ended.
@@ -136,6 +138,7 @@ impl Mover {
                 message_id: Some(self.asked.request.message_id),
             }),
             peer_max_length: association.peer_max_length,
+            memory: self.memory.clone(),
         }
         .start();
         loop {

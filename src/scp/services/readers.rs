@@ -3,33 +3,35 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
-
 use crate::qr::{FindError, Reader};
+use crate::scp::shares::Turns;
 
 /// Readers that are kept open; more are opened and closed as they are needed. Each keeps up to 8 MiB of pages.
 const IDLE_READERS: usize = 8;
 
-/// Requests of one service that ask the index at one time; more wait for their turn. Each may have a reader (8 MiB, three open
-/// files) and a thread, of which the runtime has 512 for all that blocks, receiving objects included.
-const AT_ONE_TIME: usize = 128;
+/// Requests of one service that ask the index at one time, at least; four for each processor where that is more. More wait for
+/// their turn. Each has a reader (8 MiB, three open files) and a thread while the index works, and neither while its peer
+/// takes answers. Larger: memory. Smaller: slow queries hold up others.
+const AT_ONE_TIME: usize = 16;
 
 /// The readers of one service.
 #[derive(Debug)]
 pub(super) struct Readers {
     index: PathBuf,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     idle: Mutex<Vec<Reader>>,
 }
 
 impl Readers {
     /// Readers of this index.
     pub(super) fn new(index: PathBuf) -> Self {
-        Self { index, turns: Arc::new(Semaphore::new(AT_ONE_TIME)), idle: Mutex::new(Vec::new()) }
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let turns = Turns::new(AT_ONE_TIME.max(4 * processors));
+        Self { index, turns, idle: Mutex::new(Vec::new()) }
     }
 
-    /// A permit for each request that may ask at this time.
-    pub(super) fn turns(&self) -> Arc<Semaphore> {
+    /// A turn for each request that may ask at this time.
+    pub(super) fn turns(&self) -> Arc<Turns> {
         Arc::clone(&self.turns)
     }
 

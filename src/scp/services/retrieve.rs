@@ -1,26 +1,23 @@
 //! Query/Retrieve, C-GET and C-MOVE (PS3.4 C.4.2, C.4.3): an Identifier becomes a list of instances, and these become
 //! C-STORE-RQs with the data sets as they lie, ready to be sent.
 //!
-//! A thread of its own opens the objects, one after the other, and reads them into buffers that hold whole PDUs, so that
-//! what was read is written to the socket as it is. A channel that holds few buffers lets it run ahead of the peer: the
-//! next object is at hand when the response to the last one comes. Memory: a handful of buffers, whatever the size of the
-//! objects.
+//! Objects are opened one after the other, and read into buffers that hold whole PDUs, so that what was read is written to the
+//! socket as it is. The reading runs ahead of the peer by few buffers ([`ReadAhead`]): the next object is at hand when the
+//! response to the last one comes. Memory: a handful of buffers, whatever the size of the objects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::mpsc as thread_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
 use super::arriving::ArrivingIdentifier;
+use super::read_ahead::{Outgoing, ReadAhead};
 use super::readers::Readers;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DataSetPresence, MoveOriginator, RetrieveRequest, StoreRequest, SubOperations};
@@ -37,17 +34,21 @@ use crate::qr::{
     self, Encoding, FindError, Hierarchy, Identifier, Instances, ObjectKind, Reader, RetrieveError, RetrievedInstance,
 };
 use crate::scp::negotiation::{Agreement, HeldSyntaxes, PresentationContext};
-use crate::scp::shares::PeerMemory;
+use crate::scp::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::scp::sop_class::Service;
 use crate::store::{Archives, Wanted};
 use crate::telemetry::metrics;
 
 /// Bytes of PDUs that are read at a time: two of the longest, and a command. Larger saves system calls; a retrieval holds
-/// [`READ_AHEAD`] pieces and two more.
-const PIECE_LENGTH: usize = 2 * MAX_SENT_PDU_LENGTH as usize + 4096;
+/// five of them.
+pub(super) const PIECE_LENGTH: usize = 2 * MAX_SENT_PDU_LENGTH as usize + 4096;
 
-/// Pieces that are read before the peer has taken those before them.
-const READ_AHEAD: usize = 3;
+/// Threads that read objects for peers, at one time. More wait for their turn. Larger: more of the threads that the runtime has
+/// for all that blocks may wait for a slow disk. Smaller: disks that answer many at once wait for us.
+const READING_THREADS: usize = 64;
+
+/// Instances of all retrievals that go on, in all. Each takes some 70 bytes.
+const MAX_LISTED: usize = 1 << 20;
 
 /// Instances whose places are looked up before their turn, where the order in which they lie in an archive counts: they are
 /// read in two passes of it at most, and some 500 bytes are kept of each.
@@ -97,6 +98,10 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Retrieve {
     pub(super) readers: Readers,
+    /// Threads that read objects.
+    pub(super) threads: Arc<Turns>,
+    /// One for each instance of a retrieval that goes on.
+    listed: Arc<Shares>,
     options: Options,
     held: HeldSyntaxes,
     /// When the list of held transfer syntaxes was last asked for.
@@ -108,7 +113,8 @@ impl Retrieve {
     #[must_use]
     pub fn new(index: PathBuf, options: Options) -> Self {
         let (held, held_since) = (HeldSyntaxes::default(), Mutex::new(None));
-        Self { readers: Readers::new(index), options, held, held_since }
+        let listed = Shares::new(MAX_LISTED, 0, &metrics::RETRIEVALS_REFUSED_A_SHARE);
+        Self { readers: Readers::new(index), threads: Turns::new(READING_THREADS), listed, options, held, held_since }
     }
 
     /// What can be set.
@@ -196,16 +202,32 @@ impl Receiving {
         &self.asked
     }
 
-    /// The Identifier is complete: which instances these are, found within `time_limit`.
+    /// The Identifier is complete: which instances these are, found within `time_limit`; with what is counted for the list.
     pub(in crate::scp) async fn instances(
         self,
         retrieve: &Arc<Retrieve>,
+        peer: &Peer,
+        time_limit: Duration,
+    ) -> (Asked, Result<(Instances, Share), RetrieveError>) {
+        let (asked, instances) = self.list(retrieve, peer, time_limit).await;
+        let counted = instances.and_then(|instances| {
+            let share = retrieve.listed.take(peer, instances.len());
+            share.map(|share| (instances, share)).ok_or(RetrieveError::Query(FindError::NoRoom))
+        });
+        (asked, counted)
+    }
+
+    async fn list(
+        self,
+        retrieve: &Arc<Retrieve>,
+        peer: &Peer,
         time_limit: Duration,
     ) -> (Asked, Result<Instances, RetrieveError>) {
         let Self { asked, model, relational, identifier } = self;
         let (retrieve, encoding) = (Arc::clone(retrieve), asked.encoding);
         let (interrupt_sender, interrupt) = tokio::sync::oneshot::channel();
-        let Ok(turn) = tokio::time::timeout(time_limit, retrieve.readers.turns().acquire_owned()).await else {
+        let turns = retrieve.readers.turns();
+        let Ok(turn) = tokio::time::timeout(time_limit, turns.take(peer)).await else {
             return (asked, Err(RetrieveError::Query(FindError::TimeLimit)));
         };
         let mut asking = spawn_blocking(move || {
@@ -495,6 +517,8 @@ pub(in crate::scp) struct Sending {
     /// Who asked, where that is another association.
     pub(in crate::scp) originator: Option<MoveOriginator>,
     pub(in crate::scp) peer_max_length: u32,
+    /// The memory of the peer that asked.
+    pub(in crate::scp) memory: PeerMemory,
 }
 
 /// What comes next.
@@ -518,7 +542,7 @@ pub(in crate::scp) struct Buffer {
 }
 
 impl Buffer {
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         (self.start, self.end) = (HEADROOM, HEADROOM);
     }
 
@@ -559,99 +583,27 @@ impl fmt::Debug for Buffer {
     }
 }
 
-/// Objects that are being read ahead. Dropped, the reading ends.
-pub(in crate::scp) struct ReadAhead {
-    pieces: mpsc::Receiver<Piece>,
-    spare: thread_mpsc::Sender<Buffer>,
-    patience: Duration,
-}
-
-/// The file system gives nothing.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::scp) struct SlowSource;
-
-impl ReadAhead {
-    /// The next piece, if it is at hand.
-    pub(in crate::scp) fn at_hand(&mut self) -> Option<Piece> {
-        self.pieces.try_recv().ok()
-    }
-
-    /// The next piece; `None` after the last.
-    pub(in crate::scp) async fn next(&mut self) -> Result<Option<Piece>, SlowSource> {
-        tokio::time::timeout(self.patience, self.pieces.recv()).await.map_err(|_| SlowSource)
-    }
-
-    /// Gives the memory of a piece back.
-    pub(in crate::scp) fn give_back(&self, buffer: Buffer) {
-        // The reader has ended: it needs no memory.
-        let _ = self.spare.send(buffer);
-    }
+/// An object of which the beginning is out.
+pub(super) struct Unfinished {
+    pub(super) data_set: DataSet,
+    pub(super) context_id: u8,
 }
 
 impl Sending {
     /// Begins to read.
     pub(in crate::scp) fn start(self) -> ReadAhead {
-        let patience = self.retrieve.options.source_timeout;
-        let (sender, pieces) = mpsc::channel(READ_AHEAD);
-        let (spare, spares) = thread_mpsc::channel();
-        spawn_blocking(move || {
-            let mut reader = self.retrieve.readers.take().ok();
-            let mut out = Outgoing { sender, spares };
-            let archives = Archives::default();
-            let mut order = Order::new(&self);
-            let mut message_id = 0_u16;
-            while let Some(at) = order.next(&archives, reader.as_mut()) {
-                let Some(instance) = self.instances.get(at) else { break };
-                message_id = message_id.checked_add(1).unwrap_or(1);
-                if self.send(reader.as_mut(), &archives, at, &instance, message_id, &mut out).is_break() {
-                    break;
-                }
-            }
-            if let Some(reader) = reader {
-                self.retrieve.readers.give_back(reader);
-            }
-        });
-        ReadAhead { pieces, spare, patience }
-    }
-
-    fn send(
-        &self,
-        reader: Option<&mut Reader>,
-        archives: &Archives,
-        at: usize,
-        instance: &RetrievedInstance<'_>,
-        message_id: u16,
-        out: &mut Outgoing,
-    ) -> ControlFlow<()> {
-        let begun = match self.begin(reader, archives, instance, message_id, out) {
-            Ok(begun) => begun,
-            Err(failure) => return out.send(Piece::Failed { at, failure }),
-        };
-        let Begun { mut data_set, context_id, bytes, mut is_last } = begun;
-        out.send(Piece::Begin { at, message_id, bytes, is_last })?;
-        while !is_last {
-            let mut bytes = out.buffer();
-            match self.fill(&mut data_set, context_id, &mut bytes) {
-                Ok(filled) => is_last = filled,
-                Err(error) => {
-                    out.send(Piece::Broken(error))?;
-                    break;
-                }
-            }
-            out.send(Piece::More { bytes, is_last })?;
-        }
-        ControlFlow::Continue(())
+        ReadAhead::start(self)
     }
 
     /// Opens the object, at the first of its locations where it can be read, and reads its first bytes.
-    fn begin(
+    pub(super) fn begin(
         &self,
         reader: Option<&mut Reader>,
         archives: &Archives,
         instance: &RetrievedInstance<'_>,
         message_id: u16,
-        out: &mut Outgoing,
-    ) -> Result<Begun, Failure> {
+        (out, piece_length): (&mut Outgoing, usize),
+    ) -> Result<(Buffer, Option<Unfinished>), Failure> {
         let (context_id, rewrite) = self.contexts.choose(instance.kind)?;
         let locations = reader.ok_or(Failure::Index)?.locations(instance.sop_instance_uid).map_err(|error| {
             warn!(%error, "the index does not say where an instance lies");
@@ -672,11 +624,13 @@ impl Sending {
             let opened = open(location, instance, rewrite, archives).and_then(|mut data_set| {
                 bytes.reset();
                 bytes.put(&encoded);
-                let is_last = self.fill(&mut data_set, context_id, &mut bytes).map_err(ObjectError::Read)?;
+                let is_last =
+                    self.fill(&mut data_set, context_id, &mut bytes, piece_length).map_err(ObjectError::Read)?;
                 Ok((data_set, is_last))
             });
             match opened {
-                Ok((data_set, is_last)) => return Ok(Begun { data_set, context_id, bytes, is_last }),
+                Ok((_, true)) => return Ok((bytes, None)),
+                Ok((data_set, false)) => return Ok((bytes, Some(Unfinished { data_set, context_id }))),
                 Err(error) => {
                     let instance = for_log(instance.sop_instance_uid);
                     debug!(instance, place = ?location.place, "an object cannot be had from where the index says: {error}");
@@ -691,15 +645,21 @@ impl Sending {
         Err(failure.map_or(Failure::Object(ObjectError::NotKept), Failure::Object))
     }
 
-    /// Fills a buffer with PDUs; whether that was the end of the data set.
-    fn fill(&self, data_set: &mut DataSet, context_id: u8, buffer: &mut Buffer) -> io::Result<bool> {
-        let limit = fragment_limit(self.peer_max_length);
+    /// Fills a buffer with PDUs of so many bytes together; whether that was the end of the data set.
+    pub(super) fn fill(
+        &self,
+        data_set: &mut DataSet,
+        context_id: u8,
+        buffer: &mut Buffer,
+        piece_length: usize,
+    ) -> io::Result<bool> {
+        let limit = fragment_limit(self.peer_max_length).min(piece_length);
         loop {
             let start = buffer.end + FRAGMENT_HEADER_LENGTH;
             // Whole PDUs only; of a data set whose end is near, no more memory than it needs.
             let left = data_set.left().and_then(|left| usize::try_from(left).ok()).unwrap_or(limit);
             let room =
-                (HEADROOM + PIECE_LENGTH).saturating_sub(start).max(if buffer.end == buffer.start { limit } else { 0 });
+                (HEADROOM + piece_length).saturating_sub(start).max(if buffer.end == buffer.start { limit } else { 0 });
             let length = left.min(limit);
             if length > room && buffer.end > buffer.start {
                 return Ok(false);
@@ -720,8 +680,8 @@ impl Sending {
 
 /// In which order instances are sent: that of the list, but for members of an archive whose bytes can only be had in their
 /// order. The order of sub-operations is free (PS3.4 C.4.2.3.1, C.4.3.3.1).
-struct Order<'s> {
-    sending: &'s Sending,
+pub(super) struct Order {
+    sending: Arc<Sending>,
     over: Vec<bool>,
     /// The first one that may still be to be sent.
     next: usize,
@@ -733,15 +693,15 @@ struct Order<'s> {
     wanted: Wanted,
 }
 
-impl<'s> Order<'s> {
-    fn new(sending: &'s Sending) -> Self {
+impl Order {
+    pub(super) fn new(sending: &Arc<Sending>) -> Self {
         let mut over = sending.over.clone();
         over.resize(sending.instances.len(), false);
         let (members, wanted) = (HashMap::new(), Wanted::default());
-        Self { sending, over, next: 0, last: None, looked_up: 0, members, wanted }
+        Self { sending: Arc::clone(sending), over, next: 0, last: None, looked_up: 0, members, wanted }
     }
 
-    fn next(&mut self, archives: &Archives, reader: Option<&mut Reader>) -> Option<usize> {
+    pub(super) fn next(&mut self, archives: &Archives, reader: Option<&mut Reader>) -> Option<usize> {
         let at = match self.next_member(archives, reader) {
             Some(at) => at,
             None => {
@@ -803,13 +763,6 @@ impl<'s> Order<'s> {
     }
 }
 
-struct Begun {
-    data_set: DataSet,
-    context_id: u8,
-    bytes: Buffer,
-    is_last: bool,
-}
-
 fn open(
     location: &Location,
     instance: &RetrievedInstance<'_>,
@@ -825,27 +778,5 @@ fn open(
     match rewrite {
         None => object.as_stored(),
         Some(to) => object.rewritten(to),
-    }
-}
-
-/// The reading thread's side of the channel.
-struct Outgoing {
-    sender: mpsc::Sender<Piece>,
-    spares: thread_mpsc::Receiver<Buffer>,
-}
-
-impl Outgoing {
-    fn send(&self, piece: Piece) -> ControlFlow<()> {
-        match self.sender.blocking_send(piece) {
-            Ok(()) => ControlFlow::Continue(()),
-            // Nobody wants it any more.
-            Err(_) => ControlFlow::Break(()),
-        }
-    }
-
-    fn buffer(&self) -> Buffer {
-        let mut buffer = self.spares.try_recv().unwrap_or_default();
-        buffer.reset();
-        buffer
     }
 }

@@ -6,25 +6,36 @@
 use std::collections::BTreeMap;
 
 use dcmdex::scp::peers::{Grant, Security, ServiceSet};
-use dcmdex::scp::{Options, Peers};
+use dcmdex::scp::{Destination, Options, Peers};
 use dicom_ul::pdu::{
     AssociationRJServiceProviderPresentationReason as PresentationReason, AssociationRJSource, AssociationRQ, Pdu,
+    RequestorRoles, UserVariableItem,
 };
 
 use crate::util::node::TestNode;
 use crate::util::scripted::{
-    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, find_command, request, store_command,
+    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, find_command, request, retrieve_command,
+    store_command,
 };
 
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
 const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+const STUDY_ROOT_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
+const STUDY_ROOT_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
 const ECHO_CONTEXT: u8 = 1;
 const STORE_CONTEXT: u8 = 3;
 const FIND_CONTEXT: u8 = 5;
+const GET_CONTEXT: u8 = 7;
+const MOVE_CONTEXT: u8 = 9;
+
+/// Threads for what blocks, in a node whose peers must not be able to hold them.
+const THREADS: usize = 8;
 const CONTEXTS: &[(&str, &[&str])] = &[
     (VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN]),
     (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN]),
     (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (STUDY_ROOT_GET, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (STUDY_ROOT_MOVE, &[IMPLICIT_VR_LITTLE_ENDIAN]),
 ];
 
 /// A table of peers that may do everything from anywhere.
@@ -36,7 +47,10 @@ fn table(titles: &[&str]) -> Peers {
 }
 
 fn calling(title: &str) -> AssociationRQ {
-    AssociationRQ { calling_ae_title: title.into(), ..request(CONTEXTS) }
+    let mut request = AssociationRQ { calling_ae_title: title.into(), ..request(CONTEXTS) };
+    let both = RequestorRoles { scu: true, scp: true };
+    request.user_variables.push(UserVariableItem::ScuScpRoleSelectionSubItem(SECONDARY_CAPTURE.into(), both));
+    request
 }
 
 /// An association of this peer, or none when the node has none for it now.
@@ -170,4 +184,118 @@ fn an_identifier_that_finds_no_memory_is_refused_and_the_association_goes_on() {
         peer.echo(ECHO_CONTEXT);
     }
     assert!((1..60).contains(&refused), "{refused}");
+}
+
+/// Stores so many instances of the study 1.2.9, with so many bytes of pixels each.
+fn fill(node: &TestNode, instances: usize, comment: &str, pixels: usize) {
+    let mut peer = associate(node, "HONEST").unwrap();
+    for number in 1..=instances {
+        let uid = format!("1.2.9.4.{number}");
+        let data_set = DataSet::default()
+            .uid(0x0008, 0x0016, SECONDARY_CAPTURE)
+            .uid(0x0008, 0x0018, &uid)
+            .text(0x0010, 0x0020, "P9")
+            .text(0x0010, 0x4000, comment)
+            .uid(0x0020, 0x000D, "1.2.9")
+            .uid(0x0020, 0x000E, "1.2.9.4")
+            .bytes(0x7FE0, 0x0010, &vec![1; pixels]);
+        peer.send_message(STORE_CONTEXT, &store_command(7, SECONDARY_CAPTURE, &uid), Some(&data_set.0));
+        assert_eq!(peer.receive_message().status(), 0);
+    }
+    peer.release();
+}
+
+fn study(uid: &str) -> DataSet {
+    DataSet::default().text(0x0008, 0x0052, "STUDY").uid(0x0020, 0x000D, uid)
+}
+
+fn crowded(change: impl FnOnce(&mut crate::util::node::Settings)) -> TestNode {
+    TestNode::with(|settings| {
+        settings.peers = table(&["GREEDY1", "GREEDY2", "GREEDY3", "HONEST"]);
+        settings.blocking_threads = THREADS;
+        change(settings);
+    })
+}
+
+const GREEDY: [&str; 3] = ["GREEDY1", "GREEDY2", "GREEDY3"];
+
+#[test]
+fn retrievals_whose_peers_do_not_read_hold_no_thread() {
+    let node = crowded(|_| {});
+    fill(&node, 8, "", 900_000);
+    let mut stalled = Vec::new();
+    for title in GREEDY.iter().cycle().take(4 * THREADS) {
+        let mut peer = associate(&node, title).unwrap();
+        peer.send_message(GET_CONTEXT, &retrieve_command(9, STUDY_ROOT_GET, None), Some(&study("1.2.9").0));
+        stalled.push(peer);
+    }
+    // All of them have begun: the first bytes are there, and nobody takes more.
+    for peer in &mut stalled {
+        assert!(peer.receive_bytes().is_some());
+    }
+    is_served(&node, "HONEST", "1.2.3.4.1");
+    // Those that go on after all get the rest.
+    let mut slow = stalled.pop().unwrap();
+    drop(stalled);
+    for _ in 0..2 {
+        assert!(slow.receive_bytes().is_some());
+    }
+}
+
+#[test]
+fn retrievals_to_a_destination_that_hangs_hold_no_thread() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let node = crowded(|settings| {
+        let destination = Destination::plain(address.to_string().parse().unwrap());
+        settings.peers.destinations.insert("HANGS".parse().unwrap(), destination);
+        settings.retrieve.response_timeout = std::time::Duration::from_secs(300);
+    });
+    fill(&node, 20, "", 1_000);
+    let mut asked = Vec::new();
+    let mut hanging = Vec::new();
+    for title in GREEDY.iter().cycle().take(4 * THREADS) {
+        let mut peer = associate(&node, title).unwrap();
+        let command = retrieve_command(9, STUDY_ROOT_MOVE, Some("HANGS"));
+        peer.send_message(MOVE_CONTEXT, &command, Some(&study("1.2.9").0));
+        asked.push(peer);
+        let (mut destination, request) = ScriptedPeer::accept(&listener);
+        destination.accept_contexts(&request, |proposed| proposed.transfer_syntaxes.first().cloned());
+        // The first object comes, and is not answered.
+        destination.receive_message();
+        hanging.push(destination);
+    }
+    is_served(&node, "HONEST", "1.2.3.4.1");
+}
+
+#[test]
+fn queries_whose_peers_do_not_read_hold_neither_a_thread_nor_a_turn() {
+    let node = crowded(|_| {});
+    fill(&node, 500, &"x".repeat(10_000), 2);
+    let everything = DataSet::default()
+        .uid(0x0008, 0x0018, "")
+        .text(0x0008, 0x0052, "IMAGE")
+        .text(0x0010, 0x4000, "")
+        .uid(0x0020, 0x000D, "1.2.9")
+        .uid(0x0020, 0x000E, "1.2.9.4");
+    let mut slow = Vec::new();
+    for title in GREEDY.iter().cycle().take(3 * THREADS) {
+        let mut peer = associate(&node, title).unwrap();
+        // More answers than the connection takes, and nobody takes them.
+        peer.send_message(FIND_CONTEXT, &find_command(9, STUDY_ROOT_FIND), Some(&everything.0));
+        assert_eq!(peer.receive_message().status() & 0xFF00, 0xFF00);
+        slow.push(peer);
+    }
+    is_served(&node, "HONEST", "1.2.3.4.1");
+    // And they get every answer when they read on.
+    let mut answers = 1;
+    let mut peer = slow.pop().unwrap();
+    loop {
+        match peer.receive_message().status() {
+            0 => break,
+            status => assert_eq!(status & 0xFF00, 0xFF00),
+        }
+        answers += 1;
+    }
+    assert_eq!(answers, 500);
 }

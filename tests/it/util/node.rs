@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) query: qr::Options,
     pub(crate) retrieve: RetrieveOptions,
     pub(crate) commitment: CommitmentLimits,
+    /// Threads for what blocks; those that peers could hold would soon be missing.
+    pub(crate) blocking_threads: usize,
     /// Where index and objects lie; a node that takes over that of another continues with what it has.
     pub(crate) directory: Arc<TempDir>,
     /// Where objects lie, if not in `directory`.
@@ -89,12 +91,13 @@ impl TestNode {
             query: qr::Options::default(),
             retrieve: RetrieveOptions::default(),
             commitment: CommitmentLimits::default(),
+            blocking_threads: 512,
             directory: Arc::new(TempDir::new().unwrap()),
             storage: None,
         };
         change(&mut settings);
-        let Settings { options, peers, tls, keep, duplicates, writer, query, retrieve, commitment, directory, storage } =
-            settings;
+        let Settings { options, peers, tls, keep, duplicates, writer, query, retrieve, .. } = settings;
+        let Settings { commitment, blocking_threads, directory, storage, .. } = settings;
         let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
         let objects = match keep {
@@ -125,7 +128,12 @@ impl TestNode {
             peers: peers.clone(),
         };
         let shutdown = CancellationToken::new();
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(blocking_threads)
+            .enable_all()
+            .build()
+            .unwrap();
         let node = runtime.block_on(Node::bind(options, services)).unwrap();
         let (address, tls_address) = (node.local_addr().unwrap(), node.tls_addr());
         let stop = shutdown.clone();

@@ -1,0 +1,197 @@
+//! Answers of a query that wait for a slow peer, in a file beside the index (ADR 0021).
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::debug;
+
+use crate::scp::shares::{Peer, Share, Shares, Turns};
+use crate::store::{FreeSpace, Spool};
+use crate::telemetry::metrics;
+
+/// Bytes of answers that wait in files, those of all queries together, beside the index. A million answers of a study are some
+/// 300 MB. A query that finds no room ends with A700 when its peer does not take answers.
+const SPOOLED_BYTES: usize = 1 << 30;
+
+/// Bytes that stay free on the disk of the index where nothing else is said, twice: once for objects, and once more.
+const MIN_FREE_BYTES: u64 = 256 << 20;
+
+/// The part of the disk that is enough to leave free, as a divisor: twice what objects have to leave.
+const PART_FREE: u64 = 10;
+
+/// Threads that read back what waits, at one time; each for one piece.
+const READING_THREADS: usize = 16;
+
+/// Where answers of all queries wait.
+#[derive(Debug)]
+pub(super) struct SpoolPlace {
+    directory: PathBuf,
+    space: Arc<FreeSpace>,
+    room: Arc<Shares>,
+    threads: Arc<Turns>,
+}
+
+impl SpoolPlace {
+    /// Beside an index.
+    pub(super) fn beside(index: &Path) -> Self {
+        Self::leaving(index, MIN_FREE_BYTES)
+    }
+
+    /// The same, where objects have to leave so many bytes free: twice that stays free.
+    pub(super) fn leaving(index: &Path, min_free_bytes: u64) -> Self {
+        let directory = index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self {
+            directory: directory.to_owned(),
+            space: Arc::new(FreeSpace::new(directory, min_free_bytes.saturating_mul(2), PART_FREE)),
+            room: Shares::new(SPOOLED_BYTES, 0, &metrics::SPOOL_REFUSED),
+            threads: Turns::new(READING_THREADS),
+        }
+    }
+}
+
+/// Answers as they are sent.
+#[derive(Debug, Default)]
+pub(in crate::scp) struct Answers {
+    /// P-DATA-TF PDUs.
+    pub(in crate::scp) bytes: Vec<u8>,
+    /// How many answers.
+    pub(in crate::scp) count: u64,
+}
+
+/// Answers of one query that wait.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    place: Arc<SpoolPlace>,
+    peer: Peer,
+    /// Those on disk, and what is counted for them.
+    spool: Option<(Spool, Share)>,
+    /// How many answers each piece of the spool has.
+    counts: VecDeque<u64>,
+    /// The last ones, which come after those on disk.
+    last: Option<Answers>,
+    /// What is counted for memory, until all is over.
+    _memory: Option<Share>,
+}
+
+impl Backlog {
+    /// None yet.
+    pub(super) fn new(place: &Arc<SpoolPlace>, peer: &Peer) -> Self {
+        let (place, peer) = (Arc::clone(place), Arc::clone(peer));
+        Self { place, peer, spool: None, counts: VecDeque::new(), last: None, _memory: None }
+    }
+
+    /// Whether none wait on disk.
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// Appends to what is on disk. What could not be kept there is given back.
+    pub(super) fn keep(&mut self, answers: Answers) -> Result<(), Answers> {
+        match self.push(&answers) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                debug!("answers for a slow peer cannot be kept beside the index: {error}");
+                Err(answers)
+            }
+        }
+    }
+
+    fn push(&mut self, answers: &Answers) -> io::Result<()> {
+        let length = answers.bytes.len();
+        let no_room = || io::Error::new(io::ErrorKind::StorageFull, "too many answers wait already");
+        let (spool, room) = match &mut self.spool {
+            Some(it) => it,
+            none => {
+                let share = self.place.room.take(&self.peer, 0).ok_or_else(no_room)?;
+                none.insert((Spool::new(&self.place.directory, &self.place.space)?, share))
+            }
+        };
+        if !room.grow(length) {
+            return Err(no_room());
+        }
+        spool.push(&answers.bytes)?;
+        self.counts.push_back(answers.count);
+        Ok(())
+    }
+
+    /// Takes the oldest of what is on disk; the file goes with the last of it.
+    pub(super) fn next(&mut self) -> io::Result<Option<Answers>> {
+        let Some((spool, _)) = &mut self.spool else { return Ok(None) };
+        match (spool.pop()?, self.counts.pop_front()) {
+            (Some(bytes), Some(count)) => Ok(Some(Answers { bytes, count })),
+            _ => {
+                self.spool = None;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The query has ended: these are its last answers.
+    pub(super) fn end_with(&mut self, answers: Answers, memory: Option<Share>) {
+        self.last = (answers.count > 0).then_some(answers);
+        self._memory = memory;
+    }
+
+    /// The last answers, when those on disk are gone.
+    pub(super) fn in_memory(&mut self) -> Option<Answers> {
+        if self.is_empty() { self.last.take() } else { None }
+    }
+
+    /// Takes the oldest of what is on disk, on a thread that may block.
+    pub(super) fn read(mut self) -> JoinHandle<(Self, io::Result<Option<Answers>>)> {
+        tokio::spawn(async move {
+            let turn = self.place.threads.take(&self.peer).await;
+            let reading = spawn_blocking(move || {
+                let _until_its_end = turn;
+                let answers = self.next();
+                (self, answers)
+            });
+            match reading.await {
+                Ok(read) => read,
+                Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+                // The node is stopping: nobody waits any more.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scp::peers::CountedAs;
+
+    fn answers(bytes: usize) -> Answers {
+        Answers { bytes: vec![7; bytes], count: 1 }
+    }
+
+    #[test]
+    fn one_peer_does_not_take_all_room_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut place = SpoolPlace::leaving(&directory.path().join("index.db"), 0);
+        place.room = Shares::new(1000, 0, &metrics::SPOOL_REFUSED);
+        let place = Arc::new(place);
+        let peer = |number| -> Peer { Arc::new(CountedAs::address([10, 0, 0, number].into())) };
+        let (mut first, mut again) = (Backlog::new(&place, &peer(1)), Backlog::new(&place, &peer(1)));
+        first.keep(answers(400)).unwrap();
+        assert_eq!(again.keep(answers(200)).unwrap_err().bytes.len(), 200);
+        let mut other = Backlog::new(&place, &peer(2));
+        other.keep(answers(200)).unwrap();
+        assert_eq!(first.next().unwrap().unwrap().bytes.len(), 400);
+        assert!(first.next().unwrap().is_none() && first.is_empty());
+        again.keep(answers(200)).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_kept_where_the_disk_has_to_stay_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut place = SpoolPlace::leaving(&directory.path().join("index.db"), 0);
+        place.space = Arc::new(FreeSpace::new(directory.path(), u64::MAX, 1));
+        let mut backlog = Backlog::new(&Arc::new(place), &Arc::new(CountedAs::address([10, 0, 0, 1].into())));
+        assert_eq!(backlog.keep(answers(10)).unwrap_err().count, 1);
+        assert!(backlog.is_empty());
+    }
+}
