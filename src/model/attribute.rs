@@ -47,7 +47,7 @@ pub enum LetterCase {
 /// How many values the dictionary allows (PS3.6 column VM).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Multiplicity {
-    /// Exactly one; a backslash in a stored value separates nothing.
+    /// Exactly one. Objects break the rule: a text with a backslash is matched as a whole and as the values that it separates.
     One,
     /// Several, separated by a backslash; a key matches when any of them does (PS3.4 C.2.2.3).
     Many,

@@ -4,8 +4,10 @@
 //! one takes time in proportion to the key, asking it time in proportion to the stored value; no key, however many wild
 //! cards it has, takes longer.
 
+mod by_character;
 mod decimal;
 mod name;
+mod range_end;
 mod sequence;
 mod wild_card;
 
@@ -13,16 +15,21 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
+use dicom_dictionary_std::StandardDataDictionary;
 
+use self::by_character::CharacterPattern;
 use self::decimal::Decimal;
 use self::name::NameCondition;
+use self::range_end::{RangeEnd, Side};
 use self::sequence::ItemCondition;
 pub use self::sequence::{SequenceMatching, joined_values, json_key};
 use self::wild_card::WildCard;
 use super::attribute::{Attribute, KeyType, LetterCase, Multiplicity};
 use super::datetime::{self, Day, Moment, TimeOfDay};
-use super::person_name::{self, Ligatures};
+use super::person_name;
+use super::uid::MAX_LENIENT_UID_LENGTH;
 
 /// The longest value that a key may have, in bytes; of several, each. No longer one is kept of any object, and a pattern takes
 /// memory many times its length.
@@ -86,7 +93,18 @@ pub struct Range {
 #[derive(Clone, Copy, Debug)]
 struct Stored {
     vr: VR,
-    multiplicity: Multiplicity,
+    reading: Reading,
+}
+
+/// What a backslash in a stored text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// A character.
+    Whole,
+    /// It separates values.
+    Separated,
+    /// Either: the attribute is to have one value, and objects break the rule.
+    WholeOrSeparated,
 }
 
 #[derive(Clone)]
@@ -114,9 +132,9 @@ enum PatternKind {
 /// A pattern compared with folded text.
 #[derive(Clone)]
 struct FoldedPattern {
-    expanded: WildCard,
-    /// The same with `ß` and its like left one character, where there is a `?` that might stand for one.
-    ligatures_kept: Option<WildCard>,
+    folded: WildCard,
+    /// The same for texts that fold unevenly, where there is a `?`.
+    by_character: Option<CharacterPattern>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,8 +259,9 @@ pub enum MatchingError {
 }
 
 /// What an index can use to find the values that a [`Matching`] may accept. Every stored value in the form of
-/// [`super::record::InstanceRecord`] that it accepts fulfils the narrowing; the reverse need not hold unless
-/// [`Self::Equals`] says so, so [`Matching::matches`] has the last word. No value at all is the empty text here.
+/// [`super::record::InstanceRecord`] that it accepts fulfils the narrowing, or has a backslash in it where
+/// [`Matching::looks_into_separated_values`]. The reverse need not hold unless [`Self::Equals`] says so, so
+/// [`Matching::matches`] has the last word. No value at all is the empty text here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Narrowing {
     /// No help: every value has to be looked at.
@@ -299,6 +318,8 @@ impl Matching {
         let matching = match key {
             KeyValue::Text(text) => Self::compile(attribute.into(), text, policy)?,
             KeyValue::Items(items) if attribute.vr == VR::SQ => Self::of_items(items, policy)?,
+            // No value, in whatever VR.
+            KeyValue::Items(items) if items.is_empty() => Self::Universal,
             KeyValue::Items(_) => return Err(MatchingError::WrongKind(attribute.vr)),
         };
         let lenient = policy.unknown_required == UnknownRequired::Match && attribute.key == KeyType::Required;
@@ -322,15 +343,15 @@ impl Matching {
         if policy.quotation_marks == QuotationMarks::EmptyValue && key == "\"\"" && has_empty_value_matching(vr) {
             return Ok(Self::EmptyValue);
         }
-        let stored = Stored { vr, multiplicity: comparison.multiplicity };
-        let has_one_value = matches!(vr, VR::LT | VR::ST | VR::UT | VR::UR);
+        let stored = Stored::new(vr, comparison.multiplicity);
+        let has_one_value = !separates_values(vr);
         let longest = if has_one_value { key.len() } else { key.split('\\').map(str::len).max().unwrap_or(0) };
         if longest > MAX_KEY_VALUE_LENGTH {
             return Err(MatchingError::TooLong);
         }
         match vr {
             VR::SQ => Err(MatchingError::WrongKind(vr)),
-            VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN => Err(MatchingError::NotMatched(vr)),
+            _ if has_no_matching(vr) => Err(MatchingError::NotMatched(vr)),
             VR::UI => Ok(list_of_uid(key, stored)),
             // PS3.5 6.2: a backslash is part of these.
             _ if has_one_value => one_value(comparison, stored, key, policy, WildCards::Special),
@@ -338,7 +359,8 @@ impl Matching {
         }
     }
 
-    /// The condition that the items of a sequence key make (PS3.4 C.2.2.2.6): none and an empty one are universal.
+    /// The condition that the items of a sequence key make (PS3.4 C.2.2.2.6): none and an empty one are universal. An
+    /// element of a VR that is not matched is not supported and makes no condition (PS3.4 C.2.2.1.3).
     ///
     /// # Errors
     /// When there is more than one item, or a value in it means nothing.
@@ -350,16 +372,27 @@ impl Matching {
         };
         let mut conditions = Vec::new();
         for element in elements {
-            let matching = match &element.value {
-                KeyValue::Items(items) => Self::of_items(items, policy)?,
-                KeyValue::Text(text) if element.vr == VR::SQ && text.is_empty() => Self::Universal,
-                KeyValue::Text(text) => Self::compile(item_comparison(element), text, policy)?,
+            let matching = match Self::of_item_key(element, policy) {
+                Err(MatchingError::NotMatched(_)) => continue,
+                matching => matching?,
             };
             if !matches!(matching, Self::Universal) {
                 conditions.push(ItemCondition { tag: element.tag, json_key: json_key(element.tag), matching });
             }
         }
         Ok(if conditions.is_empty() { Self::Universal } else { Self::Sequence(SequenceMatching { conditions }) })
+    }
+
+    /// The condition that an element of an item makes.
+    fn of_item_key(element: &KeyElement, policy: &MatchPolicy) -> Result<Self, MatchingError> {
+        let comparison = item_comparison(element);
+        match &element.value {
+            KeyValue::Items(items) if comparison.vr == VR::SQ => Self::of_items(items, policy),
+            KeyValue::Items(items) if items.is_empty() => Ok(Self::Universal),
+            KeyValue::Items(_) => Err(MatchingError::WrongKind(comparison.vr)),
+            KeyValue::Text(text) if text.is_empty() => Ok(Self::Universal),
+            KeyValue::Text(text) => Self::compile(comparison, text, policy),
+        }
     }
 
     /// Whether a stored value (in the form of [`super::record::InstanceRecord`]; empty for none) fulfils the condition.
@@ -405,6 +438,27 @@ impl Matching {
                 })
                 .collect::<Option<Vec<_>>>()
                 .map_or(Narrowing::None, |lists| Narrowing::Equals(lists.concat())),
+        }
+    }
+
+    /// The condition that an attribute has exactly this text, whatever is in it: for a unique key that names one entity.
+    #[must_use]
+    pub fn whole(attribute: &Attribute, text: &str) -> Self {
+        let value = Value::Text(trim(attribute.vr, text).to_owned());
+        Self::SingleValue(SingleValue { value, stored: Stored { vr: attribute.vr, reading: Reading::Whole } })
+    }
+
+    /// Whether a stored text with a backslash in it may match that [`Self::narrowing`] leaves out, because one of its values
+    /// does. The data dictionary allows the attribute one value only, so there are few such texts.
+    #[must_use]
+    pub fn looks_into_separated_values(&self) -> bool {
+        match self {
+            Self::SingleValue(SingleValue { stored, .. })
+            | Self::ListOfUid(ListOfUid { stored, .. })
+            | Self::WildCard(Pattern { stored, .. })
+            | Self::Range(Range { stored, .. }) => stored.reading == Reading::WholeOrSeparated,
+            Self::MultipleValue(list) | Self::AnyOf(list) => list.iter().any(Self::looks_into_separated_values),
+            Self::Universal | Self::Sequence(_) | Self::EmptyValue => false,
         }
     }
 
@@ -463,6 +517,12 @@ pub fn trim(vr: VR, text: &str) -> &str {
     }
 }
 
+/// Whether a backslash separates values in a VR (PS3.5 6.2).
+#[must_use]
+pub fn separates_values(vr: VR) -> bool {
+    !matches!(vr, VR::LT | VR::ST | VR::UT | VR::UR)
+}
+
 /// Whether wild cards in a value are special.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WildCards {
@@ -479,6 +539,10 @@ fn is_all_stars(key: &str) -> bool {
 fn list_of_uid(key: &str, stored: Stored) -> Matching {
     let mut uids: Vec<String> =
         key.split('\\').map(|uid| trim(VR::UI, uid)).filter(|uid| !uid.is_empty()).map(str::to_owned).collect();
+    if uids.len() > 1 && key.len() <= MAX_LENIENT_UID_LENGTH {
+        // An object may have it as one UID, against the standard: whoever was answered it has to find the entity by it.
+        uids.push(key.to_owned());
+    }
     uids.sort_unstable();
     uids.dedup();
     if uids.is_empty() || uids.iter().any(|uid| is_all_stars(uid)) {
@@ -553,11 +617,9 @@ fn one_value(
             Ok(Matching::WildCard(Pattern { pattern, stored }))
         }
         (_, LetterCase::Folded) if is_pattern => {
-            let folded =
-                |ligatures| WildCard::new(key, |literal, out| person_name::push_folded(literal, ligatures, out));
             let pattern = PatternKind::Folded(Box::new(FoldedPattern {
-                expanded: folded(Ligatures::Expanded),
-                ligatures_kept: key.contains('?').then(|| folded(Ligatures::Kept)),
+                folded: WildCard::new(key, person_name::push_folded),
+                by_character: key.contains('?').then(|| CharacterPattern::new(key, person_name::push_folded)),
             }));
             Ok(Matching::WildCard(Pattern { pattern, stored }))
         }
@@ -577,7 +639,7 @@ fn date_or_time(stored: Stored, key: &str) -> Result<Matching, MatchingError> {
             (low, high) => Matching::Range(Range { span: Span::between(vr, low, high), stored }),
         };
         return match (low, high) {
-            (End::Invalid, _) | (_, End::Invalid) => Err(MatchingError::InvalidRange(vr)),
+            (RangeEnd::Invalid, _) | (_, RangeEnd::Invalid) => Err(MatchingError::InvalidRange(vr)),
             (low, high) => Ok(range(low.span(), high.span())),
         };
     }
@@ -596,13 +658,17 @@ impl DateTimeRange {
         let dates = range_ends(VR::DA, trim(VR::DA, date))?;
         let times = range_ends(VR::TM, trim(VR::TM, time))?;
         let start = match (&dates.0, &times.0) {
-            (End::At(Span::Days(days)), End::At(Span::Times(times))) => datetime::moment(*days.start(), *times.start()),
-            (End::Open, End::Open) => Moment::MIN,
+            (RangeEnd::At(Span::Days(days)), RangeEnd::At(Span::Times(times))) => {
+                datetime::moment(*days.start(), *times.start())
+            }
+            (RangeEnd::Open, RangeEnd::Open) => Moment::MIN,
             _ => return None,
         };
         let end = match (&dates.1, &times.1) {
-            (End::At(Span::Days(days)), End::At(Span::Times(times))) => datetime::moment(*days.end(), *times.end()),
-            (End::Open, End::Open) => Moment::MAX,
+            (RangeEnd::At(Span::Days(days)), RangeEnd::At(Span::Times(times))) => {
+                datetime::moment(*days.end(), *times.end())
+            }
+            (RangeEnd::Open, RangeEnd::Open) => Moment::MAX,
             _ => return None,
         };
         Some(Self { span: start..=end, unknown: UnknownRequired::NoMatch })
@@ -617,6 +683,10 @@ impl DateTimeRange {
     /// Whether a stored date with its time lies within. A date without a time counts as its first moment.
     #[must_use]
     pub fn contains(&self, date: &str, time: &str) -> bool {
+        if date.contains('\\') || time.contains('\\') {
+            // Several values against the data dictionary: any of them (PS3.4 C.2.2.3).
+            return date.split('\\').any(|date| time.split('\\').any(|time| self.contains(date, time)));
+        }
         if date.is_empty() && self.unknown == UnknownRequired::Match {
             return true;
         }
@@ -626,34 +696,11 @@ impl DateTimeRange {
     }
 }
 
-/// One end of a range.
-enum End {
-    Open,
-    At(Span),
-    Invalid,
-}
-
-impl End {
-    fn new(vr: VR, text: &str) -> Self {
-        match text.trim_matches([' ', '*']) {
-            "" => Self::Open,
-            text => Span::parse(vr, text).map_or(Self::Invalid, Self::At),
-        }
-    }
-
-    fn span(self) -> Option<Span> {
-        match self {
-            Self::At(span) => Some(span),
-            Self::Open | Self::Invalid => None,
-        }
-    }
-}
-
 /// The ends of a range, if the key is one (PS3.4 C.2.2.2.5).
-fn range_ends(vr: VR, key: &str) -> Option<(End, End)> {
+fn range_ends(vr: VR, key: &str) -> Option<(RangeEnd, RangeEnd)> {
     let split = |at: usize| {
         let (low, high) = (key.get(..at).unwrap_or_default(), key.get(at + 1..).unwrap_or_default());
-        (End::new(vr, low), End::new(vr, high))
+        (RangeEnd::new(vr, Side::Low, low), RangeEnd::new(vr, Side::High, high))
     };
     if vr != VR::DT {
         return key.find('-').map(split);
@@ -662,9 +709,9 @@ fn range_ends(vr: VR, key: &str) -> Option<(End, End)> {
     // in the year 500, so it is a moment in New York.
     let hyphens: Vec<usize> = key.match_indices('-').map(|(at, _)| at).take(4).collect();
     let candidates = || hyphens.iter().map(|at| split(*at));
-    let makes_sense = |(low, high): &(End, End)| match (low, high) {
-        (End::Invalid, _) | (_, End::Invalid) => false,
-        (End::At(Span::Moments(low)), End::At(Span::Moments(high))) => low.start() <= high.end(),
+    let makes_sense = |(low, high): &(RangeEnd, RangeEnd)| match (low, high) {
+        (RangeEnd::Invalid, _) | (_, RangeEnd::Invalid) => false,
+        (RangeEnd::At(Span::Moments(low)), RangeEnd::At(Span::Moments(high))) => low.start() <= high.end(),
         _ => true,
     };
     if let Some(found) = candidates().find(makes_sense) {
@@ -674,7 +721,8 @@ fn range_ends(vr: VR, key: &str) -> Option<(End, End)> {
         return None;
     }
     // A reversed range, or none at all.
-    let is_valid = |(low, high): &(End, End)| !matches!((low, high), (End::Invalid, _) | (_, End::Invalid));
+    let is_valid =
+        |(low, high): &(RangeEnd, RangeEnd)| !matches!((low, high), (RangeEnd::Invalid, _) | (_, RangeEnd::Invalid));
     candidates().find(is_valid).or_else(|| candidates().next())
 }
 
@@ -703,6 +751,16 @@ fn has_multiple_value_matching(vr: VR) -> bool {
     matches!(vr, VR::AE | VR::AS | VR::AT | VR::CS | VR::LO | VR::PN | VR::SH | VR::UC)
 }
 
+/// Whether an element within an item is of a VR that is matched (PS3.4 C.2.2.2).
+#[must_use]
+pub fn is_matched_in_item(element: &KeyElement) -> bool {
+    !has_no_matching(item_comparison(element).vr)
+}
+
+fn has_no_matching(vr: VR) -> bool {
+    matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN)
+}
+
 /// How an attribute within an item is compared. What the table does not know is compared as it is written; the text of a
 /// code is descriptive.
 fn item_comparison(element: &KeyElement) -> Comparison {
@@ -712,21 +770,38 @@ fn item_comparison(element: &KeyElement) -> Comparison {
         None if element.tag == CODE_MEANING => LetterCase::Folded,
         None => LetterCase::Sensitive,
     };
-    Comparison { vr: element.vr, multiplicity: Multiplicity::Many, letter_case }
+    // As at the root, an attribute of the standard is matched by its own VR, whatever the key says.
+    let vr = match StandardDataDictionary.by_tag(element.tag).map(|entry| entry.vr().relaxed()) {
+        Some(vr) if element.tag.group().is_multiple_of(2) && vr != VR::UN => vr,
+        Some(_) | None => element.vr,
+    };
+    Comparison { vr, multiplicity: Multiplicity::Many, letter_case }
 }
 
 impl Stored {
-    /// Whether the test holds for any value of a stored text.
+    fn new(vr: VR, multiplicity: Multiplicity) -> Self {
+        let reading = match multiplicity {
+            _ if !separates_values(vr) => Reading::Whole,
+            Multiplicity::Many => Reading::Separated,
+            // It is one identity, however odd it is.
+            Multiplicity::One if vr == VR::UI => Reading::Whole,
+            Multiplicity::One => Reading::WholeOrSeparated,
+        };
+        Self { vr, reading }
+    }
+
+    /// Whether the test holds for any value of a stored text (PS3.4 C.2.2.3).
     fn any(self, text: &str, mut test: impl FnMut(&str) -> bool) -> bool {
-        match self.multiplicity {
-            Multiplicity::One => test(trim(self.vr, text)),
-            Multiplicity::Many if matches!(self.vr, VR::LT | VR::ST | VR::UT | VR::UR) => test(trim(self.vr, text)),
-            Multiplicity::Many => text.split('\\').any(|value| test(trim(self.vr, value))),
+        let separated = |test: &mut dyn FnMut(&str) -> bool| text.split('\\').any(|value| test(trim(self.vr, value)));
+        match self.reading {
+            Reading::Whole => test(trim(self.vr, text)),
+            Reading::Separated => separated(&mut test),
+            Reading::WholeOrSeparated => test(trim(self.vr, text)) || (text.contains('\\') && separated(&mut test)),
         }
     }
 
     fn is_one(self) -> bool {
-        self.multiplicity == Multiplicity::One
+        self.reading != Reading::Separated
     }
 }
 
@@ -734,7 +809,7 @@ impl Value {
     fn matches(&self, stored: &str) -> bool {
         match self {
             Self::Text(text) => text == stored,
-            Self::Folded(folded) => with_folded(stored, Ligatures::Expanded, |stored| folded == stored),
+            Self::Folded(folded) => with_folded(stored, |stored| folded == stored),
             Self::Number(number) => Decimal::parse(stored).is_some_and(|stored| *number == stored),
             Self::Moment { span, text } => span.contains(stored) || text == stored,
             Self::Name(name) => name.matches(stored),
@@ -779,9 +854,12 @@ impl PatternKind {
 
 impl FoldedPattern {
     fn matches(&self, stored: &str) -> bool {
-        let kept = |pattern: &WildCard| with_folded(stored, Ligatures::Kept, |stored| pattern.matches(stored));
-        with_folded(stored, Ligatures::Expanded, |stored| self.expanded.matches(stored))
-            || (!stored.is_ascii() && self.ligatures_kept.as_ref().is_some_and(kept))
+        match &self.by_character {
+            Some(pattern) if person_name::folds_unevenly(stored) => {
+                pattern.matches(|each| person_name::for_each_character(stored, each))
+            }
+            Some(_) | None => with_folded(stored, |stored| self.folded.matches(stored)),
+        }
     }
 }
 
@@ -863,13 +941,13 @@ impl Span {
 }
 
 /// The folded form of a text in a buffer that is kept from call to call: this runs once for each row looked at.
-fn with_folded<T>(text: &str, ligatures: Ligatures, look: impl FnOnce(&str) -> T) -> T {
+fn with_folded<T>(text: &str, look: impl FnOnce(&str) -> T) -> T {
     thread_local! {
         static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
     }
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
-        person_name::push_folded(text, ligatures, buffer);
+        person_name::push_folded(text, buffer);
         look(buffer)
     })
 }
@@ -946,9 +1024,15 @@ mod tests {
     #[test]
     fn uids_are_a_list_and_have_no_wild_cards() {
         accepts(VR::UI, "1.2\\1.3\0\\1.1", &["1.1", "1.2", "1.3\0"]);
-        refuses(VR::UI, "1.2\\1.3", &["1.2\\1.3", "1.23", ""]);
+        refuses(VR::UI, "1.2\\1.3", &["1.3\\1.2", "1.23", ""]);
+        // An object that has it so against the standard is found by what was answered.
+        accepts(VR::UI, "1.2\\1.3", &["1.2\\1.3"]);
+        refuses(VR::UI, "1.2", &["1.2\\1.3"]);
         refuses(VR::UI, "1.2*", &["1.2", "1.23"]);
-        assert_eq!(one(VR::UI, "1.2\\1.1\\1.2").narrowing(), Narrowing::Equals(vec!["1.1".into(), "1.2".into()]));
+        assert_eq!(
+            one(VR::UI, "1.2\\1.1\\1.2").narrowing(),
+            Narrowing::Equals(vec!["1.1".into(), "1.2".into(), "1.2\\1.1\\1.2".into()])
+        );
         assert!(many(VR::UI, "1.3").matches("1.2\\1.3"));
     }
 
@@ -1132,6 +1216,10 @@ mod tests {
         refuses(VR::PN, "M?ller", &["Mueller", "Müller^X"]);
         accepts(VR::PN, "Stra?e", &["Straße"]);
         accepts(VR::PN, "Stra??e", &["Straße"]);
+        accepts(VR::PN, "ส?ราญ", &["สำราญ", "Samran=สำราญ"]);
+        accepts(VR::PN, "ส?ราญ^?", &["สำราญ^ß"]);
+        refuses(VR::PN, "ส??ราญ", &["สำราญ"]);
+        accepts(VR::PN, "م?حمد", &["مـحمد", "مَحمد"]);
         accepts(VR::PN, "ヤマ?", &["ﾔﾏﾀﾞ"]);
         refuses(VR::PN, "ヤマ??", &["ﾔﾏﾀﾞ"]);
     }
@@ -1149,14 +1237,64 @@ mod tests {
         assert!(!name("maier").matches("Meyers^Ann") && !name("smyt*").matches("Smith"));
     }
 
+    // PS3.4 C.2.2.2.1.1 widens what is found; it takes nothing away.
+    #[test]
+    fn wild_cards_keep_their_meaning_in_fuzzy_matching() {
+        let fuzzy = MatchPolicy { names: NameMatching::Fuzzy, ..MatchPolicy::default() };
+        let name = |key| with(VR::PN, Multiplicity::One, LetterCase::Folded, key, &fuzzy);
+        for key in ["*MITH*", "S*TH*", "*^J?HN", "SM*^J*", "J?HN", "S*TH J*", "smi?h", "*th JOHN", "sm*"] {
+            assert!(name(key).matches("SMITH^JOHN"), "{key}");
+        }
+        assert!(
+            name("S*TH").matches("SMITH")
+                && name("S*^R*TH").matches("Sam^Ruth")
+                && name("S*TH").matches("Sam=Ruth^Smith")
+        );
+        for key in ["*MITS*", "S?TH", "SM*^K*", "sm* mary"] {
+            assert!(!name(key).matches("SMITH^JOHN"), "{key}");
+        }
+        // Without a word there is nothing to be fuzzy about.
+        assert!(!name("-").matches("SMITH") && name("-").matches("-"));
+    }
+
     // PS3.4 C.2.2.3: any of the stored values.
     #[test]
     fn any_value_of_several_matches() {
         assert!(many(VR::CS, "MR").matches("CT\\MR"));
         assert!(many(VR::PN, "jones").matches("Smith^A\\Jones^B"));
         assert!(!many(VR::CS, "CT\\\\MR").matches("US"));
-        refuses(VR::LT, "b", &["a\\b"]);
-        accepts(VR::LT, "a\\b", &["a\\b"]);
+        for vr in [VR::LT, VR::ST, VR::UT, VR::UR] {
+            refuses(vr, "b", &["a\\b"]);
+            accepts(vr, "a\\b", &["a\\b"]);
+        }
+    }
+
+    // PS3.4 C.2.2.3, for objects that break PS3.6.
+    #[test]
+    fn an_attribute_of_one_value_that_has_several_is_found_by_any_and_by_all() {
+        for (vr, stored, keys) in [
+            (VR::LO, "A\\B", &["A\\B", "A", "B", "?", "A*B", "*\\B"][..]),
+            (VR::PN, "JONES^A\\SMITH^B", &["JONES^A\\SMITH^B", "jones", "smith^b", "SM*", "*^B"]),
+            (VR::DA, "20200101\\20210101", &["20200101\\20210101", "20210101", "2021-", "-2020"]),
+            (VR::CS, "CHEST\\HEAD", &["CHEST\\HEAD", "HEAD", "H*"]),
+            (VR::IS, "1\\02", &["1\\02", "2"]),
+        ] {
+            for key in keys {
+                accepts(vr, key, &[stored]);
+            }
+        }
+        refuses(VR::LO, "AB", &["A\\B"]);
+        refuses(VR::PN, "JONES^B", &["JONES^A\\SMITH^B"]);
+        let range = DateTimeRange::new("2021-", "10-").unwrap();
+        assert!(range.contains("2020\\20210101", "11\\12") && !range.contains("20200101\\20200102", "11"));
+    }
+
+    #[test]
+    fn a_whole_text_is_matched_as_it_is() {
+        let whole = Matching::whole(AttributeId::PatientID.attribute(), " A\\B* ");
+        assert!(whole.matches("A\\B*") && !whole.matches("A") && !whole.matches("A\\BC"));
+        assert_eq!(whole.narrowing(), Narrowing::Equals(vec!["A\\B*".into()]));
+        assert!(!whole.looks_into_separated_values());
     }
 
     #[test]
@@ -1206,6 +1344,34 @@ mod tests {
 
     fn element(tag: Tag, vr: VR, text: &str) -> KeyElement {
         KeyElement { tag, vr, value: KeyValue::Text(text.into()) }
+    }
+
+    // PS3.4 C.2.2.1.3: what is not supported makes no condition, and takes none away.
+    #[test]
+    fn an_element_without_a_type_of_matching_does_not_count_in_an_item() {
+        let stored = r#"[{"00400009":{"vr":"SH","Value":["S1"]},"00081140":{"vr":"SQ","Value":[{"00081150":{"vr":"UI","Value":["1.2"]}}]}}]"#;
+        let step = |id: &str| element(Tag(0x0040, 0x0009), VR::SH, id);
+        let private = element(Tag(0x0009, 0x1001), VR::UN, "x");
+        let matches =
+            |item: Vec<KeyElement>| Matching::of_items(&[item], &MatchPolicy::default()).unwrap().matches(stored);
+        assert!(matches(vec![private.clone(), step("S1")]) && !matches(vec![private.clone(), step("S2")]));
+        assert!(matches(vec![private.clone()]));
+        let within = |uid: &str| KeyElement {
+            tag: Tag(0x0008, 0x1140),
+            vr: VR::SQ,
+            value: KeyValue::Items(vec![vec![private.clone(), element(Tag(0x0008, 0x1150), VR::UI, uid)]]),
+        };
+        assert!(matches(vec![within("1.2"), step("S?")]) && !matches(vec![within("1.3"), step("S1")]));
+    }
+
+    #[test]
+    fn an_element_of_an_item_is_matched_by_its_own_vr() {
+        let stored = r#"[{"00400002":{"vr":"DA","Value":["20240115"]}}]"#;
+        let items = [vec![element(Tag(0x0040, 0x0002), VR::LO, "20240101-20240131")]];
+        assert!(Matching::of_items(&items, &MatchPolicy::default()).unwrap().matches(stored));
+        let nothing = KeyValue::Items(Vec::new());
+        let name = Matching::of_key(AttributeId::PatientName.attribute(), &nothing, &MatchPolicy::default());
+        assert!(matches!(name, Ok(Matching::Universal)));
     }
 
     // PS3.4 C.2.2.2.6.
@@ -1294,7 +1460,11 @@ mod tests {
         };
         let fuzzily = |key| with(VR::PN, Multiplicity::One, LetterCase::Sensitive, key, &fuzzy).narrowing();
         assert_eq!(fuzzily("J Smith"), word("smith", &["SM0", "XMT"]));
-        assert_eq!(fuzzily("Smi*"), word("smi", &[]));
+        let part = |text: &str, starts, ends| Narrowing::NamePart(NamePart { text: text.into(), starts, ends });
+        assert_eq!(fuzzily("Smi*"), part("smi", true, false));
+        assert_eq!(fuzzily("*MITH* Jo"), part("mith", false, false));
+        assert_eq!(fuzzily("S*TH"), part("th", false, true));
+        assert_eq!(fuzzily("?* ?"), Narrowing::None);
         assert_eq!(one(VR::DA, "20240105").narrowing(), Narrowing::Equals(vec!["20240105".into()]));
         assert_eq!(one(VR::DA, "20240105-").narrowing(), Narrowing::Between("20240105".into(), "99991231".into()));
         assert_eq!(one(VR::TM, "1030-11").narrowing(), Narrowing::Between("1030".into(), "115960.999999:".into()));
@@ -1335,7 +1505,7 @@ mod tests {
             VR::TM => "[01][0-9](:?[0-5][0-9](:?[0-6][0-9](\\.[0-9]{1,6})?)?)?".boxed(),
             VR::DT => "20[0-9]{2}(0[1-9]([0-2][1-9]([01][0-9]([0-5][0-9])?)?)?)?([+-]0[0-5]00)?".boxed(),
             VR::IS | VR::DS | VR::US => "[-+]?[0-2]{0,2}(\\.[0-2])?".boxed(),
-            VR::PN => "[ABßæÉ山ﾀﾞ ^=]{0,8}".boxed(),
+            VR::PN => "[ABßæÉ山ﾀﾞสำ\u{AD}ﬁ ^=-]{0,8}".boxed(),
             VR::UI => "1\\.[12]{1,2}".boxed(),
             _ => "[ABßæÉ山ﾀﾞ %_^'\"]{0,6}".boxed(),
         }
@@ -1351,7 +1521,7 @@ mod tests {
                 1 => text.prop_map(|high| format!("-{high}")),
             ]
             .boxed(),
-            VR::PN => "[abßÉ山ﾀﾞ ^=*?]{0,8}".boxed(),
+            VR::PN => "[abßÉ山ﾀﾞสำ\u{AD}ﬁ ^=*?-]{0,8}".boxed(),
             VR::LO => "[ABßé山ﾀﾞ %_^'\"*?]{0,6}".boxed(),
             _ => text,
         }
@@ -1383,7 +1553,10 @@ mod tests {
                 for stored in [stored.as_str(), key.as_str(), ""] {
                     let stored = as_read(attribute.vr, stored);
                     let narrowing = matching.narrowing();
-                    if matching.matches(&stored) {
+                    let is_separated = stored.contains('\\') && matching.looks_into_separated_values();
+                    if is_separated {
+                        // Found besides.
+                    } else if matching.matches(&stored) {
                         prop_assert!(admits(&matching, &narrowing, &stored), "{} {key:?} {stored:?} {narrowing:?}", attribute.keyword);
                     } else if matches!(narrowing, Narrowing::Equals(_)) {
                         prop_assert!(!admits(&matching, &narrowing, &stored), "{} {key:?} {stored:?}", attribute.keyword);

@@ -6,18 +6,23 @@
 use std::sync::OnceLock;
 
 use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::decompose_compatible;
+use unicode_normalization::char::{canonical_combining_class, decompose_compatible};
+use unicode_normalization::{IsNormalized, is_nfc_quick};
 
 /// The components of one group: family name, given name, middle name, prefix, suffix (PS3.5 6.2.1.1).
 pub const COMPONENTS: usize = 5;
 
-/// What becomes of letters that stand for two, such as `ß` and `æ`.
+/// Code points that are taken together at most, where folding joins them. A longer run is cut, so that folding it takes time in
+/// proportion to its length. No script joins more than a handful.
+const MAX_JOINED: usize = 32;
+
+/// One character of a text as it is stored, for a `?` to stand for (PS3.4 C.2.2.2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ligatures {
-    /// They become the two that they stand for: `Straße` is `Strasse`.
-    Expanded,
-    /// They stay one character, for a `?` to match.
-    Kept,
+pub struct StoredCharacter<'a> {
+    /// Its folded form: nothing for a mark that does not count, more than one character for `ß` or SARA AM.
+    pub folded: &'a str,
+    /// Whether each character of the folded form may be taken for one by itself, as the two letters of `ß`.
+    pub is_divisible: bool,
 }
 
 /// The three component groups of a name: alphabetic, ideographic, phonetic (PS3.5 6.2.1.2), as written; empty where absent.
@@ -38,12 +43,12 @@ pub fn normal_groups(name: &str) -> [String; 3] {
 #[must_use]
 pub fn normal_form(group: &str) -> String {
     let mut normal = String::with_capacity(group.len());
-    push_normal_form(group, Ligatures::Expanded, &mut normal);
+    push_normal_form(group, &mut normal);
     normal
 }
 
 /// Appends [`normal_form`] of a component group to `out`.
-pub fn push_normal_form(group: &str, ligatures: Ligatures, out: &mut String) {
+pub fn push_normal_form(group: &str, out: &mut String) {
     let start = out.len();
     // A name that is all ASCII, as most are, is done in one pass.
     for (at, component) in group.split('^').enumerate() {
@@ -51,7 +56,7 @@ pub fn push_normal_form(group: &str, ligatures: Ligatures, out: &mut String) {
             out.push('^');
         }
         let component_start = out.len();
-        push_folded(component.trim(), ligatures, out);
+        push_folded(component.trim(), out);
         trim_tail(component_start, out);
     }
     while out.len() > start && out.ends_with('^') {
@@ -76,60 +81,151 @@ pub fn is_between_words(c: char) -> bool {
 #[must_use]
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
-    push_folded(text, Ligatures::Expanded, &mut folded);
+    push_folded(text, &mut folded);
     folded
 }
 
 /// Appends [`fold`] of a text to `out`.
-pub fn push_folded(text: &str, ligatures: Ligatures, out: &mut String) {
+pub fn push_folded(text: &str, out: &mut String) {
     let start = out.len();
     if text.is_ascii() {
         out.push_str(text);
         if let Some(appended) = out.get_mut(start..) {
             appended.make_ascii_lowercase();
         }
-    } else if !push_folded_by_character(text, ligatures, out) {
+    } else if !push_folded_by_character(text, out) {
         out.truncate(start);
-        push_folded_by_unicode(text, ligatures, out);
+        push_folded_by_unicode(text, out);
+    }
+}
+
+/// Whether some character of a text folds to none or to several, or may join with a neighbour: then the characters of
+/// [`fold`] are not those of the text.
+#[must_use]
+pub fn folds_unevenly(text: &str) -> bool {
+    let is_one = |folded: &str| {
+        let mut chars = folded.chars();
+        chars.next().is_some() && chars.next().is_none()
+    };
+    !text.is_ascii()
+        && text.chars().any(|c| match c {
+            '\0'..='\x7F' => false,
+            _ if is_itself(c) => false,
+            _ if is_combining(c) => true,
+            other => alphabets().get(other as usize).is_none_or(|folded| !is_one(folded)),
+        })
+}
+
+/// Calls `each` with every character of a text as it is stored. Characters that folding joins, such as a kana with its
+/// half-width voicing mark or the jamo of a syllable, are one. What `each` gets, put together, is [`fold`] of the text.
+pub fn for_each_character(text: &str, mut each: impl FnMut(StoredCharacter<'_>)) {
+    let mut give = |joined: &str| {
+        let folded = fold(joined);
+        let is_ligature = folded.bytes().all(|byte| byte.is_ascii_lowercase());
+        each(StoredCharacter { folded: &folded, is_divisible: is_ligature || joined.chars().nth(1).is_some() });
+    };
+    // A character, with what joins it, and marks after it that do not count. What follows these may still join the character.
+    let (mut joined, mut marks) = (String::new(), String::new());
+    let mut code_points = 0;
+    for c in text.chars() {
+        if code_points > 0 && code_points < MAX_JOINED && joins(&joined, &marks, c) {
+            joined.push_str(&marks);
+            marks.clear();
+            joined.push(c);
+        } else if is_stripped(c) && code_points < MAX_JOINED {
+            marks.push(c);
+        } else {
+            if !joined.is_empty() {
+                give(&joined);
+            }
+            for mark in marks.chars() {
+                give(mark.encode_utf8(&mut [0; 4]));
+            }
+            joined.clear();
+            marks.clear();
+            joined.push(c);
+            code_points = 0;
+        }
+        code_points += 1;
+    }
+    if !joined.is_empty() {
+        give(&joined);
+    }
+    for mark in marks.chars() {
+        give(mark.encode_utf8(&mut [0; 4]));
+    }
+}
+
+/// Whether folding makes something else of a character and another one after it than of each by itself. The marks between them
+/// do not count.
+fn joins(before: &str, marks: &str, c: char) -> bool {
+    if before.is_empty() || c.is_ascii() || is_itself(c) {
+        return false;
+    }
+    let mut may_join = false;
+    decompose_compatible(c, |part| {
+        let stands_alone =
+            canonical_combining_class(part) == 0 && is_nfc_quick(std::iter::once(part)) != IsNormalized::Maybe;
+        may_join |= !stands_alone;
+    });
+    may_join && {
+        let mut apart = fold(before);
+        push_folded(c.encode_utf8(&mut [0; 4]), &mut apart);
+        apart != fold(&format!("{before}{marks}{c}"))
+    }
+}
+
+/// Calls `each` with every character of a component group as it is stored, without what [`normal_form`] leaves out.
+pub fn for_each_character_of_group(group: &str, mut each: impl FnMut(StoredCharacter<'_>)) {
+    let delimiter = StoredCharacter { folded: "^", is_divisible: true };
+    let space = StoredCharacter { folded: " ", is_divisible: true };
+    let mut delimiters = 0;
+    for (at, component) in group.split('^').enumerate() {
+        delimiters += usize::from(at > 0);
+        if fold(component).trim().is_empty() {
+            continue;
+        }
+        for _ in 0..std::mem::take(&mut delimiters) {
+            each(delimiter);
+        }
+        let mut spaces = 0;
+        let mut has_begun = false;
+        for_each_character(component.trim(), |character| {
+            if !character.folded.is_empty() && character.folded.trim().is_empty() {
+                spaces += character.folded.chars().count();
+                return;
+            }
+            for _ in 0..if has_begun { std::mem::take(&mut spaces) } else { 0 } {
+                each(space);
+            }
+            has_begun |= !character.folded.is_empty();
+            spaces = if has_begun { spaces } else { 0 };
+            each(character);
+        });
     }
 }
 
 /// Folding by the definition. It takes microseconds, and a search folds every name that it looks at.
-fn push_folded_by_unicode(text: &str, ligatures: Ligatures, out: &mut String) {
+fn push_folded_by_unicode(text: &str, out: &mut String) {
     out.extend(
         text.chars()
             .map(neutral)
             .nfkd()
             .filter(|c| !is_stripped(*c))
             .flat_map(char::to_lowercase)
-            .flat_map(move |c| plain_letters(c, ligatures))
+            .flat_map(plain_letters)
             .nfc(),
     );
 }
 
 /// Folding one character at a time, where all characters are of the kind that never joins with a neighbour: the letters of
 /// Latin, Greek and Cyrillic, kana, ideographs and Hangul syllables. False where there is another.
-fn push_folded_by_character(text: &str, ligatures: Ligatures, out: &mut String) -> bool {
-    static TABLES: [OnceLock<Vec<Box<str>>>; 2] = [const { OnceLock::new() }; 2];
-    let table = TABLES[ligatures as usize].get_or_init(|| {
-        let fold = |code| {
-            let mut folded = String::new();
-            if let Some(c) = char::from_u32(code) {
-                push_folded_by_unicode(c.encode_utf8(&mut [0; 4]), ligatures, &mut folded);
-            }
-            folded.into_boxed_str()
-        };
-        (0..ALPHABETS_END).map(fold).collect()
-    });
+fn push_folded_by_character(text: &str, out: &mut String) -> bool {
+    let table = alphabets();
     for c in text.chars() {
         match c {
-            '\u{3041}'..='\u{3096}'
-            | '\u{30A1}'..='\u{30FA}'
-            | 'ー'
-            | '\u{3400}'..='\u{4DBF}'
-            | '\u{4E00}'..='\u{9FFF}'
-            | '\u{AC00}'..='\u{D7A3}' => out.push(c),
-            '\u{300}'..='\u{36F}' | '\u{483}'..='\u{489}' => return false,
+            _ if is_itself(c) => out.push(c),
+            _ if is_combining(c) => return false,
             other => match table.get(other as usize) {
                 Some(folded) => out.push_str(folded),
                 None => return false,
@@ -137,6 +233,37 @@ fn push_folded_by_character(text: &str, ligatures: Ligatures, out: &mut String) 
         }
     }
     true
+}
+
+/// Kana, ideographs and Hangul syllables that are their own folded form and that join with nothing before them.
+fn is_itself(c: char) -> bool {
+    matches!(c,
+        '\u{3041}'..='\u{3096}'
+        | '\u{30A1}'..='\u{30FA}'
+        | 'ー'
+        | '\u{3400}'..='\u{4DBF}'
+        | '\u{4E00}'..='\u{9FFF}'
+        | '\u{AC00}'..='\u{D7A3}')
+}
+
+/// Marks below [`ALPHABETS_END`], which join with what stands before them.
+fn is_combining(c: char) -> bool {
+    matches!(c, '\u{300}'..='\u{36F}' | '\u{483}'..='\u{489}')
+}
+
+/// The folded form of each character below [`ALPHABETS_END`].
+fn alphabets() -> &'static [Box<str>] {
+    static TABLE: OnceLock<Vec<Box<str>>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let fold = |code| {
+            let mut folded = String::new();
+            if let Some(c) = char::from_u32(code) {
+                push_folded_by_unicode(c.encode_utf8(&mut [0; 4]), &mut folded);
+            }
+            folded.into_boxed_str()
+        };
+        (0..ALPHABETS_END).map(fold).collect()
+    })
 }
 
 /// After the last letter of Latin, Greek and Cyrillic, but for extensions that names do without.
@@ -173,27 +300,27 @@ fn is_stripped(c: char) -> bool {
 }
 
 /// Letters, apostrophes and hyphens that Unicode does not decompose, though a reader takes them for the plain ones.
-fn plain_letters(c: char, ligatures: Ligatures) -> impl Iterator<Item = char> {
-    let (first, second) = match (c, ligatures) {
-        ('ß', Ligatures::Expanded) => ('s', Some('s')),
-        ('æ', Ligatures::Expanded) => ('a', Some('e')),
-        ('œ', Ligatures::Expanded) => ('o', Some('e')),
-        ('þ', Ligatures::Expanded) => ('t', Some('h')),
-        ('ø', _) => ('o', None),
-        ('ł', _) => ('l', None),
-        ('đ' | 'ð', _) => ('d', None),
-        ('ħ', _) => ('h', None),
-        ('ı', _) => ('i', None),
-        ('ŧ', _) => ('t', None),
-        ('ŋ', _) => ('n', None),
-        ('ĸ', _) => ('k', None),
-        ('ς', _) => ('σ', None),
-        ('\u{2018}' | '\u{2019}' | '\u{2BC}', _) => ('\'', None),
-        ('\u{2010}'..='\u{2015}' | '\u{2212}', _) => ('-', None),
+fn plain_letters(c: char) -> impl Iterator<Item = char> {
+    let (first, second) = match c {
+        'ß' => ('s', Some('s')),
+        'æ' => ('a', Some('e')),
+        'œ' => ('o', Some('e')),
+        'þ' => ('t', Some('h')),
+        'ø' => ('o', None),
+        'ł' => ('l', None),
+        'đ' | 'ð' => ('d', None),
+        'ħ' => ('h', None),
+        'ı' => ('i', None),
+        'ŧ' => ('t', None),
+        'ŋ' => ('n', None),
+        'ĸ' => ('k', None),
+        'ς' => ('σ', None),
+        '\u{2018}' | '\u{2019}' | '\u{2BC}' => ('\'', None),
+        '\u{2010}'..='\u{2015}' | '\u{2212}' => ('-', None),
         // As ISO 2022 IR 87 is read here, and as others read it.
-        ('\u{301C}', _) => ('~', None),
-        ('\u{2225}', _) => ('\u{2016}', None),
-        (other, _) => (other, None),
+        '\u{301C}' => ('~', None),
+        '\u{2225}' => ('\u{2016}', None),
+        other => (other, None),
     };
     std::iter::once(first).chain(second)
 }
@@ -256,11 +383,38 @@ mod tests {
         assert_eq!(fold("ﾀﾞ").chars().count(), 1);
     }
 
+    fn characters(text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for_each_character(text, |character| found.push(character.folded.to_owned()));
+        found
+    }
+
     #[test]
-    fn ligatures_can_stay_one_character() {
-        let mut kept = String::new();
-        push_folded("STRAẞE Ærø", Ligatures::Kept, &mut kept);
-        assert_eq!(kept, "straße æro");
+    fn a_character_as_stored_may_fold_to_none_or_several() {
+        assert_eq!(characters("Straße"), ["s", "t", "r", "a", "ss", "e"]);
+        assert_eq!(characters("สำราญ"), ["ส", "\u{E4D}\u{E32}", "ร", "า", "ญ"]);
+        assert_eq!(characters("Mu\u{308}"), ["m", "u", ""]);
+        assert_eq!(characters("ﾔﾏﾀﾞ"), ["ヤ", "マ", "ダ"]);
+        assert_eq!(characters("\u{1112}\u{1174}x"), ["희", "x"]);
+        for even in ["", "Smith", "Müller", "山田", "ヤマダ", "김희중", "Дмитрий"] {
+            assert!(!folds_unevenly(even), "{even}");
+        }
+        for uneven in ["Straße", "สำราญ", "Mu\u{308}ller", "ﾔﾏﾀﾞ", "ﬁ", "\u{AD}x"] {
+            assert!(folds_unevenly(uneven), "{uneven}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_made_of_the_characters_of_its_normal_form() {
+        let of = |group| {
+            let mut found = String::new();
+            for_each_character_of_group(group, |character| found.push_str(character.folded));
+            found
+        };
+        for group in [" Smith ^ Jo hn ^^ ^", "^JOHN", "¨^¨ x", "a^\u{AD}", "ß  æ", "a¨", "山田　^　太郎", "\u{AD} a"]
+        {
+            assert_eq!(of(group), normal_form(group), "{group}");
+        }
     }
 
     #[test]
@@ -294,8 +448,8 @@ mod tests {
         for c in (0..=0xD7A3).filter_map(char::from_u32) {
             let text = format!("é{c}");
             let (mut fast, mut slow) = (String::new(), String::new());
-            push_folded(&text, Ligatures::Expanded, &mut fast);
-            push_folded_by_unicode(&text, Ligatures::Expanded, &mut slow);
+            push_folded(&text, &mut fast);
+            push_folded_by_unicode(&text, &mut slow);
             assert_eq!(fast, slow, "U+{:04X}", u32::from(c));
         }
     }
@@ -309,11 +463,21 @@ mod tests {
 
         #[test]
         fn folding_by_character_is_folding_by_the_definition(text in "[ -~]{0,4}[\u{A0}-\u{17F}\u{370}-\u{52F}あ-んァ-ヶ一-三가-힣\u{AD}]{0,8}\\PC{0,2}") {
-            for ligatures in [Ligatures::Expanded, Ligatures::Kept] {
-                let (mut fast, mut slow) = (String::new(), String::new());
-                push_folded(&text, ligatures, &mut fast);
-                push_folded_by_unicode(&text, ligatures, &mut slow);
-                prop_assert_eq!(fast, slow);
+            let (mut fast, mut slow) = (String::new(), String::new());
+            push_folded(&text, &mut fast);
+            push_folded_by_unicode(&text, &mut slow);
+            prop_assert_eq!(fast, slow);
+        }
+
+        #[test]
+        fn characters_put_together_are_the_folded_text(text in "[a-zß\u{301}\u{308}สำราญ่ﾔﾀﾞガ\u{3099}가\u{1112}\u{1174}\u{11AB}\u{AD}ﬁ¨ ]{0,12}\\PC{0,2}") {
+            prop_assert_eq!(characters(&text).concat(), fold(&text));
+        }
+
+        #[test]
+        fn what_folds_evenly_has_as_many_characters(text in "[a-zßüéあ가山\u{301}Ж ]{0,8}") {
+            if !folds_unevenly(&text) {
+                prop_assert_eq!(fold(&text).chars().count(), text.chars().count());
             }
         }
 

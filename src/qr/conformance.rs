@@ -10,12 +10,12 @@ use super::negotiation::NegotiatedOptions;
 use super::parse::{SPECIFIC_CHARACTER_SET, is_only_answered, level_in};
 use super::retrieve::RetrieveError;
 use crate::db::{self, can_answer, can_answer_declared};
-use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, LetterCase, Source};
+use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, LetterCase, Source};
 use crate::model::charset::CharacterSets;
 use crate::model::declared::{DeclaredSet, Kept, Step};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
-    KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, QuotationMarks, SeveralValues,
+    KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks, SeveralValues,
 };
 
 /// The defined terms of PS3.3 C.12.1.1.2, tables C.12-2 to C.12-5.
@@ -63,6 +63,7 @@ pub fn sections() -> Vec<(&'static str, String)> {
         ("attributes STUDY", attributes(QueryRetrieveLevel::Study)),
         ("attributes SERIES", attributes(QueryRetrieveLevel::Series)),
         ("attributes IMAGE", attributes(QueryRetrieveLevel::Image)),
+        ("matching by example", matching_examples()),
         ("extended negotiation", extended_negotiation()),
         ("character sets", character_sets()),
         ("C-FIND status codes", statuses()),
@@ -213,6 +214,46 @@ fn types_of(make: impl Fn(&KeyValue) -> Result<Matching, MatchingError>) -> Stri
     format!("{}, universal", types.join(", "))
 }
 
+/// What keys of some attributes find, and what they do not, found by trying.
+fn matching_examples() -> String {
+    use AttributeId::{AccessionNumber, PatientID, PatientName, StudyDate, StudyDescription, StudyTime};
+    let plain = MatchPolicy::default();
+    let fuzzy = MatchPolicy { names: NameMatching::Fuzzy, ..plain };
+    let examples: [(AttributeId, &str, &MatchPolicy, &[&str]); 18] = [
+        (PatientID, "A", &plain, &["A", "A\\B", "AB"]),
+        (PatientID, "A\\B", &plain, &["A", "B", "A\\B", "C"]),
+        (StudyDescription, "CHEST", &plain, &["ct\\chest", "chest ct"]),
+        (AccessionNumber, "A?", &plain, &["A1", "A", "A12"]),
+        (PatientName, "SMITH", &plain, &["SMITH^JOHN", "JONES^A\\SMITH^B", "SMITHSON^JOHN"]),
+        (PatientName, "Stra?e", &plain, &["Straße", "Strasse"]),
+        (PatientName, "ส?ราญ", &plain, &["สำราญ"]),
+        (PatientName, "*MITH*", &plain, &["SMITH^JOHN", "SMYTHE^JOHN"]),
+        (PatientName, "*MITH*", &fuzzy, &["SMITH^JOHN", "SMYTHE^JOHN"]),
+        (PatientName, "S*TH", &fuzzy, &["SMITH^JOHN", "SMYTHE^JOHN"]),
+        (PatientName, "john smyth", &fuzzy, &["SMITH^JOHN", "SMITH^MARY"]),
+        (StudyDate, "20240201-20240231", &plain, &["20240229", "20240301"]),
+        (StudyDate, "00000000-20240131", &plain, &["19000101", "20240201"]),
+        (StudyDate, "19000101-99999999", &plain, &["20240101"]),
+        (StudyDate, "20241301-20241331", &plain, &[]),
+        (StudyTime, "000000-240000", &plain, &["000000", "235959.999999"]),
+        (StudyTime, "20240101100000-20240101180000", &plain, &["1200", "1900"]),
+        (StudyTime, "10-25", &plain, &[]),
+    ];
+    let mut text = String::from("| Attribute | Key | Finds | Does not find |\n|---|---|---|---|\n");
+    for (id, key, policy, stored) in examples {
+        let name = id.attribute().keyword;
+        let negotiated = if policy.names == NameMatching::Fuzzy { ", fuzzy" } else { "" };
+        let Ok(matching) = Matching::of_key(id.attribute(), &KeyValue::Text(key.to_owned()), policy) else {
+            let _ = writeln!(text, "| {name}{negotiated} | `{key}` | refused: A900 | |");
+            continue;
+        };
+        let (found, other): (Vec<_>, Vec<_>) = stored.iter().partition(|stored| matching.matches(stored));
+        let list = |texts: &[&&str]| texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "| {name}{negotiated} | `{key}` | {} | {} |", list(&found), list(&other));
+    }
+    text
+}
+
 fn is_named_by_standard(matching: &Matching) -> bool {
     !matches!(matching, Matching::AnyOf(_) | Matching::Universal)
 }
@@ -266,7 +307,7 @@ fn statuses() -> String {
         (FindError::KeyOfOtherLevel(tag), "strict hierarchical queries only: a key of another level"),
         (
             FindError::InvalidKey(tag, MatchingError::SeveralItems),
-            "a range with an end that is none, or a sequence key with several items",
+            "a range with an end that has no meaning, or a sequence key with several items",
         ),
         (FindError::Identifier(IdentifierError::TooDeep), "the Identifier is no data set, or passes a limit"),
         (FindError::Index(db::Error::Interrupted), "the index could not answer"),

@@ -9,6 +9,7 @@ pub mod conformance;
 mod encoding;
 mod error;
 mod identifier;
+mod items;
 pub mod keys;
 mod negotiation;
 mod parse;

@@ -1,5 +1,6 @@
 //! From an Identifier to a query that the index can answer (PS3.4 C.4.1).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -7,12 +8,13 @@ use dicom_core::{Tag, VR};
 
 use super::error::FindError;
 use super::identifier::Identifier;
+use super::items::{Kept, creators, item_keys, supported};
 use super::negotiation::NegotiatedOptions;
 use super::{Hierarchy, Options, PendingStatus, Retrievable};
 use crate::db::{can_answer, can_answer_declared};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, Source};
-use crate::model::declared::{DeclaredSet, Node, Unit, canonical_tag, creator_tag, is_private_creator};
-use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, ItemKey, MatchingKey, ReturnKey};
+use crate::model::declared::{DeclaredSet, Unit, creator_tag, is_private_creator};
+use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     DateTimeRange, KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks,
@@ -96,7 +98,8 @@ pub fn parse(
 ) -> Result<Query, FindError> {
     let level = level(model, identifier)?;
     let keys = Keys::new(&identifier.elements, &options.declared);
-    if options.hierarchy == Hierarchy::Strict && !negotiated.relational_queries {
+    let is_strict = options.hierarchy == Hierarchy::Strict && !negotiated.relational_queries;
+    if is_strict {
         keys.check_hierarchy(model, level)?;
     }
 
@@ -110,7 +113,12 @@ pub fn parse(
     let mut matching_keys = Vec::new();
     let mut return_keys = Vec::new();
     for (attribute, key) in &keys.known {
-        let is_matched = match key_matching(attribute, key, &policy)? {
+        let names_one = is_strict && attribute.key == KeyType::Unique && attribute.level < level;
+        let matching = match &**key {
+            KeyValue::Text(text) if names_one => Some(Matching::whole(attribute, text)),
+            key => key_matching(attribute, key, &policy)?,
+        };
+        let is_matched = match matching {
             Some(Matching::Universal) => true,
             Some(matching) => {
                 matching_keys.push(MatchingKey { attribute: attribute.id, matching });
@@ -216,7 +224,7 @@ pub(super) fn is_only_answered(id: AttributeId) -> bool {
 
 /// The keys of an Identifier, each attribute once.
 struct Keys<'a> {
-    known: Vec<(&'static Attribute, &'a KeyValue)>,
+    known: Vec<(&'static Attribute, Cow<'a, KeyValue>)>,
     declared: Vec<KeyOfUnit>,
     unsupported: Vec<Tag>,
 }
@@ -247,7 +255,13 @@ impl<'a> Keys<'a> {
             match Attribute::by_tag(tag) {
                 // Every answer has it anyway.
                 Some(attribute) if attribute.id == AttributeId::RetrieveAETitle => {}
-                Some(attribute) => keys.known.push((attribute, &element.value)),
+                Some(attribute) => {
+                    let value = match &element.value {
+                        KeyValue::Items(_) => Cow::Owned(supported(&element.value, Kept::All, &mut keys.unsupported)),
+                        KeyValue::Text(_) => Cow::Borrowed(&element.value),
+                    };
+                    keys.known.push((attribute, value));
+                }
                 None => {
                     let creator = creator_tag(tag).and_then(|tag| creators.iter().find(|(known, _)| *known == tag));
                     let unit = declared.unit(tag, creator.map(|(_, creator)| creator.as_str()));
@@ -255,7 +269,7 @@ impl<'a> Keys<'a> {
                         None => keys.unsupported.push(tag),
                         Some(unit) => keys.declared.push(KeyOfUnit {
                             unit: Arc::clone(unit),
-                            value: canonical(&element.value, &unit.items),
+                            value: supported(&element.value, Kept::of(&unit.items), &mut keys.unsupported),
                             answered_as: AnsweredAs { tag, creator: creator.cloned() },
                         }),
                     }
@@ -271,9 +285,11 @@ impl<'a> Keys<'a> {
             if unique.level >= level || !model.has_level(unique.level) {
                 continue;
             }
-            let value = self.known.iter().find(|(attribute, _)| attribute.id == unique.id).map(|(_, value)| *value);
+            let value = self.known.iter().find(|(attribute, _)| attribute.id == unique.id).map(|(_, value)| &**value);
+            // A backslash in a Patient ID stands there against PS3.5; the entity has no other name.
+            let special: &[char] = if unique.vr == VR::UI { &['\\', '*', '?'] } else { &['*', '?'] };
             let is_one_value =
-                matches!(value, Some(KeyValue::Text(text)) if !text.is_empty() && !text.contains(['\\', '*', '?']));
+                matches!(value, Some(KeyValue::Text(text)) if !text.is_empty() && !text.contains(special));
             if !is_one_value {
                 return Err(FindError::UniqueKeyAbove(unique.tag));
             }
@@ -290,7 +306,7 @@ impl<'a> Keys<'a> {
     /// The pairs of ranges that are one range of date and time (PS3.4 C.2.2.2.5.4).
     fn combined(&self, policy: &MatchPolicy) -> Vec<DateTimeKey> {
         let text = |wanted: &Attribute| {
-            self.known.iter().find(|(attribute, _)| attribute.id == wanted.id).and_then(|(_, value)| match value {
+            self.known.iter().find(|(attribute, _)| attribute.id == wanted.id).and_then(|(_, value)| match &**value {
                 KeyValue::Text(text) => Some(text.as_str()),
                 KeyValue::Items(_) => None,
             })
@@ -337,64 +353,11 @@ fn declared_matching(key: &KeyOfUnit, policy: &MatchPolicy) -> Result<Option<Mat
     }
 }
 
-/// Who reserves which private block in a data set or an item.
-fn creators(elements: &[KeyElement]) -> Vec<(Tag, String)> {
-    let creators = elements.iter().filter(|element| is_private_creator(element.tag));
-    creators
-        .filter_map(|element| match &element.value {
-            KeyValue::Text(text) => Some((element.tag, text.trim_matches(' ').to_owned())),
-            KeyValue::Items(_) => None,
-        })
-        .collect()
-}
-
-/// A sequence key with the private elements in its items where the index keeps them: see [`canonical_tag`].
-fn canonical(value: &KeyValue, wanted: &[Node]) -> KeyValue {
-    let KeyValue::Items(items) = value else { return value.clone() };
-    if wanted.is_empty() {
-        return value.clone();
-    }
-    let item = |item: &Vec<KeyElement>| {
-        let creators = creators(item);
-        let mut elements: Vec<KeyElement> = Vec::new();
-        for element in item.iter().filter(|element| !is_private_creator(element.tag)) {
-            let creator = creator_tag(element.tag).and_then(|tag| creators.iter().find(|(known, _)| *known == tag));
-            let creator = creator.map(|(_, creator)| creator.as_str());
-            let Some(node) = wanted.iter().find(|node| node.step.is(element.tag, creator)) else {
-                elements.push(element.clone());
-                continue;
-            };
-            let (tag, block) = canonical_tag(wanted, &node.step);
-            if let Some(block) = block.filter(|block| !elements.iter().any(|element| element.tag == *block)) {
-                // Asked for, so that it is answered; never matched.
-                elements.push(KeyElement { tag: block, vr: VR::LO, value: KeyValue::Text(String::new()) });
-            }
-            let vr = if element.vr == VR::UN { node.vr } else { element.vr };
-            elements.push(KeyElement { tag, vr, value: canonical(&element.value, &node.items) });
-        }
-        elements
-    };
-    KeyValue::Items(items.iter().map(item).collect())
-}
-
-/// What is asked for in the items of a sequence (PS3.4 C.2.2.2.6).
-fn item_keys(key: &KeyValue) -> Vec<ItemKey> {
-    let KeyValue::Items(items) = key else { return Vec::new() };
-    let mut keys: Vec<ItemKey> = items
-        .iter()
-        .flatten()
-        .filter(|element| element.tag != SPECIFIC_CHARACTER_SET && element.tag.element() != 0)
-        .map(|element| ItemKey { tag: element.tag, items: item_keys(&element.value) })
-        .collect();
-    keys.sort_by_key(|key| key.tag);
-    keys.dedup_by_key(|key| key.tag);
-    keys
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::keys;
     use super::*;
+    use crate::model::find::ItemKey;
 
     fn ask(model: InformationModel, level: QueryRetrieveLevel, of: &[&str]) -> Result<Query, FindError> {
         ask_with(model, level, of, NegotiatedOptions::default(), &Options::default())
@@ -511,7 +474,11 @@ mod tests {
         let strictly = |model, level, of: &[&str]| ask_with(model, level, of, NegotiatedOptions::default(), &strict);
         assert!(strictly(PatientRoot, Study, &["PatientID=P1", "StudyDate"]).is_ok());
         assert!(strictly(StudyRoot, Study, &["PatientName=X*", "StudyDate"]).is_ok());
-        for key in ["PatientID", "PatientID=P*", "PatientID=A\\B", "StudyDate"] {
+        // One ID, though an object has a backslash in it.
+        let odd = strictly(PatientRoot, Study, &["PatientID=A\\B"]).unwrap();
+        let matching = &odd.request.matching_keys[0].matching;
+        assert!(matching.matches("A\\B") && !matching.matches("A"));
+        for key in ["PatientID", "PatientID=P*", "StudyDate"] {
             let refused = strictly(PatientRoot, Study, &[key]).unwrap_err().failure();
             assert_eq!((refused.status, refused.offending_elements), (0xA900, vec![Tag(0x0010, 0x0020)]), "{key}");
         }
@@ -553,6 +520,37 @@ mod tests {
         let items: Vec<_> = query.request.return_keys.iter().map(|key| key.items.clone()).collect();
         let item = |tag| ItemKey { tag, items: vec![] };
         assert_eq!(items, [vec![item(Tag(0x0008, 0x0100)), item(Tag(0x0008, 0x0104))], vec![]]);
+    }
+
+    /// A query with one item in Request Attributes Sequence.
+    fn ask_for_request(item: Vec<KeyElement>) -> Query {
+        let mut identifier = keys::identifier(Series, ["SeriesInstanceUID"]).unwrap();
+        let value = KeyValue::Items(vec![item]);
+        identifier.elements.push(KeyElement { tag: Tag(0x0040, 0x0275), vr: VR::SQ, value });
+        parse(StudyRoot, &identifier, NegotiatedOptions::default(), &Options::default()).unwrap()
+    }
+
+    // PS3.4 C.2.2.1.3, C.2.2.2.
+    #[test]
+    fn in_an_item_unsupported_elements_and_the_character_set_do_not_narrow() {
+        let text = |tag, vr, text: &str| KeyElement { tag, vr, value: KeyValue::Text(text.into()) };
+        let step = text(Tag(0x0040, 0x0009), VR::SH, "S1");
+        let stored = r#"[{"00400009":{"vr":"SH","Value":["S1"]},"00091001":{"vr":"LO","Value":["y"]}}]"#;
+        for (other, unsupported) in [
+            (text(Tag(0x0009, 0x1001), VR::UN, "x"), 1),
+            (text(Tag(0x0009, 0x1001), VR::LO, "x"), 1),
+            (text(Tag(0x0009, 0x0010), VR::LO, "ACME"), 0),
+            (text(Tag(0x0008, 0x0005), VR::CS, "ISO_IR 192"), 0),
+            (text(Tag(0x0040, 0x0000), VR::UL, "4"), 0),
+            (text(Tag(0x0009, 0x1001), VR::UN, ""), 0),
+        ] {
+            let query = ask_for_request(vec![other.clone(), step.clone()]);
+            let matching = &query.request.matching_keys[0].matching;
+            assert!(matching.matches(stored), "{}", other.tag);
+            assert!(!matching.matches(&stored.replace("S1", "S2")), "{}", other.tag);
+            assert_eq!(query.unsupported.len(), unsupported, "{}", other.tag);
+            assert!(matched(&ask_for_request(vec![other])).is_empty());
+        }
     }
 
     // PS3.4 C.2.2.2.5.4.

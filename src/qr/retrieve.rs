@@ -13,7 +13,7 @@ use crate::db;
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType};
 use crate::model::find::{FindRequest, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
-use crate::model::matching::{KeyValue, MatchPolicy, Matching};
+use crate::model::matching::{KeyValue, MatchPolicy, Matching, Narrowing};
 
 /// Refused: out of resources, unable to calculate number of matches (PS3.4 tables C.4-2 and C.4-3).
 const STATUS_UNABLE_TO_CALCULATE: u16 = 0xA701;
@@ -93,15 +93,18 @@ pub fn parse_retrieval(
             }
             continue;
         }
-        if text.contains(['*', '?']) {
+        let matching = if unique.level == QueryRetrieveLevel::Patient {
+            // PS3.4 C.4.2.2.1: one value. In some objects it has a backslash or a star in it, and they are retrieved by what
+            // was answered. See `no_patient_id` for what was meant otherwise.
+            Matching::whole(unique, text)
+        } else if text.contains(['*', '?']) {
             return Err(RetrieveError::NoUniqueKey(unique.tag));
-        }
-        let may_be_a_list = unique.level != QueryRetrieveLevel::Patient && (is_own || !strict);
-        if text.contains('\\') && !may_be_a_list {
+        } else if text.contains('\\') && !is_own && strict {
             return Err(RetrieveError::SeveralValues(unique.tag));
-        }
-        let matching = Matching::of_key(unique, &KeyValue::Text(text.to_owned()), &MatchPolicy::default())
-            .map_err(|error| FindError::InvalidKey(unique.tag, error))?;
+        } else {
+            Matching::of_key(unique, &KeyValue::Text(text.to_owned()), &MatchPolicy::default())
+                .map_err(|error| FindError::InvalidKey(unique.tag, error))?
+        };
         matching_keys.push(MatchingKey { attribute: unique.id, matching });
     }
     if strict {
@@ -234,8 +237,9 @@ impl std::fmt::Debug for Instances {
 /// Asks the index which instances these are.
 ///
 /// # Errors
-/// [`RetrieveError::TooManyInstances`] above the limit, [`FindError::Cancelled`] when another thread interrupted the
-/// reader, [`FindError::Index`].
+/// [`RetrieveError::TooManyInstances`] above the limit, [`RetrieveError::SeveralValues`] and
+/// [`RetrieveError::NoUniqueKey`] for a list or a pattern of Patient IDs,
+/// [`FindError::Cancelled`] when another thread interrupted the reader, [`FindError::Index`].
 pub fn instances(reader: &mut db::Reader, request: &FindRequest, limit: usize) -> Result<Instances, RetrieveError> {
     let mut found = Gathering::default();
     let mut too_many = false;
@@ -252,10 +256,23 @@ pub fn instances(reader: &mut db::Reader, request: &FindRequest, limit: usize) -
     });
     match answered {
         Ok(_) if too_many => Err(RetrieveError::TooManyInstances(limit)),
+        Ok(_) if found.instances.is_empty() => no_patient_id(request).map_or(Ok(Instances::default()), Err),
         Ok(_) => Ok(found.instances),
         Err(db::Error::Interrupted) => Err(FindError::TimeLimit.into()),
         Err(error) => Err(FindError::Index(error).into()),
     }
+}
+
+/// What is wrong with a Patient ID that no patient has, if it was meant as a list or a pattern.
+fn no_patient_id(request: &FindRequest) -> Option<RetrieveError> {
+    let tag = AttributeId::PatientID.attribute().tag;
+    let key = request.matching_keys.iter().find(|key| key.attribute == AttributeId::PatientID)?;
+    let Narrowing::Equals(ids) = key.matching.narrowing() else { return None };
+    let has = |special: &[char]| ids.iter().any(|id| id.contains(special));
+    if has(&['*', '?']) {
+        return Some(RetrieveError::NoUniqueKey(tag));
+    }
+    has(&['\\']).then_some(RetrieveError::SeveralValues(tag))
 }
 
 /// The answer to a SOP Class Extended Negotiation Sub-Item of a MOVE or GET SOP Class (PS3.4 tables C.5-4 and C.5-5): byte 1,
@@ -297,7 +314,7 @@ mod tests {
             assert_eq!(lenient(StudyRoot, Study, bad), Err(0xA900), "{bad:?}");
         }
         assert_eq!(lenient(PatientRoot, Patient, &["PatientID=P1"]), Ok(vec![AttributeId::PatientID]));
-        assert_eq!(lenient(PatientRoot, Patient, &["PatientID=P1\\P2"]), Err(0xA900));
+        assert_eq!(lenient(PatientRoot, Patient, &["PatientID=A\\B"]), Ok(vec![AttributeId::PatientID]));
         assert_eq!(lenient(StudyRoot, Patient, &["PatientID=P1"]), Err(0xA900));
         assert_eq!(lenient(PatientStudyOnly, Series, &["SeriesInstanceUID=1"]), Err(0xA900));
         assert_eq!(

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 
+use super::by_character::CharacterPattern;
 use super::wild_card::{Run, WildCard};
 use super::{NameMatching, NamePart, Narrowing, is_all_stars};
-use crate::model::person_name::{self, COMPONENTS, Ligatures, words};
+use crate::model::person_name::{self, COMPONENTS, StoredCharacter, words};
 use crate::model::sound::Sound;
 
 /// A condition on a person name.
@@ -14,16 +15,21 @@ pub(super) enum NameCondition {
     AnyGroup(GroupCondition),
     /// A key with `=`: each group has its own condition; `None` is universal.
     EachGroup([Option<GroupCondition>; 3]),
-    /// Fuzzy semantic matching: each word begins some word of the name or sounds like it, in any order and component.
-    Words(Vec<FuzzyWord>),
+    /// Fuzzy semantic matching: each word is found in some word of the name, in any order and component.
+    Words {
+        words: Vec<FuzzyWord>,
+        /// What the key means without fuzzy matching, if it has wild cards: they keep their meaning.
+        pattern: Option<Box<NameCondition>>,
+    },
 }
 
 /// A word of a key in fuzzy semantic matching.
 #[derive(Clone, Debug)]
-pub(super) struct FuzzyWord {
-    text: String,
-    /// How it sounds; `None` where that does not count.
-    sound: Option<Sound>,
+pub(super) enum FuzzyWord {
+    /// Begins a word of the name, or sounds like one. Of a short word the sound does not count.
+    Plain { text: String, sound: Option<Sound> },
+    /// Has wild cards, and fits a word of the name.
+    Pattern(WildCard),
 }
 
 /// A condition on one component group.
@@ -39,8 +45,8 @@ pub(super) enum GroupCondition {
 #[derive(Clone, Debug)]
 pub(super) struct GroupPattern {
     pattern: WildCard,
-    /// The same with `ß` and its like left one character, where there is a `?` that might stand for one.
-    ligatures_kept: Option<WildCard>,
+    /// The same for groups that fold unevenly, where there is a `?`.
+    by_character: Option<CharacterPattern>,
     /// How many `^` it has outside wild cards: a group with fewer components is filled up with empty ones.
     delimiters: usize,
 }
@@ -49,13 +55,17 @@ impl NameCondition {
     /// `None` for a key that every name fulfils.
     pub(super) fn new(key: &str, matching: NameMatching) -> Option<Self> {
         let key = key.trim_end_matches([' ', '^', '=', '\0']);
-        if matching == NameMatching::Fuzzy && !key.contains('?') {
-            let words: Vec<FuzzyWord> = person_name::normal_groups(key)
-                .iter()
-                .flat_map(|group| words(group))
-                .filter_map(FuzzyWord::new)
-                .collect();
-            return (!words.is_empty()).then_some(Self::Words(words));
+        if matching == NameMatching::Fuzzy {
+            let groups = person_name::normal_groups(key);
+            let words: Vec<FuzzyWord> =
+                groups.iter().flat_map(|group| words(group)).filter_map(FuzzyWord::new).collect();
+            let exact = Self::new(key, NameMatching::LeadingComponents);
+            // A key without words, such as a hyphen, has nothing to be fuzzy about.
+            if words.is_empty() {
+                return exact;
+            }
+            let pattern = exact.filter(Self::has_wild_card).map(Box::new);
+            return Some(Self::Words { words, pattern });
         }
         if key.contains('=') {
             let groups = person_name::groups(key).map(|group| GroupCondition::new(group, matching));
@@ -70,7 +80,7 @@ impl NameCondition {
         match self {
             Self::AnyGroup(group) => is_pattern(group),
             Self::EachGroup(groups) => groups.iter().flatten().any(is_pattern),
-            Self::Words(_) => true,
+            Self::Words { .. } => true,
         }
     }
 
@@ -88,7 +98,10 @@ impl NameCondition {
                 .iter()
                 .zip(groups)
                 .all(|(condition, group)| condition.as_ref().is_none_or(|condition| condition.matches(group))),
-            Self::Words(wanted) => wanted.iter().all(|wanted| groups.iter().any(|group| wanted.is_in(group))),
+            Self::Words { words, pattern } => {
+                words.iter().all(|wanted| groups.iter().any(|group| wanted.is_in(group)))
+                    || pattern.as_ref().is_some_and(|pattern| pattern.matches(name))
+            }
         }
     }
 
@@ -97,10 +110,12 @@ impl NameCondition {
         let groups: Vec<&GroupCondition> = match self {
             Self::AnyGroup(group) => vec![group],
             Self::EachGroup(groups) => groups.iter().flatten().collect(),
-            Self::Words(words) => {
-                // Each word has to be found; the longest is likely to be the rarest.
-                let longest = words.iter().max_by_key(|word| word.text.len());
-                return longest.map_or(Narrowing::None, FuzzyWord::narrowing);
+            Self::Words { words, .. } => {
+                // Each word has to be found; the longest is likely to be the rarest. It also stands in each name that the
+                // pattern matches: the key has it between delimiters, spaces and wild cards, as the name does.
+                let narrowings = words.iter().filter_map(FuzzyWord::narrowing);
+                let longest = narrowings.max_by_key(|(length, _)| *length);
+                return longest.map_or(Narrowing::None, |(_, narrowing)| narrowing);
             }
         };
         let prefix = groups.iter().find_map(|group| group.prefix());
@@ -114,35 +129,50 @@ impl NameCondition {
         match self {
             Self::AnyGroup(group) => group.may_match_normal(normal),
             // Other groups have their say.
-            Self::EachGroup(_) | Self::Words(_) => true,
+            Self::EachGroup(_) | Self::Words { .. } => true,
         }
     }
 }
 
 impl FuzzyWord {
-    /// `None` for a word of stars. A word with a star is the beginning of one, so its sound is not known.
+    /// `None` for a word of stars.
     fn new(word: &str) -> Option<Self> {
-        let text = word.replace('*', "");
-        let sound = if text.len() == word.len() { Sound::of_word(word) } else { None };
-        (!text.is_empty()).then_some(Self { text, sound })
+        if is_all_stars(word) {
+            return None;
+        }
+        Some(if word.contains(['*', '?']) {
+            Self::Pattern(WildCard::new(word, |literal, out| out.push_str(literal)))
+        } else {
+            Self::Plain { text: word.to_owned(), sound: Sound::of_word(word) }
+        })
     }
 
-    /// Whether a component group has a word that begins with this one, or sounds like it.
+    /// Whether a component group has such a word.
     fn is_in(&self, group: &str) -> bool {
-        with_normal_form(group, Ligatures::Expanded, |normal| {
-            words(normal).any(|word| {
-                word.starts_with(self.text.as_str())
-                    || self
-                        .sound
-                        .as_ref()
-                        .is_some_and(|sound| Sound::of_word(word).is_some_and(|of| sound.is_like(&of)))
+        with_normal_form(group, |normal| {
+            words(normal).any(|word| match self {
+                Self::Plain { text, sound } => {
+                    word.starts_with(text.as_str())
+                        || sound.as_ref().is_some_and(|sound| Sound::of_word(word).is_some_and(|of| sound.is_like(&of)))
+                }
+                Self::Pattern(pattern) => pattern.matches(word),
             })
         })
     }
 
-    fn narrowing(&self) -> Narrowing {
-        let sounds = self.sound.iter().flat_map(Sound::codes).map(str::to_owned).collect();
-        Narrowing::NameWord { prefix: self.text.clone(), sounds }
+    /// What an index can use, and how many bytes of text it has.
+    fn narrowing(&self) -> Option<(usize, Narrowing)> {
+        match self {
+            Self::Plain { text, sound } => {
+                let sounds = sound.iter().flat_map(Sound::codes).map(str::to_owned).collect();
+                Some((text.len(), Narrowing::NameWord { prefix: text.clone(), sounds }))
+            }
+            Self::Pattern(pattern) => {
+                let parts = pattern.literals().into_iter();
+                let parts = parts.map(|run| NamePart { text: run.text, starts: run.starts, ends: run.ends });
+                parts.max_by_key(NamePart::promise).map(|part| (part.text.len(), Narrowing::NamePart(part)))
+            }
+        }
     }
 }
 
@@ -159,18 +189,16 @@ impl GroupCondition {
         let components: Vec<&str> = key.split('^').map(str::trim).collect();
         let written = components.join("^");
         let written = written.trim_end_matches('^');
-        let pattern =
-            |ligatures| WildCard::new(written, |literal, out| person_name::push_folded(literal, ligatures, out));
         Some(Self::Pattern(Box::new(GroupPattern {
-            pattern: pattern(Ligatures::Expanded),
-            ligatures_kept: written.contains('?').then(|| pattern(Ligatures::Kept)),
+            pattern: WildCard::new(written, person_name::push_folded),
+            by_character: written.contains('?').then(|| CharacterPattern::new(written, person_name::push_folded)),
             delimiters: written.matches('^').count(),
         })))
     }
 
     fn matches(&self, group: &str) -> bool {
         match self {
-            Self::Value { normal, exactly } => with_normal_form(group, Ligatures::Expanded, |group| {
+            Self::Value { normal, exactly } => with_normal_form(group, |group| {
                 group
                     .strip_prefix(normal.as_str())
                     .is_some_and(|rest| rest.is_empty() || !exactly && rest.starts_with('^'))
@@ -192,8 +220,8 @@ impl GroupCondition {
     fn may_match_normal(&self, normal: &str) -> bool {
         match self {
             Self::Value { .. } => self.matches(normal),
-            // A `?` may stand for a letter that the normal form has made two.
-            Self::Pattern(pattern) => pattern.ligatures_kept.is_some() || pattern.matches(normal),
+            // A `?` may stand for a character that the normal form has made two or none.
+            Self::Pattern(pattern) => pattern.by_character.is_some() || pattern.matches(normal),
         }
     }
 
@@ -227,14 +255,29 @@ fn best_part(run: &Run) -> Option<NamePart> {
 
 impl GroupPattern {
     fn matches(&self, group: &str) -> bool {
-        let fits = |pattern: &WildCard, ligatures| {
-            with_normal_form(group, ligatures, |normal| {
+        match &self.by_character {
+            Some(pattern) if person_name::folds_unevenly(group) => {
+                pattern.matches(|each| for_each_character_filled_up(group, self.delimiters, each))
+            }
+            Some(_) | None => with_normal_form(group, |normal| {
                 fill_up(normal, self.delimiters);
-                pattern.matches(normal)
-            })
-        };
-        fits(&self.pattern, Ligatures::Expanded)
-            || (!group.is_ascii() && self.ligatures_kept.as_ref().is_some_and(|pattern| fits(pattern, Ligatures::Kept)))
+                self.pattern.matches(normal)
+            }),
+        }
+    }
+}
+
+/// As [`person_name::for_each_character_of_group`], with what [`fill_up`] adds.
+fn for_each_character_filled_up(group: &str, delimiters: usize, each: &mut dyn FnMut(StoredCharacter<'_>)) {
+    let mut found = 0;
+    person_name::for_each_character_of_group(group, |character| {
+        found += usize::from(character.folded == "^");
+        each(character);
+    });
+    if delimiters < COMPONENTS {
+        for _ in found..delimiters {
+            each(StoredCharacter { folded: "^", is_divisible: true });
+        }
     }
 }
 
@@ -250,13 +293,13 @@ fn fill_up(group: &mut String, delimiters: usize) {
 }
 
 /// The normal form of a group in a buffer that is kept from call to call: this runs once for each row looked at.
-fn with_normal_form<T>(group: &str, ligatures: Ligatures, look: impl FnOnce(&mut String) -> T) -> T {
+fn with_normal_form<T>(group: &str, look: impl FnOnce(&mut String) -> T) -> T {
     thread_local! {
         static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
     }
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
-        person_name::push_normal_form(group, ligatures, buffer);
+        person_name::push_normal_form(group, buffer);
         look(buffer)
     })
 }

@@ -2,6 +2,8 @@
 //! statement declares. Nothing here calls `model::matching`, `model::datetime` or `model::person_name`: it is what they
 //! are held against.
 
+use std::collections::HashSet;
+
 use dcmdex::model::attribute::{ATTRIBUTES, Attribute, LetterCase, Multiplicity, Source};
 use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching, NameMatching, QuotationMarks, SeveralValues};
 use dicom_core::VR;
@@ -34,7 +36,10 @@ pub(super) fn matches(attribute: &Attribute, key: &str, stored: &str, rules: Rul
         let uids: Vec<_> =
             key.split('\\').map(|uid| uid.trim_matches([' ', '\0'])).filter(|uid| !uid.is_empty()).collect();
         let everything = uids.is_empty() || uids.iter().any(|uid| is_universal(uid));
-        return Some(everything || values(attribute, stored).iter().any(|stored| uids.contains(&stored.as_str())));
+        // Or the one UID of an object that has it so.
+        let is_whole = key.len() <= 128 && key == stored;
+        let found = values(attribute, stored).iter().any(|stored| uids.contains(&stored.as_str()));
+        return Some(everything || is_whole || found);
     }
     let keys: Vec<String> = if has_one_value_only(vr) {
         vec![key.to_owned()]
@@ -50,7 +55,7 @@ pub(super) fn matches(attribute: &Attribute, key: &str, stored: &str, rules: Rul
         let found = |key: &String| {
             values(attribute, stored).iter().any(|stored| match vr {
                 VR::PN => is_universal(key) || name_by(key, stored, rules),
-                _ if attribute.letter_case == LetterCase::Folded => folded(key, true) == folded(stored, true),
+                _ if attribute.letter_case == LetterCase::Folded => folded(key) == folded(stored),
                 _ => key == stored,
             })
         };
@@ -86,10 +91,17 @@ fn has_one_value_only(vr: VR) -> bool {
 /// C.2.2.3: a key matches when it does so for any value.
 fn values(attribute: &Attribute, stored: &str) -> Vec<String> {
     let vr = attribute.vr;
-    if attribute.multiplicity == Multiplicity::One || has_one_value_only(vr) {
-        return vec![unpadded(vr, stored).to_owned()];
+    let whole = unpadded(vr, stored).to_owned();
+    let is_one = attribute.multiplicity == Multiplicity::One;
+    if has_one_value_only(vr) || is_one && vr == VR::UI {
+        return vec![whole];
     }
-    stored.split('\\').map(|value| unpadded(vr, value).to_owned()).collect()
+    let mut values: Vec<_> = stored.split('\\').map(|value| unpadded(vr, value).to_owned()).collect();
+    // An object may have several against the data dictionary, or a backslash in one.
+    if is_one {
+        values.push(whole);
+    }
+    values
 }
 
 fn one(attribute: &Attribute, key: &str, stored: &str, rules: Rules) -> Option<bool> {
@@ -98,11 +110,7 @@ fn one(attribute: &Attribute, key: &str, stored: &str, rules: Rules) -> Option<b
         VR::IS | VR::DS | VR::US => number(key).map_or(key == stored, |wanted| number(stored) == Some(wanted)),
         VR::AS | VR::AT => key == stored,
         VR::PN => name_by(key, stored, rules),
-        _ if attribute.letter_case == LetterCase::Folded => {
-            // `?` stands for one character, whether a letter that folds to two is taken for one or for two.
-            let long = like(&folded(key, true), &folded(stored, true));
-            long || key.contains('?') && like(&folded(key, false), &folded(stored, false))
-        }
+        _ if attribute.letter_case == LetterCase::Folded => like_stored(&folded(key), &characters(stored)),
         _ => like(&plain(key), &plain(stored)),
     })
 }
@@ -154,33 +162,97 @@ fn like(pattern: &[Part], text: &[Part]) -> bool {
     fits[text.len()]
 }
 
-/// Letters of the tests as a reader who does not care for case, accents and width takes them.
-fn folded(text: &str, expanded: bool) -> Vec<Part> {
-    let mut folded: Vec<Part> = Vec::new();
+/// A character as it is stored: what it is to a reader who does not care for case, accents and width.
+#[derive(Clone, Debug)]
+struct Character {
+    folded: Vec<char>,
+    /// Whether it may be taken for as many as it folds to.
+    is_divisible: bool,
+}
+
+/// The characters of the tests.
+fn characters(text: &str) -> Vec<Character> {
+    let mut found: Vec<Character> = Vec::new();
     for c in text.chars() {
-        match c {
-            'A'..='Z' => folded.push(Part::Char(c.to_ascii_lowercase())),
-            'é' | 'É' | 'è' => folded.push(Part::Char('e')),
-            'ü' | 'Ü' => folded.push(Part::Char('u')),
-            'ä' | 'Ä' => folded.push(Part::Char('a')),
-            'ö' | 'Ö' => folded.push(Part::Char('o')),
-            'Ø' | 'ø' => folded.push(Part::Char('o')),
-            'Ａ' => folded.push(Part::Char('a')),
-            'ß' if expanded => folded.extend([Part::Char('s'); 2]),
-            'æ' | 'Æ' if expanded => folded.extend([Part::Char('a'), Part::Char('e')]),
-            'Æ' => folded.push(Part::Char('æ')),
-            'Ж' => folded.push(Part::Char('ж')),
-            'ﾀ' => folded.push(Part::Char('タ')),
-            // The half-width voicing mark makes one character with the kana before it, if it can.
-            'ﾞ' | '\u{3099}' => match folded.last_mut() {
-                Some(last @ Part::Char('タ')) => *last = Part::Char('ダ'),
-                _ => folded.push(Part::Char('\u{3099}')),
-            },
-            '\u{301}' => {}
-            other => folded.push(part(other)),
-        }
+        let (folded, is_divisible) = match c {
+            'A'..='Z' => (vec![c.to_ascii_lowercase()], false),
+            'é' | 'É' | 'è' => (vec!['e'], false),
+            'ü' | 'Ü' => (vec!['u'], false),
+            'ä' | 'Ä' => (vec!['a'], false),
+            'ö' | 'Ö' | 'Ø' | 'ø' => (vec!['o'], false),
+            'Ａ' => (vec!['a'], false),
+            'ß' => (vec!['s', 's'], true),
+            'æ' | 'Æ' => (vec!['a', 'e'], true),
+            'ﬁ' => (vec!['f', 'i'], true),
+            // SARA AM is two letters to Unicode and one to who writes it.
+            'ำ' => (vec!['\u{E4D}', '\u{E32}'], false),
+            'Ж' => (vec!['ж'], false),
+            'ﾀ' => (vec!['タ'], false),
+            // They mean nothing to a search.
+            '\u{301}' | '\u{AD}' => (Vec::new(), false),
+            // What follows them makes one character with the one before, if it can.
+            'ﾞ' | '\u{3099}' | '\u{1174}' => {
+                let last = found.iter().rposition(|character| !character.folded.is_empty());
+                let joined = match (last.map(|at| found[at].folded.as_slice()), c) {
+                    (Some(['タ']), 'ﾞ' | '\u{3099}') => Some('ダ'),
+                    (Some(['\u{1112}']), '\u{1174}') => Some('희'),
+                    _ => None,
+                };
+                if let (Some(at), Some(joined)) = (last, joined) {
+                    found.truncate(at);
+                    (vec![joined], false)
+                } else {
+                    (vec![if c == 'ﾞ' { '\u{3099}' } else { c }], false)
+                }
+            }
+            other => (vec![other], false),
+        };
+        found.push(Character { folded, is_divisible });
     }
-    folded
+    found
+}
+
+/// A key in the same form.
+fn folded(text: &str) -> Vec<Part> {
+    characters(text).into_iter().flat_map(|character| character.folded).map(part).collect()
+}
+
+/// C.2.2.2.4, where `?` is one character as stored. A mark that means nothing may be one or none.
+fn like_stored(pattern: &[Part], text: &[Character]) -> bool {
+    fn fits(pattern: &[Part], text: &[Character], at: usize, failed: &mut HashSet<(usize, usize, usize)>) -> bool {
+        let state = (pattern.len(), text.len(), at);
+        if failed.contains(&state) {
+            return false;
+        }
+        let found = match text.split_first() {
+            None => pattern.iter().all(|part| *part == Part::Any),
+            Some((character, rest)) if at > 0 && at == character.folded.len() => fits(pattern, rest, 0, failed),
+            Some((character, rest)) => {
+                let is_skipped = character.folded.is_empty() && fits(pattern, rest, 0, failed);
+                let is_one = character.is_divisible || character.folded.len() == 1;
+                is_skipped
+                    || match pattern.split_first() {
+                        None => false,
+                        Some((Part::Any, after)) => {
+                            fits(after, text, at, failed)
+                                || at < character.folded.len() && fits(pattern, text, at + 1, failed)
+                        }
+                        Some((Part::One, after)) => {
+                            at == 0 && fits(after, rest, 0, failed)
+                                || is_one && at < character.folded.len() && fits(after, text, at + 1, failed)
+                        }
+                        Some((Part::Char(c), after)) => {
+                            character.folded.get(at) == Some(c) && fits(after, text, at + 1, failed)
+                        }
+                    }
+            }
+        };
+        if !found {
+            failed.insert(state);
+        }
+        found
+    }
+    fits(pattern, text, 0, &mut HashSet::new())
 }
 
 fn number(text: &str) -> Option<f64> {
@@ -189,22 +261,24 @@ fn number(text: &str) -> Option<f64> {
 }
 
 fn name_by(key: &str, stored: &str, rules: Rules) -> bool {
-    if !rules.fuzzy || key.contains('?') {
+    if !rules.fuzzy {
         return name(key, stored);
     }
-    // What the conformance statement says of fuzzy semantic matching: each word begins a word of the name, or sounds like it.
+    // What the conformance statement says of fuzzy semantic matching: each word begins a word of the name, or sounds like it, or
+    // fits it. What the key finds otherwise, it finds here.
     let words = |name: &str| -> Vec<Vec<Part>> {
-        let words = name.split([' ', '^', '=', ',', '.', '-']).map(|word| folded(word, true));
+        let words = name.split([' ', '^', '=', ',', '.', '-']).map(folded);
         words.filter(|w: &Vec<_>| !w.iter().all(|part| *part == Part::Any)).collect()
     };
-    let without_stars = |word: &Vec<Part>| word.iter().copied().filter(|part| *part != Part::Any).collect::<Vec<_>>();
-    let stored = words(stored);
-    words(key).iter().all(|wanted| {
-        let beginning = without_stars(wanted);
-        stored
-            .iter()
-            .any(|word| word.starts_with(&beginning) || sounds(wanted).iter().any(|code| sounds(word).contains(code)))
-    })
+    let (wanted, found) = (words(key), words(stored));
+    let fits = |wanted: &Vec<Part>, word: &Vec<Part>| {
+        if wanted.iter().any(|part| matches!(part, Part::Any | Part::One)) {
+            return like(wanted, word);
+        }
+        word.starts_with(wanted) || sounds(wanted).iter().any(|code| sounds(word).contains(code))
+    };
+    let by_words = !wanted.is_empty() && wanted.iter().all(|wanted| found.iter().any(|word| fits(wanted, word)));
+    by_words || name(key, stored)
 }
 
 /// How a word of three to 64 Latin letters sounds, apostrophes aside: one code or two, by the book of Double Metaphone.
@@ -258,8 +332,8 @@ fn name_group(key: &str, group: &str) -> bool {
     let text = key.join("^");
     if !text.contains(['*', '?']) {
         // The components of the key, and perhaps more.
-        let key: Vec<_> = key.iter().map(|component| folded(component, true)).collect();
-        let group: Vec<_> = group.iter().map(|component| folded(component, true)).collect();
+        let key: Vec<_> = key.iter().map(|component| folded(component)).collect();
+        let group: Vec<_> = group.iter().map(|component| folded(component)).collect();
         return group.starts_with(&key);
     }
     let mut group = group;
@@ -268,14 +342,13 @@ fn name_group(key: &str, group: &str) -> bool {
     while group.len() < wanted && wanted <= 5 {
         group.push(String::new());
     }
-    let group = group.join("^");
-    like(&folded(&text, true), &folded(&group, true))
-        || text.contains('?') && like(&folded(&text, false), &folded(&group, false))
+    like_stored(&folded(&text), &characters(&group.join("^")))
 }
 
 /// Trimmed, without empty ones at the end.
 fn components(group: &str) -> Vec<String> {
-    let mut components: Vec<String> = group.split('^').map(|component| component.trim().to_owned()).collect();
+    let component = |text: &str| if folded(text).is_empty() { String::new() } else { text.trim().to_owned() };
+    let mut components: Vec<String> = group.split('^').map(component).collect();
     while components.len() > 1 && components.last().is_some_and(String::is_empty) {
         components.pop();
     }
@@ -285,7 +358,6 @@ fn components(group: &str) -> Vec<String> {
 /// C.2.2.2.1 and C.2.2.2.5 for DA, TM and DT. Values become texts of full length, the order of which is that of time.
 fn moment(vr: VR, key: &str, stored: &str) -> Option<bool> {
     let spelled = key.trim_end_matches(['*', ' ']);
-    let bounds = |text: &str| bounds(vr, text.trim_matches([' ', '*']));
     let stored_at = match vr {
         VR::DA if self::bounds(vr, stored).is_some_and(|(first, last)| first != last) => None,
         _ => self::bounds(vr, stored).map(|(first, _)| first),
@@ -303,12 +375,68 @@ fn moment(vr: VR, key: &str, stored: &str) -> Option<bool> {
     if is_open(low) && is_open(high) {
         return Some(true);
     }
-    let first = if is_open(low) { None } else { Some(bounds(low)?.0) };
-    let last = if is_open(high) { None } else { Some(bounds(high)?.1) };
+    let first = if is_open(low) { None } else { Some(range_end(vr, low, true)?) };
+    let last = if is_open(high) { None } else { Some(range_end(vr, high, false)?) };
     Some(
         stored_at
             .is_some_and(|stored| first.is_none_or(|first| first <= stored) && last.is_none_or(|last| stored <= last)),
     )
+}
+
+/// The first or the last moment that an end of a range names. What no calendar and no clock has, and can mean only one thing, is
+/// the nearest day that there is, or the end of the day.
+pub(super) fn range_end(vr: VR, text: &str, is_low: bool) -> Option<String> {
+    let text = text.trim_matches([' ', '*']);
+    let pick = |(first, last): (String, String)| if is_low { first } else { last };
+    if let Some(bounds) = bounds(vr, text) {
+        return Some(pick(bounds));
+    }
+    let is_moment = text.len() > 8 && bounds(VR::DT, text).is_some();
+    let midnight = |text: &str| {
+        let forms = ["24", "2400", "240000", "24:00", "24:00:00", "240000.0", "240000.000000"];
+        forms.contains(&text).then(|| "240000.000000".to_owned())
+    };
+    match vr {
+        VR::DA if is_moment => Some(pick(date_bounds(&text[..8])?)),
+        VR::DA => nearest_day(text, is_low),
+        VR::TM if is_moment => Some(pick(time_bounds(&text[8..])?)),
+        VR::TM => midnight(text),
+        _ => {
+            let (date, time) = text.split_at_checked(8)?;
+            if let (Some((day, _)), Some(midnight)) =
+                (date_bounds(date).filter(|_| !date.contains('.')), midnight(time))
+            {
+                return (!time.contains(':')).then(|| day + &midnight);
+            }
+            if !time.is_empty() && time_bounds(time).is_none() {
+                return None;
+            }
+            let day = nearest_day(date, is_low)?;
+            Some(day + if is_low { "000000.000000" } else { "235960.999999" })
+        }
+    }
+}
+
+fn nearest_day(text: &str, is_low: bool) -> Option<String> {
+    let is_dotted = text.char_indices().filter(|(_, c)| *c == '.').map(|(at, _)| at).eq([4, 7]);
+    let text = if is_dotted { text.replace('.', "") } else { text.to_owned() };
+    if text.len() != 8 || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let (month, day) = (text[4..6].parse::<u32>().unwrap(), text[6..].parse::<u32>().unwrap());
+    let has_meaning = matches!((month, day), (0, 0) | (99, 99) | (1..=12, 0..=31 | 99));
+    if !has_meaning {
+        return None;
+    }
+    let year = text[..4].parse::<i32>().unwrap();
+    let all = (year - 1..=year + 1).flat_map(|year| {
+        let days = (1..=12).flat_map(|month| (1..=31).map(move |day| (month, day)));
+        days.map(move |(month, day)| format!("{year:04}{month:02}{day:02}"))
+    });
+    let mut all = all.filter(|day| day.len() == 8 && date_bounds(day).is_some());
+    // Beyond all days stands the text itself: no day is as late, or as early.
+    let found = if is_low { all.find(|day| *day >= text) } else { all.filter(|day| *day <= text).next_back() };
+    Some(found.unwrap_or(text))
 }
 
 /// The first and the last moment that a value names.
@@ -414,12 +542,21 @@ fn stored_text(vr: VR) -> BoxedStrategy<String> {
         VR::DT => "(1999|2000)((0[1-9]|1[0-2])(0[1-9]([01][0-9]([0-5][0-9])?)?)?)?|x?".boxed(),
         VR::IS | VR::DS | VR::US => "[-+]?[0-2]{0,2}(\\.[0-2])?".boxed(),
         VR::PN => prop_oneof![
-            3 => "[ABßæÉ山ﾀﾞ]{0,3}( ?\\^ ?[ABe]{0,2}){0,3}(=[山A^]{0,3}){0,2}",
+            3 => "[ABßæÉ山ﾀﾞสำร\u{AD}e\u{301}ﬁ\u{1112}\u{1174}]{0,4}( ?\\^ ?[ABeß]{0,2}){0,3}(=[山A^ำ]{0,3}){0,2}",
             1 => proptest::sample::select(&HEARD[..]).prop_map(str::to_owned),
         ]
         .boxed(),
         VR::UI => "1\\.[12]{1,2}".boxed(),
-        _ => "[ABaßæÉ山ﾀﾞЖ %_^'\"\\[]{0,6}".boxed(),
+        _ => "[ABaßæÉ山ﾀﾞЖสำe\u{301}\u{AD}ﬁ %_^'\"\\[]{0,6}".boxed(),
+    }
+}
+
+/// Ends of ranges that there are not, and that mean something.
+fn odd_end(vr: VR) -> BoxedStrategy<String> {
+    match vr {
+        VR::DA => "(19|20)[0-9]{2}(0[0-9]|1[0-3])(0[0-2]|[23][0-9]|99)|00000000|99999999|20(24|00)(0000|9999)|20240115(10|1030|24)".boxed(),
+        VR::TM => "24(00(00(\\.0)?)?|:00(:00)?)?|20240115[12][0-9]".boxed(),
+        _ => "(1999|2000)(0[0-2]|1[0-2])(0[0-2]|3[01]|99)(24|2400|10)?|00000000|99999999".boxed(),
     }
 }
 
@@ -427,6 +564,7 @@ pub(super) fn key_text(vr: VR) -> BoxedStrategy<String> {
     let stored = stored_text(vr);
     match vr {
         VR::DA | VR::TM | VR::DT => {
+            let end = prop_oneof![3 => stored.clone(), 1 => odd_end(vr)];
             let loose = match vr {
                 VR::DA => prop_oneof![stored.clone(), "20[0-9]{2}(\\.?[01][0-9](\\.?[0-3][0-9])?)?[*]?"].boxed(),
                 VR::TM => prop_oneof![stored.clone(), "[01][0-9](:[0-5][0-9](:[0-5][0-9])?)?[*]?"].boxed(),
@@ -437,6 +575,9 @@ pub(super) fn key_text(vr: VR) -> BoxedStrategy<String> {
                 2 => (loose.clone(), loose.clone(), " ?").prop_map(|(low, high, space)| format!("{low}{space}-{space}{high}")),
                 1 => loose.clone().prop_map(|low| format!("{low}-")),
                 1 => loose.clone().prop_map(|high| format!("-{high}")),
+                1 => (end.clone(), end.clone()).prop_map(|(low, high)| format!("{low}-{high}")),
+                1 => end.clone().prop_map(|low| format!("{low}-")),
+                1 => end.prop_map(|high| format!("-{high}")),
                 1 => (loose.clone(), loose).prop_map(|(one, other)| format!("{one}\\{other}")),
             ]
             .boxed()
@@ -445,14 +586,14 @@ pub(super) fn key_text(vr: VR) -> BoxedStrategy<String> {
             prop_oneof![stored.clone(), (stored.clone(), stored).prop_map(|(a, b)| format!("{a}\\{b}"))].boxed()
         }
         VR::PN => prop_oneof![
-            3 => "([abßæé山タﾞ?*]{0,3}( ?\\^ ?[ABe*?]{0,2}){0,3}(=[山a^*?]{0,3}){0,2} ?\\\\?){1,2}",
+            3 => "([abßæé山タﾞสำร\u{AD}ﬁ?*]{0,4}( ?[-\\^] ?[ABe*?]{0,2}){0,3}(=[山a^*?]{0,3}){0,2} ?\\\\?){1,2}",
             1 => proptest::sample::select(&HEARD[..]).prop_map(str::to_owned),
-            1 => (proptest::sample::select(&["maier", "smith*", "schmid", "eva", "steven", "o'bri*"][..]), "( [a-j]{1,2})?")
+            1 => (proptest::sample::select(&["maier", "smith*", "schmid", "eva", "steven", "o'bri*", "*mith", "s*th", "m?yer", "*an*"][..]), "( [a-j]{1,2})?")
                 .prop_map(|(word, more)| format!("{word}{more}")),
         ]
         .boxed(),
         VR::UI => "((1\\.[12]{1,2}|\\*| )\\\\?){1,3}".boxed(),
-        _ => "[ABaßæé山タﾞж %_^'\"\\[*?\\\\]{0,6}".boxed(),
+        _ => "[ABaßæé山タﾞжสำ\u{AD}ﬁ %_^'\"\\[*?\\\\]{0,6}".boxed(),
     }
 }
 
@@ -471,10 +612,18 @@ pub(super) fn rules() -> impl Strategy<Value = Rules> {
 }
 
 fn case() -> impl Strategy<Value = (&'static Attribute, String, String)> {
-    proptest::sample::select(matched_attributes()).prop_flat_map(|attribute| {
+    // As many cases for those that are found by the words of a name as for all others.
+    let names: Vec<_> = matched_attributes().into_iter().filter(|attribute| attribute.vr == VR::PN).collect();
+    let attribute = prop_oneof![proptest::sample::select(matched_attributes()), proptest::sample::select(names)];
+    attribute.prop_flat_map(|attribute| {
         let one = stored_text(attribute.vr);
         let stored = match attribute.multiplicity {
-            Multiplicity::One => one,
+            // Some objects have more than one.
+            Multiplicity::One => prop_oneof![
+                4 => one.clone(),
+                1 => prop::collection::vec(one, 1..3).prop_map(|values| values.join("\\")),
+            ]
+            .boxed(),
             Multiplicity::Many => prop::collection::vec(one, 0..3).prop_map(|values| values.join("\\")).boxed(),
         };
         // Half of the keys are made from the value, or hardly any would match.
@@ -482,8 +631,11 @@ fn case() -> impl Strategy<Value = (&'static Attribute, String, String)> {
             4 => key_text(attribute.vr),
             1 => Just("\"\"".to_owned()),
             4 =>
-            (stored.clone(), 0..4_usize).prop_map(|(stored, how)| match how {
+            (stored.clone(), 0..6_usize, 0..4_usize).prop_map(|(stored, how, place)| match how {
                 0 => stored,
+                // A `?` for one character, or for two, anywhere.
+                4 => stored.chars().enumerate().map(|(at, c)| if at == place { '?' } else { c }).collect(),
+                5 => stored.chars().enumerate().map(|(at, c)| if at / 2 == place { '?' } else { c }).collect(),
                 1 => format!("{}*", stored.chars().take(2).collect::<String>()),
                 2 => format!("*{}", stored.chars().skip(1).collect::<String>()),
                 _ => stored.chars().enumerate().map(|(at, c)| if at == 1 { '?' } else { c }).collect(),
@@ -525,6 +677,12 @@ fn the_slow_one_knows_the_examples_of_the_standard() {
         ("ModalitiesInStudy", "MR", "CT\\MR"),
         ("PatientID", "P_*", "P_1"),
         ("InstanceNumber", "1", "01"),
+        ("PatientID", "A\\B", "A\\B"),
+        ("StudyDescription", "chest", "CT\\CHEST"),
+        ("PatientName", "JONES^B", "JONES^A\\JONES^B"),
+        ("PatientName", "ส?ราญ", "สำราญ"),
+        ("StudyTime", "000000-240000", "2359"),
+        ("StudyDate", "20240201-20240231", "20240229"),
     ] {
         assert_eq!(check(keyword, key, stored), Some(true), "{keyword} {key} {stored}");
     }
@@ -535,6 +693,8 @@ fn the_slow_one_knows_the_examples_of_the_standard() {
         ("StudyDate", "20060707-20060705", "20060706"),
         ("PatientName", "SMITH", "SMITHSON"),
         ("StudyInstanceUID", "1.2*", "1.2"),
+        ("PatientName", "ส??ราญ", "สำราญ"),
+        ("StudyDate", "20240201-20240231", "20240301"),
     ] {
         assert_eq!(check(keyword, key, stored), Some(false), "{keyword} {key} {stored}");
     }

@@ -38,23 +38,26 @@ const POOLS: &[(AttributeId, &[&str])] = &[
             "O'Brien^50%_x",
             "Meyer^Hans-Peter",
             "MAIER^J",
+            "JONES^A\\SMITH^B",
+            "สำราญ^ß",
+            "ﾀﾞﾀ^e\u{301}va",
         ],
     ),
     (PatientBirthDate, &["19700101", "19991231", "2000", "nonsense"]),
     (PatientBirthTime, &["10", "103000", "235960"]),
-    (PatientSex, &["F", "M"]),
+    (PatientSex, &["F", "M", "F\\M"]),
     (OtherPatientIDs, &["A", "A\\B", "b"]),
     (OtherPatientNames, &["Smith^Jane\\Jones^A", "山田"]),
     (PatientComments, &["a\\b", "Größe 50%"]),
-    (StudyDate, &["20240101", "20240229", "20231231"]),
+    (StudyDate, &["20240101", "20240229", "20231231", "20231231\\20240229"]),
     (StudyTime, &["10", "1030", "103000.5", "103000.1234567", "235959"]),
-    (AccessionNumber, &["A1", "a1", "A_1", "A%1"]),
+    (AccessionNumber, &["A1", "a1", "A_1", "A%1", "A1\\B2"]),
     (StudyID, &["1", "01"]),
-    (StudyDescription, &["CT Schädel", "ct schadel", "Æon 2"]),
+    (StudyDescription, &["CT Schädel", "ct schadel", "Æon 2", "CT\\Schädel"]),
     (ReferringPhysicianName, &["Smith^Q", "Müller"]),
     (AdmittingDiagnosesDescription, &["x\\y", "Y"]),
     (PatientSize, &["1.75", "1.750", "2"]),
-    (PatientAge, &["045Y", "001D"]),
+    (PatientAge, &["045Y", "001D", "045Y\\001D"]),
     (
         ProcedureCodeSequence,
         &[
@@ -66,7 +69,7 @@ const POOLS: &[(AttributeId, &[&str])] = &[
     (SeriesNumber, &["1", "01", "2"]),
     (SeriesDescription, &["axial", "AXIAL 2"]),
     (SeriesDate, &["20240101", "20240301"]),
-    (SeriesTime, &["10", "103000.5"]),
+    (SeriesTime, &["10", "103000.5", "10\\1130"]),
     (BodyPartExamined, &["HEAD", "HEAD NECK"]),
     (OperatorsName, &["Meyer^A\\Smith^B", "Meyer"]),
     (FrameOfReferenceUID, &["1.2.3", "1.2.4"]),
@@ -75,6 +78,7 @@ const POOLS: &[(AttributeId, &[&str])] = &[
         &[
             r#"[{"00080100":{"vr":"SH","Value":["A"]}},{"00080100":{"vr":"SH","Value":["a\\b"]}}]"#,
             r#"[{"00080100":{"vr":"SH","Value":["C"]}}]"#,
+            r#"[{"00080100":{"vr":"SH","Value":["A"]},"00091010":{"vr":"LO","Value":["p"]},"00400008":{"vr":"SQ","Value":[{"00080100":{"vr":"SH","Value":["B"]}},{"00080100":{"vr":"SH","Value":["C"]}}]}}]"#,
         ],
     ),
     (InstanceNumber, &["1", "2", "10", "007"]),
@@ -139,6 +143,10 @@ fn instances(archive: &[Entity]) -> Vec<BTreeMap<AttributeId, String>> {
         let mut values = inherited.clone();
         values.extend(entity.values.iter().cloned());
         values.insert([PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID][level], uid.to_owned());
+        if level == 0 && uid.ends_with('2') {
+            // An object that breaks the rule.
+            values.insert(PatientID, format!("{uid}\\X"));
+        }
         if entity.children.is_empty() {
             values.insert(AvailableTransferSyntaxUID, "1.2.840.10008.1.2.1".into());
             values.entry(SOPClassUID).or_insert_with(|| "1.2.840.10008.5.1.4.1.1.7".into());
@@ -198,11 +206,26 @@ fn value_of(archive: &[Instance], instance: &Instance, id: AttributeId) -> Strin
     }
 }
 
-/// A key of a question: a text, or the text of Code Value and Code Meaning in an item.
+/// A key of a question: a text, or an item.
 #[derive(Clone, Debug)]
 enum Key {
     Text(AttributeId, String),
-    Item(AttributeId, Option<String>, Option<String>),
+    Item(AttributeId, ItemKey),
+}
+
+/// What is asked for in an item.
+#[derive(Clone, Debug, Default)]
+struct ItemKey {
+    /// Code Value.
+    code: Option<String>,
+    /// Code Meaning.
+    meaning: Option<String>,
+    /// Code Value in an item of Scheduled Protocol Code Sequence.
+    nested: Option<String>,
+    /// A private element with a value, which is not supported.
+    has_private: bool,
+    /// A Specific Character Set of its own, which is no key.
+    has_character_set: bool,
 }
 
 impl Key {
@@ -216,16 +239,7 @@ impl Key {
         let attribute = self.id().attribute();
         let value = match self {
             Self::Text(_, text) => KeyValue::Text(text.clone()),
-            Self::Item(_, code, meaning) => {
-                let code = code.as_ref().map(|text| (CODE_VALUE, VR::SH, text));
-                let meaning = meaning.as_ref().map(|text| (CODE_MEANING, VR::LO, text));
-                let elements = code.into_iter().chain(meaning).map(|(tag, vr, text)| KeyElement {
-                    tag,
-                    vr,
-                    value: KeyValue::Text(text.clone()),
-                });
-                KeyValue::Items(vec![elements.collect()])
-            }
+            Self::Item(_, item) => KeyValue::Items(vec![item.elements()]),
         };
         KeyElement { tag: attribute.tag, vr: attribute.vr, value }
     }
@@ -234,32 +248,57 @@ impl Key {
     fn matches(&self, stored: &str, rules: Rules) -> Option<bool> {
         match self {
             Self::Text(id, key) => matcher::matches(id.attribute(), key, stored, rules),
-            Self::Item(..) if self.is_universal() => Some(true),
-            Self::Item(..) => Some(items(stored).iter().any(|item| self.matches_item(item, rules))),
-        }
-    }
-
-    fn is_universal(&self) -> bool {
-        let is_universal = |text: &Option<String>| {
-            text.as_ref().is_none_or(|text| {
-                text.chars().all(|c| matches!(c, '*' | ' ')) || text.split('\\').all(|v| v.trim().is_empty())
-            })
-        };
-        match self {
-            Self::Text(..) => false,
-            Self::Item(_, code, meaning) => is_universal(code) && is_universal(meaning),
+            Self::Item(_, item) if item.is_universal() => Some(true),
+            Self::Item(_, item) => Some(items(stored).iter().any(|stored| item.matches(stored, rules))),
         }
     }
 
     fn matches_item(&self, item: &serde_json::Value, rules: Rules) -> bool {
-        let Self::Item(_, code, meaning) = self else { return true };
-        let fits = |key: &Option<String>, json_key: &str, letter_case| {
+        match self {
+            Self::Text(..) => true,
+            Self::Item(_, key) => key.matches(item, rules),
+        }
+    }
+}
+
+impl ItemKey {
+    fn elements(&self) -> Vec<KeyElement> {
+        let text = |tag, vr, text: &str| KeyElement { tag, vr, value: KeyValue::Text(text.to_owned()) };
+        let mut elements = Vec::new();
+        elements.extend(self.has_character_set.then(|| text(CHARACTER_SET, VR::CS, "ISO_IR 192")));
+        elements.extend(self.code.as_ref().map(|code| text(CODE_VALUE, VR::SH, code)));
+        elements.extend(self.meaning.as_ref().map(|meaning| text(CODE_MEANING, VR::LO, meaning)));
+        elements.extend(self.has_private.then(|| text(PRIVATE, VR::UN, "not p")));
+        elements.extend(self.nested.as_ref().map(|nested| KeyElement {
+            tag: PROTOCOL_CODES,
+            vr: VR::SQ,
+            value: KeyValue::Items(vec![vec![text(CODE_VALUE, VR::SH, nested), text(PRIVATE, VR::UN, "not p")]]),
+        }));
+        elements
+    }
+
+    fn is_universal(&self) -> bool {
+        [&self.code, &self.meaning, &self.nested].into_iter().all(is_universal)
+    }
+
+    fn matches(&self, item: &serde_json::Value, rules: Rules) -> bool {
+        let fits = |item: &serde_json::Value, key: &Option<String>, json_key: &str, letter_case| {
             let stored = item[json_key]["Value"][0].as_str().unwrap_or_default();
             let like = Attribute { letter_case, multiplicity: Multiplicity::Many, ..*clone_of(AccessionNumber) };
             key.as_ref().is_none_or(|key| matcher::matches(&like, key, stored, rules) == Some(true))
         };
-        fits(code, "00080100", LetterCase::Sensitive) && fits(meaning, "00080104", LetterCase::Folded)
+        let nested = item["00400008"]["Value"].as_array().map_or([].as_slice(), Vec::as_slice);
+        fits(item, &self.code, "00080100", LetterCase::Sensitive)
+            && fits(item, &self.meaning, "00080104", LetterCase::Folded)
+            && (is_universal(&self.nested)
+                || nested.iter().any(|item| fits(item, &self.nested, "00080100", LetterCase::Sensitive)))
     }
+}
+
+fn is_universal(text: &Option<String>) -> bool {
+    text.as_ref().is_none_or(|text| {
+        text.chars().all(|c| matches!(c, '*' | ' ')) || text.split('\\').all(|v| v.trim().is_empty())
+    })
 }
 
 /// A row of the table to change.
@@ -270,6 +309,9 @@ fn clone_of(id: AttributeId) -> Box<Attribute> {
 
 const CODE_VALUE: Tag = Tag(0x0008, 0x0100);
 const CODE_MEANING: Tag = Tag(0x0008, 0x0104);
+const PROTOCOL_CODES: Tag = Tag(0x0040, 0x0008);
+const CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
+const PRIVATE: Tag = Tag(0x0009, 0x1010);
 
 fn items(stored: &str) -> Vec<serde_json::Value> {
     serde_json::from_str(stored).unwrap_or_default()
@@ -303,9 +345,13 @@ fn key() -> BoxedStrategy<Key> {
 
         if vr == VR::SQ {
             let code = prop::option::of(select(&["A", "B", "a", "?", "*", "C", ""][..]));
-            let meaning = prop::option::of(select(&["KNIE", "K*", "x", ""][..]));
-            return (code, meaning)
-                .prop_map(move |(code, meaning)| Key::Item(id, code.map(str::to_owned), meaning.map(str::to_owned)))
+            let meaning = prop::option::weighted(0.3, select(&["KNIE", "K*", "x", ""][..]));
+            let nested = prop::option::weighted(0.3, select(&["B", "?", "X", ""][..]));
+            return (code, meaning, nested, any::<[bool; 2]>())
+                .prop_map(move |(code, meaning, nested, [has_private, has_character_set])| {
+                    let [code, meaning, nested] = [code, meaning, nested].map(|text| text.map(str::to_owned));
+                    Key::Item(id, ItemKey { code, meaning, nested, has_private, has_character_set })
+                })
                 .boxed();
         }
         let like = select(pool).prop_flat_map(key_like);
@@ -324,7 +370,9 @@ fn key() -> BoxedStrategy<Key> {
         .prop_map(|(id, one, other)| {
             let depth = id.attribute().level as usize;
             let uid = |number: u8| format!("1.{number}{}", ".1".repeat(depth));
-            Key::Text(id, format!("{}\\{}", uid(one), uid(other)))
+            // A Patient ID as it is answered.
+            let odd = if id == PatientID && other == 2 { "\\X" } else { "" };
+            Key::Text(id, format!("{}\\{}{odd}", uid(one), uid(other)))
         });
     let computed = (select(COMPUTED), select(&["", "1", "02", "CT", "C*", "CT\\MR", "1.2.840.10008.5.1.4.1.1.2"][..]))
         .prop_map(|(id, text)| Key::Text(id, text.to_owned()));
@@ -370,8 +418,11 @@ fn question() -> impl Strategy<Value = Question> {
     )
     .prop_flat_map(move |(date, time)| {
         (
-            range(date, &["19700101", "20231231", "20240101", "20240102", "20240229", "20240301"]),
-            range(time, &["10", "1015", "1030", "103001"]),
+            range(
+                date,
+                &["19700101", "20231231", "20240101", "20240102", "20240229", "20240301", "20240231", "99999999"],
+            ),
+            range(time, &["10", "1015", "1030", "103001", "240000"]),
         )
     })
     .prop_map(|(date, time)| vec![date, time]);
@@ -404,6 +455,9 @@ fn identifier_bytes(question: &Question) -> Vec<u8> {
                 KeyValue::Items(items) => {
                     let items: Vec<_> = items.iter().map(|item| object(item)).collect();
                     DataElement::new(element.tag, VR::SQ, dicom_core::value::DataSetSequence::from(items))
+                }
+                KeyValue::Text(text) if element.vr == VR::UN => {
+                    DataElement::new(element.tag, element.vr, PrimitiveValue::from(text.clone().into_bytes()))
                 }
                 KeyValue::Text(text) if element.vr == VR::US => {
                     // A binary key has a number or none.
@@ -506,7 +560,11 @@ struct Combined {
 }
 
 impl Combined {
-    fn contains(&self, date: &str, time: &str) -> bool {
+    fn contains(&self, dates: &str, times: &str) -> bool {
+        dates.split('\\').any(|date| times.split('\\').any(|time| self.contains_one(date, time)))
+    }
+
+    fn contains_one(&self, date: &str, time: &str) -> bool {
         let day = matcher::date_bounds(date).filter(|(first, last)| first == last).map(|(day, _)| day);
         let time =
             if time.is_empty() { Some("000000.000000".into()) } else { matcher::time_bounds(time).map(|(t, _)| t) };
@@ -539,8 +597,11 @@ fn combined(question: &Question) -> Vec<Combined> {
         if d1.is_empty() != t1.is_empty() || d2.is_empty() != t2.is_empty() {
             continue;
         }
-        let first = (!d1.is_empty()).then(|| Some(matcher::date_bounds(&d1)?.0 + &matcher::time_bounds(&t1)?.0));
-        let last = (!d2.is_empty()).then(|| Some(matcher::date_bounds(&d2)?.1 + &matcher::time_bounds(&t2)?.1));
+        let end = |date: &str, time: &str, is_low| {
+            Some(matcher::range_end(VR::DA, date, is_low)? + &matcher::range_end(VR::TM, time, is_low)?)
+        };
+        let first = (!d1.is_empty()).then(|| end(&d1, &t1, true));
+        let last = (!d2.is_empty()).then(|| end(&d2, &t2, false));
         // An end that means nothing has been refused before.
         found.push(Combined { date, time, first: first.flatten(), last: last.flatten() });
     }

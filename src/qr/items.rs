@@ -1,0 +1,111 @@
+//! Sequence keys: what of their items is supported (PS3.4 C.2.2.1.3), and what is answered of each item (C.2.2.2.6).
+
+use dicom_core::{Tag, VR};
+
+use super::parse::SPECIFIC_CHARACTER_SET;
+use crate::model::declared::{Node, canonical_tag, creator_tag, is_private_creator};
+use crate::model::find::ItemKey;
+use crate::model::matching::{KeyElement, KeyValue, is_matched_in_item};
+
+/// What the index keeps of the items of a sequence.
+#[derive(Clone, Copy)]
+pub(super) enum Kept<'n> {
+    /// Everything. Private elements cannot be told apart: their blocks differ from object to object (PS3.5 7.8.1).
+    All,
+    /// What is declared.
+    Declared(&'n [Node]),
+}
+
+impl<'n> Kept<'n> {
+    /// Of a declared sequence; no nodes are everything.
+    pub(super) fn of(nodes: &'n [Node]) -> Self {
+        if nodes.is_empty() { Self::All } else { Self::Declared(nodes) }
+    }
+}
+
+/// Who reserves which private block in a data set or an item.
+pub(super) fn creators(elements: &[KeyElement]) -> Vec<(Tag, String)> {
+    let creators = elements.iter().filter(|element| is_private_creator(element.tag));
+    creators
+        .filter_map(|element| match &element.value {
+            KeyValue::Text(text) => Some((element.tag, text.trim_matches(' ').to_owned())),
+            KeyValue::Items(_) => None,
+        })
+        .collect()
+}
+
+/// A key as the index can answer it: in the items of a sequence, elements that are not supported have lost their values, so
+/// that they are universal, and are noted. Declared private elements stand where the index keeps them: see [`canonical_tag`].
+pub(super) fn supported(value: &KeyValue, kept: Kept<'_>, unsupported: &mut Vec<Tag>) -> KeyValue {
+    let KeyValue::Items(items) = value else { return value.clone() };
+    KeyValue::Items(items.iter().map(|item| supported_item(item, kept, unsupported)).collect())
+}
+
+fn supported_item(item: &[KeyElement], kept: Kept<'_>, unsupported: &mut Vec<Tag>) -> Vec<KeyElement> {
+    let creators = creators(item);
+    let mut elements: Vec<KeyElement> = Vec::new();
+    for element in item {
+        let tag = element.tag;
+        // Says how the item is written, and is no key (PS3.4 C.2.2.2). Group lengths say nothing.
+        if tag == SPECIFIC_CHARACTER_SET || tag.element() == 0 {
+            continue;
+        }
+        if is_private_creator(tag) {
+            // Of declared elements it is added where the index keeps it. It is never matched.
+            if matches!(kept, Kept::All) {
+                elements.push(without_value(element));
+            }
+            continue;
+        }
+        let creator = creator_tag(tag).and_then(|tag| creators.iter().find(|(known, _)| *known == tag));
+        let creator = creator.map(|(_, creator)| creator.as_str());
+        let node = match kept {
+            Kept::All => None,
+            Kept::Declared(nodes) => nodes.iter().find(|node| node.step.is(tag, creator)).map(|node| (nodes, node)),
+        };
+        let supported = match (kept, node) {
+            (_, Some((nodes, node))) => {
+                let (tag, block) = canonical_tag(nodes, &node.step);
+                if let Some(block) = block.filter(|block| !elements.iter().any(|element| element.tag == *block)) {
+                    // Asked for, so that it is answered; never matched.
+                    elements.push(KeyElement { tag: block, vr: VR::LO, value: KeyValue::Text(String::new()) });
+                }
+                let vr = if element.vr == VR::UN { node.vr } else { element.vr };
+                let value = supported(&element.value, Kept::of(&node.items), unsupported);
+                Some(KeyElement { tag, vr, value })
+            }
+            (Kept::All, None) if tag.group().is_multiple_of(2) => {
+                let value = supported(&element.value, Kept::All, unsupported);
+                Some(KeyElement { tag, vr: element.vr, value })
+            }
+            (Kept::All | Kept::Declared(_), None) => None,
+        };
+        let has_value = element.value != without_value(element).value;
+        elements.push(match supported.filter(|element| !has_value || is_matched_in_item(element)) {
+            Some(supported) => supported,
+            None => {
+                unsupported.extend(has_value.then_some(tag));
+                without_value(element)
+            }
+        });
+    }
+    elements
+}
+
+fn without_value(element: &KeyElement) -> KeyElement {
+    let value = match &element.value {
+        KeyValue::Text(_) => KeyValue::Text(String::new()),
+        KeyValue::Items(_) => KeyValue::Items(Vec::new()),
+    };
+    KeyElement { tag: element.tag, vr: element.vr, value }
+}
+
+/// What is asked for in the items of a sequence (PS3.4 C.2.2.2.6).
+pub(super) fn item_keys(key: &KeyValue) -> Vec<ItemKey> {
+    let KeyValue::Items(items) = key else { return Vec::new() };
+    let mut keys: Vec<ItemKey> =
+        items.iter().flatten().map(|element| ItemKey { tag: element.tag, items: item_keys(&element.value) }).collect();
+    keys.sort_by_key(|key| key.tag);
+    keys.dedup_by_key(|key| key.tag);
+    keys
+}
