@@ -18,6 +18,7 @@ use super::Error;
 use super::names;
 use super::packing::{UidSuffix, stored_time, uid_hash, unpack_time};
 use super::schema::{has_own_column, is_packed_time};
+use super::separated;
 use crate::model::attribute::{Attribute, AttributeId, Source};
 use crate::model::declared::Unit;
 use crate::model::find::{DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey};
@@ -423,14 +424,16 @@ fn compile(
     Ok(Compiled { statements, is_sample })
 }
 
-/// Patients with a component group from ?1 to before ?2, at most ?3 of each kind.
+/// Patients with a component group from ?1 to before ?2, at most ?3 of each kind. Those with any word have no group given.
 const NAMES_WITH_PREFIX: &str = "\
     SELECT * FROM (SELECT id, patient_name_norm FROM patient WHERE patient_name_norm <> '' AND patient_name_norm >= ?1 \
      AND patient_name_norm < ifnull(?2, x'') LIMIT ?3) \
     UNION ALL SELECT * FROM (SELECT id, patient_name_ideographic_norm FROM patient WHERE patient_name_ideographic_norm <> '' \
      AND patient_name_ideographic_norm >= ?1 AND patient_name_ideographic_norm < ifnull(?2, x'') LIMIT ?3) \
     UNION ALL SELECT * FROM (SELECT id, patient_name_phonetic_norm FROM patient WHERE patient_name_phonetic_norm <> '' \
-     AND patient_name_phonetic_norm >= ?1 AND patient_name_phonetic_norm < ifnull(?2, x'') LIMIT ?3)";
+     AND patient_name_phonetic_norm >= ?1 AND patient_name_phonetic_norm < ifnull(?2, x'') LIMIT ?3) \
+    UNION ALL SELECT * FROM (SELECT patient, NULL FROM patient_name_word \
+     WHERE word = (SELECT id FROM name_word WHERE word = '') LIMIT ?3)";
 
 /// At most ?3 patients with a word that has ?1 in it, begins with it (and lies before ?2), ends with it, is it.
 fn names_with_part(part: &NamePart) -> &'static str {
@@ -550,7 +553,13 @@ impl Compiler<'_> {
                     Thoroughness::All => Access::None,
                 });
             }
-            if !gives_group || matching.may_match_name_group(row.get_ref(1)?.as_str().unwrap_or_default()) {
+            let may_match = match row.get_ref(1) {
+                Ok(ValueRef::Text(group)) if gives_group => {
+                    std::str::from_utf8(group).is_ok_and(|group| matching.may_match_name_group(group))
+                }
+                Ok(_) | Err(_) => true,
+            };
+            if may_match {
                 rows.push(row.get::<_, i64>(0)?);
             }
         }
@@ -724,12 +733,21 @@ impl Compiler<'_> {
             value.insert(0, '+');
         }
         let plain_column = attribute.is_stored() && (attribute.level != Image || is_instance_group_key(attribute.id));
+        let separated = if plain_column && key.matching.looks_into_separated_values() {
+            separated::rows(self.connection, attribute, patient).map_err(Error::from_sqlite)?
+        } else {
+            None
+        };
         let narrowed = match key.matching.narrowing() {
             Narrowing::Equals(values) if plain_column => {
-                return Ok(match values.as_slice() {
+                let equals = match values.as_slice() {
                     [one] => format!("{value} = {}", self.parameter(one.clone())),
                     many => format!("{value} IN {}", self.list(many)),
-                });
+                };
+                if separated.is_none() {
+                    return Ok(equals);
+                }
+                Some(equals)
             }
             Narrowing::Between(from, to) if plain_column => {
                 Some(format!("{value} BETWEEN {} AND {}", self.parameter(from), self.parameter(to)))
@@ -744,6 +762,10 @@ impl Compiler<'_> {
                 self.patient_rows(attribute.id, &row)
             }
             Narrowing::Equals(_) | Narrowing::Between(..) | Narrowing::Prefix(_) | Narrowing::None => None,
+        };
+        let narrowed = match separated {
+            Some(rows) => narrowed.map(|narrowed| format!("({narrowed} OR {rows})")),
+            None => narrowed,
         };
         let number = self.matcher(Matcher::One(key.matching.clone()));
         let last_word = format!("dcm_matches({number}, {value})");

@@ -15,6 +15,7 @@ mod open;
 mod packing;
 mod reader;
 mod schema;
+mod separated;
 mod status;
 mod turn;
 mod writer;

@@ -24,6 +24,10 @@ pub(super) const ANY_WORD: &str = "";
 /// The words to keep of a name, given as its component groups in normal form.
 pub(super) fn words<'n>(forms: &[&'n str]) -> BTreeSet<&'n str> {
     let mut words = BTreeSet::new();
+    // More names than one, against the data dictionary: each has its own groups (PS3.4 C.2.2.3).
+    if forms.iter().any(|form| form.contains('\\')) {
+        return BTreeSet::from([ANY_WORD]);
+    }
     for word in forms.iter().flat_map(|form| person_name::words(form)) {
         words.insert(word);
         if word.len() > MAX_WORD_LENGTH || words.len() > MAX_WORDS {
@@ -88,6 +92,7 @@ mod tests {
         let found = words(&["smith^john-paul", "山田^太郎", "smith"]);
         assert_eq!(found, BTreeSet::from(["smith", "john", "paul", "山田", "太郎"]));
         assert!(words(&["", "", ""]).is_empty());
+        assert_eq!(words(&["jones^a\\smith^b"]), BTreeSet::from([ANY_WORD]));
     }
 
     #[test]

@@ -32,9 +32,13 @@ CREATE INDEX patient_by_ideographic_name ON patient (patient_name_ideographic_no
     WHERE patient_name_ideographic_norm <> '';
 CREATE INDEX patient_by_phonetic_name ON patient (patient_name_phonetic_norm)
     WHERE patient_name_phonetic_norm <> '';
+-- Rows with a backslash in an attribute that is to have one value; it separates values to matching (src/db/separated.rs).
+CREATE INDEX patient_of_several_values ON patient (patient_id)
+    WHERE instr(patient_id || issuer_of_patient_id || patient_birth_date || patient_birth_time || patient_sex,
+          '\');
 
 -- The distinct words of patients' names in normal form, to find names by what stands anywhere in them. A name of very many
--- or very long words is kept under the empty word alone, which stands for every one.
+-- or very long words, or of several values, is kept under the empty word alone, which stands for every one.
 CREATE TABLE name_word (
     id                          INTEGER PRIMARY KEY,
     word                        TEXT NOT NULL,
@@ -90,6 +94,8 @@ CREATE UNIQUE INDEX study_by_uid ON study (study_instance_uid);
 CREATE INDEX study_by_patient ON study (patient);
 CREATE INDEX study_by_date ON study (study_date DESC, study_time DESC, patient);
 CREATE INDEX study_by_accession_number ON study (accession_number);
+CREATE INDEX study_of_several_values ON study (study_date)
+    WHERE instr(study_date || study_time || accession_number || study_id || patient_age || admission_id, '\');
 
 -- Patients under whom a study was found besides study.patient: a conflict, and yet an answer to who asks for them.
 CREATE TABLE study_patient (
@@ -136,6 +142,10 @@ CREATE TABLE study_series (
 -- A Series Instance UID under two studies is a conflict that is kept: each study has its own row.
 CREATE UNIQUE INDEX series_by_uid ON study_series (series_instance_uid, study);
 CREATE INDEX series_by_study ON study_series (study);
+CREATE INDEX series_of_several_values ON study_series (modality)
+    WHERE instr(modality || series_date || series_time || body_part_examined || laterality || patient_position
+          || device_serial_number || performed_procedure_step_start_date ||
+          performed_procedure_step_start_time || performed_procedure_step_id, '\');
 
 -- Every directory and archive file in which a file was seen.
 CREATE TABLE directory (

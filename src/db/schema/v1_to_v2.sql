@@ -32,3 +32,22 @@ ALTER TABLE uid_lookup RENAME COLUMN shelf TO instance_group;
 ALTER TABLE uid_lookup_recent RENAME COLUMN shelf TO instance_group;
 ALTER TABLE uid_lookup_shared RENAME COLUMN shelf TO instance_group;
 ALTER TABLE copy RENAME COLUMN shelf TO instance_group;
+
+-- Texts with a backslash in attributes that are to have one value: it separates values to matching.
+CREATE INDEX patient_of_several_values ON patient (patient_id)
+    WHERE instr(patient_id || issuer_of_patient_id || patient_birth_date || patient_birth_time || patient_sex,
+          '\');
+CREATE INDEX study_of_several_values ON study (study_date)
+    WHERE instr(study_date || study_time || accession_number || study_id || patient_age || admission_id, '\');
+CREATE INDEX series_of_several_values ON study_series (modality)
+    WHERE instr(modality || series_date || series_time || body_part_examined || laterality || patient_position
+          || device_serial_number || performed_procedure_step_start_date ||
+          performed_procedure_step_start_time || performed_procedure_step_id, '\');
+
+-- Names of several values are found by any word.
+INSERT INTO name_word (word, sound, other_sound) SELECT '', '', ''
+    WHERE EXISTS (SELECT 1 FROM patient WHERE instr(patient_name, '\')) AND NOT EXISTS (SELECT 1 FROM name_word WHERE word = '');
+DELETE FROM patient_name_word WHERE patient IN (SELECT id FROM patient WHERE instr(patient_name, '\'));
+INSERT INTO patient_name_word (word, patient)
+    SELECT (SELECT id FROM name_word WHERE word = ''), id FROM patient WHERE instr(patient_name, '\');
+DELETE FROM name_word WHERE id NOT IN (SELECT word FROM patient_name_word);

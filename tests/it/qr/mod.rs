@@ -1,5 +1,6 @@
 //! Queries: Identifiers in, response Identifiers out.
 
+mod answered_again;
 mod conformance;
 mod identifiers;
 mod matcher;
