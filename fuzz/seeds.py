@@ -163,6 +163,18 @@ def media_directories():
     yield "empty", media_directory([])
 
 
+def odd_data_sets():
+    """Explicit data sets with what belongs elsewhere before them, and with junk in a sequence that the index keeps."""
+    whole = data_set(b"1.2", b"1.3", b"1.4", b"odd")
+    commands = struct.pack("<HHIIHHIH", 0, 0, 4, 10, 0, 0x100, 2, 1)
+    yield "meta-before", _explicit(2, 0x10, b"UI", b"1.2.840.10008.1.2.4.70") + whole
+    yield "commands-before", commands + whole
+    junk = b"Test,Case19  "
+    item = bytes.fromhex("feff00e0") + struct.pack("<I", len(junk)) + junk
+    for name, content in {"text": junk, "junk-in-item": item, "junk-behind-item": item + junk}.items():
+        yield name, struct.pack("<HH2sHI", 8, 0x51, b"SQ", 0, len(content)) + content + whole
+
+
 def corpus():
     for name, data in archives():
         write("corpus/archive", name, data)
@@ -177,6 +189,9 @@ def corpus():
             if data[128:132] == b"DICM":
                 for syntax in range(6):
                     write("corpus/stream", f"{path.name}-{syntax}", bytes([syntax, 200]) + data[132:4096])
+    for name, data in odd_data_sets():
+        write("corpus/stream", name, bytes([1, 7]) + data)
+        write("corpus/file", name, bytes(128) + b"DICM" + _explicit(2, 0x10, b"UI", b"1.2.840.10008.1.2.1") + data)
     dataset = data_set(b"1.2", b"1.3", b"1.4", b"pixels")
     write("corpus/stream", "secondary", bytes([1, 7]) + dataset)
     write("corpus/pdu", "store", associate_rq(b"DCMDEX") + store_rq(1, b"1.4", dataset))
