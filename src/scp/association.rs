@@ -395,8 +395,8 @@ impl Session {
             let incoming = tokio::select! {
                 biased;
                 () = &mut stopping, if !in_message => return End::Stopping,
-                report = self.commitments.next(), if !in_message => {
-                    match self.report(report).await {
+                due = self.commitments.next(), if !in_message => {
+                    match self.report(due, shared, shutdown).await {
                         Ok(()) => continue,
                         Err(end) => return end,
                     }
@@ -477,7 +477,7 @@ impl Session {
                         return Ok(());
                     }
                     // Without a data set there is no transaction in it.
-                    Ok(receiving) => receiving.finish(self.services.commitment.as_deref()).0,
+                    Ok(receiving) => receiving.finish(self.services.commitment.as_deref(), self.memory.peer()).0,
                     Err(response) => *response,
                 }
             }

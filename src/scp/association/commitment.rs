@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::super::listener::Shared;
@@ -17,26 +18,48 @@ use crate::dimse::pdata::put_message;
 /// read before one of these is done. For all associations together see [`CommitmentLimits`](crate::scp::CommitmentLimits).
 const MAX_TRANSACTIONS: usize = 16;
 
-/// The Message ID of our N-EVENT-REPORT-RQs: there is one at a time.
-const REPORT_MESSAGE_ID: u16 = 1;
-
 /// The transactions of an association.
 #[derive(Default)]
 pub(super) struct Commitments {
     verifying: JoinSet<Report>,
-    /// Sent and not answered.
-    reported: Option<Report>,
+    /// Sent and not answered: there is one at a time.
+    reported: Option<Reported>,
+    /// The Message ID of the last report.
+    last_message_id: u16,
+    /// Message IDs of reports whose answers did not come in time, and may come yet.
+    late: Vec<u16>,
+}
+
+struct Reported {
+    report: Report,
+    message_id: u16,
+    /// When its answer has to be there.
+    deadline: Instant,
+}
+
+/// What is to be done about a report.
+pub(super) enum Due {
+    /// Its objects have been looked at: it is to be sent.
+    Report(Report),
+    /// The peer has not answered it in time: it goes out on another association.
+    Unanswered(Report),
 }
 
 impl Commitments {
-    /// The next transaction whose objects have been looked at; waits for ever while there is none, and while the peer has not
-    /// answered the report before.
-    pub(super) async fn next(&mut self) -> Option<Report> {
-        if self.reported.is_some() || self.verifying.is_empty() {
+    /// What is to be done next; waits for ever while there is nothing.
+    pub(super) async fn next(&mut self) -> Option<Due> {
+        if let Some(reported) = &self.reported {
+            // A peer that does not answer must not keep the room of its transactions for as long as it is associated.
+            sleep_until(reported.deadline).await;
+            let Reported { report, message_id, .. } = self.reported.take()?;
+            self.late.push(message_id);
+            return Some(Due::Unanswered(report));
+        }
+        if self.verifying.is_empty() {
             return std::future::pending().await;
         }
         // A defect of ours while verifying: there is nothing to report.
-        self.verifying.join_next().await.and_then(Result::ok)
+        self.verifying.join_next().await.and_then(Result::ok).map(Due::Report)
     }
 }
 
@@ -44,7 +67,7 @@ impl Session {
     /// Answers an N-ACTION-RQ, and begins to look at its objects.
     pub(super) async fn commit(&mut self, receiving: Receiving) -> Result<(), End> {
         let context_id = receiving.context_id;
-        let (response, transaction) = receiving.finish(self.services.commitment.as_deref());
+        let (response, transaction) = receiving.finish(self.services.commitment.as_deref(), self.memory.peer());
         self.send(context_id, &response).await?;
         let (Some(transaction), Some(commitment)) = (transaction, self.services.commitment.clone()) else {
             return Ok(());
@@ -59,13 +82,31 @@ impl Session {
         Ok(())
     }
 
-    /// Sends a report.
-    pub(super) async fn report(&mut self, report: Option<Report>) -> Result<(), End> {
-        let Some(report) = report else { return Ok(()) };
-        let (request, data_set) = report.message(REPORT_MESSAGE_ID);
+    /// Does what is due about a report.
+    pub(super) async fn report(
+        &mut self,
+        due: Option<Due>,
+        shared: &Shared,
+        shutdown: &CancellationToken,
+    ) -> Result<(), End> {
+        let Some(commitment) = self.services.commitment.clone() else { return Ok(()) };
+        let report = match due {
+            None => return Ok(()),
+            Some(Due::Report(report)) => report,
+            Some(Due::Unanswered(report)) => {
+                if let Some(to) = self.reporting(shared) {
+                    commitment.deliver(report, to, shutdown.clone());
+                }
+                return Ok(());
+            }
+        };
+        let message_id = self.commitments.last_message_id.checked_add(1).unwrap_or(1);
+        self.commitments.last_message_id = message_id;
+        let (request, data_set) = report.message(message_id);
         let context_id = report.context_id;
+        let deadline = Instant::now() + commitment.response_timeout();
         // Also when sending fails: then it goes out on an association of its own.
-        self.commitments.reported = Some(report);
+        self.commitments.reported = Some(Reported { report, message_id, deadline });
         // Not in the memory for responses, which stays: this may be megabytes.
         let mut outgoing = Vec::new();
         let max_length = self.agreement.peer_max_length;
@@ -77,33 +118,38 @@ impl Session {
     /// A response outside of any operation: that to a report, or one that nobody asked for.
     pub(super) fn on_response(&mut self, command: &CommandSet, field: CommandField) -> Result<(), End> {
         let response = PeerResponse::parse(command).map_err(End::Unanswerable)?;
-        match response {
-            Some(response)
-                if field == CommandField::N_EVENT_REPORT_RSP
-                    && response.message_id_being_responded_to == REPORT_MESSAGE_ID
-                    && self.commitments.reported.take().is_some() =>
-            {
-                told(&response.status, &self.agreement.calling_ae_title);
-                Ok(())
-            }
-            _ => Err(End::UnexpectedResponse(field)),
+        let Some(response) = response.filter(|_| field == CommandField::N_EVENT_REPORT_RSP) else {
+            return Err(End::UnexpectedResponse(field));
+        };
+        let message_id = response.message_id_being_responded_to;
+        if self.commitments.reported.take_if(|reported| reported.message_id == message_id).is_some() {
+            told(&response.status, &self.agreement.calling_ae_title);
+        } else if let Some(at) = self.commitments.late.iter().position(|late| *late == message_id) {
+            // Too late, but an answer: the report is on its way a second time, which does no harm (PS3.4 J.3.3).
+            self.commitments.late.swap_remove(at);
+        } else {
+            return Err(End::UnexpectedResponse(field));
         }
+        Ok(())
     }
 
-    /// The association is over: what has not been reported yet goes out on another one.
-    pub(super) fn hand_over_reports(&mut self, shared: &Shared, shutdown: &CancellationToken) {
-        let Commitments { verifying, reported } = std::mem::take(&mut self.commitments);
-        let Some(commitment) = self.services.commitment.clone() else { return };
-        // Who calls without a title cannot be called back.
-        let Ok(ae_title) = self.agreement.calling_ae_title.parse() else { return };
+    /// Who gets reports when this association does not do; `None`: who calls without a title cannot be called back.
+    fn reporting(&self, shared: &Shared) -> Option<Reporting> {
+        let ae_title = self.agreement.calling_ae_title.parse().ok()?;
         let options = &shared.options;
-        let to = Reporting {
+        Some(Reporting {
             own_ae_title: options.ae_title.clone(),
             ae_title,
             peers: self.services.peers.clone(),
             waits: options.waits(),
-        };
-        if let Some(report) = reported {
+        })
+    }
+
+    /// The association is over: what has not been reported yet goes out on another one.
+    pub(super) fn hand_over_reports(&mut self, shared: &Shared, shutdown: &CancellationToken) {
+        let Commitments { verifying, reported, .. } = std::mem::take(&mut self.commitments);
+        let (Some(commitment), Some(to)) = (self.services.commitment.clone(), self.reporting(shared)) else { return };
+        if let Some(Reported { report, .. }) = reported {
             commitment.deliver(report, to.clone(), shutdown.clone());
         }
         if verifying.is_empty() {

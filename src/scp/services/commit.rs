@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::uids;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +30,7 @@ use crate::qr::{DataSetWriter, Encoding, Identifier, Reader};
 use crate::scp::negotiation::PresentationContext;
 use crate::scp::peers::{Route, SharedPeers};
 use crate::scp::scu::{Proposal, ScuAssociation, ScuError, Waits};
-use crate::scp::shares::PeerMemory;
+use crate::scp::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::scp::sop_class::Service;
 use crate::store::{self, Archives};
 use crate::telemetry::metrics;
@@ -58,14 +57,14 @@ const MAX_ELEMENTS: usize = 100_000;
 /// later. Too many: all read from the same disks, and receiving waits for these.
 const MAX_VERIFYING: usize = 8;
 
-/// Instances of all transactions that wait, are looked at or have a report that is not delivered yet, those of associations that
+/// Instances of all transactions of all peers that wait, are looked at or have a report that is not delivered yet, those of associations that
 /// have ended included. Some 100 bytes each, or 26 MB; 300 where the UIDs are as long as they may be. A request for more is answered with a status.
 const MAX_REFERENCES: usize = 1 << 18;
 
 /// What a transaction counts besides its instances: so there are at most 1,024.
 const COUNTS_AS_REFERENCES: usize = 256;
 
-/// Reports that wait for their peer at one time, on associations of their own; one more is given up.
+/// Reports of all peers that wait to be delivered at one time, on associations of their own; one more is given up.
 const MAX_WAITING_REPORTS: usize = 256;
 
 /// After a report could not be delivered, how long to wait before the next attempt.
@@ -101,35 +100,42 @@ impl Default for CommitmentLimits {
 pub struct Commitment {
     retrieve: Arc<Retrieve>,
     in_place: FilesInPlace,
-    /// One permit for each transaction that is being looked at.
-    turns: Arc<Semaphore>,
-    /// One permit for each instance of a transaction that is not reported yet.
-    room: Arc<Semaphore>,
-    /// One permit for each report that goes out on an association of its own.
-    waiting: Arc<Semaphore>,
+    /// One turn for each transaction that is being looked at.
+    turns: Arc<Turns>,
+    /// One for each instance of a transaction that is not reported yet.
+    room: Arc<Shares>,
+    /// One for each report that goes out on an association of its own.
+    waiting: Arc<Shares>,
+}
+
+fn room(references: usize) -> Arc<Shares> {
+    Shares::new(references, 0, &metrics::COMMITMENT_REFUSED)
 }
 
 impl Commitment {
     /// Commits to what the index of this retrieval service names.
     #[must_use]
     pub fn new(retrieve: Arc<Retrieve>, in_place: FilesInPlace) -> Self {
-        let waiting = Arc::new(Semaphore::new(MAX_WAITING_REPORTS));
+        let waiting = Shares::new(MAX_WAITING_REPORTS, 1, &metrics::COMMITMENT_REFUSED);
         let CommitmentLimits { verifying, references } = CommitmentLimits::default();
-        let (turns, room) = (Arc::new(Semaphore::new(verifying)), Arc::new(Semaphore::new(references)));
-        Self { retrieve, in_place, turns, room, waiting }
+        Self { retrieve, in_place, turns: Turns::new(verifying), room: room(references), waiting }
     }
 
     /// The same, with other limits.
     #[must_use]
     pub fn with_limits(self, limits: CommitmentLimits) -> Self {
         let CommitmentLimits { verifying, references } = limits;
-        Self { turns: Arc::new(Semaphore::new(verifying)), room: Arc::new(Semaphore::new(references)), ..self }
+        Self { turns: Turns::new(verifying), room: room(references), ..self }
     }
 
-    /// Room for a transaction with so many instances, until it is dropped.
-    fn room_for(&self, references: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(references.saturating_add(COUNTS_AS_REFERENCES)).ok()?;
-        Arc::clone(&self.room).try_acquire_many_owned(permits).ok()
+    /// Room for a transaction of this peer with so many instances, until it is dropped.
+    fn room_for(&self, peer: &Peer, references: usize) -> Option<Share> {
+        self.room.take(peer, references.saturating_add(COUNTS_AS_REFERENCES))
+    }
+
+    /// Time for a peer to answer a report.
+    pub(in crate::scp) fn response_timeout(&self) -> Duration {
+        self.retrieve.options().response_timeout
     }
 }
 
@@ -146,7 +152,8 @@ pub(in crate::scp) struct Transaction {
     encoding: Encoding,
     uid: String,
     references: Vec<Reference>,
-    room: OwnedSemaphorePermit,
+    peer: Peer,
+    room: Share,
 }
 
 struct Reference {
@@ -164,8 +171,10 @@ pub(in crate::scp) struct Report {
     references: Arc<[Reference]>,
     /// Of each reference: success, or its Failure Reason (PS3.3 C.14.1.1).
     statuses: Vec<Status>,
+    /// Who asked.
+    peer: Peer,
     /// Given back when nobody needs the report any more.
-    _room: OwnedSemaphorePermit,
+    _room: Share,
 }
 
 impl fmt::Debug for Report {
@@ -216,7 +225,11 @@ impl Receiving {
     }
 
     /// The request is complete: the response, and the transaction if there is one.
-    pub(in crate::scp) fn finish(self, commitment: Option<&Commitment>) -> (Response, Option<Transaction>) {
+    pub(in crate::scp) fn finish(
+        self,
+        commitment: Option<&Commitment>,
+        peer: &Peer,
+    ) -> (Response, Option<Transaction>) {
         let Self { context_id, request, data_set } = self;
         let encoding = data_set.encoding;
         let refused = |status, reason: &str| (response(&request, status).with_comment(reason), None);
@@ -230,9 +243,9 @@ impl Receiving {
             Ok(understood) => understood,
             Err(reason) => return refused(Status::INVALID_ARGUMENT_VALUE, &reason),
         };
-        match commitment.and_then(|commitment| commitment.room_for(references.len())) {
+        match commitment.and_then(|commitment| commitment.room_for(peer, references.len())) {
             Some(room) => {
-                let transaction = Transaction { context_id, encoding, uid, references, room };
+                let transaction = Transaction { context_id, encoding, uid, references, peer: Arc::clone(peer), room };
                 (response(&request, Status::SUCCESS), Some(transaction))
             }
             None => {
@@ -281,18 +294,18 @@ fn uid_of(item: &[KeyElement], tag: Tag) -> Option<&str> {
 impl Transaction {
     /// Looks at every object, when its turn comes.
     pub(in crate::scp) async fn verify(self, commitment: Arc<Commitment>) -> Report {
-        let Self { context_id, encoding, uid, references, room } = self;
+        let Self { context_id, encoding, uid, references, peer, room } = self;
         let references: Arc<[Reference]> = references.into();
         // Before a thread is taken: those that wait must not take them from receiving and queries.
-        let turn = Arc::clone(&commitment.turns).acquire_owned().await;
+        let turn = commitment.turns.take(&peer).await;
         let to_verify = Arc::clone(&references);
         let verified = spawn_blocking(move || {
-            // Until the thread is free again, also when nobody waits for the result any more. The semaphore is never closed.
+            // Until the thread is free again, also when nobody waits for the result any more.
             let _turn = turn;
             commitment.verify_all(&to_verify)
         });
         let statuses = verified.await.unwrap_or_else(|_| vec![Status::PROCESSING_FAILURE; references.len()]);
-        let report = Report { context_id, encoding, transaction_uid: uid, references, statuses, _room: room };
+        let report = Report { context_id, encoding, transaction_uid: uid, references, statuses, peer, _room: room };
         metrics::COMMITMENT_INSTANCES_COMMITTED.add(report.committed().count() as u64);
         metrics::COMMITMENT_INSTANCES_FAILED.add(report.failed().count() as u64);
         report
@@ -345,7 +358,7 @@ impl Commitment {
 
     /// Delivers a report on an association of its own, in the background.
     pub(in crate::scp) fn deliver(self: &Arc<Self>, report: Report, to: Reporting, shutdown: CancellationToken) {
-        let Ok(waiting) = Arc::clone(&self.waiting).try_acquire_owned() else {
+        let Some(waiting) = self.waiting.take(&report.peer, 1) else {
             warn!(peer = %to.ae_title, "a storage commitment report is given up: too many wait already");
             return;
         };

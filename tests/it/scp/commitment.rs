@@ -7,17 +7,18 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
-use dcmdex::scp::{CommitmentLimits, Destination};
+use dcmdex::scp::peers::{Grant, Security, ServiceSet};
+use dcmdex::scp::{CommitmentLimits, Destination, Peers};
 use dicom_core::Tag;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT;
-use dicom_ul::pdu::{Pdu, RequestorRoles, UserVariableItem};
+use dicom_ul::pdu::{AssociationRQ, Pdu, RequestorRoles, UserVariableItem};
 use tempfile::TempDir;
 
 use crate::util::node::{Keep, TestNode};
 use crate::util::objects;
 use crate::util::scripted::{
-    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION, find_command, store_command,
+    DataSet, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION, find_command, request, store_command,
 };
 
 pub(super) const COMMITMENT: &str = "1.2.840.10008.1.20.1";
@@ -31,7 +32,7 @@ const CONTEXTS: &[(&str, &[&str])] = &[
     (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
 ];
 
-/// What a transaction with one instance counts.
+/// What a transaction with one instance counts. One peer may have half of what there is.
 const ONE: usize = 257;
 
 fn action(sop_instance: &str, action_type: u16) -> CommandSet {
@@ -132,7 +133,8 @@ fn what_is_kept_and_sound_is_committed_and_all_else_has_its_reason() {
 #[test]
 fn an_instance_that_is_named_again_and_again_is_looked_at_and_reported_once() {
     // Nor does it count more than once.
-    let node = TestNode::with(|settings| settings.commitment = CommitmentLimits { verifying: 1, references: ONE + 1 });
+    let node =
+        TestNode::with(|settings| settings.commitment = CommitmentLimits { verifying: 1, references: 2 * (ONE + 1) });
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     store(&mut peer, "1.2.3.4.1");
     let mut references = vec![(SECONDARY_CAPTURE, "1.2.3.4.1"); 1_000];
@@ -146,7 +148,7 @@ fn an_instance_that_is_named_again_and_again_is_looked_at_and_reported_once() {
 #[test]
 fn requests_that_wait_for_their_turn_hold_up_nobody_and_there_is_an_end_to_them() {
     // No turn for anybody, and room for more requests than the node has threads for what blocks.
-    let limits = CommitmentLimits { verifying: 0, references: 608 * ONE };
+    let limits = CommitmentLimits { verifying: 0, references: 2 * 608 * ONE };
     let node = TestNode::with(|settings| settings.commitment = limits);
     let ask = |peer: &mut ScriptedPeer| {
         let one = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1")]);
@@ -176,7 +178,7 @@ fn requests_that_wait_for_their_turn_hold_up_nobody_and_there_is_an_end_to_them(
 
 #[test]
 fn a_transaction_that_is_reported_makes_room_for_the_next() {
-    let node = TestNode::with(|settings| settings.commitment = CommitmentLimits { verifying: 1, references: ONE });
+    let node = TestNode::with(|settings| settings.commitment = CommitmentLimits { verifying: 1, references: 2 * ONE });
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     store(&mut peer, "1.2.3.4.1");
     let one = [(SECONDARY_CAPTURE, "1.2.3.4.1")];
@@ -200,6 +202,60 @@ fn a_transaction_that_is_reported_makes_room_for_the_next() {
         }
         peer.release();
     }
+}
+
+#[test]
+fn a_peer_that_answers_no_report_does_not_keep_others_from_asking() {
+    // No turn for anybody: nothing is ever done with what was asked.
+    let limits = CommitmentLimits { verifying: 0, references: 40 * ONE };
+    let node = TestNode::with(|settings| settings.commitment = limits);
+    let one = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1")]);
+    let ask = |peer: &mut ScriptedPeer| {
+        peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&one.0));
+        peer.receive_message().status()
+    };
+    let grant =
+        Grant { addresses: Vec::new(), services: ServiceSet::ALL, max_associations: None, security: Security::Any };
+    let titles = ["GREEDY", "HONEST"].map(|title| (title.parse().unwrap(), grant.clone()));
+    node.peers().replace(Peers { table: Some(titles.into()), ..Peers::default() });
+    let associate = |title: &str| {
+        let mut peer = ScriptedPeer::connect(node.address());
+        peer.associate(&AssociationRQ { calling_ae_title: title.into(), ..request(CONTEXTS) });
+        peer
+    };
+    let mut greedy: Vec<_> = (0..4).map(|_| associate("GREEDY")).collect();
+    let accepted = greedy.iter_mut().flat_map(|peer| (0..10).map(|_| ask(peer)).collect::<Vec<_>>());
+    assert_eq!(accepted.filter(|status| *status == 0).count(), 20);
+    let mut honest = associate("HONEST");
+    for _ in 0..10 {
+        assert_eq!(ask(&mut honest), 0);
+    }
+}
+
+#[test]
+fn a_report_that_is_not_answered_in_time_goes_out_on_another_association() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = TestNode::with(|settings| {
+        settings.retrieve.response_timeout = std::time::Duration::from_millis(50);
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        settings.peers.destinations.insert("SCRIPT".parse().unwrap(), Destination::plain(address));
+    });
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    store(&mut peer, "1.2.3.4.1");
+    let one = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1")]);
+    peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&one.0));
+    assert_eq!(peer.receive_message().status(), 0);
+    let first = peer.receive_message();
+    let (mut called, asked) = ScriptedPeer::accept(&listener);
+    called.accept_contexts(&asked, |proposed| proposed.transfer_syntaxes.last().cloned());
+    let second = called.receive_message();
+    assert_eq!(reported(&second), reported(&first));
+    called.send_message(second.context_id, &event_response(&second.command), None);
+    // The first association is none the worse for it, whether its answer comes yet or not.
+    peer.echo(5);
+    peer.send_message(first.context_id, &event_response(&first.command), None);
+    peer.echo(5);
+    peer.release();
 }
 
 #[test]
