@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 
 use dcmdex::archive::{self, Archives, Kind, LOOK, Member, MemberBytes, MemberKind, OnRead, Problem, Sink, Wish};
-use dcmdex::db::{Compared, DuplicatePolicy, Reader, Writer, WriterOptions};
+use dcmdex::db::{Reader, Received, Writer, WriterOptions};
 use dcmdex::dimse::Status;
 use dcmdex::dimse::command_set::CommandSet;
 use dcmdex::dimse::message::{DataSetPresence, Request, RequestError};
@@ -235,7 +235,7 @@ fn small_index() -> Reader {
             let location =
                 Location { place: Place::InPlace, directory: PathBuf::from("/"), file_name, size: 1, mtime_ms: 0 };
             let done = done.clone();
-            writer.handle().store(record, location, DuplicatePolicy::KeepFirst, Compared::Nothing, move |result| {
+            writer.handle().store(Received::new(record, location), move |result| {
                 done.send(result.is_ok()).expect("somebody waits");
             });
             assert!(stored.recv().expect("an answer"));

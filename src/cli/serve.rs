@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let storage = Storage {
         objects: objects.map(Arc::new),
         writer: writer.handle(),
-        duplicates: config.duplicate_policy(),
+        policy: config.receive_policy(),
         clock: Clock::System,
         wanted: Wanted::with_declared(&config.declared),
         under_way: Arc::default(),
@@ -112,8 +112,9 @@ fn settle(objects: &Objects, config: &Config) -> anyhow::Result<()> {
         };
         let size = file.metadata().map(|metadata| metadata.len()).ok();
         // An index that cannot be read now says nothing against an object.
-        index.locations(record.value(AttributeId::SOPInstanceUID)).ok().is_none_or(|locations| {
-            locations.iter().any(|it| it.path().as_deref() == Some(path) && Some(it.size) == size)
+        index.known_locations(record.value(AttributeId::SOPInstanceUID)).ok().is_none_or(|known| {
+            let mut locations = known.iter().map(|known| &known.location);
+            locations.any(|it| it.path().as_deref() == Some(path) && Some(it.size) == size)
         })
     })?;
     if settled != Settled::default() {

@@ -194,11 +194,18 @@ keys! {
         low: "full: waits for the disk, so a single sender is slower; it survives a power cut",
         high: "os: a power cut loses what the operating system had not written yet, though it was acknowledged",
     }
-    "store.duplicates" = "\"keep-first\"" {
-        "What to do with an instance whose SOP Instance UID is known with other content. Both are recorded as a conflict.",
-        unit: "\"keep-first\" or \"replace\"",
-        low: "keep-first: a corrected object that kept its UID is not taken",
-        high: "replace: whoever can store can overwrite",
+    "store.duplicates" = "\"keep-both\"" {
+        "What to do with an instance whose SOP Instance UID is known with other content. It is recorded as a conflict. \
+         keep-both: the new object is kept beside the first, which answers queries and retrievals.",
+        unit: "\"keep-both\", \"keep-first\" or \"replace\"",
+        low: "keep-first: the new object is refused (0111), and a corrected object that kept its UID is not taken",
+        high: "replace: the first object is removed, so whoever can store can overwrite",
+    }
+    "store.keep_known" = "\"always\"" {
+        "Whether a received object is kept that a scan has found in an archive before, with the same content.",
+        unit: "\"always\" or \"trust-archive\"",
+        low: "trust-archive: no object of our own; when the archive loses the file, a sender that was told Success has lost it",
+        high: "always: disk space for what the archive has as well",
     }
     "store.min_free_mib" = "256" {
         "Space to leave free on the disk of the storage directory, at most a twentieth of it. Below it objects are refused as \

@@ -148,10 +148,21 @@ pub enum Durability {
 /// Which of two different objects with one SOP Instance UID is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duplicates {
+    /// Both.
+    KeepBoth,
     /// The first.
     KeepFirst,
     /// The last.
     Replace,
+}
+
+/// Whether a received object is kept that lies in an archive already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepKnown {
+    /// It is.
+    Always,
+    /// The archive is trusted to keep it.
+    TrustArchive,
 }
 
 /// Limits and waits of the network.
@@ -217,6 +228,8 @@ pub struct Config {
     pub durability: Durability,
     /// Which duplicate is kept.
     pub duplicates: Duplicates,
+    /// Whether what lies in an archive already is kept.
+    pub keep_known: KeepKnown,
     /// How queries are answered.
     pub find: qr::Options,
     /// What the index keeps besides the attributes of its table.
@@ -343,8 +356,18 @@ impl Check<'_> {
             plain: if self.boolean("tls.only") { Plain::Refuse } else { Plain::Listen },
             network: self.network(),
             durability: self.choice("store.durability", &[("full", Durability::Full), ("os", Durability::Os)]),
-            duplicates: self
-                .choice("store.duplicates", &[("keep-first", Duplicates::KeepFirst), ("replace", Duplicates::Replace)]),
+            duplicates: self.choice(
+                "store.duplicates",
+                &[
+                    ("keep-both", Duplicates::KeepBoth),
+                    ("keep-first", Duplicates::KeepFirst),
+                    ("replace", Duplicates::Replace),
+                ],
+            ),
+            keep_known: self.choice(
+                "store.keep_known",
+                &[("always", KeepKnown::Always), ("trust-archive", KeepKnown::TrustArchive)],
+            ),
             find: self.find(&declared),
             declared,
             commit_in_place: self.boolean("commitment.in_place"),

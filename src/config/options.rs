@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Config, Duplicates, Durability, Keep};
-use crate::db::{self, DuplicatePolicy, WriterOptions};
+use super::{Config, Duplicates, Durability, Keep, KeepKnown};
+use crate::db::{self, DuplicatePolicy, KnownPolicy, ReceivePolicy, WriterOptions};
 use crate::scanner::{self, Vanished};
 use crate::scp::{self, access::CalledAeTitle};
 use crate::store;
@@ -110,12 +110,19 @@ impl Config {
         }
     }
 
-    /// What becomes of an instance that is known with other content.
+    /// What becomes of instances that are known.
     #[must_use]
-    pub fn duplicate_policy(&self) -> DuplicatePolicy {
-        match self.duplicates {
-            Duplicates::KeepFirst => DuplicatePolicy::KeepFirst,
-            Duplicates::Replace => DuplicatePolicy::Replace,
+    pub fn receive_policy(&self) -> ReceivePolicy {
+        ReceivePolicy {
+            duplicates: match self.duplicates {
+                Duplicates::KeepBoth => DuplicatePolicy::KeepBoth,
+                Duplicates::KeepFirst => DuplicatePolicy::KeepFirst,
+                Duplicates::Replace => DuplicatePolicy::Replace,
+            },
+            known: match self.keep_known {
+                KeepKnown::Always => KnownPolicy::KeepOwn,
+                KeepKnown::TrustArchive => KnownPolicy::TrustArchive,
+            },
         }
     }
 
@@ -165,5 +172,6 @@ mod tests {
         assert_eq!(config.find, of_module);
         assert_eq!(config.retrieve_options(), scp::RetrieveOptions::default());
         assert_eq!(config.node_writer_options().durability, db::Durability::Full);
+        assert_eq!(config.receive_policy(), ReceivePolicy::default());
     }
 }

@@ -21,8 +21,11 @@ mod turn;
 mod writer;
 
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::model::checksum::Checksum;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 
@@ -48,17 +51,67 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Committed(());
 
-/// What comparing a received object with what lay under its name showed.
+/// What is known of a received object beside its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compared {
-    /// Nothing lay there, or nothing is kept.
+    /// Nothing lay under its name, or nothing is kept.
     Nothing,
-    /// The same bytes.
+    /// The same bytes lay under its name; its location is theirs.
     Same,
-    /// Other bytes.
+    /// Other bytes lay under the names before its own.
     Other,
-    /// Nothing: the file that the index names ([`Stored::first`]) is no longer there.
+    /// The file that the index names ([`Stored::first`]) is no longer there.
     FirstIsGone,
+    /// The file that the index names holds the same bytes, or nothing is known against it.
+    FirstIsSame,
+    /// The file that the index names holds other bytes.
+    FirstIsOther,
+}
+
+/// An instance that was received.
+#[derive(Debug)]
+pub struct Received {
+    /// What it says.
+    pub record: Box<InstanceRecord>,
+    /// Where its object lies.
+    pub location: Location,
+    /// The checksum of its data set, where its object is kept.
+    pub checksum: Option<Checksum>,
+    /// Who sent it.
+    pub sender: Arc<ReceivedFrom>,
+    /// What becomes of it where the instance is known.
+    pub policy: ReceivePolicy,
+    /// What comparing its object showed.
+    pub compared: Compared,
+}
+
+impl Received {
+    /// An instance of an unknown sender that was compared with nothing, to be treated as by default.
+    #[must_use]
+    pub fn new(record: Box<InstanceRecord>, location: Location) -> Self {
+        let (sender, policy) = (Arc::default(), ReceivePolicy::default());
+        Self { record, location, checksum: None, sender, policy, compared: Compared::Nothing }
+    }
+}
+
+/// Who sent an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ReceivedFrom {
+    /// The calling AE title.
+    pub calling_ae_title: String,
+    /// The address that the association came from.
+    pub address: Option<IpAddr>,
+}
+
+/// A location of an instance with all that the index knows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownLocation {
+    /// Where.
+    pub location: Location,
+    /// The checksum of the data set, where the object was received.
+    pub checksum: Option<Checksum>,
+    /// Whether the object there is known to differ from the one at the first location.
+    pub differs: bool,
 }
 
 /// What became of a record that was received.
@@ -70,7 +123,7 @@ pub struct Stored {
     pub outcome: StoreOutcome,
     /// The file that the index goes on naming instead of the new object, where that is not the one under its name. Before
     /// the new object is thrown away, somebody has to see that this one is still there.
-    pub first: Option<Location>,
+    pub first: Option<KnownLocation>,
 }
 
 /// What a received instance was to the index.
@@ -80,15 +133,21 @@ pub enum StoreOutcome {
     New,
     /// Known with the same content as far as the index holds it; nothing changed, and the new object is not needed.
     Identical {
-        /// The managed object that the index names, where the new one was not compared with it.
+        /// The object that the index names, where the new one was not compared with it. Then nothing is decided yet: the
+        /// record is to be stored again with [`Compared::FirstIsSame`] or [`Compared::FirstIsOther`].
         uncompared: Option<Location>,
     },
-    /// Known with other content; the first one was kept, the conflict is recorded, and the new object is not needed.
+    /// Known from another place; the new object is kept as a further location.
+    KeptCopy {
+        /// Whether it differs from the first one, which is a conflict.
+        differs: bool,
+    },
+    /// Known with other content; the first one was kept, the conflict is recorded, and the new object is to be refused.
     KeptFirst,
     /// Known with other content; the new one took its place.
     Replaced {
-        /// The managed object that the index no longer names, if it was one.
-        previous: Option<PathBuf>,
+        /// The managed objects that the index no longer names.
+        previous: Vec<PathBuf>,
     },
     /// Known without its object (metadata only, or a file that was gone), which is now at hand.
     Completed,
@@ -97,11 +156,32 @@ pub enum StoreOutcome {
 /// What to do when an instance arrives whose SOP Instance UID is known with other content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DuplicatePolicy {
-    /// Keep what is there and record the conflict.
+    /// Keep both: the new one as a copy that differs.
     #[default]
+    KeepBoth,
+    /// Keep what is there, record the conflict, and refuse the new one.
     KeepFirst,
     /// Take the new one and record the conflict.
     Replace,
+}
+
+/// What to do when an instance arrives that a scan has found somewhere with the same content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KnownPolicy {
+    /// Keep an object of our own: whoever sent it may delete theirs, and the file is not ours.
+    #[default]
+    KeepOwn,
+    /// Keep none: the archive is trusted to keep the file.
+    TrustArchive,
+}
+
+/// What becomes of instances that are known when they arrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReceivePolicy {
+    /// Where they are known with other content.
+    pub duplicates: DuplicatePolicy,
+    /// Where they are known from a file in place.
+    pub known: KnownPolicy,
 }
 
 /// The files of a directory, or a part of them, as a scan found them.

@@ -13,9 +13,10 @@ use super::find::{self, Interrupt, Matchers};
 use super::open::{self, Access};
 use super::packing::{Naming, UidSuffix, uid_hash};
 use super::{
-    CheckReport, Error, IndexStatus, NotIndexed, PathValue, check, path_from_sql, place_from_number, place_number,
-    range_below, status,
+    CheckReport, Error, IndexStatus, KnownLocation, NotIndexed, PathValue, check, path_from_sql, place_from_number,
+    place_number, range_below, status,
 };
+use crate::model::checksum::Checksum;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
@@ -65,8 +66,10 @@ pub struct LocatedInstance {
     pub sop_class_uid: String,
     /// The transfer syntax that it lies in.
     pub transfer_syntax: String,
-    /// Whether it is a copy known to differ from the first location: then class and transfer syntax are those of the first.
+    /// Whether it is a copy known to differ from the first location.
     pub differs: bool,
+    /// The checksum of the data set, where the object was received.
+    pub checksum: Option<Checksum>,
 }
 
 /// Why a file that was seen is not indexed.
@@ -388,12 +391,14 @@ impl Reader {
         let Some(id) = self.directory_id(directory, place == Place::Archive)? else { return Ok(found) };
         let mut first = self.connection.prepare_cached(
             "SELECT i.file_name, i.uid_suffix, h.uid_prefix, h.file_prefix, h.file_suffix, h.file_digits, \
-             h.size_base + i.size, h.mtime_base + i.mtime, h.sop_class_uid, h.available_transfer_syntax_uid, 0 \
+             h.size_base + i.size, h.mtime_base + i.mtime, h.sop_class_uid, h.available_transfer_syntax_uid, 0, i.checksum \
              FROM instance_group h JOIN instance i ON i.instance_group = h.id WHERE h.directory = ?1",
         )?;
         let mut copies = self.connection.prepare_cached(
-            "SELECT c.file_name, c.uid_suffix, h.uid_prefix, '', '', NULL, c.size, c.mtime_ms, h.sop_class_uid, \
-             h.available_transfer_syntax_uid, c.differs FROM copy c JOIN instance_group h ON h.id = c.instance_group WHERE c.directory = ?1",
+            "SELECT c.file_name, c.uid_suffix, h.uid_prefix, '', '', NULL, c.size, c.mtime_ms, \
+             ifnull(c.record ->> 'sop_class_uid', h.sop_class_uid), \
+             ifnull(c.record ->> 'available_transfer_syntax_uid', h.available_transfer_syntax_uid), c.differs, c.checksum \
+             FROM copy c JOIN instance_group h ON h.id = c.instance_group WHERE c.directory = ?1",
         )?;
         for (statement, is_copy) in [(&mut first, false), (&mut copies, true)] {
             let mut rows = statement.query([id])?;
@@ -417,6 +422,7 @@ impl Reader {
                     sop_class_uid: row.get(8)?,
                     transfer_syntax: row.get(9)?,
                     differs: row.get(10)?,
+                    checksum: row.get::<_, Option<_>>(11)?.map(Checksum::from_bytes),
                 });
             }
         }
@@ -482,22 +488,33 @@ impl Reader {
         read().map_err(Error::from_sqlite)
     }
 
-    /// Every place where an instance lies, the first one first, those whose file was gone last; empty where the index does not know it.
+    /// Every place where an instance lies, the first one first, those whose file was gone last; empty where the index does not
+    /// know it. Objects that differ from the first one are left out.
     ///
     /// # Errors
     /// That of SQLite.
     pub fn locations(&mut self, sop_instance_uid: &str) -> Result<Vec<Location>, Error> {
-        self.locations_inner(sop_instance_uid).map_err(Error::from_sqlite)
+        let known = self.known_locations(sop_instance_uid)?;
+        Ok(known.into_iter().filter(|known| !known.differs).map(|known| known.location).collect())
     }
 
-    fn locations_inner(&mut self, uid: &str) -> rusqlite::Result<Vec<Location>> {
+    /// The same with what else is known of each place, and with objects that differ, which come last.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn known_locations(&mut self, sop_instance_uid: &str) -> Result<Vec<KnownLocation>, Error> {
+        self.known_locations_inner(sop_instance_uid).map_err(Error::from_sqlite)
+    }
+
+    fn known_locations_inner(&mut self, uid: &str) -> rusqlite::Result<Vec<KnownLocation>> {
         let Some((instance_group, suffix)) = find::instance_key(&self.connection, uid, uid_hash(uid))? else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
         let mut first = self.connection.prepare_cached(
             "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, h.file_digits, \
-             h.size_base + i.size, h.mtime_base + i.mtime, d.id FROM instance i JOIN instance_group h ON h.id = i.instance_group \
+             h.size_base + i.size, h.mtime_base + i.mtime, d.id, i.checksum FROM instance i \
+             JOIN instance_group h ON h.id = i.instance_group \
              JOIN directory d ON d.id = h.directory WHERE i.instance_group = ?1 AND i.uid_suffix = ?2",
         )?;
         let mut rows = first.query(params![instance_group, suffix])?;
@@ -507,39 +524,37 @@ impl Reader {
                 .connection
                 .prepare_cached("SELECT EXISTS (SELECT 1 FROM missing_file WHERE directory = ?1 AND file_name = ?2)")?
                 .query_row(params![row.get::<_, i64>(8)?, PathValue(&file_name)], |row| row.get(0))?;
-            found.push((
-                missing,
-                Location {
-                    place: place_from_number(row.get(0)?),
-                    directory: path_from_sql(row.get_ref(1)?).into(),
-                    file_name,
-                    size: to_u64(row.get(6)?),
-                    mtime_ms: row.get(7)?,
-                },
-            ));
+            let location = Location {
+                place: place_from_number(row.get(0)?),
+                directory: path_from_sql(row.get_ref(1)?).into(),
+                file_name,
+                size: to_u64(row.get(6)?),
+                mtime_ms: row.get(7)?,
+            };
+            let checksum = row.get::<_, Option<_>>(9)?.map(Checksum::from_bytes);
+            found.push((missing, KnownLocation { location, checksum, differs: false }));
         }
         let mut copies = self.connection.prepare_cached(
             "SELECT d.place, d.path, c.file_name, c.size, c.mtime_ms, EXISTS (SELECT 1 FROM missing_file m \
-             WHERE m.directory = d.id AND m.file_name = c.file_name) \
+             WHERE m.directory = d.id AND m.file_name = c.file_name), c.differs, c.checksum \
              FROM copy c JOIN directory d ON d.id = c.directory \
-             WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 AND NOT c.differs AND d.place <> ?3 ORDER BY c.directory, c.file_name",
+             WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 AND d.place <> ?3 ORDER BY c.directory, c.file_name",
         )?;
         let mut rows = copies.query(params![instance_group, suffix, place_number(Place::MetadataOnly)])?;
         while let Some(row) = rows.next()? {
-            found.push((
-                row.get(5)?,
-                Location {
-                    place: place_from_number(row.get(0)?),
-                    directory: path_from_sql(row.get_ref(1)?).into(),
-                    file_name: path_from_sql(row.get_ref(2)?),
-                    size: to_u64(row.get(3)?),
-                    mtime_ms: row.get(4)?,
-                },
-            ));
+            let location = Location {
+                place: place_from_number(row.get(0)?),
+                directory: path_from_sql(row.get_ref(1)?).into(),
+                file_name: path_from_sql(row.get_ref(2)?),
+                size: to_u64(row.get(3)?),
+                mtime_ms: row.get(4)?,
+            };
+            let checksum = row.get::<_, Option<_>>(7)?.map(Checksum::from_bytes);
+            found.push((row.get(5)?, KnownLocation { location, checksum, differs: row.get(6)? }));
         }
         // What was gone when a scan looked may be back; it is tried last.
-        found.sort_by_key(|(missing, _)| *missing);
-        Ok(found.into_iter().map(|(_, location)| location).collect())
+        found.sort_by_key(|(missing, known)| (known.differs, *missing));
+        Ok(found.into_iter().map(|(_, known)| known).collect())
     }
 
     /// For each SOP Class the transfer syntaxes in which instances of it are held, the most frequent first: SOP Class UID and

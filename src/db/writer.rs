@@ -15,11 +15,10 @@ use super::batch::Batch;
 use super::open::{self, Access};
 use super::turn::{Hurry, Turn};
 use super::{
-    Committed, Compared, DuplicatePolicy, Durability, Error, Mounted, ScannedDirectory, StoreOutcome, Stored, Tally,
+    Committed, Durability, Error, KnownLocation, Mounted, Received, ScannedDirectory, StoreOutcome, Stored, Tally,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
-use crate::model::location::Location;
 use crate::model::record::InstanceRecord;
 
 /// Rows of a scan that are waited for before its transaction begins.
@@ -158,19 +157,12 @@ impl Drop for Writer {
 }
 
 impl WriterHandle {
-    /// Queues a received instance, with what comparing its object showed. `on_done` is called once: on the writer's thread
+    /// Queues a received instance. `on_done` is called once: on the writer's thread
     /// when the transaction that holds it is committed, or with the error that prevented it; or at once on this thread, with
     /// [`Error::Busy`] when the queue is full and [`Error::WriterStopped`] when there is no writer any more. It has to return
     /// at once.
-    pub fn store(
-        &self,
-        record: Box<InstanceRecord>,
-        location: Location,
-        policy: DuplicatePolicy,
-        compared: Compared,
-        on_done: impl FnOnce(Result<Stored, Error>) + Send + 'static,
-    ) {
-        let command = Command::Store(Arrival { record, location, policy, compared, on_done: Box::new(on_done) });
+    pub fn store(&self, received: Received, on_done: impl FnOnce(Result<Stored, Error>) + Send + 'static) {
+        let command = Command::Store(Arrival { received, on_done: Box::new(on_done) });
         let (command, error) = match self.commands.try_send(command) {
             Ok(()) => return,
             Err(TrySendError::Full(command)) => (command, Error::Busy),
@@ -465,11 +457,11 @@ impl Desk {
         &self,
         batch: &mut Batch<'_>,
         group: &[Arrival],
-    ) -> Result<Vec<(StoreOutcome, Option<Location>)>, Error> {
+    ) -> Result<Vec<(StoreOutcome, Option<KnownLocation>)>, Error> {
         batch.run(Hurry::Waiting, |batch| {
             let arrived = group.iter().map(|one| {
-                (self.options.on_arrival)(&one.record);
-                batch.arrived(&one.record, &one.location, one.policy, one.compared)
+                (self.options.on_arrival)(&one.received.record);
+                batch.arrived(&one.received)
             });
             arrived.collect()
         })
@@ -550,10 +542,7 @@ fn settle_missing(batch: &mut Batch<'_>, roots: &[PathBuf], except: &[PathBuf], 
 }
 
 struct Arrival {
-    record: Box<InstanceRecord>,
-    location: Location,
-    policy: DuplicatePolicy,
-    compared: Compared,
+    received: Received,
     on_done: OnStored,
 }
 
@@ -586,7 +575,7 @@ fn gather_directories(queue: &Queue, group: &mut VecDeque<ScannedDirectory>) -> 
     None
 }
 
-fn stored((outcome, first): (StoreOutcome, Option<Location>)) -> Stored {
+fn stored((outcome, first): (StoreOutcome, Option<KnownLocation>)) -> Stored {
     Stored { committed: Committed(()), outcome, first }
 }
 

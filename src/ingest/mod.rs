@@ -18,7 +18,10 @@ mod vr;
 mod wanted;
 
 /// The hand-over of a record to the index.
-pub use crate::db::{Committed, Compared, DuplicatePolicy, Error as IndexError, StoreOutcome, Stored, WriterHandle};
+pub use crate::db::{
+    Committed, Compared, DuplicatePolicy, Error as IndexError, KnownLocation, KnownPolicy, ReceivePolicy, Received,
+    ReceivedFrom, StoreOutcome, Stored, WriterHandle,
+};
 pub use dicomdir::{MAX_REFERENCES, References, read_references};
 pub use fault::{Fault, Faults};
 pub use object::{DataSet, Filled, Identity, ObjectError, StoredObject};

@@ -2,12 +2,13 @@
 //!
 //! In reading order: [`level`] (what is asked for), [`attribute`] (the one table of what the index keeps), [`record`]
 //! (one instance, as read), [`location`] (where its object lies), [`find`] (a query), [`matching`] (PS3.4 C.2.2.2),
-//! with [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`charset`], [`value`] and [`clock`] as their
+//! with [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`charset`], [`checksum`], [`value`] and [`clock`] as their
 //! vocabulary.
 
 pub mod ae_title;
 pub mod attribute;
 pub mod charset;
+pub mod checksum;
 pub mod clock;
 pub mod datetime;
 pub mod declared;

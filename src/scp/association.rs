@@ -32,6 +32,7 @@ use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
 use crate::dimse::message::{DataSetPresence, PeerResponse, Request, RequestError, StoreRequest};
 use crate::dimse::pdata::{Arrival, MessageAssembler, PDataError, Pdv, put_message};
 use crate::dimse::{Response, Status};
+use crate::ingest::ReceivedFrom;
 use crate::qr::FindError;
 use crate::telemetry::metrics;
 
@@ -194,7 +195,11 @@ impl Connection {
         let begun = Instant::now();
         let memory = PeerMemory::new(&self.shared.memory, &Peer::new(agreement.admission.counted_as.clone()));
         reader.count_for(memory.clone());
-        let mut session = Session::new(agreement, writer, self.shared.services.clone(), memory);
+        let sender = ReceivedFrom {
+            calling_ae_title: agreement.calling_ae_title.trim().to_owned(),
+            address: Some(self.peer.ip().to_canonical()),
+        };
+        let mut session = Session::new(agreement, sender, writer, self.shared.services.clone(), memory);
         let end = match session.writer.send(&accept).await {
             Ok(()) => session.converse(&mut reader, &self.shared, &self.shutdown).await,
             Err(error) => End::Write(error),
@@ -311,6 +316,8 @@ impl Connection {
 /// An established association.
 struct Session {
     agreement: Agreement,
+    /// Who sends what is received.
+    sender: Arc<ReceivedFrom>,
     writer: PduWriter,
     assembler: MessageAssembler,
     /// What becomes of the data set that is arriving.
@@ -369,10 +376,17 @@ struct Ahead {
 }
 
 impl Session {
-    fn new(agreement: Agreement, writer: PduWriter, services: Services, memory: PeerMemory) -> Self {
+    fn new(
+        agreement: Agreement,
+        sender: ReceivedFrom,
+        writer: PduWriter,
+        services: Services,
+        memory: PeerMemory,
+    ) -> Self {
         let assembler = MessageAssembler::new();
         Self {
             agreement,
+            sender: Arc::new(sender),
             writer,
             assembler,
             operation: Operation::None,
@@ -509,8 +523,7 @@ impl Session {
         if !has_data_set {
             return Err(refused(store::Failure::NoDataSet));
         }
-        store::Receiving::begin(storage, request, context, &self.agreement.calling_ae_title, &self.memory)
-            .map_err(refused)
+        store::Receiving::begin(storage, request, context, &self.sender, &self.memory).map_err(refused)
     }
 
     async fn on_data_set(&mut self, fragment: &[u8], is_last: bool) -> Result<Option<Begun>, End> {

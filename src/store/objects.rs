@@ -15,6 +15,7 @@ use super::directories::Directories;
 use super::meta::{START_LENGTH, data_set_offset};
 use super::{Error, FreeSpace, Object};
 use crate::archive::{Archives, Problem};
+use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::model::uid::is_valid_uid;
@@ -195,6 +196,26 @@ pub(super) fn open_through(location: &Location, archives: &Archives) -> Result<O
         (file, Some(member)) => archives.open(file, member).map_err(Problem::into_io),
     };
     open().map(Some).map_err(Error::object("opened"))
+}
+
+/// The checksum of the data set of an object of ours; `None` where it does not begin as those do.
+///
+/// # Errors
+/// When it is not there any more, or cannot be read.
+pub fn checksum(location: &Location) -> Result<Option<Checksum>, Error> {
+    let Some(object) = open(location)? else { return Ok(None) };
+    let read = || {
+        let length = object.length();
+        let Some(mut data_set) = DataSet::of(object, length)? else { return Ok(None) };
+        let (mut checksum, mut buffer) = (ChecksumBuilder::default(), vec![0; COMPARED_AT_A_TIME]);
+        loop {
+            match data_set.read(&mut buffer)? {
+                [] => return Ok(Some(checksum.finish())),
+                bytes => checksum.update(bytes),
+            }
+        }
+    };
+    read().map_err(Error::object("read"))
 }
 
 /// Opens a regular file for reading.

@@ -15,6 +15,10 @@ pub(super) struct Changes {
     pub(super) tally: Tally,
     /// Whether a scan has written in this transaction.
     pub(super) scanned: bool,
+    /// The number of the change, once it is known.
+    pub(super) change: Option<i64>,
+    /// Instance groups with an instance that is not as it was.
+    pub(super) touched: HashSet<i64>,
     pub(super) instances_per_instance_group: HashMap<i64, i64>,
     pub(super) instances_per_series: HashMap<i64, i64>,
     pub(super) instances_per_study: HashMap<i64, i64>,
@@ -160,8 +164,8 @@ impl Batch<'_> {
             self.hot.insert_lookup.execute([i64::from(hash), instance_group])?;
         }
         self.move_lookups(lookups.len())?;
+        self.write_instance_groups()?;
         for (table, column, changes) in [
-            ("instance_group", "instance_count", &mut self.changes.instances_per_instance_group),
             ("study_series", "instance_count", &mut self.changes.instances_per_series),
             ("study", "instance_count", &mut self.changes.instances_per_study),
             ("study", "series_count", &mut self.changes.series_per_study),
@@ -173,6 +177,7 @@ impl Batch<'_> {
             }
         }
         self.remove_empty()?;
+        self.changes.change = None;
         let studies: Vec<i64> = self.changes.studies_to_summarise.drain().collect();
         for study in studies {
             self.statement(
@@ -299,6 +304,7 @@ impl Batch<'_> {
             dropped |= gone.is_some();
         }
         if dropped {
+            self.raise_change_floor()?;
             self.forget();
         }
         Ok(())

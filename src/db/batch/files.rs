@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use rusqlite::{OptionalExtension, params};
 
 use super::super::packing::UidSuffix;
-use super::super::{Error, Mounted, PathValue, path_from_sql, place_from_number, place_number, range_below};
+use super::super::{
+    Error, KnownLocation, Mounted, PathValue, path_from_sql, place_from_number, place_number, range_below,
+};
 use super::instances::Existing;
 use super::{Batch, Result};
 use crate::model::attribute::AttributeId;
+use crate::model::checksum::Checksum;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 
@@ -21,12 +24,15 @@ const MAX_FAULT_TEXT: usize = 1000;
 pub(super) const OTHER_CONTENT: &str = "instance-with-other-content";
 
 /// A file that holds an instance, and where.
+#[derive(Clone, Copy)]
 pub(super) struct File<'a> {
     pub(super) place: Place,
     pub(super) directory: i64,
     pub(super) name: &'a OsStr,
     pub(super) size: u64,
     pub(super) mtime_ms: i64,
+    /// Of the data set, where the object was received.
+    pub(super) checksum: Option<Checksum>,
 }
 
 /// Which instances lie in a directory, read when that is first asked.
@@ -89,6 +95,12 @@ impl Batch<'_> {
         })
     }
 
+    /// The same, with what else is known of it.
+    pub(super) fn known_location(&self, existing: &Existing) -> Result<KnownLocation> {
+        let location = self.location_of(existing)?;
+        Ok(KnownLocation { location, checksum: existing.checksum, differs: false })
+    }
+
     /// The instances whose first location is in a directory: file name to SOP Instance UID.
     fn instances_in_directory(&mut self, directory: i64) -> Result<HashMap<OsString, String>> {
         let mut statement = self.statement(
@@ -120,12 +132,14 @@ impl Batch<'_> {
     pub(super) fn remove_file(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<bool> {
         let directory = rows.directory;
         self.forget_marks(directory, name)?;
-        let copies = self
-            .statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
-            .execute(params![directory, PathValue(name)])?;
+        let copy_of: Option<i64> = self
+            .statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2 RETURNING instance_group")?
+            .query_row(params![directory, PathValue(name)], |row| row.get(0))
+            .optional()?;
+        copy_of.into_iter().for_each(|instance_group| self.touch(instance_group));
         match self.first_here(name, rows)? {
             Some(existing) => self.remove_first(&existing, rows).map(|()| true),
-            None => Ok(copies > 0),
+            None => Ok(copy_of.is_some()),
         }
     }
 
@@ -140,21 +154,26 @@ impl Batch<'_> {
             })
             .optional()?;
         let moved = match copy {
-            Some((_, _, true)) => false,
+            Some((instance_group, _, true)) => {
+                self.touch(instance_group);
+                false
+            }
             Some((instance_group, suffix, false)) => match self.existing(instance_group, suffix)? {
                 Some(existing) => self.first_is_there(&existing)?,
                 None => false,
             },
             None => match self.first_here(name, rows)? {
-                Some(existing) => self.move_first(&existing, rows)?,
+                Some(existing) => {
+                    self.touch(existing.instance_group.id);
+                    self.move_first(&existing, rows)?
+                }
                 // Not in the index any more: somebody else has dropped it.
                 None => return Ok(()),
             },
         };
         if moved {
             self.forget_marks(directory, name)?;
-            self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
-                .execute(params![directory, PathValue(name)])?;
+            self.delete_copy(directory, name)?;
             self.changes.tally.moved += 1;
         } else {
             self.statement("INSERT OR IGNORE INTO missing_file (directory, file_name) VALUES (?1, ?2)")?
@@ -176,6 +195,12 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Drops a further location, if there is one of this name.
+    pub(super) fn delete_copy(&self, directory: i64, name: &OsStr) -> Result<usize> {
+        self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
+            .execute(params![directory, PathValue(name)])
+    }
+
     /// Whether the index has a further location of this name.
     pub(super) fn is_copy(&self, directory: i64, name: &OsStr) -> Result<bool> {
         self.statement("SELECT EXISTS (SELECT 1 FROM copy WHERE directory = ?1 AND file_name = ?2)")?
@@ -187,6 +212,7 @@ impl Batch<'_> {
         self.statement("DELETE FROM missing_file WHERE directory = ?1 AND file_name = ?2")?
             .execute(params![rows.directory, PathValue(name)])?;
         if let Some(existing) = self.first_here(name, rows)? {
+            self.touch(existing.instance_group.id);
             self.drop_spare_copies(&existing)?;
         }
         Ok(())

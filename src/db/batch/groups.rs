@@ -26,12 +26,15 @@ pub(super) struct InstanceGroupKey {
     pub(super) values: u64,
     /// What was declared, and what is said of patient, study and series that is.
     pub(super) declared: u64,
+    pub(super) arrival: Option<i64>,
 }
 
 pub(super) struct InstanceGroup {
     pub(super) id: i64,
     pub(super) series: i64,
     pub(super) directory: i64,
+    /// How its instances came.
+    pub(super) arrival: Option<i64>,
     pub(super) uid_prefix: String,
     pub(super) naming: Naming,
     pub(super) mtime_base: i64,
@@ -78,6 +81,7 @@ impl Batch<'_> {
                 let above = said.above.as_deref().unwrap_or_default();
                 xxh3_64(said.set.as_bytes()) ^ xxh3_64(above.as_bytes()).rotate_left(1)
             }),
+            arrival: self.arrival()?,
         };
         if let Some(instance_group) = self.instance_groups.get(&key) {
             return Ok(Rc::clone(instance_group));
@@ -87,7 +91,7 @@ impl Batch<'_> {
             .statement(
                 "SELECT id FROM instance_group WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
                  AND available_transfer_syntax_uid = ?4 AND patient IS ?5 AND patient_values IS ?6 AND study_values IS ?7 \
-                 AND series_values IS ?8 AND declared_set = ?9 AND declared_above IS ?10 ORDER BY id LIMIT 1",
+                 AND series_values IS ?8 AND declared_set = ?9 AND declared_above IS ?10 AND arrival IS ?11 ORDER BY id LIMIT 1",
             )?
             .query_row(
                 params![
@@ -100,7 +104,8 @@ impl Batch<'_> {
                     study_values,
                     series_values,
                     said.as_ref().map_or("", |said| &said.set),
-                    said.as_ref().and_then(|said| said.above.as_deref())
+                    said.as_ref().and_then(|said| said.above.as_deref()),
+                    key.arrival
                 ],
                 |row| row.get(0),
             )
@@ -133,7 +138,8 @@ impl Batch<'_> {
         let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
         let prefix = common_prefix(record, following, complete);
         let size = to_i64(file.size);
-        let fixed: [&dyn rusqlite::ToSql; 17] = [
+        let (arrival, change) = (self.arrival()?, self.change()?);
+        let fixed: [&dyn rusqlite::ToSql; 19] = [
             &belonging.series,
             &file.directory,
             &record.value(AttributeId::SOPClassUID),
@@ -151,12 +157,14 @@ impl Batch<'_> {
             &said.map_or("", |said| &said.set),
             &said.and_then(|said| said.above.as_deref()),
             &said.and_then(|said| said.own.as_deref()),
+            &arrival,
+            &change,
         ];
         let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
         self.statement(&format!(
             "INSERT INTO instance_group (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
              file_suffix, file_digits, mtime_base, size_base, patient, patient_values, study_values, series_values, declared_set, \
-             declared_above, declared, {}) VALUES ({marks})",
+             declared_above, declared, arrival, change, {}) VALUES ({marks})",
             shared_columns_sql()
         ))?
         .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
@@ -168,7 +176,7 @@ impl Batch<'_> {
             return Ok(Some(Rc::clone(instance_group)));
         }
         let sql = format!(
-            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set, declared, {} \
+            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set, declared, arrival, {} \
              FROM instance_group WHERE id = ?1",
             shared_columns_sql()
         );
@@ -187,7 +195,8 @@ impl Batch<'_> {
                 size_base: row.get(7)?,
                 declared_set: row.get(8)?,
                 declared: declared_values(row.get_ref(9)?.as_str_or_null()?),
-                shared: (0..shared().len()).map(|at| row.get(10 + at)).collect::<Result<_>>()?,
+                arrival: row.get(10)?,
+                shared: (0..shared().len()).map(|at| row.get(11 + at)).collect::<Result<_>>()?,
             })
         };
         let Some(instance_group) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };

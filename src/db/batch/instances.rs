@@ -1,6 +1,7 @@
 //! The rows of instances: found, put in, compared, moved to another location.
 
 use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rusqlite::types::ValueRef;
@@ -15,6 +16,7 @@ use super::files::{DirectoryRows, File, OTHER_CONTENT, fault_text};
 use super::groups::{InstanceGroup, place_in_shared, shared, shared_value};
 use super::{Batch, Result, to_i64};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::model::checksum::Checksum;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::location::Place;
@@ -29,6 +31,7 @@ pub(super) struct Existing {
     pub(super) file_name: OsString,
     pub(super) number: String,
     pub(super) diff: Option<String>,
+    pub(super) checksum: Option<Checksum>,
 }
 
 impl Existing {
@@ -53,12 +56,25 @@ pub(super) struct Copy {
     differs: bool,
     record: Option<String>,
     missing: bool,
+    checksum: Option<Checksum>,
+}
+
+/// A further location in our own storage.
+pub(super) struct OwnCopy {
+    pub(super) directory: i64,
+    pub(super) file_name: OsString,
+    pub(super) path: PathBuf,
 }
 
 impl Copy {
     /// Whether it is a file that is there, with the same content as the first one.
     fn holds_same(&self) -> bool {
         !self.missing && !self.differs && self.place != Place::MetadataOnly
+    }
+
+    /// What it is compared by, where its content is `record`.
+    fn side<'a>(&self, record: &'a InstanceRecord) -> Side<'a> {
+        Side { record, place: self.place, size: self.size, checksum: self.checksum }
     }
 
     /// Whether it is a file that is gone and not needed, where its content does not differ from that of the first one.
@@ -91,11 +107,12 @@ impl Batch<'_> {
                         instance_group.naming.unpack(row.get_ref(1)?, uid),
                         text_of(row.get_ref(2)?),
                         row.get(3)?,
+                        row.get::<_, Option<_>>(4)?.map(Checksum::from_bytes),
                     ))
                 })
                 .optional()?;
-            if let Some((size, file_name, number, diff)) = found {
-                return Ok(Some(Existing { instance_group, suffix, size, file_name, number, diff }));
+            if let Some((size, file_name, number, diff, checksum)) = found {
+                return Ok(Some(Existing { instance_group, suffix, size, file_name, number, diff, checksum }));
             }
         }
         Ok(None)
@@ -127,10 +144,7 @@ impl Batch<'_> {
             };
             (copy.size, copy.record.as_deref().map_or(first, record_of_text))
         };
-        let syntax = AttributeId::AvailableTransferSyntaxUID;
-        Ok(size == to_i64(file.size)
-            && is_same_object(&content, record)
-            && content.value(syntax) == record.value(syntax))
+        Ok(size == to_i64(file.size) && is_same_object(&content, record))
     }
 
     /// Finds the instance groups where an instance with this hash may be.
@@ -213,13 +227,6 @@ impl Batch<'_> {
         Ok(record)
     }
 
-    pub(super) fn has_transfer_syntax(&self, instance_group: &InstanceGroup, record: &InstanceRecord) -> Result<bool> {
-        self.statement("SELECT available_transfer_syntax_uid = ?2 FROM instance_group WHERE id = ?1")?
-            .query_row(params![instance_group.id, record.value(AttributeId::AvailableTransferSyntaxUID)], |row| {
-                row.get(0)
-            })
-    }
-
     /// Puts a record in the place of the row that is there for the same instance. Further locations that are gone and held
     /// the same are dropped.
     pub(super) fn replace_instance(
@@ -233,7 +240,10 @@ impl Batch<'_> {
             .query_row(params![existing.instance_group.id, existing.suffix], |row| row.get(0))?;
         let was = if has_copies { Some(self.record_of(existing)?) } else { None };
         self.remove_row(existing)?;
+        let arrival = self.arrival_in_place_of(existing.instance_group.arrival)?;
+        let current = self.set_arrival(Some(arrival));
         let (instance_group, suffix) = self.insert_instance(record, file, &[], false)?;
+        self.set_arrival(current);
         if let Some(was) = was {
             self.compare_copies(existing, &was, (instance_group, &suffix), record, file)?;
         }
@@ -250,10 +260,16 @@ impl Batch<'_> {
         record: &InstanceRecord,
         file: &File<'_>,
     ) -> Result<()> {
+        let first = Side::of(record, file);
+        let former_place = self.place_of(existing.instance_group.directory)?;
+        let former = Side { record: was, place: former_place, size: existing.size, checksum: existing.checksum };
         for copy in self.copies_of(existing)? {
-            let content = copy.record.as_deref().map(record_of_text);
-            let content = content.as_ref().unwrap_or(was);
-            let (differs, text) = compare(content, copy.place, copy.size, record, file);
+            let own = copy.record.as_deref().map(record_of_text);
+            let content = copy.side(own.as_ref().unwrap_or(was));
+            // What only the bytes told is held against it as long as nothing tells otherwise.
+            let by_bytes = copy.differs && !content.differs_from(&former);
+            let alike = content.checksum.is_some() && content.checksum == first.checksum;
+            let (differs, text) = compare(&content, &first, by_bytes && !alike);
             if copy.is_spare(differs) && file.place != Place::MetadataOnly {
                 self.drop_copy(&copy)?;
                 continue;
@@ -278,7 +294,7 @@ impl Batch<'_> {
     /// the same, then others that are there, then files that are gone, and what was received without its object last.
     fn copies_of(&self, existing: &Existing) -> Result<Vec<Copy>> {
         self.statement(
-            "SELECT c.directory, c.file_name, c.size, c.mtime_ms, c.differs, c.record, d.place, \
+            "SELECT c.directory, c.file_name, c.size, c.mtime_ms, c.differs, c.record, d.place, c.checksum, \
              EXISTS (SELECT 1 FROM missing_file m WHERE m.directory = c.directory AND m.file_name = c.file_name) AS missing \
              FROM copy c JOIN directory d ON d.id = c.directory WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 \
              ORDER BY d.place = ?3, missing, c.differs, d.path, c.file_name",
@@ -294,43 +310,68 @@ impl Batch<'_> {
                     differs: row.get(4)?,
                     record: row.get(5)?,
                     place: place_from_number(row.get(6)?),
-                    missing: row.get(7)?,
+                    checksum: row.get::<_, Option<_>>(7)?.map(Checksum::from_bytes),
+                    missing: row.get(8)?,
                 })
             },
         )?
         .collect()
     }
 
-    /// Notes a further location of an instance; whether it differs from the first one.
+    /// Notes a further location of an instance; whether it differs from the first one, which it does where that is known
+    /// from its bytes (`by_bytes`).
     pub(super) fn insert_copy(
         &mut self,
         existing: &Existing,
         record: &InstanceRecord,
         file: &File<'_>,
+        by_bytes: bool,
     ) -> Result<bool> {
-        let first = self.record_of(existing)?;
-        let first_file = File {
+        let first_record = self.record_of(existing)?;
+        let first = Side {
+            record: &first_record,
             place: self.place_of(existing.instance_group.directory)?,
-            directory: existing.instance_group.directory,
-            name: &existing.file_name,
-            size: u64::try_from(existing.size).unwrap_or(0),
-            mtime_ms: 0,
+            size: existing.size,
+            checksum: existing.checksum,
         };
-        let (differs, text) = compare(record, file.place, to_i64(file.size), &first, &first_file);
+        let (differs, text) = compare(&Side::of(record, file), &first, by_bytes);
         self.write_copy((existing.instance_group.id, &existing.suffix), file, differs, text.as_deref())?;
         Ok(differs)
     }
 
+    /// Whether a further location is in our own storage.
+    pub(super) fn has_own_copy(&self, existing: &Existing) -> Result<bool> {
+        self.statement(
+            "SELECT EXISTS (SELECT 1 FROM copy c JOIN directory d ON d.id = c.directory \
+             WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 AND d.place = ?3)",
+        )?
+        .query_row(params![existing.instance_group.id, existing.suffix, place_number(Place::Managed)], |row| row.get(0))
+    }
+
+    /// The further locations in our own storage that hold the same as the first one.
+    pub(super) fn own_copies(&self, existing: &Existing) -> Result<Vec<OwnCopy>> {
+        self.statement(
+            "SELECT c.directory, c.file_name, d.path FROM copy c JOIN directory d ON d.id = c.directory \
+             WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 AND NOT c.differs AND d.place = ?3",
+        )?
+        .query_map(params![existing.instance_group.id, existing.suffix, place_number(Place::Managed)], |row| {
+            let file_name = path_from_sql(row.get_ref(1)?);
+            let path = Path::new(&path_from_sql(row.get_ref(2)?)).join(&file_name);
+            Ok(OwnCopy { directory: row.get(0)?, file_name, path })
+        })?
+        .collect()
+    }
+
     fn write_copy(
-        &self,
+        &mut self,
         (instance_group, suffix): (i64, &UidSuffix),
         file: &File<'_>,
         differs: bool,
         record: Option<&str>,
     ) -> Result<()> {
         self.statement(
-            "INSERT OR REPLACE INTO copy (directory, file_name, instance_group, uid_suffix, size, mtime_ms, differs, record) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT OR REPLACE INTO copy (directory, file_name, instance_group, uid_suffix, size, mtime_ms, differs, record, \
+             checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             file.directory,
@@ -340,13 +381,22 @@ impl Batch<'_> {
             to_i64(file.size),
             file.mtime_ms,
             differs,
-            record
+            record,
+            file.checksum.map(Checksum::to_bytes)
         ])?;
+        self.touch(instance_group);
         Ok(())
     }
 
     /// Puts a record in the place of the row that is there, whose location becomes a further one; whether that differs.
-    pub(super) fn supersede(&mut self, existing: &Existing, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
+    /// It differs where that is known from its bytes (`by_bytes`).
+    pub(super) fn supersede(
+        &mut self,
+        existing: &Existing,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        by_bytes: bool,
+    ) -> Result<bool> {
         let was = self.record_of(existing)?;
         let place = self.place_of(existing.instance_group.directory)?;
         let mtime_ms = self
@@ -360,9 +410,10 @@ impl Batch<'_> {
             name: if place == Place::MetadataOnly { &uid } else { &existing.file_name },
             size: u64::try_from(existing.size).unwrap_or(0),
             mtime_ms: mtime_ms.saturating_add(existing.instance_group.mtime_base),
+            checksum: existing.checksum,
         };
         let (instance_group, suffix) = self.replace_instance(existing, record, file)?;
-        let (differs, text) = compare(&was, place, existing.size, record, file);
+        let (differs, text) = compare(&Side::of(&was, &former), &Side::of(record, file), by_bytes);
         self.write_copy((instance_group, &suffix), &former, differs, text.as_deref())?;
         Ok(differs)
     }
@@ -374,8 +425,9 @@ impl Batch<'_> {
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<(i64, UidSuffix)> {
+        let arrival = self.arrival()?;
         let (instance_group, upper_uids_are_valid) = match &mut self.run {
-            Some(run) if run.takes(record, file) => {
+            Some(run) if run.instance_group.arrival == arrival && run.takes(record, file) => {
                 run.instances += 1;
                 (Rc::clone(&run.instance_group), run.upper_uids_are_valid)
             }
@@ -403,6 +455,7 @@ impl Batch<'_> {
             content_time,
             creation_time,
             diff,
+            file.checksum.map(Checksum::to_bytes),
         ])?;
         self.add_lookup(uid_hash(uid), instance_group.id)?;
         if !upper_uids_are_valid || !is_valid_uid(uid) {
@@ -503,8 +556,7 @@ impl Batch<'_> {
 
     /// Drops a further location whose file is gone.
     fn drop_copy(&mut self, copy: &Copy) -> Result<()> {
-        self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
-            .execute(params![copy.directory, PathValue(&copy.file_name)])?;
+        self.delete_copy(copy.directory, &copy.file_name)?;
         self.forget_marks(copy.directory, &copy.file_name)?;
         self.changes.tally.moved += 1;
         Ok(())
@@ -525,8 +577,7 @@ impl Batch<'_> {
             Some(text) => record_of_text(text),
             None => self.record_of(existing)?,
         };
-        self.statement("DELETE FROM copy WHERE directory = ?1 AND file_name = ?2")?
-            .execute(params![copy.directory, PathValue(&copy.file_name)])?;
+        self.delete_copy(copy.directory, &copy.file_name)?;
         let file = File {
             place: copy.place,
             directory: copy.directory,
@@ -534,6 +585,7 @@ impl Batch<'_> {
             name: if copy.place == Place::MetadataOnly { OsStr::new("") } else { &copy.file_name },
             size: u64::try_from(copy.size).unwrap_or(0),
             mtime_ms: copy.mtime_ms,
+            checksum: copy.checksum,
         };
         self.replace_instance(existing, &record, &file)?;
         if rows.directory == copy.directory
@@ -574,30 +626,43 @@ fn uid_of(instance_group: &InstanceGroup, suffix: &UidSuffix) -> String {
     uid
 }
 
-/// Whether two records are of the same object as far as the index keeps it; the same object can be in several transfer
-/// syntaxes.
+/// Whether two records are of the same object as far as the index keeps it. An object in another transfer syntax is another:
+/// nothing but decoding both could tell that it holds the same.
 fn is_same_object(one: &InstanceRecord, other: &InstanceRecord) -> bool {
     ATTRIBUTES
         .iter()
-        .filter(|attribute| attribute.is_stored() && attribute.id != AttributeId::AvailableTransferSyntaxUID)
+        .filter(|attribute| attribute.is_stored())
         .all(|attribute| one.value(attribute.id) == other.value(attribute.id))
 }
 
-/// What is kept of a further location with this content: whether it differs from the first one, and its record where what
-/// the index says of the instance is not that.
-fn compare(
-    content: &InstanceRecord,
+/// What one of two objects is compared by.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    record: &'a InstanceRecord,
     place: Place,
     size: i64,
-    first: &InstanceRecord,
-    first_file: &File<'_>,
-) -> (bool, Option<String>) {
-    let same_object = is_same_object(content, first);
-    // A received object has a file of our own making, of another size.
-    let differs = !same_object || (sizes_comparable(place, first_file.place) && size != to_i64(first_file.size));
-    let syntax = AttributeId::AvailableTransferSyntaxUID;
-    let as_first = same_object && content.value(syntax) == first.value(syntax);
-    (differs, (!as_first).then(|| record_text(content)))
+    checksum: Option<Checksum>,
+}
+
+impl<'a> Side<'a> {
+    fn of(record: &'a InstanceRecord, file: &File<'_>) -> Self {
+        Self { record, place: file.place, size: to_i64(file.size), checksum: file.checksum }
+    }
+
+    /// As far as can be told without their bytes.
+    fn differs_from(&self, other: &Side<'_>) -> bool {
+        !is_same_object(self.record, other.record)
+            // A received object has a file of our own making, of another size.
+            || (sizes_comparable(self.place, other.place) && self.size != other.size)
+            || self.checksum.zip(other.checksum).is_some_and(|(one, other)| one != other)
+    }
+}
+
+/// What is kept of a further location: whether it differs from the first one (as is known from the bytes, or shows), and its
+/// record where what the index says of the instance is not that.
+fn compare(content: &Side<'_>, first: &Side<'_>, by_bytes: bool) -> (bool, Option<String>) {
+    let as_first = is_same_object(content.record, first.record);
+    (by_bytes || content.differs_from(first), (!as_first).then(|| record_text(content.record)))
 }
 
 /// What goes into the column of its own that an instance has for `id`: nothing where the instance group says the same.

@@ -1,14 +1,15 @@
 //! One transaction of the writer: records become rows, counters stay exact.
 
+mod arrivals;
 mod asserted_values;
 mod changes;
 mod entities;
 mod files;
 mod groups;
 mod instances;
+mod origin;
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -20,20 +21,19 @@ use rusqlite::{CachedStatement, Connection, Statement, params};
 use super::open::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::packing::UidSuffix;
 use super::turn::{self, Hurry, Turn};
-use super::{
-    Compared, DuplicatePolicy, Error, FileOutcome, PathValue, ScannedDirectory, ScannedFile, StoreOutcome, Tally,
-};
+use super::{Error, FileOutcome, PathValue, ScannedDirectory, ScannedFile, Tally};
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
-use crate::model::location::{Location, Place};
+use crate::model::location::Place;
 use crate::model::record::{Common, InstanceRecord};
 
 use changes::{Changes, HashFilter, Lookups};
 use entities::Belonging;
-use files::{DirectoryRows, File, OTHER_CONTENT};
+use files::{DirectoryRows, File};
 use groups::{InstanceGroup, InstanceGroupKey};
 use instances::{Differences, Run};
+use origin::{Origins, SourceOfInstances};
 
 /// Series, instance groups and directories that are remembered between transactions; a cache that grows past this starts anew.
 /// An instance group with its values takes some 2 KB. Scans go from series to series, and associations are fewer than this.
@@ -76,6 +76,8 @@ pub(super) struct Batch<'c> {
     /// Whether another scan has written since ours began: what ours knows of files may be out of date.
     others_scan: bool,
     changes: Changes,
+    /// Who brings what is being written.
+    origin: Origins,
     /// Whether a defect ended a transaction: what is remembered here may be half of what it should be.
     broken: bool,
 }
@@ -95,12 +97,12 @@ impl<'c> Hot<'c> {
                 "SELECT instance_group FROM uid_lookup WHERE hash = ?1 UNION ALL SELECT instance_group FROM uid_lookup_recent WHERE hash = ?1",
             )?,
             instance: connection.prepare(
-                "SELECT size, file_name, instance_number, diff FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2",
+                "SELECT size, file_name, instance_number, diff, checksum FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2",
             )?,
             insert_instance: connection.prepare(
                 "INSERT INTO instance (instance_group, uid_suffix, instance_number, size, mtime, file_name, acquisition_number, \
-                 acquisition_time, content_time, instance_creation_time, diff) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 acquisition_time, content_time, instance_creation_time, diff, checksum) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?,
             insert_lookup: connection.prepare("INSERT OR IGNORE INTO uid_lookup_recent (hash, instance_group) VALUES (?1, ?2)")?,
         })
@@ -138,6 +140,7 @@ impl<'c> Batch<'c> {
             others_transactions: 0,
             others_scan: false,
             changes: Changes::default(),
+            origin: Origins::default(),
             broken: false,
         })
     }
@@ -179,6 +182,7 @@ impl<'c> Batch<'c> {
             let _already = self.connection.execute_batch("ROLLBACK");
             self.forget();
             self.changes = Changes::default();
+            self.origin.forget();
             if let Ok(lookups) = Lookups::read(self.connection) {
                 self.lookups = lookups;
             }
@@ -316,6 +320,7 @@ impl<'c> Batch<'c> {
 
     /// Takes what a scan found in a directory.
     pub(super) fn scanned(&mut self, scanned: &ScannedDirectory) -> Result<()> {
+        self.origin.set(self.scan.map_or(SourceOfInstances::Unknown, SourceOfInstances::Scan));
         let directory = self.directory(scanned.place, &scanned.directory)?;
         let mut rows = DirectoryRows::new(directory);
         if let Some(scan) = self.scan
@@ -351,6 +356,7 @@ impl<'c> Batch<'c> {
                 name: &scanned_file.file_name,
                 size: scanned_file.size,
                 mtime_ms: scanned_file.mtime_ms,
+                checksum: None,
             };
             match &scanned_file.outcome {
                 FileOutcome::Instance(record) => {
@@ -425,7 +431,7 @@ impl<'c> Batch<'c> {
         }
         if self.place_of(existing.instance_group.directory)? == Place::MetadataOnly {
             // Known so far without its object: this is where it lies. That it was received stays known for when the file goes.
-            let differs = self.supersede(&existing, record, file)?;
+            let differs = self.supersede(&existing, record, file, false)?;
             self.changes.tally.conflicts += u64::from(differs);
             self.changes.tally.indexed += 1;
             return Ok(());
@@ -436,128 +442,11 @@ impl<'c> Batch<'c> {
             self.changes.tally.moved += 1;
             return Ok(());
         }
-        let differs = self.insert_copy(&existing, record, file)?;
+        let differs = self.insert_copy(&existing, record, file, false)?;
         self.note_invalid_uids(record, file)?;
         self.changes.tally.conflicts += u64::from(differs);
         self.changes.tally.copies += 1;
         Ok(())
-    }
-
-    /// Takes an instance that was received. With [`super::Stored::first`].
-    pub(super) fn arrived(
-        &mut self,
-        record: &InstanceRecord,
-        location: &Location,
-        policy: DuplicatePolicy,
-        compared: Compared,
-    ) -> Result<(StoreOutcome, Option<Location>)> {
-        let directory = self.directory(location.place, &location.directory)?;
-        let file = File {
-            place: location.place,
-            directory,
-            name: &location.file_name,
-            size: location.size,
-            mtime_ms: location.mtime_ms,
-        };
-        let Some(existing) = self.find_instance(record.value(AttributeId::SOPInstanceUID))? else {
-            self.insert_instance(record, &file, &[], false)?;
-            if !record.faults().is_empty() {
-                self.note_faults(record, &file)?;
-            }
-            return Ok((StoreOutcome::New, None));
-        };
-        let existing_place = self.place_of(existing.instance_group.directory)?;
-        let same_path = existing.lies_at(directory, file.name);
-        let object_was_missing = match file.place {
-            Place::MetadataOnly => false,
-            Place::InPlace | Place::Archive => existing_place == Place::MetadataOnly,
-            // Where its object should have been, there was none.
-            Place::Managed => {
-                existing_place == Place::MetadataOnly
-                    || (same_path && compared == Compared::Nothing)
-                    || (!same_path && compared == Compared::FirstIsGone)
-            }
-        };
-        if object_was_missing {
-            match existing_place {
-                Place::MetadataOnly => {}
-                // Before the new one is marked: it may lie under the same name.
-                Place::InPlace | Place::Archive | Place::Managed => {
-                    self.forget_marks(existing.instance_group.directory, &existing.file_name)?;
-                }
-            }
-            self.replace_instance(&existing, record, &file)?;
-            self.forget_metadata(&existing.uid())?;
-            if !record.faults().is_empty() {
-                self.note_faults(record, &file)?;
-            }
-            return Ok((StoreOutcome::Completed, None));
-        }
-        let first = match (file.place, existing_place) {
-            (Place::Managed, Place::InPlace | Place::Archive | Place::Managed) if !same_path => {
-                Some(self.location_of(&existing)?)
-            }
-            (Place::Managed | Place::InPlace | Place::Archive | Place::MetadataOnly, _) => None,
-        };
-        let differs = compared == Compared::Other || self.differs(&existing, record, &file)?;
-        if file.place == Place::MetadataOnly && matches!(existing_place, Place::InPlace | Place::Archive) {
-            // Kept for when that file goes.
-            let uid = OsString::from(existing.uid());
-            let received = File { name: &uid, ..file };
-            let is_new = !self.is_copy(directory, &uid)?;
-            if is_new {
-                self.insert_copy(&existing, record, &received)?;
-                self.note_invalid_uids(record, &file)?;
-                if !record.faults().is_empty() {
-                    self.note_faults(record, &file)?;
-                }
-                self.changes.tally.conflicts += u64::from(differs);
-            }
-            if differs && policy == DuplicatePolicy::KeepFirst {
-                return Ok((StoreOutcome::KeptFirst, first));
-            }
-        }
-        if !differs {
-            // What the index keeps agrees; only the bytes can tell whether the rest does. In another transfer syntax they
-            // differ whatever they say.
-            let comparable =
-                existing_place == Place::Managed || self.has_transfer_syntax(&existing.instance_group, record)?;
-            let uncompared = match compared {
-                Compared::Nothing if comparable => first.clone(),
-                Compared::Nothing | Compared::Same | Compared::Other | Compared::FirstIsGone => None,
-            };
-            return Ok((StoreOutcome::Identical { uncompared }, first));
-        }
-        match policy {
-            DuplicatePolicy::KeepFirst => {
-                self.note_conflict(OTHER_CONTENT, record, &file)?;
-                Ok((StoreOutcome::KeptFirst, first))
-            }
-            DuplicatePolicy::Replace => {
-                let previous = match existing_place {
-                    // Not the new one itself, should it have been compared with something else.
-                    Place::Managed if !same_path => self.location_of(&existing)?.path(),
-                    Place::Managed | Place::InPlace | Place::Archive | Place::MetadataOnly => None,
-                };
-                match existing_place {
-                    // The file is still there, and the next scan sees that it has not changed.
-                    Place::InPlace | Place::Archive => _ = self.supersede(&existing, record, &file)?,
-                    Place::Managed => {
-                        self.forget_marks(existing.instance_group.directory, &existing.file_name)?;
-                        self.replace_instance(&existing, record, &file)?;
-                    }
-                    Place::MetadataOnly => {
-                        self.forget_metadata(&existing.uid())?;
-                        self.replace_instance(&existing, record, &file)?;
-                    }
-                }
-                self.note_conflict(OTHER_CONTENT, record, &file)?;
-                if !record.faults().is_empty() {
-                    self.note_faults(record, &file)?;
-                }
-                Ok((StoreOutcome::Replaced { previous }, None))
-            }
-        }
     }
 }
 

@@ -215,14 +215,44 @@ CREATE TABLE instance_group (
     -- JSON objects of declared attributes, NULL where there are none: of patient, study and series; and of the instances,
     -- which hold unless instance says otherwise.
     declared_above              TEXT,
-    declared                    TEXT
+    declared                    TEXT,
+    -- How its instances came into the index; NULL of those that were there before schema version 2.
+    arrival                     INTEGER REFERENCES arrival (id),
+    -- When one of its instances came or changed last, milliseconds since 1970 UTC; NULL as for arrival.
+    changed_ms                  INTEGER,
+    -- The number of that change: higher in each later transaction, and never used again (docs/adr/0015).
+    change                      INTEGER NOT NULL DEFAULT 1
 );
+CREATE INDEX instance_group_by_change ON instance_group (change);
+CREATE INDEX instance_group_by_arrival ON instance_group (arrival) WHERE arrival IS NOT NULL;
 CREATE INDEX instance_group_by_series ON instance_group (series, directory);
 CREATE INDEX instance_group_by_directory ON instance_group (directory);
 CREATE INDEX instance_group_by_patient ON instance_group (patient) WHERE patient IS NOT NULL;
 CREATE INDEX instance_group_by_patient_values ON instance_group (patient_values) WHERE patient_values IS NOT NULL;
 CREATE INDEX instance_group_by_study_values ON instance_group (study_values) WHERE study_values IS NOT NULL;
 CREATE INDEX instance_group_by_series_values ON instance_group (series_values) WHERE series_values IS NOT NULL;
+
+-- Who sent instances, or which scan found them: one row as long as a source goes on without a pause of ten minutes, within
+-- one day UTC, and for an hour at most. So the time of an arrival is known to the hour, and its day exactly.
+CREATE TABLE arrival (
+    id                          INTEGER PRIMARY KEY,
+    -- 'c-store' or 'scan'.
+    kind                        TEXT NOT NULL,
+    -- Of a C-STORE: who called, and from where.
+    calling_ae_title            TEXT NOT NULL DEFAULT '',
+    address                     TEXT NOT NULL DEFAULT '',
+    scan                        INTEGER REFERENCES scan (id),
+    -- When the first instance of it came, milliseconds since 1970 UTC.
+    first_ms                    INTEGER NOT NULL
+);
+CREATE INDEX arrival_by_time ON arrival (first_ms);
+
+-- The least number that the next change may follow. It is written when instance groups go: their numbers are not used again.
+CREATE TABLE change_floor (
+    id                          INTEGER PRIMARY KEY CHECK (id = 0),
+    change                      INTEGER NOT NULL
+);
+INSERT INTO change_floor (id, change) VALUES (0, 0);
 
 -- What objects say of their patient, study or series where the row there says something else, because others of its
 -- objects are more complete: so that the rows can follow when objects are corrected or go.
@@ -257,6 +287,8 @@ CREATE TABLE instance (
     instance_creation_time,
     -- NULL, or a JSON object: column of instance group to the value that this instance has instead.
     diff                        TEXT,
+    -- The xxh3-128 of the data set as it was received, 16 bytes; NULL of what a scan found (docs/adr/0016).
+    checksum                    BLOB,
     PRIMARY KEY (instance_group, uid_suffix)
 ) WITHOUT ROWID;
 
@@ -293,6 +325,8 @@ CREATE TABLE copy (
     differs                     INTEGER NOT NULL,
     -- What this file says, where that is not what the index says of the instance: a JSON object, column to value.
     record                      TEXT,
+    -- As instance.checksum.
+    checksum                    BLOB,
     PRIMARY KEY (directory, file_name)
 ) WITHOUT ROWID;
 CREATE INDEX copy_by_instance ON copy (instance_group, uid_suffix);

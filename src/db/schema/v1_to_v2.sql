@@ -51,3 +51,26 @@ DELETE FROM patient_name_word WHERE patient IN (SELECT id FROM patient WHERE ins
 INSERT INTO patient_name_word (word, patient)
     SELECT (SELECT id FROM name_word WHERE word = ''), id FROM patient WHERE instr(patient_name, '\');
 DELETE FROM name_word WHERE id NOT IN (SELECT word FROM patient_name_word);
+
+-- Who sent what, and when; and checksums of what is received.
+CREATE TABLE arrival (
+    id                          INTEGER PRIMARY KEY,
+    kind                        TEXT NOT NULL,
+    calling_ae_title            TEXT NOT NULL DEFAULT '',
+    address                     TEXT NOT NULL DEFAULT '',
+    scan                        INTEGER REFERENCES scan (id),
+    first_ms                    INTEGER NOT NULL
+);
+CREATE INDEX arrival_by_time ON arrival (first_ms);
+CREATE TABLE change_floor (
+    id                          INTEGER PRIMARY KEY CHECK (id = 0),
+    change                      INTEGER NOT NULL
+);
+INSERT INTO change_floor (id, change) VALUES (0, 0);
+ALTER TABLE instance_group ADD COLUMN arrival INTEGER REFERENCES arrival (id);
+ALTER TABLE instance_group ADD COLUMN changed_ms INTEGER;
+ALTER TABLE instance_group ADD COLUMN change INTEGER NOT NULL DEFAULT 1;
+CREATE INDEX instance_group_by_change ON instance_group (change);
+CREATE INDEX instance_group_by_arrival ON instance_group (arrival) WHERE arrival IS NOT NULL;
+ALTER TABLE instance ADD COLUMN checksum BLOB;
+ALTER TABLE copy ADD COLUMN checksum BLOB;

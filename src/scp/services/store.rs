@@ -23,10 +23,11 @@ use crate::dimse::message::StoreRequest;
 use crate::dimse::{Response, Status};
 use crate::ingest::limits::{MAX_VALUE, MAX_VALUES};
 use crate::ingest::{
-    Committed, Compared, DuplicatePolicy, HeaderParser, Identity, IndexError, Need, ObjectError, Outcome, StoreOutcome,
-    Stored, StoredObject, Wanted, WriterHandle,
+    Committed, Compared, HeaderParser, Identity, IndexError, KnownLocation, Need, ObjectError, Outcome, ReceivePolicy,
+    Received, ReceivedFrom, StoreOutcome, Stored, StoredObject, Wanted, WriterHandle,
 };
 use crate::model::attribute::AttributeId;
+use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::clock::Clock;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
@@ -77,8 +78,8 @@ pub struct Storage {
     pub objects: Option<Arc<Objects>>,
     /// The way to the index.
     pub writer: WriterHandle,
-    /// What to do with other content for a known SOP Instance UID.
-    pub duplicates: DuplicatePolicy,
+    /// What becomes of instances that are known.
+    pub policy: ReceivePolicy,
     /// Where the time of arrival comes from.
     pub clock: Clock,
     /// What is read of each object.
@@ -221,6 +222,8 @@ pub(in crate::scp) enum Failure {
     Object(#[from] store::Error),
     #[error(transparent)]
     Index(#[from] IndexError),
+    #[error("another object is kept under this SOP Instance UID")]
+    Duplicate,
     #[error("a thread that writes objects has ended")]
     ThreadEnded,
     #[error("this peer has too much under way; send it again later")]
@@ -236,6 +239,8 @@ impl Failure {
             Self::InvalidInstanceUid => Status::INVALID_SOP_INSTANCE,
             Self::NoDataSet | Self::NotUnderstood(_) | Self::MissingUid(_) => Status::CANNOT_UNDERSTAND,
             Self::OtherInstance | Self::OtherClass => Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+            // PS3.7 C.5.5: the UID was given to another object. The sender must not take it for kept.
+            Self::Duplicate => Status::DUPLICATE_SOP_INSTANCE,
             // Ours, and not the sender's: worth another try.
             Self::Object(_) | Self::Index(_) | Self::ThreadEnded | Self::TooMuchAtOnce => Status::OUT_OF_RESOURCES,
         }
@@ -253,6 +258,7 @@ impl Failure {
             | Self::NotUnderstood(_)
             | Self::Object(_)
             | Self::Index(_)
+            | Self::Duplicate
             | Self::ThreadEnded
             | Self::TooMuchAtOnce => Vec::new(),
         }
@@ -308,6 +314,7 @@ impl StoreResponse {
 pub(in crate::scp) struct Receiving {
     storage: Arc<Storage>,
     request: StoreRequest,
+    sender: Arc<ReceivedFrom>,
     parser: HeaderParser<'static>,
     header: Header,
     sink: Sink,
@@ -341,7 +348,7 @@ impl Receiving {
         storage: &Arc<Storage>,
         request: &StoreRequest,
         context: &PresentationContext,
-        calling_ae_title: &str,
+        sender: &Arc<ReceivedFrom>,
         memory: &PeerMemory,
     ) -> Result<Self, Failure> {
         if request.affected_sop_class_uid != context.abstract_syntax {
@@ -358,7 +365,7 @@ impl Receiving {
                     sop_class_uid: &request.affected_sop_class_uid,
                     sop_instance_uid: &request.affected_sop_instance_uid,
                     transfer_syntax,
-                    source_ae_title: calling_ae_title,
+                    source_ae_title: &sender.calling_ae_title,
                 };
                 Sink::File(FileSink::new(objects, &storage.under_way, meta.encode(), memory))
             }
@@ -367,6 +374,7 @@ impl Receiving {
         Ok(Self {
             storage: Arc::clone(storage),
             request: request.clone(),
+            sender: Arc::clone(sender),
             parser: HeaderParser::for_data_set(storage.wanted, transfer_syntax),
             header: if deflated { Header::Inflating } else { Header::Reading },
             sink,
@@ -446,11 +454,11 @@ impl Receiving {
     /// The end of the data set: stores the instance and answers. With the failure, if there was one.
     pub(in crate::scp) async fn finish(self) -> (StoreResponse, Option<Failure>) {
         let begun = Instant::now();
-        let Self { storage, request, parser, sink, length, memory, failure, .. } = self;
+        let Self { storage, request, sender, parser, sink, length, memory, failure, .. } = self;
         metrics::RECEIVED_DATA_SET_BYTES.add(length);
         let kept = match failure {
             Some(failure) => Err(failure),
-            None => keep(&storage, &request, parser, sink, (length, memory.peer())).await,
+            None => keep(&storage, &request, (parser, sender), sink, (length, memory.peer())).await,
         };
         metrics::STORE_SECONDS.observe(begun.elapsed());
         match kept {
@@ -470,7 +478,7 @@ impl Receiving {
 async fn keep(
     storage: &Arc<Storage>,
     request: &StoreRequest,
-    parser: HeaderParser<'static>,
+    (parser, sender): (HeaderParser<'static>, Arc<ReceivedFrom>),
     sink: Sink,
     (length, peer): (u64, &Peer),
 ) -> Result<Committed, Failure> {
@@ -478,35 +486,61 @@ async fn keep(
     let Sink::File(file) = sink else {
         let _room = storage.under_way.room_for(peer)?;
         let location = metadata_only(length, storage.clock);
-        return Ok(commit(storage, record, location, Compared::Nothing).await?.committed);
+        let known = Known { record, sender, checksum: None };
+        let stored = commit(storage, known, location, Compared::Nothing).await?;
+        return match stored.outcome {
+            StoreOutcome::KeptFirst => Err(refused()),
+            StoreOutcome::Replaced { previous } => {
+                // Of a time when objects were kept.
+                remove(&storage.under_way, peer, move || remove_all(&previous)).await;
+                Ok(stored.committed)
+            }
+            StoreOutcome::New
+            | StoreOutcome::Completed
+            | StoreOutcome::Identical { .. }
+            | StoreOutcome::KeptCopy { .. } => Ok(stored.committed),
+        };
     };
     let room = storage.under_way.room_for(peer)?;
-    let kept = keep_object(Arc::clone(storage), record, file, room);
+    let checksum = Some(file.checksum.finish());
+    let kept = keep_object(Arc::clone(storage), Known { record, sender, checksum }, file, room);
     storage.under_way.tasks.spawn(kept).await.map_err(|_| Failure::ThreadEnded)?
 }
 
-async fn keep_object(
-    storage: Arc<Storage>,
+/// What is known of an object that has come whole.
+#[derive(Clone)]
+struct Known {
     record: Box<InstanceRecord>,
-    file: FileSink,
-    _room: Share,
-) -> Result<Committed, Failure> {
+    sender: Arc<ReceivedFrom>,
+    checksum: Option<Checksum>,
+}
+
+impl Known {
+    fn into_received(self, location: Location, compared: Compared, policy: ReceivePolicy) -> Received {
+        let Self { record, sender, checksum } = self;
+        Received { record, location, checksum, sender, policy, compared }
+    }
+}
+
+async fn keep_object(storage: Arc<Storage>, known: Known, file: FileSink, _room: Share) -> Result<Committed, Failure> {
     let peer = Arc::clone(file.memory.peer());
     let under_way = &storage.under_way;
-    let _turn = under_way.turn(record.value(AttributeId::SOPInstanceUID)).await;
-    let again = record.clone();
-    let (mut placed, mut stored) = file.keep(&storage, record).await?;
-    if let Ok(Stored { first: Some(first), .. }) = &stored {
+    let _turn = under_way.turn(known.record.value(AttributeId::SOPInstanceUID)).await;
+    let again = known.clone();
+    let (mut placed, mut stored) = file.keep(&storage, known).await?;
+    if let Ok(Stored { first: Some(first), outcome, .. }) = &stored {
         // The index goes on naming a file that is not ours, on somebody's disk or in a storage directory of former times.
-        let (first, uid) = (first.clone(), again.value(AttributeId::SOPInstanceUID).to_owned());
-        let (state, first) = under_way.blocking(&peer, move || (FirstObject::at(&first, &uid), first)).await?;
+        let (first, uid) = (first.clone(), again.record.value(AttributeId::SOPInstanceUID).to_owned());
+        let look = FirstLook::at(outcome, &first);
+        let (state, first) = under_way.blocking(&peer, move || (FirstObject::at(&first, &uid, look), first)).await?;
         if state != FirstObject::There {
             let stored = commit(&storage, again, placed.location.clone(), Compared::FirstIsGone).await;
             let is_named = stored.as_ref().is_ok_and(|stored| stored.outcome == StoreOutcome::Completed);
             let committed = settle(&storage, &peer, placed, stored).await;
             if is_named && state == FirstObject::Damaged {
                 warn!("an object that was damaged was received again");
-                remove(under_way, &peer, move || first.path().map_or(Ok(()), |path| store::remove(&path))).await;
+                let damaged = first.location.path();
+                remove(under_way, &peer, move || damaged.map_or(Ok(()), |path| store::remove(&path))).await;
             }
             return committed;
         }
@@ -517,11 +551,37 @@ async fn keep_object(
         let (same, ours) = under_way.blocking(&peer, move || (ours.has_same_data_set(&first), ours)).await?;
         placed = ours;
         // Where the bytes cannot be held against each other, what the index knows has to do.
-        if !same.is_ok_and(|same| same.unwrap_or(true)) {
-            stored = commit(&storage, again, placed.location.clone(), Compared::Other).await;
-        }
+        let is_same = same.is_ok_and(|same| same.unwrap_or(true));
+        let compared = if is_same { Compared::FirstIsSame } else { Compared::FirstIsOther };
+        stored = commit(&storage, again, placed.location.clone(), compared).await;
     }
     settle(&storage, &peer, placed, stored).await
+}
+
+/// How closely the object is looked at that the index names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstLook {
+    /// It holds the same as what has come: all of it, for the new one is going to be thrown away.
+    Whole,
+    /// It holds something else: whether it is there and as long as it was.
+    Length,
+    /// It holds something else, and both are kept: whether it is there.
+    Presence,
+}
+
+impl FirstLook {
+    fn at(outcome: &StoreOutcome, first: &KnownLocation) -> Self {
+        match outcome {
+            StoreOutcome::Identical { .. } | StoreOutcome::KeptCopy { differs: false } => Self::Whole,
+            // Without a checksum it may be what has come, cut short.
+            StoreOutcome::KeptCopy { differs: true } if first.checksum.is_some() => Self::Presence,
+            StoreOutcome::KeptCopy { differs: true }
+            | StoreOutcome::New
+            | StoreOutcome::Completed
+            | StoreOutcome::KeptFirst
+            | StoreOutcome::Replaced { .. } => Self::Length,
+        }
+    }
 }
 
 /// What became of the object that the index names.
@@ -529,38 +589,52 @@ async fn keep_object(
 enum FirstObject {
     /// It is this instance still.
     There,
-    /// It is one of ours, and has lost bytes.
+    /// It is one of ours, and is damaged.
     Damaged,
     /// It cannot be read, or is another one: what came now is all that is left.
     Gone,
 }
 
 impl FirstObject {
-    fn at(first: &Location, sop_instance_uid: &str) -> Self {
-        if first.place == Place::Managed
-            && let Some(path) = first.path()
-            && std::fs::metadata(path).is_ok_and(|it| it.is_file() && it.len() < first.size)
+    fn at(first: &KnownLocation, sop_instance_uid: &str, look: FirstLook) -> Self {
+        let KnownLocation { location, checksum, .. } = first;
+        if location.place == Place::Managed
+            && let Some(metadata) = location.path().and_then(|path| std::fs::metadata(path).ok())
+            && metadata.is_file()
         {
-            return Self::Damaged;
+            match look {
+                FirstLook::Presence => return Self::There,
+                FirstLook::Whole | FirstLook::Length if metadata.len() != location.size => return Self::Damaged,
+                FirstLook::Whole | FirstLook::Length => {}
+            }
         }
         // Its class is compared along with all else that the index has of it.
         let identity = Identity { sop_instance_uid, sop_class_uid: "", transfer_syntax: None };
-        match StoredObject::open(first, &identity, &Archives::default()) {
-            Ok(_) | Err(ObjectError::OtherClass) => Self::There,
-            Err(_) => Self::Gone,
+        match StoredObject::open(location, &identity, &Archives::default()) {
+            Ok(_) | Err(ObjectError::OtherClass) => {}
+            Err(_) => return Self::Gone,
+        }
+        let is_whole = || store::checksum(location).is_ok_and(|found| found == *checksum);
+        match checksum {
+            Some(_) if look == FirstLook::Whole && !is_whole() => Self::Damaged,
+            _ => Self::There,
         }
     }
 }
 
+fn refused() -> Failure {
+    warn!("an instance came with other content than the one that is kept, and was refused");
+    Failure::Duplicate
+}
+
+fn remove_all(paths: &[PathBuf]) -> Result<(), store::Error> {
+    paths.iter().try_for_each(|path| store::remove(path))
+}
+
 /// Queues the record, and waits until it is committed.
-async fn commit(
-    storage: &Storage,
-    record: Box<InstanceRecord>,
-    location: Location,
-    compared: Compared,
-) -> Result<Stored, IndexError> {
+async fn commit(storage: &Storage, known: Known, location: Location, compared: Compared) -> Result<Stored, IndexError> {
     let (sender, stored) = oneshot::channel();
-    storage.writer.store(record, location, storage.duplicates, compared, move |stored| {
+    storage.writer.store(known.into_received(location, compared, storage.policy), move |stored| {
         // Nobody waits any more when the association was cut off; the row is committed all the same.
         let _ = sender.send(stored);
     });
@@ -639,17 +713,23 @@ async fn settle(
     };
     match stored.outcome {
         // Not waited for: it is only a name.
-        StoreOutcome::New | StoreOutcome::Completed => storage.under_way.let_first_name_go(placed),
+        StoreOutcome::New | StoreOutcome::Completed | StoreOutcome::KeptCopy { differs: false } => {
+            storage.under_way.let_first_name_go(placed);
+        }
+        StoreOutcome::KeptCopy { differs: true } => {
+            warn!("an instance came with other content than the one that is kept; both are kept");
+            storage.under_way.let_first_name_go(placed);
+        }
         StoreOutcome::Identical { .. } => remove(&storage.under_way, peer, move || placed.discard()).await,
         StoreOutcome::KeptFirst => {
-            warn!("an instance came with other content than the one that is kept");
             remove(&storage.under_way, peer, move || placed.discard()).await;
+            return Err(refused());
         }
         StoreOutcome::Replaced { previous } => {
             warn!("an instance came with other content and took the place of the first");
             remove(&storage.under_way, peer, move || {
                 // While the new one has its first name: should the process end here, the next start sees to the rest.
-                previous.map_or(Ok(()), |previous| store::remove(&previous))?;
+                remove_all(&previous)?;
                 drop(placed);
                 Ok(())
             })
@@ -673,6 +753,8 @@ struct FileSink {
     under_way: Arc<UnderWay>,
     /// What is to be written next; at the beginning the File Meta Information.
     batch: Vec<u8>,
+    /// Of the data set so far.
+    checksum: ChecksumBuilder,
     memory: PeerMemory,
     /// What is counted for large batches, once they are.
     share: Option<Share>,
@@ -692,6 +774,7 @@ impl FileSink {
             objects: Arc::clone(objects),
             under_way: Arc::clone(under_way),
             batch: header,
+            checksum: ChecksumBuilder::default(),
             memory: memory.clone(),
             share: None,
             writing: Writing::NotBegun,
@@ -699,6 +782,7 @@ impl FileSink {
     }
 
     async fn accept(&mut self, fragment: &[u8]) -> Result<(), Failure> {
+        self.checksum.update(fragment);
         self.batch.extend_from_slice(fragment);
         if self.batch.len() < SMALL_BATCH {
             return Ok(());
@@ -745,7 +829,7 @@ impl FileSink {
     async fn keep(
         mut self,
         storage: &Arc<Storage>,
-        record: Box<InstanceRecord>,
+        known: Known,
     ) -> Result<(Placed, Result<Stored, IndexError>), Failure> {
         let (incoming, _memory) = self.written().await?;
         let Self { objects, under_way, batch, memory, share, .. } = self;
@@ -755,7 +839,7 @@ impl FileSink {
             let _until_written = share;
             let [study, series, instance] =
                 [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
-                    .map(|id| record.value(id));
+                    .map(|id| known.record.value(id));
             let placed = match incoming {
                 None => objects.store(&[&batch], study, series, instance),
                 Some(mut incoming) => incoming.write(&batch).and_then(|()| incoming.place(study, series, instance)),
@@ -766,7 +850,8 @@ impl FileSink {
                 }
                 Ok(placed) => {
                     let (location, compared) = (placed.location.clone(), compared(placed.contents));
-                    storage.writer.store(record, location, storage.duplicates, compared, move |stored| {
+                    let received = known.into_received(location, compared, storage.policy);
+                    storage.writer.store(received, move |stored| {
                         let _ = sender.send(Ok((placed, stored)));
                     });
                 }

@@ -15,7 +15,7 @@ fn queue(writer: &Writer, uid: &str, patient: &str) -> Receiver<Result<Stored, E
     let (send, receive) = channel();
     let on_done = move |result| send.send(result).unwrap();
     let (record, location) = (record("1.2", "1.3", uid, &[(PatientID, patient)]), location(Place::Managed, "/a", uid));
-    writer.handle().store(record, location, DuplicatePolicy::KeepFirst, Compared::Same, on_done);
+    writer.handle().store(Received { compared: Compared::Same, ..Received::new(record, location) }, on_done);
     receive
 }
 

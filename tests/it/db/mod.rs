@@ -12,11 +12,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use dcmdex::db::{
-    Compared, DuplicatePolicy, Durability, FileOutcome, NotIndexed, Reader, ScannedDirectory, ScannedFile,
-    StoreOutcome, Writer, WriterOptions,
+    Compared, DuplicatePolicy, Durability, FileOutcome, KnownPolicy, NotIndexed, Reader, ReceivePolicy, Received,
+    ScannedDirectory, ScannedFile, StoreOutcome, Writer, WriterOptions,
 };
+use dcmdex::ingest::{Outcome, Wanted, read_file};
 use dcmdex::model::attribute::AttributeId;
-use dcmdex::model::clock::Clock;
+use dcmdex::model::clock::{Clock, unix_ms};
 use dcmdex::model::find::{FindAnswer, FindRequest, ReturnKey};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::model::location::{Location, Place};
@@ -58,6 +59,26 @@ pub(crate) fn file(name: &str, record: Box<InstanceRecord>) -> ScannedFile {
     }
 }
 
+/// A file on disk, as a scan reads it.
+pub(crate) fn file_on_disk(path: &Path) -> ScannedFile {
+    let opened = std::fs::File::open(path).unwrap();
+    let metadata = opened.metadata().unwrap();
+    let Outcome::Instance(record) = read_file(&opened, Wanted::index()) else { panic!("{path:?}") };
+    ScannedFile {
+        size: metadata.len(),
+        mtime_ms: unix_ms(metadata.modified().unwrap()),
+        ..file(path.file_name().unwrap().to_str().unwrap(), record)
+    }
+}
+
+/// Has an index know these files of a directory.
+pub(crate) fn scan_on_disk(index: &Path, directory: &Path, names: &[&str]) {
+    let writer = writer(index);
+    let files = names.iter().map(|name| file_on_disk(&directory.join(name))).collect();
+    writer.handle().scanned(scanned(directory.to_str().unwrap(), files)).unwrap();
+    writer.close().unwrap();
+}
+
 pub(crate) fn scanned(directory: &str, files: Vec<ScannedFile>) -> ScannedDirectory {
     ScannedDirectory {
         place: Place::InPlace,
@@ -82,12 +103,13 @@ pub(crate) fn store_with(
     writer: &Writer,
     record: Box<InstanceRecord>,
     location: Location,
-    policy: DuplicatePolicy,
+    duplicates: DuplicatePolicy,
     compared: Compared,
 ) -> StoreOutcome {
     let (send, receive) = std::sync::mpsc::channel();
     let on_done = move |result| send.send(result).unwrap();
-    writer.handle().store(record, location, policy, compared, on_done);
+    let policy = ReceivePolicy { duplicates, known: KnownPolicy::TrustArchive };
+    writer.handle().store(Received { policy, compared, ..Received::new(record, location) }, on_done);
     receive.recv().unwrap().unwrap().outcome
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use dcmdex::db::{KnownLocation, Stored};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*};
+use dcmdex::model::checksum::Checksum;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Series, Study};
 use dcmdex::model::location::Place;
 use dcmdex::model::record::{Common, InstanceRecord};
@@ -67,6 +69,12 @@ impl Content {
     fn size(&self) -> u64 {
         1000 + u64::from(self.size)
     }
+
+    /// The name of an object of ours with this content.
+    fn own_name(&self) -> String {
+        let Self { series, study, patient, said: [a, b, c, d], size, .. } = self;
+        format!("{}~{series}{study}{patient}{a}{b}{c}{d}{size}", self.uid())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -109,9 +117,17 @@ enum Step {
     Receive {
         content: Content,
         keep: bool,
+        policy: ReceivePolicy,
     },
     /// The writer ends and another one begins.
     Restart,
+}
+
+fn policy() -> impl Strategy<Value = ReceivePolicy> {
+    let duplicates = vec![DuplicatePolicy::KeepBoth, DuplicatePolicy::KeepFirst, DuplicatePolicy::Replace];
+    let known = vec![KnownPolicy::KeepOwn, KnownPolicy::TrustArchive];
+    (prop::sample::select(duplicates), prop::sample::select(known))
+        .prop_map(|(duplicates, known)| ReceivePolicy { duplicates, known })
 }
 
 const FILES: u8 = 9;
@@ -127,7 +143,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (at(), at()).prop_map(|(from, to)| Step::Copy { from, to }),
         1 => (0..3_u8, 0..3_u8).prop_map(|(from, to)| Step::MoveDirectory { from, to }),
         5 => any::<bool>().prop_map(|prune| Step::Scan { prune }),
-        1 => (content(), any::<bool>()).prop_map(|(content, keep)| Step::Receive { content, keep }),
+        2 => (content(), any::<bool>(), policy())
+            .prop_map(|(content, keep, policy)| Step::Receive { content, keep, policy }),
         1 => Just(Step::Restart),
     ]
 }
@@ -294,7 +311,8 @@ struct World {
     files: BTreeMap<u8, File>,
     /// What scans have seen last in each place.
     seen: BTreeMap<u8, File>,
-    managed: BTreeMap<u8, Content>,
+    /// The objects of our own.
+    managed: BTreeSet<Content>,
     metadata: BTreeMap<u8, Content>,
     time: i64,
 }
@@ -305,7 +323,8 @@ impl World {
         let index = dir.path().join("index.db");
         let writer = Some(writer(&index));
         let (files, seen) = (BTreeMap::new(), BTreeMap::new());
-        Self { _dir: dir, index, writer, files, seen, managed: BTreeMap::new(), metadata: BTreeMap::new(), time: 5_000 }
+        let (managed, metadata) = (BTreeSet::new(), BTreeMap::new());
+        Self { _dir: dir, index, writer, files, seen, managed, metadata, time: 5_000 }
     }
 
     fn writer(&self) -> &Writer {
@@ -347,7 +366,7 @@ impl World {
             }
             Step::MoveDirectory { .. } => {}
             Step::Scan { prune } => self.scan(prune),
-            Step::Receive { content, keep } => self.receive(content, keep),
+            Step::Receive { content, keep, policy } => self.receive(content, keep, policy),
             Step::Restart => {
                 drop(self.writer.take());
                 self.writer = Some(writer(&self.index));
@@ -360,34 +379,78 @@ impl World {
         self.seen.extend(self.files.clone());
     }
 
-    fn receive(&mut self, content: Content, keep: bool) {
-        let known = Reader::open(&self.index).unwrap().locations(&content.uid()).unwrap();
-        let instance = content.instance;
+    fn store(&self, content: &Content, keep: bool, policy: ReceivePolicy, compared: Compared) -> Stored {
         let (send, receive) = std::sync::mpsc::channel();
         let on_done = move |result| send.send(result).unwrap();
         let mut place = match keep {
-            true => location(Place::Managed, "/objects", &content.uid()),
+            true => location(Place::Managed, "/objects", &content.own_name()),
             false => location(Place::MetadataOnly, "", ""),
         };
         place.size = content.size();
-        let first_is_gone = known.first().is_some_and(|first| {
-            first.place == Place::InPlace && !self.files.keys().any(|&at| first.path() == Some(path_of(at)))
-        });
-        let compared = match self.managed.get(&instance) {
+        let checksum = keep.then(|| Checksum::of(content.own_name().as_bytes()));
+        let received = Received { checksum, policy, compared, ..Received::new(content.record(), place) };
+        self.writer().handle().store(received, on_done);
+        receive.recv().unwrap().unwrap()
+    }
+
+    /// The file at a location, if it is as the index knows it.
+    fn file_at(&self, location: &Location) -> Option<&Content> {
+        let at = self.files.keys().find(|&&at| location.path() == Some(path_of(at)))?;
+        let (content, mtime_ms) = &self.files[at];
+        let content = content.as_ref()?;
+        ((content.size(), *mtime_ms) == (location.size, location.mtime_ms)).then_some(content)
+    }
+
+    /// Receives an object as the node does.
+    fn receive(&mut self, content: Content, keep: bool, policy: ReceivePolicy) {
+        let known = Reader::open(&self.index).unwrap().known_locations(&content.uid()).unwrap();
+        let is_object = |known: &KnownLocation| known.location.place != Place::MetadataOnly;
+        if !keep && policy.duplicates == DuplicatePolicy::Replace && known.iter().any(is_object) {
+            // A description that takes the place of an object: what an index has then depends on what was there before.
+            return;
+        }
+        let is_known = self.managed.contains(&content);
+        let compared = match self.managed.iter().any(|managed| managed.instance == content.instance) {
             _ if !keep => Compared::Nothing,
-            Some(managed) if *managed == content => Compared::Same,
-            Some(_) => Compared::Other,
-            None if first_is_gone => Compared::FirstIsGone,
-            None => Compared::Nothing,
+            _ if is_known => Compared::Same,
+            true => Compared::Other,
+            false => Compared::Nothing,
         };
-        self.writer().handle().store(content.record(), place, DuplicatePolicy::KeepFirst, compared, on_done);
-        let outcome = receive.recv().unwrap().unwrap().outcome;
-        let taken = matches!(outcome, StoreOutcome::New | StoreOutcome::Completed);
-        if keep && taken {
-            self.managed.insert(instance, content);
+        let mut stored = self.store(&content, keep, policy, compared);
+        let first = stored.first.map(|first| first.location);
+        let in_place = first.filter(|first| first.place == Place::InPlace);
+        match in_place.map(|first| self.file_at(&first).cloned()) {
+            Some(None) => stored = self.store(&content, keep, policy, Compared::FirstIsGone),
+            Some(Some(first)) if matches!(stored.outcome, StoreOutcome::Identical { uncompared: Some(_) }) => {
+                // The size is that of the file, whose meta information is another.
+                let is_same = Content { size: 0, ..first } == Content { size: 0, ..content.clone() };
+                let compared = if is_same { Compared::FirstIsSame } else { Compared::FirstIsOther };
+                stored = self.store(&content, keep, policy, compared);
+            }
+            Some(Some(_)) | None => {}
+        }
+        self.received(content, keep, &stored.outcome);
+    }
+
+    fn received(&mut self, content: Content, keep: bool, outcome: &StoreOutcome) {
+        let instance = content.instance;
+        if let StoreOutcome::Replaced { previous } = outcome {
+            self.managed.retain(|managed| !previous.contains(&PathBuf::from("/objects").join(managed.own_name())));
+        }
+        let is_taken = matches!(
+            outcome,
+            StoreOutcome::New | StoreOutcome::Completed | StoreOutcome::KeptCopy { .. } | StoreOutcome::Replaced { .. }
+        );
+        if keep && is_taken {
+            self.managed.insert(content);
             self.metadata.remove(&instance);
-        } else if !keep && (taken || known.iter().all(|location| location.place == Place::InPlace)) {
-            self.metadata.entry(instance).or_insert(content);
+        } else if !keep && matches!(outcome, StoreOutcome::Replaced { .. }) {
+            self.metadata.insert(instance, content);
+        } else if !keep && *outcome != StoreOutcome::KeptFirst {
+            let has_own = self.managed.iter().any(|managed| managed.instance == instance);
+            if !has_own {
+                self.metadata.entry(instance).or_insert(content);
+            }
         }
     }
 
@@ -405,9 +468,11 @@ impl World {
         let first = paths("instances", &|row| text(&row[row.len() - 3]));
         let missing = paths("missing", &|row| format!("{}/{}", text(&row[0]), text(&row[1])));
         let mut anew = Self::new();
-        for (contents, keep) in [(&self.managed, true), (&self.metadata, false)] {
-            for content in contents.values() {
-                anew.receive(content.clone(), keep);
+        let is_first = |content: &Content| first.contains(&format!("/objects/{}", content.own_name()));
+        let (own_firsts, own_others): (Vec<_>, Vec<_>) = self.managed.iter().partition(|content| is_first(content));
+        for (contents, keep) in [(own_firsts, true), (self.metadata.values().collect(), false)] {
+            for content in contents {
+                anew.receive(content.clone(), keep, ReceivePolicy::default());
             }
         }
         let mut files = self.files.clone();
@@ -419,6 +484,10 @@ impl World {
             anew.writer().handle().scanned(scanned(&directory_of(at), vec![found(at, file, false)])).unwrap();
         }
         anew.writer().handle().flush().unwrap();
+        anew.files = files.clone();
+        for content in own_others {
+            anew.receive(content.clone(), true, ReceivePolicy::default());
+        }
         for at in gone {
             files.remove(&at);
         }
@@ -510,7 +579,7 @@ fn of_two_files_that_are_gone_and_held_the_same_one_is_kept() {
 #[test]
 fn a_file_that_is_gone_goes_before_what_was_received_without_its_object() {
     as_anew_after_contradiction(&[
-        Step::Receive { content: version(1), keep: false },
+        Step::Receive { content: version(1), keep: false, policy: ReceivePolicy::default() },
         Step::Remove { at: 1 },
         Step::Scan { prune: false },
         Step::Write { at: 6, content: another() },

@@ -276,7 +276,9 @@ fn receiving_twice_changes_nothing_and_receiving_otherwise_keeps_the_first() {
     assert_eq!(store(&writer, record("1", "2", "3", &[]), place()), StoreOutcome::New);
     assert_eq!(store(&writer, record("1", "2", "3", &[]), place()), StoreOutcome::Identical { uncompared: None });
     let other = record("1", "2", "3", &[(Rows, "512")]);
-    assert_eq!(store(&writer, other, place()), StoreOutcome::KeptFirst);
+    let beside = location(Place::Managed, "/objects/1/2", "3-1.dcm");
+    let stored = store_with(&writer, other, beside, DuplicatePolicy::KeepFirst, Compared::Other);
+    assert_eq!(stored, StoreOutcome::KeptFirst);
     assert_eq!(find(&index, &request(Study, &[NumberOfStudyRelatedInstances])), [["1"]]);
     drop(writer);
     assert_sound(&index);

@@ -1,16 +1,17 @@
 //! C-STORE: what is kept, what is refused, and what a peer is told.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dcmdex::db::{DuplicatePolicy, IndexStatus};
+use dcmdex::db::{DuplicatePolicy, IndexStatus, KnownPolicy};
 use dcmdex::dimse::command_set::{self, CommandField};
 use dcmdex::dimse::pdata::put_message;
-use dcmdex::ingest::{Outcome, Wanted, read_file};
 use dcmdex::model::attribute::AttributeId::SOPInstanceUID;
+use dcmdex::model::checksum::Checksum;
 use dcmdex::model::location::Place;
 use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, Pdu};
 
@@ -28,6 +29,7 @@ const CONTEXTS: &[(&str, &[&str])] =
 const OUT_OF_RESOURCES: u16 = 0xA700;
 const DOES_NOT_MATCH: u16 = 0xA900;
 const CANNOT_UNDERSTAND: u16 = 0xC000;
+const DUPLICATE: u16 = 0x0111;
 
 fn object(instance: &str) -> DataSet {
     DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", instance)
@@ -182,26 +184,97 @@ fn the_same_instance_again_is_a_success_and_changes_nothing() {
 }
 
 #[test]
-fn other_content_under_a_known_uid_is_a_conflict_and_the_first_is_kept() {
+fn other_content_under_a_known_uid_is_kept_beside_the_first() {
     let node = TestNode::start();
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
-    let first = with_pixels("1.2.3.4.5", 1, 1000);
-    // Only the pixels differ, which the index does not hold.
-    for (number, value) in [1, 2, 1, 3].into_iter().enumerate() {
-        let response = store(&mut peer, "1.2.3.4.5", &with_pixels("1.2.3.4.5", value, 1000));
-        assert_eq!(response.status(), 0, "number {number}");
+    let sent = |value| with_pixels("1.2.3.4.5", value, 1000);
+    // Only the pixels differ, which the index does not hold. What has come before is not kept again.
+    for (number, value) in [1, 2, 1, 3, 2, 3].into_iter().enumerate() {
+        assert_eq!(store(&mut peer, "1.2.3.4.5", &sent(value)).status(), 0, "number {number}");
     }
-    let found = files(&node);
-    let [path] = found.as_slice() else { panic!("{found:?}") };
-    assert!(data_set_of(path) == first.0);
+    let known = node.reader().known_locations("1.2.3.4.5").unwrap();
+    let kept: Vec<_> = known.iter().map(|known| data_set_of(&known.location.path().unwrap())).collect();
+    assert!(kept == [1, 2, 3].map(|value| sent(value).0));
+    assert_eq!(known.iter().map(|known| known.differs).collect::<Vec<_>>(), [false, true, true]);
+    assert!(known.iter().zip(&kept).all(|(known, bytes)| known.checksum == Some(Checksum::of(bytes))));
+    assert_eq!(files(&node).len(), 3);
+    let status = status(&node);
+    assert_eq!((status.instances, status.copies), (1, 2));
+    assert_eq!(status.conflicts, [("instance-with-other-content".to_owned(), 2)]);
+    // It is the first that is asked for by its UID.
+    let [first] = node.reader().locations("1.2.3.4.5").unwrap().try_into().unwrap();
+    assert!(data_set_of(&first.path().unwrap()) == sent(1).0);
+}
+
+#[test]
+fn content_that_differs_in_its_series_is_kept_beside_the_first_and_recognised() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let elsewhere = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.99", "1.2.3.4.5");
+    for sent in [&object("1.2.3.4.5"), &elsewhere, &elsewhere, &object("1.2.3.4.5")] {
+        assert_eq!(store(&mut peer, "1.2.3.4.5", sent).status(), 0);
+    }
+    assert_eq!(files(&node).len(), 2);
+    assert_eq!(status(&node).conflicts, [("instance-with-other-content".to_owned(), 1)]);
+}
+
+#[test]
+fn other_content_is_refused_where_the_first_is_to_be_kept() {
+    let node = TestNode::with(|settings| settings.policy.duplicates = DuplicatePolicy::KeepFirst);
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let first = with_pixels("1.2.3.4.5", 1, 1000);
+    for (number, (value, expected)) in [(1, 0), (2, DUPLICATE), (1, 0), (3, DUPLICATE)].into_iter().enumerate() {
+        let response = store(&mut peer, "1.2.3.4.5", &with_pixels("1.2.3.4.5", value, 1000));
+        assert_eq!(response.status(), expected, "number {number}");
+    }
+    let [path] = files(&node).try_into().unwrap();
+    assert!(data_set_of(&path) == first.0);
     assert_eq!(status(&node).instances, 1);
     let conflicts: u64 = status(&node).conflicts.iter().map(|(_, count)| count).sum();
     assert!(conflicts > 0);
 }
 
 #[test]
+fn of_metadata_that_differ_none_is_taken_for_kept_that_is_not() {
+    for (policy, expected) in
+        [(DuplicatePolicy::KeepBoth, DUPLICATE), (DuplicatePolicy::KeepFirst, DUPLICATE), (DuplicatePolicy::Replace, 0)]
+    {
+        let node = TestNode::with(|settings| {
+            (settings.keep, settings.policy.duplicates) = (Keep::MetadataOnly, policy);
+        });
+        let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+        assert_eq!(store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.5")).status(), 0);
+        let other = object("1.2.3.4.5").text(0x0020, 0x0013, "99");
+        assert_eq!(store(&mut peer, "1.2.3.4.5", &other).status(), expected, "{policy:?}");
+        assert_eq!(store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.5")).status(), 0, "{policy:?}");
+    }
+}
+
+#[test]
+fn metadata_that_take_the_place_of_an_object_leave_no_file() {
+    let node = TestNode::start();
+    let directory = node.directory();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &object("1.2.3.4.5")).status(), 0);
+    assert_eq!(files(&node).len(), 1);
+    drop(peer);
+    drop(node);
+    let node = TestNode::with(|settings| {
+        settings.directory = directory;
+        settings.keep = Keep::MetadataOnly;
+        settings.policy.duplicates = DuplicatePolicy::Replace;
+    });
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let other = object("1.2.3.4.5").text(0x0020, 0x0013, "99");
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &other).status(), 0);
+    assert_eq!(files(&node), [PathBuf::new(); 0]);
+    let [location] = node.reader().locations("1.2.3.4.5").unwrap().try_into().unwrap();
+    assert_eq!(location.place, Place::MetadataOnly);
+}
+
+#[test]
 fn other_content_takes_the_place_of_the_first_where_that_is_the_policy() {
-    let node = TestNode::with(|settings| settings.duplicates = DuplicatePolicy::Replace);
+    let node = TestNode::with(|settings| settings.policy.duplicates = DuplicatePolicy::Replace);
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     for value in [1, 2, 3, 2] {
         let sent = with_pixels("1.2.3.4.5", value, 1000);
@@ -555,20 +628,13 @@ fn explicit_contexts_of_one_class_in_two_syntaxes_are_told_apart() {
 
 #[test]
 fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
-    let node = TestNode::start();
+    let node = TestNode::with(|settings| settings.policy.known = KnownPolicy::TrustArchive);
     let archive = node.directory().path().join("archive");
     fs::create_dir(&archive).unwrap();
     let scan = |uid: &str, sent: &DataSet| {
         let name = format!("{uid}.dcm");
         fs::write(archive.join(&name), [&[0; 128], b"DICM".as_slice(), &sent.0].concat()).unwrap();
-        let Outcome::Instance(record) = read_file(&fs::File::open(archive.join(&name)).unwrap(), Wanted::index())
-        else {
-            panic!()
-        };
-        let scanned = db::scanned(archive.to_str().unwrap(), vec![db::file(&name, record)]);
-        let writer = db::writer(&node.index());
-        writer.handle().scanned(scanned).unwrap();
-        writer.close().unwrap();
+        db::scan_on_disk(&node.index(), &archive, &[&name]);
     };
     let places = |uid: &str| -> Vec<PathBuf> {
         node.reader().locations(uid).unwrap().iter().map(|location| location.path().unwrap()).collect()
@@ -584,7 +650,7 @@ fn an_object_is_kept_when_the_file_that_the_index_names_is_gone() {
     for uid in [gone, other] {
         fs::remove_file(archive.join(format!("{uid}.dcm"))).unwrap();
     }
-    // One that is there need not be kept twice.
+    // One that is there need not be kept twice, where the archive is trusted.
     assert_eq!(store(&mut peer, there, &object(there)).status(), 0);
     assert_eq!(places(there), [archive.join("1.2.3.4.1.dcm")]);
     assert!(files(&node).is_empty(), "{:?}", files(&node));
@@ -617,16 +683,55 @@ fn other_pixels_than_those_of_a_file_in_the_archive_are_a_conflict() {
     let [written] = files(&elsewhere).try_into().unwrap();
     let file = archive.join("a.dcm");
     fs::copy(&written, &file).unwrap();
-    let Outcome::Instance(record) = read_file(&fs::File::open(&file).unwrap(), Wanted::index()) else { panic!() };
-    let writer = db::writer(&node.index());
-    writer.handle().scanned(db::scanned(archive.to_str().unwrap(), vec![db::file("a.dcm", record)])).unwrap();
-    writer.close().unwrap();
+    db::scan_on_disk(&node.index(), &archive, &["a.dcm"]);
 
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     assert_eq!(store(&mut peer, uid, &first).status(), 0);
     assert_eq!(status(&node).conflicts, []);
     assert_eq!(store(&mut peer, uid, &with_pixels(uid, 2, 1000)).status(), 0);
     assert_eq!(status(&node).conflicts, [("instance-with-other-content".to_owned(), 1)]);
+    // Both are ours now, beside the file: the one that it holds, and the other.
+    let known = node.reader().known_locations(uid).unwrap();
+    let kept: Vec<_> = known.iter().map(|it| (it.differs, data_set_of(&it.location.path().unwrap()))).collect();
+    assert!(kept == [(false, first.0.clone()), (false, first.0.clone()), (true, with_pixels(uid, 2, 1000).0)]);
+    assert_eq!(known[0].location.path().unwrap(), file);
+    assert_eq!(files(&node).len(), 2);
+    for value in [1, 2] {
+        assert_eq!(store(&mut peer, uid, &with_pixels(uid, value, 1000)).status(), 0);
+    }
+    assert_eq!(files(&node).len(), 2);
+}
+
+#[test]
+fn an_object_that_a_scan_has_found_is_kept_all_the_same_and_takes_over_when_the_file_goes() {
+    let node = TestNode::start();
+    let archive = node.directory().path().join("stick");
+    fs::create_dir(&archive).unwrap();
+    let (uid, sent) = ("1.2.3.4.1", with_pixels("1.2.3.4.1", 1, 1000));
+    fs::write(archive.join("a.dcm"), [&[0; 128], b"DICM".as_slice(), &sent.0].concat()).unwrap();
+    db::scan_on_disk(&node.index(), &archive, &["a.dcm"]);
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for _ in 0..2 {
+        assert_eq!(store(&mut peer, uid, &sent).status(), 0);
+    }
+    let [own] = files(&node).try_into().unwrap();
+    let places = || -> Vec<_> {
+        node.reader().locations(uid).unwrap().iter().map(|location| location.path().unwrap()).collect()
+    };
+    assert_eq!(places(), [archive.join("a.dcm"), own.clone()]);
+    assert_eq!((status(&node).conflicts, status(&node).copies), (vec![], 1));
+    // A scan finds that the stick is gone.
+    fs::remove_file(archive.join("a.dcm")).unwrap();
+    let writer = db::writer(&node.index());
+    let mut gone = db::scanned(archive.to_str().unwrap(), Vec::new());
+    gone.missing.push("a.dcm".into());
+    writer.handle().scanned(gone).unwrap();
+    writer.close().unwrap();
+    assert_eq!(places(), [own]);
+    db::assert_sound(&node.index());
+    // What has been sent again is not kept again.
+    assert_eq!(store(&mut peer, uid, &sent).status(), 0);
+    assert_eq!(files(&node).len(), 1);
 }
 
 #[test]
@@ -634,8 +739,8 @@ fn of_instances_that_several_send_at_once_nothing_is_lost_whatever_they_send() {
     const SENDERS: usize = 8;
     const INSTANCES: usize = 6;
     const ROUNDS: usize = 8;
-    for policy in [DuplicatePolicy::KeepFirst, DuplicatePolicy::Replace] {
-        let node = Arc::new(TestNode::with(|settings| settings.duplicates = policy));
+    for policy in [DuplicatePolicy::KeepBoth, DuplicatePolicy::KeepFirst, DuplicatePolicy::Replace] {
+        let node = Arc::new(TestNode::with(|settings| settings.policy.duplicates = policy));
         // Of one length or not, alike for the index or not.
         let contents = |uid: &str| {
             let other_number = object(uid).text(0x0020, 0x0013, "7").bytes(0x7FE0, 0x0010, &[3; 2000]);
@@ -650,7 +755,9 @@ fn of_instances_that_several_send_at_once_nothing_is_lost_whatever_they_send() {
                         for instance in 0..INSTANCES {
                             let uid = format!("1.2.3.4.{instance}");
                             let content = &contents(&uid)[(sender * 5 + round * 3 + instance) % 7 % 3];
-                            assert_eq!(store(&mut peer, &uid, content).status(), 0);
+                            let status = store(&mut peer, &uid, content).status();
+                            let refused = policy == DuplicatePolicy::KeepFirst && status == DUPLICATE;
+                            assert!(status == 0 || refused, "{policy:?}: {status:04X}");
                         }
                     }
                     peer.release();
@@ -661,11 +768,13 @@ fn of_instances_that_several_send_at_once_nothing_is_lost_whatever_they_send() {
         let mut named = Vec::new();
         for instance in 0..INSTANCES {
             let uid = format!("1.2.3.4.{instance}");
-            let [location] = node.reader().locations(&uid).unwrap().try_into().unwrap();
-            let path = location.path().unwrap();
-            let kept = data_set_of(&path);
-            assert!(contents(&uid).iter().any(|content| content.0 == kept), "{policy:?} {uid}");
-            named.push(path);
+            let known = node.reader().known_locations(&uid).unwrap();
+            let paths: Vec<_> = known.iter().map(|known| known.location.path().unwrap()).collect();
+            let kept: BTreeSet<_> = paths.iter().map(|path| data_set_of(path)).collect();
+            let sent: BTreeSet<_> = contents(&uid).into_iter().map(|content| content.0).collect();
+            assert!(kept.len() == paths.len() && kept.is_subset(&sent), "{policy:?} {uid}");
+            assert_eq!(kept.len(), if policy == DuplicatePolicy::KeepBoth { 3 } else { 1 }, "{policy:?} {uid}");
+            named.extend(paths);
         }
         let mut found = files(&node);
         found.sort();
@@ -691,8 +800,25 @@ fn an_object_that_lost_bytes_on_disk_is_taken_again() {
 }
 
 #[test]
+fn an_object_of_which_a_byte_changed_is_taken_again_and_is_no_conflict() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let sent = with_pixels("1.2.3.4.5", 1, 1000);
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
+    let [path] = files(&node).try_into().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(store(&mut peer, "1.2.3.4.5", &sent).status(), 0);
+    let [location] = node.reader().locations("1.2.3.4.5").unwrap().try_into().unwrap();
+    assert!(data_set_of(&location.path().unwrap()) == sent.0);
+    assert_eq!(files(&node), [location.path().unwrap()]);
+    assert_eq!(status(&node).conflicts, []);
+}
+
+#[test]
 fn an_object_under_another_name_that_was_lost_is_taken_again() {
-    let node = TestNode::with(|settings| settings.duplicates = DuplicatePolicy::Replace);
+    let node = TestNode::with(|settings| settings.policy.duplicates = DuplicatePolicy::Replace);
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     let [first, second] = [1, 2].map(|value| with_pixels("1.2.3.4.5", value, 1000));
     assert_eq!(store(&mut peer, "1.2.3.4.5", &first).status(), 0);

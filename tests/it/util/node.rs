@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use dcmdex::db::{DuplicatePolicy, Reader, Writer, WriterOptions};
+use dcmdex::db::{Reader, ReceivePolicy, Writer, WriterOptions};
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
@@ -40,7 +40,7 @@ pub(crate) struct Settings {
     pub(crate) peers: Peers,
     pub(crate) tls: Option<SharedTls>,
     pub(crate) keep: Keep,
-    pub(crate) duplicates: DuplicatePolicy,
+    pub(crate) policy: ReceivePolicy,
     pub(crate) writer: WriterOptions,
     pub(crate) query: qr::Options,
     pub(crate) retrieve: RetrieveOptions,
@@ -86,7 +86,7 @@ impl TestNode {
             peers: Peers::default(),
             tls: None,
             keep: Keep::Objects,
-            duplicates: DuplicatePolicy::KeepFirst,
+            policy: ReceivePolicy::default(),
             writer: WriterOptions::default(),
             query: qr::Options::default(),
             retrieve: RetrieveOptions::default(),
@@ -96,7 +96,7 @@ impl TestNode {
             storage: None,
         };
         change(&mut settings);
-        let Settings { options, peers, tls, keep, duplicates, writer, query, retrieve, .. } = settings;
+        let Settings { options, peers, tls, keep, policy, writer, query, retrieve, .. } = settings;
         let Settings { commitment, blocking_threads, directory, storage, .. } = settings;
         let writer = WriterOptions { declared: Arc::clone(&query.declared), ..writer };
         let writer = Writer::open(&directory.path().join("index.db"), writer).unwrap();
@@ -111,7 +111,7 @@ impl TestNode {
         let storage = Storage {
             objects,
             writer: writer.handle(),
-            duplicates,
+            policy,
             clock: Clock::System,
             wanted,
             under_way: Arc::default(),

@@ -12,7 +12,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use dcmdex::db::{Compared, DuplicatePolicy, Writer, WriterOptions};
+use dcmdex::db::{Received, Writer, WriterOptions};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::location::{Location, Place};
 use dcmdex::model::record::InstanceRecord;
@@ -51,7 +51,7 @@ fn main() {
         let location = Location { place: Place::Managed, directory, file_name, size: 1000, mtime_ms: 0 };
         let (send, receive) = mpsc::channel();
         let done = move |result| send.send(result).unwrap();
-        writer.handle().store(Box::new(record), location, DuplicatePolicy::KeepFirst, Compared::Nothing, done);
+        writer.handle().store(Received::new(Box::new(record), location), done);
         let _committed = receive.recv().unwrap().unwrap();
         took.push(due.elapsed());
     }
