@@ -38,7 +38,7 @@ pub(crate) async fn run_a_node(
         // Without objects, the node keeps the index entry of what arrives and nothing else.
         objects: config.store_options().map(|options| Objects::open(&options)).transpose()?.map(Arc::new),
         writer: writer.handle(),
-        duplicates: config.duplicate_policy(),
+        policy: config.receive_policy(),
         clock: Clock::System,
         wanted: Wanted::with_declared(&config.declared),
         under_way: Arc::default(),
