@@ -4,6 +4,7 @@ use std::fs::Metadata;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -16,7 +17,7 @@ use crate::db::{ConflictEntry, Finding, LocatedInstance, Reader};
 use crate::ingest::{Identity, ObjectError, StoredObject};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
-use crate::store::Archives;
+use crate::store::{Archives, Verified};
 
 /// Directories that are looked at between two questions to the index.
 const PAGE_DIRECTORIES: usize = 1000;
@@ -34,9 +35,13 @@ const ARCHIVE_PART: usize = 4096;
 pub(super) struct CheckArgs {
     #[command(flatten)]
     index: IndexArgs,
-    /// Open every object that the index names, too: that it is there, with its size and time, and is that instance
+    /// Open every object that the index names, too: that it is there, with its size and time, and is that instance. Objects
+    /// of our own are read to their end and held against their checksums
     #[arg(long)]
     files: bool,
+    /// With --files: read the heads of objects only
+    #[arg(long, requires = "files")]
+    no_checksums: bool,
     /// List at most so many contradictions; all are counted
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -72,7 +77,8 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
         })?;
     }
     written?;
-    let mut files = Files::default();
+    let verified = (!arguments.no_checksums).then(Arc::default);
+    let mut files = Files { verified, ..Files::default() };
     if arguments.files {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.scan_jobs)
@@ -182,6 +188,8 @@ struct Files {
     changed: u64,
     gone: u64,
     not_accessible: u64,
+    /// Where objects are held against their checksums.
+    verified: Option<Arc<Verified>>,
 }
 
 impl Files {
@@ -281,9 +289,10 @@ fn look_at(
     told: &mut Told<'_>,
 ) -> anyhow::Result<()> {
     // Members of one archive are opened for little more than the price of one, when they come one after the other.
+    let verified = files.verified.as_ref();
     let problems_of = |part: &[LocatedInstance]| {
         let archives = Archives::default();
-        part.iter().map(|instance| problem(instance, &archives)).collect::<Vec<_>>()
+        part.iter().map(|instance| problem(instance, &archives, verified)).collect::<Vec<_>>()
     };
     let problems = pool.install(|| batch.par_chunks(part).flat_map_iter(problems_of).collect::<Vec<_>>());
     for (instance, problem) in batch.drain(..).zip(problems) {
@@ -304,29 +313,29 @@ fn look_at(
 }
 
 /// What is wrong with a location, if anything is.
-fn problem(instance: &LocatedInstance, archives: &Archives) -> Option<Problem> {
-    if instance.differs {
-        // Another object under the same UID: all that is known of it is its size and time.
-        return match instance.location.file()?.metadata() {
-            Ok(_) if is_as_known(&instance.location) => None,
-            Ok(_) => Some(Problem::Changed(String::new())),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Some(Problem::Gone)
-            }
-            Err(error) => Some(Problem::NotAccessible(error.to_string())),
-        };
-    }
+fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Arc<Verified>>) -> Option<Problem> {
     let identity = Identity {
         sop_instance_uid: &instance.sop_instance_uid,
         sop_class_uid: &instance.sop_class_uid,
         transfer_syntax: Some(&instance.transfer_syntax),
     };
-    match StoredObject::open(&instance.location, &identity, archives) {
-        Ok(_) if is_as_known(&instance.location) => None,
-        Ok(_) => Some(Problem::Changed(String::new())),
+    let opened = StoredObject::open(&instance.location, &identity, archives);
+    let looked_at = match (verified, instance.checksum) {
+        (Some(verified), Some(checksum)) => {
+            opened.and_then(|object| object.expecting(Some(checksum), verified)?.read_to_end())
+        }
+        // Only its length and time can tell.
+        _ => match opened {
+            Ok(_) if !is_as_known(&instance.location) => return Some(Problem::Changed(String::new())),
+            opened => opened.map(drop),
+        },
+    };
+    match looked_at {
+        Ok(()) => None,
         Err(error) if error.is_gone() => Some(Problem::Gone),
         Err(ObjectError::Changed(what)) => Some(Problem::Changed(what.to_owned())),
         Err(ObjectError::OtherClass) => Some(Problem::Changed("another SOP Class UID".to_owned())),
+        Err(ObjectError::Damaged) => Some(Problem::Changed("other bytes than were received".to_owned())),
         Err(
             error @ (ObjectError::NotKept | ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Rewrite(_)),
         ) => {

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -18,7 +22,7 @@ use super::notify::{NOTIFY_SOCKET, ServiceManager};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs, in_one_line, make_directory_of};
 use crate::config::{self, Config, Keep};
 use crate::db::{Reader, Writer};
-use crate::ingest::{Outcome, Wanted, read_file};
+use crate::ingest::{Outcome, Scrub, ScrubTally, Wanted, read_file};
 use crate::model::ae_title::AeTitle;
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
@@ -27,7 +31,10 @@ use crate::model::peer::Peer;
 use crate::scp::peers::{Grant, Security};
 use crate::scp::tls::ClientCertificates;
 use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Storage, Tls};
-use crate::store::{Objects, Settled};
+use crate::store::{Objects, Settled, Verified};
+
+/// The least time between two rounds of a scrub.
+const LEAST_SCRUB_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -76,6 +83,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let peers = SharedPeers::new(config.peers.clone(), tls);
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
+    let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.verified()))?;
     let services = Services {
         storage: Some(Arc::new(storage)),
         find: Some(Arc::new(find)),
@@ -91,12 +99,71 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
     let again = Arc::new(context.reader_of_settings(&config)?);
     let served = runtime.block_on(serve(config, services, again, &manager));
+    scrubbing.stop();
     // What is left of the associations lets go of its way to the writer; then all that was queued is committed.
     drop(runtime);
     writer.close().context("the last of the index could not be written")?;
     served?;
     tracing::info!("stopped");
     Ok(Exit::Done)
+}
+
+/// The thread that looks at all objects of our own, slowly.
+struct Scrubbing {
+    /// Dropped, it ends the thread.
+    go_on: mpsc::Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scrubbing {
+    fn start(config: &Config, verified: Arc<Verified>) -> anyhow::Result<Self> {
+        let (go_on, ended) = mpsc::channel();
+        let Some(bytes_per_second) = config.integrity.scrub_bytes_per_second else {
+            return Ok(Self { go_on, thread: None });
+        };
+        let scrub = Scrub { index: config.index.clone(), bytes_per_second, verified };
+        let pause = config.integrity.scrub_pause;
+        let thread = std::thread::Builder::new().name("scrub".into()).spawn(move || {
+            let mut wait = |time| match ended.recv_timeout(time) {
+                Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
+            };
+            loop {
+                scrub_once(&scrub, &mut wait);
+                // A short pause where none is wanted: an empty storage directory is no reason to ask the index all the time.
+                if wait(pause.max(LEAST_SCRUB_PAUSE)).is_break() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { go_on, thread: Some(thread.context("the thread of the scrub cannot be started")?) })
+    }
+
+    fn stop(self) {
+        drop(self.go_on);
+        if self.thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a defect of this program ended the scrub");
+        }
+    }
+}
+
+/// One round, and what it found.
+fn scrub_once(scrub: &Scrub, wait: &mut dyn FnMut(Duration) -> ControlFlow<()>) {
+    match scrub.round(wait) {
+        Ok(ScrubTally { sound, damaged, gone, bytes }) if damaged + gone > 0 => {
+            tracing::error!(
+                sound,
+                damaged,
+                gone,
+                read_bytes = bytes,
+                "scrub: objects of our own are damaged or gone; `dcmdex check --files` names them"
+            );
+        }
+        Ok(ScrubTally { sound, bytes, .. }) => {
+            tracing::info!(sound, read_bytes = bytes, "scrub: the objects of our own that were looked at are sound");
+        }
+        Err(error) => tracing::error!(%error, "scrub: the index cannot be read; the next round tries again"),
+    }
 }
 
 /// Objects that had their place and perhaps not their row when the process was killed, or the power went.

@@ -280,6 +280,26 @@ keys! {
         low: "false: an object that the archive had already, so that it was not stored again, is answered as missing",
         high: "true: the promise is as good as the archive, which somebody else may change",
     }
+    "integrity.verify_again_hours" = "24" {
+        "How long an object of our own that was held against its checksum counts as sound, while its file is untouched. After \
+         that the next commitment or retrieval reads it again.",
+        unit: "hours",
+        low: "commitments of large studies read the disk again",
+        high: "a byte that changes without a trace is found later",
+    }
+    "integrity.scrub_mib_per_second" = "0" {
+        "How much `serve` reads in a second to hold all objects of our own against their checksums, one after the other, in the \
+         background. 0: it does not.",
+        unit: "MiB each second",
+        low: "a round takes long (10 TB at 10 MiB/s: 12 days), and damage is found late",
+        high: "retrievals wait for the same disk",
+    }
+    "integrity.scrub_pause_hours" = "168" {
+        "Time between the end of a round of that and the next one.",
+        unit: "hours",
+        low: "the disk is read all the time",
+        high: "damage is found late",
+    }
     "database.cache_mib" = "16" {
         "Memory in which the writer keeps pages of the index.",
         unit: "MiB",

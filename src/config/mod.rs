@@ -196,6 +196,17 @@ pub struct Network {
     pub preferred_transfer_syntaxes: Vec<String>,
 }
 
+/// How objects of our own are held against their checksums.
+#[derive(Clone, Copy, Debug)]
+pub struct Integrity {
+    /// How long what was found holds.
+    pub verification_holds: Duration,
+    /// Bytes that a scrub reads in a second; `None`: there is no scrub.
+    pub scrub_bytes_per_second: Option<u64>,
+    /// Between two rounds.
+    pub scrub_pause: Duration,
+}
+
 /// Limits and waits of C-GET and C-MOVE.
 #[derive(Clone, Debug)]
 pub struct Retrieve {
@@ -236,6 +247,8 @@ pub struct Config {
     pub declared: Arc<DeclaredSet>,
     /// How objects are sent.
     pub retrieve: Retrieve,
+    /// How objects are verified.
+    pub integrity: Integrity,
     /// Whether storage commitment counts files of an archive that is indexed in place.
     pub commit_in_place: bool,
     /// Space to leave free in the storage directory, bytes.
@@ -376,6 +389,7 @@ impl Check<'_> {
                 response_timeout: self.seconds("retrieve.response_timeout_seconds"),
                 source_timeout: self.seconds("retrieve.source_timeout_seconds"),
             },
+            integrity: self.integrity(),
             min_free_bytes: self.integer("store.min_free_mib", 0, 1 << 30) << 20,
             cache_bytes: self.integer("database.cache_mib", 1, 1 << 20) << 20,
             scan_jobs: match self.count("scan.jobs", 0, 1024) {
@@ -464,6 +478,15 @@ impl Check<'_> {
             drain_timeout: self.seconds("network.drain_timeout_seconds"),
             preferred_transfer_syntaxes: self.uids("network.preferred_transfer_syntaxes"),
         }
+    }
+
+    fn integrity(&mut self) -> Integrity {
+        // A hundred years are as good as for ever.
+        let mut hours = |path| Duration::from_secs(self.integer(path, 0, 876_600) * 3600);
+        let (verification_holds, scrub_pause) =
+            (hours("integrity.verify_again_hours"), hours("integrity.scrub_pause_hours"));
+        let rate = self.integer("integrity.scrub_mib_per_second", 0, 1 << 20) << 20;
+        Integrity { verification_holds, scrub_bytes_per_second: (rate > 0).then_some(rate), scrub_pause }
     }
 
     fn tls(&mut self) -> Option<tls::Options> {

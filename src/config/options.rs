@@ -59,6 +59,7 @@ impl Config {
             max_instances: self.retrieve.max_instances,
             response_timeout: self.retrieve.response_timeout,
             source_timeout: self.retrieve.source_timeout,
+            verification_holds: self.integrity.verification_holds,
         }
     }
 

@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
-use std::sync::LazyLock;
+use std::ops::ControlFlow;
+use std::sync::{Arc, LazyLock};
 
 use dicom_core::{Tag, VR};
 use flate2::read::{DeflateDecoder, ZlibDecoder};
@@ -12,8 +13,9 @@ use super::parsed::{Parsed, Verdict};
 use super::read::parse_stream;
 use super::rewrite::{NativeSyntax, RewriteError, Rewriter};
 use super::wanted::Wanted;
+use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::location::Location;
-use crate::store::{self, Archives, Source};
+use crate::store::{self, Archives, FileMark, Soundness, Source, Verified};
 
 /// Bytes of a data set that are checked at a time: few, because what follows a long value's head is passed over.
 const CHECK_READ: usize = 8 << 10;
@@ -60,6 +62,9 @@ pub enum ObjectError {
     /// What lies there is not this instance any more, or not in this form.
     #[error("another object lies where the index says: {0}")]
     Changed(&'static str),
+    /// It is one of ours, and its bytes are not those that were received.
+    #[error("the object is damaged")]
+    Damaged,
     /// It is of another SOP Class.
     #[error("another SOP Class UID than that of the object")]
     OtherClass,
@@ -83,6 +88,37 @@ pub struct StoredObject {
     source: Source,
     data_set_offset: u64,
     transfer_syntax: String,
+    check: ChecksumState,
+}
+
+/// Whether the bytes have to be held against a checksum.
+#[derive(Debug)]
+enum ChecksumState {
+    /// There is none.
+    None,
+    /// They were, and nothing touched the file since.
+    Done,
+    /// They have to be.
+    Due(DueCheck),
+}
+
+/// A checksum that is being taken.
+#[derive(Debug)]
+struct DueCheck {
+    checksum: ChecksumBuilder,
+    expected: Checksum,
+    mark: FileMark,
+    verified: Arc<Verified>,
+}
+
+impl DueCheck {
+    /// The bytes are at their end: whether they are those that were received.
+    fn end(self) -> Result<(), ObjectError> {
+        let is_sound = self.checksum.finish() == self.expected;
+        let soundness = if is_sound { Soundness::Sound } else { Soundness::Damaged };
+        self.verified.note(self.mark, self.expected, soundness);
+        if is_sound { Ok(()) } else { Err(ObjectError::Damaged) }
+    }
 }
 
 impl StoredObject {
@@ -109,9 +145,30 @@ impl StoredObject {
         if identity.transfer_syntax.is_some_and(|expected| expected != parsed.transfer_syntax()) {
             return Err(ObjectError::Changed("another transfer syntax"));
         }
+        if let Some(what) = source.is_not_as_known() {
+            return Err(ObjectError::Changed(what));
+        }
         let data_set_offset = parsed.data_set_offset();
         let transfer_syntax = parsed.transfer_syntax().to_owned();
-        Ok(Self { source, data_set_offset, transfer_syntax })
+        Ok(Self { source, data_set_offset, transfer_syntax, check: ChecksumState::None })
+    }
+
+    /// The same object, whose data set has to have this checksum. What is read of it is held against that before its end is
+    /// given out, unless that was done before and nothing touched the file since.
+    ///
+    /// # Errors
+    /// When it is known to be damaged.
+    pub fn expecting(self, expected: Option<Checksum>, verified: &Arc<Verified>) -> Result<Self, ObjectError> {
+        let (Some(expected), Some(mark)) = (expected, self.source.mark()) else { return Ok(self) };
+        let check = match verified.known(&mark, expected) {
+            Some(Soundness::Damaged) => return Err(ObjectError::Damaged),
+            Some(Soundness::Sound) => ChecksumState::Done,
+            None => {
+                let (checksum, verified) = (ChecksumBuilder::default(), Arc::clone(verified));
+                ChecksumState::Due(DueCheck { checksum, expected, mark, verified })
+            }
+        };
+        Ok(Self { check, ..self })
     }
 
     /// The transfer syntax that it lies in.
@@ -120,20 +177,48 @@ impl StoredObject {
         &self.transfer_syntax
     }
 
-    /// Reads it to its end, to see that every byte is there.
+    /// Reads it to its end, to see that every byte is there; not where that was seen before (see [`Self::expecting`]).
     ///
     /// # Errors
     /// When it is not.
-    pub fn read_to_end(mut self) -> Result<(), ObjectError> {
+    pub fn read_to_end(self) -> Result<(), ObjectError> {
+        self.read_to_end_with(&mut |_| ControlFlow::Continue(()))
+    }
+
+    /// The same; says how many bytes were read each time, and stops when told so.
+    ///
+    /// # Errors
+    /// When a byte is not there.
+    pub fn read_to_end_with(mut self, on_read: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<(), ObjectError> {
+        match self.check {
+            ChecksumState::Done => Ok(()),
+            ChecksumState::None | ChecksumState::Due(_) => self.read_all(on_read),
+        }
+    }
+
+    /// Reads all of the data set, and holds it against its checksum.
+    fn read_all(&mut self, on_read: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<(), ObjectError> {
+        let mut check = std::mem::replace(&mut self.check, ChecksumState::Done);
         let mut buffer = vec![0; REWRITE_READ];
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         loop {
             match self.source.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
+                Ok(0) => break,
+                Ok(read) => {
+                    if let ChecksumState::Due(due) = &mut check {
+                        due.checksum.update(buffer.get(..read).unwrap_or_default());
+                    }
+                    if on_read(read).is_break() {
+                        return Ok(());
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(ObjectError::Read(error)),
             }
+        }
+        match check {
+            ChecksumState::Due(due) => due.end(),
+            ChecksumState::None | ChecksumState::Done => Ok(()),
         }
     }
 
@@ -147,7 +232,11 @@ impl StoredObject {
             Some(_) => Bytes::Sized(self.source),
             None => Bytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(self.source))),
         };
-        Ok(DataSet { bytes, filled: 0 })
+        let check = match self.check {
+            ChecksumState::Due(due) => Some(due),
+            ChecksumState::None | ChecksumState::Done => None,
+        };
+        Ok(DataSet { bytes, filled: 0, check })
     }
 
     /// Its data set in another transfer syntax. It is checked to its end before, so that nothing is wrong with it once the
@@ -158,6 +247,10 @@ impl StoredObject {
     pub fn rewritten(mut self, to: NativeSyntax) -> Result<DataSet, ObjectError> {
         let from = NativeSyntax::of_uid(&self.transfer_syntax)
             .ok_or(ObjectError::Rewrite(RewriteError::Encapsulated(0x7FE0_0010)))?;
+        if matches!(self.check, ChecksumState::Due(_)) {
+            // The rewriter need not read the last bytes of a file.
+            self.read_all(&mut |_| ControlFlow::Continue(()))?;
+        }
         self.source.keep();
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         let source = match from {
@@ -176,7 +269,7 @@ impl StoredObject {
         let rewriting =
             Rewriting { source, rewriter, input: vec![0; REWRITE_READ], out: Vec::new(), at: 0, ended: false };
         let bytes = Bytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(rewriting)));
-        Ok(DataSet { bytes, filled: 0 })
+        Ok(DataSet { bytes, filled: 0, check: None })
     }
 }
 
@@ -224,6 +317,8 @@ pub struct DataSet {
     bytes: Bytes,
     /// Bytes given so far.
     filled: u64,
+    /// The checksum that they have to have.
+    check: Option<DueCheck>,
 }
 
 enum Bytes {
@@ -264,7 +359,7 @@ impl DataSet {
     /// Fills a buffer with the next bytes.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When they cannot be read; or instead of the last of them, when they are not those that were received.
     pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<Filled> {
         let mut count = 0;
         while let Some(rest) = buffer.get_mut(count..).filter(|rest| !rest.is_empty()) {
@@ -274,7 +369,12 @@ impl DataSet {
             };
             match read {
                 Ok(0) => break,
-                Ok(read) => count += read,
+                Ok(read) => {
+                    if let Some(check) = &mut self.check {
+                        check.checksum.update(rest.get(..read).unwrap_or_default());
+                    }
+                    count += read;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -283,6 +383,9 @@ impl DataSet {
             Bytes::Sized(source) => source.left() == Some(0),
             Bytes::Streamed(source) => source.fill_buf()?.is_empty(),
         };
+        if is_last && let Some(check) = self.check.take() {
+            check.end().map_err(io::Error::other)?;
+        }
         self.filled += count as u64;
         if is_last && self.filled % 2 == 1 {
             match buffer.get_mut(count) {

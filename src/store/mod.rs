@@ -13,6 +13,7 @@ mod objects;
 mod source;
 mod space;
 mod spool;
+mod verified;
 
 use std::io;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use objects::{Contents, Incoming, Objects, Options, Placed, Settled, Sync, c
 pub use source::Source;
 pub use space::FreeSpace;
 pub use spool::Spool;
+pub use verified::{DEFAULT_HOLDS, FileMark, Soundness, Verified};
 
 /// The Implementation Class UID (PS3.7 D.3.3.2) in association negotiation and in the File Meta Information of what is
 /// written (PS3.10 7.1). Made from a UUID (PS3.5 B.2).

@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
 use super::objects::{open_file, open_through};
-use super::{Archives, Error, Object};
+use super::{Archives, Error, FileMark, Object};
+use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 
 /// How much of the beginning of a member of an archive is kept, to go back to: what lies in something compressed would have
@@ -21,6 +22,8 @@ pub struct Source {
     location: Location,
     bytes: Bytes,
     position: u64,
+    /// Of the file that holds the bytes.
+    mtime_ms: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -28,6 +31,7 @@ enum Bytes {
     File {
         file: File,
         length: u64,
+        mark: FileMark,
     },
     /// A member of an archive.
     Member {
@@ -49,20 +53,52 @@ impl Source {
     /// # Errors
     /// When it is not there (any more), or cannot be read.
     pub fn open(location: &Location, archives: &Archives) -> Result<Option<Self>, Error> {
+        let modified;
         let bytes = match location.place {
             Place::MetadataOnly => return Ok(None),
             Place::InPlace | Place::Managed => {
                 let path = location.directory.join(&location.file_name);
-                let opened = open_file(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-                let (length, file) = opened.map_err(Error::object("opened"))?;
-                Bytes::File { file, length }
+                let opened = open_file(&path).and_then(|file| Ok((file.metadata()?, file)));
+                let (metadata, file) = opened.map_err(Error::object("opened"))?;
+                modified = metadata.modified().ok();
+                Bytes::File { file, length: metadata.len(), mark: FileMark::of(&metadata) }
             }
             Place::Archive => {
                 let Some(object) = open_through(location, archives)? else { return Ok(None) };
+                modified = location.directory.metadata().and_then(|metadata| metadata.modified()).ok();
                 Bytes::Member { object, read: 0, kept: Vec::new(), most: KEPT, archives: archives.clone() }
             }
         };
-        Ok(Some(Self { location: location.clone(), bytes, position: 0 }))
+        let mtime_ms = modified.map(unix_ms);
+        Ok(Some(Self { location: location.clone(), bytes, position: 0, mtime_ms }))
+    }
+
+    /// In what it is not as the index knows it, without a look at its bytes. An object of our own is held to its length; a file of
+    /// somebody's archive also to its time, and an archive file to that alone.
+    #[must_use]
+    pub fn is_not_as_known(&self) -> Option<&'static str> {
+        let other_length = match &self.bytes {
+            Bytes::File { length, .. } => *length != self.location.size,
+            Bytes::Member { .. } => false,
+        };
+        let other_time = match self.location.place {
+            Place::InPlace | Place::Archive => self.mtime_ms != Some(self.location.mtime_ms),
+            Place::Managed | Place::MetadataOnly => false,
+        };
+        match (other_length, other_time) {
+            (true, _) => Some("another length"),
+            (false, true) => Some("another modification time"),
+            (false, false) => None,
+        }
+    }
+
+    /// The mark of the file; `None` of a member of an archive.
+    #[must_use]
+    pub fn mark(&self) -> Option<FileMark> {
+        match &self.bytes {
+            Bytes::File { mark, .. } => Some(*mark),
+            Bytes::Member { .. } => None,
+        }
     }
 
     /// How many bytes are left; `None` where they are sure to be there only once they are read: what an archive states of a
@@ -136,7 +172,7 @@ fn into_io(error: Error) -> io::Error {
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = match &mut self.bytes {
-            Bytes::File { file, length } => {
+            Bytes::File { file, length, .. } => {
                 let left = length.saturating_sub(self.position);
                 let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
                 if wanted == 0 {

@@ -237,6 +237,10 @@ metrics! {
         RETRIEVALS_REFUSED_A_SHARE: share = "retrievals",
         COMMITMENT_REFUSED: share = "commitment",
     }
+    Counter "dcmdex_objects_verified_total", "Objects of our own that were held against their checksums, by what that showed." {
+        OBJECTS_SOUND: result = "sound",
+        OBJECTS_DAMAGED: result = "damaged",
+    }
     Counter "dcmdex_echo_requests_total", "C-ECHO requests answered." { ECHO_REQUESTS }
 }
 

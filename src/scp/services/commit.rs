@@ -1,7 +1,7 @@
 //! Storage Commitment, push model (PS3.4 annex J): N-ACTION asks, N-EVENT-REPORT answers.
 //!
-//! Committed is what the index names, what is there, what is the instance and SOP Class that were asked for, and what can be
-//! read to its last byte; objects of our own storage are synchronised to the disk before. The report goes out on the same
+//! Committed is what the index names, what is there, what is the instance and SOP Class that were asked for, what can be read
+//! to its last byte, and what has the checksum with which it was received; objects of our own storage are synchronised to the disk before. The report goes out on the same
 //! association while that is open, else on a new one to the configured peer of that AE title.
 
 use std::collections::HashSet;
@@ -21,9 +21,9 @@ use super::retrieve::Retrieve;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{ActionRequest, EventReportRequest};
 use crate::dimse::{Response, Status};
-use crate::ingest::{Identity, ObjectError, StoredObject};
+use crate::ingest::{Identity, KnownLocation, ObjectError, StoredObject};
 use crate::model::ae_title::AeTitle;
-use crate::model::location::{Location, Place};
+use crate::model::location::Place;
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::uid::{for_log, is_acceptable_uid};
 use crate::qr::{DataSetWriter, Encoding, Identifier, Reader};
@@ -326,14 +326,14 @@ impl Commitment {
 
     /// Whether an object is kept and sound; else the Failure Reason (PS3.3 C.14.1.1).
     fn verify(&self, reader: Option<&mut Reader>, reference: &Reference, archives: &Archives) -> Result<(), Status> {
-        let locations = reader.ok_or(Status::PROCESSING_FAILURE)?.locations(&reference.sop_instance_uid);
-        let locations = locations.map_err(|error| {
+        let known = reader.ok_or(Status::PROCESSING_FAILURE)?.known_locations(&reference.sop_instance_uid);
+        let known = known.map_err(|error| {
             warn!(%error, "the index does not say where an instance lies");
             Status::PROCESSING_FAILURE
         })?;
         let mut reason = Status::NO_SUCH_SOP_INSTANCE;
-        for location in &locations {
-            let counts = match location.place {
+        for known in known.iter().filter(|known| !known.differs) {
+            let counts = match known.location.place {
                 Place::MetadataOnly => false,
                 Place::InPlace | Place::Archive => self.in_place == FilesInPlace::Count,
                 Place::Managed => true,
@@ -341,7 +341,7 @@ impl Commitment {
             if !counts {
                 continue;
             }
-            match sound(location, reference, archives) {
+            match self.sound(known, reference, archives) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     debug!(instance = for_log(&reference.sop_instance_uid), "an object cannot be committed: {error}");
@@ -354,6 +354,20 @@ impl Commitment {
             }
         }
         Err(reason)
+    }
+
+    fn sound(&self, known: &KnownLocation, reference: &Reference, archives: &Archives) -> Result<(), ObjectError> {
+        let identity = Identity {
+            sop_instance_uid: &reference.sop_instance_uid,
+            sop_class_uid: &reference.sop_class_uid,
+            transfer_syntax: None,
+        };
+        let object = StoredObject::open(&known.location, &identity, archives)?;
+        object.expecting(known.checksum, self.retrieve.verified())?.read_to_end()?;
+        if known.location.place == Place::Managed {
+            store::make_durable(&known.location)?;
+        }
+        Ok(())
     }
 
     /// Delivers a report on an association of its own, in the background.
@@ -394,19 +408,6 @@ impl Commitment {
             }
         });
     }
-}
-
-fn sound(location: &Location, reference: &Reference, archives: &Archives) -> Result<(), ObjectError> {
-    let identity = Identity {
-        sop_instance_uid: &reference.sop_instance_uid,
-        sop_class_uid: &reference.sop_class_uid,
-        transfer_syntax: None,
-    };
-    StoredObject::open(location, &identity, archives)?.read_to_end()?;
-    if location.place == Place::Managed {
-        store::make_durable(location)?;
-    }
-    Ok(())
 }
 
 /// Who gets a report.

@@ -4,6 +4,7 @@
 //! Objects are opened one after the other, and read into buffers that hold whole PDUs, so that what was read is written to the
 //! socket as it is. The reading runs ahead of the peer by few buffers ([`ReadAhead`]): the next object is at hand when the
 //! response to the last one comes. Memory: a handful of buffers, whatever the size of the objects.
+//! What was received is held against its checksum on the way; its last fragment is not sent when it is damaged.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -26,9 +27,9 @@ use crate::dimse::pdata::{
 };
 use crate::dimse::status::StatusClass;
 use crate::dimse::{Response, Status};
-use crate::ingest::{DataSet, Identity, NativeSyntax, ObjectError, StoredObject};
+use crate::ingest::{DataSet, Identity, KnownLocation, NativeSyntax, ObjectError, StoredObject};
 use crate::model::level::InformationModel;
-use crate::model::location::{Location, Place};
+use crate::model::location::Place;
 use crate::model::uid::for_log;
 use crate::qr::{
     self, Encoding, FindError, Hierarchy, Identifier, Instances, ObjectKind, Reader, RetrieveError, RetrievedInstance,
@@ -36,7 +37,7 @@ use crate::qr::{
 use crate::scp::negotiation::{Agreement, HeldSyntaxes, PresentationContext};
 use crate::scp::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::scp::sop_class::Service;
-use crate::store::{Archives, Wanted};
+use crate::store::{Archives, Verified, Wanted};
 use crate::telemetry::metrics;
 
 /// Bytes of PDUs that are read at a time: two of the longest, and a command. Larger saves system calls; a retrieval holds
@@ -80,6 +81,8 @@ pub struct Options {
     pub response_timeout: Duration,
     /// Time for the file system to give the next bytes of an object.
     pub source_timeout: Duration,
+    /// How long an object that was held against its checksum counts as sound while its file is untouched.
+    pub verification_holds: Duration,
 }
 
 impl Default for Options {
@@ -90,6 +93,7 @@ impl Default for Options {
             max_instances: 200_000,
             response_timeout: Duration::from_secs(60),
             source_timeout: Duration::from_secs(60),
+            verification_holds: crate::store::DEFAULT_HOLDS,
         }
     }
 }
@@ -103,6 +107,7 @@ pub struct Retrieve {
     /// One for each instance of a retrieval that goes on.
     listed: Arc<Shares>,
     options: Options,
+    verified: Arc<Verified>,
     held: HeldSyntaxes,
     /// When the list of held transfer syntaxes was last asked for.
     held_since: Mutex<Option<Instant>>,
@@ -114,7 +119,15 @@ impl Retrieve {
     pub fn new(index: PathBuf, options: Options) -> Self {
         let (held, held_since) = (HeldSyntaxes::default(), Mutex::new(None));
         let listed = Shares::new(MAX_LISTED, 0, &metrics::RETRIEVALS_REFUSED_A_SHARE);
-        Self { readers: Readers::new(index), threads: Turns::new(READING_THREADS), listed, options, held, held_since }
+        let verified = Arc::new(Verified::new(options.verification_holds));
+        let (readers, threads) = (Readers::new(index), Turns::new(READING_THREADS));
+        Self { readers, threads, listed, options, verified, held, held_since }
+    }
+
+    /// What is known of the objects that were held against their checksums.
+    #[must_use]
+    pub fn verified(&self) -> &Arc<Verified> {
+        &self.verified
     }
 
     /// What can be set.
@@ -605,7 +618,7 @@ impl Sending {
         (out, piece_length): (&mut Outgoing, usize),
     ) -> Result<(Buffer, Option<Unfinished>), Failure> {
         let (context_id, rewrite) = self.contexts.choose(instance.kind)?;
-        let locations = reader.ok_or(Failure::Index)?.locations(instance.sop_instance_uid).map_err(|error| {
+        let known = reader.ok_or(Failure::Index)?.known_locations(instance.sop_instance_uid).map_err(|error| {
             warn!(%error, "the index does not say where an instance lies");
             Failure::Index
         })?;
@@ -620,8 +633,8 @@ impl Sending {
         let mut encoded = Vec::with_capacity(256);
         put_message(&mut encoded, context_id, &command, None, self.peer_max_length);
         let mut failure = None;
-        for location in &locations {
-            let opened = open(location, instance, rewrite, archives).and_then(|mut data_set| {
+        for known in known.iter().filter(|known| !known.differs) {
+            let opened = self.open(known, instance, rewrite, archives).and_then(|mut data_set| {
                 bytes.reset();
                 bytes.put(&encoded);
                 let is_last =
@@ -633,7 +646,7 @@ impl Sending {
                 Ok((data_set, false)) => return Ok((bytes, Some(Unfinished { data_set, context_id }))),
                 Err(error) => {
                     let instance = for_log(instance.sop_instance_uid);
-                    debug!(instance, place = ?location.place, "an object cannot be had from where the index says: {error}");
+                    debug!(instance, place = ?known.location.place, "an object cannot be had from where the index says: {error}");
                     // Of several reasons the one that says most: that of the first place where something should lie.
                     if failure.is_none() || matches!(failure, Some(ObjectError::NotKept)) {
                         failure = Some(error);
@@ -643,6 +656,26 @@ impl Sending {
         }
         // None: dropped from the index since it was asked.
         Err(failure.map_or(Failure::Object(ObjectError::NotKept), Failure::Object))
+    }
+
+    fn open(
+        &self,
+        known: &KnownLocation,
+        instance: &RetrievedInstance<'_>,
+        rewrite: Option<NativeSyntax>,
+        archives: &Archives,
+    ) -> Result<DataSet, ObjectError> {
+        let identity = Identity {
+            sop_instance_uid: instance.sop_instance_uid,
+            sop_class_uid: &instance.kind.sop_class_uid,
+            transfer_syntax: Some(&instance.kind.transfer_syntax),
+        };
+        let object = StoredObject::open(&known.location, &identity, archives)?;
+        let object = object.expecting(known.checksum, &self.retrieve.verified)?;
+        match rewrite {
+            None => object.as_stored(),
+            Some(to) => object.rewritten(to),
+        }
     }
 
     /// Fills a buffer with PDUs of so many bytes together; whether that was the end of the data set.
@@ -760,23 +793,5 @@ impl Order {
         }
         self.looked_up = end;
         Some(())
-    }
-}
-
-fn open(
-    location: &Location,
-    instance: &RetrievedInstance<'_>,
-    rewrite: Option<NativeSyntax>,
-    archives: &Archives,
-) -> Result<DataSet, ObjectError> {
-    let identity = Identity {
-        sop_instance_uid: instance.sop_instance_uid,
-        sop_class_uid: &instance.kind.sop_class_uid,
-        transfer_syntax: Some(&instance.kind.transfer_syntax),
-    };
-    let object = StoredObject::open(location, &identity, archives)?;
-    match rewrite {
-        None => object.as_stored(),
-        Some(to) => object.rewritten(to),
     }
 }

@@ -486,7 +486,7 @@ async fn keep(
     let Sink::File(file) = sink else {
         let _room = storage.under_way.room_for(peer)?;
         let location = metadata_only(length, storage.clock);
-        let known = Known { record, sender, checksum: None };
+        let known = ReceivedObject { record, sender, checksum: None };
         let stored = commit(storage, known, location, Compared::Nothing).await?;
         return match stored.outcome {
             StoreOutcome::KeptFirst => Err(refused()),
@@ -503,26 +503,31 @@ async fn keep(
     };
     let room = storage.under_way.room_for(peer)?;
     let checksum = Some(file.checksum.finish());
-    let kept = keep_object(Arc::clone(storage), Known { record, sender, checksum }, file, room);
+    let kept = keep_object(Arc::clone(storage), ReceivedObject { record, sender, checksum }, file, room);
     storage.under_way.tasks.spawn(kept).await.map_err(|_| Failure::ThreadEnded)?
 }
 
 /// What is known of an object that has come whole.
 #[derive(Clone)]
-struct Known {
+struct ReceivedObject {
     record: Box<InstanceRecord>,
     sender: Arc<ReceivedFrom>,
     checksum: Option<Checksum>,
 }
 
-impl Known {
+impl ReceivedObject {
     fn into_received(self, location: Location, compared: Compared, policy: ReceivePolicy) -> Received {
         let Self { record, sender, checksum } = self;
         Received { record, location, checksum, sender, policy, compared }
     }
 }
 
-async fn keep_object(storage: Arc<Storage>, known: Known, file: FileSink, _room: Share) -> Result<Committed, Failure> {
+async fn keep_object(
+    storage: Arc<Storage>,
+    known: ReceivedObject,
+    file: FileSink,
+    _room: Share,
+) -> Result<Committed, Failure> {
     let peer = Arc::clone(file.memory.peer());
     let under_way = &storage.under_way;
     let _turn = under_way.turn(known.record.value(AttributeId::SOPInstanceUID)).await;
@@ -632,7 +637,12 @@ fn remove_all(paths: &[PathBuf]) -> Result<(), store::Error> {
 }
 
 /// Queues the record, and waits until it is committed.
-async fn commit(storage: &Storage, known: Known, location: Location, compared: Compared) -> Result<Stored, IndexError> {
+async fn commit(
+    storage: &Storage,
+    known: ReceivedObject,
+    location: Location,
+    compared: Compared,
+) -> Result<Stored, IndexError> {
     let (sender, stored) = oneshot::channel();
     storage.writer.store(known.into_received(location, compared, storage.policy), move |stored| {
         // Nobody waits any more when the association was cut off; the row is committed all the same.
@@ -829,7 +839,7 @@ impl FileSink {
     async fn keep(
         mut self,
         storage: &Arc<Storage>,
-        known: Known,
+        known: ReceivedObject,
     ) -> Result<(Placed, Result<Stored, IndexError>), Failure> {
         let (incoming, _memory) = self.written().await?;
         let Self { objects, under_way, batch, memory, share, .. } = self;

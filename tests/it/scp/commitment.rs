@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
+use dcmdex::ingest::Scrub;
 use dcmdex::scp::peers::{Grant, Security, ServiceSet};
 use dcmdex::scp::{CommitmentLimits, Destination, Peers};
 use dicom_core::Tag;
@@ -128,6 +130,96 @@ fn what_is_kept_and_sound_is_committed_and_all_else_has_its_reason() {
     let expected = [("1.2.3.4.2", 0x0112), ("1.2.3.4.3", 0x0110), ("1.9.9", 0x0112), ("1.2.3.4.1", 0x0119)];
     assert_eq!(failed, expected.map(|(uid, reason)| (uid.to_owned(), reason)));
     peer.release();
+}
+
+/// What can happen to the bytes of a file.
+const DAMAGES: [(&str, fn(&mut Vec<u8>)); 4] = [
+    ("cut to half", |bytes| bytes.truncate(bytes.len() / 2)),
+    ("one byte changed", |bytes| *bytes.last_mut().unwrap() ^= 1),
+    ("garbage appended", |bytes| bytes.extend([0; 64])),
+    ("emptied", Vec::clear),
+];
+
+#[test]
+fn a_damaged_object_is_not_committed_however_it_was_damaged() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for (at, (what, damage)) in DAMAGES.into_iter().enumerate() {
+        let uid = format!("1.2.3.4.{at}");
+        let sent = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", &uid).bytes(0x7FE0, 0x0010, &[7; 3000]);
+        peer.send_message(3, &store_command(7, SECONDARY_CAPTURE, &uid), Some(&sent.0));
+        assert_eq!(peer.receive_message().status(), 0);
+        assert_eq!(commit(&mut peer, &[(SECONDARY_CAPTURE, &uid)]), (1, vec![uid.clone()], vec![]), "{what}");
+        let path = node.reader().locations(&uid).unwrap()[0].path().unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        let refused = (2, vec![], vec![(uid.clone(), 0x0110)]);
+        assert_eq!(commit(&mut peer, &[(SECONDARY_CAPTURE, &uid)]), refused, "{what}");
+        // It is not forgotten.
+        assert_eq!(commit(&mut peer, &[(SECONDARY_CAPTURE, &uid)]), refused, "{what}");
+    }
+    peer.release();
+}
+
+#[test]
+fn a_file_in_place_that_is_not_as_it_was_indexed_is_not_committed() {
+    let node = TestNode::start();
+    let archive = TempDir::new().unwrap();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let of_patient = |patient: &str| {
+        let mut bytes = objects::file(patient, "1.2.1", "1.2.1.1", "1.2.1.1.1");
+        bytes.resize(bytes.len() + 1000, 0);
+        bytes
+    };
+    let path = archive.path().join("a.dcm");
+    let changes: [(&str, Vec<u8>); 4] = [
+        ("cut to 60 %", of_patient("P1")[..of_patient("P1").len() * 6 / 10].to_vec()),
+        ("longer", [of_patient("P1"), vec![0; 64]].concat()),
+        ("of another patient", of_patient("P2")),
+        ("as it was", of_patient("P1")),
+    ];
+    for (what, changed) in changes {
+        fs::write(&path, of_patient("P1")).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        crate::db::scan_on_disk(&node.index(), archive.path(), &["a.dcm"]);
+        fs::write(&path, changed).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let restored = what == "as it was";
+        if restored {
+            file.set_modified(long_ago).unwrap();
+        }
+        let (event, committed, failed) = commit(&mut peer, &[(objects::SOP_CLASS, "1.2.1.1.1")]);
+        assert_eq!((event, committed.len(), failed.len()), if restored { (1, 1, 0) } else { (2, 0, 1) }, "{what}");
+    }
+    peer.release();
+}
+
+#[test]
+fn a_scrub_finds_what_is_damaged_and_what_is_gone() {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    for instance in ["1.2.3.4.1", "1.2.3.4.2", "1.2.3.4.3", "1.2.3.4.4"] {
+        store(&mut peer, instance);
+    }
+    let path = |uid: &str| node.reader().locations(uid).unwrap()[0].path().unwrap();
+    fs::remove_file(path("1.2.3.4.2")).unwrap();
+    let mut bytes = fs::read(path("1.2.3.4.3")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path("1.2.3.4.3"), bytes).unwrap();
+    let scrub = Scrub { index: node.index(), bytes_per_second: 1, verified: Arc::default() };
+    let mut pauses = 0;
+    let tally = scrub.round(&mut |_| {
+        pauses += 1;
+        ControlFlow::Continue(())
+    });
+    let tally = tally.unwrap();
+    assert_eq!((tally.sound, tally.damaged, tally.gone), (2, 1, 1));
+    assert!(tally.bytes > 0 && pauses == 3, "{tally:?}, {pauses}");
+    // It ends when it is told to.
+    let stopped = scrub.round(&mut |_| ControlFlow::Break(())).unwrap();
+    assert_eq!(stopped.sound + stopped.damaged, 0);
 }
 
 #[test]

@@ -368,6 +368,96 @@ fn what_is_gone_or_changed_is_a_failed_sub_operation_unless_there_is_a_copy() {
     peer.release();
 }
 
+/// Stores objects with pixels of these lengths.
+fn node_with_received(lengths: &[usize]) -> TestNode {
+    let node = TestNode::start();
+    let mut peer = ScriptedPeer::associated(node.address(), SC);
+    for (at, length) in lengths.iter().enumerate() {
+        let uid = format!("1.2.3.4.{at}");
+        let sent = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", &uid);
+        let sent = sent.bytes(0x7FE0, 0x0010, &vec![0x5A; *length]);
+        peer.send_message(1, &store_command(7, SECONDARY_CAPTURE, &uid), Some(&sent.0));
+        assert_eq!(peer.receive_message().status(), SUCCESS);
+    }
+    peer.release();
+    node
+}
+
+const SC: &[(&str, &[&str])] = &[(SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN])];
+
+/// Changes the last byte of an object.
+fn damage(node: &TestNode, uid: &str) {
+    let path = node.reader().locations(uid).unwrap()[0].path().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn a_small_damaged_object_is_a_failed_sub_operation_and_nothing_of_it_is_sent() {
+    let node = node_with_received(&[1000, 1000, 1000]);
+    damage(&node, "1.2.3.4.1");
+    for explicit in [false, true] {
+        // As it lies, and rewritten.
+        let syntaxes: &[&str] = if explicit { &[EXPLICIT_VR_LITTLE_ENDIAN] } else { &[IMPLICIT_VR_LITTLE_ENDIAN] };
+        let mut peer = getter(&node, STUDY_GET, &[(SECONDARY_CAPTURE, syntaxes)]);
+        let retrieved = get(&mut peer, STUDY_GET, &study("1.2.3"), |_| SUCCESS);
+        assert_eq!(retrieved.status, SOME_FAILED);
+        assert_eq!(retrieved.failed, ["1.2.3.4.1"]);
+        assert_eq!(retrieved.objects.len(), 2);
+        peer.release();
+    }
+}
+
+#[test]
+fn a_large_damaged_object_is_never_completed_and_known_as_such_the_next_time() {
+    let node = node_with_received(&[3_000_000, 1000]);
+    damage(&node, "1.2.3.4.0");
+    let mut peer = getter(&node, STUDY_GET, SC);
+    ask(&mut peer, STUDY_GET, None, &instance("1.2.3.4.0"));
+    let (mut last, mut completed) = (0, false);
+    while let Some(bytes) = peer.receive_bytes() {
+        last = bytes[0];
+        // Type, length, length of the item, context, and the control header: data and last fragment.
+        completed |= last == 0x04 && bytes.get(11) == Some(&2);
+    }
+    assert_eq!((last, completed), (0x07, false), "an A-ABORT is the last that comes");
+    let mut peer = getter(&node, STUDY_GET, SC);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.3"), |_| SUCCESS);
+    assert_eq!((retrieved.status, retrieved.failed), (SOME_FAILED, vec!["1.2.3.4.0".to_owned()]));
+    peer.release();
+}
+
+#[test]
+fn in_place_of_a_damaged_object_a_copy_is_sent() {
+    let node = node_with_received(&[1000]);
+    let own = node.reader().locations("1.2.3.4.0").unwrap()[0].path().unwrap();
+    let archive = TempDir::new().unwrap();
+    fs::copy(own, archive.path().join("a.dcm")).unwrap();
+    crate::db::scan_on_disk(&node.index(), archive.path(), &["a.dcm"]);
+    damage(&node, "1.2.3.4.0");
+    let mut peer = getter(&node, STUDY_GET, SC);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.3"), |_| SUCCESS);
+    assert_eq!(retrieved.status, SUCCESS);
+    assert!(retrieved.objects[0].2 == data_set_of(&archive.path().join("a.dcm")));
+    peer.release();
+}
+
+#[test]
+fn a_file_in_place_that_names_another_patient_now_is_not_sent() {
+    let archive = TempDir::new().unwrap();
+    let path = archive.path().join("a.dcm");
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    fs::write(&path, objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1")).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+    let node = node_on(archive.path(), |_| {});
+    fs::write(&path, objects::file("P2", "1.2.1", "1.2.1.1", "1.2.1.1.1")).unwrap();
+    let mut peer = getter(&node, STUDY_GET, CT);
+    let retrieved = get(&mut peer, STUDY_GET, &study("1.2.1"), |_| SUCCESS);
+    assert_eq!((retrieved.status, retrieved.objects.len()), (ALL_FAILED, 0));
+    peer.release();
+}
+
 #[test]
 fn an_uncompressed_object_is_rewritten_for_a_peer_that_does_not_take_it_as_it_lies() {
     let node = node_on(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real"), |_| {});

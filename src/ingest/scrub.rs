@@ -1,0 +1,114 @@
+//! The slow look at every object of our own, so that damage is found while another copy is left somewhere.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::object::{Identity, ObjectError, StoredObject};
+use crate::db::{Error as IndexError, LocatedInstance, Reader};
+use crate::model::location::Place;
+use crate::store::{Archives, Verified};
+
+/// Directories that are asked for at a time.
+const PAGE_DIRECTORIES: usize = 100;
+
+/// Time that is waited at a time. Shorter: more wake-ups. Longer: reading comes in bursts.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a scrub looks at, and how fast.
+#[derive(Clone, Debug)]
+pub struct Scrub {
+    /// The index.
+    pub index: PathBuf,
+    /// Bytes read in a second, at most; not 0.
+    pub bytes_per_second: u64,
+    /// Where what is found is noted.
+    pub verified: Arc<Verified>,
+}
+
+/// What a round has found, in objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubTally {
+    /// As they were received, or, without a checksum, of the same length.
+    pub sound: u64,
+    /// Not as they were received.
+    pub damaged: u64,
+    /// Not where the index says, or not accessible.
+    pub gone: u64,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
+/// Waits for a time; says whether to go on.
+type Wait<'w> = dyn FnMut(Duration) -> ControlFlow<()> + 'w;
+
+impl Scrub {
+    /// Looks at every object of our own once. `wait` waits between reads; when it breaks, the round ends early.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn round(&self, wait: &mut Wait<'_>) -> Result<ScrubTally, IndexError> {
+        let mut reader = Reader::open(&self.index)?;
+        let mut round = Round { scrub: self, tally: ScrubTally::default(), owed: Duration::ZERO };
+        let root = Path::new("/");
+        let mut after = root.to_owned();
+        loop {
+            let page = reader.directories_below(Place::Managed, root, &after, PAGE_DIRECTORIES)?;
+            let Some(last) = page.last() else { return Ok(round.tally) };
+            after.clone_from(last);
+            for directory in &page {
+                for instance in reader.located_instances(Place::Managed, directory)? {
+                    if round.look_at(&instance, wait).is_break() {
+                        return Ok(round.tally);
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Round<'s> {
+    scrub: &'s Scrub,
+    tally: ScrubTally,
+    /// Time that has to pass for what was read.
+    owed: Duration,
+}
+
+impl Round<'_> {
+    fn look_at(&mut self, instance: &LocatedInstance, wait: &mut Wait<'_>) -> ControlFlow<()> {
+        let identity = Identity {
+            sop_instance_uid: &instance.sop_instance_uid,
+            sop_class_uid: &instance.sop_class_uid,
+            transfer_syntax: Some(&instance.transfer_syntax),
+        };
+        let opened = StoredObject::open(&instance.location, &identity, &Archives::default())
+            .and_then(|object| object.expecting(instance.checksum, &self.scrub.verified));
+        let mut stopped = ControlFlow::Continue(());
+        let found = opened.and_then(|object| {
+            object.read_to_end_with(&mut |count| {
+                stopped = self.pay_for(count, wait);
+                stopped
+            })
+        });
+        stopped?;
+        match found {
+            Ok(()) => self.tally.sound += 1,
+            Err(ObjectError::Damaged | ObjectError::Changed(_) | ObjectError::OtherClass) => self.tally.damaged += 1,
+            Err(ObjectError::NotKept | ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Rewrite(_)) => {
+                self.tally.gone += 1
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pay_for(&mut self, count: usize, wait: &mut Wait<'_>) -> ControlFlow<()> {
+        self.tally.bytes += count as u64;
+        let nanoseconds = (count as u64).saturating_mul(1_000_000_000) / self.scrub.bytes_per_second.max(1);
+        self.owed += Duration::from_nanos(nanoseconds);
+        if self.owed < LEAST_PAUSE {
+            return ControlFlow::Continue(());
+        }
+        wait(std::mem::take(&mut self.owed))
+    }
+}

@@ -1,0 +1,164 @@
+//! Which objects of our own were read to their end, and what their checksums showed.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::model::checksum::Checksum;
+use crate::model::clock::Clock;
+use crate::telemetry::metrics;
+
+/// Objects that are remembered in each of two generations. An object takes some 120 bytes, all of them 16 MB.
+const GENERATION: usize = 65_536;
+
+/// A file that changed so shortly before it was looked at may change again without another change time.
+const TICK_MS: i64 = 2_000;
+
+/// How long an object counts as sound, if nothing else is set.
+pub const DEFAULT_HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What tells that a file is the one that was looked at, and untouched since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMark {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    /// Of its data or its inode. No program can set it.
+    changed: (i64, i64),
+}
+
+impl FileMark {
+    /// The mark of a file.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// What a checksum showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Soundness {
+    /// The bytes are those that were received.
+    Sound,
+    /// They are not.
+    Damaged,
+}
+
+#[derive(Debug)]
+struct VerifiedFile {
+    mark: FileMark,
+    expected: Checksum,
+    soundness: Soundness,
+    since: Instant,
+}
+
+/// What is remembered of the objects that were read, for a limited time and number of them.
+#[derive(Debug)]
+pub struct Verified {
+    holds: Duration,
+    generations: Mutex<[HashMap<(u64, u64), VerifiedFile>; 2]>,
+}
+
+impl Default for Verified {
+    fn default() -> Self {
+        Self::new(DEFAULT_HOLDS)
+    }
+}
+
+impl Verified {
+    /// Remembers for this time.
+    #[must_use]
+    pub fn new(holds: Duration) -> Self {
+        Self { holds, generations: Mutex::default() }
+    }
+
+    /// What the file of this mark was found to be; `None` where it has to be read.
+    #[must_use]
+    pub fn known(&self, mark: &FileMark, expected: Checksum) -> Option<Soundness> {
+        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = generations.iter().find_map(|generation| generation.get(&(mark.device, mark.inode)))?;
+        let holds = entry.mark == *mark && entry.expected == expected && entry.since.elapsed() < self.holds;
+        holds.then_some(entry.soundness)
+    }
+
+    /// Notes what reading a file showed, and says it to whom it concerns.
+    pub fn note(&self, mark: FileMark, expected: Checksum, soundness: Soundness) {
+        match soundness {
+            Soundness::Sound => metrics::OBJECTS_SOUND.increment(),
+            Soundness::Damaged => {
+                metrics::OBJECTS_DAMAGED.increment();
+                tracing::error!(
+                    "an object of our own is damaged: its bytes are not those that were received; it is not sent or committed; \
+                     `dcmdex check --files` names it"
+                );
+            }
+        }
+        let changed_ms = mark.changed.0.saturating_mul(1000).saturating_add(mark.changed.1 / 1_000_000);
+        if soundness == Soundness::Sound && Clock::System.now_ms().saturating_sub(changed_ms) < TICK_MS {
+            return;
+        }
+        let entry = VerifiedFile { mark, expected, soundness, since: Instant::now() };
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let [new, old] = &mut *generations;
+        if new.len() >= GENERATION {
+            *old = std::mem::take(new);
+        }
+        old.remove(&(mark.device, mark.inode));
+        new.insert((mark.device, mark.inode), entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(inode: u64) -> FileMark {
+        FileMark { device: 1, inode, size: 10, modified: (1, 0), changed: (1, 0) }
+    }
+
+    #[test]
+    fn what_was_found_holds_for_the_same_file_and_its_time() {
+        let [expected, other] = [Checksum::of(b"one"), Checksum::of(b"other")];
+        let verified = Verified::default();
+        verified.note(mark(1), expected, Soundness::Sound);
+        verified.note(mark(2), expected, Soundness::Damaged);
+        assert_eq!(verified.known(&mark(1), expected), Some(Soundness::Sound));
+        assert_eq!(verified.known(&mark(2), expected), Some(Soundness::Damaged));
+        assert_eq!(verified.known(&mark(1), other), None);
+        assert_eq!(verified.known(&FileMark { changed: (1, 1), ..mark(1) }, expected), None);
+        assert_eq!(verified.known(&mark(3), expected), None);
+        let forgetful = Verified::new(Duration::ZERO);
+        forgetful.note(mark(1), expected, Soundness::Sound);
+        assert_eq!(forgetful.known(&mark(1), expected), None);
+    }
+
+    #[test]
+    fn a_file_that_has_just_changed_is_not_taken_for_sound_later() {
+        let now_ms = Clock::System.now_ms();
+        let fresh = FileMark { changed: (now_ms / 1000, 0), ..mark(1) };
+        let verified = Verified::default();
+        verified.note(fresh, Checksum::of(b""), Soundness::Sound);
+        assert_eq!(verified.known(&fresh, Checksum::of(b"")), None);
+    }
+
+    #[test]
+    fn the_number_of_objects_remembered_is_limited() {
+        let (verified, expected) = (Verified::default(), Checksum::of(b""));
+        for inode in 0..(3 * GENERATION as u64) {
+            verified.note(mark(inode), expected, Soundness::Sound);
+        }
+        let held: usize = verified.generations.lock().unwrap().iter().map(HashMap::len).sum();
+        assert!(held <= 2 * GENERATION);
+        assert_eq!(verified.known(&mark(3 * GENERATION as u64 - 1), expected), Some(Soundness::Sound));
+    }
+}
