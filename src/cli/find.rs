@@ -9,15 +9,17 @@ use dicom_core::{Tag, VR};
 use serde_json::{Map, Value};
 use unicode_width::UnicodeWidthStr as _;
 
+use super::arrival;
 use super::output::{Audience, Escaped, Output};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
 use crate::config::Config;
 use crate::db::Reader;
 use crate::model::attribute::AttributeId;
+use crate::model::clock::Clock;
 use crate::model::declared::{Declared, DeclaredSet, Kept, canonical_tag};
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
-use crate::qr::{self, FindError, NegotiatedOptions, keys};
+use crate::qr::{self, FindError, NegotiatedOptions};
 
 /// Answers that decide how wide the columns of a table are; later ones that are wider stick out.
 const MEASURED_ROWS: usize = 1000;
@@ -33,7 +35,8 @@ pub(super) struct FindArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// What to match and show: PatientName='SMITH*', StudyDate=20240101-20240630, 0020000D=1.2.3; without a value an
-    /// attribute is shown only. When every key has a value, the usual columns are shown as well.
+    /// attribute is shown only. When every key has a value, the usual columns are shown as well. Besides: received=today (or 24h, 7d,
+    /// 2026-11-01, 2026-11-01..2026-11-30; UTC), sender=CT* (a calling AE title), since=N (what has changed after change N)
     #[arg(value_name = "KEY[=VALUE]")]
     keys: Vec<String>,
 }
@@ -58,7 +61,9 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
     let mut flags = Flags::default();
     arguments.index.add_to(&mut flags)?;
     let config = context.configure(flags.0, Chattiness::Tool)?;
-    let query = query(arguments, &config)?;
+    let (arrival, shown) = arrival::take(&arguments.keys, Clock::System.now_ms())?;
+    let mut query = query(arguments.level, &shown, &config)?;
+    query.request.arrival = arrival;
     for tag in &query.unsupported {
         if query.is_matched(*tag) {
             tracing::warn!(%tag, "this attribute is matched, but not shown at this level");
@@ -67,7 +72,7 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
         }
     }
     let mut reader = Reader::open(&config.index)?;
-    let columns = columns(&arguments.keys, &query.request, &config.declared);
+    let columns = columns(&shown, &query.request, &config.declared);
     let mut writer = Writer::new(arguments.format, columns, &mut context.output);
     writer.begin().context("standard output cannot be written")?;
     let mut failure = None;
@@ -92,16 +97,16 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
     Ok(if found > 0 { Exit::Done } else { Exit::Partly })
 }
 
-fn query(arguments: &FindArgs, config: &Config) -> anyhow::Result<qr::Query> {
-    let mut wanted: Vec<&str> = arguments.keys.iter().map(String::as_str).collect();
+fn query(level: QueryRetrieveLevel, keys: &[&str], config: &Config) -> anyhow::Result<qr::Query> {
+    let mut wanted: Vec<&str> = keys.to_vec();
     if wanted.iter().all(|key| key.contains('=')) {
         let matched: Vec<_> = wanted.iter().map(|key| key.split('=').next().unwrap_or(key).to_owned()).collect();
-        let usual = keys::default_return_keys(arguments.level);
+        let usual = qr::keys::default_return_keys(level);
         wanted.extend(
             usual.iter().map(|attribute| attribute.keyword).filter(|keyword| !matched.iter().any(|k| k == keyword)),
         );
     }
-    let identifier = keys::identifier_with(arguments.level, wanted, &config.declared)?;
+    let identifier = qr::keys::identifier_with(level, wanted, &config.declared)?;
     // From here a query may name what it likes: keys of any level, and the patient level.
     let negotiated = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
     // The limit is for peers: whoever sits here can stop a list that is too long. Nor does anybody retrieve here.
@@ -120,7 +125,7 @@ struct Column {
 }
 
 /// What is shown: the attributes of the table, then the declared ones.
-fn columns(keys: &[String], request: &FindRequest, declared: &DeclaredSet) -> Vec<Column> {
+fn columns(keys: &[&str], request: &FindRequest, declared: &DeclaredSet) -> Vec<Column> {
     let names: Vec<&str> = keys.iter().map(|key| key.split('=').next().unwrap_or(key).trim()).collect();
     let asked: Vec<&Declared> = names.iter().filter_map(|name| declared.by_name(name)).collect();
     // A sequence of the table that only serves a declared attribute in it is not shown itself.

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. A command that fails says what happened, to which file
 //! or peer, and where it helps what to do about it.
 
+mod arrival;
 mod check;
 mod completions;
 mod configuration;

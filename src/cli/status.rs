@@ -49,6 +49,7 @@ fn as_json(index: &std::path::Path, status: &IndexStatus) -> Value {
         "missing": status.missing,
         "metadata_only": status.metadata_only,
         "files_with_faults": status.files_with_faults,
+        "last_change": status.last_change,
         "failed": status.failed.iter().map(|(_, count)| count).sum::<u64>(),
         "skipped": status.skipped.iter().map(|(_, count)| count).sum::<u64>(),
         "conflicts": status.conflicts.iter().map(|(_, count)| count).sum::<u64>(),
@@ -82,6 +83,7 @@ fn as_text(index: &std::path::Path, status: &IndexStatus) -> String {
         ("missing files", status.missing),
         ("metadata only", status.metadata_only),
         ("with faults", status.files_with_faults),
+        ("last change", status.last_change),
     ];
     for (name, count) in counts {
         text.push_str(&format!("\n  {name:<13} {:>13}", Grouped(count)));

@@ -5,25 +5,30 @@
 //! last word, so that each rule of PS3.4 C.2.2.2 is written once, in `model::matching`. Values of a query are always
 //! parameters, never text of a statement.
 
+mod arrival_keys;
+mod availability;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::functions::FunctionFlags;
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, InterruptHandle, OptionalExtension, ToSql, params, params_from_iter};
 
-use super::Error;
+use super::mounts::Mounts;
 use super::names;
-use super::packing::{UidSuffix, stored_time, uid_hash, unpack_time};
+use super::packing::{Naming, UidSuffix, stored_time, uid_hash, unpack_time};
 use super::schema::{has_own_column, is_packed_time};
 use super::separated;
+use super::{Error, PathValue};
 use crate::model::attribute::{Attribute, AttributeId, Source};
 use crate::model::declared::Unit;
 use crate::model::find::{DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 use crate::model::matching::{DateTimeRange, Matching, NamePart, Narrowing};
+use availability::Obstacles;
 
 /// The conditions of the query that runs on a connection: `dcm_matches(n, value)` asks the n-th.
 pub(super) type Matchers = Arc<Mutex<Vec<Matcher>>>;
@@ -141,6 +146,25 @@ pub(super) fn register_functions(connection: &Connection, matchers: &Matchers) -
     connection.create_scalar_function("dcm_uid_hash", 1, pure, |context| {
         Ok(uid_hash(context.get_raw(0).as_str().unwrap_or_default()))
     })?;
+    // dcm_file_name(file_name, uid_suffix, uid_prefix, file_prefix, file_suffix, file_digits): the name of an instance's file.
+    connection.create_scalar_function("dcm_file_name", 6, pure, |context| {
+        let digits: Option<i64> = context.get(5)?;
+        let naming = Naming {
+            prefix: context.get(3)?,
+            suffix: context.get(4)?,
+            digits: digits.and_then(|digits| usize::try_from(digits).ok()),
+        };
+        let (stored, mut uid) = (context.get_raw(0), String::new());
+        if naming.needs_uid(stored) {
+            UidSuffix::unpack(context.get_raw(1), context.get_raw(2).as_str().unwrap_or_default(), &mut uid);
+        }
+        let name = naming.unpack(stored, &uid);
+        Ok(match PathValue(&name).to_sql()? {
+            ToSqlOutput::Borrowed(value) => Value::try_from(value).unwrap_or(Value::Null),
+            ToSqlOutput::Owned(value) => value,
+            _ => Value::Null,
+        })
+    })?;
     // dcm_name_words(group, group, group): the words of a name, as a JSON array.
     connection.create_scalar_function("dcm_name_words", 3, pure, |context| {
         let forms: Vec<_> = (0..3).map(|at| context.get_raw(at).as_str().unwrap_or_default()).collect();
@@ -188,6 +212,7 @@ pub(super) fn instance_key(
 pub(super) fn run(
     connection: &Connection,
     matchers: &Matchers,
+    mounts: &mut Mounts,
     request: &FindRequest,
     mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
 ) -> Result<u64, Error> {
@@ -198,7 +223,7 @@ pub(super) fn run(
     }
     // One transaction: the answers are of one moment, though there may be several statements.
     let transaction = connection.unchecked_transaction().map_err(Error::from_sqlite)?;
-    let compiled = compile(connection, matchers, request, Thoroughness::Little)?;
+    let compiled = compile(connection, matchers, mounts, request, Thoroughness::Little)?;
     let answered_values =
         request.return_keys.len() + request.declared.iter().filter(|declared| declared.is_answered).count();
     // The rows that the first statement gave, while it was made for a sample; another that is made for the same gives them
@@ -239,7 +264,7 @@ pub(super) fn run(
         let first = statements.remove(0);
         ended = match each(&first, true) {
             Err(error) if is_end_of_sample(&error, matchers) => {
-                statements = compile(connection, matchers, request, Thoroughness::All)?.statements;
+                statements = compile(connection, matchers, mounts, request, Thoroughness::All)?.statements;
                 ControlFlow::Continue(())
             }
             Err(error) => return Err(Error::from_sqlite(error)),
@@ -268,7 +293,12 @@ fn is_end_of_sample(error: &rusqlite::Error, matchers: &Matchers) -> bool {
 }
 
 /// The statements of a query and their plans.
-pub(super) fn explain(connection: &Connection, matchers: &Matchers, request: &FindRequest) -> Result<String, Error> {
+pub(super) fn explain(
+    connection: &Connection,
+    matchers: &Matchers,
+    mounts: &mut Mounts,
+    request: &FindRequest,
+) -> Result<String, Error> {
     let mut text = String::new();
     let look_ups = request.matching_keys.iter().filter_map(|key| match key.matching.narrowing() {
         _ if key.attribute != AttributeId::PatientName => None,
@@ -279,7 +309,7 @@ pub(super) fn explain(connection: &Connection, matchers: &Matchers, request: &Fi
     });
     let mut statements: Vec<_> =
         look_ups.map(|sql| Statement { sql: sql.to_owned(), parameters: Vec::new() }).collect();
-    statements.extend(compile(connection, matchers, request, Thoroughness::All)?.statements);
+    statements.extend(compile(connection, matchers, mounts, request, Thoroughness::All)?.statements);
     for statement in statements {
         let plan = || -> rusqlite::Result<Vec<String>> {
             let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql))?;
@@ -324,8 +354,8 @@ struct Compiler<'a> {
     matchers: Vec<Matcher>,
     /// Whether some study lies under more than one patient.
     shared_studies: bool,
-    /// The directory of place 2, where some instance has its only location.
-    without_object: Option<i64>,
+    /// What keeps objects from being at hand.
+    obstacles: Obstacles,
     thoroughness: Thoroughness,
     /// How the keys are looked for of which that is not clear beforehand.
     access: HashMap<AttributeId, Access>,
@@ -388,6 +418,7 @@ struct Compiled {
 fn compile(
     connection: &Connection,
     matchers: &Matchers,
+    mounts: &mut Mounts,
     request: &FindRequest,
     thoroughness: Thoroughness,
 ) -> Result<Compiled, Error> {
@@ -395,18 +426,17 @@ fn compile(
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM study_patient)")
         .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
         .map_err(Error::from_sqlite)?;
-    let without_object = connection
-        .prepare_cached(
-            "SELECT id FROM directory d WHERE path = '' AND place = 2 AND EXISTS (SELECT 1 FROM instance_group WHERE directory = d.id)",
-        )
-        .and_then(|mut statement| statement.query_row([], |row| row.get(0)).optional())
-        .map_err(Error::from_sqlite)?;
+    let keys = request.matching_keys.iter().map(|key| key.attribute);
+    let obstacles = match keys.chain(request.return_keys.iter().map(|key| key.attribute)).any(is_availability) {
+        true => Obstacles::of(connection, mounts).map_err(Error::from_sqlite)?,
+        false => Obstacles::default(),
+    };
     let mut compiler = Compiler {
         connection,
         parameters: Vec::new(),
         matchers: Vec::new(),
         shared_studies,
-        without_object,
+        obstacles,
         thoroughness,
         access: HashMap::new(),
         in_study_order: false,
@@ -671,6 +701,7 @@ impl Compiler<'_> {
         if !below.is_empty() || !moments_below.is_empty() || declared_below.iter().any(|key| key.matching.is_some()) {
             conditions.push(self.below(level, &below, &moments_below, &declared_below)?);
         }
+        conditions.extend(self.arrival_condition(&request.arrival, level));
         if under == Under::FurtherPatient {
             let mut first = vec!["first.id = s.patient".to_owned()];
             for key in above.iter().filter(|key| key.attribute.attribute().level == Patient) {
@@ -956,30 +987,6 @@ impl Compiler<'_> {
         format!("(SELECT {sum} FROM study WHERE patient = {patient}.id{further})")
     }
 
-    /// PS3.4 C.4.1.1.3.2: the availability of the least available instance below.
-    fn availability(&mut self, level: QueryRetrieveLevel) -> String {
-        // Most archives have all objects; then this is not to cost each answer a look at its instance groups.
-        let Some(directory) = self.without_object else { return "'ONLINE'".to_owned() };
-        let (from, own) = match level {
-            Patient if self.shared_studies => (
-                "study a JOIN study_series b ON b.study = a.id JOIN instance_group c ON c.series = b.id",
-                "(a.patient = p.id OR a.id IN (SELECT study FROM study_patient WHERE patient = p.id))",
-            ),
-            Patient => (
-                "study a JOIN study_series b ON b.study = a.id JOIN instance_group c ON c.series = b.id",
-                "a.patient = p.id",
-            ),
-            Study => ("study_series b JOIN instance_group c ON c.series = b.id", "b.study = s.id"),
-            Series => ("instance_group c", "c.series = e.id"),
-            Image => ("instance_group c", "c.id = h.id"),
-        };
-        // The plus: a node that keeps no objects has nearly all instance groups there.
-        format!(
-            "CASE WHEN EXISTS (SELECT 1 FROM {from} WHERE {own} AND +c.directory = {}) THEN 'UNAVAILABLE' ELSE 'ONLINE' END",
-            self.parameter(directory)
-        )
-    }
-
     /// SQL for an attribute in an answer at a level.
     fn answer(&mut self, attribute: &Attribute, level: QueryRetrieveLevel) -> Result<String, Error> {
         if attribute.level <= level || is_computed_everywhere(attribute.id) {
@@ -1075,6 +1082,10 @@ fn names_few(key: &MatchingKey) -> bool {
 /// Whether a key names series or instances by their UIDs.
 fn is_selective_below_study(key: &MatchingKey) -> bool {
     matches!(key.attribute, AttributeId::SeriesInstanceUID | AttributeId::SOPInstanceUID) && names_uids(key)
+}
+
+fn is_availability(id: AttributeId) -> bool {
+    id == AttributeId::InstanceAvailability
 }
 
 fn is_computed_everywhere(id: AttributeId) -> bool {

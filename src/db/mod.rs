@@ -10,6 +10,7 @@ mod backlog;
 mod batch;
 mod check;
 mod find;
+mod mounts;
 mod names;
 mod open;
 mod packing;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::find::{self, Interrupt, Matchers};
+use super::mounts::Mounts;
 use super::open::{self, Access};
 use super::packing::{Naming, UidSuffix, uid_hash};
 use super::{
@@ -29,6 +30,7 @@ pub struct Reader {
     connection: Connection,
     path: PathBuf,
     matchers: Matchers,
+    mounts: Mounts,
     declared: Arc<DeclaredSet>,
 }
 
@@ -117,7 +119,8 @@ impl Reader {
         let connection = open::open(path, Access::Reader { cache_bytes: CACHE_BYTES })?;
         let matchers = Matchers::default();
         find::register_functions(&connection, &matchers).map_err(Error::from_sqlite)?;
-        Ok(Self { connection, path: path.to_owned(), matchers, declared: Arc::clone(DeclaredSet::none()) })
+        let (path, mounts, declared) = (path.to_owned(), Mounts::default(), Arc::clone(DeclaredSet::none()));
+        Ok(Self { connection, path, matchers, mounts, declared })
     }
 
     /// The same, for which files are lacking that were read with other declarations than these: see
@@ -187,7 +190,7 @@ impl Reader {
         request: &FindRequest,
         on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
     ) -> Result<u64, Error> {
-        find::run(&self.connection, &self.matchers, request, on_answer)
+        find::run(&self.connection, &self.matchers, &mut self.mounts, request, on_answer)
     }
 
     /// How SQLite goes about a query: its statements with their plans. For tests and the curious.
@@ -195,7 +198,7 @@ impl Reader {
     /// # Errors
     /// As [`Self::find`].
     pub fn explain(&mut self, request: &FindRequest) -> Result<String, Error> {
-        find::explain(&self.connection, &self.matchers, request)
+        find::explain(&self.connection, &self.matchers, &mut self.mounts, request)
     }
 
     /// What the index knows of the files in a directory (not of those below it).

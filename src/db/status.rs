@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 
+use super::batch::last_change;
 use super::packing::UidSuffix;
 use super::reader::naming;
 use super::{path_from_sql, place_from_number};
@@ -31,6 +32,8 @@ pub struct IndexStatus {
     pub metadata_only: u64,
     /// Files that were indexed in spite of faults in them.
     pub files_with_faults: u64,
+    /// The number of the last change (docs/adr/0015).
+    pub last_change: u64,
     /// Bytes of the index, write-ahead log included.
     pub size_bytes: u64,
     /// Files that could not be read, by reason, the most frequent first.
@@ -161,6 +164,7 @@ pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Ind
             "SELECT ifnull(sum(h.instance_count), 0) FROM instance_group h JOIN directory d ON d.id = h.directory WHERE d.place = 2",
         )?,
         files_with_faults: number("SELECT count(*) FROM file_fault")?,
+        last_change: u64::try_from(last_change(connection)?).unwrap_or(0),
         size_bytes: size_of(path),
         failed: by_word(
             "SELECT reason, count(*) FROM unindexed_file WHERE kind = 'failed' GROUP BY reason ORDER BY count(*) DESC, reason",

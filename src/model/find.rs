@@ -25,10 +25,24 @@ pub struct FindRequest {
     pub return_keys: Vec<ReturnKey>,
     /// Declared attributes that are matched, answered, or both.
     pub declared: Vec<DeclaredKey>,
+    /// What is asked of how instances came into the index.
+    pub arrival: ArrivalKeys,
     /// The most answers wanted, or all.
     pub limit: Option<u64>,
     /// How many answers to leave out first.
     pub offset: u64,
+}
+
+/// What is asked of how instances came into the index; some one group of instances of the entity has to fulfil all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArrivalKeys {
+    /// When they came: from the first moment to before the second, milliseconds since 1970 UTC. It is known to the hour, and
+    /// the day exactly.
+    pub received_ms: Option<(i64, i64)>,
+    /// The number of a change: something has come or changed after it.
+    pub since: Option<i64>,
+    /// The calling AE title of who sent them by C-STORE, with the wild cards `*` and `?`.
+    pub sender: Option<String>,
 }
 
 /// One attribute and the condition on it.

@@ -11,7 +11,7 @@ use super::identifier::Identifier;
 use super::parse::{QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET, level};
 use crate::db;
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType};
-use crate::model::find::{FindRequest, MatchingKey, ReturnKey};
+use crate::model::find::{ArrivalKeys, FindRequest, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{KeyValue, MatchPolicy, Matching, Narrowing};
 
@@ -125,6 +125,7 @@ pub fn parse_retrieval(
         matching_keys,
         date_time_keys: Vec::new(),
         declared: Vec::new(),
+        arrival: ArrivalKeys::default(),
         return_keys: return_keys.into(),
         limit: None,
         offset: 0,

@@ -26,6 +26,7 @@ fn content(index: &Path) -> Vec<String> {
             .filter(|a| a.level <= level && a.source != Source::AlwaysEmpty && !left_out.contains(&a.id));
         let return_keys: Vec<_> = attributes.map(|a| ReturnKey { attribute: a.id, items: Vec::new() }).collect();
         let request = FindRequest {
+            arrival: Default::default(),
             model: InformationModel::PatientRoot,
             level,
             matching_keys: Vec::new(),

@@ -35,6 +35,8 @@ use groups::{InstanceGroup, InstanceGroupKey};
 use instances::{Differences, Run};
 use origin::{Origins, SourceOfInstances};
 
+pub(super) use origin::last_change;
+
 /// Series, instance groups and directories that are remembered between transactions; a cache that grows past this starts anew.
 /// An instance group with its values takes some 2 KB. Scans go from series to series, and associations are fewer than this.
 const CACHE_ENTRIES: usize = 1024;

@@ -21,9 +21,13 @@ SELECT e.study AS study, x.series AS series, s.study_instance_uid, e.series_inst
                       ELSE x.file_name END END AS path,
        CASE WHEN h.declared_set <> '' THEN (SELECT json_group_object(key, value)
            FROM json_each(json_patch(json_patch(ifnull(h.declared_above, '{}'), ifnull(h.declared, '{}')), ifnull(x.diff, '{}'))) WHERE key LIKE '+%') END AS declared,
-       x.size_base + x.size AS size, (x.mtime_base + x.mtime) / 1000.0 AS mtime
+       x.size_base + x.size AS size, (x.mtime_base + x.mtime) / 1000.0 AS mtime,
+       CASE WHEN x.checksum IS NULL THEN NULL ELSE lower(hex(x.checksum)) END AS checksum,
+       r.first_ms AS received_ms, h.changed_ms, h.change, r.kind AS arrival, r.calling_ae_title AS sender,
+       r.address AS sender_address, r.scan
 FROM decoded x
 JOIN instance_group h ON h.id = x.instance_group
 JOIN directory d ON d.id = x.directory
 JOIN study_series e ON e.id = x.series
-JOIN study s ON s.id = e.study;
+JOIN study s ON s.id = e.study
+LEFT JOIN arrival r ON r.id = h.arrival;

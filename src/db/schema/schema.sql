@@ -246,6 +246,7 @@ CREATE TABLE arrival (
     first_ms                    INTEGER NOT NULL
 );
 CREATE INDEX arrival_by_time ON arrival (first_ms);
+CREATE INDEX arrival_by_sender ON arrival (calling_ae_title);
 
 -- The least number that the next change may follow. It is written when instance groups go: their numbers are not used again.
 CREATE TABLE change_floor (

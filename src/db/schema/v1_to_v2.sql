@@ -62,6 +62,7 @@ CREATE TABLE arrival (
     first_ms                    INTEGER NOT NULL
 );
 CREATE INDEX arrival_by_time ON arrival (first_ms);
+CREATE INDEX arrival_by_sender ON arrival (calling_ae_title);
 CREATE TABLE change_floor (
     id                          INTEGER PRIMARY KEY CHECK (id = 0),
     change                      INTEGER NOT NULL

@@ -18,7 +18,11 @@ SELECT s.id AS study, s.patient, p.patient_id, p.patient_name, p.patient_birth_d
        s.procedure_code_sequence, s.referenced_study_sequence, s.patient_age, s.patient_size, s.patient_weight,
        s.occupation, s.additional_patient_history, s.admission_id, s.other_study_numbers,
        s.requested_procedure_description, s.study_comments, s.timezone_offset_from_utc,
-       s.anatomic_regions_in_study_code_sequence
+       s.anatomic_regions_in_study_code_sequence,
+       (SELECT min(r.first_ms) FROM study_series e JOIN instance_group h ON h.series = e.id JOIN arrival r ON r.id = h.arrival
+        WHERE e.study = s.id) AS received_ms,
+       (SELECT max(h.changed_ms) FROM study_series e JOIN instance_group h ON h.series = e.id WHERE e.study = s.id) AS changed_ms,
+       (SELECT max(h.change) FROM study_series e JOIN instance_group h ON h.series = e.id WHERE e.study = s.id) AS change
 FROM study s JOIN patient p ON p.id = s.patient;
 
 CREATE VIEW series AS
@@ -29,5 +33,8 @@ SELECT e.id AS series, e.study, s.study_instance_uid, e.series_instance_uid, e.m
        e.software_versions, e.performing_physician_name, e.operators_name, e.frame_of_reference_uid,
        e.performed_procedure_step_start_date, e.performed_procedure_step_start_time, e.performed_procedure_step_id,
        e.performed_procedure_step_description, e.request_attributes_sequence, e.institution_address,
-       e.institution_code_sequence, e.anatomic_region_sequence
+       e.institution_code_sequence, e.anatomic_region_sequence,
+       (SELECT min(r.first_ms) FROM instance_group h JOIN arrival r ON r.id = h.arrival WHERE h.series = e.id) AS received_ms,
+       (SELECT max(h.changed_ms) FROM instance_group h WHERE h.series = e.id) AS changed_ms,
+       (SELECT max(h.change) FROM instance_group h WHERE h.series = e.id) AS change
 FROM study_series e JOIN study s ON s.id = e.study;

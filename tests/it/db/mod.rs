@@ -1,5 +1,6 @@
 //! The index, through its public doors.
 
+mod arrivals;
 mod beside;
 mod defects;
 mod model_based;
@@ -115,6 +116,7 @@ pub(crate) fn store_with(
 
 pub(crate) fn request(level: QueryRetrieveLevel, returned: &[AttributeId]) -> FindRequest {
     FindRequest {
+        arrival: Default::default(),
         declared: Vec::new(),
         model: InformationModel::PatientRoot,
         level,

@@ -147,6 +147,7 @@ impl Archive {
     fn instances(&self) -> BTreeMap<String, Vec<PathBuf>> {
         let mut reader = Reader::open(self.index()).unwrap();
         let request = FindRequest {
+            arrival: Default::default(),
             declared: Vec::new(),
             model: InformationModel::PatientRoot,
             level: QueryRetrieveLevel::Image,

@@ -23,6 +23,7 @@ pub(crate) struct Known {
 pub(crate) fn known(node: &TestNode) -> BTreeMap<String, Known> {
     let attributes = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];
     let question = FindRequest {
+        arrival: Default::default(),
         model: InformationModel::PatientRoot,
         level: QueryRetrieveLevel::Image,
         matching_keys: Vec::new(),

@@ -1,0 +1,246 @@
+//! Who sent what, when, and what has changed since; and whether it is at hand.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dcmdex::db::ReceivedFrom;
+use dcmdex::model::attribute::AttributeId::{
+    InstanceAvailability, InstanceNumber, Rows, SOPInstanceUID, StudyInstanceUID,
+};
+use dcmdex::model::find::ArrivalKeys;
+use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
+use rusqlite::Connection;
+
+use super::*;
+
+const HOUR: i64 = 60 * 60 * 1000;
+const DAY: i64 = 24 * HOUR;
+
+/// A writer at a moment.
+fn writer_at(index: &Path, now_ms: i64) -> Writer {
+    let options =
+        WriterOptions { durability: Durability::Normal, clock: Clock::Fixed(now_ms), ..WriterOptions::default() };
+    Writer::open(index, options).unwrap()
+}
+
+fn receive(writer: &Writer, study: &str, instance: &str, title: &str) {
+    let uid = format!("{study}.{instance}");
+    let place = location(Place::Managed, &format!("/objects/{study}"), &uid);
+    let address = Some("192.0.2.7".parse::<IpAddr>().unwrap());
+    let sender = Arc::new(ReceivedFrom { calling_ae_title: title.to_owned(), address });
+    let record = record(study, &format!("{study}.1"), &uid, &[]);
+    let (send, receive) = std::sync::mpsc::channel();
+    writer
+        .handle()
+        .store(Received { sender, ..Received::new(record, place) }, move |result| send.send(result).unwrap());
+    assert_eq!(receive.recv().unwrap().unwrap().outcome, StoreOutcome::New);
+}
+
+fn scan_at(index: &Path, now_ms: i64, directory: &str, files: Vec<ScannedFile>) {
+    let writer = writer_at(index, now_ms);
+    writer.handle().begin_scan("[]".to_owned()).unwrap();
+    writer.handle().scanned(scanned(directory, files)).unwrap();
+    writer.handle().flush().unwrap();
+    writer.close().unwrap();
+}
+
+/// The UIDs that keys lead to at a level.
+fn found(index: &Path, level: QueryRetrieveLevel, arrival: ArrivalKeys) -> Vec<String> {
+    let uid = if level == Image { SOPInstanceUID } else { StudyInstanceUID };
+    let answers = find(index, &FindRequest { arrival, ..request(level, &[uid]) });
+    let mut uids: Vec<_> = answers.into_iter().map(|values| values[0].clone()).collect();
+    uids.sort();
+    uids
+}
+
+fn since(since: i64) -> ArrivalKeys {
+    ArrivalKeys { since: Some(since), ..ArrivalKeys::default() }
+}
+
+fn received(from: i64, to: i64) -> ArrivalKeys {
+    ArrivalKeys { received_ms: Some((from, to)), ..ArrivalKeys::default() }
+}
+
+fn sent_by(title: &str) -> ArrivalKeys {
+    ArrivalKeys { sender: Some(title.to_owned()), ..ArrivalKeys::default() }
+}
+
+fn last_change(index: &Path) -> i64 {
+    i64::try_from(Reader::open(index).unwrap().status().unwrap().last_change).unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test looks at the views as other programs do")]
+fn row(index: &Path, sql: &str) -> Vec<rusqlite::types::Value> {
+    let connection = Connection::open(index).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    let width = statement.column_count();
+    statement.query_row([], |row| (0..width).map(|at| row.get(at)).collect()).unwrap()
+}
+
+#[test]
+fn instances_are_found_by_when_they_came_and_who_sent_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let noon = 20_000 * DAY + 12 * HOUR;
+    for (now_ms, study, title) in [(noon, "1.1", "CT1"), (noon + DAY, "1.2", "CT2"), (noon + DAY, "1.3", "MR[1]")] {
+        let writer = writer_at(&index, now_ms);
+        receive(&writer, study, "1", title);
+        writer.close().unwrap();
+    }
+    scan_at(&index, noon, "/a", vec![file("a", record("1.4", "1.4.1", "1.4.1.1", &[]))]);
+    let today = received(20_001 * DAY, 20_002 * DAY);
+    assert_eq!(found(&index, Study, today.clone()), ["1.2", "1.3"]);
+    assert_eq!(found(&index, Study, received(i64::MIN, 20_001 * DAY)), ["1.1", "1.4"]);
+    assert_eq!(found(&index, Series, today.clone()), ["1.2", "1.3"]);
+    assert_eq!(found(&index, Image, today.clone()), ["1.2.1", "1.3.1"]);
+    assert_eq!(find(&index, &FindRequest { arrival: today, ..request(Patient, &[]) }).len(), 1);
+    assert!(find(&index, &FindRequest { arrival: received(0, 1), ..request(Patient, &[]) }).is_empty());
+    assert_eq!(found(&index, Study, sent_by("CT1")), ["1.1"]);
+    assert_eq!(found(&index, Study, sent_by("CT?")), ["1.1", "1.2"]);
+    assert_eq!(found(&index, Study, sent_by("*[1]")), ["1.3"]);
+    assert_eq!(found(&index, Study, sent_by("*")), ["1.1", "1.2", "1.3"]);
+    let both = ArrivalKeys { sender: Some("CT*".into()), ..received(20_001 * DAY, i64::MAX) };
+    assert_eq!(found(&index, Study, both), ["1.2"]);
+    let values = "SELECT received_ms, changed_ms, arrival, sender, sender_address, scan, checksum FROM instances \
+                  WHERE study_instance_uid = ";
+    assert_eq!(
+        format!("{:?}", row(&index, &format!("{values}'1.1'"))),
+        format!(
+            "[Integer({noon}), Integer({noon}), Text(\"c-store\"), Text(\"CT1\"), Text(\"192.0.2.7\"), Null, Null]"
+        )
+    );
+    assert_eq!(
+        format!("{:?}", row(&index, &format!("{values}'1.4'"))),
+        format!("[Integer({noon}), Integer({noon}), Text(\"scan\"), Text(\"\"), Text(\"\"), Integer(1), Null]")
+    );
+    assert_sound(&index);
+}
+
+#[test]
+fn one_source_that_goes_on_is_one_arrival() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer_at(&index, 1_000);
+    for instance in 1..=5 {
+        receive(&writer, "1.1", &instance.to_string(), "CT1");
+        receive(&writer, "1.2", &instance.to_string(), "CT2");
+    }
+    writer.close().unwrap();
+    let counts = "SELECT (SELECT count(*) FROM arrival), (SELECT count(*) FROM instance_group)";
+    assert_eq!(format!("{:?}", row(&index, counts)), "[Integer(2), Integer(2)]");
+}
+
+#[test]
+fn nothing_that_has_changed_since_is_missed_and_no_number_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let mut last = 0;
+    let mut next = |index: &Path| {
+        let change = last_change(index);
+        assert!(change > last, "{change} follows {last}");
+        std::mem::replace(&mut last, change)
+    };
+    scan_at(&index, 1, "/a", vec![file("a", record("1.1", "1.1.1", "1.1.1.1", &[]))]);
+    assert_eq!(found(&index, Study, since(next(&index))), ["1.1"]);
+    // Two writers.
+    let (one, other) = (writer_at(&index, 2), writer_at(&index, 3));
+    receive(&one, "1.2", "1", "A");
+    assert_eq!(found(&index, Study, since(next(&index))), ["1.2"]);
+    receive(&other, "1.3", "1", "A");
+    assert_eq!(found(&index, Study, since(next(&index))), ["1.3"]);
+    drop((one, other));
+    // One is corrected: it keeps its arrival.
+    let corrected = ScannedFile { known: true, ..file("a", record("1.1", "1.1.1", "1.1.1.1", &[(Rows, "7")])) };
+    scan_at(&index, 9, "/a", vec![corrected]);
+    assert_eq!(found(&index, Image, since(next(&index))), ["1.1.1.1"]);
+    let values = "SELECT received_ms, changed_ms FROM instances WHERE study_instance_uid = '1.1'";
+    assert_eq!(format!("{:?}", row(&index, values)), "[Integer(1), Integer(9)]");
+    // What is missing is not as it was; then what changed last goes, and its number with it.
+    for prune in [false, true] {
+        let writer = writer_at(&index, 10);
+        let mut gone = scanned("/a", Vec::new());
+        gone.missing.push("a".into());
+        writer.handle().scanned(gone).unwrap();
+        writer.handle().settle_missing(vec!["/a".into()], Vec::new(), prune).unwrap();
+        writer.close().unwrap();
+        let expected: &[&str] = if prune { &[] } else { &["1.1"] };
+        assert_eq!(found(&index, Study, since(next(&index))), expected);
+    }
+    let writer = writer_at(&index, 11);
+    receive(&writer, "1.5", "1", "A");
+    writer.close().unwrap();
+    assert_eq!(found(&index, Study, since(next(&index))), ["1.5"]);
+    assert_eq!(found(&index, Study, since(0)), ["1.2", "1.3", "1.5"]);
+    assert_sound(&index);
+}
+
+#[test]
+fn what_is_missing_is_unavailable_unless_a_copy_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let availability = |level| -> Vec<String> {
+        find(&index, &request(level, &[InstanceAvailability])).into_iter().map(|values| values[0].clone()).collect()
+    };
+    let files = |names: [(&str, &str); 2]| {
+        names.map(|(name, uid)| file(name, record("1.1", "1.1.1", uid, &[(InstanceNumber, &uid[6..])]))).into()
+    };
+    // The second has a copy elsewhere, the third instance is alone in a directory.
+    scan_at(&index, 1, "/a", files([("a", "1.1.1.1"), ("b", "1.1.1.2")]));
+    scan_at(&index, 1, "/b", files([("b", "1.1.1.2"), ("c", "1.1.1.3")]));
+    assert_eq!(availability(Image), ["ONLINE"; 3]);
+    let miss = |directory: &str, name: &str| {
+        let writer = writer_at(&index, 2);
+        let mut gone = scanned(directory, Vec::new());
+        gone.missing.push(name.into());
+        writer.handle().scanned(gone).unwrap();
+        writer.close().unwrap();
+    };
+    miss("/b", "b");
+    for level in [Image, Series, Study, Patient] {
+        assert!(availability(level).iter().all(|it| it == "ONLINE"), "{level}");
+    }
+    miss("/a", "a");
+    assert_eq!(availability(Image), ["UNAVAILABLE", "ONLINE", "ONLINE"]);
+    for level in [Series, Study, Patient] {
+        assert_eq!(availability(level), ["UNAVAILABLE"], "{level}");
+    }
+    // It is back.
+    let writer = writer_at(&index, 3);
+    let mut back = scanned("/a", Vec::new());
+    back.returned.push("a".into());
+    writer.handle().scanned(back).unwrap();
+    writer.close().unwrap();
+    assert_eq!(availability(Study), ["ONLINE"]);
+}
+
+#[test]
+fn what_lies_on_a_disk_that_is_not_mounted_is_offline_unless_a_copy_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let disk = dir.path().join("disk");
+    let inside = disk.join("ct");
+    let availability = |level| -> Vec<String> {
+        find(&index, &request(level, &[InstanceAvailability])).into_iter().map(|values| values[0].clone()).collect()
+    };
+    let file_of = |name: &str, uid: &str| file(name, record("1.1", "1.1.1", uid, &[(InstanceNumber, &uid[6..])]));
+    scan_at(&index, 1, inside.to_str().unwrap(), vec![file_of("a", "1.1.1.1"), file_of("b", "1.1.1.2")]);
+    scan_at(&index, 1, "/elsewhere", vec![file_of("b", "1.1.1.2")]);
+    assert_eq!(availability(Study), ["ONLINE"]);
+    let writer = writer_at(&index, 2);
+    writer.handle().mount_point(disk.clone(), dcmdex::db::Mounted::Yes).unwrap();
+    // A mount point that is mounted makes nothing offline.
+    writer.handle().mount_point("/proc".into(), dcmdex::db::Mounted::Yes).unwrap();
+    writer.handle().flush().unwrap();
+    writer.close().unwrap();
+    assert_eq!(availability(Image), ["OFFLINE", "ONLINE"]);
+    for level in [Series, Study, Patient] {
+        assert_eq!(availability(level), ["OFFLINE"], "{level}");
+    }
+    // What is gone counts for less than what can be brought back.
+    let writer = writer_at(&index, 3);
+    let mut gone = scanned(inside.to_str().unwrap(), Vec::new());
+    gone.missing.push("a".into());
+    writer.handle().scanned(gone).unwrap();
+    writer.close().unwrap();
+    assert_eq!(availability(Study), ["UNAVAILABLE"]);
+}
