@@ -156,3 +156,36 @@ fn members_of_archives_are_opened_too() {
     let run = place.run(["check", "--index", "x.db", "--files"]).expect(1);
     assert_eq!(run.stdout.lines().filter(|line| line.starts_with("gone: ")).count(), 3, "{run:?}");
 }
+
+/// A data set without File Meta Information, in explicit VR.
+fn bare(is_big_endian: bool) -> Vec<u8> {
+    let number = |number: u16| if is_big_endian { number.to_be_bytes() } else { number.to_le_bytes() };
+    let mut bytes = Vec::new();
+    for (group, element, vr, value) in [
+        (0x0008, 0x0016, "UI", "1.2.840.10008.5.1.4.1.1.7\0"),
+        (0x0008, 0x0018, "UI", "1.2.3.1\0"),
+        (0x0008, 0x0060, "CS", "OT"),
+        (0x0010, 0x0020, "LO", "P1"),
+        (0x0020, 0x000D, "UI", "1.2\0"),
+        (0x0020, 0x000E, "UI", "1.2.3\0"),
+    ] {
+        bytes.extend(number(group));
+        bytes.extend(number(element));
+        bytes.extend(vr.bytes());
+        bytes.extend(number(value.len() as u16));
+        bytes.extend(value.bytes());
+    }
+    bytes
+}
+
+#[test]
+fn a_copy_in_another_transfer_syntax_is_a_conflict_and_as_the_index_says() {
+    let place = Place::new();
+    fs::create_dir(place.path("archive")).unwrap();
+    fs::write(place.path("archive/little.dcm"), bare(false)).unwrap();
+    fs::write(place.path("archive/big.dcm"), bare(true)).unwrap();
+    place.run(["scan", "--index", "x.db", "archive"]).expect(0);
+    let run = place.run(["check", "--index", "x.db", "--files"]).expect(0);
+    assert!(run.stdout.contains("contradictions in the archive: 1 (instance-with-other-content 1)"), "{run:?}");
+    assert!(run.stdout.contains("files: 2 as the index says, 0 changed, 0 gone"), "{run:?}");
+}

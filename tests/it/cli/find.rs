@@ -118,3 +118,23 @@ fn an_attribute_that_is_not_kept_is_warned_about() {
     assert!(run.stderr.contains("(0028,1050)"), "{run:?}");
     assert_eq!(run.stdout.lines().count(), 7);
 }
+
+#[test]
+fn what_has_come_is_found_by_when_and_by_the_number_of_the_change() {
+    let place = Place::new();
+    place.run(["scan", "--index", "x.db", &fixtures("archive")]).expect(1);
+    let find = |key: &str| place.run(["find", "--index", "x.db", key]);
+    for key in ["received=24h", "received=2020-01-01..", "since=0"] {
+        let run = find(key).expect(0);
+        assert!(run.stdout.starts_with("PatientName") || run.stdout.contains("StudyInstanceUID"), "{run:?}");
+    }
+    for key in ["received=..2020-01-01", "since=99", "sender=*"] {
+        assert_eq!(find(key).expect(1).stdout, "", "{key}");
+    }
+    for key in ["received=some day", "since=now"] {
+        assert!(find(key).expect(2).stderr.contains("is not understood") || key.starts_with("since"), "{key}");
+    }
+    let status: serde_json::Value =
+        serde_json::from_str(&place.run(["status", "--index", "x.db", "--json"]).expect(0).stdout).unwrap();
+    assert!(status["last_change"].as_u64().unwrap() > 0);
+}
