@@ -103,14 +103,15 @@ pub fn push_folded(text: &str, out: &mut String) {
 /// [`fold`] are not those of the text.
 #[must_use]
 pub fn folds_unevenly(text: &str) -> bool {
+    // A mark that folds to a space may stand at an end, where spaces do not count.
     let is_one = |folded: &str| {
         let mut chars = folded.chars();
-        chars.next().is_some() && chars.next().is_none()
+        chars.next().is_some_and(|c| !c.is_whitespace()) && chars.next().is_none()
     };
     !text.is_ascii()
         && text.chars().any(|c| match c {
             '\0'..='\x7F' => false,
-            _ if is_itself(c) => false,
+            _ if is_itself(c) || c.is_whitespace() => false,
             _ if is_combining(c) => true,
             other => alphabets().get(other as usize).is_none_or(|folded| !is_one(folded)),
         })
@@ -124,7 +125,7 @@ pub fn for_each_character(text: &str, mut each: impl FnMut(StoredCharacter<'_>))
         let is_ligature = folded.bytes().all(|byte| byte.is_ascii_lowercase());
         each(StoredCharacter { folded: &folded, is_divisible: is_ligature || joined.chars().nth(1).is_some() });
     };
-    // A character, with what joins it, and marks after it that do not count. What follows these may still join the character.
+    // A character, with what joins it, and marks after it that do not. What follows these may still join the character.
     let (mut joined, mut marks) = (String::new(), String::new());
     let mut code_points = 0;
     for c in text.chars() {
@@ -132,7 +133,7 @@ pub fn for_each_character(text: &str, mut each: impl FnMut(StoredCharacter<'_>))
             joined.push_str(&marks);
             marks.clear();
             joined.push(c);
-        } else if is_stripped(c) && code_points < MAX_JOINED {
+        } else if code_points < MAX_JOINED && (is_stripped(c) || canonical_combining_class(c) != 0) {
             marks.push(c);
         } else {
             if !joined.is_empty() {
@@ -156,10 +157,9 @@ pub fn for_each_character(text: &str, mut each: impl FnMut(StoredCharacter<'_>))
     }
 }
 
-/// Whether folding makes something else of a character and another one after it than of each by itself. The marks between them
-/// do not count.
+/// Whether folding makes something else of a character, the marks after it and another character than of each by itself.
 fn joins(before: &str, marks: &str, c: char) -> bool {
-    if before.is_empty() || c.is_ascii() || is_itself(c) {
+    if (before.is_empty() && marks.is_empty()) || c.is_ascii() || is_itself(c) {
         return false;
     }
     let mut may_join = false;
@@ -170,6 +170,7 @@ fn joins(before: &str, marks: &str, c: char) -> bool {
     });
     may_join && {
         let mut apart = fold(before);
+        push_folded(marks, &mut apart);
         push_folded(c.encode_utf8(&mut [0; 4]), &mut apart);
         apart != fold(&format!("{before}{marks}{c}"))
     }
@@ -179,6 +180,7 @@ fn joins(before: &str, marks: &str, c: char) -> bool {
 pub fn for_each_character_of_group(group: &str, mut each: impl FnMut(StoredCharacter<'_>)) {
     let delimiter = StoredCharacter { folded: "^", is_divisible: true };
     let space = StoredCharacter { folded: " ", is_divisible: true };
+    let nothing = StoredCharacter { folded: "", is_divisible: true };
     let mut delimiters = 0;
     for (at, component) in group.split('^').enumerate() {
         delimiters += usize::from(at > 0);
@@ -188,20 +190,22 @@ pub fn for_each_character_of_group(group: &str, mut each: impl FnMut(StoredChara
         for _ in 0..std::mem::take(&mut delimiters) {
             each(delimiter);
         }
+        // Spaces that folding makes at the ends of a component, as of U+00A8, are left out: they are marks that do not count.
         let mut spaces = 0;
         let mut has_begun = false;
         for_each_character(component.trim(), |character| {
             if !character.folded.is_empty() && character.folded.trim().is_empty() {
-                spaces += character.folded.chars().count();
+                spaces += 1;
                 return;
             }
-            for _ in 0..if has_begun { std::mem::take(&mut spaces) } else { 0 } {
-                each(space);
+            if !character.folded.is_empty() {
+                let kept = if has_begun { space } else { nothing };
+                (0..std::mem::take(&mut spaces)).for_each(|_| each(kept));
+                has_begun = true;
             }
-            has_begun |= !character.folded.is_empty();
-            spaces = if has_begun { spaces } else { 0 };
             each(character);
         });
+        (0..spaces).for_each(|_| each(nothing));
     }
 }
 

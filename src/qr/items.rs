@@ -109,3 +109,50 @@ pub(super) fn item_keys(key: &KeyValue) -> Vec<ItemKey> {
     keys.dedup_by_key(|key| key.tag);
     keys
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::declared::Step;
+
+    // PS3.4 C.2.2.1.3, PS3.5 7.8.1.
+    #[test]
+    fn of_declared_items_only_what_is_declared_is_matched() {
+        let text = |tag, vr, text: &str| KeyElement { tag, vr, value: KeyValue::Text(text.into()) };
+        let step = Step::Private { group: 0x0009, element: 0x01, creator: "ACME".into() };
+        let nodes = [
+            Node { step, vr: VR::LO, items: Vec::new() },
+            Node { step: Step::Public(Tag(0x0008, 0x0100)), vr: VR::SH, items: Vec::new() },
+        ];
+        let item = vec![
+            text(Tag(0x0008, 0x0005), VR::CS, "ISO_IR 192"),
+            text(Tag(0x0008, 0x0100), VR::SH, "A"),
+            text(Tag(0x0008, 0x0104), VR::LO, "not declared"),
+            text(Tag(0x0009, 0x0020), VR::LO, "OTHER"),
+            text(Tag(0x0009, 0x0030), VR::LO, "ACME"),
+            text(Tag(0x0009, 0x2001), VR::LO, "of another"),
+            text(Tag(0x0009, 0x3001), VR::UN, "x"),
+        ];
+        let mut unsupported = Vec::new();
+        let key = supported(&KeyValue::Items(vec![item]), Kept::of(&nodes), &mut unsupported);
+        let KeyValue::Items(items) = key else { panic!("a sequence stays one") };
+        let values: Vec<_> = items[0]
+            .iter()
+            .map(|element| match &element.value {
+                KeyValue::Text(text) => (element.tag, element.vr, text.as_str()),
+                KeyValue::Items(_) => (element.tag, element.vr, "items"),
+            })
+            .collect();
+        assert_eq!(
+            values,
+            [
+                (Tag(0x0008, 0x0100), VR::SH, "A"),
+                (Tag(0x0008, 0x0104), VR::LO, ""),
+                (Tag(0x0009, 0x2001), VR::LO, ""),
+                (Tag(0x0009, 0x0010), VR::LO, ""),
+                (Tag(0x0009, 0x1001), VR::LO, "x"),
+            ]
+        );
+        assert_eq!(unsupported, [Tag(0x0008, 0x0104), Tag(0x0009, 0x2001)]);
+    }
+}

@@ -8,6 +8,7 @@ use dcmdex::model::attribute::{ATTRIBUTES, Attribute, LetterCase, Multiplicity, 
 use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching, NameMatching, QuotationMarks, SeveralValues};
 use dicom_core::VR;
 use proptest::prelude::*;
+use unicode_normalization::UnicodeNormalization;
 
 /// What was negotiated.
 #[derive(Clone, Copy, Debug, Default)]
@@ -347,7 +348,8 @@ fn name_group(key: &str, group: &str) -> bool {
 
 /// Trimmed, without empty ones at the end.
 fn components(group: &str) -> Vec<String> {
-    let component = |text: &str| if folded(text).is_empty() { String::new() } else { text.trim().to_owned() };
+    let is_blank = |text: &str| folded(text).iter().all(|part| *part == Part::Char(' '));
+    let component = |text: &str| if is_blank(text) { String::new() } else { text.trim().to_owned() };
     let mut components: Vec<String> = group.split('^').map(component).collect();
     while components.len() > 1 && components.last().is_some_and(String::is_empty) {
         components.pop();
@@ -660,6 +662,50 @@ proptest! {
         let found = compiled.ok().map(|matching| matching.matches(&stored));
         let slow = matches(attribute, &key, &stored, rules);
         prop_assert_eq!(found, slow, "{} {:?} {:?} {:?}", attribute.keyword, key, stored, rules);
+    }
+}
+
+/// A text in any script, without what joins the character before it, and without marks that are spaces to a search.
+fn any_text() -> impl Strategy<Value = String> {
+    let is_left_out = |c: char| {
+        let becomes_space = !c.is_whitespace() && std::iter::once(c).nfkd().any(char::is_whitespace);
+        becomes_space
+            || matches!(c, '\\' | '^' | '=' | '\u{3099}' | '\u{309A}' | '\u{FF9E}' | '\u{FF9F}')
+            || ('\u{1100}'..='\u{11FF}').contains(&c)
+            || ('\u{FFA0}'..='\u{FFDC}').contains(&c)
+    };
+    prop_oneof!["[A-Za-zßæﬁéĲŒ½№ŉǅİẞ\u{301}\u{AD}ءٱمـ\u{64E}שּׁำสาก่山ガｶａ①㎏℡]{1,8}", "\\PC{1,6}",]
+        // A letter first: marks alone are no text to a search.
+        .prop_map(move |text: String| {
+            format!("x{}", text.chars().filter(|c| !is_left_out(*c)).collect::<String>().trim())
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    /// C.2.2.2.4: what fits the key character by character, as it is stored, is found, however it is compared.
+    #[test]
+    fn a_pattern_made_of_the_stored_characters_finds_them(
+        text in any_text(),
+        ones in prop::collection::vec(any::<bool>(), 8),
+        star in prop::option::of((0..8_usize, 0..3_usize)),
+        fuzzy in any::<bool>(),
+    ) {
+        let mut key = String::new();
+        for (at, c) in text.chars().enumerate() {
+            key.push_str(if star.is_some_and(|(from, _)| at == from) { "*" } else { "" });
+            if star.is_none_or(|(from, length)| at < from || at >= from + length) {
+                key.push(if ones.get(at) == Some(&true) { '?' } else { c });
+            }
+        }
+        let names = if fuzzy { NameMatching::Fuzzy } else { NameMatching::LeadingComponents };
+        let policy = MatchPolicy { names, ..MatchPolicy::default() };
+        for keyword in ["StudyDescription", "PatientName", "PatientID"] {
+            let attribute = Attribute::by_keyword(keyword).unwrap();
+            let matching = Matching::of_key(attribute, &KeyValue::Text(key.clone()), &policy).unwrap();
+            prop_assert!(matching.matches(&text), "{} {:?} {:?}", keyword, key, text);
+        }
     }
 }
 
