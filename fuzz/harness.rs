@@ -339,6 +339,16 @@ impl Sink<String> for Members {
         }
     }
 
+    fn replaces(&self, _value: &String) -> bool {
+        true
+    }
+
+    fn replaced(&mut self, path: Vec<u8>) -> ControlFlow<()> {
+        // Only what was met before, and is a file.
+        assert!(self.found.iter().any(|found| found.path == path), "{path:?} was replaced before it was met");
+        ControlFlow::Continue(())
+    }
+
     fn read(&mut self, member: Member, value: String) -> ControlFlow<()> {
         self.found.push(Found { path: member.path, outcome: Some(value) });
         ControlFlow::Continue(())

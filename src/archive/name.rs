@@ -4,6 +4,9 @@
 //! A name may hold `!/` itself. In a path, exclamation marks that stand before a slash (or before the separator) are doubled:
 //! an odd number of them before a slash is a separator with half of the others before it. So every name has one path, and
 //! every path one meaning.
+//!
+//! Several members of one archive may have the same name. The path of the second one is that of the first with `!/!/2`
+//! behind it. No name is empty, so the empty name in between cannot be that of an archive.
 
 /// Adds the name of a member to the path of the archive that it lies in; an empty path is the archive file itself.
 pub(crate) fn join(archive: &[u8], name: &[u8]) -> Vec<u8> {
@@ -43,6 +46,52 @@ pub(crate) fn split(path: &[u8]) -> Vec<Vec<u8>> {
     names
 }
 
+/// The path of a further member of a name: `occurrence` counts from 1, the first one.
+pub(crate) fn again(path: &[u8], occurrence: u32) -> Vec<u8> {
+    if occurrence <= 1 {
+        return path.to_vec();
+    }
+    join(&join(path, b""), occurrence.to_string().as_bytes())
+}
+
+/// A member among those of the archive that it lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) name: Vec<u8>,
+    /// Which of the members of this name it is, from 1.
+    pub(crate) occurrence: u32,
+}
+
+impl Step {
+    /// The path of this member in the archive at `path`.
+    pub(crate) fn below(&self, path: &[u8]) -> Vec<u8> {
+        again(&join(path, &self.name), self.occurrence)
+    }
+}
+
+/// The members on the way that a path describes, outermost first.
+pub(crate) fn steps(path: &[u8]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut names = split(path).into_iter().peekable();
+    while let Some(name) = names.next() {
+        let occurrence = if name.is_empty() { names.peek().and_then(|number| occurrence(number)) } else { None };
+        match (steps.last_mut(), occurrence) {
+            (Some(step), Some(occurrence)) if step.occurrence == 1 => {
+                step.occurrence = occurrence;
+                names.next();
+            }
+            _ => steps.push(Step { name, occurrence: 1 }),
+        }
+    }
+    steps
+}
+
+/// A number as [`again`] writes it.
+fn occurrence(digits: &[u8]) -> Option<u32> {
+    let number: u32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (number > 1 && number.to_string().as_bytes() == digits).then_some(number)
+}
+
 /// Exclamation marks directly before a place.
 fn marks_before(bytes: &[u8], at: usize) -> usize {
     bytes.get(..at).unwrap_or_default().iter().rev().take_while(|&&byte| byte == b'!').count()
@@ -63,7 +112,27 @@ mod tests {
         assert_eq!(join(b"ends with !", b"b"), b"ends with !!!/b");
     }
 
+    #[test]
+    fn further_members_of_a_name_have_a_number() {
+        assert_eq!(again(b"a.dcm", 1), b"a.dcm");
+        assert_eq!(again(b"a.dcm", 2), b"a.dcm!/!/2");
+        assert_eq!(join(&again(b"in.zip", 3), b"a.dcm"), b"in.zip!/!/3!/a.dcm");
+        // The name of a member cannot be taken for one.
+        assert_eq!(join(b"", b"a.dcm!/!/2"), b"a.dcm!!/!!/2");
+        assert_eq!(steps(b"a.dcm!/!/1").len(), 3);
+    }
+
     proptest! {
+        #[test]
+        fn every_path_with_numbers_has_one_meaning(
+            steps in prop::collection::vec(("[!/a2]{1,6}", prop_oneof![Just(1), 1..12_u32]), 1..4)
+        ) {
+            let steps: Vec<_> =
+                steps.into_iter().map(|(name, occurrence)| Step { name: name.into_bytes(), occurrence }).collect();
+            let path = steps.iter().fold(Vec::new(), |path, step| step.below(&path));
+            prop_assert_eq!(super::steps(&path), steps);
+        }
+
         #[test]
         fn every_path_has_one_meaning(names in prop::collection::vec("[!/a]{1,6}", 1..4)) {
             let path = names.iter().fold(Vec::new(), |path, name| join(&path, name.as_bytes()));

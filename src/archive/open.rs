@@ -13,13 +13,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flate2::bufread::MultiGzDecoder;
 
 use super::limits::{MAX_MEMBERS, MAX_NESTING, MAX_REMEMBERED, inflated_limit};
+use super::name::{self, Step};
 use super::problem::Problem;
 use super::source::{
     Ahead, Budget, Checked, Forward, Inflate, Limited, Metered, OnRead, Streamed, Window, WindowReader,
 };
 use super::tar::{self, EntryKind};
 use super::zip::{self, Directory};
-use super::{Kind, LOOK, name};
+use super::{Kind, LOOK};
 
 const BUFFER: usize = 64 << 10;
 
@@ -114,8 +115,8 @@ impl Archives {
     /// # Errors
     /// [`Problem::Missing`] where there is no such member (any more), and whatever else prevents it.
     pub fn open(&self, file: File, member: &OsStr) -> Result<Object, Problem> {
-        let names = name::split(member.as_bytes());
-        if names.len() > MAX_NESTING {
+        let steps = name::steps(member.as_bytes());
+        if steps.len() > MAX_NESTING {
             return Err(Problem::NestedTooDeep);
         }
         let identity = FileIdentity::of(&file)?;
@@ -126,11 +127,11 @@ impl Archives {
             Some(_) | None => remembered.insert(Remembered { identity, window: window.clone(), levels: Vec::new() }),
         };
         let goes_on = !archive.levels.is_empty();
-        let mut reached = archive.reach(&names);
+        let mut reached = archive.reach(&steps);
         if goes_on && matches!(reached, Ok(Reached::Unknown) | Err(_)) {
             // What is wrong counts only when it is so from the start.
             *archive = Remembered { identity, window, levels: Vec::new() };
-            reached = archive.reach(&names);
+            reached = archive.reach(&steps);
         }
         match reached {
             Ok(Reached::Member(found)) => Ok(found.into_object()),
@@ -206,8 +207,8 @@ impl Wanted {
 
 /// The paths of the archives that a member lies in, and its own.
 fn ways(member: &OsStr) -> impl Iterator<Item = Vec<u8>> {
-    name::split(member.as_bytes()).into_iter().scan(Vec::new(), |path, name| {
-        *path = name::join(path, &name);
+    name::steps(member.as_bytes()).into_iter().scan(Vec::new(), |path, step| {
+        *path = step.below(path);
         Some(path.clone())
     })
 }
@@ -244,8 +245,8 @@ struct Remembered {
 }
 
 struct Level {
-    /// Its name in the level above; of the file itself none.
-    name: Vec<u8>,
+    /// Which member of the level above it is; of the file itself none.
+    step: Option<Step>,
     archive: Archive,
 }
 
@@ -255,7 +256,7 @@ impl Remembered {
         // behind a program that unpacks it.
         let budget = Budget::new(inflated_limit(self.window.length()));
         let archive = Archive::enter(Bytes::Window(self.window.clone()), Some(Kind::Zip), budget)?;
-        self.levels.push(Level { name: Vec::new(), archive });
+        self.levels.push(Level { step: None, archive });
         Ok(())
     }
 
@@ -266,8 +267,8 @@ impl Remembered {
     /// Goes forward in the innermost archive, then in those around it.
     fn next_of(&mut self, wanted: &Wanted) -> Option<Vec<u8>> {
         loop {
-            let names = self.levels.iter().skip(1).map(|level| level.name.as_slice());
-            let path = names.fold(Vec::new(), |path, name| name::join(&path, name));
+            let steps = self.levels.iter().filter_map(|level| level.step.as_ref());
+            let path = steps.fold(Vec::new(), |path, step| step.below(&path));
             let depth = self.levels.len();
             let level = self.levels.last_mut()?;
             let stream = match &mut level.archive {
@@ -275,7 +276,11 @@ impl Remembered {
                 Archive::Sole(Some(_), _) => {
                     // It is called as the archive is, more or less: what is wanted of it has its name.
                     let inside = name::join(&path, b"");
-                    if let Some(member) = wanted.members.iter().find(|member| member.starts_with(&inside)) {
+                    let is_inside = |member: &&Vec<u8>| {
+                        // What begins so is another member of the archive's name.
+                        member.strip_prefix(inside.as_slice()).is_some_and(|own| !own.starts_with(b"!/"))
+                    };
+                    if let Some(member) = wanted.members.iter().find(is_inside) {
                         return Some(member.clone());
                     }
                     self.levels.pop();
@@ -286,30 +291,31 @@ impl Remembered {
                     continue;
                 }
             };
-            let met = stream.look_for(&|name| wanted.ways.contains_key(&name::join(&path, name)));
-            let Ok(Some(name)) = met else {
+            let met = stream.look_for(&mut |step| wanted.ways.contains_key(&step.below(&path)));
+            let Ok(Some(step)) = met else {
                 self.levels.pop();
                 continue;
             };
-            let path = name::join(&path, &name);
+            let path = step.below(&path);
             if wanted.members.contains(&path) {
                 return Some(path);
             }
             // What is wrong with it is said when it is opened.
             if depth < MAX_NESTING
-                && let Ok(Reached::Member(found)) = stream.member(&name)
+                && let Ok(Reached::Member(found)) = stream.member(&step)
                 && let Ok(archive) = Archive::enter(found.bytes, None, found.budget)
             {
-                self.levels.push(Level { name, archive });
+                self.levels.push(Level { step: Some(step), archive });
             }
         }
     }
 
     /// Goes to a member, from the last archive on that the way to it and the way to the one before have in common.
-    fn reach(&mut self, names: &[Vec<u8>]) -> Result<Reached, Problem> {
+    fn reach(&mut self, steps: &[Step]) -> Result<Reached, Problem> {
         let limit = inflated_limit(self.window.length());
-        let [archives @ .., _] = names else { return Ok(Reached::Missing) };
-        let common = self.levels.iter().skip(1).zip(archives).take_while(|(level, name)| level.name == **name).count();
+        let [archives @ .., _] = steps else { return Ok(Reached::Missing) };
+        let levels = self.levels.iter().skip(1).zip(archives);
+        let common = levels.take_while(|(level, step)| level.step.as_ref() == Some(step)).count();
         // What they took of the levels above goes back there.
         self.levels.truncate(1 + common);
         if self.levels.is_empty() {
@@ -317,15 +323,15 @@ impl Remembered {
         }
         loop {
             let depth = self.levels.len();
-            let (Some(level), Some(name)) = (self.levels.last_mut(), names.get(depth - 1)) else {
+            let (Some(level), Some(step)) = (self.levels.last_mut(), steps.get(depth - 1)) else {
                 return Ok(Reached::Missing);
             };
-            let found = match level.archive.member(name, limit)? {
-                Reached::Member(found) if depth < names.len() => found,
+            let found = match level.archive.member(step, limit)? {
+                Reached::Member(found) if depth < steps.len() => found,
                 reached => return Ok(reached),
             };
             let archive = Archive::enter(found.bytes, None, found.budget)?;
-            self.levels.push(Level { name: name.clone(), archive });
+            self.levels.push(Level { step: Some(step.clone()), archive });
         }
     }
 }
@@ -375,33 +381,52 @@ impl From<Result<Found, Problem>> for Reached {
     }
 }
 
-/// The members that were passed, by the hashes of their names: the first of a name counts.
+/// The members that were passed, by the hashes of their names and of which of their name they are.
 #[derive(Default)]
 struct Passed {
     places: HashMap<u64, u64>,
+    /// How many there were of a name, by its hash, where there was more than one.
+    again: HashMap<u64, u32>,
     hasher: RandomState,
     count: u64,
     ended: bool,
 }
 
 impl Passed {
-    fn place(&self, name: &[u8]) -> Option<u64> {
-        self.places.get(&self.hasher.hash_one(name)).copied()
+    fn place(&self, step: &Step) -> Option<u64> {
+        self.places.get(&self.hash(&step.name, step.occurrence)).copied()
     }
 
-    /// Whether it is the first of its name, as far as is remembered.
-    fn pass(&mut self, name: &[u8], place: u64) -> bool {
+    fn hash(&self, name: &[u8], occurrence: u32) -> u64 {
+        self.hasher.hash_one((name, occurrence))
+    }
+
+    /// How many of a name were passed.
+    fn met(&self, name: &[u8]) -> u32 {
+        let first = self.hash(name, 1);
+        if !self.places.contains_key(&first) { 0 } else { self.again.get(&first).copied().unwrap_or(1) }
+    }
+
+    /// Remembers a member: which of its name it is, as far as is remembered.
+    fn pass(&mut self, name: &[u8], place: u64) -> u32 {
         self.count += 1;
         if !self.is_whole() {
-            self.places = HashMap::new();
-            return true;
+            (self.places, self.again) = (HashMap::new(), HashMap::new());
+            return 1;
         }
-        match self.places.entry(self.hasher.hash_one(name)) {
+        let first = self.hash(name, 1);
+        match self.places.entry(first) {
             Entry::Vacant(vacant) => {
                 vacant.insert(place);
-                true
+                1
             }
-            Entry::Occupied(_) => false,
+            Entry::Occupied(_) => {
+                let again = self.again.entry(first).or_insert(1);
+                *again += 1;
+                let occurrence = *again;
+                self.places.insert(self.hash(name, occurrence), place);
+                occurrence
+            }
         }
     }
 
@@ -483,11 +508,11 @@ impl Archive {
     }
 
     /// Goes to a member. `limit` is what may be inflated of one that can be had without the others.
-    fn member(&mut self, name: &[u8], limit: u64) -> Result<Reached, Problem> {
+    fn member(&mut self, step: &Step, limit: u64) -> Result<Reached, Problem> {
         match self {
-            Self::Zip { directory, passed } => in_zip(directory, passed, name, limit),
-            Self::Tar { headers, data, passed } => in_tar(headers, data, passed, name, limit),
-            Self::Stream(stream) => stream.member(name),
+            Self::Zip { directory, passed } => in_zip(directory, passed, step, limit),
+            Self::Tar { headers, data, passed } => in_tar(headers, data, passed, step, limit),
+            Self::Stream(stream) => stream.member(step),
             Self::Sole(stream, budget) => Ok(match stream.take() {
                 Some(stream) => {
                     let (bytes, budget) = (Bytes::Stream(stream), budget.clone());
@@ -499,15 +524,20 @@ impl Archive {
     }
 }
 
-fn in_zip(directory: &mut Directory, passed: &mut Passed, name: &[u8], limit: u64) -> Result<Reached, Problem> {
+fn in_zip(directory: &mut Directory, passed: &mut Passed, step: &Step, limit: u64) -> Result<Reached, Problem> {
     if !passed.is_whole() {
         return Ok(Reached::Unknown);
     }
-    if let Some(place) = passed.place(name) {
+    if let Some(place) = passed.place(step) {
         let entry = directory.at(place)?;
         // Another one with the same hash.
-        return Ok(if entry.name == name { member_of_zip(directory, &entry, limit).into() } else { Reached::Unknown });
+        return Ok(if entry.name == step.name {
+            member_of_zip(directory, &entry, limit).into()
+        } else {
+            Reached::Unknown
+        });
     }
+    let mut met = passed.met(&step.name);
     while passed.goes_on() {
         let place = directory.position();
         let Some(entry) = directory.next()? else {
@@ -515,7 +545,8 @@ fn in_zip(directory: &mut Directory, passed: &mut Passed, name: &[u8], limit: u6
             break;
         };
         passed.pass(&entry.name, place);
-        if entry.name == name {
+        met += u32::from(entry.name == step.name);
+        if entry.name == step.name && met == step.occurrence {
             return Ok(member_of_zip(directory, &entry, limit).into());
         }
     }
@@ -544,21 +575,22 @@ fn in_tar(
     headers: &mut WindowReader,
     data: &mut u64,
     passed: &mut Passed,
-    name: &[u8],
+    step: &Step,
     limit: u64,
 ) -> Result<Reached, Problem> {
     if !passed.is_whole() {
         return Ok(Reached::Unknown);
     }
-    if let Some(place) = passed.place(name) {
+    if let Some(place) = passed.place(step) {
         let mut header = WindowReader::at(headers.whole(), place, 2 * tar::BLOCK)?;
         let entry = tar::next(&mut header)?;
-        return Ok(match entry.filter(|entry| entry.kind == EntryKind::File && entry.name == name) {
+        return Ok(match entry.filter(|entry| entry.kind == EntryKind::File && entry.name == step.name) {
             Some(entry) => Reached::Member(member_of_tar(header, &entry, limit)),
             // Another one with the same hash.
             None => Reached::Unknown,
         });
     }
+    let mut met = passed.met(&step.name);
     while passed.goes_on() {
         if headers.pass(*data)? < *data {
             return Err(Problem::Truncated);
@@ -570,14 +602,11 @@ fn in_tar(
             break;
         };
         *data = entry.padded();
-        if entry.kind == EntryKind::File {
-            passed.pass(&entry.name, place);
-            if entry.name == name {
-                let at = WindowReader::at(headers.whole(), headers.position(), 0)?;
-                return Ok(Reached::Member(member_of_tar(at, &entry, limit)));
-            }
-        } else {
-            passed.count += 1;
+        passed.pass(&entry.name, place);
+        met += u32::from(entry.name == step.name);
+        if entry.kind == EntryKind::File && entry.name == step.name && met == step.occurrence {
+            let at = WindowReader::at(headers.whole(), headers.position(), 0)?;
+            return Ok(Reached::Member(member_of_tar(at, &entry, limit)));
         }
     }
     Ok(passed.not_met())
@@ -611,14 +640,14 @@ type Place = Arc<Mutex<Option<Standing>>>;
 
 enum Standing {
     AtHeader(Box<dyn Forward>),
-    /// Behind the header of a member, which was looked at and is still to be had.
-    AtData(Header, Box<dyn Forward>),
+    /// Behind the header of a member, which was looked at and is still to be had, and which of its name it is.
+    AtData(Header, u32, Box<dyn Forward>),
     /// In or behind the data of a member.
     InMember(Box<dyn Within>),
 }
 
-/// A header, and the stream behind it.
-type AtData = (Header, Box<dyn Forward>);
+/// A header, which of its name the member is, and the stream behind the header.
+type AtData = (Header, u32, Box<dyn Forward>);
 
 enum Header {
     Zip(zip::Entry),
@@ -635,45 +664,55 @@ impl Header {
 }
 
 impl StreamArchive {
-    fn member(&mut self, name: &[u8]) -> Result<Reached, Problem> {
+    fn member(&mut self, step: &Step) -> Result<Reached, Problem> {
         if !self.passed.is_whole() {
             return Ok(Reached::Unknown);
         }
         let mut standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Standing::AtData(header, source)) = standing {
-            if header.name() == name {
+        if let Some(Standing::AtData(header, occurrence, source)) = standing {
+            if header.name() == step.name && occurrence == step.occurrence {
                 return Ok(self.member_here(header, source));
             }
-            standing = Some(Standing::AtData(header, source));
+            standing = Some(Standing::AtData(header, occurrence, source));
         }
-        if self.passed.place(name).is_some() {
+        if self.passed.place(step).is_some() {
             return Ok(Reached::Unknown);
         }
         if !self.passed.goes_on() {
             return Ok(Reached::Missing);
         }
         let Some(standing) = standing else { return Ok(Reached::Unknown) };
-        Ok(match self.go_to(standing, &|other| other == name)? {
-            Some((header, source)) => self.member_here(header, source),
+        let mut met = self.passed.met(&step.name);
+        let mut is_it = |other: &Step| {
+            met += u32::from(other.name == step.name);
+            other.name == step.name && met == step.occurrence
+        };
+        Ok(match self.go_to(standing, &mut is_it)? {
+            Some((header, _, source)) => self.member_here(header, source),
             None => self.passed.not_met(),
         })
     }
 
-    /// Goes forward to the next member that is wanted, and stays in front of its data: its name.
-    fn look_for(&mut self, is_wanted: &dyn Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>, Problem> {
+    /// Goes forward to the next member that is wanted, and stays in front of its data.
+    fn look_for(&mut self, is_wanted: &mut dyn FnMut(&Step) -> bool) -> Result<Option<Step>, Problem> {
         let standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(standing) = standing else { return Ok(None) };
-        let Some((header, source)) = self.go_to(standing, is_wanted)? else { return Ok(None) };
+        let Some((header, occurrence, source)) = self.go_to(standing, is_wanted)? else { return Ok(None) };
         let name = header.name().to_vec();
-        self.put(Standing::AtData(header, source));
-        Ok(Some(name))
+        self.put(Standing::AtData(header, occurrence, source));
+        Ok(Some(Step { name, occurrence }))
     }
 
-    /// Goes to the data of the next member of which this says that it is wanted; `None` at the end.
-    fn go_to(&mut self, standing: Standing, is_wanted: &dyn Fn(&[u8]) -> bool) -> Result<Option<AtData>, Problem> {
+    /// Goes to the data of the next member of which this says that it is wanted; `None` at the end. It is asked about every
+    /// member, in their order.
+    fn go_to(
+        &mut self,
+        standing: Standing,
+        is_wanted: &mut dyn FnMut(&Step) -> bool,
+    ) -> Result<Option<AtData>, Problem> {
         let mut source = match standing {
             Standing::AtHeader(source) => source,
-            Standing::AtData(header, source) => self.pass(&header, source)?,
+            Standing::AtData(header, _, source) => self.pass(&header, source)?,
             Standing::InMember(data) => data.leave()?,
         };
         while self.passed.goes_on() {
@@ -685,18 +724,17 @@ impl StreamArchive {
                 self.passed.ended = true;
                 break;
             };
-            let is_first = match &header {
-                Header::Tar(entry) if entry.kind != EntryKind::File => {
-                    self.passed.count += 1;
-                    false
-                }
+            let is_file = match &header {
+                Header::Tar(entry) => entry.kind == EntryKind::File,
                 Header::Zip(entry) if entry.is_described_after() && entry.method != zip::DEFLATED => {
                     return Err(Problem::NoSize);
                 }
-                Header::Tar(_) | Header::Zip(_) => self.passed.pass(header.name(), 0),
+                Header::Zip(_) => true,
             };
-            if is_first && is_wanted(header.name()) {
-                return Ok(Some((header, source)));
+            let occurrence = self.passed.pass(header.name(), 0);
+            let step = Step { name: header.name().to_vec(), occurrence };
+            if is_wanted(&step) && is_file {
+                return Ok(Some((header, step.occurrence, source)));
             }
             source = self.pass(&header, source)?;
         }

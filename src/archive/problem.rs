@@ -52,9 +52,6 @@ pub enum Problem {
     /// A name that is empty, has a NUL in it or is longer than [`MAX_NAME`].
     #[error("a name that is empty, has a NUL in it or more than {MAX_NAME} bytes")]
     Name,
-    /// A name that another member had before.
-    #[error("another member of the archive has the same name")]
-    DuplicateName,
     /// There is no such member.
     #[error("the archive has no such member")]
     Missing,
@@ -81,7 +78,6 @@ impl Problem {
             Self::TooManyMembers => "archive-too-many-members",
             Self::NestedTooDeep => "archive-nested-too-deep",
             Self::Name => "archive-name",
-            Self::DuplicateName => "archive-duplicate-name",
             Self::Io(_) => "unreadable",
         }
     }

@@ -1,6 +1,6 @@
 //! Going through all members of an archive file.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
@@ -34,13 +34,26 @@ const STREAM_BUFFER: usize = 64 << 10;
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its path in the archive file: names of archives and its own, joined by `!/`.
+    /// Its path in the archive file: names of archives and its own, joined by `!/`. Of a further member of a name it ends in
+    /// a number, `!/!/2` for the second.
     pub path: Vec<u8>,
+    /// Which of the members of its name it is, from 1. The last one is the file (what unpacking the archive leaves).
+    pub occurrence: u32,
     /// Its bytes as the archive states them; in [`Sink::wants`] `None` where that stands behind the bytes, 0 in
     /// [`Sink::read`] where it is not known even then.
     pub size: Option<u64>,
     /// What it is.
     pub kind: MemberKind,
+    /// Length of its path without the number.
+    plain: usize,
+}
+
+impl Member {
+    /// Its path without the number by which it is told from others of its name.
+    #[must_use]
+    pub fn plain_path(&self) -> &[u8] {
+        self.path.get(..self.plain).unwrap_or(&self.path)
+    }
 }
 
 /// What a member is.
@@ -71,6 +84,13 @@ pub enum Wish {
 pub trait Sink<T> {
     /// What is to become of a member that could be read.
     fn wants(&mut self, member: &Member) -> Wish;
+
+    /// Whether what was read takes the place of earlier members of the same name.
+    fn replaces(&self, value: &T) -> bool;
+
+    /// A file that is not the last of its name: a later one takes its place. Archives stay, with their members.
+    /// [`ControlFlow::Break`] ends the walk.
+    fn replaced(&mut self, path: Vec<u8>) -> ControlFlow<()>;
 
     /// What reading a member gave. [`ControlFlow::Break`] ends the walk.
     fn read(&mut self, member: Member, value: T) -> ControlFlow<()>;
@@ -106,6 +126,8 @@ pub fn walk<T: Send>(
         threads,
         members: 0,
         seen: HashSet::new(),
+        again: HashMap::new(),
+        no_files: HashSet::new(),
         hasher: RandomState::new(),
         scratch: Scratch::default(),
     };
@@ -158,6 +180,38 @@ enum Planned {
     Refused(Vec<u8>, Problem),
 }
 
+/// A name that several members have.
+struct Again {
+    /// How many were met.
+    met: u32,
+    /// The one that counts, of those that were read.
+    stands: u32,
+}
+
+/// What the walk makes of the name of a member.
+struct Met {
+    path: Vec<u8>,
+    /// Length of the path without the number of the occurrence.
+    plain: usize,
+    occurrence: u32,
+    problem: Option<Problem>,
+}
+
+impl Met {
+    /// The member; or its path and what is wrong with its name, or else with itself.
+    fn member(
+        self,
+        problem: Option<Problem>,
+        size: Option<u64>,
+        kind: MemberKind,
+    ) -> Result<Member, (Vec<u8>, Problem)> {
+        match self.problem.or(problem) {
+            Some(problem) => Err((self.path, problem)),
+            None => Ok(Member { path: self.path, occurrence: self.occurrence, size, kind, plain: self.plain }),
+        }
+    }
+}
+
 /// What a thread keeps from one member to the next.
 #[derive(Default)]
 struct Scratch {
@@ -173,6 +227,10 @@ struct Walk<'a, T> {
     members: u64,
     /// Hashes of the paths of the members met. The hasher is new for each archive, so that none can be made to collide.
     seen: HashSet<u64>,
+    /// Names that were met more than once, by the hashes of their paths.
+    again: HashMap<u64, Again>,
+    /// Hashes of the paths of members that are archives, folders, links or devices.
+    no_files: HashSet<u64>,
     hasher: RandomState,
     scratch: Scratch,
 }
@@ -212,16 +270,31 @@ impl<T: Send> Walk<'_, T> {
 
     // --- members ---------------------------------------------------------------------------------------------------
 
-    /// Counts a member and looks at its path.
-    fn meet(&mut self, path: &[u8]) -> Result<Result<(), Problem>, Halt> {
+    /// Counts a member of the archive at `archive`: its path, and which of its name it is.
+    fn meet(&mut self, archive: &[u8], own_name: &[u8]) -> Result<Met, Halt> {
         self.members += 1;
         if self.members > MAX_MEMBERS {
             return Err(Problem::TooManyMembers.into());
         }
-        if path.is_empty() || path.len() > MAX_NAME || path.contains(&0) {
-            return Ok(Err(Problem::Name));
+        let path = name::join(archive, own_name);
+        let plain = path.len();
+        if own_name.is_empty() || plain > MAX_NAME || path.contains(&0) {
+            return Ok(Met { path, plain, occurrence: 1, problem: Some(Problem::Name) });
         }
-        Ok(if self.seen.insert(self.hasher.hash_one(path)) { Ok(()) } else { Err(Problem::DuplicateName) })
+        let hash = self.hasher.hash_one(path.as_slice());
+        if self.seen.insert(hash) {
+            return Ok(Met { path, plain, occurrence: 1, problem: None });
+        }
+        let again = self.again.entry(hash).or_insert(Again { met: 1, stands: 1 });
+        again.met += 1;
+        let path = name::again(&path, again.met);
+        let problem = (path.len() > MAX_NAME).then_some(Problem::Name);
+        Ok(Met { path, plain, occurrence: again.met, problem })
+    }
+
+    /// Notes that a member is no file.
+    fn no_file(&mut self, path: &[u8]) {
+        self.no_files.insert(self.hasher.hash_one(path));
     }
 
     fn wish(&mut self, member: &Member) -> Result<Wish, Halt> {
@@ -239,6 +312,18 @@ impl<T: Send> Walk<'_, T> {
     }
 
     fn done(&mut self, member: Member, value: T) -> Result<(), Halt> {
+        if member.occurrence > 1 && self.sink.replaces(&value) {
+            let hash = self.hasher.hash_one(member.plain_path());
+            let stands = self.again.get_mut(&hash).map(|again| std::mem::replace(&mut again.stands, member.occurrence));
+            for earlier in stands.unwrap_or(1)..member.occurrence {
+                let path = name::again(member.plain_path(), earlier);
+                if !self.no_files.contains(&self.hasher.hash_one(path.as_slice()))
+                    && self.sink.replaced(path).is_break()
+                {
+                    return Err(Halt::Stopped);
+                }
+            }
+        }
         match self.sink.read(member, value) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Halt::Stopped),
@@ -246,9 +331,11 @@ impl<T: Send> Walk<'_, T> {
     }
 
     /// An archive in the archive: what is wrong with it is told, and costs the rest of it.
-    fn nested(&mut self, bytes: Bytes<'_>, kind: Kind, path: &[u8], depth: usize) -> Result<(), Halt> {
-        let own_name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default().to_vec();
-        match self.archive(bytes, kind, path, &own_name, depth + 1) {
+    fn nested(&mut self, bytes: Bytes<'_>, kind: Kind, member: &Member, depth: usize) -> Result<(), Halt> {
+        let path = member.path.as_slice();
+        self.no_file(path);
+        let own_name = member.plain_path().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        match self.archive(bytes, kind, path, own_name, depth + 1) {
             Err(Halt::Problem(problem)) => self.refused(path.to_vec(), problem),
             result => result,
         }
@@ -268,7 +355,7 @@ impl<T: Send> Walk<'_, T> {
                 self.scratch.buffer = reader.into_buffer();
                 self.done(member, value)
             }
-            Ok(Some(kind)) => self.nested(Bytes::Window(window), kind, &member.path, depth),
+            Ok(Some(kind)) => self.nested(Bytes::Window(window), kind, &member, depth),
             Err(problem) => self.refused(member.path, problem),
         }
     }
@@ -294,7 +381,7 @@ impl<T: Send> Walk<'_, T> {
                 self.done(member, value)
             }
             Ok(Some(kind)) => {
-                self.nested(Bytes::Stream(&mut ahead), kind, &member.path, depth)?;
+                self.nested(Bytes::Stream(&mut ahead), kind, &member, depth)?;
                 Forward::pass(&mut ahead, u64::MAX)?;
                 match member.size {
                     Some(size) if counted.bytes < size => Err(Problem::Truncated.into()),
@@ -392,16 +479,18 @@ impl<T: Send> Walk<'_, T> {
             };
             let bytes = entry.compressed.saturating_add(zip::LOCAL_HEADER as u64);
             *budget = budget.checked_sub(bytes).ok_or(Problem::Overlapping)?;
-            let own_path = name::join(path, &entry.name);
-            let met = self.meet(&own_path)?;
+            let met = self.meet(path, &entry.name)?;
             if entry.is_directory() {
+                self.no_file(&met.path);
                 continue;
             }
-            if let Err(problem) = met.and_then(|()| entry.check()) {
-                planned.push(Planned::Refused(own_path, problem));
-                continue;
-            }
-            let member = Member { path: own_path, size: Some(entry.size), kind: MemberKind::File };
+            let member = match met.member(entry.check().err(), Some(entry.size), MemberKind::File) {
+                Ok(member) => member,
+                Err((path, problem)) => {
+                    planned.push(Planned::Refused(path, problem));
+                    continue;
+                }
+            };
             if self.wish(&member)? == Wish::Read {
                 planned.push(Planned::Read(member, entry));
             }
@@ -438,39 +527,42 @@ impl<T: Send> Walk<'_, T> {
             Err(problem) => return self.refused(member.path.clone(), problem),
         };
         if entry.method == zip::STORED {
-            return self.nested(Bytes::Window(window), kind, &member.path, depth);
+            return self.nested(Bytes::Window(window), kind, member, depth);
         }
         let inflate = Inflate::new(WindowReader::new(window), None, self.budget.clone());
         let mut stream = Streamed(BufReader::with_capacity(STREAM_BUFFER, inflate));
-        self.nested(Bytes::Stream(&mut stream), kind, &member.path, depth)
+        self.nested(Bytes::Stream(&mut stream), kind, member, depth)
     }
 
     /// A zip archive that is read from its start, by local headers.
     fn zip_stream(&mut self, source: &mut (dyn Forward + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
         while let Some(entry) = zip::next_local(source)? {
-            let own_path = name::join(path, &entry.name);
-            let met = self.meet(&own_path)?;
+            let met = self.meet(path, &entry.name)?;
             let after = entry.is_described_after();
-            let problem = if entry.is_directory() { None } else { met.and_then(|()| entry.check()).err() };
             // Only a deflate stream tells by itself where it ends.
             if after && entry.method != zip::DEFLATED {
                 return Err(Problem::NoSize.into());
             }
-            let member = Member { path: own_path, size: (!after).then_some(entry.size), kind: MemberKind::File };
-            let is_read = problem.is_none() && !entry.is_directory() && self.wish(&member)? == Wish::Read;
-            if let Some(problem) = problem {
-                self.refused(member.path.clone(), problem)?;
+            let mut wanted = None;
+            if entry.is_directory() {
+                self.no_file(&met.path);
+            } else {
+                match met.member(entry.check().err(), (!after).then_some(entry.size), MemberKind::File) {
+                    Ok(member) => wanted = (self.wish(&member)? == Wish::Read).then_some(member),
+                    Err((path, problem)) => self.refused(path, problem)?,
+                }
             }
             let mut data = Limited::new(&mut *source, if after { u64::MAX } else { entry.compressed });
-            if entry.method == zip::DEFLATED && (is_read || after) {
+            if entry.method == zip::DEFLATED && (wanted.is_some() || after) {
                 let inflate = Inflate::new(&mut data, None, self.budget.clone());
                 let mut inflated = Streamed(BufReader::with_capacity(STREAM_BUFFER, inflate));
-                if is_read {
-                    self.leaf_in_stream(member, &mut inflated, depth)?;
-                } else {
-                    Forward::pass(&mut inflated, u64::MAX)?;
+                match wanted {
+                    Some(member) => self.leaf_in_stream(member, &mut inflated, depth)?,
+                    None => {
+                        Forward::pass(&mut inflated, u64::MAX)?;
+                    }
                 }
-            } else if is_read {
+            } else if let Some(member) = wanted {
                 self.leaf_in_stream(member, &mut data, depth)?;
             }
             let left = data.left();
@@ -488,21 +580,23 @@ impl<T: Send> Walk<'_, T> {
 
     fn tar(&mut self, source: &mut (dyn Forward + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
         while let Some(entry) = tar::next(source)? {
-            let own_path = name::join(path, &entry.name);
-            let met = self.meet(&own_path)?;
+            let met = self.meet(path, &entry.name)?;
             let mut left = entry.padded();
-            match (entry.kind, met) {
-                (EntryKind::Directory, _) => {}
-                (_, Err(problem)) => self.refused(own_path, problem)?,
-                (EntryKind::Sparse, Ok(())) => self.refused(own_path, Problem::Sparse)?,
-                (EntryKind::Continued, Ok(())) => self.refused(own_path, Problem::MultiVolume)?,
-                (EntryKind::Link | EntryKind::Special, Ok(())) => {
-                    let kind = if entry.kind == EntryKind::Link { MemberKind::Link } else { MemberKind::Special };
-                    self.wish(&Member { path: own_path, size: Some(0), kind })?;
-                }
-                (EntryKind::File, Ok(())) => {
-                    let member = Member { path: own_path, size: Some(entry.size), kind: MemberKind::File };
-                    if self.wish(&member)? == Wish::Read {
+            if matches!(entry.kind, EntryKind::Directory | EntryKind::Link | EntryKind::Special) {
+                self.no_file(&met.path);
+            }
+            let (kind, problem) = match entry.kind {
+                EntryKind::Directory | EntryKind::File => (MemberKind::File, None),
+                EntryKind::Sparse => (MemberKind::File, Some(Problem::Sparse)),
+                EntryKind::Continued => (MemberKind::File, Some(Problem::MultiVolume)),
+                EntryKind::Link => (MemberKind::Link, None),
+                EntryKind::Special => (MemberKind::Special, None),
+            };
+            match met.member(problem, Some(entry.size), kind) {
+                _ if entry.kind == EntryKind::Directory => {}
+                Err((path, problem)) => self.refused(path, problem)?,
+                Ok(member) => {
+                    if self.wish(&member)? == Wish::Read && kind == MemberKind::File {
                         match source.window(entry.size) {
                             Some(window) => self.leaf_in_window(member, window, depth)?,
                             None => {
@@ -536,11 +630,11 @@ impl<T: Send> Walk<'_, T> {
         if tar::is_header(ahead.head()) {
             return self.tar(&mut ahead, path, depth);
         }
-        let own_path = name::join(path, &name_in_gzip(own_name));
-        if let Err(problem) = self.meet(&own_path)? {
-            return self.refused(own_path, problem);
-        }
-        let mut member = Member { path: own_path, size, kind: MemberKind::Sole };
+        let met = self.meet(path, &name_in_gzip(own_name))?;
+        let mut member = match met.member(None, size, MemberKind::Sole) {
+            Ok(member) => member,
+            Err((path, problem)) => return self.refused(path, problem),
+        };
         if self.wish(&member)? == Wish::Pass {
             return Ok(());
         }
@@ -553,7 +647,7 @@ impl<T: Send> Walk<'_, T> {
                 }
                 self.done(member, value)
             }
-            Ok(Some(kind)) => self.nested(Bytes::Stream(&mut ahead), kind, &member.path, depth),
+            Ok(Some(kind)) => self.nested(Bytes::Stream(&mut ahead), kind, &member, depth),
             Err(problem) => self.refused(member.path, problem),
         }
     }

@@ -27,6 +27,19 @@ const FEW: usize = 512;
 /// The end of the central directory, with the longest comment.
 const MAX_END: u64 = 22 + 65_535;
 
+/// Places that are tried for one archive where its end could be. The comment may hold the signature, but not as often.
+const MAX_TRIES: usize = 32;
+
+/// What is looked through before the zip64 locator for the record that it points to, where that is not where it says.
+const MAX_END_64: u64 = 4096;
+
+/// Length of a zip64 locator.
+const LOCATOR: usize = 20;
+
+/// Length of the zip64 end before what may extend it, and the part of it that its length does not count.
+const END_64_LENGTH: usize = 56;
+const END_64_UNCOUNTED: u64 = 12;
+
 /// Bit of the flags: encrypted.
 const ENCRYPTED: u16 = 1;
 /// Bit of the flags: sizes and checksum follow the data.
@@ -99,43 +112,60 @@ impl Directory {
         let read = window.read_at(&mut tail, tail_start)?;
         tail.truncate(read);
         // From the end: the comment could hold the signature. What follows the archive is let pass.
-        for at in memchr::memmem::rfind_iter(&tail, END) {
+        let mut failure = None;
+        for at in memchr::memmem::rfind_iter(&tail, END).take(MAX_TRIES) {
             let Some(end) = tail.get(at..).and_then(|end| end.first_chunk::<22>()) else { continue };
             if usize::from(u16_at(end, 20)) + at + 22 > tail.len() {
                 continue;
             }
-            let mut found = Found {
-                disk: u32::from(u16_at(end, 4)),
-                declared: u64::from(u16_at(end, 10)),
-                length: u64::from(u32_at(end, 12)),
-                offset: u64::from(u32_at(end, 16)),
-                ends: tail_start + at as u64,
+            let ends = tail_start + at as u64;
+            let before = at.checked_sub(LOCATOR).and_then(|at| tail.get(at..)).and_then(|tail| tail.first_chunk());
+            let locator = match (before, ends.checked_sub(LOCATOR as u64)) {
+                (Some(locator), _) => *locator,
+                (None, Some(at)) => window.exact(at)?,
+                (None, None) => [0; LOCATOR],
             };
-            if found.declared == 0xFFFF || found.length == 0xFFFF_FFFF || found.offset == 0xFFFF_FFFF {
-                found.zip64(window)?;
+            match Self::ending(window, end, ends, &locator) {
+                Ok(directory) => return Ok(Some(directory)),
+                // The system's fault says nothing about the archive.
+                Err(problem @ Problem::Io(_)) => return Err(problem),
+                Err(problem) => {
+                    failure.get_or_insert(problem);
+                }
             }
-            return Self::open(window, &found).map(Some);
         }
-        Ok(None)
+        failure.map_or(Ok(None), Err)
+    }
+
+    /// Opens the directory whose end is at `ends`, behind what may be a zip64 locator.
+    fn ending(window: &Window, end: &[u8; 22], ends: u64, locator: &[u8; LOCATOR]) -> Result<Self, Problem> {
+        let plain = Found {
+            disk: u32::from(u16_at(end, 4)),
+            declared: u64::from(u16_at(end, 10)),
+            length: u64::from(u32_at(end, 12)),
+            offset: u64::from(u32_at(end, 16)),
+            ends,
+        };
+        let is_saturated = plain.declared == 0xFFFF || plain.length == 0xFFFF_FFFF || plain.offset == 0xFFFF_FFFF;
+        // APPNOTE 4.3.15: a locator says that there is a zip64 end. Writers to a pipe add one though all numbers fit.
+        match plain.zip64(window, locator)? {
+            Zip64::Found(wide) => {
+                let opened = Self::open(window, &wide);
+                if is_saturated || opened.is_ok() { opened } else { Self::open(window, &plain).or(opened) }
+            }
+            Zip64::Lost if is_saturated => Err(Problem::Damaged("its zip64 directory is not where it should be")),
+            // The signature may be part of something else. An archive can have 65,535 members.
+            Zip64::Lost | Zip64::None => Self::open(window, &plain),
+        }
     }
 
     fn open(window: &Window, found: &Found) -> Result<Self, Problem> {
-        if !matches!(found.disk, 0 | 0xFFFF) {
+        if !matches!(found.disk, 0 | 0xFFFF | 0xFFFF_FFFF) {
             return Err(Problem::MultiVolume);
         }
-        // What stands before the archive (a program that unpacks it) moves everything by as much.
-        let begins = found.ends.checked_sub(found.length);
-        let moved = begins.and_then(|begins| begins.checked_sub(found.offset));
-        let (Some(begins), Some(moved)) = (begins, moved) else {
-            return Err(Problem::Damaged("its directory of members is not where it should be"));
-        };
-        let outside = Problem::Damaged("its directory of members lies outside of it");
-        let Some(archive) = window.part(moved, window.length() - moved) else { return Err(outside) };
-        let Some(entries) = window.part(begins, found.length) else { return Err(outside) };
-        let mut entries = WindowReader::new(entries);
-        if found.length > 0 && !entries.fill_buf()?.starts_with(CENTRAL) {
-            return Err(Problem::Damaged("its directory of members is not where it should be"));
-        }
+        let (begins, moved, entries) = found.place(window)?;
+        let archive = window.length().checked_sub(moved).and_then(|length| window.part(moved, length));
+        let archive = archive.ok_or(Problem::Damaged("its directory of members lies outside of it"))?;
         Ok(Self { archive, entries, begins: begins - moved, declared: found.declared, read: 0, fault: None })
     }
 
@@ -273,28 +303,87 @@ struct Found {
     ends: u64,
 }
 
+/// What a zip64 locator leads to.
+enum Zip64 {
+    Found(Found),
+    /// There is no locator.
+    None,
+    /// There is a locator, and no end where it points to.
+    Lost,
+}
+
 impl Found {
-    /// Looks for the zip64 end that precedes the end, and takes what it says.
-    fn zip64(&mut self, window: &Window) -> Result<(), Problem> {
-        let Some(locator_at) = self.ends.checked_sub(20) else { return Ok(()) };
-        let locator: [u8; 20] = window.exact(locator_at)?;
+    /// Looks for the zip64 end that precedes this end.
+    fn zip64(&self, window: &Window, locator: &[u8; LOCATOR]) -> Result<Zip64, Problem> {
+        let Some(locator_at) = self.ends.checked_sub(LOCATOR as u64) else { return Ok(Zip64::None) };
         if !locator.starts_with(END_64_LOCATOR) {
-            // An archive can have 65,535 members.
-            return Ok(());
+            return Ok(Zip64::None);
         }
-        // Where it says, or, when something precedes the archive, directly before the locator.
-        for at in [u64_at(&locator, 8), locator_at.saturating_sub(56)] {
-            let Ok(end) = window.exact::<56>(at) else { continue };
-            if end.starts_with(END_64) && at < locator_at {
-                self.disk = u32_at(&end, 16);
-                self.declared = u64_at(&end, 32);
-                self.length = u64_at(&end, 40);
-                self.offset = u64_at(&end, 48);
-                self.ends = at;
-                return Ok(());
+        if let Some(found) = Self::wide(window, u64_at(locator, 8), locator_at) {
+            return Ok(Zip64::Found(found));
+        }
+        // What precedes the archive has moved it: it ends where the locator begins.
+        let start = locator_at.saturating_sub(MAX_END_64);
+        let mut before = vec![0; usize::try_from(locator_at - start).unwrap_or(0)];
+        let read = window.read_at(&mut before, start)?;
+        before.truncate(read);
+        let mut places = memchr::memmem::rfind_iter(&before, END_64).map(|at| start + at as u64);
+        let found = places.find_map(|at| {
+            let length = window.exact::<END_64_LENGTH>(at).ok().map(|end| u64_at(&end, 4))?;
+            let is_before = at.checked_add(END_64_UNCOUNTED)?.checked_add(length)? == locator_at;
+            if is_before { Self::wide(window, at, locator_at) } else { None }
+        });
+        Ok(found.map_or(Zip64::Lost, Zip64::Found))
+    }
+
+    /// The zip64 end that stands at a place, before its locator.
+    fn wide(window: &Window, at: u64, locator_at: u64) -> Option<Self> {
+        if at.checked_add(END_64_LENGTH as u64)? > locator_at {
+            return None;
+        }
+        let end = window.exact::<END_64_LENGTH>(at).ok()?;
+        end.starts_with(END_64).then(|| Self {
+            disk: u32_at(&end, 16),
+            declared: u64_at(&end, 32),
+            length: u64_at(&end, 40),
+            offset: u64_at(&end, 48),
+            ends: at,
+        })
+    }
+
+    /// Where the directory begins, by how much what precedes the archive (a program that unpacks it) has moved all, and the
+    /// entries.
+    fn place(&self, window: &Window) -> Result<(u64, u64, WindowReader), Problem> {
+        // Directly before its end, as all other readers look first; or where its offset says, when something lies between.
+        let before = self.ends.checked_sub(self.length);
+        let before = before.and_then(|begins| Some((begins, begins.checked_sub(self.offset)?)));
+        let stated = self.offset.checked_add(self.length).filter(|&after| after <= self.ends).map(|_| (self.offset, 0));
+        let mut likely = None;
+        for (begins, moved) in [before, stated.filter(|stated| Some(*stated) != before)].into_iter().flatten() {
+            let Some(entries) = window.part(begins, self.length) else { continue };
+            let mut entries = WindowReader::new(entries);
+            let first = entries.fill_buf()?;
+            if self.length > 0 && !first.starts_with(CENTRAL) {
+                continue;
             }
+            let is_sure = moved == 0 || Self::leads_to_member(window, first, moved)?;
+            let found = (begins, moved, entries);
+            if is_sure {
+                return Ok(found);
+            }
+            likely.get_or_insert(found);
         }
-        Err(Problem::Damaged("its zip64 directory is not where it should be"))
+        // Whatever is wrong with the first member costs that member.
+        likely.ok_or(Problem::Damaged("its directory of members is not where it should be"))
+    }
+
+    /// Whether a member stands where the first entry of a directory says.
+    fn leads_to_member(window: &Window, first: &[u8], moved: u64) -> Result<bool, Problem> {
+        let Some(local) = first.get(42..46) else { return Ok(false) };
+        let Some(at) = moved.checked_add(u64::from(u32_at(local, 0))) else { return Ok(false) };
+        let mut header = [0; 4];
+        let read = window.read_at(&mut header, at)?;
+        Ok(read == header.len() && &header == LOCAL)
     }
 }
 

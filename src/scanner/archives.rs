@@ -25,7 +25,7 @@ use super::known_members::KnownMembers;
 use super::settings::ReadSettings;
 use super::watch::{Slot, Standing, UpTo};
 use super::work::{
-    DICOMDIR, Directory, Known, MAY_PASS, Marks, PART_TEXT_BYTES, Part, Remark, failed, note, to_outcome,
+    Counted, DICOMDIR, Directory, Known, MAY_PASS, Marks, PART_TEXT_BYTES, Part, Remark, failed, note, to_outcome,
 };
 use super::{UNIT_FILES, skip};
 use crate::archive::{self, Kind, Member, MemberBytes, MemberKind, Problem, Sink, Wish};
@@ -35,6 +35,9 @@ use crate::model::location::Place;
 
 /// Threads that read one large zip archive, at most: reading it costs processor time for the most part.
 const MAX_THREADS: usize = 8;
+
+/// The reason for which a member is not indexed whose name a later one has.
+const REPLACED: &str = "archive-duplicate-name";
 
 /// Something about an archive file.
 #[derive(Debug)]
@@ -127,6 +130,7 @@ pub(super) fn read(
                 bytes_read: Arc::new(AtomicU64::new(0)),
                 hasher: RandomState::new(),
                 known: HashMap::new(),
+                failures: HashMap::new(),
                 part: Part::of(directory),
                 part_known: HashMap::new(),
                 text_bytes: 0,
@@ -228,6 +232,10 @@ struct KnownMember {
     lacks_declared: bool,
     /// Whether the archive still has it.
     seen: bool,
+    /// Whether this scan has left it as it is.
+    passed: bool,
+    /// Whether this scan has read it though it seems to be the same.
+    reread: bool,
 }
 
 /// The members of one archive file on their way to the index.
@@ -245,6 +253,8 @@ struct Members<'a> {
     hasher: RandomState,
     /// By the hash of their names.
     known: HashMap<u64, KnownMember>,
+    /// Reasons of members that were not indexed, by the hash of their paths; `None` for those that were passed over by rule.
+    failures: HashMap<u64, Option<&'static str>>,
     part: Part,
     /// Of the files in the part.
     part_known: HashMap<OsString, KnownFile>,
@@ -265,7 +275,16 @@ impl Members<'_> {
             reader.archive_members(self.path, &mut |name, file| {
                 let indexed = file.is_indexed();
                 let KnownFile { size, mtime_ms, missing, lacks_declared, .. } = file;
-                let member = KnownMember { size, mtime_ms, indexed, missing, lacks_declared, seen: false };
+                let member = KnownMember {
+                    size,
+                    mtime_ms,
+                    indexed,
+                    missing,
+                    lacks_declared,
+                    seen: false,
+                    passed: false,
+                    reread: false,
+                };
                 known.insert(hasher.hash_one(name.as_bytes()), member);
             })
         })
@@ -381,6 +400,25 @@ impl Members<'_> {
         self.out.hand_over(Part { directory, ..part })
     }
 
+    /// What a member is told as when a later one of its name takes its place.
+    fn replaced_outcome() -> FileOutcome {
+        let detail = "a later member of the archive has the same name".to_owned();
+        FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: REPLACED, detail }
+    }
+
+    /// How a member was counted whose part has been handed over; `None` where it was passed over by rule.
+    fn counted(&self, hash: u64) -> Option<Counted> {
+        if let Some(failure) = self.failures.get(&hash) {
+            return failure.map(Counted::Failed);
+        }
+        Some(match self.known.get(&hash) {
+            Some(known) if known.passed => Counted::Unchanged,
+            Some(known) if known.reread => Counted::Reread,
+            Some(known) if known.indexed => Counted::Updated,
+            Some(_) | None => Counted::Indexed,
+        })
+    }
+
     fn push(&mut self, path: Vec<u8>, size: u64, outcome: FileOutcome) -> ControlFlow<()> {
         self.text_bytes += match &outcome {
             FileOutcome::Instance(record) => record.text_bytes(),
@@ -389,20 +427,31 @@ impl Members<'_> {
                 detail.len()
             }
         };
-        let known = self.known.get(&self.hasher.hash_one(path.as_slice()));
+        let hash = self.hasher.hash_one(path.as_slice());
+        if let FileOutcome::NotIndexed { reason, .. } = &outcome {
+            self.failures.insert(hash, Some(reason));
+        }
+        let known = self.known.get_mut(&hash);
         let file_name = OsString::from_vec(path);
-        if let Some(known) = known
+        if let Some(known) = &known
             && known.indexed
         {
-            let KnownMember { size, mtime_ms, missing, lacks_declared, .. } = *known;
+            let KnownMember { size, mtime_ms, missing, lacks_declared, .. } = **known;
             let file = KnownFile { size, mtime_ms, note: None, missing, lacks_declared };
             self.part_known.insert(file_name.clone(), file);
         }
         let mtime_ms = self.marks.mtime_ms;
         // With --full, it is read again though it is the same.
-        let reread = known.is_some_and(|known| known.indexed && (known.size, known.mtime_ms) == (size, mtime_ms));
-        let known = known.is_some();
-        self.part.files.push(ScannedFile { file_name, size, mtime_ms, known, reread, outcome });
+        let is_known = known.is_some();
+        let reread = known.is_some_and(|known| {
+            known.reread = known.indexed && (known.size, known.mtime_ms) == (size, mtime_ms);
+            known.reread
+        });
+        self.part.files.push(ScannedFile { file_name, size, mtime_ms, known: is_known, reread, outcome });
+        self.send_if_full()
+    }
+
+    fn send_if_full(&mut self) -> ControlFlow<()> {
         if self.part.files.len() < UNIT_FILES && self.text_bytes < PART_TEXT_BYTES {
             return ControlFlow::Continue(());
         }
@@ -418,6 +467,7 @@ impl Members<'_> {
     }
 
     fn skip(&mut self, path: &[u8], reason: &'static str) -> Wish {
+        self.failures.insert(self.hasher.hash_one(path), None);
         let name = OsString::from_vec(path.to_vec());
         let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
         self.part.remarks.push(Remark { name, kind: NotIndexed::Skipped, reason, detail });
@@ -441,20 +491,23 @@ impl Sink<Outcome> for Members<'_> {
         let reason = match member.kind {
             MemberKind::Link => Some("archive-link"),
             MemberKind::Special => Some("special-file"),
-            MemberKind::File | MemberKind::Sole => skip_reason(&member.path),
+            MemberKind::File | MemberKind::Sole => skip_reason(member.plain_path()),
         };
         if let Some(reason) = reason {
             return self.skip(&member.path, reason);
         }
         if let Some(known) = self.known.get_mut(&self.hasher.hash_one(member.path.as_slice())) {
             known.seen = true;
+            // Of a further one of a name the row may have been written when it was the last.
             if known.indexed
+                && member.occurrence == 1
                 && !self.settings.full
                 && !known.lacks_declared
                 && known.mtime_ms == self.marks.mtime_ms
                 && member.size.is_none_or(|size| size == known.size)
             {
                 self.part.unchanged += 1;
+                known.passed = true;
                 if known.missing {
                     self.part.returned.push(OsString::from_vec(member.path.clone()));
                 }
@@ -463,6 +516,29 @@ impl Sink<Outcome> for Members<'_> {
         }
         self.settings.throttle.file(&self.settings.stop);
         Wish::Read
+    }
+
+    fn replaces(&self, value: &Outcome) -> bool {
+        // What cannot be read takes nobody's place.
+        !matches!(value, Outcome::Unreadable { .. })
+    }
+
+    fn replaced(&mut self, path: Vec<u8>) -> ControlFlow<()> {
+        let hash = self.hasher.hash_one(path.as_slice());
+        let file_name = OsString::from_vec(path);
+        // Mostly it is not in the index yet.
+        let waiting = self.part.files.iter_mut().rev().find(|file| file.file_name == file_name);
+        if let Some(file) = waiting {
+            (file.size, file.reread, file.outcome) = (0, false, Self::replaced_outcome());
+            self.failures.insert(hash, None);
+            return ControlFlow::Continue(());
+        }
+        let Some(counted) = self.counted(hash) else { return ControlFlow::Continue(()) };
+        self.failures.insert(hash, None);
+        self.part.replaced.push(counted);
+        let (mtime_ms, outcome) = (self.marks.mtime_ms, Self::replaced_outcome());
+        self.part.files.push(ScannedFile { file_name, size: 0, mtime_ms, known: true, reread: false, outcome });
+        self.send_if_full()
     }
 
     fn read(&mut self, member: Member, value: Outcome) -> ControlFlow<()> {
@@ -537,10 +613,6 @@ fn tellable(mut path: Vec<u8>, problem: &Problem) -> Vec<u8> {
             let told = String::from_utf8_lossy(&path).replace('\0', "\u{FFFD}");
             let told = if told.is_empty() { "(no name)".to_owned() } else { told };
             format!("{told}!").into_bytes()
-        }
-        Problem::DuplicateName => {
-            path.extend_from_slice(b"!again");
-            path
         }
         _ => path,
     }

@@ -417,6 +417,7 @@ impl Collector<'_> {
             begins_directory,
             ends_directory,
             archives,
+            replaced,
         } = part;
         if begins_directory {
             self.summary.directories += 1;
@@ -425,6 +426,8 @@ impl Collector<'_> {
         self.summary.archives += archives;
         self.summary.found += unchanged;
         self.summary.unchanged += unchanged;
+        // They are among the files below.
+        replaced.into_iter().for_each(|counted| self.summary.take_back(counted));
         metrics::SCAN_FILES_UNCHANGED.add(unchanged);
         for remark in &remarks {
             self.summary.found += u64::from(remark.kind != NotIndexed::Unlisted);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::work::Counted;
 use super::{Hang, NotPruned};
 use crate::db::Tally;
 
@@ -64,6 +65,13 @@ impl Reasons {
                 self.0.insert(reason.to_owned(), 1);
             }
         }
+    }
+
+    fn take_back(&mut self, reason: &str) {
+        if let Some(count) = self.0.get_mut(reason) {
+            *count = count.saturating_sub(1);
+        }
+        self.0.retain(|_, count| *count > 0);
     }
 
     /// The reasons in alphabetical order, with their numbers.
@@ -138,6 +146,25 @@ impl Summary {
         self.unchanged -= tally.corrected.min(self.unchanged);
         self.reread -= tally.corrected.min(self.reread);
         self.updated += tally.corrected;
+    }
+
+    /// Uncounts a file that will be counted as something else.
+    pub(super) fn take_back(&mut self, counted: Counted) {
+        let less = |count: &mut u64| *count = count.saturating_sub(1);
+        less(&mut self.found);
+        match counted {
+            Counted::Indexed => less(&mut self.indexed),
+            Counted::Updated => less(&mut self.updated),
+            Counted::Unchanged => less(&mut self.unchanged),
+            Counted::Reread => {
+                less(&mut self.unchanged);
+                less(&mut self.reread);
+            }
+            Counted::Failed(reason) => {
+                less(&mut self.failed);
+                self.failed_by_reason.take_back(reason);
+            }
+        }
     }
 
     pub(super) fn add_faults(&mut self, faults: &[String]) {

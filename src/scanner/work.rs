@@ -122,6 +122,21 @@ impl Unit {
     }
 }
 
+/// How a file of an archive was counted before a later one of its name was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// As indexed.
+    Indexed,
+    /// As updated.
+    Updated,
+    /// As unchanged.
+    Unchanged,
+    /// As read again and unchanged.
+    Reread,
+    /// As failed, for a reason.
+    Failed(&'static str),
+}
+
 /// What became of a unit, or of a part of it.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -141,6 +156,9 @@ pub(super) struct Part {
     pub(super) ends_directory: bool,
     /// Archive files whose members have been accounted for.
     pub(super) archives: u64,
+    /// Members that were counted in an earlier part, and are among the files of this one because a later member of the same
+    /// name has taken their place.
+    pub(super) replaced: Vec<Counted>,
 }
 
 impl Part {
@@ -156,6 +174,7 @@ impl Part {
             begins_directory: false,
             ends_directory: false,
             archives: 0,
+            replaced: Vec::new(),
         }
     }
 

@@ -101,7 +101,26 @@ fn every_archive() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     ]
 }
 
-const NAMES: [&str; 14] = ["0", "1", "2", "3", "4", "5", "6", "7", "last", "x", "y", "not there", "folder/", "a.zip"];
+const NAMES: [&str; 18] = [
+    "3!/!/2",
+    "0!/!/2",
+    "a.zip!/!/2",
+    "last!/!/1",
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "6",
+    "7",
+    "last",
+    "x",
+    "y",
+    "not there",
+    "folder/",
+    "a.zip",
+];
 
 /// What is read of a member: all of it, or its first bytes.
 fn read(opened: Result<archive::Object, archive::Problem>, most: u64) -> Result<Vec<u8>, String> {
@@ -136,6 +155,41 @@ proptest! {
                 }
             }
             drop(kept_open);
+        }
+    }
+}
+
+#[test]
+fn each_of_several_members_of_a_name_is_opened_by_its_number() {
+    let third = data(99, 700);
+    for (what, bytes, places) in every_archive() {
+        if what.contains("cut off") || what == "a file in gzip" {
+            continue;
+        }
+        let place = places[0];
+        let file = file_of(&bytes);
+        let archives = Archives::default();
+        let mut wanted = Wanted::default();
+        let paths: Vec<_> = ["3", "3!/!/2"].iter().map(|name| format!("{place}{name}")).collect();
+        if read(archives.open(file.try_clone().unwrap(), OsStr::new(&paths[0])), u64::MAX).is_err() {
+            continue;
+        }
+        paths.iter().for_each(|path| wanted.add(OsStr::new(path)));
+        wanted.remove(OsStr::new(&paths[0]));
+        for (path, expected) in [(&paths[1], &third), (&paths[0], &data(3, 512)), (&paths[1], &third)] {
+            let opened = read(archives.open(file.try_clone().unwrap(), OsStr::new(path)), u64::MAX);
+            assert!(opened.as_ref() == Ok(expected), "{what}: {path}");
+        }
+        let not_there = format!("{place}3!/!/3");
+        assert!(archives.open(file.try_clone().unwrap(), OsStr::new(&not_there)).is_err(), "{what}");
+        if what == "tar.gz" {
+            let first = archives.open(file.try_clone().unwrap(), OsStr::new(&paths[0]));
+            drop(first);
+            assert_eq!(
+                archives.next_of(&wanted),
+                Some(paths[1].clone().into()),
+                "the second one lies behind the first"
+            );
         }
     }
 }

@@ -29,6 +29,18 @@ pub(crate) struct Central {
     zip64: bool,
 }
 
+/// How a [`Zip`] ends, where that is not as short as it can be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct End {
+    /// With a zip64 end, though all numbers fit the other one.
+    pub(crate) zip64: bool,
+    /// Bytes that extend the zip64 end.
+    pub(crate) extended: usize,
+    /// Bytes between directory and end.
+    pub(crate) gap: usize,
+    pub(crate) comment: Vec<u8>,
+}
+
 /// A zip archive in the making.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Zip {
@@ -91,6 +103,10 @@ impl Zip {
 
     /// With its central directory.
     pub(crate) fn finish(&self) -> Vec<u8> {
+        self.finish_as(&End::default())
+    }
+
+    pub(crate) fn finish_as(&self, end: &End) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         let begins = bytes.len() as u64;
         for entry in &self.central {
@@ -113,12 +129,16 @@ impl Zip {
         let length = bytes.len() as u64 - begins;
         let count = self.central.len() as u64;
         let is_wide = self.central.iter().any(|entry| entry.zip64);
-        if is_wide {
+        bytes.extend(vec![b'-'; end.gap]);
+        if is_wide || end.zip64 {
             let at = bytes.len() as u64;
-            bytes.extend_from_slice(b"PK\x06\x06\x2c\0\0\0\0\0\0\0\x2d\0\x2d\0\0\0\0\0\0\0\0\0");
+            bytes.extend_from_slice(b"PK\x06\x06");
+            bytes.extend_from_slice(&(44 + end.extended as u64).to_le_bytes());
+            bytes.extend_from_slice(b"\x2d\0\x2d\0\0\0\0\0\0\0\0\0");
             for number in [count, count, length, begins] {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
+            bytes.extend(vec![b'+'; end.extended]);
             bytes.extend_from_slice(b"PK\x06\x07\0\0\0\0");
             bytes.extend_from_slice(&at.to_le_bytes());
             bytes.extend_from_slice(&1_u32.to_le_bytes());
@@ -130,7 +150,8 @@ impl Zip {
         for number in [length, begins] {
             bytes.extend_from_slice(&if is_wide { u32::MAX } else { number as u32 }.to_le_bytes());
         }
-        bytes.extend_from_slice(&[0; 2]);
+        bytes.extend_from_slice(&(end.comment.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&end.comment);
         bytes
     }
 }
