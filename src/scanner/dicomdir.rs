@@ -46,9 +46,12 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// Whether a file is called as a DICOMDIR is.
+/// Whether a file is called as a DICOMDIR is, with or without what ISO 9660 adds to names.
 pub(super) fn is_named_so(name: &OsStr) -> bool {
-    name.as_bytes().eq_ignore_ascii_case(NAME.as_bytes())
+    let name = name.as_bytes().split_at_checked(NAME.len());
+    name.is_some_and(|(name, rest)| {
+        name.eq_ignore_ascii_case(NAME.as_bytes()) && matches!(rest, b"" | b"." | b";1" | b".;1")
+    })
 }
 
 /// Holds a DICOMDIR against its folder: findings by the path in the folder that they are about, or by what the DICOMDIR has in
@@ -70,6 +73,7 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
     let mut there = Folder::default();
     let is_whole = there.list(folder, path);
     let mut listed = vec![false; there.files.len()];
+    let mut not_found = Vec::new();
     let own_name = folded(path.file_name().unwrap_or_default().as_bytes());
     for file_id in &file_ids {
         let reference = confined(file_id).and_then(|reference| match folded(reference.as_bytes()) == own_name {
@@ -85,12 +89,14 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
             }
             Ok(reference) => match there.find(&reference) {
                 Some(at) => listed[at] = true,
-                None if is_whole => {
-                    failed(reference.into(), "dicomdir-file-missing", "the DICOMDIR lists a file that is not there");
-                }
-                None => {}
+                None => not_found.push(reference),
             },
         }
+    }
+    // Files that are listed under their own names are not meant by others.
+    let not_found = there.find_extended(folder, not_found, &mut listed);
+    for reference in not_found.into_iter().filter(|_| is_whole) {
+        failed(reference.into(), "dicomdir-file-missing", "the DICOMDIR lists a file that is not there");
     }
     // What a damaged one does not list, it may have listed.
     if damage.is_none() {
@@ -109,13 +115,14 @@ fn confined(file_id: &str) -> Result<String, &'static str> {
     if file_id.len() > MAX_REFERENCE {
         return Err("a reference that is too long");
     }
-    let components: Vec<_> = file_id.split('\\').map(|component| component.trim_matches(' ')).collect();
+    // PS3.10 8.2: components are values of their own. Some writers put slashes between them, as in a path.
+    let components: Vec<_> = file_id.split(['\\', '/']).map(|component| component.trim_matches(' ')).collect();
     for component in &components {
         if component.is_empty() || matches!(*component, "." | "..") {
             return Err("a reference that leads out of its folder");
         }
         // PS3.10 8.5 has capital letters, digits and underscores; small letters and extensions are common.
-        if !component.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' || byte == b' ') {
+        if !component.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
             return Err("a reference with characters that no file name has");
         }
     }
@@ -176,12 +183,68 @@ impl Folder {
         let exact = self.exact.get(reference.as_bytes());
         exact.or_else(|| self.folded.get(&folded(reference.as_bytes()))).copied()
     }
+
+    /// Looks for files that were given another extension than the reference has, which are no others' files. Returns the
+    /// references of which there is none.
+    ///
+    /// File IDs have no extensions (PS3.10 8.2). Media and archives that are to be read elsewhere add `.dcm` to the files.
+    fn find_extended(&self, folder: &Path, references: Vec<String>, listed: &mut [bool]) -> Vec<String> {
+        if references.is_empty() {
+            return references;
+        }
+        let mut by_stem: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+        for (at, path) in self.files.iter().enumerate().filter(|(at, _)| !listed[*at]) {
+            by_stem.entry(stem(&folded(path.as_os_str().as_bytes())).0.to_vec()).or_default().push(at);
+        }
+        let is_meant = |&at: &usize, wanted: &[u8]| {
+            let Some(path) = self.files.get(at) else { return false };
+            let name = folded(path.as_os_str().as_bytes());
+            let (_, extension) = stem(&name);
+            let (_, wanted) = stem(wanted);
+            match (is_of_dicom(extension), is_of_dicom(wanted)) {
+                (true, _) => wanted.is_empty() || is_of_dicom(wanted),
+                // A file without an extension, for a reference that has one.
+                (false, true) => extension.is_empty(),
+                (false, false) => wanted.is_empty() && is_instance(&folder.join(path)),
+            }
+        };
+        let mut missing = Vec::new();
+        for reference in references {
+            let wanted = folded(reference.as_bytes());
+            let candidates = by_stem.get_mut(stem(&wanted).0);
+            let found = candidates.and_then(|candidates| {
+                let at = candidates.iter().position(|at| is_meant(at, &wanted))?;
+                Some(candidates.swap_remove(at))
+            });
+            match found {
+                Some(at) => listed[at] = true,
+                None => missing.push(reference),
+            }
+        }
+        missing
+    }
+}
+
+/// A folded path without its extension, and the extension with its point.
+fn stem(path: &[u8]) -> (&[u8], &[u8]) {
+    let name = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    match path.iter().rposition(|&byte| byte == b'.') {
+        Some(point) if point > name => path.split_at(point),
+        _ => (path, b""),
+    }
+}
+
+/// Whether files of this extension are DICOM files.
+fn is_of_dicom(extension: &[u8]) -> bool {
+    [b".DCM".as_slice(), b".DIC", b".DICOM", b".IMA"].contains(&extension)
 }
 
 /// A path as ISO 9660 has it, whichever way a system shows that.
 fn folded(path: &[u8]) -> Vec<u8> {
     let components = path.split(|&byte| byte == b'/').map(|component| {
-        let name = component.strip_suffix(b";1").unwrap_or(component);
+        let version = component.iter().rposition(|byte| !byte.is_ascii_digit());
+        let version = version.filter(|&at| component.get(at) == Some(&b';') && at + 1 < component.len());
+        let name = version.and_then(|at| component.get(..at)).unwrap_or(component);
         name.strip_suffix(b".").unwrap_or(name).to_ascii_uppercase()
     });
     components.collect::<Vec<_>>().join(&b'/')
@@ -202,6 +265,7 @@ mod tests {
     #[test]
     fn references_stay_in_their_folder() {
         assert_eq!(confined("IMAGES\\A\\IM000001").as_deref(), Ok("IMAGES/A/IM000001"));
+        assert_eq!(confined("IMAGES/A\\IM000001").as_deref(), Ok("IMAGES/A/IM000001"));
         assert_eq!(confined("images\\im 1.dcm ").as_deref(), Ok("images/im 1.dcm"));
         for bad in
             ["", "..\\X", "A\\..\\..\\etc\\passwd", "/etc/passwd", "\\\\server\\share", "A/../../B", "A\0B", "A\\.\\B"]
@@ -214,5 +278,11 @@ mod tests {
     fn names_of_a_cd_are_the_same_in_any_form() {
         assert_eq!(folded(b"images/im000001.;1"), b"IMAGES/IM000001");
         assert_eq!(folded(b"IMAGES/IM000001"), b"IMAGES/IM000001");
+        assert_eq!(folded(b"IMAGES/IM1.DCM;12"), b"IMAGES/IM1.DCM");
+        assert_eq!(folded(b"IMAGES/A;B"), b"IMAGES/A;B");
+        for name in ["DICOMDIR", "dicomdir", "DICOMDIR.", "DICOMDIR;1", "dicomdir.;1"] {
+            assert!(is_named_so(OsStr::new(name)), "{name}");
+        }
+        assert!(!is_named_so(OsStr::new("DICOMDIR.txt")) && !is_named_so(OsStr::new("DICOM")));
     }
 }

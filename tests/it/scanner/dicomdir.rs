@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::util::archives::{Keep, Zip};
 
 /// An element of explicit little endian.
 fn element(bytes: &mut Vec<u8>, tag: [u16; 2], vr: &[u8; 2], value: &[u8]) {
@@ -91,6 +92,67 @@ fn what_is_listed_and_missing_or_there_and_not_listed_is_told() {
     fs::remove_file(archive.path("cd/DICOMDIR")).unwrap();
     let told = archive.scan();
     assert_eq!((told.numbers(), told.summary.unlisted, told.summary.missing), ((5, 0, 0, 4, 0, 1), 0, 0));
+}
+
+#[test]
+fn a_listed_file_is_found_in_any_form_of_its_name() {
+    let forms = [
+        ("DICOM\\IM1", "DICOM/IM1.dcm"),
+        ("DICOM/IM1", "DICOM/IM1"),
+        ("DICOM/IM1", "dicom/im1.DCM"),
+        ("DICOM\\IM1", "dicom/im1"),
+        ("DICOM\\IM1", "DICOM/IM1."),
+        ("DICOM\\IM1", "DICOM/IM1.;1"),
+        ("DICOM\\IM1", "DICOM/IM1.DCM;2"),
+        ("DICOM\\IM1", "DICOM/IM1.mr"),
+        ("DICOM\\IM1.DCM", "DICOM/IM1"),
+        ("dicom\\im1.dcm", "DICOM/IM1.DCM;1"),
+    ];
+    for (file_id, file) in forms {
+        let archive = Archive::new();
+        archive.put_dicomdir("DICOMDIR", &[file_id]);
+        archive.write(file, 1);
+        let told = archive.scan();
+        assert_eq!((told.numbers(), told.summary.unlisted), ((2, 1, 0, 0, 1, 0), 0), "{file_id} {file}: {told:?}");
+    }
+}
+
+#[test]
+fn another_file_is_not_taken_for_a_listed_one() {
+    let archive = Archive::new();
+    // One file for two references; a text, and an object of another name.
+    archive.put_dicomdir("DICOMDIR", &["IM1", "IM1.DCM", "IM2", "IM3", "IM4"]);
+    archive.write("IM1.dcm", 1);
+    archive.write("IM30.dcm", 3);
+    archive.write("IM4", 4);
+    archive.write("IM4.dcm", 5);
+    fs::write(archive.path("IM2.txt"), "no object").unwrap();
+    let told = archive.scan();
+    let about: Vec<_> = told.events.iter().filter(|event| event.contains("DICOMDIR!/")).collect();
+    assert_eq!(
+        about,
+        [
+            "failed DICOMDIR!/IM1 dicomdir-file-missing",
+            "failed DICOMDIR!/IM2 dicomdir-file-missing",
+            "failed DICOMDIR!/IM3 dicomdir-file-missing",
+            "unlisted DICOMDIR!/IM30.dcm",
+            "unlisted DICOMDIR!/IM4.dcm",
+        ]
+    );
+}
+
+#[test]
+fn a_dicomdir_in_an_archive_accuses_no_member() {
+    let archive = Archive::new();
+    let object = objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1");
+    let zip = Zip::default().with("DICOMDIR", &dicomdir(&["DICOM\\IM1"]), Keep::Deflated).with(
+        "DICOM/IM1.dcm",
+        &object,
+        Keep::Deflated,
+    );
+    fs::write(archive.path("x.zip"), zip.finish()).unwrap();
+    let told = archive.scan();
+    assert_eq!((told.numbers(), told.summary.unlisted), ((2, 1, 0, 0, 1, 0), 0), "{told:?}");
 }
 
 #[test]
