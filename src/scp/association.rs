@@ -143,7 +143,7 @@ pub(super) async fn serve(
     let id = shared.next_association_id();
     let span = info_span!("association", assoc.id = id, peer.addr = %peer, peer.ae = tracing::field::Empty);
     let served = async {
-        if let Some((stream, transport)) = secured(stream, tls, &shared.options, &shutdown).await {
+        if let Some((stream, transport)) = secured(stream, (peer, tls), &shared, &shutdown).await {
             Connection { peer, transport, shared, shutdown }.serve(stream, place).await;
         }
     };
@@ -153,20 +153,24 @@ pub(super) async fn serve(
 /// The handshake of TLS, where the connection is one for TLS. `None`: there is nobody to talk to.
 async fn secured(
     stream: TcpStream,
-    tls: Option<Arc<Tls>>,
-    options: &Options,
+    (peer, tls): (SocketAddr, Option<Arc<Tls>>),
+    shared: &Shared,
     shutdown: &CancellationToken,
 ) -> Option<(Stream, Transport)> {
     let Some(tls) = tls else { return Some((Stream::Plain(stream), Transport::Plain)) };
     let handshake = tokio::select! {
         biased;
         () = shutdown.cancelled() => return None,
-        handshake = timeout(options.artim_timeout, tls.accept(stream)) => handshake,
+        handshake = timeout(shared.options.artim_timeout, tls.accept(stream)) => handshake,
     };
     match handshake {
         Ok(Ok((stream, certificate))) => return Some((stream, Transport::Tls(certificate))),
         // Somebody's certificate may have expired: worth a line, without what the peer sent.
-        Ok(Err(error)) => info!(%error, "no association: TLS handshake failed"),
+        Ok(Err(error)) => {
+            if shared.log_limit.allows(peer.ip(), "TLS handshake failed") {
+                info!(%error, "no association: TLS handshake failed");
+            }
+        }
         Err(_) => debug!("no association: TLS handshake not complete within the time allowed"),
     }
     metrics::ASSOCIATIONS_FAILED.increment();
@@ -246,7 +250,9 @@ impl Connection {
                 if let Some(slot) = self.shared.associations.take_below(&peer, 1, of_peer) {
                     return Some((*agreement, accept, slot));
                 }
-                info!(maximum = of_peer, "association rejected: the peer has all that it may have now");
+                self.log("association rejected: the peer has all that it may have now", |why| {
+                    info!(maximum = of_peer, "{why}");
+                });
                 metrics::ASSOCIATIONS_REJECTED.increment();
                 self.finish(reader, writer, Some(&Pdu::AssociationRJ(local_limit_exceeded()))).await;
             }
@@ -255,20 +261,28 @@ impl Connection {
                 let title = printable(&titles.calling, AE_TITLE_LENGTH);
                 tracing::Span::current().record("peer.ae", title.as_str());
                 let called = printable(&titles.called, AE_TITLE_LENGTH);
-                match titles.refused {
-                    Some(refused) => info!(called_ae = %called, "association rejected: {refused}"),
-                    None => info!(called_ae = %called, "association rejected: {}", rejection.source),
-                }
+                let why = match titles.refused {
+                    Some(refused) => format!("association rejected: {refused}"),
+                    None => format!("association rejected: {}", rejection.source),
+                };
+                self.log(&why, |why| info!(called_ae = %called, "{why}"));
                 self.finish(reader, writer, Some(&Pdu::AssociationRJ(rejection))).await;
             }
             Answer::Abort(reason) => {
                 metrics::ASSOCIATIONS_FAILED.increment();
-                info!("association request aborted: {reason}");
+                self.log(&format!("association request aborted: {reason}"), |why| info!("{why}"));
                 let abort = Pdu::AbortRQ { source: AbortRQSource::ServiceUser };
                 self.finish(reader, writer, Some(&abort)).await;
             }
         }
         None
+    }
+
+    /// Logs why there is no association, unless the log has enough of this peer.
+    fn log(&self, why: &str, line: impl FnOnce(&str)) {
+        if self.shared.log_limit.allows(self.peer.ip(), why) {
+            line(why);
+        }
     }
 
     async fn request(&self, reader: &mut PduReader) -> Result<Answer, End> {

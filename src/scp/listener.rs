@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::access::AccessPolicy;
 use super::association;
+use super::log_limit::{self, LogLimit};
 use super::negotiation::{HeldSyntaxes, Policy, Provided};
 use super::options::{Options, Plain};
 use super::peers::{CountedAs, SharedPeers};
@@ -101,6 +102,8 @@ pub(super) struct Shared {
     pub(super) connections: Arc<Shares>,
     /// Bytes in memory for what arrives and for what is sent.
     pub(super) memory: Arc<Shares>,
+    /// What the log has of peers that were turned away.
+    pub(super) log_limit: LogLimit,
     next_association_id: AtomicU64,
 }
 
@@ -156,6 +159,7 @@ impl Node {
             associations: Shares::new(associations, LEAST_ASSOCIATIONS, &metrics::ASSOCIATIONS_REFUSED),
             connections: Shares::new(connections, LEAST_ASSOCIATIONS, &metrics::CONNECTIONS_REFUSED),
             memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
+            log_limit: LogLimit::default(),
             next_association_id: AtomicU64::new(1),
             options,
         };
@@ -179,6 +183,7 @@ impl Node {
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { plain, tls, shared } = self;
         let mut connections = JoinSet::new();
+        let mut log = interval(log_limit::PERIOD);
         loop {
             let accepted = async {
                 let (accepted, secured) = tokio::select! {
@@ -190,6 +195,7 @@ impl Node {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                _ = log.tick() => shared.log_limit.tell(),
                 Some(ended) = connections.join_next(), if !connections.is_empty() => report_panic(ended),
                 accepted = accepted => match accepted {
                     Ok((stream, peer, tls)) => match shared.connection_of(peer.ip()) {
@@ -223,6 +229,7 @@ impl Node {
             warn!(connections = connections.len(), "associations cut off: not finished in time");
             connections.shutdown().await;
         }
+        shared.log_limit.tell_all();
         // What they had sent whole gets its row, or goes.
         if let Some(storage) = &shared.services.storage
             && timeout(shared.options.drain_timeout, storage.under_way.ended()).await.is_err()

@@ -8,7 +8,9 @@
 
 pub mod access;
 mod association;
+mod items;
 mod listener;
+mod log_limit;
 pub mod negotiation;
 mod options;
 pub mod peers;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dicom_dictionary_std::uids;
@@ -17,6 +18,7 @@ use dicom_ul::pdu::{
 };
 
 use super::access::{AccessPolicy, AssociationRequest};
+use super::items::{Item, ItemError, items, kind, proposed_context, put, user_information};
 use super::peers::{Admission, PeerService, Refused, Transport};
 use super::sop_class::{Service, is_uid_shaped, service_of};
 use crate::dimse::pdata::{MIN_PEER_MAX_LENGTH, PDU_HEADER_LENGTH};
@@ -39,6 +41,10 @@ pub(super) const APPLICATION_CONTEXT_NAME: &str = "1.2.840.10008.3.1.1.1";
 
 /// Bytes of the body of an A-ASSOCIATE-RQ or -AC before its items (PS3.8 tables 9-11 and 9-17).
 pub(super) const FIXED_PART_LENGTH: usize = 68;
+
+/// Where the AE titles stand in the body of an A-ASSOCIATE-RQ (PS3.8 table 9-11).
+const CALLED_AE_TITLE: Range<usize> = 4..20;
+const CALLING_AE_TITLE: Range<usize> = 20..36;
 
 /// What Verification and Query/Retrieve contexts accept: we read and write these without codecs. In order of preference.
 const OWN_TRANSFER_SYNTAXES: [&str; 3] = [
@@ -178,8 +184,8 @@ pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Pol
         Ok(request) => request,
         Err(reason) => return Answer::Abort(reason),
     };
-    let calling_ae_title = trimmed(&request.calling_ae_title).to_owned();
-    let called_ae_title = trimmed(&request.called_ae_title).to_owned();
+    let called_ae_title = title(body, CALLED_AE_TITLE);
+    let calling_ae_title = title(body, CALLING_AE_TITLE);
     let reject_for = |result, refused| {
         let titles = Titles { calling: calling_ae_title.clone(), called: called_ae_title.clone(), refused };
         Answer::Reject(result, titles)
@@ -192,6 +198,15 @@ pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Pol
     if trimmed(&request.application_context_name) != APPLICATION_CONTEXT_NAME {
         let reason = UserReason::ApplicationContextNameNotSupported;
         return reject(permanent(AssociationRJSource::ServiceUser(reason)));
+    }
+    // PS3.5 table 6.2-1, AE: no control characters. dicom-ul would trim some of them away like spaces.
+    for (title, reason) in [
+        (&called_ae_title, UserReason::CalledAETitleNotRecognized),
+        (&calling_ae_title, UserReason::CallingAETitleNotRecognized),
+    ] {
+        if title.contains(char::is_control) {
+            return reject(permanent(AssociationRJSource::ServiceUser(reason)));
+        }
     }
     let asked =
         AssociationRequest { calling_ae_title: &calling_ae_title, called_ae_title: &called_ae_title, peer, transport };
@@ -213,23 +228,30 @@ pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Pol
 
 /// Reads the request, leaving out items of unknown type: PS3.8 9.3.1 wants them ignored, dicom-ul refuses them.
 fn parse(body: &[u8]) -> Result<AssociationRQ, &'static str> {
-    const KNOWN_ITEMS: [u8; 3] = [0x10, 0x20, 0x50];
     /// Odd IDs from 1 to 255.
     const MAX_CONTEXTS: usize = 128;
-    let (fixed, mut items) = body.split_at_checked(FIXED_PART_LENGTH).ok_or("A-ASSOCIATE-RQ is too short")?;
+    let (fixed, rest) = body.split_at_checked(FIXED_PART_LENGTH).ok_or("A-ASSOCIATE-RQ is too short")?;
     let mut pdu = Vec::with_capacity(PDU_HEADER_LENGTH + body.len());
     pdu.extend_from_slice(&[1, 0, 0, 0, 0, 0]);
     pdu.extend_from_slice(fixed);
     let (mut contexts, mut has_application_context) = (0, false);
-    while !items.is_empty() {
-        let &[kind, _, high, low, ..] = items else { return Err("A-ASSOCIATE-RQ ends inside an item header") };
-        let length = 4 + usize::from(u16::from_be_bytes([high, low]));
-        let (item, rest) = items.split_at_checked(length).ok_or("item longer than the A-ASSOCIATE-RQ")?;
-        items = rest;
-        contexts += usize::from(kind == 0x20);
-        has_application_context |= kind == 0x10;
-        if KNOWN_ITEMS.contains(&kind) {
-            pdu.extend_from_slice(item);
+    let cut_short = |_| "A-ASSOCIATE-RQ has an item that is cut short";
+    for item in items(rest) {
+        let Item { kind, content } = item.map_err(|error| match error {
+            ItemError::CutHeader => "A-ASSOCIATE-RQ ends inside an item header",
+            ItemError::TooLong | ItemError::TooShort => "item longer than the A-ASSOCIATE-RQ",
+        })?;
+        match kind {
+            kind::APPLICATION_CONTEXT => {
+                has_application_context = true;
+                put(&mut pdu, kind, content);
+            }
+            kind::PROPOSED_CONTEXT => {
+                contexts += 1;
+                put(&mut pdu, kind, &proposed_context(content).map_err(cut_short)?);
+            }
+            kind::USER_INFORMATION => put(&mut pdu, kind, &user_information(content).map_err(cut_short)?),
+            _ => {}
         }
     }
     if contexts > MAX_CONTEXTS {
@@ -423,6 +445,12 @@ fn accept_pdu(request_body: &[u8], items: Items) -> Option<Vec<u8>> {
 
 fn permanent(source: AssociationRJSource) -> AssociationRJ {
     AssociationRJ { result: AssociationRJResult::Permanent, source }
+}
+
+/// An AE title as sent, without padding: spaces on both sides (PS3.8 9.3.2), and the NULs at the end that some peers pad with.
+fn title(body: &[u8], place: Range<usize>) -> String {
+    let text: String = body.get(place).unwrap_or_default().iter().copied().map(char::from).collect();
+    text.trim_end_matches([' ', '\0']).trim_start_matches(' ').to_owned()
 }
 
 fn trimmed(text: &str) -> &str {
@@ -640,6 +668,51 @@ mod tests {
         let mut body = body(request(vec![proposed(1, uids::VERIFICATION, &[IMPLICIT])]));
         body.extend([0x77, 0, 0, 3, 1, 2, 3]);
         assert!(matches!(answered(&body, &policy()), Answer::Accept(..)));
+    }
+
+    #[test]
+    fn sub_items_that_are_longer_than_their_fields_are_read() {
+        let mut body = body(request(vec![proposed(1, uids::CT_IMAGE_STORAGE, &[IMPLICIT])]));
+        let uid = uids::CT_IMAGE_STORAGE.as_bytes();
+        let mut role = vec![0, u8::try_from(uid.len()).unwrap()];
+        role.extend_from_slice(uid);
+        role.extend_from_slice(&[0, 1, 0xEE]);
+        let mut user = Vec::new();
+        put(&mut user, kind::ROLE_SELECTION, &role);
+        put(&mut user, kind::MAXIMUM_LENGTH, &[0, 0, 0x40, 0, 0, 0]);
+        put(&mut body, kind::USER_INFORMATION, &user);
+        let Answer::Accept(agreement, _) = answered(&body, &policy()) else { panic!("not accepted") };
+        assert!(agreement.requestor_is_scp.contains(uids::CT_IMAGE_STORAGE));
+        assert_eq!(agreement.peer_max_length, 0x4000);
+    }
+
+    #[test]
+    fn only_spaces_are_padding_of_a_title() {
+        let good = body(request(vec![proposed(1, uids::VERIFICATION, &[IMPLICIT])]));
+        let with = |place: Range<usize>, title: &[u8; 16]| {
+            let mut body = good.clone();
+            body[place].copy_from_slice(title);
+            match answered(&body, &policy()) {
+                Answer::Accept(agreement, _) => Ok((agreement.called_ae_title, agreement.calling_ae_title)),
+                Answer::Reject(rejection, _) => Err(rejection.source),
+                Answer::Abort(reason) => panic!("{reason}"),
+            }
+        };
+        let titles = || Ok(("DCMDEX".to_owned(), "PEER".to_owned()));
+        assert_eq!(with(CALLING_AE_TITLE, b"  PEER          "), titles());
+        assert_eq!(with(CALLING_AE_TITLE, b"PEER\0\0\0\0\0\0\0\0\0\0\0\0"), titles());
+        for title in [
+            b"PEER\t           ",
+            b"\tPEER           ",
+            b"PE\nR            ",
+            b"\0PEER           ",
+            b"PEER\r\n          ",
+        ] {
+            let calling = AssociationRJSource::ServiceUser(UserReason::CallingAETitleNotRecognized);
+            assert_eq!(with(CALLING_AE_TITLE, title), Err(calling), "{title:?}");
+        }
+        let called = AssociationRJSource::ServiceUser(UserReason::CalledAETitleNotRecognized);
+        assert_eq!(with(CALLED_AE_TITLE, b"DCMDEX\t         "), Err(called));
     }
 
     #[test]

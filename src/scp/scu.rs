@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use dicom_dictionary_std::uids;
 use dicom_ul::pdu::{
-    AbortRQSource, AssociationRQ, Pdu, PresentationContextProposed, PresentationContextResultReason as ContextResult,
-    RequestorRoles, UserVariableItem, read_pdu, write_pdu,
+    AbortRQSource, AssociationRQ, Pdu, PresentationContextProposed, RequestorRoles, UserVariableItem, read_pdu,
+    write_pdu,
 };
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::items::{Item, ItemError, items, kind, role_selection};
 use super::negotiation::{
     APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME,
     MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH,
@@ -23,7 +24,7 @@ use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError, Str
 use crate::dimse::Status;
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::{EchoRequest, PeerResponse};
-use crate::dimse::pdata::{Arrival, MIN_PEER_MAX_LENGTH, MessageAssembler, PDU_HEADER_LENGTH, put_message};
+use crate::dimse::pdata::{Arrival, MIN_PEER_MAX_LENGTH, MessageAssembler, put_message};
 use crate::model::ae_title::AeTitle;
 
 /// Presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
@@ -31,9 +32,6 @@ pub const MAX_CONTEXTS: usize = 128;
 
 /// How long a peer may take to confirm a release; after that the connection is closed without.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Bytes of the items that an A-ASSOCIATE-AC may have and that are looked at.
-const KNOWN_ITEMS: [u8; 3] = [0x10, 0x21, 0x50];
 
 /// How long to wait for a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,59 +267,86 @@ fn request_pdu(own: &AeTitle, called: &AeTitle, proposals: &[Proposal]) -> Resul
 }
 
 /// The contexts that an A-ASSOCIATE-AC accepts, and the longest P-DATA-TF that the peer takes.
+///
+/// Only what is significant is looked at. PS3.8 9.3.3.2 has the transfer syntax of a context that was not accepted neither
+/// significant nor tested, and some peers leave it out.
 fn accepted(body: &[u8], proposals: &[Proposal]) -> Result<(Vec<Accepted>, u32), ScuError> {
     let malformed = || ScuError::Read("the A-ASSOCIATE-AC cannot be read".to_owned());
-    // Without items of unknown type, which are to be ignored (PS3.8 9.3.1) and which dicom-ul refuses.
-    let (fixed, mut items) = body.split_at_checked(FIXED_PART_LENGTH).ok_or_else(malformed)?;
-    let mut pdu = vec![2, 0, 0, 0, 0, 0];
-    pdu.extend_from_slice(fixed);
-    while let &[kind, _, high, low, ..] = items {
-        let length = 4 + usize::from(u16::from_be_bytes([high, low]));
-        let (item, rest) = items.split_at_checked(length).ok_or_else(malformed)?;
-        items = rest;
-        if KNOWN_ITEMS.contains(&kind) {
-            pdu.extend_from_slice(item);
-        }
-    }
-    let length = u32::try_from(pdu.len() - PDU_HEADER_LENGTH).map_err(|_| malformed())?;
-    if let Some(place) = pdu.get_mut(2..6) {
-        place.copy_from_slice(&length.to_be_bytes());
-    }
-    let Ok(Some(Pdu::AssociationAC(accept))) = read_pdu(pdu.as_slice(), MAX_ASSOCIATE_RQ_LENGTH, true) else {
-        return Err(malformed());
-    };
-    let trimmed = |text: &str| text.trim_matches([' ', '\0']).to_owned();
-    let mut peer_max_length = 0;
-    let mut refused_roles = Vec::new();
-    let mut answered_roles = Vec::new();
-    for item in &accept.user_variables {
-        match item {
-            UserVariableItem::MaxLength(length) => peer_max_length = *length,
-            UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) => {
-                if roles.scp { &mut answered_roles } else { &mut refused_roles }.push(trimmed(uid));
-            }
+    // The titles were ours, and are not tested (PS3.8 table 9-17).
+    let rest = body.get(FIXED_PART_LENGTH..).ok_or_else(malformed)?;
+    let (mut results, mut user) = (Vec::new(), UserInformation::default());
+    for item in items(rest) {
+        let Item { kind, content } = match item {
+            Ok(item) => item,
+            // Less than an item behind the last one says nothing.
+            Err(ItemError::CutHeader) => break,
+            Err(ItemError::TooLong | ItemError::TooShort) => return Err(malformed()),
+        };
+        match kind {
+            kind::CONTEXT_RESULT => results.extend(acceptance(content)),
+            kind::USER_INFORMATION => user.read(content).map_err(|_| malformed())?,
             _ => {}
         }
     }
-    if peer_max_length != 0 && peer_max_length < MIN_PEER_MAX_LENGTH {
+    if user.max_length != 0 && user.max_length < MIN_PEER_MAX_LENGTH {
         return Err(ScuError::Read("maximum length too small for any message".to_owned()));
     }
     let mut contexts: Vec<Accepted> = Vec::new();
-    for result in accept.presentation_contexts {
-        if result.reason != ContextResult::Acceptance || result.id.is_multiple_of(2) {
+    for (id, transfer_syntax) in results {
+        if id.is_multiple_of(2) {
             continue;
         }
-        let number = usize::from(result.id / 2);
+        let number = usize::from(id / 2);
         let Some(proposal) = proposals.get(number) else { continue };
-        let transfer_syntax = trimmed(&result.transfer_syntax);
-        let again = contexts.iter().any(|(id, ..)| *id == result.id);
+        let again = contexts.iter().any(|(known, ..)| *known == id);
         // A role that was refused; one that was not answered is taken for agreed: peers that report back do not always say.
-        let in_vain = proposal.as_scp && refused_roles.contains(&proposal.abstract_syntax);
+        let in_vain = proposal.as_scp && user.refused_roles.contains(&proposal.abstract_syntax);
         if !again && !in_vain && proposal.transfer_syntaxes.contains(&transfer_syntax) {
-            contexts.push((result.id, number, transfer_syntax));
+            contexts.push((id, number, transfer_syntax));
         }
     }
-    Ok((contexts, peer_max_length))
+    Ok((contexts, user.max_length))
+}
+
+/// The ID and the transfer syntax of a Presentation Context Item that says acceptance (PS3.8 table 9-18).
+fn acceptance(content: &[u8]) -> Option<(u8, String)> {
+    const ACCEPTANCE: u8 = 0;
+    let &[id, _, ACCEPTANCE, _, ref sub_items @ ..] = content else { return None };
+    let mut sub_items = items(sub_items).map_while(Result::ok);
+    let transfer_syntax = sub_items.find(|item| item.kind == kind::TRANSFER_SYNTAX)?;
+    Some((id, trimmed(transfer_syntax.content)?))
+}
+
+/// What the peer says in its User Information Item.
+#[derive(Default)]
+struct UserInformation {
+    max_length: u32,
+    /// The SOP Classes of which it does not want us to be SCP.
+    refused_roles: Vec<String>,
+}
+
+impl UserInformation {
+    fn read(&mut self, content: &[u8]) -> Result<(), ItemError> {
+        for item in items(content) {
+            let Item { kind, content } = item?;
+            match kind {
+                kind::MAXIMUM_LENGTH => {
+                    let length = content.first_chunk::<4>().ok_or(ItemError::TooShort)?;
+                    self.max_length = u32::from_be_bytes(*length);
+                }
+                kind::ROLE_SELECTION => {
+                    let (uid, _, scp) = role_selection(content).ok_or(ItemError::TooShort)?;
+                    self.refused_roles.extend(trimmed(uid).filter(|_| !scp));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn trimmed(text: &[u8]) -> Option<String> {
+    std::str::from_utf8(text).ok().map(|text| text.trim_matches([' ', '\0']).to_owned())
 }
 
 /// What an A-ASSOCIATE-RJ says (PS3.8 table 9-21).
@@ -372,4 +397,74 @@ pub fn echo(own: &AeTitle, called: &AeTitle, route: &Route, waits: Waits) -> Res
         association.release().await;
         Ok(Echoed { status: response.status, associated_after, answered_after })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::items::put;
+    use super::*;
+
+    const CT: &str = uids::CT_IMAGE_STORAGE;
+    const MR: &str = uids::MR_IMAGE_STORAGE;
+
+    fn proposals() -> Vec<Proposal> {
+        let of = |uid: &str, as_scp| Proposal {
+            abstract_syntax: uid.to_owned(),
+            transfer_syntaxes: vec![uids::EXPLICIT_VR_LITTLE_ENDIAN.to_owned()],
+            as_scp,
+        };
+        vec![of(CT, false), of(MR, false), of(uids::STORAGE_COMMITMENT_PUSH_MODEL, true)]
+    }
+
+    /// An A-ASSOCIATE-AC with these results, and these items besides.
+    fn accept(results: &[(u8, u8, Option<&str>)], others: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut body = vec![0xFF; FIXED_PART_LENGTH];
+        for (id, result, transfer_syntax) in results {
+            let mut content = vec![*id, 0, *result, 0];
+            if let Some(uid) = transfer_syntax {
+                put(&mut content, kind::TRANSFER_SYNTAX, uid.as_bytes());
+            }
+            put(&mut body, kind::CONTEXT_RESULT, &content);
+        }
+        others.iter().for_each(|(kind, content)| put(&mut body, *kind, content));
+        body
+    }
+
+    fn ids(body: &[u8]) -> Vec<u8> {
+        accepted(body, &proposals()).unwrap().0.into_iter().map(|(id, ..)| id).collect()
+    }
+
+    #[test]
+    fn what_is_not_significant_in_an_answer_is_not_looked_at() {
+        let explicit = Some(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+        for rejected in [(3, 3, None), (3, 4, Some("")), (3, 7, Some("1.2")), (3, 255, None), (3, 1, Some("\u{e4}"))] {
+            assert_eq!(ids(&accept(&[(1, 0, explicit), rejected], &[])), [1], "{rejected:?}");
+        }
+        // Accepted, without saying how; in a syntax that was not proposed; in a context that was not.
+        assert_eq!(ids(&accept(&[(1, 0, None), (3, 0, explicit)], &[])), [3]);
+        assert_eq!(ids(&accept(&[(1, 0, Some("1.2")), (2, 0, explicit), (9, 0, explicit)], &[])), Vec::<u8>::new());
+        let mut odd = accept(&[(1, 0, explicit)], &[]);
+        put(&mut odd, kind::CONTEXT_RESULT, &[3]);
+        put(&mut odd, 0x99, b"unknown");
+        assert_eq!(ids(&odd), [1]);
+    }
+
+    #[test]
+    fn the_user_information_of_an_answer_is_read_by_the_lengths_of_its_items() {
+        let explicit = Some(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+        let uid = uids::STORAGE_COMMITMENT_PUSH_MODEL.as_bytes();
+        let mut role = vec![0, u8::try_from(uid.len()).unwrap()];
+        role.extend_from_slice(uid);
+        role.extend_from_slice(&[1, 0, 0]);
+        let mut user = Vec::new();
+        put(&mut user, kind::ROLE_SELECTION, &role);
+        put(&mut user, kind::MAXIMUM_LENGTH, &[0, 0, 0x40, 0]);
+        let body = accept(&[(1, 0, explicit), (5, 0, explicit)], &[(kind::USER_INFORMATION, &user)]);
+        let (contexts, max_length) = accepted(&body, &proposals()).unwrap();
+        assert_eq!((contexts.len(), max_length), (1, 0x4000), "the role was refused");
+        let cut = accept(&[(1, 0, explicit)], &[(kind::USER_INFORMATION, &user[..user.len() - 1])]);
+        assert!(accepted(&cut, &proposals()).is_err());
+        assert!(accepted(&body[..body.len() - 1], &proposals()).is_err());
+        assert!(accepted(&[0; 20], &proposals()).is_err());
+    }
 }

@@ -720,6 +720,39 @@ fn a_move_sends_the_objects_to_the_destination_and_names_who_asked() {
 }
 
 #[test]
+fn a_destination_may_leave_out_what_is_not_significant_in_its_answer() {
+    let archive = archive(1, 2);
+    let (node, listener) = node_with_destination(archive.path(), |_| {});
+    let destination = thread::spawn(move || {
+        let (mut peer, request) = ScriptedPeer::accept(&listener);
+        let item = |kind: u8, content: &[u8]| {
+            let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+            [&[kind, 0, length[0], length[1]], content].concat()
+        };
+        // PS3.8 9.3.3.2: of what is rejected the transfer syntax is not significant. Here it is not there, as is the
+        // application context.
+        let mut body = vec![0, 1, 0, 0];
+        body.resize(68, b' ');
+        for (at, proposed) in request.presentation_contexts.iter().enumerate() {
+            let content = match at {
+                0 => [vec![proposed.id, 0, 0, 0], item(0x40, proposed.transfer_syntaxes[0].as_bytes())].concat(),
+                at => vec![proposed.id, 0, 3 + u8::try_from(at).unwrap(), 0],
+            };
+            body.extend(item(0x21, &content));
+        }
+        body.extend(item(0x50, &item(0x54, b"\0\x031.2\0\0\0")));
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        peer.send(&[&[2, 0], &length[..], &body].concat());
+        take_all(&mut peer, |_| SUCCESS).len()
+    });
+    let mut peer = mover(&node);
+    let retrieved = move_to(&mut peer, "DEST", &study("1.2.1"));
+    assert_eq!((retrieved.status, retrieved.numbers), (SUCCESS, [None, Some(2), Some(0), Some(0)]));
+    assert_eq!(destination.join().unwrap(), 2);
+    peer.release();
+}
+
+#[test]
 fn an_unknown_destination_is_a801() {
     let archive = archive(1, 1);
     let (node, _listener) = node_with_destination(archive.path(), |_| {});
