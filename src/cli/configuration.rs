@@ -8,8 +8,9 @@ use clap::{Args, Subcommand};
 
 use super::{Context, Exit};
 use crate::config::{DEFAULT_FILE, example};
+use crate::model::clock::Clock;
 use crate::qr;
-use crate::scp::Tls;
+use crate::scp::tls_check::{self, Severity};
 
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
@@ -75,8 +76,15 @@ fn conformance(context: &mut Context) -> anyhow::Result<Exit> {
 
 fn check(context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.load(Vec::new())?;
-    // As far as can be told without a network: certificates are read, and have to fit each other.
-    config.tls.as_ref().map(Tls::load).transpose()?;
+    // As far as can be told without a network: certificates are tried as a peer would try them.
+    let now_ms = Clock::System.now_ms();
+    let problems = config.tls.as_ref().map(|tls| tls_check::problems(tls, now_ms)).transpose()?.unwrap_or_default();
+    for problem in &problems {
+        context.output.line(format_args!("{problem}"))?;
+    }
+    if problems.iter().any(|problem| problem.severity == Severity::Broken) {
+        anyhow::bail!("the settings can be read, and no peer would take our certificate");
+    }
     let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     context.output.line(format_args!("settings are sound ({file})"))?;
     for variable in &config.strange_variables {

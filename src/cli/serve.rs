@@ -29,7 +29,8 @@ use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::model::peer::Peer;
 use crate::scp::peers::{Grant, Security};
-use crate::scp::tls::ClientCertificates;
+use crate::scp::tls::{self, ClientCertificates};
+use crate::scp::tls_check;
 use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Storage, Tls};
 use crate::store::{Objects, Settled, Verified};
 
@@ -63,7 +64,7 @@ pub(super) struct ServeArgs {
 pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.configure(flags(arguments)?, Chattiness::Service)?;
     warn_when_open(&config);
-    let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(SharedTls::new);
+    let tls = config.tls.as_ref().map(load_tls).transpose()?.map(SharedTls::new);
     make_directory_of(&config.index)?;
     let writer = Writer::open(&config.index, config.node_writer_options())?;
     warn_of_lacking(&config)?;
@@ -306,8 +307,16 @@ where
 
 fn read_again(again: &impl Fn() -> Result<Config, config::Error>) -> anyhow::Result<(Config, Option<Tls>)> {
     let config = again()?;
-    let tls = config.tls.as_ref().map(Tls::load).transpose()?;
+    let tls = config.tls.as_ref().map(load_tls).transpose()?;
     Ok((config, tls))
+}
+
+/// Reads the certificates, and warns of those that peers will not take.
+fn load_tls(options: &tls::Options) -> Result<Tls, tls::Error> {
+    for problem in tls_check::problems(options, Clock::System.now_ms())? {
+        tracing::warn!("{problem}");
+    }
+    Tls::load(options)
 }
 
 /// Takes over what can change while the node runs, and says what cannot.

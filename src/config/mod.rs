@@ -360,7 +360,7 @@ struct Check<'a> {
 impl Check<'_> {
     fn config(&mut self) -> Config {
         let declared = attributes::declared(self.layers, self.problems);
-        let config = Config {
+        let mut config = Config {
             index: self.path("index"),
             storage: self.path("storage"),
             ae_title: self.parsed("ae_title").unwrap_or_else(|| "DCMDEX".parse().expect("the default is an AE title")),
@@ -412,6 +412,9 @@ impl Check<'_> {
         };
         if let Err(error) = telemetry::check_filter(&config.log_filter) {
             self.refuse("log.filter", error.to_string());
+        }
+        if let Some(tls) = &mut config.tls {
+            tls.pinned = config.peers.pinned();
         }
         if config.tls.is_none() {
             let wants_tls = |grant: &Grant| grant.security != Security::Any;
@@ -508,6 +511,7 @@ impl Check<'_> {
                 key: self.path("tls.key"),
                 authorities: self.path("tls.authorities"),
                 client_certificates,
+                pinned: Vec::new(),
             }),
             [one, ..] => {
                 let missing: Vec<_> = FILES.into_iter().filter(|path| !given.contains(path)).collect();

@@ -10,8 +10,8 @@ use super::entries::{Entry, EntryKey, EntryTable};
 use super::layers::{Layers, Origin, Setting};
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, PeerAddress};
+use crate::scp::certificates::CertificateId;
 use crate::scp::peers::{Destination, Grant, PeerService, Peers, Security, ServiceSet};
-use crate::scp::tls::CertificateId;
 
 /// The table of peers.
 pub(super) static PEER_TABLE: EntryTable =

@@ -20,6 +20,7 @@ use tracing::{Instrument, debug, error, info, info_span};
 use commitment::Commitments;
 
 use super::access::local_limit_exceeded;
+use super::certificates::handshake_failure;
 use super::listener::{Services, Shared};
 use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
 use super::options::Options;
@@ -168,7 +169,7 @@ async fn secured(
         // Somebody's certificate may have expired: worth a line, without what the peer sent.
         Ok(Err(error)) => {
             if shared.log_limit.allows(peer.ip(), "TLS handshake failed") {
-                info!(%error, "no association: TLS handshake failed");
+                info!("no association: TLS handshake failed: {}", handshake_failure(&error));
             }
         }
         Err(_) => debug!("no association: TLS handshake not complete within the time allowed"),

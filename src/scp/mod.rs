@@ -8,6 +8,7 @@
 
 pub mod access;
 mod association;
+pub mod certificates;
 mod items;
 mod listener;
 mod log_limit;
@@ -19,7 +20,9 @@ mod services;
 mod shares;
 pub mod sop_class;
 pub mod tls;
+pub mod tls_check;
 mod wire;
+mod x509;
 
 pub use listener::{Error, Node, Services};
 pub use options::{Options, Plain};

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::certificates::{CertificateId, PeerCertificate};
 use super::sop_class::Service;
-use super::tls::{CertificateId, PeerCertificate, SharedTls, Tls};
+use super::tls::{SharedTls, Tls};
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, PeerAddress};
 
@@ -125,6 +126,10 @@ pub enum Transport {
 impl Security {
     fn admits(&self, transport: &Transport) -> Result<(), Refused> {
         match (self, transport) {
+            // What is pinned for one title says nothing of another.
+            (Self::Any | Self::Tls, Transport::Tls(Some(shown))) if shown.is_pinned_only() => {
+                Err(Refused::WrongCertificate)
+            }
             (Self::Any, _) | (Self::Tls, Transport::Tls(_)) => Ok(()),
             (Self::Tls | Self::Certificates(_), Transport::Plain) => Err(Refused::NoTls),
             (Self::Certificates(known), Transport::Tls(Some(shown))) if shown.is_one_of(known) => Ok(()),
@@ -223,6 +228,20 @@ impl CountedAs {
 }
 
 impl Peers {
+    /// The SHA-256 of all certificates that are named by it: they are trusted themselves.
+    #[must_use]
+    pub fn pinned(&self) -> Vec<[u8; 32]> {
+        let bound = self.table.iter().flatten().flat_map(|(_, grant)| match &grant.security {
+            Security::Certificates(known) => known.as_slice(),
+            Security::Any | Security::Tls => &[],
+        });
+        let pin = |id: &CertificateId| match id {
+            CertificateId::Sha256(bytes) => Some(*bytes),
+            CertificateId::CommonName(_) | CertificateId::DnsName(_) => None,
+        };
+        bound.filter_map(pin).collect()
+    }
+
     /// Lets a peer in, or not.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use dicom_ul::pdu::{
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::certificates::handshake_failure;
 use super::items::{Item, ItemError, items, kind, role_selection};
 use super::negotiation::{
     APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME,
@@ -69,6 +70,9 @@ pub enum ScuError {
     /// No connection.
     #[error("no connection: {0}")]
     Connect(#[source] io::Error),
+    /// There is a connection, and no TLS on it.
+    #[error("no TLS: {0}")]
+    Tls(String),
     /// No connection, or no answer to the A-ASSOCIATE-RQ, in time.
     #[error("no association within the time allowed")]
     Slow,
@@ -127,7 +131,7 @@ impl ScuAssociation {
         waits: Waits,
     ) -> Result<Self, ScuError> {
         let associate = async {
-            let stream = connect(route).await.map_err(ScuError::Connect)?;
+            let stream = connect(route).await?;
             let (mut reader, mut writer) = wire::split(stream, waits.write);
             writer.send(&request_pdu(own_ae_title, called_ae_title, proposals)?).await.map_err(ScuError::Write)?;
             let patience = Patience { first_byte: Some(waits.associate), rest: waits.associate };
@@ -223,15 +227,18 @@ impl ScuAssociation {
 }
 
 /// A connection to a peer. The one place where a transport is chosen.
-async fn connect(route: &Route) -> io::Result<Stream> {
+async fn connect(route: &Route) -> Result<Stream, ScuError> {
     let Route { destination, tls } = route;
-    let stream = TcpStream::connect((destination.address.host.as_str(), destination.address.port)).await?;
+    let address = (destination.address.host.as_str(), destination.address.port);
+    let stream = TcpStream::connect(address).await.map_err(ScuError::Connect)?;
     if !destination.tls {
         return Ok(Stream::Plain(stream));
     }
-    let no_certificates =
-        || io::Error::new(io::ErrorKind::Unsupported, "the peer wants TLS, and we have no certificate");
-    let stream = tls.as_ref().ok_or_else(no_certificates)?.connect(destination, stream).await?;
+    let Some(tls) = tls else {
+        return Err(ScuError::Tls("the peer wants TLS, and we have no certificate".to_owned()));
+    };
+    let secured = tls.connect(destination, stream).await;
+    let stream = secured.map_err(|error| ScuError::Tls(handshake_failure(&error)))?;
     Ok(Stream::Tls(Box::new(stream)))
 }
 

@@ -219,6 +219,7 @@ fn destination_failure(error: &ScuError) -> Failure {
     Failure::Destination(match error {
         // Its text may say more than fits, and names addresses.
         ScuError::Connect(error) => format!("no connection to the destination: {}", error.kind()),
+        ScuError::Tls(_) => "no TLS with the destination; the log says why".to_owned(),
         ScuError::Rejected(_) => "the destination rejected the association".to_owned(),
         other => format!("destination: {other}"),
     })

@@ -6,15 +6,18 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dcmdex::scp::certificates::CertificateId;
 use dcmdex::scp::peers::{Destination, Grant, Security, ServiceSet};
 use dcmdex::scp::tls::{ClientCertificates, Options};
+use dcmdex::scp::tls_check::{self, Severity};
 use dcmdex::scp::{Peers, SharedTls, Tls};
 use dicom_ul::pdu::write_pdu;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto};
 
-use crate::util::certificates::{Authority, Identity};
+use crate::util::certificates::{Authority, Identity, SelfSigned};
 use crate::util::node::TestNode;
 use crate::util::peers;
 use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, request};
@@ -52,7 +55,10 @@ fn first_answer(node: &TestNode, authority: &Authority, identity: Option<&Identi
     let config = match identity {
         Some(Identity { certificate, key }) => {
             let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
-            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap()).unwrap()
+            let key = PrivateKeyDer::from_pem_file(key).unwrap();
+            let key = crypto::ring::default_provider().key_provider.load_private_key(key).unwrap();
+            // Whether the key is that of the certificate is for the node to find out.
+            config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
         }
         None => config.with_no_client_auth(),
     };
@@ -135,7 +141,7 @@ fn what_is_no_certificate_or_does_not_fit_is_refused() {
         why(&Options { authorities: "/nowhere".into(), ..good.clone() }).starts_with("/nowhere has no certificate")
     );
     let mixed = Options { key: other.identity("NODE").key, ..good };
-    assert_eq!(why(&mixed), "certificate and key cannot be used");
+    assert!(why(&mixed).contains("is not that of the first certificate in"), "{}", why(&mixed));
 }
 
 #[test]
@@ -210,6 +216,146 @@ fn a_destination_has_to_show_the_certificate_of_its_host_or_its_title() {
     assert!(connect(&ours, "elsewhere", &[]).is_err());
     assert!(connect(&ours, "127.0.0.1", &["cn:OTHER"]).is_err());
     assert!(connect(&other, "127.0.0.1", &[]).is_err());
+}
+
+/// Options of a node whose file of authorities has these certificates.
+fn listing(ours: &Authority, listed: &[&Identity]) -> Options {
+    let options = ours.options(&ours.identity("NODE"));
+    let list = options.certificate.with_extension("list");
+    let texts: Vec<_> = listed.iter().map(|identity| std::fs::read(&identity.certificate).unwrap()).collect();
+    std::fs::write(&list, texts.concat()).unwrap();
+    Options { authorities: list, ..options }
+}
+
+#[test]
+fn a_self_signed_certificate_is_taken_when_it_is_itself_in_the_list() {
+    let ours = Authority::new("ours");
+    let (listed, other) = (SelfSigned::as_openssl("CT1"), SelfSigned::as_openssl("CT1"));
+    let plain = SelfSigned::made("CT2", |_| {});
+    let expired = SelfSigned::made("CT3", |params| {
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    });
+    let options = listing(&ours, &[&listed.identity, &plain.identity, &expired.identity]);
+    let node = node_with(options, bound("SCRIPT", &["cn:CT1", "cn:CT2", "cn:CT3"]));
+    assert_eq!(first_answer(&node, &ours, Some(&listed.identity)), ACCEPTED);
+    assert_eq!(first_answer(&node, &ours, Some(&plain.identity)), ACCEPTED);
+    assert_eq!(first_answer(&node, &ours, Some(&other.identity)), None, "the same name, and other bytes");
+    assert_eq!(first_answer(&node, &ours, Some(&expired.identity)), None, "expired");
+    assert_eq!(first_answer(&node, &ours, Some(&plain.signs("CT1"))), None, "signed by one that is no authority");
+    // The certificate, and not the key to it.
+    let stolen = Identity { certificate: listed.identity.certificate.clone(), key: other.identity.key.clone() };
+    assert_eq!(first_answer(&node, &ours, Some(&stolen)), None, "the key has to be proven");
+}
+
+#[test]
+fn a_pinned_certificate_needs_no_authority_and_is_good_for_its_title_only() {
+    let ours = Authority::new("ours");
+    let (pinned, other) = (SelfSigned::as_openssl("ANY NAME"), SelfSigned::as_openssl("ANY NAME"));
+    let digest: String = ring::digest::digest(&ring::digest::SHA256, &pinned.der)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let pin = format!("sha256:{digest}");
+    let options = |peers: &Peers| Options { pinned: peers.pinned(), ..ours.options(&ours.identity("NODE")) };
+    let peers = bound("SCRIPT", &[&pin]);
+    let node = node_with(options(&peers), peers);
+    assert_eq!(first_answer(&node, &ours, Some(&pinned.identity)), ACCEPTED);
+    assert_eq!(first_answer(&node, &ours, Some(&other.identity)), None, "another one of that name");
+    // The title that is called by here is bound to a name, and another one to the certificate.
+    let mut peers = bound("SCRIPT", &["cn:ANY NAME"]);
+    peers.table.as_mut().unwrap().extend(bound("OTHER", &[&pin]).table.unwrap());
+    let node = node_with(options(&peers), peers);
+    assert_eq!(first_answer(&node, &ours, Some(&pinned.identity)), REJECTED);
+    assert_eq!(first_answer(&node, &ours, Some(&ours.identity("ANY NAME"))), ACCEPTED);
+}
+
+#[test]
+fn a_destination_may_show_a_self_signed_certificate_that_is_trusted_itself() {
+    let ours = Authority::new("ours");
+    let own = SelfSigned::as_openssl("DEST");
+    let expired = SelfSigned::made("DEST", |params| params.not_after = rcgen::date_time_ymd(2002, 1, 1));
+    let connect = |shown: &SelfSigned, listed: &[&Identity], host: &str, pins: &[&SelfSigned]| {
+        // The destination takes who calls.
+        let node = node_with(
+            Options {
+                certificate: shown.identity.certificate.clone(),
+                key: shown.identity.key.clone(),
+                ..ours.options(&ours.identity("NODE"))
+            },
+            Peers::default(),
+        );
+        let listed: Vec<_> = listed.iter().copied().collect();
+        let options = match listed[..] {
+            [] => ours.options(&ours.identity("MOVER")),
+            _ => listing(&ours, &listed),
+        };
+        let tls = Tls::load(&options).unwrap();
+        let address = format!("{host}:{}", node.tls_address().port()).parse().unwrap();
+        let certificates = pins
+            .iter()
+            .map(|pin| {
+                let digest = ring::digest::digest(&ring::digest::SHA256, &pin.der);
+                CertificateId::Sha256(digest.as_ref().try_into().unwrap())
+            })
+            .collect();
+        let destination = Destination { address, tls: true, certificates };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(node.tls_address()).await.unwrap();
+            tls.connect(&destination, stream).await.map(drop).map_err(|error| error.to_string())
+        })
+    };
+    assert_eq!(connect(&own, &[&own.identity], "127.0.0.1", &[]), Ok(()));
+    assert_eq!(connect(&own, &[], "elsewhere", &[&own]), Ok(()), "pinned");
+    assert!(connect(&own, &[&own.identity], "elsewhere", &[]).is_err(), "another host");
+    assert!(connect(&own, &[], "127.0.0.1", &[]).is_err(), "not trusted");
+    assert!(connect(&own, &[], "127.0.0.1", &[&expired]).is_err(), "another one is pinned");
+    assert!(connect(&expired, &[], "127.0.0.1", &[&expired]).is_err(), "expired");
+}
+
+#[test]
+fn what_will_not_work_is_found_before_a_peer_finds_it() {
+    let ours = Authority::new("ours");
+    let now_ms = 1_767_225_600_000; // 2026
+    let told = |options: &Options| -> Vec<_> {
+        let problems = tls_check::problems(options, now_ms).unwrap();
+        problems.into_iter().map(|problem| (problem.severity, problem.to_string())).collect()
+    };
+    let good = ours.options(&ours.identity("NODE"));
+    assert_eq!(told(&good), []);
+    let own = SelfSigned::as_openssl("NODE");
+    let with = |identity: &Identity| Options {
+        certificate: identity.certificate.clone(),
+        key: identity.key.clone(),
+        ..good.clone()
+    };
+    let of_authority = told(&with(&own.identity));
+    assert!(matches!(&of_authority[..], [(Severity::Doubtful, text)] if text.contains("CA:TRUE")), "{of_authority:?}");
+    let expired = told(&with(&ours.expired("NODE")));
+    assert!(matches!(&expired[..], [(Severity::Broken, text)] if text.contains("it has expired")), "{expired:?}");
+    let nameless = SelfSigned::made("NODE", |params| params.subject_alt_names.clear());
+    let nameless = told(&with(&nameless.identity));
+    assert!(matches!(&nameless[..], [(Severity::Doubtful, text)] if text.contains("names no host")), "{nameless:?}");
+    for (arguments, expected) in
+        [(["-newkey", "rsa:2048", "-sha1"], "SHA-1"), (["-newkey", "rsa:1024", "-sha256"], "less than 2048 bits")]
+    {
+        let Some(mut openssl) = peers::program("/usr/bin/openssl") else { return };
+        let place = good.certificate.parent().unwrap();
+        let identity = Identity { certificate: place.join("weak.crt"), key: place.join("weak.key") };
+        openssl.args(["req", "-x509", "-nodes", "-subj", "/CN=NODE", "-days", "3650"]).args(arguments);
+        openssl.arg("-out").arg(&identity.certificate).arg("-keyout").arg(&identity.key);
+        peers::run(&mut openssl).expect_success();
+        match tls_check::problems(&with(&identity), now_ms) {
+            Ok(problems) => {
+                let broken = problems.iter().find(|problem| problem.severity == Severity::Broken).unwrap();
+                assert!(broken.to_string().contains(expected) && broken.to_string().contains("hint: "), "{broken}");
+            }
+            // A key that cannot even be loaded.
+            Err(error) => assert_eq!(expected, "less than 2048 bits", "{error}"),
+        }
+    }
 }
 
 #[test]

@@ -73,7 +73,50 @@ impl Authority {
             key: identity.key.clone(),
             authorities: self.file(),
             client_certificates: ClientCertificates::Required,
+            pinned: Vec::new(),
         }
+    }
+}
+
+/// A certificate that its own key has signed, and what that could sign besides.
+pub(crate) struct SelfSigned {
+    _directory: TempDir,
+    pub(crate) identity: Identity,
+    pub(crate) der: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl SelfSigned {
+    /// As `openssl req -x509` makes it, which marks it as one of an authority; for 127.0.0.1.
+    pub(crate) fn as_openssl(common_name: &str) -> Self {
+        Self::made(common_name, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))
+    }
+
+    pub(crate) fn made(common_name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let directory = TempDir::new().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let path = |what: &str| directory.path().join(format!("own.{what}"));
+        let identity = Identity { certificate: path("crt"), key: path("key") };
+        fs::write(&identity.certificate, certificate.pem()).unwrap();
+        fs::write(&identity.key, key.serialize_pem()).unwrap();
+        Self { identity, der: certificate.der().to_vec(), issuer: Issuer::new(params, key), _directory: directory }
+    }
+
+    /// A certificate that it has signed.
+    pub(crate) fn signs(&self, common_name: &str) -> Identity {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let path = |what: &str| self.identity.certificate.with_file_name(format!("{common_name}.{what}"));
+        let identity = Identity { certificate: path("crt"), key: path("key") };
+        fs::write(&identity.certificate, certificate.pem()).unwrap();
+        fs::write(&identity.key, key.serialize_pem()).unwrap();
+        identity
     }
 }
 
