@@ -2,5 +2,5 @@
 
 from importlib.metadata import version
 
-for name in ("pydicom", "pynetdicom"):
+for name in ("pydicom", "pynetdicom", "duckdb", "duckdb-extension-sqlite-scanner"):
     print(f"{name}=={version(name)}")
