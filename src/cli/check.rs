@@ -156,17 +156,24 @@ impl Told<'_> {
                 "kind": conflict.kind,
                 "path": conflict.path.to_string_lossy(),
                 "study_instance_uid": conflict.study_instance_uid,
+                "other_study_instance_uid": conflict.other_study_instance_uid,
                 "series_instance_uid": conflict.series_instance_uid,
                 "sop_instance_uid": conflict.sop_instance_uid,
             })),
-            false => output.line(format_args!(
-                "{}: {} (study {}, series {}, instance {})",
-                conflict.kind,
-                Shown(&conflict.path),
-                conflict.study_instance_uid,
-                conflict.series_instance_uid,
-                conflict.sop_instance_uid
-            )),
+            false => {
+                let other = match conflict.other_study_instance_uid.as_str() {
+                    "" => String::new(),
+                    other => format!("; and study {other}"),
+                };
+                output.line(format_args!(
+                    "{}: {} (study {}, series {}, instance {}{other})",
+                    conflict.kind,
+                    Shown(&conflict.path),
+                    conflict.study_instance_uid,
+                    conflict.series_instance_uid,
+                    conflict.sop_instance_uid
+                ))
+            }
         }
     }
 

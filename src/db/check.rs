@@ -48,8 +48,8 @@ const CHECKS: &[(&str, &str)] = &[
     ),
     (
         "modalities per study",
-        "SELECT printf('study %d', id) FROM study s WHERE modalities_in_study <> ifnull((SELECT group_concat(modality, '\\') \
-         FROM (SELECT DISTINCT modality FROM study_series WHERE study = s.id AND modality <> '' ORDER BY modality)), '')",
+        "SELECT printf('study %d', id) FROM study s WHERE modalities_in_study <> ifnull(dcm_each_once((SELECT group_concat(modality, '\\') \
+         FROM (SELECT DISTINCT modality FROM study_series WHERE study = s.id AND modality <> '' ORDER BY modality))), '')",
     ),
     (
         "SOP classes per study",
@@ -86,6 +86,21 @@ const CHECKS: &[(&str, &str)] = &[
         "copies",
         "SELECT printf('copy in directory %d', directory) FROM copy c WHERE NOT EXISTS \
          (SELECT 1 FROM instance i WHERE i.instance_group = c.instance_group AND i.uid_suffix = c.uid_suffix)",
+    ),
+    (
+        "descriptions of patients",
+        "SELECT printf('patient %d and %d say the same', p.id, o.id) FROM patient p JOIN patient o \
+         ON o.patient_id = p.patient_id AND o.identity = p.identity AND o.issuer_of_patient_id = p.issuer_of_patient_id \
+         AND o.patient_birth_date = p.patient_birth_date AND o.values_hash = p.values_hash AND o.id > p.id \
+         AND o.patient_name = p.patient_name AND o.patient_comments = p.patient_comments \
+         UNION ALL SELECT printf('patient %d of no person', id) FROM patient p WHERE person IS NULL AND EXISTS (SELECT 1 \
+         FROM patient o WHERE o.patient_id = p.patient_id AND o.identity = p.identity AND o.id <> p.id) \
+         UNION ALL SELECT printf('patient %d alone of a person', id) FROM patient p WHERE person IS NOT NULL AND NOT EXISTS \
+         (SELECT 1 FROM patient o WHERE o.patient_id = p.patient_id AND o.identity = p.identity AND o.id <> p.id) \
+         UNION ALL SELECT printf('patients %d and %d of one issuer and two persons', min(id), max(id)) FROM patient \
+         WHERE person IS NOT NULL GROUP BY patient_id, identity, issuer_of_patient_id HAVING min(person) <> max(person) \
+         UNION ALL SELECT printf('two people %d and %d', one, other) FROM two_people t WHERE NOT EXISTS (SELECT 1 FROM patient p \
+         JOIN patient o ON o.person = p.person WHERE p.id = t.one AND o.id = t.other AND p.patient_id = t.patient_id)",
     ),
     (
         "words of names",

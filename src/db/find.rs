@@ -8,15 +8,16 @@
 mod arrival_keys;
 mod availability;
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dicom_core::VR;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, InterruptHandle, OptionalExtension, ToSql, params, params_from_iter};
 
+use super::answers::{Answers, Further, order_columns};
 use super::mounts::Mounts;
 use super::names;
 use super::packing::{Naming, UidSuffix, stored_time, uid_hash, unpack_time};
@@ -214,75 +215,65 @@ pub(super) fn run(
     matchers: &Matchers,
     mounts: &mut Mounts,
     request: &FindRequest,
-    mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
+    on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
 ) -> Result<u64, Error> {
-    let mut skip = request.offset;
-    let mut answered = 0;
     if request.limit == Some(0) {
         return Ok(0);
     }
     // One transaction: the answers are of one moment, though there may be several statements.
     let transaction = connection.unchecked_transaction().map_err(Error::from_sqlite)?;
     let compiled = compile(connection, matchers, mounts, request, Thoroughness::Little)?;
-    let answered_values =
-        request.return_keys.len() + request.declared.iter().filter(|declared| declared.is_answered).count();
-    // The rows that the first statement gave, while it was made for a sample; another that is made for the same gives them
-    // again, and they come first.
-    let sampled = Cell::new(0_u64);
-    let mut each = |statement: &Statement, is_sample: bool| -> rusqlite::Result<ControlFlow<()>> {
-        let mut prepared = connection.prepare_cached(&statement.sql)?;
-        let mut rows = prepared.query(params_from_iter(&statement.parameters))?;
-        let mut again = sampled.take();
-        while let Some(row) = rows.next()? {
-            if again > 0 {
-                again -= 1;
-                continue;
+    let mut answers = Answers::new(connection, request, on_answer);
+    let mut give = || -> Result<(), Error> {
+        let mut further =
+            compiled.further.as_ref().map(|further| connection.prepare_cached(&further.sql)).transpose()?;
+        let mut further = match (&mut further, &compiled.further) {
+            (Some(prepared), Some(further)) => {
+                Some(Further::new(prepared.query(params_from_iter(&further.parameters))?))
             }
-            if is_sample {
-                sampled.set(sampled.get() + 1);
-            }
-            if skip > 0 {
-                skip -= 1;
-                continue;
-            }
-            let mut answer = FindAnswer { values: Vec::with_capacity(answered_values), ..FindAnswer::default() };
-            answer.character_set = text_of(row.get_ref(0)?);
-            for at in 0..answered_values {
-                answer.values.push(text_of(row.get_ref(at + 1)?));
-            }
-            answered += 1;
-            let go_on = on_answer(answer);
-            if go_on.is_break() || request.limit == Some(answered) {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    };
-    let mut statements = compiled.statements;
-    let mut ended = ControlFlow::Continue(());
-    if compiled.is_sample {
-        let first = statements.remove(0);
-        ended = match each(&first, true) {
-            Err(error) if is_end_of_sample(&error, matchers) => {
-                statements = compile(connection, matchers, mounts, request, Thoroughness::All)?.statements;
-                ControlFlow::Continue(())
-            }
-            Err(error) => return Err(Error::from_sqlite(error)),
-            // There were not so many rows: that was all of it.
-            Ok(ended) => {
-                sampled.set(0);
-                ended
-            }
+            (Some(_) | None, _) => None,
         };
-    }
-    for statement in &statements {
-        if ended.is_break() {
-            break;
+        // The rows that the first statement gave, while it was made for a sample; another that is made for the same gives them
+        // again, and they come first.
+        let mut sampled = 0;
+        let mut each = |statement: &Statement, further: Option<&mut Further<'_>>, sampled: &mut u64| {
+            let again = std::mem::take(sampled);
+            give_rows(connection, statement, &mut answers, further, (again, sampled))
+        };
+        match each(&compiled.first, further.as_mut(), &mut sampled) {
+            Err(error) if compiled.is_sample && is_end_of_sample(&error, matchers) => {}
+            // There were not so many rows: that was all of it.
+            ended => return ended.map_err(Error::from_sqlite),
         }
-        ended = each(statement, false).map_err(Error::from_sqlite)?;
-    }
+        let all = compile(connection, matchers, mounts, request, Thoroughness::All)?;
+        each(&all.first, further.as_mut(), &mut sampled).map_err(Error::from_sqlite)
+    };
+    give()?;
     transaction.finish().map_err(Error::from_sqlite)?;
-    Ok(answered)
+    Ok(answers.answered())
+}
+
+/// Hands out the answers of a statement, but for so many rows that were taken before; counts those that it takes.
+fn give_rows<F: FnMut(FindAnswer) -> ControlFlow<()>>(
+    connection: &Connection,
+    statement: &Statement,
+    answers: &mut Answers<'_, F>,
+    mut further: Option<&mut Further<'_>>,
+    (mut again, taken): (u64, &mut u64),
+) -> rusqlite::Result<()> {
+    let mut prepared = connection.prepare_cached(&statement.sql)?;
+    let mut rows = prepared.query(params_from_iter(&statement.parameters))?;
+    while let Some(row) = rows.next()? {
+        if again > 0 {
+            again -= 1;
+            continue;
+        }
+        *taken += 1;
+        if answers.take(row, further.as_deref_mut())?.is_break() {
+            return Ok(());
+        }
+    }
+    answers.finish(further).map(|_| ())
 }
 
 /// Whether a statement failed because it had met as many rows as a sample may.
@@ -309,7 +300,9 @@ pub(super) fn explain(
     });
     let mut statements: Vec<_> =
         look_ups.map(|sql| Statement { sql: sql.to_owned(), parameters: Vec::new() }).collect();
-    statements.extend(compile(connection, matchers, mounts, request, Thoroughness::All)?.statements);
+    let compiled = compile(connection, matchers, mounts, request, Thoroughness::All)?;
+    statements.push(compiled.first);
+    statements.extend(compiled.further);
     for statement in statements {
         let plan = || -> rusqlite::Result<Vec<String>> {
             let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql))?;
@@ -332,14 +325,6 @@ pub(super) fn explain(
         text.push('\n');
     }
     Ok(text)
-}
-
-fn text_of(value: ValueRef<'_>) -> String {
-    match value {
-        ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => String::new(),
-    }
 }
 
 struct Statement {
@@ -410,9 +395,11 @@ const MOST: usize = 500_000;
 const MAX_SPAN: usize = 1 << 26;
 
 struct Compiled {
-    statements: Vec<Statement>,
+    first: Statement,
     /// Whether the first may end early, and is to be made again with all [`Thoroughness`].
     is_sample: bool,
+    /// Answers under further patients, where there may be some.
+    further: Option<Statement>,
 }
 
 fn compile(
@@ -434,7 +421,11 @@ fn compile(
     let mut compiler = Compiler {
         connection,
         parameters: Vec::new(),
-        matchers: Vec::new(),
+        matchers: match thoroughness {
+            Thoroughness::Little => Vec::new(),
+            // A statement with the numbers of these may be at work.
+            Thoroughness::All => std::mem::take(&mut matchers.lock().unwrap_or_else(PoisonError::into_inner)),
+        },
         shared_studies,
         obstacles,
         thoroughness,
@@ -442,16 +433,24 @@ fn compile(
         in_study_order: false,
     };
     compiler.choose_access(request).map_err(Error::from_sqlite)?;
-    let mut statements = vec![compiler.statement(request, Under::FirstPatient)?];
-    let keys = request.matching_keys.iter().map(|key| key.attribute);
-    let asks_for_patient =
-        keys.chain(request.date_time_keys.iter().map(|key| key.date)).any(|id| id.attribute().level == Patient);
-    if shared_studies && asks_for_patient && request.level != Patient {
-        statements.push(compiler.statement(request, Under::FurtherPatient)?);
-    }
+    let first = compiler.statement(request, Under::FirstPatient)?;
+    let further = match compiler.may_answer_under_further_patients(request) {
+        true => Some(compiler.statement(request, Under::FurtherPatient)?),
+        false => None,
+    };
     let is_sample = compiler.matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample(..)));
     *matchers.lock().unwrap_or_else(PoisonError::into_inner) = compiler.matchers;
-    Ok(Compiled { statements, is_sample })
+    Ok(Compiled { first, is_sample, further })
+}
+
+/// Whether a key is matched, or answered, that says something of the patient.
+fn asks_for_patient(request: &FindRequest, answered: bool) -> bool {
+    let matched = request.matching_keys.iter().map(|key| key.attribute);
+    let moments = request.date_time_keys.iter().map(|key| key.date);
+    let is_of_patient = |id: AttributeId| id.attribute().level == Patient;
+    matched.chain(moments).any(is_of_patient)
+        || (answered && request.return_keys.iter().any(|key| is_of_patient(key.attribute)))
+        || request.declared.iter().any(|key| key.unit.level == Patient && (answered || key.matching.is_some()))
 }
 
 /// Patients with a component group from ?1 to before ?2, at most ?3 of each kind. Those with any word have no group given.
@@ -510,11 +509,17 @@ fn after_prefix(prefix: &str) -> Option<String> {
 enum Under {
     /// That of the study's row.
     FirstPatient,
-    /// One under whom it was found besides, where the first one does not match.
+    /// One under whom it was found besides.
     FurtherPatient,
 }
 
 impl Compiler<'_> {
+    /// Whether there may be answers that are not those under the first patient of a study. A study itself is answered under
+    /// a further one where the first does not match; a series and an instance under the patients that its objects name.
+    fn may_answer_under_further_patients(&self, request: &FindRequest) -> bool {
+        self.shared_studies && request.level != Patient && asks_for_patient(request, request.level != Study)
+    }
+
     /// Decides for each key that an index could serve, but may match a large part of the archive, whether it is used.
     fn choose_access(&mut self, request: &FindRequest) -> rusqlite::Result<()> {
         let pinned = request.matching_keys.iter().any(names_few);
@@ -637,7 +642,11 @@ impl Compiler<'_> {
         }
 
         for key in request.declared.iter().filter(|key| key.is_answered) {
-            columns.push(declared_answer(&key.unit, level)?);
+            columns.push(self.declared_answer(key, level)?);
+        }
+        let merges = self.may_answer_under_further_patients(request);
+        if merges || level == Patient {
+            columns.extend(order_columns(level).iter().map(|&column| column.to_owned()));
         }
 
         let (declared_above, declared_below): (Vec<_>, Vec<_>) =
@@ -668,8 +677,12 @@ impl Compiler<'_> {
             Under::FirstPatient if from_patient => "patient p JOIN study s ON s.patient = p.id",
             Under::FirstPatient if asked(Patient) => "study s CROSS JOIN patient p ON p.id = s.patient",
             Under::FirstPatient => "study s",
-            Under::FurtherPatient => {
+            // Of these there are few, unless a key leads to fewer.
+            Under::FurtherPatient if above.iter().any(|key| names_few(key)) => {
                 "patient p JOIN study_patient sp ON sp.patient = p.id JOIN study s ON s.id = sp.study"
+            }
+            Under::FurtherPatient => {
+                "study_patient sp CROSS JOIN patient p ON p.id = sp.patient CROSS JOIN study s ON s.id = sp.study"
             }
         };
         // From the study down, so that the answers come in order as they are found, with nothing to be sorted but what one
@@ -692,27 +705,18 @@ impl Compiler<'_> {
             conditions.push(format!("dcm_sample({}, {row})", self.matcher(Matcher::Sample(SAMPLE))));
         }
         for key in &above {
-            conditions.push(self.condition(key, level, "p")?);
+            conditions.push(self.condition(key, level)?);
         }
         for key in &moments_above {
-            conditions.push(self.date_time_condition(key, level, "p")?);
+            conditions.push(self.date_time_condition(key, level)?);
         }
-        conditions.extend(declared_above.iter().filter_map(|key| self.declared_condition(key, "p")));
+        conditions.extend(declared_above.iter().filter_map(|key| self.declared_condition(key, level)));
         if !below.is_empty() || !moments_below.is_empty() || declared_below.iter().any(|key| key.matching.is_some()) {
             conditions.push(self.below(level, &below, &moments_below, &declared_below)?);
         }
         conditions.extend(self.arrival_condition(&request.arrival, level));
-        if under == Under::FurtherPatient {
-            let mut first = vec!["first.id = s.patient".to_owned()];
-            for key in above.iter().filter(|key| key.attribute.attribute().level == Patient) {
-                first.push(self.condition(key, level, "first")?);
-            }
-            for key in moments_above.iter().filter(|key| key.date.attribute().level == Patient) {
-                first.push(self.date_time_condition(key, level, "first")?);
-            }
-            let of_patient = declared_above.iter().filter(|key| key.unit.level == Patient);
-            first.extend(of_patient.filter_map(|key| self.declared_condition(key, "first")));
-            conditions.push(format!("NOT EXISTS (SELECT 1 FROM patient first WHERE {})", first.join(" AND ")));
+        if merges {
+            conditions.extend(names_this_patient(level, under).map(str::to_owned));
         }
 
         let mut sql = format!("SELECT {} FROM {from}", columns.join(", "));
@@ -720,16 +724,11 @@ impl Compiler<'_> {
             sql.push_str(" WHERE ");
             sql.push_str(&conditions.join(" AND "));
         }
-        if under == Under::FurtherPatient {
-            sql.push_str(match level {
-                Patient => "",
-                Study => " GROUP BY s.id",
-                Series => " GROUP BY e.id",
-                Image => " GROUP BY i.instance_group, i.uid_suffix",
-            });
-        }
         sql.push_str(match level {
-            Patient => " ORDER BY p.patient_id, p.id",
+            // As the index on them has it.
+            Patient => {
+                " ORDER BY p.patient_id, p.identity, p.issuer_of_patient_id, p.patient_birth_date, p.values_hash, p.id"
+            }
             Study => " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id",
             Series => " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id, CAST(e.series_number AS INTEGER), e.id",
             Image => {
@@ -737,6 +736,10 @@ impl Compiler<'_> {
                  CAST(i.instance_number AS INTEGER), i.instance_group, i.uid_suffix"
             }
         });
+        if under == Under::FurtherPatient && level != Image {
+            // Under the first of the further patients that match.
+            sql.push_str(", p.patient_id, p.identity, p.issuer_of_patient_id");
+        }
         Ok(Statement { sql, parameters: std::mem::take(&mut self.parameters) })
     }
 
@@ -751,21 +754,21 @@ impl Compiler<'_> {
     }
 
     /// The condition of one key on the row of the level that is asked for, or on one of its ancestors.
-    fn condition(&mut self, key: &MatchingKey, level: QueryRetrieveLevel, patient: &str) -> Result<String, Error> {
+    fn condition(&mut self, key: &MatchingKey, level: QueryRetrieveLevel) -> Result<String, Error> {
         let attribute = key.attribute.attribute();
         if attribute.id == AttributeId::SOPInstanceUID
             && let Narrowing::Equals(uids) = key.matching.narrowing()
         {
             return self.sop_instances(&uids);
         }
-        let mut value = self.value(attribute, level, patient)?;
+        let mut value = self.value(attribute, level)?;
         if !self.uses_index(key) {
             // The plus keeps SQLite from using the index.
             value.insert(0, '+');
         }
         let plain_column = attribute.is_stored() && (attribute.level != Image || is_instance_group_key(attribute.id));
         let separated = if plain_column && key.matching.looks_into_separated_values() {
-            separated::rows(self.connection, attribute, patient).map_err(Error::from_sqlite)?
+            separated::rows(self.connection, attribute).map_err(Error::from_sqlite)?
         } else {
             None
         };
@@ -785,12 +788,8 @@ impl Compiler<'_> {
             }
             Narrowing::Prefix(prefix) if plain_column => Some(self.prefix(&value, &prefix)),
             Narrowing::NamePrefix(_) | Narrowing::NamePart(_) | Narrowing::NameWord { .. } => {
-                let row = if self.in_study_order && patient == "p" {
-                    "s.patient".to_owned()
-                } else {
-                    format!("{patient}.id")
-                };
-                self.patient_rows(attribute.id, &row)
+                let row = if self.in_study_order { "s.patient" } else { "p.id" };
+                self.patient_rows(attribute.id, row)
             }
             Narrowing::Equals(_) | Narrowing::Between(..) | Narrowing::Prefix(_) | Narrowing::None => None,
         };
@@ -804,9 +803,16 @@ impl Compiler<'_> {
     }
 
     /// The condition of a declared attribute, if it has one.
-    fn declared_condition(&mut self, key: &DeclaredKey, patient: &str) -> Option<String> {
+    fn declared_condition(&mut self, key: &DeclaredKey, level: QueryRetrieveLevel) -> Option<String> {
         let number = self.matcher(Matcher::One(key.matching.clone()?));
-        Some(format!("dcm_matches({number}, {})", declared_value(&key.unit, patient)))
+        if level == Patient && key.unit.level == Patient {
+            // What the objects of any one study say.
+            return Some(format!(
+                "EXISTS (SELECT 1 FROM study a WHERE {UNDER_THIS_PATIENT} AND dcm_matches({number}, {}))",
+                declared_of_patient(&key.unit, "a")
+            ));
+        }
+        Some(format!("dcm_matches({number}, {})", declared_value(&key.unit)))
     }
 
     /// The parameter that names a matcher.
@@ -816,14 +822,9 @@ impl Compiler<'_> {
         self.parameter(number)
     }
 
-    fn date_time_condition(
-        &mut self,
-        key: &DateTimeKey,
-        level: QueryRetrieveLevel,
-        patient: &str,
-    ) -> Result<String, Error> {
-        let date = self.value(key.date.attribute(), level, patient)?;
-        let time = self.value(key.time.attribute(), level, patient)?;
+    fn date_time_condition(&mut self, key: &DateTimeKey, level: QueryRetrieveLevel) -> Result<String, Error> {
+        let date = self.value(key.date.attribute(), level)?;
+        let time = self.value(key.time.attribute(), level)?;
         let number = self.matcher(Matcher::DateTime(key.range.clone()));
         Ok(format!("dcm_matches({number}, {date}, {time})"))
     }
@@ -902,12 +903,12 @@ impl Compiler<'_> {
         for key in keys {
             selective |=
                 is_selective_below_study(key) || (key.attribute == AttributeId::StudyInstanceUID && names_uids(key));
-            conditions.push(self.condition(key, deepest, "p")?);
+            conditions.push(self.condition(key, deepest)?);
         }
         for key in moments {
-            conditions.push(self.date_time_condition(key, deepest, "p")?);
+            conditions.push(self.date_time_condition(key, deepest)?);
         }
-        conditions.extend(declared.iter().filter_map(|key| self.declared_condition(key, "p")));
+        conditions.extend(declared.iter().filter_map(|key| self.declared_condition(key, deepest)));
         let (parent, from) = match (level, deepest) {
             (Patient, Study) => ("s.patient", "study s".to_owned()),
             (Patient, _) => {
@@ -940,18 +941,16 @@ impl Compiler<'_> {
     }
 
     /// SQL for the value of an attribute at its own level or below it.
-    fn value(&mut self, attribute: &Attribute, level: QueryRetrieveLevel, patient: &str) -> Result<String, Error> {
+    fn value(&mut self, attribute: &Attribute, level: QueryRetrieveLevel) -> Result<String, Error> {
         let column = attribute.column;
         let sql = match (attribute.id, attribute.source) {
             (_, Source::AlwaysEmpty) | (AttributeId::RetrieveAETitle, _) => "''".to_owned(),
             (AttributeId::InstanceAvailability, _) => self.availability(level),
             (AttributeId::SOPInstanceUID, _) => "dcm_uid(i.uid_suffix, h.uid_prefix)".to_owned(),
             (AttributeId::InstanceNumber, _) => "CAST(i.instance_number AS TEXT)".to_owned(),
-            (AttributeId::NumberOfPatientRelatedStudies, _) => self.of_patient("count(*)", patient),
-            (AttributeId::NumberOfPatientRelatedSeries, _) => self.of_patient("ifnull(sum(series_count), 0)", patient),
-            (AttributeId::NumberOfPatientRelatedInstances, _) => {
-                self.of_patient("ifnull(sum(instance_count), 0)", patient)
-            }
+            (AttributeId::NumberOfPatientRelatedStudies, _) => self.of_person("count(*)"),
+            (AttributeId::NumberOfPatientRelatedSeries, _) => self.of_person("ifnull(sum(c.series_count), 0)"),
+            (AttributeId::NumberOfPatientRelatedInstances, _) => self.of_person("ifnull(sum(c.instance_count), 0)"),
             (AttributeId::ModalitiesInStudy, _) => "s.modalities_in_study".to_owned(),
             (AttributeId::AnatomicRegionsInStudyCodeSequence, _) => {
                 "s.anatomic_regions_in_study_code_sequence".to_owned()
@@ -962,7 +961,7 @@ impl Compiler<'_> {
             (AttributeId::NumberOfSeriesRelatedInstances, _) => "e.instance_count".to_owned(),
             (id, Source::Computed) => return Err(Error::Unsupported(format!("{id} is not computed"))),
             (_, Source::DataSet | Source::TransferSyntax) => match attribute.level {
-                Patient => format!("{patient}.{column}"),
+                Patient => format!("p.{column}"),
                 Study => format!("s.{column}"),
                 Series => format!("e.{column}"),
                 Image if is_instance_group_key(attribute.id) => format!("h.{column}"),
@@ -978,26 +977,68 @@ impl Compiler<'_> {
         Ok(sql)
     }
 
-    fn of_patient(&self, sum: &str, patient: &str) -> String {
-        let further = if self.shared_studies {
-            format!(" OR id IN (SELECT study FROM study_patient WHERE patient = {patient}.id)")
-        } else {
-            String::new()
-        };
-        format!("(SELECT {sum} FROM study WHERE patient = {patient}.id{further})")
+    /// A sum over the studies `c` of all descriptions of a patient. No study is under two of them.
+    fn of_person(&self, sum: &str) -> String {
+        let mut one = format!("(SELECT {sum} FROM study c WHERE c.patient = p.id)");
+        let mut several =
+            format!("(SELECT {sum} FROM patient q JOIN study c ON c.patient = q.id WHERE q.person = p.person)");
+        if self.shared_studies {
+            one = format!(
+                "({one} + (SELECT {sum} FROM study_patient x JOIN study c ON c.id = x.study WHERE x.patient = p.id))"
+            );
+            several = format!(
+                "({several} + (SELECT {sum} FROM patient q JOIN study_patient x ON x.patient = q.id \
+                 JOIN study c ON c.id = x.study WHERE q.person = p.person))"
+            );
+        }
+        format!("(CASE WHEN p.person IS NULL THEN {one} ELSE {several} END)")
+    }
+
+    /// SQL for a declared attribute in an answer at a level.
+    fn declared_answer(&mut self, key: &DeclaredKey, level: QueryRetrieveLevel) -> Result<String, Error> {
+        let unit = &key.unit;
+        if level == Patient && unit.level == Patient {
+            // Of the studies that match, what the most complete one says.
+            let matches = match &key.matching {
+                Some(matching) => format!("AND dcm_matches({}, w)", self.matcher(Matcher::One(matching.clone()))),
+                None => String::new(),
+            };
+            return Ok(format!(
+                "ifnull((SELECT w FROM (SELECT {} AS w FROM study a WHERE {UNDER_THIS_PATIENT}) WHERE w <> '' {matches} \
+                 ORDER BY {} LIMIT 1), '')",
+                declared_of_patient(unit, "a"),
+                most_complete_first(unit.vr, "w")
+            ));
+        }
+        if unit.level <= level {
+            return Ok(declared_value(unit));
+        }
+        if !can_answer_declared(unit, level) {
+            return Err(Error::Unsupported(format!("{} is not answered at the {level} level", unit.root)));
+        }
+        // A study answers for its series.
+        let values = format!(
+            "(SELECT group_concat(v, '\\') FROM (SELECT DISTINCT {} AS v FROM study_series e WHERE e.study = s.id \
+             AND v <> '' ORDER BY v))",
+            declared_value(unit)
+        );
+        Ok(each_once(unit.vr, &values))
     }
 
     /// SQL for an attribute in an answer at a level.
     fn answer(&mut self, attribute: &Attribute, level: QueryRetrieveLevel) -> Result<String, Error> {
         if attribute.level <= level || is_computed_everywhere(attribute.id) {
-            return self.value(attribute, level, "p");
+            return self.value(attribute, level);
         }
         let column = attribute.column;
         // A series attribute of a study: the values that its series have.
         match (level, attribute.level, attribute.source) {
-            (Study, Series, Source::DataSet) => Ok(format!(
-                "ifnull((SELECT group_concat(v, '\\') FROM (SELECT DISTINCT {column} AS v FROM study_series \
-                 WHERE study = s.id AND {column} <> '' ORDER BY {column})), '')"
+            (Study, Series, Source::DataSet) => Ok(each_once(
+                attribute.vr,
+                &format!(
+                    "(SELECT group_concat(v, '\\') FROM (SELECT DISTINCT {column} AS v FROM study_series \
+                     WHERE study = s.id AND {column} <> '' ORDER BY {column}))"
+                ),
             )),
             (Patient | Study | Series | Image, ..) => {
                 Err(Error::Unsupported(format!("{} is not answered at the {level} level", attribute.keyword)))
@@ -1023,43 +1064,61 @@ pub fn can_answer_declared(unit: &Unit, level: QueryRetrieveLevel) -> bool {
 
 /// SQL for the value of a declared attribute at its own level or below it. The key is of our making: letters, digits, `+`
 /// and `_`.
-fn declared_value(unit: &Unit, patient: &str) -> String {
+fn declared_value(unit: &Unit) -> String {
     let key = &unit.key;
-    // Of what objects say of an entity the most complete counts (docs/adr/0008).
-    let above = |from: &str, own: &str| {
-        format!(
-            "ifnull((SELECT c.declared_above ->> '$.\"{key}\"' AS v FROM {from} WHERE {own} AND v <> '' \
-             ORDER BY octet_length(v) DESC, v LIMIT 1), '')"
-        )
-    };
     match unit.level {
-        Patient => above(
-            "study a JOIN study_series b ON b.study = a.id JOIN instance_group c ON c.series = b.id",
-            &format!(
-                "(a.patient = {patient}.id OR a.id IN (SELECT study FROM study_patient WHERE patient = {patient}.id)) \
-                 AND ifnull(c.patient, a.patient) = {patient}.id"
-            ),
-        ),
-        Study => above("study_series b JOIN instance_group c ON c.series = b.id", "b.study = s.id"),
-        Series => above("instance_group c", "c.series = e.id"),
+        Patient => declared_of_patient(unit, "s"),
+        Study => declared_above(unit, "study_series b JOIN instance_group c ON c.series = b.id", "b.study = s.id"),
+        Series => declared_above(unit, "instance_group c", "c.series = e.id"),
         Image => format!("ifnull(ifnull(i.diff ->> '$.\"{key}\"', h.declared ->> '$.\"{key}\"'), '')"),
     }
 }
 
-/// SQL for a declared attribute in an answer at a level.
-fn declared_answer(unit: &Unit, level: QueryRetrieveLevel) -> Result<String, Error> {
-    if unit.level <= level {
-        return Ok(declared_value(unit, "p"));
+/// Of what the objects of an entity say the most complete value counts (docs/adr/0008).
+fn declared_above(unit: &Unit, from: &str, own: &str) -> String {
+    format!(
+        "ifnull((SELECT c.declared_above ->> '$.\"{}\"' AS v FROM {from} WHERE {own} AND v <> '' ORDER BY {} LIMIT 1), '')",
+        unit.key,
+        most_complete_first(unit.vr, "v")
+    )
+}
+
+/// What the objects of a study say that name the patient `p`: studies answer for themselves.
+fn declared_of_patient(unit: &Unit, study: &str) -> String {
+    let own = format!("b.study = {study}.id AND ifnull(c.patient, {study}.patient) = p.id");
+    declared_above(unit, "study_series b JOIN instance_group c ON c.series = b.id", &own)
+}
+
+/// The order of [`rules::is_more_complete`].
+fn most_complete_first(vr: VR, value: &str) -> String {
+    format!("dcm_is_valid('{}', {value}) DESC, octet_length({value}) DESC, {value}", vr.to_string())
+}
+
+/// Whether a study `a` is under the patient `p`.
+const UNDER_THIS_PATIENT: &str = "(a.patient = p.id OR a.id IN (SELECT study FROM study_patient WHERE patient = p.id))";
+
+/// The values of a study's series, put together by `values`, each once. A text that may hold a backslash is one value.
+fn each_once(vr: VR, values: &str) -> String {
+    match vr {
+        VR::ST | VR::LT | VR::UT | VR::UR | VR::SQ => format!("ifnull({values}, '')"),
+        _ => format!("ifnull(dcm_each_once({values}), '')"),
     }
-    if !can_answer_declared(unit, level) {
-        return Err(Error::Unsupported(format!("{} is not answered at the {level} level", unit.root)));
+}
+
+/// Whether a series or an instance has objects, or is one, that name the patient under whom it is answered.
+fn names_this_patient(level: QueryRetrieveLevel, under: Under) -> Option<&'static str> {
+    match (level, under) {
+        (Patient | Study, _) => None,
+        (Series, Under::FirstPatient) => Some(
+            "(NOT EXISTS (SELECT 1 FROM study_patient x WHERE x.study = s.id) \
+             OR EXISTS (SELECT 1 FROM instance_group o WHERE o.series = e.id AND o.patient IS NULL))",
+        ),
+        (Series, Under::FurtherPatient) => {
+            Some("EXISTS (SELECT 1 FROM instance_group o WHERE o.series = e.id AND o.patient = p.id)")
+        }
+        (Image, Under::FirstPatient) => Some("h.patient IS NULL"),
+        (Image, Under::FurtherPatient) => Some("h.patient = p.id"),
     }
-    // A study answers for its series.
-    Ok(format!(
-        "ifnull((SELECT group_concat(v, '\\') FROM (SELECT DISTINCT {} AS v FROM study_series e WHERE e.study = s.id \
-         AND v <> '' ORDER BY v)), '')",
-        declared_value(unit, "p")
-    ))
 }
 
 fn names_uids(key: &MatchingKey) -> bool {

@@ -6,15 +6,18 @@
 //!
 //! The schema is in `schema/schema.sql`; docs/schema.md explains the compact instance rows and the views.
 
+mod answers;
 mod backlog;
 mod batch;
 mod check;
 mod find;
+mod functions;
 mod mounts;
 mod names;
 mod open;
 mod packing;
 mod reader;
+mod rules;
 mod schema;
 mod separated;
 mod status;

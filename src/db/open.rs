@@ -7,7 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Durability, Error, schema};
+use super::{Durability, Error, functions, schema};
 
 /// How long a connection waits for another process to finish its transaction before it gives up. Batches hold the write
 /// lock for well under a second; longer means that somebody holds it by hand.
@@ -62,6 +62,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
         return Err(Error::NotAnIndex { path: path.to_owned() });
     }
     configure(&connection, access).map_err(|source| name(path, source))?;
+    functions::register(&connection).map_err(|source| name(path, source))?;
     schema::check(&connection, path, writer)?;
     if let Access::Reader { .. } = access {
         // A reader never writes, whatever its SQL says.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::Error;
 use super::packing::{stored_time_sql, time_sql};
+use super::{Error, batch, rules};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::level::QueryRetrieveLevel;
 
@@ -15,7 +15,7 @@ const APPLICATION_ID: i32 = 0x4443_4D58;
 /// The tables of a new index.
 const TABLES: &str = include_str!("schema/schema.sql");
 
-/// The views of every index but `instances`, which [`instances_view`] makes.
+/// The views of every index but `patients` and `instances`: see [`patients_view`] and [`instances_view`].
 const VIEWS: &str = include_str!("schema/views.sql");
 
 /// The steps from each released schema version to the next. Append only: a released step is never edited. A step drops the
@@ -65,8 +65,12 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
             for step in STEPS.get(done as usize..).unwrap_or_default() {
                 transaction.execute_batch(step)?;
             }
+            if done == 0 {
+                batch::from_version_1(&transaction)?;
+            }
         }
     }
+    transaction.execute_batch(&patients_view())?;
     transaction.execute_batch(VIEWS)?;
     transaction.execute_batch(&instances_view())?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -101,6 +105,16 @@ pub(super) fn has_own_column(id: AttributeId) -> bool {
 /// Whether the own column of an instance holds a packed time.
 pub(super) fn is_packed_time(id: AttributeId) -> bool {
     matches!(id, AttributeId::AcquisitionTime | AttributeId::ContentTime | AttributeId::InstanceCreationTime)
+}
+
+fn patients_view() -> String {
+    let columns: Vec<_> = rules::patient_attributes().map(|id| format!("p.{}", id.attribute().column)).collect();
+    let counts: Vec<_> = columns.iter().map(|column| format!("CASE WHEN {column} <> '' THEN 1 ELSE 0 END")).collect();
+    // The order of rules::compare_descriptions.
+    include_str!("schema/patients_view.sql")
+        .replace("{completeness}", &format!("({})", counts.join(" + ")))
+        .replace("{values}", &columns.join(", "))
+        .replace("{columns}", &columns.join(", "))
 }
 
 fn instances_view() -> String {

@@ -42,13 +42,13 @@ fn condition(level: QueryRetrieveLevel) -> String {
 }
 
 /// SQL for the rows of the attribute's level that may have such a text; `None` where there is none in the attribute.
-pub(super) fn rows(connection: &Connection, attribute: &Attribute, patient: &str) -> rusqlite::Result<Option<String>> {
+pub(super) fn rows(connection: &Connection, attribute: &Attribute) -> rusqlite::Result<Option<String>> {
     let level = attribute.level;
     if !columns(level).contains(&attribute.id) {
         return Ok(None);
     }
     let (table, alias) = match level {
-        QueryRetrieveLevel::Patient => ("patient", patient),
+        QueryRetrieveLevel::Patient => ("patient", "p"),
         QueryRetrieveLevel::Study => ("study", "s"),
         QueryRetrieveLevel::Series | QueryRetrieveLevel::Image => ("study_series", "e"),
     };

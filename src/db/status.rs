@@ -75,11 +75,14 @@ pub struct FailureEntry {
 /// A contradiction in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConflictEntry {
-    /// `study-under-two-patients`, `series-under-two-studies`, `instance-with-other-content` or `invalid-uid`.
+    /// `study-under-two-patients`, `series-under-two-studies`, `patient-id-of-two-people`, `instance-with-other-content` or
+    /// `invalid-uid`.
     pub kind: String,
     /// Of the object that contradicts: the further file of an instance, an object of the further patient or in the further
-    /// study, the one whose UIDs are not valid.
+    /// study, an object of the second person, the one whose UIDs are not valid.
     pub study_instance_uid: String,
+    /// The study of the first person, where the Patient ID is that of two people; empty for other kinds.
+    pub other_study_instance_uid: String,
     /// Of that object.
     pub series_instance_uid: String,
     /// Of that object.
@@ -93,10 +96,14 @@ const LISTED_SCANS: i64 = 10;
 
 /// The contradictions in the archive: most show in the rows themselves, so that they go when what made them goes.
 const COUNT_CONFLICTS: &str = "SELECT 'study-under-two-patients' AS kind, count(*) AS n FROM study_patient \
+     UNION ALL SELECT 'patient-id-of-two-people', count(*) FROM two_people \
      UNION ALL SELECT 'series-under-two-studies', ifnull(sum(n - 1), 0) FROM \
      (SELECT count(*) AS n FROM study_series GROUP BY series_instance_uid HAVING n > 1) \
      UNION ALL SELECT 'instance-with-other-content', count(*) FROM copy WHERE differs \
      UNION ALL SELECT kind, count(*) FROM conflict GROUP BY kind";
+
+/// The column of [`LIST_CONFLICTS`] with the other study, in those that have one.
+const OTHER_STUDY: usize = 7;
 
 /// Each contradiction: UIDs of study and series, instance group and suffix of an instance (or no instance group and its UID), and where it
 /// lies, the name being that of the instance where it is NULL.
@@ -133,7 +140,22 @@ const LIST_CONFLICTS: &[(&str, &str)] = &[
          JOIN study s ON s.id = sp.study JOIN instance_group h ON h.id = (SELECT min(a.id) FROM study_series b \
          JOIN instance_group a ON a.series = b.id WHERE b.study = sp.study AND a.patient = sp.patient) \
          JOIN study_series e ON e.id = h.series JOIN directory d ON d.id = h.directory \
-         ORDER BY s.study_instance_uid, sp.patient",
+         JOIN patient p ON p.id = sp.patient \
+         ORDER BY s.study_instance_uid, p.patient_id, p.identity, p.issuer_of_patient_id",
+    ),
+    (
+        "patient-id-of-two-people",
+        "WITH found AS (SELECT t.patient_id, t.issuer_of_patient_id, t.other, \
+         (SELECT min(study_instance_uid) FROM study WHERE patient = t.one OR id IN \
+         (SELECT study FROM study_patient WHERE patient = t.one)) AS first_uid, \
+         (SELECT min(study_instance_uid) FROM study WHERE patient = t.other OR id IN \
+         (SELECT study FROM study_patient WHERE patient = t.other)) AS second_uid FROM two_people t) \
+         SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL, d.place, f.first_uid FROM found f \
+         JOIN study s ON s.study_instance_uid = f.second_uid JOIN instance_group h ON h.id = (SELECT min(a.id) \
+         FROM study_series b JOIN instance_group a ON a.series = b.id \
+         WHERE b.study = s.id AND ifnull(a.patient, s.patient) = f.other) \
+         JOIN study_series e ON e.id = h.series JOIN directory d ON d.id = h.directory \
+         ORDER BY f.patient_id, f.issuer_of_patient_id",
     ),
 ];
 
@@ -151,7 +173,11 @@ pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Ind
     };
     let status = IndexStatus {
         schema_version: number("PRAGMA user_version")?,
-        patients: number("SELECT count(*) FROM patient")?,
+        // Several descriptions may be of one person.
+        patients: number(
+            "SELECT (SELECT count(*) FROM patient) - (SELECT count(*) - count(DISTINCT person) FROM patient \
+             WHERE person IS NOT NULL)",
+        )?,
         studies: number("SELECT count(*) FROM study")?,
         series: number("SELECT count(*) FROM study_series")?,
         instances: number("SELECT ifnull(sum(instance_count), 0) FROM study")?,
@@ -239,6 +265,10 @@ impl super::Reader {
                 let mut entry = ConflictEntry {
                     kind: (*kind).to_owned(),
                     study_instance_uid: row.get(0)?,
+                    other_study_instance_uid: match row.as_ref().column_count() > OTHER_STUDY {
+                        true => row.get(OTHER_STUDY)?,
+                        false => String::new(),
+                    },
                     series_instance_uid: row.get(1)?,
                     sop_instance_uid: String::new(),
                     path: PathBuf::new(),

@@ -36,6 +36,11 @@ pub(super) struct Turn(Option<File>);
 pub(super) struct Asked<'t>(&'t File);
 
 impl Turn {
+    /// That of an index which nobody else can write, because it is being migrated in one transaction.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
     pub(super) fn beside(index: &Path) -> Self {
         let mut path = index.as_os_str().to_owned();
         path.push("-turn");

@@ -306,6 +306,7 @@ impl Desk {
 
     fn batch<'c>(&'c self, connection: &'c Connection) -> Result<Batch<'c>, Error> {
         Batch::new(connection, &self.turn, self.options.clock, Arc::clone(&self.options.declared))
+            .map_err(Error::from_sqlite)
     }
 
     /// Works until nobody has anything to write any more. A defect costs what it met, and the writer goes on with a

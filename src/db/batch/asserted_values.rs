@@ -4,12 +4,14 @@
 //! All instances of an instance group say the same. `instance_group.patient_values`, `study_values` and `series_values` are NULL where that is what
 //! the row says, which is nearly always so. Before a row changes, the instance groups that agree with it get what it said until
 //! then ([`Batch::freeze`]): that happens to each instance group once. When the last instance group that agrees with a row is gone, the row is
-//! worked out anew from what the others say ([`Batch::settle`]).
+//! worked out anew from what the others say ([`Batch::settle`], [`Batch::settle_patients_of`]).
 
 use rusqlite::{OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::entities::{is_more_complete, stored_at};
+use super::super::rules;
+use super::entities::stored_at;
+use super::patients::Settle;
 use super::{Batch, Result};
 use crate::model::attribute::{Attribute, AttributeId};
 use crate::model::level::QueryRetrieveLevel;
@@ -49,15 +51,12 @@ pub(super) fn record_of_text(text: &str) -> InstanceRecord {
     record
 }
 
-/// The column of `instance_group` for a level, and which instance groups belong to the entity `?1`.
+/// The column of `instance_group` for a study or series, and which instance groups belong to the entity `?1`.
 const fn instance_groups_of(level: QueryRetrieveLevel) -> (&'static str, &'static str) {
     match level {
-        QueryRetrieveLevel::Patient => (
-            "patient_values",
-            "(patient = ?1 OR (patient IS NULL AND series IN (SELECT e.id FROM study s JOIN study_series e ON e.study = s.id \
-             WHERE s.patient = ?1)))",
-        ),
-        QueryRetrieveLevel::Study => ("study_values", "series IN (SELECT id FROM study_series WHERE study = ?1)"),
+        QueryRetrieveLevel::Patient | QueryRetrieveLevel::Study => {
+            ("study_values", "series IN (SELECT id FROM study_series WHERE study = ?1)")
+        }
         QueryRetrieveLevel::Series | QueryRetrieveLevel::Image => ("series_values", "series = ?1"),
     }
 }
@@ -94,7 +93,7 @@ impl Batch<'_> {
             .query_row([said], |row| Ok(from_text(row.get_ref(0)?.as_str().unwrap_or_default())))
     }
 
-    /// Before an entity changes: the instance groups that agreed with it keep what they say.
+    /// Before a study or series changes: the instance groups that agreed with it keep what they say.
     pub(super) fn freeze(&self, level: QueryRetrieveLevel, row: i64, values: &[String]) -> Result<()> {
         let said = self.intern(level, values)?;
         let (column, own) = instance_groups_of(level);
@@ -114,14 +113,20 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Works out anew what an entity says, when instance groups have left it or (`joined`) come to it from another.
-    pub(super) fn settle(&mut self, level: QueryRetrieveLevel, row: i64, joined: bool) -> Result<()> {
+    /// What an instance group says, in the order of [`stored_at`].
+    pub(super) fn said_in_order(&self, level: QueryRetrieveLevel, said: i64) -> Result<Vec<String>> {
+        let values = self.said_values(said)?;
+        Ok(stored_at(level).iter().map(|&id| value_in(&values, id).to_owned()).collect())
+    }
+
+    /// Works out anew what a study or series says.
+    pub(super) fn settle(&mut self, level: QueryRetrieveLevel, row: i64, settle: Settle) -> Result<()> {
         let (column, own) = instance_groups_of(level);
         // While an instance group agrees with the row, the others are less complete.
         let some_agree: bool = self
             .statement(&format!("SELECT EXISTS (SELECT 1 FROM instance_group WHERE {own} AND {column} IS NULL)"))?
             .query_row([row], |found| found.get(0))?;
-        if some_agree && !joined {
+        if some_agree && settle == Settle::IfLeft {
             return Ok(());
         }
         let said: Vec<i64> = self
@@ -136,20 +141,17 @@ impl Batch<'_> {
         for &said in &said {
             let said = self.said_values(said)?;
             for (value, &id) in values.iter_mut().zip(stored_at(level)) {
-                if is_more_complete(value_in(&said, id), value) {
+                if rules::is_more_complete(id.attribute().vr, value_in(&said, id), value) {
                     value_in(&said, id).clone_into(value);
                 }
             }
-        }
-        if level == QueryRetrieveLevel::Patient && self.has_lost_issuer(row, &known, &values)? {
-            return Ok(());
         }
         if values != known {
             if some_agree {
                 self.freeze(level, row, &known)?;
             }
             let changed = self.write_values(level, row, &known, &values)?;
-            if changed.contains(&AttributeId::Modality) {
+            if changed.contains(&AttributeId::Modality) || changed.contains(&AttributeId::AnatomicRegionSequence) {
                 let study = self
                     .statement("SELECT study FROM study_series WHERE id = ?1")?
                     .query_row([row], |found| found.get(0))?;
@@ -163,120 +165,6 @@ impl Batch<'_> {
                 .execute([row, same])?;
             self.drop_unused(same)?;
             self.forget_belongings();
-        }
-        Ok(())
-    }
-
-    /// Where no object names the issuer of a patient any more: whether they all belong to another patient of that ID then.
-    fn has_lost_issuer(&mut self, row: i64, known: &[String], values: &[String]) -> Result<bool> {
-        let at = stored_at(QueryRetrieveLevel::Patient).iter().position(|&id| id == AttributeId::IssuerOfPatientID);
-        let issuer = |values: &[String]| at.and_then(|at| values.get(at)).is_some_and(|issuer| !issuer.is_empty());
-        if !issuer(known) || issuer(values) {
-            return Ok(false);
-        }
-        let others: Vec<i64> = self
-            .statement(
-                "SELECT o.id FROM patient p JOIN patient o ON o.patient_id = p.patient_id AND o.identity = p.identity \
-                 WHERE p.id = ?1 AND o.id <> ?1 ORDER BY o.issuer_of_patient_id",
-            )?
-            .query_map([row], |found| found.get(0))?
-            .collect::<Result<_>>()?;
-        let (_, own) = instance_groups_of(QueryRetrieveLevel::Patient);
-        for other in others {
-            let has_objects: bool = self
-                .statement(&format!("SELECT EXISTS (SELECT 1 FROM instance_group WHERE {own})"))?
-                .query_row([other], |found| found.get(0))?;
-            if has_objects {
-                self.move_without_issuer(row, other)?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Moves the objects that do not name the issuer of their Patient ID from one patient of that ID to another.
-    pub(super) fn move_without_issuer(&mut self, from: i64, to: i64) -> Result<()> {
-        let (_, own) = instance_groups_of(QueryRetrieveLevel::Patient);
-        let said: Vec<i64> = self
-            .statement(&format!(
-                "SELECT DISTINCT patient_values FROM instance_group WHERE {own} AND patient_values IS NOT NULL"
-            ))?
-            .query_map([from], |found| found.get(0))?
-            .collect::<Result<_>>()?;
-        for said in said {
-            if !value_in(&self.said_values(said)?, AttributeId::IssuerOfPatientID).is_empty() {
-                continue;
-            }
-            let studies: Vec<i64> = self
-                .statement(&format!(
-                    "SELECT DISTINCT study FROM study_series WHERE id IN \
-                     (SELECT series FROM instance_group WHERE {own} AND patient_values = ?2)"
-                ))?
-                .query_map([from, said], |found| found.get(0))?
-                .collect::<Result<_>>()?;
-            self.changes.studies_to_settle.extend(studies);
-            self.statement(&format!("UPDATE instance_group SET patient = ?3 WHERE {own} AND patient_values = ?2"))?
-                .execute([from, said, to])?;
-        }
-        self.changes.patients_to_settle.insert((from, false));
-        self.changes.patients_to_settle.insert((to, true));
-        self.forget_belongings();
-        Ok(())
-    }
-
-    /// Keeps a study under another of its patients.
-    pub(super) fn keep_under(&mut self, study: i64, from: i64, to: i64) -> Result<()> {
-        self.statement(
-            "UPDATE instance_group SET patient = CASE WHEN patient IS NULL THEN ?2 WHEN patient = ?3 THEN NULL ELSE patient END \
-             WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
-        )?
-        .execute([study, from, to])?;
-        self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
-        self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, to])?;
-        self.forget_belongings();
-        Ok(())
-    }
-
-    /// Keeps a study under just those patients that its objects name.
-    pub(super) fn settle_patients_of(&mut self, study: i64) -> Result<()> {
-        let current: Option<i64> = self
-            .statement("SELECT patient FROM study WHERE id = ?1")?
-            .query_row([study], |row| row.get(0))
-            .optional()?;
-        let Some(current) = current else { return Ok(()) };
-        let ids = |sql: &str, with: &[i64]| -> Result<Vec<i64>> {
-            self.statement(sql)?.query_map(rusqlite::params_from_iter(with), |row| row.get(0))?.collect()
-        };
-        let named = ids(
-            "SELECT DISTINCT ifnull(patient, ?2) FROM instance_group WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
-            &[study, current],
-        )?;
-        let linked = ids("SELECT patient FROM study_patient WHERE study = ?1", &[study])?;
-        let mut by_key = Vec::new();
-        for &patient in &named {
-            by_key.push((self.patient_key(patient)?, patient));
-        }
-        let Some(&(_, first)) = by_key.iter().min() else { return Ok(()) };
-        if first == current {
-            self.statement(
-                "UPDATE instance_group SET patient = NULL WHERE patient = ?2 AND series IN (SELECT id FROM study_series WHERE study = ?1)",
-            )?
-            .execute([study, current])?;
-        } else {
-            self.keep_under(study, current, first)?;
-            self.changes.patients_left.insert(current);
-        }
-        for patient in linked {
-            if patient == first || !named.contains(&patient) {
-                self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?
-                    .execute([study, patient])?;
-                self.changes.patients_left.insert(patient);
-                self.forget_belongings();
-            }
-        }
-        for patient in named.into_iter().filter(|&patient| patient != first) {
-            self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
-                .execute([study, patient])?;
         }
         Ok(())
     }

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::super::{Tally, names};
+use super::super::Tally;
 use super::entities::Belonging;
+use super::patients::{Settle, TouchedPatients};
 use super::{Batch, Result};
 use crate::model::level::QueryRetrieveLevel;
 
@@ -27,12 +28,13 @@ pub(super) struct Changes {
     pub(super) studies_to_summarise: HashSet<i64>,
     /// Instance groups that may have become empty, with their series and study.
     pub(super) shrunk: HashSet<(i64, i64, i64)>,
-    /// Entities whose values may have to be worked out anew; for patients, whether instance groups have come to them.
-    pub(super) series_to_settle: HashSet<i64>,
-    pub(super) studies_to_settle: HashSet<i64>,
-    pub(super) patients_to_settle: HashSet<(i64, bool)>,
-    /// Patients that may have no study any more.
+    /// Entities whose values may have to be worked out anew.
+    pub(super) series_to_settle: HashMap<i64, Settle>,
+    pub(super) studies_to_settle: HashMap<i64, Settle>,
+    /// Descriptions to which no study may lead any more.
     pub(super) patients_left: HashSet<i64>,
+    /// Where descriptions of patients were added and dropped.
+    pub(super) touched_patients: TouchedPatients,
     pub(super) lookups: Vec<(i32, i64)>,
     pub(super) lookup_hashes: HashMap<i32, i64>,
     /// Look-ups of instances that are gone.
@@ -181,8 +183,8 @@ impl Batch<'_> {
         let studies: Vec<i64> = self.changes.studies_to_summarise.drain().collect();
         for study in studies {
             self.statement(
-                "UPDATE study SET modalities_in_study = ifnull((SELECT group_concat(modality, '\\') FROM \
-                 (SELECT DISTINCT modality FROM study_series WHERE study = ?1 AND modality <> '' ORDER BY modality)), ''), \
+                "UPDATE study SET modalities_in_study = ifnull(dcm_each_once((SELECT group_concat(modality, '\\') FROM \
+                 (SELECT DISTINCT modality FROM study_series WHERE study = ?1 AND modality <> '' ORDER BY modality))), ''), \
                  sop_classes_in_study = ifnull((SELECT group_concat(sop_class_uid, '\\') FROM (SELECT DISTINCT h.sop_class_uid \
                  FROM study_series e JOIN instance_group h ON h.series = e.id WHERE e.study = ?1 AND h.sop_class_uid <> '' \
                  ORDER BY h.sop_class_uid)), ''), \
@@ -255,14 +257,14 @@ impl Batch<'_> {
         let shrunk: Vec<_> = self.changes.shrunk.drain().collect();
         let mut dropped = false;
         for (instance_group, series, study) in shrunk {
-            let was: Option<(Option<i64>, [Option<i64>; 3])> = self
+            let was: Option<[Option<i64>; 3]> = self
                 .statement(
                     "DELETE FROM instance_group WHERE id = ?1 AND instance_count = 0 \
-                     RETURNING patient, patient_values, study_values, series_values",
+                     RETURNING patient_values, study_values, series_values",
                 )?
-                .query_row([instance_group], |row| Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?])))
+                .query_row([instance_group], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))
                 .optional()?;
-            let Some((patient, said)) = was else { continue };
+            let Some(said) = was else { continue };
             dropped = true;
             for said in said.into_iter().flatten() {
                 self.drop_unused(said)?;
@@ -272,7 +274,7 @@ impl Batch<'_> {
             if self.statement("DELETE FROM study_series WHERE id = ?1 AND instance_count = 0")?.execute([series])? > 0 {
                 self.statement("UPDATE study SET series_count = series_count - 1 WHERE id = ?1")?.execute([study])?;
             } else {
-                self.changes.series_to_settle.insert(series);
+                self.changes.series_to_settle.entry(series).or_insert(Settle::IfLeft);
             }
             let patients: Vec<i64> = self
                 .statement(
@@ -280,29 +282,18 @@ impl Batch<'_> {
                 )?
                 .query_map([study], |row| row.get(0))?
                 .collect::<Result<_>>()?;
-            self.changes.patients_to_settle.extend(patient.iter().chain(&patients).map(|&patient| (patient, false)));
             if self.statement("DELETE FROM study WHERE id = ?1 AND instance_count = 0")?.execute([study])? > 0 {
                 self.statement("DELETE FROM study_patient WHERE study = ?1")?.execute([study])?;
                 self.changes.patients_left.extend(patients);
             } else {
-                self.changes.studies_to_settle.insert(study);
+                self.changes.studies_to_settle.entry(study).or_insert(Settle::IfLeft);
             }
         }
         self.settle_all()?;
         for patient in std::mem::take(&mut self.changes.patients_left) {
-            let gone: Option<[String; 3]> = self
-                .statement(
-                    "DELETE FROM patient WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM study WHERE patient = ?1) \
-                     AND NOT EXISTS (SELECT 1 FROM study_patient WHERE patient = ?1) \
-                     RETURNING patient_name_norm, patient_name_ideographic_norm, patient_name_phonetic_norm",
-                )?
-                .query_row([patient], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))
-                .optional()?;
-            if let Some(name) = &gone {
-                names::remove(self.connection, patient, &name.each_ref().map(String::as_str))?;
-            }
-            dropped |= gone.is_some();
+            dropped |= self.drop_description(patient)?;
         }
+        self.settle_touched_patients()?;
         if dropped {
             self.raise_change_floor()?;
             self.forget();
@@ -311,25 +302,14 @@ impl Batch<'_> {
     }
 
     fn settle_all(&mut self) -> Result<()> {
-        for series in std::mem::take(&mut self.changes.series_to_settle) {
-            self.settle(QueryRetrieveLevel::Series, series, false)?;
+        for (series, settle) in std::mem::take(&mut self.changes.series_to_settle) {
+            self.settle(QueryRetrieveLevel::Series, series, settle)?;
         }
-        // Patients of one ID may exchange studies when the issuer of one becomes unknown; each such move is to one that has
-        // objects which name it, so this ends.
-        loop {
-            let studies = std::mem::take(&mut self.changes.studies_to_settle);
-            let patients = std::mem::take(&mut self.changes.patients_to_settle);
-            if studies.is_empty() && patients.is_empty() {
-                return Ok(());
-            }
-            for study in studies {
-                self.settle_patients_of(study)?;
-                self.settle(QueryRetrieveLevel::Study, study, false)?;
-            }
-            for (patient, joined) in patients {
-                self.settle(QueryRetrieveLevel::Patient, patient, joined)?;
-            }
+        for (study, settle) in std::mem::take(&mut self.changes.studies_to_settle) {
+            self.settle_patients_of(study, settle)?;
+            self.settle(QueryRetrieveLevel::Study, study, settle)?;
         }
+        Ok(())
     }
 }
 

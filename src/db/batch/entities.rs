@@ -1,18 +1,20 @@
-//! Patients, studies and series: found or made for a record, and what its values mean for those that are there.
+//! Studies and series: found or made for a record, and what its values mean for those that are there. Their patients are in
+//! [`super::patients`].
 //!
 //! The value of an entity is the most complete one that any of its objects has (docs/adr/0008). So that it can follow when
-//! objects are corrected or go, an instance group says what its objects say where that differs (docs/adr/0011): see [`super::said`].
+//! objects are corrected or go, an instance group keeps what its objects say where that differs (docs/adr/0011): see
+//! [`super::asserted_values`].
 
 use std::sync::OnceLock;
 
 use rusqlite::{OptionalExtension, params, params_from_iter};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::super::names;
+use super::super::rules;
+use super::patients::NamedPatient;
 use super::{Batch, Result};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::level::QueryRetrieveLevel;
-use crate::model::person_name;
 use crate::model::record::InstanceRecord;
 
 /// Where a record belongs.
@@ -47,14 +49,13 @@ impl Batch<'_> {
         {
             return Ok(*belonging);
         }
-        let (patient, patient_values) = self.patient(record)?;
-        let (study, own_patient, study_values) = self.study(record, patient)?;
+        let (study, patient, study_values) = self.study(record)?;
         let (series, series_values) = self.series_row(record, study)?;
         let belonging = Belonging {
             series,
             study,
-            patient: (own_patient != patient).then_some(patient),
-            said: [patient_values, study_values, series_values],
+            patient: (patient.first != patient.own).then_some(patient.own),
+            said: [patient.said, study_values, series_values],
             values,
         };
         let known = self.series.entry(key).or_default();
@@ -85,75 +86,20 @@ impl Batch<'_> {
         hash
     }
 
-    /// The row of the record's patient.
-    fn patient(&mut self, record: &InstanceRecord) -> Result<(i64, Option<i64>)> {
-        let id = record.value(AttributeId::PatientID);
-        let issuer = record.value(AttributeId::IssuerOfPatientID);
-        let identity = identity_without_id(record);
-        let known: Vec<(i64, String)> = self
-            .statement(
-                "SELECT id, issuer_of_patient_id FROM patient WHERE patient_id = ?1 AND identity = ?2 \
-                 ORDER BY issuer_of_patient_id",
-            )?
-            .query_map([id, &identity], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_>>()?;
-        // Objects that do not name the issuer are taken to mean the patient of that ID, of several the one whose issuer sorts
-        // first; a patient whose issuer was not known so far is the one that it is named for now.
-        let first = known.first().filter(|(_, first)| issuer.is_empty() || first.is_empty());
-        let same = known.iter().find(|(_, known)| known == issuer).or(first);
-        if let Some(&(row, _)) = same {
-            return Ok((row, self.merge(QueryRetrieveLevel::Patient, row, record)?.1));
-        }
-        let row = self.insert_entity(QueryRetrieveLevel::Patient, record, &[("identity", &identity)])?;
-        if let Some((first, first_issuer)) = known.first()
-            && issuer < first_issuer.as_str()
-        {
-            self.move_without_issuer(*first, row)?;
-        }
-        Ok((row, None))
-    }
-
-    /// The row of the record's study, and the patient under whom that is kept.
-    fn study(&mut self, record: &InstanceRecord, patient: i64) -> Result<(i64, i64, Option<i64>)> {
+    /// The row of the record's study, its patients, and what the record says otherwise of the study.
+    fn study(&mut self, record: &InstanceRecord) -> Result<(i64, NamedPatient, Option<i64>)> {
         let found: Option<(i64, i64)> = self
             .statement("SELECT id, patient FROM study WHERE study_instance_uid = ?1")?
             .query_row([record.value(AttributeId::StudyInstanceUID)], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let Some((row, known_patient)) = found else {
-            let row = self.insert_entity(QueryRetrieveLevel::Study, record, &[("patient", &patient)])?;
-            return Ok((row, patient, None));
+        let Some((row, first)) = found else {
+            let patient = self.patient_of_new_study(record)?;
+            let row = self.insert_entity(QueryRetrieveLevel::Study, record, ("patient", patient))?;
+            return Ok((row, NamedPatient { first: patient, own: patient, said: None }, None));
         };
-        let own_patient =
-            if known_patient == patient { patient } else { self.share_study(row, known_patient, patient)? };
+        let patient = self.patient_of_record(row, first, record)?;
         let (_, said) = self.merge(QueryRetrieveLevel::Study, row, record)?;
-        Ok((row, own_patient, said))
-    }
-
-    /// Keeps a study under two patients: under the one whose Patient ID sorts first, and linked to the other, whichever
-    /// came first. Returns the one under whom it is.
-    fn share_study(&mut self, study: i64, known: i64, other: i64) -> Result<i64> {
-        let is_linked: bool = self
-            .statement("SELECT EXISTS (SELECT 1 FROM study_patient WHERE study = ?1 AND patient = ?2)")?
-            .query_row([study, other], |row| row.get(0))?;
-        if is_linked {
-            return Ok(known);
-        }
-        self.changes.tally.conflicts += 1;
-        let other_is_first = self.patient_key(other)? < self.patient_key(known)?;
-        let (first, linked) = if other_is_first { (other, known) } else { (known, other) };
-        if other_is_first {
-            self.keep_under(study, known, other)?;
-        }
-        self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
-            .execute([study, linked])?;
-        Ok(first)
-    }
-
-    /// By what patients of one study are ordered.
-    pub(super) fn patient_key(&self, patient: i64) -> Result<(String, String, String)> {
-        // The issuer last: it may become known later, and then only where there is one patient of that ID.
-        self.statement("SELECT patient_id, identity, issuer_of_patient_id FROM patient WHERE id = ?1")?
-            .query_row([patient], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        Ok((row, patient, said))
     }
 
     /// The row of the record's series.
@@ -176,56 +122,31 @@ impl Batch<'_> {
         self.changes.tally.conflicts += u64::from(elsewhere);
         *self.changes.series_per_study.entry(study).or_default() += 1;
         self.changes.studies_to_summarise.insert(study);
-        Ok((self.insert_entity(QueryRetrieveLevel::Series, record, &[("study", &study)])?, None))
+        Ok((self.insert_entity(QueryRetrieveLevel::Series, record, ("study", study))?, None))
     }
 
-    /// Inserts the row of an entity with all that the record says of it.
+    /// Inserts the row of a study or series with all that the record says of it, and the row above it.
     fn insert_entity(
         &mut self,
         level: QueryRetrieveLevel,
         record: &InstanceRecord,
-        extra: &[(&str, &dyn rusqlite::ToSql)],
+        (above, above_row): (&str, i64),
     ) -> Result<i64> {
-        let names = name_forms(level, record.value(AttributeId::PatientName));
         let character_set = record.value(AttributeId::SpecificCharacterSet);
-        let mut columns = vec!["character_set"];
-        let mut values: Vec<&dyn rusqlite::ToSql> = vec![&character_set];
-        for &(column, value) in extra {
-            columns.push(column);
-            values.push(value);
-        }
+        let mut columns = vec!["character_set", above];
+        let mut values: Vec<&dyn rusqlite::ToSql> = vec![&character_set, &above_row];
         let texts: Vec<&str> = stored_at(level).iter().map(|&id| record.value(id)).collect();
         for (id, text) in stored_at(level).iter().zip(&texts) {
             columns.push(id.attribute().column);
             values.push(text);
         }
-        for (column, form) in &names {
-            columns.push(column);
-            values.push(form);
-        }
         let marks = vec!["?"; columns.len()].join(", ");
         self.statement(&format!("INSERT INTO {} ({}) VALUES ({marks})", table_of(level), columns.join(", ")))?
             .execute(params_from_iter(values))?;
-        let row = self.connection.last_insert_rowid();
-        if level == QueryRetrieveLevel::Patient {
-            names::add(self.connection, row, &names.iter().map(|(_, form)| form.as_str()).collect::<Vec<_>>())?;
-        }
-        Ok(row)
+        Ok(self.connection.last_insert_rowid())
     }
 
-    /// The words of a patient's name are to be those of another one; the row still has the old one.
-    fn rename_patient(&self, row: i64, names: &[(&str, String)]) -> Result<()> {
-        let old: [String; 3] = self
-            .statement(
-                "SELECT patient_name_norm, patient_name_ideographic_norm, patient_name_phonetic_norm FROM patient \
-                 WHERE id = ?1",
-            )?
-            .query_row([row], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
-        names::remove(self.connection, row, &old.each_ref().map(String::as_str))?;
-        names::add(self.connection, row, &names.iter().map(|(_, form)| form.as_str()).collect::<Vec<_>>())
-    }
-
-    /// Lets an entity take account of what a record says of it. Returns the attributes that have changed, and what the record
+    /// Lets a study or series take account of what a record says of it. Returns the attributes that have changed, and what the record
     /// says where that is not what the row says then.
     fn merge(
         &mut self,
@@ -239,7 +160,7 @@ impl Batch<'_> {
         let mut is_as_said = true;
         for (value, &id) in values.iter_mut().zip(stored_at(level)) {
             let said = record.value(id);
-            if is_more_complete(said, value) {
+            if rules::is_more_complete(id.attribute().vr, said, value) {
                 said.clone_into(value);
             }
             is_as_said &= said == value.as_str();
@@ -280,7 +201,7 @@ impl Batch<'_> {
         Ok(None)
     }
 
-    /// Writes those values of an entity that have changed, and returns which they are.
+    /// Writes those values of a study or series that have changed, and returns which they are.
     pub(super) fn write_values(
         &mut self,
         level: QueryRetrieveLevel,
@@ -293,21 +214,12 @@ impl Batch<'_> {
         let mut changed = Vec::new();
         let mut columns = Vec::new();
         let mut texts: Vec<&str> = Vec::new();
-        let mut names = Vec::new();
         for ((&id, known), value) in stored_at(level).iter().zip(known).zip(values) {
             if known != value {
                 changed.push(id);
                 columns.push(id.attribute().column);
                 texts.push(value);
-                if id == AttributeId::PatientName {
-                    names = name_forms(level, value);
-                    self.rename_patient(row, &names)?;
-                }
             }
-        }
-        for (column, form) in &names {
-            columns.push(column);
-            texts.push(form);
         }
         let settings: Vec<_> = columns.iter().enumerate().map(|(at, c)| format!("{c} = ?{}", at + 2)).collect();
         let parameters =
@@ -352,12 +264,6 @@ pub(super) const fn table_of(level: QueryRetrieveLevel) -> &'static str {
     }
 }
 
-/// Whether `asserted_values` counts before `known` where two objects disagree about their patient, study or series: the longer text,
-/// of two as long the one that sorts first. Any order of arrival comes to the same.
-pub(super) fn is_more_complete(said: &str, known: &str) -> bool {
-    said.len() > known.len() || (said.len() == known.len() && said < known)
-}
-
 /// All kept attributes of an entity, in the order of [`stored_at`].
 fn select_all(level: QueryRetrieveLevel) -> &'static str {
     static SQL: OnceLock<[String; 4]> = OnceLock::new();
@@ -368,26 +274,4 @@ fn select_all(level: QueryRetrieveLevel) -> &'static str {
         })
     });
     &all[level as usize]
-}
-
-/// What keeps patients apart who have no Patient ID: name and birth date. Empty where there is an ID.
-fn identity_without_id(record: &InstanceRecord) -> String {
-    if !record.value(AttributeId::PatientID).is_empty() {
-        return String::new();
-    }
-    let [name, ideographic, phonetic] = person_name::normal_groups(record.value(AttributeId::PatientName));
-    format!("{name}={ideographic}={phonetic}|{}", record.value(AttributeId::PatientBirthDate))
-}
-
-/// The columns of a patient that hold the normal form of the name, with their values.
-fn name_forms(level: QueryRetrieveLevel, name: &str) -> Vec<(&'static str, String)> {
-    if level != QueryRetrieveLevel::Patient {
-        return Vec::new();
-    }
-    let [alphabetic, ideographic, phonetic] = person_name::normal_groups(name);
-    vec![
-        ("patient_name_norm", alphabetic),
-        ("patient_name_ideographic_norm", ideographic),
-        ("patient_name_phonetic_norm", phonetic),
-    ]
 }

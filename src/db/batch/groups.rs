@@ -11,6 +11,7 @@ use super::super::schema::shared_columns;
 use super::super::{FileOutcome, ScannedFile};
 use super::entities::Belonging;
 use super::files::File;
+use super::instances::Existing;
 use super::{Batch, Result, to_i64};
 use crate::model::attribute::{ATTRIBUTE_COUNT, AttributeId};
 use crate::model::declared::DeclaredSet;
@@ -203,6 +204,40 @@ impl Batch<'_> {
         let instance_group = Rc::new(instance_group);
         self.instance_groups_by_id.insert(id, Rc::clone(&instance_group));
         Ok(Some(instance_group))
+    }
+}
+
+impl Batch<'_> {
+    /// Sets into a record what an instance says that is declared, where all of that is known.
+    pub(super) fn set_declared(&self, existing: &Existing, record: &mut InstanceRecord) -> Result<()> {
+        let group = &existing.instance_group;
+        if self.declared.is_empty() || !self.declared.is_covered_by(&group.declared_set) {
+            return Ok(());
+        }
+        let above = self
+            .statement("SELECT declared_above FROM instance_group WHERE id = ?1")?
+            .query_row([group.id], |row| Ok(declared_values(row.get_ref(0)?.as_str_or_null()?)))?;
+        let diff = declared_values(existing.diff.as_deref());
+        record.note_declared();
+        for unit in self.declared.units() {
+            let value = match unit.level {
+                QueryRetrieveLevel::Image => diff.get(&unit.key).or_else(|| group.declared.get(&unit.key)),
+                QueryRetrieveLevel::Patient | QueryRetrieveLevel::Study | QueryRetrieveLevel::Series => {
+                    above.get(&unit.key)
+                }
+            };
+            let value = value.and_then(serde_json::Value::as_str).unwrap_or_default();
+            record.set_declared_with(unit.number, |text| text.push_str(value));
+        }
+        Ok(())
+    }
+
+    /// Whether an instance says something else that is declared than a record of another file of it.
+    pub(super) fn declares_otherwise(&self, existing: &Existing, record: &InstanceRecord) -> Result<bool> {
+        let mut known = InstanceRecord::new();
+        self.set_declared(existing, &mut known)?;
+        let differs = |number| known.declared(number) != record.declared(number);
+        Ok(known.has_declared() && self.declared.units().iter().any(|unit| differs(unit.number)))
     }
 }
 

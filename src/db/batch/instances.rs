@@ -334,7 +334,11 @@ impl Batch<'_> {
             size: existing.size,
             checksum: existing.checksum,
         };
-        let (differs, text) = compare(&Side::of(record, file), &first, by_bytes);
+        let (differs, mut text) = compare(&Side::of(record, file), &first, by_bytes);
+        if record.has_declared() && text.is_none() && self.declares_otherwise(existing, record)? {
+            // What is declared is not kept of a further file. It is read again when it takes the first place.
+            text = Some(record_text(record));
+        }
         self.write_copy((existing.instance_group.id, &existing.suffix), file, differs, text.as_deref())?;
         Ok(differs)
     }
@@ -575,7 +579,11 @@ impl Batch<'_> {
     fn promote(&mut self, existing: &Existing, copy: Copy, rows: &mut DirectoryRows) -> Result<()> {
         let record = match &copy.record {
             Some(text) => record_of_text(text),
-            None => self.record_of(existing)?,
+            None => {
+                let mut record = self.record_of(existing)?;
+                self.set_declared(existing, &mut record)?;
+                record
+            }
         };
         self.delete_copy(copy.directory, &copy.file_name)?;
         let file = File {

@@ -7,7 +7,9 @@ mod entities;
 mod files;
 mod groups;
 mod instances;
+mod migration;
 mod origin;
+mod patients;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +29,8 @@ use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
 use crate::model::record::{Common, InstanceRecord};
+
+pub(super) use migration::from_version_1;
 
 use changes::{Changes, HashFilter, Lookups};
 use entities::Belonging;
@@ -117,13 +121,13 @@ impl<'c> Batch<'c> {
         turn: &'c Turn,
         clock: Clock,
         declared: Arc<DeclaredSet>,
-    ) -> std::result::Result<Self, Error> {
+    ) -> Result<Self> {
         Ok(Self {
             connection,
             turn,
             copies_log_late: false,
-            hot: Hot::new(connection).map_err(Error::from_sqlite)?,
-            lookups: Lookups::read(connection).map_err(Error::from_sqlite)?,
+            hot: Hot::new(connection)?,
+            lookups: Lookups::read(connection)?,
             clock,
             declared,
             data_version: -1,

@@ -80,11 +80,13 @@ impl Compiler<'_> {
         match level {
             Patient if self.shared_studies => (
                 "study a JOIN study_series b ON b.study = a.id JOIN instance_group c ON c.series = b.id",
-                "(a.patient = p.id OR a.id IN (SELECT study FROM study_patient WHERE patient = p.id))",
+                "(a.patient IN (SELECT p.id UNION ALL SELECT q.id FROM patient q WHERE q.person = p.person) \
+                 OR a.id IN (SELECT x.study FROM study_patient x WHERE x.patient IN \
+                 (SELECT p.id UNION ALL SELECT q.id FROM patient q WHERE q.person = p.person)))",
             ),
             Patient => (
                 "study a JOIN study_series b ON b.study = a.id JOIN instance_group c ON c.series = b.id",
-                "a.patient = p.id",
+                "a.patient IN (SELECT p.id UNION ALL SELECT q.id FROM patient q WHERE q.person = p.person)",
             ),
             Study => ("study_series b JOIN instance_group c ON c.series = b.id", "b.study = s.id"),
             Series => ("instance_group c", "c.series = e.id"),

@@ -4,7 +4,7 @@ WITH decoded AS (
            h.size_base, {times},
            CASE typeof(i.uid_suffix)
                WHEN 'text' THEN i.uid_suffix
-               ELSE CASE WHEN hex(i.uid_suffix) GLOB 'B*'
+               ELSE CASE WHEN substr(hex(i.uid_suffix), 1, 1) = 'B'
                    THEN replace(replace(substr(hex(i.uid_suffix), 2), 'A', '.'), 'F', '')
                    ELSE h.uid_prefix || replace(replace(hex(i.uid_suffix), 'A', '.'), 'F', '') END
            END AS uid
@@ -20,7 +20,7 @@ SELECT e.study AS study, x.series AS series, s.study_instance_uid, e.series_inst
                       WHEN 'integer' THEN x.file_prefix || printf('%0*d', x.file_digits, x.file_name) || x.file_suffix
                       ELSE x.file_name END END AS path,
        CASE WHEN h.declared_set <> '' THEN (SELECT json_group_object(key, value)
-           FROM json_each(json_patch(json_patch(ifnull(h.declared_above, '{}'), ifnull(h.declared, '{}')), ifnull(x.diff, '{}'))) WHERE key LIKE '+%') END AS declared,
+           FROM json_each(json_patch(json_patch(ifnull(h.declared_above, '{}'), ifnull(h.declared, '{}')), ifnull(x.diff, '{}'))) WHERE substr(key, 1, 1) = '+') END AS declared,
        x.size_base + x.size AS size, (x.mtime_base + x.mtime) / 1000.0 AS mtime,
        CASE WHEN x.checksum IS NULL THEN NULL ELSE lower(hex(x.checksum)) END AS checksum,
        r.first_ms AS received_ms, h.changed_ms, h.change, r.kind AS arrival, r.calling_ae_title AS sender,

@@ -3,6 +3,8 @@
 --
 -- Text columns hold UTF-8, '' where the attribute is absent or empty. Their names are the keywords of PS3.6 in snake case.
 
+-- What is said of patients: a row for each set of values that the objects of some study say together. A row never changes.
+-- Studies whose objects say the same lead to one row.
 CREATE TABLE patient (
     id                          INTEGER PRIMARY KEY,
     patient_id                  TEXT NOT NULL,
@@ -24,9 +26,15 @@ CREATE TABLE patient (
     patient_comments            TEXT NOT NULL DEFAULT '',
     referenced_patient_sequence TEXT NOT NULL DEFAULT '',
     -- The character set of one of the objects that the values came from.
-    character_set               TEXT NOT NULL DEFAULT ''
+    character_set               TEXT NOT NULL DEFAULT '',
+    -- A hash of the values, by which a row is found again.
+    values_hash                 INTEGER NOT NULL DEFAULT 0,
+    -- NULL where no other row has the same Patient ID and identity. Otherwise a negative number that the rows of one patient
+    -- have in common: those with the same issuer, and those without one together with the issuer that sorts first.
+    person                      INTEGER
 );
-CREATE UNIQUE INDEX patient_by_id ON patient (patient_id, identity, issuer_of_patient_id);
+CREATE INDEX patient_by_id ON patient (patient_id, identity, issuer_of_patient_id, patient_birth_date, values_hash);
+CREATE INDEX patient_by_person ON patient (person) WHERE person IS NOT NULL;
 CREATE INDEX patient_by_name ON patient (patient_name_norm);
 CREATE INDEX patient_by_ideographic_name ON patient (patient_name_ideographic_norm)
     WHERE patient_name_ideographic_norm <> '';
@@ -104,6 +112,15 @@ CREATE TABLE study_patient (
     PRIMARY KEY (study, patient)
 ) WITHOUT ROWID;
 CREATE INDEX study_patient_by_patient ON study_patient (patient);
+
+-- Patients of whom two descriptions cannot be of one person: names that share no word, and birth dates that do not agree.
+CREATE TABLE two_people (
+    patient_id                  TEXT NOT NULL,
+    issuer_of_patient_id        TEXT NOT NULL,
+    one                         INTEGER NOT NULL REFERENCES patient (id),
+    other                       INTEGER NOT NULL REFERENCES patient (id),
+    PRIMARY KEY (patient_id, issuer_of_patient_id)
+) WITHOUT ROWID;
 
 CREATE TABLE study_series (
     id                          INTEGER PRIMARY KEY,

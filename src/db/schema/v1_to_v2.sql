@@ -75,3 +75,17 @@ CREATE INDEX instance_group_by_change ON instance_group (change);
 CREATE INDEX instance_group_by_arrival ON instance_group (arrival) WHERE arrival IS NOT NULL;
 ALTER TABLE instance ADD COLUMN checksum BLOB;
 ALTER TABLE copy ADD COLUMN checksum BLOB;
+
+-- A row of patient becomes what the objects of one study say together (docs/adr/0014). The program fills the new columns
+-- and gives each study its row; it makes the index patient_by_id first.
+DROP INDEX patient_by_id;
+ALTER TABLE patient ADD COLUMN values_hash INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE patient ADD COLUMN person INTEGER;
+CREATE INDEX patient_by_person ON patient (person) WHERE person IS NOT NULL;
+CREATE TABLE two_people (
+    patient_id                  TEXT NOT NULL,
+    issuer_of_patient_id        TEXT NOT NULL,
+    one                         INTEGER NOT NULL REFERENCES patient (id),
+    other                       INTEGER NOT NULL REFERENCES patient (id),
+    PRIMARY KEY (patient_id, issuer_of_patient_id)
+) WITHOUT ROWID;

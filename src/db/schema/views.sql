@@ -1,16 +1,7 @@
 -- The views: the interface of the index for other programs. They are made anew with each new schema version.
 
-CREATE VIEW patients AS
-SELECT p.id AS patient, p.patient_id, p.issuer_of_patient_id, p.patient_name, p.patient_birth_date, p.patient_birth_time,
-       p.patient_sex, p.other_patient_ids, p.other_patient_names, p.other_patient_ids_sequence, p.ethnic_group,
-       p.patient_comments, p.referenced_patient_sequence,
-       (SELECT count(*) FROM study WHERE patient = p.id) AS number_of_patient_related_studies,
-       (SELECT ifnull(sum(series_count), 0) FROM study WHERE patient = p.id) AS number_of_patient_related_series,
-       (SELECT ifnull(sum(instance_count), 0) FROM study WHERE patient = p.id) AS number_of_patient_related_instances
-FROM patient p;
-
 CREATE VIEW studies AS
-SELECT s.id AS study, s.patient, p.patient_id, p.patient_name, p.patient_birth_date, p.patient_sex,
+SELECT s.id AS study, ifnull(p.person, p.id) AS patient, p.patient_id, p.patient_name, p.patient_birth_date, p.patient_sex,
        s.study_instance_uid, s.study_date, s.study_time, s.accession_number, s.study_id, s.study_description,
        s.modalities_in_study, s.sop_classes_in_study, s.series_count AS number_of_study_related_series,
        s.instance_count AS number_of_study_related_instances, s.referring_physician_name, s.physicians_of_record,
@@ -22,7 +13,10 @@ SELECT s.id AS study, s.patient, p.patient_id, p.patient_name, p.patient_birth_d
        (SELECT min(r.first_ms) FROM study_series e JOIN instance_group h ON h.series = e.id JOIN arrival r ON r.id = h.arrival
         WHERE e.study = s.id) AS received_ms,
        (SELECT max(h.changed_ms) FROM study_series e JOIN instance_group h ON h.series = e.id WHERE e.study = s.id) AS changed_ms,
-       (SELECT max(h.change) FROM study_series e JOIN instance_group h ON h.series = e.id WHERE e.study = s.id) AS change
+       (SELECT max(h.change) FROM study_series e JOIN instance_group h ON h.series = e.id WHERE e.study = s.id) AS change,
+       p.issuer_of_patient_id, p.patient_birth_time, p.other_patient_ids,
+       p.other_patient_names, p.other_patient_ids_sequence, p.ethnic_group, p.patient_comments,
+       p.referenced_patient_sequence
 FROM study s JOIN patient p ON p.id = s.patient;
 
 CREATE VIEW series AS

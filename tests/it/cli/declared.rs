@@ -380,6 +380,51 @@ fn declared_attributes_are_received_matched_and_answered_over_the_network() {
 }
 
 #[test]
+fn what_is_declared_stays_when_another_file_of_the_same_object_takes_the_first_place() {
+    let place = Place::new();
+    declare(&place, DECLARED);
+    for number in 1..=3 {
+        write_file(&place, &format!("{number}/a.dcm"), &object(number));
+        write_file(&place, &format!("copies/{number}.dcm"), &object(number));
+    }
+    assert_eq!(summary(&place).1["copies"], 3);
+    for number in 1..=3 {
+        fs::remove_dir_all(place.path(format!("archive/{number}"))).unwrap();
+    }
+    place.run(["scan", "--index", "index.db", "--prune", "archive"]).expect(0);
+    expect_all_to_be_there(&place);
+    assert_eq!(summary(&place).0, None);
+}
+
+#[test]
+fn a_declared_attribute_of_the_patient_is_that_of_the_studys_own_objects_under_each_of_its_patients() {
+    let place = Place::new();
+    declare(&place, "[[attribute]]\npath = \"PatientBreedDescription\"\nlevel = \"PATIENT\"\nname = \"Breed\"\n");
+    let object = |study: u8, instance: u8, patient: &str, breed: &str| {
+        DataSet::default()
+            .uid(0x0008, 0x0016, CT)
+            .uid(0x0008, 0x0018, &format!("1.2.{study}.1.{instance}"))
+            .text(0x0010, 0x0020, patient)
+            .text(0x0010, 0x2292, breed)
+            .uid(0x0020, 0x000D, &format!("1.2.{study}"))
+            .uid(0x0020, 0x000E, &format!("1.2.{study}.1"))
+    };
+    write_file(&place, "1", &object(1, 1, "A", "Beagle"));
+    write_file(&place, "2", &object(1, 2, "B", "Collie"));
+    write_file(&place, "3", &object(3, 3, "B", "Dalmatian"));
+    place.run(["scan", "--index", "index.db", "archive"]).expect(0);
+    assert_eq!(found(&place, "STUDY", &["Breed=Beagle", "PatientID", "StudyInstanceUID"]), ["1.2.1"]);
+    assert_eq!(found(&place, "STUDY", &["Breed=Collie", "PatientID"]), ["B"]);
+    assert_eq!(found(&place, "STUDY", &["PatientID=B", "Breed"]), ["Collie", "Dalmatian"]);
+    assert_eq!(found(&place, "IMAGE", &["Breed=Collie", "SOPInstanceUID"]), ["1.2.1.1.2"]);
+    // A patient is found by what the objects of any of its studies say, and answered with that.
+    for breed in ["Collie", "Dalmatian"] {
+        assert_eq!(found(&place, "PATIENT", &["PatientID=B", &format!("Breed={breed}")]), [breed]);
+    }
+    assert_eq!(found(&place, "PATIENT", &["Breed=Beagle", "PatientID"]), ["A"]);
+}
+
+#[test]
 fn members_of_archives_are_filled_by_a_scan_too() {
     let place = Place::new();
     for number in 1..=3 {

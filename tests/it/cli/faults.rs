@@ -292,7 +292,7 @@ fn a_full_disk_for_objects_refuses_them_until_there_is_room_again() {
 #[test]
 fn a_full_disk_for_the_index_refuses_objects_until_there_is_room_again() {
     let place = Place::new();
-    let Some(disk) = Mount::tmpfs(&place.path("index"), "1m") else { return };
+    let Some(disk) = Mount::tmpfs(&place.path("index"), "2m") else { return };
     fs::write(place.path("dcmdex.toml"), "index = \"index/index.db\"\nstorage = \"objects\"\n").unwrap();
     let node = Node::start(&place, &[]);
     let mut peer = associated(&node);

@@ -3,10 +3,13 @@
 mod arrivals;
 mod beside;
 mod defects;
+mod identity;
+mod migrating;
 mod model_based;
 mod names;
 mod plans;
 mod remembered;
+mod views;
 mod writing;
 
 use std::ops::ControlFlow;

@@ -23,20 +23,39 @@ struct Content {
     series: u8,
     study: u8,
     patient: u8,
+    /// Name, birth date and sex of the patient: of [`PEOPLE`].
+    person: u8,
     /// The values of one attribute at each level; 0 for none.
     said: [u8; 4],
     size: u8,
 }
 
+/// What objects say of patients: nothing, two people, one of them with less, and with a date that is none.
+const PEOPLE: &[[&str; 3]] = &[
+    ["", "", ""],
+    ["SMITH^ANNE", "19800101", "F"],
+    ["MILLER^BOB", "19500101", "M"],
+    ["SMITH", "", ""],
+    ["MILLER^ROBERT", "1 January 1950", ""],
+];
+
 fn content() -> impl Strategy<Value = Content> {
     let said = [0..3_u8, 0..3_u8, 0..3_u8, 0..2_u8];
-    (0..6_u8, 0..8_u8, 0..8_u8, 0..10_u8, said, 0..2_u8).prop_map(|(instance, series, study, patient, said, size)| {
-        // Mostly each instance has its series, study and patient; sometimes it has another.
-        let series = if series < 6 { instance / 2 } else { series - 6 };
-        let study = if study < 6 { series / 2 } else { study - 6 };
-        let patient = if patient < 6 { study } else { patient - 4 };
-        Content { instance, series, study, patient, said, size }
-    })
+    (0..6_u8, 0..8_u8, 0..8_u8, 0..12_u8, 0..10_u8, said, 0..2_u8).prop_map(
+        |(instance, series, study, patient, person, said, size)| {
+            // Mostly each instance has its series, study and patient; sometimes it has another.
+            let series = if series < 6 { instance / 2 } else { series - 6 };
+            let study = if study < 6 { series / 2 } else { study - 6 };
+            // Often several studies have one Patient ID, and then often say other things of the patient.
+            let patient = match patient {
+                0..3 => study,
+                3..6 => 0,
+                patient => patient - 6,
+            };
+            let person = if person < 5 { person } else { study + 1 };
+            Content { instance, series, study, patient, person, said, size }
+        },
+    )
 }
 
 impl Content {
@@ -50,6 +69,7 @@ impl Content {
         // Two patients with an ID, one whose issuer is named, or named otherwise, or not at all, and one without an ID.
         let (patient, issuer) =
             [("A", ""), ("B", ""), ("C", "X"), ("C", "W"), ("C", ""), ("", "")][usize::from(self.patient)];
+        let [name, birth_date, sex] = PEOPLE[usize::from(self.person)];
         let text = |said: u8| ["", "b", "aa"][usize::from(said)];
         record(
             &study,
@@ -58,6 +78,9 @@ impl Content {
             &[
                 (PatientID, patient),
                 (IssuerOfPatientID, issuer),
+                (PatientName, name),
+                (PatientBirthDate, birth_date),
+                (PatientSex, sex),
                 (PatientComments, text(self.said[0])),
                 (StudyDescription, text(self.said[1])),
                 (Modality, ["", "CT", "MR"][usize::from(self.said[2])]),
@@ -225,16 +248,39 @@ fn scan(writer: &Writer, index: &Path, files: &BTreeMap<u8, File>, prune: bool) 
 }
 
 /// All that an index says, with nothing in it that depends on the order in which it learnt it.
-fn dump(index: &Path) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
+pub(super) fn dump(index: &Path) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
     #[expect(clippy::disallowed_methods, reason = "the test looks at the tables themselves")]
     let connection = Connection::open(index).unwrap();
     let columns = |level| {
         let own = ATTRIBUTES.iter().filter(|a| a.level == level && a.is_stored());
         own.map(|a| format!("\"{}\"", a.column)).collect::<Vec<_>>().join(", ")
     };
-    let patient = "p.patient_id || '|' || p.issuer_of_patient_id || '|' || p.identity";
+    let own = ATTRIBUTES.iter().filter(|a| a.level == QueryRetrieveLevel::Patient && a.is_stored());
+    let patient = own.map(|a| format!("p.{}", a.column)).collect::<Vec<_>>().join(" || '|' || ");
     let queries = [
-        ("patients", format!("SELECT {}, patient_name_norm, identity FROM patient", columns(QueryRetrieveLevel::Patient))),
+        (
+            "patients",
+            format!(
+                "SELECT {}, patient_name_norm, identity, values_hash, person FROM patient",
+                columns(QueryRetrieveLevel::Patient)
+            ),
+        ),
+        (
+            "patients of instances",
+            format!(
+                "SELECT {patient}, s.study_instance_uid, e.series_instance_uid, h.instance_count, a.text FROM instance_group h \
+                 JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study \
+                 JOIN patient p ON p.id = ifnull(h.patient, s.patient) LEFT JOIN asserted_values a ON a.id = h.patient_values"
+            ),
+        ),
+        (
+            "two people",
+            format!(
+                "SELECT t.patient_id, t.issuer_of_patient_id, {patient}, {} FROM two_people t JOIN patient p ON p.id = t.one \
+                 JOIN patient o ON o.id = t.other",
+                patient.replace("p.", "o.")
+            ),
+        ),
         (
             "studies",
             format!(
@@ -528,12 +574,12 @@ fn as_anew(steps: Vec<Step>) -> Result<(), TestCaseError> {
 
 /// An instance whose UID is not valid, with a content of this number.
 fn version(size: u8) -> Content {
-    Content { instance: 5, series: 2, study: 1, patient: 1, said: [0; 4], size }
+    Content { instance: 5, series: 2, study: 1, patient: 1, person: 1, said: [0; 4], size }
 }
 
 /// Another instance.
 fn another() -> Content {
-    Content { instance: 0, series: 0, study: 0, patient: 0, said: [0; 4], size: 0 }
+    Content { instance: 0, series: 0, study: 0, patient: 0, person: 1, said: [0; 4], size: 0 }
 }
 
 /// Two files of an instance that contradict each other, the first at 6 and the second at 1; then these steps.
@@ -598,7 +644,7 @@ proptest! {
     /// Objects that disagree about their patient, study and series give the same answers in any order.
     #[test]
     fn the_order_of_arrival_does_not_show(
-        said in prop::collection::vec(("[AB]", "[a-c]{0,3}", "[0-9]{0,2}", "(CT|MR)?"), 2..8),
+        said in prop::collection::vec(("[AB]", "[a-c]{0,3}", "[0-9]{0,2}", "(CT|MR)?", 0..PEOPLE.len()), 2..8),
         order in any::<prop::sample::Index>(),
     ) {
         let content = |turn: usize| {
@@ -607,9 +653,13 @@ proptest! {
             let writer = writer(&index);
             for step in 0..said.len() {
                 let number = (step + turn) % said.len();
-                let (patient, description, date, modality) = &said[number];
+                let (patient, description, date, modality, person) = &said[number];
+                let [name, birth_date, sex] = PEOPLE[*person];
                 let values = [
                     (PatientID, patient.as_str()),
+                    (PatientName, name),
+                    (PatientBirthDate, birth_date),
+                    (PatientSex, sex),
                     (StudyDescription, description),
                     (SeriesDate, date),
                     (Modality, modality),
@@ -617,14 +667,27 @@ proptest! {
                 ];
                 let uid = format!("1.2.3.{number}");
                 let place = location(Place::Managed, "/objects", &uid);
-                assert_eq!(store(&writer, record("1.2", "1.2.3", &uid, &values), place), StoreOutcome::New);
+                // Two studies, one of them with two series.
+                let (study, series) = ([["1.2", "1.2.1"], ["1.2", "1.2.2"], ["1.3", "1.3.1"]])[number % 3].into();
+                assert_eq!(store(&writer, record(study, series, &uid, &values), place), StoreOutcome::New);
             }
             drop(writer);
             assert_sound(&index);
-            let columns = [PatientID, StudyDescription, SeriesDate, Modality, ModalitiesInStudy];
-            let mut answers = find(&index, &request(Series, &columns));
-            answers.extend(find(&index, &request(Study, &columns[..2])));
-            answers
+            let patient = [PatientID, PatientName, PatientBirthDate, PatientSex];
+            let of_study = [&patient[..], &[StudyInstanceUID, StudyDescription, ModalitiesInStudy]].concat();
+            let of_series = [&of_study[..], &[SeriesInstanceUID, SeriesDate, Modality]].concat();
+            let of_instance = [&of_series[..], &[SOPInstanceUID]].concat();
+            let of_patient =
+                [&patient[..], &[NumberOfPatientRelatedStudies, NumberOfPatientRelatedInstances]].concat();
+            let mut answers = find(&index, &request(QueryRetrieveLevel::Patient, &of_patient));
+            for (level, columns) in [(Study, &of_study), (Series, &of_series), (Image, &of_instance)] {
+                let mut found = find(&index, &request(level, columns));
+                // Studies of one day come in the order of their arrival.
+                found.sort();
+                answers.extend(found);
+            }
+            let status = Reader::open(&index).unwrap().status().unwrap();
+            (answers, status.conflicts, status.patients)
         };
         prop_assert_eq!(content(0), content(order.index(said.len())));
     }

@@ -1,12 +1,13 @@
 //! Random archives, random questions: `qr` and `db` against a search over all records with the slow matcher.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use dcmdex::db::{Reader, can_answer};
 use dcmdex::model::attribute::AttributeId::{self, *};
-use dcmdex::model::attribute::{Attribute, LetterCase, Multiplicity};
+use dcmdex::model::attribute::{ATTRIBUTES, Attribute, LetterCase, Multiplicity};
 use dcmdex::model::charset;
 use dcmdex::model::level::InformationModel::{self, PatientRoot, PatientStudyOnly, StudyRoot};
 use dcmdex::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
@@ -107,6 +108,8 @@ type Values = Vec<(AttributeId, String)>;
 #[derive(Clone, Debug)]
 struct Entity {
     values: Values,
+    /// What the objects of a study say of their patient, where that is something else than in the other studies.
+    of_patient: Option<Values>,
     children: Vec<Entity>,
 }
 
@@ -128,7 +131,13 @@ fn entity(level: QueryRetrieveLevel) -> BoxedStrategy<Entity> {
         Study => prop::collection::vec(entity(Series), 1..3).boxed(),
         Series => prop::collection::vec(entity(Image), 1..3).boxed(),
     };
-    (values(level), children).prop_map(|(values, children)| Entity { values, children }).boxed()
+    let of_patient = match level {
+        Study => prop::option::weighted(0.4, values(Patient)).boxed(),
+        Patient | Series | Image => Just(None).boxed(),
+    };
+    (values(level), of_patient, children)
+        .prop_map(|(values, of_patient, children)| Entity { values, of_patient, children })
+        .boxed()
 }
 
 /// Every instance with all the values that it has or inherits.
@@ -141,6 +150,10 @@ fn instances(archive: &[Entity]) -> Vec<BTreeMap<AttributeId, String>> {
         out: &mut Vec<BTreeMap<AttributeId, String>>,
     ) {
         let mut values = inherited.clone();
+        if let Some(of_patient) = &entity.of_patient {
+            values.retain(|id, _| *id == PatientID);
+            values.extend(of_patient.iter().cloned());
+        }
         values.extend(entity.values.iter().cloned());
         values.insert([PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID][level], uid.to_owned());
         if level == 0 && uid.ends_with('2') {
@@ -506,7 +519,17 @@ fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
     };
     let mut seen = BTreeSet::new();
     let mut answers = Vec::new();
-    for instance in archive {
+    let mut instances: Vec<&Instance> = archive.iter().collect();
+    if level == Patient {
+        // A patient is answered with what the objects of one of its studies say that match: with the most values, and then
+        // with those that sort first.
+        let of_patient: Vec<_> = ATTRIBUTES.iter().filter(|a| a.level == Patient && a.is_stored()).collect();
+        instances.sort_by_key(|instance| {
+            let said: Vec<_> = of_patient.iter().map(|attribute| value(instance, attribute.id).to_owned()).collect();
+            (Reverse(said.iter().filter(|value| !value.is_empty()).count()), said)
+        });
+    }
+    for instance in instances {
         let entity = value(instance, unique(level)).to_owned();
         if seen.contains(&entity) || !fits(instance, &above) || !fits(instance, &below) {
             continue;
