@@ -11,7 +11,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 ///
 /// # Errors
 /// When a value is not understood.
-pub(super) fn take<'k>(keys: &'k [String], now_ms: i64) -> anyhow::Result<(ArrivalKeys, Vec<&'k str>)> {
+pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys, Vec<&str>)> {
     let mut arrival = ArrivalKeys::default();
     let mut rest = Vec::new();
     for key in keys {

@@ -437,7 +437,7 @@ fn nearest_day(text: &str, is_low: bool) -> Option<String> {
     });
     let mut all = all.filter(|day| day.len() == 8 && date_bounds(day).is_some());
     // Beyond all days stands the text itself: no day is as late, or as early.
-    let found = if is_low { all.find(|day| *day >= text) } else { all.filter(|day| *day <= text).next_back() };
+    let found = if is_low { all.find(|day| *day >= text) } else { all.rfind(|day| *day <= text) };
     Some(found.unwrap_or(text))
 }
 

@@ -133,7 +133,9 @@ fn what_is_kept_and_sound_is_committed_and_all_else_has_its_reason() {
 }
 
 /// What can happen to the bytes of a file.
-const DAMAGES: [(&str, fn(&mut Vec<u8>)); 4] = [
+type Damage = fn(&mut Vec<u8>);
+
+const DAMAGES: [(&str, Damage); 4] = [
     ("cut to half", |bytes| bytes.truncate(bytes.len() / 2)),
     ("one byte changed", |bytes| *bytes.last_mut().unwrap() ^= 1),
     ("garbage appended", |bytes| bytes.extend([0; 64])),
