@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::thread;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -11,6 +12,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::arrival;
 use super::output::{Audience, Escaped, Output};
+use super::spooled::Outlet;
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
 use crate::config::Config;
 use crate::db::Reader;
@@ -71,13 +73,32 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
             tracing::warn!(%tag, "the index does not keep this attribute; neither matched nor shown");
         }
     }
-    let mut reader = Reader::open(&config.index)?;
+    let reader = Reader::open(&config.index)?;
     let columns = columns(&shown, &query.request, &config.declared);
-    let mut writer = Writer::new(arguments.format, columns, &mut context.output);
-    writer.begin().context("standard output cannot be written")?;
+    let outlet = Outlet::beside(&config.index, config.min_free_bytes);
+    let (asked, written) = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut output = Output::new(outlet.inlet());
+            let writer = Writer::new(arguments.format, columns, &mut output);
+            let asked = answer_all(reader, &query, writer);
+            output.flush().context(CANNOT_BE_WRITTEN).and(asked)
+        });
+        let written = pass_on(&outlet, &mut context.output);
+        // A defect in the query is one here as well.
+        (asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), written)
+    });
+    written.context(CANNOT_BE_WRITTEN)?;
+    asked
+}
+
+const CANNOT_BE_WRITTEN: &str = "standard output cannot be written";
+
+/// Asks the index, and writes what it answers. The reader is gone at the end, whether everything has been read or not.
+fn answer_all<W: io::Write>(mut reader: Reader, query: &qr::Query, mut writer: Writer<'_, W>) -> anyhow::Result<Exit> {
+    writer.begin().context(CANNOT_BE_WRITTEN)?;
     let mut failure = None;
     let stop = qr::Stop::new(&reader);
-    let found = qr::run(&mut reader, &query, &stop, |answer| match writer.answer(answer) {
+    let found = qr::run(&mut reader, query, &stop, |answer| match writer.answer(answer) {
         Ok(Audience::Listening) => ControlFlow::Continue(()),
         Ok(Audience::Gone) => ControlFlow::Break(()),
         Err(error) => {
@@ -86,15 +107,30 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
         }
     });
     if let Some(error) = failure {
-        return Err(anyhow::Error::from(error).context("standard output cannot be written"));
+        return Err(anyhow::Error::from(error).context(CANNOT_BE_WRITTEN));
     }
     let found = match found {
         // The reader of our output has seen enough.
         Err(FindError::Cancelled) => return Ok(Exit::Done),
         found => found?,
     };
-    writer.end().context("standard output cannot be written")?;
+    writer.end().context(CANNOT_BE_WRITTEN)?;
     Ok(if found > 0 { Exit::Done } else { Exit::Partly })
+}
+
+/// Writes what waits until there is no more, or nobody reads it.
+fn pass_on<W: io::Write>(outlet: &Outlet, output: &mut Output<W>) -> io::Result<()> {
+    // Also when it fails: the query must not wait for ever.
+    let passed_on = (|| {
+        while let Some(piece) = outlet.next()? {
+            if output.bytes(&piece)? == Audience::Gone || output.flush()? == Audience::Gone {
+                break;
+            }
+        }
+        Ok(())
+    })();
+    outlet.close();
+    passed_on
 }
 
 fn query(level: QueryRetrieveLevel, keys: &[&str], config: &Config) -> anyhow::Result<qr::Query> {

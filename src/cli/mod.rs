@@ -14,6 +14,7 @@ mod notify;
 mod output;
 mod scan;
 mod serve;
+mod spooled;
 mod status;
 
 use std::ffi::OsString;

@@ -269,6 +269,28 @@ fn a_slow_peer_gets_every_answer_and_does_not_hold_up_the_index() {
 }
 
 #[test]
+fn a_find_command_whose_output_is_not_read_does_not_hold_up_the_index() {
+    use std::io::{BufRead as _, BufReader};
+    let node = node_with(3000, |_| {});
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dcmdex"));
+    command.args(["find", "--level", "IMAGE", "--format", "ndjson", "SOPInstanceUID", "PatientComments", "--index"]);
+    let mut find = command.arg(node.index()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(find.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("1.2.3.4."));
+    let writer = Writer::open(&node.index(), WriterOptions::default()).unwrap();
+    writer.handle().begin_scan("[]".to_owned()).unwrap();
+    drop(writer);
+    while !log_is_free(&node.index()) {
+        std::thread::yield_now();
+    }
+    let mut distinct: Vec<_> = lines.map(Result::unwrap).collect();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 2999);
+    assert!(find.wait().unwrap().success());
+}
+
+#[test]
 fn a_slow_peer_can_cancel_what_waits_for_it() {
     let node = node_with(3000, |_| {});
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
