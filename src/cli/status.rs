@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::output::{Grouped, Shown};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
 use crate::db::{IndexStatus, Reader, ScanEntry};
+use crate::scp::pending_reports;
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -23,15 +25,16 @@ pub(super) fn run(arguments: &StatusArgs, context: &mut Context) -> anyhow::Resu
     arguments.index.add_to(&mut flags)?;
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let status = Reader::open(&config.index)?.status()?;
+    let reports = pending_reports(&config.index).context("the storage commitment requests cannot be listed")?;
     if arguments.json {
-        context.output.line(as_json(&config.index, &status))?;
+        context.output.line(as_json(&config.index, &status, reports))?;
     } else {
-        context.output.line(as_text(&config.index, &status))?;
+        context.output.line(as_text(&config.index, &status, reports))?;
     }
     Ok(Exit::Done)
 }
 
-fn as_json(index: &std::path::Path, status: &IndexStatus) -> Value {
+fn as_json(index: &std::path::Path, status: &IndexStatus, reports: u64) -> Value {
     let by_word = |words: &[(String, u64)]| -> Value {
         words.iter().map(|(word, count)| (word.clone(), Value::from(*count))).collect::<Map<_, _>>().into()
     };
@@ -50,6 +53,7 @@ fn as_json(index: &std::path::Path, status: &IndexStatus) -> Value {
         "metadata_only": status.metadata_only,
         "files_with_faults": status.files_with_faults,
         "last_change": status.last_change,
+        "commitment_reports_pending": reports,
         "failed": status.failed.iter().map(|(_, count)| count).sum::<u64>(),
         "skipped": status.skipped.iter().map(|(_, count)| count).sum::<u64>(),
         "conflicts": status.conflicts.iter().map(|(_, count)| count).sum::<u64>(),
@@ -72,7 +76,7 @@ fn scan_json(scan: &ScanEntry) -> Value {
     })
 }
 
-fn as_text(index: &std::path::Path, status: &IndexStatus) -> String {
+fn as_text(index: &std::path::Path, status: &IndexStatus, reports: u64) -> String {
     let mut text = format!("{} (schema {}, {} bytes)", Shown(index), status.schema_version, Grouped(status.size_bytes));
     let counts = [
         ("patients", status.patients),
@@ -87,6 +91,9 @@ fn as_text(index: &std::path::Path, status: &IndexStatus) -> String {
     ];
     for (name, count) in counts {
         text.push_str(&format!("\n  {name:<13} {:>13}", Grouped(count)));
+    }
+    if reports > 0 {
+        text.push_str(&format!("\nstorage commitment reports that are not delivered yet: {}", Grouped(reports)));
     }
     for (title, words) in [
         ("files that could not be read", &status.failed),

@@ -382,6 +382,13 @@ impl Response {
         }
     }
 
+    /// The same response with another status.
+    #[must_use]
+    pub fn with_status(mut self, status: Status) -> Self {
+        self.status = status;
+        self
+    }
+
     /// Says how far the sub-operations are.
     #[must_use]
     pub fn with_sub_operations(mut self, sub_operations: SubOperations) -> Self {

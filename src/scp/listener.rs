@@ -19,12 +19,13 @@ use super::negotiation::{HeldSyntaxes, Policy, Provided};
 use super::options::{Options, Plain};
 use super::peers::{CountedAs, SharedPeers};
 use super::services;
-use super::services::commit::Commitment;
+use super::services::commit::{Commitment, Reporting};
 use super::services::find::Find;
 use super::services::retrieve::Retrieve;
 use super::services::store::Storage;
 use super::shares::{MEMORY_BYTES, Share, Shares};
 use super::tls::SharedTls;
+use crate::model::ae_title::AeTitle;
 use crate::telemetry::metrics;
 
 /// How long to wait before accepting again when the process has no open files left: others have to end first.
@@ -113,6 +114,16 @@ impl Shared {
         self.next_association_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// How an AE title gets reports of storage commitment.
+    pub(super) fn reporting(&self, ae_title: AeTitle) -> Reporting {
+        Reporting {
+            own_ae_title: self.options.ae_title.clone(),
+            ae_title,
+            peers: self.services.peers.clone(),
+            waits: self.options.waits(),
+        }
+    }
+
     /// A place for a connection without an association; `None` when its address has all that it may have.
     pub(super) fn connection_of(&self, address: IpAddr) -> Option<Share> {
         self.connections.take(&Arc::new(CountedAs::address(address)), 1)
@@ -182,6 +193,9 @@ impl Node {
     /// associations aborted, and what is not done after [`Options::drain_timeout`] is cut off.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { plain, tls, shared } = self;
+        if let Some(commitment) = &shared.services.commitment {
+            commitment.resume(|ae_title| shared.reporting(ae_title), &shutdown).await;
+        }
         let mut connections = JoinSet::new();
         let mut log = interval(log_limit::PERIOD);
         loop {

@@ -29,6 +29,7 @@ pub use options::{Options, Plain};
 pub use peers::{Destination, Peers, SharedPeers};
 pub use services::commit::{Commitment, CommitmentLimits, FilesInPlace};
 pub use services::find::Find;
+pub use services::outbox::pending_reports;
 pub use services::retrieve::{Options as RetrieveOptions, Retrieve};
 pub use services::store::{Storage, UnderWay};
 pub use tls::{SharedTls, Tls};

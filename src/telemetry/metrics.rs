@@ -227,6 +227,9 @@ metrics! {
         COMMITMENT_INSTANCES_COMMITTED: result = "committed",
         COMMITMENT_INSTANCES_FAILED: result = "failed",
     }
+    Gauge "dcmdex_commitment_reports_waiting", "Storage commitment reports that wait to be delivered now." {
+        COMMITMENT_REPORTS_WAITING,
+    }
     Counter "dcmdex_commitment_reports_total", "Storage commitment reports that peers have answered." { COMMITMENT_REPORTS }
     Counter "dcmdex_share_refusals_total", "Things that peers did not get because others need them, by what it was." {
         ASSOCIATIONS_REFUSED: share = "associations",

@@ -13,6 +13,7 @@ use super::{End, Session};
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::PeerResponse;
 use crate::dimse::pdata::put_message;
+use crate::model::ae_title::AeTitle;
 
 /// Transactions of one association that are verified, or wait for it, at one time. One more is answered, and what comes after it is not
 /// read before one of these is done. For all associations together see [`CommitmentLimits`](crate::scp::CommitmentLimits).
@@ -67,7 +68,13 @@ impl Session {
     /// Answers an N-ACTION-RQ, and begins to look at its objects.
     pub(super) async fn commit(&mut self, receiving: Receiving) -> Result<(), End> {
         let context_id = receiving.context_id;
-        let (response, transaction) = receiving.finish(self.services.commitment.as_deref(), self.memory.peer());
+        let (mut response, mut transaction) = receiving.finish(self.services.commitment.as_deref(), self.memory.peer());
+        // Whoever can be called back gets the report also after a restart.
+        if let (Some(commitment), Some(ae_title)) = (self.services.commitment.clone(), self.called_back_as())
+            && let Some(to_keep) = transaction.take()
+        {
+            (response, transaction) = to_keep.keep(&commitment, ae_title, response).await;
+        }
         self.send(context_id, &response).await?;
         let (Some(transaction), Some(commitment)) = (transaction, self.services.commitment.clone()) else {
             return Ok(());
@@ -115,6 +122,12 @@ impl Session {
         self.writer.send(&outgoing).await.map_err(End::Write)
     }
 
+    /// The AE title of the peer, where it has an address to be called at.
+    fn called_back_as(&self) -> Option<AeTitle> {
+        let ae_title = self.agreement.calling_ae_title.parse().ok()?;
+        self.services.peers.destination(&ae_title).map(|_| ae_title)
+    }
+
     /// A response outside of any operation: that to a report, or one that nobody asked for.
     pub(super) fn on_response(&mut self, command: &CommandSet, field: CommandField) -> Result<(), End> {
         let response = PeerResponse::parse(command).map_err(End::Unanswerable)?;
@@ -122,8 +135,9 @@ impl Session {
             return Err(End::UnexpectedResponse(field));
         };
         let message_id = response.message_id_being_responded_to;
-        if self.commitments.reported.take_if(|reported| reported.message_id == message_id).is_some() {
+        if let Some(reported) = self.commitments.reported.take_if(|reported| reported.message_id == message_id) {
             told(&response.status, &self.agreement.calling_ae_title);
+            reported.report.forget();
         } else if let Some(at) = self.commitments.late.iter().position(|late| *late == message_id) {
             // Too late, but an answer: the report is on its way a second time, which does no harm (PS3.4 J.3.3).
             self.commitments.late.swap_remove(at);
@@ -136,13 +150,7 @@ impl Session {
     /// Who gets reports when this association does not do; `None`: who calls without a title cannot be called back.
     fn reporting(&self, shared: &Shared) -> Option<Reporting> {
         let ae_title = self.agreement.calling_ae_title.parse().ok()?;
-        let options = &shared.options;
-        Some(Reporting {
-            own_ae_title: options.ae_title.clone(),
-            ae_title,
-            peers: self.services.peers.clone(),
-            waits: options.waits(),
-        })
+        Some(shared.reporting(ae_title))
     }
 
     /// The association is over: what has not been reported yet goes out on another one.

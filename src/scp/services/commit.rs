@@ -3,6 +3,7 @@
 //! Committed is what the index names, what is there, what is the instance and SOP Class that were asked for, what can be read
 //! to its last byte, and what has the checksum with which it was received; objects of our own storage are synchronised to the disk before. The report goes out on the same
 //! association while that is open, else on a new one to the configured peer of that AE title.
+//! Of such a peer a request is kept on disk before it is answered (`outbox`), so that its report also comes after a restart.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::arriving::ArrivingIdentifier;
+use super::outbox::{Kept, Outbox, Request};
 use super::retrieve::Retrieve;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{ActionRequest, EventReportRequest};
@@ -28,7 +30,7 @@ use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::uid::{for_log, is_acceptable_uid};
 use crate::qr::{DataSetWriter, Encoding, Identifier, Reader};
 use crate::scp::negotiation::PresentationContext;
-use crate::scp::peers::{Route, SharedPeers};
+use crate::scp::peers::{CountedAs, Route, SharedPeers};
 use crate::scp::scu::{Proposal, ScuAssociation, ScuError, Waits};
 use crate::scp::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::scp::sop_class::Service;
@@ -67,8 +69,13 @@ const COUNTS_AS_REFERENCES: usize = 256;
 /// Reports of all peers that wait to be delivered at one time, on associations of their own; one more is given up.
 const MAX_WAITING_REPORTS: usize = 256;
 
-/// After a report could not be delivered, how long to wait before the next attempt.
-const TRY_AGAIN_AFTER: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(60), Duration::from_secs(600)];
+/// After a report could not be delivered, how long to wait before the next attempt; then again and again the last of these, until
+/// the report is too old ([`super::outbox::MAX_AGE`]).
+const TRY_AGAIN_AFTER: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3600)];
+
+/// Requests that are written to disk at one time.
+const KEEPING: usize = 4;
 
 /// Whether files of an archive that is indexed in place can be committed: nobody but its owner keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +113,10 @@ pub struct Commitment {
     room: Arc<Shares>,
     /// One for each report that goes out on an association of its own.
     waiting: Arc<Shares>,
+    /// Where requests are kept until they are reported.
+    outbox: Arc<Outbox>,
+    /// One turn for each request that is being written there.
+    keeping: Arc<Turns>,
 }
 
 fn room(references: usize) -> Arc<Shares> {
@@ -118,7 +129,9 @@ impl Commitment {
     pub fn new(retrieve: Arc<Retrieve>, in_place: FilesInPlace) -> Self {
         let waiting = Shares::new(MAX_WAITING_REPORTS, 1, &metrics::COMMITMENT_REFUSED);
         let CommitmentLimits { verifying, references } = CommitmentLimits::default();
-        Self { retrieve, in_place, turns: Turns::new(verifying), room: room(references), waiting }
+        let outbox = Arc::new(Outbox::beside(retrieve.readers.index()));
+        let (turns, keeping) = (Turns::new(verifying), Turns::new(KEEPING));
+        Self { retrieve, in_place, turns, room: room(references), waiting, outbox, keeping }
     }
 
     /// The same, with other limits.
@@ -154,6 +167,8 @@ pub(in crate::scp) struct Transaction {
     references: Vec<Reference>,
     peer: Peer,
     room: Share,
+    /// What there is of it on disk.
+    kept: Option<Arc<Kept>>,
 }
 
 struct Reference {
@@ -173,6 +188,8 @@ pub(in crate::scp) struct Report {
     statuses: Vec<Status>,
     /// Who asked.
     peer: Peer,
+    /// What there is of it on disk.
+    kept: Option<Arc<Kept>>,
     /// Given back when nobody needs the report any more.
     _room: Share,
 }
@@ -245,7 +262,8 @@ impl Receiving {
         };
         match commitment.and_then(|commitment| commitment.room_for(peer, references.len())) {
             Some(room) => {
-                let transaction = Transaction { context_id, encoding, uid, references, peer: Arc::clone(peer), room };
+                let transaction =
+                    Transaction { context_id, encoding, uid, references, peer: Arc::clone(peer), room, kept: None };
                 (response(&request, Status::SUCCESS), Some(transaction))
             }
             None => {
@@ -292,9 +310,43 @@ fn uid_of(item: &[KeyElement], tag: Tag) -> Option<&str> {
 }
 
 impl Transaction {
+    /// Keeps it on disk until it is reported to this AE title.
+    ///
+    /// # Errors
+    /// The response to a request that cannot be kept.
+    pub(in crate::scp) async fn keep(
+        mut self,
+        commitment: &Commitment,
+        ae_title: AeTitle,
+        success: Response,
+    ) -> (Response, Option<Self>) {
+        let turn = commitment.keeping.take(&self.peer).await;
+        let references = self.references.iter();
+        let references = references.map(|it| (it.sop_class_uid.to_string(), it.sop_instance_uid.to_string())).collect();
+        let request = Request { ae_title, transaction_uid: self.uid.clone(), references };
+        let outbox = Arc::clone(&commitment.outbox);
+        let kept = spawn_blocking(move || {
+            let _until_its_end = turn;
+            outbox.keep(&request)
+        });
+        match kept.await {
+            Ok(Ok(kept)) => {
+                self.kept = Some(Arc::new(kept));
+                (success, Some(self))
+            }
+            failed => {
+                if let Ok(Err(error)) = failed {
+                    warn!(%error, "a storage commitment request is refused: it cannot be kept beside the index");
+                }
+                let refused = success.with_status(Status::RESOURCE_LIMITATION);
+                (refused.with_comment("the request cannot be kept; ask again later"), None)
+            }
+        }
+    }
+
     /// Looks at every object, when its turn comes.
     pub(in crate::scp) async fn verify(self, commitment: Arc<Commitment>) -> Report {
-        let Self { context_id, encoding, uid, references, peer, room } = self;
+        let Self { context_id, encoding, uid, references, peer, room, kept } = self;
         let references: Arc<[Reference]> = references.into();
         // Before a thread is taken: those that wait must not take them from receiving and queries.
         let turn = commitment.turns.take(&peer).await;
@@ -305,7 +357,8 @@ impl Transaction {
             commitment.verify_all(&to_verify)
         });
         let statuses = verified.await.unwrap_or_else(|_| vec![Status::PROCESSING_FAILURE; references.len()]);
-        let report = Report { context_id, encoding, transaction_uid: uid, references, statuses, peer, _room: room };
+        let report =
+            Report { context_id, encoding, transaction_uid: uid, references, statuses, peer, kept, _room: room };
         metrics::COMMITMENT_INSTANCES_COMMITTED.add(report.committed().count() as u64);
         metrics::COMMITMENT_INSTANCES_FAILED.add(report.failed().count() as u64);
         report
@@ -370,15 +423,56 @@ impl Commitment {
         Ok(())
     }
 
+    /// Goes on with what an earlier process did not report. `reporting` says how an AE title gets reports.
+    pub(in crate::scp) async fn resume(
+        self: &Arc<Self>,
+        reporting: impl Fn(AeTitle) -> Reporting,
+        shutdown: &CancellationToken,
+    ) {
+        let outbox = Arc::clone(&self.outbox);
+        let Ok(left_over) = spawn_blocking(move || outbox.left_over()).await else { return };
+        if !left_over.is_empty() {
+            info!(requests = left_over.len(), "storage commitment requests of an earlier process are reported now");
+        }
+        for (kept, Request { ae_title, transaction_uid, references }) in left_over {
+            let peer: Peer = Arc::new(CountedAs::Title(ae_title.clone()));
+            let Some(room) = self.room_for(&peer, references.len()) else {
+                warn!(peer = %ae_title, "a storage commitment report waits for the next start: too many wait already");
+                continue;
+            };
+            let reference = |(class, instance): (String, String)| Reference {
+                sop_class_uid: class.into(),
+                sop_instance_uid: instance.into(),
+            };
+            let transaction = Transaction {
+                context_id: 0,
+                encoding: Encoding::ImplicitLittle,
+                uid: transaction_uid,
+                references: references.into_iter().map(reference).collect(),
+                peer,
+                room,
+                kept: Some(kept),
+            };
+            let (this, to, shutdown) = (Arc::clone(self), reporting(ae_title), shutdown.clone());
+            tokio::spawn(async move {
+                let report = transaction.verify(Arc::clone(&this)).await;
+                this.deliver(report, to, shutdown);
+            });
+        }
+    }
+
     /// Delivers a report on an association of its own, in the background.
     pub(in crate::scp) fn deliver(self: &Arc<Self>, report: Report, to: Reporting, shutdown: CancellationToken) {
         let Some(waiting) = self.waiting.take(&report.peer, 1) else {
-            warn!(peer = %to.ae_title, "a storage commitment report is given up: too many wait already");
+            let again_after_restart = report.kept.is_some();
+            warn!(peer = %to.ae_title, again_after_restart, "a storage commitment report is given up: too many wait already");
             return;
         };
         tokio::spawn(async move {
             let _waiting = waiting;
+            let _counted = metrics::COMMITMENT_REPORTS_WAITING.hold();
             let mut attempts = TRY_AGAIN_AFTER.into_iter();
+            let mut last_wait = None;
             loop {
                 // Looked up each time: the peers can be replaced while the node runs.
                 let Some(destination) = to.peers.destination(&to.ae_title) else {
@@ -387,20 +481,26 @@ impl Commitment {
                         "a storage commitment report cannot be delivered: the association has ended, and no address of the peer \
                          is configured"
                     );
-                    return;
+                    return report.forget();
                 };
                 let error = match report.send(&to, &destination).await {
-                    Ok(()) => return,
+                    Ok(()) => return report.forget(),
                     Err(error) => error,
                 };
-                let Some(wait) = attempts.next() else {
+                // One that is not on disk does not wait for long.
+                let is_over = report.kept.as_ref().map_or(attempts.len() <= 1, |kept| kept.is_old());
+                last_wait = attempts.next().or(last_wait);
+                let (Some(wait), false) = (last_wait, is_over) else {
                     warn!(peer = %to.ae_title, "a storage commitment report is given up: {error}");
-                    return;
+                    return report.forget();
                 };
                 info!(peer = %to.ae_title, again_after_s = wait.as_secs(), "storage commitment report not delivered: {error}");
                 tokio::select! {
                     () = shutdown.cancelled() => {
-                        warn!(peer = %to.ae_title, "a storage commitment report is given up: the node is stopping");
+                        match report.kept {
+                            Some(_) => info!(peer = %to.ae_title, "a storage commitment report waits for the next start"),
+                            None => warn!(peer = %to.ae_title, "a storage commitment report is given up: the node is stopping"),
+                        }
                         return;
                     }
                     () = sleep(wait) => {}
@@ -461,6 +561,15 @@ impl Report {
             writer.sequence(REFERENCED_SOP_SEQUENCE, self.committed(), reference);
         }
         (request, writer.finish())
+    }
+
+    /// It is over: its room is free at once, and what there is of it on disk goes. When the node stops before that, the report
+    /// goes out once more after the next start.
+    pub(in crate::scp) fn forget(self) {
+        let Self { kept, .. } = self;
+        if let Some(kept) = kept {
+            drop(spawn_blocking(move || kept.remove()));
+        }
     }
 
     async fn send(&self, to: &Reporting, destination: &Route) -> Result<(), ScuError> {

@@ -6,6 +6,7 @@ pub(super) mod commit;
 pub(super) mod echo;
 pub(super) mod find;
 pub(super) mod mover;
+pub(super) mod outbox;
 pub(super) mod read_ahead;
 mod readers;
 pub(super) mod retrieve;

@@ -353,6 +353,45 @@ fn a_report_that_is_not_answered_in_time_goes_out_on_another_association() {
 }
 
 #[test]
+fn a_report_comes_after_a_restart() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: std::net::SocketAddr = listener.local_addr().unwrap();
+    let known = move |settings: &mut crate::util::node::Settings| {
+        let destination = Destination::plain(address.to_string().parse().unwrap());
+        settings.peers.destinations.insert("SCRIPT".parse().unwrap(), destination);
+    };
+    // No turn for anybody: the node ends before it has looked at anything.
+    let node = TestNode::with(|settings| {
+        known(settings);
+        settings.commitment = CommitmentLimits { verifying: 0, ..CommitmentLimits::default() };
+    });
+    let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
+    store(&mut peer, "1.2.3.4.1");
+    let request = transaction(&[(SECONDARY_CAPTURE, "1.2.3.4.1"), (SECONDARY_CAPTURE, "1.9.9")]);
+    peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&request.0));
+    assert_eq!(peer.receive_message().status(), 0);
+    peer.release();
+    assert_eq!(dcmdex::scp::pending_reports(&node.index()).unwrap(), 1);
+    let directory = node.directory();
+    node.stop();
+    let node = TestNode::with(|settings| {
+        known(settings);
+        settings.directory = directory;
+    });
+    let (mut called, asked) = ScriptedPeer::accept(&listener);
+    called.accept_contexts(&asked, |_| Some(IMPLICIT_VR_LITTLE_ENDIAN.into()));
+    let report = called.receive_message();
+    assert_eq!(reported(&report), (2, vec!["1.2.3.4.1".to_owned()], vec![("1.9.9".to_owned(), 0x0112)]));
+    called.send_message(report.context_id, &event_response(&report.command), None);
+    // It is over, and nothing is left of it.
+    assert_eq!(called.receive(), Some(Pdu::ReleaseRQ));
+    called.send_pdu(&Pdu::ReleaseRP);
+    while dcmdex::scp::pending_reports(&node.index()).unwrap() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn in_metadata_only_mode_nothing_is_committed() {
     let node = TestNode::with(|settings| settings.keep = Keep::MetadataOnly);
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
