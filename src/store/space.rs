@@ -26,7 +26,7 @@ impl FreeSpace {
         Self { directory: directory.to_owned(), min_free_bytes, part: part.max(1), known: Mutex::new(None) }
     }
 
-    /// Takes so many bytes of it: whether more than that may be used.
+    /// Takes so many bytes of it, if they may be used; of none whether anything may.
     ///
     /// # Errors
     /// When the file system cannot be asked.
@@ -42,9 +42,10 @@ impl FreeSpace {
                 (Instant::now(), free.saturating_sub(self.min_free_bytes.min(part)))
             }
         };
-        let left = usable.saturating_sub(bytes);
-        *known = Some((when, left));
-        Ok(left > 0)
+        let left = usable.checked_sub(bytes).filter(|_| usable > 0);
+        // That there is none is not remembered: it is asked again at once when something goes.
+        *known = left.map(|left| (when, left));
+        Ok(left.is_some())
     }
 
     /// From now on there is none.
@@ -64,9 +65,12 @@ mod tests {
         assert!(FreeSpace::new(directory.path(), 0, 20).take(0).unwrap());
         // As much as the whole disk.
         assert!(!FreeSpace::new(directory.path(), u64::MAX, 1).take(0).unwrap());
-        // What is taken meanwhile counts.
+        assert!(!FreeSpace::new(directory.path(), 0, 20).take(u64::MAX).unwrap());
+        // What is taken meanwhile counts, and what is found to be full is looked at again.
         let space = FreeSpace::new(directory.path(), 0, 20);
-        assert!(!space.take(u64::MAX).unwrap() && !space.take(1).unwrap());
+        *space.known.lock().unwrap() = Some((Instant::now() + Duration::from_hours(1), 10));
+        assert!(space.take(6).unwrap() && !space.take(6).unwrap());
+        assert!(space.take(6).unwrap());
         assert!(FreeSpace::new(Path::new("/nowhere"), 0, 20).take(1).is_err());
     }
 }

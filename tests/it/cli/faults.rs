@@ -292,13 +292,15 @@ fn a_full_disk_for_objects_refuses_them_until_there_is_room_again() {
 #[test]
 fn a_full_disk_for_the_index_refuses_objects_until_there_is_room_again() {
     let place = Place::new();
-    let Some(disk) = Mount::tmpfs(&place.path("index"), "2m") else { return };
-    fs::write(place.path("dcmdex.toml"), "index = \"index/index.db\"\nstorage = \"objects\"\n").unwrap();
+    let Some(disk) = Mount::tmpfs(&place.path("index"), "4m") else { return };
+    // No floor: the disk itself says no.
+    let settings = "index = \"index/index.db\"\nstorage = \"objects\"\n[store]\nmin_free_mib = 0\n";
+    fs::write(place.path("dcmdex.toml"), settings).unwrap();
     let node = Node::start(&place, &[]);
     let mut peer = associated(&node);
     let filler = place.path("index/filler");
     let free = rustix::fs::statvfs(place.path("index")).unwrap();
-    fs::write(&filler, vec![0; usize::try_from(free.f_bavail * free.f_frsize).unwrap()]).unwrap();
+    fs::write(&filler, vec![0; usize::try_from(free.f_bavail * free.f_frsize - (64 << 10)).unwrap()]).unwrap();
     let mut acknowledged = 0;
     let refused = (0..2000).position(|number| match store(&mut peer, number, 100) {
         SUCCESS => {
@@ -313,8 +315,30 @@ fn a_full_disk_for_the_index_refuses_objects_until_there_is_room_again() {
     fs::remove_file(filler).unwrap();
     assert_eq!(store(&mut peer, 5000, 100), SUCCESS);
     drop(peer);
-    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let stopped = node.stop(Signal::TERM);
+    assert_eq!(stopped.0, Some(0), "{stopped:?}");
     assert_eq!(files(&place.path("objects")), acknowledged + 1);
+    drop(disk);
+}
+
+#[test]
+fn objects_are_refused_before_the_disk_of_the_index_is_full() {
+    let place = Place::new();
+    let Some(disk) = Mount::tmpfs(&place.path("index"), "8m") else { return };
+    fs::write(place.path("dcmdex.toml"), "index = \"index/index.db\"\nstorage = \"objects\"\n").unwrap();
+    let node = Node::start(&place, &[]);
+    let mut peer = associated(&node);
+    assert_eq!(store(&mut peer, 1, 100), SUCCESS);
+    let filler = place.path("index/filler");
+    let free = rustix::fs::statvfs(place.path("index")).unwrap();
+    // Less than a twentieth of it is left, and room for many rows.
+    fs::write(&filler, vec![0; usize::try_from(free.f_bavail * free.f_frsize - (300 << 10)).unwrap()]).unwrap();
+    while store(&mut peer, 2, 100) != OUT_OF_RESOURCES {}
+    assert_eq!(studies(&mut peer), 1);
+    fs::remove_file(filler).unwrap();
+    assert_eq!(store(&mut peer, 3, 100), SUCCESS);
+    drop(peer);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
     drop(disk);
 }
 
