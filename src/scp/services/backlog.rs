@@ -124,6 +124,7 @@ impl Backlog {
             (Some(bytes), Some(count)) => Ok(Some(Answers { bytes, count })),
             _ => {
                 self.spool = None;
+                self.counts.clear();
                 Ok(None)
             }
         }

@@ -43,6 +43,8 @@ enum State {
     Waiting(Box<Reading>),
     Reading(JoinHandle<Box<Reading>>),
     Ended,
+    /// A step did not come back: what it had not read yet is not there.
+    Broken,
 }
 
 /// The file system gives nothing.
@@ -113,7 +115,7 @@ impl ReadAhead {
         Some(piece)
     }
 
-    /// The next piece; `None` after the last.
+    /// The next piece; `None` after the last, and never for another reason.
     pub(in crate::scp) async fn next(&mut self) -> Result<Option<Piece>, SlowSource> {
         loop {
             if let Some(piece) = self.at_hand() {
@@ -123,25 +125,24 @@ impl ReadAhead {
                 State::Waiting(reading) if reading.ended => self.state = State::Ended,
                 State::Waiting(_) => self.read_on(),
                 State::Ended => return Ok(None),
+                State::Broken => return Err(SlowSource),
                 State::Reading(step) => {
                     let next = async {
                         tokio::select! {
                             biased;
-                            piece = self.pieces.recv() => Ok(piece),
+                            // None: the step has lost its end of the channel. Only the step itself says whether all was read.
+                            Some(piece) = self.pieces.recv() => Ok(piece),
                             ended = step => Err(ended),
                         }
                     };
                     match timeout(self.patience, next).await.map_err(|_| SlowSource)? {
                         Ok(piece) => {
                             self.read_on_in_time();
-                            return Ok(piece);
+                            return Ok(Some(piece));
                         }
                         Err(Ok(reading)) => self.state = State::Waiting(reading),
                         // A defect of ours, or the node is stopping.
-                        Err(Err(_)) => {
-                            self.state = State::Ended;
-                            return Err(SlowSource);
-                        }
+                        Err(Err(_)) => self.state = State::Broken,
                     }
                 }
             }
@@ -158,9 +159,9 @@ impl ReadAhead {
     /// Reads on before the last piece is gone, where the peer may have several.
     fn read_on_in_time(&mut self) {
         if let State::Reading(step) = &mut self.state
-            && let Poll::Ready(Ok(reading)) = Pin::new(step).poll(&mut Context::from_waker(Waker::noop()))
+            && let Poll::Ready(ended) = Pin::new(step).poll(&mut Context::from_waker(Waker::noop()))
         {
-            self.state = State::Waiting(reading);
+            self.state = ended.map_or(State::Broken, State::Waiting);
         }
         if self.share.is_some() && self.pieces.len() <= FEW_LEFT {
             self.read_on();
@@ -274,5 +275,37 @@ impl Reading {
             }
             Err(failure) => Piece::Failed { at, failure },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::retrieve::{OutgoingContexts, Retrieve};
+    use super::*;
+    use crate::qr::ObjectKind;
+    use crate::scp::peers::CountedAs;
+    use crate::scp::shares::Shares;
+    use crate::telemetry::metrics;
+
+    #[tokio::test]
+    async fn a_defect_in_reading_is_not_the_end_of_the_objects() {
+        let kind = ObjectKind { sop_class_uid: "1.2".into(), transfer_syntax: "1.2.840.10008.1.2".into() };
+        let memory = Shares::new(1 << 30, 0, &metrics::MEMORY_REFUSED);
+        let sending = Sending {
+            retrieve: Arc::new(Retrieve::new("/nowhere".into(), Default::default())),
+            instances: Arc::new([("1.2.3".to_owned(), kind)].into_iter().collect()),
+            over: Vec::new(),
+            // The defect.
+            only: Some(Arc::new(|_| panic!("a defect"))),
+            contexts: OutgoingContexts::default(),
+            priority: 0,
+            originator: None,
+            peer_max_length: 0,
+            memory: PeerMemory::new(&memory, &Arc::new(CountedAs::address([10, 0, 0, 1].into()))),
+        };
+        let mut ahead = sending.start();
+        for _ in 0..2 {
+            assert!(matches!(ahead.next().await, Err(SlowSource)), "objects that were not read are no end");
+        }
     }
 }
