@@ -186,6 +186,8 @@ pub(super) struct PduReader {
     pdv: Option<PdvHeader>,
     /// When the PDU in hand has to be complete.
     deadline: Option<Instant>,
+    /// Since when a part of it is being worked on: that time is not the peer's.
+    handed_over: Option<Instant>,
     /// Whether the last read filled the buffer: there may be more to come than it holds.
     was_filled: bool,
     /// The memory of the peer; without, no more is buffered than has to be.
@@ -232,6 +234,7 @@ pub(super) fn split(stream: Stream, write_patience: Duration) -> (PduReader, Pdu
         pdata_left: 0,
         pdv: None,
         deadline: None,
+        handed_over: None,
         was_filled: false,
         memory: None,
         share: None,
@@ -257,6 +260,9 @@ impl PduReader {
     ///
     /// Safe to drop before it is ready: what was received stays in the buffer.
     pub(super) async fn next(&mut self, patience: Patience) -> Result<Incoming<'_>, ReadError> {
+        if let (Some(since), Some(deadline)) = (self.handed_over.take(), &mut self.deadline) {
+            *deadline += since.elapsed();
+        }
         loop {
             if self.pdata_left > 0 {
                 return self.next_part().await;
@@ -310,6 +316,8 @@ impl PduReader {
         let part = self.start..self.start + header.length.min(self.end - self.start);
         self.start = part.end;
         self.pdata_left -= part.len();
+        // A disk that stands still while the peer has to wait is not the peer's fault.
+        self.handed_over = (self.pdata_left > 0).then(Instant::now);
         let is_whole = part.len() == header.length;
         self.pdv = (!is_whole).then_some(PdvHeader { length: header.length - part.len(), ..header });
         let PdvHeader { context_id, kind, is_last, .. } = header;
@@ -350,6 +358,7 @@ impl PduReader {
         if self.start > 0 && self.buffer.len() - self.start < wanted {
             self.move_to_front();
         }
+        self.give_up_what_is_not_counted();
         self.make_room(wanted)?;
         let is_loose = self.buffer.len() > FIRST_BUFFER_LENGTH.max(2 * (self.end - self.start));
         let keep_until = is_loose.then(|| Instant::now() + KEEP_BUFFER);
@@ -406,6 +415,17 @@ impl PduReader {
         }
         self.was_filled = false;
         Ok(())
+    }
+
+    /// Shrinks a buffer that was counted for somebody else, however steadily its peer sends.
+    fn give_up_what_is_not_counted(&mut self) {
+        let length = FIRST_BUFFER_LENGTH.max(2 * (self.end - self.start));
+        let is_counted = self.share.is_some() || self.memory.is_none();
+        if !is_counted && self.buffer.len() > UNASKED_LENGTH.max(length) {
+            self.move_to_front();
+            self.buffer.truncate(length);
+            self.buffer.shrink_to_fit();
+        }
     }
 
     fn resize(&mut self, length: usize) {
@@ -548,6 +568,53 @@ mod tests {
         pdu.extend([1, 2]);
         pdu.extend(fragment);
         pdu
+    }
+
+    #[tokio::test]
+    async fn what_we_do_with_a_part_is_not_counted_as_time_of_the_peer() {
+        let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
+        let patience = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+        let pdu = data_pdu(&[7; 100]);
+        let (first, second) = pdu.split_at(50);
+        peer.write_all(first).await.unwrap();
+        assert!(matches!(reader.next(patience).await, Ok(Incoming::Pdv(_))));
+        // A disk that answers after two minutes. The peer can send the rest once there is room for it.
+        reader.handed_over = reader.handed_over.and_then(|since| since.checked_sub(Duration::from_secs(120)));
+        reader.deadline = reader.deadline.and_then(|deadline| deadline.checked_sub(Duration::from_secs(120)));
+        let mut rest = Box::pin(reader.next(patience));
+        tokio::select! {
+            biased;
+            early = &mut rest => panic!("{early:?}"),
+            () = std::future::ready(()) => {}
+        }
+        peer.write_all(second).await.unwrap();
+        assert!(matches!(rest.await, Ok(Incoming::Pdv(Pdv { is_last: true, .. }))));
+    }
+
+    /// What a peer declares for its A-ASSOCIATE-RQ is counted for its address, and afterwards for nobody.
+    #[tokio::test]
+    async fn what_a_long_request_took_is_given_back_with_the_association() {
+        let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
+        let memory = Shares::new(1 << 20, 0, &crate::telemetry::metrics::MEMORY_REFUSED);
+        let of = |number| PeerMemory::new(&memory, &Arc::new(CountedAs::address([127, 0, 0, number].into())));
+        reader.count_for(of(1));
+        let patience = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+        let length = MAX_ASSOCIATE_RQ_LENGTH;
+        let request = [&[A_ASSOCIATE_RQ, 0], &length.to_be_bytes()[..], &vec![0; length as usize]].concat();
+        let sending = tokio::spawn(async move {
+            peer.write_all(&request).await.unwrap();
+            peer
+        });
+        assert!(matches!(reader.next(patience).await, Ok(Incoming::AssociateRequest(_))));
+        let mut peer = sending.await.unwrap();
+        assert!(reader.buffer.len() >= length as usize);
+        reader.count_for(of(2));
+        // A peer that goes on sending, a little each time.
+        for _ in 0..3 {
+            peer.write_all(&data_pdu(b"ab")).await.unwrap();
+            assert!(matches!(reader.next(patience).await, Ok(Incoming::Pdv(_))));
+            assert!(reader.buffer.capacity() <= UNASKED_LENGTH, "{}", reader.buffer.capacity());
+        }
     }
 
     #[test]
