@@ -48,7 +48,8 @@ pub(super) const PIECE_LENGTH: usize = 2 * MAX_SENT_PDU_LENGTH as usize + 4096;
 /// for all that blocks may wait for a slow disk. Smaller: disks that answer many at once wait for us.
 const READING_THREADS: usize = 64;
 
-/// Instances of all retrievals that go on, in all. Each takes some 70 bytes.
+/// Instances of all retrievals that go on, in all, or twice those of one where that is more: a peer may have half. Each takes
+/// some 70 bytes.
 const MAX_LISTED: usize = 1 << 20;
 
 /// Instances whose places are looked up before their turn, where the order in which they lie in an archive counts: they are
@@ -118,7 +119,8 @@ impl Retrieve {
     #[must_use]
     pub fn new(index: PathBuf, options: Options) -> Self {
         let (held, held_since) = (HeldSyntaxes::default(), Mutex::new(None));
-        let listed = Shares::new(MAX_LISTED, 0, &metrics::RETRIEVALS_REFUSED_A_SHARE);
+        let listed = MAX_LISTED.max(options.max_instances.saturating_mul(2));
+        let listed = Shares::new(listed, 0, &metrics::RETRIEVALS_REFUSED_A_SHARE);
         let verified = Arc::new(Verified::new(options.verification_holds));
         let (readers, threads) = (Readers::new(index), Turns::new(READING_THREADS));
         Self { readers, threads, listed, options, verified, held, held_since }
@@ -793,5 +795,20 @@ impl Order {
         }
         self.looked_up = end;
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scp::peers::CountedAs;
+
+    #[test]
+    fn a_list_that_is_as_long_as_one_may_be_has_room() {
+        for max_instances in [200_000, 3_000_000] {
+            let retrieve = Retrieve::new("/nowhere".into(), Options { max_instances, ..Options::default() });
+            let peer: Peer = Arc::new(CountedAs::address([10, 0, 0, 1].into()));
+            assert!(retrieve.listed.take(&peer, max_instances).is_some(), "{max_instances}");
+        }
     }
 }
