@@ -87,6 +87,8 @@ impl ObjectError {
 pub struct StoredObject {
     source: Source,
     data_set_offset: u64,
+    /// Something before its data set, or in its head, is not as it should be.
+    is_odd: bool,
     transfer_syntax: String,
     check: ChecksumState,
 }
@@ -150,7 +152,8 @@ impl StoredObject {
         }
         let data_set_offset = parsed.data_set_offset();
         let transfer_syntax = parsed.transfer_syntax().to_owned();
-        Ok(Self { source, data_set_offset, transfer_syntax, check: ChecksumState::None })
+        let is_odd = !parsed.faults().is_empty();
+        Ok(Self { source, data_set_offset, is_odd, transfer_syntax, check: ChecksumState::None })
     }
 
     /// The same object, whose data set has to have this checksum. What is read of it is held against that before its end is
@@ -158,17 +161,38 @@ impl StoredObject {
     ///
     /// # Errors
     /// When it is known to be damaged.
-    pub fn expecting(self, expected: Option<Checksum>, verified: &Arc<Verified>) -> Result<Self, ObjectError> {
+    pub fn expecting(mut self, expected: Option<Checksum>, verified: &Arc<Verified>) -> Result<Self, ObjectError> {
         let (Some(expected), Some(mark)) = (expected, self.source.mark()) else { return Ok(self) };
         let check = match verified.known(&mark, expected) {
             Some(Soundness::Damaged) => return Err(ObjectError::Damaged),
             Some(Soundness::Sound) => ChecksumState::Done,
             None => {
-                let (checksum, verified) = (ChecksumBuilder::default(), Arc::clone(verified));
+                let checksum = self.checksum_before_data_set().map_err(ObjectError::Read)?;
+                let verified = Arc::clone(verified);
                 ChecksumState::Due(DueCheck { checksum, expected, mark, verified })
             }
         };
         Ok(Self { check, ..self })
+    }
+
+    /// Begins a checksum with what was received in front of the data set: elements that no data set has are passed over where
+    /// they are in another encoding, and yet the checksum counts them.
+    fn checksum_before_data_set(&mut self) -> io::Result<ChecksumBuilder> {
+        let mut checksum = ChecksumBuilder::default();
+        if !self.is_odd {
+            return Ok(checksum);
+        }
+        let Some(start) = self.source.go_behind_our_meta()? else { return Ok(checksum) };
+        let mut before = self.source.by_ref().take(self.data_set_offset.saturating_sub(start));
+        let mut buffer = [0; 1024];
+        loop {
+            match before.read(&mut buffer) {
+                Ok(0) => return Ok(checksum),
+                Ok(read) => checksum.update(buffer.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The transfer syntax that it lies in.
@@ -435,5 +459,72 @@ impl Read for Rewriting {
         }
         self.at += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::location::Place;
+    use crate::store::FileMeta;
+
+    const CLASS: &str = "1.2.840.10008.5.1.4.1.1.2";
+
+    /// An element of group 0002 that a sender left in front of its data set.
+    const META: &[u8] = b"\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\0";
+
+    /// A command set that a sender left there.
+    const COMMAND: &[u8] = b"\0\0\0\0\x04\0\0\0\x0A\0\0\0\0\0\0\x01\x02\0\0\0\x01\0";
+
+    fn element(number: u16, text: &str, explicit: bool) -> Vec<u8> {
+        let mut out = [&[8, 0][..], &number.to_le_bytes()].concat();
+        match explicit {
+            true => out.extend([b"UI".as_slice(), &(text.len() as u16).to_le_bytes()].concat()),
+            false => out.extend((text.len() as u32).to_le_bytes()),
+        }
+        out.extend(text.as_bytes());
+        out
+    }
+
+    /// An object of ours with this data set.
+    fn kept(directory: &tempfile::TempDir, transfer_syntax: &str, data_set: &[u8]) -> Location {
+        let (sop_class_uid, sop_instance_uid) = (CLASS, "1.2.3.45");
+        let meta = FileMeta { sop_class_uid, sop_instance_uid, transfer_syntax, source_ae_title: "CT" };
+        let file = [&meta.encode(), data_set].concat();
+        std::fs::write(directory.path().join("object.dcm"), &file).unwrap();
+        Location {
+            place: Place::Managed,
+            directory: directory.path().to_owned(),
+            file_name: "object.dcm".into(),
+            size: file.len() as u64,
+            mtime_ms: 0,
+        }
+    }
+
+    #[test]
+    fn what_a_sender_left_in_front_of_its_data_set_is_no_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = Identity { sop_instance_uid: "1.2.3.45", sop_class_uid: CLASS, transfer_syntax: None };
+        let mut passed_over = 0;
+        for (transfer_syntax, explicit) in [("1.2.840.10008.1.2", false), ("1.2.840.10008.1.2.1", true)] {
+            for before in [&b""[..], META, COMMAND, &[COMMAND, META].concat()] {
+                let class = element(0x16, &format!("{CLASS}\0"), explicit);
+                let data_set = [before, &class, &element(0x18, "1.2.3.45", explicit)].concat();
+                let location = kept(&directory, transfer_syntax, &data_set);
+                let open = |checksum| {
+                    let object = StoredObject::open(&location, &identity, &Archives::default()).unwrap();
+                    object.expecting(Some(checksum), &Arc::default())
+                };
+                let sound = open(Checksum::of(&data_set)).unwrap();
+                assert!(sound.read_to_end().is_ok(), "{transfer_syntax} {before:?}");
+                let mut sent = open(Checksum::of(&data_set)).unwrap().as_stored().unwrap();
+                let mut buffer = [0; 1000];
+                let filled = sent.fill(&mut buffer).unwrap();
+                assert!(filled.is_last && data_set.ends_with(&buffer[..filled.count]));
+                passed_over += usize::from(filled.count < data_set.len());
+                assert!(matches!(open(Checksum::of(b"other")).unwrap().read_to_end(), Err(ObjectError::Damaged)));
+            }
+        }
+        assert_eq!(passed_over, 4);
     }
 }

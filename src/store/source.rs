@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
+use super::meta::{START_LENGTH, data_set_offset};
 use super::objects::{open_file, open_through};
 use super::{Archives, Error, FileMark, Object};
 use crate::model::clock::unix_ms;
@@ -118,6 +119,20 @@ impl Source {
     pub fn pass(&mut self, count: u64) -> io::Result<u64> {
         let count = self.left().map_or(0, |left| left.min(count));
         self.skip(count).map(|()| count)
+    }
+
+    /// Goes behind the File Meta Information of an object of ours, to where the data set begins as it was received; says where
+    /// that is. `None` for an object that does not begin as ours do.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn go_behind_our_meta(&mut self) -> io::Result<Option<u64>> {
+        self.go_to(0)?;
+        let mut start = Vec::with_capacity(START_LENGTH);
+        self.by_ref().take(START_LENGTH as u64).read_to_end(&mut start)?;
+        let Some(offset) = data_set_offset(&start) else { return Ok(None) };
+        self.go_to(offset)?;
+        Ok(Some(offset))
     }
 
     /// All of it will be read twice: keeps more of what is read from now on.
