@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -40,24 +41,48 @@ impl Mounts {
     }
 }
 
+/// The look of all readers of this process at paths that the table of mounts does not name.
+static LOOK: Look = Look { unanswered: Mutex::new(None) };
+
 fn not_mounted(known: Vec<PathBuf>) -> Vec<PathBuf> {
     let mounted = mounted().unwrap_or_default();
     let unnamed: Vec<PathBuf> = known.into_iter().filter(|path| !mounted.contains(path)).collect();
-    if unnamed.is_empty() {
-        return unnamed;
-    }
-    // A path may lead to a mount point by a link. To follow it may wait for a server: that is a thread's affair.
-    let (sender, looked) = mpsc::channel();
-    let to_look_at = unnamed.clone();
-    let started = std::thread::Builder::new().name("mounts".into()).spawn(move || {
-        let found: Vec<PathBuf> = to_look_at.into_iter().filter(|path| !is_mount_point(path)).collect();
-        // Nobody waits any more.
-        let _ = sender.send(found);
-    });
-    match started {
-        // What does not answer is as good as not there.
-        Ok(_) => looked.recv_timeout(PATIENCE).unwrap_or(unnamed),
-        Err(_) => unnamed,
+    if unnamed.is_empty() { unnamed } else { LOOK.not_mounted(unnamed, is_mount_point) }
+}
+
+/// A path may lead to a mount point by a link. To follow it may wait for a server for ever, and no thread that does can be
+/// ended: so there is one at a time.
+struct Look {
+    /// The thread that did not answer in time.
+    unanswered: Mutex<Option<Receiver<Vec<PathBuf>>>>,
+}
+
+impl Look {
+    fn not_mounted(
+        &self,
+        paths: Vec<PathBuf>,
+        is_mount_point: impl Fn(&Path) -> bool + Send + 'static,
+    ) -> Vec<PathBuf> {
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        if unanswered.as_ref().is_some_and(|before| matches!(before.try_recv(), Err(TryRecvError::Empty))) {
+            // What does not answer is as good as not there.
+            return paths;
+        }
+        *unanswered = None;
+        let (sender, looked) = mpsc::channel();
+        let to_look_at = paths.clone();
+        let started = std::thread::Builder::new().name("mounts".into()).spawn(move || {
+            let found: Vec<PathBuf> = to_look_at.into_iter().filter(|path| !is_mount_point(path)).collect();
+            // Nobody waits any more.
+            let _ = sender.send(found);
+        });
+        if started.is_err() {
+            return paths;
+        }
+        looked.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            *unanswered = Some(looked);
+            paths
+        })
     }
 }
 
@@ -125,6 +150,29 @@ mod tests {
         assert_eq!(mount_points(table).collect::<Vec<_>>(), [Path::new("/sys"), Path::new("/mnt/my disk\\")]);
         assert_eq!(unescaped(b"a\\"), b"a\\");
         assert_eq!(unescaped(b"\\09"), b"\\09");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_holds_one_thread() {
+        let look = Look { unanswered: Mutex::new(None) };
+        let path = || vec![PathBuf::from("/link")];
+        let (begun, looks) = mpsc::channel();
+        let (answer, server) = mpsc::channel::<()>();
+        let begin = begun.clone();
+        let waits = move |_: &Path| begin.send(()).is_ok() && server.recv().is_ok();
+        assert_eq!(look.not_mounted(path(), waits), path());
+        looks.recv().unwrap();
+        for _ in 0..3 {
+            let begin = begun.clone();
+            assert_eq!(look.not_mounted(path(), move |_| begin.send(()).is_ok()), path());
+        }
+        assert!(looks.try_recv().is_err(), "another thread was begun");
+        // It answers at last, and the next look is a new one.
+        answer.send(()).unwrap();
+        drop((begun, answer));
+        assert!(looks.recv().is_err());
+        let is_there = std::iter::from_fn(|| Some(look.not_mounted(path(), |_| true)));
+        assert!(is_there.take(100_000).any(|found| found.is_empty()));
     }
 
     #[test]
