@@ -431,7 +431,9 @@ impl<'c> Batch<'c> {
             return Ok(());
         };
         if existing.lies_at(file.directory, file.name) {
-            self.replace_instance(&existing, record, file)?;
+            // An object of our own is read again for what it says. What it has to be was settled when it came.
+            let checksum = existing.checksum.filter(|_| file.place == Place::Managed);
+            self.replace_instance(&existing, record, &File { checksum, ..*file })?;
             self.changes.tally.updated += 1;
             return Ok(());
         }

@@ -7,6 +7,7 @@ use dcmdex::db::ReceivedFrom;
 use dcmdex::model::attribute::AttributeId::{
     InstanceAvailability, InstanceNumber, Rows, SOPInstanceUID, StudyInstanceUID,
 };
+use dcmdex::model::checksum::Checksum;
 use dcmdex::model::find::ArrivalKeys;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use rusqlite::Connection;
@@ -114,6 +115,25 @@ fn instances_are_found_by_when_they_came_and_who_sent_them() {
         format!("[Integer({noon}), Integer({noon}), Text(\"scan\"), Text(\"\"), Text(\"\"), Integer(1), Null]")
     );
     assert_sound(&index);
+}
+
+/// For new declared attributes, objects of our own are read again. That says nothing about what their bytes have to be.
+#[test]
+fn an_object_that_is_read_again_keeps_its_checksum() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = directory.path().join("index.db");
+    let (place, checksum) = (location(Place::Managed, "/objects", "3.dcm"), Checksum::of(b"what was received"));
+    let writer = writer_at(&index, HOUR);
+    let (send, receive) = std::sync::mpsc::channel();
+    let received = Received { checksum: Some(checksum), ..Received::new(record("1", "2", "3", &[]), place) };
+    writer.handle().store(received, move |result| send.send(result).unwrap());
+    receive.recv().unwrap().unwrap();
+    let again = ScannedFile { known: true, reread: true, ..file("3.dcm", record("1", "2", "3", &[(Rows, "512")])) };
+    writer.handle().scanned(ScannedDirectory { place: Place::Managed, ..scanned("/objects", vec![again]) }).unwrap();
+    writer.close().unwrap();
+    let known = Reader::open(&index).unwrap().known_locations("3").unwrap();
+    assert_eq!(known.iter().map(|known| known.checksum).collect::<Vec<_>>(), [Some(checksum)]);
+    assert_eq!(row(&index, "SELECT rows FROM instances").len(), 1);
 }
 
 #[test]
