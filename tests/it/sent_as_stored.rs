@@ -5,6 +5,7 @@ use std::path::Path;
 
 use dcmdex::ingest::{HeaderParser, Identity, Outcome, StoredObject, Wanted, read_file, read_stream};
 use dcmdex::model::attribute::AttributeId;
+use dcmdex::model::clock::unix_ms;
 use dcmdex::model::location::{Location, Place};
 use dcmdex::model::record::InstanceRecord;
 use dcmdex::store::{Archives, FileMeta};
@@ -206,12 +207,13 @@ fn received(data_set: &[u8], transfer_syntax: &str, piece: usize) -> Box<Instanc
 
 /// The data set that a peer gets of a file.
 fn sent(path: &Path, transfer_syntax: &str) -> Vec<u8> {
+    let metadata = fs::metadata(path).unwrap();
     let location = Location {
         place: Place::InPlace,
         directory: path.parent().unwrap().to_owned(),
         file_name: path.file_name().unwrap().to_owned(),
-        size: 0,
-        mtime_ms: 0,
+        size: metadata.len(),
+        mtime_ms: unix_ms(metadata.modified().unwrap()),
     };
     let identity = Identity {
         sop_instance_uid: "1.2.3.4.5.6",

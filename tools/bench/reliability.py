@@ -154,7 +154,8 @@ class Load:
             for count in range(1_000_000):
                 study = f"1.2.826.{round_number + 1}.{count // 40 + 1}"
                 series = f"{study}.{number + 1}"
-                if count % 8 == 7:
+                is_shared = count % 8 == 7
+                if is_shared:
                     # One that all of them send, each its own.
                     series = f"{study}.99"
                 uid = f"{series}.{count + 1}"
@@ -166,7 +167,8 @@ class Load:
                 with self.lock:
                     if status == 0:
                         (self.late if self.is_cut else self.acknowledged).add(uid)
-                    elif not self.is_cut:
+                    # Where the first one is kept, the others are told so: Duplicate SOP Instance.
+                    elif not self.is_cut and not (is_shared and status == 0x0111):
                         self.refused += 1
         except OSError:
             pass

@@ -136,8 +136,10 @@ fn thousands_of_idle_and_half_open_connections_keep_nobody_out() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit }).unwrap();
     let place = Place::new();
-    std::fs::write(place.path("dcmdex.toml"), "[network]\nartim_timeout_seconds = 600\nidle_timeout_seconds = 600\n")
-        .unwrap();
+    // All of them come from one address, which may have half.
+    let settings = "[network]\nartim_timeout_seconds = 600\nidle_timeout_seconds = 600\nmax_associations = 2200\n\
+                    max_associations_per_peer = 2200\nmax_unassociated_connections = 4200\n";
+    std::fs::write(place.path("dcmdex.toml"), settings).unwrap();
     let node = Node::start(&place, &[]);
     let base = base(&node);
     let mut half = Vec::new();
@@ -167,8 +169,9 @@ fn thousands_of_idle_and_half_open_connections_keep_nobody_out() {
 #[test]
 fn lengths_that_are_only_declared_take_no_memory() {
     let place = Place::new();
-    std::fs::write(place.path("dcmdex.toml"), "[network]\nartim_timeout_seconds = 600\nread_timeout_seconds = 600\n")
-        .unwrap();
+    let settings = "[network]\nartim_timeout_seconds = 600\nread_timeout_seconds = 600\n\
+                    max_associations_per_peer = 1000\n";
+    std::fs::write(place.path("dcmdex.toml"), settings).unwrap();
     let node = Node::start(&place, &[]);
     let base = base(&node);
     let header = |kind: u8, length: u32| {

@@ -11,7 +11,7 @@ use dcmdex::model::attribute::{ATTRIBUTES, Attribute, LetterCase, Multiplicity};
 use dcmdex::model::charset;
 use dcmdex::model::level::InformationModel::{self, PatientRoot, PatientStudyOnly, StudyRoot};
 use dcmdex::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
-use dcmdex::model::matching::{KeyElement, KeyValue};
+use dcmdex::model::matching::{KeyElement, KeyValue, separates_values};
 use dcmdex::model::record::InstanceRecord;
 use dcmdex::qr::{self, Encoding, FindError, Identifier, NegotiatedOptions, Options, ResponseWriter, Stop};
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
@@ -192,6 +192,17 @@ fn unique(level: QueryRetrieveLevel) -> AttributeId {
     }
 }
 
+/// The values of several texts, each where it stands first.
+fn each_once<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
+    let mut values: Vec<&str> = Vec::new();
+    for value in texts.into_iter().flat_map(|text| text.split('\\')) {
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    values.join("\\")
+}
+
 /// The value of an attribute for the entity of its level that an instance belongs to.
 fn value_of(archive: &[Instance], instance: &Instance, id: AttributeId) -> String {
     let of = |level| {
@@ -204,7 +215,7 @@ fn value_of(archive: &[Instance], instance: &Instance, id: AttributeId) -> Strin
     };
     let distinct = |id| {
         let distinct: BTreeSet<_> = of(Study).map(|other| value(other, id)).filter(|value| !value.is_empty()).collect();
-        distinct.into_iter().collect::<Vec<_>>().join("\\")
+        each_once(distinct)
     };
     match id {
         NumberOfPatientRelatedStudies => count(Patient, Study),
@@ -547,6 +558,10 @@ fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
                 of_study.map(|other| value(other, id).to_owned()).filter(|value| !value.is_empty()).collect()
             };
             let text = match key {
+                // A text that may hold a backslash is one value.
+                Key::Text(..) if id.attribute().level > level && separates_values(id.attribute().vr) => {
+                    each_once(stored.iter().map(String::as_str))
+                }
                 Key::Text(..) => stored.into_iter().collect::<Vec<_>>().join("\\"),
                 Key::Item(..) => {
                     let items = stored.iter().flat_map(|stored| items(stored));
