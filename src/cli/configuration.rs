@@ -1,5 +1,6 @@
 //! `dcmdex config`: what is in force, whether it is sound, and a commented example.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -7,7 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::{Context, Exit};
-use crate::config::{DEFAULT_FILE, example};
+use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::model::clock::Clock;
 use crate::qr;
 use crate::scp::tls_check::{self, Severity};
@@ -61,6 +62,10 @@ fn show(context: &mut Context) -> anyhow::Result<Exit> {
             context.output.line(format_args!("{name} = {}  # {}", setting.value, setting.origin))?;
         }
     }
+    if config.require_end {
+        // So that what is shown can be used as a file.
+        context.output.line("\n# end")?;
+    }
     Ok(Exit::Done)
 }
 
@@ -85,12 +90,25 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
     if problems.iter().any(|problem| problem.severity == Severity::Broken) {
         anyhow::bail!("the settings can be read, and no peer would take our certificate");
     }
+    let admitted = config.admitted()?;
     let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     context.output.line(format_args!("settings are sound ({file})"))?;
+    context.output.line(format_args!("who may associate: {}", who(&config, admitted)))?;
     for variable in &config.strange_variables {
         context.output.line(format_args!("environment variable {variable} is no setting of dcmdex; ignored"))?;
     }
     Ok(Exit::Done)
+}
+
+/// Who may associate, in words.
+fn who(config: &Config, admitted: Admitted) -> String {
+    match (admitted, config.is_reachable_from_outside()) {
+        (Admitted::Table, _) => {
+            format!("the peers of the table ({})", config.peers.table.as_ref().map_or(0, BTreeMap::len))
+        }
+        (Admitted::Anyone, true) => format!("anyone who reaches {}", config.network.bind),
+        (Admitted::Anyone, false) => "anyone on this machine".to_owned(),
+    }
 }
 
 fn init(file: &PathBuf, context: &mut Context) -> anyhow::Result<Exit> {

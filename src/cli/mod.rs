@@ -9,6 +9,7 @@ mod completions;
 mod configuration;
 mod echo;
 mod find;
+mod fit;
 mod man;
 mod notify;
 mod output;
@@ -16,9 +17,11 @@ mod scan;
 mod serve;
 mod spooled;
 mod status;
+mod suspend;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -166,7 +169,7 @@ impl Context {
         // Also if nobody named it: a file that is gone must not let in whom it kept out.
         sources.file.clone_from(&config.file);
         let here = std::env::current_dir().context("the current directory cannot be found")?;
-        Ok(move || Config::load(&sources, &here))
+        Ok(move || Config::load_again(&sources, &here))
     }
 
     /// Reads the settings only.
@@ -254,7 +257,12 @@ impl IndexArgs {
 /// Makes the directory in which a file is about to be made, so that the defaults work in an empty place.
 fn make_directory_of(file: &Path) -> anyhow::Result<()> {
     let Some(directory) = file.parent() else { return Ok(()) };
-    std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))
+    // Patient data lies there: not for others, whatever the umask.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory)
+        .with_context(|| format!("{} cannot be made", directory.display()))
 }
 
 /// Options as settings of the command line.

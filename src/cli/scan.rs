@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::output::{Grouped, Output, Shown, put_path};
-use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of};
+use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of, suspend};
 use crate::config::Config;
 use crate::db::{self, Reader, Writer};
 use crate::model::location::Place;
@@ -122,7 +122,9 @@ fn index(
     quiet: bool,
 ) -> anyhow::Result<Summary> {
     make_directory_of(&config.index)?;
-    let writer = Writer::open(&config.index, config.scan_writer_options())?;
+    let writer_options = config.scan_writer_options();
+    suspend::commit_before_stopping(&writer_options.suspension)?;
+    let writer = Writer::open(&config.index, writer_options)?;
     let handle = writer.handle();
     let mut known = Reader::open(&config.index)?;
     let paths = json_paths(roots);

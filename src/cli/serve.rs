@@ -8,20 +8,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::JoinHandle;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{NOTIFY_SOCKET, ServiceManager};
-use super::{Chattiness, Context, Exit, Flags, IndexArgs, in_one_line, make_directory_of};
-use crate::config::{self, Config, Keep};
-use crate::db::{Reader, Writer};
+use super::{Chattiness, Context, Exit, Flags, IndexArgs, fit, in_one_line, make_directory_of, suspend};
+use crate::config::{self, AccessHistory, Config, Keep};
+use crate::db::{Finding, Reader, Writer};
 use crate::ingest::{Outcome, Scrub, ScrubTally, Wanted, read_file};
 use crate::model::ae_title::AeTitle;
 use crate::model::attribute::AttributeId;
@@ -50,6 +50,9 @@ pub(super) struct ServeArgs {
     /// IP address to listen on; 0.0.0.0 is every interface [default: 127.0.0.1]
     #[arg(long, value_name = "ADDR")]
     bind: Option<String>,
+    /// Who may associate: the peers of the table, or anyone who reaches the port [default: the table where there is one]
+    #[arg(long, value_name = "WHO", value_parser = ["table", "anyone"])]
+    access: Option<String>,
     /// TCP port to listen on; 0 takes a free one [default: 11112]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
@@ -63,13 +66,21 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.configure(flags(arguments)?, Chattiness::Service)?;
+    let history = AccessHistory::of(&config)?;
     warn_when_open(&config);
     let tls = config.tls.as_ref().map(load_tls).transpose()?.map(SharedTls::new);
     make_directory_of(&config.index)?;
-    let writer = Writer::open(&config.index, config.node_writer_options())?;
-    warn_of_lacking(&config)?;
     let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?;
     if let Some(objects) = &objects {
+        fit::refuse_new_index(&config.index, objects)?;
+    }
+    let options = config.node_writer_options();
+    suspend::commit_before_stopping(&options.suspension)?;
+    let writer = Writer::open(&config.index, options)?;
+    check_index(&config)?;
+    warn_of_lacking(&config)?;
+    if let Some(objects) = &objects {
+        fit::refuse_misfits(&config.index, objects, &writer.handle())?;
         settle(objects, &config)?;
     }
     let storage = Storage {
@@ -99,7 +110,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         .context("the network runtime cannot be started")?;
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
     let again = Arc::new(context.reader_of_settings(&config)?);
-    let served = runtime.block_on(serve(config, services, again, &manager));
+    let served = runtime.block_on(serve(config, history, services, again, &manager));
     scrubbing.stop();
     // What is left of the associations lets go of its way to the writer; then all that was queued is committed.
     drop(runtime);
@@ -113,7 +124,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
 struct Scrubbing {
     /// Dropped, it ends the thread.
     go_on: mpsc::Sender<()>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Scrubbing {
@@ -167,6 +178,20 @@ fn scrub_once(scrub: &Scrub, wait: &mut dyn FnMut(Duration) -> ControlFlow<()>) 
     }
 }
 
+/// Looks at a sample of the index.
+fn check_index(config: &Config) -> anyhow::Result<()> {
+    if !config.start_check {
+        return Ok(());
+    }
+    let report = Reader::open(&config.index)?.start_check()?;
+    let Some(Finding { check, detail }) = report.findings.first() else { return Ok(()) };
+    bail!(
+        "the index {} is damaged ({check}: {detail}): restore it from a backup, or look at it with `dcmdex check`; \
+         `database.start_check = false` starts the node all the same",
+        config.index.display()
+    )
+}
+
 /// Objects that had their place and perhaps not their row when the process was killed, or the power went.
 fn settle(objects: &Objects, config: &Config) -> anyhow::Result<()> {
     let mut index = Reader::open(&config.index)?;
@@ -210,7 +235,7 @@ fn warn_when_open(config: &Config) {
         }
         tracing::warn!(
             %address,
-            "others can reach this address, and neither an AE table nor TLS guards it: whoever does can store and query"
+            "others can reach this address, and anyone may associate (access): whoever does can store and query"
         );
         return;
     };
@@ -255,6 +280,7 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
     flags.path("storage", "--storage", arguments.storage.as_ref())?;
     flags.text("ae_title", "--ae-title", arguments.ae_title.as_ref().map(AeTitle::as_str));
     flags.text("bind", "--bind", arguments.bind.as_deref());
+    flags.text("access", "--access", arguments.access.as_deref());
     flags.integer("port", "--port", arguments.port.map(i64::from));
     flags.switch("metadata_only", "--metadata-only", arguments.metadata_only);
     for peer in &arguments.peer {
@@ -263,7 +289,13 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
     Ok(flags.0)
 }
 
-async fn serve<F>(config: Config, services: Services, again: Arc<F>, manager: &ServiceManager) -> anyhow::Result<()>
+async fn serve<F>(
+    config: Config,
+    history: AccessHistory,
+    services: Services,
+    again: Arc<F>,
+    manager: &ServiceManager,
+) -> anyhow::Result<()>
 where
     F: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
 {
@@ -272,10 +304,12 @@ where
     let mut hang_ups = signal(SignalKind::hangup()).context("signals cannot be handled")?;
     let peers = services.peers.clone();
     let node = Node::bind(config.scp_options(), services).await?;
-    told(&config, &node);
+    told(&config, &node)?;
     manager.tell("READY=1");
     let mut running = pin!(node.run(shutdown.clone()));
-    let mut config = config;
+    let mut settings = InForce { config, history, peers };
+    // Reading takes a moment, until the file has settled; the node goes on meanwhile.
+    let mut reading = None;
     loop {
         tokio::select! {
             biased;
@@ -285,24 +319,57 @@ where
                 break;
             }
             () = &mut running => break,
-            Some(()) = hang_ups.recv() => {
-                let again = Arc::clone(&again);
-                // Files: not on this thread, which accepts connections.
-                match spawn_blocking(move || read_again(again.as_ref())).await {
-                    Ok(Ok((new, certificates))) => {
-                        take(&config, &new, certificates, &peers);
-                        config = new;
-                    }
-                    Ok(Err(error)) => {
+            Some(read) = of(&mut reading) => {
+                reading = None;
+                match read.map_err(anyhow::Error::from).flatten().and_then(|(new, tls)| settings.replace(new, tls)) {
+                    Ok(()) => {}
+                    Err(error) => {
                         let error = in_one_line(&error);
                         tracing::error!(error, "the new settings cannot be used; the node goes on with those it has");
                     }
-                    Err(error) => tracing::error!(%error, "the settings could not be read again"),
                 }
+            }
+            // One that comes while the file is read has it read once more.
+            Some(()) = hang_ups.recv(), if reading.is_none() => {
+                let again = Arc::clone(&again);
+                reading = Some(spawn_blocking(move || read_again(again.as_ref())));
             }
         }
     }
     Ok(())
+}
+
+/// The result of a task, if there is one.
+async fn of<T>(task: &mut Option<JoinHandle<T>>) -> Option<Result<T, JoinError>> {
+    match task {
+        Some(task) => Some(task.await),
+        None => std::future::pending().await,
+    }
+}
+
+/// What a node runs with.
+struct InForce {
+    config: Config,
+    history: AccessHistory,
+    peers: SharedPeers,
+}
+
+impl InForce {
+    /// Takes over new settings, unless they would let in more than may be.
+    fn replace(&mut self, new: Config, certificates: Option<Tls>) -> anyhow::Result<()> {
+        let admitted = self.history.take(&new)?;
+        take(&new, certificates, &self.peers);
+        tracing::info!(
+            access = admitted.as_str(),
+            peers = new.peers.table.as_ref().map(BTreeMap::len),
+            destinations = new.peers.destinations.len(),
+            "peers and certificates read again; open associations keep what they were let in with"
+        );
+        tell_what_waits(&self.config, &new, self.peers.tls().is_some());
+        warn_when_open(&new);
+        self.config = new;
+        Ok(())
+    }
 }
 
 fn read_again(again: &impl Fn() -> Result<Config, config::Error>) -> anyhow::Result<(Config, Option<Tls>)> {
@@ -319,41 +386,36 @@ fn load_tls(options: &tls::Options) -> Result<Tls, tls::Error> {
     Tls::load(options)
 }
 
-/// Takes over what can change while the node runs, and says what cannot.
-fn take(old: &Config, new: &Config, certificates: Option<Tls>, peers: &SharedPeers) {
+/// Takes over what can change while the node runs.
+fn take(new: &Config, certificates: Option<Tls>, peers: &SharedPeers) {
+    peers.replace(new.peers.clone());
+    if let (Some(tls), Some(certificates)) = (peers.tls(), certificates) {
+        tls.replace(certificates);
+    }
+}
+
+/// Says what has changed and cannot be taken over.
+fn tell_what_waits(old: &Config, new: &Config, has_tls: bool) {
     /// What SIGHUP takes over, besides the peers.
     const CERTIFICATES: [&str; 4] = ["tls.certificate", "tls.key", "tls.authorities", "tls.client_certificates"];
-    peers.replace(new.peers.clone());
-    let certificates_taken = match (peers.tls(), certificates) {
-        (Some(tls), Some(certificates)) => {
-            tls.replace(certificates);
-            true
-        }
-        (None, None) => true,
-        // A port would have to be opened or closed.
-        (Some(_), None) | (None, Some(_)) => false,
-    };
+    // A port would have to be opened or closed.
+    let certificates_taken = has_tls == new.tls.is_some();
     let before: HashMap<_, _> = old.settings().map(|(path, setting)| (path, &setting.value)).collect();
     let changed = new.settings().filter(|(path, setting)| before.get(path) != Some(&&setting.value));
-    let later: Vec<_> = changed
-        .map(|(path, _)| path)
-        .filter(|path| !(path.starts_with("peers.") || certificates_taken && CERTIFICATES.contains(path)))
-        .collect();
-    tracing::info!(
-        peers = new.peers.table.as_ref().map(BTreeMap::len),
-        destinations = new.peers.destinations.len(),
-        "peers and certificates read again; open associations keep what they were let in with"
-    );
+    let is_taken = |path: &str| {
+        // Who is admitted has been decided.
+        path == "access" || path.starts_with("peers.") || certificates_taken && CERTIFICATES.contains(&path)
+    };
+    let later: Vec<_> = changed.map(|(path, _)| path).filter(|path| !is_taken(path)).collect();
     if !later.is_empty() {
         tracing::warn!(
             settings = later.join(", "),
             "changed settings that a running node does not take over: restart it"
         );
     }
-    warn_when_open(new);
 }
 
-fn told(config: &Config, node: &Node) {
+fn told(config: &Config, node: &Node) -> anyhow::Result<()> {
     let keeps = match config.keep {
         Keep::Objects => "objects",
         Keep::MetadataOnly => "metadata only",
@@ -362,12 +424,14 @@ fn told(config: &Config, node: &Node) {
         address = node.local_addr().map(tracing::field::display),
         tls_address = node.tls_addr().map(tracing::field::display),
         ae_title = %config.ae_title,
+        access = config.admitted()?.as_str(),
         index = %config.index.display(),
         keeps,
         peers = config.peers.table.as_ref().map(BTreeMap::len),
         destinations = config.peers.destinations.len(),
         "listening"
     );
+    Ok(())
 }
 
 /// The first signal asks for an orderly stop: what is in flight is finished and committed. The second one ends the process

@@ -14,7 +14,11 @@ const WIDTH: usize = 100;
 /// than where they are left out: beside a file in `/etc`, say, where a service cannot write.
 const COMMENTED: [&str; 2] = ["index", "storage"];
 
-/// A `dcmdex.toml` with every setting at its default, and what each one costs when it is too low or too high.
+/// Settings of a new file that are not at their defaults: a file that is written by hand in a hurry need not have an end, and one
+/// that was made with care should.
+const SET: [(&str, &str); 1] = [("require_end", "true")];
+
+/// A `dcmdex.toml` with every setting at its default but those of [`SET`], and what each one costs when it is too low or too high.
 #[must_use]
 pub fn example() -> String {
     let mut text = String::new();
@@ -42,8 +46,10 @@ pub fn example() -> String {
         cost(&mut text, "Too low", key.too_low);
         cost(&mut text, "Too high", key.too_high);
         let sign = if COMMENTED.contains(&key.path) { "# " } else { "" };
-        let _ = writeln!(text, "{sign}{name} = {}", key.default);
+        let value = SET.iter().find(|(path, _)| *path == key.path).map_or(key.default, |(_, value)| value);
+        let _ = writeln!(text, "{sign}{name} = {value}");
     }
+    text.push_str("\n# end\n");
     text
 }
 
@@ -58,7 +64,7 @@ fn peers(text: &mut String) {
     comment(
         text,
         "The table of peers: one [[peer]] for each node that may associate. As soon as there is one entry, nobody else is let in \
-         (calling AE title not recognized). Without the table everybody is. SIGHUP reads it again.",
+         (calling AE title not recognized). SIGHUP reads it again.",
     );
     entry(text, &PEER_TABLE);
 }
@@ -129,7 +135,8 @@ mod tests {
         assert!(problems.is_empty(), "{problems:?}");
         for key in KEYS {
             let setting = layers.setting(key.path);
-            assert_eq!(setting.value, key.default_value(), "{}", key.path);
+            let is_set = SET.iter().any(|(path, _)| *path == key.path);
+            assert_eq!(setting.value == key.default_value(), !is_set, "{}", key.path);
             assert!(matches!(setting.origin, Origin::File { .. }), "{} is not in the example", key.path);
         }
     }
@@ -143,7 +150,8 @@ mod tests {
         let (with, without) = (load(Some(file)), load(None));
         assert_eq!((&with.index, &with.storage), (&without.index, &without.storage));
         let values = |config: &Config| -> Vec<_> {
-            config.settings().map(|(path, setting)| (path.to_owned(), setting.value.clone())).collect()
+            let others = config.settings().filter(|(path, _)| SET.iter().all(|(set, _)| set != path));
+            others.map(|(path, setting)| (path.to_owned(), setting.value.clone())).collect()
         };
         assert_eq!(values(&with), values(&without));
     }

@@ -68,6 +68,13 @@ macro_rules! keys {
 }
 
 keys! {
+    "require_end" = "false" {
+        "Whether the last line of this file has to be \"# end\". A file that was cut off lacks it, and is refused at start and by \
+         SIGHUP.",
+        unit: "true or false",
+        low: "false: a file that was cut off may let in a new peer without what binds it",
+        high: "true: every file needs that line",
+    }
     "index" = "\"dcmdex-data/index.db\"" {
         "The index: one SQLite file (and its -wal, -shm and -turn beside it). It is made when it is not there.",
         unit: "path; in this file relative to the file; in flags, variables and the default to the current directory",
@@ -81,8 +88,15 @@ keys! {
         unit: "1 to 16 characters",
     }
     "bind" = "\"127.0.0.1\"" {
-        "Address to listen on. 0.0.0.0 (or ::) is every interface: whoever reaches it can store and query.",
+        "Address to listen on. 0.0.0.0 (or ::) is every interface; then it has to be said who may associate (access).",
         unit: "IP address",
+    }
+    "access" = "\"auto\"" {
+        "Who may associate. The node says it at start, and SIGHUP never opens it: that takes a restart.",
+        unit: "\"auto\" (the table of peers, where there is one; without it anyone on this machine, and no start on an address \
+               that others reach), \"table\" or \"anyone\"",
+        low: "table: each node that may associate needs a [[peer]]",
+        high: "anyone: whoever reaches the port can store, query and retrieve",
     }
     "port" = "11112" {
         "TCP port to listen on. 104, the classic one, needs privileges; 0 takes a free one and logs which.",
@@ -305,6 +319,13 @@ keys! {
         unit: "MiB",
         low: "first loads of large archives slow down, since UIDs lie scattered over the index",
         high: "memory",
+    }
+    "database.start_check" = "true" {
+        "Whether `serve` looks at a sample of the index before it opens its port, for two seconds at most. It does not start on an \
+         index that disagrees with itself.",
+        unit: "true or false",
+        low: "false: a damaged index may give wrong answers",
+        high: "true: a restart takes up to two seconds longer",
     }
     "scan.jobs" = "0" {
         "Files that a scan reads at one time; 0 is four for each processor, and at least 16.",

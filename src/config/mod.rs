@@ -3,6 +3,7 @@
 //! An option of the command line goes before a variable, a variable before the file, the file before the default. Each
 //! effective value remembers where it came from. `keys` is the table of all settings; nothing else names a default.
 
+mod access;
 mod attributes;
 mod entries;
 mod example;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use toml::Value;
 
+pub use access::{AccessHistory, AccessMode, Admitted};
 pub use example::example;
 pub use keys::{KEYS, Key};
 pub use layers::{Origin, Setting};
@@ -44,6 +46,16 @@ pub const DEFAULT_FILE: &str = "dcmdex.toml";
 
 /// The variable that names the file.
 pub const CONFIG_VARIABLE: &str = "DCMDEX_CONFIG";
+
+/// The last line of a file, where `require_end` says so.
+const END: &str = "# end";
+
+/// How long a file has to stay the same before a running node takes it over. Larger: a reload takes longer. Smaller: a file is
+/// more often read in the middle of being written.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
+/// Attempts to read a file that has settled.
+const SETTLING_ATTEMPTS: u32 = 10;
 
 /// The longest file that is read, in bytes; a setting file has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -81,6 +93,12 @@ pub enum Error {
         path: PathBuf,
         /// Its size.
         bytes: u64,
+    },
+    /// The file changes all the time.
+    #[error("configuration file {} is still being written", path.display())]
+    Unsettled {
+        /// The file.
+        path: PathBuf,
     },
     /// Values that cannot be used; all of them.
     #[error("{}", lines(.0))]
@@ -221,12 +239,16 @@ pub struct Retrieve {
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Whether the file has to have a last line that says so.
+    pub require_end: bool,
     /// The index file, absolute.
     pub index: PathBuf,
     /// The directory of managed objects, absolute.
     pub storage: PathBuf,
     /// Our AE title.
     pub ae_title: AeTitle,
+    /// Who may associate, as the setting says it; see [`Config::admitted`].
+    pub access: AccessMode,
     /// What is kept of what arrives.
     pub keep: Keep,
     /// Certificates; `None`: no TLS.
@@ -255,6 +277,8 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// Memory for pages of the index, bytes.
     pub cache_bytes: u64,
+    /// Whether a node looks at a sample of the index before it opens its port.
+    pub start_check: bool,
     /// Files that a scan reads at one time.
     pub scan_jobs: usize,
     /// Whether a scan reads what the index knows as it is.
@@ -290,15 +314,40 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, or with all values that cannot be used.
     pub fn load(sources: &Sources, current_directory: &Path) -> Result<Self, Error> {
+        Self::load_by(sources, current_directory, read_file)
+    }
+
+    /// The same for a node that runs, whose file may just be being written: waits until that has ended.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and [`Error::Unsettled`].
+    pub fn load_again(sources: &Sources, current_directory: &Path) -> Result<Self, Error> {
+        Self::load_by(sources, current_directory, read_settled_file)
+    }
+
+    fn load_by(
+        sources: &Sources,
+        current_directory: &Path,
+        read: impl FnOnce(&Path) -> Result<String, Error>,
+    ) -> Result<Self, Error> {
         let mut layers = Layers::new();
         let mut problems = Vec::new();
         let file = file_to_read(sources, current_directory);
-        if let Some(path) = &file {
-            layers.add_file(path, &read_file(path)?, &mut problems);
+        let text = file.as_deref().map(read).transpose()?;
+        if let (Some(path), Some(text)) = (&file, &text) {
+            layers.add_file(path, text, &mut problems);
         }
         let strange_variables = layers.add_environment(sources.environment.iter().cloned(), &mut problems);
         for flag in &sources.flags {
             layers.add_flag(&flag.path, flag.value.clone(), flag.flag, &mut problems);
+        }
+        if let (Some(path), Some(text)) = (&file, &text)
+            && layers.setting("require_end").value.as_bool().unwrap_or(true)
+            && text.lines().next_back().map(str::trim_end) != Some(END)
+        {
+            let origin = Origin::File { path: path.clone(), line: text.lines().count().max(1) };
+            let message = format!("the last line is not `{END}`: the file was cut off, or `require_end` is not meant");
+            problems.push(Problem { origin, message });
         }
         let mut config = Check { layers: &layers, problems: &mut problems, current_directory }.config();
         if !problems.is_empty() {
@@ -349,6 +398,20 @@ fn read_file(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
+/// Reads a file when it has been the same for a while.
+fn read_settled_file(path: &Path) -> Result<String, Error> {
+    let mut text = read_file(path)?;
+    for _ in 0..SETTLING_ATTEMPTS {
+        std::thread::sleep(SETTLED_AFTER);
+        let again = read_file(path)?;
+        if again == text {
+            return Ok(text);
+        }
+        text = again;
+    }
+    Err(Error::Unsettled { path: path.to_owned() })
+}
+
 /// Reads typed values out of the layers and collects what is wrong. A value that is wrong is replaced by a harmless one, so
 /// that all problems are told at once; the caller lets nothing of it out.
 struct Check<'a> {
@@ -361,9 +424,14 @@ impl Check<'_> {
     fn config(&mut self) -> Config {
         let declared = attributes::declared(self.layers, self.problems);
         let mut config = Config {
+            require_end: self.boolean("require_end"),
             index: self.path("index"),
             storage: self.path("storage"),
             ae_title: self.parsed("ae_title").unwrap_or_else(|| "DCMDEX".parse().expect("the default is an AE title")),
+            access: self.choice(
+                "access",
+                &[("auto", AccessMode::Auto), ("table", AccessMode::Table), ("anyone", AccessMode::Anyone)],
+            ),
             keep: if self.boolean("metadata_only") { Keep::MetadataOnly } else { Keep::Objects },
             tls: self.tls(),
             plain: if self.boolean("tls.only") { Plain::Refuse } else { Plain::Listen },
@@ -392,6 +460,7 @@ impl Check<'_> {
             integrity: self.integrity(),
             min_free_bytes: self.integer("store.min_free_mib", 0, 1 << 30) << 20,
             cache_bytes: self.integer("database.cache_mib", 1, 1 << 20) << 20,
+            start_check: self.boolean("database.start_check"),
             scan_jobs: match self.count("scan.jobs", 0, 1024) {
                 0 => default_jobs(),
                 jobs => jobs,

@@ -1,6 +1,6 @@
 //! Whether the index agrees with itself.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,18 +127,33 @@ pub(super) fn run(connection: &Connection) -> rusqlite::Result<CheckReport> {
     let transaction = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     for &(check, sql) in CHECKS {
-        let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        let mut found = 0;
-        while let Some(row) = rows.next()? {
-            report.findings.push(Finding { check, detail: row.get(0)? });
-            found += 1;
-            if found == LISTED_FINDINGS {
-                report.findings.push(Finding { check, detail: "and more".into() });
-                break;
+        match look(connection, check, sql, &mut report) {
+            // A check that meets damage cannot go on; the others can.
+            Err(error) if is_damage(&error) => {
+                report.findings.push(Finding { check, detail: error.to_string() });
             }
+            looked => looked?,
         }
     }
     transaction.finish()?;
     Ok(report)
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+fn look(connection: &Connection, check: &'static str, sql: &str, report: &mut CheckReport) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut found = 0;
+    while let Some(row) = rows.next()? {
+        report.findings.push(Finding { check, detail: row.get(0)? });
+        found += 1;
+        if found == LISTED_FINDINGS {
+            report.findings.push(Finding { check, detail: "and more".into() });
+            break;
+        }
+    }
+    Ok(())
 }

@@ -10,8 +10,10 @@ mod answers;
 mod backlog;
 mod batch;
 mod check;
+mod files;
 mod find;
 mod functions;
+mod guard;
 mod mounts;
 mod names;
 mod open;
@@ -20,7 +22,9 @@ mod reader;
 mod rules;
 mod schema;
 mod separated;
+mod start_check;
 mod status;
+mod suspension;
 mod turn;
 mod writer;
 
@@ -35,10 +39,12 @@ use crate::model::record::InstanceRecord;
 
 pub use backlog::Backlog;
 pub use check::{CheckReport, Finding};
+pub use files::IndexFiles;
 pub use find::{Interrupt, can_answer, can_answer_declared};
 pub use reader::{DirectorySnapshot, KnownFile, LocatedInstance, Note, Reader};
 pub use schema::SCHEMA_VERSION;
 pub use status::{ConflictEntry, FailureEntry, IndexStatus, ScanEntry};
+pub use suspension::Suspension;
 pub use writer::{Writer, WriterHandle, WriterOptions};
 
 /// What a commit promises.
@@ -319,7 +325,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// SQLite found the file damaged.
-    #[error("the index {} is damaged ({detail}); keep the file and look at it with `dcmdex check`", path.display())]
+    #[error(
+        "the index {} is damaged ({detail}): keep the file, and restore the index from a backup; `dcmdex check` may say more",
+        path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -381,6 +390,58 @@ pub enum Error {
     /// A statement failed.
     #[error("the index did not take a statement")]
     Sqlite(#[from] rusqlite::Error),
+    /// SQLite met damage in the middle of its work.
+    #[error("the index is damaged ({0}): keep the file, and restore it from a backup; `dcmdex check` may say more")]
+    Malformed(String),
+    /// The file that was opened no longer has its name, or its log or shared memory has not.
+    #[error(
+        "the index {} is no longer the file that was opened: it, its -wal or its -shm was removed or replaced. Put the files back, \
+         or end the node, restore the index and its -wal from one backup, and start the node", path.display()
+    )]
+    Replaced {
+        /// The index.
+        path: PathBuf,
+    },
+    /// The database is gone or empty, and it was needed.
+    #[error(
+        "the index {0} is gone, and its write-ahead log {0}-wal holds what was acknowledged: put the index back, or move \
+         the log and {0}-turn away and restore the index from a backup", path.display()
+    )]
+    DatabaseGone {
+        /// The index.
+        path: PathBuf,
+    },
+    /// The log beside the database is that of another one.
+    #[error(
+        "the write-ahead log {} was written for another file than {}, and would destroy it: move the log away if the index \
+         is a restored backup; if both were copied here together, remove {}",
+        log.display(), path.display(), record.display()
+    )]
+    ForeignLog {
+        /// The index.
+        path: PathBuf,
+        /// The log.
+        log: PathBuf,
+        /// What says whose log it is.
+        record: PathBuf,
+    },
+    /// The log is gone, and it held commits.
+    #[error(
+        "the write-ahead log {} is gone, and the index {} lacks what was acknowledged last: put the log back, or restore both \
+         from a backup; to go on without it, remove {}",
+        log.display(), path.display(), record.display()
+    )]
+    LogGone {
+        /// The index.
+        path: PathBuf,
+        /// The log.
+        log: PathBuf,
+        /// What says that it is needed.
+        record: PathBuf,
+    },
+    /// Another process has kept the index locked for too long.
+    #[error("another process keeps the index locked; it may have been stopped in the middle")]
+    Locked,
     /// The disk below the index is full.
     #[error("no space left for the index")]
     Full,
@@ -407,6 +468,10 @@ impl Error {
         match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::OperationInterrupted) => Self::Interrupted,
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Self::Locked,
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                Self::Malformed(source.to_string())
+            }
             _ => Self::Sqlite(source),
         }
     }

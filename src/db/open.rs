@@ -1,5 +1,6 @@
 //! Opening the index: the only place that makes connections.
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
+use super::files::{self, LogRecord};
 use super::{Durability, Error, functions, schema};
 
 /// How long a connection waits for another process to finish its transaction before it gives up. Batches hold the write
@@ -36,30 +38,39 @@ pub(super) enum Access {
 ///
 /// # Errors
 /// [`Error::Missing`] for a reader where there is no index; [`Error::NetworkFileSystem`], [`Error::NewerSchema`],
-/// [`Error::NotAnIndex`] and [`Error::Damaged`] as they say; [`Error::Sqlite`] for all else.
+/// [`Error::NotAnIndex`], [`Error::Damaged`], [`Error::DatabaseGone`], [`Error::ForeignLog`] and [`Error::LogGone`] as they
+/// say; [`Error::Sqlite`] for all else.
 pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     let writer = matches!(access, Access::Writer { .. });
+    // First: one that is gone and has left its log is told as that.
+    files::refuse_misfits(path)?;
     let exists = path.try_exists().map_err(|source| Error::Io { path: path.to_owned(), source })?;
     if !exists && !writer {
         return Err(Error::Missing { path: path.to_owned() });
     }
     if writer && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(|source| Error::Io { path: parent.to_owned(), source })?;
+        files::make_directory(parent)?;
     }
     refuse_network_file_system(path)?;
+    if writer {
+        files::make(path)?;
+    }
 
     // A reader opens read-write as well, and is then bound to asking by query_only: the shared memory of a write-ahead
     // log has to be writable even for those who read.
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if writer {
-        flags |= OpenFlags::SQLITE_OPEN_CREATE;
-    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     #[expect(clippy::disallowed_methods, reason = "this is the one place that opens the index")]
     let connection = Connection::open_with_flags(path, flags).map_err(|source| name(path, source))?;
     // Before anything is set: what belongs to another program is left as it is, its journal mode included.
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|source| name(path, source))?;
     if schema::is_foreign(&connection).map_err(|source| name(path, source))? {
         return Err(Error::NotAnIndex { path: path.to_owned() });
+    }
+    files::tighten(path);
+    // Whoever closes an index last copies the log back and removes it. That is for the writer, which notes it: see `close`.
+    keep_log_on_close(&connection, true).map_err(|source| name(path, source))?;
+    if writer {
+        LogRecord::of(path).claim().map_err(|source| Error::Io { path: files::lock_file(path), source })?;
     }
     configure(&connection, access).map_err(|source| name(path, source))?;
     functions::register(&connection).map_err(|source| name(path, source))?;
@@ -69,6 +80,49 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
         connection.pragma_update(None, "query_only", true).map_err(|source| name(path, source))?;
     }
     Ok(connection)
+}
+
+/// Whether closing this connection leaves the log as it is, where it is the last one.
+pub(super) fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(|_| ())
+}
+
+/// A connection that asks. Closed last, it leaves a log that holds something for the next writer, which notes what becomes
+/// of it.
+pub(super) struct Asking {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Asking {
+    /// Opens an index that exists.
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, Error> {
+        let connection = open(path, Access::Reader { cache_bytes })?;
+        Ok(Self { connection, path: path.to_owned() })
+    }
+}
+
+impl Deref for Asking {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Asking {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if files::log_bytes(&self.path) == 0 {
+            // So that asking leaves no files behind.
+            let _they_stay = keep_log_on_close(&self.connection, false);
+        }
+    }
 }
 
 fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {

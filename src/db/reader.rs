@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::find::{self, Interrupt, Matchers};
 use super::mounts::Mounts;
-use super::open::{self, Access};
+use super::open::Asking;
 use super::packing::{Naming, UidSuffix, uid_hash};
 use super::{
     CheckReport, Error, IndexStatus, KnownLocation, NotIndexed, PathValue, check, path_from_sql, place_from_number,
@@ -27,7 +27,7 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A connection that asks. Each thread that asks has its own.
 pub struct Reader {
-    connection: Connection,
+    connection: Asking,
     path: PathBuf,
     matchers: Matchers,
     mounts: Mounts,
@@ -116,7 +116,7 @@ impl Reader {
     /// # Errors
     /// See [`Error`]; [`Error::Missing`] where there is none.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let connection = open::open(path, Access::Reader { cache_bytes: CACHE_BYTES })?;
+        let connection = Asking::open(path, CACHE_BYTES)?;
         let matchers = Matchers::default();
         find::register_functions(&connection, &matchers).map_err(Error::from_sqlite)?;
         let (path, mounts, declared) = (path.to_owned(), Mounts::default(), Arc::clone(DeclaredSet::none()));
@@ -576,6 +576,21 @@ impl Reader {
         )?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         rows.collect()
+    }
+
+    pub(super) fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// The name that sets this index apart from all others; `None` as long as no node has stored with it.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn index_id(&mut self) -> Result<Option<String>, Error> {
+        self.connection
+            .query_row("SELECT id FROM index_identity", [], |row| row.get(0))
+            .optional()
+            .map_err(Error::from_sqlite)
     }
 
     pub(super) fn connection(&self) -> &Connection {

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::files;
+
 /// Pause between attempts.
 pub(super) const PAUSE: Duration = Duration::from_millis(1);
 
@@ -25,6 +27,20 @@ pub(super) enum Hurry {
     Waiting,
     /// It can wait for those for whom somebody does.
     None,
+}
+
+/// How long a transaction that somebody waits for is kept out by another process before it is given up. Larger: a peer waits
+/// in vain for longer when a writer was stopped in the middle. Smaller: a slow disk makes a node refuse what it could store.
+const LONGEST_WAIT_OF_A_PEER: Duration = Duration::from_secs(10);
+
+impl Hurry {
+    /// How long such a transaction waits for another process.
+    pub(super) const fn patience(self) -> Duration {
+        match self {
+            Self::Waiting => LONGEST_WAIT_OF_A_PEER,
+            Self::None => super::open::BUSY_TIMEOUT,
+        }
+    }
 }
 
 /// The lock beside an index.
@@ -42,10 +58,8 @@ impl Turn {
     }
 
     pub(super) fn beside(index: &Path) -> Self {
-        let mut path = index.as_os_str().to_owned();
-        path.push("-turn");
         // Without it all works, with more waiting.
-        Self(File::options().create(true).truncate(false).write(true).open(path).ok())
+        Self(files::open_lock_file(index).ok())
     }
 
     /// Asks all scans to give way; `None` while somebody else does or looks.

@@ -12,7 +12,9 @@ use rusqlite::Connection;
 
 use super::backlog::Backlog;
 use super::batch::Batch;
+use super::guard::{IndexGuard, IndexState};
 use super::open::{self, Access};
+use super::suspension::Suspension;
 use super::turn::{Hurry, Turn};
 use super::{
     Committed, Durability, Error, KnownLocation, Mounted, Received, ScannedDirectory, StoreOutcome, Stored, Tally,
@@ -45,6 +47,9 @@ const SCAN_BATCH_WAIT: Duration = Duration::from_secs(1);
 /// power cut costs nothing per row.
 const STORE_BATCH_ROWS: usize = 1024;
 
+/// Pause between two looks at the files of an index that nothing is written to.
+const LOOK_AT_FILES: Duration = Duration::from_secs(1);
+
 /// How a [`Writer`] works.
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
@@ -58,6 +63,8 @@ pub struct WriterOptions {
     pub clock: Clock,
     /// What the records have besides the attributes of the table.
     pub declared: Arc<DeclaredSet>,
+    /// A stop of the process waits here for the end of a transaction.
+    pub suspension: Suspension,
     /// Called with each received record in its transaction. Does nothing, except in tests of what a defect does.
     pub on_arrival: fn(&InstanceRecord),
 }
@@ -70,6 +77,7 @@ impl Default for WriterOptions {
             queue_length: 1024,
             clock: Clock::System,
             declared: Arc::clone(DeclaredSet::none()),
+            suspension: Suspension::default(),
             on_arrival: |_| {},
         }
     }
@@ -85,6 +93,7 @@ enum Command {
     EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
     SettleMissing { roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool, reply: Sender<Result<u64, Error>> },
     Flush { reply: Sender<Result<Tally, Error>> },
+    Name { id: Option<String>, reply: Sender<Result<String, Error>> },
     Stop,
 }
 
@@ -101,6 +110,7 @@ pub struct Writer {
 pub struct WriterHandle {
     commands: Sender<Command>,
     backlog: Arc<Backlog>,
+    state: IndexState,
 }
 
 impl Writer {
@@ -112,13 +122,15 @@ impl Writer {
         let (commands, queue) = bounded(options.queue_length.max(1));
         let backlog = Arc::new(Backlog::new(SCAN_WAITING_ROWS));
         let queue = Queue { commands: queue, backlog: Arc::clone(&backlog) };
-        let desk = Desk { path: path.to_owned(), turn: Turn::beside(path), options, queue };
-        let connection = desk.connect()?;
+        let connection = connect(path, &options)?;
+        let guard = IndexGuard::of(path);
+        let state = guard.state();
+        let desk = Desk { path: path.to_owned(), turn: Turn::beside(path), options, queue, guard };
         let thread = std::thread::Builder::new()
             .name("index writer".into())
             .spawn(move || desk.run(connection))
             .map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        Ok(Self { handle: WriterHandle { commands, backlog }, thread: Some(thread) })
+        Ok(Self { handle: WriterHandle { commands, backlog, state }, thread: Some(thread) })
     }
 
     /// A way to this writer.
@@ -177,8 +189,12 @@ impl WriterHandle {
     /// [`Self::flush`].
     ///
     /// # Errors
-    /// [`Error::WriterStopped`].
+    /// [`Error::WriterStopped`]; [`Error::WriterStopped`] as well when the index is no longer the file that was opened: then
+    /// there is no point in reading on.
     pub fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
+        if !self.index_is_in_place() {
+            return Err(Error::WriterStopped("the index was removed or replaced".into()));
+        }
         self.backlog.begin(rows_of(&directory));
         self.commands.send(Command::Scanned(directory)).map_err(|_| stopped())
     }
@@ -215,6 +231,20 @@ impl WriterHandle {
     /// [`Error::WriterStopped`], or that of a transaction.
     pub fn settle_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
         self.ask(|reply| Command::SettleMissing { roots, except, prune, reply })
+    }
+
+    /// The name that sets this index apart from all others. Where it has none yet it gets this one, or one of its own.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of SQLite.
+    pub fn name_index(&self, id: Option<String>) -> Result<String, Error> {
+        self.ask(|reply| Command::Name { id, reply })
+    }
+
+    /// Whether the index still is the file that was opened. While it is not, nothing is stored.
+    #[must_use]
+    pub fn index_is_in_place(&self) -> bool {
+        self.state.is_in_place()
     }
 
     /// Waits until all that was queued before is committed; returns what scans changed since the last call.
@@ -274,6 +304,13 @@ struct Desk {
     turn: Turn,
     options: WriterOptions,
     queue: Queue,
+    guard: IndexGuard,
+}
+
+fn connect(path: &Path, options: &WriterOptions) -> Result<Connection, Error> {
+    let _under_way = options.suspension.begin();
+    let WriterOptions { durability, cache_bytes, .. } = *options;
+    open::open(path, Access::Writer { durability, cache_bytes })
 }
 
 /// What outlives a connection.
@@ -299,11 +336,6 @@ enum Done {
 }
 
 impl Desk {
-    fn connect(&self) -> Result<Connection, Error> {
-        let WriterOptions { durability, cache_bytes, .. } = self.options;
-        open::open(&self.path, Access::Writer { durability, cache_bytes })
-    }
-
     fn batch<'c>(&'c self, connection: &'c Connection) -> Result<Batch<'c>, Error> {
         Batch::new(connection, &self.turn, self.options.clock, Arc::clone(&self.options.declared))
             .map_err(Error::from_sqlite)
@@ -315,7 +347,8 @@ impl Desk {
         let mut left = Left::default();
         let mut batch = self.batch(&connection)?;
         loop {
-            let done = catch_unwind(AssertUnwindSafe(|| self.work(&mut batch, &mut left))).unwrap_or(Done::Defect);
+            let done = catch_unwind(AssertUnwindSafe(|| self.work(&connection, &mut batch, &mut left)))
+                .unwrap_or(Done::Defect);
             left.scan = batch.scan();
             drop(batch);
             if matches!(done, Done::Stop) {
@@ -329,13 +362,10 @@ impl Desk {
             batch = self.batch(&connection)?;
             batch.go_on_with(left.scan);
         }
-        // So that the index is one file when the program has ended. Busy readers only leave the log for the next start:
-        // waiting for them would keep all other writers out meanwhile.
-        connection
-            .busy_timeout(Duration::ZERO)
-            .and_then(|()| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
-            .map_err(Error::from_sqlite)?;
-        left.failure.map_or(Ok(()), Err)
+        let under_way = self.options.suspension.begin();
+        let closed = self.guard.close(connection);
+        drop(under_way);
+        left.failure.map_or(closed, Err)
     }
 
     /// A new connection that works. As long as there is none, each command is a reason to try again, and refused.
@@ -362,22 +392,48 @@ impl Desk {
     }
 
     fn reconnect(&self) -> Result<Connection, Error> {
-        // Not a new and empty one in place of one that somebody has taken away.
-        if !self.path.try_exists().is_ok_and(|exists| exists) {
-            return Err(Error::Missing { path: self.path.clone() });
-        }
-        let connection = self.connect()?;
+        // Not a new one, nor another, in place of one that somebody has taken away.
+        self.guard.check()?;
+        let connection = connect(&self.path, &self.options)?;
+        self.guard.check()?;
         self.batch(&connection).map(drop)?;
         Ok(connection)
     }
 
-    fn work(&self, batch: &mut Batch<'_>, left: &mut Left) -> Done {
+    /// The next command. While there is none, somebody may take the index away.
+    fn next_command(&self, connection: &Connection) -> Result<Command, RecvError> {
+        loop {
+            match self.queue.recv_deadline(Instant::now() + LOOK_AT_FILES) {
+                Ok(command) => return Ok(command),
+                Err(RecvTimeoutError::Timeout) => self.guard.look(connection),
+                Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
+            }
+        }
+    }
+
+    /// Runs `work` in one transaction of the index that was opened.
+    fn run_in<T>(
+        &self,
+        connection: &Connection,
+        batch: &mut Batch<'_>,
+        hurry: Hurry,
+        work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        self.guard.before_transaction(connection)?;
+        let under_way = self.options.suspension.begin();
+        let done = batch.run(hurry, |batch| work(batch))?;
+        drop(under_way);
+        self.guard.after_commit(connection)?;
+        Ok(done)
+    }
+
+    fn work(&self, connection: &Connection, batch: &mut Batch<'_>, left: &mut Left) -> Done {
         loop {
             if batch.is_broken() {
                 return Done::Defect;
             }
             if let Some(arrival) = left.singly.pop_front() {
-                let result = self.arrived(batch, std::slice::from_ref(&arrival));
+                let result = self.arrived(connection, batch, std::slice::from_ref(&arrival));
                 (arrival.on_done)(
                     result.and_then(|mut outcomes| outcomes.pop().ok_or(Error::WriterPanicked)).map(stored),
                 );
@@ -385,7 +441,7 @@ impl Desk {
             }
             let first = match left.next.take() {
                 Some(command) => command,
-                None => match self.queue.recv() {
+                None => match self.next_command(connection) {
                     Ok(command) => command,
                     Err(_nobody_left) => return Done::Stop,
                 },
@@ -394,14 +450,15 @@ impl Desk {
                 Command::Store(arrival) => {
                     let mut group = vec![arrival];
                     left.next = gather_arrivals(&self.queue, &mut group);
-                    self.store(batch, group, left);
+                    self.store(connection, batch, group, left);
                 }
                 Command::Scanned(directory) => {
                     let mut group = VecDeque::from([directory]);
                     left.next = gather_directories(&self.queue, &mut group);
                     while !group.is_empty() {
-                        let queue = &self.queue;
-                        match batch.run(Hurry::None, |batch| scanned(batch, &mut group, queue, &mut left.next)) {
+                        let next = &mut left.next;
+                        match self.run_in(connection, batch, Hurry::None, |batch| self.scanned(batch, &mut group, next))
+                        {
                             Ok(()) => left.tally.add(batch.take_tally()),
                             Err(error) => {
                                 left.failed(error);
@@ -412,22 +469,28 @@ impl Desk {
                 }
                 // A caller that no longer waits for its answer is no fault of ours.
                 Command::BeginScan { roots, reply } => {
-                    let _gone = reply.send(batch.run(Hurry::None, |batch| batch.begin_scan(&roots)));
+                    let _gone =
+                        reply.send(self.run_in(connection, batch, Hurry::None, |batch| batch.begin_scan(&roots)));
                 }
                 Command::MountPoint { path, mounted } => {
-                    if let Err(error) = batch.run(Hurry::None, |batch| batch.mount_point(&path, mounted)) {
+                    let noted = self.run_in(connection, batch, Hurry::None, |batch| batch.mount_point(&path, mounted));
+                    if let Err(error) = noted {
                         left.failed(error);
                     }
                 }
                 Command::EndScan { scan, summary, reply } => {
-                    let _gone = reply.send(batch.run(Hurry::None, |batch| batch.end_scan(scan, &summary)));
+                    let _gone =
+                        reply.send(self.run_in(connection, batch, Hurry::None, |batch| batch.end_scan(scan, &summary)));
                 }
                 Command::SettleMissing { roots, except, prune, reply } => {
-                    let result = settle_missing(batch, &roots, &except, prune);
+                    let result = self.settle_missing(connection, batch, &Settle { roots, except, prune });
                     left.tally.add(batch.take_tally());
                     let _gone = reply.send(result);
                 }
                 Command::Flush { reply } => left.flush(&reply),
+                Command::Name { id, reply } => {
+                    let _gone = reply.send(self.name_index(connection, id));
+                }
                 Command::Stop => return Done::Stop,
             }
         }
@@ -435,11 +498,17 @@ impl Desk {
 
     /// Commits a group of received instances and tells each sender. When the group fails, each is tried alone, so that one
     /// that the index does not take cannot harm the others.
-    fn store(&self, batch: &mut Batch<'_>, group: Vec<Arrival>, left: &mut Left) {
-        match self.arrived(batch, &group) {
+    fn store(&self, connection: &Connection, batch: &mut Batch<'_>, group: Vec<Arrival>, left: &mut Left) {
+        match self.arrived(connection, batch, &group) {
             Ok(outcomes) => {
                 for (arrival, outcome) in group.into_iter().zip(outcomes) {
                     (arrival.on_done)(Ok(stored(outcome)));
+                }
+            }
+            Err(error) if error.is_of_the_index() => {
+                self.refuse_waiting(&error, left);
+                for arrival in group {
+                    (arrival.on_done)(Err(error.again()));
                 }
             }
             Err(error) if group.len() == 1 => {
@@ -454,18 +523,121 @@ impl Desk {
         }
     }
 
+    /// Refuses what came while a transaction waited in vain: it has waited as long as it may, too.
+    fn refuse_waiting(&self, error: &Error, left: &mut Left) {
+        for _ in 0..self.options.queue_length {
+            let command = match left.next.take() {
+                Some(command) => command,
+                None => match self.queue.try_recv() {
+                    Ok(command) => command,
+                    Err(_empty_or_gone) => return,
+                },
+            };
+            match command {
+                Command::Store(arrival) => (arrival.on_done)(Err(error.again())),
+                other => {
+                    left.next = Some(other);
+                    return;
+                }
+            }
+        }
+    }
+
     fn arrived(
         &self,
+        connection: &Connection,
         batch: &mut Batch<'_>,
         group: &[Arrival],
     ) -> Result<Vec<(StoreOutcome, Option<KnownLocation>)>, Error> {
-        batch.run(Hurry::Waiting, |batch| {
+        self.run_in(connection, batch, Hurry::Waiting, |batch| {
             let arrived = group.iter().map(|one| {
                 (self.options.on_arrival)(&one.received.record);
                 batch.arrived(&one.received)
             });
             arrived.collect()
         })
+    }
+
+    fn settle_missing(&self, connection: &Connection, batch: &mut Batch<'_>, settle: &Settle) -> Result<u64, Error> {
+        let mut count = 0;
+        for root in &settle.roots {
+            for (directory, name) in batch.missing_below(root, &settle.except)? {
+                let mut prune = || {
+                    let name = name.as_deref();
+                    self.run_in(connection, batch, Hurry::None, |batch| batch.prune(directory, name, PRUNED_FILES))
+                };
+                while settle.prune && prune()? > 0 {}
+                count += batch.count_missing(directory, name.as_deref())?;
+            }
+        }
+        Ok(count)
+    }
+
+    fn name_index(&self, connection: &Connection, id: Option<String>) -> Result<String, Error> {
+        self.guard.before_transaction(connection)?;
+        let under_way = self.options.suspension.begin();
+        let named = connection.execute(
+            "INSERT INTO index_identity SELECT ifnull(?1, lower(hex(randomblob(16)))) \
+             WHERE NOT EXISTS (SELECT 1 FROM index_identity)",
+            [id],
+        );
+        let id = named.and_then(|_| connection.query_row("SELECT id FROM index_identity", [], |row| row.get(0)));
+        drop(under_way);
+        let id = id.map_err(Error::from_sqlite)?;
+        self.guard.after_commit(connection)?;
+        Ok(id)
+    }
+
+    /// Takes what scans found, and then what has come meanwhile, as long as nobody else is in a hurry to write and the process
+    /// is not to be stopped.
+    fn scanned(
+        &self,
+        batch: &mut Batch<'_>,
+        group: &mut VecDeque<ScannedDirectory>,
+        next: &mut Option<Command>,
+    ) -> rusqlite::Result<()> {
+        let (mut rows, mut since_look) = (0, 0);
+        loop {
+            if group.is_empty() && rows < SCAN_BATCH_ROWS && next.is_none() {
+                match self.queue.try_recv() {
+                    Ok(Command::Scanned(directory)) => group.push_back(directory),
+                    Ok(other) => *next = Some(other),
+                    Err(_empty_or_gone) => {}
+                }
+            }
+            let Some(directory) = group.pop_front() else { return Ok(()) };
+            batch.scanned(&directory)?;
+            rows += rows_of(&directory);
+            since_look += rows_of(&directory);
+            if since_look >= ROWS_BETWEEN_LOOKS {
+                since_look = 0;
+                if batch.should_give_way() || self.options.suspension.is_asked() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// What [`WriterHandle::settle_missing`] asks for.
+struct Settle {
+    roots: Vec<PathBuf>,
+    except: Vec<PathBuf>,
+    prune: bool,
+}
+
+impl Error {
+    /// Whether it says something of the index, and not of what was to be written: trying each instance alone would not help.
+    const fn is_of_the_index(&self) -> bool {
+        matches!(self, Self::Locked | Self::Replaced { .. })
+    }
+
+    /// The same error for another instance.
+    fn again(&self) -> Self {
+        match self {
+            Self::Replaced { path } => Self::Replaced { path: path.clone() },
+            _ => Self::Locked,
+        }
     }
 }
 
@@ -493,53 +665,14 @@ impl Command {
             Self::EndScan { reply, .. } => drop(reply.send(Err(error))),
             Self::SettleMissing { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => left.flush(&reply),
+            Self::Name { reply, .. } => drop(reply.send(Err(error))),
             Self::Stop => {}
-        }
-    }
-}
-
-/// Takes what scans found, and then what has come meanwhile, as long as nobody else is in a hurry to write.
-fn scanned(
-    batch: &mut Batch<'_>,
-    group: &mut VecDeque<ScannedDirectory>,
-    queue: &Queue,
-    next: &mut Option<Command>,
-) -> rusqlite::Result<()> {
-    let (mut rows, mut since_look) = (0, 0);
-    loop {
-        if group.is_empty() && rows < SCAN_BATCH_ROWS && next.is_none() {
-            match queue.try_recv() {
-                Ok(Command::Scanned(directory)) => group.push_back(directory),
-                Ok(other) => *next = Some(other),
-                Err(_empty_or_gone) => {}
-            }
-        }
-        let Some(directory) = group.pop_front() else { return Ok(()) };
-        batch.scanned(&directory)?;
-        rows += rows_of(&directory);
-        since_look += rows_of(&directory);
-        if since_look >= ROWS_BETWEEN_LOOKS {
-            since_look = 0;
-            if batch.should_give_way() {
-                return Ok(());
-            }
         }
     }
 }
 
 fn rows_of(directory: &ScannedDirectory) -> usize {
     directory.files.len() + directory.vanished.len() + directory.missing.len()
-}
-
-fn settle_missing(batch: &mut Batch<'_>, roots: &[PathBuf], except: &[PathBuf], prune: bool) -> Result<u64, Error> {
-    let mut count = 0;
-    for root in roots {
-        for (directory, name) in batch.missing_below(root, except)? {
-            while prune && batch.run(Hurry::None, |batch| batch.prune(directory, name.as_deref(), PRUNED_FILES))? > 0 {}
-            count += batch.count_missing(directory, name.as_deref())?;
-        }
-    }
-    Ok(count)
 }
 
 struct Arrival {

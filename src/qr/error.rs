@@ -84,6 +84,12 @@ pub(super) const STATUS_UNREADABLE_IDENTIFIER: u16 = 0xC001;
 pub(super) const STATUS_INDEX_FAILED: u16 = 0xC002;
 
 impl FindError {
+    /// Whether our operator should look. An index that was taken away is told by its writer, once for all.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Index(error) if !matches!(error, db::Error::Replaced { .. }))
+    }
+
     /// The response that says this. No `_` arm: a new error has to be given its status here.
     #[must_use]
     pub fn failure(&self) -> Failure {

@@ -31,7 +31,7 @@ pub use retrieve::{
 };
 pub use run::{Stop, run};
 
-pub use crate::db::Reader;
+pub use crate::db::{IndexFiles, Reader};
 
 use std::sync::Arc;
 

@@ -45,7 +45,7 @@ impl RetrieveError {
     /// Whether our operator should look.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::Query(FindError::Index(_)))
+        matches!(self, Self::Query(error) if error.is_ours())
     }
 
     /// The response that says this (PS3.4 tables C.4-2 and C.4-3).

@@ -10,6 +10,7 @@
 mod directories;
 mod meta;
 mod objects;
+mod ownership;
 mod source;
 mod space;
 mod spool;

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::directories::Directories;
 use super::meta::{START_LENGTH, data_set_offset};
+use super::ownership::{FILE_MODE, LOCK_MODE, make_directory, tighten};
 use super::{Error, FreeSpace, Object};
 use crate::archive::{Archives, Problem};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
@@ -261,27 +262,21 @@ impl Objects {
             let path = path.to_owned();
             move |source| Error::Unusable { path, source }
         };
-        fs::create_dir_all(&options.directory).map_err(unusable(&options.directory))?;
+        make_directory(&options.directory).map_err(unusable(&options.directory))?;
         // Absolute, so that the locations in the index hold whatever the current directory of the next process is.
         let root = options.directory.canonicalize().map_err(unusable(&options.directory))?;
         let lock_path = root.join(LOCK);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(LOCK_MODE).open(&lock_path);
         let lock = lock.map_err(unusable(&lock_path))?;
+        let incoming = root.join(INCOMING);
+        [&root, &lock_path, &incoming].into_iter().for_each(|path| tighten(path));
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: root }),
             Err(TryLockError::Error(source)) => return Err(Error::Unusable { path: lock_path, source }),
         }
-        let incoming = root.join(INCOMING);
-        fs::create_dir_all(&incoming).map_err(unusable(&incoming))?;
-        let mut left_over = Vec::new();
-        for entry in fs::read_dir(&incoming).map_err(unusable(&incoming))? {
-            let path = entry.map_err(unusable(&incoming))?.path();
-            match placed_name(&root, &path).map_err(unusable(&path))? {
-                Some((placed, names)) => left_over.push(LeftOver { temporary: path, placed, names }),
-                None => fs::remove_file(&path).map_err(unusable(&path))?,
-            }
-        }
+        make_directory(&incoming).map_err(unusable(&incoming))?;
+        let left_over = left_over(&root, &incoming)?;
         let free_space = FreeSpace::new(&root, options.min_free_bytes, PART_FREE);
         Ok(Self {
             root,
@@ -361,15 +356,21 @@ impl Objects {
         self.begin_as(incoming, bytes)?.place(study, series, instance)
     }
 
-    fn begin_as(self: &Arc<Self>, name: impl FnOnce(u64) -> String, first: &[&[u8]]) -> Result<Incoming, Error> {
+    fn begin_as(self: &Arc<Self>, name: impl Fn(u64) -> String, first: &[&[u8]]) -> Result<Incoming, Error> {
         if !self.has_space()? {
             return Err(Error::NoSpace);
         }
-        let number = self.next_incoming.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join(INCOMING).join(name(number));
-        // Objects are patient data: nobody but this user and group reads them, whatever the umask.
-        let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o640).open(&path);
-        let file = file.map_err(Error::object("begun"))?;
+        let (number, path, file) = loop {
+            let number = self.next_incoming.fetch_add(1, Ordering::Relaxed);
+            let path = self.root.join(INCOMING).join(name(number));
+            // Objects are patient data: nobody but this user and group reads them, whatever the umask.
+            match OpenOptions::new().write(true).read(true).create_new(true).mode(FILE_MODE).open(&path) {
+                Ok(file) => break (number, path, file),
+                // Something that the start could not remove.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::object("begun")(error)),
+            }
+        };
         let temporary = Temporary(Some(path));
         let mut incoming = Incoming { objects: Arc::clone(self), number, temporary, file };
         for bytes in first {
@@ -391,7 +392,7 @@ impl Objects {
         if self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(&series) {
             return Ok(series);
         }
-        fs::create_dir_all(&series)?;
+        make_directory(&series)?;
         // Also when both were there: who made them may not have synchronised them yet, or may have been killed before.
         self.synchronise_directory(&study)?;
         self.synchronise_directory(&self.root)?;
@@ -691,6 +692,28 @@ fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
 /// The name in `.incoming/` of an object that is about to have its place, for [`placed_name`]. At most 64 characters for each part.
 fn incoming_name(number: u64, study: &str, series: &str, stem: &str) -> String {
     format!("{number},{study},{series},{stem}")
+}
+
+/// What a killed process left in `.incoming/`. Files without another name are removed. What cannot be removed, such as a
+/// directory that somebody made there, is passed over: it is in nobody's way.
+fn left_over(root: &Path, incoming: &Path) -> Result<Vec<LeftOver>, Error> {
+    let unusable = |source| Error::Unusable { path: incoming.to_owned(), source };
+    let (mut left_over, mut stuck) = (Vec::new(), 0_u64);
+    for entry in fs::read_dir(incoming).map_err(unusable)? {
+        let path = entry.map_err(unusable)?.path();
+        match placed_name(root, &path).map_err(unusable)? {
+            Some((placed, names)) => left_over.push(LeftOver { temporary: path, placed, names }),
+            None => stuck += u64::from(fs::remove_file(&path).is_err()),
+        }
+    }
+    if stuck > 0 {
+        tracing::warn!(
+            entries = stuck,
+            directory = %incoming.display(),
+            "what is not a half received object, or cannot be removed, is passed over"
+        );
+    }
+    Ok(left_over)
 }
 
 /// The final name of a file of `.incoming/`, if it has one, and all that it could have: what [`incoming_name`] says, held against the file

@@ -244,6 +244,9 @@ metrics! {
         OBJECTS_SOUND: result = "sound",
         OBJECTS_DAMAGED: result = "damaged",
     }
+    Gauge "dcmdex_index_replaced", "1 while the index is not the file that was opened, so that nothing is stored; else 0." {
+        INDEX_REPLACED,
+    }
     Counter "dcmdex_echo_requests_total", "C-ECHO requests answered." { ECHO_REQUESTS }
 }
 

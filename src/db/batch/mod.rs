@@ -201,7 +201,7 @@ impl<'c> Batch<'c> {
         if hurry == Hurry::None {
             self.turn.give_way();
         }
-        let deadline = Instant::now() + BUSY_TIMEOUT;
+        let deadline = Instant::now() + hurry.patience();
         // SQLite itself would pause for up to 100 ms between attempts.
         self.connection.busy_timeout(Duration::ZERO)?;
         let mut asked = None;

@@ -3,6 +3,11 @@
 --
 -- Text columns hold UTF-8, '' where the attribute is absent or empty. Their names are the keywords of PS3.6 in snake case.
 
+-- What sets this index apart from others: one row, once a node has stored with it. The storage directory has the same id.
+CREATE TABLE index_identity (
+    id                          TEXT NOT NULL
+);
+
 -- What is said of patients: a row for each set of values that the objects of some study say together. A row never changes.
 -- Studies whose objects say the same lead to one row.
 CREATE TABLE patient (

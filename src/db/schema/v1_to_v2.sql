@@ -89,3 +89,7 @@ CREATE TABLE two_people (
     other                       INTEGER NOT NULL REFERENCES patient (id),
     PRIMARY KEY (patient_id, issuer_of_patient_id)
 ) WITHOUT ROWID;
+
+CREATE TABLE index_identity (
+    id                          TEXT NOT NULL
+);

@@ -515,7 +515,7 @@ impl Running {
                 let response = response(&self.request, Status(failure.status))
                     .with_comment(&failure.comment)
                     .with_offending_elements(&failure.offending_elements);
-                let ours = matches!(error, FindError::Index(_));
+                let ours = error.is_ours();
                 (response, ours.then_some(error))
             }
         }

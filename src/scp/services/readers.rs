@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::qr::{FindError, Reader};
+use crate::qr::{FindError, IndexFiles, Reader};
 use crate::scp::shares::Turns;
 
 /// Readers that are kept open; more are opened and closed as they are needed. Each keeps up to 8 MiB of pages.
@@ -18,6 +18,8 @@ const AT_ONE_TIME: usize = 16;
 #[derive(Debug)]
 pub(super) struct Readers {
     index: PathBuf,
+    /// The files that have the name of the index when the node starts. Another index is never asked, nor one without a name.
+    files: IndexFiles,
     turns: Arc<Turns>,
     idle: Mutex<Vec<Reader>>,
 }
@@ -25,9 +27,10 @@ pub(super) struct Readers {
 impl Readers {
     /// Readers of this index.
     pub(super) fn new(index: PathBuf) -> Self {
+        let files = IndexFiles::of(&index);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let turns = Turns::new(AT_ONE_TIME.max(4 * processors));
-        Self { index, turns, idle: Mutex::new(Vec::new()) }
+        Self { index, files, turns, idle: Mutex::new(Vec::new()) }
     }
 
     /// A turn for each request that may ask at this time.
@@ -42,6 +45,7 @@ impl Readers {
 
     /// One that is idle, or a new one.
     pub(super) fn take(&self) -> Result<Reader, FindError> {
+        self.files.check().map_err(FindError::Index)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.map_or_else(|| Reader::open(&self.index).map_err(FindError::Index), Ok)
     }

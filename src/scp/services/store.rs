@@ -274,9 +274,10 @@ impl Failure {
         }
     }
 
-    /// Whether our operator should look.
+    /// Whether our operator should look. An index that was taken away is told by the writer, once for all.
     pub(in crate::scp) fn is_ours(&self) -> bool {
-        self.status() == Status::OUT_OF_RESOURCES && !matches!(self, Self::TooMuchAtOnce)
+        let is_told_elsewhere = matches!(self, Self::TooMuchAtOnce | Self::Index(IndexError::Replaced { .. }));
+        self.status() == Status::OUT_OF_RESOURCES && !is_told_elsewhere
     }
 }
 

@@ -45,6 +45,7 @@ fn what_is_shown_can_be_used_as_a_file() {
     fs::write(place.path("dcmdex.toml"), table).unwrap();
     let first = run(place.command().args(["config", "show"]).env("DCMDEX_PEERS__A.B", "h:1")).expect(0);
     assert!(first.stdout.contains("ae_title = \"CT1\"  # dcmdex.toml:2\naddresses = [\"10.0.0.0/8\"]"), "{first:?}");
+    assert!(!first.stdout.contains("# end"));
     fs::write(place.path("shown.toml"), &first.stdout).unwrap();
     let second = place.run(["--config", "shown.toml", "config", "show"]).expect(0);
     let values =
@@ -87,7 +88,11 @@ fn a_variable_that_is_no_setting_is_a_warning_and_almost_a_setting_an_error() {
 fn the_example_is_sound_and_never_written_over_a_file() {
     let place = Place::new();
     place.run(["config", "init"]).expect(0);
-    place.run(["config", "check"]).expect(0);
+    let check = place.run(["config", "check"]).expect(0);
+    assert!(check.stdout.contains("who may associate: anyone on this machine"), "{check:?}");
+    let shown = place.run(["config", "show"]).expect(0).stdout;
+    fs::write(place.path("shown.toml"), shown).unwrap();
+    place.run(["--config", "shown.toml", "config", "check"]).expect(0);
     let before = fs::read(place.path("dcmdex.toml")).unwrap();
     let again = place.run(["config", "init"]).expect(2);
     assert!(again.stderr.contains("dcmdex.toml cannot be written"), "{again:?}");

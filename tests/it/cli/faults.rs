@@ -14,19 +14,19 @@ use crate::util::peers;
 use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, find_command, store_command};
 
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
-const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+pub(super) const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
 const CONTEXTS: &[(&str, &[&str])] =
     &[(SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN]), (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN])];
 
-const SUCCESS: u16 = 0;
-const OUT_OF_RESOURCES: u16 = 0xA700;
+pub(super) const SUCCESS: u16 = 0;
+pub(super) const OUT_OF_RESOURCES: u16 = 0xA700;
 
-fn uid(number: usize) -> String {
+pub(super) fn uid(number: usize) -> String {
     format!("1.2.3.4.{number}")
 }
 
 /// Stores the instance with this number, and so many bytes of pixels.
-fn store(peer: &mut ScriptedPeer, number: usize, pixels: usize) -> u16 {
+pub(super) fn store(peer: &mut ScriptedPeer, number: usize, pixels: usize) -> u16 {
     let data_set = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", &uid(number));
     let data_set = data_set.bytes(0x7FE0, 0x0010, &vec![number as u8; pixels]);
     peer.send_message(1, &store_command(7, SECONDARY_CAPTURE, &uid(number)), Some(&data_set.0));
@@ -34,7 +34,7 @@ fn store(peer: &mut ScriptedPeer, number: usize, pixels: usize) -> u16 {
 }
 
 /// How many studies a query finds; panics unless it succeeds.
-fn studies(peer: &mut ScriptedPeer) -> usize {
+pub(super) fn studies(peer: &mut ScriptedPeer) -> usize {
     let identifier = DataSet::default().text(0x0008, 0x0052, "STUDY").text(0x0020, 0x000D, "");
     peer.send_message(3, &find_command(9, STUDY_ROOT_FIND), Some(&identifier.0));
     let mut found = 0;
@@ -47,12 +47,12 @@ fn studies(peer: &mut ScriptedPeer) -> usize {
     }
 }
 
-fn associated(node: &Node) -> ScriptedPeer {
+pub(super) fn associated(node: &Node) -> ScriptedPeer {
     ScriptedPeer::associated(([127, 0, 0, 1], node.port).into(), CONTEXTS)
 }
 
 /// What the index has, by `dcmdex find`, and that `dcmdex check` finds nothing wrong.
-fn indexed(place: &Place) -> Vec<String> {
+pub(super) fn indexed(place: &Place) -> Vec<String> {
     place.run(["check", "--files"]).expect(0);
     let run = run(place.command().args(["find", "--level", "IMAGE", "--format", "csv", "SOPInstanceUID"]));
     let first = run.stdout.lines().filter_map(|line| line.split(',').next());
@@ -61,7 +61,7 @@ fn indexed(place: &Place) -> Vec<String> {
     uids
 }
 
-/// Files below a directory, without the lock.
+/// Files below a directory, without those that say whose it is.
 fn files(directory: &Path) -> usize {
     let mut count = 0;
     let mut left = vec![directory.to_owned()];
@@ -70,7 +70,7 @@ fn files(directory: &Path) -> usize {
             let entry = entry.unwrap();
             match entry.file_type().unwrap().is_dir() {
                 true => left.push(entry.path()),
-                false => count += usize::from(entry.file_name() != ".lock"),
+                false => count += usize::from(![".lock", ".index"].iter().any(|own| entry.file_name() == *own)),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The program as its users see it: arguments in; standard output, standard error and exit code out.
 
+mod access;
 mod check;
 mod configuration;
 mod declared;
@@ -7,10 +8,13 @@ mod echo;
 mod faults;
 mod find;
 mod hostile;
+mod index_files;
 mod killed;
+mod permissions;
 mod privacy;
 mod scan;
 mod serve;
+mod stopped;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -15,6 +15,8 @@ pub(super) struct Node {
     /// Read by a thread of its own, so that no line is lost.
     log: Receiver<String>,
     pub(super) port: u16,
+    /// The line in which it says that it listens.
+    pub(super) listening: serde_json::Value,
     tls_port: Option<u16>,
 }
 
@@ -23,7 +25,7 @@ impl Node {
         Self::start_with(place.command().args(["serve", "--port", "0"]).args(more))
     }
 
-    fn start_with(command: &mut Command) -> Self {
+    pub(super) fn start_with(command: &mut Command) -> Self {
         Self::try_start(command).expect("the node ended before it listened")
     }
 
@@ -40,23 +42,34 @@ impl Node {
                 }
             }
         });
-        let mut node = Self { child, log, port: 0, tls_port: None };
+        let mut node = Self { child, log, port: 0, listening: serde_json::Value::Null, tls_port: None };
         let line = node.next_with("listening")?;
         let port = |name: &str| line[name].as_str()?.rsplit(':').next()?.parse().ok();
         (node.port, node.tls_port) = (port("address").unwrap_or(0), port("tls_address"));
+        node.listening = line;
         Some(node)
     }
 
     /// The next line of the log with this message.
-    fn wait_for(&mut self, message: &str) -> serde_json::Value {
+    pub(super) fn wait_for(&mut self, message: &str) -> serde_json::Value {
         self.next_with(message).expect("the node ended before it said so")
     }
 
+    /// The next line of the log with one of these messages.
+    pub(super) fn wait_for_any(&mut self, messages: &[&str]) -> serde_json::Value {
+        self.next_with_any(messages).expect("the node ended before it said so")
+    }
+
     fn next_with(&mut self, message: &str) -> Option<serde_json::Value> {
+        self.next_with_any(&[message])
+    }
+
+    fn next_with_any(&mut self, messages: &[&str]) -> Option<serde_json::Value> {
         self.log.iter().find_map(|line| {
             // What a program around the node says is no JSON.
             let line: serde_json::Value = serde_json::from_str(&line).ok()?;
-            line["message"].as_str()?.starts_with(message).then_some(line)
+            let said = line["message"].as_str()?;
+            messages.iter().any(|message| said.starts_with(message)).then_some(line)
         })
     }
 
@@ -79,7 +92,7 @@ impl Node {
         self.child.wait().unwrap();
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(super) fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
@@ -192,15 +205,15 @@ fn an_address_that_others_reach_is_warned_about() {
     // A port that is taken: the node says what it has to say and ends.
     let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let run = run(command.args(["serve", "--bind", "0.0.0.0", "--port", &port])).expect(2);
-    assert!(run.stderr.contains("neither an AE table nor TLS guards it"), "{run:?}");
+    let run = run(command.args(["serve", "--bind", "0.0.0.0", "--access", "anyone", "--port", &port])).expect(2);
+    assert!(run.stderr.contains("anyone may associate"), "{run:?}");
     assert!(run.stderr.contains(&format!("error: cannot listen on 0.0.0.0:{port}: ")), "{run:?}");
     // A table helps, where it says from where.
     for (addresses, warned) in [("", true), ("addresses = [\"10.0.0.0/8\"]", false)] {
         let table = format!("[[peer]]\nae_title = \"CT1\"\n{addresses}\n");
         std::fs::write(place.path("dcmdex.toml"), table).unwrap();
         let run = super::run(place.command().args(["serve", "--bind", "0.0.0.0", "--port", &port])).expect(2);
-        assert!(!run.stderr.contains("neither an AE table"), "{run:?}");
+        assert!(!run.stderr.contains("anyone may associate"), "{run:?}");
         assert_eq!(run.stderr.contains("who knows their AE title can"), warned, "{run:?}");
     }
 }

@@ -1,0 +1,323 @@
+//! Who may associate: said by a setting, and never widened while the node runs.
+//!
+//! A file can be read while it is being written, or stay cut off where a disk was full. Such a file lacks its end. So what a
+//! reload leaves out never lets in more than before; what lets in more has to be written (docs/adr/0020).
+
+use std::collections::BTreeMap;
+
+use super::entries::Entry;
+use super::layers::Origin;
+use super::{Config, Error, Problem};
+use crate::model::ae_title::AeTitle;
+use crate::scp::peers::{Grant, Security};
+
+/// Who may associate, as the setting `access` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessMode {
+    /// The peers of the table; without a table anyone, where nobody but this machine reaches the port.
+    Auto,
+    /// The peers of the table.
+    Table,
+    /// Anyone who reaches the port.
+    Anyone,
+}
+
+/// Who may associate in fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// The peers of the table.
+    Table,
+    /// Anyone who reaches the port.
+    Anyone,
+}
+
+impl Admitted {
+    /// As the setting calls it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Anyone => "anyone",
+        }
+    }
+}
+
+impl Config {
+    /// Who may associate.
+    ///
+    /// # Errors
+    /// When the settings contradict each other, or when others reach the port and nothing says who may.
+    pub fn admitted(&self) -> Result<Admitted, Error> {
+        let message = match (self.access, &self.peers.table) {
+            (AccessMode::Auto | AccessMode::Table, Some(_)) => return Ok(Admitted::Table),
+            (AccessMode::Anyone, None) => return Ok(Admitted::Anyone),
+            (AccessMode::Auto, None) if !self.is_reachable_from_outside() => return Ok(Admitted::Anyone),
+            (AccessMode::Auto, None) => format!(
+                "others can reach {}, and nothing says who may associate: write a [[peer]] for each node that may, or \
+                 `access = \"anyone\"` (--access anyone) to let in whoever reaches the port",
+                self.network.bind
+            ),
+            (AccessMode::Table, None) => {
+                "`access` is \"table\", and there is no table: write a [[peer]] for each node that \
+                                          may associate (`peer = []`: nobody)"
+                    .to_owned()
+            }
+            (AccessMode::Anyone, Some(_)) => {
+                "`access` is \"anyone\", and there is a table of peers, [[peer]]: one of the \
+                                              two has to go"
+                    .to_owned()
+            }
+        };
+        let origin = match self.access {
+            AccessMode::Auto => self.layers.setting("bind").origin.clone(),
+            AccessMode::Table | AccessMode::Anyone => self.layers.setting("access").origin.clone(),
+        };
+        Err(Error::Invalid(vec![Problem { origin, message }]))
+    }
+}
+
+/// What a node has let in since it started, and what each title was bound to. A title that was taken out stays known: a file
+/// that is written in pieces may lack it for a moment, and then have half of it.
+#[derive(Debug)]
+pub struct AccessHistory {
+    admitted: Admitted,
+    bound: BTreeMap<AeTitle, Bound>,
+}
+
+/// What an entry of the table says, so that leaving it out would let in more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Bound {
+    addresses: bool,
+    services: bool,
+    security: Security,
+}
+
+impl AccessHistory {
+    /// Of a node that starts.
+    ///
+    /// # Errors
+    /// As [`Config::admitted`].
+    pub fn of(config: &Config) -> Result<Self, Error> {
+        let bound = entries(config).map(|(title, grant, entry)| (title.clone(), Bound::of(grant, entry))).collect();
+        Ok(Self { admitted: config.admitted()?, bound })
+    }
+
+    /// Whether a node that runs may take over these peers. If so, they are remembered.
+    ///
+    /// # Errors
+    /// When they would let in more than before without saying so; all such places.
+    pub fn take(&mut self, new: &Config) -> Result<Admitted, Error> {
+        let admitted = new.admitted()?;
+        let mut problems = Vec::new();
+        if (self.admitted, admitted) == (Admitted::Table, Admitted::Anyone) {
+            let origin = new.layers.setting("access").origin.clone();
+            let message =
+                "the table of peers is gone, and anyone would be let in: a running node does not open itself; put \
+                           the table back, or restart the node"
+                    .to_owned();
+            problems.push(Problem { origin, message });
+        }
+        let mut bound = self.bound.clone();
+        for (title, grant, entry) in entries(new) {
+            let now = Bound::of(grant, entry);
+            let lost = self.bound.get(title).map(|before| before.lost(&now, entry)).unwrap_or_default();
+            problems.extend(lost.into_iter().map(|lost| lost.problem(title, &entry.origin)));
+            bound.insert(title.clone(), now);
+        }
+        if !problems.is_empty() {
+            return Err(Error::Invalid(problems));
+        }
+        *self = Self { admitted, bound };
+        Ok(admitted)
+    }
+}
+
+/// The entries of the table with what was made of them.
+fn entries(config: &Config) -> impl Iterator<Item = (&AeTitle, &Grant, &Entry)> {
+    let table = config.peers.table.iter().flatten();
+    table.filter_map(|(title, grant)| {
+        let is_of = |entry: &&Entry| {
+            let text = entry.fields.get("ae_title").and_then(|setting| setting.value.as_str());
+            text.and_then(|text| text.parse::<AeTitle>().ok()).as_ref() == Some(title)
+        };
+        let entry = config.layers.peer_table().unwrap_or_default().iter().find(is_of)?;
+        Some((title, grant, entry))
+    })
+}
+
+/// Something that an entry no longer says.
+struct Lost {
+    key: &'static str,
+    lets_in: &'static str,
+    instead: &'static str,
+}
+
+impl Lost {
+    fn problem(self, title: &AeTitle, origin: &Origin) -> Problem {
+        let Self { key, lets_in, instead } = self;
+        let message = format!(
+            "peer `{title}` no longer has `{key}`, {lets_in}: a file that was cut off looks the same; if it is meant, write \
+             {instead}"
+        );
+        Problem { origin: origin.clone(), message }
+    }
+}
+
+impl Bound {
+    fn of(grant: &Grant, entry: &Entry) -> Self {
+        let has = |key| entry.fields.contains_key(key);
+        Self { addresses: has("addresses"), services: has("services"), security: grant.security.clone() }
+    }
+
+    /// What was said before and is no longer.
+    fn lost(&self, now: &Self, entry: &Entry) -> Vec<Lost> {
+        let mut lost = Vec::new();
+        if self.addresses && !now.addresses {
+            lost.push(Lost {
+                key: "addresses",
+                lets_in: "so that it may call from anywhere",
+                instead: "`addresses = [\"0.0.0.0/0\", \"::/0\"]`",
+            });
+        }
+        if self.services && !now.services {
+            lost.push(Lost { key: "services", lets_in: "so that it may ask for everything", instead: "each service" });
+        }
+        let says_tls = entry.fields.contains_key("tls");
+        match (&self.security, &now.security) {
+            (Security::Tls | Security::Certificates(_), Security::Any) if !says_tls => lost.push(Lost {
+                key: "tls` or `certificates",
+                lets_in: "so that it may call without TLS",
+                instead: "`tls = false`",
+            }),
+            (Security::Certificates(_), Security::Tls) => lost.push(Lost {
+                key: "certificates",
+                lets_in: "so that any certificate would do",
+                instead: "nothing, and restart the node",
+            }),
+            (Security::Any | Security::Tls | Security::Certificates(_), _) => {}
+        }
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Flag, Sources};
+
+    fn config(directory: &Path, text: &str) -> Config {
+        let file = directory.join("dcmdex.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(&Sources { file: Some(file), ..Sources::default() }, directory).unwrap()
+    }
+
+    fn admitted(text: &str, flags: Vec<Flag>) -> Result<Admitted, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("dcmdex.toml");
+        std::fs::write(&file, text).unwrap();
+        let config =
+            Config::load(&Sources { file: Some(file), flags, ..Sources::default() }, directory.path()).unwrap();
+        config.admitted().map_err(|error| error.to_string())
+    }
+
+    const PEER: &str = "[[peer]]\nae_title = \"CT1\"\n";
+
+    #[test]
+    fn who_may_associate_is_said_or_follows_from_the_table_and_the_address() {
+        let with_peer = |text: &str| format!("{text}{PEER}");
+        assert_eq!(admitted("", vec![]), Ok(Admitted::Anyone));
+        assert_eq!(admitted(&with_peer(""), vec![]), Ok(Admitted::Table));
+        assert_eq!(admitted(&with_peer("bind = \"0.0.0.0\"\n"), vec![]), Ok(Admitted::Table));
+        assert_eq!(admitted(&with_peer("access = \"table\"\n"), vec![]), Ok(Admitted::Table));
+        assert_eq!(admitted("access = \"table\"\npeer = []\n", vec![]), Ok(Admitted::Table));
+        assert_eq!(admitted("bind = \"0.0.0.0\"\naccess = \"anyone\"\n", vec![]), Ok(Admitted::Anyone));
+        for (text, expected) in [
+            ("bind = \"0.0.0.0\"\n".to_owned(), "others can reach 0.0.0.0:11112, and nothing says who may associate"),
+            ("bind = \"::\"\n[peers]\nA = \"a:104\"\n".to_owned(), "nothing says who may associate"),
+            ("access = \"table\"\n".to_owned(), "there is no table"),
+            (with_peer("access = \"anyone\"\n"), "one of the two has to go"),
+        ] {
+            let refused = admitted(&text, vec![]).unwrap_err();
+            assert!(refused.contains(expected) && refused.contains("dcmdex.toml:1: "), "{text}: {refused}");
+        }
+        let flag = Flag { path: "access".into(), value: "anyone".into(), flag: "--access" };
+        assert!(admitted(PEER, vec![flag]).unwrap_err().starts_with("option --access: "));
+    }
+
+    #[test]
+    fn a_running_node_never_opens_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut history = AccessHistory::of(&config(directory.path(), PEER)).unwrap();
+        for text in ["", "port = 104\n", "access = \"anyone\"\n"] {
+            let refused = history.take(&config(directory.path(), text)).unwrap_err().to_string();
+            assert!(refused.contains("anyone would be let in"), "{text}: {refused}");
+        }
+        // Nobody is less than somebody, and other peers are what a reload is for.
+        for text in ["peer = []\n", PEER, "[[peer]]\nae_title = \"CT2\"\n", "access = \"table\"\npeer = []\n"] {
+            assert_eq!(history.take(&config(directory.path(), text)).unwrap(), Admitted::Table, "{text}");
+        }
+        let mut open = AccessHistory::of(&config(directory.path(), "")).unwrap();
+        assert_eq!(open.take(&config(directory.path(), PEER)).unwrap(), Admitted::Table);
+        assert!(open.take(&config(directory.path(), "")).is_err());
+    }
+
+    const TLS: &str = "tls.certificate = \"c\"\ntls.key = \"k\"\ntls.authorities = \"a\"\n";
+
+    #[test]
+    fn a_title_is_let_in_by_more_ways_only_where_that_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let with = |more: &str| config(directory.path(), &format!("{TLS}{PEER}{more}"));
+        let (addresses, services) = ("addresses = [\"10.0.0.0/8\"]\n", "services = [\"echo\"]\n");
+        for (before, after, key) in [
+            (addresses, "", Some("`addresses`")),
+            (addresses, "addresses = [\"0.0.0.0/0\", \"::/0\"]\n", None),
+            (services, "", Some("`services`")),
+            (services, "services = [\"echo\", \"store\"]\n", None),
+            ("tls = true\n", "", Some("`tls` or `certificates`")),
+            ("tls = true\n", "tls = false\n", None),
+            ("tls = true\n", "certificates = [\"cn:CT1\"]\n", None),
+            ("certificates = [\"cn:CT1\"]\n", "", Some("`tls` or `certificates`")),
+            ("certificates = [\"cn:CT1\"]\n", "tls = true\n", Some("`certificates`")),
+            ("certificates = [\"cn:CT1\"]\n", "tls = false\n", None),
+            ("certificates = [\"cn:CT1\"]\n", "certificates = [\"cn:CT2\"]\n", None),
+            ("tls = false\n", "", None),
+            ("max_associations = 1\n", "", None),
+        ] {
+            let mut history = AccessHistory::of(&with(before)).unwrap();
+            let taken = history.take(&with(after)).map_err(|error| error.to_string());
+            match key {
+                None => assert_eq!(taken, Ok(Admitted::Table), "{before} {after}"),
+                Some(key) => assert!(taken.clone().is_err_and(|it| it.contains(key)), "{before} {after}: {taken:?}"),
+            }
+        }
+    }
+
+    /// Every beginning of a file, one after the other as an editor may write it: no title gets what it did not have.
+    #[test]
+    fn no_beginning_of_a_file_lets_in_more_than_the_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = format!(
+            "{TLS}{PEER}addresses = [\"10.1.0.0/16\"]\nservices = [\"echo\"]\ncertificates = [\"cn:CT1\"]\n\
+             [[peer]]\nae_title = \"CT2\"\ntls = true\naddresses = [\"10.2.0.0/16\"]\nservices = []\n"
+        );
+        let full = config(directory.path(), &whole);
+        let mut history = AccessHistory::of(&full).unwrap();
+        let mut taken = 0;
+        for end in 0..=whole.len() {
+            let file = directory.path().join("dcmdex.toml");
+            std::fs::write(&file, &whole[..end]).unwrap();
+            let Ok(cut) = Config::load(&Sources { file: Some(file), ..Sources::default() }, directory.path()) else {
+                continue;
+            };
+            if history.take(&cut).is_err() {
+                continue;
+            }
+            taken += 1;
+            let (cut, full) = (cut.peers.table.unwrap(), full.peers.table.as_ref().unwrap());
+            assert!(cut.iter().all(|(title, grant)| full.get(title) == Some(grant)), "{end}: {cut:?}");
+        }
+        assert!(taken > 0);
+    }
+}
