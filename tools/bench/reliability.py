@@ -76,7 +76,7 @@ class Dcmdex:
         return Path(known[uid]).read_bytes() if uid in known else None
 
     def files(self):
-        return [path for path in self.objects.rglob("*") if path.is_file() and path.name != ".lock"]
+        return [path for path in self.objects.rglob("*") if path.is_file() and path.name not in (".lock", ".index")]
 
 
 class Storescp(Dcmdex):
