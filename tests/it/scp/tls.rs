@@ -286,7 +286,7 @@ fn a_destination_may_show_a_self_signed_certificate_that_is_trusted_itself() {
             },
             Peers::default(),
         );
-        let listed: Vec<_> = listed.iter().copied().collect();
+        let listed = listed.to_vec();
         let options = match listed[..] {
             [] => ours.options(&ours.identity("MOVER")),
             _ => listing(&ours, &listed),
