@@ -1089,7 +1089,7 @@ fn declared_of_patient(unit: &Unit, study: &str) -> String {
     declared_above(unit, "study_series b JOIN instance_group c ON c.series = b.id", &own)
 }
 
-/// The order of [`rules::is_more_complete`].
+/// The order of `is_more_complete` in rules.rs.
 fn most_complete_first(vr: VR, value: &str) -> String {
     format!("dcm_is_valid('{}', {value}) DESC, octet_length({value}) DESC, {value}", vr.to_string())
 }
