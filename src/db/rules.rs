@@ -167,8 +167,8 @@ pub(super) fn compare_descriptions(one: &[String], other: &[String]) -> Ordering
     count(other).cmp(&count(one)).then_with(|| one.cmp(other))
 }
 
-/// The descriptions of one patient that are held against each other for [`two_people`], from each end of the order of birth
-/// dates. A Patient ID that 100,000 descriptions share, such as `0`, then costs each of them no more than this.
+/// The descriptions of one patient that are held against each other for [`two_people`]: from each end of the order of birth
+/// dates, and of those without one. A Patient ID that 100,000 descriptions share, such as `0`, then costs each of them no more than this.
 pub(super) const COMPARED_FROM_EACH_END: usize = 50;
 
 /// Name and birth date of a description, as [`two_people`] looks at them.
@@ -179,14 +179,14 @@ pub(super) struct NameAndBirth {
     pub(super) birth_date: String,
 }
 
-/// The first two of these descriptions that cannot be of one person: names that share no word, and birth dates that do not
-/// agree. Nothing where a name or a birth date is missing says so.
+/// The first two of these descriptions that seem to be of two people: names that share no word, and birth dates that do not
+/// agree. A birth date that only one of them has is not agreed on. A missing name says nothing.
 pub(super) fn two_people(descriptions: &[NameAndBirth]) -> Option<(usize, usize)> {
     let told: Vec<(usize, BTreeSet<&str>, String)> = descriptions
         .iter()
         .enumerate()
         .map(|(at, d)| (at, names::words(&d.names.each_ref().map(String::as_str)), digits(&d.birth_date)))
-        .filter(|(_, words, birth)| !words.is_empty() && !words.contains(names::ANY_WORD) && !birth.is_empty())
+        .filter(|(_, words, _)| !words.is_empty() && !words.contains(names::ANY_WORD))
         .collect();
     // Where all share a word, or a date, there is nothing to be compared.
     let (_, first_words, first_birth) = told.first()?;
@@ -208,9 +208,9 @@ fn digits(date: &str) -> String {
     date.chars().filter(char::is_ascii_digit).collect()
 }
 
-/// A date that says less (`1960`) agrees with one that goes on from there (`19600504`).
+/// A date that says less (`1960`) agrees with one that goes on from there (`19600504`). No date agrees with no date alone.
 fn dates_disagree(one: &str, other: &str) -> bool {
-    !one.starts_with(other) && !other.starts_with(one)
+    one.is_empty() != other.is_empty() || (!one.starts_with(other) && !other.starts_with(one))
 }
 
 #[cfg(test)]
@@ -311,11 +311,13 @@ mod tests {
         assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("MILLER^ANNE", "19500101")]), None);
         assert_eq!(found(&[("Anne Müller", "19800101"), ("MULLER^A", "19500101")]), None);
         assert_eq!(found(&[("Yamada^Tarou=山田^太郎", "19800101"), ("=山田", "19500101")]), None);
-        // Dates that agree, or are not there.
+        // Dates that agree, or that neither has; a name that is not there.
         assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("MILLER^BOB", "1980.01.01")]), None);
         assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("MILLER^BOB", "1980")]), None);
-        assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("MILLER^BOB", "")]), None);
+        assert_eq!(found(&[("SMITH^ANNE", ""), ("MILLER^BOB", "")]), None);
         assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("", "19500101")]), None);
+        // A date that only one has does not confirm that they are one.
+        assert_eq!(found(&[("GAMMA^GUS", "19600101"), ("DELTA^DIANA", "")]), Some((0, 1)));
         // Not the first of them with the second.
         assert_eq!(found(&[("A^B", "1960"), ("A", "1970"), ("B", "1980")]), Some((1, 2)));
     }

@@ -487,11 +487,15 @@ impl Batch<'_> {
         let most = i64::try_from(rules::COMPARED_FROM_EACH_END).unwrap_or(i64::MAX);
         let mut found: Vec<((String, i64, i64), rules::NameAndBirth)> = Vec::new();
         for issuer in issuers {
-            for order in ["patient_birth_date, values_hash", "patient_birth_date DESC, values_hash DESC"] {
+            for (birth_dates, order) in [
+                ("= ''", "values_hash"),
+                ("> ''", "patient_birth_date, values_hash"),
+                ("> ''", "patient_birth_date DESC, values_hash DESC"),
+            ] {
                 let mut statement = self.statement(&format!(
                     "SELECT patient_birth_date, values_hash, id, patient_name_norm, patient_name_ideographic_norm, \
                      patient_name_phonetic_norm FROM patient WHERE patient_id = ?1 AND identity = '' \
-                     AND issuer_of_patient_id = ?2 AND patient_birth_date > '' ORDER BY {order} LIMIT ?3"
+                     AND issuer_of_patient_id = ?2 AND patient_birth_date {birth_dates} ORDER BY {order} LIMIT ?3"
                 ))?;
                 let rows = statement.query_map(params![id, issuer, most], |row| {
                     let birth_date: String = row.get(0)?;
