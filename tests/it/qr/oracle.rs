@@ -629,6 +629,10 @@ fn combined(question: &Question) -> Vec<Combined> {
     let mut found = Vec::new();
     for (date, time) in pairs {
         let (Some(dates), Some(times)) = (text(date), text(time)) else { continue };
+        // Several values are a list, and no range.
+        if [&dates, &times].iter().any(|values| values.contains('\\')) {
+            continue;
+        }
         let (Some((d1, d2)), Some((t1, t2))) = (dates.split_once('-'), times.split_once('-')) else { continue };
         let end = |text: &str| text.trim_matches([' ', '*']).to_owned();
         let [d1, d2, t1, t2] = [d1, d2, t1, t2].map(end);
