@@ -61,8 +61,12 @@ impl Gate {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.lock().busy = false;
-        self.0.changed.notify_all();
+        let mut state = self.0.lock();
+        state.busy = false;
+        // Hardly ever: to wake nobody costs a system call, too.
+        if state.asked {
+            self.0.changed.notify_all();
+        }
     }
 }
 
