@@ -46,7 +46,12 @@ fn log(index: &Path) -> PathBuf {
 
 /// Bytes in the write-ahead log; none where there is no such file.
 pub(super) fn log_bytes(index: &Path) -> u64 {
-    fs::metadata(log(index)).map_or(0, |metadata| metadata.len())
+    bytes_of_log(index).unwrap_or(0)
+}
+
+/// The same; `None` where there is no such file.
+fn bytes_of_log(index: &Path) -> Option<u64> {
+    fs::metadata(log(index)).ok().map(|metadata| metadata.len())
 }
 
 /// Device and inode number of a file.
@@ -234,6 +239,11 @@ fn read_record(index: &Path) -> Option<(Birth, Log)> {
     Some(((inode.parse().ok()?, born.parse().ok()?), log))
 }
 
+/// Whether the record says that the log holds commits.
+pub(super) fn log_is_needed(index: &Path) -> bool {
+    matches!(read_record(index), Some((_, Log::Needed)))
+}
+
 /// Refuses files that do not fit each other, before SQLite sees them: it would take over a log of another database, and throw
 /// away one whose database is gone.
 pub(super) fn refuse_misfits(index: &Path) -> Result<(), Error> {
@@ -246,7 +256,7 @@ pub(super) fn refuse_misfits(index: &Path) -> Result<(), Error> {
             Err(error) => return Err(io(error)),
         };
         let Some(database) = database.filter(|database| database.len() > 0) else {
-            let needed = matches!(read_record(index), Some((_, Log::Needed)));
+            let needed = log_is_needed(index);
             if log_bytes == 0 && !needed {
                 return Ok(());
             }
@@ -261,7 +271,9 @@ pub(super) fn refuse_misfits(index: &Path) -> Result<(), Error> {
             Some((birth, _)) if birth != birth_of(&database) && log_bytes > 0 => {
                 return Err(Error::ForeignLog { path: index.to_owned(), log: log(index), record: lock_file(index) });
             }
-            Some((birth, Log::Needed)) if birth == birth_of(&database) && log_bytes == 0 => {
+            // A log that is there and empty is not gone: a process was killed after it had copied the log back and emptied it,
+            // and before it could note that. SQLite syncs the database before it empties the log.
+            Some((birth, Log::Needed)) if birth == birth_of(&database) && bytes_of_log(index).is_none() => {
                 if attempt == ATTEMPTS {
                     return Err(Error::LogGone { path: index.to_owned(), log: log(index), record: lock_file(index) });
                 }
@@ -389,6 +401,19 @@ mod tests {
         assert!(matches!(refuse_misfits(&index), Err(Error::LogGone { .. })));
         record.note(Log::Spent).unwrap();
         refuse_misfits(&index).unwrap();
+    }
+
+    #[test]
+    fn a_log_that_was_emptied_by_a_process_that_was_killed_then_is_not_missed() {
+        let (_directory, index) = index();
+        fs::write(&index, "database").unwrap();
+        let record = LogRecord::of(&index);
+        record.claim().unwrap();
+        record.note(Log::Needed).unwrap();
+        fs::write(log(&index), "").unwrap();
+        refuse_misfits(&index).unwrap();
+        fs::remove_file(log(&index)).unwrap();
+        assert!(matches!(refuse_misfits(&index), Err(Error::LogGone { .. })));
     }
 
     #[test]

@@ -118,8 +118,9 @@ impl DerefMut for Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        if files::log_bytes(&self.path) == 0 {
-            // So that asking leaves no files behind.
+        // So that asking leaves no files behind. The log stays where its record says that it is needed: a writer that was killed
+        // had emptied it and could not note that, and a log that is gone would be missed.
+        if files::log_bytes(&self.path) == 0 && !files::log_is_needed(&self.path) {
             let _they_stay = keep_log_on_close(&self.connection, false);
         }
     }

@@ -284,3 +284,27 @@ fn a_scan_that_is_killed_ends_in_the_index_of_one_that_was_not() {
         "{kills} kills in {rounds} rounds; {lost} files read again after kills of first scans, at most {most_lost} at once"
     );
 }
+
+/// A process that ends copies the log back, empties it, notes that, and removes it. Killed after the second step, it leaves an
+/// empty log that the note calls needed.
+#[test]
+fn an_index_whose_writer_was_killed_when_it_had_emptied_the_log_is_opened() {
+    let place = Place::new();
+    fs::create_dir(place.path("tree")).unwrap();
+    objects::write(&place.path("tree/1"), 1, 1, 1);
+    let scan = || place.run(["scan", "-q", "--index", "x.db", "tree"]).expect(0);
+    scan();
+    let record = place.path("x.db-turn");
+    let noted = fs::read_to_string(&record).unwrap();
+    let needed = noted.replacen('-', "+", 1);
+    assert_ne!(noted, needed);
+    fs::write(&record, needed).unwrap();
+    fs::write(place.path("x.db-wal"), "").unwrap();
+    for _ in 0..2 {
+        place.run(["status", "--index", "x.db"]).expect(0);
+    }
+    scan();
+    assert_eq!(fs::read_to_string(&record).unwrap(), noted);
+    assert!(!place.path("x.db-wal").exists());
+    place.run(["check", "--index", "x.db", "--files"]).expect(0);
+}
