@@ -101,7 +101,10 @@ fn change(place: &Place, random: &mut Random) {
             1 => {
                 let to =
                     place.path(inside(u32::try_from(random.below(u64::from(FILES))).unwrap())).with_extension("moved");
-                let _gone = fs::rename(&path, to);
+                // Not over another one: files that were written in one millisecond look the same where they are of one size.
+                if !to.exists() {
+                    let _gone = fs::rename(&path, to);
+                }
             }
             2 => write(place, file, 1 + u32::try_from(random.below(3)).unwrap()),
             _ => {
