@@ -13,7 +13,8 @@ use dcmdex::config::{Config, Sources};
 use dcmdex::db::Writer;
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
-use dcmdex::scp::{Find, Node, Retrieve, Services, SharedPeers, Storage};
+use dcmdex::receive::storage::Storage;
+use dcmdex::scp::{Find, Node, Retrieve, Services, SharedPeers};
 use dcmdex::store::Objects;
 use tokio_util::sync::CancellationToken;
 

@@ -59,18 +59,19 @@
 //! 5. [`db`] is the index. It holds all SQL: the schema, the one writer, the readers.
 //! 6. [`scanner`] brings the index up to date with a folder and accounts for every entry.
 //! 7. [`qr`] turns an Identifier into a query, and answers into response Identifiers.
-//! 8. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
-//! 9. [`scp`] is the network node: listener, associations, the DIMSE services.
-//! 10. [`telemetry`] holds log lines and the one table of metrics.
-//! 11. [`config`] reads file, environment and flags into one checked
+//! 8. [`receive`] takes an object that arrives: file, place, row.
+//! 9. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
+//! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
+//! 11. [`telemetry`] holds log lines and the one table of metrics.
+//! 12. [`config`] reads file, environment and flags into one checked
 //!     [`Config`](config::Config), which makes the options of every other module.
-//! 12. [`cli`] is the command line, one file for each command.
+//! 13. [`cli`] is the command line, one file for each command.
 //!
 //! # Rules that hold everywhere
 //!
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
-//! - tokio is in [`scp`] and in the command `serve` only. All other modules are plain synchronous
+//! - tokio is in [`scp`], [`receive`] and the command `serve` only. All other modules are plain synchronous
 //!   code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
@@ -85,7 +86,9 @@ pub mod dimse;
 pub mod ingest;
 pub mod model;
 pub mod qr;
+pub mod receive;
 pub mod scanner;
 pub mod scp;
+mod shares;
 pub mod store;
 pub mod telemetry;

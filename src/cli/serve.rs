@@ -28,10 +28,11 @@ use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::model::peer::Peer;
+use crate::receive::storage::Storage;
 use crate::scp::peers::{Grant, Security};
 use crate::scp::tls::{self, ClientCertificates};
 use crate::scp::tls_check;
-use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Storage, Tls};
+use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Tls};
 use crate::store::{Objects, Settled, Verified};
 
 /// The least time between two rounds of a scrub.

@@ -160,9 +160,42 @@ impl fmt::Display for AddressRange {
     }
 }
 
+/// Whom an association is counted for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CountedAs {
+    /// A peer of the table.
+    Title(AeTitle),
+    /// Whoever calls from there: a title that nobody has checked says nothing. Of an IPv6 address the first 64 bits, because
+    /// whoever has one address of such a network has all of them (RFC 4291 2.5.4).
+    Address(IpAddr),
+}
+
+impl CountedAs {
+    /// Whoever calls from this address.
+    #[must_use]
+    pub fn address(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(address) if !address.is_loopback() => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+            }
+            other => other,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_addresses_of_one_network_of_ipv6_are_one_peer() {
+        let counted = |text: &str| CountedAs::address(text.parse().unwrap());
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), counted("2001:db8:1:2::9"));
+        assert_ne!(counted("2001:db8:1:2::9"), counted("2001:db8:1:3::9"));
+        assert_ne!(counted("10.0.0.1"), counted("10.0.0.2"));
+        assert_eq!(counted("::1"), CountedAs::Address("::1".parse().unwrap()));
+    }
 
     #[test]
     fn names_and_both_kinds_of_addresses_are_read() {

@@ -24,9 +24,7 @@ use super::certificates::handshake_failure;
 use super::listener::{Services, Shared};
 use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
 use super::options::Options;
-use super::peers::{CountedAs, PeerService, Transport};
 use super::services::{commit, echo, find, retrieve, sop_class_not_supported, store};
-use super::shares::{Peer, PeerMemory, Share};
 use super::tls::Tls;
 use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError, Stream};
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
@@ -34,7 +32,10 @@ use crate::dimse::message::{DataSetPresence, PeerResponse, Request, RequestError
 use crate::dimse::pdata::{Arrival, MessageAssembler, PDataError, Pdv, put_message};
 use crate::dimse::{Response, Status};
 use crate::ingest::ReceivedFrom;
+use crate::model::peer::CountedAs;
 use crate::qr::FindError;
+use crate::scp::peers::{PeerService, Transport};
+use crate::shares::{Peer, PeerMemory, Share};
 use crate::telemetry::metrics;
 
 /// After the order to stop, how long a peer that has had its last PDU may take to close the connection.
@@ -532,11 +533,13 @@ impl Session {
         let refused = |failure| Box::new(store::StoreResponse::failure(request, &failure).into_response());
         // A context that was accepted for what a C-GET brings back.
         if !self.agreement.admission.services.contains(PeerService::Store) {
-            return Err(refused(store::Failure::NotAuthorized));
+            return Err(refused(store::StoreError::NotAuthorized));
         }
-        let Some(storage) = &self.services.storage else { return Err(refused(store::Failure::SopClassNotOfContext)) };
+        let Some(storage) = &self.services.storage else {
+            return Err(refused(store::StoreError::SopClassNotOfContext));
+        };
         if !has_data_set {
-            return Err(refused(store::Failure::NoDataSet));
+            return Err(refused(store::StoreError::NoDataSet));
         }
         store::Receiving::begin(storage, request, context, &self.sender, &self.memory).map_err(refused)
     }

@@ -17,15 +17,16 @@ use super::association;
 use super::log_limit::{self, LogLimit};
 use super::negotiation::{HeldSyntaxes, Policy, Provided};
 use super::options::{Options, Plain};
-use super::peers::{CountedAs, SharedPeers};
 use super::services;
 use super::services::commit::{Commitment, Reporting};
 use super::services::find::Find;
 use super::services::retrieve::Retrieve;
-use super::services::store::Storage;
-use super::shares::{MEMORY_BYTES, Share, Shares};
 use super::tls::SharedTls;
 use crate::model::ae_title::AeTitle;
+use crate::model::peer::CountedAs;
+use crate::receive::storage::Storage;
+use crate::scp::peers::SharedPeers;
+use crate::shares::{MEMORY_BYTES, Share, Shares};
 use crate::telemetry::metrics;
 
 /// How long to wait before accepting again when the process has no open files left: others have to end first.

@@ -11,7 +11,7 @@ use super::certificates::{CertificateId, PeerCertificate};
 use super::sop_class::Service;
 use super::tls::{SharedTls, Tls};
 use crate::model::ae_title::AeTitle;
-use crate::model::peer::{AddressRange, PeerAddress};
+use crate::model::peer::{AddressRange, CountedAs, PeerAddress};
 
 /// A service, as access is given to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,30 +203,6 @@ pub struct Admission {
     pub counted_as: CountedAs,
 }
 
-/// Whom an association is counted for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum CountedAs {
-    /// A peer of the table.
-    Title(AeTitle),
-    /// Whoever calls from there: a title that nobody has checked says nothing. Of an IPv6 address the first 64 bits, because
-    /// whoever has one address of such a network has all of them (RFC 4291 2.5.4).
-    Address(IpAddr),
-}
-
-impl CountedAs {
-    /// Whoever calls from this address.
-    #[must_use]
-    pub fn address(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V6(address) if !address.is_loopback() => {
-                let [a, b, c, d, ..] = address.segments();
-                IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-            }
-            other => other,
-        })
-    }
-}
-
 impl Peers {
     /// The SHA-256 of all certificates that are named by it: they are trusted themselves.
     #[must_use]
@@ -324,15 +300,6 @@ mod tests {
         let admission = Peers::default().admit("", "::ffff:10.0.0.1".parse().unwrap(), PLAIN).unwrap();
         assert_eq!(admission.counted_as, CountedAs::Address("10.0.0.1".parse().unwrap()));
         assert!(PeerService::ALL.iter().all(|(_, service)| admission.services.contains(*service)));
-    }
-
-    #[test]
-    fn the_addresses_of_one_network_of_ipv6_are_one_peer() {
-        let counted = |text: &str| CountedAs::address(text.parse().unwrap());
-        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), counted("2001:db8:1:2::9"));
-        assert_ne!(counted("2001:db8:1:2::9"), counted("2001:db8:1:3::9"));
-        assert_ne!(counted("10.0.0.1"), counted("10.0.0.2"));
-        assert_eq!(counted("::1"), CountedAs::Address("::1".parse().unwrap()));
     }
 
     #[test]

@@ -14,9 +14,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsStream;
 
 use super::negotiation::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
-use super::shares::{PeerMemory, Share};
 use super::tls::AcknowledgesAtOnce;
 use crate::dimse::pdata::{P_DATA_TF, PDU_HEADER_LENGTH, PDV_HEADER_LENGTH, PDataError, Pdv, PdvHeader};
+use crate::shares::{PeerMemory, Share};
 
 const A_ASSOCIATE_RQ: u8 = 0x01;
 const A_ASSOCIATE_AC: u8 = 0x02;
@@ -559,8 +559,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::scp::peers::CountedAs;
-    use crate::scp::shares::Shares;
+    use crate::model::peer::CountedAs;
+    use crate::shares::Shares;
 
     /// A peer, and our side of its connection.
     async fn connected(patience: Duration) -> (TcpStream, PduReader, PduWriter) {

@@ -16,7 +16,6 @@ use super::super::services::read_ahead::{ReadAhead, SlowSource};
 use super::super::services::retrieve::{
     Asked, Ending, Failure, OutgoingContexts, Piece, Receiving, Retrieve, Sending, Tally,
 };
-use super::super::shares::Share;
 use super::super::wire::{Incoming, Patience, PduReader, ReadError};
 use super::{Ahead, End, Meanwhile, Session};
 use crate::dimse::Status;
@@ -24,6 +23,7 @@ use crate::dimse::command_set::CommandField;
 use crate::dimse::message::PeerResponse;
 use crate::model::ae_title::AeTitle;
 use crate::qr::Instances;
+use crate::shares::Share;
 use crate::telemetry::metrics;
 
 /// A retrieval that goes on.

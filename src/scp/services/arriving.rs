@@ -2,7 +2,7 @@
 
 use crate::qr::{Encoding, FindError, IdentifierError, MAX_IDENTIFIER_LENGTH};
 use crate::scp::negotiation::PresentationContext;
-use crate::scp::shares::{PeerMemory, Share};
+use crate::shares::{PeerMemory, Share};
 
 /// Bytes of an Identifier that are kept without asking: queries have some hundreds.
 const UNASKED_LENGTH: usize = 16 * 1024;
@@ -88,8 +88,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::scp::peers::CountedAs;
-    use crate::scp::shares::Shares;
+    use crate::model::peer::CountedAs;
+    use crate::shares::Shares;
     use crate::telemetry::metrics;
 
     #[test]

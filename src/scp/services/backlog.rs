@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::debug;
 
-use crate::scp::shares::{Peer, Share, Shares, Turns};
+use crate::shares::{Peer, Share, Shares, Turns};
 use crate::store::{FreeSpace, Spool};
 use crate::telemetry::metrics;
 
@@ -163,7 +163,7 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scp::peers::CountedAs;
+    use crate::model::peer::CountedAs;
 
     fn answers(bytes: usize) -> Answers {
         Answers { bytes: vec![7; bytes], count: 1 }

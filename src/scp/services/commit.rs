@@ -27,13 +27,14 @@ use crate::ingest::{Identity, KnownLocation, ObjectError, StoredObject};
 use crate::model::ae_title::AeTitle;
 use crate::model::location::Place;
 use crate::model::matching::{KeyElement, KeyValue};
+use crate::model::peer::CountedAs;
 use crate::model::uid::{for_log, is_acceptable_uid};
 use crate::qr::{DataSetWriter, Encoding, Identifier, Reader};
 use crate::scp::negotiation::PresentationContext;
-use crate::scp::peers::{CountedAs, Route, SharedPeers};
+use crate::scp::peers::{Route, SharedPeers};
 use crate::scp::scu::{Proposal, ScuAssociation, ScuError, Waits};
-use crate::scp::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::scp::sop_class::Service;
+use crate::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::store::{self, Archives};
 use crate::telemetry::metrics;
 

@@ -32,8 +32,8 @@ use crate::dimse::{Response, Status};
 use crate::model::level::InformationModel;
 use crate::qr::{self, Encoding, FindError, Identifier, NegotiatedOptions, Query, Reader, ResponseWriter, Stop};
 use crate::scp::negotiation::{Agreement, PresentationContext};
-use crate::scp::shares::{Peer, PeerMemory, Share, Turn, Turns};
 use crate::scp::sop_class::Service;
+use crate::shares::{Peer, PeerMemory, Share, Turn, Turns};
 use crate::telemetry::metrics;
 
 /// Bytes of answers that are gathered before the query waits for the peer. With what is being sent, an association holds
@@ -551,7 +551,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let turns = Turns::new(1);
-            let peer: Peer = Arc::new(crate::scp::peers::CountedAs::address([127, 0, 0, 1].into()));
+            let peer: Peer = Arc::new(crate::model::peer::CountedAs::address([127, 0, 0, 1].into()));
             let first = wait_for_turn(&turns, &peer, &Control::default()).await.unwrap();
             for (order, expected) in [(Order::Cancel, "Cancelled"), (Order::TimeOut, "TimeLimit")] {
                 let control = Arc::new(Control::default());

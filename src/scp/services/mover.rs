@@ -21,7 +21,7 @@ use crate::model::ae_title::AeTitle;
 use crate::qr::{Instances, ObjectKind};
 use crate::scp::peers::Route;
 use crate::scp::scu::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Waits};
-use crate::scp::shares::PeerMemory;
+use crate::shares::PeerMemory;
 use crate::telemetry::metrics;
 
 /// What is to be moved, and where to.

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::retrieve::{Buffer, Order, PIECE_LENGTH, Piece, Sending, Unfinished};
-use crate::scp::shares::{PeerMemory, Share, Turn, Turns};
+use crate::shares::{PeerMemory, Share, Turn, Turns};
 use crate::store::Archives;
 
 /// Pieces that are read before the peer has taken those before them.
@@ -282,9 +282,9 @@ impl Reading {
 mod tests {
     use super::super::retrieve::{OutgoingContexts, Retrieve};
     use super::*;
+    use crate::model::peer::CountedAs;
     use crate::qr::ObjectKind;
-    use crate::scp::peers::CountedAs;
-    use crate::scp::shares::Shares;
+    use crate::shares::Shares;
     use crate::telemetry::metrics;
 
     #[tokio::test]

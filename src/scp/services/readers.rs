@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::qr::{FindError, IndexFiles, Reader};
-use crate::scp::shares::Turns;
+use crate::shares::Turns;
 
 /// Readers that are kept open; more are opened and closed as they are needed. Each keeps up to 8 MiB of pages.
 const IDLE_READERS: usize = 8;

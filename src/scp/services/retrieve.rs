@@ -35,8 +35,8 @@ use crate::qr::{
     self, Encoding, FindError, Hierarchy, Identifier, Instances, ObjectKind, Reader, RetrieveError, RetrievedInstance,
 };
 use crate::scp::negotiation::{Agreement, HeldSyntaxes, PresentationContext};
-use crate::scp::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::scp::sop_class::Service;
+use crate::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::store::{Archives, Verified, Wanted};
 use crate::telemetry::metrics;
 
@@ -801,7 +801,7 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scp::peers::CountedAs;
+    use crate::model::peer::CountedAs;
 
     #[test]
     fn a_list_that_is_as_long_as_one_may_be_has_room() {

@@ -10,9 +10,10 @@ use dcmdex::db::{Reader, ReceivePolicy, Writer, WriterOptions};
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;
+use dcmdex::receive::storage::Storage;
 use dcmdex::scp::{
     Commitment, CommitmentLimits, FilesInPlace, Find, Node, Options, Peers, Retrieve, RetrieveOptions, Services,
-    SharedPeers, SharedTls, Storage,
+    SharedPeers, SharedTls,
 };
 use dcmdex::store::{self, Objects};
 use tempfile::TempDir;

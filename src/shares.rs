@@ -13,43 +13,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::peers::CountedAs;
+use crate::model::peer::CountedAs;
 use crate::telemetry::metrics::Counter;
 
 /// The peer that something is counted for.
-pub(super) type Peer = Arc<CountedAs>;
+pub(crate) type Peer = Arc<CountedAs>;
 
 /// Bytes that all peers together may have in memory for what arrives and for what is sent, besides the few kilobytes that each
 /// association has without asking. Larger: busy senders and retrievals keep large buffers. Smaller: they work with small ones.
-pub(super) const MEMORY_BYTES: usize = 64 << 20;
+pub(crate) const MEMORY_BYTES: usize = 64 << 20;
 
 /// The memory of the node for messages, as one peer sees it.
 #[derive(Clone, Debug)]
-pub(super) struct PeerMemory {
+pub(crate) struct PeerMemory {
     all: Arc<Shares>,
     peer: Peer,
 }
 
 impl PeerMemory {
     /// The memory of a node, for this peer.
-    pub(super) fn new(all: &Arc<Shares>, peer: &Peer) -> Self {
+    pub(crate) fn new(all: &Arc<Shares>, peer: &Peer) -> Self {
         Self { all: Arc::clone(all), peer: Arc::clone(peer) }
     }
 
     /// Whose it is.
-    pub(super) fn peer(&self) -> &Peer {
+    pub(crate) fn peer(&self) -> &Peer {
         &self.peer
     }
 
     /// So many bytes, if the peer may have them.
-    pub(super) fn take(&self, bytes: usize) -> Option<Share> {
+    pub(crate) fn take(&self, bytes: usize) -> Option<Share> {
         self.all.take(&self.peer, bytes)
     }
 }
 
 /// Things that are taken and given back, each for a peer.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(crate) struct Shares {
     /// What a peer may have of the last of them.
     least: usize,
     refused: &'static Counter,
@@ -93,19 +93,19 @@ impl Held {
 
 impl Shares {
     /// So many of them. Each peer may have `least` as long as there are any. `refused` counts what was asked for in vain.
-    pub(super) fn new(total: usize, least: usize, refused: &'static Counter) -> Arc<Self> {
+    pub(crate) fn new(total: usize, least: usize, refused: &'static Counter) -> Arc<Self> {
         let held = Mutex::new(Held { free: total, by_peer: HashMap::new() });
         Arc::new(Self { least, refused, held })
     }
 
     /// So many for this peer; `None` when that is more than it may have now.
-    pub(super) fn take(self: &Arc<Self>, peer: &Peer, count: usize) -> Option<Share> {
+    pub(crate) fn take(self: &Arc<Self>, peer: &Peer, count: usize) -> Option<Share> {
         let mut share = Share { all: Arc::clone(self), peer: Arc::clone(peer), count: 0 };
         share.grow(count).then_some(share)
     }
 
     /// The same with a limit for this peer.
-    pub(super) fn take_below(self: &Arc<Self>, peer: &Peer, count: usize, maximum: usize) -> Option<Share> {
+    pub(crate) fn take_below(self: &Arc<Self>, peer: &Peer, count: usize, maximum: usize) -> Option<Share> {
         if self.lock().of(peer).saturating_add(count) > maximum {
             self.refused.increment();
             return None;
@@ -120,7 +120,7 @@ impl Shares {
 
 /// What a peer has of [`Shares`], given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     all: Arc<Shares>,
     peer: Peer,
     count: usize,
@@ -128,12 +128,12 @@ pub(super) struct Share {
 
 impl Share {
     /// How many these are.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count
     }
 
     /// Takes more; `false`, and as before, when the peer may not have them.
-    pub(super) fn grow(&mut self, more: usize) -> bool {
+    pub(crate) fn grow(&mut self, more: usize) -> bool {
         let taken = self.all.lock().take(&self.peer, more, self.all.least);
         if taken {
             self.count += more;
@@ -152,7 +152,7 @@ impl Drop for Share {
 
 /// Turns that are waited for.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     queue: Mutex<Queue>,
     /// Told when somebody begins to wait.
     wanted: Notify,
@@ -169,28 +169,28 @@ struct Queue {
 
 /// One turn, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     turns: Arc<Turns>,
     peer: Peer,
 }
 
 impl Turns {
     /// So many at a time.
-    pub(super) fn new(total: usize) -> Arc<Self> {
+    pub(crate) fn new(total: usize) -> Arc<Self> {
         let held = Held { free: total, by_peer: HashMap::new() };
         let queue = Mutex::new(Queue { held, waiting: HashMap::new(), order: VecDeque::new() });
         Arc::new(Self { queue, wanted: Notify::new() })
     }
 
     /// A turn at once, if there is one and nobody waits for it.
-    pub(super) fn try_take(self: &Arc<Self>, peer: &Peer) -> Option<Turn> {
+    pub(crate) fn try_take(self: &Arc<Self>, peer: &Peer) -> Option<Turn> {
         let mut queue = self.lock();
         let free = queue.order.is_empty() && queue.held.take(peer, 1, 1);
         free.then(|| Turn { turns: Arc::clone(self), peer: Arc::clone(peer) })
     }
 
     /// Waits for a turn.
-    pub(super) async fn take(self: &Arc<Self>, peer: &Peer) -> Turn {
+    pub(crate) async fn take(self: &Arc<Self>, peer: &Peer) -> Turn {
         loop {
             if let Some(turn) = self.try_take(peer) {
                 return turn;
@@ -208,7 +208,7 @@ impl Turns {
     }
 
     /// Waits until somebody waits for a turn.
-    pub(super) async fn are_wanted(&self) {
+    pub(crate) async fn are_wanted(&self) {
         let wanted = self.wanted.notified();
         if self.lock().order.is_empty() {
             wanted.await;

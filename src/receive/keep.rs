@@ -1,0 +1,161 @@
+//! The object gets its place and the record its row; then what the index does not need is removed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::error::ReceiveError;
+use super::first::{FirstLook, FirstObject};
+use super::sink::FileSink;
+use super::storage::{ReceivedObject, Storage};
+use super::under_way::UnderWay;
+use crate::db::{self, Committed, Compared, ReceivedFrom, StoreOutcome, Stored};
+use crate::model::attribute::AttributeId;
+use crate::model::clock::Clock;
+use crate::model::location::{Location, Place};
+use crate::model::record::InstanceRecord;
+use crate::shares::{Peer, Share};
+use crate::store::{self, Placed};
+
+/// Gives the object its place and the record its row, and waits for both to be durable.
+pub(super) async fn keep(
+    storage: &Arc<Storage>,
+    (record, sender): (Box<InstanceRecord>, Arc<ReceivedFrom>),
+    file: Option<FileSink>,
+    (length, peer): (u64, &Peer),
+) -> Result<Committed, ReceiveError> {
+    let Some(file) = file else {
+        let _room = storage.under_way.room_for(peer)?;
+        let location = metadata_only(length, storage.clock);
+        let known = ReceivedObject { record, sender, checksum: None };
+        let stored = storage.commit(known, location, Compared::Nothing).await?;
+        return match stored.outcome {
+            StoreOutcome::KeptFirst => Err(refused()),
+            StoreOutcome::Replaced { previous } => {
+                // Of a time when objects were kept.
+                remove(&storage.under_way, peer, move || remove_all(&previous)).await;
+                Ok(stored.committed)
+            }
+            StoreOutcome::New
+            | StoreOutcome::Completed
+            | StoreOutcome::Identical { .. }
+            | StoreOutcome::KeptCopy { .. } => Ok(stored.committed),
+        };
+    };
+    let room = storage.under_way.room_for(peer)?;
+    let checksum = Some(file.checksum.finish());
+    let kept = keep_object(Arc::clone(storage), ReceivedObject { record, sender, checksum }, file, room);
+    storage.under_way.tasks.spawn(kept).await.map_err(|_| ReceiveError::ThreadEnded)?
+}
+
+async fn keep_object(
+    storage: Arc<Storage>,
+    known: ReceivedObject,
+    file: FileSink,
+    _room: Share,
+) -> Result<Committed, ReceiveError> {
+    let peer = Arc::clone(file.memory.peer());
+    let under_way = &storage.under_way;
+    let _turn = under_way.turn(known.record.value(AttributeId::SOPInstanceUID)).await;
+    let again = known.clone();
+    let (mut placed, mut stored) = file.keep(&storage, known).await?;
+    if let Ok(Stored { first: Some(first), outcome, .. }) = &stored {
+        // The index goes on naming a file that is not ours, on somebody's disk or in a storage directory of former times.
+        let (first, uid) = (first.clone(), again.record.value(AttributeId::SOPInstanceUID).to_owned());
+        let look = FirstLook::at(outcome, &first);
+        let (state, first) = under_way.blocking(&peer, move || (FirstObject::at(&first, &uid, look), first)).await?;
+        if state != FirstObject::There {
+            let stored = storage.commit(again, placed.location.clone(), Compared::FirstIsGone).await;
+            let is_named = stored.as_ref().is_ok_and(|stored| stored.outcome == StoreOutcome::Completed);
+            let committed = apply(&storage, &peer, placed, stored).await;
+            if is_named && state == FirstObject::Damaged {
+                warn!("an object that was damaged was received again");
+                let damaged = first.location.path();
+                remove(under_way, &peer, move || damaged.map_or(Ok(()), |path| store::remove(&path))).await;
+            }
+            return committed;
+        }
+    }
+    if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(first) }, .. }) = &stored {
+        // Alike as far as the index knows, but it names an object under another name than ours: do the bytes agree, too?
+        let (first, ours) = (first.clone(), placed);
+        let (same, ours) = under_way.blocking(&peer, move || (ours.has_same_data_set(&first), ours)).await?;
+        placed = ours;
+        // Where the bytes cannot be held against each other, what the index knows has to do.
+        let is_same = same.is_ok_and(|same| same.unwrap_or(true));
+        let compared = if is_same { Compared::FirstIsSame } else { Compared::FirstIsOther };
+        stored = storage.commit(again, placed.location.clone(), compared).await;
+    }
+    apply(&storage, &peer, placed, stored).await
+}
+
+fn refused() -> ReceiveError {
+    warn!("an instance came with other content than the one that is kept, and was refused");
+    ReceiveError::Duplicate
+}
+
+fn remove_all(paths: &[PathBuf]) -> Result<(), store::Error> {
+    paths.iter().try_for_each(|path| store::remove(path))
+}
+
+fn metadata_only(length: u64, clock: Clock) -> Location {
+    Location {
+        place: Place::MetadataOnly,
+        directory: PathBuf::new(),
+        file_name: OsString::new(),
+        size: length,
+        mtime_ms: clock.now_ms(),
+    }
+}
+
+/// Removes the object that the index does not need: the new one, or the one that it took the place of.
+async fn apply(
+    storage: &Arc<Storage>,
+    peer: &Peer,
+    placed: Placed,
+    stored: Result<Stored, db::Error>,
+) -> Result<Committed, ReceiveError> {
+    let stored = match stored {
+        Ok(stored) => stored,
+        Err(error) => {
+            remove(&storage.under_way, peer, move || placed.discard()).await;
+            return Err(ReceiveError::Index(error));
+        }
+    };
+    match stored.outcome {
+        // Not waited for: it is only a name.
+        StoreOutcome::New | StoreOutcome::Completed | StoreOutcome::KeptCopy { differs: false } => {
+            storage.under_way.let_first_name_go(placed);
+        }
+        StoreOutcome::KeptCopy { differs: true } => {
+            warn!("an instance came with other content than the one that is kept; both are kept");
+            storage.under_way.let_first_name_go(placed);
+        }
+        StoreOutcome::Identical { .. } => remove(&storage.under_way, peer, move || placed.discard()).await,
+        StoreOutcome::KeptFirst => {
+            remove(&storage.under_way, peer, move || placed.discard()).await;
+            return Err(refused());
+        }
+        StoreOutcome::Replaced { previous } => {
+            warn!("an instance came with other content and took the place of the first");
+            remove(&storage.under_way, peer, move || {
+                // While the new one has its first name: should the process end here, the next start sees to the rest.
+                remove_all(&previous)?;
+                drop(placed);
+                Ok(())
+            })
+            .await;
+        }
+    }
+    Ok(stored.committed)
+}
+
+async fn remove(under_way: &UnderWay, peer: &Peer, remove: impl FnOnce() -> Result<(), store::Error> + Send + 'static) {
+    match under_way.blocking(peer, remove).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "an object that is not needed could not be removed"),
+        Err(_) => warn!("an object that is not needed could not be removed: its thread ended"),
+    }
+}

@@ -1,0 +1,146 @@
+//! An object on its way into a file.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::error::ReceiveError;
+use super::storage::{ReceivedObject, Storage};
+use super::under_way::UnderWay;
+use crate::db::{self, Compared, Stored};
+use crate::model::attribute::AttributeId;
+use crate::model::checksum::ChecksumBuilder;
+use crate::shares::{PeerMemory, Share};
+use crate::store::{self, Contents, Incoming, Objects, Placed};
+
+/// Bytes of an object that are gathered before they are written. Smaller: more hops between threads. Larger: more memory,
+/// of which each association may hold two, and a fragment more.
+const WRITE_BATCH: usize = 256 * 1024;
+
+/// The same where the peer has no more memory, and until an object has so many bytes. Smaller: less memory for those that get
+/// stuck. Larger: fewer hops between threads.
+const SMALL_BATCH: usize = 16 * 1024;
+
+/// An object on its way into a file.
+pub(super) struct FileSink {
+    objects: Arc<Objects>,
+    under_way: Arc<UnderWay>,
+    /// What is to be written next; at the beginning the File Meta Information.
+    batch: Vec<u8>,
+    /// Of the data set so far.
+    pub(super) checksum: ChecksumBuilder,
+    pub(super) memory: PeerMemory,
+    /// What is counted for large batches, once they are.
+    share: Option<Share>,
+    writing: Writing,
+}
+
+enum Writing {
+    /// Nothing yet: an object that fits one batch is written whole, by one thread, when it is complete.
+    NotBegun,
+    /// A thread writes a batch, and gives the memory back.
+    Batch(JoinHandle<Result<(Incoming, Vec<u8>), store::Error>>),
+}
+
+impl FileSink {
+    pub(super) fn new(objects: &Arc<Objects>, under_way: &Arc<UnderWay>, header: Vec<u8>, memory: &PeerMemory) -> Self {
+        Self {
+            objects: Arc::clone(objects),
+            under_way: Arc::clone(under_way),
+            batch: header,
+            checksum: ChecksumBuilder::default(),
+            memory: memory.clone(),
+            share: None,
+            writing: Writing::NotBegun,
+        }
+    }
+
+    pub(super) async fn accept(&mut self, fragment: &[u8]) -> Result<(), ReceiveError> {
+        self.checksum.update(fragment);
+        self.batch.extend_from_slice(fragment);
+        if self.batch.len() < SMALL_BATCH {
+            return Ok(());
+        }
+        if self.share.is_none() {
+            // One that is being filled and one that is being written.
+            self.share = self.memory.take(2 * WRITE_BATCH);
+        }
+        if self.share.is_some() && self.batch.len() < WRITE_BATCH {
+            return Ok(());
+        }
+        let (incoming, memory) = self.written().await?;
+        let batch = std::mem::replace(&mut self.batch, memory);
+        let objects = Arc::clone(&self.objects);
+        let writing = self.under_way.begin(self.memory.peer(), move || {
+            let incoming = match incoming {
+                None => objects.begin(&[&batch])?,
+                Some(mut incoming) => {
+                    incoming.write(&batch)?;
+                    incoming
+                }
+            };
+            let mut memory = batch;
+            memory.clear();
+            Ok((incoming, memory))
+        });
+        self.writing = Writing::Batch(writing.await);
+        Ok(())
+    }
+
+    /// Waits for the batch that is being written.
+    async fn written(&mut self) -> Result<(Option<Incoming>, Vec<u8>), ReceiveError> {
+        match std::mem::replace(&mut self.writing, Writing::NotBegun) {
+            Writing::NotBegun => Ok((None, Vec::new())),
+            Writing::Batch(task) => {
+                let (incoming, memory) = task.await.map_err(|_| ReceiveError::ThreadEnded)??;
+                Ok((Some(incoming), memory))
+            }
+        }
+    }
+
+    /// Writes the rest, gives the object its place and queues the record, all on one thread; waits until the row is
+    /// committed.
+    pub(super) async fn keep(
+        mut self,
+        storage: &Arc<Storage>,
+        known: ReceivedObject,
+    ) -> Result<(Placed, Result<Stored, db::Error>), ReceiveError> {
+        let (incoming, _memory) = self.written().await?;
+        let Self { objects, under_way, batch, memory, share, .. } = self;
+        let storage = Arc::clone(storage);
+        let (sender, kept) = oneshot::channel();
+        let writing = under_way.begin(memory.peer(), move || {
+            let _until_written = share;
+            let [study, series, instance] =
+                [AttributeId::StudyInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::SOPInstanceUID]
+                    .map(|id| known.record.value(id));
+            let placed = match incoming {
+                None => objects.store(&[&batch], study, series, instance),
+                Some(mut incoming) => incoming.write(&batch).and_then(|()| incoming.place(study, series, instance)),
+            };
+            match placed {
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                }
+                Ok(placed) => {
+                    let (location, compared) = (placed.location.clone(), compared(placed.contents));
+                    let received = known.into_received(location, compared, storage.policy);
+                    storage.writer.store(received, move |stored| {
+                        let _ = sender.send(Ok((placed, stored)));
+                    });
+                }
+            }
+        });
+        drop(writing.await);
+        Ok(kept.await.map_err(|_| ReceiveError::ThreadEnded)??)
+    }
+}
+
+fn compared(contents: Contents) -> Compared {
+    match contents {
+        Contents::New => Compared::Nothing,
+        Contents::Same => Compared::Same,
+        Contents::Other => Compared::Other,
+    }
+}

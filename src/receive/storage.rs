@@ -1,0 +1,63 @@
+//! What receiving needs, and what is known of an object that has arrived.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::under_way::UnderWay;
+use crate::db::{self, Compared, ReceivePolicy, Received, ReceivedFrom, Stored, WriterHandle};
+use crate::ingest::Wanted;
+use crate::model::checksum::Checksum;
+use crate::model::clock::Clock;
+use crate::model::location::Location;
+use crate::model::record::InstanceRecord;
+use crate::store::Objects;
+
+/// What receiving instances needs.
+#[derive(Debug)]
+pub struct Storage {
+    /// Where objects are kept; `None` is metadata-only mode.
+    pub objects: Option<Arc<Objects>>,
+    /// The way to the index.
+    pub writer: WriterHandle,
+    /// What becomes of instances that are known.
+    pub policy: ReceivePolicy,
+    /// Where the time of arrival comes from.
+    pub clock: Clock,
+    /// What is read of each object.
+    pub wanted: &'static Wanted,
+    /// What is being stored.
+    pub under_way: Arc<UnderWay>,
+}
+
+/// What is known of an object that has come whole.
+#[derive(Clone)]
+pub(super) struct ReceivedObject {
+    pub(super) record: Box<InstanceRecord>,
+    pub(super) sender: Arc<ReceivedFrom>,
+    pub(super) checksum: Option<Checksum>,
+}
+
+impl ReceivedObject {
+    pub(super) fn into_received(self, location: Location, compared: Compared, policy: ReceivePolicy) -> Received {
+        let Self { record, sender, checksum } = self;
+        Received { record, location, checksum, sender, policy, compared }
+    }
+}
+
+impl Storage {
+    /// Queues the record, and waits until it is committed.
+    pub(super) async fn commit(
+        &self,
+        known: ReceivedObject,
+        location: Location,
+        compared: Compared,
+    ) -> Result<Stored, db::Error> {
+        let (sender, stored) = oneshot::channel();
+        self.writer.store(known.into_received(location, compared, self.policy), move |stored| {
+            // Nobody waits any more when the association was cut off; the row is committed all the same.
+            let _ = sender.send(stored);
+        });
+        stored.await.unwrap_or_else(|_| Err(db::Error::WriterStopped("no answer".into())))
+    }
+}

@@ -1,0 +1,216 @@
+//! What is being stored: the limits for it, and one object of an instance at a time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+
+use super::error::ReceiveError;
+use crate::db;
+use crate::shares::{Peer, Share, Shares, Turns};
+use crate::store::Placed;
+use crate::telemetry::metrics;
+
+/// Threads that work on object files at a time: the runtime has 512, and queries need some of them while a disk does not answer.
+const MAX_THREADS: usize = 256;
+
+/// Objects that wait for a disk, or are being stored, at a time: as many as associations by default. They go on when their senders
+/// are gone, so the limit on associations is none for them; each may hold a [`WRITE_BATCH`].
+const MAX_UNDER_WAY: usize = 2_000;
+
+/// How long stored objects keep their names in `.incoming/`, so that many of those go at a time.
+const FIRST_NAMES_WAIT: Duration = Duration::from_millis(5);
+
+/// What is being stored, whichever association it came by.
+#[derive(Debug)]
+pub struct UnderWay {
+    /// Each goes on to its end when the association that it came by is gone: what has its place gets its row, or goes.
+    pub(super) tasks: TaskTracker,
+    /// The SOP Instance UIDs among them. Of one instance one object at a time has its place, is entered and is settled: of two at
+    /// once, one could find that of the other to be its own, and lose it.
+    instances: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// One for each object.
+    room: Arc<Shares>,
+    /// Threads that work on object files.
+    threads: Arc<Turns>,
+    /// Objects whose rows are committed, and whose names in `.incoming/` nobody needs any more.
+    first_names: Mutex<Vec<Placed>>,
+}
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        Self {
+            tasks: TaskTracker::new(),
+            instances: Mutex::default(),
+            room: Shares::new(MAX_UNDER_WAY, 2, &metrics::STORING_REFUSED),
+            threads: Turns::new(MAX_THREADS),
+            first_names: Mutex::default(),
+        }
+    }
+}
+
+impl UnderWay {
+    /// Waits until all of it has its row, or is gone.
+    pub(crate) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Room for one more object of this peer, until it is dropped.
+    pub(super) fn room_for(&self, peer: &Peer) -> Result<Share, ReceiveError> {
+        self.room.take(peer, 1).ok_or(ReceiveError::Index(db::Error::Busy))
+    }
+
+    /// Waits until no other object of this instance is under way.
+    pub(super) async fn turn(self: &Arc<Self>, sop_instance_uid: &str) -> InstanceTurn {
+        let lock = Arc::clone(self.lock_instances().entry(sop_instance_uid.to_owned()).or_default());
+        let held = Some(lock.lock_owned().await);
+        InstanceTurn { under_way: Arc::clone(self), sop_instance_uid: sop_instance_uid.to_owned(), held }
+    }
+
+    fn lock_instances(&self) -> MutexGuard<'_, HashMap<String, Arc<tokio::sync::Mutex<()>>>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs what waits for a disk on a thread for that, and waits for it.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        peer: &Peer,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ReceiveError> {
+        self.begin(peer, work).await.await.map_err(|_| ReceiveError::ThreadEnded)
+    }
+
+    /// The same without waiting for its end.
+    pub(super) async fn begin<T: Send + 'static>(
+        &self,
+        peer: &Peer,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let thread = self.threads.take(peer).await;
+        spawn_blocking(move || {
+            let _thread = thread;
+            work()
+        })
+    }
+
+    /// Removes the first name of an object soon, with those of all objects that are stored meanwhile: a wake-up of another thread
+    /// costs more than what it has to do for one. Should the process end before, the next start does it ([`Objects::settle`]).
+    pub(super) fn let_first_name_go(self: &Arc<Self>, placed: Placed) {
+        let mut waiting = self.lock_first_names();
+        waiting.push(placed);
+        if waiting.len() > 1 {
+            // Whoever came first sees to it.
+            return;
+        }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(FIRST_NAMES_WAIT).await;
+            spawn_blocking(move || {
+                let placed = std::mem::take(&mut *this.lock_first_names());
+                drop(placed);
+            });
+        });
+    }
+
+    fn lock_first_names(&self) -> MutexGuard<'_, Vec<Placed>> {
+        self.first_names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to give an object of an instance its place.
+pub(super) struct InstanceTurn {
+    under_way: Arc<UnderWay>,
+    sop_instance_uid: String,
+    held: Option<OwnedMutexGuard<()>>,
+}
+
+impl Drop for InstanceTurn {
+    fn drop(&mut self) {
+        let mut instances = self.under_way.lock_instances();
+        // Only now, so that who comes next either waits for the same lock or finds none.
+        self.held = None;
+        if instances.get(&self.sop_instance_uid).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            instances.remove(&self.sop_instance_uid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    fn peer(number: u8) -> Peer {
+        Arc::new(crate::model::peer::CountedAs::address([10, 0, 0, number].into()))
+    }
+
+    #[tokio::test]
+    async fn objects_whose_senders_are_gone_are_limited_all_the_same() {
+        let under_way = Arc::new(UnderWay::default());
+        // A disk that does not answer.
+        let disk = Arc::new(tokio::sync::Semaphore::new(0));
+        let mut begun = 0;
+        while let Ok(room) = under_way.room_for(&peer(1)) {
+            let disk = Arc::clone(&disk);
+            drop(under_way.tasks.spawn(async move {
+                drop(disk.acquire().await);
+                drop(room);
+            }));
+            begun += 1;
+        }
+        assert_eq!(begun, MAX_UNDER_WAY / 2);
+        // They are no limit for another peer.
+        assert!(under_way.room_for(&peer(2)).is_ok());
+        disk.close();
+        under_way.ended().await;
+        assert!(under_way.room_for(&peer(1)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_peer_whose_threads_do_not_come_back_leaves_some_to_others() {
+        let under_way = UnderWay::default();
+        let (release, disk) = std::sync::mpsc::channel::<()>();
+        let disk = Arc::new(Mutex::new(disk));
+        let mut threads = Vec::new();
+        for _ in 0..MAX_THREADS / 2 {
+            let disk = Arc::clone(&disk);
+            threads.push(under_way.begin(&peer(1), move || disk.lock().map(|disk| disk.recv().is_ok()).ok()).await);
+        }
+        let one = peer(1);
+        let waits = under_way.begin(&one, || ());
+        tokio::select! {
+            biased;
+            _ = waits => panic!("one peer has more than half of the threads"),
+            () = yield_now() => {}
+        }
+        assert_eq!(under_way.blocking(&peer(2), || 7).await.unwrap(), 7);
+        drop(release);
+        for thread in threads {
+            thread.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn of_one_instance_one_has_the_turn_and_nothing_is_left_of_it() {
+        let under_way = Arc::new(UnderWay::default());
+        let first = under_way.turn("1.2.3").await;
+        let other = under_way.turn("1.2.4").await;
+        let this = Arc::clone(&under_way);
+        let mut second = tokio::spawn(async move { this.turn("1.2.3").await });
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("two at once"),
+            () = yield_now() => {}
+        }
+        drop(first);
+        drop(second.await.unwrap());
+        drop(other);
+        assert!(under_way.lock_instances().is_empty());
+    }
+}
