@@ -4,48 +4,26 @@
 //! [`FindRequest`](crate::model::find::FindRequest)s meanwhile. Another process may write the same index at the same
 //! time: each batch is one immediate transaction, and a writer that notices a foreign commit drops what it had cached.
 //!
-//! The schema is in `schema/schema.sql`; docs/schema.md explains the compact instance rows and the views.
+//! The schema is in `sqlite/schema/schema.sql`; docs/schema.md explains the compact instance rows and the views.
 
-mod answers;
-mod backlog;
-mod batch;
-mod check;
-mod files;
-mod find;
-mod functions;
-mod guard;
-mod mounts;
-mod names;
-mod open;
-mod packing;
-mod reader;
+mod name_words;
 mod rules;
-mod schema;
-mod separated;
-mod start_check;
-mod status;
-mod suspension;
-mod turn;
-mod writer;
+mod sqlite;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::model::checksum::Checksum;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 
-pub use backlog::Backlog;
-pub use check::{CheckReport, Finding};
-pub use files::IndexFiles;
-pub use find::{Interrupt, can_answer, can_answer_declared};
-pub use reader::{DirectorySnapshot, KnownFile, LocatedInstance, Note, Reader};
-pub use schema::SCHEMA_VERSION;
-pub use status::{ConflictEntry, FailureEntry, IndexStatus, ScanEntry};
-pub use suspension::Suspension;
-pub use writer::{Writer, WriterHandle, WriterOptions};
+pub use sqlite::{
+    Backlog, CheckReport, ConflictEntry, DirectorySnapshot, FailureEntry, Finding, IndexFiles, IndexStatus, Interrupt,
+    KnownFile, LocatedInstance, Note, Reader, SCHEMA_VERSION, ScanEntry, Suspension, Writer, WriterHandle,
+    WriterOptions, can_answer, can_answer_declared,
+};
 
 /// What a commit promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +37,7 @@ pub enum Durability {
 /// Proof that a record is in a committed transaction, durable as the [`Writer`] was told; only the writer can make one.
 #[must_use]
 #[derive(Debug)]
-pub struct Committed(());
+pub struct Committed(pub(in crate::db) ());
 
 /// What is known of a received object beside its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,7 +251,7 @@ impl NotIndexed {
         }
     }
 
-    fn from_sql(text: &str) -> Self {
+    pub(crate) fn from_sql(text: &str) -> Self {
         let kinds = [Self::Skipped, Self::Container, Self::Unlisted];
         kinds.into_iter().find(|kind| text == kind.as_str()).unwrap_or(Self::Failed)
     }
@@ -474,66 +452,5 @@ impl Error {
             }
             _ => Self::Sqlite(source),
         }
-    }
-}
-
-/// The number of a kind of place in `directory.place`.
-const fn place_number(place: Place) -> i64 {
-    match place {
-        Place::InPlace => 0,
-        Place::Managed => 1,
-        Place::MetadataOnly => 2,
-        Place::Archive => 3,
-    }
-}
-
-/// The kind of place that [`place_number`] gives this number.
-const fn place_from_number(number: i64) -> Place {
-    match number {
-        0 => Place::InPlace,
-        1 => Place::Managed,
-        3 => Place::Archive,
-        _ => Place::MetadataOnly,
-    }
-}
-
-/// The paths below a directory, as bytes: those after the first and before the second.
-fn range_below(root: &Path) -> (Vec<u8>, Vec<u8>) {
-    let from = root.join("").into_os_string().into_encoded_bytes();
-    // '0' follows '/': this is past everything below the root.
-    let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
-    (from, to)
-}
-
-/// A path or file name as a SQL value: TEXT where it is UTF-8, BLOB otherwise, so that nothing of it is lost.
-struct PathValue<'a>(&'a OsStr);
-
-impl<'a> From<&'a Path> for PathValue<'a> {
-    fn from(path: &'a Path) -> Self {
-        Self(path.as_os_str())
-    }
-}
-
-impl rusqlite::ToSql for PathValue<'_> {
-    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-        use rusqlite::types::{ToSqlOutput, ValueRef};
-        let bytes = self.0.as_encoded_bytes();
-        Ok(ToSqlOutput::Borrowed(match self.0.to_str() {
-            Some(_) => ValueRef::Text(bytes),
-            None => ValueRef::Blob(bytes),
-        }))
-    }
-}
-
-/// The path or file name of a SQL value that [`PathValue`] made.
-fn path_from_sql(value: rusqlite::types::ValueRef<'_>) -> OsString {
-    use rusqlite::types::ValueRef;
-    match value {
-        ValueRef::Text(bytes) => OsString::from(String::from_utf8_lossy(bytes).into_owned()),
-        #[cfg(unix)]
-        ValueRef::Blob(bytes) => std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec()),
-        #[cfg(not(unix))]
-        ValueRef::Blob(bytes) => OsString::from(String::from_utf8_lossy(bytes).into_owned()),
-        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => OsString::new(),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dicom_core::VR;
 
-use super::names;
+use super::name_words;
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::uid::is_valid_uid;
@@ -185,8 +185,8 @@ pub(super) fn two_people(descriptions: &[NameAndBirth]) -> Option<(usize, usize)
     let told: Vec<(usize, BTreeSet<&str>, String)> = descriptions
         .iter()
         .enumerate()
-        .map(|(at, d)| (at, names::words(&d.names.each_ref().map(String::as_str)), digits(&d.birth_date)))
-        .filter(|(_, words, _)| !words.is_empty() && !words.contains(names::ANY_WORD))
+        .map(|(at, d)| (at, name_words::words(&d.names.each_ref().map(String::as_str)), digits(&d.birth_date)))
+        .filter(|(_, words, _)| !words.is_empty() && !words.contains(name_words::ANY_WORD))
         .collect();
     // Where all share a word, or a date, there is nothing to be compared.
     let (_, first_words, first_birth) = told.first()?;

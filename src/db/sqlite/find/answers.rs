@@ -1,0 +1,229 @@
+//! From rows to answers: one for each patient, and those of further patients where they belong in the order.
+
+use std::cmp::Reverse;
+use std::ops::ControlFlow;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, Rows};
+
+use crate::db::rules;
+use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::level::QueryRetrieveLevel;
+
+/// Hands out the answers of a query. The rows that it takes have the character set, the values that are answered, and then
+/// what [`order_columns`] says.
+pub(super) struct Answers<'c, F> {
+    connection: &'c Connection,
+    level: QueryRetrieveLevel,
+    values: usize,
+    skip: u64,
+    limit: Option<u64>,
+    answered: u64,
+    on_answer: F,
+    /// Of patients with several descriptions, the one whose rows are coming, with the best answer so far.
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    person: i64,
+    row: i64,
+    /// Read when there is something to compare with.
+    description: Option<rules::Description>,
+    answer: FindAnswer,
+}
+
+/// Where an answer stands: the date and the time of the study, then row numbers and the numbers of series and instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(Reverse<String>, Reverse<String>, Vec<i64>);
+
+/// What stands in a row after what is answered, and decides where it belongs.
+pub(super) const fn order_columns(level: QueryRetrieveLevel) -> &'static [&'static str] {
+    match level {
+        QueryRetrieveLevel::Patient => &["p.person", "p.id"],
+        QueryRetrieveLevel::Study => &["s.study_date", "s.study_time", "s.patient", "s.id"],
+        QueryRetrieveLevel::Series => {
+            &["s.study_date", "s.study_time", "s.patient", "s.id", "CAST(e.series_number AS INTEGER)", "e.id"]
+        }
+        QueryRetrieveLevel::Image => &[
+            "s.study_date",
+            "s.study_time",
+            "s.patient",
+            "s.id",
+            "CAST(e.series_number AS INTEGER)",
+            "e.id",
+            "CAST(i.instance_number AS INTEGER)",
+            "i.instance_group",
+        ],
+    }
+}
+
+/// Answers under further patients of a study, in the same order as the others.
+pub(super) struct Further<'s> {
+    rows: Rows<'s>,
+    next: Option<(Place, FindAnswer)>,
+    last: Option<Place>,
+    has_ended: bool,
+}
+
+impl<'s> Further<'s> {
+    pub(super) const fn new(rows: Rows<'s>) -> Self {
+        Self { rows, next: None, last: None, has_ended: false }
+    }
+}
+
+impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> Answers<'c, F> {
+    pub(super) fn new(connection: &'c Connection, request: &FindRequest, on_answer: F) -> Self {
+        let declared = request.declared.iter().filter(|declared| declared.is_answered).count();
+        Self {
+            connection,
+            level: request.level,
+            values: request.return_keys.len() + declared,
+            skip: request.offset,
+            limit: request.limit,
+            answered: 0,
+            on_answer,
+            waiting: None,
+        }
+    }
+
+    /// How many there were.
+    pub(super) const fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Takes a row. Break: nobody wants any more.
+    pub(super) fn take(
+        &mut self,
+        row: &Row<'_>,
+        further: Option<&mut Further<'_>>,
+    ) -> rusqlite::Result<ControlFlow<()>> {
+        let answer = self.answer(row)?;
+        if self.level == QueryRetrieveLevel::Patient {
+            return self.take_patient(row, answer);
+        }
+        if let Some(further) = further.filter(|further| !further.has_ended) {
+            let place = self.place(row)?;
+            if self.hand_out_before(Some(&place), further)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(self.hand_out(answer))
+    }
+
+    /// Hands out what has waited for more rows, when there are no more.
+    pub(super) fn finish(&mut self, further: Option<&mut Further<'_>>) -> rusqlite::Result<ControlFlow<()>> {
+        if let Some(waiting) = self.waiting.take() {
+            return Ok(self.hand_out(waiting.answer));
+        }
+        match further {
+            Some(further) if !further.has_ended => self.hand_out_before(None, further),
+            Some(_) | None => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    fn answer(&self, row: &Row<'_>) -> rusqlite::Result<FindAnswer> {
+        let mut answer = FindAnswer { values: Vec::with_capacity(self.values), ..FindAnswer::default() };
+        answer.character_set = text_of(row.get_ref(0)?);
+        for at in 0..self.values {
+            answer.values.push(text_of(row.get_ref(at + 1)?));
+        }
+        Ok(answer)
+    }
+
+    fn place(&self, row: &Row<'_>) -> rusqlite::Result<Place> {
+        let first = self.values + 1;
+        let numbers = (first + 2..first + order_columns(self.level).len()).map(|at| row.get(at));
+        let (date, time) = (text_of(row.get_ref(first)?), text_of(row.get_ref(first + 1)?));
+        Ok(Place(Reverse(date), Reverse(time), numbers.collect::<rusqlite::Result<_>>()?))
+    }
+
+    fn hand_out(&mut self, answer: FindAnswer) -> ControlFlow<()> {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return ControlFlow::Continue(());
+        }
+        self.answered += 1;
+        let go_on = (self.on_answer)(answer);
+        if self.limit == Some(self.answered) { ControlFlow::Break(()) } else { go_on }
+    }
+
+    /// One answer for each patient: of the descriptions that match, the one that comes first by
+    /// [`rules::compare_descriptions`]. Those of one patient come one after the other.
+    fn take_patient(&mut self, row: &Row<'_>, answer: FindAnswer) -> rusqlite::Result<ControlFlow<()>> {
+        let (person, row) = (row.get::<_, Option<i64>>(self.values + 1)?, row.get(self.values + 2)?);
+        if let Some(mut waiting) = self.waiting.take() {
+            if Some(waiting.person) == person {
+                let known = match waiting.description.take() {
+                    Some(known) => known,
+                    None => self.description(waiting.row)?,
+                };
+                let description = self.description(row)?;
+                let is_better = rules::compare_descriptions(&description, &known).is_lt();
+                self.waiting = Some(if is_better {
+                    Waiting { row, description: Some(description), answer, ..waiting }
+                } else {
+                    Waiting { description: Some(known), ..waiting }
+                });
+                return Ok(ControlFlow::Continue(()));
+            }
+            if self.hand_out(waiting.answer).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        match person {
+            Some(person) => {
+                self.waiting = Some(Waiting { person, row, description: None, answer });
+                Ok(ControlFlow::Continue(()))
+            }
+            None => Ok(self.hand_out(answer)),
+        }
+    }
+
+    fn description(&self, row: i64) -> rusqlite::Result<rules::Description> {
+        let columns: Vec<_> = rules::patient_attributes().map(|id| id.attribute().column).collect();
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT {} FROM patient WHERE id = ?1", columns.join(", ")))?;
+        statement.query_row([row], |row| (0..columns.len()).map(|at| row.get(at)).collect())
+    }
+
+    /// Hands out the answers under further patients that come before this place. A study or series that was answered under
+    /// one patient is not answered again under another.
+    fn hand_out_before(
+        &mut self,
+        place: Option<&Place>,
+        further: &mut Further<'_>,
+    ) -> rusqlite::Result<ControlFlow<()>> {
+        let once = self.level != QueryRetrieveLevel::Image;
+        loop {
+            let (next, answer) = match further.next.take() {
+                Some(next) => next,
+                None => match further.rows.next()? {
+                    Some(row) => (self.place(row)?, self.answer(row)?),
+                    None => {
+                        further.has_ended = true;
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                },
+            };
+            if once && (further.last.as_ref() == Some(&next) || place == Some(&next)) {
+                continue;
+            }
+            if place.is_some_and(|place| *place < next) {
+                further.next = Some((next, answer));
+                return Ok(ControlFlow::Continue(()));
+            }
+            further.last = Some(next);
+            if self.hand_out(answer).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+    }
+}
+
+pub(super) fn text_of(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => String::new(),
+    }
+}

@@ -1,0 +1,43 @@
+//! Functions that statements of writers and readers use alike.
+
+use std::collections::HashSet;
+
+use dicom_core::VR;
+use rusqlite::Connection;
+use rusqlite::functions::FunctionFlags;
+
+use crate::db::rules;
+
+/// Adds them to a connection.
+pub(super) fn register(connection: &Connection) -> rusqlite::Result<()> {
+    let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY | FunctionFlags::SQLITE_DETERMINISTIC;
+    // dcm_each_once(values): the values of a text that are joined by '\', each where it stands first.
+    connection.create_scalar_function("dcm_each_once", 1, pure, |context| {
+        Ok(context.get_raw(0).as_str_or_null()?.map(each_once))
+    })?;
+    // dcm_is_valid(vr, value): whether the value has the form of its VR.
+    connection.create_scalar_function("dcm_is_valid", 2, pure, |context| {
+        let vr = context.get_raw(0).as_str().unwrap_or_default().parse().unwrap_or(VR::UN);
+        Ok(rules::is_valid(vr, context.get_raw(1).as_str().unwrap_or_default()))
+    })
+}
+
+fn each_once(values: &str) -> String {
+    let mut seen = HashSet::new();
+    let mut once: Vec<&str> = values.split('\\').collect();
+    once.retain(|value| seen.insert(*value));
+    once.join("\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_stands_once_where_it_stood_first() {
+        assert_eq!(each_once("A\\B\\B"), "A\\B");
+        assert_eq!(each_once("B\\A\\A\\C\\B"), "B\\A\\C");
+        assert_eq!(each_once("A"), "A");
+        assert_eq!(each_once(""), "");
+    }
+}

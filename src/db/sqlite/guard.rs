@@ -1,0 +1,150 @@
+//! The index under a running writer: whether it still is the file that was opened.
+//!
+//! Whoever removes or replaces the index under a node leaves SQLite writing into a file without a name, which is gone with the
+//! process. So nothing counts as stored before [`IndexGuard::after_commit`] has seen that the files still have their names.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::files::{Difference, IndexFiles, Log, LogRecord};
+use super::open;
+use crate::db::Error;
+use crate::telemetry::metrics;
+
+/// How long the log of a removed file waits for readers until it is copied into the database.
+const COPY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether the index is the file that was opened, for whoever asks how the node is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct IndexState(Arc<AtomicBool>);
+
+impl IndexState {
+    pub(super) fn is_in_place(&self) -> bool {
+        !self.0.load(Relaxed)
+    }
+}
+
+/// The files of a writer, and what it has said of them.
+#[derive(Debug)]
+pub(super) struct IndexGuard {
+    files: IndexFiles,
+    record: LogRecord,
+    state: IndexState,
+}
+
+impl IndexGuard {
+    /// To be made when the index has just been opened.
+    pub(super) fn of(index: &Path) -> Self {
+        Self { files: IndexFiles::of(index), record: LogRecord::of(index), state: IndexState::default() }
+    }
+
+    pub(super) fn state(&self) -> IndexState {
+        self.state.clone()
+    }
+
+    /// Refuses to write where the files are not those that were opened.
+    pub(super) fn before_transaction(&self, connection: &Connection) -> Result<(), Error> {
+        if let Some(difference) = self.files.difference() {
+            return Err(self.tell(difference, connection));
+        }
+        self.found_again();
+        Ok(())
+    }
+
+    /// Whether what was just committed is in the files that have the names of the index.
+    pub(super) fn after_commit(&self, connection: &Connection) -> Result<(), Error> {
+        match self.files.look() {
+            Err(difference) => Err(self.tell(difference, connection)),
+            // Nothing has been written yet.
+            Ok(0) => Ok(()),
+            Ok(_log_bytes) => {
+                self.record.note(Log::Needed).map_err(|source| Error::Io { path: self.record.path(), source })
+            }
+        }
+    }
+
+    /// The same while nothing is written: an operator is told at once, and not at the next instance.
+    pub(super) fn look(&self, connection: &Connection) {
+        match self.files.look() {
+            Err(difference) => drop(self.tell(difference, connection)),
+            Ok(log_bytes) => {
+                self.found_again();
+                // Another program may have emptied it, with `PRAGMA wal_checkpoint(TRUNCATE)`.
+                if log_bytes == 0 {
+                    let _the_next_look = self.record.note(Log::Spent);
+                }
+            }
+        }
+    }
+
+    /// Whether the files are those that were opened.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.files.check()
+    }
+
+    fn found_again(&self) {
+        if self.state.0.swap(false, Relaxed) {
+            metrics::INDEX_REPLACED.set(0);
+            tracing::info!("the index is the file again that was opened; the node goes on storing");
+        }
+    }
+
+    /// Says once what has happened, and saves what can be saved.
+    fn tell(&self, difference: Difference, connection: &Connection) -> Error {
+        let error = Error::Replaced { path: self.files.index().to_owned() };
+        if self.state.0.swap(true, Relaxed) {
+            return error;
+        }
+        metrics::INDEX_REPLACED.set(1);
+        if difference == Difference::LogRemoved && self.copy_log(connection) {
+            tracing::error!(%error, "nothing more is stored; what the removed -wal held has been copied into the index");
+        } else {
+            tracing::error!(%error, "nothing more is stored, and no query is answered");
+        }
+        error
+    }
+
+    /// Copies the log that has no name any more into the database, which still has its own.
+    fn copy_log(&self, connection: &Connection) -> bool {
+        let copied = connection
+            .busy_timeout(COPY_TIMEOUT)
+            .and_then(|()| copy_log(connection, "FULL"))
+            .is_ok_and(|copied| copied == Copied::All);
+        copied && self.record.note(Log::Spent).is_ok()
+    }
+
+    /// Ends the work of a connection. The log is copied back and removed, so that the index is one file; where readers are
+    /// busy it stays for the next start. Files that are not those that were opened are left alone.
+    pub(super) fn close(&self, connection: Connection) -> Result<(), Error> {
+        if let Err(error) = self.check() {
+            // Closing would remove the log by its name, which is that of another file now.
+            std::mem::forget(connection);
+            return Err(error);
+        }
+        // Waiting for readers would keep all other writers out meanwhile.
+        let copied = connection.busy_timeout(Duration::ZERO).and_then(|()| copy_log(&connection, "TRUNCATE"));
+        if copied.map_err(Error::from_sqlite)? == Copied::All {
+            self.record.note(Log::Spent).map_err(|source| Error::Io { path: self.record.path(), source })?;
+            open::keep_log_on_close(&connection, false).map_err(Error::from_sqlite)?;
+        }
+        Ok(())
+    }
+}
+
+/// How much of the log a checkpoint has copied back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copied {
+    All,
+    Part,
+}
+
+fn copy_log(connection: &Connection, how: &str) -> rusqlite::Result<Copied> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |row| {
+        let (busy, pages, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(if busy == 0 && pages == copied { Copied::All } else { Copied::Part })
+    })
+}

@@ -1,0 +1,220 @@
+//! The schema, its version and the way from older ones.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::packing::{stored_time_sql, time_sql};
+use super::write;
+use crate::db::{Error, rules};
+use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::model::level::QueryRetrieveLevel;
+
+/// Marks a SQLite file as an index of this program (`PRAGMA application_id`): "DCMX".
+const APPLICATION_ID: i32 = 0x4443_4D58;
+
+/// The tables of a new index.
+const TABLES: &str = include_str!("schema/schema.sql");
+
+/// The views of every index but `patients` and `instances`: see [`patients_view`] and [`instances_view`].
+const VIEWS: &str = include_str!("schema/views.sql");
+
+/// The steps from each released schema version to the next. Append only: a released step is never edited. A step drops the
+/// views first.
+const STEPS: &[&str] = &[include_str!("schema/v1_to_v2.sql")];
+
+/// The schema version that this program reads and writes (`PRAGMA user_version`).
+pub const SCHEMA_VERSION: u32 = STEPS.len() as u32 + 1;
+
+/// Whether the file is a database of another program.
+pub(super) fn is_foreign(connection: &Connection) -> rusqlite::Result<bool> {
+    // In this order: an index that another process is just making has tables and mark from the same moment on.
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    Ok(tables > 0 && application != APPLICATION_ID)
+}
+
+/// Checks that the file is an index in the current schema; a writer creates or migrates it.
+pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Result<(), Error> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(Error::Sqlite)?;
+    if found > SCHEMA_VERSION {
+        return Err(Error::NewerSchema { path: path.to_owned(), found, known: SCHEMA_VERSION });
+    }
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    if !writer {
+        return if found == 0 {
+            Err(Error::Missing { path: path.to_owned() })
+        } else {
+            Err(Error::OlderSchema { path: path.to_owned(), found, known: SCHEMA_VERSION })
+        };
+    }
+    migrate(connection).map_err(|source| Error::Migration { path: path.to_owned(), source })
+}
+
+fn migrate(connection: &Connection) -> rusqlite::Result<()> {
+    // Immediate: of two processes that open a new index at once, one creates it and the other finds it.
+    let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    match found.checked_sub(1) {
+        None => transaction.execute_batch(TABLES)?,
+        Some(done) => {
+            for step in STEPS.get(done as usize..).unwrap_or_default() {
+                transaction.execute_batch(step)?;
+            }
+            if done == 0 {
+                write::from_version_1(&transaction)?;
+            }
+        }
+    }
+    transaction.execute_batch(&patients_view())?;
+    transaction.execute_batch(VIEWS)?;
+    transaction.execute_batch(&instances_view())?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+/// The columns of `instance_group` that hold what instances share: every attribute of the instance level that is kept and has no
+/// place of its own.
+pub(super) fn shared_columns() -> impl Iterator<Item = AttributeId> {
+    ATTRIBUTES
+        .iter()
+        .filter(|attribute| attribute.level == QueryRetrieveLevel::Image && attribute.is_stored())
+        .map(|attribute| attribute.id)
+        .filter(|id| {
+            !matches!(
+                id,
+                AttributeId::SOPInstanceUID
+                    | AttributeId::InstanceNumber
+                    | AttributeId::SOPClassUID
+                    | AttributeId::AvailableTransferSyntaxUID
+            )
+        })
+}
+
+/// Whether an instance has a column of its own for an attribute that is shared otherwise, because it commonly differs
+/// from slice to slice.
+pub(super) fn has_own_column(id: AttributeId) -> bool {
+    is_packed_time(id) || id == AttributeId::AcquisitionNumber
+}
+
+/// Whether the own column of an instance holds a packed time.
+pub(super) fn is_packed_time(id: AttributeId) -> bool {
+    matches!(id, AttributeId::AcquisitionTime | AttributeId::ContentTime | AttributeId::InstanceCreationTime)
+}
+
+fn patients_view() -> String {
+    let columns: Vec<_> = rules::patient_attributes().map(|id| format!("p.{}", id.attribute().column)).collect();
+    let counts: Vec<_> = columns.iter().map(|column| format!("CASE WHEN {column} <> '' THEN 1 ELSE 0 END")).collect();
+    // The order of rules::compare_descriptions.
+    include_str!("schema/patients_view.sql")
+        .replace("{completeness}", &format!("({})", counts.join(" + ")))
+        .replace("{values}", &columns.join(", "))
+        .replace("{columns}", &columns.join(", "))
+}
+
+fn instances_view() -> String {
+    let columns: Vec<_> = shared_columns()
+        .map(|id| {
+            let column = id.attribute().column;
+            let value = if is_packed_time(id) {
+                time_sql(&format!("x.own_{column}"), &format!("h.\"{column}\""))
+            } else if has_own_column(id) {
+                format!("CAST(ifnull(x.{column}, h.\"{column}\") AS TEXT)")
+            } else {
+                format!("ifnull(x.diff ->> '$.{column}', h.\"{column}\")")
+            };
+            format!("{value} AS \"{column}\"")
+        })
+        .collect();
+    let times: Vec<_> = shared_columns()
+        .filter(|id| is_packed_time(*id))
+        .map(|id| {
+            let column = id.attribute().column;
+            format!("{} AS own_{column}", stored_time_sql(&format!("i.{column}"), "i.acquisition_time"))
+        })
+        .collect();
+    include_str!("schema/instances_view.sql")
+        .replace("{times}", &times.join(", "))
+        .replace("{columns}", &columns.join(",\n       "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn columns(connection: &Connection, table: &str) -> BTreeSet<String> {
+        let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)").unwrap();
+        statement.query_map([table], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn every_kept_attribute_has_its_column() {
+        let memory = Connection::open_in_memory().unwrap();
+        migrate(&memory).unwrap();
+        for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.is_stored()) {
+            let (table, view) = match attribute.level {
+                QueryRetrieveLevel::Patient => ("patient", "patients"),
+                QueryRetrieveLevel::Study => ("study", "studies"),
+                QueryRetrieveLevel::Series => ("study_series", "series"),
+                QueryRetrieveLevel::Image => ("instance_group", "instances"),
+            };
+            assert!(columns(&memory, view).contains(attribute.column), "{} in {view}", attribute.column);
+            let elsewhere = matches!(attribute.id, AttributeId::SOPInstanceUID | AttributeId::InstanceNumber);
+            assert!(elsewhere || columns(&memory, table).contains(attribute.column), "{} in {table}", attribute.column);
+        }
+    }
+
+    /// The statements of a schema by name, without what a renaming writes otherwise: comments, quotes and white space.
+    fn statements(connection: &Connection) -> Vec<(String, String)> {
+        let sql = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+        let mut statement = connection.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();
+        let plain = |sql: String| {
+            let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
+            let text = lines.collect::<Vec<_>>().join(" ").replace('"', "");
+            // A column that was added stands after the white space behind the one before.
+            text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ,", ",").replace(" )", ")")
+        };
+        rows.map(|row| row.map(|(name, sql)| (name, plain(sql)))).collect::<Result<_, _>>().unwrap()
+    }
+
+    fn fresh() -> Connection {
+        let memory = Connection::open_in_memory().unwrap();
+        migrate(&memory).unwrap();
+        memory
+    }
+
+    /// `fixtures/schema/vN.sql` is what `.schema` of the sqlite3 shell printed for an index of the released version, with
+    /// its `application_id` and `user_version`.
+    fn released(dump: &str) -> Connection {
+        let memory = Connection::open_in_memory().unwrap();
+        memory.execute_batch(dump).unwrap();
+        memory
+    }
+
+    #[test]
+    fn every_released_schema_comes_to_the_current_one() {
+        const RELEASED: &[&str] = &[include_str!("../../../fixtures/schema/v1.sql")];
+        for dump in RELEASED {
+            let old = released(dump);
+            migrate(&old).unwrap();
+            assert_eq!(statements(&old), statements(&fresh()));
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_is_left_alone() {
+        let newer = fresh();
+        newer.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+        let refused = check(&newer, Path::new("index.db"), true);
+        assert!(matches!(refused, Err(Error::NewerSchema { found, .. }) if found == SCHEMA_VERSION + 1));
+    }
+}

@@ -1,0 +1,125 @@
+//! A quick look at an index before a node opens its port: whether it can be read, and whether a sample of it agrees with itself.
+//!
+//! `dcmdex check` reads all of the index. That takes minutes at 16 million instances, so that this looks at a sample, for at
+//! most [`LONGEST`]; a small index is checked as a whole.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::check;
+use super::reader::Reader;
+use crate::db::{CheckReport, Error, Finding};
+
+/// How long it takes at most. Larger: a node on a slow disk is away for longer after a restart. Smaller: less is seen there.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// Pages of an index that is checked as a whole: 8 MiB, some 100,000 instances.
+const SMALL_PAGES: i64 = 1024;
+
+/// Instance groups, and with each its series and study, of the sample. Each takes some ten pages.
+const SAMPLED_GROUPS: usize = 128;
+
+/// Instances of each sampled group that are looked up by their UID.
+const SAMPLED_INSTANCES: u32 = 4;
+
+/// Steps of SQLite's machine between two looks at the clock: some 100 µs.
+const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+
+/// What has to be true of a sampled instance group, each with a query that gives a line where it is not.
+const OF_GROUP: &[(&str, &str)] = &[
+    (
+        "instances per instance_group",
+        "SELECT printf('instance_group %d says %d, has %d', id, instance_count, n) FROM (SELECT h.id, h.instance_count, \
+         (SELECT count(*) FROM instance i WHERE i.instance_group = h.id) AS n FROM instance_group h WHERE h.id = ?1) \
+         WHERE n <> instance_count",
+    ),
+    (
+        "instances per series",
+        "SELECT printf('series %d says %d, has %d', id, instance_count, n) FROM (SELECT e.id, e.instance_count, \
+         (SELECT ifnull(sum(g.instance_count), 0) FROM instance_group g WHERE g.series = e.id) AS n \
+         FROM instance_group h JOIN study_series e ON e.id = h.series WHERE h.id = ?1) WHERE n <> instance_count",
+    ),
+    (
+        "series and instances per study",
+        "SELECT printf('study %d says %d in %d, has %d in %d', id, instance_count, series_count, n, m) FROM (SELECT s.id, \
+         s.instance_count, s.series_count, (SELECT ifnull(sum(o.instance_count), 0) FROM study_series o WHERE o.study = s.id) \
+         AS n, (SELECT count(*) FROM study_series o WHERE o.study = s.id) AS m FROM instance_group h \
+         JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study WHERE h.id = ?1) \
+         WHERE n <> instance_count OR m <> series_count",
+    ),
+    (
+        "references",
+        "SELECT printf('instance_group %d', h.id) FROM instance_group h WHERE h.id = ?1 AND (NOT EXISTS \
+         (SELECT 1 FROM directory WHERE id = h.directory) OR NOT EXISTS (SELECT 1 FROM study_series e JOIN study s \
+         ON s.id = e.study JOIN patient p ON p.id = s.patient WHERE e.id = h.series))",
+    ),
+];
+
+/// The same of some of its instances.
+const LOOK_UPS: (&str, &str) = (
+    "look-up by SOP Instance UID",
+    "SELECT printf('an instance of instance_group %d', ?1) FROM (SELECT dcm_uid_hash(dcm_uid(i.uid_suffix, h.uid_prefix)) \
+     AS hash FROM instance_group h JOIN instance i ON i.instance_group = h.id WHERE h.id = ?1 LIMIT ?2) s \
+     WHERE NOT EXISTS (SELECT 1 FROM uid_lookup u WHERE u.hash = s.hash AND u.instance_group = ?1) \
+     AND NOT EXISTS (SELECT 1 FROM uid_lookup_recent u WHERE u.hash = s.hash AND u.instance_group = ?1)",
+);
+
+impl Reader {
+    /// Looks at a sample of the index, for a moment. Damage that SQLite meets is a finding, too.
+    ///
+    /// # Errors
+    /// That of SQLite, where it is no damage.
+    pub fn start_check(&mut self) -> Result<CheckReport, Error> {
+        let deadline = Instant::now() + LONGEST;
+        let connection = self.connection_mut();
+        connection
+            .progress_handler(STEPS_BETWEEN_LOOKS, Some(move || Instant::now() >= deadline))
+            .map_err(Error::from_sqlite)?;
+        let mut report = CheckReport::default();
+        let looked = look(connection, &mut report);
+        connection.progress_handler(0, None::<fn() -> bool>).map_err(Error::from_sqlite)?;
+        match looked.map_err(Error::from_sqlite) {
+            Ok(()) => Ok(report),
+            // As far as it came, there is nothing wrong.
+            Err(Error::Interrupted) => Ok(report),
+            Err(Error::Malformed(detail)) => {
+                report.findings.push(Finding { check: "sqlite integrity", detail });
+                Ok(report)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn look(connection: &Connection, report: &mut CheckReport) -> rusqlite::Result<()> {
+    let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    if pages <= SMALL_PAGES {
+        *report = check::run(connection)?;
+        return Ok(());
+    }
+    let transaction = connection.unchecked_transaction()?;
+    let last: Option<i64> = connection.query_row("SELECT max(id) FROM instance_group", [], |row| row.get(0))?;
+    let Some(last) = last else { return transaction.finish() };
+    for _ in 0..SAMPLED_GROUPS {
+        let group = connection
+            .query_row(
+                "SELECT id FROM instance_group WHERE id >= 1 + abs(random() % max(?1, 1)) ORDER BY id LIMIT 1",
+                [last],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let Some(group): Option<i64> = group else { continue };
+        for &(check, sql) in OF_GROUP {
+            let found = connection.prepare_cached(sql)?.query_row([group], |row| row.get(0)).optional()?;
+            report.findings.extend(found.map(|detail| Finding { check, detail }));
+        }
+        let (check, sql) = LOOK_UPS;
+        let found = connection
+            .prepare_cached(sql)?
+            .query_row(params![group, SAMPLED_INSTANCES], |row| row.get(0))
+            .optional()?;
+        report.findings.extend(found.map(|detail| Finding { check, detail }));
+    }
+    transaction.finish()
+}

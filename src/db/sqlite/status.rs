@@ -1,0 +1,336 @@
+//! What is in the index, in numbers.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, params};
+
+use super::packing::UidSuffix;
+use super::reader::naming;
+use super::sql_values::{path_from_sql, place_from_number};
+use super::write::last_change;
+use crate::db::Error;
+
+/// What is in the index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IndexStatus {
+    /// Schema version of the file.
+    pub schema_version: u64,
+    /// Number of patients.
+    pub patients: u64,
+    /// Number of studies.
+    pub studies: u64,
+    /// Number of series.
+    pub series: u64,
+    /// Number of instances.
+    pub instances: u64,
+    /// Further files of instances.
+    pub copies: u64,
+    /// Locations whose file was gone when a scan looked.
+    pub missing: u64,
+    /// Instances of which no bytes are kept.
+    pub metadata_only: u64,
+    /// Files that were indexed in spite of faults in them.
+    pub files_with_faults: u64,
+    /// The number of the last change (docs/adr/0015).
+    pub last_change: u64,
+    /// Bytes of the index, write-ahead log included.
+    pub size_bytes: u64,
+    /// Files that could not be read, by reason, the most frequent first.
+    pub failed: Vec<(String, u64)>,
+    /// Files that do not belong into the index, by reason, the most frequent first.
+    pub skipped: Vec<(String, u64)>,
+    /// Contradictions by kind.
+    pub conflicts: Vec<(String, u64)>,
+    /// The last scans, the newest first.
+    pub scans: Vec<ScanEntry>,
+}
+
+/// A scan that was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanEntry {
+    /// Its number.
+    pub scan: i64,
+    /// When, milliseconds since 1970 UTC.
+    pub started_ms: i64,
+    /// When it ended; `None` while it runs or where it was broken off.
+    pub finished_ms: Option<i64>,
+    /// The paths, a JSON array.
+    pub roots: String,
+    /// Its summary, a JSON object.
+    pub summary: Option<String>,
+}
+
+/// A file that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureEntry {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The stable word.
+    pub reason: String,
+    /// The reason in full.
+    pub detail: String,
+}
+
+/// A contradiction in the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictEntry {
+    /// `study-under-two-patients`, `series-under-two-studies`, `patient-id-of-two-people`, `instance-with-other-content` or
+    /// `invalid-uid`.
+    pub kind: String,
+    /// Of the object that contradicts: the further file of an instance, an object of the further patient or in the further
+    /// study, an object of the second person, the one whose UIDs are not valid.
+    pub study_instance_uid: String,
+    /// The study of the first person, where the Patient ID is that of two people; empty for other kinds.
+    pub other_study_instance_uid: String,
+    /// Of that object.
+    pub series_instance_uid: String,
+    /// Of that object.
+    pub sop_instance_uid: String,
+    /// Where that object lies (or one of them); empty where its bytes are not kept.
+    pub path: PathBuf,
+}
+
+/// Scans that [`IndexStatus::scans`] lists.
+const LISTED_SCANS: i64 = 10;
+
+/// The contradictions in the archive: most show in the rows themselves, so that they go when what made them goes.
+const COUNT_CONFLICTS: &str = "SELECT 'study-under-two-patients' AS kind, count(*) AS n FROM study_patient \
+     UNION ALL SELECT 'patient-id-of-two-people', count(*) FROM two_people \
+     UNION ALL SELECT 'series-under-two-studies', ifnull(sum(n - 1), 0) FROM \
+     (SELECT count(*) AS n FROM study_series GROUP BY series_instance_uid HAVING n > 1) \
+     UNION ALL SELECT 'instance-with-other-content', count(*) FROM copy WHERE differs \
+     UNION ALL SELECT kind, count(*) FROM conflict GROUP BY kind";
+
+/// The column of [`LIST_CONFLICTS`] with the other study, in those that have one.
+const OTHER_STUDY: usize = 7;
+
+/// Each contradiction: UIDs of study and series, instance group and suffix of an instance (or no instance group and its UID), and where it
+/// lies, the name being that of the instance where it is NULL.
+const LIST_CONFLICTS: &[(&str, &str)] = &[
+    (
+        "instance-with-other-content",
+        "SELECT s.study_instance_uid, e.series_instance_uid, c.instance_group, c.uid_suffix, d.path, c.file_name, d.place \
+         FROM copy c JOIN instance_group h ON h.id = c.instance_group JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study \
+         JOIN directory d ON d.id = c.directory WHERE c.differs ORDER BY d.path, c.file_name",
+    ),
+    (
+        "instance-with-other-content",
+        "SELECT c.study_instance_uid, c.series_instance_uid, NULL, c.sop_instance_uid, d.path, c.file_name, d.place \
+         FROM conflict c JOIN directory d ON d.id = c.directory WHERE c.kind = 'instance-with-other-content' \
+         ORDER BY d.path, c.file_name",
+    ),
+    (
+        "invalid-uid",
+        "SELECT c.study_instance_uid, c.series_instance_uid, NULL, c.sop_instance_uid, d.path, c.file_name, d.place \
+         FROM conflict c JOIN directory d ON d.id = c.directory WHERE c.kind = 'invalid-uid' ORDER BY d.path, c.file_name",
+    ),
+    (
+        "series-under-two-studies",
+        "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL, d.place FROM study_series e \
+         JOIN study s ON s.id = e.study \
+         JOIN instance_group h ON h.id = (SELECT min(id) FROM instance_group WHERE series = e.id) JOIN directory d ON d.id = h.directory \
+         WHERE EXISTS (SELECT 1 FROM study_series o JOIN study os ON os.id = o.study \
+         WHERE o.series_instance_uid = e.series_instance_uid AND os.study_instance_uid < s.study_instance_uid) \
+         ORDER BY e.series_instance_uid, s.study_instance_uid",
+    ),
+    (
+        "study-under-two-patients",
+        "SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL, d.place FROM study_patient sp \
+         JOIN study s ON s.id = sp.study JOIN instance_group h ON h.id = (SELECT min(a.id) FROM study_series b \
+         JOIN instance_group a ON a.series = b.id WHERE b.study = sp.study AND a.patient = sp.patient) \
+         JOIN study_series e ON e.id = h.series JOIN directory d ON d.id = h.directory \
+         JOIN patient p ON p.id = sp.patient \
+         ORDER BY s.study_instance_uid, p.patient_id, p.identity, p.issuer_of_patient_id",
+    ),
+    (
+        "patient-id-of-two-people",
+        "WITH found AS (SELECT t.patient_id, t.issuer_of_patient_id, t.other, \
+         (SELECT min(study_instance_uid) FROM study WHERE patient = t.one OR id IN \
+         (SELECT study FROM study_patient WHERE patient = t.one)) AS first_uid, \
+         (SELECT min(study_instance_uid) FROM study WHERE patient = t.other OR id IN \
+         (SELECT study FROM study_patient WHERE patient = t.other)) AS second_uid FROM two_people t) \
+         SELECT s.study_instance_uid, e.series_instance_uid, h.id, NULL, d.path, NULL, d.place, f.first_uid FROM found f \
+         JOIN study s ON s.study_instance_uid = f.second_uid JOIN instance_group h ON h.id = (SELECT min(a.id) \
+         FROM study_series b JOIN instance_group a ON a.series = b.id \
+         WHERE b.study = s.id AND ifnull(a.patient, s.patient) = f.other) \
+         JOIN study_series e ON e.id = h.series JOIN directory d ON d.id = h.directory \
+         ORDER BY f.patient_id, f.issuer_of_patient_id",
+    ),
+];
+
+pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<IndexStatus> {
+    // One transaction: numbers of one moment.
+    let transaction = connection.unchecked_transaction()?;
+    let number = |sql: &str| -> rusqlite::Result<u64> {
+        connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(|n| u64::try_from(n).unwrap_or(0))
+    };
+    let by_word = |sql: &str| -> rusqlite::Result<Vec<(String, u64)>> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0))))?;
+        rows.collect()
+    };
+    let status = IndexStatus {
+        schema_version: number("PRAGMA user_version")?,
+        // Several descriptions may be of one person.
+        patients: number(
+            "SELECT (SELECT count(*) FROM patient) - (SELECT count(*) - count(DISTINCT person) FROM patient \
+             WHERE person IS NOT NULL)",
+        )?,
+        studies: number("SELECT count(*) FROM study")?,
+        series: number("SELECT count(*) FROM study_series")?,
+        instances: number("SELECT ifnull(sum(instance_count), 0) FROM study")?,
+        // What was received without its object is no file.
+        copies: number(
+            "SELECT (SELECT count(*) FROM copy) - (SELECT count(*) FROM copy WHERE directory = (SELECT id FROM directory WHERE path = ''))",
+        )?,
+        missing: number("SELECT count(*) FROM missing_file")?,
+        metadata_only: number(
+            "SELECT ifnull(sum(h.instance_count), 0) FROM instance_group h JOIN directory d ON d.id = h.directory WHERE d.place = 2",
+        )?,
+        files_with_faults: number("SELECT count(*) FROM file_fault")?,
+        last_change: u64::try_from(last_change(connection)?).unwrap_or(0),
+        size_bytes: size_of(path),
+        failed: by_word(
+            "SELECT reason, count(*) FROM unindexed_file WHERE kind = 'failed' GROUP BY reason ORDER BY count(*) DESC, reason",
+        )?,
+        skipped: by_word(
+            "SELECT reason, count(*) FROM unindexed_file WHERE kind = 'skipped' GROUP BY reason ORDER BY count(*) DESC, reason",
+        )?,
+        conflicts: by_word(&format!(
+            "SELECT kind, sum(n) FROM ({COUNT_CONFLICTS}) WHERE n > 0 GROUP BY kind ORDER BY kind"
+        ))?,
+        scans: connection
+            .prepare_cached("SELECT id, started_ms, finished_ms, roots, summary FROM scan ORDER BY id DESC LIMIT ?1")?
+            .query_map([LISTED_SCANS], |row| {
+                Ok(ScanEntry {
+                    scan: row.get(0)?,
+                    started_ms: row.get(1)?,
+                    finished_ms: row.get(2)?,
+                    roots: row.get(3)?,
+                    summary: row.get(4)?,
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?,
+    };
+    transaction.finish()?;
+    Ok(status)
+}
+
+fn size_of(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    [path.as_os_str(), &log].into_iter().filter_map(|file| std::fs::metadata(file).ok()).map(|file| file.len()).sum()
+}
+
+impl super::reader::Reader {
+    /// Calls `on_failure` for each file that could not be read, ordered by path.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry)) -> Result<(), Error> {
+        let sql = "SELECT d.path, f.file_name, f.reason, f.detail, d.place FROM unindexed_file f JOIN directory d ON d.id = f.directory \
+                   WHERE f.kind = 'failed' ORDER BY d.path, f.file_name";
+        self.each(sql, |row| {
+            on_failure(FailureEntry {
+                path: place_from_number(row.get(4)?)
+                    .shown_path(path_from_sql(row.get_ref(0)?).as_ref(), &path_from_sql(row.get_ref(1)?)),
+                reason: row.get(2)?,
+                detail: row.get(3)?,
+            });
+            Ok(())
+        })
+    }
+
+    /// Calls `on_conflict` for each contradiction in the archive, ordered by kind, until there are no more or it says to stop.
+    ///
+    /// # Errors
+    /// That of SQLite.
+    pub fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
+        self.conflicts_inner(&mut on_conflict).map(|_| ()).map_err(Error::from_sqlite)
+    }
+
+    fn conflicts_inner(
+        &mut self,
+        on_conflict: &mut dyn FnMut(ConflictEntry) -> ControlFlow<()>,
+    ) -> rusqlite::Result<ControlFlow<()>> {
+        for (kind, sql) in LIST_CONFLICTS {
+            let mut statement = self.connection().prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let mut entry = ConflictEntry {
+                    kind: (*kind).to_owned(),
+                    study_instance_uid: row.get(0)?,
+                    other_study_instance_uid: match row.as_ref().column_count() > OTHER_STUDY {
+                        true => row.get(OTHER_STUDY)?,
+                        false => String::new(),
+                    },
+                    series_instance_uid: row.get(1)?,
+                    sop_instance_uid: String::new(),
+                    path: PathBuf::new(),
+                };
+                // One of the instances there is named.
+                let instance_group: Option<i64> = row.get(2)?;
+                if let Some(instance_group) = instance_group {
+                    self.name_first_of(instance_group, row.get_ref(3)?, &mut entry)?;
+                } else {
+                    entry.sop_instance_uid = row.get(3)?;
+                }
+                let directory = PathBuf::from(path_from_sql(row.get_ref(4)?));
+                if let ValueRef::Null = row.get_ref(5)? {
+                    // Of an instance at its first location the name is known by now.
+                } else {
+                    entry.path = PathBuf::from(path_from_sql(row.get_ref(5)?));
+                }
+                // Of what is not kept there is no path.
+                entry.path = match directory.as_os_str().is_empty() {
+                    true => PathBuf::new(),
+                    false => place_from_number(row.get(6)?).shown_path(&directory, entry.path.as_os_str()),
+                };
+                if on_conflict(entry).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The UID of an instance of an instance group (the one with this suffix, or some one), and the name of its file.
+    fn name_first_of(
+        &self,
+        instance_group: i64,
+        suffix: ValueRef<'_>,
+        entry: &mut ConflictEntry,
+    ) -> rusqlite::Result<()> {
+        let mut statement = self.connection().prepare_cached(
+            "SELECT i.uid_suffix, h.uid_prefix, i.file_name, h.file_prefix, h.file_suffix, h.file_digits \
+             FROM instance_group h JOIN instance i ON i.instance_group = h.id WHERE h.id = ?1 \
+             AND i.uid_suffix = ifnull(?2, (SELECT min(uid_suffix) FROM instance WHERE instance_group = ?1))",
+        )?;
+        let mut rows = statement.query(params![instance_group, ToSqlOutput::Borrowed(suffix)])?;
+        if let Some(row) = rows.next()? {
+            let prefix = row.get_ref(1)?.as_str().unwrap_or_default();
+            UidSuffix::unpack(row.get_ref(0)?, prefix, &mut entry.sop_instance_uid);
+            entry.path = naming(row, 3)?.unpack(row.get_ref(2)?, &entry.sop_instance_uid).into();
+        }
+        Ok(())
+    }
+
+    fn each(
+        &mut self,
+        sql: &str,
+        mut on_row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), Error> {
+        let mut work = || {
+            let mut statement = self.connection().prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                on_row(row)?;
+            }
+            Ok(())
+        };
+        work().map_err(Error::from_sqlite)
+    }
+}

@@ -1,0 +1,316 @@
+//! Instance groups: what instances of one series in one directory share.
+
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use rusqlite::{OptionalExtension, Row, params, params_from_iter};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::super::packing::Naming;
+use super::super::schema::shared_columns;
+use super::files::File;
+use super::instances::Existing;
+use super::parents::Belonging;
+use super::{Batch, Result, to_i64};
+use crate::db::{FileOutcome, ScannedFile};
+use crate::model::attribute::{ATTRIBUTE_COUNT, AttributeId};
+use crate::model::declared::DeclaredSet;
+use crate::model::level::QueryRetrieveLevel;
+use crate::model::record::InstanceRecord;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct InstanceGroupKey {
+    pub(super) series: i64,
+    pub(super) directory: i64,
+    pub(super) class_and_syntax: u64,
+    /// [`Belonging::values`].
+    pub(super) values: u64,
+    /// What was declared, and what is said of patient, study and series that is.
+    pub(super) declared: u64,
+    pub(super) arrival: Option<i64>,
+}
+
+pub(super) struct InstanceGroup {
+    pub(super) id: i64,
+    pub(super) series: i64,
+    pub(super) directory: i64,
+    /// How its instances came.
+    pub(super) arrival: Option<i64>,
+    pub(super) uid_prefix: String,
+    pub(super) naming: Naming,
+    pub(super) mtime_base: i64,
+    pub(super) size_base: i64,
+    /// The values of [`shared`], in its order.
+    pub(super) shared: Vec<String>,
+    /// What was declared when its instances were read.
+    pub(super) declared_set: String,
+    /// The declared values that hold unless an instance says otherwise.
+    pub(super) declared: DeclaredValues,
+}
+
+/// What stands in a column of declared values.
+pub(super) type DeclaredValues = serde_json::Map<String, serde_json::Value>;
+
+/// What a record says that is declared.
+struct Said {
+    /// What was declared when it was read; nothing where it was put together from what the index knows.
+    set: String,
+    /// Of patient, study and series: these are the same for all instances of an instance group.
+    above: Option<String>,
+    /// Of the instance.
+    own: Option<String>,
+}
+
+impl Batch<'_> {
+    pub(super) fn instance_group(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        belonging: &Belonging,
+        following: &[&ScannedFile],
+        complete: bool,
+    ) -> Result<Rc<InstanceGroup>> {
+        let class = record.value(AttributeId::SOPClassUID);
+        let syntax = record.value(AttributeId::AvailableTransferSyntaxUID);
+        let said = (!self.declared.is_empty()).then(|| Said::of(record, &self.declared));
+        let key = InstanceGroupKey {
+            series: belonging.series,
+            directory: file.directory,
+            values: belonging.values,
+            class_and_syntax: xxh3_64(class.as_bytes()) ^ xxh3_64(syntax.as_bytes()).rotate_left(1),
+            declared: said.as_ref().map_or(0, |said| {
+                let above = said.above.as_deref().unwrap_or_default();
+                xxh3_64(said.set.as_bytes()) ^ xxh3_64(above.as_bytes()).rotate_left(1)
+            }),
+            arrival: self.arrival()?,
+        };
+        if let Some(instance_group) = self.instance_groups.get(&key) {
+            return Ok(Rc::clone(instance_group));
+        }
+        let [patient_values, study_values, series_values] = belonging.said;
+        let found: Option<i64> = self
+            .statement(
+                "SELECT id FROM instance_group WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
+                 AND available_transfer_syntax_uid = ?4 AND patient IS ?5 AND patient_values IS ?6 AND study_values IS ?7 \
+                 AND series_values IS ?8 AND declared_set = ?9 AND declared_above IS ?10 AND arrival IS ?11 ORDER BY id LIMIT 1",
+            )?
+            .query_row(
+                params![
+                    belonging.series,
+                    file.directory,
+                    class,
+                    syntax,
+                    belonging.patient,
+                    patient_values,
+                    study_values,
+                    series_values,
+                    said.as_ref().map_or("", |said| &said.set),
+                    said.as_ref().and_then(|said| said.above.as_deref()),
+                    key.arrival
+                ],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let id = match found {
+            Some(id) => id,
+            None => {
+                let id = self.insert_instance_group(record, file, belonging, said.as_ref(), following, complete)?;
+                self.changes.studies_to_summarise.insert(belonging.study);
+                id
+            }
+        };
+        let instance_group = self.instance_group_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        self.instance_groups.insert(key, Rc::clone(&instance_group));
+        Ok(instance_group)
+    }
+
+    fn insert_instance_group(
+        &mut self,
+        record: &InstanceRecord,
+        file: &File<'_>,
+        belonging: &Belonging,
+        said: Option<&Said>,
+        following: &[&ScannedFile],
+        complete: bool,
+    ) -> Result<i64> {
+        let uid = record.value(AttributeId::SOPInstanceUID);
+        let naming = Naming::of(file.name, uid);
+        let file_digits = naming.digits.and_then(|digits| i64::try_from(digits).ok());
+        let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
+        let prefix = common_prefix(record, following, complete);
+        let size = to_i64(file.size);
+        let (arrival, change) = (self.arrival()?, self.change()?);
+        let fixed: [&dyn rusqlite::ToSql; 19] = [
+            &belonging.series,
+            &file.directory,
+            &record.value(AttributeId::SOPClassUID),
+            &record.value(AttributeId::AvailableTransferSyntaxUID),
+            &prefix,
+            &naming.prefix,
+            &naming.suffix,
+            &file_digits,
+            &file.mtime_ms,
+            &size,
+            &belonging.patient,
+            &belonging.said[0],
+            &belonging.said[1],
+            &belonging.said[2],
+            &said.map_or("", |said| &said.set),
+            &said.and_then(|said| said.above.as_deref()),
+            &said.and_then(|said| said.own.as_deref()),
+            &arrival,
+            &change,
+        ];
+        let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
+        self.statement(&format!(
+            "INSERT INTO instance_group (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
+             file_suffix, file_digits, mtime_base, size_base, patient, patient_values, study_values, series_values, declared_set, \
+             declared_above, declared, arrival, change, {}) VALUES ({marks})",
+            shared_columns_sql()
+        ))?
+        .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    pub(super) fn instance_group_by_id(&mut self, id: i64) -> Result<Option<Rc<InstanceGroup>>> {
+        if let Some(instance_group) = self.instance_groups_by_id.get(&id) {
+            return Ok(Some(Rc::clone(instance_group)));
+        }
+        let sql = format!(
+            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set, declared, arrival, {} \
+             FROM instance_group WHERE id = ?1",
+            shared_columns_sql()
+        );
+        let read = |row: &Row<'_>| {
+            Ok(InstanceGroup {
+                id,
+                series: row.get(0)?,
+                directory: row.get(1)?,
+                uid_prefix: row.get(2)?,
+                naming: Naming {
+                    prefix: row.get(3)?,
+                    suffix: row.get(4)?,
+                    digits: row.get::<_, Option<i64>>(5)?.and_then(|digits| usize::try_from(digits).ok()),
+                },
+                mtime_base: row.get(6)?,
+                size_base: row.get(7)?,
+                declared_set: row.get(8)?,
+                declared: declared_values(row.get_ref(9)?.as_str_or_null()?),
+                arrival: row.get(10)?,
+                shared: (0..shared().len()).map(|at| row.get(11 + at)).collect::<Result<_>>()?,
+            })
+        };
+        let Some(instance_group) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };
+        let instance_group = Rc::new(instance_group);
+        self.instance_groups_by_id.insert(id, Rc::clone(&instance_group));
+        Ok(Some(instance_group))
+    }
+}
+
+impl Batch<'_> {
+    /// Sets into a record what an instance says that is declared, where all of that is known.
+    pub(super) fn set_declared(&self, existing: &Existing, record: &mut InstanceRecord) -> Result<()> {
+        let group = &existing.instance_group;
+        if self.declared.is_empty() || !self.declared.is_covered_by(&group.declared_set) {
+            return Ok(());
+        }
+        let above = self
+            .statement("SELECT declared_above FROM instance_group WHERE id = ?1")?
+            .query_row([group.id], |row| Ok(declared_values(row.get_ref(0)?.as_str_or_null()?)))?;
+        let diff = declared_values(existing.diff.as_deref());
+        record.note_declared();
+        for unit in self.declared.units() {
+            let value = match unit.level {
+                QueryRetrieveLevel::Image => diff.get(&unit.key).or_else(|| group.declared.get(&unit.key)),
+                QueryRetrieveLevel::Patient | QueryRetrieveLevel::Study | QueryRetrieveLevel::Series => {
+                    above.get(&unit.key)
+                }
+            };
+            let value = value.and_then(serde_json::Value::as_str).unwrap_or_default();
+            record.set_declared_with(unit.number, |text| text.push_str(value));
+        }
+        Ok(())
+    }
+
+    /// Whether an instance says something else that is declared than a record of another file of it.
+    pub(super) fn declares_otherwise(&self, existing: &Existing, record: &InstanceRecord) -> Result<bool> {
+        let mut known = InstanceRecord::new();
+        self.set_declared(existing, &mut known)?;
+        let differs = |number| known.declared(number) != record.declared(number);
+        Ok(known.has_declared() && self.declared.units().iter().any(|unit| differs(unit.number)))
+    }
+}
+
+impl Said {
+    fn of(record: &InstanceRecord, declared: &DeclaredSet) -> Self {
+        if !record.has_declared() {
+            return Self { set: String::new(), above: None, own: None };
+        }
+        let values = |is_own: bool| {
+            let units = declared.units().iter().filter(|unit| (unit.level == QueryRetrieveLevel::Image) == is_own);
+            let values: DeclaredValues = units
+                .map(|unit| (unit.key.clone(), record.declared(unit.number)))
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(key, value)| (key, value.into()))
+                .collect();
+            (!values.is_empty()).then(|| serde_json::Value::Object(values).to_string())
+        };
+        Self { set: declared.mark().to_owned(), above: values(false), own: values(true) }
+    }
+}
+
+fn declared_values(text: Option<&str>) -> DeclaredValues {
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+pub(super) fn shared() -> &'static [AttributeId] {
+    static SHARED: OnceLock<Vec<AttributeId>> = OnceLock::new();
+    SHARED.get_or_init(|| shared_columns().collect())
+}
+
+fn shared_columns_sql() -> &'static str {
+    static COLUMNS: OnceLock<String> = OnceLock::new();
+    COLUMNS.get_or_init(|| {
+        let columns: Vec<_> = shared().iter().map(|id| format!("\"{}\"", id.attribute().column)).collect();
+        columns.join(", ")
+    })
+}
+
+pub(super) fn shared_value(instance_group: &InstanceGroup, id: AttributeId) -> &str {
+    place_in_shared(id).and_then(|at| instance_group.shared.get(at)).map_or("", String::as_str)
+}
+
+/// Where an attribute stands in [`shared`].
+pub(super) fn place_in_shared(id: AttributeId) -> Option<usize> {
+    static PLACES: OnceLock<[Option<usize>; ATTRIBUTE_COUNT]> = OnceLock::new();
+    let places =
+        PLACES.get_or_init(|| std::array::from_fn(|n| shared().iter().position(|&shared| shared as usize == n)));
+    places[id as usize]
+}
+
+/// What the SOP Instance UIDs of a new instance group are expected to begin with: what those that come with it have in common, or,
+/// where more may follow, all up to the last component.
+fn common_prefix<'r>(record: &'r InstanceRecord, following: &[&ScannedFile], complete: bool) -> &'r str {
+    let uid = record.value(AttributeId::SOPInstanceUID);
+    // Of even length, so that suffixes sort as whole UIDs do: see `Batch::scanned`.
+    let up_to_last_component = || &uid[..uid.rfind('.').map_or(0, |at| at + 1) / 2 * 2];
+    if !uid.is_ascii() {
+        return "";
+    }
+    if !complete {
+        return up_to_last_component();
+    }
+    let series = record.value(AttributeId::SeriesInstanceUID);
+    let siblings = following.iter().filter_map(|file| match &file.outcome {
+        FileOutcome::Instance(other) if other.value(AttributeId::SeriesInstanceUID) == series => {
+            Some(other.value(AttributeId::SOPInstanceUID))
+        }
+        FileOutcome::Instance(_) | FileOutcome::NotIndexed { .. } => None,
+    });
+    let mut length = None;
+    for other in siblings {
+        let common = uid.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+        length = Some(length.unwrap_or(uid.len()).min(common));
+    }
+    length.map_or_else(up_to_last_component, |length| uid.get(..length / 2 * 2).unwrap_or(""))
+}

@@ -1,0 +1,103 @@
+//! What an index of an earlier schema version holds, brought to what the writer of this version would have made.
+
+use std::sync::Arc;
+
+use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, params};
+
+use super::super::functions;
+use super::super::write_priority::Turn;
+use super::parents::stored_at;
+use super::patients::{Settle, values_hash};
+use super::{Batch, Result};
+use crate::model::clock::Clock;
+use crate::model::declared::DeclaredSet;
+use crate::model::level::QueryRetrieveLevel;
+
+/// Rows that are taken up at a time, so that memory does not grow with the index.
+const ROWS_AT_A_TIME: i64 = 1000;
+
+/// The index on `patient` that [`number_descriptions`] makes. It stands in schema.sql, too.
+const PATIENT_BY_ID: &str = "CREATE INDEX patient_by_id ON patient (patient_id, identity, issuer_of_patient_id, \
+     patient_birth_date, values_hash)";
+
+/// Gives each study of an index of version 1 the patient that its own objects name, and each study and series the values
+/// that count now. To be called in the transaction of the migration, when the tables are those of this version.
+///
+/// A row of version 1 says what its instance groups say, unless they keep something else. So it stays as it is where all of
+/// its instance groups keep nothing, and the time goes with the number of the others, and never with that of instances.
+pub(in super::super) fn from_version_1(connection: &Connection) -> Result<()> {
+    functions::register(connection)?;
+    number_descriptions(connection)?;
+    let turn = Turn::none();
+    let mut batch = Batch::new(connection, &turn, Clock::Fixed(0), Arc::clone(DeclaredSet::none()))?;
+    batch.settle_everything()
+}
+
+fn number_descriptions(connection: &Connection) -> Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("dcm_values_hash", -1, flags, |context| {
+        Ok(values_hash((0..context.len()).map(|at| context.get_raw(at).as_str().unwrap_or_default())))
+    })?;
+    let columns: Vec<_> = stored_at(QueryRetrieveLevel::Patient).iter().map(|id| id.attribute().column).collect();
+    connection.execute(&format!("UPDATE patient SET values_hash = dcm_values_hash({})", columns.join(", ")), [])?;
+    connection.execute_batch(PATIENT_BY_ID)
+}
+
+impl Batch<'_> {
+    fn settle_everything(&mut self) -> Result<()> {
+        self.in_portions(
+            "SELECT id FROM patient p WHERE id > ?1 AND EXISTS (SELECT 1 FROM patient o WHERE o.patient_id = p.patient_id \
+             AND o.identity = p.identity AND o.id <> p.id) ORDER BY id LIMIT ?2",
+            |batch, row| {
+                let (id, identity, issuer) = batch
+                    .statement("SELECT patient_id, identity, issuer_of_patient_id FROM patient WHERE id = ?1")?
+                    .query_row([row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+                batch.touch_patient(id, identity, row, issuer);
+                Ok(())
+            },
+        )?;
+        self.in_portions(
+            "SELECT id FROM study_series e WHERE id > ?1 AND EXISTS (SELECT 1 FROM instance_group h WHERE h.series = e.id \
+             AND h.series_values IS NOT NULL) ORDER BY id LIMIT ?2",
+            |batch, row| {
+                batch.changes.series_to_settle.insert(row, Settle::Always);
+                Ok(())
+            },
+        )?;
+        self.in_portions(
+            "SELECT id FROM study s WHERE id > ?1 AND EXISTS (SELECT 1 FROM study_series e JOIN instance_group h \
+             ON h.series = e.id WHERE e.study = s.id AND (h.patient IS NOT NULL OR h.patient_values IS NOT NULL \
+             OR h.study_values IS NOT NULL)) ORDER BY id LIMIT ?2",
+            |batch, row| {
+                batch.changes.studies_to_settle.insert(row, Settle::Always);
+                Ok(())
+            },
+        )?;
+        // Each value once, also where a series has several.
+        self.in_portions(
+            "SELECT id FROM study WHERE id > ?1 AND instr(modalities_in_study, '\\') ORDER BY id LIMIT ?2",
+            |batch, row| {
+                batch.changes.studies_to_summarise.insert(row);
+                Ok(())
+            },
+        )
+    }
+
+    /// Does something for each row that a statement finds, in the order of their numbers.
+    fn in_portions(&mut self, sql: &str, each: fn(&mut Self, i64) -> Result<()>) -> Result<()> {
+        let mut last = 0;
+        loop {
+            let rows: Vec<i64> = self
+                .statement(sql)?
+                .query_map(params![last, ROWS_AT_A_TIME], |row| row.get(0))?
+                .collect::<Result<_>>()?;
+            let Some(&end) = rows.last() else { return Ok(()) };
+            for row in rows {
+                each(self, row)?;
+            }
+            last = end;
+            self.write_changes()?;
+        }
+    }
+}

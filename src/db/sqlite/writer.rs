@@ -1,0 +1,727 @@
+//! The one writer: a thread that takes records from everywhere, groups them and commits.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use rusqlite::Connection;
+
+use super::backlog::Backlog;
+use super::guard::{IndexGuard, IndexState};
+use super::open::{self, Access};
+use super::suspension::Suspension;
+use super::write::Batch;
+use super::write_priority::{Hurry, Turn};
+use crate::db::{
+    Committed, Durability, Error, KnownLocation, Mounted, Received, ScannedDirectory, StoreOutcome, Stored, Tally,
+};
+use crate::model::clock::Clock;
+use crate::model::declared::DeclaredSet;
+use crate::model::record::InstanceRecord;
+
+/// Rows of a scan that are waited for before its transaction begins.
+const SCAN_GROUP_ROWS: usize = 4096;
+
+/// Rows in a transaction of a scan: those that were waited for, and what has come while they were written. New look-ups fall
+/// on every page of their table, which all go through the log with each transaction: so a few large ones write half of what many
+/// small ones do. A node in a hurry does not wait for its end; another scan does.
+const SCAN_BATCH_ROWS: usize = 8192;
+
+/// Rows of a scan that may wait for the writer: with a slow disk under the index memory would fill with them.
+const SCAN_WAITING_ROWS: usize = 4096;
+
+/// Rows of a scan after which it looks whether another process is in a hurry: a millisecond or two.
+const ROWS_BETWEEN_LOOKS: usize = 128;
+
+/// Files dropped in one transaction.
+const PRUNED_FILES: usize = 1000;
+
+/// How long a scan's rows may wait for a transaction to fill.
+const SCAN_BATCH_WAIT: Duration = Duration::from_secs(1);
+
+/// Received instances in a transaction: all that are waiting, up to this number. From 100 on a commit that survives a
+/// power cut costs nothing per row.
+const STORE_BATCH_ROWS: usize = 1024;
+
+/// Pause between two looks at the files of an index that nothing is written to.
+const LOOK_AT_FILES: Duration = Duration::from_secs(1);
+
+/// How a [`Writer`] works.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// What a commit promises.
+    pub durability: Durability,
+    /// Memory for pages of the index, bytes.
+    pub cache_bytes: u64,
+    /// Units (a received instance, or a part of a directory) that may wait; more make the caller wait, or are refused.
+    pub queue_length: usize,
+    /// Where the time of day comes from.
+    pub clock: Clock,
+    /// What the records have besides the attributes of the table.
+    pub declared: Arc<DeclaredSet>,
+    /// A stop of the process waits here for the end of a transaction.
+    pub suspension: Suspension,
+    /// Called with each received record in its transaction. Does nothing, except in tests of what a defect does.
+    pub on_arrival: fn(&InstanceRecord),
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Full,
+            cache_bytes: 32 * 1024 * 1024,
+            queue_length: 1024,
+            clock: Clock::System,
+            declared: Arc::clone(DeclaredSet::none()),
+            suspension: Suspension::default(),
+            on_arrival: |_| {},
+        }
+    }
+}
+
+type OnStored = Box<dyn FnOnce(Result<Stored, Error>) + Send>;
+
+enum Command {
+    Store(Arrival),
+    Scanned(ScannedDirectory),
+    BeginScan { roots: String, reply: Sender<Result<i64, Error>> },
+    MountPoint { path: PathBuf, mounted: Mounted },
+    EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
+    SettleMissing { roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool, reply: Sender<Result<u64, Error>> },
+    Flush { reply: Sender<Result<Tally, Error>> },
+    Name { id: Option<String>, reply: Sender<Result<String, Error>> },
+    Stop,
+}
+
+/// The writer of an index. Dropping it commits what is queued and stops the thread; handles that are left get
+/// [`Error::WriterStopped`].
+#[derive(Debug)]
+pub struct Writer {
+    handle: WriterHandle,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+/// A way to the writer for any thread.
+#[derive(Clone, Debug)]
+pub struct WriterHandle {
+    commands: Sender<Command>,
+    backlog: Arc<Backlog>,
+    state: IndexState,
+}
+
+impl Writer {
+    /// Opens the index, creates or migrates it where that is needed, and starts the writer.
+    ///
+    /// # Errors
+    /// When the index cannot be opened for writing; see [`Error`].
+    pub fn open(path: &Path, options: WriterOptions) -> Result<Self, Error> {
+        let (commands, queue) = bounded(options.queue_length.max(1));
+        let backlog = Arc::new(Backlog::new(SCAN_WAITING_ROWS));
+        let queue = Queue { commands: queue, backlog: Arc::clone(&backlog) };
+        let connection = connect(path, &options)?;
+        let guard = IndexGuard::of(path);
+        let state = guard.state();
+        let desk = Desk { path: path.to_owned(), turn: Turn::beside(path), options, queue, guard };
+        let thread = std::thread::Builder::new()
+            .name("index writer".into())
+            .spawn(move || desk.run(connection))
+            .map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Ok(Self { handle: WriterHandle { commands, backlog, state }, thread: Some(thread) })
+    }
+
+    /// A way to this writer.
+    #[must_use]
+    pub fn handle(&self) -> WriterHandle {
+        self.handle.clone()
+    }
+
+    /// Commits what is queued, copies the write-ahead log back and stops.
+    ///
+    /// # Errors
+    /// The error of a scan's transaction that nobody has asked for yet, or that of the last commit.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        if self.thread.is_some() {
+            // Where the thread has ended already there is nobody to tell.
+            let _ended = self.handle.commands.send(Command::Stop);
+        }
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_panic)) => Err(Error::WriterStopped("it panicked".into())),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            tracing::error!(%error, "the writer of the index ended with an error");
+        }
+    }
+}
+
+impl WriterHandle {
+    /// Queues a received instance. `on_done` is called once: on the writer's thread
+    /// when the transaction that holds it is committed, or with the error that prevented it; or at once on this thread, with
+    /// [`Error::Busy`] when the queue is full and [`Error::WriterStopped`] when there is no writer any more. It has to return
+    /// at once.
+    pub fn store(&self, received: Received, on_done: impl FnOnce(Result<Stored, Error>) + Send + 'static) {
+        let command = Command::Store(Arrival { received, on_done: Box::new(on_done) });
+        let (command, error) = match self.commands.try_send(command) {
+            Ok(()) => return,
+            Err(TrySendError::Full(command)) => (command, Error::Busy),
+            Err(TrySendError::Disconnected(command)) => (command, stopped()),
+        };
+        if let Command::Store(arrival) = command {
+            (arrival.on_done)(Err(error));
+        }
+    }
+
+    /// Queues what a scan found in a directory; waits while the queue is full. What goes wrong with it later comes out of
+    /// [`Self::flush`].
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`]; [`Error::WriterStopped`] as well when the index is no longer the file that was opened: then
+    /// there is no point in reading on.
+    pub fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
+        if !self.index_is_in_place() {
+            return Err(Error::WriterStopped("the index was removed or replaced".into()));
+        }
+        self.backlog.begin(rows_of(&directory));
+        self.commands.send(Command::Scanned(directory)).map_err(|_| stopped())
+    }
+
+    /// Notes the beginning of a scan over these absolute paths (a JSON array); returns its number.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn begin_scan(&self, roots: String) -> Result<i64, Error> {
+        self.ask(|reply| Command::BeginScan { roots, reply })
+    }
+
+    /// Notes that something is mounted at a directory, or that nothing is any more. What goes wrong with it comes out of
+    /// [`Self::flush`].
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`].
+    pub fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
+        self.commands.send(Command::MountPoint { path, mounted }).map_err(|_| stopped())
+    }
+
+    /// Notes the end of a scan with its summary (a JSON object).
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    pub fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
+        self.ask(|reply| Command::EndScan { scan, summary, reply })
+    }
+
+    /// At the end of a scan: counts the locations in or below these directories (or the files of these names) that are marked
+    /// as missing, without those in or below `except`, and with `prune` drops them from the index instead (then [`Tally::removed`] says how many those were).
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of a transaction.
+    pub fn settle_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
+        self.ask(|reply| Command::SettleMissing { roots, except, prune, reply })
+    }
+
+    /// The name that sets this index apart from all others. Where it has none yet it gets this one, or one of its own.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of SQLite.
+    pub fn name_index(&self, id: Option<String>) -> Result<String, Error> {
+        self.ask(|reply| Command::Name { id, reply })
+    }
+
+    /// Whether the index still is the file that was opened. While it is not, nothing is stored.
+    #[must_use]
+    pub fn index_is_in_place(&self) -> bool {
+        self.state.is_in_place()
+    }
+
+    /// Waits until all that was queued before is committed; returns what scans changed since the last call.
+    ///
+    /// # Errors
+    /// The first error of a scan's transaction since the last call, or [`Error::WriterStopped`].
+    pub fn flush(&self) -> Result<Tally, Error> {
+        self.ask(|reply| Command::Flush { reply })
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = bounded(1);
+        self.commands.send(command(reply)).map_err(|_| stopped())?;
+        answer.recv().map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> Error {
+    Error::WriterStopped("its thread has ended".into())
+}
+
+/// The writer's end of the queue.
+struct Queue {
+    commands: Receiver<Command>,
+    backlog: Arc<Backlog>,
+}
+
+impl Queue {
+    fn taken(&self, command: &Command) {
+        if let Command::Scanned(directory) = command {
+            self.backlog.end(rows_of(directory));
+        }
+    }
+
+    fn recv(&self) -> Result<Command, RecvError> {
+        self.commands.recv().inspect(|command| self.taken(command))
+    }
+
+    fn recv_deadline(&self, deadline: Instant) -> Result<Command, RecvTimeoutError> {
+        self.commands.recv_deadline(deadline).inspect(|command| self.taken(command))
+    }
+
+    fn try_recv(&self) -> Result<Command, TryRecvError> {
+        self.commands.try_recv().inspect(|command| self.taken(command))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.backlog.close();
+    }
+}
+
+/// Where the thread of the writer sits.
+struct Desk {
+    path: PathBuf,
+    turn: Turn,
+    options: WriterOptions,
+    queue: Queue,
+    guard: IndexGuard,
+}
+
+fn connect(path: &Path, options: &WriterOptions) -> Result<Connection, Error> {
+    let _under_way = options.suspension.begin();
+    let WriterOptions { durability, cache_bytes, .. } = *options;
+    open::open(path, Access::Writer { durability, cache_bytes })
+}
+
+/// What outlives a connection.
+#[derive(Default)]
+struct Left {
+    /// The next command, where it has been taken from the queue.
+    next: Option<Command>,
+    /// Received instances whose group failed: each is tried alone, before anything else.
+    singly: VecDeque<Arrival>,
+    tally: Tally,
+    /// The first error of a scan that nobody has asked for.
+    failure: Option<Error>,
+    /// The scan that is being done.
+    scan: Option<i64>,
+}
+
+/// Why a connection is done with.
+enum Done {
+    /// Nobody has anything to write any more.
+    Stop,
+    /// A defect, after which neither it nor what was remembered along with it can be trusted.
+    Defect,
+}
+
+impl Desk {
+    fn batch<'c>(&'c self, connection: &'c Connection) -> Result<Batch<'c>, Error> {
+        Batch::new(connection, &self.turn, self.options.clock, Arc::clone(&self.options.declared))
+            .map_err(Error::from_sqlite)
+    }
+
+    /// Works until nobody has anything to write any more. A defect costs what it met, and the writer goes on with a
+    /// connection of its own.
+    fn run(self, mut connection: Connection) -> Result<(), Error> {
+        let mut left = Left::default();
+        let mut batch = self.batch(&connection)?;
+        loop {
+            let done = catch_unwind(AssertUnwindSafe(|| self.work(&connection, &mut batch, &mut left)))
+                .unwrap_or(Done::Defect);
+            left.scan = batch.scan();
+            drop(batch);
+            if matches!(done, Done::Stop) {
+                break;
+            }
+            tracing::error!("a defect of this program ended a transaction of the index; it goes on with the next");
+            match self.connect_again(&mut left) {
+                Some(again) => connection = again,
+                None => return Err(left.failure.unwrap_or_else(stopped)),
+            }
+            batch = self.batch(&connection)?;
+            batch.go_on_with(left.scan);
+        }
+        let under_way = self.options.suspension.begin();
+        let closed = self.guard.close(connection);
+        drop(under_way);
+        left.failure.map_or(closed, Err)
+    }
+
+    /// A new connection that works. As long as there is none, each command is a reason to try again, and refused.
+    /// `None` when nobody has anything to write any more.
+    fn connect_again(&self, left: &mut Left) -> Option<Connection> {
+        let mut told = false;
+        loop {
+            let error = match self.reconnect() {
+                Ok(connection) => return Some(connection),
+                Err(error) => error,
+            };
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!(%error, "the index cannot be opened again; what arrives is refused until it can");
+            }
+            let refused = left.singly.drain(..).map(Command::Store).collect::<Vec<_>>();
+            for command in refused.into_iter().chain(left.next.take()) {
+                command.refuse(left);
+            }
+            match self.queue.recv() {
+                Ok(Command::Stop) | Err(_) => return None,
+                Ok(command) => left.next = Some(command),
+            }
+        }
+    }
+
+    fn reconnect(&self) -> Result<Connection, Error> {
+        // Not a new one, nor another, in place of one that somebody has taken away.
+        self.guard.check()?;
+        let connection = connect(&self.path, &self.options)?;
+        self.guard.check()?;
+        self.batch(&connection).map(drop)?;
+        Ok(connection)
+    }
+
+    /// The next command. While there is none, somebody may take the index away.
+    fn next_command(&self, connection: &Connection) -> Result<Command, RecvError> {
+        loop {
+            match self.queue.recv_deadline(Instant::now() + LOOK_AT_FILES) {
+                Ok(command) => return Ok(command),
+                Err(RecvTimeoutError::Timeout) => self.guard.look(connection),
+                Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
+            }
+        }
+    }
+
+    /// Runs `work` in one transaction of the index that was opened.
+    fn run_in<T>(
+        &self,
+        connection: &Connection,
+        batch: &mut Batch<'_>,
+        hurry: Hurry,
+        work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        self.guard.before_transaction(connection)?;
+        let under_way = self.options.suspension.begin();
+        let done = batch.run(hurry, |batch| work(batch))?;
+        drop(under_way);
+        self.guard.after_commit(connection)?;
+        Ok(done)
+    }
+
+    fn work(&self, connection: &Connection, batch: &mut Batch<'_>, left: &mut Left) -> Done {
+        loop {
+            if batch.is_broken() {
+                return Done::Defect;
+            }
+            if let Some(arrival) = left.singly.pop_front() {
+                let result = self.arrived(connection, batch, std::slice::from_ref(&arrival));
+                (arrival.on_done)(
+                    result.and_then(|mut outcomes| outcomes.pop().ok_or(Error::WriterPanicked)).map(stored),
+                );
+                continue;
+            }
+            let first = match left.next.take() {
+                Some(command) => command,
+                None => match self.next_command(connection) {
+                    Ok(command) => command,
+                    Err(_nobody_left) => return Done::Stop,
+                },
+            };
+            match first {
+                Command::Store(arrival) => {
+                    let mut group = vec![arrival];
+                    left.next = gather_arrivals(&self.queue, &mut group);
+                    self.store(connection, batch, group, left);
+                }
+                Command::Scanned(directory) => {
+                    let mut group = VecDeque::from([directory]);
+                    left.next = gather_directories(&self.queue, &mut group);
+                    while !group.is_empty() {
+                        let next = &mut left.next;
+                        match self.run_in(connection, batch, Hurry::None, |batch| self.scanned(batch, &mut group, next))
+                        {
+                            Ok(()) => left.tally.add(batch.take_tally()),
+                            Err(error) => {
+                                left.failed(error);
+                                break;
+                            }
+                        }
+                    }
+                }
+                // A caller that no longer waits for its answer is no fault of ours.
+                Command::BeginScan { roots, reply } => {
+                    let _gone =
+                        reply.send(self.run_in(connection, batch, Hurry::None, |batch| batch.begin_scan(&roots)));
+                }
+                Command::MountPoint { path, mounted } => {
+                    let noted = self.run_in(connection, batch, Hurry::None, |batch| batch.mount_point(&path, mounted));
+                    if let Err(error) = noted {
+                        left.failed(error);
+                    }
+                }
+                Command::EndScan { scan, summary, reply } => {
+                    let _gone =
+                        reply.send(self.run_in(connection, batch, Hurry::None, |batch| batch.end_scan(scan, &summary)));
+                }
+                Command::SettleMissing { roots, except, prune, reply } => {
+                    let result = self.settle_missing(connection, batch, &Settle { roots, except, prune });
+                    left.tally.add(batch.take_tally());
+                    let _gone = reply.send(result);
+                }
+                Command::Flush { reply } => left.flush(&reply),
+                Command::Name { id, reply } => {
+                    let _gone = reply.send(self.name_index(connection, id));
+                }
+                Command::Stop => return Done::Stop,
+            }
+        }
+    }
+
+    /// Commits a group of received instances and tells each sender. When the group fails, each is tried alone, so that one
+    /// that the index does not take cannot harm the others.
+    fn store(&self, connection: &Connection, batch: &mut Batch<'_>, group: Vec<Arrival>, left: &mut Left) {
+        match self.arrived(connection, batch, &group) {
+            Ok(outcomes) => {
+                for (arrival, outcome) in group.into_iter().zip(outcomes) {
+                    (arrival.on_done)(Ok(stored(outcome)));
+                }
+            }
+            Err(error) if error.is_of_the_index() => {
+                self.refuse_waiting(&error, left);
+                for arrival in group {
+                    (arrival.on_done)(Err(error.again()));
+                }
+            }
+            Err(error) if group.len() == 1 => {
+                if let Some(arrival) = group.into_iter().next() {
+                    (arrival.on_done)(Err(error));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
+                left.singly.extend(group);
+            }
+        }
+    }
+
+    /// Refuses what came while a transaction waited in vain: it has waited as long as it may, too.
+    fn refuse_waiting(&self, error: &Error, left: &mut Left) {
+        for _ in 0..self.options.queue_length {
+            let command = match left.next.take() {
+                Some(command) => command,
+                None => match self.queue.try_recv() {
+                    Ok(command) => command,
+                    Err(_empty_or_gone) => return,
+                },
+            };
+            match command {
+                Command::Store(arrival) => (arrival.on_done)(Err(error.again())),
+                other => {
+                    left.next = Some(other);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn arrived(
+        &self,
+        connection: &Connection,
+        batch: &mut Batch<'_>,
+        group: &[Arrival],
+    ) -> Result<Vec<(StoreOutcome, Option<KnownLocation>)>, Error> {
+        self.run_in(connection, batch, Hurry::Waiting, |batch| {
+            let arrived = group.iter().map(|one| {
+                (self.options.on_arrival)(&one.received.record);
+                batch.arrived(&one.received)
+            });
+            arrived.collect()
+        })
+    }
+
+    fn settle_missing(&self, connection: &Connection, batch: &mut Batch<'_>, settle: &Settle) -> Result<u64, Error> {
+        let mut count = 0;
+        for root in &settle.roots {
+            for (directory, name) in batch.missing_below(root, &settle.except)? {
+                let mut prune = || {
+                    let name = name.as_deref();
+                    self.run_in(connection, batch, Hurry::None, |batch| batch.prune(directory, name, PRUNED_FILES))
+                };
+                while settle.prune && prune()? > 0 {}
+                count += batch.count_missing(directory, name.as_deref())?;
+            }
+        }
+        Ok(count)
+    }
+
+    fn name_index(&self, connection: &Connection, id: Option<String>) -> Result<String, Error> {
+        self.guard.before_transaction(connection)?;
+        let under_way = self.options.suspension.begin();
+        let named = connection.execute(
+            "INSERT INTO index_identity SELECT ifnull(?1, lower(hex(randomblob(16)))) \
+             WHERE NOT EXISTS (SELECT 1 FROM index_identity)",
+            [id],
+        );
+        let id = named.and_then(|_| connection.query_row("SELECT id FROM index_identity", [], |row| row.get(0)));
+        drop(under_way);
+        let id = id.map_err(Error::from_sqlite)?;
+        self.guard.after_commit(connection)?;
+        Ok(id)
+    }
+
+    /// Takes what scans found, and then what has come meanwhile, as long as nobody else is in a hurry to write and the process
+    /// is not to be stopped.
+    fn scanned(
+        &self,
+        batch: &mut Batch<'_>,
+        group: &mut VecDeque<ScannedDirectory>,
+        next: &mut Option<Command>,
+    ) -> rusqlite::Result<()> {
+        let (mut rows, mut since_look) = (0, 0);
+        loop {
+            if group.is_empty() && rows < SCAN_BATCH_ROWS && next.is_none() {
+                match self.queue.try_recv() {
+                    Ok(Command::Scanned(directory)) => group.push_back(directory),
+                    Ok(other) => *next = Some(other),
+                    Err(_empty_or_gone) => {}
+                }
+            }
+            let Some(directory) = group.pop_front() else { return Ok(()) };
+            batch.scanned(&directory)?;
+            rows += rows_of(&directory);
+            since_look += rows_of(&directory);
+            if since_look >= ROWS_BETWEEN_LOOKS {
+                since_look = 0;
+                if batch.should_give_way() || self.options.suspension.is_asked() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// What [`WriterHandle::settle_missing`] asks for.
+struct Settle {
+    roots: Vec<PathBuf>,
+    except: Vec<PathBuf>,
+    prune: bool,
+}
+
+impl Error {
+    /// Whether it says something of the index, and not of what was to be written: trying each instance alone would not help.
+    const fn is_of_the_index(&self) -> bool {
+        matches!(self, Self::Locked | Self::Replaced { .. })
+    }
+
+    /// The same error for another instance.
+    fn again(&self) -> Self {
+        match self {
+            Self::Replaced { path } => Self::Replaced { path: path.clone() },
+            _ => Self::Locked,
+        }
+    }
+}
+
+impl Left {
+    fn failed(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+    }
+
+    fn flush(&mut self, reply: &Sender<Result<Tally, Error>>) {
+        let _gone = reply.send(match self.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut self.tally)),
+        });
+    }
+}
+
+impl Command {
+    /// While there is no connection.
+    fn refuse(self, left: &mut Left) {
+        let error = Error::WriterPanicked;
+        match self {
+            Self::Store(arrival) => (arrival.on_done)(Err(error)),
+            Self::Scanned(_) | Self::MountPoint { .. } => left.failed(error),
+            Self::BeginScan { reply, .. } => drop(reply.send(Err(error))),
+            Self::EndScan { reply, .. } => drop(reply.send(Err(error))),
+            Self::SettleMissing { reply, .. } => drop(reply.send(Err(error))),
+            Self::Flush { reply } => left.flush(&reply),
+            Self::Name { reply, .. } => drop(reply.send(Err(error))),
+            Self::Stop => {}
+        }
+    }
+}
+
+fn rows_of(directory: &ScannedDirectory) -> usize {
+    directory.files.len() + directory.vanished.len() + directory.missing.len()
+}
+
+struct Arrival {
+    received: Received,
+    on_done: OnStored,
+}
+
+/// Takes what is waiting, without waiting for more: a group forms by itself while the last one commits.
+fn gather_arrivals(queue: &Queue, group: &mut Vec<Arrival>) -> Option<Command> {
+    while group.len() < STORE_BATCH_ROWS {
+        match queue.try_recv() {
+            Ok(Command::Store(arrival)) => group.push(arrival),
+            Ok(other) => return Some(other),
+            Err(_empty_or_gone) => return None,
+        }
+    }
+    None
+}
+
+/// Waits for a number of rows, so that the write lock is held only while there is something to write.
+fn gather_directories(queue: &Queue, group: &mut VecDeque<ScannedDirectory>) -> Option<Command> {
+    let deadline = Instant::now() + SCAN_BATCH_WAIT;
+    let mut rows: usize = group.iter().map(rows_of).sum();
+    while rows < SCAN_GROUP_ROWS {
+        match queue.recv_deadline(deadline) {
+            Ok(Command::Scanned(directory)) => {
+                rows += rows_of(&directory);
+                group.push_back(directory);
+            }
+            Ok(other) => return Some(other),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+    None
+}
+
+fn stored((outcome, first): (StoreOutcome, Option<KnownLocation>)) -> Stored {
+    Stored { committed: Committed(()), outcome, first }
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.indexed += other.indexed;
+        self.updated += other.updated;
+        self.copies += other.copies;
+        self.conflicts += other.conflicts;
+        self.removed += other.removed;
+        self.corrected += other.corrected;
+        self.moved += other.moved;
+        self.faulty += other.faulty;
+    }
+}
