@@ -6,6 +6,7 @@ import io
 import struct
 import sys
 import tarfile
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -56,12 +57,44 @@ def instance(number):
 
 
 def zip_of(members, method=zipfile.ZIP_DEFLATED, streamed=False):
+    """Members as a dictionary, or as pairs where a name stands twice."""
     out = io.BytesIO()
     # A file that cannot be sought has the sizes of its members behind them.
     with zipfile.ZipFile(Forward(out) if streamed else out, "w", method) as archive:
-        for name, data in members.items():
+        for name, data in pairs(members):
             archive.writestr(zipfile.ZipInfo(name), data, method)
     return out.getvalue()
+
+
+def zip64_of(members, method=zipfile.ZIP_DEFLATED, streamed=False):
+    """As zip_of, with every size and offset in the fields of zip64."""
+    limit = zipfile.ZIP64_LIMIT
+    # All that is greater than this goes there: a real archive of 4 GB is no seed.
+    zipfile.ZIP64_LIMIT = 0
+    try:
+        return zip_of(members, method, streamed)
+    finally:
+        zipfile.ZIP64_LIMIT = limit
+
+
+def zip64_end(members, extended=b"", before=b"", wide=False):
+    """A zip of stored members that ends as zip64 prescribes; `before` stands before it and is counted by no offset.
+
+    `wide`: the plain end says nothing. Otherwise it says the same, as some writers to a pipe have it.
+    """
+    zipped = raw_zip([(name, 0, data, len(data), len(data), None, b"") for name, data in members])
+    end = zipped[-22:]
+    count, length, offset = struct.unpack_from("<10xHII", end)
+    numbers = struct.pack("<HHIIQQQQ", 45, 45, 0, 0, count, count, length, offset)
+    record = b"PK\6\6" + struct.pack("<Q", len(numbers) + len(extended)) + numbers + extended
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(zipped) - 22, 1)
+    if wide:
+        end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return before + zipped[:-22] + record + locator + end
+
+
+def pairs(members):
+    return members.items() if isinstance(members, dict) else members
 
 
 class Forward(io.RawIOBase):
@@ -80,7 +113,7 @@ class Forward(io.RawIOBase):
 def tar_of(members, form=tarfile.GNU_FORMAT):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as archive:
-        for name, data in members.items():
+        for name, data in pairs(members):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -127,6 +160,46 @@ def archives():
     yield "nested.tar", tar_of({**nested, "streamed.zip": zip_of(files, streamed=True)})
     yield "nested.zip.gz", gzip.compress(zip_of(nested), mtime=0)
     yield "many.zip", zip_of({f"{number}": b"" for number in range(300)}, zipfile.ZIP_STORED)
+    yield from zip64_archives(files, nested)
+    yield from archives_with_a_name_twice()
+
+
+def zip64_archives(files, nested):
+    yield "zip64.zip", zip64_of(files)
+    yield "zip64-stored.zip", zip64_of(files, zipfile.ZIP_STORED)
+    # The sizes behind the members have eight bytes each.
+    yield "zip64-streamed.zip", zip64_of(files, streamed=True)
+    yield "zip64-nested.zip", zip64_of({**nested, "wide.zip": zip64_of(files)}, zipfile.ZIP_STORED)
+    yield "zip64.tar", tar_of({"wide.zip": zip64_of(files), "streamed.zip": zip64_of(files, streamed=True)})
+    yield "zip64.zip.gz", gzip.compress(zip64_of(files), mtime=0)
+    yield "zip64-cut.zip", zip64_of(files)[:-70]
+    members = [(b"1", instance(1)), (b"2", instance(2))]
+    yield "zip64-end.zip", zip64_end(members)
+    yield "zip64-end-wide.zip", zip64_end(members, wide=True)
+    yield "zip64-end-extended.zip", zip64_end(members, extended=b"\1\0\4\0more", wide=True)
+    yield "zip64-program-before.zip", zip64_end(members, before=b"#!/bin/sh\n".ljust(300, b"#"), wide=True)
+
+
+def archives_with_a_name_twice():
+    one, two, three = (instance(number) for number in (1, 2, 3))
+    same = [("A/1.dcm", one), ("A/2.dcm", two), ("A/1.dcm", three)]
+    inner = [("inner.zip", zip_of({"1": one})), ("inner.zip", zip_of({"1": two})), ("inner.tar", tar_of(same))]
+    with warnings.catch_warnings():
+        # zipfile warns of what is wanted here.
+        warnings.simplefilter("ignore")
+        yield "twice.zip", zip_of(same)
+        yield "twice-stored.zip", zip_of(same, zipfile.ZIP_STORED)
+        yield "twice-streamed.zip", zip_of(same, streamed=True)
+        yield "twice-zip64.zip", zip64_of(same)
+        yield "twice-identical.zip", zip_of([("1", one)] * 3)
+        yield "twice-nested.zip", zip_of([*inner, ("same.zip", zip_of(same))], zipfile.ZIP_STORED)
+        # One that is named as the second of another would be.
+        yield "twice-numbered.zip", zip_of([("1", one), ("1!/!/2", two), ("1", three)])
+    yield "twice.tar", tar_of(same)
+    yield "twice-pax.tar", tar_of([("ö" * 80 + ".dcm", one), ("ö" * 80 + ".dcm", two)], tarfile.PAX_FORMAT)
+    yield "twice-long.tar", tar_of([("l" * 150, one), ("l" * 150, two)])
+    yield "twice.tar.gz", gzip.compress(tar_of(same), mtime=0)
+    yield "twice-nested.tar", tar_of([*inner, ("inner.zip", zip_of({"1": three}))])
 
 
 def directory_record(kind, file_id, following=0, below=0, in_use=0xFFFF):
