@@ -302,8 +302,13 @@ impl Objects {
         let left_over = std::mem::take(&mut *self.left_over.lock().unwrap_or_else(PoisonError::into_inner));
         let mut settled = Settled::default();
         for LeftOver { temporary, placed, names } in left_over {
-            let file = File::open(&placed).map_err(Error::object("opened"))?;
-            if is_indexed(&file, &placed) {
+            let file = match File::open(&placed) {
+                Ok(file) => Some(file),
+                // It went with another content of its instance, which stays.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(Error::object("opened")(error)),
+            };
+            if file.is_some_and(|file| is_indexed(&file, &placed)) {
                 settled.kept += 1;
                 // What it took the place of.
                 for other in names.into_iter().filter(|other| *other != placed) {
@@ -937,6 +942,30 @@ mod tests {
         let series = component("..");
         assert_eq!(files(&directory), ["1.3-1", "1.3", "1.5-1"].map(|name| format!("1.1/{series}/{name}.dcm")));
         assert_eq!(objects.settle(|_, _| false).unwrap(), Settled::default());
+    }
+
+    #[test]
+    fn of_several_contents_that_were_being_stored_those_that_are_not_indexed_go() {
+        const CONTENTS: [&[u8]; 3] = [b"not indexed", b"indexed", b"not indexed either"];
+        let directory = TempDir::new().unwrap();
+        let objects = open(&directory);
+        // The order in which a directory lists its files is its own.
+        for instance in 0..8 {
+            for content in CONTENTS {
+                let uid = format!("1.3.{instance}");
+                std::mem::forget(objects.begin(&[content]).unwrap().place("1.1", "1.2", &uid).unwrap());
+            }
+        }
+        objects._lock.unlock().unwrap();
+        let objects = Objects::open(&Options::new(directory.path().to_owned())).unwrap();
+        let settled = objects.settle(|mut file, _| {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            bytes == CONTENTS[1]
+        });
+        assert_eq!(settled.unwrap(), Settled { kept: 8, removed: 16 });
+        let expected: Vec<_> = (0..8).map(|instance| format!("1.1/1.2/1.3.{instance}-1.dcm")).collect();
+        assert_eq!(files(&directory), expected);
     }
 
     #[test]
