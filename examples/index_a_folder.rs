@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use dcmdex::config::{Config, Sources};
-use dcmdex::db::{Reader, Writer};
+use dcmdex::db::open::{Reader, Writer};
 use dcmdex::scanner::{Event, Roots, Stop, Summary, Target, scan};
 
 fn main() -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::Context as _;
-use dcmdex::db::Reader;
+use dcmdex::db::open::Reader;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::qr::{self, NegotiatedOptions, keys};
 

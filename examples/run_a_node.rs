@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dcmdex::config::{Config, Sources};
-use dcmdex::db::Writer;
+use dcmdex::db::open::Writer;
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::receive::storage::Storage;

@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 
 use dcmdex::archive::{self, Archives, Kind, LOOK, Member, MemberBytes, MemberKind, OnRead, Problem, Sink, Wish};
-use dcmdex::db::{Reader, Received, Writer, WriterOptions};
+use dcmdex::db::open::{Reader, Writer, WriterOptions};
+use dcmdex::db::{Arrivals, Received};
 use dcmdex::dimse::Status;
 use dcmdex::dimse::command_set::CommandSet;
 use dcmdex::dimse::message::{DataSetPresence, Request, RequestError};
@@ -235,9 +236,8 @@ fn small_index() -> Reader {
             let location =
                 Location { place: Place::InPlace, directory: PathBuf::from("/"), file_name, size: 1, mtime_ms: 0 };
             let done = done.clone();
-            writer.handle().store(Received::new(record, location), move |result| {
-                done.send(result.is_ok()).expect("somebody waits");
-            });
+            let on_done = move |result: Result<_, _>| done.send(result.is_ok()).expect("somebody waits");
+            writer.handle().store(Received::new(record, location), Box::new(on_done));
             assert!(stored.recv().expect("an answer"));
         }
     }

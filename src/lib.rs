@@ -11,7 +11,7 @@
 //! ```
 //! use std::ops::ControlFlow;
 //! use dcmdex::config::{Config, Sources};
-//! use dcmdex::db::{Reader, Writer};
+//! use dcmdex::db::open::{Reader, Writer};
 //! use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 //! use dcmdex::qr::{self, NegotiatedOptions, keys};
 //! use dcmdex::scanner::{Roots, Stop, Target, scan};

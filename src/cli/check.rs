@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::output::{Audience, Grouped, Shown};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
-use crate::db::{ConflictEntry, Finding, LocatedInstance, Reader};
+use crate::db::open::Reader;
+use crate::db::{Admin, ConflictEntry, Finding, LocatedInstance, ScanLedger};
 use crate::ingest::{Identity, ObjectError, StoredObject};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};

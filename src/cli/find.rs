@@ -15,7 +15,7 @@ use super::output::{Audience, Escaped, Output};
 use super::spooled::Outlet;
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
 use crate::config::Config;
-use crate::db::Reader;
+use crate::db::open::Reader;
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::declared::{Declared, DeclaredSet, Kept, canonical_tag};

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::bail;
 
-use crate::db::{Reader, WriterHandle};
+use crate::db::open::{Reader, WriterHandle};
+use crate::db::{Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
 use crate::store::Objects;
 

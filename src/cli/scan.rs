@@ -14,7 +14,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::output::{Grouped, Output, Shown, put_path};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of, suspend};
 use crate::config::Config;
-use crate::db::{self, Reader, Writer};
+use crate::db;
+use crate::db::open::{Reader, Writer};
+use crate::db::{Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
 use crate::scanner::{self, Event, Hang, NotPruned, Reasons, Roots, Stop, Summary, Target};
 

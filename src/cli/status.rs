@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::output::{Grouped, Shown};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
-use crate::db::{IndexStatus, Reader, ScanEntry};
+use crate::db::open::Reader;
+use crate::db::{Admin, IndexStatus, ScanEntry};
 use crate::scp::pending_reports;
 
 #[derive(Debug, Args)]

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Config, Duplicates, Durability, Keep, KeepKnown};
-use crate::db::{self, DuplicatePolicy, KnownPolicy, ReceivePolicy, WriterOptions};
+use crate::db::open::WriterOptions;
+use crate::db::{self, DuplicatePolicy, KnownPolicy, ReceivePolicy};
 use crate::scanner::{self, Vanished};
 use crate::scp::{self, access::CalledAeTitle};
 use crate::store;

@@ -18,10 +18,11 @@ mod tokenizer;
 mod vr;
 mod wanted;
 
+pub use crate::db::open::WriterHandle;
 /// The hand-over of a record to the index.
 pub use crate::db::{
     Committed, Compared, DuplicatePolicy, Error as IndexError, KnownLocation, KnownPolicy, ReceivePolicy, Received,
-    ReceivedFrom, StoreOutcome, Stored, WriterHandle,
+    ReceivedFrom, StoreOutcome, Stored,
 };
 pub use dicomdir::{MAX_REFERENCES, References, read_references};
 pub use fault::{Fault, Faults};

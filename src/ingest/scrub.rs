@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::object::{Identity, ObjectError, StoredObject};
-use crate::db::{Error as IndexError, LocatedInstance, Reader};
+use crate::db::open::Reader;
+use crate::db::{Error as IndexError, LocatedInstance, ScanLedger};
 use crate::model::location::Place;
 use crate::store::{Archives, Verified};
 

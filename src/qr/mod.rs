@@ -31,7 +31,7 @@ pub use retrieve::{
 };
 pub use run::{Stop, run};
 
-pub use crate::db::{IndexFiles, Reader};
+pub use crate::db::open::{IndexFiles, Reader};
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use super::Hierarchy;
 use super::error::{Failure, FindError};
 use super::identifier::Identifier;
 use super::parse::{QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET, level};
-use crate::db;
+use crate::db::{self, Search};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType};
 use crate::model::find::{ArrivalKeys, FindRequest, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
@@ -241,7 +241,7 @@ impl std::fmt::Debug for Instances {
 /// [`RetrieveError::TooManyInstances`] above the limit, [`RetrieveError::SeveralValues`] and
 /// [`RetrieveError::NoUniqueKey`] for a list or a pattern of Patient IDs,
 /// [`FindError::Cancelled`] when another thread interrupted the reader, [`FindError::Index`].
-pub fn instances(reader: &mut db::Reader, request: &FindRequest, limit: usize) -> Result<Instances, RetrieveError> {
+pub fn instances(reader: &mut impl Search, request: &FindRequest, limit: usize) -> Result<Instances, RetrieveError> {
     let mut found = Gathering::default();
     let mut too_many = false;
     let answered = reader.find(request, |answer| {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::error::FindError;
 use super::parse::Query;
-use crate::db;
+use crate::db::{self, Search};
 use crate::model::find::FindAnswer;
 
 /// Stops one query from another thread: for C-CANCEL, a peer that went away, a time limit.
@@ -27,7 +27,7 @@ enum State {
 impl Stop {
     /// For the next query of this reader.
     #[must_use]
-    pub fn new(reader: &db::Reader) -> Self {
+    pub fn new(reader: &impl Search) -> Self {
         Self { state: Mutex::new(State::Going), interrupt: reader.interrupt() }
     }
 
@@ -74,7 +74,7 @@ impl Stop {
 /// [`FindError::TooManyMatches`] after as many answers as the limit allows, [`FindError::Cancelled`] when `stop` or
 /// `on_answer` said so, [`FindError::TimeLimit`], or [`FindError::Index`].
 pub fn run(
-    reader: &mut db::Reader,
+    reader: &mut impl Search,
     query: &Query,
     stop: &Stop,
     mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,

@@ -266,7 +266,8 @@ fn read(announced: &Announced, parser: HeaderParser<'static>) -> Result<Box<Inst
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{ReceivePolicy, Writer, WriterOptions};
+    use crate::db::ReceivePolicy;
+    use crate::db::open::{Writer, WriterOptions};
     use crate::ingest::Wanted;
     use crate::model::clock::Clock;
     use crate::model::peer::CountedAs;

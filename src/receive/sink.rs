@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::error::ReceiveError;
 use super::storage::{ReceivedObject, Storage};
 use super::under_way::UnderWay;
-use crate::db::{self, Compared, Stored};
+use crate::db::{self, Arrivals, Compared, Stored};
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::ChecksumBuilder;
 use crate::shares::{PeerMemory, Share};
@@ -126,9 +126,10 @@ impl FileSink {
                 Ok(placed) => {
                     let (location, compared) = (placed.location.clone(), compared(placed.contents));
                     let received = known.into_received(location, compared, storage.policy);
-                    storage.writer.store(received, move |stored| {
+                    let on_done = move |stored| {
                         let _ = sender.send(Ok((placed, stored)));
-                    });
+                    };
+                    storage.writer.store(received, Box::new(on_done));
                 }
             }
         });

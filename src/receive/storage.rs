@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::under_way::UnderWay;
-use crate::db::{self, Compared, ReceivePolicy, Received, ReceivedFrom, Stored, WriterHandle};
+use crate::db::open::WriterHandle;
+use crate::db::{self, Arrivals, Compared, ReceivePolicy, Received, ReceivedFrom, Stored};
 use crate::ingest::Wanted;
 use crate::model::checksum::Checksum;
 use crate::model::clock::Clock;
@@ -54,10 +55,11 @@ impl Storage {
         compared: Compared,
     ) -> Result<Stored, db::Error> {
         let (sender, stored) = oneshot::channel();
-        self.writer.store(known.into_received(location, compared, self.policy), move |stored| {
+        let on_done = move |stored| {
             // Nobody waits any more when the association was cut off; the row is committed all the same.
             let _ = sender.send(stored);
-        });
+        };
+        self.writer.store(known.into_received(location, compared, self.policy), Box::new(on_done));
         stored.await.unwrap_or_else(|_| Err(db::Error::WriterStopped("no answer".into())))
     }
 }

@@ -29,7 +29,7 @@ use super::work::{
 };
 use super::{UNIT_FILES, skip};
 use crate::archive::{self, Kind, Member, MemberBytes, MemberKind, Problem, Sink, Wish};
-use crate::db::{self, FileOutcome, KnownFile, NotIndexed, Note, ScannedFile};
+use crate::db::{self, FileOutcome, KnownFile, NotIndexed, Note, ScanLedger, ScannedFile};
 use crate::ingest::{self, Outcome, Wanted};
 use crate::model::location::Place;
 

@@ -4,20 +4,20 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::db::{self, NotIndexed, Note};
+use crate::db::{self, NotIndexed, Note, ScanLedger};
 
 /// What the index knows of members. One for all readers: it is asked once for each archive, or twice.
 #[derive(Debug)]
-pub(super) struct KnownMembers(Option<Mutex<db::Reader>>);
+pub(super) struct KnownMembers(Option<Mutex<db::open::Reader>>);
 
 impl KnownMembers {
-    pub(super) fn new(reader: Option<db::Reader>) -> Self {
+    pub(super) fn new(reader: Option<db::open::Reader>) -> Self {
         Self(reader.map(Mutex::new))
     }
 
     pub(super) fn ask<T: Default>(
         &self,
-        ask: impl FnOnce(&mut db::Reader) -> Result<T, db::Error>,
+        ask: impl FnOnce(&mut db::open::Reader) -> Result<T, db::Error>,
     ) -> Result<T, db::Error> {
         match &self.0 {
             // A panic in between leaves a reader that can be asked again.

@@ -41,7 +41,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError, bounded, select, unbounded};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::db::{self, Backlog, FileOutcome, NotIndexed, ScannedDirectory, WriterHandle};
+use crate::db::open::WriterHandle;
+use crate::db::{self, Arrivals, Backlog, FileOutcome, NotIndexed, ScannedDirectory, Search};
 use crate::ingest::Wanted;
 use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
@@ -158,14 +159,14 @@ pub enum Target<'a> {
     /// To this index, through its writer. `known` reads the same index.
     Index {
         /// What is known already.
-        known: db::Reader,
+        known: db::open::Reader,
         /// The writer.
         writer: &'a WriterHandle,
     },
     /// Nowhere: files are read and reported. `known` is the index, where there is one.
     DryRun {
         /// What is known already.
-        known: Option<db::Reader>,
+        known: Option<db::open::Reader>,
     },
 }
 
@@ -285,7 +286,7 @@ pub fn scan(
     let limit = Limit { time: options.read_timeout, stop: stop.clone(), given_up: Arc::new(AtomicUsize::new(0)), told };
     let throttle = Arc::new(Throttle::new(options.throttle));
     let wanted = Wanted::with_declared(&options.declared);
-    let members = known.as_ref().map(db::Reader::another).transpose()?;
+    let members = known.as_ref().map(db::open::Reader::another).transpose()?;
     let settings = ReadSettings {
         stop: stop.clone(),
         full: options.full,

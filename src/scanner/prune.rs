@@ -10,7 +10,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::{Stop, Vanished};
-use crate::db::{self, LocatedInstance, Mounted, Reader};
+use crate::db::open::Reader;
+use crate::db::{self, LocatedInstance, Mounted, ScanLedger, Search};
 use crate::model::location::{Location, Place};
 
 /// Files of the index in and below a directory from which on it is taken for an unmounted disk when it is empty. Fewer are

@@ -18,7 +18,7 @@ use super::prune::{self, Guard, Look, Suspect};
 use super::watch::Asker;
 use super::work::{Directory, Entry, Known, Remark, Unit};
 use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
-use crate::db::{self, KnownFile, Mounted, NotIndexed};
+use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};
 use crate::model::location::Place;
 
 /// Directories of the index that are compared with the disk at a time.
@@ -30,7 +30,7 @@ const EXCLUDED: &str = "excluded";
 /// What is left when the walk is over.
 #[derive(Debug)]
 pub(super) struct Walked {
-    pub(super) known: Option<db::Reader>,
+    pub(super) known: Option<db::open::Reader>,
     /// Directories below which nothing was reported as gone.
     pub(super) suspects: Vec<Suspect>,
 }
@@ -39,7 +39,7 @@ pub(super) struct Walked {
 pub(super) fn walk(
     places: &Places,
     options: &Options,
-    mut known: Option<db::Reader>,
+    mut known: Option<db::open::Reader>,
     stop: &Stop,
     asker: Asker,
     send: &mut dyn FnMut(Unit) -> bool,
@@ -56,7 +56,7 @@ struct Walk<'a> {
     /// The root that is being walked, to which globs are relative.
     root: PathBuf,
     asker: Asker,
-    known: Option<db::Reader>,
+    known: Option<db::open::Reader>,
     guard: Guard,
     /// What is mounted where, and goes with the next unit.
     news: Vec<(PathBuf, Mounted)>,

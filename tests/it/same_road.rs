@@ -5,7 +5,8 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use dcmdex::db::Reader;
+use dcmdex::db::Search;
+use dcmdex::db::open::Reader;
 use dcmdex::ingest::{Outcome, Wanted, read_file};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId, Source};
 use dcmdex::model::find::{FindRequest, ReturnKey};

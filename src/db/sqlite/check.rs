@@ -2,21 +2,7 @@
 
 use rusqlite::{Connection, ErrorCode};
 
-/// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckReport {
-    /// Every disagreement; none in a sound index.
-    pub findings: Vec<Finding>,
-}
-
-/// One disagreement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What was checked.
-    pub check: &'static str,
-    /// What is wrong, with row numbers and no patient data.
-    pub detail: String,
-}
+use crate::db::{CheckReport, Finding};
 
 /// Findings of one kind that are listed; a damaged file can have millions.
 const LISTED_FINDINGS: usize = 100;

@@ -127,9 +127,9 @@ impl IndexGuard {
         }
         // Waiting for readers would keep all other writers out meanwhile.
         let copied = connection.busy_timeout(Duration::ZERO).and_then(|()| copy_log(&connection, "TRUNCATE"));
-        if copied.map_err(Error::from_sqlite)? == Copied::All {
+        if copied? == Copied::All {
             self.record.note(Log::Spent).map_err(|source| Error::Io { path: self.record.path(), source })?;
-            open::keep_log_on_close(&connection, false).map_err(Error::from_sqlite)?;
+            open::keep_log_on_close(&connection, false)?;
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ pub(super) enum Access {
 /// # Errors
 /// [`Error::Missing`] for a reader where there is no index; [`Error::NetworkFileSystem`], [`Error::NewerSchema`],
 /// [`Error::NotAnIndex`], [`Error::Damaged`], [`Error::DatabaseGone`], [`Error::ForeignLog`] and [`Error::LogGone`] as they
-/// say; [`Error::Sqlite`] for all else.
+/// say; the one of SQLite for all else.
 pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     let writer = matches!(access, Access::Writer { .. });
     // First: one that is gone and has left its log is told as that.
@@ -186,7 +186,7 @@ fn name(path: &Path, source: rusqlite::Error) -> Error {
         Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
             Error::Damaged { path: path.to_owned(), detail: source.to_string() }
         }
-        _ => Error::Open { path: path.to_owned(), source },
+        _ => Error::Open { path: path.to_owned(), source: Box::new(source) },
     }
 }
 

@@ -271,6 +271,16 @@ impl rusqlite::ToSql for PackedName<'_> {
     }
 }
 
+/// The naming of an instance group whose `file_prefix`, `file_suffix` and `file_digits` are the columns from `first` on.
+pub(super) fn naming(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Naming> {
+    let digits: Option<i64> = row.get(first + 2)?;
+    Ok(Naming {
+        prefix: row.get(first)?,
+        suffix: row.get(first + 1)?,
+        digits: digits.and_then(|digits| usize::try_from(digits).ok()),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

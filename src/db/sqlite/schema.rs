@@ -36,7 +36,7 @@ pub(super) fn is_foreign(connection: &Connection) -> rusqlite::Result<bool> {
 
 /// Checks that the file is an index in the current schema; a writer creates or migrates it.
 pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Result<(), Error> {
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(Error::Sqlite)?;
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(Error::from)?;
     if found > SCHEMA_VERSION {
         return Err(Error::NewerSchema { path: path.to_owned(), found, known: SCHEMA_VERSION });
     }
@@ -50,7 +50,7 @@ pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Resul
             Err(Error::OlderSchema { path: path.to_owned(), found, known: SCHEMA_VERSION })
         };
     }
-    migrate(connection).map_err(|source| Error::Migration { path: path.to_owned(), source })
+    migrate(connection).map_err(|source| Error::Migration { path: path.to_owned(), source: Box::new(source) })
 }
 
 fn migrate(connection: &Connection) -> rusqlite::Result<()> {

@@ -66,3 +66,8 @@ pub(super) fn path_from_sql(value: ValueRef<'_>) -> OsString {
         ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => OsString::new(),
     }
 }
+
+/// A number that is not negative in a sound index.
+pub(super) fn to_u64(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::check;
-use super::reader::Reader;
 use crate::db::{CheckReport, Error, Finding};
 
 /// How long it takes at most. Larger: a node on a slow disk is away for longer after a restart. Smaller: less is seen there.
@@ -65,30 +64,22 @@ const LOOK_UPS: (&str, &str) = (
      AND NOT EXISTS (SELECT 1 FROM uid_lookup_recent u WHERE u.hash = s.hash AND u.instance_group = ?1)",
 );
 
-impl Reader {
-    /// Looks at a sample of the index, for a moment. Damage that SQLite meets is a finding, too.
-    ///
-    /// # Errors
-    /// That of SQLite, where it is no damage.
-    pub fn start_check(&mut self) -> Result<CheckReport, Error> {
-        let deadline = Instant::now() + LONGEST;
-        let connection = self.connection_mut();
-        connection
-            .progress_handler(STEPS_BETWEEN_LOOKS, Some(move || Instant::now() >= deadline))
-            .map_err(Error::from_sqlite)?;
-        let mut report = CheckReport::default();
-        let looked = look(connection, &mut report);
-        connection.progress_handler(0, None::<fn() -> bool>).map_err(Error::from_sqlite)?;
-        match looked.map_err(Error::from_sqlite) {
-            Ok(()) => Ok(report),
-            // As far as it came, there is nothing wrong.
-            Err(Error::Interrupted) => Ok(report),
-            Err(Error::Malformed(detail)) => {
-                report.findings.push(Finding { check: "sqlite integrity", detail });
-                Ok(report)
-            }
-            Err(error) => Err(error),
+/// Looks at a sample of the index, for a moment. Damage that SQLite meets is a finding, too.
+pub(super) fn run(connection: &mut Connection) -> Result<CheckReport, Error> {
+    let deadline = Instant::now() + LONGEST;
+    connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || Instant::now() >= deadline))?;
+    let mut report = CheckReport::default();
+    let looked = look(connection, &mut report);
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    match looked.map_err(Error::from) {
+        Ok(()) => Ok(report),
+        // As far as it came, there is nothing wrong.
+        Err(Error::Interrupted) => Ok(report),
+        Err(Error::Malformed(detail)) => {
+            report.findings.push(Finding { check: "sqlite integrity", detail });
+            Ok(report)
         }
+        Err(error) => Err(error),
     }
 }
 

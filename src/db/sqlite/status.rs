@@ -6,91 +6,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 
-use super::packing::UidSuffix;
-use super::reader::naming;
+use super::packing::{UidSuffix, naming};
 use super::sql_values::{path_from_sql, place_from_number};
 use super::write::last_change;
-use crate::db::Error;
-
-/// What is in the index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IndexStatus {
-    /// Schema version of the file.
-    pub schema_version: u64,
-    /// Number of patients.
-    pub patients: u64,
-    /// Number of studies.
-    pub studies: u64,
-    /// Number of series.
-    pub series: u64,
-    /// Number of instances.
-    pub instances: u64,
-    /// Further files of instances.
-    pub copies: u64,
-    /// Locations whose file was gone when a scan looked.
-    pub missing: u64,
-    /// Instances of which no bytes are kept.
-    pub metadata_only: u64,
-    /// Files that were indexed in spite of faults in them.
-    pub files_with_faults: u64,
-    /// The number of the last change (docs/adr/0015).
-    pub last_change: u64,
-    /// Bytes of the index, write-ahead log included.
-    pub size_bytes: u64,
-    /// Files that could not be read, by reason, the most frequent first.
-    pub failed: Vec<(String, u64)>,
-    /// Files that do not belong into the index, by reason, the most frequent first.
-    pub skipped: Vec<(String, u64)>,
-    /// Contradictions by kind.
-    pub conflicts: Vec<(String, u64)>,
-    /// The last scans, the newest first.
-    pub scans: Vec<ScanEntry>,
-}
-
-/// A scan that was begun.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScanEntry {
-    /// Its number.
-    pub scan: i64,
-    /// When, milliseconds since 1970 UTC.
-    pub started_ms: i64,
-    /// When it ended; `None` while it runs or where it was broken off.
-    pub finished_ms: Option<i64>,
-    /// The paths, a JSON array.
-    pub roots: String,
-    /// Its summary, a JSON object.
-    pub summary: Option<String>,
-}
-
-/// A file that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailureEntry {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// The stable word.
-    pub reason: String,
-    /// The reason in full.
-    pub detail: String,
-}
-
-/// A contradiction in the archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConflictEntry {
-    /// `study-under-two-patients`, `series-under-two-studies`, `patient-id-of-two-people`, `instance-with-other-content` or
-    /// `invalid-uid`.
-    pub kind: String,
-    /// Of the object that contradicts: the further file of an instance, an object of the further patient or in the further
-    /// study, an object of the second person, the one whose UIDs are not valid.
-    pub study_instance_uid: String,
-    /// The study of the first person, where the Patient ID is that of two people; empty for other kinds.
-    pub other_study_instance_uid: String,
-    /// Of that object.
-    pub series_instance_uid: String,
-    /// Of that object.
-    pub sop_instance_uid: String,
-    /// Where that object lies (or one of them); empty where its bytes are not kept.
-    pub path: PathBuf,
-}
+use crate::db::{ConflictEntry, FailureEntry, IndexStatus, ScanEntry};
 
 /// Scans that [`IndexStatus::scans`] lists.
 const LISTED_SCANS: i64 = 10;
@@ -225,112 +144,87 @@ fn size_of(path: &Path) -> u64 {
     [path.as_os_str(), &log].into_iter().filter_map(|file| std::fs::metadata(file).ok()).map(|file| file.len()).sum()
 }
 
-impl super::reader::Reader {
-    /// Calls `on_failure` for each file that could not be read, ordered by path.
-    ///
-    /// # Errors
-    /// That of SQLite.
-    pub fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry)) -> Result<(), Error> {
-        let sql = "SELECT d.path, f.file_name, f.reason, f.detail, d.place FROM unindexed_file f JOIN directory d ON d.id = f.directory \
-                   WHERE f.kind = 'failed' ORDER BY d.path, f.file_name";
-        self.each(sql, |row| {
-            on_failure(FailureEntry {
-                path: place_from_number(row.get(4)?)
-                    .shown_path(path_from_sql(row.get_ref(0)?).as_ref(), &path_from_sql(row.get_ref(1)?)),
-                reason: row.get(2)?,
-                detail: row.get(3)?,
-            });
-            Ok(())
-        })
+/// Calls `on_failure` for each file that could not be read.
+pub(super) fn failures(connection: &Connection, on_failure: &mut dyn FnMut(FailureEntry)) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(
+        "SELECT d.path, f.file_name, f.reason, f.detail, d.place FROM unindexed_file f JOIN directory d ON d.id = f.directory \
+         WHERE f.kind = 'failed' ORDER BY d.path, f.file_name",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        on_failure(FailureEntry {
+            path: place_from_number(row.get(4)?)
+                .shown_path(path_from_sql(row.get_ref(0)?).as_ref(), &path_from_sql(row.get_ref(1)?)),
+            reason: row.get(2)?,
+            detail: row.get(3)?,
+        });
     }
+    Ok(())
+}
 
-    /// Calls `on_conflict` for each contradiction in the archive, ordered by kind, until there are no more or it says to stop.
-    ///
-    /// # Errors
-    /// That of SQLite.
-    pub fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
-        self.conflicts_inner(&mut on_conflict).map(|_| ()).map_err(Error::from_sqlite)
-    }
-
-    fn conflicts_inner(
-        &mut self,
-        on_conflict: &mut dyn FnMut(ConflictEntry) -> ControlFlow<()>,
-    ) -> rusqlite::Result<ControlFlow<()>> {
-        for (kind, sql) in LIST_CONFLICTS {
-            let mut statement = self.connection().prepare(sql)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let mut entry = ConflictEntry {
-                    kind: (*kind).to_owned(),
-                    study_instance_uid: row.get(0)?,
-                    other_study_instance_uid: match row.as_ref().column_count() > OTHER_STUDY {
-                        true => row.get(OTHER_STUDY)?,
-                        false => String::new(),
-                    },
-                    series_instance_uid: row.get(1)?,
-                    sop_instance_uid: String::new(),
-                    path: PathBuf::new(),
-                };
-                // One of the instances there is named.
-                let instance_group: Option<i64> = row.get(2)?;
-                if let Some(instance_group) = instance_group {
-                    self.name_first_of(instance_group, row.get_ref(3)?, &mut entry)?;
-                } else {
-                    entry.sop_instance_uid = row.get(3)?;
-                }
-                let directory = PathBuf::from(path_from_sql(row.get_ref(4)?));
-                if let ValueRef::Null = row.get_ref(5)? {
-                    // Of an instance at its first location the name is known by now.
-                } else {
-                    entry.path = PathBuf::from(path_from_sql(row.get_ref(5)?));
-                }
-                // Of what is not kept there is no path.
-                entry.path = match directory.as_os_str().is_empty() {
-                    true => PathBuf::new(),
-                    false => place_from_number(row.get(6)?).shown_path(&directory, entry.path.as_os_str()),
-                };
-                if on_conflict(entry).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+/// Calls `on_conflict` for each contradiction, until it says to stop.
+pub(super) fn conflicts(
+    connection: &Connection,
+    on_conflict: &mut dyn FnMut(ConflictEntry) -> ControlFlow<()>,
+) -> rusqlite::Result<()> {
+    for (kind, sql) in LIST_CONFLICTS {
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let mut entry = ConflictEntry {
+                kind: (*kind).to_owned(),
+                study_instance_uid: row.get(0)?,
+                other_study_instance_uid: match row.as_ref().column_count() > OTHER_STUDY {
+                    true => row.get(OTHER_STUDY)?,
+                    false => String::new(),
+                },
+                series_instance_uid: row.get(1)?,
+                sop_instance_uid: String::new(),
+                path: PathBuf::new(),
+            };
+            // One of the instances there is named.
+            let instance_group: Option<i64> = row.get(2)?;
+            if let Some(instance_group) = instance_group {
+                name_first_of(connection, instance_group, row.get_ref(3)?, &mut entry)?;
+            } else {
+                entry.sop_instance_uid = row.get(3)?;
+            }
+            let directory = PathBuf::from(path_from_sql(row.get_ref(4)?));
+            if let ValueRef::Null = row.get_ref(5)? {
+                // Of an instance at its first location the name is known by now.
+            } else {
+                entry.path = PathBuf::from(path_from_sql(row.get_ref(5)?));
+            }
+            // Of what is not kept there is no path.
+            entry.path = match directory.as_os_str().is_empty() {
+                true => PathBuf::new(),
+                false => place_from_number(row.get(6)?).shown_path(&directory, entry.path.as_os_str()),
+            };
+            if on_conflict(entry).is_break() {
+                return Ok(());
             }
         }
-        Ok(ControlFlow::Continue(()))
     }
+    Ok(())
+}
 
-    /// The UID of an instance of an instance group (the one with this suffix, or some one), and the name of its file.
-    fn name_first_of(
-        &self,
-        instance_group: i64,
-        suffix: ValueRef<'_>,
-        entry: &mut ConflictEntry,
-    ) -> rusqlite::Result<()> {
-        let mut statement = self.connection().prepare_cached(
-            "SELECT i.uid_suffix, h.uid_prefix, i.file_name, h.file_prefix, h.file_suffix, h.file_digits \
-             FROM instance_group h JOIN instance i ON i.instance_group = h.id WHERE h.id = ?1 \
-             AND i.uid_suffix = ifnull(?2, (SELECT min(uid_suffix) FROM instance WHERE instance_group = ?1))",
-        )?;
-        let mut rows = statement.query(params![instance_group, ToSqlOutput::Borrowed(suffix)])?;
-        if let Some(row) = rows.next()? {
-            let prefix = row.get_ref(1)?.as_str().unwrap_or_default();
-            UidSuffix::unpack(row.get_ref(0)?, prefix, &mut entry.sop_instance_uid);
-            entry.path = naming(row, 3)?.unpack(row.get_ref(2)?, &entry.sop_instance_uid).into();
-        }
-        Ok(())
+/// The UID of an instance of an instance group (the one with this suffix, or some one), and the name of its file.
+fn name_first_of(
+    connection: &Connection,
+    instance_group: i64,
+    suffix: ValueRef<'_>,
+    entry: &mut ConflictEntry,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "SELECT i.uid_suffix, h.uid_prefix, i.file_name, h.file_prefix, h.file_suffix, h.file_digits \
+         FROM instance_group h JOIN instance i ON i.instance_group = h.id WHERE h.id = ?1 \
+         AND i.uid_suffix = ifnull(?2, (SELECT min(uid_suffix) FROM instance WHERE instance_group = ?1))",
+    )?;
+    let mut rows = statement.query(params![instance_group, ToSqlOutput::Borrowed(suffix)])?;
+    if let Some(row) = rows.next()? {
+        let prefix = row.get_ref(1)?.as_str().unwrap_or_default();
+        UidSuffix::unpack(row.get_ref(0)?, prefix, &mut entry.sop_instance_uid);
+        entry.path = naming(row, 3)?.unpack(row.get_ref(2)?, &entry.sop_instance_uid).into();
     }
-
-    fn each(
-        &mut self,
-        sql: &str,
-        mut on_row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<()>,
-    ) -> Result<(), Error> {
-        let mut work = || {
-            let mut statement = self.connection().prepare(sql)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                on_row(row)?;
-            }
-            Ok(())
-        };
-        work().map_err(Error::from_sqlite)
-    }
+    Ok(())
 }

@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use rusqlite::Connection;
 
-use super::backlog::Backlog;
 use super::guard::{IndexGuard, IndexState};
 use super::open::{self, Access};
-use super::suspension::Suspension;
 use super::write::Batch;
 use super::write_priority::{Hurry, Turn};
 use crate::db::{
-    Committed, Durability, Error, KnownLocation, Mounted, Received, ScannedDirectory, StoreOutcome, Stored, Tally,
+    Arrivals, Backlog, Committed, Durability, Error, KnownLocation, Mounted, OnStored, Received, ScannedDirectory,
+    StoreOutcome, Stored, Suspension, Tally,
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
@@ -82,8 +81,6 @@ impl Default for WriterOptions {
         }
     }
 }
-
-type OnStored = Box<dyn FnOnce(Result<Stored, Error>) + Send>;
 
 enum Command {
     Store(Arrival),
@@ -168,13 +165,9 @@ impl Drop for Writer {
     }
 }
 
-impl WriterHandle {
-    /// Queues a received instance. `on_done` is called once: on the writer's thread
-    /// when the transaction that holds it is committed, or with the error that prevented it; or at once on this thread, with
-    /// [`Error::Busy`] when the queue is full and [`Error::WriterStopped`] when there is no writer any more. It has to return
-    /// at once.
-    pub fn store(&self, received: Received, on_done: impl FnOnce(Result<Stored, Error>) + Send + 'static) {
-        let command = Command::Store(Arrival { received, on_done: Box::new(on_done) });
+impl Arrivals for WriterHandle {
+    fn store(&self, received: Received, on_done: OnStored) {
+        let command = Command::Store(Arrival { received, on_done });
         let (command, error) = match self.commands.try_send(command) {
             Ok(()) => return,
             Err(TrySendError::Full(command)) => (command, Error::Busy),
@@ -185,13 +178,7 @@ impl WriterHandle {
         }
     }
 
-    /// Queues what a scan found in a directory; waits while the queue is full. What goes wrong with it later comes out of
-    /// [`Self::flush`].
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`]; [`Error::WriterStopped`] as well when the index is no longer the file that was opened: then
-    /// there is no point in reading on.
-    pub fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
+    fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
         if !self.index_is_in_place() {
             return Err(Error::WriterStopped("the index was removed or replaced".into()));
         }
@@ -199,62 +186,36 @@ impl WriterHandle {
         self.commands.send(Command::Scanned(directory)).map_err(|_| stopped())
     }
 
-    /// Notes the beginning of a scan over these absolute paths (a JSON array); returns its number.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn begin_scan(&self, roots: String) -> Result<i64, Error> {
+    fn begin_scan(&self, roots: String) -> Result<i64, Error> {
         self.ask(|reply| Command::BeginScan { roots, reply })
     }
 
-    /// Notes that something is mounted at a directory, or that nothing is any more. What goes wrong with it comes out of
-    /// [`Self::flush`].
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`].
-    pub fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
+    fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
         self.commands.send(Command::MountPoint { path, mounted }).map_err(|_| stopped())
     }
 
-    /// Notes the end of a scan with its summary (a JSON object).
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
-    pub fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
+    fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
         self.ask(|reply| Command::EndScan { scan, summary, reply })
     }
 
-    /// At the end of a scan: counts the locations in or below these directories (or the files of these names) that are marked
-    /// as missing, without those in or below `except`, and with `prune` drops them from the index instead (then [`Tally::removed`] says how many those were).
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of a transaction.
-    pub fn settle_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
+    fn settle_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
         self.ask(|reply| Command::SettleMissing { roots, except, prune, reply })
     }
 
-    /// The name that sets this index apart from all others. Where it has none yet it gets this one, or one of its own.
-    ///
-    /// # Errors
-    /// [`Error::WriterStopped`], or that of SQLite.
-    pub fn name_index(&self, id: Option<String>) -> Result<String, Error> {
+    fn name_index(&self, id: Option<String>) -> Result<String, Error> {
         self.ask(|reply| Command::Name { id, reply })
     }
 
-    /// Whether the index still is the file that was opened. While it is not, nothing is stored.
-    #[must_use]
-    pub fn index_is_in_place(&self) -> bool {
+    fn index_is_in_place(&self) -> bool {
         self.state.is_in_place()
     }
 
-    /// Waits until all that was queued before is committed; returns what scans changed since the last call.
-    ///
-    /// # Errors
-    /// The first error of a scan's transaction since the last call, or [`Error::WriterStopped`].
-    pub fn flush(&self) -> Result<Tally, Error> {
+    fn flush(&self) -> Result<Tally, Error> {
         self.ask(|reply| Command::Flush { reply })
     }
+}
 
+impl WriterHandle {
     fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
         let (reply, answer) = bounded(1);
         self.commands.send(command(reply)).map_err(|_| stopped())?;
@@ -337,8 +298,7 @@ enum Done {
 
 impl Desk {
     fn batch<'c>(&'c self, connection: &'c Connection) -> Result<Batch<'c>, Error> {
-        Batch::new(connection, &self.turn, self.options.clock, Arc::clone(&self.options.declared))
-            .map_err(Error::from_sqlite)
+        Batch::new(connection, &self.turn, self.options.clock, Arc::clone(&self.options.declared)).map_err(Error::from)
     }
 
     /// Works until nobody has anything to write any more. A defect costs what it met, and the writer goes on with a
@@ -583,7 +543,7 @@ impl Desk {
         );
         let id = named.and_then(|_| connection.query_row("SELECT id FROM index_identity", [], |row| row.get(0)));
         drop(under_way);
-        let id = id.map_err(Error::from_sqlite)?;
+        let id = id?;
         self.guard.after_commit(connection)?;
         Ok(id)
     }
@@ -619,26 +579,11 @@ impl Desk {
     }
 }
 
-/// What [`WriterHandle::settle_missing`] asks for.
+/// What [`Arrivals::settle_missing`] asks for.
 struct Settle {
     roots: Vec<PathBuf>,
     except: Vec<PathBuf>,
     prune: bool,
-}
-
-impl Error {
-    /// Whether it says something of the index, and not of what was to be written: trying each instance alone would not help.
-    const fn is_of_the_index(&self) -> bool {
-        matches!(self, Self::Locked | Self::Replaced { .. })
-    }
-
-    /// The same error for another instance.
-    fn again(&self) -> Self {
-        match self {
-            Self::Replaced { path } => Self::Replaced { path: path.clone() },
-            _ => Self::Locked,
-        }
-    }
 }
 
 impl Left {
@@ -711,17 +656,4 @@ fn gather_directories(queue: &Queue, group: &mut VecDeque<ScannedDirectory>) -> 
 
 fn stored((outcome, first): (StoreOutcome, Option<KnownLocation>)) -> Stored {
     Stored { committed: Committed(()), outcome, first }
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.indexed += other.indexed;
-        self.updated += other.updated;
-        self.copies += other.copies;
-        self.conflicts += other.conflicts;
-        self.removed += other.removed;
-        self.corrected += other.corrected;
-        self.moved += other.moved;
-        self.faulty += other.faulty;
-    }
 }

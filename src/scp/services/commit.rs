@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::arriving::ArrivingIdentifier;
 use super::outbox::{Kept, Outbox, Request};
 use super::retrieve::Retrieve;
+use crate::db::Search;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{ActionRequest, EventReportRequest};
 use crate::dimse::{Response, Status};

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::arriving::ArrivingIdentifier;
 use super::read_ahead::{Outgoing, ReadAhead};
 use super::readers::Readers;
+use crate::db::Search;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DataSetPresence, MoveOriginator, RetrieveRequest, StoreRequest, SubOperations};
 use crate::dimse::pdata::{

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::util::archives::{Keep, Zip};
 use crate::util::objects;
+use dcmdex::db::Arrivals;
 
 #[test]
 fn a_sound_index_and_files_that_are_there_end_with_0() {
@@ -90,7 +91,8 @@ fn another_object_of_the_same_size_and_time_is_found_out() {
 
 #[test]
 fn objects_that_were_received_are_looked_for_as_well() {
-    use dcmdex::db::{Received, Writer, WriterOptions};
+    use dcmdex::db::Received;
+    use dcmdex::db::open::{Writer, WriterOptions};
     use dcmdex::model::location::{Location, Place as Kind};
     let place = Place::new();
     let location = Location {
@@ -104,7 +106,7 @@ fn objects_that_were_received_are_looked_for_as_well() {
     let writer = Writer::open(&place.path("x.db"), WriterOptions::default()).unwrap();
     let (sender, stored) = std::sync::mpsc::channel();
     let on_done = move |result| sender.send(result).unwrap();
-    writer.handle().store(Received::new(record, location), on_done);
+    writer.handle().store(Received::new(record, location), Box::new(on_done));
     stored.recv().unwrap().unwrap();
     writer.close().unwrap();
     let run = place.run(["check", "--index", "x.db", "--files"]).expect(1);

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use dcmdex::config::{Config, Sources};
+use dcmdex::db::Admin;
 use dcmdex::model::matching::KeyValue;
 use dcmdex::qr::{self, Encoding, Identifier};
 use dicom_core::Tag;

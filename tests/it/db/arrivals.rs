@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dcmdex::db::ReceivedFrom;
+use dcmdex::db::{Admin, Arrivals, ReceivedFrom, Search};
 use dcmdex::model::attribute::AttributeId::{
     InstanceAvailability, InstanceNumber, Rows, SOPInstanceUID, StudyInstanceUID,
 };
@@ -33,7 +33,7 @@ fn receive(writer: &Writer, study: &str, instance: &str, title: &str) {
     let (send, receive) = std::sync::mpsc::channel();
     writer
         .handle()
-        .store(Received { sender, ..Received::new(record, place) }, move |result| send.send(result).unwrap());
+        .store(Received { sender, ..Received::new(record, place) }, Box::new(move |result| send.send(result).unwrap()));
     assert_eq!(receive.recv().unwrap().unwrap().outcome, StoreOutcome::New);
 }
 
@@ -126,7 +126,7 @@ fn an_object_that_is_read_again_keeps_its_checksum() {
     let writer = writer_at(&index, HOUR);
     let (send, receive) = std::sync::mpsc::channel();
     let received = Received { checksum: Some(checksum), ..Received::new(record("1", "2", "3", &[]), place) };
-    writer.handle().store(received, move |result| send.send(result).unwrap());
+    writer.handle().store(received, Box::new(move |result| send.send(result).unwrap()));
     receive.recv().unwrap().unwrap();
     let again = ScannedFile { known: true, reread: true, ..file("3.dcm", record("1", "2", "3", &[(Rows, "512")])) };
     writer.handle().scanned(ScannedDirectory { place: Place::Managed, ..scanned("/objects", vec![again]) }).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 
-use dcmdex::db::{Error, Stored};
+use dcmdex::db::{Arrivals, Error, Stored};
 use dcmdex::model::attribute::AttributeId::{PatientID, SOPInstanceUID};
 use dcmdex::model::level::QueryRetrieveLevel::Image;
 use dcmdex::model::location::Place;
@@ -15,7 +15,7 @@ fn queue(writer: &Writer, uid: &str, patient: &str) -> Receiver<Result<Stored, E
     let (send, receive) = channel();
     let on_done = move |result| send.send(result).unwrap();
     let (record, location) = (record("1.2", "1.3", uid, &[(PatientID, patient)]), location(Place::Managed, "/a", uid));
-    writer.handle().store(Received { compared: Compared::Same, ..Received::new(record, location) }, on_done);
+    writer.handle().store(Received { compared: Compared::Same, ..Received::new(record, location) }, Box::new(on_done));
     receive
 }
 

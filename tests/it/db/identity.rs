@@ -1,5 +1,6 @@
 //! Whose values an answer has: those that the study's own objects say, and of a patient those that were said together.
 
+use dcmdex::db::{Admin, Arrivals};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};

@@ -2,6 +2,7 @@
 //!
 //! `fixtures/schema/v1_objects.sql` is an index that the program of schema version 1 made of [`OBJECTS`], in this order.
 
+use dcmdex::db::Arrivals;
 use dcmdex::model::attribute::AttributeId::*;
 
 use super::*;

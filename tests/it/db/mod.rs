@@ -15,9 +15,10 @@ mod writing;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{
-    Compared, DuplicatePolicy, Durability, FileOutcome, KnownPolicy, NotIndexed, Reader, ReceivePolicy, Received,
-    ScannedDirectory, ScannedFile, StoreOutcome, Writer, WriterOptions,
+    Admin, Arrivals, Compared, DuplicatePolicy, Durability, FileOutcome, KnownPolicy, NotIndexed, ReceivePolicy,
+    Received, ScannedDirectory, ScannedFile, Search, StoreOutcome,
 };
 use dcmdex::ingest::{Outcome, Wanted, read_file};
 use dcmdex::model::attribute::AttributeId;
@@ -113,7 +114,7 @@ pub(crate) fn store_with(
     let (send, receive) = std::sync::mpsc::channel();
     let on_done = move |result| send.send(result).unwrap();
     let policy = ReceivePolicy { duplicates, known: KnownPolicy::TrustArchive };
-    writer.handle().store(Received { policy, compared, ..Received::new(record, location) }, on_done);
+    writer.handle().store(Received { policy, compared, ..Received::new(record, location) }, Box::new(on_done));
     receive.recv().unwrap().unwrap().outcome
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use dcmdex::db::{KnownLocation, Stored};
+use dcmdex::db::{Admin, Arrivals, KnownLocation, ScanLedger, Search, Stored};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*};
 use dcmdex::model::checksum::Checksum;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Series, Study};
@@ -435,7 +435,7 @@ impl World {
         place.size = content.size();
         let checksum = keep.then(|| Checksum::of(content.own_name().as_bytes()));
         let received = Received { checksum, policy, compared, ..Received::new(content.record(), place) };
-        self.writer().handle().store(received, on_done);
+        self.writer().handle().store(received, Box::new(on_done));
         receive.recv().unwrap().unwrap()
     }
 

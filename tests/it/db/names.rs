@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dcmdex::db::Arrivals;
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
 use dcmdex::model::level::QueryRetrieveLevel::{Patient, Study};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
-use dcmdex::db::Error;
+use dcmdex::db::{Admin, Arrivals, Error, Search};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Study};

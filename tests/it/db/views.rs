@@ -1,5 +1,6 @@
 //! The views, as other programs read them.
 
+use dcmdex::db::Arrivals;
 use dcmdex::model::attribute::AttributeId::*;
 
 use super::*;

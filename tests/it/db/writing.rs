@@ -1,6 +1,9 @@
 //! What goes in comes out, once.
 
-use dcmdex::db::{Error, FileOutcome, KnownFile, NotIndexed, Note, Reader, ScannedFile, StoreOutcome};
+use dcmdex::db::open::Reader;
+use dcmdex::db::{
+    Admin, Arrivals, Error, FileOutcome, KnownFile, NotIndexed, Note, ScanLedger, ScannedFile, Search, StoreOutcome,
+};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*, Source};
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use dcmdex::model::location::Place;

@@ -3,7 +3,8 @@
 
 use std::ops::ControlFlow;
 
-use dcmdex::db::Reader;
+use dcmdex::db::Arrivals;
+use dcmdex::db::open::Reader;
 use dcmdex::model::attribute::AttributeId::{self, *};
 use dcmdex::model::level::InformationModel::PatientRoot;
 use dcmdex::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};

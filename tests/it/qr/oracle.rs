@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use dcmdex::db::{Reader, can_answer};
+use dcmdex::db::open::Reader;
+use dcmdex::db::{Arrivals, can_answer};
 use dcmdex::model::attribute::AttributeId::{self, *};
 use dcmdex::model::attribute::{ATTRIBUTES, Attribute, LetterCase, Multiplicity};
 use dcmdex::model::charset;

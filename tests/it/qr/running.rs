@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use dcmdex::db::Reader;
+use dcmdex::db::Arrivals;
+use dcmdex::db::open::Reader;
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::qr::{self, FindError, NegotiatedOptions, Options, Query, Stop, keys};

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use dcmdex::archive::limits::{MAX_NAME, MAX_NESTING};
+use dcmdex::db::Search;
 use dcmdex::model::location::Place;
 use dcmdex::store;
 use proptest::prelude::*;

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dcmdex::db::{Durability, Reader, Writer, WriterOptions};
+use dcmdex::db::open::{Reader, Writer, WriterOptions};
+use dcmdex::db::{Admin, Durability, Search};
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::Clock;
 use dcmdex::model::declared::DeclaredSet;

@@ -1,5 +1,6 @@
 //! Who may associate, and for what: the table of peers.
 
+use dcmdex::db::Admin;
 use dcmdex::scp::Peers;
 use dcmdex::scp::peers::{Grant, PeerService, Security, ServiceSet};
 use dicom_ul::pdu::{

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dcmdex::db::Admin;
 use dcmdex::model::attribute::{ATTRIBUTES, Attribute, AttributeId, Source};
 use dcmdex::model::level::QueryRetrieveLevel;
 use dcmdex::model::matching::KeyValue;

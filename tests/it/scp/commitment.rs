@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use dcmdex::db::Search;
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
 use dcmdex::ingest::Scrub;
 use dcmdex::scp::peers::{Grant, Security, ServiceSet};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dcmdex::db::{Durability, FileOutcome, ScannedDirectory, ScannedFile, Writer, WriterOptions};
+use dcmdex::db::open::{Writer, WriterOptions};
+use dcmdex::db::{Arrivals, Durability, FileOutcome, ScannedDirectory, ScannedFile};
 use dcmdex::dimse::command_set::{self, CommandField};
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::location::Place;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use dcmdex::db::Search;
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
 use dcmdex::scp::Destination;
 use dicom_core::Tag;

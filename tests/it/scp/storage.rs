@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dcmdex::db::{DuplicatePolicy, IndexStatus, KnownPolicy};
+use dcmdex::db::{Admin, Arrivals, DuplicatePolicy, IndexStatus, KnownPolicy, Search};
 use dcmdex::dimse::command_set::{self, CommandField};
 use dcmdex::dimse::pdata::put_message;
 use dcmdex::model::attribute::AttributeId::SOPInstanceUID;
@@ -555,7 +555,7 @@ fn an_instance_in_flight_is_finished_before_the_node_stops() {
     assert_eq!(peer.receive(), abort);
     drop((peer, idle));
     node.stop();
-    let mut reader = dcmdex::db::Reader::open(&index).unwrap();
+    let mut reader = dcmdex::db::open::Reader::open(&index).unwrap();
     assert_eq!(reader.status().unwrap().instances, 1);
     drop(directory);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use dcmdex::db::Search;
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::find::{FindAnswer, FindRequest, ReturnKey};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};

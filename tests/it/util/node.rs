@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use dcmdex::db::{Reader, ReceivePolicy, Writer, WriterOptions};
+use dcmdex::db::ReceivePolicy;
+use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::qr;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dicom_core::VR;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, ErrorCode, InterruptHandle, OptionalExtension, ToSql, params, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params, params_from_iter};
 
 use super::super::mounts::Mounts;
 use super::super::packing::{Naming, UidSuffix, stored_time, uid_hash, unpack_time};
@@ -21,6 +21,7 @@ use super::super::separated;
 use super::super::sql_values::PathValue;
 use super::answers::{Answers, Further, order_columns};
 use super::availability::Obstacles;
+use crate::db::plan::{can_answer_declared, is_computed_everywhere, is_selective_below_study, names_few, names_uids};
 use crate::db::{Error, name_words};
 use crate::model::attribute::{Attribute, AttributeId, Source};
 use crate::model::declared::Unit;
@@ -71,26 +72,6 @@ impl RowSet {
 impl std::fmt::Debug for RowSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RowSet").field("first", &self.first).finish_non_exhaustive()
-    }
-}
-
-/// Interrupts what a [`Reader`](crate::db::Reader) is doing; usable from any thread.
-pub struct Interrupt(InterruptHandle);
-
-impl Interrupt {
-    pub(in super::super) fn new(handle: InterruptHandle) -> Self {
-        Self(handle)
-    }
-
-    /// Interrupts the statement that is running, if there is one.
-    pub fn interrupt(&self) {
-        self.0.interrupt();
-    }
-}
-
-impl std::fmt::Debug for Interrupt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Interrupt")
     }
 }
 
@@ -218,7 +199,7 @@ pub(in super::super) fn run(
         return Ok(0);
     }
     // One transaction: the answers are of one moment, though there may be several statements.
-    let transaction = connection.unchecked_transaction().map_err(Error::from_sqlite)?;
+    let transaction = connection.unchecked_transaction()?;
     let compiled = compile(connection, matchers, mounts, request, Thoroughness::Little)?;
     let mut answers = Answers::new(connection, request, on_answer);
     let mut give = || -> Result<(), Error> {
@@ -240,13 +221,13 @@ pub(in super::super) fn run(
         match each(&compiled.first, further.as_mut(), &mut sampled) {
             Err(error) if compiled.is_sample && is_end_of_sample(&error, matchers) => {}
             // There were not so many rows: that was all of it.
-            ended => return ended.map_err(Error::from_sqlite),
+            ended => return ended.map_err(Error::from),
         }
         let all = compile(connection, matchers, mounts, request, Thoroughness::All)?;
-        each(&all.first, further.as_mut(), &mut sampled).map_err(Error::from_sqlite)
+        each(&all.first, further.as_mut(), &mut sampled).map_err(Error::from)
     };
     give()?;
-    transaction.finish().map_err(Error::from_sqlite)?;
+    transaction.finish()?;
     Ok(answers.answered())
 }
 
@@ -315,7 +296,7 @@ pub(in super::super) fn explain(
             Ok(steps)
         };
         text.push_str(&statement.sql);
-        for line in plan().map_err(Error::from_sqlite)? {
+        for line in plan()? {
             text.push_str("\n  ");
             text.push_str(&line);
         }
@@ -408,11 +389,10 @@ fn compile(
 ) -> Result<Compiled, Error> {
     let shared_studies = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM study_patient)")
-        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-        .map_err(Error::from_sqlite)?;
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))?;
     let keys = request.matching_keys.iter().map(|key| key.attribute);
     let obstacles = match keys.chain(request.return_keys.iter().map(|key| key.attribute)).any(is_availability) {
-        true => Obstacles::of(connection, mounts).map_err(Error::from_sqlite)?,
+        true => Obstacles::of(connection, mounts)?,
         false => Obstacles::default(),
     };
     let mut compiler = Compiler {
@@ -429,7 +409,7 @@ fn compile(
         access: HashMap::new(),
         in_study_order: false,
     };
-    compiler.choose_access(request).map_err(Error::from_sqlite)?;
+    compiler.choose_access(request)?;
     let first = compiler.statement(request, Under::FirstPatient)?;
     let further = match compiler.may_answer_under_further_patients(request) {
         true => Some(compiler.statement(request, Under::FurtherPatient)?),
@@ -765,7 +745,7 @@ impl Compiler<'_> {
         }
         let plain_column = attribute.is_stored() && (attribute.level != Image || is_instance_group_key(attribute.id));
         let separated = if plain_column && key.matching.looks_into_separated_values() {
-            separated::rows(self.connection, attribute).map_err(Error::from_sqlite)?
+            separated::rows(self.connection, attribute)?
         } else {
             None
         };
@@ -853,7 +833,7 @@ impl Compiler<'_> {
     fn sop_instances(&mut self, uids: &[String]) -> Result<String, Error> {
         let mut keys = Vec::new();
         for uid in uids {
-            keys.extend(instance_key(self.connection, uid, uid_hash(uid)).map_err(Error::from_sqlite)?);
+            keys.extend(instance_key(self.connection, uid, uid_hash(uid))?);
         }
         if let [(instance_group, suffix)] = keys.as_slice() {
             let suffix = match suffix {
@@ -1044,21 +1024,6 @@ impl Compiler<'_> {
     }
 }
 
-/// Whether an answer at `level` can carry the attribute; its own level and those below it, and a study can carry what its
-/// series say.
-#[must_use]
-pub fn can_answer(attribute: &Attribute, level: QueryRetrieveLevel) -> bool {
-    attribute.level <= level
-        || is_computed_everywhere(attribute.id)
-        || (level == Study && attribute.level == Series && attribute.source == Source::DataSet)
-}
-
-/// Whether an answer at `level` can carry a declared attribute; as [`can_answer`].
-#[must_use]
-pub fn can_answer_declared(unit: &Unit, level: QueryRetrieveLevel) -> bool {
-    unit.level <= level || (level == Study && unit.level == Series)
-}
-
 /// SQL for the value of a declared attribute at its own level or below it. The key is of our making: letters, digits, `+`
 /// and `_`.
 fn declared_value(unit: &Unit) -> String {
@@ -1118,34 +1083,8 @@ fn names_this_patient(level: QueryRetrieveLevel, under: Under) -> Option<&'stati
     }
 }
 
-fn names_uids(key: &MatchingKey) -> bool {
-    matches!(key.matching.narrowing(), Narrowing::Equals(_))
-}
-
-/// Whether a key gives the values of an attribute that few entities share.
-fn names_few(key: &MatchingKey) -> bool {
-    let is_indexed = matches!(
-        key.attribute,
-        AttributeId::PatientID
-            | AttributeId::AccessionNumber
-            | AttributeId::StudyInstanceUID
-            | AttributeId::SeriesInstanceUID
-            | AttributeId::SOPInstanceUID
-    );
-    is_indexed && matches!(key.matching.narrowing(), Narrowing::Equals(values) if !values.iter().any(String::is_empty))
-}
-
-/// Whether a key names series or instances by their UIDs.
-fn is_selective_below_study(key: &MatchingKey) -> bool {
-    matches!(key.attribute, AttributeId::SeriesInstanceUID | AttributeId::SOPInstanceUID) && names_uids(key)
-}
-
 fn is_availability(id: AttributeId) -> bool {
     id == AttributeId::InstanceAvailability
-}
-
-fn is_computed_everywhere(id: AttributeId) -> bool {
-    matches!(id, AttributeId::InstanceAvailability | AttributeId::RetrieveAETitle)
 }
 
 /// Attributes in which all instances of an instance group agree.

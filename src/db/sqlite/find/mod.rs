@@ -5,5 +5,4 @@ mod arrival_keys;
 mod availability;
 mod compile;
 
-pub use compile::{Interrupt, can_answer, can_answer_declared};
 pub(super) use compile::{Matchers, explain, instance_key, register_functions, run};

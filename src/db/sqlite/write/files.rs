@@ -274,7 +274,7 @@ impl Batch<'_> {
             }
             Ok(found)
         };
-        find().map_err(Error::from_sqlite)
+        find().map_err(Error::from)
     }
 
     /// How many files of a directory (or whether the one of this name) scans have missed.
@@ -286,7 +286,7 @@ impl Batch<'_> {
         self.statement("SELECT count(*) FROM missing_file WHERE directory = ?1 AND (?2 IS NULL OR file_name = ?2)")
             .and_then(|mut count| count.query_row(params![directory, name.map(PathValue)], |row| row.get::<_, i64>(0)))
             .map(|count| u64::try_from(count).unwrap_or(0))
-            .map_err(Error::from_sqlite)
+            .map_err(Error::from)
     }
 
     /// Drops files of a directory (or the one of this name) that scans have missed, `limit` of them; how many there were.

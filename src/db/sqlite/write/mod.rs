@@ -194,7 +194,7 @@ impl<'c> Batch<'c> {
                 self.lookups = lookups;
             }
         }
-        result.map_err(Error::from_sqlite)
+        result.map_err(Error::from)
     }
 
     /// Begins a transaction when it is its turn.

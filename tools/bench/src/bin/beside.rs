@@ -12,7 +12,8 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use dcmdex::db::{Received, Writer, WriterOptions};
+use dcmdex::db::open::{Writer, WriterOptions};
+use dcmdex::db::{Arrivals, Received};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::location::{Location, Place};
 use dcmdex::model::record::InstanceRecord;
@@ -51,7 +52,7 @@ fn main() {
         let location = Location { place: Place::Managed, directory, file_name, size: 1000, mtime_ms: 0 };
         let (send, receive) = mpsc::channel();
         let done = move |result| send.send(result).unwrap();
-        writer.handle().store(Received::new(Box::new(record), location), done);
+        writer.handle().store(Received::new(Box::new(record), location), Box::new(done));
         let _committed = receive.recv().unwrap().unwrap();
         took.push(due.elapsed());
     }

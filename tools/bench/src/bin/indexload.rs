@@ -19,7 +19,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dcmdex::db::{Durability, FileOutcome, ScannedDirectory, ScannedFile, Writer, WriterOptions};
+use dcmdex::db::open::{Writer, WriterOptions};
+use dcmdex::db::{Arrivals, Durability, FileOutcome, ScannedDirectory, ScannedFile};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::location::Place;
 use dcmdex::model::record::InstanceRecord;

@@ -25,7 +25,7 @@ struct State {
 
 /// A transaction that is under way, until dropped.
 #[derive(Debug)]
-pub(super) struct UnderWay<'s>(&'s Gate);
+pub(in crate::db) struct UnderWay<'s>(&'s Gate);
 
 impl Suspension {
     /// Calls `stop` between two transactions, or after `at_most` in any case.
@@ -41,12 +41,12 @@ impl Suspension {
     }
 
     /// Whether somebody waits for the end of the transaction.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(in crate::db) fn is_asked(&self) -> bool {
         self.0.lock().asked
     }
 
     /// Begins a transaction, when nobody waits for the end of one.
-    pub(super) fn begin(&self) -> UnderWay<'_> {
+    pub(in crate::db) fn begin(&self) -> UnderWay<'_> {
         let state = self.0.changed.wait_while(self.0.lock(), |state| state.asked);
         state.unwrap_or_else(PoisonError::into_inner).busy = true;
         UnderWay(&self.0)

@@ -1,0 +1,174 @@
+//! What goes wrong with an index.
+
+use std::path::PathBuf;
+
+/// What the driver of an engine said.
+type DriverError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What goes wrong with an index.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no index where one is asked.
+    #[error("there is no index at {}", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{} is not an index of this program", path.display())]
+    NotAnIndex {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is damaged.
+    #[error(
+        "the index {} is damaged ({detail}): keep the file, and restore the index from a backup; `dcmdex check` may say more",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the driver said.
+        detail: String,
+    },
+    /// A newer program made it.
+    #[error("the index {} has schema {found}, and this program knows schemas up to {known}: use the newer program", path.display())]
+    NewerSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// An older program made it, and this access may not change it.
+    #[error("the index {} has the older schema {found}; `dcmdex serve` or `dcmdex scan` brings it to schema {known}", path.display())]
+    OlderSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The index is on a file system that cannot share memory between processes.
+    #[error("the index {} would lie on a network file system ({kind}), where its write-ahead log is not safe: put it on a local disk", path.display())]
+    NetworkFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// Which one.
+        kind: &'static str,
+    },
+    /// Bringing the schema up to date failed; the index is as it was.
+    #[error("could not bring the index {} to the current schema", path.display())]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// What the driver said.
+        source: DriverError,
+    },
+    /// The file could not be opened.
+    #[error("could not open the index {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the driver said.
+        source: DriverError,
+    },
+    /// The file system said no.
+    #[error("could not reach {}", path.display())]
+    Io {
+        /// What could not be reached.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A statement failed.
+    #[error("the index did not take a statement")]
+    Statement(#[source] DriverError),
+    /// The engine met damage in the middle of its work.
+    #[error("the index is damaged ({0}): keep the file, and restore it from a backup; `dcmdex check` may say more")]
+    Malformed(String),
+    /// The file that was opened no longer has its name, or its log or shared memory has not.
+    #[error(
+        "the index {} is no longer the file that was opened: it, its -wal or its -shm was removed or replaced. Put the files back, \
+         or end the node, restore the index and its -wal from one backup, and start the node", path.display()
+    )]
+    Replaced {
+        /// The index.
+        path: PathBuf,
+    },
+    /// The database is gone or empty, and it was needed.
+    #[error(
+        "the index {0} is gone, and its write-ahead log {0}-wal holds what was acknowledged: put the index back, or move \
+         the log and {0}-turn away and restore the index from a backup", path.display()
+    )]
+    DatabaseGone {
+        /// The index.
+        path: PathBuf,
+    },
+    /// The log beside the database is that of another one.
+    #[error(
+        "the write-ahead log {} was written for another file than {}, and would destroy it: move the log away if the index \
+         is a restored backup; if both were copied here together, remove {}",
+        log.display(), path.display(), record.display()
+    )]
+    ForeignLog {
+        /// The index.
+        path: PathBuf,
+        /// The log.
+        log: PathBuf,
+        /// What says whose log it is.
+        record: PathBuf,
+    },
+    /// The log is gone, and it held commits.
+    #[error(
+        "the write-ahead log {} is gone, and the index {} lacks what was acknowledged last: put the log back, or restore both \
+         from a backup; to go on without it, remove {}",
+        log.display(), path.display(), record.display()
+    )]
+    LogGone {
+        /// The index.
+        path: PathBuf,
+        /// The log.
+        log: PathBuf,
+        /// What says that it is needed.
+        record: PathBuf,
+    },
+    /// Another process has kept the index locked for too long.
+    #[error("another process keeps the index locked; it may have been stopped in the middle")]
+    Locked,
+    /// The disk below the index is full.
+    #[error("no space left for the index")]
+    Full,
+    /// The writer has stopped; the text says why.
+    #[error("the writer of the index has stopped: {0}")]
+    WriterStopped(String),
+    /// A defect of this program ended the transaction; nothing of it is in the index, and the writer goes on.
+    #[error("a defect of this program ended the transaction")]
+    WriterPanicked,
+    /// The queue of the writer is full.
+    #[error("the queue of the index is full")]
+    Busy,
+    /// The query was interrupted.
+    #[error("interrupted")]
+    Interrupted,
+    /// A query has keys that the index does not hold.
+    #[error("the index cannot answer this query: {0}")]
+    Unsupported(String),
+}
+
+impl Error {
+    /// Whether it says something of the index, and not of what was to be written: trying each instance alone would not help.
+    pub(in crate::db) const fn is_of_the_index(&self) -> bool {
+        matches!(self, Self::Locked | Self::Replaced { .. })
+    }
+
+    /// The same error for another instance, of those that are of the index.
+    pub(in crate::db) fn again(&self) -> Self {
+        match self {
+            Self::Replaced { path } => Self::Replaced { path: path.clone() },
+            _ => Self::Locked,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The engine that the program uses. Only this file chooses it.
+
+pub use super::sqlite::{IndexFiles, Reader, SCHEMA_VERSION, Writer, WriterHandle, WriterOptions};

@@ -1,0 +1,35 @@
+//! What an operator asks of an SQLite index.
+
+use std::ops::ControlFlow;
+
+use rusqlite::OptionalExtension as _;
+
+use super::reader::Reader;
+use super::{check, start_check, status};
+use crate::db::{Admin, CheckReport, ConflictEntry, Error, FailureEntry, IndexStatus};
+
+impl Admin for Reader {
+    fn status(&mut self) -> Result<IndexStatus, Error> {
+        status::read(&self.connection, &self.path).map_err(Error::from)
+    }
+
+    fn check(&mut self) -> Result<CheckReport, Error> {
+        check::run(&self.connection).map_err(Error::from)
+    }
+
+    fn index_id(&mut self) -> Result<Option<String>, Error> {
+        self.connection.query_row("SELECT id FROM index_identity", [], |row| row.get(0)).optional().map_err(Error::from)
+    }
+
+    fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry)) -> Result<(), Error> {
+        Ok(status::failures(&self.connection, &mut on_failure)?)
+    }
+
+    fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
+        Ok(status::conflicts(&self.connection, &mut on_conflict)?)
+    }
+
+    fn start_check(&mut self) -> Result<CheckReport, Error> {
+        start_check::run(&mut self.connection)
+    }
+}
