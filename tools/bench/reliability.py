@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Kills a node, or cuts the power of its disk, while it receives; then looks for acknowledged objects.
 
-    tools/bench/reliability.py kill     --work DIR [--rounds 500] [--duplicates keep-first|replace]
+    tools/bench/reliability.py kill     --work DIR [--rounds 500]
     tools/bench/reliability.py powercut --work DIR [--rounds 100] [--node dcmdex|storescp|orthanc]
+        [--duplicates keep-both|keep-first|replace] [--disks 1|2] [--scan] [--kill-recovery]
 
 kill sends SIGKILL under load and starts the node again on the same index.
 
@@ -11,311 +12,186 @@ below DIR that is mounted by loop. The FS_IOC_SHUTDOWN ioctl, which xfstests use
 that had not reached the disk. Then the node is killed, the file system is mounted again (which
 replays its journal), and the node starts again.
 
-Each round checks every instance for which a sender had a Success. There are eight senders. One
-instance is sent by all of them, each with its own content. The instance must be in the index, and
-its object must be there, byte for byte as one of them sent it. The script also counts short objects
-under a final name, objects that the index does not know, and half received files. Exit code 1: an
-acknowledged instance is missing or short. Standard library only.
+--disks 2 gives the index and the objects a file system each (root). A power cut then meets one of
+them or both. --scan lets `dcmdex scan` of a directory that grows run over and over into the same
+index. In half of the rounds of kill it is killed with the node, in the others it goes on.
+--kill-recovery ends the next starts in the midst, up to four in a row: by SIGKILL, by a power cut,
+or by SIGTERM and SIGKILL while the node closes its index.
+
+Each round checks every content for which a sender had a Success. There are eight senders. One
+instance of eight is sent by all of them, each with its own content. With keep-both every content
+that was acknowledged must be in the index, as the first location or as a copy, and its object must
+be there byte for byte. With keep-first the others are refused, with 0111. With replace one of the
+contents must be there. The script also counts short objects under a final name, objects that the
+index does not know, half received files, contents that are kept twice, files that a last scan did
+not index, starts that were refused, and what `dcmdex check --files` finds. Exit code 1: any of
+those. Standard library only.
 """
 
 import argparse
-import fcntl
-import json
-import os
 import random
 import shutil
 import signal
-import sqlite3
-import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
 from pathlib import Path
 
-from common import RELEASE, Ended, Listener, commit, fail, free_port, machine
-from dimse import Sender, data_set
+from acknowledged import FAULTS, SENDERS, Archive, Found, Load
+from common import commit, free_port, machine
+from disks import Disk
+from nodes import NODES, Dcmdex, kill, start
 
-SENDERS = 8
 # Rounds after which a new index and a new disk are begun: each round looks at all that there is.
 ROUNDS_ON_ONE = 25
-FS_IOC_SHUTDOWN = (2 << 30) | (4 << 16) | (ord("X") << 8) | 125
-NO_LOG_FLUSH = 2
+# Starts in a row that are ended before the one that is checked.
+MOST_STARTS_ENDED = 4
 
 
-class Dcmdex:
-    called = b"DCMDEX"
-    duplicates = "keep-first"
+class Home:
+    """A node, its disks and the directory that is scanned, for some rounds."""
 
-    def __init__(self, home):
-        self.home, self.index, self.objects = home, home / "index.db", home / "objects"
+    def __init__(self, options, totals):
+        self.options, self.totals = options, totals
+        self.path = Path(tempfile.mkdtemp(prefix=f"{options.how}-", dir=options.work))
+        self.disks = []
+        if options.disks == 2:
+            self.disks = [Disk(self.path, "index-disk"), Disk(self.path, "object-disk")]
+        elif options.how == "powercut":
+            self.disks = [Disk(self.path, "disk")]
+        self.log = open(self.path / "log", "wb")
+        places = [disk.path for disk in self.disks] or [self.path]
+        self.node = NODES[options.node](self.path, places[0], places[-1])
+        self.archive = Archive(self.node, self.path, self.log) if options.scan else None
+        self.loads, self.listener = [], None
 
-    def command(self, port):
-        binary = os.environ.get("DCMDEX_BINARY", RELEASE / "dcmdex")
-        config = self.home / "dcmdex.toml"
-        config.write_text(f'[store]\nduplicates = "{self.duplicates}"\n')
-        command = [binary, "serve", "--config", config, "--index", self.index, "--storage", self.objects]
-        return [*command, "--ae-title", "DCMDEX", "--bind", "127.0.0.1", "--port", port]
-
-    def known(self, _port):
-        """SOP Instance UID to path, for all that the index has."""
-        index = sqlite3.connect(f"file:{self.index}?mode=ro", uri=True)
+    def work(self, numbers):
+        """Does rounds, and looks at all of them together at last."""
         try:
-            rows = index.execute("SELECT sop_instance_uid, path FROM instances").fetchall()
-            if index.execute("PRAGMA integrity_check").fetchone() != ("ok",):
-                fail("the index is damaged")
+            for disk in self.disks:
+                disk.make()
+            self.listener = self.start()
+            for number in numbers:
+                self.round(number)
+                progress(self.totals)
+            self.last_look()
+            progress(self.totals)
         finally:
-            index.close()
-        if len({uid for uid, _ in rows}) != len(rows):
-            fail("an instance stands in the index twice")
-        return dict(rows)
+            if self.listener is not None:
+                kill(self.listener.process)
+            if self.archive:
+                self.archive.close()
+            for disk in self.disks:
+                disk.unmount(check=False)
+            self.log.close()
+        # What is wrong can be looked at.
+        if not any(self.totals[name] for name in FAULTS):
+            shutil.rmtree(self.path)
 
-    def load(self, uid, known):
-        return Path(known[uid]).read_bytes() if uid in known else None
+    def start(self):
+        listener, took = start(self.node, self.log, self.totals)
+        self.totals["slowest start, s"] = max(self.totals["slowest start, s"], round(took, 2))
+        return listener
 
-    def files(self):
-        return [path for path in self.objects.rglob("*") if path.is_file() and path.name not in (".lock", ".index")]
+    def round(self, number):
+        round_number = self.options.seed * 100_000 + number
+        load = Load(self.node, self.listener.port, round_number, self.options.duplicates)
+        if self.archive:
+            self.archive.begin(round_number)
+        load.until_busy()
+        cut = self.end(load)
+        load.wait()
+        if self.options.kill_recovery:
+            self.end_starts()
+        self.listener = self.start()
+        if self.archive:
+            self.archive.end()
+            self.archive.scan()
+        found = Found(self.node, self.listener.port)
+        found.check(load, self.totals)
+        self.loads.append(load)
+        if type(self.node) is Dcmdex:
+            self.count("orphans", found.orphans())
+        if self.archive:
+            self.totals["not scanned"] += self.archive.not_indexed(found.known)
+            self.totals["scans"] += self.archive.finished
+            self.totals["not scanned"] += self.archive.failed
+            self.archive.finished = self.archive.failed = 0
+        if cut:
+            self.totals["cuts of one disk"] += len(cut) < len(self.disks)
 
+    def count(self, fault, found):
+        self.totals[fault] += len(found)
+        for each in found:
+            print(f"{fault}: {each}", file=sys.stderr, flush=True)
 
-class Storescp(Dcmdex):
-    called = b"STORESCP"
+    def end(self, load):
+        """Ends the node under load; the disks whose power was cut."""
+        cut = self.cut_power(load) if self.options.how == "powercut" else []
+        # Its index may be on a disk that is gone.
+        if self.archive and (cut or random.random() < 0.5):
+            self.archive.cut()
+            self.archive.kill()
+            if cut:
+                self.archive.end()
+        kill(self.listener.process)
+        self.listener = None
+        for disk in cut:
+            disk.power_on()
+        return cut
 
-    def command(self, port):
-        self.objects.mkdir(exist_ok=True)
-        # +B: as received, and +uf: one process for each association.
-        return ["/usr/bin/storescp", "--fork", "+B", "-aet", "STORESCP", "-od", self.objects, port]
+    def cut_power(self, load=None):
+        """Cuts one disk or all of them, in any order."""
+        cut = random.sample(self.disks, random.randint(1, len(self.disks)))
+        if load is not None:
+            load.cut()
+        if self.archive:
+            self.archive.cut()
+        for disk in cut:
+            disk.cut_power()
+        return cut
 
-    def known(self, _port):
-        return {path.name.split(".", 1)[1]: str(path) for path in self.files()}
+    def end_starts(self):
+        """Starts the node some times, and ends it while it recovers, or closes its index."""
+        for _ in range(random.randint(1, MOST_STARTS_ENDED)):
+            command = self.node.command(free_port())
+            process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+            # Most of them before it listens, some after that.
+            time.sleep(random.random() * random.choice([0.01, 0.05, 0.3]))
+            how = random.choice(["kill", "close", self.options.how])
+            if how == "close":
+                process.send_signal(signal.SIGTERM)
+                time.sleep(random.random() * random.choice([0.005, 0.05]))
+            cut = self.cut_power() if how == "powercut" else []
+            code = process.poll()
+            kill(process)
+            for disk in cut:
+                disk.power_on()
+            # -SIGTERM: before it had a handler for it.
+            if code not in (None, 0, -signal.SIGTERM) and not cut:
+                self.totals["refused starts"] += 1
+                print(f"a start that was to be ended had ended with {code}", file=sys.stderr, flush=True)
+            self.totals["starts ended"] += 1
 
-
-class Orthanc(Dcmdex):
-    called = b"ORTHANC"
-
-    def command(self, port):
-        self.http = free_port()
-        settings = {
-            "DicomAet": "ORTHANC",
-            "DicomPort": port,
-            "HttpPort": self.http,
-            "StorageDirectory": str(self.objects),
-            "IndexDirectory": str(self.home / "index"),
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "Plugins": [],
-        }
-        (self.home / "orthanc.json").write_text(json.dumps(settings))
-        return ["/usr/sbin/Orthanc", self.home / "orthanc.json"]
-
-    def _get(self, path):
-        for _ in range(100):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}") as answer:
-                    return answer.read()
-            except urllib.error.HTTPError:
-                return None
-            except OSError:
-                time.sleep(0.1)
-        fail("Orthanc does not answer")
-
-    def known(self, _port):
-        instances = json.loads(self._get("/instances?expand"))
-        return {each["MainDicomTags"]["SOPInstanceUID"]: each["ID"] for each in instances}
-
-    def load(self, uid, known):
-        return self._get(f"/instances/{known[uid]}/file") if uid in known else None
-
-
-NODES = {"dcmdex": Dcmdex, "storescp": Storescp, "orthanc": Orthanc}
-
-
-class Load:
-    """Senders that send until they are cut off."""
-
-    def __init__(self, node, port, round_number):
-        # UIDs; and for each that was sent its contents, of which those that several send have several.
-        self.acknowledged, self.sent, self.refused = set(), {}, 0
-        # Answers that came after the cut. A real one ends the node with the disk; this one lets it run on for a moment, in which
-        # ext4 may say of a sync that it is done because its journal is over.
-        self.is_cut, self.late = False, set()
-        self.lock = threading.Lock()
-        self.threads = [
-            threading.Thread(target=self._send, args=(node, port, round_number, number)) for number in range(SENDERS)
-        ]
-        for thread in self.threads:
-            thread.start()
-
-    def _send(self, node, port, round_number, number):
-        chance = random.Random(f"{round_number} {number}")
-        try:
-            sender = Sender(port, node.called)
-            for count in range(1_000_000):
-                study = f"1.2.826.{round_number + 1}.{count // 40 + 1}"
-                series = f"{study}.{number + 1}"
-                is_shared = count % 8 == 7
-                if is_shared:
-                    # One that all of them send, each its own.
-                    series = f"{study}.99"
-                uid = f"{series}.{count + 1}"
-                pixels = chance.randbytes(chance.choice([200, 4_000, 16_000, 70_000]))
-                data = data_set(study.encode(), series.encode(), uid.encode(), pixels)
-                with self.lock:
-                    self.sent.setdefault(uid, []).append(data)
-                status = sender.store(count % 60_000 + 1, uid.encode(), data)
-                with self.lock:
-                    if status == 0:
-                        (self.late if self.is_cut else self.acknowledged).add(uid)
-                    # Where the first one is kept, the others are told so: Duplicate SOP Instance.
-                    elif not self.is_cut and not (is_shared and status == 0x0111):
-                        self.refused += 1
-        except OSError:
-            pass
-
-    def until_busy(self):
-        """Waits for a random number of answers, or for two seconds."""
-        wanted, end = random.randint(1, 400), time.monotonic() + 2
-        while len(self.acknowledged) < wanted and time.monotonic() < end:
-            time.sleep(0.005)
-
-    def cut(self):
-        """From here on no answer counts."""
-        with self.lock:
-            self.is_cut = True
-
-    def wait(self):
-        for thread in self.threads:
-            thread.join()
-
-
-def check(node, port, load, totals):
-    """Holds what is there after the restart against what was acknowledged."""
-    known = node.known(port)
-    missing = short = 0
-    is_whole = lambda uid, kept: any(kept.endswith(data) for data in load.sent[uid])
-    for uid in load.acknowledged:
-        kept = node.load(uid, known)
-        if kept is None:
-            missing += 1
-        elif not is_whole(uid, kept):
-            short += 1
-    totals["late lost"] += sum(node.load(uid, known) is None for uid in load.late)
-    # What was not acknowledged may be there or not, but not in part.
-    for uid in load.sent:
-        if uid not in load.acknowledged and uid not in load.late and uid in known:
-            kept = node.load(uid, known)
-            totals["partial"] += kept is None or not is_whole(uid, kept)
-    if type(node) is Dcmdex:
-        paths = set(known.values())
-        totals["orphans"] += sum(str(path) not in paths for path in node.files())
-    totals["acknowledged"] += len(load.acknowledged)
-    totals["refused"] += load.refused
-    totals["missing"] += missing
-    totals["short"] += short
-    totals["rounds"] += 1
-    totals["bad rounds"] += bool(missing or short)
-
-
-def start(node, log):
-    for attempts_left in (2, 1, 0):
-        port = free_port()
-        begun = time.monotonic()
-        try:
-            return Listener(node.command(port), port, log), time.monotonic() - begun
-        except Ended:
-            if not attempts_left:
-                raise
-
-
-def stop(listener):
-    """Kills a node, and the processes that it has for its associations."""
-    pid = listener.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    listener.process.send_signal(signal.SIGKILL)
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)
-    listener.process.wait()
-
-
-def kill_rounds(options, totals):
-    for first in range(0, options.rounds, ROUNDS_ON_ONE):
-        home = Path(tempfile.mkdtemp(prefix="kill-", dir=options.work))
-        try:
-            node = NODES[options.node](home)
-            with open(home / "log", "wb") as log:
-                listener, _ = start(node, log)
-                for number in range(first, min(first + ROUNDS_ON_ONE, options.rounds)):
-                    load = Load(node, listener.port, options.seed * 100_000 + number)
-                    load.until_busy()
-                    stop(listener)
-                    load.wait()
-                    listener, took = start(node, log)
-                    totals["slowest start, s"] = max(totals["slowest start, s"], round(took, 2))
-                    check(node, listener.port, load, totals)
-                    progress(totals)
-                stop(listener)
-        finally:
-            shutil.rmtree(home)
-
-
-def power_cut_rounds(options, totals):
-    if os.geteuid() != 0:
-        fail("a power cut needs root: mount and FS_IOC_SHUTDOWN")
-    home = Path(tempfile.mkdtemp(prefix="powercut-", dir=options.work))
-    image, mount = home / "disk.img", home / "disk"
-    mount.mkdir()
-    try:
-        for number in range(options.rounds):
-            if number % ROUNDS_ON_ONE == 0:
-                # A new disk now and then, so that it does not fill up.
-                with open(image, "wb") as file:
-                    file.truncate(2 << 30)
-                subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-            mounted = ["mount", "-o", "loop", str(image), str(mount)]
-            subprocess.run(mounted, check=True)
-            node = NODES[options.node](mount)
-            with open(home / "log", "ab") as log:
-                listener, _ = start(node, log)
-                load = Load(node, listener.port, options.seed * 100_000 + number)
-                load.until_busy()
-                load.cut()
-                cut_power(mount)
-                stop(listener)
-                load.wait()
-                unmount(mount)
-                subprocess.run(mounted, check=True)
-                listener, took = start(node, log)
-                totals["slowest start, s"] = max(totals["slowest start, s"], round(took, 2))
-                check(node, listener.port, load, totals)
-                stop(listener)
-            unmount(mount)
-            progress(totals)
-    finally:
-        unmount(mount, check=False)
-        shutil.rmtree(home)
-
-
-def cut_power(mount):
-    directory = os.open(mount, os.O_RDONLY)
-    try:
-        fcntl.ioctl(directory, FS_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
-    finally:
-        os.close(directory)
-
-
-def unmount(mount, check=True):
-    # A process that has just been killed may hold it for a moment.
-    for _ in range(100):
-        if subprocess.run(["umount", str(mount)], stderr=subprocess.DEVNULL).returncode == 0 or not os.path.ismount(mount):
-            return
-        time.sleep(0.05)
-    if check:
-        fail(f"{mount} cannot be unmounted")
+    def last_look(self):
+        """At all rounds on this index together, and at the index by the program itself."""
+        found = Found(self.node, self.listener.port)
+        for load in self.loads:
+            missing, short = found.lost(load)
+            self.totals["missing later"] += missing + short
+        if type(self.node) is Dcmdex:
+            self.listener.process.terminate()
+            code = self.listener.process.wait()
+            said = self.node.check()
+            if code or said:
+                self.totals["check"] += 1
+                print(f"the node ended with {code}; check: {said}", file=sys.stderr, flush=True)
+            self.listener = None
 
 
 def progress(totals):
-    print(" ".join(f"{name}={value}" for name, value in totals.items()), file=sys.stderr, flush=True)
+    print(" ".join(f"{name.replace(' ', '-')}={value}" for name, value in totals.items()), file=sys.stderr, flush=True)
 
 
 def main():
@@ -324,18 +200,31 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="folder on the disk to use")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--node", choices=sorted(NODES), default="dcmdex")
-    parser.add_argument("--duplicates", choices=["keep-first", "replace"], default="keep-first", help="of dcmdex")
+    policies = ["keep-both", "keep-first", "replace"]
+    parser.add_argument("--duplicates", choices=policies, default="keep-both", help="of dcmdex")
+    parser.add_argument("--disks", type=int, choices=[1, 2], default=1, help="2: one for the index, one for the objects")
+    parser.add_argument("--scan", action="store_true", help="scans run into the same index")
+    parser.add_argument("--kill-recovery", action="store_true", help="starts are ended as well")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if options.node != "dcmdex":
+        if options.scan or options.kill_recovery:
+            parser.error("--scan and --kill-recovery are for dcmdex")
+        # Whatever they do with other content under a known UID.
+        options.duplicates = "replace"
     Dcmdex.duplicates = options.duplicates
     options.work.mkdir(parents=True, exist_ok=True)
-    names = ["rounds", "acknowledged", "missing", "short", "bad rounds", "partial", "orphans", "refused", "late lost", "slowest start, s"]
-    totals = dict.fromkeys(names, 0)
-    {"kill": kill_rounds, "powercut": power_cut_rounds}[options.how](options, totals)
-    print(f"- {options.node}, {options.how}, {SENDERS} senders. Machine: {machine()}. Commit {commit()}.")
+    names = ["rounds", "acknowledged", "missing", "missing later", "short", "bad rounds", "partial", "orphans", "doubled"]
+    names += ["not scanned", "check", "refused starts", "refused", "late lost", "scans", "starts ended"]
+    totals = dict.fromkeys([*names, "cuts of one disk", "slowest start, s"], 0)
+    for first in range(0, options.rounds, ROUNDS_ON_ONE):
+        Home(options, totals).work(range(first, min(first + ROUNDS_ON_ONE, options.rounds)))
+    variant = f"{options.duplicates}, {options.disks} disks" + ", scan" * options.scan
+    variant += ", recovery killed" * options.kill_recovery
+    print(f"- {options.node}, {options.how}, {SENDERS} senders, {variant}. Machine: {machine()}. Commit {commit()}.")
     print(f"| {' | '.join(totals)} |\n|{'---:|' * len(totals)}")
     print(f"| {' | '.join(format(value, ',') for value in totals.values())} |")
-    sys.exit(1 if totals["missing"] or totals["short"] else 0)
+    sys.exit(1 if any(totals[name] for name in FAULTS) else 0)
 
 
 if __name__ == "__main__":

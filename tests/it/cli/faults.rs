@@ -375,20 +375,29 @@ fn below_the_floor_nothing_more_is_taken() {
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
-/// Runs tools/bench/reliability.py for a few rounds; for many it is run by itself (docs/reliability.md).
-fn rounds(how: &str, rounds: usize) {
-    let Some(mut python) = peers::program("/usr/bin/python3") else { return };
+/// Runs a script of tools/bench on this program; its last line that begins with `first`.
+fn script(name: &str, how: &str, more: &[&str], first: &str) -> Option<String> {
+    let mut python = peers::program("/usr/bin/python3")?;
     let place = Place::new();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/bench/reliability.py");
-    python.arg(script).arg(how).arg("--work").arg(place.path("work")).arg("--rounds").arg(rounds.to_string());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/bench").join(name);
+    python.arg(script).arg(how).arg("--work").arg(place.path("work")).args(more);
     let run = peers::run(python.env("DCMDEX_BINARY", env!("CARGO_BIN_EXE_dcmdex")).env("PYTHONDONTWRITEBYTECODE", "1"));
     let said = run.expect_success();
-    let last = said.lines().rfind(|line| line.starts_with("rounds=")).unwrap_or_else(|| panic!("{said}"));
+    let last = said.lines().rfind(|line| line.starts_with(first)).unwrap_or_else(|| panic!("{said}"));
+    Some(last.to_owned())
+}
+
+/// Runs tools/bench/reliability.py for a few rounds; for many it is run by itself (docs/reliability.md).
+fn rounds(how: &str, rounds: usize, more: &[&str]) {
+    let number_of_rounds = rounds.to_string();
+    let more = [&["--rounds", &number_of_rounds], more].concat();
+    let Some(said) = script("reliability.py", how, &more, "rounds=") else { return };
     let number = |name: &str| -> usize {
-        let value = last.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        let value = said.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
         value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {said}"))
     };
-    for nothing in ["missing", "short", "partial", "orphans", "refused"] {
+    let faults = ["missing", "missing-later", "short", "partial", "orphans", "doubled", "not-scanned", "check"];
+    for nothing in faults.into_iter().chain(["refused-starts", "refused"]) {
         assert_eq!(number(nothing), 0, "{nothing}: {said}");
     }
     // Each round ends after one Success at the earliest.
@@ -396,17 +405,53 @@ fn rounds(how: &str, rounds: usize) {
     assert!(number("acknowledged") >= rounds, "{said}");
 }
 
+/// Whether this machine can cut the power of a disk: root, and a loop device.
+fn can_cut_power() -> bool {
+    let place = Place::new();
+    Mount::ext4(&place.path("mount"), &place.path("image")).is_some()
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_when_the_node_is_killed() {
-    rounds("kill", 4);
+    rounds("kill", 3, &[]);
+    rounds("kill", 2, &["--duplicates", "keep-first"]);
+    rounds("kill", 2, &["--duplicates", "replace"]);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_node_is_killed_beside_a_scan_and_while_it_recovers() {
+    rounds("kill", 3, &["--scan", "--kill-recovery"]);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_goes() {
-    let place = Place::new();
-    // Whether this machine can: root, and a loop device.
-    if Mount::ext4(&place.path("mount"), &place.path("image")).is_none() {
-        return;
+    if can_cut_power() {
+        rounds("powercut", 2, &[]);
     }
-    rounds("powercut", 2);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_power_of_one_of_two_disks_goes() {
+    if can_cut_power() {
+        rounds("powercut", 2, &["--disks", "2", "--scan", "--kill-recovery"]);
+    }
+}
+
+/// Kills or cuts at a few of all the moments that tools/bench/kill_points.py knows; all of them: docs/reliability.md.
+fn some_kill_points(how: &str, scenarios: &[&str]) {
+    let more = [&["--points", "4"], scenarios].concat();
+    let Some(said) = script("kill_points.py", how, &more, "all:") else { return };
+    assert!(said.ends_with(" 0 faults"), "{said}");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_wherever_a_start_or_a_stop_is_killed() {
+    some_kill_points("kill", &["first", "recovery", "scan"]);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_wherever_the_power_goes_in_a_start_or_a_stop() {
+    if can_cut_power() {
+        some_kill_points("powercut", &["first", "recovery"]);
+    }
 }
