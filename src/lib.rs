@@ -59,7 +59,8 @@
 //! 5. [`db`] is the index. It holds all SQL: the schema, the one writer, the readers.
 //! 6. [`scanner`] brings the index up to date with a folder and accounts for every entry.
 //! 7. [`qr`] turns an Identifier into a query, and answers into response Identifiers.
-//! 8. [`receive`] takes an object that arrives: file, place, row.
+//! 8. [`receive`] takes an object that arrives: file, place, row. [`deliver`] reads the objects that
+//!    are sent.
 //! 9. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
 //! 11. [`telemetry`] holds log lines and the one table of metrics.
@@ -71,8 +72,8 @@
 //!
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
-//! - tokio is in [`scp`], [`receive`] and the command `serve` only. All other modules are plain synchronous
-//!   code.
+//! - tokio is in [`scp`], [`receive`], [`deliver`] and the command `serve` only. All other modules
+//!   are plain synchronous code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
 //!
@@ -82,7 +83,9 @@ pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod db;
+pub mod deliver;
 pub mod dimse;
+mod encoding;
 pub mod ingest;
 pub mod model;
 pub mod qr;

@@ -13,12 +13,15 @@ use serde_json::{Map, Value, json};
 
 use super::output::{Audience, Grouped, Shown};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs};
+use crate::archive::Archives;
+use crate::db::Admin;
+use crate::db::ScanLedger;
 use crate::db::open::Reader;
-use crate::db::{Admin, ConflictEntry, Finding, LocatedInstance, ScanLedger};
-use crate::ingest::{Identity, ObjectError, StoredObject};
+use crate::db::{ConflictEntry, Finding, LocatedInstance};
+use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
-use crate::store::{Archives, Verified};
+use crate::store::Verified;
 
 /// Directories that are looked at between two questions to the index.
 const PAGE_DIRECTORIES: usize = 1000;

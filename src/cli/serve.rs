@@ -21,9 +21,13 @@ use tokio_util::sync::CancellationToken;
 use super::notify::{NOTIFY_SOCKET, ServiceManager};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs, fit, in_one_line, make_directory_of, suspend};
 use crate::config::{self, AccessHistory, Config, Keep};
+use crate::db::Admin;
+use crate::db::Finding;
+use crate::db::ScanLedger;
+use crate::db::Search;
 use crate::db::open::{Reader, Writer};
-use crate::db::{Admin, Finding, ScanLedger, Search};
-use crate::ingest::{Outcome, Scrub, ScrubTally, Wanted, read_file};
+use crate::deliver::scrub::{Scrub, ScrubTally};
+use crate::ingest::{Outcome, Wanted, read_file};
 use crate::model::ae_title::AeTitle;
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
@@ -97,7 +101,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let peers = SharedPeers::new(config.peers.clone(), tls);
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
-    let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.verified()))?;
+    let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
     let services = Services {
         storage: Some(Arc::new(storage)),
         find: Some(Arc::new(find)),

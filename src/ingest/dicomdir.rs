@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::vr::{self, Form};
+use crate::encoding::vr::{self, Form};
 
 /// References in one DICOMDIR that are read. A DVD holds some 10,000 files, a disk that somebody indexed so perhaps a million.
 pub const MAX_REFERENCES: usize = 1_000_000;

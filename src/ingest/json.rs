@@ -9,8 +9,8 @@ use crate::model::charset::{CharacterSets, TextForm};
 use crate::model::declared::{Node, Step, canonical_tag, creator_tag, is_private_creator};
 use crate::model::value::{for_each_number, for_each_tag, push_one};
 
-use super::vr;
-use super::wanted::{tag_number, tag_of};
+use crate::encoding::tag::{tag_number, tag_of};
+use crate::encoding::vr;
 
 /// An item starts.
 pub(super) const ITEM: u8 = 1;

@@ -9,27 +9,15 @@ mod fault;
 mod json;
 pub mod limits;
 mod neighbours;
-mod object;
 mod parsed;
 mod read;
-mod rewrite;
-mod scrub;
 mod tokenizer;
-mod vr;
 mod wanted;
 
-pub use crate::db::open::WriterHandle;
-/// The hand-over of a record to the index.
-pub use crate::db::{
-    Committed, Compared, DuplicatePolicy, Error as IndexError, KnownLocation, KnownPolicy, ReceivePolicy, Received,
-    ReceivedFrom, StoreOutcome, Stored,
-};
 pub use dicomdir::{MAX_REFERENCES, References, read_references};
 pub use fault::{Fault, Faults};
-pub use object::{DataSet, Filled, Identity, ObjectError, StoredObject};
 pub use parsed::{Parsed, Verdict};
+pub(crate) use read::parse_stream;
 pub use read::{Outcome, read_file, read_stream, read_stream_with, take_bytes_read};
-pub use rewrite::{NativeSyntax, RewriteError};
-pub use scrub::{Scrub, ScrubTally};
 pub use tokenizer::{HeaderParser, Need};
 pub use wanted::{Slot, Wanted};

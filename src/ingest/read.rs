@@ -156,7 +156,7 @@ pub fn read_stream_with<R: Read + ?Sized>(
 }
 
 /// The header of an object in a stream; `pass` as for [`read_stream_with`].
-pub(super) fn parse_stream<R: Read + ?Sized>(
+pub(crate) fn parse_stream<R: Read + ?Sized>(
     stream: &mut R,
     wanted: &Wanted,
     mut pass: impl FnMut(&mut R, u64) -> io::Result<u64>,

@@ -20,8 +20,9 @@ use super::json;
 use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_LOOK_AHEAD, MAX_META_VALUE, MAX_VALUE, MAX_VALUES};
 use super::neighbours::Spare;
 use super::parsed::{Parsed, RawValue, Verdict};
-use super::vr::{self, Form};
-use super::wanted::{ALL_IDENTIFYING, Element, Role, Wanted, tag_of};
+use crate::encoding::tag::tag_of;
+use crate::encoding::vr::{self, Form};
+use crate::ingest::wanted::{ALL_IDENTIFYING, Element, Role, Wanted};
 
 mod nested;
 mod sniff;

@@ -1,5 +1,6 @@
 //! Which elements of a data set are collected.
 
+use crate::encoding::tag::{tag_number, tag_of};
 use std::sync::{Arc, OnceLock};
 
 use dicom_core::{Tag, VR};
@@ -97,14 +98,6 @@ const OWN_ELEMENTS: [(u32, VR, Role); 5] = [
 ];
 
 pub(super) const ALL_IDENTIFYING: u8 = 15;
-
-pub(super) fn tag_number(tag: Tag) -> u32 {
-    u32::from(tag.0) << 16 | u32::from(tag.1)
-}
-
-pub(super) fn tag_of(number: u32) -> Tag {
-    Tag((number >> 16) as u16, number as u16)
-}
 
 impl Wanted {
     /// The elements with these tags; a slot of each is its place in the list.

@@ -13,6 +13,7 @@ mod items;
 pub mod keys;
 mod negotiation;
 mod parse;
+pub(crate) mod readers;
 mod respond;
 mod retrieve;
 mod run;
@@ -30,8 +31,6 @@ pub use retrieve::{
     Instances, ObjectKind, RetrieveError, RetrievedInstance, instances, parse_retrieval, retrieval_negotiation,
 };
 pub use run::{Stop, run};
-
-pub use crate::db::open::{IndexFiles, Reader};
 
 use std::sync::Arc;
 

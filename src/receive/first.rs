@@ -1,9 +1,10 @@
 //! The object that the index names already for an instance that arrives again.
 
+use crate::archive::Archives;
 use crate::db::{KnownLocation, StoreOutcome};
-use crate::ingest::{Identity, ObjectError, StoredObject};
+use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::location::Place;
-use crate::store::{self, Archives};
+use crate::store;
 
 /// How closely the object is looked at that the index names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

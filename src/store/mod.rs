@@ -19,7 +19,6 @@ mod verified;
 use std::io;
 use std::path::PathBuf;
 
-pub use crate::archive::{Archives, Object, Wanted};
 pub use meta::FileMeta;
 pub use objects::{Contents, Incoming, Objects, Options, Placed, Settled, Sync, checksum, make_durable, open, remove};
 pub use source::Source;

@@ -6,9 +6,10 @@ use std::os::unix::fs::FileExt;
 
 use super::meta::{START_LENGTH, data_set_offset};
 use super::objects::{open_file, open_through};
-use super::{Archives, Error, FileMark, Object};
+use crate::archive::{Archives, Object};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
+use crate::store::{Error, FileMark};
 
 /// How much of the beginning of a member of an archive is kept, to go back to: what lies in something compressed would have
 /// to be inflated again from the start.

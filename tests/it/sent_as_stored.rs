@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use dcmdex::ingest::{HeaderParser, Identity, Outcome, StoredObject, Wanted, read_file, read_stream};
+use dcmdex::archive::Archives;
+use dcmdex::deliver::object::{Identity, StoredObject};
+use dcmdex::ingest::{HeaderParser, Outcome, Wanted, read_file, read_stream};
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::clock::unix_ms;
 use dcmdex::model::location::{Location, Place};
 use dcmdex::model::record::InstanceRecord;
-use dcmdex::store::{Archives, FileMeta};
+use dcmdex::store::FileMeta;
 use proptest::prelude::*;
 
 use crate::ingest::made::{

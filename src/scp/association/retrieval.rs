@@ -12,12 +12,14 @@ use super::super::listener::Shared;
 use super::super::peers::Route;
 use super::super::scu::Waits;
 use super::super::services::mover::Mover;
-use super::super::services::read_ahead::{ReadAhead, SlowSource};
-use super::super::services::retrieve::{
-    Asked, Ending, Failure, OutgoingContexts, Piece, Receiving, Retrieve, Sending, Tally,
-};
+use super::super::services::retrieve::contexts::OutgoingContexts;
+use super::super::services::retrieve::framing::{StoreRequests, message_id};
+use super::super::services::retrieve::tally::{Ending, SubOperationError, Tally};
+use super::super::services::retrieve::{Asked, Receiving, Retrieve};
 use super::super::wire::{Incoming, Patience, PduReader, ReadError};
 use super::{Ahead, End, Meanwhile, Session};
+use crate::deliver::read_ahead::{ReadAhead, SlowSource};
+use crate::deliver::sending::{Piece, Sending};
 use crate::dimse::Status;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::PeerResponse;
@@ -105,17 +107,19 @@ impl Session {
         shared: &Shared,
     ) -> Result<(), End> {
         let sending = Sending {
-            retrieve: Arc::clone(service),
+            delivery: Arc::clone(service.delivery()),
             instances: Arc::clone(&going.instances),
             over: Vec::new(),
             only: None,
-            contexts: OutgoingContexts::of_acceptor(&self.agreement),
-            priority: going.asked.request.priority,
-            originator: None,
-            peer_max_length: self.agreement.peer_max_length,
+            framing: Arc::new(StoreRequests {
+                contexts: OutgoingContexts::of_acceptor(&self.agreement),
+                priority: going.asked.request.priority,
+                originator: None,
+                peer_max_length: self.agreement.peer_max_length,
+            }),
             memory: self.memory.clone(),
         };
-        let mut ahead = sending.start();
+        let mut ahead = ReadAhead::start(sending);
         let mut pending = Vec::new();
         while !going.cancelled {
             let piece = match ahead.at_hand() {
@@ -127,7 +131,7 @@ impl Session {
                 }
             };
             match piece {
-                Ok(Some(Piece::Begin { at, message_id, mut bytes, is_last })) => {
+                Ok(Some(Piece::Begin { at, number, mut bytes, is_last })) => {
                     if !bytes.put_in_front(&pending) {
                         self.flush_pending(&mut pending, going).await?;
                     } else if !pending.is_empty() {
@@ -140,16 +144,16 @@ impl Session {
                     if !is_last {
                         self.send_rest(&mut ahead).await?;
                     }
-                    let response = self.answer_to(reader, message_id, going, service, shared).await?;
+                    let response = self.answer_to(reader, message_id(number), going, service, shared).await?;
                     going.tally.answered(at, response.status);
                 }
-                Ok(Some(Piece::Failed { at, failure })) => going.tally.fail(at, &failure),
+                Ok(Some(Piece::Failed { at, error })) => going.tally.fail(at, &error.into()),
                 Ok(Some(Piece::More { .. } | Piece::Broken(_))) => return Err(End::BrokenObject),
                 Ok(None) => break,
                 Err(SlowSource) => {
                     for at in 0..going.instances.len() {
                         if !going.tally.is_over(at) {
-                            going.tally.fail(at, &Failure::SlowSource);
+                            going.tally.fail(at, &SubOperationError::SlowSource);
                         }
                     }
                     break;

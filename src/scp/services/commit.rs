@@ -20,23 +20,26 @@ use tracing::{debug, info, warn};
 use super::arriving::ArrivingIdentifier;
 use super::outbox::{Kept, Outbox, Request};
 use super::retrieve::Retrieve;
+use crate::archive::Archives;
+use crate::db::KnownLocation;
 use crate::db::Search;
+use crate::db::open::Reader;
+use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{ActionRequest, EventReportRequest};
 use crate::dimse::{Response, Status};
-use crate::ingest::{Identity, KnownLocation, ObjectError, StoredObject};
 use crate::model::ae_title::AeTitle;
 use crate::model::location::Place;
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::peer::CountedAs;
 use crate::model::uid::{for_log, is_acceptable_uid};
-use crate::qr::{DataSetWriter, Encoding, Identifier, Reader};
+use crate::qr::{DataSetWriter, Encoding, Identifier};
 use crate::scp::negotiation::PresentationContext;
 use crate::scp::peers::{Route, SharedPeers};
 use crate::scp::scu::{Proposal, ScuAssociation, ScuError, Waits};
 use crate::scp::sop_class::Service;
 use crate::shares::{Peer, PeerMemory, Share, Shares, Turns};
-use crate::store::{self, Archives};
+use crate::store;
 use crate::telemetry::metrics;
 
 /// Request Storage Commitment (PS3.4 table J.3-1).
@@ -131,7 +134,7 @@ impl Commitment {
     pub fn new(retrieve: Arc<Retrieve>, in_place: FilesInPlace) -> Self {
         let waiting = Shares::new(MAX_WAITING_REPORTS, 1, &metrics::COMMITMENT_REFUSED);
         let CommitmentLimits { verifying, references } = CommitmentLimits::default();
-        let outbox = Arc::new(Outbox::beside(retrieve.readers.index()));
+        let outbox = Arc::new(Outbox::beside(retrieve.delivery().readers.index()));
         let (turns, keeping) = (Turns::new(verifying), Turns::new(KEEPING));
         Self { retrieve, in_place, turns, room: room(references), waiting, outbox, keeping }
     }
@@ -369,12 +372,12 @@ impl Transaction {
 
 impl Commitment {
     fn verify_all(&self, references: &[Reference]) -> Vec<Status> {
-        let mut reader = self.retrieve.readers.take().ok();
+        let mut reader = self.retrieve.delivery().readers.take().ok();
         let archives = Archives::default();
         let verify = |reference| self.verify(reader.as_mut(), reference, &archives).err().unwrap_or(Status::SUCCESS);
         let statuses = references.iter().map(verify).collect();
         if let Some(reader) = reader {
-            self.retrieve.readers.give_back(reader);
+            self.retrieve.delivery().readers.give_back(reader);
         }
         statuses
     }
@@ -418,7 +421,7 @@ impl Commitment {
             transfer_syntax: None,
         };
         let object = StoredObject::open(&known.location, &identity, archives)?;
-        object.expecting(known.checksum, self.retrieve.verified())?.read_to_end()?;
+        object.expecting(known.checksum, self.retrieve.delivery().verified())?.read_to_end()?;
         if known.location.place == Place::Managed {
             store::make_durable(&known.location)?;
         }

@@ -24,13 +24,14 @@ use tracing::warn;
 
 use super::arriving::ArrivingIdentifier;
 use super::backlog::{Answers, Backlog, SpoolPlace};
-use super::readers::Readers;
+use crate::db::open::Reader;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DataSetPresence, FindRequest};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
 use crate::model::level::InformationModel;
-use crate::qr::{self, Encoding, FindError, Identifier, NegotiatedOptions, Query, Reader, ResponseWriter, Stop};
+use crate::qr::readers::Readers;
+use crate::qr::{self, Encoding, FindError, Identifier, NegotiatedOptions, Query, ResponseWriter, Stop};
 use crate::scp::negotiation::{Agreement, PresentationContext};
 use crate::scp::sop_class::Service;
 use crate::shares::{Peer, PeerMemory, Share, Turn, Turns};

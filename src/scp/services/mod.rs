@@ -7,8 +7,6 @@ pub(super) mod echo;
 pub(super) mod find;
 pub(super) mod mover;
 pub(super) mod outbox;
-pub(super) mod read_ahead;
-mod readers;
 pub(super) mod retrieve;
 pub(super) mod store;
 

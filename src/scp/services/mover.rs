@@ -12,11 +12,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::read_ahead::{ReadAhead, SlowSource};
-use super::retrieve::{Asked, Failure, OutgoingContexts, Piece, Retrieve, Sending, Tally, kinds};
+use super::retrieve::contexts::{OutgoingContexts, kinds};
+use super::retrieve::framing::{StoreRequests, message_id};
+use super::retrieve::tally::{SubOperationError, Tally};
+use super::retrieve::{Asked, Retrieve};
+use crate::deliver::read_ahead::{ReadAhead, SlowSource};
+use crate::deliver::rewrite::NativeSyntax;
+use crate::deliver::sending::{Piece, Sending};
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{MoveOriginator, SubOperations};
-use crate::ingest::NativeSyntax;
 use crate::model::ae_title::AeTitle;
 use crate::qr::{Instances, ObjectKind};
 use crate::scp::peers::Route;
@@ -97,13 +101,13 @@ impl Mover {
                 Sent::SlowSource => {
                     // In the middle of an object, perhaps.
                     association.abort().await;
-                    return self.fail_rest(group, &Failure::SlowSource, tally);
+                    return self.fail_rest(group, &SubOperationError::SlowSource, tally);
                 }
                 Sent::Lost(error) => {
                     info!(destination = %self.destination_ae_title, "association with C-MOVE destination lost: {error}");
                     association.abort().await;
                     if tally.arrived() == arrived {
-                        return self.fail_rest(group, &Failure::Destination(error), tally);
+                        return self.fail_rest(group, &SubOperationError::Destination(error), tally);
                     }
                     if !self.rest(group, tally).any(|_| true) {
                         return;
@@ -126,21 +130,23 @@ impl Mover {
         let accepted = association.accepted.iter().filter_map(|(id, number, transfer_syntax)| {
             group.proposals.get(*number).map(|proposal| (*id, &proposal.abstract_syntax, transfer_syntax))
         });
-        let mut ahead = Sending {
-            retrieve: Arc::clone(&self.retrieve),
+        let sending = Sending {
+            delivery: Arc::clone(self.retrieve.delivery()),
             instances: Arc::clone(&self.instances),
             over: tally.all_over(),
             only: Some(Arc::new(move |kind| of_group.kinds.contains_key(kind))),
-            contexts: accepted.collect::<OutgoingContexts>(),
-            priority: self.asked.request.priority,
-            originator: Some(MoveOriginator {
-                ae_title: self.originator.clone(),
-                message_id: Some(self.asked.request.message_id),
+            framing: Arc::new(StoreRequests {
+                contexts: accepted.collect::<OutgoingContexts>(),
+                priority: self.asked.request.priority,
+                originator: Some(MoveOriginator {
+                    ae_title: self.originator.clone(),
+                    message_id: Some(self.asked.request.message_id),
+                }),
+                peer_max_length: association.peer_max_length,
             }),
-            peer_max_length: association.peer_max_length,
             memory: self.memory.clone(),
-        }
-        .start();
+        };
+        let mut ahead = ReadAhead::start(sending);
         loop {
             let piece = tokio::select! {
                 biased;
@@ -148,7 +154,7 @@ impl Mover {
                 piece = ahead.next() => piece,
             };
             match piece {
-                Ok(Some(Piece::Begin { at, message_id, bytes, is_last })) => {
+                Ok(Some(Piece::Begin { at, number, bytes, is_last })) => {
                     let answer = async {
                         association.send(bytes.as_slice()).await?;
                         metrics::SENT_DATA_SET_BYTES.add(bytes.as_slice().len() as u64);
@@ -156,7 +162,7 @@ impl Mover {
                         if !is_last {
                             send_rest(association, &mut ahead).await?;
                         }
-                        association.response(CommandField::C_STORE_RSP, message_id).await
+                        association.response(CommandField::C_STORE_RSP, message_id(number)).await
                     };
                     match answer.await {
                         Ok(response) => tally.answered(at, response.status),
@@ -167,7 +173,7 @@ impl Mover {
                         }
                     }
                 }
-                Ok(Some(Piece::Failed { at, failure })) => tally.fail(at, &failure),
+                Ok(Some(Piece::Failed { at, error })) => tally.fail(at, &error.into()),
                 Ok(Some(Piece::More { .. } | Piece::Broken(_))) => {
                     debug!("a piece of an object that was not begun");
                     return Sent::SlowSource;
@@ -188,7 +194,7 @@ impl Mover {
         (0..self.instances.len()).filter(|&at| !tally.is_over(at) && self.is_in(group, at))
     }
 
-    fn fail_rest(&self, group: &Group, failure: &Failure, tally: &mut Tally) {
+    fn fail_rest(&self, group: &Group, failure: &SubOperationError, tally: &mut Tally) {
         let rest: Vec<_> = self.rest(group, tally).collect();
         for at in rest {
             tally.fail(at, failure);
@@ -215,8 +221,8 @@ async fn send_rest(association: &mut ScuAssociation, ahead: &mut ReadAhead) -> R
     }
 }
 
-fn destination_failure(error: &ScuError) -> Failure {
-    Failure::Destination(match error {
+fn destination_failure(error: &ScuError) -> SubOperationError {
+    SubOperationError::Destination(match error {
         // Its text may say more than fits, and names addresses.
         ScuError::Connect(error) => format!("no connection to the destination: {}", error.kind()),
         ScuError::Tls(_) => "no TLS with the destination; the log says why".to_owned(),

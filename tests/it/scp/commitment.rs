@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dcmdex::db::Search;
+use dcmdex::deliver::scrub::Scrub;
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
-use dcmdex::ingest::Scrub;
 use dcmdex::scp::peers::{Grant, Security, ServiceSet};
 use dcmdex::scp::{CommitmentLimits, Destination, Peers};
 use dicom_core::Tag;

@@ -187,7 +187,7 @@ pub(in super::super) fn instance_key(
     Ok(None)
 }
 
-/// Answers a query; see [`Reader::find`](crate::db::Reader::find).
+/// Answers a query; see [`Reader::find`](crate::db::open::Reader::find).
 pub(in super::super) fn run(
     connection: &Connection,
     matchers: &Matchers,

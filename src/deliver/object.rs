@@ -9,13 +9,14 @@ use std::sync::{Arc, LazyLock};
 use dicom_core::{Tag, VR};
 use flate2::read::{DeflateDecoder, ZlibDecoder};
 
-use super::parsed::{Parsed, Verdict};
-use super::read::parse_stream;
-use super::rewrite::{NativeSyntax, RewriteError, Rewriter};
-use super::wanted::Wanted;
+use crate::archive::Archives;
+use crate::deliver::rewrite::{NativeSyntax, RewriteError, Rewriter};
+use crate::ingest::Wanted;
+use crate::ingest::parse_stream;
+use crate::ingest::{Parsed, Verdict};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::location::Location;
-use crate::store::{self, Archives, FileMark, Soundness, Source, Verified};
+use crate::store::{self, FileMark, Soundness, Source, Verified};
 
 /// Bytes of a data set that are checked at a time: few, because what follows a long value's head is passed over.
 const CHECK_READ: usize = 8 << 10;

@@ -11,9 +11,9 @@ use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_dictionary_std::{StandardDataDictionary, uids};
 
-use super::limits::MAX_DEPTH;
-use super::vr::{self, Form};
-use super::wanted::tag_of;
+use crate::encoding::tag::tag_of;
+use crate::encoding::vr::{self, Form};
+use crate::ingest::limits::MAX_DEPTH;
 
 const UNDEFINED: u32 = u32::MAX;
 const ITEM: u32 = 0xFFFE_E000;
@@ -183,7 +183,7 @@ enum Value {
 
 /// Rewrites one data set that it is fed in pieces of any size.
 #[derive(Debug)]
-pub(super) struct Rewriter {
+pub(crate) struct Rewriter {
     from: Encoding,
     to: Encoding,
     frames: Vec<Frame>,
@@ -206,7 +206,7 @@ enum Step {
 }
 
 impl Rewriter {
-    pub(super) fn new(from: NativeSyntax, to: NativeSyntax) -> Self {
+    pub(crate) fn new(from: NativeSyntax, to: NativeSyntax) -> Self {
         Self {
             from: from.encoding(),
             to: to.encoding(),
@@ -220,7 +220,7 @@ impl Rewriter {
     }
 
     /// Takes the next bytes, and appends what they become.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RewriteError> {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RewriteError> {
         // A header or word that began in the piece before is completed byte by byte, at most a dozen.
         while !self.carry.is_empty() && !bytes.is_empty() {
             let Some((first, rest)) = bytes.split_first() else { break };
@@ -239,7 +239,7 @@ impl Rewriter {
     }
 
     /// The number of bytes that come next and whose value does not matter to the structure: a check may pass over them.
-    pub(super) fn skippable(&self) -> u64 {
+    pub(crate) fn skippable(&self) -> u64 {
         match self.value {
             Value::Copy { left, .. } | Value::Drop { left } if self.carry.is_empty() => left,
             Value::Copy { .. } | Value::Drop { .. } | Value::None => 0,
@@ -247,7 +247,7 @@ impl Rewriter {
     }
 
     /// Passes over so many of the next bytes, at most [`Self::skippable`].
-    pub(super) fn skip(&mut self, count: u64) {
+    pub(crate) fn skip(&mut self, count: u64) {
         let (Value::Copy { left, .. } | Value::Drop { left }) = &mut self.value else { return };
         let count = count.min(*left);
         *left -= count;
@@ -255,7 +255,7 @@ impl Rewriter {
     }
 
     /// The end of the data set.
-    pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RewriteError> {
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RewriteError> {
         // The last word of a value of odd length.
         if let Value::Copy { left, padding, .. } = self.value
             && left == self.carry.len() as u64

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::object::{Identity, ObjectError, StoredObject};
+use crate::archive::Archives;
+use crate::db::ScanLedger;
 use crate::db::open::Reader;
-use crate::db::{Error as IndexError, LocatedInstance, ScanLedger};
+use crate::db::{Error as IndexError, LocatedInstance};
+use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::location::Place;
-use crate::store::{Archives, Verified};
+use crate::store::Verified;
 
 /// Directories that are asked for at a time.
 const PAGE_DIRECTORIES: usize = 100;

@@ -13,9 +13,11 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use super::retrieve::{Buffer, Order, PIECE_LENGTH, Piece, Sending, Unfinished};
+use super::buffer::{Buffer, PIECE_LENGTH, Spares};
+use super::order::Order;
+use super::sending::{Piece, Sending, Unfinished};
+use crate::archive::Archives;
 use crate::shares::{PeerMemory, Share, Turn, Turns};
-use crate::store::Archives;
 
 /// Pieces that are read before the peer has taken those before them.
 const READ_AHEAD: usize = 3;
@@ -27,10 +29,10 @@ const FEW_LEFT: usize = 1;
 const SMALL_PIECE_LENGTH: usize = 32 * 1024;
 
 /// Objects that are being read ahead. Dropped, the reading ends.
-pub(in crate::scp) struct ReadAhead {
+pub(crate) struct ReadAhead {
     pieces: mpsc::UnboundedReceiver<Piece>,
     state: State,
-    spares: Vec<Buffer>,
+    spares: Spares,
     patience: Duration,
     threads: Arc<Turns>,
     memory: PeerMemory,
@@ -49,7 +51,7 @@ enum State {
 
 /// The file system gives nothing.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::scp) struct SlowSource;
+pub(crate) struct SlowSource;
 
 /// How much one step reads.
 #[derive(Clone, Copy, Debug)]
@@ -59,11 +61,12 @@ struct Step {
 }
 
 /// What goes from one step to the next.
-pub(super) struct Reading {
+pub(crate) struct Reading {
     sending: Arc<Sending>,
     order: Order,
     archives: Archives,
-    message_id: u16,
+    /// Objects that were begun or failed.
+    number: usize,
     /// The object of which the beginning is out.
     unfinished: Option<Unfinished>,
     out: Outgoing,
@@ -71,25 +74,16 @@ pub(super) struct Reading {
 }
 
 /// Where pieces go, and what they are made of.
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     pieces: mpsc::UnboundedSender<Piece>,
-    spares: Vec<Buffer>,
-}
-
-impl Outgoing {
-    /// An empty buffer.
-    pub(super) fn buffer(&mut self) -> Buffer {
-        let mut buffer = self.spares.pop().unwrap_or_default();
-        buffer.reset();
-        buffer
-    }
+    spares: Spares,
 }
 
 impl ReadAhead {
     /// Begins to read.
-    pub(super) fn start(sending: Sending) -> Self {
-        let patience = sending.retrieve.options().source_timeout;
-        let threads = Arc::clone(&sending.retrieve.threads);
+    pub(crate) fn start(sending: Sending) -> Self {
+        let patience = sending.delivery.source_timeout();
+        let threads = Arc::clone(&sending.delivery.threads);
         let memory = sending.memory.clone();
         let (sender, pieces) = mpsc::unbounded_channel();
         let sending = Arc::new(sending);
@@ -97,26 +91,26 @@ impl ReadAhead {
             order: Order::new(&sending),
             sending,
             archives: Archives::default(),
-            message_id: 0,
+            number: 0,
             unfinished: None,
-            out: Outgoing { pieces: sender, spares: Vec::new() },
+            out: Outgoing { pieces: sender, spares: Spares::default() },
             ended: false,
         };
         let state = State::Waiting(Box::new(reading));
-        let mut this = Self { pieces, state, spares: Vec::new(), patience, threads, memory, share: None };
+        let mut this = Self { pieces, state, spares: Spares::default(), patience, threads, memory, share: None };
         this.read_on();
         this
     }
 
     /// The next piece, if it is at hand.
-    pub(in crate::scp) fn at_hand(&mut self) -> Option<Piece> {
+    pub(crate) fn at_hand(&mut self) -> Option<Piece> {
         let piece = self.pieces.try_recv().ok()?;
         self.read_on_in_time();
         Some(piece)
     }
 
     /// The next piece; `None` after the last, and never for another reason.
-    pub(in crate::scp) async fn next(&mut self) -> Result<Option<Piece>, SlowSource> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Piece>, SlowSource> {
         loop {
             if let Some(piece) = self.at_hand() {
                 return Ok(Some(piece));
@@ -150,7 +144,7 @@ impl ReadAhead {
     }
 
     /// Gives the memory of a piece back.
-    pub(in crate::scp) fn give_back(&mut self, buffer: Buffer) {
+    pub(crate) fn give_back(&mut self, buffer: Buffer) {
         if self.share.is_some() {
             self.spares.push(buffer);
         }
@@ -241,14 +235,14 @@ impl Reading {
             }
         }
         if let Some(reader) = reader {
-            self.sending.retrieve.readers.give_back(reader);
+            self.sending.delivery.readers.give_back(reader);
         }
     }
 
-    fn next(&mut self, reader: &mut Option<crate::qr::Reader>, piece_length: usize) -> Option<Piece> {
-        if let Some(Unfinished { data_set, context_id }) = &mut self.unfinished {
-            let mut bytes = self.out.buffer();
-            return Some(match self.sending.fill(data_set, *context_id, &mut bytes, piece_length) {
+    fn next(&mut self, reader: &mut Option<crate::db::open::Reader>, piece_length: usize) -> Option<Piece> {
+        if let Some(Unfinished { data_set, form }) = &mut self.unfinished {
+            let mut bytes = self.out.spares.buffer();
+            return Some(match self.sending.framing.fill(*form, data_set, &mut bytes, piece_length) {
                 Ok(is_last) => {
                     if is_last {
                         self.unfinished = None;
@@ -259,53 +253,151 @@ impl Reading {
             });
         }
         if reader.is_none() {
-            *reader = self.sending.retrieve.readers.take().ok();
+            *reader = self.sending.delivery.readers.take().ok();
         }
         let at = self.order.next(&self.archives, reader.as_mut())?;
         let instance = self.sending.instances.get(at)?;
-        self.message_id = self.message_id.checked_add(1).unwrap_or(1);
-        let message_id = self.message_id;
-        let begun =
-            self.sending.begin(reader.as_mut(), &self.archives, &instance, message_id, (&mut self.out, piece_length));
+        self.number += 1;
+        let number = self.number;
+        let spares = &mut self.out.spares;
+        let begun = self.sending.begin(reader.as_mut(), &self.archives, (&instance, number), (spares, piece_length));
         Some(match begun {
             Ok((bytes, unfinished)) => {
                 let is_last = unfinished.is_none();
                 self.unfinished = unfinished;
-                Piece::Begin { at, message_id, bytes, is_last }
+                Piece::Begin { at, number, bytes, is_last }
             }
-            Err(failure) => Piece::Failed { at, failure },
+            Err(error) => Piece::Failed { at, error },
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::retrieve::{OutgoingContexts, Retrieve};
+    use std::time::Duration;
+
     use super::*;
+    use crate::deliver::delivery::{Delivery, DeliveryOptions};
+    use crate::deliver::error::DeliverError;
+    use crate::deliver::framing::{Form, Framing};
     use crate::model::peer::CountedAs;
-    use crate::qr::ObjectKind;
+    use crate::qr::{ObjectKind, RetrievedInstance};
     use crate::shares::Shares;
+    use crate::store::FileMeta;
     use crate::telemetry::metrics;
+
+    /// Whole files (PS3.10 7.1), as WADO-RS sends them.
+    struct Files;
+
+    impl Framing for Files {
+        fn choose(&self, _: &ObjectKind) -> Result<Form, DeliverError> {
+            Ok(Form::default())
+        }
+
+        fn begin(&self, _: Form, instance: &RetrievedInstance<'_>, _: usize, out: &mut Vec<u8>) {
+            let meta = FileMeta {
+                sop_class_uid: &instance.kind.sop_class_uid,
+                sop_instance_uid: instance.sop_instance_uid,
+                transfer_syntax: &instance.kind.transfer_syntax,
+                source_ae_title: "",
+            };
+            out.extend_from_slice(&meta.encode());
+        }
+    }
+
+    fn sending(index: std::path::PathBuf, instances: &[&str]) -> Sending {
+        let kind = ObjectKind {
+            sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
+            transfer_syntax: "1.2.840.10008.1.2".into(),
+        };
+        let memory = Shares::new(1 << 30, 0, &metrics::MEMORY_REFUSED);
+        let options = DeliveryOptions {
+            max_instances: 100,
+            source_timeout: Duration::from_secs(60),
+            verification_holds: Duration::ZERO,
+        };
+        Sending {
+            delivery: Arc::new(Delivery::new(index, options)),
+            instances: Arc::new(instances.iter().map(|uid| ((*uid).to_owned(), kind.clone())).collect()),
+            over: Vec::new(),
+            only: None,
+            framing: Arc::new(Files),
+            memory: PeerMemory::new(&memory, &Arc::new(CountedAs::address([10, 0, 0, 1].into()))),
+        }
+    }
 
     #[tokio::test]
     async fn a_defect_in_reading_is_not_the_end_of_the_objects() {
-        let kind = ObjectKind { sop_class_uid: "1.2".into(), transfer_syntax: "1.2.840.10008.1.2".into() };
-        let memory = Shares::new(1 << 30, 0, &metrics::MEMORY_REFUSED);
-        let sending = Sending {
-            retrieve: Arc::new(Retrieve::new("/nowhere".into(), Default::default())),
-            instances: Arc::new([("1.2.3".to_owned(), kind)].into_iter().collect()),
-            over: Vec::new(),
-            // The defect.
-            only: Some(Arc::new(|_| panic!("a defect"))),
-            contexts: OutgoingContexts::default(),
-            priority: 0,
-            originator: None,
-            peer_max_length: 0,
-            memory: PeerMemory::new(&memory, &Arc::new(CountedAs::address([10, 0, 0, 1].into()))),
-        };
-        let mut ahead = sending.start();
+        let mut sending = sending("/nowhere".into(), &["1.2.3"]);
+        sending.only = Some(Arc::new(|_| panic!("a defect")));
+        let mut ahead = ReadAhead::start(sending);
         for _ in 0..2 {
             assert!(matches!(ahead.next().await, Err(SlowSource)), "objects that were not read are no end");
         }
+    }
+
+    // What WADO-RS needs: objects without presentation contexts and PDUs.
+    #[tokio::test]
+    async fn objects_are_read_in_a_form_that_has_no_presentation_contexts() {
+        use crate::db::open::{Writer, WriterOptions};
+        use crate::db::{Arrivals, Received};
+        use crate::ingest::{Outcome, Wanted, read_file};
+        use crate::model::location::{Location, Place};
+
+        let directory = tempfile::tempdir().unwrap();
+        let mut data_set = Vec::new();
+        for (group, element, uid) in [
+            (8_u16, 0x16_u16, "1.2.840.10008.5.1.4.1.1.2\0"),
+            (8, 0x18, "1.2.3.4\0"),
+            (0x20, 0x0D, "1.2.3\0"),
+            (0x20, 0x0E, "1.2.3.9\0"),
+        ] {
+            data_set.extend_from_slice(&group.to_le_bytes());
+            data_set.extend_from_slice(&element.to_le_bytes());
+            data_set.extend_from_slice(&(uid.len() as u32).to_le_bytes());
+            data_set.extend_from_slice(uid.as_bytes());
+        }
+        // More than one piece of pixels.
+        let pixels = vec![7_u8; 2 * PIECE_LENGTH + 100];
+        data_set.extend_from_slice(b"\xE0\x7F\x10\0");
+        data_set.extend_from_slice(&(pixels.len() as u32).to_le_bytes());
+        data_set.extend_from_slice(&pixels);
+        let meta = FileMeta {
+            sop_class_uid: "1.2.840.10008.5.1.4.1.1.2",
+            sop_instance_uid: "1.2.3.4",
+            transfer_syntax: "1.2.840.10008.1.2",
+            source_ae_title: "",
+        };
+        let file = [&meta.encode()[..], &data_set].concat();
+        let path = directory.path().join("object.dcm");
+        std::fs::write(&path, &file).unwrap();
+        let Outcome::Instance(record) = read_file(&std::fs::File::open(&path).unwrap(), Wanted::index()) else {
+            panic!("not an instance")
+        };
+        let index = directory.path().join("index.db");
+        let writer = Writer::open(&index, WriterOptions::default()).unwrap();
+        let location = Location {
+            place: Place::Managed,
+            directory: directory.path().to_owned(),
+            file_name: "object.dcm".into(),
+            size: file.len() as u64,
+            mtime_ms: 0,
+        };
+        let (done, stored) = tokio::sync::oneshot::channel();
+        writer.handle().store(Received::new(record, location), Box::new(move |stored| drop(done.send(stored))));
+        stored.await.unwrap().unwrap();
+        let mut ahead = ReadAhead::start(sending(index, &["1.2.3.5", "1.2.3.4"]));
+        assert!(matches!(ahead.next().await, Ok(Some(Piece::Failed { at: 0, error: DeliverError::Object(_) }))));
+        let mut sent = Vec::new();
+        while let Ok(Some(piece)) = ahead.next().await {
+            let bytes = match piece {
+                Piece::Begin { at: 1, number: 2, bytes, .. } | Piece::More { bytes, .. } => bytes,
+                Piece::Begin { .. } | Piece::Broken(_) | Piece::Failed { .. } => panic!("another piece"),
+            };
+            sent.extend_from_slice(bytes.as_slice());
+            ahead.give_back(bytes);
+        }
+        assert!(sent == file);
+        writer.close().unwrap();
     }
 }

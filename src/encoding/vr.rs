@@ -4,7 +4,7 @@ use dicom_core::VR;
 
 /// How an element header with these two bytes goes on (PS3.5 7.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// 16-bit length.
     Short,
     /// Two reserved bytes and a 32-bit length.
@@ -86,25 +86,25 @@ fn row(letters: [u8; 2]) -> (Form, Option<VR>) {
 
 /// The form of a header whose VR field holds these bytes.
 #[inline]
-pub(super) fn form(letters: [u8; 2]) -> Form {
+pub(crate) fn form(letters: [u8; 2]) -> Form {
     row(letters).0
 }
 
 /// The VR that these bytes name.
 #[inline]
-pub(super) fn of(letters: [u8; 2]) -> Option<VR> {
+pub(crate) fn of(letters: [u8; 2]) -> Option<VR> {
     row(letters).1
 }
 
 /// Whether both bytes are capital letters, as those of every VR, also of future ones, are (PS3.5 6.2).
-pub(super) fn is_letters(vr: [u8; 2]) -> bool {
+pub(crate) fn is_letters(vr: [u8; 2]) -> bool {
     vr.iter().all(u8::is_ascii_uppercase)
 }
 
 /// The VR that applies to a value, from what the header says and what the dictionary says: UN, and what is no VR at
 /// all, tell nothing (PS3.5 6.2.2); nor does OB or OW on an element that is text or a number.
 #[inline]
-pub(super) fn effective(in_header: [u8; 2], in_dictionary: VR) -> VR {
+pub(crate) fn effective(in_header: [u8; 2], in_dictionary: VR) -> VR {
     match &in_header {
         b"\0\0" | b"UN" | b"OB" | b"OW" => in_dictionary,
         _ => of(in_header).unwrap_or(in_dictionary),

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::qr::{FindError, IndexFiles, Reader};
+use crate::db::open::{IndexFiles, Reader};
+use crate::qr::FindError;
 use crate::shares::Turns;
 
 /// Readers that are kept open; more are opened and closed as they are needed. Each keeps up to 8 MiB of pages.
@@ -16,7 +17,7 @@ const AT_ONE_TIME: usize = 16;
 
 /// The readers of one service.
 #[derive(Debug)]
-pub(super) struct Readers {
+pub(crate) struct Readers {
     index: PathBuf,
     /// The files that have the name of the index when the node starts. Another index is never asked, nor one without a name.
     files: IndexFiles,
@@ -26,7 +27,7 @@ pub(super) struct Readers {
 
 impl Readers {
     /// Readers of this index.
-    pub(super) fn new(index: PathBuf) -> Self {
+    pub(crate) fn new(index: PathBuf) -> Self {
         let files = IndexFiles::of(&index);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let turns = Turns::new(AT_ONE_TIME.max(4 * processors));
@@ -34,24 +35,24 @@ impl Readers {
     }
 
     /// A turn for each request that may ask at this time.
-    pub(super) fn turns(&self) -> Arc<Turns> {
+    pub(crate) fn turns(&self) -> Arc<Turns> {
         Arc::clone(&self.turns)
     }
 
     /// The index.
-    pub(super) fn index(&self) -> &Path {
+    pub(crate) fn index(&self) -> &Path {
         &self.index
     }
 
     /// One that is idle, or a new one.
-    pub(super) fn take(&self) -> Result<Reader, FindError> {
+    pub(crate) fn take(&self) -> Result<Reader, FindError> {
         self.files.check().map_err(FindError::Index)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.map_or_else(|| Reader::open(&self.index).map_err(FindError::Index), Ok)
     }
 
     /// Keeps one that is not needed any more. One that failed may have a reason to: it is not to be given back.
-    pub(super) fn give_back(&self, reader: Reader) {
+    pub(crate) fn give_back(&self, reader: Reader) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_READERS {
             idle.push(reader);

@@ -1,0 +1,120 @@
+//! What is to be sent, and one object of it: opened where it can be read, and its first bytes.
+
+use std::io;
+use std::sync::Arc;
+
+use tracing::{debug, warn};
+
+use super::buffer::{Buffer, Spares};
+use super::delivery::Delivery;
+use super::error::DeliverError;
+use super::framing::{Form, Framing};
+use super::object::{DataSet, Identity, ObjectError, StoredObject};
+use super::rewrite::NativeSyntax;
+use crate::archive::Archives;
+use crate::db::KnownLocation;
+use crate::db::Search;
+use crate::db::open::Reader;
+use crate::model::uid::for_log;
+use crate::qr::{Instances, ObjectKind, RetrievedInstance};
+use crate::shares::PeerMemory;
+
+/// Whether objects of a kind are sent.
+pub(crate) type Only = Arc<dyn Fn(&ObjectKind) -> bool + Send + Sync>;
+
+/// What is to be sent, and how.
+pub(crate) struct Sending {
+    pub(crate) delivery: Arc<Delivery>,
+    pub(crate) instances: Arc<Instances>,
+    /// Those that are over already, by their places in the list; none where it is shorter.
+    pub(crate) over: Vec<bool>,
+    /// Which kinds to send; `None`: all.
+    pub(crate) only: Option<Only>,
+    /// How they are written.
+    pub(crate) framing: Arc<dyn Framing>,
+    /// The memory of the peer that asked.
+    pub(crate) memory: PeerMemory,
+}
+
+/// What comes next.
+pub(crate) enum Piece {
+    /// The beginning of an object: what stands before its data set, and data. `at` is its place in the
+    /// list, `number` counts the objects that were begun or failed.
+    Begin { at: usize, number: usize, bytes: Buffer, is_last: bool },
+    /// More data of it.
+    More { bytes: Buffer, is_last: bool },
+    /// It cannot be read to its end.
+    Broken(io::Error),
+    /// An object that failed before it began.
+    Failed { at: usize, error: DeliverError },
+}
+
+/// An object of which the beginning is out.
+pub(super) struct Unfinished {
+    pub(super) data_set: DataSet,
+    pub(super) form: Form,
+}
+
+impl Sending {
+    /// Opens the object, at the first of its locations where it can be read, and reads its first bytes.
+    pub(super) fn begin(
+        &self,
+        reader: Option<&mut Reader>,
+        archives: &Archives,
+        (instance, number): (&RetrievedInstance<'_>, usize),
+        (spares, piece_length): (&mut Spares, usize),
+    ) -> Result<(Buffer, Option<Unfinished>), DeliverError> {
+        let form = self.framing.choose(instance.kind)?;
+        let known = reader.ok_or(DeliverError::Index)?.known_locations(instance.sop_instance_uid).map_err(|error| {
+            warn!(%error, "the index does not say where an instance lies");
+            DeliverError::Index
+        })?;
+        let mut bytes = spares.buffer();
+        let mut before = Vec::with_capacity(256);
+        self.framing.begin(form, instance, number, &mut before);
+        let mut failure = None;
+        for known in known.iter().filter(|known| !known.differs) {
+            let opened = self.open(known, instance, form.rewrite, archives).and_then(|mut data_set| {
+                bytes.reset();
+                bytes.put(&before);
+                let is_last =
+                    self.framing.fill(form, &mut data_set, &mut bytes, piece_length).map_err(ObjectError::Read)?;
+                Ok((data_set, is_last))
+            });
+            match opened {
+                Ok((_, true)) => return Ok((bytes, None)),
+                Ok((data_set, false)) => return Ok((bytes, Some(Unfinished { data_set, form }))),
+                Err(error) => {
+                    let instance = for_log(instance.sop_instance_uid);
+                    debug!(instance, place = ?known.location.place, "an object cannot be had from where the index says: {error}");
+                    // Of several reasons the one that says most: that of the first place where something should lie.
+                    if failure.is_none() || matches!(failure, Some(ObjectError::NotKept)) {
+                        failure = Some(error);
+                    }
+                }
+            }
+        }
+        // None: dropped from the index since it was asked.
+        Err(failure.map_or(DeliverError::Object(ObjectError::NotKept), DeliverError::Object))
+    }
+
+    fn open(
+        &self,
+        known: &KnownLocation,
+        instance: &RetrievedInstance<'_>,
+        rewrite: Option<NativeSyntax>,
+        archives: &Archives,
+    ) -> Result<DataSet, ObjectError> {
+        let identity = Identity {
+            sop_instance_uid: instance.sop_instance_uid,
+            sop_class_uid: &instance.kind.sop_class_uid,
+            transfer_syntax: Some(&instance.kind.transfer_syntax),
+        };
+        let object = StoredObject::open(&known.location, &identity, archives)?;
+        let object = object.expecting(known.checksum, self.delivery.verified())?;
+        match rewrite {
+            None => object.as_stored(),
+            Some(to) => object.rewritten(to),
+        }
+    }
+}

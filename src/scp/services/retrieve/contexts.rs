@@ -1,0 +1,59 @@
+//! The presentation contexts in which objects may be sent.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::deliver::error::DeliverError;
+use crate::deliver::framing::Form;
+use crate::deliver::rewrite::NativeSyntax;
+use crate::qr::{Instances, ObjectKind};
+use crate::scp::negotiation::{Agreement, PresentationContext};
+use crate::scp::sop_class::Service;
+
+/// The presentation contexts in which objects may be sent.
+#[derive(Clone, Debug, Default)]
+pub(in crate::scp) struct OutgoingContexts(HashMap<String, Vec<(u8, String)>>);
+
+impl OutgoingContexts {
+    /// Those of an association in which the requestor is SCP of storage classes.
+    pub(in crate::scp) fn of_acceptor(agreement: &Agreement) -> Self {
+        let storage = |context: &PresentationContext| {
+            context.service == Service::Storage && agreement.requestor_is_scp.contains(&context.abstract_syntax)
+        };
+        let accepted = agreement.contexts.iter().filter(|(_, context)| storage(context));
+        accepted.map(|(id, context)| (*id, &context.abstract_syntax, &context.transfer_syntax)).collect()
+    }
+
+    /// The context for an object of this kind, and what it has to be rewritten to for that.
+    pub(in crate::scp) fn choose(&self, kind: &ObjectKind) -> Result<Form, DeliverError> {
+        let accepted = self.0.get(&kind.sop_class_uid).ok_or(DeliverError::NotAccepted)?;
+        let find = |uid: &str| accepted.iter().find(|(_, transfer_syntax)| transfer_syntax == uid).map(|(id, _)| *id);
+        if let Some(id) = find(&kind.transfer_syntax) {
+            return Ok(Form { context_id: id, rewrite: None });
+        }
+        // Pixel data are never transcoded.
+        NativeSyntax::of_uid(&kind.transfer_syntax).ok_or(DeliverError::NotAccepted)?;
+        NativeSyntax::TARGETS
+            .into_iter()
+            .find_map(|target| find(target.uid()).map(|context_id| Form { context_id, rewrite: Some(target) }))
+            .ok_or(DeliverError::NotAccepted)
+    }
+}
+
+impl<'a> FromIterator<(u8, &'a String, &'a String)> for OutgoingContexts {
+    fn from_iter<I: IntoIterator<Item = (u8, &'a String, &'a String)>>(contexts: I) -> Self {
+        let mut by_class: HashMap<String, Vec<(u8, String)>> = HashMap::new();
+        for (id, abstract_syntax, transfer_syntax) in contexts {
+            by_class.entry(abstract_syntax.clone()).or_default().push((id, transfer_syntax.clone()));
+        }
+        Self(by_class)
+    }
+}
+
+/// The kinds of objects in a list of instances, each with the number of instances.
+pub(in crate::scp) fn kinds(instances: &Instances) -> BTreeMap<&ObjectKind, usize> {
+    let mut kinds = BTreeMap::new();
+    for instance in instances.iter_from(0) {
+        *kinds.entry(instance.kind).or_default() += 1;
+    }
+    kinds
+}
