@@ -17,8 +17,8 @@ pub(super) fn register(connection: &Connection) -> rusqlite::Result<()> {
     })?;
     // dcm_is_valid(vr, value): whether the value has the form of its VR.
     connection.create_scalar_function("dcm_is_valid", 2, pure, |context| {
-        let vr = context.get_raw(0).as_str().unwrap_or_default().parse().unwrap_or(VR::UN);
-        Ok(rules::is_valid(vr, context.get_raw(1).as_str().unwrap_or_default()))
+        let vr = context.get_raw(0).as_str()?.parse().unwrap_or(VR::UN);
+        Ok(rules::is_valid(vr, context.get_raw(1).as_str()?))
     })
 }
 

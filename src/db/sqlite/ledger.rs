@@ -54,7 +54,7 @@ impl ScanLedger for Reader {
             self.connection.prepare_cached("SELECT DISTINCT declared_set FROM instance_group WHERE directory = ?1")?;
         let mut rows = sets.query([id])?;
         while let Some(row) = rows.next()? {
-            if !self.declared.is_covered_by(row.get_ref(0)?.as_str().unwrap_or_default()) {
+            if !self.declared.is_covered_by(&row.get::<_, String>(0)?) {
                 return Ok(true);
             }
         }
@@ -99,7 +99,7 @@ impl ScanLedger for Reader {
 
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
         let mut statement = self.connection.prepare_cached("SELECT path FROM mount_point")?;
-        let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?))))?;
+        let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?)?)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 }
@@ -121,8 +121,8 @@ impl Reader {
         )?;
         let mut rows = statement.query([place_number(place)])?;
         while let Some(row) = rows.next()? {
-            let path = PathBuf::from(path_from_sql(row.get_ref(0)?));
-            if path.starts_with(root) && !self.declared.is_covered_by(row.get_ref(1)?.as_str().unwrap_or_default()) {
+            let path = PathBuf::from(path_from_sql(row.get_ref(0)?)?);
+            if path.starts_with(root) && !self.declared.is_covered_by(row.get_ref(1)?.as_str()?) {
                 found.push(each(path, to_u64(row.get(2)?)));
             }
         }
@@ -156,7 +156,7 @@ impl Reader {
         let mut names = self.connection.prepare_cached("SELECT file_name FROM missing_file WHERE directory = ?1")?;
         let mut rows = names.query([id])?;
         while let Some(row) = rows.next()? {
-            missing.insert(path_from_sql(row.get_ref(0)?));
+            missing.insert(path_from_sql(row.get_ref(0)?)?);
         }
         let mut instance_groups = self.connection.prepare_cached(
             "SELECT id, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set FROM instance_group \
@@ -171,16 +171,16 @@ impl Reader {
             let (prefix, naming, mtime_base) =
                 (instance_group.get_ref(1)?, naming(instance_group, 2)?, instance_group.get::<_, i64>(5)?);
             let size_base: i64 = instance_group.get(6)?;
-            let lacks_declared = !self.declared.is_empty()
-                && !self.declared.is_covered_by(instance_group.get_ref(7)?.as_str().unwrap_or_default());
+            let lacks_declared =
+                !self.declared.is_empty() && !self.declared.is_covered_by(instance_group.get_ref(7)?.as_str()?);
             let mut rows = instances.query([instance_group.get::<_, i64>(0)?])?;
             while let Some(row) = rows.next()? {
                 let stored = row.get_ref(0)?;
                 uid.clear();
                 if naming.needs_uid(stored) {
-                    UidSuffix::unpack(row.get_ref(1)?, prefix.as_str().unwrap_or_default(), &mut uid);
+                    UidSuffix::unpack(row.get_ref(1)?, prefix.as_str()?, &mut uid);
                 }
-                let name = naming.unpack(stored, &uid);
+                let name = naming.unpack(stored, &uid)?;
                 let missing = !missing.is_empty() && missing.contains(&name);
                 let (size, mtime_ms) = (size_base.saturating_add(row.get(2)?), mtime_base.saturating_add(row.get(3)?));
                 on_file(name, KnownFile { size: to_u64(size), mtime_ms, note: None, missing, lacks_declared });
@@ -190,7 +190,7 @@ impl Reader {
             self.connection.prepare_cached("SELECT file_name, size, mtime_ms FROM copy WHERE directory = ?1")?;
         let mut rows = copies.query([id])?;
         while let Some(row) = rows.next()? {
-            let name = path_from_sql(row.get_ref(0)?);
+            let name = path_from_sql(row.get_ref(0)?)?;
             let missing = missing.contains(&name);
             on_file(
                 name,
@@ -228,7 +228,7 @@ impl Reader {
                 missing: false,
                 lacks_declared: false,
             };
-            on_file(path_from_sql(row.get_ref(0)?), file);
+            on_file(path_from_sql(row.get_ref(0)?)?, file);
         }
         Ok(())
     }
@@ -251,11 +251,11 @@ impl Reader {
             let mut rows = statement.query([id])?;
             while let Some(row) = rows.next()? {
                 let mut uid = String::new();
-                UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str().unwrap_or_default(), &mut uid);
+                UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str()?, &mut uid);
                 let file_name = if is_copy {
-                    path_from_sql(row.get_ref(0)?)
+                    path_from_sql(row.get_ref(0)?)?
                 } else {
-                    naming(row, 3)?.unpack(row.get_ref(0)?, &uid)
+                    naming(row, 3)?.unpack(row.get_ref(0)?, &uid)?
                 };
                 found.push(LocatedInstance {
                     location: Location {
@@ -290,7 +290,7 @@ impl Reader {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement.query(params![after, before, place_number(place), limit])?;
         while let Some(row) = rows.next()? {
-            found.push(PathBuf::from(path_from_sql(row.get_ref(0)?)));
+            found.push(PathBuf::from(path_from_sql(row.get_ref(0)?)?));
         }
         Ok(())
     }

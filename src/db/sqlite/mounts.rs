@@ -31,7 +31,7 @@ impl Mounts {
     pub(super) fn look(&mut self, connection: &Connection) -> rusqlite::Result<(&[PathBuf], &[PathBuf])> {
         if self.since.is_none_or(|since| since.elapsed() >= HOLDS) {
             let mut statement = connection.prepare_cached("SELECT path FROM mount_point ORDER BY path")?;
-            let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?))))?;
+            let rows = statement.query_map([], |row| Ok(PathBuf::from(path_from_sql(row.get_ref(0)?)?)))?;
             let known = rows.collect::<rusqlite::Result<Vec<_>>>()?;
             self.unmounted = if known.is_empty() { Vec::new() } else { not_mounted(known.clone()) };
             self.mounted = known.into_iter().filter(|path| !self.unmounted.contains(path)).collect();

@@ -128,7 +128,7 @@ impl Drop for Asking {
 }
 
 fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
-    // Long lists of UIDs are bound as one JSON parameter; nothing of ours is near the default of a gigabyte.
+    // The values of ours are far from the default of a gigabyte.
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, 64 * 1024 * 1024)?;
     connection.set_prepared_statement_cache_capacity(256);
     // A plan depends on the statement alone. Without this, a statement that could use a partial index is planned anew for

@@ -3,7 +3,9 @@
 //! An archive has a billion instance rows and everything else is small beside them: 20 digits of a UID are 10 bytes
 //! here, a time of day with microseconds is 4, and `hex()`, `replace()` and `printf()` of any sqlite3 shell read them.
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use std::ffi::OsString;
+
+use rusqlite::types::{FromSqlResult, ToSqlOutput, Value, ValueRef};
 
 /// What stands in `instance.uid_suffix`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +51,14 @@ impl UidSuffix {
             ValueRef::Blob(packed) => Self::Packed(packed.to_vec()),
             ValueRef::Text(text) => Self::Text(String::from_utf8_lossy(text).into_owned()),
             ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Self::Text(String::new()),
+        }
+    }
+
+    /// As a value of SQL.
+    pub(super) fn to_value(&self) -> Value {
+        match self {
+            Self::Packed(packed) => Value::Blob(packed.clone()),
+            Self::Text(text) => Value::Text(text.clone()),
         }
     }
 
@@ -240,14 +250,14 @@ impl Naming {
     }
 
     /// The name that a row stands for.
-    pub(super) fn unpack(&self, stored: ValueRef<'_>, uid: &str) -> std::ffi::OsString {
-        match (stored, self.digits) {
+    pub(super) fn unpack(&self, stored: ValueRef<'_>, uid: &str) -> FromSqlResult<OsString> {
+        Ok(match (stored, self.digits) {
             (ValueRef::Null, _) => [self.prefix.as_str(), uid, self.suffix.as_str()].concat().into(),
             (ValueRef::Integer(number), digits) => {
                 format!("{}{number:0width$}{}", self.prefix, self.suffix, width = digits.unwrap_or(0)).into()
             }
-            (other, _) => super::sql_values::path_from_sql(other),
-        }
+            (other, _) => super::sql_values::path_from_sql(other)?,
+        })
     }
 }
 
@@ -309,13 +319,13 @@ mod tests {
         }
     }
 
-    fn name_again(name: &str, naming: &Naming, uid: &str) -> std::ffi::OsString {
+    fn name_again(name: &str, naming: &Naming, uid: &str) -> OsString {
         let packed = naming.pack(name.as_ref(), uid);
         let ToSqlOutput::Borrowed(value) = rusqlite::ToSql::to_sql(&packed).unwrap() else {
             let PackedName::Number(number) = packed else { panic!() };
-            return naming.unpack(ValueRef::Integer(number), uid);
+            return naming.unpack(ValueRef::Integer(number), uid).unwrap();
         };
-        naming.unpack(value, uid)
+        naming.unpack(value, uid).unwrap()
     }
 
     #[test]
@@ -396,8 +406,8 @@ mod tests {
         #[test]
         fn every_name_comes_back(first in NAME, name in NAME, uid in "[0-9.]{1,20}") {
             let naming = Naming::of(first.as_ref(), &uid);
-            prop_assert_eq!(name_again(&name, &naming, &uid), std::ffi::OsString::from(&name));
-            prop_assert_eq!(name_again(&first, &naming, &uid), std::ffi::OsString::from(&first));
+            prop_assert_eq!(name_again(&name, &naming, &uid), OsString::from(&name));
+            prop_assert_eq!(name_again(&first, &naming, &uid), OsString::from(&first));
         }
     }
 

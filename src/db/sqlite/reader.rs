@@ -58,9 +58,7 @@ impl Reader {
     }
 
     fn known_locations_inner(&mut self, uid: &str) -> rusqlite::Result<Vec<KnownLocation>> {
-        let Some((instance_group, suffix)) = find::instance_key(&self.connection, uid, uid_hash(uid))? else {
-            return Ok(Vec::new());
-        };
+        let Some(key) = find::instance_key(&self.connection, uid, uid_hash(uid))? else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         let mut first = self.connection.prepare_cached(
             "SELECT d.place, d.path, i.file_name, h.file_prefix, h.file_suffix, h.file_digits, \
@@ -68,16 +66,16 @@ impl Reader {
              JOIN instance_group h ON h.id = i.instance_group \
              JOIN directory d ON d.id = h.directory WHERE i.instance_group = ?1 AND i.uid_suffix = ?2",
         )?;
-        let mut rows = first.query(params![instance_group, suffix])?;
+        let mut rows = first.query(params![key.instance_group, key.suffix])?;
         while let Some(row) = rows.next()? {
-            let file_name = naming(row, 3)?.unpack(row.get_ref(2)?, uid);
+            let file_name = naming(row, 3)?.unpack(row.get_ref(2)?, uid)?;
             let missing: bool = self
                 .connection
                 .prepare_cached("SELECT EXISTS (SELECT 1 FROM missing_file WHERE directory = ?1 AND file_name = ?2)")?
                 .query_row(params![row.get::<_, i64>(8)?, PathValue(&file_name)], |row| row.get(0))?;
             let location = Location {
-                place: place_from_number(row.get(0)?),
-                directory: path_from_sql(row.get_ref(1)?).into(),
+                place: place_from_number(row.get(0)?)?,
+                directory: path_from_sql(row.get_ref(1)?)?.into(),
                 file_name,
                 size: to_u64(row.get(6)?),
                 mtime_ms: row.get(7)?,
@@ -91,12 +89,12 @@ impl Reader {
              FROM copy c JOIN directory d ON d.id = c.directory \
              WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 AND d.place <> ?3 ORDER BY c.directory, c.file_name",
         )?;
-        let mut rows = copies.query(params![instance_group, suffix, place_number(Place::MetadataOnly)])?;
+        let mut rows = copies.query(params![key.instance_group, key.suffix, place_number(Place::MetadataOnly)])?;
         while let Some(row) = rows.next()? {
             let location = Location {
-                place: place_from_number(row.get(0)?),
-                directory: path_from_sql(row.get_ref(1)?).into(),
-                file_name: path_from_sql(row.get_ref(2)?),
+                place: place_from_number(row.get(0)?)?,
+                directory: path_from_sql(row.get_ref(1)?)?.into(),
+                file_name: path_from_sql(row.get_ref(2)?)?,
                 size: to_u64(row.get(3)?),
                 mtime_ms: row.get(4)?,
             };

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use rusqlite::ToSql;
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
 use crate::model::location::Place;
 
@@ -19,12 +19,13 @@ pub(super) const fn place_number(place: Place) -> i64 {
 }
 
 /// The kind of place that [`place_number`] gives this number.
-pub(super) const fn place_from_number(number: i64) -> Place {
+pub(super) fn place_from_number(number: i64) -> FromSqlResult<Place> {
     match number {
-        0 => Place::InPlace,
-        1 => Place::Managed,
-        3 => Place::Archive,
-        _ => Place::MetadataOnly,
+        0 => Ok(Place::InPlace),
+        1 => Ok(Place::Managed),
+        2 => Ok(Place::MetadataOnly),
+        3 => Ok(Place::Archive),
+        other => Err(FromSqlError::OutOfRange(other)),
     }
 }
 
@@ -56,15 +57,30 @@ impl ToSql for PathValue<'_> {
 }
 
 /// The path or file name of a SQL value that [`PathValue`] made.
-pub(super) fn path_from_sql(value: ValueRef<'_>) -> OsString {
+pub(super) fn path_from_sql(value: ValueRef<'_>) -> FromSqlResult<OsString> {
     match value {
-        ValueRef::Text(bytes) => OsString::from(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Text(bytes) => Ok(OsString::from(String::from_utf8_lossy(bytes).into_owned())),
         #[cfg(unix)]
-        ValueRef::Blob(bytes) => std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec()),
+        ValueRef::Blob(bytes) => Ok(std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec())),
         #[cfg(not(unix))]
-        ValueRef::Blob(bytes) => OsString::from(String::from_utf8_lossy(bytes).into_owned()),
-        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => OsString::new(),
+        ValueRef::Blob(bytes) => Ok(OsString::from(String::from_utf8_lossy(bytes).into_owned())),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Err(FromSqlError::InvalidType),
     }
+}
+
+/// The text of a value; numbers are kept as such where that is shorter. NULL is no value, and so an empty text.
+pub(super) fn text_of(value: ValueRef<'_>) -> FromSqlResult<String> {
+    match value {
+        ValueRef::Integer(number) => Ok(number.to_string()),
+        ValueRef::Null => Ok(String::new()),
+        other => other.as_str().map(str::to_owned),
+    }
+}
+
+/// The JSON object in a column; an empty one for NULL.
+pub(super) fn json_object(text: Option<&str>) -> rusqlite::Result<serde_json::Map<String, serde_json::Value>> {
+    let Some(text) = text else { return Ok(serde_json::Map::new()) };
+    serde_json::from_str(text).map_err(|error| FromSqlError::Other(Box::new(error)).into())
 }
 
 /// A number that is not negative in a sound index.

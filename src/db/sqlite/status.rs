@@ -153,8 +153,8 @@ pub(super) fn failures(connection: &Connection, on_failure: &mut dyn FnMut(Failu
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         on_failure(FailureEntry {
-            path: place_from_number(row.get(4)?)
-                .shown_path(path_from_sql(row.get_ref(0)?).as_ref(), &path_from_sql(row.get_ref(1)?)),
+            path: place_from_number(row.get(4)?)?
+                .shown_path(path_from_sql(row.get_ref(0)?)?.as_ref(), &path_from_sql(row.get_ref(1)?)?),
             reason: row.get(2)?,
             detail: row.get(3)?,
         });
@@ -189,16 +189,16 @@ pub(super) fn conflicts(
             } else {
                 entry.sop_instance_uid = row.get(3)?;
             }
-            let directory = PathBuf::from(path_from_sql(row.get_ref(4)?));
+            let directory = PathBuf::from(path_from_sql(row.get_ref(4)?)?);
             if let ValueRef::Null = row.get_ref(5)? {
                 // Of an instance at its first location the name is known by now.
             } else {
-                entry.path = PathBuf::from(path_from_sql(row.get_ref(5)?));
+                entry.path = PathBuf::from(path_from_sql(row.get_ref(5)?)?);
             }
             // Of what is not kept there is no path.
             entry.path = match directory.as_os_str().is_empty() {
                 true => PathBuf::new(),
-                false => place_from_number(row.get(6)?).shown_path(&directory, entry.path.as_os_str()),
+                false => place_from_number(row.get(6)?)?.shown_path(&directory, entry.path.as_os_str()),
             };
             if on_conflict(entry).is_break() {
                 return Ok(());
@@ -222,9 +222,9 @@ fn name_first_of(
     )?;
     let mut rows = statement.query(params![instance_group, ToSqlOutput::Borrowed(suffix)])?;
     if let Some(row) = rows.next()? {
-        let prefix = row.get_ref(1)?.as_str().unwrap_or_default();
+        let prefix = row.get_ref(1)?.as_str()?;
         UidSuffix::unpack(row.get_ref(0)?, prefix, &mut entry.sop_instance_uid);
-        entry.path = naming(row, 3)?.unpack(row.get_ref(2)?, &entry.sop_instance_uid).into();
+        entry.path = naming(row, 3)?.unpack(row.get_ref(2)?, &entry.sop_instance_uid)?.into();
     }
     Ok(())
 }

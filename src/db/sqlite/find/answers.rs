@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Rows};
 
+use super::super::sql_values::text_of;
 use crate::db::rules;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel;
@@ -123,9 +123,9 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> Answers<'c, F> {
 
     fn answer(&self, row: &Row<'_>) -> rusqlite::Result<FindAnswer> {
         let mut answer = FindAnswer { values: Vec::with_capacity(self.values), ..FindAnswer::default() };
-        answer.character_set = text_of(row.get_ref(0)?);
+        answer.character_set = text_of(row.get_ref(0)?)?;
         for at in 0..self.values {
-            answer.values.push(text_of(row.get_ref(at + 1)?));
+            answer.values.push(text_of(row.get_ref(at + 1)?)?);
         }
         Ok(answer)
     }
@@ -133,7 +133,7 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> Answers<'c, F> {
     fn place(&self, row: &Row<'_>) -> rusqlite::Result<Place> {
         let first = self.values + 1;
         let numbers = (first + 2..first + order_columns(self.level).len()).map(|at| row.get(at));
-        let (date, time) = (text_of(row.get_ref(first)?), text_of(row.get_ref(first + 1)?));
+        let (date, time) = (text_of(row.get_ref(first)?)?, text_of(row.get_ref(first + 1)?)?);
         Ok(Place(Reverse(date), Reverse(time), numbers.collect::<rusqlite::Result<_>>()?))
     }
 
@@ -217,13 +217,5 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> Answers<'c, F> {
                 return Ok(ControlFlow::Break(()));
             }
         }
-    }
-}
-
-pub(super) fn text_of(value: ValueRef<'_>) -> String {
-    match value {
-        ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => String::new(),
     }
 }

@@ -1,45 +1,47 @@
 //! Keys about how instances came into the index (docs/adr/0015): conditions on an instance group below the entity.
 
-use super::compile::Compiler;
+use super::parameters::Parameters;
 use crate::model::find::ArrivalKeys;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 
-impl Compiler<'_> {
-    /// The condition of these keys on an entity; `None` where there are none.
-    pub(super) fn arrival_condition(&mut self, keys: &ArrivalKeys, level: QueryRetrieveLevel) -> Option<String> {
-        let group = if level == Image { "h" } else { "g" };
-        let mut conditions = Vec::new();
-        if let Some(since) = keys.since {
-            conditions.push(format!("{group}.change > {}", self.parameter(since)));
-        }
-        let mut arrivals = Vec::new();
-        if let Some((from_ms, to_ms)) = keys.received_ms {
-            arrivals.push(format!("first_ms >= {} AND first_ms < {}", self.parameter(from_ms), self.parameter(to_ms)));
-        }
-        if let Some(sender) = &keys.sender {
-            let is_pattern = sender.contains(['*', '?']);
-            // PS3.4 C.2.2.2.4: '*' and '?' only; a bracket is literal here, and means a set in GLOB.
-            let pattern = if is_pattern { sender.replace('[', "[[]") } else { sender.clone() };
-            let operator = if is_pattern { "GLOB" } else { "=" };
-            arrivals.push(format!("calling_ae_title {operator} {} AND kind = 'c-store'", self.parameter(pattern)));
-        }
-        if !arrivals.is_empty() {
-            conditions.push(format!("{group}.arrival IN (SELECT id FROM arrival WHERE {})", arrivals.join(" AND ")));
-        }
-        if conditions.is_empty() {
-            return None;
-        }
-        let condition = conditions.join(" AND ");
-        Some(match level {
-            Image => condition,
-            Series => format!("e.id IN (SELECT g.series FROM instance_group g WHERE {condition})"),
-            Study => format!(
-                "s.id IN (SELECT b.study FROM instance_group g JOIN study_series b ON b.id = g.series WHERE {condition})"
-            ),
-            Patient => format!(
-                "p.id IN (SELECT ifnull(g.patient, a.patient) FROM instance_group g JOIN study_series b ON b.id = g.series \
-                 JOIN study a ON a.id = b.study WHERE {condition})"
-            ),
-        })
+/// The condition of these keys on an entity; `None` where there are none.
+pub(super) fn arrival_condition(
+    parameters: &mut Parameters,
+    keys: &ArrivalKeys,
+    level: QueryRetrieveLevel,
+) -> Option<String> {
+    let group = if level == Image { "h" } else { "g" };
+    let mut conditions = Vec::new();
+    if let Some(since) = keys.since {
+        conditions.push(format!("{group}.change > {}", parameters.add(since)));
     }
+    let mut arrivals = Vec::new();
+    if let Some((from_ms, to_ms)) = keys.received_ms {
+        arrivals.push(format!("first_ms >= {} AND first_ms < {}", parameters.add(from_ms), parameters.add(to_ms)));
+    }
+    if let Some(sender) = &keys.sender {
+        let is_pattern = sender.contains(['*', '?']);
+        // PS3.4 C.2.2.2.4: '*' and '?' only; a bracket is literal here, and means a set in GLOB.
+        let pattern = if is_pattern { sender.replace('[', "[[]") } else { sender.clone() };
+        let operator = if is_pattern { "GLOB" } else { "=" };
+        arrivals.push(format!("calling_ae_title {operator} {} AND kind = 'c-store'", parameters.add(pattern)));
+    }
+    if !arrivals.is_empty() {
+        conditions.push(format!("{group}.arrival IN (SELECT id FROM arrival WHERE {})", arrivals.join(" AND ")));
+    }
+    if conditions.is_empty() {
+        return None;
+    }
+    let condition = conditions.join(" AND ");
+    Some(match level {
+        Image => condition,
+        Series => format!("e.id IN (SELECT g.series FROM instance_group g WHERE {condition})"),
+        Study => format!(
+            "s.id IN (SELECT b.study FROM instance_group g JOIN study_series b ON b.id = g.series WHERE {condition})"
+        ),
+        Patient => format!(
+            "p.id IN (SELECT ifnull(g.patient, a.patient) FROM instance_group g JOIN study_series b ON b.id = g.series \
+             JOIN study a ON a.id = b.study WHERE {condition})"
+        ),
+    })
 }

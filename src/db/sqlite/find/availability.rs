@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use super::super::mounts::Mounts;
 use super::super::sql_values::{PathValue, range_below};
-use super::compile::Compiler;
+use super::parameters::Parameters;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 
 /// What keeps some objects from being at hand.
@@ -50,9 +50,17 @@ struct RowNames {
     group: &'static str,
 }
 
-impl Compiler<'_> {
+/// Makes the SQL for the availability of entities.
+pub(super) struct Availability<'a> {
+    pub(super) obstacles: &'a Obstacles,
+    /// Whether some study lies under more than one patient.
+    pub(super) shared_studies: bool,
+    pub(super) parameters: &'a mut Parameters,
+}
+
+impl Availability<'_> {
     /// SQL for the availability of an entity.
-    pub(super) fn availability(&mut self, level: QueryRetrieveLevel) -> String {
+    pub(super) fn of(&mut self, level: QueryRetrieveLevel) -> String {
         let only_without_object = !self.obstacles.some_are_missing && self.obstacles.unmounted.is_empty();
         if only_without_object && self.obstacles.without_object.is_none() {
             return "'ONLINE'".to_owned();
@@ -63,7 +71,7 @@ impl Compiler<'_> {
             let (from, own) = self.groups_below(level);
             if only_without_object {
                 // The plus: a node that keeps no objects has nearly all instance groups there.
-                let directory = self.obstacles.without_object.map(|id| self.parameter(id)).unwrap_or_default();
+                let directory = self.obstacles.without_object.map(|id| self.parameters.add(id)).unwrap_or_default();
                 return format!(
                     "CASE WHEN EXISTS (SELECT 1 FROM {from} WHERE {own} AND +c.directory = {directory}) THEN 'UNAVAILABLE' \
                      ELSE 'ONLINE' END"
@@ -139,7 +147,7 @@ impl Compiler<'_> {
 
     fn without_object(&mut self, directory: &str) -> String {
         match self.obstacles.without_object {
-            Some(id) => format!("{directory} = {}", self.parameter(id)),
+            Some(id) => format!("{directory} = {}", self.parameters.add(id)),
             None => "0".to_owned(),
         }
     }
@@ -157,16 +165,14 @@ impl Compiler<'_> {
         if self.obstacles.unmounted.is_empty() {
             return "0".to_owned();
         }
-        let unmounted = std::mem::take(&mut self.obstacles.unmounted);
         let mut places = Vec::new();
-        for (path, mounted_below) in &unmounted {
+        for (path, mounted_below) in &self.obstacles.unmounted {
             let mut place = self.is_at_or_below(path);
             for mounted in mounted_below {
                 place = format!("({place} AND NOT {})", self.is_at_or_below(mounted));
             }
             places.push(place);
         }
-        self.obstacles.unmounted = unmounted;
         format!("EXISTS (SELECT 1 FROM directory o WHERE o.id = {directory} AND ({}))", places.join(" OR "))
     }
 
@@ -177,7 +183,7 @@ impl Compiler<'_> {
             Ok(rusqlite::types::ToSqlOutput::Owned(value)) => value,
             _ => Value::Null,
         };
-        let (own, from, to) = (self.parameter(own), self.parameter(from), self.parameter(to));
+        let (own, from, to) = (self.parameters.add(own), self.parameters.add(from), self.parameters.add(to));
         format!("(o.path = {own} OR (CAST(o.path AS BLOB) > {from} AND CAST(o.path AS BLOB) < {to}))")
     }
 }

@@ -6,319 +6,52 @@
 //! parameters, never text of a statement.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use dicom_core::VR;
-use rusqlite::functions::FunctionFlags;
-use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params, params_from_iter};
+use rusqlite::Connection;
 
 use super::super::mounts::Mounts;
-use super::super::packing::{Naming, UidSuffix, stored_time, uid_hash, unpack_time};
+use super::super::packing::uid_hash;
 use super::super::schema::{has_own_column, is_packed_time};
 use super::super::separated;
-use super::super::sql_values::PathValue;
-use super::answers::{Answers, Further, order_columns};
-use super::availability::Obstacles;
-use crate::db::plan::{can_answer_declared, is_computed_everywhere, is_selective_below_study, names_few, names_uids};
-use crate::db::{Error, name_words};
+use super::answers::order_columns;
+use super::arrival_keys::arrival_condition;
+use super::availability::{Availability, Obstacles};
+use super::functions::{Matcher, Matchers};
+use super::lookup::{Access, instance_key, look_up};
+use super::parameters::{Parameter, Parameters};
+use crate::db::Error;
+use crate::db::plan::{
+    Keys, LookUp, Thoroughness, Under, after_prefix, asks_for_patient, can_answer_declared, is_computed_everywhere,
+    is_selective_below_study, names_few, names_uids,
+};
 use crate::model::attribute::{Attribute, AttributeId, Source};
 use crate::model::declared::Unit;
-use crate::model::find::{DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey};
+use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
-use crate::model::matching::{DateTimeRange, Matching, NamePart, Narrowing};
+use crate::model::matching::Narrowing;
 
-/// The conditions of the query that runs on a connection: `dcm_matches(n, value)` asks the n-th.
-pub(in super::super) type Matchers = Arc<Mutex<Vec<Matcher>>>;
+/// How many rows are met, and their names looked at, before what a key on names leads to is looked up. A name that one patient
+/// in ten has is likely to be among these, and its first answer does not wait for 100,000 row numbers, which take ten
+/// milliseconds. They cost half a millisecond.
+const SAMPLE: u32 = 100;
 
-/// A condition that SQL has no words for.
-#[derive(Debug)]
-pub(in super::super) enum Matcher {
-    One(Matching),
-    /// `dcm_sample(n, row)`: holds for so many rows more, and then ends the statement with an error.
-    Sample(u32),
-    /// `dcm_matches(n, date, time)`.
-    DateTime(DateTimeRange),
-    /// `dcm_has(n, row)`.
-    Rows(Arc<RowSet>),
-}
-
-/// Row numbers, a bit for each from the first to the last.
-pub(in super::super) struct RowSet {
-    first: i64,
-    bits: Vec<u64>,
-}
-
-impl RowSet {
-    /// `rows` in ascending order, and not far apart: see [`MAX_SPAN`].
-    fn new(rows: &[i64]) -> Option<Self> {
-        let (first, last) = (*rows.first()?, *rows.last()?);
-        let span = usize::try_from(last.checked_sub(first)?).ok().filter(|span| *span < MAX_SPAN)?;
-        let mut set = Self { first, bits: vec![0; span / 64 + 1] };
-        for row in rows {
-            let at = usize::try_from(row - first).ok()?;
-            *set.bits.get_mut(at / 64)? |= 1 << (at % 64);
-        }
-        Some(set)
-    }
-
-    fn contains(&self, row: i64) -> bool {
-        let at = row.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-        at.and_then(|at| self.bits.get(at / 64).map(|bits| bits >> (at % 64) & 1 == 1)).unwrap_or(false)
-    }
-}
-
-impl std::fmt::Debug for RowSet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RowSet").field("first", &self.first).finish_non_exhaustive()
-    }
-}
-
-/// Adds the functions that the statements below use.
-pub(in super::super) fn register_functions(connection: &Connection, matchers: &Matchers) -> rusqlite::Result<()> {
-    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
-    let pure = flags | FunctionFlags::SQLITE_DETERMINISTIC;
-
-    // Not deterministic for SQLite: the same number means another key in the next query.
-    let date_time_matchers = Arc::clone(matchers);
-    connection.create_scalar_function("dcm_matches", 3, flags, move |context| {
-        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
-        let matchers = date_time_matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Matcher::DateTime(range)) = matchers.get(number) else { return Ok(false) };
-        let text = |at| context.get_raw(at).as_str().unwrap_or_default();
-        Ok(range.contains(text(1), text(2)))
-    })?;
-    let row_matchers = Arc::clone(matchers);
-    connection.create_scalar_function("dcm_has", 2, flags, move |context| {
-        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
-        let matchers = row_matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Matcher::Rows(rows)) = matchers.get(number) else { return Ok(false) };
-        Ok(rows.contains(context.get(1)?))
-    })?;
-    let samples = Arc::clone(matchers);
-    connection.create_scalar_function("dcm_sample", 2, flags, move |context| {
-        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
-        let mut matchers = samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Matcher::Sample(left)) = matchers.get_mut(number) else { return Ok(false) };
-        *left = left.checked_sub(1).ok_or_else(|| rusqlite::Error::UserFunctionError("the sample is over".into()))?;
-        Ok(true)
-    })?;
-    let matchers = Arc::clone(matchers);
-    connection.create_scalar_function("dcm_matches", 2, flags, move |context| {
-        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
-        let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Matcher::One(matching)) = matchers.get(number) else { return Ok(false) };
-        Ok(match context.get_raw(1) {
-            ValueRef::Text(text) => std::str::from_utf8(text).is_ok_and(|text| matching.matches(text)),
-            ValueRef::Integer(number) => matching.matches(&number.to_string()),
-            ValueRef::Null => matching.matches(""),
-            ValueRef::Real(_) | ValueRef::Blob(_) => false,
-        })
-    })?;
-    connection.create_scalar_function("dcm_uid", 2, pure, |context| {
-        let prefix = context.get_raw(1).as_str().unwrap_or_default();
-        let mut uid = String::with_capacity(64);
-        UidSuffix::unpack(context.get_raw(0), prefix, &mut uid);
-        Ok(uid)
-    })?;
-    connection.create_scalar_function("dcm_uid_hash", 1, pure, |context| {
-        Ok(uid_hash(context.get_raw(0).as_str().unwrap_or_default()))
-    })?;
-    // dcm_file_name(file_name, uid_suffix, uid_prefix, file_prefix, file_suffix, file_digits): the name of an instance's file.
-    connection.create_scalar_function("dcm_file_name", 6, pure, |context| {
-        let digits: Option<i64> = context.get(5)?;
-        let naming = Naming {
-            prefix: context.get(3)?,
-            suffix: context.get(4)?,
-            digits: digits.and_then(|digits| usize::try_from(digits).ok()),
-        };
-        let (stored, mut uid) = (context.get_raw(0), String::new());
-        if naming.needs_uid(stored) {
-            UidSuffix::unpack(context.get_raw(1), context.get_raw(2).as_str().unwrap_or_default(), &mut uid);
-        }
-        let name = naming.unpack(stored, &uid);
-        Ok(match PathValue(&name).to_sql()? {
-            ToSqlOutput::Borrowed(value) => Value::try_from(value).unwrap_or(Value::Null),
-            ToSqlOutput::Owned(value) => value,
-            _ => Value::Null,
-        })
-    })?;
-    // dcm_name_words(group, group, group): the words of a name, as a JSON array.
-    connection.create_scalar_function("dcm_name_words", 3, pure, |context| {
-        let forms: Vec<_> = (0..3).map(|at| context.get_raw(at).as_str().unwrap_or_default()).collect();
-        Ok(serde_json::Value::from_iter(name_words::words(&forms)).to_string())
-    })?;
-    // dcm_time(own, shared, acquisition): the text of a time that may be packed.
-    connection.create_scalar_function("dcm_time", 3, pure, |context| {
-        let mut text = String::with_capacity(16);
-        let shared = context.get_raw(1).as_str().unwrap_or_default();
-        match stored_time(context.get_raw(0), context.get_raw(2)) {
-            ValueRef::Integer(packed) => unpack_time(packed, shared, &mut text),
-            ValueRef::Text(own) => text.push_str(&String::from_utf8_lossy(own)),
-            ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => text.push_str(shared),
-        }
-        Ok(text)
-    })
-}
-
-/// The row of an instance: its instance group and the suffix of its UID there.
-pub(in super::super) fn instance_key(
-    connection: &Connection,
-    uid: &str,
-    hash: i32,
-) -> rusqlite::Result<Option<(i64, UidSuffix)>> {
-    let mut instance_groups = connection.prepare_cached(
-        "SELECT h.id, h.uid_prefix FROM (SELECT instance_group FROM uid_lookup WHERE hash = ?1 UNION ALL \
-         SELECT instance_group FROM uid_lookup_recent WHERE hash = ?1) u JOIN instance_group h ON h.id = u.instance_group",
-    )?;
-    let mut rows = instance_groups.query([hash])?;
-    while let Some(row) = rows.next()? {
-        let instance_group: i64 = row.get(0)?;
-        let suffix = UidSuffix::pack(uid, row.get_ref(1)?.as_str().unwrap_or_default());
-        let exists = connection
-            .prepare_cached("SELECT 1 FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2")?
-            .query_row(params![instance_group, suffix], |_| Ok(()))
-            .optional()?;
-        if exists.is_some() {
-            return Ok(Some((instance_group, suffix)));
-        }
-    }
-    Ok(None)
-}
-
-/// Answers a query; see [`Reader::find`](crate::db::open::Reader::find).
-pub(in super::super) fn run(
-    connection: &Connection,
-    matchers: &Matchers,
-    mounts: &mut Mounts,
-    request: &FindRequest,
-    on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
-) -> Result<u64, Error> {
-    if request.limit == Some(0) {
-        return Ok(0);
-    }
-    // One transaction: the answers are of one moment, though there may be several statements.
-    let transaction = connection.unchecked_transaction()?;
-    let compiled = compile(connection, matchers, mounts, request, Thoroughness::Little)?;
-    let mut answers = Answers::new(connection, request, on_answer);
-    let mut give = || -> Result<(), Error> {
-        let mut further =
-            compiled.further.as_ref().map(|further| connection.prepare_cached(&further.sql)).transpose()?;
-        let mut further = match (&mut further, &compiled.further) {
-            (Some(prepared), Some(further)) => {
-                Some(Further::new(prepared.query(params_from_iter(&further.parameters))?))
-            }
-            (Some(_) | None, _) => None,
-        };
-        // The rows that the first statement gave, while it was made for a sample; another that is made for the same gives them
-        // again, and they come first.
-        let mut sampled = 0;
-        let mut each = |statement: &Statement, further: Option<&mut Further<'_>>, sampled: &mut u64| {
-            let again = std::mem::take(sampled);
-            give_rows(connection, statement, &mut answers, further, (again, sampled))
-        };
-        match each(&compiled.first, further.as_mut(), &mut sampled) {
-            Err(error) if compiled.is_sample && is_end_of_sample(&error, matchers) => {}
-            // There were not so many rows: that was all of it.
-            ended => return ended.map_err(Error::from),
-        }
-        let all = compile(connection, matchers, mounts, request, Thoroughness::All)?;
-        each(&all.first, further.as_mut(), &mut sampled).map_err(Error::from)
-    };
-    give()?;
-    transaction.finish()?;
-    Ok(answers.answered())
-}
-
-/// Hands out the answers of a statement, but for so many rows that were taken before; counts those that it takes.
-fn give_rows<F: FnMut(FindAnswer) -> ControlFlow<()>>(
-    connection: &Connection,
-    statement: &Statement,
-    answers: &mut Answers<'_, F>,
-    mut further: Option<&mut Further<'_>>,
-    (mut again, taken): (u64, &mut u64),
-) -> rusqlite::Result<()> {
-    let mut prepared = connection.prepare_cached(&statement.sql)?;
-    let mut rows = prepared.query(params_from_iter(&statement.parameters))?;
-    while let Some(row) = rows.next()? {
-        if again > 0 {
-            again -= 1;
-            continue;
-        }
-        *taken += 1;
-        if answers.take(row, further.as_deref_mut())?.is_break() {
-            return Ok(());
-        }
-    }
-    answers.finish(further).map(|_| ())
-}
-
-/// Whether a statement failed because it had met as many rows as a sample may.
-fn is_end_of_sample(error: &rusqlite::Error, matchers: &Matchers) -> bool {
-    let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
-    error.sqlite_error_code() != Some(ErrorCode::OperationInterrupted)
-        && matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample(0)))
-}
-
-/// The statements of a query and their plans.
-pub(in super::super) fn explain(
-    connection: &Connection,
-    matchers: &Matchers,
-    mounts: &mut Mounts,
-    request: &FindRequest,
-) -> Result<String, Error> {
-    let mut text = String::new();
-    let look_ups = request.matching_keys.iter().filter_map(|key| match key.matching.narrowing() {
-        _ if key.attribute != AttributeId::PatientName => None,
-        Narrowing::NamePrefix(_) => Some(NAMES_WITH_PREFIX),
-        Narrowing::NamePart(part) => Some(names_with_part(&part)),
-        Narrowing::NameWord { .. } => Some(NAMES_WITH_WORD),
-        Narrowing::None | Narrowing::Equals(_) | Narrowing::Between(..) | Narrowing::Prefix(_) => None,
-    });
-    let mut statements: Vec<_> =
-        look_ups.map(|sql| Statement { sql: sql.to_owned(), parameters: Vec::new() }).collect();
-    let compiled = compile(connection, matchers, mounts, request, Thoroughness::All)?;
-    statements.push(compiled.first);
-    statements.extend(compiled.further);
-    for statement in statements {
-        let plan = || -> rusqlite::Result<Vec<String>> {
-            let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql))?;
-            // What is not bound is NULL; a plan does not depend on values.
-            for (at, value) in statement.parameters.iter().enumerate() {
-                explained.raw_bind_parameter(at + 1, value)?;
-            }
-            let mut rows = explained.raw_query();
-            let mut steps = Vec::new();
-            while let Some(row) = rows.next()? {
-                steps.push(row.get(3)?);
-            }
-            Ok(steps)
-        };
-        text.push_str(&statement.sql);
-        for line in plan()? {
-            text.push_str("\n  ");
-            text.push_str(&line);
-        }
-        text.push('\n');
-    }
-    Ok(text)
-}
-
-struct Statement {
-    sql: String,
-    parameters: Vec<Value>,
+/// A statement with its values.
+pub(super) struct Statement {
+    pub(super) sql: String,
+    pub(super) parameters: Vec<Parameter>,
 }
 
 /// Collects parameters and matchers while the text of a statement grows.
-pub(super) struct Compiler<'a> {
+struct Compiler<'a> {
     connection: &'a Connection,
-    parameters: Vec<Value>,
+    parameters: Parameters,
     matchers: Vec<Matcher>,
     /// Whether some study lies under more than one patient.
-    pub(super) shared_studies: bool,
+    shared_studies: bool,
     /// What keeps objects from being at hand.
-    pub(super) obstacles: Obstacles,
+    obstacles: Obstacles,
     thoroughness: Thoroughness,
     /// How the keys are looked for of which that is not clear beforehand.
     access: HashMap<AttributeId, Access>,
@@ -326,61 +59,17 @@ pub(super) struct Compiler<'a> {
     in_study_order: bool,
 }
 
-/// How the entities are found that a key may match.
-enum Access {
-    /// They are few: these rows.
-    Rows(Arc<[i64]>),
-    /// They are more: what comes up in the order of the answers is held against these, before its row is read.
-    Among(Arc<RowSet>),
-    /// They are few: through the index on the column.
-    Index,
-    /// They are very many, or another key leads to fewer: those that come up are looked at.
-    None,
-    /// That is not known yet: those that come up are looked at.
-    Unknown,
-}
-
-/// How much to look up before the first statement.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Thoroughness {
-    /// Names that begin with something, when they are few. For others there is a sample first.
-    Little,
-    /// All that is worth it.
-    All,
-}
-
-/// How many rows are met, and their names looked at, before what a key on names leads to is looked up. A name that one patient
-/// in ten has is likely to be among these, and its first answer does not wait for 100,000 row numbers, which take ten
-/// milliseconds. They cost half a millisecond.
-const SAMPLE: u32 = 100;
-
-/// What a key leads to is looked up first when that is no more rows than this, or one in [`FEW_OF`] of all: found and sorted
-/// before the first is answered. Where more match, the first comes up soon in the order of the answers.
-const FEW: usize = 1_000;
-
-/// See [`FEW`].
-const FEW_OF: i64 = 200;
-
-/// Up to one in so many patients are kept to hold against what comes up: it takes the place of reading each row, of which an
-/// archive of a million patients gives some 200,000 a second. Gathering 100,000 takes ten milliseconds.
-const SOME_OF: i64 = 4;
-
-/// The most that are kept so.
-const MOST: usize = 500_000;
-
-/// How far apart the first and the last of them may be, row numbers of more patients than there are to be found anywhere:
-/// 8 MB.
-const MAX_SPAN: usize = 1 << 26;
-
-struct Compiled {
-    first: Statement,
+/// The statements of a query.
+pub(super) struct Compiled {
+    pub(super) first: Statement,
     /// Whether the first may end early, and is to be made again with all [`Thoroughness`].
-    is_sample: bool,
+    pub(super) is_sample: bool,
     /// Answers under further patients, where there may be some.
-    further: Option<Statement>,
+    pub(super) further: Option<Statement>,
 }
 
-fn compile(
+/// Makes the statements of a query, and notes their matchers.
+pub(super) fn compile(
     connection: &Connection,
     matchers: &Matchers,
     mounts: &mut Mounts,
@@ -397,7 +86,7 @@ fn compile(
     };
     let mut compiler = Compiler {
         connection,
-        parameters: Vec::new(),
+        parameters: Parameters::default(),
         matchers: match thoroughness {
             Thoroughness::Little => Vec::new(),
             // A statement with the numbers of these may be at work.
@@ -415,79 +104,9 @@ fn compile(
         true => Some(compiler.statement(request, Under::FurtherPatient)?),
         false => None,
     };
-    let is_sample = compiler.matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample(..)));
+    let is_sample = compiler.matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample { .. }));
     *matchers.lock().unwrap_or_else(PoisonError::into_inner) = compiler.matchers;
     Ok(Compiled { first, is_sample, further })
-}
-
-/// Whether a key is matched, or answered, that says something of the patient.
-fn asks_for_patient(request: &FindRequest, answered: bool) -> bool {
-    let matched = request.matching_keys.iter().map(|key| key.attribute);
-    let moments = request.date_time_keys.iter().map(|key| key.date);
-    let is_of_patient = |id: AttributeId| id.attribute().level == Patient;
-    matched.chain(moments).any(is_of_patient)
-        || (answered && request.return_keys.iter().any(|key| is_of_patient(key.attribute)))
-        || request.declared.iter().any(|key| key.unit.level == Patient && (answered || key.matching.is_some()))
-}
-
-/// Patients with a component group from ?1 to before ?2, at most ?3 of each kind. Those with any word have no group given.
-const NAMES_WITH_PREFIX: &str = "\
-    SELECT * FROM (SELECT id, patient_name_norm FROM patient WHERE patient_name_norm <> '' AND patient_name_norm >= ?1 \
-     AND patient_name_norm < ifnull(?2, x'') LIMIT ?3) \
-    UNION ALL SELECT * FROM (SELECT id, patient_name_ideographic_norm FROM patient WHERE patient_name_ideographic_norm <> '' \
-     AND patient_name_ideographic_norm >= ?1 AND patient_name_ideographic_norm < ifnull(?2, x'') LIMIT ?3) \
-    UNION ALL SELECT * FROM (SELECT id, patient_name_phonetic_norm FROM patient WHERE patient_name_phonetic_norm <> '' \
-     AND patient_name_phonetic_norm >= ?1 AND patient_name_phonetic_norm < ifnull(?2, x'') LIMIT ?3) \
-    UNION ALL SELECT * FROM (SELECT patient, NULL FROM patient_name_word \
-     WHERE word = (SELECT id FROM name_word WHERE word = '') LIMIT ?3)";
-
-/// At most ?3 patients with a word that has ?1 in it, begins with it (and lies before ?2), ends with it, is it.
-fn names_with_part(part: &NamePart) -> &'static str {
-    match (part.starts, part.ends) {
-        (false, false) => {
-            "SELECT patient FROM patient_name_word WHERE word IN \
-             (SELECT id FROM name_word WHERE instr(word, ?1) OR word = '') LIMIT ?3"
-        }
-        (true, false) => {
-            "SELECT patient FROM patient_name_word WHERE word IN \
-             (SELECT id FROM name_word WHERE word >= ?1 AND word < ifnull(?2, x'') \
-             UNION ALL SELECT id FROM name_word WHERE word = '') LIMIT ?3"
-        }
-        (false, true) => {
-            "SELECT patient FROM patient_name_word WHERE word IN \
-             (SELECT id FROM name_word WHERE substr(word, -length(?1)) = ?1 OR word = '') LIMIT ?3"
-        }
-        (true, true) => {
-            "SELECT patient FROM patient_name_word WHERE word IN \
-             (SELECT id FROM name_word WHERE word IN (?1, '')) LIMIT ?3"
-        }
-    }
-}
-
-/// At most ?3 patients with a word from ?1 to before ?2, or with a code of ?4 and ?5.
-const NAMES_WITH_WORD: &str = "\
-    SELECT patient FROM patient_name_word WHERE word IN (\
-     SELECT id FROM name_word WHERE word >= ?1 AND word < ifnull(?2, x'') \
-     UNION ALL SELECT id FROM name_word WHERE sound <> '' AND sound IN (?4, ?5) \
-     UNION ALL SELECT id FROM name_word WHERE other_sound <> '' AND other_sound IN (?4, ?5) \
-     UNION ALL SELECT id FROM name_word WHERE word = '') LIMIT ?3";
-
-/// The first text in byte order after all that begin with this; `None` where there is none.
-fn after_prefix(prefix: &str) -> Option<String> {
-    let kept = prefix.trim_end_matches(char::MAX);
-    let last = kept.chars().next_back()?;
-    // The range leaves surrogates out.
-    let next = (last..=char::MAX).nth(1)?;
-    Some(format!("{}{next}", kept.strip_suffix(last)?))
-}
-
-/// Which patient of a study is meant; nearly all have one only.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Under {
-    /// That of the study's row.
-    FirstPatient,
-    /// One under whom it was found besides.
-    FurtherPatient,
 }
 
 impl Compiler<'_> {
@@ -501,108 +120,12 @@ impl Compiler<'_> {
     fn choose_access(&mut self, request: &FindRequest) -> rusqlite::Result<()> {
         let pinned = request.matching_keys.iter().any(names_few);
         for key in &request.matching_keys {
-            let narrowing = key.matching.narrowing();
-            let access = match (key.attribute, &narrowing) {
-                (
-                    AttributeId::PatientName,
-                    Narrowing::NamePrefix(_) | Narrowing::NamePart(_) | Narrowing::NameWord { .. },
-                )
-                | (AttributeId::PatientID | AttributeId::AccessionNumber, Narrowing::Prefix(_))
-                    if pinned =>
-                {
-                    Access::None
-                }
-                (AttributeId::PatientName, Narrowing::NamePrefix(prefix)) => {
-                    self.patients(&key.matching, NAMES_WITH_PREFIX, prefix, &[])?
-                }
-                (AttributeId::PatientName, Narrowing::NamePart(part)) => {
-                    self.patients(&key.matching, names_with_part(part), &part.text, &[])?
-                }
-                (AttributeId::PatientName, Narrowing::NameWord { prefix, sounds }) => {
-                    self.patients(&key.matching, NAMES_WITH_WORD, prefix, sounds)?
-                }
-                (AttributeId::PatientID | AttributeId::AccessionNumber, Narrowing::Prefix(prefix)) => {
-                    self.index(key.attribute, prefix, &after_prefix(prefix))?
-                }
-                (AttributeId::PatientID | AttributeId::AccessionNumber, Narrowing::Equals(values))
-                    if values.iter().any(String::is_empty) =>
-                {
-                    // Half of an archive can be without.
-                    if pinned { Access::None } else { self.index(key.attribute, "", &Some("\u{1}".to_owned()))? }
-                }
-                _ => continue,
-            };
-            self.access.insert(key.attribute, access);
+            if let Some(found) = LookUp::of(key, pinned) {
+                let access = look_up(self.connection, self.thoroughness, &found, &key.matching)?;
+                self.access.insert(key.attribute, access);
+            }
         }
         Ok(())
-    }
-
-    /// The patients that a statement finds, unless they are too many. Where it gives the group of the name by which it
-    /// found one, `matching` may have a word already.
-    fn patients(&self, matching: &Matching, sql: &str, text: &str, sounds: &[String]) -> rusqlite::Result<Access> {
-        let few = self.one_in(FEW_OF, "patient")?.max(FEW);
-        let most = match (self.thoroughness, sql == NAMES_WITH_PREFIX) {
-            (Thoroughness::All, _) => self.one_in(SOME_OF, "patient")?.clamp(few, MOST.max(few)),
-            (Thoroughness::Little, true) => FEW,
-            // All words have to be looked at first.
-            (Thoroughness::Little, false) => return Ok(Access::Unknown),
-        };
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
-        let mut sounds = sounds.iter().map(String::as_str);
-        let (one, other) = (sounds.next(), sounds.next());
-        let after = after_prefix(text);
-        let parameters: [&dyn ToSql; 5] = [&text, &after, &limit, &one, &other];
-        let used = statement.parameter_count().min(parameters.len());
-        let gives_group = statement.column_count() > 1;
-        let mut found = statement.query(&parameters[..used])?;
-        let (mut rows, mut seen) = (Vec::new(), 0_usize);
-        while let Some(row) = found.next()? {
-            seen += 1;
-            if seen > most {
-                return Ok(match self.thoroughness {
-                    Thoroughness::Little => Access::Unknown,
-                    Thoroughness::All => Access::None,
-                });
-            }
-            let may_match = match row.get_ref(1) {
-                Ok(ValueRef::Text(group)) if gives_group => {
-                    std::str::from_utf8(group).is_ok_and(|group| matching.may_match_name_group(group))
-                }
-                Ok(_) | Err(_) => true,
-            };
-            if may_match {
-                rows.push(row.get::<_, i64>(0)?);
-            }
-        }
-        rows.sort_unstable();
-        rows.dedup();
-        Ok(if rows.len() > few {
-            RowSet::new(&rows).map_or(Access::None, |rows| Access::Among(Arc::new(rows)))
-        } else {
-            Access::Rows(rows.into())
-        })
-    }
-
-    /// Whether the values from the one to before the other are those of few rows.
-    fn index(&self, id: AttributeId, from: &str, to: &Option<String>) -> rusqlite::Result<Access> {
-        let (table, column) =
-            if id == AttributeId::PatientID { ("patient", "patient_id") } else { ("study", "accession_number") };
-        let few = self.one_in(FEW_OF, table)?.max(FEW);
-        let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {column} >= ?1 AND (?2 IS NULL OR {column} < ?2) LIMIT ?3)"
-        ))?;
-        let limit = i64::try_from(few).unwrap_or(i64::MAX).saturating_add(1);
-        let count: i64 = statement.query_row(params![from, to, limit], |row| row.get(0))?;
-        Ok(if count < limit { Access::Index } else { Access::None })
-    }
-
-    /// One in so many rows of a table.
-    fn one_in(&self, many: i64, table: &str) -> rusqlite::Result<usize> {
-        // Row numbers are given one after the other, so the last is about the number of rows.
-        let mut statement = self.connection.prepare_cached(&format!("SELECT ifnull(max(id), 0) FROM {table}"))?;
-        let last: i64 = statement.query_row([], |row| row.get(0))?;
-        Ok(usize::try_from(last / many).unwrap_or(0))
     }
 
     /// Whether a key is to be looked up in an index.
@@ -611,7 +134,6 @@ impl Compiler<'_> {
     }
 
     fn statement(&mut self, request: &FindRequest, under: Under) -> Result<Statement, Error> {
-        self.parameters.clear();
         let level = request.level;
         let mut columns = vec![character_set(level).to_owned()];
         for key in &request.return_keys {
@@ -626,25 +148,15 @@ impl Compiler<'_> {
             columns.extend(order_columns(level).iter().map(|&column| column.to_owned()));
         }
 
-        let (declared_above, declared_below): (Vec<_>, Vec<_>) =
-            request.declared.iter().partition(|key| key.unit.level <= level);
-        let (mut above, mut below): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
-        for key in &request.matching_keys {
-            if key.attribute.attribute().level <= level || is_computed_everywhere(key.attribute) {
-                above.push(key);
-            } else {
-                below.push(key);
-            }
-        }
-        let (moments_above, moments_below): (Vec<_>, Vec<_>) =
-            request.date_time_keys.iter().partition(|key| key.date.attribute().level <= level);
+        let keys = Keys::of(request);
         let asked = |wanted: QueryRetrieveLevel| {
-            let keys = above.iter().map(|key| key.attribute).chain(moments_above.iter().map(|key| key.date));
-            keys.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id.attribute().level == wanted)
+            let matched = keys.above.iter().map(|key| key.attribute);
+            let matched = matched.chain(keys.moments_above.iter().map(|key| key.date));
+            matched.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id.attribute().level == wanted)
                 || request.declared.iter().any(|key| key.unit.level == wanted)
         };
         // Studies by the patients that are found first, or else as they come in the order of the answers.
-        let from_patient = above.iter().any(|key| match key.attribute {
+        let from_patient = keys.above.iter().any(|key| match key.attribute {
             AttributeId::PatientID => self.uses_index(key) && key.matching.narrowing() != Narrowing::None,
             AttributeId::PatientName => matches!(self.access.get(&key.attribute), Some(Access::Rows(_))),
             _ => false,
@@ -655,7 +167,7 @@ impl Compiler<'_> {
             Under::FirstPatient if asked(Patient) => "study s CROSS JOIN patient p ON p.id = s.patient",
             Under::FirstPatient => "study s",
             // Of these there are few, unless a key leads to fewer.
-            Under::FurtherPatient if above.iter().any(|key| names_few(key)) => {
+            Under::FurtherPatient if keys.name_few() => {
                 "patient p JOIN study_patient sp ON sp.patient = p.id JOIN study s ON s.id = sp.study"
             }
             Under::FurtherPatient => {
@@ -664,7 +176,7 @@ impl Compiler<'_> {
         };
         // From the study down, so that the answers come in order as they are found, with nothing to be sorted but what one
         // study holds; unless a UID names the few rows that can match.
-        let join = if above.iter().any(|key| is_selective_below_study(key)) { "JOIN" } else { "CROSS JOIN" };
+        let join = if keys.lead_from_below_study() { "JOIN" } else { "CROSS JOIN" };
         let from = match level {
             Patient => "patient p".to_owned(),
             Study => patient.to_owned(),
@@ -679,19 +191,20 @@ impl Compiler<'_> {
         if under == Under::FirstPatient && self.access.values().any(|access| matches!(access, Access::Unknown)) {
             // Of what each row met has to fulfil this comes first.
             let row = if level == Patient { "p.id" } else { "s.id" };
-            conditions.push(format!("dcm_sample({}, {row})", self.matcher(Matcher::Sample(SAMPLE))));
+            conditions
+                .push(format!("dcm_sample({}, {row})", self.matcher(Matcher::Sample { left: SAMPLE, is_over: false })));
         }
-        for key in &above {
+        for key in &keys.above {
             conditions.push(self.condition(key, level)?);
         }
-        for key in &moments_above {
+        for key in &keys.moments_above {
             conditions.push(self.date_time_condition(key, level)?);
         }
-        conditions.extend(declared_above.iter().filter_map(|key| self.declared_condition(key, level)));
-        if !below.is_empty() || !moments_below.is_empty() || declared_below.iter().any(|key| key.matching.is_some()) {
-            conditions.push(self.below(level, &below, &moments_below, &declared_below)?);
+        conditions.extend(keys.declared_above.iter().filter_map(|key| self.declared_condition(key, level)));
+        if keys.asks_below() {
+            conditions.push(self.below(level, &keys)?);
         }
-        conditions.extend(self.arrival_condition(&request.arrival, level));
+        conditions.extend(arrival_condition(&mut self.parameters, &request.arrival, level));
         if merges {
             conditions.extend(names_this_patient(level, under).map(str::to_owned));
         }
@@ -717,17 +230,7 @@ impl Compiler<'_> {
             // Under the first of the further patients that match.
             sql.push_str(", p.patient_id, p.identity, p.issuer_of_patient_id");
         }
-        Ok(Statement { sql, parameters: std::mem::take(&mut self.parameters) })
-    }
-
-    pub(super) fn parameter(&mut self, value: impl Into<Value>) -> String {
-        self.parameters.push(value.into());
-        format!("?{}", self.parameters.len())
-    }
-
-    fn list(&mut self, values: &[String]) -> String {
-        let json = serde_json::Value::from(values).to_string();
-        format!("(SELECT value FROM json_each({}))", self.parameter(json))
+        Ok(Statement { sql, parameters: self.parameters.take() })
     }
 
     /// The condition of one key on the row of the level that is asked for, or on one of its ancestors.
@@ -752,8 +255,8 @@ impl Compiler<'_> {
         let narrowed = match key.matching.narrowing() {
             Narrowing::Equals(values) if plain_column => {
                 let equals = match values.as_slice() {
-                    [one] => format!("{value} = {}", self.parameter(one.clone())),
-                    many => format!("{value} IN {}", self.list(many)),
+                    [one] => format!("{value} = {}", self.parameters.add(one.clone())),
+                    many => format!("{value} IN {}", self.parameters.add_list(many.iter().cloned())),
                 };
                 if separated.is_none() {
                     return Ok(equals);
@@ -761,7 +264,7 @@ impl Compiler<'_> {
                 Some(equals)
             }
             Narrowing::Between(from, to) if plain_column => {
-                Some(format!("{value} BETWEEN {} AND {}", self.parameter(from), self.parameter(to)))
+                Some(format!("{value} BETWEEN {} AND {}", self.parameters.add(from), self.parameters.add(to)))
             }
             Narrowing::Prefix(prefix) if plain_column => Some(self.prefix(&value, &prefix)),
             Narrowing::NamePrefix(_) | Narrowing::NamePart(_) | Narrowing::NameWord { .. } => {
@@ -796,7 +299,7 @@ impl Compiler<'_> {
     fn matcher(&mut self, matcher: Matcher) -> String {
         let number = i64::try_from(self.matchers.len()).unwrap_or(i64::MAX);
         self.matchers.push(matcher);
-        self.parameter(number)
+        self.parameters.add(number)
     }
 
     fn date_time_condition(&mut self, key: &DateTimeKey, level: QueryRetrieveLevel) -> Result<String, Error> {
@@ -807,9 +310,9 @@ impl Compiler<'_> {
     }
 
     fn prefix(&mut self, column: &str, prefix: &str) -> String {
-        let from = self.parameter(prefix.to_owned());
+        let from = self.parameters.add(prefix.to_owned());
         match after_prefix(prefix) {
-            Some(after) => format!("{column} >= {from} AND {column} < {}", self.parameter(after)),
+            Some(after) => format!("{column} >= {from} AND {column} < {}", self.parameters.add(after)),
             None => format!("{column} >= {from}"),
         }
     }
@@ -817,10 +320,7 @@ impl Compiler<'_> {
     /// The patients that were found for a key on their names. `patient` is SQL for the number of the row.
     fn patient_rows(&mut self, id: AttributeId, patient: &str) -> Option<String> {
         match self.access.get(&id)? {
-            Access::Rows(rows) => {
-                let rows = serde_json::Value::from(&**rows).to_string();
-                Some(format!("{patient} IN (SELECT value FROM json_each({}))", self.parameter(rows)))
-            }
+            Access::Rows(rows) => Some(format!("{patient} IN {}", self.parameters.add_list(rows.iter().copied()))),
             Access::Among(rows) => {
                 let rows = Matcher::Rows(Arc::clone(rows));
                 Some(format!("dcm_has({}, {patient})", self.matcher(rows)))
@@ -835,41 +335,19 @@ impl Compiler<'_> {
         for uid in uids {
             keys.extend(instance_key(self.connection, uid, uid_hash(uid))?);
         }
-        if let [(instance_group, suffix)] = keys.as_slice() {
-            let suffix = match suffix {
-                UidSuffix::Packed(packed) => Value::Blob(packed.clone()),
-                UidSuffix::Text(text) => Value::Text(text.clone()),
-            };
+        if let [key] = keys.as_slice() {
             return Ok(format!(
                 "i.instance_group = {} AND i.uid_suffix = {}",
-                self.parameter(*instance_group),
-                self.parameter(suffix)
+                self.parameters.add(key.instance_group),
+                self.parameters.add(key.suffix.to_value())
             ));
         }
-        let json: Vec<_> = keys
-            .iter()
-            .map(|(instance_group, suffix)| match suffix {
-                UidSuffix::Packed(packed) => {
-                    let hex: String = packed.iter().map(|byte| format!("{byte:02X}")).collect();
-                    serde_json::json!([instance_group, hex, null])
-                }
-                UidSuffix::Text(text) => serde_json::json!([instance_group, null, text]),
-            })
-            .collect();
-        Ok(format!(
-            "(i.instance_group, i.uid_suffix) IN (SELECT value ->> 0, ifnull(unhex(value ->> 1), value ->> 2) FROM json_each({}))",
-            self.parameter(serde_json::Value::from(json).to_string())
-        ))
+        Ok(format!("(i.instance_group, i.uid_suffix) IN {}", self.parameters.add_keys(keys)))
     }
 
     /// Keys below the level that is asked for: some one descendant fulfils all of them.
-    fn below(
-        &mut self,
-        level: QueryRetrieveLevel,
-        keys: &[&MatchingKey],
-        moments: &[&DateTimeKey],
-        declared: &[&DeclaredKey],
-    ) -> Result<String, Error> {
+    fn below(&mut self, level: QueryRetrieveLevel, keys: &Keys<'_>) -> Result<String, Error> {
+        let Keys { below: keys, moments_below: moments, declared_below: declared, .. } = keys;
         let asked = keys.iter().map(|key| key.attribute).chain(moments.iter().map(|key| key.date));
         let declared_levels = declared.iter().filter(|key| key.matching.is_some()).map(|key| key.unit.level);
         let deepest = asked.map(|id| id.attribute().level).chain(declared_levels.clone()).max().unwrap_or(level);
@@ -922,7 +400,10 @@ impl Compiler<'_> {
         let column = attribute.column;
         let sql = match (attribute.id, attribute.source) {
             (_, Source::AlwaysEmpty) | (AttributeId::RetrieveAETitle, _) => "''".to_owned(),
-            (AttributeId::InstanceAvailability, _) => self.availability(level),
+            (AttributeId::InstanceAvailability, _) => {
+                let Self { obstacles, shared_studies, parameters, .. } = self;
+                Availability { obstacles, shared_studies: *shared_studies, parameters }.of(level)
+            }
             (AttributeId::SOPInstanceUID, _) => "dcm_uid(i.uid_suffix, h.uid_prefix)".to_owned(),
             (AttributeId::InstanceNumber, _) => "CAST(i.instance_number AS TEXT)".to_owned(),
             (AttributeId::NumberOfPatientRelatedStudies, _) => self.of_person("count(*)"),

@@ -4,5 +4,11 @@ mod answers;
 mod arrival_keys;
 mod availability;
 mod compile;
+mod functions;
+mod lookup;
+mod parameters;
+mod run;
 
-pub(super) use compile::{Matchers, explain, instance_key, register_functions, run};
+pub(super) use functions::{Matchers, register_functions};
+pub(super) use lookup::instance_key;
+pub(super) use run::{explain, run};

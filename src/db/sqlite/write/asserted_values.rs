@@ -9,6 +9,7 @@
 use rusqlite::{OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::super::sql_values::json_object;
 use super::parents::stored_at;
 use super::patients::Settle;
 use super::{Batch, Result};
@@ -27,8 +28,8 @@ fn to_text<'v>(values: impl Iterator<Item = (AttributeId, &'v str)>) -> String {
 }
 
 /// The values that [`to_text`] wrote.
-fn from_text(text: &str) -> serde_json::Map<String, serde_json::Value> {
-    serde_json::from_str(text).unwrap_or_default()
+fn from_text(text: &str) -> Result<serde_json::Map<String, serde_json::Value>> {
+    json_object(Some(text))
 }
 
 fn value_in(values: &serde_json::Map<String, serde_json::Value>, id: AttributeId) -> &str {
@@ -41,14 +42,14 @@ pub(super) fn record_text(record: &InstanceRecord) -> String {
 }
 
 /// The record of which [`record_text`] is this.
-pub(super) fn record_of_text(text: &str) -> InstanceRecord {
+pub(super) fn record_of_text(text: &str) -> Result<InstanceRecord> {
     let mut record = InstanceRecord::new();
-    for (column, value) in from_text(text) {
+    for (column, value) in from_text(text)? {
         if let (Some(attribute), Some(value)) = (Attribute::by_column(&column), value.as_str()) {
             record.set(attribute.id, value);
         }
     }
-    record
+    Ok(record)
 }
 
 /// The column of `instance_group` for a study or series, and which instance groups belong to the entity `?1`.
@@ -90,7 +91,7 @@ impl Batch<'_> {
 
     fn said_values(&self, said: i64) -> Result<serde_json::Map<String, serde_json::Value>> {
         self.statement("SELECT text FROM asserted_values WHERE id = ?1")?
-            .query_row([said], |row| Ok(from_text(row.get_ref(0)?.as_str().unwrap_or_default())))
+            .query_row([said], |row| from_text(row.get_ref(0)?.as_str()?))
     }
 
     /// Before a study or series changes: the instance groups that agreed with it keep what they say.

@@ -74,19 +74,19 @@ impl Batch<'_> {
     pub(super) fn place_of(&self, directory: i64) -> Result<Place> {
         let place: i64 =
             self.statement("SELECT place FROM directory WHERE id = ?1")?.query_row([directory], |row| row.get(0))?;
-        Ok(place_from_number(place))
+        Ok(place_from_number(place)?)
     }
 
     /// The first location of an instance.
     pub(super) fn location_of(&self, existing: &Existing) -> Result<Location> {
         let (place, directory) = self
             .statement("SELECT place, path FROM directory WHERE id = ?1")?
-            .query_row([existing.instance_group.directory], |row| Ok((row.get(0)?, path_from_sql(row.get_ref(1)?))))?;
+            .query_row([existing.instance_group.directory], |row| Ok((row.get(0)?, path_from_sql(row.get_ref(1)?)?)))?;
         let mtime: i64 = self
             .statement("SELECT mtime FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2")?
             .query_row(params![existing.instance_group.id, existing.suffix], |row| row.get(0))?;
         Ok(Location {
-            place: place_from_number(place),
+            place: place_from_number(place)?,
             directory: PathBuf::from(directory),
             file_name: existing.file_name.clone(),
             size: u64::try_from(existing.size).unwrap_or(0),
@@ -111,7 +111,7 @@ impl Batch<'_> {
             let Some(instance_group) = self.instance_group_by_id(row.get(0)?)? else { continue };
             let mut uid = String::new();
             UidSuffix::unpack(row.get_ref(1)?, &instance_group.uid_prefix, &mut uid);
-            let name = instance_group.naming.unpack(row.get_ref(2)?, &uid);
+            let name = instance_group.naming.unpack(row.get_ref(2)?, &uid)?;
             found.insert(name, uid);
         }
         Ok(found)
@@ -260,7 +260,7 @@ impl Batch<'_> {
             )?;
             let mut rows = statement.query(params![PathValue::from(root), from, to])?;
             while let Some(row) = rows.next()? {
-                let path = PathBuf::from(path_from_sql(row.get_ref(1)?));
+                let path = PathBuf::from(path_from_sql(row.get_ref(1)?)?);
                 if !except.iter().any(|except| path.starts_with(except)) {
                     found.push((row.get(0)?, None));
                 }
@@ -296,7 +296,7 @@ impl Batch<'_> {
             .statement(
                 "SELECT file_name FROM missing_file WHERE directory = ?1 AND (?2 IS NULL OR file_name = ?2) LIMIT ?3",
             )?
-            .query_map(params![directory, name.map(PathValue), limit], |row| Ok(path_from_sql(row.get_ref(0)?)))?
+            .query_map(params![directory, name.map(PathValue), limit], |row| Ok(path_from_sql(row.get_ref(0)?)?))?
             .collect::<Result<_>>()?;
         let mut rows = DirectoryRows::new(directory);
         for name in &missing {

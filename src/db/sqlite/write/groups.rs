@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::packing::Naming;
 use super::super::schema::shared_columns;
+use super::super::sql_values::json_object;
 use super::files::File;
 use super::instances::Existing;
 use super::parents::Belonging;
@@ -195,7 +196,7 @@ impl Batch<'_> {
                 mtime_base: row.get(6)?,
                 size_base: row.get(7)?,
                 declared_set: row.get(8)?,
-                declared: declared_values(row.get_ref(9)?.as_str_or_null()?),
+                declared: json_object(row.get_ref(9)?.as_str_or_null()?)?,
                 arrival: row.get(10)?,
                 shared: (0..shared().len()).map(|at| row.get(11 + at)).collect::<Result<_>>()?,
             })
@@ -216,8 +217,8 @@ impl Batch<'_> {
         }
         let above = self
             .statement("SELECT declared_above FROM instance_group WHERE id = ?1")?
-            .query_row([group.id], |row| Ok(declared_values(row.get_ref(0)?.as_str_or_null()?)))?;
-        let diff = declared_values(existing.diff.as_deref());
+            .query_row([group.id], |row| json_object(row.get_ref(0)?.as_str_or_null()?))?;
+        let diff = json_object(existing.diff.as_deref())?;
         record.note_declared();
         for unit in self.declared.units() {
             let value = match unit.level {
@@ -257,10 +258,6 @@ impl Said {
         };
         Self { set: declared.mark().to_owned(), above: values(false), own: values(true) }
     }
-}
-
-fn declared_values(text: Option<&str>) -> DeclaredValues {
-    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 pub(super) fn shared() -> &'static [AttributeId] {

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::super::packing::{Packed, UidSuffix, pack_number, pack_time, stored_time, uid_hash, unpack_time};
 use super::super::schema::{has_own_column, is_packed_time};
-use super::super::sql_values::{PathValue, path_from_sql, place_from_number, place_number};
+use super::super::sql_values::{PathValue, json_object, path_from_sql, place_from_number, place_number, text_of};
 use super::asserted_values::{record_of_text, record_text};
 use super::files::{DirectoryRows, File, OTHER_CONTENT, fault_text};
 use super::groups::{InstanceGroup, place_in_shared, shared, shared_value};
@@ -105,8 +105,8 @@ impl Batch<'_> {
                 .query_row(params![id, suffix], |row| {
                     Ok((
                         instance_group.size_base.saturating_add(row.get(0)?),
-                        instance_group.naming.unpack(row.get_ref(1)?, uid),
-                        text_of(row.get_ref(2)?),
+                        instance_group.naming.unpack(row.get_ref(1)?, uid)?,
+                        text_of(row.get_ref(2)?)?,
                         row.get(3)?,
                         row.get::<_, Option<_>>(4)?.map(Checksum::from_bytes),
                     ))
@@ -143,7 +143,7 @@ impl Batch<'_> {
             else {
                 return Ok(false);
             };
-            (copy.size, copy.record.as_deref().map_or(first, record_of_text))
+            (copy.size, copy.record.as_deref().map_or(Ok(first), record_of_text)?)
         };
         Ok(size == to_i64(file.size) && is_same_object(&content, record))
     }
@@ -183,8 +183,7 @@ impl Batch<'_> {
         let instance_group = &existing.instance_group;
         record.set(AttributeId::SOPInstanceUID, &existing.uid());
         record.set(AttributeId::InstanceNumber, &existing.number);
-        let diff: serde_json::Map<String, serde_json::Value> =
-            existing.diff.as_deref().and_then(|diff| serde_json::from_str(diff).ok()).unwrap_or_default();
+        let diff = json_object(existing.diff.as_deref())?;
         for (&id, shared) in shared().iter().zip(&instance_group.shared) {
             let own = diff.get(id.attribute().column).and_then(serde_json::Value::as_str);
             record.set(id, own.unwrap_or(shared));
@@ -200,7 +199,7 @@ impl Batch<'_> {
                     ValueRef::Integer(packed) if is_packed_time(id) => {
                         record.set_with(id, |text| unpack_time(packed, shared_value(instance_group, id), text));
                     }
-                    own => record.set(id, &text_of(own)),
+                    own => record.set(id, &text_of(own)?),
                 }
             }
             Ok(())
@@ -209,8 +208,8 @@ impl Batch<'_> {
                    h.patient_values, h.study_values, h.series_values \
                    FROM instance_group h JOIN study_series e ON e.id = h.series JOIN study s ON s.id = e.study WHERE h.id = ?1";
         let (rows, said) = self.statement(sql)?.query_row([instance_group.id], |row| {
-            record.set(AttributeId::SOPClassUID, &text_of(row.get_ref(0)?));
-            record.set(AttributeId::AvailableTransferSyntaxUID, &text_of(row.get_ref(1)?));
+            record.set(AttributeId::SOPClassUID, &text_of(row.get_ref(0)?)?);
+            record.set(AttributeId::AvailableTransferSyntaxUID, &text_of(row.get_ref(1)?)?);
             let said: [Option<i64>; 3] = [row.get(4)?, row.get(5)?, row.get(6)?];
             Ok(([row.get(2)?, row.get(3)?, instance_group.series], said))
         })?;
@@ -265,7 +264,7 @@ impl Batch<'_> {
         let former_place = self.place_of(existing.instance_group.directory)?;
         let former = Side { record: was, place: former_place, size: existing.size, checksum: existing.checksum };
         for copy in self.copies_of(existing)? {
-            let own = copy.record.as_deref().map(record_of_text);
+            let own = copy.record.as_deref().map(record_of_text).transpose()?;
             let content = copy.side(own.as_ref().unwrap_or(was));
             // What only the bytes told is held against it as long as nothing tells otherwise.
             let by_bytes = copy.differs && !content.differs_from(&former);
@@ -305,12 +304,12 @@ impl Batch<'_> {
             |row| {
                 Ok(Copy {
                     directory: row.get(0)?,
-                    file_name: path_from_sql(row.get_ref(1)?),
+                    file_name: path_from_sql(row.get_ref(1)?)?,
                     size: row.get(2)?,
                     mtime_ms: row.get(3)?,
                     differs: row.get(4)?,
                     record: row.get(5)?,
-                    place: place_from_number(row.get(6)?),
+                    place: place_from_number(row.get(6)?)?,
                     checksum: row.get::<_, Option<_>>(7)?.map(Checksum::from_bytes),
                     missing: row.get(8)?,
                 })
@@ -360,8 +359,8 @@ impl Batch<'_> {
              WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 AND NOT c.differs AND d.place = ?3",
         )?
         .query_map(params![existing.instance_group.id, existing.suffix, place_number(Place::Managed)], |row| {
-            let file_name = path_from_sql(row.get_ref(1)?);
-            let path = Path::new(&path_from_sql(row.get_ref(2)?)).join(&file_name);
+            let file_name = path_from_sql(row.get_ref(1)?)?;
+            let path = Path::new(&path_from_sql(row.get_ref(2)?)?).join(&file_name);
             Ok(OwnCopy { directory: row.get(0)?, file_name, path })
         })?
         .collect()
@@ -579,7 +578,7 @@ impl Batch<'_> {
     /// Makes a further location of an instance its first one, and forgets that.
     fn promote(&mut self, existing: &Existing, copy: Copy, rows: &mut DirectoryRows) -> Result<()> {
         let record = match &copy.record {
-            Some(text) => record_of_text(text),
+            Some(text) => record_of_text(text)?,
             None => {
                 let mut record = self.record_of(existing)?;
                 self.set_declared(existing, &mut record)?;
@@ -603,14 +602,6 @@ impl Batch<'_> {
             instances.insert(copy.file_name, existing.uid());
         }
         Ok(())
-    }
-}
-
-fn text_of(value: ValueRef<'_>) -> String {
-    match value {
-        ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Text(text) | ValueRef::Blob(text) => String::from_utf8_lossy(text).into_owned(),
-        ValueRef::Null | ValueRef::Real(_) => String::new(),
     }
 }
 

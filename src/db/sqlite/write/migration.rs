@@ -37,7 +37,9 @@ pub(in super::super) fn from_version_1(connection: &Connection) -> Result<()> {
 fn number_descriptions(connection: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("dcm_values_hash", -1, flags, |context| {
-        Ok(values_hash((0..context.len()).map(|at| context.get_raw(at).as_str().unwrap_or_default())))
+        let values: Vec<&str> =
+            (0..context.len()).map(|at| context.get_raw(at).as_str()).collect::<std::result::Result<_, _>>()?;
+        Ok(values_hash(values.into_iter()))
     })?;
     let columns: Vec<_> = stored_at(QueryRetrieveLevel::Patient).iter().map(|id| id.attribute().column).collect();
     connection.execute(&format!("UPDATE patient SET values_hash = dcm_values_hash({})", columns.join(", ")), [])?;

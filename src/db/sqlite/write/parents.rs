@@ -189,7 +189,7 @@ impl Batch<'_> {
         let mut select = self.statement(select_all(level))?;
         let mut rows = select.query([row])?;
         let current = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        let text = |at: usize| -> Result<&str> { Ok(current.get_ref(at)?.as_str().unwrap_or_default()) };
+        let text = |at: usize| -> Result<&str> { Ok(current.get_ref(at)?.as_str()?) };
         for (at, &id) in stored_at(level).iter().enumerate() {
             if !is_known(id, text(at)?) {
                 return (0..stored_at(level).len())

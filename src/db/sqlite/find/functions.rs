@@ -1,0 +1,163 @@
+//! The functions that statements of queries call, and what those look into.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use rusqlite::ToSql;
+use rusqlite::functions::FunctionFlags;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+
+use super::super::packing::{Naming, UidSuffix, stored_time, uid_hash, unpack_time};
+use super::super::sql_values::PathValue;
+use super::parameters::InstanceKey;
+use crate::db::name_words;
+use crate::model::matching::{DateTimeRange, Matching};
+
+/// The conditions of the query that runs on a connection: `dcm_matches(n, value)` asks the n-th.
+pub(in crate::db::sqlite) type Matchers = Arc<Mutex<Vec<Matcher>>>;
+
+/// A condition that SQL has no words for.
+#[derive(Debug)]
+pub(in crate::db::sqlite) enum Matcher {
+    One(Matching),
+    /// `dcm_sample(n, row)`: holds for so many rows more. Then it ends the statement and notes that.
+    Sample {
+        left: u32,
+        is_over: bool,
+    },
+    /// `dcm_matches(n, date, time)`.
+    DateTime(DateTimeRange),
+    /// `dcm_has(n, row)`.
+    Rows(Arc<RowSet>),
+}
+
+/// How far apart the first and the last row of a set may be, row numbers of more patients than there are to be found anywhere:
+/// 8 MB.
+const MAX_SPAN: usize = 1 << 26;
+
+/// Row numbers, a bit for each from the first to the last.
+pub(in crate::db::sqlite) struct RowSet {
+    first: i64,
+    bits: Vec<u64>,
+}
+
+impl RowSet {
+    /// `rows` in ascending order, and not far apart: see [`MAX_SPAN`].
+    pub(super) fn new(rows: &[i64]) -> Option<Self> {
+        let (first, last) = (*rows.first()?, *rows.last()?);
+        let span = usize::try_from(last.checked_sub(first)?).ok().filter(|span| *span < MAX_SPAN)?;
+        let mut set = Self { first, bits: vec![0; span / 64 + 1] };
+        for row in rows {
+            let at = usize::try_from(row - first).ok()?;
+            *set.bits.get_mut(at / 64)? |= 1 << (at % 64);
+        }
+        Some(set)
+    }
+
+    fn contains(&self, row: i64) -> bool {
+        let at = row.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| self.bits.get(at / 64).map(|bits| bits >> (at % 64) & 1 == 1)).unwrap_or(false)
+    }
+}
+
+impl std::fmt::Debug for RowSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RowSet").field("first", &self.first).finish_non_exhaustive()
+    }
+}
+
+/// Adds the functions that the statements below use.
+pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matchers: &Matchers) -> rusqlite::Result<()> {
+    // rarray(list): the values of a list that is bound as one parameter.
+    rusqlite::vtab::array::load_module(connection)?;
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
+    let pure = flags | FunctionFlags::SQLITE_DETERMINISTIC;
+
+    // Not deterministic for SQLite: the same number means another key in the next query.
+    let date_time_matchers = Arc::clone(matchers);
+    connection.create_scalar_function("dcm_matches", 3, flags, move |context| {
+        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
+        let matchers = date_time_matchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Matcher::DateTime(range)) = matchers.get(number) else { return Ok(false) };
+        Ok(range.contains(context.get_raw(1).as_str()?, context.get_raw(2).as_str()?))
+    })?;
+    let row_matchers = Arc::clone(matchers);
+    connection.create_scalar_function("dcm_has", 2, flags, move |context| {
+        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
+        let matchers = row_matchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Matcher::Rows(rows)) = matchers.get(number) else { return Ok(false) };
+        Ok(rows.contains(context.get(1)?))
+    })?;
+    let samples = Arc::clone(matchers);
+    connection.create_scalar_function("dcm_sample", 2, flags, move |context| {
+        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
+        let mut matchers = samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Matcher::Sample { left, is_over }) = matchers.get_mut(number) else { return Ok(false) };
+        match left.checked_sub(1) {
+            Some(fewer) => *left = fewer,
+            None => *is_over = true,
+        }
+        // SQLite has no other way to end a statement from within. Who runs it asks the flag, and not the error.
+        if *is_over { Err(rusqlite::Error::UserFunctionError("the sample is over".into())) } else { Ok(true) }
+    })?;
+    let matchers = Arc::clone(matchers);
+    connection.create_scalar_function("dcm_matches", 2, flags, move |context| {
+        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
+        let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Matcher::One(matching)) = matchers.get(number) else { return Ok(false) };
+        Ok(match context.get_raw(1) {
+            ValueRef::Integer(number) => matching.matches(&number.to_string()),
+            ValueRef::Null => matching.matches(""),
+            value => matching.matches(value.as_str()?),
+        })
+    })?;
+    connection.create_scalar_function("dcm_uid", 2, pure, |context| {
+        let prefix = context.get_raw(1).as_str()?;
+        let mut uid = String::with_capacity(64);
+        UidSuffix::unpack(context.get_raw(0), prefix, &mut uid);
+        Ok(uid)
+    })?;
+    connection.create_scalar_function("dcm_uid_hash", 1, pure, |context| Ok(uid_hash(context.get_raw(0).as_str()?)))?;
+    // dcm_file_name(file_name, uid_suffix, uid_prefix, file_prefix, file_suffix, file_digits): the name of an instance's file.
+    connection.create_scalar_function("dcm_file_name", 6, pure, |context| {
+        let digits: Option<i64> = context.get(5)?;
+        let naming = Naming {
+            prefix: context.get(3)?,
+            suffix: context.get(4)?,
+            digits: digits.and_then(|digits| usize::try_from(digits).ok()),
+        };
+        let (stored, mut uid) = (context.get_raw(0), String::new());
+        if naming.needs_uid(stored) {
+            UidSuffix::unpack(context.get_raw(1), context.get_raw(2).as_str()?, &mut uid);
+        }
+        let name = naming.unpack(stored, &uid)?;
+        Ok(match PathValue(&name).to_sql()? {
+            ToSqlOutput::Borrowed(value) => Value::try_from(value).unwrap_or(Value::Null),
+            ToSqlOutput::Owned(value) => value,
+            _ => Value::Null,
+        })
+    })?;
+    // dcm_name_words(group, group, group): the words of a name, as a JSON array.
+    connection.create_scalar_function("dcm_name_words", 3, pure, |context| {
+        let forms = [context.get_raw(0).as_str()?, context.get_raw(1).as_str()?, context.get_raw(2).as_str()?];
+        Ok(serde_json::Value::from_iter(name_words::words(&forms)).to_string())
+    })?;
+    // dcm_time(own, shared, acquisition): the text of a time that may be packed.
+    connection.create_scalar_function("dcm_time", 3, pure, |context| {
+        let mut text = String::with_capacity(16);
+        let shared = context.get_raw(1).as_str()?;
+        match stored_time(context.get_raw(0), context.get_raw(2)) {
+            ValueRef::Integer(packed) => unpack_time(packed, shared, &mut text),
+            ValueRef::Text(own) => text.push_str(&String::from_utf8_lossy(own)),
+            ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => text.push_str(shared),
+        }
+        Ok(text)
+    })?;
+    // The key of an instance that `Parameters::add_keys` packs.
+    connection.create_scalar_function("dcm_key_group", 1, pure, |context| {
+        Ok(InstanceKey::from_bytes(context.get_raw(0).as_blob()?).map(|key| key.instance_group))
+    })?;
+    connection.create_scalar_function("dcm_key_suffix", 1, pure, |context| {
+        Ok(InstanceKey::from_bytes(context.get_raw(0).as_blob()?).map(|key| key.suffix.to_value()))
+    })
+}

@@ -1,0 +1,126 @@
+//! Answering a query.
+
+use std::ops::ControlFlow;
+use std::sync::PoisonError;
+
+use rusqlite::{Connection, params_from_iter};
+
+use super::super::mounts::Mounts;
+use super::answers::{Answers, Further};
+use super::compile::{Statement, compile};
+use super::functions::{Matcher, Matchers};
+use super::lookup::statement_of;
+use crate::db::Error;
+use crate::db::plan::{LookUp, Thoroughness};
+use crate::model::find::{FindAnswer, FindRequest};
+
+/// Answers a query; see [`Search::find`](crate::db::Search::find).
+pub(in crate::db::sqlite) fn run(
+    connection: &Connection,
+    matchers: &Matchers,
+    mounts: &mut Mounts,
+    request: &FindRequest,
+    on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
+) -> Result<u64, Error> {
+    if request.limit == Some(0) {
+        return Ok(0);
+    }
+    // One transaction: the answers are of one moment, though there may be several statements.
+    let transaction = connection.unchecked_transaction()?;
+    let compiled = compile(connection, matchers, mounts, request, Thoroughness::Little)?;
+    let mut answers = Answers::new(connection, request, on_answer);
+    let mut give = || -> Result<(), Error> {
+        let mut further =
+            compiled.further.as_ref().map(|further| connection.prepare_cached(&further.sql)).transpose()?;
+        let mut further = match (&mut further, &compiled.further) {
+            (Some(prepared), Some(further)) => {
+                Some(Further::new(prepared.query(params_from_iter(&further.parameters))?))
+            }
+            (Some(_) | None, _) => None,
+        };
+        // The rows that the first statement gave, while it was made for a sample; another that is made for the same gives them
+        // again, and they come first.
+        let mut sampled = 0;
+        let mut each = |statement: &Statement, further: Option<&mut Further<'_>>, sampled: &mut u64| {
+            let again = std::mem::take(sampled);
+            give_rows(connection, statement, &mut answers, further, (again, sampled))
+        };
+        match each(&compiled.first, further.as_mut(), &mut sampled) {
+            Err(_end) if compiled.is_sample && sample_is_over(matchers) => {}
+            // There were not so many rows: that was all of it.
+            ended => return ended.map_err(Error::from),
+        }
+        let all = compile(connection, matchers, mounts, request, Thoroughness::All)?;
+        each(&all.first, further.as_mut(), &mut sampled).map_err(Error::from)
+    };
+    give()?;
+    transaction.finish()?;
+    Ok(answers.answered())
+}
+
+/// Hands out the answers of a statement, but for so many rows that were taken before; counts those that it takes.
+fn give_rows<F: FnMut(FindAnswer) -> ControlFlow<()>>(
+    connection: &Connection,
+    statement: &Statement,
+    answers: &mut Answers<'_, F>,
+    mut further: Option<&mut Further<'_>>,
+    (mut again, taken): (u64, &mut u64),
+) -> rusqlite::Result<()> {
+    let mut prepared = connection.prepare_cached(&statement.sql)?;
+    let mut rows = prepared.query(params_from_iter(&statement.parameters))?;
+    while let Some(row) = rows.next()? {
+        if again > 0 {
+            again -= 1;
+            continue;
+        }
+        *taken += 1;
+        if answers.take(row, further.as_deref_mut())?.is_break() {
+            return Ok(());
+        }
+    }
+    answers.finish(further).map(|_| ())
+}
+
+/// Whether a statement ended because it had met as many rows as a sample may.
+fn sample_is_over(matchers: &Matchers) -> bool {
+    let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
+    matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample { is_over: true, .. }))
+}
+
+/// The statements of a query and their plans.
+pub(in crate::db::sqlite) fn explain(
+    connection: &Connection,
+    matchers: &Matchers,
+    mounts: &mut Mounts,
+    request: &FindRequest,
+) -> Result<String, Error> {
+    let mut text = String::new();
+    let look_ups = request.matching_keys.iter().filter_map(|key| statement_of(&LookUp::of(key, false)?));
+    let mut statements: Vec<_> =
+        look_ups.map(|sql| Statement { sql: sql.to_owned(), parameters: Vec::new() }).collect();
+    let compiled = compile(connection, matchers, mounts, request, Thoroughness::All)?;
+    statements.push(compiled.first);
+    statements.extend(compiled.further);
+    for statement in statements {
+        let plan = || -> rusqlite::Result<Vec<String>> {
+            let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql))?;
+            // What is not bound is NULL; a plan does not depend on values.
+            for (at, value) in statement.parameters.iter().enumerate() {
+                explained.raw_bind_parameter(at + 1, value)?;
+            }
+            let mut rows = explained.raw_query();
+            let mut steps = Vec::new();
+            while let Some(row) = rows.next()? {
+                steps.push(row.get(3)?);
+            }
+            Ok(steps)
+        };
+        text.push_str(&statement.sql);
+        for line in plan()? {
+            text.push_str("\n  ");
+            text.push_str(&line);
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
