@@ -9,7 +9,9 @@ use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use crate::db::Error;
 
@@ -67,8 +69,18 @@ impl From<&Metadata> for FileId {
     }
 }
 
-/// Where the log stands among the files of an index.
+/// Where the database and its log stand among the files of an index.
+const DATABASE: usize = 0;
 const LOG: usize = 1;
+
+/// The files of an index after a commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Bytes in the log.
+    pub(super) log_bytes: u64,
+    /// When the database was written last: a checkpoint does that, a commit does not.
+    pub(super) changed: Option<SystemTime>,
+}
 
 /// The files that an index was opened with.
 ///
@@ -124,9 +136,9 @@ impl IndexFiles {
         self.look().err()
     }
 
-    /// The bytes of the log, if the files are the same.
-    pub(super) fn look(&self) -> Result<u64, Difference> {
-        let mut log_bytes = 0;
+    /// What is to be known of them after a commit, if the files are the same.
+    pub(super) fn look(&self) -> Result<Seen, Difference> {
+        let (mut log_bytes, mut changed) = (0, None);
         let mut same = [true; 3];
         let mut log_is_gone = false;
         for (at, (path, opened)) in self.opened.iter().enumerate() {
@@ -134,13 +146,15 @@ impl IndexFiles {
             let Some(opened) = opened else { continue };
             let now = fs::metadata(path);
             same[at] = now.as_ref().is_ok_and(|now| FileId::from(now) == *opened);
-            if at == LOG {
+            if at == DATABASE {
+                changed = now.ok().and_then(|now| now.modified().ok());
+            } else if at == LOG {
                 log_bytes = now.as_ref().map_or(0, Metadata::len);
                 log_is_gone = now.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             }
         }
         match same {
-            [true, true, true] => Ok(log_bytes),
+            [true, true, true] => Ok(Seen { log_bytes, changed }),
             [true, false, true] if log_is_gone => Err(Difference::LogRemoved),
             _ => Err(Difference::Other),
         }
@@ -224,6 +238,20 @@ impl LogRecord {
         file.write_all_at(&[letter], STATE_AT)?;
         file.sync_data()
     }
+
+    /// Makes the record newer than the database, which was written last at this time.
+    ///
+    /// Another program that closes the index last copies the log back and removes it. The shell of
+    /// SQLite does that after a crash. Then the database is newer than the record, and nothing is lost.
+    /// Where somebody has removed a log that was needed, the record is newer.
+    pub(super) fn stay_newer_than(&self, changed: Option<SystemTime>) -> io::Result<()> {
+        let (Some(file), Some(changed)) = (&self.file, changed) else { return Ok(()) };
+        if file.metadata()?.modified()? > changed {
+            return Ok(());
+        }
+        let [last_access, last_modification] = [UTIME_OMIT, UTIME_NOW].map(|tv_nsec| Timespec { tv_sec: 0, tv_nsec });
+        Ok(rustix::fs::futimens(file, &Timestamps { last_access, last_modification })?)
+    }
 }
 
 /// The database that the log belongs to, and the state of the log; `None` where there is no record.
@@ -237,6 +265,12 @@ fn read_record(index: &Path) -> Option<(Birth, Log)> {
     };
     let (inode, born) = text.get(1..)?.strip_suffix('\n')?.split_once(' ')?;
     Some(((inode.parse().ok()?, born.parse().ok()?), log))
+}
+
+/// Whether the database was written after the last commit: whoever removed the log had copied it back.
+fn is_newer_than_record(database: &Metadata, index: &Path) -> bool {
+    let noted = fs::metadata(lock_file(index)).and_then(|record| record.modified());
+    matches!((database.modified(), noted), (Ok(changed), Ok(noted)) if changed > noted)
 }
 
 /// Whether the record says that the log holds commits.
@@ -273,7 +307,11 @@ pub(super) fn refuse_misfits(index: &Path) -> Result<(), Error> {
             }
             // A log that is there and empty is not gone: a process was killed after it had copied the log back and emptied it,
             // and before it could note that. SQLite syncs the database before it empties the log.
-            Some((birth, Log::Needed)) if birth == birth_of(&database) && bytes_of_log(index).is_none() => {
+            Some((birth, Log::Needed))
+                if birth == birth_of(&database)
+                    && bytes_of_log(index).is_none()
+                    && !is_newer_than_record(&database, index) =>
+            {
                 if attempt == ATTEMPTS {
                     return Err(Error::LogGone { path: index.to_owned(), log: log(index), record: lock_file(index) });
                 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::files::{Difference, IndexFiles, Log, LogRecord};
+use super::files::{Difference, IndexFiles, Log, LogRecord, Seen};
 use super::open;
 use crate::db::Error;
 use crate::telemetry::metrics;
@@ -60,9 +60,10 @@ impl IndexGuard {
         match self.files.look() {
             Err(difference) => Err(self.tell(difference, connection)),
             // Nothing has been written yet.
-            Ok(0) => Ok(()),
-            Ok(_log_bytes) => {
-                self.record.note(Log::Needed).map_err(|source| Error::Io { path: self.record.path(), source })
+            Ok(Seen { log_bytes: 0, .. }) => Ok(()),
+            Ok(Seen { changed, .. }) => {
+                let noted = self.record.note(Log::Needed).and_then(|()| self.record.stay_newer_than(changed));
+                noted.map_err(|source| Error::Io { path: self.record.path(), source })
             }
         }
     }
@@ -71,7 +72,7 @@ impl IndexGuard {
     pub(super) fn look(&self, connection: &Connection) {
         match self.files.look() {
             Err(difference) => drop(self.tell(difference, connection)),
-            Ok(log_bytes) => {
+            Ok(Seen { log_bytes, .. }) => {
                 self.found_again();
                 // Another program may have emptied it, with `PRAGMA wal_checkpoint(TRUNCATE)`.
                 if log_bytes == 0 {

@@ -119,6 +119,22 @@ fn a_backup_that_takes_the_place_of_the_index_under_a_node_is_not_touched() {
 }
 
 #[test]
+fn after_a_kill_another_program_may_read_the_index_and_copy_its_log_back() {
+    let place = Place::new();
+    for round in 0..2 {
+        let node = started(&place);
+        stored(&node, 2 * round..2 * round + 2);
+        node.kill();
+        // Closed last, SQLite copies the log back and removes it.
+        sqlite(&index(&place, ""), &format!(".backup {}", place.path("backup.db").display()));
+        assert!(!index(&place, "-wal").exists());
+    }
+    place.run(["status"]).expect(0);
+    stopped(started(&place));
+    assert_eq!(indexed(&place), (0..4).map(uid).collect::<Vec<_>>());
+}
+
+#[test]
 fn an_orderly_stop_does_not_touch_a_backup_either() {
     let place = Place::new();
     let node = started(&place);
