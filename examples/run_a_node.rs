@@ -9,12 +9,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use dcmdex::access::peers::SharedPeers;
 use dcmdex::config::{Config, Sources};
 use dcmdex::db::open::Writer;
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::receive::storage::Storage;
-use dcmdex::scp::{Find, Node, Retrieve, Services, SharedPeers};
+use dcmdex::scp::{Find, Node, Retrieve, Services};
 use dcmdex::store::Objects;
 use tokio_util::sync::CancellationToken;
 

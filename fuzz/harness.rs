@@ -15,6 +15,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 
+use dcmdex::access::peers::SharedPeers;
+use dcmdex::access::policy::{AccessPolicy, CalledAeTitle};
 use dcmdex::archive::{self, Archives, Kind, LOOK, Member, MemberBytes, MemberKind, OnRead, Problem, Sink, Wish};
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{Arrivals, Received};
@@ -29,11 +31,9 @@ use dcmdex::model::level::InformationModel;
 use dcmdex::model::location::{Location, Place};
 use dcmdex::qr::{self, Encoding, Identifier, NegotiatedOptions, ResponseWriter, Stop};
 use dcmdex::scanner::check_dicomdir;
-use dcmdex::scp::SharedPeers;
-use dcmdex::scp::access::{AccessPolicy, CalledAeTitle};
 use dcmdex::scp::negotiation::{Answer, HeldSyntaxes, Policy, Provided, answer};
-use dcmdex::scp::peers::Transport;
 use dcmdex::store::FileMeta;
+use dcmdex::ul::tls::Transport;
 use dicom_ul::pdu::{Pdu, PresentationContextResultReason as ContextResult, read_pdu};
 
 /// PDUs one after the other: requests for associations are answered, messages put together, commands understood.

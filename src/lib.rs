@@ -62,6 +62,7 @@
 //! 8. [`receive`] takes an object that arrives: file, place, row. [`deliver`] reads the objects that
 //!    are sent.
 //! 9. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
+//!    [`ul`] holds PDUs, TLS and requested associations, [`access`] the table of peers.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
 //! 11. [`telemetry`] holds log lines and the one table of metrics.
 //! 12. [`config`] reads file, environment and flags into one checked
@@ -72,13 +73,14 @@
 //!
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
-//! - tokio is in [`scp`], [`receive`], [`deliver`] and the command `serve` only. All other modules
+//! - tokio is in [`ul`], [`scp`], [`receive`], [`deliver`] and the command `serve` only. All other modules
 //!   are plain synchronous code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
 //!
 //! `docs/architecture.md` in the repository follows one object and one query through these modules.
 
+pub mod access;
 pub mod archive;
 pub mod cli;
 pub mod config;
@@ -95,3 +97,4 @@ pub mod scp;
 mod shares;
 pub mod store;
 pub mod telemetry;
+pub mod ul;

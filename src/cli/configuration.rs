@@ -11,7 +11,7 @@ use super::{Context, Exit};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::model::clock::Clock;
 use crate::qr;
-use crate::scp::tls_check::{self, Severity};
+use crate::ul::tls_check::{self, Severity};
 
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {

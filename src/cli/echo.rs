@@ -10,9 +10,10 @@ use super::{Chattiness, Context, Exit};
 use crate::config::Config;
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::Peer;
-use crate::scp::Tls;
-use crate::scp::peers::{Destination, Route};
-use crate::scp::scu::{self, Waits};
+use crate::ul::destination::Destination;
+use crate::ul::requestor::{self, Waits};
+use crate::ul::tls::Route;
+use crate::ul::tls::Tls;
 
 #[derive(Debug, Args)]
 pub(super) struct EchoArgs {
@@ -30,7 +31,7 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
     let address = route.destination.address.clone();
     let network = &config.network;
     let waits = Waits::as_acceptor(network.artim_timeout, network.read_timeout, network.write_timeout);
-    let echoed = scu::echo(&config.ae_title, &ae_title, &route, waits);
+    let echoed = requestor::echo(&config.ae_title, &ae_title, &route, waits);
     let milliseconds = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
     if arguments.json {
         let mut object = json!({

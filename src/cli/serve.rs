@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::notify::{NOTIFY_SOCKET, ServiceManager};
 use super::{Chattiness, Context, Exit, Flags, IndexArgs, fit, in_one_line, make_directory_of, suspend};
+use crate::access::peers::SharedPeers;
+use crate::access::peers::{Grant, Security};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::Admin;
 use crate::db::Finding;
@@ -34,11 +36,11 @@ use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::model::peer::Peer;
 use crate::receive::storage::Storage;
-use crate::scp::peers::{Grant, Security};
-use crate::scp::tls::{self, ClientCertificates};
-use crate::scp::tls_check;
-use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services, SharedPeers, SharedTls, Tls};
+use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services};
 use crate::store::{Objects, Settled, Verified};
+use crate::ul::tls::{self, ClientCertificates};
+use crate::ul::tls::{SharedTls, Tls};
+use crate::ul::tls_check;
 
 /// The least time between two rounds of a scrub.
 const LEAST_SCRUB_PAUSE: Duration = Duration::from_secs(60);

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::entries::Entry;
 use super::layers::Origin;
 use super::{Config, Error, Problem};
+use crate::access::peers::{Grant, Security};
 use crate::model::ae_title::AeTitle;
-use crate::scp::peers::{Grant, Security};
 
 /// Who may associate, as the setting `access` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,6 +27,7 @@ pub use example::example;
 pub use keys::{KEYS, Key};
 pub use layers::{Origin, Setting};
 
+use crate::access::peers::{Grant, Peers, Security};
 use crate::model::ae_title::AeTitle;
 use crate::model::charset::CharacterSets;
 use crate::model::declared::DeclaredSet;
@@ -34,9 +35,8 @@ use crate::model::matching::{NameMatching, UnknownRequired};
 use crate::qr::{self, Hierarchy, PendingStatus, Retrievable};
 use crate::scanner::{Filter, Order, Rate};
 use crate::scp::Plain;
-use crate::scp::peers::{Grant, Peers, Security};
-use crate::scp::tls::{self, ClientCertificates};
 use crate::telemetry::{self, LogFormat};
+use crate::ul::tls::{self, ClientCertificates};
 use attributes::ATTRIBUTE_TABLE;
 use layers::Layers;
 use peers::PEER_TABLE;

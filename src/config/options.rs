@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Config, Duplicates, Durability, Keep, KeepKnown};
+use crate::access::policy::CalledAeTitle;
 use crate::db::open::WriterOptions;
 use crate::db::{self, DuplicatePolicy, KnownPolicy, ReceivePolicy};
 use crate::scanner::{self, Vanished};
-use crate::scp::{self, access::CalledAeTitle};
+use crate::scp;
 use crate::store;
 
 /// Units of a scan that may wait for the writer. Each holds up to [`scanner::UNIT_FILES`] records; the writer takes a few

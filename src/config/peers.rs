@@ -8,10 +8,11 @@ use std::str::FromStr;
 use super::Problem;
 use super::entries::{Entry, EntryKey, EntryTable};
 use super::layers::{Layers, Origin, Setting};
+use crate::access::peers::{Grant, PeerService, Peers, Security, ServiceSet};
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, PeerAddress};
-use crate::scp::certificates::CertificateId;
-use crate::scp::peers::{Destination, Grant, PeerService, Peers, Security, ServiceSet};
+use crate::ul::certificates::CertificateId;
+use crate::ul::destination::Destination;
 
 /// The table of peers.
 pub(super) static PEER_TABLE: EntryTable =

@@ -19,14 +19,10 @@ use tracing::{Instrument, debug, error, info, info_span};
 
 use commitment::Commitments;
 
-use super::access::local_limit_exceeded;
-use super::certificates::handshake_failure;
-use super::listener::{Services, Shared};
-use super::negotiation::{self, Agreement, Answer, PresentationContext, printable};
 use super::options::Options;
 use super::services::{commit, echo, find, retrieve, sop_class_not_supported, store};
-use super::tls::Tls;
-use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError, Stream};
+use crate::access::peers::PeerService;
+use crate::access::policy::local_limit_exceeded;
 use crate::db::ReceivedFrom;
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
 use crate::dimse::message::{DataSetPresence, PeerResponse, Request, RequestError, StoreRequest};
@@ -34,9 +30,16 @@ use crate::dimse::pdata::{Arrival, MessageAssembler, PDataError, Pdv, put_messag
 use crate::dimse::{Response, Status};
 use crate::model::peer::CountedAs;
 use crate::qr::FindError;
-use crate::scp::peers::{PeerService, Transport};
+use crate::scp::negotiation::{self, Agreement, Answer};
+use crate::scp::shared::{Services, Shared};
 use crate::shares::{Peer, PeerMemory, Share};
 use crate::telemetry::metrics;
+use crate::ul::associate::{PresentationContext, printable};
+use crate::ul::certificates::handshake_failure;
+use crate::ul::pdu_io::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
+use crate::ul::stream::Stream;
+use crate::ul::tls::Tls;
+use crate::ul::tls::Transport;
 
 /// After the order to stop, how long a peer that has had its last PDU may take to close the connection.
 const CLOSE_PATIENCE_WHEN_STOPPING: Duration = Duration::from_millis(500);
@@ -189,7 +192,7 @@ struct Connection {
 impl Connection {
     async fn serve(self, stream: Stream, place: Share) {
         let options = &self.shared.options;
-        let (mut reader, mut writer) = wire::split(stream, options.write_timeout);
+        let (mut reader, mut writer) = pdu_io::split(stream, options.write_timeout);
         reader.count_for(PeerMemory::new(&self.shared.memory, &Peer::new(CountedAs::address(self.peer.ip()))));
         let Some((agreement, accept, slot)) = self.associate(&mut reader, &mut writer).await else {
             return;

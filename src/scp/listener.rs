@@ -1,9 +1,11 @@
 //! The listening socket: one task for each connection, bounded numbers of them, and an orderly end.
 
+use crate::scp::Services;
+use crate::scp::shared::Shared;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -12,22 +14,15 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::access::AccessPolicy;
 use super::association;
 use super::log_limit::{self, LogLimit};
 use super::negotiation::{HeldSyntaxes, Policy, Provided};
 use super::options::{Options, Plain};
 use super::services;
-use super::services::commit::{Commitment, Reporting};
-use super::services::find::Find;
-use super::services::retrieve::Retrieve;
-use super::tls::SharedTls;
-use crate::model::ae_title::AeTitle;
-use crate::model::peer::CountedAs;
-use crate::receive::storage::Storage;
-use crate::scp::peers::SharedPeers;
-use crate::shares::{MEMORY_BYTES, Share, Shares};
+use crate::access::policy::AccessPolicy;
+use crate::shares::{MEMORY_BYTES, Shares};
 use crate::telemetry::metrics;
+use crate::ul::tls::SharedTls;
 
 /// How long to wait before accepting again when the process has no open files left: others have to end first.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -43,21 +38,6 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-}
-
-/// The services of a node besides Verification.
-#[derive(Clone, Debug, Default)]
-pub struct Services {
-    /// C-STORE; refused without.
-    pub storage: Option<Arc<Storage>>,
-    /// C-FIND; refused without.
-    pub find: Option<Arc<Find>>,
-    /// C-GET and C-MOVE; refused without.
-    pub retrieve: Option<Arc<Retrieve>>,
-    /// Storage Commitment; refused without.
-    pub commitment: Option<Arc<Commitment>>,
-    /// Who may associate and for what, and where C-MOVE may send to; can be replaced while the node runs.
-    pub peers: SharedPeers,
 }
 
 /// A node that is bound to its port and not yet serving.
@@ -89,45 +69,6 @@ async fn accept(listening: Option<&Listening>) -> io::Result<(TcpStream, SocketA
     match listening {
         Some(listening) => listening.listener.accept().await,
         None => std::future::pending().await,
-    }
-}
-
-/// What all associations of a node have in common.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) options: Options,
-    pub(super) policy: Policy,
-    pub(super) services: Services,
-    /// One for each association.
-    pub(super) associations: Arc<Shares>,
-    /// One for each connection that has no association.
-    pub(super) connections: Arc<Shares>,
-    /// Bytes in memory for what arrives and for what is sent.
-    pub(super) memory: Arc<Shares>,
-    /// What the log has of peers that were turned away.
-    pub(super) log_limit: LogLimit,
-    next_association_id: AtomicU64,
-}
-
-impl Shared {
-    /// A number for the log, unique in this process.
-    pub(super) fn next_association_id(&self) -> u64 {
-        self.next_association_id.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// How an AE title gets reports of storage commitment.
-    pub(super) fn reporting(&self, ae_title: AeTitle) -> Reporting {
-        Reporting {
-            own_ae_title: self.options.ae_title.clone(),
-            ae_title,
-            peers: self.services.peers.clone(),
-            waits: self.options.waits(),
-        }
-    }
-
-    /// A place for a connection without an association; `None` when its address has all that it may have.
-    pub(super) fn connection_of(&self, address: IpAddr) -> Option<Share> {
-        self.connections.take(&Arc::new(CountedAs::address(address)), 1)
     }
 }
 
@@ -332,6 +273,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::scp::services::find::Find;
 
     #[test]
     fn a_low_limit_on_open_files_means_fewer_connections() {

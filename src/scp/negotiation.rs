@@ -4,47 +4,30 @@
 //! The PDU types are dicom-ul's; the negotiation is our own, because its server side picks the first transfer syntax that
 //! it has a codec for and refuses private ones, and an archive that keeps objects as they are sent wants neither.
 
+use crate::model::implementation::IMPLEMENTATION_CLASS_UID;
+use crate::model::implementation::IMPLEMENTATION_VERSION_NAME;
+use crate::ul::pdu_io::OFFERED_MAX_LENGTH;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dicom_dictionary_std::uids;
 use dicom_ul::pdu::{
-    AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason as AcseReason,
-    AssociationRJServiceUserReason as UserReason, AssociationRJSource, AssociationRQ, Pdu, PresentationContextProposed,
+    AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason as AcseReason,
+    AssociationRJServiceUserReason as UserReason, AssociationRJSource, AssociationRQ, PresentationContextProposed,
     PresentationContextResult, PresentationContextResultReason as ContextResult, RequestorRoles, UserVariableItem,
-    read_pdu, write_pdu,
 };
 
-use super::access::{AccessPolicy, AssociationRequest};
-use super::items::{Item, ItemError, items, kind, proposed_context, put, user_information};
-use super::peers::{Admission, PeerService, Refused, Transport};
-use super::sop_class::{Service, is_uid_shaped, service_of};
-use crate::dimse::pdata::{MIN_PEER_MAX_LENGTH, PDU_HEADER_LENGTH};
-
-/// The Maximum Length that we offer, in bytes (PS3.8 D.1). Larger PDUs save nothing measurable; each association buffers one.
-pub const OFFERED_MAX_LENGTH: u32 = 128 * 1024;
-
-/// The longest A-ASSOCIATE-RQ that is read, in bytes after the PDU header. 128 presentation contexts with ten transfer
-/// syntaxes each take some 50 KiB.
-pub const MAX_ASSOCIATE_RQ_LENGTH: u32 = 256 * 1024;
-
-/// Our Implementation Class UID (PS3.7 D.3.3.2): from a UUID, as PS3.5 B.2 allows.
-pub const IMPLEMENTATION_CLASS_UID: &str = crate::store::IMPLEMENTATION_CLASS_UID;
-
-/// Our Implementation Version Name (PS3.7 D.3.3.2), at most 16 characters.
-pub const IMPLEMENTATION_VERSION_NAME: &str = crate::store::IMPLEMENTATION_VERSION_NAME;
-
-/// DICOM Application Context Name (PS3.7 A.2.1).
-pub(super) const APPLICATION_CONTEXT_NAME: &str = "1.2.840.10008.3.1.1.1";
-
-/// Bytes of the body of an A-ASSOCIATE-RQ or -AC before its items (PS3.8 tables 9-11 and 9-17).
-pub(super) const FIXED_PART_LENGTH: usize = 68;
-
-/// Where the AE titles stand in the body of an A-ASSOCIATE-RQ (PS3.8 table 9-11).
-const CALLED_AE_TITLE: Range<usize> = 4..20;
-const CALLING_AE_TITLE: Range<usize> = 20..36;
+use crate::access::peers::{Admission, PeerService, Refused};
+use crate::access::policy::AccessPolicy;
+use crate::dimse::pdata::MIN_PEER_MAX_LENGTH;
+use crate::model::sop_class::{Service, is_uid_shaped, service_of};
+use crate::ul::associate::AssociationRequest;
+use crate::ul::associate::{
+    APPLICATION_CONTEXT_NAME, AcceptItems, CALLED_AE_TITLE, CALLING_AE_TITLE, PresentationContext, accept_pdu, parse,
+    printable, title, trimmed,
+};
+use crate::ul::tls::Transport;
 
 /// What Verification and Query/Retrieve contexts accept: we read and write these without codecs. In order of preference.
 const OWN_TRANSFER_SYNTAXES: [&str; 3] = [
@@ -113,17 +96,6 @@ impl Provided {
             Service::Commitment => self.commitment,
         }
     }
-}
-
-/// An accepted presentation context.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PresentationContext {
-    /// The service of its abstract syntax.
-    pub service: Service,
-    /// The abstract syntax: the SOP Class.
-    pub abstract_syntax: String,
-    /// The transfer syntax that we chose.
-    pub transfer_syntax: String,
 }
 
 /// What was agreed.
@@ -226,60 +198,11 @@ pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Pol
     }
 }
 
-/// Reads the request, leaving out items of unknown type: PS3.8 9.3.1 wants them ignored, dicom-ul refuses them.
-fn parse(body: &[u8]) -> Result<AssociationRQ, &'static str> {
-    /// Odd IDs from 1 to 255.
-    const MAX_CONTEXTS: usize = 128;
-    let (fixed, rest) = body.split_at_checked(FIXED_PART_LENGTH).ok_or("A-ASSOCIATE-RQ is too short")?;
-    let mut pdu = Vec::with_capacity(PDU_HEADER_LENGTH + body.len());
-    pdu.extend_from_slice(&[1, 0, 0, 0, 0, 0]);
-    pdu.extend_from_slice(fixed);
-    let (mut contexts, mut has_application_context) = (0, false);
-    let cut_short = |_| "A-ASSOCIATE-RQ has an item that is cut short";
-    for item in items(rest) {
-        let Item { kind, content } = item.map_err(|error| match error {
-            ItemError::CutHeader => "A-ASSOCIATE-RQ ends inside an item header",
-            ItemError::TooLong | ItemError::TooShort => "item longer than the A-ASSOCIATE-RQ",
-        })?;
-        match kind {
-            kind::APPLICATION_CONTEXT => {
-                has_application_context = true;
-                put(&mut pdu, kind, content);
-            }
-            kind::PROPOSED_CONTEXT => {
-                contexts += 1;
-                put(&mut pdu, kind, &proposed_context(content).map_err(cut_short)?);
-            }
-            kind::USER_INFORMATION => put(&mut pdu, kind, &user_information(content).map_err(cut_short)?),
-            _ => {}
-        }
-    }
-    if contexts > MAX_CONTEXTS {
-        return Err("more presentation contexts than there are IDs");
-    }
-    if contexts == 0 {
-        // PS3.8 table 9-11: "one or more Presentation Context Item(s)".
-        return Err("no presentation context proposed");
-    }
-    if !has_application_context {
-        return Err("no application context name");
-    }
-    let length = u32::try_from(pdu.len() - PDU_HEADER_LENGTH).map_err(|_| "A-ASSOCIATE-RQ is too long")?;
-    pdu[2..6].copy_from_slice(&length.to_be_bytes());
-    match read_pdu(pdu.as_slice(), MAX_ASSOCIATE_RQ_LENGTH, true) {
-        Ok(Some(Pdu::AssociationRQ(request))) => Ok(request),
-        // `None` is "more bytes, please": an item inside an item is cut short.
-        Ok(_) => Err("A-ASSOCIATE-RQ has an item that is cut short"),
-        Err(_) => Err("A-ASSOCIATE-RQ cannot be read"),
-    }
-}
-
-struct Items {
-    contexts: Vec<PresentationContextResult>,
-    user: Vec<UserVariableItem>,
-}
-
-fn agree(request: &AssociationRQ, policy: &Policy, admission: Admission) -> Result<(Agreement, Items), &'static str> {
+fn agree(
+    request: &AssociationRQ,
+    policy: &Policy,
+    admission: Admission,
+) -> Result<(Agreement, AcceptItems), &'static str> {
     let mut seen = [false; 256];
     let mut contexts = BTreeMap::new();
     let may_get = policy.provided.retrieve && admission.services.contains(PeerService::Get);
@@ -378,7 +301,7 @@ fn agree(request: &AssociationRQ, policy: &Policy, admission: Admission) -> Resu
         peer_implementation,
         admission,
     };
-    Ok((agreement, Items { contexts: results, user }))
+    Ok((agreement, AcceptItems { contexts: results, user }))
 }
 
 /// PS3.7 D.3.3.2.
@@ -425,49 +348,20 @@ fn choose<'a>(
     chosen.map(|uid| (service, uid)).ok_or(ContextResult::TransferSyntaxesNotSupported)
 }
 
-fn accept_pdu(request_body: &[u8], items: Items) -> Option<Vec<u8>> {
-    let accept = AssociationAC {
-        protocol_version: 1,
-        calling_ae_title: String::new(),
-        called_ae_title: String::new(),
-        application_context_name: APPLICATION_CONTEXT_NAME.to_owned(),
-        presentation_contexts: items.contexts,
-        user_variables: items.user,
-    };
-    let mut bytes = Vec::with_capacity(1024);
-    write_pdu(&mut bytes, &Pdu::AssociationAC(accept)).ok()?;
-    // PS3.8 table 9-17: both titles and the reserved bytes after them "shall be sent with a value identical to the value
-    // received". Byte for byte, which the text fields of the PDU type would not give.
-    let echoed = request_body.get(4..FIXED_PART_LENGTH)?;
-    bytes.get_mut(PDU_HEADER_LENGTH + 4..PDU_HEADER_LENGTH + FIXED_PART_LENGTH)?.copy_from_slice(echoed);
-    Some(bytes)
-}
-
 fn permanent(source: AssociationRJSource) -> AssociationRJ {
     AssociationRJ { result: AssociationRJResult::Permanent, source }
-}
-
-/// An AE title as sent, without padding: spaces on both sides (PS3.8 9.3.2), and the NULs at the end that some peers pad with.
-fn title(body: &[u8], place: Range<usize>) -> String {
-    let text: String = body.get(place).unwrap_or_default().iter().copied().map(char::from).collect();
-    text.trim_end_matches([' ', '\0']).trim_start_matches(' ').to_owned()
-}
-
-fn trimmed(text: &str) -> &str {
-    text.trim_matches([' ', '\0'])
-}
-
-/// What a peer sent as text, fit for a log: printable ASCII, cut to a length.
-pub(super) fn printable(text: &str, max_length: usize) -> String {
-    text.chars().take(max_length).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::peers::SharedPeers;
+    use crate::access::policy::CalledAeTitle;
+    use crate::dimse::pdata::PDU_HEADER_LENGTH;
     use crate::model::level::InformationModel;
-    use crate::scp::access::CalledAeTitle;
-    use crate::scp::peers::SharedPeers;
+    use crate::ul::items::{kind, put};
+    use dicom_ul::pdu::{AssociationAC, Pdu, read_pdu, write_pdu};
+    use std::ops::Range;
 
     fn policy() -> Policy {
         Policy {

@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::access::CalledAeTitle;
-use super::scu::Waits;
+use crate::access::policy::CalledAeTitle;
 use crate::model::ae_title::AeTitle;
+use crate::ul::requestor::Waits;
 
 /// Whether there is a port for peers without TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The File Meta Information (PS3.10 7.1) in front of a stored data set.
 
-use super::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
+use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
 /// Bytes before the File Meta Information: the preamble and `DICM`.
 const PREFIX_LENGTH: usize = 128 + 4;

@@ -7,13 +7,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::super::listener::Shared;
 use super::super::services::commit::{Receiving, Report, Reporting, told};
 use super::{End, Session};
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::PeerResponse;
 use crate::dimse::pdata::put_message;
 use crate::model::ae_title::AeTitle;
+use crate::scp::shared::Shared;
 
 /// Transactions of one association that are verified, or wait for it, at one time. One more is answered, and what comes after it is not
 /// read before one of these is done. For all associations together see [`CommitmentLimits`](crate::scp::CommitmentLimits).

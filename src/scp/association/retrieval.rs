@@ -8,15 +8,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::super::listener::Shared;
-use super::super::peers::Route;
-use super::super::scu::Waits;
 use super::super::services::mover::Mover;
 use super::super::services::retrieve::contexts::OutgoingContexts;
 use super::super::services::retrieve::framing::{StoreRequests, message_id};
 use super::super::services::retrieve::tally::{Ending, SubOperationError, Tally};
 use super::super::services::retrieve::{Asked, Receiving, Retrieve};
-use super::super::wire::{Incoming, Patience, PduReader, ReadError};
 use super::{Ahead, End, Meanwhile, Session};
 use crate::deliver::read_ahead::{ReadAhead, SlowSource};
 use crate::deliver::sending::{Piece, Sending};
@@ -25,8 +21,12 @@ use crate::dimse::command_set::CommandField;
 use crate::dimse::message::PeerResponse;
 use crate::model::ae_title::AeTitle;
 use crate::qr::Instances;
+use crate::scp::shared::Shared;
 use crate::shares::Share;
 use crate::telemetry::metrics;
+use crate::ul::pdu_io::{Incoming, Patience, PduReader, ReadError};
+use crate::ul::requestor::Waits;
+use crate::ul::tls::Route;
 
 /// A retrieval that goes on.
 struct Going {

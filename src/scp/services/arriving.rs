@@ -1,8 +1,8 @@
 //! An Identifier, or another data set that asks for something, on its way in.
 
 use crate::qr::{Encoding, FindError, IdentifierError, MAX_IDENTIFIER_LENGTH};
-use crate::scp::negotiation::PresentationContext;
 use crate::shares::{PeerMemory, Share};
+use crate::ul::associate::PresentationContext;
 
 /// Bytes of an Identifier that are kept without asking: queries have some hundreds.
 const UNASKED_LENGTH: usize = 16 * 1024;

@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::arriving::ArrivingIdentifier;
 use super::outbox::{Kept, Outbox, Request};
 use super::retrieve::Retrieve;
+use crate::access::peers::SharedPeers;
 use crate::archive::Archives;
 use crate::db::KnownLocation;
 use crate::db::Search;
@@ -32,15 +33,15 @@ use crate::model::ae_title::AeTitle;
 use crate::model::location::Place;
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::peer::CountedAs;
+use crate::model::sop_class::Service;
 use crate::model::uid::{for_log, is_acceptable_uid};
 use crate::qr::{DataSetWriter, Encoding, Identifier};
-use crate::scp::negotiation::PresentationContext;
-use crate::scp::peers::{Route, SharedPeers};
-use crate::scp::scu::{Proposal, ScuAssociation, ScuError, Waits};
-use crate::scp::sop_class::Service;
 use crate::shares::{Peer, PeerMemory, Share, Shares, Turns};
 use crate::store;
 use crate::telemetry::metrics;
+use crate::ul::associate::PresentationContext;
+use crate::ul::requestor::{Proposal, ScuAssociation, ScuError, Waits};
+use crate::ul::tls::Route;
 
 /// Request Storage Commitment (PS3.4 table J.3-1).
 const REQUEST_STORAGE_COMMITMENT: u16 = 1;

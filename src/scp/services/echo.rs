@@ -3,10 +3,10 @@
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::EchoRequest;
 use crate::dimse::{Response, Status};
-use crate::scp::negotiation::PresentationContext;
+use crate::model::sop_class::Service;
 use crate::scp::services::sop_class_not_supported;
-use crate::scp::sop_class::Service;
 use crate::telemetry::metrics;
+use crate::ul::associate::PresentationContext;
 
 /// Answers a C-ECHO-RQ.
 pub(in crate::scp) fn respond(request: &EchoRequest, context: &PresentationContext) -> Response {

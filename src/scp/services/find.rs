@@ -30,12 +30,13 @@ use crate::dimse::message::{DataSetPresence, FindRequest};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
 use crate::model::level::InformationModel;
+use crate::model::sop_class::Service;
 use crate::qr::readers::Readers;
 use crate::qr::{self, Encoding, FindError, Identifier, NegotiatedOptions, Query, ResponseWriter, Stop};
-use crate::scp::negotiation::{Agreement, PresentationContext};
-use crate::scp::sop_class::Service;
+use crate::scp::negotiation::Agreement;
 use crate::shares::{Peer, PeerMemory, Share, Turn, Turns};
 use crate::telemetry::metrics;
+use crate::ul::associate::PresentationContext;
 
 /// Bytes of answers that are gathered before the query waits for the peer. With what is being sent, an association holds
 /// three times this and an answer.

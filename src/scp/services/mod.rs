@@ -10,9 +10,9 @@ pub(super) mod outbox;
 pub(super) mod retrieve;
 pub(super) mod store;
 
-use super::sop_class::Service;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::{Response, Status};
+use crate::model::sop_class::Service;
 use crate::qr::{NegotiatedOptions, retrieval_negotiation};
 
 /// How a SOP Class Extended Negotiation Sub-Item is answered (PS3.4 C.5.2.1.1, C.5.3.1).

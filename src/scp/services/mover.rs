@@ -23,10 +23,10 @@ use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{MoveOriginator, SubOperations};
 use crate::model::ae_title::AeTitle;
 use crate::qr::{Instances, ObjectKind};
-use crate::scp::peers::Route;
-use crate::scp::scu::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Waits};
 use crate::shares::PeerMemory;
 use crate::telemetry::metrics;
+use crate::ul::requestor::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Waits};
+use crate::ul::tls::Route;
 
 /// What is to be moved, and where to.
 pub(in crate::scp) struct Mover {

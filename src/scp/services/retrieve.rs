@@ -21,10 +21,11 @@ use crate::dimse::message::{DataSetPresence, RetrieveRequest, SubOperations};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
 use crate::model::level::InformationModel;
+use crate::model::sop_class::Service;
 use crate::qr::{self, Encoding, FindError, Hierarchy, Identifier, Instances, RetrieveError};
-use crate::scp::negotiation::{Agreement, HeldSyntaxes, PresentationContext};
-use crate::scp::sop_class::Service;
+use crate::scp::negotiation::{Agreement, HeldSyntaxes};
 use crate::shares::{Peer, PeerMemory, Share};
+use crate::ul::associate::PresentationContext;
 use tally::{Ending, Going, Tally};
 
 /// How long the list of held transfer syntaxes holds good.

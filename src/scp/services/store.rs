@@ -12,8 +12,8 @@ use crate::dimse::{Response, Status};
 use crate::receive::arriving::{Announced, Arriving};
 use crate::receive::error::ReceiveError;
 use crate::receive::storage::Storage;
-use crate::scp::negotiation::PresentationContext;
 use crate::shares::PeerMemory;
+use crate::ul::associate::PresentationContext;
 
 /// Why a C-STORE-RQ is refused.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use dcmdex::scp::negotiation::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
+use dcmdex::ul::pdu_io::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
 use dicom_ul::pdu::write_pdu;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;

@@ -1,8 +1,8 @@
 //! Who may associate, and for what: the table of peers.
 
+use dcmdex::access::peers::Peers;
+use dcmdex::access::peers::{Grant, PeerService, Security, ServiceSet};
 use dcmdex::db::Admin;
-use dcmdex::scp::Peers;
-use dcmdex::scp::peers::{Grant, PeerService, Security, ServiceSet};
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason as PresentationReason,
     AssociationRJServiceUserReason as UserReason, AssociationRJSource, AssociationRQ, Pdu,

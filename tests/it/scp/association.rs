@@ -45,7 +45,7 @@ fn an_unknown_called_title_is_rejected_for_good_unless_any_is_accepted() {
     assert_eq!(peer.receive(), Some(Pdu::AssociationRJ(expected)));
     assert_eq!(peer.receive(), None);
 
-    let node = TestNode::with(|settings| settings.options.called_ae_title = dcmdex::scp::access::CalledAeTitle::Any);
+    let node = TestNode::with(|settings| settings.options.called_ae_title = dcmdex::access::policy::CalledAeTitle::Any);
     ScriptedPeer::connect(node.address()).associate(&calls_somebody_else);
 }
 

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use dcmdex::access::peers::Peers;
+use dcmdex::access::peers::{Grant, Security, ServiceSet};
 use dcmdex::db::Search;
 use dcmdex::deliver::scrub::Scrub;
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
-use dcmdex::scp::peers::{Grant, Security, ServiceSet};
-use dcmdex::scp::{CommitmentLimits, Destination, Peers};
+use dcmdex::scp::CommitmentLimits;
+use dcmdex::ul::destination::Destination;
 use dicom_core::Tag;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT;

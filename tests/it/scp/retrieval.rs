@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dcmdex::db::Search;
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
-use dcmdex::scp::Destination;
+use dcmdex::ul::destination::Destination;
 use dicom_core::Tag;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::entries::{

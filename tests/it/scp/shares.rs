@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use dcmdex::scp::peers::{Grant, Security, ServiceSet};
-use dcmdex::scp::{Destination, Options, Peers};
+use dcmdex::access::peers::Peers;
+use dcmdex::access::peers::{Grant, Security, ServiceSet};
+use dcmdex::scp::Options;
+use dcmdex::ul::destination::Destination;
 use dicom_ul::pdu::{
     AssociationRJServiceProviderPresentationReason as PresentationReason, AssociationRJSource, AssociationRQ, Pdu,
     RequestorRoles, UserVariableItem,

@@ -6,11 +6,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dcmdex::scp::certificates::CertificateId;
-use dcmdex::scp::peers::{Destination, Grant, Security, ServiceSet};
-use dcmdex::scp::tls::{ClientCertificates, Options};
-use dcmdex::scp::tls_check::{self, Severity};
-use dcmdex::scp::{Peers, SharedTls, Tls};
+use dcmdex::access::peers::Peers;
+use dcmdex::access::peers::{Grant, Security, ServiceSet};
+use dcmdex::ul::certificates::CertificateId;
+use dcmdex::ul::destination::Destination;
+use dcmdex::ul::tls::{ClientCertificates, Options};
+use dcmdex::ul::tls::{SharedTls, Tls};
+use dcmdex::ul::tls_check::{self, Severity};
 use dicom_ul::pdu::write_pdu;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use dcmdex::access::peers::{Peers, SharedPeers};
 use dcmdex::db::ReceivePolicy;
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::ingest::Wanted;
@@ -13,10 +14,10 @@ use dcmdex::model::clock::Clock;
 use dcmdex::qr;
 use dcmdex::receive::storage::Storage;
 use dcmdex::scp::{
-    Commitment, CommitmentLimits, FilesInPlace, Find, Node, Options, Peers, Retrieve, RetrieveOptions, Services,
-    SharedPeers, SharedTls,
+    Commitment, CommitmentLimits, FilesInPlace, Find, Node, Options, Retrieve, RetrieveOptions, Services,
 };
 use dcmdex::store::{self, Objects};
+use dcmdex::ul::tls::SharedTls;
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;

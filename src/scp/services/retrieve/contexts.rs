@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use crate::deliver::error::DeliverError;
 use crate::deliver::framing::Form;
 use crate::deliver::rewrite::NativeSyntax;
+use crate::model::sop_class::Service;
 use crate::qr::{Instances, ObjectKind};
-use crate::scp::negotiation::{Agreement, PresentationContext};
-use crate::scp::sop_class::Service;
+use crate::scp::negotiation::Agreement;
+use crate::ul::associate::PresentationContext;
 
 /// The presentation contexts in which objects may be sent.
 #[derive(Clone, Debug, Default)]

@@ -1,27 +1,13 @@
 //! Who may associate: one decision, in one place.
 
-use std::net::SocketAddr;
-
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason as PresentationReason,
     AssociationRJServiceUserReason as UserReason, AssociationRJSource,
 };
 
-use super::peers::{Admission, Refused, SharedPeers, Transport};
+use crate::access::peers::{Admission, Refused, SharedPeers};
 use crate::model::ae_title::AeTitle;
-
-/// What a peer says of itself before anything is negotiated.
-#[derive(Clone, Debug)]
-pub struct AssociationRequest<'a> {
-    /// Calling AE title, without padding, as sent.
-    pub calling_ae_title: &'a str,
-    /// Called AE title, without padding, as sent.
-    pub called_ae_title: &'a str,
-    /// Where it comes from.
-    pub peer: SocketAddr,
-    /// How it comes.
-    pub transport: &'a Transport,
-}
+use crate::ul::associate::AssociationRequest;
 
 /// The rules by which associations are accepted.
 #[derive(Clone, Debug)]
@@ -81,7 +67,7 @@ impl AccessPolicy {
 
 /// The rejection when all associations, or all of one peer, are taken: worth trying again later (PS3.8 table 9-21, source 3, reason 2).
 #[must_use]
-pub(super) fn local_limit_exceeded() -> AssociationRJ {
+pub(crate) fn local_limit_exceeded() -> AssociationRJ {
     AssociationRJ {
         result: AssociationRJResult::Transient,
         source: AssociationRJSource::ServiceProviderPresentation(PresentationReason::LocalLimitExceeded),
@@ -91,6 +77,7 @@ pub(super) fn local_limit_exceeded() -> AssociationRJ {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ul::tls::Transport;
 
     fn request(called: &str) -> AssociationRequest<'_> {
         let peer = ([127, 0, 0, 1], 1).into();

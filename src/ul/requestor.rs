@@ -14,19 +14,19 @@ use dicom_ul::pdu::{
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::certificates::handshake_failure;
-use super::items::{Item, ItemError, items, kind, role_selection};
-use super::negotiation::{
-    APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME,
-    MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH,
-};
-use super::peers::Route;
-use super::wire::{self, Incoming, Patience, PduReader, PduWriter, ReadError, Stream};
 use crate::dimse::Status;
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::{EchoRequest, PeerResponse};
 use crate::dimse::pdata::{Arrival, MIN_PEER_MAX_LENGTH, MessageAssembler, put_message};
 use crate::model::ae_title::AeTitle;
+use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
+use crate::ul::associate::{APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH};
+use crate::ul::certificates::handshake_failure;
+use crate::ul::items::{Item, ItemError, items, kind, role_selection};
+use crate::ul::pdu_io::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
+use crate::ul::pdu_io::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
+use crate::ul::stream::Stream;
+use crate::ul::tls::Route;
 
 /// Presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
 pub const MAX_CONTEXTS: usize = 128;
@@ -57,11 +57,11 @@ impl Waits {
 
 /// What is proposed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Proposal {
-    pub(super) abstract_syntax: String,
-    pub(super) transfer_syntaxes: Vec<String>,
+pub(crate) struct Proposal {
+    pub(crate) abstract_syntax: String,
+    pub(crate) transfer_syntaxes: Vec<String>,
     /// Whether we want to be SCP of it (PS3.7 D.3.3.4).
-    pub(super) as_scp: bool,
+    pub(crate) as_scp: bool,
 }
 
 /// Why there is no association (any more). The texts end in Error Comments and reports: no values of data sets.
@@ -109,21 +109,21 @@ impl From<ReadError> for ScuError {
 }
 
 /// A presentation context that was accepted: its ID, the number of the proposal, the transfer syntax.
-pub(super) type Accepted = (u8, usize, String);
+pub(crate) type Accepted = (u8, usize, String);
 
 /// An association that we asked for.
-pub(super) struct ScuAssociation {
+pub(crate) struct ScuAssociation {
     reader: PduReader,
     writer: PduWriter,
     assembler: MessageAssembler,
     waits: Waits,
-    pub(super) accepted: Vec<Accepted>,
-    pub(super) peer_max_length: u32,
+    pub(crate) accepted: Vec<Accepted>,
+    pub(crate) peer_max_length: u32,
 }
 
 impl ScuAssociation {
     /// Asks for an association.
-    pub(super) async fn request(
+    pub(crate) async fn request(
         own_ae_title: &AeTitle,
         called_ae_title: &AeTitle,
         route: &Route,
@@ -132,7 +132,7 @@ impl ScuAssociation {
     ) -> Result<Self, ScuError> {
         let associate = async {
             let stream = connect(route).await?;
-            let (mut reader, mut writer) = wire::split(stream, waits.write);
+            let (mut reader, mut writer) = pdu_io::split(stream, waits.write);
             writer.send(&request_pdu(own_ae_title, called_ae_title, proposals)?).await.map_err(ScuError::Write)?;
             let patience = Patience { first_byte: Some(waits.associate), rest: waits.associate };
             let accepted = match reader.next(patience).await? {
@@ -163,12 +163,12 @@ impl ScuAssociation {
     }
 
     /// Sends PDUs.
-    pub(super) async fn send(&mut self, pdus: &[u8]) -> Result<(), ScuError> {
+    pub(crate) async fn send(&mut self, pdus: &[u8]) -> Result<(), ScuError> {
         self.writer.send(pdus).await.map_err(ScuError::Write)
     }
 
     /// Sends a message.
-    pub(super) async fn send_message(
+    pub(crate) async fn send_message(
         &mut self,
         context_id: u8,
         command: &CommandSet,
@@ -180,7 +180,7 @@ impl ScuAssociation {
     }
 
     /// Waits for the response to the request with this Message ID.
-    pub(super) async fn response(&mut self, field: CommandField, message_id: u16) -> Result<PeerResponse, ScuError> {
+    pub(crate) async fn response(&mut self, field: CommandField, message_id: u16) -> Result<PeerResponse, ScuError> {
         let deadline = Instant::now() + self.waits.response;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -205,7 +205,7 @@ impl ScuAssociation {
     }
 
     /// Ends the association as it should be. A peer that does not confirm that is left alone.
-    pub(super) async fn release(mut self) {
+    pub(crate) async fn release(mut self) {
         let release = async {
             self.writer.send_pdu(&Pdu::ReleaseRQ).await.ok()?;
             let patience = Patience { first_byte: Some(RELEASE_PATIENCE), rest: RELEASE_PATIENCE };
@@ -218,7 +218,7 @@ impl ScuAssociation {
     }
 
     /// Ends it at once.
-    pub(super) async fn abort(mut self) {
+    pub(crate) async fn abort(mut self) {
         // A peer that is gone already need not be told.
         let _ =
             timeout(RELEASE_PATIENCE, self.writer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser })).await;
@@ -408,8 +408,8 @@ pub fn echo(own: &AeTitle, called: &AeTitle, route: &Route, waits: Waits) -> Res
 
 #[cfg(test)]
 mod tests {
-    use super::super::items::put;
     use super::*;
+    use crate::ul::items::put;
 
     const CT: &str = uids::CT_IMAGE_STORAGE;
     const MR: &str = uids::MR_IMAGE_STORAGE;

@@ -3,15 +3,18 @@
 //! [`SharedPeers`] is read at each association and at each C-MOVE, and can be replaced while the node runs. Associations that
 //! are open keep what they were let in with.
 
+use crate::ul::destination::Destination;
+use crate::ul::tls::Route;
+use crate::ul::tls::Transport;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::certificates::{CertificateId, PeerCertificate};
-use super::sop_class::Service;
-use super::tls::{SharedTls, Tls};
 use crate::model::ae_title::AeTitle;
-use crate::model::peer::{AddressRange, CountedAs, PeerAddress};
+use crate::model::peer::{AddressRange, CountedAs};
+use crate::model::sop_class::Service;
+use crate::ul::certificates::CertificateId;
+use crate::ul::tls::SharedTls;
 
 /// A service, as access is given to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,16 +116,6 @@ pub enum Security {
     Certificates(Vec<CertificateId>),
 }
 
-/// How a peer called.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Transport {
-    /// Without TLS.
-    #[default]
-    Plain,
-    /// With TLS, and with this certificate, if it had to show one.
-    Tls(Option<PeerCertificate>),
-}
-
 impl Security {
     fn admits(&self, transport: &Transport) -> Result<(), Refused> {
         match (self, transport) {
@@ -136,34 +129,6 @@ impl Security {
             (Self::Certificates(_), Transport::Tls(_)) => Err(Refused::WrongCertificate),
         }
     }
-}
-
-/// Where C-MOVE may send to, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// Host and port.
-    pub address: PeerAddress,
-    /// Whether to use TLS.
-    pub tls: bool,
-    /// The certificates that it may have; empty: that of its host.
-    pub certificates: Vec<CertificateId>,
-}
-
-impl Destination {
-    /// Without TLS.
-    #[must_use]
-    pub fn plain(address: PeerAddress) -> Self {
-        Self { address, tls: false, certificates: Vec::new() }
-    }
-}
-
-/// A destination, and what it takes to get there.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Where to.
-    pub destination: Destination,
-    /// Our certificates, if we have some.
-    pub tls: Option<Arc<Tls>>,
 }
 
 /// All peers.

@@ -1,22 +1,28 @@
 //! PDUs over a TCP connection (PS3.8 9.1, 9.3): every length is held against a limit before memory is taken, every wait
 //! has an end, and small answers go out at once.
 
+use crate::ul::stream::Stream;
+use crate::ul::stream::acknowledge_at_once;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use dicom_ul::pdu::{Pdu, write_pdu};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsStream;
 
-use super::negotiation::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
-use super::tls::AcknowledgesAtOnce;
 use crate::dimse::pdata::{P_DATA_TF, PDU_HEADER_LENGTH, PDV_HEADER_LENGTH, PDataError, Pdv, PdvHeader};
 use crate::shares::{PeerMemory, Share};
+use crate::ul::stream::AcknowledgesAtOnce;
+
+/// The Maximum Length that we offer, in bytes (PS3.8 D.1). Larger PDUs save nothing measurable; each association buffers one.
+pub const OFFERED_MAX_LENGTH: u32 = 128 * 1024;
+
+/// The longest A-ASSOCIATE-RQ that is read, in bytes after the PDU header. 128 presentation contexts with ten transfer
+/// syntaxes each take some 50 KiB.
+pub const MAX_ASSOCIATE_RQ_LENGTH: u32 = 256 * 1024;
 
 const A_ASSOCIATE_RQ: u8 = 0x01;
 const A_ASSOCIATE_AC: u8 = 0x02;
@@ -59,7 +65,7 @@ const MAX_DRAINED: usize = 1024 * 1024;
 
 /// What came from the peer.
 #[derive(Debug)]
-pub(super) enum Incoming<'a> {
+pub(crate) enum Incoming<'a> {
     /// The body of an A-ASSOCIATE-RQ.
     AssociateRequest(&'a [u8]),
     /// A presentation data value of a P-DATA-TF, or the next part of one: as much of it as has come.
@@ -83,7 +89,7 @@ pub(super) enum Incoming<'a> {
 
 /// Why nothing more can be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     /// The peer closed the connection between two PDUs.
     #[error("connection closed by the peer")]
     Closed,
@@ -120,20 +126,11 @@ pub(super) enum ReadError {
 
 /// How long to wait.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     /// For the first byte of the next PDU; `None` is for ever.
-    pub(super) first_byte: Option<Duration>,
+    pub(crate) first_byte: Option<Duration>,
     /// From then on for the whole PDU, and for room to send.
-    pub(super) rest: Duration,
-}
-
-/// A connection.
-#[derive(Debug)]
-pub(super) enum Stream {
-    /// As it is.
-    Plain(TcpStream),
-    /// Inside TLS, the handshake done.
-    Tls(Box<TlsStream<AcknowledgesAtOnce>>),
+    pub(crate) rest: Duration,
 }
 
 #[derive(Debug)]
@@ -186,7 +183,7 @@ impl Writing {
 
 /// The reading half of a connection.
 #[derive(Debug)]
-pub(super) struct PduReader {
+pub(crate) struct PduReader {
     socket: Reading,
     buffer: Vec<u8>,
     /// Received and not consumed: `buffer[start..end]`.
@@ -211,14 +208,14 @@ pub(super) struct PduReader {
 
 /// The writing half of a connection.
 #[derive(Debug)]
-pub(super) struct PduWriter {
+pub(crate) struct PduWriter {
     socket: Writing,
     patience: Duration,
     bytes_sent: u64,
 }
 
 /// Takes a connection apart into PDUs in and PDUs out.
-pub(super) fn split(stream: Stream, write_patience: Duration) -> (PduReader, PduWriter) {
+pub(crate) fn split(stream: Stream, write_patience: Duration) -> (PduReader, PduWriter) {
     let socket = match &stream {
         Stream::Plain(socket) => socket,
         Stream::Tls(stream) => &stream.get_ref().0.0,
@@ -257,12 +254,12 @@ pub(super) fn split(stream: Stream, write_patience: Duration) -> (PduReader, Pdu
 
 impl PduReader {
     /// Bytes received so far, headers and all.
-    pub(super) fn bytes_received(&self) -> u64 {
+    pub(crate) fn bytes_received(&self) -> u64 {
         self.bytes_received
     }
 
     /// Whose memory larger buffers are counted for from now on.
-    pub(super) fn count_for(&mut self, memory: PeerMemory) {
+    pub(crate) fn count_for(&mut self, memory: PeerMemory) {
         // What it has is counted for somebody else.
         self.share = None;
         self.memory = Some(memory);
@@ -271,7 +268,7 @@ impl PduReader {
     /// The next PDU, or the next part of the P-DATA-TF in hand.
     ///
     /// Safe to drop before it is ready: what was received stays in the buffer.
-    pub(super) async fn next(&mut self, patience: Patience) -> Result<Incoming<'_>, ReadError> {
+    pub(crate) async fn next(&mut self, patience: Patience) -> Result<Incoming<'_>, ReadError> {
         if let (Some(since), Some(deadline)) = (self.handed_over.take(), &mut self.deadline) {
             *deadline += since.elapsed();
         }
@@ -466,7 +463,7 @@ impl PduReader {
 
     /// After the last PDU that we send: reads and drops what the peer still sends, until it closes the connection or the
     /// time is over (PS3.8 9.2.3, Sta13). Closing with unread bytes would make TCP throw away the PDU just sent.
-    pub(super) async fn drain(&mut self, patience: Duration) {
+    pub(crate) async fn drain(&mut self, patience: Duration) {
         self.buffer.resize(FIRST_BUFFER_LENGTH, 0);
         let mut drained = 0;
         let drain = async {
@@ -484,12 +481,12 @@ impl PduReader {
 
 impl PduWriter {
     /// Bytes sent so far, headers and all.
-    pub(super) fn bytes_sent(&self) -> u64 {
+    pub(crate) fn bytes_sent(&self) -> u64 {
         self.bytes_sent
     }
 
     /// Sends bytes as one write.
-    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.bytes_sent += bytes.len() as u64;
         match timeout(self.patience, self.socket.write_all(bytes)).await {
             Ok(result) => result,
@@ -498,19 +495,19 @@ impl PduWriter {
     }
 
     /// From now on what the kernel does not take at once is not sent.
-    pub(super) fn wait_no_more(&mut self) {
+    pub(crate) fn wait_no_more(&mut self) {
         self.patience = Duration::ZERO;
     }
 
     /// Sends a PDU of dicom-ul.
-    pub(super) async fn send_pdu(&mut self, pdu: &Pdu) -> io::Result<()> {
+    pub(crate) async fn send_pdu(&mut self, pdu: &Pdu) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(64);
         write_pdu(&mut bytes, pdu).map_err(io::Error::other)?;
         self.send(&bytes).await
     }
 
     /// Says that nothing more will be sent.
-    pub(super) async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         // Already closed by the peer is as good, and so is one that does not take the farewell of TLS in time.
         let _ = timeout(self.patience, self.socket.shutdown()).await;
     }
@@ -537,21 +534,6 @@ fn max_length(kind: u8) -> Result<u32, ReadError> {
     }
 }
 
-/// Makes the kernel acknowledge what it received now, not 40 ms later.
-///
-/// DCMTK writes a command and a data set in two writes without TCP_NODELAY: the second waits for our acknowledgement of the
-/// first, which Linux delays because we have nothing to send yet. The kernel drops the setting whenever it sees fit, so it
-/// is set again before every wait. Stock dcmsend, loopback: 22 instances/s without, over 1,200 with.
-pub(super) fn acknowledge_at_once(socket: impl AsFd) {
-    #[cfg(target_os = "linux")]
-    {
-        // A connection that is gone says so in the read that follows.
-        let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = socket;
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -561,6 +543,7 @@ mod tests {
     use super::*;
     use crate::model::peer::CountedAs;
     use crate::shares::Shares;
+    use tokio::net::TcpStream;
 
     /// A peer, and our side of its connection.
     async fn connected(patience: Duration) -> (TcpStream, PduReader, PduWriter) {

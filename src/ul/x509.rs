@@ -13,7 +13,7 @@ const MIN_RSA_BITS: usize = 2048;
 
 /// For which side of a connection a certificate is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// Who calls.
     Client,
     /// Who is called.
@@ -22,7 +22,7 @@ pub(super) enum Purpose {
 
 /// Why a certificate is not good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(crate) enum Unfit {
     #[error("it cannot be read as X.509")]
     Encoding,
     #[error("it has expired")]
@@ -39,10 +39,10 @@ pub(super) enum Unfit {
 
 /// A certificate that was read.
 #[derive(Debug)]
-pub(super) struct Certificate<'a>(X509Certificate<'a>);
+pub(crate) struct Certificate<'a>(X509Certificate<'a>);
 
 impl<'a> Certificate<'a> {
-    pub(super) fn parse(der: &'a [u8]) -> Result<Self, Unfit> {
+    pub(crate) fn parse(der: &'a [u8]) -> Result<Self, Unfit> {
         match X509Certificate::from_der(der) {
             Ok(([], parsed)) => Ok(Self(parsed)),
             Ok(_) | Err(_) => Err(Unfit::Encoding),
@@ -50,7 +50,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// Whether it is good at this time, in seconds since 1970.
-    pub(super) fn check(&self, now: u64, purpose: Purpose) -> Result<(), Unfit> {
+    pub(crate) fn check(&self, now: u64, purpose: Purpose) -> Result<(), Unfit> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         if now > self.ends() {
             return Err(Unfit::Expired);
@@ -63,7 +63,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// RFC 9325 4.5: no SHA-1 and MD5, and RSA keys long enough.
-    pub(super) fn check_strength(&self) -> Result<(), Unfit> {
+    pub(crate) fn check_strength(&self) -> Result<(), Unfit> {
         let taken = [
             OID_PKCS1_SHA256WITHRSA,
             OID_PKCS1_SHA384WITHRSA,
@@ -85,7 +85,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// RFC 5280 4.2.1.12: without the extension it is for any purpose.
-    pub(super) fn check_purpose(&self, purpose: Purpose) -> Result<(), Unfit> {
+    pub(crate) fn check_purpose(&self, purpose: Purpose) -> Result<(), Unfit> {
         let usage = self.0.extended_key_usage().map_err(|_| Unfit::Encoding)?;
         let fits = usage.is_none_or(|usage| {
             usage.value.any
@@ -98,13 +98,13 @@ impl<'a> Certificate<'a> {
     }
 
     /// The last second at which it is valid, since 1970.
-    pub(super) fn ends(&self) -> i64 {
+    pub(crate) fn ends(&self) -> i64 {
         self.0.validity().not_after.timestamp()
     }
 
     /// Whether it is that of an authority (RFC 5280 4.2.1.3 and 4.2.1.9). Version 1 has no way to say so, and old
     /// authorities have such certificates.
-    pub(super) fn may_sign_others(&self) -> bool {
+    pub(crate) fn may_sign_others(&self) -> bool {
         if self.0.version() == X509Version::V1 {
             return true;
         }
@@ -117,17 +117,17 @@ impl<'a> Certificate<'a> {
     }
 
     /// Whether it says of itself that it is one of an authority.
-    pub(super) fn is_authority(&self) -> bool {
+    pub(crate) fn is_authority(&self) -> bool {
         self.0.is_ca()
     }
 
     /// The subject, as a DER-encoded name.
-    pub(super) fn subject(&self) -> &[u8] {
+    pub(crate) fn subject(&self) -> &[u8] {
         self.0.subject().as_raw()
     }
 
     /// The Common Names of its subject. Of types other than these ASCII is not written as such.
-    pub(super) fn common_names(&self) -> Vec<String> {
+    pub(crate) fn common_names(&self) -> Vec<String> {
         const TEXTS: [Tag; 4] = [Tag::Utf8String, Tag::PrintableString, Tag::T61String, Tag::Ia5String];
         let values = self.0.subject().iter_common_name().map(|name| name.attr_value());
         let texts = values.filter(|value| TEXTS.contains(&value.tag()));
@@ -135,7 +135,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// The DNS names among its alternative names, in small letters.
-    pub(super) fn dns_names(&self) -> Vec<String> {
+    pub(crate) fn dns_names(&self) -> Vec<String> {
         let names = self.alternative_names();
         let dns =
             names.iter().filter_map(|name| if let GeneralName::DNSName(name) = name { Some(*name) } else { None });
@@ -143,7 +143,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// Whether it names any host.
-    pub(super) fn names_a_host(&self) -> bool {
+    pub(crate) fn names_a_host(&self) -> bool {
         self.alternative_names().iter().any(|name| matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_)))
     }
 

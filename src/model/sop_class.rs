@@ -93,7 +93,7 @@ fn is_storage(uid: &str) -> bool {
 }
 
 /// Whether a text can be a UID at all: digits and full stops. Leading zeros and the like (PS3.5 9.1) are let through.
-pub(super) fn is_uid_shaped(text: &str) -> bool {
+pub(crate) fn is_uid_shaped(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_UID_LENGTH && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tls::{self, Options, Tls};
-use super::x509::{Certificate, Purpose, Unfit};
+use crate::ul::tls::{self, Options, Tls};
+use crate::ul::x509::{Certificate, Purpose, Unfit};
 
 /// Days before its end at which a certificate is told to expire.
 const WARN_DAYS: i64 = 30;

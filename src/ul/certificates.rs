@@ -26,7 +26,7 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use super::x509::{Certificate, Purpose, Unfit};
+use crate::ul::x509::{Certificate, Purpose, Unfit};
 
 /// By what a certificate is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +112,8 @@ fn sha256(certificate: &[u8]) -> [u8; 32] {
 }
 
 /// Whom we trust.
-pub(super) struct Trust {
-    pub(super) provider: Arc<CryptoProvider>,
+pub(crate) struct Trust {
+    pub(crate) provider: Arc<CryptoProvider>,
     /// Authorities, which sign certificates of others.
     roots: Arc<RootCertStore>,
     /// The certificates of the file of authorities, byte for byte.
@@ -132,7 +132,7 @@ impl fmt::Debug for Trust {
 impl Trust {
     /// # Errors
     /// For a certificate that cannot be used.
-    pub(super) fn new(authorities: &[CertificateDer<'static>], pinned: Vec<[u8; 32]>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(authorities: &[CertificateDer<'static>], pinned: Vec<[u8; 32]>) -> Result<Self, rustls::Error> {
         let mut roots = RootCertStore::empty();
         let mut subjects = Vec::new();
         for certificate in authorities {
@@ -149,7 +149,7 @@ impl Trust {
     }
 
     /// What a peer that called has shown, after the handshake.
-    pub(super) fn shown(
+    pub(crate) fn shown(
         &self,
         certificate: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -191,7 +191,7 @@ fn check(certificate: &CertificateDer<'_>, now: UnixTime, purpose: Purpose) -> R
 
 /// Checks the certificate of a peer that calls.
 #[derive(Debug)]
-pub(super) struct OfCaller {
+pub(crate) struct OfCaller {
     trust: Arc<Trust>,
     chains: Option<Arc<dyn ClientCertVerifier>>,
     optional: bool,
@@ -201,7 +201,7 @@ pub(super) struct OfCaller {
 impl OfCaller {
     /// # Errors
     /// When the authorities cannot be used.
-    pub(super) fn new(trust: Arc<Trust>, optional: bool) -> Result<Self, VerifierBuilderError> {
+    pub(crate) fn new(trust: Arc<Trust>, optional: bool) -> Result<Self, VerifierBuilderError> {
         let chains = trust.chains()?;
         // RFC 8446 4.2.4: without names the peer shows what it has. Of pinned certificates no names are known.
         let hints = if trust.pinned.is_empty() {
@@ -264,13 +264,13 @@ impl ClientCertVerifier for OfCaller {
 
 /// Checks the certificate of a destination.
 #[derive(Debug)]
-pub(super) struct OfDestination {
+pub(crate) struct OfDestination {
     certificates: Vec<CertificateId>,
     trust: Arc<Trust>,
 }
 
 impl OfDestination {
-    pub(super) fn new(certificates: Vec<CertificateId>, trust: Arc<Trust>) -> Self {
+    pub(crate) fn new(certificates: Vec<CertificateId>, trust: Arc<Trust>) -> Self {
         Self { certificates, trust }
     }
 }
@@ -336,7 +336,7 @@ impl ServerCertVerifier for OfDestination {
 }
 
 /// Why a handshake failed, in words for whoever runs the node. Nothing of it comes from the peer.
-pub(super) fn handshake_failure(error: &io::Error) -> String {
+pub(crate) fn handshake_failure(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(why)) => format!("the certificate of the peer {}", refusal(why)),
         Some(rustls::Error::NoCertificatesPresented) => "the peer showed no certificate".to_owned(),

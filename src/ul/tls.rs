@@ -4,23 +4,21 @@
 //! [`Tls`] holds what both directions need: the listener that peers call, and the connections that C-MOVE opens to
 //! destinations. [`SharedTls`] can be replaced while the node runs.
 
+use crate::ul::stream::AcknowledgesAtOnce;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ALL_VERSIONS, ClientConfig, InconsistentKeys, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::certificates::{CertificateId, OfCaller, OfDestination, PeerCertificate, Trust};
-use super::peers::Destination;
-use super::wire::{Stream, acknowledge_at_once};
+use crate::ul::certificates::{CertificateId, OfCaller, OfDestination, PeerCertificate, Trust};
+use crate::ul::destination::Destination;
+use crate::ul::stream::Stream;
 
 /// Whether peers have to show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +144,7 @@ impl Tls {
     }
 
     /// The handshake of a peer that called. The caller sets the time for it.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Option<PeerCertificate>)> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Option<PeerCertificate>)> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
         let stream = acceptor.accept(AcknowledgesAtOnce(stream)).await?;
         let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -172,11 +170,30 @@ impl Tls {
     }
 }
 
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let failed = |source| Error::File { path: path.to_owned(), what: "certificate", source };
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(failed)?.collect();
     let found = found.map_err(failed)?;
     if found.is_empty() { Err(failed(pem::Error::NoItemsFound)) } else { Ok(found) }
+}
+
+/// How a peer called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Without TLS.
+    #[default]
+    Plain,
+    /// With TLS, and with this certificate, if it had to show one.
+    Tls(Option<PeerCertificate>),
+}
+
+/// A destination, and what it takes to get there.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Where to.
+    pub destination: Destination,
+    /// Our certificates, if we have some.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// The certificates in use now.
@@ -199,30 +216,5 @@ impl SharedTls {
     /// Takes others from the next handshake on.
     pub fn replace(&self, tls: Tls) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tls);
-    }
-}
-
-/// A connection on which the kernel acknowledges at once, below TLS: see `acknowledge_at_once` of `wire`.
-#[derive(Debug)]
-pub struct AcknowledgesAtOnce(pub(super) TcpStream);
-
-impl AsyncRead for AcknowledgesAtOnce {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        acknowledge_at_once(&self.0);
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for AcknowledgesAtOnce {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -4,17 +4,17 @@
 //! of an item govern, and unknown items ignored.
 
 /// Kinds of items and sub-items (PS3.8 9.3.2 and D; PS3.7 D.3.3).
-pub(super) mod kind {
-    pub(in crate::scp) const APPLICATION_CONTEXT: u8 = 0x10;
-    pub(in crate::scp) const PROPOSED_CONTEXT: u8 = 0x20;
-    pub(in crate::scp) const CONTEXT_RESULT: u8 = 0x21;
-    pub(in crate::scp) const ABSTRACT_SYNTAX: u8 = 0x30;
-    pub(in crate::scp) const TRANSFER_SYNTAX: u8 = 0x40;
-    pub(in crate::scp) const USER_INFORMATION: u8 = 0x50;
-    pub(in crate::scp) const MAXIMUM_LENGTH: u8 = 0x51;
-    pub(in crate::scp) const ROLE_SELECTION: u8 = 0x54;
-    pub(in crate::scp) const EXTENDED_NEGOTIATION: u8 = 0x56;
-    pub(in crate::scp) const USER_IDENTITY: u8 = 0x58;
+pub(crate) mod kind {
+    pub(crate) const APPLICATION_CONTEXT: u8 = 0x10;
+    pub(crate) const PROPOSED_CONTEXT: u8 = 0x20;
+    pub(crate) const CONTEXT_RESULT: u8 = 0x21;
+    pub(crate) const ABSTRACT_SYNTAX: u8 = 0x30;
+    pub(crate) const TRANSFER_SYNTAX: u8 = 0x40;
+    pub(crate) const USER_INFORMATION: u8 = 0x50;
+    pub(crate) const MAXIMUM_LENGTH: u8 = 0x51;
+    pub(crate) const ROLE_SELECTION: u8 = 0x54;
+    pub(crate) const EXTENDED_NEGOTIATION: u8 = 0x56;
+    pub(crate) const USER_IDENTITY: u8 = 0x58;
 }
 
 /// Length of what precedes the content of an item.
@@ -22,14 +22,14 @@ const HEADER: usize = 4;
 
 /// An item or sub-item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Item<'a> {
-    pub(super) kind: u8,
-    pub(super) content: &'a [u8],
+pub(crate) struct Item<'a> {
+    pub(crate) kind: u8,
+    pub(crate) content: &'a [u8],
 }
 
 /// Why the rest of the items cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ItemError {
+pub(crate) enum ItemError {
     /// The header of an item is cut off.
     CutHeader,
     /// An item ends behind what it lies in.
@@ -39,7 +39,7 @@ pub(super) enum ItemError {
 }
 
 /// The items in these bytes. After an error there are no more.
-pub(super) fn items(bytes: &[u8]) -> impl Iterator<Item = Result<Item<'_>, ItemError>> {
+pub(crate) fn items(bytes: &[u8]) -> impl Iterator<Item = Result<Item<'_>, ItemError>> {
     let mut left = bytes;
     std::iter::from_fn(move || {
         if left.is_empty() {
@@ -60,7 +60,7 @@ fn split_first(bytes: &[u8]) -> Result<(Item<'_>, &[u8]), ItemError> {
 }
 
 /// Appends an item.
-pub(super) fn put(bytes: &mut Vec<u8>, kind: u8, content: &[u8]) {
+pub(crate) fn put(bytes: &mut Vec<u8>, kind: u8, content: &[u8]) {
     // What is put was an item, or is a part of one.
     let length = u16::try_from(content.len()).unwrap_or(u16::MAX);
     bytes.extend_from_slice(&[kind, 0]);
@@ -69,7 +69,7 @@ pub(super) fn put(bytes: &mut Vec<u8>, kind: u8, content: &[u8]) {
 }
 
 /// The content of a Presentation Context Item of an A-ASSOCIATE-RQ without sub-items of unknown kind.
-pub(super) fn proposed_context(content: &[u8]) -> Result<Vec<u8>, ItemError> {
+pub(crate) fn proposed_context(content: &[u8]) -> Result<Vec<u8>, ItemError> {
     let (fixed, sub_items) = content.split_at_checked(4).ok_or(ItemError::TooShort)?;
     let mut bytes = fixed.to_vec();
     for item in items(sub_items) {
@@ -82,7 +82,7 @@ pub(super) fn proposed_context(content: &[u8]) -> Result<Vec<u8>, ItemError> {
 }
 
 /// The content of a User Information Item, whose sub-items are as long as their fields.
-pub(super) fn user_information(content: &[u8]) -> Result<Vec<u8>, ItemError> {
+pub(crate) fn user_information(content: &[u8]) -> Result<Vec<u8>, ItemError> {
     let mut bytes = Vec::with_capacity(content.len());
     for item in items(content) {
         let Item { kind, content } = item?;
@@ -109,7 +109,7 @@ fn text_at(content: &[u8], at: usize) -> Result<usize, ItemError> {
 }
 
 /// A role selection (PS3.7 D.3.3.4): the SOP Class, and whether the requestor is SCU and SCP of it.
-pub(super) fn role_selection(content: &[u8]) -> Option<(&[u8], bool, bool)> {
+pub(crate) fn role_selection(content: &[u8]) -> Option<(&[u8], bool, bool)> {
     let end = text_at(content, 0).ok()?;
     let &[scu, scp, ..] = content.get(end..)? else { return None };
     Some((content.get(2..end)?, scu != 0, scp != 0))

@@ -1,0 +1,16 @@
+//! The DICOM Upper Layer (PS3.8): PDUs over TCP and TLS, with a limit on every length and every wait.
+//!
+//! In reading order: [`stream`] (a connection), [`tls`] with [`certificates`], `x509` and [`tls_check`]
+//! (PS3.15 B.12), `pdu_io` (PDUs in and out), `items` and [`associate`] (A-ASSOCIATE), [`destination`]
+//! and [`requestor`] (associations that we ask for).
+
+pub mod associate;
+pub mod certificates;
+pub mod destination;
+pub(crate) mod items;
+pub mod pdu_io;
+pub mod requestor;
+pub mod stream;
+pub mod tls;
+pub mod tls_check;
+mod x509;
