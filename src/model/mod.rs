@@ -3,7 +3,7 @@
 //! In reading order: [`level`] (what is asked for), [`attribute`] (the one table of what the index keeps), [`record`]
 //! (one instance, as read), [`location`] (where its object lies), [`find`] (a query), [`matching`] (PS3.4 C.2.2.2),
 //! with [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`charset`], [`checksum`], [`value`] and [`clock`] as their
-//! vocabulary.
+//! vocabulary. `dicom_json` writes elements in the DICOM JSON Model.
 
 pub mod ae_title;
 pub mod attribute;
@@ -12,6 +12,7 @@ pub mod checksum;
 pub mod clock;
 pub mod datetime;
 pub mod declared;
+pub(crate) mod dicom_json;
 pub mod find;
 pub mod implementation;
 pub mod level;

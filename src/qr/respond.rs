@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use data_encoding::BASE64;
 use dicom_core::{Tag, VR};
 use serde_json::Value;
 
@@ -314,7 +315,9 @@ impl Encoder<'_> {
             return self.push_sequence(out, tag, values, wanted, matching);
         }
         if let Some(binary) = member("InlineBinary").and_then(Value::as_str) {
-            push_element(out, self.encoding, tag, vr, &self.swapped(vr, from_base64(binary)));
+            // The index writes them itself; what is none has no value to answer.
+            let bytes = BASE64.decode(binary.as_bytes()).unwrap_or_default();
+            push_element(out, self.encoding, tag, vr, &self.swapped(vr, bytes));
             return Ok(());
         }
         self.push_text(out, tag, vr, &joined_values(values))
@@ -371,7 +374,7 @@ pub fn values_in_items(text: &str, path: &[Tag]) -> String {
 
 /// The items of a sequence as the index has them: an array, or where a study answers for its series, several of them with
 /// backslashes between.
-fn items(text: &str) -> Vec<Value> {
+pub(super) fn items(text: &str) -> Vec<Value> {
     let mut items = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
@@ -413,27 +416,4 @@ fn push_element(out: &mut Vec<u8>, encoding: Encoding, tag: Tag, vr: VR, value: 
 /// Values come from the index, where the limits of reading keep them far under 4 GiB.
 fn length_of(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-/// RFC 4648, section 4; what is not of its alphabet is passed over.
-fn from_base64(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0_u32, 0);
-    for byte in text.bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => continue,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    bytes
 }
