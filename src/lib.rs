@@ -64,17 +64,18 @@
 //! 9. [`dimse`] holds DIMSE messages: command sets, status codes, fragments. It has no sockets.
 //!    [`ul`] holds PDUs, TLS and requested associations, [`access`] the table of peers.
 //! 10. [`scp`] is the network node: listener, associations, the DIMSE services.
-//! 11. [`telemetry`] holds log lines and the one table of metrics.
-//! 12. [`config`] reads file, environment and flags into one checked
+//! 11. [`web`] is the HTTP side: DICOMweb, access, health and metrics.
+//! 12. [`telemetry`] holds log lines and the one table of metrics.
+//! 13. [`config`] reads file, environment and flags into one checked
 //!     [`Config`](config::Config), which makes the options of every other module.
-//! 13. [`cli`] is the command line, one file for each command.
+//! 14. [`cli`] is the command line, one file for each command.
 //!
 //! # Rules that hold everywhere
 //!
 //! - Files and peers are not trusted. Every length from outside meets a limit before memory is
 //!   taken.
-//! - tokio is in [`ul`], [`scp`], [`receive`], [`deliver`] and the command `serve` only. All other modules
-//!   are plain synchronous code.
+//! - tokio is in [`ul`], [`scp`], [`web`], [`receive`], [`deliver`] and the command `serve` only. All
+//!   other modules are plain synchronous code.
 //! - Only [`db`] writes the index. Several processes may use one index at the same time.
 //! - Errors, logs and metrics hold no patient data.
 //!
@@ -98,3 +99,4 @@ mod shares;
 pub mod store;
 pub mod telemetry;
 pub mod ul;
+pub mod web;

@@ -18,6 +18,7 @@ mod serve;
 mod spooled;
 mod status;
 mod suspend;
+mod user;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -98,6 +99,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Ask a peer whether it answers (C-ECHO)
     Echo(echo::EchoArgs),
+    /// Make a line for the file of those who may ask over HTTP
+    User(user::UserArgs),
     /// Show, check or write settings
     Config(configuration::ConfigArgs),
     /// Write a completion script for a shell
@@ -204,6 +207,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Status(arguments) => status::run(&arguments, &mut context),
         Command::Check(arguments) => check::run(&arguments, &mut context),
         Command::Echo(arguments) => echo::run(&arguments, &mut context),
+        Command::User(arguments) => user::run(&arguments, &mut context),
         Command::Config(arguments) => configuration::run(arguments, &mut context),
         Command::Completions(arguments) => completions::run(&arguments, &mut context),
         Command::Man(arguments) => man::run(&arguments, &mut context),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use crate::store::{Objects, Settled, Verified};
 use crate::ul::tls::{self, ClientCertificates};
 use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
+use crate::web::{self, SharedUsers, Users, Web};
 
 /// The least time between two rounds of a scrub.
 const LEAST_SCRUB_PAUSE: Duration = Duration::from_secs(60);
@@ -67,6 +69,15 @@ pub(super) struct ServeArgs {
     /// Index what arrives and let its pixel data go: no object is kept
     #[arg(long)]
     metadata_only: bool,
+    /// TCP port for HTTP: DICOMweb, health and metrics; 0 takes a free one [default: no HTTP]
+    #[arg(long, value_name = "N")]
+    http_port: Option<u16>,
+    /// IP address to listen on for HTTP [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDR")]
+    http_bind: Option<String>,
+    /// The file of those who may ask over HTTP; see `dcmdex user`
+    #[arg(long, value_name = "FILE")]
+    http_users: Option<PathBuf>,
     /// Another node, as a destination for C-MOVE; may be given several times
     #[arg(long, value_name = "AET=HOST:PORT")]
     peer: Vec<Peer>,
@@ -77,6 +88,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let history = AccessHistory::of(&config)?;
     warn_when_open(&config);
     let tls = config.tls.as_ref().map(load_tls).transpose()?.map(SharedTls::new);
+    let http = Http::of(&config, tls.as_ref())?;
     make_directory_of(&config.index)?;
     let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?;
     if let Some(objects) = &objects {
@@ -118,7 +130,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         .context("the network runtime cannot be started")?;
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
     let again = Arc::new(context.reader_of_settings(&config)?);
-    let served = runtime.block_on(serve(config, history, services, again, &manager));
+    let served = runtime.block_on(serve(config, history, (services, http), again, &manager));
     scrubbing.stop();
     // What is left of the associations lets go of its way to the writer; then all that was queued is committed.
     drop(runtime);
@@ -228,6 +240,64 @@ fn settle(objects: &Objects, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the HTTP side of a node begins with.
+struct Http {
+    options: web::Options,
+    services: web::Services,
+}
+
+impl Http {
+    /// `None` where there is none.
+    fn of(config: &Config, tls: Option<&SharedTls>) -> anyhow::Result<Option<Self>> {
+        if !config.http.enabled {
+            return Ok(None);
+        }
+        let anyone = config.http_anyone()?;
+        let users = match (anyone, &config.http.users) {
+            (None, Some(path)) => Some(read_users(path)?),
+            (Some(_), _) | (None, None) => None,
+        };
+        let address = config.http.bind;
+        if anyone.is_some() && !address.ip().is_loopback() {
+            tracing::warn!(
+                %address,
+                "others can reach this address, and anyone may ask over HTTP (http.access): whoever does can search and \
+                 retrieve; nobody can store"
+            );
+        }
+        if users.is_some() && !config.http.tls && !address.ip().is_loopback() && config.http.trusted_proxies.is_empty()
+        {
+            tracing::warn!(%address, "passwords and tokens come over HTTP without TLS (http.tls): they can be read on their way");
+        }
+        let tls = match tls {
+            Some(tls) if config.http.tls => {
+                let tls = tls.clone();
+                let source: web::TlsSource = Arc::new(move || tls.current().http());
+                Some(source)
+            }
+            Some(_) | None => None,
+        };
+        let services = web::Services { index: config.index.clone(), users: SharedUsers::new(users), tls };
+        Ok(Some(Self { options: config.web_options()?, services }))
+    }
+}
+
+/// The longest file of users that is read, in bytes.
+const MAX_USERS_BYTES: u64 = 4 << 20;
+
+fn read_users(path: &Path) -> anyhow::Result<Users> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).with_context(|| format!("the file of users {shown} cannot be read"))?;
+    if metadata.len() > MAX_USERS_BYTES {
+        bail!("{shown} is no file of users: it has {} bytes", metadata.len());
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(path = %shown, "others than its owner can read or write the file of users: `chmod 600` it");
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("the file of users {shown} cannot be read"))?;
+    Users::parse(&text).with_context(|| format!("the file of users {shown} cannot be used"))
+}
+
 /// Says what an operator may not have thought of.
 fn warn_when_open(config: &Config) {
     if !config.is_reachable_from_outside() {
@@ -291,6 +361,10 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
     flags.text("access", "--access", arguments.access.as_deref());
     flags.integer("port", "--port", arguments.port.map(i64::from));
     flags.switch("metadata_only", "--metadata-only", arguments.metadata_only);
+    flags.switch("http.enabled", "--http-port", arguments.http_port.is_some());
+    flags.integer("http.port", "--http-port", arguments.http_port.map(i64::from));
+    flags.text("http.bind", "--http-bind", arguments.http_bind.as_deref());
+    flags.path("http.users", "--http-users", arguments.http_users.as_ref())?;
     for peer in &arguments.peer {
         flags.text(&format!("peers.{}", peer.ae_title), "--peer", Some(&peer.address.to_string()));
     }
@@ -300,7 +374,7 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
 async fn serve<F>(
     config: Config,
     history: AccessHistory,
-    services: Services,
+    (services, http): (Services, Option<Http>),
     again: Arc<F>,
     manager: &ServiceManager,
 ) -> anyhow::Result<()>
@@ -312,10 +386,27 @@ where
     let mut hang_ups = signal(SignalKind::hangup()).context("signals cannot be handled")?;
     let peers = services.peers.clone();
     let node = Node::bind(config.scp_options(), services).await?;
-    told(&config, &node)?;
+    let users = http.as_ref().map(|http| http.services.users.clone());
+    let web = match http {
+        Some(Http { options, services }) => Some(Web::bind(options, services).await?),
+        None => None,
+    };
+    told(&config, &node, web.as_ref())?;
     manager.tell("READY=1");
-    let mut running = pin!(node.run(shutdown.clone()));
-    let mut settings = InForce { config, history, peers };
+    let web = {
+        let shutdown = shutdown.clone();
+        async move {
+            match web {
+                Some(web) => web.run(shutdown).await,
+                None => shutdown.cancelled().await,
+            }
+        }
+    };
+    let both = async {
+        tokio::join!(node.run(shutdown.clone()), web);
+    };
+    let mut running = pin!(both);
+    let mut settings = InForce { config, history, peers, users };
     // Reading takes a moment, until the file has settled; the node goes on meanwhile.
     let mut reading = None;
     loop {
@@ -360,12 +451,17 @@ struct InForce {
     config: Config,
     history: AccessHistory,
     peers: SharedPeers,
+    /// Those who may ask over HTTP, where it has to be a user.
+    users: Option<SharedUsers>,
 }
 
 impl InForce {
     /// Takes over new settings, unless they would let in more than may be.
     fn replace(&mut self, new: Config, certificates: Option<Tls>) -> anyhow::Result<()> {
         let admitted = self.history.take(&new)?;
+        if let (Some(users), Some(path)) = (&self.users, &self.config.http.users) {
+            users.replace(read_users(path)?);
+        }
         take(&new, certificates, &self.peers);
         tracing::info!(
             access = admitted.as_str(),
@@ -423,7 +519,7 @@ fn tell_what_waits(old: &Config, new: &Config, has_tls: bool) {
     }
 }
 
-fn told(config: &Config, node: &Node) -> anyhow::Result<()> {
+fn told(config: &Config, node: &Node, web: Option<&Web>) -> anyhow::Result<()> {
     let keeps = match config.keep {
         Keep::Objects => "objects",
         Keep::MetadataOnly => "metadata only",
@@ -431,6 +527,7 @@ fn told(config: &Config, node: &Node) -> anyhow::Result<()> {
     tracing::info!(
         address = node.local_addr().map(tracing::field::display),
         tls_address = node.tls_addr().map(tracing::field::display),
+        http_address = web.map(Web::local_addr).map(tracing::field::display),
         ae_title = %config.ae_title,
         access = config.admitted()?.as_str(),
         index = %config.index.display(),

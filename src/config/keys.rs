@@ -385,6 +385,78 @@ keys! {
         low: "false: a directory that was emptied for good has to be named once",
         high: "true: everything on a disk that is not mounted just now is dropped",
     }
+    "http.enabled" = "false" {
+        "Whether there is a port for HTTP: DICOMweb, and what an operator looks at. The option --http-port switches it on.",
+        unit: "true or false",
+    }
+    "http.port" = "8080" {
+        "TCP port for HTTP; 0 takes a free one and logs which.",
+        unit: "0 to 65535",
+    }
+    "http.bind" = "\"127.0.0.1\"" {
+        "Address to listen on for HTTP. On an address that others reach it has to be said who may ask (http.users, http.access).",
+        unit: "IP address",
+    }
+    "http.tls" = "false" {
+        "Whether the HTTP port speaks TLS only, with the certificate of [tls]. Clients need no certificate.",
+        unit: "true or false",
+        low: "false: passwords, tokens and images can be read on their way",
+        high: "true: browsers have to know the authority of the certificate",
+    }
+    "http.users" = "\"\"" {
+        "The file of users: a line for each, with name, rights and secret, as `dcmdex user` writes it. SIGHUP reads it again. \
+         Empty: there are none.",
+        unit: "path, as for index",
+    }
+    "http.access" = "\"auto\"" {
+        "Who may ask over HTTP.",
+        unit: "\"auto\" (the users of the file, where there is one; without it anyone on this machine, and no start on an \
+               address that others reach), \"users\" or \"anyone\"",
+        low: "users: each client needs a name and a password, or a token",
+        high: "anyone: whoever reaches the port can search and retrieve; storing is for this machine only",
+    }
+    "http.public_url" = "\"\"" {
+        "The URL under which clients reach the node, where a proxy stands before it. Empty: what each request was sent to.",
+        unit: "URL without a path of its own, as in \"https://pacs.example.org\"",
+    }
+    "http.hosts" = "[]" {
+        "Names by which clients may call the node, besides IP addresses, localhost and the host of http.public_url. A request \
+         for another name is refused: a stranger's page may have pointed that name here.",
+        unit: "list of host names",
+    }
+    "http.cors_origins" = "[]" {
+        "Origins whose pages may use the node from a browser, as in \"https://viewer.example.org\". \"*\" is every one, without \
+         credentials.",
+        unit: "list of origins",
+    }
+    "http.trusted_proxies" = "[]" {
+        "Proxies whose X-Forwarded-Proto, X-Forwarded-Host and user header are believed.",
+        unit: "list of IP addresses",
+    }
+    "http.user_header" = "\"\"" {
+        "The header in which a trusted proxy says who the user is, as in \"remote-user\". The file of users has a line for each, \
+         with `proxy` as the secret; the name `*` is everyone. Empty: none.",
+        unit: "name of a header",
+    }
+    "http.max_connections" = "512" {
+        "HTTP connections at one time; one more is closed.",
+        unit: "connections",
+        low: "clients have to try again",
+        high: "open files, and some 100 KB of memory each",
+    }
+    "http.max_connections_per_address" = "64" {
+        "HTTP connections of one address at one time; one more is closed.",
+        unit: "connections",
+        low: "a proxy with many users is cut off",
+        high: "one client takes the places of all",
+    }
+    "http.max_results" = "0" {
+        "The most results of one search; a Warning says that there are more. 0 is no limit: results are not gathered, so that \
+         many of them take no memory.",
+        unit: "results",
+        low: "clients that do not ask for the next page miss results",
+        high: "a careless search keeps a connection busy",
+    }
     "log.format" = "\"text\"" {
         "Form of the lines on standard error.",
         unit: "\"text\" or \"json\"",

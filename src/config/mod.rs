@@ -7,6 +7,7 @@ mod access;
 mod attributes;
 mod entries;
 mod example;
+mod http;
 mod keys;
 mod layers;
 mod options;
@@ -24,6 +25,7 @@ use toml::Value;
 
 pub use access::{AccessHistory, AccessMode, Admitted};
 pub use example::example;
+pub use http::{Http, HttpAccess};
 pub use keys::{KEYS, Key};
 pub use layers::{Origin, Setting};
 
@@ -257,6 +259,8 @@ pub struct Config {
     pub plain: Plain,
     /// Network limits.
     pub network: Network,
+    /// The HTTP side.
+    pub http: Http,
     /// What success promises.
     pub durability: Durability,
     /// Which duplicate is kept.
@@ -436,6 +440,7 @@ impl Check<'_> {
             tls: self.tls(),
             plain: if self.boolean("tls.only") { Plain::Refuse } else { Plain::Listen },
             network: self.network(),
+            http: self.http(),
             durability: self.choice("store.durability", &[("full", Durability::Full), ("os", Durability::Os)]),
             duplicates: self.choice(
                 "store.duplicates",

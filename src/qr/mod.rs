@@ -2,7 +2,8 @@
 //! Identifiers (PS3.4 annex C). No sockets, no SQL.
 //!
 //! In reading order: [`Identifier`] (bytes of a peer to keys), [`NegotiatedOptions`] (what was agreed besides), [`parse()`]
-//! (keys to a [`Query`]), [`run()`] (a query to answers), [`ResponseWriter`] (answers to bytes), [`FindError`] (what goes
+//! (keys to a [`Query`]), [`run()`] (a query to answers), [`ResponseWriter`] and [`JsonWriter`]
+//! (answers to bytes and to JSON), [`FindError`] (what goes
 //! wrong, and its status), [`keys`] (keys from the command line), [`conformance`] (the tables of the conformance statement).
 
 pub mod conformance;
@@ -10,6 +11,7 @@ mod encoding;
 mod error;
 mod identifier;
 mod items;
+mod json;
 pub mod keys;
 mod negotiation;
 mod parse;
@@ -24,6 +26,7 @@ pub use identifier::{
     Identifier, IdentifierError, MAX_IDENTIFIER_DEPTH, MAX_IDENTIFIER_ELEMENTS, MAX_IDENTIFIER_LENGTH,
     MAX_IDENTIFIER_VALUES,
 };
+pub use json::JsonWriter;
 pub use negotiation::NegotiatedOptions;
 pub use parse::{Query, parse};
 pub use respond::{ResponseWriter, values_in_items};

@@ -247,6 +247,19 @@ metrics! {
     Gauge "dcmdex_index_replaced", "1 while the index is not the file that was opened, so that nothing is stored; else 0." {
         INDEX_REPLACED,
     }
+    Gauge "dcmdex_http_connections_active", "HTTP connections open now." { HTTP_CONNECTIONS_ACTIVE }
+    Counter "dcmdex_http_connections_refused_total", "HTTP connections closed because all places were taken." {
+        HTTP_CONNECTIONS_REFUSED,
+    }
+    Counter "dcmdex_http_requests_total", "HTTP requests, by how they ended." {
+        HTTP_ANSWERED: result = "answered",
+        HTTP_DENIED: result = "denied",
+        HTTP_REFUSED: result = "refused",
+        HTTP_FAILED: result = "failed",
+    }
+    Histogram "dcmdex_http_seconds", "Time from the head of an HTTP request to the head of its response, in seconds." {
+        HTTP_SECONDS,
+    }
     Counter "dcmdex_echo_requests_total", "C-ECHO requests answered." { ECHO_REQUESTS }
 }
 

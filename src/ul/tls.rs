@@ -85,6 +85,7 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Tls {
     server: Arc<ServerConfig>,
+    http: Arc<ServerConfig>,
     trust: Arc<Trust>,
     chain: Vec<CertificateDer<'static>>,
     key: Arc<PrivateKeyDer<'static>>,
@@ -126,7 +127,15 @@ impl Tls {
             .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(identity)?;
-        let tls = Self { server: Arc::new(server), trust, chain, key: Arc::new(key) };
+        // Who asks over HTTP shows a password or a token: browsers and viewers rarely have certificates.
+        let mut http = ServerConfig::builder_with_provider(Arc::clone(&trust.provider))
+            .with_protocol_versions(ALL_VERSIONS)
+            .map_err(Error::Identity)?
+            .with_no_client_auth()
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(Error::Identity)?;
+        http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let tls = Self { server: Arc::new(server), http: Arc::new(http), trust, chain, key: Arc::new(key) };
         // So that a wrong key is found now, not at the first C-MOVE.
         tls.client(Vec::new())?;
         Ok(tls)
@@ -141,6 +150,12 @@ impl Tls {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
             .map_err(Error::Identity)
+    }
+
+    /// For clients of the HTTP side: the same certificate, HTTP/2 or HTTP/1.1, and none asked of them.
+    #[must_use]
+    pub fn http(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.http)
     }
 
     /// The handshake of a peer that called. The caller sets the time for it.

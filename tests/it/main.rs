@@ -25,3 +25,4 @@ mod scanner;
 mod scp;
 mod sent_as_stored;
 mod util;
+mod web;

@@ -38,6 +38,20 @@ pub(crate) fn data_set(patient_id: &str, study: &str, series: &str, instance: &s
     bytes
 }
 
+/// A whole file of the study `1.2.<number>`, with these elements of group 0008 between its UIDs and its Modality.
+pub(crate) fn file_with(number: u32, elements: &[(u16, u16, &[u8; 2], &str)]) -> Vec<u8> {
+    let (study, series, instance) = (format!("1.2.{number}"), format!("1.2.{number}.1"), format!("1.2.{number}.1.1"));
+    let whole = file("P1", &study, &series, &instance);
+    let modality = [8, 0, 0x60, 0, b'C', b'S'];
+    let at = whole.windows(6).position(|window| window == modality).unwrap();
+    let mut bytes = whole[..at].to_vec();
+    for (group, number, vr, value) in elements {
+        element(&mut bytes, *group, *number, vr, value);
+    }
+    bytes.extend_from_slice(&whole[at..]);
+    bytes
+}
+
 /// Writes [`file`] for the instance `1.2.<study>.<series>.<instance>`, and the directories that it lies in.
 pub(crate) fn write(path: &Path, study: u32, series: u32, instance: u32) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();

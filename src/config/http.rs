@@ -1,0 +1,228 @@
+//! Settings of the HTTP side.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::{Check, Config, Error, Problem};
+use crate::web::{self, BaseUrl, Rights};
+
+/// Who may ask over HTTP, as the setting `http.access` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpAccess {
+    /// The users of the file; without one anyone, where nobody but this machine reaches the port.
+    Auto,
+    /// The users of the file.
+    Users,
+    /// Anyone who reaches the port.
+    Anyone,
+}
+
+/// The HTTP side.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Where to listen.
+    pub bind: SocketAddr,
+    /// Whether with TLS.
+    pub tls: bool,
+    /// The file of users.
+    pub users: Option<PathBuf>,
+    /// Who may ask.
+    pub access: HttpAccess,
+    /// The URL that clients know.
+    pub public_url: Option<BaseUrl>,
+    /// Names of the node.
+    pub hosts: Vec<String>,
+    /// Origins of other pages.
+    pub cors_origins: Vec<String>,
+    /// Proxies that are believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Their user header.
+    pub user_header: Option<String>,
+    /// Connections at one time.
+    pub max_connections: usize,
+    /// Connections of one address at one time.
+    pub max_connections_per_address: usize,
+    /// The most results of a search.
+    pub max_results: Option<u64>,
+}
+
+impl Check<'_> {
+    pub(super) fn http(&mut self) -> Http {
+        let address = match self.text("http.bind") {
+            "localhost" => IpAddr::from(Ipv4Addr::LOCALHOST),
+            _ => self.parsed("http.bind").unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
+        };
+        let port = u16::try_from(self.integer("http.port", 0, u64::from(u16::MAX))).unwrap_or_default();
+        let is_given = |this: &Self, path| !this.text(path).is_empty();
+        let max_results = self.integer("http.max_results", 0, i64::MAX.unsigned_abs());
+        let http = Http {
+            enabled: self.boolean("http.enabled"),
+            bind: SocketAddr::new(address, port),
+            tls: self.boolean("http.tls"),
+            users: is_given(self, "http.users").then(|| self.path("http.users")),
+            access: self.choice(
+                "http.access",
+                &[("auto", HttpAccess::Auto), ("users", HttpAccess::Users), ("anyone", HttpAccess::Anyone)],
+            ),
+            public_url: if is_given(self, "http.public_url") { self.parsed("http.public_url") } else { None },
+            hosts: self.texts("http.hosts"),
+            cors_origins: self.texts("http.cors_origins"),
+            trusted_proxies: self.addresses("http.trusted_proxies"),
+            user_header: is_given(self, "http.user_header").then(|| self.text("http.user_header").to_owned()),
+            max_connections: self.count("http.max_connections", 1, 100_000),
+            max_connections_per_address: self.count("http.max_connections_per_address", 1, 100_000),
+            max_results: (max_results > 0).then_some(max_results),
+        };
+        if http.user_header.is_some() && http.trusted_proxies.is_empty() {
+            self.refuse("http.user_header", "nobody would be believed: `http.trusted_proxies` is empty".to_owned());
+        }
+        if http.user_header.is_some() && http.users.is_none() {
+            self.refuse("http.user_header", "gives no rights without a file of users (`http.users`)".to_owned());
+        }
+        if http.enabled && http.tls && self.text("tls.certificate").is_empty() {
+            self.refuse("http.tls", "there is no TLS without `tls.certificate`".to_owned());
+        }
+        http
+    }
+
+    fn texts(&mut self, path: &str) -> Vec<String> {
+        let values = self.layers.setting(path).value.as_array().cloned().unwrap_or_default();
+        let mut texts = Vec::new();
+        for value in values {
+            match value.as_str() {
+                Some(text) if !text.trim().is_empty() => texts.push(text.trim().to_owned()),
+                _ => self.refuse(path, format!("{value} is no text")),
+            }
+        }
+        texts
+    }
+
+    fn addresses(&mut self, path: &str) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for text in self.texts(path) {
+            match text.parse() {
+                Ok(address) => addresses.push(address),
+                Err(_) => self.refuse(path, format!("`{text}` is no IP address")),
+            }
+        }
+        addresses
+    }
+}
+
+impl Config {
+    /// What callers without credentials may do over HTTP; `None`: nothing, they have to be users.
+    ///
+    /// # Errors
+    /// When the settings contradict each other, or when others reach the port and nothing says who may ask.
+    pub fn http_anyone(&self) -> Result<Option<Rights>, Error> {
+        let http = &self.http;
+        let is_local = http.bind.ip().is_loopback();
+        let (path, message) = match (http.access, &http.users) {
+            (HttpAccess::Auto | HttpAccess::Users, Some(_)) => return Ok(None),
+            (HttpAccess::Auto | HttpAccess::Anyone, None) if is_local => return Ok(Some(Rights::ALL)),
+            (HttpAccess::Anyone, None) => return Ok(Some(Rights::READ)),
+            (HttpAccess::Auto, None) => (
+                "http.bind",
+                format!(
+                    "others can reach {}, and nothing says who may ask over HTTP: write a file of users (`dcmdex user`, \
+                     `http.users`), or `http.access = \"anyone\"` to let whoever reaches the port search and retrieve",
+                    http.bind
+                ),
+            ),
+            (HttpAccess::Users, None) => {
+                ("http.access", "`http.access` is \"users\", and `http.users` names no file of them".to_owned())
+            }
+            (HttpAccess::Anyone, Some(_)) => (
+                "http.access",
+                "`http.access` is \"anyone\", and there is a file of users, `http.users`: one of the two has to go"
+                    .to_owned(),
+            ),
+        };
+        let origin = self.layers.setting(path).origin.clone();
+        Err(Error::Invalid(vec![Problem { origin, message }]))
+    }
+
+    /// Of the HTTP side. Its times are those of the network.
+    ///
+    /// # Errors
+    /// As [`Self::http_anyone`].
+    pub fn web_options(&self) -> Result<web::Options, Error> {
+        let (http, network) = (&self.http, &self.network);
+        Ok(web::Options {
+            bind: http.bind,
+            public_url: http.public_url.clone(),
+            hosts: http.hosts.clone(),
+            cors_origins: http.cors_origins.clone(),
+            trusted_proxies: http.trusted_proxies.clone(),
+            user_header: http.user_header.clone(),
+            anyone: self.http_anyone()?.unwrap_or(Rights::NONE),
+            max_connections: http.max_connections,
+            max_connections_per_address: http.max_connections_per_address,
+            head_timeout: network.artim_timeout,
+            idle_timeout: network.idle_timeout,
+            read_timeout: network.read_timeout,
+            write_timeout: network.write_timeout,
+            query_time_limit: network.query_time_limit,
+            drain_timeout: network.drain_timeout,
+            max_results: http.max_results,
+            min_free_bytes: self.min_free_bytes,
+            query: self.find.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use toml::Value;
+
+    use super::*;
+    use crate::config::{Flag, Sources};
+
+    fn config(flags: &[(&str, Value)]) -> Result<Config, String> {
+        let flag = |(path, value): &(&str, Value)| Flag { path: (*path).into(), value: value.clone(), flag: "--flag" };
+        let sources = Sources { flags: flags.iter().map(flag).collect(), ..Sources::default() };
+        Config::load(&sources, Path::new("/nowhere")).map_err(|error| error.to_string())
+    }
+
+    fn anyone(flags: &[(&str, Value)]) -> Result<Option<Rights>, String> {
+        config(flags)?.http_anyone().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_of_the_table_are_those_of_the_module() {
+        let of_module = web::Options { query: config(&[]).unwrap().find, ..web::Options::new() };
+        assert_eq!(format!("{:?}", config(&[]).unwrap().web_options().unwrap()), format!("{of_module:?}"));
+        assert!(!config(&[]).unwrap().http.enabled);
+    }
+
+    #[test]
+    fn who_may_ask_is_said_where_others_reach_the_port() {
+        let outside = ("http.bind", Value::from("0.0.0.0"));
+        let users = ("http.users", Value::from("users"));
+        let access = |who: &str| ("http.access", Value::from(who));
+        assert_eq!(anyone(&[]), Ok(Some(Rights::ALL)));
+        assert_eq!(anyone(std::slice::from_ref(&users)), Ok(None));
+        assert!(anyone(std::slice::from_ref(&outside)).unwrap_err().contains("nothing says who may ask"));
+        assert_eq!(anyone(&[outside.clone(), users.clone()]), Ok(None));
+        assert_eq!(anyone(&[outside, access("anyone")]), Ok(Some(Rights::READ)));
+        assert!(anyone(&[access("users")]).unwrap_err().contains("names no file"));
+        assert!(anyone(&[access("anyone"), users]).unwrap_err().contains("one of the two"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told() {
+        for (flags, told) in [
+            (vec![("http.user_header", Value::from("remote-user"))], "nobody would be believed"),
+            (vec![("http.trusted_proxies", Value::from(vec!["proxy"]))], "is no IP address"),
+            (vec![("http.public_url", Value::from("pacs"))], "is no URL"),
+            (vec![("http.enabled", true.into()), ("http.tls", true.into())], "no TLS without"),
+        ] {
+            let error = config(&flags).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+}

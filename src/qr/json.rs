@@ -1,0 +1,276 @@
+//! Answers in the DICOM JSON Model (PS3.18 annex F): text for an HTTP client.
+//!
+//! What is the same in all answers of a query is made once; an answer is appended to a text that the
+//! caller sends in pieces.
+
+use dicom_core::{Tag, VR};
+use serde_json::{Map, Value};
+
+use super::parse::{Query, SPECIFIC_CHARACTER_SET};
+use super::respond::items;
+use crate::model::attribute::AttributeId;
+use crate::model::dicom_json::{push_key, push_stored, push_string};
+use crate::model::find::{FindAnswer, ItemKey};
+use crate::model::level::QueryRetrieveLevel;
+use crate::model::matching::{Matching, SequenceMatching, json_key};
+
+/// Retrieve URL (PS3.3 C.4.23.1).
+const RETRIEVE_URL: Tag = Tag(0x0008, 0x1190);
+
+/// Instance Availability (0008,0056) of what cannot be had from here (PS3.3 C.4.23.1.1).
+const UNAVAILABLE: &str = "UNAVAILABLE";
+
+/// Writes the answers to one query.
+#[derive(Debug)]
+pub struct JsonWriter {
+    /// In order of their tags.
+    fields: Vec<Field>,
+    /// The start of Retrieve URLs: that of the service, up to and without `/studies`.
+    service: String,
+    /// The return keys with the UIDs of the study, the series and the instance, as far as the level has them.
+    uids: Vec<usize>,
+    availability: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Field {
+    tag: u32,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// A whole element, the same in each answer.
+    Constant(String),
+    RetrieveUrl,
+    /// The value of the return key with this number.
+    Value {
+        at: usize,
+        vr: VR,
+    },
+    /// The items of the return key with this number.
+    Sequence {
+        at: usize,
+        wanted: Vec<ItemKey>,
+        matching: Option<SequenceMatching>,
+    },
+}
+
+/// The part of a URL that goes before each UID of a level.
+const LEVELS: [(AttributeId, QueryRetrieveLevel, &str); 3] = [
+    (AttributeId::StudyInstanceUID, QueryRetrieveLevel::Study, "/studies/"),
+    (AttributeId::SeriesInstanceUID, QueryRetrieveLevel::Series, "/series/"),
+    (AttributeId::SOPInstanceUID, QueryRetrieveLevel::Image, "/instances/"),
+];
+
+impl JsonWriter {
+    /// Prepares the answers to a query; `service` is the URL of the DICOMweb service.
+    #[must_use]
+    pub fn new(query: &Query, service: &str) -> Self {
+        let request = &query.request;
+        let place = |id: AttributeId| request.return_keys.iter().position(|key| key.attribute == id);
+        let mut fields = Vec::new();
+        for (at, key) in request.return_keys.iter().enumerate() {
+            let attribute = key.attribute.attribute();
+            let condition = request.matching_keys.iter().find(|matching| matching.attribute == key.attribute);
+            let matching = condition.map(|condition| &condition.matching);
+            fields.push(Field { tag: number(attribute.tag), content: content(at, attribute.vr, &key.items, matching) });
+        }
+        let declared = request.declared.iter().zip(&query.declared).filter(|(key, _)| key.is_answered);
+        for (number_of, (key, answered_as)) in declared.enumerate() {
+            let at = request.return_keys.len() + number_of;
+            let content = content(at, key.unit.vr, &key.items, key.matching.as_ref());
+            fields.push(Field { tag: number(answered_as.tag), content });
+            if let Some((tag, creator)) = &answered_as.creator {
+                fields.push(constant(*tag, VR::LO, creator));
+            }
+        }
+        // PS3.18 F.2.2: the encoding of the text is UTF-8, whatever the objects are written in.
+        fields.retain(|field| field.tag != number(SPECIFIC_CHARACTER_SET));
+        fields.push(constant(SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"));
+        fields.push(Field { tag: number(RETRIEVE_URL), content: Content::RetrieveUrl });
+        fields.sort_by_key(|field| field.tag);
+        fields.dedup_by_key(|field| field.tag);
+        let of_levels = LEVELS.iter().take_while(|(_, level, _)| *level <= request.level);
+        let uids = of_levels.filter_map(|(id, ..)| place(*id)).collect();
+        let availability = place(AttributeId::InstanceAvailability);
+        Self { fields, service: service.to_owned(), uids, availability }
+    }
+
+    /// Appends one answer as a JSON object.
+    pub fn write(&self, out: &mut String, answer: &FindAnswer) {
+        let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
+        let mut separator = '{';
+        for field in &self.fields {
+            out.push(separator);
+            separator = ',';
+            let start = out.len();
+            match &field.content {
+                Content::Constant(text) => out.push_str(text),
+                Content::Value { at, vr } => push_stored(out, field.tag, *vr, value(*at)),
+                Content::Sequence { at, wanted, matching } => {
+                    push_sequence(out, field.tag, items(value(*at)), wanted, matching.as_ref());
+                }
+                Content::RetrieveUrl => self.push_url(out, value),
+            }
+            if out.len() == start {
+                // Nothing came of it: the separator goes before the next one.
+                separator = out.pop().unwrap_or('{');
+            }
+        }
+        out.push('}');
+    }
+
+    /// Nothing where the entity cannot be retrieved from here.
+    fn push_url<'a>(&self, out: &mut String, value: impl Fn(usize) -> &'a str) {
+        if self.availability.is_some_and(|at| value(at) == UNAVAILABLE) {
+            return;
+        }
+        let mut url = self.service.clone();
+        for (at, (.., part)) in self.uids.iter().zip(LEVELS) {
+            url.push_str(part);
+            url.push_str(&encoded(value(*at)));
+        }
+        push_key(out, number(RETRIEVE_URL), VR::UR);
+        out.push_str(",\"Value\":[");
+        push_string(out, &url);
+        out.push_str("]}");
+    }
+}
+
+fn content(at: usize, vr: VR, wanted: &[ItemKey], matching: Option<&Matching>) -> Content {
+    if vr != VR::SQ {
+        return Content::Value { at, vr };
+    }
+    let matching = match matching {
+        Some(Matching::Sequence(sequence)) => Some(sequence.clone()),
+        Some(_) | None => None,
+    };
+    Content::Sequence { at, wanted: wanted.to_vec(), matching }
+}
+
+fn constant(tag: Tag, vr: VR, text: &str) -> Field {
+    let mut element = String::new();
+    push_stored(&mut element, number(tag), vr, text);
+    Field { tag: number(tag), content: Content::Constant(element) }
+}
+
+fn number(tag: Tag) -> u32 {
+    u32::from(tag.0) << 16 | u32::from(tag.1)
+}
+
+/// A UID as a part of a path: what objects have in its place may be any text.
+fn encoded(uid: &str) -> String {
+    let mut out = String::with_capacity(uid.len());
+    for byte in uid.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Appends the items that match, each with what is wanted of it (PS3.4 C.2.2.2.6).
+fn push_sequence(
+    out: &mut String,
+    tag: u32,
+    mut items: Vec<Value>,
+    wanted: &[ItemKey],
+    matching: Option<&SequenceMatching>,
+) {
+    items.retain(|item| matching.is_none_or(|matching| matching.matches_item(item)));
+    let items: Vec<_> = items.into_iter().map(|item| cut_down(item, wanted)).collect();
+    push_key(out, tag, VR::SQ);
+    if !items.is_empty() {
+        out.push_str(",\"Value\":");
+        out.push_str(&Value::Array(items).to_string());
+    }
+    out.push('}');
+}
+
+fn cut_down(item: Value, wanted: &[ItemKey]) -> Value {
+    if wanted.is_empty() {
+        return item;
+    }
+    let Value::Object(mut members) = item else { return item };
+    let mut kept = Map::new();
+    for key in wanted {
+        let name = json_key(key.tag).to_string();
+        let Some(mut member) = members.remove(&name) else { continue };
+        if !key.items.is_empty()
+            && let Some(Value::Array(inner)) = member.get_mut("Value")
+        {
+            let all = std::mem::take(inner);
+            *inner = all.into_iter().map(|item| cut_down(item, &key.items)).collect();
+        }
+        kept.insert(name, member);
+    }
+    Value::Object(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NegotiatedOptions, Options, keys, parse};
+    use super::*;
+    use crate::model::level::InformationModel;
+
+    fn json(level: QueryRetrieveLevel, of: &[&str], values: &[(&str, &str)]) -> Value {
+        let identifier = keys::identifier(level, of.iter().copied()).unwrap();
+        let negotiated = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
+        let query = parse(InformationModel::StudyRoot, &identifier, negotiated, &Options::default()).unwrap();
+        let of_key = |keyword: &str| values.iter().find(|(name, _)| *name == keyword).map_or("", |(_, value)| value);
+        let returned = query.request.return_keys.iter();
+        let values = returned.map(|key| of_key(key.attribute.attribute().keyword).to_owned()).collect();
+        let mut out = String::new();
+        let answer = FindAnswer { values, character_set: String::new() };
+        JsonWriter::new(&query, "http://a/dicom-web").write(&mut out, &answer);
+        serde_json::from_str(&out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_has_its_values_and_its_url() {
+        let study = json(
+            QueryRetrieveLevel::Study,
+            &["StudyInstanceUID", "PatientName", "ModalitiesInStudy", "StudyDate", "InstanceAvailability"],
+            &[("StudyInstanceUID", "1.2"), ("PatientName", "A\"^B=\u{738b}"), ("ModalitiesInStudy", "CT\\MR")],
+        );
+        assert_eq!(study["00081190"]["Value"][0], "http://a/dicom-web/studies/1.2");
+        assert_eq!(study["00100010"]["Value"][0]["Alphabetic"], "A\"^B");
+        assert_eq!(study["00100010"]["Value"][0]["Ideographic"], "\u{738b}");
+        assert_eq!(study["00080061"]["Value"][1], "MR");
+        assert_eq!(study["00080020"]["vr"], "DA");
+        assert!(study["00080020"].get("Value").is_none());
+        assert_eq!(study["00080005"]["Value"][0], "ISO_IR 192");
+        let tags: Vec<_> = study.as_object().unwrap().keys().cloned().collect();
+        assert!(tags.is_sorted(), "{tags:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_retrieved_has_no_url() {
+        let values = [("StudyInstanceUID", "1.2"), ("InstanceAvailability", "UNAVAILABLE")];
+        let study = json(QueryRetrieveLevel::Study, &["InstanceAvailability", "StudyInstanceUID"], &values);
+        assert!(study.get("00081190").is_none());
+    }
+
+    #[test]
+    fn a_text_in_place_of_a_uid_cannot_leave_its_part_of_the_url() {
+        let values = [("StudyInstanceUID", "1.2"), ("SeriesInstanceUID", "../a b\"?")];
+        let series = json(QueryRetrieveLevel::Series, &["SeriesInstanceUID"], &values);
+        assert_eq!(series["00081190"]["Value"][0], "http://a/dicom-web/studies/1.2/series/..%2Fa%20b%22%3F");
+    }
+
+    #[test]
+    fn of_items_only_what_is_wanted_is_answered() {
+        let items = r#"[{"00400009":{"vr":"SH","Value":["S1"]},"00401001":{"vr":"SH","Value":["R1"]}},
+            {"00400009":{"vr":"SH","Value":["S2"]}}]"#;
+        let values = [("SeriesInstanceUID", "1.3"), ("RequestAttributesSequence", items)];
+        let key = "RequestAttributesSequence.ScheduledProcedureStepID";
+        let series = json(QueryRetrieveLevel::Series, &[key], &values);
+        let found = series["00400275"]["Value"].as_array().unwrap();
+        assert_eq!((found.len(), found[0].as_object().unwrap().len()), (2, 1));
+        let one = json(QueryRetrieveLevel::Series, &[&format!("{key}=S2")], &values);
+        assert_eq!(one["00400275"]["Value"].as_array().unwrap().len(), 1);
+    }
+}

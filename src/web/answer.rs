@@ -1,0 +1,229 @@
+//! From a request to its response: the rules that hold for all resources, in the order in which they are asked.
+//!
+//! First the name and the page that a request comes from, then who asks, and only then what for. The log
+//! has the method, the template of the path, the status and the time; never a target or a value.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
+    REFERRER_POLICY, TRANSFER_ENCODING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use tokio::time::timeout;
+use tokio_rustls::rustls::ServerConfig;
+use tracing::debug;
+
+use super::access::{Caller, Claims, Rights, SharedUsers, Unknown};
+use super::body::{Body, SpoolPlace};
+use super::host::{Arrival, BaseUrl, Target, add_preflight};
+use super::listener::Error;
+use super::problem::Problem;
+use super::resource::{Kind, Needs, Route};
+use super::{Options, Services, TlsSource, capabilities, monitoring, search};
+use crate::model::peer::CountedAs;
+use crate::qr::readers::Readers;
+use crate::shares::{Peer, Turn};
+use crate::telemetry::metrics;
+
+/// How long a request waits for its turn to ask the index. A browser gives up later.
+const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
+
+/// What all requests have in common.
+pub(super) struct Answering {
+    pub(super) options: Options,
+    pub(super) readers: Readers,
+    pub(super) spools: Arc<SpoolPlace>,
+    users: SharedUsers,
+    user_header: Option<HeaderName>,
+    tls: Option<TlsSource>,
+}
+
+impl Answering {
+    pub(super) fn new(options: Options, services: Services) -> Result<Self, Error> {
+        let user_header = options.user_header.as_ref().map(|name| {
+            HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|_| Error::HeaderName(name.clone()))
+        });
+        let spools = Arc::new(SpoolPlace::beside(&services.index, options.min_free_bytes));
+        Ok(Self {
+            readers: Readers::new(services.index),
+            spools,
+            users: services.users,
+            user_header: user_header.transpose()?,
+            tls: services.tls,
+            options,
+        })
+    }
+
+    /// The right to ask the index now.
+    pub(super) async fn turn(&self, peer: &Peer) -> Result<Turn, Problem> {
+        let turn = timeout(WAIT_FOR_TURN, self.readers.turns().take(peer)).await;
+        turn.map_err(|_| Problem::busy("many searches are under way; try again"))
+    }
+
+    /// The TLS settings of now.
+    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.as_ref().map(|source| source())
+    }
+}
+
+/// A request for a resource, by somebody who may ask for it.
+pub(super) struct Call<'r> {
+    pub(super) route: Route<'r>,
+    /// The query, still percent-encoded.
+    pub(super) query: &'r str,
+    pub(super) headers: &'r HeaderMap,
+    /// What URLs in the answer begin with.
+    pub(super) base: &'r BaseUrl,
+    /// For whom things are counted.
+    pub(super) peer: Peer,
+}
+
+/// The response to a request.
+pub(super) async fn answer(answering: &Arc<Answering>, request: Request<Incoming>, arrival: Arrival) -> Response<Body> {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let is_chunked = request.version() < Version::HTTP_2 && request.headers().contains_key(TRANSFER_ENCODING);
+    let (mut response, template) = match Target::of(&request, arrival, &answering.options) {
+        Ok(target) => {
+            let (mut response, template) = to_target(answering, request, arrival, &target).await;
+            target.add_cors(response.headers_mut());
+            (response, template)
+        }
+        Err(problem) => (problem.into_response(), "(refused)"),
+    };
+    finish(&mut response, &method);
+    if is_chunked {
+        // A proxy in front of us that goes by Content-Length would read the rest of such a request as the next one.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let status = response.status();
+    count(status);
+    metrics::HTTP_SECONDS.observe(begun.elapsed());
+    // A name that somebody made up stays out of the log, whatever it is.
+    let method = if is_common(&method) { method.as_str() } else { "(other)" };
+    debug!(
+        method,
+        route = template,
+        status = status.as_u16(),
+        elapsed_ms = begun.elapsed().as_millis(),
+        "HTTP request"
+    );
+    response
+}
+
+fn is_common(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method)
+}
+
+fn count(status: StatusCode) {
+    match status.as_u16() {
+        ..400 => metrics::HTTP_ANSWERED.increment(),
+        401 | 403 | 421 => metrics::HTTP_DENIED.increment(),
+        400..500 => metrics::HTTP_REFUSED.increment(),
+        _ => metrics::HTTP_FAILED.increment(),
+    }
+}
+
+/// What every response has, unless it has its own.
+fn finish(response: &mut Response<Body>, method: &Method) {
+    const ALL: [(HeaderName, &str); 4] = [
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ];
+    for (name, value) in ALL {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if method == Method::HEAD {
+        // The length is that of what GET would give.
+        if let Some(length) = response.body().length() {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        *response.body_mut() = Body::empty();
+    }
+}
+
+/// The response, and the template of the path for the log.
+async fn to_target(
+    answering: &Arc<Answering>,
+    request: Request<Incoming>,
+    arrival: Arrival,
+    target: &Target,
+) -> (Response<Body>, &'static str) {
+    if target.is_preflight(&request) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        add_preflight(response.headers_mut());
+        return (response, "(preflight)");
+    }
+    let (head, _body) = request.into_parts();
+    let route = Route::of(head.uri.path());
+    let needs = route.as_ref().map_or(Needs::Read, |route| route.resource.needs);
+    let template = route.as_ref().map_or("(none)", |route| route.resource.template);
+    let claims = Claims {
+        headers: &head.headers,
+        address: arrival.address,
+        trusted_proxies: &answering.options.trusted_proxies,
+        user_header: answering.user_header.as_ref(),
+    };
+    let answered = async {
+        // Who is not known does not learn which paths there are.
+        if needs != Needs::Nothing {
+            let rights = match answering.users.caller(&claims).await {
+                Ok(Caller::Known(rights)) => rights,
+                Ok(Caller::Anyone) => answering.options.anyone,
+                Err(unknown) => return Err(unauthorized(unknown)),
+            };
+            check(needs, rights)?;
+        }
+        let route = route.ok_or_else(|| Problem::not_found("there is no such resource"))?;
+        let allow = || HeaderValue::from_str(&route.resource.allow()).unwrap_or(HeaderValue::from_static("GET"));
+        if head.method == Method::OPTIONS && route.resource.kind != Kind::Capabilities {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response.headers_mut().insert(ALLOW, allow());
+            return Ok(response);
+        }
+        if head.method != Method::OPTIONS && !route.resource.takes(&head.method) {
+            let why = "this resource does not have that method";
+            return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, why).with(ALLOW, allow()));
+        }
+        let query = head.uri.query().unwrap_or_default();
+        let peer = Arc::new(CountedAs::address(arrival.address));
+        dispatch(answering, Call { route, query, headers: &head.headers, base: &target.base, peer }).await
+    };
+    (answered.await.unwrap_or_else(Problem::into_response), template)
+}
+
+fn check(needs: Needs, rights: Rights) -> Result<(), Problem> {
+    let may = match needs {
+        Needs::Nothing => true,
+        Needs::Read => rights.read,
+    };
+    if may { Ok(()) } else { Err(Problem::new(StatusCode::FORBIDDEN, "these credentials do not give that right")) }
+}
+
+fn unauthorized(unknown: Unknown) -> Problem {
+    let mut problem = Problem::new(StatusCode::UNAUTHORIZED, "credentials are needed");
+    if unknown.bearer {
+        problem = problem.with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"dcmdex\""));
+    }
+    if unknown.basic || !unknown.bearer {
+        let challenge = "Basic realm=\"dcmdex\", charset=\"UTF-8\"";
+        problem = problem.with(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    problem
+}
+
+async fn dispatch(answering: &Arc<Answering>, call: Call<'_>) -> Result<Response<Body>, Problem> {
+    match call.route.resource.kind {
+        Kind::Capabilities => capabilities::answer(&call),
+        Kind::Search(level) => search::answer(answering, &call, level).await,
+        Kind::Health => Ok(monitoring::health()),
+        Kind::Metrics => Ok(monitoring::metrics()),
+    }
+}

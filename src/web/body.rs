@@ -1,0 +1,269 @@
+//! The body of a response: bytes at hand, or pieces that a thread makes while the client takes them.
+//!
+//! A body that is made in pieces ends by an order to end. When its maker stops without that order,
+//! the body is an error: hyper resets the stream, and no client takes half an object for a whole one.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::listener::InFlight;
+use crate::store::{FreeSpace, Spool};
+
+/// Pieces that wait for the client in memory. With the one being written and the one being made, a response holds
+/// this many and two.
+const WAITING_PIECES: usize = 2;
+
+/// How long the maker of a body waits for its client, all in all, before pieces go to a file. Shorter: files for clients
+/// that are about as fast as the index. Longer: the write-ahead log grows while the index is held.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The body of a response.
+pub(super) struct Body {
+    content: Content,
+    /// Counts the request until its response is out.
+    #[expect(dead_code, reason = "counts until it is dropped")]
+    in_flight: Option<InFlight>,
+}
+
+enum Content {
+    Whole(Option<Bytes>),
+    Pieces(mpsc::Receiver<Piece>),
+    Ended,
+}
+
+enum Piece {
+    Bytes(Bytes),
+    End,
+}
+
+/// The maker of a body stopped in the middle of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the response could not be made to its end")]
+pub(super) struct Broken;
+
+impl Body {
+    /// Nothing.
+    pub(super) fn empty() -> Self {
+        Self { content: Content::Whole(None), in_flight: None }
+    }
+
+    /// A body whose pieces come through the outlet.
+    pub(super) fn pieces(patience: Duration) -> (Outlet, Self) {
+        let (sender, receiver) = mpsc::channel(WAITING_PIECES);
+        let outlet = Outlet { sender, runtime: Handle::current(), limit: patience, backlog: None };
+        (outlet, Self { content: Content::Pieces(receiver), in_flight: None })
+    }
+
+    /// The same body, which counts as in flight until it is dropped.
+    pub(super) fn counted(self, in_flight: InFlight) -> Self {
+        Self { in_flight: Some(in_flight), ..self }
+    }
+
+    /// Whether all its bytes are at hand, and how many.
+    pub(super) fn length(&self) -> Option<u64> {
+        match &self.content {
+            Content::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Ended => Some(0),
+            Content::Pieces(_) => None,
+        }
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(bytes: T) -> Self {
+        let bytes = bytes.into();
+        Self { content: Content::Whole((!bytes.is_empty()).then_some(bytes)), in_flight: None }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let next = match &mut self.content {
+            Content::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Ended => return Poll::Ready(None),
+            Content::Pieces(receiver) => std::task::ready!(receiver.poll_recv(cx)),
+        };
+        Poll::Ready(match next {
+            Some(Piece::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
+            Some(Piece::End) => {
+                self.content = Content::Ended;
+                None
+            }
+            None => {
+                self.content = Content::Ended;
+                Some(Err(Broken))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Whole(None) | Content::Ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// Where pieces of a body go in. Its methods wait, so they are for threads that may.
+pub(super) struct Outlet {
+    sender: mpsc::Sender<Piece>,
+    runtime: Handle,
+    /// How long the client may take for one piece.
+    limit: Duration,
+    backlog: Option<Backlog>,
+}
+
+/// What waits on disk for a slow client.
+struct Backlog {
+    place: Arc<SpoolPlace>,
+    patience: Duration,
+    spool: Option<Spool>,
+    is_full: bool,
+}
+
+/// Where results of all searches wait.
+#[derive(Debug)]
+pub(super) struct SpoolPlace {
+    directory: std::path::PathBuf,
+    space: Arc<FreeSpace>,
+}
+
+/// The part of the disk that is enough to leave free, as a divisor: twice what objects have to leave.
+const PART_FREE: u64 = 10;
+
+impl SpoolPlace {
+    /// Beside an index, where objects have to leave so many bytes free: twice that stays free.
+    pub(super) fn beside(index: &std::path::Path, min_free_bytes: u64) -> Self {
+        let parent = index.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = parent.unwrap_or(std::path::Path::new(".")).to_owned();
+        let space = Arc::new(FreeSpace::new(&directory, min_free_bytes.saturating_mul(2), PART_FREE));
+        Self { directory, space }
+    }
+}
+
+impl Outlet {
+    /// The same, whose pieces go to a file when the client is slow, so that its maker need not wait.
+    pub(super) fn with_backlog(mut self, place: &Arc<SpoolPlace>) -> Self {
+        let place = Arc::clone(place);
+        self.backlog = Some(Backlog { place, patience: PATIENCE, spool: None, is_full: false });
+        self
+    }
+
+    /// Waits until the client is gone.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let sender = self.sender.clone();
+        async move { sender.closed().await }
+    }
+
+    /// Hands a piece over. Breaks when the client is gone, or takes too long.
+    pub(super) fn send(&mut self, bytes: impl Into<Bytes>) -> ControlFlow<()> {
+        let bytes = bytes.into();
+        if bytes.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let Some(backlog) = &mut self.backlog else { return self.wait(bytes, self.limit).map_break(|_| ()) };
+        if backlog.spool.is_none() {
+            let begun = Instant::now();
+            let patience = backlog.patience;
+            match self.wait(bytes, patience) {
+                ControlFlow::Continue(()) => {
+                    if let Some(backlog) = &mut self.backlog {
+                        backlog.patience = backlog.patience.saturating_sub(begun.elapsed());
+                    }
+                    return ControlFlow::Continue(());
+                }
+                ControlFlow::Break(None) => return ControlFlow::Break(()),
+                ControlFlow::Break(Some(bytes)) => return self.keep(bytes),
+            }
+        }
+        self.keep(bytes)
+    }
+
+    /// Hands a piece over within this time; gives it back where the client did not take it.
+    fn wait(&self, bytes: Bytes, limit: Duration) -> ControlFlow<Option<Bytes>> {
+        let permit = match self.sender.try_reserve() {
+            Ok(permit) => Ok(Ok(permit)),
+            Err(_) => self.runtime.block_on(timeout(limit, self.sender.reserve())),
+        };
+        match permit {
+            Ok(Ok(permit)) => {
+                permit.send(Piece::Bytes(bytes));
+                ControlFlow::Continue(())
+            }
+            Ok(Err(_)) => ControlFlow::Break(None),
+            Err(_) => ControlFlow::Break(Some(bytes)),
+        }
+    }
+
+    fn keep(&mut self, bytes: Bytes) -> ControlFlow<()> {
+        if self.sender.is_closed() {
+            return ControlFlow::Break(());
+        }
+        let Some(backlog) = &mut self.backlog else { return ControlFlow::Break(()) };
+        let kept = match &mut backlog.spool {
+            _ if backlog.is_full => Err(io::ErrorKind::StorageFull.into()),
+            Some(spool) => spool.push(&bytes),
+            none => Spool::new(&backlog.place.directory, &backlog.place.space)
+                .and_then(|spool| none.insert(spool).push(&bytes)),
+        };
+        let Err(error) = kept else { return ControlFlow::Continue(()) };
+        debug!("results for a slow client cannot be kept beside the index: {error}");
+        // From now on as without a file: first what waits in it, then the rest.
+        backlog.is_full = true;
+        while let Some(spool) = self.backlog.as_mut().and_then(|backlog| backlog.spool.as_mut()) {
+            match spool.pop() {
+                Ok(Some(piece)) => self.wait(piece.into(), self.limit).map_break(|_| ())?,
+                Ok(None) => break,
+                Err(_) => return ControlFlow::Break(()),
+            }
+        }
+        self.wait(bytes, self.limit).map_break(|_| ())
+    }
+
+    /// The last piece is in: the body ends as a whole. What waits on disk goes out without holding this thread.
+    pub(super) fn end(self) {
+        let Self { sender, runtime, limit, backlog } = self;
+        runtime.spawn(async move {
+            let mut spool = backlog.and_then(|backlog| backlog.spool);
+            while let Some(mut waiting) = spool.take() {
+                let Ok((waiting, piece)) = spawn_blocking(move || {
+                    let piece = waiting.pop();
+                    (waiting, piece)
+                })
+                .await
+                else {
+                    return;
+                };
+                let piece = match piece {
+                    Ok(Some(piece)) => piece,
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::warn!("results that waited for a slow client cannot be read: {error}");
+                        return;
+                    }
+                };
+                if !matches!(timeout(limit, sender.send(Piece::Bytes(piece.into()))).await, Ok(Ok(()))) {
+                    return;
+                }
+                spool = Some(waiting);
+            }
+            // A client that is gone needs no end.
+            let _ = timeout(limit, sender.send(Piece::End)).await;
+        });
+    }
+}

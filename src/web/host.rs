@@ -1,0 +1,328 @@
+//! Under which names the node is asked, and from which pages.
+//!
+//! A page of a stranger can make a browser send requests to a node on the loopback address or in the
+//! hospital's network. Two rules keep it out. The name in `Host` has to be one of ours, so that a name
+//! that was pointed at our address does not work (DNS rebinding). An `Origin` has to be ours or listed.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    HOST, HeaderName, HeaderValue, ORIGIN, VARY,
+};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+
+use super::Options;
+use super::access::single;
+use super::problem::Problem;
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The start of the node's URLs: scheme and authority, perhaps a path, no slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    scheme: &'static str,
+    authority: String,
+    path: String,
+}
+
+/// Why a text is no URL of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is no URL as in `https://pacs.example.org/archive`")]
+pub struct BaseUrlError;
+
+impl BaseUrl {
+    /// The host name in it, without port, in lower case.
+    #[must_use]
+    pub fn host(&self) -> String {
+        host_of(&self.authority).to_ascii_lowercase()
+    }
+
+    /// Its scheme and authority, as an `Origin` header has them.
+    fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.authority)
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
+    }
+}
+
+impl FromStr for BaseUrl {
+    type Err = BaseUrlError;
+
+    fn from_str(text: &str) -> Result<Self, BaseUrlError> {
+        let (scheme, rest) = text.split_once("://").ok_or(BaseUrlError)?;
+        let scheme = known_scheme(scheme).ok_or(BaseUrlError)?;
+        let at = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(at);
+        let path = path.trim_end_matches('/');
+        let is_path = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte));
+        if !is_authority(authority) || !is_path {
+            return Err(BaseUrlError);
+        }
+        Ok(Self { scheme, authority: authority.to_ascii_lowercase(), path: path.to_owned() })
+    }
+}
+
+fn known_scheme(text: &str) -> Option<&'static str> {
+    ["http", "https"].into_iter().find(|scheme| text.eq_ignore_ascii_case(scheme))
+}
+
+/// Whether this is a host name or an IP address, perhaps with a port, and nothing that could end a header or a URL.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => ("v6", port),
+            _ => return false,
+        },
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let is_port = match port.strip_prefix(':') {
+        Some(port) => port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit()),
+        None => port.is_empty(),
+    };
+    let is_host = !host.is_empty()
+        && host.len() <= 253
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    is_host && is_port
+}
+
+/// The host of an authority, without port, brackets and a full stop at its end.
+fn host_of(authority: &str) -> &str {
+    match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default().trim_end_matches('.'),
+    }
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// Who is at the other end of the connection.
+    pub(super) address: IpAddr,
+    pub(super) has_tls: bool,
+}
+
+/// Where a request was sent, checked, and from which page.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// What URLs in the answer begin with.
+    pub(super) base: BaseUrl,
+    /// The page that may read the answer, if there is one.
+    origin: Option<HeaderValue>,
+    has_credentials: bool,
+}
+
+impl Target {
+    /// Checks `Host` and `Origin`.
+    pub(super) fn of<B>(request: &Request<B>, arrival: Arrival, options: &Options) -> Result<Self, Problem> {
+        let is_proxy = options.trusted_proxies.contains(&arrival.address);
+        let authority = authority(request)?;
+        if !is_proxy && !is_ours(&authority, options) {
+            let why = "this node is not called by that name; the setting http.hosts lists its names";
+            return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, why));
+        }
+        let scheme = if arrival.has_tls { "https" } else { "http" };
+        let seen = BaseUrl { scheme, authority, path: String::new() };
+        let forwarded = if is_proxy { forwarded(request.headers(), &seen) } else { seen.clone() };
+        let base = options.public_url.clone().unwrap_or_else(|| forwarded.clone());
+        let own = [&seen, &forwarded, &base];
+        let (origin, has_credentials) = match origin(request.headers(), &own, options) {
+            FromPage::None => (None, false),
+            FromPage::Listed { origin, has_credentials } => (Some(origin), has_credentials),
+            FromPage::Stranger => {
+                let why = "pages of this origin may not ask here; the setting http.cors_origins lists those that may";
+                return Err(Problem::new(StatusCode::FORBIDDEN, why));
+            }
+        };
+        Ok(Self { base, origin, has_credentials })
+    }
+
+    /// Lets the page read the answer.
+    pub(super) fn add_cors(&self, headers: &mut HeaderMap) {
+        const EXPOSED: &str = "content-type, content-length, content-range, accept-ranges, etag, warning, location, \
+                               retry-after, allow";
+        headers.append(VARY, HeaderValue::from_static("origin"));
+        let Some(origin) = &self.origin else { return };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        if self.has_credentials {
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+    }
+
+    /// Whether a browser asks beforehand, without credentials, whether it may ask.
+    pub(super) fn is_preflight<B>(&self, request: &Request<B>) -> bool {
+        request.method() == Method::OPTIONS
+            && self.origin.is_some()
+            && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    }
+}
+
+/// What a preflight is told.
+pub(super) fn add_preflight(headers: &mut HeaderMap) {
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
+    let allowed = "accept, authorization, content-type, range, if-none-match";
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+}
+
+/// The authority that a request names: one, and the same wherever it does.
+fn authority<B>(request: &Request<B>) -> Result<String, Problem> {
+    let of_uri = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let has_host = request.headers().contains_key(HOST);
+    let of_header = single(request.headers(), &HOST).map(str::to_owned);
+    let (authority, other) = match (of_uri, of_header) {
+        (_, None) if has_host => return Err(Problem::bad_request("more than one Host header, or one that is no text")),
+        (Some(uri), header) => (uri, header),
+        (None, Some(header)) => (header, None),
+        (None, None) => return Err(Problem::bad_request("no Host header")),
+    };
+    if other.is_some_and(|other| !other.eq_ignore_ascii_case(&authority)) {
+        return Err(Problem::bad_request("the Host header names another host than the request line"));
+    }
+    if !is_authority(&authority) {
+        return Err(Problem::bad_request("the Host header is no host name"));
+    }
+    Ok(authority.to_ascii_lowercase())
+}
+
+/// An IP address cannot be pointed elsewhere by whoever owns a name, and `localhost` is no name of a stranger.
+fn is_ours(authority: &str, options: &Options) -> bool {
+    let host = host_of(authority);
+    host.parse::<IpAddr>().is_ok()
+        || host == "localhost"
+        || host.ends_with(".localhost")
+        || options.public_url.as_ref().is_some_and(|url| url.host() == host)
+        || options.hosts.iter().any(|name| host_of(name).eq_ignore_ascii_case(host))
+}
+
+/// What a trusted proxy says that it was asked for.
+fn forwarded(headers: &HeaderMap, seen: &BaseUrl) -> BaseUrl {
+    // A chain of proxies makes a list; the first entry is what the client asked.
+    let first = |name: &HeaderName| Some(single(headers, name)?.split(',').next()?.trim().to_owned());
+    let scheme = first(&FORWARDED_PROTO).and_then(|scheme| known_scheme(&scheme)).unwrap_or(seen.scheme);
+    let authority = first(&FORWARDED_HOST).filter(|host| is_authority(host)).unwrap_or_else(|| seen.authority.clone());
+    BaseUrl { scheme, authority: authority.to_ascii_lowercase(), path: String::new() }
+}
+
+enum FromPage {
+    /// No page, or one of ours.
+    None,
+    Listed {
+        origin: HeaderValue,
+        has_credentials: bool,
+    },
+    Stranger,
+}
+
+fn origin(headers: &HeaderMap, own: &[&BaseUrl], options: &Options) -> FromPage {
+    if !headers.contains_key(ORIGIN) {
+        return FromPage::None;
+    }
+    let Some(origin) = single(headers, &ORIGIN) else { return FromPage::Stranger };
+    // A proxy that ends TLS may not say so: the page's scheme is then another than ours.
+    let is_own = own.iter().any(|url| {
+        origin.eq_ignore_ascii_case(&url.origin())
+            || origin.split_once("://").is_some_and(|(scheme, authority)| {
+                known_scheme(scheme).is_some() && authority.eq_ignore_ascii_case(&url.authority)
+            })
+    });
+    if is_own {
+        return FromPage::None;
+    }
+    if options.cors_origins.iter().any(|listed| listed == origin) {
+        return match HeaderValue::from_str(origin) {
+            Ok(origin) => FromPage::Listed { origin, has_credentials: true },
+            Err(_) => FromPage::Stranger,
+        };
+    }
+    if options.cors_origins.iter().any(|listed| listed == "*") {
+        return FromPage::Listed { origin: HeaderValue::from_static("*"), has_credentials: false };
+    }
+    FromPage::Stranger
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(headers: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> Result<Target, StatusCode> {
+        let mut options = Options::new();
+        change(&mut options);
+        let mut request = Request::builder().uri("/dicom-web/studies");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let arrival = Arrival { address: [127, 0, 0, 1].into(), has_tls: false };
+        Target::of(&request.body(()).unwrap(), arrival, &options).map_err(|problem| problem.status)
+    }
+
+    fn base(headers: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> String {
+        target(headers, change).unwrap().base.to_string()
+    }
+
+    #[test]
+    fn names_that_strangers_may_own_are_refused() {
+        for ours in
+            ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "a.localhost", "[::1]:8080", "10.0.0.1", "localhost."]
+        {
+            assert!(target(&[("host", ours)], |_| {}).is_ok(), "{ours}");
+        }
+        for strange in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example"] {
+            assert_eq!(target(&[("host", strange)], |_| {}).unwrap_err(), StatusCode::MISDIRECTED_REQUEST, "{strange}");
+        }
+        for broken in ["", "a b", "a/b", "a@b", "127.0.0.1:99999", "[::1", "[zz]", "127.0.0.1:80:80", "a\"b"] {
+            assert_eq!(target(&[("host", broken)], |_| {}).unwrap_err(), StatusCode::BAD_REQUEST, "{broken}");
+        }
+        assert_eq!(target(&[], |_| {}).unwrap_err(), StatusCode::BAD_REQUEST);
+        assert_eq!(target(&[("host", "a"), ("host", "b")], |_| {}).unwrap_err(), StatusCode::BAD_REQUEST);
+        assert!(target(&[("host", "pacs:8080")], |options| options.hosts = vec!["pacs".into()]).is_ok());
+        let public = |options: &mut Options| options.public_url = Some("https://pacs.example.org/x/".parse().unwrap());
+        assert_eq!(base(&[("host", "pacs.example.org")], public), "https://pacs.example.org/x");
+    }
+
+    #[test]
+    fn pages_of_strangers_are_refused() {
+        let from = |origin: &str, listed: &[&str]| {
+            let listed = listed.iter().map(|&it| it.to_owned()).collect();
+            target(&[("host", "localhost:80"), ("origin", origin)], |options| options.cors_origins = listed)
+        };
+        assert!(from("http://localhost:80", &[]).unwrap().origin.is_none());
+        for strange in ["http://evil.example", "null", "http://localhost:81", "http://localhost:80.evil.example", ""] {
+            assert_eq!(from(strange, &["https://viewer"]).unwrap_err(), StatusCode::FORBIDDEN, "{strange}");
+        }
+        let listed = from("https://viewer", &["https://viewer"]).unwrap();
+        assert_eq!((listed.origin.unwrap().to_str().unwrap(), listed.has_credentials), ("https://viewer", true));
+        let any = from("https://viewer", &["*"]).unwrap();
+        assert_eq!((any.origin.unwrap().to_str().unwrap(), any.has_credentials), ("*", false));
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_what_it_was_asked_for() {
+        let headers =
+            [("host", "10.0.0.1"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "pacs.example.org, x")];
+        assert_eq!(base(&headers, |_| {}), "http://10.0.0.1");
+        let trusted = |options: &mut Options| options.trusted_proxies = vec![[127, 0, 0, 1].into()];
+        assert_eq!(base(&headers, trusted), "https://pacs.example.org");
+        let broken = [("host", "10.0.0.1"), ("x-forwarded-proto", "javascript"), ("x-forwarded-host", "a/b\"c")];
+        assert_eq!(base(&broken, trusted), "http://10.0.0.1");
+    }
+
+    #[test]
+    fn a_url_of_ours_is_one() {
+        for good in ["http://a", "https://a:8443/b/c", "http://[::1]:80"] {
+            assert_eq!(good.parse::<BaseUrl>().unwrap().to_string(), good);
+        }
+        for bad in ["a", "ftp://a", "http://", "http://a b", "http://a/\"", "http://a/?b", "http://a:0x1"] {
+            assert_eq!(bad.parse::<BaseUrl>(), Err(BaseUrlError), "{bad}");
+        }
+    }
+}

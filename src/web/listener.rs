@@ -1,0 +1,336 @@
+//! The listening socket: one task for each connection, bounded numbers of them, and an orderly end.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::answer::{Answering, answer};
+use super::host::Arrival;
+use super::timed::Timed;
+use super::{Options, Services};
+use crate::telemetry::metrics;
+
+/// How long to wait before accepting again when the process has no open files left: others have to end first.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Bytes of a request's head.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// Headers of a request.
+const MAX_HEADERS: usize = 100;
+
+/// Requests that one HTTP/2 connection may have in flight. OHIF has 100.
+const MAX_STREAMS: u32 = 128;
+
+/// Bytes of response that HTTP/2 keeps for one stream.
+const STREAM_BUFFER_BYTES: usize = 256 << 10;
+
+/// How long an HTTP/2 client may leave a ping unanswered.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a connection that was told to end may take for it.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Why there is no HTTP side.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} for HTTP")]
+    Bind {
+        /// Address and port asked for.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The name of the user header is no name of a header.
+    #[error("`{0}` cannot be the name of a header")]
+    HeaderName(String),
+}
+
+/// The HTTP side of a node, bound to its port and not yet serving.
+pub struct Web {
+    listener: TcpListener,
+    address: SocketAddr,
+    answering: Arc<Answering>,
+    places: Arc<Places>,
+}
+
+impl std::fmt::Debug for Web {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Web").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Web {
+    /// Binds the port. Nothing is accepted before [`Self::run`].
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn bind(options: Options, services: Services) -> Result<Self, Error> {
+        let failed = |source| Error::Bind { address: options.bind, source };
+        let listener = TcpListener::bind(options.bind).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let places = Arc::new(Places {
+            all: options.max_connections,
+            of_one: options.max_connections_per_address,
+            taken: Mutex::default(),
+        });
+        let answering = Arc::new(Answering::new(options, services)?);
+        Ok(Self { listener, address, answering, places })
+    }
+
+    /// The address and port that it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is cancelled. Then nothing more is accepted, responses in flight are finished, and what is
+    /// not done after [`Options::drain_timeout`] is cut off.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { listener, answering, places, .. } = self;
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(ended) = connections.join_next(), if !connections.is_empty() => report_panic(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => match Places::take(&places, peer.ip()) {
+                        Some(place) => {
+                            let (answering, shutdown) = (Arc::clone(&answering), shutdown.clone());
+                            connections.spawn(async move {
+                                connection(stream, peer.ip(), answering, shutdown).await;
+                                drop(place);
+                            });
+                        }
+                        None => {
+                            metrics::HTTP_CONNECTIONS_REFUSED.increment();
+                            debug!("HTTP connection closed: its address, or all together, have all that they may have");
+                        }
+                    },
+                    Err(error) if is_the_connections_fault(&error) => {}
+                    Err(error) => {
+                        warn!(%error, "cannot accept an HTTP connection, trying again");
+                        tokio::select! {
+                            () = shutdown.cancelled() => break,
+                            () = sleep(ACCEPT_BACK_OFF) => {}
+                        }
+                    }
+                },
+            }
+        }
+        drop(listener);
+        info!(connections = connections.len(), "no more HTTP connections accepted, finishing");
+        let drain = async {
+            while let Some(ended) = connections.join_next().await {
+                report_panic(ended);
+            }
+        };
+        if timeout(answering.options.drain_timeout, drain).await.is_err() {
+            warn!(connections = connections.len(), "HTTP connections cut off: not finished in time");
+            connections.shutdown().await;
+        }
+    }
+}
+
+fn is_the_connections_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+    if ended.is_err_and(|error| error.is_panic()) {
+        // The message of the panic went to stderr; it may hold anything, so it is not repeated here.
+        error!("an HTTP connection ended by a defect of this program; the others go on");
+    }
+}
+
+/// Connections that there may be.
+struct Places {
+    all: usize,
+    of_one: usize,
+    taken: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One of them, until it is dropped.
+struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+}
+
+impl Places {
+    fn take(places: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        // Of IPv6 everyone has 2^64 addresses.
+        let address = match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+            v4 => v4,
+        };
+        let mut taken = places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_one = taken.get(&address).copied().unwrap_or(0);
+        if of_one >= places.of_one || taken.values().sum::<usize>() >= places.all {
+            return None;
+        }
+        taken.insert(address, of_one + 1);
+        Some(Place { places: Arc::clone(places), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What a connection is doing.
+struct Activity(Mutex<State>);
+
+struct State {
+    in_flight: usize,
+    /// When the last response was out, or the connection accepted.
+    since: Instant,
+    /// Whether there was a request.
+    begun: bool,
+}
+
+/// A request whose response is not out yet.
+pub(super) struct InFlight(Arc<Activity>);
+
+impl Activity {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(this: &Arc<Self>) -> InFlight {
+        let mut state = this.lock();
+        state.in_flight += 1;
+        state.begun = true;
+        drop(state);
+        InFlight(Arc::clone(this))
+    }
+
+    /// How long the connection may go on without a request; nothing while there is one.
+    fn left(&self, options: &Options) -> Option<Duration> {
+        let state = self.lock();
+        let limit = if state.begun { options.idle_timeout } else { options.head_timeout };
+        (state.in_flight == 0).then(|| limit.saturating_sub(state.since.elapsed()))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.in_flight -= 1;
+        state.since = Instant::now();
+    }
+}
+
+async fn connection(stream: TcpStream, peer: IpAddr, answering: Arc<Answering>, shutdown: CancellationToken) {
+    let _held = metrics::HTTP_CONNECTIONS_ACTIVE.hold();
+    // Answers are small or go out in large pieces: waiting for more to send only costs time.
+    let _ = stream.set_nodelay(true);
+    let address = peer.to_canonical();
+    let Some(tls) = answering.tls() else {
+        return serve(stream, Arrival { address, has_tls: false }, answering, shutdown).await;
+    };
+    match timeout(answering.options.head_timeout, TlsAcceptor::from(tls).accept(stream)).await {
+        Ok(Ok(stream)) => serve(stream, Arrival { address, has_tls: true }, answering, shutdown).await,
+        Ok(Err(error)) => debug!(%error, "no TLS on an HTTP connection"),
+        Err(_) => debug!("no TLS on an HTTP connection: it took too long"),
+    }
+}
+
+async fn serve<S>(stream: S, arrival: Arrival, answering: Arc<Answering>, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let options = &answering.options;
+    let activity = Arc::new(Activity(Mutex::new(State { in_flight: 0, since: Instant::now(), begun: false })));
+    let builder = builder(options);
+    let service = {
+        let (answering, activity) = (Arc::clone(&answering), Arc::clone(&activity));
+        service_fn(move |request| {
+            let in_flight = Activity::begin(&activity);
+            let answering = Arc::clone(&answering);
+            async move {
+                let response = answer(&answering, request, arrival).await;
+                Ok::<_, Infallible>(response.map(|body| body.counted(in_flight)))
+            }
+        })
+    };
+    let stream = TokioIo::new(Timed::new(stream, options.write_timeout));
+    let mut connection = pin!(builder.serve_connection(stream, service));
+    let mut closing = false;
+    loop {
+        let wait = if closing { CLOSING } else { activity.left(options).unwrap_or(options.idle_timeout) };
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    debug!(%error, "an HTTP connection ended early");
+                }
+                return;
+            }
+            () = shutdown.cancelled(), if !closing => {
+                connection.as_mut().graceful_shutdown();
+                break;
+            }
+            // A request may have come and gone meanwhile: what counts is how long it is quiet.
+            () = sleep(wait.max(Duration::from_millis(1))) => match activity.left(options) {
+                Some(_) if closing => return,
+                Some(left) if left.is_zero() => {
+                    connection.as_mut().graceful_shutdown();
+                    closing = true;
+                }
+                Some(_) | None => {}
+            },
+        }
+    }
+    // The listener cuts off what takes too long.
+    if let Err(error) = connection.await {
+        debug!(%error, "an HTTP connection ended early");
+    }
+}
+
+fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Without a timer hyper's own time limits do nothing.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.head_timeout)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(options.idle_timeout)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_send_buf_size(STREAM_BUFFER_BYTES);
+    builder
+}

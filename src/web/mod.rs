@@ -1,0 +1,131 @@
+//! The HTTP side of the node: DICOMweb (PS3.18), its access rules, and what an operator looks at.
+//!
+//! tokio and hyper live here and nowhere below. In reading order: [`Options`] (what can be set),
+//! [`Web`] (the listener), `resource` (the one table of resources), `answer` (from a request to a
+//! response), `host` (which names and origins are served), [`access`] (who may do what),
+//! `negotiate` (Accept), `query` and `search` (QIDO-RS). A question of QIDO-RS becomes the
+//! [`FindRequest`](crate::model::find::FindRequest) that a C-FIND would make of it.
+
+pub mod access;
+mod answer;
+mod body;
+mod capabilities;
+mod host;
+mod listener;
+mod monitoring;
+pub mod negotiate;
+mod problem;
+pub mod query;
+mod resource;
+mod search;
+mod timed;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_rustls::rustls::ServerConfig;
+
+pub use access::{Rights, SharedUsers, Users, UsersError};
+pub use host::{BaseUrl, BaseUrlError};
+pub use listener::{Error, Web};
+pub use resource::{METHODS_OF_RESOURCES, ResourceMethods};
+
+use crate::qr;
+
+/// Gives the TLS settings of the moment, at each handshake; so certificates are read again without a restart.
+pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+
+/// Settings of the HTTP side. The cost of too high and too low is said at each.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address and port to listen on. Port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// The URL under which clients reach the node; `None`: that of each request.
+    pub public_url: Option<BaseUrl>,
+    /// Host names that the node is called by, besides IP addresses, `localhost` and the host of `public_url`.
+    pub hosts: Vec<String>,
+    /// Origins whose pages may read answers (CORS); `*` is every one, without credentials.
+    pub cors_origins: Vec<String>,
+    /// Proxies whose `Forwarded` and `X-Forwarded-*` headers, and whose user header, are believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// The header in which a trusted proxy says who the user is, in lower case.
+    pub user_header: Option<String>,
+    /// What callers may do where there are no users.
+    pub anyone: Rights,
+    /// Connections at one time. Too low: clients wait. Too high: open files and some 100 KB of memory each.
+    pub max_connections: usize,
+    /// Connections of one address at one time. Too low: a busy proxy is cut off. Too high: one client takes all.
+    pub max_connections_per_address: usize,
+    /// Time for the head of a request, and for a TLS handshake. Too low: slow lines fail. Too high: silent
+    /// connections hold on to their place.
+    pub head_timeout: Duration,
+    /// Time that a connection may be open without a request. Too low: clients connect again. Too high: places are held.
+    pub idle_timeout: Duration,
+    /// Time between two pieces of a request body. Too low: slow lines fail. Too high: places are held.
+    pub read_timeout: Duration,
+    /// Time for a client to take the next bytes. Too low: slow clients are cut off. Too high: places are held.
+    pub write_timeout: Duration,
+    /// Time that the index may work on a search. Too low: searches in a huge archive fail. Too high: one bad search
+    /// keeps a processor busy.
+    pub query_time_limit: Duration,
+    /// After the order to stop: time for responses in flight.
+    pub drain_timeout: Duration,
+    /// The most results of one search; a Warning says that there are more. `None`: all.
+    pub max_results: Option<u64>,
+    /// Bytes that stay free on the disk of the index, of results that wait for slow clients.
+    pub min_free_bytes: u64,
+    /// How queries are answered.
+    pub query: qr::Options,
+}
+
+impl Options {
+    /// The defaults, on the loopback address and port 8080.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            public_url: None,
+            hosts: Vec::new(),
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            user_header: None,
+            anyone: Rights::ALL,
+            max_connections: 512,
+            max_connections_per_address: 64,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            query_time_limit: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(10),
+            max_results: None,
+            min_free_bytes: 256 << 20,
+            query: qr::Options::default(),
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the HTTP side answers from.
+#[derive(Clone)]
+pub struct Services {
+    /// The index.
+    pub index: PathBuf,
+    /// Who may do what; can be replaced while the node runs.
+    pub users: SharedUsers,
+    /// Certificates; `None`: without TLS.
+    pub tls: Option<TlsSource>,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").field("index", &self.index).field("tls", &self.tls.is_some()).finish_non_exhaustive()
+    }
+}

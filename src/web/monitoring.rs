@@ -1,0 +1,58 @@
+//! What a supervisor asks: whether the node is up, and its metrics as Prometheus reads them.
+
+use std::fmt::Write as _;
+
+use hyper::Response;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+
+use super::body::Body;
+use crate::telemetry::metrics::{ALL, BUCKET_SECONDS, Cell, Metric};
+
+/// The node answers, and that is all that a stranger learns.
+pub(super) fn health() -> Response<Body> {
+    text("ok\n".to_owned(), "text/plain; charset=utf-8")
+}
+
+/// All metrics in the text format of Prometheus, version 0.0.4.
+pub(super) fn metrics() -> Response<Body> {
+    let mut out = String::new();
+    let mut last = "";
+    for metric in ALL {
+        if metric.name != last {
+            let kind = match metric.cell {
+                Cell::Counter(_) => "counter",
+                Cell::Gauge(_) => "gauge",
+                Cell::Histogram(_) => "histogram",
+            };
+            let _ = write!(out, "# HELP {} {}\n# TYPE {} {kind}\n", metric.name, metric.help, metric.name);
+            last = metric.name;
+        }
+        rows(&mut out, metric);
+    }
+    text(out, "text/plain; version=0.0.4; charset=utf-8")
+}
+
+fn rows(out: &mut String, metric: &Metric) {
+    let name = metric.name;
+    let label = metric.label.map(|(label, value)| format!("{{{label}=\"{value}\"}}")).unwrap_or_default();
+    // Writing to a text does not fail.
+    let _ = match metric.cell {
+        Cell::Counter(counter) => writeln!(out, "{name}{label} {}", counter.value()),
+        Cell::Gauge(gauge) => writeln!(out, "{name}{label} {}", gauge.value()),
+        Cell::Histogram(histogram) => {
+            let counts = histogram.cumulative();
+            for (bound, count) in BUCKET_SECONDS.iter().zip(counts) {
+                let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {count}");
+            }
+            let total = counts.last().copied().unwrap_or(0);
+            let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {total}");
+            writeln!(out, "{name}_sum {}\n{name}_count {total}", histogram.sum_seconds())
+        }
+    };
+}
+
+fn text(text: String, media_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}

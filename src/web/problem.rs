@@ -1,0 +1,87 @@
+//! A request that is not answered as asked: its status, and why (PS3.18 8.5, 8.6.3).
+//!
+//! The texts name parameters and headers, never their values: an error page must not carry back what
+//! somebody else put into a link.
+
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+
+use super::body::Body;
+use crate::qr::FindError;
+
+/// Why, and with which status.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) why: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Seconds after which a client may try again where all places are taken.
+const TRY_AGAIN_AFTER: u64 = 2;
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self { status, why: why.into(), headers: Vec::new() }
+    }
+
+    /// 400.
+    pub(super) fn bad_request(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, why)
+    }
+
+    /// 404.
+    pub(super) fn not_found(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, why)
+    }
+
+    /// 503, worth another try.
+    pub(super) fn busy(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, why).with(RETRY_AFTER, HeaderValue::from(TRY_AGAIN_AFTER))
+    }
+
+    /// 500. What happened is for our log.
+    pub(super) fn ours() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the node could not answer; its log says why")
+    }
+
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The response that says it.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(format!("{}\n", self.why)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
+        response
+    }
+}
+
+/// No `_` arm: a new error has to be given its status here.
+impl From<FindError> for Problem {
+    fn from(error: FindError) -> Self {
+        match error {
+            FindError::TimeLimit | FindError::TooManyMatches(_) => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the search took too long: narrow it by a date, a patient or a study, or ask for fewer with limit",
+            ),
+            FindError::NoRoom => Self::busy("results were not taken, and there is no room for them to wait"),
+            // Nobody is left to read this.
+            FindError::Cancelled => Self::bad_request("the search was cancelled"),
+            FindError::Index(_) | FindError::AnswersLost => Self::ours(),
+            FindError::Identifier(_)
+            | FindError::MissingLevel
+            | FindError::UnknownLevel
+            | FindError::LevelNotInModel { .. }
+            | FindError::UniqueKeyAbove(_)
+            | FindError::KeyOfOtherLevel(_)
+            | FindError::InvalidKey(..) => Self::bad_request(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The one table of resources: paths, methods, what they are, and who may ask for them.
+//!
+//! The router, `Allow`, the capabilities answer, log lines and the conformance statement derive from it.
+
+use std::sync::LazyLock;
+
+use hyper::Method;
+use matchit::Router;
+
+use crate::model::level::QueryRetrieveLevel;
+
+/// What a path stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Description of the service (PS3.18 8.9).
+    Capabilities,
+    /// Search for entities of this level (PS3.18 10.6).
+    Search(QueryRetrieveLevel),
+    /// Whether the node is up. Tells nothing else.
+    Health,
+    /// Metrics for Prometheus.
+    Metrics,
+}
+
+/// What a caller has to be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    Read,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub(super) struct Resource {
+    pub(super) kind: Kind,
+    /// The path; a part in braces is a parameter.
+    pub(super) template: &'static str,
+    /// Besides HEAD with GET, and OPTIONS.
+    pub(super) methods: &'static [&'static str],
+    pub(super) needs: Needs,
+    /// The transaction, as PS3.18 calls it, or what it is for.
+    pub(super) what: &'static str,
+    /// What an answer may be.
+    pub(super) media_types: &'static [&'static str],
+}
+
+const GET: &[&str] = &["GET"];
+const JSON: &[&str] = &["application/dicom+json", "application/json"];
+const TEXT: &[&str] = &["text/plain"];
+
+macro_rules! resources {
+    ($($kind:expr, $template:literal, $methods:expr, $needs:ident, $what:literal, $media_types:expr;)+) => {
+        &[$(Resource {
+            kind: $kind,
+            template: $template,
+            methods: $methods,
+            needs: Needs::$needs,
+            what: $what,
+            media_types: $media_types,
+        }),+]
+    };
+}
+
+use QueryRetrieveLevel::{Image, Series, Study};
+
+/// The table. A path of the DICOMweb service begins with [`SERVICE`].
+pub(super) static RESOURCES: &[Resource] = resources! {
+    Kind::Capabilities, "/dicom-web", GET, Read, "Retrieve Capabilities", CAPABILITIES;
+    Kind::Capabilities, "/dicom-web/", GET, Read, "Retrieve Capabilities", CAPABILITIES;
+    Kind::Search(Study), "/dicom-web/studies", GET, Read, "Search: studies", JSON;
+    Kind::Search(Series), "/dicom-web/series", GET, Read, "Search: series", JSON;
+    Kind::Search(Image), "/dicom-web/instances", GET, Read, "Search: instances", JSON;
+    Kind::Search(Series), "/dicom-web/studies/{study}/series", GET, Read, "Search: series of a study", JSON;
+    Kind::Search(Image), "/dicom-web/studies/{study}/instances", GET, Read, "Search: instances of a study", JSON;
+    Kind::Search(Image), "/dicom-web/studies/{study}/series/{series}/instances", GET, Read,
+        "Search: instances of a series", JSON;
+    Kind::Health, "/healthz", GET, Nothing, "Whether the node is up", TEXT;
+    Kind::Metrics, "/metrics", GET, Read, "Metrics for Prometheus", TEXT;
+};
+
+/// What a description of the service may be (PS3.18 8.9.3).
+pub(super) const CAPABILITIES: &[&str] = &["application/vnd.sun.wadl+xml", "application/json"];
+
+/// Where the DICOMweb service is.
+pub(super) const SERVICE: &str = "/dicom-web";
+
+/// A resource and its methods, for documents and tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResourceMethods {
+    /// The path, with parameters in braces.
+    pub template: &'static str,
+    /// Its methods, besides HEAD and OPTIONS.
+    pub methods: &'static [&'static str],
+    /// What it is.
+    pub what: &'static str,
+    /// What an answer may be.
+    pub media_types: &'static [&'static str],
+    /// Whether it answers without credentials where there are users.
+    pub is_open: bool,
+}
+
+/// All resources and their methods.
+pub static METHODS_OF_RESOURCES: LazyLock<Vec<ResourceMethods>> = LazyLock::new(|| {
+    let row = |resource: &Resource| ResourceMethods {
+        template: resource.template,
+        methods: resource.methods,
+        what: resource.what,
+        media_types: resource.media_types,
+        is_open: resource.needs == Needs::Nothing,
+    };
+    RESOURCES.iter().map(row).collect()
+});
+
+static ROUTER: LazyLock<Router<&'static Resource>> = LazyLock::new(|| {
+    let mut router = Router::new();
+    for resource in RESOURCES {
+        router
+            .insert(resource.template, resource)
+            .expect("the paths of the table do not collide; a test reads them all");
+    }
+    router
+});
+
+/// A resource that a path names.
+#[derive(Debug)]
+pub(super) struct Route<'p> {
+    pub(super) resource: &'static Resource,
+    parameters: Vec<(&'static str, &'p str)>,
+}
+
+impl<'p> Route<'p> {
+    /// The resource of a path; `None` where there is none.
+    pub(super) fn of(path: &'p str) -> Option<Self> {
+        let found = ROUTER.at(path).ok()?;
+        let resource = *found.value;
+        // The names live as long as the table.
+        let names = resource.template.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let parameters = names.filter_map(|name| Some((name, found.params.get(name)?))).collect();
+        Some(Self { resource, parameters })
+    }
+
+    /// A parameter, still percent-encoded; empty where the path has none of this name.
+    pub(super) fn parameter(&self, name: &str) -> &'p str {
+        self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+    }
+}
+
+impl Resource {
+    /// Whether it has this method. HEAD goes wherever GET does.
+    pub(super) fn takes(&self, method: &Method) -> bool {
+        let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+        self.methods.contains(&method)
+    }
+
+    /// The value of `Allow`.
+    pub(super) fn allow(&self) -> String {
+        let head = self.methods.contains(&"GET").then_some("HEAD");
+        self.methods.iter().copied().chain(head).chain(["OPTIONS"]).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_the_table_is_found() {
+        for resource in RESOURCES {
+            let path = resource.template.replace(['{', '}'], "");
+            let route = Route::of(&path).unwrap();
+            assert_eq!(route.resource.template, resource.template);
+        }
+        assert!(Route::of("/dicom-web/patients").is_none());
+        assert!(Route::of("/dicom-web/../etc/passwd").is_none());
+        let route = Route::of("/dicom-web/studies/1.2/series/3/instances").unwrap();
+        assert_eq!((route.parameter("study"), route.parameter("series"), route.parameter("none")), ("1.2", "3", ""));
+        assert_eq!(route.resource.allow(), "GET, HEAD, OPTIONS");
+    }
+}

@@ -1,0 +1,390 @@
+//! QIDO-RS (PS3.18 10.6): a query to the index on a thread of its own, its results as they come.
+//!
+//! The status and the headers go out before the results. So a thread first finds out what they have to say:
+//! whether there is any result, and whether there are more than were asked for.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, WARNING};
+use hyper::{HeaderMap, Response, StatusCode};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{Answering, Call};
+use super::body::{Body, Outlet};
+use super::negotiate::{Accept, not_acceptable};
+use super::problem::Problem;
+use super::query::{Scope, Search};
+use super::resource::SERVICE;
+use crate::db::open::Reader;
+use crate::model::attribute::{ATTRIBUTES, KeyType};
+use crate::model::find::ReturnKey;
+use crate::model::level::QueryRetrieveLevel;
+use crate::qr::{self, FindError, JsonWriter, Query, Stop};
+
+/// What a search can be answered as, the default first.
+const MEDIA_TYPES: [&str; 2] = ["application/dicom+json", "application/json"];
+
+/// Bytes of results that go out together.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Bytes of results that are gathered before the head goes out, where it has to say whether there are more. OHIF asks for 101
+/// studies, which are 80 KB.
+const GATHERED_BYTES: usize = 1 << 20;
+
+/// How long results that were not asked for are counted. Then the Warning says how many there are at least.
+const COUNTING: Duration = Duration::from_millis(50);
+
+/// How often a search that was told to stop is told again: SQLite hears it only while a statement runs.
+const TELL_AGAIN: Duration = Duration::from_millis(20);
+
+/// The results of a search.
+pub(super) async fn answer(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    level: QueryRetrieveLevel,
+) -> Result<Response<Body>, Problem> {
+    let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
+    let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
+    let scope = Scope { level, study: call.route.parameter("study"), series: call.route.parameter("series") };
+    let search = Search::parse(&scope, call.query, &answering.options.query)
+        .map_err(|error| Problem::bad_request(error.to_string()))?;
+    let page = Page::of(&search, answering.options.max_results);
+    let mut query = search.query;
+    query.request.offset = page.offset;
+    query.request.limit = page.limit.map(|limit| limit.saturating_add(1));
+
+    let turn = answering.turn(&call.peer).await?;
+    let (outlet, body) = Body::pieces(answering.options.write_timeout);
+    let outlet = outlet.with_backlog(&answering.spools);
+    let watch = Watch::start(answering.options.query_time_limit, outlet.closed());
+    let (head, told) = oneshot::channel();
+    let service = format!("{}{SERVICE}", call.base);
+    {
+        let answering = Arc::clone(answering);
+        spawn_blocking(move || {
+            let results = Results {
+                writer: JsonWriter::new(&query, &service),
+                outlet,
+                head: Some(head),
+                text: String::from("["),
+                count: 0,
+                page,
+            };
+            results.find(&answering, &query, &watch);
+            drop(turn);
+        });
+    }
+    // No word: the thread panicked, which its own log line tells.
+    let head = told.await.map_err(|_| Problem::ours())??;
+    let mut response = match head {
+        Head::Nothing => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        Head::Results(more) => {
+            let mut response = Response::new(body);
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+            if let Some(text) = more.warning() {
+                warn(response.headers_mut(), &service_name(call), &text);
+            }
+            response
+        }
+    };
+    if !search.ignored.is_empty() {
+        let tags: Vec<_> = search.ignored.iter().map(|tag| format!("{:04X}{:04X}", tag.0, tag.1)).collect();
+        let text = format!("The index does not keep these keys, which were not matched: {}", tags.join(" "));
+        warn(response.headers_mut(), &service_name(call), &text);
+    }
+    Ok(response)
+}
+
+/// The service as a Warning names it (PS3.18 8.5).
+fn service_name(call: &Call<'_>) -> String {
+    format!("{}{SERVICE}", call.base)
+}
+
+fn warn(headers: &mut HeaderMap, service: &str, text: &str) {
+    // Both were checked or are ours: no quotation mark, nothing that a header cannot have.
+    if let Ok(value) = HeaderValue::from_str(&format!("299 {service}: {text}")) {
+        headers.append(WARNING, value);
+    }
+}
+
+/// Which results are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Page {
+    offset: u64,
+    limit: Option<u64>,
+}
+
+impl Page {
+    fn of(search: &Search, most: Option<u64>) -> Self {
+        let limit = match (search.limit, most) {
+            (Some(wanted), Some(most)) => Some(wanted.min(most)),
+            (wanted, most) => wanted.or(most),
+        };
+        Self { offset: search.offset, limit }
+    }
+}
+
+/// What the head of the response has to say.
+enum Head {
+    Nothing,
+    Results(More),
+}
+
+/// How many results there are besides those that are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum More {
+    None,
+    Exactly(u64),
+    AtLeast(u64),
+    /// It could not be found out in time.
+    Perhaps,
+}
+
+impl More {
+    /// PS3.18 8.3.4.4.
+    fn warning(self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Exactly(count) => Some(format!("There are {count} additional results that can be requested")),
+            Self::AtLeast(count) => {
+                Some(format!("There are at least {count} additional results that can be requested"))
+            }
+            Self::Perhaps => Some("There may be additional results that can be requested".to_owned()),
+        }
+    }
+}
+
+/// Results on their way.
+struct Results {
+    writer: JsonWriter,
+    outlet: Outlet,
+    /// Where the head is told, until it is.
+    head: Option<oneshot::Sender<Result<Head, Problem>>>,
+    text: String,
+    count: u64,
+    page: Page,
+}
+
+impl Results {
+    fn find(mut self, answering: &Answering, query: &Query, watch: &Watch) {
+        let found = self.ask(answering, query, watch);
+        watch.ended.cancel();
+        match found {
+            Ok(more) => self.end(more),
+            Err(error) => {
+                if error.is_ours() {
+                    tracing::error!(%error, "a search could not be answered");
+                }
+                // With the head out already, the body breaks off: the outlet goes without an end.
+                self.tell(Err(Problem::from(error)));
+            }
+        }
+    }
+
+    fn ask(&mut self, answering: &Answering, query: &Query, watch: &Watch) -> Result<More, FindError> {
+        let mut reader = answering.readers.take()?;
+        let stop = watch.begin(&reader);
+        let mut failure = None;
+        let mut is_full = false;
+        let asked = qr::run(&mut reader, query, stop, |answer| {
+            if self.page.limit == Some(self.count) {
+                is_full = true;
+                return ControlFlow::Break(());
+            }
+            if self.count > 0 {
+                self.text.push(',');
+            }
+            self.writer.write(&mut self.text, &answer);
+            self.count += 1;
+            if self.text.len() < PIECE_BYTES && (self.head.is_none() || self.page.limit.is_some()) {
+                return ControlFlow::Continue(());
+            }
+            if self.head.is_some() {
+                let more = match self.page.limit {
+                    None => More::None,
+                    Some(_) if self.text.len() < GATHERED_BYTES => return ControlFlow::Continue(()),
+                    Some(limit) => match remaining(answering, query, self.page.offset, limit) {
+                        Ok(more) => more,
+                        Err(error) => {
+                            failure = Some(error);
+                            return ControlFlow::Break(());
+                        }
+                    },
+                };
+                self.tell(Ok(Head::Results(more)));
+            }
+            watch.pause(|| self.outlet.send(std::mem::take(&mut self.text)))
+        });
+        match asked {
+            Ok(_) => {}
+            Err(FindError::Cancelled) if is_full => {}
+            // The reader may have a reason to fail: it is not kept.
+            Err(error) => return Err(failure.unwrap_or(error)),
+        }
+        answering.readers.give_back(reader);
+        match self.page.limit {
+            Some(limit) if is_full && self.head.is_some() => {
+                match remaining(answering, query, self.page.offset, limit)? {
+                    // One was seen.
+                    More::None | More::Perhaps => Ok(More::AtLeast(1)),
+                    more => Ok(more),
+                }
+            }
+            Some(_) | None => Ok(More::None),
+        }
+    }
+
+    fn tell(&mut self, head: Result<Head, Problem>) {
+        if let Some(sender) = self.head.take() {
+            // A client that is gone needs no head.
+            let _ = sender.send(head);
+        }
+    }
+
+    fn end(mut self, more: More) {
+        let is_nothing = self.count == 0 && more == More::None && self.page.limit != Some(0);
+        self.tell(Ok(if is_nothing { Head::Nothing } else { Head::Results(more) }));
+        self.text.push(']');
+        if self.outlet.send(std::mem::take(&mut self.text)).is_continue() {
+            self.outlet.end();
+        }
+    }
+}
+
+/// How many results come after a page, as far as that is found out in [`COUNTING`].
+fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> Result<More, FindError> {
+    let mut query = query.clone();
+    let request = &mut query.request;
+    let is_own = |attribute: &&crate::model::attribute::Attribute| {
+        attribute.key == KeyType::Unique && attribute.level == request.level
+    };
+    request.return_keys = ATTRIBUTES
+        .iter()
+        .filter(is_own)
+        .map(|attribute| ReturnKey { attribute: attribute.id, items: Vec::new() })
+        .collect();
+    for key in &mut request.declared {
+        key.is_answered = false;
+    }
+    request.offset = offset.saturating_add(limit);
+    request.limit = None;
+    let mut reader = answering.readers.take()?;
+    let watch = Watch::start(COUNTING, std::future::pending());
+    let stop = watch.begin(&reader);
+    let mut count = 0;
+    let counted = qr::run(&mut reader, &query, stop, |_| {
+        count += 1;
+        ControlFlow::Continue(())
+    });
+    watch.ended.cancel();
+    match counted {
+        Ok(0) => Ok(More::None),
+        Ok(count) => Ok(More::Exactly(count)),
+        Err(FindError::TimeLimit | FindError::Cancelled) if count > 0 => Ok(More::AtLeast(count)),
+        Err(FindError::TimeLimit | FindError::Cancelled) => Ok(More::Perhaps),
+        Err(error) => Err(error),
+    }
+}
+
+/// Stops a search that takes too long, or that nobody waits for any more.
+struct Watch {
+    shared: Arc<Watched>,
+    /// The search is over.
+    ended: CancellationToken,
+}
+
+#[derive(Default)]
+struct Watched {
+    stop: OnceLock<Stop>,
+    order: OnceLock<Order>,
+    /// Time that the search waited for its client, and since when it waits.
+    waited: Mutex<(Duration, Option<Instant>)>,
+}
+
+#[derive(Clone, Copy)]
+enum Order {
+    Cancel,
+    TimeOut,
+}
+
+impl Watch {
+    /// Of a search that begins now and may work so long. It is for nobody once `gone` is there.
+    fn start(limit: Duration, gone: impl Future<Output = ()> + Send + 'static) -> Self {
+        let (shared, ended) = (Arc::new(Watched::default()), CancellationToken::new());
+        let (watched, over) = (Arc::clone(&shared), ended.clone());
+        let begun = Instant::now();
+        tokio::runtime::Handle::current().spawn(async move {
+            let out_of_time = async {
+                loop {
+                    let worked = begun.elapsed().saturating_sub(watched.waited());
+                    let Some(left) = limit.checked_sub(worked).filter(|left| !left.is_zero()) else { return };
+                    sleep(left).await;
+                }
+            };
+            let order = tokio::select! {
+                () = over.cancelled() => return,
+                () = gone => Order::Cancel,
+                () = out_of_time => Order::TimeOut,
+            };
+            watched.order.get_or_init(|| order);
+            while !over.is_cancelled() {
+                watched.repeat();
+                sleep(TELL_AGAIN).await;
+            }
+        });
+        Self { shared, ended }
+    }
+
+    /// The query of this reader begins; what was ordered before holds.
+    fn begin(&self, reader: &Reader) -> &Stop {
+        let stop = self.shared.stop.get_or_init(|| Stop::new(reader));
+        self.shared.repeat();
+        stop
+    }
+
+    /// The search waits for its client, which does not count.
+    fn pause<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.shared.lock().1 = Some(Instant::now());
+        let result = wait();
+        let mut waited = self.shared.lock();
+        if let Some(since) = waited.1.take() {
+            waited.0 += since.elapsed();
+        }
+        result
+    }
+}
+
+/// A search that is over, whatever way, is not stopped any more.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ended.cancel();
+    }
+}
+
+impl Watched {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Duration, Option<Instant>)> {
+        self.waited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waited(&self) -> Duration {
+        let waited = self.lock();
+        waited.0 + waited.1.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn repeat(&self) {
+        match (self.stop.get(), self.order.get()) {
+            (Some(stop), Some(Order::Cancel)) => stop.cancel(),
+            (Some(stop), Some(Order::TimeOut)) => stop.time_out(),
+            (None, _) | (_, None) => {}
+        }
+    }
+}

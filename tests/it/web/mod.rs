@@ -1,0 +1,113 @@
+//! The HTTP side, as clients see it.
+
+mod access;
+mod hostile;
+mod search;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use dcmdex::config::{Config, Sources};
+use dcmdex::db::open::{Reader, Writer};
+use dcmdex::scanner::{Roots, Stop, Target, scan};
+use dcmdex::web::{Options, Rights, Services, SharedUsers, Users, Web};
+use tempfile::TempDir;
+use tokio::runtime::Builder;
+use tokio_util::sync::CancellationToken;
+
+use crate::util::http::{self, Answer};
+
+/// A time limit that no test comes near, however slow the machine is: who tests one sets it.
+const UNREACHED: Duration = Duration::from_secs(300);
+
+/// The HTTP side over an index of a folder, on a free port of 127.0.0.1. Stopped when dropped.
+pub(crate) struct TestWeb {
+    pub(crate) address: SocketAddr,
+    pub(crate) users: SharedUsers,
+    _directory: TempDir,
+    shutdown: CancellationToken,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Indexes a folder.
+pub(crate) fn index_of(folder: &Path, index: &Path) {
+    let environment = vec![("DCMDEX_INDEX".into(), index.into())];
+    let config = Config::load(&Sources { environment, ..Sources::default() }, Path::new("/nowhere")).unwrap();
+    let options = config.scanner_options();
+    let roots = Roots::find(&[folder.to_owned()], &options).unwrap();
+    let writer = Writer::open(index, config.scan_writer_options()).unwrap();
+    let handle = writer.handle();
+    let target = Target::Index { known: Reader::open(index).unwrap(), writer: &handle };
+    scan(&roots, &options, target, &Stop::default(), &mut |_event| {}).unwrap();
+    writer.close().unwrap();
+}
+
+/// The folder of four patients that ships with the project.
+pub(crate) fn archive() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/archive")
+}
+
+impl TestWeb {
+    /// Over the fixtures, for anyone.
+    pub(crate) fn start() -> Self {
+        Self::with(&archive(), |_| {}, None)
+    }
+
+    /// Over a folder, with other options and these users.
+    pub(crate) fn with(folder: &Path, change: impl FnOnce(&mut Options), users: Option<&str>) -> Self {
+        let directory = TempDir::new().unwrap();
+        let index = directory.path().join("index.db");
+        index_of(folder, &index);
+        let mut options = Options::new();
+        options.bind.set_port(0);
+        for limit in [
+            &mut options.head_timeout,
+            &mut options.idle_timeout,
+            &mut options.read_timeout,
+            &mut options.write_timeout,
+            &mut options.query_time_limit,
+            &mut options.drain_timeout,
+        ] {
+            *limit = UNREACHED;
+        }
+        if users.is_some() {
+            options.anyone = Rights::NONE;
+        }
+        change(&mut options);
+        let users = SharedUsers::new(users.map(|text| Users::parse(text).unwrap()));
+        let services = Services { index, users: users.clone(), tls: None };
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let web = runtime.block_on(Web::bind(options, services)).unwrap();
+        let (address, shutdown) = (web.local_addr(), CancellationToken::new());
+        let stop = shutdown.clone();
+        let thread = thread::spawn(move || runtime.block_on(web.run(stop)));
+        Self { address, users, _directory: directory, shutdown, thread: Some(thread) }
+    }
+
+    /// GET of a path of the DICOMweb service.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[])
+    }
+
+    /// The same with headers.
+    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        http::request(self.address, "GET", &format!("/dicom-web{path}"), headers, b"")
+    }
+}
+
+impl Drop for TestWeb {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(thread::panicking() || ended.is_ok(), "the HTTP side panicked");
+        }
+    }
+}
+
+/// The first value of an attribute of an answer.
+pub(crate) fn value<'a>(entity: &'a serde_json::Value, tag: &str) -> &'a serde_json::Value {
+    &entity[tag]["Value"][0]
+}
