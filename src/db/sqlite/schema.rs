@@ -10,6 +10,10 @@ use crate::db::{Error, rules};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::level::QueryRetrieveLevel;
 
+/// Numbers of changes in a block. More: a search for what has changed since a number reads more groups that have not. Fewer: the
+/// index of blocks is written more often.
+pub(super) const CHANGES_IN_BLOCK: i64 = 64;
+
 /// Marks a SQLite file as an index of this program (`PRAGMA application_id`): "DCMX".
 const APPLICATION_ID: i32 = 0x4443_4D58;
 

@@ -195,6 +195,30 @@ fn nothing_that_has_changed_since_is_missed_and_no_number_comes_again() {
 }
 
 #[test]
+fn numbers_grow_whoever_writes_next_and_however_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writers = [writer_at(&index, 1), writer_at(&index, 2)];
+    let mut last = 0;
+    // Longer than a block of numbers, one alone, and each in turn.
+    for (run, changes) in [70, 1, 1, 1, 64, 2, 130].into_iter().enumerate() {
+        for change in 0..changes {
+            // One study that changes again and again, and one that comes.
+            receive(&writers[run % 2], "1.1", &format!("{run}.{change}"), "A");
+            let after_first = last_change(&index);
+            assert!(after_first > last, "{after_first} follows {last}");
+            let new = format!("1.2.{run}.{change}");
+            receive(&writers[run % 2], &new, "1", "A");
+            assert_eq!(found(&index, Study, since(after_first)), [new.as_str()]);
+            assert_eq!(found(&index, Study, since(last)), ["1.1", new.as_str()]);
+            last = last_change(&index);
+            assert!(found(&index, Study, since(last)).is_empty());
+        }
+    }
+    assert_sound(&index);
+}
+
+#[test]
 fn what_is_missing_is_unavailable_unless_a_copy_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index.db");

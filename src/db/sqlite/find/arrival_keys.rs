@@ -1,5 +1,6 @@
 //! Keys about how instances came into the index (docs/adr/0015): conditions on an instance group below the entity.
 
+use super::super::schema::CHANGES_IN_BLOCK;
 use super::parameters::Parameters;
 use crate::model::find::ArrivalKeys;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
@@ -13,7 +14,9 @@ pub(super) fn arrival_condition(
     let group = if level == Image { "h" } else { "g" };
     let mut conditions = Vec::new();
     if let Some(since) = keys.since {
-        conditions.push(format!("{group}.change > {}", parameters.add(since)));
+        // By the index of blocks: a change after this one is of a block that began less than a block before it.
+        let block = parameters.add(since.saturating_sub(CHANGES_IN_BLOCK));
+        conditions.push(format!("{group}.change_block > {block} AND {group}.change > {}", parameters.add(since)));
     }
     let mut arrivals = Vec::new();
     if let Some((from_ms, to_ms)) = keys.received_ms {

@@ -243,9 +243,12 @@ CREATE TABLE instance_group (
     -- When one of its instances came or changed last, milliseconds since 1970 UTC; NULL as for arrival.
     changed_ms                  INTEGER,
     -- The number of that change: higher in each later transaction, and never used again (docs/adr/0015).
-    change                      INTEGER NOT NULL DEFAULT 1
+    change                      INTEGER NOT NULL DEFAULT 1,
+    -- The first number of the block of 64 that the change is of. The index of changes is written when a group enters a
+    -- block, and not with each change.
+    change_block                INTEGER NOT NULL DEFAULT 1
 );
-CREATE INDEX instance_group_by_change ON instance_group (change);
+CREATE INDEX instance_group_by_change_block ON instance_group (change_block);
 CREATE INDEX instance_group_by_arrival ON instance_group (arrival) WHERE arrival IS NOT NULL;
 CREATE INDEX instance_group_by_series ON instance_group (series, directory);
 CREATE INDEX instance_group_by_directory ON instance_group (directory);

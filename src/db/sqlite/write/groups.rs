@@ -140,8 +140,8 @@ impl Batch<'_> {
         let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
         let prefix = common_prefix(record, following, complete);
         let size = to_i64(file.size);
-        let (arrival, change) = (self.arrival()?, self.change()?);
-        let fixed: [&dyn rusqlite::ToSql; 19] = [
+        let (arrival, change, change_block) = (self.arrival()?, self.change()?, self.change_block()?);
+        let fixed: [&dyn rusqlite::ToSql; 20] = [
             &belonging.series,
             &file.directory,
             &record.value(AttributeId::SOPClassUID),
@@ -161,16 +161,19 @@ impl Batch<'_> {
             &said.and_then(|said| said.own.as_deref()),
             &arrival,
             &change,
+            &change_block,
         ];
         let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
         self.statement(&format!(
             "INSERT INTO instance_group (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
              file_suffix, file_digits, mtime_base, size_base, patient, patient_values, study_values, series_values, declared_set, \
-             declared_above, declared, arrival, change, {}) VALUES ({marks})",
+             declared_above, declared, arrival, change, change_block, {}) VALUES ({marks})",
             shared_columns_sql()
         ))?
         .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
-        Ok(self.connection.last_insert_rowid())
+        let id = self.connection.last_insert_rowid();
+        self.origin.has_block_of_change(id);
+        Ok(id)
     }
 
     pub(super) fn instance_group_by_id(&mut self, id: i64) -> Result<Option<Rc<InstanceGroup>>> {

@@ -253,6 +253,7 @@ impl<'c> Batch<'c> {
         }
         if version != self.data_version || self.cache_is_large() {
             if others_write {
+                self.origin.end_block();
                 self.look_for_other_scans()?;
             }
             self.forget();

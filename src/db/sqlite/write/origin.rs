@@ -2,11 +2,12 @@
 //!
 //! All of it stands at the instance group: an instance costs nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
+use super::super::schema::CHANGES_IN_BLOCK;
 use super::{Batch, Result};
 use crate::db::ReceivedFrom;
 
@@ -23,6 +24,29 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Sources whose arrivals are remembered. A source takes some 100 bytes.
 const REMEMBERED_SOURCES: usize = 4096;
+
+/// Groups that enter one block at most. More: the last change takes longer to find. Fewer: shorter blocks for scans.
+const GROUPS_IN_BLOCK: usize = 4096;
+
+/// The numbers that this writer gives its changes. Only one writer gives numbers of a block, without another in between, so that
+/// a later change has a higher number.
+#[derive(Default)]
+struct ChangeBlock {
+    first: i64,
+    /// The number that was given last.
+    last: i64,
+    /// Groups whose row has this block.
+    groups: HashSet<i64>,
+    is_open: bool,
+}
+
+impl ChangeBlock {
+    /// The next number; `None` where a new block has to begin.
+    fn next(&self) -> Option<i64> {
+        let next = self.last + 1;
+        (self.is_open && next - self.first < CHANGES_IN_BLOCK && self.groups.len() < GROUPS_IN_BLOCK).then_some(next)
+    }
+}
 
 /// Who brings instances.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,11 +82,18 @@ pub(super) struct Origins {
     open: HashMap<SourceOfInstances, OpenArrival>,
     /// Whether what replaces an instance is an arrival of its own.
     renews: bool,
+    block: ChangeBlock,
 }
 
 impl Default for Origins {
     fn default() -> Self {
-        Self { source: SourceOfInstances::Unknown, current: None, open: HashMap::new(), renews: false }
+        Self {
+            source: SourceOfInstances::Unknown,
+            current: None,
+            open: HashMap::new(),
+            renews: false,
+            block: ChangeBlock::default(),
+        }
     }
 }
 
@@ -86,6 +117,17 @@ impl Origins {
         self.open.clear();
         self.current = None;
         self.renews = false;
+        self.end_block();
+    }
+
+    /// Notes that the row of an instance group has the block of the last change.
+    pub(super) fn has_block_of_change(&mut self, instance_group: i64) {
+        self.block.groups.insert(instance_group);
+    }
+
+    /// Another writer may have given numbers: those of this block must not follow them.
+    pub(super) fn end_block(&mut self) {
+        self.block = ChangeBlock::default();
     }
 }
 
@@ -148,9 +190,23 @@ impl Batch<'_> {
         if let Some(change) = self.changes.change {
             return Ok(change);
         }
-        let change = last_change(self.connection)? + 1;
+        let change = match self.origin.block.next() {
+            Some(change) => change,
+            None => {
+                let first = first_of_next_block(self.connection)?;
+                self.origin.block = ChangeBlock { first, last: first, groups: HashSet::new(), is_open: true };
+                first
+            }
+        };
+        self.origin.block.last = change;
         self.changes.change = Some(change);
         Ok(change)
+    }
+
+    /// The first number of the block that [`Self::change`] is of.
+    pub(super) fn change_block(&mut self) -> Result<i64> {
+        self.change()?;
+        Ok(self.origin.block.first)
     }
 
     /// Notes that an instance of a group is not as it was.
@@ -168,11 +224,19 @@ impl Batch<'_> {
             return Ok(());
         }
         let (change, now_ms) = (self.change()?, self.clock.now_ms());
-        let sql = "UPDATE instance_group SET instance_count = instance_count + ?2, change = ?3, changed_ms = ?4 \
-                   WHERE id = ?1";
-        let mut update = self.statement(sql)?;
+        let mut update = self.statement(
+            "UPDATE instance_group SET instance_count = instance_count + ?2, change = ?3, changed_ms = ?4 WHERE id = ?1",
+        )?;
+        let mut enter = self.statement(
+            "UPDATE instance_group SET instance_count = instance_count + ?2, change = ?3, changed_ms = ?4, \
+             change_block = ?5 WHERE id = ?1",
+        )?;
         for (id, count) in counts {
-            update.execute(params![id, count, change, now_ms])?;
+            if self.origin.block.groups.insert(id) {
+                enter.execute(params![id, count, change, now_ms, self.origin.block.first])?;
+            } else {
+                update.execute(params![id, count, change, now_ms])?;
+            }
         }
         Ok(())
     }
@@ -186,10 +250,18 @@ impl Batch<'_> {
 }
 
 /// The number of the last change.
-pub(in super::super) fn last_change(connection: &rusqlite::Connection) -> Result<i64> {
-    let sql = "SELECT max(ifnull((SELECT max(change) FROM instance_group), 0), \
+pub(in super::super) fn last_change(connection: &Connection) -> Result<i64> {
+    let sql = "SELECT max(ifnull((SELECT max(change) FROM instance_group \
+               WHERE change_block = (SELECT max(change_block) FROM instance_group)), 0), \
                ifnull((SELECT change FROM change_floor), 0))";
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+/// The first number of a block that begins after every number that was given out.
+fn first_of_next_block(connection: &Connection) -> Result<i64> {
+    let sql = "SELECT max(ifnull((SELECT max(change_block) FROM instance_group) + ?1, 1), \
+               ifnull((SELECT change FROM change_floor), 0) + 1)";
+    connection.prepare_cached(sql)?.query_row([CHANGES_IN_BLOCK], |row| row.get(0))
 }
 
 #[cfg(test)]
