@@ -27,6 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import fairness
 from acknowledged import Archive, Found, Load, Told, instance_of
 from changes import Traced
 from common import ROOT, Ended, Listener, commit, fail, free_port, machine
@@ -176,8 +177,8 @@ class Home:
         self.stop()
         if said := self.node.check(scenario.has_files):
             raise Fault(f"check: {said}")
-        left = [path.name for path in self.node.index.parent.glob("index.db-*")]
-        if left != ["index.db-turn"]:
+        left = {path.name for path in self.node.index.parent.glob("index.db-*")} - {"index.db-commitments"}
+        if left != {"index.db-turn"}:
             raise Fault(f"after an orderly stop there is {left}")
 
     def look_for_acknowledged(self):
@@ -362,6 +363,36 @@ class MetadataOnly(Again):
             raise Fault(f"missing: {lost}")
 
 
+class Commitment(Scenario):
+    """A storage commitment request, whose report cannot be delivered."""
+
+    name = "commitment"
+
+    def __init__(self):
+        # Nobody listens there.
+        self.flags = ("--peer", f"FAIR=127.0.0.1:{free_port()}")
+
+    def run(self, home, end_at):
+        self.is_accepted = False
+        port = free_port()
+        home.trace(home.serve(port), end_at)
+        if sender := home.wait_until_it_listens(port):
+            sender.close()
+            try:
+                peer = fairness.Peer(port, "127.0.0.1")
+                peer.socket.sendall(fairness.transaction())
+                self.is_accepted = peer.status() == 0 and not home.told.is_cut
+                peer.socket.close()
+            except OSError:
+                pass
+        home.traced.signal(signal.SIGTERM)
+
+    def look(self, home):
+        kept = list(home.node.index.with_name("index.db-commitments").glob("*.json"))
+        if self.is_accepted and not kept:
+            raise Fault("a storage commitment request that was accepted is gone")
+
+
 class Migration(Scenario):
     """The first start on an index of an older version."""
 
@@ -384,7 +415,9 @@ class Migration(Scenario):
         home.look_for_acknowledged()
 
 
-SCENARIOS = [First, Again, Replace, Recovery, Checkpoint, Scan, FirstScan, Beside, Find, MetadataOnly, Migration]
+SCENARIOS = [
+    First, Again, Replace, Recovery, Checkpoint, Scan, FirstScan, Beside, Find, MetadataOnly, Commitment, Migration,
+]  # fmt: skip
 
 
 def one(options, scenario, end_at):
