@@ -135,6 +135,14 @@ pub enum Error {
         /// What says that it is needed.
         record: PathBuf,
     },
+    /// The disk failed during a commit or right after it.
+    #[error("the disk of the index failed during a commit: what was written may be in the index or not")]
+    InDoubt {
+        /// Whether the commit itself was done.
+        committed: bool,
+        /// What failed.
+        source: DriverError,
+    },
     /// Another process has kept the index locked for too long.
     #[error("another process keeps the index locked; it may have been stopped in the middle")]
     Locked,
@@ -159,6 +167,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the index may have what was to be written, now or after its next start. SQLite may
+    /// have written all of a commit before the disk fails, and then finds it when it recovers.
+    #[must_use]
+    pub const fn may_be_in_the_index(&self) -> bool {
+        matches!(self, Self::InDoubt { .. } | Self::WriterStopped(_))
+    }
+
     /// Whether it says something of the index, and not of what was to be written: trying each instance alone would not help.
     pub(in crate::db) const fn is_of_the_index(&self) -> bool {
         matches!(self, Self::Locked | Self::Replaced { .. })

@@ -120,7 +120,11 @@ async fn apply(
     let stored = match stored {
         Ok(stored) => stored,
         Err(error) => {
-            remove(&storage.under_way, peer, move || placed.discard()).await;
+            if error.may_be_in_the_index() {
+                placed.leave();
+            } else {
+                remove(&storage.under_way, peer, move || placed.discard()).await;
+            }
             return Err(ReceiveError::Index(error));
         }
     };

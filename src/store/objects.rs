@@ -146,7 +146,7 @@ pub struct Placed {
     /// What was there before.
     pub contents: Contents,
     path: PathBuf,
-    _temporary: Option<Temporary>,
+    temporary: Option<Temporary>,
 }
 
 impl Placed {
@@ -173,6 +173,14 @@ impl Placed {
         match self.contents {
             Contents::New | Contents::Other => fs::remove_file(&self.path).map_err(Error::object("removed")),
             Contents::Same => Ok(()),
+        }
+    }
+
+    /// Leaves the object and both of its names, because nobody knows whether the index has it. The
+    /// next start asks the index ([`Objects::settle`]).
+    pub fn leave(mut self) {
+        if let Some(temporary) = &mut self.temporary {
+            temporary.0 = None;
         }
     }
 }
@@ -530,7 +538,7 @@ impl Incoming {
             .map_err(Error::object("synchronised"))
             .and_then(|()| location(&file, directory, name));
         match finished {
-            Ok(location) => Ok(Placed { location, contents, path, _temporary: Some(temporary) }),
+            Ok(location) => Ok(Placed { location, contents, path, temporary: Some(temporary) }),
             Err(error) => {
                 // It may not survive, so it must not count as stored.
                 if let Err(error) = fs::remove_file(&path) {
@@ -550,12 +558,7 @@ impl Incoming {
             file.sync_data().map_err(Error::object("synchronised"))?;
             self.objects.synchronise_directory(directory).map_err(Error::object("synchronised"))?;
         }
-        Ok(Placed {
-            location: location(&file, directory, file_name)?,
-            contents: Contents::Same,
-            path,
-            _temporary: None,
-        })
+        Ok(Placed { location: location(&file, directory, file_name)?, contents: Contents::Same, path, temporary: None })
     }
 
     fn has_same_data_set(&self, path: &Path) -> io::Result<bool> {

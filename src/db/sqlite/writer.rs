@@ -167,14 +167,14 @@ impl Drop for Writer {
 
 impl Arrivals for WriterHandle {
     fn store(&self, received: Received, on_done: OnStored) {
-        let command = Command::Store(Arrival { received, on_done });
+        let command = Command::Store(Arrival { received, on_done, is_in_doubt: false });
         let (command, error) = match self.commands.try_send(command) {
             Ok(()) => return,
             Err(TrySendError::Full(command)) => (command, Error::Busy),
             Err(TrySendError::Disconnected(command)) => (command, stopped()),
         };
         if let Command::Store(arrival) = command {
-            (arrival.on_done)(Err(error));
+            arrival.answer(Err(error));
         }
     }
 
@@ -383,7 +383,8 @@ impl Desk {
         let under_way = self.options.suspension.begin();
         let done = batch.run(hurry, |batch| work(batch))?;
         drop(under_way);
-        self.guard.after_commit(connection)?;
+        let checked = self.guard.after_commit(connection);
+        checked.map_err(|error| Error::InDoubt { committed: true, source: Box::new(error) })?;
         Ok(done)
     }
 
@@ -394,9 +395,7 @@ impl Desk {
             }
             if let Some(arrival) = left.singly.pop_front() {
                 let result = self.arrived(connection, batch, std::slice::from_ref(&arrival));
-                (arrival.on_done)(
-                    result.and_then(|mut outcomes| outcomes.pop().ok_or(Error::WriterPanicked)).map(stored),
-                );
+                arrival.answer(result.and_then(|mut outcomes| outcomes.pop().ok_or(Error::WriterPanicked)).map(stored));
                 continue;
             }
             let first = match left.next.take() {
@@ -462,23 +461,31 @@ impl Desk {
         match self.arrived(connection, batch, &group) {
             Ok(outcomes) => {
                 for (arrival, outcome) in group.into_iter().zip(outcomes) {
-                    (arrival.on_done)(Ok(stored(outcome)));
+                    arrival.answer(Ok(stored(outcome)));
                 }
             }
             Err(error) if error.is_of_the_index() => {
                 self.refuse_waiting(&error, left);
                 for arrival in group {
-                    (arrival.on_done)(Err(error.again()));
+                    arrival.answer(Err(error.again()));
                 }
             }
             Err(error) if group.len() == 1 => {
                 if let Some(arrival) = group.into_iter().next() {
-                    (arrival.on_done)(Err(error));
+                    arrival.answer(Err(error));
+                }
+            }
+            // The index has them: the next attempt would find them there.
+            Err(Error::InDoubt { committed: true, source }) => {
+                let failure = source.to_string();
+                for arrival in group {
+                    arrival.answer(Err(Error::InDoubt { committed: true, source: failure.clone().into() }));
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
-                left.singly.extend(group);
+                let is_in_doubt = error.may_be_in_the_index();
+                left.singly.extend(group.into_iter().map(|arrival| Arrival { is_in_doubt, ..arrival }));
             }
         }
     }
@@ -494,7 +501,7 @@ impl Desk {
                 },
             };
             match command {
-                Command::Store(arrival) => (arrival.on_done)(Err(error.again())),
+                Command::Store(arrival) => arrival.answer(Err(error.again())),
                 other => {
                     left.next = Some(other);
                     return;
@@ -604,7 +611,7 @@ impl Command {
     fn refuse(self, left: &mut Left) {
         let error = Error::WriterPanicked;
         match self {
-            Self::Store(arrival) => (arrival.on_done)(Err(error)),
+            Self::Store(arrival) => arrival.answer(Err(error)),
             Self::Scanned(_) | Self::MountPoint { .. } => left.failed(error),
             Self::BeginScan { reply, .. } => drop(reply.send(Err(error))),
             Self::EndScan { reply, .. } => drop(reply.send(Err(error))),
@@ -623,6 +630,21 @@ fn rows_of(directory: &ScannedDirectory) -> usize {
 struct Arrival {
     received: Received,
     on_done: OnStored,
+    /// Whether an earlier attempt may be in the index.
+    is_in_doubt: bool,
+}
+
+impl Arrival {
+    /// Tells who waits for it how it ended.
+    fn answer(self, result: Result<Stored, Error>) {
+        let is_in_doubt = self.is_in_doubt;
+        (self.on_done)(result.map_err(|error| match error {
+            error if is_in_doubt && !error.may_be_in_the_index() => {
+                Error::InDoubt { committed: false, source: Box::new(error) }
+            }
+            error => error,
+        }));
+    }
 }
 
 /// Takes what is waiting, without waiting for more: a group forms by itself while the last one commits.

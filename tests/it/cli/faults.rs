@@ -375,6 +375,59 @@ fn below_the_floor_nothing_more_is_taken() {
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
+/// A node that has one instance and has been started again, with faults in the syncs of one of its files.
+fn with_failing_syncs(place: &Place, when: &str, file: &str) -> Option<(Node, ScriptedPeer, Faults)> {
+    let node = Node::start(place, &[]);
+    assert_eq!(store(&mut associated(&node), 0, 1000), SUCCESS);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    let node = Node::start(place, &[]);
+    let mut peer = associated(&node);
+    // The log begins with a header, which is synchronised before what is written behind it. And whose log it is, is noted once.
+    if file == "index.db-wal" {
+        assert_eq!(store(&mut peer, 2, 1000), SUCCESS);
+    }
+    let inject = format!("fsync,fdatasync:error=EIO:when={when}");
+    let faults = Faults::begin(&node, place, &inject, &[place.path(format!("dcmdex-data/{file}"))])?;
+    Some((node, peer, faults))
+}
+
+#[test]
+fn an_instance_that_a_failed_commit_left_in_the_index_has_its_object() {
+    // SQLite had written all of it when the sync failed, and so had the index when that could not be noted.
+    for file in ["index.db-wal", "index.db-turn"] {
+        // A new instance, and other content of one that was acknowledged.
+        for (policy, number) in [("keep-both", 1), ("replace", 0)] {
+            let place = Place::new();
+            fs::write(place.path("dcmdex.toml"), format!("[store]\nduplicates = \"{policy}\"\n")).unwrap();
+            let Some((node, mut peer, faults)) = with_failing_syncs(&place, "1+", file) else { return };
+            assert_eq!(store(&mut peer, number, 2000), OUT_OF_RESOURCES, "{file} {policy}");
+            assert!(faults.end() > 0, "{file}");
+            node.kill();
+            assert_eq!(Node::start(&place, &[]).stop(Signal::TERM).0, Some(0));
+            // None is gone, and there is none that the index does not know.
+            let indexed = indexed(&place);
+            assert!(indexed.contains(&uid(0)) && indexed.contains(&uid(number)), "{file} {policy}: {indexed:?}");
+            assert_eq!(files(&place.path("dcmdex-data/objects")), indexed.len(), "{file} {policy}");
+        }
+    }
+}
+
+#[test]
+fn an_instance_is_there_that_is_sent_again_after_its_commit_failed() {
+    for file in ["index.db-wal", "index.db-turn"] {
+        let place = Place::new();
+        let Some((node, mut peer, faults)) = with_failing_syncs(&place, "1", file) else { return };
+        assert_eq!(store(&mut peer, 1, 1000), OUT_OF_RESOURCES, "{file}");
+        assert_eq!(faults.end(), 1, "{file}");
+        assert_eq!(store(&mut peer, 1, 1000), SUCCESS, "{file}");
+        node.kill();
+        assert_eq!(Node::start(&place, &[]).stop(Signal::TERM).0, Some(0));
+        let indexed = indexed(&place);
+        assert!(indexed.contains(&uid(0)) && indexed.contains(&uid(1)), "{file}: {indexed:?}");
+        assert_eq!(files(&place.path("dcmdex-data/objects")), indexed.len(), "{file}");
+    }
+}
+
 /// Runs a script of tools/bench on this program; its last line that begins with `first`.
 fn script(name: &str, how: &str, more: &[&str], first: &str) -> Option<String> {
     let mut python = peers::program("/usr/bin/python3")?;

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{CachedStatement, Connection, Statement, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, Statement, params};
 
 use super::open::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::packing::UidSuffix;
@@ -194,7 +194,11 @@ impl<'c> Batch<'c> {
                 self.lookups = lookups;
             }
         }
-        result.map_err(Error::from)
+        result.map_err(|error| match error.sqlite_error_code() {
+            // Of one that comes before the commit this says too much, which does no harm.
+            Some(ErrorCode::SystemIoFailure) => Error::InDoubt { committed: false, source: Box::new(error) },
+            _ => Error::from(error),
+        })
     }
 
     /// Begins a transaction when it is its turn.
