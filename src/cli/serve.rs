@@ -29,6 +29,7 @@ use crate::db::Finding;
 use crate::db::ScanLedger;
 use crate::db::Search;
 use crate::db::open::{Reader, Writer};
+use crate::deliver::delivery::Delivery;
 use crate::deliver::scrub::{Scrub, ScrubTally};
 use crate::ingest::{Outcome, Wanted, read_file};
 use crate::model::ae_title::AeTitle;
@@ -88,7 +89,6 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let history = AccessHistory::of(&config)?;
     warn_when_open(&config);
     let tls = config.tls.as_ref().map(load_tls).transpose()?.map(SharedTls::new);
-    let http = Http::of(&config, tls.as_ref())?;
     make_directory_of(&config.index)?;
     let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?;
     if let Some(objects) = &objects {
@@ -114,6 +114,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
     let peers = SharedPeers::new(config.peers.clone(), tls);
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
+    let http = Http::of(&config, peers.tls(), retrieve.delivery())?;
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
     let services = Services {
@@ -248,7 +249,7 @@ struct Http {
 
 impl Http {
     /// `None` where there is none.
-    fn of(config: &Config, tls: Option<&SharedTls>) -> anyhow::Result<Option<Self>> {
+    fn of(config: &Config, tls: Option<&SharedTls>, delivery: &Arc<Delivery>) -> anyhow::Result<Option<Self>> {
         if !config.http.enabled {
             return Ok(None);
         }
@@ -277,7 +278,8 @@ impl Http {
             }
             Some(_) | None => None,
         };
-        let services = web::Services { index: config.index.clone(), users: SharedUsers::new(users), tls };
+        let (index, delivery) = (config.index.clone(), Arc::clone(delivery));
+        let services = web::Services { index, delivery, users: SharedUsers::new(users), tls };
         Ok(Some(Self { options: config.web_options()?, services }))
     }
 }

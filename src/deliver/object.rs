@@ -196,6 +196,11 @@ impl StoredObject {
         }
     }
 
+    /// Its bytes, and where its data set begins in them, for who looks at single elements.
+    pub(crate) fn into_source(self) -> (Source, u64) {
+        (self.source, self.data_set_offset)
+    }
+
     /// The transfer syntax that it lies in.
     #[must_use]
     pub fn transfer_syntax(&self) -> &str {

@@ -8,8 +8,7 @@
 //! their values: private ones that come without a VR become UN, and values of odd length are padded (PS3.5 7.1.1).
 
 use dicom_core::VR;
-use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
-use dicom_dictionary_std::{StandardDataDictionary, uids};
+use dicom_dictionary_std::uids;
 
 use crate::encoding::tag::tag_of;
 use crate::encoding::vr::{self, Form};
@@ -470,22 +469,7 @@ impl Rewriter {
 
     /// The VR of an element that has none in its header.
     fn letters_in_dictionary(&self, tag: u32, length: u32) -> [u8; 2] {
-        let vr = match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
-            Some(VirtualVr::Exact(vr)) => vr,
-            Some(VirtualVr::Xs) => {
-                if self.signed {
-                    VR::SS
-                } else {
-                    VR::US
-                }
-            }
-            // PS3.5 A.1: in implicit VR these are OW.
-            Some(VirtualVr::Ox | VirtualVr::Px | VirtualVr::Lt) => VR::OW,
-            // PS3.5 7.5: undefined length makes it a sequence.
-            None if length == UNDEFINED => VR::SQ,
-            None | Some(_) => VR::UN,
-        };
-        vr.to_bytes()
+        vr::implicit(tag, length == UNDEFINED, self.signed).to_bytes()
     }
 }
 

@@ -2,3 +2,4 @@
 
 pub(crate) mod tag;
 pub(crate) mod vr;
+pub(crate) mod walk;

@@ -1,6 +1,10 @@
 //! Value representations as they stand in the bytes of a data set.
 
 use dicom_core::VR;
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
+use dicom_dictionary_std::StandardDataDictionary;
+
+use super::tag::tag_of;
 
 /// How an element header with these two bytes goes on (PS3.5 7.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +112,21 @@ pub(crate) fn effective(in_header: [u8; 2], in_dictionary: VR) -> VR {
     match &in_header {
         b"\0\0" | b"UN" | b"OB" | b"OW" => in_dictionary,
         _ => of(in_header).unwrap_or(in_dictionary),
+    }
+}
+
+/// The VR of an element in implicit VR (PS3.5 A.1), of undefined length or not. `signed` is what Pixel Representation
+/// (0028,0103) says of samples.
+pub(crate) fn implicit(tag: u32, is_undefined_length: bool, signed: bool) -> VR {
+    match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
+        Some(VirtualVr::Exact(vr)) => vr,
+        Some(VirtualVr::Xs) if signed => VR::SS,
+        Some(VirtualVr::Xs) => VR::US,
+        // PS3.5 A.1: in implicit VR these are OW.
+        Some(VirtualVr::Ox | VirtualVr::Px | VirtualVr::Lt) => VR::OW,
+        // PS3.5 7.5: undefined length makes it a sequence.
+        None if is_undefined_length => VR::SQ,
+        None | Some(_) => VR::UN,
     }
 }
 

@@ -30,6 +30,8 @@ pub struct JsonWriter {
     /// The return keys with the UIDs of the study, the series and the instance, as far as the level has them.
     uids: Vec<usize>,
     availability: Option<usize>,
+    /// Whether the index is wrong about the availability: the object was not found where it says.
+    is_gone: bool,
 }
 
 #[derive(Debug)]
@@ -94,12 +96,22 @@ impl JsonWriter {
         let of_levels = LEVELS.iter().take_while(|(_, level, _)| *level <= request.level);
         let uids = of_levels.filter_map(|(id, ..)| place(*id)).collect();
         let availability = place(AttributeId::InstanceAvailability);
-        Self { fields, service: service.to_owned(), uids, availability }
+        Self { fields, service: service.to_owned(), uids, availability, is_gone: false }
+    }
+
+    /// The same for entities whose objects were not found where the index says.
+    #[must_use]
+    pub fn for_what_is_gone(self) -> Self {
+        Self { is_gone: true, ..self }
     }
 
     /// Appends one answer as a JSON object.
     pub fn write(&self, out: &mut String, answer: &FindAnswer) {
-        let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
+        let value = |at: usize| match answer.values.get(at) {
+            Some(_) if self.is_gone && self.availability == Some(at) => UNAVAILABLE,
+            Some(value) => value.as_str(),
+            None => "",
+        };
         let mut separator = '{';
         for field in &self.fields {
             out.push(separator);
@@ -123,13 +135,13 @@ impl JsonWriter {
 
     /// Nothing where the entity cannot be retrieved from here.
     fn push_url<'a>(&self, out: &mut String, value: impl Fn(usize) -> &'a str) {
-        if self.availability.is_some_and(|at| value(at) == UNAVAILABLE) {
+        if self.is_gone || self.availability.is_some_and(|at| value(at) == UNAVAILABLE) {
             return;
         }
         let mut url = self.service.clone();
         for (at, (.., part)) in self.uids.iter().zip(LEVELS) {
             url.push_str(part);
-            url.push_str(&encoded(value(*at)));
+            url.push_str(&encoded_uid(value(*at)));
         }
         push_key(out, number(RETRIEVE_URL), VR::UR);
         out.push_str(",\"Value\":[");
@@ -160,7 +172,8 @@ fn number(tag: Tag) -> u32 {
 }
 
 /// A UID as a part of a path: what objects have in its place may be any text.
-fn encoded(uid: &str) -> String {
+#[must_use]
+pub fn encoded_uid(uid: &str) -> String {
     let mut out = String::with_capacity(uid.len());
     for byte in uid.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -26,7 +26,7 @@ pub use identifier::{
     Identifier, IdentifierError, MAX_IDENTIFIER_DEPTH, MAX_IDENTIFIER_ELEMENTS, MAX_IDENTIFIER_LENGTH,
     MAX_IDENTIFIER_VALUES,
 };
-pub use json::JsonWriter;
+pub use json::{JsonWriter, encoded_uid};
 pub use negotiation::NegotiatedOptions;
 pub use parse::{Query, parse};
 pub use respond::{ResponseWriter, values_in_items};

@@ -20,12 +20,14 @@ use super::access::{Caller, Claims, Rights, SharedUsers, Unknown};
 use super::body::{Body, SpoolPlace};
 use super::host::{Arrival, BaseUrl, Target, add_preflight};
 use super::listener::Error;
+use super::pixels::PixelCache;
 use super::problem::Problem;
 use super::resource::{Kind, Needs, Route};
-use super::{Options, Services, TlsSource, capabilities, monitoring, search};
+use super::{Options, Services, TlsSource, capabilities, frames, instances, metadata, monitoring, search};
+use crate::deliver::delivery::Delivery;
 use crate::model::peer::CountedAs;
 use crate::qr::readers::Readers;
-use crate::shares::{Peer, Turn};
+use crate::shares::{MEMORY_BYTES, Peer, Shares, Turn};
 use crate::telemetry::metrics;
 
 /// How long a request waits for its turn to ask the index. A browser gives up later.
@@ -36,6 +38,11 @@ pub(super) struct Answering {
     pub(super) options: Options,
     pub(super) readers: Readers,
     pub(super) spools: Arc<SpoolPlace>,
+    /// Bytes in memory for what is sent and what arrives.
+    pub(super) memory: Arc<Shares>,
+    /// Where frames lie.
+    pub(super) pixels: PixelCache,
+    pub(super) delivery: Arc<Delivery>,
     users: SharedUsers,
     user_header: Option<HeaderName>,
     tls: Option<TlsSource>,
@@ -50,6 +57,9 @@ impl Answering {
         Ok(Self {
             readers: Readers::new(services.index),
             spools,
+            memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
+            pixels: PixelCache::default(),
+            delivery: services.delivery,
             users: services.users,
             user_header: user_header.transpose()?,
             tls: services.tls,
@@ -223,6 +233,10 @@ async fn dispatch(answering: &Arc<Answering>, call: Call<'_>) -> Result<Response
     match call.route.resource.kind {
         Kind::Capabilities => capabilities::answer(&call),
         Kind::Search(level) => search::answer(answering, &call, level).await,
+        Kind::Metadata => metadata::answer(answering, &call).await,
+        Kind::Instances => instances::answer(answering, &call).await,
+        Kind::Frames => frames::answer(answering, &call).await,
+        Kind::BulkData => frames::bulk_data(answering, &call).await,
         Kind::Health => Ok(monitoring::health()),
         Kind::Metrics => Ok(monitoring::metrics()),
     }

@@ -235,6 +235,24 @@ impl Outlet {
         self.wait(bytes, self.limit).map_break(|_| ())
     }
 
+    /// The same for a task, which waits without holding a thread. It has no file to go to.
+    pub(super) async fn put(&mut self, bytes: impl Into<Bytes>) -> ControlFlow<()> {
+        let bytes = bytes.into();
+        if bytes.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        match timeout(self.limit, self.sender.send(Piece::Bytes(bytes))).await {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            Ok(Err(_)) | Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    /// The last piece of a task is in: the body ends as a whole.
+    pub(super) async fn finish(self) {
+        // A client that is gone needs no end.
+        let _ = timeout(self.limit, self.sender.send(Piece::End)).await;
+    }
+
     /// The last piece is in: the body ends as a whole. What waits on disk goes out without holding this thread.
     pub(super) fn end(self) {
         let Self { sender, runtime, limit, backlog } = self;

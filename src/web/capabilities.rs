@@ -55,6 +55,7 @@ fn as_wadl(base: &str) -> String {
     for (path, resource) in resources() {
         let _ = writeln!(out, "    <resource path=\"{path}\">");
         let parameters = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let parameters = parameters.map(|name| name.trim_start_matches('*'));
         for parameter in parameters {
             let _ = writeln!(out, "      <param name=\"{parameter}\" style=\"template\" required=\"true\"/>");
         }

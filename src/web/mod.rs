@@ -3,21 +3,32 @@
 //! tokio and hyper live here and nowhere below. In reading order: [`Options`] (what can be set),
 //! [`Web`] (the listener), `resource` (the one table of resources), `answer` (from a request to a
 //! response), `host` (which names and origins are served), [`access`] (who may do what),
-//! `negotiate` (Accept), `query` and `search` (QIDO-RS). A question of QIDO-RS becomes the
+//! `negotiate` (Accept), `query` and `search` (QIDO-RS), `target`, `metadata`, `instances` and
+//! `frames` (WADO-RS). A question of QIDO-RS becomes the
 //! [`FindRequest`](crate::model::find::FindRequest) that a C-FIND would make of it.
 
 pub mod access;
 mod answer;
 mod body;
 mod capabilities;
+mod forms;
+mod frames;
 mod host;
+mod instances;
 mod listener;
+mod metadata;
 mod monitoring;
+pub mod multipart;
 pub mod negotiate;
+mod object_json;
+mod objects;
+mod pixels;
 mod problem;
 pub mod query;
+mod ranges;
 mod resource;
 mod search;
+mod target;
 mod timed;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -32,6 +43,7 @@ pub use host::{BaseUrl, BaseUrlError};
 pub use listener::{Error, Web};
 pub use resource::{METHODS_OF_RESOURCES, ResourceMethods};
 
+use crate::deliver::delivery::Delivery;
 use crate::qr;
 
 /// Gives the TLS settings of the moment, at each handshake; so certificates are read again without a restart.
@@ -118,6 +130,8 @@ impl Default for Options {
 pub struct Services {
     /// The index.
     pub index: PathBuf,
+    /// What sends objects; the one of C-GET.
+    pub delivery: Arc<Delivery>,
     /// Who may do what; can be replaced while the node runs.
     pub users: SharedUsers,
     /// Certificates; `None`: without TLS.

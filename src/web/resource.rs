@@ -16,6 +16,14 @@ pub(super) enum Kind {
     Capabilities,
     /// Search for entities of this level (PS3.18 10.6).
     Search(QueryRetrieveLevel),
+    /// All attributes of the instances of a study, a series, or of one (PS3.18 10.4).
+    Metadata,
+    /// The instances themselves.
+    Instances,
+    /// Frames of an instance.
+    Frames,
+    /// The value of one element of an instance.
+    BulkData,
     /// Whether the node is up. Tells nothing else.
     Health,
     /// Metrics for Prometheus.
@@ -46,6 +54,11 @@ pub(super) struct Resource {
 
 const GET: &[&str] = &["GET"];
 const JSON: &[&str] = &["application/dicom+json", "application/json"];
+const OBJECTS: &[&str] = &["multipart/related; type=\"application/dicom\""];
+const OBJECT: &[&str] = &["multipart/related; type=\"application/dicom\"", "application/dicom"];
+const FRAMES: &[&str] =
+    &["multipart/related; type=\"application/octet-stream\"", "application/octet-stream", "image/*"];
+const BULK: &[&str] = &["application/octet-stream", "multipart/related; type=\"application/octet-stream\""];
 const TEXT: &[&str] = &["text/plain"];
 
 macro_rules! resources {
@@ -74,6 +87,21 @@ pub(super) static RESOURCES: &[Resource] = resources! {
     Kind::Search(Image), "/dicom-web/studies/{study}/instances", GET, Read, "Search: instances of a study", JSON;
     Kind::Search(Image), "/dicom-web/studies/{study}/series/{series}/instances", GET, Read,
         "Search: instances of a series", JSON;
+    Kind::Metadata, "/dicom-web/studies/{study}/metadata", GET, Read, "Retrieve: metadata of a study", JSON;
+    Kind::Metadata, "/dicom-web/studies/{study}/series/{series}/metadata", GET, Read,
+        "Retrieve: metadata of a series", JSON;
+    Kind::Metadata, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/metadata", GET, Read,
+        "Retrieve: metadata of an instance", JSON;
+    Kind::Instances, "/dicom-web/studies/{study}", GET, Read, "Retrieve: study", OBJECTS;
+    Kind::Instances, "/dicom-web/studies/{study}/series/{series}", GET, Read, "Retrieve: series", OBJECTS;
+    Kind::Instances, "/dicom-web/studies/{study}/series/{series}/instances/{instance}", GET, Read,
+        "Retrieve: instance", OBJECT;
+    Kind::Frames, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}", GET, Read,
+        "Retrieve: frames", FRAMES;
+    Kind::BulkData, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/bulkdata/{*path}", GET, Read,
+        "Retrieve: bulk data", BULK;
+    Kind::BulkData, "/dicom-web/instances/{instance}/bulkdata/{*path}", GET, Read,
+        "Retrieve: bulk data, by the instance alone", BULK;
     Kind::Health, "/healthz", GET, Nothing, "Whether the node is up", TEXT;
     Kind::Metrics, "/metrics", GET, Read, "Metrics for Prometheus", TEXT;
 };
@@ -134,7 +162,11 @@ impl<'p> Route<'p> {
         let found = ROUTER.at(path).ok()?;
         let resource = *found.value;
         // The names live as long as the table.
-        let names = resource.template.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let names = resource
+            .template
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            .map(|name| name.trim_start_matches('*'));
         let parameters = names.filter_map(|name| Some((name, found.params.get(name)?))).collect();
         Some(Self { resource, parameters })
     }
@@ -166,7 +198,7 @@ mod tests {
     #[test]
     fn every_path_of_the_table_is_found() {
         for resource in RESOURCES {
-            let path = resource.template.replace(['{', '}'], "");
+            let path = resource.template.replace(['{', '}', '*'], "");
             let route = Route::of(&path).unwrap();
             assert_eq!(route.resource.template, resource.template);
         }

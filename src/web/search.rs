@@ -109,7 +109,8 @@ fn service_name(call: &Call<'_>) -> String {
     format!("{}{SERVICE}", call.base)
 }
 
-fn warn(headers: &mut HeaderMap, service: &str, text: &str) {
+/// Adds a Warning 299 (PS3.18 8.5).
+pub(super) fn warn(headers: &mut HeaderMap, service: &str, text: &str) {
     // Both were checked or are ours: no quotation mark, nothing that a header cannot have.
     if let Ok(value) = HeaderValue::from_str(&format!("299 {service}: {text}")) {
         headers.append(WARNING, value);

@@ -2,15 +2,18 @@
 
 mod access;
 mod hostile;
+mod retrieve;
 mod search;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use dcmdex::config::{Config, Sources};
 use dcmdex::db::open::{Reader, Writer};
+use dcmdex::deliver::delivery::{Delivery, DeliveryOptions};
 use dcmdex::scanner::{Roots, Stop, Target, scan};
 use dcmdex::web::{Options, Rights, Services, SharedUsers, Users, Web};
 use tempfile::TempDir;
@@ -26,7 +29,7 @@ const UNREACHED: Duration = Duration::from_secs(300);
 pub(crate) struct TestWeb {
     pub(crate) address: SocketAddr,
     pub(crate) users: SharedUsers,
-    _directory: TempDir,
+    directory: TempDir,
     shutdown: CancellationToken,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -77,13 +80,21 @@ impl TestWeb {
         }
         change(&mut options);
         let users = SharedUsers::new(users.map(|text| Users::parse(text).unwrap()));
-        let services = Services { index, users: users.clone(), tls: None };
+        let delivery =
+            DeliveryOptions { max_instances: 100_000, source_timeout: UNREACHED, verification_holds: Duration::ZERO };
+        let delivery = Arc::new(Delivery::new(index.clone(), delivery));
+        let services = Services { index, delivery, users: users.clone(), tls: None };
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let web = runtime.block_on(Web::bind(options, services)).unwrap();
         let (address, shutdown) = (web.local_addr(), CancellationToken::new());
         let stop = shutdown.clone();
         let thread = thread::spawn(move || runtime.block_on(web.run(stop)));
-        Self { address, users, _directory: directory, shutdown, thread: Some(thread) }
+        Self { address, users, directory, shutdown, thread: Some(thread) }
+    }
+
+    /// Its index.
+    pub(crate) fn index(&self) -> PathBuf {
+        self.directory.path().join("index.db")
     }
 
     /// GET of a path of the DICOMweb service.

@@ -1,0 +1,466 @@
+//! A walk over all elements of a data set in little endian (PS3.5 chapter 7), one header after the other.
+//!
+//! It has no recursion, and takes memory for a value only when its reader asks for the value. What is
+//! not asked for is passed over, by seeking where the input can.
+
+use std::io::{self, ErrorKind, Read};
+
+use dicom_core::VR;
+
+use super::tag::tag_of;
+use super::vr::{self, Form};
+
+const UNDEFINED: u32 = u32::MAX;
+const ITEM: u32 = 0xFFFE_E000;
+const ITEM_DELIMITER: u32 = 0xFFFE_E00D;
+const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
+const DELIMITER_GROUP: u32 = 0xFFFE;
+const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
+
+/// The longest element header.
+const LONGEST_HEADER: usize = 12;
+
+/// Bytes that are read at a time.
+const READ: usize = 64 << 10;
+
+/// Bytes to read from, which may be passed over.
+pub(crate) trait Input: Read {
+    /// Goes forward by as many bytes as it is told.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    fn pass(&mut self, count: u64) -> io::Result<()>;
+}
+
+/// Why a walk ends early. The texts name tags, never values.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WalkError {
+    #[error("the object cannot be read")]
+    Read(#[from] io::Error),
+    #[error("element {} has no valid VR", tag_of(*.0))]
+    BadVr(u32),
+    #[error("element {} is longer than what it lies in", tag_of(*.0))]
+    LengthPastEnd(u32),
+    #[error("{} stands where it may not", tag_of(*.0))]
+    Misplaced(u32),
+    #[error("sequences lie too deep in each other")]
+    TooDeep,
+    #[error("the data set is cut off")]
+    Truncated,
+    #[error("element {} is longer than what is read of one", tag_of(*.0))]
+    TooLong(u32),
+}
+
+/// What comes next in a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// An element with a value of this length, which begins at `offset`.
+    Value { tag: u32, vr: VR, length: u32, offset: u64 },
+    /// A sequence, whose items follow.
+    Sequence { tag: u32 },
+    /// An item begins.
+    Item,
+    /// The innermost item ends.
+    ItemEnd,
+    /// The innermost sequence ends.
+    SequenceEnd,
+    /// An element whose value lies in fragments: see [`Walk::fragment`]. The first one begins at `offset`.
+    Fragments { tag: u32, vr: VR, offset: u64 },
+    /// The data set is at its end.
+    End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Sequence,
+    Item,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    kind: Kind,
+    /// Where it ends; `None` when a delimiter ends it.
+    end: Option<u64>,
+    explicit: bool,
+}
+
+/// A walk over one data set.
+pub(crate) struct Walk<R> {
+    input: R,
+    buffer: Vec<u8>,
+    /// What of the buffer is not used yet.
+    start: usize,
+    /// Where the first unused byte lies.
+    position: u64,
+    explicit: bool,
+    frames: Vec<Frame>,
+    max_depth: usize,
+    signed: bool,
+    /// Bytes of the value at hand that nobody asked for.
+    unread: u64,
+    in_fragments: bool,
+    ended: bool,
+}
+
+impl<R: Input> Walk<R> {
+    /// Begins where the data set begins; offsets count from `offset`.
+    pub(crate) fn new(input: R, offset: u64, explicit: bool, max_depth: usize) -> Self {
+        Self {
+            input,
+            buffer: Vec::new(),
+            start: 0,
+            position: offset,
+            explicit,
+            frames: Vec::new(),
+            max_depth,
+            signed: false,
+            unread: 0,
+            in_fragments: false,
+            ended: false,
+        }
+    }
+
+    /// What the walk reads from. Its position is of no use: the walk reads ahead.
+    pub(crate) fn into_input(self) -> R {
+        self.input
+    }
+
+    /// How deep the walk is in sequences and items.
+    pub(crate) fn depth(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// What comes next. A value that was not read is passed over.
+    pub(crate) fn next(&mut self) -> Result<Event, WalkError> {
+        self.pass_value()?;
+        if self.in_fragments {
+            while self.fragment()?.is_some() {}
+        }
+        if self.ended {
+            return Ok(Event::End);
+        }
+        if let Some(frame) = self.frames.last()
+            && frame.end.is_some_and(|end| end <= self.position)
+        {
+            return Ok(self.close());
+        }
+        let explicit = self.frames.last().map_or(self.explicit, |frame| frame.explicit);
+        let available = self.fill(8)?;
+        if available == 0 && self.frames.is_empty() {
+            self.ended = true;
+            return Ok(Event::End);
+        }
+        let start: [u8; 8] = self.peek().ok_or(WalkError::Truncated)?;
+        let [g0, g1, e0, e1, l0, l1, l2, l3] = start;
+        let tag = u32::from(u16::from_le_bytes([g0, g1])) << 16 | u32::from(u16::from_le_bytes([e0, e1]));
+        if tag >> 16 == DELIMITER_GROUP {
+            self.advance(8);
+            return self.marker(tag, u32::from_le_bytes([l0, l1, l2, l3]));
+        }
+        // Sectors are filled up with zeros.
+        if start == [0; 8] && self.frames.is_empty() {
+            self.ended = true;
+            return Ok(Event::End);
+        }
+        if self.frames.last().is_some_and(|frame| frame.kind == Kind::Sequence) {
+            return Err(WalkError::Misplaced(tag));
+        }
+        self.element(tag, explicit, (l0, l1, l2, l3))
+    }
+
+    fn element(&mut self, tag: u32, explicit: bool, bytes: (u8, u8, u8, u8)) -> Result<Event, WalkError> {
+        let (l0, l1, l2, l3) = bytes;
+        let (vr, length) = if explicit {
+            match vr::form([l0, l1]) {
+                Form::Unknown => return Err(WalkError::BadVr(tag)),
+                Form::Short => {
+                    self.advance(8);
+                    (vr::of([l0, l1]), u32::from(u16::from_le_bytes([l2, l3])))
+                }
+                Form::Long => {
+                    self.fill(LONGEST_HEADER)?;
+                    let header: [u8; LONGEST_HEADER] = self.peek().ok_or(WalkError::Truncated)?;
+                    let [.., a, b, c, d] = header;
+                    self.advance(LONGEST_HEADER);
+                    (vr::of([l0, l1]), u32::from_le_bytes([a, b, c, d]))
+                }
+            }
+        } else {
+            self.advance(8);
+            let length = u32::from_le_bytes([l0, l1, l2, l3]);
+            (Some(vr::implicit(tag, length == UNDEFINED, self.signed)), length)
+        };
+        let vr = vr.unwrap_or(VR::UN);
+        if length == UNDEFINED {
+            return match vr {
+                VR::SQ => self.open(Kind::Sequence, None, explicit).map(|()| Event::Sequence { tag }),
+                // PS3.5 6.2.2: the content of UN is in implicit VR.
+                VR::UN => self.open(Kind::Sequence, None, false).map(|()| Event::Sequence { tag }),
+                _ => {
+                    self.in_fragments = true;
+                    Ok(Event::Fragments { tag, vr, offset: self.position })
+                }
+            };
+        }
+        let end = self.position + u64::from(length);
+        if self.frames.iter().rev().find_map(|frame| frame.end).is_some_and(|limit| end > limit) {
+            return Err(WalkError::LengthPastEnd(tag));
+        }
+        if vr == VR::SQ {
+            self.open(Kind::Sequence, Some(end), explicit)?;
+            return Ok(Event::Sequence { tag });
+        }
+        self.unread = u64::from(length);
+        if tag == PIXEL_REPRESENTATION && length >= 2 && self.frames.is_empty() {
+            self.fill(2)?;
+            self.signed = self.peek::<2>().is_some_and(|bytes| u16::from_le_bytes(bytes) == 1);
+        }
+        Ok(Event::Value { tag, vr, length, offset: self.position })
+    }
+
+    fn marker(&mut self, tag: u32, length: u32) -> Result<Event, WalkError> {
+        let top = self.frames.last().copied();
+        match (tag, top) {
+            (ITEM, Some(Frame { kind: Kind::Sequence, explicit, .. })) => {
+                let end = (length != UNDEFINED).then(|| self.position + u64::from(length));
+                let limit = self.frames.iter().rev().find_map(|frame| frame.end);
+                if end.zip(limit).is_some_and(|(end, limit)| end > limit) {
+                    return Err(WalkError::LengthPastEnd(tag));
+                }
+                self.open(Kind::Item, end, explicit)?;
+                Ok(Event::Item)
+            }
+            (ITEM_DELIMITER, Some(Frame { kind: Kind::Item, .. }))
+            | (SEQUENCE_DELIMITER, Some(Frame { kind: Kind::Sequence, .. })) => Ok(self.close()),
+            _ => Err(WalkError::Misplaced(tag)),
+        }
+    }
+
+    fn open(&mut self, kind: Kind, end: Option<u64>, explicit: bool) -> Result<(), WalkError> {
+        if self.frames.len() >= self.max_depth {
+            return Err(WalkError::TooDeep);
+        }
+        self.frames.push(Frame { kind, end, explicit });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Event {
+        match self.frames.pop().map(|frame| frame.kind) {
+            Some(Kind::Item) => Event::ItemEnd,
+            Some(Kind::Sequence) => Event::SequenceEnd,
+            None => Event::End,
+        }
+    }
+
+    /// The next fragment after [`Event::Fragments`]: where its bytes begin, and how many there are. `None` after the last.
+    /// The first one is the Basic Offset Table (PS3.5 A.4).
+    pub(crate) fn fragment(&mut self) -> Result<Option<(u64, u32)>, WalkError> {
+        self.pass_value()?;
+        if !self.in_fragments {
+            return Ok(None);
+        }
+        self.fill(8)?;
+        let [g0, g1, e0, e1, l0, l1, l2, l3]: [u8; 8] = self.peek().ok_or(WalkError::Truncated)?;
+        let tag = u32::from(u16::from_le_bytes([g0, g1])) << 16 | u32::from(u16::from_le_bytes([e0, e1]));
+        let length = u32::from_le_bytes([l0, l1, l2, l3]);
+        self.advance(8);
+        match tag {
+            ITEM if length != UNDEFINED => {
+                self.unread = u64::from(length);
+                Ok(Some((self.position, length)))
+            }
+            SEQUENCE_DELIMITER => {
+                self.in_fragments = false;
+                Ok(None)
+            }
+            other => Err(WalkError::Misplaced(other)),
+        }
+    }
+
+    /// The value, or the fragment, that came last; no longer than `limit`.
+    pub(crate) fn value(&mut self, tag: u32, limit: u64) -> Result<Vec<u8>, WalkError> {
+        if self.unread > limit {
+            return Err(WalkError::TooLong(tag));
+        }
+        self.read(self.unread)
+    }
+
+    /// The first bytes of the value, or of the fragment, that came last; the rest is passed over.
+    pub(crate) fn beginning(&mut self, count: u64) -> Result<Vec<u8>, WalkError> {
+        self.read(self.unread.min(count))
+    }
+
+    fn read(&mut self, count: u64) -> Result<Vec<u8>, WalkError> {
+        let count = usize::try_from(count).map_err(|_| WalkError::Truncated)?;
+        let mut value = Vec::with_capacity(count.min(READ));
+        let here = self.buffer.get(self.start..).unwrap_or_default();
+        let here = here.get(..count).unwrap_or(here).to_vec();
+        self.advance(here.len());
+        value.extend(here);
+        // Memory grows with what is there, not with what was announced.
+        while value.len() < count {
+            let step = (count - value.len()).min(READ);
+            let from = value.len();
+            value.resize(from + step, 0);
+            let read = loop {
+                match self.input.read(value.get_mut(from..).unwrap_or_default()) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    read => break read?,
+                }
+            };
+            value.truncate(from + read);
+            self.position += read as u64;
+            if read == 0 {
+                return Err(WalkError::Truncated);
+            }
+        }
+        self.unread -= count as u64;
+        Ok(value)
+    }
+
+    fn pass_value(&mut self) -> Result<(), WalkError> {
+        let here = self.buffer.len() - self.start;
+        let in_buffer = usize::try_from(self.unread).map_or(here, |unread| unread.min(here));
+        self.advance(in_buffer);
+        let left = self.unread - in_buffer as u64;
+        if left > 0 {
+            self.input.pass(left)?;
+            self.position += left;
+        }
+        self.unread = 0;
+        Ok(())
+    }
+
+    /// Sees that so many bytes are in the buffer, unless the input ends before. How many there are.
+    fn fill(&mut self, count: usize) -> Result<usize, WalkError> {
+        while self.buffer.len() - self.start < count {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            let from = self.buffer.len();
+            self.buffer.resize(from + READ, 0);
+            let read = self.input.read(self.buffer.get_mut(from..).unwrap_or_default());
+            match read {
+                Ok(read) => {
+                    self.buffer.truncate(from + read);
+                    if read == 0 {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => self.buffer.truncate(from),
+                Err(error) => {
+                    self.buffer.truncate(from);
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(self.buffer.len() - self.start)
+    }
+
+    fn peek<const N: usize>(&self) -> Option<[u8; N]> {
+        self.buffer.get(self.start..)?.first_chunk().copied()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.start += count;
+        self.position += count as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that come in small pieces and can be passed over.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.0.len().min(self.1).min(buffer.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    impl Input for Pieces<'_> {
+        fn pass(&mut self, count: u64) -> io::Result<()> {
+            self.0 = &self.0[(count as usize).min(self.0.len())..];
+            Ok(())
+        }
+    }
+
+    fn events(bytes: &[u8], explicit: bool) -> Vec<Result<Event, String>> {
+        let mut all = Vec::new();
+        for piece in [1, 7, 1 << 20] {
+            let mut walk = Walk::new(Pieces(bytes, piece), 100, explicit, 6);
+            let mut found = Vec::new();
+            loop {
+                let event = walk.next().map_err(|error| error.to_string());
+                let is_last = matches!(event, Ok(Event::End) | Err(_));
+                found.push(event);
+                if is_last {
+                    break;
+                }
+            }
+            assert!(all.is_empty() || all == found, "in pieces of {piece}");
+            all = found;
+        }
+        all
+    }
+
+    #[test]
+    fn elements_sequences_and_fragments_are_met_in_their_order() {
+        let mut bytes = b"\x10\0\x20\0LO\x02\0P1".to_vec();
+        bytes.extend(b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\x0a\0\0\0\x08\0\x50\x11UI\x02\x001\0");
+        bytes.extend(b"\xfe\xff\xdd\xe0\0\0\0\0");
+        bytes.extend(b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\0\0\0\0\xfe\xff\0\xe0\x02\0\0\0ab\xfe\xff\xdd\xe0\0\0\0\0");
+        let found: Vec<_> = events(&bytes, true).into_iter().map(Result::unwrap).collect();
+        let expected = [
+            Event::Value { tag: 0x0010_0020, vr: VR::LO, length: 2, offset: 108 },
+            Event::Sequence { tag: 0x0008_1140 },
+            Event::Item,
+            Event::Value { tag: 0x0008_1150, vr: VR::UI, length: 2, offset: 138 },
+            Event::ItemEnd,
+            Event::SequenceEnd,
+            Event::Fragments { tag: 0x7FE0_0010, vr: VR::OB, offset: 160 },
+            Event::End,
+        ];
+        assert_eq!(found, expected);
+        let mut walk = Walk::new(Pieces(&bytes, 3), 0, true, 6);
+        while !matches!(walk.next().unwrap(), Event::Fragments { .. }) {}
+        assert_eq!(walk.fragment().unwrap(), Some((68, 0)));
+        assert_eq!(walk.fragment().unwrap(), Some((76, 2)));
+        assert_eq!(walk.value(0, 10).unwrap(), b"ab");
+        assert_eq!(walk.fragment().unwrap(), None);
+        assert_eq!(walk.next().unwrap(), Event::End);
+    }
+
+    #[test]
+    fn implicit_elements_get_their_vr_from_the_dictionary() {
+        let bytes = b"\x28\0\x03\x01\x02\0\0\0\x01\0\x28\0\x06\x01\x02\0\0\0\xff\xff\x09\0\x01\x10\x02\0\0\0xy";
+        let found: Vec<_> = events(bytes, false).into_iter().map(Result::unwrap).collect();
+        let vrs = found.iter().filter_map(|event| match event {
+            Event::Value { vr, .. } => Some(*vr),
+            _ => None,
+        });
+        assert_eq!(vrs.collect::<Vec<_>>(), [VR::US, VR::SS, VR::UN]);
+    }
+
+    #[test]
+    fn what_is_damaged_ends_the_walk() {
+        for (bytes, explicit) in [
+            (&b"\x10\0\x20\0??\x02\0P1"[..], true),
+            (b"\x10\0\x20\0LO", true),
+            (b"\xfe\xff\x0d\xe0\0\0\0\0", true),
+            (b"\x08\0\x40\x11SQ\0\0\x04\0\0\0\xfe\xff\0\xe0\xff\xff\0\0", true),
+            (b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\x10\0\x20\0LO\x02\0P1", true),
+            (&b"\x08\0\x40\x11\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff".repeat(4), false),
+        ] {
+            assert!(events(bytes, explicit).last().unwrap().is_err(), "{bytes:?}");
+        }
+        let mut walk = Walk::new(Pieces(b"\x10\0\x20\0LO\xff\x7fP1", 3), 0, true, 6);
+        walk.next().unwrap();
+        assert!(matches!(walk.value(0x0010_0020, 10), Err(WalkError::TooLong(_))));
+        assert!(matches!(walk.value(0x0010_0020, 1 << 20), Err(WalkError::Truncated)));
+    }
+}

@@ -1,0 +1,308 @@
+//! In which form an object, or a frame of it, is wanted (PS3.18 8.7.3): pure decisions on what Accept says.
+//!
+//! As stored comes first. Implicit VR Little Endian and Explicit VR Big Endian are never sent (PS3.18
+//! 8.7.3.5.2); they become Explicit VR Little Endian. Where no transfer syntax is named, what is compressed
+//! goes out as it lies, and its Content-Type says so.
+
+use super::negotiate::{Accept, MediaRange};
+use crate::deliver::rewrite::NativeSyntax;
+
+/// Explicit VR Little Endian.
+pub(super) const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
+
+/// The type of an object.
+pub(super) const DICOM: &str = "application/dicom";
+
+/// The type of bytes of which nothing more is said.
+pub(super) const OCTETS: &str = "application/octet-stream";
+
+/// Whether a response has parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrapping {
+    Multipart,
+    Single,
+}
+
+/// The transfer syntax that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// None is named.
+    Unnamed,
+    /// `*`.
+    Any,
+    /// This one.
+    Only(String),
+}
+
+impl Wish {
+    fn of(range: &MediaRange) -> Self {
+        match range.parameter("transfer-syntax").map(str::trim) {
+            None | Some("") => Self::Unnamed,
+            Some("*") => Self::Any,
+            Some(uid) => Self::Only(uid.to_owned()),
+        }
+    }
+
+    /// What an object that lies in this transfer syntax has to be rewritten to; `None` where it cannot be had as wanted.
+    pub(super) fn rewriting(&self, stored: &str) -> Option<Option<NativeSyntax>> {
+        use NativeSyntax::{Deflated, ExplicitBig, ExplicitLittle, ImplicitLittle};
+        let native = NativeSyntax::of_uid(stored);
+        let explicit = Some(ExplicitLittle);
+        match self {
+            Self::Any => Some(match native {
+                Some(ImplicitLittle | ExplicitBig) => explicit,
+                Some(ExplicitLittle | Deflated) | None => None,
+            }),
+            Self::Unnamed => Some(match native {
+                Some(ImplicitLittle | ExplicitBig | Deflated) => explicit,
+                Some(ExplicitLittle) | None => None,
+            }),
+            Self::Only(uid) if uid == EXPLICIT_LITTLE => match native {
+                Some(ExplicitLittle) => Some(None),
+                Some(ImplicitLittle | ExplicitBig | Deflated) => Some(explicit),
+                None => None,
+            },
+            Self::Only(uid) => match native {
+                Some(ImplicitLittle | ExplicitBig) => None,
+                Some(ExplicitLittle | Deflated) | None => (uid == stored).then_some(None),
+            },
+        }
+    }
+
+    /// Whether frames that lie in this transfer syntax are what is wanted. Native frames are the same in each native one.
+    fn takes_frames(&self, stored: &str) -> bool {
+        match self {
+            Self::Unnamed | Self::Any => true,
+            Self::Only(uid) if NativeSyntax::of_uid(stored).is_some() => uid == EXPLICIT_LITTLE,
+            Self::Only(uid) => uid == stored,
+        }
+    }
+}
+
+/// The transfer syntax that the Content-Type of an object names.
+pub(super) fn sent_syntax(stored: &str, rewriting: Option<NativeSyntax>) -> &str {
+    match rewriting {
+        Some(to) => to.uid(),
+        None => stored,
+    }
+}
+
+/// What a range asks for besides its weight: the type of the response or of its parts, and whether it has parts.
+fn wrapped(range: &MediaRange) -> Option<(Wrapping, Option<(String, String)>)> {
+    match (range.essence.0.as_str(), range.essence.1.as_str()) {
+        ("*", _) => Some((Wrapping::Multipart, None)),
+        ("multipart", "related" | "*") => {
+            let kind = range.parameter("type").map(str::to_ascii_lowercase);
+            let of_parts = kind.as_deref().and_then(|kind| kind.split_once('/'));
+            let of_parts = of_parts.map(|(kind, subkind)| (kind.to_owned(), subkind.to_owned()));
+            if kind.is_some() && of_parts.is_none() {
+                return None;
+            }
+            Some((Wrapping::Multipart, of_parts.filter(|(kind, _)| kind != "*")))
+        }
+        ("multipart", _) => None,
+        _ => Some((Wrapping::Single, Some(range.essence.clone()))),
+    }
+}
+
+/// Ranges in the order in which they are tried: those of the query parameter first, the heaviest first, of equals those that
+/// name the most.
+fn in_order(accept: &Accept) -> Vec<&MediaRange> {
+    let mut all = Vec::new();
+    for group in accept.groups() {
+        let mut group: Vec<_> = group.iter().filter(|range| range.weight > 0).collect();
+        // Stable: of equals the first.
+        group.sort_by_key(|range| (std::cmp::Reverse(range.weight), range.essence.0 == "*", range.essence.1 == "*"));
+        all.extend(group);
+    }
+    all
+}
+
+/// How objects are sent that lie in these transfer syntaxes: parts or not, and the wish that all of them meet. `None`: not as
+/// wanted.
+pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<(Wrapping, Wish)> {
+    let ranges = in_order(accept);
+    if ranges.is_empty() {
+        return Some((Wrapping::Multipart, Wish::Unnamed));
+    }
+    ranges.into_iter().find_map(|range| {
+        let (wrapping, kind) = wrapped(range)?;
+        let is_dicom =
+            kind.is_none_or(|(kind, subkind)| kind == "application" && matches!(subkind.as_str(), "dicom" | "*"));
+        let fits = wrapping == Wrapping::Multipart || count == 1;
+        let wish = Wish::of(range);
+        (is_dicom && fits && stored.iter().all(|stored| wish.rewriting(stored).is_some())).then_some((wrapping, wish))
+    })
+}
+
+/// The media type of frames that lie in a transfer syntax (PS3.18 tables 8.7.3-2 to -5); octets where there is none.
+pub(super) fn frame_type(stored: &str) -> &'static str {
+    let Some(number) = stored.strip_prefix("1.2.840.10008.1.2.") else { return OCTETS };
+    match number {
+        "4.50" | "4.51" | "4.57" | "4.70" => "image/jpeg",
+        "4.80" | "4.81" => "image/jls",
+        "4.90" | "4.91" => "image/jp2",
+        "4.92" | "4.93" => "image/jpx",
+        "4.201" | "4.202" | "4.203" => "image/jphc",
+        "4.110" | "4.111" | "4.112" => "image/jxl",
+        "5" => "image/dicom-rle",
+        "4.100" | "4.101" => "video/mpeg",
+        "4.102" | "4.103" | "4.104" | "4.105" | "4.106" | "4.107" | "4.108" => "video/mp4",
+        _ => OCTETS,
+    }
+}
+
+/// How frames are sent that lie in a transfer syntax: parts or not, and their type without its parameter.
+pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wrapping, &'static str)> {
+    let own = frame_type(stored);
+    let ranges = in_order(accept);
+    if ranges.is_empty() {
+        return Some((Wrapping::Multipart, OCTETS));
+    }
+    ranges.into_iter().find_map(|range| {
+        let (wrapping, kind) = wrapped(range)?;
+        if wrapping == Wrapping::Single && count != 1 || !Wish::of(range).takes_frames(stored) {
+            return None;
+        }
+        let media_type = match kind {
+            None => OCTETS,
+            Some((kind, subkind)) => [OCTETS, own].into_iter().find(|own| {
+                let (own_kind, own_subkind) = own.split_once('/').unwrap_or_default();
+                kind == own_kind && (subkind == own_subkind || subkind == "*")
+            })?,
+        };
+        Some((wrapping, media_type))
+    })
+}
+
+/// How bulk data are sent, whose own type may be known: parts or not, and the type. A browser that asks for anything gets the
+/// bytes themselves.
+pub(super) fn bulk(accept: &Accept, own: Option<&str>) -> Option<(Wrapping, String)> {
+    let ranges = in_order(accept);
+    if ranges.is_empty() {
+        return Some((Wrapping::Single, OCTETS.to_owned()));
+    }
+    ranges.into_iter().find_map(|range| {
+        if range.essence.0 == "*" {
+            return Some((Wrapping::Single, OCTETS.to_owned()));
+        }
+        let (wrapping, kind) = wrapped(range)?;
+        let media_type = match kind {
+            None => OCTETS.to_owned(),
+            Some((kind, subkind)) => [OCTETS].into_iter().chain(own).find_map(|own| {
+                let (own_kind, own_subkind) = own.split_once('/')?;
+                (kind == own_kind && (subkind == own_subkind || subkind == "*")).then(|| own.to_owned())
+            })?,
+        };
+        Some((wrapping, media_type))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    const IMPLICIT: &str = "1.2.840.10008.1.2";
+    const BIG: &str = "1.2.840.10008.1.2.2";
+    const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+    const JPEG: &str = "1.2.840.10008.1.2.4.50";
+    const J2K: &str = "1.2.840.10008.1.2.4.90";
+
+    fn accept(header: &str) -> Accept {
+        Accept::of([&HeaderValue::from_str(header).unwrap()], "")
+    }
+
+    #[track_caller]
+    fn sent(header: &str, stored: &str) -> Option<(Wrapping, String)> {
+        let (wrapping, wish) = objects(&accept(header), &[stored], 1)?;
+        Some((wrapping, sent_syntax(stored, wish.rewriting(stored).unwrap()).to_owned()))
+    }
+
+    // PS3.18 8.7.3.5.2.
+    #[test]
+    fn implicit_and_big_endian_are_never_sent() {
+        for header in [
+            "",
+            "*/*",
+            "multipart/related; type=\"application/dicom\"",
+            "multipart/related; type=application/dicom; transfer-syntax=*",
+        ] {
+            for stored in [IMPLICIT, BIG, EXPLICIT_LITTLE] {
+                assert_eq!(
+                    sent(header, stored),
+                    Some((Wrapping::Multipart, EXPLICIT_LITTLE.into())),
+                    "{header} {stored}"
+                );
+            }
+        }
+        let asked = |uid| format!("multipart/related; type=\"application/dicom\"; transfer-syntax={uid}");
+        assert_eq!(sent(&asked(IMPLICIT), IMPLICIT), None);
+        assert_eq!(sent(&asked(BIG), BIG), None);
+        assert_eq!(sent(&asked(EXPLICIT_LITTLE), BIG), Some((Wrapping::Multipart, EXPLICIT_LITTLE.into())));
+    }
+
+    #[test]
+    fn what_is_compressed_goes_out_as_it_lies_or_not_at_all() {
+        let dicom = "multipart/related; type=\"application/dicom\"";
+        assert_eq!(sent(dicom, JPEG).unwrap().1, JPEG);
+        assert_eq!(sent(&format!("{dicom}; transfer-syntax=*"), JPEG).unwrap().1, JPEG);
+        assert_eq!(sent(&format!("{dicom}; transfer-syntax=\"*\""), DEFLATED).unwrap().1, DEFLATED);
+        assert_eq!(sent(&format!("{dicom}; transfer-syntax={JPEG}"), JPEG).unwrap().1, JPEG);
+        assert_eq!(sent(&format!("{dicom}; transfer-syntax={J2K}"), JPEG), None);
+        assert_eq!(sent(&format!("{dicom}; transfer-syntax={EXPLICIT_LITTLE}"), JPEG), None);
+        // A second range that can be met.
+        let both = format!("{dicom}; transfer-syntax={J2K}, {dicom}; transfer-syntax={JPEG};q=0.5");
+        assert_eq!(sent(&both, JPEG).unwrap().1, JPEG);
+        assert_eq!(sent(DEFLATED, JPEG), Some((Wrapping::Multipart, JPEG.into())), "no range that can be read");
+    }
+
+    #[test]
+    fn one_object_can_be_had_without_parts() {
+        assert_eq!(sent("application/dicom", EXPLICIT_LITTLE).unwrap().0, Wrapping::Single);
+        assert_eq!(objects(&accept("application/dicom"), &[EXPLICIT_LITTLE], 2), None);
+        assert_eq!(sent("image/jpeg", EXPLICIT_LITTLE), None);
+        assert_eq!(sent("multipart/related; type=\"application/octet-stream\"", EXPLICIT_LITTLE), None);
+        let mixed =
+            objects(&accept("multipart/related; type=\"application/dicom\"; transfer-syntax=*"), &[JPEG, IMPLICIT], 2);
+        assert_eq!(mixed, Some((Wrapping::Multipart, Wish::Any)));
+    }
+
+    #[test]
+    fn frames_are_sent_as_viewers_ask_for_them() {
+        let ohif = "multipart/related; type=application/octet-stream; transfer-syntax=*";
+        assert_eq!(frames(&accept(ohif), JPEG, 1), Some((Wrapping::Multipart, OCTETS)));
+        assert_eq!(frames(&accept(ohif), IMPLICIT, 3), Some((Wrapping::Multipart, OCTETS)));
+        // dicom-microscopy-viewer.
+        let long = format!(
+            "multipart/related; type=\"image/jls\"; transfer-syntax=1.2.840.10008.1.2.4.80, \
+             multipart/related; type=\"image/jp2\"; transfer-syntax={J2K}, \
+             multipart/related; type=\"image/jpeg\"; transfer-syntax={JPEG}, \
+             multipart/related; type=\"application/octet-stream\"; transfer-syntax={EXPLICIT_LITTLE}"
+        );
+        assert_eq!(frames(&accept(&long), JPEG, 1), Some((Wrapping::Multipart, "image/jpeg")));
+        assert_eq!(frames(&accept(&long), IMPLICIT, 1), Some((Wrapping::Multipart, OCTETS)));
+        assert_eq!(frames(&accept("multipart/related; type=\"image/jpeg\""), IMPLICIT, 1), None);
+        assert_eq!(frames(&accept("image/*"), JPEG, 1), Some((Wrapping::Single, "image/jpeg")));
+        assert_eq!(frames(&accept("application/octet-stream"), JPEG, 2), None);
+        assert_eq!(frames(&accept("*/*"), JPEG, 2), Some((Wrapping::Multipart, OCTETS)));
+        let native = format!("multipart/related; type=\"application/octet-stream\"; transfer-syntax={EXPLICIT_LITTLE}");
+        assert_eq!(frames(&accept(&native), JPEG, 1), None);
+    }
+
+    #[test]
+    fn bulk_data_are_sent_without_parts_unless_parts_are_wanted() {
+        let octets = |wrapping| Some((wrapping, OCTETS.to_owned()));
+        assert_eq!(bulk(&accept("*/*"), None), octets(Wrapping::Single));
+        assert_eq!(bulk(&accept("application/octet-stream"), None), octets(Wrapping::Single));
+        let multipart = accept("multipart/related; type=\"application/octet-stream\"");
+        assert_eq!(bulk(&multipart, None), octets(Wrapping::Multipart));
+        let pdf = Some("application/pdf");
+        assert_eq!(
+            bulk(&accept("application/pdf, */*;q=0.1"), pdf),
+            Some((Wrapping::Single, "application/pdf".into()))
+        );
+        assert_eq!(bulk(&accept("application/pdf"), None), None);
+    }
+}

@@ -1,0 +1,480 @@
+//! WADO-RS frames and bulk data (PS3.18 10.4.1.1.3, 10.4.1.1.5): runs of bytes of one object.
+//!
+//! Where the frames of an object lie is found once and kept. A frame is then one read, of a file or of
+//! a member of an archive, and the object is never read as a whole.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use hyper::Response;
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RANGE};
+use tokio::task::spawn_blocking;
+
+use super::access::single;
+use super::answer::{Answering, Call};
+use super::body::{Body, Outlet};
+use super::forms::{self, EXPLICIT_LITTLE, OCTETS, Wrapping, frame_type};
+use super::instances::{Window, add_range, lost};
+use super::multipart::Parts;
+use super::negotiate::{Accept, not_acceptable};
+use super::objects::{Bytes, OpenObject};
+use super::pixels::{Frame, Key, PixelError, Pixels, realigned};
+use super::problem::Problem;
+use super::query::decode;
+use super::ranges::{Selected, selected};
+use super::target::{Listed, Target};
+use crate::archive::Archives;
+use crate::deliver::object::ObjectError;
+use crate::encoding::walk::{Event, WalkError};
+use crate::model::location::Location;
+use crate::qr::Instances;
+
+/// Frames of one request. OHIF asks for one, dicom-microscopy-viewer for some.
+const MAX_FRAMES: usize = 10_000;
+
+/// Bytes that go out together.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// The longest native frame whose bits have to be moved, which is done in memory.
+const MAX_MOVED: u64 = 256 << 20;
+
+/// Steps of a path to a value: a tag, and for each sequence an item and a tag.
+const MAX_STEPS: usize = 64;
+
+/// The type of an encapsulated document, MIME Type of Encapsulated Document.
+const MIME_TYPE: u32 = 0x0042_0012;
+
+/// An object of which single runs of bytes are read.
+struct Runs {
+    instances: Arc<Instances>,
+    location: Location,
+    bytes: Bytes,
+    /// Where the bytes are; `None` where that is not known.
+    position: Option<u64>,
+}
+
+impl Runs {
+    /// Opens the object again at its data set.
+    fn open(instances: Arc<Instances>, location: Location) -> Result<Self, ObjectError> {
+        let bytes = Self::bytes(&instances, &location)?;
+        Ok(Self { instances, location, bytes, position: Some(0) })
+    }
+
+    fn bytes(instances: &Instances, location: &Location) -> Result<Bytes, ObjectError> {
+        let instance = instances.get(0).ok_or(ObjectError::NotKept)?;
+        Ok(OpenObject::at(location.clone(), &instance, &Archives::default())?.walk.into_input())
+    }
+
+    /// Calls `on_bytes` with the bytes of a run, piece by piece, until it says to stop.
+    fn read(
+        &mut self,
+        (offset, length): (u64, u64),
+        on_bytes: &mut dyn FnMut(&[u8]) -> Result<(), ()>,
+    ) -> Result<(), ()> {
+        let failed = |error: std::io::Error| {
+            tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");
+        };
+        if let Bytes::DataSet(_) = self.bytes
+            && self.position.is_none_or(|position| position > offset)
+        {
+            // Rewritten on the way: there is no way back but from the start.
+            self.bytes = Self::bytes(&self.instances, &self.location).map_err(|error| {
+                tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again");
+            })?;
+            self.position = Some(0);
+        }
+        self.bytes.go_to(self.position.unwrap_or(0), offset).map_err(failed)?;
+        self.position = None;
+        let mut left = length;
+        let mut buffer = vec![0; usize::try_from(length).map_or(PIECE_BYTES, |length| length.min(PIECE_BYTES))];
+        while left > 0 {
+            let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let space = buffer.get_mut(..wanted).unwrap_or_default();
+            self.bytes.read_exact(space).map_err(failed)?;
+            left -= wanted as u64;
+            on_bytes(space)?;
+        }
+        self.position = Some(offset + length);
+        Ok(())
+    }
+}
+
+/// An instance whose pixels are found.
+struct Found {
+    pixels: Arc<Pixels>,
+    location: Location,
+}
+
+/// Finds the pixels of the first instance of a list, or knows them already.
+fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> {
+    let instance = instances.get(0).ok_or_else(Problem::ours)?;
+    let readers = &answering.readers;
+    let mut reader = readers.take()?;
+    let opened = OpenObject::open(&mut reader, &instance, &Archives::default());
+    readers.give_back(reader);
+    let OpenObject { mut walk, transfer_syntax, location } = opened.map_err(|error| lost(&error))?;
+    let key = Key::of(&location);
+    if let Some(pixels) = answering.pixels.get(&key) {
+        return Ok(Found { pixels, location });
+    }
+    let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
+    answering.pixels.put(key, Arc::clone(&pixels));
+    Ok(Found { pixels, location })
+}
+
+fn no_pixels(error: &PixelError) -> Problem {
+    match error {
+        PixelError::Walk(WalkError::Read(error)) => {
+            tracing::warn!(%error, "an object cannot be read");
+            Problem::ours()
+        }
+        PixelError::None | PixelError::NoSuchFrame(_) | PixelError::Contradiction(_) | PixelError::Walk(_) => {
+            Problem::not_found(error.to_string())
+        }
+    }
+}
+
+/// The frames of a path: numbers from 1, separated by commas, in the order in which they are wanted.
+fn numbers(raw: &str) -> Result<Vec<u32>, Problem> {
+    let text = decode(raw).unwrap_or_default();
+    let number = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u32>().ok().filter(|number| is_number && *number > 0)
+    };
+    let numbers: Option<Vec<u32>> = text.split(',').take(MAX_FRAMES + 1).map(|text| number(text.trim())).collect();
+    match numbers {
+        Some(numbers) if numbers.len() > MAX_FRAMES => Err(Problem::bad_request("more than 10,000 frames")),
+        Some(numbers) => Ok(numbers),
+        None => Err(Problem::bad_request("frames are numbers from 1, separated by commas")),
+    }
+}
+
+/// Frames of an instance.
+pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+    let wanted = numbers(call.route.parameter("frames"))?;
+    let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
+    let instances = one(answering, call).await?;
+    let found = found(answering, call, &instances).await?;
+    send(answering, call, (instances, found), Some(wanted), &accept).await
+}
+
+/// The list of the one instance of a path, whose object is at hand.
+async fn one(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Arc<Instances>, Problem> {
+    let Listed { instances, .. } = Target::of(call)?.instances(answering, call).await?;
+    Ok(instances)
+}
+
+async fn found(answering: &Arc<Answering>, call: &Call<'_>, instances: &Arc<Instances>) -> Result<Found, Problem> {
+    let turn = answering.turn(&call.peer).await?;
+    let (answering, instances) = (Arc::clone(answering), Arc::clone(instances));
+    let found = spawn_blocking(move || {
+        let _until_its_end = turn;
+        find(&answering, &instances)
+    });
+    found.await.map_err(|_| Problem::ours())?
+}
+
+/// Sends frames; all of them where no numbers are given.
+async fn send(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    (instances, found): (Arc<Instances>, Found),
+    wanted: Option<Vec<u32>>,
+    accept: &Accept,
+) -> Result<Response<Body>, Problem> {
+    let Found { pixels, location } = found;
+    let wanted = wanted.unwrap_or_else(|| (1..=pixels.frames()).collect());
+    let Some((wrapping, media_type)) = forms::frames(accept, &pixels.transfer_syntax, wanted.len()) else {
+        let own = frame_type(&pixels.transfer_syntax);
+        let of = |kind: &str| format!("multipart/related; type=\"{kind}\"; transfer-syntax={}", sent_syntax(&pixels));
+        return Err(not_acceptable(&[&of(OCTETS), &of(own)]));
+    };
+    // All of them are looked up before anything goes out: a frame that is not there is a 404, not half an answer.
+    let frames: Result<Vec<Frame>, PixelError> = wanted.iter().map(|number| pixels.frame(*number)).collect();
+    let frames = frames.map_err(|error| no_pixels(&error))?;
+    if frames.iter().any(|frame| frame.shift > 0 && frame.length > MAX_MOVED) {
+        return Err(Problem::not_found("a frame of single bits that is longer than 256 MiB is not sent by itself"));
+    }
+    let content_type = format!("{media_type}; transfer-syntax={}", sent_syntax(&pixels));
+    let parts = Parts::new();
+    let single_length = frames.first().map(|frame| frame.length).filter(|_| wrapping == Wrapping::Single);
+    let part = match single_length {
+        Some(length) => selected(single(call.headers, &RANGE), length)?,
+        None => Selected::All,
+    };
+    let (outlet, body) = Body::pieces(answering.options.write_timeout);
+    let mut response = Response::new(body);
+    let response_type = match wrapping {
+        Wrapping::Single => content_type.clone(),
+        Wrapping::Multipart => parts.content_type(media_type),
+    };
+    let response_type = HeaderValue::from_str(&response_type).map_err(|_| Problem::ours())?;
+    response.headers_mut().insert(CONTENT_TYPE, response_type);
+    let heads: Vec<String> = match wrapping {
+        Wrapping::Single => Vec::new(),
+        Wrapping::Multipart => frames.iter().map(|frame| parts.head(&content_type, Some(frame.length))).collect(),
+    };
+    match wrapping {
+        Wrapping::Single => add_range(&mut response, part, single_length),
+        Wrapping::Multipart => {
+            let length: u64 = frames.iter().map(|frame| frame.length).sum::<u64>()
+                + heads.iter().map(|head| head.len() as u64).sum::<u64>()
+                + parts.end().len() as u64;
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    }
+    spawn_blocking(move || {
+        let end = (wrapping == Wrapping::Multipart).then(|| parts.end());
+        let mut writing = Writing { outlet, window: Window::of(part), gathered: Vec::new() };
+        let written = Runs::open(instances, location)
+            .map_err(
+                |error| tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again"),
+            )
+            .and_then(|mut runs| writing.frames(&mut runs, &pixels, &frames, &heads))
+            .and_then(|()| writing.put(end.unwrap_or_default().as_bytes()))
+            .and_then(|()| writing.flush());
+        if written.is_ok() {
+            writing.outlet.end();
+        }
+    });
+    Ok(response)
+}
+
+/// The transfer syntax that frames are in when they are sent.
+fn sent_syntax(pixels: &Pixels) -> &str {
+    if pixels.is_encapsulated() { &pixels.transfer_syntax } else { EXPLICIT_LITTLE }
+}
+
+/// Bytes on their way into a body, in pieces of some size.
+struct Writing {
+    outlet: Outlet,
+    window: Window,
+    gathered: Vec<u8>,
+}
+
+impl Writing {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        let bytes = self.window.cut(bytes);
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= PIECE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), ()> {
+        if self.outlet.send(std::mem::take(&mut self.gathered)).is_break() { Err(()) } else { Ok(()) }
+    }
+
+    fn frames(&mut self, runs: &mut Runs, pixels: &Pixels, frames: &[Frame], heads: &[String]) -> Result<(), ()> {
+        for (at, frame) in frames.iter().enumerate() {
+            self.put(heads.get(at).map_or("", String::as_str).as_bytes())?;
+            if pixels.is_encapsulated() || frame.shift == 0 && pixels.shape.bits_allocated != 1 {
+                for range in &frame.ranges {
+                    runs.read(*range, &mut |bytes| self.put(bytes))?;
+                }
+                continue;
+            }
+            let mut packed = Vec::new();
+            for range in &frame.ranges {
+                runs.read(*range, &mut |bytes| {
+                    packed.extend_from_slice(bytes);
+                    Ok(())
+                })?;
+            }
+            self.put(&realigned(&packed, frame.shift, pixels.frame_bits()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The value of one element of an instance, which metadata name by its URI.
+pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
+    let steps = steps(call.route.parameter("path"))?;
+    let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
+    let instances = one(answering, call).await?;
+    if steps.as_slice() == [0x7FE0_0010] {
+        let found = found(answering, call, &instances).await?;
+        if found.pixels.is_encapsulated() {
+            return send(answering, call, (instances, found), None, &accept).await;
+        }
+    }
+    let turn = answering.turn(&call.peer).await?;
+    let (shared, listed) = (Arc::clone(answering), Arc::clone(&instances));
+    let value = spawn_blocking(move || {
+        let _until_its_end = turn;
+        let instance = listed.get(0).ok_or_else(Problem::ours)?;
+        let mut reader = shared.readers.take()?;
+        let opened = OpenObject::open(&mut reader, &instance, &Archives::default());
+        shared.readers.give_back(reader);
+        value(opened.map_err(|error| lost(&error))?, &steps)
+    });
+    let Value { range, mime_type, location } = value.await.map_err(|_| Problem::ours())??;
+    let Some((wrapping, media_type)) = forms::bulk(&accept, mime_type.as_deref()) else {
+        return Err(not_acceptable(&[OCTETS, "multipart/related; type=\"application/octet-stream\""]));
+    };
+    let parts = Parts::new();
+    let head = parts.head(&media_type, Some(range.1));
+    let part = match wrapping {
+        Wrapping::Single => selected(single(call.headers, &RANGE), range.1)?,
+        Wrapping::Multipart => Selected::All,
+    };
+    let (outlet, body) = Body::pieces(answering.options.write_timeout);
+    let mut response = Response::new(body);
+    let response_type = match wrapping {
+        Wrapping::Single => media_type.clone(),
+        Wrapping::Multipart => parts.content_type(&media_type),
+    };
+    let response_type = HeaderValue::from_str(&response_type).map_err(|_| Problem::ours())?;
+    response.headers_mut().insert(CONTENT_TYPE, response_type);
+    let (before, behind) = match wrapping {
+        Wrapping::Single => {
+            add_range(&mut response, part, Some(range.1));
+            (String::new(), String::new())
+        }
+        Wrapping::Multipart => (head, parts.end()),
+    };
+    spawn_blocking(move || {
+        let mut writing = Writing { outlet, window: Window::of(part), gathered: Vec::new() };
+        let written = Runs::open(instances, location)
+            .map_err(
+                |error| tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again"),
+            )
+            .and_then(|mut runs| {
+                writing.window_free(before.as_bytes(), part)?;
+                runs.read(range, &mut |bytes| writing.put(bytes))?;
+                writing.put(behind.as_bytes())?;
+                writing.flush()
+            });
+        if written.is_ok() {
+            writing.outlet.end();
+        }
+    });
+    Ok(response)
+}
+
+impl Writing {
+    /// Puts what stands before the first part; a response with a range has no parts.
+    fn window_free(&mut self, bytes: &[u8], part: Selected) -> Result<(), ()> {
+        if part == Selected::All { self.put(bytes) } else { Ok(()) }
+    }
+}
+
+/// The tags and item numbers of a path to a value: `tag`, or `tag/item/tag` and so on.
+fn steps(raw: &str) -> Result<Vec<u32>, Problem> {
+    let refused = || Problem::bad_request("the path to a value is a tag, or tags with item numbers between them");
+    let mut steps = Vec::new();
+    for (at, text) in raw.split('/').enumerate() {
+        let step = if at % 2 == 0 {
+            u32::from_str_radix(text, 16)
+                .ok()
+                .filter(|_| text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit()))
+        } else {
+            text.parse::<u32>().ok().filter(|item| *item > 0 && text.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        steps.push(step.ok_or_else(refused)?);
+        if steps.len() > MAX_STEPS {
+            return Err(refused());
+        }
+    }
+    if steps.len() % 2 == 1 { Ok(steps) } else { Err(refused()) }
+}
+
+/// Where a value lies.
+struct Value {
+    range: (u64, u64),
+    mime_type: Option<String>,
+    location: Location,
+}
+
+/// Walks to a value.
+fn value(object: OpenObject, steps: &[u32]) -> Result<Value, Problem> {
+    let OpenObject { mut walk, location, .. } = object;
+    let not_there = || Problem::not_found("the object has no such value");
+    let mut mime_type = None;
+    // Steps that were gone, and the item that the walk is in of each open sequence.
+    let mut at = 0;
+    let mut items: Vec<u32> = Vec::new();
+    let mut found = None;
+    loop {
+        let event = walk.next().map_err(|error| no_pixels(&PixelError::Walk(error)))?;
+        let is_on_path = at == items.len() * 2;
+        match event {
+            Event::End => break,
+            Event::Value { tag, .. } if tag == MIME_TYPE && items.is_empty() => {
+                let bytes = walk.value(tag, 256).unwrap_or_default();
+                let text = String::from_utf8_lossy(&bytes);
+                mime_type = super::negotiate::MediaRange::parse(text.trim_matches([' ', '\0']))
+                    .map(|range| format!("{}/{}", range.essence.0, range.essence.1))
+                    .filter(|own| !own.contains('*'));
+            }
+            Event::Value { tag, length, offset, .. } if is_on_path && steps.get(at..) == Some(&[tag]) => {
+                found = Some((offset, u64::from(length)));
+            }
+            Event::Sequence { tag } => {
+                if is_on_path && steps.get(at) == Some(&tag) && steps.len() > at + 1 {
+                    at += 1;
+                }
+                items.push(0);
+            }
+            Event::Item => {
+                if let Some(item) = items.last_mut() {
+                    *item += 1;
+                    if at == items.len() * 2 - 1 && steps.get(at) == items.last() {
+                        at += 1;
+                    }
+                }
+            }
+            Event::ItemEnd => {
+                if at == items.len() * 2 {
+                    at -= 1;
+                }
+            }
+            Event::SequenceEnd => {
+                if at == items.len() * 2 - 1 {
+                    at -= 1;
+                }
+                items.pop();
+            }
+            Event::Value { .. } | Event::Fragments { .. } => {}
+        }
+        // The type of an encapsulated document stands behind it.
+        if found.is_some() && !matches!(steps, [0x0042_0011]) || mime_type.is_some() && found.is_some() {
+            break;
+        }
+    }
+    let range = found.ok_or_else(not_there)?;
+    Ok(Value { range, mime_type, location })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_numbers_from_one() {
+        assert_eq!(numbers("1").unwrap(), [1]);
+        assert_eq!(numbers("3,1,2").unwrap(), [3, 1, 2]);
+        assert_eq!(numbers("1%2C2").unwrap(), [1, 2]);
+        for bad in ["", "0", "1,", ",1", "-1", "1.5", "a", "1,,2", "99999999999", "+1"] {
+            assert!(numbers(bad).is_err(), "{bad}");
+        }
+        assert!(numbers(&vec!["1"; MAX_FRAMES + 1].join(",")).is_err());
+    }
+
+    #[test]
+    fn a_path_has_tags_and_items() {
+        assert_eq!(steps("00420011").unwrap(), [0x0042_0011]);
+        assert_eq!(steps("52009229/2/00281201").unwrap(), [0x5200_9229, 2, 0x0028_1201]);
+        for bad in [
+            "",
+            "0042",
+            "00420011/",
+            "00420011/1",
+            "00420011/0/00420011",
+            "0042001g",
+            "+0420011",
+            "../x",
+            "00420011/-1/00420011",
+        ] {
+            assert!(steps(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! All attributes of an object in the DICOM JSON Model (PS3.18 annex F), written as they are walked over.
+//!
+//! Long binary values, pixel data and very long texts are given by URI. An object that is damaged ends
+//! where the damage begins, with all that stands before it.
+
+use std::collections::HashSet;
+
+use dicom_core::VR;
+
+use super::objects::Bytes;
+use crate::encoding::walk::{Event, Walk, WalkError};
+use crate::model::charset::CharacterSets;
+use crate::model::dicom_json::{push_element, push_key, push_stored, push_string};
+
+/// The longest binary value that stands in the text itself.
+const MAX_INLINE_BINARY: u32 = 1 << 10;
+
+/// The longest text that stands in the text itself. Encapsulated XML and HL7 documents are longer.
+const MAX_INLINE_TEXT: u32 = 64 << 10;
+
+/// The longest text that is made of one object. Enhanced objects of a thousand frames have 5 MB.
+const MAX_TEXT: usize = 64 << 20;
+
+const SPECIFIC_CHARACTER_SET: u32 = 0x0008_0005;
+const AVAILABLE_TRANSFER_SYNTAX: u32 = 0x0008_3002;
+const PIXEL_DATA_GROUP: u32 = 0x7FE0;
+
+/// Writes one object.
+pub(super) struct ObjectJson<'o> {
+    out: &'o mut String,
+    levels: Vec<Level>,
+    /// What URIs of values begin with; a path of tags and item numbers follows.
+    bulk: &'o str,
+    transfer_syntax: &'o str,
+    /// Sequences and items that are open inside of one that stands twice.
+    skipped: usize,
+}
+
+struct Level {
+    kind: Kind,
+    is_empty: bool,
+    /// Tags of an item, or of the root. Objects that break the order have some twice, and JSON has no such thing.
+    seen: HashSet<u32>,
+    sets: CharacterSets,
+    /// The part of the path that leads here.
+    part: String,
+    items: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sequence,
+    Item,
+}
+
+impl<'o> ObjectJson<'o> {
+    /// Appends an object, whose values are at URIs that begin with `bulk`.
+    pub(super) fn write(
+        out: &'o mut String,
+        walk: &mut Walk<Bytes>,
+        transfer_syntax: &'o str,
+        bulk: &'o str,
+    ) -> Result<(), WalkError> {
+        out.push('{');
+        let root = Level::new(Kind::Item, CharacterSets::default(), String::new());
+        let mut this = Self { out, levels: vec![root], bulk, transfer_syntax, skipped: 0 };
+        let walked = this.walk(walk);
+        this.add_own(u32::MAX);
+        while let Some(level) = this.levels.pop() {
+            this.close(level);
+        }
+        walked
+    }
+
+    fn walk(&mut self, walk: &mut Walk<Bytes>) -> Result<(), WalkError> {
+        let start = self.out.len();
+        loop {
+            let event = walk.next()?;
+            if self.out.len() - start > MAX_TEXT {
+                return Err(WalkError::TooLong(0));
+            }
+            if self.skipped > 0 {
+                match event {
+                    Event::Sequence { .. } | Event::Item => self.skipped += 1,
+                    Event::SequenceEnd | Event::ItemEnd => self.skipped -= 1,
+                    Event::End => return Ok(()),
+                    Event::Value { .. } | Event::Fragments { .. } => {}
+                }
+                continue;
+            }
+            match event {
+                Event::End => return Ok(()),
+                Event::Value { tag, vr, length, .. } => self.value(walk, tag, vr, length)?,
+                Event::Fragments { tag, vr, .. } => {
+                    if self.begin(tag) {
+                        self.uri(tag, vr);
+                    }
+                }
+                Event::Sequence { tag } => {
+                    if self.begin(tag) {
+                        push_key(self.out, tag, VR::SQ);
+                        let sets = self.sets();
+                        self.levels.push(Level::new(Kind::Sequence, sets, format!("{tag:08X}")));
+                    } else {
+                        self.skipped = 1;
+                    }
+                }
+                Event::Item => self.item(),
+                Event::ItemEnd | Event::SequenceEnd => {
+                    if let Some(level) = self.levels.pop() {
+                        self.close(level);
+                    }
+                }
+            }
+        }
+    }
+
+    fn sets(&self) -> CharacterSets {
+        self.levels.last().map(|level| level.sets.clone()).unwrap_or_default()
+    }
+
+    fn item(&mut self) {
+        let sets = self.sets();
+        let Some(sequence) = self.levels.last_mut() else { return };
+        sequence.items += 1;
+        let part = sequence.items.to_string();
+        self.out.push_str(if sequence.is_empty { ",\"Value\":[{" } else { ",{" });
+        sequence.is_empty = false;
+        self.levels.push(Level::new(Kind::Item, sets, part));
+    }
+
+    fn close(&mut self, level: Level) {
+        self.out.push_str(match level.kind {
+            Kind::Item => "}",
+            Kind::Sequence if level.is_empty => "}",
+            Kind::Sequence => "]}",
+        });
+    }
+
+    /// Whether an element is written; if so, its separator is.
+    fn begin(&mut self, tag: u32) -> bool {
+        if self.levels.len() == 1 {
+            self.add_own(tag);
+        }
+        // Group lengths (PS3.5 7.2) and groups that belong to no data set.
+        let is_none = tag & 0xFFFF == 0 || tag >> 16 < 0x0008;
+        let Some(level) = self.levels.last_mut() else { return false };
+        if is_none || !level.seen.insert(tag) {
+            return false;
+        }
+        if !std::mem::replace(&mut level.is_empty, false) {
+            self.out.push(',');
+        }
+        true
+    }
+
+    /// What every object has besides its own attributes, in the order of tags: the character set of this text (PS3.18 F.2.2),
+    /// and the transfer syntax that the object lies in.
+    fn add_own(&mut self, before: u32) {
+        let own =
+            [(SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"), (AVAILABLE_TRANSFER_SYNTAX, VR::UI, self.transfer_syntax)];
+        for (tag, vr, text) in own {
+            let Some(root) = self.levels.first_mut() else { return };
+            if tag < before && root.seen.insert(tag) {
+                if !std::mem::replace(&mut root.is_empty, false) {
+                    self.out.push(',');
+                }
+                push_stored(self.out, tag, vr, text);
+            }
+        }
+    }
+
+    fn value(&mut self, walk: &mut Walk<Bytes>, tag: u32, vr: VR, length: u32) -> Result<(), WalkError> {
+        if tag == SPECIFIC_CHARACTER_SET {
+            let bytes = walk.value(tag, 1 << 10)?;
+            let is_root = self.levels.len() == 1;
+            if let Some(level) = self.levels.last_mut() {
+                level.sets = CharacterSets::new(String::from_utf8_lossy(&bytes).trim_end_matches([' ', '\0']));
+            }
+            if is_root {
+                self.add_own(tag + 1);
+            }
+            return Ok(());
+        }
+        if !self.begin(tag) {
+            return Ok(());
+        }
+        let is_binary = matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN);
+        let limit = if is_binary { MAX_INLINE_BINARY } else { MAX_INLINE_TEXT };
+        if length > limit || is_binary && tag >> 16 == PIXEL_DATA_GROUP {
+            self.uri(tag, vr);
+            return Ok(());
+        }
+        match walk.value(tag, u64::from(limit)) {
+            Ok(bytes) => {
+                let sets = self.sets();
+                push_element(self.out, tag, vr, false, &bytes, &sets);
+                Ok(())
+            }
+            Err(error) => {
+                // The separator is there: the element is empty.
+                push_stored(self.out, tag, vr, "");
+                Err(error)
+            }
+        }
+    }
+
+    /// PS3.18 F.2.2: a value that is elsewhere.
+    fn uri(&mut self, tag: u32, vr: VR) {
+        push_key(self.out, tag, vr);
+        let mut uri = self.bulk.to_owned();
+        for level in self.levels.iter().skip(1) {
+            uri.push_str(&level.part);
+            uri.push('/');
+        }
+        uri.push_str(&format!("{tag:08X}"));
+        self.out.push_str(",\"BulkDataURI\":");
+        push_string(self.out, &uri);
+        self.out.push('}');
+    }
+}
+
+impl Level {
+    fn new(kind: Kind, sets: CharacterSets, part: String) -> Self {
+        Self { kind, is_empty: true, seen: HashSet::new(), sets, part, items: 0 }
+    }
+}

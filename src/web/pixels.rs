@@ -1,0 +1,402 @@
+//! Where the frames of an object lie (PS3.5 8.2, annex A.4): found once, then each is one read.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::objects::Bytes;
+use crate::encoding::walk::{Event, Walk, WalkError};
+use crate::model::location::Location;
+
+/// Bytes of offset tables that are kept, all together. A frame takes 40.
+const KEPT_BYTES: usize = 16 << 20;
+
+/// Bytes that one range takes in a table, with what holds it.
+const RANGE_BYTES: usize = 40;
+
+/// Fragments of one object. A slide of a microscope has 100,000 tiles.
+const MAX_FRAGMENTS: usize = 4_000_000;
+
+/// The longest value that is read on the way: offset tables of [`MAX_FRAGMENTS`] frames.
+const MAX_TABLE: u64 = 8 * MAX_FRAGMENTS as u64;
+
+/// Frames of one object, as Number of Frames (0028,0008) may say.
+const MAX_FRAMES: u32 = 1 << 24;
+
+/// What the elements of group 0028 say of pixels, as far as frames need it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) rows: u16,
+    pub(super) columns: u16,
+    pub(super) samples: u16,
+    pub(super) bits_allocated: u16,
+    pub(super) frames: u32,
+}
+
+impl Shape {
+    /// Bits of one native frame.
+    fn frame_bits(&self) -> u64 {
+        u64::from(self.rows) * u64::from(self.columns) * u64::from(self.samples.max(1)) * u64::from(self.bits_allocated)
+    }
+}
+
+/// A run of bytes in an object.
+pub(super) type Range = (u64, u64);
+
+/// Where pixels lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Layout {
+    /// One frame after the other, from here on, so many bytes in all.
+    Native { offset: u64, length: u64 },
+    /// The fragments of each frame.
+    Encapsulated(Vec<Vec<Range>>),
+}
+
+/// The pixels of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pixels {
+    pub(super) shape: Shape,
+    /// The transfer syntax that the object lies in.
+    pub(super) transfer_syntax: String,
+    layout: Layout,
+}
+
+/// Why there is no such frame.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PixelError {
+    #[error("the object has no pixel data")]
+    None,
+    #[error("the object has {0} frames")]
+    NoSuchFrame(u32),
+    #[error("what the object says of its pixels contradicts itself: {0}")]
+    Contradiction(&'static str),
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+}
+
+/// The bytes of one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// In their order.
+    pub(super) ranges: Vec<Range>,
+    /// Bits of the first byte that belong to the frame before; only of packed bits.
+    pub(super) shift: u8,
+    /// Bytes of the frame.
+    pub(super) length: u64,
+}
+
+impl Pixels {
+    /// Walks to the pixel data of an object.
+    pub(super) fn find(walk: &mut Walk<Bytes>, transfer_syntax: &str) -> Result<Self, PixelError> {
+        let mut shape = Shape::default();
+        let mut extended = Extended::default();
+        loop {
+            match walk.next()? {
+                Event::End => return Err(PixelError::None),
+                Event::Value { tag, length, offset, .. } if walk.depth() == 0 => match tag {
+                    0x0028_0002 => shape.samples = number(&walk.value(tag, 64)?),
+                    0x0028_0008 => {
+                        let text = String::from_utf8_lossy(&walk.value(tag, 64)?).into_owned();
+                        shape.frames = text.trim_matches([' ', '\0']).parse().unwrap_or(1);
+                    }
+                    0x0028_0010 => shape.rows = number(&walk.value(tag, 64)?),
+                    0x0028_0011 => shape.columns = number(&walk.value(tag, 64)?),
+                    0x0028_0100 => shape.bits_allocated = number(&walk.value(tag, 64)?),
+                    0x7FE0_0001 => extended.offsets = numbers(&walk.value(tag, MAX_TABLE)?),
+                    0x7FE0_0002 => extended.lengths = numbers(&walk.value(tag, MAX_TABLE)?),
+                    0x7FE0_0008 | 0x7FE0_0009 | 0x7FE0_0010 => {
+                        shape.frames = shape.frames.clamp(1, MAX_FRAMES);
+                        if matches!(tag, 0x7FE0_0008 | 0x7FE0_0009) {
+                            shape.bits_allocated = if tag == 0x7FE0_0008 { 32 } else { 64 };
+                        }
+                        let layout = Layout::Native { offset, length: u64::from(length) };
+                        return Ok(Self { shape, transfer_syntax: transfer_syntax.to_owned(), layout });
+                    }
+                    _ => {}
+                },
+                Event::Fragments { tag: 0x7FE0_0010, .. } if walk.depth() == 0 => {
+                    shape.frames = shape.frames.clamp(1, MAX_FRAMES);
+                    let layout = Layout::Encapsulated(fragments(walk, shape.frames, &extended)?);
+                    return Ok(Self { shape, transfer_syntax: transfer_syntax.to_owned(), layout });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Bits of one native frame.
+    pub(super) fn frame_bits(&self) -> u64 {
+        self.shape.frame_bits()
+    }
+
+    /// Whether the frames are compressed.
+    pub(super) fn is_encapsulated(&self) -> bool {
+        matches!(self.layout, Layout::Encapsulated(_))
+    }
+
+    /// How many frames there are.
+    pub(super) fn frames(&self) -> u32 {
+        match &self.layout {
+            Layout::Native { .. } => self.shape.frames,
+            Layout::Encapsulated(frames) => u32::try_from(frames.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// One frame, counted from 1.
+    pub(super) fn frame(&self, number: u32) -> Result<Frame, PixelError> {
+        let at =
+            number.checked_sub(1).filter(|at| *at < self.frames()).ok_or(PixelError::NoSuchFrame(self.frames()))?;
+        match &self.layout {
+            Layout::Encapsulated(frames) => {
+                let ranges = frames.get(at as usize).ok_or(PixelError::NoSuchFrame(self.frames()))?.clone();
+                let length = ranges.iter().map(|(_, length)| length).sum();
+                Ok(Frame { ranges, shift: 0, length })
+            }
+            Layout::Native { offset, length } => {
+                let bits = self.shape.frame_bits();
+                if bits == 0 {
+                    return Err(PixelError::Contradiction("a frame has no pixels"));
+                }
+                let start = u64::from(at) * bits;
+                let (first, end) = (start / 8, (start + bits).div_ceil(8));
+                if end > *length {
+                    return Err(PixelError::Contradiction("the pixel data end before their last frame"));
+                }
+                let range = (offset + first, end - first);
+                Ok(Frame { ranges: vec![range], shift: (start % 8) as u8, length: bits.div_ceil(8) })
+            }
+        }
+    }
+
+    fn cost(&self) -> usize {
+        let ranges = match &self.layout {
+            Layout::Native { .. } => 1,
+            Layout::Encapsulated(frames) => frames.iter().map(|frame| frame.len() + 1).sum(),
+        };
+        256 + ranges * RANGE_BYTES
+    }
+}
+
+/// Moves packed bits so that the first one of a frame is the lowest of its first byte (PS3.5 8.1.1), and clears those of the
+/// next frame.
+pub(super) fn realigned(bytes: &[u8], shift: u8, bits: u64) -> Vec<u8> {
+    let mut out: Vec<u8> = bytes
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| {
+            let next = bytes.get(at + 1).copied().unwrap_or(0);
+            if shift == 0 { *byte } else { byte >> shift | next << (8 - shift) }
+        })
+        .take(usize::try_from(bits.div_ceil(8)).unwrap_or(usize::MAX))
+        .collect();
+    if !bits.is_multiple_of(8)
+        && let Some(last) = out.last_mut()
+    {
+        *last &= (1 << (bits % 8)) - 1;
+    }
+    out
+}
+
+fn number(bytes: &[u8]) -> u16 {
+    bytes.first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes))
+}
+
+fn numbers(bytes: &[u8]) -> Vec<u64> {
+    bytes.chunks_exact(8).filter_map(|chunk| chunk.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes)).collect()
+}
+
+/// Extended Offset Table and its lengths (PS3.3 C.7.6.3.1.8).
+#[derive(Default)]
+struct Extended {
+    offsets: Vec<u64>,
+    lengths: Vec<u64>,
+}
+
+/// The fragments of each frame: by the Extended Offset Table, by the Basic one, or by what begins with each fragment.
+fn fragments(walk: &mut Walk<Bytes>, frames: u32, extended: &Extended) -> Result<Vec<Vec<Range>>, PixelError> {
+    let frames = frames as usize;
+    let mut table = Vec::new();
+    let Some((_, length)) = walk.fragment()? else { return Err(PixelError::Contradiction("there are no fragments")) };
+    if length > 0 {
+        let bytes = walk.value(0x7FE0_0010, MAX_TABLE)?;
+        let offsets = bytes.chunks_exact(4).filter_map(|chunk| chunk.first_chunk());
+        table.extend(offsets.map(|bytes| u64::from(u32::from_le_bytes(*bytes))));
+    }
+    let mut all: Vec<(Range, [u8; 2])> = Vec::new();
+    // Where the item of the first fragment begins: offsets count from there (PS3.5 A.4).
+    let mut base = None;
+    while let Some((offset, length)) = walk.fragment()? {
+        if all.len() == MAX_FRAGMENTS {
+            return Err(PixelError::Contradiction("there are more than 4,000,000 fragments"));
+        }
+        base.get_or_insert(offset - 8);
+        let beginning = if frames > 1 { walk.beginning(2)? } else { Vec::new() };
+        let beginning = beginning.first_chunk().copied().unwrap_or_default();
+        all.push(((offset, u64::from(length)), beginning));
+    }
+    let base = base.ok_or(PixelError::Contradiction("there are no fragments"))?;
+    if frames == 1 {
+        return Ok(vec![all.into_iter().map(|(range, _)| range).collect()]);
+    }
+    if extended.offsets.len() == frames && extended.lengths.len() == frames {
+        let ranges = extended.offsets.iter().zip(&extended.lengths);
+        let inside = |(offset, length): (&u64, &u64)| {
+            let start = base.checked_add(*offset)?.checked_add(8)?;
+            // A table that points somewhere else than at a fragment is not believed.
+            let at = all.binary_search_by_key(&start, |((offset, _), _)| *offset).ok()?;
+            let ((_, whole), _) = all.get(at)?;
+            (*length <= *whole).then(|| vec![(start, *length)])
+        };
+        if let Some(found) = ranges.map(inside).collect::<Option<Vec<_>>>() {
+            return Ok(found);
+        }
+    }
+    if table.len() == frames && table.is_sorted() {
+        let mut found = vec![Vec::new(); frames];
+        for (range, _) in &all {
+            let from_base = range.0 - 8 - base;
+            let at = table.partition_point(|offset| *offset <= from_base).saturating_sub(1);
+            if let Some(frame) = found.get_mut(at) {
+                frame.push(*range);
+            }
+        }
+        if found.iter().all(|frame| !frame.is_empty()) {
+            return Ok(found);
+        }
+    }
+    if all.len() == frames {
+        return Ok(all.into_iter().map(|(range, _)| vec![range]).collect());
+    }
+    by_beginnings(&all, frames)
+}
+
+/// A JPEG, JPEG-LS or JPEG 2000 stream begins with a marker that no later fragment of it begins with.
+fn by_beginnings(all: &[(Range, [u8; 2])], frames: usize) -> Result<Vec<Vec<Range>>, PixelError> {
+    let mut found: Vec<Vec<Range>> = Vec::new();
+    for (range, beginning) in all {
+        if matches!(beginning, [0xFF, 0xD8 | 0x4F]) || found.is_empty() {
+            found.push(Vec::new());
+        }
+        if let Some(frame) = found.last_mut() {
+            frame.push(*range);
+        }
+    }
+    if found.len() == frames {
+        return Ok(found);
+    }
+    Err(PixelError::Contradiction("it cannot be told which fragments belong to which frame"))
+}
+
+/// Offset tables of the objects that were asked for last.
+#[derive(Default)]
+pub(super) struct PixelCache(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    tables: HashMap<Key, (Arc<Pixels>, u64)>,
+    bytes: usize,
+    clock: u64,
+}
+
+/// An object at its place, as it was when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key(PathBuf, std::ffi::OsString, u64, i64);
+
+impl Key {
+    pub(super) fn of(location: &Location) -> Self {
+        Self(location.directory.clone(), location.file_name.clone(), location.size, location.mtime_ms)
+    }
+}
+
+impl PixelCache {
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Pixels>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.clock += 1;
+        let now = kept.clock;
+        let (pixels, used) = kept.tables.get_mut(key)?;
+        *used = now;
+        Some(Arc::clone(pixels))
+    }
+
+    pub(super) fn put(&self, key: Key, pixels: Arc<Pixels>) {
+        let cost = pixels.cost();
+        if cost > KEPT_BYTES / 2 {
+            return;
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while kept.bytes + cost > KEPT_BYTES {
+            let oldest = kept.tables.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            let Some((gone, _)) = oldest.and_then(|key| kept.tables.remove(&key)) else { break };
+            kept.bytes -= gone.cost();
+        }
+        kept.clock += 1;
+        let now = kept.clock;
+        kept.bytes += cost;
+        if let Some((before, _)) = kept.tables.insert(key, (pixels, now)) {
+            kept.bytes -= before.cost();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn native(frames: u32, bits_allocated: u16, length: u64) -> Pixels {
+        let shape = Shape { rows: 3, columns: 3, samples: 1, bits_allocated, frames };
+        Pixels { shape, transfer_syntax: String::new(), layout: Layout::Native { offset: 100, length } }
+    }
+
+    #[test]
+    fn native_frames_lie_one_behind_the_other() {
+        let pixels = native(3, 16, 54);
+        assert_eq!(pixels.frame(1).unwrap(), Frame { ranges: vec![(100, 18)], shift: 0, length: 18 });
+        assert_eq!(pixels.frame(3).unwrap().ranges, [(136, 18)]);
+        assert!(matches!(pixels.frame(0), Err(PixelError::NoSuchFrame(3))));
+        assert!(matches!(pixels.frame(4), Err(PixelError::NoSuchFrame(3))));
+        assert!(matches!(native(4, 16, 54).frame(4), Err(PixelError::Contradiction(_))));
+        assert!(matches!(native(4, 0, 54).frame(1), Err(PixelError::Contradiction(_))));
+    }
+
+    #[test]
+    fn packed_bits_begin_where_the_frame_before_ends() {
+        // Three frames of nine bits: 0 to 8, 9 to 17, 18 to 26.
+        let bits = native(3, 1, 4);
+        let second = bits.frame(2).unwrap();
+        assert_eq!((second.ranges.as_slice(), second.shift, second.length), (&[(101, 2)][..], 1, 2));
+        let all: u32 = 0b101_0000_0001 << 9 | 0b1_1111_1111 | 0b111 << 18;
+        let bytes = all.to_le_bytes();
+        assert_eq!(realigned(&bytes[..2], 0, 9), [0xFF, 0x01]);
+        assert_eq!(realigned(&bytes[1..3], 1, 9), [0x01, 0x01]);
+    }
+
+    #[test]
+    fn fragments_are_told_apart_by_what_they_begin_with() {
+        let (start, go_on) = ([0xFF, 0xD8], [0x12, 0x34]);
+        let all = [((0, 1), start), ((9, 1), go_on), ((18, 1), start), ((27, 1), start)];
+        assert_eq!(by_beginnings(&all, 3).unwrap(), [vec![(0, 1), (9, 1)], vec![(18, 1)], vec![(27, 1)]]);
+        assert!(by_beginnings(&all, 2).is_err());
+    }
+
+    #[test]
+    fn what_was_not_asked_for_longest_goes_first() {
+        let cache = PixelCache::default();
+        let table = |frames: usize| {
+            let layout = Layout::Encapsulated(vec![vec![(0, 1)]; frames]);
+            Arc::new(Pixels { shape: Shape::default(), transfer_syntax: String::new(), layout })
+        };
+        let key = |name: &str| Key("/a".into(), name.into(), 1, 1);
+        // Each a third of the room.
+        let frames = KEPT_BYTES / 3 / (2 * RANGE_BYTES);
+        for name in ["a", "b"] {
+            cache.put(key(name), table(frames));
+        }
+        assert!(cache.get(&key("a")).is_some());
+        for name in ["c", "d"] {
+            cache.put(key(name), table(frames));
+        }
+        assert!(cache.get(&key("b")).is_none() && cache.get(&key("d")).is_some());
+        cache.put(key("e"), table(10 * frames));
+        assert!(cache.get(&key("e")).is_none());
+    }
+}

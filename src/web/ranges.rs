@@ -1,0 +1,85 @@
+//! Range (RFC 9110 14.2), for responses that are one run of bytes whose length is known.
+
+use hyper::StatusCode;
+use hyper::header::{CONTENT_RANGE, HeaderValue};
+
+use super::problem::Problem;
+
+/// What of the bytes is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Selected {
+    All,
+    /// From the first to the last of these, both included.
+    Part {
+        first: u64,
+        last: u64,
+    },
+}
+
+/// What a Range header selects of so many bytes. Several ranges, other units and what cannot be read select all: that is what
+/// RFC 9110 14.2 allows, and a list of overlapping ranges has felled servers.
+pub(super) fn selected(header: Option<&str>, length: u64) -> Result<Selected, Problem> {
+    let Some(spec) = header.and_then(|header| header.trim().strip_prefix("bytes=")) else { return Ok(Selected::All) };
+    let Some((first, last)) = spec.split_once('-') else { return Ok(Selected::All) };
+    let number =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    let (first, last) = match (first.trim(), last.trim()) {
+        ("", suffix) => match number(suffix) {
+            Some(0) => return Err(unsatisfiable(length)),
+            Some(count) => (length.saturating_sub(count), length.saturating_sub(1)),
+            None => return Ok(Selected::All),
+        },
+        (first, "") => match number(first) {
+            Some(first) => (first, length.saturating_sub(1)),
+            None => return Ok(Selected::All),
+        },
+        (first, last) => match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => (first, last.min(length.saturating_sub(1))),
+            _ => return Ok(Selected::All),
+        },
+    };
+    if first >= length {
+        return Err(unsatisfiable(length));
+    }
+    Ok(Selected::Part { first, last })
+}
+
+fn unsatisfiable(length: u64) -> Problem {
+    let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "the range begins behind the last byte");
+    match HeaderValue::from_str(&format!("bytes */{length}")) {
+        Ok(value) => problem.with(CONTENT_RANGE, value),
+        Err(_) => problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // RFC 9110 14.1.2.
+    #[test]
+    fn one_range_selects_its_bytes_and_everything_else_all() {
+        let part = |first, last| Some(Selected::Part { first, last });
+        for (header, expected) in [
+            ("bytes=0-0", part(0, 0)),
+            ("bytes=0-499", part(0, 499)),
+            ("bytes=500-", part(500, 999)),
+            ("bytes=-1", part(999, 999)),
+            ("bytes=-5000", part(0, 999)),
+            ("bytes=990-5000", part(990, 999)),
+            ("bytes=1000-", None),
+            ("bytes=-0", None),
+            ("bytes=5-4", Some(Selected::All)),
+            ("bytes=0-1,5-6", Some(Selected::All)),
+            ("bytes=0-0,0-0,0-0", Some(Selected::All)),
+            ("bytes=a-b", Some(Selected::All)),
+            ("bytes=--5", Some(Selected::All)),
+            ("bytes=99999999999999999999-", Some(Selected::All)),
+            ("items=0-1", Some(Selected::All)),
+        ] {
+            assert_eq!(selected(Some(header), 1000).ok(), expected, "{header}");
+        }
+        assert_eq!(selected(None, 1000).ok(), Some(Selected::All));
+        assert_eq!(selected(Some("bytes=0-"), 0).ok(), None);
+    }
+}

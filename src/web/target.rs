@@ -1,0 +1,133 @@
+//! What a path of WADO-RS names, and which instances that is.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+
+use super::answer::{Answering, Call};
+use super::problem::Problem;
+use super::query::decode;
+use crate::db::Search as _;
+use crate::db::open::Reader;
+use crate::deliver::delivery::Delivery;
+use crate::model::attribute::AttributeId;
+use crate::model::find::{FindRequest, ReturnKey};
+use crate::model::level::{InformationModel, QueryRetrieveLevel};
+use crate::model::uid::is_acceptable_uid;
+use crate::qr::{self, FindError, Hierarchy, Instances, RetrieveError, keys};
+use crate::shares::Share;
+
+/// Instance Availability (0008,0056) of what is at hand (PS3.3 C.4.23.1.1).
+const ONLINE: &str = "ONLINE";
+
+/// The UIDs of a path.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) study: String,
+    pub(super) series: String,
+    pub(super) instance: String,
+}
+
+/// The instances of a target.
+pub(super) struct Listed {
+    pub(super) instances: Arc<Instances>,
+    /// SOP Instance UIDs of those that the index knows not to be at hand.
+    pub(super) unavailable: HashSet<String>,
+    /// What is counted for the list.
+    pub(super) share: Share,
+}
+
+impl Target {
+    /// Of a path.
+    pub(super) fn of(call: &Call<'_>) -> Result<Self, Problem> {
+        let uid = |name: &str| match call.route.parameter(name) {
+            "" => Ok(String::new()),
+            raw => decode(raw)
+                .filter(|uid| is_acceptable_uid(uid) && !uid.contains(['\\', '*', '?']))
+                .map(std::borrow::Cow::into_owned)
+                .ok_or_else(|| Problem::bad_request("the path has a UID that is none")),
+        };
+        Ok(Self { study: uid("study")?, series: uid("series")?, instance: uid("instance")? })
+    }
+
+    /// The question after its instances, the same that a C-GET asks.
+    fn question(&self) -> Result<FindRequest, RetrieveError> {
+        let levels = [
+            (QueryRetrieveLevel::Study, "StudyInstanceUID", &self.study),
+            (QueryRetrieveLevel::Series, "SeriesInstanceUID", &self.series),
+            (QueryRetrieveLevel::Image, "SOPInstanceUID", &self.instance),
+        ];
+        let given: Vec<_> = levels.into_iter().filter(|(.., uid)| !uid.is_empty()).collect();
+        let level = given.last().map_or(QueryRetrieveLevel::Study, |(level, ..)| *level);
+        let texts: Vec<_> = given.iter().map(|(_, keyword, uid)| format!("{keyword}={uid}")).collect();
+        let identifier = keys::identifier(level, texts.iter().map(String::as_str))
+            .map_err(|_| RetrieveError::Query(FindError::UnknownLevel))?;
+        qr::parse_retrieval(InformationModel::StudyRoot, &identifier, true, Hierarchy::Lenient)
+    }
+
+    /// Its instances, of which there is at least one.
+    pub(super) async fn instances(&self, answering: &Arc<Answering>, call: &Call<'_>) -> Result<Listed, Problem> {
+        let delivery = answering.delivery();
+        let question = self.question()?;
+        let asked = question.clone();
+        let listed = delivery.instances(&call.peer, answering.options.query_time_limit, move || Ok(asked)).await;
+        let (instances, share) = listed?;
+        if instances.is_empty() {
+            return Err(Problem::not_found("the index knows no such instance"));
+        }
+        let turn = answering.turn(&call.peer).await?;
+        let delivery = Arc::clone(delivery);
+        let unavailable = tokio::task::spawn_blocking(move || {
+            let _until_its_end = turn;
+            let mut reader = delivery.readers.take()?;
+            let found = unavailable(&mut reader, question)?;
+            delivery.readers.give_back(reader);
+            Ok::<_, FindError>(found)
+        });
+        let unavailable = unavailable.await.map_err(|_| Problem::ours())??;
+        Ok(Listed { instances: Arc::new(instances), unavailable, share })
+    }
+}
+
+/// Those of the instances that are not at hand, as far as the index knows.
+fn unavailable(reader: &mut Reader, mut question: FindRequest) -> Result<HashSet<String>, FindError> {
+    question.return_keys = [AttributeId::SOPInstanceUID, AttributeId::InstanceAvailability]
+        .map(|attribute| ReturnKey { attribute, items: Vec::new() })
+        .into();
+    let mut found = HashSet::new();
+    let answered = reader.find(&question, |answer| {
+        let mut values = answer.values.into_iter();
+        if let (Some(uid), Some(availability)) = (values.next(), values.next())
+            && availability != ONLINE
+        {
+            found.insert(uid);
+        }
+        ControlFlow::Continue(())
+    });
+    answered.map_err(FindError::Index)?;
+    Ok(found)
+}
+
+impl From<RetrieveError> for Problem {
+    fn from(error: RetrieveError) -> Self {
+        match error {
+            RetrieveError::Query(error) => error.into(),
+            RetrieveError::TooManyInstances(_) => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "more instances than retrieve.max_instances: ask for each series",
+            ),
+            RetrieveError::NoUniqueKey(_) | RetrieveError::SeveralValues(_) | RetrieveError::NoKeyOfRetrieval(_) => {
+                Self::bad_request(error.to_string())
+            }
+        }
+    }
+}
+
+impl Answering {
+    /// What sends objects.
+    pub(super) fn delivery(&self) -> &Arc<Delivery> {
+        &self.delivery
+    }
+}

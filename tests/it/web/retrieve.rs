@@ -1,0 +1,462 @@
+//! WADO-RS: metadata, instances, frames and bulk data, of files, members of archives and what is gone.
+
+use std::fs;
+
+use dcmdex::web::multipart::{MultipartReader, PartEvent};
+use dcmdex::web::negotiate::MediaRange;
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
+use dicom_object::{DefaultDicomObject, InMemDicomObject, open_file};
+use serde_json::Value;
+
+use super::*;
+use crate::util::objects;
+
+/// An instance of an index, by its UIDs.
+#[derive(Clone, Debug)]
+struct Instance {
+    study: String,
+    series: String,
+    instance: String,
+}
+
+impl Instance {
+    fn path(&self) -> String {
+        format!("/studies/{}/series/{}/instances/{}", self.study, self.series, self.instance)
+    }
+}
+
+fn text(object: &InMemDicomObject, tag: Tag) -> String {
+    object.element(tag).unwrap().to_str().unwrap().trim_end_matches(['\0', ' ']).to_owned()
+}
+
+fn of(object: &DefaultDicomObject) -> Instance {
+    Instance {
+        study: text(object, tags::STUDY_INSTANCE_UID),
+        series: text(object, tags::SERIES_INSTANCE_UID),
+        instance: text(object, tags::SOP_INSTANCE_UID),
+    }
+}
+
+/// A whole file of the fixtures, and where it is.
+fn fixture(path: &str) -> (DefaultDicomObject, Instance) {
+    let object = open_file(archive().join(path)).unwrap();
+    let instance = of(&object);
+    (object, instance)
+}
+
+const CT: &str = "mueller-aenne/ct-chest/axial/2.25.222357566655179818184128349088455852959.1.1.dcm";
+const BIG_ENDIAN: &str = "yamada-tarou/mr-head/t1/IM0001";
+const IMPLICIT: &str = "yamada-tarou/mr-head/t2/1.dcm";
+const ENCAPSULATED: &str = "hong-gildong/us-abdomen/US1.dcm";
+const TWO_FRAMES: &str = "mueller-aenne/rt/RTDOSE.dcm";
+const DEFLATED: &str = "hong-gildong/sr/report.dcm";
+
+/// Types and bytes of the parts of a response.
+#[track_caller]
+fn parts(answer: &Answer) -> Vec<(String, Vec<u8>)> {
+    assert!(answer.is_whole, "{answer:?}");
+    let content_type = MediaRange::parse(&answer.header("content-type")).unwrap();
+    assert_eq!(content_type.essence, ("multipart".into(), "related".into()));
+    let mut reader = MultipartReader::new(content_type.parameter("boundary").unwrap()).unwrap();
+    let mut events = Vec::new();
+    reader.feed(&answer.body, &mut events).unwrap();
+    reader.finish().unwrap();
+    let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
+    for event in events {
+        match event {
+            PartEvent::Begin { content_type, .. } => parts.push((content_type, Vec::new())),
+            PartEvent::Bytes(bytes) => parts.last_mut().unwrap().1.extend(bytes),
+            PartEvent::End => {}
+        }
+    }
+    parts
+}
+
+/// A whole file that came over HTTP.
+fn object(bytes: &[u8]) -> DefaultDicomObject {
+    dicom_object::from_reader(bytes.get(128..).unwrap()).unwrap()
+}
+
+/// Tags of all elements of an object, its items included, that metadata have to have.
+fn all_tags(object: &InMemDicomObject) -> Vec<String> {
+    let mut found: Vec<_> = object
+        .iter()
+        .map(|element| element.header().tag)
+        .filter(|tag| tag.element() != 0)
+        .map(|tag| format!("{:04X}{:04X}", tag.0, tag.1))
+        .collect();
+    for own in ["00080005", "00083002"] {
+        if !found.iter().any(|tag| tag == own) {
+            found.push(own.into());
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn metadata_have_every_attribute_of_every_kind_of_object() {
+    let web = TestWeb::start();
+    for path in [CT, BIG_ENDIAN, IMPLICIT, ENCAPSULATED, TWO_FRAMES, DEFLATED, "mueller-aenne/rt/RTPLAN.dcm"] {
+        let (object, instance) = fixture(path);
+        let answer = web.get(&format!("{}/metadata", instance.path())).expect(200);
+        assert_eq!(answer.header("content-type"), "application/dicom+json");
+        let json = answer.json();
+        let metadata = &json.as_array().unwrap()[0];
+        let tags: Vec<_> = metadata.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(tags, all_tags(&object), "{path}");
+        assert!(tags.is_sorted());
+        for element in object.iter().filter(|element| element.header().tag.element() != 0) {
+            let tag = element.header().tag;
+            let key = format!("{:04X}{:04X}", tag.0, tag.1);
+            let json = &metadata[key.as_str()];
+            if tag == tags::PIXEL_DATA {
+                let uri = json["BulkDataURI"].as_str().unwrap();
+                assert!(uri.ends_with(&format!("{}/bulkdata/7FE00010", instance.path())), "{uri}");
+                continue;
+            }
+            assert_eq!(json["vr"], element.header().vr.to_string(), "{key} of {path}");
+            match element.header().vr {
+                VR::UI | VR::CS | VR::DA | VR::TM | VR::SH => {
+                    let expected = element.to_multi_str().unwrap().first().cloned().unwrap_or_default();
+                    let expected = expected.trim_matches([' ', '\0']).to_owned();
+                    if tag != tags::SPECIFIC_CHARACTER_SET {
+                        assert_eq!(json["Value"][0].as_str().unwrap_or_default(), expected, "{key} of {path}");
+                    }
+                }
+                VR::US => assert_eq!(json["Value"][0], element.to_int::<u64>().unwrap(), "{key} of {path}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn names_are_in_utf_8_whatever_the_object_is_written_in() {
+    let web = TestWeb::start();
+    let (_, instance) = fixture(BIG_ENDIAN);
+    let json = web.get(&format!("{}/metadata", instance.path())).expect(200).json();
+    assert_eq!(json[0]["00100010"]["Value"][0]["Ideographic"], "山田^太郎");
+    assert_eq!(json[0]["00080005"]["Value"][0], "ISO_IR 192");
+}
+
+#[test]
+fn metadata_of_series_and_study_are_those_of_their_instances_in_order() {
+    let web = TestWeb::start();
+    let (_, instance) = fixture(CT);
+    let series =
+        web.get(&format!("/studies/{}/series/{}/metadata", instance.study, instance.series)).expect(200).json();
+    let numbers: Vec<_> = series.as_array().unwrap().iter().map(|it| value(it, "00200013").as_i64().unwrap()).collect();
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
+    let study = web.get(&format!("/studies/{}/metadata", instance.study)).expect(200).json();
+    assert_eq!(study.as_array().unwrap().len(), 11);
+    let one = web.get(&format!("{}/metadata", instance.path())).expect(200).json();
+    assert_eq!(one[0], series[0]);
+    web.get("/studies/1.2.3/metadata").expect(404);
+    web.get(&format!("/studies/{}/series/1.2/metadata", instance.study)).expect(404);
+    web.get(&format!("/studies/1.2/series/{}/metadata", instance.series)).expect(404);
+    web.get("/studies/%00/metadata").expect(400);
+}
+
+#[test]
+fn what_has_not_changed_is_told_without_opening_a_file() {
+    let folder = TempDir::new().unwrap();
+    objects::write(&folder.path().join("1.dcm"), 1, 1, 1);
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    let path = "/studies/1.2.1/metadata";
+    let first = web.get(path).expect(200);
+    let tag = first.header("etag");
+    assert!(tag.starts_with('"') && first.header("cache-control").contains("must-revalidate"));
+    // Nothing to open is left, and nothing has to be.
+    fs::remove_file(folder.path().join("1.dcm")).unwrap();
+    let same = web.get_with(path, &[("If-None-Match", &tag)]).expect(304);
+    assert!(same.body.is_empty() && same.header("etag") == tag);
+    let packed = web.get_with(path, &[("If-None-Match", &tag), ("Accept-Encoding", "gzip")]).expect(200);
+    assert_ne!(packed.header("etag"), tag, "another form has another tag");
+}
+
+#[test]
+fn metadata_are_compressed_where_that_is_wanted() {
+    let web = TestWeb::start();
+    let (_, instance) = fixture(CT);
+    let path = format!("/studies/{}/metadata", instance.study);
+    let plain = web.get(&path).expect(200);
+    let packed = web.get_with(&path, &[("Accept-Encoding", "gzip")]).expect(200);
+    assert_eq!(packed.header("content-encoding"), "gzip");
+    let mut unpacked = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(packed.body.as_slice()), &mut unpacked).unwrap();
+    assert_eq!(unpacked, plain.text());
+    assert!(packed.body.len() * 4 < plain.body.len());
+}
+
+#[test]
+fn an_object_that_is_gone_is_answered_as_the_index_knows_it() {
+    let folder = TempDir::new().unwrap();
+    for number in 1..=3 {
+        objects::write(&folder.path().join(format!("{number}.dcm")), 1, 1, number);
+    }
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    fs::remove_file(folder.path().join("2.dcm")).unwrap();
+    let json = web.get("/studies/1.2.1/series/1.2.1.1/metadata").expect(200).json();
+    let all = json.as_array().unwrap();
+    assert_eq!(all.len(), 3);
+    let gone = all.iter().find(|it| value(it, "00080018") == "1.2.1.1.2").unwrap();
+    assert_eq!(value(gone, "00080056"), "UNAVAILABLE");
+    assert_eq!(gone["00100010"]["Value"][0]["Alphabetic"], "Test^Person");
+    assert!(gone.get("00081190").is_none());
+    // What breaks in the middle is no whole answer.
+    let broken = web.get("/studies/1.2.1/series/1.2.1.1");
+    assert!(broken.status == 404 || !broken.is_whole, "{broken:?}");
+    web.get("/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.2").expect(404);
+    // Once a scan has seen it, it is told before.
+    index_of(folder.path(), &web.index());
+    let told = web.get("/studies/1.2.1/series/1.2.1.1/metadata").expect(200);
+    assert!(told.header("warning").contains("1 instances"), "{}", told.header("warning"));
+    let rest = web.get("/studies/1.2.1/series/1.2.1.1").expect(200);
+    assert_eq!(parts(&rest).len(), 2);
+    assert!(rest.header("warning").contains("1 instances are left out"));
+}
+
+#[test]
+fn instances_come_as_whole_files_in_explicit_little_endian_or_as_they_lie() {
+    let web = TestWeb::start();
+    for (path, sent) in [
+        (CT, "1.2.840.10008.1.2.1"),
+        (BIG_ENDIAN, "1.2.840.10008.1.2.1"),
+        (IMPLICIT, "1.2.840.10008.1.2.1"),
+        (DEFLATED, "1.2.840.10008.1.2.1"),
+        (ENCAPSULATED, "1.2.840.10008.1.2.4.50"),
+    ] {
+        let (stored, instance) = fixture(path);
+        let sent = if path == ENCAPSULATED { stored.meta().transfer_syntax().to_owned() } else { sent.to_owned() };
+        let dicom = [("Accept", "multipart/related; type=\"application/dicom\"")];
+        let answer = web.get_with(&instance.path(), &dicom).expect(200);
+        let parts = parts(&answer);
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts[0].0, format!("application/dicom; transfer-syntax={}", sent.trim_end_matches('\0')), "{path}");
+        let received = object(&parts[0].1);
+        assert_eq!(received.meta().transfer_syntax().trim_end_matches('\0'), sent.trim_end_matches('\0'));
+        assert_eq!(all_tags(&received), all_tags(&stored), "{path}");
+        if let (Ok(one), Ok(other)) = (received.element(tags::PIXEL_DATA), stored.element(tags::PIXEL_DATA)) {
+            assert_eq!(one.value(), other.value(), "{path}");
+        }
+        // By itself, with a length, and in pieces.
+        let whole = web.get_with(&instance.path(), &[("Accept", "application/dicom")]).expect(200);
+        assert_eq!(whole.body, parts[0].1, "{path}");
+        if whole.header("accept-ranges") == "bytes" {
+            let middle = [("Accept", "application/dicom"), ("Range", "bytes=100-299")];
+            let middle = web.get_with(&instance.path(), &middle).expect(206);
+            assert_eq!(middle.body, whole.body[100..300]);
+            assert_eq!(middle.header("content-range"), format!("bytes 100-299/{}", whole.body.len()));
+            let behind = [("Accept", "application/dicom"), ("Range", "bytes=99999999-")];
+            web.get_with(&instance.path(), &behind).expect(416);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_had_as_wanted_is_406_and_says_what_there_is() {
+    let web = TestWeb::start();
+    let (stored, instance) = fixture(ENCAPSULATED);
+    let explicit = "multipart/related; type=\"application/dicom\"; transfer-syntax=1.2.840.10008.1.2.1";
+    let refused = web.get_with(&instance.path(), &[("Accept", explicit)]).expect(406);
+    assert!(refused.text().contains(stored.meta().transfer_syntax().trim_end_matches('\0')));
+    web.get_with(&instance.path(), &[("Accept", "image/jpeg")]).expect(406);
+    web.get_with(&format!("/studies/{}", instance.study), &[("Accept", "application/dicom")]).expect(406);
+}
+
+#[test]
+fn a_study_comes_whole_with_its_kinds_mixed() {
+    let web = TestWeb::start();
+    let (_, instance) = fixture(ENCAPSULATED);
+    let any = [("Accept", "multipart/related; type=application/dicom; transfer-syntax=*")];
+    let answer = web.get_with(&format!("/studies/{}", instance.study), &any).expect(200);
+    assert_eq!(parts(&answer).len(), 3);
+    let all: usize = web
+        .get("/studies")
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|study| {
+            parts(&web.get(&format!("/studies/{}", value(study, "0020000D").as_str().unwrap())).expect(200)).len()
+        })
+        .sum();
+    assert_eq!(all, 33);
+}
+
+/// The frames of an object, as its file has them.
+fn stored_frames(object: &DefaultDicomObject, count: usize) -> Vec<Vec<u8>> {
+    let value = object.element(tags::PIXEL_DATA).unwrap().value().clone();
+    match value.fragments() {
+        Some(fragments) => fragments.to_vec(),
+        None => {
+            let bytes = value.to_bytes().unwrap().into_owned();
+            bytes.chunks(bytes.len() / count).map(<[u8]>::to_vec).collect()
+        }
+    }
+}
+
+#[test]
+fn frames_come_as_they_are_in_the_order_in_which_they_are_wanted() {
+    let web = TestWeb::start();
+    let ohif = [("Accept", "multipart/related; type=application/octet-stream; transfer-syntax=*")];
+    for (path, count) in [(CT, 1), (BIG_ENDIAN, 1), (IMPLICIT, 1), (TWO_FRAMES, 2), (ENCAPSULATED, 3)] {
+        let (stored, instance) = fixture(path);
+        let expected = stored_frames(&stored, count);
+        for _ in 0..2 {
+            for (at, frame) in expected.iter().enumerate() {
+                let answer = web.get_with(&format!("{}/frames/{}", instance.path(), at + 1), &ohif).expect(200);
+                let parts = parts(&answer);
+                assert!(parts.len() == 1 && parts[0].1 == *frame, "frame {} of {path}", at + 1);
+                assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+            }
+        }
+        let reversed: Vec<_> = (1..=count).rev().map(|number| number.to_string()).collect();
+        let answer = web.get_with(&format!("{}/frames/{}", instance.path(), reversed.join(",")), &ohif).expect(200);
+        let received: Vec<_> = parts(&answer).into_iter().map(|(_, bytes)| bytes).collect();
+        assert_eq!(received, expected.iter().rev().cloned().collect::<Vec<_>>(), "{path}");
+        web.get(&format!("{}/frames/{}", instance.path(), count + 1)).expect(404);
+        web.get(&format!("{}/frames/0", instance.path())).expect(400);
+    }
+    let (_, report) = fixture(DEFLATED);
+    let none = web.get(&format!("{}/frames/1", report.path())).expect(404);
+    assert!(none.text().contains("no pixel data"));
+}
+
+#[test]
+fn the_type_of_frames_is_the_true_one() {
+    let web = TestWeb::start();
+    let (stored, instance) = fixture(ENCAPSULATED);
+    let uid = stored.meta().transfer_syntax().trim_end_matches('\0').to_owned();
+    let frame = format!("{}/frames/1", instance.path());
+    let octets = web.get_with(&frame, &[("Accept", "application/octet-stream")]).expect(200);
+    assert_eq!(octets.header("content-type"), format!("application/octet-stream; transfer-syntax={uid}"));
+    let part = web.get_with(&frame, &[("Accept", "application/octet-stream"), ("Range", "bytes=0-3")]).expect(206);
+    assert_eq!(part.body, octets.body[..4]);
+    let (_, native) = fixture(CT);
+    let answer = web.get(&format!("{}/frames/1", native.path())).expect(200);
+    assert_eq!(parts(&answer)[0].0, "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1");
+    let jpeg = [("Accept", "multipart/related; type=\"image/jpeg\"")];
+    web.get_with(&format!("{}/frames/1", native.path()), &jpeg).expect(406);
+}
+
+#[test]
+fn members_of_archives_are_served_like_files() {
+    use crate::util::archives;
+    let folder = TempDir::new().unwrap();
+    let names = ["a.dcm", "b.dcm"];
+    let files: Vec<(String, Vec<u8>)> = names
+        .into_iter()
+        .zip([ENCAPSULATED, BIG_ENDIAN])
+        .map(|(name, path)| (name.to_owned(), fs::read(archive().join(path)).unwrap()))
+        .collect();
+    let mut zip = archives::Zip::default();
+    for (name, bytes) in &files {
+        zip.add(name.as_bytes(), bytes, archives::Keep::Deflated);
+    }
+    fs::write(folder.path().join("all.zip"), zip.finish()).unwrap();
+    let tar = archives::tar(&[("a.dcm", files[0].1.as_slice())]);
+    fs::write(folder.path().join("other.tar.gz"), archives::gzip(&tar)).unwrap();
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    for (path, count) in [(ENCAPSULATED, 3), (BIG_ENDIAN, 1)] {
+        let (stored, instance) = fixture(path);
+        let json = web.get(&format!("{}/metadata", instance.path())).expect(200).json();
+        assert_eq!(json[0].as_object().unwrap().len(), all_tags(&stored).len());
+        let expected = stored_frames(&stored, count);
+        for at in (0..count).rev() {
+            let answer = web.get(&format!("{}/frames/{}", instance.path(), at + 1)).expect(200);
+            assert_eq!(parts(&answer)[0].1, expected[at], "frame {} of {path}", at + 1);
+        }
+        assert_eq!(parts(&web.get(&instance.path()).expect(200)).len(), 1);
+    }
+}
+
+#[test]
+fn bulk_data_are_the_bytes_that_metadata_point_to() {
+    let web = TestWeb::start();
+    for path in [CT, BIG_ENDIAN, IMPLICIT, TWO_FRAMES] {
+        let (stored, instance) = fixture(path);
+        let json = web.get(&format!("{}/metadata", instance.path())).expect(200).json();
+        let uri = json[0]["7FE00010"]["BulkDataURI"].as_str().unwrap();
+        let target = uri.split_once(&web.address.to_string()).unwrap().1;
+        let answer = http::request(web.address, "GET", target, &[("Accept", "*/*")], b"").expect(200);
+        assert_eq!(answer.header("content-type"), "application/octet-stream");
+        let expected = stored.element(tags::PIXEL_DATA).unwrap().value().to_bytes().unwrap().into_owned();
+        assert!(answer.body == expected, "{path}");
+        let study = web.get(&format!("/studies/{}/metadata", instance.study)).expect(200).json();
+        let with_pixels = study.as_array().unwrap().iter().find(|it| it.get("7FE00010").is_some()).unwrap();
+        let uri = with_pixels["7FE00010"]["BulkDataURI"].as_str().unwrap();
+        assert!(!uri.contains("/series/"), "{uri}");
+        let target = uri.split_once(&web.address.to_string()).unwrap().1;
+        http::request(web.address, "GET", target, &[], b"").expect(200);
+    }
+    let (_, instance) = fixture(CT);
+    web.get(&format!("{}/bulkdata/00420011", instance.path())).expect(404);
+    web.get(&format!("{}/bulkdata/..%2F..", instance.path())).expect(400);
+    web.get(&format!("{}/bulkdata/0042001", instance.path())).expect(400);
+}
+
+#[test]
+fn values_in_items_are_found_by_their_path() {
+    let folder = TempDir::new().unwrap();
+    let long = "x".repeat(70_000);
+    let item = |text: &str| {
+        InMemDicomObject::from_element_iter([dicom_core::DataElement::new(
+            tags::TEXT_VALUE,
+            VR::UT,
+            dicom_core::PrimitiveValue::from(text),
+        )])
+    };
+    let sequence = dicom_core::value::DataSetSequence::from(vec![item("short"), item(&long)]);
+    let mut object = InMemDicomObject::new_empty();
+    for (tag, uid) in [
+        (tags::SOP_CLASS_UID, objects::SOP_CLASS),
+        (tags::SOP_INSTANCE_UID, "1.2.9.1.1"),
+        (tags::STUDY_INSTANCE_UID, "1.2.9"),
+        (tags::SERIES_INSTANCE_UID, "1.2.9.1"),
+    ] {
+        object.put_str(tag, VR::UI, uid);
+    }
+    object.put(dicom_core::DataElement::new(tags::CONTENT_SEQUENCE, VR::SQ, sequence));
+    object.put(dicom_core::DataElement::new(
+        tags::ENCAPSULATED_DOCUMENT,
+        VR::OB,
+        dicom_core::PrimitiveValue::from(vec![b'%'; 5000]),
+    ));
+    object.put_str(tags::MIME_TYPE_OF_ENCAPSULATED_DOCUMENT, VR::LO, "application/pdf");
+    let meta = dicom_object::FileMetaTableBuilder::new().transfer_syntax("1.2.840.10008.1.2.1");
+    object.with_meta(meta).unwrap().write_to_file(folder.path().join("1.dcm")).unwrap();
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    let json = web.get("/studies/1.2.9/metadata").expect(200).json();
+    let items = json[0]["0040A730"]["Value"].as_array().unwrap();
+    assert_eq!(items[0]["0040A160"]["Value"][0], "short");
+    let uri = items[1]["0040A160"]["BulkDataURI"].as_str().unwrap();
+    assert!(uri.ends_with("/bulkdata/0040A730/2/0040A160"), "{uri}");
+    let get = |path: &str, accept: &str| {
+        web.get_with(&format!("/instances/1.2.9.1.1/bulkdata/{path}"), &[("Accept", accept)])
+    };
+    assert_eq!(get("0040A730/2/0040A160", "*/*").expect(200).text(), long);
+    assert_eq!(get("0040A730/1/0040A160", "*/*").expect(200).text().trim_end(), "short");
+    get("0040A730/3/0040A160", "*/*").expect(404);
+    let document = get("00420011", "application/pdf, */*;q=0.1").expect(200);
+    assert_eq!((document.header("content-type").as_str(), document.body.len()), ("application/pdf", 5000));
+    get("00420011", "image/png").expect(406);
+}
+
+#[test]
+fn an_object_that_is_damaged_gives_what_stands_before_the_damage() {
+    let web = TestWeb::start();
+    let answer = web.get("/instances?limit=100").json();
+    let cut: Vec<&Value> =
+        answer.as_array().unwrap().iter().filter(|it| it["00280010"].get("Value").is_none()).collect();
+    assert!(!cut.is_empty());
+    for instance in cut {
+        let uid = |tag: &str| value(instance, tag).as_str().unwrap().to_owned();
+        let path =
+            format!("/studies/{}/series/{}/instances/{}/metadata", uid("0020000D"), uid("0020000E"), uid("00080018"));
+        let json = web.get(&path).expect(200).json();
+        assert_eq!(value(&json[0], "00080018"), value(instance, "00080018"));
+    }
+}
