@@ -17,6 +17,7 @@
 
 mod backlog;
 mod error;
+pub mod memory;
 mod name_words;
 pub mod open;
 mod plan;

@@ -226,6 +226,7 @@ mod tests {
             arrival: ArrivalKeys::default(),
             limit: None,
             offset: 0,
+            wants_key: false,
         }
     }
 

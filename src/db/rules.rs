@@ -7,8 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use dicom_core::VR;
 
 use super::name_words;
+use super::types::{Compared, DuplicatePolicy, KnownPolicy, ReceivePolicy};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::model::checksum::Checksum;
 use crate::model::level::QueryRetrieveLevel;
+use crate::model::location::Place;
+use crate::model::record::InstanceRecord;
 use crate::model::uid::is_valid_uid;
 use crate::model::{datetime, person_name};
 
@@ -213,6 +217,202 @@ fn dates_disagree(one: &str, other: &str) -> bool {
     one.is_empty() != other.is_empty() || (!one.starts_with(other) && !other.starts_with(one))
 }
 
+/// Whether two records are of the same object as far as an index keeps it. An object in another transfer syntax is another:
+/// nothing but decoding both could tell that it holds the same.
+pub(super) fn is_same_object(one: &InstanceRecord, other: &InstanceRecord) -> bool {
+    ATTRIBUTES
+        .iter()
+        .filter(|attribute| attribute.is_stored())
+        .all(|attribute| one.value(attribute.id) == other.value(attribute.id))
+}
+
+/// Whether two objects that are the same have the same number of bytes in places of these kinds. A member of an archive is a
+/// file like any other; a received object has meta information of ours.
+pub(super) fn sizes_comparable(one: Place, other: Place) -> bool {
+    let is_file = |place| matches!(place, Place::InPlace | Place::Archive);
+    one == other || (is_file(one) && is_file(other))
+}
+
+/// What an object is compared by.
+#[derive(Clone, Copy)]
+pub(super) struct ObjectContent<'a> {
+    pub(super) record: &'a InstanceRecord,
+    pub(super) place: Place,
+    pub(super) size: u64,
+    pub(super) checksum: Option<Checksum>,
+}
+
+impl ObjectContent<'_> {
+    /// Whether another object is another one, as far as can be told without their bytes.
+    pub(super) fn differs_from(&self, other: &ObjectContent<'_>) -> bool {
+        !is_same_object(self.record, other.record)
+            // A received object has a file of our own making, of another size.
+            || (sizes_comparable(self.place, other.place) && self.size != other.size)
+            || self.checksum.zip(other.checksum).is_some_and(|(one, other)| one != other)
+    }
+}
+
+/// An object that was received, whose instance is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arriving {
+    pub(super) place: Place,
+    pub(super) checksum: Option<Checksum>,
+    pub(super) compared: Compared,
+    pub(super) policy: ReceivePolicy,
+    /// Kind of the place of the first location.
+    pub(super) first_place: Place,
+    /// Checksum of the object at the first location.
+    pub(super) first_checksum: Option<Checksum>,
+    /// Whether the first location is this very file.
+    pub(super) is_first: bool,
+    /// Whether the first location is in the directory of this file.
+    pub(super) in_first_directory: bool,
+}
+
+/// What [`Arriving::decide`] asks of an index, at most once each. Most objects need few of the answers.
+pub(super) trait KnownInstance {
+    type Error;
+
+    /// Whether a further location is this very file.
+    fn is_further(&mut self) -> Result<bool, Self::Error>;
+    /// Whether the record, or the size of the file, differs from what is known of the first location.
+    fn differs(&mut self) -> Result<bool, Self::Error>;
+    /// Whether the first location is a file that no scan has missed.
+    fn first_is_there(&mut self) -> Result<bool, Self::Error>;
+    /// Whether a further location is an object of our own.
+    fn has_own(&mut self) -> Result<bool, Self::Error>;
+    /// What was received of the instance without its object, and is kept beside its file.
+    fn kept_metadata(&mut self) -> Result<KeptMetadata, Self::Error>;
+}
+
+/// What was received of an instance before without its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeptMetadata {
+    Nothing,
+    /// The same record.
+    Same,
+    /// Another record, or that of the first location.
+    Other,
+}
+
+/// What becomes of an object whose instance is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// The index names this very file already.
+    SameFile,
+    /// It is known; nothing changes.
+    Known,
+    /// It seems to be known. Only comparing its bytes with those at the first location can tell.
+    Undecided,
+    /// It takes the place of an object that is gone, or never was there.
+    Complete,
+    /// It becomes a further location.
+    KeepCopy { differs: bool },
+    /// What it says is kept beside the file, for when that goes.
+    KeepMetadata { differs: bool },
+    /// It is refused, which is a conflict.
+    Refuse,
+    /// It takes the place of the first location, which is a conflict.
+    Replace,
+}
+
+impl Arriving {
+    /// Decides what becomes of the object.
+    pub(super) fn decide<K: KnownInstance>(&self, known: &mut K) -> Result<Decision, K::Error> {
+        match self.place {
+            _ if self.object_was_missing() => Ok(Decision::Complete),
+            Place::MetadataOnly => self.decide_metadata(known),
+            Place::InPlace | Place::Archive | Place::Managed => self.decide_object(known),
+        }
+    }
+
+    /// Whether the index goes on naming another file after this decision. Before the new object is thrown away, somebody has
+    /// to see that the other file is still there.
+    pub(super) fn names_first(&self, decision: Decision) -> bool {
+        let keeps_first = match decision {
+            Decision::Known | Decision::Undecided | Decision::KeepCopy { .. } | Decision::Refuse => true,
+            Decision::SameFile | Decision::Complete | Decision::KeepMetadata { .. } | Decision::Replace => false,
+        };
+        keeps_first && self.place == Place::Managed && self.first_place != Place::MetadataOnly && !self.is_first
+    }
+
+    /// Whether the index names no object, or none that is there: then this one takes its place.
+    fn object_was_missing(&self) -> bool {
+        match self.place {
+            Place::MetadataOnly => false,
+            Place::InPlace | Place::Archive => self.first_place == Place::MetadataOnly,
+            Place::Managed => {
+                self.first_place == Place::MetadataOnly
+                    || match self.compared {
+                        // Where its object should have been, there was none.
+                        Compared::Nothing | Compared::Other => self.is_first,
+                        Compared::FirstIsGone => !self.is_first,
+                        Compared::Same | Compared::FirstIsSame | Compared::FirstIsOther => false,
+                    }
+            }
+        }
+    }
+
+    fn decide_object<K: KnownInstance>(&self, known: &mut K) -> Result<Decision, K::Error> {
+        if self.compared == Compared::Same && (self.is_first || known.is_further()?) {
+            return Ok(Decision::SameFile);
+        }
+        let Some(differs) = self.differs_from_first(known)? else { return Ok(Decision::Undecided) };
+        let in_place = matches!(self.first_place, Place::InPlace | Place::Archive);
+        Ok(match (differs, self.policy.duplicates, self.policy.known) {
+            (false, _, KnownPolicy::KeepOwn) if in_place => match known.first_is_there()? {
+                true => Decision::KeepCopy { differs: false },
+                false => Decision::Complete,
+            },
+            (false, _, KnownPolicy::KeepOwn | KnownPolicy::TrustArchive) => Decision::Known,
+            (true, DuplicatePolicy::KeepBoth, _) => Decision::KeepCopy { differs: true },
+            (true, DuplicatePolicy::KeepFirst, _) => Decision::Refuse,
+            (true, DuplicatePolicy::Replace, _) => Decision::Replace,
+        })
+    }
+
+    /// A record without an object. It is kept for when the file goes, unless there is an object that does not go.
+    fn decide_metadata<K: KnownInstance>(&self, known: &mut K) -> Result<Decision, K::Error> {
+        let policy = self.policy.duplicates;
+        let differs = self.differs_from_first(known)?.unwrap_or(false);
+        if differs && policy == DuplicatePolicy::Replace {
+            return Ok(Decision::Replace);
+        }
+        let may_be_kept = match self.first_place {
+            Place::MetadataOnly | Place::Managed => false,
+            Place::InPlace | Place::Archive => (!differs || policy == DuplicatePolicy::KeepBoth) && !known.has_own()?,
+        };
+        Ok(match known.kept_metadata()? {
+            KeptMetadata::Nothing if may_be_kept => Decision::KeepMetadata { differs },
+            // It has come before.
+            KeptMetadata::Same => Decision::Known,
+            KeptMetadata::Nothing | KeptMetadata::Other if differs => Decision::Refuse,
+            KeptMetadata::Nothing | KeptMetadata::Other => Decision::Known,
+        })
+    }
+
+    /// Whether the object differs from the one at the first location; `None` where only the bytes can tell.
+    fn differs_from_first<K: KnownInstance>(&self, known: &mut K) -> Result<Option<bool>, K::Error> {
+        if self.compared == Compared::FirstIsOther || known.differs()? {
+            return Ok(Some(true));
+        }
+        if self.compared == Compared::FirstIsSame || self.is_first {
+            return Ok(Some(false));
+        }
+        if let (Some(first), Some(own)) = (self.first_checksum, self.checksum) {
+            return Ok(Some(first != own));
+        }
+        // Of names in one directory it was compared with all before its own.
+        let was_compared = self.first_place == Place::Managed && self.in_first_directory;
+        Ok(match self.compared {
+            Compared::Other if was_compared => Some(true),
+            // There is nothing to compare with.
+            _ if self.place != Place::Managed || self.first_place == Place::MetadataOnly => Some(false),
+            _ => None,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,5 +520,115 @@ mod tests {
         assert_eq!(found(&[("GAMMA^GUS", "19600101"), ("DELTA^DIANA", "")]), Some((0, 1)));
         // Not the first of them with the second.
         assert_eq!(found(&[("A^B", "1960"), ("A", "1970"), ("B", "1980")]), Some((1, 2)));
+    }
+
+    /// An instance that the tests below know: what is asked and not given is a failure of the test.
+    #[derive(Default)]
+    struct Known {
+        is_further: Option<bool>,
+        differs: Option<bool>,
+        first_is_there: Option<bool>,
+        has_own: Option<bool>,
+        kept_metadata: Option<KeptMetadata>,
+    }
+
+    impl KnownInstance for Known {
+        type Error = ();
+
+        fn is_further(&mut self) -> Result<bool, ()> {
+            self.is_further.take().ok_or(())
+        }
+        fn differs(&mut self) -> Result<bool, ()> {
+            self.differs.take().ok_or(())
+        }
+        fn first_is_there(&mut self) -> Result<bool, ()> {
+            self.first_is_there.take().ok_or(())
+        }
+        fn has_own(&mut self) -> Result<bool, ()> {
+            self.has_own.take().ok_or(())
+        }
+        fn kept_metadata(&mut self) -> Result<KeptMetadata, ()> {
+            self.kept_metadata.take().ok_or(())
+        }
+    }
+
+    /// A received object that was compared with nothing, where a scan found its instance.
+    fn arriving() -> Arriving {
+        Arriving {
+            place: Place::Managed,
+            checksum: None,
+            compared: Compared::Nothing,
+            policy: ReceivePolicy::default(),
+            first_place: Place::InPlace,
+            first_checksum: None,
+            is_first: false,
+            in_first_directory: false,
+        }
+    }
+
+    #[test]
+    fn an_object_whose_bytes_were_not_compared_is_undecided() {
+        let object = arriving();
+        let decided = object.decide(&mut Known { differs: Some(false), ..Known::default() });
+        assert_eq!(decided, Ok(Decision::Undecided));
+        assert!(object.names_first(Decision::Undecided));
+        // Checksums tell without the bytes.
+        let sum = |byte| Some(Checksum::from_bytes([byte; 16]));
+        let object = Arriving { checksum: sum(1), first_checksum: sum(2), ..arriving() };
+        let decided = object.decide(&mut Known { differs: Some(false), ..Known::default() });
+        assert_eq!(decided, Ok(Decision::KeepCopy { differs: true }));
+    }
+
+    #[test]
+    fn the_policy_decides_what_becomes_of_other_content() {
+        for (duplicates, decision) in [
+            (DuplicatePolicy::KeepBoth, Decision::KeepCopy { differs: true }),
+            (DuplicatePolicy::KeepFirst, Decision::Refuse),
+            (DuplicatePolicy::Replace, Decision::Replace),
+        ] {
+            let policy = ReceivePolicy { duplicates, ..ReceivePolicy::default() };
+            let object = Arriving { policy, compared: Compared::FirstIsOther, ..arriving() };
+            assert_eq!(object.decide(&mut Known::default()), Ok(decision));
+        }
+    }
+
+    #[test]
+    fn the_same_content_is_kept_once_more_only_where_the_archive_is_not_trusted() {
+        let same = Arriving { compared: Compared::FirstIsSame, ..arriving() };
+        let there = |first_is_there| Known { differs: Some(false), first_is_there, ..Known::default() };
+        assert_eq!(same.decide(&mut there(Some(true))), Ok(Decision::KeepCopy { differs: false }));
+        // Its file is gone.
+        assert_eq!(same.decide(&mut there(Some(false))), Ok(Decision::Complete));
+        let policy = ReceivePolicy { known: KnownPolicy::TrustArchive, ..ReceivePolicy::default() };
+        assert_eq!(Arriving { policy, ..same }.decide(&mut there(None)), Ok(Decision::Known));
+    }
+
+    #[test]
+    fn an_object_completes_an_instance_whose_object_is_not_there() {
+        let none = Arriving { first_place: Place::MetadataOnly, ..arriving() };
+        assert_eq!(none.decide(&mut Known::default()), Ok(Decision::Complete));
+        let gone = Arriving { compared: Compared::FirstIsGone, ..arriving() };
+        assert_eq!(gone.decide(&mut Known::default()), Ok(Decision::Complete));
+        // The very file that the index names was not there.
+        let empty = Arriving { first_place: Place::Managed, is_first: true, ..arriving() };
+        assert_eq!(empty.decide(&mut Known::default()), Ok(Decision::Complete));
+        let there = Arriving { compared: Compared::Same, ..empty };
+        assert_eq!(there.decide(&mut Known::default()), Ok(Decision::SameFile));
+        assert!(!there.names_first(Decision::SameFile));
+    }
+
+    #[test]
+    fn metadata_are_kept_beside_a_file_that_may_go() {
+        let metadata = Arriving { place: Place::MetadataOnly, ..arriving() };
+        let known = |has_own, kept| Known {
+            differs: Some(false),
+            has_own: Some(has_own),
+            kept_metadata: Some(kept),
+            ..Known::default()
+        };
+        let keep = Decision::KeepMetadata { differs: false };
+        assert_eq!(metadata.decide(&mut known(false, KeptMetadata::Nothing)), Ok(keep));
+        assert_eq!(metadata.decide(&mut known(false, KeptMetadata::Same)), Ok(Decision::Known));
+        assert_eq!(metadata.decide(&mut known(true, KeptMetadata::Nothing)), Ok(Decision::Known));
     }
 }

@@ -1,5 +1,6 @@
 //! A query, parsed and checked: what `qr` makes of an Identifier and `db` answers.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use dicom_core::Tag;
@@ -31,6 +32,8 @@ pub struct FindRequest {
     pub limit: Option<u64>,
     /// How many answers to leave out first.
     pub offset: u64,
+    /// Whether each answer carries its [`AnswerKey`]. Only who merges the answers of several indexes needs it.
+    pub wants_key: bool,
 }
 
 /// What is asked of how instances came into the index; some one group of instances of the entity has to fulfil all of it.
@@ -104,4 +107,39 @@ pub struct FindAnswer {
     pub values: Vec<String>,
     /// The character sets that the entity's objects were written in, as (0008,0005) has it; empty for the default.
     pub character_set: String,
+    /// Where the answer stands in the order, and which entity it is, if [`FindRequest::wants_key`] asks for it.
+    pub key: Option<Box<AnswerKey>>,
+}
+
+/// The place of an answer among those of other indexes.
+///
+/// The answers of one index come in ascending order of [`AnswerKey::order`]. So a merge that takes the least of the next
+/// answers of each index gives all of them in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerKey {
+    /// What the answers are ordered by, as far as that means the same in each index.
+    pub order: AnswerOrder,
+    /// Study, Series and SOP Instance UID, as far down as the level goes. Answers with the same UIDs are of one entity.
+    pub uids: Vec<String>,
+}
+
+/// What answers are ordered by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AnswerOrder {
+    /// Patients.
+    Patient {
+        /// Patient ID.
+        patient_id: String,
+        /// Name and birth date of a patient who has no Patient ID.
+        identity: String,
+        /// Issuer of Patient ID.
+        issuer: String,
+    },
+    /// Studies, and what is below them: the newest first.
+    Study {
+        /// Study Date.
+        date: Reverse<String>,
+        /// Study Time.
+        time: Reverse<String>,
+    },
 }

@@ -187,6 +187,7 @@ pub fn parse(
             arrival: ArrivalKeys::default(),
             limit,
             offset: 0,
+            wants_key: false,
         },
         unsupported,
         character_set: identifier.character_set.clone(),

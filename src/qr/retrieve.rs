@@ -129,6 +129,7 @@ pub fn parse_retrieval(
         return_keys: return_keys.into(),
         limit: None,
         offset: 0,
+        wants_key: false,
     })
 }
 

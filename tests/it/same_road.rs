@@ -36,6 +36,7 @@ fn content(index: &Path) -> Vec<String> {
             declared: Vec::new(),
             limit: None,
             offset: 0,
+            wants_key: false,
         };
         let collect = |answer: dcmdex::model::find::FindAnswer| {
             let values = return_keys.iter().zip(&answer.values).filter(|(_, value)| !value.is_empty());

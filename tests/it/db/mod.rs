@@ -3,6 +3,7 @@
 mod arrivals;
 mod beside;
 mod defects;
+mod engines;
 mod identity;
 mod migrating;
 mod model_based;
@@ -129,6 +130,7 @@ pub(crate) fn request(level: QueryRetrieveLevel, returned: &[AttributeId]) -> Fi
         return_keys: returned.iter().map(|&attribute| ReturnKey { attribute, items: Vec::new() }).collect(),
         limit: None,
         offset: 0,
+        wants_key: false,
     }
 }
 

@@ -14,11 +14,12 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
+use super::engines::{Engine, Sqlite, stored};
 use super::*;
 
 /// What an object says. Few values each, so that objects agree and disagree in all ways.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Content {
+pub(super) struct Content {
     instance: u8,
     series: u8,
     study: u8,
@@ -60,8 +61,12 @@ fn content() -> impl Strategy<Value = Content> {
 
 impl Content {
     fn uid(&self) -> String {
+        Self::uid_of(self.instance)
+    }
+
+    pub(super) fn uid_of(instance: u8) -> String {
         // One of them is not valid.
-        if self.instance == 5 { "1.2.3.05".to_owned() } else { format!("1.2.3.{}", self.instance) }
+        if instance == 5 { "1.2.3.05".to_owned() } else { format!("1.2.3.{instance}") }
     }
 
     fn record(&self) -> Box<InstanceRecord> {
@@ -101,7 +106,7 @@ impl Content {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     /// A file appears, or changes.
     Write {
         at: u8,
@@ -155,7 +160,7 @@ fn policy() -> impl Strategy<Value = ReceivePolicy> {
 
 const FILES: u8 = 9;
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let at = || 0..FILES;
     prop_oneof![
         6 => (at(), content()).prop_map(|(at, content)| Step::Write { at, content }),
@@ -207,8 +212,8 @@ fn share_memory(record: &mut InstanceRecord, before: &mut Option<Common>) {
 }
 
 /// A scan of everything, as the scanner does it.
-fn scan(writer: &Writer, index: &Path, files: &BTreeMap<u8, File>, prune: bool) {
-    let mut reader = Reader::open(index).unwrap();
+fn scan(engine: &impl Engine, files: &BTreeMap<u8, File>, prune: bool) {
+    let (mut reader, arrivals) = (engine.reader(), engine.arrivals());
     for directory in 0..FILES / 3 {
         let path = PathBuf::from(format!("/d{directory}"));
         let known = reader.directory_files(&path).unwrap();
@@ -237,14 +242,14 @@ fn scan(writer: &Writer, index: &Path, files: &BTreeMap<u8, File>, prune: bool) 
                 (false, _) => unit.vanished.push(name.clone()),
             }
         }
-        writer.handle().scanned(unit).unwrap();
+        arrivals.scanned(unit).unwrap();
         // What is known of the next directory may depend on this one.
-        writer.handle().flush().unwrap();
+        arrivals.flush().unwrap();
     }
     let roots = (0..FILES / 3).map(|directory| PathBuf::from(format!("/d{directory}"))).collect();
-    let missing = writer.handle().settle_missing(roots, Vec::new(), prune).unwrap();
+    let missing = arrivals.settle_missing(roots, Vec::new(), prune).unwrap();
     assert!(!prune || missing == 0);
-    writer.handle().flush().unwrap();
+    arrivals.flush().unwrap();
 }
 
 /// All that an index says, with nothing in it that depends on the order in which it learnt it.
@@ -350,10 +355,8 @@ pub(super) fn dump(index: &Path) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
 }
 
 /// What there is, and the index of it.
-struct World {
-    _dir: tempfile::TempDir,
-    index: PathBuf,
-    writer: Option<Writer>,
+pub(super) struct World<E> {
+    pub(super) engine: E,
     files: BTreeMap<u8, File>,
     /// What scans have seen last in each place.
     seen: BTreeMap<u8, File>,
@@ -363,18 +366,11 @@ struct World {
     time: i64,
 }
 
-impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let index = dir.path().join("index.db");
-        let writer = Some(writer(&index));
+impl<E: Engine> World<E> {
+    pub(super) fn new() -> Self {
         let (files, seen) = (BTreeMap::new(), BTreeMap::new());
         let (managed, metadata) = (BTreeSet::new(), BTreeMap::new());
-        Self { _dir: dir, index, writer, files, seen, managed, metadata, time: 5_000 }
-    }
-
-    fn writer(&self) -> &Writer {
-        self.writer.as_ref().unwrap()
+        Self { engine: E::create(), files, seen, managed, metadata, time: 5_000 }
     }
 
     fn write(&mut self, at: u8, content: Option<Content>) {
@@ -382,7 +378,7 @@ impl World {
         self.files.insert(at, (content, self.time));
     }
 
-    fn take(&mut self, step: Step) {
+    pub(super) fn take(&mut self, step: Step) {
         match step {
             Step::Write { at, content } => self.write(at, Some(content)),
             Step::Spoil { at } => self.write(at, None),
@@ -413,21 +409,16 @@ impl World {
             Step::MoveDirectory { .. } => {}
             Step::Scan { prune } => self.scan(prune),
             Step::Receive { content, keep, policy } => self.receive(content, keep, policy),
-            Step::Restart => {
-                drop(self.writer.take());
-                self.writer = Some(writer(&self.index));
-            }
+            Step::Restart => self.engine.restart(),
         }
     }
 
     fn scan(&mut self, prune: bool) {
-        scan(self.writer(), &self.index, &self.files, prune);
+        scan(&self.engine, &self.files, prune);
         self.seen.extend(self.files.clone());
     }
 
     fn store(&self, content: &Content, keep: bool, policy: ReceivePolicy, compared: Compared) -> Stored {
-        let (send, receive) = std::sync::mpsc::channel();
-        let on_done = move |result| send.send(result).unwrap();
         let mut place = match keep {
             true => location(Place::Managed, "/objects", &content.own_name()),
             false => location(Place::MetadataOnly, "", ""),
@@ -435,8 +426,7 @@ impl World {
         place.size = content.size();
         let checksum = keep.then(|| Checksum::of(content.own_name().as_bytes()));
         let received = Received { checksum, policy, compared, ..Received::new(content.record(), place) };
-        self.writer().handle().store(received, Box::new(on_done));
-        receive.recv().unwrap().unwrap()
+        stored(&self.engine.arrivals(), received)
     }
 
     /// The file at a location, if it is as the index knows it.
@@ -449,7 +439,7 @@ impl World {
 
     /// Receives an object as the node does.
     fn receive(&mut self, content: Content, keep: bool, policy: ReceivePolicy) {
-        let known = Reader::open(&self.index).unwrap().known_locations(&content.uid()).unwrap();
+        let known = self.engine.reader().known_locations(&content.uid()).unwrap();
         let is_object = |known: &KnownLocation| known.location.place != Place::MetadataOnly;
         if !keep && policy.duplicates == DuplicatePolicy::Replace && known.iter().any(is_object) {
             // A description that takes the place of an object: what an index has then depends on what was there before.
@@ -499,11 +489,13 @@ impl World {
             }
         }
     }
+}
 
+impl World<Sqlite> {
     /// An index made of what there is now, and of files that are gone and were kept. Where several files hold an instance, the
     /// one that the index has first comes first: that depends on what was there before.
     fn anew(&self) -> Self {
-        let contents = dump(&self.index);
+        let contents = dump(&self.engine.path());
         let paths = |title: &str, of: &dyn Fn(&[Value]) -> String| -> BTreeSet<String> {
             contents[title].iter().map(|row| of(row)).collect()
         };
@@ -527,9 +519,9 @@ impl World {
         files.extend(gone.iter().map(|at| (*at, self.seen[at].clone())));
         let (firsts, others): (Vec<_>, Vec<_>) = files.iter().partition(|(at, _)| first.contains(&name(**at)));
         for (&at, file) in firsts.into_iter().chain(others) {
-            anew.writer().handle().scanned(scanned(&directory_of(at), vec![found(at, file, false)])).unwrap();
+            anew.engine.arrivals().scanned(scanned(&directory_of(at), vec![found(at, file, false)])).unwrap();
         }
-        anew.writer().handle().flush().unwrap();
+        anew.engine.arrivals().flush().unwrap();
         anew.files = files.clone();
         for content in own_others {
             anew.receive(content.clone(), true, ReceivePolicy::default());
@@ -537,7 +529,7 @@ impl World {
         for at in gone {
             files.remove(&at);
         }
-        scan(anew.writer(), &anew.index, &files, false);
+        scan(&anew.engine, &files, false);
         anew
     }
 }
@@ -557,17 +549,17 @@ proptest! {
 
 /// Whether what a history leaves is what a new index would be.
 fn as_anew(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let mut world = World::new();
+    let mut world = World::<Sqlite>::new();
     for step in steps {
         world.take(step);
     }
     for prune in [false, true] {
         world.scan(prune);
-        let (found, expected) = (dump(&world.index), dump(&world.anew().index));
+        let (found, expected) = (dump(&world.engine.path()), dump(&world.anew().engine.path()));
         for (title, rows) in &found {
             prop_assert_eq!(rows, &expected[title], "{}", title);
         }
-        assert_sound(&world.index);
+        assert_sound(&world.engine.path());
     }
     Ok(())
 }

@@ -4,12 +4,16 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
+use dcmdex::db::memory::MemoryIndex;
 use dcmdex::db::open::Reader;
-use dcmdex::db::{Arrivals, can_answer};
+use dcmdex::db::{Arrivals, Search, can_answer};
 use dcmdex::model::attribute::AttributeId::{self, *};
 use dcmdex::model::attribute::{ATTRIBUTES, Attribute, LetterCase, Multiplicity};
 use dcmdex::model::charset;
+use dcmdex::model::clock::Clock;
+use dcmdex::model::declared::DeclaredSet;
 use dcmdex::model::level::InformationModel::{self, PatientRoot, PatientStudyOnly, StudyRoot};
 use dcmdex::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 use dcmdex::model::matching::{KeyElement, KeyValue, separates_values};
@@ -652,7 +656,7 @@ fn combined(question: &Question) -> Vec<Combined> {
 }
 
 /// The whole road: bytes in, bytes out.
-fn asked(index: &Path, question: &Question) -> Option<Vec<Answer>> {
+fn asked(reader: &mut impl Search, question: &Question) -> Option<Vec<Answer>> {
     let encoding = question.encoding;
     let identifier = Identifier::decode(&identifier_bytes(question), encoding, "").unwrap();
     let rules = question.rules;
@@ -668,11 +672,10 @@ fn asked(index: &Path, question: &Question) -> Option<Vec<Answer>> {
         Err(FindError::InvalidKey(..)) => return None,
         Err(other) => panic!("{other}"),
     };
-    let mut reader = Reader::open(index).unwrap();
-    let stop = Stop::new(&reader);
+    let stop = Stop::new(reader);
     let mut writer = ResponseWriter::new(&query, encoding, "");
     let mut answers = Vec::new();
-    qr::run(&mut reader, &query, &stop, |answer| {
+    qr::run(reader, &query, &stop, |answer| {
         let bytes = writer.write(&answer).to_vec();
         let response = Identifier::decode(&bytes, encoding, "").unwrap();
         let mut answer = Answer::new();
@@ -697,15 +700,19 @@ fn asked(index: &Path, question: &Question) -> Option<Vec<Answer>> {
 
 fn fill(index: &Path, archive: &[Instance]) {
     let writer = db::writer(index);
+    fill_by(&writer.handle(), archive);
+    writer.close().unwrap();
+}
+
+fn fill_by(arrivals: &impl Arrivals, archive: &[Instance]) {
     for (at, instance) in archive.iter().enumerate() {
         let mut record = InstanceRecord::new();
         for (id, value) in instance {
             record.set(*id, value);
         }
         let file = db::file(&format!("{at}.dcm"), Box::new(record));
-        writer.handle().scanned(db::scanned("/archive", vec![file])).unwrap();
+        arrivals.scanned(db::scanned("/archive", vec![file])).unwrap();
     }
-    writer.close().unwrap();
 }
 
 /// What the bytes of a key say: a binary key cannot hold text, and several values have no padding.
@@ -734,8 +741,13 @@ proptest! {
         let index = directory.path().join("index.db");
         let archive = instances(&archive);
         fill(&index, &archive);
+        let mut memory = MemoryIndex::new(Arc::clone(DeclaredSet::none()), Clock::System);
+        fill_by(&memory, &archive);
+        let mut reader = Reader::open(&index).unwrap();
         for question in &questions {
-            prop_assert_eq!(asked(&index, question), expected(&archive, question), "{:?}", question);
+            let expected = expected(&archive, question);
+            prop_assert_eq!(&asked(&mut reader, question), &expected, "{:?}", question);
+            prop_assert_eq!(&asked(&mut memory, question), &expected, "in memory: {:?}", question);
         }
     }
 }

@@ -157,6 +157,7 @@ impl Archive {
             return_keys: vec![ReturnKey { attribute: AttributeId::SOPInstanceUID, items: Vec::new() }],
             limit: None,
             offset: 0,
+            wants_key: false,
         };
         let mut uids = Vec::new();
         reader

@@ -33,6 +33,7 @@ pub(crate) fn known(node: &TestNode) -> BTreeMap<String, Known> {
         return_keys: attributes.map(|attribute| ReturnKey { attribute, items: Vec::new() }).into(),
         limit: None,
         offset: 0,
+        wants_key: false,
     };
     let (mut reader, mut rows) = (node.reader(), Vec::new());
     let each = |answer: FindAnswer| {

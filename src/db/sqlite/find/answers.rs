@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, Rows};
 
 use super::super::sql_values::text_of;
 use crate::db::rules;
-use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::find::{AnswerKey, AnswerOrder, FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel;
 
 /// Hands out the answers of a query. The rows that it takes have the character set, the values that are answered, and then
@@ -18,6 +18,8 @@ pub(super) struct Answers<'c, F> {
     values: usize,
     skip: u64,
     limit: Option<u64>,
+    /// Where the columns of the key begin, if it is asked for.
+    key_at: Option<usize>,
     answered: u64,
     on_answer: F,
     /// Of patients with several descriptions, the one whose rows are coming, with the best answer so far.
@@ -57,6 +59,24 @@ pub(super) const fn order_columns(level: QueryRetrieveLevel) -> &'static [&'stat
     }
 }
 
+/// What stands in a row after that, where the key of an answer is asked for.
+pub(super) const fn key_columns(level: QueryRetrieveLevel) -> &'static [&'static str] {
+    match level {
+        QueryRetrieveLevel::Patient => &["p.patient_id", "p.identity", "p.issuer_of_patient_id"],
+        QueryRetrieveLevel::Study => &["s.study_date", "s.study_time", "s.study_instance_uid"],
+        QueryRetrieveLevel::Series => {
+            &["s.study_date", "s.study_time", "s.study_instance_uid", "e.series_instance_uid"]
+        }
+        QueryRetrieveLevel::Image => &[
+            "s.study_date",
+            "s.study_time",
+            "s.study_instance_uid",
+            "e.series_instance_uid",
+            "dcm_uid(i.uid_suffix, h.uid_prefix)",
+        ],
+    }
+}
+
 /// Answers under further patients of a study, in the same order as the others.
 pub(super) struct Further<'s> {
     rows: Rows<'s>,
@@ -72,12 +92,16 @@ impl<'s> Further<'s> {
 }
 
 impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> Answers<'c, F> {
-    pub(super) fn new(connection: &'c Connection, request: &FindRequest, on_answer: F) -> Self {
+    /// `has_order` says whether the rows have what [`order_columns`] says.
+    pub(super) fn new(connection: &'c Connection, request: &FindRequest, has_order: bool, on_answer: F) -> Self {
         let declared = request.declared.iter().filter(|declared| declared.is_answered).count();
+        let values = request.return_keys.len() + declared;
+        let order = if has_order { order_columns(request.level).len() } else { 0 };
         Self {
             connection,
             level: request.level,
-            values: request.return_keys.len() + declared,
+            values,
+            key_at: request.wants_key.then_some(1 + values + order),
             skip: request.offset,
             limit: request.limit,
             answered: 0,
@@ -127,7 +151,24 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> Answers<'c, F> {
         for at in 0..self.values {
             answer.values.push(text_of(row.get_ref(at + 1)?)?);
         }
+        if let Some(at) = self.key_at {
+            answer.key = Some(Box::new(self.key(row, at)?));
+        }
         Ok(answer)
+    }
+
+    fn key(&self, row: &Row<'_>, at: usize) -> rusqlite::Result<AnswerKey> {
+        let text = |column: usize| row.get::<_, String>(at + column);
+        let (order, uids) = match self.level {
+            QueryRetrieveLevel::Patient => {
+                (AnswerOrder::Patient { patient_id: text(0)?, identity: text(1)?, issuer: text(2)? }, 3..3)
+            }
+            level => {
+                let order = AnswerOrder::Study { date: Reverse(text(0)?), time: Reverse(text(1)?) };
+                (order, 2..key_columns(level).len())
+            }
+        };
+        Ok(AnswerKey { order, uids: uids.map(text).collect::<rusqlite::Result<_>>()? })
     }
 
     fn place(&self, row: &Row<'_>) -> rusqlite::Result<Place> {

@@ -15,7 +15,7 @@ use super::super::mounts::Mounts;
 use super::super::packing::uid_hash;
 use super::super::schema::{has_own_column, is_packed_time};
 use super::super::separated;
-use super::answers::order_columns;
+use super::answers::{key_columns, order_columns};
 use super::arrival_keys::arrival_condition;
 use super::availability::{Availability, Obstacles};
 use super::functions::{Matcher, Matchers};
@@ -66,6 +66,8 @@ pub(super) struct Compiled {
     pub(super) is_sample: bool,
     /// Answers under further patients, where there may be some.
     pub(super) further: Option<Statement>,
+    /// Whether the rows have the columns of their order.
+    pub(super) has_order: bool,
 }
 
 /// Makes the statements of a query, and notes their matchers.
@@ -106,7 +108,7 @@ pub(super) fn compile(
     };
     let is_sample = compiler.matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample { .. }));
     *matchers.lock().unwrap_or_else(PoisonError::into_inner) = compiler.matchers;
-    Ok(Compiled { first, is_sample, further })
+    Ok(Compiled { has_order: further.is_some() || request.level == Patient, first, is_sample, further })
 }
 
 impl Compiler<'_> {
@@ -146,6 +148,9 @@ impl Compiler<'_> {
         let merges = self.may_answer_under_further_patients(request);
         if merges || level == Patient {
             columns.extend(order_columns(level).iter().map(|&column| column.to_owned()));
+        }
+        if request.wants_key {
+            columns.extend(key_columns(level).iter().map(|&column| column.to_owned()));
         }
 
         let keys = Keys::of(request);

@@ -28,7 +28,7 @@ pub(in crate::db::sqlite) fn run(
     // One transaction: the answers are of one moment, though there may be several statements.
     let transaction = connection.unchecked_transaction()?;
     let compiled = compile(connection, matchers, mounts, request, Thoroughness::Little)?;
-    let mut answers = Answers::new(connection, request, on_answer);
+    let mut answers = Answers::new(connection, request, compiled.has_order, on_answer);
     let mut give = || -> Result<(), Error> {
         let mut further =
             compiled.further.as_ref().map(|further| connection.prepare_cached(&further.sql)).transpose()?;

@@ -10,39 +10,60 @@ use super::files::{File, OTHER_CONTENT};
 use super::instances::Existing;
 use super::origin::SourceOfInstances;
 use super::{Batch, Result};
-use crate::db::{Compared, DuplicatePolicy, KnownLocation, KnownPolicy, ReceivePolicy, Received, StoreOutcome};
+use crate::db::rules::{Arriving, Decision, KeptMetadata, KnownInstance};
+use crate::db::{KnownLocation, Received, StoreOutcome};
 use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 use crate::model::record::InstanceRecord;
 
 /// An object that was received, and the row of its instance.
-struct Arriving<'a> {
+struct Arrived<'a> {
     record: &'a InstanceRecord,
     file: File<'a>,
-    compared: Compared,
     existing: Existing,
     /// Where the index says that it lies.
     first_place: Place,
-    /// Whether the index names the very file.
-    same_path: bool,
 }
 
-impl Arriving<'_> {
-    /// Whether the index names no object, or none that is there: then this one takes its place.
-    fn object_was_missing(&self) -> bool {
-        match self.file.place {
-            Place::MetadataOnly => false,
-            Place::InPlace | Place::Archive => self.first_place == Place::MetadataOnly,
-            Place::Managed => {
-                self.first_place == Place::MetadataOnly
-                    || match self.compared {
-                        // Where its object should have been, there was none.
-                        Compared::Nothing | Compared::Other => self.same_path,
-                        Compared::FirstIsGone => !self.same_path,
-                        Compared::Same | Compared::FirstIsSame | Compared::FirstIsOther => false,
-                    }
-            }
-        }
+/// What a decision asks of the index.
+struct Questions<'b, 'c, 'a> {
+    batch: &'b mut Batch<'c>,
+    arrived: &'b Arrived<'a>,
+}
+
+impl KnownInstance for Questions<'_, '_, '_> {
+    type Error = rusqlite::Error;
+
+    fn is_further(&mut self) -> Result<bool> {
+        self.batch.is_copy(self.arrived.file.directory, self.arrived.file.name)
+    }
+
+    fn differs(&mut self) -> Result<bool> {
+        let Arrived { record, file, existing, .. } = self.arrived;
+        self.batch.differs(existing, record, file)
+    }
+
+    fn first_is_there(&mut self) -> Result<bool> {
+        self.batch.first_is_there(&self.arrived.existing)
+    }
+
+    fn has_own(&mut self) -> Result<bool> {
+        self.batch.has_own_copy(&self.arrived.existing)
+    }
+
+    fn kept_metadata(&mut self) -> Result<KeptMetadata> {
+        // It has no file, and so the UID stands for its name.
+        let uid = OsString::from(self.arrived.existing.uid());
+        let kept: Option<Option<String>> = self
+            .batch
+            .statement("SELECT record FROM copy WHERE directory = ?1 AND file_name = ?2")?
+            .query_row(params![self.arrived.file.directory, PathValue(&uid)], |row| row.get(0))
+            .optional()?;
+        Ok(match kept {
+            None => KeptMetadata::Nothing,
+            Some(Some(text)) if text == record_text(self.arrived.record) => KeptMetadata::Same,
+            Some(_) => KeptMetadata::Other,
+        })
     }
 }
 
@@ -66,18 +87,45 @@ impl Batch<'_> {
             return Ok((StoreOutcome::New, None));
         };
         let first_place = self.place_of(existing.instance_group.directory)?;
-        let same_path = existing.lies_at(directory, file.name);
-        let arriving = Arriving { record, file, compared: *compared, existing, first_place, same_path };
-        match arriving.file.place {
-            _ if arriving.object_was_missing() => self.complete(&arriving).map(|outcome| (outcome, None)),
-            Place::MetadataOnly => self.metadata_arrived(&arriving, policy.duplicates).map(|outcome| (outcome, None)),
-            Place::InPlace | Place::Archive | Place::Managed => self.object_arrived(&arriving, *policy),
+        let arriving = Arriving {
+            place: file.place,
+            checksum: file.checksum,
+            compared: *compared,
+            policy: *policy,
+            first_place,
+            first_checksum: existing.checksum,
+            is_first: existing.lies_at(directory, file.name),
+            in_first_directory: existing.instance_group.directory == directory,
+        };
+        let arrived = Arrived { record, file, existing, first_place };
+        let decision = arriving.decide(&mut Questions { batch: self, arrived: &arrived })?;
+        let first = if arriving.names_first(decision) { Some(self.known_location(&arrived.existing)?) } else { None };
+        let outcome = self.apply(decision, &arrived, first.as_ref())?;
+        Ok((outcome, first))
+    }
+
+    fn apply(
+        &mut self,
+        decision: Decision,
+        arrived: &Arrived<'_>,
+        first: Option<&KnownLocation>,
+    ) -> Result<StoreOutcome> {
+        match decision {
+            Decision::SameFile | Decision::Known => Ok(StoreOutcome::Identical { uncompared: None }),
+            Decision::Undecided => {
+                Ok(StoreOutcome::Identical { uncompared: first.map(|first| first.location.clone()) })
+            }
+            Decision::Complete => self.complete(arrived),
+            Decision::KeepCopy { differs } => self.keep_copy(arrived, differs),
+            Decision::KeepMetadata { differs } => self.keep_metadata(arrived, differs),
+            Decision::Refuse => self.refuse(arrived),
+            Decision::Replace => self.replace_first(arrived),
         }
     }
 
     /// Gives an instance the object that it was without.
-    fn complete(&mut self, arriving: &Arriving<'_>) -> Result<StoreOutcome> {
-        let Arriving { record, file, existing, first_place, .. } = arriving;
+    fn complete(&mut self, arrived: &Arrived<'_>) -> Result<StoreOutcome> {
+        let Arrived { record, file, existing, first_place } = arrived;
         match first_place {
             Place::MetadataOnly => {}
             // Before the new one is marked: it may lie under the same name.
@@ -93,69 +141,9 @@ impl Batch<'_> {
         Ok(StoreOutcome::Completed)
     }
 
-    fn object_arrived(
-        &mut self,
-        arriving: &Arriving<'_>,
-        policy: ReceivePolicy,
-    ) -> Result<(StoreOutcome, Option<KnownLocation>)> {
-        let Arriving { file, existing, first_place, same_path, compared, .. } = arriving;
-        let known = StoreOutcome::Identical { uncompared: None };
-        if *compared == Compared::Same && (*same_path || self.is_copy(file.directory, file.name)?) {
-            // The very file that the index names, as first location or as a further one.
-            return Ok((known, None));
-        }
-        let first = match (file.place, first_place) {
-            (Place::Managed, Place::InPlace | Place::Archive | Place::Managed) if !same_path => {
-                Some(self.known_location(existing)?)
-            }
-            (Place::Managed | Place::InPlace | Place::Archive | Place::MetadataOnly, _) => None,
-        };
-        let Some(differs) = self.differs_from_first(arriving)? else {
-            let uncompared = first.as_ref().map(|first| first.location.clone());
-            return Ok((StoreOutcome::Identical { uncompared }, first));
-        };
-        let in_place = matches!(first_place, Place::InPlace | Place::Archive);
-        let outcome = match (differs, policy.duplicates, policy.known) {
-            (false, _, KnownPolicy::KeepOwn) if in_place => {
-                if self.first_is_there(existing)? {
-                    self.keep_copy(arriving, false)?
-                } else {
-                    return Ok((self.complete(arriving)?, None));
-                }
-            }
-            (false, _, KnownPolicy::KeepOwn | KnownPolicy::TrustArchive) => known,
-            (true, DuplicatePolicy::KeepBoth, _) => self.keep_copy(arriving, true)?,
-            (true, DuplicatePolicy::KeepFirst, _) => self.refuse(arriving)?,
-            (true, DuplicatePolicy::Replace, _) => return Ok((self.replace_first(arriving)?, None)),
-        };
-        Ok((outcome, first))
-    }
-
-    /// Whether an object differs from the one that the index names; `None` where only the bytes can tell.
-    fn differs_from_first(&mut self, arriving: &Arriving<'_>) -> Result<Option<bool>> {
-        let Arriving { record, file, existing, first_place, same_path, compared } = arriving;
-        if *compared == Compared::FirstIsOther || self.differs(existing, record, file)? {
-            return Ok(Some(true));
-        }
-        if *compared == Compared::FirstIsSame || *same_path {
-            return Ok(Some(false));
-        }
-        if let (Some(first), Some(own)) = (existing.checksum, file.checksum) {
-            return Ok(Some(first != own));
-        }
-        // Of names in one directory it was compared with all before its own.
-        let was_compared = *first_place == Place::Managed && existing.instance_group.directory == file.directory;
-        Ok(match compared {
-            Compared::Other if was_compared => Some(true),
-            // There is nothing to compare with.
-            _ if file.place != Place::Managed || *first_place == Place::MetadataOnly => Some(false),
-            _ => None,
-        })
-    }
-
     /// Keeps an object as a further location.
-    fn keep_copy(&mut self, arriving: &Arriving<'_>, differs: bool) -> Result<StoreOutcome> {
-        let Arriving { record, file, existing, .. } = arriving;
+    fn keep_copy(&mut self, arrived: &Arrived<'_>, differs: bool) -> Result<StoreOutcome> {
+        let Arrived { record, file, existing, .. } = arrived;
         self.forget_marks(file.directory, file.name)?;
         self.insert_copy(existing, record, file, differs)?;
         self.note_invalid_uids(record, file)?;
@@ -166,14 +154,14 @@ impl Batch<'_> {
         Ok(StoreOutcome::KeptCopy { differs })
     }
 
-    fn refuse(&mut self, arriving: &Arriving<'_>) -> Result<StoreOutcome> {
-        self.note_conflict(OTHER_CONTENT, arriving.record, &arriving.file)?;
+    fn refuse(&mut self, arrived: &Arrived<'_>) -> Result<StoreOutcome> {
+        self.note_conflict(OTHER_CONTENT, arrived.record, &arrived.file)?;
         Ok(StoreOutcome::KeptFirst)
     }
 
     /// Takes an object, or a description without one, in place of the first.
-    fn replace_first(&mut self, arriving: &Arriving<'_>) -> Result<StoreOutcome> {
-        let Arriving { record, file, existing, first_place, same_path, .. } = arriving;
+    fn replace_first(&mut self, arrived: &Arrived<'_>) -> Result<StoreOutcome> {
+        let Arrived { record, file, existing, first_place } = arrived;
         let mut previous = Vec::new();
         // What of the former content is our own goes with it.
         for copy in self.own_copies(existing)? {
@@ -185,7 +173,7 @@ impl Batch<'_> {
             }
         }
         self.delete_copy(file.directory, file.name)?;
-        if *first_place == Place::Managed && !same_path {
+        if *first_place == Place::Managed && !existing.lies_at(file.directory, file.name) {
             previous.extend(self.location_of(existing)?.path());
         }
         match first_place {
@@ -212,40 +200,15 @@ impl Batch<'_> {
         Ok(StoreOutcome::Replaced { previous })
     }
 
-    /// A description of an object that is not kept.
-    fn metadata_arrived(&mut self, arriving: &Arriving<'_>, policy: DuplicatePolicy) -> Result<StoreOutcome> {
-        let Arriving { record, file, existing, first_place, .. } = arriving;
-        let known = StoreOutcome::Identical { uncompared: None };
-        let differs = self.differs_from_first(arriving)?.unwrap_or(false);
-        if differs && policy == DuplicatePolicy::Replace {
-            return self.replace_first(arriving);
-        }
-        // It is kept for when the file goes, unless there is an object that does not go. It has no file, and so no name.
+    /// Keeps what was received without an object.
+    fn keep_metadata(&mut self, arrived: &Arrived<'_>, differs: bool) -> Result<StoreOutcome> {
+        let Arrived { record, file, existing, .. } = arrived;
         let uid = OsString::from(existing.uid());
-        let received = File { name: &uid, ..*file };
-        let kept: Option<Option<String>> = self
-            .statement("SELECT record FROM copy WHERE directory = ?1 AND file_name = ?2")?
-            .query_row(params![file.directory, PathValue(&uid)], |row| row.get(0))
-            .optional()?;
-        let may_be_kept = match first_place {
-            Place::MetadataOnly | Place::Managed => false,
-            Place::InPlace | Place::Archive => {
-                (!differs || policy == DuplicatePolicy::KeepBoth) && !self.has_own_copy(existing)?
-            }
-        };
-        match kept {
-            None if may_be_kept => {
-                self.insert_copy(existing, record, &received, differs)?;
-                self.note_invalid_uids(record, file)?;
-                self.note_faults_if_any(record, file)?;
-                self.changes.tally.conflicts += u64::from(differs);
-                Ok(if differs { StoreOutcome::KeptCopy { differs } } else { known })
-            }
-            // It has come before.
-            Some(Some(text)) if text == record_text(record) => Ok(known),
-            Some(_) | None if differs => self.refuse(arriving),
-            Some(_) | None => Ok(known),
-        }
+        self.insert_copy(existing, record, &File { name: &uid, ..*file }, differs)?;
+        self.note_invalid_uids(record, file)?;
+        self.note_faults_if_any(record, file)?;
+        self.changes.tally.conflicts += u64::from(differs);
+        Ok(if differs { StoreOutcome::KeptCopy { differs } } else { StoreOutcome::Identical { uncompared: None } })
     }
 
     pub(super) fn note_faults_if_any(&mut self, record: &InstanceRecord, file: &File<'_>) -> Result<()> {

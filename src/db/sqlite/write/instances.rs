@@ -16,7 +16,8 @@ use super::groups::{InstanceGroup, place_in_shared, shared, shared_value};
 use super::parents::{Belonging, UPPER, is_stored_above, stored_at};
 use super::{Batch, Result, to_i64};
 use crate::db::ScannedFile;
-use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::db::rules::{ObjectContent, is_same_object, sizes_comparable};
+use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
@@ -74,21 +75,14 @@ impl Copy {
     }
 
     /// What it is compared by, where its content is `record`.
-    fn side<'a>(&self, record: &'a InstanceRecord) -> Side<'a> {
-        Side { record, place: self.place, size: self.size, checksum: self.checksum }
+    fn side<'a>(&self, record: &'a InstanceRecord) -> ObjectContent<'a> {
+        ObjectContent { record, place: self.place, size: from_i64(self.size), checksum: self.checksum }
     }
 
     /// Whether it is a file that is gone and not needed, where its content does not differ from that of the first one.
     fn is_spare(&self, differs: bool) -> bool {
         self.missing && !differs && self.place != Place::MetadataOnly
     }
-}
-
-/// Whether two objects that are the same have the same number of bytes in places of these kinds. A member of an archive is a file
-/// like any other; a received object has meta information of ours.
-fn sizes_comparable(one: Place, other: Place) -> bool {
-    let is_file = |place| matches!(place, Place::InPlace | Place::Archive);
-    one == other || (is_file(one) && is_file(other))
 }
 
 impl Batch<'_> {
@@ -260,9 +254,14 @@ impl Batch<'_> {
         record: &InstanceRecord,
         file: &File<'_>,
     ) -> Result<()> {
-        let first = Side::of(record, file);
+        let first = content_of(record, file);
         let former_place = self.place_of(existing.instance_group.directory)?;
-        let former = Side { record: was, place: former_place, size: existing.size, checksum: existing.checksum };
+        let former = ObjectContent {
+            record: was,
+            place: former_place,
+            size: from_i64(existing.size),
+            checksum: existing.checksum,
+        };
         for copy in self.copies_of(existing)? {
             let own = copy.record.as_deref().map(record_of_text).transpose()?;
             let content = copy.side(own.as_ref().unwrap_or(was));
@@ -328,13 +327,13 @@ impl Batch<'_> {
         by_bytes: bool,
     ) -> Result<bool> {
         let first_record = self.record_of(existing)?;
-        let first = Side {
+        let first = ObjectContent {
             record: &first_record,
             place: self.place_of(existing.instance_group.directory)?,
-            size: existing.size,
+            size: from_i64(existing.size),
             checksum: existing.checksum,
         };
-        let (differs, mut text) = compare(&Side::of(record, file), &first, by_bytes);
+        let (differs, mut text) = compare(&content_of(record, file), &first, by_bytes);
         if record.has_declared() && text.is_none() && self.declares_otherwise(existing, record)? {
             // What is declared is not kept of a further file. It is read again when it takes the first place.
             text = Some(record_text(record));
@@ -417,7 +416,7 @@ impl Batch<'_> {
             checksum: existing.checksum,
         };
         let (instance_group, suffix) = self.replace_instance(existing, record, file)?;
-        let (differs, text) = compare(&Side::of(&was, &former), &Side::of(record, file), by_bytes);
+        let (differs, text) = compare(&content_of(&was, &former), &content_of(record, file), by_bytes);
         self.write_copy((instance_group, &suffix), &former, differs, text.as_deref())?;
         Ok(differs)
     }
@@ -626,41 +625,19 @@ fn uid_of(instance_group: &InstanceGroup, suffix: &UidSuffix) -> String {
     uid
 }
 
-/// Whether two records are of the same object as far as the index keeps it. An object in another transfer syntax is another:
-/// nothing but decoding both could tell that it holds the same.
-fn is_same_object(one: &InstanceRecord, other: &InstanceRecord) -> bool {
-    ATTRIBUTES
-        .iter()
-        .filter(|attribute| attribute.is_stored())
-        .all(|attribute| one.value(attribute.id) == other.value(attribute.id))
+/// What an object in a file is compared by.
+fn content_of<'a>(record: &'a InstanceRecord, file: &File<'_>) -> ObjectContent<'a> {
+    ObjectContent { record, place: file.place, size: file.size, checksum: file.checksum }
 }
 
-/// What one of two objects is compared by.
-#[derive(Clone, Copy)]
-struct Side<'a> {
-    record: &'a InstanceRecord,
-    place: Place,
-    size: i64,
-    checksum: Option<Checksum>,
-}
-
-impl<'a> Side<'a> {
-    fn of(record: &'a InstanceRecord, file: &File<'_>) -> Self {
-        Self { record, place: file.place, size: to_i64(file.size), checksum: file.checksum }
-    }
-
-    /// As far as can be told without their bytes.
-    fn differs_from(&self, other: &Side<'_>) -> bool {
-        !is_same_object(self.record, other.record)
-            // A received object has a file of our own making, of another size.
-            || (sizes_comparable(self.place, other.place) && self.size != other.size)
-            || self.checksum.zip(other.checksum).is_some_and(|(one, other)| one != other)
-    }
+/// A size that a row has.
+fn from_i64(size: i64) -> u64 {
+    u64::try_from(size).unwrap_or(0)
 }
 
 /// What is kept of a further location: whether it differs from the first one (as is known from the bytes, or shows), and its
 /// record where what the index says of the instance is not that.
-fn compare(content: &Side<'_>, first: &Side<'_>, by_bytes: bool) -> (bool, Option<String>) {
+fn compare(content: &ObjectContent<'_>, first: &ObjectContent<'_>, by_bytes: bool) -> (bool, Option<String>) {
     let as_first = is_same_object(content.record, first.record);
     (by_bytes || content.differs_from(first), (!as_first).then(|| record_text(content.record)))
 }

@@ -1,0 +1,494 @@
+//! What an index in memory holds, and how arrivals and scans change it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::db::rules::{Arriving, Decision, KeptMetadata, KnownInstance, ObjectContent, is_same_object};
+use crate::db::{
+    FileOutcome, KnownLocation, Mounted, Note, Received, ScanEntry, ScannedDirectory, ScannedFile, StoreOutcome, Tally,
+};
+use crate::model::attribute::AttributeId;
+use crate::model::checksum::Checksum;
+use crate::model::declared::DeclaredSet;
+use crate::model::location::{Location, Place};
+use crate::model::record::InstanceRecord;
+use crate::model::uid::is_valid_uid;
+
+/// A file of the index. An archive file is another one than a directory of the same path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileKey {
+    pub(super) is_archive: bool,
+    pub(super) directory: PathBuf,
+    pub(super) name: OsString,
+}
+
+impl FileKey {
+    fn of(place: Place, directory: &Path, name: &OsStr) -> Self {
+        Self { is_archive: place == Place::Archive, directory: directory.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// A location of an instance, and what the object there says.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) location: Location,
+    pub(super) record: InstanceRecord,
+    pub(super) checksum: Option<Checksum>,
+    /// Whether it is known to differ from the first location.
+    pub(super) differs: bool,
+    /// What was declared when it was read.
+    pub(super) declared: String,
+}
+
+impl Held {
+    pub(super) fn key(&self) -> FileKey {
+        FileKey::of(self.location.place, &self.location.directory, &self.location.file_name)
+    }
+
+    fn content(&self) -> ObjectContent<'_> {
+        let Self { location, record, checksum, .. } = self;
+        ObjectContent { record, place: location.place, size: location.size, checksum: *checksum }
+    }
+
+    pub(super) fn has_object(&self) -> bool {
+        self.location.place != Place::MetadataOnly
+    }
+}
+
+/// A file that is not indexed, or that is and that a DICOMDIR does not list.
+#[derive(Clone)]
+pub(super) struct Unindexed {
+    pub(super) size: u64,
+    pub(super) mtime_ms: i64,
+    pub(super) note: Note,
+}
+
+/// All that the index holds.
+#[derive(Default)]
+pub(super) struct Contents {
+    /// Instances by their UID; the first location of each comes first, and there is always one.
+    pub(super) instances: BTreeMap<String, Vec<Held>>,
+    pub(super) unindexed: BTreeMap<FileKey, Unindexed>,
+    pub(super) missing: BTreeSet<FileKey>,
+    pub(super) faults: BTreeMap<FileKey, String>,
+    /// Conflicts that the locations do not show: kind, SOP Instance UID, and the object.
+    pub(super) conflicts: BTreeMap<(&'static str, String, FileKey), Held>,
+    pub(super) directories: BTreeSet<(u8, PathBuf)>,
+    pub(super) mount_points: BTreeSet<PathBuf>,
+    pub(super) scans: Vec<ScanEntry>,
+    pub(super) id: Option<String>,
+    pub(super) tally: Tally,
+}
+
+/// The number of a kind of place, to have directories of one kind together.
+pub(super) fn kind(place: Place) -> u8 {
+    match place {
+        Place::InPlace => 0,
+        Place::Managed => 1,
+        Place::MetadataOnly => 2,
+        Place::Archive => 3,
+    }
+}
+
+/// What a decision asks.
+struct Questions<'c> {
+    contents: &'c Contents,
+    held: &'c [Held],
+    new: &'c Held,
+}
+
+impl KnownInstance for Questions<'_> {
+    type Error = std::convert::Infallible;
+
+    fn is_further(&mut self) -> Result<bool, Self::Error> {
+        Ok(self.held.iter().skip(1).any(|copy| copy.key() == self.new.key()))
+    }
+
+    fn differs(&mut self) -> Result<bool, Self::Error> {
+        // Checksums count where they are asked for.
+        let without = |held: &Held| Held { checksum: None, ..held.clone() };
+        Ok(self.held.first().is_some_and(|first| without(self.new).content().differs_from(&without(first).content())))
+    }
+
+    fn first_is_there(&mut self) -> Result<bool, Self::Error> {
+        Ok(self.held.first().is_some_and(|first| self.contents.is_there(first)))
+    }
+
+    fn has_own(&mut self) -> Result<bool, Self::Error> {
+        Ok(self.held.iter().skip(1).any(|copy| copy.location.place == Place::Managed))
+    }
+
+    fn kept_metadata(&mut self) -> Result<KeptMetadata, Self::Error> {
+        let Some(kept) = self.held.iter().skip(1).find(|copy| !copy.has_object()) else {
+            return Ok(KeptMetadata::Nothing);
+        };
+        let is_as_first = self.held.first().is_some_and(|first| is_same_object(&kept.record, &first.record));
+        let is_same = !is_as_first && is_same_object(&kept.record, &self.new.record);
+        Ok(if is_same { KeptMetadata::Same } else { KeptMetadata::Other })
+    }
+}
+
+impl Contents {
+    /// Whether an object lies where the index says, as far as scans know.
+    pub(super) fn is_there(&self, held: &Held) -> bool {
+        held.has_object() && !self.missing.contains(&held.key())
+    }
+
+    /// Takes an instance that was received.
+    pub(super) fn arrived(
+        &mut self,
+        received: Received,
+        declared: &DeclaredSet,
+    ) -> (StoreOutcome, Option<KnownLocation>) {
+        let Received { record, location, checksum, policy, compared, .. } = received;
+        let new = held(*record, location, checksum, declared);
+        self.directories.insert((kind(new.location.place), new.location.directory.clone()));
+        let uid = new.record.value(AttributeId::SOPInstanceUID).to_owned();
+        let Some(held) = self.instances.get(&uid).cloned() else {
+            self.note(&new);
+            self.instances.insert(uid, vec![new]);
+            return (StoreOutcome::New, None);
+        };
+        let Some(first) = held.first() else { return (StoreOutcome::New, None) };
+        let arriving = Arriving {
+            place: new.location.place,
+            checksum,
+            compared,
+            policy,
+            first_place: first.location.place,
+            first_checksum: first.checksum,
+            is_first: first.key() == new.key(),
+            in_first_directory: first.location.directory == new.location.directory,
+        };
+        let Ok(decision) = arriving.decide(&mut Questions { contents: self, held: &held, new: &new });
+        let first_location = arriving.names_first(decision).then(|| KnownLocation {
+            location: first.location.clone(),
+            checksum: first.checksum,
+            differs: false,
+        });
+        let outcome = match decision {
+            Decision::SameFile | Decision::Known => StoreOutcome::Identical { uncompared: None },
+            Decision::Undecided => {
+                StoreOutcome::Identical { uncompared: first_location.as_ref().map(|first| first.location.clone()) }
+            }
+            Decision::Complete => {
+                self.forget_marks(&first.key());
+                self.change(&uid, |held| held.retain(|copy| copy.has_object() && copy.key() != new.key()));
+                self.note(&new);
+                self.put_first(&uid, new, first);
+                StoreOutcome::Completed
+            }
+            Decision::KeepCopy { differs } => {
+                self.forget_marks(&new.key());
+                self.change(&uid, |held| held.retain_copies(Held::has_object));
+                self.note(&new);
+                self.add_copy(&uid, new, differs);
+                StoreOutcome::KeptCopy { differs }
+            }
+            Decision::KeepMetadata { differs } => {
+                let location = Location { file_name: uid.clone().into(), ..new.location.clone() };
+                self.note(&new);
+                self.add_copy(&uid, Held { location, ..new }, differs);
+                if differs { StoreOutcome::KeptCopy { differs } } else { StoreOutcome::Identical { uncompared: None } }
+            }
+            Decision::Refuse => {
+                self.note_conflict("instance-with-other-content", &new);
+                StoreOutcome::KeptFirst
+            }
+            Decision::Replace => self.replace(&uid, new, first),
+        };
+        (outcome, first_location)
+    }
+
+    /// Takes an object in place of the first location, with which the objects of ours go that hold the same.
+    fn replace(&mut self, uid: &str, new: Held, first: &Held) -> StoreOutcome {
+        let (own, key) = (|held: &Held| held.location.place == Place::Managed && !held.differs, new.key());
+        let held = self.instances.get(uid).cloned().unwrap_or_default();
+        let mut gone: Vec<&Held> = held.iter().skip(1).filter(|copy| own(copy)).collect();
+        gone.extend((first.location.place == Place::Managed).then_some(first));
+        let previous = gone.iter().filter(|held| held.key() != key).filter_map(|held| held.location.path()).collect();
+        for held in &gone {
+            self.forget_marks(&held.key());
+        }
+        self.change(uid, |held| held.retain_copies(|copy| !own(copy) && copy.has_object() && copy.key() != key));
+        self.note_conflict("instance-with-other-content", &new);
+        self.note(&new);
+        let keeps_first = matches!(first.location.place, Place::InPlace | Place::Archive);
+        self.put_first(uid, new, first);
+        if keeps_first {
+            self.change(uid, |held| held.insert(1, Held { differs: true, ..first.clone() }));
+        }
+        StoreOutcome::Replaced { previous }
+    }
+
+    /// Puts an object in the place of the first location. Further files that are gone and hold the same have moved there.
+    fn put_first(&mut self, uid: &str, new: Held, former: &Held) {
+        let mut held = self.instances.remove(uid).unwrap_or_default();
+        if held.first().is_some_and(|first| first.key() == former.key()) {
+            held.remove(0);
+        }
+        for copy in &mut held {
+            // What only the bytes told is held against it as long as nothing tells otherwise.
+            let by_bytes = copy.differs && !copy.content().differs_from(&former.content());
+            let alike = copy.checksum.is_some() && copy.checksum == new.checksum;
+            copy.differs = (by_bytes && !alike) || copy.content().differs_from(&new.content());
+        }
+        held.insert(0, Held { differs: false, ..new });
+        self.instances.insert(uid.to_owned(), held);
+        if self.instances.get(uid).and_then(|held| held.first()).is_some_and(Held::has_object) {
+            self.drop_spare(uid);
+        }
+    }
+
+    /// Drops further files of an instance that are gone and hold the same as the first one.
+    fn drop_spare(&mut self, uid: &str) {
+        let held = self.instances.get(uid).cloned().unwrap_or_default();
+        let is_spare = |copy: &&Held| copy.has_object() && !copy.differs && !self.is_there(copy);
+        let spare: Vec<FileKey> = held.iter().skip(1).filter(is_spare).map(Held::key).collect();
+        for key in spare {
+            self.change(uid, |held| held.retain_copies(|copy| copy.key() != key));
+            self.forget_marks(&key);
+            self.tally.moved += 1;
+        }
+    }
+
+    fn add_copy(&mut self, uid: &str, new: Held, by_bytes: bool) -> bool {
+        let held = self.instances.entry(uid.to_owned()).or_default();
+        held.retain_copies(|copy| copy.key() != new.key());
+        let differs = by_bytes || held.first().is_some_and(|first| new.content().differs_from(&first.content()));
+        held.push(Held { differs, ..new });
+        self.tally.conflicts += u64::from(differs);
+        differs
+    }
+
+    fn change(&mut self, uid: &str, change: impl FnOnce(&mut Vec<Held>)) {
+        if let Some(held) = self.instances.get_mut(uid) {
+            change(held);
+        }
+    }
+
+    /// Notes the faults of an object, and UIDs that break PS3.5 9.1.
+    fn note(&mut self, new: &Held) {
+        let faults = new.record.faults().join("; ");
+        if !faults.is_empty() {
+            self.faults.insert(new.key(), faults);
+            self.tally.faulty += 1;
+        }
+        let uids = [AttributeId::SOPInstanceUID, AttributeId::SeriesInstanceUID, AttributeId::StudyInstanceUID];
+        if !uids.into_iter().all(|id| is_valid_uid(new.record.value(id))) {
+            self.note_conflict("invalid-uid", new);
+        }
+    }
+
+    fn note_conflict(&mut self, kind: &'static str, object: &Held) {
+        let uid = object.record.value(AttributeId::SOPInstanceUID).to_owned();
+        let is_new = self.conflicts.insert((kind, uid, object.key()), object.clone()).is_none();
+        self.tally.conflicts += u64::from(is_new);
+    }
+
+    fn forget_marks(&mut self, key: &FileKey) {
+        self.unindexed.remove(key);
+        self.faults.remove(key);
+        self.missing.remove(key);
+        self.conflicts.retain(|(_, _, of), _| of != key);
+    }
+
+    /// Drops a file; whether it was a location of an instance.
+    fn remove_file(&mut self, key: &FileKey) -> bool {
+        self.forget_marks(key);
+        let uids: Vec<String> = self.instances.keys().cloned().collect();
+        let mut was_location = false;
+        for uid in uids {
+            let Some(held) = self.instances.get(&uid).cloned() else { continue };
+            if held.first().is_some_and(|first| first.key() == *key) {
+                was_location = true;
+                if !self.promote(&uid, |_, _| true) {
+                    self.instances.remove(&uid);
+                    self.conflicts.retain(|(kind, of, _), _| *kind != "instance-with-other-content" || *of != uid);
+                }
+            } else if held.iter().any(|copy| copy.key() == *key) {
+                was_location = true;
+                self.change(&uid, |held| held.retain_copies(|copy| copy.key() != *key));
+            }
+        }
+        was_location
+    }
+
+    /// Has a further location take the place of the first one, which is forgotten; whether there is one that may.
+    fn promote(&mut self, uid: &str, may: impl Fn(&Self, &Held) -> bool) -> bool {
+        let mut held = self.instances.get(uid).cloned().unwrap_or_default();
+        let rank = |copy: &Held| {
+            let missing = self.missing.contains(&copy.key());
+            (!copy.has_object(), missing, copy.differs, copy.key())
+        };
+        let best = (1..held.len()).filter(|&at| may(self, &held[at])).min_by_key(|&at| rank(&held[at]));
+        let Some(best) = best else { return false };
+        let mut next = held.remove(best);
+        if !next.has_object() {
+            // Metadata have no file, and so no name.
+            next.location.file_name = OsString::new();
+        }
+        let former = held[0].clone();
+        self.instances.insert(uid.to_owned(), held);
+        self.put_first(uid, next, &former);
+        true
+    }
+
+    /// Takes what a scan found in a directory.
+    pub(super) fn scanned(&mut self, scanned: ScannedDirectory, declared: &DeclaredSet) {
+        let ScannedDirectory { place, directory, files, vanished, missing, returned, .. } = scanned;
+        self.directories.insert((kind(place), directory.clone()));
+        let key = |name: &OsStr| FileKey::of(place, &directory, name);
+        for name in &vanished {
+            self.tally.removed += u64::from(self.remove_file(&key(name)));
+        }
+        for name in &returned {
+            self.missing.remove(&key(name));
+            if let Some(uid) = self.first_at(&key(name)) {
+                self.drop_spare(&uid);
+            }
+        }
+        for name in &missing {
+            self.note_missing(key(name));
+        }
+        for file in files {
+            self.scanned_file(place, &directory, file, declared);
+        }
+    }
+
+    fn first_at(&self, key: &FileKey) -> Option<String> {
+        let found = self.instances.iter().find(|(_, held)| held.first().is_some_and(|first| first.key() == *key));
+        found.map(|(uid, _)| uid.clone())
+    }
+
+    fn note_missing(&mut self, key: FileKey) {
+        let copy = self.instances.iter().find_map(|(uid, held)| {
+            let copy = held.iter().skip(1).find(|copy| copy.key() == key)?;
+            Some((uid.clone(), !copy.differs && held.first().is_some_and(|first| self.is_there(first))))
+        });
+        let moved = match (copy, self.first_at(&key)) {
+            (Some((_, false)), _) => false,
+            (Some((uid, true)), _) => {
+                self.change(&uid, |held| held.retain_copies(|copy| copy.key() != key));
+                true
+            }
+            (None, Some(uid)) => self.promote(&uid, |contents, copy| contents.is_there(copy) && !copy.differs),
+            (None, None) => return,
+        };
+        if moved {
+            self.forget_marks(&key);
+            self.tally.moved += 1;
+        } else {
+            self.missing.insert(key);
+        }
+    }
+
+    fn scanned_file(&mut self, place: Place, directory: &Path, file: ScannedFile, declared: &DeclaredSet) {
+        let ScannedFile { file_name, size, mtime_ms, known, reread, outcome } = file;
+        let key = FileKey::of(place, directory, &file_name);
+        let record = match outcome {
+            FileOutcome::Instance(record) => *record,
+            FileOutcome::NotIndexed { kind, reason, detail } => {
+                if known {
+                    self.remove_file(&key);
+                }
+                let note = Note { kind, reason: reason.to_owned(), detail };
+                self.unindexed.insert(key, Unindexed { size, mtime_ms, note });
+                return;
+            }
+        };
+        let location = Location { place, directory: directory.to_owned(), file_name, size, mtime_ms };
+        let new = held(record, location, None, declared);
+        let uid = new.record.value(AttributeId::SOPInstanceUID).to_owned();
+        let faults = (!new.record.faults().is_empty()).then(|| new.record.faults().join("; "));
+        if reread {
+            let same = |held: &Held| held.key() == key && held.location.size == size;
+            let known = self.instances.get(&uid).and_then(|held| held.iter().find(|held| same(held)));
+            let is_as_indexed = known.is_some_and(|known| is_same_object(&known.record, &new.record))
+                && self.faults.get(&key) == faults.as_ref();
+            if is_as_indexed {
+                return;
+            }
+            self.tally.corrected += 1;
+        }
+        if known {
+            if self.first_at(&key).as_deref() != Some(&uid) {
+                self.remove_file(&key);
+            }
+            self.forget_marks(&key);
+        }
+        self.note(&new);
+        let Some(first) = self.instances.get(&uid).and_then(|held| held.first()).cloned() else {
+            *(if known { &mut self.tally.updated } else { &mut self.tally.indexed }) += 1;
+            self.instances.insert(uid, vec![new]);
+            return;
+        };
+        let content_differs = new.content().differs_from(&Held { checksum: None, ..first.clone() }.content());
+        if first.key() == key {
+            // An object of our own is read again for what it says. What it has to be was settled when it came.
+            let checksum = first.checksum.filter(|_| place == Place::Managed);
+            self.put_first(&uid, Held { checksum, ..new }, &first);
+            self.tally.updated += 1;
+        } else if !first.has_object() {
+            let location = Location { file_name: uid.clone().into(), ..first.location.clone() };
+            self.put_first(&uid, new, &first);
+            self.add_copy(&uid, Held { location, ..first }, false);
+            self.tally.indexed += 1;
+        } else if !self.is_there(&first) && !content_differs {
+            self.forget_marks(&first.key());
+            self.put_first(&uid, new, &first);
+            self.tally.moved += 1;
+        } else {
+            self.add_copy(&uid, new, false);
+            self.tally.copies += 1;
+        }
+    }
+
+    /// Notes whether something is mounted at a directory.
+    pub(super) fn mount_point(&mut self, path: PathBuf, mounted: Mounted) {
+        match mounted {
+            Mounted::Yes => self.mount_points.insert(path),
+            Mounted::NoLonger => self.mount_points.remove(&path),
+        };
+    }
+
+    /// Counts the missing files at or below these paths, or drops them.
+    pub(super) fn settle_missing(&mut self, roots: &[PathBuf], except: &[PathBuf], prune: bool) -> u64 {
+        let of_root = |key: &FileKey| {
+            let path = key.directory.join(&key.name);
+            let is_excepted = except.iter().any(|except| key.directory.starts_with(except));
+            roots
+                .iter()
+                .any(|root| (key.directory.starts_with(root) && !is_excepted) || (!key.is_archive && path == *root))
+        };
+        let found: Vec<FileKey> = self.missing.iter().filter(|key| of_root(key)).cloned().collect();
+        if !prune {
+            return found.len() as u64;
+        }
+        for key in found {
+            // Not there any more: dropped, and counted, along with one before it that held the same.
+            if self.missing.contains(&key) {
+                self.tally.removed += u64::from(self.remove_file(&key));
+            }
+        }
+        0
+    }
+}
+
+fn held(record: InstanceRecord, location: Location, checksum: Option<Checksum>, declared: &DeclaredSet) -> Held {
+    let declared = if record.has_declared() { declared.mark().to_owned() } else { String::new() };
+    Held { location, record, checksum, differs: false, declared }
+}
+
+trait RetainCopies {
+    /// Keeps the first location, and of the further ones those that are to be kept.
+    fn retain_copies(&mut self, keep: impl Fn(&Held) -> bool);
+}
+
+impl RetainCopies for Vec<Held> {
+    fn retain_copies(&mut self, keep: impl Fn(&Held) -> bool) {
+        let mut is_first = true;
+        self.retain(|held| std::mem::take(&mut is_first) || keep(held));
+    }
+}

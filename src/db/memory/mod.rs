@@ -1,0 +1,372 @@
+//! An index in memory: slow, obvious, and gone with its process.
+//!
+//! It answers each query by looking at every entity, as PS3.4 says what an answer is. The tests hold the other engines
+//! against it. It shares the decisions with them (`rules`) and the matching of single values, which has an oracle of its
+//! own, and nothing else. It knows no keys about arrivals, and takes every mounted disk to be there.
+
+mod contents;
+mod find;
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{
+    Admin, Arrivals, CheckReport, Committed, ConflictEntry, DirectorySnapshot, Error, FailureEntry, IndexStatus,
+    Interrupt, KnownFile, KnownLocation, LocatedInstance, Mounted, NotIndexed, OnStored, Received, ScanEntry,
+    ScanLedger, ScannedDirectory, Search, Stored, Tally,
+};
+use crate::model::attribute::AttributeId;
+use crate::model::clock::Clock;
+use crate::model::declared::DeclaredSet;
+use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::location::Place;
+use contents::{Contents, FileKey, Held, kind};
+
+/// An index in memory. Clones are of the same index.
+#[derive(Clone)]
+pub struct MemoryIndex {
+    contents: Arc<Mutex<Contents>>,
+    declared: Arc<DeclaredSet>,
+    clock: Clock,
+    /// Whether a query is being answered, and whether it is to end.
+    is_asked: Arc<AtomicBool>,
+    is_interrupted: Arc<AtomicBool>,
+}
+
+impl MemoryIndex {
+    /// An empty index, for records with these declared attributes.
+    #[must_use]
+    pub fn new(declared: Arc<DeclaredSet>, clock: Clock) -> Self {
+        let (is_asked, is_interrupted) = (Arc::default(), Arc::default());
+        Self { contents: Arc::default(), declared, clock, is_asked, is_interrupted }
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The files of a directory or archive file.
+    fn files_of(&self, contents: &Contents, is_archive: bool, directory: &Path) -> Vec<(OsString, KnownFile)> {
+        let is_here = |key: &FileKey| key.is_archive == is_archive && key.directory == directory;
+        let mut found = Vec::new();
+        for held in contents.instances.values() {
+            for (at, held) in held.iter().enumerate().filter(|(_, held)| is_here(&held.key())) {
+                let file = KnownFile {
+                    size: held.location.size,
+                    mtime_ms: held.location.mtime_ms,
+                    note: None,
+                    missing: contents.missing.contains(&held.key()),
+                    lacks_declared: at == 0 && self.lacks_declared(held),
+                };
+                found.push((held.location.file_name.clone(), file));
+            }
+        }
+        for (key, file) in contents.unindexed.iter().filter(|(key, _)| is_here(key)) {
+            let note = Some(Arc::new(file.note.clone()));
+            let (size, mtime_ms) = (file.size, file.mtime_ms);
+            found.push((key.name.clone(), KnownFile { size, mtime_ms, note, missing: false, lacks_declared: false }));
+        }
+        found
+    }
+
+    fn lacks_declared(&self, held: &Held) -> bool {
+        !self.declared.is_empty() && !self.declared.is_covered_by(&held.declared)
+    }
+
+    fn without_declared(&self, place: Place, root: &Path) -> Vec<PathBuf> {
+        let contents = self.contents();
+        let firsts = contents.instances.values().filter_map(|held| held.first());
+        let here = firsts.filter(|held| held.location.place == place && held.location.directory.starts_with(root));
+        here.filter(|held| self.lacks_declared(held)).map(|held| held.location.directory.clone()).collect()
+    }
+}
+
+impl Search for MemoryIndex {
+    fn find(
+        &mut self,
+        request: &FindRequest,
+        mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
+    ) -> Result<u64, Error> {
+        self.is_interrupted.store(false, SeqCst);
+        self.is_asked.store(true, SeqCst);
+        let answers = find::answers(&self.contents(), request);
+        let mut answered = 0;
+        let give = || {
+            for answer in answers? {
+                if self.is_interrupted.load(SeqCst) {
+                    return Err(Error::Interrupted);
+                }
+                answered += 1;
+                if on_answer(answer).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let given = give();
+        self.is_asked.store(false, SeqCst);
+        given.map(|()| answered)
+    }
+
+    fn interrupt(&self) -> Interrupt {
+        let (is_asked, is_interrupted) = (Arc::clone(&self.is_asked), Arc::clone(&self.is_interrupted));
+        Interrupt::new(move || {
+            if is_asked.load(SeqCst) {
+                is_interrupted.store(true, SeqCst);
+            }
+        })
+    }
+
+    fn known_locations(&mut self, sop_instance_uid: &str) -> Result<Vec<KnownLocation>, Error> {
+        let contents = self.contents();
+        let held = contents.instances.get(sop_instance_uid).map_or([].as_slice(), Vec::as_slice);
+        let (first, copies) = held.split_at(held.len().min(1));
+        let mut copies: Vec<&Held> = copies.iter().filter(|copy| copy.has_object()).collect();
+        copies.sort_by_key(|copy| copy.key());
+        let mut found: Vec<&Held> = first.iter().chain(copies).collect();
+        found.sort_by_key(|held| (held.differs, contents.missing.contains(&held.key())));
+        let known = |held: &Held| KnownLocation {
+            location: held.location.clone(),
+            checksum: held.checksum,
+            differs: held.differs,
+        };
+        Ok(found.into_iter().map(known).collect())
+    }
+
+    fn held_transfer_syntaxes(&mut self) -> Result<Vec<(String, String)>, Error> {
+        let mut counts: HashMap<(String, String), usize> = HashMap::new();
+        for first in self.contents().instances.values().filter_map(|held| held.first()) {
+            let value = |id| first.record.value(id).to_owned();
+            let pair = (value(AttributeId::SOPClassUID), value(AttributeId::AvailableTransferSyntaxUID));
+            *counts.entry(pair).or_default() += 1;
+        }
+        let mut found: Vec<_> = counts.into_iter().collect();
+        found.sort_by(|((class, syntax), n), ((other_class, other_syntax), m)| {
+            (class, m, syntax).cmp(&(other_class, n, other_syntax))
+        });
+        Ok(found.into_iter().map(|(pair, _)| pair).collect())
+    }
+
+    fn another(&self) -> Result<Self, Error> {
+        Ok(Self { is_asked: Arc::default(), is_interrupted: Arc::default(), ..self.clone() })
+    }
+}
+
+impl Arrivals for MemoryIndex {
+    fn store(&self, received: Received, on_done: OnStored) {
+        let (outcome, first) = self.contents().arrived(received, &self.declared);
+        on_done(Ok(Stored { committed: Committed(()), outcome, first }));
+    }
+
+    fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error> {
+        self.contents().scanned(directory, &self.declared);
+        Ok(())
+    }
+
+    fn begin_scan(&self, roots: String) -> Result<i64, Error> {
+        let mut contents = self.contents();
+        let scan = i64::try_from(contents.scans.len()).unwrap_or(i64::MAX).saturating_add(1);
+        let started_ms = self.clock.now_ms();
+        contents.scans.push(ScanEntry { scan, started_ms, finished_ms: None, roots, summary: None });
+        Ok(scan)
+    }
+
+    fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
+        if let Some(entry) = self.contents().scans.iter_mut().find(|entry| entry.scan == scan) {
+            (entry.finished_ms, entry.summary) = (Some(self.clock.now_ms()), Some(summary));
+        }
+        Ok(())
+    }
+
+    fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
+        self.contents().mount_point(path, mounted);
+        Ok(())
+    }
+
+    fn settle_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
+        Ok(self.contents().settle_missing(&roots, &except, prune))
+    }
+
+    fn flush(&self) -> Result<Tally, Error> {
+        Ok(std::mem::take(&mut self.contents().tally))
+    }
+
+    fn name_index(&self, id: Option<String>) -> Result<String, Error> {
+        let own = || format!("{:p}", Arc::as_ptr(&self.contents));
+        Ok(self.contents().id.get_or_insert_with(|| id.unwrap_or_else(own)).clone())
+    }
+
+    fn index_is_in_place(&self) -> bool {
+        true
+    }
+}
+
+impl ScanLedger for MemoryIndex {
+    fn directory_now(&mut self, directory: &Path) -> Result<DirectorySnapshot<'_>, Error> {
+        let files: HashMap<_, _> = self.files_of(&self.contents(), false, directory).into_iter().collect();
+        Ok(DirectorySnapshot::new(move || Ok(files)))
+    }
+
+    fn archive_members(&mut self, archive: &Path, on_member: &mut dyn FnMut(OsString, KnownFile)) -> Result<(), Error> {
+        let files = self.files_of(&self.contents(), true, archive);
+        files.into_iter().for_each(|(name, file)| on_member(name, file));
+        Ok(())
+    }
+
+    fn archive_summary(&mut self, archive: &Path) -> Result<(u64, Vec<(OsString, KnownFile)>), Error> {
+        let files = self.files_of(&self.contents(), true, archive);
+        let indexed = files.iter().filter(|(_, file)| file.is_indexed() && !file.missing).count();
+        Ok((indexed as u64, files.into_iter().filter(|(_, file)| !file.is_indexed()).collect()))
+    }
+
+    fn archive_lacks_declared(&mut self, archive: &Path) -> Result<bool, Error> {
+        Ok(self.files_of(&self.contents(), true, archive).iter().any(|(_, file)| file.lacks_declared))
+    }
+
+    fn lacking_below(&mut self, place: Place, root: &Path) -> Result<u64, Error> {
+        Ok(self.without_declared(place, root).len() as u64)
+    }
+
+    fn lacking_directories(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error> {
+        let mut found = self.without_declared(place, root);
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn located_instances(&mut self, place: Place, directory: &Path) -> Result<Vec<LocatedInstance>, Error> {
+        let contents = self.contents();
+        let mut found: Vec<(bool, LocatedInstance)> = Vec::new();
+        for held in contents.instances.values() {
+            let here = |held: &&Held| {
+                (held.location.place == Place::Archive) == (place == Place::Archive)
+                    && held.location.directory == directory
+            };
+            for (at, held) in held.iter().enumerate().filter(|(_, held)| here(held)) {
+                let value = |id| held.record.value(id).to_owned();
+                let instance = LocatedInstance {
+                    location: held.location.clone(),
+                    sop_instance_uid: value(AttributeId::SOPInstanceUID),
+                    sop_class_uid: value(AttributeId::SOPClassUID),
+                    transfer_syntax: value(AttributeId::AvailableTransferSyntaxUID),
+                    differs: held.differs,
+                    checksum: held.checksum,
+                };
+                found.push((at > 0, instance));
+            }
+        }
+        found.sort_by_key(|(is_copy, _)| *is_copy);
+        Ok(found.into_iter().map(|(_, instance)| instance).collect())
+    }
+
+    fn directories_below(
+        &mut self,
+        place: Place,
+        root: &Path,
+        after: &Path,
+        limit: usize,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let contents = self.contents();
+        let here = contents
+            .directories
+            .iter()
+            .filter(|(of, path)| *of == kind(place) && path.starts_with(root) && path != root);
+        let mut found: Vec<PathBuf> = here.map(|(_, path)| path.clone()).collect();
+        found.sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
+        Ok(found.into_iter().filter(|path| path.as_os_str() > after.as_os_str()).take(limit).collect())
+    }
+
+    fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error> {
+        Ok(self.contents().mount_points.clone())
+    }
+}
+
+impl Admin for MemoryIndex {
+    fn status(&mut self) -> Result<IndexStatus, Error> {
+        let contents = self.contents();
+        let firsts: Vec<&Held> = contents.instances.values().filter_map(|held| held.first()).collect();
+        let study = |held: &&Held| held.record.value(AttributeId::StudyInstanceUID).to_owned();
+        let series = |held: &&Held| (study(held), held.record.value(AttributeId::SeriesInstanceUID).to_owned());
+        let copies = contents.instances.values().flat_map(|held| held.iter().skip(1));
+        let by_reason = |kind| {
+            let mut counts: HashMap<String, u64> = HashMap::new();
+            for file in contents.unindexed.values().filter(|file| file.note.kind == kind) {
+                *counts.entry(file.note.reason.clone()).or_default() += 1;
+            }
+            let mut counts: Vec<_> = counts.into_iter().collect();
+            counts.sort_by(|(one, n), (other, m)| (m, one).cmp(&(n, other)));
+            counts
+        };
+        Ok(IndexStatus {
+            patients: find::persons(&contents),
+            studies: firsts.iter().map(study).collect::<BTreeSet<_>>().len() as u64,
+            series: firsts.iter().map(series).collect::<BTreeSet<_>>().len() as u64,
+            instances: firsts.len() as u64,
+            copies: copies.filter(|copy| copy.has_object()).count() as u64,
+            missing: contents.missing.len() as u64,
+            metadata_only: firsts.iter().filter(|first| !first.has_object()).count() as u64,
+            files_with_faults: contents.faults.len() as u64,
+            failed: by_reason(NotIndexed::Failed),
+            skipped: by_reason(NotIndexed::Skipped),
+            scans: contents.scans.iter().rev().cloned().collect(),
+            ..IndexStatus::default()
+        })
+    }
+
+    /// Nothing is kept twice here, so that nothing can disagree.
+    fn check(&mut self) -> Result<CheckReport, Error> {
+        Ok(CheckReport::default())
+    }
+
+    fn start_check(&mut self) -> Result<CheckReport, Error> {
+        self.check()
+    }
+
+    fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry)) -> Result<(), Error> {
+        for (key, file) in self.contents().unindexed.iter().filter(|(_, file)| file.note.kind == NotIndexed::Failed) {
+            let place = if key.is_archive { Place::Archive } else { Place::InPlace };
+            let path = place.shown_path(&key.directory, &key.name);
+            on_failure(FailureEntry { path, reason: file.note.reason.clone(), detail: file.note.detail.clone() });
+        }
+        Ok(())
+    }
+
+    /// Those of objects. Studies under several patients and Patient IDs of several people are not listed.
+    fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
+        let contents = self.contents();
+        let copies = contents.instances.values().flat_map(|held| held.iter().skip(1)).filter(|copy| copy.differs);
+        let of_copies = copies.map(|copy| ("instance-with-other-content", copy));
+        let mut found: Vec<(&str, &Held)> =
+            of_copies.chain(contents.conflicts.iter().map(|((kind, _, _), object)| (*kind, object))).collect();
+        found.sort_by_key(|(kind, object)| (*kind, object.key()));
+        for (kind, object) in found {
+            let value = |id| object.record.value(id).to_owned();
+            let entry = ConflictEntry {
+                kind: kind.to_owned(),
+                study_instance_uid: value(AttributeId::StudyInstanceUID),
+                other_study_instance_uid: String::new(),
+                series_instance_uid: value(AttributeId::SeriesInstanceUID),
+                sop_instance_uid: value(AttributeId::SOPInstanceUID),
+                path: object.location.file().unwrap_or_default(),
+            };
+            if on_conflict(entry).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn index_id(&mut self) -> Result<Option<String>, Error> {
+        Ok(self.contents().id.clone())
+    }
+}
+
+impl std::fmt::Debug for MemoryIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryIndex")
+    }
+}

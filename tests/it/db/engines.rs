@@ -1,0 +1,490 @@
+//! The engines of the index, and the suite that each of them passes.
+//!
+//! The suite holds what the doc comments of the four traits promise. After it, random histories are told to both engines,
+//! which have to know the same afterwards.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dcmdex::db::memory::MemoryIndex;
+use dcmdex::db::{Error, KnownLocation, ScanLedger};
+use dcmdex::model::attribute::AttributeId::*;
+use dcmdex::model::declared::DeclaredSet;
+use dcmdex::model::find::{AnswerKey, MatchingKey};
+use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
+use proptest::prelude::*;
+
+use super::model_based::{Content, Step, World, step};
+use super::*;
+
+/// An engine with an index of its own.
+pub(crate) trait Engine {
+    type Reader: Search + ScanLedger + Admin;
+    type Arrivals: Arrivals;
+
+    /// An empty index.
+    fn create() -> Self;
+    fn reader(&self) -> Self::Reader;
+    fn arrivals(&self) -> Self::Arrivals;
+    /// Ends what writes, and begins anew.
+    fn restart(&mut self);
+}
+
+/// An index in an SQLite file.
+pub(crate) struct Sqlite {
+    dir: tempfile::TempDir,
+    writer: Option<Writer>,
+}
+
+impl Sqlite {
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("index.db")
+    }
+}
+
+impl Engine for Sqlite {
+    type Reader = Reader;
+    type Arrivals = dcmdex::db::open::WriterHandle;
+
+    fn create() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = Some(writer(&dir.path().join("index.db")));
+        Self { dir, writer }
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::open(&self.path()).unwrap()
+    }
+
+    fn arrivals(&self) -> Self::Arrivals {
+        self.writer.as_ref().unwrap().handle()
+    }
+
+    fn restart(&mut self) {
+        drop(self.writer.take());
+        self.writer = Some(writer(&self.path()));
+    }
+}
+
+/// An index in memory.
+pub(crate) struct Memory(MemoryIndex);
+
+impl Engine for Memory {
+    type Reader = MemoryIndex;
+    type Arrivals = MemoryIndex;
+
+    fn create() -> Self {
+        Self(MemoryIndex::new(Arc::clone(DeclaredSet::none()), Clock::Fixed(1_000)))
+    }
+
+    fn reader(&self) -> MemoryIndex {
+        self.0.another().unwrap()
+    }
+
+    fn arrivals(&self) -> MemoryIndex {
+        self.0.clone()
+    }
+
+    fn restart(&mut self) {}
+}
+
+/// Stores what was received, and waits for the outcome.
+pub(crate) fn stored(arrivals: &impl Arrivals, received: Received) -> dcmdex::db::Stored {
+    let (send, receive) = std::sync::mpsc::channel();
+    arrivals.store(received, Box::new(move |result| send.send(result).unwrap()));
+    receive.recv().unwrap().unwrap()
+}
+
+fn store_in(engine: &impl Engine, record: Box<InstanceRecord>, location: Location) -> StoreOutcome {
+    stored(&engine.arrivals(), Received::new(record, location)).outcome
+}
+
+/// The answers of a query, in order.
+fn answers(engine: &impl Engine, request: &FindRequest) -> Vec<FindAnswer> {
+    let mut answers = Vec::new();
+    let count = engine.reader().find(request, |answer| {
+        answers.push(answer);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(count.unwrap(), answers.len() as u64);
+    answers
+}
+
+fn values(engine: &impl Engine, request: &FindRequest) -> Vec<Vec<String>> {
+    answers(engine, request).into_iter().map(|answer| answer.values).collect()
+}
+
+fn keys(engine: &impl Engine, level: QueryRetrieveLevel) -> Vec<AnswerKey> {
+    let asked = FindRequest { wants_key: true, ..request(level, &[]) };
+    answers(engine, &asked).into_iter().map(|answer| *answer.key.unwrap()).collect()
+}
+
+/// Stores studies of these dates under two patients, with two series of two instances each.
+fn fill(engine: &impl Engine, studies: &[(&str, &str)]) {
+    for (study, date) in studies {
+        for (at, series) in [(0, "1"), (1, "1"), (2, "2"), (3, "2")] {
+            let (series, uid) = (format!("{study}.{series}"), format!("{study}.0.{at}"));
+            let patient = format!("P{}", study.len() % 2);
+            let more = [(PatientID, &*patient), (StudyDate, *date), (SeriesNumber, &series[series.len() - 1..])];
+            let record = record(study, &series, &uid, &more);
+            assert_eq!(store_in(engine, record, location(Place::Managed, "/objects", &uid)), StoreOutcome::New);
+        }
+    }
+}
+
+fn what_is_stored_is_found_at_once<E: Engine>() {
+    let engine = E::create();
+    let mut reader = engine.reader();
+    assert_eq!(values(&engine, &request(Patient, &[PatientID])), Vec::<Vec<String>>::new());
+    fill(&engine, &[("1.2", "20240101")]);
+    let asked = request(Study, &[StudyInstanceUID, NumberOfStudyRelatedSeries, NumberOfStudyRelatedInstances]);
+    assert_eq!(values(&engine, &asked), [["1.2", "2", "4"]]);
+    // A reader that was there before sees it, too.
+    assert_eq!(reader.locations("1.2.0.3").unwrap(), [location(Place::Managed, "/objects", "1.2.0.3")]);
+    assert_eq!(reader.locations("1.2.0.4").unwrap(), []);
+    let syntax = ("1.2.840.10008.5.1.4.1.1.2".to_owned(), "1.2.840.10008.1.2.1".to_owned());
+    assert_eq!(reader.held_transfer_syntaxes().unwrap(), [syntax]);
+}
+
+fn keys_at_any_level_narrow_the_answers<E: Engine>() {
+    let engine = E::create();
+    fill(&engine, &[("1.2", "20240101"), ("1.20", "20240102")]);
+    let asked = |level, attribute, key: &str| {
+        let matching_keys = vec![MatchingKey { attribute, matching: matching(attribute, key) }];
+        values(&engine, &FindRequest { matching_keys, ..request(level, &[]) }).len()
+    };
+    assert_eq!(asked(Patient, PatientID, "P*"), 2);
+    // Below the level that is asked for, and above it.
+    assert_eq!(asked(Patient, SOPInstanceUID, "1.2.0.3"), 1);
+    assert_eq!(asked(Image, StudyDate, "20240102-"), 4);
+    assert_eq!(asked(Series, SOPInstanceUID, "1.2.0.3\\1.20.0.0\\9"), 2);
+    assert_eq!(asked(Study, NumberOfStudyRelatedInstances, "4"), 2);
+    assert_eq!(asked(Study, Modality, "MR"), 0);
+}
+
+fn answers_come_in_order_and_in_pages<E: Engine>() {
+    let engine = E::create();
+    fill(&engine, &[("1.2", "20240101"), ("1.20", "20240301"), ("1.3", "20240201"), ("1.30", "")]);
+    let asked = request(Study, &[StudyDate]);
+    assert_eq!(values(&engine, &asked), [["20240301"], ["20240201"], ["20240101"], [""]]);
+    let page = FindRequest { offset: 1, limit: Some(2), ..asked.clone() };
+    assert_eq!(values(&engine, &page), [["20240201"], ["20240101"]]);
+    assert_eq!(values(&engine, &FindRequest { limit: Some(0), ..asked }), Vec::<Vec<String>>::new());
+    let of_series = values(&engine, &request(Series, &[StudyDate, SeriesNumber]));
+    assert_eq!(of_series[..3], [["20240301", "1"], ["20240301", "2"], ["20240201", "1"]]);
+    assert_eq!(values(&engine, &request(Patient, &[PatientID])), [["P0"], ["P1"]]);
+}
+
+fn answers_of_several_indexes_merge_by_their_keys<E: Engine>() {
+    let studies = [("1.2", "20240101"), ("1.20", "20240301"), ("1.3", "20240201"), ("1.30", "20240301"), ("1.40", "")];
+    let (whole, one, other) = (E::create(), E::create(), E::create());
+    fill(&whole, &studies);
+    fill(&one, &studies[..2]);
+    fill(&other, &studies[2..]);
+    for level in [Patient, Study, Series, Image] {
+        let (of_whole, mut merged) = (keys(&whole, level), keys(&one, level));
+        assert!(of_whole.is_sorted_by_key(|key| &key.order), "{level}");
+        merged.extend(keys(&other, level));
+        // A stable sort of sorted runs is a merge.
+        merged.sort_by(|one, other| one.order.cmp(&other.order));
+        if level == Patient {
+            // A patient of both indexes: the keys say so.
+            merged.dedup();
+        }
+        let orders = |keys: &[AnswerKey]| keys.iter().map(|key| key.order.clone()).collect::<Vec<_>>();
+        assert_eq!(orders(&merged), orders(&of_whole), "{level}");
+        let uids = |keys: &[AnswerKey]| keys.iter().map(|key| key.uids.clone()).collect::<BTreeSet<_>>();
+        assert_eq!(uids(&merged), uids(&of_whole), "{level}");
+        assert!(merged.iter().all(|key| key.uids.len() == level as usize));
+    }
+}
+
+fn a_query_ends_when_it_is_told_to<E: Engine>() {
+    let engine = E::create();
+    fill(&engine, &[("1.2", "20240101"), ("1.20", "20240301")]);
+    let mut reader = engine.reader();
+    let asked = request(Image, &[SOPInstanceUID]);
+    let mut seen = 0;
+    let stopped = reader.find(&asked, |_| {
+        seen += 1;
+        if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((stopped.unwrap(), seen), (3, 3));
+    let interrupt = reader.interrupt();
+    // Nothing is asked: it does nothing.
+    interrupt.interrupt();
+    let interrupted = reader.find(&asked, |_| {
+        interrupt.interrupt();
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(interrupted, Err(Error::Interrupted)), "{interrupted:?}");
+    assert_eq!(reader.find(&asked, |_| ControlFlow::Continue(())).unwrap(), 8);
+}
+
+fn what_cannot_be_answered_is_an_error<E: Engine>() {
+    let engine = E::create();
+    fill(&engine, &[("1.2", "20240101")]);
+    let asked = engine.reader().find(&request(Patient, &[StudyDate]), |_| ControlFlow::Continue(()));
+    assert!(matches!(asked, Err(Error::Unsupported(_))), "{asked:?}");
+}
+
+fn the_policy_says_what_becomes_of_other_content<E: Engine>() {
+    for (duplicates, outcome, of_first) in [
+        (DuplicatePolicy::KeepBoth, StoreOutcome::KeptCopy { differs: true }, "1"),
+        (DuplicatePolicy::KeepFirst, StoreOutcome::KeptFirst, "1"),
+        (DuplicatePolicy::Replace, StoreOutcome::Replaced { previous: vec!["/objects/a".into()] }, "2"),
+    ] {
+        let engine = E::create();
+        let of = |number: &str| record("1.2", "1.2.1", "1.2.3", &[(InstanceNumber, number)]);
+        let receive = |number: &str, name: &str, compared| {
+            let policy = ReceivePolicy { duplicates, ..ReceivePolicy::default() };
+            let place = location(Place::Managed, "/objects", name);
+            let received = Received { policy, compared, ..Received::new(of(number), place) };
+            stored(&engine.arrivals(), received)
+        };
+        assert_eq!(receive("1", "a", Compared::Nothing).outcome, StoreOutcome::New);
+        assert_eq!(receive("1", "a", Compared::Same).outcome, StoreOutcome::Identical { uncompared: None });
+        let second = receive("2", "b", Compared::Other);
+        assert_eq!(second.outcome, outcome);
+        let names_first = !matches!(outcome, StoreOutcome::Replaced { .. });
+        assert_eq!(second.first.is_some(), names_first, "{duplicates:?}");
+        assert_eq!(values(&engine, &request(Image, &[InstanceNumber])), [[of_first]]);
+        let known = engine.reader().known_locations("1.2.3").unwrap();
+        let names: Vec<_> =
+            known.iter().map(|known| (known.location.file_name.to_str().unwrap(), known.differs)).collect();
+        let expected = match duplicates {
+            DuplicatePolicy::KeepBoth => vec![("a", false), ("b", true)],
+            DuplicatePolicy::KeepFirst => vec![("a", false)],
+            DuplicatePolicy::Replace => vec![("b", false)],
+        };
+        assert_eq!(names, expected);
+        let mut conflicts = Vec::new();
+        let listed = engine.reader().conflicts(|conflict| {
+            conflicts.push((conflict.kind, conflict.sop_instance_uid));
+            ControlFlow::Continue(())
+        });
+        listed.unwrap();
+        assert_eq!(conflicts, [("instance-with-other-content".to_owned(), "1.2.3".to_owned())], "{duplicates:?}");
+    }
+}
+
+fn an_object_completes_what_was_received_without_one<E: Engine>() {
+    let engine = E::create();
+    let of = || record("1.2", "1.2.1", "1.2.3", &[]);
+    let availability = request(Study, &[InstanceAvailability]);
+    assert_eq!(store_in(&engine, of(), location(Place::MetadataOnly, "", "")), StoreOutcome::New);
+    assert_eq!(values(&engine, &availability), [["UNAVAILABLE"]]);
+    assert_eq!(engine.reader().status().unwrap().metadata_only, 1);
+    assert_eq!(store_in(&engine, of(), location(Place::Managed, "/objects", "a")), StoreOutcome::Completed);
+    assert_eq!(values(&engine, &availability), [["ONLINE"]]);
+    assert_eq!(engine.reader().locations("1.2.3").unwrap(), [location(Place::Managed, "/objects", "a")]);
+}
+
+fn a_scan_is_accounted_for<E: Engine>() {
+    let engine = E::create();
+    let arrivals = engine.arrivals();
+    let scan = arrivals.begin_scan("[\"/a\"]".into()).unwrap();
+    let failed = FileOutcome::NotIndexed { kind: NotIndexed::Failed, reason: "not-dicom", detail: "no".into() };
+    let odd = ScannedFile { outcome: failed, ..file("odd", record("9", "9", "9", &[])) };
+    let of = |uid: &str| record("1.2", "1.2.1", uid, &[]);
+    let files = vec![file("x", of("1.2.3")), file("y", of("1.2.4")), file("copy of x", of("1.2.3")), odd];
+    arrivals.scanned(scanned("/a", files)).unwrap();
+    arrivals
+        .scanned(ScannedDirectory { place: Place::Archive, ..scanned("/a/z.zip", vec![file("m", of("1.2.5"))]) })
+        .unwrap();
+    let tally = arrivals.flush().unwrap();
+    assert_eq!((tally.indexed, tally.copies, tally.conflicts), (3, 1, 0));
+    assert_eq!(arrivals.flush().unwrap(), Default::default());
+    arrivals.end_scan(scan, "{}".into()).unwrap();
+
+    let mut reader = engine.reader();
+    let known = reader.directory_files(Path::new("/a")).unwrap();
+    let names: BTreeSet<_> = known.keys().map(|name| name.to_str().unwrap()).collect();
+    assert_eq!(names, BTreeSet::from(["x", "y", "copy of x", "odd"]));
+    assert_eq!(known[std::ffi::OsStr::new("odd")].note.as_ref().unwrap().reason, "not-dicom");
+    let (indexed, notes) = reader.archive_summary(Path::new("/a/z.zip")).unwrap();
+    assert_eq!((indexed, notes.len()), (1, 0));
+    let mut members = Vec::new();
+    reader.archive_members(Path::new("/a/z.zip"), &mut |name, _| members.push(name)).unwrap();
+    assert_eq!(members, ["m"]);
+    assert_eq!(reader.located_instances(Place::Archive, Path::new("/a/z.zip")).unwrap().len(), 1);
+    let page = |reader: &mut E::Reader, place, after: &str| {
+        reader.directories_below(place, Path::new("/"), Path::new(after), 9).unwrap()
+    };
+    assert_eq!(page(&mut reader, Place::InPlace, "/"), [Path::new("/a")]);
+    assert_eq!(page(&mut reader, Place::Archive, "/"), [Path::new("/a/z.zip")]);
+    assert!(page(&mut reader, Place::InPlace, "/a").is_empty());
+    let status = reader.status().unwrap();
+    assert_eq!((status.instances, status.copies, status.failed), (3, 1, vec![("not-dicom".to_owned(), 1)]));
+    let [entry] = status.scans.as_slice() else { panic!("{:?}", status.scans) };
+    assert_eq!((entry.scan, entry.finished_ms, entry.summary.as_deref()), (scan, Some(1_000), Some("{}")));
+    let mut failures = Vec::new();
+    reader.failures(|failure| failures.push(failure.path)).unwrap();
+    assert_eq!(failures, [Path::new("/a/odd")]);
+    assert_eq!(reader.check().unwrap().findings, []);
+}
+
+fn files_that_are_gone_are_missing_until_they_are_resolved<E: Engine>() {
+    let engine = E::create();
+    let arrivals = engine.arrivals();
+    let of = |uid: &str| record("1.2", "1.2.1", uid, &[]);
+    arrivals.scanned(scanned("/a", vec![file("x", of("1.2.3")), file("y", of("1.2.4"))])).unwrap();
+    let gone = |names: &[&str]| ScannedDirectory {
+        missing: names.iter().map(|name| name.into()).collect(),
+        ..scanned("/a", Vec::new())
+    };
+    arrivals.scanned(gone(&["x", "y"])).unwrap();
+    // One of them is elsewhere, with the same content.
+    arrivals.scanned(scanned("/b", vec![file("x", of("1.2.3"))])).unwrap();
+    assert_eq!(arrivals.flush().unwrap().moved, 1);
+    let mut reader = engine.reader();
+    assert_eq!(reader.locations("1.2.3").unwrap()[0].directory, Path::new("/b"));
+    assert_eq!(reader.locations("1.2.4").unwrap()[0].directory, Path::new("/a"));
+    assert_eq!(values(&engine, &request(Study, &[InstanceAvailability])), [["UNAVAILABLE"]]);
+    let resolve = |root: &str, except: &[&str], prune| {
+        let except = except.iter().map(|path| path.into()).collect();
+        arrivals.settle_missing(vec![root.into()], except, prune).unwrap()
+    };
+    assert_eq!((resolve("/b", &[], false), resolve("/", &["/a"], false), resolve("/a", &[], false)), (0, 0, 1));
+    assert_eq!(resolve("/a/y", &[], true), 0);
+    assert_eq!(arrivals.flush().unwrap().removed, 1);
+    assert_eq!(reader.locations("1.2.4").unwrap(), []);
+    assert_eq!(values(&engine, &request(Study, &[NumberOfStudyRelatedInstances])), [["1"]]);
+    let back = ScannedDirectory { vanished: vec!["x".into()], ..scanned("/b", Vec::new()) };
+    arrivals.scanned(back).unwrap();
+    arrivals.flush().unwrap();
+    assert!(values(&engine, &request(Patient, &[])).is_empty());
+}
+
+fn a_snapshot_is_of_its_moment<E: Engine>() {
+    let engine = E::create();
+    let arrivals = engine.arrivals();
+    let write = |name: &str, uid: &str| {
+        arrivals.scanned(scanned("/a", vec![file(name, record("1", "2", uid, &[]))])).unwrap();
+        arrivals.flush().unwrap();
+    };
+    write("x", "3");
+    let mut reader = engine.reader();
+    let now = reader.directory_now(Path::new("/a")).unwrap();
+    write("y", "4");
+    assert_eq!(now.files().unwrap().into_keys().collect::<Vec<_>>(), ["x"]);
+    assert_eq!(reader.directory_files(Path::new("/a")).unwrap().len(), 2);
+}
+
+fn an_index_keeps_its_name_and_its_mount_points<E: Engine>() {
+    let mut engine = E::create();
+    assert_eq!(engine.reader().index_id().unwrap(), None);
+    assert!(engine.arrivals().index_is_in_place());
+    assert_eq!(engine.arrivals().name_index(Some("one".into())).unwrap(), "one");
+    engine.arrivals().mount_point("/disk".into(), dcmdex::db::Mounted::Yes).unwrap();
+    engine.arrivals().mount_point("/other".into(), dcmdex::db::Mounted::Yes).unwrap();
+    engine.arrivals().mount_point("/other".into(), dcmdex::db::Mounted::NoLonger).unwrap();
+    engine.arrivals().flush().unwrap();
+    engine.restart();
+    assert_eq!(engine.arrivals().name_index(Some("two".into())).unwrap(), "one");
+    assert_eq!(engine.reader().index_id().unwrap().as_deref(), Some("one"));
+    assert_eq!(engine.reader().mount_points().unwrap(), BTreeSet::from(["/disk".into()]));
+}
+
+/// The tests that each engine passes.
+macro_rules! index_test_suite {
+    ($name:ident, $engine:ty) => {
+        index_test_suite!(@tests $name, $engine: what_is_stored_is_found_at_once, keys_at_any_level_narrow_the_answers,
+            answers_come_in_order_and_in_pages, answers_of_several_indexes_merge_by_their_keys,
+            a_query_ends_when_it_is_told_to, what_cannot_be_answered_is_an_error,
+            the_policy_says_what_becomes_of_other_content, an_object_completes_what_was_received_without_one,
+            a_scan_is_accounted_for, files_that_are_gone_are_missing_until_they_are_resolved,
+            a_snapshot_is_of_its_moment, an_index_keeps_its_name_and_its_mount_points);
+    };
+    (@tests $name:ident, $engine:ty: $($test:ident),*) => {
+        mod $name {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test::<$engine>();
+                }
+            )*
+        }
+    };
+}
+
+index_test_suite!(sqlite, super::Sqlite);
+index_test_suite!(memory, super::Memory);
+
+/// All that an index says of what the histories of `model_based` have in them, without what depends on row numbers.
+#[derive(Debug, PartialEq)]
+struct Said {
+    answers: Vec<Vec<String>>,
+    locations: Vec<(String, Option<Location>, Vec<String>)>,
+    files: Vec<(std::ffi::OsString, bool, bool)>,
+    counts: [u64; 7],
+    syntaxes: Vec<(String, String)>,
+}
+
+fn said(engine: &impl Engine) -> Said {
+    let mut reader = engine.reader();
+    let patient = [PatientID, IssuerOfPatientID, PatientName, PatientBirthDate, PatientSex, PatientComments];
+    let of_patient = [&patient[..], &[NumberOfPatientRelatedStudies, NumberOfPatientRelatedInstances]].concat();
+    let of_study = [StudyInstanceUID, StudyDescription, Modality, ModalitiesInStudy, NumberOfStudyRelatedInstances];
+    let of_study = [&patient[..], &of_study, &[InstanceAvailability]].concat();
+    let of_series = [StudyInstanceUID, SeriesInstanceUID, Modality, NumberOfSeriesRelatedInstances];
+    let of_series = [&patient[..], &of_series, &[InstanceAvailability]].concat();
+    let of_image = [StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, InstanceNumber, InstanceAvailability];
+    let of_image = [&patient[..], &of_image].concat();
+    let mut found = Vec::new();
+    for (level, returned) in [(Patient, &of_patient), (Study, &of_study), (Series, &of_series), (Image, &of_image)] {
+        let mut questions = vec![request(level, returned)];
+        for (attribute, key) in [(PatientName, "SMI*"), (PatientID, "A"), (Modality, "MR"), (InstanceNumber, "2")] {
+            let matching_keys = vec![MatchingKey { attribute, matching: matching(attribute, key) }];
+            questions.push(FindRequest { matching_keys, ..request(level, returned) });
+        }
+        for (at, question) in questions.iter().enumerate() {
+            let mut answers = values(engine, question);
+            answers.sort();
+            found.extend(answers.into_iter().map(|answer| [vec![format!("{level} {at}")], answer].concat()));
+        }
+    }
+    let locations = (0..6).map(|instance| {
+        let uid = Content::uid_of(instance);
+        let known = reader.known_locations(&uid).unwrap();
+        let text = |known: &KnownLocation| format!("{:?} {} {:?}", known.location, known.differs, known.checksum);
+        let mut texts: Vec<String> = known.iter().map(text).collect();
+        texts.sort();
+        (uid, known.first().map(|known| known.location.clone()), texts)
+    });
+    let locations = locations.collect();
+    let mut files = Vec::new();
+    for directory in ["/d0", "/d1", "/d2"] {
+        let known = reader.directory_files(Path::new(directory)).unwrap();
+        files.extend(known.into_iter().map(|(name, file)| {
+            let name = [directory.as_ref(), name.as_os_str()].join(std::ffi::OsStr::new("/"));
+            (name, file.is_indexed(), file.missing)
+        }));
+    }
+    files.sort();
+    let status = reader.status().unwrap();
+    let counts = [
+        status.patients,
+        status.studies,
+        status.series,
+        status.instances,
+        status.copies,
+        status.missing,
+        status.metadata_only,
+    ];
+    Said { answers: found, locations, files, counts, syntaxes: reader.held_transfer_syntaxes().unwrap() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 5_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_engines_know_the_same_after_any_history(steps in prop::collection::vec(step(), 1..25)) {
+        let (mut sqlite, mut memory) = (World::<Sqlite>::new(), World::<Memory>::new());
+        for step in steps.into_iter().chain([Step::Scan { prune: false }, Step::Scan { prune: true }]) {
+            sqlite.take(step.clone());
+            memory.take(step);
+            prop_assert_eq!(said(&sqlite.engine), said(&memory.engine));
+        }
+    }
+}
