@@ -236,7 +236,10 @@ impl LogRecord {
             return Ok(());
         }
         file.write_all_at(&[letter], STATE_AT)?;
-        file.sync_data()
+        file.sync_data().inspect_err(|_| {
+            // So that the next attempt does not find it noted, which it is not.
+            let _the_error_counts = file.write_all_at(&known, STATE_AT);
+        })
     }
 
     /// Makes the record newer than the database, which was written last at this time.

@@ -413,6 +413,17 @@ fn an_instance_that_a_failed_commit_left_in_the_index_has_its_object() {
 }
 
 #[test]
+fn nothing_is_acknowledged_while_it_cannot_be_noted_that_the_log_is_needed() {
+    let place = Place::new();
+    let Some((_node, mut peer, faults)) = with_failing_syncs(&place, "1+", "index.db-turn") else { return };
+    for number in 1..4 {
+        assert_eq!(store(&mut peer, number, 1000), OUT_OF_RESOURCES);
+    }
+    assert!(faults.end() >= 3);
+    assert_eq!(store(&mut peer, 4, 1000), SUCCESS);
+}
+
+#[test]
 fn an_instance_is_there_that_is_sent_again_after_its_commit_failed() {
     for file in ["index.db-wal", "index.db-turn"] {
         let place = Place::new();
