@@ -27,13 +27,16 @@ use dcmdex::dimse::pdata::{Arrival, MessageAssembler, Pdv};
 use dcmdex::dimse::{Response, command_set};
 use dcmdex::ingest::{HeaderParser, Need, Outcome, Wanted, read_references, read_stream, read_stream_with};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId};
-use dcmdex::model::level::InformationModel;
+use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::model::location::{Location, Place};
 use dcmdex::qr::{self, Encoding, Identifier, NegotiatedOptions, ResponseWriter, Stop};
 use dcmdex::scanner::check_dicomdir;
 use dcmdex::scp::negotiation::{Answer, HeldSyntaxes, Policy, Provided, answer};
 use dcmdex::store::FileMeta;
 use dcmdex::ul::tls::Transport;
+use dcmdex::web::multipart::{MultipartError, MultipartReader, PartEvent};
+use dcmdex::web::negotiate::Accept;
+use dcmdex::web::query::{Scope, Search, pairs};
 use dicom_ul::pdu::{Pdu, PresentationContextResultReason as ContextResult, read_pdu};
 
 /// PDUs one after the other: requests for associations are answered, messages put together, commands understood.
@@ -431,4 +434,76 @@ fn small_folder() -> PathBuf {
     }
     std::fs::write(folder.join("README.TXT"), "no instance").expect("a file can be written");
     folder
+}
+
+/// The query of a DICOMweb search, at each level: an error that repeats no value, or a question with all that every answer has.
+pub(crate) fn query(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let options = qr::Options::default();
+    for level in [QueryRetrieveLevel::Study, QueryRetrieveLevel::Series, QueryRetrieveLevel::Image] {
+        for (study, series) in [("", ""), ("1.2.3", "1.2.3.4"), (&*text, "")] {
+            let scope = Scope { level, study, series };
+            if let Ok(search) = Search::parse(&scope, &text, &options) {
+                let request = &search.query.request;
+                assert_eq!(request.level, level);
+                let returned: HashSet<_> = request.return_keys.iter().map(|key| key.attribute).collect();
+                assert!(returned.contains(&AttributeId::StudyInstanceUID), "every answer names its study");
+                assert!(search.query.limit.is_none(), "a limit of C-FIND is an error there, and none here");
+            }
+        }
+    }
+    for (name, value) in pairs(&text) {
+        assert!(name.len() <= text.len() && value.len() <= text.len());
+    }
+}
+
+/// An Accept header and a query: whatever is chosen is among what there is.
+pub(crate) fn accept(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (header, query) = text.split_once('\n').unwrap_or((&text, ""));
+    let accept = Accept::parse([header], query);
+    let offers = ["application/dicom+json", "application/json", "multipart/related; type=\"application/dicom\""];
+    for count in 0..=offers.len() {
+        let offers = &offers[..count];
+        if let Some(chosen) = accept.choose(offers) {
+            assert!(offers.contains(&chosen));
+        }
+    }
+    for range in accept.groups().into_iter().flatten() {
+        assert!(range.weight <= 1000 && !range.essence.0.is_empty() && !range.essence.1.is_empty());
+    }
+}
+
+/// A multipart body, in pieces of different sizes: the same parts, or the same error.
+pub(crate) fn multipart(bytes: &[u8]) {
+    let parts = |piece: usize| -> Result<Vec<(String, Vec<u8>)>, MultipartError> {
+        let mut reader = MultipartReader::new("b")?;
+        let mut events = Vec::new();
+        for piece in bytes.chunks(piece) {
+            reader.feed(piece, &mut events)?;
+        }
+        reader.finish()?;
+        let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut is_open = false;
+        for event in events {
+            match event {
+                PartEvent::Begin { content_type, .. } => {
+                    assert!(!is_open, "a part begins where the one before ended");
+                    is_open = true;
+                    parts.push((content_type, Vec::new()));
+                }
+                PartEvent::Bytes(bytes) => {
+                    assert!(is_open);
+                    parts.last_mut().expect("a part has begun").1.extend(bytes);
+                }
+                PartEvent::End => is_open = false,
+            }
+        }
+        assert!(!is_open);
+        Ok(parts)
+    };
+    let whole = parts(bytes.len().max(1));
+    for piece in [1, 3, 64] {
+        assert_eq!(parts(piece), whole, "in pieces of {piece}");
+    }
 }

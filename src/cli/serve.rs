@@ -111,14 +111,15 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         wanted: Wanted::with_declared(&config.declared),
         under_way: Arc::default(),
     };
+    let storage = Arc::new(storage);
     let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
     let peers = SharedPeers::new(config.peers.clone(), tls);
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
-    let http = Http::of(&config, peers.tls(), retrieve.delivery())?;
+    let http = Http::of(&config, peers.tls(), (retrieve.delivery(), &storage))?;
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
     let services = Services {
-        storage: Some(Arc::new(storage)),
+        storage: Some(Arc::clone(&storage)),
         find: Some(Arc::new(find)),
         retrieve: Some(retrieve),
         commitment: Some(Arc::new(commitment)),
@@ -249,7 +250,11 @@ struct Http {
 
 impl Http {
     /// `None` where there is none.
-    fn of(config: &Config, tls: Option<&SharedTls>, delivery: &Arc<Delivery>) -> anyhow::Result<Option<Self>> {
+    fn of(
+        config: &Config,
+        tls: Option<&SharedTls>,
+        (delivery, storage): (&Arc<Delivery>, &Arc<Storage>),
+    ) -> anyhow::Result<Option<Self>> {
         if !config.http.enabled {
             return Ok(None);
         }
@@ -278,8 +283,8 @@ impl Http {
             }
             Some(_) | None => None,
         };
-        let (index, delivery) = (config.index.clone(), Arc::clone(delivery));
-        let services = web::Services { index, delivery, users: SharedUsers::new(users), tls };
+        let (index, delivery, storage) = (config.index.clone(), Arc::clone(delivery), Some(Arc::clone(storage)));
+        let services = web::Services { index, delivery, storage, users: SharedUsers::new(users), tls };
         Ok(Some(Self { options: config.web_options()?, services }))
     }
 }

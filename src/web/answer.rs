@@ -3,6 +3,7 @@
 //! First the name and the page that a request comes from, then who asks, and only then what for. The log
 //! has the method, the template of the path, the status and the time; never a target or a value.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,11 @@ use super::listener::Error;
 use super::pixels::PixelCache;
 use super::problem::Problem;
 use super::resource::{Kind, Needs, Route};
-use super::{Options, Services, TlsSource, capabilities, frames, instances, metadata, monitoring, search};
+use super::{Options, Services, TlsSource, capabilities, frames, instances, metadata, monitoring, search, store};
 use crate::deliver::delivery::Delivery;
 use crate::model::peer::CountedAs;
 use crate::qr::readers::Readers;
+use crate::receive::storage::Storage;
 use crate::shares::{MEMORY_BYTES, Peer, Shares, Turn};
 use crate::telemetry::metrics;
 
@@ -43,6 +45,7 @@ pub(super) struct Answering {
     /// Where frames lie.
     pub(super) pixels: PixelCache,
     pub(super) delivery: Arc<Delivery>,
+    pub(super) storage: Option<Arc<Storage>>,
     users: SharedUsers,
     user_header: Option<HeaderName>,
     tls: Option<TlsSource>,
@@ -60,6 +63,7 @@ impl Answering {
             memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
             pixels: PixelCache::default(),
             delivery: services.delivery,
+            storage: services.storage,
             users: services.users,
             user_header: user_header.transpose()?,
             tls: services.tls,
@@ -87,6 +91,8 @@ pub(super) struct Call<'r> {
     pub(super) headers: &'r HeaderMap,
     /// What URLs in the answer begin with.
     pub(super) base: &'r BaseUrl,
+    /// Who is at the other end of the connection.
+    pub(super) address: IpAddr,
     /// For whom things are counted.
     pub(super) peer: Peer,
 }
@@ -170,9 +176,13 @@ async fn to_target(
         add_preflight(response.headers_mut());
         return (response, "(preflight)");
     }
-    let (head, _body) = request.into_parts();
+    let (head, body) = request.into_parts();
     let route = Route::of(head.uri.path());
-    let needs = route.as_ref().map_or(Needs::Read, |route| route.resource.needs);
+    let needs = match &head.method {
+        // Whatever is sent here is to be stored.
+        method if *method == Method::POST => Needs::Store,
+        _ => route.as_ref().map_or(Needs::Read, |route| route.resource.needs),
+    };
     let template = route.as_ref().map_or("(none)", |route| route.resource.template);
     let claims = Claims {
         headers: &head.headers,
@@ -204,7 +214,13 @@ async fn to_target(
         }
         let query = head.uri.query().unwrap_or_default();
         let peer = Arc::new(CountedAs::address(arrival.address));
-        dispatch(answering, Call { route, query, headers: &head.headers, base: &target.base, peer }).await
+        let (headers, base) = (&head.headers, &target.base);
+        let call = Call { route, query, headers, base, address: arrival.address, peer };
+        if head.method == Method::POST {
+            store::answer(answering, &call, body).await
+        } else {
+            dispatch(answering, call).await
+        }
     };
     (answered.await.unwrap_or_else(Problem::into_response), template)
 }
@@ -213,6 +229,7 @@ fn check(needs: Needs, rights: Rights) -> Result<(), Problem> {
     let may = match needs {
         Needs::Nothing => true,
         Needs::Read => rights.read,
+        Needs::Store => rights.store,
     };
     if may { Ok(()) } else { Err(Problem::new(StatusCode::FORBIDDEN, "these credentials do not give that right")) }
 }

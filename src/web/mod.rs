@@ -4,13 +4,14 @@
 //! [`Web`] (the listener), `resource` (the one table of resources), `answer` (from a request to a
 //! response), `host` (which names and origins are served), [`access`] (who may do what),
 //! `negotiate` (Accept), `query` and `search` (QIDO-RS), `target`, `metadata`, `instances` and
-//! `frames` (WADO-RS). A question of QIDO-RS becomes the
+//! `frames` (WADO-RS), `store` (STOW-RS), [`conformance`] (tables for the statement). A question of QIDO-RS becomes the
 //! [`FindRequest`](crate::model::find::FindRequest) that a C-FIND would make of it.
 
 pub mod access;
 mod answer;
 mod body;
 mod capabilities;
+pub mod conformance;
 mod forms;
 mod frames;
 mod host;
@@ -28,6 +29,7 @@ pub mod query;
 mod ranges;
 mod resource;
 mod search;
+mod store;
 mod target;
 mod timed;
 
@@ -45,6 +47,7 @@ pub use resource::{METHODS_OF_RESOURCES, ResourceMethods};
 
 use crate::deliver::delivery::Delivery;
 use crate::qr;
+use crate::receive::storage::Storage;
 
 /// Gives the TLS settings of the moment, at each handshake; so certificates are read again without a restart.
 pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
@@ -132,6 +135,8 @@ pub struct Services {
     pub index: PathBuf,
     /// What sends objects; the one of C-GET.
     pub delivery: Arc<Delivery>,
+    /// What stores objects; the one of C-STORE. `None`: nothing is stored.
+    pub storage: Option<Arc<Storage>>,
     /// Who may do what; can be replaced while the node runs.
     pub users: SharedUsers,
     /// Certificates; `None`: without TLS.

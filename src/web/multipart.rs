@@ -87,6 +87,8 @@ enum State {
     AfterBoundary,
     /// In the head of a part.
     Head,
+    /// Before the first byte of a part.
+    PartStart,
     /// In a part.
     Part,
     /// Behind the closing boundary.
@@ -144,10 +146,27 @@ impl MultipartReader {
                 self.carry.clear();
                 Ok(false)
             }
+            State::PartStart => Ok(self.part_start(events)),
             State::Preamble | State::Part => Ok(self.until_boundary(events)),
             State::AfterBoundary => self.after_boundary(),
             State::Head => self.head(events),
         }
+    }
+
+    /// Some writers let the empty line of an empty part be the line end before its boundary, too.
+    fn part_start(&mut self, events: &mut Vec<PartEvent>) -> bool {
+        let boundary = self.delimiter.get(2..).unwrap_or_default();
+        if self.carry.starts_with(boundary) {
+            self.carry.drain(..boundary.len());
+            events.push(PartEvent::End);
+            self.state = State::AfterBoundary;
+            return true;
+        }
+        let may_be_one = boundary.starts_with(&self.carry);
+        if !may_be_one {
+            self.state = State::Part;
+        }
+        !may_be_one
     }
 
     fn until_boundary(&mut self, events: &mut Vec<PartEvent>) -> bool {
@@ -215,17 +234,7 @@ impl MultipartReader {
             }
         }
         events.push(PartEvent::Begin { content_type: begin.0, is_encoded: begin.1 });
-        // An empty part: its boundary follows the empty line, whose line end belongs to both.
-        self.carry.splice(..0, *b"\r\n");
-        self.state = State::Part;
-        let is_empty = self.carry.starts_with(&self.delimiter);
-        if !is_empty && self.carry.len() >= self.delimiter.len() {
-            self.carry.drain(..2);
-        } else if !is_empty {
-            // Too few bytes to tell: the same again with more.
-            self.carry.splice(..2, []);
-            self.state = State::Part;
-        }
+        self.state = State::PartStart;
         Ok(true)
     }
 }

@@ -126,13 +126,16 @@ pub struct Accept {
 
 impl Accept {
     /// Of a request with these `Accept` headers and this query.
+    pub(super) fn of<'h>(headers: impl IntoIterator<Item = &'h HeaderValue>, query: &str) -> Self {
+        Self::parse(headers.into_iter().filter_map(|header| header.to_str().ok()), query)
+    }
+
+    /// The same of the texts of the headers.
     #[must_use]
-    pub fn of<'h>(headers: impl IntoIterator<Item = &'h HeaderValue>, query: &str) -> Self {
+    pub fn parse<'h>(headers: impl IntoIterator<Item = &'h str>, query: &str) -> Self {
         let mut accept = Self::default();
         for header in headers {
-            if let Ok(text) = header.to_str() {
-                add(&mut accept.header, text);
-            }
+            add(&mut accept.header, header);
         }
         for (name, value) in pairs(query) {
             if name == "accept" {

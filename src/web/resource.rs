@@ -35,6 +35,7 @@ pub(super) enum Kind {
 pub(super) enum Needs {
     Nothing,
     Read,
+    Store,
 }
 
 /// One row of the table.
@@ -53,6 +54,7 @@ pub(super) struct Resource {
 }
 
 const GET: &[&str] = &["GET"];
+const GET_POST: &[&str] = &["GET", "POST"];
 const JSON: &[&str] = &["application/dicom+json", "application/json"];
 const OBJECTS: &[&str] = &["multipart/related; type=\"application/dicom\""];
 const OBJECT: &[&str] = &["multipart/related; type=\"application/dicom\"", "application/dicom"];
@@ -80,7 +82,7 @@ use QueryRetrieveLevel::{Image, Series, Study};
 pub(super) static RESOURCES: &[Resource] = resources! {
     Kind::Capabilities, "/dicom-web", GET, Read, "Retrieve Capabilities", CAPABILITIES;
     Kind::Capabilities, "/dicom-web/", GET, Read, "Retrieve Capabilities", CAPABILITIES;
-    Kind::Search(Study), "/dicom-web/studies", GET, Read, "Search: studies", JSON;
+    Kind::Search(Study), "/dicom-web/studies", GET_POST, Read, "Search: studies. Store", JSON;
     Kind::Search(Series), "/dicom-web/series", GET, Read, "Search: series", JSON;
     Kind::Search(Image), "/dicom-web/instances", GET, Read, "Search: instances", JSON;
     Kind::Search(Series), "/dicom-web/studies/{study}/series", GET, Read, "Search: series of a study", JSON;
@@ -92,7 +94,7 @@ pub(super) static RESOURCES: &[Resource] = resources! {
         "Retrieve: metadata of a series", JSON;
     Kind::Metadata, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/metadata", GET, Read,
         "Retrieve: metadata of an instance", JSON;
-    Kind::Instances, "/dicom-web/studies/{study}", GET, Read, "Retrieve: study", OBJECTS;
+    Kind::Instances, "/dicom-web/studies/{study}", GET_POST, Read, "Retrieve: study. Store in a study", OBJECTS;
     Kind::Instances, "/dicom-web/studies/{study}/series/{series}", GET, Read, "Retrieve: series", OBJECTS;
     Kind::Instances, "/dicom-web/studies/{study}/series/{series}/instances/{instance}", GET, Read,
         "Retrieve: instance", OBJECT;

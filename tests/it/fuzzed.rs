@@ -63,6 +63,21 @@ fn dicomdirs() {
 }
 
 #[test]
+fn dicomweb_queries() {
+    replay("fuzz/regressions/query", harness::query);
+}
+
+#[test]
+fn accept_headers() {
+    replay("fuzz/regressions/accept", harness::accept);
+}
+
+#[test]
+fn multipart_bodies() {
+    replay("fuzz/regressions/multipart", harness::multipart);
+}
+
+#[test]
 fn real_files_cut_anywhere_in_their_header() {
     for (path, bytes) in inputs("fixtures/real") {
         for cut in (0..bytes.len().min(4096)).step_by(41) {

@@ -3,23 +3,24 @@
 use std::fs;
 use std::path::Path;
 
-use dcmdex::qr::conformance;
+use dcmdex::{qr, web};
 
 #[test]
 fn the_tables_of_the_conformance_statement_are_those_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md");
     let written = fs::read_to_string(&path).unwrap();
     let mut text = written.clone();
-    for (name, section) in conformance::sections() {
+    let sections = [qr::conformance::sections(), web::conformance::sections()].concat();
+    for (name, section) in &sections {
         let begin = format!("<!-- begin generated: {name} -->\n");
         let start =
             text.find(&begin).unwrap_or_else(|| panic!("{} has no section `{name}`", path.display())) + begin.len();
         let length = text[start..].find("<!-- end generated -->").unwrap();
-        text.replace_range(start..start + length, &section);
+        text.replace_range(start..start + length, section);
     }
     assert_eq!(
         text.matches("<!-- begin generated:").count(),
-        conformance::sections().len(),
+        sections.len(),
         "the statement has sections that nothing generates"
     );
     #[expect(clippy::disallowed_methods, reason = "how a developer asks a test to write what it compares")]

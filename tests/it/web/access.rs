@@ -141,9 +141,9 @@ fn urls_are_those_that_clients_know() {
 fn methods_and_the_service_are_described() {
     let web = TestWeb::start();
     let refused = http::request(web.address, "DELETE", "/dicom-web/studies", &[], b"").expect(405);
-    assert_eq!(refused.header("allow"), "GET, HEAD, OPTIONS");
+    assert_eq!(refused.header("allow"), "GET, POST, HEAD, OPTIONS");
     let options = http::request(web.address, "OPTIONS", "/dicom-web/studies", &[], b"").expect(204);
-    assert_eq!(options.header("allow"), "GET, HEAD, OPTIONS");
+    assert_eq!(options.header("allow"), "GET, POST, HEAD, OPTIONS");
     let wadl = http::request(web.address, "OPTIONS", "/dicom-web/", &[], b"").expect(200);
     assert!(wadl.header("content-type").contains("wadl") && wadl.text().contains("path=\"studies/{study}/series\""));
     let json = [("Accept", "application/json")];

@@ -1,9 +1,12 @@
 //! The HTTP side, as clients see it.
 
 mod access;
+mod clients;
 mod hostile;
 mod retrieve;
 mod search;
+#[path = "store.rs"]
+mod storing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,9 +15,14 @@ use std::thread;
 use std::time::Duration;
 
 use dcmdex::config::{Config, Sources};
-use dcmdex::db::open::{Reader, Writer};
+use dcmdex::db::ReceivePolicy;
+use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::deliver::delivery::{Delivery, DeliveryOptions};
+use dcmdex::ingest::Wanted;
+use dcmdex::model::clock::Clock;
+use dcmdex::receive::storage::Storage;
 use dcmdex::scanner::{Roots, Stop, Target, scan};
+use dcmdex::store::{self, Objects};
 use dcmdex::web::{Options, Rights, Services, SharedUsers, Users, Web};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
@@ -60,9 +68,55 @@ impl TestWeb {
 
     /// Over a folder, with other options and these users.
     pub(crate) fn with(folder: &Path, change: impl FnOnce(&mut Options), users: Option<&str>) -> Self {
+        Self::with_services(folder, change, users, |_| {})
+    }
+
+    /// The same with other services.
+    pub(crate) fn with_services(
+        folder: &Path,
+        change: impl FnOnce(&mut Options),
+        users: Option<&str>,
+        serve: impl FnOnce(&mut Services),
+    ) -> Self {
         let directory = TempDir::new().unwrap();
+        index_of(folder, &directory.path().join("index.db"));
+        Self::over(directory, change, users, serve, None)
+    }
+
+    /// With an empty index that takes objects.
+    pub(crate) fn storing(change: impl FnOnce(&mut Options), users: Option<&str>) -> Self {
+        Self::with_writer(change, users, true)
+    }
+
+    /// The same in metadata-only mode.
+    pub(crate) fn storing_metadata() -> Self {
+        Self::with_writer(|_| {}, None, false)
+    }
+
+    fn with_writer(change: impl FnOnce(&mut Options), users: Option<&str>, keeps: bool) -> Self {
+        let directory = TempDir::new().unwrap();
+        let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
+        let objects = || Objects::open(&store::Options::new(directory.path().join("objects"))).unwrap();
+        let storage = Storage {
+            objects: keeps.then(|| Arc::new(objects())),
+            writer: writer.handle(),
+            policy: ReceivePolicy::default(),
+            clock: Clock::System,
+            wanted: Wanted::index(),
+            under_way: Arc::default(),
+        };
+        let serve = |services: &mut Services| services.storage = Some(Arc::new(storage));
+        Self::over(directory, change, users, serve, Some(writer))
+    }
+
+    fn over(
+        directory: TempDir,
+        change: impl FnOnce(&mut Options),
+        users: Option<&str>,
+        serve: impl FnOnce(&mut Services),
+        writer: Option<Writer>,
+    ) -> Self {
         let index = directory.path().join("index.db");
-        index_of(folder, &index);
         let mut options = Options::new();
         options.bind.set_port(0);
         for limit in [
@@ -83,12 +137,19 @@ impl TestWeb {
         let delivery =
             DeliveryOptions { max_instances: 100_000, source_timeout: UNREACHED, verification_holds: Duration::ZERO };
         let delivery = Arc::new(Delivery::new(index.clone(), delivery));
-        let services = Services { index, delivery, users: users.clone(), tls: None };
+        let mut services = Services { index, delivery, storage: None, users: users.clone(), tls: None };
+        serve(&mut services);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let web = runtime.block_on(Web::bind(options, services)).unwrap();
         let (address, shutdown) = (web.local_addr(), CancellationToken::new());
         let stop = shutdown.clone();
-        let thread = thread::spawn(move || runtime.block_on(web.run(stop)));
+        let thread = thread::spawn(move || {
+            runtime.block_on(web.run(stop));
+            drop(runtime);
+            if let Some(writer) = writer {
+                writer.close().unwrap();
+            }
+        });
         Self { address, users, directory, shutdown, thread: Some(thread) }
     }
 

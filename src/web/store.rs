@@ -1,0 +1,509 @@
+//! STOW-RS (PS3.18 10.5): objects in parts, or one by itself, each on the road of C-STORE while it arrives.
+//!
+//! No part is gathered: its bytes go to the header reader and to the disk as they come. The answer goes
+//! out when every row is durable, so several objects wait for one commit.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use dicom_core::{Tag, VR};
+use http_body_util::BodyExt as _;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::access::single;
+use super::answer::{Answering, Call};
+use super::body::Body;
+use super::forms::DICOM;
+use super::multipart::{MultipartReader, PartEvent};
+use super::negotiate::{Accept, MediaRange, not_acceptable};
+use super::problem::Problem;
+use super::query::decode;
+use super::resource::SERVICE;
+use crate::db::ReceivedFrom;
+use crate::ingest::{HeaderParser, Verdict, Wanted};
+use crate::model::uid::is_acceptable_uid;
+use crate::qr::encoded_uid;
+use crate::receive::arriving::{Announced, Arrived, Arriving};
+use crate::receive::error::{ReceiveError, ReceiveErrorKind};
+use crate::receive::storage::Storage;
+use crate::shares::PeerMemory;
+
+/// What an answer can be, the default first.
+pub(super) const MEDIA_TYPES: [&str; 2] = ["application/dicom+json", "application/json"];
+
+/// Objects of one request that wait for their row at one time. Larger: more of them share a commit. Smaller: less that goes on
+/// when a client is gone.
+const UNDER_WAY: usize = 32;
+
+/// Parts of one request. A study has some thousand instances.
+const MAX_PARTS: usize = 200_000;
+
+/// The longest File Meta Information that is read.
+const MAX_META: usize = 64 << 10;
+
+/// Bytes of a data set that are looked at together with the File Meta Information.
+const LOOK: usize = 4 << 10;
+
+/// Refused: out of resources (PS3.4 table B.2-1).
+const OUT_OF_RESOURCES: u16 = 0xA700;
+/// Data set does not match SOP Class.
+const DOES_NOT_MATCH: u16 = 0xA900;
+/// Cannot understand.
+const CANNOT_UNDERSTAND: u16 = 0xC000;
+/// Duplicate SOP instance (PS3.7 C.5.5).
+const DUPLICATE: u16 = 0x0111;
+/// Invalid object instance (PS3.7 C.5.12).
+const INVALID_INSTANCE: u16 = 0x0117;
+
+static IDENTIFYING: LazyLock<Wanted> =
+    LazyLock::new(|| Wanted::new([(Tag(0x0008, 0x0016), VR::UI), (Tag(0x0008, 0x0018), VR::UI)]));
+
+/// Stores what a request brings.
+pub(super) async fn answer(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    body: Incoming,
+) -> Result<Response<Body>, Problem> {
+    let Some(storage) = &answering.storage else {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this node stores nothing"));
+    };
+    let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
+    let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
+    let form = form(call)?;
+    let study = match call.route.parameter("study") {
+        "" => None,
+        raw => {
+            let uid = decode(raw).filter(|uid| is_acceptable_uid(uid));
+            Some(uid.ok_or_else(|| Problem::bad_request("the path has a UID that is none"))?.into_owned())
+        }
+    };
+    let storing = Storing {
+        storage: Arc::clone(storage),
+        memory: PeerMemory::new(&answering.memory, &call.peer),
+        sender: Arc::new(ReceivedFrom { calling_ae_title: String::new(), address: Some(call.address) }),
+        study,
+        under_way: JoinSet::new(),
+        outcomes: Vec::new(),
+        parts: 0,
+    };
+    let outcomes = storing.run(form, body, answering.options.read_timeout).await?;
+    let service = format!("{}{SERVICE}", call.base);
+    Ok(response(&outcomes, media_type, storage.objects.is_some().then_some(service.as_str())))
+}
+
+/// How the body of a request is written.
+enum RequestForm {
+    Multipart(Box<MultipartReader>),
+    Single,
+}
+
+fn form(call: &Call<'_>) -> Result<RequestForm, Problem> {
+    let unsupported = |why: &str| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why);
+    let encoding = call.headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim().to_owned());
+    if encoding.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(unsupported("bodies with a Content-Encoding are not taken"));
+    }
+    let content_type = single(call.headers, &CONTENT_TYPE).and_then(MediaRange::parse);
+    let content_type = content_type.ok_or_else(|| unsupported("no Content-Type that can be read"))?;
+    match (content_type.essence.0.as_str(), content_type.essence.1.as_str()) {
+        ("application", "dicom") => Ok(RequestForm::Single),
+        ("multipart", "related") => {
+            // Clients leave the type of the parts out, or write it without quotation marks.
+            let is_dicom = content_type.parameter("type").is_none_or(|kind| kind.eq_ignore_ascii_case(DICOM));
+            if !is_dicom {
+                return Err(unsupported(
+                    "the parts have to be application/dicom; metadata with bulk data are not taken",
+                ));
+            }
+            let boundary = content_type.parameter("boundary").unwrap_or_default();
+            let reader = MultipartReader::new(boundary).map_err(|error| Problem::bad_request(error.to_string()))?;
+            Ok(RequestForm::Multipart(Box::new(reader)))
+        }
+        _ => Err(unsupported(
+            "the body has to be multipart/related with parts of application/dicom, or application/dicom",
+        )),
+    }
+}
+
+/// What became of a part.
+struct Outcome {
+    /// Its place among the parts.
+    at: usize,
+    sop_class_uid: String,
+    sop_instance_uid: String,
+    result: Result<Stored, Refused>,
+}
+
+struct Stored {
+    study: String,
+    series: String,
+}
+
+struct Refused {
+    reason: u16,
+    kind: ReceiveErrorKind,
+}
+
+impl Refused {
+    /// No `_` arm: a new error has to be given its reason here (PS3.18 table 10.5.3-2, PS3.4 table B.2-1).
+    fn of(error: &ReceiveError) -> Self {
+        let reason = match error {
+            ReceiveError::InvalidInstanceUid => INVALID_INSTANCE,
+            ReceiveError::OtherInstance | ReceiveError::OtherClass | ReceiveError::OtherStudy => DOES_NOT_MATCH,
+            ReceiveError::NotUnderstood(_) | ReceiveError::MissingUid(_) => CANNOT_UNDERSTAND,
+            ReceiveError::Duplicate => DUPLICATE,
+            ReceiveError::Object(_)
+            | ReceiveError::Index(_)
+            | ReceiveError::ThreadEnded
+            | ReceiveError::TooMuchAtOnce => OUT_OF_RESOURCES,
+        };
+        Self { reason, kind: error.kind() }
+    }
+
+    fn not_understood() -> Self {
+        Self { reason: CANNOT_UNDERSTAND, kind: ReceiveErrorKind::NotUnderstood }
+    }
+}
+
+/// The Failure Reasons of answers, each with an example of what leads to it in the order of the numbers, for the conformance
+/// statement.
+pub(super) fn reasons() -> Vec<(u16, String)> {
+    let errors = [
+        ReceiveError::Duplicate,
+        ReceiveError::InvalidInstanceUid,
+        ReceiveError::TooMuchAtOnce,
+        ReceiveError::OtherInstance,
+        ReceiveError::OtherClass,
+        ReceiveError::OtherStudy,
+        ReceiveError::MissingUid(Vec::new()),
+        ReceiveError::NotUnderstood("the object is damaged, or is none".to_owned()),
+    ];
+    errors.iter().map(|error| (Refused::of(error).reason, error.comment())).collect()
+}
+
+/// One request that is being stored.
+struct Storing {
+    storage: Arc<Storage>,
+    memory: PeerMemory,
+    sender: Arc<ReceivedFrom>,
+    /// The study of the path.
+    study: Option<String>,
+    /// Each goes on to its end when the request is gone: what has its place gets its row, or goes.
+    under_way: JoinSet<Outcome>,
+    outcomes: Vec<Outcome>,
+    parts: usize,
+}
+
+/// A part that is arriving.
+enum Part {
+    /// Its first bytes, until they tell what it is.
+    Beginning(Vec<u8>),
+    Arriving(Box<Arriving>, Announced),
+    /// It failed; the rest is passed over.
+    Failed(String, String, Refused),
+}
+
+impl Storing {
+    async fn run(
+        mut self,
+        form: RequestForm,
+        mut body: Incoming,
+        patience: std::time::Duration,
+    ) -> Result<Vec<Outcome>, Problem> {
+        let mut part = None;
+        let mut reader = match form {
+            RequestForm::Multipart(reader) => Some(reader),
+            RequestForm::Single => {
+                part = Some(Part::Beginning(Vec::new()));
+                None
+            }
+        };
+        let mut damage = None;
+        let mut events = Vec::new();
+        loop {
+            let frame = match timeout(patience, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(None) => break,
+                // The client is gone: nobody reads an answer.
+                Ok(Some(Err(_))) => {
+                    damage = Some(Problem::bad_request("the body was cut off"));
+                    break;
+                }
+                Err(_) => {
+                    damage = Some(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body comes too slowly"));
+                    break;
+                }
+            };
+            let Ok(bytes) = frame.into_data() else { continue };
+            match &mut reader {
+                None => self.bytes(&mut part, &bytes).await,
+                Some(reader) => {
+                    let fed = reader.feed(&bytes, &mut events);
+                    for event in events.drain(..) {
+                        self.event(&mut part, event).await;
+                    }
+                    if let Err(error) = fed {
+                        damage = Some(Problem::bad_request(error.to_string()));
+                        break;
+                    }
+                    if self.parts > MAX_PARTS {
+                        damage = Some(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "more than 200,000 parts"));
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(reader) = reader
+            && damage.is_none()
+            && let Err(error) = reader.finish()
+        {
+            damage = Some(Problem::bad_request(error.to_string()));
+        }
+        match damage {
+            None => self.end(&mut part).await,
+            // A part without its end is no whole object.
+            Some(_) if part.is_some() => self.fail(String::new(), String::new(), Refused::not_understood()),
+            Some(_) => {}
+        }
+        while let Some(ended) = self.under_way.join_next().await {
+            self.take(ended);
+        }
+        let has_stored = self.outcomes.iter().any(|outcome| outcome.result.is_ok());
+        match damage {
+            // What was stored has to be told.
+            Some(problem) if !has_stored => return Err(problem),
+            _ if self.outcomes.is_empty() => return Err(Problem::bad_request("the body has no parts")),
+            _ => {}
+        }
+        self.outcomes.sort_by_key(|outcome| outcome.at);
+        Ok(self.outcomes)
+    }
+
+    fn take(&mut self, ended: Result<Outcome, tokio::task::JoinError>) {
+        match ended {
+            Ok(outcome) => self.outcomes.push(outcome),
+            Err(_) => {
+                let refused = Refused { reason: OUT_OF_RESOURCES, kind: ReceiveErrorKind::OutOfResources };
+                self.fail(String::new(), String::new(), refused);
+            }
+        }
+    }
+
+    async fn event(&mut self, part: &mut Option<Part>, event: PartEvent) {
+        match event {
+            PartEvent::Begin { content_type, is_encoded } => {
+                let kind = MediaRange::parse(&content_type).map(|range| range.essence);
+                // A part without a type is what its bytes say.
+                let is_dicom = content_type.is_empty()
+                    || kind.is_some_and(|(kind, subkind)| kind == "application" && subkind == "dicom");
+                *part = Some(if is_dicom && !is_encoded {
+                    Part::Beginning(Vec::new())
+                } else {
+                    Part::Failed(String::new(), String::new(), Refused::not_understood())
+                });
+            }
+            PartEvent::Bytes(bytes) => self.bytes(part, &Bytes::from(bytes)).await,
+            PartEvent::End => self.end(part).await,
+        }
+    }
+
+    async fn bytes(&mut self, part: &mut Option<Part>, bytes: &Bytes) {
+        match part {
+            Some(Part::Beginning(beginning)) => {
+                beginning.extend_from_slice(bytes);
+                if is_enough(beginning) {
+                    let beginning = std::mem::take(beginning);
+                    *part = Some(self.begin(&beginning).await);
+                }
+            }
+            Some(Part::Arriving(arriving, _)) => arriving.accept(bytes).await,
+            Some(Part::Failed(..)) | None => {}
+        }
+    }
+
+    /// The part is known for what it is: its data set goes to the store.
+    async fn begin(&self, beginning: &[u8]) -> Part {
+        let Some((announced, offset)) = announced(beginning, self.study.clone()) else {
+            return Part::Failed(String::new(), String::new(), Refused::not_understood());
+        };
+        match Arriving::begin(&self.storage, announced.clone(), &self.sender, &self.memory) {
+            Ok(mut arriving) => {
+                arriving.accept(beginning.get(offset..).unwrap_or_default()).await;
+                Part::Arriving(Box::new(arriving), announced)
+            }
+            Err(error) => Part::Failed(announced.sop_class_uid, announced.sop_instance_uid, Refused::of(&error)),
+        }
+    }
+
+    async fn end(&mut self, part: &mut Option<Part>) {
+        let ended = match part.take() {
+            Some(Part::Beginning(beginning)) => Some(self.begin(&beginning).await),
+            other => other,
+        };
+        match ended {
+            Some(Part::Arriving(arriving, announced)) => {
+                let at = self.parts;
+                self.parts += 1;
+                self.under_way.spawn(finish(at, *arriving, announced));
+                while self.under_way.len() >= UNDER_WAY
+                    && let Some(ended) = self.under_way.join_next().await
+                {
+                    self.take(ended);
+                }
+            }
+            Some(Part::Failed(class, instance, refused)) => self.fail(class, instance, refused),
+            Some(Part::Beginning(_)) | None => {}
+        }
+    }
+
+    fn fail(&mut self, sop_class_uid: String, sop_instance_uid: String, refused: Refused) {
+        self.outcomes.push(Outcome { at: self.parts, sop_class_uid, sop_instance_uid, result: Err(refused) });
+        self.parts += 1;
+    }
+}
+
+/// Waits until an object has its row, or does not get it.
+async fn finish(at: usize, arriving: Arriving, announced: Announced) -> Outcome {
+    let result = match arriving.finish().await {
+        // The proof of commit is in it.
+        Ok(Arrived { committed: _, study_instance_uid: study, series_instance_uid: series }) => {
+            Ok(Stored { study, series })
+        }
+        Err(error) => {
+            if error.is_ours() {
+                tracing::error!(%error, "an object that came over HTTP is not stored");
+            }
+            Err(Refused::of(&error))
+        }
+    };
+    let Announced { sop_class_uid, sop_instance_uid, .. } = announced;
+    Outcome { at, sop_class_uid, sop_instance_uid, result }
+}
+
+/// Whether the first bytes of a file hold its File Meta Information (PS3.10 7.1) and some of its data set.
+fn is_enough(beginning: &[u8]) -> bool {
+    const GROUP_LENGTH: &[u8] = b"\x02\0\0\0UL\x04\0";
+    let meta = match beginning.get(128..) {
+        Some(behind) => behind.strip_prefix(b"DICM"),
+        None => return false,
+    };
+    let needed = match meta {
+        // Without preamble, or with something else in its place: as much as any meta information has.
+        None => LOOK,
+        Some(meta) => match meta.strip_prefix(GROUP_LENGTH).and_then(|rest| rest.first_chunk::<4>()) {
+            Some(length) => {
+                let length = u32::from_le_bytes(*length) as usize;
+                128 + 4 + 12 + length.min(MAX_META) + LOOK
+            }
+            None => MAX_META + LOOK,
+        },
+    };
+    beginning.len() >= needed
+}
+
+/// What the beginning of a file says of its data set, and where that begins. `None` for what is no object.
+fn announced(beginning: &[u8], study: Option<String>) -> Option<(Announced, usize)> {
+    let mut parser = HeaderParser::for_file(&IDENTIFYING);
+    parser.feed(beginning);
+    let mut parsed = parser.finish();
+    if parsed.verdict() != Verdict::Object {
+        return None;
+    }
+    // Without meta information the data set says it itself.
+    let (class, instance) = (parsed.text(0).unwrap_or_default(), parsed.text(1).unwrap_or_default());
+    let or_of_data_set = |meta: &str, own: String| if meta.is_empty() { own } else { meta.to_owned() };
+    let announced = Announced {
+        sop_class_uid: or_of_data_set(parsed.media_storage_sop_class_uid(), class),
+        sop_instance_uid: or_of_data_set(parsed.media_storage_sop_instance_uid(), instance),
+        transfer_syntax: parsed.transfer_syntax().to_owned(),
+        study_instance_uid: study,
+    };
+    let offset = usize::try_from(parsed.data_set_offset()).ok().filter(|offset| *offset <= beginning.len())?;
+    Some((announced, offset))
+}
+
+/// 200, 202, 409 or 503, and what became of each part (PS3.18 10.5.3, annex I). `service` is where objects can be had again.
+fn response(outcomes: &[Outcome], media_type: &'static str, service: Option<&str>) -> Response<Body> {
+    let (mut stored, mut failed, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    let mut studies = std::collections::BTreeSet::new();
+    let ui = |uid: &str| json!({ "vr": "UI", "Value": [uid] });
+    for outcome in outcomes {
+        let mut item = BTreeMap::new();
+        let is_known = !outcome.sop_instance_uid.is_empty();
+        if is_known {
+            item.insert("00081150", ui(&outcome.sop_class_uid));
+            item.insert("00081155", ui(&outcome.sop_instance_uid));
+        }
+        match &outcome.result {
+            Ok(Stored { study, series }) => {
+                studies.insert(study.as_str());
+                if let Some(service) = service {
+                    let uids = [study, series, &outcome.sop_instance_uid].map(|uid| encoded_uid(uid));
+                    let [study, series, instance] = uids;
+                    let url = format!("{service}/studies/{study}/series/{series}/instances/{instance}");
+                    item.insert("00081190", json!({ "vr": "UR", "Value": [url] }));
+                }
+                stored.push(json!(item));
+            }
+            Err(refused) => {
+                item.insert("00081197", json!({ "vr": "US", "Value": [refused.reason] }));
+                if is_known { failed.push(json!(item)) } else { others.push(json!(item)) }
+            }
+        }
+    }
+    let refusals = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err());
+    let all_are_ours = refusals.clone().all(|refused| refused.kind == ReceiveErrorKind::OutOfResources);
+    let status = match (stored.is_empty(), refusals.count()) {
+        (_, 0) => StatusCode::OK,
+        (false, _) => StatusCode::ACCEPTED,
+        (true, _) if all_are_ours => StatusCode::SERVICE_UNAVAILABLE,
+        (true, _) => StatusCode::CONFLICT,
+    };
+    let mut elements = BTreeMap::new();
+    if let (Some(service), Some(study), 1) = (service, studies.first(), studies.len()) {
+        let url = format!("{service}/studies/{}", encoded_uid(study));
+        elements.insert("00081190", json!({ "vr": "UR", "Value": [url] }));
+    }
+    for (tag, items) in [("00081198", failed), ("00081199", stored), ("0008119A", others)] {
+        if !items.is_empty() {
+            elements.insert(tag, json!({ "vr": "SQ", "Value": Value::Array(items) }));
+        }
+    }
+    let mut response = Response::new(Body::from(json!(elements).to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_file_is_enough_once_its_meta_information_is_there() {
+        let meta = crate::store::FileMeta {
+            sop_class_uid: "1.2.840.10008.5.1.4.1.1.2",
+            sop_instance_uid: "1.2.3.4",
+            transfer_syntax: "1.2.840.10008.1.2",
+            source_ae_title: "",
+        }
+        .encode();
+        let mut file = meta.clone();
+        file.extend(b"\x08\0\x18\0\x08\0\0\x001.2.3.4\0");
+        file.resize(meta.len() + LOOK, 0);
+        assert!(!is_enough(&file[..100]) && !is_enough(&file[..file.len() - 1]) && is_enough(&file));
+        let (announced, offset) = announced(&file, None).unwrap();
+        assert_eq!((announced.sop_instance_uid.as_str(), offset), ("1.2.3.4", meta.len()));
+        assert_eq!(announced.transfer_syntax, "1.2.840.10008.1.2");
+        assert!(super::announced(b"no object at all", None).is_none());
+        assert!(super::announced(b"", None).is_none());
+    }
+}

@@ -1,0 +1,72 @@
+//! Other people's HTTP clients: curl over HTTP/1.1, HTTP/2 and TLS, and dicomweb-client for Python.
+
+use std::process::Command;
+
+use dcmdex::ul::tls::{ClientCertificates, Options as TlsOptions, Tls};
+
+use super::*;
+use crate::util::certificates::Authority;
+use crate::util::peers;
+
+/// curl, about to print the version and the status of what it gets.
+fn curl() -> Option<Command> {
+    let mut curl = peers::program("/usr/bin/curl")?;
+    curl.args(["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_version} %{http_code}"]);
+    Some(curl)
+}
+
+#[test]
+fn curl_speaks_both_versions_of_http() {
+    let web = TestWeb::start();
+    let url = format!("http://{}/dicom-web/studies", web.address);
+    for (flag, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
+        let Some(mut curl) = curl() else { return };
+        assert_eq!(peers::run(curl.args([flag, &url])).expect_success(), format!("{version} 200"));
+    }
+}
+
+#[test]
+fn over_tls_http_2_is_agreed_and_no_certificate_asked_for() {
+    let authority = Authority::new("Hospital");
+    let node = authority.identity("NODE");
+    let options = TlsOptions {
+        certificate: node.certificate,
+        key: node.key,
+        authorities: authority.file(),
+        client_certificates: ClientCertificates::Required,
+        pinned: Vec::new(),
+    };
+    let tls = Tls::load(&options).unwrap();
+    let web = TestWeb::with_services(
+        &archive(),
+        |_| {},
+        None,
+        |services| services.tls = Some(std::sync::Arc::new(move || tls.http())),
+    );
+    let url = format!("https://{}/healthz", web.address);
+    let Some(mut curl) = curl() else { return };
+    let authority = authority.file();
+    assert_eq!(peers::run(curl.arg("--cacert").arg(&authority).arg(&url)).expect_success(), "2 200");
+}
+
+#[test]
+fn dicomweb_client_searches_retrieves_and_stores() {
+    let web = TestWeb::storing(|_| {}, None);
+    let Some(mut client) = peers::python_peer("dicomweb.py") else { return };
+    let url = format!("http://{}/dicom-web", web.address);
+    let said = peers::run(client.arg(url).arg(archive())).expect_success();
+    let said: serde_json::Value =
+        serde_json::from_str(said.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+    if said["missing"] == true {
+        // An environment from before it was needed: `scripts/peers` makes it anew. Missing peers are told there.
+        assert!(peers::program("/dicomweb-client").is_none());
+        return;
+    }
+    assert_eq!(said["stored"], 32, "{said}");
+    assert_eq!(said["studies"], 6, "{said}");
+    assert_eq!(said["pages"], 6, "{said}");
+    assert_eq!(said["mueller"], 2, "{said}");
+    assert_eq!(said["same"], true, "{said}");
+    assert_eq!(said["frames"], serde_json::json!([1, 3, 2]), "{said}");
+    assert_eq!(said["refused"], 404, "{said}");
+}
