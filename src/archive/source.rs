@@ -451,7 +451,7 @@ impl<S: Forward> Ahead<S> {
     /// Looks at the first `count` bytes, fewer where there are fewer.
     pub(crate) fn look(mut source: S, count: usize) -> Result<Self, Problem> {
         let mut head = vec![0; count];
-        let read = super::tar::fill(&mut source, &mut head)?;
+        let read = crate::archive::source::fill(&mut source, &mut head)?;
         head.truncate(read);
         Ok(Self { head, at: 0, source })
     }
@@ -497,4 +497,18 @@ impl<S: Forward> Forward for Ahead<S> {
     fn window(&self, length: u64) -> Option<Window> {
         self.head().is_empty().then(|| self.source.window(length)).flatten()
     }
+}
+
+/// Reads until the buffer is full or the bytes end; how much that was.
+pub(crate) fn fill<R: Read + ?Sized>(source: &mut R, buffer: &mut [u8]) -> Result<usize, Problem> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match source.read(rest) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Problem::of(error)),
+        }
+    }
+    Ok(done)
 }

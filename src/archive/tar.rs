@@ -1,5 +1,6 @@
 //! Tar archives: v7, ustar, GNU long names and numbers, pax.
 
+use crate::archive::source::fill;
 use std::io::Read;
 
 use super::limits::{MAX_EXTENDED_HEADER, MAX_NAME};
@@ -216,18 +217,4 @@ fn checksum_holds(block: &[u8; BLOCK]) -> bool {
     let unsigned = rest().map(|&byte| i64::from(byte)).sum::<i64>() + 8 * 32;
     let signed = rest().map(|&byte| i64::from(byte.cast_signed())).sum::<i64>() + 8 * 32;
     i64::try_from(expected).is_ok_and(|expected| expected == unsigned || expected == signed)
-}
-
-/// Reads until the buffer is full or the bytes end; how much that was.
-pub(crate) fn fill<R: Read + ?Sized>(source: &mut R, buffer: &mut [u8]) -> Result<usize, Problem> {
-    let mut done = 0;
-    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Problem::of(error)),
-        }
-    }
-    Ok(done)
 }

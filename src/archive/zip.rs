@@ -5,7 +5,7 @@ use std::io::BufRead as _;
 
 use super::problem::Problem;
 use super::source::{Forward, Window, WindowReader};
-use super::tar::fill;
+use crate::archive::source::fill;
 
 /// Compression methods.
 pub(crate) const STORED: u16 = 0;

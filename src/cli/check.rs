@@ -12,8 +12,9 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::output::{Audience, Grouped, Shown};
-use super::{Chattiness, Context, Exit, Flags, IndexArgs};
 use crate::archive::Archives;
+use crate::cli::Exit;
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::db::Admin;
 use crate::db::ScanLedger;
 use crate::db::open::Reader;

@@ -3,7 +3,8 @@
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{Context, Exit, definition};
+use crate::cli::Exit;
+use crate::cli::context::Context;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
@@ -11,9 +12,13 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &CompletionsArgs, context: &mut Context) -> anyhow::Result<Exit> {
+pub(super) fn run(
+    arguments: &CompletionsArgs,
+    mut definition: clap::Command,
+    context: &mut Context,
+) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut definition(), "dcmdex", &mut script);
+    clap_complete::generate(arguments.shell, &mut definition, "dcmdex", &mut script);
     context.output.bytes(&script)?;
     Ok(Exit::Done)
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::{Context, Exit};
+use crate::cli::Exit;
+use crate::cli::context::Context;
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::model::clock::Clock;
 use crate::qr;

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::{Chattiness, Context, Exit};
+use crate::cli::Exit;
+use crate::cli::context::{Chattiness, Context};
 use crate::config::Config;
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::Peer;

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use clap::Args;
 use clap_mangen::Man;
 
-use super::{Context, Exit, definition};
+use crate::cli::Exit;
+use crate::cli::context::Context;
 
 #[derive(Debug, Args)]
 pub(super) struct ManArgs {
@@ -15,13 +16,13 @@ pub(super) struct ManArgs {
     directory: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &ManArgs, context: &mut Context) -> anyhow::Result<Exit> {
+pub(super) fn run(arguments: &ManArgs, definition: clap::Command, context: &mut Context) -> anyhow::Result<Exit> {
     match &arguments.directory {
-        Some(directory) => clap_mangen::generate_to(definition(), directory)
+        Some(directory) => clap_mangen::generate_to(definition, directory)
             .with_context(|| format!("manual pages cannot be written to {}", directory.display()))?,
         None => {
             let mut page = Vec::new();
-            Man::new(definition()).render(&mut page)?;
+            Man::new(definition).render(&mut page)?;
             context.output.bytes(&page)?;
         }
     }

@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::output::{Grouped, Output, Shown, put_path};
-use super::{Chattiness, Context, Exit, Flags, IndexArgs, make_directory_of, suspend};
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
+use crate::cli::{Exit, suspend};
 use crate::config::Config;
 use crate::db;
 use crate::db::open::{Reader, Writer};

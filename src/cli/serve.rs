@@ -20,9 +20,10 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{NOTIFY_SOCKET, ServiceManager};
-use super::{Chattiness, Context, Exit, Flags, IndexArgs, fit, in_one_line, make_directory_of, suspend};
 use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
+use crate::cli::{Exit, fit, suspend};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::Admin;
 use crate::db::Finding;

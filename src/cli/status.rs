@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::output::{Grouped, Shown};
-use super::{Chattiness, Context, Exit, Flags, IndexArgs};
+use crate::cli::Exit;
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::db::open::Reader;
 use crate::db::{Admin, IndexStatus, ScanEntry};
 use crate::scp::pending_reports;

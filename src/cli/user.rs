@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal as _, Read as _};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
-use super::{Context, Exit};
+use crate::cli::Exit;
+use crate::cli::context::Context;
 use crate::web::Rights;
 use crate::web::access::{line_with_password, line_with_token};
 

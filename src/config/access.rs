@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::entries::Entry;
-use super::layers::Origin;
 use super::{Config, Error, Problem};
 use crate::access::peers::{Grant, Security};
+use crate::config::setting::Origin;
 use crate::model::ae_title::AeTitle;
 
 /// Who may associate, as the setting `access` says it.

@@ -3,43 +3,8 @@
 use std::sync::Arc;
 
 use super::Problem;
-use super::entries::{EntryKey, EntryTable};
 use super::layers::Layers;
 use crate::model::declared::{Declaration, DeclaredSet};
-
-/// The table of declarations.
-pub(super) static ATTRIBUTE_TABLE: EntryTable = EntryTable {
-    name: "attribute",
-    keys: ATTRIBUTE_KEYS,
-    one: "an attribute",
-    form: "attributes are declared as [[attribute]], one for each",
-};
-
-/// The keys of a declaration, in the order of the shipped example. Each is a text.
-static ATTRIBUTE_KEYS: &[EntryKey] = &[
-    EntryKey {
-        name: "path",
-        example: "\"0019xx10\"",
-        help: "Keyword or tag (gggg,eeee; private: ggggxxee, whatever its block); into sequences: \
-               \"ReferencedImageSequence[*].ReferencedSOPInstanceUID\".",
-    },
-    EntryKey {
-        name: "creator",
-        example: "\"ACME 1.1\"",
-        help: "Private creator of the private elements in the path. Only for those.",
-    },
-    EntryKey { name: "level", example: "\"SERIES\"", help: "What it belongs to: PATIENT, STUDY, SERIES or IMAGE." },
-    EntryKey {
-        name: "vr",
-        example: "\"DS\"",
-        help: "Value representation. Without: that of the dictionary, which private elements are not in.",
-    },
-    EntryKey {
-        name: "name",
-        example: "\"AcmeDose\"",
-        help: "What `dcmdex find` calls it. Without: the keywords of the path.",
-    },
-];
 
 /// Makes the set of all that is declared.
 pub(super) fn declared(layers: &Layers, problems: &mut Vec<Problem>) -> Arc<DeclaredSet> {

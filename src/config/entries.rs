@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::Problem;
 use super::keys::parse_value;
-use super::layers::{Origin, Setting};
+use crate::config::setting::{Origin, Setting};
 
 /// One key of an entry.
 #[derive(Debug)]
@@ -77,3 +77,78 @@ pub(super) fn entry(
     }
     Entry { origin, fields: known }
 }
+
+/// The table of declarations.
+pub(super) static ATTRIBUTE_TABLE: EntryTable = EntryTable {
+    name: "attribute",
+    keys: ATTRIBUTE_KEYS,
+    one: "an attribute",
+    form: "attributes are declared as [[attribute]], one for each",
+};
+
+/// The keys of a declaration, in the order of the shipped example. Each is a text.
+static ATTRIBUTE_KEYS: &[EntryKey] = &[
+    EntryKey {
+        name: "path",
+        example: "\"0019xx10\"",
+        help: "Keyword or tag (gggg,eeee; private: ggggxxee, whatever its block); into sequences: \
+               \"ReferencedImageSequence[*].ReferencedSOPInstanceUID\".",
+    },
+    EntryKey {
+        name: "creator",
+        example: "\"ACME 1.1\"",
+        help: "Private creator of the private elements in the path. Only for those.",
+    },
+    EntryKey { name: "level", example: "\"SERIES\"", help: "What it belongs to: PATIENT, STUDY, SERIES or IMAGE." },
+    EntryKey {
+        name: "vr",
+        example: "\"DS\"",
+        help: "Value representation. Without: that of the dictionary, which private elements are not in.",
+    },
+    EntryKey {
+        name: "name",
+        example: "\"AcmeDose\"",
+        help: "What `dcmdex find` calls it. Without: the keywords of the path.",
+    },
+];
+
+/// The table of peers.
+pub(super) static PEER_TABLE: EntryTable =
+    EntryTable { name: "peer", keys: PEER_KEYS, one: "a peer", form: "peers are written as [[peer]], one for each" };
+
+/// The keys of a peer, in the order of the shipped example.
+static PEER_KEYS: &[EntryKey] = &[
+    EntryKey { name: "ae_title", example: "\"CT1\"", help: "Its AE title. Every entry has one." },
+    EntryKey {
+        name: "addresses",
+        example: "[\"10.1.2.3\", \"10.2.0.0/16\"]",
+        help: "Addresses and networks that it may call from, at least one. Without: any; AE titles are no secret, so say it.",
+    },
+    EntryKey {
+        name: "services",
+        example: "[\"echo\", \"store\", \"find\", \"get\", \"move\", \"commit\"]",
+        help: "What it may ask for. Without: everything. An empty list: nothing, it is a C-MOVE destination only.",
+    },
+    EntryKey {
+        name: "max_associations",
+        example: "10",
+        help: "Its associations at one time. Without: network.max_associations_per_peer.",
+    },
+    EntryKey {
+        name: "host",
+        example: "\"10.1.2.3\"",
+        help: "Where C-MOVE finds it. Without host and port it is no destination.",
+    },
+    EntryKey {
+        name: "tls",
+        example: "true",
+        help: "Whether it has to use TLS when it calls, and C-MOVE when it sends there. Without: false, and it may.",
+    },
+    EntryKey {
+        name: "certificates",
+        example: "[\"cn:CT1\", \"dns:ct1.example.org\"]",
+        help: "Certificates that belong to its AE title, by sha256: of the whole, cn: of the subject or dns: of an alternative \
+               name; one of them has to be shown. Says tls = true. Without: any of our authorities; C-MOVE wants that of the host.",
+    },
+    EntryKey { name: "port", example: "104", help: "Where C-MOVE finds it." },
+];

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::attributes::ATTRIBUTE_TABLE;
 use super::entries::EntryTable;
 use super::keys::{KEYS, PEERS};
-use super::peers::PEER_TABLE;
+use crate::config::entries::ATTRIBUTE_TABLE;
+use crate::config::entries::PEER_TABLE;
 
 /// Columns of a comment line.
 const WIDTH: usize = 100;
@@ -124,7 +124,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::layers::{Layers, Origin};
+    use crate::config::layers::Layers;
+    use crate::config::setting::Origin;
     use crate::config::{Config, Sources};
 
     #[test]

@@ -3,6 +3,9 @@
 
 use toml::Value;
 
+/// The variable that names the file.
+pub const CONFIG_VARIABLE: &str = "DCMDEX_CONFIG";
+
 /// One setting.
 #[derive(Debug)]
 pub struct Key {

@@ -1,56 +1,19 @@
 //! Settings from all sources, each with where it came from; the stronger source wins.
 
+use crate::config::Origin;
+use crate::config::Setting;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::Problem;
-use super::attributes::ATTRIBUTE_TABLE;
 use super::entries::{Entry, EntryTable, entry};
 use super::keys::{KEYS, Key, PEERS, VARIABLE_PREFIX, parse_value};
-use super::peers::PEER_TABLE;
-
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The program.
-    Default,
-    /// A line of a file.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-    },
-    /// An environment variable.
-    Environment(String),
-    /// An option of the command line.
-    Flag(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::Environment(variable) => write!(f, "environment variable {variable}"),
-            Self::Flag(flag) => write!(f, "option {flag}"),
-        }
-    }
-}
-
-/// One effective setting.
-#[derive(Clone, Debug)]
-pub struct Setting {
-    /// Its value.
-    pub value: Value,
-    /// Where it came from.
-    pub origin: Origin,
-}
+use crate::config::entries::ATTRIBUTE_TABLE;
+use crate::config::entries::PEER_TABLE;
 
 /// All settings by dotted name.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ mod keys;
 mod layers;
 mod options;
 mod peers;
+mod setting;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,8 +27,8 @@ use toml::Value;
 pub use access::{AccessHistory, AccessMode, Admitted};
 pub use example::example;
 pub use http::{Http, HttpAccess};
-pub use keys::{KEYS, Key};
-pub use layers::{Origin, Setting};
+pub use keys::{CONFIG_VARIABLE, KEYS, Key};
+pub use setting::{Origin, Problem, Setting};
 
 use crate::access::peers::{Grant, Peers, Security};
 use crate::model::ae_title::AeTitle;
@@ -39,15 +40,11 @@ use crate::scanner::{Filter, Order, Rate};
 use crate::scp::Plain;
 use crate::telemetry::{self, LogFormat};
 use crate::ul::tls::{self, ClientCertificates};
-use attributes::ATTRIBUTE_TABLE;
+use entries::{ATTRIBUTE_TABLE, PEER_TABLE};
 use layers::Layers;
-use peers::PEER_TABLE;
 
 /// The file that is read when none is named, in the current directory.
 pub const DEFAULT_FILE: &str = "dcmdex.toml";
-
-/// The variable that names the file.
-pub const CONFIG_VARIABLE: &str = "DCMDEX_CONFIG";
 
 /// The last line of a file, where `require_end` says so.
 const END: &str = "# end";
@@ -61,21 +58,6 @@ const SETTLING_ATTEMPTS: u32 = 10;
 
 /// The longest file that is read, in bytes; a setting file has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// One thing that is wrong with the settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Where it stands.
-    pub origin: Origin,
-    /// What it is.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.origin, self.message)
-    }
-}
 
 /// What can go wrong with settings.
 #[derive(Debug, thiserror::Error)]

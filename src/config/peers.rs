@@ -6,59 +6,19 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Problem;
-use super::entries::{Entry, EntryKey, EntryTable};
-use super::layers::{Layers, Origin, Setting};
+use super::entries::Entry;
 use crate::access::peers::{Grant, PeerService, Peers, Security, ServiceSet};
+use crate::config::layers::Layers;
+use crate::config::setting::{Origin, Setting};
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, PeerAddress};
 use crate::ul::certificates::CertificateId;
 use crate::ul::destination::Destination;
 
-/// The table of peers.
-pub(super) static PEER_TABLE: EntryTable =
-    EntryTable { name: "peer", keys: PEER_KEYS, one: "a peer", form: "peers are written as [[peer]], one for each" };
-
 const EMPTY_ADDRESSES: &str =
     "`addresses` is empty: leave it out for any address; `services = []` is for a peer that may ask for nothing";
 
 const CONTRADICTION: &str = "`certificates` needs TLS, and `tls` is false";
-
-/// The keys of a peer, in the order of the shipped example.
-static PEER_KEYS: &[EntryKey] = &[
-    EntryKey { name: "ae_title", example: "\"CT1\"", help: "Its AE title. Every entry has one." },
-    EntryKey {
-        name: "addresses",
-        example: "[\"10.1.2.3\", \"10.2.0.0/16\"]",
-        help: "Addresses and networks that it may call from, at least one. Without: any; AE titles are no secret, so say it.",
-    },
-    EntryKey {
-        name: "services",
-        example: "[\"echo\", \"store\", \"find\", \"get\", \"move\", \"commit\"]",
-        help: "What it may ask for. Without: everything. An empty list: nothing, it is a C-MOVE destination only.",
-    },
-    EntryKey {
-        name: "max_associations",
-        example: "10",
-        help: "Its associations at one time. Without: network.max_associations_per_peer.",
-    },
-    EntryKey {
-        name: "host",
-        example: "\"10.1.2.3\"",
-        help: "Where C-MOVE finds it. Without host and port it is no destination.",
-    },
-    EntryKey {
-        name: "tls",
-        example: "true",
-        help: "Whether it has to use TLS when it calls, and C-MOVE when it sends there. Without: false, and it may.",
-    },
-    EntryKey {
-        name: "certificates",
-        example: "[\"cn:CT1\", \"dns:ct1.example.org\"]",
-        help: "Certificates that belong to its AE title, by sha256: of the whole, cn: of the subject or dns: of an alternative \
-               name; one of them has to be shown. Says tls = true. Without: any of our authorities; C-MOVE wants that of the host.",
-    },
-    EntryKey { name: "port", example: "104", help: "Where C-MOVE finds it." },
-];
 
 /// Makes the peers of all that names some.
 pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {

@@ -9,6 +9,7 @@ mod fault;
 mod json;
 pub mod limits;
 mod neighbours;
+mod outcome;
 mod parsed;
 mod read;
 mod tokenizer;
@@ -16,8 +17,9 @@ mod wanted;
 
 pub use dicomdir::{MAX_REFERENCES, References, read_references};
 pub use fault::{Fault, Faults};
+pub use outcome::Outcome;
 pub use parsed::{Parsed, Verdict};
 pub(crate) use read::parse_stream;
-pub use read::{Outcome, read_file, read_stream, read_stream_with, take_bytes_read};
+pub use read::{read_file, read_stream, read_stream_with, take_bytes_read};
 pub use tokenizer::{HeaderParser, Need};
 pub use wanted::{Slot, Wanted};

@@ -2,8 +2,10 @@
 
 use super::fault::Faults;
 use super::parsed::{Parsed, RawValue, Verdict, push_value};
-use super::read::{FIRST_READ, IDENTIFYING, Outcome};
 use super::wanted::Slot;
+use crate::ingest::limits::FIRST_READ;
+use crate::ingest::outcome::{IDENTIFYING, Outcome};
+use crate::ingest::parsed::Spare;
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::charset::CharacterSets;
 use crate::model::record::{Common, InstanceRecord};
@@ -27,13 +29,6 @@ pub(super) struct Neighbours {
     oldest: usize,
     spare: Spare,
     buffer: Box<[u8; FIRST_READ]>,
-}
-
-/// Where a parser puts wanted values; empty, with room for them.
-#[derive(Debug, Default)]
-pub(super) struct Spare {
-    pub(super) raw: Vec<u8>,
-    pub(super) values: Vec<RawValue>,
 }
 
 impl Default for Neighbours {

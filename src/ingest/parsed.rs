@@ -45,6 +45,13 @@ impl RawValue {
     }
 }
 
+/// Where a parser puts wanted values; empty, with room for them.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    pub(super) raw: Vec<u8>,
+    pub(super) values: Vec<RawValue>,
+}
+
 /// Decodes a value and appends its text.
 pub(super) fn push_value(
     out: &mut String,

@@ -17,23 +17,20 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::fault::{Fault, Faults};
 use super::json;
-use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_LOOK_AHEAD, MAX_META_VALUE, MAX_VALUE, MAX_VALUES};
-use super::neighbours::Spare;
+use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_META_VALUE, MAX_VALUE, MAX_VALUES};
 use super::parsed::{Parsed, RawValue, Verdict};
 use crate::encoding::tag::tag_of;
 use crate::encoding::vr::{self, Form};
+use crate::ingest::parsed::Spare;
 use crate::ingest::wanted::{ALL_IDENTIFYING, Element, Role, Wanted};
 
+mod header;
 mod nested;
 mod sniff;
 
+use header::*;
 use sniff::Going;
 
-const UNDEFINED: u32 = u32::MAX;
-const ITEM: u32 = 0xFFFE_E000;
-const ITEM_DELIMITER: u32 = 0xFFFE_E00D;
-const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
-const DELIMITER_GROUP: u32 = 0xFFFE;
 const DIRECTORY_GROUP: u32 = 0x0004;
 const PIXEL_DATA_GROUP: u32 = 0x7FE0;
 const NO_END: u64 = u64::MAX;
@@ -76,31 +73,6 @@ pub enum Need {
     /// fed like any others.
     Skip(u64),
     /// Nothing; what follows is not looked at.
-    Done,
-}
-
-/// Encoding of a data set: explicit VR or not, big endian or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Syntax {
-    explicit: bool,
-    big: bool,
-}
-
-const IMPLICIT_LE: Syntax = Syntax { explicit: false, big: false };
-const EXPLICIT_LE: Syntax = Syntax { explicit: true, big: false };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Before the first byte that tells what this is.
-    Start,
-    /// In group 0002.
-    Meta,
-    /// Before the first element of the data set.
-    DataSetStart,
-    /// In the data set; `frames` tell where.
-    DataSet,
-    /// The data set is deflated: the next bytes must go through an inflater, see [`Core::begin_inflated`].
-    Deflated,
     Done,
 }
 
@@ -153,17 +125,6 @@ enum Step {
     Continue,
     /// The slice ends within something that is looked at as a whole, or the state takes no more bytes.
     More,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Header {
-    tag: u32,
-    vr: [u8; 2],
-    length: u32,
-    /// Its own bytes: 8 or 12.
-    size: usize,
-    /// False for an element that stands in implicit form in an explicit data set.
-    explicit: bool,
 }
 
 /// Reads the header of one object from bytes that it is fed.
@@ -1072,18 +1033,6 @@ impl<'w> Core<'w> {
             self.declared.clone()
         }
     }
-}
-
-/// What follows an element that is looked past.
-#[derive(Debug, Clone, Copy)]
-enum Look<'r> {
-    Bytes(&'r [u8; 8]),
-    /// The bytes that tell have not come yet.
-    Wait,
-    /// More than is looked past, or past the end of the object.
-    TooFar,
-    /// The object ends there.
-    End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

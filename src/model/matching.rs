@@ -7,10 +7,14 @@
 mod by_character;
 mod decimal;
 mod name;
+mod narrowing;
 mod range_end;
 mod sequence;
+mod span;
 mod wild_card;
 
+use crate::model::matching::narrowing::is_all_stars;
+use crate::model::matching::span::Span;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -22,12 +26,12 @@ use dicom_dictionary_std::StandardDataDictionary;
 use self::by_character::CharacterPattern;
 use self::decimal::Decimal;
 use self::name::NameCondition;
+pub use self::narrowing::{NameMatching, NamePart, Narrowing};
 use self::range_end::{RangeEnd, Side};
-use self::sequence::ItemCondition;
-pub use self::sequence::{SequenceMatching, joined_values, json_key};
+pub use self::sequence::{joined_values, json_key};
 use self::wild_card::WildCard;
 use super::attribute::{Attribute, KeyType, LetterCase, Multiplicity};
-use super::datetime::{self, Day, Moment, TimeOfDay};
+use super::datetime::{self, Moment};
 use super::person_name;
 use super::uid::MAX_LENIENT_UID_LENGTH;
 
@@ -137,13 +141,6 @@ struct FoldedPattern {
     by_character: Option<CharacterPattern>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Span {
-    Days(RangeInclusive<Day>),
-    Times(RangeInclusive<TimeOfDay>),
-    Moments(RangeInclusive<Moment>),
-}
-
 /// A range of dates and a range of times that are one range of moments (PS3.4 C.2.2.2.5.4, combined date-time matching).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DateTimeRange {
@@ -195,18 +192,6 @@ pub enum QuotationMarks {
     EmptyValue,
 }
 
-/// How person names are compared (PS3.4 C.2.2.2.1 leaves it to the SCP).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum NameMatching {
-    /// A name without wild cards and with fewer components also matches those with more: `SMITH` finds `SMITH^JOHN`.
-    #[default]
-    LeadingComponents,
-    /// Only names with the same components.
-    Exact,
-    /// Fuzzy semantic matching, negotiated: each word of the key begins a word of the name or sounds like it, in any order.
-    Fuzzy,
-}
-
 /// What becomes of entities without a value for a required key that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum UnknownRequired {
@@ -256,51 +241,6 @@ pub enum MatchingError {
     /// A VR that no type of matching is defined for.
     #[error("no matching for {}", .0.to_string())]
     NotMatched(VR),
-}
-
-/// What an index can use to find the values that a [`Matching`] may accept. Every stored value in the form of
-/// [`super::record::InstanceRecord`] that it accepts fulfils the narrowing, or has a backslash in it where
-/// [`Matching::looks_into_separated_values`]. The reverse need not hold unless [`Self::Equals`] says so, so
-/// [`Matching::matches`] has the last word. No value at all is the empty text here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Narrowing {
-    /// No help: every value has to be looked at.
-    None,
-    /// Exactly the stored values that are equal to one of these, byte for byte; needs no second look.
-    Equals(Vec<String>),
-    /// Stored values from the first up to and including the second, in byte order.
-    Between(String, String),
-    /// Stored values that begin with this, byte for byte.
-    Prefix(String),
-    /// Person names of which any component group, in [`person_name::normal_form`], begins with this.
-    NamePrefix(String),
-    /// Person names that have a word (see [`person_name::words`]) with this in it.
-    NamePart(NamePart),
-    /// Person names that have a word that begins with `prefix`, or one of these `sounds` (see [`super::sound`]).
-    NameWord {
-        /// What the word begins with.
-        prefix: String,
-        /// Codes, of which the word has to have one.
-        sounds: Vec<String>,
-    },
-}
-
-/// A piece of a word of a person name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamePart {
-    /// In normal form.
-    pub text: String,
-    /// Whether the word begins with it.
-    pub starts: bool,
-    /// Whether the word ends with it.
-    pub ends: bool,
-}
-
-impl NamePart {
-    /// The greater, the fewer words there are likely to be: a letter more weighs more than an end.
-    fn promise(&self) -> usize {
-        self.text.len() * 2 + usize::from(self.starts) + usize::from(self.ends)
-    }
 }
 
 impl From<&Attribute> for Comparison {
@@ -529,11 +469,6 @@ enum WildCards {
     Special,
     /// In multiple value matching (PS3.4 C.2.2.2.8).
     Literal,
-}
-
-/// Universal by PS3.4 C.2.2.2.3, or by C.2.2.2.4 as a pattern that is the same.
-fn is_all_stars(key: &str) -> bool {
-    key.bytes().all(|byte| matches!(byte, b'*' | b' '))
 }
 
 fn list_of_uid(key: &str, stored: Stored) -> Matching {
@@ -863,83 +798,6 @@ impl FoldedPattern {
     }
 }
 
-impl Span {
-    fn parse(vr: VR, text: &str) -> Option<Self> {
-        match vr {
-            VR::DA => datetime::days(text).map(Self::Days),
-            VR::TM => datetime::times(text).map(Self::Times),
-            _ => datetime::moments(text).map(Self::Moments),
-        }
-    }
-
-    /// From the beginning of the one to the end of the other; without a limit where there is none. Empty when reversed.
-    fn between(vr: VR, low: Option<Self>, high: Option<Self>) -> Self {
-        match vr {
-            VR::DA => {
-                let start = low.and_then(|span| span.days().map(|days| *days.start())).unwrap_or(Day::MIN);
-                let end = high.and_then(|span| span.days().map(|days| *days.end())).unwrap_or(Day::MAX);
-                Self::Days(start..=end)
-            }
-            VR::TM => {
-                let start = low.and_then(|span| span.times().map(|times| *times.start())).unwrap_or(TimeOfDay::MIN);
-                let end = high.and_then(|span| span.times().map(|times| *times.end())).unwrap_or(TimeOfDay::MAX);
-                Self::Times(start..=end)
-            }
-            _ => {
-                let start = low.and_then(|span| span.moments().map(|span| *span.start())).unwrap_or(Moment::MIN);
-                let end = high.and_then(|span| span.moments().map(|span| *span.end())).unwrap_or(Moment::MAX);
-                Self::Moments(start..=end)
-            }
-        }
-    }
-
-    /// Whether a stored value lies within: the first moment of what it names. A day has to be named in full.
-    fn contains(&self, stored: &str) -> bool {
-        match self {
-            Self::Days(span) => datetime::days(stored)
-                .is_some_and(|stored| stored.start() == stored.end() && span.contains(stored.start())),
-            Self::Times(span) => datetime::times(stored).is_some_and(|stored| span.contains(stored.start())),
-            Self::Moments(span) => datetime::moments(stored).is_some_and(|stored| span.contains(stored.start())),
-        }
-    }
-
-    fn narrowing(&self) -> Narrowing {
-        match self {
-            Self::Days(span) => Narrowing::Between(
-                datetime::day_text(*span.start()),
-                datetime::day_text((*span.end()).min(datetime::LAST_DAY)),
-            ),
-            Self::Times(span) => Narrowing::Between(
-                datetime::earliest_time_text(*span.start()),
-                datetime::latest_time_text((*span.end()).min(datetime::LAST_TIME)),
-            ),
-            // Offsets from UTC make the order of the text another than that of the moments.
-            Self::Moments(_) => Narrowing::None,
-        }
-    }
-
-    fn days(&self) -> Option<&RangeInclusive<Day>> {
-        match self {
-            Self::Days(span) => Some(span),
-            Self::Times(_) | Self::Moments(_) => None,
-        }
-    }
-
-    fn times(&self) -> Option<&RangeInclusive<TimeOfDay>> {
-        match self {
-            Self::Times(span) => Some(span),
-            Self::Days(_) | Self::Moments(_) => None,
-        }
-    }
-
-    fn moments(&self) -> Option<&RangeInclusive<Moment>> {
-        match self {
-            Self::Moments(span) => Some(span),
-            Self::Days(_) | Self::Times(_) => None,
-        }
-    }
-}
-
 /// The folded form of a text in a buffer that is kept from call to call: this runs once for each row looked at.
 fn with_folded<T>(text: &str, look: impl FnOnce(&str) -> T) -> T {
     thread_local! {
@@ -950,6 +808,58 @@ fn with_folded<T>(text: &str, look: impl FnOnce(&str) -> T) -> T {
         person_name::push_folded(text, buffer);
         look(buffer)
     })
+}
+
+/// Conditions on the attributes of one item; a sequence matches when one of its items fulfils all of them.
+#[derive(Clone, Debug)]
+pub struct SequenceMatching {
+    conditions: Vec<ItemCondition>,
+}
+
+/// A condition on one attribute of an item.
+#[derive(Clone, Debug)]
+struct ItemCondition {
+    tag: Tag,
+    /// The tag as the key of the DICOM JSON Model.
+    json_key: String,
+    matching: Matching,
+}
+
+impl SequenceMatching {
+    fn matches(&self, stored: &str) -> bool {
+        use serde::Deserialize as _;
+
+        let mut deserializer = serde_json::Deserializer::from_str(stored);
+        // How deep items lie is limited when they are read from an object; this limit would be less.
+        deserializer.disable_recursion_limit();
+        // No value, or not what the index keeps of a sequence: there is no item that could match.
+        let items = Vec::<serde_json::Value>::deserialize(&mut deserializer).unwrap_or_default();
+        deserializer.end().is_ok() && items.iter().any(|item| self.matches_item(item))
+    }
+
+    /// Whether an item (an object of the DICOM JSON Model) fulfils all conditions; only such items are answered.
+    #[must_use]
+    pub fn matches_item(&self, item: &serde_json::Value) -> bool {
+        self.conditions.iter().all(|condition| {
+            let element = item.get(condition.json_key.as_str());
+            let values = element.and_then(|element| element.get("Value")).and_then(serde_json::Value::as_array);
+            match &condition.matching {
+                Matching::Sequence(nested) => {
+                    values.is_some_and(|items| items.iter().any(|item| nested.matches_item(item)))
+                }
+                other => other.matches(&values.map(|values| joined_values(values)).unwrap_or_default()),
+            }
+        })
+    }
+
+    /// The condition on a sequence within the items, if there is one.
+    #[must_use]
+    pub fn nested(&self, tag: Tag) -> Option<&Self> {
+        self.conditions.iter().find_map(|condition| match &condition.matching {
+            Matching::Sequence(nested) if condition.tag == tag => Some(nested),
+            _ => None,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use dicom_core::{Tag, VR};
 use super::error::{Failure, FindError};
 use super::identifier::IdentifierError;
 use super::negotiation::NegotiatedOptions;
-use super::parse::{SPECIFIC_CHARACTER_SET, is_only_answered, level_in};
 use super::retrieve::RetrieveError;
 use crate::db::{self, can_answer, can_answer_declared};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, LetterCase, Source};
@@ -17,6 +16,8 @@ use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks, SeveralValues,
 };
+use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
+use crate::qr::parse::{is_only_answered, level_in};
 
 /// The defined terms of PS3.3 C.12.1.1.2, tables C.12-2 to C.12-5.
 const DEFINED_TERMS: &[&str] = &[

@@ -143,7 +143,7 @@ const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const ITEM_DELIMITER: Tag = Tag(0xFFFE, 0xE00D);
 const SEQUENCE_DELIMITER: Tag = Tag(0xFFFE, 0xE0DD);
 const UNDEFINED_LENGTH: u32 = 0xFFFF_FFFF;
-const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
+pub(super) const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
 
 /// Reads with recursion, which [`MAX_IDENTIFIER_DEPTH`] bounds.
 struct Reader<'a> {

@@ -2,10 +2,10 @@
 
 use dicom_core::{Tag, VR};
 
-use super::parse::SPECIFIC_CHARACTER_SET;
 use crate::model::declared::{Node, canonical_tag, creator_tag, is_private_creator};
 use crate::model::find::ItemKey;
 use crate::model::matching::{KeyElement, KeyValue, is_matched_in_item};
+use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
 
 /// What the index keeps of the items of a sequence.
 #[derive(Clone, Copy)]

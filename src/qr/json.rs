@@ -6,13 +6,14 @@
 use dicom_core::{Tag, VR};
 use serde_json::{Map, Value};
 
-use super::parse::{Query, SPECIFIC_CHARACTER_SET};
 use super::respond::items;
 use crate::model::attribute::AttributeId;
 use crate::model::dicom_json::{push_key, push_stored, push_string};
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::{Matching, SequenceMatching, json_key};
+use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
+use crate::qr::parse::Query;
 
 /// Retrieve URL (PS3.3 C.4.23.1).
 const RETRIEVE_URL: Tag = Tag(0x0008, 0x1190);

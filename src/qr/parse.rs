@@ -8,6 +8,7 @@ use dicom_core::{Tag, VR};
 
 use super::error::FindError;
 use super::identifier::Identifier;
+use super::identifier::SPECIFIC_CHARACTER_SET;
 use super::items::{Kept, creators, item_keys, supported};
 use super::negotiation::NegotiatedOptions;
 use super::{Hierarchy, Options, PendingStatus, Retrievable};
@@ -50,8 +51,6 @@ pub(super) struct AnsweredAs {
 
 /// Query/Retrieve Level.
 pub(super) const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
-/// Specific Character Set: "never matched" (PS3.4 C.2.2.2).
-pub(super) const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
 /// Query/Retrieve View: means something with byte 5 of the extended negotiation only, which is never agreed.
 const QUERY_RETRIEVE_VIEW: Tag = Tag(0x0008, 0x0053);
 

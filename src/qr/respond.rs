@@ -12,11 +12,12 @@ use serde_json::Value;
 use super::Retrievable;
 use super::encoding::{Encoding, has_long_length};
 use super::identifier::vr_in_dictionary;
-use super::parse::{QUERY_RETRIEVE_LEVEL, Query, SPECIFIC_CHARACTER_SET};
 use crate::model::attribute::AttributeId;
 use crate::model::charset::{CharacterSets, TextForm};
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key};
+use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
+use crate::qr::parse::{QUERY_RETRIEVE_LEVEL, Query};
 
 /// Instance Availability (0008,0056) of what is kept here (PS3.3 C.4.23.1.1).
 const ONLINE: &str = "ONLINE";

@@ -8,12 +8,13 @@ use dicom_core::Tag;
 use super::Hierarchy;
 use super::error::{Failure, FindError};
 use super::identifier::Identifier;
-use super::parse::{QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET, level};
 use crate::db::{self, Search};
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType};
 use crate::model::find::{ArrivalKeys, FindRequest, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{KeyValue, MatchPolicy, Matching, Narrowing};
+use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
+use crate::qr::parse::{QUERY_RETRIEVE_LEVEL, level};
 
 /// Refused: out of resources, unable to calculate number of matches (PS3.4 tables C.4-2 and C.4-3).
 const STATUS_UNABLE_TO_CALCULATE: u16 = 0xA701;

@@ -18,24 +18,27 @@
 
 mod archives;
 mod dicomdir;
+mod error;
 mod filter;
 mod known_members;
+mod options;
 mod places;
 mod prune;
 mod read;
 mod report;
 mod settings;
 mod skip;
+mod stop;
 mod throttle;
 mod walk;
 mod watch;
 mod work;
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded, select, unbounded};
@@ -45,15 +48,17 @@ use crate::db::open::WriterHandle;
 use crate::db::{self, Arrivals, Backlog, FileOutcome, NotIndexed, ScannedDirectory, Search};
 use crate::ingest::Wanted;
 use crate::model::attribute::AttributeId;
-use crate::model::declared::DeclaredSet;
 use crate::model::location::Place;
 use crate::telemetry::metrics;
 
 pub use dicomdir::{Finding, check as check_dicomdir};
+pub use error::Error;
 pub use filter::{Filter, GlobError};
+pub use options::{OnName, Options, Order, Probe, Vanished};
 pub use prune::{NotPruned, Why};
 pub use report::{Event, PROGRESS_INTERVAL, Reasons, Summary};
 
+pub use stop::Stop;
 pub use throttle::{Rate, RateError};
 pub use watch::{Hang, MAX_GIVEN_UP};
 
@@ -64,11 +69,8 @@ use settings::ReadSettings;
 use throttle::Throttle;
 use walk::Walked;
 use watch::{Asker, Limit, Watch};
+pub use work::UNIT_FILES;
 use work::{Part, Unit};
-
-/// Files in one unit of work. More make the queues hold more memory (some 1.5 KB for each file); fewer make the index less
-/// compact, since it packs what it gets at once, and cost more for handing over.
-pub const UNIT_FILES: usize = 256;
 
 /// Files that may wait beside those that are being read, and have been read: enough for the walk to stay ahead.
 const WAITING_FILES: usize = 12 * UNIT_FILES;
@@ -79,79 +81,6 @@ const MAX_UNITS: usize = 256;
 /// How often the writer is asked whether all went well. An index that cannot be written (a full disk) ends the scan then,
 /// not when the archive has been read to its end.
 const CHECK_WRITER: Duration = Duration::from_secs(10);
-
-/// What becomes of files that the index knows and that are gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Vanished {
-    /// They are counted and stay in the index.
-    #[default]
-    Keep,
-    /// They are dropped from the index, except below directories that look as if their disk were not mounted: see [`Why`].
-    Prune,
-    /// They are dropped from the index in any case, and a path to scan may be gone itself.
-    PruneEmptied,
-}
-
-/// In which order the directories of a directory are entered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// By name.
-    #[default]
-    Name,
-    /// Those first that were changed last, so that recent studies are found first. The time of a directory says when
-    /// something was put into it or taken out, at its own level: of an archive by patients or by dates that is the newest study.
-    NewestFirst,
-}
-
-/// Settings of a scan.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Threads that read files. Too low: disks and file servers wait for us. Too high: seeks on a single disk, and memory.
-    pub jobs: usize,
-    /// Whether files are read that the index knows with the same size and time.
-    pub full: bool,
-    /// Which files are looked at.
-    pub filter: Filter,
-    /// In which order directories are entered.
-    pub order: Order,
-    /// How much may be read in a second.
-    pub throttle: Rate,
-    /// How long the file system may take for an answer about one file or directory, before that is given up as failed.
-    pub read_timeout: Duration,
-    /// For tests.
-    #[doc(hidden)]
-    pub probe: Probe,
-    /// What becomes of what is gone.
-    pub vanished: Vanished,
-    /// The index file; it, its write-ahead log and its shared memory are not looked at.
-    pub index: PathBuf,
-    /// The directory of managed objects, which is the node's own business.
-    pub storage: PathBuf,
-    /// What is read of a file besides the attributes of the table.
-    pub declared: Arc<DeclaredSet>,
-}
-
-/// Something to call before the file system is asked, with the name of the file or directory: by it tests make one hang.
-#[doc(hidden)]
-#[derive(Clone, Default)]
-pub struct Probe(pub Option<Arc<OnName>>);
-
-#[doc(hidden)]
-pub type OnName = dyn Fn(&OsStr) + Send + Sync;
-
-impl Probe {
-    fn call(&self, name: &OsStr) {
-        if let Some(call) = &self.0 {
-            call(name);
-        }
-    }
-}
-
-impl std::fmt::Debug for Probe {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Probe").field(&self.0.is_some()).finish()
-    }
-}
 
 /// Where the results go.
 #[derive(Debug)]
@@ -168,72 +97,6 @@ pub enum Target<'a> {
         /// What is known already.
         known: Option<db::open::Reader>,
     },
-}
-
-/// A wish to stop, which any thread or signal can express.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// The flag itself, for a signal handler to set.
-    #[must_use]
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
-    }
-
-    /// Asks for a stop: what is being read is finished and handed over, nothing new is begun.
-    pub fn ask(&self) {
-        self.0.store(true, Relaxed);
-    }
-
-    /// Whether a stop was asked for.
-    #[must_use]
-    pub fn is_asked(&self) -> bool {
-        self.0.load(Relaxed)
-    }
-}
-
-/// Why a scan could not be done.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A path that was asked for cannot be found or entered.
-    #[error("cannot scan {}", path.display())]
-    Path {
-        /// The path as given.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A path that was asked for is not there.
-    #[error(
-        "cannot scan {}: nothing is there; hint: see whether its disk is mounted. If it is gone for good, --prune-emptied \
-         drops from the index what lay there", path.display()
-    )]
-    Missing {
-        /// The path as given.
-        path: PathBuf,
-    },
-    /// A path that was asked for belongs to the node.
-    #[error("{} lies in the storage directory of the node, which keeps its own account of it", path.display())]
-    OwnStorage {
-        /// The path as given.
-        path: PathBuf,
-    },
-    /// The index cannot be read or written.
-    #[error(transparent)]
-    Index(#[from] db::Error),
-    /// Too much hangs.
-    #[error(
-        "the storage does not answer: {reads} reads hang; what was done is kept. See whether a server or a mount is gone, and \
-         scan again"
-    )]
-    NotAnswering {
-        /// Reads that hang.
-        reads: usize,
-    },
-    /// The system gives no more threads.
-    #[error("no thread can be started")]
-    Thread(#[source] std::io::Error),
 }
 
 /// Paths to scan, found and made absolute; see [`Roots::find`].

@@ -15,6 +15,10 @@ use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, ScannedFile};
 use crate::ingest::Outcome;
 use crate::model::location::Place;
 
+/// Files in one unit of work. More make the queues hold more memory (some 1.5 KB for each file); fewer make the index less
+/// compact, since it packs what it gets at once, and cost more for handing over.
+pub const UNIT_FILES: usize = 256;
+
 /// Text of records that a part may hold before it is handed over although its unit has more files. Real headers leave a
 /// unit far below it; it is for archives made to fill memory.
 pub(super) const PART_TEXT_BYTES: usize = 1 << 20;

@@ -1,6 +1,7 @@
 //! The life of one association, as its acceptor (PS3.8 9.2): request, negotiation, messages, release or abort.
 
 mod commitment;
+mod commitments;
 mod retrieval;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span};
 
-use commitment::Commitments;
+use commitments::Commitments;
 
 use super::options::Options;
 use super::services::{commit, echo, find, retrieve, sop_class_not_supported, store};

@@ -9,6 +9,7 @@
 
 mod directories;
 mod meta;
+mod modes;
 mod objects;
 mod ownership;
 mod source;

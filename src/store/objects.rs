@@ -13,13 +13,13 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::directories::Directories;
 use super::meta::{START_LENGTH, data_set_offset};
-use super::ownership::{FILE_MODE, LOCK_MODE, make_directory, tighten};
 use crate::archive::Object;
 use crate::archive::{Archives, Problem};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::model::uid::is_valid_uid;
+use crate::store::modes::{FILE_MODE, LOCK_MODE, make_directory, tighten};
 use crate::store::{Error, FreeSpace};
 
 /// Where objects lie while they arrive, below the storage directory.

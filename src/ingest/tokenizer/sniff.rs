@@ -1,6 +1,8 @@
 //! What bytes look like: where an object starts, in which encoding it is, and whether a reading of a header makes sense.
 
-use super::*;
+use super::header::*;
+use crate::encoding::vr::{self, Form};
+use crate::ingest::limits::MAX_LOOK_AHEAD;
 
 /// Where reading starts in an object without prefix, or why it is no object.
 pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {

@@ -5,8 +5,8 @@
 
 use dicom_core::VR;
 
-use super::Span;
 use crate::model::datetime::{self, Day, LAST_DAY, LAST_TIME, Moment, TimeOfDay};
+use crate::model::matching::span::Span;
 
 /// One end of a range.
 pub(super) enum RangeEnd {

@@ -1,13 +1,15 @@
 //! Storage Commitment on an established association (PS3.4 J.3): requests are verified in the background, and reported here as
 //! long as the association is there.
 
+use crate::scp::association::Commitments;
+use crate::scp::association::commitments::Due;
+use crate::scp::association::commitments::Reported;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::services::commit::{Receiving, Report, Reporting, told};
+use super::super::services::commit::{Receiving, Reporting, told};
 use super::{End, Session};
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::PeerResponse;
@@ -18,51 +20,6 @@ use crate::scp::shared::Shared;
 /// Transactions of one association that are verified, or wait for it, at one time. One more is answered, and what comes after it is not
 /// read before one of these is done. For all associations together see [`CommitmentLimits`](crate::scp::CommitmentLimits).
 const MAX_TRANSACTIONS: usize = 16;
-
-/// The transactions of an association.
-#[derive(Default)]
-pub(super) struct Commitments {
-    verifying: JoinSet<Report>,
-    /// Sent and not answered: there is one at a time.
-    reported: Option<Reported>,
-    /// The Message ID of the last report.
-    last_message_id: u16,
-    /// Message IDs of reports whose answers did not come in time, and may come yet.
-    late: Vec<u16>,
-}
-
-struct Reported {
-    report: Report,
-    message_id: u16,
-    /// When its answer has to be there.
-    deadline: Instant,
-}
-
-/// What is to be done about a report.
-pub(super) enum Due {
-    /// Its objects have been looked at: it is to be sent.
-    Report(Report),
-    /// The peer has not answered it in time: it goes out on another association.
-    Unanswered(Report),
-}
-
-impl Commitments {
-    /// What is to be done next; waits for ever while there is nothing.
-    pub(super) async fn next(&mut self) -> Option<Due> {
-        if let Some(reported) = &self.reported {
-            // A peer that does not answer must not keep the room of its transactions for as long as it is associated.
-            sleep_until(reported.deadline).await;
-            let Reported { report, message_id, .. } = self.reported.take()?;
-            self.late.push(message_id);
-            return Some(Due::Unanswered(report));
-        }
-        if self.verifying.is_empty() {
-            return std::future::pending().await;
-        }
-        // A defect of ours while verifying: there is nothing to report.
-        self.verifying.join_next().await.and_then(Result::ok).map(Due::Report)
-    }
-}
 
 impl Session {
     /// Answers an N-ACTION-RQ, and begins to look at its objects.

@@ -1,0 +1,102 @@
+//! What an object turned out to be.
+
+use std::io;
+
+use dicom_dictionary_std::uids;
+
+use super::fault::Fault;
+use super::parsed::{Parsed, Verdict};
+use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::model::record::InstanceRecord;
+use crate::model::uid::is_acceptable_uid;
+
+/// What an object turned out to be.
+#[derive(Debug)]
+pub enum Outcome {
+    /// An instance; [`InstanceRecord::faults`] says what is wrong with it.
+    Instance(Box<InstanceRecord>),
+    /// A DICOM object without one of the UIDs that identify an instance.
+    Incomplete {
+        /// The UIDs that it lacks.
+        missing: Vec<AttributeId>,
+    },
+    /// A DICOMDIR (PS3.10 8.6).
+    Dicomdir,
+    /// Something else.
+    NotDicom {
+        /// What it is, or why it is not DICOM.
+        reason: &'static str,
+    },
+    /// It is damaged before its UIDs.
+    Damaged {
+        /// The fault that ended reading.
+        fault: Fault,
+    },
+    /// It could not be read: the file system's or the stream's fault, not the object's.
+    Unreadable {
+        /// What went wrong.
+        error: io::Error,
+    },
+}
+
+/// The attributes without which there is no instance to index (PS3.4 C.6.1.1: the unique keys below the patient; and
+/// the class, without which no peer can be offered it).
+pub(super) const IDENTIFYING: [AttributeId; 4] = [
+    AttributeId::StudyInstanceUID,
+    AttributeId::SeriesInstanceUID,
+    AttributeId::SOPInstanceUID,
+    AttributeId::SOPClassUID,
+];
+
+impl Outcome {
+    /// What an object is whose header was parsed with [`Wanted::index`] or [`Wanted::with_declared`].
+    #[must_use]
+    pub fn of(mut parsed: Parsed) -> Self {
+        Self::decoded(&mut parsed)
+    }
+
+    pub(super) fn decoded(parsed: &mut Parsed) -> Self {
+        match parsed.verdict() {
+            Verdict::Object => {}
+            Verdict::Dicomdir => return Self::Dicomdir,
+            Verdict::NotDicom(reason) => return Self::NotDicom { reason },
+        }
+        let mut record = Box::new(InstanceRecord::new());
+        parsed.decode(|slot, push| {
+            if let Some(attribute) = ATTRIBUTES.get(usize::from(slot)) {
+                record.set_with(attribute.id, |text| push(text));
+            }
+        });
+        // Without file meta information the data set tells. As a file that it is received as, it would be no instance.
+        if record.value(AttributeId::SOPClassUID) == uids::MEDIA_STORAGE_DIRECTORY_STORAGE {
+            return Self::Dicomdir;
+        }
+        if parsed.declared.is_some() {
+            record.note_declared();
+        }
+        parsed.decode_declared(|unit, push| record.set_declared_with(unit, |text| push(text)));
+        record.set(AttributeId::AvailableTransferSyntaxUID, parsed.transfer_syntax());
+        for fault in parsed.faults() {
+            record.add_fault(fault.coded());
+        }
+        let from_meta = [
+            (AttributeId::SOPClassUID, parsed.media_storage_sop_class_uid()),
+            (AttributeId::SOPInstanceUID, parsed.media_storage_sop_instance_uid()),
+        ];
+        for (id, uid) in from_meta {
+            if record.value(id).is_empty() && !uid.is_empty() {
+                record.set(id, uid);
+                record.add_fault(Fault::UidFromMeta { tag: id.attribute().tag }.coded());
+            }
+        }
+        let missing: Vec<_> = IDENTIFYING.into_iter().filter(|id| !is_acceptable_uid(record.value(*id))).collect();
+        if missing.is_empty() {
+            record.shrink_to_fit();
+            return Self::Instance(record);
+        }
+        match parsed.faults().iter().find(|fault| fault.ended_reading()) {
+            Some(fault) => Self::Damaged { fault: *fault },
+            None => Self::Incomplete { missing },
+        }
+    }
+}
