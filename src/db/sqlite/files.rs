@@ -225,6 +225,15 @@ impl LogRecord {
 
     /// Notes the state of the log, where it is another one. It is durable when this returns.
     pub(super) fn note(&self, log: Log) -> io::Result<()> {
+        self.note_as_told(log)?;
+        if log == Log::Spent && log_bytes(&self.index) > 0 {
+            // Another process has committed since the log was emptied, and found it noted as needed.
+            return self.note_as_told(Log::Needed);
+        }
+        Ok(())
+    }
+
+    fn note_as_told(&self, log: Log) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let letter = match log {
             Log::Spent => SPENT,
@@ -442,6 +451,21 @@ mod tests {
         assert!(matches!(refuse_misfits(&index), Err(Error::LogGone { .. })));
         record.note(Log::Spent).unwrap();
         refuse_misfits(&index).unwrap();
+    }
+
+    #[test]
+    fn a_log_that_another_process_has_written_since_it_was_emptied_is_not_noted_as_spent() {
+        let (_directory, index) = index();
+        fs::write(&index, "database").unwrap();
+        let record = LogRecord::of(&index);
+        record.claim().unwrap();
+        record.note(Log::Needed).unwrap();
+        fs::write(log(&index), "a commit").unwrap();
+        record.note(Log::Spent).unwrap();
+        assert!(log_is_needed(&index));
+        fs::remove_file(log(&index)).unwrap();
+        record.note(Log::Spent).unwrap();
+        assert!(!log_is_needed(&index));
     }
 
     #[test]
