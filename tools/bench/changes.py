@@ -50,6 +50,22 @@ libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_
 libc.ptrace.restype = ctypes.c_long
 
 
+def traceme():
+    if libc.ptrace(TRACEME, 0, None, None) != 0:
+        raise OSError(ctypes.get_errno(), "ptrace is not allowed here")
+
+
+def is_possible():
+    """Whether this machine lets programs be traced, and its system calls are known here."""
+    if platform.machine() not in FILES:
+        return False
+    try:
+        subprocess.run(["true"], preexec_fn=lambda: (traceme(), os._exit(0)))
+    except subprocess.SubprocessError:
+        return False
+    return True
+
+
 class Traced(threading.Thread):
     """A program that runs until it ends, or until it is about to make the change with the number `end_at`.
 
@@ -59,8 +75,6 @@ class Traced(threading.Thread):
     def __init__(self, command, log, watched, end_at=None, on_end=lambda: None, is_armed=True):
         super().__init__()
         machine = platform.machine()
-        if machine not in FILES:
-            raise SystemExit(f"error: the numbers of system calls on {machine} are not known here")
         self.files, self.names, self.opens = FILES[machine], NAMES[machine], OPENS[machine]
         self.command, self.log, self.watched = [str(part) for part in command], log, str(watched)
         self.end_at, self.on_end, self.is_armed = end_at, on_end, is_armed
@@ -71,7 +85,6 @@ class Traced(threading.Thread):
 
     def run(self):
         try:
-            traceme = lambda: libc.ptrace(TRACEME, 0, None, None)
             process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, preexec_fn=traceme)
             self.pid = process.pid
             os.waitpid(self.pid, WAIT)

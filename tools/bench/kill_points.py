@@ -12,8 +12,8 @@ must store, stop with exit code 0 and leave the index as one file, and `dcmdex c
 nothing. n begins at 1 and ends where the program comes to its end.
 
 --points N tries N of them for each scenario, evenly spread. --again ends the start that follows as
-well, at a random change. Exit code 1: something was wrong. Root is needed for a power cut. Linux
-only. Standard library only.
+well, at a random change. Exit code 1: something was wrong; 77: nothing can be traced here. Root is
+needed for a power cut. Linux only. Standard library only.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from pathlib import Path
 
 import fairness
 from acknowledged import Archive, Found, Load, Told, instance_of
-from changes import Traced
+from changes import Traced, is_possible
 from common import ROOT, Ended, Listener, commit, fail, free_port, machine
 from dimse import Sender
 from disks import Disk
@@ -485,6 +485,9 @@ def main():
     options = parser.parse_intermixed_args()
     if unknown := [name for name in options.scenarios if name not in names]:
         parser.error(f"no such scenario: {', '.join(unknown)}")
+    if not is_possible():
+        print("nothing can be traced here: Linux on x86-64 or AArch64 is needed, and ptrace", file=sys.stderr)
+        sys.exit(77)
     options.work.mkdir(parents=True, exist_ok=True)
     random.seed(options.seed)
     points, faults = 0, []
