@@ -3,99 +3,26 @@
 //! First the name and the page that a request comes from, then who asks, and only then what for. The log
 //! has the method, the template of the path, the status and the time; never a target or a value.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
     REFERRER_POLICY, TRANSFER_ENCODING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use tokio::time::timeout;
-use tokio_rustls::rustls::ServerConfig;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tracing::debug;
 
-use super::access::{Caller, Claims, Rights, SharedUsers, Unknown};
-use super::body::{Body, SpoolPlace};
-use super::host::{Arrival, BaseUrl, Target, add_preflight};
-use super::listener::Error;
-use super::pixels::PixelCache;
+use super::access::{Caller, Claims, Rights, Unknown};
+use super::body::Body;
+use super::call::{Answering, Call};
+use super::host::{Arrival, Target, add_preflight};
 use super::problem::Problem;
 use super::resource::{Kind, Needs, Route};
-use super::{Options, Services, TlsSource, capabilities, frames, instances, metadata, monitoring, search, store};
-use crate::deliver::delivery::Delivery;
+use super::{capabilities, frames, instances, metadata, monitoring, search, store};
 use crate::model::peer::CountedAs;
-use crate::qr::readers::Readers;
-use crate::receive::storage::Storage;
-use crate::shares::{MEMORY_BYTES, Peer, Shares, Turn};
 use crate::telemetry::metrics;
-
-/// How long a request waits for its turn to ask the index. A browser gives up later.
-const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
-
-/// What all requests have in common.
-pub(super) struct Answering {
-    pub(super) options: Options,
-    pub(super) readers: Readers,
-    pub(super) spools: Arc<SpoolPlace>,
-    /// Bytes in memory for what is sent and what arrives.
-    pub(super) memory: Arc<Shares>,
-    /// Where frames lie.
-    pub(super) pixels: PixelCache,
-    pub(super) delivery: Arc<Delivery>,
-    pub(super) storage: Option<Arc<Storage>>,
-    users: SharedUsers,
-    user_header: Option<HeaderName>,
-    tls: Option<TlsSource>,
-}
-
-impl Answering {
-    pub(super) fn new(options: Options, services: Services) -> Result<Self, Error> {
-        let user_header = options.user_header.as_ref().map(|name| {
-            HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|_| Error::HeaderName(name.clone()))
-        });
-        let spools = Arc::new(SpoolPlace::beside(&services.index, options.min_free_bytes));
-        Ok(Self {
-            readers: Readers::new(services.index),
-            spools,
-            memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
-            pixels: PixelCache::default(),
-            delivery: services.delivery,
-            storage: services.storage,
-            users: services.users,
-            user_header: user_header.transpose()?,
-            tls: services.tls,
-            options,
-        })
-    }
-
-    /// The right to ask the index now.
-    pub(super) async fn turn(&self, peer: &Peer) -> Result<Turn, Problem> {
-        let turn = timeout(WAIT_FOR_TURN, self.readers.turns().take(peer)).await;
-        turn.map_err(|_| Problem::busy("many searches are under way; try again"))
-    }
-
-    /// The TLS settings of now.
-    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
-        self.tls.as_ref().map(|source| source())
-    }
-}
-
-/// A request for a resource, by somebody who may ask for it.
-pub(super) struct Call<'r> {
-    pub(super) route: Route<'r>,
-    /// The query, still percent-encoded.
-    pub(super) query: &'r str,
-    pub(super) headers: &'r HeaderMap,
-    /// What URLs in the answer begin with.
-    pub(super) base: &'r BaseUrl,
-    /// Who is at the other end of the connection.
-    pub(super) address: IpAddr,
-    /// For whom things are counted.
-    pub(super) peer: Peer,
-}
 
 /// The response to a request.
 pub(super) async fn answer(answering: &Arc<Answering>, request: Request<Incoming>, arrival: Arrival) -> Response<Body> {

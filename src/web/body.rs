@@ -17,8 +17,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::listener::InFlight;
 use crate::store::{FreeSpace, Spool};
+use crate::web::activity::InFlight;
 
 /// Pieces that wait for the client in memory. With the one being written and the one being made, a response holds
 /// this many and two.

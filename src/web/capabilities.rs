@@ -6,11 +6,11 @@ use hyper::Response;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use serde_json::json;
 
-use super::answer::Call;
 use super::body::Body;
 use super::negotiate::{Accept, not_acceptable};
 use super::problem::Problem;
 use super::resource::{CAPABILITIES, RESOURCES, SERVICE};
+use crate::web::call::Call;
 
 /// The description, in the form that is asked for.
 pub(super) fn answer(call: &Call<'_>) -> Result<Response<Body>, Problem> {

@@ -11,7 +11,6 @@ use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RANGE};
 use tokio::task::spawn_blocking;
 
 use super::access::single;
-use super::answer::{Answering, Call};
 use super::body::{Body, Outlet};
 use super::forms::{self, EXPLICIT_LITTLE, OCTETS, Wrapping, frame_type};
 use super::instances::{Window, add_range, lost};
@@ -28,6 +27,7 @@ use crate::deliver::object::ObjectError;
 use crate::encoding::walk::{Event, WalkError};
 use crate::model::location::Location;
 use crate::qr::Instances;
+use crate::web::call::{Answering, Call};
 
 /// Frames of one request. OHIF asks for one, dicom-microscopy-viewer for some.
 const MAX_FRAMES: usize = 10_000;

@@ -8,7 +8,6 @@ use hyper::{Response, StatusCode};
 use tokio::task::spawn_blocking;
 
 use super::access::single;
-use super::answer::{Answering, Call};
 use super::body::{Body, Outlet};
 use super::forms::{self, DICOM, Wish, Wrapping, sent_syntax};
 use super::multipart::Parts;
@@ -28,6 +27,7 @@ use crate::deliver::sending::{Piece, Sending};
 use crate::qr::{ObjectKind, RetrievedInstance};
 use crate::shares::{PeerMemory, Share};
 use crate::store::FileMeta;
+use crate::web::call::{Answering, Call};
 
 /// Bytes of an object that go out together where it is sent by itself.
 const PIECE_BYTES: usize = 256 << 10;

@@ -19,11 +19,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::answer::{Answering, answer};
+use super::activity::{Activity, State};
+use super::error::Error;
 use super::host::Arrival;
 use super::timed::Timed;
 use super::{Options, Services};
 use crate::telemetry::metrics;
+use crate::web::answer::answer;
+use crate::web::call::Answering;
 
 /// How long to wait before accepting again when the process has no open files left: others have to end first.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -45,22 +48,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a connection that was told to end may take for it.
 const CLOSING: Duration = Duration::from_secs(5);
-
-/// Why there is no HTTP side.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address} for HTTP")]
-    Bind {
-        /// Address and port asked for.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The name of the user header is no name of a header.
-    #[error("`{0}` cannot be the name of a header")]
-    HeaderName(String),
-}
 
 /// The HTTP side of a node, bound to its port and not yet serving.
 pub struct Web {
@@ -202,49 +189,6 @@ impl Drop for Place {
                 taken.remove(&self.address);
             }
         }
-    }
-}
-
-/// What a connection is doing.
-struct Activity(Mutex<State>);
-
-struct State {
-    in_flight: usize,
-    /// When the last response was out, or the connection accepted.
-    since: Instant,
-    /// Whether there was a request.
-    begun: bool,
-}
-
-/// A request whose response is not out yet.
-pub(super) struct InFlight(Arc<Activity>);
-
-impl Activity {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(this: &Arc<Self>) -> InFlight {
-        let mut state = this.lock();
-        state.in_flight += 1;
-        state.begun = true;
-        drop(state);
-        InFlight(Arc::clone(this))
-    }
-
-    /// How long the connection may go on without a request; nothing while there is one.
-    fn left(&self, options: &Options) -> Option<Duration> {
-        let state = self.lock();
-        let limit = if state.begun { options.idle_timeout } else { options.head_timeout };
-        (state.in_flight == 0).then(|| limit.saturating_sub(state.since.elapsed()))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.in_flight -= 1;
-        state.since = Instant::now();
     }
 }
 

@@ -18,7 +18,6 @@ use hyper::{HeaderMap, Response, StatusCode};
 use tokio::task::{JoinHandle, spawn_blocking};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::answer::{Answering, Call};
 use super::body::{Body, Outlet};
 use super::negotiate::{Accept, MediaRange, not_acceptable};
 use super::object_json::ObjectJson;
@@ -34,6 +33,7 @@ use crate::db::open::Reader;
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr::{self, FindError, JsonWriter, RetrievedInstance, Stop, encoded_uid};
 use crate::shares::Peer;
+use crate::web::call::{Answering, Call};
 
 /// What metadata can be had as, the default first.
 pub(super) const MEDIA_TYPES: [&str; 2] = ["application/dicom+json", "application/json"];

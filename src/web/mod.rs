@@ -8,10 +8,13 @@
 //! [`FindRequest`](crate::model::find::FindRequest) that a C-FIND would make of it.
 
 pub mod access;
+mod activity;
 mod answer;
 mod body;
+mod call;
 mod capabilities;
 pub mod conformance;
+mod error;
 mod forms;
 mod frames;
 mod host;
@@ -41,8 +44,9 @@ use std::time::Duration;
 use tokio_rustls::rustls::ServerConfig;
 
 pub use access::{Rights, SharedUsers, Users, UsersError};
+pub use error::Error;
 pub use host::{BaseUrl, BaseUrlError};
-pub use listener::{Error, Web};
+pub use listener::Web;
 pub use resource::{METHODS_OF_RESOURCES, ResourceMethods};
 
 use crate::deliver::delivery::Delivery;

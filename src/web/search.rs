@@ -14,7 +14,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answering, Call};
 use super::body::{Body, Outlet};
 use super::negotiate::{Accept, not_acceptable};
 use super::problem::Problem;
@@ -25,6 +24,7 @@ use crate::model::attribute::{ATTRIBUTES, KeyType};
 use crate::model::find::ReturnKey;
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr::{self, FindError, JsonWriter, Query, Stop};
+use crate::web::call::{Answering, Call};
 
 /// What a search can be answered as, the default first.
 const MEDIA_TYPES: [&str; 2] = ["application/dicom+json", "application/json"];

@@ -16,7 +16,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::access::single;
-use super::answer::{Answering, Call};
 use super::body::Body;
 use super::forms::DICOM;
 use super::multipart::{MultipartReader, PartEvent};
@@ -32,6 +31,7 @@ use crate::receive::arriving::{Announced, Arrived, Arriving};
 use crate::receive::error::{ReceiveError, ReceiveErrorKind};
 use crate::receive::storage::Storage;
 use crate::shares::PeerMemory;
+use crate::web::call::{Answering, Call};
 
 /// What an answer can be, the default first.
 pub(super) const MEDIA_TYPES: [&str; 2] = ["application/dicom+json", "application/json"];

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use super::answer::{Answering, Call};
 use super::problem::Problem;
 use super::query::decode;
 use crate::db::Search as _;
@@ -18,6 +17,7 @@ use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::uid::is_acceptable_uid;
 use crate::qr::{self, FindError, Hierarchy, Instances, RetrieveError, keys};
 use crate::shares::Share;
+use crate::web::call::{Answering, Call};
 
 /// Instance Availability (0008,0056) of what is at hand (PS3.3 C.4.23.1.1).
 const ONLINE: &str = "ONLINE";

@@ -1,0 +1,89 @@
+//! A request that may be answered, and what all requests have in common.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use hyper::header::HeaderName;
+use tokio::time::timeout;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::access::SharedUsers;
+use super::body::SpoolPlace;
+use super::error::Error;
+use super::host::BaseUrl;
+use super::pixels::PixelCache;
+use super::problem::Problem;
+use super::resource::Route;
+use super::{Options, Services, TlsSource};
+use crate::deliver::delivery::Delivery;
+use crate::qr::readers::Readers;
+use crate::receive::storage::Storage;
+use crate::shares::{MEMORY_BYTES, Peer, Shares, Turn};
+use crate::telemetry::metrics;
+
+/// How long a request waits for its turn to ask the index. A browser gives up later.
+const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
+
+/// What all requests have in common.
+pub(super) struct Answering {
+    pub(super) options: Options,
+    pub(super) readers: Readers,
+    pub(super) spools: Arc<SpoolPlace>,
+    /// Bytes in memory for what is sent and what arrives.
+    pub(super) memory: Arc<Shares>,
+    /// Where frames lie.
+    pub(super) pixels: PixelCache,
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) storage: Option<Arc<Storage>>,
+    pub(super) users: SharedUsers,
+    pub(super) user_header: Option<HeaderName>,
+    pub(super) tls: Option<TlsSource>,
+}
+
+impl Answering {
+    pub(super) fn new(options: Options, services: Services) -> Result<Self, Error> {
+        let user_header = options.user_header.as_ref().map(|name| {
+            HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).map_err(|_| Error::HeaderName(name.clone()))
+        });
+        let spools = Arc::new(SpoolPlace::beside(&services.index, options.min_free_bytes));
+        Ok(Self {
+            readers: Readers::new(services.index),
+            spools,
+            memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
+            pixels: PixelCache::default(),
+            delivery: services.delivery,
+            storage: services.storage,
+            users: services.users,
+            user_header: user_header.transpose()?,
+            tls: services.tls,
+            options,
+        })
+    }
+
+    /// The right to ask the index now.
+    pub(super) async fn turn(&self, peer: &Peer) -> Result<Turn, Problem> {
+        let turn = timeout(WAIT_FOR_TURN, self.readers.turns().take(peer)).await;
+        turn.map_err(|_| Problem::busy("many searches are under way; try again"))
+    }
+
+    /// The TLS settings of now.
+    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.as_ref().map(|source| source())
+    }
+}
+
+/// A request for a resource, by somebody who may ask for it.
+pub(super) struct Call<'r> {
+    pub(super) route: Route<'r>,
+    /// The query, still percent-encoded.
+    pub(super) query: &'r str,
+    pub(super) headers: &'r HeaderMap,
+    /// What URLs in the answer begin with.
+    pub(super) base: &'r BaseUrl,
+    /// Who is at the other end of the connection.
+    pub(super) address: IpAddr,
+    /// For whom things are counted.
+    pub(super) peer: Peer,
+}
