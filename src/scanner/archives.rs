@@ -25,7 +25,7 @@ use super::known_members::KnownMembers;
 use super::settings::ReadSettings;
 use super::watch::{Slot, Standing, UpTo};
 use super::work::{
-    Counted, DICOMDIR, Directory, Known, MAY_PASS, Marks, PART_TEXT_BYTES, Part, Remark, failed, note, to_outcome,
+    Counted, DICOMDIR, Directory, EntryReport, Known, MAY_PASS, Marks, PART_TEXT_BYTES, Part, failed, note, to_outcome,
 };
 use super::{UNIT_FILES, skip};
 use crate::archive::{self, Kind, Member, MemberBytes, MemberKind, Problem, Sink, Wish};
@@ -155,13 +155,13 @@ fn unchanged(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> 
     let path = directory.path.join(name);
     match known.ask(|reader| reader.archive_summary(&path)) {
         Ok((unchanged, notes)) => {
-            let remarks = notes.into_iter().filter_map(|(name, file)| {
+            let reports = notes.into_iter().filter_map(|(name, file)| {
                 let note = file.note?;
                 let (reason, detail) = (note.reason.clone().into(), note.detail.clone().into());
-                Some(Remark { name, kind: note.kind, reason, detail })
+                Some(EntryReport { name, kind: note.kind, reason, detail })
             });
-            let remarks = remarks.collect();
-            Part { unchanged, remarks, archives: 1, ..Part::of(&archive_directory(&path, HashMap::new())) }
+            let reports = reports.collect();
+            Part { unchanged, reports, archives: 1, ..Part::of(&archive_directory(&path, HashMap::new())) }
         }
         Err(error) => index_failed(directory, &path, &error),
     }
@@ -190,7 +190,7 @@ fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> P
             (note.kind, note.reason.as_str(), note.detail.as_str()) == (kind, reason, detail.as_str())
         });
         if is_known_so {
-            part.remarks.push(Remark { name, kind, reason: reason.into(), detail: detail.into() });
+            part.reports.push(EntryReport { name, kind, reason: reason.into(), detail: detail.into() });
         } else {
             let outcome = FileOutcome::NotIndexed { kind, reason, detail };
             part.files.push(ScannedFile {
@@ -335,7 +335,7 @@ impl Members<'_> {
         let marks = if self.may_pass { Marks::NONE } else { self.marks };
         let (out, parent, name) = (self.out, self.parent, self.name);
         let is_empty = self.part.files.is_empty()
-            && self.part.remarks.is_empty()
+            && self.part.reports.is_empty()
             && self.part.vanished.is_empty()
             && self.part.unchanged + self.part.archives == 0;
         if !is_empty {
@@ -374,8 +374,8 @@ impl Members<'_> {
 
     /// Sends what there is, if there is anything.
     fn send(&mut self) -> Result<(), Unwanted> {
-        let Part { files, remarks, returned, unchanged, .. } = &self.part;
-        if files.is_empty() && remarks.is_empty() && returned.is_empty() && *unchanged == 0 {
+        let Part { files, reports, returned, unchanged, .. } = &self.part;
+        if files.is_empty() && reports.is_empty() && returned.is_empty() && *unchanged == 0 {
             return Ok(());
         }
         self.send_members()
@@ -470,8 +470,8 @@ impl Members<'_> {
         self.failures.insert(self.hasher.hash_one(path), None);
         let name = OsString::from_vec(path.to_vec());
         let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
-        self.part.remarks.push(Remark { name, kind: NotIndexed::Skipped, reason, detail });
-        if self.part.remarks.len() >= UNIT_FILES && self.send_members().is_err() {
+        self.part.reports.push(EntryReport { name, kind: NotIndexed::Skipped, reason, detail });
+        if self.part.reports.len() >= UNIT_FILES && self.send_members().is_err() {
             self.is_stopped = true;
             return Wish::Stop;
         }

@@ -273,7 +273,7 @@ impl Collector<'_> {
         let Part {
             directory,
             unchanged,
-            remarks,
+            reports,
             files,
             vanished,
             returned,
@@ -293,10 +293,10 @@ impl Collector<'_> {
         // They are among the files below.
         replaced.into_iter().for_each(|counted| self.summary.take_back(counted));
         metrics::SCAN_FILES_UNCHANGED.add(unchanged);
-        for remark in &remarks {
-            self.summary.found += u64::from(remark.kind != NotIndexed::Unlisted);
-            let path = directory.shown_path(&remark.name);
-            self.not_indexed(&path, remark.kind, &remark.reason, &remark.detail);
+        for report in &reports {
+            self.summary.found += u64::from(report.kind != NotIndexed::Unlisted);
+            let path = directory.shown_path(&report.name);
+            self.not_indexed(&path, report.kind, &report.reason, &report.detail);
         }
         for file in &files {
             // What stands beside files that count does not.

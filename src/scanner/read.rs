@@ -16,7 +16,7 @@ use super::archives::{self, Out};
 use super::settings::ReadSettings;
 use super::watch::{First, Readers, Slot, Standing, UpTo};
 use super::work::{
-    DICOMDIR, Entry, MAY_PASS, Marks, PART_TEXT_BYTES, Part, Remark, TIMED_OUT, Unit, failed, note, to_outcome,
+    DICOMDIR, Entry, EntryReport, MAY_PASS, Marks, PART_TEXT_BYTES, Part, TIMED_OUT, Unit, failed, note, to_outcome,
 };
 use crate::db::{FileOutcome, KnownFile, NotIndexed, Note};
 use crate::ingest::{self, Wanted};
@@ -211,7 +211,7 @@ fn known_note(part: &mut Part, name: OsString, known: &Note) -> Looked {
     };
     if known.kind != NotIndexed::Container {
         let (reason, detail) = (known.reason.clone().into(), known.detail.clone().into());
-        part.remarks.push(Remark { name, kind: known.kind, reason, detail });
+        part.reports.push(EntryReport { name, kind: known.kind, reason, detail });
     }
     below.map_or(Looked::File(0), |found| Looked::Archive(Box::new(found)))
 }
@@ -249,6 +249,6 @@ fn cannot_stat(part: &mut Part, name: OsString, error: io::Error, directory: imp
 
 fn skipped(part: &mut Part, name: OsString, reason: &'static str) -> Looked {
     let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
-    part.remarks.push(Remark { name, kind: NotIndexed::Skipped, reason, detail });
+    part.reports.push(EntryReport { name, kind: NotIndexed::Skipped, reason, detail });
     Looked::File(0)
 }

@@ -16,7 +16,7 @@ use super::filter::Standing;
 use super::places::Places;
 use super::prune::{self, Guard, Look, Suspect};
 use super::watch::Asker;
-use super::work::{Directory, Entry, Known, Remark, Unit};
+use super::work::{Directory, Entry, EntryReport, Known, Unit};
 use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};
 use crate::model::location::Place;
@@ -69,14 +69,14 @@ struct Walk<'a> {
 struct Listing {
     files: Vec<Entry>,
     directories: Vec<OsString>,
-    remarks: Vec<Remark>,
+    reports: Vec<EntryReport>,
     /// The error that ended listing early.
     error: Option<io::Error>,
 }
 
 impl Listing {
     fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.directories.is_empty() && self.remarks.is_empty()
+        self.files.is_empty() && self.directories.is_empty() && self.reports.is_empty()
     }
 }
 
@@ -187,7 +187,7 @@ impl Walk<'_> {
                 is_empty: listing.is_empty(),
                 // What lies in directories that are passed over is not known here.
                 has_known_file: known.len() > vanished.len()
-                    || listing.remarks.iter().any(|remark| remark.reason == EXCLUDED),
+                    || listing.reports.iter().any(|report| report.reason == EXCLUDED),
                 directories: &listing.directories,
             };
             let news = self.guard.directory(&look, self.known.as_mut())?;
@@ -204,18 +204,18 @@ impl Walk<'_> {
         let directory = Arc::new(Directory { place: Place::InPlace, path: path.to_owned(), handle, known });
         let whole = listing.error.is_none();
         let mut files = std::mem::take(&mut listing.files).into_iter();
-        let mut first = Some((std::mem::take(&mut listing.remarks), listing.error.take()));
+        let mut first = Some((std::mem::take(&mut listing.reports), listing.error.take()));
         let mut last = Some(vanished);
         loop {
             let entries: Vec<_> = files.by_ref().take(UNIT_FILES).collect();
             let ends = files.len() == 0;
             let begins_directory = first.is_some();
-            let (remarks, unlisted) = first.take().unwrap_or_default();
+            let (reports, unlisted) = first.take().unwrap_or_default();
             let vanished = if ends { last.take().unwrap_or_default() } else { Vec::new() };
             let unit = Unit {
                 directory: Arc::clone(&directory),
                 entries,
-                remarks,
+                reports,
                 unlisted,
                 vanished,
                 mounts: std::mem::take(&mut self.news),
@@ -270,7 +270,7 @@ impl Walk<'_> {
         if !times.is_empty() {
             listing.directories.sort_by_key(|name| Reverse(times.get(name).copied()));
         }
-        listing.remarks.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        listing.reports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         listing
     }
 
@@ -309,7 +309,7 @@ impl Walk<'_> {
         };
         let skipped = skipped.or_else(|| is_excluded().then_some(EXCLUDED));
         match (skipped, kind) {
-            (Some(reason), _) => listing.remarks.push(Remark {
+            (Some(reason), _) => listing.reports.push(EntryReport {
                 name,
                 kind: NotIndexed::Skipped,
                 reason: reason.into(),
@@ -333,18 +333,18 @@ impl Walk<'_> {
             let lacking = known.iter().filter(|(_, file)| file.lacks_declared);
             let mut names: Vec<OsString> = lacking.map(|(name, _)| name.clone()).collect();
             names.sort_unstable();
-            let (handle, remarks) = match open_directory(&path) {
+            let (handle, reports) = match open_directory(&path) {
                 Ok(handle) => (Some(handle), Vec::new()),
                 Err(error) => {
                     let (reason, detail) = (Cow::Borrowed("unreadable-directory"), Cow::Owned(error.to_string()));
-                    (None, vec![Remark { name: OsString::new(), kind: NotIndexed::Failed, reason, detail }])
+                    (None, vec![EntryReport { name: OsString::new(), kind: NotIndexed::Failed, reason, detail }])
                 }
             };
             if handle.is_none() {
                 names.clear();
             }
             let directory = Arc::new(Directory { place: Place::Managed, path, handle, known });
-            let mut begins = Unit { remarks, begins_directory: true, ..Unit::of(Arc::clone(&directory)) };
+            let mut begins = Unit { reports, begins_directory: true, ..Unit::of(Arc::clone(&directory)) };
             for names in names.chunks(UNIT_FILES) {
                 let entries =
                     names.iter().map(|name| Entry { name: name.clone(), is_file: false, waited_for: None }).collect();
@@ -529,7 +529,7 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 fn vanished(known: &HashMap<OsString, KnownFile>, listing: &Listing) -> Vec<(OsString, Known)> {
     let is_there = |name: &OsString| {
         listing.files.binary_search_by(|entry| entry.name.cmp(name)).is_ok()
-            || listing.remarks.binary_search_by(|remark| remark.name.cmp(name)).is_ok()
+            || listing.reports.binary_search_by(|report| report.name.cmp(name)).is_ok()
     };
     let mut vanished: Vec<_> =
         known.iter().filter(|(name, _)| !is_there(name)).map(|(name, file)| (name.clone(), Known::of(file))).collect();

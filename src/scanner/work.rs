@@ -86,7 +86,7 @@ pub(super) struct Entry {
 
 /// An entry that is accounted for and not handed to the index.
 #[derive(Debug)]
-pub(super) struct Remark {
+pub(super) struct EntryReport {
     pub(super) name: OsString,
     pub(super) kind: NotIndexed,
     pub(super) reason: Cow<'static, str>,
@@ -100,7 +100,7 @@ pub(super) struct Unit {
     /// Files (or links to them) to look at.
     pub(super) entries: Vec<Entry>,
     /// What the walk itself passed over.
-    pub(super) remarks: Vec<Remark>,
+    pub(super) reports: Vec<EntryReport>,
     /// That the directory could not be listed (to its end), and why.
     pub(super) unlisted: Option<io::Error>,
     /// What the index knows and the directory no longer has.
@@ -116,7 +116,7 @@ impl Unit {
         Self {
             directory,
             entries: Vec::new(),
-            remarks: Vec::new(),
+            reports: Vec::new(),
             unlisted: None,
             vanished: Vec::new(),
             mounts: Vec::new(),
@@ -148,7 +148,7 @@ pub(super) struct Part {
     /// Files that the index knows as they are.
     pub(super) unchanged: u64,
     /// Entries that are accounted for and need no writing.
-    pub(super) remarks: Vec<Remark>,
+    pub(super) reports: Vec<EntryReport>,
     /// Files for the index.
     pub(super) files: Vec<ScannedFile>,
     pub(super) vanished: Vec<(OsString, Known)>,
@@ -170,7 +170,7 @@ impl Part {
         Self {
             directory: Arc::clone(directory),
             unchanged: 0,
-            remarks: Vec::new(),
+            reports: Vec::new(),
             files: Vec::new(),
             vanished: Vec::new(),
             mounts: Vec::new(),
@@ -185,9 +185,9 @@ impl Part {
     /// Takes what goes before the entries of a unit, once.
     pub(super) fn begin(&mut self, unit: &mut Unit) {
         self.begins_directory = std::mem::take(&mut unit.begins_directory);
-        if !unit.remarks.is_empty() {
-            let own = std::mem::replace(&mut self.remarks, std::mem::take(&mut unit.remarks));
-            self.remarks.extend(own);
+        if !unit.reports.is_empty() {
+            let own = std::mem::replace(&mut self.reports, std::mem::take(&mut unit.reports));
+            self.reports.extend(own);
         }
         if let Some(error) = unit.unlisted.take() {
             let own = std::mem::take(&mut self.files);
@@ -237,7 +237,7 @@ pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileO
         && known.is_some_and(KnownFile::is_indexed)
     {
         let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
-        part.remarks.push(Remark { name, kind, reason, detail });
+        part.reports.push(EntryReport { name, kind, reason, detail });
         return;
     }
     if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
@@ -246,7 +246,7 @@ pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileO
         && (noted.kind, noted.reason.as_str(), &noted.detail) == (*kind, *reason, detail)
     {
         let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
-        part.remarks.push(Remark { name, kind, reason, detail });
+        part.reports.push(EntryReport { name, kind, reason, detail });
         return;
     }
     // Read again only for what is declared now: where that fails the index keeps what it has.
@@ -255,7 +255,7 @@ pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileO
             || known.lacks_declared && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms))
     {
         let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
-        part.remarks.push(Remark { name, kind, reason, detail });
+        part.reports.push(EntryReport { name, kind, reason, detail });
         return;
     }
     let reread = part.directory.place == Place::Managed
