@@ -25,7 +25,8 @@ use super::known_members::KnownMembers;
 use super::settings::ReadSettings;
 use super::watch::{Slot, Standing, UpTo};
 use super::work::{
-    Counted, DICOMDIR, Directory, EntryReport, Known, MAY_PASS, Marks, PART_TEXT_BYTES, Part, failed, note, to_outcome,
+    Counted, DICOMDIR, Directory, EntryReport, Known, MAY_PASS, Marks, RESULT_TEXT_BYTES, UnitResult, failed, note,
+    to_outcome,
 };
 use super::{UNIT_FILES, skip};
 use crate::archive::{self, Kind, Member, MemberBytes, MemberKind, Problem, Sink, Wish};
@@ -80,9 +81,9 @@ pub(super) struct Out<'a> {
 }
 
 impl Out<'_> {
-    pub(super) fn hand_over(&self, part: Part) -> Result<(), Unwanted> {
+    pub(super) fn hand_over(&self, result: UnitResult) -> Result<(), Unwanted> {
         // Up to the archive file: should it hang, what comes next is that it does.
-        match self.slot.hand_over(part, UpTo::Entry(self.entry)) {
+        match self.slot.hand_over(result, UpTo::Entry(self.entry)) {
             Standing::Working => {
                 self.slot.turns_to(self.entry);
                 Ok(())
@@ -113,7 +114,7 @@ pub(super) fn read(
             });
             let vanished = names_of(&gone);
             match asked {
-                Ok(()) => out.hand_over(Part { vanished, ..Part::of(&archive_directory(&path, gone)) }),
+                Ok(()) => out.hand_over(UnitResult { vanished, ..UnitResult::of(&archive_directory(&path, gone)) }),
                 Err(error) => out.hand_over(index_failed(directory, &path, &error)),
             }
         }
@@ -131,8 +132,8 @@ pub(super) fn read(
                 hasher: RandomState::new(),
                 known: HashMap::new(),
                 failures: HashMap::new(),
-                part: Part::of(directory),
-                part_known: HashMap::new(),
+                result: UnitResult::of(directory),
+                result_known: HashMap::new(),
                 text_bytes: 0,
                 is_begun: false,
                 is_stopped: false,
@@ -151,7 +152,7 @@ fn archive_directory(path: &Path, known: HashMap<OsString, KnownFile>) -> Arc<Di
     Arc::new(Directory { place: Place::Archive, path: path.to_owned(), handle: None, known })
 }
 
-fn unchanged(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> Part {
+fn unchanged(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> UnitResult {
     let path = directory.path.join(name);
     match known.ask(|reader| reader.archive_summary(&path)) {
         Ok((unchanged, notes)) => {
@@ -161,14 +162,14 @@ fn unchanged(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> 
                 Some(EntryReport { name, kind: note.kind, reason, detail })
             });
             let reports = reports.collect();
-            Part { unchanged, reports, archives: 1, ..Part::of(&archive_directory(&path, HashMap::new())) }
+            UnitResult { unchanged, reports, archives: 1, ..UnitResult::of(&archive_directory(&path, HashMap::new())) }
         }
         Err(error) => index_failed(directory, &path, &error),
     }
 }
 
 /// Holds a DICOMDIR against its folder, and that against what the index has of it.
-fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> Part {
+fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> UnitResult {
     let path = directory.path.join(name);
     let findings = dicomdir::check(&path).unwrap_or_else(|error| {
         let finding = Finding { kind: NotIndexed::Failed, reason: "unreadable", detail: error.to_string() };
@@ -183,17 +184,17 @@ fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> P
     if let Err(error) = asked {
         return index_failed(directory, &path, &error);
     }
-    let mut part = Part::of(directory);
+    let mut result = UnitResult::of(directory);
     for (name, Finding { kind, reason, detail }) in findings {
         let known = before.remove(&name);
         let is_known_so = known.as_ref().and_then(|known| known.note.as_ref()).is_some_and(|note| {
             (note.kind, note.reason.as_str(), note.detail.as_str()) == (kind, reason, detail.as_str())
         });
         if is_known_so {
-            part.reports.push(EntryReport { name, kind, reason: reason.into(), detail: detail.into() });
+            result.reports.push(EntryReport { name, kind, reason: reason.into(), detail: detail.into() });
         } else {
             let outcome = FileOutcome::NotIndexed { kind, reason, detail };
-            part.files.push(ScannedFile {
+            result.files.push(ScannedFile {
                 file_name: name,
                 size: 0,
                 mtime_ms: 0,
@@ -203,8 +204,8 @@ fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> P
             });
         }
     }
-    part.vanished = names_of(&before);
-    Part { directory: archive_directory(&path, before), ..part }
+    result.vanished = names_of(&before);
+    UnitResult { directory: archive_directory(&path, before), ..result }
 }
 
 /// What was known of these files, sorted.
@@ -215,11 +216,11 @@ fn names_of(files: &HashMap<OsString, KnownFile>) -> Vec<(OsString, Known)> {
 }
 
 /// The index does not say what it knows: the archive is left for the next scan.
-fn index_failed(directory: &Arc<Directory>, path: &Path, error: &db::Error) -> Part {
-    let mut part = Part::of(directory);
+fn index_failed(directory: &Arc<Directory>, path: &Path, error: &db::Error) -> UnitResult {
+    let mut result = UnitResult::of(directory);
     let name = path.file_name().unwrap_or_default().to_owned();
-    note(&mut part, name, Marks::NONE, failed("unreadable", format!("the index: {error}")));
-    part
+    note(&mut result, name, Marks::NONE, failed("unreadable", format!("the index: {error}")));
+    result
 }
 
 /// What the index knows of a member.
@@ -255,9 +256,9 @@ struct Members<'a> {
     known: HashMap<u64, KnownMember>,
     /// Reasons of members that were not indexed, by the hash of their paths; `None` for those that were passed over by rule.
     failures: HashMap<u64, Option<&'static str>>,
-    part: Part,
+    result: UnitResult,
     /// Of the files in the part.
-    part_known: HashMap<OsString, KnownFile>,
+    result_known: HashMap<OsString, KnownFile>,
     text_bytes: usize,
     /// Whether a part has been sent.
     is_begun: bool,
@@ -312,36 +313,36 @@ impl Members<'_> {
         let mut is_whole = true;
         match walked {
             Ok(()) if self.sole_failed => outcome = otherwise,
-            Ok(()) => self.part.archives = 1,
+            Ok(()) => self.result.archives = 1,
             // It is called .zip, and is something else.
             Err(Problem::Truncated | Problem::Damaged(_))
-                if kind == Kind::Zip && !self.is_begun && self.part.files.is_empty() && is_no_zip(&otherwise) =>
+                if kind == Kind::Zip && !self.is_begun && self.result.files.is_empty() && is_no_zip(&otherwise) =>
             {
                 outcome = otherwise;
             }
             Err(problem) => {
                 self.may_pass |= matches!(problem, Problem::Io(_));
-                self.part.archives = 1;
+                self.result.archives = 1;
                 is_whole = false;
                 outcome = failed(problem.code(), problem.to_string());
             }
         }
         if is_whole {
             let gone = self.vanished(index);
-            self.part.vanished = gone.iter().map(|(name, file)| (name.clone(), Known::of(file))).collect();
-            self.part_known.extend(gone);
+            self.result.vanished = gone.iter().map(|(name, file)| (name.clone(), Known::of(file))).collect();
+            self.result_known.extend(gone);
         }
-        self.part.ends_directory = true;
+        self.result.ends_directory = true;
         let marks = if self.may_pass { Marks::NONE } else { self.marks };
         let (out, parent, name) = (self.out, self.parent, self.name);
-        let is_empty = self.part.files.is_empty()
-            && self.part.reports.is_empty()
-            && self.part.vanished.is_empty()
-            && self.part.unchanged + self.part.archives == 0;
+        let is_empty = self.result.files.is_empty()
+            && self.result.reports.is_empty()
+            && self.result.vanished.is_empty()
+            && self.result.unchanged + self.result.archives == 0;
         if !is_empty {
             self.send_members()?;
         }
-        let mut last = Part::of(parent);
+        let mut last = UnitResult::of(parent);
         if let FileOutcome::NotIndexed { kind: NotIndexed::Container, .. } = outcome {
             last.files.push(container(parent, name, marks, outcome));
         } else {
@@ -374,7 +375,7 @@ impl Members<'_> {
 
     /// Sends what there is, if there is anything.
     fn send(&mut self) -> Result<(), Unwanted> {
-        let Part { files, reports, returned, unchanged, .. } = &self.part;
+        let UnitResult { files, reports, returned, unchanged, .. } = &self.result;
         if files.is_empty() && reports.is_empty() && returned.is_empty() && *unchanged == 0 {
             return Ok(());
         }
@@ -390,14 +391,14 @@ impl Members<'_> {
                 reason: self.kind.name(),
                 detail: String::new(),
             };
-            let mut begin = Part::of(self.parent);
+            let mut begin = UnitResult::of(self.parent);
             begin.files.push(container(self.parent, self.name, Marks::NONE, outcome));
             self.out.hand_over(begin)?;
         }
         self.text_bytes = 0;
-        let part = std::mem::replace(&mut self.part, Part::of(self.parent));
-        let directory = archive_directory(self.path, std::mem::take(&mut self.part_known));
-        self.out.hand_over(Part { directory, ..part })
+        let result = std::mem::replace(&mut self.result, UnitResult::of(self.parent));
+        let directory = archive_directory(self.path, std::mem::take(&mut self.result_known));
+        self.out.hand_over(UnitResult { directory, ..result })
     }
 
     /// What a member is told as when a later one of its name takes its place.
@@ -438,7 +439,7 @@ impl Members<'_> {
         {
             let KnownMember { size, mtime_ms, missing, lacks_declared, .. } = **known;
             let file = KnownFile { size, mtime_ms, note: None, missing, lacks_declared };
-            self.part_known.insert(file_name.clone(), file);
+            self.result_known.insert(file_name.clone(), file);
         }
         let mtime_ms = self.marks.mtime_ms;
         // With --full, it is read again though it is the same.
@@ -447,12 +448,12 @@ impl Members<'_> {
             known.reread = known.indexed && (known.size, known.mtime_ms) == (size, mtime_ms);
             known.reread
         });
-        self.part.files.push(ScannedFile { file_name, size, mtime_ms, known: is_known, reread, outcome });
+        self.result.files.push(ScannedFile { file_name, size, mtime_ms, known: is_known, reread, outcome });
         self.send_if_full()
     }
 
     fn send_if_full(&mut self) -> ControlFlow<()> {
-        if self.part.files.len() < UNIT_FILES && self.text_bytes < PART_TEXT_BYTES {
+        if self.result.files.len() < UNIT_FILES && self.text_bytes < RESULT_TEXT_BYTES {
             return ControlFlow::Continue(());
         }
         match self.send_members() {
@@ -470,8 +471,8 @@ impl Members<'_> {
         self.failures.insert(self.hasher.hash_one(path), None);
         let name = OsString::from_vec(path.to_vec());
         let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
-        self.part.reports.push(EntryReport { name, kind: NotIndexed::Skipped, reason, detail });
-        if self.part.reports.len() >= UNIT_FILES && self.send_members().is_err() {
+        self.result.reports.push(EntryReport { name, kind: NotIndexed::Skipped, reason, detail });
+        if self.result.reports.len() >= UNIT_FILES && self.send_members().is_err() {
             self.is_stopped = true;
             return Wish::Stop;
         }
@@ -506,10 +507,10 @@ impl Sink<Outcome> for Members<'_> {
                 && known.mtime_ms == self.marks.mtime_ms
                 && member.size.is_none_or(|size| size == known.size)
             {
-                self.part.unchanged += 1;
+                self.result.unchanged += 1;
                 known.passed = true;
                 if known.missing {
-                    self.part.returned.push(OsString::from_vec(member.path.clone()));
+                    self.result.returned.push(OsString::from_vec(member.path.clone()));
                 }
                 return Wish::Pass;
             }
@@ -527,7 +528,7 @@ impl Sink<Outcome> for Members<'_> {
         let hash = self.hasher.hash_one(path.as_slice());
         let file_name = OsString::from_vec(path);
         // Mostly it is not in the index yet.
-        let waiting = self.part.files.iter_mut().rev().find(|file| file.file_name == file_name);
+        let waiting = self.result.files.iter_mut().rev().find(|file| file.file_name == file_name);
         if let Some(file) = waiting {
             (file.size, file.reread, file.outcome) = (0, false, Self::replaced_outcome());
             self.failures.insert(hash, None);
@@ -535,9 +536,9 @@ impl Sink<Outcome> for Members<'_> {
         }
         let Some(counted) = self.counted(hash) else { return ControlFlow::Continue(()) };
         self.failures.insert(hash, None);
-        self.part.replaced.push(counted);
+        self.result.replaced.push(counted);
         let (mtime_ms, outcome) = (self.marks.mtime_ms, Self::replaced_outcome());
-        self.part.files.push(ScannedFile { file_name, size: 0, mtime_ms, known: true, reread: false, outcome });
+        self.result.files.push(ScannedFile { file_name, size: 0, mtime_ms, known: true, reread: false, outcome });
         self.send_if_full()
     }
 

@@ -70,7 +70,7 @@ use throttle::Throttle;
 use walk::Walked;
 use watch::{Asker, Limit, Watch};
 pub use work::UNIT_FILES;
-use work::{Part, Unit};
+use work::{UnitResult, WorkUnit};
 
 /// Files that may wait beside those that are being read, and have been read: enough for the walk to stay ahead.
 const WAITING_FILES: usize = 12 * UNIT_FILES;
@@ -172,11 +172,11 @@ pub fn scan(
         (roots.0.clone(), options.clone(), stop.clone(), Asker::new(limit.clone()));
     let begun = Arc::clone(&backlog);
     let walker = spawn("scan walk", move || {
-        let mut send = |unit: Unit| {
-            let (sender, parts) = bounded(1);
+        let mut send = |unit: WorkUnit| {
+            let (sender, results) = bounded(1);
             let files = unit.entries.len();
             begun.begin(files);
-            order.send((files, parts)).is_ok() && work.send((unit, sender)).is_ok()
+            order.send((files, results)).is_ok() && work.send((unit, sender)).is_ok()
         };
         walk::walk(&places, &walk_options, known, &walk_stop, asker, &mut send)
     })?;
@@ -227,17 +227,17 @@ struct Collector<'a> {
 impl Collector<'_> {
     fn collect(
         &mut self,
-        in_order: &Receiver<(usize, Receiver<Part>)>,
+        in_order: &Receiver<(usize, Receiver<UnitResult>)>,
         backlog: &Backlog,
         hangs: &Receiver<Hang>,
     ) -> Result<(), Error> {
         let mut checked = Instant::now();
-        for (files, parts) in in_order {
+        for (files, results) in in_order {
             loop {
                 // Mostly it is there.
-                let part = match parts.try_recv() {
+                let result = match results.try_recv() {
                     Err(TryRecvError::Empty) => select! {
-                        recv(parts) -> part => part.ok(),
+                        recv(results) -> result => result.ok(),
                         recv(hangs) -> hang => {
                             if let Ok(hang) = hang {
                                 (self.on_event)(Event::Hangs(&hang));
@@ -245,10 +245,10 @@ impl Collector<'_> {
                             continue;
                         }
                     },
-                    part => part.ok(),
+                    result => result.ok(),
                 };
-                match part {
-                    Some(part) => self.take(part)?,
+                match result {
+                    Some(result) => self.take(result)?,
                     None => break,
                 }
             }
@@ -269,8 +269,8 @@ impl Collector<'_> {
         Ok(())
     }
 
-    fn take(&mut self, part: Part) -> Result<(), Error> {
-        let Part {
+    fn take(&mut self, result: UnitResult) -> Result<(), Error> {
+        let UnitResult {
             directory,
             unchanged,
             reports,
@@ -282,7 +282,7 @@ impl Collector<'_> {
             ends_directory,
             archives,
             replaced,
-        } = part;
+        } = result;
         if begins_directory {
             self.summary.directories += 1;
             metrics::SCAN_DIRECTORIES.increment();

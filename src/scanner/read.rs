@@ -16,7 +16,8 @@ use super::archives::{self, Out};
 use super::settings::ReadSettings;
 use super::watch::{First, Readers, Slot, Standing, UpTo};
 use super::work::{
-    DICOMDIR, Entry, EntryReport, MAY_PASS, Marks, PART_TEXT_BYTES, Part, TIMED_OUT, Unit, failed, note, to_outcome,
+    DICOMDIR, Entry, EntryReport, MAY_PASS, Marks, RESULT_TEXT_BYTES, TIMED_OUT, UnitResult, WorkUnit, failed, note,
+    to_outcome,
 };
 use crate::db::{FileOutcome, KnownFile, NotIndexed, Note};
 use crate::ingest::{self, Wanted};
@@ -24,15 +25,15 @@ use crate::ingest::{self, Wanted};
 /// The readers of a scan: where they take their units from, and their settings.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
-    pub(super) to_read: Receiver<(Unit, Sender<Part>)>,
+    pub(super) to_read: Receiver<(WorkUnit, Sender<UnitResult>)>,
     pub(super) settings: ReadSettings,
 }
 
 impl Readers for Pool {
     fn run(&self, slot: &Arc<Slot>, first: Option<First>) {
         slot.own();
-        for (unit, parts) in first.into_iter().chain(&self.to_read) {
-            if self.unit(slot, unit, parts) == Standing::GivenUp {
+        for (unit, results) in first.into_iter().chain(&self.to_read) {
+            if self.unit(slot, unit, results) == Standing::GivenUp {
                 return;
             }
         }
@@ -44,50 +45,50 @@ impl Readers for Pool {
 }
 
 impl Pool {
-    fn unit(&self, slot: &Arc<Slot>, unit: Unit, parts: Sender<Part>) -> Standing {
+    fn unit(&self, slot: &Arc<Slot>, unit: WorkUnit, results: Sender<UnitResult>) -> Standing {
         let directory = Arc::clone(&unit.directory);
-        let entries = slot.begin(unit, parts);
-        let mut part = Part::of(&directory);
+        let entries = slot.begin(unit, results);
+        let mut result = UnitResult::of(&directory);
         let mut text_bytes = 0;
         for (number, entry) in entries.iter().enumerate() {
             if self.settings.stop.is_asked() {
-                return slot.break_off(part);
+                return slot.break_off(result);
             }
             slot.turns_to(number);
-            match self.look_at(&mut part, entry) {
+            match self.look_at(&mut result, entry) {
                 Looked::File(bytes) => text_bytes += bytes,
                 Looked::Archive(found) => {
                     text_bytes = 0;
                     let out = Out { slot, entry: number };
-                    let before = std::mem::replace(&mut part, Part::of(&directory));
+                    let before = std::mem::replace(&mut result, UnitResult::of(&directory));
                     let read =
                         out.hand_over(before).and_then(|()| archives::read(*found, &directory, &self.settings, &out));
                     if read.is_err()
-                        || slot.hand_over(Part::of(&directory), UpTo::Entry(number + 1)) == Standing::GivenUp
+                        || slot.hand_over(UnitResult::of(&directory), UpTo::Entry(number + 1)) == Standing::GivenUp
                     {
                         return Standing::GivenUp;
                     }
                 }
             }
-            if text_bytes > PART_TEXT_BYTES {
+            if text_bytes > RESULT_TEXT_BYTES {
                 text_bytes = 0;
-                let next = Part::of(&directory);
-                if slot.hand_over(std::mem::replace(&mut part, next), UpTo::Entry(number + 1)) == Standing::GivenUp {
+                let next = UnitResult::of(&directory);
+                if slot.hand_over(std::mem::replace(&mut result, next), UpTo::Entry(number + 1)) == Standing::GivenUp {
                     return Standing::GivenUp;
                 }
             }
         }
-        slot.hand_over(part, UpTo::End)
+        slot.hand_over(result, UpTo::End)
     }
 
     /// Looks at one file.
-    fn look_at(&self, part: &mut Part, entry: &Entry) -> Looked {
-        let directory = Arc::clone(&part.directory);
+    fn look_at(&self, result: &mut UnitResult, entry: &Entry) -> Looked {
+        let directory = Arc::clone(&result.directory);
         let Some(handle) = directory.handle.as_ref() else { return Looked::File(0) };
         // What has not changed needs no name of its own.
         let name = &entry.name;
         if let Some(waited) = entry.waited_for {
-            return does_not_answer(part, name.clone(), waited);
+            return does_not_answer(result, name.clone(), waited);
         }
         self.settings.probe.call(name);
         let known = directory.known.get(name);
@@ -99,26 +100,26 @@ impl Pool {
             && let Ok(stat) = fstat(&file)
         {
             return match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => self.read(part, name.clone(), Marks::of(&stat), file),
-                _ => skipped(part, name.clone(), "special-file"),
+                FileType::RegularFile => self.read(result, name.clone(), Marks::of(&stat), file),
+                _ => skipped(result, name.clone(), "special-file"),
             };
         }
         // Before reading: a file that changes meanwhile looks changed to the next scan.
         let stat = match statat(handle, name, AtFlags::empty()) {
             Ok(stat) => stat,
-            Err(error) => return cannot_stat(part, name.clone(), error.into(), handle),
+            Err(error) => return cannot_stat(result, name.clone(), error.into(), handle),
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {}
-            FileType::Directory => return skipped(part, name.clone(), "directory-link"),
-            _ => return skipped(part, name.clone(), "special-file"),
+            FileType::Directory => return skipped(result, name.clone(), "directory-link"),
+            _ => return skipped(result, name.clone(), "special-file"),
         }
         let marks = Marks::of(&stat);
         if let Some(known) = known
             && known.missing
             && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
         {
-            part.returned.push(name.clone());
+            result.returned.push(name.clone());
         }
         if let Some(known) = known
             && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms)
@@ -131,16 +132,16 @@ impl Pool {
                 .is_some_and(|note| self.settings.members.lack_declared(&directory.path, name, note))
         {
             match &known.note {
-                None => part.unchanged += 1,
-                Some(note) => return known_note(part, name.clone(), note),
+                None => result.unchanged += 1,
+                Some(note) => return known_note(result, name.clone(), note),
             }
             return Looked::File(0);
         }
         match self.open(handle, name) {
-            Ok(file) => self.read(part, name.clone(), marks, file),
+            Ok(file) => self.read(result, name.clone(), marks, file),
             Err(error) => {
                 let outcome = failed("unreadable", error.to_string());
-                note(part, name.clone(), marks, outcome);
+                note(result, name.clone(), marks, outcome);
                 Looked::File(0)
             }
         }
@@ -159,7 +160,7 @@ impl Pool {
     }
 
     /// Reads a file into the part, unless it is an archive.
-    fn read(&self, part: &mut Part, name: OsString, marks: Marks, file: File) -> Looked {
+    fn read(&self, result: &mut UnitResult, name: OsString, marks: Marks, file: File) -> Looked {
         let mut outcome =
             if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file, self.settings.wanted) };
         if self.settings.throttle.counts_bytes() {
@@ -177,19 +178,19 @@ impl Pool {
             }
         }
         if let FileOutcome::NotIndexed { reason: DICOMDIR, .. } = outcome {
-            note(part, name.clone(), marks, outcome);
+            note(result, name.clone(), marks, outcome);
             return Looked::Archive(Box::new(archives::Found::Dicomdir { name }));
         }
-        let was = part.directory.known.get(&name).and_then(|known| known.note.as_deref());
+        let was = result.directory.known.get(&name).and_then(|known| known.note.as_deref());
         if was.is_some_and(archives::is_archive) {
-            note(part, name.clone(), marks, outcome);
+            note(result, name.clone(), marks, outcome);
             return Looked::Archive(Box::new(archives::Found::Former { name }));
         }
         let text_bytes = match &outcome {
             FileOutcome::Instance(record) => record.text_bytes(),
             FileOutcome::NotIndexed { detail, .. } => detail.len(),
         };
-        note(part, name, marks, outcome);
+        note(result, name, marks, outcome);
         Looked::File(text_bytes)
     }
 }
@@ -203,7 +204,7 @@ enum Looked {
 }
 
 /// A file that has not changed since it was noted why it is not indexed.
-fn known_note(part: &mut Part, name: OsString, known: &Note) -> Looked {
+fn known_note(result: &mut UnitResult, name: OsString, known: &Note) -> Looked {
     let below = match known.reason == DICOMDIR {
         true => Some(archives::Found::Dicomdir { name: name.clone() }),
         false if archives::is_archive(known) => Some(archives::Found::Unchanged { name: name.clone() }),
@@ -211,7 +212,7 @@ fn known_note(part: &mut Part, name: OsString, known: &Note) -> Looked {
     };
     if known.kind != NotIndexed::Container {
         let (reason, detail) = (known.reason.clone().into(), known.detail.clone().into());
-        part.reports.push(EntryReport { name, kind: known.kind, reason, detail });
+        result.reports.push(EntryReport { name, kind: known.kind, reason, detail });
     }
     below.map_or(Looked::File(0), |found| Looked::Archive(Box::new(found)))
 }
@@ -228,27 +229,27 @@ fn may_have_passed(known: &KnownFile) -> bool {
     known.note.as_ref().is_some_and(|note| MAY_PASS.contains(&note.reason.as_str()))
 }
 
-fn does_not_answer(part: &mut Part, name: OsString, waited: Duration) -> Looked {
+fn does_not_answer(result: &mut UnitResult, name: OsString, waited: Duration) -> Looked {
     let detail = format!("did not answer for {:.1} s", waited.as_secs_f64());
-    note(part, name, Marks::NONE, failed(TIMED_OUT, detail));
+    note(result, name, Marks::NONE, failed(TIMED_OUT, detail));
     Looked::File(0)
 }
 
-fn cannot_stat(part: &mut Part, name: OsString, error: io::Error, directory: impl AsFd) -> Looked {
+fn cannot_stat(result: &mut UnitResult, name: OsString, error: io::Error, directory: impl AsFd) -> Looked {
     let outcome = if error.kind() != io::ErrorKind::NotFound {
         failed("unreadable", error.to_string())
     } else if statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         failed("broken-link", "the symbolic link leads nowhere".to_owned())
     } else {
         // Listed, and gone when its turn came. The next scan will know.
-        return skipped(part, name, "vanished");
+        return skipped(result, name, "vanished");
     };
-    note(part, name, Marks::NONE, outcome);
+    note(result, name, Marks::NONE, outcome);
     Looked::File(0)
 }
 
-fn skipped(part: &mut Part, name: OsString, reason: &'static str) -> Looked {
+fn skipped(result: &mut UnitResult, name: OsString, reason: &'static str) -> Looked {
     let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
-    part.reports.push(EntryReport { name, kind: NotIndexed::Skipped, reason, detail });
+    result.reports.push(EntryReport { name, kind: NotIndexed::Skipped, reason, detail });
     Looked::File(0)
 }

@@ -16,7 +16,7 @@ use super::filter::Standing;
 use super::places::Places;
 use super::prune::{self, Guard, Look, Suspect};
 use super::watch::Asker;
-use super::work::{Directory, Entry, EntryReport, Known, Unit};
+use super::work::{Directory, Entry, EntryReport, Known, WorkUnit};
 use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};
 use crate::model::location::Place;
@@ -42,7 +42,7 @@ pub(super) fn walk(
     mut known: Option<db::open::Reader>,
     stop: &Stop,
     asker: Asker,
-    send: &mut dyn FnMut(Unit) -> bool,
+    send: &mut dyn FnMut(WorkUnit) -> bool,
 ) -> Result<Walked, Error> {
     let guard = Guard::new(known.as_mut(), options.vanished)?;
     let mut walk = Walk { places, options, root: PathBuf::new(), asker, known, guard, news: Vec::new(), stop, send };
@@ -61,7 +61,7 @@ struct Walk<'a> {
     /// What is mounted where, and goes with the next unit.
     news: Vec<(PathBuf, Mounted)>,
     stop: &'a Stop,
-    send: &'a mut dyn FnMut(Unit) -> bool,
+    send: &'a mut dyn FnMut(WorkUnit) -> bool,
 }
 
 /// What is in a directory.
@@ -125,11 +125,11 @@ impl Walk<'_> {
         };
         let directory = Arc::new(Directory { place: Place::InPlace, path: directory.to_owned(), handle, known });
         if unlisted.is_some() {
-            return Ok((self.send)(Unit { unlisted, ..Unit::of(directory) }));
+            return Ok((self.send)(WorkUnit { unlisted, ..WorkUnit::of(directory) }));
         }
         Ok(entries
             .chunks(UNIT_FILES)
-            .all(|entries| (self.send)(Unit { entries: entries.to_vec(), ..Unit::of(Arc::clone(&directory)) })))
+            .all(|entries| (self.send)(WorkUnit { entries: entries.to_vec(), ..WorkUnit::of(Arc::clone(&directory)) })))
     }
 
     /// A directory and all below it; false when the walk is over.
@@ -212,7 +212,7 @@ impl Walk<'_> {
             let begins_directory = first.is_some();
             let (reports, unlisted) = first.take().unwrap_or_default();
             let vanished = if ends { last.take().unwrap_or_default() } else { Vec::new() };
-            let unit = Unit {
+            let unit = WorkUnit {
                 directory: Arc::clone(&directory),
                 entries,
                 reports,
@@ -344,12 +344,12 @@ impl Walk<'_> {
                 names.clear();
             }
             let directory = Arc::new(Directory { place: Place::Managed, path, handle, known });
-            let mut begins = Unit { reports, begins_directory: true, ..Unit::of(Arc::clone(&directory)) };
+            let mut begins = WorkUnit { reports, begins_directory: true, ..WorkUnit::of(Arc::clone(&directory)) };
             for names in names.chunks(UNIT_FILES) {
                 let entries =
                     names.iter().map(|name| Entry { name: name.clone(), is_file: false, waited_for: None }).collect();
-                let unit = std::mem::replace(&mut begins, Unit::of(Arc::clone(&directory)));
-                if !(self.send)(Unit { entries, ..unit }) {
+                let unit = std::mem::replace(&mut begins, WorkUnit::of(Arc::clone(&directory)));
+                if !(self.send)(WorkUnit { entries, ..unit }) {
                     return Ok(());
                 }
             }
@@ -419,7 +419,7 @@ impl Walk<'_> {
         self.pass_over(&path, self.standing(&path), &mut vanished);
         let mounts = std::mem::take(&mut self.news);
         let directory = Arc::new(Directory { place, path, handle: None, known });
-        Ok((self.send)(Unit { vanished, mounts, ends_directory: true, ..Unit::of(directory) }))
+        Ok((self.send)(WorkUnit { vanished, mounts, ends_directory: true, ..WorkUnit::of(directory) }))
     }
 
     /// A root that is gone, which was asked for all the same; false when the walk is over.
@@ -431,7 +431,7 @@ impl Walk<'_> {
                 let vanished = vec![(name.to_owned(), Known::of(file))];
                 let directory =
                     Arc::new(Directory { place: Place::InPlace, path: parent.to_owned(), handle: None, known });
-                if !(self.send)(Unit { vanished, ..Unit::of(directory) }) {
+                if !(self.send)(WorkUnit { vanished, ..WorkUnit::of(directory) }) {
                     return Ok(false);
                 }
             }

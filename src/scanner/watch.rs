@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::work::{Entry, Part, Unit};
+use super::work::{Entry, UnitResult, WorkUnit};
 use super::{Error, Stop};
 
 /// Threads that may hang. More say that the storage is gone rather than a file on it; each holds its stack (a few pages).
@@ -46,11 +46,11 @@ pub(super) struct Slot {
 #[derive(Debug)]
 struct InHand {
     /// Without its entries, and without what was handed over.
-    unit: Unit,
+    unit: WorkUnit,
     entries: Arc<Vec<Entry>>,
     /// Entries that were handed over.
     handed_over: usize,
-    parts: Sender<Part>,
+    results: Sender<UnitResult>,
 }
 
 /// How far a unit has come.
@@ -83,9 +83,9 @@ impl Slot {
     }
 
     /// Takes a unit in hand; returns its entries.
-    pub(super) fn begin(&self, mut unit: Unit, parts: Sender<Part>) -> Arc<Vec<Entry>> {
+    pub(super) fn begin(&self, mut unit: WorkUnit, results: Sender<UnitResult>) -> Arc<Vec<Entry>> {
         let entries = Arc::new(std::mem::take(&mut unit.entries));
-        let in_hand = InHand { unit, entries: Arc::clone(&entries), handed_over: 0, parts };
+        let in_hand = InHand { unit, entries: Arc::clone(&entries), handed_over: 0, results };
         *self.in_hand.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_hand);
         entries
     }
@@ -117,20 +117,20 @@ impl Slot {
     }
 
     /// Hands over what came of the entries since the last time.
-    pub(super) fn hand_over(&self, mut part: Part, up_to: UpTo) -> Standing {
+    pub(super) fn hand_over(&self, mut result: UnitResult, up_to: UpTo) -> Standing {
         self.rests();
         let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(InHand { unit, handed_over, parts, .. }) = in_hand.as_mut() else { return Standing::GivenUp };
-        part.begin(unit);
+        let Some(InHand { unit, handed_over, results, .. }) = in_hand.as_mut() else { return Standing::GivenUp };
+        result.begin(unit);
         match up_to {
             UpTo::Entry(entry) => {
                 *handed_over = entry;
                 // Nobody takes the result when the scan has failed.
-                let _unwanted = parts.send(part);
+                let _unwanted = results.send(result);
             }
             UpTo::End => {
-                part.end(unit);
-                let _unwanted = parts.send(part);
+                result.end(unit);
+                let _unwanted = results.send(result);
                 *in_hand = None;
             }
         }
@@ -138,12 +138,12 @@ impl Slot {
     }
 
     /// Hands over what there is because a stop was asked for.
-    pub(super) fn break_off(&self, mut part: Part) -> Standing {
+    pub(super) fn break_off(&self, mut result: UnitResult) -> Standing {
         self.rests();
         let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut taken) = in_hand.take() else { return Standing::GivenUp };
-        part.begin(&mut taken.unit);
-        let _unwanted = taken.parts.send(part);
+        result.begin(&mut taken.unit);
+        let _unwanted = taken.results.send(result);
         Standing::Working
     }
 }
@@ -196,7 +196,7 @@ impl Limit {
 }
 
 /// A unit to begin with, and where its results go.
-pub(super) type First = (Unit, Sender<Part>);
+pub(super) type First = (WorkUnit, Sender<UnitResult>);
 
 /// The readers that are watched.
 pub(super) trait Readers: Clone + Send + 'static {
@@ -266,7 +266,7 @@ impl<R: Readers> Watch<R> {
         if slot.at.load(Relaxed) != *seen {
             return;
         }
-        let Some(InHand { unit, entries, handed_over, parts }) = in_hand.take() else { return };
+        let Some(InHand { unit, entries, handed_over, results }) = in_hand.take() else { return };
         drop(in_hand);
         let (entry, waited) = ((*seen & u64::from(u32::MAX)) as usize - 1, since.elapsed());
         self.readers.swap_remove(number);
@@ -280,7 +280,7 @@ impl<R: Readers> Watch<R> {
         }
         if may_replace {
             // Without a thread what is left of the unit is left to the next scan.
-            let _none = self.start_reader(Some((Unit { entries: left, ..unit }, parts)));
+            let _none = self.start_reader(Some((WorkUnit { entries: left, ..unit }, results)));
         }
     }
 }

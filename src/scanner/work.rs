@@ -21,7 +21,7 @@ pub const UNIT_FILES: usize = 256;
 
 /// Text of records that a part may hold before it is handed over although its unit has more files. Real headers leave a
 /// unit far below it; it is for archives made to fill memory.
-pub(super) const PART_TEXT_BYTES: usize = 1 << 20;
+pub(super) const RESULT_TEXT_BYTES: usize = 1 << 20;
 
 /// Reasons that lie with the system rather than the file: size and time say nothing about whether they still hold.
 pub(super) const MAY_PASS: [&str; 5] =
@@ -95,7 +95,7 @@ pub(super) struct EntryReport {
 
 /// A part of a directory, for one reader.
 #[derive(Debug)]
-pub(super) struct Unit {
+pub(super) struct WorkUnit {
     pub(super) directory: Arc<Directory>,
     /// Files (or links to them) to look at.
     pub(super) entries: Vec<Entry>,
@@ -111,7 +111,7 @@ pub(super) struct Unit {
     pub(super) ends_directory: bool,
 }
 
-impl Unit {
+impl WorkUnit {
     pub(super) fn of(directory: Arc<Directory>) -> Self {
         Self {
             directory,
@@ -143,7 +143,7 @@ pub(super) enum Counted {
 
 /// What became of a unit, or of a part of it.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct UnitResult {
     pub(super) directory: Arc<Directory>,
     /// Files that the index knows as they are.
     pub(super) unchanged: u64,
@@ -165,7 +165,7 @@ pub(super) struct Part {
     pub(super) replaced: Vec<Counted>,
 }
 
-impl Part {
+impl UnitResult {
     pub(super) fn of(directory: &Arc<Directory>) -> Self {
         Self {
             directory: Arc::clone(directory),
@@ -183,7 +183,7 @@ impl Part {
     }
 
     /// Takes what goes before the entries of a unit, once.
-    pub(super) fn begin(&mut self, unit: &mut Unit) {
+    pub(super) fn begin(&mut self, unit: &mut WorkUnit) {
         self.begins_directory = std::mem::take(&mut unit.begins_directory);
         if !unit.reports.is_empty() {
             let own = std::mem::replace(&mut self.reports, std::mem::take(&mut unit.reports));
@@ -198,7 +198,7 @@ impl Part {
     }
 
     /// Takes what goes after the entries of a unit.
-    pub(super) fn end(&mut self, unit: &mut Unit) {
+    pub(super) fn end(&mut self, unit: &mut WorkUnit) {
         self.vanished = std::mem::take(&mut unit.vanished);
         self.mounts = std::mem::take(&mut unit.mounts);
         self.ends_directory = unit.ends_directory;
@@ -230,14 +230,14 @@ impl Marks {
 }
 
 /// Puts a file into the part, unless the index has exactly this already, or what the index has of it may still be true.
-pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileOutcome) {
-    let known = part.directory.known.get(&name);
+pub(super) fn note(result: &mut UnitResult, name: OsString, marks: Marks, outcome: FileOutcome) {
+    let known = result.directory.known.get(&name);
     if let FileOutcome::NotIndexed { kind, reason, detail } = &outcome
         && SAYS_NOTHING.contains(reason)
         && known.is_some_and(KnownFile::is_indexed)
     {
         let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
-        part.reports.push(EntryReport { name, kind, reason, detail });
+        result.reports.push(EntryReport { name, kind, reason, detail });
         return;
     }
     if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
@@ -246,23 +246,23 @@ pub(super) fn note(part: &mut Part, name: OsString, marks: Marks, outcome: FileO
         && (noted.kind, noted.reason.as_str(), &noted.detail) == (*kind, *reason, detail)
     {
         let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
-        part.reports.push(EntryReport { name, kind, reason, detail });
+        result.reports.push(EntryReport { name, kind, reason, detail });
         return;
     }
     // Read again only for what is declared now: where that fails the index keeps what it has.
     if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
-        && (part.directory.place == Place::Managed
+        && (result.directory.place == Place::Managed
             || known.lacks_declared && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms))
     {
         let (kind, reason, detail) = (*kind, Cow::Borrowed(*reason), Cow::Owned(detail.clone()));
-        part.reports.push(EntryReport { name, kind, reason, detail });
+        result.reports.push(EntryReport { name, kind, reason, detail });
         return;
     }
-    let reread = part.directory.place == Place::Managed
+    let reread = result.directory.place == Place::Managed
         || known
             .is_some_and(|known| known.is_indexed() && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms));
     let known = known.is_some();
-    part.files.push(ScannedFile {
+    result.files.push(ScannedFile {
         file_name: name,
         size: marks.size,
         mtime_ms: marks.mtime_ms,
