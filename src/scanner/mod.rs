@@ -22,10 +22,10 @@ mod error;
 mod filter;
 mod known_members;
 mod options;
-mod places;
 mod prune;
 mod read;
 mod report;
+mod scan_roots;
 mod settings;
 mod skip;
 mod stop;
@@ -63,8 +63,8 @@ pub use throttle::{Rate, RateError};
 pub use watch::{Hang, MAX_GIVEN_UP};
 
 use known_members::KnownMembers;
-use places::Places;
 use read::Pool;
+use scan_roots::ScanRoots;
 use settings::ReadSettings;
 use throttle::Throttle;
 use walk::Walked;
@@ -101,7 +101,7 @@ pub enum Target<'a> {
 
 /// Paths to scan, found and made absolute; see [`Roots::find`].
 #[derive(Clone, Debug)]
-pub struct Roots(Places);
+pub struct Roots(ScanRoots);
 
 impl Roots {
     /// Finds the paths. Symbolic links in them are resolved, so that an archive has one name in the index however it was
@@ -111,7 +111,7 @@ impl Roots {
     /// [`Error::Missing`] for one that is not there (none with [`Vanished::PruneEmptied`]), [`Error::Path`] for one that
     /// cannot be entered, [`Error::OwnStorage`] for one in the storage directory.
     pub fn find(paths: &[PathBuf], options: &Options) -> Result<Self, Error> {
-        Places::find(paths, options).map(Self)
+        ScanRoots::find(paths, options).map(Self)
     }
 
     /// The paths, absolute, sorted, each once.
@@ -168,7 +168,7 @@ pub fn scan(
     spawn("scan watch", move || watch.run(&is_over))?;
     // The walk ends when the collector is gone, and readers and watch end when the walk and this function have: so an error here
     // takes all threads with it, without waiting.
-    let (places, walk_options, walk_stop, asker) =
+    let (scan_roots, walk_options, walk_stop, asker) =
         (roots.0.clone(), options.clone(), stop.clone(), Asker::new(limit.clone()));
     let begun = Arc::clone(&backlog);
     let walker = spawn("scan walk", move || {
@@ -178,7 +178,7 @@ pub fn scan(
             begun.begin(files);
             order.send((files, results)).is_ok() && work.send((unit, sender)).is_ok()
         };
-        walk::walk(&places, &walk_options, known, &walk_stop, asker, &mut send)
+        walk::walk(&scan_roots, &walk_options, known, &walk_stop, asker, &mut send)
     })?;
     let collected = collector.collect(&in_order, &backlog, &hangs);
     drop(in_order);

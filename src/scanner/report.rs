@@ -105,7 +105,7 @@ pub struct Summary {
     pub missing: u64,
     /// Of those missing: files that were to be dropped, below directories that look as if their disk were not mounted.
     pub not_pruned: u64,
-    /// Places in the index where a file is gone, of instances that lie in another place with the same content: the index
+    /// ScanRoots in the index where a file is gone, of instances that lie in another place with the same content: the index
     /// names only that one from now on. With [`super::Vanished::Prune`] a part of [`Self::removed`].
     pub moved: u64,
     /// Of the files indexed or updated: further files of an instance that has its place elsewhere.

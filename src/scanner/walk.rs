@@ -13,8 +13,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
 use super::filter::Standing;
-use super::places::Places;
 use super::prune::{self, Guard, Look, Suspect};
+use super::scan_roots::ScanRoots;
 use super::watch::Asker;
 use super::work::{Directory, Entry, EntryReport, Known, WorkUnit};
 use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
@@ -37,7 +37,7 @@ pub(super) struct Walked {
 
 /// Walks all places and gives units to `send` until that says `false` or a stop is asked for.
 pub(super) fn walk(
-    places: &Places,
+    scan_roots: &ScanRoots,
     options: &Options,
     mut known: Option<db::open::Reader>,
     stop: &Stop,
@@ -45,13 +45,14 @@ pub(super) fn walk(
     send: &mut dyn FnMut(WorkUnit) -> bool,
 ) -> Result<Walked, Error> {
     let guard = Guard::new(known.as_mut(), options.vanished)?;
-    let mut walk = Walk { places, options, root: PathBuf::new(), asker, known, guard, news: Vec::new(), stop, send };
+    let mut walk =
+        Walk { scan_roots, options, root: PathBuf::new(), asker, known, guard, news: Vec::new(), stop, send };
     walk.all()?;
     Ok(Walked { known: walk.known, suspects: walk.guard.into_suspects() })
 }
 
 struct Walk<'a> {
-    places: &'a Places,
+    scan_roots: &'a ScanRoots,
     options: &'a Options,
     /// The root that is being walked, to which globs are relative.
     root: PathBuf,
@@ -82,8 +83,8 @@ impl Listing {
 
 impl Walk<'_> {
     fn all(&mut self) -> Result<(), Error> {
-        let places = self.places;
-        let mut roots: Vec<_> = places.roots_in_order().into_iter().collect();
+        let scan_roots = self.scan_roots;
+        let mut roots: Vec<_> = scan_roots.roots_in_order().into_iter().collect();
         if self.options.order == Order::NewestFirst {
             roots.sort_by_cached_key(|root| Reverse(time_of(CWD, root.as_os_str())));
         }
@@ -91,16 +92,16 @@ impl Walk<'_> {
             root.clone_into(&mut self.root);
             let news = self.guard.root(root);
             self.news.extend(news);
-            if let Some(names) = places.root_files(root)
+            if let Some(names) = scan_roots.root_files(root)
                 && !self.files(root, names)?
             {
                 return Ok(());
             }
-            if places.directories.contains(root) && !self.tree(root)? {
+            if scan_roots.directories.contains(root) && !self.tree(root)? {
                 return Ok(());
             }
         }
-        for gone in &places.missing {
+        for gone in &scan_roots.missing {
             gone.clone_into(&mut self.root);
             if !self.gone_root(gone)? {
                 return Ok(());
@@ -111,7 +112,7 @@ impl Walk<'_> {
 
     /// Files that were asked for by name; false when the walk is over.
     fn files(&mut self, directory: &Path, names: &BTreeSet<OsString>) -> Result<bool, Error> {
-        let theirs = names.iter().filter(|name| !self.places.is_own_file(directory, name));
+        let theirs = names.iter().filter(|name| !self.scan_roots.is_own_file(directory, name));
         // What they are is not known from listing their directory.
         let entries: Vec<_> =
             theirs.map(|name| Entry { name: name.clone(), is_file: false, waited_for: None }).collect();
@@ -182,7 +183,7 @@ impl Walk<'_> {
         if listing.error.is_none() {
             let look = Look {
                 path,
-                is_root: self.places.directories.contains(path),
+                is_root: self.scan_roots.directories.contains(path),
                 is_mount_point,
                 is_empty: listing.is_empty(),
                 // What lies in directories that are passed over is not known here.
@@ -197,7 +198,7 @@ impl Walk<'_> {
             }
         }
         self.pass_over(path, standing, &mut vanished);
-        if let Some(roots) = self.places.root_files(path) {
+        if let Some(roots) = self.scan_roots.root_files(path) {
             // The listing leaves out what was asked for by name.
             vanished.retain(|(name, _)| !roots.contains(name));
         }
@@ -253,7 +254,7 @@ impl Walk<'_> {
 
     fn list(&self, path: &Path, standing: Standing, entries: Vec<RawEntry>, error: Option<io::Error>) -> Listing {
         let mut listing = Listing { error, ..Listing::default() };
-        let root_files = self.places.root_files(path);
+        let root_files = self.scan_roots.root_files(path);
         // Of directories, by name.
         let mut times = HashMap::new();
         for RawEntry { name, kind, time } in entries {
@@ -278,15 +279,15 @@ impl Walk<'_> {
         let skipped = match kind {
             FileType::Directory => {
                 let whole = path.join(&name);
-                if self.places.is_root_directory(&whole) {
+                if self.scan_roots.is_root_directory(&whole) {
                     return;
                 }
-                if self.places.is_own_storage(&whole) { Some("own-files") } else { skip::directory(&name) }
+                if self.scan_roots.is_own_storage(&whole) { Some("own-files") } else { skip::directory(&name) }
             }
             // A link to a file is followed: archives under git-annex or DataLad consist of them. A link to a directory is
             // not, so there are no loops; the reader finds out which it is.
             FileType::RegularFile | FileType::Symlink => {
-                if self.places.is_own_file(path, &name) {
+                if self.scan_roots.is_own_file(path, &name) {
                     Some("own-files")
                 } else {
                     skip::file(&name)

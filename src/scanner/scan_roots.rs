@@ -1,4 +1,4 @@
-//! Which places are scanned, and which of them are ours and are not.
+//! Which roots are scanned, and which of them are ours and are not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use super::dicomdir;
 use super::{Error, Options, Vanished};
 
-/// The places of a scan, all absolute and without symbolic links.
+/// The roots of a scan, all absolute and without symbolic links.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(super) struct ScanRoots {
     /// Directories to scan.
     pub(super) directories: BTreeSet<PathBuf>,
     /// Files to scan, by the directory that they lie in.
@@ -23,9 +23,9 @@ pub(super) struct Places {
     own_storage: Option<PathBuf>,
 }
 
-impl Places {
+impl ScanRoots {
     pub(super) fn find(paths: &[PathBuf], options: &Options) -> Result<Self, Error> {
-        let mut places = Self {
+        let mut roots = Self {
             directories: BTreeSet::new(),
             files: BTreeMap::new(),
             missing: BTreeSet::new(),
@@ -40,7 +40,7 @@ impl Places {
                     if options.vanished != Vanished::PruneEmptied {
                         return Err(Error::Missing { path: path.clone() });
                     }
-                    places.missing.insert(as_if_there(path).map_err(failed)?);
+                    roots.missing.insert(as_if_there(path).map_err(failed)?);
                     continue;
                 }
                 Err(error) => return Err(failed(error)),
@@ -50,21 +50,21 @@ impl Places {
                 (Some(name), Some(folder)) if dicomdir::is_named_so(name) && found.is_file() => folder.to_owned(),
                 _ => found,
             };
-            if places.own_storage.as_ref().is_some_and(|own| found.starts_with(own)) {
+            if roots.own_storage.as_ref().is_some_and(|own| found.starts_with(own)) {
                 return Err(Error::OwnStorage { path: path.clone() });
             }
             match (found.is_dir(), found.parent(), found.file_name()) {
                 (false, Some(parent), Some(name)) => {
-                    places.files.entry(parent.to_owned()).or_default().insert(name.to_owned());
+                    roots.files.entry(parent.to_owned()).or_default().insert(name.to_owned());
                 }
                 _ => {
                     // A root that cannot be listed is no failed directory in an archive: nothing can be done at all.
                     found.read_dir().map_err(failed)?;
-                    places.directories.insert(found);
+                    roots.directories.insert(found);
                 }
             }
         }
-        Ok(places)
+        Ok(roots)
     }
 
     /// The directories to look into, sorted, each once.
