@@ -68,7 +68,7 @@ use scan_roots::ScanRoots;
 use settings::ReadSettings;
 use throttle::Throttle;
 use walk::Walked;
-use watch::{Asker, Limit, Watch};
+use watch::{Limit, TimedFs, Watch};
 pub use work::UNIT_FILES;
 use work::{UnitResult, WorkUnit};
 
@@ -168,8 +168,8 @@ pub fn scan(
     spawn("scan watch", move || watch.run(&is_over))?;
     // The walk ends when the collector is gone, and readers and watch end when the walk and this function have: so an error here
     // takes all threads with it, without waiting.
-    let (scan_roots, walk_options, walk_stop, asker) =
-        (roots.0.clone(), options.clone(), stop.clone(), Asker::new(limit.clone()));
+    let (scan_roots, walk_options, walk_stop, timed_fs) =
+        (roots.0.clone(), options.clone(), stop.clone(), TimedFs::new(limit.clone()));
     let begun = Arc::clone(&backlog);
     let walker = spawn("scan walk", move || {
         let mut send = |unit: WorkUnit| {
@@ -178,7 +178,7 @@ pub fn scan(
             begun.begin(files);
             order.send((files, results)).is_ok() && work.send((unit, sender)).is_ok()
         };
-        walk::walk(&scan_roots, &walk_options, known, &walk_stop, asker, &mut send)
+        walk::walk(&scan_roots, &walk_options, known, &walk_stop, timed_fs, &mut send)
     })?;
     let collected = collector.collect(&in_order, &backlog, &hangs);
     drop(in_order);
@@ -187,7 +187,7 @@ pub fn scan(
     drop(ended);
     let walked = collected.and(walked)?;
     limit.check()?;
-    let not_pruned = if stop.is_asked() { Vec::new() } else { collector.settle(walked)? };
+    let not_pruned = if stop.is_asked() { Vec::new() } else { collector.find_moved(walked)? };
     let mut summary = collector.summary;
     if let Some(writer) = writer {
         // All that was found is in the index by now, so that what has moved is known there.
@@ -380,7 +380,7 @@ impl Collector<'_> {
 
     /// What is missing in directories that look as if their disk were not mounted, now that all else is known. Returns those
     /// directories.
-    fn settle(&mut self, walked: Walked) -> Result<Vec<PathBuf>, Error> {
+    fn find_moved(&mut self, walked: Walked) -> Result<Vec<PathBuf>, Error> {
         let Walked { known: Some(mut known), suspects } = walked else { return Ok(Vec::new()) };
         if suspects.is_empty() {
             return Ok(Vec::new());
@@ -407,7 +407,7 @@ impl Collector<'_> {
             Ok(())
         };
         // A stop in between leaves the rest to the next scan.
-        let left = prune::settle(&mut known, &suspects, &Stop::default(), &was_seen, moved)?;
+        let left = prune::find_moved(&mut known, &suspects, &Stop::default(), &was_seen, moved)?;
         for not_pruned in &left {
             self.summary.missing += not_pruned.files;
             self.summary.not_pruned += not_pruned.files;

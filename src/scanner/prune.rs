@@ -260,7 +260,7 @@ type OnMoved<'a> = dyn FnMut(Place, &Path, Vec<OsString>) -> Result<(), super::E
 
 /// Goes through the files of the index that are missing below suspects, after all else is in the index: calls `moved` for
 /// those of a directory that lie elsewhere now, and returns what is left of each suspect.
-pub(super) fn settle(
+pub(super) fn find_moved(
     known: &mut Reader,
     suspects: &[Suspect],
     stop: &Stop,

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use super::filter::Standing;
 use super::prune::{self, Guard, Look, Suspect};
 use super::scan_roots::ScanRoots;
-use super::watch::Asker;
+use super::watch::TimedFs;
 use super::work::{Directory, Entry, EntryReport, Known, WorkUnit};
 use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};
@@ -41,12 +41,12 @@ pub(super) fn walk(
     options: &Options,
     mut known: Option<db::open::Reader>,
     stop: &Stop,
-    asker: Asker,
+    timed_fs: TimedFs,
     send: &mut dyn FnMut(WorkUnit) -> bool,
 ) -> Result<Walked, Error> {
     let guard = Guard::new(known.as_mut(), options.vanished)?;
     let mut walk =
-        Walk { scan_roots, options, root: PathBuf::new(), asker, known, guard, news: Vec::new(), stop, send };
+        Walk { scan_roots, options, root: PathBuf::new(), timed_fs, known, guard, news: Vec::new(), stop, send };
     walk.all()?;
     Ok(Walked { known: walk.known, suspects: walk.guard.into_suspects() })
 }
@@ -56,7 +56,7 @@ struct Walk<'a> {
     options: &'a Options,
     /// The root that is being walked, to which globs are relative.
     root: PathBuf,
-    asker: Asker,
+    timed_fs: TimedFs,
     known: Option<db::open::Reader>,
     guard: Guard,
     /// What is mounted where, and goes with the next unit.
@@ -117,7 +117,7 @@ impl Walk<'_> {
         let entries: Vec<_> =
             theirs.map(|name| Entry { name: name.clone(), is_file: false, waited_for: None }).collect();
         let path = directory.to_owned();
-        let opened = self.asker.ask(directory, move || open_directory(&path))?;
+        let opened = self.timed_fs.run(directory, move || open_directory(&path))?;
         let handle = opened.unwrap_or_else(|| Err(timed_out()));
         let known = self.known_files(directory)?;
         let (handle, unlisted) = match handle {
@@ -167,7 +167,7 @@ impl Walk<'_> {
         // As of a moment before the directory is listed: what another scan adds later must not look as if it had vanished.
         let known = self.known.as_mut().map(|index| index.directory_now(path)).transpose()?;
         let read_known = || known.map_or(Ok(HashMap::new()), |known| Ok(known.files()?));
-        let (opened, known) = self.asker.ask_and(path, list, read_known)?;
+        let (opened, known) = self.timed_fs.run_and(path, list, read_known)?;
         let mut is_mount_point = false;
         let (handle, mut listing) = match opened.unwrap_or_else(|| Err(timed_out())) {
             Ok(opened) => {
@@ -389,8 +389,8 @@ impl Walk<'_> {
             after.clone_from(last);
             // What does not answer is not gone.
             let gone = self
-                .asker
-                .ask(root, move || page.into_iter().filter(|path| is_gone(place, path)).collect::<Vec<_>>())?;
+                .timed_fs
+                .run(root, move || page.into_iter().filter(|path| is_gone(place, path)).collect::<Vec<_>>())?;
             for path in gone.unwrap_or_default() {
                 if self.stop.is_asked() {
                     return Ok(false);

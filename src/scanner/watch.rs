@@ -288,27 +288,27 @@ impl<R: Readers> Watch<R> {
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Asks the file system on another thread, which is given up when it hangs.
-pub(super) struct Asker {
+pub(super) struct TimedFs {
     limit: Limit,
     worker: Option<Sender<Job>>,
 }
 
-impl Asker {
+impl TimedFs {
     pub(super) const fn new(limit: Limit) -> Self {
         Self { limit, worker: None }
     }
 
     /// Does `work`, which concerns `path`; `None` where it hangs, or a stop was asked for meanwhile.
-    pub(super) fn ask<T: Send + 'static>(
+    pub(super) fn run<T: Send + 'static>(
         &mut self,
         path: &Path,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Option<T>, Error> {
-        self.ask_and(path, work, || Ok(())).map(|(answer, ())| answer)
+        self.run_and(path, work, || Ok(())).map(|(answer, ())| answer)
     }
 
-    /// As [`Self::ask`], and does something else on this thread meanwhile.
-    pub(super) fn ask_and<T: Send + 'static, U>(
+    /// As [`Self::run`], and does something else on this thread meanwhile.
+    pub(super) fn run_and<T: Send + 'static, U>(
         &mut self,
         path: &Path,
         work: impl FnOnce() -> T + Send + 'static,
