@@ -17,7 +17,9 @@ use std::sync::{Arc, mpsc};
 
 use dcmdex::access::peers::SharedPeers;
 use dcmdex::access::policy::{AccessPolicy, CalledAeTitle};
-use dcmdex::archive::{self, Archives, Kind, LOOK, Member, MemberBytes, MemberKind, OnRead, Problem, Sink, Wish};
+use dcmdex::archive::{
+    self, Archives, Kind, LOOK, Member, MemberAction, MemberBytes, MemberKind, OnRead, Problem, Sink,
+};
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{Arrivals, Received};
 use dcmdex::dimse::Status;
@@ -335,10 +337,10 @@ struct Members {
 }
 
 impl Sink<String> for Members {
-    fn wants(&mut self, member: &Member) -> Wish {
+    fn action_for(&mut self, member: &Member) -> MemberAction {
         match member.kind {
-            MemberKind::File | MemberKind::Sole => Wish::Read,
-            MemberKind::Link | MemberKind::Special => Wish::Pass,
+            MemberKind::File | MemberKind::Sole => MemberAction::Read,
+            MemberKind::Link | MemberKind::Special => MemberAction::Skip,
         }
     }
 

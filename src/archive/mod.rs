@@ -22,7 +22,7 @@ use std::io::{self, Read};
 pub use open::{Archives, Object, Wanted, open};
 pub use problem::Problem;
 pub use source::OnRead;
-pub use walk::{Member, MemberKind, ReadMember, Sink, Wish, walk};
+pub use walk::{Member, MemberAction, MemberKind, ReadMember, Sink, walk};
 
 /// Bytes that have to be looked at to tell an archive: a tar header is a block of 512.
 pub const LOOK: usize = tar::BLOCK;

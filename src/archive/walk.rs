@@ -71,11 +71,11 @@ pub enum MemberKind {
 
 /// What is to become of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum MemberAction {
     /// It is read.
     Read,
     /// It is passed over.
-    Pass,
+    Skip,
     /// The walk ends.
     Stop,
 }
@@ -83,7 +83,7 @@ pub enum Wish {
 /// Where the members go, in an order that depends on the archive only.
 pub trait Sink<T> {
     /// What is to become of a member that could be read.
-    fn wants(&mut self, member: &Member) -> Wish;
+    fn action_for(&mut self, member: &Member) -> MemberAction;
 
     /// Whether what was read takes the place of earlier members of the same name.
     fn replaces(&self, value: &T) -> bool;
@@ -297,9 +297,9 @@ impl<T: Send> Walk<'_, T> {
         self.no_files.insert(self.hasher.hash_one(path));
     }
 
-    fn wish(&mut self, member: &Member) -> Result<Wish, Halt> {
-        match self.sink.wants(member) {
-            Wish::Stop => Err(Halt::Stopped),
+    fn action(&mut self, member: &Member) -> Result<MemberAction, Halt> {
+        match self.sink.action_for(member) {
+            MemberAction::Stop => Err(Halt::Stopped),
             wish => Ok(wish),
         }
     }
@@ -491,7 +491,7 @@ impl<T: Send> Walk<'_, T> {
                     continue;
                 }
             };
-            if self.wish(&member)? == Wish::Read {
+            if self.action(&member)? == MemberAction::Read {
                 planned.push(Planned::Read(member, entry));
             }
         }
@@ -548,7 +548,7 @@ impl<T: Send> Walk<'_, T> {
                 self.no_file(&met.path);
             } else {
                 match met.member(entry.check().err(), (!after).then_some(entry.size), MemberKind::File) {
-                    Ok(member) => wanted = (self.wish(&member)? == Wish::Read).then_some(member),
+                    Ok(member) => wanted = (self.action(&member)? == MemberAction::Read).then_some(member),
                     Err((path, problem)) => self.refused(path, problem)?,
                 }
             }
@@ -596,7 +596,7 @@ impl<T: Send> Walk<'_, T> {
                 _ if entry.kind == EntryKind::Directory => {}
                 Err((path, problem)) => self.refused(path, problem)?,
                 Ok(member) => {
-                    if self.wish(&member)? == Wish::Read && kind == MemberKind::File {
+                    if self.action(&member)? == MemberAction::Read && kind == MemberKind::File {
                         match source.window(entry.size) {
                             Some(window) => self.leaf_in_window(member, window, depth)?,
                             None => {
@@ -635,7 +635,7 @@ impl<T: Send> Walk<'_, T> {
             Ok(member) => member,
             Err((path, problem)) => return self.refused(path, problem),
         };
-        if self.wish(&member)? == Wish::Pass {
+        if self.action(&member)? == MemberAction::Skip {
             return Ok(());
         }
         match Kind::of(ahead.head()) {

@@ -29,7 +29,7 @@ use super::work::{
     to_outcome,
 };
 use super::{UNIT_FILES, skip};
-use crate::archive::{self, Kind, Member, MemberBytes, MemberKind, Problem, Sink, Wish};
+use crate::archive::{self, Kind, Member, MemberAction, MemberBytes, MemberKind, Problem, Sink};
 use crate::db::{self, FileOutcome, KnownFile, NotIndexed, Note, ScanLedger, ScannedFile};
 use crate::ingest::{self, Outcome, Wanted};
 use crate::model::location::Place;
@@ -467,27 +467,27 @@ impl Members<'_> {
         ControlFlow::Break(())
     }
 
-    fn skip(&mut self, path: &[u8], reason: &'static str) -> Wish {
+    fn skip(&mut self, path: &[u8], reason: &'static str) -> MemberAction {
         self.failures.insert(self.hasher.hash_one(path), None);
         let name = OsString::from_vec(path.to_vec());
         let (reason, detail) = (Cow::Borrowed(reason), Cow::Borrowed(""));
         self.result.reports.push(EntryReport { name, kind: NotIndexed::Skipped, reason, detail });
         if self.result.reports.len() >= UNIT_FILES && self.send_members().is_err() {
             self.is_stopped = true;
-            return Wish::Stop;
+            return MemberAction::Stop;
         }
-        Wish::Pass
+        MemberAction::Skip
     }
 }
 
 impl Sink<Outcome> for Members<'_> {
-    fn wants(&mut self, member: &Member) -> Wish {
+    fn action_for(&mut self, member: &Member) -> MemberAction {
         if self.settings.throttle.counts_bytes() {
             self.settings.throttle.bytes(self.bytes_read.swap(0, Relaxed), &self.settings.stop);
         }
         if self.settings.stop.is_asked() {
             self.is_stopped = true;
-            return Wish::Stop;
+            return MemberAction::Stop;
         }
         let reason = match member.kind {
             MemberKind::Link => Some("archive-link"),
@@ -512,11 +512,11 @@ impl Sink<Outcome> for Members<'_> {
                 if known.missing {
                     self.result.returned.push(OsString::from_vec(member.path.clone()));
                 }
-                return Wish::Pass;
+                return MemberAction::Skip;
             }
         }
         self.settings.throttle.file(&self.settings.stop);
-        Wish::Read
+        MemberAction::Read
     }
 
     fn replaces(&self, value: &Outcome) -> bool {
