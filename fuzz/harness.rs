@@ -339,7 +339,7 @@ struct Members {
 impl Sink<String> for Members {
     fn action_for(&mut self, member: &Member) -> MemberAction {
         match member.kind {
-            MemberKind::File | MemberKind::Sole => MemberAction::Read,
+            MemberKind::File | MemberKind::SingleFile => MemberAction::Read,
             MemberKind::Link | MemberKind::Special => MemberAction::Skip,
         }
     }

@@ -88,8 +88,8 @@ pub trait MemberBytes: Read {
     fn pass(&mut self, count: u64) -> io::Result<u64>;
 }
 
-impl<S: source::Forward> MemberBytes for S {
+impl<S: source::SkipRead> MemberBytes for S {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
-        source::Forward::pass(self, count)
+        source::SkipRead::pass(self, count)
     }
 }

@@ -16,7 +16,7 @@ use super::limits::{MAX_MEMBERS, MAX_NESTING, MAX_REMEMBERED, inflated_limit};
 use super::name::{self, Step};
 use super::problem::Problem;
 use super::source::{
-    Ahead, Budget, Checked, Forward, Inflate, Limited, Metered, OnRead, Streamed, Window, WindowReader,
+    Ahead, Budget, Checked, Inflate, Limited, Metered, OnRead, SkipRead, Streamed, Window, WindowReader,
 };
 use super::tar::{self, EntryKind};
 use super::zip::{self, Directory};
@@ -273,7 +273,7 @@ impl Remembered {
             let level = self.levels.last_mut()?;
             let stream = match &mut level.archive {
                 Archive::Stream(stream) => stream,
-                Archive::Sole(Some(_), _) => {
+                Archive::SingleFile(Some(_), _) => {
                     // It is called as the archive is, more or less: what is wanted of it has its name.
                     let inside = name::join(&path, b"");
                     let is_inside = |member: &&Vec<u8>| {
@@ -286,7 +286,7 @@ impl Remembered {
                     self.levels.pop();
                     continue;
                 }
-                Archive::Sole(None, _) | Archive::Zip { .. } | Archive::Tar { .. } => {
+                Archive::SingleFile(None, _) | Archive::Zip { .. } | Archive::Tar { .. } => {
                     self.levels.pop();
                     continue;
                 }
@@ -338,7 +338,7 @@ impl Remembered {
 
 enum Bytes {
     Window(Window),
-    Stream(Box<dyn Forward>),
+    Stream(Box<dyn SkipRead>),
 }
 
 struct Found {
@@ -460,7 +460,7 @@ enum Archive {
     },
     Stream(StreamArchive),
     /// The only file in a gzip file, while nobody has begun to read it.
-    Sole(Option<Box<dyn Forward>>, Budget),
+    SingleFile(Option<Box<dyn SkipRead>>, Budget),
 }
 
 impl Archive {
@@ -494,15 +494,15 @@ impl Archive {
         }
     }
 
-    fn gzip(source: Box<dyn Forward>, budget: Budget) -> Result<Self, Problem> {
+    fn gzip(source: Box<dyn SkipRead>, budget: Budget) -> Result<Self, Problem> {
         let metered = Metered { inner: MultiGzDecoder::new(source), budget: budget.clone() };
         let ahead = Ahead::look(Streamed(BufReader::with_capacity(BUFFER, metered)), LOOK)?;
         let is_tar = tar::is_header(ahead.head());
         let ahead = Box::new(ahead);
-        Ok(if is_tar { Self::stream(StreamKind::Tar, ahead, budget) } else { Self::Sole(Some(ahead), budget) })
+        Ok(if is_tar { Self::stream(StreamKind::Tar, ahead, budget) } else { Self::SingleFile(Some(ahead), budget) })
     }
 
-    fn stream(kind: StreamKind, source: Box<dyn Forward>, budget: Budget) -> Self {
+    fn stream(kind: StreamKind, source: Box<dyn SkipRead>, budget: Budget) -> Self {
         let place = Arc::new(Mutex::new(Some(Standing::AtHeader(source))));
         Self::Stream(StreamArchive { kind, place, passed: Passed::default(), budget })
     }
@@ -513,7 +513,7 @@ impl Archive {
             Self::Zip { directory, passed } => in_zip(directory, passed, step, limit),
             Self::Tar { headers, data, passed } => in_tar(headers, data, passed, step, limit),
             Self::Stream(stream) => stream.member(step),
-            Self::Sole(stream, budget) => Ok(match stream.take() {
+            Self::SingleFile(stream, budget) => Ok(match stream.take() {
                 Some(stream) => {
                     let (bytes, budget) = (Bytes::Stream(stream), budget.clone());
                     Reached::Member(Found { bytes, length: None, checksum: None, budget })
@@ -565,7 +565,7 @@ fn member_of_zip(directory: &Directory, entry: &zip::Entry, limit: u64) -> Resul
     Ok(Found { bytes, length: Some(entry.size), checksum: Some(entry.checksum), budget })
 }
 
-fn inflated<S: Forward>(source: S, budget: &Budget) -> Inflated<S> {
+fn inflated<S: SkipRead>(source: S, budget: &Budget) -> Inflated<S> {
     Streamed(BufReader::with_capacity(BUFFER, Inflate::new(source, None, budget.clone())))
 }
 
@@ -639,15 +639,15 @@ struct StreamArchive {
 type Place = Arc<Mutex<Option<Standing>>>;
 
 enum Standing {
-    AtHeader(Box<dyn Forward>),
+    AtHeader(Box<dyn SkipRead>),
     /// Behind the header of a member, which was looked at and is still to be had, and which of its name it is.
-    AtData(Header, u32, Box<dyn Forward>),
+    AtData(Header, u32, Box<dyn SkipRead>),
     /// In or behind the data of a member.
-    InMember(Box<dyn Within>),
+    InMember(Box<dyn MemberStream>),
 }
 
 /// A header, which of its name the member is, and the stream behind the header.
-type AtData = (Header, u32, Box<dyn Forward>);
+type AtData = (Header, u32, Box<dyn SkipRead>);
 
 enum Header {
     Zip(zip::Entry),
@@ -742,7 +742,7 @@ impl StreamArchive {
     }
 
     /// Goes to where the next member begins.
-    fn pass(&self, header: &Header, mut source: Box<dyn Forward>) -> Result<Box<dyn Forward>, Problem> {
+    fn pass(&self, header: &Header, mut source: Box<dyn SkipRead>) -> Result<Box<dyn SkipRead>, Problem> {
         match header {
             Header::Tar(entry) => {
                 let padded = entry.padded();
@@ -754,19 +754,19 @@ impl StreamArchive {
     }
 
     /// The member in front of whose data the stream stands.
-    fn member_here(&self, header: Header, source: Box<dyn Forward>) -> Reached {
+    fn member_here(&self, header: Header, source: Box<dyn SkipRead>) -> Reached {
         match header {
             Header::Tar(entry) => self.member_of_tar(&entry, source),
             Header::Zip(entry) => self.member_of_zip(&entry, source),
         }
     }
 
-    fn member_of_tar(&self, entry: &tar::Entry, source: Box<dyn Forward>) -> Reached {
+    fn member_of_tar(&self, entry: &tar::Entry, source: Box<dyn SkipRead>) -> Reached {
         let window = source.window(entry.size);
         let padding = entry.padded() - entry.size;
         let data = Member {
             data: Limited::new(source, entry.size),
-            leave: move |data: Limited<Box<dyn Forward>>| {
+            leave: move |data: Limited<Box<dyn SkipRead>>| {
                 let left = data.left().saturating_add(padding);
                 let mut source = data.into_inner();
                 if source.pass(left)? < left { Err(Problem::Truncated) } else { Ok(source) }
@@ -782,7 +782,7 @@ impl StreamArchive {
         Reached::Member(Found { bytes, length: Some(entry.size), checksum: None, budget: self.budget.clone() })
     }
 
-    fn member_of_zip(&self, entry: &zip::Entry, source: Box<dyn Forward>) -> Reached {
+    fn member_of_zip(&self, entry: &zip::Entry, source: Box<dyn SkipRead>) -> Reached {
         let data = self.in_zip(entry, source, entry.method == zip::DEFLATED);
         if let Err(problem) = entry.check() {
             self.put(Standing::InMember(data));
@@ -798,18 +798,18 @@ impl StreamArchive {
     }
 
     /// The data of a member, inflated or as they lie.
-    fn in_zip(&self, entry: &zip::Entry, source: Box<dyn Forward>, inflate: bool) -> Box<dyn Within> {
+    fn in_zip(&self, entry: &zip::Entry, source: Box<dyn SkipRead>, inflate: bool) -> Box<dyn MemberStream> {
         let (after, described) = (entry.is_described_after(), entry.has_descriptor());
         let limited = Limited::new(source, if after { u64::MAX } else { entry.compressed });
         if !inflate {
             return Box::new(Member {
                 data: limited,
-                leave: move |limited: Limited<Box<dyn Forward>>| leave_zip_member(limited, after, described),
+                leave: move |limited: Limited<Box<dyn SkipRead>>| leave_zip_member(limited, after, described),
             });
         }
         Box::new(Member {
             data: inflated(limited, &self.budget),
-            leave: move |mut data: Inflated<Limited<Box<dyn Forward>>>| {
+            leave: move |mut data: Inflated<Limited<Box<dyn SkipRead>>>| {
                 if after {
                     data.pass(u64::MAX)?;
                 }
@@ -824,17 +824,17 @@ impl StreamArchive {
     }
 
     /// Gives away the data of a member; when they are dropped, what is behind them can be read.
-    fn lend(&self, data: Box<dyn Within>) -> Bytes {
-        Bytes::Stream(Box::new(Lent { data: Some(data), home: Arc::clone(&self.place) }))
+    fn lend(&self, data: Box<dyn MemberStream>) -> Bytes {
+        Bytes::Stream(Box::new(Borrowed { data: Some(data), home: Arc::clone(&self.place) }))
     }
 }
 
 /// Passes over what is left of a member, and what describes it behind its data.
 fn leave_zip_member(
-    limited: Limited<Box<dyn Forward>>,
+    limited: Limited<Box<dyn SkipRead>>,
     after: bool,
     described: bool,
-) -> Result<Box<dyn Forward>, Problem> {
+) -> Result<Box<dyn SkipRead>, Problem> {
     let left = if after { 0 } else { limited.left() };
     let mut source = limited.into_inner();
     if source.pass(left)? < left {
@@ -847,9 +847,9 @@ fn leave_zip_member(
 }
 
 /// The data of a member, and the way out of them.
-trait Within: Forward {
+trait MemberStream: SkipRead {
     /// Goes to where the next member begins.
-    fn leave(self: Box<Self>) -> Result<Box<dyn Forward>, Problem>;
+    fn leave(self: Box<Self>) -> Result<Box<dyn SkipRead>, Problem>;
 }
 
 struct Member<S, L> {
@@ -857,19 +857,19 @@ struct Member<S, L> {
     leave: L,
 }
 
-impl<S: Forward, L: FnOnce(S) -> Result<Box<dyn Forward>, Problem> + Send> Within for Member<S, L> {
-    fn leave(self: Box<Self>) -> Result<Box<dyn Forward>, Problem> {
+impl<S: SkipRead, L: FnOnce(S) -> Result<Box<dyn SkipRead>, Problem> + Send> MemberStream for Member<S, L> {
+    fn leave(self: Box<Self>) -> Result<Box<dyn SkipRead>, Problem> {
         (self.leave)(self.data)
     }
 }
 
-impl<S: Forward, L: Send> Read for Member<S, L> {
+impl<S: SkipRead, L: Send> Read for Member<S, L> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.data.read(out)
     }
 }
 
-impl<S: Forward, L: Send> BufRead for Member<S, L> {
+impl<S: SkipRead, L: Send> BufRead for Member<S, L> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.data.fill_buf()
     }
@@ -879,7 +879,7 @@ impl<S: Forward, L: Send> BufRead for Member<S, L> {
     }
 }
 
-impl<S: Forward, L: Send> Forward for Member<S, L> {
+impl<S: SkipRead, L: Send> SkipRead for Member<S, L> {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         self.data.pass(count)
     }
@@ -890,25 +890,25 @@ impl<S: Forward, L: Send> Forward for Member<S, L> {
 }
 
 /// The data of a member that somebody reads. They go home when he is done.
-struct Lent {
+struct Borrowed {
     /// There until it is dropped.
-    data: Option<Box<dyn Within>>,
+    data: Option<Box<dyn MemberStream>>,
     home: Place,
 }
 
-impl Drop for Lent {
+impl Drop for Borrowed {
     fn drop(&mut self) {
         *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.data.take().map(Standing::InMember);
     }
 }
 
-impl Read for Lent {
+impl Read for Borrowed {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.data.as_mut().map_or(Ok(0), |data| data.read(out))
     }
 }
 
-impl BufRead for Lent {
+impl BufRead for Borrowed {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.data.as_mut().map_or(Ok(&[]), |data| data.fill_buf())
     }
@@ -920,7 +920,7 @@ impl BufRead for Lent {
     }
 }
 
-impl Forward for Lent {
+impl SkipRead for Borrowed {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         self.data.as_mut().map_or(Ok(0), |data| data.pass(count))
     }

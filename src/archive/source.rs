@@ -82,7 +82,7 @@ impl Window {
 }
 
 /// Bytes in order, parts of which can be passed over.
-pub(crate) trait Forward: BufRead + Send {
+pub(crate) trait SkipRead: BufRead + Send {
     /// Goes forward without looking; how far that was, less than asked only at the end.
     fn pass(&mut self, count: u64) -> io::Result<u64>;
 
@@ -172,7 +172,7 @@ impl BufRead for WindowReader {
     }
 }
 
-impl Forward for WindowReader {
+impl SkipRead for WindowReader {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         let held = self.held().len();
         match usize::try_from(count) {
@@ -211,7 +211,7 @@ impl<R: BufRead> BufRead for Streamed<R> {
     }
 }
 
-impl<R: BufRead + Send> Forward for Streamed<R> {
+impl<R: BufRead + Send> SkipRead for Streamed<R> {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         let mut left = count;
         while left > 0 {
@@ -362,7 +362,7 @@ impl<R: Read> Read for Checked<R> {
     }
 }
 
-impl<S: Forward + ?Sized> Forward for &mut S {
+impl<S: SkipRead + ?Sized> SkipRead for &mut S {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         (**self).pass(count)
     }
@@ -372,7 +372,7 @@ impl<S: Forward + ?Sized> Forward for &mut S {
     }
 }
 
-impl<S: Forward + ?Sized> Forward for Box<S> {
+impl<S: SkipRead + ?Sized> SkipRead for Box<S> {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         (**self).pass(count)
     }
@@ -388,7 +388,7 @@ pub(crate) struct Limited<S> {
     left: u64,
 }
 
-impl<S: Forward> Limited<S> {
+impl<S: SkipRead> Limited<S> {
     pub(crate) fn new(source: S, length: u64) -> Self {
         Self { source, left: length }
     }
@@ -403,7 +403,7 @@ impl<S: Forward> Limited<S> {
     }
 }
 
-impl<S: Forward> Read for Limited<S> {
+impl<S: SkipRead> Read for Limited<S> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(out)?;
         self.consume(read);
@@ -411,7 +411,7 @@ impl<S: Forward> Read for Limited<S> {
     }
 }
 
-impl<S: Forward> BufRead for Limited<S> {
+impl<S: SkipRead> BufRead for Limited<S> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.left == 0 {
             return Ok(&[]);
@@ -428,7 +428,7 @@ impl<S: Forward> BufRead for Limited<S> {
     }
 }
 
-impl<S: Forward> Forward for Limited<S> {
+impl<S: SkipRead> SkipRead for Limited<S> {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         let passed = self.source.pass(count.min(self.left))?;
         self.left -= passed;
@@ -447,7 +447,7 @@ pub(crate) struct Ahead<S> {
     source: S,
 }
 
-impl<S: Forward> Ahead<S> {
+impl<S: SkipRead> Ahead<S> {
     /// Looks at the first `count` bytes, fewer where there are fewer.
     pub(crate) fn look(mut source: S, count: usize) -> Result<Self, Problem> {
         let mut head = vec![0; count];
@@ -462,7 +462,7 @@ impl<S: Forward> Ahead<S> {
     }
 }
 
-impl<S: Forward> Read for Ahead<S> {
+impl<S: SkipRead> Read for Ahead<S> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(out)?;
         self.consume(read);
@@ -470,7 +470,7 @@ impl<S: Forward> Read for Ahead<S> {
     }
 }
 
-impl<S: Forward> BufRead for Ahead<S> {
+impl<S: SkipRead> BufRead for Ahead<S> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         match self.head.get(self.at..) {
             Some(head) if !head.is_empty() => Ok(head),
@@ -487,7 +487,7 @@ impl<S: Forward> BufRead for Ahead<S> {
     }
 }
 
-impl<S: Forward> Forward for Ahead<S> {
+impl<S: SkipRead> SkipRead for Ahead<S> {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         let here = count.min(self.head().len() as u64);
         self.at += usize::try_from(here).unwrap_or(0);

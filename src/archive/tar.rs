@@ -5,7 +5,7 @@ use std::io::Read;
 
 use super::limits::{MAX_EXTENDED_HEADER, MAX_NAME};
 use super::problem::Problem;
-use super::source::Forward;
+use super::source::SkipRead;
 
 /// Headers and data stand in blocks of this size.
 pub(crate) const BLOCK: usize = 512;
@@ -47,7 +47,7 @@ pub(crate) fn is_header(bytes: &[u8]) -> bool {
 
 /// The next member; `None` at the end of the archive. What precedes it (the data of the member before) has to be passed over
 /// by the caller.
-pub(crate) fn next(source: &mut (dyn Forward + '_)) -> Result<Option<Entry>, Problem> {
+pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entry>, Problem> {
     let mut long_name = None;
     let mut pax = Pax::default();
     loop {
@@ -116,7 +116,7 @@ fn entry_kind(flag: u8) -> EntryKind {
 }
 
 /// GNU: where the holes are, as long as the header (and each block after it) says that more follows.
-fn pass_sparse_headers(source: &mut (dyn Forward + '_), mut extended: u8) -> Result<(), Problem> {
+fn pass_sparse_headers(source: &mut (dyn SkipRead + '_), mut extended: u8) -> Result<(), Problem> {
     const MAX_BLOCKS: u64 = MAX_EXTENDED_HEADER / BLOCK as u64;
     for _ in 0..MAX_BLOCKS {
         if extended == 0 {
@@ -144,7 +144,7 @@ fn header_name(block: &[u8; BLOCK]) -> Vec<u8> {
 }
 
 /// The data of a header that says more than fits into one block.
-fn extended(source: &mut (dyn Forward + '_), size: u64) -> Result<Vec<u8>, Problem> {
+fn extended(source: &mut (dyn SkipRead + '_), size: u64) -> Result<Vec<u8>, Problem> {
     if size > MAX_EXTENDED_HEADER {
         return Err(Problem::Damaged("an extended header that is too long"));
     }

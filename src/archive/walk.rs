@@ -14,7 +14,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::limits::{MAX_MEMBERS, MAX_NAME, MAX_NESTING, inflated_limit};
 use super::problem::Problem;
-use super::source::{Ahead, Budget, Forward, Inflate, Limited, Metered, OnRead, Streamed, Window, WindowReader};
+use super::source::{Ahead, Budget, Inflate, Limited, Metered, OnRead, SkipRead, Streamed, Window, WindowReader};
 use super::tar::{self, EntryKind};
 use super::zip::{self, Directory, Members};
 use super::{Kind, LOOK, MemberBytes, name};
@@ -62,7 +62,7 @@ pub enum MemberKind {
     /// A file.
     File,
     /// All that a gzip file holds, where that is no archive.
-    Sole,
+    SingleFile,
     /// A hard or symbolic link.
     Link,
     /// A device or a FIFO.
@@ -165,7 +165,7 @@ impl From<std::io::Error> for Halt {
 /// Where an archive is.
 enum Bytes<'a> {
     Window(Window),
-    Stream(&'a mut (dyn Forward + 'a)),
+    Stream(&'a mut (dyn SkipRead + 'a)),
 }
 
 /// What a member turned out to be.
@@ -364,7 +364,7 @@ impl<T: Send> Walk<'_, T> {
     fn leaf_in_stream(
         &mut self,
         mut member: Member,
-        source: &mut (dyn Forward + '_),
+        source: &mut (dyn SkipRead + '_),
         depth: usize,
     ) -> Result<(), Halt> {
         let mut counted = Counted { source, bytes: 0 };
@@ -372,7 +372,7 @@ impl<T: Send> Walk<'_, T> {
         match Kind::of(ahead.head()) {
             Ok(None) => {
                 let value = (self.read)(&mut ahead);
-                Forward::pass(&mut ahead, u64::MAX)?;
+                SkipRead::pass(&mut ahead, u64::MAX)?;
                 match member.size {
                     Some(size) if counted.bytes < size => return Err(Problem::Truncated.into()),
                     Some(_) => {}
@@ -382,14 +382,14 @@ impl<T: Send> Walk<'_, T> {
             }
             Ok(Some(kind)) => {
                 self.nested(Bytes::Stream(&mut ahead), kind, &member, depth)?;
-                Forward::pass(&mut ahead, u64::MAX)?;
+                SkipRead::pass(&mut ahead, u64::MAX)?;
                 match member.size {
                     Some(size) if counted.bytes < size => Err(Problem::Truncated.into()),
                     Some(_) | None => Ok(()),
                 }
             }
             Err(problem) => {
-                Forward::pass(&mut ahead, u64::MAX)?;
+                SkipRead::pass(&mut ahead, u64::MAX)?;
                 self.refused(member.path, problem)
             }
         }
@@ -535,7 +535,7 @@ impl<T: Send> Walk<'_, T> {
     }
 
     /// A zip archive that is read from its start, by local headers.
-    fn zip_stream(&mut self, source: &mut (dyn Forward + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
+    fn zip_stream(&mut self, source: &mut (dyn SkipRead + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
         while let Some(entry) = zip::next_local(source)? {
             let met = self.meet(path, &entry.name)?;
             let after = entry.is_described_after();
@@ -559,14 +559,14 @@ impl<T: Send> Walk<'_, T> {
                 match wanted {
                     Some(member) => self.leaf_in_stream(member, &mut inflated, depth)?,
                     None => {
-                        Forward::pass(&mut inflated, u64::MAX)?;
+                        SkipRead::pass(&mut inflated, u64::MAX)?;
                     }
                 }
             } else if let Some(member) = wanted {
                 self.leaf_in_stream(member, &mut data, depth)?;
             }
             let left = data.left();
-            if !after && Forward::pass(&mut data, left)? < left {
+            if !after && SkipRead::pass(&mut data, left)? < left {
                 return Err(Problem::Truncated.into());
             }
             if entry.has_descriptor() {
@@ -578,7 +578,7 @@ impl<T: Send> Walk<'_, T> {
 
     // --- tar, gzip -------------------------------------------------------------------------------------------------
 
-    fn tar(&mut self, source: &mut (dyn Forward + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
+    fn tar(&mut self, source: &mut (dyn SkipRead + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
         while let Some(entry) = tar::next(source)? {
             let met = self.meet(path, &entry.name)?;
             let mut left = entry.padded();
@@ -617,7 +617,7 @@ impl<T: Send> Walk<'_, T> {
         Ok(())
     }
 
-    fn gzip<S: Forward>(
+    fn gzip<S: SkipRead>(
         &mut self,
         source: S,
         size: Option<u64>,
@@ -631,7 +631,7 @@ impl<T: Send> Walk<'_, T> {
             return self.tar(&mut ahead, path, depth);
         }
         let met = self.meet(path, &name_in_gzip(own_name))?;
-        let mut member = match met.member(None, size, MemberKind::Sole) {
+        let mut member = match met.member(None, size, MemberKind::SingleFile) {
             Ok(member) => member,
             Err((path, problem)) => return self.refused(path, problem),
         };
@@ -715,7 +715,7 @@ fn read_in_zip<T>(
 
 /// Counts what goes through.
 struct Counted<'a> {
-    source: &'a mut (dyn Forward + 'a),
+    source: &'a mut (dyn SkipRead + 'a),
     bytes: u64,
 }
 
@@ -738,7 +738,7 @@ impl BufRead for Counted<'_> {
     }
 }
 
-impl Forward for Counted<'_> {
+impl SkipRead for Counted<'_> {
     fn pass(&mut self, count: u64) -> std::io::Result<u64> {
         let passed = self.source.pass(count)?;
         self.bytes += passed;

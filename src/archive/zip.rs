@@ -4,7 +4,7 @@
 use std::io::BufRead as _;
 
 use super::problem::Problem;
-use super::source::{Forward, Window, WindowReader};
+use super::source::{SkipRead, Window, WindowReader};
 use crate::archive::source::fill;
 
 /// Compression methods.
@@ -410,7 +410,7 @@ fn zip64_extra(extra: &[u8], numbers: [&mut u64; 3]) {
 }
 
 /// The local header at which a stream stands; `None` where members end.
-pub(crate) fn next_local(source: &mut (dyn Forward + '_)) -> Result<Option<Entry>, Problem> {
+pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entry>, Problem> {
     let mut signature = [0; 4];
     let read = fill(source, &mut signature)?;
     match &signature {
@@ -442,7 +442,7 @@ pub(crate) fn next_local(source: &mut (dyn Forward + '_)) -> Result<Option<Entry
 
 /// Passes over what follows the data of a member whose sizes stand there: with or without signature, sizes of 4 or 8 bytes.
 /// The next signature tells which.
-pub(crate) fn pass_descriptor(source: &mut (dyn Forward + '_)) -> Result<(), Problem> {
+pub(crate) fn pass_descriptor(source: &mut (dyn SkipRead + '_)) -> Result<(), Problem> {
     let mut bytes = [0; 24];
     let mut length = 0;
     for least in [12, 16, 20, 24] {
@@ -458,7 +458,7 @@ pub(crate) fn pass_descriptor(source: &mut (dyn Forward + '_)) -> Result<(), Pro
     Err(Problem::Damaged("no member where one should be"))
 }
 
-fn begins_signature(source: &mut (dyn Forward + '_)) -> Result<bool, Problem> {
+fn begins_signature(source: &mut (dyn SkipRead + '_)) -> Result<bool, Problem> {
     let next = source.fill_buf()?;
     // A look at what is there: less than a whole signature only at the end of a buffer.
     Ok([LOCAL, CENTRAL].iter().any(|signature| !next.is_empty() && signature.iter().zip(next).all(|(a, b)| a == b)))

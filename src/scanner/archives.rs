@@ -138,7 +138,7 @@ pub(super) fn read(
                 is_begun: false,
                 is_stopped: false,
                 may_pass: false,
-                sole_failed: false,
+                single_failed: false,
             };
             match members.ask(known) {
                 Ok(()) => members.run(file, known, otherwise),
@@ -266,7 +266,7 @@ struct Members<'a> {
     /// Whether something failed that may work next time.
     may_pass: bool,
     /// Whether it is a gzip file of something that is not DICOM.
-    sole_failed: bool,
+    single_failed: bool,
 }
 
 impl Members<'_> {
@@ -312,7 +312,7 @@ impl Members<'_> {
             FileOutcome::NotIndexed { kind: NotIndexed::Container, reason: kind.name(), detail: String::new() };
         let mut is_whole = true;
         match walked {
-            Ok(()) if self.sole_failed => outcome = otherwise,
+            Ok(()) if self.single_failed => outcome = otherwise,
             Ok(()) => self.result.archives = 1,
             // It is called .zip, and is something else.
             Err(Problem::Truncated | Problem::Damaged(_))
@@ -492,7 +492,7 @@ impl Sink<Outcome> for Members<'_> {
         let reason = match member.kind {
             MemberKind::Link => Some("archive-link"),
             MemberKind::Special => Some("special-file"),
-            MemberKind::File | MemberKind::Sole => skip_reason(member.plain_path()),
+            MemberKind::File | MemberKind::SingleFile => skip_reason(member.plain_path()),
         };
         if let Some(reason) = reason {
             return self.skip(&member.path, reason);
@@ -554,8 +554,8 @@ impl Sink<Outcome> for Members<'_> {
             }
             value => to_outcome(value),
         };
-        if member.kind == MemberKind::Sole && !matches!(outcome, FileOutcome::Instance(_)) {
-            self.sole_failed = true;
+        if member.kind == MemberKind::SingleFile && !matches!(outcome, FileOutcome::Instance(_)) {
+            self.single_failed = true;
             // What it was is gone.
             self.known.values_mut().for_each(|known| known.seen = false);
             return ControlFlow::Continue(());
