@@ -40,7 +40,7 @@ use crate::model::location::Place;
 use crate::model::peer::Peer;
 use crate::receive::storage::Storage;
 use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services};
-use crate::store::{Objects, Settled, Verified};
+use crate::store::{Objects, Recovered, Verified};
 use crate::ul::tls::{self, ClientCertificates};
 use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
@@ -102,7 +102,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     warn_of_lacking(&config)?;
     if let Some(objects) = &objects {
         fit::refuse_misfits(&config.index, objects, &writer.handle())?;
-        settle(objects, &config)?;
+        recover(objects, &config)?;
     }
     let storage = Storage {
         objects: objects.map(Arc::new),
@@ -216,9 +216,9 @@ fn check_index(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Objects that had their place and perhaps not their row when the process was killed, or the power went.
-fn settle(objects: &Objects, config: &Config) -> anyhow::Result<()> {
+fn recover(objects: &Objects, config: &Config) -> anyhow::Result<()> {
     let mut index = Reader::open(&config.index)?;
-    let settled = objects.settle(|file, path| {
+    let recovered = objects.recover(|file, path| {
         // What was acknowledged was synchronised before: it can be read, and is as long as the index says.
         let record = match read_file(file, Wanted::index()) {
             Outcome::Instance(record) => record,
@@ -233,10 +233,10 @@ fn settle(objects: &Objects, config: &Config) -> anyhow::Result<()> {
             locations.any(|it| it.path().as_deref() == Some(path) && Some(it.size) == size)
         })
     })?;
-    if settled != Settled::default() {
+    if recovered != Recovered::default() {
         tracing::info!(
-            kept = settled.kept,
-            removed = settled.removed,
+            kept = recovered.kept,
+            removed = recovered.removed,
             "the last process ended while objects arrived; those that were not acknowledged are removed"
         );
     }

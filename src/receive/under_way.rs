@@ -30,7 +30,7 @@ const FIRST_NAMES_WAIT: Duration = Duration::from_millis(5);
 pub struct UnderWay {
     /// Each goes on to its end when the association that it came by is gone: what has its place gets its row, or goes.
     pub(super) tasks: TaskTracker,
-    /// The SOP Instance UIDs among them. Of one instance one object at a time has its place, is entered and is settled: of two at
+    /// The SOP Instance UIDs among them. Of one instance one object at a time has its place, is entered and is recovered: of two at
     /// once, one could find that of the other to be its own, and lose it.
     instances: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// One for each object.
@@ -99,7 +99,7 @@ impl UnderWay {
     }
 
     /// Removes the first name of an object soon, with those of all objects that are stored meanwhile: a wake-up of another thread
-    /// costs more than what it has to do for one. Should the process end before, the next start does it ([`Objects::settle`]).
+    /// costs more than what it has to do for one. Should the process end before, the next start does it ([`Objects::recover`]).
     pub(super) fn let_first_name_go(self: &Arc<Self>, placed: Placed) {
         let mut waiting = self.lock_first_names();
         waiting.push(placed);

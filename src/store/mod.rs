@@ -2,7 +2,7 @@
 //!
 //! [`Objects`] is the storage directory. An object arrives in a file of `.incoming/` ([`Incoming`]), gets its
 //! place `<study>/<series>/<instance>.dcm` as a second name, and is synchronised ([`Placed`]). The first name goes when the index
-//! has its row; what a killed process left with both is settled at the next start ([`Objects::settle`]), so that nothing under
+//! has its row; what a killed process left with both is recovered at the next start ([`Objects::recover`]), so that nothing under
 //! a final name is half written or unknown to the index. Names come from UIDs that follow PS3.5 9.1, or from a
 //! hash where a UID does not: never from text that a peer chose. [`open`] opens any location that the index names, members of
 //! archives included. [`Spool`] is for answers that wait for a slow peer.
@@ -21,7 +21,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub use meta::FileMeta;
-pub use objects::{Contents, Incoming, Objects, Options, Placed, Settled, Sync, checksum, make_durable, open, remove};
+pub use objects::{
+    Contents, Incoming, Objects, Options, Placed, Recovered, Sync, checksum, make_durable, open, remove,
+};
 pub use source::Source;
 pub use space::FreeSpace;
 pub use spool::Spool;

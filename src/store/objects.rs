@@ -127,9 +127,9 @@ struct LeftOver {
     names: Vec<PathBuf>,
 }
 
-/// What [`Objects::settle`] found.
+/// What [`Objects::recover`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
+pub struct Recovered {
     /// Objects that the index names, and that stay.
     pub kept: usize,
     /// Objects that nobody was told of, and that are gone: their senders will send them again.
@@ -177,7 +177,7 @@ impl Placed {
     }
 
     /// Leaves the object and both of its names, because nobody knows whether the index has it. The
-    /// next start asks the index ([`Objects::settle`]).
+    /// next start asks the index ([`Objects::recover`]).
     pub fn leave(mut self) {
         if let Some(temporary) = &mut self.temporary {
             temporary.0 = None;
@@ -307,9 +307,9 @@ impl Objects {
     ///
     /// # Errors
     /// When one cannot be removed; the next start tries again.
-    pub fn settle(&self, mut is_indexed: impl FnMut(&File, &Path) -> bool) -> Result<Settled, Error> {
+    pub fn recover(&self, mut is_indexed: impl FnMut(&File, &Path) -> bool) -> Result<Recovered, Error> {
         let left_over = std::mem::take(&mut *self.left_over.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut settled = Settled::default();
+        let mut recovered = Recovered::default();
         for LeftOver { temporary, placed, names } in left_over {
             let file = match File::open(&placed) {
                 Ok(file) => Some(file),
@@ -318,7 +318,7 @@ impl Objects {
                 Err(error) => return Err(Error::object("opened")(error)),
             };
             if file.is_some_and(|file| is_indexed(&file, &placed)) {
-                settled.kept += 1;
+                recovered.kept += 1;
                 // What it took the place of.
                 for other in names.into_iter().filter(|other| *other != placed) {
                     match File::open(&other) {
@@ -331,12 +331,12 @@ impl Objects {
                 }
             } else {
                 super::remove(&placed)?;
-                settled.removed += 1;
+                recovered.removed += 1;
             }
             // Last: an interruption before this finds the same again.
             super::remove(&temporary)?;
         }
-        Ok(settled)
+        Ok(recovered)
     }
 
     /// The storage directory, absolute.
@@ -465,7 +465,7 @@ impl Incoming {
     /// at a time, until the index has it or [`Placed::discard`] has taken it away: another one could find it to be its own.
     ///
     /// The name comes first, so that one wait for the journal of the file system is for the bytes and for the name. It is no
-    /// promise before this returns: after a power cut in between, [`Objects::settle`] removes what may be half written.
+    /// promise before this returns: after a power cut in between, [`Objects::recover`] removes what may be half written.
     ///
     /// # Errors
     /// When that fails; the object is lost then.
@@ -936,16 +936,16 @@ mod tests {
         std::mem::forget(left);
         objects._lock.unlock().unwrap();
         let objects = Objects::open(&Options::new(directory.path().to_owned())).unwrap();
-        let settled = objects.settle(|mut file, path| {
+        let recovered = objects.recover(|mut file, path| {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).unwrap();
             assert_eq!(bytes, fs::read(path).unwrap());
             bytes != b"not indexed"
         });
-        assert_eq!(settled.unwrap(), Settled { kept: 3, removed: 1 });
+        assert_eq!(recovered.unwrap(), Recovered { kept: 3, removed: 1 });
         let series = component("..");
         assert_eq!(files(&directory), ["1.3-1", "1.3", "1.5-1"].map(|name| format!("1.1/{series}/{name}.dcm")));
-        assert_eq!(objects.settle(|_, _| false).unwrap(), Settled::default());
+        assert_eq!(objects.recover(|_, _| false).unwrap(), Recovered::default());
     }
 
     #[test]
@@ -962,12 +962,12 @@ mod tests {
         }
         objects._lock.unlock().unwrap();
         let objects = Objects::open(&Options::new(directory.path().to_owned())).unwrap();
-        let settled = objects.settle(|mut file, _| {
+        let recovered = objects.recover(|mut file, _| {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).unwrap();
             bytes == CONTENTS[1]
         });
-        assert_eq!(settled.unwrap(), Settled { kept: 8, removed: 16 });
+        assert_eq!(recovered.unwrap(), Recovered { kept: 8, removed: 16 });
         let expected: Vec<_> = (0..8).map(|instance| format!("1.1/1.2/1.3.{instance}-1.dcm")).collect();
         assert_eq!(files(&directory), expected);
     }
