@@ -1,12 +1,14 @@
-//! Archives: zip, tar and gzip files, read where they lie.
+//! Reads members of zip, tar and gzip files without unpacking them.
 //!
-//! [`walk()`] goes through the members of an archive file, and of archives in it ([`limits::MAX_NESTING`] deep), and has each read as
-//! far as the reader cares to; [`open()`] opens one member for reading from start to end, [`Archives`] one after the other. Nothing is unpacked: a stored member
-//! is a range of the file, a deflated one is inflated as far as it is read, and no member is in memory as a whole. The central
-//! directory of a zip archive is read as a stream of entries.
+//! [`walk()`] visits the members of an archive file, and the members of nested archives
+//! ([`limits::MAX_NESTING`] deep). A callback reads as much of each member as it needs. [`open()`]
+//! opens one member to read all of it. [`Archives`] opens many, one after the other. A stored
+//! member is a range of the file. A deflated member is inflated only as far as somebody reads it.
+//! No member is in memory as a whole. The central directory of a zip archive is read as a stream of
+//! entries.
 //!
-//! Names of members are names and nothing else: no path on the disk is ever made of one. Every length and number that an
-//! archive states meets one of the [`limits`]; what an archive says of itself is believed only where the bytes agree.
+//! The name of a member is never used as a path on the disk. Every length and count in an archive
+//! meets one of the [`limits`]. The reader checks what an archive states against its bytes.
 
 pub mod limits;
 mod name;
@@ -24,7 +26,7 @@ pub use problem::Problem;
 pub use source::OnRead;
 pub use walk::{Member, MemberAction, MemberKind, ReadMember, Sink, walk};
 
-/// Bytes that have to be looked at to tell an archive: a tar header is a block of 512.
+/// Bytes needed to detect an archive. A tar header has 512.
 pub const LOOK: usize = tar::BLOCK;
 
 /// A kind of archive.
@@ -34,25 +36,27 @@ pub enum Kind {
     Zip,
     /// tar.
     Tar,
-    /// gzip: of a tar archive, or of a single file.
+    /// gzip, with a tar archive or a single file in it.
     Gzip,
 }
 
 impl Kind {
-    /// The kind of archive that begins with these bytes ([`LOOK`] of them, where there are as many).
+    /// The kind of archive that begins with these bytes: [`LOOK`] of them, or fewer if the file is
+    /// shorter.
     ///
-    /// A preamble of a DICOM file may hold anything (PS3.10 7.1), the beginning of an archive too: the prefix `DICM` counts
-    /// first.
+    /// The preamble of a DICOM file may hold anything (PS3.10 7.1), even the beginning of an
+    /// archive. So a file with the prefix `DICM` is no archive.
     ///
     /// # Errors
-    /// [`Problem::Unsupported`] for an archive of a kind that is not read.
+    /// [`Problem::Unsupported`] for a kind of archive that this module cannot read.
     pub fn of(start: &[u8]) -> Result<Option<Self>, Problem> {
         if start.get(128..132) == Some(b"DICM") {
             return Ok(None);
         }
         Ok(match start {
             [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Self::Zip),
-            // The first volume of several, or what once was to become one.
+            // The first of several volumes, or a single volume made by a tool that can split
+            // archives.
             [b'P', b'K', 7, 8, b'P', b'K', ..] => return Err(Problem::Unsupported("multi-volume zip")),
             [0x1F, 0x8B, 8, ..] => Some(Self::Gzip),
             [b'7', b'z', 0xBC, 0xAF, 0x27, 0x1C, ..] => return Err(Problem::Unsupported("7-Zip")),
@@ -67,7 +71,7 @@ impl Kind {
         })
     }
 
-    /// As people call it.
+    /// Its common name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -78,13 +82,13 @@ impl Kind {
     }
 }
 
-/// The bytes of a member on their way to a reader of headers.
+/// The bytes of a member, for a reader of headers.
 pub trait MemberBytes: Read {
-    /// Goes forward without looking, by a seek where the bytes stand in the file as they are; how far that was, less than
-    /// asked only at the end.
+    /// Skips `count` bytes without reading them. It seeks if the bytes lie uncompressed in the
+    /// file. Returns the bytes skipped, which are fewer than `count` only at the end.
     ///
     /// # Errors
-    /// That of the file system, or a [`Problem`].
+    /// Those of the file system, or a [`Problem`].
     fn pass(&mut self, count: u64) -> io::Result<u64>;
 }
 

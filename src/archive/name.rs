@@ -1,19 +1,21 @@
-//! Paths of members: the names of the archives in the archive file, outermost first, and of the member in the last of them,
-//! joined by `!/`.
+//! Paths of members. A path joins the names of the nested archives, outermost first, and the name
+//! of the member. The separator is `!/`.
 //!
-//! A name may hold `!/` itself. In a path, exclamation marks that stand before a slash (or before the separator) are doubled:
-//! an odd number of them before a slash is a separator with half of the others before it. So every name has one path, and
-//! every path one meaning.
+//! A name may itself hold `!/`. So in a path, exclamation marks before a slash or before the
+//! separator are doubled. An odd number of them before a slash is a separator, and half of the
+//! others belong to the name. So every name has one path, and every path has one meaning.
 //!
-//! Several members of one archive may have the same name. The path of the second one is that of the first with `!/!/2`
-//! behind it. No name is empty, so the empty name in between cannot be that of an archive.
+//! Several members of one archive may have the same name. The path of the second is that of the
+//! first with `!/!/2` added. No name is empty, so the empty name in between cannot be that of an
+//! archive.
 
-/// Adds the name of a member to the path of the archive that it lies in; an empty path is the archive file itself.
+/// Adds the name of a member to the path of its archive. An empty path is the archive file itself.
 pub(crate) fn join(archive: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(archive.len() + 2 + name.len());
     if !archive.is_empty() {
         path.extend_from_slice(archive);
-        // The last name of `archive` was the end of a path so far, where exclamation marks mean themselves.
+        // So far the last name of `archive` was the end of a path, where exclamation marks are not
+        // doubled.
         path.extend(std::iter::repeat_n(b'!', marks_before(archive, archive.len())));
         path.extend_from_slice(b"!/");
     }
@@ -46,7 +48,7 @@ pub(crate) fn split(path: &[u8]) -> Vec<Vec<u8>> {
     names
 }
 
-/// The path of a further member of a name: `occurrence` counts from 1, the first one.
+/// The path of another member with the same name. `occurrence` counts from 1, which is the first.
 pub(crate) fn again(path: &[u8], occurrence: u32) -> Vec<u8> {
     if occurrence <= 1 {
         return path.to_vec();
@@ -54,22 +56,22 @@ pub(crate) fn again(path: &[u8], occurrence: u32) -> Vec<u8> {
     join(&join(path, b""), occurrence.to_string().as_bytes())
 }
 
-/// A member among those of the archive that it lies in.
+/// A member within the archive that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) name: Vec<u8>,
-    /// Which of the members of this name it is, from 1.
+    /// Its number among the members of this name, from 1.
     pub(crate) occurrence: u32,
 }
 
 impl Step {
-    /// The path of this member in the archive at `path`.
+    /// The path of this member, if its archive is at `path`.
     pub(crate) fn below(&self, path: &[u8]) -> Vec<u8> {
         again(&join(path, &self.name), self.occurrence)
     }
 }
 
-/// The members on the way that a path describes, outermost first.
+/// The nested archives on a path and the member at its end, outermost first.
 pub(crate) fn steps(path: &[u8]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut names = split(path).into_iter().peekable();
@@ -86,13 +88,13 @@ pub(crate) fn steps(path: &[u8]) -> Vec<Step> {
     steps
 }
 
-/// A number as [`again`] writes it.
+/// Parses a number that [`again`] wrote.
 fn occurrence(digits: &[u8]) -> Option<u32> {
     let number: u32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     (number > 1 && number.to_string().as_bytes() == digits).then_some(number)
 }
 
-/// Exclamation marks directly before a place.
+/// Number of exclamation marks directly before position `at`.
 fn marks_before(bytes: &[u8], at: usize) -> usize {
     bytes.get(..at).unwrap_or_default().iter().rev().take_while(|&&byte| byte == b'!').count()
 }
@@ -117,7 +119,7 @@ mod tests {
         assert_eq!(again(b"a.dcm", 1), b"a.dcm");
         assert_eq!(again(b"a.dcm", 2), b"a.dcm!/!/2");
         assert_eq!(join(&again(b"in.zip", 3), b"a.dcm"), b"in.zip!/!/3!/a.dcm");
-        // The name of a member cannot be taken for one.
+        // A member's own name is never read as an occurrence number.
         assert_eq!(join(b"", b"a.dcm!/!/2"), b"a.dcm!!/!!/2");
         assert_eq!(steps(b"a.dcm!/!/1").len(), 3);
     }

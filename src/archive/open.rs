@@ -1,4 +1,4 @@
-//! Opening members.
+//! Opens members of archives for reading from start to end.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -24,19 +24,19 @@ use super::{Kind, LOOK};
 
 const BUFFER: usize = 64 << 10;
 
-/// The bytes of a member, from the first to the last.
+/// The bytes of a member, from first to last.
 ///
-/// Reading fails at the end where the archive states another size or checksum.
+/// The last read fails if the size or the checksum differs from that in the archive.
 pub struct Object {
     reader: Box<dyn Read + Send>,
     length: Option<u64>,
 }
 
 impl Object {
-    /// A file as it is.
+    /// A plain file.
     ///
     /// # Errors
-    /// When the system does not say how long it is.
+    /// If the system does not return its length.
     pub fn of_file(file: File) -> io::Result<Self> {
         let window = Window::whole(file, Arc::new(|_| ()))?;
         let length = window.length();
@@ -44,12 +44,12 @@ impl Object {
         Ok(Self { reader: Box::new(reader), length: Some(length) })
     }
 
-    /// Nothing: takes the place of one that is given back.
+    /// An empty object. It takes the place of an object that is handed back.
     pub(crate) fn nothing() -> Self {
         Self { reader: Box::new(io::empty()), length: Some(0) }
     }
 
-    /// How many bytes there are, where the archive says so before them.
+    /// The size, if the archive states it before the data.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         self.length
@@ -68,23 +68,24 @@ impl std::fmt::Debug for Object {
     }
 }
 
-/// Opens a member of an archive file by its path, as [`walk`](super::walk()) has given it. For several of one archive there is
-/// [`Archives`].
+/// Opens one member of an archive file. `member` is its path from [`walk`](super::walk()). To open
+/// several members of one archive, use [`Archives`].
 ///
 /// # Errors
-/// [`Problem::Missing`] where there is no such member (any more), and whatever else prevents it.
+/// [`Problem::Missing`] if the archive has no such member, or the reason why it cannot be read.
 pub fn open(file: File, member: &OsStr) -> Result<Object, Problem> {
     Archives::default().open(file, member)
 }
 
-/// Opens members of archives, many of them one after the other, and remembers the archive file that the last one was in: where
-/// members lie that were passed, and the stream behind the last one where bytes can only be had in their order.
+/// Opens members of archives one after the other. It remembers the last archive file: the positions
+/// of members already passed, and the stream behind the last member.
 ///
-/// What it costs: for a zip or tar archive, reading the central directory or the headers once, whatever is opened in which
-/// order. Of what lies in something compressed, all that precedes a member is inflated; members that are opened in the
-/// order in which they lie take one pass together, and each step back begins from the start.
+/// Cost: for a zip or tar archive, one read of the central directory or of the headers, in any
+/// order of members. In a compressed stream, all bytes before a member must be inflated. Members
+/// opened in stored order take one pass together. Each step back begins again at the start.
 ///
-/// An archive file that is not the one it was, by its inode, size or times, is a new one. Clones share what is remembered.
+/// An archive file whose inode, size or times have changed counts as a new one. Clones share what
+/// is remembered.
 #[derive(Clone)]
 pub struct Archives {
     remembered: Arc<Mutex<Option<Remembered>>>,
@@ -104,16 +105,16 @@ impl std::fmt::Debug for Archives {
 }
 
 impl Archives {
-    /// `on_read` is told of each read of an archive file.
+    /// Calls `on_read` after each read of an archive file.
     #[must_use]
     pub fn telling(on_read: OnRead) -> Self {
         Self { remembered: Arc::default(), on_read }
     }
 
-    /// Opens a member of an archive file by its path, as [`walk`](super::walk()) has given it.
+    /// Opens one member of an archive file. `member` is its path from [`walk`](super::walk()).
     ///
     /// # Errors
-    /// [`Problem::Missing`] where there is no such member (any more), and whatever else prevents it.
+    /// [`Problem::Missing`] if the archive has no such member, or the reason why it cannot be read.
     pub fn open(&self, file: File, member: &OsStr) -> Result<Object, Problem> {
         let steps = name::steps(member.as_bytes());
         if steps.len() > MAX_NESTING {
@@ -129,7 +130,7 @@ impl Archives {
         let goes_on = !archive.levels.is_empty();
         let mut reached = archive.reach(&steps);
         if goes_on && matches!(reached, Ok(Reached::Unknown) | Err(_)) {
-            // What is wrong counts only when it is so from the start.
+            // An error counts only if it also occurs when reading from the start.
             *archive = Remembered { identity, window, levels: Vec::new() };
             reached = archive.reach(&steps);
         }
@@ -144,15 +145,16 @@ impl Archives {
         }
     }
 
-    /// Whether the last member lay where bytes can only be had in their order.
+    /// Whether the last member lies in a stream that only goes forward.
     #[must_use]
     pub fn have_an_order(&self) -> bool {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.as_ref().is_some_and(Remembered::has_an_order)
     }
 
-    /// Which of these members of the last archive file is the next to lie where bytes can only be had in their order: opened in
-    /// this order they take two passes at most. `None` where the order makes no difference, or none of them is met.
+    /// The next of these members in a forward-only stream of the last archive file. Opened in this
+    /// order, they take at most two passes. `None` if the order makes no difference or none of them
+    /// is there.
     #[must_use]
     pub fn next_of(&self, wanted: &Wanted) -> Option<OsString> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +163,7 @@ impl Archives {
             return None;
         }
         let met = archive.next_of(wanted).or_else(|| {
-            // Those that lie before the one that was opened first.
+            // Second pass: the members before the first one that was opened.
             archive.levels.clear();
             archive.enter_file().ok()?;
             archive.next_of(wanted)
@@ -170,16 +172,17 @@ impl Archives {
     }
 }
 
-/// Members of one archive file that are wanted.
+/// The members of one archive file that the caller still needs.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     members: HashSet<Vec<u8>>,
-    /// Their paths, and those of the archives on the way to them, with how many are wanted of each.
+    /// The paths of these members and of the archives around them. The number says how many needed
+    /// members each path leads to.
     ways: HashMap<Vec<u8>, usize>,
 }
 
 impl Wanted {
-    /// One more.
+    /// Adds a member.
     pub fn add(&mut self, member: &OsStr) {
         if !self.members.insert(member.as_bytes().to_vec()) {
             return;
@@ -189,7 +192,7 @@ impl Wanted {
         }
     }
 
-    /// One that was added is not wanted any more.
+    /// Removes a member.
     pub fn remove(&mut self, member: &OsStr) {
         if !self.members.remove(member.as_bytes()) {
             return;
@@ -205,7 +208,7 @@ impl Wanted {
     }
 }
 
-/// The paths of the archives that a member lies in, and its own.
+/// The paths of the archives around a member, and its own path.
 fn ways(member: &OsStr) -> impl Iterator<Item = Vec<u8>> {
     name::steps(member.as_bytes()).into_iter().scan(Vec::new(), |path, step| {
         *path = step.below(path);
@@ -213,7 +216,7 @@ fn ways(member: &OsStr) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// What tells one archive file from another, or from itself after a change.
+/// Identifies an archive file. It differs for another file and for a changed file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileIdentity {
     device: u64,
@@ -236,24 +239,24 @@ impl FileIdentity {
     }
 }
 
-/// An archive file, and the way into it that was taken last.
+/// An archive file, with the nested archives that the last member lay in.
 struct Remembered {
     identity: FileIdentity,
     window: Window,
-    /// Archives that lie in each other, the file itself first.
+    /// The nested archives, beginning with the file itself.
     levels: Vec<Level>,
 }
 
 struct Level {
-    /// Which member of the level above it is; of the file itself none.
+    /// Its position in the archive one level up. `None` for the file itself.
     step: Option<Step>,
     archive: Archive,
 }
 
 impl Remembered {
     fn enter_file(&mut self) -> Result<(), Problem> {
-        // The file itself is an archive, or was one when it was indexed: one that nothing at its start tells is a zip archive
-        // behind a program that unpacks it.
+        // The file is an archive now, or it was one when it was indexed. If its first bytes do not
+        // tell the kind, it is a self-extracting zip archive.
         let budget = Budget::new(inflated_limit(self.window.length()));
         let archive = Archive::enter(Bytes::Window(self.window.clone()), Some(Kind::Zip), budget)?;
         self.levels.push(Level { step: None, archive });
@@ -264,7 +267,7 @@ impl Remembered {
         self.levels.iter().any(|level| matches!(level.archive, Archive::Stream(_)))
     }
 
-    /// Goes forward in the innermost archive, then in those around it.
+    /// Searches forward in the innermost archive, then in the archives around it.
     fn next_of(&mut self, wanted: &Wanted) -> Option<Vec<u8>> {
         loop {
             let steps = self.levels.iter().filter_map(|level| level.step.as_ref());
@@ -274,10 +277,11 @@ impl Remembered {
             let stream = match &mut level.archive {
                 Archive::Stream(stream) => stream,
                 Archive::SingleFile(Some(_), _) => {
-                    // It is called as the archive is, more or less: what is wanted of it has its name.
+                    // The file inside has nearly the same name as the gzip file, so any needed path
+                    // below it names it.
                     let inside = name::join(&path, b"");
                     let is_inside = |member: &&Vec<u8>| {
-                        // What begins so is another member of the archive's name.
+                        // This prefix means another member with the archive's own name.
                         member.strip_prefix(inside.as_slice()).is_some_and(|own| !own.starts_with(b"!/"))
                     };
                     if let Some(member) = wanted.members.iter().find(is_inside) {
@@ -300,7 +304,7 @@ impl Remembered {
             if wanted.members.contains(&path) {
                 return Some(path);
             }
-            // What is wrong with it is said when it is opened.
+            // An error is reported when somebody opens the nested archive.
             if depth < MAX_NESTING
                 && let Ok(Reached::Member(found)) = stream.member(&step)
                 && let Ok(archive) = Archive::enter(found.bytes, None, found.budget)
@@ -310,13 +314,13 @@ impl Remembered {
         }
     }
 
-    /// Goes to a member, from the last archive on that the way to it and the way to the one before have in common.
+    /// Opens a member. It reuses the nested archives that this path shares with the previous one.
     fn reach(&mut self, steps: &[Step]) -> Result<Reached, Problem> {
         let limit = inflated_limit(self.window.length());
         let [archives @ .., _] = steps else { return Ok(Reached::Missing) };
         let levels = self.levels.iter().skip(1).zip(archives);
         let common = levels.take_while(|(level, step)| level.step.as_ref() == Some(step)).count();
-        // What they took of the levels above goes back there.
+        // Dropping the inner levels returns their streams to the levels above.
         self.levels.truncate(1 + common);
         if self.levels.is_empty() {
             self.enter_file()?;
@@ -345,7 +349,7 @@ struct Found {
     bytes: Bytes,
     length: Option<u64>,
     checksum: Option<u32>,
-    /// What may be inflated of it, if it is an archive itself.
+    /// Maximum bytes to inflate from it, if it is itself an archive.
     budget: Budget,
 }
 
@@ -364,14 +368,14 @@ impl Found {
     }
 }
 
-/// Where the search for a member ended.
+/// The result of a search for a member.
 enum Reached {
     Member(Found),
-    /// It is there, and cannot be read.
+    /// The member exists and cannot be read.
     Refused(Problem),
-    /// It is not there.
+    /// The member does not exist.
     Missing,
-    /// It can only be found from the start.
+    /// A search from the start is necessary.
     Unknown,
 }
 
@@ -381,11 +385,12 @@ impl From<Result<Found, Problem>> for Reached {
     }
 }
 
-/// The members that were passed, by the hashes of their names and of which of their name they are.
+/// Positions of the members already passed. The key is a hash of the name and the number of the
+/// occurrence.
 #[derive(Default)]
 struct Passed {
     places: HashMap<u64, u64>,
-    /// How many there were of a name, by its hash, where there was more than one.
+    /// Number of members of one name, by its hash, if there is more than one.
     again: HashMap<u64, u32>,
     hasher: RandomState,
     count: u64,
@@ -401,13 +406,13 @@ impl Passed {
         self.hasher.hash_one((name, occurrence))
     }
 
-    /// How many of a name were passed.
+    /// Number of members of this name that were passed.
     fn met(&self, name: &[u8]) -> u32 {
         let first = self.hash(name, 1);
         if !self.places.contains_key(&first) { 0 } else { self.again.get(&first).copied().unwrap_or(1) }
     }
 
-    /// Remembers a member: which of its name it is, as far as is remembered.
+    /// Records a member. Returns its number among the members of its name, while that is known.
     fn pass(&mut self, name: &[u8], place: u64) -> u32 {
         self.count += 1;
         if !self.is_whole() {
@@ -430,7 +435,7 @@ impl Passed {
         }
     }
 
-    /// Whether each member that was passed is remembered.
+    /// Whether every passed member is recorded.
     fn is_whole(&self) -> bool {
         self.count <= MAX_REMEMBERED as u64
     }
@@ -439,32 +444,33 @@ impl Passed {
         !self.ended && self.count <= MAX_MEMBERS
     }
 
-    /// What it means that a member was not met up to the end.
+    /// The result if the search reached the end without the member.
     fn not_met(&self) -> Reached {
         if self.is_whole() { Reached::Missing } else { Reached::Unknown }
     }
 }
 
-/// An archive that was entered.
+/// An opened archive.
 enum Archive {
     Zip {
         directory: Directory,
         passed: Passed,
     },
-    /// tar, in a range of the file.
+    /// A tar archive that lies uncompressed in the file.
     Tar {
         headers: WindowReader,
-        /// Bytes from where `headers` stands to the next header.
+        /// Bytes from the position of `headers` to the next header.
         data: u64,
         passed: Passed,
     },
     Stream(StreamArchive),
-    /// The only file in a gzip file, while nobody has begun to read it.
+    /// The only file in a gzip file. `None` after somebody has opened it.
     SingleFile(Option<Box<dyn SkipRead>>, Budget),
 }
 
 impl Archive {
-    /// `otherwise` is what it is if its first bytes do not tell; `budget` what may be inflated of it in one pass.
+    /// Opens an archive. If its first bytes do not tell the kind, it is `otherwise`. `budget`
+    /// limits the bytes that one pass may inflate.
     fn enter(bytes: Bytes, otherwise: Option<Kind>, budget: Budget) -> Result<Self, Problem> {
         match bytes {
             Bytes::Window(window) => {
@@ -507,7 +513,8 @@ impl Archive {
         Self::Stream(StreamArchive { kind, place, passed: Passed::default(), budget })
     }
 
-    /// Goes to a member. `limit` is what may be inflated of one that can be had without the others.
+    /// Finds a member. `limit` is the maximum to inflate from it, if it can be read without the
+    /// others.
     fn member(&mut self, step: &Step, limit: u64) -> Result<Reached, Problem> {
         match self {
             Self::Zip { directory, passed } => in_zip(directory, passed, step, limit),
@@ -530,7 +537,7 @@ fn in_zip(directory: &mut Directory, passed: &mut Passed, step: &Step, limit: u6
     }
     if let Some(place) = passed.place(step) {
         let entry = directory.at(place)?;
-        // Another one with the same hash.
+        // Another name may have the same hash.
         return Ok(if entry.name == step.name {
             member_of_zip(directory, &entry, limit).into()
         } else {
@@ -586,7 +593,7 @@ fn in_tar(
         let entry = tar::next(&mut header)?;
         return Ok(match entry.filter(|entry| entry.kind == EntryKind::File && entry.name == step.name) {
             Some(entry) => Reached::Member(member_of_tar(header, &entry, limit)),
-            // Another one with the same hash.
+            // Another name may have the same hash.
             None => Reached::Unknown,
         });
     }
@@ -615,7 +622,7 @@ fn in_tar(
 fn member_of_tar(source: WindowReader, entry: &tar::Entry, limit: u64) -> Found {
     let bytes = match source.window(entry.size) {
         Some(window) => Bytes::Window(window),
-        // Cut off: what is there of it, and then an error.
+        // The member is cut off. The reader gets the bytes that exist, then an error.
         None => Bytes::Stream(Box::new(Limited::new(source, entry.size))),
     };
     Found { bytes, length: Some(entry.size), checksum: None, budget: Budget::new(limit) }
@@ -627,10 +634,10 @@ enum StreamKind {
     Tar,
 }
 
-/// An archive that goes forward only.
+/// An archive in a stream that only goes forward.
 struct StreamArchive {
     kind: StreamKind,
-    /// Where it stands; empty while somebody reads a member.
+    /// The current position. `None` while somebody reads a member.
     place: Place,
     passed: Passed,
     budget: Budget,
@@ -640,13 +647,14 @@ type Place = Arc<Mutex<Option<Standing>>>;
 
 enum Standing {
     AtHeader(Box<dyn SkipRead>),
-    /// Behind the header of a member, which was looked at and is still to be had, and which of its name it is.
+    /// After the header of a member, with its data still unread. The number is that of the
+    /// occurrence.
     AtData(Header, u32, Box<dyn SkipRead>),
-    /// In or behind the data of a member.
+    /// Within the data of a member, or directly after it.
     InMember(Box<dyn MemberStream>),
 }
 
-/// A header, which of its name the member is, and the stream behind the header.
+/// A header, the number of the occurrence, and the stream after the header.
 type AtData = (Header, u32, Box<dyn SkipRead>);
 
 enum Header {
@@ -693,7 +701,7 @@ impl StreamArchive {
         })
     }
 
-    /// Goes forward to the next member that is wanted, and stays in front of its data.
+    /// Searches forward for the next needed member. It stops before the data.
     fn look_for(&mut self, is_wanted: &mut dyn FnMut(&Step) -> bool) -> Result<Option<Step>, Problem> {
         let standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(standing) = standing else { return Ok(None) };
@@ -703,8 +711,8 @@ impl StreamArchive {
         Ok(Some(Step { name, occurrence }))
     }
 
-    /// Goes to the data of the next member of which this says that it is wanted; `None` at the end. It is asked about every
-    /// member, in their order.
+    /// Goes to the data of the next member for which `is_wanted` returns true. `None` at the end.
+    /// It calls `is_wanted` for every member, in order.
     fn go_to(
         &mut self,
         standing: Standing,
@@ -741,19 +749,19 @@ impl StreamArchive {
         Ok(None)
     }
 
-    /// Goes to where the next member begins.
+    /// Skips to the next header.
     fn pass(&self, header: &Header, mut source: Box<dyn SkipRead>) -> Result<Box<dyn SkipRead>, Problem> {
         match header {
             Header::Tar(entry) => {
                 let padded = entry.padded();
                 if source.pass(padded)? < padded { Err(Problem::Truncated) } else { Ok(source) }
             }
-            // Only a deflate stream tells by itself where it ends.
+            // Only a deflate stream marks its own end.
             Header::Zip(entry) => self.in_zip(entry, source, entry.is_described_after()).leave(),
         }
     }
 
-    /// The member in front of whose data the stream stands.
+    /// The member whose data begins at the current position.
     fn member_here(&self, header: Header, source: Box<dyn SkipRead>) -> Reached {
         match header {
             Header::Tar(entry) => self.member_of_tar(&entry, source),
@@ -797,7 +805,7 @@ impl StreamArchive {
         })
     }
 
-    /// The data of a member, inflated or as they lie.
+    /// The data of a member, inflated or as stored.
     fn in_zip(&self, entry: &zip::Entry, source: Box<dyn SkipRead>, inflate: bool) -> Box<dyn MemberStream> {
         let (after, described) = (entry.is_described_after(), entry.has_descriptor());
         let limited = Limited::new(source, if after { u64::MAX } else { entry.compressed });
@@ -823,13 +831,13 @@ impl StreamArchive {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
     }
 
-    /// Gives away the data of a member; when they are dropped, what is behind them can be read.
+    /// Lends out the data of a member. When the borrower drops it, the stream comes back here.
     fn lend(&self, data: Box<dyn MemberStream>) -> Bytes {
         Bytes::Stream(Box::new(Borrowed { data: Some(data), home: Arc::clone(&self.place) }))
     }
 }
 
-/// Passes over what is left of a member, and what describes it behind its data.
+/// Skips the rest of a member and its data descriptor.
 fn leave_zip_member(
     limited: Limited<Box<dyn SkipRead>>,
     after: bool,
@@ -846,9 +854,9 @@ fn leave_zip_member(
     Ok(source)
 }
 
-/// The data of a member, and the way out of them.
+/// The data of a member, with a way to leave it.
 trait MemberStream: SkipRead {
-    /// Goes to where the next member begins.
+    /// Skips to the next header.
     fn leave(self: Box<Self>) -> Result<Box<dyn SkipRead>, Problem>;
 }
 
@@ -889,9 +897,9 @@ impl<S: SkipRead, L: Send> SkipRead for Member<S, L> {
     }
 }
 
-/// The data of a member that somebody reads. They go home when he is done.
+/// The data of a member that somebody reads. Dropping it returns the stream to the archive.
 struct Borrowed {
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     data: Option<Box<dyn MemberStream>>,
     home: Place,
 }

@@ -1,56 +1,58 @@
-//! Why an archive or a member of it is not read.
+//! Why an archive or a member cannot be read.
 
 use std::io;
 
 use super::limits::{MAX_MEMBERS, MAX_NAME, MAX_NESTING};
 
-/// What is wrong with an archive or a member.
+/// A fault in an archive or a member.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The member is encrypted.
     #[error("the member is encrypted")]
     Encrypted,
-    /// The member is compressed by a method other than deflate.
+    /// The compression method is not deflate.
     #[error("compression method {0} is not supported")]
     Method(u16),
-    /// A kind of archive that is known and not read.
+    /// The kind of archive is known, and this module cannot read it.
     #[error("{0} archives are not supported")]
     Unsupported(&'static str),
-    /// One of several volumes.
-    #[error("one volume of several")]
+    /// The archive is one of several volumes.
+    #[error("the archive is one of several volumes")]
     MultiVolume,
-    /// A sparse file of a tar archive, whose bytes do not stand there as they are.
+    /// A sparse file in a tar archive. Its holes are left out, so its bytes do not lie there one
+    /// after the other.
     #[error("sparse files in tar archives are not supported")]
     Sparse,
-    /// A member of a zip archive that is read from its start, where only the end tells how long the member is.
-    #[error("the size of the member stands behind it, where it cannot be found")]
+    /// A zip archive is read from its start, and the size of a stored member follows its data. So
+    /// the end of the member is unknown.
+    #[error("the size of the member follows its data and cannot be found")]
     NoSize,
-    /// It ends too early.
+    /// The archive ends too early.
     #[error("the archive ends too early")]
     Truncated,
-    /// It contradicts itself.
+    /// The archive contradicts itself.
     #[error("the archive is damaged: {0}")]
     Damaged(&'static str),
     /// The compressed data is damaged.
     #[error("the compressed data is damaged")]
     Deflate,
-    /// The bytes are not those whose checksum the archive holds.
-    #[error("the checksum of the member does not hold")]
+    /// The checksum in the archive differs from that of the bytes.
+    #[error("the checksum of the member is wrong")]
     Checksum,
-    /// Members lie in the same bytes: an archive made to look larger than anything.
-    #[error("its members are larger together than the archive")]
+    /// Several members use the same bytes. Somebody made the archive to look larger than it is.
+    #[error("its members together are larger than the archive")]
     Overlapping,
-    /// More comes out by inflating than any real archive holds.
-    #[error("it inflates to more than any real archive")]
+    /// The archive inflates to more bytes than [`limits`](super::limits) allow.
+    #[error("it inflates to more bytes than any real archive")]
     Inflation,
-    /// More members than [`MAX_MEMBERS`].
+    /// The archive has more members than [`MAX_MEMBERS`].
     #[error("more than {MAX_MEMBERS} members")]
     TooManyMembers,
-    /// Archives deeper in each other than [`MAX_NESTING`].
-    #[error("archives lie in each other more than {MAX_NESTING} deep")]
+    /// Archives are nested deeper than [`MAX_NESTING`].
+    #[error("archives are nested more than {MAX_NESTING} deep")]
     NestedTooDeep,
-    /// A name that is empty, has a NUL in it or is longer than [`MAX_NAME`].
-    #[error("a name that is empty, has a NUL in it or more than {MAX_NAME} bytes")]
+    /// A name is empty, has a NUL in it or is longer than [`MAX_NAME`].
+    #[error("the name is empty, contains NUL or has more than {MAX_NAME} bytes")]
     Name,
     /// There is no such member.
     #[error("the archive has no such member")]
@@ -61,7 +63,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// A stable word for counting; part of the interface of reports and of the index.
+    /// A short, stable name for counting. Reports and the index contain it.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -82,7 +84,7 @@ impl Problem {
         }
     }
 
-    /// What an error of a reader of this module means.
+    /// Converts an error from a reader of this module.
     #[must_use]
     pub fn of(error: io::Error) -> Self {
         if error.get_ref().is_some_and(|inner| inner.is::<Self>()) {
@@ -93,13 +95,13 @@ impl Problem {
         }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Truncated,
-            // What flate2 says of compressed data.
+            // flate2 reports damaged data with these kinds.
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Self::Deflate,
             _ => Self::Io(error),
         }
     }
 
-    /// The error of a reader of this module.
+    /// Converts to the error that readers of this module return.
     #[must_use]
     pub fn into_io(self) -> io::Error {
         match self {

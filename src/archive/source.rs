@@ -1,4 +1,4 @@
-//! Where bytes come from: a range of a file, or a stream that only goes forward.
+//! Sources of bytes: a range of a file, or a stream that only goes forward.
 
 use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read};
@@ -10,7 +10,7 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use super::problem::Problem;
 
-/// What is read of a file range at a time when it is read from start to end.
+/// Bytes of one read, when a range is read from start to end.
 const READ: usize = 32 << 10;
 
 /// A range of a file.
@@ -21,7 +21,7 @@ pub(crate) struct Window {
     length: u64,
 }
 
-/// A file, and who wants to know of reads.
+/// A file, with a callback for each read.
 struct Source {
     file: File,
     on_read: OnRead,
@@ -33,11 +33,11 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// Told of each read of an archive file, on whichever thread, with the bytes that it gave.
+/// Callback after each read of an archive file, with the number of bytes. Any thread may call it.
 pub type OnRead = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl Window {
-    /// All of a file. `on_read` is told of each read.
+    /// The range that is the whole file. `on_read` is called after each read.
     pub(crate) fn whole(file: File, on_read: OnRead) -> io::Result<Self> {
         let length = file.metadata()?.len();
         Ok(Self { file: Arc::new(Source { file, on_read }), start: 0, length })
@@ -47,13 +47,13 @@ impl Window {
         self.length
     }
 
-    /// A range of this range; `None` where it does not lie in it.
+    /// A range within this range. `None` if it does not lie within.
     pub(crate) fn part(&self, start: u64, length: u64) -> Option<Self> {
         let end = start.checked_add(length)?;
         (end <= self.length).then(|| Self { file: Arc::clone(&self.file), start: self.start + start, length })
     }
 
-    /// Reads from `offset` until `buffer` is full or the range ends; how much that was.
+    /// Reads from `offset` until `buffer` is full or the range ends. Returns the number of bytes.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
         let length = buffer.len().min(left);
@@ -61,7 +61,7 @@ impl Window {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
             match self.file.file.read_at(rest, self.start + offset + done as u64) {
-                // Shorter than it was when it was opened.
+                // The file has become shorter since it was opened.
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -81,20 +81,21 @@ impl Window {
     }
 }
 
-/// Bytes in order, parts of which can be passed over.
+/// Bytes in order. The reader can skip some.
 pub(crate) trait SkipRead: BufRead + Send {
-    /// Goes forward without looking; how far that was, less than asked only at the end.
+    /// Skips `count` bytes. Returns the bytes skipped, which are fewer than `count` only at the
+    /// end.
     fn pass(&mut self, count: u64) -> io::Result<u64>;
 
-    /// The next bytes as a range of a file, where they are one.
+    /// The next bytes as a range of a file, if they lie in one.
     fn window(&self, length: u64) -> Option<Window>;
 }
 
-/// A range of a file from start to end.
+/// Reads a range of a file from start to end.
 #[derive(Debug)]
 pub(crate) struct WindowReader {
     window: Window,
-    /// Where the next read from the file is.
+    /// Offset of the next read from the file.
     offset: u64,
     buffer: Vec<u8>,
     at: usize,
@@ -105,13 +106,13 @@ impl WindowReader {
         Self { window, offset: 0, buffer: Vec::new(), at: 0 }
     }
 
-    /// One whose first bytes are at hand: those of `buffer` from `at` on.
+    /// A reader that already has its first bytes: those in `buffer` from `at` on.
     pub(crate) fn begun(window: Window, buffer: Vec<u8>, at: usize) -> Self {
         let held = buffer.len().saturating_sub(at) as u64;
         Self { window, offset: held, buffer, at }
     }
 
-    /// Gives back the buffer.
+    /// Returns the buffer for reuse.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.buffer
     }
@@ -120,7 +121,8 @@ impl WindowReader {
         self.buffer.get(self.at..).unwrap_or_default()
     }
 
-    /// One that begins at an offset, with a first read of few bytes: for a header.
+    /// A reader that begins at `offset`. Its first read takes only `few` bytes, enough for a
+    /// header.
     pub(crate) fn at(window: &Window, offset: u64, few: usize) -> Result<Self, Problem> {
         let Some(window) = window.length().checked_sub(offset).and_then(|left| window.part(offset, left)) else {
             return Err(Problem::Truncated);
@@ -135,7 +137,7 @@ impl WindowReader {
         self.offset - self.held().len() as u64
     }
 
-    /// The range that is read.
+    /// The range that it reads.
     pub(crate) fn whole(&self) -> &Window {
         &self.window
     }
@@ -192,7 +194,7 @@ impl SkipRead for WindowReader {
     }
 }
 
-/// A stream without a range behind it.
+/// A stream that is no range of a file.
 pub(crate) struct Streamed<R>(pub(crate) R);
 
 impl<R: BufRead> Read for Streamed<R> {
@@ -232,7 +234,7 @@ impl<R: BufRead + Send> SkipRead for Streamed<R> {
     }
 }
 
-/// How much may still be inflated of one archive file. Shared by all who read in it.
+/// Bytes that may still be inflated from one archive file. All its readers share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<AtomicU64>);
 
@@ -251,13 +253,13 @@ impl Budget {
         }
     }
 
-    /// Whether nothing is left of it.
+    /// Whether it is used up.
     pub(crate) fn is_spent(&self) -> bool {
         self.0.load(Relaxed) == 0
     }
 }
 
-/// Counts what comes out of a decompressor.
+/// Takes the output of a decompressor from the budget.
 pub(crate) struct Metered<R> {
     pub(crate) inner: R,
     pub(crate) budget: Budget,
@@ -271,7 +273,8 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
-/// What a bare deflate stream (RFC 1951) inflates to. It takes no byte of `input` past the end of the stream.
+/// Inflates a raw deflate stream (RFC 1951). It consumes no byte of `input` after the end of the
+/// stream.
 pub(crate) struct Inflate<R> {
     input: R,
     state: Decompress,
@@ -280,7 +283,7 @@ pub(crate) struct Inflate<R> {
 }
 
 impl<R> Inflate<R> {
-    /// `state` may have been used before.
+    /// `state` may be one that was used before.
     pub(crate) fn new(input: R, state: Option<Decompress>, budget: Budget) -> Self {
         let state = match state {
             Some(mut state) => {
@@ -321,11 +324,11 @@ impl<R: BufRead> Read for Inflate<R> {
     }
 }
 
-/// Holds what is read against the size and checksum that it should have: the last read fails where they differ.
+/// Checks size and checksum of a member. The last read fails if they differ.
 pub(crate) struct Checked<R> {
     inner: R,
     left: u64,
-    /// More was met than there should be: that stays so, however often it is asked.
+    /// The member is longer than its size. This flag keeps the error for later calls.
     is_longer: bool,
     checksum: Option<u32>,
     crc: Crc,
@@ -343,7 +346,8 @@ impl<R: Read> Read for Checked<R> {
             self.is_longer = self.is_longer || self.inner.read(&mut [0]).is_ok_and(|more| more > 0);
             return match self.checksum {
                 Some(checksum) if checksum != self.crc.sum() => Err(Problem::Checksum.into_io()),
-                // Of nothing the checksum is 0, which is what a damaged directory is full of.
+                // An empty member and a zeroed directory entry both have CRC 0. So a matching CRC
+                // does not prove that the member is empty.
                 _ if self.is_longer => Err(Problem::Damaged("a member that is longer than its size").into_io()),
                 _ => Ok(0),
             };
@@ -382,7 +386,7 @@ impl<S: SkipRead + ?Sized> SkipRead for Box<S> {
     }
 }
 
-/// The next so many bytes of something.
+/// The next bytes of a stream, up to a limit.
 pub(crate) struct Limited<S> {
     source: S,
     left: u64,
@@ -393,7 +397,7 @@ impl<S: SkipRead> Limited<S> {
         Self { source, left: length }
     }
 
-    /// Bytes that were not read.
+    /// Bytes not yet read.
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
@@ -440,7 +444,7 @@ impl<S: SkipRead> SkipRead for Limited<S> {
     }
 }
 
-/// Something whose first bytes were looked at.
+/// A stream whose first bytes are already in memory.
 pub(crate) struct Ahead<S> {
     head: Vec<u8>,
     at: usize,
@@ -448,7 +452,7 @@ pub(crate) struct Ahead<S> {
 }
 
 impl<S: SkipRead> Ahead<S> {
-    /// Looks at the first `count` bytes, fewer where there are fewer.
+    /// Reads the first `count` bytes, or fewer if the stream is shorter.
     pub(crate) fn look(mut source: S, count: usize) -> Result<Self, Problem> {
         let mut head = vec![0; count];
         let read = crate::archive::source::fill(&mut source, &mut head)?;
@@ -456,7 +460,7 @@ impl<S: SkipRead> Ahead<S> {
         Ok(Self { head, at: 0, source })
     }
 
-    /// What was looked at and is still to be read.
+    /// The bytes in memory that nobody has consumed yet.
     pub(crate) fn head(&self) -> &[u8] {
         self.head.get(self.at..).unwrap_or_default()
     }
@@ -499,7 +503,7 @@ impl<S: SkipRead> SkipRead for Ahead<S> {
     }
 }
 
-/// Reads until the buffer is full or the bytes end; how much that was.
+/// Reads until the buffer is full or the bytes end. Returns the number of bytes.
 pub(crate) fn fill<R: Read + ?Sized>(source: &mut R, buffer: &mut [u8]) -> Result<usize, Problem> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {

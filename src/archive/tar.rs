@@ -1,4 +1,4 @@
-//! Tar archives: v7, ustar, GNU long names and numbers, pax.
+//! Reads tar archives: v7, ustar, GNU long names and numbers, pax.
 
 use crate::archive::source::fill;
 use std::io::Read;
@@ -7,19 +7,19 @@ use super::limits::{MAX_EXTENDED_HEADER, MAX_NAME};
 use super::problem::Problem;
 use super::source::SkipRead;
 
-/// Headers and data stand in blocks of this size.
+/// Headers and data begin at multiples of this size.
 pub(crate) const BLOCK: usize = 512;
 
 /// A member.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) name: Vec<u8>,
-    /// Bytes of data that follow.
+    /// Bytes of data that follow the header.
     pub(crate) size: u64,
     pub(crate) kind: EntryKind,
 }
 
-/// What a member is.
+/// The type of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntryKind {
     File,
@@ -27,7 +27,7 @@ pub(crate) enum EntryKind {
     Link,
     /// A device or a FIFO.
     Special,
-    /// A file with holes that are left out.
+    /// A file whose holes are left out.
     Sparse,
     /// The rest of a file that began in another volume.
     Continued,
@@ -40,13 +40,13 @@ impl Entry {
     }
 }
 
-/// Whether these are the first bytes of a tar archive: a header whose checksum holds.
+/// Whether a tar archive begins with these bytes: a header with a correct checksum.
 pub(crate) fn is_header(bytes: &[u8]) -> bool {
     bytes.first_chunk::<BLOCK>().is_some_and(|block| block[0] != 0 && checksum_holds(block))
 }
 
-/// The next member; `None` at the end of the archive. What precedes it (the data of the member before) has to be passed over
-/// by the caller.
+/// Reads the next header. `None` at the end of the archive. The caller must have skipped the data
+/// of the member before.
 pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entry>, Problem> {
     let mut long_name = None;
     let mut pax = Pax::default();
@@ -68,7 +68,8 @@ pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entry>, Pr
         match block[156] {
             b'L' => long_name = Some(extended(source, size)?),
             b'x' => pax = Pax::parse(&extended(source, size)?)?,
-            // What holds for all members is no name and no size; the target of a link does not matter.
+            // A global pax header has no name or size for one member. The target of a link is not
+            // needed.
             b'g' | b'K' => {
                 extended(source, size)?;
             }
@@ -88,9 +89,9 @@ pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entry>, Pr
                 }
                 match entry.kind {
                     EntryKind::File if pax.sparse => entry.kind = EntryKind::Sparse,
-                    // v7 marks a directory by the slash alone.
+                    // v7 marks a directory only by the slash.
                     EntryKind::File if entry.name.ends_with(b"/") => entry.kind = EntryKind::Directory,
-                    // They have no data, whatever size they were given.
+                    // These have no data, whatever size the header states.
                     EntryKind::Directory | EntryKind::Link | EntryKind::Special => entry.size = 0,
                     EntryKind::File | EntryKind::Sparse | EntryKind::Continued => {}
                 }
@@ -110,12 +111,12 @@ fn entry_kind(flag: u8) -> EntryKind {
         b'5' | b'D' => EntryKind::Directory,
         b'S' => EntryKind::Sparse,
         b'M' => EntryKind::Continued,
-        // POSIX: what is not known is taken for a file.
+        // POSIX: an unknown type is treated as a file.
         _ => EntryKind::File,
     }
 }
 
-/// GNU: where the holes are, as long as the header (and each block after it) says that more follows.
+/// GNU: skips the blocks that list the holes. Each says whether another follows.
 fn pass_sparse_headers(source: &mut (dyn SkipRead + '_), mut extended: u8) -> Result<(), Problem> {
     const MAX_BLOCKS: u64 = MAX_EXTENDED_HEADER / BLOCK as u64;
     for _ in 0..MAX_BLOCKS {
@@ -131,19 +132,19 @@ fn pass_sparse_headers(source: &mut (dyn SkipRead + '_), mut extended: u8) -> Re
     Err(Problem::Damaged("an extended header that is too long"))
 }
 
-/// Name and prefix.
+/// The name, with the prefix before it.
 fn header_name(block: &[u8; BLOCK]) -> Vec<u8> {
     let text = |field: &[u8]| field.split(|&byte| byte == 0).next().unwrap_or_default().to_vec();
     let name = text(&block[..100]);
     let prefix = text(&block[345..500]);
-    // GNU has other things where ustar has the prefix.
+    // GNU uses the field of the ustar prefix for other data.
     if &block[257..263] != b"ustar\0" || prefix.is_empty() {
         return name;
     }
     [prefix, name].join(&b'/')
 }
 
-/// The data of a header that says more than fits into one block.
+/// Reads the data of an extended header.
 fn extended(source: &mut (dyn SkipRead + '_), size: u64) -> Result<Vec<u8>, Problem> {
     if size > MAX_EXTENDED_HEADER {
         return Err(Problem::Damaged("an extended header that is too long"));
@@ -157,7 +158,7 @@ fn extended(source: &mut (dyn SkipRead + '_), size: u64) -> Result<Vec<u8>, Prob
     Ok(data)
 }
 
-/// The pax records (POSIX.1-2001) that matter here.
+/// The pax records (POSIX.1-2001) that this reader uses.
 #[derive(Default)]
 struct Pax {
     path: Option<Vec<u8>>,
@@ -166,7 +167,7 @@ struct Pax {
 }
 
 impl Pax {
-    /// Records `length key=value\n`, where the length counts all of the record.
+    /// Parses records `length key=value\n`. The length counts the whole record.
     fn parse(mut records: &[u8]) -> Result<Self, Problem> {
         const DAMAGED: Problem = Problem::Damaged("a pax record that is none");
         let mut pax = Self::default();
@@ -196,7 +197,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// A number: octal digits, or (GNU) binary after a first bit that is set.
+/// Parses a number: octal digits, or GNU binary if the first bit is set.
 fn number(field: &[u8]) -> Option<u64> {
     if let Some((0x80, rest)) = field.split_first() {
         let (high, low) = rest.split_at_checked(rest.len().checked_sub(8)?)?;
@@ -210,7 +211,8 @@ fn number(field: &[u8]) -> Option<u64> {
     })
 }
 
-/// The sum of all bytes, those of the sum itself taken for spaces; some old writers took the bytes for signed ones.
+/// Whether the header checksum is correct. It is the sum of all bytes, with spaces in place of the
+/// checksum itself. Some old writers added signed bytes.
 fn checksum_holds(block: &[u8; BLOCK]) -> bool {
     let Some(expected) = number(&block[148..156]) else { return false };
     let rest = || block[..148].iter().chain(&block[156..]);

@@ -1,4 +1,4 @@
-//! Going through all members of an archive file.
+//! Visits all members of an archive file.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
@@ -19,49 +19,50 @@ use super::tar::{self, EntryKind};
 use super::zip::{self, Directory, Members};
 use super::{Kind, LOOK, MemberBytes, name};
 
-/// Members of a zip archive that are read at a time by one thread.
+/// Members of a zip archive that one thread reads at a time.
 const CHUNK: usize = 256;
 
-/// What is read of a member at first, along with its local header: as of a file.
+/// Bytes of the first read of a member, with its local header. The same as for a file.
 const FIRST_READ: usize = (8 << 10) + 256;
 
-/// What is inflated at a time of a member whose header is wanted.
+/// Bytes to inflate at a time when only the header of a member is needed.
 const INFLATE_STEP: usize = 4 << 10;
 
-/// What is inflated at a time of what is read as a whole.
+/// Bytes to inflate at a time when all of a member is needed.
 const STREAM_BUFFER: usize = 64 << 10;
 
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its path in the archive file: names of archives and its own, joined by `!/`. Of a further member of a name it ends in
-    /// a number, `!/!/2` for the second.
+    /// Its path in the archive file: the names of the archives and its own, joined by `!/`. If
+    /// several members have this name, the path ends in a number, `!/!/2` for the second.
     pub path: Vec<u8>,
-    /// Which of the members of its name it is, from 1. The last one is the file (what unpacking the archive leaves).
+    /// Its number among the members of its name, from 1. The last of them is the file that
+    /// unpacking would leave.
     pub occurrence: u32,
-    /// Its bytes as the archive states them; in [`Sink::wants`] `None` where that stands behind the bytes, 0 in
-    /// [`Sink::read`] where it is not known even then.
+    /// Its size as the archive states it. In [`Sink::action_for`] it is `None` if the size follows
+    /// the data. In [`Sink::read`] it is 0 if it is still unknown.
     pub size: Option<u64>,
-    /// What it is.
+    /// Its type.
     pub kind: MemberKind,
     /// Length of its path without the number.
     plain: usize,
 }
 
 impl Member {
-    /// Its path without the number by which it is told from others of its name.
+    /// Its path without the number that separates members of the same name.
     #[must_use]
     pub fn plain_path(&self) -> &[u8] {
         self.path.get(..self.plain).unwrap_or(&self.path)
     }
 }
 
-/// What a member is.
+/// The type of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberKind {
     /// A file.
     File,
-    /// All that a gzip file holds, where that is no archive.
+    /// The content of a gzip file that is no archive.
     SingleFile,
     /// A hard or symbolic link.
     Link,
@@ -69,45 +70,47 @@ pub enum MemberKind {
     Special,
 }
 
-/// What is to become of a member.
+/// What the walk does with a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberAction {
-    /// It is read.
+    /// Reads it.
     Read,
-    /// It is passed over.
+    /// Skips it.
     Skip,
-    /// The walk ends.
+    /// Ends the walk.
     Stop,
 }
 
-/// Where the members go, in an order that depends on the archive only.
+/// Receives the members. Their order depends only on the archive.
 pub trait Sink<T> {
-    /// What is to become of a member that could be read.
+    /// Decides what to do with a member that can be read.
     fn action_for(&mut self, member: &Member) -> MemberAction;
 
-    /// Whether what was read takes the place of earlier members of the same name.
+    /// Whether a member with this value replaces earlier members of the same name.
     fn replaces(&self, value: &T) -> bool;
 
-    /// A file that is not the last of its name: a later one takes its place. Archives stay, with their members.
-    /// [`ControlFlow::Break`] ends the walk.
+    /// Receives a file that a later member of the same name replaces. Nested archives and their
+    /// members stay. [`ControlFlow::Break`] ends the walk.
     fn replaced(&mut self, path: Vec<u8>) -> ControlFlow<()>;
 
-    /// What reading a member gave. [`ControlFlow::Break`] ends the walk.
+    /// Receives the value that reading a member gave. [`ControlFlow::Break`] ends the walk.
     fn read(&mut self, member: Member, value: T) -> ControlFlow<()>;
 
-    /// A member, or an archive in the archive, that could not be read. [`ControlFlow::Break`] ends the walk.
+    /// Receives a member or a nested archive that cannot be read. [`ControlFlow::Break`] ends the
+    /// walk.
     fn refused(&mut self, path: Vec<u8>, problem: Problem) -> ControlFlow<()>;
 }
 
-/// Reads what it wants of a member. Called on several threads.
+/// Reads as much of a member as it needs. Several threads call it.
 pub type ReadMember<'a, T> = &'a (dyn Fn(&mut dyn MemberBytes) -> T + Sync);
 
-/// Goes through the members of an archive file. Large zip archives are read by `threads` threads. `on_read` is told of each read of the file.
+/// Visits the members of an archive file. `threads` threads read a large zip archive. `on_read` is
+/// called after each read of the file.
 ///
-/// Where members cannot be told apart from archives by their first bytes they are members.
+/// A member that could be either an object or a nested archive is treated as an object.
 ///
 /// # Errors
-/// What is wrong with the archive as a whole; the members before that have been given to the sink.
+/// A fault of the archive as a whole. The sink has received the members before it.
 pub fn walk<T: Send>(
     file: File,
     file_name: &OsStr,
@@ -137,13 +140,13 @@ pub fn walk<T: Send>(
     }
 }
 
-/// Why an archive is not read to its end.
+/// Why the walk left an archive before its end.
 enum Halt {
-    /// The sink wants no more.
+    /// The sink ended the walk.
     Stopped,
-    /// It cannot be read further; the archive that it lies in can.
+    /// This archive cannot be read further. The archive around it can.
     Problem(Problem),
-    /// The archive file as a whole has reached a limit.
+    /// The archive file as a whole reached a limit.
     Everything(Problem),
 }
 
@@ -162,33 +165,33 @@ impl From<std::io::Error> for Halt {
     }
 }
 
-/// Where an archive is.
+/// The bytes of an archive.
 enum Bytes<'a> {
     Window(Window),
     Stream(&'a mut (dyn SkipRead + 'a)),
 }
 
-/// What a member turned out to be.
+/// What a member contains.
 enum Leaf<T> {
     Read(T),
     Archive(Kind),
 }
 
-/// A member that is to be read, or one that is not because of what its archive says of it.
+/// A member to read, or a member that cannot be read according to its archive.
 enum Planned {
     Read(Member, zip::Entry),
     Refused(Vec<u8>, Problem),
 }
 
-/// A name that several members have.
+/// The members of a name that occurs more than once.
 struct Again {
-    /// How many were met.
+    /// Number of members met.
     met: u32,
-    /// The one that counts, of those that were read.
+    /// Number of the member that counts: the last that could be read.
     stands: u32,
 }
 
-/// What the walk makes of the name of a member.
+/// A member's name, checked and counted.
 struct Met {
     path: Vec<u8>,
     /// Length of the path without the number of the occurrence.
@@ -198,7 +201,7 @@ struct Met {
 }
 
 impl Met {
-    /// The member; or its path and what is wrong with its name, or else with itself.
+    /// Makes the member. An error has its path and the problem with its name, or else `problem`.
     fn member(
         self,
         problem: Option<Problem>,
@@ -212,7 +215,7 @@ impl Met {
     }
 }
 
-/// What a thread keeps from one member to the next.
+/// Buffers that a thread reuses for each member.
 #[derive(Default)]
 struct Scratch {
     buffer: Vec<u8>,
@@ -225,18 +228,20 @@ struct Walk<'a, T> {
     budget: Budget,
     threads: usize,
     members: u64,
-    /// Hashes of the paths of the members met. The hasher is new for each archive, so that none can be made to collide.
+    /// Hashes of the paths of the members met. Each archive gets a new random hasher, so nobody can
+    /// prepare collisions.
     seen: HashSet<u64>,
-    /// Names that were met more than once, by the hashes of their paths.
+    /// Names that were met more than once, by the hash of the path.
     again: HashMap<u64, Again>,
-    /// Hashes of the paths of members that are archives, folders, links or devices.
+    /// Hashes of the paths of members that are archives, directories, links or devices.
     no_files: HashSet<u64>,
     hasher: RandomState,
     scratch: Scratch,
 }
 
 impl<T: Send> Walk<'_, T> {
-    /// An archive. `path` is its own in the archive file, empty for that itself; `own_name` is the last name in it.
+    /// Visits an archive. `path` is its path in the archive file, and empty for the file itself.
+    /// `own_name` is the last name in the path.
     fn archive(
         &mut self,
         bytes: Bytes<'_>,
@@ -252,7 +257,7 @@ impl<T: Send> Walk<'_, T> {
             (Kind::Zip, Bytes::Window(window)) => match Directory::find(&window)? {
                 Some(directory) => self.zip(directory, path, depth),
                 None => {
-                    // Cut off: what is left can be read from the start.
+                    // The archive is cut off, so its members are read from the start.
                     self.zip_stream(&mut WindowReader::new(window), path, depth)?;
                     Err(Problem::Truncated.into())
                 }
@@ -268,9 +273,11 @@ impl<T: Send> Walk<'_, T> {
         }
     }
 
-    // --- members ---------------------------------------------------------------------------------------------------
+    // --- members
+    // ---------------------------------------------------------------------------------------------------
 
-    /// Counts a member of the archive at `archive`: its path, and which of its name it is.
+    /// Counts a member of the archive at `archive`. Returns its path and its number among the
+    /// members of its name.
     fn meet(&mut self, archive: &[u8], own_name: &[u8]) -> Result<Met, Halt> {
         self.members += 1;
         if self.members > MAX_MEMBERS {
@@ -292,7 +299,7 @@ impl<T: Send> Walk<'_, T> {
         Ok(Met { path, plain, occurrence: again.met, problem })
     }
 
-    /// Notes that a member is no file.
+    /// Records that a member is no file.
     fn no_file(&mut self, path: &[u8]) {
         self.no_files.insert(self.hasher.hash_one(path));
     }
@@ -300,7 +307,7 @@ impl<T: Send> Walk<'_, T> {
     fn action(&mut self, member: &Member) -> Result<MemberAction, Halt> {
         match self.sink.action_for(member) {
             MemberAction::Stop => Err(Halt::Stopped),
-            wish => Ok(wish),
+            action => Ok(action),
         }
     }
 
@@ -330,7 +337,7 @@ impl<T: Send> Walk<'_, T> {
         }
     }
 
-    /// An archive in the archive: what is wrong with it is told, and costs the rest of it.
+    /// Visits a nested archive. If it has a fault, the walk reports it and skips the rest of it.
     fn nested(&mut self, bytes: Bytes<'_>, kind: Kind, member: &Member, depth: usize) -> Result<(), Halt> {
         let path = member.path.as_slice();
         self.no_file(path);
@@ -341,7 +348,7 @@ impl<T: Send> Walk<'_, T> {
         }
     }
 
-    /// A member of a tar archive in a file: a range of the file.
+    /// Reads a member of a tar archive that lies uncompressed in the file.
     fn leaf_in_window(&mut self, member: Member, window: Window, depth: usize) -> Result<(), Halt> {
         let mut buffer = std::mem::take(&mut self.scratch.buffer);
         let length = FIRST_READ.min(usize::try_from(window.length()).unwrap_or(usize::MAX));
@@ -360,7 +367,7 @@ impl<T: Send> Walk<'_, T> {
         }
     }
 
-    /// A member that can only be read from start to end, and is: what was read of it counts only if all of it is there.
+    /// Reads a member from a stream, to its end. Its value counts only if all its bytes are there.
     fn leaf_in_stream(
         &mut self,
         mut member: Member,
@@ -395,7 +402,8 @@ impl<T: Send> Walk<'_, T> {
         }
     }
 
-    // --- zip -------------------------------------------------------------------------------------------------------
+    // --- zip
+    // -------------------------------------------------------------------------------------------------------
 
     fn zip(&mut self, mut directory: Directory, path: &[u8], depth: usize) -> Result<(), Halt> {
         let mut budget = directory.member_bytes();
@@ -425,7 +433,7 @@ impl<T: Send> Walk<'_, T> {
                     .spawn_scoped(scope, move || {
                         let mut scratch = Scratch::default();
                         for (planned, done) in to_do {
-                            // Nobody takes the result when the walk has ended.
+                            // If the walk has ended, nobody takes the result.
                             let _unwanted = done.send(read_chunk(&members, planned, &mut scratch, read, &limit));
                         }
                     })
@@ -443,7 +451,7 @@ impl<T: Send> Walk<'_, T> {
                     }
                     under_way.push_back(leaves);
                     if !ended {
-                        // What is wrong with the directory is told after the members before.
+                        // A fault in the directory is reported after the members before it.
                         match self.plan(&mut directory, path, &mut budget) {
                             Ok(next) => chunk = Some(next),
                             Err(halt) => result = Err(halt),
@@ -461,7 +469,8 @@ impl<T: Send> Walk<'_, T> {
         })
     }
 
-    /// The next members of a zip archive, and whether there are no more. `budget` is how many bytes they can have.
+    /// Plans the next members of a zip archive. The flag says that there are no more. `budget` is
+    /// the number of bytes that all members together may still have.
     fn plan(&mut self, directory: &mut Directory, path: &[u8], budget: &mut u64) -> Result<(Vec<Planned>, bool), Halt> {
         let mut planned = Vec::with_capacity(CHUNK);
         let mut looked_at = 0;
@@ -470,7 +479,8 @@ impl<T: Send> Walk<'_, T> {
             let entry = match directory.next() {
                 Ok(Some(entry)) => entry,
                 Ok(None) => return Ok((planned, true)),
-                // What came before is worth reading; the directory says it again.
+                // The members before the fault are read first. The directory then returns the fault
+                // again.
                 Err(problem) if !planned.is_empty() => {
                     directory.put_back(problem);
                     return Ok((planned, false));
@@ -534,12 +544,12 @@ impl<T: Send> Walk<'_, T> {
         self.nested(Bytes::Stream(&mut stream), kind, member, depth)
     }
 
-    /// A zip archive that is read from its start, by local headers.
+    /// Reads a zip archive from its start, by its local headers.
     fn zip_stream(&mut self, source: &mut (dyn SkipRead + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
         while let Some(entry) = zip::next_local(source)? {
             let met = self.meet(path, &entry.name)?;
             let after = entry.is_described_after();
-            // Only a deflate stream tells by itself where it ends.
+            // Only a deflate stream marks its own end.
             if after && entry.method != zip::DEFLATED {
                 return Err(Problem::NoSize.into());
             }
@@ -576,7 +586,8 @@ impl<T: Send> Walk<'_, T> {
         Ok(())
     }
 
-    // --- tar, gzip -------------------------------------------------------------------------------------------------
+    // --- tar, gzip
+    // -------------------------------------------------------------------------------------------------
 
     fn tar(&mut self, source: &mut (dyn SkipRead + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
         while let Some(entry) = tar::next(source)? {
@@ -609,7 +620,7 @@ impl<T: Send> Walk<'_, T> {
                 }
             }
             let passed = source.pass(left)?;
-            // Of the last one the padding may be missing.
+            // The padding of the last member may be missing.
             if left - passed > entry.padded() - entry.size {
                 return Err(Problem::Truncated.into());
             }
@@ -641,7 +652,8 @@ impl<T: Send> Walk<'_, T> {
         match Kind::of(ahead.head()) {
             Ok(None) => {
                 let value = (self.read)(&mut ahead);
-                // In a file, the size stands at its end; how well the rest inflates shows when it is wanted.
+                // A gzip file states its size at its end. If somebody needs the size of this
+                // stream, it must be inflated.
                 if size.is_none() {
                     member.size = None;
                 }
@@ -653,10 +665,10 @@ impl<T: Send> Walk<'_, T> {
     }
 }
 
-/// What became of members that were planned.
+/// The results of planned members.
 type Leaves<T> = Vec<(Planned, Option<Leaf<T>>)>;
 
-/// Members to read, and where the result goes.
+/// Members to read, and the channel for their results.
 type Work<T> = (Vec<Planned>, Sender<Leaves<T>>);
 
 fn read_chunk<T>(
@@ -713,7 +725,7 @@ fn read_in_zip<T>(
     Ok(leaf)
 }
 
-/// Counts what goes through.
+/// Counts the bytes that pass through.
 struct Counted<'a> {
     source: &'a mut (dyn SkipRead + 'a),
     bytes: u64,
@@ -750,13 +762,13 @@ impl SkipRead for Counted<'_> {
     }
 }
 
-/// What a gzip file says at its end of the bytes in it: the size of the last of its parts, without what is above 32 bits.
+/// The size at the end of a gzip file: that of its last part, modulo 2³².
 fn gzip_size(window: &Window) -> Option<u64> {
     let at = window.length().checked_sub(4)?;
     window.exact::<4>(at).ok().map(|bytes| u64::from(u32::from_le_bytes(bytes)))
 }
 
-/// What the content of a gzip file is called.
+/// The name of the file in a gzip file.
 pub(super) fn name_in_gzip(name: &[u8]) -> Vec<u8> {
     match name.len().checked_sub(3).and_then(|at| name.split_at_checked(at)) {
         Some((stem, extension)) if extension.eq_ignore_ascii_case(b".gz") && !stem.is_empty() => stem.to_vec(),

@@ -1,5 +1,5 @@
-//! Zip archives (PKWARE APPNOTE 6.3): the central directory as a stream of entries, and local headers where there is none or
-//! where it cannot be reached.
+//! Reads zip archives (PKWARE APPNOTE 6.3). It reads the central directory as a stream of entries.
+//! If there is none or it cannot be reached, it reads the local headers.
 
 use std::io::BufRead as _;
 
@@ -18,34 +18,37 @@ const END_64: &[u8; 4] = b"PK\x06\x06";
 const END_64_LOCATOR: &[u8; 4] = b"PK\x06\x07";
 const DESCRIPTOR: &[u8; 4] = b"PK\x07\x08";
 
-/// Length of a local header before name and extra fields.
+/// Length of a local header without name and extra fields.
 pub(crate) const LOCAL_HEADER: usize = 30;
 
-/// What is read of the directory for one member: most names are short.
+/// Bytes of the first read for one entry of the directory. Most names are short.
 const FEW: usize = 512;
 
-/// The end of the central directory, with the longest comment.
+/// The longest end-of-central-directory record, with the longest comment.
 const MAX_END: u64 = 22 + 65_535;
 
-/// Places that are tried for one archive where its end could be. The comment may hold the signature, but not as often.
+/// Maximum positions to try for the end of one archive. The comment may hold the signature, but not
+/// so often.
 const MAX_TRIES: usize = 32;
 
-/// What is looked through before the zip64 locator for the record that it points to, where that is not where it says.
+/// Bytes to search before the zip64 locator for its record, if the record is not where the locator
+/// says.
 const MAX_END_64: u64 = 4096;
 
 /// Length of a zip64 locator.
 const LOCATOR: usize = 20;
 
-/// Length of the zip64 end before what may extend it, and the part of it that its length does not count.
+/// Length of the zip64 end record without extension, and the part of it that its own length field
+/// leaves out.
 const END_64_LENGTH: usize = 56;
 const END_64_UNCOUNTED: u64 = 12;
 
-/// Bit of the flags: encrypted.
+/// Flag bit: the member is encrypted.
 const ENCRYPTED: u16 = 1;
-/// Bit of the flags: sizes and checksum follow the data.
+/// Flag bit: sizes and checksum follow the data.
 const DESCRIBED_AFTER: u16 = 1 << 3;
 
-/// A member as the central directory or its local header has it.
+/// A member, from its entry in the central directory or from its local header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) name: Vec<u8>,
@@ -54,17 +57,17 @@ pub(crate) struct Entry {
     pub(crate) checksum: u32,
     pub(crate) compressed: u64,
     pub(crate) size: u64,
-    /// Where its local header is, counted from the start of the archive.
+    /// Offset of its local header from the start of the archive.
     pub(crate) local: u64,
 }
 
 impl Entry {
     pub(crate) fn is_directory(&self) -> bool {
-        // Windows: some tools end the names of folders with a backslash.
+        // Some Windows tools end the names of directories with a backslash.
         matches!(self.name.last(), Some(b'/')) || (self.size == 0 && matches!(self.name.last(), Some(b'\\')))
     }
 
-    /// Whether its bytes can be had at all.
+    /// Fails if the bytes of the member cannot be read at all.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         if self.flags & ENCRYPTED != 0 {
             return Err(Problem::Encrypted);
@@ -78,40 +81,41 @@ impl Entry {
         }
     }
 
-    /// Local headers only: whether sizes and checksum follow the data, too.
+    /// Whether a data descriptor with sizes and checksum follows the data. Only for local headers.
     pub(crate) fn has_descriptor(&self) -> bool {
         self.flags & DESCRIBED_AFTER != 0
     }
 
-    /// Local headers only: whether sizes and checksum stand nowhere but behind the data.
+    /// Whether only the data descriptor has the sizes and the checksum. Only for local headers.
     pub(crate) fn is_described_after(&self) -> bool {
         self.flags & DESCRIBED_AFTER != 0 && self.compressed == 0 && self.size == 0
     }
 }
 
-/// The central directory, read entry by entry: it is never in memory as a whole.
+/// The central directory, read entry by entry. It is never in memory as a whole.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// The whole archive, from the byte that offsets in it are counted from.
+    /// The whole archive. Offsets in the archive count from its first byte.
     pub(crate) archive: Window,
     entries: WindowReader,
-    /// Where the central directory begins: members lie before it.
+    /// Start of the central directory. The members lie before it.
     begins: u64,
-    /// Entries that it says it has, and those read.
+    /// Number of entries that the archive states, and number of entries read.
     declared: u64,
     read: u64,
-    /// What is wrong with the next one, if somebody has seen it already.
+    /// The fault that the next call of [`Self::next`] returns.
     fault: Option<Problem>,
 }
 
 impl Directory {
-    /// Finds the central directory of the archive in `window`; `None` where there is none.
+    /// Finds the central directory of the archive in `window`. `None` if there is none.
     pub(crate) fn find(window: &Window) -> Result<Option<Self>, Problem> {
         let tail_start = window.length().saturating_sub(MAX_END);
         let mut tail = vec![0; usize::try_from(window.length() - tail_start).unwrap_or(0)];
         let read = window.read_at(&mut tail, tail_start)?;
         tail.truncate(read);
-        // From the end: the comment could hold the signature. What follows the archive is let pass.
+        // The search begins at the end, since the comment could hold the signature. Bytes after the
+        // archive are ignored.
         let mut failure = None;
         for at in memchr::memmem::rfind_iter(&tail, END).take(MAX_TRIES) {
             let Some(end) = tail.get(at..).and_then(|end| end.first_chunk::<22>()) else { continue };
@@ -127,7 +131,7 @@ impl Directory {
             };
             match Self::ending(window, end, ends, &locator) {
                 Ok(directory) => return Ok(Some(directory)),
-                // The system's fault says nothing about the archive.
+                // A system error says nothing about the archive.
                 Err(problem @ Problem::Io(_)) => return Err(problem),
                 Err(problem) => {
                     failure.get_or_insert(problem);
@@ -137,7 +141,7 @@ impl Directory {
         failure.map_or(Ok(None), Err)
     }
 
-    /// Opens the directory whose end is at `ends`, behind what may be a zip64 locator.
+    /// Opens the directory that ends at `ends`. A zip64 locator may lie before the end record.
     fn ending(window: &Window, end: &[u8; 22], ends: u64, locator: &[u8; LOCATOR]) -> Result<Self, Problem> {
         let plain = Found {
             disk: u32::from(u16_at(end, 4)),
@@ -147,14 +151,16 @@ impl Directory {
             ends,
         };
         let is_saturated = plain.declared == 0xFFFF || plain.length == 0xFFFF_FFFF || plain.offset == 0xFFFF_FFFF;
-        // APPNOTE 4.3.15: a locator says that there is a zip64 end. Writers to a pipe add one though all numbers fit.
+        // APPNOTE 4.3.15: a locator means that there is a zip64 end record. Writers to a pipe add
+        // one even if all numbers fit.
         match plain.zip64(window, locator)? {
             Zip64::Found(wide) => {
                 let opened = Self::open(window, &wide);
                 if is_saturated || opened.is_ok() { opened } else { Self::open(window, &plain).or(opened) }
             }
             Zip64::Lost if is_saturated => Err(Problem::Damaged("its zip64 directory is not where it should be")),
-            // The signature may be part of something else. An archive can have 65,535 members.
+            // The locator's signature may be part of something else. The archive may have exactly
+            // 65,535 members.
             Zip64::Lost | Zip64::None => Self::open(window, &plain),
         }
     }
@@ -169,7 +175,7 @@ impl Directory {
         Ok(Self { archive, entries, begins: begins - moved, declared: found.declared, read: 0, fault: None })
     }
 
-    /// The next member, `None` after the last one.
+    /// The next member. `None` after the last one.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, Problem> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
@@ -185,17 +191,18 @@ impl Directory {
         rest_of_entry(&mut self.entries, &fixed).map(Some)
     }
 
-    /// Has [`Self::next`] say again what is wrong. It must not go on: what follows a fault could look like a member.
+    /// Makes [`Self::next`] return this fault again. Reading on would be wrong: the bytes after a
+    /// fault could look like a member.
     pub(crate) fn put_back(&mut self, fault: Problem) {
         self.fault = Some(fault);
     }
 
-    /// Where the next member stands in the directory.
+    /// Position of the next entry in the directory.
     pub(crate) fn position(&self) -> u64 {
         self.entries.position()
     }
 
-    /// The member that stands at a place in the directory.
+    /// The member whose entry is at `position` in the directory.
     pub(crate) fn at(&self, position: u64) -> Result<Entry, Problem> {
         let mut entries = WindowReader::at(self.entries.whole(), position, FEW)?;
         let mut fixed = [0; 46];
@@ -205,24 +212,24 @@ impl Directory {
         rest_of_entry(&mut entries, &fixed)
     }
 
-    /// Where the bytes of a member are. `buffer` gets the first of them, along with its local header, in one read; the
-    /// second number is where they begin in it.
+    /// The bytes of a member. One read fills `buffer` with its local header and its first bytes.
+    /// The numbers are the bytes in `buffer` and where the member's bytes begin in it.
     pub(crate) fn data(&self, entry: &Entry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
         data(&self.archive, self.begins, entry, buffer)
     }
 
-    /// What [`Self::data`] needs, for another thread.
+    /// The part of the directory that [`Self::data`] needs, for another thread.
     pub(crate) fn members(&self) -> Members {
         Members { archive: self.archive.clone(), begins: self.begins }
     }
 
-    /// Bytes in which members lie.
+    /// Number of bytes that the members can occupy.
     pub(crate) fn member_bytes(&self) -> u64 {
         self.begins
     }
 }
 
-/// What follows the first 46 bytes of an entry of the directory.
+/// Reads what follows the first 46 bytes of a directory entry.
 fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<Entry, Problem> {
     let mut entry = Entry {
         name: Vec::new(),
@@ -233,7 +240,7 @@ fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<Entry, 
         size: u64::from(u32_at(fixed, 24)),
         local: u64::from(u32_at(fixed, 42)),
     };
-    // All three have 16 bits: no more than 192 KiB.
+    // Each length has 16 bits, so all three need at most 192 KiB.
     let lengths = [28, 30, 32].map(|at| usize::from(u16_at(fixed, at)));
     let [name, extra, comment] = lengths.map(|length| vec![0; length]);
     let mut variable = [name, extra, comment];
@@ -245,12 +252,12 @@ fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<Entry, 
     let [name, extra, _comment] = variable;
     entry.name = name;
     zip64_extra(&extra, [&mut entry.size, &mut entry.compressed, &mut entry.local]);
-    // The flag says how the local header is written; here the sizes are known.
+    // The flag describes the local header. The directory entry has the sizes.
     entry.flags &= !DESCRIBED_AFTER;
     Ok(entry)
 }
 
-/// The part of an archive in which its members lie.
+/// The part of an archive with its members.
 #[derive(Clone, Debug)]
 pub(crate) struct Members {
     archive: Window,
@@ -269,7 +276,8 @@ fn data(archive: &Window, begins: u64, entry: &Entry, buffer: &mut [u8]) -> Resu
         return Err(outside);
     }
     let left = usize::try_from(begins - entry.local).unwrap_or(usize::MAX);
-    // No more than there can be of it: most members of small files would have the next one read along.
+    // Read no more than the member can have. With many small members, a longer read would read the
+    // next one too.
     let wanted = usize::try_from(entry.compressed).unwrap_or(usize::MAX).saturating_add(LOCAL_HEADER + 256);
     let length = buffer.len().min(left).min(wanted);
     let read = archive.read_at(buffer.get_mut(..length).unwrap_or_default(), entry.local)?;
@@ -285,7 +293,7 @@ fn data(archive: &Window, begins: u64, entry: &Entry, buffer: &mut [u8]) -> Resu
     match (start, end) {
         (Some(start), Some(end)) if end <= begins => {
             let window = archive.part(start, entry.compressed).ok_or(outside)?;
-            // What was read past its end belongs to the next member.
+            // Bytes past its end belong to the next member.
             let held = usize::try_from(entry.compressed).unwrap_or(usize::MAX).saturating_add(skip).min(read);
             Ok((window, skip.min(held), held))
         }
@@ -293,27 +301,27 @@ fn data(archive: &Window, begins: u64, entry: &Entry, buffer: &mut [u8]) -> Resu
     }
 }
 
-/// What the end of a central directory says.
+/// The content of an end-of-central-directory record.
 struct Found {
     disk: u32,
     declared: u64,
     length: u64,
     offset: u64,
-    /// Where the central directory ends, counted in the window.
+    /// End of the central directory, counted in the window.
     ends: u64,
 }
 
-/// What a zip64 locator leads to.
+/// The result of following a zip64 locator.
 enum Zip64 {
     Found(Found),
     /// There is no locator.
     None,
-    /// There is a locator, and no end where it points to.
+    /// There is a locator, and no end record where it points.
     Lost,
 }
 
 impl Found {
-    /// Looks for the zip64 end that precedes this end.
+    /// Finds the zip64 end record before this end record.
     fn zip64(&self, window: &Window, locator: &[u8; LOCATOR]) -> Result<Zip64, Problem> {
         let Some(locator_at) = self.ends.checked_sub(LOCATOR as u64) else { return Ok(Zip64::None) };
         if !locator.starts_with(END_64_LOCATOR) {
@@ -322,7 +330,7 @@ impl Found {
         if let Some(found) = Self::wide(window, u64_at(locator, 8), locator_at) {
             return Ok(Zip64::Found(found));
         }
-        // What precedes the archive has moved it: it ends where the locator begins.
+        // Bytes before the archive have moved it. The record ends where the locator begins.
         let start = locator_at.saturating_sub(MAX_END_64);
         let mut before = vec![0; usize::try_from(locator_at - start).unwrap_or(0)];
         let read = window.read_at(&mut before, start)?;
@@ -336,7 +344,7 @@ impl Found {
         Ok(found.map_or(Zip64::Lost, Zip64::Found))
     }
 
-    /// The zip64 end that stands at a place, before its locator.
+    /// The zip64 end record at position `at`, before its locator.
     fn wide(window: &Window, at: u64, locator_at: u64) -> Option<Self> {
         if at.checked_add(END_64_LENGTH as u64)? > locator_at {
             return None;
@@ -351,10 +359,11 @@ impl Found {
         })
     }
 
-    /// Where the directory begins, by how much what precedes the archive (a program that unpacks it) has moved all, and the
-    /// entries.
+    /// Finds the start of the directory. Also returns how many bytes precede the archive (such as a
+    /// self-extracting program), and a reader of the entries.
     fn place(&self, window: &Window) -> Result<(u64, u64, WindowReader), Problem> {
-        // Directly before its end, as all other readers look first; or where its offset says, when something lies between.
+        // The directory usually ends directly before the end record, and other readers look there
+        // first. If something lies between, its offset says where it begins.
         let before = self.ends.checked_sub(self.length);
         let before = before.and_then(|begins| Some((begins, begins.checked_sub(self.offset)?)));
         let stated = self.offset.checked_add(self.length).filter(|&after| after <= self.ends).map(|_| (self.offset, 0));
@@ -373,11 +382,11 @@ impl Found {
             }
             likely.get_or_insert(found);
         }
-        // Whatever is wrong with the first member costs that member.
+        // A fault of the first member affects only that member.
         likely.ok_or(Problem::Damaged("its directory of members is not where it should be"))
     }
 
-    /// Whether a member stands where the first entry of a directory says.
+    /// Whether a local header lies where the first entry of a directory says.
     fn leads_to_member(window: &Window, first: &[u8], moved: u64) -> Result<bool, Problem> {
         let Some(local) = first.get(42..46) else { return Ok(false) };
         let Some(at) = moved.checked_add(u64::from(u32_at(local, 0))) else { return Ok(false) };
@@ -387,7 +396,8 @@ impl Found {
     }
 }
 
-/// Takes the numbers that need more than 32 bits from the zip64 extra field: those that are all ones, in their order.
+/// Takes the 64-bit numbers from the zip64 extra field. It holds only those whose 32-bit field is
+/// all ones, in this order.
 fn zip64_extra(extra: &[u8], numbers: [&mut u64; 3]) {
     let mut rest = extra;
     while let Some((head, after)) = rest.split_first_chunk::<4>() {
@@ -409,7 +419,7 @@ fn zip64_extra(extra: &[u8], numbers: [&mut u64; 3]) {
     }
 }
 
-/// The local header at which a stream stands; `None` where members end.
+/// The local header at the current position. `None` if no member follows.
 pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entry>, Problem> {
     let mut signature = [0; 4];
     let read = fill(source, &mut signature)?;
@@ -440,8 +450,8 @@ pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entr
     Ok(Some(entry))
 }
 
-/// Passes over what follows the data of a member whose sizes stand there: with or without signature, sizes of 4 or 8 bytes.
-/// The next signature tells which.
+/// Skips the data descriptor of a member. It may have a signature or not, and sizes of 4 or 8
+/// bytes. The next signature shows which.
 pub(crate) fn pass_descriptor(source: &mut (dyn SkipRead + '_)) -> Result<(), Problem> {
     let mut bytes = [0; 24];
     let mut length = 0;
@@ -460,7 +470,7 @@ pub(crate) fn pass_descriptor(source: &mut (dyn SkipRead + '_)) -> Result<(), Pr
 
 fn begins_signature(source: &mut (dyn SkipRead + '_)) -> Result<bool, Problem> {
     let next = source.fill_buf()?;
-    // A look at what is there: less than a whole signature only at the end of a buffer.
+    // The buffer may end within the signature, so a prefix of it is enough.
     Ok([LOCAL, CENTRAL].iter().any(|signature| !next.is_empty() && signature.iter().zip(next).all(|(a, b)| a == b)))
 }
 

@@ -1,11 +1,12 @@
-//! Archive files: their members, in place of files.
+//! Scans the members of archive files.
 //!
-//! An archive has a row of kind `container` in its directory, with size and time: while these hold, it is not opened. Its
-//! members are files of a [`Place::Archive`], each with the time of the archive: so a scan that was broken off in it goes on with the
-//! members that are missing. What has changed is read again as a whole.
+//! The index has a row of kind `container` for an archive, with its size and time. While these stay
+//! the same, the scan does not open the archive. The members are files with [`Place::Archive`].
+//! Each has the time of the archive. So after an interrupted scan, the next one reads only the
+//! members that are still missing. If an archive has changed, the scan reads all of it again.
 //!
-//! Of an archive that the index knows and that has to be read, some 40 bytes are held for each member; names only of those
-//! that are gone.
+//! If a known archive must be read again, the scan holds some 40 bytes in memory for each member.
+//! It holds names only for members that are gone.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -34,22 +35,22 @@ use crate::db::{self, FileOutcome, KnownFile, NotIndexed, Note, ScanLedger, Scan
 use crate::ingest::{self, Outcome, Wanted};
 use crate::model::location::Place;
 
-/// Threads that read one large zip archive, at most: reading it costs processor time for the most part.
+/// Maximum threads for one large zip archive. Reading it mostly costs processor time.
 const MAX_THREADS: usize = 8;
 
-/// The reason for which a member is not indexed whose name a later one has.
+/// The reason for not indexing a member that a later member of the same name replaces.
 const REPLACED: &str = "archive-duplicate-name";
 
-/// Something about an archive file.
+/// An archive file, or a file that was one.
 #[derive(Debug)]
 pub(super) enum Found {
     /// An archive file to read.
     File { name: OsString, marks: Marks, file: File, kind: Kind, otherwise: FileOutcome },
-    /// One that has not changed.
+    /// An archive that has not changed.
     Unchanged { name: OsString },
-    /// A DICOMDIR, which is held against its folder in every scan: that may have changed.
+    /// A DICOMDIR. Every scan compares it with its folder, since the folder may have changed.
     Dicomdir { name: OsString },
-    /// What was one, and is something else now.
+    /// A file that was an archive in an earlier scan and is none now.
     Former { name: OsString },
 }
 
@@ -58,31 +59,32 @@ pub(super) fn kind_of(file: &File, name: &OsStr) -> Result<Option<Kind>, Problem
     let mut start = [0; archive::LOOK];
     let read = file.read_at(&mut start, 0)?;
     let kind = Kind::of(start.get(..read).unwrap_or_default())?;
-    // A program that unpacks itself begins with the program.
+    // A self-extracting zip archive begins with the program, so only the name tells.
     let is_called_zip = name.len() > 4 && name.as_bytes().to_ascii_lowercase().ends_with(b".zip");
     Ok(kind.or_else(|| is_called_zip.then_some(Kind::Zip)))
 }
 
-/// Whether a note is about an archive file, or a DICOMDIR: there may be rows below it.
+/// Whether a note is about an archive file or a DICOMDIR. Only these may have rows for members.
 pub(super) fn is_archive(note: &Note) -> bool {
     note.kind == NotIndexed::Container || note.reason.starts_with("archive-") || note.reason == DICOMDIR
 }
 
-/// Nobody takes parts any more: the reader was given up.
+/// The reader was given up, so nobody takes its results.
 #[derive(Debug)]
 pub(super) struct Unwanted;
 
-/// Where the parts of an archive go.
+/// Sends the results of an archive.
 #[derive(Clone, Copy)]
 pub(super) struct Out<'a> {
     pub(super) slot: &'a Arc<Slot>,
-    /// The number of the archive file in its unit.
+    /// The position of the archive file in its unit.
     pub(super) entry: usize,
 }
 
 impl Out<'_> {
     pub(super) fn hand_over(&self, result: UnitResult) -> Result<(), Unwanted> {
-        // Up to the archive file: should it hang, what comes next is that it does.
+        // The archive file itself stays open in the unit. If it hangs later, the watchdog reports
+        // that.
         match self.slot.hand_over(result, UpTo::Entry(self.entry)) {
             Standing::Working => {
                 self.slot.turns_to(self.entry);
@@ -93,7 +95,7 @@ impl Out<'_> {
     }
 }
 
-/// Accounts for the members of an archive file, in parts of their own.
+/// Counts the members of an archive file and sends their results.
 pub(super) fn read(
     found: Found,
     directory: &Arc<Directory>,
@@ -168,7 +170,7 @@ fn unchanged(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> 
     }
 }
 
-/// Holds a DICOMDIR against its folder, and that against what the index has of it.
+/// Compares a DICOMDIR with its folder, then the findings with the notes in the index.
 fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> UnitResult {
     let path = directory.path.join(name);
     let findings = dicomdir::check(&path).unwrap_or_else(|error| {
@@ -208,14 +210,15 @@ fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> U
     UnitResult { directory: archive_directory(&path, before), ..result }
 }
 
-/// What was known of these files, sorted.
+/// The names of these files, sorted, with what the index had for each.
 fn names_of(files: &HashMap<OsString, KnownFile>) -> Vec<(OsString, Known)> {
     let mut names: Vec<_> = files.iter().map(|(name, file)| (name.clone(), Known::of(file))).collect();
     names.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     names
 }
 
-/// The index does not say what it knows: the archive is left for the next scan.
+/// The result for an archive whose members the index could not return. The next scan reads the
+/// archive.
 fn index_failed(directory: &Arc<Directory>, path: &Path, error: &db::Error) -> UnitResult {
     let mut result = UnitResult::of(directory);
     let name = path.file_name().unwrap_or_default().to_owned();
@@ -223,49 +226,50 @@ fn index_failed(directory: &Arc<Directory>, path: &Path, error: &db::Error) -> U
     result
 }
 
-/// What the index knows of a member.
+/// What the index has for a member.
 struct KnownMember {
     size: u64,
     mtime_ms: i64,
     indexed: bool,
-    /// Whether it was marked as missing.
+    /// Whether an earlier scan recorded it as missing.
     missing: bool,
     lacks_declared: bool,
     /// Whether the archive still has it.
     seen: bool,
-    /// Whether this scan has left it as it is.
+    /// Whether this scan left it unread, because it has not changed.
     passed: bool,
-    /// Whether this scan has read it though it seems to be the same.
+    /// Whether this scan read it again although it has not changed.
     reread: bool,
 }
 
-/// The members of one archive file on their way to the index.
+/// Receives the members of one archive file and sends them on to the index.
 struct Members<'a> {
     parent: &'a Arc<Directory>,
     path: &'a Path,
     name: &'a OsStr,
     kind: Kind,
-    /// Of the archive file.
+    /// Size and time of the archive file.
     marks: Marks,
     settings: &'a ReadSettings,
     out: &'a Out<'a>,
-    /// Since the throttle was last told.
+    /// Bytes read since the last call of the throttle.
     bytes_read: Arc<AtomicU64>,
     hasher: RandomState,
-    /// By the hash of their names.
+    /// By the hash of the member's path.
     known: HashMap<u64, KnownMember>,
-    /// Reasons of members that were not indexed, by the hash of their paths; `None` for those that were passed over by rule.
+    /// The reason why a member was not indexed, by the hash of its path. `None` if a rule skips the
+    /// member.
     failures: HashMap<u64, Option<&'static str>>,
     result: UnitResult,
-    /// Of the files in the part.
+    /// What the index has for the files in `result`.
     result_known: HashMap<OsString, KnownFile>,
     text_bytes: usize,
-    /// Whether a part has been sent.
+    /// Whether a result has been sent.
     is_begun: bool,
     is_stopped: bool,
-    /// Whether something failed that may work next time.
+    /// Whether a failure may be transient.
     may_pass: bool,
-    /// Whether it is a gzip file of something that is not DICOM.
+    /// Whether the archive is a gzip file whose content is not DICOM.
     single_failed: bool,
 }
 
@@ -294,7 +298,7 @@ impl Members<'_> {
     fn run(mut self, file: File, index: &KnownMembers, otherwise: FileOutcome) -> Result<(), Unwanted> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let (kind, name) = (self.kind, self.name);
-        // One at a time is what can be held back.
+        // The throttle can hold back one thread, not several.
         let threads = if self.settings.throttle.counts_bytes() { 1 } else { threads };
         let (bytes_read, slot) = (Arc::clone(&self.bytes_read), Arc::clone(self.out.slot));
         let on_read: archive::OnRead = Arc::new(move |bytes| {
@@ -305,7 +309,7 @@ impl Members<'_> {
         let read = move |bytes: &mut dyn MemberBytes| read_member(bytes, wanted);
         let walked = archive::walk(file, name, kind, threads, on_read, &read, &mut self);
         if self.is_stopped {
-            // Not all of it: the next scan goes on.
+            // Only some members were read. The next scan reads the rest.
             return self.send();
         }
         let mut outcome =
@@ -314,7 +318,7 @@ impl Members<'_> {
         match walked {
             Ok(()) if self.single_failed => outcome = otherwise,
             Ok(()) => self.result.archives = 1,
-            // It is called .zip, and is something else.
+            // The name ends in .zip, and the file is something else.
             Err(Problem::Truncated | Problem::Damaged(_))
                 if kind == Kind::Zip && !self.is_begun && self.result.files.is_empty() && is_no_zip(&otherwise) =>
             {
@@ -351,7 +355,7 @@ impl Members<'_> {
         out.hand_over(last)
     }
 
-    /// The members that the index knows and the archive no longer has.
+    /// The members that the index has and the archive no longer has.
     fn vanished(&self, index: &KnownMembers) -> Vec<(OsString, KnownFile)> {
         let mut vanished = Vec::new();
         if self.known.values().all(|member| member.seen) {
@@ -366,14 +370,14 @@ impl Members<'_> {
             })
         });
         if asked.is_err() {
-            // The scan will hear of it from its own reader.
+            // The scan's own reader of the index will report the error.
             return Vec::new();
         }
         vanished.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         vanished
     }
 
-    /// Sends what there is, if there is anything.
+    /// Sends the result, unless it is empty.
     fn send(&mut self) -> Result<(), Unwanted> {
         let UnitResult { files, reports, returned, unchanged, .. } = &self.result;
         if files.is_empty() && reports.is_empty() && returned.is_empty() && *unchanged == 0 {
@@ -385,7 +389,8 @@ impl Members<'_> {
     fn send_members(&mut self) -> Result<(), Unwanted> {
         if !self.is_begun {
             self.is_begun = true;
-            // Before its members: so that a scan that is broken off here knows next time that this is an archive.
+            // The row of the archive goes before its members. If the scan stops here, the next one
+            // knows that this is an archive.
             let outcome = FileOutcome::NotIndexed {
                 kind: NotIndexed::Container,
                 reason: self.kind.name(),
@@ -401,13 +406,13 @@ impl Members<'_> {
         self.out.hand_over(UnitResult { directory, ..result })
     }
 
-    /// What a member is told as when a later one of its name takes its place.
+    /// The outcome of a member that a later one of the same name replaces.
     fn replaced_outcome() -> FileOutcome {
         let detail = "a later member of the archive has the same name".to_owned();
         FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: REPLACED, detail }
     }
 
-    /// How a member was counted whose part has been handed over; `None` where it was passed over by rule.
+    /// How a member was counted whose result was sent already. `None` if a rule skipped it.
     fn counted(&self, hash: u64) -> Option<Counted> {
         if let Some(failure) = self.failures.get(&hash) {
             return failure.map(Counted::Failed);
@@ -442,7 +447,7 @@ impl Members<'_> {
             self.result_known.insert(file_name.clone(), file);
         }
         let mtime_ms = self.marks.mtime_ms;
-        // With --full, it is read again though it is the same.
+        // With --full the member is read again although it has not changed.
         let is_known = known.is_some();
         let reread = known.is_some_and(|known| {
             known.reread = known.indexed && (known.size, known.mtime_ms) == (size, mtime_ms);
@@ -499,7 +504,8 @@ impl Sink<Outcome> for Members<'_> {
         }
         if let Some(known) = self.known.get_mut(&self.hasher.hash_one(member.path.as_slice())) {
             known.seen = true;
-            // Of a further one of a name the row may have been written when it was the last.
+            // If several members have the same name, the row may belong to another of them. So only
+            // the first can count as unchanged.
             if known.indexed
                 && member.occurrence == 1
                 && !self.settings.full
@@ -520,14 +526,14 @@ impl Sink<Outcome> for Members<'_> {
     }
 
     fn replaces(&self, value: &Outcome) -> bool {
-        // What cannot be read takes nobody's place.
+        // A member that cannot be read replaces no other.
         !matches!(value, Outcome::Unreadable { .. })
     }
 
     fn replaced(&mut self, path: Vec<u8>) -> ControlFlow<()> {
         let hash = self.hasher.hash_one(path.as_slice());
         let file_name = OsString::from_vec(path);
-        // Mostly it is not in the index yet.
+        // Usually it has not been sent yet.
         let waiting = self.result.files.iter_mut().rev().find(|file| file.file_name == file_name);
         if let Some(file) = waiting {
             (file.size, file.reread, file.outcome) = (0, false, Self::replaced_outcome());
@@ -547,7 +553,7 @@ impl Sink<Outcome> for Members<'_> {
             Outcome::Unreadable { error } => {
                 let problem = Problem::of(error);
                 if matches!(problem, Problem::Inflation) {
-                    // Told of the archive, which it ends.
+                    // It ends the archive, so the archive reports it.
                     return ControlFlow::Continue(());
                 }
                 failed(problem.code(), problem.to_string())
@@ -556,7 +562,7 @@ impl Sink<Outcome> for Members<'_> {
         };
         if member.kind == MemberKind::SingleFile && !matches!(outcome, FileOutcome::Instance(_)) {
             self.single_failed = true;
-            // What it was is gone.
+            // The former content of the gzip file is gone.
             self.known.values_mut().for_each(|known| known.seen = false);
             return ControlFlow::Continue(());
         }
@@ -574,7 +580,7 @@ impl Sink<Outcome> for Members<'_> {
 
 /// The row of an archive file in its directory.
 fn container(parent: &Directory, name: &OsStr, marks: Marks, outcome: FileOutcome) -> ScannedFile {
-    // A note about it is replaced by the new one; only what else it was has to be taken away.
+    // The new note replaces an old one. Only an instance at this path must be removed.
     let known = parent.known.get(name).is_some_and(KnownFile::is_indexed);
     ScannedFile {
         file_name: name.to_owned(),
@@ -587,26 +593,28 @@ fn container(parent: &Directory, name: &OsStr, marks: Marks, outcome: FileOutcom
 }
 
 fn read_member(bytes: &mut dyn MemberBytes, wanted: &Wanted) -> Outcome {
-    // As for files: should the reader panic, one member is lost and not the scan.
+    // If the parser panics, the scan loses this member and goes on.
     let read = || ingest::read_stream_with(bytes, wanted, |bytes, count| bytes.pass(count));
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_panic| Outcome::Unreadable {
         error: std::io::Error::other("reading this member failed inside dcmdex; please report it"),
     })
 }
 
-/// Whether a file that is called .zip does not begin like one, for what reading it as DICOM said.
+/// Whether a file named .zip does not begin like a zip archive. `otherwise` is its outcome as a
+/// DICOM file.
 fn is_no_zip(otherwise: &FileOutcome) -> bool {
     !matches!(otherwise, FileOutcome::NotIndexed { detail, .. } if detail == "zip archive")
 }
 
-/// Why a member of this name is passed over.
+/// The reason to skip a member of this path.
 fn skip_reason(path: &[u8]) -> Option<&'static str> {
     let mut components = path.split(|&byte| byte == b'/').map(OsStr::from_bytes);
     let name = components.next_back()?;
     skip::file(name).or_else(|| components.find_map(skip::directory))
 }
 
-/// A name that can stand in the index in place of one that cannot: no NUL, not too long, and not that of another member.
+/// A name for a member whose own name the index cannot hold. It has no NUL, is not too long, and
+/// differs from every other member.
 fn tellable(mut path: Vec<u8>, problem: &Problem) -> Vec<u8> {
     match problem {
         Problem::Name => {

@@ -1,11 +1,12 @@
-//! DICOMDIRs: what they list held against what lies there.
+//! Compares a DICOMDIR with the files in its folder.
 //!
-//! A DICOMDIR speaks of the folder that it lies in and of all below it. It is not needed to find anything; that it disagrees
-//! with its folder is worth knowing, since it tells of files that were lost. What it lists and is not there is told (and
-//! kept in the index) as a failure `DICOMDIR!/<reference>`; what is there and not listed as a note of its own kind, for such
-//! files are indexed like all others.
+//! A DICOMDIR lists the files of its folder and of all folders below. The scan does not need it to
+//! find files. But a difference shows that files may be lost. A listed file that does not exist
+//! becomes a failure named `DICOMDIR!/<reference>`, which the index keeps. A file that is not
+//! listed is indexed like any other. It also gets a note of its own kind.
 //!
-//! References are compared as names, and only with names that listing the folder gave: none is ever opened.
+//! References are only compared with names that listing the folder returned. The scan never opens a
+//! path from a reference.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -20,33 +21,33 @@ use super::skip;
 use crate::db::NotIndexed;
 use crate::ingest::{self, Outcome, References};
 
-/// The name of a DICOMDIR (PS3.10 8.6), in any case.
+/// The name of a DICOMDIR (PS3.10 8.6). Case does not matter.
 pub(super) const NAME: &str = "DICOMDIR";
 
-/// Files below a DICOMDIR that are held against it.
+/// Maximum files that are compared with one DICOMDIR.
 const MAX_FILES: usize = 1_000_000;
 
-/// Folders in each other below a DICOMDIR. PS3.10 8.5: seven.
+/// Maximum depth of folders below a DICOMDIR. PS3.10 8.5 allows seven.
 const MAX_DEPTH: usize = 64;
 
-/// Characters of a reference.
+/// Maximum characters of a reference.
 const MAX_REFERENCE: usize = 512;
 
-/// Opening a FIFO would wait for a writer without this.
+/// Without this, opening a FIFO would block until a writer comes.
 const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
-/// Something to tell of a DICOMDIR.
+/// A difference between a DICOMDIR and its folder, or an error in the DICOMDIR.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is: a failure, or a file that is [`NotIndexed::Unlisted`].
+    /// A failure, or [`NotIndexed::Unlisted`] for a file that is not listed.
     pub kind: NotIndexed,
-    /// A stable word for counting.
+    /// A short, stable name of the reason, for counting.
     pub reason: &'static str,
-    /// The same in words.
+    /// The reason in words.
     pub detail: String,
 }
 
-/// Whether a file is called as a DICOMDIR is, with or without what ISO 9660 adds to names.
+/// Whether a file name is that of a DICOMDIR. ISO 9660 may add a dot or a version to it.
 pub(super) fn is_named_so(name: &OsStr) -> bool {
     let name = name.as_bytes().split_at_checked(NAME.len());
     name.is_some_and(|(name, rest)| {
@@ -54,11 +55,11 @@ pub(super) fn is_named_so(name: &OsStr) -> bool {
     })
 }
 
-/// Holds a DICOMDIR against its folder: findings by the path in the folder that they are about, or by what the DICOMDIR has in
-/// place of one; `(records)` is the DICOMDIR itself.
+/// Compares a DICOMDIR with its folder. The key of a finding is the path of the file in the folder,
+/// or the reference as the DICOMDIR has it. The key `(records)` is for the DICOMDIR itself.
 ///
 /// # Errors
-/// When the DICOMDIR cannot be read.
+/// If the DICOMDIR cannot be read.
 pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
     let mut findings = BTreeMap::new();
     let mut failed = |name: OsString, reason, detail: &str| {
@@ -93,12 +94,12 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
             },
         }
     }
-    // Files that are listed under their own names are not meant by others.
+    // Exact names come first: a file that one reference names cannot match another reference.
     let not_found = there.find_extended(folder, not_found, &mut listed);
     for reference in not_found.into_iter().filter(|_| is_whole) {
-        failed(reference.into(), "dicomdir-file-missing", "the DICOMDIR lists a file that is not there");
+        failed(reference.into(), "dicomdir-file-missing", "the DICOMDIR lists a file that does not exist");
     }
-    // What a damaged one does not list, it may have listed.
+    // The unreadable records of a damaged DICOMDIR may list any file.
     if damage.is_none() {
         let unlisted = there.files.iter().zip(listed).filter(|(_, listed)| !listed);
         for (name, _) in unlisted.filter(|(name, _)| is_instance(&folder.join(name))) {
@@ -110,18 +111,21 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
     Ok(findings)
 }
 
-/// The path in the folder that a Referenced File ID means, components joined by `/`; or why it means none.
+/// The path that a Referenced File ID names, with `/` between its components. An error says why it
+/// names none.
 fn confined(file_id: &str) -> Result<String, &'static str> {
     if file_id.len() > MAX_REFERENCE {
         return Err("a reference that is too long");
     }
-    // PS3.10 8.2: components are values of their own. Some writers put slashes between them, as in a path.
+    // PS3.10 8.2: each component is a value of its own. Some writers put slashes between them, as
+    // in a path.
     let components: Vec<_> = file_id.split(['\\', '/']).map(|component| component.trim_matches(' ')).collect();
     for component in &components {
         if component.is_empty() || matches!(*component, "." | "..") {
             return Err("a reference that leads out of its folder");
         }
-        // PS3.10 8.5 has capital letters, digits and underscores; small letters and extensions are common.
+        // PS3.10 8.5 allows capital letters, digits and underscores. Small letters and extensions
+        // are common.
         if !component.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
             return Err("a reference with characters that no file name has");
         }
@@ -129,18 +133,18 @@ fn confined(file_id: &str) -> Result<String, &'static str> {
     Ok(components.join("/"))
 }
 
-/// What lies in the folder of a DICOMDIR and below it.
+/// The files in the folder of a DICOMDIR and below it.
 #[derive(Default)]
 struct Folder {
     files: Vec<PathBuf>,
-    /// By their names as they are.
+    /// By their exact paths.
     exact: HashMap<Vec<u8>, usize>,
-    /// By their names as file systems of CDs may show them: in capital letters, without version or last point.
+    /// By their folded paths, since systems show names on a CD in several forms. See [`folded`].
     folded: HashMap<Vec<u8>, usize>,
 }
 
 impl Folder {
-    /// Lists it; false where some of it could not be listed.
+    /// Lists the folder. Returns false if part of it could not be listed.
     fn list(&mut self, folder: &Path, dicomdir: &Path) -> bool {
         let mut is_whole = true;
         let mut to_list = vec![(PathBuf::new(), 0)];
@@ -151,7 +155,7 @@ impl Folder {
             };
             let mut entries: Vec<_> = entries.filter_map(Result::ok).collect();
             entries.sort_by_key(fs::DirEntry::file_name);
-            // A folder below that has one of its own is that one's business.
+            // A folder with a DICOMDIR of its own belongs to that DICOMDIR.
             if depth > 0 && entries.iter().any(|entry| is_named_so(&entry.file_name())) {
                 continue;
             }
@@ -184,10 +188,10 @@ impl Folder {
         exact.or_else(|| self.folded.get(&folded(reference.as_bytes()))).copied()
     }
 
-    /// Looks for files that were given another extension than the reference has, which are no others' files. Returns the
-    /// references of which there is none.
+    /// Finds files whose extension differs from that of the reference, if no other reference names
+    /// the file. Returns the references that match no file.
     ///
-    /// File IDs have no extensions (PS3.10 8.2). Media and archives that are to be read elsewhere add `.dcm` to the files.
+    /// File IDs have no extensions (PS3.10 8.2). Software often adds `.dcm` when it copies media.
     fn find_extended(&self, folder: &Path, references: Vec<String>, listed: &mut [bool]) -> Vec<String> {
         if references.is_empty() {
             return references;
@@ -203,7 +207,7 @@ impl Folder {
             let (_, wanted) = stem(wanted);
             match (is_of_dicom(extension), is_of_dicom(wanted)) {
                 (true, _) => wanted.is_empty() || is_of_dicom(wanted),
-                // A file without an extension, for a reference that has one.
+                // The file has no extension, and the reference has one.
                 (false, true) => extension.is_empty(),
                 (false, false) => wanted.is_empty() && is_instance(&folder.join(path)),
             }
@@ -225,7 +229,7 @@ impl Folder {
     }
 }
 
-/// A folded path without its extension, and the extension with its point.
+/// Splits a folded path into the path without extension and the extension with its dot.
 fn stem(path: &[u8]) -> (&[u8], &[u8]) {
     let name = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
     match path.iter().rposition(|&byte| byte == b'.') {
@@ -234,12 +238,12 @@ fn stem(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Whether files of this extension are DICOM files.
+/// Whether an extension is one of DICOM files.
 fn is_of_dicom(extension: &[u8]) -> bool {
     [b".DCM".as_slice(), b".DIC", b".DICOM", b".IMA"].contains(&extension)
 }
 
-/// A path as ISO 9660 has it, whichever way a system shows that.
+/// The path as on ISO 9660: in capital letters, without version number and without a final dot.
 fn folded(path: &[u8]) -> Vec<u8> {
     let components = path.split(|&byte| byte == b'/').map(|component| {
         let version = component.iter().rposition(|byte| !byte.is_ascii_digit());
@@ -254,7 +258,7 @@ fn folded(path: &[u8]) -> Vec<u8> {
 fn is_instance(path: &Path) -> bool {
     let Ok(file) = File::options().read(true).custom_flags(O_NONBLOCK).open(path) else { return false };
     let read = || matches!(ingest::read_file(&file, ingest::Wanted::index()), Outcome::Instance(_));
-    // As for the files of the scan: a panic costs this file and no more.
+    // If the parser panics, the scan loses this file and goes on.
     file.metadata().is_ok_and(|metadata| metadata.is_file()) && catch_unwind(AssertUnwindSafe(read)).unwrap_or(false)
 }
 

@@ -1,13 +1,13 @@
-//! Why a scan could not be done.
+//! Why a scan failed.
 
 use std::path::PathBuf;
 
 use crate::db;
 
-/// Why a scan could not be done.
+/// Why a scan failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A path that was asked for cannot be found or entered.
+    /// A path to scan cannot be found or opened.
     #[error("cannot scan {}", path.display())]
     Path {
         /// The path as given.
@@ -15,17 +15,17 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A path that was asked for is not there.
+    /// A path to scan does not exist.
     #[error(
-        "cannot scan {}: nothing is there; hint: see whether its disk is mounted. If it is gone for good, --prune-emptied \
-         drops from the index what lay there", path.display()
+        "cannot scan {}: nothing is there; hint: check that its disk is mounted. If it is gone for good, --prune-emptied \
+         deletes its files from the index", path.display()
     )]
     Missing {
         /// The path as given.
         path: PathBuf,
     },
-    /// A path that was asked for belongs to the node.
-    #[error("{} lies in the storage directory of the node, which keeps its own account of it", path.display())]
+    /// A path to scan lies in the storage directory.
+    #[error("{} lies in the storage directory of the node; the node indexes its own objects itself", path.display())]
     OwnStorage {
         /// The path as given.
         path: PathBuf,
@@ -33,16 +33,16 @@ pub enum Error {
     /// The index cannot be read or written.
     #[error(transparent)]
     Index(#[from] db::Error),
-    /// Too much hangs.
+    /// Too many reads hang.
     #[error(
-        "the storage does not answer: {reads} reads hang; what was done is kept. See whether a server or a mount is gone, and \
-         scan again"
+        "the storage does not answer: {reads} reads hang; the index keeps the results so far. Check the file server and \
+         the mount, then scan again"
     )]
     NotAnswering {
         /// Reads that hang.
         reads: usize,
     },
-    /// The system gives no more threads.
-    #[error("no thread can be started")]
+    /// The system starts no more threads.
+    #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
 }

@@ -1,41 +1,42 @@
-//! Which files a scan is asked for by globs.
+//! Globs that include files in a scan or exclude them from it.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-/// Globs of what to look at and what to pass over.
+/// Globs that include or exclude files and directories.
 ///
-/// `*` and `?` stand for anything but a slash, `**` for any number of directories, `[ab]` and `{one,two}` for a choice. A glob
-/// without a slash is held against the name of each file and directory; one with a slash against the path below the path
-/// that is scanned. One that fits a directory goes for all that is in it. What is excluded is passed over though it be included.
-/// A file that is scanned by its own path is looked at in any case.
+/// `*` and `?` match anything but a slash. `**` matches any number of directories. `[ab]` and
+/// `{one,two}` match one of the choices. A glob without a slash is compared with the name of each
+/// file and directory. A glob with a slash is compared with the path below the root of the scan. A
+/// glob that matches a directory applies to everything in it. An exclude glob wins over an include
+/// glob. A file that is itself a root is always read.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// `None`: everything.
+    /// `None` includes everything.
     include: Option<Globs>,
     exclude: Option<Globs>,
 }
 
-/// A glob that is none.
+/// A glob that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
-#[error("`{glob}` is no glob: {reason}")]
+#[error("`{glob}` is not a valid glob: {reason}")]
 pub struct GlobError {
-    /// As given.
+    /// The glob as given.
     pub glob: String,
     /// What is wrong with it.
     pub reason: String,
 }
 
-/// Where a directory lies in relation to a filter.
+/// How the filter applies to the files of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Files in it have to be asked for themselves.
+    /// A file must match an include glob itself.
     Open,
-    /// It was asked for with all that is in it.
+    /// An include glob matches the directory, so all its files are included.
     Included,
-    /// It is passed over with all that is in it.
+    /// An exclude glob matches the directory, so all its files are excluded.
     Excluded,
 }
 
@@ -46,20 +47,20 @@ struct Globs {
 }
 
 impl Filter {
-    /// From globs; where `include` is empty everything is included.
+    /// Compiles the globs. If `include` is empty, everything is included.
     ///
     /// # Errors
-    /// For the first that is no glob.
+    /// For the first glob that cannot be parsed.
     pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<Self, GlobError> {
         Ok(Self { include: Globs::new(include)?, exclude: Globs::new(exclude)? })
     }
 
-    /// Whether it lets everything pass.
+    /// Whether there are no globs at all.
     pub(super) const fn is_open(&self) -> bool {
         self.include.is_none() && self.exclude.is_none()
     }
 
-    /// The standing of a directory at a path below the root.
+    /// How the filter applies to a directory. `inside` is its path below the root.
     pub(super) fn directory(&self, inside: &Path) -> Standing {
         let mut standing = if self.include.is_none() { Standing::Included } else { Standing::Open };
         let above: Vec<_> = inside.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
@@ -74,12 +75,12 @@ impl Filter {
         standing
     }
 
-    /// Whether a directory is passed over that lies in one of this standing.
+    /// Whether an exclude glob matches a directory. The directory above it is not excluded.
     pub(super) fn excludes_directory(&self, inside: &Path) -> bool {
         fits(self.exclude.as_ref(), inside)
     }
 
-    /// Whether a file is passed over that lies in a directory of this standing.
+    /// Whether a file is excluded. `standing` is that of its directory.
     pub(super) fn excludes_file(&self, standing: Standing, inside: &Path) -> bool {
         match standing {
             Standing::Excluded => true,
@@ -150,9 +151,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_glob_is_told() {
+    fn an_invalid_glob_is_an_error() {
         let error = Filter::new(&["ok", "[a"], &[]).unwrap_err().to_string();
-        assert!(error.starts_with("`[a` is no glob: "), "{error}");
+        assert!(error.starts_with("`[a` is not a valid glob: "), "{error}");
         assert!(Filter::new(&["/"], &[]).is_err());
     }
 }

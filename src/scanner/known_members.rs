@@ -1,4 +1,4 @@
-//! What the index knows of the members of archive files.
+//! Reads from the index what it has of the members of archive files.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::db::{self, NotIndexed, Note, ScanLedger};
 
-/// What the index knows of members. One for all readers: it is asked once for each archive, or twice.
+/// Reads the members that the index already has. All readers share it: each archive needs one or
+/// two queries.
 #[derive(Debug)]
 pub(super) struct KnownMembers(Option<Mutex<db::open::Reader>>);
 
@@ -20,13 +21,13 @@ impl KnownMembers {
         ask: impl FnOnce(&mut db::open::Reader) -> Result<T, db::Error>,
     ) -> Result<T, db::Error> {
         match &self.0 {
-            // A panic in between leaves a reader that can be asked again.
+            // A panic leaves the index reader usable.
             Some(reader) => ask(&mut reader.lock().unwrap_or_else(PoisonError::into_inner)),
             None => Ok(T::default()),
         }
     }
 
-    /// Whether this is an archive file some member of which was read without what is declared.
+    /// Whether the file is an archive with a member that was read before an attribute was declared.
     pub(super) fn lack_declared(&self, directory: &Path, name: &OsStr, note: &Note) -> bool {
         note.kind == NotIndexed::Container
             && self.ask(|reader| reader.archive_lacks_declared(&directory.join(name))).unwrap_or(false)

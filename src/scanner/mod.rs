@@ -1,20 +1,23 @@
-//! What lies under a directory: walk, read what is new or changed, hand it to the index, and account for every entry.
+//! The scanner reads every file below a directory and reports what became of each.
 //!
-//! One thread lists directories, depth first and sorted (`walk`); a pool of threads looks at the files and
-//! reads the headers of those that the index does not know as they are (`read`); the caller's thread takes the results *in
-//! the order of the walk* and hands them to the one writer. So the index does not depend on how threads were scheduled, and
-//! a scan that is broken off has done a beginning of the same work.
+//! One thread lists directories, depth first and sorted (`walk`). A pool of threads looks at the
+//! files. It reads the headers of files that are new or have changed (`read`). The caller's thread
+//! takes the results *in the order of the walk* and hands them to the only writer. So thread
+//! scheduling does not change the index. An interrupted scan has done the first part of the same
+//! work.
 //!
-//! Memory is bounded, whatever the size of the archive: directories are cut into units of [`UNIT_FILES`] files, and only so
-//! many files are under way at a time ([`Backlog`]). The names in one directory are held at once.
+//! Memory is bounded, whatever the size of the archive. The walk cuts directories into units of
+//! [`UNIT_FILES`] files. [`Backlog`] limits the files that are in the queues or being read. Only
+//! the names of one directory are all in memory at once.
 //!
-//! The pool is plain threads on a bounded channel, not rayon: what is wanted is depth for a disk or a file server, more
-//! threads than cores that mostly wait, and back-pressure on the walk.
+//! The pool is plain threads on a bounded channel, not rayon. The threads mostly wait for a disk or
+//! a file server. So the scan wants more threads than cores, and a full queue must stop the walk.
 //!
-//! What is counted: [`Summary::found`] is every directory entry that had to be accounted for, which is every file and
-//! whatever else is not a directory that was entered. Each of them is in exactly one of `indexed`, `updated`, `unchanged`,
-//! `skipped` and `failed`. Members of an archive file (zip, tar, gzip) count as files; the archive file itself does not, unless
-//! something is wrong with it as a whole: then it is one more that failed, beside the members that could be read.
+//! [`Summary::found`] counts every file, and every other entry that is not an entered directory.
+//! Each of them is in exactly one of `indexed`, `updated`, `unchanged`, `skipped` and `failed`.
+//! Members of an archive file (zip, tar, gzip) count as files. The archive file itself does not
+//! count, unless it is damaged as a whole. Then it is one more failed file, beside the members that
+//! could be read.
 
 mod archives;
 mod dicomdir;
@@ -72,59 +75,62 @@ use watch::{Limit, TimedFs, Watch};
 pub use work::UNIT_FILES;
 use work::{UnitResult, WorkUnit};
 
-/// Files that may wait beside those that are being read, and have been read: enough for the walk to stay ahead.
+/// Files that may wait in the queues, besides the files that the readers hold. With so many the
+/// walk stays ahead of the readers.
 const WAITING_FILES: usize = 12 * UNIT_FILES;
 
-/// Units under way: each holds its directory open.
+/// Maximum units in the queues. Each unit keeps its directory open.
 const MAX_UNITS: usize = 256;
 
-/// How often the writer is asked whether all went well. An index that cannot be written (a full disk) ends the scan then,
-/// not when the archive has been read to its end.
+/// Time between two checks for write errors. If the index cannot be written (a full disk), the scan
+/// ends at the next check, not after it has read the whole archive.
 const CHECK_WRITER: Duration = Duration::from_secs(10);
 
-/// Where the results go.
+/// Where the scan writes its results.
 #[derive(Debug)]
 pub enum Target<'a> {
-    /// To this index, through its writer. `known` reads the same index.
+    /// Into this index, through its writer. `known` reads the same index.
     Index {
-        /// What is known already.
+        /// Reads the files that the index already has.
         known: db::open::Reader,
         /// The writer.
         writer: &'a WriterHandle,
     },
-    /// Nowhere: files are read and reported. `known` is the index, where there is one.
+    /// Nowhere. The scan reads and reports files. `known` is the index, if there is one.
     DryRun {
-        /// What is known already.
+        /// Reads the files that the index already has.
         known: Option<db::open::Reader>,
     },
 }
 
-/// Paths to scan, found and made absolute; see [`Roots::find`].
+/// The paths to scan, found and absolute. See [`Roots::find`].
 #[derive(Clone, Debug)]
 pub struct Roots(ScanRoots);
 
 impl Roots {
-    /// Finds the paths. Symbolic links in them are resolved, so that an archive has one name in the index however it was
-    /// reached; of paths that lie in each other nothing is scanned twice.
+    /// Finds the paths and resolves symbolic links. So a file has one name in the index, whichever
+    /// path led to it. If one path lies in another, nothing is scanned twice.
     ///
     /// # Errors
-    /// [`Error::Missing`] for one that is not there (none with [`Vanished::PruneEmptied`]), [`Error::Path`] for one that
-    /// cannot be entered, [`Error::OwnStorage`] for one in the storage directory.
+    /// [`Error::Missing`] if a path does not exist, unless `options` has
+    /// [`Vanished::PruneEmptied`]. [`Error::Path`] if a path cannot be opened.
+    /// [`Error::OwnStorage`] if a path lies in the storage directory.
     pub fn find(paths: &[PathBuf], options: &Options) -> Result<Self, Error> {
         ScanRoots::find(paths, options).map(Self)
     }
 
-    /// The paths, absolute, sorted, each once.
+    /// The absolute paths, sorted, each once.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
         self.0.asked_for()
     }
 }
 
-/// Scans. `on_event` is called on this thread, in an order that depends on the files only.
+/// Scans the roots. It calls `on_event` on this thread. The order of the events depends only on the
+/// files.
 ///
 /// # Errors
-/// When the index cannot be read or written. What files do is never an error.
+/// If the index cannot be read or written. A file that cannot be read is never an error.
 pub fn scan(
     roots: &Roots,
     options: &Options,
@@ -159,15 +165,16 @@ pub fn scan(
         members: Arc::new(KnownMembers::new(members)),
     };
     let pool = Pool { to_read, settings };
-    // Threads of their own, not scoped ones: what hangs in the file system is left behind.
+    // These threads are not scoped: the scan does not wait for a thread that hangs in the file
+    // system.
     let mut watch = Watch::new(pool, limit.clone());
     for _ in 0..jobs {
         watch.start_reader(None).map_err(Error::Thread)?;
     }
     let (ended, is_over) = bounded::<()>(0);
     spawn("scan watch", move || watch.run(&is_over))?;
-    // The walk ends when the collector is gone, and readers and watch end when the walk and this function have: so an error here
-    // takes all threads with it, without waiting.
+    // The walk ends when the collector has gone. Readers and watchdog end after the walk and this
+    // function. So an error here ends all threads, and nothing waits for them.
     let (scan_roots, walk_options, walk_stop, timed_fs) =
         (roots.0.clone(), options.clone(), stop.clone(), TimedFs::new(limit.clone()));
     let begun = Arc::clone(&backlog);
@@ -190,12 +197,13 @@ pub fn scan(
     let not_pruned = if stop.is_asked() { Vec::new() } else { collector.find_moved(walked)? };
     let mut summary = collector.summary;
     if let Some(writer) = writer {
-        // All that was found is in the index by now, so that what has moved is known there.
+        // All files of this scan are in the index by now, so the writer can tell which files have
+        // moved.
         let prune = options.vanished != Vanished::Keep && !stop.is_asked();
         summary.missing += writer.settle_missing(roots.paths(), not_pruned, prune)?;
         summary.add_tally(writer.flush()?);
         if options.vanished != Vanished::Keep {
-            // These places are dropped as well.
+            // The writer has also deleted the old locations of moved files.
             summary.removed += summary.moved;
         }
     }
@@ -212,14 +220,15 @@ fn spawn<T: Send + 'static>(
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::Thread)
 }
 
-/// Takes results in the order of the walk.
+/// Takes the results in the order of the walk.
 struct Collector<'a> {
     writer: Option<&'a WriterHandle>,
     options: &'a Options,
     started: Instant,
     told: Instant,
     on_event: &'a mut dyn FnMut(Event<'_>),
-    /// Hashes of the SOP Instance UIDs that were new, where there is no index to say afterwards what has moved.
+    /// Hashes of the SOP Instance UIDs that this scan read. Only a dry run needs them: without a
+    /// writer, the index cannot tell which files have moved.
     seen: Option<HashSet<u64>>,
     summary: Summary,
 }
@@ -234,7 +243,7 @@ impl Collector<'_> {
         let mut checked = Instant::now();
         for (files, results) in in_order {
             loop {
-                // Mostly it is there.
+                // Usually the result is already there.
                 let result = match results.try_recv() {
                     Err(TryRecvError::Empty) => select! {
                         recv(results) -> result => result.ok(),
@@ -290,7 +299,7 @@ impl Collector<'_> {
         self.summary.archives += archives;
         self.summary.found += unchanged;
         self.summary.unchanged += unchanged;
-        // They are among the files below.
+        // These members are counted again, with the files below.
         replaced.into_iter().for_each(|counted| self.summary.take_back(counted));
         metrics::SCAN_FILES_UNCHANGED.add(unchanged);
         for report in &reports {
@@ -299,13 +308,13 @@ impl Collector<'_> {
             self.not_indexed(&path, report.kind, &report.reason, &report.detail);
         }
         for file in &files {
-            // What stands beside files that count does not.
+            // Archive files and notes about unlisted files do not count as files.
             match file.outcome {
                 FileOutcome::NotIndexed { kind: NotIndexed::Container, .. } => continue,
                 FileOutcome::NotIndexed { kind: NotIndexed::Unlisted, .. } => {}
                 FileOutcome::NotIndexed { .. } | FileOutcome::Instance(_) => self.summary.found += 1,
             }
-            // The mark of a directory that cannot be entered has no name of its own.
+            // The entry for a directory that cannot be opened has an empty name.
             let path = directory.shown_path(&file.file_name);
             match &file.outcome {
                 FileOutcome::Instance(record) => {
@@ -334,9 +343,9 @@ impl Collector<'_> {
         let (mut dropped, mut missing) = (Vec::new(), Vec::new());
         for (name, mark) in vanished {
             match mark {
-                // Nothing is lost with a note about a file that is gone.
+                // Only a note is deleted, no instance.
                 work::Known::Noted => dropped.push(name),
-                // What becomes of them is known at the end: they may have moved.
+                // The scan decides at its end, since the file may have moved.
                 work::Known::Indexed => {
                     if self.writer.is_none() {
                         *match self.options.vanished {
@@ -361,7 +370,7 @@ impl Collector<'_> {
             }
         }
         match self.writer {
-            // What has not changed needs no writing.
+            // Unchanged files need no write.
             Some(writer) if !(files.is_empty() && dropped.is_empty() && missing.is_empty() && returned.is_empty()) => {
                 writer.scanned(ScannedDirectory {
                     place: directory.place,
@@ -378,8 +387,8 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// What is missing in directories that look as if their disk were not mounted, now that all else is known. Returns those
-    /// directories.
+    /// Finds moved files below directories whose disk may not be mounted. It runs after all other
+    /// files are in the index. Returns the directories where files are still missing.
     fn find_moved(&mut self, walked: Walked) -> Result<Vec<PathBuf>, Error> {
         let Walked { known: Some(mut known), suspects } = walked else { return Ok(Vec::new()) };
         if suspects.is_empty() {
@@ -406,7 +415,7 @@ impl Collector<'_> {
             }
             Ok(())
         };
-        // A stop in between leaves the rest to the next scan.
+        // A stop request does not interrupt this step.
         let left = prune::find_moved(&mut known, &suspects, &Stop::default(), &was_seen, moved)?;
         for not_pruned in &left {
             self.summary.missing += not_pruned.files;
@@ -424,7 +433,7 @@ impl Collector<'_> {
                 self.summary.failed_by_reason.count(reason);
                 (self.on_event)(Event::Failed { path, reason, detail });
             }
-            // It is accounted for by its members.
+            // Its members count instead.
             NotIndexed::Container => {}
             NotIndexed::Unlisted => {
                 self.summary.unlisted += 1;

@@ -9,58 +9,66 @@ use super::filter::Filter;
 use super::throttle::Rate;
 use crate::model::declared::DeclaredSet;
 
-/// What becomes of files that the index knows and that are gone.
+/// What the scan does with files that the index knows and that are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Vanished {
-    /// They are counted and stay in the index.
+    /// It counts them and keeps them in the index.
     #[default]
     Keep,
-    /// They are dropped from the index, except below directories that look as if their disk were not mounted: see [`Why`](super::Why).
+    /// It deletes them from the index, except below directories whose disk may not be mounted. See
+    /// [`Why`](super::Why).
     Prune,
-    /// They are dropped from the index in any case, and a path to scan may be gone itself.
+    /// It always deletes them from the index. A path to scan may itself be missing.
     PruneEmptied,
 }
 
-/// In which order the directories of a directory are entered.
+/// The order in which the walk enters the subdirectories of a directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// By name.
     #[default]
     Name,
-    /// Those first that were changed last, so that recent studies are found first. The time of a directory says when
-    /// something was put into it or taken out, at its own level: of an archive by patients or by dates that is the newest study.
+    /// The most recently changed first, so that recent studies are found first. The time of a
+    /// directory changes when an entry is added to it or removed from it, not when one is below a
+    /// subdirectory. In an archive sorted by patient or by date, the newest directory has the
+    /// newest study.
     NewestFirst,
 }
 
 /// Settings of a scan.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Threads that read files. Too low: disks and file servers wait for us. Too high: seeks on a single disk, and memory.
+    /// Number of threads that read files.
+    ///
+    /// Larger: more seeks on a single disk, and more memory. Smaller: disks and file servers wait
+    /// for the scan.
     pub jobs: usize,
-    /// Whether files are read that the index knows with the same size and time.
+    /// Whether to read files again whose size and time have not changed.
     pub full: bool,
-    /// Which files are looked at.
+    /// Which files the scan looks at.
     pub filter: Filter,
-    /// In which order directories are entered.
+    /// The order in which the walk enters directories.
     pub order: Order,
-    /// How much may be read in a second.
+    /// Maximum files and bytes that the scan reads in a second.
     pub throttle: Rate,
-    /// How long the file system may take for an answer about one file or directory, before that is given up as failed.
+    /// Maximum time for one answer of the file system. After it, the file or directory counts as
+    /// failed.
     pub read_timeout: Duration,
     /// For tests.
     #[doc(hidden)]
     pub probe: Probe,
-    /// What becomes of what is gone.
+    /// What the scan does with files that are gone.
     pub vanished: Vanished,
-    /// The index file; it, its write-ahead log and its shared memory are not looked at.
+    /// The index file. The scan skips it, its write-ahead log and its shared memory.
     pub index: PathBuf,
-    /// The directory of managed objects, which is the node's own business.
+    /// The storage directory. The scan skips it, because the node indexes its own objects.
     pub storage: PathBuf,
-    /// What is read of a file besides the attributes of the table.
+    /// Attributes to read besides those of the attribute table.
     pub declared: Arc<DeclaredSet>,
 }
 
-/// Something to call before the file system is asked, with the name of the file or directory: by it tests make one hang.
+/// A function that runs before each call to the file system. It gets the name of the file or
+/// directory. Tests use it to make one hang.
 #[doc(hidden)]
 #[derive(Clone, Default)]
 pub struct Probe(pub Option<Arc<OnName>>);

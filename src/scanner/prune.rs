@@ -1,8 +1,10 @@
-//! What may be dropped from the index: a file that is gone, and not one whose disk is.
+//! Decides which entries the scan deletes from the index: those of deleted files, never those of
+//! files on a disk that is not mounted.
 //!
-//! A disk that is not mounted looks like a directory from which everything was deleted. So nothing is dropped below
-//! a directory that looks like one ([`Why`]), unless it was asked for ([`Vanished::PruneEmptied`]); but what
-//! such a directory held and now lies elsewhere has moved, and is dropped as anywhere else.
+//! A disk that is not mounted looks like a directory whose files were all deleted. So the scan
+//! deletes no entries below such a directory ([`Why`]), unless the user asked for it
+//! ([`Vanished::PruneEmptied`]). One case differs: if a file has moved from there to another place,
+//! the scan deletes its old entry.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -14,26 +16,28 @@ use crate::db::open::Reader;
 use crate::db::{self, LocatedInstance, Mounted, ScanLedger, Search};
 use crate::model::location::{Location, Place};
 
-/// Files of the index in and below a directory from which on it is taken for an unmounted disk when it is empty. Fewer are
-/// read again in no time; that somebody empties a directory of so many and means it is what the override is for.
+/// If the index has at least this many files in and below an empty directory, its disk may be
+/// unmounted. The scan reads fewer files again in no time. A user who did delete so many files can
+/// use `--prune-emptied`.
 const EMPTIED_FILES: usize = 10;
 
-/// Directories of the index that are looked at between two questions to it.
+/// Directories of the index that one query returns.
 const PAGE_DIRECTORIES: usize = 1000;
 
-/// Why what is missing below a directory was not dropped.
+/// Why the scan did not delete the entries of missing files below a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The directory is empty, and the index knows files in or below it.
+    /// The directory is empty, and the index has files in or below it.
     Empty,
-    /// Something else lies there: the index knows files below it, and not one name that is there now.
+    /// The directory holds other files. The index has files below it, and none of their names
+    /// exists now.
     NothingKnown,
-    /// An earlier scan saw it on a file system that is not mounted now.
+    /// An earlier scan saw a mounted file system there, and it is not mounted now.
     NotMounted,
 }
 
 impl Why {
-    /// A stable word.
+    /// A short, stable name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,56 +47,57 @@ impl Why {
         }
     }
 
-    /// In full.
+    /// The reason in words.
     #[must_use]
     pub const fn in_full(self) -> &'static str {
         match self {
             Self::Empty => "the directory is empty, as if its disk were not mounted",
-            Self::NothingKnown => "nothing that the index knows is there, as if another disk were mounted",
+            Self::NothingKnown => "no file of the index is there, as if another disk were mounted",
             Self::NotMounted => "the file system that an earlier scan saw there is not mounted",
         }
     }
 }
 
-/// A directory below which nothing is dropped.
+/// A directory below which the scan deletes no entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Suspect {
     path: PathBuf,
     why: Why,
 }
 
-/// A directory below which files were not dropped.
+/// A directory below which the scan deleted no entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotPruned {
     /// The directory.
     pub path: PathBuf,
     /// Why not.
     pub why: Why,
-    /// Files of the index that are missing there and lie nowhere else.
+    /// Files of the index that are missing there and exist nowhere else.
     pub files: u64,
 }
 
-/// Watches the walk for directories below which nothing may be dropped, and for what is mounted where.
+/// Checks each directory of the walk. It finds those whose entries must stay, and it tracks mount
+/// points.
 #[derive(Debug)]
 pub(super) struct Guard {
     vanished: Vanished,
-    /// As the index has them.
+    /// The mount points that the index has.
     mount_points: BTreeSet<PathBuf>,
     suspects: Vec<Suspect>,
 }
 
-/// What a directory looks like.
+/// What the walk found in a directory.
 pub(super) struct Look<'a> {
     pub(super) path: &'a Path,
-    /// Whether the scan was asked for it.
+    /// Whether it is a root of the scan.
     pub(super) is_root: bool,
-    /// Whether something is mounted there.
+    /// Whether a file system is mounted there.
     pub(super) is_mount_point: bool,
-    /// Whether there is no entry at all.
+    /// Whether it has no entry at all.
     pub(super) is_empty: bool,
-    /// Whether the index has a file in it that is still there.
+    /// Whether a file that the index has there still exists.
     pub(super) has_known_file: bool,
-    /// The directories in it.
+    /// Its subdirectories.
     pub(super) directories: &'a [OsString],
 }
 
@@ -102,7 +107,7 @@ impl Guard {
         Ok(Self { vanished, mount_points, suspects: Vec::new() })
     }
 
-    /// Looks at what a root lies on; returns what there is to note.
+    /// Checks the mount points above a root. Returns the changes for the index.
     pub(super) fn root(&mut self, root: &Path) -> Vec<(PathBuf, Mounted)> {
         let mut news = Vec::new();
         for above in root.ancestors().skip(1).filter(|path| path.parent().is_some()) {
@@ -123,7 +128,7 @@ impl Guard {
         news
     }
 
-    /// Looks at a directory; returns what there is to note.
+    /// Checks a directory. Returns a change of its mount point for the index.
     pub(super) fn directory(
         &mut self,
         look: &Look<'_>,
@@ -139,9 +144,9 @@ impl Guard {
         Ok(news)
     }
 
-    /// Looks at a directory of the index that is gone.
+    /// Checks a directory that the index has and that is gone.
     pub(super) fn gone(&mut self, path: &Path) -> Option<(PathBuf, Mounted)> {
-        // A mount point above it may be gone as well, and have no files of its own.
+        // A mount point above it may be gone too, even if the index has no files directly in it.
         let above = path.ancestors().find(|above| self.mount_points.contains(*above))?.to_owned();
         if above.is_dir() {
             return None;
@@ -150,7 +155,7 @@ impl Guard {
         self.mounted(&above, false)
     }
 
-    /// Whether nothing may be dropped from a directory.
+    /// Whether the entries of a directory must stay.
     pub(super) fn covers(&self, path: &Path) -> bool {
         self.suspects.iter().any(|suspect| path.starts_with(&suspect.path))
     }
@@ -162,7 +167,7 @@ impl Guard {
     fn mounted(&mut self, path: &Path, is_mounted: bool) -> Option<(PathBuf, Mounted)> {
         let was_mounted = self.mount_points.contains(path);
         match (was_mounted, is_mounted) {
-            // The root directory always is.
+            // The root directory of the system is always a mount point.
             (false, true) if path.parent().is_some() => {
                 self.mount_points.insert(path.to_owned());
                 Some((path.to_owned(), Mounted::Yes))
@@ -195,7 +200,7 @@ impl Guard {
         }
         for name in look.directories {
             let path = look.path.join(name);
-            // Archive files have a note in their directory.
+            // An archive file has its note in the files of its directory.
             if !known.directory_files(&path)?.is_empty()
                 || !known.directories_below(Place::InPlace, &path, &path, 1)?.is_empty()
             {
@@ -206,7 +211,7 @@ impl Guard {
     }
 }
 
-/// Whether the index knows at least so many files with instances in and below a directory.
+/// Whether the index has at least `enough` files with instances in and below a directory.
 fn has_files(known: &mut Reader, root: &Path, enough: usize) -> Result<bool, db::Error> {
     let mut count = 0;
     each_directory(known, root, &mut |known, place, directory| {
@@ -221,7 +226,8 @@ fn has_files(known: &mut Reader, root: &Path, enough: usize) -> Result<bool, db:
     Ok(count >= enough)
 }
 
-/// Calls `work` for a directory, and the directories and archive files below it that the index knows, until that says `false`.
+/// Calls `work` for a directory, and for each directory and archive file of the index below it.
+/// Ends when `work` returns `false`.
 fn each_directory(
     known: &mut Reader,
     root: &Path,
@@ -246,7 +252,7 @@ fn each_directory(
     Ok(())
 }
 
-/// Whether there is something where an instance lies, or at least the archive file.
+/// Whether the file of a location exists. For a member of an archive, whether the archive exists.
 fn lies_there(location: &Location) -> bool {
     match location.place {
         Place::Archive => location.directory.exists(),
@@ -255,11 +261,12 @@ fn lies_there(location: &Location) -> bool {
     }
 }
 
-/// Takes files of a directory that lie elsewhere now.
+/// Takes the files of a directory that now exist elsewhere.
 type OnMoved<'a> = dyn FnMut(Place, &Path, Vec<OsString>) -> Result<(), super::Error> + 'a;
 
-/// Goes through the files of the index that are missing below suspects, after all else is in the index: calls `moved` for
-/// those of a directory that lie elsewhere now, and returns what is left of each suspect.
+/// Checks the files of the index that are missing below the suspects. All other files must be in
+/// the index before. Calls `moved` with the files of a directory that now exist elsewhere. Returns
+/// the suspects that still have missing files.
 pub(super) fn find_moved(
     known: &mut Reader,
     suspects: &[Suspect],
@@ -306,7 +313,7 @@ pub(super) fn find_moved(
     Ok(left)
 }
 
-/// Whether something is mounted at an open directory. Where the system cannot say, nothing is.
+/// Whether an open directory is a mount point. False if the system cannot tell.
 #[cfg(target_os = "linux")]
 pub(super) fn is_mount_point(directory: impl AsFd) -> bool {
     use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
@@ -314,7 +321,7 @@ pub(super) fn is_mount_point(directory: impl AsFd) -> bool {
         .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// See above.
+/// Always false: this system cannot tell.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn is_mount_point(_directory: impl AsFd) -> bool {
     false

@@ -1,4 +1,4 @@
-//! The readers: stat, compare with what the index knows, open, read the header.
+//! The readers. A reader stats a file, compares it with the index, opens it and reads its header.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -22,7 +22,7 @@ use super::work::{
 use crate::db::{FileOutcome, KnownFile, NotIndexed, Note};
 use crate::ingest::{self, Wanted};
 
-/// The readers of a scan: where they take their units from, and their settings.
+/// The readers of a scan, with their queue of units and their settings.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     pub(super) to_read: Receiver<(WorkUnit, Sender<UnitResult>)>,
@@ -85,15 +85,15 @@ impl Pool {
     fn look_at(&self, result: &mut UnitResult, entry: &Entry) -> Looked {
         let directory = Arc::clone(&result.directory);
         let Some(handle) = directory.handle.as_ref() else { return Looked::File(0) };
-        // What has not changed needs no name of its own.
+        // Cloned only when needed: an unchanged file needs no copy of its name.
         let name = &entry.name;
         if let Some(waited) = entry.waited_for {
             return does_not_answer(result, name.clone(), waited);
         }
         self.settings.probe.call(name);
         let known = directory.known.get(name);
-        // A file that is new is opened in any case, and asking the open file costs half of asking by name. Where opening fails,
-        // the longer way finds out what to say.
+        // A new file is opened in any case. `fstat` on the open file costs half as much as `stat`
+        // by name. If opening fails, the code below finds the reason.
         if entry.is_file
             && known.is_none()
             && let Ok(file) = self.open(handle, name)
@@ -104,7 +104,8 @@ impl Pool {
                 _ => skipped(result, name.clone(), "special-file"),
             };
         }
-        // Before reading: a file that changes meanwhile looks changed to the next scan.
+        // Stat comes before reading. If the file changes while it is read, the next scan sees the
+        // change.
         let stat = match statat(handle, name, AtFlags::empty()) {
             Ok(stat) => stat,
             Err(error) => return cannot_stat(result, name.clone(), error.into(), handle),
@@ -149,24 +150,25 @@ impl Pool {
 
     fn open(&self, directory: impl AsFd, name: &OsStr) -> io::Result<File> {
         self.settings.throttle.file(&self.settings.stop);
-        // NONBLOCK: what was a file a moment ago may be a FIFO by now.
+        // NONBLOCK: since the stat, a FIFO may have replaced the file.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = File::from(openat(directory, name, flags, Mode::empty())?);
-        // Only the header is wanted. Unasked, the system reads twice as much ahead: of a cold disk that is twice the time, and
-        // of the page cache twice the room, so that an archive's headers do not stay in it until the next scan. Where the
-        // file system knows no such advice nothing is lost.
+        // The reader needs only the header. Without this advice the system reads twice as much
+        // ahead. A cold scan then takes twice the time. The page cache also needs twice the room,
+        // so the headers are gone from it before the next scan. A file system that ignores the
+        // advice does no harm.
         let _unheeded = fadvise(&file, 0, None, Advice::Random);
         Ok(file)
     }
 
-    /// Reads a file into the part, unless it is an archive.
+    /// Reads a file and adds its outcome to the result, unless it is an archive.
     fn read(&self, result: &mut UnitResult, name: OsString, marks: Marks, file: File) -> Looked {
         let mut outcome =
             if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file, self.settings.wanted) };
         if self.settings.throttle.counts_bytes() {
             self.settings.throttle.bytes(ingest::take_bytes_read(), &self.settings.stop);
         }
-        // What can be read as DICOM is DICOM, whatever its first bytes look like.
+        // DICOM comes first: a DICOM file may begin like an archive.
         if let FileOutcome::NotIndexed { kind: NotIndexed::Failed, .. } = outcome {
             match archives::kind_of(&file, &name) {
                 Ok(Some(kind)) => {
@@ -195,15 +197,15 @@ impl Pool {
     }
 }
 
-/// What one file turned out to be.
+/// What a reader found.
 enum Looked {
-    /// It is in the part; so many bytes of text came of it.
+    /// One file. Its outcome is in the result and holds this many bytes of text.
     File(usize),
-    /// An archive file, or what was one when the index was written: its members come next.
+    /// An archive file, or a file that was an archive in the last scan. Its members come next.
     Archive(Box<archives::Found>),
 }
 
-/// A file that has not changed since it was noted why it is not indexed.
+/// A file with a note in the index that has not changed since.
 fn known_note(result: &mut UnitResult, name: OsString, known: &Note) -> Looked {
     let below = match known.reason == DICOMDIR {
         true => Some(archives::Found::Dicomdir { name: name.clone() }),
@@ -218,7 +220,7 @@ fn known_note(result: &mut UnitResult, name: OsString, known: &Note) -> Looked {
 }
 
 fn outcome_of(file: &File, wanted: &Wanted) -> FileOutcome {
-    // The reader does not panic on any input that is known. Should it, one file is lost and not the scan.
+    // No known input makes the parser panic. If one does, the scan loses one file and goes on.
     match catch_unwind(AssertUnwindSafe(|| ingest::read_file(file, wanted))) {
         Ok(outcome) => to_outcome(outcome),
         Err(_panic) => failed("internal-error", "reading this file failed inside dcmdex; please report it".to_owned()),
@@ -239,9 +241,9 @@ fn cannot_stat(result: &mut UnitResult, name: OsString, error: io::Error, direct
     let outcome = if error.kind() != io::ErrorKind::NotFound {
         failed("unreadable", error.to_string())
     } else if statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-        failed("broken-link", "the symbolic link leads nowhere".to_owned())
+        failed("broken-link", "the target of the symbolic link does not exist".to_owned())
     } else {
-        // Listed, and gone when its turn came. The next scan will know.
+        // The directory listed it, and it was deleted since. The next scan will see that.
         return skipped(result, name, "vanished");
     };
     note(result, name, Marks::NONE, outcome);

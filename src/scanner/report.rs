@@ -1,4 +1,4 @@
-//! What a scan tells: events while it runs, figures for a progress line, and a summary.
+//! The reports of a scan: events while it runs, progress, and a summary.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,52 +8,53 @@ use super::work::Counted;
 use super::{Hang, NotPruned};
 use crate::db::Tally;
 
-/// Something that happened.
+/// An event of a scan.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// It (or, for a directory, what is in it) could not be read.
+    /// A file, or the content of a directory, could not be read.
     Failed {
-        /// Where it lies.
+        /// Its path.
         path: &'a Path,
-        /// A stable word.
+        /// A short, stable name of the reason.
         reason: &'a str,
-        /// The reason in full; may be empty.
+        /// The reason in words. It may be empty.
         detail: &'a str,
     },
-    /// It was passed over by rule.
+    /// A rule skipped the entry.
     Skipped {
-        /// Where it lies.
+        /// Its path.
         path: &'a Path,
-        /// A stable word.
+        /// A short, stable name of the reason.
         reason: &'a str,
-        /// The reason in full; may be empty.
+        /// The reason in words. It may be empty.
         detail: &'a str,
     },
-    /// It was indexed, and something is wrong with it.
+    /// The file was indexed, and its content has faults.
     Faults {
-        /// Where it lies.
+        /// Its path.
         path: &'a Path,
-        /// What: a stable word, a colon, the fault in full.
+        /// The faults. Each is a stable name, a colon and the fault in words.
         faults: &'a [String],
     },
-    /// Something does not answer and is given up; that it failed is told in its turn.
+    /// A file or directory does not answer, and the scan gave it up. Its [`Event::Failed`] follows
+    /// later.
     Hangs(&'a Hang),
-    /// Files of the index that are missing below a directory were not dropped, because it looks as if its disk were not
-    /// mounted.
+    /// Files are missing below a directory, and the scan kept their entries because the disk may
+    /// not be mounted.
     NotPruned(&'a NotPruned),
-    /// A file that is indexed is not listed by the DICOMDIR of its folder.
+    /// A DICOMDIR does not list a file in its folder. The file is indexed.
     Unlisted {
-        /// The DICOMDIR, `!/`, and the path of the file in the folder.
+        /// The path of the DICOMDIR, then `!/`, then the path of the file in the folder.
         path: &'a Path,
     },
-    /// How far the scan is. Comes every [`PROGRESS_INTERVAL`], as long as anything is read at all.
+    /// The progress so far. It comes every [`PROGRESS_INTERVAL`] while files are read.
     Progress(&'a Summary),
 }
 
-/// Time between two [`Event::Progress`]: often enough for a line on a terminal.
+/// Time between two [`Event::Progress`]. Short enough for a progress line on a terminal.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Numbers of files by reason.
+/// Number of files for each reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reasons(BTreeMap<String, u64>);
 
@@ -74,65 +75,69 @@ impl Reasons {
         self.0.retain(|_, count| *count > 0);
     }
 
-    /// The reasons in alphabetical order, with their numbers.
+    /// The reasons in alphabetical order, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(reason, count)| (reason.as_str(), *count))
     }
 }
 
-/// What a scan did, in numbers of files. `found = indexed + updated + unchanged + skipped + failed`.
+/// The counts of a scan. `found = indexed + updated + unchanged + skipped + failed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Entries that had to be accounted for: files, and what else is no directory that was entered. A directory that is
-    /// passed over or cannot be read counts as one.
+    /// All entries that count: files, and directories that were skipped or could not be read.
     pub found: u64,
-    /// Files indexed that were not in the index, copies included.
+    /// Files that are newly in the index. Copies count too.
     pub indexed: u64,
-    /// Files in the index that had changed and were read again.
+    /// Files of the index that had changed and were read again.
     pub updated: u64,
-    /// Files in the index that had not changed and were not opened.
+    /// Files of the index that have not changed. The scan did not open them, except
+    /// [`Self::reread`].
     pub unchanged: u64,
-    /// Of those unchanged: files that were read all the same, and were as the index has them. In a dry run, those that would
-    /// be read.
+    /// Part of [`Self::unchanged`]: files that were read again with the same result. In a dry run,
+    /// files that would be read again.
     pub reread: u64,
-    /// Files dropped from the index because they are gone.
+    /// Entries deleted from the index because their files are gone.
     pub removed: u64,
-    /// Entries passed over by rule.
+    /// Entries that a rule skipped.
     pub skipped: u64,
-    /// Files and directories that could not be read; those known from an earlier scan and unchanged included.
+    /// Files and directories that could not be read. Unchanged failures of an earlier scan count
+    /// too.
     pub failed: u64,
-    /// Files in the index that are gone and were kept in it, from this scan or an earlier one.
+    /// Files that are gone and whose entries stay in the index. Those of earlier scans count too.
     pub missing: u64,
-    /// Of those missing: files that were to be dropped, below directories that look as if their disk were not mounted.
+    /// Part of [`Self::missing`]: entries that the scan kept because the disk may not be mounted.
     pub not_pruned: u64,
-    /// ScanRoots in the index where a file is gone, of instances that lie in another place with the same content: the index
-    /// names only that one from now on. With [`super::Vanished::Prune`] a part of [`Self::removed`].
+    /// Old locations of moved files. The instance has another location with the same content, and
+    /// the index names only that one from now on. With [`super::Vanished::Prune`] they are part of
+    /// [`Self::removed`].
     pub moved: u64,
-    /// Of the files indexed or updated: further files of an instance that has its place elsewhere.
+    /// Part of [`Self::indexed`] and [`Self::updated`]: further files of an instance that the index
+    /// already has.
     pub copies: u64,
-    /// Contradictions newly recorded.
+    /// Conflicts that the scan recorded.
     pub conflicts: u64,
-    /// Of the files indexed or updated: those with faults.
+    /// Part of [`Self::indexed`] and [`Self::updated`]: files with faults.
     pub faulty: u64,
     /// Directories listed.
     pub directories: u64,
-    /// Files that the DICOMDIR of their folder does not list. They are counted above like any others.
+    /// Files that the DICOMDIR of their folder does not list. The counts above include them.
     pub unlisted: u64,
-    /// Archive files whose members are counted in [`Self::found`].
+    /// Archive files. [`Self::found`] counts their members.
     pub archives: u64,
-    /// Sizes of the files that were indexed, updated or newly failed.
+    /// Total size of the files that were indexed, updated or newly failed.
     pub bytes: u64,
     /// [`Self::skipped`] by reason.
     pub skipped_by_reason: Reasons,
     /// [`Self::failed`] by reason.
     pub failed_by_reason: Reasons,
-    /// Faults by kind: numbers of files that have one, so that they can add up to more than [`Self::faulty`].
+    /// Number of files for each kind of fault. A file can have several, so the sum can exceed
+    /// [`Self::faulty`].
     pub faults_by_reason: Reasons,
-    /// Whether a stop was asked for.
+    /// Whether somebody requested a stop.
     pub interrupted: bool,
-    /// Whether nothing was written.
+    /// Whether the scan wrote nothing.
     pub dry_run: bool,
-    /// How long it took.
+    /// Duration of the scan.
     pub elapsed: Duration,
 }
 
@@ -142,13 +147,13 @@ impl Summary {
         self.moved += tally.moved;
         self.removed += tally.removed;
         self.conflicts += tally.conflicts;
-        // Only the index can tell, once it has taken them.
+        // Only the writer knows these, after it has written the files.
         self.unchanged -= tally.corrected.min(self.unchanged);
         self.reread -= tally.corrected.min(self.reread);
         self.updated += tally.corrected;
     }
 
-    /// Uncounts a file that will be counted as something else.
+    /// Subtracts a file that will be counted differently.
     pub(super) fn take_back(&mut self, counted: Counted) {
         let less = |count: &mut u64| *count = count.saturating_sub(1);
         less(&mut self.found);
@@ -177,7 +182,7 @@ impl Summary {
         }
     }
 
-    /// Files found for each second.
+    /// Files found per second.
     #[must_use]
     pub fn files_per_second(&self) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
@@ -186,7 +191,7 @@ impl Summary {
     }
 }
 
-/// The stable word at the beginning of a fault.
+/// The stable name at the start of a fault.
 fn word(fault: &str) -> &str {
     fault.split(':').next().unwrap_or(fault)
 }

@@ -1,4 +1,4 @@
-//! Which roots are scanned, and which of them are ours and are not.
+//! The paths that a scan starts from, and the node's own files that it must skip.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use super::dicomdir;
 use super::{Error, Options, Vanished};
 
-/// The roots of a scan, all absolute and without symbolic links.
+/// The roots of a scan. All paths are absolute and without symbolic links.
 #[derive(Clone, Debug)]
 pub(super) struct ScanRoots {
     /// Directories to scan.
     pub(super) directories: BTreeSet<PathBuf>,
-    /// Files to scan, by the directory that they lie in.
+    /// Files to scan, by their directory.
     pub(super) files: BTreeMap<PathBuf, BTreeSet<OsString>>,
-    /// What was asked for and is not there.
+    /// Paths that the caller named and that do not exist.
     pub(super) missing: BTreeSet<PathBuf>,
     /// The directory of the index, and the names of the index files in it.
     own_files: Option<(PathBuf, Vec<OsString>)>,
@@ -45,7 +45,8 @@ impl ScanRoots {
                 }
                 Err(error) => return Err(failed(error)),
             };
-            // A DICOMDIR stands for its folder: what it lists is not all that matters there.
+            // A DICOMDIR means its whole folder, because the folder may hold files that it does not
+            // list.
             let found = match (found.file_name(), found.parent()) {
                 (Some(name), Some(folder)) if dicomdir::is_named_so(name) && found.is_file() => folder.to_owned(),
                 _ => found,
@@ -58,7 +59,8 @@ impl ScanRoots {
                     roots.files.entry(parent.to_owned()).or_default().insert(name.to_owned());
                 }
                 _ => {
-                    // A root that cannot be listed is no failed directory in an archive: nothing can be done at all.
+                    // If a root cannot be listed, the scan fails. Elsewhere, such a directory is
+                    // only one failed entry.
                     found.read_dir().map_err(failed)?;
                     roots.directories.insert(found);
                 }
@@ -67,12 +69,12 @@ impl ScanRoots {
         Ok(roots)
     }
 
-    /// The directories to look into, sorted, each once.
+    /// The directories to visit, sorted, each once.
     pub(super) fn roots_in_order(&self) -> BTreeSet<&Path> {
         self.directories.iter().map(PathBuf::as_path).chain(self.files.keys().map(PathBuf::as_path)).collect()
     }
 
-    /// Everything that was asked for, sorted.
+    /// All paths that the caller named, sorted.
     pub(super) fn asked_for(&self) -> Vec<PathBuf> {
         let files = self.files.iter().flat_map(|(parent, names)| names.iter().map(|name| parent.join(name)));
         let mut all: Vec<_> = self.directories.iter().chain(&self.missing).cloned().chain(files).collect();
@@ -80,7 +82,7 @@ impl ScanRoots {
         all
     }
 
-    /// Whether a file that the walk meets in `directory` is ours.
+    /// Whether a file in `directory` belongs to the index.
     pub(super) fn is_own_file(&self, directory: &Path, name: &OsStr) -> bool {
         match &self.own_files {
             Some((own, names)) => own == directory && names.iter().any(|own| own == name),
@@ -88,24 +90,25 @@ impl ScanRoots {
         }
     }
 
-    /// Whether a directory that the walk meets is the node's storage.
+    /// Whether a directory is the storage directory of the node.
     pub(super) fn is_own_storage(&self, directory: &Path) -> bool {
         self.own_storage.as_deref() == Some(directory)
     }
 
-    /// Whether something that the walk meets is a root itself, and gets its own turn.
+    /// Whether a directory is itself a root. The walk scans it on its own.
     pub(super) fn is_root_directory(&self, directory: &Path) -> bool {
-        // Nearly every scan has one root.
+        // Most scans have one root.
         self.directories.len() > 1 && self.directories.contains(directory)
     }
 
-    /// The names in `directory` that were asked for as files, and get their own turn.
+    /// The names in `directory` that are roots themselves. The walk scans them on their own.
     pub(super) fn root_files(&self, directory: &Path) -> Option<&BTreeSet<OsString>> {
         self.files.get(directory)
     }
 }
 
-/// The absolute path of something that is not there: what there is above it, without links, and the rest as given.
+/// The absolute path of something that does not exist. Symbolic links are resolved in the part of
+/// the path that exists.
 fn as_if_there(path: &Path) -> io::Result<PathBuf> {
     let whole = std::path::absolute(path)?;
     for above in whole.ancestors() {

@@ -1,4 +1,4 @@
-//! What readers and the reading of archives are set up with.
+//! The settings of a scan that the readers of files and archives need.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use super::throttle::Throttle;
 use super::{Probe, Stop};
 use crate::ingest::Wanted;
 
-/// The settings of one scan that reading a file needs.
+/// The settings that a reader needs.
 #[derive(Clone, Debug)]
 pub(super) struct ReadSettings {
     pub(super) stop: Stop,
-    /// Whether files are read that the index knows as they are.
+    /// Whether to read files again whose size and time have not changed.
     pub(super) full: bool,
     pub(super) throttle: Arc<Throttle>,
     pub(super) probe: Probe,

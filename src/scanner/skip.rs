@@ -1,15 +1,17 @@
-//! What is passed over by its name, because systems leave it in every archive and it is never an object.
+//! Names of files and directories that the scan skips. Operating systems leave them everywhere, and
+//! they are never DICOM objects.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-/// Why a file of this name is passed over; `None` for a file to look at.
+/// The reason to skip a file of this name. `None` if the scan must look at it.
 pub(super) fn file(name: &OsStr) -> Option<&'static str> {
     let name = name.as_bytes();
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-    // Most names begin with neither.
+    // The first byte rules out most names.
     match name.first()? {
-        // AppleDouble: the resource fork of a file, beside it. It may carry the extension .dcm and is no object.
+        // AppleDouble stores the resource fork of a file beside it. Its name may end in .dcm, but
+        // it is no DICOM object.
         b'.' if name.starts_with(b"._") || is(".DS_Store") || is(".localized") || is(".apdisk") => Some("macos-litter"),
         b'I' | b'i' if is("Icon\r") => Some("macos-litter"),
         b'T' | b't' if is("Thumbs.db") => Some("windows-litter"),
@@ -20,7 +22,7 @@ pub(super) fn file(name: &OsStr) -> Option<&'static str> {
     }
 }
 
-/// Why a directory of this name is passed over; `None` for one to enter.
+/// The reason to skip a directory of this name. `None` if the walk must enter it.
 pub(super) fn directory(name: &OsStr) -> Option<&'static str> {
     let name = name.as_bytes();
     let is_any = |others: &[&str]| others.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
@@ -42,7 +44,7 @@ pub(super) fn directory(name: &OsStr) -> Option<&'static str> {
         {
             Some("windows-litter")
         }
-        // Snapshots hold every file of the archive once more.
+        // A snapshot holds every file of the archive once more.
         b'.' | b'@' | b'~' | b'#'
             if is_any(&[".snapshot", ".snapshots", ".zfs", "~snapshot", "@eaDir", "#recycle", "#snapshot"]) =>
         {

@@ -1,9 +1,9 @@
-//! A wish to stop a scan.
+//! The request to stop a scan.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// A wish to stop, which any thread or signal can express.
+/// A request to stop the scan. Any thread or signal handler can make it.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
@@ -14,12 +14,13 @@ impl Stop {
         Arc::clone(&self.0)
     }
 
-    /// Asks for a stop: what is being read is finished and handed over, nothing new is begun.
+    /// Requests a stop. Readers finish the current file and hand over its result. They start no
+    /// other.
     pub fn ask(&self) {
         self.0.store(true, Relaxed);
     }
 
-    /// Whether a stop was asked for.
+    /// Whether somebody requested a stop.
     #[must_use]
     pub fn is_asked(&self) -> bool {
         self.0.load(Relaxed)

@@ -1,4 +1,4 @@
-//! A limit to what a scan takes from storage that others need.
+//! Limits how much a scan reads per second, because other programs use the same storage.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,24 +7,25 @@ use std::time::{Duration, Instant};
 
 use super::{Stop, watch};
 
-/// The longest that a wait lasts without a look at whether the scan was stopped.
+/// Longest sleep between two checks for a stop request.
 const NAP: Duration = Duration::from_millis(50);
 
-/// What may be used up at once after a pause, in seconds' worth.
+/// Burst after a pause, in seconds of the rate.
 const BURST_SECONDS: f64 = 0.1;
 
-/// How much a scan may read in a second; `None` is no limit. As text: `500/s` (files), `20MB/s`, or both with a comma between.
+/// Maximum reads of a scan per second. `None` is no limit. As text: `500/s` (files), `20MB/s`
+/// (bytes), or both with a comma between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
-    /// Files opened. Asking an unchanged file for its size and time is not counted.
+    /// Files opened. A stat of an unchanged file does not count.
     pub files: Option<u64>,
-    /// Bytes read. Of a file that is its header, not its size.
+    /// Bytes read. For a file, that is its header, not its size.
     pub bytes: Option<u64>,
 }
 
-/// Text that is no rate.
+/// A text that is no rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no rate: write `500/s` for files, `20MB/s` for bytes, or both with a comma between")]
+#[error("`{0}` is not a rate: write `500/s` for files, `20MB/s` for bytes, or both with a comma between")]
 pub struct RateError(String);
 
 const UNITS: [(&str, u64); 8] = [
@@ -72,7 +73,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Holds all readers of a scan together to a [`Rate`].
+/// Applies a [`Rate`] to all readers of a scan together.
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     files: Option<Bucket>,
@@ -84,19 +85,19 @@ impl Throttle {
         Self { files: rate.files.map(Bucket::new), bytes: rate.bytes.map(Bucket::new) }
     }
 
-    /// Waits until a file may be opened.
+    /// Waits until the reader may open a file.
     pub(super) fn file(&self, stop: &Stop) {
         if let Some(bucket) = &self.files {
             wait(bucket.take(1), stop);
         }
     }
 
-    /// Whether bytes have to be accounted for.
+    /// Whether bytes are limited.
     pub(super) const fn counts_bytes(&self) -> bool {
         self.bytes.is_some()
     }
 
-    /// Waits for having read so many bytes.
+    /// Waits until the rate allows the bytes that were read.
     pub(super) fn bytes(&self, bytes: u64, stop: &Stop) {
         if let Some(bucket) = &self.bytes {
             wait(bucket.take(bytes), stop);
@@ -117,7 +118,8 @@ fn wait(mut time: Duration, stop: &Stop) {
     });
 }
 
-/// A token bucket that lends: who takes more than there is waits until it would have been there.
+/// A token bucket that can go below zero. A caller that takes more than there is must wait until
+/// the bucket has earned it.
 #[derive(Debug)]
 struct Bucket {
     per_second: f64,
@@ -136,7 +138,7 @@ impl Bucket {
     }
 
     fn take_at(&self, amount: u64, now: Instant) -> Duration {
-        // What a thread that panicked left is as good as any.
+        // After a panic the state is still valid.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, last) = &mut *state;
         let earned = now.saturating_duration_since(*last).as_secs_f64() * self.per_second;
@@ -177,10 +179,10 @@ mod tests {
             now += bucket.take_at(1, now);
         }
         assert_eq!((now - begin).as_millis(), 2500);
-        // Several at once owe together.
+        // Several callers share the debt.
         assert_eq!(bucket.take_at(10, now).as_millis(), 100);
         assert_eq!(bucket.take_at(10, now).as_millis(), 200);
-        // A pause earns a tenth of a second and no more.
+        // A pause earns at most a tenth of a second.
         now += Duration::from_secs(60);
         assert_eq!(bucket.take_at(10, now), Duration::ZERO);
         assert_eq!(bucket.take_at(10, now).as_millis(), 100);

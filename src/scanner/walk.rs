@@ -1,4 +1,4 @@
-//! The walk: lists directories depth first, in the order of their names, and cuts them into units of work.
+//! The walk lists directories depth first, sorted by name. It cuts them into units of work.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -21,21 +21,22 @@ use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};
 use crate::model::location::Place;
 
-/// Directories of the index that are compared with the disk at a time.
+/// Directories of the index that one page compares with the disk.
 const PAGE_DIRECTORIES: usize = 1000;
 
-/// The reason of what a filter passes over.
+/// The reason for entries that a filter excludes.
 const EXCLUDED: &str = "excluded";
 
-/// What is left when the walk is over.
+/// What the walk leaves when it is over.
 #[derive(Debug)]
 pub(super) struct Walked {
     pub(super) known: Option<db::open::Reader>,
-    /// Directories below which nothing was reported as gone.
+    /// Directories below which the walk reported no file as gone.
     pub(super) suspects: Vec<Suspect>,
 }
 
-/// Walks all places and gives units to `send` until that says `false` or a stop is asked for.
+/// Walks all roots and gives the units to `send`. It ends when `send` returns `false` or a stop is
+/// requested.
 pub(super) fn walk(
     scan_roots: &ScanRoots,
     options: &Options,
@@ -54,24 +55,24 @@ pub(super) fn walk(
 struct Walk<'a> {
     scan_roots: &'a ScanRoots,
     options: &'a Options,
-    /// The root that is being walked, to which globs are relative.
+    /// The current root. Globs with a slash apply to the path below it.
     root: PathBuf,
     timed_fs: TimedFs,
     known: Option<db::open::Reader>,
     guard: Guard,
-    /// What is mounted where, and goes with the next unit.
+    /// Changes of mount points, sent with the next unit.
     news: Vec<(PathBuf, Mounted)>,
     stop: &'a Stop,
     send: &'a mut dyn FnMut(WorkUnit) -> bool,
 }
 
-/// What is in a directory.
+/// The content of a directory.
 #[derive(Default)]
 struct Listing {
     files: Vec<Entry>,
     directories: Vec<OsString>,
     reports: Vec<EntryReport>,
-    /// The error that ended listing early.
+    /// The error that ended the listing early.
     error: Option<io::Error>,
 }
 
@@ -110,10 +111,10 @@ impl Walk<'_> {
         self.lacking_objects()
     }
 
-    /// Files that were asked for by name; false when the walk is over.
+    /// Sends the files that are roots themselves. Returns false if the walk is over.
     fn files(&mut self, directory: &Path, names: &BTreeSet<OsString>) -> Result<bool, Error> {
         let theirs = names.iter().filter(|name| !self.scan_roots.is_own_file(directory, name));
-        // What they are is not known from listing their directory.
+        // Nobody listed their directory, so their type is unknown.
         let entries: Vec<_> =
             theirs.map(|name| Entry { name: name.clone(), is_file: false, waited_for: None }).collect();
         let path = directory.to_owned();
@@ -133,10 +134,10 @@ impl Walk<'_> {
             .all(|entries| (self.send)(WorkUnit { entries: entries.to_vec(), ..WorkUnit::of(Arc::clone(&directory)) })))
     }
 
-    /// A directory and all below it; false when the walk is over.
+    /// Walks a directory and everything below it. Returns false if the walk is over.
     fn tree(&mut self, root: &Path) -> Result<bool, Error> {
-        // A frame for each level, with the names that are still to be entered there: what is held at a time is the names
-        // along one path, not those of the whole tree.
+        // One frame for each level, with the names still to enter. So memory holds the names along
+        // one path, not those of the whole tree.
         let Some(directories) = self.directory(root)? else { return Ok(false) };
         let mut frames = vec![(root.to_owned(), directories.into_iter())];
         while let Some((parent, names)) = frames.last_mut() {
@@ -153,7 +154,7 @@ impl Walk<'_> {
         Ok(self.gone_directories(Place::InPlace, root)? && self.gone_directories(Place::Archive, root)?)
     }
 
-    /// One directory; its directories in order, or `None` when the walk is over.
+    /// Sends one directory. Returns its subdirectories in order, or `None` if the walk is over.
     fn directory(&mut self, path: &Path) -> Result<Option<Vec<OsString>>, Error> {
         if self.stop.is_asked() {
             return Ok(None);
@@ -164,7 +165,8 @@ impl Walk<'_> {
             probe.call(whole.file_name().unwrap_or_default());
             Opened::read(&whole, order)
         };
-        // As of a moment before the directory is listed: what another scan adds later must not look as if it had vanished.
+        // This reads the index as it is before the listing. Otherwise a file that another scan adds
+        // meanwhile would look deleted.
         let known = self.known.as_mut().map(|index| index.directory_now(path)).transpose()?;
         let read_known = || known.map_or(Ok(HashMap::new()), |known| Ok(known.files()?));
         let (opened, known) = self.timed_fs.run_and(path, list, read_known)?;
@@ -175,7 +177,7 @@ impl Walk<'_> {
                 let listing = self.list(path, standing, opened.entries, opened.error);
                 (Some(opened.handle), listing)
             }
-            // Gone since its parent was listed: the next scan will see that.
+            // Deleted since its parent was listed. The next scan will see that.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
             Err(error) => (None, Listing { error: Some(error), ..Listing::default() }),
         };
@@ -186,7 +188,7 @@ impl Walk<'_> {
                 is_root: self.scan_roots.directories.contains(path),
                 is_mount_point,
                 is_empty: listing.is_empty(),
-                // What lies in directories that are passed over is not known here.
+                // Excluded directories may hold known files too.
                 has_known_file: known.len() > vanished.len()
                     || listing.reports.iter().any(|report| report.reason == EXCLUDED),
                 directories: &listing.directories,
@@ -199,7 +201,7 @@ impl Walk<'_> {
         }
         self.pass_over(path, standing, &mut vanished);
         if let Some(roots) = self.scan_roots.root_files(path) {
-            // The listing leaves out what was asked for by name.
+            // The listing leaves out files that are roots themselves.
             vanished.retain(|(name, _)| !roots.contains(name));
         }
         let directory = Arc::new(Directory { place: Place::InPlace, path: path.to_owned(), handle, known });
@@ -232,7 +234,7 @@ impl Walk<'_> {
         }
     }
 
-    /// How the filter stands to a directory.
+    /// How the filter applies to a directory.
     fn standing(&self, path: &Path) -> Standing {
         match path.strip_prefix(&self.root) {
             Ok(inside) if !self.options.filter.is_open() => self.options.filter.directory(inside),
@@ -240,7 +242,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Leaves out what the filter passes over: nothing is said of it.
+    /// Removes excluded files from `vanished`, because the scan says nothing about them.
     fn pass_over(&self, path: &Path, standing: Standing, vanished: &mut Vec<(OsString, Known)>) {
         if !self.options.filter.is_open() {
             vanished.retain(|(name, _)| !self.is_excluded(path, standing, name));
@@ -255,7 +257,7 @@ impl Walk<'_> {
     fn list(&self, path: &Path, standing: Standing, entries: Vec<RawEntry>, error: Option<io::Error>) -> Listing {
         let mut listing = Listing { error, ..Listing::default() };
         let root_files = self.scan_roots.root_files(path);
-        // Of directories, by name.
+        // Times of subdirectories, by name.
         let mut times = HashMap::new();
         for RawEntry { name, kind, time } in entries {
             if root_files.is_some_and(|roots| roots.contains(&name)) {
@@ -284,8 +286,9 @@ impl Walk<'_> {
                 }
                 if self.scan_roots.is_own_storage(&whole) { Some("own-files") } else { skip::directory(&name) }
             }
-            // A link to a file is followed: archives under git-annex or DataLad consist of them. A link to a directory is
-            // not, so there are no loops; the reader finds out which it is.
+            // The scan follows a symbolic link to a file, because archives under git-annex or
+            // DataLad consist of them. It does not follow a link to a directory, so there are no
+            // loops. The reader finds out which of the two a link is.
             FileType::RegularFile | FileType::Symlink => {
                 if self.scan_roots.is_own_file(path, &name) {
                     Some("own-files")
@@ -293,7 +296,7 @@ impl Walk<'_> {
                     skip::file(&name)
                 }
             }
-            // Opening a FIFO would wait for a writer, and a device may do anything.
+            // Opening a FIFO would block until a writer comes. Opening a device may do anything.
             FileType::Fifo
             | FileType::Socket
             | FileType::CharacterDevice
@@ -323,7 +326,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Objects of the node itself that were stored without what is declared now.
+    /// Sends managed objects that were stored before an attribute was declared.
     fn lacking_objects(&mut self) -> Result<(), Error> {
         let Some(known) = &mut self.known else { return Ok(()) };
         for path in known.lacking_directories(Place::Managed, Path::new("/"))? {
@@ -378,8 +381,8 @@ impl Walk<'_> {
         Ok(members)
     }
 
-    /// Directories (or archive files) below `root` that the index knows and that are no longer there; false when the walk is
-    /// over.
+    /// Sends the directories (or archive files) below `root` that the index has and that no longer
+    /// exist. Returns false if the walk is over.
     fn gone_directories(&mut self, place: Place, root: &Path) -> Result<bool, Error> {
         let mut after = root.to_owned();
         loop {
@@ -387,7 +390,7 @@ impl Walk<'_> {
             let page = known.directories_below(place, root, &after, PAGE_DIRECTORIES)?;
             let Some(last) = page.last() else { return Ok(true) };
             after.clone_from(last);
-            // What does not answer is not gone.
+            // If the file system does not answer, nothing counts as gone.
             let gone = self
                 .timed_fs
                 .run(root, move || page.into_iter().filter(|path| is_gone(place, path)).collect::<Vec<_>>())?;
@@ -402,7 +405,8 @@ impl Walk<'_> {
         }
     }
 
-    /// A directory (or archive file) of the index that is gone; false when the walk is over.
+    /// Sends one directory (or archive file) of the index that is gone. Returns false if the walk
+    /// is over.
     fn gone_directory(&mut self, place: Place, path: PathBuf) -> Result<bool, Error> {
         let news = self.guard.gone(&path);
         self.news.extend(news);
@@ -423,9 +427,9 @@ impl Walk<'_> {
         Ok((self.send)(WorkUnit { vanished, mounts, ends_directory: true, ..WorkUnit::of(directory) }))
     }
 
-    /// A root that is gone, which was asked for all the same; false when the walk is over.
+    /// Sends a root that no longer exists. Returns false if the walk is over.
     fn gone_root(&mut self, root: &Path) -> Result<bool, Error> {
-        // It may have been a file.
+        // The root may have been a file.
         if let (Some(parent), Some(name)) = (root.parent(), root.file_name()) {
             let known = self.known_files(parent)?;
             if let Some(file) = known.get(name) {
@@ -446,25 +450,25 @@ impl Walk<'_> {
     }
 }
 
-/// An entry of a directory as it was read.
+/// A directory entry as the system returned it.
 struct RawEntry {
     name: OsString,
     kind: FileType,
-    /// Of a directory, where the order asks for it.
+    /// Time of the last change, in seconds. Only for directories, and only if the order needs it.
     time: Option<i64>,
 }
 
-/// A directory as it was read.
+/// A directory as the system returned it.
 struct Opened {
     handle: OwnedFd,
     entries: Vec<RawEntry>,
-    /// What ended reading early.
+    /// The error that ended reading early.
     error: Option<io::Error>,
     is_mount_point: bool,
 }
 
 impl Opened {
-    /// Asks the file system all that is to be known of a directory.
+    /// Reads from the file system all that the walk needs of a directory.
     fn read(path: &Path, order: Order) -> io::Result<Self> {
         let handle = open_directory(path)?;
         let is_mount_point = prune::is_mount_point(&handle);
@@ -483,7 +487,7 @@ impl Opened {
                 continue;
             }
             let kind = match entry.file_type() {
-                // Some file systems leave it to stat.
+                // Some file systems do not report the type here.
                 FileType::Unknown => match statat(&handle, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     Err(_) => FileType::RegularFile, // and then the reader will say what is wrong with it
@@ -502,7 +506,8 @@ fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the directory does not answer")
 }
 
-/// When something was last put into a directory or taken out of it, in seconds; the beginning of time where it does not say.
+/// When an entry was last added to a directory or removed from it, in seconds. The smallest number
+/// if that is unknown.
 fn time_of(parent: impl AsFd, name: &OsStr) -> i64 {
     // The type differs between systems.
     #[expect(clippy::allow_attributes, reason = "whether the conversion does anything depends on the system")]
@@ -511,10 +516,11 @@ fn time_of(parent: impl AsFd, name: &OsStr) -> i64 {
         .map_or(i64::MIN, |stat| i64::try_from(stat.st_mtime).unwrap_or(i64::MIN))
 }
 
-/// Whether nothing (or no directory, no file) is there any more. What cannot be told counts as being there.
+/// Whether a path no longer has a directory (or an archive file). If the system gives no clear
+/// answer, it still exists.
 fn is_gone(place: Place, path: &Path) -> bool {
     let is_archive = place == Place::Archive;
-    // Links to files are followed, those to directories are not.
+    // The scan follows links to files and not links to directories.
     match if is_archive { path.metadata() } else { path.symlink_metadata() } {
         Ok(metadata) => !(if is_archive { metadata.is_file() } else { metadata.is_dir() }),
         Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
@@ -526,7 +532,7 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
-/// What the index knows and a listing that reached its end does not have, sorted.
+/// The entries that the index has and a complete listing does not have, sorted.
 fn vanished(known: &HashMap<OsString, KnownFile>, listing: &Listing) -> Vec<(OsString, Known)> {
     let is_there = |name: &OsString| {
         listing.files.binary_search_by(|entry| entry.name.cmp(name)).is_ok()

@@ -1,9 +1,11 @@
-//! The watchdog: a file or directory that does not answer (its server is gone) costs one failure and not the scan.
+//! The watchdog. If a file or directory does not answer (its server is gone), it costs one failure
+//! and not the scan.
 //!
-//! Each reader says in its [`Slot`] which entry it is at: one store, without a clock. The watchdog looks at the slots now and then;
-//! an entry that stays the same for too long is handed over as failed, and what was left of its unit goes to a new reader. The thread
-//! that hangs is given up: should it come back, it finds its work taken away and ends. The system cannot take a
-//! thread out of a call that hangs, so only so many are given up ([`MAX_GIVEN_UP`]).
+//! Each reader writes its current entry into its [`Slot`]. That is one atomic store, without a
+//! clock. The watchdog checks the slots at intervals. If an entry stays the same for too long, the
+//! watchdog gives the reader up. A new reader reports the entry as failed and does the rest of the
+//! unit. If the old thread comes back, it finds its unit gone and ends. The system cannot interrupt
+//! a thread that hangs in a call. So the number of such threads is limited ([`MAX_GIVEN_UP`]).
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -16,63 +18,65 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::work::{Entry, UnitResult, WorkUnit};
 use super::{Error, Stop};
 
-/// Threads that may hang. More say that the storage is gone rather than a file on it; each holds its stack (a few pages).
+/// Maximum threads that may hang. If more hang, the storage is gone, not only one file. Each such
+/// thread keeps its stack (a few pages).
 pub const MAX_GIVEN_UP: usize = 64;
 
-/// How long a read may go on after a stop was asked for.
+/// Maximum time for a read after a stop request.
 const LIMIT_WHEN_STOPPING: Duration = Duration::from_secs(2);
 
-/// How often a wait looks whether a stop was asked for.
+/// Longest wait between two checks for a stop request.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Something that does not answer.
+/// A file or directory that does not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hang {
     /// The file or directory.
     pub path: PathBuf,
-    /// How long it was waited for.
+    /// How long the scan waited for it.
     pub waited: Duration,
 }
 
-/// What a reader is at.
+/// The current work of a reader.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    /// A count that changes with every step, and in the lower half the number of the entry, from 1; 0 there is no entry.
+    /// The upper half counts steps and changes with each one. The lower half is the number of the
+    /// current entry, from 1. If it is 0, there is no entry.
     at: AtomicU64,
-    /// The unit; taken away when the reader is given up.
+    /// The current unit. `None` after the reader was given up.
     in_hand: Mutex<Option<InHand>>,
 }
 
 #[derive(Debug)]
 struct InHand {
-    /// Without its entries, and without what was handed over.
+    /// The unit, without its entries and without what was handed over.
     unit: WorkUnit,
     entries: Arc<Vec<Entry>>,
-    /// Entries that were handed over.
+    /// Number of entries whose results were handed over.
     handed_over: usize,
     results: Sender<UnitResult>,
 }
 
-/// How far a unit has come.
+/// How far the results of a unit reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UpTo {
-    /// Before this entry.
+    /// To just before this entry.
     Entry(usize),
-    /// To its end.
+    /// To the end of the unit.
     End,
 }
 
-/// Whether a reader goes on.
+/// Whether a reader continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It does.
+    /// It continues.
     Working,
-    /// Somebody else does its work.
+    /// Another reader has its work.
     GivenUp,
 }
 
 thread_local! {
-    /// The slot of this thread, where it is a reader.
+    /// The slot of this thread, if it is a reader.
     static OWN: RefCell<Option<Arc<Slot>>> = const { RefCell::new(None) };
 }
 
@@ -82,7 +86,7 @@ impl Slot {
         OWN.set(Some(Arc::clone(self)));
     }
 
-    /// Takes a unit in hand; returns its entries.
+    /// Stores a unit in the slot. Returns its entries.
     pub(super) fn begin(&self, mut unit: WorkUnit, results: Sender<UnitResult>) -> Arc<Vec<Entry>> {
         let entries = Arc::new(std::mem::take(&mut unit.entries));
         let in_hand = InHand { unit, entries: Arc::clone(&entries), handed_over: 0, results };
@@ -90,23 +94,24 @@ impl Slot {
         entries
     }
 
-    /// Says that an entry has its turn.
+    /// Marks an entry as the current one.
     pub(super) fn turns_to(&self, entry: usize) {
         self.step(entry as u64 + 1);
     }
 
-    /// Says, on a thread that works for the reader, that its entry still gives bytes.
+    /// Marks progress in the current entry. A helper thread of the reader calls this when it gets
+    /// bytes.
     pub(super) fn goes_on(&self) {
         let at = self.at.load(Relaxed);
         let entry = at & u64::from(u32::MAX);
         if entry != 0 {
             let next = (at >> 32).wrapping_add(1) << 32 | entry;
-            // Where the reader has taken a step meanwhile, that says enough.
+            // If the exchange fails, the reader itself made a step, which is progress too.
             let _stepped = self.at.compare_exchange(at, next, Relaxed, Relaxed);
         }
     }
 
-    /// Says that nothing is waited for.
+    /// Marks that the reader waits for no file.
     pub(super) fn rests(&self) {
         self.step(0);
     }
@@ -116,7 +121,7 @@ impl Slot {
         self.at.store(count << 32 | entry, Relaxed);
     }
 
-    /// Hands over what came of the entries since the last time.
+    /// Hands over the result of the entries since the last call.
     pub(super) fn hand_over(&self, mut result: UnitResult, up_to: UpTo) -> Standing {
         self.rests();
         let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +130,7 @@ impl Slot {
         match up_to {
             UpTo::Entry(entry) => {
                 *handed_over = entry;
-                // Nobody takes the result when the scan has failed.
+                // If the scan has failed, nobody takes the result.
                 let _unwanted = results.send(result);
             }
             UpTo::End => {
@@ -137,7 +142,7 @@ impl Slot {
         Standing::Working
     }
 
-    /// Hands over what there is because a stop was asked for.
+    /// Hands over the partial result after a stop request.
     pub(super) fn break_off(&self, mut result: UnitResult) -> Standing {
         self.rests();
         let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +153,7 @@ impl Slot {
     }
 }
 
-/// Waits for something that is no file, during which nothing can hang.
+/// Runs a wait that involves no file. The watchdog ignores the reader meanwhile.
 pub(super) fn while_resting(wait: impl FnOnce()) {
     OWN.with_borrow(|own| {
         let entry = own.as_ref().map(|slot| slot.at.load(Relaxed) & u64::from(u32::MAX));
@@ -162,10 +167,10 @@ pub(super) fn while_resting(wait: impl FnOnce()) {
     });
 }
 
-/// What watchdog and lister have in common.
+/// The limit that the watchdog and [`TimedFs`] share.
 #[derive(Clone, Debug)]
 pub(super) struct Limit {
-    /// How long something may take.
+    /// Maximum time for one answer.
     pub(super) time: Duration,
     pub(super) stop: Stop,
     pub(super) given_up: Arc<AtomicUsize>,
@@ -177,9 +182,9 @@ impl Limit {
         if self.stop.is_asked() { self.time.min(LIMIT_WHEN_STOPPING) } else { self.time }
     }
 
-    /// Names what hangs; whether another thread may take the place of the one that does.
+    /// Reports what hangs. Returns whether a new thread may replace the one that hangs.
     fn give_up(&self, path: PathBuf, waited: Duration) -> bool {
-        // When nobody listens any more, the scan has failed.
+        // If the scan has failed, nobody reads this.
         let _told = self.told.send(Hang { path, waited });
         let may_replace = self.given_up.fetch_add(1, Relaxed) < MAX_GIVEN_UP;
         if !may_replace {
@@ -188,22 +193,22 @@ impl Limit {
         may_replace
     }
 
-    /// Whether too much hangs.
+    /// Fails if too many threads hang.
     pub(super) fn check(&self) -> Result<(), Error> {
         let given_up = self.given_up.load(Relaxed);
         if given_up > MAX_GIVEN_UP { Err(Error::NotAnswering { reads: given_up }) } else { Ok(()) }
     }
 }
 
-/// A unit to begin with, and where its results go.
+/// The first unit of a reader, and where its results go.
 pub(super) type First = (WorkUnit, Sender<UnitResult>);
 
-/// The readers that are watched.
+/// The readers that the watchdog watches.
 pub(super) trait Readers: Clone + Send + 'static {
-    /// Works off units until there are no more, or this thread is given up.
+    /// Works on units until there are no more, or until this thread is given up.
     fn run(&self, slot: &Arc<Slot>, first: Option<First>);
 
-    /// Drops the units that wait: there may be no readers left.
+    /// Drops the units in the queue, since there may be no readers left.
     fn drop_waiting(&self);
 }
 
@@ -219,7 +224,7 @@ impl<R: Readers> Watch<R> {
         Self { readers_of_scan, limit, readers: Vec::new() }
     }
 
-    /// Starts a reader, perhaps with something to begin with.
+    /// Starts a reader. `first` is its first unit, if it takes over one.
     pub(super) fn start_reader(&mut self, first: Option<First>) -> std::io::Result<()> {
         let slot = Arc::<Slot>::default();
         let (readers, own) = (self.readers_of_scan.clone(), Arc::clone(&slot));
@@ -249,7 +254,7 @@ impl<R: Readers> Watch<R> {
                 self.replace(number);
             }
             if self.limit.check().is_err() {
-                // There may be no readers left, and those who wait for the units have to learn it.
+                // There may be no readers left. The collector waits for the units, so drop them.
                 self.readers_of_scan.drop_waiting();
             }
         }
@@ -260,7 +265,7 @@ impl<R: Readers> Watch<R> {
         let mut in_hand = match slot.in_hand.try_lock() {
             Ok(in_hand) => in_hand,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // It is just handing over.
+            // The reader is just handing over a result.
             Err(TryLockError::WouldBlock) => return,
         };
         if slot.at.load(Relaxed) != *seen {
@@ -279,7 +284,7 @@ impl<R: Readers> Watch<R> {
             hangs.waited_for = Some(waited);
         }
         if may_replace {
-            // Without a thread what is left of the unit is left to the next scan.
+            // If no thread can start, the next scan does the rest of the unit.
             let _none = self.start_reader(Some((WorkUnit { entries: left, ..unit }, results)));
         }
     }
@@ -287,7 +292,7 @@ impl<R: Readers> Watch<R> {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Asks the file system on another thread, which is given up when it hangs.
+/// Calls the file system on another thread, and gives the thread up if it hangs.
 pub(super) struct TimedFs {
     limit: Limit,
     worker: Option<Sender<Job>>,
@@ -298,7 +303,8 @@ impl TimedFs {
         Self { limit, worker: None }
     }
 
-    /// Does `work`, which concerns `path`; `None` where it hangs, or a stop was asked for meanwhile.
+    /// Runs `work`, which accesses `path`. Returns `None` if it hangs or a stop was requested
+    /// meanwhile.
     pub(super) fn run<T: Send + 'static>(
         &mut self,
         path: &Path,
@@ -307,7 +313,7 @@ impl TimedFs {
         self.run_and(path, work, || Ok(())).map(|(answer, ())| answer)
     }
 
-    /// As [`Self::run`], and does something else on this thread meanwhile.
+    /// Like [`Self::run`], and runs `meanwhile` on this thread at the same time.
     pub(super) fn run_and<T: Send + 'static, U>(
         &mut self,
         path: &Path,
@@ -316,7 +322,7 @@ impl TimedFs {
     ) -> Result<(Option<T>, U), Error> {
         let (answer, answered) = bounded(1);
         let job: Job = Box::new(move || {
-            // When it was given up meanwhile, nobody wants to know.
+            // If this thread was given up, nobody reads the answer.
             let _unwanted = answer.send(work());
         });
         let worker = match &self.worker {
@@ -329,7 +335,7 @@ impl TimedFs {
         loop {
             match answered.recv_timeout(NAP) {
                 Ok(answer) => return Ok((Some(answer), done)),
-                // It panicked: as good as hanging.
+                // The thread panicked. Treat it like a hang.
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if begun.elapsed() >= self.limit.now() => break,
                 Err(RecvTimeoutError::Timeout) => {}

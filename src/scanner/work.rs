@@ -1,4 +1,5 @@
-//! The work that walk, readers, watchdog and collector hand to one another: directories, units, and what became of them.
+//! The types that walk, readers, watchdog and collector hand to one another: directories, units of
+//! work and their results.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,56 +16,61 @@ use crate::db::{FileOutcome, KnownFile, Mounted, NotIndexed, ScannedFile};
 use crate::ingest::Outcome;
 use crate::model::location::Place;
 
-/// Files in one unit of work. More make the queues hold more memory (some 1.5 KB for each file); fewer make the index less
-/// compact, since it packs what it gets at once, and cost more for handing over.
+/// Maximum files in one unit of work.
+///
+/// Larger: more memory in the queues, some 1.5 KB for each file. Smaller: a bigger index, since the
+/// writer packs the files of one unit together, and more channel traffic.
 pub const UNIT_FILES: usize = 256;
 
-/// Text of records that a part may hold before it is handed over although its unit has more files. Real headers leave a
-/// unit far below it; it is for archives made to fill memory.
+/// Maximum bytes of record text in one result. Above it, a reader hands over the result before its
+/// unit is done. Results with real headers stay far below. The limit is for archives made to fill
+/// memory.
 pub(super) const RESULT_TEXT_BYTES: usize = 1 << 20;
 
-/// Reasons that lie with the system rather than the file: size and time say nothing about whether they still hold.
+/// Reasons that come from the system, not from the file. The file may be readable later although
+/// its size and time have not changed.
 pub(super) const MAY_PASS: [&str; 5] =
     ["unreadable", "unreadable-directory", "broken-link", "internal-error", TIMED_OUT];
 
-/// Of these, those that say nothing about the object either: an index entry stays until the file is read again or is gone. A
-/// file server in trouble must not empty an index.
+/// Transient failures that leave an existing index entry unchanged. The entry stays until the file
+/// is read again or is gone. Otherwise a file server in trouble would empty the index.
 const SAYS_NOTHING: [&str; 3] = ["unreadable", "internal-error", TIMED_OUT];
 
-/// The reason of what does not answer.
+/// The reason for files and directories that do not answer in time.
 pub(super) const TIMED_OUT: &str = "timed-out";
 
-/// The reason for which a DICOMDIR is not indexed.
+/// The reason for not indexing a DICOMDIR.
 pub(super) const DICOMDIR: &str = "dicomdir";
 
 /// A directory being scanned.
 #[derive(Debug)]
 pub(super) struct Directory {
-    /// [`Place::InPlace`], [`Place::Archive`] for an archive file, which has members instead of files, or [`Place::Managed`]: of
-    /// the node's own objects some are read again, and nothing is noted about them.
+    /// The kind of directory: [`Place::InPlace`] for files on disk, [`Place::Archive`] for an
+    /// archive file with its members, or [`Place::Managed`] for the storage of the node. The scan
+    /// only reads managed objects again. It records no failures about them.
     pub(super) place: Place,
     /// Absolute path.
     pub(super) path: PathBuf,
-    /// The open directory: files are opened relative to it, which spares the system a walk along the path for each one.
-    /// `None` where it could not be opened.
+    /// The open directory. Readers open files relative to it, so that the system does not resolve
+    /// the whole path for each file. `None` if it could not be opened.
     pub(super) handle: Option<OwnedFd>,
-    /// What the index knows of its files.
+    /// The entries that the index has for this directory.
     pub(super) known: HashMap<OsString, KnownFile>,
 }
 
 impl Directory {
-    /// The path to tell people for something in it.
+    /// The path of a file in it, as messages show it.
     pub(super) fn shown_path(&self, name: &OsStr) -> PathBuf {
         self.place.shown_path(&self.path, name)
     }
 }
 
-/// What the index knew of a file that is gone.
+/// What the index had for a file that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// It was a location of an instance.
+    /// A location of an instance.
     Indexed,
-    /// It was a note that something could not be read.
+    /// A note that the file could not be read or was skipped.
     Noted,
 }
 
@@ -74,17 +80,17 @@ impl Known {
     }
 }
 
-/// Something to look at.
+/// A file to look at.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) name: OsString,
-    /// Whether its directory says that it is a file, and no link to one.
+    /// Whether the directory lists it as a regular file. False for a symbolic link.
     pub(super) is_file: bool,
-    /// How long it was waited for, where it did not answer.
+    /// How long a reader waited for it. `None` if it did not hang.
     pub(super) waited_for: Option<Duration>,
 }
 
-/// An entry that is accounted for and not handed to the index.
+/// An entry that the summary counts and that needs no write to the index.
 #[derive(Debug)]
 pub(super) struct EntryReport {
     pub(super) name: OsString,
@@ -93,19 +99,19 @@ pub(super) struct EntryReport {
     pub(super) detail: Cow<'static, str>,
 }
 
-/// A part of a directory, for one reader.
+/// A piece of a directory, for one reader.
 #[derive(Debug)]
 pub(super) struct WorkUnit {
     pub(super) directory: Arc<Directory>,
-    /// Files (or links to them) to look at.
+    /// Files to look at, and symbolic links that may point to files.
     pub(super) entries: Vec<Entry>,
-    /// What the walk itself passed over.
+    /// Entries that the walk itself skipped.
     pub(super) reports: Vec<EntryReport>,
-    /// That the directory could not be listed (to its end), and why.
+    /// Why the directory could not be listed, or not to its end.
     pub(super) unlisted: Option<io::Error>,
-    /// What the index knows and the directory no longer has.
+    /// Entries that the index has and the directory no longer has.
     pub(super) vanished: Vec<(OsString, Known)>,
-    /// What is mounted where, as far as the index does not know.
+    /// Changes of mount points that the index does not have yet.
     pub(super) mounts: Vec<(PathBuf, Mounted)>,
     pub(super) begins_directory: bool,
     pub(super) ends_directory: bool,
@@ -126,10 +132,10 @@ impl WorkUnit {
     }
 }
 
-/// How a file of an archive was counted before a later one of its name was met.
+/// How a member of an archive was counted before a later member of the same name replaced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counted {
-    /// As indexed.
+    /// As newly indexed.
     Indexed,
     /// As updated.
     Updated,
@@ -137,31 +143,31 @@ pub(super) enum Counted {
     Unchanged,
     /// As read again and unchanged.
     Reread,
-    /// As failed, for a reason.
+    /// As failed, with the reason.
     Failed(&'static str),
 }
 
-/// What became of a unit, or of a part of it.
+/// The result of a unit, or of a part of it.
 #[derive(Debug)]
 pub(super) struct UnitResult {
     pub(super) directory: Arc<Directory>,
-    /// Files that the index knows as they are.
+    /// Number of files that have not changed.
     pub(super) unchanged: u64,
-    /// Entries that are accounted for and need no writing.
+    /// Entries that the summary counts and that need no write.
     pub(super) reports: Vec<EntryReport>,
-    /// Files for the index.
+    /// Files to write to the index.
     pub(super) files: Vec<ScannedFile>,
     pub(super) vanished: Vec<(OsString, Known)>,
-    /// What is mounted where, as far as the index does not know.
+    /// Changes of mount points that the index does not have yet.
     pub(super) mounts: Vec<(PathBuf, Mounted)>,
-    /// Files that are back, unchanged, after a scan had missed them.
+    /// Files that are back. An earlier scan recorded them as missing, and they have not changed.
     pub(super) returned: Vec<OsString>,
     pub(super) begins_directory: bool,
     pub(super) ends_directory: bool,
-    /// Archive files whose members have been accounted for.
+    /// Number of archive files whose members have been counted.
     pub(super) archives: u64,
-    /// Members that were counted in an earlier part, and are among the files of this one because a later member of the same
-    /// name has taken their place.
+    /// Members that an earlier result counted and that `files` lists again. A later member of the
+    /// same name replaced each of them.
     pub(super) replaced: Vec<Counted>,
 }
 
@@ -182,7 +188,7 @@ impl UnitResult {
         }
     }
 
-    /// Takes what goes before the entries of a unit, once.
+    /// Takes from the unit what comes before its entries. Later calls find nothing to take.
     pub(super) fn begin(&mut self, unit: &mut WorkUnit) {
         self.begins_directory = std::mem::take(&mut unit.begins_directory);
         if !unit.reports.is_empty() {
@@ -197,7 +203,7 @@ impl UnitResult {
         }
     }
 
-    /// Takes what goes after the entries of a unit.
+    /// Takes from the unit what comes after its entries.
     pub(super) fn end(&mut self, unit: &mut WorkUnit) {
         self.vanished = std::mem::take(&mut unit.vanished);
         self.mounts = std::mem::take(&mut unit.mounts);
@@ -205,7 +211,7 @@ impl UnitResult {
     }
 }
 
-/// By what a later scan sees that a file is unchanged.
+/// Size and time of a file. If they are the same in a later scan, the file has not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks {
     pub(super) size: u64,
@@ -213,7 +219,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Of what could not even be looked at.
+    /// For a file whose size and time are unknown.
     pub(super) const NONE: Self = Self { size: 0, mtime_ms: 0 };
 
     pub(super) fn of(stat: &Stat) -> Self {
@@ -229,7 +235,8 @@ impl Marks {
     }
 }
 
-/// Puts a file into the part, unless the index has exactly this already, or what the index has of it may still be true.
+/// Adds the outcome of a file to the result. It goes to `reports` if the index needs no change: it
+/// has the same note, or its entry may still be true.
 pub(super) fn note(result: &mut UnitResult, name: OsString, marks: Marks, outcome: FileOutcome) {
     let known = result.directory.known.get(&name);
     if let FileOutcome::NotIndexed { kind, reason, detail } = &outcome
@@ -249,7 +256,8 @@ pub(super) fn note(result: &mut UnitResult, name: OsString, marks: Marks, outcom
         result.reports.push(EntryReport { name, kind, reason, detail });
         return;
     }
-    // Read again only for what is declared now: where that fails the index keeps what it has.
+    // The file was read again only for attributes declared since. If that fails, the index keeps
+    // its entry.
     if let (Some(known), FileOutcome::NotIndexed { kind, reason, detail }) = (known, &outcome)
         && (result.directory.place == Place::Managed
             || known.lacks_declared && (known.size, known.mtime_ms) == (marks.size, marks.mtime_ms))
