@@ -239,7 +239,7 @@ mod tests {
             ),
             (
                 "[[peer]]\nae_title = \"A\"\naddresses = [\"10.0.0.1/8\"]\n",
-                "f:3: `addresses`: \"10.0.0.1/8\": the address has bits set that are not of the network",
+                "f:3: `addresses`: \"10.0.0.1/8\": the address has bits set after the prefix of the network",
             ),
             (
                 "[[peer]]\nae_title = \"A\"\naddresses = []\n",

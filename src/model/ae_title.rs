@@ -3,21 +3,24 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// An Application Entity title: 1 to 16 characters of the default repertoire, without backslash or control characters,
-/// leading and trailing spaces not significant (PS3.5 table 6.2-1).
+/// An Application Entity title (PS3.5 table 6.2-1).
+///
+/// It has 1 to 16 characters of the default repertoire, without backslash or control characters.
+/// Leading and trailing spaces are not significant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AeTitle(String);
 
-/// Why a text is no AE title.
+/// Reason why a text is not a valid AE title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AeTitleError {
-    /// Nothing but spaces.
+    /// The text is empty or holds only spaces.
     #[error("an AE title needs at least one character that is not a space")]
     Empty,
-    /// More than 16 characters.
+    /// The text has more than 16 characters.
     #[error("an AE title has at most 16 characters")]
     TooLong,
-    /// A backslash, a control character, or one outside the default repertoire.
+    /// The text has a backslash, a control character, or a character outside the default
+    /// repertoire.
     #[error("an AE title holds printable ASCII characters only, and no backslash")]
     BadCharacter,
 }

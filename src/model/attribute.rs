@@ -1,8 +1,9 @@
-//! The one table of attributes: what the index keeps, at which level, and how it is matched.
+//! The table of attributes: what the index keeps, at which level, and how it is matched.
 //!
-//! The header reader's list of wanted tags, the columns of the index, the checks of an Identifier, the query compiler, the
-//! answers and the conformance tables all derive from [`ATTRIBUTES`]. PS3.4 C.6.1.1 and C.6.2.1 name the unique and required
-//! keys; the optional ones are those that clients really send.
+//! [`ATTRIBUTES`] is the only such table. The header reader takes its list of wanted tags from it,
+//! and the index takes its columns. The checks of an Identifier, the query compiler, the answers
+//! and the conformance tables use it as well. PS3.4 C.6.1.1 and C.6.2.1 name the unique and
+//! required keys. The optional keys are those that real clients send.
 
 use std::fmt;
 
@@ -17,69 +18,73 @@ pub enum KeyType {
     Unique,
     /// Matched and returned by every SCP (PS3.4 C.2.2.1.2).
     Required,
-    /// Matched and returned by this one (PS3.4 C.2.2.1.3).
+    /// Matched and returned by this SCP, but not by every one (PS3.4 C.2.2.1.3).
     Optional,
 }
 
-/// Where the value in an answer comes from.
+/// Source of the value in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Read from the data set and kept in the column named by [`Attribute::column`].
     DataSet,
-    /// Kept like [`Source::DataSet`], but known from the file meta information or the presentation context.
+    /// Kept like [`Source::DataSet`], but taken from the File Meta Information or the presentation
+    /// context.
     TransferSyntax,
-    /// Worked out from the index or the configuration.
+    /// Computed from the index or from the configuration.
     Computed,
-    /// Retired and without a meaning here: accepted, and always answered with zero length.
+    /// Retired. The key is accepted, has no effect, and is always answered with zero length.
     AlwaysEmpty,
 }
 
-/// Whether the case of letters counts when text is compared (PS3.4 C.2.2.2.1 leaves it to the SCP for PN only; for
-/// descriptive text folding is what people expect of a search box, and stands in the conformance statement).
+/// Whether case matters when text is compared.
+///
+/// PS3.4 C.2.2.2.1 leaves this to the SCP for PN only. For descriptive text, users of a search
+/// field expect folding. The conformance statement says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterCase {
-    /// `a` is not `A`.
+    /// `a` and `A` are different.
     Sensitive,
-    /// `a` is `A`, and accents and width do not count either.
+    /// `a` and `A` are equal. Accents and character width are ignored as well.
     Folded,
 }
 
-/// How many values the dictionary allows (PS3.6 column VM).
+/// Number of values that the dictionary allows (PS3.6 column VM).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Multiplicity {
-    /// Exactly one. Objects break the rule: a text with a backslash is matched as a whole and as the values that it separates.
+    /// Exactly one. Some objects break this rule. If the text has a backslash, it is matched as a
+    /// whole and as the values between the backslashes.
     One,
-    /// Several, separated by a backslash; a key matches when any of them does (PS3.4 C.2.2.3).
+    /// Several, separated by a backslash. A key matches if it matches any of them (PS3.4 C.2.2.3).
     Many,
 }
 
 /// One row of the table.
 #[derive(Debug)]
 pub struct Attribute {
-    /// Its number in [`ATTRIBUTES`].
+    /// Number of the attribute: its position in [`ATTRIBUTES`].
     pub id: AttributeId,
-    /// Its tag (PS3.6).
+    /// Tag (PS3.6).
     pub tag: Tag,
-    /// Its keyword (PS3.6).
+    /// Keyword (PS3.6).
     pub keyword: &'static str,
-    /// Its column in the index: the keyword in snake case.
+    /// Column in the index: the keyword in snake case.
     pub column: &'static str,
-    /// Its value representation (PS3.6; the first where the dictionary allows several).
+    /// Value representation (PS3.6). If the dictionary allows several, it is the first.
     pub vr: VR,
-    /// Its value multiplicity.
+    /// Value multiplicity.
     pub multiplicity: Multiplicity,
-    /// The entity that it belongs to.
+    /// Level of the entity that has the attribute.
     pub level: QueryRetrieveLevel,
-    /// How it may be used as a key.
+    /// How the attribute may be used as a key.
     pub key: KeyType,
-    /// Where its value comes from.
+    /// Source of the value.
     pub source: Source,
-    /// How its text is compared.
+    /// How text of the attribute is compared.
     pub letter_case: LetterCase,
 }
 
 impl Attribute {
-    /// The attribute with this tag, if the index knows it.
+    /// Returns the attribute with this tag, if it is in the table.
     #[must_use]
     pub fn by_tag(tag: Tag) -> Option<&'static Self> {
         BY_TAG.get_or_init(sorted_by_tag).binary_search_by_key(&tag, |id| id.attribute().tag).ok().map(|at| {
@@ -88,19 +93,19 @@ impl Attribute {
         })
     }
 
-    /// The attribute with this keyword, exactly as in PS3.6.
+    /// Returns the attribute with this keyword. The spelling must be that of PS3.6.
     #[must_use]
     pub fn by_keyword(keyword: &str) -> Option<&'static Self> {
         ATTRIBUTES.iter().find(|attribute| attribute.keyword == keyword)
     }
 
-    /// The attribute with this column.
+    /// Returns the attribute that is kept in this column.
     #[must_use]
     pub fn by_column(column: &str) -> Option<&'static Self> {
         ATTRIBUTES.iter().find(|attribute| attribute.column == column)
     }
 
-    /// Whether its value stands in a column of the index.
+    /// Whether the value is kept in a column of the index.
     #[must_use]
     pub fn is_stored(&self) -> bool {
         matches!(self.source, Source::DataSet | Source::TransferSyntax)
@@ -116,7 +121,7 @@ fn sorted_by_tag() -> Vec<AttributeId> {
 }
 
 impl AttributeId {
-    /// The row of the table.
+    /// Returns the row of the table.
     #[must_use]
     pub fn attribute(self) -> &'static Attribute {
         &ATTRIBUTES[self as usize]
@@ -129,19 +134,20 @@ impl fmt::Display for AttributeId {
     }
 }
 
-/// How many attributes there are.
+/// Number of attributes in the table.
 pub const ATTRIBUTE_COUNT: usize = ATTRIBUTES.len();
 
 macro_rules! attributes {
     ($($keyword:ident $column:literal ($group:literal, $element:literal) $vr:ident $vm:ident $level:ident $key:ident $source:ident $case:ident;)*) => {
-        /// The number of an attribute: its place in [`ATTRIBUTES`]. Not stable between versions, so never stored.
+        /// Number of an attribute: its position in [`ATTRIBUTES`]. It may change between versions,
+        /// so it is never stored.
         #[allow(clippy::upper_case_acronyms)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         #[expect(missing_docs, reason = "each is the keyword of PS3.6")]
         pub enum AttributeId { $($keyword),* }
 
-        /// Every attribute that the index knows.
+        /// All attributes that the index keeps.
         pub const ATTRIBUTES: &[Attribute] = &[$(Attribute {
             id: AttributeId::$keyword,
             tag: Tag($group, $element),
@@ -270,7 +276,7 @@ attributes! {
     ContainerIdentifier               "container_identifier"             (0x0040, 0x0512) LO One  Image   Optional DataSet        Sensitive;
     SpecimenDescriptionSequence       "specimen_description_sequence"    (0x0040, 0x0560) SQ One  Image   Optional DataSet        Sensitive;
 
-    // PS3.4 C.4.1.1.3.2: properties of the answering node, at every level
+    // PS3.4 C.4.1.1.3.2: the same for every level, because these describe the answering node
     InstanceAvailability              "instance_availability"            (0x0008, 0x0056) CS One  Image   Optional Computed       Sensitive;
     RetrieveAETitle                   "retrieve_ae_title"                (0x0008, 0x0054) AE Many Image   Optional Computed       Sensitive;
 }

@@ -1,27 +1,28 @@
-//! The checksum of a data set: by it a damaged object is told from a sound one.
+//! Checksum of a data set. It tells a damaged object from an intact one.
 
 use std::fmt;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-/// The xxh3-128 of a data set as it was received, without File Meta Information (docs/adr/0016).
+/// The xxh3-128 hash of a data set as it was received, without File Meta Information
+/// (docs/adr/0016).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Checksum(u128);
 
 impl Checksum {
-    /// The checksum of these bytes.
+    /// Computes the checksum of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(xxh3_128(bytes))
     }
 
-    /// The checksum that [`Self::to_bytes`] gave.
+    /// Restores a checksum from the result of [`Self::to_bytes`].
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 
-    /// The 16 bytes of its canonical form, the most significant first.
+    /// Returns the 16 bytes of the canonical form, most significant byte first.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
@@ -34,17 +35,17 @@ impl fmt::Debug for Checksum {
     }
 }
 
-/// Takes a checksum of bytes that come in pieces. The state of some 600 bytes lies on the heap.
+/// Computes a checksum of bytes that arrive in pieces. Its state of some 600 bytes is on the heap.
 #[derive(Default)]
 pub struct ChecksumBuilder(Box<Xxh3>);
 
 impl ChecksumBuilder {
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The checksum of all bytes so far.
+    /// Returns the checksum of all bytes added so far.
     #[must_use]
     pub fn finish(&self) -> Checksum {
         Checksum(self.0.digest128())
@@ -72,7 +73,7 @@ mod tests {
         assert_eq!(ChecksumBuilder::default().finish(), Checksum::of(b""));
         let checksum = Checksum::of(&bytes);
         assert_eq!(Checksum::from_bytes(checksum.to_bytes()), checksum);
-        // The value that the reference implementation gives for no bytes.
+        // The reference implementation gives this value for an empty input.
         assert_eq!(format!("{:?}", Checksum::of(b"")), "99aa06d3014798d86001c324468d497f");
     }
 }

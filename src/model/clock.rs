@@ -2,17 +2,17 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Where the time of day comes from.
+/// Source of the current time.
 #[derive(Clone, Copy, Debug)]
 pub enum Clock {
-    /// The system's.
+    /// The clock of the system.
     System,
-    /// Always this many milliseconds since 1970-01-01 00:00 UTC.
+    /// A fixed time, in milliseconds since 1970-01-01 00:00 UTC.
     Fixed(i64),
 }
 
 impl Clock {
-    /// Milliseconds since 1970-01-01 00:00 UTC; negative before.
+    /// Returns milliseconds since 1970-01-01 00:00 UTC. Earlier times are negative.
     #[must_use]
     pub fn now_ms(self) -> i64 {
         match self {
@@ -23,7 +23,8 @@ impl Clock {
     }
 }
 
-/// A time as milliseconds since 1970-01-01 00:00 UTC, rounded down; negative before.
+/// Converts a time to milliseconds since 1970-01-01 00:00 UTC, rounded down. Earlier times are
+/// negative.
 #[must_use]
 pub fn unix_ms(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {

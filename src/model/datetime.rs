@@ -1,27 +1,28 @@
-//! Dates and times (PS3.5 6.2, VRs DA, TM, DT) by their meaning.
+//! Dates and times (PS3.5 6.2, VRs DA, TM, DT), compared by what they mean.
 //!
-//! A value names a span: `2024` the whole year, `1030` a whole minute, `103000.5` a tenth of a second. A stored value
-//! counts as the first moment of its span; a key matches when that moment lies within the span that the key names (PS3.4
-//! C.2.2.2.1 and C.2.2.2.5). Dates, times and moments are therefore plain ordered numbers here, and spans pairs of them.
+//! A value names a span of time: `2024` is a whole year, `1030` a whole minute, `103000.5` a tenth
+//! of a second. A stored value counts as the first moment of its span. A key matches if that moment
+//! lies within the span of the key (PS3.4 C.2.2.2.1 and C.2.2.2.5). So dates, times and moments are
+//! ordered numbers here, and a span is a pair of them.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
-/// A day as the number `YYYYMMDD`, so that order is the order of days.
+/// A day as the number `YYYYMMDD`. The order of the numbers is the order of the days.
 pub type Day = u32;
 
-/// A time of day in microseconds since midnight, counting 61 seconds to each minute: a leap second (`SS` = 60 in PS3.5
-/// 6.2) has its own place, and order is still the order of times.
+/// A time of day in microseconds since midnight. Each minute counts 61 seconds, so a leap second
+/// (`SS` = 60 in PS3.5 6.2) has its own number. The order of the numbers is the order of the times.
 pub type TimeOfDay = u64;
 
-/// A moment in microseconds since the first day of the year 0, in UTC, counting 61 seconds to each minute as
-/// [`TimeOfDay`] does.
+/// A moment in UTC, in microseconds since the first day of the year 0. Each minute counts 61
+/// seconds, as in [`TimeOfDay`].
 pub type Moment = i64;
 
 /// The last day that a DA value can name.
 pub const LAST_DAY: Day = 99_991_231;
 
-/// The last time of day, a leap second included.
+/// The last time of day. It is a leap second.
 pub const LAST_TIME: TimeOfDay = DAY - MICROSECOND;
 
 const MICROSECOND: u64 = 1;
@@ -30,8 +31,11 @@ const MINUTE: u64 = 61 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// The days that a DA value names: one for `YYYYMMDD`, and by way of tolerance for the legacy `YYYY.MM.DD` of ACR-NEMA and
-/// for `YYYYMM` and `YYYY`, which people type. `None` for anything else, days outside the calendar included.
+/// Returns the days that a DA value names.
+///
+/// `YYYYMMDD` names one day. The legacy `YYYY.MM.DD` of ACR-NEMA is accepted too, and so are
+/// `YYYYMM` and `YYYY`, which users type. Any other text gives `None`, and so does a day that is
+/// not in the calendar.
 #[must_use]
 pub fn days(text: &str) -> Option<RangeInclusive<Day>> {
     days_of(unpadded(text).as_bytes())
@@ -60,9 +64,11 @@ fn days_of(bytes: &[u8]) -> Option<RangeInclusive<Day>> {
     Some(day..=day)
 }
 
-/// The times of day that a TM value names, at whatever precision: `HH`, `HHMM`, `HHMMSS`, `HHMMSS.F` to
-/// `HHMMSS.FFFFFF`, or with colons as in ACR-NEMA. PS3.5 6.2 allows six digits of a second; some writers give more, and
-/// those count as the microsecond that they lie in. `None` for anything else.
+/// Returns the times of day that a TM value names.
+///
+/// The forms are `HH`, `HHMM`, `HHMMSS`, `HHMMSS.F` to `HHMMSS.FFFFFF`, and the same with colons as
+/// in ACR-NEMA. PS3.5 6.2 allows six digits of a second. Some writers give more, and the further
+/// digits are cut off. Any other text gives `None`.
 #[must_use]
 pub fn times(text: &str) -> Option<RangeInclusive<TimeOfDay>> {
     times_of(unpadded(text).as_bytes())
@@ -95,8 +101,10 @@ fn times_of(bytes: &[u8]) -> Option<RangeInclusive<TimeOfDay>> {
     Some(start + fraction..=start + fraction + precision - MICROSECOND)
 }
 
-/// The moments that a DT value names, at whatever precision, its offset from UTC (`&ZZXX`) taken into account; without an
-/// offset it is taken as UTC. `None` for anything else.
+/// Returns the moments that a DT value names, in UTC.
+///
+/// The offset from UTC (`&ZZXX`) is applied. A value without an offset is taken as UTC. Any other
+/// text gives `None`.
 #[must_use]
 pub fn moments(text: &str) -> Option<RangeInclusive<Moment>> {
     let bytes = unpadded(text).as_bytes();
@@ -118,20 +126,22 @@ pub fn moments(text: &str) -> Option<RangeInclusive<Moment>> {
     Some(first - shift..=last - shift)
 }
 
-/// The moment at this time of this day, in UTC.
+/// Returns the moment at this time of this day, in UTC.
 #[must_use]
 pub fn moment(day: Day, time: TimeOfDay) -> Moment {
     days_since_year_zero(day) * (DAY as i64) + time as i64
 }
 
-/// A day as `YYYYMMDD`.
+/// Formats a day as `YYYYMMDD`.
 #[must_use]
 pub fn day_text(day: Day) -> String {
     format!("{day:08}")
 }
 
-/// The smallest TM text, in byte order, of those that mean this time or a later one: without the trailing components that
-/// are zero.
+/// Returns a lower bound in byte order for stored TM texts.
+///
+/// It is the smallest TM text that means this time or a later one: trailing components that are
+/// zero are left out.
 #[must_use]
 pub fn earliest_time_text(time: TimeOfDay) -> String {
     let mut text = microsecond_text(time);
@@ -148,15 +158,18 @@ pub fn earliest_time_text(time: TimeOfDay) -> String {
     text
 }
 
-/// In byte order no TM text of those that mean this time or an earlier one is larger than this text, and each that means a
-/// later one is. It is no time itself: further digits of the second may follow.
+/// Returns an upper bound in byte order for stored TM texts.
+///
+/// No TM text that means this time or an earlier one is larger. Every TM text that means a later
+/// time is larger. The bound itself is not a valid time, because further digits of the second may
+/// follow.
 #[must_use]
 pub fn latest_time_text(time: TimeOfDay) -> String {
-    // In byte order this comes behind all digits.
+    // A colon sorts after all digits.
     microsecond_text(time) + ":"
 }
 
-/// A time as `HHMMSS.FFFFFF`.
+/// Formats a time as `HHMMSS.FFFFFF`.
 fn microsecond_text(time: TimeOfDay) -> String {
     let mut text = String::with_capacity(14);
     let (hour, minute) = (time / HOUR, time % HOUR / MINUTE);
@@ -166,12 +179,13 @@ fn microsecond_text(time: TimeOfDay) -> String {
     text
 }
 
-/// Without the padding that PS3.5 6.2 allows, and that some writers add at the front.
+/// Removes the padding that PS3.5 6.2 allows at the end. Some writers pad at the front, so that is
+/// removed too.
 fn unpadded(text: &str) -> &str {
     text.trim_matches([' ', '\0'])
 }
 
-/// The number in the first `length` bytes, all of which have to be digits, and what follows.
+/// Reads a number from the first `length` bytes, which must all be digits. Returns it and the rest.
 fn number(bytes: &[u8], length: usize) -> Option<(u32, &[u8])> {
     let (digits, rest) = bytes.split_at_checked(length)?;
     let mut value = 0;
@@ -184,7 +198,7 @@ fn number(bytes: &[u8], length: usize) -> Option<(u32, &[u8])> {
     Some((value, rest))
 }
 
-/// The next two-digit component of a date; `Some(None)` at the end of the text.
+/// Reads the next two-digit component of a date. At the end of the text it returns `Some(None)`.
 #[expect(clippy::option_option, reason = "malformed and absent are different answers")]
 fn component(bytes: &[u8], dotted: bool) -> Option<Option<(u32, &[u8])>> {
     if bytes.is_empty() {
@@ -193,13 +207,13 @@ fn component(bytes: &[u8], dotted: bool) -> Option<Option<(u32, &[u8])>> {
     number(separator(bytes, dotted, b'.')?, 2).map(Some)
 }
 
-/// What follows the separator, where there has to be one.
+/// Returns the bytes after the separator. If a separator is expected, it must be there.
 fn separator(bytes: &[u8], expected: bool, separator: u8) -> Option<&[u8]> {
     if expected { bytes.strip_prefix(&[separator]) } else { Some(bytes) }
 }
 
-/// The microseconds of `.F` to `.FFFFFF`, and the microseconds in one unit of its last digit. Further digits are less than a
-/// microsecond, and are cut off.
+/// Reads `.F` to `.FFFFFF`. Returns its microseconds, and the microseconds in one unit of its last
+/// digit. Further digits are less than a microsecond and are cut off.
 fn fraction(bytes: &[u8]) -> Option<(u64, u64)> {
     if bytes.is_empty() {
         return Some((0, SECOND));
@@ -217,7 +231,8 @@ fn fraction(bytes: &[u8]) -> Option<(u64, u64)> {
     Some((u64::from(value) * unit, unit))
 }
 
-/// The minutes of an offset from UTC, `+ZZXX` or `-ZZXX`; -1200 to +1400 (PS3.5 6.2).
+/// Reads an offset from UTC, `+ZZXX` or `-ZZXX`, in minutes. The range is -1200 to +1400 (PS3.5
+/// 6.2).
 fn offset(bytes: &[u8]) -> Option<i64> {
     let (sign, digits) = match bytes.split_first()? {
         (b'+', digits) => (1, digits),
@@ -245,7 +260,7 @@ fn days_in_month(year: u32, month: u32) -> u32 {
 fn days_since_year_zero(day: Day) -> i64 {
     let (year, month, day) = (day / 10_000, day / 100 % 100, day % 100);
     let mut days = i64::from(day) + 365 * i64::from(year);
-    // Leap days of the years before this one; the year 0 is one of them.
+    // Adds the leap days of the years before this one. The year 0 is a leap year.
     days += i64::from(year.div_ceil(4)) - i64::from(year.div_ceil(100)) + i64::from(year.div_ceil(400));
     days + (1..month).map(|month| i64::from(days_in_month(year, month))).sum::<i64>()
 }

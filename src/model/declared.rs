@@ -1,9 +1,12 @@
-//! Attributes that the configuration declares besides those of the table: public ones by keyword or tag, private ones by
-//! creator and element (PS3.5 7.8.1), and ones inside the items of sequences.
+//! Attributes that the configuration declares in addition to the table.
 //!
-//! What is kept of an object is cut into [`Unit`]s: one for each root element that is declared, which holds its value or, of
-//! a sequence, the items cut down to what is declared in them. A path into a sequence that the table keeps as a whole needs no
-//! unit: it is another name for what is there.
+//! They are public attributes by keyword or tag, private ones by creator and element (PS3.5 7.8.1),
+//! and attributes inside the items of sequences.
+//!
+//! A [`Unit`] holds what the index keeps of one declared root element. It holds the value of the
+//! element. For a sequence, it holds the items, cut down to the declared attributes. The table
+//! keeps some sequences as a whole. A path into such a sequence needs no unit: it only gives a name
+//! to a value that is already kept.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,27 +20,28 @@ use super::attribute::{ATTRIBUTES, Attribute, AttributeId, LetterCase, Multiplic
 use super::level::QueryRetrieveLevel;
 use super::matching::Comparison;
 
-/// Attributes that may be declared. Each costs a look at every object, and a place in every row that has a value.
+/// Maximum number of declared attributes. Each one costs a check of every object, and space in
+/// every row that has a value.
 pub const MAX_DECLARED: usize = 128;
 
-/// Sequences that a path may lead through.
+/// Maximum number of sequences in a path.
 pub const MAX_PATH: usize = 8;
 
-/// Characters of a private creator (LO, PS3.5 6.2).
+/// Maximum number of characters of a private creator (LO, PS3.5 6.2).
 const MAX_CREATOR: usize = 64;
 
-/// What names an element in a data set or an item.
+/// One step of a path. It names an element of a data set or of an item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// An element of the standard.
+    /// An element of the Standard.
     Public(Tag),
-    /// A private element: which block it has differs from object to object (PS3.5 7.8.1).
+    /// A private element. Its block differs from object to object (PS3.5 7.8.1).
     Private {
-        /// Its group, which is odd.
+        /// Group of the element. It is odd.
         group: u16,
-        /// The low byte of its element number.
+        /// Low byte of the element number.
         element: u8,
-        /// The text of the private creator that reserves its block.
+        /// Value of the private creator element that reserves the block.
         creator: String,
     },
 }
@@ -54,38 +58,39 @@ impl fmt::Display for Step {
     }
 }
 
-/// An element that is wanted of the items of a sequence.
+/// An element that is kept of each item of a sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Which.
+    /// The element.
     pub step: Step,
-    /// Its value representation.
+    /// Value representation.
     pub vr: VR,
-    /// What is wanted of its items; empty wants all of it.
+    /// Elements that are kept of its items. If empty, the whole items are kept.
     pub items: Vec<Node>,
 }
 
-/// A root element that is kept because something in it is declared.
+/// A root element that is kept because it or something inside it is declared.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unit {
-    /// Its place in [`DeclaredSet::units`].
+    /// Position in [`DeclaredSet::units`].
     pub number: usize,
     /// The element.
     pub root: Step,
-    /// The entity that it belongs to.
+    /// Level of the entity that has the attribute.
     pub level: QueryRetrieveLevel,
-    /// Its value representation.
+    /// Value representation.
     pub vr: VR,
-    /// Its value multiplicity.
+    /// Value multiplicity.
     pub multiplicity: Multiplicity,
-    /// Of a sequence, what is kept of its items; empty keeps all.
+    /// For a sequence: the elements that are kept of its items. If empty, the whole items are kept.
     pub items: Vec<Node>,
-    /// Under what the index keeps it; the same for the same declaration everywhere and always, and another for another.
+    /// Key under which the index keeps the values. Equal declarations give the same key in every
+    /// index, and different declarations give different keys.
     pub key: String,
 }
 
 impl Unit {
-    /// How its values are compared.
+    /// Returns how values of this unit are compared.
     #[must_use]
     pub fn comparison(&self) -> Comparison {
         Comparison { vr: self.vr, multiplicity: self.multiplicity, letter_case: letter_case(self.vr) }
@@ -95,24 +100,24 @@ impl Unit {
 /// One declared attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declared {
-    /// What `dcmdex find` calls it.
+    /// Name of the attribute for `dcmdex find`.
     pub name: String,
-    /// From the root of the data set to the element; all but the last are sequences.
+    /// Steps from the root of the data set to the element. All but the last are sequences.
     pub path: Vec<Step>,
-    /// The entity that it belongs to.
+    /// Level of the entity that has the attribute.
     pub level: QueryRetrieveLevel,
-    /// Its value representation.
+    /// Value representation.
     pub vr: VR,
-    /// What keeps it.
+    /// Where the value is kept.
     pub kept: Kept,
 }
 
-/// What keeps the value of a declared attribute.
+/// Where the value of a declared attribute is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// The unit with this number.
+    /// In the unit with this number.
     Unit(usize),
-    /// A sequence of the table, which is kept as a whole.
+    /// In a sequence of the table, which is kept as a whole.
     InTable(AttributeId),
 }
 
@@ -121,76 +126,76 @@ pub enum Kept {
 pub struct DeclaredSet {
     attributes: Vec<Declared>,
     units: Vec<Arc<Unit>>,
-    /// The hashes of the keys, sorted, each once; see [`Self::mark`].
+    /// Sorted hashes of the keys, without duplicates. See [`Self::mark`].
     mark: String,
 }
 
-/// A declaration as it is written in the configuration.
+/// A declaration as written in the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declaration {
     /// Keyword, tag, or path into sequences: `Sequence[*].Element`.
     pub path: String,
     /// Private creator of the private elements in the path.
     pub creator: Option<String>,
-    /// PATIENT, STUDY, SERIES or IMAGE.
+    /// `PATIENT`, `STUDY`, `SERIES` or `IMAGE`.
     pub level: String,
-    /// Value representation; may be left out where the dictionary has it.
+    /// Value representation. It may be omitted if the dictionary has the element.
     pub vr: Option<String>,
-    /// Name; may be left out.
+    /// Name of the attribute. It may be omitted.
     pub name: Option<String>,
 }
 
-/// Why a declaration cannot be used.
+/// Reason why a declaration cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeclarationError {
-    /// Something in the path names nothing.
+    /// A step of the path is not a known element.
     #[error("`{step}` is neither a keyword nor a tag (gggg,eeee; private: ggggxxee){}", suggestion(.near))]
     UnknownStep {
-        /// What was given.
+        /// The step as given.
         step: String,
-        /// What was probably meant.
+        /// The keyword that was probably meant.
         near: Option<String>,
     },
-    /// A private element without a creator, or the reverse.
+    /// A private element has no creator, or a creator is given without a private element.
     #[error("{0}")]
     Creator(&'static str),
-    /// A private element with a block.
+    /// A private element is given with a fixed block.
     #[error("`{0}` is private: its block differs from object to object, so write it as `{1}` with its creator")]
     FixedBlock(String, String),
-    /// An element that no attribute of an object can have, or that is not reached.
+    /// The element is not an attribute of an object, or the header reader does not reach it.
     #[error("`{0}` cannot be declared: {1}")]
     NotAllowed(String, &'static str),
-    /// Path through something that is no sequence.
-    #[error("`{0}` is no sequence")]
+    /// The path leads through an element that is not a sequence.
+    #[error("`{0}` is not a sequence")]
     NotASequence(String),
-    /// The level is none.
-    #[error("`{0}` is no level: PATIENT, STUDY, SERIES or IMAGE")]
+    /// The level is unknown.
+    #[error("`{0}` is not a level; use PATIENT, STUDY, SERIES or IMAGE")]
     UnknownLevel(String),
-    /// The VR is none, or none that can be searched.
-    #[error("`{0}` is no value representation that can be searched")]
+    /// The VR is unknown, or it cannot be searched.
+    #[error("`{0}` is not a value representation that can be searched")]
     UnknownVr(String),
-    /// No VR, and the dictionary has none.
+    /// The VR is missing, and the dictionary does not have the element.
     #[error("`vr` is missing: the dictionary does not have `{0}`")]
     MissingVr(String),
-    /// Another VR than that of the dictionary.
+    /// The VR differs from that of the dictionary.
     #[error("`{0}` is {1} in the dictionary, not {2}")]
     OtherVr(String, String, String),
-    /// The table has it.
-    #[error("`{0}` is kept at the {1} level already, without being declared")]
+    /// The attribute is already in the table.
+    #[error("`{0}` needs no declaration: the index already keeps it at the {1} level")]
     InTable(String, QueryRetrieveLevel),
-    /// The table has its sequence, at another level.
-    #[error("`{0}` is kept at the {1} level: declare it there")]
+    /// Its sequence belongs to another level.
+    #[error("the index keeps `{0}` at the {1} level: declare it there")]
     OtherLevel(String, QueryRetrieveLevel),
-    /// Declared before.
+    /// The same path is declared twice.
     #[error("`{0}` is declared twice")]
     Twice(String),
     /// Another attribute has the name.
     #[error("the name `{0}` is taken; set another `name`")]
     NameTaken(String),
-    /// The name has characters that names have not.
-    #[error("`{0}` is no name: a letter, then letters, digits and `_`, at most 64")]
+    /// The name has invalid characters.
+    #[error("`{0}` is not a valid name: use a letter, then letters, digits and `_`, at most 64 in all")]
     InvalidName(String),
-    /// Too many.
+    /// There are more than [`MAX_DECLARED`] declarations.
     #[error("more than {MAX_DECLARED} attributes are declared")]
     TooMany,
 }
@@ -200,14 +205,14 @@ fn suggestion(near: &Option<String>) -> String {
 }
 
 impl DeclaredSet {
-    /// Nothing declared.
+    /// Returns an empty set.
     #[must_use]
     pub fn none() -> &'static Arc<Self> {
         static NONE: OnceLock<Arc<DeclaredSet>> = OnceLock::new();
         NONE.get_or_init(Arc::default)
     }
 
-    /// Checks declarations; every one that cannot be used is given to `refuse` with its number.
+    /// Checks the declarations. Each one that cannot be used is passed to `refuse` with its number.
     pub fn new(declarations: &[Declaration], mut refuse: impl FnMut(usize, DeclarationError)) -> Self {
         let mut attributes: Vec<Declared> = Vec::new();
         for (number, declaration) in declarations.iter().enumerate() {
@@ -227,43 +232,46 @@ impl DeclaredSet {
         Self { attributes, units, mark }
     }
 
-    /// Whether nothing is declared that would have to be read.
+    /// Whether the header reader has nothing to read for this set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.units.is_empty()
     }
 
-    /// The attributes, in the order of the configuration.
+    /// Returns the attributes, in the order of the configuration.
     #[must_use]
     pub fn attributes(&self) -> &[Declared] {
         &self.attributes
     }
 
-    /// What is kept for them.
+    /// Returns the units that keep the values.
     #[must_use]
     pub fn units(&self) -> &[Arc<Unit>] {
         &self.units
     }
 
-    /// What stands for the whole set beside what was read with it: see [`Self::is_covered_by`].
+    /// Returns a text that identifies the set. The index stores it beside what was read with the
+    /// set: see [`Self::is_covered_by`].
     #[must_use]
     pub fn mark(&self) -> &str {
         &self.mark
     }
 
-    /// Whether what was read with the set of this mark has all that this one asks for.
+    /// Whether an object that was read with the set of this mark already has every value that this
+    /// set needs.
     #[must_use]
     pub fn is_covered_by(&self, mark: &str) -> bool {
         mark == self.mark || self.units.iter().all(|unit| mark.split(' ').any(|hash| hash == hash_of(&unit.key)))
     }
 
-    /// The unit of a root element; of a private one, `creator` is what reserves its block.
+    /// Returns the unit of a root element. For a private element, `creator` is the value of its
+    /// private creator.
     #[must_use]
     pub fn unit(&self, tag: Tag, creator: Option<&str>) -> Option<&Arc<Unit>> {
         self.units.iter().find(|unit| unit.root.is(tag, creator))
     }
 
-    /// The attribute with this name, whatever the case of its letters.
+    /// Returns the attribute with this name. Case does not matter.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Declared> {
         self.attributes.iter().find(|attribute| attribute.name.eq_ignore_ascii_case(name))
@@ -271,7 +279,8 @@ impl DeclaredSet {
 }
 
 impl Step {
-    /// Whether this is the element with the tag; of a private one, `creator` is what reserves its block.
+    /// Whether this step names the element with the tag. For a private element, `creator` is the
+    /// value of its private creator.
     #[must_use]
     pub fn is(&self, tag: Tag, creator: Option<&str>) -> bool {
         match self {
@@ -286,20 +295,24 @@ impl Step {
     }
 }
 
-/// Whether the tag is that of a private creator (PS3.5 7.8.1).
+/// Whether the tag is that of a private creator element (PS3.5 7.8.1).
 #[must_use]
 pub fn is_private_creator(tag: Tag) -> bool {
     tag.group() % 2 == 1 && (0x0010..=0x00FF).contains(&tag.element())
 }
 
-/// The tag of what reserves the block of a private element; `None` for an element of the standard.
+/// Returns the tag of the private creator element that reserves the block of a private element.
+/// `None` for an element of the Standard.
 #[must_use]
 pub fn creator_tag(tag: Tag) -> Option<Tag> {
     (tag.group() % 2 == 1 && tag.element() >= 0x1000).then(|| Tag(tag.group(), tag.element() >> 8))
 }
 
-/// Items as the index keeps them have their private elements in these blocks: those of a creator in the block of its place
-/// among all creators of the group in the unit. This is that tag, and the one of the creator.
+/// Returns the tag of an element in the items that the index keeps, and the tag of its private
+/// creator element.
+///
+/// In these items, private blocks are numbered anew. The block of a creator is its position among
+/// all creators of the group in the unit.
 #[must_use]
 pub fn canonical_tag(items: &[Node], step: &Step) -> (Tag, Option<Tag>) {
     match step {
@@ -315,14 +328,15 @@ pub fn canonical_tag(items: &[Node], step: &Step) -> (Tag, Option<Tag>) {
                 }
             }
             let at = creators.iter().position(|known| *known == creator).unwrap_or_default();
-            // At most 128 are declared, and there are 240 blocks.
+            // At most 128 attributes are declared, and a group has 240 blocks.
             let block = 0x10 + u16::try_from(at).unwrap_or_default();
             (Tag(*group, block << 8 | u16::from(*element)), Some(Tag(*group, block)))
         }
     }
 }
 
-/// Whether case and accents count in text: as in the table, descriptive text is folded and codes are not.
+/// Returns whether case and accents matter. As in the table, descriptive text is folded and codes
+/// are not.
 fn letter_case(vr: VR) -> LetterCase {
     match vr {
         VR::PN | VR::LT | VR::ST | VR::UT | VR::UC => LetterCase::Folded,
@@ -340,7 +354,7 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
             if text.contains('\\') || !text.bytes().all(|b| matches!(b, b' '..=b'~')) || text.len() > MAX_CREATOR =>
         {
             return Err(Error::Creator(
-                "`creator` is no private creator: at most 64 characters of ASCII, without backslash",
+                "`creator` is not a valid private creator: it has at most 64 ASCII characters and no backslash",
             ));
         }
         other => other,
@@ -362,7 +376,7 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
         path.push(step);
     }
     if creator.is_some() && !path.iter().any(|step| matches!(step, Step::Private { .. })) {
-        return Err(Error::Creator("`creator` is for private elements, and there is none in the path"));
+        return Err(Error::Creator("`creator` is given, but the path has no private element"));
     }
     let vr = match (&declaration.vr, dictionary) {
         (None, Some(vr)) => vr,
@@ -385,16 +399,16 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
         Some(Step::Private { .. }) | None => None,
     };
     let kept = match root {
-        // Its number is known when all are.
+        // The number is set once all units are known.
         None => Kept::Unit(usize::MAX),
         Some(attribute) if path.len() == 1 => return Err(Error::InTable(shown, attribute.level)),
         Some(attribute) if attribute.source != Source::DataSet => {
-            return Err(Error::NotAllowed(shown, "the value is worked out by the node"));
+            return Err(Error::NotAllowed(shown, "the node computes its value"));
         }
         Some(_) if path.iter().any(|step| matches!(step, Step::Private { .. })) => {
             return Err(Error::NotAllowed(
                 shown,
-                "private elements in a sequence that is kept as a whole cannot be told apart",
+                "private elements cannot be told apart in a sequence that is kept as a whole",
             ));
         }
         Some(attribute) if attribute.level != level => return Err(Error::OtherLevel(shown, attribute.level)),
@@ -425,7 +439,8 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
     Ok(Declared { name, path, level, vr, kept })
 }
 
-/// Without a name: the keywords of the path, or what identifies a private element.
+/// Returns the name for a declaration without one: the keywords of the path. A private element is
+/// named by its creator, group and element.
 fn default_name(path: &[Step]) -> String {
     let text = |step: &Step| match step {
         Step::Public(tag) if StandardDataDictionary.by_tag(*tag).is_none() => format!("Tag{:04X}{:04X}", tag.0, tag.1),
@@ -436,11 +451,11 @@ fn default_name(path: &[Step]) -> String {
         }
     };
     let name = path.iter().map(text).collect::<Vec<_>>().join("_");
-    // Two keywords are long; the last one says most.
+    // Several keywords can be too long. The last one is the most specific.
     if name.len() <= 64 { name } else { path.last().map(text).unwrap_or_default().chars().take(64).collect() }
 }
 
-/// One step of a path, and its VR where the dictionary has it.
+/// Parses one step of a path. Returns its VR as well, if the dictionary has it.
 fn step(text: &str, creator: Option<&str>) -> Result<(Step, Option<VR>), DeclarationError> {
     use DeclarationError as Error;
     let unknown = |near| Error::UnknownStep { step: text.to_owned(), near };
@@ -481,14 +496,16 @@ fn step(text: &str, creator: Option<&str>) -> Result<(Step, Option<VR>), Declara
         || tag.element() == 0
         || matches!(tag, Tag(0x0008, 0x0001 | 0x0005 | 0x0006 | 0x0052 | 0x0053));
     if not_an_attribute {
-        return Err(Error::NotAllowed(text.to_owned(), "it is no attribute of an entity"));
+        return Err(Error::NotAllowed(text.to_owned(), "it is not an attribute of an entity"));
     }
     not_past_the_header(tag.group(), text)?;
     Ok((Step::Public(tag), StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed())))
 }
 
-/// Keywords that differ from what was typed by the case of letters, or by a letter that is missing or too many. The
-/// dictionary cannot be listed, but asked.
+/// Looks for a keyword that differs from the given text only in case or in one letter.
+///
+/// The letter may be missing, added, wrong or swapped with its neighbour. The dictionary has no
+/// list of its keywords, so each candidate is looked up.
 fn nearly_a_keyword(text: &str) -> Option<String> {
     if text.len() > 64 || !text.is_ascii() {
         return None;
@@ -507,14 +524,14 @@ fn nearly_a_keyword(text: &str) -> Option<String> {
 }
 
 fn not_past_the_header(group: u16, text: &str) -> Result<(), DeclarationError> {
-    // Reading of an object ends where its pixel data begin.
+    // The header reader stops at the pixel data.
     if group < 0x7FE0 {
         return Ok(());
     }
     Err(DeclarationError::NotAllowed(text.to_owned(), "it stands after the pixel data, which are not read"))
 }
 
-/// Cuts the attributes into units and tells each which one it is in.
+/// Groups the attributes into units and sets the unit number of each attribute.
 fn units(attributes: &mut [Declared]) -> Vec<Arc<Unit>> {
     let mut roots: Vec<(Step, QueryRetrieveLevel, VR, Vec<Node>, bool)> = Vec::new();
     for attribute in attributes.iter_mut() {
@@ -534,7 +551,7 @@ fn units(attributes: &mut [Declared]) -> Vec<Arc<Unit>> {
         if whole {
             items.clear();
         }
-        // What is kept must not depend on the order of the configuration.
+        // The key of a unit must not depend on the order of the configuration.
         sort(&mut items);
         let multiplicity = if matches!(vr, VR::LT | VR::ST | VR::UT | VR::UR | VR::SQ) {
             Multiplicity::One
@@ -553,7 +570,7 @@ fn add(nodes: &mut Vec<Node>, path: &[Step], vr: VR) {
     let Some((step, inner)) = path.split_first() else { return };
     let at = nodes.iter().position(|node| node.step == *step);
     match at.and_then(|at| nodes.get_mut(at)) {
-        // All of it is wanted already.
+        // The whole element is already kept.
         Some(known) if known.items.is_empty() => {}
         Some(known) if inner.is_empty() => known.items.clear(),
         Some(known) => add(&mut known.items, inner, vr),
@@ -573,7 +590,7 @@ fn sort(nodes: &mut [Node]) {
     }
 }
 
-/// The part of a key that tells it apart.
+/// Returns the hash at the end of a key.
 fn hash_of(key: &str) -> &str {
     key.rsplit('_').next().unwrap_or(key)
 }
@@ -647,20 +664,23 @@ mod tests {
             (declaration("0019xx10", "SERIES"), "needs its `creator`"),
             (private("0018xx10", "ACME", "DS"), "is odd"),
             (private("0019xx10", " ", "DS"), "is empty"),
-            (private("0019xx10", "A\\B", "DS"), "no private creator"),
+            (private("0019xx10", "A\\B", "DS"), "not a valid private creator"),
             (private("0019xx10", "ACME", "OB"), "can be searched"),
             (private("0019xx10", "ACME", "QQ"), "can be searched"),
             (Declaration { vr: None, ..private("0019xx10", "ACME", "") }, "`vr` is missing"),
-            (private("ContrastBolusAgent", "ACME", "LO"), "there is none in the path"),
+            (private("ContrastBolusAgent", "ACME", "LO"), "the path has no private element"),
             (Declaration { vr: Some("DS".into()), ..declaration("ContrastBolusAgent", "SERIES") }, "not DS"),
-            (declaration("SeriesDescription", "SERIES"), "kept at the SERIES level already"),
+            (declaration("SeriesDescription", "SERIES"), "already keeps it at the SERIES level"),
             (declaration("RequestAttributesSequence.ScheduledProcedureStepID", "IMAGE"), "declare it there"),
-            (declaration("ContrastBolusAgent[*].CodeValue", "SERIES"), "is no sequence"),
+            (declaration("ContrastBolusAgent[*].CodeValue", "SERIES"), "is not a sequence"),
             (declaration("PixelData", "IMAGE"), "after the pixel data"),
-            (declaration("00020010", "IMAGE"), "no attribute"),
-            (declaration("SpecificCharacterSet", "IMAGE"), "no attribute"),
-            (declaration("ContrastBolusAgent", "ROOM"), "no level"),
-            (Declaration { name: Some("a b".into()), ..declaration("ContrastBolusAgent", "STUDY") }, "is no name"),
+            (declaration("00020010", "IMAGE"), "not an attribute"),
+            (declaration("SpecificCharacterSet", "IMAGE"), "not an attribute"),
+            (declaration("ContrastBolusAgent", "ROOM"), "is not a level"),
+            (
+                Declaration { name: Some("a b".into()), ..declaration("ContrastBolusAgent", "STUDY") },
+                "is not a valid name",
+            ),
             (Declaration { name: Some("patientid".into()), ..declaration("ContrastBolusAgent", "STUDY") }, "is taken"),
             (declaration(&["ReferencedImageSequence"; 10].join("."), "IMAGE"), "too long"),
         ] {

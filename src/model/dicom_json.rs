@@ -6,7 +6,7 @@ use dicom_core::VR;
 use super::charset::{CharacterSets, TextForm};
 use super::value::{for_each_number, for_each_tag, push_one};
 
-/// Appends the start of a member: `"GGGGEEEE":{"vr":"..."`.
+/// Appends the start of an element: `"GGGGEEEE":{"vr":"..."`.
 pub(crate) fn push_key(out: &mut String, tag: u32, vr: VR) {
     out.push('"');
     for shift in (0..8).rev() {
@@ -18,7 +18,8 @@ pub(crate) fn push_key(out: &mut String, tag: u32, vr: VR) {
     out.push('"');
 }
 
-/// Appends one member of an item: `"GGGGEEEE":{"vr":...,"Value":[...]}`.
+/// Appends one element: `"GGGGEEEE":{"vr":...,"Value":[...]}`. Returns false if its character set
+/// cannot decode it.
 pub(crate) fn push_element(out: &mut String, tag: u32, vr: VR, big: bool, bytes: &[u8], sets: &CharacterSets) -> bool {
     push_key(out, tag, vr);
     let mut values = Values { out, empty: true };
@@ -76,7 +77,8 @@ pub(crate) fn push_element(out: &mut String, tag: u32, vr: VR, big: bool, bytes:
     faithful
 }
 
-/// The array of values; it only appears with the first one (PS3.18 F.2.5: no member for an empty element).
+/// The array of values. It is opened with the first value, because an empty element has no `Value`
+/// member (PS3.18 F.2.5).
 struct Values<'o> {
     out: &'o mut String,
     empty: bool,
@@ -90,8 +92,11 @@ impl Values<'_> {
     }
 }
 
-/// PS3.18 F.2.3: IS and DS as numbers where a reader makes the same text of the number, else as strings, which it allows;
-/// PN as an object, an empty value as null.
+/// Appends one value that is text (PS3.18 F.2.3).
+///
+/// IS and DS become numbers if a reader turns the number back into the same text. Otherwise they
+/// are strings, which PS3.18 F.2.3 allows. A person name becomes an object, and an empty value
+/// becomes null.
 pub(crate) fn push_text_value(out: &mut String, vr: VR, text: &str) {
     match vr {
         _ if text.is_empty() => out.push_str("null"),
@@ -114,9 +119,9 @@ pub(crate) fn push_text_value(out: &mut String, vr: VR, text: &str) {
     }
 }
 
-/// Whether a text is the same again after it was a number: `1.50`, `-0` and `1E400` are not.
+/// Whether a number has the same text again after parsing. `1.50`, `-0` and `1E400` do not.
 fn survives_as_number(text: &str) -> bool {
-    // Nearly all are short integers.
+    // Fast path: nearly all values are short integers.
     let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
     if matches!(digits, [b'1'..=b'9', rest @ ..] if rest.len() < 15 && rest.iter().all(u8::is_ascii_digit)) {
         return true;
@@ -125,7 +130,7 @@ fn survives_as_number(text: &str) -> bool {
         && serde_json::from_str::<serde_json::Number>(text).is_ok_and(|number| number.to_string() == text)
 }
 
-/// RFC 8259, section 6.
+/// Whether the text is a number in JSON (RFC 8259, section 6).
 fn is_json_number(text: &str) -> bool {
     fn digits(text: &[u8]) -> &[u8] {
         let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
@@ -149,7 +154,8 @@ fn is_json_number(text: &str) -> bool {
     rest.is_empty()
 }
 
-/// PS3.18 F.2.2: what JSON has no number for is a string, and so is what a reader would make another number of.
+/// Appends a floating point number (PS3.18 F.2.2). It is a string if JSON cannot express it, or if
+/// a reader would get another number.
 pub(crate) fn push_float(out: &mut String, text: &str, is_same: impl Fn(f64) -> bool) {
     if serde_json::from_str(text).is_ok_and(is_same) {
         out.push_str(text);
@@ -168,7 +174,8 @@ pub(crate) fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Appends an element whose value is text in the form of [`super::record::InstanceRecord`]; not for sequences.
+/// Appends an element whose value is text in the form of [`super::record::InstanceRecord`].
+/// Sequences are not supported.
 pub(crate) fn push_stored(out: &mut String, tag: u32, vr: VR, text: &str) {
     push_key(out, tag, vr);
     if !text.is_empty() {

@@ -1,4 +1,4 @@
-//! A query, parsed and checked: what `qr` makes of an Identifier and `db` answers.
+//! A parsed and checked query. `qr` makes it from an Identifier, and `db` answers it.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -10,132 +10,142 @@ use super::declared::Unit;
 use super::level::{InformationModel, QueryRetrieveLevel};
 use super::matching::{DateTimeRange, Matching};
 
-/// One question to the index. C-FIND, QIDO-RS, the page and the command line all ask in this form.
+/// One query to the index. C-FIND, QIDO-RS, the search page and the command line all use this form.
 #[derive(Clone, Debug)]
 pub struct FindRequest {
-    /// The Information Model of the SOP Class, or the one that a local question implies.
+    /// Information Model of the SOP Class. A local query implies one.
     pub model: InformationModel,
-    /// The level whose entities are the answers: one answer for each (PS3.4 C.4.1.3.1.2).
+    /// Query level. Each matching entity of this level gives one answer (PS3.4 C.4.1.3.1.2).
     pub level: QueryRetrieveLevel,
-    /// The keys that narrow the answers; all have to match. Keys above and below the level are allowed: those above are
-    /// matched on the entity's ancestors, those below match when any descendant does.
+    /// Keys that narrow the answers. All of them must match.
+    ///
+    /// Keys above and below the query level are allowed. A key above is matched on the ancestors of
+    /// the entity. A key below matches if any descendant matches.
     pub matching_keys: Vec<MatchingKey>,
-    /// Ranges of dates and times together; the entity of their level has to lie in each. As keys, they may be of any level.
+    /// Combined ranges of dates and times. Each must contain the entity of its own level, which may
+    /// be any level.
     pub date_time_keys: Vec<DateTimeKey>,
-    /// The attributes to answer, in order of their tags and without repetition.
+    /// Attributes to return, in order of their tags and without duplicates.
     pub return_keys: Vec<ReturnKey>,
-    /// Declared attributes that are matched, answered, or both.
+    /// Declared attributes that are matched, returned, or both.
     pub declared: Vec<DeclaredKey>,
-    /// What is asked of how instances came into the index.
+    /// Conditions on how and when instances came into the index.
     pub arrival: ArrivalKeys,
-    /// The most answers wanted, or all.
+    /// Maximum number of answers. `None` returns all of them.
     pub limit: Option<u64>,
-    /// How many answers to leave out first.
+    /// Number of answers to skip at the start.
     pub offset: u64,
-    /// Whether each answer carries its [`AnswerKey`]. Only who merges the answers of several indexes needs it.
+    /// Whether each answer carries its [`AnswerKey`]. Only code that merges the answers of several
+    /// indexes needs it.
     pub wants_key: bool,
 }
 
-/// What is asked of how instances came into the index; some one group of instances of the entity has to fulfil all of it.
+/// Conditions on how and when instances came into the index. One instance group of the entity must
+/// fulfil all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArrivalKeys {
-    /// When they came: from the first moment to before the second, milliseconds since 1970 UTC. It is known to the hour, and
-    /// the day exactly.
+    /// Time of arrival in milliseconds since 1970 UTC. The first bound is included, the second is
+    /// not. The index knows the hour of arrival, and it knows the day exactly.
     pub received_ms: Option<(i64, i64)>,
-    /// The number of a change: something has come or changed after it.
+    /// Change number. The entity must have come or changed after it.
     pub since: Option<i64>,
-    /// The calling AE title of who sent them by C-STORE, with the wild cards `*` and `?`.
+    /// Calling AE title of the peer that sent the instances by C-STORE. `*` and `?` are wild cards.
     pub sender: Option<String>,
 }
 
 /// One attribute and the condition on it.
 #[derive(Clone, Debug)]
 pub struct MatchingKey {
-    /// The attribute; never one that is [`super::attribute::Source::AlwaysEmpty`].
+    /// The attribute. It is never [`super::attribute::Source::AlwaysEmpty`].
     pub attribute: AttributeId,
-    /// What its value has to fulfil; never [`Matching::Universal`].
+    /// The condition on its value. It is never [`Matching::Universal`].
     pub matching: Matching,
 }
 
-/// A date and a time that are one range (PS3.4 C.2.2.2.5.4).
+/// A date and a time that form one range (PS3.4 C.2.2.2.5.4).
 #[derive(Clone, Debug)]
 pub struct DateTimeKey {
     /// The date.
     pub date: AttributeId,
-    /// The time that goes with it; of the same level.
+    /// The time that belongs to the date. It has the same level.
     pub time: AttributeId,
-    /// What they have to lie in.
+    /// The range that must contain them.
     pub range: DateTimeRange,
 }
 
-/// One attribute to answer.
+/// One attribute to return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReturnKey {
     /// The attribute.
     pub attribute: AttributeId,
-    /// For a sequence: the attributes asked for in its items; empty asks for whole items (PS3.4 C.2.2.2.6).
+    /// For a sequence: the attributes to return of its items. If empty, whole items are returned
+    /// (PS3.4 C.2.2.2.6).
     pub items: Vec<ItemKey>,
 }
 
 /// A declared attribute as a key.
 #[derive(Clone, Debug)]
 pub struct DeclaredKey {
-    /// What keeps it.
+    /// The unit that keeps it.
     pub unit: Arc<Unit>,
-    /// The condition on its value; never [`Matching::Universal`].
+    /// The condition on its value. It is never [`Matching::Universal`].
     pub matching: Option<Matching>,
-    /// Whether it is answered.
+    /// Whether it is returned.
     pub is_answered: bool,
-    /// For a sequence: the attributes asked for in its items, as [`ReturnKey::items`].
+    /// For a sequence: the attributes to return of its items, as in [`ReturnKey::items`].
     pub items: Vec<ItemKey>,
 }
 
-/// An attribute asked for inside a sequence item.
+/// An attribute to return of a sequence item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemKey {
-    /// Its tag.
+    /// Tag.
     pub tag: Tag,
-    /// For a sequence: the attributes asked for in its items.
+    /// For a sequence: the attributes to return of its items.
     pub items: Vec<ItemKey>,
 }
 
-/// One answer: the values of [`FindRequest::return_keys`], in their order, as kept in the index (see
-/// [`super::record::InstanceRecord`] for their form).
+/// One answer: the values of [`FindRequest::return_keys`], in the same order.
+///
+/// The values have the form of [`super::record::InstanceRecord`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FindAnswer {
-    /// One for each return key, then one for each declared attribute that is answered; empty where the entity has no value.
+    /// One value for each return key, then one for each declared attribute that is returned. A
+    /// value is empty if the entity has none.
     pub values: Vec<String>,
-    /// The character sets that the entity's objects were written in, as (0008,0005) has it; empty for the default.
+    /// Character sets of the objects of the entity, in the form of (0008,0005). It is empty for the
+    /// default repertoire.
     pub character_set: String,
-    /// Where the answer stands in the order, and which entity it is, if [`FindRequest::wants_key`] asks for it.
+    /// Sort key and UIDs of the answer, if [`FindRequest::wants_key`] asks for them.
     pub key: Option<Box<AnswerKey>>,
 }
 
-/// The place of an answer among those of other indexes.
+/// Position of an answer among the answers of other indexes.
 ///
-/// The answers of one index come in ascending order of [`AnswerKey::order`]. So a merge that takes the least of the next
-/// answers of each index gives all of them in order.
+/// One index returns its answers in ascending order of [`AnswerKey::order`]. To merge several
+/// indexes, always take the smallest of their next answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerKey {
-    /// What the answers are ordered by, as far as that means the same in each index.
+    /// Sort key of the answer, without the parts that mean something in one index only.
     pub order: AnswerOrder,
-    /// Study, Series and SOP Instance UID, as far down as the level goes. Answers with the same UIDs are of one entity.
+    /// Study, Series and SOP Instance UID, down to the query level. Answers with the same UIDs
+    /// describe the same entity.
     pub uids: Vec<String>,
 }
 
-/// What answers are ordered by.
+/// Sort key of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AnswerOrder {
-    /// Patients.
+    /// Order of patients.
     Patient {
         /// Patient ID.
         patient_id: String,
-        /// Name and birth date of a patient who has no Patient ID.
+        /// Name and birth date of a patient without Patient ID.
         identity: String,
         /// Issuer of Patient ID.
         issuer: String,
     },
-    /// Studies, and what is below them: the newest first.
+    /// Order of studies and of what is below them: newest first.
     Study {
         /// Study Date.
         date: Reverse<String>,

@@ -11,15 +11,15 @@ pub enum QueryRetrieveLevel {
     Study,
     /// `SERIES`
     Series,
-    /// `IMAGE`: a Composite Object Instance of any kind, not only images.
+    /// `IMAGE`: Composite Object Instances of any kind, not only images.
     Image,
 }
 
 impl QueryRetrieveLevel {
-    /// All levels, from the top of the hierarchy to its foot.
+    /// All levels, from the top of the hierarchy to the bottom.
     pub const ALL: [Self; 4] = [Self::Patient, Self::Study, Self::Series, Self::Image];
 
-    /// The defined term on the wire (PS3.4 C.4.1.1.3.1).
+    /// Returns the defined term on the wire (PS3.4 C.4.1.1.3.1).
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -30,8 +30,8 @@ impl QueryRetrieveLevel {
         }
     }
 
-    /// Reads the value of Query/Retrieve Level; accepts padding, lower case and `INSTANCE` for `IMAGE`, which
-    /// deployed clients send.
+    /// Parses the value of Query/Retrieve Level. It accepts padding, lower case, and `INSTANCE` for
+    /// `IMAGE`, because deployed clients send them.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim_matches([' ', '\0']);
@@ -53,9 +53,9 @@ impl fmt::Display for QueryRetrieveLevel {
 pub enum InformationModel {
     /// Patient Root (PS3.4 C.6.1).
     PatientRoot,
-    /// Study Root (PS3.4 C.6.2): patient attributes belong to the study level.
+    /// Study Root (PS3.4 C.6.2). Patient attributes belong to the study level.
     StudyRoot,
-    /// Patient/Study Only (retired in PS3.4, still sent by old clients).
+    /// Patient/Study Only. It is retired in PS3.4, but old clients still send it.
     PatientStudyOnly,
 }
 

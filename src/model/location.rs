@@ -3,28 +3,31 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// What kind of place a directory is.
+/// Kind of place that holds an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// A directory of somebody else's archive: dcmdex reads there and never writes.
+    /// A directory of an existing archive. dcmdex reads there and never writes.
     InPlace,
-    /// A directory below the node's own storage directory: objects that it received.
+    /// A directory below the storage directory of the node. It holds objects that the node
+    /// received.
     Managed,
-    /// No bytes kept: received in metadata-only mode.
+    /// No place: the object was received in metadata-only mode and its bytes were not kept.
     MetadataOnly,
-    /// An archive file (zip, tar, gzip) in somebody else's archive: what stands for the directory is that file, and what
-    /// stands for the name of a file is the path of a member in it.
+    /// An archive file (zip, tar, gzip) in an existing archive. The archive file takes the place of
+    /// the directory. The path of the member takes the place of the file name.
     Archive,
 }
 
 impl Place {
-    /// The path to show people for something in a directory of this kind; `/a/b.zip!/c/d.dcm` for a member of an archive.
+    /// Returns the path to show to users, such as `/a/b.zip!/c/d.dcm` for a member of an archive
+    /// file.
     ///
-    /// For all but [`Place::Archive`] it is the path of the file; the name of a member is never made a path on the disk.
+    /// For all kinds except [`Place::Archive`] it is the path of the file. The name of a member is
+    /// never used as a path on disk.
     #[must_use]
     pub fn shown_path(self, directory: &Path, name: &OsStr) -> PathBuf {
         match self {
-            // Something about the directory (the archive) itself.
+            // An empty name stands for the directory or the archive file itself.
             _ if name.is_empty() => directory.to_owned(),
             Self::InPlace | Self::Managed | Self::MetadataOnly => directory.join(name),
             Self::Archive => {
@@ -37,31 +40,37 @@ impl Place {
     }
 }
 
-/// Where an object lies, and the marks by which a later scan sees that it is unchanged.
+/// Location of an object, with the size and time by which a later scan sees that it is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// What kind of place it is.
+    /// Kind of place.
     pub place: Place,
-    /// Absolute path of the directory, or of the archive file for [`Place::Archive`]; empty for [`Place::MetadataOnly`].
+    /// Absolute path of the directory, or of the archive file for [`Place::Archive`]. It is empty
+    /// for [`Place::MetadataOnly`].
     pub directory: PathBuf,
-    /// The name of the file in the directory, the path of the member in the archive file, or empty.
+    /// Name of the file in the directory, or path of the member in the archive file. It is empty
+    /// for [`Place::MetadataOnly`].
     pub file_name: OsString,
-    /// Bytes of the file or member (of the data set as received, in metadata-only mode).
+    /// Size of the file or member in bytes. In metadata-only mode it is the size of the data set as
+    /// received.
     pub size: u64,
-    /// Modification time of the file or of the archive file, milliseconds since 1970 UTC (time of arrival, in metadata-only
-    /// mode).
+    /// Modification time of the file or of the archive file, in milliseconds since 1970 UTC. In
+    /// metadata-only mode it is the time of arrival.
     pub mtime_ms: i64,
 }
 
 impl Location {
-    /// The path of the file; `None` where no bytes are kept. For a member of an archive it is what to show people: to get at
-    /// its bytes, and those of any other place, there is `store::open`.
+    /// Returns the path of the file. `None` if no bytes are kept.
+    ///
+    /// For a member of an archive file this path is only for display. `store::open` opens the bytes
+    /// of any location.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {
         (self.place != Place::MetadataOnly).then(|| self.place.shown_path(&self.directory, &self.file_name))
     }
 
-    /// The file on disk that holds the bytes: for a member of an archive the archive file. `None` where none are kept.
+    /// Returns the file on disk that holds the bytes. For a member it is the archive file. `None`
+    /// if no bytes are kept.
     #[must_use]
     pub fn file(&self) -> Option<PathBuf> {
         match self.place {

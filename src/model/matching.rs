@@ -1,8 +1,8 @@
-//! Attribute matching: PS3.4 C.2.2.2.
+//! Attribute matching (PS3.4 C.2.2.2).
 //!
-//! A [`Matching`] is made once from the value of a key, and then asked for each stored value that an index brings up. Making
-//! one takes time in proportion to the key, asking it time in proportion to the stored value; no key, however many wild
-//! cards it has, takes longer.
+//! A [`Matching`] is compiled once from the value of a key. It then tests each stored value that an
+//! index yields. Compiling takes time proportional to the key, and testing takes time proportional
+//! to the stored value. This also holds for a key with many wild cards.
 
 mod by_character;
 mod decimal;
@@ -35,32 +35,34 @@ use super::datetime::{self, Moment};
 use super::person_name;
 use super::uid::MAX_LENIENT_UID_LENGTH;
 
-/// The longest value that a key may have, in bytes; of several, each. No longer one is kept of any object, and a pattern takes
-/// memory many times its length.
+/// Maximum length of one value of a key, in bytes. The index keeps no longer value of an object. A
+/// compiled pattern takes many times its own length in memory.
 pub const MAX_KEY_VALUE_LENGTH: usize = 64 * 1024;
 
-/// A condition on the value of an attribute, one variant for each matching type of PS3.4 C.2.2.2.
+/// A condition on the value of an attribute. PS3.4 C.2.2.2 defines the matching types, and each has
+/// a variant.
 #[derive(Clone)]
 pub enum Matching {
     /// Matches every entity, with or without a value (PS3.4 C.2.2.2.3).
     Universal,
-    /// Matches the same value, by its meaning (PS3.4 C.2.2.2.1): a name whatever its case and accents, a number or a date
-    /// however written.
+    /// Matches the same value, compared by its meaning (PS3.4 C.2.2.2.1). A name is compared
+    /// without case and accents. A number or a date is compared in whatever form it is written.
     SingleValue(SingleValue),
-    /// Matches any UID of the list, or the only one (PS3.4 C.2.2.2.2).
+    /// Matches any UID of the list (PS3.4 C.2.2.2.2). The list may have one UID.
     ListOfUid(ListOfUid),
-    /// Matches a pattern of `*` and `?` (PS3.4 C.2.2.2.4).
+    /// Matches a pattern with `*` and `?` (PS3.4 C.2.2.2.4).
     WildCard(Pattern),
-    /// Matches dates, times or moments from one to another, both included (PS3.4 C.2.2.2.5).
+    /// Matches dates, times or moments between two ends, which are both included (PS3.4 C.2.2.2.5).
     Range(Range),
-    /// Matches a sequence of which one item fulfils all conditions (PS3.4 C.2.2.2.6).
+    /// Matches a sequence if one of its items fulfils all conditions (PS3.4 C.2.2.2.6).
     Sequence(SequenceMatching),
     /// Matches an attribute that is absent or without a value (PS3.4 C.2.2.2.7).
     EmptyValue,
-    /// Matches when every one does: the stored value has all the values of the key, in any order (PS3.4 C.2.2.2.8).
+    /// Matches if every condition matches: the stored value has all values of the key, in any order
+    /// (PS3.4 C.2.2.2.8).
     MultipleValue(Vec<Matching>),
-    /// Matches when any one does. What several values mean without the negotiation of PS3.4 C.2.2.2.8 is undefined; this is
-    /// what clients that send `CT\MR` expect.
+    /// Matches if any condition matches. Without the negotiation of PS3.4 C.2.2.2.8, several values
+    /// in a key are undefined. Clients that send `CT\MR` expect this.
     AnyOf(Vec<Matching>),
 }
 
@@ -74,7 +76,7 @@ pub struct SingleValue {
 /// The condition of [`Matching::ListOfUid`].
 #[derive(Clone)]
 pub struct ListOfUid {
-    /// Sorted, each once.
+    /// Sorted and without duplicates.
     uids: Vec<String>,
     stored: Stored,
 }
@@ -93,32 +95,33 @@ pub struct Range {
     stored: Stored,
 }
 
-/// How a stored text becomes the values that are compared.
+/// Rules to split a stored text into the values that are compared.
 #[derive(Clone, Copy, Debug)]
 struct Stored {
     vr: VR,
     reading: Reading,
 }
 
-/// What a backslash in a stored text is.
+/// Meaning of a backslash in a stored text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// A character.
+    /// It is an ordinary character.
     Whole,
     /// It separates values.
     Separated,
-    /// Either: the attribute is to have one value, and objects break the rule.
+    /// It may be either. The attribute should have one value, but some objects break this rule.
     WholeOrSeparated,
 }
 
 #[derive(Clone)]
 enum Value {
-    /// Equal text.
+    /// The text must be equal.
     Text(String),
-    /// Equal text after [`person_name::fold`].
+    /// The text must be equal after [`person_name::fold`].
     Folded(String),
     Number(Decimal),
-    /// A date, time or moment: the span that the key names, and the key itself, for stored text that is no date.
+    /// A date, time or moment. `span` is the span that the key names. `text` is the key itself, for
+    /// comparison with stored text that is not a date.
     Moment {
         span: Span,
         text: String,
@@ -133,113 +136,117 @@ enum PatternKind {
     Name(Box<NameCondition>),
 }
 
-/// A pattern compared with folded text.
+/// A pattern that is compared with folded text.
 #[derive(Clone)]
 struct FoldedPattern {
     folded: WildCard,
-    /// The same for texts that fold unevenly, where there is a `?`.
+    /// The same pattern for texts that fold unevenly. Only a pattern with `?` needs it.
     by_character: Option<CharacterPattern>,
 }
 
-/// A range of dates and a range of times that are one range of moments (PS3.4 C.2.2.2.5.4, combined date-time matching).
+/// A range of dates and a range of times that together form one range of moments (PS3.4
+/// C.2.2.2.5.4, combined date-time matching).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DateTimeRange {
     span: RangeInclusive<Moment>,
     unknown: UnknownRequired,
 }
 
-/// What there is to know of an attribute in order to compare its values.
+/// Properties of an attribute that decide how its values are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// Its value representation.
+    /// Value representation.
     pub vr: VR,
     /// Whether a backslash in a stored value separates values.
     pub multiplicity: Multiplicity,
-    /// Whether case, accents and width count. Person names are always folded (PS3.4 C.2.2.2.1).
+    /// Whether case, accents and width matter. Person names are always folded (PS3.4 C.2.2.2.1).
     pub letter_case: LetterCase,
 }
 
-/// What depends on negotiation and configuration.
+/// Rules of matching that depend on negotiation and configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct MatchPolicy {
-    /// What several values in a key mean, except in UIDs.
+    /// Meaning of several values in a key. It does not apply to UIDs.
     pub several_values: SeveralValues,
-    /// What a key of two quotation marks means.
+    /// Meaning of a key that is two quotation marks.
     pub quotation_marks: QuotationMarks,
     /// How names without wild cards are compared.
     pub names: NameMatching,
-    /// What becomes of entities that have no value for a required key.
+    /// Whether an entity without a value for a required key matches.
     pub unknown_required: UnknownRequired,
 }
 
-/// What several values in a key mean, except in UIDs, where they are always a list (PS3.4 C.2.2.2.2).
+/// Meaning of several values in a key. Several UIDs are always a list (PS3.4 C.2.2.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum SeveralValues {
-    /// The stored value has to match any of them: undefined by the standard, expected by clients.
+    /// The stored value must match any of them. The Standard does not define this, but clients
+    /// expect it.
     #[default]
     AnyOf,
-    /// The stored value has to have all of them, where PS3.4 C.2.2.2.8 has it so: multiple value matching, negotiated.
+    /// The stored value must have all of them, for the VRs of PS3.4 C.2.2.2.8. This is multiple
+    /// value matching, which is negotiated.
     AllOf,
 }
 
-/// What a key of two quotation marks (`""`) means.
+/// Meaning of a key that is two quotation marks (`""`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum QuotationMarks {
-    /// Themselves.
+    /// The two characters themselves.
     #[default]
     Literal,
-    /// The absence of a value: empty value matching, negotiated (PS3.4 C.2.2.2.7).
+    /// The absence of a value. This is empty value matching, which is negotiated (PS3.4 C.2.2.2.7).
     EmptyValue,
 }
 
-/// What becomes of entities without a value for a required key that is asked for.
+/// Whether an entity without a value for a required key matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum UnknownRequired {
-    /// They do not match. PS3.4 C.2.2.1.2 has it otherwise, but then a search by accession number answers every study
-    /// without one; no deployed node does that.
+    /// It does not match. PS3.4 C.2.2.1.2 requires the opposite, but then a search by accession
+    /// number finds every study without one. No deployed node does that.
     #[default]
     NoMatch,
-    /// They match (PS3.4 C.2.2.1.2).
+    /// It matches (PS3.4 C.2.2.1.2).
     Match,
 }
 
-/// The value of a key in an Identifier.
+/// Value of a key in an Identifier.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeyValue {
-    /// The values of any attribute but a sequence, in the form of [`super::record::InstanceRecord`].
+    /// Values of an attribute that is not a sequence, in the form of
+    /// [`super::record::InstanceRecord`].
     Text(String),
-    /// The items of a sequence.
+    /// Items of a sequence.
     Items(Vec<Vec<KeyElement>>),
 }
 
 /// One element of an Identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyElement {
-    /// Its tag.
+    /// Tag.
     pub tag: Tag,
-    /// Its value representation.
+    /// Value representation.
     pub vr: VR,
-    /// Its value.
+    /// Value.
     pub value: KeyValue,
 }
 
-/// Why the value of a key cannot be matched. The texts never repeat the value.
+/// Reason why the value of a key cannot be matched. The message never contains the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MatchingError {
-    /// A range one end of which is not a value of the VR.
+    /// The text is a range, but one end is not a value of the VR.
     #[error("not a range of {}", .0.to_string())]
     InvalidRange(VR),
-    /// A sequence with more than the one item that PS3.4 C.2.2.2.6 allows in a key.
-    #[error("more than one item in a sequence key")]
+    /// The key has more than one item, and PS3.4 C.2.2.2.6 allows only one.
+    #[error("the sequence key has more than one item")]
     SeveralItems,
-    /// A sequence where the attribute is none, or the reverse.
-    #[error("the value is not one of {}", .0.to_string())]
+    /// The key is a sequence but the attribute is not, or the reverse.
+    #[error("the value is not a value of {}", .0.to_string())]
     WrongKind(VR),
-    /// A value longer than [`MAX_KEY_VALUE_LENGTH`].
-    #[error("longer than {MAX_KEY_VALUE_LENGTH} bytes")]
+    /// The value is longer than [`MAX_KEY_VALUE_LENGTH`].
+    #[error("the value is longer than {MAX_KEY_VALUE_LENGTH} bytes")]
     TooLong,
-    /// A VR that no type of matching is defined for.
-    #[error("no matching for {}", .0.to_string())]
+    /// The Standard defines no matching for this VR.
+    #[error("the Standard defines no matching for {}", .0.to_string())]
     NotMatched(VR),
 }
 
@@ -250,15 +257,15 @@ impl From<&Attribute> for Comparison {
 }
 
 impl Matching {
-    /// The condition that a key of a stored attribute makes.
+    /// Compiles the condition of a key for a stored attribute.
     ///
     /// # Errors
-    /// When the value means nothing for the attribute's VR.
+    /// Fails if the value is not valid for the VR of the attribute.
     pub fn of_key(attribute: &Attribute, key: &KeyValue, policy: &MatchPolicy) -> Result<Self, MatchingError> {
         let matching = match key {
             KeyValue::Text(text) => Self::compile(attribute.into(), text, policy)?,
             KeyValue::Items(items) if attribute.vr == VR::SQ => Self::of_items(items, policy)?,
-            // No value, in whatever VR.
+            // A key without a value is valid in any VR.
             KeyValue::Items(items) if items.is_empty() => Self::Universal,
             KeyValue::Items(_) => return Err(MatchingError::WrongKind(attribute.vr)),
         };
@@ -270,10 +277,10 @@ impl Matching {
         })
     }
 
-    /// The condition that the text of a key makes, by PS3.4 C.2.2.2 for its VR.
+    /// Compiles the condition of a text key by PS3.4 C.2.2.2 for its VR.
     ///
     /// # Errors
-    /// When the text means nothing for the VR.
+    /// Fails if the text is not valid for the VR.
     pub fn compile(comparison: Comparison, key: &str, policy: &MatchPolicy) -> Result<Self, MatchingError> {
         let vr = comparison.vr;
         let key = trim(vr, key);
@@ -293,17 +300,20 @@ impl Matching {
             VR::SQ => Err(MatchingError::WrongKind(vr)),
             _ if has_no_matching(vr) => Err(MatchingError::NotMatched(vr)),
             VR::UI => Ok(list_of_uid(key, stored)),
-            // PS3.5 6.2: a backslash is part of these.
+            // In these VRs a backslash is part of the value (PS3.5 6.2).
             _ if has_one_value => one_value(comparison, stored, key, policy, WildCards::Special),
             _ => several_values(comparison, stored, key, policy),
         }
     }
 
-    /// The condition that the items of a sequence key make (PS3.4 C.2.2.2.6): none and an empty one are universal. An
-    /// element of a VR that is not matched is not supported and makes no condition (PS3.4 C.2.2.1.3).
+    /// Compiles the condition of a sequence key (PS3.4 C.2.2.2.6). No item and an empty item are
+    /// universal.
+    ///
+    /// An element whose VR has no matching is unsupported, and it makes no condition (PS3.4
+    /// C.2.2.1.3).
     ///
     /// # Errors
-    /// When there is more than one item, or a value in it means nothing.
+    /// Fails if there is more than one item, or if a value in the item is not valid.
     pub fn of_items(items: &[Vec<KeyElement>], policy: &MatchPolicy) -> Result<Self, MatchingError> {
         let elements = match items {
             [] => return Ok(Self::Universal),
@@ -323,7 +333,7 @@ impl Matching {
         Ok(if conditions.is_empty() { Self::Universal } else { Self::Sequence(SequenceMatching { conditions }) })
     }
 
-    /// The condition that an element of an item makes.
+    /// Compiles the condition of one element of an item.
     fn of_item_key(element: &KeyElement, policy: &MatchPolicy) -> Result<Self, MatchingError> {
         let comparison = item_comparison(element);
         match &element.value {
@@ -335,7 +345,8 @@ impl Matching {
         }
     }
 
-    /// Whether a stored value (in the form of [`super::record::InstanceRecord`]; empty for none) fulfils the condition.
+    /// Whether a stored value fulfils the condition. It has the form of
+    /// [`super::record::InstanceRecord`], and an empty text stands for no value.
     #[must_use]
     pub fn matches(&self, stored: &str) -> bool {
         match self {
@@ -353,7 +364,7 @@ impl Matching {
         }
     }
 
-    /// What an index can use to find what this may accept.
+    /// Returns the condition that an index can use to find candidates.
     #[must_use]
     pub fn narrowing(&self) -> Narrowing {
         match self {
@@ -363,7 +374,8 @@ impl Matching {
             Self::ListOfUid(list) if list.stored.is_one() => Narrowing::Equals(list.uids.clone()),
             Self::WildCard(wild_card) if wild_card.stored.is_one() => wild_card.pattern.narrowing(),
             Self::Range(range) if range.stored.is_one() => range.span.narrowing(),
-            // The values that an index keeps joined by backslashes have to be taken apart first.
+            // The index keeps several values joined by backslashes. They must be split before they
+            // can be compared.
             Self::SingleValue(_) | Self::ListOfUid(_) | Self::WildCard(_) | Self::Range(_) => Narrowing::None,
             Self::MultipleValue(all) => all
                 .iter()
@@ -381,15 +393,18 @@ impl Matching {
         }
     }
 
-    /// The condition that an attribute has exactly this text, whatever is in it: for a unique key that names one entity.
+    /// Builds the condition that an attribute has exactly this text. It is for a unique key that
+    /// names one entity, and no character is special.
     #[must_use]
     pub fn whole(attribute: &Attribute, text: &str) -> Self {
         let value = Value::Text(trim(attribute.vr, text).to_owned());
         Self::SingleValue(SingleValue { value, stored: Stored { vr: attribute.vr, reading: Reading::Whole } })
     }
 
-    /// Whether a stored text with a backslash in it may match that [`Self::narrowing`] leaves out, because one of its values
-    /// does. The data dictionary allows the attribute one value only, so there are few such texts.
+    /// Whether a stored text with a backslash may match although [`Self::narrowing`] excludes it,
+    /// because one of its values matches.
+    ///
+    /// The data dictionary allows the attribute one value only, so such texts are rare.
     #[must_use]
     pub fn looks_into_separated_values(&self) -> bool {
         match self {
@@ -402,8 +417,10 @@ impl Matching {
         }
     }
 
-    /// Whether a person name may match of which a component group has this [`person_name::normal_form`], where that group is
-    /// one that [`Narrowing::NamePrefix`] led to. `false` is certain.
+    /// Whether a person name may match that has a component group with this
+    /// [`person_name::normal_form`].
+    ///
+    /// The group is one that [`Narrowing::NamePrefix`] found. `false` is certain, `true` is not.
     #[must_use]
     pub fn may_match_name_group(&self, normal: &str) -> bool {
         match self {
@@ -413,7 +430,7 @@ impl Matching {
         }
     }
 
-    /// The name of the matching type, as in PS3.4 C.2.2.2.
+    /// Returns the name of the matching type, as in PS3.4 C.2.2.2.
     #[must_use]
     pub const fn type_name(&self) -> &'static str {
         match self {
@@ -430,14 +447,14 @@ impl Matching {
     }
 }
 
-/// Shows the type only: keys hold names and numbers of patients, and requests end up in logs.
+/// Shows only the type, because keys hold patient data and requests appear in logs.
 impl fmt::Debug for Matching {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.type_name())
     }
 }
 
-/// Shows what kind of value it is, not the value.
+/// Shows the kind of value, not the value.
 impl fmt::Debug for KeyValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -447,8 +464,10 @@ impl fmt::Debug for KeyValue {
     }
 }
 
-/// Without insignificant padding (PS3.5 6.2): leading and trailing spaces, but for the VRs of longer text and PN, in which
-/// leading spaces count; NUL at the end of anything.
+/// Removes insignificant padding (PS3.5 6.2).
+///
+/// This is leading and trailing spaces, and NUL at the end. In PN and the VRs of longer text,
+/// leading spaces are significant and stay.
 #[must_use]
 pub fn trim(vr: VR, text: &str) -> &str {
     match vr {
@@ -457,7 +476,7 @@ pub fn trim(vr: VR, text: &str) -> &str {
     }
 }
 
-/// Whether a backslash separates values in a VR (PS3.5 6.2).
+/// Whether a backslash separates values in this VR (PS3.5 6.2).
 #[must_use]
 pub fn separates_values(vr: VR) -> bool {
     !matches!(vr, VR::LT | VR::ST | VR::UT | VR::UR)
@@ -467,7 +486,7 @@ pub fn separates_values(vr: VR) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WildCards {
     Special,
-    /// In multiple value matching (PS3.4 C.2.2.2.8).
+    /// In multiple value matching, wild cards are ordinary characters (PS3.4 C.2.2.2.8).
     Literal,
 }
 
@@ -475,7 +494,8 @@ fn list_of_uid(key: &str, stored: Stored) -> Matching {
     let mut uids: Vec<String> =
         key.split('\\').map(|uid| trim(VR::UI, uid)).filter(|uid| !uid.is_empty()).map(str::to_owned).collect();
     if uids.len() > 1 && key.len() <= MAX_LENIENT_UID_LENGTH {
-        // An object may have it as one UID, against the standard: whoever was answered it has to find the entity by it.
+        // An object may, against the Standard, have the whole text as one UID. A client that
+        // received it in an answer must find the entity by it.
         uids.push(key.to_owned());
     }
     uids.sort_unstable();
@@ -495,7 +515,7 @@ fn several_values(
     if !key.contains('\\') {
         return one_value(comparison, stored, key, policy, WildCards::Special);
     }
-    // A name of nothing but delimiters is empty (PS3.5 6.2.1.1).
+    // A name of delimiters only is empty (PS3.5 6.2.1.1).
     let is_empty = |value: &str| {
         value.is_empty() || comparison.vr == VR::PN && value.bytes().all(|byte| matches!(byte, b' ' | b'^' | b'='))
     };
@@ -565,7 +585,7 @@ fn one_value(
 
 fn date_or_time(stored: Stored, key: &str) -> Result<Matching, MatchingError> {
     let vr = stored.vr;
-    // `2024*` is no key of the standard, but typed often enough, and it can mean only one thing.
+    // `2024*` is not a valid key, but users often type it, and it has only one sensible meaning.
     let spelled = key.trim_end_matches(['*', ' ']);
     let single = Span::parse(vr, spelled);
     if let Some((low, high)) = range_ends(vr, key) {
@@ -586,8 +606,8 @@ fn date_or_time(stored: Stored, key: &str) -> Result<Matching, MatchingError> {
 }
 
 impl DateTimeRange {
-    /// From the texts of a date key and a time key. `None` unless both are ranges of the same form, closed or open at the
-    /// same end; others are matched each by itself.
+    /// Combines a date key and a time key. `None` unless both are ranges of the same form: closed,
+    /// or open at the same end. Other keys are matched separately.
     #[must_use]
     pub fn new(date: &str, time: &str) -> Option<Self> {
         let dates = range_ends(VR::DA, trim(VR::DA, date))?;
@@ -609,17 +629,19 @@ impl DateTimeRange {
         Some(Self { span: start..=end, unknown: UnknownRequired::NoMatch })
     }
 
-    /// The same, for entities without a date too (see [`UnknownRequired::Match`]).
+    /// Makes the range accept entities without a date as well (see [`UnknownRequired::Match`]).
     #[must_use]
     pub fn or_unknown(self) -> Self {
         Self { unknown: UnknownRequired::Match, ..self }
     }
 
-    /// Whether a stored date with its time lies within. A date without a time counts as its first moment.
+    /// Whether a stored date and time lie within the range. A date without a time counts as its
+    /// first moment.
     #[must_use]
     pub fn contains(&self, date: &str, time: &str) -> bool {
         if date.contains('\\') || time.contains('\\') {
-            // Several values against the data dictionary: any of them (PS3.4 C.2.2.3).
+            // The data dictionary does not allow several values here. If there are some, any of
+            // them may match (PS3.4 C.2.2.3).
             return date.split('\\').any(|date| time.split('\\').any(|time| self.contains(date, time)));
         }
         if date.is_empty() && self.unknown == UnknownRequired::Match {
@@ -631,7 +653,7 @@ impl DateTimeRange {
     }
 }
 
-/// The ends of a range, if the key is one (PS3.4 C.2.2.2.5).
+/// Splits a range key into its two ends (PS3.4 C.2.2.2.5). `None` if the key is not a range.
 fn range_ends(vr: VR, key: &str) -> Option<(RangeEnd, RangeEnd)> {
     let split = |at: usize| {
         let (low, high) = (key.get(..at).unwrap_or_default(), key.get(at + 1..).unwrap_or_default());
@@ -640,8 +662,8 @@ fn range_ends(vr: VR, key: &str) -> Option<(RangeEnd, RangeEnd)> {
     if vr != VR::DT {
         return key.find('-').map(split);
     }
-    // In DT a hyphen may also begin an offset from UTC. A range is what makes sense as one; `20240101120000-0500` would end
-    // in the year 500, so it is a moment in New York.
+    // In DT a hyphen may also begin an offset from UTC. The key is a range only if both ends make
+    // sense. `20240101120000-0500` would end in the year 500, so it is a moment in New York.
     let hyphens: Vec<usize> = key.match_indices('-').map(|(at, _)| at).take(4).collect();
     let candidates = || hyphens.iter().map(|at| split(*at));
     let makes_sense = |(low, high): &(RangeEnd, RangeEnd)| match (low, high) {
@@ -655,13 +677,13 @@ fn range_ends(vr: VR, key: &str) -> Option<(RangeEnd, RangeEnd)> {
     if Span::parse(vr, key).is_some() {
         return None;
     }
-    // A reversed range, or none at all.
+    // Otherwise the range is reversed or invalid.
     let is_valid =
         |(low, high): &(RangeEnd, RangeEnd)| !matches!((low, high), (RangeEnd::Invalid, _) | (_, RangeEnd::Invalid));
     candidates().find(is_valid).or_else(|| candidates().next())
 }
 
-/// PS3.4 C.2.2.2.7.
+/// Whether PS3.4 C.2.2.2.7 defines empty value matching for this VR.
 fn has_empty_value_matching(vr: VR) -> bool {
     matches!(
         vr,
@@ -681,12 +703,12 @@ fn has_empty_value_matching(vr: VR) -> bool {
     )
 }
 
-/// PS3.4 C.2.2.2.8.
+/// Whether PS3.4 C.2.2.2.8 defines multiple value matching for this VR.
 fn has_multiple_value_matching(vr: VR) -> bool {
     matches!(vr, VR::AE | VR::AS | VR::AT | VR::CS | VR::LO | VR::PN | VR::SH | VR::UC)
 }
 
-/// Whether an element within an item is of a VR that is matched (PS3.4 C.2.2.2).
+/// Whether an element of an item has a VR that can be matched (PS3.4 C.2.2.2).
 #[must_use]
 pub fn is_matched_in_item(element: &KeyElement) -> bool {
     !has_no_matching(item_comparison(element).vr)
@@ -696,8 +718,8 @@ fn has_no_matching(vr: VR) -> bool {
     matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN)
 }
 
-/// How an attribute within an item is compared. What the table does not know is compared as it is written; the text of a
-/// code is descriptive.
+/// Returns how an attribute inside an item is compared. An attribute that is not in the table is
+/// compared with its case. Code Meaning is descriptive text and is folded.
 fn item_comparison(element: &KeyElement) -> Comparison {
     const CODE_MEANING: Tag = Tag(0x0008, 0x0104);
     let letter_case = match Attribute::by_tag(element.tag) {
@@ -705,7 +727,8 @@ fn item_comparison(element: &KeyElement) -> Comparison {
         None if element.tag == CODE_MEANING => LetterCase::Folded,
         None => LetterCase::Sensitive,
     };
-    // As at the root, an attribute of the standard is matched by its own VR, whatever the key says.
+    // As at the root, a standard attribute is matched by the VR of the dictionary, whatever VR the
+    // key has.
     let vr = match StandardDataDictionary.by_tag(element.tag).map(|entry| entry.vr().relaxed()) {
         Some(vr) if element.tag.group().is_multiple_of(2) && vr != VR::UN => vr,
         Some(_) | None => element.vr,
@@ -718,7 +741,7 @@ impl Stored {
         let reading = match multiplicity {
             _ if !separates_values(vr) => Reading::Whole,
             Multiplicity::Many => Reading::Separated,
-            // It is one identity, however odd it is.
+            // The whole text is one UID, even if it is malformed.
             Multiplicity::One if vr == VR::UI => Reading::Whole,
             Multiplicity::One => Reading::WholeOrSeparated,
         };
@@ -798,7 +821,8 @@ impl FoldedPattern {
     }
 }
 
-/// The folded form of a text in a buffer that is kept from call to call: this runs once for each row looked at.
+/// Calls `look` with the folded form of a text. The buffer is reused, because this runs once for
+/// each row that a search examines.
 fn with_folded<T>(text: &str, look: impl FnOnce(&str) -> T) -> T {
     thread_local! {
         static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
@@ -810,7 +834,8 @@ fn with_folded<T>(text: &str, look: impl FnOnce(&str) -> T) -> T {
     })
 }
 
-/// Conditions on the attributes of one item; a sequence matches when one of its items fulfils all of them.
+/// Conditions on the attributes of one item. A sequence matches if one of its items fulfils all of
+/// them.
 #[derive(Clone, Debug)]
 pub struct SequenceMatching {
     conditions: Vec<ItemCondition>,
@@ -820,7 +845,7 @@ pub struct SequenceMatching {
 #[derive(Clone, Debug)]
 struct ItemCondition {
     tag: Tag,
-    /// The tag as the key of the DICOM JSON Model.
+    /// The tag as a key of the DICOM JSON Model.
     json_key: String,
     matching: Matching,
 }
@@ -830,14 +855,16 @@ impl SequenceMatching {
         use serde::Deserialize as _;
 
         let mut deserializer = serde_json::Deserializer::from_str(stored);
-        // How deep items lie is limited when they are read from an object; this limit would be less.
+        // The header reader already limits the depth of items. The limit of `serde_json` would be
+        // lower.
         deserializer.disable_recursion_limit();
-        // No value, or not what the index keeps of a sequence: there is no item that could match.
+        // An empty or invalid value has no items, so nothing can match.
         let items = Vec::<serde_json::Value>::deserialize(&mut deserializer).unwrap_or_default();
         deserializer.end().is_ok() && items.iter().any(|item| self.matches_item(item))
     }
 
-    /// Whether an item (an object of the DICOM JSON Model) fulfils all conditions; only such items are answered.
+    /// Whether an item (an object of the DICOM JSON Model) fulfils all conditions. Only such items
+    /// are returned.
     #[must_use]
     pub fn matches_item(&self, item: &serde_json::Value) -> bool {
         self.conditions.iter().all(|condition| {
@@ -852,7 +879,7 @@ impl SequenceMatching {
         })
     }
 
-    /// The condition on a sequence within the items, if there is one.
+    /// Returns the condition on a sequence inside the items, if there is one.
     #[must_use]
     pub fn nested(&self, tag: Tag) -> Option<&Self> {
         self.conditions.iter().find_map(|condition| match &condition.matching {
@@ -935,7 +962,8 @@ mod tests {
     fn uids_are_a_list_and_have_no_wild_cards() {
         accepts(VR::UI, "1.2\\1.3\0\\1.1", &["1.1", "1.2", "1.3\0"]);
         refuses(VR::UI, "1.2\\1.3", &["1.3\\1.2", "1.23", ""]);
-        // An object that has it so against the standard is found by what was answered.
+        // An object may have this against the Standard. A client that received it in an answer
+        // finds the object by it.
         accepts(VR::UI, "1.2\\1.3", &["1.2\\1.3"]);
         refuses(VR::UI, "1.2", &["1.2\\1.3"]);
         refuses(VR::UI, "1.2*", &["1.2", "1.23"]);
@@ -966,7 +994,7 @@ mod tests {
         refuses(VR::AS, "0?5Y", &["045Y"]);
     }
 
-    // PS3.4 C.2.2.2.1: by meaning.
+    // PS3.4 C.2.2.2.1: numbers are compared by meaning.
     #[test]
     fn numbers_are_matched_by_value() {
         accepts(VR::IS, "1", &["01", "+1", " 1 "]);
@@ -975,7 +1003,7 @@ mod tests {
         refuses(VR::IS, "1", &["10", "-1", "", "x"]);
     }
 
-    // PS3.4 C.2.2.2.1: by meaning.
+    // PS3.4 C.2.2.2.1: dates and times are compared by meaning.
     #[test]
     fn dates_and_times_are_matched_by_meaning() {
         accepts(VR::DA, "20240229", &["20240229", "2024.02.29"]);
@@ -1142,12 +1170,12 @@ mod tests {
         assert!(name("jo* SMI").matches("Smith-Jones^John"));
         assert!(!name("john smith").matches("Smith^Mary"));
         assert!(name("太郎").matches("Yamada^Tarou=山田^太郎"));
-        // Or by how they sound, as whole words.
+        // Whole words may also match by their sound.
         assert!(name("maier").matches("Meyer^Ann") && name("jon smyth").matches("SMITH^John"));
         assert!(!name("maier").matches("Meyers^Ann") && !name("smyt*").matches("Smith"));
     }
 
-    // PS3.4 C.2.2.2.1.1 widens what is found; it takes nothing away.
+    // PS3.4 C.2.2.2.1.1 adds matches and removes none.
     #[test]
     fn wild_cards_keep_their_meaning_in_fuzzy_matching() {
         let fuzzy = MatchPolicy { names: NameMatching::Fuzzy, ..MatchPolicy::default() };
@@ -1163,11 +1191,11 @@ mod tests {
         for key in ["*MITS*", "S?TH", "SM*^K*", "sm* mary"] {
             assert!(!name(key).matches("SMITH^JOHN"), "{key}");
         }
-        // Without a word there is nothing to be fuzzy about.
+        // A key without a word cannot be matched fuzzily.
         assert!(!name("-").matches("SMITH") && name("-").matches("-"));
     }
 
-    // PS3.4 C.2.2.3: any of the stored values.
+    // PS3.4 C.2.2.3: any of the stored values may match.
     #[test]
     fn any_value_of_several_matches() {
         assert!(many(VR::CS, "MR").matches("CT\\MR"));
@@ -1179,7 +1207,7 @@ mod tests {
         }
     }
 
-    // PS3.4 C.2.2.3, for objects that break PS3.6.
+    // PS3.4 C.2.2.3, applied to objects that break PS3.6.
     #[test]
     fn an_attribute_of_one_value_that_has_several_is_found_by_any_and_by_all() {
         for (vr, stored, keys) in [
@@ -1256,7 +1284,7 @@ mod tests {
         KeyElement { tag, vr, value: KeyValue::Text(text.into()) }
     }
 
-    // PS3.4 C.2.2.1.3: what is not supported makes no condition, and takes none away.
+    // PS3.4 C.2.2.1.3: an unsupported element makes no condition, and the other conditions stay.
     #[test]
     fn an_element_without_a_type_of_matching_does_not_count_in_an_item() {
         let stored = r#"[{"00400009":{"vr":"SH","Value":["S1"]},"00081140":{"vr":"SQ","Value":[{"00081150":{"vr":"UI","Value":["1.2"]}}]}}]"#;
@@ -1437,7 +1465,8 @@ mod tests {
         }
     }
 
-    /// A stored value as reading an object leaves it: see [`crate::model::value`].
+    /// Returns a stored value in the form that reading an object gives it: see
+    /// [`crate::model::value`].
     fn as_read(vr: VR, text: &str) -> String {
         let mut read = String::new();
         crate::model::value::push_one(&mut read, vr, text);
@@ -1451,7 +1480,8 @@ mod tests {
     }
 
     proptest! {
-        /// The contract of [`Narrowing`], for every attribute: an index that goes by it loses nothing, and `Equals` is exact.
+        /// Tests the contract of [`Narrowing`] for every attribute: an index that uses it loses no
+        /// match, and `Equals` is exact.
         #[test]
         fn narrowing_loses_no_match((attribute, key, stored) in attribute_key_and_stored(), quoted in any::<bool>(), fuzzy in any::<bool>()) {
             let policy = MatchPolicy {
@@ -1465,7 +1495,7 @@ mod tests {
                     let narrowing = matching.narrowing();
                     let is_separated = stored.contains('\\') && matching.looks_into_separated_values();
                     if is_separated {
-                        // Found besides.
+                        // `looks_into_separated_values` covers this value.
                     } else if matching.matches(&stored) {
                         prop_assert!(admits(&matching, &narrowing, &stored), "{} {key:?} {stored:?} {narrowing:?}", attribute.keyword);
                     } else if matches!(narrowing, Narrowing::Equals(_)) {

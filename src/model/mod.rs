@@ -1,9 +1,17 @@
-//! The words of the domain: pure data, no I/O, no SQL, no sockets.
+//! The words of the domain: pure data, without I/O, SQL or sockets.
 //!
-//! In reading order: [`level`] (what is asked for), [`attribute`] (the one table of what the index keeps), [`record`]
-//! (one instance, as read), [`location`] (where its object lies), [`find`] (a query), [`matching`] (PS3.4 C.2.2.2),
-//! with [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`charset`], [`checksum`], [`value`] and [`clock`] as their
-//! vocabulary. `dicom_json` writes elements in the DICOM JSON Model.
+//! In reading order:
+//!
+//! - [`level`]: the levels and models of a query.
+//! - [`attribute`]: the table of what the index keeps.
+//! - [`record`]: one instance, as read.
+//! - [`location`]: the location of its object.
+//! - [`find`]: a query.
+//! - [`matching`]: PS3.4 C.2.2.2.
+//!
+//! [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`charset`],
+//! [`checksum`], [`value`] and [`clock`] are the vocabulary of these. `dicom_json` writes elements
+//! in the DICOM JSON Model.
 
 pub mod ae_title;
 pub mod attribute;

@@ -1,4 +1,5 @@
-//! Other Application Entities: where one can be reached (`AET=HOST:PORT`), and where it may call from ([`AddressRange`]).
+//! Other Application Entities. [`Peer`] says where one can be reached (`AET=HOST:PORT`).
+//! [`AddressRange`] says from where one may call.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +7,7 @@ use std::str::FromStr;
 
 use super::ae_title::{AeTitle, AeTitleError};
 
-/// Where an Application Entity can be reached.
+/// An Application Entity and where it can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its AE title.
@@ -24,19 +25,19 @@ pub struct PeerAddress {
     pub port: u16,
 }
 
-/// Why a text names no peer.
+/// Reason why a text does not name a peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    /// There is no `=`.
+    /// The text has no `=`.
     #[error("a peer is given as AET=HOST:PORT")]
     Form,
-    /// The part before `=` is no AE title.
+    /// The part before `=` is not an AE title.
     #[error(transparent)]
     AeTitle(#[from] AeTitleError),
     /// The part after `=` has no host.
     #[error("the host is missing: HOST:PORT")]
     Host,
-    /// The part after the last `:` is no port.
+    /// The part after the last `:` is not a port.
     #[error("the port is missing or not from 1 to 65535: HOST:PORT")]
     Port,
 }
@@ -56,7 +57,7 @@ impl FromStr for PeerAddress {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, port) = text.trim().rsplit_once(':').ok_or(PeerError::Port)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or(PeerError::Port)?;
-        // An IPv6 address stands in brackets, else its last group would be taken for the port.
+        // An IPv6 address needs brackets. Without them its last group would be taken for the port.
         let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let host = match bracketed {
             Some(address) => address.parse::<std::net::Ipv6Addr>().map_err(|_| PeerError::Host)?.to_string(),
@@ -77,32 +78,34 @@ impl fmt::Display for PeerAddress {
     }
 }
 
-/// Addresses that begin with the same bits: one address, or a network in CIDR notation (RFC 4632, RFC 4291 2.3).
+/// Addresses that begin with the same bits: one address, or a network in CIDR notation (RFC 4632,
+/// RFC 4291 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressRange {
     network: IpAddr,
     prefix_length: u8,
 }
 
-/// Bits of an IPv6 address before the IPv4 address that is mapped into it.
+/// Number of bits before the IPv4 address in an IPv4-mapped IPv6 address.
 const MAPPED_PREFIX: u8 = 96;
 
-/// Why a text is no range of addresses.
+/// Reason why a text is not a range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressRangeError {
-    /// The part before `/` is no IP address.
+    /// The part before `/` is not an IP address.
     #[error("not an IP address or a network as in 10.1.0.0/16")]
     Address,
-    /// The part after `/` is no length of a prefix.
+    /// The part after `/` is not a prefix length.
     #[error("a network ends with /0 to /32, or to /128 for IPv6")]
     PrefixLength,
-    /// Bits after the prefix are set, so that one of the two is a mistake.
-    #[error("the address has bits set that are not of the network")]
+    /// Bits after the prefix are set, so the address or the prefix length is wrong.
+    #[error("the address has bits set after the prefix of the network")]
     HostBits,
 }
 
 impl AddressRange {
-    /// Whether an address is one of these. An IPv4 address that came by an IPv6 socket (`::ffff:10.0.0.1`) counts as IPv4.
+    /// Whether the range contains an address. An IPv4 address from an IPv6 socket
+    /// (`::ffff:10.0.0.1`) counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let (network, width) = bits(self.network);
@@ -111,7 +114,7 @@ impl AddressRange {
     }
 }
 
-/// The bits of an address, and how many there are.
+/// Returns the bits of an address and their number.
 fn bits(address: IpAddr) -> (u128, u8) {
     match address {
         IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
@@ -119,7 +122,7 @@ fn bits(address: IpAddr) -> (u128, u8) {
     }
 }
 
-/// The bits after the prefix, all set.
+/// Returns a mask of the bits after the prefix.
 fn host_mask(width: u8, prefix_length: u8) -> u128 {
     match width.saturating_sub(prefix_length) {
         0 => 0,
@@ -144,7 +147,8 @@ impl FromStr for AddressRange {
         if network_bits & host_mask(width, prefix_length) != 0 {
             return Err(AddressRangeError::HostBits);
         }
-        // IPv4 written as IPv6 (RFC 4291 2.5.5.2) is what it stands for, as with the address of a connection.
+        // An IPv4-mapped IPv6 address (RFC 4291 2.5.5.2) becomes the IPv4 address. The address of a
+        // connection is treated the same way.
         match network.to_canonical() {
             canonical @ IpAddr::V4(_) if network.is_ipv6() && prefix_length >= MAPPED_PREFIX => {
                 Ok(Self { network: canonical, prefix_length: prefix_length - MAPPED_PREFIX })
@@ -160,18 +164,20 @@ impl fmt::Display for AddressRange {
     }
 }
 
-/// Whom an association is counted for.
+/// The peer to which an association is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CountedAs {
     /// A peer of the table.
     Title(AeTitle),
-    /// Whoever calls from there: a title that nobody has checked says nothing. Of an IPv6 address the first 64 bits, because
-    /// whoever has one address of such a network has all of them (RFC 4291 2.5.4).
+    /// An unchecked caller, counted by its address, since its AE title proves nothing.
+    ///
+    /// For IPv6, only the first 64 bits count. A caller with one address of such a network usually
+    /// has all of them (RFC 4291 2.5.4).
     Address(IpAddr),
 }
 
 impl CountedAs {
-    /// Whoever calls from this address.
+    /// Returns the counter of an address.
     #[must_use]
     pub fn address(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {

@@ -1,7 +1,8 @@
-//! Person names (PS3.5 6.2.1) and other text in the form in which they are searched.
+//! Person names (PS3.5 6.2.1) and other text, in the form in which they are searched.
 //!
-//! PS3.4 C.2.2.2.1 leaves it to the SCP whether case, accents and the like count when person names are matched. Here they do
-//! not: names are compared in a normal form, and a desk that types `Muller` finds `Müller`.
+//! PS3.4 C.2.2.2.1 leaves it to the SCP whether case and accents matter when person names are
+//! matched. Here they do not matter. Names are compared in a normal form, so a user who types
+//! `Muller` finds `Müller`.
 
 use std::sync::OnceLock;
 
@@ -9,37 +10,42 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::{canonical_combining_class, decompose_compatible};
 use unicode_normalization::{IsNormalized, is_nfc_quick};
 
-/// The components of one group: family name, given name, middle name, prefix, suffix (PS3.5 6.2.1.1).
+/// Number of components in one group: family name, given name, middle name, prefix, suffix (PS3.5
+/// 6.2.1.1).
 pub const COMPONENTS: usize = 5;
 
-/// Code points that are taken together at most, where folding joins them. A longer run is cut, so that folding it takes time in
-/// proportion to its length. No script joins more than a handful.
+/// Maximum number of code points that are joined into one character. A longer run is cut, so that
+/// folding takes linear time. No script joins more than a handful.
 const MAX_JOINED: usize = 32;
 
-/// One character of a text as it is stored, for a `?` to stand for (PS3.4 C.2.2.2.4).
+/// One character of a stored text, for a `?` to match (PS3.4 C.2.2.2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredCharacter<'a> {
-    /// Its folded form: nothing for a mark that does not count, more than one character for `ß` or SARA AM.
+    /// Folded form. It is empty for a mark that is ignored. It has several characters for `ß` or
+    /// SARA AM.
     pub folded: &'a str,
-    /// Whether each character of the folded form may be taken for one by itself, as the two letters of `ß`.
+    /// Whether `?` may also match each character of the folded form alone, such as each `s` of `ß`.
     pub is_divisible: bool,
 }
 
-/// The three component groups of a name: alphabetic, ideographic, phonetic (PS3.5 6.2.1.2), as written; empty where absent.
+/// Splits a name into its alphabetic, ideographic and phonetic component group (PS3.5 6.2.1.2). The
+/// text is not changed. A missing group is empty.
 #[must_use]
 pub fn groups(name: &str) -> [&str; 3] {
     let mut groups = name.splitn(3, '=');
     [groups.next().unwrap_or_default(), groups.next().unwrap_or_default(), groups.next().unwrap_or_default()]
 }
 
-/// The three component groups of a name, each in [`normal_form`].
+/// Returns the three component groups of a name, each in [`normal_form`].
 #[must_use]
 pub fn normal_groups(name: &str) -> [String; 3] {
     groups(name).map(normal_form)
 }
 
-/// One component group in normal form: each component folded (see [`fold`]) and trimmed, empty components at the end left
-/// out (PS3.5 6.2.1.1 lets a writer leave them out, so they mean nothing).
+/// Returns one component group in normal form.
+///
+/// Each component is folded (see [`fold`]) and trimmed. Empty components at the end are removed,
+/// because PS3.5 6.2.1.1 lets a writer omit them.
 #[must_use]
 pub fn normal_form(group: &str) -> String {
     let mut normal = String::with_capacity(group.len());
@@ -50,7 +56,7 @@ pub fn normal_form(group: &str) -> String {
 /// Appends [`normal_form`] of a component group to `out`.
 pub fn push_normal_form(group: &str, out: &mut String) {
     let start = out.len();
-    // A name that is all ASCII, as most are, is done in one pass.
+    // Most names are all ASCII. Such a name takes one pass.
     for (at, component) in group.split('^').enumerate() {
         if at > 0 {
             out.push('^');
@@ -64,20 +70,24 @@ pub fn push_normal_form(group: &str, out: &mut String) {
     }
 }
 
-/// The words of a component group in normal form: what stands between spaces, delimiters, commas, full stops and hyphens.
+/// Splits a component group in normal form into words. Spaces, delimiters, commas, full stops and
+/// hyphens separate words.
 pub fn words(normal: &str) -> impl Iterator<Item = &str> {
     normal.split(is_between_words).filter(|word| !word.is_empty())
 }
 
-/// Whether a character of a normal form belongs to no word.
+/// Whether a character of a normal form separates words.
 #[must_use]
 pub fn is_between_words(c: char) -> bool {
     matches!(c, '^' | '=' | ',' | '.' | '-' | '\0') || c.is_whitespace()
 }
 
-/// Text in the form in which it is compared where case does not count: compatibility forms and widths made one (NFKC), case
-/// folded, the accents of Latin, Greek and Cyrillic and the vowel points of Hebrew and Arabic stripped, `ø` and its like
-/// made plain letters. What is left is composed, so that a Hangul syllable or a kana with its voicing mark is one character.
+/// Folds text to the form in which it is compared if case does not matter.
+///
+/// Compatibility forms and widths are made equal (NFKC), and case is folded. The accents of Latin,
+/// Greek and Cyrillic and the vowel points of Hebrew and Arabic are removed. `ø` and similar
+/// letters become plain letters. The result is composed. So a Hangul syllable is one character, and
+/// so is a kana with its voicing mark.
 #[must_use]
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
@@ -99,11 +109,12 @@ pub fn push_folded(text: &str, out: &mut String) {
     }
 }
 
-/// Whether some character of a text folds to none or to several, or may join with a neighbour: then the characters of
-/// [`fold`] are not those of the text.
+/// Whether some character of a text folds to none or to several, or may join with its neighbour.
+///
+/// In this case the characters of [`fold`] do not correspond one to one to those of the text.
 #[must_use]
 pub fn folds_unevenly(text: &str) -> bool {
-    // A mark that folds to a space may stand at an end, where spaces do not count.
+    // A mark that folds to a space may be at an end of the text, where spaces are ignored.
     let is_one = |folded: &str| {
         let mut chars = folded.chars();
         chars.next().is_some_and(|c| !c.is_whitespace()) && chars.next().is_none()
@@ -117,15 +128,18 @@ pub fn folds_unevenly(text: &str) -> bool {
         })
 }
 
-/// Calls `each` with every character of a text as it is stored. Characters that folding joins, such as a kana with its
-/// half-width voicing mark or the jamo of a syllable, are one. What `each` gets, put together, is [`fold`] of the text.
+/// Calls `each` with every character of a stored text.
+///
+/// Characters that folding joins count as one. Examples are a kana with its half-width voicing
+/// mark, and the jamo of a syllable. The folded forms, concatenated, are [`fold`] of the text.
 pub fn for_each_character(text: &str, mut each: impl FnMut(StoredCharacter<'_>)) {
     let mut give = |joined: &str| {
         let folded = fold(joined);
         let is_ligature = folded.bytes().all(|byte| byte.is_ascii_lowercase());
         each(StoredCharacter { folded: &folded, is_divisible: is_ligature || joined.chars().nth(1).is_some() });
     };
-    // A character, with what joins it, and marks after it that do not. What follows these may still join the character.
+    // `joined` is a character with everything that joins it. `marks` are the marks after it that do
+    // not join it. A code point after these marks may still join the character.
     let (mut joined, mut marks) = (String::new(), String::new());
     let mut code_points = 0;
     for c in text.chars() {
@@ -157,7 +171,7 @@ pub fn for_each_character(text: &str, mut each: impl FnMut(StoredCharacter<'_>))
     }
 }
 
-/// Whether folding makes something else of a character, the marks after it and another character than of each by itself.
+/// Whether folding `before`, `marks` and `c` together gives another result than folding each alone.
 fn joins(before: &str, marks: &str, c: char) -> bool {
     if (before.is_empty() && marks.is_empty()) || c.is_ascii() || is_itself(c) {
         return false;
@@ -176,7 +190,8 @@ fn joins(before: &str, marks: &str, c: char) -> bool {
     }
 }
 
-/// Calls `each` with every character of a component group as it is stored, without what [`normal_form`] leaves out.
+/// Calls `each` with every character of a stored component group. Everything that [`normal_form`]
+/// removes is left out.
 pub fn for_each_character_of_group(group: &str, mut each: impl FnMut(StoredCharacter<'_>)) {
     let delimiter = StoredCharacter { folded: "^", is_divisible: true };
     let space = StoredCharacter { folded: " ", is_divisible: true };
@@ -190,7 +205,8 @@ pub fn for_each_character_of_group(group: &str, mut each: impl FnMut(StoredChara
         for _ in 0..std::mem::take(&mut delimiters) {
             each(delimiter);
         }
-        // Spaces that folding makes at the ends of a component, as of U+00A8, are left out: they are marks that do not count.
+        // Folding may create spaces at the ends of a component, such as of U+00A8. They belong to
+        // ignored marks and are left out.
         let mut spaces = 0;
         let mut has_begun = false;
         for_each_character(component.trim(), |character| {
@@ -209,7 +225,8 @@ pub fn for_each_character_of_group(group: &str, mut each: impl FnMut(StoredChara
     }
 }
 
-/// Folding by the definition. It takes microseconds, and a search folds every name that it looks at.
+/// Folds by the definition. This takes microseconds, and a search folds every name that it
+/// examines.
 fn push_folded_by_unicode(text: &str, out: &mut String) {
     out.extend(
         text.chars()
@@ -222,8 +239,11 @@ fn push_folded_by_unicode(text: &str, out: &mut String) {
     );
 }
 
-/// Folding one character at a time, where all characters are of the kind that never joins with a neighbour: the letters of
-/// Latin, Greek and Cyrillic, kana, ideographs and Hangul syllables. False where there is another.
+/// Folds one character at a time. Returns false if the text has a character that may join with its
+/// neighbour.
+///
+/// Characters that never join are the letters of Latin, Greek and Cyrillic, kana, ideographs and
+/// Hangul syllables.
 fn push_folded_by_character(text: &str, out: &mut String) -> bool {
     let table = alphabets();
     for c in text.chars() {
@@ -239,7 +259,8 @@ fn push_folded_by_character(text: &str, out: &mut String) -> bool {
     true
 }
 
-/// Kana, ideographs and Hangul syllables that are their own folded form and that join with nothing before them.
+/// Whether a character is a kana, an ideograph or a Hangul syllable that folds to itself and never
+/// joins with the characters before it.
 fn is_itself(c: char) -> bool {
     matches!(c,
         '\u{3041}'..='\u{3096}'
@@ -250,12 +271,13 @@ fn is_itself(c: char) -> bool {
         | '\u{AC00}'..='\u{D7A3}')
 }
 
-/// Marks below [`ALPHABETS_END`], which join with what stands before them.
+/// Whether a character is a mark below [`ALPHABETS_END`]. Such a mark joins with the character
+/// before it.
 fn is_combining(c: char) -> bool {
     matches!(c, '\u{300}'..='\u{36F}' | '\u{483}'..='\u{489}')
 }
 
-/// The folded form of each character below [`ALPHABETS_END`].
+/// Returns the folded form of each character below [`ALPHABETS_END`].
 fn alphabets() -> &'static [Box<str>] {
     static TABLE: OnceLock<Vec<Box<str>>> = OnceLock::new();
     TABLE.get_or_init(|| {
@@ -270,11 +292,15 @@ fn alphabets() -> &'static [Box<str>] {
     })
 }
 
-/// After the last letter of Latin, Greek and Cyrillic, but for extensions that names do without.
+/// First code point after the letters of Latin, Greek and Cyrillic. Extensions that names do not
+/// use come later.
 const ALPHABETS_END: u32 = 0x530;
 
-/// Characters whose compatibility form has a delimiter or a wild card in it (`＊`, `？`, `＝`, …) must not become one. They
-/// are all alike to a search.
+/// Replaces characters such as `＊`, `？` and `＝`, whose compatibility form contains a delimiter or a
+/// wild card.
+///
+/// They must not become a delimiter or a wild card. They all become the same character, so a search
+/// does not tell them apart.
 fn neutral(c: char) -> char {
     if c.is_ascii() || c.is_alphanumeric() {
         return c;
@@ -287,15 +313,17 @@ fn neutral(c: char) -> char {
     if special { char::REPLACEMENT_CHARACTER } else { c }
 }
 
-/// Marks and invisible characters that do not count in a search. Voicing marks of kana (U+3099, U+309A) and the vowel signs
-/// of Indic scripts do: they make other syllables.
+/// Whether a character is a mark or an invisible character that a search ignores.
+///
+/// Voicing marks of kana (U+3099, U+309A) and the vowel signs of Indic scripts are not ignored:
+/// they make other syllables.
 fn is_stripped(c: char) -> bool {
     matches!(c,
         // Combining marks of Latin, Greek and Cyrillic.
         '\u{300}'..='\u{36F}' | '\u{1AB0}'..='\u{1AFF}' | '\u{1DC0}'..='\u{1DFF}' | '\u{FE20}'..='\u{FE2F}'
         // Hebrew points and accents.
         | '\u{591}'..='\u{5BD}' | '\u{5BF}' | '\u{5C1}' | '\u{5C2}' | '\u{5C4}' | '\u{5C5}' | '\u{5C7}'
-        // Arabic points, and the tatweel that only stretches a word.
+        // Arabic points, and the tatweel, which only stretches a word.
         | '\u{610}'..='\u{61A}' | '\u{640}' | '\u{64B}'..='\u{65F}' | '\u{670}' | '\u{6D6}'..='\u{6DC}'
         | '\u{6DF}'..='\u{6E4}' | '\u{6E7}' | '\u{6E8}' | '\u{6EA}'..='\u{6ED}'
         // Soft hyphen, joiners, byte order mark, variation selectors.
@@ -303,7 +331,8 @@ fn is_stripped(c: char) -> bool {
         | '\u{E0100}'..='\u{E01EF}')
 }
 
-/// Letters, apostrophes and hyphens that Unicode does not decompose, though a reader takes them for the plain ones.
+/// Replaces letters, apostrophes and hyphens that Unicode does not decompose by the plain
+/// characters that a reader sees in them.
 fn plain_letters(c: char) -> impl Iterator<Item = char> {
     let (first, second) = match c {
         'ß' => ('s', Some('s')),
@@ -321,7 +350,8 @@ fn plain_letters(c: char) -> impl Iterator<Item = char> {
         'ς' => ('σ', None),
         '\u{2018}' | '\u{2019}' | '\u{2BC}' => ('\'', None),
         '\u{2010}'..='\u{2015}' | '\u{2212}' => ('-', None),
-        // As ISO 2022 IR 87 is read here, and as others read it.
+        // This program and others decode some characters of ISO 2022 IR 87 differently. Both
+        // results fold to the same.
         '\u{301C}' => ('~', None),
         '\u{2225}' => ('\u{2016}', None),
         other => (other, None),
@@ -329,7 +359,8 @@ fn plain_letters(c: char) -> impl Iterator<Item = char> {
     std::iter::once(first).chain(second)
 }
 
-/// Trims what was appended from `start` on: folding can bring spaces to the ends (U+00A8 is a space with a mark).
+/// Trims the text that was appended from `start` on. Folding can put spaces at the ends: U+00A8 is
+/// a space with a mark.
 fn trim_tail(start: usize, out: &mut String) {
     let Some(tail) = out.get(start..) else { return };
     let kept = tail.trim_end().len();
@@ -487,7 +518,7 @@ mod tests {
 
         #[test]
         fn the_normal_form_of_ascii_takes_no_other_road(text in "[ -~]{0,20}") {
-            // A character that folds to nothing makes the text not ASCII.
+            // U+00AD folds to nothing, but it makes the text not ASCII.
             let slow = normal_form(&format!("\u{AD}{}", text));
             prop_assert_eq!(normal_form(&text), slow);
         }

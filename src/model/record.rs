@@ -7,17 +7,23 @@ use super::attribute::{ATTRIBUTE_COUNT, AttributeId};
 
 /// The values that the index keeps of one SOP Instance, as UTF-8 text.
 ///
-/// Values are trimmed of insignificant padding (PS3.5 6.2); several values are joined by `\`; binary numbers are decimal
-/// text; legacy forms of dates and times are put right (see [`super::value`]); a sequence is the array of its items in the
-/// DICOM JSON Model (PS3.18 F.2). An absent attribute and one of zero length are both the empty text: PS3.4 C.2.2.2.7
-/// treats them alike.
+/// The text of a value has this form:
 ///
-/// A scan makes 100,000 of these a second, and of ninety values in a slice some eight differ from those of the slice before:
-/// so a record can hold only these, and share the rest with others ([`Common`]). Whether it does changes no value.
+/// - Insignificant padding is trimmed (PS3.5 6.2).
+/// - Several values are joined by `\`.
+/// - Binary numbers are decimal text.
+/// - Legacy forms of dates and times are corrected (see [`super::value`]).
+/// - A sequence is the array of its items in the DICOM JSON Model (PS3.18 F.2).
+/// - An absent attribute and one of zero length are both the empty text, since PS3.4 C.2.2.2.7
+///   treats them alike.
+///
+/// A scan makes 100,000 records per second. About eight of the ninety values of a slice differ from
+/// those of the slice before. So a record can hold only the values that differ and share the others
+/// ([`Common`]). Sharing changes no value.
 #[derive(Clone)]
 pub struct InstanceRecord {
     values: Values,
-    /// Nothing where no declared unit has a value.
+    /// `None` if no declared unit has a value.
     declared: Option<Box<DeclaredValues>>,
     faults: Vec<String>,
 }
@@ -28,20 +34,21 @@ enum Values {
     Differing { common: Common, own: Own },
 }
 
-/// One text buffer and one span for each attribute: an allocation for each value would cost more than reading the header.
+/// One text buffer with one span for each attribute. A separate allocation for each value would
+/// cost more than reading the header.
 #[derive(Clone)]
 struct All {
     text: String,
     spans: [Span; ATTRIBUTE_COUNT],
 }
 
-/// The values in which a record differs from those that it shares.
+/// The values of a record that differ from the shared ones.
 #[derive(Clone)]
 struct Own {
     text: String,
-    /// Each attribute at most once.
+    /// Each attribute occurs at most once.
     spans: Vec<(AttributeId, Span)>,
-    /// Which attributes these are, a bit each: most questions are about others.
+    /// One bit for each attribute in `spans`. Most look-ups are for other attributes.
     which: u128,
 }
 
@@ -60,7 +67,7 @@ impl Own {
     }
 }
 
-/// The values of declared units, by number.
+/// The values of declared units, by unit number.
 #[derive(Clone, Debug, Default)]
 struct DeclaredValues {
     text: String,
@@ -74,7 +81,7 @@ struct Span {
 }
 
 impl Span {
-    /// What `write` appends to the text.
+    /// Returns the span of what `write` appends to the text.
     fn of(text: &mut String, write: impl FnOnce(&mut String)) -> Self {
         let start = text.len();
         write(text);
@@ -91,18 +98,18 @@ impl Span {
     }
 }
 
-/// Values that records have in common.
+/// Values that several records share.
 #[derive(Clone)]
 pub struct Common(Arc<All>);
 
 impl Common {
-    /// A value that holds for each of the records unless it says otherwise.
+    /// Returns a shared value. It is valid for a record that does not set its own.
     #[must_use]
     pub fn value(&self, id: AttributeId) -> &str {
         self.0.spans[id as usize].text(&self.0.text)
     }
 
-    /// Whether these are not only equal but the same in memory.
+    /// Whether both share the same memory. Equal values are not enough.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -110,22 +117,22 @@ impl Common {
 }
 
 impl InstanceRecord {
-    /// An empty record.
+    /// Creates an empty record.
     #[must_use]
     pub fn new() -> Self {
         let all = All { text: String::with_capacity(768), spans: [Span::default(); ATTRIBUTE_COUNT] };
         Self { values: Values::All(Box::new(all)), declared: None, faults: Vec::new() }
     }
 
-    /// A record with these values, until others are set.
+    /// Creates a record with the shared values. Setting a value overrides the shared one.
     #[must_use]
     pub fn like(common: &Common) -> Self {
         let own = Own::with_capacity(192, 12);
         Self { values: Values::Differing { common: common.clone(), own }, declared: None, faults: Vec::new() }
     }
 
-    /// Makes all values of this record, as they are now, ones that others can have in common with it. `None` for one that
-    /// has them in common with others already.
+    /// Makes all current values of this record shareable. Returns `None` if it already shares
+    /// values with others.
     pub fn share(&mut self) -> Option<Common> {
         let Values::All(all) = &mut self.values else { return None };
         let mut all = std::mem::replace(all, Box::new(All { text: String::new(), spans: [Span::default(); _] }));
@@ -136,7 +143,7 @@ impl InstanceRecord {
         Some(common)
     }
 
-    /// The values that it has in common with others, and the attributes in which it may differ from them.
+    /// Returns the shared values, and the attributes that this record sets itself.
     #[must_use]
     pub fn common(&self) -> Option<(&Common, impl Iterator<Item = AttributeId>)> {
         match &self.values {
@@ -145,7 +152,7 @@ impl InstanceRecord {
         }
     }
 
-    /// The value of an attribute; empty where it is absent or empty.
+    /// Returns the value of an attribute. It is empty if the attribute is absent or empty.
     #[must_use]
     pub fn value(&self, id: AttributeId) -> &str {
         match &self.values {
@@ -157,27 +164,27 @@ impl InstanceRecord {
         }
     }
 
-    /// The value of the declared unit with this number ([`super::declared::DeclaredSet::units`]); empty where it is absent or
-    /// empty.
+    /// Returns the value of the declared unit with this number
+    /// ([`super::declared::DeclaredSet::units`]). It is empty if the element is absent or empty.
     #[must_use]
     pub fn declared(&self, unit: usize) -> &str {
         let declared = self.declared.as_ref();
         declared.and_then(|own| Some(own.spans.get(unit)?.text(&own.text))).unwrap_or_default()
     }
 
-    /// Whether it was read with what is declared, whatever that said; a record that was put together from what the index
-    /// knows was not.
+    /// Whether the declared attributes were read too, even if all of them are empty. A record that
+    /// was rebuilt from the index has not read them.
     #[must_use]
     pub fn has_declared(&self) -> bool {
         self.declared.is_some()
     }
 
-    /// Notes that it was read with what is declared.
+    /// Notes that the declared attributes were read.
     pub fn note_declared(&mut self) {
         self.declared.get_or_insert_default();
     }
 
-    /// The declared units that may have a value.
+    /// Returns the number of declared units that may have a value.
     fn units(&self) -> usize {
         self.declared.as_ref().map_or(0, |declared| declared.spans.len())
     }
@@ -185,7 +192,7 @@ impl InstanceRecord {
     /// Sets the value of a declared unit, as [`Self::set_with`] does.
     ///
     /// # Panics
-    /// As [`Self::set`].
+    /// Panics as [`Self::set`] does.
     pub fn set_declared_with(&mut self, unit: usize, write: impl FnOnce(&mut String)) {
         let declared = self.declared.get_or_insert_default();
         if declared.spans.len() <= unit {
@@ -197,16 +204,17 @@ impl InstanceRecord {
     /// Sets the value of an attribute.
     ///
     /// # Panics
-    /// When all values together pass 4 GiB; the header reader's limits keep them under 16 MiB.
+    /// Panics if all values together exceed 4 GiB. The limits of the header reader keep them under
+    /// 16 MiB.
     pub fn set(&mut self, id: AttributeId, value: &str) {
         self.set_with(id, |text| text.push_str(value));
     }
 
-    /// Sets the value of an attribute to what `write` appends to the buffer that it is given (which is not empty: only
-    /// append).
+    /// Sets the value of an attribute to the text that `write` appends. The buffer already holds
+    /// other values, so `write` must only append.
     ///
     /// # Panics
-    /// As [`Self::set`].
+    /// Panics as [`Self::set`] does.
     pub fn set_with(&mut self, id: AttributeId, write: impl FnOnce(&mut String)) {
         match &mut self.values {
             Values::All(all) => all.spans[id as usize] = Span::of(&mut all.text, write),
@@ -221,7 +229,7 @@ impl InstanceRecord {
         }
     }
 
-    /// Gives back memory that was set aside for more values: records wait in queues by the thousand.
+    /// Frees spare memory. Thousands of records wait in queues.
     pub fn shrink_to_fit(&mut self) {
         match &mut self.values {
             Values::All(all) => all.text.shrink_to_fit(),
@@ -232,13 +240,15 @@ impl InstanceRecord {
         }
     }
 
-    /// Notes a fault of the data set that did not prevent reading it. The text begins with a stable word for counting and
-    /// a colon (`bad-vr: element (0028,0010) has no valid VR`); it names tags and offsets, never values.
+    /// Adds a fault of the data set that did not prevent reading it.
+    ///
+    /// The text begins with a stable word for counting and a colon (`bad-vr: element (0028,0010)
+    /// has no valid VR`). It names tags and offsets, never values.
     pub fn add_fault(&mut self, fault: String) {
         self.faults.push(fault);
     }
 
-    /// Bytes of text that it holds for itself; what it takes in memory is little more.
+    /// Returns the bytes of text that the record holds itself. Its memory is little more.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         let values = match &self.values {
@@ -249,14 +259,14 @@ impl InstanceRecord {
         values + declared + self.faults.iter().map(String::len).sum::<usize>()
     }
 
-    /// What was wrong with the data set, in the order met.
+    /// Returns the faults of the data set, in the order in which they were met.
     #[must_use]
     pub fn faults(&self) -> &[String] {
         &self.faults
     }
 }
 
-/// Records are equal that say the same, whatever they share.
+/// Two records are equal if their values and faults are equal. Sharing does not matter.
 impl PartialEq for InstanceRecord {
     fn eq(&self, other: &Self) -> bool {
         self.faults == other.faults
@@ -273,7 +283,8 @@ impl Default for InstanceRecord {
     }
 }
 
-/// Shows which attributes have a value, never the values: records end up in test output and logs.
+/// Shows which attributes have a value, but never the values, because records appear in test output
+/// and logs.
 impl fmt::Debug for InstanceRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let present = super::attribute::ATTRIBUTES.iter().filter(|a| !self.value(a.id).is_empty()).map(|a| a.keyword);

@@ -1,4 +1,4 @@
-//! Which service an abstract syntax asks for.
+//! The service that an abstract syntax stands for.
 
 use dicom_core::dictionary::{UidDictionary, UidDictionaryEntry};
 use dicom_dictionary_std::StandardSopClassDictionary;
@@ -24,14 +24,18 @@ pub enum Service {
     Commitment,
 }
 
-/// The root of the UIDs that the Standard itself hands out (PS3.5 9.2).
+/// Root of the UIDs that the Standard itself assigns (PS3.5 9.2).
 const DICOM_ROOT: &str = "1.2.840.10008.";
 
-/// Below it lie the storage SOP Classes, and those that a newer edition than our dictionary may have added.
+/// Root of the storage SOP Classes of the Standard. A newer edition than our dictionary may have
+/// added some.
 const STORAGE_ROOT: &str = "1.2.840.10008.5.1.4.1.1.";
 
-/// Named "Storage", but not of the Storage Service Class of PS3.4 annex B: objects without a patient, study and series
-/// (PS3.4 table GG.3-1), and what exists on media or in print queues only.
+/// SOP Classes that are named "Storage" but do not belong to the Storage Service Class of PS3.4
+/// annex B.
+///
+/// Their objects have no patient, study and series (PS3.4 table GG.3-1), or exist only on media or
+/// in print queues.
 #[expect(deprecated, reason = "retired classes are still proposed by old peers")]
 const NOT_STORAGE_SERVICE: &[&str] = &[
     uids::MEDIA_STORAGE_DIRECTORY_STORAGE,
@@ -49,10 +53,10 @@ const NOT_STORAGE_SERVICE: &[&str] = &[
     uids::INVENTORY_STORAGE,
 ];
 
-/// The service for an abstract syntax; `None` when it is not provided.
+/// Returns the service for an abstract syntax. `None` if this node does not provide it.
 ///
-/// Storage is everything that is not known to be something else: private SOP Classes, and classes newer than the
-/// dictionary, are stored like any other.
+/// Every SOP Class that is not known to be something else is storage. So private SOP Classes, and
+/// classes newer than the dictionary, are stored like any other.
 #[must_use]
 #[expect(deprecated, reason = "Patient/Study Only is retired and still sent by old clients")]
 pub fn service_of(abstract_syntax: &str) -> Option<Service> {
@@ -87,12 +91,14 @@ fn is_storage(uid: &str) -> bool {
     }
     match StandardSopClassDictionary.by_uid(uid) {
         Some(entry) => entry.name().contains("Storage"),
-        // Not a SOP Class that the dictionary knows: a newer storage class, or a meta SOP Class or well-known instance.
+        // The dictionary does not know the UID. It is a newer storage class, or a Meta SOP Class or
+        // Well-known SOP Instance.
         None => uid.starts_with(STORAGE_ROOT),
     }
 }
 
-/// Whether a text can be a UID at all: digits and full stops. Leading zeros and the like (PS3.5 9.1) are let through.
+/// Whether a text consists of digits and full stops, as a UID does. Leading zeros and similar
+/// faults (PS3.5 9.1) are allowed.
 pub(crate) fn is_uid_shaped(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_UID_LENGTH && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
@@ -140,7 +146,7 @@ mod tests {
 
     #[test]
     fn every_class_of_the_dictionary_below_the_storage_root_is_decided_by_its_name() {
-        // The table of exceptions is for classes whose name misleads; it must not hold one that does not exist any more.
+        // The table lists classes whose names mislead. Each of them must exist.
         for uid in NOT_STORAGE_SERVICE {
             let entry =
                 StandardSopClassDictionary.by_uid(uid).unwrap_or_else(|| panic!("{uid} is not in the dictionary"));

@@ -1,18 +1,22 @@
-//! How a word of a name sounds, for fuzzy semantic matching of person names (PS3.4 C.2.2.2.1.1).
+//! The sound of a word, for fuzzy semantic matching of person names (PS3.4 C.2.2.2.1.1).
 
 use rphonetic::DoubleMetaphone;
 
-/// The longest code that is kept, in sounds. Names of persons rarely have more, and what tells long ones apart is kept.
+/// Maximum length of a code, in sounds. Names rarely have more, and eight sounds still tell long
+/// names apart.
 const MAX_CODE_LENGTH: usize = 8;
 
-/// The longest word that is listened to, in letters.
+/// Maximum length of a word that gets a code, in letters.
 const MAX_HEARD_LENGTH: usize = 64;
 
-/// The shortest: one or two letters are initials, or the beginning of a word, and sound like half of an archive.
+/// Minimum length of a word that gets a code, in letters. One or two letters are initials or the
+/// beginning of a word, and sound like half of all names.
 const MIN_HEARD_LENGTH: usize = 3;
 
-/// The codes of a word: two, as a name may be said in two ways (`Schmidt` by a German and by an American). Words sound alike
-/// when they have a code in common.
+/// The sound codes of a word.
+///
+/// There are two, because a name may be pronounced in two ways: `Schmidt` by a German and by an
+/// American. Two words sound alike if they share a code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sound {
     primary: String,
@@ -20,8 +24,11 @@ pub struct Sound {
 }
 
 impl Sound {
-    /// How a word in normal form (see [`super::person_name`]) sounds, by Double Metaphone (Philips 2000), made for European
-    /// names in Latin letters. `None` for words in other letters, and for those too short or too long.
+    /// Computes the codes of a word in normal form (see [`super::person_name`]) by Double Metaphone
+    /// (Philips 2000).
+    ///
+    /// The algorithm is made for European names in Latin letters. Words in other letters give
+    /// `None`, and so do words that are too short or too long.
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
         let letters: String = word.chars().filter(|c| *c != '\'').collect();
@@ -32,7 +39,7 @@ impl Sound {
         }
         let code = DoubleMetaphone::new(Some(MAX_CODE_LENGTH)).double_metaphone(&letters);
         let (primary, alternate) = (code.primary(), code.alternate());
-        // All vowels are one sound, and some words have no other.
+        // All vowels have the same code. A word of vowels only can have no code at all.
         (!primary.is_empty()).then_some(Self { primary, alternate })
     }
 
@@ -42,7 +49,7 @@ impl Sound {
         self.codes().any(|code| other.codes().any(|also| code == also))
     }
 
-    /// The codes, each once.
+    /// Returns the codes, without duplicates.
     pub fn codes(&self) -> impl Iterator<Item = &str> {
         let alternate = Some(self.alternate.as_str()).filter(|code| !code.is_empty() && *code != self.primary);
         std::iter::once(self.primary.as_str()).chain(alternate)

@@ -1,16 +1,18 @@
-//! Unique identifiers (PS3.5 chapter 9), one type for each thing that they identify.
+//! Unique identifiers (PS3.5 chapter 9). Each kind of entity has its own type.
 
 use std::fmt;
 
-/// The longest UID that the standard allows, in characters (PS3.5 9.1).
+/// Maximum length of a UID in characters (PS3.5 9.1).
 pub const MAX_UID_LENGTH: usize = 64;
 
-/// The longest text that is accepted in place of a UID at all. Archives hold UIDs that break PS3.5 9.1; they are kept and
-/// reported, within this bound.
+/// Maximum length of a text that is accepted in place of a UID. Archives hold UIDs that break PS3.5
+/// 9.1. Up to this length they are kept and reported.
 pub const MAX_LENIENT_UID_LENGTH: usize = 128;
 
-/// Whether `text` is a UID as PS3.5 9.1 has it: at most 64 characters, components of digits without leading zeros, joined
-/// by single full stops.
+/// Whether `text` is a UID by PS3.5 9.1.
+///
+/// A UID has at most 64 characters. Its components are digits without leading zeros, separated by
+/// single full stops.
 #[must_use]
 pub fn is_valid_uid(text: &str) -> bool {
     #[derive(PartialEq)]
@@ -19,7 +21,7 @@ pub fn is_valid_uid(text: &str) -> bool {
         LoneZero,
         Number,
     }
-    // One pass, and no search for full stops: every indexed file has three.
+    // One pass without a search for full stops is faster, and every indexed file has three UIDs.
     let mut at = At::Beginning;
     for byte in text.bytes() {
         at = match (at, byte) {
@@ -32,7 +34,7 @@ pub fn is_valid_uid(text: &str) -> bool {
     text.len() <= MAX_UID_LENGTH && at != At::Beginning
 }
 
-/// Whether `text`, without padding, can stand for a UID at all: see [`MAX_LENIENT_UID_LENGTH`].
+/// Whether `text`, without padding, is accepted in place of a UID: see [`MAX_LENIENT_UID_LENGTH`].
 #[must_use]
 pub fn is_acceptable_uid(text: &str) -> bool {
     let is_printable_ascii = || text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
@@ -41,8 +43,8 @@ pub fn is_acceptable_uid(text: &str) -> bool {
         && (is_printable_ascii() || !text.chars().any(char::is_control))
 }
 
-/// A UID for a log line of level debug. What breaks PS3.5 9.1 is not repeated: peers and files put all kinds of text, names
-/// included, where a UID should be.
+/// Returns a UID for a log line at level debug. A UID that breaks PS3.5 9.1 is not shown, because
+/// peers and files write any text there, even names.
 #[must_use]
 pub fn for_log(uid: &str) -> &str {
     if is_valid_uid(uid) { uid } else { "(not valid)" }
@@ -55,22 +57,23 @@ macro_rules! uid_type {
         pub struct $name(String);
 
         impl $name {
-            /// Takes what a file or peer said, trimmed of padding; `None` when it is empty, longer than
-            /// [`MAX_LENIENT_UID_LENGTH`] or has control characters. What is accepted may still break PS3.5 9.1: see
-            /// [`Self::is_valid`].
+            /// Accepts the UID of a file or peer and trims its padding.
+            ///
+            /// `None` if it is empty, is longer than [`MAX_LENIENT_UID_LENGTH`], or has control
+            /// characters. An accepted UID may still break PS3.5 9.1: see [`Self::is_valid`].
             #[must_use]
             pub fn lenient(text: &str) -> Option<Self> {
                 let text = text.trim_matches([' ', '\0']);
                 is_acceptable_uid(text).then(|| Self(text.to_owned()))
             }
 
-            /// Whether it follows PS3.5 9.1.
+            /// Whether the UID follows PS3.5 9.1.
             #[must_use]
             pub fn is_valid(&self) -> bool {
                 is_valid_uid(&self.0)
             }
 
-            /// The UID as text.
+            /// Returns the UID as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0

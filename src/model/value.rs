@@ -1,10 +1,11 @@
-//! The bytes of one element as text: decoded, without insignificant padding (PS3.5 6.2), legacy forms put right.
+//! Converts the bytes of an element to text. Text is decoded, insignificant padding is removed
+//! (PS3.5 6.2), and legacy forms are corrected.
 
 use dicom_core::VR;
 
 use super::charset::{CharacterSets, TextForm};
 
-/// Appends the text of a value; false when its character set could not explain it.
+/// Appends the text of a value. Returns false if its character set cannot decode it.
 ///
 /// Several values are joined by `\`. Binary numbers become decimal text.
 pub fn push_text(out: &mut String, vr: VR, big: bool, bytes: &[u8], sets: &CharacterSets) -> bool {
@@ -31,7 +32,8 @@ pub fn push_text(out: &mut String, vr: VR, big: bool, bytes: &[u8], sets: &Chara
                 return true;
             }
             if vr == VR::UI && bytes.contains(&0x1B) {
-                // It has no escape sequences (PS3.5 6.1.2.2): see push_one.
+                // A UID has no escape sequences (PS3.5 6.1.2.2). The bytes stay in it: see
+                // `push_one`.
                 push_trimmed(out, vr, &String::from_utf8_lossy(bytes));
                 return false;
             }
@@ -43,14 +45,16 @@ pub fn push_text(out: &mut String, vr: VR, big: bool, bytes: &[u8], sets: &Chara
     true
 }
 
-/// The text of most values: one, in ASCII, without NUL (but for padding) and escape sequence.
+/// Fast path for most values: a single value in ASCII, without an escape sequence and without NUL
+/// except as padding.
 #[inline]
 fn plain(bytes: &[u8], vr: VR) -> Option<&str> {
     let end = bytes.iter().rposition(|byte| !matches!(byte, b' ' | 0)).map_or(0, |last| last + 1);
     let bytes = bytes.get(..end)?;
     let separator = if TextForm::of(vr) == TextForm::Text { 0 } else { b'\\' };
     let odd = |byte: &u8| *byte >= 0x80 || *byte == 0 || *byte == 0x1B || *byte == separator;
-    // Not stopping at the first is faster: values are short, and this needs no branch for each byte.
+    // Checking all bytes is faster than stopping at the first odd one: values are short, and there
+    // is no branch for each byte.
     if bytes.iter().fold(false, |any, byte| any | odd(byte)) {
         return None;
     }
@@ -92,7 +96,7 @@ fn push_numbers<const N: usize, T: ToString>(out: &mut String, bytes: &[u8], big
     });
 }
 
-/// Appends decoded text, each value trimmed as its VR says.
+/// Appends decoded text. Each value is trimmed by the rules of its VR.
 fn push_trimmed(out: &mut String, vr: VR, text: &str) {
     if TextForm::of(vr) == TextForm::Text {
         push_one(out, vr, text);
@@ -106,11 +110,13 @@ fn push_trimmed(out: &mut String, vr: VR, text: &str) {
     }
 }
 
-/// Appends one value of an element, trimmed.
+/// Trims and appends one value of an element.
 pub(crate) fn push_one(out: &mut String, vr: VR, value: &str) {
-    // A NUL pads UI, and, against the Standard, everything else too; inside it would end the text for C programs.
+    // NUL pads UI. Some writers pad other VRs with it too, against the Standard. A NUL inside a
+    // text would end it for C programs.
     let value = value.trim_end_matches([' ', '\0']);
-    // In a UID what does not belong there stays, so that it is none: without it, it could be that of another entity.
+    // Invalid characters of a UID are kept, so that it stays invalid. Without them it could be the
+    // UID of another entity.
     if value.contains('\0') && vr != VR::UI {
         push_clean(out, vr, &value.replace('\0', ""));
     } else {
@@ -118,7 +124,7 @@ pub(crate) fn push_one(out: &mut String, vr: VR, value: &str) {
     }
 }
 
-/// Appends one value without padding at its end and without NUL.
+/// Appends one value that has no padding at its end and no NUL.
 fn push_clean(out: &mut String, vr: VR, value: &str) {
     let trimmed = || {
         let start = value.bytes().position(|byte| byte != b' ').unwrap_or(0);
@@ -134,10 +140,11 @@ fn push_clean(out: &mut String, vr: VR, value: &str) {
     }
 }
 
-/// PS3.5 6.2.1.1: empty components and groups at the end, with their delimiters, mean nothing.
+/// Appends a person name without empty components and groups at the end, and without their
+/// delimiters. They have no meaning (PS3.5 6.2.1.1).
 fn push_person_name(out: &mut String, value: &str) {
     let end = value.trim_end_matches(['=', '^', ' ']);
-    // Between them stands nothing but delimiters and padding: what is before is the whole name.
+    // After `end` there are only delimiters and padding, so `end` is the whole name.
     if !end.contains('=') {
         out.push_str(end);
         return;
@@ -150,7 +157,7 @@ fn push_person_name(out: &mut String, value: &str) {
     }
 }
 
-/// ACR-NEMA wrote YYYY.MM.DD; dashes and slashes occur too.
+/// Appends a date. ACR-NEMA wrote YYYY.MM.DD, and dashes and slashes occur too.
 fn push_date(out: &mut String, value: &str) {
     let legacy = matches!(*value.as_bytes(), [y0, y1, y2, y3, s0 @ (b'.' | b'-' | b'/'), m0, m1, s1, d0, d1]
         if s0 == s1 && [y0, y1, y2, y3, m0, m1, d0, d1].iter().all(u8::is_ascii_digit));

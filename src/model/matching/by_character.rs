@@ -1,28 +1,31 @@
-//! Wild cards over the characters of a text as it is stored (PS3.4 C.2.2.2.4).
+//! Wild card matching over the characters of a text as stored (PS3.4 C.2.2.2.4).
 //!
-//! Text is compared folded, and folding makes two characters of `ß`, two of the Thai SARA AM and none of a soft hyphen. A `?`
-//! stands for one character of what is stored, so such texts are looked at character by character.
+//! Text is compared folded. Folding makes two characters of `ß`, two of the Thai SARA AM, and none
+//! of a soft hyphen. A `?` matches one character of the stored text, so such texts are matched
+//! character by character.
 
 use crate::model::person_name::StoredCharacter;
 
-/// A pattern, ready to match character by character.
+/// A compiled pattern that matches character by character.
 ///
-/// It is an automaton with one bit for each place between its elements. Each character of the text moves all of them on, so time
-/// is linear in the text, times one for each 64 elements.
+/// It is an automaton with one bit for each position between its elements. Each character of the
+/// text advances all positions at once. The time is linear in the text, multiplied by one for each
+/// 64 elements.
 #[derive(Clone, Debug)]
 pub(super) struct CharacterPattern {
     elements: usize,
-    /// Places at which a star stands: any text may come before the next element.
+    /// Positions of stars. Any text may come before the next element.
     stars: Vec<u64>,
-    /// Places before a `?`.
+    /// Positions before a `?`.
     question_marks: Vec<u64>,
-    /// For each character of the pattern, in order, the words that have places before it, and those places.
+    /// For each character of the pattern, in order: the words that have positions before it, and
+    /// those positions.
     fitting: Vec<(char, Vec<(usize, u64)>)>,
 }
 
 impl CharacterPattern {
-    /// Reads a pattern. Each run of characters between wild cards goes through `literal`, which appends to its second
-    /// argument what the run is to be compared as.
+    /// Compiles a pattern. Each run of characters between wild cards is passed to `literal`. It
+    /// appends the form that is compared to its second argument.
     pub(super) fn new(pattern: &str, mut literal: impl FnMut(&str, &mut String)) -> Self {
         let (mut stars, mut question_marks, mut places) = (Vec::new(), Vec::new(), Vec::new());
         let mut elements = 0;
@@ -55,7 +58,7 @@ impl CharacterPattern {
         Self { elements, stars: bits(stars), question_marks: bits(question_marks), fitting: by_character(places) }
     }
 
-    /// Whether the characters that `text` hands out fit the pattern from its beginning to its end.
+    /// Whether the characters that `text` yields match the whole pattern.
     pub(super) fn matches(&self, text: impl FnOnce(&mut dyn FnMut(StoredCharacter<'_>))) -> bool {
         let mut places = vec![0; self.stars.len()];
         set(&mut places, 0);
@@ -64,9 +67,9 @@ impl CharacterPattern {
     }
 
     fn advance(&self, places: &mut [u64], character: StoredCharacter<'_>) {
-        // A `?` takes the whole character.
+        // A `?` matches the whole character.
         let taken: Vec<u64> = places.iter().zip(&self.question_marks).map(|(place, mark)| place & mark).collect();
-        // A mark that does not count may be taken by a `?` or passed over.
+        // A `?` may match an ignored mark or skip it.
         if !character.folded.is_empty() {
             let is_one = character.is_divisible || character.folded.chars().nth(1).is_none();
             for c in character.folded.chars() {
@@ -80,7 +83,7 @@ impl CharacterPattern {
         }
     }
 
-    /// Moves on by one character of the folded form, which a `?` may take if it `is_one`.
+    /// Advances by one character of the folded form. A `?` may match it if `is_one` is true.
     fn advance_by(&self, places: &mut [u64], c: char, is_one: bool) {
         let found = self.fitting.binary_search_by_key(&c, |(wanted, _)| *wanted).ok();
         let own = found.and_then(|found| self.fitting.get(found)).map_or([].as_slice(), |(_, words)| words);
@@ -102,7 +105,7 @@ fn set(bits: &mut [u64], at: usize) {
     }
 }
 
-/// The places of each character, by words of 64.
+/// Groups the positions of each character into words of 64 bits.
 fn by_character(mut places: Vec<(char, usize)>) -> Vec<(char, Vec<(usize, u64)>)> {
     places.sort_unstable();
     let mut fitting: Vec<(char, Vec<(usize, u64)>)> = Vec::new();

@@ -1,6 +1,8 @@
-//! Decimal numbers by their value, for IS, DS and binary numbers: `01`, `1.0` and `1e0` are one number.
+//! Decimal numbers, compared by value, for IS, DS and binary numbers. `01`, `1.0` and `1e0` are the
+//! same number.
 
-/// A decimal number, exactly: `0.digits` times ten to the `exponent`, without zeros at either end of the digits.
+/// An exact decimal number: `0.digits` times ten to the power of `exponent`. The digits have no
+/// zeros at either end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Decimal {
     negative: bool,
@@ -9,7 +11,8 @@ pub(super) struct Decimal {
 }
 
 impl Decimal {
-    /// Reads what PS3.5 6.2 allows in IS and DS, and how Rust writes floating point numbers.
+    /// Parses what PS3.5 6.2 allows in IS and DS, and the text that Rust writes for floating point
+    /// numbers.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (negative, unsigned) = match text.as_bytes().first()? {
             b'-' => (true, text.get(1..)?),
@@ -17,7 +20,7 @@ impl Decimal {
             _ => (false, text),
         };
         let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
-            // Seven digits of exponent are more than any number here has, and too few to overflow.
+            // Seven digits of exponent are more than any real number has, and too few to overflow.
             Some(at) => (unsigned.get(..at)?, small_number(unsigned.get(at + 1..)?)?),
             None => (unsigned, 0),
         };

@@ -1,4 +1,5 @@
-//! Matching of person names: by component group, in normal form (PS3.4 C.2.2.2.1, C.2.2.2.4; PS3.5 6.2.1).
+//! Matching of person names, by component group and in normal form (PS3.4 C.2.2.2.1, C.2.2.2.4;
+//! PS3.5 6.2.1).
 
 use std::cell::RefCell;
 
@@ -12,14 +13,16 @@ use crate::model::sound::Sound;
 /// A condition on a person name.
 #[derive(Clone, Debug)]
 pub(super) enum NameCondition {
-    /// A key without `=`: any component group will do.
+    /// A key without `=`. Any component group may match.
     AnyGroup(GroupCondition),
-    /// A key with `=`: each group has its own condition; `None` is universal.
+    /// A key with `=`. Each group has its own condition, and `None` is universal.
     EachGroup([Option<GroupCondition>; 3]),
-    /// Fuzzy semantic matching: each word is found in some word of the name, in any order and component.
+    /// Fuzzy semantic matching. Each word of the key must match some word of the name, in any order
+    /// and component.
     Words {
         words: Vec<FuzzyWord>,
-        /// What the key means without fuzzy matching, if it has wild cards: they keep their meaning.
+        /// The condition of the key without fuzzy matching, if it has wild cards. Wild cards keep
+        /// their meaning.
         pattern: Option<Box<NameCondition>>,
     },
 }
@@ -27,18 +30,20 @@ pub(super) enum NameCondition {
 /// A word of a key in fuzzy semantic matching.
 #[derive(Clone, Debug)]
 pub(super) enum FuzzyWord {
-    /// Begins a word of the name, or sounds like one. Of a short word the sound does not count.
+    /// Matches a word of the name that begins with `text` or has the same sound. Short words have
+    /// no sound.
     Plain { text: String, sound: Option<Sound> },
-    /// Has wild cards, and fits a word of the name.
+    /// Matches a word of the name that fits the wild cards.
     Pattern(WildCard),
 }
 
 /// A condition on one component group.
 #[derive(Clone, Debug)]
 pub(super) enum GroupCondition {
-    /// The group itself, and unless `exactly`, any with further components: `SMITH` is also `SMITH^JOHN`.
+    /// Matches the same group. Unless `exactly` is true, it also matches a group with more
+    /// components: `SMITH` finds `SMITH^JOHN`.
     Value { normal: String, exactly: bool },
-    /// A pattern, compared with the group in normal form.
+    /// Matches a group whose normal form fits the pattern.
     Pattern(Box<GroupPattern>),
 }
 
@@ -46,14 +51,14 @@ pub(super) enum GroupCondition {
 #[derive(Clone, Debug)]
 pub(super) struct GroupPattern {
     pattern: WildCard,
-    /// The same for groups that fold unevenly, where there is a `?`.
+    /// The same pattern for groups that fold unevenly. Only a pattern with `?` needs it.
     by_character: Option<CharacterPattern>,
-    /// How many `^` it has outside wild cards: a group with fewer components is filled up with empty ones.
+    /// Number of `^` in the pattern. A group with fewer components is extended with empty ones.
     delimiters: usize,
 }
 
 impl NameCondition {
-    /// `None` for a key that every name fulfils.
+    /// Compiles a key. Returns `None` if every name matches it.
     pub(super) fn new(key: &str, matching: NameMatching) -> Option<Self> {
         let key = key.trim_end_matches([' ', '^', '=', '\0']);
         if matching == NameMatching::Fuzzy {
@@ -61,7 +66,7 @@ impl NameCondition {
             let words: Vec<FuzzyWord> =
                 groups.iter().flat_map(|group| words(group)).filter_map(FuzzyWord::new).collect();
             let exact = Self::new(key, NameMatching::LeadingComponents);
-            // A key without words, such as a hyphen, has nothing to be fuzzy about.
+            // A key without words, such as a hyphen, cannot be matched fuzzily.
             if words.is_empty() {
                 return exact;
             }
@@ -106,14 +111,15 @@ impl NameCondition {
         }
     }
 
-    /// What an index of names, or of the words of names, can use.
+    /// Returns the condition for an index of names or of words of names.
     pub(super) fn narrowing(&self) -> Narrowing {
         let groups: Vec<&GroupCondition> = match self {
             Self::AnyGroup(group) => vec![group],
             Self::EachGroup(groups) => groups.iter().flatten().collect(),
             Self::Words { words, .. } => {
-                // Each word has to be found; the longest is likely to be the rarest. It also stands in each name that the
-                // pattern matches: the key has it between delimiters, spaces and wild cards, as the name does.
+                // Each word must be found, and the longest is likely to be the rarest. Every name
+                // that the pattern matches contains it too. The key has the word between
+                // delimiters, spaces and wild cards, and so does the name.
                 let narrowings = words.iter().filter_map(FuzzyWord::narrowing);
                 let longest = narrowings.max_by_key(|(length, _)| *length);
                 return longest.map_or(Narrowing::None, |(_, narrowing)| narrowing);
@@ -124,19 +130,19 @@ impl NameCondition {
         prefix.map(Narrowing::NamePrefix).or_else(|| part().map(Narrowing::NamePart)).unwrap_or(Narrowing::None)
     }
 
-    /// Whether a name may match of which one component group has this normal form, the one by which it was found. A name
-    /// that matches has such a group.
+    /// Whether a name may match if one of its component groups has this normal form. A matching
+    /// name has such a group.
     pub(super) fn may_match_group(&self, normal: &str) -> bool {
         match self {
             Self::AnyGroup(group) => group.may_match_normal(normal),
-            // Other groups have their say.
+            // The other groups must be tested too.
             Self::EachGroup(_) | Self::Words { .. } => true,
         }
     }
 }
 
 impl FuzzyWord {
-    /// `None` for a word of stars.
+    /// Compiles a word. Returns `None` if it consists of stars.
     fn new(word: &str) -> Option<Self> {
         if is_all_stars(word) {
             return None;
@@ -148,7 +154,7 @@ impl FuzzyWord {
         })
     }
 
-    /// Whether a component group has such a word.
+    /// Whether a component group contains a word that matches.
     fn is_in(&self, group: &str) -> bool {
         with_normal_form(group, |normal| {
             words(normal).any(|word| match self {
@@ -161,7 +167,7 @@ impl FuzzyWord {
         })
     }
 
-    /// What an index can use, and how many bytes of text it has.
+    /// Returns the condition for an index, and the length of its text in bytes.
     fn narrowing(&self) -> Option<(usize, Narrowing)> {
         match self {
             Self::Plain { text, sound } => {
@@ -186,7 +192,7 @@ impl GroupCondition {
             let normal = person_name::normal_form(key);
             return (!normal.is_empty()).then_some(Self::Value { normal, exactly: matching == NameMatching::Exact });
         }
-        // The delimiters outside wild cards are those written: folding makes none.
+        // Folding makes no delimiters, so only those of the key count.
         let components: Vec<&str> = key.split('^').map(str::trim).collect();
         let written = components.join("^");
         let written = written.trim_end_matches('^');
@@ -217,21 +223,23 @@ impl GroupCondition {
         (!prefix.is_empty()).then_some(prefix)
     }
 
-    /// Whether a group may match that has this normal form.
+    /// Whether a group with this normal form may match.
     fn may_match_normal(&self, normal: &str) -> bool {
         match self {
             Self::Value { .. } => self.matches(normal),
-            // A `?` may stand for a character that the normal form has made two or none.
+            // A `?` may match a character that became two or none in the normal form.
             Self::Pattern(pattern) => pattern.by_character.is_some() || pattern.matches(normal),
         }
     }
 
-    /// The piece of text that some word of each matching group contains, of several the one that likely leads to least.
+    /// Returns a part of a word that every matching group contains. If there are several, it is the
+    /// most selective one.
     fn part(&self) -> Option<NamePart> {
         match self {
-            // Further components begin after a delimiter.
+            // Further components begin after a delimiter, so the word ends there.
             Self::Value { normal, .. } => best_part(&Run { text: normal.clone(), starts: true, ends: true }),
-            // Of what the pattern has between wild cards, a word of the group contains each piece up to the end of a word.
+            // Every matching group contains each run between wild cards. So some word contains each
+            // part of a run, up to the end of a word.
             Self::Pattern(pattern) => {
                 pattern.pattern.literals().iter().filter_map(best_part).max_by_key(NamePart::promise)
             }
@@ -239,8 +247,9 @@ impl GroupCondition {
     }
 }
 
-/// What a run of characters says of the words of a group that contains it: between two characters that belong to no word
-/// stands a whole one, and only at the ends of the run a word may go on.
+/// Returns the most selective part of a word in a run of characters.
+///
+/// Between two separators the word is complete. At the ends of the run, the word may continue.
 fn best_part(run: &Run) -> Option<NamePart> {
     let begin = run.text.as_ptr() as usize;
     let part = |word: &str| {
@@ -268,7 +277,7 @@ impl GroupPattern {
     }
 }
 
-/// As [`person_name::for_each_character_of_group`], with what [`fill_up`] adds.
+/// Works like [`person_name::for_each_character_of_group`], and adds what [`fill_up`] adds.
 fn for_each_character_filled_up(group: &str, delimiters: usize, each: &mut dyn FnMut(StoredCharacter<'_>)) {
     let mut found = 0;
     person_name::for_each_character_of_group(group, |character| {
@@ -282,8 +291,10 @@ fn for_each_character_filled_up(group: &str, delimiters: usize, each: &mut dyn F
     }
 }
 
-/// Fills a group up to so many delimiters with the empty components that PS3.5 6.2.1.1 lets a writer leave out, within the
-/// five that a name has: `SMITH^*` is also `SMITH`.
+/// Adds empty components until the group has so many delimiters. A name has at most five
+/// components.
+///
+/// PS3.5 6.2.1.1 lets a writer omit empty components, so `SMITH^*` also finds `SMITH`.
 fn fill_up(group: &mut String, delimiters: usize) {
     if delimiters >= COMPONENTS {
         return;
@@ -293,7 +304,8 @@ fn fill_up(group: &mut String, delimiters: usize) {
     }
 }
 
-/// The normal form of a group in a buffer that is kept from call to call: this runs once for each row looked at.
+/// Calls `look` with the normal form of a group. The buffer is reused, because this runs once for
+/// each row that a search examines.
 fn with_normal_form<T>(group: &str, look: impl FnOnce(&mut String) -> T) -> T {
     thread_local! {
         static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };

@@ -3,43 +3,49 @@
 /// How person names are compared (PS3.4 C.2.2.2.1 leaves it to the SCP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum NameMatching {
-    /// A name without wild cards and with fewer components also matches those with more: `SMITH` finds `SMITH^JOHN`.
+    /// A name without wild cards also matches names with more components: `SMITH` finds
+    /// `SMITH^JOHN`.
     #[default]
     LeadingComponents,
-    /// Only names with the same components.
+    /// Only names with the same components match.
     Exact,
-    /// Fuzzy semantic matching, negotiated: each word of the key begins a word of the name or sounds like it, in any order.
+    /// Fuzzy semantic matching, which is negotiated. Each word of the key begins a word of the name
+    /// or sounds like it. The order is free.
     Fuzzy,
 }
 
-/// What an index can use to find the values that a [`super::Matching`] may accept. Every stored value in the form of
-/// [`crate::model::record::InstanceRecord`] that it accepts fulfils the narrowing, or has a backslash in it where
-/// [`super::Matching::looks_into_separated_values`]. The reverse need not hold unless [`Self::Equals`] says so, so
-/// [`super::Matching::matches`] has the last word. No value at all is the empty text here.
+/// A condition that an index can use to find candidates for a [`super::Matching`].
+///
+/// Every stored value that the matching accepts fulfils this condition. Values are in the form of
+/// [`crate::model::record::InstanceRecord`], and a missing value is the empty text. The exception
+/// is a value with a backslash, if [`super::Matching::looks_into_separated_values`] is true. A
+/// candidate need not match, except for [`Self::Equals`], so [`super::Matching::matches`] decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Narrowing {
-    /// No help: every value has to be looked at.
+    /// No condition: every value must be tested.
     None,
-    /// Exactly the stored values that are equal to one of these, byte for byte; needs no second look.
+    /// Stored values that are equal to one of these, byte for byte. They need no further test.
     Equals(Vec<String>),
-    /// Stored values from the first up to and including the second, in byte order.
+    /// Stored values between these two in byte order, both included.
     Between(String, String),
     /// Stored values that begin with this, byte for byte.
     Prefix(String),
-    /// Person names of which any component group, in [`crate::model::person_name::normal_form`], begins with this.
+    /// Person names with a component group whose [`crate::model::person_name::normal_form`] begins
+    /// with this.
     NamePrefix(String),
-    /// Person names that have a word (see [`crate::model::person_name::words`]) with this in it.
+    /// Person names with a word (see [`crate::model::person_name::words`]) that contains this part.
     NamePart(NamePart),
-    /// Person names that have a word that begins with `prefix`, or one of these `sounds` (see [`crate::model::sound`]).
+    /// Person names with a word that begins with `prefix` or has one of these `sounds` (see
+    /// [`crate::model::sound`]).
     NameWord {
-        /// What the word begins with.
+        /// Beginning of the word.
         prefix: String,
-        /// Codes, of which the word has to have one.
+        /// Sound codes. The word must have one of them.
         sounds: Vec<String>,
     },
 }
 
-/// A piece of a word of a person name.
+/// Part of a word of a person name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePart {
     /// In normal form.
@@ -51,13 +57,14 @@ pub struct NamePart {
 }
 
 impl NamePart {
-    /// The greater, the fewer words there are likely to be: a letter more weighs more than an end.
+    /// Estimated selectivity: a higher number means fewer matching words. One more letter counts
+    /// more than an anchored end.
     pub(super) fn promise(&self) -> usize {
         self.text.len() * 2 + usize::from(self.starts) + usize::from(self.ends)
     }
 }
 
-/// Universal by PS3.4 C.2.2.2.3, or by C.2.2.2.4 as a pattern that is the same.
+/// Whether a key is universal: it is empty (PS3.4 C.2.2.2.3), or it has only stars (C.2.2.2.4).
 pub(super) fn is_all_stars(key: &str) -> bool {
     key.bytes().all(|byte| matches!(byte, b'*' | b' '))
 }

@@ -1,7 +1,8 @@
-//! The ends of ranges (PS3.4 C.2.2.2.5), those included that no calendar or clock has and whose meaning is plain.
+//! Ends of ranges (PS3.4 C.2.2.2.5), including impossible dates and times with a clear meaning.
 //!
-//! Viewers send `20240201-20240231` for a month and `000000-240000` for a day. Refusing these finds nothing for nobody's good, so
-//! such an end is moved to the nearest day or time that there is. What has no plain meaning, as a month 13, stays invalid.
+//! Viewers send `20240201-20240231` for a month and `000000-240000` for a day. Refusing such a
+//! range helps nobody. So an impossible end is moved to the nearest valid day or time. An end
+//! without a clear meaning, such as month 13, stays invalid.
 
 use dicom_core::VR;
 
@@ -47,7 +48,7 @@ impl RangeEnd {
 }
 
 fn day(side: Side, text: &str) -> RangeEnd {
-    // A moment where a date belongs: its date.
+    // The end is a moment where a date is expected. Its date is used.
     if let Some((date, time)) = text.split_at_checked(8)
         && !time.is_empty()
         && datetime::moments(text).is_some()
@@ -61,15 +62,19 @@ fn day(side: Side, text: &str) -> RangeEnd {
     nearest_day(side, &undotted).map_or(RangeEnd::Invalid, |day| RangeEnd::At(Span::Days(day..=day)))
 }
 
-/// For a date that no calendar has: as a low end the first day after it, as a high end the last day before it. Before the first
-/// day is 0, after the last one its successor.
+/// Moves an impossible date to the nearest day. A low end becomes the first day after it, and a
+/// high end the last day before it.
+///
+/// An end before the first day becomes 0. An end after the last day becomes the day after the last
+/// one.
 fn nearest_day(side: Side, text: &str) -> Option<Day> {
     if text.len() != 8 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let (year, month, day): (u32, u32, u32) =
         (text.get(..4)?.parse().ok()?, text.get(4..6)?.parse().ok()?, text.get(6..)?.parse().ok()?);
-    // Months as they are counted on from year to year; days 0 and above 31 stand before the first and after the last.
+    // Months are counted across years. The day 0 is before the first day of a month, and a day
+    // above 31 is after the last one.
     let month = match (month, day) {
         (0, 0) => 0,
         (99, 99) => 13,
@@ -86,7 +91,7 @@ fn nearest_day(side: Side, text: &str) -> Option<Day> {
     };
     match year {
         0 => Some(Day::MIN),
-        // `YYYYMM` is the span of its days.
+        // `YYYYMM` names all days of the month.
         1..=9999 => {
             let days = datetime::days(&format!("{year:04}{month:02}"))?;
             Some(if side == Side::Low { *days.start() } else { *days.end() })
@@ -96,7 +101,7 @@ fn nearest_day(side: Side, text: &str) -> Option<Day> {
 }
 
 fn time(side: Side, text: &str) -> RangeEnd {
-    // A moment where a time belongs: its time.
+    // The end is a moment where a time is expected. Its time is used.
     if let Some((_, time)) = text.split_at_checked(8)
         && datetime::moments(text).is_some()
         && let Some(span) = Span::parse(VR::TM, time)
@@ -106,7 +111,8 @@ fn time(side: Side, text: &str) -> RangeEnd {
     if is_end_of_day(text) { RangeEnd::At(Span::Times(end_of_day(side))) } else { RangeEnd::Invalid }
 }
 
-/// `24`, `2400`, `240000`, `24:00:00`, with a fraction of zeros or none.
+/// Whether a text is `24`, `2400`, `240000` or `24:00:00`, without a fraction or with a fraction of
+/// zeros.
 fn is_end_of_day(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("24") else { return false };
     let (clock, fraction) = rest.split_once('.').unwrap_or((rest, "0"));
@@ -116,7 +122,7 @@ fn is_end_of_day(text: &str) -> bool {
         && fraction.bytes().all(|byte| byte == b'0')
 }
 
-/// Midnight at the end of a day: no time of day is as late, and every one is earlier.
+/// Returns midnight at the end of a day. It is later than every time of day.
 fn end_of_day(side: Side) -> std::ops::RangeInclusive<TimeOfDay> {
     match side {
         Side::Low => LAST_TIME + 1..=LAST_TIME + 1,

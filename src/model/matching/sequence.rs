@@ -3,13 +3,14 @@
 use dicom_core::Tag;
 use serde_json::Value;
 
-/// The key under which the DICOM JSON Model has an attribute (PS3.18 F.2.2): eight hexadecimal digits, in upper case.
+/// Returns the key of an attribute in the DICOM JSON Model (PS3.18 F.2.2): eight upper-case
+/// hexadecimal digits.
 #[must_use]
 pub fn json_key(tag: Tag) -> String {
     format!("{:04X}{:04X}", tag.group(), tag.element())
 }
 
-/// The values of an element of the DICOM JSON Model as one text, in the form of
+/// Joins the values of an element of the DICOM JSON Model to one text, in the form of
 /// [`crate::model::record::InstanceRecord`].
 #[must_use]
 pub fn joined_values(values: &[Value]) -> String {
@@ -22,7 +23,7 @@ pub fn joined_values(values: &[Value]) -> String {
             Value::String(value) => text.push_str(value),
             Value::Number(value) => text.push_str(&value.to_string()),
             Value::Object(name) => {
-                // A person name (PS3.18 F.2.2).
+                // This is a person name (PS3.18 F.2.2).
                 let start = text.len();
                 for (at, group) in ["Alphabetic", "Ideographic", "Phonetic"].into_iter().enumerate() {
                     if at > 0 {

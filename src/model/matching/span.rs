@@ -23,7 +23,8 @@ impl Span {
         }
     }
 
-    /// From the beginning of the one to the end of the other; without a limit where there is none. Empty when reversed.
+    /// Builds the span from the beginning of `low` to the end of `high`. A missing end is open. A
+    /// reversed range is empty.
     pub(super) fn between(vr: VR, low: Option<Self>, high: Option<Self>) -> Self {
         match vr {
             VR::DA => {
@@ -44,7 +45,8 @@ impl Span {
         }
     }
 
-    /// Whether a stored value lies within: the first moment of what it names. A day has to be named in full.
+    /// Whether the first moment of a stored value lies within the span. A stored date must name a
+    /// single day.
     pub(super) fn contains(&self, stored: &str) -> bool {
         match self {
             Self::Days(span) => datetime::days(stored)
@@ -64,7 +66,7 @@ impl Span {
                 datetime::earliest_time_text(*span.start()),
                 datetime::latest_time_text((*span.end()).min(datetime::LAST_TIME)),
             ),
-            // Offsets from UTC make the order of the text another than that of the moments.
+            // With offsets from UTC, the order of the texts is not the order of the moments.
             Self::Moments(_) => Narrowing::None,
         }
     }

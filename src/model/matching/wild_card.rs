@@ -1,24 +1,25 @@
-//! Wild card patterns: `*` and `?` (PS3.4 C.2.2.2.4), and nothing else.
+//! Wild card patterns (PS3.4 C.2.2.2.4). Only `*` and `?` are special.
 
 use memchr::memmem::Finder;
 
-/// A pattern, ready to match.
+/// A compiled pattern.
 ///
-/// The segments between the stars are looked for from left to right, and none is ever looked for twice, so there is no
-/// backtracking: time is linear in the text, times one for each 64 characters of the longest segment that has a `?` in
-/// it. A pattern longer than the text, stars aside, costs nothing.
+/// The segments between the stars are searched from left to right, each only once. There is no
+/// backtracking. The time is linear in the text, multiplied by one for each 64 characters of the
+/// longest segment with a `?`. If the text is shorter than the pattern without stars, the test
+/// takes no time.
 #[derive(Clone, Debug)]
 pub(super) struct WildCard {
     shape: Shape,
-    /// The bytes that a text needs at least.
+    /// Minimum length of a matching text in bytes.
     shortest: usize,
 }
 
 #[derive(Clone, Debug)]
 enum Shape {
-    /// Without a star.
+    /// The pattern has no star.
     Whole(Segment),
-    /// `first*middle*…*last`, where first and last may be empty.
+    /// The pattern is `first*middle*…*last`. `first` and `last` may be empty.
     Parts { first: Segment, middle: Box<[Segment]>, last: Segment },
 }
 
@@ -28,7 +29,7 @@ enum Segment {
     Masked(Box<Masked>),
 }
 
-/// Plain text, with what finding it takes made ready: `str::find` would make it anew for each value looked at.
+/// Plain text with a prepared searcher. `str::find` would prepare it again for each value.
 #[derive(Clone, Debug)]
 struct Literal {
     text: String,
@@ -46,15 +47,15 @@ impl Literal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) text: String,
-    /// Whether every text that fits begins with it.
+    /// Whether every matching text begins with it.
     pub(super) starts: bool,
-    /// Whether every text that fits ends with it.
+    /// Whether every matching text ends with it.
     pub(super) ends: bool,
 }
 
 impl WildCard {
-    /// Reads a pattern. Each run of characters between wild cards goes through `literal`, which appends to its second
-    /// argument what the run is to be compared as.
+    /// Compiles a pattern. Each run of characters between wild cards is passed to `literal`. It
+    /// appends the form that is compared to its second argument.
     pub(super) fn new(pattern: &str, mut literal: impl FnMut(&str, &mut String)) -> Self {
         let mut segments: Vec<_> = pattern.split('*').map(|segment| Segment::new(segment, &mut literal)).collect();
         let shortest = segments.iter().map(Segment::shortest).sum();
@@ -69,7 +70,7 @@ impl WildCard {
         Self { shape, shortest }
     }
 
-    /// Whether the whole text fits the pattern.
+    /// Whether the whole text matches the pattern.
     pub(super) fn matches(&self, text: &str) -> bool {
         if text.len() < self.shortest {
             return false;
@@ -90,7 +91,7 @@ impl WildCard {
         }
     }
 
-    /// What every text that fits begins with.
+    /// Returns the text with which every matching text begins.
     pub(super) fn prefix(&self) -> String {
         let (Shape::Whole(first) | Shape::Parts { first, .. }) = &self.shape;
         match first {
@@ -99,8 +100,8 @@ impl WildCard {
         }
     }
 
-    /// The runs of characters between wild cards: every text that fits contains each of them, and begins or ends with
-    /// those that say so.
+    /// Returns the runs of characters between wild cards. Every matching text contains each of
+    /// them, and begins or ends with those that are marked so.
     pub(super) fn literals(&self) -> Vec<Run> {
         let (first, middle, last) = match &self.shape {
             Shape::Whole(segment) => (segment, [].as_slice(), None),
@@ -150,7 +151,7 @@ impl Segment {
         }
     }
 
-    /// The bytes that the segment takes at the start of `text`.
+    /// Returns how many bytes the segment matches at the start of `text`.
     fn at_start(&self, text: &str) -> Option<usize> {
         match self {
             Self::Literal(literal) => text.starts_with(literal.text.as_str()).then_some(literal.text.len()),
@@ -158,7 +159,7 @@ impl Segment {
         }
     }
 
-    /// The bytes that the segment takes at the end of `text`.
+    /// Returns how many bytes the segment matches at the end of `text`.
     fn at_end(&self, text: &str) -> Option<usize> {
         match self {
             Self::Literal(literal) => text.ends_with(literal.text.as_str()).then_some(literal.text.len()),
@@ -166,7 +167,7 @@ impl Segment {
         }
     }
 
-    /// Where the first place that fits ends, in bytes.
+    /// Returns the byte offset at which the first match ends.
     fn find_end(&self, text: &str) -> Option<usize> {
         match self {
             Self::Literal(literal) => literal.finder.find(text.as_bytes()).map(|at| at + literal.text.len()),
@@ -187,16 +188,17 @@ fn taken<'a>(pattern: impl Iterator<Item = &'a Option<char>>, mut text: impl Ite
     Some(length)
 }
 
-/// A segment with `?` in it. It is looked for with the shift-and automaton: one bit for each position, all of them moved
-/// on by each character of the text.
+/// A segment with `?`. It is searched with the shift-and automaton: one bit for each position. Each
+/// character of the text shifts all bits.
 #[derive(Clone, Debug)]
 struct Masked {
-    /// `None` is a `?`.
+    /// `None` stands for a `?`.
     chars: Vec<Option<char>>,
-    /// The positions at which any character will do, 64 to a word.
+    /// Positions that any character matches, 64 in a word.
     anything: Vec<u64>,
-    /// For each character of the segment, in order: the words that have positions at which it will do, and those positions.
-    /// Only such words, so that a segment takes memory in proportion to its length.
+    /// For each character of the segment, in order: the words with positions that it matches, and
+    /// those positions. Empty words are left out, so that the memory is proportional to the length
+    /// of the segment.
     fitting: Vec<(char, Vec<(usize, u64)>)>,
 }
 
@@ -253,7 +255,7 @@ mod tests {
         WildCard::new(pattern, |literal, out| out.push_str(literal)).matches(text)
     }
 
-    /// The definition, word for word.
+    /// Implements the definition literally.
     fn slowly(pattern: &[char], text: &[char]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
@@ -308,7 +310,7 @@ mod tests {
 
     #[test]
     fn many_stars_take_no_time() {
-        // With backtracking this would outlive the universe.
+        // With backtracking this would take longer than the age of the universe.
         let pattern = format!("{}b", "*a".repeat(2_000));
         assert!(!matches(&pattern, &"a".repeat(10_000)));
         assert!(matches(&"*a?".repeat(2_000), &"a".repeat(10_000)));
