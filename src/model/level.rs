@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// The level of an entity in the Query/Retrieve Information Model (PS3.4 C.3.1), and the value of (0008,0052).
+/// The level of an entity in the Query/Retrieve Information Model (PS3.4 C.3.1). It is the value of
+/// (0008,0052).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueryRetrieveLevel {
     /// `PATIENT`

@@ -1,4 +1,4 @@
-//! What can go wrong with a query, and the status that says so (PS3.4 C.4.1.1.4).
+//! Errors of a query, and the status of each (PS3.4 C.4.1.1.4).
 
 use dicom_core::Tag;
 
@@ -7,45 +7,47 @@ use crate::db;
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::MatchingError;
 
-/// Why a query has no (more) answers. The texts repeat no value of the query.
+/// Reason why a query has no answers, or no more. The message never contains a value of the query.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// The bytes are no data set.
+    /// The bytes are not a valid data set.
     #[error(transparent)]
     Identifier(#[from] IdentifierError),
     /// Query/Retrieve Level (0008,0052) is absent or empty.
-    #[error("no Query/Retrieve Level (0008,0052)")]
+    #[error("Query/Retrieve Level (0008,0052) is missing")]
     MissingLevel,
-    /// Query/Retrieve Level (0008,0052) is none of PS3.4 C.4.1.1.3.1.
+    /// Query/Retrieve Level (0008,0052) is not a level of PS3.4 C.4.1.1.3.1.
     #[error("Query/Retrieve Level (0008,0052) is not a known level")]
     UnknownLevel,
-    /// The Information Model has no such level.
-    #[error("no level {} in {}", .level, model_name(*.model))]
+    /// The Information Model does not have the level.
+    #[error("{} has no level {}", model_name(*.model), .level)]
     LevelNotInModel {
-        /// The level that was asked for.
+        /// Requested level.
         level: QueryRetrieveLevel,
-        /// The model in which it was.
+        /// Information Model of the query.
         model: InformationModel,
     },
-    /// A hierarchical query without exactly one value for the unique key of a level above (PS3.4 C.4.1.2.1).
-    #[error("hierarchical query without one value for {0}")]
+    /// A hierarchical query does not have exactly one value for the unique key of a level above
+    /// (PS3.4 C.4.1.2.1).
+    #[error("a hierarchical query needs exactly one value for {0}")]
     UniqueKeyAbove(Tag),
-    /// A hierarchical query with a key of another level (PS3.4 C.4.1.2.1).
-    #[error("{0} is not a key of this level, in a hierarchical query")]
+    /// A hierarchical query has a key of another level (PS3.4 C.4.1.2.1).
+    #[error("{0} is not a key of this level in a hierarchical query")]
     KeyOfOtherLevel(Tag),
-    /// The value of a key means nothing for its VR.
+    /// The value of a key is not valid for its VR.
     #[error("key {0}: {1}")]
     InvalidKey(Tag, MatchingError),
     /// There are more answers than the configured limit.
     #[error("more than {0} matches; these are the first")]
     TooManyMatches(u64),
-    /// The query took longer than it may.
+    /// The query exceeded its time limit.
     #[error("the query took longer than its time limit")]
     TimeLimit,
-    /// The peer said C-CANCEL, or went away.
+    /// The peer sent C-CANCEL or closed the association.
     #[error("cancelled")]
     Cancelled,
-    /// The peer has all that it may have of the memory, or of the room on disk for answers that wait for it.
+    /// The peer uses all the memory that it may have, or all the disk space for its waiting
+    /// answers.
     #[error("this peer has too much under way; ask again later")]
     NoRoom,
     /// Answers that waited for a slow peer could not be read back.
@@ -56,18 +58,18 @@ pub enum FindError {
     Index(#[source] db::Error),
 }
 
-/// What a failed C-FIND-RSP says (PS3.7 9.3.2.2, annex C).
+/// Contents of a failed C-FIND-RSP (PS3.7 9.3.2.2, annex C).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Status (0000,0900).
     pub status: u16,
-    /// Offending Element (0000,0901); may be empty.
+    /// Offending Element (0000,0901). It may be empty.
     pub offending_elements: Vec<Tag>,
-    /// Error Comment (0000,0902): at most 64 characters, ASCII, without values of the query.
+    /// Error Comment (0000,0902): at most 64 ASCII characters, without values of the query.
     pub comment: String,
 }
 
-/// Longest Error Comment (VR LO), in characters.
+/// Maximum length of Error Comment (VR LO), in characters.
 const MAX_COMMENT_LENGTH: usize = 64;
 
 const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
@@ -78,19 +80,21 @@ pub(super) const STATUS_CANCEL: u16 = 0xFE00;
 pub(super) const STATUS_OUT_OF_RESOURCES: u16 = 0xA700;
 /// Identifier does not match SOP Class (PS3.4 table C.4-1).
 pub(super) const STATUS_IDENTIFIER_DOES_NOT_MATCH: u16 = 0xA900;
-/// Unable to process (PS3.4 table C.4-1, `Cxxx`): the Identifier is no data set.
+/// Unable to process (PS3.4 table C.4-1, `Cxxx`): the Identifier is not a valid data set.
 pub(super) const STATUS_UNREADABLE_IDENTIFIER: u16 = 0xC001;
 /// Unable to process (PS3.4 table C.4-1, `Cxxx`): the index could not answer.
 pub(super) const STATUS_INDEX_FAILED: u16 = 0xC002;
 
 impl FindError {
-    /// Whether our operator should look. An index that was taken away is told by its writer, once for all.
+    /// Whether the operator of this node should act. If the index was replaced, its writer reports
+    /// it once for all, so this is false.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Index(error) if !matches!(error, db::Error::Replaced { .. }))
     }
 
-    /// The response that says this. No `_` arm: a new error has to be given its status here.
+    /// Returns the response for this error. There is no `_` arm, so that each new error gets its
+    /// status here.
     #[must_use]
     pub fn failure(&self) -> Failure {
         let (status, offending_elements) = match self {

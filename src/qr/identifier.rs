@@ -1,4 +1,5 @@
-//! The Identifier of a request: bytes from a peer to keys (PS3.4 C.4.1.1.3, PS3.5 chapter 7).
+//! Decodes the Identifier of a request: the bytes of a peer become keys (PS3.4 C.4.1.1.3, PS3.5
+//! chapter 7).
 
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
@@ -10,72 +11,80 @@ use crate::model::declared::{DeclaredSet, creator_tag, is_private_creator};
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::value;
 
-/// The longest Identifier that is read, in bytes. A list of 20,000 UIDs takes 1.3 MB, more values are not taken.
+/// Maximum length of an Identifier in bytes. A list of 20,000 UIDs takes 1.3 MB, and more values
+/// are not accepted.
 pub const MAX_IDENTIFIER_LENGTH: usize = 3 * 1024 * 1024 / 2;
 
-/// How deep sequences may lie in each other. PS3.4 defines no key deeper than three.
+/// Maximum nesting depth of sequences. PS3.4 defines no key deeper than three.
 pub const MAX_IDENTIFIER_DEPTH: usize = 16;
 
-/// How many elements an Identifier may have, those within sequences and the items themselves counted. Clients send up to
-/// some hundred; each takes memory many times the eight bytes that it can be sent in.
+/// Maximum number of elements in an Identifier. Elements inside sequences count, and so do the
+/// items.
+///
+/// Clients send up to about a hundred. A peer can send an element in eight bytes, but it takes many
+/// times that memory.
 pub const MAX_IDENTIFIER_ELEMENTS: usize = 10_000;
 
-/// How many values the elements of an Identifier may have together. Each becomes a condition of some hundred bytes, and each
-/// is compared with every row that comes up.
+/// Maximum number of values of all elements of an Identifier. Each becomes a condition of some
+/// hundred bytes, which is tested on every row that a search examines.
 pub const MAX_IDENTIFIER_VALUES: usize = 20_000;
 
 /// The data set of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identifier {
-    /// Its elements, as sent, without group lengths.
+    /// Elements as sent, without group lengths.
     pub elements: Vec<KeyElement>,
-    /// Its Specific Character Set (0008,0005); empty for the default repertoire.
+    /// Specific Character Set (0008,0005). It is empty for the default repertoire.
     pub character_set: String,
 }
 
-/// Why the bytes are no Identifier.
+/// Reason why the bytes are not a valid Identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentifierError {
-    /// More than [`MAX_IDENTIFIER_LENGTH`].
+    /// It has more than [`MAX_IDENTIFIER_LENGTH`] bytes.
     #[error("the identifier is longer than {MAX_IDENTIFIER_LENGTH} bytes")]
     TooLong,
-    /// More than [`MAX_IDENTIFIER_ELEMENTS`].
+    /// It has more than [`MAX_IDENTIFIER_ELEMENTS`] elements.
     #[error("the identifier has more than {MAX_IDENTIFIER_ELEMENTS} elements")]
     TooManyElements,
-    /// More than [`MAX_IDENTIFIER_VALUES`].
+    /// It has more than [`MAX_IDENTIFIER_VALUES`] values.
     #[error("the identifier has more than {MAX_IDENTIFIER_VALUES} values")]
     TooManyValues,
-    /// More than [`MAX_IDENTIFIER_DEPTH`].
-    #[error("sequences lie more than {MAX_IDENTIFIER_DEPTH} deep in each other")]
+    /// Its sequences are nested deeper than [`MAX_IDENTIFIER_DEPTH`].
+    #[error("sequences are nested deeper than {MAX_IDENTIFIER_DEPTH}")]
     TooDeep,
-    /// An element goes on after the end of what it is in.
+    /// An element extends past the end of its data set, item or sequence.
     #[error("element {0} is cut off")]
     CutOff(Tag),
     /// The last bytes are too few for an element.
     #[error("the identifier is cut off")]
     Incomplete,
-    /// The two bytes after a tag are no VR.
+    /// The two bytes after a tag are not a VR.
     #[error("element {0} has no valid VR")]
     InvalidVr(Tag),
-    /// Something else than an item stands in a sequence, or a delimiter where there is nothing to end.
-    #[error("{0} stands where it may not")]
+    /// A sequence contains something other than an item, or a delimiter has nothing to end.
+    #[error("{0} is not allowed at this position")]
     Misplaced(Tag),
 }
 
 impl Identifier {
-    /// Reads the bytes of a data set. Its texts are decoded by its Specific Character Set; where there is none, by
-    /// `assumed_character_set` (empty for the default repertoire). What that cannot explain is read as UTF-8 or Latin-1.
+    /// Decodes the bytes of a data set.
+    ///
+    /// Text is decoded by its Specific Character Set. If the request has none,
+    /// `assumed_character_set` applies, and empty means the default repertoire. Bytes that the set
+    /// cannot decode are read as UTF-8 or Latin-1.
     ///
     /// # Errors
-    /// When the bytes do not follow the encoding, or pass a limit.
+    /// Fails if the bytes do not follow the encoding, or if they exceed a limit.
     pub fn decode(bytes: &[u8], encoding: Encoding, assumed_character_set: &str) -> Result<Self, IdentifierError> {
         Self::decode_with(bytes, encoding, assumed_character_set, DeclaredSet::none())
     }
 
-    /// The same, with private elements that are declared read by their declared VR where the bytes do not tell it.
+    /// Works as [`Self::decode`]. A private element without a VR of its own gets the VR of its
+    /// declaration, if it has one.
     ///
     /// # Errors
-    /// As [`Self::decode`].
+    /// Fails as [`Self::decode`] does.
     pub fn decode_with(
         bytes: &[u8],
         encoding: Encoding,
@@ -86,10 +95,11 @@ impl Identifier {
         Self::decode_within(bytes, encoding, assumed_character_set, declared, limits)
     }
 
-    /// As [`Self::decode`], for other requests than queries: with up to so many elements, and as many values.
+    /// Works as [`Self::decode`], for requests other than queries. They may have `max_elements`
+    /// elements and as many values.
     ///
     /// # Errors
-    /// As there.
+    /// Fails as [`Self::decode`] does.
     pub fn decode_up_to(
         bytes: &[u8],
         encoding: Encoding,
@@ -117,7 +127,7 @@ impl Identifier {
         Ok(Self { elements: decode_elements(raw, &sets), character_set })
     }
 
-    /// The text of an element, if it is there and no sequence.
+    /// Returns the text of an element. `None` if it is absent or a sequence.
     #[must_use]
     pub fn text(&self, tag: Tag) -> Option<&str> {
         self.elements.iter().find(|element| element.tag == tag).and_then(|element| match &element.value {
@@ -127,7 +137,7 @@ impl Identifier {
     }
 }
 
-/// An element as it stands in the bytes.
+/// An element with its undecoded value.
 struct RawElement<'a> {
     tag: Tag,
     vr: VR,
@@ -145,14 +155,14 @@ const SEQUENCE_DELIMITER: Tag = Tag(0xFFFE, 0xE0DD);
 const UNDEFINED_LENGTH: u32 = 0xFFFF_FFFF;
 pub(super) const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
 
-/// Reads with recursion, which [`MAX_IDENTIFIER_DEPTH`] bounds.
+/// Reads by recursion. [`MAX_IDENTIFIER_DEPTH`] bounds it.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     elements_left: usize,
     values_left: usize,
     declared: &'a DeclaredSet,
-    /// Who reserves which private block of the root.
+    /// Private creators of the root, with the tag of the block that each reserves.
     creators: Vec<(Tag, &'a [u8])>,
 }
 
@@ -163,7 +173,7 @@ struct Header {
 }
 
 impl<'a> Reader<'a> {
-    /// The elements up to `end`, or up to an item delimiter where there is no end.
+    /// Reads the elements up to `end`. Without an end, it reads up to an item delimiter.
     fn data_set(
         &mut self,
         encoding: Encoding,
@@ -189,7 +199,7 @@ impl<'a> Reader<'a> {
             {
                 self.creators.push((header.tag, bytes));
             }
-            // A group length (PS3.5 7.2) says nothing.
+            // Group lengths carry no information (PS3.5 7.2).
             if header.tag.element() != 0 {
                 elements.push(element);
             }
@@ -205,14 +215,14 @@ impl<'a> Reader<'a> {
     ) -> Result<RawElement<'a>, IdentifierError> {
         let tag = header.tag;
         let in_dictionary = if depth == 0 { self.vr_of_root(tag) } else { vr_in_dictionary(tag) };
-        // PS3.5 6.2.2: UN tells nothing about the value.
+        // UN does not tell the real VR (PS3.5 6.2.2).
         let vr = match header.vr {
             Some(VR::UN) | None => in_dictionary,
             Some(vr) => vr,
         };
         let undefined = header.length == UNDEFINED_LENGTH;
-        // PS3.5 6.2.2, note 5: UN of undefined length is a sequence in implicit VR little endian; UN of defined length is
-        // encoded so as well, when it is a sequence.
+        // PS3.5 6.2.2, note 5: UN of undefined length is a sequence in Implicit VR Little Endian. A
+        // sequence in UN of defined length has the same encoding.
         let within = if header.vr == Some(VR::UN) { Encoding::ImplicitLittle } else { encoding };
         if undefined || vr == VR::SQ {
             let end = if undefined { None } else { Some(self.end_of(tag, header.length, end)?) };
@@ -222,22 +232,23 @@ impl<'a> Reader<'a> {
         let bytes = self.bytes.get(self.at..after).ok_or(IdentifierError::CutOff(tag))?;
         self.at = after;
         if !matches!(TextForm::of(vr), TextForm::Text) {
-            // Halves of two-byte characters can look like delimiters too; that is far from mattering.
+            // Bytes of two-byte characters can look like backslashes. This overestimates the count,
+            // which does no harm.
             let values = 1 + bytes.iter().filter(|byte| **byte == b'\\').count();
             self.values_left = self.values_left.checked_sub(values).ok_or(IdentifierError::TooManyValues)?;
         }
         Ok(RawElement { tag, vr, value: RawValue::Bytes(bytes, within) })
     }
 
-    /// The VR that a root element has where it is not said.
+    /// Returns the VR of a root element that has no VR of its own.
     fn vr_of_root(&self, tag: Tag) -> VR {
         let creator = creator_tag(tag).and_then(|tag| self.creators.iter().find(|(known, _)| *known == tag));
-        // What no creator reserves is nothing that is declared.
+        // A private element without a private creator cannot be a declared one.
         let unit = creator.and_then(|(_, creator)| self.declared.unit(tag, std::str::from_utf8(creator).ok()));
         unit.map_or_else(|| vr_in_dictionary(tag), |unit| unit.vr)
     }
 
-    /// The items up to `end`, or up to a sequence delimiter where there is no end.
+    /// Reads the items up to `end`. Without an end, it reads up to a sequence delimiter.
     fn items(
         &mut self,
         encoding: Encoding,
@@ -270,7 +281,7 @@ impl<'a> Reader<'a> {
     fn header(&mut self, encoding: Encoding, end: Option<usize>) -> Result<Header, IdentifierError> {
         let limit = end.unwrap_or(self.bytes.len());
         let tag = Tag(encoding.u16(self.take(limit)?), encoding.u16(self.take(limit)?));
-        // PS3.5 7.5: items and delimiters never have a VR.
+        // Items and delimiters never have a VR (PS3.5 7.5).
         if !encoding.is_explicit() || tag.group() == 0xFFFE {
             return Ok(Header { tag, vr: None, length: encoding.u32(self.take(limit)?) });
         }
@@ -290,7 +301,8 @@ impl<'a> Reader<'a> {
         taken.copied().ok_or(IdentifierError::Incomplete)
     }
 
-    /// Where a value of this length ends, which is within what it is in.
+    /// Returns the end of a value of this length. The end must lie within the enclosing data set,
+    /// item or sequence.
     fn end_of(&self, tag: Tag, length: u32, end: Option<usize>) -> Result<usize, IdentifierError> {
         let limit = end.unwrap_or(self.bytes.len());
         usize::try_from(length)
@@ -306,12 +318,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The VR that the dictionary has for a tag; UN for what it does not know.
+/// Returns the VR of a tag in the dictionary. An unknown tag gives UN.
 pub(super) fn vr_in_dictionary(tag: Tag) -> VR {
     StandardDataDictionary.by_tag(tag).map_or(VR::UN, |entry| entry.vr().relaxed())
 }
 
-/// The Specific Character Set among the elements, if it is there.
+/// Returns Specific Character Set, if it is among the elements.
 fn character_set(elements: &[RawElement<'_>]) -> Option<String> {
     elements.iter().find(|element| element.tag == SPECIFIC_CHARACTER_SET).map(|element| match &element.value {
         RawValue::Bytes(bytes, _) => String::from_utf8_lossy(bytes).trim_end_matches([' ', '\0']).to_owned(),
@@ -332,8 +344,8 @@ fn decode_elements(raw: Vec<RawElement<'_>>, sets: &CharacterSets) -> Vec<KeyEle
                     let mut text = String::new();
                     value::push_text(&mut text, element.vr, encoding.is_big(), bytes, sets);
                     if text.is_empty() && !bytes.is_empty() && is_binary_number(element.vr) {
-                        // Too few bytes for a number: no key without a value, which would match everything, but one that
-                        // no number is equal to.
+                        // The value has too few bytes for a number. An empty key would match
+                        // everything, so this becomes a value that no number is equal to.
                         text.push('?');
                     }
                     KeyValue::Text(text)
@@ -348,7 +360,8 @@ fn is_binary_number(vr: VR) -> bool {
 }
 
 fn decode_item(item: Vec<RawElement<'_>>, inherited: &CharacterSets) -> Vec<KeyElement> {
-    // PS3.3 C.12.1.1.2: an item may have its own character set, and what lies in the item inherits that.
+    // An item may have its own character set. Everything inside the item inherits it (PS3.3
+    // C.12.1.1.2).
     let own = character_set(&item).filter(|terms| !terms.is_empty()).map(|terms| CharacterSets::new(&terms));
     decode_elements(item, own.as_ref().unwrap_or(inherited))
 }
@@ -359,7 +372,7 @@ mod tests {
 
     use super::*;
 
-    /// `(gggg,eeee) VR value` in the encoding, with padding as it should be.
+    /// Encodes one element with correct padding.
     fn element(encoding: Encoding, tag: Tag, vr: VR, value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         encoding.push_tag(&mut out, tag);

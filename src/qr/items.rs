@@ -1,4 +1,5 @@
-//! Sequence keys: what of their items is supported (PS3.4 C.2.2.1.3), and what is answered of each item (C.2.2.2.6).
+//! Sequence keys: which elements of their items are supported (PS3.4 C.2.2.1.3), and which are
+//! returned for each item (C.2.2.2.6).
 
 use dicom_core::{Tag, VR};
 
@@ -7,23 +8,25 @@ use crate::model::find::ItemKey;
 use crate::model::matching::{KeyElement, KeyValue, is_matched_in_item};
 use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
 
-/// What the index keeps of the items of a sequence.
+/// The elements of a sequence item that the index keeps.
 #[derive(Clone, Copy)]
 pub(super) enum Kept<'n> {
-    /// Everything. Private elements cannot be told apart: their blocks differ from object to object (PS3.5 7.8.1).
+    /// All elements. Private elements cannot be told apart, because their blocks differ from object
+    /// to object (PS3.5 7.8.1).
     All,
-    /// What is declared.
+    /// Only the declared elements.
     Declared(&'n [Node]),
 }
 
 impl<'n> Kept<'n> {
-    /// Of a declared sequence; no nodes are everything.
+    /// Returns the elements kept of a declared sequence. No nodes means all elements.
     pub(super) fn of(nodes: &'n [Node]) -> Self {
         if nodes.is_empty() { Self::All } else { Self::Declared(nodes) }
     }
 }
 
-/// Who reserves which private block in a data set or an item.
+/// Returns the private creators of a data set or an item, with the tag of the block that each
+/// reserves.
 pub(super) fn creators(elements: &[KeyElement]) -> Vec<(Tag, String)> {
     let creators = elements.iter().filter(|element| is_private_creator(element.tag));
     creators
@@ -34,8 +37,11 @@ pub(super) fn creators(elements: &[KeyElement]) -> Vec<(Tag, String)> {
         .collect()
 }
 
-/// A key as the index can answer it: in the items of a sequence, elements that are not supported have lost their values, so
-/// that they are universal, and are noted. Declared private elements stand where the index keeps them: see [`canonical_tag`].
+/// Returns the part of a key that the index can answer.
+///
+/// In the items of a sequence, unsupported elements are noted and lose their values, so that they
+/// become universal. Declared private elements move to the block where the index keeps them: see
+/// [`canonical_tag`].
 pub(super) fn supported(value: &KeyValue, kept: Kept<'_>, unsupported: &mut Vec<Tag>) -> KeyValue {
     let KeyValue::Items(items) = value else { return value.clone() };
     KeyValue::Items(items.iter().map(|item| supported_item(item, kept, unsupported)).collect())
@@ -46,12 +52,14 @@ fn supported_item(item: &[KeyElement], kept: Kept<'_>, unsupported: &mut Vec<Tag
     let mut elements: Vec<KeyElement> = Vec::new();
     for element in item {
         let tag = element.tag;
-        // Says how the item is written, and is no key (PS3.4 C.2.2.2). Group lengths say nothing.
+        // Specific Character Set says how the item is encoded, and is not a key (PS3.4 C.2.2.2).
+        // Group lengths carry no information.
         if tag == SPECIFIC_CHARACTER_SET || tag.element() == 0 {
             continue;
         }
         if is_private_creator(tag) {
-            // Of declared elements it is added where the index keeps it. It is never matched.
+            // It is never matched. For declared elements, it is added below, at the tag that the
+            // index uses.
             if matches!(kept, Kept::All) {
                 elements.push(without_value(element));
             }
@@ -67,7 +75,8 @@ fn supported_item(item: &[KeyElement], kept: Kept<'_>, unsupported: &mut Vec<Tag
             (_, Some((nodes, node))) => {
                 let (tag, block) = canonical_tag(nodes, &node.step);
                 if let Some(block) = block.filter(|block| !elements.iter().any(|element| element.tag == *block)) {
-                    // Asked for, so that it is answered; never matched.
+                    // The private creator is requested so that the answer has it. It is never
+                    // matched.
                     elements.push(KeyElement { tag: block, vr: VR::LO, value: KeyValue::Text(String::new()) });
                 }
                 let vr = if element.vr == VR::UN { node.vr } else { element.vr };
@@ -100,7 +109,7 @@ fn without_value(element: &KeyElement) -> KeyElement {
     KeyElement { tag: element.tag, vr: element.vr, value }
 }
 
-/// What is asked for in the items of a sequence (PS3.4 C.2.2.2.6).
+/// Returns the attributes to return of the items of a sequence (PS3.4 C.2.2.2.6).
 pub(super) fn item_keys(key: &KeyValue) -> Vec<ItemKey> {
     let KeyValue::Items(items) = key else { return Vec::new() };
     let mut keys: Vec<ItemKey> =

@@ -1,7 +1,7 @@
 //! Answers in the DICOM JSON Model (PS3.18 annex F): text for an HTTP client.
 //!
-//! What is the same in all answers of a query is made once; an answer is appended to a text that the
-//! caller sends in pieces.
+//! The parts that all answers of a query share are built once. Each answer is appended to a text
+//! that the caller sends in pieces.
 
 use dicom_core::{Tag, VR};
 use serde_json::{Map, Value};
@@ -18,20 +18,22 @@ use crate::qr::parse::Query;
 /// Retrieve URL (PS3.3 C.4.23.1).
 const RETRIEVE_URL: Tag = Tag(0x0008, 0x1190);
 
-/// Instance Availability (0008,0056) of what cannot be had from here (PS3.3 C.4.23.1.1).
+/// Instance Availability (0008,0056) of an object that this node cannot deliver (PS3.3 C.4.23.1.1).
 const UNAVAILABLE: &str = "UNAVAILABLE";
 
 /// Writes the answers to one query.
 #[derive(Debug)]
 pub struct JsonWriter {
-    /// In order of their tags.
+    /// Sorted by tag.
     fields: Vec<Field>,
-    /// The start of Retrieve URLs: that of the service, up to and without `/studies`.
+    /// Start of a Retrieve URL: the URL of the service, without `/studies`.
     service: String,
-    /// The return keys with the UIDs of the study, the series and the instance, as far as the level has them.
+    /// Numbers of the return keys with the UIDs of study, series and instance, down to the query
+    /// level.
     uids: Vec<usize>,
     availability: Option<usize>,
-    /// Whether the index is wrong about the availability: the object was not found where it says.
+    /// Whether the availability in the index is wrong, because the object was not found at its
+    /// location.
     is_gone: bool,
 }
 
@@ -43,7 +45,7 @@ struct Field {
 
 #[derive(Debug)]
 enum Content {
-    /// A whole element, the same in each answer.
+    /// A whole element that is the same in every answer.
     Constant(String),
     RetrieveUrl,
     /// The value of the return key with this number.
@@ -59,7 +61,7 @@ enum Content {
     },
 }
 
-/// The part of a URL that goes before each UID of a level.
+/// The part of a URL before the UID of each level.
 const LEVELS: [(AttributeId, QueryRetrieveLevel, &str); 3] = [
     (AttributeId::StudyInstanceUID, QueryRetrieveLevel::Study, "/studies/"),
     (AttributeId::SeriesInstanceUID, QueryRetrieveLevel::Series, "/series/"),
@@ -67,7 +69,7 @@ const LEVELS: [(AttributeId, QueryRetrieveLevel, &str); 3] = [
 ];
 
 impl JsonWriter {
-    /// Prepares the answers to a query; `service` is the URL of the DICOMweb service.
+    /// Prepares the answers to a query. `service` is the URL of the DICOMweb service.
     #[must_use]
     pub fn new(query: &Query, service: &str) -> Self {
         let request = &query.request;
@@ -88,7 +90,7 @@ impl JsonWriter {
                 fields.push(constant(*tag, VR::LO, creator));
             }
         }
-        // PS3.18 F.2.2: the encoding of the text is UTF-8, whatever the objects are written in.
+        // The text is UTF-8 (PS3.18 F.2.2), whatever character set the objects have.
         fields.retain(|field| field.tag != number(SPECIFIC_CHARACTER_SET));
         fields.push(constant(SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"));
         fields.push(Field { tag: number(RETRIEVE_URL), content: Content::RetrieveUrl });
@@ -100,7 +102,7 @@ impl JsonWriter {
         Self { fields, service: service.to_owned(), uids, availability, is_gone: false }
     }
 
-    /// The same for entities whose objects were not found where the index says.
+    /// Returns a writer for entities whose objects were not found at their locations.
     #[must_use]
     pub fn for_what_is_gone(self) -> Self {
         Self { is_gone: true, ..self }
@@ -127,14 +129,14 @@ impl JsonWriter {
                 Content::RetrieveUrl => self.push_url(out, value),
             }
             if out.len() == start {
-                // Nothing came of it: the separator goes before the next one.
+                // The field wrote nothing, so its separator is used for the next one.
                 separator = out.pop().unwrap_or('{');
             }
         }
         out.push('}');
     }
 
-    /// Nothing where the entity cannot be retrieved from here.
+    /// Appends the Retrieve URL. It appends nothing if this node cannot deliver the entity.
     fn push_url<'a>(&self, out: &mut String, value: impl Fn(usize) -> &'a str) {
         if self.is_gone || self.availability.is_some_and(|at| value(at) == UNAVAILABLE) {
             return;
@@ -172,7 +174,7 @@ fn number(tag: Tag) -> u32 {
     u32::from(tag.0) << 16 | u32::from(tag.1)
 }
 
-/// A UID as a part of a path: what objects have in its place may be any text.
+/// Encodes a UID as a part of a path. Objects may have any text in place of a UID.
 #[must_use]
 pub fn encoded_uid(uid: &str) -> String {
     let mut out = String::with_capacity(uid.len());
@@ -186,7 +188,7 @@ pub fn encoded_uid(uid: &str) -> String {
     out
 }
 
-/// Appends the items that match, each with what is wanted of it (PS3.4 C.2.2.2.6).
+/// Appends the items that match. Each has the elements that the request asks for (PS3.4 C.2.2.2.6).
 fn push_sequence(
     out: &mut String,
     tag: u32,

@@ -1,4 +1,4 @@
-//! Keys as people type them: `PatientName=SMITH*`, `0020000D=1.2.3`, `StudyDescription`.
+//! Keys as typed on the command line: `PatientName=SMITH*`, `0020000D=1.2.3`, `StudyDescription`.
 
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
@@ -11,21 +11,21 @@ use crate::model::declared::{DeclaredSet, Step, is_private_creator};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::{KeyElement, KeyValue};
 
-/// Why a text is no key. The texts never repeat the value.
+/// Reason why a text is not a valid key. The message never contains the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Neither a keyword nor a tag.
+    /// The name is neither a keyword nor a tag.
     #[error("`{name}` is neither a keyword of the DICOM data dictionary nor a tag{}", suggestion(.near))]
     UnknownName {
-        /// What was given.
+        /// The name as given.
         name: String,
         /// The attribute of the index that was probably meant.
         near: Option<&'static str>,
     },
-    /// A dot after something that is no sequence.
-    #[error("`{0}` is no sequence")]
+    /// A dot follows an element that is not a sequence.
+    #[error("`{0}` is not a sequence")]
     NotASequence(String),
-    /// A value for a sequence itself.
+    /// A value is given for a sequence itself.
     #[error("`{0}` is a sequence: name an attribute in it, as in `{0}.CodeValue=...`")]
     IsASequence(String),
 }
@@ -34,11 +34,14 @@ fn suggestion(near: &Option<&'static str>) -> String {
     near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
 }
 
-/// Makes an Identifier of a level and keys, each `KEY` (to be answered) or `KEY=VALUE` (to be matched and answered). KEY is a
-/// keyword, eight hexadecimal digits, or `gggg,eeee`; dots lead into sequences: `ProcedureCodeSequence.CodeValue=X`.
+/// Builds an Identifier from a level and keys.
+///
+/// A key is `KEY` (to be returned) or `KEY=VALUE` (to be matched and returned). KEY is a keyword,
+/// eight hexadecimal digits, or `gggg,eeee`. Dots lead into sequences:
+/// `ProcedureCodeSequence.CodeValue=X`.
 ///
 /// # Errors
-/// When a text is no key.
+/// Fails if a text is not a valid key.
 pub fn identifier<'a>(
     level: QueryRetrieveLevel,
     keys: impl IntoIterator<Item = &'a str>,
@@ -46,10 +49,10 @@ pub fn identifier<'a>(
     identifier_with(level, keys, DeclaredSet::none())
 }
 
-/// The same, with the names of declared attributes.
+/// Works as [`identifier`], and also knows the names of declared attributes.
 ///
 /// # Errors
-/// When a text is no key.
+/// Fails if a text is not a valid key.
 pub fn identifier_with<'a>(
     level: QueryRetrieveLevel,
     keys: impl IntoIterator<Item = &'a str>,
@@ -70,8 +73,10 @@ pub fn identifier_with<'a>(
     Ok(Identifier { elements, character_set: String::new() })
 }
 
-/// What is answered at a level where nothing is asked for: its unique and required keys, those of the levels above, and
-/// what says how much there is.
+/// Returns the return keys for a query that names none.
+///
+/// They are the unique and required keys of the level and the levels above. The counts of related
+/// entities and some descriptive attributes of the level are added.
 #[must_use]
 pub fn default_return_keys(level: QueryRetrieveLevel) -> Vec<&'static Attribute> {
     let worth_showing = |attribute: &&Attribute| {
@@ -122,7 +127,8 @@ fn add_declared(elements: &mut Vec<KeyElement>, path: &[Step], vr: VR, value: Op
     }
 }
 
-/// The block that a private creator has in a data set; the next free one where it has none yet.
+/// Returns the block of a private creator in a data set. If the creator has none yet, it reserves
+/// the next free block.
 fn block_of(elements: &mut Vec<KeyElement>, group: u16, creator: &str) -> u16 {
     let mut block = 0x10;
     for element in elements.iter().filter(|element| element.tag.group() == group && is_private_creator(element.tag)) {
@@ -136,7 +142,8 @@ fn block_of(elements: &mut Vec<KeyElement>, group: u16, creator: &str) -> u16 {
     block
 }
 
-/// Adds a key to the elements of a data set; a later value for the same attribute replaces an earlier one.
+/// Adds a key to the elements of a data set. A later value for the same attribute replaces an
+/// earlier one.
 fn add(elements: &mut Vec<KeyElement>, path: &str, value: Option<&str>) -> Result<(), KeyError> {
     let (name, rest) = match path.split_once('.') {
         Some((name, rest)) => (name, Some(rest)),
@@ -181,7 +188,7 @@ fn tag(name: &str) -> Result<Tag, KeyError> {
         return Ok(entry.tag());
     }
     let folded = name.to_ascii_lowercase();
-    // A keyword in another case is what was meant; else the nearest.
+    // If only the case differs, that keyword was meant. Otherwise the nearest keyword is suggested.
     if let Some(attribute) = ATTRIBUTES.iter().find(|attribute| attribute.keyword.to_ascii_lowercase() == folded) {
         return Ok(attribute.tag);
     }
@@ -194,7 +201,8 @@ fn tag(name: &str) -> Result<Tag, KeyError> {
     Err(KeyError::UnknownName { name: name.to_owned(), near })
 }
 
-/// How many letters have to be changed, added or left out to make one word of the other (Levenshtein).
+/// Returns the number of letters to change, add or remove to turn one word into the other
+/// (Levenshtein).
 fn edits(one: &str, other: &str) -> usize {
     let other = other.as_bytes();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -1,10 +1,16 @@
-//! Queries: an Identifier becomes a [`FindRequest`](crate::model::find::FindRequest), answers become response
-//! Identifiers (PS3.4 annex C). No sockets, no SQL.
+//! Queries (PS3.4 annex C), without sockets and SQL. An Identifier becomes a
+//! [`FindRequest`](crate::model::find::FindRequest), and answers become response Identifiers.
 //!
-//! In reading order: [`Identifier`] (bytes of a peer to keys), [`NegotiatedOptions`] (what was agreed besides), [`parse()`]
-//! (keys to a [`Query`]), [`run()`] (a query to answers), [`ResponseWriter`] and [`JsonWriter`]
-//! (answers to bytes and to JSON), [`FindError`] (what goes
-//! wrong, and its status), [`keys`] (keys from the command line), [`conformance`] (the tables of the conformance statement).
+//! In reading order:
+//!
+//! - [`Identifier`]: the bytes of a peer become keys.
+//! - [`NegotiatedOptions`]: the result of extended negotiation.
+//! - [`parse()`]: keys become a [`Query`].
+//! - [`run()`]: a query gets its answers.
+//! - [`ResponseWriter`] and [`JsonWriter`]: answers become bytes or JSON.
+//! - [`FindError`]: errors and the status of each.
+//! - [`keys`]: keys from the command line.
+//! - [`conformance`]: tables of the conformance statement.
 
 pub mod conformance;
 mod encoding;
@@ -40,26 +46,27 @@ use std::sync::Arc;
 use crate::model::declared::DeclaredSet;
 use crate::model::matching::{NameMatching, UnknownRequired};
 
-/// What can be set about queries.
+/// Settings of queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// What becomes of hierarchical queries that break PS3.4 C.4.1.2.1.
+    /// How hierarchical queries that break PS3.4 C.4.1.2.1 are treated.
     pub hierarchy: Hierarchy,
-    /// What becomes of entities without a value for a required key that is asked for.
+    /// Whether an entity without a value for a required key matches.
     pub unknown_required: UnknownRequired,
-    /// How names are compared where fuzzy matching was not negotiated.
+    /// How names are compared if fuzzy matching was not negotiated.
     pub names: NameMatching,
-    /// How Pending responses say that a key is not supported.
+    /// How Pending responses report a key that is not supported.
     pub pending: PendingStatus,
-    /// The most answers to one query; one more ends it with A700 and a comment. `None`: all.
+    /// Maximum number of answers to one query. One more ends the query with A700 and a comment.
+    /// `None` means no limit.
     pub limit: Option<u64>,
-    /// The Specific Character Set of requests that name none; empty is the default repertoire.
+    /// Specific Character Set of requests that have none. Empty means the default repertoire.
     pub assumed_character_set: String,
-    /// Retrieve AE Title (0008,0054) of answers; empty where objects cannot be retrieved.
+    /// Retrieve AE Title (0008,0054) of answers. It is empty if objects cannot be retrieved.
     pub retrieve_ae_title: String,
-    /// Which answers have it.
+    /// Which answers have Retrieve AE Title.
     pub retrievable: Retrievable,
-    /// Attributes that the index keeps besides those of its table.
+    /// Attributes that the index keeps in addition to its table.
     pub declared: Arc<DeclaredSet>,
 }
 
@@ -79,29 +86,33 @@ impl Default for Options {
     }
 }
 
-/// What becomes of queries that were not negotiated as relational and are not hierarchical (PS3.4 C.4.1.2.1).
+/// How queries are treated that are neither negotiated as relational nor hierarchical (PS3.4
+/// C.4.1.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hierarchy {
-    /// They are answered as relational ones: viewers and scripts send them.
+    /// They are answered as relational queries, because viewers and scripts send them.
     Lenient,
-    /// A900.
+    /// They fail with A900.
     Strict,
 }
 
-/// What can be retrieved from the AE that answers name (PS3.4 C.4.1.1.3.2: "from which the entity may be retrieved").
+/// Which entities can be retrieved from the AE that answers name (PS3.4 C.4.1.1.3.2: "from which
+/// the entity may be retrieved").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retrievable {
-    /// Everything: it is the title of another node, and whoever set it knows that it has all.
+    /// All of them. The title is that of another node, and the operator who set it knows that the
+    /// node has everything.
     All,
-    /// It is our own title: entities all of whose instances are kept here, that is, which are ONLINE.
+    /// Entities whose instances are all kept here, which means that they are ONLINE. The title is
+    /// our own.
     KeptHere,
 }
 
-/// How Pending responses say that an optional key is not supported.
+/// How Pending responses report that an optional key is not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingStatus {
-    /// FF01 (PS3.4 table C.4-1).
+    /// FF01 if a key is not supported (PS3.4 table C.4-1).
     AsSupported,
-    /// Always FF00, for clients that take FF01 for a failure.
+    /// Always FF00, for clients that treat FF01 as a failure.
     AlwaysFf00,
 }

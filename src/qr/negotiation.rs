@@ -1,27 +1,29 @@
-//! SOP Class Extended Negotiation of the FIND SOP Classes (PS3.4 C.5.2.1.1): what a peer asks for, what it gets.
+//! SOP Class Extended Negotiation of the FIND SOP Classes (PS3.4 C.5.2.1.1).
 
-/// What was agreed for one association and one SOP Class.
+/// Options agreed for one association and one SOP Class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct NegotiatedOptions {
-    /// Byte 1: keys of any level, in any combination.
+    /// Byte 1: keys of any level are allowed, in any combination.
     pub relational_queries: bool,
-    /// Byte 2: a range of dates and one of times are the range from one moment to another.
+    /// Byte 2: a date range and a time range together form one range of moments.
     pub combined_date_time: bool,
-    /// Byte 3: names by words, in any order.
+    /// Byte 3: names are matched by their words, in any order.
     pub fuzzy_names: bool,
-    /// Byte 6: a key of two quotation marks matches what has no value.
+    /// Byte 6: a key of two quotation marks matches an attribute without a value.
     pub empty_value: bool,
-    /// Byte 7: several values in a key all have to be there.
+    /// Byte 7: the stored value must have all values of a key.
     pub multiple_value: bool,
 }
 
-/// The bytes that have a meaning (PS3.4 table C.5-3).
+/// Number of bytes with a meaning (PS3.4 table C.5-3).
 const LENGTH: usize = 7;
 
 impl NegotiatedOptions {
-    /// Answers the Service-class-application-information of a request: for each byte that was sent, 1 where the behaviour
-    /// was asked for and is there, else 0. Byte 4 (timezone query adjustment) and byte 5 (enhanced multi-frame image
-    /// conversion) are always 0: that is not done here.
+    /// Answers the Service-class-application-information of a request.
+    ///
+    /// Each byte that was sent gets an answer: 1 if the option was requested and is supported,
+    /// otherwise 0. Byte 4 (timezone query adjustment) and byte 5 (enhanced multi-frame image
+    /// conversion) are always 0, because they are not supported.
     #[must_use]
     pub fn answer(requested: &[u8]) -> (Self, Vec<u8>) {
         let agreed = Self::of_bytes(requested);
@@ -30,7 +32,7 @@ impl NegotiatedOptions {
         (agreed, answer)
     }
 
-    /// What these bytes ask for, or say was agreed; missing ones are 0.
+    /// Reads the requested or agreed options from these bytes. Missing bytes are 0.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
         let asked = |number: usize| bytes.get(number - 1) == Some(&1);
@@ -43,7 +45,7 @@ impl NegotiatedOptions {
         }
     }
 
-    /// All bytes.
+    /// Returns all bytes.
     #[must_use]
     pub fn to_bytes(self) -> [u8; LENGTH] {
         [

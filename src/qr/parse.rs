@@ -1,4 +1,4 @@
-//! From an Identifier to a query that the index can answer (PS3.4 C.4.1).
+//! Turns an Identifier into a query that the index can answer (PS3.4 C.4.1).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -22,21 +22,23 @@ use crate::model::matching::{
     SeveralValues, UnknownRequired,
 };
 
-/// A query, checked, and what its answers have to look like.
+/// A checked query, with the rules for its answers.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// The question to the index.
+    /// The request to the index.
     pub request: FindRequest,
-    /// Keys that are neither matched nor answered (PS3.4 C.2.2.1.3), or matched and not answered.
+    /// Keys that are neither matched nor returned (PS3.4 C.2.2.1.3), or that are matched and not
+    /// returned.
     pub unsupported: Vec<Tag>,
-    /// The Specific Character Set of the request.
+    /// Specific Character Set of the request.
     pub character_set: String,
-    /// The most answers that are given; one more is an error, so that no answer is lost in silence.
+    /// Maximum number of answers. One more is an error, so that no answer is lost silently.
     pub limit: Option<u64>,
-    /// Whether InstanceAvailability is asked of the index only to know whether the entity can be retrieved.
+    /// Whether InstanceAvailability is requested from the index only to know whether the entity can
+    /// be retrieved.
     pub(super) hides_availability: bool,
     pub(super) retrievable: Retrievable,
-    /// As which elements the declared attributes of the request are answered, in its order.
+    /// Elements for the declared attributes of the request, in the same order.
     pub(super) declared: Vec<AnsweredAs>,
     pending: PendingStatus,
 }
@@ -45,16 +47,17 @@ pub struct Query {
 #[derive(Clone, Debug)]
 pub(super) struct AnsweredAs {
     pub(super) tag: Tag,
-    /// Of a private element: what reserves its block, and for whom.
+    /// For a private element: the tag of its private creator element, and the creator.
     pub(super) creator: Option<(Tag, String)>,
 }
 
 /// Query/Retrieve Level.
 pub(super) const QUERY_RETRIEVE_LEVEL: Tag = Tag(0x0008, 0x0052);
-/// Query/Retrieve View: means something with byte 5 of the extended negotiation only, which is never agreed.
+/// Query/Retrieve View. It has a meaning only with byte 5 of the extended negotiation, which is
+/// never agreed.
 const QUERY_RETRIEVE_VIEW: Tag = Tag(0x0008, 0x0053);
 
-/// Dates and the times that go with them: those whose keywords say so (StudyDate, StudyTime).
+/// Pairs each date with its time. Their keywords differ only in the ending (StudyDate, StudyTime).
 fn dates_with_times() -> impl Iterator<Item = (&'static Attribute, &'static Attribute)> {
     ATTRIBUTES.iter().filter(|date| date.vr == VR::DA).filter_map(|date| {
         let stem = date.keyword.strip_suffix("Date")?;
@@ -74,7 +77,8 @@ impl Query {
         of_table || declared.any(|(key, answered_as)| key.matching.is_some() && answered_as.tag == tag)
     }
 
-    /// The status of its Pending responses: FF00, or FF01 where an optional key is not supported (PS3.4 table C.4-1).
+    /// Returns the status of its Pending responses: FF00, or FF01 if an optional key is not
+    /// supported (PS3.4 table C.4-1).
     #[must_use]
     pub fn pending_status(&self) -> u16 {
         match self.pending {
@@ -85,10 +89,10 @@ impl Query {
     }
 }
 
-/// Checks an Identifier against the Information Model and makes a query of it.
+/// Checks an Identifier against the Information Model and builds a query from it.
 ///
 /// # Errors
-/// Each with its status: see [`FindError::failure`].
+/// Each error has a status: see [`FindError::failure`].
 pub fn parse(
     model: InformationModel,
     identifier: &Identifier,
@@ -148,7 +152,7 @@ pub fn parse(
     let mut date_time_keys = Vec::new();
     if negotiated.combined_date_time {
         date_time_keys = keys.combined(&policy);
-        // The date goes on narrowing the answers; the time alone says nothing.
+        // The date still narrows the answers. The time alone no longer has a meaning.
         matching_keys.retain(|matching| date_time_keys.iter().all(|key| key.time != matching.attribute));
     }
     let retrievable = if options.retrieve_ae_title.is_empty() { Retrievable::All } else { options.retrievable };
@@ -159,8 +163,9 @@ pub fn parse(
         return_keys.push(ReturnKey { attribute: availability, items: Vec::new() });
     }
 
-    // PS3.4 C.4.1.1.3.2: the unique keys of all levels above. And where nothing of the level itself is asked for, its own
-    // (PS3.4 C.4.1.3.1.1 would have such a query answered with nothing at all).
+    // The unique keys of all levels above are returned (PS3.4 C.4.1.1.3.2). A query that asks for
+    // nothing of its own level also returns its own unique key. By PS3.4 C.4.1.3.1.1 its answers
+    // would be empty.
     let asks_for_level =
         keys.known.iter().any(|(attribute, _)| level_in(model, attribute) == level && !is_only_answered(attribute.id))
             || keys.declared.iter().any(|key| own_level(model, key.unit.level) == level);
@@ -173,7 +178,7 @@ pub fn parse(
     }
     return_keys.sort_by_key(|key| key.attribute.attribute().tag);
 
-    // One more than the limit says that there are more.
+    // One more answer than the limit shows that there are more.
     let limit = options.limit.map(|limit| limit.saturating_add(1));
     Ok(Query {
         request: FindRequest {
@@ -198,7 +203,7 @@ pub fn parse(
     })
 }
 
-/// PS3.4 C.4.1.1.3.1.
+/// Reads and checks Query/Retrieve Level (PS3.4 C.4.1.1.3.1).
 pub(super) fn level(model: InformationModel, identifier: &Identifier) -> Result<QueryRetrieveLevel, FindError> {
     let text = identifier.text(QUERY_RETRIEVE_LEVEL).unwrap_or_default();
     if text.is_empty() {
@@ -208,7 +213,8 @@ pub(super) fn level(model: InformationModel, identifier: &Identifier) -> Result<
     if model.has_level(level) { Ok(level) } else { Err(FindError::LevelNotInModel { level, model }) }
 }
 
-/// The level to which an attribute belongs in a model: in Study Root those of the patient are the study's (PS3.4 C.6.2.1).
+/// Returns the level of an attribute in a model. In Study Root, patient attributes belong to the
+/// study (PS3.4 C.6.2.1).
 pub(super) fn level_in(model: InformationModel, attribute: &Attribute) -> QueryRetrieveLevel {
     own_level(model, attribute.level)
 }
@@ -220,19 +226,19 @@ fn own_level(model: InformationModel, level: QueryRetrieveLevel) -> QueryRetriev
     }
 }
 
-/// Attributes that may be asked for at every level and never narrow the answers.
+/// Whether an attribute may be requested at every level and never narrows the answers.
 pub(super) fn is_only_answered(id: AttributeId) -> bool {
     matches!(
         id,
-        // PS3.4 C.4.1.1.3.2: the answering node's.
+        // These describe the answering node (PS3.4 C.4.1.1.3.2).
         AttributeId::InstanceAvailability
             | AttributeId::RetrieveAETitle
-            // PS3.4 C.4.1.1.3.1: it says how to read dates and times of the request.
+            // It says how to read the dates and times of the request (PS3.4 C.4.1.1.3.1).
             | AttributeId::TimezoneOffsetFromUTC
     )
 }
 
-/// The keys of an Identifier, each attribute once.
+/// The keys of an Identifier. Each attribute occurs once.
 struct Keys<'a> {
     known: Vec<(&'static Attribute, Cow<'a, KeyValue>)>,
     declared: Vec<KeyOfUnit>,
@@ -253,8 +259,8 @@ impl<'a> Keys<'a> {
         let mut seen = HashSet::new();
         for element in elements {
             let tag = element.tag;
-            // PS3.4 C.4.1.1.3: elements of groups below 0008 and group lengths are no keys. Neither is what reserves private
-            // blocks (PS3.5 7.8.1).
+            // Elements of groups below 0008 and group lengths are not keys (PS3.4 C.4.1.1.3).
+            // Private creator elements are not keys either (PS3.5 7.8.1).
             let is_no_key = tag.group() < 0x0008
                 || tag.element() == 0
                 || is_private_creator(tag)
@@ -289,14 +295,16 @@ impl<'a> Keys<'a> {
         keys
     }
 
-    /// PS3.4 C.4.1.2.1: one value for the unique key of each level above, and no other keys than those of the level.
+    /// Checks that the unique key of each level above has one value, and that no other levels have
+    /// keys (PS3.4 C.4.1.2.1).
     fn check_hierarchy(&self, model: InformationModel, level: QueryRetrieveLevel) -> Result<(), FindError> {
         for unique in ATTRIBUTES.iter().filter(|attribute| attribute.key == KeyType::Unique) {
             if unique.level >= level || !model.has_level(unique.level) {
                 continue;
             }
             let value = self.known.iter().find(|(attribute, _)| attribute.id == unique.id).map(|(_, value)| &**value);
-            // A backslash in a Patient ID stands there against PS3.5; the entity has no other name.
+            // Some objects have a backslash in Patient ID, against PS3.5. The patient has no other
+            // identifier.
             let special: &[char] = if unique.vr == VR::UI { &['\\', '*', '?'] } else { &['*', '?'] };
             let is_one_value =
                 matches!(value, Some(KeyValue::Text(text)) if !text.is_empty() && !text.contains(special));
@@ -313,7 +321,7 @@ impl<'a> Keys<'a> {
         declared.map_or(Ok(()), |key| Err(FindError::KeyOfOtherLevel(key.answered_as.tag)))
     }
 
-    /// The pairs of ranges that are one range of date and time (PS3.4 C.2.2.2.5.4).
+    /// Returns the pairs of ranges that form one range of date and time (PS3.4 C.2.2.2.5.4).
     fn combined(&self, policy: &MatchPolicy) -> Vec<DateTimeKey> {
         let text = |wanted: &Attribute| {
             self.known.iter().find(|(attribute, _)| attribute.id == wanted.id).and_then(|(_, value)| match &**value {
@@ -333,7 +341,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// The condition of a key; `None` where its value is not matched though it has one.
+/// Compiles the condition of a key. `None` if the key has a value that cannot be matched.
 fn key_matching(attribute: &Attribute, key: &KeyValue, policy: &MatchPolicy) -> Result<Option<Matching>, FindError> {
     if is_only_answered(attribute.id) {
         return Ok(Some(Matching::Universal));
@@ -347,7 +355,7 @@ fn key_matching(attribute: &Attribute, key: &KeyValue, policy: &MatchPolicy) -> 
     }
 }
 
-/// The condition of a key that is a declared attribute; `None` for universal matching.
+/// Compiles the condition of a declared attribute. `None` for universal matching.
 fn declared_matching(key: &KeyOfUnit, policy: &MatchPolicy) -> Result<Option<Matching>, FindError> {
     let vr = key.unit.vr;
     let matching = match &key.value {
@@ -484,7 +492,7 @@ mod tests {
         let strictly = |model, level, of: &[&str]| ask_with(model, level, of, NegotiatedOptions::default(), &strict);
         assert!(strictly(PatientRoot, Study, &["PatientID=P1", "StudyDate"]).is_ok());
         assert!(strictly(StudyRoot, Study, &["PatientName=X*", "StudyDate"]).is_ok());
-        // One ID, though an object has a backslash in it.
+        // It is one Patient ID, although it has a backslash.
         let odd = strictly(PatientRoot, Study, &["PatientID=A\\B"]).unwrap();
         let matching = &odd.request.matching_keys[0].matching;
         assert!(matching.matches("A\\B") && !matching.matches("A"));
@@ -575,7 +583,7 @@ mod tests {
         let one_open = ["StudyDate=20060705-", "StudyTime=1000-1800"];
         let query = ask_with(StudyRoot, Study, &one_open, negotiated, &Options::default()).unwrap();
         assert_eq!(query.request.date_time_keys.len(), 0);
-        // Of whatever level.
+        // The keys may be of any level.
         let below = ["AcquisitionDate=2024-2025", "AcquisitionTime=10-11", "StudyInstanceUID"];
         let query = ask_with(StudyRoot, Study, &below, negotiated, &Options::default()).unwrap();
         assert_eq!(query.request.date_time_keys.len(), 1);

@@ -1,4 +1,4 @@
-//! Readers of the index that a service keeps open from one request to the next.
+//! Readers of the index that a service keeps open between requests.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,26 +7,32 @@ use crate::db::open::{IndexFiles, Reader};
 use crate::qr::FindError;
 use crate::shares::Turns;
 
-/// Readers that are kept open; more are opened and closed as they are needed. Each keeps up to 8 MiB of pages.
+/// Maximum number of readers that stay open. If more are needed, they are opened and closed again.
+/// Each keeps up to 8 MiB of pages.
 const IDLE_READERS: usize = 8;
 
-/// Requests of one service that ask the index at one time, at least; four for each processor where that is more. More wait for
-/// their turn. Each has a reader (8 MiB, three open files) and a thread while the index works, and neither while its peer
-/// takes answers. Larger: memory. Smaller: slow queries hold up others.
+/// Minimum number of requests of one service that may query the index at the same time.
+///
+/// Four for each processor apply if that is more. Further requests wait for their turn. While the
+/// index works, each request has a reader (8 MiB, three open files) and a thread. It has neither
+/// while its peer takes answers.
+///
+/// Larger: more memory. Smaller: slow queries delay others.
 const AT_ONE_TIME: usize = 16;
 
 /// The readers of one service.
 #[derive(Debug)]
 pub(crate) struct Readers {
     index: PathBuf,
-    /// The files that have the name of the index when the node starts. Another index is never asked, nor one without a name.
+    /// Files that belong to the index when the node starts. No other index is ever queried, and no
+    /// deleted one.
     files: IndexFiles,
     turns: Arc<Turns>,
     idle: Mutex<Vec<Reader>>,
 }
 
 impl Readers {
-    /// Readers of this index.
+    /// Creates the readers of this index.
     pub(crate) fn new(index: PathBuf) -> Self {
         let files = IndexFiles::of(&index);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -34,24 +40,25 @@ impl Readers {
         Self { index, files, turns, idle: Mutex::new(Vec::new()) }
     }
 
-    /// A turn for each request that may ask at this time.
+    /// Returns the turns of requests. Each request needs one while it queries the index.
     pub(crate) fn turns(&self) -> Arc<Turns> {
         Arc::clone(&self.turns)
     }
 
-    /// The index.
+    /// Returns the path of the index.
     pub(crate) fn index(&self) -> &Path {
         &self.index
     }
 
-    /// One that is idle, or a new one.
+    /// Returns an idle reader, or opens a new one.
     pub(crate) fn take(&self) -> Result<Reader, FindError> {
         self.files.check().map_err(FindError::Index)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.map_or_else(|| Reader::open(&self.index).map_err(FindError::Index), Ok)
     }
 
-    /// Keeps one that is not needed any more. One that failed may have a reason to: it is not to be given back.
+    /// Keeps a reader for the next request. A reader that failed must not be given back, since it
+    /// may fail again.
     pub(crate) fn give_back(&self, reader: Reader) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_READERS {

@@ -1,7 +1,7 @@
-//! Answers as response Identifiers: bytes for a peer (PS3.4 C.4.1.1.3.2).
+//! Response Identifiers: answers become bytes for a peer (PS3.4 C.4.1.1.3.2).
 //!
-//! What is the same in all answers of a query is made once. An answer is written straight into a buffer that is kept from
-//! one to the next: a busy node writes thousands a second.
+//! The parts that all answers of a query share are built once. Every answer is written into the
+//! same buffer, because a busy node writes thousands per second.
 
 use std::borrow::Cow;
 
@@ -19,24 +19,25 @@ use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key
 use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
 use crate::qr::parse::{QUERY_RETRIEVE_LEVEL, Query};
 
-/// Instance Availability (0008,0056) of what is kept here (PS3.3 C.4.23.1.1).
+/// Instance Availability (0008,0056) of an object that is kept here (PS3.3 C.4.23.1.1).
 const ONLINE: &str = "ONLINE";
 
-/// Unicode in UTF-8: can carry anything.
+/// Unicode in UTF-8. It can encode every character.
 const UTF_8: &str = "ISO_IR 192";
 
-/// How many character sets of stored objects are kept ready; an archive has a handful.
+/// Maximum number of character sets of stored objects that are kept ready. An archive uses a
+/// handful.
 const KEPT_CHARACTER_SETS: usize = 16;
 
-/// Writes the answers to one query in the transfer syntax of its presentation context.
+/// Writes the answers to one query, in the transfer syntax of its presentation context.
 #[derive(Debug)]
 pub struct ResponseWriter {
     encoding: Encoding,
-    /// In order of their tags.
+    /// Sorted by tag.
     fields: Vec<Field>,
-    /// That of the request, if it is known here.
+    /// Character set of the request, if it is known here.
     requested: Option<NamedSets>,
-    /// Those of stored objects that answers needed so far.
+    /// Character sets of stored objects that answers needed so far.
     stored: Vec<NamedSets>,
     out: Vec<u8>,
 }
@@ -55,10 +56,10 @@ struct Field {
 
 #[derive(Debug)]
 enum Content {
-    /// A whole element, the same in each answer.
+    /// A whole element that is the same in every answer.
     Constant(Vec<u8>),
-    /// Retrieve AE Title: whole elements for entities that are ONLINE and for others; the return key with this number says
-    /// which.
+    /// Retrieve AE Title as a whole element: one for entities that are ONLINE, one for others. The
+    /// return key with the number `availability_at` decides.
     RetrieveAeTitle { availability_at: usize, online: Vec<u8>, other: Vec<u8> },
     /// The value of the return key with this number.
     Value { at: usize, vr: VR },
@@ -66,11 +67,12 @@ enum Content {
     Sequence { at: usize, wanted: Vec<ItemKey>, matching: Option<SequenceMatching> },
 }
 
-/// Some text has a character that the character set in force has not.
+/// Some text has a character that the current character set cannot encode.
 struct NotEncodable;
 
 impl ResponseWriter {
-    /// Prepares the answers to a query. `retrieve_ae_title` is the value of (0008,0054); it may be empty.
+    /// Prepares the answers to a query. `retrieve_ae_title` is the value of (0008,0054), and it may
+    /// be empty.
     #[must_use]
     pub fn new(query: &Query, encoding: Encoding, retrieve_ae_title: &str) -> Self {
         let element = |tag: Tag, vr: VR, text: &str| {
@@ -133,10 +135,10 @@ impl ResponseWriter {
         Self { encoding, fields, requested, stored: Vec::new(), out: Vec::new() }
     }
 
-    /// The bytes of one answer; they are good until the next one.
+    /// Encodes one answer. The bytes are valid until the next call.
     ///
-    /// Its Specific Character Set is none where all is ASCII, else that of the request where it has every character, else
-    /// that of the stored objects, else UTF-8. No character is ever replaced.
+    /// Specific Character Set is the first of these that has every character: none (all is ASCII),
+    /// that of the request, that of the stored objects, UTF-8. No character is ever replaced.
     pub fn write(&mut self, answer: &FindAnswer) -> &[u8] {
         let mut out = std::mem::take(&mut self.out);
         let done = self.try_write(&mut out, answer, None).is_ok()
@@ -147,14 +149,14 @@ impl ResponseWriter {
             };
         if !done {
             let utf_8 = NamedSets { name: UTF_8.to_owned(), sets: CharacterSets::new(UTF_8) };
-            // UTF-8 has every character that a Rust string can have.
+            // UTF-8 has every character of a Rust string.
             let _ = self.try_write(&mut out, answer, Some(&utf_8));
         }
         self.out = out;
         &self.out
     }
 
-    /// The number of a stored object's character set among those kept ready.
+    /// Returns the number of a stored object's character set among those that are kept ready.
     fn stored_sets(&mut self, name: &str) -> Option<usize> {
         if let Some(at) = self.stored.iter().position(|kept| kept.name == name) {
             return Some(at);
@@ -191,22 +193,23 @@ impl ResponseWriter {
 }
 
 impl NamedSets {
-    /// `None` for the default repertoire, which ASCII is enough for, and for what is not known here.
+    /// Returns `None` for the default repertoire, since ASCII is enough for it, and for an unknown
+    /// set.
     fn known(name: &str) -> Option<Self> {
         let sets = CharacterSets::new(name);
         (!name.is_empty() && sets.recognised()).then(|| Self { name: name.to_owned(), sets })
     }
 }
 
-/// Writes elements in one transfer syntax and one character set.
+/// Encodes elements in one transfer syntax and one character set.
 struct Encoder<'a> {
     encoding: Encoding,
-    /// `None`: ASCII only.
+    /// `None` means ASCII only.
     sets: Option<&'a CharacterSets>,
 }
 
 impl Encoder<'_> {
-    /// Writes an element with a value in the form of [`crate::model::record::InstanceRecord`].
+    /// Appends an element with a value in the form of [`crate::model::record::InstanceRecord`].
     fn push_text(&self, out: &mut Vec<u8>, tag: Tag, vr: VR, text: &str) -> Result<(), NotEncodable> {
         let bytes = match vr {
             VR::US => self.numbers(text, |text| text.parse().ok().map(u16::to_le_bytes)),
@@ -228,7 +231,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// Binary numbers; nothing where the text is something else.
+    /// Encodes binary numbers. The result is empty if the text is not a number.
     fn numbers<const N: usize>(&self, text: &str, parse: impl Fn(&str) -> Option<[u8; N]>) -> Cow<'static, [u8]> {
         let numbers: Option<Vec<[u8; N]>> = text.split('\\').map(|number| parse(number.trim())).collect();
         let mut bytes = numbers.unwrap_or_default();
@@ -249,8 +252,10 @@ impl Encoder<'_> {
         Cow::Owned(bytes)
     }
 
-    /// Writes the items (of the DICOM JSON Model, PS3.18 F.2) that match, each with what is wanted of it; all of it where
-    /// nothing particular is (PS3.4 C.2.2.2.6).
+    /// Appends the items (of the DICOM JSON Model, PS3.18 F.2) that match.
+    ///
+    /// Each item has the elements that the request asks for. If the request names none, it has all
+    /// elements (PS3.4 C.2.2.2.6).
     fn push_sequence(
         &self,
         out: &mut Vec<u8>,
@@ -291,7 +296,7 @@ impl Encoder<'_> {
         } else {
             wanted.iter().map(|key| (key.tag, members.get(&json_key(key.tag)), key.items.as_slice())).collect()
         };
-        // The item is in the character set of the answer now.
+        // The item now has the character set of the answer.
         elements.retain(|(tag, ..)| *tag != SPECIFIC_CHARACTER_SET && tag.element() != 0);
         elements.sort_by_key(|(tag, ..)| *tag);
         for (tag, element, wanted) in elements {
@@ -316,7 +321,7 @@ impl Encoder<'_> {
             return self.push_sequence(out, tag, values, wanted, matching);
         }
         if let Some(binary) = member("InlineBinary").and_then(Value::as_str) {
-            // The index writes them itself; what is none has no value to answer.
+            // The index writes this text itself. If it is damaged, the element has no value.
             let bytes = BASE64.decode(binary.as_bytes()).unwrap_or_default();
             push_element(out, self.encoding, tag, vr, &self.swapped(vr, bytes));
             return Ok(());
@@ -324,7 +329,8 @@ impl Encoder<'_> {
         self.push_text(out, tag, vr, &joined_values(values))
     }
 
-    /// Binary values as the DICOM JSON Model has them are in little endian (PS3.18 F.2.7).
+    /// Converts binary values to the byte order of the answer. In the DICOM JSON Model they are
+    /// little endian (PS3.18 F.2.7).
     fn swapped(&self, vr: VR, mut bytes: Vec<u8>) -> Vec<u8> {
         let unit = match vr {
             VR::OW => 2,
@@ -351,7 +357,7 @@ impl Encoder<'_> {
     }
 }
 
-/// The values that the items of a sequence, as the index has it, have at the end of a path of tags; joined by `\`.
+/// Returns the values at the end of a path of tags in a stored sequence, joined by `\`.
 #[must_use]
 pub fn values_in_items(text: &str, path: &[Tag]) -> String {
     fn add(items: &[Value], path: &[Tag], values: &mut Vec<String>) {
@@ -373,17 +379,20 @@ pub fn values_in_items(text: &str, path: &[Tag]) -> String {
     values.join("\\")
 }
 
-/// The items of a sequence as the index has them: an array, or where a study answers for its series, several of them with
-/// backslashes between.
+/// Parses the items of a stored sequence.
+///
+/// The text is an array. If a study answers for its series, it is several arrays separated by
+/// backslashes.
 pub(super) fn items(text: &str) -> Vec<Value> {
     let mut items = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
         let mut deserializer = serde_json::Deserializer::from_str(rest);
-        // Its own limit is less than `MAX_DEPTH` of ingest allows, and would cost all items for one deep one.
+        // The default limit of `serde_json` is less than `MAX_DEPTH` of ingest allows. One deep
+        // item would then hide all items.
         deserializer.disable_recursion_limit();
         let mut arrays = deserializer.into_iter::<Vec<Value>>();
-        // What is no array has no items.
+        // Text that is not an array has no items.
         let Some(Ok(array)) = arrays.next() else { break };
         items.extend(array);
         rest = rest.get(arrays.byte_offset()..).unwrap_or_default().trim_start_matches('\\');
@@ -391,10 +400,10 @@ pub(super) fn items(text: &str) -> Vec<Value> {
     items
 }
 
-/// Writes an element, its value padded to even length (PS3.5 6.2).
+/// Appends an element. Its value is padded to even length (PS3.5 6.2).
 fn push_element(out: &mut Vec<u8>, encoding: Encoding, tag: Tag, vr: VR, value: &[u8]) {
     let padded = value.len().next_multiple_of(2);
-    // PS3.5 6.2.2, note 2: what is too long for its VR is sent as UN.
+    // A value that is too long for its VR is sent as UN (PS3.5 6.2.2, note 2).
     let vr = if !has_long_length(vr) && padded > usize::from(u16::MAX) { VR::UN } else { vr };
     encoding.push_tag(out, tag);
     if !encoding.is_explicit() {
@@ -414,7 +423,8 @@ fn push_element(out: &mut Vec<u8>, encoding: Encoding, tag: Tag, vr: VR, value: 
     }
 }
 
-/// Values come from the index, where the limits of reading keep them far under 4 GiB.
+/// Converts a length. Values come from the index, and the limits of reading keep them far below 4
+/// GiB.
 fn length_of(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! Which instances a C-MOVE or C-GET is about (PS3.4 C.4.2, C.4.3).
+//! Selects the instances of a C-MOVE or C-GET (PS3.4 C.4.2, C.4.3).
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -22,34 +22,36 @@ const STATUS_UNABLE_TO_CALCULATE: u16 = 0xA701;
 /// Identifier does not match SOP Class (PS3.4 tables C.4-2 and C.4-3).
 const STATUS_IDENTIFIER_DOES_NOT_MATCH: u16 = 0xA900;
 
-/// Why a retrieval cannot begin. The texts repeat no value of the Identifier.
+/// Reason why a retrieval cannot start. The message never contains a value of the Identifier.
 #[derive(Debug, thiserror::Error)]
 pub enum RetrieveError {
-    /// As for a query.
+    /// The query for the instances failed.
     #[error(transparent)]
     Query(#[from] FindError),
-    /// The unique key of the level, or of a level above that has to be there, is absent, empty or a wild card.
-    #[error("no value for the unique key {0}")]
+    /// A required unique key is absent, empty, or has wild cards. It is the key of the level or of
+    /// a level above.
+    #[error("the unique key {0} needs a value without wild cards")]
     NoUniqueKey(Tag),
-    /// Several values where one is allowed: only the UIDs of the level itself may be a list (PS3.4 C.4.2.1.4.1).
-    #[error("several values for {0}")]
+    /// A key has several values but may have only one. Only the UIDs of the level itself may be a
+    /// list (PS3.4 C.4.2.1.4.1).
+    #[error("{0} has several values but may have only one")]
     SeveralValues(Tag),
-    /// A key that is no unique key of the level or above, where hierarchy is strict.
-    #[error("{0} is no unique key of this level or above")]
+    /// Strict hierarchy only: a key is not a unique key of the level or of a level above.
+    #[error("{0} is not a unique key of this level or above")]
     NoKeyOfRetrieval(Tag),
-    /// More instances than the configured limit.
-    #[error("more than {0} instances")]
+    /// There are more instances than the configured limit.
+    #[error("there are more than {0} instances")]
     TooManyInstances(usize),
 }
 
 impl RetrieveError {
-    /// Whether our operator should look.
+    /// Whether the operator of this node should act.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Query(error) if error.is_ours())
     }
 
-    /// The response that says this (PS3.4 tables C.4-2 and C.4-3).
+    /// Returns the response for this error (PS3.4 tables C.4-2 and C.4-3).
     #[must_use]
     pub fn failure(&self) -> Failure {
         let tags = match self {
@@ -65,14 +67,15 @@ impl RetrieveError {
     }
 }
 
-/// Checks the Identifier of a C-MOVE or C-GET, and makes the question after its instances of it.
+/// Checks the Identifier of a C-MOVE or C-GET, and builds the query for its instances.
 ///
-/// Relational retrieval (negotiated, or with [`Hierarchy::Lenient`] always): the unique key of the level alone has to be
-/// there; those of the levels above narrow the answer where they are. Other keys are no part of a retrieval; they are
-/// refused where hierarchy is strict, and ignored elsewhere.
+/// Retrieval is relational if this was negotiated, and always with [`Hierarchy::Lenient`]. Then
+/// only the unique key of the level is required, and those of the levels above narrow the result.
+/// Other keys do not belong to a retrieval. They are refused if hierarchy is strict, and ignored
+/// otherwise.
 ///
 /// # Errors
-/// Each with its status: see [`RetrieveError::failure`].
+/// Each error has a status: see [`RetrieveError::failure`].
 pub fn parse_retrieval(
     model: InformationModel,
     identifier: &Identifier,
@@ -95,8 +98,9 @@ pub fn parse_retrieval(
             continue;
         }
         let matching = if unique.level == QueryRetrieveLevel::Patient {
-            // PS3.4 C.4.2.2.1: one value. In some objects it has a backslash or a star in it, and they are retrieved by what
-            // was answered. See `no_patient_id` for what was meant otherwise.
+            // The key has one value (PS3.4 C.4.2.2.1). Some objects have a backslash or a star in
+            // it. They are retrieved by the value that was returned. `no_patient_id` handles a
+            // value that was meant as a list or a pattern.
             Matching::whole(unique, text)
         } else if text.contains(['*', '?']) {
             return Err(RetrieveError::NoUniqueKey(unique.tag));
@@ -134,12 +138,12 @@ pub fn parse_retrieval(
     })
 }
 
-/// What kind of object an instance is: what a presentation context is for.
+/// Kind of an object. Each kind needs a presentation context.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKind {
     /// SOP Class UID.
     pub sop_class_uid: String,
-    /// The transfer syntax that the object lies in.
+    /// Transfer syntax of the stored object.
     pub transfer_syntax: String,
 }
 
@@ -148,11 +152,12 @@ pub struct ObjectKind {
 pub struct RetrievedInstance<'a> {
     /// SOP Instance UID.
     pub sop_instance_uid: &'a str,
-    /// What it is.
+    /// Kind of the object.
     pub kind: &'a ObjectKind,
 }
 
-/// The instances of a retrieval, in the order of study, series and instance number: some 70 bytes each.
+/// The instances of a retrieval, ordered by study, series and instance number. Each takes some 70
+/// bytes.
 #[derive(Clone, Default)]
 pub struct Instances {
     uids: String,
@@ -162,25 +167,25 @@ pub struct Instances {
 
 #[derive(Clone, Copy)]
 struct Row {
-    /// Where its UID ends in `uids`; it begins where that before it ends.
+    /// End of its UID in `uids`. The UID begins where the UID before it ends.
     end: usize,
     kind: u32,
 }
 
 impl Instances {
-    /// How many there are.
+    /// Returns the number of instances.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no instances.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// One of them.
+    /// Returns the instance at this position.
     #[must_use]
     pub fn get(&self, at: usize) -> Option<RetrievedInstance<'_>> {
         let row = self.rows.get(at)?;
@@ -191,7 +196,7 @@ impl Instances {
         })
     }
 
-    /// All of them from `at` on.
+    /// Returns all instances from `at` on.
     pub fn iter_from(&self, at: usize) -> impl Iterator<Item = RetrievedInstance<'_>> {
         (at..self.len()).filter_map(|at| self.get(at))
     }
@@ -220,7 +225,7 @@ impl Gathering {
     }
 }
 
-/// From SOP Instance UIDs and what they are.
+/// Collects SOP Instance UIDs and the kinds of their objects.
 impl FromIterator<(String, ObjectKind)> for Instances {
     fn from_iter<I: IntoIterator<Item = (String, ObjectKind)>>(instances: I) -> Self {
         let mut gathering = Gathering::default();
@@ -237,12 +242,14 @@ impl std::fmt::Debug for Instances {
     }
 }
 
-/// Asks the index which instances these are.
+/// Queries the index for the instances.
 ///
 /// # Errors
-/// [`RetrieveError::TooManyInstances`] above the limit, [`RetrieveError::SeveralValues`] and
-/// [`RetrieveError::NoUniqueKey`] for a list or a pattern of Patient IDs,
-/// [`FindError::Cancelled`] when another thread interrupted the reader, [`FindError::Index`].
+/// - [`RetrieveError::TooManyInstances`] if the limit is exceeded.
+/// - [`RetrieveError::SeveralValues`] or [`RetrieveError::NoUniqueKey`] for a list or a pattern of
+///   Patient IDs.
+/// - [`FindError::Cancelled`] if another thread interrupted the reader.
+/// - [`FindError::Index`] if the index fails.
 pub fn instances(reader: &mut impl Search, request: &FindRequest, limit: usize) -> Result<Instances, RetrieveError> {
     let mut found = Gathering::default();
     let mut too_many = false;
@@ -266,7 +273,8 @@ pub fn instances(reader: &mut impl Search, request: &FindRequest, limit: usize) 
     }
 }
 
-/// What is wrong with a Patient ID that no patient has, if it was meant as a list or a pattern.
+/// Returns the error for a Patient ID that no patient has, if it was probably meant as a list or a
+/// pattern.
 fn no_patient_id(request: &FindRequest) -> Option<RetrieveError> {
     let tag = AttributeId::PatientID.attribute().tag;
     let key = request.matching_keys.iter().find(|key| key.attribute == AttributeId::PatientID)?;
@@ -278,8 +286,11 @@ fn no_patient_id(request: &FindRequest) -> Option<RetrieveError> {
     has(&['\\']).then_some(RetrieveError::SeveralValues(tag))
 }
 
-/// The answer to a SOP Class Extended Negotiation Sub-Item of a MOVE or GET SOP Class (PS3.4 tables C.5-4 and C.5-5): byte 1,
-/// relational retrieval, as asked for; byte 2, conversion of enhanced multi-frame images, never.
+/// Answers a SOP Class Extended Negotiation Sub-Item of a MOVE or GET SOP Class (PS3.4 tables C.5-4
+/// and C.5-5).
+///
+/// Byte 1, relational retrieval, is answered as requested. Byte 2, conversion of enhanced
+/// multi-frame images, is always 0.
 #[must_use]
 pub fn retrieval_negotiation(requested: &[u8]) -> Vec<u8> {
     let relational = u8::from(requested.first() == Some(&1));

@@ -1,4 +1,4 @@
-//! A query to its answers.
+//! Runs a query against the index.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use super::parse::Query;
 use crate::db::{self, Search};
 use crate::model::find::FindAnswer;
 
-/// Stops one query from another thread: for C-CANCEL, a peer that went away, a time limit.
+/// Stops one query from another thread: after C-CANCEL, a lost peer, or a time limit.
 #[derive(Debug)]
 pub struct Stop {
     state: Mutex<State>,
@@ -20,25 +20,27 @@ enum State {
     Going,
     Cancelled,
     TimedOut,
-    /// The reader may be at another query: do not touch it.
+    /// The query has ended. The reader may run another one, so it must not be interrupted.
     Ended,
 }
 
 impl Stop {
-    /// For the next query of this reader.
+    /// Creates the stop for the next query of this reader.
     #[must_use]
     pub fn new(reader: &impl Search) -> Self {
         Self { state: Mutex::new(State::Going), interrupt: reader.interrupt() }
     }
 
-    /// Stops the query; it ends with [`FindError::Cancelled`]. Does nothing once it has ended.
+    /// Stops the query, which ends with [`FindError::Cancelled`]. It has no effect once the query
+    /// has ended.
     ///
-    /// SQLite only hears this while a statement runs. A caller that wants to be sure says it again until the query has ended.
+    /// SQLite notices an interrupt only while a statement runs. To be sure, a caller repeats the
+    /// call until the query has ended.
     pub fn cancel(&self) {
         self.stop(State::Cancelled);
     }
 
-    /// Stops the query; it ends with [`FindError::TimeLimit`]. Otherwise as [`Self::cancel`].
+    /// Stops the query as [`Self::cancel`] does. It ends with [`FindError::TimeLimit`].
     pub fn time_out(&self) {
         self.stop(State::TimedOut);
     }
@@ -57,7 +59,7 @@ impl Stop {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends it, and says why it was stopped, if it was.
+    /// Marks the query as ended. Returns the reason if it was stopped.
     fn end(&self) -> Option<FindError> {
         match std::mem::replace(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Ended) {
             State::Going | State::Ended => None,
@@ -67,12 +69,14 @@ impl Stop {
     }
 }
 
-/// Answers a query: calls `on_answer` for each matching entity, in a fixed order, until there are no more or it says to
-/// stop. Returns how many answers there were.
+/// Answers a query. It calls `on_answer` for each matching entity, in a fixed order, until there
+/// are no more or `on_answer` stops it. Returns the number of answers.
 ///
 /// # Errors
-/// [`FindError::TooManyMatches`] after as many answers as the limit allows, [`FindError::Cancelled`] when `stop` or
-/// `on_answer` said so, [`FindError::TimeLimit`], or [`FindError::Index`].
+/// - [`FindError::TooManyMatches`] once the limit of answers is reached and there are more.
+/// - [`FindError::Cancelled`] if `stop` or `on_answer` ended the query.
+/// - [`FindError::TimeLimit`] if the time limit passed.
+/// - [`FindError::Index`] if the index fails.
 pub fn run(
     reader: &mut impl Search,
     query: &Query,

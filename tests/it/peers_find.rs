@@ -381,5 +381,5 @@ fn pynetdicom_is_told_what_is_wrong() {
     assert_eq!(responses.len(), 1);
     assert_eq!(responses[0]["status"], "A900");
     assert_eq!(responses[0]["offending"], "(0008,0052)");
-    assert_eq!(responses[0]["comment"], "no Query/Retrieve Level (0008,0052)");
+    assert_eq!(responses[0]["comment"], "Query/Retrieve Level (0008,0052) is missing");
 }

@@ -276,14 +276,19 @@ fn answers_have_what_was_asked_for_and_statuses_say_why() {
     let offending = |response: &Received| response.command.value(command_set::OFFENDING_ELEMENT).map(<[u8]>::to_vec);
     let level = Some(vec![0x08, 0, 0x52, 0]);
     for (keys, status, comment, element) in [
-        (DataSet::default().uid(0x0020, 0x000D, ""), 0xA900, "no Query/Retrieve Level (0008,0052)", level.clone()),
+        (
+            DataSet::default().uid(0x0020, 0x000D, ""),
+            0xA900,
+            "Query/Retrieve Level (0008,0052) is missing",
+            level.clone(),
+        ),
         (
             DataSet::default().text(0x0008, 0x0052, "ROOM"),
             0xA900,
             "Query/Retrieve Level (0008,0052) is not a known level",
             level.clone(),
         ),
-        (DataSet::default().text(0x0008, 0x0052, "PATIENT"), 0xA900, "no level PATIENT in Study Root", level.clone()),
+        (DataSet::default().text(0x0008, 0x0052, "PATIENT"), 0xA900, "Study Root has no level PATIENT", level.clone()),
         (
             DataSet::default().text(0x0008, 0x0020, "2024-x").text(0x0008, 0x0052, "STUDY"),
             0xA900,
