@@ -2,12 +2,14 @@
 
 mod admin;
 mod check;
+mod columns;
 mod error;
 mod files;
 mod find;
 mod functions;
 mod guard;
 mod ledger;
+mod limits;
 mod mounts;
 mod names;
 mod open;

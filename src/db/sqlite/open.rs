@@ -9,22 +9,15 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use super::files::{self, LogRecord};
+use super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::{functions, schema};
 use crate::db::{Durability, Error};
-
-/// How long a connection waits for another process to finish its transaction before it gives up. Batches hold the write
-/// lock for well under a second; longer means that somebody holds it by hand.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause between attempts at what SQLite does not wait for itself.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Bytes in a page. 8 KiB: instance rows are small and read in runs; measured 204,000 rows/s against 150,000 with 4 KiB.
 const PAGE_SIZE: u32 = 8192;
-
-/// Pages in the write-ahead log after which it is copied back: 32 MiB. Smaller costs a sync more often, larger makes
-/// the one commit that copies slower.
-pub(super) const WAL_AUTOCHECKPOINT_PAGES: u32 = 4096;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

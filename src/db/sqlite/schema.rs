@@ -4,15 +4,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::columns::{has_own_column, is_packed_time, shared_columns};
 use super::packing::{stored_time_sql, time_sql};
 use super::write;
 use crate::db::{Error, rules};
-use crate::model::attribute::{ATTRIBUTES, AttributeId};
-use crate::model::level::QueryRetrieveLevel;
-
-/// Numbers of changes in a block. More: a search for what has changed since a number reads more groups that have not. Fewer: the
-/// index of blocks is written more often.
-pub(super) const CHANGES_IN_BLOCK: i64 = 64;
 
 /// Marks a SQLite file as an index of this program (`PRAGMA application_id`): "DCMX".
 const APPLICATION_ID: i32 = 0x4443_4D58;
@@ -83,35 +78,6 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// The columns of `instance_group` that hold what instances share: every attribute of the instance level that is kept and has no
-/// place of its own.
-pub(super) fn shared_columns() -> impl Iterator<Item = AttributeId> {
-    ATTRIBUTES
-        .iter()
-        .filter(|attribute| attribute.level == QueryRetrieveLevel::Image && attribute.is_stored())
-        .map(|attribute| attribute.id)
-        .filter(|id| {
-            !matches!(
-                id,
-                AttributeId::SOPInstanceUID
-                    | AttributeId::InstanceNumber
-                    | AttributeId::SOPClassUID
-                    | AttributeId::AvailableTransferSyntaxUID
-            )
-        })
-}
-
-/// Whether an instance has a column of its own for an attribute that is shared otherwise, because it commonly differs
-/// from slice to slice.
-pub(super) fn has_own_column(id: AttributeId) -> bool {
-    is_packed_time(id) || id == AttributeId::AcquisitionNumber
-}
-
-/// Whether the own column of an instance holds a packed time.
-pub(super) fn is_packed_time(id: AttributeId) -> bool {
-    matches!(id, AttributeId::AcquisitionTime | AttributeId::ContentTime | AttributeId::InstanceCreationTime)
-}
-
 fn patients_view() -> String {
     let columns: Vec<_> = rules::patient_attributes().map(|id| format!("p.{}", id.attribute().column)).collect();
     let counts: Vec<_> = columns.iter().map(|column| format!("CASE WHEN {column} <> '' THEN 1 ELSE 0 END")).collect();
@@ -153,6 +119,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::model::attribute::{ATTRIBUTES, AttributeId};
+    use crate::model::level::QueryRetrieveLevel;
 
     fn columns(connection: &Connection, table: &str) -> BTreeSet<String> {
         let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)").unwrap();

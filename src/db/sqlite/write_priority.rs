@@ -38,7 +38,7 @@ impl Hurry {
     pub(super) const fn patience(self) -> Duration {
         match self {
             Self::Waiting => LONGEST_WAIT_OF_A_PEER,
-            Self::None => super::open::BUSY_TIMEOUT,
+            Self::None => super::limits::BUSY_TIMEOUT,
         }
     }
 }

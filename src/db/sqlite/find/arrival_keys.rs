@@ -1,6 +1,6 @@
 //! Keys about how instances came into the index (docs/adr/0015): conditions on an instance group below the entity.
 
-use super::super::schema::CHANGES_IN_BLOCK;
+use super::super::limits::CHANGES_IN_BLOCK;
 use super::parameters::Parameters;
 use crate::model::find::ArrivalKeys;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};

@@ -11,9 +11,9 @@ use std::sync::{Arc, PoisonError};
 use dicom_core::VR;
 use rusqlite::Connection;
 
+use super::super::columns::{has_own_column, is_packed_time};
 use super::super::mounts::Mounts;
 use super::super::packing::uid_hash;
-use super::super::schema::{has_own_column, is_packed_time};
 use super::super::separated;
 use super::answers::{key_columns, order_columns};
 use super::arrival_keys::arrival_condition;

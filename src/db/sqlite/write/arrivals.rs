@@ -6,10 +6,9 @@ use rusqlite::{OptionalExtension, params};
 
 use super::super::sql_values::PathValue;
 use super::asserted_values::record_text;
-use super::files::{File, OTHER_CONTENT};
-use super::instances::Existing;
-use super::origin::SourceOfInstances;
-use super::{Batch, Result};
+use super::batch::Batch;
+use super::origins::SourceOfInstances;
+use super::rows::{Existing, File, OTHER_CONTENT, Result};
 use crate::db::rules::{Arriving, Decision, KeptMetadata, KnownInstance};
 use crate::db::{KnownLocation, Received, StoreOutcome};
 use crate::model::attribute::AttributeId;

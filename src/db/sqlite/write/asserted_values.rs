@@ -9,10 +9,11 @@
 use rusqlite::{OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::super::columns::stored_at;
 use super::super::sql_values::json_object;
-use super::parents::stored_at;
-use super::patients::Settle;
-use super::{Batch, Result};
+use super::batch::Batch;
+use super::changes::Settle;
+use super::rows::Result;
 use crate::db::rules;
 use crate::model::attribute::{Attribute, AttributeId};
 use crate::model::level::QueryRetrieveLevel;

@@ -8,51 +8,18 @@ use rusqlite::{OptionalExtension, params};
 
 use super::super::packing::UidSuffix;
 use super::super::sql_values::{PathValue, path_from_sql, place_from_number, place_number, range_below};
-use super::instances::Existing;
-use super::{Batch, Result};
+use super::batch::Batch;
+use super::rows::{DirectoryRows, Existing, File, Result, fault_text};
 use crate::db::{Error, KnownLocation, Mounted};
 use crate::model::attribute::AttributeId;
-use crate::model::checksum::Checksum;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
-
-/// Faults of one file that are kept, in characters.
-const MAX_FAULT_TEXT: usize = 1000;
-
-/// The kind of conflict that an object with a known SOP Instance UID and other content is.
-pub(super) const OTHER_CONTENT: &str = "instance-with-other-content";
-
-/// A file that holds an instance, and where.
-#[derive(Clone, Copy)]
-pub(super) struct File<'a> {
-    pub(super) place: Place,
-    pub(super) directory: i64,
-    pub(super) name: &'a OsStr,
-    pub(super) size: u64,
-    pub(super) mtime_ms: i64,
-    /// Of the data set, where the object was received.
-    pub(super) checksum: Option<Checksum>,
-}
-
-/// Which instances lie in a directory, read when that is first asked.
-pub(super) struct DirectoryRows {
-    pub(super) directory: i64,
-    /// File name to SOP Instance UID.
-    pub(super) instances: Option<HashMap<OsString, String>>,
-}
-
-impl DirectoryRows {
-    pub(super) const fn new(directory: i64) -> Self {
-        Self { directory, instances: None }
-    }
-}
 
 impl Batch<'_> {
     pub(super) fn directory(&mut self, place: Place, path: &Path) -> Result<i64> {
         // An archive file may have taken the place of a directory, or the other way round: each is known for itself.
         let is_archive = place == Place::Archive;
-        let cache = if is_archive { &self.archives } else { &self.directories };
-        if let Some(&id) = cache.get(path) {
+        if let Some(id) = self.directories.get(path, is_archive) {
             return Ok(id);
         }
         let found = self
@@ -67,7 +34,7 @@ impl Batch<'_> {
                 self.connection.last_insert_rowid()
             }
         };
-        if is_archive { &mut self.archives } else { &mut self.directories }.insert(path.to_owned(), id);
+        self.directories.insert(path, is_archive, id);
         Ok(id)
     }
 
@@ -350,9 +317,4 @@ impl Batch<'_> {
         self.changes.tally.conflicts += u64::try_from(noted).unwrap_or(0);
         Ok(())
     }
-}
-
-/// What is kept of the faults of a file.
-pub(super) fn fault_text(record: &InstanceRecord) -> String {
-    record.faults().join("; ").chars().take(MAX_FAULT_TEXT).collect()
 }

@@ -1,56 +1,20 @@
 //! Instance groups: what instances of one series in one directory share.
 
 use std::rc::Rc;
-use std::sync::OnceLock;
 
 use rusqlite::{OptionalExtension, Row, params, params_from_iter};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::super::columns::{shared, shared_columns_sql};
 use super::super::packing::Naming;
-use super::super::schema::shared_columns;
 use super::super::sql_values::json_object;
-use super::files::File;
-use super::instances::Existing;
-use super::parents::Belonging;
-use super::{Batch, Result, to_i64};
+use super::batch::Batch;
+use super::rows::{Belonging, DeclaredValues, Existing, File, InstanceGroup, InstanceGroupKey, Result, to_i64};
 use crate::db::{FileOutcome, ScannedFile};
-use crate::model::attribute::{ATTRIBUTE_COUNT, AttributeId};
+use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::record::InstanceRecord;
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct InstanceGroupKey {
-    pub(super) series: i64,
-    pub(super) directory: i64,
-    pub(super) class_and_syntax: u64,
-    /// [`Belonging::values`].
-    pub(super) values: u64,
-    /// What was declared, and what is said of patient, study and series that is.
-    pub(super) declared: u64,
-    pub(super) arrival: Option<i64>,
-}
-
-pub(super) struct InstanceGroup {
-    pub(super) id: i64,
-    pub(super) series: i64,
-    pub(super) directory: i64,
-    /// How its instances came.
-    pub(super) arrival: Option<i64>,
-    pub(super) uid_prefix: String,
-    pub(super) naming: Naming,
-    pub(super) mtime_base: i64,
-    pub(super) size_base: i64,
-    /// The values of [`shared`], in its order.
-    pub(super) shared: Vec<String>,
-    /// What was declared when its instances were read.
-    pub(super) declared_set: String,
-    /// The declared values that hold unless an instance says otherwise.
-    pub(super) declared: DeclaredValues,
-}
-
-/// What stands in a column of declared values.
-pub(super) type DeclaredValues = serde_json::Map<String, serde_json::Value>;
 
 /// What a record says that is declared.
 struct Said {
@@ -85,7 +49,7 @@ impl Batch<'_> {
             }),
             arrival: self.arrival()?,
         };
-        if let Some(instance_group) = self.instance_groups.get(&key) {
+        if let Some(instance_group) = self.groups.by_key.get(&key) {
             return Ok(Rc::clone(instance_group));
         }
         let [patient_values, study_values, series_values] = belonging.said;
@@ -121,7 +85,7 @@ impl Batch<'_> {
             }
         };
         let instance_group = self.instance_group_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        self.instance_groups.insert(key, Rc::clone(&instance_group));
+        self.groups.by_key.insert(key, Rc::clone(&instance_group));
         Ok(instance_group)
     }
 
@@ -177,7 +141,7 @@ impl Batch<'_> {
     }
 
     pub(super) fn instance_group_by_id(&mut self, id: i64) -> Result<Option<Rc<InstanceGroup>>> {
-        if let Some(instance_group) = self.instance_groups_by_id.get(&id) {
+        if let Some(instance_group) = self.groups.by_id.get(&id) {
             return Ok(Some(Rc::clone(instance_group)));
         }
         let sql = format!(
@@ -206,7 +170,7 @@ impl Batch<'_> {
         };
         let Some(instance_group) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };
         let instance_group = Rc::new(instance_group);
-        self.instance_groups_by_id.insert(id, Rc::clone(&instance_group));
+        self.groups.by_id.insert(id, Rc::clone(&instance_group));
         Ok(Some(instance_group))
     }
 }
@@ -261,31 +225,6 @@ impl Said {
         };
         Self { set: declared.mark().to_owned(), above: values(false), own: values(true) }
     }
-}
-
-pub(super) fn shared() -> &'static [AttributeId] {
-    static SHARED: OnceLock<Vec<AttributeId>> = OnceLock::new();
-    SHARED.get_or_init(|| shared_columns().collect())
-}
-
-fn shared_columns_sql() -> &'static str {
-    static COLUMNS: OnceLock<String> = OnceLock::new();
-    COLUMNS.get_or_init(|| {
-        let columns: Vec<_> = shared().iter().map(|id| format!("\"{}\"", id.attribute().column)).collect();
-        columns.join(", ")
-    })
-}
-
-pub(super) fn shared_value(instance_group: &InstanceGroup, id: AttributeId) -> &str {
-    place_in_shared(id).and_then(|at| instance_group.shared.get(at)).map_or("", String::as_str)
-}
-
-/// Where an attribute stands in [`shared`].
-pub(super) fn place_in_shared(id: AttributeId) -> Option<usize> {
-    static PLACES: OnceLock<[Option<usize>; ATTRIBUTE_COUNT]> = OnceLock::new();
-    let places =
-        PLACES.get_or_init(|| std::array::from_fn(|n| shared().iter().position(|&shared| shared as usize == n)));
-    places[id as usize]
 }
 
 /// What the SOP Instance UIDs of a new instance group are expected to begin with: what those that come with it have in common, or,

@@ -7,46 +7,22 @@ use std::rc::Rc;
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, params};
 
+use super::super::columns::{UPPER, is_packed_time, shared, stored_at};
 use super::super::packing::{Packed, UidSuffix, pack_number, pack_time, stored_time, uid_hash, unpack_time};
-use super::super::schema::{has_own_column, is_packed_time};
 use super::super::sql_values::{PathValue, json_object, path_from_sql, place_from_number, place_number, text_of};
 use super::asserted_values::{record_of_text, record_text};
-use super::files::{DirectoryRows, File, OTHER_CONTENT, fault_text};
-use super::groups::{InstanceGroup, place_in_shared, shared, shared_value};
-use super::parents::{Belonging, UPPER, is_stored_above, stored_at};
-use super::{Batch, Result, to_i64};
+use super::batch::Batch;
+use super::rows::{
+    DirectoryRows, Existing, File, InstanceGroup, OTHER_CONTENT, Result, fault_text, shared_value, to_i64, uid_of,
+};
+use super::run::{Differences, Run, decides_instance_group};
 use crate::db::ScannedFile;
 use crate::db::rules::{ObjectContent, is_same_object, sizes_comparable};
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
-use crate::model::declared::DeclaredSet;
-use crate::model::level::QueryRetrieveLevel;
 use crate::model::location::Place;
-use crate::model::record::{Common, InstanceRecord};
+use crate::model::record::InstanceRecord;
 use crate::model::uid::is_valid_uid;
-
-/// An instance row that exists.
-pub(super) struct Existing {
-    pub(super) instance_group: Rc<InstanceGroup>,
-    pub(super) suffix: UidSuffix,
-    pub(super) size: i64,
-    pub(super) file_name: OsString,
-    pub(super) number: String,
-    pub(super) diff: Option<String>,
-    pub(super) checksum: Option<Checksum>,
-}
-
-impl Existing {
-    /// Whether this file is its first location.
-    pub(super) fn lies_at(&self, directory: i64, name: &OsStr) -> bool {
-        self.instance_group.directory == directory && self.file_name == name
-    }
-
-    /// Its SOP Instance UID.
-    pub(super) fn uid(&self) -> String {
-        uid_of(&self.instance_group, &self.suffix)
-    }
-}
 
 /// A further location of an instance.
 pub(super) struct Copy {
@@ -88,8 +64,8 @@ impl Copy {
 impl Batch<'_> {
     pub(super) fn find_instance(&mut self, uid: &str) -> Result<Option<Existing>> {
         self.look_up(uid_hash(uid))?;
-        for at in 0..self.candidates.1.len() {
-            let Some(&id) = self.candidates.1.get(at) else { break };
+        for at in 0..self.lookup_cache.groups.len() {
+            let Some(&id) = self.lookup_cache.groups.get(at) else { break };
             // Other UIDs have the same hash; the row itself has the last word.
             let Some(instance_group) = self.instance_group_by_id(id)? else { continue };
             let suffix = UidSuffix::pack(uid, &instance_group.uid_prefix);
@@ -144,10 +120,10 @@ impl Batch<'_> {
 
     /// Finds the instance groups where an instance with this hash may be.
     pub(super) fn look_up(&mut self, hash: i32) -> Result<()> {
-        self.candidates.0 = hash;
-        let candidates = &mut self.candidates.1;
+        self.lookup_cache.hash = hash;
+        let candidates = &mut self.lookup_cache.groups;
         candidates.clear();
-        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(hash)) {
+        if self.lookup_cache.filter.as_ref().is_some_and(|filter| !filter.may_have(hash)) {
             return Ok(());
         }
         if let Some(&instance_group) = self.changes.lookup_hashes.get(&hash) {
@@ -615,16 +591,6 @@ const OWN: [AttributeId; 4] = [
 /// The place of the acquisition time in [`OWN`].
 const ACQUISITION_TIME: usize = 1;
 
-fn uid_of(instance_group: &InstanceGroup, suffix: &UidSuffix) -> String {
-    let stored = match suffix {
-        UidSuffix::Packed(packed) => ValueRef::Blob(packed),
-        UidSuffix::Text(text) => ValueRef::Text(text.as_bytes()),
-    };
-    let mut uid = String::new();
-    UidSuffix::unpack(stored, &instance_group.uid_prefix, &mut uid);
-    uid
-}
-
 /// What an object in a file is compared by.
 fn content_of<'a>(record: &'a InstanceRecord, file: &File<'_>) -> ObjectContent<'a> {
     ObjectContent { record, place: file.place, size: file.size, checksum: file.checksum }
@@ -649,104 +615,4 @@ fn own_value<'r>(record: &'r InstanceRecord, instance_group: &InstanceGroup, id:
         return None;
     }
     Some(if is_packed_time(id) { pack_time(value, shared_value(instance_group, id)) } else { pack_number(value) })
-}
-
-/// The values of a record that differ from those of its instance group, as a JSON object, where there are any.
-fn diff_of(record: &InstanceRecord, instance_group: &InstanceGroup, declared: &DeclaredSet) -> Option<String> {
-    diff_among(0..shared().len(), record, instance_group, declared)
-}
-
-/// As [`diff_of`], of the attributes at these places of [`shared`], which ascend.
-fn diff_among(
-    places: impl Iterator<Item = usize>,
-    record: &InstanceRecord,
-    instance_group: &InstanceGroup,
-    declared: &DeclaredSet,
-) -> Option<String> {
-    let mut diff: Option<serde_json::Map<String, serde_json::Value>> = None;
-    for place in places {
-        let (Some(&id), Some(shared)) = (shared().get(place), instance_group.shared.get(place)) else { continue };
-        let value = record.value(id);
-        if value != shared && !has_own_column(id) {
-            diff.get_or_insert_default().insert(id.attribute().column.to_owned(), value.into());
-        }
-    }
-    if record.has_declared() {
-        for unit in declared.units().iter().filter(|unit| unit.level == QueryRetrieveLevel::Image) {
-            let value = record.declared(unit.number);
-            let shared = instance_group.declared.get(&unit.key).and_then(serde_json::Value::as_str).unwrap_or_default();
-            if value != shared {
-                diff.get_or_insert_default().insert(unit.key.clone(), value.into());
-            }
-        }
-    }
-    diff.map(|diff| serde_json::Value::Object(diff).to_string())
-}
-
-/// Where a record went, and where those go without a look that have the same values in common with others.
-pub(super) struct Run {
-    common: Common,
-    directory: i64,
-    belonging: Belonging,
-    instance_group: Rc<InstanceGroup>,
-    upper_uids_are_valid: bool,
-    /// New instances that have not been counted yet.
-    instances: i64,
-}
-
-impl Run {
-    fn takes(&self, record: &InstanceRecord, file: &File<'_>) -> bool {
-        self.directory == file.directory
-            && record
-                .common()
-                .is_some_and(|(common, mut own)| common.is(&self.common) && !own.any(decides_instance_group))
-    }
-}
-
-/// Whether the instance group of a record depends on this attribute.
-fn decides_instance_group(id: AttributeId) -> bool {
-    matches!(id, AttributeId::SOPClassUID | AttributeId::AvailableTransferSyntaxUID) || is_stored_above(id)
-}
-
-/// What is known of the diffs of records that share their values: of thirty values, only the few that a record has for itself
-/// have to be looked at.
-pub(super) struct Differences {
-    common: Common,
-    instance_group: Rc<InstanceGroup>,
-    /// Places of [`shared`] at which the values in common differ from those of the instance group, ascending.
-    places: Vec<usize>,
-}
-
-impl Differences {
-    /// As [`diff_of`].
-    fn diff_of(
-        known: &mut Option<Self>,
-        record: &InstanceRecord,
-        instance_group: &Rc<InstanceGroup>,
-        declared: &DeclaredSet,
-    ) -> Option<String> {
-        let Some((common, own)) = record.common() else { return diff_of(record, instance_group, declared) };
-        let is_known = |known: &Self| known.common.is(common) && Rc::ptr_eq(&known.instance_group, instance_group);
-        let known = match known {
-            Some(known) if is_known(known) => known,
-            other => other.insert(Self {
-                common: common.clone(),
-                instance_group: Rc::clone(instance_group),
-                places: (0..shared().len())
-                    .filter(|&place| {
-                        let (id, text) = (shared().get(place), instance_group.shared.get(place));
-                        id.zip(text).is_some_and(|(&id, text)| common.value(id) != text && !has_own_column(id))
-                    })
-                    .collect(),
-            }),
-        };
-        let mut places: Vec<usize> = own.filter(|&id| !has_own_column(id)).filter_map(place_in_shared).collect();
-        if places.is_empty() {
-            return diff_among(known.places.iter().copied(), record, instance_group, declared);
-        }
-        places.extend(&known.places);
-        places.sort_unstable();
-        places.dedup();
-        diff_among(places.into_iter(), record, instance_group, declared)
-    }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, params};
 
+use super::super::columns::stored_at;
 use super::super::functions;
 use super::super::write_priority::Turn;
-use super::parents::stored_at;
-use super::patients::{Settle, values_hash};
-use super::{Batch, Result};
+use super::batch::Batch;
+use super::changes::Settle;
+use super::patients::values_hash;
+use super::rows::Result;
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;

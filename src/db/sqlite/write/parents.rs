@@ -5,49 +5,22 @@
 //! objects are corrected or go, an instance group keeps what its objects say where that differs (docs/adr/0011): see
 //! [`super::asserted_values`].
 
-use std::sync::OnceLock;
-
 use rusqlite::{OptionalExtension, params, params_from_iter};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::patients::NamedPatient;
-use super::{Batch, Result};
+use super::super::columns::{select_all, stored_at, table_of};
+use super::batch::Batch;
+use super::rows::{Belonging, NamedPatient, Result};
 use crate::db::rules;
-use crate::model::attribute::{ATTRIBUTES, AttributeId};
+use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::record::InstanceRecord;
-
-/// Where a record belongs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Belonging {
-    pub(super) series: i64,
-    pub(super) study: i64,
-    /// The patient that it names, where that is not the study's.
-    pub(super) patient: Option<i64>,
-    /// What it says of patient, study and series, where that is not what their rows say.
-    pub(super) said: [Option<i64>; 3],
-    /// A hash of all that it says of them.
-    pub(super) values: u64,
-}
-
-/// Different sets of values in one series that are remembered. Real series have one, or a few.
-const REMEMBERED_SETS: usize = 16;
 
 impl Batch<'_> {
     /// The rows of the record's patient, study and series, which from now on take account of it.
     pub(super) fn belonging(&mut self, record: &InstanceRecord) -> Result<Belonging> {
-        let study_uid = record.value(AttributeId::StudyInstanceUID);
-        let series_uid = record.value(AttributeId::SeriesInstanceUID);
-        self.scratch.clear();
-        for part in [study_uid, "\0", series_uid] {
-            self.scratch.push_str(part);
-        }
-        let key = xxh3_128(self.scratch.as_bytes());
-        let values = self.hash_of_upper_values(record);
-        if let Some(known) = self.series.get(&key)
-            && let Some(belonging) = known.iter().find(|belonging| belonging.values == values)
-        {
-            return Ok(*belonging);
+        let key = self.parents.key_of(record);
+        if let Some(known) = self.parents.get(key) {
+            return Ok(known);
         }
         let (study, patient, study_values) = self.study(record)?;
         let (series, series_values) = self.series_row(record, study)?;
@@ -56,34 +29,10 @@ impl Batch<'_> {
             study,
             patient: (patient.first != patient.own).then_some(patient.own),
             said: [patient.said, study_values, series_values],
-            values,
+            values: key.values,
         };
-        let known = self.series.entry(key).or_default();
-        if known.len() >= REMEMBERED_SETS {
-            known.clear();
-        }
-        known.push(belonging);
+        self.parents.insert(key, belonging);
         Ok(belonging)
-    }
-
-    fn hash_of_upper_values(&mut self, record: &InstanceRecord) -> u64 {
-        // Slices of a series share these values as one: then they are not looked at again.
-        let common = record.common().and_then(|(common, mut own)| (!own.any(is_stored_above)).then_some(common));
-        if let Some((known, hash)) = &self.upper_values
-            && common.is_some_and(|common| common.is(known))
-        {
-            return *hash;
-        }
-        self.scratch.clear();
-        for &id in stored_above() {
-            self.scratch.push_str(record.value(id));
-            self.scratch.push('\0');
-        }
-        let hash = xxh3_64(self.scratch.as_bytes());
-        if let Some(common) = common {
-            self.upper_values = Some((common.clone(), hash));
-        }
-        hash
     }
 
     /// The row of the record's study, its patients, and what the record says otherwise of the study.
@@ -228,50 +177,4 @@ impl Batch<'_> {
             .execute(params_from_iter(parameters))?;
         Ok(changed)
     }
-}
-
-/// The kept attributes of a level.
-pub(super) fn stored_at(level: QueryRetrieveLevel) -> &'static [AttributeId] {
-    static STORED: OnceLock<[Vec<AttributeId>; 4]> = OnceLock::new();
-    let by_level = STORED.get_or_init(|| {
-        QueryRetrieveLevel::ALL
-            .map(|level| ATTRIBUTES.iter().filter(|a| a.level == level && a.is_stored()).map(|a| a.id).collect())
-    });
-    &by_level[level as usize]
-}
-
-/// The levels above the instance.
-pub(super) const UPPER: [QueryRetrieveLevel; 3] =
-    [QueryRetrieveLevel::Patient, QueryRetrieveLevel::Study, QueryRetrieveLevel::Series];
-
-/// The attributes of patient, study and series that are kept.
-fn stored_above() -> &'static [AttributeId] {
-    static STORED: OnceLock<Vec<AttributeId>> = OnceLock::new();
-    STORED.get_or_init(|| UPPER.into_iter().flat_map(|level| stored_at(level).iter().copied()).collect())
-}
-
-pub(super) fn is_stored_above(id: AttributeId) -> bool {
-    let attribute = id.attribute();
-    attribute.level != QueryRetrieveLevel::Image && attribute.is_stored()
-}
-
-pub(super) const fn table_of(level: QueryRetrieveLevel) -> &'static str {
-    match level {
-        QueryRetrieveLevel::Patient => "patient",
-        QueryRetrieveLevel::Study => "study",
-        QueryRetrieveLevel::Series => "study_series",
-        QueryRetrieveLevel::Image => "instance_group",
-    }
-}
-
-/// All kept attributes of an entity, in the order of [`stored_at`].
-fn select_all(level: QueryRetrieveLevel) -> &'static str {
-    static SQL: OnceLock<[String; 4]> = OnceLock::new();
-    let all = SQL.get_or_init(|| {
-        QueryRetrieveLevel::ALL.map(|level| {
-            let columns: Vec<_> = stored_at(level).iter().map(|id| format!("\"{}\"", id.attribute().column)).collect();
-            format!("SELECT {} FROM {} WHERE id = ?1", columns.join(", "), table_of(level))
-        })
-    });
-    &all[level as usize]
 }

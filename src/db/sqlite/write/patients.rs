@@ -4,14 +4,16 @@
 //! No row of `patient` is ever changed. When what the objects of a study say together is something else, the study leads to
 //! another row, and a row to which nothing leads any more goes at the end of the transaction.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::{OptionalExtension, params, params_from_iter};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::super::columns::stored_at;
 use super::super::names;
-use super::parents::stored_at;
-use super::{Batch, Result};
+use super::batch::Batch;
+use super::changes::{Settle, Touched};
+use super::rows::{NamedPatient, Result};
 use crate::db::rules;
 use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel::Patient;
@@ -21,38 +23,6 @@ use crate::model::record::InstanceRecord;
 /// Descriptions under one Patient ID up to which those of a study are looked for among them. Where there are more, they are
 /// looked for among the patients of the study: either can be very many, and hardly ever both.
 const FEW_DESCRIPTIONS: i64 = 64;
-
-/// What a transaction has changed of the descriptions under one Patient ID and identity.
-#[derive(Default)]
-pub(super) struct Touched {
-    added: HashSet<i64>,
-    has_removed: bool,
-    /// Issuers of those added and removed.
-    issuers: BTreeSet<String>,
-}
-
-/// Patient ID and identity, with what has changed there.
-pub(super) type TouchedPatients = HashMap<(String, String), Touched>;
-
-/// The patient whom a record names in its study.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NamedPatient {
-    /// The patient under whom the study is kept.
-    pub(super) first: i64,
-    /// The one whom the record names: the same, mostly.
-    pub(super) own: i64,
-    /// What the record says of that one, where it is not what the row says.
-    pub(super) said: Option<i64>,
-}
-
-/// When a study's patients are worked out anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settle {
-    /// Where the objects that made its patients what they are may be gone.
-    IfLeft,
-    /// In any case.
-    Always,
-}
 
 /// A hash of the values of a description.
 pub(in super::super) fn values_hash<'v>(values: impl Iterator<Item = &'v str>) -> i64 {

@@ -1,0 +1,144 @@
+//! What the writer remembers from one record, and one transaction, to the next.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use super::super::columns::{is_stored_above, stored_above};
+use super::rows::{Belonging, InstanceGroup, InstanceGroupKey};
+use crate::model::attribute::AttributeId;
+use crate::model::record::{Common, InstanceRecord};
+
+/// Series, instance groups and directories that are remembered between transactions; a cache that grows past this starts
+/// anew. An instance group with its values takes some 2 KB. Scans go from series to series, and associations are fewer than
+/// this.
+const CACHE_ENTRIES: usize = 1024;
+
+/// Different sets of values in one series that are remembered. Real series have one, or a few.
+const REMEMBERED_SETS: usize = 16;
+
+/// Where records of a series belong that were met.
+#[derive(Default)]
+pub(super) struct ParentCache {
+    /// By a hash of Study and Series Instance UID.
+    series: HashMap<u128, Vec<Belonging>>,
+    /// Of the values that the last record shares with others: the hash of those of patient, study and series.
+    upper_values: Option<(Common, u64)>,
+    scratch: String,
+}
+
+/// The series of a record, and a hash of all that it says of patient, study and series.
+#[derive(Clone, Copy)]
+pub(super) struct ParentKey {
+    series: u128,
+    pub(super) values: u64,
+}
+
+impl ParentCache {
+    pub(super) fn key_of(&mut self, record: &InstanceRecord) -> ParentKey {
+        self.scratch.clear();
+        for part in [record.value(AttributeId::StudyInstanceUID), "\0", record.value(AttributeId::SeriesInstanceUID)] {
+            self.scratch.push_str(part);
+        }
+        let series = xxh3_128(self.scratch.as_bytes());
+        ParentKey { series, values: self.hash_of_upper_values(record) }
+    }
+
+    fn hash_of_upper_values(&mut self, record: &InstanceRecord) -> u64 {
+        // Slices of a series share these values as one: then they are not looked at again.
+        let common = record.common().and_then(|(common, mut own)| (!own.any(is_stored_above)).then_some(common));
+        if let Some((known, hash)) = &self.upper_values
+            && common.is_some_and(|common| common.is(known))
+        {
+            return *hash;
+        }
+        self.scratch.clear();
+        for &id in stored_above() {
+            self.scratch.push_str(record.value(id));
+            self.scratch.push('\0');
+        }
+        let hash = xxh3_64(self.scratch.as_bytes());
+        if let Some(common) = common {
+            self.upper_values = Some((common.clone(), hash));
+        }
+        hash
+    }
+
+    pub(super) fn get(&self, key: ParentKey) -> Option<Belonging> {
+        self.series.get(&key.series)?.iter().find(|belonging| belonging.values == key.values).copied()
+    }
+
+    pub(super) fn insert(&mut self, key: ParentKey, belonging: Belonging) {
+        let known = self.series.entry(key.series).or_default();
+        if known.len() >= REMEMBERED_SETS {
+            known.clear();
+        }
+        known.push(belonging);
+    }
+
+    pub(super) fn is_large(&self) -> bool {
+        self.series.len() > CACHE_ENTRIES
+    }
+
+    /// Forgets where records belong.
+    pub(super) fn clear(&mut self) {
+        self.series.clear();
+    }
+}
+
+/// Instance groups that were met.
+#[derive(Default)]
+pub(super) struct GroupCache {
+    pub(super) by_key: HashMap<InstanceGroupKey, Rc<InstanceGroup>>,
+    pub(super) by_id: HashMap<i64, Rc<InstanceGroup>>,
+}
+
+impl GroupCache {
+    pub(super) fn is_large(&self) -> bool {
+        self.by_id.len() > CACHE_ENTRIES
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.by_key.clear();
+        self.by_id.clear();
+    }
+}
+
+/// Rows of directories, and of archive files, which are known for themselves.
+#[derive(Default)]
+pub(super) struct DirectoryCache {
+    directories: HashMap<PathBuf, i64>,
+    archives: HashMap<PathBuf, i64>,
+}
+
+impl DirectoryCache {
+    pub(super) fn get(&self, path: &Path, is_archive: bool) -> Option<i64> {
+        if is_archive { &self.archives } else { &self.directories }.get(path).copied()
+    }
+
+    pub(super) fn insert(&mut self, path: &Path, is_archive: bool, row: i64) {
+        if is_archive { &mut self.archives } else { &mut self.directories }.insert(path.to_owned(), row);
+    }
+
+    pub(super) fn is_large(&self) -> bool {
+        self.directories.len() + self.archives.len() > CACHE_ENTRIES
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.directories.clear();
+        self.archives.clear();
+    }
+}
+
+/// The scan that this writer does, and what others have done meanwhile.
+#[derive(Default)]
+pub(super) struct ScanState {
+    /// The number of the scan.
+    pub(super) own: Option<i64>,
+    /// Transactions of other scans, as far as known.
+    pub(super) others_transactions: i64,
+    /// Whether another scan has written since ours began: what ours knows of files may be out of date.
+    pub(super) others_wrote: bool,
+}
