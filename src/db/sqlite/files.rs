@@ -1,7 +1,7 @@
 //! The files of an index: which ones they are, who may read them, and whether they fit each other.
 //!
 //! An index is a database, a write-ahead log beside it (`-wal`), shared memory (`-shm`) and the lock file of
-//! [`Turn`](super::write_priority::Turn) (`-turn`). SQLite trusts the log that it finds: a log of another database destroys this one.
+//! [`PriorityLock`](super::write_priority::PriorityLock) (`-turn`). SQLite trusts the log that it finds: a log of another database destroys this one.
 //! So the lock file also holds a [`LogRecord`], which says whose log it is, and every opening asks it first.
 
 use std::ffi::OsString;

@@ -22,7 +22,7 @@ const LONGEST_WAY: Duration = Duration::from_secs(1);
 
 /// How a transaction takes its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hurry {
+pub(super) enum Priority {
     /// Somebody waits for it.
     Waiting,
     /// It can wait for those for whom somebody does.
@@ -33,7 +33,7 @@ pub(super) enum Hurry {
 /// in vain for longer when a writer was stopped in the middle. Smaller: a slow disk makes a node refuse what it could store.
 const LONGEST_WAIT_OF_A_PEER: Duration = Duration::from_secs(10);
 
-impl Hurry {
+impl Priority {
     /// How long such a transaction waits for another process.
     pub(super) const fn patience(self) -> Duration {
         match self {
@@ -45,13 +45,13 @@ impl Hurry {
 
 /// The lock beside an index.
 #[derive(Debug)]
-pub(super) struct Turn(Option<File>);
+pub(super) struct PriorityLock(Option<File>);
 
 /// That somebody is in a hurry, until dropped.
 #[derive(Debug)]
-pub(super) struct Asked<'t>(&'t File);
+pub(super) struct PriorityRequest<'t>(&'t File);
 
-impl Turn {
+impl PriorityLock {
     /// That of an index which nobody else can write, because it is being migrated in one transaction.
     pub(super) const fn none() -> Self {
         Self(None)
@@ -63,9 +63,9 @@ impl Turn {
     }
 
     /// Asks all scans to give way; `None` while somebody else does or looks.
-    pub(super) fn ask(&self) -> Option<Asked<'_>> {
+    pub(super) fn ask(&self) -> Option<PriorityRequest<'_>> {
         let file = self.0.as_ref()?;
-        flock(file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| Asked(file))
+        flock(file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| PriorityRequest(file))
     }
 
     /// Whether somebody has asked.
@@ -82,7 +82,7 @@ impl Turn {
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for PriorityRequest<'_> {
     fn drop(&mut self) {
         let _closing_would_do = flock(self.0, FlockOperation::Unlock);
     }
@@ -96,7 +96,7 @@ mod tests {
     fn who_asks_is_seen_until_it_has_its_turn() {
         let dir = tempfile::tempdir().unwrap();
         let index = dir.path().join("index.db");
-        let (node, scan) = (Turn::beside(&index), Turn::beside(&index));
+        let (node, scan) = (PriorityLock::beside(&index), PriorityLock::beside(&index));
         assert!(!scan.is_asked());
         let asked = node.ask().unwrap();
         assert!(scan.is_asked());
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn without_the_file_nobody_waits() {
-        let turn = Turn::beside(Path::new("/nowhere/at/all/index.db"));
+        let turn = PriorityLock::beside(Path::new("/nowhere/at/all/index.db"));
         assert!(turn.ask().is_none() && !turn.is_asked());
         turn.give_way();
     }

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use super::guard::{IndexGuard, IndexState};
 use super::open::{self, Access};
 use super::write::Batch;
-use super::write_priority::{Hurry, Turn};
+use super::write_priority::{Priority, PriorityLock};
 use crate::db::{
     Arrivals, Backlog, Committed, Durability, Error, KnownLocation, Mounted, OnStored, Received, ScannedDirectory,
     StoreOutcome, Stored, Suspension, Tally,
@@ -122,7 +122,7 @@ impl Writer {
         let connection = connect(path, &options)?;
         let guard = IndexGuard::of(path);
         let state = guard.state();
-        let desk = Desk { path: path.to_owned(), turn: Turn::beside(path), options, queue, guard };
+        let desk = Desk { path: path.to_owned(), lock: PriorityLock::beside(path), options, queue, guard };
         let thread = std::thread::Builder::new()
             .name("index writer".into())
             .spawn(move || desk.run(connection))
@@ -262,7 +262,7 @@ impl Drop for Queue {
 /// Where the thread of the writer sits.
 struct Desk {
     path: PathBuf,
-    turn: Turn,
+    lock: PriorityLock,
     options: WriterOptions,
     queue: Queue,
     guard: IndexGuard,
@@ -298,7 +298,7 @@ enum Done {
 
 impl Desk {
     fn batch<'c>(&'c self, connection: &'c Connection) -> Result<Batch<'c>, Error> {
-        Batch::new(connection, &self.turn, self.options.clock, Arc::clone(&self.options.declared)).map_err(Error::from)
+        Batch::new(connection, &self.lock, self.options.clock, Arc::clone(&self.options.declared)).map_err(Error::from)
     }
 
     /// Works until nobody has anything to write any more. A defect costs what it met, and the writer goes on with a
@@ -376,12 +376,12 @@ impl Desk {
         &self,
         connection: &Connection,
         batch: &mut Batch<'_>,
-        hurry: Hurry,
+        priority: Priority,
         work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
         self.guard.before_transaction(connection)?;
         let under_way = self.options.suspension.begin();
-        let done = batch.run(hurry, |batch| work(batch))?;
+        let done = batch.run(priority, |batch| work(batch))?;
         drop(under_way);
         let checked = self.guard.after_commit(connection);
         checked.map_err(|error| Error::InDoubt { committed: true, source: Box::new(error) })?;
@@ -416,7 +416,8 @@ impl Desk {
                     left.next = gather_directories(&self.queue, &mut group);
                     while !group.is_empty() {
                         let next = &mut left.next;
-                        match self.run_in(connection, batch, Hurry::None, |batch| self.scanned(batch, &mut group, next))
+                        match self
+                            .run_in(connection, batch, Priority::None, |batch| self.scanned(batch, &mut group, next))
                         {
                             Ok(()) => left.tally.add(batch.take_tally()),
                             Err(error) => {
@@ -429,17 +430,18 @@ impl Desk {
                 // A caller that no longer waits for its answer is no fault of ours.
                 Command::BeginScan { roots, reply } => {
                     let _gone =
-                        reply.send(self.run_in(connection, batch, Hurry::None, |batch| batch.begin_scan(&roots)));
+                        reply.send(self.run_in(connection, batch, Priority::None, |batch| batch.begin_scan(&roots)));
                 }
                 Command::MountPoint { path, mounted } => {
-                    let noted = self.run_in(connection, batch, Hurry::None, |batch| batch.mount_point(&path, mounted));
+                    let noted =
+                        self.run_in(connection, batch, Priority::None, |batch| batch.mount_point(&path, mounted));
                     if let Err(error) = noted {
                         left.failed(error);
                     }
                 }
                 Command::EndScan { scan, summary, reply } => {
-                    let _gone =
-                        reply.send(self.run_in(connection, batch, Hurry::None, |batch| batch.end_scan(scan, &summary)));
+                    let _gone = reply
+                        .send(self.run_in(connection, batch, Priority::None, |batch| batch.end_scan(scan, &summary)));
                 }
                 Command::SettleMissing { roots, except, prune, reply } => {
                     let result = self.settle_missing(connection, batch, &Settle { roots, except, prune });
@@ -516,7 +518,7 @@ impl Desk {
         batch: &mut Batch<'_>,
         group: &[Arrival],
     ) -> Result<Vec<(StoreOutcome, Option<KnownLocation>)>, Error> {
-        self.run_in(connection, batch, Hurry::Waiting, |batch| {
+        self.run_in(connection, batch, Priority::Waiting, |batch| {
             let arrived = group.iter().map(|one| {
                 (self.options.on_arrival)(&one.received.record);
                 batch.arrived(&one.received)
@@ -531,7 +533,7 @@ impl Desk {
             for (directory, name) in batch.missing_below(root, &settle.except)? {
                 let mut prune = || {
                     let name = name.as_deref();
-                    self.run_in(connection, batch, Hurry::None, |batch| batch.prune(directory, name, PRUNED_FILES))
+                    self.run_in(connection, batch, Priority::None, |batch| batch.prune(directory, name, PRUNED_FILES))
                 };
                 while settle.prune && prune()? > 0 {}
                 count += batch.count_missing(directory, name.as_deref())?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{CachedStatement, Connection, ErrorCode, Statement};
 
 use super::super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
-use super::super::write_priority::{self, Hurry, Turn};
+use super::super::write_priority::{self, Priority, PriorityLock};
 use super::caches::{DirectoryCache, GroupCache, ParentCache, ScanState};
 use super::changes::{Changes, HashFilter, LookupCache, Lookups};
 use super::origins::Origins;
@@ -20,7 +20,7 @@ use crate::model::declared::DeclaredSet;
 /// The writer's state: caches that live on between transactions, and what the current one has changed.
 pub(in super::super) struct Batch<'c> {
     pub(super) connection: &'c Connection,
-    turn: &'c Turn,
+    lock: &'c PriorityLock,
     /// Whether the copying back of the write-ahead log is left to another process.
     copies_log_late: bool,
     pub(super) hot: Hot<'c>,
@@ -74,13 +74,13 @@ impl<'c> Hot<'c> {
 impl<'c> Batch<'c> {
     pub(in super::super) fn new(
         connection: &'c Connection,
-        turn: &'c Turn,
+        lock: &'c PriorityLock,
         clock: Clock,
         declared: Arc<DeclaredSet>,
     ) -> Result<Self> {
         Ok(Self {
             connection,
-            turn,
+            lock,
             copies_log_late: false,
             hot: Hot::new(connection)?,
             lookups: Lookups::read(connection)?,
@@ -119,14 +119,14 @@ impl<'c> Batch<'c> {
     /// ([`Error::WriterPanicked`]) nothing is run any more: see [`Self::is_broken`].
     pub(in super::super) fn run<T>(
         &mut self,
-        hurry: Hurry,
+        priority: Priority,
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> std::result::Result<T, Error> {
         if self.broken {
             return Err(Error::WriterPanicked);
         }
         // Nobody looks any more at what a panic left as it was: what is broken is thrown away.
-        let Ok(result) = catch_unwind(AssertUnwindSafe(|| self.transaction(hurry, work))) else {
+        let Ok(result) = catch_unwind(AssertUnwindSafe(|| self.transaction(priority, work))) else {
             self.broken = true;
             let _already = self.connection.execute_batch("ROLLBACK");
             return Err(Error::WriterPanicked);
@@ -149,11 +149,11 @@ impl<'c> Batch<'c> {
     }
 
     /// Begins a transaction when it is its turn.
-    fn begin(&self, hurry: Hurry) -> Result<()> {
-        if hurry == Hurry::None {
-            self.turn.give_way();
+    fn begin(&self, priority: Priority) -> Result<()> {
+        if priority == Priority::None {
+            self.lock.give_way();
         }
-        let deadline = Instant::now() + hurry.patience();
+        let deadline = Instant::now() + priority.patience();
         // SQLite itself would pause for up to 100 ms between attempts.
         self.connection.busy_timeout(Duration::ZERO)?;
         let mut asked = None;
@@ -164,8 +164,8 @@ impl<'c> Batch<'c> {
                     if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
                         && Instant::now() < deadline =>
                 {
-                    if hurry == Hurry::Waiting && asked.is_none() {
-                        asked = self.turn.ask();
+                    if priority == Priority::Waiting && asked.is_none() {
+                        asked = self.lock.ask();
                     }
                     std::thread::sleep(write_priority::PAUSE);
                 }
@@ -179,13 +179,13 @@ impl<'c> Batch<'c> {
 
     /// Whether a transaction that can wait should end, because another process is in a hurry.
     pub(in super::super) fn should_give_way(&self) -> bool {
-        self.turn.is_asked()
+        self.lock.is_asked()
     }
 
     /// Who is in a hurry leaves it to another process that writes too to copy the log back.
-    fn share_log(&mut self, hurry: Hurry, others_write: bool) -> Result<()> {
+    fn share_log(&mut self, priority: Priority, others_write: bool) -> Result<()> {
         const LATE: u32 = 4 * WAL_AUTOCHECKPOINT_PAGES;
-        let late = hurry == Hurry::Waiting && others_write;
+        let late = priority == Priority::Waiting && others_write;
         if std::mem::replace(&mut self.copies_log_late, late) != late {
             let pages = if late { LATE } else { WAL_AUTOCHECKPOINT_PAGES };
             self.connection.pragma_update(None, "wal_autocheckpoint", pages)?;
@@ -193,8 +193,8 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    fn transaction<T>(&mut self, hurry: Hurry, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.begin(hurry)?;
+    fn transaction<T>(&mut self, priority: Priority, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.begin(priority)?;
         let version: i64 = self.statement("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         let others_write = version != self.data_version && self.data_version != -1;
         if self.data_version == -1 {
@@ -212,7 +212,7 @@ impl<'c> Batch<'c> {
         }
         let value = work(self)?;
         self.write_changes()?;
-        self.share_log(hurry, others_write)?;
+        self.share_log(priority, others_write)?;
         self.statement("COMMIT")?.execute([])?;
         Ok(value)
     }

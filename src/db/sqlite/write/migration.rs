@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::super::columns::stored_at;
 use super::super::functions;
-use super::super::write_priority::Turn;
+use super::super::write_priority::PriorityLock;
 use super::batch::Batch;
 use super::changes::Settle;
 use super::patients::values_hash;
@@ -31,8 +31,8 @@ const PATIENT_BY_ID: &str = "CREATE INDEX patient_by_id ON patient (patient_id, 
 pub(in super::super) fn from_version_1(connection: &Connection) -> Result<()> {
     functions::register(connection)?;
     number_descriptions(connection)?;
-    let turn = Turn::none();
-    let mut batch = Batch::new(connection, &turn, Clock::Fixed(0), Arc::clone(DeclaredSet::none()))?;
+    let lock = PriorityLock::none();
+    let mut batch = Batch::new(connection, &lock, Clock::Fixed(0), Arc::clone(DeclaredSet::none()))?;
     batch.settle_everything()
 }
 
