@@ -122,10 +122,10 @@ impl Writer {
         let connection = connect(path, &options)?;
         let guard = IndexGuard::of(path);
         let state = guard.state();
-        let desk = Desk { path: path.to_owned(), lock: PriorityLock::beside(path), options, queue, guard };
+        let writer = WriterThread { path: path.to_owned(), lock: PriorityLock::beside(path), options, queue, guard };
         let thread = std::thread::Builder::new()
             .name("index writer".into())
-            .spawn(move || desk.run(connection))
+            .spawn(move || writer.run(connection))
             .map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Ok(Self { handle: WriterHandle { commands, backlog, state }, thread: Some(thread) })
     }
@@ -260,7 +260,7 @@ impl Drop for Queue {
 }
 
 /// Where the thread of the writer sits.
-struct Desk {
+struct WriterThread {
     path: PathBuf,
     lock: PriorityLock,
     options: WriterOptions,
@@ -276,7 +276,7 @@ fn connect(path: &Path, options: &WriterOptions) -> Result<Connection, Error> {
 
 /// What outlives a connection.
 #[derive(Default)]
-struct Left {
+struct WriterState {
     /// The next command, where it has been taken from the queue.
     next: Option<Command>,
     /// Received instances whose group failed: each is tried alone, before anything else.
@@ -296,7 +296,7 @@ enum Done {
     Defect,
 }
 
-impl Desk {
+impl WriterThread {
     fn batch<'c>(&'c self, connection: &'c Connection) -> Result<Batch<'c>, Error> {
         Batch::new(connection, &self.lock, self.options.clock, Arc::clone(&self.options.declared)).map_err(Error::from)
     }
@@ -304,33 +304,33 @@ impl Desk {
     /// Works until nobody has anything to write any more. A defect costs what it met, and the writer goes on with a
     /// connection of its own.
     fn run(self, mut connection: Connection) -> Result<(), Error> {
-        let mut left = Left::default();
+        let mut state = WriterState::default();
         let mut batch = self.batch(&connection)?;
         loop {
-            let done = catch_unwind(AssertUnwindSafe(|| self.work(&connection, &mut batch, &mut left)))
+            let done = catch_unwind(AssertUnwindSafe(|| self.work(&connection, &mut batch, &mut state)))
                 .unwrap_or(Done::Defect);
-            left.scan = batch.scan();
+            state.scan = batch.scan();
             drop(batch);
             if matches!(done, Done::Stop) {
                 break;
             }
             tracing::error!("a defect of this program ended a transaction of the index; it goes on with the next");
-            match self.connect_again(&mut left) {
+            match self.connect_again(&mut state) {
                 Some(again) => connection = again,
-                None => return Err(left.failure.unwrap_or_else(stopped)),
+                None => return Err(state.failure.unwrap_or_else(stopped)),
             }
             batch = self.batch(&connection)?;
-            batch.go_on_with(left.scan);
+            batch.go_on_with(state.scan);
         }
         let under_way = self.options.suspension.begin();
         let closed = self.guard.close(connection);
         drop(under_way);
-        left.failure.map_or(closed, Err)
+        state.failure.map_or(closed, Err)
     }
 
     /// A new connection that works. As long as there is none, each command is a reason to try again, and refused.
     /// `None` when nobody has anything to write any more.
-    fn connect_again(&self, left: &mut Left) -> Option<Connection> {
+    fn connect_again(&self, state: &mut WriterState) -> Option<Connection> {
         let mut told = false;
         loop {
             let error = match self.reconnect() {
@@ -340,13 +340,13 @@ impl Desk {
             if !std::mem::replace(&mut told, true) {
                 tracing::error!(%error, "the index cannot be opened again; what arrives is refused until it can");
             }
-            let refused = left.singly.drain(..).map(Command::Store).collect::<Vec<_>>();
-            for command in refused.into_iter().chain(left.next.take()) {
-                command.refuse(left);
+            let refused = state.singly.drain(..).map(Command::Store).collect::<Vec<_>>();
+            for command in refused.into_iter().chain(state.next.take()) {
+                command.refuse(state);
             }
             match self.queue.recv() {
                 Ok(Command::Stop) | Err(_) => return None,
-                Ok(command) => left.next = Some(command),
+                Ok(command) => state.next = Some(command),
             }
         }
     }
@@ -388,17 +388,17 @@ impl Desk {
         Ok(done)
     }
 
-    fn work(&self, connection: &Connection, batch: &mut Batch<'_>, left: &mut Left) -> Done {
+    fn work(&self, connection: &Connection, batch: &mut Batch<'_>, state: &mut WriterState) -> Done {
         loop {
             if batch.is_broken() {
                 return Done::Defect;
             }
-            if let Some(arrival) = left.singly.pop_front() {
+            if let Some(arrival) = state.singly.pop_front() {
                 let result = self.arrived(connection, batch, std::slice::from_ref(&arrival));
                 arrival.answer(result.and_then(|mut outcomes| outcomes.pop().ok_or(Error::WriterPanicked)).map(stored));
                 continue;
             }
-            let first = match left.next.take() {
+            let first = match state.next.take() {
                 Some(command) => command,
                 None => match self.next_command(connection) {
                     Ok(command) => command,
@@ -408,20 +408,20 @@ impl Desk {
             match first {
                 Command::Store(arrival) => {
                     let mut group = vec![arrival];
-                    left.next = gather_arrivals(&self.queue, &mut group);
-                    self.store(connection, batch, group, left);
+                    state.next = gather_arrivals(&self.queue, &mut group);
+                    self.store(connection, batch, group, state);
                 }
                 Command::Scanned(directory) => {
                     let mut group = VecDeque::from([directory]);
-                    left.next = gather_directories(&self.queue, &mut group);
+                    state.next = gather_directories(&self.queue, &mut group);
                     while !group.is_empty() {
-                        let next = &mut left.next;
+                        let next = &mut state.next;
                         match self
                             .run_in(connection, batch, Priority::None, |batch| self.scanned(batch, &mut group, next))
                         {
-                            Ok(()) => left.tally.add(batch.take_tally()),
+                            Ok(()) => state.tally.add(batch.take_tally()),
                             Err(error) => {
-                                left.failed(error);
+                                state.failed(error);
                                 break;
                             }
                         }
@@ -436,7 +436,7 @@ impl Desk {
                     let noted =
                         self.run_in(connection, batch, Priority::None, |batch| batch.mount_point(&path, mounted));
                     if let Err(error) = noted {
-                        left.failed(error);
+                        state.failed(error);
                     }
                 }
                 Command::EndScan { scan, summary, reply } => {
@@ -445,10 +445,10 @@ impl Desk {
                 }
                 Command::SettleMissing { roots, except, prune, reply } => {
                     let result = self.settle_missing(connection, batch, &Settle { roots, except, prune });
-                    left.tally.add(batch.take_tally());
+                    state.tally.add(batch.take_tally());
                     let _gone = reply.send(result);
                 }
-                Command::Flush { reply } => left.flush(&reply),
+                Command::Flush { reply } => state.flush(&reply),
                 Command::Name { id, reply } => {
                     let _gone = reply.send(self.name_index(connection, id));
                 }
@@ -459,7 +459,7 @@ impl Desk {
 
     /// Commits a group of received instances and tells each sender. When the group fails, each is tried alone, so that one
     /// that the index does not take cannot harm the others.
-    fn store(&self, connection: &Connection, batch: &mut Batch<'_>, group: Vec<Arrival>, left: &mut Left) {
+    fn store(&self, connection: &Connection, batch: &mut Batch<'_>, group: Vec<Arrival>, state: &mut WriterState) {
         match self.arrived(connection, batch, &group) {
             Ok(outcomes) => {
                 for (arrival, outcome) in group.into_iter().zip(outcomes) {
@@ -467,7 +467,7 @@ impl Desk {
                 }
             }
             Err(error) if error.is_of_the_index() => {
-                self.refuse_waiting(&error, left);
+                self.refuse_waiting(&error, state);
                 for arrival in group {
                     arrival.answer(Err(error.again()));
                 }
@@ -487,15 +487,15 @@ impl Desk {
             Err(error) => {
                 tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
                 let is_in_doubt = error.may_be_in_the_index();
-                left.singly.extend(group.into_iter().map(|arrival| Arrival { is_in_doubt, ..arrival }));
+                state.singly.extend(group.into_iter().map(|arrival| Arrival { is_in_doubt, ..arrival }));
             }
         }
     }
 
     /// Refuses what came while a transaction waited in vain: it has waited as long as it may, too.
-    fn refuse_waiting(&self, error: &Error, left: &mut Left) {
+    fn refuse_waiting(&self, error: &Error, state: &mut WriterState) {
         for _ in 0..self.options.queue_length {
-            let command = match left.next.take() {
+            let command = match state.next.take() {
                 Some(command) => command,
                 None => match self.queue.try_recv() {
                     Ok(command) => command,
@@ -505,7 +505,7 @@ impl Desk {
             match command {
                 Command::Store(arrival) => arrival.answer(Err(error.again())),
                 other => {
-                    left.next = Some(other);
+                    state.next = Some(other);
                     return;
                 }
             }
@@ -595,7 +595,7 @@ struct Settle {
     prune: bool,
 }
 
-impl Left {
+impl WriterState {
     fn failed(&mut self, error: Error) {
         self.failure.get_or_insert(error);
     }
@@ -610,15 +610,15 @@ impl Left {
 
 impl Command {
     /// While there is no connection.
-    fn refuse(self, left: &mut Left) {
+    fn refuse(self, state: &mut WriterState) {
         let error = Error::WriterPanicked;
         match self {
             Self::Store(arrival) => arrival.answer(Err(error)),
-            Self::Scanned(_) | Self::MountPoint { .. } => left.failed(error),
+            Self::Scanned(_) | Self::MountPoint { .. } => state.failed(error),
             Self::BeginScan { reply, .. } => drop(reply.send(Err(error))),
             Self::EndScan { reply, .. } => drop(reply.send(Err(error))),
             Self::SettleMissing { reply, .. } => drop(reply.send(Err(error))),
-            Self::Flush { reply } => left.flush(&reply),
+            Self::Flush { reply } => state.flush(&reply),
             Self::Name { reply, .. } => drop(reply.send(Err(error))),
             Self::Stop => {}
         }
