@@ -280,7 +280,7 @@ struct WriterState {
     /// The next command, where it has been taken from the queue.
     next: Option<Command>,
     /// Received instances whose group failed: each is tried alone, before anything else.
-    singly: VecDeque<Arrival>,
+    retry_singly: VecDeque<Arrival>,
     tally: Tally,
     /// The first error of a scan that nobody has asked for.
     failure: Option<Error>,
@@ -340,7 +340,7 @@ impl WriterThread {
             if !std::mem::replace(&mut told, true) {
                 tracing::error!(%error, "the index cannot be opened again; what arrives is refused until it can");
             }
-            let refused = state.singly.drain(..).map(Command::Store).collect::<Vec<_>>();
+            let refused = state.retry_singly.drain(..).map(Command::Store).collect::<Vec<_>>();
             for command in refused.into_iter().chain(state.next.take()) {
                 command.refuse(state);
             }
@@ -393,7 +393,7 @@ impl WriterThread {
             if batch.is_broken() {
                 return Done::Defect;
             }
-            if let Some(arrival) = state.singly.pop_front() {
+            if let Some(arrival) = state.retry_singly.pop_front() {
                 let result = self.arrived(connection, batch, std::slice::from_ref(&arrival));
                 arrival.answer(result.and_then(|mut outcomes| outcomes.pop().ok_or(Error::WriterPanicked)).map(stored));
                 continue;
@@ -487,7 +487,7 @@ impl WriterThread {
             Err(error) => {
                 tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
                 let is_in_doubt = error.may_be_in_the_index();
-                state.singly.extend(group.into_iter().map(|arrival| Arrival { is_in_doubt, ..arrival }));
+                state.retry_singly.extend(group.into_iter().map(|arrival| Arrival { is_in_doubt, ..arrival }));
             }
         }
     }
