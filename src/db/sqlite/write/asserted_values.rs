@@ -166,7 +166,7 @@ impl Batch<'_> {
             self.statement(&format!("UPDATE instance_group SET {column} = NULL WHERE {column} = ?2 AND {own}"))?
                 .execute([row, same])?;
             self.drop_unused(same)?;
-            self.forget_belongings();
+            self.forget_parents();
         }
         Ok(())
     }

@@ -239,13 +239,13 @@ impl<'c> Batch<'c> {
     }
 
     pub(super) fn forget(&mut self) {
-        self.forget_belongings();
+        self.forget_parents();
         self.groups.clear();
         self.directories.clear();
     }
 
     /// Forgets where records belong.
-    pub(super) fn forget_belongings(&mut self) {
+    pub(super) fn forget_parents(&mut self) {
         self.end_run();
         self.parents.clear();
     }

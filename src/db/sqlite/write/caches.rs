@@ -7,7 +7,7 @@ use std::rc::Rc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::super::columns::{is_stored_above, stored_above};
-use super::rows::{Belonging, InstanceGroup, InstanceGroupKey};
+use super::rows::{InstanceGroup, InstanceGroupKey, ParentRows};
 use crate::model::attribute::AttributeId;
 use crate::model::record::{Common, InstanceRecord};
 
@@ -23,7 +23,7 @@ const REMEMBERED_SETS: usize = 16;
 #[derive(Default)]
 pub(super) struct ParentCache {
     /// By a hash of Study and Series Instance UID.
-    series: HashMap<u128, Vec<Belonging>>,
+    series: HashMap<u128, Vec<ParentRows>>,
     /// Of the values that the last record shares with others: the hash of those of patient, study and series.
     upper_values: Option<(Common, u64)>,
     scratch: String,
@@ -66,16 +66,16 @@ impl ParentCache {
         hash
     }
 
-    pub(super) fn get(&self, key: ParentKey) -> Option<Belonging> {
-        self.series.get(&key.series)?.iter().find(|belonging| belonging.values == key.values).copied()
+    pub(super) fn get(&self, key: ParentKey) -> Option<ParentRows> {
+        self.series.get(&key.series)?.iter().find(|parents| parents.values == key.values).copied()
     }
 
-    pub(super) fn insert(&mut self, key: ParentKey, belonging: Belonging) {
+    pub(super) fn insert(&mut self, key: ParentKey, parents: ParentRows) {
         let known = self.series.entry(key.series).or_default();
         if known.len() >= REMEMBERED_SETS {
             known.clear();
         }
-        known.push(belonging);
+        known.push(parents);
     }
 
     pub(super) fn is_large(&self) -> bool {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::Connection;
 
-use super::rows::{Belonging, Result};
+use super::rows::{ParentRows, Result};
 use crate::db::Tally;
 
 /// What a transaction has changed of the descriptions under one Patient ID and identity.
@@ -61,10 +61,10 @@ pub(super) struct Changes {
 
 impl Changes {
     /// Counts new instances of an instance group.
-    pub(super) fn count(&mut self, instance_group: i64, belonging: &Belonging, instances: i64) {
+    pub(super) fn count(&mut self, instance_group: i64, parents: &ParentRows, instances: i64) {
         *self.instances_per_instance_group.entry(instance_group).or_default() += instances;
-        *self.instances_per_series.entry(belonging.series).or_default() += instances;
-        *self.instances_per_study.entry(belonging.study).or_default() += instances;
+        *self.instances_per_series.entry(parents.series).or_default() += instances;
+        *self.instances_per_study.entry(parents.study).or_default() += instances;
     }
 
     pub(super) fn note_lookup(&mut self, hash: i32, instance_group: i64) {

@@ -9,7 +9,7 @@ use super::super::columns::{shared, shared_columns_sql};
 use super::super::packing::Naming;
 use super::super::sql_values::json_object;
 use super::batch::Batch;
-use super::rows::{Belonging, DeclaredValues, Existing, File, InstanceGroup, InstanceGroupKey, Result, to_i64};
+use super::rows::{DeclaredValues, Existing, File, InstanceGroup, InstanceGroupKey, ParentRows, Result, to_i64};
 use crate::db::{FileOutcome, ScannedFile};
 use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
@@ -31,7 +31,7 @@ impl Batch<'_> {
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
-        belonging: &Belonging,
+        parents: &ParentRows,
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<Rc<InstanceGroup>> {
@@ -39,9 +39,9 @@ impl Batch<'_> {
         let syntax = record.value(AttributeId::AvailableTransferSyntaxUID);
         let said = (!self.declared.is_empty()).then(|| Said::of(record, &self.declared));
         let key = InstanceGroupKey {
-            series: belonging.series,
+            series: parents.series,
             directory: file.directory,
-            values: belonging.values,
+            values: parents.values,
             class_and_syntax: xxh3_64(class.as_bytes()) ^ xxh3_64(syntax.as_bytes()).rotate_left(1),
             declared: said.as_ref().map_or(0, |said| {
                 let above = said.above.as_deref().unwrap_or_default();
@@ -52,7 +52,7 @@ impl Batch<'_> {
         if let Some(instance_group) = self.groups.by_key.get(&key) {
             return Ok(Rc::clone(instance_group));
         }
-        let [patient_values, study_values, series_values] = belonging.said;
+        let [patient_values, study_values, series_values] = parents.said;
         let found: Option<i64> = self
             .statement(
                 "SELECT id FROM instance_group WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
@@ -61,11 +61,11 @@ impl Batch<'_> {
             )?
             .query_row(
                 params![
-                    belonging.series,
+                    parents.series,
                     file.directory,
                     class,
                     syntax,
-                    belonging.patient,
+                    parents.patient,
                     patient_values,
                     study_values,
                     series_values,
@@ -79,8 +79,8 @@ impl Batch<'_> {
         let id = match found {
             Some(id) => id,
             None => {
-                let id = self.insert_instance_group(record, file, belonging, said.as_ref(), following, complete)?;
-                self.changes.studies_to_summarise.insert(belonging.study);
+                let id = self.insert_instance_group(record, file, parents, said.as_ref(), following, complete)?;
+                self.changes.studies_to_summarise.insert(parents.study);
                 id
             }
         };
@@ -93,7 +93,7 @@ impl Batch<'_> {
         &mut self,
         record: &InstanceRecord,
         file: &File<'_>,
-        belonging: &Belonging,
+        parents: &ParentRows,
         said: Option<&Said>,
         following: &[&ScannedFile],
         complete: bool,
@@ -106,7 +106,7 @@ impl Batch<'_> {
         let size = to_i64(file.size);
         let (arrival, change, change_block) = (self.arrival()?, self.change()?, self.change_block()?);
         let fixed: [&dyn rusqlite::ToSql; 20] = [
-            &belonging.series,
+            &parents.series,
             &file.directory,
             &record.value(AttributeId::SOPClassUID),
             &record.value(AttributeId::AvailableTransferSyntaxUID),
@@ -116,10 +116,10 @@ impl Batch<'_> {
             &file_digits,
             &file.mtime_ms,
             &size,
-            &belonging.patient,
-            &belonging.said[0],
-            &belonging.said[1],
-            &belonging.said[2],
+            &parents.patient,
+            &parents.said[0],
+            &parents.said[1],
+            &parents.said[2],
             &said.map_or("", |said| &said.set),
             &said.and_then(|said| said.above.as_deref()),
             &said.and_then(|said| said.own.as_deref()),

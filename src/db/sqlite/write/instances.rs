@@ -451,8 +451,8 @@ impl Batch<'_> {
         following: &[&ScannedFile],
         complete: bool,
     ) -> Result<(Rc<InstanceGroup>, bool)> {
-        let belonging = self.belonging(record)?;
-        let instance_group = self.instance_group(record, file, &belonging, following, complete)?;
+        let parents = self.parent_rows(record)?;
+        let instance_group = self.instance_group(record, file, &parents, following, complete)?;
         let uids = [AttributeId::SeriesInstanceUID, AttributeId::StudyInstanceUID];
         let upper_uids_are_valid = uids.into_iter().all(|id| is_valid_uid(record.value(id)));
         self.end_run();
@@ -460,10 +460,9 @@ impl Batch<'_> {
         match common.cloned() {
             Some(common) => {
                 let (directory, instance_group) = (file.directory, Rc::clone(&instance_group));
-                self.run =
-                    Some(Run { common, directory, belonging, instance_group, upper_uids_are_valid, instances: 1 });
+                self.run = Some(Run { common, directory, parents, instance_group, upper_uids_are_valid, instances: 1 });
             }
-            None => self.changes.count(instance_group.id, &belonging, 1),
+            None => self.changes.count(instance_group.id, &parents, 1),
         }
         Ok((instance_group, upper_uids_are_valid))
     }
@@ -471,7 +470,7 @@ impl Batch<'_> {
     /// Counts the instances of the run so far.
     pub(super) fn count_run(&mut self) {
         if let Some(run) = &mut self.run {
-            self.changes.count(run.instance_group.id, &run.belonging, std::mem::take(&mut run.instances));
+            self.changes.count(run.instance_group.id, &run.parents, std::mem::take(&mut run.instances));
         }
     }
 

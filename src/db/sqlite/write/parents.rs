@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use super::super::columns::{select_all, stored_at, table_of};
 use super::batch::Batch;
-use super::rows::{Belonging, NamedPatient, Result};
+use super::rows::{NamedPatient, ParentRows, Result};
 use crate::db::rules;
 use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
@@ -17,22 +17,22 @@ use crate::model::record::InstanceRecord;
 
 impl Batch<'_> {
     /// The rows of the record's patient, study and series, which from now on take account of it.
-    pub(super) fn belonging(&mut self, record: &InstanceRecord) -> Result<Belonging> {
+    pub(super) fn parent_rows(&mut self, record: &InstanceRecord) -> Result<ParentRows> {
         let key = self.parents.key_of(record);
         if let Some(known) = self.parents.get(key) {
             return Ok(known);
         }
         let (study, patient, study_values) = self.study(record)?;
         let (series, series_values) = self.series_row(record, study)?;
-        let belonging = Belonging {
+        let parents = ParentRows {
             series,
             study,
             patient: (patient.first != patient.own).then_some(patient.own),
             said: [patient.said, study_values, series_values],
             values: key.values,
         };
-        self.parents.insert(key, belonging);
-        Ok(belonging)
+        self.parents.insert(key, parents);
+        Ok(parents)
     }
 
     /// The row of the record's study, its patients, and what the record says otherwise of the study.
@@ -159,7 +159,7 @@ impl Batch<'_> {
         values: &[String],
     ) -> Result<Vec<AttributeId>> {
         // What was remembered of this entity and of what belongs to it does not hold any more.
-        self.forget_belongings();
+        self.forget_parents();
         let mut changed = Vec::new();
         let mut columns = Vec::new();
         let mut texts: Vec<&str> = Vec::new();

@@ -207,7 +207,7 @@ impl Batch<'_> {
                 .execute([study, from, to])?;
         }
         self.changes.patients_left.insert(from);
-        self.forget_belongings();
+        self.forget_parents();
         Ok(())
     }
 
@@ -220,7 +220,7 @@ impl Batch<'_> {
         .execute([study, from, to])?;
         self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
         self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, to])?;
-        self.forget_belongings();
+        self.forget_parents();
         Ok(())
     }
 
@@ -316,7 +316,7 @@ impl Batch<'_> {
             self.drop_unused(values)?;
         }
         if changed || current.len() != rows.len() {
-            self.forget_belongings();
+            self.forget_parents();
         }
         Ok(())
     }

@@ -57,7 +57,7 @@ pub(super) struct InstanceGroupKey {
     pub(super) series: i64,
     pub(super) directory: i64,
     pub(super) class_and_syntax: u64,
-    /// [`Belonging::values`].
+    /// [`ParentRows::values`].
     pub(super) values: u64,
     /// What was declared, and what is said of patient, study and series that is.
     pub(super) declared: u64,
@@ -124,7 +124,7 @@ pub(super) fn uid_of(instance_group: &InstanceGroup, suffix: &UidSuffix) -> Stri
 
 /// Where a record belongs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Belonging {
+pub(super) struct ParentRows {
     pub(super) series: i64,
     pub(super) study: i64,
     /// The patient that it names, where that is not the study's.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::super::columns::{has_own_column, is_stored_above, place_in_shared, shared};
-use super::rows::{Belonging, File, InstanceGroup};
+use super::rows::{File, InstanceGroup, ParentRows};
 use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
@@ -13,7 +13,7 @@ use crate::model::record::{Common, InstanceRecord};
 pub(super) struct Run {
     pub(super) common: Common,
     pub(super) directory: i64,
-    pub(super) belonging: Belonging,
+    pub(super) parents: ParentRows,
     pub(super) instance_group: Rc<InstanceGroup>,
     pub(super) upper_uids_are_valid: bool,
     /// New instances that have not been counted yet.
