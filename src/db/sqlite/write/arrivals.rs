@@ -8,7 +8,7 @@ use super::super::sql_values::PathValue;
 use super::asserted_values::record_text;
 use super::batch::Batch;
 use super::origins::SourceOfInstances;
-use super::rows::{Existing, File, OTHER_CONTENT, Result};
+use super::rows::{File, InstanceRow, OTHER_CONTENT, Result};
 use crate::db::rules::{Arriving, Decision, KeptMetadata, KnownInstance};
 use crate::db::{KnownLocation, Received, StoreOutcome};
 use crate::model::attribute::AttributeId;
@@ -19,7 +19,7 @@ use crate::model::record::InstanceRecord;
 struct Arrived<'a> {
     record: &'a InstanceRecord,
     file: File<'a>,
-    existing: Existing,
+    existing: InstanceRow,
     /// Where the index says that it lies.
     first_place: Place,
 }
@@ -214,7 +214,12 @@ impl Batch<'_> {
         if record.faults().is_empty() { Ok(()) } else { self.note_faults(record, file) }
     }
 
-    fn replace_with_received(&mut self, existing: &Existing, record: &InstanceRecord, file: &File<'_>) -> Result<()> {
+    fn replace_with_received(
+        &mut self,
+        existing: &InstanceRow,
+        record: &InstanceRecord,
+        file: &File<'_>,
+    ) -> Result<()> {
         self.origin.renew(true);
         let replaced = self.replace_instance(existing, record, file);
         self.origin.renew(false);

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params};
 use super::super::packing::UidSuffix;
 use super::super::sql_values::{PathValue, path_from_sql, place_from_number, place_number, range_below};
 use super::batch::Batch;
-use super::rows::{DirectoryRows, Existing, File, Result, fault_text};
+use super::rows::{DirectoryRows, File, InstanceRow, Result, fault_text};
 use crate::db::{Error, KnownLocation, Mounted};
 use crate::model::attribute::AttributeId;
 use crate::model::location::{Location, Place};
@@ -45,7 +45,7 @@ impl Batch<'_> {
     }
 
     /// The first location of an instance.
-    pub(super) fn location_of(&self, existing: &Existing) -> Result<Location> {
+    pub(super) fn location_of(&self, existing: &InstanceRow) -> Result<Location> {
         let (place, directory) = self
             .statement("SELECT place, path FROM directory WHERE id = ?1")?
             .query_row([existing.instance_group.directory], |row| Ok((row.get(0)?, path_from_sql(row.get_ref(1)?)?)))?;
@@ -62,7 +62,7 @@ impl Batch<'_> {
     }
 
     /// The same, with what else is known of it.
-    pub(super) fn known_location(&self, existing: &Existing) -> Result<KnownLocation> {
+    pub(super) fn known_location(&self, existing: &InstanceRow) -> Result<KnownLocation> {
         let location = self.location_of(existing)?;
         Ok(KnownLocation { location, checksum: existing.checksum, differs: false })
     }
@@ -124,7 +124,7 @@ impl Batch<'_> {
                 self.touch(instance_group);
                 false
             }
-            Some((instance_group, suffix, false)) => match self.existing(instance_group, suffix)? {
+            Some((instance_group, suffix, false)) => match self.instance_row(instance_group, suffix)? {
                 Some(existing) => self.first_is_there(&existing)?,
                 None => false,
             },
@@ -185,7 +185,7 @@ impl Batch<'_> {
     }
 
     /// The instance whose first location this file is.
-    fn first_here(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<Option<Existing>> {
+    fn first_here(&mut self, name: &OsStr, rows: &mut DirectoryRows) -> Result<Option<InstanceRow>> {
         let directory = rows.directory;
         let instances = match &mut rows.instances {
             Some(instances) => instances,
@@ -196,7 +196,7 @@ impl Batch<'_> {
     }
 
     /// Whether the first location of an instance is a file that no scan has missed.
-    pub(super) fn first_is_there(&self, existing: &Existing) -> Result<bool> {
+    pub(super) fn first_is_there(&self, existing: &InstanceRow) -> Result<bool> {
         self.statement(
             "SELECT place <> ?2 AND NOT EXISTS (SELECT 1 FROM missing_file m WHERE m.directory = ?1 AND m.file_name = ?3) \
              FROM directory WHERE id = ?1",

@@ -9,7 +9,7 @@ use super::super::columns::{shared, shared_columns_sql};
 use super::super::packing::Naming;
 use super::super::sql_values::json_object;
 use super::batch::Batch;
-use super::rows::{DeclaredValues, Existing, File, InstanceGroup, InstanceGroupKey, ParentRows, Result, to_i64};
+use super::rows::{DeclaredValues, File, InstanceGroup, InstanceGroupKey, InstanceRow, ParentRows, Result, to_i64};
 use crate::db::{FileOutcome, ScannedFile};
 use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
@@ -177,7 +177,7 @@ impl Batch<'_> {
 
 impl Batch<'_> {
     /// Sets into a record what an instance says that is declared, where all of that is known.
-    pub(super) fn set_declared(&self, existing: &Existing, record: &mut InstanceRecord) -> Result<()> {
+    pub(super) fn set_declared(&self, existing: &InstanceRow, record: &mut InstanceRecord) -> Result<()> {
         let group = &existing.instance_group;
         if self.declared.is_empty() || !self.declared.is_covered_by(&group.declared_set) {
             return Ok(());
@@ -201,7 +201,7 @@ impl Batch<'_> {
     }
 
     /// Whether an instance says something else that is declared than a record of another file of it.
-    pub(super) fn declares_otherwise(&self, existing: &Existing, record: &InstanceRecord) -> Result<bool> {
+    pub(super) fn declares_otherwise(&self, existing: &InstanceRow, record: &InstanceRecord) -> Result<bool> {
         let mut known = InstanceRecord::new();
         self.set_declared(existing, &mut known)?;
         let differs = |number| known.declared(number) != record.declared(number);

@@ -13,7 +13,7 @@ use super::super::sql_values::{PathValue, json_object, path_from_sql, place_from
 use super::asserted_values::{record_of_text, record_text};
 use super::batch::Batch;
 use super::rows::{
-    DirectoryRows, Existing, File, InstanceGroup, OTHER_CONTENT, Result, fault_text, shared_value, to_i64, uid_of,
+    DirectoryRows, File, InstanceGroup, InstanceRow, OTHER_CONTENT, Result, fault_text, shared_value, to_i64, uid_of,
 };
 use super::run::{Differences, Run, decides_instance_group};
 use crate::db::ScannedFile;
@@ -62,7 +62,7 @@ impl Copy {
 }
 
 impl Batch<'_> {
-    pub(super) fn find_instance(&mut self, uid: &str) -> Result<Option<Existing>> {
+    pub(super) fn find_instance(&mut self, uid: &str) -> Result<Option<InstanceRow>> {
         self.look_up(uid_hash(uid))?;
         for at in 0..self.lookup_cache.groups.len() {
             let Some(&id) = self.lookup_cache.groups.get(at) else { break };
@@ -83,7 +83,7 @@ impl Batch<'_> {
                 })
                 .optional()?;
             if let Some((size, file_name, number, diff, checksum)) = found {
-                return Ok(Some(Existing { instance_group, suffix, size, file_name, number, diff, checksum }));
+                return Ok(Some(InstanceRow { instance_group, suffix, size, file_name, number, diff, checksum }));
             }
         }
         Ok(None)
@@ -140,7 +140,7 @@ impl Batch<'_> {
 
     /// Whether a record says something else than the row that is there. The pixel data are not compared, only what the
     /// index keeps and the size of the file.
-    pub(super) fn differs(&mut self, existing: &Existing, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
+    pub(super) fn differs(&mut self, existing: &InstanceRow, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
         let first = self.record_of(existing)?;
         let place = self.place_of(existing.instance_group.directory)?;
         Ok(!is_same_object(&first, record)
@@ -148,7 +148,7 @@ impl Batch<'_> {
     }
 
     /// All that the index keeps of an instance.
-    pub(super) fn record_of(&self, existing: &Existing) -> Result<InstanceRecord> {
+    pub(super) fn record_of(&self, existing: &InstanceRow) -> Result<InstanceRecord> {
         let mut record = InstanceRecord::new();
         let instance_group = &existing.instance_group;
         record.set(AttributeId::SOPInstanceUID, &existing.uid());
@@ -201,7 +201,7 @@ impl Batch<'_> {
     /// the same are dropped.
     pub(super) fn replace_instance(
         &mut self,
-        existing: &Existing,
+        existing: &InstanceRow,
         record: &InstanceRecord,
         file: &File<'_>,
     ) -> Result<(i64, UidSuffix)> {
@@ -224,7 +224,7 @@ impl Batch<'_> {
     /// it would have been dropped had the instance been this one before.
     fn compare_copies(
         &mut self,
-        existing: &Existing,
+        existing: &InstanceRow,
         was: &InstanceRecord,
         (instance_group, suffix): (i64, &UidSuffix),
         record: &InstanceRecord,
@@ -267,7 +267,7 @@ impl Batch<'_> {
 
     /// The further locations of an instance, those first that can take the place of the first one: files that are there and
     /// the same, then others that are there, then files that are gone, and what was received without its object last.
-    fn copies_of(&self, existing: &Existing) -> Result<Vec<Copy>> {
+    fn copies_of(&self, existing: &InstanceRow) -> Result<Vec<Copy>> {
         self.statement(
             "SELECT c.directory, c.file_name, c.size, c.mtime_ms, c.differs, c.record, d.place, c.checksum, \
              EXISTS (SELECT 1 FROM missing_file m WHERE m.directory = c.directory AND m.file_name = c.file_name) AS missing \
@@ -297,7 +297,7 @@ impl Batch<'_> {
     /// from its bytes (`by_bytes`).
     pub(super) fn insert_copy(
         &mut self,
-        existing: &Existing,
+        existing: &InstanceRow,
         record: &InstanceRecord,
         file: &File<'_>,
         by_bytes: bool,
@@ -319,7 +319,7 @@ impl Batch<'_> {
     }
 
     /// Whether a further location is in our own storage.
-    pub(super) fn has_own_copy(&self, existing: &Existing) -> Result<bool> {
+    pub(super) fn has_own_copy(&self, existing: &InstanceRow) -> Result<bool> {
         self.statement(
             "SELECT EXISTS (SELECT 1 FROM copy c JOIN directory d ON d.id = c.directory \
              WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 AND d.place = ?3)",
@@ -328,7 +328,7 @@ impl Batch<'_> {
     }
 
     /// The further locations in our own storage that hold the same as the first one.
-    pub(super) fn own_copies(&self, existing: &Existing) -> Result<Vec<OwnCopy>> {
+    pub(super) fn own_copies(&self, existing: &InstanceRow) -> Result<Vec<OwnCopy>> {
         self.statement(
             "SELECT c.directory, c.file_name, d.path FROM copy c JOIN directory d ON d.id = c.directory \
              WHERE c.instance_group = ?1 AND c.uid_suffix = ?2 AND NOT c.differs AND d.place = ?3",
@@ -371,7 +371,7 @@ impl Batch<'_> {
     /// It differs where that is known from its bytes (`by_bytes`).
     pub(super) fn supersede(
         &mut self,
-        existing: &Existing,
+        existing: &InstanceRow,
         record: &InstanceRecord,
         file: &File<'_>,
         by_bytes: bool,
@@ -489,7 +489,7 @@ impl Batch<'_> {
     }
 
     /// Takes an instance row away.
-    pub(super) fn remove_row(&mut self, existing: &Existing) -> Result<()> {
+    pub(super) fn remove_row(&mut self, existing: &InstanceRow) -> Result<()> {
         let instance_group = &existing.instance_group;
         self.statement("DELETE FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2")?
             .execute(params![instance_group.id, existing.suffix])?;
@@ -505,7 +505,7 @@ impl Batch<'_> {
     }
 
     /// Drops the first location of an instance: another one takes its place, or the instance goes.
-    pub(super) fn remove_first(&mut self, existing: &Existing, rows: &mut DirectoryRows) -> Result<()> {
+    pub(super) fn remove_first(&mut self, existing: &InstanceRow, rows: &mut DirectoryRows) -> Result<()> {
         if let Some(copy) = self.copies_of(existing)?.into_iter().next() {
             return self.promote(existing, copy, rows);
         }
@@ -517,13 +517,13 @@ impl Batch<'_> {
     }
 
     /// The instance of a row.
-    pub(super) fn existing(&mut self, instance_group: i64, suffix: UidSuffix) -> Result<Option<Existing>> {
+    pub(super) fn instance_row(&mut self, instance_group: i64, suffix: UidSuffix) -> Result<Option<InstanceRow>> {
         let Some(instance_group) = self.instance_group_by_id(instance_group)? else { return Ok(None) };
         self.find_instance(&uid_of(&instance_group, &suffix))
     }
 
     /// Drops further locations whose file is gone: the instance is known elsewhere with the same content.
-    pub(super) fn drop_spare_copies(&mut self, existing: &Existing) -> Result<()> {
+    pub(super) fn drop_spare_copies(&mut self, existing: &InstanceRow) -> Result<()> {
         for copy in self.copies_of(existing)? {
             if copy.is_spare(copy.differs) {
                 self.drop_copy(&copy)?;
@@ -542,7 +542,7 @@ impl Batch<'_> {
 
     /// Where the first location of an instance is gone: whether there is another with the same content, which takes its
     /// place then.
-    pub(super) fn move_first(&mut self, existing: &Existing, rows: &mut DirectoryRows) -> Result<bool> {
+    pub(super) fn move_first(&mut self, existing: &InstanceRow, rows: &mut DirectoryRows) -> Result<bool> {
         let copies = self.copies_of(existing)?;
         let Some(copy) = copies.into_iter().find(Copy::holds_same) else { return Ok(false) };
         self.promote(existing, copy, rows)?;
@@ -550,7 +550,7 @@ impl Batch<'_> {
     }
 
     /// Makes a further location of an instance its first one, and forgets that.
-    fn promote(&mut self, existing: &Existing, copy: Copy, rows: &mut DirectoryRows) -> Result<()> {
+    fn promote(&mut self, existing: &InstanceRow, copy: Copy, rows: &mut DirectoryRows) -> Result<()> {
         let record = match &copy.record {
             Some(text) => record_of_text(text)?,
             None => {

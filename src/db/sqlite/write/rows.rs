@@ -90,7 +90,7 @@ pub(super) fn shared_value(instance_group: &InstanceGroup, id: AttributeId) -> &
 }
 
 /// An instance row that exists.
-pub(super) struct Existing {
+pub(super) struct InstanceRow {
     pub(super) instance_group: Rc<InstanceGroup>,
     pub(super) suffix: UidSuffix,
     pub(super) size: i64,
@@ -100,7 +100,7 @@ pub(super) struct Existing {
     pub(super) checksum: Option<Checksum>,
 }
 
-impl Existing {
+impl InstanceRow {
     /// Whether this file is its first location.
     pub(super) fn lies_at(&self, directory: i64, name: &OsStr) -> bool {
         self.instance_group.directory == directory && self.file_name == name
