@@ -23,7 +23,7 @@ pub(in super::super) struct Batch<'c> {
     lock: &'c PriorityLock,
     /// Whether the copying back of the write-ahead log is left to another process.
     copies_log_late: bool,
-    pub(super) hot: Hot<'c>,
+    pub(super) prepared: PreparedStatements<'c>,
     pub(super) lookups: Lookups,
     pub(super) lookup_cache: LookupCache,
     pub(super) clock: Clock,
@@ -45,14 +45,14 @@ pub(in super::super) struct Batch<'c> {
 }
 
 /// The statements that run for each instance, held ready: looking them up by their text took as long as running them.
-pub(super) struct Hot<'c> {
+pub(super) struct PreparedStatements<'c> {
     pub(super) instance_groups_of_hash: Statement<'c>,
     pub(super) instance: Statement<'c>,
     pub(super) insert_instance: Statement<'c>,
     pub(super) insert_lookup: Statement<'c>,
 }
 
-impl<'c> Hot<'c> {
+impl<'c> PreparedStatements<'c> {
     fn new(connection: &'c Connection) -> Result<Self> {
         Ok(Self {
             instance_groups_of_hash: connection.prepare(
@@ -82,7 +82,7 @@ impl<'c> Batch<'c> {
             connection,
             lock,
             copies_log_late: false,
-            hot: Hot::new(connection)?,
+            prepared: PreparedStatements::new(connection)?,
             lookups: Lookups::read(connection)?,
             clock,
             declared,

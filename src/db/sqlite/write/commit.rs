@@ -43,7 +43,7 @@ impl Batch<'_> {
         // In order of the hash: neighbours go into the same page.
         lookups.sort_unstable();
         for &(hash, instance_group) in &lookups {
-            self.hot.insert_lookup.execute([i64::from(hash), instance_group])?;
+            self.prepared.insert_lookup.execute([i64::from(hash), instance_group])?;
         }
         self.move_lookups(lookups.len())?;
         self.write_instance_groups()?;

@@ -70,7 +70,7 @@ impl Batch<'_> {
             let Some(instance_group) = self.instance_group_by_id(id)? else { continue };
             let suffix = UidSuffix::pack(uid, &instance_group.uid_prefix);
             let found = self
-                .hot
+                .prepared
                 .instance
                 .query_row(params![id, suffix], |row| {
                     Ok((
@@ -131,7 +131,7 @@ impl Batch<'_> {
             let rest = self.changes.lookups.iter().filter(|(h, s)| *h == hash && *s != instance_group).map(|(_, s)| *s);
             candidates.extend(rest);
         }
-        let mut rows = self.hot.instance_groups_of_hash.query([hash])?;
+        let mut rows = self.prepared.instance_groups_of_hash.query([hash])?;
         while let Some(row) = rows.next()? {
             candidates.push(row.get(0)?);
         }
@@ -422,7 +422,7 @@ impl Batch<'_> {
             }
         }
         let diff = Differences::diff_of(&mut self.differences, record, &instance_group, &self.declared);
-        self.hot.insert_instance.execute(params![
+        self.prepared.insert_instance.execute(params![
             instance_group.id,
             suffix,
             pack_number(record.value(AttributeId::InstanceNumber)),
