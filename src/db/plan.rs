@@ -79,7 +79,7 @@ pub(in crate::db) fn asks_for_patient(request: &FindRequest, answered: bool) -> 
 
 /// Which patient of a study is meant; nearly all have one only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::db) enum Under {
+pub(in crate::db) enum PatientLink {
     /// That of the study's row.
     FirstPatient,
     /// One under whom it was found besides.
@@ -110,7 +110,7 @@ pub(in crate::db) fn is_selective_below_study(key: &MatchingKey) -> bool {
 
 /// How much to look up before the first statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::db) enum Thoroughness {
+pub(in crate::db) enum PlanEffort {
     /// Names that begin with something, when they are few. For others there is a sample first.
     Little,
     /// All that is worth it.
@@ -183,13 +183,13 @@ pub(in crate::db) fn few_of(rows: usize) -> usize {
 }
 
 /// How many patients a look-up of names may gather, among so many; `None` where a sample comes first.
-pub(in crate::db) fn most_names(effort: Thoroughness, names: &NameLookUp, patients: usize) -> Option<usize> {
+pub(in crate::db) fn most_names(effort: PlanEffort, names: &NameLookUp, patients: usize) -> Option<usize> {
     let few = few_of(patients);
     match (effort, names) {
-        (Thoroughness::All, _) => Some((patients / SOME_OF).clamp(few, MOST.max(few))),
-        (Thoroughness::Little, NameLookUp::Prefix(_)) => Some(FEW),
+        (PlanEffort::All, _) => Some((patients / SOME_OF).clamp(few, MOST.max(few))),
+        (PlanEffort::Little, NameLookUp::Prefix(_)) => Some(FEW),
         // All words have to be looked at first.
-        (Thoroughness::Little, NameLookUp::Part(_) | NameLookUp::Word { .. }) => None,
+        (PlanEffort::Little, NameLookUp::Part(_) | NameLookUp::Word { .. }) => None,
     }
 }
 
@@ -274,11 +274,11 @@ mod tests {
     fn the_more_patients_there_are_the_more_names_may_be_gathered() {
         let prefix = NameLookUp::Prefix("a".to_owned());
         let word = NameLookUp::Word { prefix: "a".to_owned(), sounds: Vec::new() };
-        assert_eq!(most_names(Thoroughness::Little, &prefix, 10_000_000), Some(1_000));
-        assert_eq!(most_names(Thoroughness::Little, &word, 10), None);
-        assert_eq!(most_names(Thoroughness::All, &word, 10), Some(1_000));
-        assert_eq!(most_names(Thoroughness::All, &word, 1_000_000), Some(250_000));
-        assert_eq!(most_names(Thoroughness::All, &word, 10_000_000), Some(500_000));
+        assert_eq!(most_names(PlanEffort::Little, &prefix, 10_000_000), Some(1_000));
+        assert_eq!(most_names(PlanEffort::Little, &word, 10), None);
+        assert_eq!(most_names(PlanEffort::All, &word, 10), Some(1_000));
+        assert_eq!(most_names(PlanEffort::All, &word, 1_000_000), Some(250_000));
+        assert_eq!(most_names(PlanEffort::All, &word, 10_000_000), Some(500_000));
         assert_eq!(few_of(1_000_000), 5_000);
     }
 }

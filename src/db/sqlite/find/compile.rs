@@ -19,11 +19,11 @@ use super::answers::{key_columns, order_columns};
 use super::arrival_keys::arrival_condition;
 use super::availability::{Availability, Obstacles};
 use super::functions::{Matcher, Matchers};
-use super::lookup::{Access, instance_key, look_up};
+use super::lookup::{KeyLookup, instance_key, look_up};
 use super::parameters::{Parameter, Parameters};
 use crate::db::Error;
 use crate::db::plan::{
-    Keys, LookUp, Thoroughness, Under, after_prefix, asks_for_patient, can_answer_declared, is_computed_everywhere,
+    Keys, LookUp, PatientLink, PlanEffort, after_prefix, asks_for_patient, can_answer_declared, is_computed_everywhere,
     is_selective_below_study, names_few, names_uids,
 };
 use crate::model::attribute::{Attribute, AttributeId, Source};
@@ -52,9 +52,9 @@ struct Compiler<'a> {
     shared_studies: bool,
     /// What keeps objects from being at hand.
     obstacles: Obstacles,
-    thoroughness: Thoroughness,
+    effort: PlanEffort,
     /// How the keys are looked for of which that is not clear beforehand.
-    access: HashMap<AttributeId, Access>,
+    access: HashMap<AttributeId, KeyLookup>,
     /// Whether the statement goes from study to study, so that the number of the patient is at hand before its row is.
     in_study_order: bool,
 }
@@ -62,7 +62,7 @@ struct Compiler<'a> {
 /// The statements of a query.
 pub(super) struct Compiled {
     pub(super) first: Statement,
-    /// Whether the first may end early, and is to be made again with all [`Thoroughness`].
+    /// Whether the first may end early, and is to be made again with all [`PlanEffort`].
     pub(super) is_sample: bool,
     /// Answers under further patients, where there may be some.
     pub(super) further: Option<Statement>,
@@ -76,7 +76,7 @@ pub(super) fn compile(
     matchers: &Matchers,
     mounts: &mut Mounts,
     request: &FindRequest,
-    thoroughness: Thoroughness,
+    effort: PlanEffort,
 ) -> Result<Compiled, Error> {
     let shared_studies = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM study_patient)")
@@ -89,21 +89,21 @@ pub(super) fn compile(
     let mut compiler = Compiler {
         connection,
         parameters: Parameters::default(),
-        matchers: match thoroughness {
-            Thoroughness::Little => Vec::new(),
+        matchers: match effort {
+            PlanEffort::Little => Vec::new(),
             // A statement with the numbers of these may be at work.
-            Thoroughness::All => std::mem::take(&mut matchers.lock().unwrap_or_else(PoisonError::into_inner)),
+            PlanEffort::All => std::mem::take(&mut matchers.lock().unwrap_or_else(PoisonError::into_inner)),
         },
         shared_studies,
         obstacles,
-        thoroughness,
+        effort,
         access: HashMap::new(),
         in_study_order: false,
     };
     compiler.choose_access(request)?;
-    let first = compiler.statement(request, Under::FirstPatient)?;
+    let first = compiler.statement(request, PatientLink::FirstPatient)?;
     let further = match compiler.may_answer_under_further_patients(request) {
-        true => Some(compiler.statement(request, Under::FurtherPatient)?),
+        true => Some(compiler.statement(request, PatientLink::FurtherPatient)?),
         false => None,
     };
     let is_sample = compiler.matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample { .. }));
@@ -123,7 +123,7 @@ impl Compiler<'_> {
         let pinned = request.matching_keys.iter().any(names_few);
         for key in &request.matching_keys {
             if let Some(found) = LookUp::of(key, pinned) {
-                let access = look_up(self.connection, self.thoroughness, &found, &key.matching)?;
+                let access = look_up(self.connection, self.effort, &found, &key.matching)?;
                 self.access.insert(key.attribute, access);
             }
         }
@@ -132,10 +132,10 @@ impl Compiler<'_> {
 
     /// Whether a key is to be looked up in an index.
     fn uses_index(&self, key: &MatchingKey) -> bool {
-        !matches!(self.access.get(&key.attribute), Some(Access::None | Access::Unknown))
+        !matches!(self.access.get(&key.attribute), Some(KeyLookup::None | KeyLookup::Unknown))
     }
 
-    fn statement(&mut self, request: &FindRequest, under: Under) -> Result<Statement, Error> {
+    fn statement(&mut self, request: &FindRequest, under: PatientLink) -> Result<Statement, Error> {
         let level = request.level;
         let mut columns = vec![character_set(level).to_owned()];
         for key in &request.return_keys {
@@ -163,19 +163,19 @@ impl Compiler<'_> {
         // Studies by the patients that are found first, or else as they come in the order of the answers.
         let from_patient = keys.above.iter().any(|key| match key.attribute {
             AttributeId::PatientID => self.uses_index(key) && key.matching.narrowing() != Narrowing::None,
-            AttributeId::PatientName => matches!(self.access.get(&key.attribute), Some(Access::Rows(_))),
+            AttributeId::PatientName => matches!(self.access.get(&key.attribute), Some(KeyLookup::Rows(_))),
             _ => false,
         });
-        self.in_study_order = level != Patient && under == Under::FirstPatient && !from_patient;
+        self.in_study_order = level != Patient && under == PatientLink::FirstPatient && !from_patient;
         let patient = match under {
-            Under::FirstPatient if from_patient => "patient p JOIN study s ON s.patient = p.id",
-            Under::FirstPatient if asked(Patient) => "study s CROSS JOIN patient p ON p.id = s.patient",
-            Under::FirstPatient => "study s",
+            PatientLink::FirstPatient if from_patient => "patient p JOIN study s ON s.patient = p.id",
+            PatientLink::FirstPatient if asked(Patient) => "study s CROSS JOIN patient p ON p.id = s.patient",
+            PatientLink::FirstPatient => "study s",
             // Of these there are few, unless a key leads to fewer.
-            Under::FurtherPatient if keys.name_few() => {
+            PatientLink::FurtherPatient if keys.name_few() => {
                 "patient p JOIN study_patient sp ON sp.patient = p.id JOIN study s ON s.id = sp.study"
             }
-            Under::FurtherPatient => {
+            PatientLink::FurtherPatient => {
                 "study_patient sp CROSS JOIN patient p ON p.id = sp.patient CROSS JOIN study s ON s.id = sp.study"
             }
         };
@@ -193,7 +193,8 @@ impl Compiler<'_> {
         };
 
         let mut conditions = Vec::new();
-        if under == Under::FirstPatient && self.access.values().any(|access| matches!(access, Access::Unknown)) {
+        if under == PatientLink::FirstPatient && self.access.values().any(|access| matches!(access, KeyLookup::Unknown))
+        {
             // Of what each row met has to fulfil this comes first.
             let row = if level == Patient { "p.id" } else { "s.id" };
             conditions
@@ -231,8 +232,8 @@ impl Compiler<'_> {
                  CAST(i.instance_number AS INTEGER), i.instance_group, i.uid_suffix"
             }
         });
-        if under == Under::FurtherPatient && level != Image {
-            // Under the first of the further patients that match.
+        if under == PatientLink::FurtherPatient && level != Image {
+            // PatientLink the first of the further patients that match.
             sql.push_str(", p.patient_id, p.identity, p.issuer_of_patient_id");
         }
         Ok(Statement { sql, parameters: self.parameters.take() })
@@ -325,12 +326,12 @@ impl Compiler<'_> {
     /// The patients that were found for a key on their names. `patient` is SQL for the number of the row.
     fn patient_rows(&mut self, id: AttributeId, patient: &str) -> Option<String> {
         match self.access.get(&id)? {
-            Access::Rows(rows) => Some(format!("{patient} IN {}", self.parameters.add_list(rows.iter().copied()))),
-            Access::Among(rows) => {
+            KeyLookup::Rows(rows) => Some(format!("{patient} IN {}", self.parameters.add_list(rows.iter().copied()))),
+            KeyLookup::Among(rows) => {
                 let rows = Matcher::Rows(Arc::clone(rows));
                 Some(format!("dcm_has({}, {patient})", self.matcher(rows)))
             }
-            Access::Index | Access::None | Access::Unknown => None,
+            KeyLookup::Index | KeyLookup::None | KeyLookup::Unknown => None,
         }
     }
 
@@ -554,18 +555,18 @@ fn each_once(vr: VR, values: &str) -> String {
 }
 
 /// Whether a series or an instance has objects, or is one, that name the patient under whom it is answered.
-fn names_this_patient(level: QueryRetrieveLevel, under: Under) -> Option<&'static str> {
+fn names_this_patient(level: QueryRetrieveLevel, under: PatientLink) -> Option<&'static str> {
     match (level, under) {
         (Patient | Study, _) => None,
-        (Series, Under::FirstPatient) => Some(
+        (Series, PatientLink::FirstPatient) => Some(
             "(NOT EXISTS (SELECT 1 FROM study_patient x WHERE x.study = s.id) \
              OR EXISTS (SELECT 1 FROM instance_group o WHERE o.series = e.id AND o.patient IS NULL))",
         ),
-        (Series, Under::FurtherPatient) => {
+        (Series, PatientLink::FurtherPatient) => {
             Some("EXISTS (SELECT 1 FROM instance_group o WHERE o.series = e.id AND o.patient = p.id)")
         }
-        (Image, Under::FirstPatient) => Some("h.patient IS NULL"),
-        (Image, Under::FurtherPatient) => Some("h.patient = p.id"),
+        (Image, PatientLink::FirstPatient) => Some("h.patient IS NULL"),
+        (Image, PatientLink::FurtherPatient) => Some("h.patient = p.id"),
     }
 }
 

@@ -7,12 +7,12 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use super::super::packing::UidSuffix;
 use super::functions::RowSet;
 use super::parameters::InstanceKey;
-use crate::db::plan::{self, LookUp, NameLookUp, Thoroughness, after_prefix};
+use crate::db::plan::{self, LookUp, NameLookUp, PlanEffort, after_prefix};
 use crate::model::attribute::AttributeId;
 use crate::model::matching::{Matching, NamePart};
 
 /// How the entities are found that a key may match.
-pub(super) enum Access {
+pub(super) enum KeyLookup {
     /// They are few: these rows.
     Rows(Arc<[i64]>),
     /// They are more: what comes up in the order of the answers is held against these, before its row is read.
@@ -28,12 +28,12 @@ pub(super) enum Access {
 /// Looks up what a key leads to.
 pub(super) fn look_up(
     connection: &Connection,
-    effort: Thoroughness,
+    effort: PlanEffort,
     look_up: &LookUp,
     matching: &Matching,
-) -> rusqlite::Result<Access> {
+) -> rusqlite::Result<KeyLookup> {
     match look_up {
-        LookUp::Scan => Ok(Access::None),
+        LookUp::Scan => Ok(KeyLookup::None),
         LookUp::Names(names) => patients(connection, effort, names, matching),
         LookUp::Range { attribute, from, to } => index(connection, *attribute, from, to.as_deref()),
     }
@@ -85,13 +85,13 @@ const NAMES_WITH_WORD: &str = "\
 /// one, `matching` may have a word already.
 fn patients(
     connection: &Connection,
-    effort: Thoroughness,
+    effort: PlanEffort,
     names: &NameLookUp,
     matching: &Matching,
-) -> rusqlite::Result<Access> {
+) -> rusqlite::Result<KeyLookup> {
     let patients = rows_of(connection, "patient")?;
     let few = plan::few_of(patients);
-    let Some(most) = plan::most_names(effort, names, patients) else { return Ok(Access::Unknown) };
+    let Some(most) = plan::most_names(effort, names, patients) else { return Ok(KeyLookup::Unknown) };
     let (sql, text, sounds) = statement(names);
     let mut statement = connection.prepare_cached(sql)?;
     let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
@@ -107,8 +107,8 @@ fn patients(
         seen += 1;
         if seen > most {
             return Ok(match effort {
-                Thoroughness::Little => Access::Unknown,
-                Thoroughness::All => Access::None,
+                PlanEffort::Little => KeyLookup::Unknown,
+                PlanEffort::All => KeyLookup::None,
             });
         }
         // Where a name has any word, no group is given.
@@ -120,9 +120,9 @@ fn patients(
     rows.sort_unstable();
     rows.dedup();
     Ok(if rows.len() > few {
-        RowSet::new(&rows).map_or(Access::None, |rows| Access::Among(Arc::new(rows)))
+        RowSet::new(&rows).map_or(KeyLookup::None, |rows| KeyLookup::Among(Arc::new(rows)))
     } else {
-        Access::Rows(rows.into())
+        KeyLookup::Rows(rows.into())
     })
 }
 
@@ -144,7 +144,7 @@ pub(super) fn statement_of(look_up: &LookUp) -> Option<&'static str> {
 }
 
 /// Whether the values from the one to before the other are those of few rows.
-fn index(connection: &Connection, id: AttributeId, from: &str, to: Option<&str>) -> rusqlite::Result<Access> {
+fn index(connection: &Connection, id: AttributeId, from: &str, to: Option<&str>) -> rusqlite::Result<KeyLookup> {
     let (table, column) =
         if id == AttributeId::PatientID { ("patient", "patient_id") } else { ("study", "accession_number") };
     let few = plan::few_of(rows_of(connection, table)?);
@@ -153,7 +153,7 @@ fn index(connection: &Connection, id: AttributeId, from: &str, to: Option<&str>)
     ))?;
     let limit = i64::try_from(few).unwrap_or(i64::MAX).saturating_add(1);
     let count: i64 = statement.query_row(params![from, to, limit], |row| row.get(0))?;
-    Ok(if count < limit { Access::Index } else { Access::None })
+    Ok(if count < limit { KeyLookup::Index } else { KeyLookup::None })
 }
 
 /// About how many rows a table has.

@@ -11,7 +11,7 @@ use super::compile::{Statement, compile};
 use super::functions::{Matcher, Matchers};
 use super::lookup::statement_of;
 use crate::db::Error;
-use crate::db::plan::{LookUp, Thoroughness};
+use crate::db::plan::{LookUp, PlanEffort};
 use crate::model::find::{FindAnswer, FindRequest};
 
 /// Answers a query; see [`Search::find`](crate::db::Search::find).
@@ -27,7 +27,7 @@ pub(in crate::db::sqlite) fn run(
     }
     // One transaction: the answers are of one moment, though there may be several statements.
     let transaction = connection.unchecked_transaction()?;
-    let compiled = compile(connection, matchers, mounts, request, Thoroughness::Little)?;
+    let compiled = compile(connection, matchers, mounts, request, PlanEffort::Little)?;
     let mut answers = Answers::new(connection, request, compiled.has_order, on_answer);
     let mut give = || -> Result<(), Error> {
         let mut further =
@@ -50,7 +50,7 @@ pub(in crate::db::sqlite) fn run(
             // There were not so many rows: that was all of it.
             ended => return ended.map_err(Error::from),
         }
-        let all = compile(connection, matchers, mounts, request, Thoroughness::All)?;
+        let all = compile(connection, matchers, mounts, request, PlanEffort::All)?;
         each(&all.first, further.as_mut(), &mut sampled).map_err(Error::from)
     };
     give()?;
@@ -98,7 +98,7 @@ pub(in crate::db::sqlite) fn explain(
     let look_ups = request.matching_keys.iter().filter_map(|key| statement_of(&LookUp::of(key, false)?));
     let mut statements: Vec<_> =
         look_ups.map(|sql| Statement { sql: sql.to_owned(), parameters: Vec::new() }).collect();
-    let compiled = compile(connection, matchers, mounts, request, Thoroughness::All)?;
+    let compiled = compile(connection, matchers, mounts, request, PlanEffort::All)?;
     statements.push(compiled.first);
     statements.extend(compiled.further);
     for statement in statements {
