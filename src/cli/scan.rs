@@ -158,11 +158,11 @@ fn lacking(known: &mut Reader, roots: &Roots, config: &Config) -> anyhow::Result
     }
     let mut reader = Reader::open(&config.index)?.with_declared(Arc::clone(&config.declared));
     for path in roots.paths() {
-        lacking.instances +=
-            reader.lacking_below(Place::InPlace, &path)? + reader.lacking_below(Place::Archive, &path)?;
+        lacking.instances += reader.without_declared_below(Place::InPlace, &path)?
+            + reader.without_declared_below(Place::Archive, &path)?;
     }
-    lacking.instances += reader.lacking_below(Place::Managed, Path::new(""))?;
-    lacking.without_object = reader.lacking_below(Place::MetadataOnly, Path::new(""))?;
+    lacking.instances += reader.without_declared_below(Place::Managed, Path::new(""))?;
+    lacking.without_object = reader.without_declared_below(Place::MetadataOnly, Path::new(""))?;
     let read_rate = |summary: &Value| {
         let read = summary["indexed"].as_u64()? + summary["updated"].as_u64()?;
         let found = summary["found"].as_u64()?;

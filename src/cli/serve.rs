@@ -342,7 +342,7 @@ fn warn_of_lacking(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut reader = Reader::open(&config.index)?.with_declared(Arc::clone(&config.declared));
-    let mut lacking = |place| reader.lacking_below(place, Path::new(""));
+    let mut lacking = |place| reader.without_declared_below(place, Path::new(""));
     let (in_place, managed, metadata) =
         (lacking(Place::InPlace)? + lacking(Place::Archive)?, lacking(Place::Managed)?, lacking(Place::MetadataOnly)?);
     if in_place + managed > 0 {

@@ -205,20 +205,20 @@ pub trait ScanLedger: Sized {
     ///
     /// # Errors
     /// That of the engine.
-    fn archive_lacks_declared(&mut self, archive: &Path) -> Result<bool, Error>;
+    fn archive_is_without_declared(&mut self, archive: &Path) -> Result<bool, Error>;
 
     /// The number of instances of this kind of place at or below `root` that were read without a declared attribute.
     ///
     /// # Errors
     /// That of the engine.
-    fn lacking_below(&mut self, place: Place, root: &Path) -> Result<u64, Error>;
+    fn without_declared_below(&mut self, place: Place, root: &Path) -> Result<u64, Error>;
 
     /// The directories of this kind at or below `root` with instances that were read without a declared attribute, each
     /// once and sorted.
     ///
     /// # Errors
     /// That of the engine.
-    fn lacking_directories(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error>;
+    fn directories_without_declared(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error>;
 
     /// The instances that have a location in a directory or an archive file of this kind, each with that location. First
     /// locations come before further ones.

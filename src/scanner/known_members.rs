@@ -30,6 +30,6 @@ impl KnownMembers {
     /// Whether the file is an archive with a member that was read before an attribute was declared.
     pub(super) fn lack_declared(&self, directory: &Path, name: &OsStr, note: &Note) -> bool {
         note.kind == NotIndexed::Container
-            && self.ask(|reader| reader.archive_lacks_declared(&directory.join(name))).unwrap_or(false)
+            && self.ask(|reader| reader.archive_is_without_declared(&directory.join(name))).unwrap_or(false)
     }
 }

@@ -329,7 +329,7 @@ impl Walk<'_> {
     /// Sends managed objects that were stored before an attribute was declared.
     fn lacking_objects(&mut self) -> Result<(), Error> {
         let Some(known) = &mut self.known else { return Ok(()) };
-        for path in known.lacking_directories(Place::Managed, Path::new("/"))? {
+        for path in known.directories_without_declared(Place::Managed, Path::new("/"))? {
             if self.stop.is_asked() {
                 return Ok(());
             }

@@ -223,15 +223,15 @@ impl ScanLedger for MemoryIndex {
         Ok((indexed as u64, files.into_iter().filter(|(_, file)| !file.is_indexed()).collect()))
     }
 
-    fn archive_lacks_declared(&mut self, archive: &Path) -> Result<bool, Error> {
+    fn archive_is_without_declared(&mut self, archive: &Path) -> Result<bool, Error> {
         Ok(self.files_of(&self.contents(), true, archive).iter().any(|(_, file)| file.lacks_declared))
     }
 
-    fn lacking_below(&mut self, place: Place, root: &Path) -> Result<u64, Error> {
+    fn without_declared_below(&mut self, place: Place, root: &Path) -> Result<u64, Error> {
         Ok(self.without_declared(place, root).len() as u64)
     }
 
-    fn lacking_directories(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error> {
+    fn directories_without_declared(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error> {
         let mut found = self.without_declared(place, root);
         found.sort_unstable();
         found.dedup();

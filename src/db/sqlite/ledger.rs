@@ -45,7 +45,7 @@ impl ScanLedger for Reader {
         self.archive_summary_inner(archive).map_err(Error::from)
     }
 
-    fn archive_lacks_declared(&mut self, archive: &Path) -> Result<bool, Error> {
+    fn archive_is_without_declared(&mut self, archive: &Path) -> Result<bool, Error> {
         if self.declared.is_empty() {
             return Ok(false);
         }
@@ -61,11 +61,11 @@ impl ScanLedger for Reader {
         Ok(false)
     }
 
-    fn lacking_below(&mut self, place: Place, root: &Path) -> Result<u64, Error> {
+    fn without_declared_below(&mut self, place: Place, root: &Path) -> Result<u64, Error> {
         self.lacking(place, root, |_, count| count).map(|counts| counts.into_iter().sum()).map_err(Error::from)
     }
 
-    fn lacking_directories(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error> {
+    fn directories_without_declared(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error> {
         let mut found = self.lacking(place, root, |path, _| path)?;
         found.sort_unstable();
         found.dedup();
