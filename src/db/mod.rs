@@ -154,7 +154,7 @@ pub trait Arrivals: Send + Sync {
     ///
     /// # Errors
     /// [`Error::WriterStopped`], or that of a transaction.
-    fn settle_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error>;
+    fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error>;
 
     /// Waits until all that was queued before is committed. Returns what scans changed since the last call.
     ///

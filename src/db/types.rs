@@ -175,7 +175,7 @@ pub struct ScannedDirectory {
     /// Files that the index knows and that are to be dropped from it.
     pub vanished: Vec<OsString>,
     /// Locations of instances that are gone. Where an instance lies elsewhere as well, it has moved there; otherwise it stays
-    /// in the index, marked as missing, until [`Arrivals::settle_missing`](super::Arrivals::settle_missing).
+    /// in the index, marked as missing, until [`Arrivals::resolve_missing`](super::Arrivals::resolve_missing).
     pub missing: Vec<OsString>,
     /// Locations that were marked as missing and are back, unchanged.
     pub returned: Vec<OsString>,

@@ -200,7 +200,7 @@ pub fn scan(
         // All files of this scan are in the index by now, so the writer can tell which files have
         // moved.
         let prune = options.vanished != Vanished::Keep && !stop.is_asked();
-        summary.missing += writer.settle_missing(roots.paths(), not_pruned, prune)?;
+        summary.missing += writer.resolve_missing(roots.paths(), not_pruned, prune)?;
         summary.add_tally(writer.flush()?);
         if options.vanished != Vanished::Keep {
             // The writer has also deleted the old locations of moved files.

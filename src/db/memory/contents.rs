@@ -454,7 +454,7 @@ impl Contents {
     }
 
     /// Counts the missing files at or below these paths, or drops them.
-    pub(super) fn settle_missing(&mut self, roots: &[PathBuf], except: &[PathBuf], prune: bool) -> u64 {
+    pub(super) fn resolve_missing(&mut self, roots: &[PathBuf], except: &[PathBuf], prune: bool) -> u64 {
         let of_root = |key: &FileKey| {
             let path = key.directory.join(&key.name);
             let is_excepted = except.iter().any(|except| key.directory.starts_with(except));

@@ -187,8 +187,8 @@ impl Arrivals for MemoryIndex {
         Ok(())
     }
 
-    fn settle_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
-        Ok(self.contents().settle_missing(&roots, &except, prune))
+    fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
+        Ok(self.contents().resolve_missing(&roots, &except, prune))
     }
 
     fn flush(&self) -> Result<Tally, Error> {

@@ -88,7 +88,7 @@ enum Command {
     BeginScan { roots: String, reply: Sender<Result<i64, Error>> },
     MountPoint { path: PathBuf, mounted: Mounted },
     EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
-    SettleMissing { roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool, reply: Sender<Result<u64, Error>> },
+    ResolveMissing { roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool, reply: Sender<Result<u64, Error>> },
     Flush { reply: Sender<Result<Tally, Error>> },
     Name { id: Option<String>, reply: Sender<Result<String, Error>> },
     Stop,
@@ -198,8 +198,8 @@ impl Arrivals for WriterHandle {
         self.ask(|reply| Command::EndScan { scan, summary, reply })
     }
 
-    fn settle_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
-        self.ask(|reply| Command::SettleMissing { roots, except, prune, reply })
+    fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
+        self.ask(|reply| Command::ResolveMissing { roots, except, prune, reply })
     }
 
     fn name_index(&self, id: Option<String>) -> Result<String, Error> {
@@ -443,8 +443,8 @@ impl WriterThread {
                     let _gone = reply
                         .send(self.run_in(connection, batch, Priority::None, |batch| batch.end_scan(scan, &summary)));
                 }
-                Command::SettleMissing { roots, except, prune, reply } => {
-                    let result = self.settle_missing(connection, batch, &Settle { roots, except, prune });
+                Command::ResolveMissing { roots, except, prune, reply } => {
+                    let result = self.resolve_missing(connection, batch, &MissingFiles { roots, except, prune });
                     state.tally.add(batch.take_tally());
                     let _gone = reply.send(result);
                 }
@@ -527,15 +527,20 @@ impl WriterThread {
         })
     }
 
-    fn settle_missing(&self, connection: &Connection, batch: &mut Batch<'_>, settle: &Settle) -> Result<u64, Error> {
+    fn resolve_missing(
+        &self,
+        connection: &Connection,
+        batch: &mut Batch<'_>,
+        missing: &MissingFiles,
+    ) -> Result<u64, Error> {
         let mut count = 0;
-        for root in &settle.roots {
-            for (directory, name) in batch.missing_below(root, &settle.except)? {
+        for root in &missing.roots {
+            for (directory, name) in batch.missing_below(root, &missing.except)? {
                 let mut prune = || {
                     let name = name.as_deref();
                     self.run_in(connection, batch, Priority::None, |batch| batch.prune(directory, name, PRUNED_FILES))
                 };
-                while settle.prune && prune()? > 0 {}
+                while missing.prune && prune()? > 0 {}
                 count += batch.count_missing(directory, name.as_deref())?;
             }
         }
@@ -588,8 +593,8 @@ impl WriterThread {
     }
 }
 
-/// What [`Arrivals::settle_missing`] asks for.
-struct Settle {
+/// What [`Arrivals::resolve_missing`] asks for.
+struct MissingFiles {
     roots: Vec<PathBuf>,
     except: Vec<PathBuf>,
     prune: bool,
@@ -617,7 +622,7 @@ impl Command {
             Self::Scanned(_) | Self::MountPoint { .. } => state.failed(error),
             Self::BeginScan { reply, .. } => drop(reply.send(Err(error))),
             Self::EndScan { reply, .. } => drop(reply.send(Err(error))),
-            Self::SettleMissing { reply, .. } => drop(reply.send(Err(error))),
+            Self::ResolveMissing { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => state.flush(&reply),
             Self::Name { reply, .. } => drop(reply.send(Err(error))),
             Self::Stop => {}

@@ -181,7 +181,7 @@ fn nothing_that_has_changed_since_is_missed_and_no_number_comes_again() {
         let mut gone = scanned("/a", Vec::new());
         gone.missing.push("a".into());
         writer.handle().scanned(gone).unwrap();
-        writer.handle().settle_missing(vec!["/a".into()], Vec::new(), prune).unwrap();
+        writer.handle().resolve_missing(vec!["/a".into()], Vec::new(), prune).unwrap();
         writer.close().unwrap();
         let expected: &[&str] = if prune { &[] } else { &["1.1"] };
         assert_eq!(found(&index, Study, since(next(&index))), expected);

@@ -343,7 +343,7 @@ fn files_that_are_gone_are_missing_until_they_are_resolved<E: Engine>() {
     assert_eq!(values(&engine, &request(Study, &[InstanceAvailability])), [["UNAVAILABLE"]]);
     let resolve = |root: &str, except: &[&str], prune| {
         let except = except.iter().map(|path| path.into()).collect();
-        arrivals.settle_missing(vec![root.into()], except, prune).unwrap()
+        arrivals.resolve_missing(vec![root.into()], except, prune).unwrap()
     };
     assert_eq!((resolve("/b", &[], false), resolve("/", &["/a"], false), resolve("/a", &[], false)), (0, 0, 1));
     assert_eq!(resolve("/a/y", &[], true), 0);

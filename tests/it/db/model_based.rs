@@ -247,7 +247,7 @@ fn scan(engine: &impl Engine, files: &BTreeMap<u8, File>, prune: bool) {
         arrivals.flush().unwrap();
     }
     let roots = (0..FILES / 3).map(|directory| PathBuf::from(format!("/d{directory}"))).collect();
-    let missing = arrivals.settle_missing(roots, Vec::new(), prune).unwrap();
+    let missing = arrivals.resolve_missing(roots, Vec::new(), prune).unwrap();
     assert!(!prune || missing == 0);
     arrivals.flush().unwrap();
 }
