@@ -4,7 +4,7 @@
 //! All instances of an instance group say the same. `instance_group.patient_values`, `study_values` and `series_values` are NULL where that is what
 //! the row says, which is nearly always so. Before a row changes, the instance groups that agree with it get what it said until
 //! then ([`Batch::freeze`]): that happens to each instance group once. When the last instance group that agrees with a row is gone, the row is
-//! worked out anew from what the others say ([`Batch::settle`], [`Batch::settle_patients_of`]).
+//! worked out anew from what the others say ([`Batch::recompute`], [`Batch::recompute_patients_of`]).
 
 use rusqlite::{OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::super::columns::stored_at;
 use super::super::sql_values::json_object;
 use super::batch::Batch;
-use super::changes::Settle;
+use super::changes::Recompute;
 use super::rows::Result;
 use crate::db::rules;
 use crate::model::attribute::{Attribute, AttributeId};
@@ -122,13 +122,13 @@ impl Batch<'_> {
     }
 
     /// Works out anew what a study or series says.
-    pub(super) fn settle(&mut self, level: QueryRetrieveLevel, row: i64, settle: Settle) -> Result<()> {
+    pub(super) fn recompute(&mut self, level: QueryRetrieveLevel, row: i64, recompute: Recompute) -> Result<()> {
         let (column, own) = instance_groups_of(level);
         // While an instance group agrees with the row, the others are less complete.
         let some_agree: bool = self
             .statement(&format!("SELECT EXISTS (SELECT 1 FROM instance_group WHERE {own} AND {column} IS NULL)"))?
             .query_row([row], |found| found.get(0))?;
-        if some_agree && settle == Settle::IfLeft {
+        if some_agree && recompute == Recompute::IfLeft {
             return Ok(());
         }
         let said: Vec<i64> = self

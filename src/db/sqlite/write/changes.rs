@@ -21,7 +21,7 @@ pub(super) type TouchedPatients = HashMap<(String, String), Touched>;
 
 /// When a study's patients are worked out anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settle {
+pub(super) enum Recompute {
     /// Where the objects that made its patients what they are may be gone.
     IfLeft,
     /// In any case.
@@ -47,8 +47,8 @@ pub(super) struct Changes {
     /// Instance groups that may have become empty, with their series and study.
     pub(super) shrunk: HashSet<(i64, i64, i64)>,
     /// Entities whose values may have to be worked out anew.
-    pub(super) series_to_settle: HashMap<i64, Settle>,
-    pub(super) studies_to_settle: HashMap<i64, Settle>,
+    pub(super) series_to_recompute: HashMap<i64, Recompute>,
+    pub(super) studies_to_recompute: HashMap<i64, Recompute>,
     /// Descriptions to which no study may lead any more.
     pub(super) patients_left: HashSet<i64>,
     /// Where descriptions of patients were added and dropped.

@@ -3,7 +3,7 @@
 use rusqlite::OptionalExtension;
 
 use super::batch::Batch;
-use super::changes::Settle;
+use super::changes::Recompute;
 use super::rows::Result;
 use crate::model::level::QueryRetrieveLevel;
 
@@ -154,7 +154,7 @@ impl Batch<'_> {
             if self.statement("DELETE FROM study_series WHERE id = ?1 AND instance_count = 0")?.execute([series])? > 0 {
                 self.statement("UPDATE study SET series_count = series_count - 1 WHERE id = ?1")?.execute([study])?;
             } else {
-                self.changes.series_to_settle.entry(series).or_insert(Settle::IfLeft);
+                self.changes.series_to_recompute.entry(series).or_insert(Recompute::IfLeft);
             }
             let patients: Vec<i64> = self
                 .statement(
@@ -166,14 +166,14 @@ impl Batch<'_> {
                 self.statement("DELETE FROM study_patient WHERE study = ?1")?.execute([study])?;
                 self.changes.patients_left.extend(patients);
             } else {
-                self.changes.studies_to_settle.entry(study).or_insert(Settle::IfLeft);
+                self.changes.studies_to_recompute.entry(study).or_insert(Recompute::IfLeft);
             }
         }
-        self.settle_all()?;
+        self.recompute_all()?;
         for patient in std::mem::take(&mut self.changes.patients_left) {
             dropped |= self.drop_description(patient)?;
         }
-        self.settle_touched_patients()?;
+        self.recompute_touched_patients()?;
         if dropped {
             self.raise_change_floor()?;
             self.forget();
@@ -181,13 +181,13 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn settle_all(&mut self) -> Result<()> {
-        for (series, settle) in std::mem::take(&mut self.changes.series_to_settle) {
-            self.settle(QueryRetrieveLevel::Series, series, settle)?;
+    fn recompute_all(&mut self) -> Result<()> {
+        for (series, recompute) in std::mem::take(&mut self.changes.series_to_recompute) {
+            self.recompute(QueryRetrieveLevel::Series, series, recompute)?;
         }
-        for (study, settle) in std::mem::take(&mut self.changes.studies_to_settle) {
-            self.settle_patients_of(study, settle)?;
-            self.settle(QueryRetrieveLevel::Study, study, settle)?;
+        for (study, recompute) in std::mem::take(&mut self.changes.studies_to_recompute) {
+            self.recompute_patients_of(study, recompute)?;
+            self.recompute(QueryRetrieveLevel::Study, study, recompute)?;
         }
         Ok(())
     }

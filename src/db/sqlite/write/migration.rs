@@ -9,7 +9,7 @@ use super::super::columns::stored_at;
 use super::super::functions;
 use super::super::write_priority::PriorityLock;
 use super::batch::Batch;
-use super::changes::Settle;
+use super::changes::Recompute;
 use super::patients::values_hash;
 use super::rows::Result;
 use crate::model::clock::Clock;
@@ -33,7 +33,7 @@ pub(in super::super) fn from_version_1(connection: &Connection) -> Result<()> {
     number_descriptions(connection)?;
     let lock = PriorityLock::none();
     let mut batch = Batch::new(connection, &lock, Clock::Fixed(0), Arc::clone(DeclaredSet::none()))?;
-    batch.settle_everything()
+    batch.recompute_everything()
 }
 
 fn number_descriptions(connection: &Connection) -> Result<()> {
@@ -49,7 +49,7 @@ fn number_descriptions(connection: &Connection) -> Result<()> {
 }
 
 impl Batch<'_> {
-    fn settle_everything(&mut self) -> Result<()> {
+    fn recompute_everything(&mut self) -> Result<()> {
         self.in_portions(
             "SELECT id FROM patient p WHERE id > ?1 AND EXISTS (SELECT 1 FROM patient o WHERE o.patient_id = p.patient_id \
              AND o.identity = p.identity AND o.id <> p.id) ORDER BY id LIMIT ?2",
@@ -65,7 +65,7 @@ impl Batch<'_> {
             "SELECT id FROM study_series e WHERE id > ?1 AND EXISTS (SELECT 1 FROM instance_group h WHERE h.series = e.id \
              AND h.series_values IS NOT NULL) ORDER BY id LIMIT ?2",
             |batch, row| {
-                batch.changes.series_to_settle.insert(row, Settle::Always);
+                batch.changes.series_to_recompute.insert(row, Recompute::Always);
                 Ok(())
             },
         )?;
@@ -74,7 +74,7 @@ impl Batch<'_> {
              ON h.series = e.id WHERE e.study = s.id AND (h.patient IS NOT NULL OR h.patient_values IS NOT NULL \
              OR h.study_values IS NOT NULL)) ORDER BY id LIMIT ?2",
             |batch, row| {
-                batch.changes.studies_to_settle.insert(row, Settle::Always);
+                batch.changes.studies_to_recompute.insert(row, Recompute::Always);
                 Ok(())
             },
         )?;

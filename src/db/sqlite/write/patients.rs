@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::super::columns::stored_at;
 use super::super::names;
 use super::batch::Batch;
-use super::changes::{Settle, Touched};
+use super::changes::{Recompute, Touched};
 use super::rows::{NamedPatient, Result};
 use crate::db::rules;
 use crate::model::attribute::AttributeId;
@@ -81,7 +81,7 @@ impl Batch<'_> {
         }
         if first_issuer.is_some_and(|first| issuer < first) {
             // Objects without an issuer mean this one from now on.
-            self.changes.studies_to_settle.insert(study, Settle::Always);
+            self.changes.studies_to_recompute.insert(study, Recompute::Always);
         }
         let row = self.description(&said, record.value(AttributeId::SpecificCharacterSet))?;
         self.changes.tally.conflicts += 1;
@@ -225,7 +225,7 @@ impl Batch<'_> {
     }
 
     /// Works out anew which patients the objects of a study name, and what they say of each together.
-    pub(super) fn settle_patients_of(&mut self, study: i64, settle: Settle) -> Result<()> {
+    pub(super) fn recompute_patients_of(&mut self, study: i64, recompute: Recompute) -> Result<()> {
         let first: Option<i64> = self
             .statement("SELECT patient FROM study WHERE id = ?1")?
             .query_row([study], |row| row.get(0))
@@ -247,7 +247,7 @@ impl Batch<'_> {
         // While an instance group agrees with a row, the others are less complete.
         let agreed: BTreeSet<i64> = said.iter().filter(|(_, values)| values.is_none()).map(|(row, _)| *row).collect();
         let named: BTreeSet<i64> = said.iter().map(|(row, _)| *row).collect();
-        if said.is_empty() || (settle == Settle::IfLeft && agreed == current && named == current) {
+        if said.is_empty() || (recompute == Recompute::IfLeft && agreed == current && named == current) {
             return Ok(());
         }
         let said: Vec<_> = said.into_iter().collect();
@@ -344,9 +344,9 @@ impl Batch<'_> {
     }
 
     /// Has everything under these Patient IDs say again which descriptions are of one patient, and which of two people.
-    pub(super) fn settle_touched_patients(&mut self) -> Result<()> {
+    pub(super) fn recompute_touched_patients(&mut self) -> Result<()> {
         for ((id, identity), touched) in std::mem::take(&mut self.changes.touched_patients) {
-            self.settle_persons(&id, &identity, &touched)?;
+            self.recompute_persons(&id, &identity, &touched)?;
         }
         Ok(())
     }
@@ -358,7 +358,7 @@ impl Batch<'_> {
         touched.issuers.insert(issuer);
     }
 
-    fn settle_persons(&mut self, id: &str, identity: &str, touched: &Touched) -> Result<()> {
+    fn recompute_persons(&mut self, id: &str, identity: &str, touched: &Touched) -> Result<()> {
         // All that are new, and two that are not.
         let some = i64::try_from(touched.added.len()).unwrap_or(i64::MAX).saturating_add(2);
         let rows: Vec<(i64, Option<i64>)> = self
