@@ -126,7 +126,7 @@ impl NameCondition {
             }
         };
         let prefix = groups.iter().find_map(|group| group.prefix());
-        let part = || groups.iter().filter_map(|group| group.part()).max_by_key(NamePart::promise);
+        let part = || groups.iter().filter_map(|group| group.part()).max_by_key(NamePart::selectivity);
         prefix.map(Narrowing::NamePrefix).or_else(|| part().map(Narrowing::NamePart)).unwrap_or(Narrowing::None)
     }
 
@@ -177,7 +177,7 @@ impl FuzzyWord {
             Self::Pattern(pattern) => {
                 let parts = pattern.literals().into_iter();
                 let parts = parts.map(|run| NamePart { text: run.text, starts: run.starts, ends: run.ends });
-                parts.max_by_key(NamePart::promise).map(|part| (part.text.len(), Narrowing::NamePart(part)))
+                parts.max_by_key(NamePart::selectivity).map(|part| (part.text.len(), Narrowing::NamePart(part)))
             }
         }
     }
@@ -241,7 +241,7 @@ impl GroupCondition {
             // Every matching group contains each run between wild cards. So some word contains each
             // part of a run, up to the end of a word.
             Self::Pattern(pattern) => {
-                pattern.pattern.literals().iter().filter_map(best_part).max_by_key(NamePart::promise)
+                pattern.pattern.literals().iter().filter_map(best_part).max_by_key(NamePart::selectivity)
             }
         }
     }
@@ -260,7 +260,7 @@ fn best_part(run: &Run) -> Option<NamePart> {
             ends: run.ends || from + word.len() < run.text.len(),
         }
     };
-    words(&run.text).map(part).max_by_key(NamePart::promise)
+    words(&run.text).map(part).max_by_key(NamePart::selectivity)
 }
 
 impl GroupPattern {

@@ -59,7 +59,7 @@ pub struct NamePart {
 impl NamePart {
     /// Estimated selectivity: a higher number means fewer matching words. One more letter counts
     /// more than an anchored end.
-    pub(super) fn promise(&self) -> usize {
+    pub(super) fn selectivity(&self) -> usize {
         self.text.len() * 2 + usize::from(self.starts) + usize::from(self.ends)
     }
 }
