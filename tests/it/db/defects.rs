@@ -88,3 +88,23 @@ fn where_the_index_cannot_be_opened_again_what_arrives_is_refused_until_it_can()
     assert_eq!(instances(&index), ["1.4.1", "1.4.3"]);
     assert_sound(&index);
 }
+
+#[test]
+fn a_column_of_the_wrong_type_is_an_error_and_no_empty_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index.db");
+    let writer = writer(&index);
+    store(&writer, record("1.2", "1.2.1", "1.2.3", &[]), location(Place::Managed, "/objects", "a"));
+    writer.close().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the test writes what no version of the program does")]
+    let connection = rusqlite::Connection::open(&index).unwrap();
+    for column in ["uid_prefix", "declared_set", "file_prefix"] {
+        connection.execute(&format!("UPDATE instance_group SET {column} = x'31'"), []).unwrap();
+    }
+    let mut reader = Reader::open(&index).unwrap();
+    let found = reader.known_locations("1.2.3");
+    assert!(matches!(found, Err(Error::Statement(_))), "{found:?}");
+    let found =
+        reader.find(&request(QueryRetrieveLevel::Image, &[AttributeId::SOPInstanceUID]), |_| ControlFlow::Continue(()));
+    assert!(matches!(found, Err(Error::Statement(_))), "{found:?}");
+}
