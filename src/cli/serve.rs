@@ -80,6 +80,9 @@ pub(super) struct ServeArgs {
     /// The file of those who may ask over HTTP; see `dcmdex user`
     #[arg(long, value_name = "FILE")]
     http_users: Option<PathBuf>,
+    /// The folder of an OHIF build, served below /ohif/ of the HTTP port
+    #[arg(long, value_name = "DIR")]
+    ohif: Option<PathBuf>,
     /// Another node, as a destination for C-MOVE; may be given several times
     #[arg(long, value_name = "AET=HOST:PORT")]
     peer: Vec<Peer>,
@@ -284,10 +287,22 @@ impl Http {
             }
             Some(_) | None => None,
         };
+        let ohif = config.http.ohif.as_deref().map(open_ohif).transpose()?;
         let (index, delivery, storage) = (config.index.clone(), Arc::clone(delivery), Some(Arc::clone(storage)));
-        let services = web::Services { index, delivery, storage, users: SharedUsers::new(users), tls };
+        let services = web::Services { index, delivery, storage, users: SharedUsers::new(users), ohif, tls };
         Ok(Some(Self { options: config.web_options()?, services }))
     }
+}
+
+fn open_ohif(directory: &Path) -> anyhow::Result<Arc<web::Ohif>> {
+    let (ohif, is_rebased) = web::Ohif::open(directory).context("OHIF cannot be served")?;
+    if !is_rebased {
+        tracing::warn!(
+            path = %directory.display(),
+            "this build of OHIF is made in another way than those that are known: it may not find its parts below /ohif/"
+        );
+    }
+    Ok(Arc::new(ohif))
 }
 
 /// The longest file of users that is read, in bytes.
@@ -373,6 +388,7 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
     flags.integer("http.port", "--http-port", arguments.http_port.map(i64::from));
     flags.text("http.bind", "--http-bind", arguments.http_bind.as_deref());
     flags.path("http.users", "--http-users", arguments.http_users.as_ref())?;
+    flags.path("http.ohif", "--ohif", arguments.ohif.as_ref())?;
     for peer in &arguments.peer {
         flags.text(&format!("peers.{}", peer.ae_title), "--peer", Some(&peer.address.to_string()));
     }

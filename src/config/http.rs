@@ -40,6 +40,8 @@ pub struct Http {
     pub trusted_proxies: Vec<IpAddr>,
     /// Their user header.
     pub user_header: Option<String>,
+    /// The folder of OHIF.
+    pub ohif: Option<PathBuf>,
     /// Connections at one time.
     pub max_connections: usize,
     /// Connections of one address at one time.
@@ -71,6 +73,7 @@ impl Check<'_> {
             cors_origins: self.texts("http.cors_origins"),
             trusted_proxies: self.addresses("http.trusted_proxies"),
             user_header: is_given(self, "http.user_header").then(|| self.text("http.user_header").to_owned()),
+            ohif: is_given(self, "http.ohif").then(|| self.path("http.ohif")),
             max_connections: self.count("http.max_connections", 1, 100_000),
             max_connections_per_address: self.count("http.max_connections_per_address", 1, 100_000),
             max_results: (max_results > 0).then_some(max_results),

@@ -441,6 +441,10 @@ keys! {
          with `proxy` as the secret; the name `*` is everyone. Empty: none.",
         unit: "name of a header",
     }
+    "http.ohif" = "\"\"" {
+        "The folder of an OHIF build, `dist` of the npm package @ohif/app, to be served below /ohif/. Empty: none.",
+        unit: "path, as for index",
+    }
     "http.max_connections" = "512" {
         "HTTP connections at one time; one more is closed.",
         unit: "connections",

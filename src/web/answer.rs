@@ -18,9 +18,10 @@ use super::access::{Caller, Claims, Rights, Unknown};
 use super::body::Body;
 use super::call::{Answering, Call};
 use super::host::{Arrival, Target, add_preflight};
+use super::page;
 use super::problem::Problem;
 use super::resource::{Kind, Needs, Route};
-use super::{capabilities, frames, instances, metadata, monitoring, search, store};
+use super::{capabilities, frames, instances, metadata, monitoring, search, store, viewer, wado_uri};
 use crate::model::peer::CountedAs;
 use crate::telemetry::metrics;
 
@@ -142,7 +143,7 @@ async fn to_target(
         let query = head.uri.query().unwrap_or_default();
         let peer = Arc::new(CountedAs::address(arrival.address));
         let (headers, base) = (&head.headers, &target.base);
-        let call = Call { route, query, headers, base, address: arrival.address, peer };
+        let call = Call { route, path: head.uri.path(), query, headers, base, address: arrival.address, peer };
         if head.method == Method::POST {
             store::answer(answering, &call, body).await
         } else {
@@ -181,6 +182,13 @@ async fn dispatch(answering: &Arc<Answering>, call: Call<'_>) -> Result<Response
         Kind::Instances => instances::answer(answering, &call).await,
         Kind::Frames => frames::answer(answering, &call).await,
         Kind::BulkData => frames::bulk_data(answering, &call).await,
+        Kind::WadoUri => wado_uri::answer(answering, &call).await,
+        Kind::Page => page::search(answering, &call).await,
+        Kind::PageOfStudy => page::study(answering, &call).await,
+        Kind::PageOfIndex => page::status(answering, &call).await,
+        Kind::Style => Ok(page::style()),
+        Kind::Script => Ok(page::script()),
+        Kind::Ohif => viewer::answer(answering, &call).await,
         Kind::Health => Ok(monitoring::health()),
         Kind::Metrics => Ok(monitoring::metrics()),
     }

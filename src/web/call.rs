@@ -13,6 +13,7 @@ use super::access::SharedUsers;
 use super::body::SpoolPlace;
 use super::error::Error;
 use super::host::BaseUrl;
+use super::ohif::Ohif;
 use super::pixels::PixelCache;
 use super::problem::Problem;
 use super::resource::Route;
@@ -37,6 +38,7 @@ pub(super) struct Answering {
     pub(super) pixels: PixelCache,
     pub(super) delivery: Arc<Delivery>,
     pub(super) storage: Option<Arc<Storage>>,
+    pub(super) ohif: Option<Arc<Ohif>>,
     pub(super) users: SharedUsers,
     pub(super) user_header: Option<HeaderName>,
     pub(super) tls: Option<TlsSource>,
@@ -55,6 +57,7 @@ impl Answering {
             pixels: PixelCache::default(),
             delivery: services.delivery,
             storage: services.storage,
+            ohif: services.ohif,
             users: services.users,
             user_header: user_header.transpose()?,
             tls: services.tls,
@@ -77,6 +80,8 @@ impl Answering {
 /// A request for a resource, by somebody who may ask for it.
 pub(super) struct Call<'r> {
     pub(super) route: Route<'r>,
+    /// The path, still percent-encoded.
+    pub(super) path: &'r str,
     /// The query, still percent-encoded.
     pub(super) query: &'r str,
     pub(super) headers: &'r HeaderMap,

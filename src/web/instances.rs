@@ -189,7 +189,8 @@ impl Whole {
     }
 }
 
-async fn by_itself(
+/// An object by itself, or a part of it.
+pub(super) async fn by_itself(
     answering: &Arc<Answering>,
     call: &Call<'_>,
     listed: &Listed,

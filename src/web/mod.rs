@@ -4,7 +4,7 @@
 //! [`Web`] (the listener), `resource` (the one table of resources), `answer` (from a request to a
 //! response), `host` (which names and origins are served), [`access`] (who may do what),
 //! `negotiate` (Accept), `query` and `search` (QIDO-RS), `target`, `metadata`, `instances` and
-//! `frames` (WADO-RS), `store` (STOW-RS), [`conformance`] (tables for the statement). A question of QIDO-RS becomes the
+//! `frames` (WADO-RS), `store` (STOW-RS), `page` and `ohif` (for people), [`conformance`] (tables for the statement). A question of QIDO-RS becomes the
 //! [`FindRequest`](crate::model::find::FindRequest) that a C-FIND would make of it.
 
 pub mod access;
@@ -26,6 +26,8 @@ pub mod multipart;
 pub mod negotiate;
 mod object_json;
 mod objects;
+mod ohif;
+mod page;
 mod pixels;
 mod problem;
 pub mod query;
@@ -35,6 +37,8 @@ mod search;
 mod store;
 mod target;
 mod timed;
+mod viewer;
+mod wado_uri;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -47,6 +51,7 @@ pub use access::{Rights, SharedUsers, Users, UsersError};
 pub use error::Error;
 pub use host::{BaseUrl, BaseUrlError};
 pub use listener::Web;
+pub use ohif::{Ohif, OhifError};
 pub use resource::{METHODS_OF_RESOURCES, ResourceMethods};
 
 use crate::deliver::delivery::Delivery;
@@ -143,6 +148,8 @@ pub struct Services {
     pub storage: Option<Arc<Storage>>,
     /// Who may do what; can be replaced while the node runs.
     pub users: SharedUsers,
+    /// OHIF; `None`: it is not served.
+    pub ohif: Option<Arc<Ohif>>,
     /// Certificates; `None`: without TLS.
     pub tls: Option<TlsSource>,
 }

@@ -24,6 +24,16 @@ pub(super) enum Kind {
     Frames,
     /// The value of one element of an instance.
     BulkData,
+    /// An object by query parameters (PS3.18 9).
+    WadoUri,
+    /// The search page.
+    Page,
+    PageOfStudy,
+    PageOfIndex,
+    Style,
+    Script,
+    /// The files of OHIF.
+    Ohif,
     /// Whether the node is up. Tells nothing else.
     Health,
     /// Metrics for Prometheus.
@@ -61,6 +71,7 @@ const OBJECT: &[&str] = &["multipart/related; type=\"application/dicom\"", "appl
 const FRAMES: &[&str] =
     &["multipart/related; type=\"application/octet-stream\"", "application/octet-stream", "image/*"];
 const BULK: &[&str] = &["application/octet-stream", "multipart/related; type=\"application/octet-stream\""];
+const HTML: &[&str] = &["text/html"];
 const TEXT: &[&str] = &["text/plain"];
 
 macro_rules! resources {
@@ -104,6 +115,16 @@ pub(super) static RESOURCES: &[Resource] = resources! {
         "Retrieve: bulk data", BULK;
     Kind::BulkData, "/dicom-web/instances/{instance}/bulkdata/{*path}", GET, Read,
         "Retrieve: bulk data, by the instance alone", BULK;
+    Kind::WadoUri, "/dicom-web/wado", GET, Read, "WADO-URI", &["application/dicom"];
+    Kind::WadoUri, "/wado", GET, Read, "WADO-URI", &["application/dicom"];
+    Kind::Page, "/", GET, Read, "Page: search", HTML;
+    Kind::PageOfStudy, "/study/{study}", GET, Read, "Page: a study", HTML;
+    Kind::PageOfIndex, "/status", GET, Read, "Page: what the index holds", HTML;
+    Kind::Style, "/page.css", GET, Nothing, "Style of the page", TEXT;
+    Kind::Script, "/page.js", GET, Nothing, "Script of the page", TEXT;
+    Kind::Ohif, "/ohif", GET, Read, "OHIF", HTML;
+    Kind::Ohif, "/ohif/", GET, Read, "OHIF", HTML;
+    Kind::Ohif, "/ohif/{*path}", GET, Read, "OHIF", HTML;
     Kind::Health, "/healthz", GET, Nothing, "Whether the node is up", TEXT;
     Kind::Metrics, "/metrics", GET, Read, "Metrics for Prometheus", TEXT;
 };

@@ -297,7 +297,7 @@ fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> R
 }
 
 /// Stops a search that takes too long, or that nobody waits for any more.
-struct Watch {
+pub(super) struct Watch {
     shared: Arc<Watched>,
     /// The search is over.
     ended: CancellationToken,
@@ -319,7 +319,7 @@ enum Order {
 
 impl Watch {
     /// Of a search that begins now and may work so long. It is for nobody once `gone` is there.
-    fn start(limit: Duration, gone: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(super) fn start(limit: Duration, gone: impl Future<Output = ()> + Send + 'static) -> Self {
         let (shared, ended) = (Arc::new(Watched::default()), CancellationToken::new());
         let (watched, over) = (Arc::clone(&shared), ended.clone());
         let begun = Instant::now();
@@ -346,7 +346,7 @@ impl Watch {
     }
 
     /// The query of this reader begins; what was ordered before holds.
-    fn begin(&self, reader: &Reader) -> &Stop {
+    pub(super) fn begin(&self, reader: &Reader) -> &Stop {
         let stop = self.shared.stop.get_or_init(|| Stop::new(reader));
         self.shared.repeat();
         stop

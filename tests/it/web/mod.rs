@@ -3,6 +3,7 @@
 mod access;
 mod clients;
 mod hostile;
+mod page;
 mod retrieve;
 mod search;
 #[path = "store.rs"]
@@ -137,7 +138,7 @@ impl TestWeb {
         let delivery =
             DeliveryOptions { max_instances: 100_000, source_timeout: UNREACHED, verification_holds: Duration::ZERO };
         let delivery = Arc::new(Delivery::new(index.clone(), delivery));
-        let mut services = Services { index, delivery, storage: None, users: users.clone(), tls: None };
+        let mut services = Services { index, delivery, storage: None, users: users.clone(), ohif: None, tls: None };
         serve(&mut services);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let web = runtime.block_on(Web::bind(options, services)).unwrap();

@@ -255,6 +255,27 @@ fn instances_come_as_whole_files_in_explicit_little_endian_or_as_they_lie() {
     }
 }
 
+// PS3.18 9.
+#[test]
+fn wado_uri_gives_one_object() {
+    let web = TestWeb::start();
+    let (_, Instance { study, series, instance }) = fixture(CT);
+    let ask = |more: &str| {
+        let target = format!("/wado?requestType=WADO&studyUID={study}&seriesUID={series}&objectUID={instance}{more}");
+        http::request(web.address, "GET", &target, &[], b"")
+    };
+    let answer = ask("&contentType=application%2Fdicom").expect(200);
+    assert!(answer.header("content-type").starts_with("application/dicom"));
+    assert_eq!(text(&object(&answer.body), tags::SOP_INSTANCE_UID), instance);
+    assert_eq!(ask("").expect(200).body, answer.body);
+    ask("&contentType=image%2Fjpeg").expect(406);
+    ask("&contentType=application/dicom&transferSyntax=1.2.840.10008.1.2.4.90").expect(406);
+    ask("&studyUID=1").expect(400);
+    let none = format!("/dicom-web/wado?requestType=WADO&studyUID={study}&seriesUID={series}&objectUID=1.2.3");
+    http::request(web.address, "GET", &none, &[], b"").expect(404);
+    http::request(web.address, "GET", "/wado?requestType=WADO&studyUID=1", &[], b"").expect(400);
+}
+
 #[test]
 fn what_cannot_be_had_as_wanted_is_406_and_says_what_there_is() {
     let web = TestWeb::start();
