@@ -88,7 +88,7 @@ pub mod config;
 pub mod db;
 pub mod deliver;
 pub mod dimse;
-mod encoding;
+pub mod encoding;
 pub mod ingest;
 pub mod model;
 pub mod qr;

@@ -31,8 +31,8 @@ pub use keys::{CONFIG_VARIABLE, KEYS, Key};
 pub use setting::{Origin, Problem, Setting};
 
 use crate::access::peers::{Grant, Peers, Security};
+use crate::encoding::charset::CharacterSets;
 use crate::model::ae_title::AeTitle;
-use crate::model::charset::CharacterSets;
 use crate::model::declared::DeclaredSet;
 use crate::model::matching::{NameMatching, UnknownRequired};
 use crate::qr::{self, Hierarchy, PendingStatus, Retrievable};

@@ -5,7 +5,7 @@ use std::io;
 use super::buffer::Buffer;
 use super::error::DeliverError;
 use super::object::DataSet;
-use super::rewrite::NativeSyntax;
+use crate::encoding::syntax::NativeSyntax;
 use crate::qr::{ObjectKind, RetrievedInstance};
 
 /// The form in which an object is sent.

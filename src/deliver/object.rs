@@ -10,7 +10,8 @@ use dicom_core::{Tag, VR};
 use flate2::read::{DeflateDecoder, ZlibDecoder};
 
 use crate::archive::Archives;
-use crate::deliver::rewrite::{NativeSyntax, RewriteError, Rewriter};
+use crate::deliver::rewrite::{RewriteError, Rewriter};
+use crate::encoding::syntax::NativeSyntax;
 use crate::ingest::Wanted;
 use crate::ingest::parse_stream;
 use crate::ingest::{Parsed, Verdict};

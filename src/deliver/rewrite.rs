@@ -8,123 +8,15 @@
 //! their values: private ones that come without a VR become UN, and values of odd length are padded (PS3.5 7.1.1).
 
 use dicom_core::VR;
-use dicom_dictionary_std::uids;
 
-use crate::encoding::tag::tag_of;
+use crate::encoding::syntax::{Encoding, NativeSyntax};
+use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use crate::encoding::vr::{self, Form};
 use crate::ingest::limits::MAX_DEPTH;
 
-const UNDEFINED: u32 = u32::MAX;
-const ITEM: u32 = 0xFFFE_E000;
-const ITEM_DELIMITER: u32 = 0xFFFE_E00D;
-const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
-const DELIMITER_GROUP: u32 = 0xFFFE;
 const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
 /// An element header in explicit VR with a 32-bit length.
 const LONGEST_HEADER: usize = 12;
-
-/// A transfer syntax without compression of pixel data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NativeSyntax {
-    /// Implicit VR Little Endian (PS3.5 A.1).
-    ImplicitLittle,
-    /// Explicit VR Little Endian (PS3.5 A.2).
-    ExplicitLittle,
-    /// Explicit VR Big Endian (PS3.5 A.3, retired).
-    ExplicitBig,
-    /// Deflated Explicit VR Little Endian (PS3.5 A.5).
-    Deflated,
-}
-
-impl NativeSyntax {
-    /// Those that a data set can be rewritten to, the preferred one first.
-    pub const TARGETS: [Self; 3] = [Self::ExplicitLittle, Self::ImplicitLittle, Self::ExplicitBig];
-
-    /// The syntax with this UID; `None` for encapsulated, private and unknown ones.
-    #[must_use]
-    pub fn of_uid(uid: &str) -> Option<Self> {
-        [Self::ImplicitLittle, Self::ExplicitLittle, Self::ExplicitBig, Self::Deflated]
-            .into_iter()
-            .find(|syntax| syntax.uid() == uid)
-    }
-
-    /// Its UID.
-    #[must_use]
-    pub fn uid(self) -> &'static str {
-        match self {
-            Self::ImplicitLittle => uids::IMPLICIT_VR_LITTLE_ENDIAN,
-            Self::ExplicitLittle => uids::EXPLICIT_VR_LITTLE_ENDIAN,
-            Self::ExplicitBig => "1.2.840.10008.1.2.2",
-            Self::Deflated => uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-        }
-    }
-
-    /// How elements are written; of a deflated data set, once it is inflated.
-    fn encoding(self) -> Encoding {
-        match self {
-            Self::ImplicitLittle => IMPLICIT_LITTLE,
-            Self::ExplicitLittle | Self::Deflated => Encoding { explicit: true, big: false },
-            Self::ExplicitBig => Encoding { explicit: true, big: true },
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Encoding {
-    explicit: bool,
-    big: bool,
-}
-
-const IMPLICIT_LITTLE: Encoding = Encoding { explicit: false, big: false };
-
-impl Encoding {
-    fn u16(self, bytes: [u8; 2]) -> u16 {
-        if self.big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
-    }
-
-    fn u32(self, bytes: [u8; 4]) -> u32 {
-        if self.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
-    }
-
-    fn push_u16(self, out: &mut Vec<u8>, value: u16) {
-        out.extend(if self.big { value.to_be_bytes() } else { value.to_le_bytes() });
-    }
-
-    fn push_u32(self, out: &mut Vec<u8>, value: u32) {
-        out.extend(if self.big { value.to_be_bytes() } else { value.to_le_bytes() });
-    }
-
-    fn push_tag(self, out: &mut Vec<u8>, tag: u32) {
-        self.push_u16(out, (tag >> 16) as u16);
-        self.push_u16(out, tag as u16);
-    }
-
-    /// Item, item delimiter or sequence delimiter: never with a VR (PS3.5 7.5).
-    fn push_marker(self, out: &mut Vec<u8>, tag: u32, length: u32) {
-        self.push_tag(out, tag);
-        self.push_u32(out, length);
-    }
-
-    /// The header of an element. A value that its VR has no length for becomes UN (PS3.5 6.2.2).
-    fn push_header(self, out: &mut Vec<u8>, tag: u32, letters: [u8; 2], length: u32) {
-        self.push_tag(out, tag);
-        if !self.explicit {
-            self.push_u32(out, length);
-            return;
-        }
-        match (vr::form(letters), u16::try_from(length)) {
-            (Form::Short, Ok(length)) => {
-                out.extend_from_slice(&letters);
-                self.push_u16(out, length);
-            }
-            (form, _) => {
-                out.extend_from_slice(if form == Form::Long { &letters } else { b"UN" });
-                out.extend_from_slice(&[0, 0]);
-                self.push_u32(out, length);
-            }
-        }
-    }
-}
 
 /// Why a data set cannot be rewritten. The texts name tags and offsets, never values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -375,7 +267,7 @@ impl Rewriter {
         if top.is_some_and(|frame| frame.kind == FrameKind::Sequence) {
             return Err(RewriteError::Misplaced(tag));
         }
-        let (letters, length, size) = if from.explicit {
+        let (letters, length, size) = if from.is_explicit() {
             match vr::form([l0, l1]) {
                 Form::Unknown => return Err(RewriteError::BadVr(tag)),
                 Form::Short => ([l0, l1], u32::from(from.u16([l2, l3])), 8),
@@ -402,12 +294,16 @@ impl Rewriter {
         let start = self.position + size as u64;
         if length == UNDEFINED {
             // PS3.5 6.2.2: the content of UN is implicit VR little endian, and stays so where UN stays.
-            let (from, inner) = match (&letters, from.explicit) {
-                (b"UN", true) => (IMPLICIT_LITTLE, IMPLICIT_LITTLE),
+            let (from, inner) = match (&letters, from.is_explicit()) {
+                (b"UN", true) => (Encoding::ImplicitLittle, Encoding::ImplicitLittle),
                 (b"SQ", _) | (_, false) => (from, to),
                 _ => return Err(RewriteError::Encapsulated(tag)),
             };
-            let letters = if &letters == b"UN" && inner == IMPLICIT_LITTLE && to.explicit { *b"UN" } else { *b"SQ" };
+            let letters = if &letters == b"UN" && inner == Encoding::ImplicitLittle && to.is_explicit() {
+                *b"UN"
+            } else {
+                *b"SQ"
+            };
             to.push_header(out, tag, letters, UNDEFINED);
             return self.open(FrameKind::Sequence, None, from, inner).map(|()| Step::Used(size));
         }
@@ -434,7 +330,7 @@ impl Rewriter {
         // An odd length is one less than `UNDEFINED` at most, which has been dealt with.
         to.push_header(out, tag, letters, length.saturating_add(length % 2));
         let padding = (length % 2 == 1).then(|| padding_of(letters));
-        let word = if from.big == to.big { 1 } else { word_length(letters) };
+        let word = if from.is_big() == to.is_big() { 1 } else { word_length(letters) };
         self.value = Value::Copy { left: u64::from(length), word, padding };
         Ok(Step::Used(size))
     }
@@ -574,7 +470,7 @@ mod tests {
                 let out = rewritten(&bytes, from, to, usize::MAX).unwrap();
                 let (before, after) = (read(&bytes, from), read(&out, to));
                 assert!(canonical(&after) == canonical(&before), "{from:?} to {to:?}\n{after:?}\n{before:?}");
-                if to.encoding().explicit {
+                if to.encoding().is_explicit() {
                     assert_eq!(after.element(Tag(0x0028, 0x0106)).unwrap().vr(), VR::SS, "{from:?} to {to:?}");
                 }
             }
@@ -596,7 +492,12 @@ mod tests {
 
     fn implicit(tag: Tag, value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        IMPLICIT_LITTLE.push_header(&mut out, u32::from(tag.0) << 16 | u32::from(tag.1), *b"UN", value.len() as u32);
+        Encoding::ImplicitLittle.push_header(
+            &mut out,
+            u32::from(tag.0) << 16 | u32::from(tag.1),
+            *b"UN",
+            value.len() as u32,
+        );
         out.extend(value);
         out
     }
@@ -623,10 +524,10 @@ mod tests {
     fn un_of_undefined_length_stays_what_it_is() {
         let inner = implicit(Tag(0x0008, 0x0100), b"A ");
         let mut bytes = b"\x09\0\x01\x10UN\0\0\xFF\xFF\xFF\xFF".to_vec();
-        IMPLICIT_LITTLE.push_marker(&mut bytes, ITEM, UNDEFINED);
+        Encoding::ImplicitLittle.push_marker(&mut bytes, ITEM, UNDEFINED);
         bytes.extend(&inner);
-        IMPLICIT_LITTLE.push_marker(&mut bytes, ITEM_DELIMITER, 0);
-        IMPLICIT_LITTLE.push_marker(&mut bytes, SEQUENCE_DELIMITER, 0);
+        Encoding::ImplicitLittle.push_marker(&mut bytes, ITEM_DELIMITER, 0);
+        Encoding::ImplicitLittle.push_marker(&mut bytes, SEQUENCE_DELIMITER, 0);
         assert_eq!(rewritten(&bytes, ExplicitLittle, ExplicitLittle, 3).unwrap(), bytes);
         let out = rewritten(&bytes, ExplicitLittle, ImplicitLittle, 3).unwrap();
         assert_eq!(out[..8], *b"\x09\0\x01\x10\xFF\xFF\xFF\xFF");
@@ -657,7 +558,7 @@ mod tests {
                     let mut expected = Vec::new();
                     for (tag, letters, value, padding) in values {
                         let mut value = value.to_vec();
-                        if letters == b"OW" && from.encoding().big != to.encoding().big {
+                        if letters == b"OW" && from.encoding().is_big() != to.encoding().is_big() {
                             value.chunks_exact_mut(2).for_each(<[u8]>::reverse);
                         }
                         if value.len() % 2 == 1 {
@@ -705,8 +606,8 @@ mod tests {
     #[test]
     fn depth_is_limited() {
         let mut level = Vec::new();
-        IMPLICIT_LITTLE.push_header(&mut level, 0x0008_1032, *b"SQ", UNDEFINED);
-        IMPLICIT_LITTLE.push_marker(&mut level, ITEM, UNDEFINED);
+        Encoding::ImplicitLittle.push_header(&mut level, 0x0008_1032, *b"SQ", UNDEFINED);
+        Encoding::ImplicitLittle.push_marker(&mut level, ITEM, UNDEFINED);
         let deep = level.repeat(100_000);
         let error = rewritten(&deep, ImplicitLittle, ExplicitLittle, usize::MAX).unwrap_err();
         assert_eq!(error, RewriteError::TooDeep);

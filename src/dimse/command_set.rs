@@ -1,5 +1,6 @@
 //! Command sets: the elements of group 0000, in implicit VR little endian (PS3.7 6.3.1, annex E).
 
+use crate::encoding::syntax::Encoding;
 use std::fmt;
 
 use dicom_core::Tag;
@@ -347,9 +348,8 @@ impl fmt::Debug for CommandSet {
 }
 
 fn put_header(out: &mut Vec<u8>, element: u16, length: usize) {
-    out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&element.to_le_bytes());
-    out.extend_from_slice(&length_field(length).to_le_bytes());
+    // PS3.7 6.3.1: command sets are in implicit VR little endian, where no header says a VR.
+    Encoding::ImplicitLittle.push_header(out, u32::from(element), [0, 0], length_field(length));
 }
 
 fn length_field(length: usize) -> u32 {

@@ -2,12 +2,27 @@
 
 use dicom_core::Tag;
 
+/// Item (PS3.5 7.5).
+pub(crate) const ITEM: u32 = 0xFFFE_E000;
+
+/// Item Delimitation Item.
+pub(crate) const ITEM_DELIMITER: u32 = 0xFFFE_E00D;
+
+/// Sequence Delimitation Item.
+pub(crate) const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
+
+/// The group of items and delimiters.
+pub(crate) const DELIMITER_GROUP: u32 = 0xFFFE;
+
+/// The length of a value that a delimiter ends (PS3.5 7.1.1).
+pub(crate) const UNDEFINED: u32 = u32::MAX;
+
 /// The group in the upper half, the element in the lower one.
-pub(crate) fn tag_number(tag: Tag) -> u32 {
-    u32::from(tag.0) << 16 | u32::from(tag.1)
+pub(crate) const fn tag_number(tag: Tag) -> u32 {
+    (tag.0 as u32) << 16 | tag.1 as u32
 }
 
 /// The tag of such a number.
-pub(crate) fn tag_of(number: u32) -> Tag {
+pub(crate) const fn tag_of(number: u32) -> Tag {
     Tag((number >> 16) as u16, number as u16)
 }

@@ -100,6 +100,11 @@ pub(crate) fn of(letters: [u8; 2]) -> Option<VR> {
     row(letters).1
 }
 
+/// Whether a VR has a 32-bit length in explicit VR (PS3.5 7.1.2).
+pub(crate) fn has_long_length(vr: VR) -> bool {
+    form(vr.to_bytes()) == Form::Long
+}
+
 /// Whether both bytes are capital letters, as those of every VR, also of future ones, are (PS3.5 6.2).
 pub(crate) fn is_letters(vr: [u8; 2]) -> bool {
     vr.iter().all(u8::is_ascii_uppercase)

@@ -7,14 +7,9 @@ use std::io::{self, ErrorKind, Read};
 
 use dicom_core::VR;
 
-use super::tag::tag_of;
+use super::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use super::vr::{self, Form};
 
-const UNDEFINED: u32 = u32::MAX;
-const ITEM: u32 = 0xFFFE_E000;
-const ITEM_DELIMITER: u32 = 0xFFFE_E00D;
-const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
-const DELIMITER_GROUP: u32 = 0xFFFE;
 const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
 
 /// The longest element header.

@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead, Read};
 
+use crate::encoding::tag::{ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED};
 use crate::encoding::vr::{self, Form};
 
 /// References in one DICOMDIR that are read. A DVD holds some 10,000 files, a disk that somebody indexed so perhaps a million.
@@ -16,9 +17,7 @@ const MAX_FILE_ID: usize = 1024;
 const IN_USE_FLAG: u32 = 0x0004_1410;
 const REFERENCED_FILE_ID: u32 = 0x0004_1500;
 const RECORDS: u32 = 0x0004_1220;
-const ITEM: u32 = 0xFFFE_E000;
-const DELIMITERS: [u32; 2] = [0xFFFE_E00D, 0xFFFE_E0DD];
-const UNDEFINED: u32 = u32::MAX;
+const DELIMITERS: [u32; 2] = [ITEM_DELIMITER, SEQUENCE_DELIMITER];
 const NO_ELEMENT: &str = "a record in it holds something else than elements";
 
 /// What was found in a DICOMDIR.

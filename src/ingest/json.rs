@@ -5,7 +5,7 @@
 
 use dicom_core::{Tag, VR};
 
-use crate::model::charset::CharacterSets;
+use crate::encoding::charset::CharacterSets;
 use crate::model::declared::{Node, Step, canonical_tag, creator_tag, is_private_creator};
 use crate::model::dicom_json::{push_element, push_key};
 

@@ -3,11 +3,11 @@
 use super::fault::Faults;
 use super::parsed::{Parsed, RawValue, Verdict, push_value};
 use super::wanted::Slot;
+use crate::encoding::charset::CharacterSets;
 use crate::ingest::limits::FIRST_READ;
 use crate::ingest::outcome::{IDENTIFYING, Outcome};
 use crate::ingest::parsed::Spare;
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
-use crate::model::charset::CharacterSets;
 use crate::model::record::{Common, InstanceRecord};
 use crate::model::uid::is_acceptable_uid;
 

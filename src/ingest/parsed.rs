@@ -8,9 +8,9 @@ use dicom_core::{Tag, VR};
 use super::fault::{Fault, Faults};
 use super::json;
 use super::limits::MAX_VALUE;
+use crate::encoding::charset::CharacterSets;
 use crate::encoding::tag::tag_of;
 use crate::ingest::wanted::{CREATOR, FIRST_DECLARED, Slot};
-use crate::model::charset::CharacterSets;
 use crate::model::declared::{DeclaredSet, Unit, creator_tag};
 use crate::model::value;
 

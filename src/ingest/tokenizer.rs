@@ -19,7 +19,8 @@ use super::fault::{Fault, Faults};
 use super::json;
 use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_META_VALUE, MAX_VALUE, MAX_VALUES};
 use super::parsed::{Parsed, RawValue, Verdict};
-use crate::encoding::tag::tag_of;
+use crate::encoding::syntax;
+use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use crate::encoding::vr::{self, Form};
 use crate::ingest::parsed::Spare;
 use crate::ingest::wanted::{ALL_IDENTIFYING, Element, Role, Wanted};
@@ -34,6 +35,8 @@ use sniff::Going;
 const DIRECTORY_GROUP: u32 = 0x0004;
 const PIXEL_DATA_GROUP: u32 = 0x7FE0;
 const NO_END: u64 = u64::MAX;
+
+const MEDIA_STORAGE_DIRECTORY: &str = dicom_dictionary_std::uids::MEDIA_STORAGE_DIRECTORY_STORAGE;
 
 const PREAMBLE: usize = 128;
 const PREFIX: &[u8; 4] = b"DICM";
@@ -51,18 +54,6 @@ const DEFLATED_STEP: usize = 16;
 
 /// Output of one call of the inflater.
 const INFLATE_CHUNK: usize = 32 << 10;
-
-mod uid {
-    pub(super) const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
-    pub(super) const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
-    pub(super) const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
-    pub(super) const DEFLATED: [&str; 3] = [
-        "1.2.840.10008.1.2.1.99",
-        "1.2.840.10008.1.2.4.95",  // JPIP Referenced Deflate
-        "1.2.840.10008.1.2.4.205", // JPIP HTJ2K Referenced Deflate
-    ];
-    pub(super) const MEDIA_STORAGE_DIRECTORY: &str = "1.2.840.10008.1.3.10";
-}
 
 /// What a [`HeaderParser`] wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -554,8 +545,8 @@ impl<'w> Core<'w> {
         let is_meta = start.starts_with(&[2, 0]) || start.starts_with(&[0, 2]);
         let declares_explicit_little = match self.declared.as_str() {
             "" => return Some(!is_meta),
-            uid::IMPLICIT_LE | uid::EXPLICIT_BE => false,
-            declared => !uid::DEFLATED.contains(&declared),
+            syntax::IMPLICIT_VR_LITTLE_ENDIAN | syntax::EXPLICIT_VR_BIG_ENDIAN => false,
+            declared => !syntax::is_deflated(declared),
         };
         let looks_like_meta = start.starts_with(&[2, 0]) && sniff::is_explicit_element(start);
         Some(declares_explicit_little || !looks_like_meta)
@@ -611,7 +602,7 @@ impl<'w> Core<'w> {
         if self.meta.present && self.declared.is_empty() {
             self.faults.add(Fault::MissingTransferSyntax);
         }
-        if self.meta.sop_class == uid::MEDIA_STORAGE_DIRECTORY {
+        if self.meta.sop_class == MEDIA_STORAGE_DIRECTORY {
             self.verdict = Verdict::Dicomdir;
             self.state = State::Done;
         }
@@ -640,7 +631,7 @@ impl<'w> Core<'w> {
             return Step::More;
         };
         let expected = self.expected_syntax();
-        let is_deflated = uid::DEFLATED.contains(&self.declared.as_str()) && !self.inflated;
+        let is_deflated = syntax::is_deflated(&self.declared) && !self.inflated;
         let likely_big = self.foreign.map_or(expected.is_some_and(|expected| expected.big), |(_, syntax)| syntax.big);
         if let Some((header, syntax)) = sniff::foreign_element(start, rest, likely_big)
             // A deflated stream begins with any bytes.
@@ -660,7 +651,7 @@ impl<'w> Core<'w> {
         }
         let mut found = sniff::syntax(start);
         if let Some(implicit @ Syntax { explicit: false, .. }) = found
-            && self.declared != uid::IMPLICIT_LE
+            && self.declared != syntax::IMPLICIT_VR_LITTLE_ENDIAN
             && let Some(first) = self.header(implicit, rest, end)
         {
             // One element without a VR does not make an implicit data set of an explicit one: look at the second.
@@ -691,8 +682,8 @@ impl<'w> Core<'w> {
     /// private syntaxes exist in all encodings.
     fn expected_syntax(&self) -> Option<Syntax> {
         match self.declared.as_str() {
-            uid::IMPLICIT_LE => Some(IMPLICIT_LE),
-            uid::EXPLICIT_BE => Some(Syntax { explicit: true, big: true }),
+            syntax::IMPLICIT_VR_LITTLE_ENDIAN => Some(IMPLICIT_LE),
+            syntax::EXPLICIT_VR_BIG_ENDIAN => Some(Syntax { explicit: true, big: true }),
             declared if !declared.starts_with("1.2.840.10008.1.2.") => None,
             _ => Some(EXPLICIT_LE),
         }
@@ -1019,14 +1010,16 @@ impl<'w> Core<'w> {
     }
 
     fn used_transfer_syntax(&self) -> String {
-        let deflated = uid::DEFLATED.contains(&self.declared.as_str());
-        let native = [uid::IMPLICIT_LE, uid::EXPLICIT_LE, uid::EXPLICIT_BE].contains(&self.declared.as_str());
+        let deflated = syntax::is_deflated(&self.declared);
+        let native =
+            [syntax::IMPLICIT_VR_LITTLE_ENDIAN, syntax::EXPLICIT_VR_LITTLE_ENDIAN, syntax::EXPLICIT_VR_BIG_ENDIAN]
+                .contains(&self.declared.as_str());
         // Of an encapsulated syntax only the encoding of the header can be wrong: the pixel data are what it says.
         if self.declared.is_empty() || native || (deflated && !self.inflated) {
             match (self.syntax.explicit, self.syntax.big) {
-                (false, _) => uid::IMPLICIT_LE,
-                (true, false) => uid::EXPLICIT_LE,
-                (true, true) => uid::EXPLICIT_BE,
+                (false, _) => syntax::IMPLICIT_VR_LITTLE_ENDIAN,
+                (true, false) => syntax::EXPLICIT_VR_LITTLE_ENDIAN,
+                (true, true) => syntax::EXPLICIT_VR_BIG_ENDIAN,
             }
             .to_owned()
         } else {
@@ -1102,7 +1095,7 @@ mod tests {
 
     /// Feeds an implicit little endian data set in pieces; what was read, and the most memory that it took meanwhile.
     fn read(wanted: &Wanted, data_set: &[u8], piece: usize) -> (Parsed, usize) {
-        let mut parser = HeaderParser::for_data_set(wanted, uid::IMPLICIT_LE);
+        let mut parser = HeaderParser::for_data_set(wanted, syntax::IMPLICIT_VR_LITTLE_ENDIAN);
         let mut most = 0;
         for piece in data_set.chunks(piece) {
             parser.feed(piece);

@@ -3,8 +3,8 @@
 use data_encoding::BASE64;
 use dicom_core::VR;
 
-use super::charset::{CharacterSets, TextForm};
 use super::value::{for_each_number, for_each_tag, push_one};
+use crate::encoding::charset::{CharacterSets, TextForm};
 
 /// Appends the start of an element: `"GGGGEEEE":{"vr":"..."`.
 pub(crate) fn push_key(out: &mut String, tag: u32, vr: VR) {

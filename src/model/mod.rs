@@ -15,7 +15,6 @@
 
 pub mod ae_title;
 pub mod attribute;
-pub mod charset;
 pub mod checksum;
 pub mod clock;
 pub mod datetime;

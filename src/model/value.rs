@@ -3,7 +3,7 @@
 
 use dicom_core::VR;
 
-use super::charset::{CharacterSets, TextForm};
+use crate::encoding::charset::{CharacterSets, TextForm};
 
 /// Appends the text of a value. Returns false if its character set cannot decode it.
 ///

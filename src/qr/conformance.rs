@@ -10,8 +10,8 @@ use super::identifier::IdentifierError;
 use super::negotiation::NegotiatedOptions;
 use super::retrieve::RetrieveError;
 use crate::db::{self, can_answer, can_answer_declared};
+use crate::encoding::charset::CharacterSets;
 use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, LetterCase, Source};
-use crate::model::charset::CharacterSets;
 use crate::model::declared::{DeclaredSet, Kept, Step};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{

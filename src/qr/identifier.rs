@@ -5,8 +5,10 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use super::encoding::{Encoding, has_long_length};
-use crate::model::charset::{CharacterSets, TextForm};
+use crate::encoding::charset::{CharacterSets, TextForm};
+use crate::encoding::syntax::Encoding;
+use crate::encoding::tag::{self, UNDEFINED, tag_of};
+use crate::encoding::vr::has_long_length;
 use crate::model::declared::{DeclaredSet, creator_tag, is_private_creator};
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::value;
@@ -149,10 +151,10 @@ enum RawValue<'a> {
     Items(Vec<Vec<RawElement<'a>>>),
 }
 
-const ITEM: Tag = Tag(0xFFFE, 0xE000);
-const ITEM_DELIMITER: Tag = Tag(0xFFFE, 0xE00D);
-const SEQUENCE_DELIMITER: Tag = Tag(0xFFFE, 0xE0DD);
-const UNDEFINED_LENGTH: u32 = 0xFFFF_FFFF;
+const ITEM: Tag = tag_of(tag::ITEM);
+const ITEM_DELIMITER: Tag = tag_of(tag::ITEM_DELIMITER);
+const SEQUENCE_DELIMITER: Tag = tag_of(tag::SEQUENCE_DELIMITER);
+const DELIMITER_GROUP: u16 = tag::DELIMITER_GROUP as u16;
 pub(super) const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
 
 /// Reads by recursion. [`MAX_IDENTIFIER_DEPTH`] bounds it.
@@ -188,7 +190,7 @@ impl<'a> Reader<'a> {
             let header = self.header(encoding, end)?;
             match header.tag {
                 ITEM_DELIMITER if end.is_none() => return Ok(elements),
-                Tag(0xFFFE, _) => return Err(IdentifierError::Misplaced(header.tag)),
+                Tag(DELIMITER_GROUP, _) => return Err(IdentifierError::Misplaced(header.tag)),
                 _ => {}
             }
             self.count()?;
@@ -220,7 +222,7 @@ impl<'a> Reader<'a> {
             Some(VR::UN) | None => in_dictionary,
             Some(vr) => vr,
         };
-        let undefined = header.length == UNDEFINED_LENGTH;
+        let undefined = header.length == UNDEFINED;
         // PS3.5 6.2.2, note 5: UN of undefined length is a sequence in Implicit VR Little Endian. A
         // sequence in UN of defined length has the same encoding.
         let within = if header.vr == Some(VR::UN) { Encoding::ImplicitLittle } else { encoding };
@@ -271,7 +273,7 @@ impl<'a> Reader<'a> {
             }
             self.count()?;
             let end = match header.length {
-                UNDEFINED_LENGTH => None,
+                UNDEFINED => None,
                 length => Some(self.end_of(ITEM, length, end)?),
             };
             items.push(self.data_set(encoding, end, depth)?);
@@ -282,7 +284,7 @@ impl<'a> Reader<'a> {
         let limit = end.unwrap_or(self.bytes.len());
         let tag = Tag(encoding.u16(self.take(limit)?), encoding.u16(self.take(limit)?));
         // Items and delimiters never have a VR (PS3.5 7.5).
-        if !encoding.is_explicit() || tag.group() == 0xFFFE {
+        if !encoding.is_explicit() || tag.group() == DELIMITER_GROUP {
             return Ok(Header { tag, vr: None, length: encoding.u32(self.take(limit)?) });
         }
         let vr = VR::from_binary(self.take(limit)?).ok_or(IdentifierError::InvalidVr(tag))?;
@@ -375,7 +377,7 @@ mod tests {
     /// Encodes one element with correct padding.
     fn element(encoding: Encoding, tag: Tag, vr: VR, value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        encoding.push_tag(&mut out, tag);
+        encoding.push_tag(&mut out, tag::tag_number(tag));
         if encoding.is_explicit() {
             out.extend(vr.to_string().as_bytes());
             if has_long_length(vr) {
@@ -393,7 +395,7 @@ mod tests {
 
     fn marker(encoding: Encoding, tag: Tag, length: u32) -> Vec<u8> {
         let mut out = Vec::new();
-        encoding.push_tag(&mut out, tag);
+        encoding.push_tag(&mut out, tag::tag_number(tag));
         out.extend(encoding.u32_bytes(length));
         out
     }
@@ -443,7 +445,7 @@ mod tests {
             header.splice(length_at.., [0xFF; 4]);
             let undefined = [
                 header,
-                marker(encoding, ITEM, UNDEFINED_LENGTH),
+                marker(encoding, ITEM, UNDEFINED),
                 code.clone(),
                 marker(encoding, ITEM_DELIMITER, 0),
                 marker(encoding, SEQUENCE_DELIMITER, 0),
@@ -536,8 +538,8 @@ mod tests {
         let nested = |depth: usize| {
             let mut bytes = Vec::new();
             for _ in 0..depth {
-                bytes.extend(marker(encoding, CODES, UNDEFINED_LENGTH));
-                bytes.extend(marker(encoding, ITEM, UNDEFINED_LENGTH));
+                bytes.extend(marker(encoding, CODES, UNDEFINED));
+                bytes.extend(marker(encoding, ITEM, UNDEFINED));
             }
             for _ in 0..depth {
                 bytes.extend(marker(encoding, ITEM_DELIMITER, 0));

@@ -13,7 +13,6 @@
 //! - [`conformance`]: tables of the conformance statement.
 
 pub mod conformance;
-mod encoding;
 mod error;
 mod identifier;
 mod items;
@@ -26,7 +25,6 @@ mod respond;
 mod retrieve;
 mod run;
 
-pub use encoding::{DataSetWriter, Encoding, uid_list_data_set};
 pub use error::{Failure, FindError};
 pub use identifier::{
     Identifier, IdentifierError, MAX_IDENTIFIER_DEPTH, MAX_IDENTIFIER_ELEMENTS, MAX_IDENTIFIER_LENGTH,

@@ -10,10 +10,12 @@ use dicom_core::{Tag, VR};
 use serde_json::Value;
 
 use super::Retrievable;
-use super::encoding::{Encoding, has_long_length};
 use super::identifier::vr_in_dictionary;
+use crate::encoding::charset::{CharacterSets, TextForm};
+use crate::encoding::syntax::Encoding;
+use crate::encoding::tag::{ITEM, tag_number};
+use crate::encoding::vr::has_long_length;
 use crate::model::attribute::AttributeId;
-use crate::model::charset::{CharacterSets, TextForm};
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key};
 use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
@@ -245,7 +247,7 @@ impl Encoder<'_> {
         let mut bytes = Vec::new();
         for tag in text.split('\\') {
             match u32::from_str_radix(tag.trim(), 16) {
-                Ok(tag) => self.encoding.push_tag(&mut bytes, Tag((tag >> 16) as u16, tag as u16)),
+                Ok(tag) => self.encoding.push_tag(&mut bytes, tag),
                 Err(_) => return Cow::Owned(Vec::new()),
             }
         }
@@ -264,7 +266,7 @@ impl Encoder<'_> {
         wanted: &[ItemKey],
         matching: Option<&SequenceMatching>,
     ) -> Result<(), NotEncodable> {
-        self.encoding.push_tag(out, tag);
+        self.encoding.push_tag(out, tag_number(tag));
         if self.encoding.is_explicit() {
             out.extend(b"SQ\0\0");
         }
@@ -273,7 +275,7 @@ impl Encoder<'_> {
             if matching.is_some_and(|matching| !matching.matches_item(item)) {
                 continue;
             }
-            self.encoding.push_tag(out, Tag(0xFFFE, 0xE000));
+            self.encoding.push_tag(out, ITEM);
             let item_start = self.push_open_length(out);
             self.push_item(out, item, wanted, matching)?;
             self.close_length(out, item_start);
@@ -405,17 +407,7 @@ fn push_element(out: &mut Vec<u8>, encoding: Encoding, tag: Tag, vr: VR, value: 
     let padded = value.len().next_multiple_of(2);
     // A value that is too long for its VR is sent as UN (PS3.5 6.2.2, note 2).
     let vr = if !has_long_length(vr) && padded > usize::from(u16::MAX) { VR::UN } else { vr };
-    encoding.push_tag(out, tag);
-    if !encoding.is_explicit() {
-        out.extend(encoding.u32_bytes(length_of(padded)));
-    } else if has_long_length(vr) {
-        out.extend(vr.to_string().as_bytes());
-        out.extend([0, 0]);
-        out.extend(encoding.u32_bytes(length_of(padded)));
-    } else {
-        out.extend(vr.to_string().as_bytes());
-        encoding.push_u16(out, padded as u16);
-    }
+    encoding.push_header(out, tag_number(tag), vr.to_bytes(), length_of(padded));
     out.extend(value);
     if padded > value.len() {
         let is_text = !matches!(vr, VR::UI | VR::OB | VR::UN);

@@ -16,6 +16,7 @@ use super::keep::keep;
 use super::sink::FileSink;
 use super::storage::Storage;
 use crate::db::{Committed, ReceivedFrom};
+use crate::encoding::syntax::is_deflated;
 use crate::ingest::limits::{MAX_VALUE, MAX_VALUES};
 use crate::ingest::{HeaderParser, Need, Outcome};
 use crate::model::attribute::AttributeId;
@@ -34,9 +35,6 @@ const MAX_HEAD: usize = MAX_VALUES + MAX_VALUE;
 /// Compressed bytes of a deflated data set that are inflated before other tasks get their turn: at deflate's best ratio of
 /// 1,032, some 4 MB.
 const INFLATED_AT_A_TIME: usize = 4 * 1024;
-
-const DEFLATED_TRANSFER_SYNTAXES: [&str; 2] =
-    [dicom_dictionary_std::uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95"];
 
 /// What is known of an object before its data set is read: a C-STORE-RQ and its presentation context
 /// say it, or the File Meta Information of a file.
@@ -111,7 +109,7 @@ impl Arriving {
             };
             FileSink::new(objects, &storage.under_way, meta.encode(), memory)
         });
-        let deflated = DEFLATED_TRANSFER_SYNTAXES.contains(&transfer_syntax);
+        let deflated = is_deflated(transfer_syntax);
         Ok(Self {
             storage: Arc::clone(storage),
             sender: Arc::clone(sender),
@@ -332,6 +330,52 @@ mod tests {
         assert_eq!((&*arrived.study_instance_uid, &*arrived.series_instance_uid), ("1.2.3", "1.2.3.9"));
         assert!(std::fs::read(stored).unwrap().ends_with(&data_set()));
         storage.under_way.ended().await;
+        writer.close().unwrap();
+    }
+
+    // The head of a deflated data set is counted as what it may become, whatever the transfer syntax.
+    #[tokio::test]
+    async fn each_deflated_transfer_syntax_counts_the_memory_that_its_head_may_become() {
+        use std::io::Write as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
+        let storage = Arc::new(Storage {
+            objects: None,
+            writer: writer.handle(),
+            policy: ReceivePolicy::default(),
+            clock: Clock::System,
+            wanted: Wanted::index(),
+            under_way: Arc::new(UnderWay::default()),
+        });
+        // A value before all UIDs that does not get shorter.
+        let mut seed = 1_u32;
+        let noise = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 24) as u8
+        });
+        let noise: Vec<u8> = noise.take(8 << 10).collect();
+        let mut bytes = b"\x08\0\x01\0UN\0\0".to_vec();
+        bytes.extend_from_slice(&(noise.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&noise);
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&bytes).unwrap();
+        let deflated = encoder.finish().unwrap();
+        let peer = Arc::new(CountedAs::address([10, 0, 0, 1].into()));
+        let none_left = PeerMemory::new(&Shares::new(0, 0, &metrics::MEMORY_REFUSED), &peer);
+        for transfer_syntax in ["1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"] {
+            let announced = Announced {
+                sop_class_uid: CT_IMAGE_STORAGE.into(),
+                sop_instance_uid: "1.2.3.4".into(),
+                transfer_syntax: transfer_syntax.into(),
+                study_instance_uid: None,
+            };
+            let mut arriving = Arriving::begin(&storage, announced, &Arc::default(), &none_left).unwrap();
+            for fragment in deflated.chunks(1000) {
+                arriving.accept(fragment).await;
+            }
+            assert!(matches!(arriving.finish().await, Err(ReceiveError::TooMuchAtOnce)), "{transfer_syntax}");
+        }
         writer.close().unwrap();
     }
 }

@@ -4,6 +4,7 @@
 //! The PDU types are dicom-ul's; the negotiation is our own, because its server side picks the first transfer syntax that
 //! it has a codec for and refuses private ones, and an archive that keeps objects as they are sent wants neither.
 
+use crate::encoding::syntax;
 use crate::model::implementation::IMPLEMENTATION_CLASS_UID;
 use crate::model::implementation::IMPLEMENTATION_VERSION_NAME;
 use crate::ul::pdu_io::OFFERED_MAX_LENGTH;
@@ -30,11 +31,8 @@ use crate::ul::associate::{
 use crate::ul::tls::Transport;
 
 /// What Verification and Query/Retrieve contexts accept: we read and write these without codecs. In order of preference.
-const OWN_TRANSFER_SYNTAXES: [&str; 3] = [
-    uids::EXPLICIT_VR_LITTLE_ENDIAN,
-    uids::IMPLICIT_VR_LITTLE_ENDIAN,
-    "1.2.840.10008.1.2.2", // explicit VR big endian, retired, still proposed by old viewers
-];
+const OWN_TRANSFER_SYNTAXES: [&str; 3] =
+    [syntax::EXPLICIT_VR_LITTLE_ENDIAN, syntax::IMPLICIT_VR_LITTLE_ENDIAN, syntax::EXPLICIT_VR_BIG_ENDIAN];
 
 /// What negotiation goes by.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@
 //! goes out as it lies, and its Content-Type says so.
 
 use super::negotiate::{Accept, MediaRange};
-use crate::deliver::rewrite::NativeSyntax;
+use crate::encoding::syntax::NativeSyntax;
 
 /// Explicit VR Little Endian.
 pub(super) const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use dicom_core::VR;
 
 use super::objects::Bytes;
+use crate::encoding::charset::CharacterSets;
 use crate::encoding::walk::{Event, Walk, WalkError};
-use crate::model::charset::CharacterSets;
 use crate::model::dicom_json::{push_element, push_key, push_stored, push_string};
 
 /// The longest binary value that stands in the text itself.

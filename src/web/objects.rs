@@ -8,7 +8,7 @@ use crate::archive::Archives;
 use crate::db::Search;
 use crate::db::open::Reader;
 use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
-use crate::deliver::rewrite::NativeSyntax;
+use crate::encoding::syntax::NativeSyntax;
 use crate::encoding::walk::{self, Walk};
 use crate::ingest::limits::MAX_DEPTH;
 use crate::model::location::Location;

@@ -7,8 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dcmdex::dimse::command_set;
+use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::matching::{KeyElement, KeyValue};
-use dcmdex::qr::{Encoding, Hierarchy, Identifier};
+use dcmdex::qr::{Hierarchy, Identifier};
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::open_file;

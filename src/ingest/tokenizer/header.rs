@@ -1,15 +1,5 @@
 //! Element headers, and the states of a reader.
 
-pub(super) const UNDEFINED: u32 = u32::MAX;
-
-pub(super) const ITEM: u32 = 0xFFFE_E000;
-
-pub(super) const ITEM_DELIMITER: u32 = 0xFFFE_E00D;
-
-pub(super) const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
-
-pub(super) const DELIMITER_GROUP: u32 = 0xFFFE;
-
 /// Encoding of a data set: explicit VR or not, big endian or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Syntax {

@@ -1,6 +1,7 @@
 //! What bytes look like: where an object starts, in which encoding it is, and whether a reading of a header makes sense.
 
 use super::header::*;
+use crate::encoding::tag::{DELIMITER_GROUP, ITEM, SEQUENCE_DELIMITER, UNDEFINED};
 use crate::encoding::vr::{self, Form};
 use crate::ingest::limits::MAX_LOOK_AHEAD;
 

@@ -1,6 +1,7 @@
 //! An Identifier, or another data set that asks for something, on its way in.
 
-use crate::qr::{Encoding, FindError, IdentifierError, MAX_IDENTIFIER_LENGTH};
+use crate::encoding::syntax::Encoding;
+use crate::qr::{FindError, IdentifierError, MAX_IDENTIFIER_LENGTH};
 use crate::shares::{PeerMemory, Share};
 use crate::ul::associate::PresentationContext;
 

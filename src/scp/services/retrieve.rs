@@ -5,6 +5,7 @@ pub(in crate::scp) mod contexts;
 pub(in crate::scp) mod framing;
 pub(in crate::scp) mod tally;
 
+use crate::encoding::data_set::uid_list_data_set;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,9 +21,10 @@ use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DataSetPresence, RetrieveRequest, SubOperations};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
+use crate::encoding::syntax::Encoding;
 use crate::model::level::InformationModel;
 use crate::model::sop_class::Service;
-use crate::qr::{self, Encoding, FindError, Hierarchy, Identifier, Instances, RetrieveError};
+use crate::qr::{self, FindError, Hierarchy, Identifier, Instances, RetrieveError};
 use crate::scp::negotiation::{Agreement, HeldSyntaxes};
 use crate::shares::{Peer, PeerMemory, Share};
 use crate::ul::associate::PresentationContext;
@@ -239,6 +241,6 @@ impl Asked {
     }
 
     fn failed_list<'i>(&self, uids: impl Iterator<Item = &'i str>) -> Vec<u8> {
-        qr::uid_list_data_set(self.encoding, FAILED_SOP_INSTANCE_UID_LIST, uids)
+        uid_list_data_set(self.encoding, FAILED_SOP_INSTANCE_UID_LIST, uids)
     }
 }

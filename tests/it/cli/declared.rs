@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use dcmdex::config::{Config, Sources};
 use dcmdex::db::Admin;
+use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::matching::KeyValue;
-use dcmdex::qr::{self, Encoding, Identifier};
+use dcmdex::qr::{self, Identifier};
 use dicom_core::Tag;
 use serde_json::{Value, json};
 

@@ -1,7 +1,8 @@
 //! Identifiers as dicom-object writes them.
 
+use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::matching::{KeyElement, KeyValue};
-use dcmdex::qr::{Encoding, Identifier};
+use dcmdex::qr::Identifier;
 use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_object::InMemDicomObject;
@@ -98,7 +99,7 @@ proptest! {
     #[test]
     fn are_read_in_their_character_set(name in "[A-Zäößé]{1,6}|[Ж-Я]{1,6}|[一-三]{1,3}", which in 0..4_usize) {
         let set = CHARACTER_SETS[which];
-        if let Some(bytes) = dcmdex::model::charset::encode(&name, set, dcmdex::model::charset::TextForm::PersonName) {
+        if let Some(bytes) = dcmdex::encoding::charset::encode(&name, set, dcmdex::encoding::charset::TextForm::PersonName) {
             let mut object = InMemDicomObject::new_empty();
             object.put(DataElement::new(Tag(0x0008, 0x0005), VR::CS, PrimitiveValue::from(set)));
             let mut data_set = Vec::new();

@@ -1,9 +1,10 @@
 //! Response Identifiers, byte for byte, and as dicom-object reads them.
 
+use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::find::FindAnswer;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
-use dcmdex::qr::{self, Encoding, NegotiatedOptions, Options, Query, ResponseWriter, keys};
+use dcmdex::qr::{self, NegotiatedOptions, Options, Query, ResponseWriter, keys};
 use dicom_core::header::HasLength;
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use dcmdex::db::Admin;
+use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::attribute::{ATTRIBUTES, Attribute, AttributeId, Source};
 use dcmdex::model::level::QueryRetrieveLevel;
 use dcmdex::model::matching::KeyValue;
-use dcmdex::qr::{Encoding, Identifier, Retrievable};
+use dcmdex::qr::{Identifier, Retrievable};
 use dicom_core::{Tag, VR};
 
 use crate::util::node::{Keep, TestNode};

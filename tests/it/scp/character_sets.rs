@@ -2,8 +2,9 @@
 //! loss of a character. And the statuses of PS3.4 table C.4-1 with what goes with them.
 
 use dcmdex::dimse::command_set;
+use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::matching::KeyValue;
-use dcmdex::qr::{Encoding, Hierarchy, Identifier, PendingStatus};
+use dcmdex::qr::{Hierarchy, Identifier, PendingStatus};
 use dicom_core::Tag;
 
 use crate::util::node::TestNode;

@@ -17,11 +17,12 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::attribute::{Attribute, AttributeId};
 use dcmdex::model::find::FindAnswer;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching};
-use dcmdex::qr::{self, Encoding, Identifier, NegotiatedOptions, Options, ResponseWriter, keys};
+use dcmdex::qr::{self, Identifier, NegotiatedOptions, Options, ResponseWriter, keys};
 
 const ROUNDS: u32 = 20;
 const VALUES: usize = 100_000;

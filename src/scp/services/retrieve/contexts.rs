@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::deliver::error::DeliverError;
 use crate::deliver::framing::Form;
-use crate::deliver::rewrite::NativeSyntax;
+use crate::encoding::syntax::NativeSyntax;
 use crate::model::sop_class::Service;
 use crate::qr::{Instances, ObjectKind};
 use crate::scp::negotiation::Agreement;

@@ -1,0 +1,87 @@
+//! Small data sets that we write: lists of UIDs, reports, queries.
+
+use dicom_core::{Tag, VR};
+
+use crate::encoding::syntax::Encoding;
+use crate::encoding::tag::{ITEM, tag_number};
+
+/// A data set with one element: a list of UIDs. Where VR UI has no length for it, it is UN (PS3.5 6.2.2).
+#[must_use]
+pub fn uid_list_data_set<'a>(encoding: Encoding, tag: Tag, uids: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut value = Vec::new();
+    for uid in uids {
+        if !value.is_empty() {
+            value.push(b'\\');
+        }
+        value.extend_from_slice(uid.as_bytes());
+    }
+    if !value.len().is_multiple_of(2) {
+        value.push(0);
+    }
+    let mut out = Vec::with_capacity(value.len() + 12);
+    push_element(encoding, &mut out, tag, VR::UI, &value);
+    out
+}
+
+/// Appends an element whose value has even length.
+pub(crate) fn push_element(encoding: Encoding, out: &mut Vec<u8>, tag: Tag, vr: VR, value: &[u8]) {
+    let length = u32::try_from(value.len()).expect("what we say of an archive's instances is far below 4 GiB");
+    encoding.push_header(out, tag_number(tag), vr.to_bytes(), length);
+    out.extend_from_slice(value);
+}
+
+/// Writes a small data set, element after element in ascending order.
+#[derive(Debug)]
+pub struct DataSetWriter {
+    encoding: Encoding,
+    out: Vec<u8>,
+}
+
+impl DataSetWriter {
+    /// An empty one.
+    #[must_use]
+    pub fn new(encoding: Encoding) -> Self {
+        Self { encoding, out: Vec::new() }
+    }
+
+    /// Adds an element of VR UI or of a text VR, padded to even length (PS3.5 6.2).
+    pub fn text(&mut self, tag: Tag, vr: VR, text: &str) {
+        let mut value = text.as_bytes().to_vec();
+        if !value.len().is_multiple_of(2) {
+            value.push(if vr == VR::UI { 0 } else { b' ' });
+        }
+        push_element(self.encoding, &mut self.out, tag, vr, &value);
+    }
+
+    /// Adds an element of VR US.
+    pub fn unsigned_short(&mut self, tag: Tag, value: u16) {
+        let mut bytes = Vec::with_capacity(2);
+        self.encoding.push_u16(&mut bytes, value);
+        push_element(self.encoding, &mut self.out, tag, VR::US, &bytes);
+    }
+
+    /// Adds a sequence, an item for each of `items`.
+    pub fn sequence<'i, T: 'i>(
+        &mut self,
+        tag: Tag,
+        items: impl IntoIterator<Item = &'i T>,
+        mut item: impl FnMut(&mut Self, &T),
+    ) {
+        let mut inner = Self::new(self.encoding);
+        let mut content = Vec::new();
+        for each in items {
+            inner.out.clear();
+            item(&mut inner, each);
+            let length = u32::try_from(inner.out.len()).expect("an item that we write is small");
+            self.encoding.push_marker(&mut content, ITEM, length);
+            content.extend_from_slice(&inner.out);
+        }
+        push_element(self.encoding, &mut self.out, tag, VR::SQ, &content);
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        self.out
+    }
+}

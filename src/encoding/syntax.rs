@@ -1,0 +1,133 @@
+//! Transfer syntaxes (PS3.5 annex A): their UIDs, and how their data sets are encoded.
+
+/// Implicit VR Little Endian (PS3.5 A.1).
+pub const IMPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
+
+/// Explicit VR Little Endian (PS3.5 A.2).
+pub const EXPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
+
+/// Explicit VR Big Endian (PS3.5 A.3, retired in 2006; old viewers still propose it).
+pub const EXPLICIT_VR_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+
+/// Deflated Explicit VR Little Endian (PS3.5 A.5).
+pub const DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1.99";
+
+/// The transfer syntaxes whose whole data set is deflated.
+const DEFLATED: [&str; 3] = [
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    "1.2.840.10008.1.2.4.95",  // JPIP Referenced Deflate
+    "1.2.840.10008.1.2.4.205", // JPIP HTJ2K Referenced Deflate
+];
+
+/// Whether data sets in the transfer syntax with this UID are deflated.
+#[must_use]
+pub fn is_deflated(uid: &str) -> bool {
+    DEFLATED.contains(&uid)
+}
+
+/// A transfer syntax of an Identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// Implicit VR Little Endian (PS3.5 A.1).
+    ImplicitLittle,
+    /// Explicit VR Little Endian (PS3.5 A.2).
+    ExplicitLittle,
+    /// Explicit VR Big Endian (PS3.5 A.3, retired in 2006; old viewers still propose it).
+    ExplicitBig,
+}
+
+impl Encoding {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::ImplicitLittle, Self::ExplicitLittle, Self::ExplicitBig];
+
+    /// The transfer syntax with this UID; `None` for any other than these three.
+    #[must_use]
+    pub fn of_uid(uid: &str) -> Option<Self> {
+        match uid.trim_end_matches(['\0', ' ']) {
+            IMPLICIT_VR_LITTLE_ENDIAN => Some(Self::ImplicitLittle),
+            EXPLICIT_VR_LITTLE_ENDIAN => Some(Self::ExplicitLittle),
+            EXPLICIT_VR_BIG_ENDIAN => Some(Self::ExplicitBig),
+            _ => None,
+        }
+    }
+
+    /// Its UID.
+    #[must_use]
+    pub fn uid(self) -> &'static str {
+        match self {
+            Self::ImplicitLittle => IMPLICIT_VR_LITTLE_ENDIAN,
+            Self::ExplicitLittle => EXPLICIT_VR_LITTLE_ENDIAN,
+            Self::ExplicitBig => EXPLICIT_VR_BIG_ENDIAN,
+        }
+    }
+
+    pub(crate) fn is_big(self) -> bool {
+        self == Self::ExplicitBig
+    }
+
+    pub(crate) fn is_explicit(self) -> bool {
+        self != Self::ImplicitLittle
+    }
+
+    pub(crate) fn u16(self, bytes: [u8; 2]) -> u16 {
+        if self.is_big() { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+    }
+
+    pub(crate) fn u32(self, bytes: [u8; 4]) -> u32 {
+        if self.is_big() { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+
+    pub(crate) fn push_u16(self, out: &mut Vec<u8>, value: u16) {
+        out.extend(if self.is_big() { value.to_be_bytes() } else { value.to_le_bytes() });
+    }
+
+    pub(crate) fn u32_bytes(self, value: u32) -> [u8; 4] {
+        if self.is_big() { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+}
+
+/// A transfer syntax without compression of pixel data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NativeSyntax {
+    /// Implicit VR Little Endian (PS3.5 A.1).
+    ImplicitLittle,
+    /// Explicit VR Little Endian (PS3.5 A.2).
+    ExplicitLittle,
+    /// Explicit VR Big Endian (PS3.5 A.3, retired).
+    ExplicitBig,
+    /// Deflated Explicit VR Little Endian (PS3.5 A.5).
+    Deflated,
+}
+
+impl NativeSyntax {
+    /// Those that a data set can be rewritten to, the preferred one first.
+    pub const TARGETS: [Self; 3] = [Self::ExplicitLittle, Self::ImplicitLittle, Self::ExplicitBig];
+
+    /// The syntax with this UID; `None` for encapsulated, private and unknown ones.
+    #[must_use]
+    pub fn of_uid(uid: &str) -> Option<Self> {
+        [Self::ImplicitLittle, Self::ExplicitLittle, Self::ExplicitBig, Self::Deflated]
+            .into_iter()
+            .find(|syntax| syntax.uid() == uid)
+    }
+
+    /// Its UID.
+    #[must_use]
+    pub fn uid(self) -> &'static str {
+        match self {
+            Self::ImplicitLittle => IMPLICIT_VR_LITTLE_ENDIAN,
+            Self::ExplicitLittle => EXPLICIT_VR_LITTLE_ENDIAN,
+            Self::ExplicitBig => EXPLICIT_VR_BIG_ENDIAN,
+            Self::Deflated => DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+        }
+    }
+
+    /// How elements are written; of a deflated data set, once it is inflated.
+    pub(crate) fn encoding(self) -> Encoding {
+        match self {
+            Self::ImplicitLittle => Encoding::ImplicitLittle,
+            Self::ExplicitLittle | Self::Deflated => Encoding::ExplicitLittle,
+            Self::ExplicitBig => Encoding::ExplicitBig,
+        }
+    }
+}
