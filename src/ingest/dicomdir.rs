@@ -1,38 +1,43 @@
-//! What a DICOMDIR (PS3.3 F, PS3.10 8.6) refers to.
+//! Reads the references of a DICOMDIR (PS3.3 F, PS3.10 8.6).
 //!
-//! The records of a DICOMDIR are chained by offsets, which may lie and loop. All records stand in one sequence, so the
-//! references in it are read from its start to its end, whatever the offsets say: the elements of all levels in one loop.
+//! Offsets chain the records of a DICOMDIR. They may be wrong or form a loop. All records are in
+//! one sequence. So this module ignores the offsets and reads the sequence from start to end, with
+//! the elements of all levels in one loop.
 
 use std::io::{self, BufRead, Read};
 
 use crate::encoding::tag::{ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED};
 use crate::encoding::vr::{self, Form};
 
-/// References in one DICOMDIR that are read. A DVD holds some 10,000 files, a disk that somebody indexed so perhaps a million.
+/// Maximum number of references that are read from one DICOMDIR. A DVD holds some 10,000 files. An
+/// indexed disk might hold a million.
 pub const MAX_REFERENCES: usize = 1_000_000;
 
-/// Bytes of one Referenced File ID: eight components of eight characters (PS3.10 8.5), and what people make of that.
+/// Maximum length of one Referenced File ID in bytes. The Standard allows eight components of eight
+/// characters (PS3.10 8.5), but writers use more.
 const MAX_FILE_ID: usize = 1024;
 
 const IN_USE_FLAG: u32 = 0x0004_1410;
 const REFERENCED_FILE_ID: u32 = 0x0004_1500;
 const RECORDS: u32 = 0x0004_1220;
 const DELIMITERS: [u32; 2] = [ITEM_DELIMITER, SEQUENCE_DELIMITER];
-const NO_ELEMENT: &str = "a record in it holds something else than elements";
+const NO_ELEMENT: &str = "a record contains something other than elements";
 
-/// What was found in a DICOMDIR.
+/// References of a DICOMDIR.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct References {
-    /// The Referenced File IDs (0004,1500) of the records in use, components joined by `\`, in their order.
+    /// Referenced File IDs (0004,1500) of the records in use, in their order. Components are joined
+    /// by `\`.
     pub file_ids: Vec<String>,
-    /// Why it was not read to its end, or not whole.
+    /// Reason why the DICOMDIR was not read completely.
     pub damage: Option<&'static str>,
 }
 
-/// Reads the references of a DICOMDIR, a whole file with preamble and meta information.
+/// Reads the references of a DICOMDIR. The input is a whole file with preamble and File Meta
+/// Information.
 ///
 /// # Errors
-/// That of the reader.
+/// Returns the error of the reader.
 pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
     let mut found = References::default();
     let mut preamble = [0; 132];
@@ -41,7 +46,8 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
         return Ok(found);
     }
     let (mut explicit, mut big, mut in_records, mut in_use) = (true, false, false, true);
-    // Bytes read, and where the record at hand ends, if it has a length.
+    // `at` is the number of bytes read. `record_end` is the end of the current record, if its
+    // length is defined.
     let (mut at, mut record_end) = (0_u64, None);
     loop {
         let mut header = [0; 8];
@@ -54,8 +60,8 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
         }
         at += 8;
         let [g0, g1, e0, e1, v0, v1, l0, l1] = header;
-        // PS3.10 8.6 has explicit little endian only; older ones are otherwise. The first element after the meta information
-        // tells.
+        // PS3.10 8.6 allows Explicit VR Little Endian only, but older files use others. The first
+        // element after the File Meta Information decides.
         if !in_records && [g0, g1] == [0, 4] {
             big = true;
         }
@@ -66,7 +72,7 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
         }
         let is_mark = tag == ITEM || DELIMITERS.contains(&tag);
         let mut letters = [v0, v1];
-        // A command set that was left in front (PS3.7 6.3.1) is implicit in any case.
+        // Some files begin with a command set (PS3.7 6.3.1). It is always implicit.
         let explicit = explicit && !(tag >> 16 == 0 && !in_records && vr::form(letters) == Form::Unknown);
         let left_of_record = record_end.map(|end: u64| end.saturating_sub(at));
         let length = match vr::form(letters) {
@@ -82,7 +88,7 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
                 at += 4;
                 number(length)
             }
-            // The length of the record says where the next one begins.
+            // The length of the record gives the start of the next one.
             Form::Unknown if explicit && !is_mark && left_of_record.is_some_and(|left| left > 0) => {
                 found.damage = Some(NO_ELEMENT);
                 at += pass(&mut file, left_of_record.unwrap_or(0))?;
@@ -109,7 +115,7 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
             continue;
         }
         match tag {
-            // What lies in items is read as if it stood beside them.
+            // Elements inside items are read as if they were outside.
             RECORDS => in_records = true,
             _ if is_mark || letters == *b"SQ" || length == UNDEFINED => {}
             IN_USE_FLAG if length == 2 => {
@@ -149,12 +155,12 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
     }
 }
 
-/// Reads so many bytes and keeps none, or as many as there are.
+/// Skips `count` bytes, or as many as there are. Returns their number.
 fn pass(file: &mut impl BufRead, count: u64) -> io::Result<u64> {
     io::copy(&mut file.take(count), &mut io::sink())
 }
 
-/// Fills the buffer; false at the end.
+/// Fills the buffer. Returns false at the end of the file.
 fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match file.read_exact(buffer) {
         Ok(()) => Ok(true),

@@ -1,96 +1,104 @@
-//! What can be wrong with a data set that is read all the same.
+//! Faults of a data set that do not prevent indexing it.
 
 use std::fmt;
 
 use dicom_core::Tag;
 
-/// A fault of the object. What was read before it (and, where reading could go on, after it) is kept.
+/// A fault of an object.
 ///
-/// The text names tags and offsets, never values: it ends in reports and in the index.
+/// Everything before the fault is kept. If reading could go on, everything after it is kept too.
+/// The text names tags and offsets but never values, because it appears in reports and in the
+/// index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The bytes end inside an element, an item or a sequence.
     Truncated {
-        /// Where they end, counted from the start of the object (of the inflated data set when deflated).
+        /// Offset of the end, from the start of the object. For a deflated object, from the start
+        /// of the inflated data set.
         offset: u64,
     },
-    /// Sequences lie deeper in each other than [`MAX_DEPTH`](super::limits::MAX_DEPTH). Reading stopped there.
+    /// Sequences are nested deeper than [`MAX_DEPTH`](super::limits::MAX_DEPTH). Reading stopped
+    /// there.
     NestingTooDeep {
-        /// The sequence that was not entered.
+        /// The first sequence that was not read.
         tag: Tag,
     },
-    /// More header than [`MAX_HEADER`](super::limits::MAX_HEADER). Reading stopped there.
+    /// The header is longer than [`MAX_HEADER`](super::limits::MAX_HEADER). Reading stopped there.
     HeaderTooLong,
-    /// The deflated data set inflates to more than [`MAX_INFLATED`](super::limits::MAX_INFLATED) before its last
-    /// wanted element. Reading stopped there.
+    /// The deflated data set inflates to more than [`MAX_INFLATED`](super::limits::MAX_INFLATED)
+    /// before its last wanted element. Reading stopped there.
     InflatedTooLong,
     /// The deflated data set is damaged. Reading stopped there.
     Deflate,
-    /// A wanted value is longer than [`MAX_VALUE`](super::limits::MAX_VALUE), or among the largest where all together are longer
-    /// than [`MAX_VALUES`](super::limits::MAX_VALUES), and was left out.
+    /// A wanted value was left out because it is too long.
+    ///
+    /// Either it is longer than [`MAX_VALUE`](super::limits::MAX_VALUE), or all values together are
+    /// longer than [`MAX_VALUES`](super::limits::MAX_VALUES) and it is among the largest.
     ValueTooLong {
         /// The element.
         tag: Tag,
     },
-    /// Two bytes that are no VR where one should be.
+    /// Two bytes are not a VR where a VR is required.
     BadVr {
         /// The element.
         tag: Tag,
     },
-    /// An element, item or sequence is longer than what it lies in.
+    /// An element, item or sequence is longer than its enclosing data set, item or sequence.
     LengthPastEnd {
         /// The element.
         tag: Tag,
     },
-    /// An item or sequence delimiter where none may be.
+    /// An item or sequence delimiter is not allowed at this position.
     StrayDelimiter {
-        /// Where it stands, counted as in [`Fault::Truncated`].
+        /// Offset of the delimiter, counted as in [`Fault::Truncated`].
         offset: u64,
     },
-    /// An item or sequence of undefined length goes on past its end.
+    /// An item or sequence of undefined length has no delimiter at its end.
     MissingDelimiter {
         /// The sequence.
         tag: Tag,
     },
-    /// Tags do not ascend.
+    /// Tags are not in ascending order.
     UnsortedTags {
-        /// The first one that is not greater than the one before.
+        /// The first tag that is not greater than the one before.
         tag: Tag,
     },
-    /// The data set is not encoded as its Transfer Syntax UID says.
+    /// The data set is not encoded in its declared Transfer Syntax UID.
     WrongTransferSyntax,
-    /// There is file meta information without Transfer Syntax UID; the encoding was found by looking.
+    /// The File Meta Information has no Transfer Syntax UID. The reader found the encoding from the
+    /// bytes.
     MissingTransferSyntax,
-    /// The file meta information is not explicit VR little endian.
+    /// The File Meta Information is not in Explicit VR Little Endian.
     MetaEncoding,
-    /// Group 0002 is longer or shorter than (0002,0000) says.
+    /// Group 0002 is longer or shorter than (0002,0000) declares.
     MetaLength,
-    /// An element of group 0000 or 0002 stands before the data set, outside of a message and of the file meta information.
+    /// An element of group 0000 or 0002 precedes the data set. It is not part of a message or of
+    /// the File Meta Information.
     ForeignGroup {
         /// The element.
         tag: Tag,
     },
-    /// A sequence holds something else than items. It was left out.
+    /// A sequence contains something other than an item. It was left out.
     NoItem {
         /// The sequence.
         tag: Tag,
     },
-    /// A term in Specific Character Set (0008,0005) is not known, or stands where it may not.
+    /// A term in Specific Character Set (0008,0005) is unknown, or not allowed at its position.
     CharacterSetUnknown,
-    /// Text that its character set cannot explain; a fallback was taken.
+    /// Its character set cannot decode a text. A fallback was used.
     TextNotInCharacterSet {
         /// The element.
         tag: Tag,
     },
-    /// The data set has no such UID; the one of the file meta information stands in.
+    /// The data set lacks a UID. The UID of the File Meta Information was used.
     UidFromMeta {
-        /// The attribute that is missing.
+        /// The missing attribute.
         tag: Tag,
     },
 }
 
 impl Fault {
-    /// A stable word for counting faults of one kind; part of the interface of reports and of the index.
+    /// Returns a stable word for counting faults of one kind. Reports and the index depend on it.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -117,13 +125,13 @@ impl Fault {
         }
     }
 
-    /// The text that a record keeps: the word, a colon, and the fault in full.
+    /// Returns the text that a record keeps: the word, a colon, and the message.
     #[must_use]
     pub fn coded(self) -> String {
         format!("{}: {self}", self.code())
     }
 
-    /// Whether reading could not go on past it.
+    /// Whether reading stopped at this fault.
     #[must_use]
     pub fn ended_reading(self) -> bool {
         match self {
@@ -161,33 +169,33 @@ impl fmt::Display for Fault {
             Self::Deflate => f.write_str("deflated data set is damaged"),
             Self::ValueTooLong { tag } => write!(f, "value of {tag} is too long"),
             Self::BadVr { tag } => write!(f, "element {tag} has no valid VR"),
-            Self::LengthPastEnd { tag } => write!(f, "length of {tag} passes the end of what it lies in"),
+            Self::LengthPastEnd { tag } => write!(f, "length of {tag} exceeds its data set, item or sequence"),
             Self::StrayDelimiter { offset } => write!(f, "stray delimiter at byte {offset}"),
-            Self::MissingDelimiter { tag } => write!(f, "sequence {tag} lacks a delimiter"),
+            Self::MissingDelimiter { tag } => write!(f, "sequence {tag} has no delimiter at its end"),
             Self::UnsortedTags { tag } => write!(f, "tag {tag} is out of order"),
             Self::WrongTransferSyntax => f.write_str("data set is not encoded as its transfer syntax says"),
             Self::MissingTransferSyntax => f.write_str("file meta information has no transfer syntax"),
             Self::MetaEncoding => f.write_str("file meta information is not explicit little endian"),
             Self::MetaLength => f.write_str("file meta information has a wrong group length"),
-            Self::ForeignGroup { tag } => write!(f, "element {tag} stands where none of its group may"),
-            Self::NoItem { tag } => write!(f, "sequence {tag} holds something else than items"),
-            Self::CharacterSetUnknown => f.write_str("specific character set is not known"),
+            Self::ForeignGroup { tag } => write!(f, "element {tag} is not part of a data set"),
+            Self::NoItem { tag } => write!(f, "sequence {tag} contains something other than items"),
+            Self::CharacterSetUnknown => f.write_str("Specific Character Set is not known"),
             Self::TextNotInCharacterSet { tag } => write!(f, "text of {tag} is not in its character set"),
             Self::UidFromMeta { tag } => write!(f, "UID {tag} taken from the file meta information"),
         }
     }
 }
 
-/// How many faults of one kind are kept of one object: enough to find the place, few enough that an object made of
-/// faults takes no memory.
+/// Maximum number of faults of one kind that are kept for one object. Three are enough to find the
+/// cause. An object full of faults then takes no memory.
 const MAX_PER_KIND: usize = 3;
 
-/// The faults of one object, in the order met, a few of each kind.
+/// Faults of one object in the order in which they were met, with a few of each kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Notes a fault.
+    /// Adds a fault.
     pub fn add(&mut self, fault: Fault) {
         let kind = std::mem::discriminant(&fault);
         if self.0.iter().filter(|known| std::mem::discriminant(*known) == kind).count() < MAX_PER_KIND
@@ -197,7 +205,7 @@ impl Faults {
         }
     }
 
-    /// The faults, in the order met.
+    /// Returns the faults in the order in which they were met.
     #[must_use]
     pub fn as_slice(&self) -> &[Fault] {
         &self.0

@@ -1,7 +1,8 @@
-//! Wanted sequences: from events of the tokenizer to the DICOM JSON Model (PS3.18 annex F).
+//! Converts wanted sequences to the DICOM JSON Model (PS3.18 annex F).
 //!
-//! While a wanted sequence is walked, its items and values are noted in a flat form that no longer depends on the
-//! transfer syntax. The text is made at the end, with the character set of the data set and of each item known.
+//! While the tokenizer reads a wanted sequence, its items and values are recorded as flat events
+//! that do not depend on the transfer syntax. The text is written at the end, when the character
+//! sets of the data set and of each item are known.
 
 use dicom_core::{Tag, VR};
 
@@ -21,13 +22,13 @@ const VALUE: u8 = 4;
 
 const SPECIFIC_CHARACTER_SET: u32 = 0x0008_0005;
 
-/// Notes the start of a nested sequence.
+/// Records the start of a nested sequence.
 pub(super) fn push_sequence(raw: &mut Vec<u8>, tag: u32) {
     raw.push(SEQUENCE);
     raw.extend(tag.to_le_bytes());
 }
 
-/// Notes an element; its `length` bytes follow.
+/// Records an element. Its `length` bytes follow.
 pub(super) fn push_value(raw: &mut Vec<u8>, tag: u32, vr: VR, big: bool, length: usize) {
     raw.push(VALUE);
     raw.extend(tag.to_le_bytes());
@@ -72,26 +73,27 @@ impl<'a> Iterator for Events<'a> {
     }
 }
 
-/// What [`END`] closes.
+/// The part that an [`END`] closes.
 enum Open {
     Item,
     Sequence,
     EmptySequence,
 }
 
-/// Copies of the items of a wanted sequence what is declared in them. Private elements are moved to the blocks of
-/// [`canonical_tag`], with their creators.
+/// Copies the declared elements of the items of a wanted sequence. Private elements move to the
+/// blocks of [`canonical_tag`], together with their creators.
 pub(super) fn cut_down(raw: &[u8], wanted: &[Node], sets: &CharacterSets, out: &mut Vec<u8>) {
-    /// An open item or sequence: what is wanted in it, all where there is nothing; of an item, who reserves which block.
+    /// An open item or sequence. An empty `wanted` means that all of it is wanted. For an item,
+    /// `creators` says which private creator reserves which block.
     struct Level<'w> {
         wanted: &'w [Node],
         creators: Vec<(Tag, String)>,
-        /// Canonical creators that the item has got already.
+        /// Canonical private creators that the item already has.
         written: Vec<Tag>,
     }
     let mut levels: Vec<Level<'_>> = Vec::new();
     let sequence = |wanted| Level { wanted, creators: Vec::new(), written: Vec::new() };
-    // Sequences and items that are open inside of one that is not wanted.
+    // Number of sequences and items that are open inside an unwanted one.
     let mut unwanted = 0_usize;
     for event in Events(raw) {
         if unwanted > 0 {
@@ -145,8 +147,8 @@ pub(super) fn cut_down(raw: &[u8], wanted: &[Node], sets: &CharacterSets, out: &
     }
 }
 
-/// The tag under which an element of an item is kept, with the creator of its block, and what it is wanted as; `None` where
-/// it is not.
+/// Result of a search for an element of an item: the tag under which it is kept, the creator of its
+/// block, and its node. `None` if the element is not wanted.
 type Found<'w> = (u32, Option<(Tag, &'w str)>, Option<&'w Node>);
 
 fn find<'w>(wanted: &'w [Node], creators: &[(Tag, String)], number: u32) -> Option<Found<'w>> {
@@ -164,7 +166,7 @@ fn find<'w>(wanted: &'w [Node], creators: &[(Tag, String)], number: u32) -> Opti
     Some((tag_number(kept), creator, Some(node)))
 }
 
-/// Notes the creator of a block, once in each item.
+/// Records the creator of a block, once in each item.
 fn push_creator(out: &mut Vec<u8>, written: &mut Vec<Tag>, creator: Option<(Tag, &str)>) {
     let Some((tag, creator)) = creator.filter(|(tag, _)| !written.contains(tag)) else { return };
     written.push(tag);
@@ -172,10 +174,12 @@ fn push_creator(out: &mut Vec<u8>, written: &mut Vec<Tag>, creator: Option<(Tag,
     out.extend_from_slice(creator.as_bytes());
 }
 
-/// Appends the items of a wanted sequence as a JSON array; false when some text was not in its character set.
+/// Appends the items of a wanted sequence as a JSON array. Returns false if a character set could
+/// not decode some text.
 pub(super) fn push_items(out: &mut String, raw: &[u8], root: &CharacterSets) -> bool {
     let mut faithful = true;
-    // One entry for each open item: the character sets that it inherited (PS3.3 C.12.1.1.2), to go back to.
+    // One entry for each open item: the character sets that it inherited (PS3.3 C.12.1.1.2). They
+    // apply again after the item.
     let mut inherited: Vec<CharacterSets> = Vec::new();
     let mut sets = root.clone();
     let mut open = Vec::new();
@@ -196,7 +200,7 @@ pub(super) fn push_items(out: &mut String, raw: &[u8], root: &CharacterSets) -> 
             }
             Event::Sequence(tag) => {
                 push_key(out, tag, VR::SQ);
-                // PS3.18 F.2.5: no Value member for a sequence without items.
+                // A sequence without items has no Value member (PS3.18 F.2.5).
                 let is_empty = matches!(events.peek(), Some(Event::End));
                 out.push_str(if is_empty { "" } else { ",\"Value\":[" });
                 open.push(if is_empty { Open::EmptySequence } else { Open::Sequence });

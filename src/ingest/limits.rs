@@ -1,32 +1,38 @@
-//! The limits that every length from outside meets.
+//! Limits on every length from outside.
 //!
-//! Real headers are a few kilobytes; each limit stands far above them and far below what would hurt.
+//! Real headers are a few kilobytes. Each limit is far above them, and far below anything harmful.
 
-/// Sequences and items that may lie in each other. Real objects have fewer than 20 (deep SR trees); DCMTK allows 64
-/// sequences. Each level of a sequence counts twice here: the sequence and its item.
+/// Maximum nesting depth of sequences and items. Real objects have fewer than 20 levels (deep SR
+/// trees), and DCMTK allows 64 sequences. Each sequence counts twice here: once for itself and once
+/// for its item.
 pub const MAX_DEPTH: usize = 2 * 64;
 
-/// Bytes of one wanted value, or of one wanted sequence with all its items. The longest text that people write (LT) may
-/// have 10,240 characters.
+/// Maximum bytes of one wanted value, or of one wanted sequence with all its items. The longest
+/// text of a user (LT) may have 10,240 characters.
 pub const MAX_VALUE: usize = 64 << 10;
 
-/// Bytes of all wanted values of one object together. Nearly all objects have 2 KB. Past this, of values that stand twice the
-/// ones that do not count are dropped; where more than half of it is left, the largest are left out until it is not.
+/// Maximum bytes of all wanted values of one object. Nearly all objects have 2 KB.
+///
+/// Above this limit, repeated values that are never used are dropped first. Then the largest values
+/// are dropped until half the limit is reached.
 pub const MAX_VALUES: usize = 4 * MAX_VALUE;
 
-/// Bytes of header that are looked at before reading gives up: element headers and wanted values, not what is skipped.
+/// Maximum bytes of header that are read. Element headers and wanted values count, skipped values
+/// do not.
 pub const MAX_HEADER: u64 = 16 << 20;
 
-/// Bytes that a deflated data set may inflate to before its last wanted element. Skipping costs inflating here, so this
-/// counts all bytes.
+/// Maximum bytes to which a deflated data set may inflate before its last wanted element. All bytes
+/// count, because skipping means inflating here.
 pub const MAX_INFLATED: u64 = 16 << 20;
 
-/// The farthest that an element without a valid VR is looked past to find out what it is.
+/// Maximum length of an element without a valid VR for which the next element is examined to find
+/// the VR.
 pub(super) const MAX_LOOK_AHEAD: usize = 1 << 10;
 
-/// Bytes of a value in the file meta information that is kept; a UID has at most 64.
+/// Maximum bytes of a value in the File Meta Information that are kept. A UID has at most 64.
 pub(super) const MAX_META_VALUE: usize = 256;
 
-/// The first read of a file. 8 KiB hold nearly every header up to its last wanted element; reading more costs more
-/// (4 KiB: 165,000 files/s, 8: 142,000, 16: 123,000, 64: 111,000, warm).
+/// Bytes of the first read of a file. 8 KiB contain nearly every header up to its last wanted
+/// element. A larger read costs more (4 KiB: 165,000 files/s, 8: 142,000, 16: 123,000, 64: 111,000,
+/// warm).
 pub(super) const FIRST_READ: usize = 8 << 10;

@@ -1,8 +1,13 @@
-//! One object to an instance record.
+//! Reads one object and makes its instance record.
 //!
-//! In reading order: [`HeaderParser`] (bytes in, wanted elements out), [`Wanted`] (which those are), [`Parsed`] (what
-//! comes out), [`read_file`] and [`Outcome`] (a whole file to its record), [`Fault`] (what may be wrong with it) and
-//! [`limits`] (what every length from outside meets).
+//! In reading order:
+//!
+//! - [`HeaderParser`]: bytes become wanted elements.
+//! - [`Wanted`]: the list of wanted elements.
+//! - [`Parsed`]: the result of the parser.
+//! - [`read_file`] and [`Outcome`]: a whole file becomes its record.
+//! - [`Fault`]: faults of an object.
+//! - [`limits`]: limits on every length from outside.
 
 mod dicomdir;
 mod fault;

@@ -1,4 +1,5 @@
-//! Objects of one series differ in a few values: what is as in the one before is not decoded again, and stands in memory once.
+//! Parses an object relative to the one before it in the same series. Such objects differ in a few
+//! values. Equal values are not decoded again, and they are in memory once.
 
 use super::fault::Faults;
 use super::parsed::{Parsed, RawValue, Verdict, push_value};
@@ -11,21 +12,22 @@ use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::record::{Common, InstanceRecord};
 use crate::model::uid::is_acceptable_uid;
 
-/// Series that are remembered: files of several may lie mixed in one directory.
+/// Number of series that are remembered. The files of several series may be mixed in one directory.
 const SERIES: usize = 4;
 
-/// More values than this that differ make an object one with which the next is compared: a record looks through them.
+/// Maximum number of values in which an object may differ. If more differ, it becomes the object to
+/// compare with, because a record searches its own values one by one.
 const MAX_DIFFERENT: usize = 24;
 
-/// Bytes of the wanted values of an object that is remembered, raw and as text. Nearly all have 2 KB; of objects made to fill
-/// memory few would be held, but by every thread.
+/// Maximum bytes of the wanted values of a remembered object, raw and as text. Nearly all have 2
+/// KB. Every thread remembers objects, so larger ones could fill the memory.
 const MAX_RAW: usize = 4 << 10;
 
-/// What was read last, of a few series; and memory that is used for one object after the other.
+/// The last objects of a few series, and memory that is reused from object to object.
 #[derive(Debug)]
 pub(super) struct Neighbours {
     bases: Vec<Base>,
-    /// The one to be replaced next.
+    /// Index of the base to replace next.
     oldest: usize,
     spare: Spare,
     buffer: Box<[u8; FIRST_READ]>,
@@ -37,7 +39,7 @@ impl Default for Neighbours {
     }
 }
 
-/// An object without faults and with values in ascending order.
+/// An object without faults, with its values in ascending order.
 struct Base {
     raw: Vec<u8>,
     values: Vec<RawValue>,
@@ -46,19 +48,20 @@ struct Base {
 }
 
 impl Neighbours {
-    /// Memory for the next parser.
+    /// Returns memory for the next parser.
     pub(super) fn spare(&mut self) -> Spare {
         std::mem::take(&mut self.spare)
     }
 
-    /// Memory for the first bytes of a file.
+    /// Returns memory for the first bytes of a file.
     pub(super) fn buffer(&mut self) -> &mut [u8; FIRST_READ] {
         &mut self.buffer
     }
 
-    /// The same as [`Outcome::of`].
+    /// Returns the same result as [`Outcome::of`].
     pub(super) fn outcome(&mut self, mut parsed: Parsed) -> Outcome {
-        // What is declared lies in blocks that differ from object to object: each is read for itself.
+        // Private blocks differ from object to object. Objects with declared values are therefore
+        // not compared.
         if parsed.declared.is_some() {
             return Outcome::of(parsed);
         }
@@ -67,7 +70,7 @@ impl Neighbours {
             && let Some(record) = base.record(&parsed)
         {
             let Parsed { mut raw, mut values, .. } = parsed;
-            // That of an object with unusual values goes back to the system.
+            // Memory of an object with unusual values is freed, not reused.
             if raw.capacity() <= MAX_RAW {
                 raw.clear();
                 values.clear();
@@ -112,7 +115,8 @@ impl Base {
         own.zip(other).is_some_and(|(own, other)| own.bytes(&self.raw) == other.bytes(&parsed.raw))
     }
 
-    /// The record of an object that is like this one; `None` where that cannot be told, or it is not.
+    /// Builds the record of a similar object. `None` if the object is not similar, or if this
+    /// cannot be decided.
     fn record(&self, parsed: &Parsed) -> Option<Box<InstanceRecord>> {
         if parsed.verdict != Verdict::Object || !parsed.faults().is_empty() {
             return None;
@@ -123,7 +127,7 @@ impl Base {
         let mut last_tag = None;
         let mut different = 0;
         for value in &parsed.values {
-            // Of an element that stands twice the last one counts: not here.
+            // If an element occurs twice, the last one counts. This case is left to `Outcome::of`.
             if last_tag.is_some_and(|last| last >= value.tag) {
                 return None;
             }
@@ -142,7 +146,7 @@ impl Base {
             {
                 continue;
             }
-            // All text would have to be decoded in another way.
+            // With another character set, all text would be decoded differently.
             if value.character_set {
                 return None;
             }
@@ -162,11 +166,11 @@ impl Base {
         if syntax != self.common.value(AttributeId::AvailableTransferSyntaxUID) {
             record.set(AttributeId::AvailableTransferSyntaxUID, syntax);
         }
-        // The one way through faults is that of `Outcome::of`.
+        // Only `Outcome::of` handles faults.
         if !faults.as_slice().is_empty() {
             return None;
         }
-        // Of some classes nothing is an instance.
+        // Objects of some SOP Classes are not instances.
         if record.value(AttributeId::SOPClassUID) != self.common.value(AttributeId::SOPClassUID) {
             return None;
         }
@@ -180,7 +184,7 @@ impl Base {
 
 const SERIES_SLOT: Slot = AttributeId::SeriesInstanceUID as Slot;
 
-/// Sets the attribute of a slot, where it has one.
+/// Sets the attribute of a slot, if the slot has one.
 fn set(record: &mut InstanceRecord, slot: Slot, write: impl FnOnce(&mut String)) {
     if let Some(attribute) = ATTRIBUTES.get(usize::from(slot)) {
         record.set_with(attribute.id, write);
@@ -214,7 +218,8 @@ mod tests {
     ];
     const TEXTS: [&[u8]; 8] = [b"", b"1 ", b"12", b"A\\B ", b"\xe4\xf6", b"101500", b"ISO_IR 100", b"ISO_IR 192"];
 
-    /// A data set of the wanted elements, each with one of a few texts or absent, in this order.
+    /// Builds a data set of the wanted elements in this order. Each is absent or has one of a few
+    /// texts.
     fn parsed(choice: &[(usize, usize)]) -> Parsed {
         let mut bytes = Vec::new();
         for &(element, text) in choice {
@@ -230,7 +235,8 @@ mod tests {
         parser.finish()
     }
 
-    /// Mostly whole and ascending, with what goes wrong in real ones: absent elements, elements twice or out of order.
+    /// Generates objects that are mostly complete and ascending. Some have the faults of real ones:
+    /// absent elements, repeated elements, or elements out of order.
     fn object() -> impl Strategy<Value = Vec<(usize, usize)>> {
         let texts = proptest::collection::vec(proptest::sample::select(vec![1, 1, 1, 2, 2, 0, 3, 4, 5, 6, 7]), 10);
         let odd = proptest::collection::vec((0_usize..10, 0_usize..8), 0..2);

@@ -1,4 +1,4 @@
-//! What an object turned out to be.
+//! The result of reading an object.
 
 use std::io;
 
@@ -10,37 +10,37 @@ use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::record::InstanceRecord;
 use crate::model::uid::is_acceptable_uid;
 
-/// What an object turned out to be.
+/// The result of reading an object.
 #[derive(Debug)]
 pub enum Outcome {
-    /// An instance; [`InstanceRecord::faults`] says what is wrong with it.
+    /// An instance. [`InstanceRecord::faults`] lists its faults.
     Instance(Box<InstanceRecord>),
-    /// A DICOM object without one of the UIDs that identify an instance.
+    /// A DICOM object that lacks a UID that identifies an instance.
     Incomplete {
-        /// The UIDs that it lacks.
+        /// The missing UIDs.
         missing: Vec<AttributeId>,
     },
     /// A DICOMDIR (PS3.10 8.6).
     Dicomdir,
-    /// Something else.
+    /// Not a DICOM object.
     NotDicom {
-        /// What it is, or why it is not DICOM.
+        /// The kind of file, or the reason why it is not DICOM.
         reason: &'static str,
     },
-    /// It is damaged before its UIDs.
+    /// The object is damaged before its UIDs.
     Damaged {
         /// The fault that ended reading.
         fault: Fault,
     },
-    /// It could not be read: the file system's or the stream's fault, not the object's.
+    /// The object could not be read. The file system or the stream failed, not the object.
     Unreadable {
-        /// What went wrong.
+        /// The error.
         error: io::Error,
     },
 }
 
-/// The attributes without which there is no instance to index (PS3.4 C.6.1.1: the unique keys below the patient; and
-/// the class, without which no peer can be offered it).
+/// Attributes that every indexed instance needs: the unique keys below the patient (PS3.4 C.6.1.1),
+/// and the SOP Class. Without the SOP Class no peer can be offered the instance.
 pub(super) const IDENTIFYING: [AttributeId; 4] = [
     AttributeId::StudyInstanceUID,
     AttributeId::SeriesInstanceUID,
@@ -49,7 +49,8 @@ pub(super) const IDENTIFYING: [AttributeId; 4] = [
 ];
 
 impl Outcome {
-    /// What an object is whose header was parsed with [`Wanted::index`] or [`Wanted::with_declared`].
+    /// Classifies an object whose header was parsed with [`Wanted::index`] or
+    /// [`Wanted::with_declared`].
     #[must_use]
     pub fn of(mut parsed: Parsed) -> Self {
         Self::decoded(&mut parsed)
@@ -67,7 +68,8 @@ impl Outcome {
                 record.set_with(attribute.id, |text| push(text));
             }
         });
-        // Without file meta information the data set tells. As a file that it is received as, it would be no instance.
+        // Without File Meta Information, only the data set shows that this is a DICOMDIR. A node
+        // would receive it like this, and it is not an instance.
         if record.value(AttributeId::SOPClassUID) == uids::MEDIA_STORAGE_DIRECTORY_STORAGE {
             return Self::Dicomdir;
         }

@@ -1,4 +1,4 @@
-//! What a header reader read.
+//! The result of a header reader.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::ingest::wanted::{CREATOR, FIRST_DECLARED, Slot};
 use crate::model::declared::{DeclaredSet, Unit, creator_tag};
 use crate::model::value;
 
-/// What kind of object the bytes are.
+/// Returns the kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// A DICOM object, or what is left of one.
+    /// A DICOM object, or a part of one.
     Object,
-    /// A Media Storage Directory (PS3.10 8.6): no instance, and not read further.
+    /// A Media Storage Directory (PS3.10 8.6). It is not an instance and is not read further.
     Dicomdir,
-    /// Not DICOM, and why.
+    /// Not DICOM, with the reason.
     NotDicom(&'static str),
 }
 
-/// A wanted value as it stood in the data set.
+/// A wanted value with its bytes as in the data set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawValue {
     pub(super) slot: Slot,
@@ -38,14 +38,14 @@ pub(super) struct RawValue {
 }
 
 impl RawValue {
-    /// Its bytes, which are among those that were kept of the data set.
+    /// Returns its bytes. `raw` holds the bytes of all values.
     pub(super) fn bytes<'r>(&self, raw: &'r [u8]) -> &'r [u8] {
         let start = self.start as usize;
         raw.get(start..start + self.length as usize).unwrap_or_default()
     }
 }
 
-/// Where a parser puts wanted values; empty, with room for them.
+/// Empty buffers with spare capacity, for the wanted values of a parser.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
     pub(super) raw: Vec<u8>,
@@ -92,7 +92,7 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// What kind of object the bytes are.
+    /// Returns the kind of object.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.verdict
@@ -104,32 +104,32 @@ impl Parsed {
         self.has_preamble
     }
 
-    /// Where the data set begins (deflated or not), in bytes from the start of the object: after preamble, prefix and file
-    /// meta information, as far as there are any.
+    /// Returns the offset of the data set (deflated or not), in bytes from the start of the object.
+    /// Preamble, prefix and File Meta Information come before it, if they exist.
     #[must_use]
     pub fn data_set_offset(&self) -> u64 {
         self.data_set_offset
     }
 
-    /// The UID of the transfer syntax that the object is really in.
+    /// Returns the UID of the transfer syntax that the object really has.
     #[must_use]
     pub fn transfer_syntax(&self) -> &str {
         &self.transfer_syntax
     }
 
-    /// Media Storage SOP Class UID (0002,0002), empty when absent.
+    /// Returns Media Storage SOP Class UID (0002,0002). It is empty if absent.
     #[must_use]
     pub fn media_storage_sop_class_uid(&self) -> &str {
         &self.media_storage_sop_class_uid
     }
 
-    /// Media Storage SOP Instance UID (0002,0003), empty when absent.
+    /// Returns Media Storage SOP Instance UID (0002,0003). It is empty if absent.
     #[must_use]
     pub fn media_storage_sop_instance_uid(&self) -> &str {
         &self.media_storage_sop_instance_uid
     }
 
-    /// The faults met so far; decoding text may add some.
+    /// Returns the faults met so far. Decoding text may add some.
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
         self.faults.as_slice()
@@ -137,7 +137,7 @@ impl Parsed {
 
     /// Decodes the values, in the order of the data set.
     ///
-    /// `sink` gets the slot of each value and a function that appends its text to a buffer.
+    /// `sink` gets the slot of each value, and a function that appends its text to a buffer.
     pub fn decode(&mut self, mut sink: impl FnMut(Slot, &mut dyn FnMut(&mut String))) {
         let character_sets = self.character_sets();
         let Self { faults, raw, values, declared, .. } = self;
@@ -150,7 +150,7 @@ impl Parsed {
 
     /// Decodes the values of declared units, in the order of the data set.
     ///
-    /// `sink` gets the number of each unit and a function that appends its text to a buffer.
+    /// `sink` gets the number of each unit, and a function that appends its text to a buffer.
     pub fn decode_declared(&mut self, mut sink: impl FnMut(usize, &mut dyn FnMut(&mut String))) {
         let Some(declared) = self.declared.clone() else { return };
         if !self.values.iter().any(|value| (FIRST_DECLARED..CREATOR).contains(&value.slot)) {
@@ -174,7 +174,7 @@ impl Parsed {
         for value in values.iter().filter(|value| (FIRST_DECLARED..CREATOR).contains(&value.slot)) {
             let tag = tag_of(value.tag);
             let creator = creator_tag(tag).and_then(|tag| creators.get(&tag)).map(String::as_str);
-            // Of two creators that have the element, the one whose block this is.
+            // Several creators may have this element. The creator of this block decides.
             let Some(unit) = declared.unit(tag, creator) else { continue };
             let bytes = bytes_of(value);
             sink(unit.number, &mut |out| {
@@ -190,7 +190,8 @@ impl Parsed {
         }
     }
 
-    /// The text of one wanted element, `None` when it is absent (or empty, or was left out with a fault).
+    /// Returns the text of one wanted element. `None` if it is absent, empty, or left out with a
+    /// fault.
     #[must_use]
     pub fn text(&mut self, slot: Slot) -> Option<String> {
         let mut found = None;
@@ -216,7 +217,7 @@ impl Parsed {
     }
 }
 
-/// Appends the value of a unit; false when its character set could not explain it.
+/// Appends the value of a unit. Returns false if its character set could not decode it.
 fn push_unit(out: &mut String, unit: &Unit, value: &RawValue, bytes: &[u8], sets: &CharacterSets) -> bool {
     match (unit.vr == VR::SQ, value.vr == VR::SQ) {
         (true, true) if unit.items.is_empty() => json::push_items(out, bytes, sets),
@@ -226,7 +227,7 @@ fn push_unit(out: &mut String, unit: &Unit, value: &RawValue, bytes: &[u8], sets
             json::push_items(out, &cut, sets)
         }
         (false, false) => value::push_text(out, value.vr, value.big, bytes, sets),
-        // The object has something else there than what was declared.
+        // The kind of element in the object is not the declared one.
         (true, false) | (false, true) => true,
     }
 }

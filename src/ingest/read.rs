@@ -1,4 +1,4 @@
-//! From a file, a stream or a parsed data set to the record of an instance.
+//! Reads a file, a stream or a parsed data set and makes the record of an instance.
 
 use crate::ingest::Outcome;
 use crate::ingest::limits::FIRST_READ;
@@ -12,10 +12,11 @@ use super::parsed::Parsed;
 use super::tokenizer::{HeaderParser, Need};
 use super::wanted::Wanted;
 
-/// Further reads, of files with long headers.
+/// Bytes of each further read of a file with a long header.
 const NEXT_READ: usize = 64 << 10;
 
-/// Reads the header of a file ([`Wanted::index`] or more), with positioned reads of what is needed of it and no more.
+/// Reads the header of a file ([`Wanted::index`] or more). It uses positioned reads and reads only
+/// the needed parts.
 #[must_use]
 pub fn read_file(file: &File, wanted: &Wanted) -> Outcome {
     with_neighbours(|neighbours| {
@@ -28,13 +29,13 @@ pub fn read_file(file: &File, wanted: &Wanted) -> Outcome {
 }
 
 thread_local! {
-    /// The objects that this thread read before: mostly the next one is of the same series. What comes of an object does
-    /// not depend on them, only how long it takes.
+    /// Objects that this thread read before. The next object is mostly of the same series. They
+    /// affect only the speed, never the result.
     static NEIGHBOURS: Cell<Option<Box<Neighbours>>> = const { Cell::new(None) };
 }
 
 fn with_neighbours(work: impl FnOnce(&mut Neighbours) -> Outcome) -> Outcome {
-    // Taken out: should reading panic, they are lost and cannot be half of what they were.
+    // The value is taken out. If reading panics, it is lost and cannot stay half changed.
     let mut neighbours = NEIGHBOURS.take().unwrap_or_default();
     let outcome = work(&mut neighbours);
     NEIGHBOURS.set(Some(neighbours));
@@ -51,7 +52,8 @@ fn feed_file(file: &File, parser: &mut HeaderParser<'_>, first: &mut [u8; FIRST_
             Need::Done => return Ok(()),
             Need::More => {}
             Need::Skip(length) => {
-                // Not past the end: a file that ends before what it declares is known to be cut.
+                // Never skip past the end. So a file that ends too early is recognised as
+                // truncated.
                 let left = file.metadata()?.len().saturating_sub(offset);
                 parser.skipped(length.min(left));
                 offset += length.min(left);
@@ -71,7 +73,7 @@ thread_local! {
     static BYTES_READ: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The bytes that this thread has read from files since the last call.
+/// Returns the number of bytes that this thread has read from files since the last call.
 pub fn take_bytes_read() -> u64 {
     BYTES_READ.take()
 }
@@ -88,14 +90,14 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     }
 }
 
-/// Reads the header of an object from a stream. What follows the header is not read.
+/// Reads the header of an object from a stream. Bytes after the header are not read.
 #[must_use]
 pub fn read_stream(mut stream: impl Read, wanted: &Wanted) -> Outcome {
     read_stream_with(&mut stream, wanted, |_, _| Ok(0))
 }
 
-/// As [`read_stream`], where bytes can be passed over (a member of an archive): `pass` goes forward by as many bytes as it
-/// is told, or fewer, and says by how many.
+/// Works as [`read_stream`], for streams that can skip bytes (a member of an archive). `pass` skips
+/// up to the given number of bytes and returns how many it skipped.
 #[must_use]
 pub fn read_stream_with<R: Read + ?Sized>(
     stream: &mut R,
@@ -108,7 +110,7 @@ pub fn read_stream_with<R: Read + ?Sized>(
     }
 }
 
-/// The header of an object in a stream; `pass` as for [`read_stream_with`].
+/// Parses the header of an object in a stream. `pass` works as in [`read_stream_with`].
 pub(crate) fn parse_stream<R: Read + ?Sized>(
     stream: &mut R,
     wanted: &Wanted,

@@ -1,12 +1,14 @@
-//! The header reader: bytes of an object in, wanted elements out.
+//! The header reader: it takes the bytes of an object and yields wanted elements.
 //!
-//! One tokenizer for files, archive members and data sets that arrive PDV by PDV. It is fed slices of any size, copies
-//! only wanted values, says what may be skipped, and stops after the last wanted element. It has no recursion, and takes
-//! no memory for a length that was only declared.
+//! The same tokenizer reads files, archive members, and data sets that arrive PDV by PDV. Its input
+//! comes in slices of any size. It copies only wanted values, says what may be skipped, and stops
+//! after the last wanted element. It has no recursion. It takes no memory for a length that is only
+//! declared.
 //!
-//! Everything that real archives hold is read: all uncompressed encodings (PS3.5 7, annex A), deflated, encapsulated;
-//! with and without preamble and file meta information (PS3.10 7.1); with a transfer syntax that is not the one
-//! declared. What is damaged is read up to the damage, and past it where that is safe; each [`Fault`] is noted.
+//! It reads everything that real archives hold: all uncompressed encodings (PS3.5 7, annex A),
+//! deflated, and encapsulated. Preamble and File Meta Information (PS3.10 7.1) may be missing. The
+//! transfer syntax may differ from the declared one. Damaged objects are read up to the damage, and
+//! past it if that is safe. Each [`Fault`] is recorded.
 
 use std::mem;
 
@@ -41,38 +43,39 @@ const MEDIA_STORAGE_DIRECTORY: &str = dicom_dictionary_std::uids::MEDIA_STORAGE_
 const PREAMBLE: usize = 128;
 const PREFIX: &[u8; 4] = b"DICM";
 
-/// How much of a fed slice is joined to the unfinished header that was left of the slice before.
+/// Bytes of a new slice that are added to an unfinished header of the slice before.
 const CARRY_STEP: usize = 64;
 
-/// Room for what most headers hold that is wanted, so that it is not moved while it grows.
+/// Initial capacity for wanted values. It suffices for most headers, so that the buffer is not
+/// moved while it grows.
 const RAW_CAPACITY: usize = 2 << 10;
 const VALUES_CAPACITY: usize = 64;
 
-/// Input of one call of the inflater. Where the stream is damaged, an inflater keeps back what it has not handed over yet: so it
-/// gets no more at a time than its output has room for, at the most that a byte can become (1,032), and a few that it holds.
+/// Input of one call of the inflater. On damaged input the inflater drops output that it still
+/// buffers. We feed so few bytes that their largest expansion (1,032 times) always fits the output.
 const DEFLATED_STEP: usize = 16;
 
 /// Output of one call of the inflater.
 const INFLATE_CHUNK: usize = 32 << 10;
 
-/// What a [`HeaderParser`] wants next.
+/// The next request of a [`HeaderParser`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// The bytes that follow.
+    /// It needs the following bytes.
     More,
-    /// Not the next so many bytes of the stream: they may be passed over and reported by [`HeaderParser::skipped`], or
-    /// fed like any others.
+    /// It does not need the next so many bytes of the stream. The caller may skip them and report
+    /// it by [`HeaderParser::skipped`], or feed them like any others.
     Skip(u64),
-    /// Nothing; what follows is not looked at.
+    /// It needs nothing more and ignores all following bytes.
     Done,
 }
 
-/// The bytes of a value that did not all stand in the slice.
+/// The rest of a value that was not complete in the slice.
 #[derive(Debug, Clone, Copy)]
 enum Body {
     None,
     Skip(u64),
-    /// A wanted root value, or one in a wanted sequence.
+    /// A wanted value of the root, or a value in a wanted sequence.
     Collect(usize),
 }
 
@@ -88,19 +91,21 @@ enum FrameKind {
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     kind: FrameKind,
-    /// Offset of the first byte after it; when of undefined length that of what it lies in, [`NO_END`] at the root.
+    /// Offset of the first byte after it. With undefined length it is the end of the enclosing item
+    /// or sequence, or [`NO_END`] at the root.
     end: u64,
-    /// Its own length is defined: where it ends is known, whatever stands in it.
+    /// Its own length is defined. So its end is known, whatever it contains.
     defined: bool,
     /// Encoding of its content.
     syntax: Syntax,
-    /// Its first element was not looked at yet: where it is in the other VR encoding, the whole item is.
+    /// Its first element has not been examined yet. If that element is in the other VR encoding,
+    /// the whole item is.
     unsure: bool,
-    /// The tag of the sequence.
+    /// Tag of the sequence.
     tag: u32,
 }
 
-/// A wanted value on its way.
+/// A wanted value that is not yet complete.
 #[derive(Debug, Clone, Copy)]
 struct Collecting {
     element: Element,
@@ -110,11 +115,11 @@ struct Collecting {
     start: usize,
 }
 
-/// What a step of the tokenizer came to.
+/// Result of one step of the tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Continue,
-    /// The slice ends within something that is looked at as a whole, or the state takes no more bytes.
+    /// The slice ends inside something that must be complete, or the state takes no more bytes.
     More,
 }
 
@@ -137,19 +142,20 @@ pub struct HeaderParser<'w> {
 }
 
 impl<'w> HeaderParser<'w> {
-    /// A parser for an object as it stands in a file (PS3.10): from the preamble, or from where the object starts
-    /// without one.
+    /// Creates a parser for an object in a file (PS3.10). It starts with the preamble, or with the
+    /// object if there is none.
     #[must_use]
     pub fn for_file(wanted: &'w Wanted) -> Self {
         Self::for_file_with(wanted, Spare::default())
     }
 
-    /// The same, in memory that another one has used.
+    /// Works as [`Self::for_file`], with the memory of an earlier parser.
     pub(super) fn for_file_with(wanted: &'w Wanted, spare: Spare) -> Self {
         Self { core: Core::new(wanted, State::Start, spare), inflater: None }
     }
 
-    /// A parser for a data set alone, as it arrives in a C-STORE, in the transfer syntax of its presentation context.
+    /// Creates a parser for a data set alone, as it arrives in a C-STORE. `transfer_syntax` is that
+    /// of its presentation context.
     #[must_use]
     pub fn for_data_set(wanted: &'w Wanted, transfer_syntax: &str) -> Self {
         let mut core = Core::new(wanted, State::DataSetStart, Spare::default());
@@ -167,8 +173,8 @@ impl<'w> HeaderParser<'w> {
         }
     }
 
-    /// Reports that the next `count` bytes of the stream were passed over, after [`Need::Skip`] asked for as many or
-    /// more.
+    /// Reports that the caller skipped the next `count` bytes of the stream. [`Need::Skip`] must
+    /// have asked for as many or more.
     pub fn skipped(&mut self, count: u64) {
         if let Body::Skip(length) = self.core.body
             && self.inflater.is_none()
@@ -180,7 +186,7 @@ impl<'w> HeaderParser<'w> {
         }
     }
 
-    /// The end of the object, or of what the caller has of it: what was read.
+    /// Ends the object, or the part of it that the caller has. Returns the result.
     #[must_use]
     pub fn finish(mut self) -> Parsed {
         self.take(&[], true);
@@ -230,7 +236,7 @@ impl<'w> HeaderParser<'w> {
     }
 }
 
-/// Undoes the deflated encoding (PS3.5 A.5).
+/// Decodes the deflated encoding (PS3.5 A.5).
 #[derive(Debug)]
 struct Inflater {
     stream: Decompress,
@@ -245,10 +251,12 @@ impl Inflater {
         Self { stream: Decompress::new(false), out: vec![0; INFLATE_CHUNK], ended: false }
     }
 
-    /// What the next few bytes inflate to, and whether they are sound. Without any, what is still to come of those before.
+    /// Inflates the next few bytes. Returns the output and whether the input is intact. Without
+    /// input, it returns the remaining output.
     fn next(&mut self, bytes: &mut &[u8]) -> (&[u8], Result<(), Damaged>) {
-        // Some writers put a zlib stream there, where PS3.5 A.5 means the bare one of RFC 1951. As the first byte of
-        // a bare stream 78 would begin a stored block, which compressors do not make of a data set.
+        // Some writers use a zlib stream, although PS3.5 A.5 means the raw one of RFC 1951. In a
+        // raw stream, 78 as the first byte would begin a stored block. Compressors do not write a
+        // data set like that.
         if self.stream.total_in() == 0 && bytes.first() == Some(&0x78) {
             self.stream = Decompress::new(true);
         }
@@ -260,7 +268,7 @@ impl Inflater {
         *bytes = bytes.get(read..).unwrap_or_default();
         self.ended = matches!(status, Ok(Status::StreamEnd));
         let intact = match status {
-            // Nothing would come of trying again.
+            // A further try would give nothing either.
             Ok(_) if read == 0 && written == 0 && !step.is_empty() && !self.ended => Err(Damaged),
             Ok(_) => Ok(()),
             Err(_) => Err(Damaged),
@@ -269,42 +277,42 @@ impl Inflater {
     }
 }
 
-/// The tokenizer of plain bytes.
+/// Tokenizer of uncompressed bytes.
 #[derive(Debug)]
 struct Core<'w> {
     wanted: &'w Wanted,
     state: State,
     body: Body,
-    /// Encoding of the root of the data set (of group 0002 while in it).
+    /// Encoding of the root of the data set. Inside group 0002 it is the encoding of that group.
     syntax: Syntax,
-    /// Start of the slice at hand, counted from the start of the object, or of the inflated data set.
+    /// Offset of the current slice, from the start of the object or of the inflated data set.
     offset: u64,
-    /// Bytes passed over without a look.
+    /// Number of bytes that were skipped.
     passed: u64,
-    /// An unfinished header, left of the slice before.
+    /// Unfinished header of the slice before.
     carry: Vec<u8>,
     frames: Vec<Frame>,
-    /// The place in the wanted list; all before it are less than the last tag.
+    /// Position in the wanted list. All tags before it are less than the last tag.
     cursor: usize,
     last_tag: u32,
-    /// The wanted value that is being copied, or the wanted sequence that is being walked.
+    /// The wanted value that is being copied, or the wanted sequence that is being read.
     collecting: Option<Collecting>,
     raw: Vec<u8>,
     values: Vec<RawValue>,
     identified: u8,
-    /// Some tags did not ascend, so some may stand twice.
+    /// Some tags were not in ascending order, so an element may occur twice.
     unsorted: bool,
     declared: String,
     inflated: bool,
     meta: Meta,
     verdict: Verdict,
     faults: Faults,
-    /// There was no prefix: every element must be beyond doubt until a UID is found.
+    /// There was no prefix. Until a UID is found, every element must be beyond doubt.
     doubtful: bool,
     has_preamble: bool,
-    /// Where the data set begins, counted from the start of the object.
+    /// Offset of the data set from the start of the object.
     data_set_offset: u64,
-    /// Where elements of the groups 0000 and 0002 in one encoding begin that stand before the data set.
+    /// Start and encoding of elements of the groups 0000 and 0002 before the data set.
     foreign: Option<(u64, Syntax)>,
 }
 
@@ -350,9 +358,9 @@ impl<'w> Core<'w> {
         }
     }
 
-    // ---- bytes to steps ------------------------------------------------------------------------------------------
+    // ---- input ---------------------------------------------------------------------------------
 
-    /// Takes bytes; with `end`, no more will come. Returns those that were not taken because the state takes none.
+    /// Takes bytes. With `end`, no more follow. Returns the bytes that the state does not take.
     fn take<'a>(&mut self, mut bytes: &'a [u8], end: bool) -> &'a [u8] {
         while !self.carry.is_empty() && self.takes_bytes() {
             let mut carry = mem::take(&mut self.carry);
@@ -389,7 +397,7 @@ impl<'w> Core<'w> {
         !matches!(self.state, State::Done | State::Deflated)
     }
 
-    /// Turns to the inflated data set; returns the first bytes of the deflated one.
+    /// Switches to the inflated data set. Returns the first bytes of the deflated one.
     fn begin_inflated(&mut self) -> Vec<u8> {
         self.state = State::DataSetStart;
         self.inflated = true;
@@ -399,7 +407,8 @@ impl<'w> Core<'w> {
         mem::take(&mut self.carry)
     }
 
-    /// Takes what it can of `buf` and returns how much that is; the rest must come again with more behind it.
+    /// Processes as much of `buf` as possible and returns its length. The rest must be passed again
+    /// with more bytes.
     fn run(&mut self, buf: &[u8], end: bool) -> usize {
         let mut at = 0;
         while self.takes_bytes() {
@@ -466,7 +475,7 @@ impl<'w> Core<'w> {
         self.state = State::Done;
     }
 
-    /// Counts against the header limit; false when it is passed.
+    /// Counts bytes against the header limit. Returns false if it is exceeded.
     fn within_limit(&mut self, at: usize) -> bool {
         if (self.offset + at as u64).saturating_sub(self.passed) > MAX_HEADER {
             self.stop(Fault::HeaderTooLong);
@@ -475,7 +484,7 @@ impl<'w> Core<'w> {
         true
     }
 
-    // ---- before the data set -------------------------------------------------------------------------------------
+    // ---- before the data set -------------------------------------------------------------------
 
     fn start(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
         if rest.len() < PREAMBLE + PREFIX.len() && !end {
@@ -507,7 +516,7 @@ impl<'w> Core<'w> {
         Step::Continue
     }
 
-    /// One element of group 0002 (PS3.10 7.1), or the end of the group.
+    /// Reads one element of group 0002 (PS3.10 7.1), or ends the group.
     fn meta(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
         let here = self.offset + *at as u64;
         if self.meta.end == Some(here) {
@@ -527,7 +536,8 @@ impl<'w> Core<'w> {
             && start.starts_with(&[0, 0])
             && let Some((header, _)) = sniff::foreign_element(start, rest, false)
         {
-            // PS3.7 6.3.1: a command set belongs into a message. Some writers leave it in front of the file.
+            // A command set belongs to a message (PS3.7 6.3.1). Some writers leave it at the start
+            // of the file.
             return self.pass_foreign(&header, rest, at);
         }
         let big = start.starts_with(&[0, 2]) && (self.syntax.big || !self.meta.present);
@@ -537,9 +547,11 @@ impl<'w> Core<'w> {
         self.meta_element(rest, start, at, (big, end))
     }
 
-    /// Whether group 0002 ends here, where (0002,0000) says that it does. A wrong length is passed over: the group
-    /// goes on where it had no transfer syntax yet, or where its encoding differs from that of the data set. `None`
-    /// when the bytes that tell have not come yet.
+    /// Whether group 0002 really ends at the offset that (0002,0000) declares. `None` if the
+    /// deciding bytes are not there yet.
+    ///
+    /// A wrong length is ignored. The group goes on if it had no transfer syntax yet, or if its
+    /// encoding differs from that of the data set.
     fn group_ends(&self, rest: &[u8], end: bool) -> Option<bool> {
         let Some(start) = rest.first_chunk::<8>() else { return end.then_some(true) };
         let is_meta = start.starts_with(&[2, 0]) || start.starts_with(&[0, 2]);
@@ -573,7 +585,8 @@ impl<'w> Core<'w> {
         }
         let Some(value) = rest.get(header.size..header.size + length) else { return Step::More };
         *at += header.size + length;
-        // The first one counts: a second one may belong to a data set that begins with elements of group 0002.
+        // The first value counts. A second one may belong to a data set that begins with elements
+        // of group 0002.
         let set = |kept: &mut String| {
             if kept.is_empty() {
                 String::from_utf8_lossy(value).trim_matches(['\0', ' ']).clone_into(kept);
@@ -609,7 +622,7 @@ impl<'w> Core<'w> {
         Step::Continue
     }
 
-    /// Passes over an element that stands before a data set, and that no data set has.
+    /// Skips an element before the data set that cannot be part of it.
     fn pass_foreign(&mut self, header: &Header, rest: &[u8], at: &mut usize) -> Step {
         if header.size > rest.len() || !self.within_limit(*at) {
             return Step::More;
@@ -620,8 +633,8 @@ impl<'w> Core<'w> {
         Step::Continue
     }
 
-    /// Looks at the first element to find the encoding. Before it may stand elements of the groups 0000 and 0002, which
-    /// tell nothing: neither about the encoding, nor about the transfer syntax.
+    /// Examines the first element to find the encoding. Elements of the groups 0000 and 0002 may
+    /// come before it. They reveal neither the encoding nor the transfer syntax.
     fn data_set_start(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
         let here = self.offset + *at as u64;
         let Some(start) = rest.first_chunk::<8>() else {
@@ -634,17 +647,18 @@ impl<'w> Core<'w> {
         let is_deflated = syntax::is_deflated(&self.declared) && !self.inflated;
         let likely_big = self.foreign.map_or(expected.is_some_and(|expected| expected.big), |(_, syntax)| syntax.big);
         if let Some((header, syntax)) = sniff::foreign_element(start, rest, likely_big)
-            // A deflated stream begins with any bytes.
+            // A deflated stream may begin with any bytes.
             && (!is_deflated || syntax.explicit || self.foreign.is_some() || sniff::starts_command_set(start))
         {
-            // Those in the encoding of the data set are a part of what was sent as one.
+            // Elements in the encoding of the data set count as part of it, because they were sent
+            // with it.
             if self.foreign.is_none_or(|(_, known)| known != syntax) {
                 self.foreign = Some((here, syntax));
             }
             return self.pass_foreign(&header, rest, at);
         }
         if self.inflated {
-            // PS3.5 A.5
+            // Deflated data sets are in Explicit VR Little Endian (PS3.5 A.5).
             self.syntax = EXPLICIT_LE;
             self.begin_data_set(here);
             return Step::Continue;
@@ -654,7 +668,8 @@ impl<'w> Core<'w> {
             && self.declared != syntax::IMPLICIT_VR_LITTLE_ENDIAN
             && let Some(first) = self.header(implicit, rest, end)
         {
-            // One element without a VR does not make an implicit data set of an explicit one: look at the second.
+            // One element without a VR does not prove that the data set is implicit. The second one
+            // decides.
             match sniff::next(rest, &first, end) {
                 Look::Bytes(second) if sniff::is_explicit_element(second) => found = None,
                 Look::Wait => return Step::More,
@@ -678,8 +693,10 @@ impl<'w> Core<'w> {
         Step::Continue
     }
 
-    /// The encoding that the transfer syntax says. `None` where nothing is declared, or something that says nothing:
-    /// private syntaxes exist in all encodings.
+    /// Returns the encoding of the declared transfer syntax.
+    ///
+    /// `None` if none is declared, or if the declared one does not tell: private transfer syntaxes
+    /// exist in all encodings.
     fn expected_syntax(&self) -> Option<Syntax> {
         match self.declared.as_str() {
             syntax::IMPLICIT_VR_LITTLE_ENDIAN => Some(IMPLICIT_LE),
@@ -689,8 +706,11 @@ impl<'w> Core<'w> {
         }
     }
 
-    /// Its first element stands at `here`, behind elements that no data set has. They are sent with it where they are in
-    /// its encoding; where they are not, nobody could read both.
+    /// Starts the data set. Its first element is at `here`, after elements that do not belong to a
+    /// data set.
+    ///
+    /// If these have the encoding of the data set, they are sent with it. Otherwise no reader could
+    /// decode both.
     fn begin_data_set(&mut self, here: u64) {
         self.state = State::DataSet;
         if !self.inflated {
@@ -699,15 +719,17 @@ impl<'w> Core<'w> {
         }
     }
 
-    // ---- the data set --------------------------------------------------------------------------------------------
+    // ---- the data set --------------------------------------------------------------------------
 
-    /// The elements of the root, until one opens a sequence. This loop is what a scan spends its time in.
+    /// Reads the elements of the root until one opens a sequence. A scan spends most of its time in
+    /// this loop.
     fn root<const EXPLICIT: bool, const BIG: bool>(&mut self, buf: &[u8], position: &mut usize, end: bool) -> Step {
-        // In a register: from one element to the next everything waits for it.
+        // Kept in a register, because every step to the next element waits for it.
         let mut at = *position;
         let step = loop {
             let rest = buf.get(at..).unwrap_or_default();
-            // Taken apart at once: as a whole it would go through memory, which costs more than all the rest here.
+            // The header is destructured at once. As a whole it would go through memory, which
+            // costs more than everything else here.
             let Header { tag, vr: letters, length, size, explicit } = match fast_header::<EXPLICIT, BIG>(rest) {
                 Some(header) => header,
                 None => match self.header(Syntax { explicit: EXPLICIT, big: BIG }, rest, end) {
@@ -744,7 +766,8 @@ impl<'w> Core<'w> {
                 && letters != *b"SQ"
             {
                 let length = length as usize;
-                // One comparison for both limits, as long as all values together take no more than one may.
+                // One comparison covers both limits while all values together fit the limit of one
+                // value.
                 if self.raw.len() + length > MAX_VALUE && !self.has_room(tag, length) {
                     self.body = Body::Skip(length as u64);
                     break Step::Continue;
@@ -759,7 +782,7 @@ impl<'w> Core<'w> {
                 let start = self.raw.len();
                 self.raw.extend_from_slice(value);
                 if element.role == Role::None {
-                    // As `keep` does, without a call.
+                    // The same as `keep`, inlined.
                     let (start, length) = (start as u32, length as u32);
                     let slot = element.slot;
                     self.values.push(RawValue { slot, tag, vr, big, character_set: false, start, length });
@@ -792,14 +815,14 @@ impl<'w> Core<'w> {
         step
     }
 
-    /// Elements of the root that do not simply follow: out of order, past the last wanted one, or where it is not yet
-    /// sure that this is a data set.
+    /// Handles a root element that does not simply follow. It is out of order, or past the last
+    /// wanted element, or it is not yet certain that this is a data set.
     #[cold]
     fn unusual(&mut self, header: Header, at: usize) -> Unusual {
         let tag = header.tag;
         let group = tag >> 16;
         if tag == 0 && header.length == 0 {
-            // Zeros behind the data set: sectors are filled up with them.
+            // These are zeros after the data set. Some writers fill the last sector with them.
             self.state = State::Done;
             return Unusual::Stop;
         }
@@ -830,7 +853,8 @@ impl<'w> Core<'w> {
         Unusual::Read
     }
 
-    /// Of an element that stands twice the last value counts; an object may consist of nothing but one tag.
+    /// Drops repeated values. If an element occurs twice, the last value counts. An object may even
+    /// consist of one repeated tag.
     fn forget_repeated(&mut self) {
         let mut seen = vec![false; self.wanted.elements.len()];
         let mut kept: Vec<_> = mem::take(&mut self.values);
@@ -844,7 +868,7 @@ impl<'w> Core<'w> {
         self.values = kept;
     }
 
-    /// Whether a wanted value of this length may be collected; makes room for it where there is none.
+    /// Whether a wanted value of this length can be kept. Makes room for it if necessary.
     #[cold]
     fn has_room(&mut self, tag: u32, length: usize) -> bool {
         if length > MAX_VALUE {
@@ -857,8 +881,11 @@ impl<'w> Core<'w> {
         true
     }
 
-    /// Frees half of what wanted values may take, or more: so the bytes that are moved for it are no more than those that came.
-    /// Values that do not count are dropped first, then the largest: UIDs stay. None may be on its way.
+    /// Frees at least half of the memory of wanted values. So the total bytes that are moved never
+    /// exceed the bytes that arrived.
+    ///
+    /// Unused values are dropped first, then the largest. UIDs stay. No value may be incomplete at
+    /// this time.
     fn make_room(&mut self) {
         if self.unsorted {
             self.forget_repeated();
@@ -877,7 +904,7 @@ impl<'w> Core<'w> {
         values.retain_mut(|value| {
             let length = value.length as usize;
             let start = value.start as usize;
-            // Of those of one length, as many as there is room for.
+            // If several values have this length, as many stay as fit.
             let fits = value.length < longest || (value.length == longest && equals > 0);
             if !fits {
                 faults.add(Fault::ValueTooLong { tag: tag_of(value.tag) });
@@ -892,7 +919,7 @@ impl<'w> Core<'w> {
         raw.truncate(end);
     }
 
-    /// The wanted root value that was being collected stands whole at the end of `raw`.
+    /// Keeps the wanted root value that is now complete at the end of `raw`.
     fn collected(&mut self) {
         if let Some(Collecting { element, tag, vr, big, start }) = self.collecting.take() {
             self.keep(element, tag, vr, big, start);
@@ -907,15 +934,15 @@ impl<'w> Core<'w> {
             self.identified |= bit;
             self.doubtful = false;
         }
-        // Both are bounded by the header limit.
+        // The header limit bounds both.
         let (start, length) = (start as u32, length as u32);
         let character_set = element.role == Role::CharacterSet;
         self.values.push(RawValue { slot: element.slot, tag, vr, big, character_set, start, length });
     }
 
-    // ---- headers -------------------------------------------------------------------------------------------------
+    // ---- headers -------------------------------------------------------------------------------
 
-    /// The header at the start of `rest`; `None` when there are not enough bytes to know.
+    /// Parses the header at the start of `rest`. `None` if there are not enough bytes.
     fn header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<Header> {
         let fast = match syntax {
             Syntax { explicit: true, big: false } => fast_header::<true, false>(rest),
@@ -926,8 +953,10 @@ impl<'w> Core<'w> {
         fast.or_else(|| self.odd_header(syntax, rest, end))
     }
 
-    /// The header of an element in an explicit data set whose VR field makes no sense (or whose bytes are not all
-    /// there): of the forms that it may have, the one after which the next element makes sense.
+    /// Parses the header of an element in an explicit data set whose VR field is invalid, or whose
+    /// bytes are incomplete.
+    ///
+    /// It tries the possible forms. The right one is followed by a plausible element.
     #[cold]
     fn odd_header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<Header> {
         let start = rest.first_chunk::<8>()?;
@@ -938,7 +967,7 @@ impl<'w> Core<'w> {
         let form = vr::form(vr);
         let reserved = [start[6], start[7]];
         if form == Form::Long && reserved == [0, 0] {
-            return None; // only its length is still to come
+            return None; // only its length is missing
         }
         if rest.len() < 12 && !end {
             return None;
@@ -975,7 +1004,7 @@ impl<'w> Core<'w> {
         candidates.into_iter().flatten().next()
     }
 
-    // ---- the end -------------------------------------------------------------------------------------------------
+    // ---- the end -------------------------------------------------------------------------------
 
     fn close(mut self, cut: bool) -> Parsed {
         if self.state == State::Start {
@@ -987,7 +1016,7 @@ impl<'w> Core<'w> {
                 self.faults.add(Fault::Truncated { offset: self.offset + self.carry.len() as u64 });
             }
         }
-        // A value or a sequence that is not whole is none.
+        // An incomplete value or sequence is dropped.
         self.drop_sequence();
         if self.unsorted {
             self.forget_repeated();
@@ -1014,7 +1043,8 @@ impl<'w> Core<'w> {
         let native =
             [syntax::IMPLICIT_VR_LITTLE_ENDIAN, syntax::EXPLICIT_VR_LITTLE_ENDIAN, syntax::EXPLICIT_VR_BIG_ENDIAN]
                 .contains(&self.declared.as_str());
-        // Of an encapsulated syntax only the encoding of the header can be wrong: the pixel data are what it says.
+        // For an encapsulated transfer syntax, only the encoding of the header can be wrong. The
+        // pixel data are encoded as declared.
         if self.declared.is_empty() || native || (deflated && !self.inflated) {
             match (self.syntax.explicit, self.syntax.big) {
                 (false, _) => syntax::IMPLICIT_VR_LITTLE_ENDIAN,
@@ -1035,7 +1065,7 @@ enum Unusual {
     Stop,
 }
 
-/// The header at the start of `rest` if all its bytes are there and its VR is one of the Standard.
+/// Parses the header at the start of `rest` if it is complete and has a VR of the Standard.
 #[inline(always)]
 fn fast_header<const EXPLICIT: bool, const BIG: bool>(rest: &[u8]) -> Option<Header> {
     let start = rest.first_chunk::<8>()?;
@@ -1066,8 +1096,8 @@ fn fast_header<const EXPLICIT: bool, const BIG: bool>(rest: &[u8]) -> Option<Hea
     }
 }
 
-/// The VR of a nested element in an implicit data set (PS3.6); what is not in the dictionary is UN, or a sequence when
-/// of undefined length.
+/// Returns the VR of a nested element in an implicit data set (PS3.6). An unknown element is UN, or
+/// a sequence if its length is undefined.
 fn dictionary_vr(tag: u32, length: u32) -> VR {
     match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
         Some(VirtualVr::Exact(vr)) => vr,
@@ -1093,7 +1123,8 @@ mod tests {
         out.extend(value);
     }
 
-    /// Feeds an implicit little endian data set in pieces; what was read, and the most memory that it took meanwhile.
+    /// Feeds an Implicit VR Little Endian data set in pieces. Returns the result and the peak
+    /// memory.
     fn read(wanted: &Wanted, data_set: &[u8], piece: usize) -> (Parsed, usize) {
         let mut parser = HeaderParser::for_data_set(wanted, syntax::IMPLICIT_VR_LITTLE_ENDIAN);
         let mut most = 0;
@@ -1107,7 +1138,7 @@ mod tests {
     #[test]
     fn an_element_that_stands_a_thousand_times_is_held_a_few_times() {
         let wanted = Wanted::new([(PATIENT_NAME, VR::PN), (PATIENT_ID, VR::LO)]);
-        // With one that comes again and again, and with two by turns.
+        // First one tag repeats, then two tags alternate.
         for by_turns in [false, true] {
             let mut data_set = Vec::new();
             put(&mut data_set, Tag(0x0008, 0x0018), b"1.2.3\0");
@@ -1137,7 +1168,7 @@ mod tests {
         for _ in 0..300 {
             put(&mut data_set, PATIENT_NAME, &[b'A'; 60_000]);
         }
-        // In pieces that are smaller than each value, too.
+        // The smaller pieces are shorter than each value.
         for piece in [16 << 10, data_set.len()] {
             let (parsed, most) = read(&wanted, &data_set, piece);
             assert!(parsed.faults().contains(&Fault::HeaderTooLong), "{piece}: {:?}", parsed.faults());
@@ -1179,7 +1210,7 @@ mod tests {
             }
             kept += text.map_or(0, |text| text.len());
         }
-        // The last ones have room again.
+        // The last values fit again.
         assert!((60_000..=MAX_VALUES).contains(&kept), "{kept}");
         assert!(pieces.text(198).is_some());
     }

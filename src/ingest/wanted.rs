@@ -1,4 +1,4 @@
-//! Which elements of a data set are collected.
+//! The elements that a header reader collects.
 
 use crate::encoding::tag::{tag_number, tag_of};
 use std::sync::{Arc, OnceLock};
@@ -8,25 +8,27 @@ use dicom_core::{Tag, VR};
 use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, Source};
 use crate::model::declared::{DeclaredSet, Node, Step};
 
-/// The number of a wanted element: its place in the list that [`Wanted::new`] was given. For [`Wanted::index`] this is
-/// the number of the attribute in [`ATTRIBUTES`].
+/// Number of a wanted element: its position in the list given to [`Wanted::new`]. For
+/// [`Wanted::index`] it is the number of the attribute in [`ATTRIBUTES`].
 pub type Slot = u16;
 
-/// The root elements that a header reader collects, and the VR that each has where the data set does not say.
+/// The root elements that a header reader collects. Each has a VR for data sets without VRs.
 #[derive(Debug)]
 pub struct Wanted {
-    /// Sorted; the last is [`u32::MAX`], so that the search in ascending order needs no bounds.
+    /// Sorted. The last is [`u32::MAX`], so that the ascending search needs no bounds check.
     pub(super) tags: Vec<u32>,
     pub(super) elements: Vec<Element>,
-    /// The greatest wanted tag: past it, reading can stop.
+    /// The greatest wanted tag. Reading can stop after it.
     pub(super) last: u32,
-    /// The elements that are wanted of the items of some sequences, by slot; all are of the others.
+    /// For some sequences, by slot: the elements that are wanted of their items. All elements of
+    /// other sequences are wanted.
     pub(super) filters: Vec<(Slot, ItemFilter)>,
-    /// What is declared besides the table, if anything is.
+    /// The declared attributes, if there are any.
     pub(super) declared: Option<Arc<DeclaredSet>>,
 }
 
-/// What may be wanted anywhere in the items of a sequence. It is coarse: what it lets through is cut down afterwards.
+/// Elements that may be wanted anywhere in the items of a sequence. This filter is coarse, and its
+/// result is cut down later.
 #[derive(Debug, Default)]
 pub(super) struct ItemFilter {
     tags: Vec<u32>,
@@ -35,9 +37,9 @@ pub(super) struct ItemFilter {
 }
 
 impl ItemFilter {
-    /// `None` where all of some item is wanted.
+    /// Returns `None` if whole items are wanted.
     fn of(nodes: &[Node]) -> Option<Self> {
-        // PS3.3 C.12.1.1.2: an item may have a character set of its own.
+        // An item may have its own character set (PS3.3 C.12.1.1.2).
         let mut filter = Self { tags: vec![CHARACTER_SET], private: Vec::new() };
         filter.add(nodes).then_some(filter)
     }
@@ -68,23 +70,25 @@ pub(super) struct Element {
     pub(super) role: Role,
 }
 
-/// What the reader itself needs an element for.
+/// Purpose of an element for the reader itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     None,
     CharacterSet,
-    /// SOP Class, SOP Instance, Study or Series Instance UID, as a bit each: without all of them reading does not stop
-    /// at the last wanted tag, and without any of them bytes that lack the prefix are not taken for DICOM.
+    /// SOP Class, SOP Instance, Study or Series Instance UID, one bit each.
+    ///
+    /// If one is missing, reading does not stop at the last wanted tag. If all are missing, bytes
+    /// without the prefix are not taken for DICOM.
     Identifying(u8),
 }
 
-/// The slot of elements that only the reader itself wants.
+/// Slot of elements that only the reader itself needs.
 const OWN: Slot = Slot::MAX;
 
-/// The slot of private creators.
+/// Slot of private creators.
 pub(super) const CREATOR: Slot = Slot::MAX - 1;
 
-/// The slot of the first declared unit.
+/// Slot of the first declared unit.
 pub(super) const FIRST_DECLARED: Slot = ATTRIBUTE_COUNT as Slot;
 
 const CHARACTER_SET: u32 = 0x0008_0005;
@@ -100,18 +104,20 @@ const OWN_ELEMENTS: [(u32, VR, Role); 5] = [
 pub(super) const ALL_IDENTIFYING: u8 = 15;
 
 impl Wanted {
-    /// The elements with these tags; a slot of each is its place in the list.
+    /// Collects the elements with these tags. The slot of each is its position in the list.
     pub fn new(list: impl IntoIterator<Item = (Tag, VR)>) -> Self {
         Self::with_slots(list.into_iter().zip(0..OWN).map(|((tag, vr), slot)| (tag, vr, slot)))
     }
 
-    /// What the index keeps: all attributes of [`ATTRIBUTES`] that come from the data set.
+    /// Collects the elements that the index keeps: all attributes of [`ATTRIBUTES`] that come from
+    /// the data set.
     pub fn index() -> &'static Self {
         static INDEX: OnceLock<Wanted> = OnceLock::new();
         INDEX.get_or_init(|| Self::with_slots(in_table()))
     }
 
-    /// What the index keeps, and what is declared besides. Made once for a configuration: it stays until the process ends.
+    /// Collects the elements that the index keeps and the declared ones. It is built once for a
+    /// configuration and stays until the process ends.
     #[must_use]
     pub fn with_declared(declared: &Arc<DeclaredSet>) -> &'static Self {
         if declared.is_empty() {
@@ -129,8 +135,8 @@ impl Wanted {
             match &unit.root {
                 Step::Public(tag) => rows.push((*tag, unit.vr, slot)),
                 Step::Private { group, element, .. } => {
-                    // In whichever block it stands (PS3.5 7.8.1). Of two creators with the same element the tag is one; the
-                    // creator tells which it is when all is read.
+                    // The element may be in any block (PS3.5 7.8.1). Two creators can have the same
+                    // tag. The creator decides once everything is read.
                     for block in 0x10..=0xFF_u16 {
                         rows.push((Tag(*group, block), VR::LO, CREATOR));
                         rows.push((Tag(*group, block << 8 | u16::from(*element)), unit.vr, slot));
@@ -159,7 +165,7 @@ impl Wanted {
         Self { tags, elements, last, filters: Vec::new(), declared: None }
     }
 
-    /// What is wanted of the items of a sequence, where that is not all.
+    /// Returns the filter for the items of a sequence. `None` if whole items are wanted.
     pub(super) fn filter(&self, slot: Slot) -> Option<&ItemFilter> {
         self.filters.iter().find(|(own, _)| *own == slot).map(|(_, filter)| filter)
     }

@@ -569,7 +569,7 @@ mod wild {
     fn delimiters_that_are_missing_or_stray() {
         let name = ELE.element(0x0008_0100, "SH", b"CODE");
         let open = [ELE.header(0x0008_0017, "SQ", UNDEFINED), item(ELE, UNDEFINED), name.clone()].concat();
-        let lacks = ["sequence (0008,0017) lacks a delimiter"];
+        let lacks = ["sequence (0008,0017) has no delimiter at its end"];
         // The item's delimiter.
         assert_eq!(assert_read(&with(EXPLICIT_LE, ELE, &[open.clone(), sequence_end(ELE)])), lacks);
         let two = [open.clone(), item(ELE, UNDEFINED), name.clone(), item_end(ELE), sequence_end(ELE)];
@@ -605,7 +605,7 @@ mod wild {
             for other in ["1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2\0"] {
                 let second = encoding.element(0x0002_0010, "UI", other.as_bytes());
                 let bytes = file(syntax, &[second, encoding.data_set()].concat());
-                assert_eq!(assert_read(&bytes), ["element (0002,0010) stands where none of its group may"]);
+                assert_eq!(assert_read(&bytes), ["element (0002,0010) is not part of a data set"]);
                 assert_eq!(instance(whole(&bytes)).value(AttributeId::AvailableTransferSyntaxUID), syntax);
             }
         }
@@ -640,7 +640,7 @@ mod wild {
             ]
             .concat()
         };
-        let no_place = "stands where none of its group may";
+        let no_place = "is not part of a data set";
         for (syntax, encoding) in [(EXPLICIT_LE, ELE), (IMPLICIT_LE, ILE), (EXPLICIT_BE, EBE), (DEFLATED, ELE)] {
             let data_set = match syntax {
                 DEFLATED => deflate(&encoding.data_set()),

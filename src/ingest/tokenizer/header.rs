@@ -1,6 +1,6 @@
-//! Element headers, and the states of a reader.
+//! Element headers, and the states of the reader.
 
-/// Encoding of a data set: explicit VR or not, big endian or not.
+/// Encoding of a data set: explicit or implicit VR, big or little endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Syntax {
     pub(super) explicit: bool,
@@ -13,15 +13,16 @@ pub(super) const EXPLICIT_LE: Syntax = Syntax { explicit: true, big: false };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Before the first byte that tells what this is.
+    /// Nothing is known yet.
     Start,
     /// In group 0002.
     Meta,
     /// Before the first element of the data set.
     DataSetStart,
-    /// In the data set; `frames` tell where.
+    /// In the data set. `frames` holds the position.
     DataSet,
-    /// The data set is deflated: the next bytes must go through an inflater, see [`Core::begin_inflated`].
+    /// The data set is deflated. The next bytes must go through an inflater, see
+    /// [`Core::begin_inflated`].
     Deflated,
     Done,
 }
@@ -31,19 +32,19 @@ pub(super) struct Header {
     pub(super) tag: u32,
     pub(super) vr: [u8; 2],
     pub(super) length: u32,
-    /// Its own bytes: 8 or 12.
+    /// Size of the header: 8 or 12 bytes.
     pub(super) size: usize,
-    /// False for an element that stands in implicit form in an explicit data set.
+    /// False for an element in implicit form inside an explicit data set.
     pub(super) explicit: bool,
 }
 
-/// What follows an element that is looked past.
+/// Bytes after the value of an element that was looked past.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Look<'r> {
     Bytes(&'r [u8; 8]),
-    /// The bytes that tell have not come yet.
+    /// The deciding bytes are not there yet.
     Wait,
-    /// More than is looked past, or past the end of the object.
+    /// The value is longer than the look-ahead limit, or extends past the end of the object.
     TooFar,
     /// The object ends there.
     End,

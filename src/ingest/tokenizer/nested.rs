@@ -1,9 +1,10 @@
-//! Sequences and items: what lies below the root of a data set.
+//! Sequences and items: everything below the root of a data set.
 
 use super::*;
 
 impl Core<'_> {
-    /// Opens the sequence of a header, at its first content byte; false when it is not entered.
+    /// Opens the sequence of a header, at the first byte of its content. Returns false if the
+    /// sequence is not read.
     pub(super) fn open_sequence(&mut self, header: Header, element: Option<Element>, here: u64) -> bool {
         let Header { tag, length, .. } = header;
         let parent = self.frames.last();
@@ -16,12 +17,12 @@ impl Core<'_> {
         if self.frames.len() + 2 > MAX_DEPTH {
             self.faults.add(Fault::NestingTooDeep { tag: tag_of(tag) });
             if length == UNDEFINED {
-                // Where it ends is only known to who goes through it.
+                // Its end is unknown without reading it.
                 self.state = State::Done;
             }
             return false;
         }
-        // PS3.5 6.2.2: the content of UN is implicit VR little endian, in every data set.
+        // The content of UN is Implicit VR Little Endian in every data set (PS3.5 6.2.2).
         let syntax = if header.explicit && header.vr == *b"UN" {
             IMPLICIT_LE
         } else {
@@ -34,7 +35,7 @@ impl Core<'_> {
             && element.vr == VR::SQ
             && is_sequence
         {
-            // How long it gets shows only at its end.
+            // Its length is known only at its end.
             if self.raw.len() + MAX_VALUE > MAX_VALUES {
                 self.make_room();
             }
@@ -44,7 +45,7 @@ impl Core<'_> {
         true
     }
 
-    /// One step inside a sequence.
+    /// Does one step inside a sequence.
     pub(super) fn nested(&mut self, rest: &[u8], at: &mut usize, end: bool) -> Step {
         let here = self.offset + *at as u64;
         let Some(frame) = self.frames.last().copied() else { return Step::Continue };
@@ -77,7 +78,8 @@ impl Core<'_> {
             return Step::Continue;
         }
         match (frame.kind, tag) {
-            // PS3.5 7.5.2: a delimiter ends what has no length. It may stand at the end of what has one, too.
+            // A delimiter ends an item or sequence of undefined length (PS3.5 7.5.2). One of
+            // defined length may have a delimiter at its end too.
             (FrameKind::Item, ITEM_DELIMITER) | (FrameKind::Sequence | FrameKind::Fragments, SEQUENCE_DELIMITER)
                 if !frame.defined || here + 8 == frame.end =>
             {
@@ -92,7 +94,7 @@ impl Core<'_> {
                 *at += 8;
                 self.body = Body::Skip(u64::from(header.length).min(frame.end - here - 8));
             }
-            // The item's delimiter is missing; the sequence takes the header up.
+            // The delimiter of the item is missing. The sequence handles the header.
             (FrameKind::Item, ITEM | SEQUENCE_DELIMITER) if !frame.defined => {
                 self.faults.add(Fault::MissingDelimiter { tag: tag_of(frame.tag) });
                 self.pop();
@@ -113,10 +115,11 @@ impl Core<'_> {
             (FrameKind::Sequence | FrameKind::Fragments, tag) => {
                 self.faults.add(Fault::MissingDelimiter { tag: tag_of(frame.tag) });
                 if tag > frame.tag {
-                    // What follows the sequence; its parent takes the header up.
+                    // The element follows the sequence. The parent handles the header.
                     self.pop();
                 } else {
-                    // It cannot stand after the sequence, so it stands in it, outside an item.
+                    // The element cannot follow the sequence. So it is inside the sequence, but
+                    // outside an item.
                     *at += header.size;
                     self.pass_no_item(&header, &frame, here + header.size as u64);
                 }
@@ -125,7 +128,7 @@ impl Core<'_> {
         Step::Continue
     }
 
-    /// Opens an item at its first content byte, or passes over it where nothing of it is wanted.
+    /// Opens an item at the first byte of its content. If nothing in it is wanted, it is skipped.
     fn item(&mut self, header: &Header, frame: &Frame, start: u64) {
         let defined = header.length != UNDEFINED;
         let end = if defined { start + u64::from(header.length) } else { frame.end };
@@ -141,7 +144,7 @@ impl Core<'_> {
         self.emit(|raw| raw.push(json::ITEM));
     }
 
-    /// Passes over an element that stands in a sequence of undefined length, after its header.
+    /// Skips an element inside a sequence of undefined length, after its header.
     fn pass_no_item(&mut self, header: &Header, frame: &Frame, start: u64) {
         let available = frame.end.saturating_sub(start);
         if header.length == UNDEFINED {
@@ -156,9 +159,12 @@ impl Core<'_> {
         }
     }
 
-    /// The encoding of an item, by its first element. Some writers leave items explicit in an implicit data set or in
-    /// UN. But the length of an implicit element may look like a VR, too: of the two readings the one counts after
-    /// which the next element makes sense. `None` when the bytes that tell have not come yet.
+    /// Finds the encoding of an item from its first element. `None` if the deciding bytes are not
+    /// there yet.
+    ///
+    /// Some writers put explicit items in an implicit data set or in UN. But the length of an
+    /// implicit element may look like a VR. The right reading is the one that is followed by a
+    /// plausible element.
     fn syntax_of_item(&mut self, frame: &Frame, rest: &[u8], here: u64, end: bool) -> Option<Syntax> {
         let start = rest.first_chunk::<8>()?;
         let explicit = Syntax { explicit: true, ..frame.syntax };
@@ -177,7 +183,7 @@ impl Core<'_> {
         let is_explicit = match sniff::item_goes_on(rest, &header, explicit.big, (available, end))? {
             Going::On => true,
             Going::Wrong => 8 + u64::from(implicit_length) > available,
-            // Of a short VR the implicit reading would be a value of 64 MiB or more.
+            // With a short VR, the implicit reading would be a value of 64 MiB or more.
             Going::TooFar => header.size == 8 || dictionary_vr(header.tag, header.length).to_bytes() == header.vr,
         };
         if !is_explicit {
@@ -189,7 +195,7 @@ impl Core<'_> {
         Some(explicit)
     }
 
-    /// An element in an item, after its header.
+    /// Handles an element in an item, after its header.
     pub(super) fn nested_element(&mut self, header: &Header, frame: &Frame, value: &[u8], here: u64, at: &mut usize) {
         let start = here + header.size as u64;
         let Header { tag, length, .. } = *header;
@@ -217,7 +223,8 @@ impl Core<'_> {
             && let Some(filter) = self.wanted.filter(collecting.element.slot)
             && !filter.lets_through(tag)
         {
-            // Sequences of undefined length are gone through in any case; what is in them is cut away afterwards.
+            // A sequence of undefined length must be read in any case. Its content is cut off
+            // afterwards.
             self.body = Body::Skip(u64::from(length));
             return;
         }
@@ -253,7 +260,7 @@ impl Core<'_> {
         }
     }
 
-    /// Appends to the wanted sequence that is being walked, if there is one.
+    /// Appends to the wanted sequence that is being read, if there is one.
     pub(super) fn emit(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(collecting) = self.collecting else { return };
         write(&mut self.raw);
@@ -263,7 +270,7 @@ impl Core<'_> {
         }
     }
 
-    /// Gives the wanted sequence up; it is walked on to its end.
+    /// Drops the wanted sequence. Reading goes on to its end.
     pub(super) fn drop_sequence(&mut self) {
         if let Some(collecting) = self.collecting.take() {
             self.raw.truncate(collecting.start);

@@ -1,11 +1,12 @@
-//! What bytes look like: where an object starts, in which encoding it is, and whether a reading of a header makes sense.
+//! Recognises bytes: where an object starts, which encoding it has, and whether a header is
+//! plausible.
 
 use super::header::*;
 use crate::encoding::tag::{DELIMITER_GROUP, ITEM, SEQUENCE_DELIMITER, UNDEFINED};
 use crate::encoding::vr::{self, Form};
 use crate::ingest::limits::MAX_LOOK_AHEAD;
 
-/// Where reading starts in an object without prefix, or why it is no object.
+/// Returns where reading starts in an object without prefix, or why it is not an object.
 pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {
     let reason = match bytes {
         [] => "empty",
@@ -38,9 +39,9 @@ pub(super) fn tag(start: &[u8; 8], big: bool) -> u32 {
     if big { u32::from_be_bytes([g0, g1, e0, e1]) } else { u32::from_be_bytes([g1, g0, e1, e0]) }
 }
 
-/// The encoding that the first element of a data set is in, if it can be told.
+/// Returns the encoding of the first element of a data set, if it can be recognised.
 pub(super) fn syntax(start: &[u8; 8]) -> Option<Syntax> {
-    // The first groups of a data set are small: one byte of the number is zero.
+    // The first groups of a data set are small, so one byte of the number is zero.
     let big = match (start[0], start[1]) {
         (1.., 0) => false,
         (0, 1..) => true,
@@ -49,13 +50,14 @@ pub(super) fn syntax(start: &[u8; 8]) -> Option<Syntax> {
     if is_explicit_element(start) {
         return Some(Syntax { explicit: true, big });
     }
-    // The length of the first element of a data set needs no more than two bytes.
+    // The length of the first element of a data set fits in two bytes.
     let [.., l0, l1, l2, l3] = *start;
     let length = if big { u32::from_be_bytes([l0, l1, l2, l3]) } else { u32::from_le_bytes([l0, l1, l2, l3]) };
     (length <= 0xFFFF || length == UNDEFINED).then_some(Syntax { explicit: false, big })
 }
 
-/// Whether these are the first bytes of a command set: its group length (PS3.7 E.1), in one of the encodings.
+/// Whether these are the first bytes of a command set. It begins with its group length (PS3.7 E.1),
+/// in one of the encodings.
 pub(super) fn starts_command_set(start: &[u8; 8]) -> bool {
     let [.., v0, v1, l0, l1] = *start;
     start.starts_with(&[0; 4])
@@ -65,8 +67,8 @@ pub(super) fn starts_command_set(start: &[u8; 8]) -> bool {
         }
 }
 
-/// The header of an element of group 0000 or 0002 at the start of `rest`, with the encoding that it is in. Its size may
-/// be more than the bytes that are there.
+/// Parses the header of an element of group 0000 or 0002 at the start of `rest`. Returns its
+/// encoding too. The header may be longer than `rest`.
 pub(super) fn foreign_element(start: &[u8; 8], rest: &[u8], likely_big: bool) -> Option<(Header, Syntax)> {
     let [g0, g1, .., v0, v1, l0, l1] = *start;
     let big = match [g0, g1] {
@@ -102,7 +104,7 @@ pub(super) fn is_explicit_element(start: &[u8; 8]) -> bool {
     }
 }
 
-/// Whether this is, without any doubt, the next element of a data set.
+/// Whether this is beyond doubt the next element of a data set.
 pub(super) fn beyond_doubt(header: &Header, last_tag: u32) -> bool {
     let group = header.tag >> 16;
     let group_fits = matches!(group, 0x0002..=0x0080 | 0x0088 | 0x0100..=0x6000) && group != 0;
@@ -120,7 +122,8 @@ pub(super) fn is_uid_like(value: &[u8]) -> bool {
         && uid.iter().filter(|byte| **byte == b'.').count() >= 2
 }
 
-/// The first bytes after the value of the header at the start of `rest` (after the header, for undefined length).
+/// Returns the first bytes after the value of the header at the start of `rest`. For undefined
+/// length, they are the bytes after the header.
 pub(super) fn next<'r>(rest: &'r [u8], header: &Header, end: bool) -> Look<'r> {
     let length = if header.length == UNDEFINED { 0 } else { header.length as usize };
     if length > MAX_LOOK_AHEAD {
@@ -135,8 +138,8 @@ pub(super) fn next<'r>(rest: &'r [u8], header: &Header, end: bool) -> Look<'r> {
     }
 }
 
-/// Whether, with this reading of a header at the start of `rest`, an element or delimiter follows its value. `None`
-/// when the bytes that tell have not come yet.
+/// Whether an element or a delimiter follows the value, if the header at the start of `rest` is
+/// read in this way. `None` if the deciding bytes are not there yet.
 pub(super) fn goes_on(rest: &[u8], header: &Header, syntax: Syntax, end: bool) -> Option<bool> {
     let next = match self::next(rest, header, end) {
         Look::Bytes(next) => next,
@@ -156,19 +159,21 @@ pub(super) fn goes_on(rest: &[u8], header: &Header, syntax: Syntax, end: bool) -
     Some(next_tag >> 16 == DELIMITER_GROUP || (next_tag > header.tag && (is_explicit_element(next) || sane_implicit)))
 }
 
-/// How an item goes on after its first element, read in one way.
+/// What follows the first element of an item, read in one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Going {
-    /// An element, a delimiter or the end of the item follows.
+    /// An element, a delimiter or the end of the item.
     On,
-    /// Something else follows, or the element is longer than the item.
+    /// Something else, or the element is longer than the item.
     Wrong,
-    /// What follows is farther away than is looked.
+    /// The following bytes are beyond the look-ahead limit.
     TooFar,
 }
 
-/// How an item goes on after the explicit element at the start of `rest`; `None` when the bytes that tell have not come
-/// yet. `available` bytes of the item are left; with `end`, no more than `rest` will come.
+/// Returns what follows the explicit element at the start of `rest`. `None` if the deciding bytes
+/// are not there yet.
+///
+/// `available` bytes of the item are left. With `end`, no more than `rest` will come.
 pub(super) fn item_goes_on(rest: &[u8], header: &Header, big: bool, (available, end): (u64, bool)) -> Option<Going> {
     let length = if header.length == UNDEFINED { 0 } else { header.length };
     let size = header.size as u64 + u64::from(length);
