@@ -1,7 +1,8 @@
-//! Who may associate: said by a setting, and never widened while the node runs.
+//! Decides who may associate. A setting says it, and a reload never widens it.
 //!
-//! A file can be read while it is being written, or stay cut off where a disk was full. Such a file lacks its end. So what a
-//! reload leaves out never lets in more than before; what lets in more has to be written (docs/adr/0020).
+//! A configuration file can be read while it is being written, and a full disk can leave it
+//! truncated. Such a file lacks its end. So a missing entry never lets in more than before. To let
+//! in more, the file must say so (docs/adr/0020).
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,10 @@ use crate::access::peers::{Grant, Security};
 use crate::config::setting::Origin;
 use crate::model::ae_title::AeTitle;
 
-/// Who may associate, as the setting `access` says it.
+/// Who may associate, as given by the setting `access`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessMode {
-    /// The peers of the table; without a table anyone, where nobody but this machine reaches the port.
+    /// The peers of the table. Without a table it is anyone, if only this machine reaches the port.
     Auto,
     /// The peers of the table.
     Table,
@@ -22,7 +23,7 @@ pub enum AccessMode {
     Anyone,
 }
 
-/// Who may associate in fact.
+/// Who may really associate, as decided from all settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
     /// The peers of the table.
@@ -32,7 +33,7 @@ pub enum Admitted {
 }
 
 impl Admitted {
-    /// As the setting calls it.
+    /// Returns the value as written in the setting.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,10 +44,11 @@ impl Admitted {
 }
 
 impl Config {
-    /// Who may associate.
+    /// Decides who may associate.
     ///
     /// # Errors
-    /// When the settings contradict each other, or when others reach the port and nothing says who may.
+    /// Fails if the settings contradict each other, or if others reach the port and no setting says
+    /// who may associate.
     pub fn admitted(&self) -> Result<Admitted, Error> {
         let message = match (self.access, &self.peers.table) {
             (AccessMode::Auto | AccessMode::Table, Some(_)) => return Ok(Admitted::Table),
@@ -54,7 +56,7 @@ impl Config {
             (AccessMode::Auto, None) if !self.is_reachable_from_outside() => return Ok(Admitted::Anyone),
             (AccessMode::Auto, None) => format!(
                 "others can reach {}, and nothing says who may associate: write a [[peer]] for each node that may, or \
-                 `access = \"anyone\"` (--access anyone) to let in whoever reaches the port",
+                 `access = \"anyone\"` (--access anyone) to let in everyone who reaches the port",
                 self.network.bind
             ),
             (AccessMode::Table, None) => {
@@ -62,11 +64,9 @@ impl Config {
                                           may associate (`peer = []`: nobody)"
                     .to_owned()
             }
-            (AccessMode::Anyone, Some(_)) => {
-                "`access` is \"anyone\", and there is a table of peers, [[peer]]: one of the \
-                                              two has to go"
-                    .to_owned()
-            }
+            (AccessMode::Anyone, Some(_)) => "`access` is \"anyone\", and there is a table of peers, [[peer]]: remove \
+                                              one of the two"
+                .to_owned(),
         };
         let origin = match self.access {
             AccessMode::Auto => self.layers.setting("bind").origin.clone(),
@@ -76,15 +76,17 @@ impl Config {
     }
 }
 
-/// What a node has let in since it started, and what each title was bound to. A title that was taken out stays known: a file
-/// that is written in pieces may lack it for a moment, and then have half of it.
+/// Records who was let in since the start of the node, and what each AE title was bound to.
+///
+/// A removed title is still remembered. A file that is written in pieces may lack the title for a
+/// moment, and then have half of its entry.
 #[derive(Debug)]
 pub struct AccessHistory {
     admitted: Admitted,
     bound: BTreeMap<AeTitle, Bound>,
 }
 
-/// What an entry of the table says, so that leaving it out would let in more.
+/// Restrictions in an entry of the table. Without them the entry would let in more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bound {
     addresses: bool,
@@ -93,19 +95,20 @@ struct Bound {
 }
 
 impl AccessHistory {
-    /// Of a node that starts.
+    /// Creates the history of a node that starts.
     ///
     /// # Errors
-    /// As [`Config::admitted`].
+    /// Fails as [`Config::admitted`] does.
     pub fn of(config: &Config) -> Result<Self, Error> {
         let bound = entries(config).map(|(title, grant, entry)| (title.clone(), Bound::of(grant, entry))).collect();
         Ok(Self { admitted: config.admitted()?, bound })
     }
 
-    /// Whether a node that runs may take over these peers. If so, they are remembered.
+    /// Accepts the new peers of a running node and remembers them.
     ///
     /// # Errors
-    /// When they would let in more than before without saying so; all such places.
+    /// Fails if they would let in more than before without saying so. The error lists all such
+    /// entries.
     pub fn take(&mut self, new: &Config) -> Result<Admitted, Error> {
         let admitted = new.admitted()?;
         let mut problems = Vec::new();
@@ -132,7 +135,7 @@ impl AccessHistory {
     }
 }
 
-/// The entries of the table with what was made of them.
+/// Returns the entries of the table, with the permissions that they grant.
 fn entries(config: &Config) -> impl Iterator<Item = (&AeTitle, &Grant, &Entry)> {
     let table = config.peers.table.iter().flatten();
     table.filter_map(|(title, grant)| {
@@ -145,7 +148,7 @@ fn entries(config: &Config) -> impl Iterator<Item = (&AeTitle, &Grant, &Entry)> 
     })
 }
 
-/// Something that an entry no longer says.
+/// A restriction that an entry no longer has.
 struct Lost {
     key: &'static str,
     lets_in: &'static str,
@@ -156,7 +159,7 @@ impl Lost {
     fn problem(self, title: &AeTitle, origin: &Origin) -> Problem {
         let Self { key, lets_in, instead } = self;
         let message = format!(
-            "peer `{title}` no longer has `{key}`, {lets_in}: a file that was cut off looks the same; if it is meant, write \
+            "peer `{title}` no longer has `{key}`, {lets_in}: a truncated file looks the same; if this is intended, write \
              {instead}"
         );
         Problem { origin: origin.clone(), message }
@@ -169,7 +172,7 @@ impl Bound {
         Self { addresses: has("addresses"), services: has("services"), security: grant.security.clone() }
     }
 
-    /// What was said before and is no longer.
+    /// Returns the restrictions that the entry had before and no longer has.
     fn lost(&self, now: &Self, entry: &Entry) -> Vec<Lost> {
         let mut lost = Vec::new();
         if self.addresses && !now.addresses {
@@ -254,7 +257,7 @@ mod tests {
             let refused = history.take(&config(directory.path(), text)).unwrap_err().to_string();
             assert!(refused.contains("anyone would be let in"), "{text}: {refused}");
         }
-        // Nobody is less than somebody, and other peers are what a reload is for.
+        // Fewer peers or none are stricter, and adding other peers is the purpose of a reload.
         for text in ["peer = []\n", PEER, "[[peer]]\nae_title = \"CT2\"\n", "access = \"table\"\npeer = []\n"] {
             assert_eq!(history.take(&config(directory.path(), text)).unwrap(), Admitted::Table, "{text}");
         }
@@ -294,7 +297,8 @@ mod tests {
         }
     }
 
-    /// Every beginning of a file, one after the other as an editor may write it: no title gets what it did not have.
+    /// Tries each prefix of a file in turn, as an editor may write it. No title may gain a
+    /// permission.
     #[test]
     fn no_beginning_of_a_file_lets_in_more_than_the_whole() {
         let directory = tempfile::tempdir().unwrap();

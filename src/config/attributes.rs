@@ -1,4 +1,5 @@
-//! Declared attributes, `[[attribute]]`: what the index keeps besides the attributes of its table. Only a file has them.
+//! Declared attributes, `[[attribute]]`, which the index keeps in addition to its table. Only a
+//! file can declare them.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use super::Problem;
 use super::layers::Layers;
 use crate::model::declared::{Declaration, DeclaredSet};
 
-/// Makes the set of all that is declared.
+/// Builds the set of all declared attributes.
 pub(super) fn declared(layers: &Layers, problems: &mut Vec<Problem>) -> Arc<DeclaredSet> {
     let entries = layers.attributes();
     let mut declarations = Vec::new();

@@ -1,4 +1,5 @@
-//! Tables that a file may have any number of, `[[peer]]` and `[[attribute]]`: their entries as they stand in the file.
+//! Entries of the tables `[[peer]]` and `[[attribute]]`, as written in the file. A file may have
+//! any number of them.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +12,11 @@ use crate::config::setting::{Origin, Setting};
 /// One key of an entry.
 #[derive(Debug)]
 pub(super) struct EntryKey {
-    /// Its name.
+    /// Name.
     pub(super) name: &'static str,
-    /// A value, as written in TOML.
+    /// An example value, as written in TOML.
     pub(super) example: &'static str,
-    /// What it is, and what leaving it out means.
+    /// Meaning, and the effect of leaving it out.
     pub(super) help: &'static str,
 }
 
@@ -25,20 +26,20 @@ impl EntryKey {
     }
 }
 
-/// A table of entries: what may stand in it, and how messages call it.
+/// A table of entries: its keys, and its names in messages.
 #[derive(Debug)]
 pub(super) struct EntryTable {
-    /// Its name in the file.
+    /// Name in the file.
     pub(super) name: &'static str,
-    /// The keys of an entry, in the order of the shipped example.
+    /// Keys of an entry, in the order of the shipped example.
     pub(super) keys: &'static [EntryKey],
-    /// One entry, with its article.
+    /// Name of one entry, with its article.
     pub(super) one: &'static str,
-    /// How the table is written.
+    /// Message that says how the table is written.
     pub(super) form: &'static str,
 }
 
-/// An entry as it stands in the file.
+/// An entry as written in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) origin: Origin,
@@ -46,13 +47,13 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Its fields in the order of the keys.
+    /// Returns the fields in the order of the keys.
     pub(super) fn in_order<'a>(&'a self, table: &'static EntryTable) -> impl Iterator<Item = (&'a str, &'a Setting)> {
         table.keys.iter().filter_map(|key| Some((key.name, self.fields.get(key.name)?)))
     }
 }
 
-/// Takes the fields of an entry that have a known name and the right type.
+/// Reads the fields of an entry that have a known name and the right type.
 pub(super) fn entry(
     table: &EntryTable,
     origin: Origin,
@@ -86,29 +87,33 @@ pub(super) static ATTRIBUTE_TABLE: EntryTable = EntryTable {
     form: "attributes are declared as [[attribute]], one for each",
 };
 
-/// The keys of a declaration, in the order of the shipped example. Each is a text.
+/// Keys of a declaration, in the order of the shipped example. Each value is a text.
 static ATTRIBUTE_KEYS: &[EntryKey] = &[
     EntryKey {
         name: "path",
         example: "\"0019xx10\"",
-        help: "Keyword or tag (gggg,eeee; private: ggggxxee, whatever its block); into sequences: \
-               \"ReferencedImageSequence[*].ReferencedSOPInstanceUID\".",
+        help: "Keyword or tag: gggg,eeee, or ggggxxee for a private element in any block. A path into sequences is \
+               written as \"ReferencedImageSequence[*].ReferencedSOPInstanceUID\".",
     },
     EntryKey {
         name: "creator",
         example: "\"ACME 1.1\"",
-        help: "Private creator of the private elements in the path. Only for those.",
+        help: "Private creator of the private elements in the path. Other paths have none.",
     },
-    EntryKey { name: "level", example: "\"SERIES\"", help: "What it belongs to: PATIENT, STUDY, SERIES or IMAGE." },
+    EntryKey {
+        name: "level",
+        example: "\"SERIES\"",
+        help: "Level of the entity that has it: PATIENT, STUDY, SERIES or IMAGE.",
+    },
     EntryKey {
         name: "vr",
         example: "\"DS\"",
-        help: "Value representation. Without: that of the dictionary, which private elements are not in.",
+        help: "Value representation. Without it, that of the dictionary applies. Private elements are not in the dictionary.",
     },
     EntryKey {
         name: "name",
         example: "\"AcmeDose\"",
-        help: "What `dcmdex find` calls it. Without: the keywords of the path.",
+        help: "Its name for `dcmdex find`. Without it, the keywords of the path are the name.",
     },
 ];
 
@@ -116,39 +121,42 @@ static ATTRIBUTE_KEYS: &[EntryKey] = &[
 pub(super) static PEER_TABLE: EntryTable =
     EntryTable { name: "peer", keys: PEER_KEYS, one: "a peer", form: "peers are written as [[peer]], one for each" };
 
-/// The keys of a peer, in the order of the shipped example.
+/// Keys of a peer, in the order of the shipped example.
 static PEER_KEYS: &[EntryKey] = &[
     EntryKey { name: "ae_title", example: "\"CT1\"", help: "Its AE title. Every entry has one." },
     EntryKey {
         name: "addresses",
         example: "[\"10.1.2.3\", \"10.2.0.0/16\"]",
-        help: "Addresses and networks that it may call from, at least one. Without: any; AE titles are no secret, so say it.",
+        help: "Addresses and networks from which it may call, at least one. Without it, any address is allowed. AE titles \
+               are not secret, so set it.",
     },
     EntryKey {
         name: "services",
         example: "[\"echo\", \"store\", \"find\", \"get\", \"move\", \"commit\"]",
-        help: "What it may ask for. Without: everything. An empty list: nothing, it is a C-MOVE destination only.",
+        help: "Services that it may use. Without it, all are allowed. With an empty list the peer is only a C-MOVE \
+               destination.",
     },
     EntryKey {
         name: "max_associations",
         example: "10",
-        help: "Its associations at one time. Without: network.max_associations_per_peer.",
+        help: "Maximum number of its associations. Without it, network.max_associations_per_peer applies.",
     },
     EntryKey {
         name: "host",
         example: "\"10.1.2.3\"",
-        help: "Where C-MOVE finds it. Without host and port it is no destination.",
+        help: "Host to which C-MOVE sends. Without host and port the peer is not a destination.",
     },
     EntryKey {
         name: "tls",
         example: "true",
-        help: "Whether it has to use TLS when it calls, and C-MOVE when it sends there. Without: false, and it may.",
+        help: "Whether it must use TLS when it calls, and whether C-MOVE uses TLS to it. Without it, TLS is optional (false).",
     },
     EntryKey {
         name: "certificates",
         example: "[\"cn:CT1\", \"dns:ct1.example.org\"]",
-        help: "Certificates that belong to its AE title, by sha256: of the whole, cn: of the subject or dns: of an alternative \
-               name; one of them has to be shown. Says tls = true. Without: any of our authorities; C-MOVE wants that of the host.",
+        help: "Certificates of its AE title: sha256: of the whole, cn: of the subject, or dns: of an alternative name. The \
+               peer must present one of them, so tls is true. Without it, any certificate of our authorities is accepted, \
+               but C-MOVE requires that of the host.",
     },
-    EntryKey { name: "port", example: "104", help: "Where C-MOVE finds it." },
+    EntryKey { name: "port", example: "104", help: "Port to which C-MOVE sends." },
 ];

@@ -1,4 +1,4 @@
-//! The commented example that `dcmdex config init` writes.
+//! The commented example file that `dcmdex config init` writes.
 
 use std::fmt::Write as _;
 
@@ -7,27 +7,30 @@ use super::keys::{KEYS, PEERS};
 use crate::config::entries::ATTRIBUTE_TABLE;
 use crate::config::entries::PEER_TABLE;
 
-/// Columns of a comment line.
+/// Maximum width of a comment line.
 const WIDTH: usize = 100;
 
-/// Settings whose lines are commented out. Written in a file, their defaults would be relative to the file and mean another place
-/// than where they are left out: beside a file in `/etc`, say, where a service cannot write.
+/// Settings whose lines are commented out.
+///
+/// In a file, a relative path is relative to the file. So the default in a file means another place
+/// than the default without it. Beside a file in `/etc`, for example, a service cannot write.
 const COMMENTED: [&str; 2] = ["index", "storage"];
 
-/// Settings of a new file that are not at their defaults: a file that is written by hand in a hurry need not have an end, and one
-/// that was made with care should.
+/// Settings that the example does not set to their defaults. A file written by hand in a hurry
+/// needs no end line, but a carefully made one should have it.
 const SET: [(&str, &str); 1] = [("require_end", "true")];
 
-/// A `dcmdex.toml` with every setting at its default but those of [`SET`], and what each one costs when it is too low or too high.
+/// Returns a `dcmdex.toml` with every setting, its default, and the cost of a value that is too low
+/// or too high. The settings of [`SET`] differ from their defaults.
 #[must_use]
 pub fn example() -> String {
     let mut text = String::new();
     comment(
         &mut text,
-        "Settings of dcmdex. Every value here is the default, so that a line that is left out changes nothing. An option of the \
-         command line goes before a variable (DCMDEX_PORT, DCMDEX_SCAN__JOBS), a variable before this file. An unknown name \
-         is an error. `dcmdex config check` reads this file, `dcmdex config show` says what is in force and where it came \
-         from.",
+        "Settings of dcmdex. Every value here is the default, so a missing line changes nothing. A command line option \
+         overrides a variable (DCMDEX_PORT, DCMDEX_SCAN__JOBS), and a variable overrides this file. An unknown name is an \
+         error. `dcmdex config check` checks this file. `dcmdex config show` prints the effective values and the origin of \
+         each.",
     );
     let mut section = "";
     for key in KEYS {
@@ -57,14 +60,14 @@ fn peers(text: &mut String) {
     let _ = write!(text, "\n[{PEERS}]\n\n");
     comment(
         text,
-        "Other nodes by AE title, as \"HOST:PORT\": where objects may be sent on request (C-MOVE destinations). The option \
-         --peer AET=HOST:PORT adds one. It says nothing about who may call: that is the next table.",
+        "Destinations of C-MOVE: AE titles of other nodes, each with \"HOST:PORT\". The option --peer AET=HOST:PORT \
+         adds one. This table does not say who may call. The next table does.",
     );
     text.push_str("# ARCHIVE = \"pacs.example.org:104\"\n\n");
     comment(
         text,
-        "The table of peers: one [[peer]] for each node that may associate. As soon as there is one entry, nobody else is let in \
-         (calling AE title not recognized). SIGHUP reads it again.",
+        "The table of peers: one [[peer]] for each node that may associate. If there is an entry, all other nodes are \
+         rejected (calling AE title not recognized). SIGHUP reads the table again.",
     );
     entry(text, &PEER_TABLE);
 }
@@ -73,14 +76,14 @@ fn attributes(text: &mut String) {
     text.push('\n');
     comment(
         text,
-        "Declared attributes: what the index keeps of each object, answers and matches besides the attributes of its table \
-         (docs/conformance.md). One [[attribute]] for each. What was indexed before is read again by the next scan of its \
-         directory, which says beforehand how long that takes.",
+        "Declared attributes, one [[attribute]] for each. The index keeps, matches and returns them in addition to the \
+         attributes of its table (docs/conformance.md). The next scan of a directory reads objects again that were \
+         indexed before. It first reports how long that takes.",
     );
     entry(text, &ATTRIBUTE_TABLE);
 }
 
-/// An entry of a table, commented out.
+/// Writes an entry of a table, commented out.
 fn entry(text: &mut String, table: &EntryTable) {
     let _ = writeln!(text, "#\n# [[{}]]", table.name);
     for key in table.keys {
@@ -89,7 +92,8 @@ fn entry(text: &mut String, table: &EntryTable) {
     }
 }
 
-/// What a value costs; of a choice the text begins with its name, which is a better label.
+/// Writes the cost of a value. If the setting is a choice, the text begins with the name of the
+/// value, which replaces the label.
 fn cost(text: &mut String, label: &str, what: &str) {
     let names_a_choice = what.split_once(": ").is_some_and(|(name, _)| !name.contains(' '));
     if names_a_choice {
@@ -99,7 +103,7 @@ fn cost(text: &mut String, label: &str, what: &str) {
     }
 }
 
-/// Writes text as comment lines, broken between words.
+/// Writes text as comment lines that break between words.
 fn comment(text: &mut String, sentence: &str) {
     lines(text, "#", sentence);
 }

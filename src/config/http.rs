@@ -1,4 +1,4 @@
-//! Settings of the HTTP side.
+//! Settings of HTTP.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use super::{Check, Config, Error, Problem};
 use crate::web::{self, BaseUrl, Rights};
 
-/// Who may ask over HTTP, as the setting `http.access` says it.
+/// Who may send requests over HTTP, as given by the setting `http.access`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpAccess {
-    /// The users of the file; without one anyone, where nobody but this machine reaches the port.
+    /// The users of the file. Without a file it is anyone, if only this machine reaches the port.
     Auto,
     /// The users of the file.
     Users,
@@ -17,36 +17,36 @@ pub enum HttpAccess {
     Anyone,
 }
 
-/// The HTTP side.
+/// Settings of HTTP.
 #[derive(Clone, Debug)]
 pub struct Http {
-    /// Whether there is one.
+    /// Whether the node has an HTTP port.
     pub enabled: bool,
-    /// Where to listen.
+    /// Address and port to listen on.
     pub bind: SocketAddr,
-    /// Whether with TLS.
+    /// Whether the port uses TLS.
     pub tls: bool,
-    /// The file of users.
+    /// File of users.
     pub users: Option<PathBuf>,
-    /// Who may ask.
+    /// Who may send requests.
     pub access: HttpAccess,
-    /// The URL that clients know.
+    /// URL of the node as clients know it.
     pub public_url: Option<BaseUrl>,
-    /// Names of the node.
+    /// Host names of the node.
     pub hosts: Vec<String>,
-    /// Origins of other pages.
+    /// Origins whose pages may use the node.
     pub cors_origins: Vec<String>,
-    /// Proxies that are believed.
+    /// Trusted proxies.
     pub trusted_proxies: Vec<IpAddr>,
-    /// Their user header.
+    /// Header in which a trusted proxy names the user.
     pub user_header: Option<String>,
-    /// The folder of OHIF.
+    /// Folder of the OHIF viewer.
     pub ohif: Option<PathBuf>,
-    /// Connections at one time.
+    /// Maximum number of connections.
     pub max_connections: usize,
-    /// Connections of one address at one time.
+    /// Maximum number of connections of one address.
     pub max_connections_per_address: usize,
-    /// The most results of a search.
+    /// Maximum number of results of a search.
     pub max_results: Option<u64>,
 }
 
@@ -79,13 +79,13 @@ impl Check<'_> {
             max_results: (max_results > 0).then_some(max_results),
         };
         if http.user_header.is_some() && http.trusted_proxies.is_empty() {
-            self.refuse("http.user_header", "nobody would be believed: `http.trusted_proxies` is empty".to_owned());
+            self.refuse("http.user_header", "it has no effect: `http.trusted_proxies` is empty".to_owned());
         }
         if http.user_header.is_some() && http.users.is_none() {
-            self.refuse("http.user_header", "gives no rights without a file of users (`http.users`)".to_owned());
+            self.refuse("http.user_header", "it gives no rights without a file of users (`http.users`)".to_owned());
         }
         if http.enabled && http.tls && self.text("tls.certificate").is_empty() {
-            self.refuse("http.tls", "there is no TLS without `tls.certificate`".to_owned());
+            self.refuse("http.tls", "TLS needs `tls.certificate`".to_owned());
         }
         http
     }
@@ -96,7 +96,7 @@ impl Check<'_> {
         for value in values {
             match value.as_str() {
                 Some(text) if !text.trim().is_empty() => texts.push(text.trim().to_owned()),
-                _ => self.refuse(path, format!("{value} is no text")),
+                _ => self.refuse(path, format!("{value} is not a text")),
             }
         }
         texts
@@ -107,7 +107,7 @@ impl Check<'_> {
         for text in self.texts(path) {
             match text.parse() {
                 Ok(address) => addresses.push(address),
-                Err(_) => self.refuse(path, format!("`{text}` is no IP address")),
+                Err(_) => self.refuse(path, format!("`{text}` is not an IP address")),
             }
         }
         addresses
@@ -115,10 +115,11 @@ impl Check<'_> {
 }
 
 impl Config {
-    /// What callers without credentials may do over HTTP; `None`: nothing, they have to be users.
+    /// Returns the rights of callers without credentials. `None` if every caller must be a user.
     ///
     /// # Errors
-    /// When the settings contradict each other, or when others reach the port and nothing says who may ask.
+    /// Fails if the settings contradict each other, or if others reach the port and no setting says
+    /// who may send requests.
     pub fn http_anyone(&self) -> Result<Option<Rights>, Error> {
         let http = &self.http;
         let is_local = http.bind.ip().is_loopback();
@@ -130,16 +131,16 @@ impl Config {
                 "http.bind",
                 format!(
                     "others can reach {}, and nothing says who may ask over HTTP: write a file of users (`dcmdex user`, \
-                     `http.users`), or `http.access = \"anyone\"` to let whoever reaches the port search and retrieve",
+                     `http.users`), or `http.access = \"anyone\"` to let everyone who reaches the port search and retrieve",
                     http.bind
                 ),
             ),
             (HttpAccess::Users, None) => {
-                ("http.access", "`http.access` is \"users\", and `http.users` names no file of them".to_owned())
+                ("http.access", "`http.access` is \"users\", and `http.users` names no file".to_owned())
             }
             (HttpAccess::Anyone, Some(_)) => (
                 "http.access",
-                "`http.access` is \"anyone\", and there is a file of users, `http.users`: one of the two has to go"
+                "`http.access` is \"anyone\", and there is a file of users, `http.users`: remove one of the two"
                     .to_owned(),
             ),
         };
@@ -147,10 +148,10 @@ impl Config {
         Err(Error::Invalid(vec![Problem { origin, message }]))
     }
 
-    /// Of the HTTP side. Its times are those of the network.
+    /// Returns the options of HTTP. Its timeouts are those of the network.
     ///
     /// # Errors
-    /// As [`Self::http_anyone`].
+    /// Fails as [`Self::http_anyone`] does.
     pub fn web_options(&self) -> Result<web::Options, Error> {
         let (http, network) = (&self.http, &self.network);
         Ok(web::Options {
@@ -219,8 +220,8 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_told() {
         for (flags, told) in [
-            (vec![("http.user_header", Value::from("remote-user"))], "nobody would be believed"),
-            (vec![("http.trusted_proxies", Value::from(vec!["proxy"]))], "is no IP address"),
+            (vec![("http.user_header", Value::from("remote-user"))], "`http.trusted_proxies` is empty"),
+            (vec![("http.trusted_proxies", Value::from(vec!["proxy"]))], "is not an IP address"),
             (vec![("http.public_url", Value::from("pacs"))], "is no URL"),
             (vec![("http.enabled", true.into()), ("http.tls", true.into())], "no TLS without"),
         ] {

@@ -1,4 +1,4 @@
-//! Settings from all sources, each with where it came from; the stronger source wins.
+//! Settings from all sources, with the origin of each. The stronger source wins.
 
 use crate::config::Origin;
 use crate::config::Setting;
@@ -19,14 +19,14 @@ use crate::config::entries::PEER_TABLE;
 #[derive(Clone, Debug)]
 pub(super) struct Layers {
     settings: BTreeMap<String, Setting>,
-    /// The table of peers, if there is one.
+    /// The table of peers, if the file has one.
     peer_table: Option<Vec<Entry>>,
-    /// The declared attributes, if there is a table of them.
+    /// The declared attributes, if the file has some.
     attributes: Option<Vec<Entry>>,
 }
 
 impl Layers {
-    /// The defaults.
+    /// Creates the layer of defaults.
     pub(super) fn new() -> Self {
         let settings = KEYS
             .iter()
@@ -35,7 +35,7 @@ impl Layers {
         Self { settings, peer_table: None, attributes: None }
     }
 
-    /// Lays the text of a file over what is there.
+    /// Adds the settings of a file. They override earlier ones.
     pub(super) fn add_file(&mut self, path: &Path, text: &str, problems: &mut Vec<Problem>) {
         let at = |offset: usize| Origin::File {
             path: path.to_owned(),
@@ -79,19 +79,21 @@ impl Layers {
         }
     }
 
-    /// The declared attributes as they stand in the file.
+    /// Returns the declared attributes as written in the file.
     pub(super) fn attributes(&self) -> &[Entry] {
         self.attributes.as_deref().unwrap_or_default()
     }
 
-    /// The table of peers as it stands in the file; `None` when there is none.
+    /// Returns the table of peers as written in the file. `None` if there is none.
     pub(super) fn peer_table(&self) -> Option<&[Entry]> {
         self.peer_table.as_deref()
     }
 
-    /// Lays the variables of the environment that are ours over what is there. What merely begins like ours, and resembles
-    /// no setting, is somebody else's: container platforms name variables after services. Those are returned, to be warned
-    /// about.
+    /// Adds the settings of our environment variables. They override earlier ones.
+    ///
+    /// A variable may have our prefix but resemble no setting. It then belongs to other software,
+    /// since container platforms name variables after services. Such variables are returned for a
+    /// warning.
     pub(super) fn add_environment(
         &mut self,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -113,7 +115,7 @@ impl Layers {
                 _ => rest.to_ascii_lowercase().replace("__", "."),
             };
             let Ok(value) = value.into_string() else {
-                problems.push(Problem { origin, message: "is not valid UTF-8".to_owned() });
+                problems.push(Problem { origin, message: "its value is not valid UTF-8".to_owned() });
                 continue;
             };
             let value = if path.starts_with("peers.") {
@@ -135,7 +137,7 @@ impl Layers {
         strange
     }
 
-    /// Lays an option of the command line over what is there.
+    /// Adds the setting of a command line option. It overrides earlier ones.
     pub(super) fn add_flag(&mut self, path: &str, value: Value, flag: &str, problems: &mut Vec<Problem>) {
         self.add(path, Some(value), Origin::Flag(flag.to_owned()), problems);
     }
@@ -159,21 +161,21 @@ impl Layers {
         }
     }
 
-    /// All settings, by name.
+    /// Returns all settings with their names.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Setting)> {
         self.settings.iter().map(|(path, setting)| (path.as_str(), setting))
     }
 
-    /// A setting of the table.
+    /// Returns a setting of the table.
     ///
     /// # Panics
-    /// When the table does not have it.
+    /// Panics if the table does not have the setting.
     pub(super) fn setting(&self, path: &str) -> &Setting {
         self.settings.get(path).expect("only names of the table are asked for, and each has a default")
     }
 }
 
-/// Reads a table of entries; `None` when it is not written as one.
+/// Reads a table of entries. `None` if it is not written as such a table.
 fn entries(
     table: &EntryTable,
     value: &toml::Spanned<DeValue<'_>>,
@@ -200,10 +202,10 @@ fn entries(
     Some(entries)
 }
 
-/// The name that was probably meant.
+/// Returns the name that was probably meant.
 fn suggestion(path: &str) -> Option<&'static str> {
     let whole = KEYS.iter().map(|key| (strsim::damerau_levenshtein(path, key.path), key.path));
-    // `jobs = 4` where `scan.jobs` is meant.
+    // Example: `jobs = 4` instead of `scan.jobs`.
     let last = path.rsplit('.').next().unwrap_or(path);
     let part = KEYS.iter().filter_map(|key| {
         let name = key.path.rsplit('.').next()?;
@@ -213,7 +215,8 @@ fn suggestion(path: &str) -> Option<&'static str> {
     (distance <= 1 + path.len() / 6).then_some(name)
 }
 
-/// Reads the text of a variable as a value of the same type as `like`. Lists are separated by commas.
+/// Parses the text of a variable as a value of the same type as `like`. Commas separate the items
+/// of a list.
 fn read_as(text: &str, like: &Value) -> Option<Value> {
     match like {
         Value::String(_) => Some(Value::String(text.to_owned())),
@@ -230,7 +233,7 @@ fn read_as(text: &str, like: &Value) -> Option<Value> {
     .filter(|value| value.same_type(like))
 }
 
-/// A value without its place in the text; `None` for what no setting can be.
+/// Converts a value without its position in the text. `None` for types that no setting has.
 fn plain(value: &DeValue<'_>) -> Option<Value> {
     match value {
         DeValue::String(text) => Some(Value::String(text.clone().into_owned())),
@@ -254,7 +257,7 @@ fn wrong_type(path: &str) -> String {
         Value::Datetime(_) => "a time",
         Value::Table(_) => "a table",
     };
-    format!("`{path}` has to be {kind}")
+    format!("`{path}` must be {kind}")
 }
 
 #[cfg(test)]
@@ -304,8 +307,8 @@ mod tests {
 
     #[test]
     fn a_wrong_type_is_told_with_the_right_one() {
-        assert_eq!(with_file("port = \"104\"").1, ["dcmdex.toml:1: `port` has to be a whole number"]);
-        assert_eq!(with_file("[peers]\nA = 1").1, ["dcmdex.toml:2: `peers.A` has to be a text"]);
+        assert_eq!(with_file("port = \"104\"").1, ["dcmdex.toml:1: `port` must be a whole number"]);
+        assert_eq!(with_file("[peers]\nA = 1").1, ["dcmdex.toml:2: `peers.A` must be a text"]);
         let (_, problems, _) = with_environment("DCMDEX_METADATA_ONLY", "perhaps");
         assert_eq!(problems, ["environment variable DCMDEX_METADATA_ONLY: `metadata_only` has to be true or false"]);
     }

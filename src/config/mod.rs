@@ -1,7 +1,8 @@
-//! File, environment and flags to one checked [`Config`].
+//! Builds one checked [`Config`] from file, environment and flags.
 //!
-//! An option of the command line goes before a variable, a variable before the file, the file before the default. Each
-//! effective value remembers where it came from. `keys` is the table of all settings; nothing else names a default.
+//! A command line option overrides a variable, a variable overrides the file, and the file
+//! overrides the default. Each effective value has its origin. `keys` is the table of all settings,
+//! and the only place that names defaults.
 
 mod access;
 mod attributes;
@@ -43,23 +44,23 @@ use crate::ul::tls::{self, ClientCertificates};
 use entries::{ATTRIBUTE_TABLE, PEER_TABLE};
 use layers::Layers;
 
-/// The file that is read when none is named, in the current directory.
+/// File in the current directory that is read if none is named.
 pub const DEFAULT_FILE: &str = "dcmdex.toml";
 
-/// The last line of a file, where `require_end` says so.
+/// Required last line of the file if `require_end` is true.
 const END: &str = "# end";
 
-/// How long a file has to stay the same before a running node takes it over. Larger: a reload takes longer. Smaller: a file is
-/// more often read in the middle of being written.
+/// Time for which a file must stay unchanged before a running node accepts it. Larger: a reload
+/// takes longer. Smaller: a half-written file is read more often.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
 
-/// Attempts to read a file that has settled.
+/// Maximum number of attempts to read an unchanged file.
 const SETTLING_ATTEMPTS: u32 = 10;
 
-/// The longest file that is read, in bytes; a setting file has a few kilobytes.
+/// Maximum size of the file in bytes. A real one has a few kilobytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// What can go wrong with settings.
+/// Errors of the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -67,24 +68,24 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The file is far too long to be one.
-    #[error("{} is no configuration file: it has {bytes} bytes", path.display())]
+    /// The file is far too long for a configuration file.
+    #[error("{} is not a configuration file: it has {bytes} bytes", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
-        /// Its size.
+        /// Size of the file.
         bytes: u64,
     },
-    /// The file changes all the time.
+    /// The file keeps changing.
     #[error("configuration file {} is still being written", path.display())]
     Unsettled {
         /// The file.
         path: PathBuf,
     },
-    /// Values that cannot be used; all of them.
+    /// All settings that cannot be used.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
 }
@@ -93,165 +94,165 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// One option of the command line.
+/// One command line option.
 #[derive(Clone, Debug)]
 pub struct Flag {
     /// The setting that it sets.
     pub path: String,
     /// The value.
     pub value: Value,
-    /// The option as typed, such as `--port`.
+    /// The option as typed, for example `--port`.
     pub flag: &'static str,
 }
 
-/// Where settings come from.
+/// Sources of settings.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// The file named on the command line.
+    /// File named on the command line.
     pub file: Option<PathBuf>,
-    /// The environment.
+    /// Environment variables.
     pub environment: Vec<(OsString, OsString)>,
-    /// The options of the command line.
+    /// Command line options.
     pub flags: Vec<Flag>,
 }
 
 impl Sources {
-    /// The environment of this process, no file and no flags.
+    /// Returns the environment of this process, without a file and flags.
     #[must_use]
     pub fn from_process() -> Self {
         Self { environment: std::env::vars_os().collect(), ..Self::default() }
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&OsString> {
         self.environment.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 }
 
-/// What becomes of pixel data that arrives.
+/// Whether received objects are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The object is kept in the storage directory.
+    /// Objects are kept in the storage directory.
     Objects,
-    /// Only the index keeps what it reads of it.
+    /// Only their index entries are kept.
     MetadataOnly,
 }
 
 /// What a C-STORE success promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// It survives a power cut.
+    /// The object survives a power cut.
     Full,
-    /// It survives the end of this process.
+    /// The object survives the end of this process.
     Os,
 }
 
-/// Which of two different objects with one SOP Instance UID is kept.
+/// Which of two different objects with the same SOP Instance UID is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duplicates {
-    /// Both.
+    /// Both are kept.
     KeepBoth,
-    /// The first.
+    /// The first is kept.
     KeepFirst,
-    /// The last.
+    /// The last is kept.
     Replace,
 }
 
-/// Whether a received object is kept that lies in an archive already.
+/// Whether a received object is kept if an archive already has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepKnown {
-    /// It is.
+    /// It is kept.
     Always,
-    /// The archive is trusted to keep it.
+    /// It is not kept, because the archive is trusted to keep it.
     TrustArchive,
 }
 
-/// Limits and waits of the network.
+/// Limits and timeouts of the network.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// Where to listen.
+    /// Address and port to listen on.
     pub bind: SocketAddr,
-    /// Where to listen for TLS.
+    /// Address and port to listen on for TLS.
     pub tls_bind: SocketAddr,
     /// Whether any called AE title is accepted.
     pub accept_any_called_ae: bool,
-    /// Associations at one time.
+    /// Maximum number of associations.
     pub max_associations: usize,
-    /// Associations of one peer at one time.
+    /// Maximum number of associations of one peer.
     pub max_associations_per_peer: usize,
-    /// Connections without association at one time.
+    /// Maximum number of connections without association.
     pub max_unassociated_connections: usize,
-    /// For the A-ASSOCIATE-RQ, and for closing.
+    /// Time for the A-ASSOCIATE-RQ, and for closing.
     pub artim_timeout: Duration,
-    /// Between messages.
+    /// Time between messages.
     pub idle_timeout: Duration,
-    /// Within a message.
+    /// Time within a message.
     pub read_timeout: Duration,
-    /// For the peer to take what is sent.
+    /// Time for the peer to accept data.
     pub write_timeout: Duration,
     /// Time that the index may take for the next answer to a query.
     pub query_time_limit: Duration,
-    /// For messages in flight when stopping.
+    /// Time for messages in flight after the order to stop.
     pub drain_timeout: Duration,
     /// UIDs, best first.
     pub preferred_transfer_syntaxes: Vec<String>,
 }
 
-/// How objects of our own are held against their checksums.
+/// Settings of checksum verification for objects in our own storage.
 #[derive(Clone, Copy, Debug)]
 pub struct Integrity {
-    /// How long what was found holds.
+    /// How long a result of verification stays valid.
     pub verification_holds: Duration,
-    /// Bytes that a scrub reads in a second; `None`: there is no scrub.
+    /// Bytes that a scrub reads per second. `None` disables the scrub.
     pub scrub_bytes_per_second: Option<u64>,
-    /// Between two rounds.
+    /// Time between two rounds.
     pub scrub_pause: Duration,
 }
 
-/// Limits and waits of C-GET and C-MOVE.
+/// Limits and timeouts of C-GET and C-MOVE.
 #[derive(Clone, Debug)]
 pub struct Retrieve {
-    /// Instances of one retrieval.
+    /// Maximum number of instances of one retrieval.
     pub max_instances: usize,
-    /// For the answer to a C-STORE-RQ of ours.
+    /// Time for the answer to a C-STORE-RQ of this node.
     pub response_timeout: Duration,
-    /// For the file system.
+    /// Time for the file system.
     pub source_timeout: Duration,
 }
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Whether the file has to have a last line that says so.
+    /// Whether the file must have a last line that marks its end.
     pub require_end: bool,
-    /// The index file, absolute.
+    /// Absolute path of the index file.
     pub index: PathBuf,
-    /// The directory of managed objects, absolute.
+    /// Absolute path of the directory of managed objects.
     pub storage: PathBuf,
-    /// Our AE title.
+    /// AE title of this node.
     pub ae_title: AeTitle,
-    /// Who may associate, as the setting says it; see [`Config::admitted`].
+    /// Who may associate, as given by the setting. See [`Config::admitted`].
     pub access: AccessMode,
-    /// What is kept of what arrives.
+    /// Whether received objects are kept.
     pub keep: Keep,
-    /// Certificates; `None`: no TLS.
+    /// Certificates. `None` disables TLS.
     pub tls: Option<tls::Options>,
     /// Whether there is a port without TLS.
     pub plain: Plain,
     /// Network limits.
     pub network: Network,
-    /// The HTTP side.
+    /// Settings of HTTP.
     pub http: Http,
-    /// What success promises.
+    /// What a C-STORE success promises.
     pub durability: Durability,
-    /// Which duplicate is kept.
+    /// Which of two different objects with the same UID is kept.
     pub duplicates: Duplicates,
-    /// Whether what lies in an archive already is kept.
+    /// Whether an object is kept if an archive already has it.
     pub keep_known: KeepKnown,
     /// How queries are answered.
     pub find: qr::Options,
-    /// What the index keeps besides the attributes of its table.
+    /// Attributes that the index keeps in addition to its table.
     pub declared: Arc<DeclaredSet>,
     /// How objects are sent.
     pub retrieve: Retrieve,
@@ -259,54 +260,55 @@ pub struct Config {
     pub integrity: Integrity,
     /// Whether storage commitment counts files of an archive that is indexed in place.
     pub commit_in_place: bool,
-    /// Space to leave free in the storage directory, bytes.
+    /// Bytes to leave free in the storage directory.
     pub min_free_bytes: u64,
-    /// Memory for pages of the index, bytes.
+    /// Bytes of memory for pages of the index.
     pub cache_bytes: u64,
-    /// Whether a node looks at a sample of the index before it opens its port.
+    /// Whether the node checks a sample of the index before it opens its port.
     pub start_check: bool,
-    /// Files that a scan reads at one time.
+    /// Number of files that a scan reads at the same time.
     pub scan_jobs: usize,
-    /// Whether a scan reads what the index knows as it is.
+    /// Whether a scan reads unchanged files again.
     pub scan_full: bool,
-    /// Which files a scan looks at.
+    /// Files that a scan examines.
     pub scan_filter: Filter,
-    /// In which order a scan enters directories.
+    /// Order in which a scan enters directories.
     pub scan_order: Order,
-    /// How much a scan may read in a second.
+    /// Maximum that a scan may read per second.
     pub scan_throttle: Rate,
-    /// How long a scan waits for an answer of the file system.
+    /// Time for the file system to answer a scan.
     pub scan_read_timeout: Duration,
-    /// Whether a scan drops what is gone.
+    /// Whether a scan drops index entries of missing files.
     pub scan_prune: bool,
-    /// Whether it does so below directories that look as if their disk were not mounted.
+    /// Whether it also drops them below directories that look unmounted.
     pub scan_prune_emptied: bool,
-    /// Who may associate, and where C-MOVE may send to.
+    /// Who may associate, and the destinations of C-MOVE.
     pub peers: Peers,
-    /// Form of log lines.
+    /// Format of log lines.
     pub log_format: LogFormat,
-    /// Filter of log lines; empty: the command's default.
+    /// Filter of log lines. If it is empty, each command has its own default.
     pub log_filter: String,
     /// The file that was read.
     pub file: Option<PathBuf>,
-    /// What is worth a warning: variables that look like ours and are not.
+    /// Variables for a warning: they have our prefix but are not settings.
     pub strange_variables: Vec<String>,
     layers: Layers,
 }
 
 impl Config {
-    /// Reads the sources and checks everything.
+    /// Reads all sources and checks everything.
     ///
     /// # Errors
-    /// When the file cannot be read, or with all values that cannot be used.
+    /// Fails if the file cannot be read. Fails with all values that cannot be used.
     pub fn load(sources: &Sources, current_directory: &Path) -> Result<Self, Error> {
         Self::load_by(sources, current_directory, read_file)
     }
 
-    /// The same for a node that runs, whose file may just be being written: waits until that has ended.
+    /// Works as [`Self::load`], for a running node whose file may be in the middle of being
+    /// written. It waits until the file stays unchanged.
     ///
     /// # Errors
-    /// As [`Self::load`], and [`Error::Unsettled`].
+    /// Fails as [`Self::load`] does, and with [`Error::Unsettled`].
     pub fn load_again(sources: &Sources, current_directory: &Path) -> Result<Self, Error> {
         Self::load_by(sources, current_directory, read_settled_file)
     }
@@ -332,7 +334,8 @@ impl Config {
             && text.lines().next_back().map(str::trim_end) != Some(END)
         {
             let origin = Origin::File { path: path.clone(), line: text.lines().count().max(1) };
-            let message = format!("the last line is not `{END}`: the file was cut off, or `require_end` is not meant");
+            let message =
+                format!("the last line is not `{END}`: the file is truncated, or `require_end` should be false");
             problems.push(Problem { origin, message });
         }
         let mut config = Check { layers: &layers, problems: &mut problems, current_directory }.config();
@@ -345,14 +348,14 @@ impl Config {
         Ok(config)
     }
 
-    /// All effective settings by name, in the order of the table, then the peers.
+    /// Returns all effective settings with their names, in the order of the table, then the peers.
     pub fn settings(&self) -> impl Iterator<Item = (&str, &Setting)> {
         let peers = self.layers.iter().filter(|(path, _)| Key::by_path(path).is_none());
         KEYS.iter().map(|key| (key.path, self.layers.setting(key.path))).chain(peers)
     }
 
-    /// The entries of the tables that may have any number of them, as they stand in the file: the name of the table, the
-    /// line, and the fields in the order of the shipped example.
+    /// Returns the entries of `[[peer]]` and `[[attribute]]` as written in the file: the name of
+    /// the table, the line, and the fields in the order of the shipped example.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, &Origin, impl Iterator<Item = (&str, &Setting)>)> {
         let peers = self.layers.peer_table().unwrap_or_default();
         [(&PEER_TABLE, peers), (&ATTRIBUTE_TABLE, self.layers.attributes())].into_iter().flat_map(|(table, entries)| {
@@ -360,7 +363,7 @@ impl Config {
         })
     }
 
-    /// Whether something else than this machine can reach the node.
+    /// Whether other machines can reach the node.
     #[must_use]
     pub fn is_reachable_from_outside(&self) -> bool {
         !self.network.bind.ip().is_loopback()
@@ -384,7 +387,7 @@ fn read_file(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
-/// Reads a file when it has been the same for a while.
+/// Reads a file once it has stayed unchanged for a while.
 fn read_settled_file(path: &Path) -> Result<String, Error> {
     let mut text = read_file(path)?;
     for _ in 0..SETTLING_ATTEMPTS {
@@ -398,8 +401,10 @@ fn read_settled_file(path: &Path) -> Result<String, Error> {
     Err(Error::Unsettled { path: path.to_owned() })
 }
 
-/// Reads typed values out of the layers and collects what is wrong. A value that is wrong is replaced by a harmless one, so
-/// that all problems are told at once; the caller lets nothing of it out.
+/// Reads typed values from the layers and collects the problems.
+///
+/// An invalid value is replaced by a harmless one, so that all problems are reported together. The
+/// caller never returns such a configuration.
 struct Check<'a> {
     layers: &'a Layers,
     problems: &'a mut Vec<Problem>,
@@ -477,39 +482,40 @@ impl Check<'_> {
             for title in
                 config.peers.table.iter().flatten().filter(|(_, grant)| wants_tls(grant)).map(|(title, _)| title)
             {
-                let message = format!("peer `{title}` has to use TLS, and there are no certificates");
+                let message = format!("peer `{title}` must use TLS, but this node has no certificate");
                 self.refuse("tls.certificate", message);
             }
         }
         if real_path(&config.index).starts_with(real_path(&config.storage)) {
-            self.refuse("index", "the index may not lie inside the storage directory".to_owned());
+            self.refuse("index", "the index must not be inside the storage directory".to_owned());
         }
         let (plain, tls) = (config.network.bind, config.network.tls_bind);
         if config.tls.is_some() && config.plain == Plain::Listen && plain == tls && plain.port() != 0 {
             self.refuse(
                 "tls.port",
-                format!("{} is the port without TLS (`port`); with `tls.only` it may be", tls.port()),
+                format!("{} is already the port without TLS (`port`); only `tls.only` allows this", tls.port()),
             );
         }
         self.associations(&config);
         config
     }
 
-    /// What one peer may have has to be possible.
+    /// Checks that the limits of one peer fit the total limit.
     fn associations(&mut self, config: &Config) {
         const ALL: &str = "network.max_associations";
         let all = config.network.max_associations;
         let of_one = "network.max_associations_per_peer";
-        // Who lowers the one need not know of the other, whose default is meant as a share of it.
+        // A user who lowers the total need not know the limit of one peer. Its default means a
+        // share of the total.
         let is_default = self.layers.setting(of_one).origin == Origin::Default;
         if !is_default && config.network.max_associations_per_peer > all {
-            self.refuse(of_one, format!("more than `{ALL}` ({all})"));
+            self.refuse(of_one, format!("it is more than `{ALL}` ({all})"));
         }
         for entry in self.layers.peer_table().unwrap_or_default() {
             let Some(setting) = entry.fields.get("max_associations") else { continue };
             if setting.value.as_integer().and_then(|count| usize::try_from(count).ok()).is_some_and(|count| count > all)
             {
-                let message = format!("`max_associations` of a peer: more than `{ALL}` ({all})");
+                let message = format!("`max_associations` of a peer is more than `{ALL}` ({all})");
                 self.problems.push(Problem { origin: setting.origin.clone(), message });
             }
         }
@@ -540,7 +546,7 @@ impl Check<'_> {
     }
 
     fn integrity(&mut self) -> Integrity {
-        // A hundred years are as good as for ever.
+        // A hundred years are as good as no limit.
         let mut hours = |path| Duration::from_secs(self.integer(path, 0, 876_600) * 3600);
         let (verification_holds, scrub_pause) =
             (hours("integrity.verify_again_hours"), hours("integrity.scrub_pause_hours"));
@@ -558,7 +564,7 @@ impl Check<'_> {
         match given[..] {
             [] => {
                 if self.boolean("tls.only") {
-                    self.refuse("tls.only", "there is no TLS without `tls.certificate`".to_owned());
+                    self.refuse("tls.only", "TLS needs `tls.certificate`".to_owned());
                 }
                 None
             }
@@ -571,7 +577,7 @@ impl Check<'_> {
             }),
             [one, ..] => {
                 let missing: Vec<_> = FILES.into_iter().filter(|path| !given.contains(path)).collect();
-                self.refuse(one, format!("needs `{}` as well", missing.join("` and `")));
+                self.refuse(one, format!("it also needs `{}`", missing.join("` and `")));
                 None
             }
         }
@@ -582,7 +588,7 @@ impl Check<'_> {
         if !CharacterSets::new(&assumed_character_set).recognised() {
             self.refuse(
                 "find.assumed_character_set",
-                format!("`{assumed_character_set}` is no character set of PS3.3"),
+                format!("`{assumed_character_set}` is not a character set of PS3.3"),
             );
         }
         let limit = self.integer("find.limit", 0, i64::MAX.unsigned_abs());
@@ -591,7 +597,7 @@ impl Check<'_> {
             "" => self.text("ae_title").trim().to_owned(),
             _ => self.parsed::<AeTitle>("find.retrieve_ae_title").map_or_else(String::new, |title| title.to_string()),
         };
-        // Ours can only give what is kept here.
+        // Our own title promises only objects that are kept here.
         let retrievable =
             if retrieve_ae_title == self.text("ae_title").trim() { Retrievable::KeptHere } else { Retrievable::All };
         qr::Options {
@@ -622,7 +628,7 @@ impl Check<'_> {
                 match text.map(|glob| Filter::new(&[&glob], &[]).map(|_| glob)) {
                     Some(Ok(glob)) => globs.push(glob),
                     Some(Err(error)) => self.refuse(path, error.to_string()),
-                    None => self.refuse(path, format!("{value} is no text")),
+                    None => self.refuse(path, format!("{value} is not a text")),
                 }
             }
         }
@@ -659,7 +665,7 @@ impl Check<'_> {
     }
 
     fn seconds(&mut self, path: &str) -> Duration {
-        // A day: longer waits are as good as none, and none is not on offer.
+        // One day: a longer timeout is as good as none, and a timeout cannot be disabled.
         Duration::from_secs(self.integer(path, 1, 86_400))
     }
 
@@ -683,7 +689,7 @@ impl Check<'_> {
             return *value;
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
-        let message = format!("`{text}` is none of {}", names.join(", "));
+        let message = format!("`{text}` is not one of {}", names.join(", "));
         self.refuse(path, message);
         choices[0].1
     }
@@ -694,18 +700,19 @@ impl Check<'_> {
         for value in values {
             match value.as_str() {
                 Some(uid) if crate::model::uid::is_valid_uid(uid) => uids.push(uid.to_owned()),
-                _ => self.refuse(path, format!("{value} is no UID")),
+                _ => self.refuse(path, format!("{value} is not a UID")),
             }
         }
         uids
     }
 
-    /// A path; what a file says is relative to the file, so that a service finds it wherever it is started.
+    /// Reads a path. In a file it is relative to the file, so that a service finds it from any
+    /// current directory.
     fn path(&mut self, path: &str) -> PathBuf {
         let setting = self.layers.setting(path);
         let text = self.text(path);
         if text.is_empty() {
-            self.refuse(path, "is empty".to_owned());
+            self.refuse(path, "it is empty".to_owned());
             return self.current_directory.to_owned();
         }
         let base = match &setting.origin {
@@ -716,7 +723,8 @@ impl Check<'_> {
     }
 }
 
-/// A path without `.`, `..` and links as far as it exists; what does not exist yet holds none, save `..`, which lead back.
+/// Resolves `.`, `..` and links as far as the path exists. In the rest only `..` matters, and it
+/// leads back.
 fn real_path(path: &Path) -> PathBuf {
     let mut real = PathBuf::new();
     for component in path.components() {
@@ -727,7 +735,7 @@ fn real_path(path: &Path) -> PathBuf {
             Component::CurDir => {}
             Component::Prefix(_) | Component::RootDir | Component::Normal(_) => real.push(component),
         }
-        // Step by step: `..` is the parent of where a link leads to.
+        // Each component is resolved in turn, because `..` means the parent of a link's target.
         if let Ok(target) = real.canonicalize() {
             real = target;
         }
@@ -735,7 +743,8 @@ fn real_path(path: &Path) -> PathBuf {
     real
 }
 
-/// Reading waits for the disk or the file server rather than for a processor: measured best between 16 and 64.
+/// Returns the default number of readers. Readers wait for the disk or the file server more than
+/// for a processor. The best measured numbers are between 16 and 64.
 fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(16, |cores| (cores.get() * 4).max(16))
 }
@@ -785,13 +794,13 @@ mod tests {
         ]);
         assert_eq!(told.len(), 8, "{told:#?}");
         assert!(told.iter().all(|line| line.starts_with("option --flag: ")), "{told:#?}");
-        assert!(told.iter().any(|line| line.contains("`some` is none of `full`, `os`")), "{told:#?}");
+        assert!(told.iter().any(|line| line.contains("`some` is not one of `full`, `os`")), "{told:#?}");
     }
 
     #[test]
     fn an_index_inside_the_storage_directory_is_refused() {
         let told = problems(&[("storage", "data".into()), ("index", "data/index.db".into())]);
-        assert_eq!(told, ["option --flag: `index`: the index may not lie inside the storage directory"]);
+        assert_eq!(told, ["option --flag: `index`: the index must not be inside the storage directory"]);
     }
 
     #[test]
@@ -827,12 +836,12 @@ mod tests {
         let told: Vec<_> = told.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
-            ["option --flag: `tls.port`: 104 is the port without TLS (`port`); with `tls.only` it may be"]
+            ["option --flag: `tls.port`: 104 is already the port without TLS (`port`); only `tls.only` allows this"]
         );
-        // Only one of them is listened on.
+        // The node listens on one of them only.
         with(&[&both[..], &[("tls.only", true.into())]].concat()).unwrap();
         with_flags(&both).unwrap();
-        // Each takes a free one.
+        // Each takes a free port.
         with(&[("port", Value::Integer(0)), ("tls.port", Value::Integer(0))]).unwrap();
     }
 
@@ -853,9 +862,9 @@ mod tests {
         );
         assert_eq!(
             told("[[peer]]\nae_title = \"A\"\nmax_associations = 11\n[network]\nmax_associations = 10\n"),
-            "/dcmdex.toml:3: `max_associations` of a peer: more than `network.max_associations` (10)"
+            "/dcmdex.toml:3: `max_associations` of a peer is more than `network.max_associations` (10)"
         );
-        // As many, or a default that was not thought of.
+        // An equal limit is allowed, and so is an unchanged default.
         assert_eq!(told("[network]\nmax_associations = 10\nmax_associations_per_peer = 10\n"), "");
         assert_eq!(told("[network]\nmax_associations = 10\n"), "");
     }

@@ -1,4 +1,4 @@
-//! The settings as each module wants them.
+//! Builds the options of each module from the settings.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,16 +11,17 @@ use crate::scanner::{self, Vanished};
 use crate::scp;
 use crate::store;
 
-/// Units of a scan that may wait for the writer. Each holds up to [`scanner::UNIT_FILES`] records; the writer takes a few
-/// thousand rows at once, so that more would only be memory.
+/// Maximum number of scan units that wait for the writer. Each holds up to [`scanner::UNIT_FILES`]
+/// records. The writer takes a few thousand rows at once, so more units would only use memory.
 const SCAN_QUEUE_LENGTH: usize = 12;
 
-/// Page cache of the writer of a scan, at most: it writes at the end of each table and into the small table of look-ups, and
-/// needs no more (73 MB of memory at 1.6 million files with twice as much).
+/// Maximum page cache of the writer of a scan. It writes at the end of each table and into the
+/// small table of look-ups, so it needs no more. With twice as much it took 73 MB of memory at 1.6
+/// million files.
 const SCAN_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Config {
-    /// Of the network node.
+    /// Returns the options of the network node.
     #[must_use]
     pub fn scp_options(&self) -> scp::Options {
         let network = &self.network;
@@ -46,13 +47,13 @@ impl Config {
         }
     }
 
-    /// Whether files of an archive that is indexed in place can be committed.
+    /// Returns whether files of an archive that is indexed in place can be committed.
     #[must_use]
     pub fn files_in_place(&self) -> scp::FilesInPlace {
         if self.commit_in_place { scp::FilesInPlace::Count } else { scp::FilesInPlace::DoNotCount }
     }
 
-    /// Of retrievals.
+    /// Returns the options of retrievals.
     #[must_use]
     pub fn retrieve_options(&self) -> scp::RetrieveOptions {
         scp::RetrieveOptions {
@@ -65,7 +66,7 @@ impl Config {
         }
     }
 
-    /// Of the storage directory; `None` where no objects are kept.
+    /// Returns the options of the storage directory. `None` if no objects are kept.
     #[must_use]
     pub fn store_options(&self) -> Option<store::Options> {
         let options = |directory: PathBuf| store::Options {
@@ -86,7 +87,7 @@ impl Config {
         }
     }
 
-    /// Of the index writer of the node.
+    /// Returns the options of the node's index writer.
     #[must_use]
     pub fn node_writer_options(&self) -> WriterOptions {
         let durability = match self.durability {
@@ -101,7 +102,8 @@ impl Config {
         }
     }
 
-    /// Of the index writer of a scan: what it loses in a power cut is still in the archive.
+    /// Returns the options of a scan's index writer. Everything that it loses in a power cut is
+    /// still in the archive.
     #[must_use]
     pub fn scan_writer_options(&self) -> WriterOptions {
         WriterOptions {
@@ -113,7 +115,7 @@ impl Config {
         }
     }
 
-    /// What becomes of instances that are known.
+    /// Returns how known instances are treated.
     #[must_use]
     pub fn receive_policy(&self) -> ReceivePolicy {
         ReceivePolicy {
@@ -129,7 +131,7 @@ impl Config {
         }
     }
 
-    /// Of scans.
+    /// Returns the options of scans.
     #[must_use]
     pub fn scanner_options(&self) -> scanner::Options {
         scanner::Options {

@@ -1,5 +1,6 @@
-//! The table of peers, `[[peer]]`: who may associate and for what. Only a file has it; `[peers]` and `--peer` only name
-//! destinations of C-MOVE.
+//! The table of peers, `[[peer]]`: who may associate, and for which services.
+//!
+//! Only a file has this table. `[peers]` and `--peer` only name destinations of C-MOVE.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,11 +17,11 @@ use crate::ul::certificates::CertificateId;
 use crate::ul::destination::Destination;
 
 const EMPTY_ADDRESSES: &str =
-    "`addresses` is empty: leave it out for any address; `services = []` is for a peer that may ask for nothing";
+    "`addresses` is empty: leave it out to allow any address; `services = []` is for a peer that may request nothing";
 
-const CONTRADICTION: &str = "`certificates` needs TLS, and `tls` is false";
+const CONTRADICTION: &str = "`certificates` needs TLS, but `tls` is false";
 
-/// Makes the peers of all that names some.
+/// Builds the peers from all sources.
 pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {
     let mut peers = Peers::default();
     if let Some(entries) = layers.peer_table() {
@@ -32,7 +33,7 @@ pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {
             }
             if table.insert(title.clone(), grant).is_some() {
                 let origin = entry.origin.clone();
-                problems.push(Problem { origin, message: format!("peer `{title}` stands twice") });
+                problems.push(Problem { origin, message: format!("peer `{title}` is listed twice") });
             }
         }
         peers.table = Some(table);
@@ -46,7 +47,8 @@ pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {
         };
         match (title.parse::<AeTitle>(), address.parse::<PeerAddress>()) {
             (Ok(title), Ok(address)) => {
-                // Over an entry of the table: it is the stronger source, and changes the address only.
+                // The option or variable is stronger than the entry of the table, but it changes
+                // only the address.
                 match peers.destinations.get_mut(&title) {
                     Some(destination) => destination.address = address,
                     None => {
@@ -76,12 +78,12 @@ impl Reader<'_> {
         if let Some(Setting { value, origin }) = self.entry.fields.get("addresses")
             && value.as_array().is_some_and(Vec::is_empty)
         {
-            // `services = []` is none at all: this must not be everywhere.
+            // `services = []` allows nothing. So an empty `addresses` must not allow every address.
             self.refuse(origin.clone(), EMPTY_ADDRESSES.to_owned());
         }
         let services = self.list("services", |text| {
             let known = PeerService::ALL.iter().find(|(name, _)| *name == text).map(|(_, service)| *service);
-            known.ok_or_else(|| format!("none of {}", PeerService::ALL.map(|(name, _)| name).join(", ")))
+            known.ok_or_else(|| format!("it is not one of {}", PeerService::ALL.map(|(name, _)| name).join(", ")))
         });
         let services = services.map_or(ServiceSet::ALL, |services| services.into_iter().collect());
         let max_associations = self.integer("max_associations", 1, 100_000);
@@ -118,7 +120,7 @@ impl Reader<'_> {
             (None, None) => None,
             (Some(host), Some(port)) => {
                 let text = host.value.as_str().unwrap_or_default();
-                // An IPv6 address needs no brackets where the port does not follow it.
+                // An IPv6 address needs no brackets here, because the port is a separate key.
                 let host_and_port = match text.contains(':') && !text.starts_with('[') {
                     true => format!("[{text}]:{port}"),
                     false => format!("{text}:{port}"),
@@ -126,7 +128,7 @@ impl Reader<'_> {
                 match host_and_port.parse() {
                     Ok(address) => Some(address),
                     Err(_) => {
-                        self.refuse(host.origin.clone(), format!("`host`: `{text}` is no host name or address"));
+                        self.refuse(host.origin.clone(), format!("`host`: `{text}` is not a host name or address"));
                         None
                     }
                 }
@@ -135,7 +137,7 @@ impl Reader<'_> {
                 self.refuse(origin.clone(), "`host` needs a `port`".to_owned());
                 None
             }
-            (Some(_), None) => None, // a port that is none, and said so
+            (Some(_), None) => None, // an invalid port, already reported
             (None, Some(_)) => {
                 self.refuse(self.entry.origin.clone(), "`port` needs a `host`".to_owned());
                 None
@@ -151,12 +153,12 @@ impl Reader<'_> {
             .ok()
     }
 
-    /// The parts that are right; `None` when the key is not there.
+    /// Returns the valid items. `None` if the key is missing.
     fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
         let setting = self.entry.fields.get(name)?;
         let mut parts = Vec::new();
         for value in setting.value.as_array()? {
-            match value.as_str().ok_or_else(|| "not a text".to_owned()).and_then(&read) {
+            match value.as_str().ok_or_else(|| "it is not a text".to_owned()).and_then(&read) {
                 Ok(part) => parts.push(part),
                 Err(error) => self.refuse(setting.origin.clone(), format!("`{name}`: {value}: {error}")),
             }
@@ -243,11 +245,11 @@ mod tests {
             ),
             (
                 "[[peer]]\nae_title = \"A\"\naddresses = []\n",
-                "f:3: `addresses` is empty: leave it out for any address; `services = []` is for a peer that may ask for nothing",
+                "f:3: `addresses` is empty: leave it out to allow any address; `services = []` is for a peer that may request nothing",
             ),
             (
                 "[[peer]]\nae_title = \"A\"\nservices = [\"stow\"]\n",
-                "f:3: `services`: \"stow\": none of echo, store, find, get, move, commit",
+                "f:3: `services`: \"stow\": it is not one of echo, store, find, get, move, commit",
             ),
             (
                 "[[peer]]\nae_title = \"A\"\nmax_associations = 0\n",
@@ -257,16 +259,16 @@ mod tests {
             ("[[peer]]\nae_title = \"A\"\nport = 104\n", "f:1: `port` needs a `host`"),
             (
                 "[[peer]]\nae_title = \"A\"\nhost = \"a/b\"\nport = 104\n",
-                "f:3: `host`: `a/b` is no host name or address",
+                "f:3: `host`: `a/b` is not a host name or address",
             ),
-            ("[[peer]]\nae_title = \"A\"\n[[peer]]\nae_title = \"A\"\n", "f:3: peer `A` stands twice"),
+            ("[[peer]]\nae_title = \"A\"\n[[peer]]\nae_title = \"A\"\n", "f:3: peer `A` is listed twice"),
             (
                 "[[peer]]\nae_title = \"A\"\ncertificates = [\"CT1\"]\n",
                 "f:3: `certificates`: \"CT1\": a certificate is named as sha256:… (64 hexadecimal digits), cn:… or dns:…",
             ),
             (
                 "[[peer]]\nae_title = \"A\"\ntls = false\ncertificates = [\"cn:CT1\"]\n",
-                "f:3: `certificates` needs TLS, and `tls` is false",
+                "f:3: `certificates` needs TLS, but `tls` is false",
             ),
             ("peer = 1\n", "f:1: peers are written as [[peer]], one for each"),
             ("[peer]\nae_title = \"A\"\n", "f:1: peers are written as [[peer]], one for each"),

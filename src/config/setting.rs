@@ -1,20 +1,20 @@
-//! A setting: its value, where it came from, and what may be wrong with it.
+//! A setting with its value, its origin and its problems.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use toml::Value;
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The program.
+    /// A default of the program.
     Default,
     /// A line of a file.
     File {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// Line number, from 1.
         line: usize,
     },
     /// An environment variable.
@@ -37,18 +37,18 @@ impl fmt::Display for Origin {
 /// One effective setting.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// Its value.
+    /// Value.
     pub value: Value,
-    /// Where it came from.
+    /// Origin.
     pub origin: Origin,
 }
 
-/// One thing that is wrong with the settings.
+/// A problem with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it stands.
+    /// Origin of the setting.
     pub origin: Origin,
-    /// What it is.
+    /// Description of the problem.
     pub message: String,
 }
 

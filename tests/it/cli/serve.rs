@@ -309,7 +309,7 @@ fn a_peer_that_wants_tls_is_called_with_it_and_has_to_be_who_it_says() {
     let rejected = echo(&tls("CT2"), "cn:NODE").expect(2);
     assert!(rejected.stderr.contains("rejected"), "{rejected:?}");
     let without = echo("", "cn:NODE").expect(2);
-    assert!(without.stderr.contains("peer `DCMDEX` has to use TLS, and there are no certificates"), "{without:?}");
+    assert!(without.stderr.contains("peer `DCMDEX` must use TLS, but this node has no certificate"), "{without:?}");
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }
 
