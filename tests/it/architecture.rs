@@ -1,14 +1,14 @@
-//! Who may import whom, as docs/architecture.md has it. The table there is the one that is enforced.
+//! Which module may import which. The test enforces the table of docs/architecture.md.
 //!
-//! Imports are seen file by file. A `pub use` is followed to the file that owns the name, so that a
-//! re-export hides no import. Unit tests (from `#[cfg(test)]` to the end of a file) are free: a test may
-//! make its input with whatever it likes.
+//! It checks imports file by file. It follows a `pub use` to the file that owns the name, so a
+//! re-export hides no import. Unit tests (from `#[cfg(test)]` to the end of a file) are exempt: a
+//! test may build its input with any module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files whose circles are still to be opened.
+/// Files that still import each other in a circle.
 const CIRCLES_LEFT: &[&str] = &[
     "db/sqlite/open.rs",
     "db/sqlite/schema.rs",
@@ -24,14 +24,15 @@ const CIRCLES_LEFT: &[&str] = &[
     "db/sqlite/write/patients.rs",
 ];
 
-/// The files that may export names of another module, and why.
+/// Files that may export names of another module, with the reason.
 const MAY_REEXPORT: &[(&str, &str)] = &[("db/open.rs", "it chooses the engine of the index")];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The rows of the table of docs/architecture.md: modules, and the modules that they may import.
+/// Returns the rows of the table of docs/architecture.md: modules, and the modules that they may
+/// import.
 fn table() -> Vec<(Vec<String>, Vec<String>)> {
     let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
     let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
@@ -46,14 +47,14 @@ fn table() -> Vec<(Vec<String>, Vec<String>)> {
 
 type ModulePath = Vec<String>;
 
-/// A source file: its place in the module tree, and what it says of others.
+/// A source file: its place in the module tree, and its declarations, exports and imports.
 struct Source {
     file: String,
     code: String,
     module: ModulePath,
-    /// Modules that it declares, in files of their own.
+    /// Modules that it declares in separate files.
     children: BTreeSet<String>,
-    /// Names that it exports with `pub use`, and where they come from.
+    /// Names that it exports with `pub use`, with their origins.
     exports: BTreeMap<String, ModulePath>,
     /// Paths that it uses.
     uses: BTreeSet<ModulePath>,
@@ -112,7 +113,7 @@ impl Source {
         }
     }
 
-    /// The path from the root of the crate; `None` for what is not of this crate.
+    /// Returns the path from the root of the crate. `None` for another crate.
     fn absolute(&self, path: &[String]) -> Option<ModulePath> {
         let (first, rest) = path.split_first()?;
         let supers = path.iter().take_while(|part| *part == "super").count();
@@ -129,7 +130,7 @@ impl Source {
     }
 }
 
-/// A text without comments and unit tests.
+/// Removes comments and unit tests from a text.
 fn code(text: &str) -> String {
     let before_tests = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
     before_tests.map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
@@ -139,7 +140,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
 }
 
-/// Names, `::`, and all other characters one by one.
+/// Splits code into names, `::`, and single other characters.
 fn tokens(code: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut rest = code.trim_start();
@@ -157,7 +158,7 @@ fn tokens(code: &str) -> Vec<String> {
     tokens
 }
 
-/// The paths of a `use` tree, each with the name that it gives.
+/// Expands a `use` tree into paths, each with the name that it introduces.
 fn expand(tree: &[String], prefix: &[String]) -> Vec<(ModulePath, String)> {
     if let Some(open) = tree.iter().position(|token| token == "{") {
         let prefix = [prefix, &tree[..open].iter().filter(|it| *it != "::").cloned().collect::<Vec<_>>()].concat();
@@ -192,7 +193,7 @@ fn expand(tree: &[String], prefix: &[String]) -> Vec<(ModulePath, String)> {
     vec![(path, name)]
 }
 
-/// All files of the library, by their places in the module tree.
+/// All files of the library, by place in the module tree.
 struct Sources(BTreeMap<ModulePath, Source>);
 
 impl Sources {
@@ -216,7 +217,7 @@ impl Sources {
         Self(found)
     }
 
-    /// The file that owns what a path names: re-exports are followed.
+    /// Returns the file that owns a path. It follows re-exports.
     fn owner(&self, path: &[String]) -> Option<&Source> {
         let mut path = path.to_vec();
         for _ in 0..10 {
@@ -230,7 +231,7 @@ impl Sources {
         panic!("re-exports lead in a circle: {path:?}")
     }
 
-    /// The files that a file imports.
+    /// Returns the files that a file imports.
     fn imports<'s>(&'s self, source: &'s Source) -> impl Iterator<Item = &'s Source> {
         // `super` alone, to name a sibling, is no use of the parent.
         let is_on_the_way = |path: &[String], to: &Source| path == to.module && source.module.starts_with(path);
@@ -240,7 +241,7 @@ impl Sources {
         })
     }
 
-    /// Files that can be reached from a file.
+    /// Returns the files that can be reached from a file.
     fn reached_from<'s>(&'s self, start: &'s Source) -> BTreeSet<&'s str> {
         let (mut reached, mut next) = (BTreeSet::new(), vec![start]);
         while let Some(source) = next.pop() {

@@ -1,4 +1,4 @@
-//! Documents: links lead somewhere, and the glossary stays short.
+//! Documents: every link has a target, and the glossary stays short.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Markdown file of the repository, without what builds leave.
+/// Returns every Markdown file of the repository, without build output.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut directories = vec![root().to_owned()];
@@ -28,7 +28,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The lines of a document outside of code blocks.
+/// Returns the lines of a document outside of code blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut in_code = false;
     text.lines().filter(move |line| {
@@ -38,7 +38,7 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The destinations of the inline links (`[text](destination)`) of a document.
+/// Returns the destinations of the inline links (`[text](destination)`) of a document.
 fn links(text: &str) -> Vec<String> {
     let whole: String = prose(text).collect::<Vec<_>>().join("\n");
     // Code between back quotes holds no links.
@@ -47,7 +47,7 @@ fn links(text: &str) -> Vec<String> {
     without_code.split("](").skip(1).filter_map(destination).collect()
 }
 
-/// The anchors of the headings of a document, as GitHub makes them.
+/// Returns the anchors of the headings of a document, as GitHub makes them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings =
         prose(text).filter_map(|line| line.strip_prefix('#')).map(|rest| rest.trim_start_matches('#').trim());
@@ -60,7 +60,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What is wrong with the links of the document at `path`.
+/// Returns the broken links of the document at `path`.
 fn broken(path: &Path, text: &str) -> Vec<String> {
     let mut broken = Vec::new();
     for link in links(text) {

@@ -1,4 +1,4 @@
-//! The examples do what they say.
+//! The examples print what their documentation says.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +23,7 @@ use index_a_folder::index_a_folder;
 use query_an_index::query_an_index;
 use run_a_node::run_a_node;
 
-/// An index of the bundled archive.
+/// Indexes the bundled archive.
 fn indexed(directory: &TempDir) -> std::path::PathBuf {
     let index = directory.path().join("index.db");
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/archive");

@@ -1,4 +1,5 @@
-//! The bundled fixtures are what their tables say: a changed byte, a missing file or an unlisted one is a failing test.
+//! The bundled fixtures match their tables. A changed byte, a missing file or an unlisted file
+//! fails the test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +20,8 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// The Markdown table in `readme` that starts with a column `file`, by file name relative to the readme's directory.
+/// Reads the Markdown table in `readme` that starts with a column `file`. The keys are paths
+/// relative to the directory of the readme.
 fn listed(readme: &Path) -> BTreeMap<String, Listed> {
     let text = fs::read_to_string(readme).unwrap();
     let mut rows = text
@@ -38,7 +40,7 @@ fn listed(readme: &Path) -> BTreeMap<String, Listed> {
         .collect()
 }
 
-/// What lies under `root`, by path relative to it with `/` between the parts.
+/// Returns the files under `root`, by relative path with `/` between the parts.
 fn present(root: &Path) -> BTreeMap<String, Listed> {
     let mut found = BTreeMap::new();
     let mut directories = vec![root.to_owned()];

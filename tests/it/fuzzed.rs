@@ -1,4 +1,5 @@
-//! What fuzzing has found, inputs of the kinds that have felled other nodes, and cut files, through the functions that the fuzzers run.
+//! Runs inputs through the functions that the fuzzers call: inputs that fuzzing found, inputs of
+//! kinds that crashed other nodes, and truncated files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ fn inputs(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-/// Runs one input after the other, and says which one it was that failed.
+/// Runs the inputs one after the other and names the one that failed.
 fn replay(folder: &str, run: fn(&[u8])) {
     for (path, bytes) in inputs(folder) {
         let failed = std::panic::catch_unwind(|| run(&bytes)).is_err();

@@ -1,4 +1,5 @@
-//! The header reader against real files, against dicom-object, and against damage.
+//! The header reader compared with real files and with dicom-object, and its behaviour on damaged
+//! objects.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ fn real() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real")
 }
 
-/// The rows of the table in fixtures/real/README.md: file and what a reader should make of it.
+/// Returns the rows of the table in fixtures/real/README.md: the file, and the expected result of
+/// reading it.
 fn table() -> Vec<(PathBuf, String)> {
     let readme = std::fs::read_to_string(real().join("README.md")).unwrap();
     let rows: Vec<_> = readme
@@ -42,7 +44,7 @@ fn instance(outcome: Outcome) -> Box<InstanceRecord> {
     }
 }
 
-/// The faults without the words that stand before each for counting.
+/// Returns the faults without the words for counting.
 fn faults(record: &InstanceRecord) -> Vec<String> {
     record.faults().iter().map(|fault| fault.split_once(": ").unwrap().1.to_owned()).collect()
 }
@@ -101,7 +103,7 @@ impl std::fmt::Debug for Shown {
 }
 
 mod differential {
-    //! dicom-object as the oracle: it reads sound files right, and all of each.
+    //! Uses dicom-object as the oracle. It reads intact files correctly and completely.
 
     use dicom_core::value::{PrimitiveValue, Value};
     use dicom_core::{Tag, VR};
@@ -111,7 +113,7 @@ mod differential {
 
     use super::*;
 
-    /// Values as the index keeps them, worked out from dicom-object's.
+    /// Computes the values that the index should keep from those of dicom-object.
     fn expected(element: &InMemElement, vr: VR) -> String {
         let text = match element.value() {
             Value::Primitive(PrimitiveValue::Tags(tags)) => tags
@@ -150,7 +152,7 @@ mod differential {
         trimmed.join("\\")
     }
 
-    /// The items of a sequence as dicom-json writes them, or rather: tag and text of each primitive element below it.
+    /// Returns the tag and text of each primitive element below the items of a sequence.
     fn leaves(items: &[InMemDicomObject], path: &str, out: &mut Vec<(String, String)>) {
         for (index, item) in items.iter().enumerate() {
             for element in item {
@@ -280,7 +282,7 @@ mod differential {
     }
 }
 
-/// Objects written by hand, sound and otherwise.
+/// Handmade objects, intact and damaged.
 pub(crate) mod made {
     use super::*;
 
@@ -332,7 +334,7 @@ pub(crate) mod made {
             out
         }
 
-        /// The four UIDs, a name after them, and an element before and behind.
+        /// Builds the data set: the four UIDs, then a name, with an element before and after.
         pub(crate) fn data_set(self) -> Vec<u8> {
             [
                 self.element(0x0008_0005, "CS", b"ISO_IR 100"),
@@ -373,7 +375,8 @@ pub(crate) mod made {
         encoder.finish().unwrap()
     }
 
-    /// Reads the made data set whatever is around it, and returns the faults.
+    /// Checks that the handmade data set is read correctly, whatever surrounds it. Returns the
+    /// faults.
     #[track_caller]
     pub(crate) fn assert_read(bytes: &[u8]) -> Vec<String> {
         let record = instance(whole(bytes));
@@ -392,7 +395,7 @@ pub(crate) mod made {
 }
 
 mod wild {
-    //! What archives hold beside sound files.
+    //! Odd objects that real archives hold.
 
     use super::made::*;
     use super::*;
@@ -494,7 +497,7 @@ mod wild {
         );
     }
 
-    /// The made data set with something between its first and its second half.
+    /// Builds the handmade data set with `middle` between its halves.
     fn around(encoding: Encoding, middle: &[u8]) -> Vec<u8> {
         let data_set = encoding.data_set();
         let split = encoding.element(0x0008_0005, "CS", b"ISO_IR 100").len()
@@ -506,7 +509,8 @@ mod wild {
         file(syntax, &around(encoding, &middle.concat()))
     }
 
-    /// The same with something before the name of the patient, which begins with tags of group 0008 and 0009.
+    /// Builds the handmade data set with `middle` before Patient's Name. `middle` begins with tags
+    /// of group 0008 and 0009.
     fn before_name(syntax: &str, encoding: Encoding, middle: &[u8]) -> Vec<u8> {
         let data_set = encoding.data_set();
         let name = encoding.header(0x0010_0010, "PN", 8);
@@ -960,14 +964,16 @@ mod wild {
 }
 
 mod hostile {
-    //! Objects made to break a reader. Each must end, keep what stood before the trap, and take little memory.
+    //! Objects made to break a reader. Reading each must end, keep everything before the trap, and
+    //! take little memory.
 
     use std::io::Write;
 
     use super::made::*;
     use super::*;
 
-    /// Far above what all tests of one process need together, far below the 4 GiB that a declared length asks for.
+    /// Limit on the memory of the process. It is far above the need of all tests, and far below the
+    /// 4 GiB of a declared length.
     const MOST_MEMORY: u64 = 1 << 30;
 
     fn peak_memory() -> u64 {
@@ -976,7 +982,8 @@ mod hostile {
         line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10
     }
 
-    /// The made data set up to its series UID, then the trap.
+    /// Builds the handmade data set up to its Series Instance UID, followed by the trap. Returns
+    /// the faults.
     fn trapped(encoding: Encoding, syntax: &str, trap: &[u8]) -> Vec<String> {
         let data_set = encoding.data_set();
         let keep = data_set.len() - encoding.element(0x0028_0010, "US", &[0, 0]).len();
@@ -1106,13 +1113,13 @@ mod hostile {
 }
 
 mod damage {
-    //! Real files, cut and changed.
+    //! Real files, truncated and changed.
 
     use proptest::prelude::*;
 
     use super::*;
 
-    /// Real files up to 4 kB, one of each directory of the file set.
+    /// Returns the real files of at most 4 kB, one of each directory of the file set.
     fn small() -> Vec<(PathBuf, Vec<u8>)> {
         let mut seen = std::collections::HashSet::new();
         let small: Vec<_> = table()
@@ -1204,7 +1211,7 @@ mod damage {
         }
     }
 
-    /// Bits of data sets, so that random bytes get past the first element.
+    /// Generates pieces of data sets, so that random bytes get past the first element.
     fn token() -> impl Strategy<Value = Vec<u8>> {
         let tag = prop::sample::select(vec![
             0x0000_0000,

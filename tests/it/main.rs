@@ -1,4 +1,4 @@
-//! One binary of behaviour tests.
+//! One binary with all behaviour tests.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! Members of archives, opened one after the other: the same bytes as each by itself, for what one pass costs.
+//! Opening members of archives one after the other. It gives the same bytes as opening each alone,
+//! and it costs a single pass.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::util::archives::{Keep, Zip, gzip, tar, tar_member};
 
-/// Bytes that deflate to about half, other ones for each seed.
+/// Returns bytes that deflate to about half. Each seed gives other bytes.
 fn data(seed: u32, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let next = || {
@@ -28,7 +29,8 @@ fn file_of(bytes: &[u8]) -> File {
     file
 }
 
-/// Members `0` to `n`, of many sizes, the third of them twice: the second one is other bytes.
+/// Returns members `0` to `n` of many sizes. The name `3` occurs twice, with other bytes the second
+/// time.
 fn members(n: u32) -> Vec<(String, Vec<u8>)> {
     let mut members: Vec<_> =
         (0..n).map(|at| (at.to_string(), data(at, [0, 1, 511, 512, 40_000, 90_000][at as usize % 6]))).collect();
@@ -58,7 +60,7 @@ fn as_zip(members: &[(String, Vec<u8>)], keep: &[Keep]) -> Zip {
     zip
 }
 
-/// Archives of every kind and nesting, and what precedes the names of members in paths.
+/// Returns archives of every kind and nesting, each with the path prefixes of its members.
 fn every_archive() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     use Keep::{Deflated, Stored, Streamed, Zip64};
     let members = members(8);
@@ -122,7 +124,7 @@ const NAMES: [&str; 18] = [
     "a.zip",
 ];
 
-/// What is read of a member: all of it, or its first bytes.
+/// Reads a whole member, or its first bytes.
 fn read(opened: Result<archive::Object, archive::Problem>, most: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     match opened.map_err(|problem| problem.to_string())?.take(most).read_to_end(&mut bytes) {
@@ -194,7 +196,7 @@ fn each_of_several_members_of_a_name_is_opened_by_its_number() {
     }
 }
 
-/// What is read of a file to open and read these members, one after the other.
+/// Returns the bytes that are read from a file to open and read these members one after the other.
 fn bytes_read(file: &File, names: &[String]) -> u64 {
     let sum = Arc::new(AtomicU64::new(0));
     let archives = Archives::telling({

@@ -1,5 +1,8 @@
-//! The same questions to us, to dcmqrscp of DCMTK and to Orthanc, on the same objects. Every difference in the answers has to
-//! be in a list, with the clause of PS3.4 that explains it; any other one fails the test, and so does one that is no more.
+//! Sends the same queries to dcmdex, to dcmqrscp of DCMTK and to Orthanc, which hold the same
+//! objects.
+//!
+//! Every difference in the answers must be in a list, with the clause of PS3.4 that explains it.
+//! Any other difference fails the test. A listed difference that no longer occurs fails it too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +20,7 @@ const PATIENT_STUDY_ONLY: &str = "1.2.840.10008.5.1.4.1.2.3.1";
 
 const CT_STUDY: &str = "2.25.222357566655179818184128349088455852959";
 
-/// A question: its name, the model, and the keys.
+/// A query: its name, the Information Model, and the keys.
 type Question = (&'static str, &'static str, Value);
 
 fn questions() -> Vec<Question> {
@@ -138,15 +141,15 @@ fn questions() -> Vec<Question> {
     ]
 }
 
-/// A difference that is known and explained.
+/// A known and explained difference.
 struct Accepted {
     question: &'static str,
     differences: &'static [&'static str],
-    /// The clause of PS3.4 that allows or asks for what we do, and why we do.
+    /// Clause of PS3.4 that allows or requires our behaviour, and our reason.
     why: &'static str,
 }
 
-/// Of both.
+/// Differences from both peers.
 const BOTH: &[Accepted] = &[
     Accepted {
         question: "family name alone",
@@ -320,7 +323,7 @@ fn orthanc_server(directory: &Path) -> Option<(Server, u16)> {
     Some((Server::start(program.arg(&configuration), &[port]), port))
 }
 
-/// Sends the bundled archive; what in it is no DICOM is passed over.
+/// Sends the bundled archive. Files that are not DICOM are skipped.
 fn fill(called: &str, port: u16) -> Option<()> {
     let mut send = dcmtk("dcmsend")?;
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/archive");
@@ -329,7 +332,7 @@ fn fill(called: &str, port: u16) -> Option<()> {
     Some(())
 }
 
-/// What a node says to all questions.
+/// Returns the answers of a node to all queries.
 fn ask(called: &str, port: u16, questions: &[Question]) -> Option<Vec<Value>> {
     let list: Vec<_> = questions.iter().map(|(_, class, keys)| json!({"class": class, "keys": keys})).collect();
     let mut find = python_peer("find_many.py")?;
@@ -338,7 +341,7 @@ fn ask(called: &str, port: u16, questions: &[Question]) -> Option<Vec<Value>> {
     Some(said.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
-/// Answers by the unique key of the level.
+/// Groups answers by the unique key of the level.
 fn by_unique_key<'a>(answers: &'a Value, keys: &Value) -> BTreeMap<&'a str, &'a Value> {
     let unique = match keys["QueryRetrieveLevel"].as_str() {
         Some("PATIENT") => "PatientID",

@@ -1,4 +1,5 @@
-//! C-FIND over the network, on the index of the bundled archive: conversations byte for byte, and other people's SCUs.
+//! C-FIND over the network, on the index of the bundled archive. Conversations are compared byte
+//! for byte, and SCUs of other vendors are run.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -28,7 +29,7 @@ const EXPLICIT_VR_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
 const CT_STUDY: &str = "2.25.222357566655179818184128349088455852959";
 
-/// A node on the index of `fixtures/archive`.
+/// Starts a node on the index of `fixtures/archive`.
 fn archive_node() -> TestNode {
     archive_node_with(|_| {})
 }
@@ -49,7 +50,7 @@ fn archive_node_with(change: impl FnOnce(&mut Settings)) -> TestNode {
     })
 }
 
-/// A data set as bytes, and what they mean.
+/// Describes a data set: its bytes and their meaning.
 fn described(bytes: &[u8], encoding: Encoding) -> String {
     fn elements(of: &[KeyElement], indent: usize, text: &mut String) {
         for element in of {
@@ -78,7 +79,7 @@ fn described(bytes: &[u8], encoding: Encoding) -> String {
     text
 }
 
-/// Asks, and writes down what was said on both sides.
+/// Sends a query and writes down the messages of both sides.
 fn converse(
     peer: &mut ScriptedPeer,
     context: u8,
@@ -105,7 +106,7 @@ fn converse(
     let _ = writeln!(out);
 }
 
-/// tests/it/transcripts/find.txt; `DCMDEX_BLESS=1` writes it anew.
+/// Compares with tests/it/transcripts/find.txt. `DCMDEX_BLESS=1` rewrites that file.
 #[test]
 fn conversations_are_as_written_down() {
     let node = archive_node();
@@ -175,7 +176,7 @@ fn conversations_are_as_written_down() {
     assert_eq!(out, fs::read_to_string(&path).unwrap());
 }
 
-/// The answers that findscu gets, by one attribute.
+/// Returns the values of one attribute in the answers that findscu gets.
 fn found_by_findscu(node: &TestNode, model: &str, level: &str, keys: &[&str], shown: Tag) -> Option<Vec<String>> {
     let mut findscu = dcmtk("findscu")?;
     let directory = TempDir::new().unwrap();
@@ -192,7 +193,7 @@ fn found_by_findscu(node: &TestNode, model: &str, level: &str, keys: &[&str], sh
     Some(files.into_iter().map(text).collect())
 }
 
-/// The option of findscu for a model, a level, keys, the attribute that is looked at, and the values that it should have.
+/// Option of findscu for a model, a level, keys, the attribute to compare, and its expected values.
 type Case<'a> = (&'a str, &'a str, &'a [&'a str], Tag, &'a [&'a str]);
 
 #[test]
@@ -246,7 +247,7 @@ fn findscu_is_answered_at_every_level_of_both_models() {
     }
 }
 
-/// What pynetdicom gets: what was agreed, and the responses.
+/// Returns what pynetdicom gets: the negotiated options, and the responses.
 fn found_by_pynetdicom(node: &TestNode, question: &Value) -> Option<(Value, Vec<Value>)> {
     let mut find = python_peer("find.py")?;
     let said = peers::run(find.args(["127.0.0.1", &node.port(), "DCMDEX", &question.to_string()]));

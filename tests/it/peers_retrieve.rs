@@ -1,4 +1,4 @@
-//! C-GET, C-MOVE and storage commitment with other people's software, on the bundled real files.
+//! C-GET, C-MOVE and storage commitment with software of other vendors, on the bundled real files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ const STUDY_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
 const STUDY_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
 const EXPLICIT: &str = "1.2.840.10008.1.2.1";
 
-/// A node on the index of a folder of the fixtures, with a destination.
+/// Starts a node on the index of a folder of the fixtures, with a destination.
 fn node(folder: &str, destination: Option<(&str, u16)>) -> TestNode {
     let directory = Arc::new(TempDir::new().unwrap());
     let scan = Command::new(env!("CARGO_BIN_EXE_dcmdex"))
@@ -38,7 +38,8 @@ fn node(folder: &str, destination: Option<(&str, u16)>) -> TestNode {
     })
 }
 
-/// The SHA-256 of the data set, padded to even length, in a file with preamble and explicit file meta information.
+/// Returns the SHA-256 of the data set in a file with preamble and explicit File Meta Information.
+/// The data set is padded to even length.
 fn data_set_sha256(path: &Path) -> String {
     let bytes = fs::read(path).unwrap();
     assert_eq!(&bytes[128..140], b"DICM\x02\0\0\0UL\x04\0", "{}", path.display());
@@ -51,7 +52,7 @@ fn data_set_sha256(path: &Path) -> String {
     Sha256::digest(&data_set).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Lines of JSON: those of objects, and those of responses.
+/// Splits JSON lines into those of objects and those of responses.
 fn lines(said: &str) -> (Vec<Value>, Vec<Value>) {
     let lines = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines.partition(|line| line.get("instance").is_some())
@@ -118,7 +119,7 @@ fn pynetdicom_as_a_destination_gets_them_as_well() {
     assert!(objects.iter().all(|object| object["syntax"] == EXPLICIT));
 }
 
-/// The files that DCMTK wrote, by SOP Instance UID.
+/// Returns the files that DCMTK wrote, by SOP Instance UID.
 fn received(directory: &Path) -> BTreeMap<String, PathBuf> {
     let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     files
@@ -177,7 +178,7 @@ fn movescu_moves_to_storescp_bit_for_bit() {
     }
 }
 
-/// A file whose pixel data have an odd length.
+/// Creates a file whose pixel data have an odd length.
 fn odd_archive() -> TempDir {
     let archive = TempDir::new().unwrap();
     let pixels = crate::ingest::made::ELE.element(0x7FE0_0010, "OB", &[1; 19]);
@@ -245,7 +246,7 @@ fn orthanc_takes_what_is_moved_to_it() {
     assert_eq!(statistics["CountInstances"], known.len(), "{said}");
 }
 
-/// A JSON document by HTTP, as plainly as it can be asked for.
+/// Gets a JSON document with a minimal HTTP request.
 fn http_get(port: u16, path: &str) -> Value {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -1,4 +1,4 @@
-//! A file that is scanned and the same file sent by a real peer give the same index content.
+//! Scanning a file and receiving the same file from a real peer give the same index content.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +15,7 @@ use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::util::node::TestNode;
 use crate::util::peers::{dcmtk, run};
 
-/// All that an index says, one line for each entity of each level.
+/// Returns everything in an index, one line for each entity of each level.
 fn content(index: &Path) -> Vec<String> {
     let mut reader = Reader::open(index).unwrap();
     let mut lines = Vec::new();
@@ -58,10 +58,12 @@ fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// dcmsend takes the UIDs of its C-STORE-RQ from the data set, cannot read them where their VR is UN, and sends others.
+/// A file that dcmsend cannot send. It takes the UIDs of its C-STORE-RQ from the data set, cannot
+/// read them if their VR is UN, and sends others.
 const NOT_FOR_DCMSEND: &str = "explicit_VR-UN.dcm";
 
-/// One sound file for each SOP Instance UID of the fixtures, of those that dcmsend can read: with preamble.
+/// Returns one intact file with preamble for each SOP Instance UID of the fixtures. Files that
+/// dcmsend cannot read are left out.
 fn sendable() -> BTreeMap<String, PathBuf> {
     let mut files = Vec::new();
     for directory in ["fixtures/real", "fixtures/archive"] {

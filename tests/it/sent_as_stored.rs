@@ -1,4 +1,4 @@
-//! What is indexed can be opened, and is sent as it lies, whatever else is in the file.
+//! An indexed object can be opened and is sent unchanged, whatever else is in the file.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -17,18 +17,18 @@ use crate::ingest::made::{
     DEFLATED, EBE, ELE, EXPLICIT_BE, EXPLICIT_LE, Encoding, ILE, IMPLICIT_LE, UNDEFINED, deflate,
 };
 
-/// Where an object is odd, and how.
+/// A kind of oddity in an object.
 #[derive(Debug, Clone)]
 enum Part {
-    /// Text where a sequence should have items.
+    /// A sequence contains text instead of items.
     Text { tag: u32, vr: &'static str },
-    /// An item, and junk behind it within the length of the sequence.
+    /// A sequence contains junk after an item, within its length.
     JunkBehindItem { tag: u32, junk: Vec<u8> },
-    /// Junk within the length of an item.
+    /// An item contains junk, within its length.
     JunkInItem { tag: u32, junk: Vec<u8> },
-    /// UN of undefined length, with an implicit element whose length looks like a VR.
+    /// UN of undefined length contains an implicit element whose length looks like a VR.
     Unknown { letters: [u8; 2] },
-    /// Items in the other VR encoding.
+    /// Items are in the other VR encoding.
     OtherItems { tag: u32, defined: bool },
     /// A private value.
     Private(Vec<u8>),
@@ -107,7 +107,7 @@ fn part() -> impl Strategy<Value = Part> {
     ]
 }
 
-/// Elements that stand before a data set, and that no data set has.
+/// Generates elements that appear before a data set but are not part of it.
 fn foreign() -> impl Strategy<Value = (u32, &'static str, &'static [u8])> {
     prop::sample::select(vec![
         (0x0002_0010, "UI", b"1.2.840.10008.1.2.4.70".as_slice()),
@@ -136,7 +136,7 @@ impl Odd {
         SYNTAXES[self.syntax].0
     }
 
-    /// As it is sent.
+    /// Returns the data set as sent.
     fn data_set(&self) -> Vec<u8> {
         let encoding = SYNTAXES[self.syntax].1;
         let whole = encoding.data_set();
@@ -198,7 +198,7 @@ fn instance(outcome: Outcome) -> Box<InstanceRecord> {
     }
 }
 
-/// As it arrives, in pieces.
+/// Parses a data set that arrives in pieces.
 fn received(data_set: &[u8], transfer_syntax: &str, piece: usize) -> Box<InstanceRecord> {
     let mut parser = HeaderParser::for_data_set(Wanted::index(), transfer_syntax);
     for piece in data_set.chunks(piece) {
@@ -207,7 +207,7 @@ fn received(data_set: &[u8], transfer_syntax: &str, piece: usize) -> Box<Instanc
     instance(Outcome::of(parser.finish()))
 }
 
-/// The data set that a peer gets of a file.
+/// Returns the data set that a peer gets for a file.
 fn sent(path: &Path, transfer_syntax: &str) -> Vec<u8> {
     let metadata = fs::metadata(path).unwrap();
     let location = Location {

@@ -1,4 +1,4 @@
-//! Who may associate is said, and a node that runs never opens itself.
+//! A setting says who may associate, and a running node never opens access by itself.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::util::certificates::Authority;
 use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, request};
 use dicom_ul::pdu::Pdu;
 
-/// Whether the node lets in this title.
+/// Whether the node accepts an association of this AE title.
 fn lets_in(node: &Node, title: &str) -> bool {
     let mut request = request(&[(VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN])]);
     request.calling_ae_title = title.into();
@@ -23,7 +23,7 @@ fn lets_in(node: &Node, title: &str) -> bool {
     }
 }
 
-/// Has the node read its settings again; returns the error, if it does not take them.
+/// Makes the node reload its settings. Returns the error if it refuses them.
 fn hang_up(node: &mut Node) -> Option<String> {
     node.signal(Signal::HUP);
     let line = node.wait_for_any(&["the new settings cannot be used", "peers and certificates read again"]);

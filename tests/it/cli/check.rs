@@ -159,7 +159,7 @@ fn members_of_archives_are_opened_too() {
     assert_eq!(run.stdout.lines().filter(|line| line.starts_with("gone: ")).count(), 3, "{run:?}");
 }
 
-/// A data set without File Meta Information, in explicit VR.
+/// Builds a data set without File Meta Information, in explicit VR.
 fn bare(is_big_endian: bool) -> Vec<u8> {
     let number = |number: u16| if is_big_endian { number.to_be_bytes() } else { number.to_le_bytes() };
     let mut bytes = Vec::new();

@@ -1,10 +1,10 @@
-//! Where settings come from, and what is said about wrong ones.
+//! The sources of settings, and the messages about wrong ones.
 
 use std::fs;
 
 use super::*;
 
-/// The line of `dcmdex config show` for a setting.
+/// Returns the line of `dcmdex config show` for a setting.
 #[track_caller]
 fn shown(run: &Run, setting: &str) -> String {
     let line = run.stdout.lines().find(|line| line.starts_with(&format!("{setting} = ")));

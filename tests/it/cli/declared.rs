@@ -1,4 +1,4 @@
-//! Attributes that the configuration declares: scanned, received, searched, answered, and filled in afterwards.
+//! Declared attributes: scanned, received, searched, returned, and added to an existing index.
 
 use std::fs;
 use std::sync::Arc;
@@ -67,7 +67,8 @@ fn sequence(items: &[DataSet]) -> Vec<u8> {
     items.iter().flat_map(|item| DataSet::default().bytes(0xFFFE, 0xE000, &item.0).0).collect()
 }
 
-/// The number-th object: each in a study of its own, its private elements in blocks of its own.
+/// Builds the object with this number. It has its own study, and its private elements have their
+/// own blocks.
 fn object(number: u8) -> DataSet {
     let block = 0x10 + u16::from(number);
     let uid = |depth: &str| format!("1.2.{number}{depth}");
@@ -122,7 +123,7 @@ fn options(place: &Place) -> qr::Options {
     Config::load(&sources, &place.path("")).unwrap().find
 }
 
-/// The values of these keys in the answers of `dcmdex find`, by the last key.
+/// Returns the values of the last key in the answers of `dcmdex find`, sorted.
 fn found(place: &Place, level: &str, keys: &[&str]) -> Vec<String> {
     let mut arguments = vec!["find", "--index", "index.db", "--format", "ndjson", "--level", level];
     arguments.extend(keys);
@@ -265,7 +266,8 @@ fn store(node: &TestNode, number: u8) {
     peer.release();
 }
 
-/// An answer; of the private sequence nobody could know in implicit VR what it is.
+/// Decodes an answer. In implicit VR only the declaration tells that the private element is a
+/// sequence.
 fn decoded(data_set: &[u8]) -> Identifier {
     let place = Place::new();
     declare(&place, DECLARED);

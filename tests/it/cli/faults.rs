@@ -1,4 +1,4 @@
-//! Disks that fill up or fail, and nodes that are killed: what was acknowledged is there.
+//! Disks that fill up or fail, and nodes that are killed. Every acknowledged object is still there.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -25,7 +25,7 @@ pub(super) fn uid(number: usize) -> String {
     format!("1.2.3.4.{number}")
 }
 
-/// Stores the instance with this number, and so many bytes of pixels.
+/// Stores the instance with this number. Its pixel data have `pixels` bytes.
 pub(super) fn store(peer: &mut ScriptedPeer, number: usize, pixels: usize) -> u16 {
     let data_set = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", &uid(number));
     let data_set = data_set.bytes(0x7FE0, 0x0010, &vec![number as u8; pixels]);
@@ -33,7 +33,7 @@ pub(super) fn store(peer: &mut ScriptedPeer, number: usize, pixels: usize) -> u1
     peer.receive_message().status()
 }
 
-/// How many studies a query finds; panics unless it succeeds.
+/// Returns the number of studies that a query finds. Panics unless the query succeeds.
 pub(super) fn studies(peer: &mut ScriptedPeer) -> usize {
     let identifier = DataSet::default().text(0x0008, 0x0052, "STUDY").text(0x0020, 0x000D, "");
     peer.send_message(3, &find_command(9, STUDY_ROOT_FIND), Some(&identifier.0));
@@ -51,7 +51,8 @@ pub(super) fn associated(node: &Node) -> ScriptedPeer {
     ScriptedPeer::associated(([127, 0, 0, 1], node.port).into(), CONTEXTS)
 }
 
-/// What the index has, by `dcmdex find`, and that `dcmdex check` finds nothing wrong.
+/// Returns the content of the index by `dcmdex find`, and asserts that `dcmdex check` finds no
+/// fault.
 pub(super) fn indexed(place: &Place) -> Vec<String> {
     place.run(["check", "--files"]).expect(0);
     let run = run(place.command().args(["find", "--level", "IMAGE", "--format", "csv", "SOPInstanceUID"]));
@@ -61,7 +62,7 @@ pub(super) fn indexed(place: &Place) -> Vec<String> {
     uids
 }
 
-/// Files below a directory, without those that say whose it is.
+/// Counts the files below a directory, without the marker files.
 fn files(directory: &Path) -> usize {
     let mut count = 0;
     let mut left = vec![directory.to_owned()];
@@ -77,18 +78,20 @@ fn files(directory: &Path) -> usize {
     count
 }
 
-/// strace on a running node: system calls of its fail from now on, until this is ended.
+/// strace on a running node. Some of the node's system calls fail until it is ended.
 struct Faults {
     strace: Child,
-    /// What it says, kept open so that it can go on saying it.
+    /// Output of strace, kept open so that strace can go on writing.
     _messages: BufReader<ChildStderr>,
     calls: PathBuf,
 }
 
 impl Faults {
-    /// Returns when it is in effect. `inject` is an expression of strace, which counts the calls of each thread by itself. It knows
-    /// files by their whole path only, so that each is named; none: whatever the call is for. `None`, and said so, where strace is not
-    /// there or may not.
+    /// Starts strace and returns once it is in effect.
+    ///
+    /// `inject` is an expression of strace, which counts the calls of each thread separately.
+    /// strace knows files only by their full paths, so each file is listed. With an empty list,
+    /// calls on all files fail. `None`, with a message, if strace is missing or not permitted.
     fn begin(node: &Node, place: &Place, inject: &str, paths: &[PathBuf]) -> Option<Self> {
         let mut strace = peers::program("/usr/bin/strace")?;
         let calls = place.path("calls");
@@ -112,7 +115,7 @@ impl Faults {
         Some(Self { strace, _messages: messages, calls })
     }
 
-    /// Ends them; how many calls failed.
+    /// Ends strace. Returns the number of calls that failed.
     fn end(mut self) -> usize {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.strace), Signal::TERM).unwrap();
         self.strace.wait().unwrap();
@@ -120,7 +123,8 @@ impl Faults {
     }
 }
 
-/// Where the bytes of the objects of this test go, as the node opens the files: the first number is that of the object since the start.
+/// Paths to which the bytes of this test's objects are written. The first part of a name is the
+/// number of the object since the start.
 fn object_files(place: &Place, numbers: Range<usize>) -> Vec<PathBuf> {
     let incoming = place.path("dcmdex-data/objects/.incoming");
     let names = |number: usize| [format!("{number},1.2.3,1.2.3.4,{}", uid(number)), format!("{number}.part")];
@@ -131,13 +135,16 @@ fn index_files(place: &Place) -> Vec<PathBuf> {
     ["dcmdex-data/index.db", "dcmdex-data/index.db-wal"].map(|path| place.path(path)).into()
 }
 
-/// How many objects a test sends before, during and after the faults.
+/// Number of objects that a test sends before, during and after the faults.
 const BEFORE: usize = 3;
 const DURING: usize = 8;
 const AFTER: usize = 4;
 
-/// Sends objects while calls fail, and after that, to a node that is then killed; looks for what was acknowledged. How many calls
-/// failed, and the answers of that time; `None` where nothing can be made to fail.
+/// Sends objects while calls fail, then more afterwards, then kills the node. Asserts that every
+/// acknowledged object is there.
+///
+/// Returns the number of failed calls and the statuses of that time. `None` if no call can be made
+/// to fail.
 fn under_faults(inject: &str, paths: impl Fn(&Place) -> Vec<PathBuf>) -> Option<(usize, Vec<u16>)> {
     let place = Place::new();
     let node = Node::start(&place, &[]);
@@ -174,7 +181,7 @@ fn under_faults(inject: &str, paths: impl Fn(&Place) -> Vec<PathBuf>) -> Option<
     Some((failed, during))
 }
 
-/// What fails: the calls, the error, and for which files.
+/// A fault: the calls, the error, and the files that it affects.
 type Fault = (&'static str, &'static str, fn(&Place) -> Vec<PathBuf>);
 
 const EVERYWHERE: fn(&Place) -> Vec<PathBuf> = |_| Vec::new();
@@ -220,7 +227,8 @@ fn a_write_or_sync_that_fails_once_costs_one_object() {
     assert!(ran >= 2 * FAULTS.len(), "only {ran} met a fault");
 }
 
-/// A file system of its own below a test's place, gone when dropped. `None`, and said so, where it cannot be mounted.
+/// A separate file system inside a test's place. Dropping it unmounts it. `None`, with a message,
+/// if it cannot be mounted.
 struct Mount(PathBuf);
 
 impl Mount {
@@ -236,7 +244,7 @@ impl Mount {
         Some(Self(at.to_owned()))
     }
 
-    /// An ext4 file system in a file, which becomes read-only at the first error, as is usual.
+    /// Mounts an ext4 file system from a file. As usual, it becomes read-only at the first error.
     fn ext4(at: &Path, image: &Path) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         fs::File::create(image).unwrap().set_len(16 << 20).unwrap();
@@ -375,7 +383,7 @@ fn below_the_floor_nothing_more_is_taken() {
     assert_eq!(node.stop(Signal::TERM).0, Some(0));
 }
 
-/// A node that has one instance and has been started again, with faults in the syncs of one of its files.
+/// Starts a node with one instance a second time, with failing syncs of one of its files.
 fn with_failing_syncs(place: &Place, when: &str, file: &str) -> Option<(Node, ScriptedPeer, Faults)> {
     let node = Node::start(place, &[]);
     assert_eq!(store(&mut associated(&node), 0, 1000), SUCCESS);
@@ -439,7 +447,7 @@ fn an_instance_is_there_that_is_sent_again_after_its_commit_failed() {
     }
 }
 
-/// Runs a script of tools/bench on this program; its last line that begins with `first`.
+/// Runs a script of tools/bench with this program. Returns its last line that begins with `first`.
 fn script(name: &str, how: &str, more: &[&str], first: &str) -> Option<String> {
     let mut python = peers::program("/usr/bin/python3")?;
     let place = Place::new();
@@ -455,7 +463,7 @@ fn script(name: &str, how: &str, more: &[&str], first: &str) -> Option<String> {
     Some(last.to_owned())
 }
 
-/// Runs tools/bench/reliability.py for a few rounds; for many it is run by itself (docs/reliability.md).
+/// Runs a few rounds of tools/bench/reliability.py. docs/reliability.md says how to run many.
 fn rounds(how: &str, rounds: usize, more: &[&str]) {
     let number_of_rounds = rounds.to_string();
     let more = [&["--rounds", &number_of_rounds], more].concat();
@@ -473,7 +481,7 @@ fn rounds(how: &str, rounds: usize, more: &[&str]) {
     assert!(number("acknowledged") >= rounds, "{said}");
 }
 
-/// Whether this machine can cut the power of a disk: root, and a loop device.
+/// Whether this machine can cut the power of a disk. This needs root and a loop device.
 fn can_cut_power() -> bool {
     let place = Place::new();
     Mount::ext4(&place.path("mount"), &place.path("image")).is_some()
@@ -505,7 +513,8 @@ fn nothing_acknowledged_is_lost_when_the_power_of_one_of_two_disks_goes() {
     }
 }
 
-/// Kills or cuts at a few of all the moments that tools/bench/kill_points.py knows; all of them: docs/reliability.md.
+/// Kills the node or cuts the power at a few of the moments that tools/bench/kill_points.py knows.
+/// docs/reliability.md says how to run all of them.
 fn some_kill_points(how: &str, scenarios: &[&str]) {
     let more = [&["--points", "4"], scenarios].concat();
     let Some(said) = script("kill_points.py", how, &more, "all:") else { return };

@@ -1,4 +1,5 @@
-//! What comes to an open port, many at a time: the memory of the process, and that it goes on.
+//! Hostile input on an open port, from many connections at once. The test limits the memory of the
+//! process and checks that the node still answers.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -25,7 +26,7 @@ const CONTEXTS: &[(&str, &[&str])] = &[
     (SECONDARY_CAPTURE, &[DEFLATED]),
 ];
 
-/// What the process may take above what it takes when it has answered its first peers.
+/// Memory that the process may take in addition to that of its first conversations.
 const MEMORY: u64 = 64 << 20;
 
 fn associated(node: &Node) -> ScriptedPeer {
@@ -38,14 +39,14 @@ fn connect(node: &Node) -> TcpStream {
     socket
 }
 
-/// The most memory that the process has had.
+/// Returns the peak memory of the process.
 fn peak(node: &Node) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// The peak after a usual conversation.
+/// Returns the peak memory after a usual conversation.
 fn base(node: &Node) -> u64 {
     let mut peer = associated(node);
     peer.echo(1);
@@ -64,7 +65,7 @@ fn nested(levels: usize) -> Vec<u8> {
     data_set.0
 }
 
-/// Some 2 MB that inflate to 2 GB of one element.
+/// Builds some 2 MB that inflate to 2 GB of one element.
 fn bomb() -> Vec<u8> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     let mut start = Vec::new();

@@ -1,4 +1,5 @@
-//! The index under a node is the one that it opened; what does not fit is refused, and nothing is written over.
+//! A node uses only the index that it opened. It refuses files that do not fit, and it overwrites
+//! nothing.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ fn index(place: &Place, suffix: &str) -> PathBuf {
     place.path(format!("dcmdex-data/index.db{suffix}"))
 }
 
-/// What a start says that is refused.
+/// Returns the message of a start that is refused.
 #[track_caller]
 fn refused(place: &Place) -> String {
     place.run(["serve", "--port", "0"]).expect(2).stderr
@@ -34,7 +35,7 @@ fn stopped(node: Node) {
     assert_eq!(code, Some(0), "{log:#?}");
 }
 
-/// Stores instances with these numbers; each is acknowledged.
+/// Stores instances with these numbers. Each must be acknowledged.
 fn stored(node: &Node, numbers: std::ops::Range<usize>) {
     let mut peer = associated(node);
     for number in numbers {
@@ -50,7 +51,7 @@ fn query(node: &Node) -> u16 {
     peer.receive_message().status()
 }
 
-/// A statement of the sqlite3 shell.
+/// Runs a statement in the sqlite3 shell.
 fn sqlite(index: &std::path::Path, sql: &str) -> String {
     let output = Command::new("sqlite3").arg(index).arg(sql).output().expect("sqlite3 is installed by scripts/peers");
     assert!(output.status.success(), "{output:?}");

@@ -1,6 +1,8 @@
-//! A scan that is killed, at any moment, and begun again ends in the index of one that was not.
+//! A scan that is killed at any moment and started again ends in the same index as an undisturbed
+//! one.
 //!
-//! `DCMDEX_TEST_KILLS` sets how many kills there are (docs/reliability.md has a long run), `DCMDEX_TEST_SEED` the seed.
+//! `DCMDEX_TEST_KILLS` sets the number of kills (docs/reliability.md has a long run).
+//! `DCMDEX_TEST_SEED` sets the seed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,11 +15,11 @@ use super::*;
 use crate::util::archives::{self, Keep, Zip};
 use crate::util::objects;
 
-/// Rows in a transaction of a scan, and what may still be on its way to one when the process ends: the most that is lost. That it
-/// is no more is tested where an archive is larger (`scanner::again`).
+/// Rows in one transaction of a scan, and rows on their way to it when the process ends. A kill may
+/// lose this many. `scanner::again` tests on a larger archive that it loses no more.
 const BATCH: u64 = 20_000;
 
-/// Files of the archive, in directories of [`PER_DIRECTORY`].
+/// Number of files of the archive, in directories of [`PER_DIRECTORY`].
 const FILES: u32 = 2000;
 const PER_DIRECTORY: u32 = 40;
 
@@ -48,7 +50,7 @@ fn inside(file: u32) -> String {
     format!("tree/{:03}/{:05}.dcm", file / PER_DIRECTORY, file)
 }
 
-/// Studies that lie over several directories, copies, and what cannot be read.
+/// Writes a file: part of a study in several directories, a copy, or an unreadable file.
 fn write(place: &Place, file: u32, version: u32) {
     let path = place.path(inside(file));
     match file % 50 {
@@ -64,7 +66,8 @@ fn write(place: &Place, file: u32, version: u32) {
     }
 }
 
-/// Archive files: one in another, members that lie elsewhere as well, and what is no object.
+/// Writes archive files: one inside another, members that also lie elsewhere, and members that are
+/// not objects.
 fn write_archives(place: &Place, version: u32) {
     let member = |file: u32| {
         let (study, series) = (format!("1.2.{}", file / 500), format!("1.2.{}.{}", file / 500, file / 100));
@@ -86,7 +89,7 @@ fn write_archives(place: &Place, version: u32) {
     fs::write(place.path("tree/archives/whole.tar.gz"), archives::gzip(&archives::tar(&members))).unwrap();
 }
 
-/// Changes the tree: files come, change, go and move, and archive files have other members.
+/// Changes the tree. Files come, change, go and move, and archive files get other members.
 fn change(place: &Place, random: &mut Random) {
     if random.below(2) == 0 {
         write_archives(place, u32::try_from(random.below(3)).unwrap());
@@ -115,7 +118,7 @@ fn change(place: &Place, random: &mut Random) {
     }
 }
 
-/// Everything that the index says, without row numbers and times of day.
+/// Returns everything in the index, without row numbers and times of day.
 fn content(index: &Path) -> BTreeSet<String> {
     let queries = [
         "SELECT 'patient', patient_id, patient_name, number_of_patient_related_studies, number_of_patient_related_series, \
@@ -145,7 +148,7 @@ fn content(index: &Path) -> BTreeSet<String> {
     rows
 }
 
-/// Starts a scan and kills it after a time; its summary where it was quicker.
+/// Starts a scan and kills it after a time. Returns its summary if it ended before.
 fn kill_after(place: &Place, time: Duration) -> Ended {
     forget_reads(place);
     let mut command = place.command();
@@ -166,14 +169,15 @@ fn kill_after(place: &Place, time: Duration) -> Ended {
     Ended { was_killed, read: files_read(place) }
 }
 
-/// How a scan ended that was to be killed.
+/// End of a scan that should be killed.
 struct Ended {
     was_killed: bool,
-    /// Files that it had opened and read; 0 where the file system does not keep that time.
+    /// Number of files that it had opened and read. It is 0 if the file system does not keep the
+    /// access time.
     read: u64,
 }
 
-/// Long before any file was written.
+/// A time long before any file was written.
 const UNREAD: SystemTime = SystemTime::UNIX_EPOCH;
 
 fn each_file(place: &Place, mut work: impl FnMut(&Path)) {
@@ -200,8 +204,10 @@ fn scan(place: &Place, index: &str) -> Value {
     run.json().pop().unwrap()
 }
 
-/// Scans until nothing changes any more. When the place of an instance is gone, files of the same UID with other content are
-/// forgotten, and the next scan takes them for what they are: that takes one more scan, disturbed or not.
+/// Scans until nothing changes.
+///
+/// If the location of an instance is gone, its files with other content are forgotten, and the next
+/// scan classifies them again. This takes one more scan, with or without a kill.
 fn come_to_rest(place: &Place, index: &str) {
     for _ in 0..5 {
         let again = scan(place, index);
@@ -212,7 +218,7 @@ fn come_to_rest(place: &Place, index: &str) {
     panic!("{index} does not come to rest");
 }
 
-/// Files that the index knows: what need not be read again.
+/// Returns the number of files that the index knows. They need not be read again.
 fn files_in(place: &Place) -> u64 {
     let status = place.run(["status", "--json", "--index", "x.db"]);
     // Killed before there was an index.
@@ -288,8 +294,8 @@ fn a_scan_that_is_killed_ends_in_the_index_of_one_that_was_not() {
     );
 }
 
-/// A process that ends copies the log back, empties it, notes that, and removes it. Killed after the second step, it leaves an
-/// empty log that the note calls needed.
+/// At its end a process copies the log back, empties it, notes that, and removes it. A kill after
+/// the second step leaves an empty log that the note calls needed.
 #[test]
 fn an_index_whose_writer_was_killed_when_it_had_emptied_the_log_is_opened() {
     let place = Place::new();

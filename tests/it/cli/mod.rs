@@ -1,4 +1,4 @@
-//! The program as its users see it: arguments in; standard output, standard error and exit code out.
+//! The program as users see it: arguments in; standard output, standard error and exit code out.
 
 mod access;
 mod check;
@@ -19,7 +19,7 @@ mod stopped;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a run of the program gave.
+/// Result of a run of the program.
 #[derive(Debug)]
 struct Run {
     code: i32,
@@ -34,13 +34,13 @@ impl Run {
         self
     }
 
-    /// Standard output as JSON, one object on a line.
+    /// Parses standard output as JSON, one object per line.
     fn json(&self) -> Vec<serde_json::Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
-/// The program in an empty directory of its own, with none of our variables set.
+/// An empty directory in which the program runs, without our environment variables.
 struct Place(tempfile::TempDir);
 
 impl Place {

@@ -1,4 +1,5 @@
-//! Files of the node are for its user and group, whatever the umask; and its locks for its user alone.
+//! Files of the node are accessible to its user and group only, whatever the umask. Its locks are
+//! accessible to its user only.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -10,7 +11,8 @@ use super::faults::{SUCCESS, associated, store};
 use super::serve::Node;
 use super::*;
 
-/// Every file and directory below, with its permissions, without what the test made.
+/// Returns every file and directory below, with its permissions. Files that the test made are left
+/// out.
 fn modes(directory: &Path) -> Vec<(String, bool, u32)> {
     let mut found = Vec::new();
     let mut left = vec![directory.to_owned()];

@@ -1,4 +1,4 @@
-//! No patient data in the log, whatever arrives and however it fails.
+//! The log has no patient data, whatever arrives and however it fails.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ const CONTEXTS: &[(&str, &[&str])] = &[
     (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
 ];
 
-/// What is planted: a name, an ID, a birth date, an accession number, a description.
+/// Planted patient data: a name, an ID, a birth date, an accession number, a description.
 const PLANTED: [&str; 5] = ["PLANTEDNAME", "PLANTEDID", "18470203", "PLANTEDACCESSION", "PLANTEDTEXT"];
 
 fn patient(instance: &str) -> DataSet {
@@ -43,12 +43,12 @@ fn whole(instance: &str) -> DataSet {
     patient(instance).uid(0x0020, 0x000D, "1.2.3").uid(0x0020, 0x000E, "1.2.3.4")
 }
 
-/// The Error Comments that a node has sent.
+/// Error Comments that a node has sent.
 #[derive(Default)]
 struct Comments(Vec<String>);
 
 impl Comments {
-    /// The next message, its comment noted.
+    /// Receives the next message and records its comment.
     fn receive(&mut self, peer: &mut ScriptedPeer) -> Received {
         let message = peer.receive_message();
         self.0.extend(message.command.optional_text(command_set::ERROR_COMMENT).unwrap().map(str::to_owned));
@@ -56,7 +56,8 @@ impl Comments {
     }
 }
 
-/// An archive in which the directories have the names of patients, and of which the index knows files that are gone or others by now.
+/// Builds an archive whose directories have the names of patients. Some files that the index knows
+/// are gone or have changed.
 fn archive_of_patients(place: &Place) {
     let directory = place.path("archive/PLANTEDNAME^ANNA 18470203");
     fs::create_dir_all(&directory).unwrap();
@@ -69,7 +70,7 @@ fn archive_of_patients(place: &Place) {
     fs::write(directory.join("PLANTEDID 2.dcm"), objects::file("PLANTEDID", "1.2.9", "1.2.9.1", "1.2.9.1.3")).unwrap();
 }
 
-/// Retrieves them, also to a destination that nobody knows, and asks for their commitment.
+/// Retrieves the files, also to an unknown destination, and requests their commitment.
 fn ask_for_files_that_are_gone(address: SocketAddr, comments: &mut Comments) {
     let implicit: &[&str] = &[IMPLICIT_VR_LITTLE_ENDIAN];
     let mut association = request(&[
@@ -113,7 +114,7 @@ fn ask_for_files_that_are_gone(address: SocketAddr, comments: &mut Comments) {
     assert_eq!(peer.receive_message().field(), CommandField::N_EVENT_REPORT_RQ);
 }
 
-/// All that a node logs, and the Error Comments that it sends.
+/// Returns everything that a node logs, and the Error Comments that it sends.
 fn statuses(filter: &str) -> (String, Comments) {
     let place = Place::new();
     let mut comments = Comments::default();
@@ -185,7 +186,7 @@ fn statuses(filter: &str) -> (String, Comments) {
     (log.join("\n"), comments)
 }
 
-/// That none of what is planted stands there.
+/// Asserts that the lines have no planted text.
 #[track_caller]
 fn assert_no_patient<'a>(what: &str, lines: impl Iterator<Item = &'a str>) {
     let found: Vec<_> = lines.filter(|line| PLANTED.iter().any(|planted| line.contains(planted))).collect();

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// The tables of docs/json.md: heading to key to type.
+/// Reads the tables of docs/json.md: heading, key, type.
 fn documented() -> BTreeMap<String, BTreeMap<String, String>> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md")).unwrap();
     let mut tables = BTreeMap::new();
@@ -24,7 +24,7 @@ fn documented() -> BTreeMap<String, BTreeMap<String, String>> {
     tables
 }
 
-/// An object has the keys of its table, all of them and no others, and their types.
+/// Asserts that an object has exactly the keys of its table, with their types.
 #[track_caller]
 pub(super) fn assert_documented(heading: &str, object: &Value) {
     let table = &documented()[heading];
@@ -51,7 +51,7 @@ fn number(object: &Value, key: &str) -> u64 {
     object[key].as_u64().unwrap_or_else(|| panic!("`{key}` in {object}"))
 }
 
-/// The column `reading` of the table of the real files, by file.
+/// Returns the column `reading` of the table of the real files, by file.
 fn readings() -> BTreeMap<String, String> {
     let text = fs::read_to_string(fixtures("real/README.md")).unwrap();
     let mut rows = text.lines().skip_while(|line| !line.starts_with("| file |"));

@@ -9,13 +9,13 @@ use crate::util::certificates::Authority;
 use crate::util::peers;
 use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION};
 
-/// A running node; killed when the test ends before it.
+/// A running node. It is killed if the test ends first.
 pub(super) struct Node {
     child: Child,
-    /// Read by a thread of its own, so that no line is lost.
+    /// Log lines. A separate thread reads them, so that none is lost.
     log: Receiver<String>,
     pub(super) port: u16,
-    /// The line in which it says that it listens.
+    /// The line that reports that it listens.
     pub(super) listening: serde_json::Value,
     tls_port: Option<u16>,
 }
@@ -29,7 +29,7 @@ impl Node {
         Self::try_start(command).expect("the node ended before it listened")
     }
 
-    /// `None` when it ends before it listens.
+    /// Starts the node. `None` if it ends before it listens.
     pub(super) fn try_start(command: &mut Command) -> Option<Self> {
         command.env("DCMDEX_LOG__FORMAT", "json");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -50,12 +50,12 @@ impl Node {
         Some(node)
     }
 
-    /// The next line of the log with this message.
+    /// Waits for the next log line with this message.
     pub(super) fn wait_for(&mut self, message: &str) -> serde_json::Value {
         self.next_with(message).expect("the node ended before it said so")
     }
 
-    /// The next line of the log with one of these messages.
+    /// Waits for the next log line with one of these messages.
     pub(super) fn wait_for_any(&mut self, messages: &[&str]) -> serde_json::Value {
         self.next_with_any(messages).expect("the node ended before it said so")
     }
@@ -73,12 +73,12 @@ impl Node {
         })
     }
 
-    /// The process, which may be that of a program around the node.
+    /// Returns the process id. It may be that of a program that runs the node.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as a crash does, with what it runs under.
+    /// Kills the node as a crash does, together with the program that runs it.
     pub(super) fn kill(mut self) {
         // Of a program around it, too: strace lets go of a node that it is killed over, so the node goes first.
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.id())).unwrap();
@@ -96,7 +96,7 @@ impl Node {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Sends a signal and waits for the end: the exit code, and what was logged until then.
+    /// Sends a signal and waits for the end. Returns the exit code and all log lines until then.
     pub(super) fn stop(mut self, signal: rustix::process::Signal) -> (Option<i32>, Vec<String>) {
         self.signal(signal);
         let log = self.log.iter().collect();
@@ -367,7 +367,7 @@ fn what_was_scanned_is_answered_and_settings_of_queries_reach_the_node() {
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }
 
-/// 2 GB of a multi-frame that takes no room on the disk: the file is sparse.
+/// Writes 2 GB of a multi-frame object that takes no space on the disk, because the file is sparse.
 fn write_large_object(path: &Path) -> u64 {
     const PIXELS: u32 = 2_000_000_000;
     let mut bytes = crate::util::objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1");

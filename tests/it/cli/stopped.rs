@@ -1,4 +1,4 @@
-//! Writers that are stopped, and who waits for them.
+//! Writers that are stopped, and processes that wait for them.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Stdio};
@@ -10,7 +10,7 @@ use super::serve::Node;
 use super::*;
 use crate::util::objects;
 
-/// Stops that a scan meets.
+/// Number of times that a scan is stopped.
 const STOPS: usize = 40;
 
 /// A process that does not outlive the test.
@@ -24,7 +24,7 @@ impl Drop for Ended {
     }
 }
 
-/// Ctrl-Z. Returns whether it is stopped now, and not at its end.
+/// Stops the scan as Ctrl-Z does. Returns false if the scan is already at its end.
 fn stop(scan: &Child) -> bool {
     let pid = Pid::from_child(scan);
     if kill_process(pid, Signal::TSTP).is_err() {
@@ -76,7 +76,8 @@ fn a_scan_that_is_stopped_by_the_terminal_keeps_nobody_from_writing_and_goes_on(
     place.run(["check"]).expect(0);
 }
 
-/// A process that keeps the index locked until it is dropped, as one that was stopped in a transaction.
+/// A process that keeps the index locked until it is dropped, like one that was stopped in a
+/// transaction.
 struct Locked {
     _shell: Ended,
 }

@@ -1,4 +1,4 @@
-//! Who sent what, when, and what has changed since; and whether it is at hand.
+//! Who sent which object, when, what has changed since, and whether it is available.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::*;
 const HOUR: i64 = 60 * 60 * 1000;
 const DAY: i64 = 24 * HOUR;
 
-/// A writer at a moment.
+/// Starts a writer at this time.
 fn writer_at(index: &Path, now_ms: i64) -> Writer {
     let options =
         WriterOptions { durability: Durability::Normal, clock: Clock::Fixed(now_ms), ..WriterOptions::default() };
@@ -45,7 +45,7 @@ fn scan_at(index: &Path, now_ms: i64, directory: &str, files: Vec<ScannedFile>) 
     writer.close().unwrap();
 }
 
-/// The UIDs that keys lead to at a level.
+/// Returns the UIDs that the keys match at a level.
 fn found(index: &Path, level: QueryRetrieveLevel, arrival: ArrivalKeys) -> Vec<String> {
     let uid = if level == Image { SOPInstanceUID } else { StudyInstanceUID };
     let answers = find(index, &FindRequest { arrival, ..request(level, &[uid]) });
@@ -117,7 +117,8 @@ fn instances_are_found_by_when_they_came_and_who_sent_them() {
     assert_sound(&index);
 }
 
-/// For new declared attributes, objects of our own are read again. That says nothing about what their bytes have to be.
+/// For new declared attributes, objects of our own storage are read again. This read does not
+/// change their expected checksums.
 #[test]
 fn an_object_that_is_read_again_keeps_its_checksum() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A scan in a process of its own, and arrivals beside it, on one index.
+//! A scan in its own process and arrivals at the same time, on one index.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};

@@ -1,4 +1,5 @@
-//! A defect of the program itself, in the writer of the index: it costs what met it, and the writer goes on.
+//! A program defect in the writer of the index. It fails only the command that met it, and the
+//! writer goes on.
 
 use std::fs;
 use std::sync::OnceLock;

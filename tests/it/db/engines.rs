@@ -1,7 +1,7 @@
 //! The engines of the index, and the suite that each of them passes.
 //!
-//! The suite holds what the doc comments of the four traits promise. After it, random histories are told to both engines,
-//! which have to know the same afterwards.
+//! The suite tests the promises in the doc comments of the four traits. After it, both engines get
+//! the same random histories and must have the same content.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use proptest::prelude::*;
 use super::model_based::{Content, Step, World, step};
 use super::*;
 
-/// An engine with an index of its own.
+/// An engine with its own index.
 pub(crate) trait Engine {
     type Reader: Search + ScanLedger + Admin;
     type Arrivals: Arrivals;
 
-    /// An empty index.
+    /// Creates an empty index.
     fn create() -> Self;
     fn reader(&self) -> Self::Reader;
     fn arrivals(&self) -> Self::Arrivals;
-    /// Ends what writes, and begins anew.
+    /// Ends the writer and starts it again.
     fn restart(&mut self);
 }
 
@@ -88,7 +88,7 @@ impl Engine for Memory {
     fn restart(&mut self) {}
 }
 
-/// Stores what was received, and waits for the outcome.
+/// Stores a received object and waits for the outcome.
 pub(crate) fn stored(arrivals: &impl Arrivals, received: Received) -> dcmdex::db::Stored {
     let (send, receive) = std::sync::mpsc::channel();
     arrivals.store(received, Box::new(move |result| send.send(result).unwrap()));
@@ -99,7 +99,7 @@ fn store_in(engine: &impl Engine, record: Box<InstanceRecord>, location: Locatio
     stored(&engine.arrivals(), Received::new(record, location)).outcome
 }
 
-/// The answers of a query, in order.
+/// Returns the answers of a query, in order.
 fn answers(engine: &impl Engine, request: &FindRequest) -> Vec<FindAnswer> {
     let mut answers = Vec::new();
     let count = engine.reader().find(request, |answer| {
@@ -386,7 +386,7 @@ fn an_index_keeps_its_name_and_its_mount_points<E: Engine>() {
     assert_eq!(engine.reader().mount_points().unwrap(), BTreeSet::from(["/disk".into()]));
 }
 
-/// The tests that each engine passes.
+/// The tests for each engine.
 macro_rules! index_test_suite {
     ($name:ident, $engine:ty) => {
         index_test_suite!(@tests $name, $engine: what_is_stored_is_found_at_once, keys_at_any_level_narrow_the_answers,
@@ -411,7 +411,7 @@ macro_rules! index_test_suite {
 index_test_suite!(sqlite, super::Sqlite);
 index_test_suite!(memory, super::Memory);
 
-/// All that an index says of what the histories of `model_based` have in them, without what depends on row numbers.
+/// Everything in an index that the histories of `model_based` produce, without row numbers.
 #[derive(Debug, PartialEq)]
 struct Said {
     answers: Vec<Vec<String>>,

@@ -1,4 +1,5 @@
-//! Whose values an answer has: those that the study's own objects say, and of a patient those that were said together.
+//! Whose values an answer has: those of the study's own objects, and patient values that one object
+//! stated together.
 
 use dcmdex::db::{Admin, Arrivals};
 use dcmdex::model::attribute::AttributeId::*;
@@ -9,7 +10,7 @@ use super::*;
 
 type Values<'v> = &'v [(AttributeId, &'v str)];
 
-/// An object in a study, series and file of its own number, or with these.
+/// An object with its own study, series and file, or with the given ones.
 struct Object<'v> {
     study: u8,
     series: u8,
@@ -21,7 +22,7 @@ const fn object(number: u8, values: Values<'_>) -> Object<'_> {
     Object { study: number, series: number, instance: number, values }
 }
 
-/// An index of objects that arrive in this order, each in a transaction of its own.
+/// Builds an index of objects that arrive in this order, each in its own transaction.
 fn index_of(objects: &[&Object<'_>]) -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index.db");
@@ -47,7 +48,7 @@ fn contradictions(index: &Path) -> Vec<(String, u64)> {
     Reader::open(index).unwrap().status().unwrap().conflicts
 }
 
-/// Both orders of two, the six of three.
+/// Returns all orders: two of two, six of three.
 fn orders<T>(of: &[T]) -> Vec<Vec<&T>> {
     if of.len() < 2 {
         return vec![of.iter().collect()];

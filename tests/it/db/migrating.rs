@@ -1,6 +1,7 @@
-//! An index of an earlier version says after its migration what a new one says.
+//! An index of an earlier version has the same content after its migration as a new one.
 //!
-//! `fixtures/schema/v1_objects.sql` is an index that the program of schema version 1 made of [`OBJECTS`], in this order.
+//! `fixtures/schema/v1_objects.sql` is an index that the program of schema version 1 made of
+//! [`OBJECTS`], in this order.
 
 use dcmdex::db::Arrivals;
 use dcmdex::model::attribute::AttributeId::*;
@@ -9,7 +10,7 @@ use super::*;
 
 type Values = &'static [(AttributeId, &'static str)];
 
-/// Study, series, instance and directory of each object, and what it says besides.
+/// Study, series, instance and directory of each object, and its other values.
 pub(super) const OBJECTS: &[(u8, u8, u8, u8, Values)] = &[
     // Two persons under one Patient ID, in studies of their own.
     (1, 1, 1, 0, &[(PatientID, "1"), (PatientName, "SMITH^ANNE"), (PatientSex, "F"), (PatientBirthDate, "19800101")]),

@@ -1,4 +1,4 @@
-//! The index, through its public doors.
+//! The index, through its public interface.
 
 mod arrivals;
 mod beside;
@@ -36,7 +36,7 @@ pub(crate) fn writer(index: &Path) -> Writer {
     Writer::open(index, options).unwrap()
 }
 
-/// A record with the UIDs that it needs and what else is given.
+/// Builds a record with the required UIDs and the given values.
 pub(crate) fn record(study: &str, series: &str, instance: &str, more: &[(AttributeId, &str)]) -> Box<InstanceRecord> {
     let mut record = InstanceRecord::new();
     record.set(AttributeId::PatientID, "P1");
@@ -65,7 +65,7 @@ pub(crate) fn file(name: &str, record: Box<InstanceRecord>) -> ScannedFile {
     }
 }
 
-/// A file on disk, as a scan reads it.
+/// Describes a file on disk as a scan reads it.
 pub(crate) fn file_on_disk(path: &Path) -> ScannedFile {
     let opened = std::fs::File::open(path).unwrap();
     let metadata = opened.metadata().unwrap();
@@ -77,7 +77,7 @@ pub(crate) fn file_on_disk(path: &Path) -> ScannedFile {
     }
 }
 
-/// Has an index know these files of a directory.
+/// Adds these files of a directory to an index.
 pub(crate) fn scan_on_disk(index: &Path, directory: &Path, names: &[&str]) {
     let writer = writer(index);
     let files = names.iter().map(|name| file_on_disk(&directory.join(name))).collect();
@@ -149,7 +149,7 @@ pub(crate) fn assert_sound(index: &Path) {
     assert_eq!(report.findings, [], "the index contradicts itself");
 }
 
-/// The condition that a key text means.
+/// Compiles the condition of a key text.
 pub(crate) fn matching(attribute: AttributeId, key: &str) -> Matching {
     Matching::of_key(attribute.attribute(), &KeyValue::Text(key.into()), &MatchPolicy::default()).unwrap()
 }

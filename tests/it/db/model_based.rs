@@ -1,4 +1,5 @@
-//! Random scans, arrivals and removals: afterwards the index is what a new one would be, made of what is there then.
+//! Random scans, arrivals and removals. Afterwards the index equals a new one made of the files
+//! that exist then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -17,21 +18,22 @@ use rusqlite::types::Value;
 use super::engines::{Engine, Sqlite, stored};
 use super::*;
 
-/// What an object says. Few values each, so that objects agree and disagree in all ways.
+/// Values of an object. There are few of each, so that objects agree and disagree in all ways.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Content {
     instance: u8,
     series: u8,
     study: u8,
     patient: u8,
-    /// Name, birth date and sex of the patient: of [`PEOPLE`].
+    /// Name, birth date and sex of the patient, from [`PEOPLE`].
     person: u8,
-    /// The values of one attribute at each level; 0 for none.
+    /// Value of one attribute at each level. 0 means none.
     said: [u8; 4],
     size: u8,
 }
 
-/// What objects say of patients: nothing, two people, one of them with less, and with a date that is none.
+/// Patient values of objects: none, two people, one of them incomplete, and one with an invalid
+/// date.
 const PEOPLE: &[[&str; 3]] = &[
     ["", "", ""],
     ["SMITH^ANNE", "19800101", "F"],
@@ -98,7 +100,7 @@ impl Content {
         1000 + u64::from(self.size)
     }
 
-    /// The name of an object of ours with this content.
+    /// Returns the file name of a managed object with this content.
     fn own_name(&self) -> String {
         let Self { series, study, patient, said: [a, b, c, d], size, .. } = self;
         format!("{}~{series}{study}{patient}{a}{b}{c}{d}{size}", self.uid())
@@ -107,16 +109,16 @@ impl Content {
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// A file appears, or changes.
+    /// Writes or changes a file.
     Write {
         at: u8,
         content: Content,
     },
-    /// A file changes into something else.
+    /// Replaces a file by something that is not an instance.
     Spoil {
         at: u8,
     },
-    /// A file is gone.
+    /// Removes a file.
     Remove {
         at: u8,
     },
@@ -132,22 +134,22 @@ pub(super) enum Step {
         from: u8,
         to: u8,
     },
-    /// All files of a directory go elsewhere.
+    /// Moves all files of a directory.
     MoveDirectory {
         from: u8,
         to: u8,
     },
-    /// All that was done until now is seen.
+    /// Scans everything done so far.
     Scan {
         prune: bool,
     },
-    /// An object is received, and kept by us or only its metadata.
+    /// Receives an object, which is kept completely or as metadata only.
     Receive {
         content: Content,
         keep: bool,
         policy: ReceivePolicy,
     },
-    /// The writer ends and another one begins.
+    /// Ends the writer and starts another one.
     Restart,
 }
 
@@ -177,7 +179,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a file holds; no instance where it is `None`.
+/// Content of a file. `None` if it is not an instance.
 type File = (Option<Content>, i64);
 
 fn directory_of(at: u8) -> String {
@@ -197,7 +199,8 @@ fn found(at: u8, (content, mtime_ms): &File, known: bool) -> ScannedFile {
     ScannedFile { file_name: name_of(at), size, mtime_ms: *mtime_ms, known, reread: false, outcome }
 }
 
-/// Has a record share what it says with the one before, as those do that the scanner reads one after the other.
+/// Makes a record share values with the one before, like records that the scanner reads in
+/// sequence.
 fn share_memory(record: &mut InstanceRecord, before: &mut Option<Common>) {
     let Some(common) = before else {
         *before = record.share();
@@ -211,7 +214,7 @@ fn share_memory(record: &mut InstanceRecord, before: &mut Option<Common>) {
     *record = sharing;
 }
 
-/// A scan of everything, as the scanner does it.
+/// Scans everything, as the scanner does.
 fn scan(engine: &impl Engine, files: &BTreeMap<u8, File>, prune: bool) {
     let (mut reader, arrivals) = (engine.reader(), engine.arrivals());
     for directory in 0..FILES / 3 {
@@ -252,7 +255,7 @@ fn scan(engine: &impl Engine, files: &BTreeMap<u8, File>, prune: bool) {
     arrivals.flush().unwrap();
 }
 
-/// All that an index says, with nothing in it that depends on the order in which it learnt it.
+/// Returns everything in an index, in a form that does not depend on the order of arrival.
 pub(super) fn dump(index: &Path) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
     #[expect(clippy::disallowed_methods, reason = "the test looks at the tables themselves")]
     let connection = Connection::open(index).unwrap();
@@ -354,13 +357,13 @@ pub(super) fn dump(index: &Path) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
         .collect()
 }
 
-/// What there is, and the index of it.
+/// The existing files and objects, and their index.
 pub(super) struct World<E> {
     pub(super) engine: E,
     files: BTreeMap<u8, File>,
-    /// What scans have seen last in each place.
+    /// The last state of each place that a scan has seen.
     seen: BTreeMap<u8, File>,
-    /// The objects of our own.
+    /// The managed objects.
     managed: BTreeSet<Content>,
     metadata: BTreeMap<u8, Content>,
     time: i64,
@@ -429,7 +432,7 @@ impl<E: Engine> World<E> {
         stored(&self.engine.arrivals(), received)
     }
 
-    /// The file at a location, if it is as the index knows it.
+    /// Returns the file at a location, if it is as the index knows it.
     fn file_at(&self, location: &Location) -> Option<&Content> {
         let at = self.files.keys().find(|&&at| location.path() == Some(path_of(at)))?;
         let (content, mtime_ms) = &self.files[at];
@@ -492,8 +495,9 @@ impl<E: Engine> World<E> {
 }
 
 impl World<Sqlite> {
-    /// An index made of what there is now, and of files that are gone and were kept. Where several files hold an instance, the
-    /// one that the index has first comes first: that depends on what was there before.
+    /// Builds an index of the current files, and of missing files that the index kept. If several
+    /// files hold an instance, the first one of the old index comes first, because that depends on
+    /// the past.
     fn anew(&self) -> Self {
         let contents = dump(&self.engine.path());
         let paths = |title: &str, of: &dyn Fn(&[Value]) -> String| -> BTreeSet<String> {
@@ -547,7 +551,7 @@ proptest! {
     }
 }
 
-/// Whether what a history leaves is what a new index would be.
+/// Tests whether the result of a history equals a new index.
 fn as_anew(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut world = World::<Sqlite>::new();
     for step in steps {
@@ -564,17 +568,18 @@ fn as_anew(steps: Vec<Step>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// An instance whose UID is not valid, with a content of this number.
+/// Returns an instance with an invalid UID and the content of this number.
 fn version(size: u8) -> Content {
     Content { instance: 5, series: 2, study: 1, patient: 1, person: 1, said: [0; 4], size }
 }
 
-/// Another instance.
+/// Returns another instance.
 fn another() -> Content {
     Content { instance: 0, series: 0, study: 0, patient: 0, person: 1, said: [0; 4], size: 0 }
 }
 
-/// Two files of an instance that contradict each other, the first at 6 and the second at 1; then these steps.
+/// Starts with two files of an instance that contradict each other, the first at 6 and the second
+/// at 1. Then it runs these steps.
 fn as_anew_after_contradiction(steps: &[Step]) {
     let mut history = vec![
         Step::Write { at: 6, content: version(0) },
@@ -624,7 +629,7 @@ fn a_file_that_is_gone_goes_before_what_was_received_without_its_object() {
     ]);
 }
 
-/// `DCMDEX_CASES` says how many, for a longer run.
+/// Number of cases. `DCMDEX_CASES` sets it for a longer run.
 fn cases(usual: u32) -> u32 {
     #[expect(clippy::disallowed_methods, reason = "a wish of who runs the test")]
     std::env::var("DCMDEX_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
@@ -633,7 +638,8 @@ fn cases(usual: u32) -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
-    /// Objects that disagree about their patient, study and series give the same answers in any order.
+    /// Objects that disagree about their patient, study and series give the same answers in any
+    /// order.
     #[test]
     fn the_order_of_arrival_does_not_show(
         said in prop::collection::vec(("[AB]", "[a-c]{0,3}", "[0-9]{0,2}", "(CT|MR)?", 0..PEOPLE.len()), 2..8),

@@ -1,4 +1,4 @@
-//! The words of patients' names: whatever a key finds by them, a look at every name finds too, and no more.
+//! The word index of patient names. A key finds the same names by it as by testing every name.
 
 use std::collections::BTreeMap;
 
@@ -89,7 +89,7 @@ fn key() -> impl Strategy<Value = (String, NameMatching)> {
     ]
 }
 
-/// A patient is named, renamed, or goes.
+/// A patient is named, renamed, or removed.
 #[derive(Clone, Debug)]
 enum Step {
     Name(usize, String),
@@ -117,7 +117,7 @@ fn named(key: &str, names: NameMatching) -> Matching {
     Matching::of_key(PatientName.attribute(), &KeyValue::Text(key.into()), &policy).unwrap()
 }
 
-/// What a key finds by the index: the Patient IDs, sorted.
+/// Returns what a key finds through the index: the Patient IDs, sorted.
 fn found(index: &Path, level: QueryRetrieveLevel, matching: &Matching) -> Vec<String> {
     let mut asked = request(level, &[PatientID]);
     if !matches!(matching, Matching::Universal) {
@@ -170,7 +170,8 @@ proptest! {
     }
 }
 
-/// Few answers are looked up, many are met in the order of the answers: either way they are the same, in the same order.
+/// A few matches are looked up, and many are met in answer order. Both ways give the same answers
+/// in the same order.
 #[test]
 fn a_name_that_many_have_is_found_like_one_that_few_have() {
     let dir = tempfile::tempdir().unwrap();

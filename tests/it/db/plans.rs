@@ -1,6 +1,7 @@
-//! How SQLite goes about each kind of query: losing an index is a failing test, not a slow archive.
+//! The SQLite query plan of each kind of query. Losing an index fails a test instead of slowing
+//! down an archive.
 //!
-//! `DCMDEX_BLESS=1` writes plans.txt anew; the difference is then there to be read.
+//! `DCMDEX_BLESS=1` rewrites plans.txt, so that the difference can be reviewed.
 
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
@@ -40,7 +41,7 @@ const CASES: &[Case] = &[
     ("all instances", Image, &[]),
 ];
 
-/// Those that are asked again where a study lies under two patients.
+/// Queries that run again if a study belongs to two patients.
 const ASKED_AGAIN: &[&str] = &[
     "studies of a patient",
     "studies by the beginning of a name",

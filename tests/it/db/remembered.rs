@@ -1,4 +1,5 @@
-//! What the writer remembers between transactions must not show in the index, nor what goes on beside it.
+//! The caches of the writer between transactions must not affect the index. Concurrent changes must
+//! not either.
 
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;

@@ -6,13 +6,13 @@ use dcmdex::model::attribute::AttributeId::*;
 use super::*;
 use crate::util::peers;
 
-/// What an engine reads from all views of an index.
+/// Returns what an engine reads from all views of an index.
 fn read_by(engine: &str, index: &Path) -> Option<String> {
     let mut command = peers::python_peer("duckdb_views.py")?;
     Some(peers::run(command.arg(engine).arg(index)).expect_success())
 }
 
-/// DuckDB reads the text of a view with an engine of its own.
+/// DuckDB reads the text of a view with its own engine.
 #[test]
 fn duckdb_reads_from_every_view_what_sqlite_does() {
     let dir = tempfile::tempdir().unwrap();

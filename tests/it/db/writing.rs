@@ -1,4 +1,4 @@
-//! What goes in comes out, once.
+//! Everything written to the index can be read from it, exactly once.
 
 use dcmdex::db::open::Reader;
 use dcmdex::db::{
@@ -488,7 +488,8 @@ fn directories_below_a_root_come_in_pages_whatever_their_names() {
     assert_eq!(reader.directories_below(Place::InPlace, "/".as_ref(), "/".as_ref(), 100).unwrap().len(), 10);
 }
 
-/// More than the small table of look-ups holds, so that ranges of it have moved into the large one.
+/// There are more instances than the small table of look-ups holds, so ranges of it have moved into
+/// the large one.
 #[test]
 fn every_instance_of_a_large_archive_is_found_by_its_uid() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! What was answered at one level finds the same entity at the next, whatever objects have in their keys; and texts of several
-//! values are found through every index (PS3.4 C.2.2.3).
+//! A key that was returned at one level finds the same entity at the next, whatever characters it
+//! has. Texts of several values are found through every index (PS3.4 C.2.2.3).
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::db;
 
-/// Values of objects that break the rules, each in a study of its own.
+/// Values that break the rules, each in its own study.
 const ODD: &[(&str, &[(AttributeId, &str)])] = &[
     ("1.2.1", &[(PatientID, "A\\B"), (PatientName, "JONES^A\\SMITH^B"), (StudyDescription, "CT\\CHEST")]),
     ("1.2.2", &[(PatientID, "DOM\\user*"), (AccessionNumber, "X1\\Y2"), (StudyDate, "20200101\\20210101")]),
@@ -21,7 +21,7 @@ const ODD: &[(&str, &[(AttributeId, &str)])] = &[
     ("1.2\\1.3", &[(PatientID, "B"), (PatientName, "JONES^C"), (SeriesDate, "20200101\\20210101")]),
 ];
 
-/// An index of them, and of enough others that a wrong plan would show.
+/// Builds an index of these values, with enough others that a wrong plan would show.
 fn index() -> (TempDir, Reader) {
     let directory = TempDir::new().unwrap();
     let index = directory.path().join("index.db");

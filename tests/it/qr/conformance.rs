@@ -1,4 +1,4 @@
-//! docs/conformance.md says what the code does.
+//! docs/conformance.md describes what the code does.
 
 use std::fs;
 use std::path::Path;

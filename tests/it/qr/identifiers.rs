@@ -1,4 +1,4 @@
-//! Identifiers as dicom-object writes them.
+//! Decoding of Identifiers that dicom-object wrote.
 
 use dcmdex::encoding::syntax::Encoding;
 use dcmdex::model::matching::{KeyElement, KeyValue};
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::responses::transfer_syntax;
 
-/// An element by tag, VR and values; or a sequence.
+/// An element with tag, VR and values, or a sequence.
 #[derive(Clone, Debug)]
 enum Element {
     Text(Tag, VR, Vec<String>),
@@ -57,7 +57,8 @@ fn object(elements: &[Element]) -> InMemDicomObject {
     object
 }
 
-/// What decoding should give: in order of tags, the last of those with the same one.
+/// Returns the expected result of decoding: the elements in order of tags. If a tag occurs twice,
+/// it is the last one.
 fn expected(elements: &[Element]) -> Vec<KeyElement> {
     let mut found: std::collections::BTreeMap<Tag, KeyElement> = std::collections::BTreeMap::new();
     for element in elements {
@@ -80,7 +81,7 @@ fn expected(elements: &[Element]) -> Vec<KeyElement> {
     found.into_values().collect()
 }
 
-/// PS3.5 6.2.1.1: empty components and groups at the end say nothing.
+/// Removes empty components and groups at the end. They have no meaning (PS3.5 6.2.1.1).
 fn trimmed_name(name: &str) -> String {
     let groups: Vec<_> = name.split('=').map(|group| group.trim_end_matches('^')).collect();
     groups.join("=").trim_end_matches('=').to_owned()

@@ -1,6 +1,8 @@
-//! Attribute matching once more, slowly and obviously, from the text of PS3.4 C.2.2.2 and the choices that the conformance
-//! statement declares. Nothing here calls `model::matching`, `model::datetime` or `model::person_name`: it is what they
-//! are held against.
+//! A second attribute matcher, slow and obvious. It follows the text of PS3.4 C.2.2.2 and the
+//! choices of the conformance statement.
+//!
+//! Nothing here calls `model::matching`, `model::datetime` or `model::person_name`, because this
+//! matcher is their oracle.
 
 use std::collections::HashSet;
 
@@ -10,18 +12,18 @@ use dicom_core::VR;
 use proptest::prelude::*;
 use unicode_normalization::UnicodeNormalization;
 
-/// What was negotiated.
+/// Negotiated options.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rules {
     /// C.2.2.2.7.
     pub(super) empty_value: bool,
     /// C.2.2.2.8.
     pub(super) multiple_value: bool,
-    /// Names by words.
+    /// Names are matched by words.
     pub(super) fuzzy: bool,
 }
 
-/// Whether a stored value matches a key; `None` where the key is to be refused.
+/// Whether a stored value matches a key. `None` if the key must be refused.
 pub(super) fn matches(attribute: &Attribute, key: &str, stored: &str, rules: Rules) -> Option<bool> {
     let vr = attribute.vr;
     let key = unpadded(vr, key);
@@ -84,12 +86,12 @@ fn unpadded(vr: VR, text: &str) -> &str {
     if has_one_value_only(vr) || matches!(vr, VR::PN | VR::UC) { text } else { text.trim_start_matches([' ', '\0']) }
 }
 
-/// PS3.5 6.2: a backslash is a character of these.
+/// In these VRs a backslash is an ordinary character (PS3.5 6.2).
 fn has_one_value_only(vr: VR) -> bool {
     matches!(vr, VR::LT | VR::ST | VR::UT | VR::UR)
 }
 
-/// C.2.2.3: a key matches when it does so for any value.
+/// Splits a stored text into values. A key matches if it matches any of them (C.2.2.3).
 fn values(attribute: &Attribute, stored: &str) -> Vec<String> {
     let vr = attribute.vr;
     let whole = unpadded(vr, stored).to_owned();
@@ -136,7 +138,8 @@ fn part(c: char) -> Part {
     }
 }
 
-/// C.2.2.2.4. The second argument is a text, in which stars and question marks are themselves.
+/// Wild card matching (C.2.2.2.4). In the second argument stars and question marks are ordinary
+/// characters.
 fn like(pattern: &[Part], text: &[Part]) -> bool {
     let text: Vec<char> = text
         .iter()
@@ -163,15 +166,15 @@ fn like(pattern: &[Part], text: &[Part]) -> bool {
     fits[text.len()]
 }
 
-/// A character as it is stored: what it is to a reader who does not care for case, accents and width.
+/// A stored character, in a form that ignores case, accents and width.
 #[derive(Clone, Debug)]
 struct Character {
     folded: Vec<char>,
-    /// Whether it may be taken for as many as it folds to.
+    /// Whether it counts as one character or as the number of characters to which it folds.
     is_divisible: bool,
 }
 
-/// The characters of the tests.
+/// The characters in the tests.
 fn characters(text: &str) -> Vec<Character> {
     let mut found: Vec<Character> = Vec::new();
     for c in text.chars() {
@@ -213,12 +216,13 @@ fn characters(text: &str) -> Vec<Character> {
     found
 }
 
-/// A key in the same form.
+/// Returns a key in the same form.
 fn folded(text: &str) -> Vec<Part> {
     characters(text).into_iter().flat_map(|character| character.folded).map(part).collect()
 }
 
-/// C.2.2.2.4, where `?` is one character as stored. A mark that means nothing may be one or none.
+/// Wild card matching (C.2.2.2.4) in which `?` is one stored character. An ignored mark may count
+/// as one or as none.
 fn like_stored(pattern: &[Part], text: &[Character]) -> bool {
     fn fits(pattern: &[Part], text: &[Character], at: usize, failed: &mut HashSet<(usize, usize, usize)>) -> bool {
         let state = (pattern.len(), text.len(), at);
@@ -282,7 +286,8 @@ fn name_by(key: &str, stored: &str, rules: Rules) -> bool {
     by_words || name(key, stored)
 }
 
-/// How a word of three to 64 Latin letters sounds, apostrophes aside: one code or two, by the book of Double Metaphone.
+/// Returns the Double Metaphone codes of a word: one or two. The word has three to 64 Latin
+/// letters, without apostrophes.
 fn sounds(word: &[Part]) -> Vec<String> {
     let letters: Option<String> = word
         .iter()
@@ -310,7 +315,7 @@ const HEARD: [&str; 10] = [
     "Stephen^Steven",
 ];
 
-/// PS3.5 6.2.1 and C.2.2.2.1: by component group.
+/// Name matching by component group (PS3.5 6.2.1 and C.2.2.2.1).
 fn name(key: &str, stored: &str) -> bool {
     let key = key.trim_end_matches([' ', '^', '=']);
     let mut groups: Vec<&str> = stored.splitn(3, '=').collect();
@@ -346,7 +351,7 @@ fn name_group(key: &str, group: &str) -> bool {
     like_stored(&folded(&text), &characters(&group.join("^")))
 }
 
-/// Trimmed, without empty ones at the end.
+/// Returns the trimmed components, without empty ones at the end.
 fn components(group: &str) -> Vec<String> {
     let is_blank = |text: &str| folded(text).iter().all(|part| *part == Part::Char(' '));
     let component = |text: &str| if is_blank(text) { String::new() } else { text.trim().to_owned() };
@@ -357,7 +362,8 @@ fn components(group: &str) -> Vec<String> {
     components
 }
 
-/// C.2.2.2.1 and C.2.2.2.5 for DA, TM and DT. Values become texts of full length, the order of which is that of time.
+/// Matching of DA, TM and DT (C.2.2.2.1 and C.2.2.2.5). Values become texts of full length, whose
+/// order is the order of time.
 fn moment(vr: VR, key: &str, stored: &str) -> Option<bool> {
     let spelled = key.trim_end_matches(['*', ' ']);
     let stored_at = match vr {
@@ -385,8 +391,10 @@ fn moment(vr: VR, key: &str, stored: &str) -> Option<bool> {
     )
 }
 
-/// The first or the last moment that an end of a range names. What no calendar and no clock has, and can mean only one thing, is
-/// the nearest day that there is, or the end of the day.
+/// Returns the first or the last moment of a range end.
+///
+/// An impossible end with a single sensible meaning becomes the nearest existing day, or the end of
+/// the day.
 pub(super) fn range_end(vr: VR, text: &str, is_low: bool) -> Option<String> {
     let text = text.trim_matches([' ', '*']);
     let pick = |(first, last): (String, String)| if is_low { first } else { last };
@@ -441,7 +449,7 @@ fn nearest_day(text: &str, is_low: bool) -> Option<String> {
     Some(found.unwrap_or(text))
 }
 
-/// The first and the last moment that a value names.
+/// Returns the first and the last moment that a value names.
 fn bounds(vr: VR, text: &str) -> Option<(String, String)> {
     match vr {
         VR::DA => date_bounds(text),
@@ -536,7 +544,7 @@ pub(super) fn time_bounds(text: &str) -> Option<(String, String)> {
     Some((format!("{given}{}", &first[given.len()..]), format!("{given}{}", &last[given.len()..])))
 }
 
-/// Values of one VR, with the oddities that its rules speak of.
+/// Generates values of one VR, with the oddities that its rules mention.
 fn stored_text(vr: VR) -> BoxedStrategy<String> {
     match vr {
         VR::DA => "(19|20)[0-9]{2}((0[1-9]|1[0-3])(0[1-9]|3[0-2]))?|x?".boxed(),
@@ -553,7 +561,7 @@ fn stored_text(vr: VR) -> BoxedStrategy<String> {
     }
 }
 
-/// Ends of ranges that there are not, and that mean something.
+/// Generates impossible range ends that have a meaning.
 fn odd_end(vr: VR) -> BoxedStrategy<String> {
     match vr {
         VR::DA => "(19|20)[0-9]{2}(0[0-9]|1[0-3])(0[0-2]|[23][0-9]|99)|00000000|99999999|20(24|00)(0000|9999)|20240115(10|1030|24)".boxed(),
@@ -603,7 +611,7 @@ pub(super) fn matched_attributes() -> Vec<&'static Attribute> {
     ATTRIBUTES.iter().filter(|a| a.vr != VR::SQ && a.source != Source::AlwaysEmpty).collect()
 }
 
-/// Half of the time nothing is negotiated.
+/// Generates options. Half of the time nothing is negotiated.
 pub(super) fn rules() -> impl Strategy<Value = Rules> {
     let any = any::<[bool; 3]>().prop_map(|[empty_value, multiple_value, fuzzy]| Rules {
         empty_value,
@@ -665,7 +673,8 @@ proptest! {
     }
 }
 
-/// A text in any script, without what joins the character before it, and without marks that are spaces to a search.
+/// Generates a text in any script, without characters that join the one before, and without marks
+/// that a search treats as spaces.
 fn any_text() -> impl Strategy<Value = String> {
     let is_left_out = |c: char| {
         let becomes_space = !c.is_whitespace() && std::iter::once(c).nfkd().any(char::is_whitespace);
@@ -684,7 +693,8 @@ fn any_text() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// C.2.2.2.4: what fits the key character by character, as it is stored, is found, however it is compared.
+    /// A stored text that matches the key character by character is found, however it is compared
+    /// (C.2.2.2.4).
     #[test]
     fn a_pattern_made_of_the_stored_characters_finds_them(
         text in any_text(),

@@ -1,4 +1,5 @@
-//! Random archives, random questions: `qr` and `db` against a search over all records with the slow matcher.
+//! Random archives and random queries. `qr` and `db` are compared with a search of all records by
+//! the slow matcher.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +30,7 @@ use super::matcher::{self, Rules};
 use super::responses::transfer_syntax;
 use crate::db;
 
-/// The attributes that archives are made of, with the values that they have. One or more of each VR and level.
+/// Attributes of the archives with their possible values. Each VR and level has at least one.
 const POOLS: &[(AttributeId, &[&str])] = &[
     (
         PatientName,
@@ -114,7 +115,7 @@ type Values = Vec<(AttributeId, String)>;
 #[derive(Clone, Debug)]
 struct Entity {
     values: Values,
-    /// What the objects of a study say of their patient, where that is something else than in the other studies.
+    /// Patient values in the objects of a study, if they differ from those of other studies.
     of_patient: Option<Values>,
     children: Vec<Entity>,
 }
@@ -146,7 +147,7 @@ fn entity(level: QueryRetrieveLevel) -> BoxedStrategy<Entity> {
         .boxed()
 }
 
-/// Every instance with all the values that it has or inherits.
+/// Returns every instance with all values that it has or inherits.
 fn instances(archive: &[Entity]) -> Vec<BTreeMap<AttributeId, String>> {
     fn add(
         entity: &Entity,
@@ -198,7 +199,7 @@ fn unique(level: QueryRetrieveLevel) -> AttributeId {
     }
 }
 
-/// The values of several texts, each where it stands first.
+/// Joins the values of several texts without duplicates, in order of first occurrence.
 fn each_once<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
     let mut values: Vec<&str> = Vec::new();
     for value in texts.into_iter().flat_map(|text| text.split('\\')) {
@@ -209,7 +210,7 @@ fn each_once<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
     values.join("\\")
 }
 
-/// The value of an attribute for the entity of its level that an instance belongs to.
+/// Returns the value of an attribute for the entity of its level that the instance belongs to.
 fn value_of(archive: &[Instance], instance: &Instance, id: AttributeId) -> String {
     let of = |level| {
         let key = unique(level);
@@ -236,14 +237,14 @@ fn value_of(archive: &[Instance], instance: &Instance, id: AttributeId) -> Strin
     }
 }
 
-/// A key of a question: a text, or an item.
+/// A key of a query: a text, or an item.
 #[derive(Clone, Debug)]
 enum Key {
     Text(AttributeId, String),
     Item(AttributeId, ItemKey),
 }
 
-/// What is asked for in an item.
+/// Keys of an item.
 #[derive(Clone, Debug, Default)]
 struct ItemKey {
     /// Code Value.
@@ -252,9 +253,9 @@ struct ItemKey {
     meaning: Option<String>,
     /// Code Value in an item of Scheduled Protocol Code Sequence.
     nested: Option<String>,
-    /// A private element with a value, which is not supported.
+    /// A private element with a value. It is not supported.
     has_private: bool,
-    /// A Specific Character Set of its own, which is no key.
+    /// Its own Specific Character Set, which is not a key.
     has_character_set: bool,
 }
 
@@ -274,7 +275,7 @@ impl Key {
         KeyElement { tag: attribute.tag, vr: attribute.vr, value }
     }
 
-    /// Whether the value matches; `None` where the key is to be refused.
+    /// Whether the value matches. `None` if the key must be refused.
     fn matches(&self, stored: &str, rules: Rules) -> Option<bool> {
         match self {
             Self::Text(id, key) => matcher::matches(id.attribute(), key, stored, rules),
@@ -331,7 +332,7 @@ fn is_universal(text: &Option<String>) -> bool {
     })
 }
 
-/// A row of the table to change.
+/// Returns a row of the table that can be changed.
 fn clone_of(id: AttributeId) -> Box<Attribute> {
     let Attribute { id, tag, keyword, column, vr, multiplicity, level, key, source, letter_case } = *id.attribute();
     Box::new(Attribute { id, tag, keyword, column, vr, multiplicity, level, key, source, letter_case })
@@ -347,7 +348,7 @@ fn items(stored: &str) -> Vec<serde_json::Value> {
     serde_json::from_str(stored).unwrap_or_default()
 }
 
-/// Something that has to do with a value.
+/// Generates a key that resembles a value.
 fn key_like(value: &'static str) -> BoxedStrategy<String> {
     (0..7_usize, 0..6_usize)
         .prop_map(move |(how, at)| {
@@ -476,7 +477,7 @@ fn question() -> impl Strategy<Value = Question> {
     )
 }
 
-/// The bytes of the Identifier, written by dicom-object in UTF-8.
+/// Returns the bytes of the Identifier. dicom-object writes them in UTF-8.
 fn identifier_bytes(question: &Question) -> Vec<u8> {
     fn object(elements: &[KeyElement]) -> InMemDicomObject {
         let mut made = InMemDicomObject::new_empty();
@@ -513,10 +514,10 @@ fn identifier_bytes(question: &Question) -> Vec<u8> {
     bytes
 }
 
-/// An answer: the text of each attribute, the number of items of each sequence.
+/// An answer: the text of each attribute, and the number of items of each sequence.
 type Answer = BTreeMap<AttributeId, String>;
 
-/// The answers that there should be; `None` where the question is to be refused.
+/// Returns the expected answers. `None` if the query must be refused.
 fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
     let level = question.level;
     // A key that means nothing is refused whatever there is to match.
@@ -595,7 +596,7 @@ fn expected(archive: &[Instance], question: &Question) -> Option<Vec<Answer>> {
     Some(answers)
 }
 
-/// A range of dates and one of times that are one range (C.2.2.2.5.4): the texts of its ends.
+/// A date range and a time range that form one range (C.2.2.2.5.4): the texts of its ends.
 struct Combined {
     date: AttributeId,
     time: AttributeId,
@@ -656,7 +657,7 @@ fn combined(question: &Question) -> Vec<Combined> {
     found
 }
 
-/// The whole road: bytes in, bytes out.
+/// Runs the whole path, from request bytes to response bytes.
 fn asked(reader: &mut impl Search, question: &Question) -> Option<Vec<Answer>> {
     let encoding = question.encoding;
     let identifier = Identifier::decode(&identifier_bytes(question), encoding, "").unwrap();
@@ -716,7 +717,8 @@ fn fill_by(arrivals: &impl Arrivals, archive: &[Instance]) {
     }
 }
 
-/// What the bytes of a key say: a binary key cannot hold text, and several values have no padding.
+/// Changes a query to what its bytes can express. A binary key cannot hold text, and several values
+/// have no padding.
 fn as_sent(mut question: Question) -> Question {
     for key in &mut question.keys {
         if let Key::Text(id, text) = key {
@@ -732,7 +734,7 @@ fn as_sent(mut question: Question) -> Question {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
-    /// Twenty questions to each of a hundred archives.
+    /// Each of a hundred archives gets twenty queries.
     #[test]
     fn every_question_gets_the_answers_that_a_slow_search_finds(
         archive in prop::collection::vec(entity(Patient), 1..4),

@@ -19,7 +19,7 @@ fn query(level: QueryRetrieveLevel, of: &[&str], character_set: &str) -> Query {
     qr::parse(InformationModel::StudyRoot, &identifier, NegotiatedOptions::default(), &Options::default()).unwrap()
 }
 
-/// An answer with these values; the return keys that are not named have none.
+/// Builds an answer with these values. Other return keys have no value.
 fn answer(query: &Query, character_set: &str, values: &[(AttributeId, &str)]) -> FindAnswer {
     let value = |id| values.iter().find(|(of, _)| *of == id).map_or("", |(_, value)| *value).to_owned();
     FindAnswer {
@@ -144,7 +144,8 @@ fn every_encoding_is_read_back_by_dicom_object() {
     }
 }
 
-/// The Specific Character Set of the answer to a request in `requested`, for a name stored in `stored`.
+/// Returns the Specific Character Set of the answer for a name. The request is in `requested`, and
+/// the name is stored in `stored`.
 fn chosen(requested: &str, stored: &str, name: &str) -> (Option<String>, String) {
     let query = query(QueryRetrieveLevel::Study, &["PatientName"], requested);
     let answer = answer(&query, stored, &[(AttributeId::PatientName, name)]);

@@ -1,4 +1,4 @@
-//! A query to its end, or to where it is stopped.
+//! Running a query to its end, or until it is stopped.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::db;
 
-/// An index of ten studies, one a day, at 10:00 and 12:00 in turn.
+/// Builds an index of ten studies, one per day, alternately at 10:00 and 12:00.
 fn ten_studies() -> (TempDir, Reader) {
     let directory = TempDir::new().unwrap();
     let index = directory.path().join("index.db");
@@ -34,7 +34,7 @@ fn query(of: &[&str], limit: Option<u64>) -> Query {
     qr::parse(InformationModel::StudyRoot, &identifier, negotiated, &Options { limit, ..Options::default() }).unwrap()
 }
 
-/// The dates that are answered, and how it ended.
+/// Returns the dates of the answers and the result.
 fn run(reader: &mut Reader, query: &Query) -> (Vec<String>, Result<u64, FindError>) {
     let stop = Stop::new(reader);
     let at = query.request.return_keys.iter().position(|key| key.attribute == AttributeId::StudyDate).unwrap();

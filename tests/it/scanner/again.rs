@@ -1,4 +1,4 @@
-//! A second scan: what has changed is read, and nothing else.
+//! A second scan reads what has changed, and nothing else.
 
 use std::fs;
 use std::sync::Mutex;
@@ -202,7 +202,8 @@ fn a_file_that_is_asked_for_beside_its_directory_is_not_missing() {
 
 #[test]
 fn what_has_been_read_and_would_be_lost_with_the_process_is_bounded() {
-    /// A transaction, what waits for one, and what is under way to the writer ([`UNIT_FILES`] for each reader, and twelve more).
+    /// Maximum number of files on their way: one transaction, the files that wait for one, and
+    /// those being handed over ([`UNIT_FILES`] for each reader, and twelve more units).
     const MOST: u64 = 8192 + 4096 + (JOBS as u64 + 12 + 2) * UNIT_FILES as u64;
     const JOBS: usize = 4;
     const FILES: u64 = 30_000;

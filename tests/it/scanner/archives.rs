@@ -17,7 +17,7 @@ use crate::util::peers;
 
 const KEEPS: [Keep; 4] = [Keep::Stored, Keep::Deflated, Keep::Streamed, Keep::Zip64];
 
-/// The bytes of instance `1.2.1.1.<number>`, with so many bytes of pixel data.
+/// Returns the bytes of instance `1.2.1.1.<number>`. Its pixel data have `pixels` bytes.
 fn object(number: u32, pixels: usize) -> Vec<u8> {
     let mut bytes = objects::file("P1", "1.2.1", "1.2.1.1", &format!("1.2.1.1.{number}"));
     if pixels > 0 {
@@ -43,7 +43,7 @@ impl Archive {
         fs::write(self.path(inside), bytes).unwrap();
     }
 
-    /// The paths of all instances, sorted.
+    /// Returns the paths of all instances, sorted.
     fn paths(&self) -> Vec<String> {
         let mut paths: Vec<_> =
             self.instances().into_values().flatten().map(|path| path.display().to_string()).collect();
@@ -51,7 +51,7 @@ impl Archive {
         paths
     }
 
-    /// The bytes of an instance, read through its first location.
+    /// Reads the bytes of an instance through its first location.
     fn bytes_of(&self, number: u32) -> Vec<u8> {
         let location = &Reader::open(self.index()).unwrap().locations(&format!("1.2.1.1.{number}")).unwrap()[0];
         let mut object = store::open(location).unwrap().unwrap();
@@ -345,7 +345,7 @@ fn names_are_names_and_never_paths() {
     assert_eq!(archive.scan().numbers(), told_again(&told));
 }
 
-/// What a second scan says when nothing has changed.
+/// Returns the expected numbers of a second scan without changes.
 fn told_again(told: &Told) -> (u64, u64, u64, u64, u64, u64) {
     let Summary { found, indexed, skipped, failed, .. } = told.summary;
     (found, 0, 0, indexed, skipped, failed)
@@ -510,7 +510,7 @@ fn a_member_that_is_longer_than_its_archive_says_is_an_error_when_the_object_is_
     assert!(error.to_string().contains("longer"), "{error}");
 }
 
-/// Archives with these members, of each kind that keeps members in another way.
+/// Builds archives with these members, one of each kind that stores members differently.
 fn in_every_kind(members: &[(&str, &[u8])]) -> Vec<(&'static str, Vec<u8>)> {
     let zip = |keep| {
         let mut zip = Zip::default();
@@ -665,7 +665,7 @@ fn the_directory_of_a_zip_is_found_in_every_form_that_writers_give_it() {
     }
 }
 
-/// Any member: its name, the number of its object, how it is kept.
+/// Generates a member: its name, the number of its object, and how it is stored.
 fn any_member() -> impl Strategy<Value = (usize, u32, Keep)> {
     (0..4_usize, 1..1000_u32, prop::sample::select(KEEPS.to_vec()))
 }
@@ -678,8 +678,9 @@ fn any_end() -> impl Strategy<Value = End> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// Names that come twice, in every form of a zip and in tar archives: the last of a name is in the index and can be read,
-    /// all are accounted for, and the next scan says the same.
+    /// Names may occur twice, in every form of zip and in tar archives. The last member of a name
+    /// is in the index and can be read. All members are accounted for, and the next scan gives the
+    /// same result.
     #[test]
     fn the_last_members_of_their_names_are_what_an_archive_holds(
         members in prop::collection::vec(any_member(), 1..30),

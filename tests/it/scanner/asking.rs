@@ -1,4 +1,4 @@
-//! What a scan is asked to do: all again, a part, in another order, slowly.
+//! Options of a scan: all again, a part, another order, slowly.
 
 use std::fs;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,4 @@
-//! DICOMDIRs held against what lies in their folders.
+//! DICOMDIRs compared with the files of their folders.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::util::archives::{Keep, Zip};
 
-/// An element of explicit little endian.
+/// Appends an element in Explicit VR Little Endian.
 fn element(bytes: &mut Vec<u8>, tag: [u16; 2], vr: &[u8; 2], value: &[u8]) {
     bytes.extend_from_slice(&tag[0].to_le_bytes());
     bytes.extend_from_slice(&tag[1].to_le_bytes());
@@ -21,7 +21,7 @@ fn element(bytes: &mut Vec<u8>, tag: [u16; 2], vr: &[u8; 2], value: &[u8]) {
     bytes.extend_from_slice(value);
 }
 
-/// A DICOMDIR with a record for each file, whose offsets all lead to the first one.
+/// Builds a DICOMDIR with a record for each file. All offsets lead to the first record.
 fn dicomdir(file_ids: &[&str]) -> Vec<u8> {
     let mut records = Vec::new();
     for file_id in file_ids {

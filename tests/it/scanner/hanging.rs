@@ -1,10 +1,10 @@
-//! A file or directory that does not answer costs one failure, and not the scan.
+//! A file or directory that does not answer costs one failure, and the scan goes on.
 
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::*;
 
-/// Lets some names hang until it is dropped.
+/// Makes some names hang until it is dropped.
 #[derive(Default)]
 struct Hanging(Arc<(Mutex<bool>, Condvar)>);
 

@@ -1,4 +1,4 @@
-//! What a scan makes of a directory tree.
+//! The result of scanning a directory tree.
 
 mod again;
 mod archives;
@@ -26,22 +26,23 @@ use dcmdex::scanner::{Event, Filter, Options, Order, Probe, Rate, Roots, Stop, S
 
 use crate::util::objects;
 
-/// A tree to scan, and an index beside it.
+/// A directory tree to scan, with an index beside it.
 struct Archive {
     directory: tempfile::TempDir,
     options: Options,
 }
 
-/// What a scan said, with paths relative to the tree.
+/// Report of a scan, with paths relative to the tree.
 #[derive(Debug)]
 struct Told {
     summary: Summary,
-    /// `kind path reason`, in order.
+    /// Lines `kind path reason`, in order.
     events: Vec<String>,
 }
 
 impl Told {
-    /// `(found, indexed, updated, unchanged, skipped, failed)`, after seeing that they add up.
+    /// Returns `(found, indexed, updated, unchanged, skipped, failed)` and asserts that they add
+    /// up.
     #[track_caller]
     fn numbers(&self) -> (u64, u64, u64, u64, u64, u64) {
         let Summary { found, indexed, updated, unchanged, skipped, failed, .. } = self.summary;
@@ -144,7 +145,8 @@ impl Archive {
         Told { summary, events }
     }
 
-    /// All instances of the index: UID to the places, relative to the tree, the first one first.
+    /// Returns all instances of the index: each UID with its locations relative to the tree, in
+    /// their order.
     fn instances(&self) -> BTreeMap<String, Vec<PathBuf>> {
         let mut reader = Reader::open(self.index()).unwrap();
         let request = FindRequest {
@@ -176,7 +178,7 @@ impl Archive {
             .collect()
     }
 
-    /// The index is in order, and its own account of failures is this.
+    /// Asserts that the index is consistent and reports exactly these failures.
     #[track_caller]
     fn assert_failures(&self, expected: &[&str]) {
         let mut reader = Reader::open(self.index()).unwrap();

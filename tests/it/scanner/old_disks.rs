@@ -1,4 +1,4 @@
-//! What old disks hold: each file is counted, and named right where it is not indexed.
+//! Contents of old disks. Each file is counted. A file that is not indexed is classified correctly.
 
 use std::fs;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use super::*;
 
 const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
 
-/// An element in Implicit VR Little Endian.
+/// Appends an element in Implicit VR Little Endian.
 fn implicit(bytes: &mut Vec<u8>, tag: (u16, u16), value: &[u8]) {
     bytes.extend_from_slice(&tag.0.to_le_bytes());
     bytes.extend_from_slice(&tag.1.to_le_bytes());
@@ -16,7 +16,7 @@ fn implicit(bytes: &mut Vec<u8>, tag: (u16, u16), value: &[u8]) {
     bytes.extend_from_slice(value);
 }
 
-/// A data set in Implicit VR Little Endian, with `more` between groups 0010 and 0020.
+/// Builds a data set in Implicit VR Little Endian, with `more` between groups 0010 and 0020.
 fn data_set(instance: u32, more: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = Vec::new();
     // Without padding: values of odd length.
@@ -30,7 +30,7 @@ fn data_set(instance: u32, more: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     bytes
 }
 
-/// With a preamble and a group 0002 that names a transfer syntax.
+/// Adds a preamble, and a group 0002 that names a transfer syntax.
 fn with_meta(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 128];
     bytes.extend_from_slice(b"DICM\x02\0\x10\0UI");

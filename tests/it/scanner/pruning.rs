@@ -1,10 +1,10 @@
-//! A disk that is not mounted is not an archive that was deleted.
+//! Files on a disk that is not mounted are not treated as deleted.
 
 use std::fs;
 
 use super::*;
 
-/// An archive with `files` in `disk/`, in two directories, and one beside them.
+/// Builds an archive with `files` files in two directories of `disk/`, and one file beside them.
 fn with_disk(files: u32) -> Archive {
     let mut archive = Archive::new();
     archive.options.vanished = Vanished::Prune;
@@ -126,7 +126,7 @@ fn a_root_that_is_gone_is_an_error_until_it_is_meant() {
     archive.assert_failures(&[]);
 }
 
-/// A file system in memory, mounted as long as this lives.
+/// A file system in memory that is mounted until this is dropped.
 struct Mounted(PathBuf);
 
 impl Mounted {

@@ -1,4 +1,4 @@
-//! Who may associate, and for what: the table of peers.
+//! The table of peers: who may associate, and for which services.
 
 use dcmdex::access::peers::Peers;
 use dcmdex::access::peers::{Grant, PeerService, Security, ServiceSet};

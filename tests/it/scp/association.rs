@@ -1,4 +1,4 @@
-//! Association establishment, release, abort, limits and time limits (PS3.8).
+//! Association establishment, release, abort, limits and timeouts (PS3.8).
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Every attribute of the table over the network: stored by C-STORE, then matched and answered at its level by C-FIND.
+//! Every attribute of the table over the network. It is stored by C-STORE, then matched and
+//! returned at its level by C-FIND.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,8 @@ const CONTEXTS: &[(&str, &[&str])] = &[
 
 const CODE_VALUE: Tag = Tag(0x0008, 0x0100);
 
-/// What the object with this number has in an attribute, as it is answered.
+/// Returns the value of an attribute in the object with this number, in the form in which it is
+/// returned.
 fn text(attribute: &Attribute, number: u8) -> String {
     match (attribute.id, attribute.vr) {
         (AttributeId::SOPClassUID, _) => [CT, MR, "1.2.3"][usize::from(number) - 1].to_owned(),
@@ -44,7 +46,8 @@ fn text(attribute: &Attribute, number: u8) -> String {
     }
 }
 
-/// The same as bytes of an element in implicit VR little endian; a sequence has one item with a code.
+/// Appends the value as an element in Implicit VR Little Endian. A sequence has one item with a
+/// code.
 fn element(data_set: DataSet, attribute: &Attribute, text: &str) -> DataSet {
     let Tag(group, number) = attribute.tag;
     match attribute.vr {
@@ -78,7 +81,7 @@ fn store(peer: &mut ScriptedPeer, class: &str, instance: &str, data_set: &DataSe
     assert_eq!(peer.receive_message().status(), 0);
 }
 
-/// The answers to a query, and the status of the pending responses.
+/// Returns the answers to a query, with the status of each pending response.
 fn find(peer: &mut ScriptedPeer, keys: &DataSet) -> Vec<(u16, Identifier)> {
     peer.send_message(1, &find_command(1, PATIENT_ROOT), Some(&keys.0));
     let mut answers = Vec::new();
@@ -92,7 +95,7 @@ fn find(peer: &mut ScriptedPeer, keys: &DataSet) -> Vec<(u16, Identifier)> {
     }
 }
 
-/// A query at a level with further elements, which come in any order.
+/// Builds a query at a level with further elements, which may come in any order.
 fn keys(level: QueryRetrieveLevel, of: impl IntoIterator<Item = (Tag, DataSet)>) -> DataSet {
     let mut elements: BTreeMap<Tag, DataSet> = of.into_iter().collect();
     elements.insert(Tag(8, 5), DataSet::default().text(8, 5, "ISO_IR 100"));
@@ -104,7 +107,8 @@ fn key(attribute: &Attribute, text: &str) -> (Tag, DataSet) {
     (attribute.tag, element(DataSet::default(), attribute, text))
 }
 
-/// The value of an attribute in an answer, of a sequence the code of its items; `None` where it is not there at all.
+/// Returns the value of an attribute in an answer. For a sequence it is the code of its items.
+/// `None` if the attribute is absent.
 fn answered(identifier: &Identifier, attribute: &Attribute) -> Option<String> {
     let element = identifier.elements.iter().find(|element| element.tag == attribute.tag)?;
     Some(match &element.value {
@@ -120,7 +124,7 @@ fn answered(identifier: &Identifier, attribute: &Attribute) -> Option<String> {
     })
 }
 
-/// PS3.4 tables C.6-1 to C.6-5 and what clients ask for besides.
+/// PS3.4 tables C.6-1 to C.6-5, and the further keys that clients request.
 #[test]
 fn every_attribute_is_kept_matched_and_answered_at_its_level() {
     let node = TestNode::start();
@@ -161,7 +165,8 @@ fn every_attribute_is_kept_matched_and_answered_at_its_level() {
     peer.release();
 }
 
-/// The attributes that stand in no object: with what they are after three objects in two studies of one patient.
+/// Computed attributes are in no object. They are compared after three objects in two studies of
+/// one patient.
 #[test]
 fn every_computed_attribute_is_exact_at_its_level() {
     let node = TestNode::start();

@@ -1,5 +1,7 @@
-//! Every character set over the network: text that is stored in it is found in it and in Unicode, and answered without the
-//! loss of a character. And the statuses of PS3.4 table C.4-1 with what goes with them.
+//! Every character set over the network. Stored text is found in its own character set and in
+//! Unicode, and is returned without the loss of a character.
+//!
+//! The statuses of PS3.4 table C.4-1 are tested too, with their elements.
 
 use dcmdex::dimse::command_set;
 use dcmdex::encoding::syntax::Encoding;
@@ -17,8 +19,8 @@ const CONTEXTS: &[(&str, &[&str])] = &[(STUDY_ROOT, &[IMPLICIT_VR_LITTLE_ENDIAN]
 const NAME: Tag = Tag(0x0010, 0x0010);
 const CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
 
-/// Specific Character Set, a name in it, and what it says. The bytes were made by the codecs of Python, with the escape
-/// sequences of PS3.3 tables C.12-3 and C.12-4.
+/// Specific Character Set, a name encoded in it, and the decoded name. The codecs of Python made
+/// the bytes, with the escape sequences of PS3.3 tables C.12-3 and C.12-4.
 const NAMES: &[(&str, &[u8], &str)] = &[
     ("ISO_IR 100", b"M\xFCller^\xC4nne", "Müller^Änne"),
     ("ISO_IR 101", b"\xA3ukasz^\xAF\xF3\xB3\xE6", "Łukasz^Żółć"),
@@ -99,7 +101,7 @@ fn identifier(response: &Received) -> Identifier {
     Identifier::decode(response.data_set.as_ref().unwrap(), Encoding::ImplicitLittle, "").unwrap()
 }
 
-/// A study of the patient with this name.
+/// Builds a study of the patient with this name.
 fn study(set: &str, name: &[u8], number: usize) -> DataSet {
     DataSet::default()
         .text(0x0008, 0x0005, set)
@@ -217,7 +219,7 @@ fn items_have_character_sets_of_their_own() {
     peer.release();
 }
 
-/// Character sets that lie or are none: nothing is refused, and nothing is lost.
+/// With a wrong or unknown character set, no object is refused and no text is lost.
 #[test]
 fn character_sets_that_lie_are_no_reason_to_lose_text() {
     let node = TestNode::start();
@@ -241,7 +243,8 @@ fn character_sets_that_lie_are_no_reason_to_lose_text() {
     peer.release();
 }
 
-/// PS3.4 table C.4-1 and C.4.1.1.3.2: what an answer has, and how each end says what it is.
+/// PS3.4 table C.4-1 and C.4.1.1.3.2: the contents of an answer, and the elements of each final
+/// response.
 #[test]
 fn answers_have_what_was_asked_for_and_statuses_say_why() {
     let node = TestNode::with(|settings| settings.query.limit = Some(2));

@@ -1,4 +1,4 @@
-//! Storage Commitment: what is promised, and how the report finds its way.
+//! Storage Commitment: what the node promises, and how the report reaches the peer.
 
 use std::fs;
 use std::net::TcpListener;
@@ -37,7 +37,7 @@ const CONTEXTS: &[(&str, &[&str])] = &[
     (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
 ];
 
-/// What a transaction with one instance counts. One peer may have half of what there is.
+/// Cost of a transaction with one instance. One peer may have half of the total.
 const ONE: usize = 257;
 
 fn action(sop_instance: &str, action_type: u16) -> CommandSet {
@@ -61,7 +61,7 @@ fn event_response(request: &CommandSet) -> CommandSet {
     command
 }
 
-/// A request for these instances, each with its SOP Class.
+/// Builds a request for these instances, each with its SOP Class.
 fn transaction(references: &[(&str, &str)]) -> DataSet {
     let mut items = DataSet::default();
     for (class, instance) in references {
@@ -71,7 +71,8 @@ fn transaction(references: &[(&str, &str)]) -> DataSet {
     DataSet::default().uid(0x0008, 0x1195, "1.2.3.77").bytes(0x0008, 0x1199, &items.0)
 }
 
-/// What a report says: event, committed, and failed with reasons.
+/// Returns the contents of a report: the event, the committed instances, and the failed ones with
+/// reasons.
 fn reported(report: &Received) -> (u16, Vec<String>, Vec<(String, u16)>) {
     assert_eq!(report.field(), CommandField::N_EVENT_REPORT_RQ);
     assert_eq!(report.command.text(command_set::AFFECTED_SOP_CLASS_UID), Ok(COMMITMENT));
@@ -99,7 +100,7 @@ fn store(peer: &mut ScriptedPeer, instance: &str) {
     assert_eq!(peer.receive_message().status(), 0);
 }
 
-/// Asks on context 1, and takes the response and the report.
+/// Sends the request on context 1, and receives the response and the report.
 pub(super) fn commit(peer: &mut ScriptedPeer, references: &[(&str, &str)]) -> (u16, Vec<String>, Vec<(String, u16)>) {
     peer.send_message(1, &action(WELL_KNOWN_INSTANCE, 1), Some(&transaction(references).0));
     let response = peer.receive_message();
@@ -135,7 +136,7 @@ fn what_is_kept_and_sound_is_committed_and_all_else_has_its_reason() {
     peer.release();
 }
 
-/// What can happen to the bytes of a file.
+/// A kind of damage to the bytes of a file.
 type Damage = fn(&mut Vec<u8>);
 
 const DAMAGES: [(&str, Damage); 4] = [

@@ -1,4 +1,4 @@
-//! What else comes to an open port.
+//! Other hostile input on an open port.
 
 use dcmdex::dimse::pdata::put_message;
 use dicom_ul::pdu::{Pdu, write_pdu};
@@ -8,7 +8,8 @@ use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATIO
 
 const ECHO: &[(&str, &[&str])] = &[(VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN])];
 
-/// A-ABORT with source service user: what PS3.8 table 9-10 has for anything but an A-ASSOCIATE-RQ in Sta2.
+/// A-ABORT with source service user. PS3.8 table 9-10 requires it for anything but an
+/// A-ASSOCIATE-RQ in Sta2.
 const ABORT: [u8; 10] = [7, 0, 0, 0, 0, 4, 0, 0, 0, 0];
 
 #[test]

@@ -1,4 +1,4 @@
-//! Objects that break the rules, as they are received, sent, committed and checked.
+//! Objects that break the rules: receiving, sending, committing and checking them.
 
 use std::fs;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, store_comma
 const SUCCESS: u16 = 0;
 const INSTANCE: &str = "1.2.3.4.5";
 
-/// A data set with something before it, something in its middle, and pixels of this length.
+/// Builds a data set with `before` at its start, `middle` inside, and pixel data of `pixels` bytes.
 fn data_set(encoding: Encoding, before: &[u8], middle: &[u8], pixels: usize) -> Vec<u8> {
     [
         before.to_vec(),
@@ -35,7 +35,7 @@ fn even(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Stores a data set, has it committed and checked, and gets it.
+/// Stores a data set, commits and checks it, and retrieves it.
 fn stored_and_got(transfer_syntax: &str, data_set: &[u8]) -> Retrieved {
     let directory = Arc::new(TempDir::new().unwrap());
     let node = TestNode::with(|settings| settings.directory = Arc::clone(&directory));

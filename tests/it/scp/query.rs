@@ -1,4 +1,4 @@
-//! C-FIND: the conversation. What matches is the business of the tests of `qr`.
+//! The C-FIND conversation. The tests of `qr` cover the matching.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,15 +30,16 @@ const CANCELLED: u16 = 0xFE00;
 const OUT_OF_RESOURCES: u16 = 0xA700;
 const IDENTIFIER_DOES_NOT_MATCH: u16 = 0xA900;
 
-/// Characters of the comment that each answer of a large query repeats, so that few answers fill all buffers.
+/// Length of the comment in each answer of a large query. It is long, so that a few answers fill
+/// all buffers.
 const COMMENT_LENGTH: usize = 10_000;
 
-/// A node whose index holds one study of so many instances.
+/// Starts a node whose index holds one study with so many instances.
 fn node_with(instances: usize, change: impl FnOnce(&mut crate::util::node::Settings)) -> TestNode {
     node_of(instances, |_, _| {}, change)
 }
 
-/// The same, with what else is said of each instance.
+/// Starts the same node with further values for each instance.
 fn node_of(
     instances: usize,
     more: impl Fn(usize, &mut InstanceRecord),
@@ -97,7 +98,7 @@ fn all_studies() -> DataSet {
     DataSet::default().text(0x0008, 0x0052, "STUDY").text(0x0010, 0x0010, "").text(0x0020, 0x000D, "")
 }
 
-/// Every instance, with the long comment in each answer.
+/// Builds a query for every instance, with the long comment in each answer.
 fn all_instances() -> DataSet {
     DataSet::default()
         .uid(0x0008, 0x0018, "")
@@ -111,7 +112,7 @@ fn ask(peer: &mut ScriptedPeer, message_id: u16, identifier: &DataSet) {
     peer.send_message(1, &find_command(message_id, STUDY_ROOT), Some(&identifier.0));
 }
 
-/// All responses up to the last one.
+/// Receives all responses up to the last one.
 fn answers(peer: &mut ScriptedPeer) -> (Vec<Received>, Received) {
     let mut pending = Vec::new();
     loop {
@@ -236,7 +237,8 @@ fn a_peer_that_takes_no_answers_is_cut_off() {
     assert!(received < 5000 * COMMENT_LENGTH, "{received} bytes");
 }
 
-/// Whether the whole write-ahead log can be copied back, which it cannot while a query reads an older state.
+/// Whether the whole write-ahead log can be copied back. It cannot while a query reads an older
+/// state.
 fn log_is_free(index: &std::path::Path) -> bool {
     #[expect(clippy::disallowed_methods, reason = "what another program would see")]
     let connection = rusqlite::Connection::open(index).unwrap();
@@ -311,7 +313,7 @@ fn a_slow_peer_can_cancel_what_waits_for_it() {
     peer.echo(3);
 }
 
-/// A query that works for a minute on each processor there is today, and finds nothing.
+/// Builds a query that works for a minute on any processor of today and finds nothing.
 fn endless() -> (TestNode, DataSet) {
     let text = "x".repeat(COMMENT_LENGTH);
     let more = |number: usize, record: &mut InstanceRecord| {
@@ -401,7 +403,8 @@ fn identifiers_that_say_nothing_are_refused_and_the_association_lives_on() {
     assert_eq!(answers(&mut peer).1.status(), IDENTIFIER_DOES_NOT_MATCH);
 }
 
-/// What a peer may send by mistake or in malice: each gets the right answer or a refusal that says why.
+/// Keys that a peer may send by mistake or in malice. Each gets the right answer, or a refusal with
+/// a reason.
 #[test]
 fn odd_keys_get_the_right_answer_or_a_clear_refusal() {
     let odd = ["O'Brien\"; DROP TABLE patient; --", "50%_[x]^a", "P_1", "PX1", "plain"];

@@ -1,4 +1,4 @@
-//! C-GET and C-MOVE: what arrives, what is told, and what happens when a peer misbehaves.
+//! C-GET and C-MOVE: the objects that arrive, the responses, and peers that misbehave.
 
 use std::fs;
 use std::net::TcpListener;
@@ -42,7 +42,7 @@ const ALL_FAILED: u16 = 0xA702;
 const UNKNOWN_DESTINATION: u16 = 0xA801;
 const DOES_NOT_MATCH: u16 = 0xA900;
 
-/// A node on the index of a directory.
+/// Starts a node on the index of a directory.
 pub(super) fn node_on(archive: &Path, change: impl FnOnce(&mut Settings)) -> TestNode {
     let directory = Arc::new(TempDir::new().unwrap());
     scan(&directory.path().join("index.db"), archive);
@@ -58,7 +58,8 @@ pub(super) fn scan(index: &Path, archive: &Path) {
     assert!(matches!(scan.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&scan.stderr));
 }
 
-/// An archive of CT objects `1.2.1.<series>.<instance>`, so many in each series.
+/// Builds an archive of CT objects `1.2.1.<series>.<instance>`, with `instances` of them in each
+/// series.
 fn archive(series: u32, instances: u32) -> TempDir {
     let directory = TempDir::new().unwrap();
     for series in 1..=series {
@@ -69,7 +70,7 @@ fn archive(series: u32, instances: u32) -> TempDir {
     directory
 }
 
-/// The data set of a file: what follows preamble, prefix and group 0002.
+/// Returns the data set of a file, without preamble, prefix and group 0002.
 fn data_set_of(path: &Path) -> Vec<u8> {
     let bytes = fs::read(path).unwrap();
     let mut at = if bytes.get(128..132) == Some(b"DICM") { 132 } else { 0 };
@@ -82,7 +83,7 @@ fn data_set_of(path: &Path) -> Vec<u8> {
     bytes[at..].to_vec()
 }
 
-/// A request for C-GET with these storage contexts, for which the requestor is SCP.
+/// Builds a request for C-GET with these storage contexts. The requestor is their SCP.
 pub(super) fn get_request(sop_class: &str, storage: &[(&str, &[&str])]) -> AssociationRQ {
     let mut contexts: Vec<(&str, &[&str])> = vec![(sop_class, &[IMPLICIT_VR_LITTLE_ENDIAN])];
     contexts.extend(storage);
@@ -117,15 +118,15 @@ pub(super) fn instances(uids: &[&str]) -> DataSet {
     DataSet::default().uid(0x0008, 0x0018, &uids.join("\\")).text(0x0008, 0x0052, "IMAGE")
 }
 
-/// Instances need their tags in order: (0008,0018) is before (0008,0052).
+/// Builds the keys of an instance. The tags must be in order: (0008,0018) comes before (0008,0052).
 pub(super) fn instance(uid: &str) -> DataSet {
     instances(&[uid])
 }
 
-/// What a retrieval brought.
+/// Result of a retrieval.
 #[derive(Debug, Default)]
 pub(super) struct Retrieved {
-    /// SOP Instance UID, context and data set.
+    /// SOP Instance UID, context and data set of each object.
     pub(super) objects: Vec<(String, u8, Vec<u8>)>,
     pending: Vec<[Option<u16>; 4]>,
     pub(super) status: u16,
@@ -134,7 +135,7 @@ pub(super) struct Retrieved {
     failed: Vec<String>,
 }
 
-/// Remaining, completed, failed, warning.
+/// Returns the numbers of remaining, completed, failed and warning sub-operations.
 fn numbers(command: &CommandSet) -> [Option<u16>; 4] {
     [
         command_set::REMAINING_SUB_OPERATIONS,
@@ -158,12 +159,13 @@ impl Retrieved {
     }
 }
 
-/// Asks for a retrieval, by a message with the number 9.
+/// Requests a retrieval with message ID 9.
 fn ask(peer: &mut ScriptedPeer, sop_class: &str, destination: Option<&str>, identifier: &DataSet) {
     peer.send_message(1, &retrieve_command(9, sop_class, destination), Some(&identifier.0));
 }
 
-/// Asks, answers each C-STORE-RQ with what `answer` says for its number, and gathers what comes.
+/// Requests a retrieval and answers the n-th C-STORE-RQ with `answer(n)`. Returns everything that
+/// arrives.
 pub(super) fn get(
     peer: &mut ScriptedPeer,
     sop_class: &str,
@@ -222,7 +224,7 @@ fn every_object_arrives_byte_for_byte_as_it_lies() {
     peer.release();
 }
 
-/// Stores an object, `1.2.3.4.5` of the study `1.2.3`, and asks for its study.
+/// Stores an object, `1.2.3.4.5` of the study `1.2.3`, and retrieves its study.
 fn stored_and_got(node: &TestNode, sent: &DataSet) -> Retrieved {
     let contexts: &[(&str, &[&str])] = &[(SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN])];
     let mut peer = ScriptedPeer::associated(node.address(), contexts);
@@ -369,7 +371,7 @@ fn what_is_gone_or_changed_is_a_failed_sub_operation_unless_there_is_a_copy() {
     peer.release();
 }
 
-/// Stores objects with pixels of these lengths.
+/// Starts a node and stores objects with pixel data of these lengths.
 fn node_with_received(lengths: &[usize]) -> TestNode {
     let node = TestNode::start();
     let mut peer = ScriptedPeer::associated(node.address(), SC);
@@ -621,7 +623,7 @@ fn a_file_that_shrinks_while_it_is_sent_ends_the_association_and_not_the_node() 
 
 // ---- C-MOVE ------------------------------------------------------------------------------------------------------
 
-/// A node that knows the destination `DEST`, and the socket where that listens.
+/// Starts a node with the destination `DEST`. Returns the socket on which the destination listens.
 fn node_with_destination(archive: &Path, change: impl FnOnce(&mut Settings)) -> (TestNode, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string().parse().unwrap();
@@ -636,7 +638,7 @@ fn mover(node: &TestNode) -> ScriptedPeer {
     ScriptedPeer::associated(node.address(), &[(STUDY_MOVE, &[IMPLICIT_VR_LITTLE_ENDIAN])])
 }
 
-/// Asks for a C-MOVE and waits for its end.
+/// Requests a C-MOVE and waits for its end.
 fn move_to(peer: &mut ScriptedPeer, destination: &str, identifier: &DataSet) -> Retrieved {
     ask(peer, STUDY_MOVE, Some(destination), identifier);
     moved(peer)
@@ -660,21 +662,21 @@ fn first_syntax(proposed: &PresentationContextProposed) -> Option<String> {
     proposed.transfer_syntaxes.first().cloned()
 }
 
-/// Takes the association that a C-MOVE asks for, with all that it proposes.
+/// Accepts the association of a C-MOVE with all proposed contexts.
 fn accept(listener: &TcpListener) -> ScriptedPeer {
     let (mut peer, request) = ScriptedPeer::accept(listener);
     peer.accept_contexts(&request, first_syntax);
     peer
 }
 
-/// Asks for a C-MOVE, and takes the association that it comes by.
+/// Requests a C-MOVE and accepts its association.
 fn moving(node: &TestNode, listener: &TcpListener) -> (ScriptedPeer, ScriptedPeer) {
     let mut peer = mover(node);
     ask(&mut peer, STUDY_MOVE, Some("DEST"), &study("1.2.1"));
     (peer, accept(listener))
 }
 
-/// Takes objects until the association is released; each with its command.
+/// Receives objects until the association is released. Returns their commands.
 fn take_all(peer: &mut ScriptedPeer, answer: impl Fn(usize) -> u16) -> Vec<Received> {
     let mut taken = Vec::new();
     loop {

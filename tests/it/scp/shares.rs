@@ -1,7 +1,7 @@
-//! What many greedy, slow and stalled peers leave to one that behaves.
+//! The service that a well-behaved peer still gets beside many greedy, slow and stalled ones.
 //!
-//! Nothing is timed here: whoever would wait for a stalled peer would wait for ever, because no time limit of these nodes is ever
-//! reached. How long answers take is measured by `bench/fairness.py`.
+//! No test measures time. These nodes never reach a timeout, so waiting for a stalled peer would
+//! last for ever. `tools/bench/fairness.py` measures response times.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ const FIND_CONTEXT: u8 = 5;
 const GET_CONTEXT: u8 = 7;
 const MOVE_CONTEXT: u8 = 9;
 
-/// Threads for what blocks, in a node whose peers must not be able to hold them.
+/// Number of blocking threads. The peers must not be able to occupy them all.
 const THREADS: usize = 8;
 const CONTEXTS: &[(&str, &[&str])] = &[
     (VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN]),
@@ -40,7 +40,7 @@ const CONTEXTS: &[(&str, &[&str])] = &[
     (STUDY_ROOT_MOVE, &[IMPLICIT_VR_LITTLE_ENDIAN]),
 ];
 
-/// A table of peers that may do everything from anywhere.
+/// Builds a table of peers that may use all services from any address.
 fn table(titles: &[&str]) -> Peers {
     let grant =
         Grant { addresses: Vec::new(), services: ServiceSet::ALL, max_associations: None, security: Security::Any };
@@ -55,7 +55,7 @@ fn calling(title: &str) -> AssociationRQ {
     request
 }
 
-/// An association of this peer, or none when the node has none for it now.
+/// Opens an association of this peer. `None` if the node rejects it for now.
 fn associate(node: &TestNode, title: &str) -> Option<ScriptedPeer> {
     let mut peer = ScriptedPeer::connect(node.address());
     peer.send_pdu(&calling(title).into());
@@ -70,7 +70,7 @@ fn associate(node: &TestNode, title: &str) -> Option<ScriptedPeer> {
     }
 }
 
-/// Does what a modality and a workstation do, and is served.
+/// Asserts that a modality and a workstation get their usual services.
 fn is_served(node: &TestNode, title: &str, instance: &str) {
     let mut peer = associate(node, title).expect("an association for who has none");
     peer.echo(ECHO_CONTEXT);
@@ -188,7 +188,7 @@ fn an_identifier_that_finds_no_memory_is_refused_and_the_association_goes_on() {
     assert!((1..60).contains(&refused), "{refused}");
 }
 
-/// Stores so many instances of the study 1.2.9, with so many bytes of pixels each.
+/// Stores so many instances of the study 1.2.9. Each has `pixels` bytes of pixel data.
 fn fill(node: &TestNode, instances: usize, comment: &str, pixels: usize) {
     let mut peer = associate(node, "HONEST").unwrap();
     for number in 1..=instances {

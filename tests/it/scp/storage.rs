@@ -1,4 +1,4 @@
-//! C-STORE: what is kept, what is refused, and what a peer is told.
+//! C-STORE: which objects are kept or refused, and the responses.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -52,7 +52,8 @@ fn status(node: &TestNode) -> IndexStatus {
     node.reader().status().unwrap()
 }
 
-/// The object files below the storage directory, finished or not, once the first names of what is stored are gone: soon after the responses.
+/// Returns the object files below the storage directory, finished or not. It first waits until
+/// temporary names are gone, which is soon after the responses.
 fn files(node: &TestNode) -> Vec<PathBuf> {
     let is_first_name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().contains(',');
     while fs::read_dir(node.storage().join(".incoming"))
@@ -63,7 +64,7 @@ fn files(node: &TestNode) -> Vec<PathBuf> {
     files_below(node.storage())
 }
 
-/// Waits until no object, finished or not, lies in the storage directory of a node that runs.
+/// Waits until the storage directory of a running node has no object, finished or not.
 fn wait_until_no_file(node: &TestNode) {
     while !files(node).is_empty() {
         std::thread::yield_now();
@@ -93,7 +94,7 @@ fn files_below(directory: PathBuf) -> Vec<PathBuf> {
     found
 }
 
-/// The data set in a file that the node wrote.
+/// Returns the data set of a file that the node wrote.
 fn data_set_of(path: &Path) -> Vec<u8> {
     let bytes = fs::read(path).unwrap();
     let length = u32::from_le_bytes(bytes[140..144].try_into().unwrap()) as usize;
@@ -474,7 +475,8 @@ fn a_sender_that_is_cut_off_anywhere_leaves_nothing_behind() {
     assert_none_after_stop(node);
 }
 
-/// Nothing was kept or indexed: not when the node has stopped, and not for the next one, which clears away what it finds half received.
+/// Asserts that nothing was kept or indexed after the stop. The next node must find nothing either,
+/// after it has removed half received files.
 fn assert_none_after_stop(node: TestNode) {
     let (directory, storage) = (node.directory(), node.storage());
     node.stop();
@@ -505,7 +507,7 @@ fn a_sender_that_stalls_in_a_message_is_cut_off_and_leaves_nothing_behind() {
     assert_none_after_stop(node);
 }
 
-/// Where PDUs begin.
+/// Returns the offsets at which PDUs begin.
 fn pdu_boundaries(bytes: &[u8]) -> Vec<usize> {
     let (mut boundaries, mut at) = (Vec::new(), 0);
     while at < bytes.len() {

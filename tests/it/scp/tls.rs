@@ -26,7 +26,8 @@ use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATIO
 
 const ECHO: &[(&str, &[&str])] = &[(VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN])];
 
-/// A node that has its certificate, and wants those of its peers, from this authority.
+/// Starts a node whose certificate is from this authority. It requires certificates of the same
+/// authority from its peers.
 fn node_of(authority: &Authority, peers: Peers) -> TestNode {
     node_with(authority.options(&authority.identity("NODE")), peers)
 }
@@ -38,15 +39,15 @@ fn node_with(options: Options, peers: Peers) -> TestNode {
     })
 }
 
-/// A table in which this title is bound to one of these certificates.
+/// Builds a table that binds this title to one of these certificates.
 fn bound(title: &str, certificates: &[&str]) -> Peers {
     let security = Security::Certificates(certificates.iter().map(|text| text.parse().unwrap()).collect());
     let grant = Grant { addresses: Vec::new(), services: ServiceSet::ALL, max_associations: None, security };
     Peers { table: Some([(title.parse().unwrap(), grant)].into()), ..Peers::default() }
 }
 
-/// The first byte that the node sends after the handshake, to a request for an association: the type of its PDU. `None` when there is
-/// no association because of TLS.
+/// Returns the first byte that the node sends after the handshake: the PDU type of its response to
+/// an association request. `None` if TLS prevents the association.
 fn first_answer(node: &TestNode, authority: &Authority, identity: Option<&Identity>) -> Option<u8> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(authority.file()).unwrap()).unwrap();
@@ -220,7 +221,7 @@ fn a_destination_has_to_show_the_certificate_of_its_host_or_its_title() {
     assert!(connect(&other, "127.0.0.1", &[]).is_err());
 }
 
-/// Options of a node whose file of authorities has these certificates.
+/// Builds the options of a node whose file of authorities has these certificates.
 fn listing(ours: &Authority, listed: &[&Identity]) -> Options {
     let options = ours.options(&ours.identity("NODE"));
     let list = options.certificate.with_extension("list");

@@ -1,4 +1,4 @@
-//! C-ECHO from other people's software.
+//! C-ECHO from software of other vendors.
 
 use crate::util::node::TestNode;
 use crate::util::peers;

@@ -1,22 +1,22 @@
-//! Archives made byte by byte, whole ones and such as nobody should meet.
+//! Builds archives byte by byte, both intact and hostile ones.
 
 use std::io::Write as _;
 
 use flate2::write::{DeflateEncoder, GzEncoder};
 use flate2::{Compression, Crc};
 
-/// How a member of a [`Zip`] is kept.
+/// How a member of a [`Zip`] is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Stored,
     Deflated,
-    /// Deflated, sizes and checksum behind the data, as writers do that cannot go back.
+    /// Deflated. Sizes and checksum follow the data, as in the output of streaming writers.
     Streamed,
-    /// Stored, all numbers in zip64 fields.
+    /// Stored. All numbers are in zip64 fields.
     Zip64,
 }
 
-/// What a central directory says of a member.
+/// A member's entry in the central directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Central {
     pub(crate) name: Vec<u8>,
@@ -29,19 +29,19 @@ pub(crate) struct Central {
     zip64: bool,
 }
 
-/// How a [`Zip`] ends, where that is not as short as it can be.
+/// End of a [`Zip`], if it is not as short as possible.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct End {
-    /// With a zip64 end, though all numbers fit the other one.
+    /// Adds a zip64 end, although all numbers fit the ordinary one.
     pub(crate) zip64: bool,
-    /// Bytes that extend the zip64 end.
+    /// Number of bytes that extend the zip64 end.
     pub(crate) extended: usize,
-    /// Bytes between directory and end.
+    /// Number of bytes between directory and end.
     pub(crate) gap: usize,
     pub(crate) comment: Vec<u8>,
 }
 
-/// A zip archive in the making.
+/// A zip archive under construction.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Zip {
     pub(crate) bytes: Vec<u8>,
@@ -101,7 +101,7 @@ impl Zip {
         self.central.push(entry);
     }
 
-    /// With its central directory.
+    /// Returns the archive with its central directory.
     pub(crate) fn finish(&self) -> Vec<u8> {
         self.finish_as(&End::default())
     }
@@ -166,7 +166,7 @@ fn zip64(entry: &Central, numbers: &[u64]) -> Vec<u8> {
     extra
 }
 
-/// A member of a tar archive: header and data, padded.
+/// Builds a member of a tar archive: header and data, padded.
 pub(crate) fn tar_member(name: &str, kind: u8, data: &[u8]) -> Vec<u8> {
     let mut block = [0; 512];
     block[..name.len().min(100)].copy_from_slice(&name.as_bytes()[..name.len().min(100)]);
@@ -181,14 +181,14 @@ pub(crate) fn tar_member(name: &str, kind: u8, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Makes the checksum of a tar header hold.
+/// Sets the checksum of a tar header.
 pub(crate) fn put_checksum(block: &mut [u8]) {
     block[148..156].copy_from_slice(b"        ");
     let sum: u64 = block[..512].iter().map(|&byte| u64::from(byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// A whole tar archive of files.
+/// Builds a whole tar archive of files.
 pub(crate) fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes: Vec<u8> = members.iter().flat_map(|(name, data)| tar_member(name, b'0', data)).collect();
     bytes.resize(bytes.len() + 1024, 0);

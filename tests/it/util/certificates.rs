@@ -1,4 +1,4 @@
-//! Certificates for tests: authorities, and what they sign.
+//! Certificates for tests: authorities, and certificates that they sign.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,17 +33,17 @@ impl Authority {
         Self { directory, issuer: Issuer::new(params, key) }
     }
 
-    /// Its certificate.
+    /// Returns the path of its certificate.
     pub(crate) fn file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
 
-    /// A certificate for 127.0.0.1 and this Common Name.
+    /// Issues a certificate for 127.0.0.1 with this Common Name.
     pub(crate) fn identity(&self, common_name: &str) -> Identity {
         self.made(common_name, |_| {})
     }
 
-    /// One that was good once.
+    /// Issues a certificate that has expired.
     pub(crate) fn expired(&self, common_name: &str) -> Identity {
         self.made(common_name, |params| {
             params.not_before = date_time_ymd(2001, 1, 1);
@@ -66,7 +66,8 @@ impl Authority {
         identity
     }
 
-    /// What a node of this identity needs, whose peers have their certificates from here.
+    /// Returns the options of a node with this identity. The certificates of its peers are from
+    /// this authority.
     pub(crate) fn options(&self, identity: &Identity) -> Options {
         Options {
             certificate: identity.certificate.clone(),
@@ -78,7 +79,7 @@ impl Authority {
     }
 }
 
-/// A certificate that its own key has signed, and what that could sign besides.
+/// A self-signed certificate, and the certificates that its key could sign.
 pub(crate) struct SelfSigned {
     _directory: TempDir,
     pub(crate) identity: Identity,
@@ -87,7 +88,8 @@ pub(crate) struct SelfSigned {
 }
 
 impl SelfSigned {
-    /// As `openssl req -x509` makes it, which marks it as one of an authority; for 127.0.0.1.
+    /// Creates a certificate for 127.0.0.1 as `openssl req -x509` does. OpenSSL marks it as an
+    /// authority.
     pub(crate) fn as_openssl(common_name: &str) -> Self {
         Self::made(common_name, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))
     }
@@ -106,7 +108,7 @@ impl SelfSigned {
         Self { identity, der: certificate.der().to_vec(), issuer: Issuer::new(params, key), _directory: directory }
     }
 
-    /// A certificate that it has signed.
+    /// Issues a certificate that it has signed.
     pub(crate) fn signs(&self, common_name: &str) -> Identity {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);
@@ -121,7 +123,8 @@ impl SelfSigned {
 }
 
 impl Identity {
-    /// The options of DCMTK for calling with this certificate a node that has its own from `authority`.
+    /// Returns the options with which DCMTK uses this certificate. The certificate of the called
+    /// node is from `authority`.
     pub(crate) fn dcmtk(&self, authority: &Path) -> [String; 5] {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         ["+tls".into(), text(&self.key), text(&self.certificate), "+cf".into(), text(authority)]

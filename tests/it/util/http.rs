@@ -1,21 +1,21 @@
-//! A client that says exactly what a test wants said, one connection for each request.
+//! An HTTP client that sends exactly the given request, one connection per request.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A response, its body put together.
+/// A response with its complete body.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// Whether the body came to its end.
+    /// Whether the body is complete.
     pub(crate) is_whole: bool,
 }
 
 impl Answer {
-    /// The values of a header, joined.
+    /// Returns the values of a header, joined.
     pub(crate) fn header(&self, name: &str) -> String {
         let values = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
         values.map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(", ")
@@ -37,7 +37,7 @@ impl Answer {
     }
 }
 
-/// Sends bytes as they are and reads the response that comes.
+/// Sends bytes unchanged and reads the response.
 pub(crate) fn raw(address: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = connect(address);
     // A node that refuses early may close before it has read everything.
@@ -47,7 +47,7 @@ pub(crate) fn raw(address: SocketAddr, request: &[u8]) -> Answer {
     read(&bytes)
 }
 
-/// A connection on which no read waits for ever.
+/// Opens a connection with a read timeout.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -76,7 +76,7 @@ pub(crate) fn request(
     raw(address, &[head.as_bytes(), body].concat())
 }
 
-/// The first response in these bytes.
+/// Parses the first response in these bytes.
 #[track_caller]
 fn read(bytes: &[u8]) -> Answer {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head of a response");

@@ -1,4 +1,4 @@
-//! What the index of a node says of its instances.
+//! The index entries of a node's instances.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -11,16 +11,16 @@ use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 
 use super::node::TestNode;
 
-/// What the index says of an instance.
+/// The index entry of an instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
     pub(crate) class: String,
     pub(crate) transfer_syntax: String,
-    /// Its first location; empty where there is no object.
+    /// Its first location. It is empty if no object is kept.
     pub(crate) path: PathBuf,
 }
 
-/// All instances, by SOP Instance UID.
+/// Returns all instances by SOP Instance UID.
 pub(crate) fn known(node: &TestNode) -> BTreeMap<String, Known> {
     let attributes = [AttributeId::SOPClassUID, AttributeId::SOPInstanceUID, AttributeId::AvailableTransferSyntaxUID];
     let question = FindRequest {

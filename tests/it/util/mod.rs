@@ -1,4 +1,4 @@
-//! What the behaviour tests share.
+//! Helpers that the behaviour tests share.
 
 pub(crate) mod archives;
 pub(crate) mod certificates;

@@ -1,4 +1,4 @@
-//! A node of our own, in this process, on a free port.
+//! A dcmdex node inside the test process, on a free port.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,10 +22,11 @@ use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
-/// A time limit that no test comes near, however slow the machine is: who tests one sets it.
+/// A timeout that no test reaches, however slow the machine is. A test of a timeout sets its own.
 const UNREACHED: Duration = Duration::from_secs(300);
 
-/// A running node on 127.0.0.1, with an index and a storage directory of its own. Stopped when dropped.
+/// A running node on 127.0.0.1 with its own index and storage directory. It is stopped when
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct TestNode {
     address: SocketAddr,
@@ -36,7 +37,7 @@ pub(crate) struct TestNode {
     peers: SharedPeers,
 }
 
-/// What can be different about a [`TestNode`].
+/// Settings of a [`TestNode`] that a test can change.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) options: Options,
@@ -48,15 +49,16 @@ pub(crate) struct Settings {
     pub(crate) query: qr::Options,
     pub(crate) retrieve: RetrieveOptions,
     pub(crate) commitment: CommitmentLimits,
-    /// Threads for what blocks; those that peers could hold would soon be missing.
+    /// Number of blocking threads. If peers can occupy them, a small number shows it.
     pub(crate) blocking_threads: usize,
-    /// Where index and objects lie; a node that takes over that of another continues with what it has.
+    /// Directory of index and objects. A node that gets the directory of another continues with its
+    /// content.
     pub(crate) directory: Arc<TempDir>,
-    /// Where objects lie, if not in `directory`.
+    /// Directory of the objects, if it is not `directory`.
     pub(crate) storage: Option<PathBuf>,
 }
 
-/// What is kept of an instance.
+/// What the node keeps of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Objects,
@@ -64,12 +66,13 @@ pub(crate) enum Keep {
 }
 
 impl TestNode {
-    /// Called `DCMDEX`, keeps objects, no time limit is ever reached, everything else as by default.
+    /// Starts a node with the title `DCMDEX` that keeps objects and never reaches a timeout.
+    /// Everything else is the default.
     pub(crate) fn start() -> Self {
         Self::with(|_| {})
     }
 
-    /// With other settings.
+    /// Starts a node with changed settings.
     pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut options = Options::new("DCMDEX".parse().unwrap());
         options.bind = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -152,7 +155,7 @@ impl TestNode {
         self.address
     }
 
-    /// Where it listens for TLS, if it does.
+    /// Returns the address for TLS, if the node has one.
     pub(crate) fn tls_address(&self) -> SocketAddr {
         self.tls_address.expect("a node with certificates")
     }
@@ -169,27 +172,27 @@ impl TestNode {
         self.directory.path().join("objects")
     }
 
-    /// What it lies in, for the next node.
+    /// Returns the directory, for the next node.
     pub(crate) fn directory(&self) -> Arc<TempDir> {
         Arc::clone(&self.directory)
     }
 
-    /// The peers that it knows, to be replaced.
+    /// Returns the table of peers, so that a test can replace it.
     pub(crate) fn peers(&self) -> &SharedPeers {
         &self.peers
     }
 
-    /// A reader of its index.
+    /// Opens a reader of its index.
     pub(crate) fn reader(&self) -> Reader {
         Reader::open(&self.index()).unwrap()
     }
 
-    /// Gives the order to stop, and does not wait.
+    /// Tells it to stop and does not wait.
     pub(crate) fn order_to_stop(&self) {
         self.shutdown.cancel();
     }
 
-    /// Stops it as SIGTERM does, and waits until it has.
+    /// Stops it as SIGTERM does, and waits until it has stopped.
     pub(crate) fn stop(mut self) {
         self.finish();
     }

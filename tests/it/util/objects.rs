@@ -1,15 +1,15 @@
-//! Small objects, made by hand.
+//! Small handmade objects.
 
 use std::fs;
 use std::path::Path;
 
-/// Explicit VR Little Endian: what [`file`] writes.
+/// Explicit VR Little Endian, the transfer syntax of [`file`].
 const TRANSFER_SYNTAX: &str = "1.2.840.10008.1.2.1";
 
 /// CT Image Storage.
 pub(crate) const SOP_CLASS: &str = "1.2.840.10008.5.1.4.1.1.2";
 
-/// A whole CT file (PS3.10 7.1) with these UIDs and a patient with this ID.
+/// Builds a complete CT file (PS3.10 7.1) with these UIDs and this Patient ID.
 pub(crate) fn file(patient_id: &str, study: &str, series: &str, instance: &str) -> Vec<u8> {
     let mut meta = Vec::new();
     element(&mut meta, 0x0002, 0x0002, b"UI", SOP_CLASS);
@@ -24,7 +24,7 @@ pub(crate) fn file(patient_id: &str, study: &str, series: &str, instance: &str) 
     bytes
 }
 
-/// The data set of [`file`].
+/// Builds the data set of [`file`].
 pub(crate) fn data_set(patient_id: &str, study: &str, series: &str, instance: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     element(&mut bytes, 0x0008, 0x0016, b"UI", SOP_CLASS);
@@ -38,7 +38,8 @@ pub(crate) fn data_set(patient_id: &str, study: &str, series: &str, instance: &s
     bytes
 }
 
-/// A whole file of the study `1.2.<number>`, with these elements of group 0008 between its UIDs and its Modality.
+/// Builds a complete file of the study `1.2.<number>`. The given elements of group 0008 come
+/// between its UIDs and its Modality.
 pub(crate) fn file_with(number: u32, elements: &[(u16, u16, &[u8; 2], &str)]) -> Vec<u8> {
     let (study, series, instance) = (format!("1.2.{number}"), format!("1.2.{number}.1"), format!("1.2.{number}.1.1"));
     let whole = file("P1", &study, &series, &instance);
@@ -52,7 +53,7 @@ pub(crate) fn file_with(number: u32, elements: &[(u16, u16, &[u8; 2], &str)]) ->
     bytes
 }
 
-/// Writes [`file`] for the instance `1.2.<study>.<series>.<instance>`, and the directories that it lies in.
+/// Writes [`file`] for the instance `1.2.<study>.<series>.<instance>` and creates its directories.
 pub(crate) fn write(path: &Path, study: u32, series: u32, instance: u32) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let (study, series) = (format!("1.2.{study}"), format!("1.2.{study}.{series}"));

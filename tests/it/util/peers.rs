@@ -1,5 +1,5 @@
-//! Other people's DICOM software as peers: DCMTK by absolute path, pydicom and pynetdicom in an environment of our own.
-//! `scripts/peers` installs them.
+//! DICOM software of other vendors as peers: DCMTK by absolute path, pydicom and pynetdicom in
+//! their own environment. `scripts/peers` installs them.
 //!
 //! A test that needs a peer starts like this:
 //!
@@ -8,7 +8,8 @@
 //! let answer = peers::run(findscu.args(["-S", "127.0.0.1", &port]));
 //! ```
 //!
-//! Where `CI` or `DCMDEX_REQUIRE_PEERS` is set, a missing peer fails the test; elsewhere the test says SKIPPED, loudly.
+//! If `CI` or `DCMDEX_REQUIRE_PEERS` is set, a missing peer fails the test. Otherwise the test
+//! prints SKIPPED.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -19,27 +20,31 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a peer may take to start, and [`run`] lets one go on, before it counts as hung. Generous: it guards against a hang, it measures nothing.
+/// Time after which a peer counts as hung, at its start and in [`run`]. It is generous: it guards
+/// against a hang and measures nothing.
 const HUNG: Duration = Duration::from_secs(120);
 
-/// A DCMTK program (`echoscu`, `storescu`, `dcmsend`, `findscu`, `dcmdump`, ...), ready for its arguments.
+/// Returns a DCMTK program (`echoscu`, `storescu`, `dcmsend`, `findscu`, `dcmdump`, ...), ready for
+/// its arguments.
 ///
-/// By absolute path: pynetdicom installs scripts of the same names, and an active virtual environment puts them first.
+/// It uses the absolute path. pynetdicom installs scripts of the same names, and an active virtual
+/// environment puts them first.
 pub(crate) fn dcmtk(program: &str) -> Option<Command> {
     found(Path::new("/usr/bin").join(program)).map(Command::new)
 }
 
-/// Orthanc, ready for its configuration file. Debian has it among the programs of the system.
+/// Returns Orthanc, ready for its configuration file. On Debian it is a system program.
 pub(crate) fn orthanc() -> Option<Command> {
     found(PathBuf::from("/usr/sbin/Orthanc")).map(Command::new)
 }
 
-/// Another program by its absolute path, if it is there; a missing one counts as a missing peer.
+/// Returns another program by its absolute path. If it does not exist, it counts as a missing peer.
 pub(crate) fn program(path: impl Into<PathBuf>) -> Option<Command> {
     found(path.into()).map(Command::new)
 }
 
-/// The Python that has pydicom and pynetdicom, about to run `script`: a file of `tests/peers`, or a whole path.
+/// Returns the Python that has pydicom and pynetdicom, ready to run `script`. It is a file of
+/// `tests/peers`, or a whole path.
 pub(crate) fn python_peer(script: impl AsRef<Path>) -> Option<Command> {
     let python = match variable("DCMDEX_PEERS_PYTHON") {
         Some(python) => PathBuf::from(python),
@@ -53,7 +58,7 @@ pub(crate) fn python_peer(script: impl AsRef<Path>) -> Option<Command> {
     Some(command)
 }
 
-/// What a peer said before it ended.
+/// Output of a peer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: ExitStatus,
@@ -62,7 +67,8 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Both streams, the output first. Panics with all that was said when the peer did not end with 0.
+    /// Returns both streams, standard output first. Panics with all output if the peer did not exit
+    /// with 0.
     pub(crate) fn expect_success(self) -> String {
         let Self { status, stdout, stderr } = self;
         assert!(status.success(), "the peer ended with {status}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
@@ -70,7 +76,7 @@ impl Answer {
     }
 }
 
-/// Runs a peer to its end and returns what it said. A peer that hangs is killed, and the test fails.
+/// Runs a peer to its end and returns its output. A peer that hangs is killed, and the test fails.
 pub(crate) fn run(command: &mut Command) -> Answer {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (done, ended) = mpsc::channel();
@@ -95,7 +101,8 @@ fn collect(mut stream: impl Read + Send + 'static, done: mpsc::Sender<()>) -> th
     })
 }
 
-/// `program` if it is there. If it is not: a failed test where peers are required, a SKIPPED line elsewhere.
+/// Returns `program` if it exists. Otherwise the test fails if peers are required, and else prints
+/// SKIPPED.
 fn found(program: PathBuf) -> Option<PathBuf> {
     if program.is_file() {
         return Some(program);
@@ -108,7 +115,7 @@ fn found(program: PathBuf) -> Option<PathBuf> {
     None
 }
 
-/// Says, loudly, that the test in hand cannot run here.
+/// Prints clearly that the current test cannot run here.
 #[expect(
     clippy::explicit_write,
     reason = "the runner keeps what eprintln prints in a passing test to itself, and this line has to be seen"
@@ -119,7 +126,7 @@ pub(crate) fn skipped(missing: &str) {
     writeln!(io::stderr(), "SKIPPED {name}: {missing}").unwrap();
 }
 
-/// Cargo's target directory, also where it is not `target/`.
+/// Returns Cargo's target directory, even if it is not `target/`.
 fn target_directory() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
@@ -129,11 +136,12 @@ fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// A server of somebody else; killed when dropped.
+/// A server of another vendor. It is killed when dropped.
 pub(crate) struct Server(Child);
 
 impl Server {
-    /// Starts it, and waits until it listens on these ports: the only sign that it gives.
+    /// Starts it and waits until it listens on these ports. It gives no other sign that it is
+    /// ready.
     pub(crate) fn start(command: &mut Command, ports: &[u16]) -> Self {
         let mut server =
             Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
@@ -157,7 +165,8 @@ impl Drop for Server {
     }
 }
 
-/// A port that was free a moment ago: these programs cannot choose one themselves and say which.
+/// Returns a port that was free a moment ago. These programs cannot choose a free port themselves
+/// and report it.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

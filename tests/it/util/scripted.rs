@@ -1,4 +1,4 @@
-//! A peer that does what a script says, right or wrong: bytes out, PDUs in.
+//! A peer that follows a script, right or wrong: it sends bytes and receives PDUs.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use dicom_ul::pdu::{
     PresentationContextResultReason, UserVariableItem, read_pdu, write_pdu,
 };
 
-/// After this a peer that says nothing counts as hung.
+/// Time without data after which a peer counts as hung.
 const HUNG: Duration = Duration::from_secs(60);
 
 pub(crate) const VERIFICATION: &str = "1.2.840.10008.1.1";
@@ -26,7 +26,7 @@ pub(crate) struct ScriptedPeer {
     assembler: MessageAssembler,
 }
 
-/// A response, with its data set if it has one.
+/// A response with its data set, if it has one.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Received {
     pub(crate) context_id: u8,
@@ -34,7 +34,7 @@ pub(crate) struct Received {
     pub(crate) data_set: Option<Vec<u8>>,
 }
 
-/// What may come.
+/// Anything that may arrive.
 #[derive(Debug)]
 pub(crate) enum Anything {
     Message(Received),
@@ -61,7 +61,7 @@ impl ScriptedPeer {
         Self::of_stream(TcpStream::connect(address).unwrap())
     }
 
-    /// Connects from another address of this machine: any of 127.0.0.0/8 is.
+    /// Connects from another address of this machine, which may be any of 127.0.0.0/8.
     #[cfg(target_os = "linux")]
     pub(crate) fn connect_from(source: [u8; 4], address: SocketAddr) -> Self {
         use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
@@ -78,8 +78,8 @@ impl ScriptedPeer {
         Self { stream, assembler: MessageAssembler::new() }
     }
 
-    /// Takes the next connection to `listener`, and the A-ASSOCIATE-RQ on it; panics when none comes. Answer with
-    /// [`Self::accept_contexts`].
+    /// Accepts the next connection to `listener` and reads its A-ASSOCIATE-RQ. Panics if none
+    /// comes. Answer with [`Self::accept_contexts`].
     pub(crate) fn accept(listener: &TcpListener) -> (Self, AssociationRQ) {
         let (stream, _) = listener.accept().unwrap();
         let mut peer = Self::of_stream(stream);
@@ -89,7 +89,7 @@ impl ScriptedPeer {
         }
     }
 
-    /// Accepts an association with the contexts for which `choose` gives a transfer syntax.
+    /// Accepts an association with the contexts for which `choose` returns a transfer syntax.
     pub(crate) fn accept_contexts(
         &mut self,
         request: &AssociationRQ,
@@ -120,8 +120,8 @@ impl ScriptedPeer {
         }));
     }
 
-    /// Connects and associates; the contexts get the IDs 1, 3, 5, ... Panics when the association or one of the contexts is
-    /// not accepted.
+    /// Connects and associates. The contexts get the IDs 1, 3, 5, ... Panics if the association or
+    /// one of the contexts is not accepted.
     pub(crate) fn associated(address: SocketAddr, contexts: &[(&str, &[&str])]) -> Self {
         let mut peer = Self::connect(address);
         let accept = peer.associate(&request(contexts));
@@ -131,7 +131,7 @@ impl ScriptedPeer {
         peer
     }
 
-    /// Sends an A-ASSOCIATE-RQ and returns the A-ASSOCIATE-AC that has to come.
+    /// Sends an A-ASSOCIATE-RQ and returns the A-ASSOCIATE-AC, which must come.
     pub(crate) fn associate(&mut self, request: &AssociationRQ) -> AssociationAC {
         self.send_pdu(&Pdu::AssociationRQ(request.clone()));
         match self.receive() {
@@ -140,7 +140,8 @@ impl ScriptedPeer {
         }
     }
 
-    /// Sends bytes. A node that has closed the connection already is no failure here: what it said is still to be read.
+    /// Sends bytes. It is not an error if the node has already closed the connection, because its
+    /// last bytes can still be read.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         match self.stream.write_all(bytes) {
             Ok(()) => {}
@@ -161,23 +162,23 @@ impl ScriptedPeer {
         self.send(&bytes);
     }
 
-    /// Ends the connection as a crash does: RST instead of FIN.
+    /// Ends the connection as a crash does: with RST instead of FIN.
     pub(crate) fn reset(self) {
         rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
     }
 
-    /// Says that nothing more will be sent.
+    /// Signals that nothing more will be sent.
     pub(crate) fn shut_down_sending(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// The next PDU; `None` when the node has closed the connection.
+    /// Receives the next PDU. `None` if the node has closed the connection.
     pub(crate) fn receive(&mut self) -> Option<Pdu> {
         let bytes = self.receive_bytes()?;
         Some(read_pdu(bytes.as_slice(), 1 << 20, true).unwrap().unwrap())
     }
 
-    /// The next PDU as it came; `None` when the connection has ended, also in the middle of one.
+    /// Receives the bytes of the next PDU. `None` if the connection has ended, even inside a PDU.
     pub(crate) fn receive_bytes(&mut self) -> Option<Vec<u8>> {
         let mut bytes = vec![0; 6];
         self.read(&mut bytes)?;
@@ -195,7 +196,7 @@ impl ScriptedPeer {
         }
     }
 
-    /// The next message. Panics when something else comes.
+    /// Receives the next message. Panics if something else comes.
     pub(crate) fn receive_message(&mut self) -> Received {
         match self.receive_anything() {
             Anything::Message(message) => message,
@@ -204,7 +205,7 @@ impl ScriptedPeer {
         }
     }
 
-    /// The next message, or another PDU, or the end of the connection.
+    /// Receives the next message, another PDU, or the end of the connection.
     pub(crate) fn receive_anything(&mut self) -> Anything {
         let mut message: Option<Received> = None;
         loop {
@@ -235,14 +236,14 @@ impl ScriptedPeer {
         }
     }
 
-    /// C-ECHO on a context; panics unless the answer is Success.
+    /// Sends C-ECHO on a context. Panics unless the answer is Success.
     pub(crate) fn echo(&mut self, context_id: u8) {
         self.send_message(context_id, &echo_command(1), None);
         let response = self.receive_message();
         assert_eq!((response.field(), response.status()), (CommandField::C_ECHO_RSP, 0));
     }
 
-    /// Releases the association; panics unless that is confirmed and the connection then closed.
+    /// Releases the association. Panics unless the node confirms it and then closes the connection.
     pub(crate) fn release(mut self) {
         self.send_pdu(&Pdu::ReleaseRQ);
         assert_eq!(self.receive(), Some(Pdu::ReleaseRP));
@@ -250,7 +251,7 @@ impl ScriptedPeer {
     }
 }
 
-/// An A-ASSOCIATE-RQ to `DCMDEX`, with the contexts 1, 3, 5, ...
+/// Builds an A-ASSOCIATE-RQ to `DCMDEX`, with the contexts 1, 3, 5, ...
 pub(crate) fn request(contexts: &[(&str, &[&str])]) -> AssociationRQ {
     AssociationRQ {
         protocol_version: 1,
@@ -295,12 +296,12 @@ pub(crate) fn store_command(message_id: u16, sop_class_uid: &str, sop_instance_u
     command
 }
 
-/// A small data set in implicit VR little endian, element by element in ascending order.
+/// A small data set in Implicit VR Little Endian. Elements are added in ascending order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DataSet(pub(crate) Vec<u8>);
 
 impl DataSet {
-    /// An instance of a class, with the UIDs that the index needs.
+    /// Builds an instance of a class, with the UIDs that the index needs.
     pub(crate) fn instance(sop_class_uid: &str, study: &str, series: &str, instance: &str) -> Self {
         Self::default()
             .uid(0x0008, 0x0016, sop_class_uid)
@@ -321,14 +322,14 @@ impl DataSet {
         self.padded(group, element, text, b' ')
     }
 
-    /// An element with this value.
+    /// Adds an element with this value.
     pub(crate) fn bytes(mut self, group: u16, element: u16, value: &[u8]) -> Self {
         self = self.header(group, element, value.len() as u32);
         self.0.extend_from_slice(value);
         self
     }
 
-    /// The tag and length of an element, whatever follows.
+    /// Adds the tag and length of an element, whatever follows.
     pub(crate) fn header(mut self, group: u16, element: u16, length: u32) -> Self {
         self.0.extend(group.to_le_bytes());
         self.0.extend(element.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Who may ask, by which name, and from which page.
+//! Who may send requests, under which host name, and from which page.
 
 use data_encoding::BASE64;
 use dcmdex::web::METHODS_OF_RESOURCES;

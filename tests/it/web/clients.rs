@@ -1,4 +1,5 @@
-//! Other people's HTTP clients: curl over HTTP/1.1, HTTP/2 and TLS, and dicomweb-client for Python.
+//! HTTP clients of other vendors: curl over HTTP/1.1, HTTP/2 and TLS, and dicomweb-client for
+//! Python.
 
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use super::*;
 use crate::util::certificates::Authority;
 use crate::util::peers;
 
-/// curl, about to print the version and the status of what it gets.
+/// Returns curl, set to print the version and the status of each response.
 fn curl() -> Option<Command> {
     let mut curl = peers::program("/usr/bin/curl")?;
     curl.args(["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_version} %{http_code}"]);

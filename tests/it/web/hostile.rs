@@ -1,11 +1,11 @@
-//! What no client of good will sends.
+//! Requests that no well-meaning client sends.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::*;
 
-/// The node still answers.
+/// Asserts that the node still answers.
 #[track_caller]
 fn is_well(web: &TestWeb) {
     web.get("/studies?limit=1").expect(200);
@@ -73,7 +73,8 @@ fn wild_cards_by_the_thousand_cost_no_more_than_one() {
     is_well(&web);
 }
 
-/// hyper takes Transfer-Encoding for what counts. A proxy before us may not, so the connection ends with the answer.
+/// hyper uses Transfer-Encoding and ignores the length. A proxy in front of the node may do the
+/// opposite, so the connection ends after the answer.
 #[test]
 fn a_request_with_two_lengths_is_the_last_of_its_connection() {
     let web = TestWeb::start();

@@ -1,4 +1,4 @@
-//! The HTTP side, as clients see it.
+//! HTTP, as clients see it.
 
 mod access;
 mod clients;
@@ -31,10 +31,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::util::http::{self, Answer};
 
-/// A time limit that no test comes near, however slow the machine is: who tests one sets it.
+/// A timeout that no test reaches, however slow the machine is. A test of a timeout sets its own.
 const UNREACHED: Duration = Duration::from_secs(300);
 
-/// The HTTP side over an index of a folder, on a free port of 127.0.0.1. Stopped when dropped.
+/// The HTTP side over an index of a folder, on a free port of 127.0.0.1. It is stopped when
+/// dropped.
 pub(crate) struct TestWeb {
     pub(crate) address: SocketAddr,
     pub(crate) users: SharedUsers,
@@ -56,23 +57,23 @@ pub(crate) fn index_of(folder: &Path, index: &Path) {
     writer.close().unwrap();
 }
 
-/// The folder of four patients that ships with the project.
+/// Returns the bundled folder of four patients.
 pub(crate) fn archive() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/archive")
 }
 
 impl TestWeb {
-    /// Over the fixtures, for anyone.
+    /// Starts it over the fixtures, open to anyone.
     pub(crate) fn start() -> Self {
         Self::with(&archive(), |_| {}, None)
     }
 
-    /// Over a folder, with other options and these users.
+    /// Starts it over a folder, with other options and these users.
     pub(crate) fn with(folder: &Path, change: impl FnOnce(&mut Options), users: Option<&str>) -> Self {
         Self::with_services(folder, change, users, |_| {})
     }
 
-    /// The same with other services.
+    /// Starts it with other services too.
     pub(crate) fn with_services(
         folder: &Path,
         change: impl FnOnce(&mut Options),
@@ -84,12 +85,12 @@ impl TestWeb {
         Self::over(directory, change, users, serve, None)
     }
 
-    /// With an empty index that takes objects.
+    /// Starts it with an empty index that accepts objects.
     pub(crate) fn storing(change: impl FnOnce(&mut Options), users: Option<&str>) -> Self {
         Self::with_writer(change, users, true)
     }
 
-    /// The same in metadata-only mode.
+    /// Starts it with an empty index, in metadata-only mode.
     pub(crate) fn storing_metadata() -> Self {
         Self::with_writer(|_| {}, None, false)
     }
@@ -154,17 +155,17 @@ impl TestWeb {
         Self { address, users, directory, shutdown, thread: Some(thread) }
     }
 
-    /// Its index.
+    /// Returns the path of its index.
     pub(crate) fn index(&self) -> PathBuf {
         self.directory.path().join("index.db")
     }
 
-    /// GET of a path of the DICOMweb service.
+    /// Sends GET for a path of the DICOMweb service.
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.get_with(path, &[])
     }
 
-    /// The same with headers.
+    /// Sends GET with headers.
     pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         http::request(self.address, "GET", &format!("/dicom-web{path}"), headers, b"")
     }
@@ -180,7 +181,7 @@ impl Drop for TestWeb {
     }
 }
 
-/// The first value of an attribute of an answer.
+/// Returns the first value of an attribute of an answer.
 pub(crate) fn value<'a>(entity: &'a serde_json::Value, tag: &str) -> &'a serde_json::Value {
     &entity[tag]["Value"][0]
 }

@@ -1,4 +1,5 @@
-//! WADO-RS: metadata, instances, frames and bulk data, of files, members of archives and what is gone.
+//! WADO-RS: metadata, instances, frames and bulk data, of files, members of archives and missing
+//! objects.
 
 use std::fs;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use super::*;
 use crate::util::objects;
 
-/// An instance of an index, by its UIDs.
+/// An instance of an index with its UIDs.
 #[derive(Clone, Debug)]
 struct Instance {
     study: String,
@@ -38,7 +39,7 @@ fn of(object: &DefaultDicomObject) -> Instance {
     }
 }
 
-/// A whole file of the fixtures, and where it is.
+/// Reads a file of the fixtures. Returns its object and its UIDs.
 fn fixture(path: &str) -> (DefaultDicomObject, Instance) {
     let object = open_file(archive().join(path)).unwrap();
     let instance = of(&object);
@@ -52,7 +53,7 @@ const ENCAPSULATED: &str = "hong-gildong/us-abdomen/US1.dcm";
 const TWO_FRAMES: &str = "mueller-aenne/rt/RTDOSE.dcm";
 const DEFLATED: &str = "hong-gildong/sr/report.dcm";
 
-/// Types and bytes of the parts of a response.
+/// Returns the type and bytes of each part of a response.
 #[track_caller]
 fn parts(answer: &Answer) -> Vec<(String, Vec<u8>)> {
     assert!(answer.is_whole, "{answer:?}");
@@ -73,12 +74,12 @@ fn parts(answer: &Answer) -> Vec<(String, Vec<u8>)> {
     parts
 }
 
-/// A whole file that came over HTTP.
+/// Parses a complete file that came over HTTP.
 fn object(bytes: &[u8]) -> DefaultDicomObject {
     dicom_object::from_reader(bytes.get(128..).unwrap()).unwrap()
 }
 
-/// Tags of all elements of an object, its items included, that metadata have to have.
+/// Returns the tags of all elements of an object and its items that the metadata must have.
 fn all_tags(object: &InMemDicomObject) -> Vec<String> {
     let mut found: Vec<_> = object
         .iter()
@@ -307,7 +308,7 @@ fn a_study_comes_whole_with_its_kinds_mixed() {
     assert_eq!(all, 33);
 }
 
-/// The frames of an object, as its file has them.
+/// Returns the frames of an object as stored in its file.
 fn stored_frames(object: &DefaultDicomObject, count: usize) -> Vec<Vec<u8>> {
     let value = object.element(tags::PIXEL_DATA).unwrap().value().clone();
     match value.fragments() {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::util::objects;
 
-/// Study Instance UIDs of an answer, in its order.
+/// Returns the Study Instance UIDs of an answer, in its order.
 fn studies(answer: &Answer) -> Vec<String> {
     if answer.status == 204 {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! STOW-RS: what is sent, whole or broken, and what the answer says of each part.
+//! STOW-RS: intact and broken requests, and the answer for each part.
 
 use std::fs;
 use std::io::Write as _;
@@ -35,7 +35,7 @@ fn store(web: &TestWeb, parts: &[&[u8]]) -> Answer {
     post(web, "/studies", MULTIPART, &body(parts))
 }
 
-/// Failure Reasons of a sequence of an answer.
+/// Returns the Failure Reasons of a sequence of an answer.
 fn reasons(answer: &Answer, sequence: &str) -> Vec<u64> {
     let json = answer.json();
     let items = json[sequence]["Value"].as_array().cloned().unwrap_or_default();
