@@ -240,7 +240,7 @@ mod tests {
             ("bind = \"0.0.0.0\"\n".to_owned(), "others can reach 0.0.0.0:11112, and nothing says who may associate"),
             ("bind = \"::\"\n[peers]\nA = \"a:104\"\n".to_owned(), "nothing says who may associate"),
             ("access = \"table\"\n".to_owned(), "there is no table"),
-            (with_peer("access = \"anyone\"\n"), "one of the two has to go"),
+            (with_peer("access = \"anyone\"\n"), "remove one of the two"),
         ] {
             let refused = admitted(&text, vec![]).unwrap_err();
             assert!(refused.contains(expected) && refused.contains("dcmdex.toml:1: "), "{text}: {refused}");

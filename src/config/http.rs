@@ -223,7 +223,7 @@ mod tests {
             (vec![("http.user_header", Value::from("remote-user"))], "`http.trusted_proxies` is empty"),
             (vec![("http.trusted_proxies", Value::from(vec!["proxy"]))], "is not an IP address"),
             (vec![("http.public_url", Value::from("pacs"))], "is no URL"),
-            (vec![("http.enabled", true.into()), ("http.tls", true.into())], "no TLS without"),
+            (vec![("http.enabled", true.into()), ("http.tls", true.into())], "TLS needs `tls.certificate`"),
         ] {
             let error = config(&flags).unwrap_err();
             assert!(error.contains(told), "{error}");

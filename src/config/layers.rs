@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(with_file("port = \"104\"").1, ["dcmdex.toml:1: `port` must be a whole number"]);
         assert_eq!(with_file("[peers]\nA = 1").1, ["dcmdex.toml:2: `peers.A` must be a text"]);
         let (_, problems, _) = with_environment("DCMDEX_METADATA_ONLY", "perhaps");
-        assert_eq!(problems, ["environment variable DCMDEX_METADATA_ONLY: `metadata_only` has to be true or false"]);
+        assert_eq!(problems, ["environment variable DCMDEX_METADATA_ONLY: `metadata_only` must be true or false"]);
     }
 
     #[test]

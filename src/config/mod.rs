@@ -858,7 +858,7 @@ mod tests {
         };
         assert_eq!(
             told("[network]\nmax_associations = 10\nmax_associations_per_peer = 11\n"),
-            "/dcmdex.toml:3: `network.max_associations_per_peer`: more than `network.max_associations` (10)"
+            "/dcmdex.toml:3: `network.max_associations_per_peer`: it is more than `network.max_associations` (10)"
         );
         assert_eq!(
             told("[[peer]]\nae_title = \"A\"\nmax_associations = 11\n[network]\nmax_associations = 10\n"),

@@ -266,7 +266,7 @@ mod tests {
         assert!(refused("PatientNam=SECRET").ends_with("did you mean `PatientName`?"));
         assert!(!refused("PatientNam=SECRET").contains("SECRET"));
         assert!(!refused("nonsense").contains("mean"));
-        assert!(refused("PatientName.X=1").contains("no sequence"));
+        assert!(refused("PatientName.X=1").contains("is not a sequence"));
         assert!(refused("ProcedureCodeSequence=1").contains("is a sequence"));
         assert!(refused("ProcedureCodeSequence.X=1").contains("`X`"));
     }
