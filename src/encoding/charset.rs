@@ -1,11 +1,14 @@
-//! Text of data sets to UTF-8 and back: Specific Character Set (0008,0005).
+//! Decodes the text of data sets to UTF-8 and encodes it again, by Specific Character Set
+//! (0008,0005).
 //!
-//! All values of the attribute are honoured (PS3.3 C.12.1.1.2, PS3.5 6.1.2): the single-byte and multi-byte sets
-//! without code extensions, and ISO 2022 code extensions with their escape sequences in G0 and G1. The tables are
-//! those of [`encoding_rs`]; here are only the rules of the Standard that say which table holds for which byte.
+//! All values of the attribute count (PS3.3 C.12.1.1.2, PS3.5 6.1.2). Single-byte and multi-byte
+//! sets without code extensions are supported. ISO 2022 code extensions are supported too, with
+//! escape sequences in G0 and G1. The tables are those of [`encoding_rs`]. This module only has the
+//! rules of the Standard that say which table applies to which byte.
 //!
-//! Decoding never fails. What the declared sets cannot explain is read as UTF-8 if it is that, else as Latin-1, and
-//! [`Decoded::faithful`] says so. Encoding never substitutes: a character that cannot be carried gives `None`.
+//! Decoding never fails. Bytes that the declared sets cannot decode are read as UTF-8 if they are
+//! valid UTF-8, otherwise as Latin-1. [`Decoded::faithful`] is then false. Encoding never
+//! substitutes a character: if the sets lack one, the result is `None`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,24 +17,28 @@ use std::sync::OnceLock;
 use dicom_core::VR;
 use encoding_rs::{DecoderResult, Encoding};
 
-/// The most values of Specific Character Set that are looked at; the Standard has no data set with more than a few.
+/// Maximum number of values of Specific Character Set that are read. No data set of the Standard
+/// has more than a few.
 const MAX_CHARACTER_SETS: usize = 16;
 
 const ESC: u8 = 0x1B;
 
-/// Which characters end the effect of an escape sequence (PS3.5 6.1.2.5.3).
+/// The form of a text. It decides which characters end the effect of an escape sequence (PS3.5
+/// 6.1.2.5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextForm {
-    /// VR PN: `\`, `^` and `=` as well as the control characters.
+    /// VR PN: `\`, `^`, `=` and the control characters.
     PersonName,
-    /// VRs with more than one value (SH, LO, UC, and all that are not affected by the attribute): `\` and controls.
+    /// VRs with more than one value (SH, LO, UC, and all VRs that the attribute does not affect):
+    /// `\` and the control characters.
     Values,
-    /// VRs with exactly one value (ST, LT, UT): controls only; a backslash is a character like any other.
+    /// VRs with exactly one value (ST, LT, UT): the control characters only. A backslash is an
+    /// ordinary character.
     Text,
 }
 
 impl TextForm {
-    /// The form of a value of this VR.
+    /// Returns the form of a value of this VR.
     pub fn of(vr: VR) -> Self {
         match vr {
             VR::PN => Self::PersonName,
@@ -50,17 +57,17 @@ impl TextForm {
     }
 }
 
-/// Text made of bytes.
+/// Decoded text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded<'a> {
-    /// The text, escape sequences removed.
+    /// The text without escape sequences.
     pub text: Cow<'a, str>,
-    /// False when some byte had no meaning in the declared character sets and a fallback was taken.
+    /// False if the declared character sets could not decode some byte and a fallback was used.
     pub faithful: bool,
 }
 
-/// One graphic character set that a code element (G0 or G1) can hold. Sets whose G0 part is ASCII are named by their
-/// G1 part.
+/// A graphic character set that a code element (G0 or G1) can hold. A set whose G0 part is ASCII
+/// has the name of its G1 part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Set {
     /// ISO-IR 6 in G0, nothing in G1.
@@ -101,7 +108,7 @@ const ESCAPES: [(&[u8], Slot, Set); 19] = [
     (b"(J", Slot::G0, Set::JisX0201),
     (b")I", Slot::G1, Set::JisX0201),
     (b"$B", Slot::G0, Set::JisX0208),
-    (b"$@", Slot::G0, Set::JisX0208), // the 1978 edition, still written by old Japanese modalities
+    (b"$@", Slot::G0, Set::JisX0208), // the 1978 edition, which old Japanese modalities still write
     (b"$(D", Slot::G0, Set::JisX0212),
     (b"$)C", Slot::G1, Set::KsX1001),
     (b"$)A", Slot::G1, Set::Gb2312),
@@ -119,7 +126,7 @@ const ESCAPES: [(&[u8], Slot, Set); 19] = [
 ];
 
 impl Set {
-    /// The set of an ISO registration number, as it stands in the defined terms.
+    /// Returns the set of an ISO registration number, as used in the defined terms.
     fn of_registration(number: &str) -> Option<Self> {
         Some(match number {
             "6" => Self::Ascii,
@@ -143,7 +150,7 @@ impl Set {
         })
     }
 
-    /// The table of the G1 part, `None` for ASCII and for Latin-1, which needs none.
+    /// Returns the table of the G1 part. `None` for ASCII, and for Latin-1, which needs no table.
     fn encoding(self) -> Option<&'static Encoding> {
         Some(match self {
             Self::Ascii | Self::Latin1 => return None,
@@ -151,7 +158,8 @@ impl Set {
             Self::Latin2 => encoding_rs::ISO_8859_2,
             Self::Latin3 => encoding_rs::ISO_8859_3,
             Self::Latin4 => encoding_rs::ISO_8859_4,
-            // The upper halves (A0 to FF) of windows-1254 and windows-874 are ISO 8859-9 and TIS 620.
+            // The upper halves (A0 to FF) of windows-1254 and windows-874 are ISO 8859-9 and TIS
+            // 620.
             Self::Latin5 => encoding_rs::WINDOWS_1254,
             Self::Thai => encoding_rs::WINDOWS_874,
             Self::Latin9 => encoding_rs::ISO_8859_15,
@@ -177,20 +185,21 @@ impl Set {
         ESCAPES.iter().find(|(_, s, set)| (*s, *set) == (slot, self)).map(|(sequence, _, _)| *sequence)
     }
 
-    /// Number of bytes of the character that starts with `bytes[0]` (≥ 0x80) in G1.
+    /// Returns the number of bytes of the character that starts with `bytes[0]` (≥ 0x80) in G1.
     fn g1_unit(self, bytes: &[u8]) -> usize {
         let [lead, trail, ..] = *bytes else { return 1 };
         let two = match self {
-            // Windows-949 and GBK extend their sets with trail bytes below 0x80; old PC software writes them.
+            // Windows-949 and GBK extend their sets with trail bytes below 0x80. Old PC software
+            // writes them.
             Self::KsX1001 | Self::Gb2312 => lead >= 0x81 && trail >= 0x41 && trail != b'\\' && trail != b'^',
-            // Full Shift-JIS under the name ISO_IR 13 is common; its trail byte may be a backslash.
+            // Full Shift-JIS under the name ISO_IR 13 is common. Its trail byte may be a backslash.
             Self::JisX0201 => matches!(lead, 0x81..=0x9F | 0xE0..=0xFC) && matches!(trail, 0x40..=0x7E | 0x80..=0xFC),
             _ => false,
         };
         if two { 2 } else { 1 }
     }
 
-    /// The bytes of one character outside ASCII as they stand in the code element, if the set has it.
+    /// Encodes one character outside ASCII for the code element. `None` if the set lacks it.
     fn encode_char(self, c: char) -> Option<CodeBytes> {
         if self == Self::Latin1 {
             let code = u8::try_from(u32::from(c)).ok()?;
@@ -206,7 +215,7 @@ impl Set {
             return None;
         }
         match (self, bytes.as_ref()) {
-            // Only what the registered sets have, not what the tables of browsers add to them.
+            // Only characters of the registered sets are used, not the additions of browser tables.
             (Self::JisX0201, &[b @ 0xA1..=0xDF]) => Some(CodeBytes::One(b)),
             (Self::JisX0208, &[row @ (0xA1..=0xA8 | 0xB0..=0xF4), cell @ 0xA1..=0xFE]) => {
                 Some(CodeBytes::Two([row & 0x7F, cell & 0x7F]))
@@ -219,7 +228,7 @@ impl Set {
         }
     }
 
-    /// The code element in which the set lies when it is used for characters outside ASCII.
+    /// Returns the code element that holds the set's characters outside ASCII.
     fn slot(self) -> Slot {
         if self.is_two_byte_g0() { Slot::G0 } else { Slot::G1 }
     }
@@ -231,8 +240,11 @@ enum CodeBytes {
     Two([u8; 2]),
 }
 
-/// Some characters of JIS X 0208 have two places in Unicode: that of the standard's own mapping, and that of the tables of
-/// Windows and browsers, which are the ones used here. Either is the same character on the wire: 〜 is 0x2141 as much as ～.
+/// Replaces a character of JIS X 0208 by its form in the tables of Windows and browsers, which this
+/// module uses.
+///
+/// Some characters have two code points in Unicode: one by the mapping of JIS X 0208 itself, and
+/// one by these tables. Both are the same bytes: 0x2141 is 〜 as well as ～.
 fn jis_twin(c: char) -> char {
     match c {
         '\u{301C}' => '\u{FF5E}',
@@ -245,7 +257,7 @@ fn jis_twin(c: char) -> char {
     }
 }
 
-/// The part of GBK's upper right quarter that GB 2312-80 has.
+/// Whether GB 2312-80 has a character from the upper right quarter of GBK.
 fn is_gb2312(row: u8, cell: u8) -> bool {
     match row {
         0xA1 | 0xA3 | 0xB0..=0xD6 | 0xD8..=0xF7 => matches!(cell, 0xA1..=0xFE),
@@ -261,7 +273,8 @@ fn is_gb2312(row: u8, cell: u8) -> bool {
     }
 }
 
-/// JIS X 0212 by character. The table of EUC-JP decodes this set but does not encode it, so it is turned round once.
+/// Returns the codes of JIS X 0212 by character. The table of EUC-JP can decode this set but not
+/// encode it, so it is inverted once.
 fn jis_x_0212() -> &'static HashMap<char, [u8; 2]> {
     static MAP: OnceLock<HashMap<char, [u8; 2]>> = OnceLock::new();
     MAP.get_or_init(|| {
@@ -280,38 +293,39 @@ fn jis_x_0212() -> &'static HashMap<char, [u8; 2]> {
     })
 }
 
-/// The first value decides how bytes are read at all.
+/// How bytes are read. The first value of the attribute decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Base {
-    /// UTF-8, GB18030 or GBK: one table, no code extensions (PS3.3 C.12.1.1.2, table C.12-5).
+    /// UTF-8, GB18030 or GBK: one table, without code extensions (PS3.3 C.12.1.1.2, table C.12-5).
     Whole(&'static Encoding),
-    /// 7 and 8 bit code elements, perhaps with code extensions.
+    /// 7-bit and 8-bit code elements, possibly with code extensions.
     Elements(Set),
 }
 
-/// The value of Specific Character Set (0008,0005), ready for use.
+/// A parsed value of Specific Character Set (0008,0005).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CharacterSets {
     base: Base,
-    /// The sets of the second and further values.
+    /// The sets of the second value and later ones.
     further: Vec<Set>,
-    /// Escape sequences may be written.
+    /// Whether escape sequences may be written.
     extensions: bool,
     recognised: bool,
 }
 
 impl Default for CharacterSets {
-    /// The default repertoire, ISO-IR 6.
+    /// Returns the default repertoire, ISO-IR 6.
     fn default() -> Self {
         Self::new("")
     }
 }
 
 impl CharacterSets {
-    /// Reads the attribute's value, `\` between its values.
+    /// Parses the value of the attribute, with `\` between its values.
     ///
-    /// Spellings that are found in the field are understood (`ISO-IR 100`, `iso_ir_100`, `ISO 2022 IR100`, `UTF-8`,
-    /// `latin1`, ...). An unknown term stands for the default repertoire and [`CharacterSets::recognised`] is false.
+    /// Spellings that real files contain are understood (`ISO-IR 100`, `iso_ir_100`, `ISO 2022
+    /// IR100`, `UTF-8`, `latin1`, ...). An unknown term stands for the default repertoire, and
+    /// [`CharacterSets::recognised`] is then false.
     pub fn new(value: &str) -> Self {
         let mut sets =
             Self { base: Base::Elements(Set::Ascii), further: Vec::new(), extensions: false, recognised: true };
@@ -326,7 +340,8 @@ impl CharacterSets {
             };
             match (index, base) {
                 (0, Base::Elements(set @ (Set::JisX0208 | Set::JisX0212))) => {
-                    // Not allowed as the first value; where it stands there, the text starts in ASCII all the same.
+                    // This set is not allowed as the first value. If it is, the text starts in
+                    // ASCII all the same.
                     sets.extensions = true;
                     sets.further.push(set);
                 }
@@ -338,7 +353,8 @@ impl CharacterSets {
                     sets.extensions = true;
                     sets.further.push(set);
                 }
-                // `\ISO_IR 192`: a set that stands alone cannot be an extension; if there is nothing else, it is meant.
+                // `\ISO_IR 192`: a set without code extensions cannot be a further value. If there
+                // is no other set, it applies.
                 (_, whole @ Base::Whole(_)) => {
                     if sets.base == Base::Elements(Set::Ascii) && sets.further.is_empty() {
                         sets.base = whole;
@@ -355,7 +371,7 @@ impl CharacterSets {
     }
 
     fn of_term(term: &str) -> Option<(Base, bool)> {
-        // The one value of most data sets.
+        // Fast path for the single value of most data sets.
         match term {
             "ISO_IR 100" => return Some((Base::Elements(Set::Latin1), false)),
             "ISO_IR 192" => return Some((Base::Whole(encoding_rs::UTF_8), false)),
@@ -394,12 +410,12 @@ impl CharacterSets {
         })
     }
 
-    /// Whether every value was a term that is known here and stood where it may stand.
+    /// Whether every value was a known term at an allowed position.
     pub fn recognised(&self) -> bool {
         self.recognised
     }
 
-    /// Decodes the bytes of a value (all values of the element, delimiters included).
+    /// Decodes the bytes of an element: all its values, with their delimiters.
     pub fn decode<'a>(&self, bytes: &'a [u8], form: TextForm) -> Decoded<'a> {
         if bytes.is_ascii()
             && !bytes.contains(&ESC)
@@ -426,7 +442,7 @@ impl CharacterSets {
                     && !bytes.contains(&ESC)
                     && let Ok(text) = std::str::from_utf8(bytes)
                 {
-                    // UTF-8 without saying so: by far the most common undeclared set.
+                    // The text is undeclared UTF-8, by far the most common undeclared set.
                     return Decoded { text: Cow::Borrowed(text), faithful: false };
                 }
                 let faithful = self.decode_elements(first, bytes, form, &mut out);
@@ -436,7 +452,8 @@ impl CharacterSets {
         Decoded { text, faithful }
     }
 
-    /// PS3.5 6.1.2.5: G0 for bytes below 0x80, G1 above, both changed by escape sequences and back at delimiters.
+    /// Decodes by PS3.5 6.1.2.5: bytes below 0x80 are in G0, the others in G1. Escape sequences
+    /// change both, and delimiters reset both.
     fn decode_elements(&self, first: Set, bytes: &[u8], form: TextForm, out: &mut String) -> bool {
         let (first_g0, first_g1) = Self::initial(first);
         let (mut g0, mut g1) = (first_g0, first_g1);
@@ -461,7 +478,7 @@ impl CharacterSets {
                     }
                 }
             } else if g0.is_two_byte_g0() && matches!(byte, 0x21..=0x7E) {
-                // 05/12, 05/14 and 03/13 are halves of characters here, not delimiters.
+                // Here 05/12, 05/14 and 03/13 are halves of characters, not delimiters.
                 pairs.clear();
                 let mut length = 0;
                 for pair in rest.chunks_exact(2) {
@@ -515,7 +532,7 @@ impl CharacterSets {
         faithful
     }
 
-    /// What G0 and G1 hold at the start of a value and after each delimiter.
+    /// Returns the sets of G0 and G1 at the start of a value and after each delimiter.
     fn initial(first: Set) -> (Set, Option<Set>) {
         match first {
             Set::JisX0201 => (Set::JisX0201, Some(Set::JisX0201)),
@@ -523,8 +540,8 @@ impl CharacterSets {
         }
     }
 
-    /// The one set that bytes above 0x80 can mean where nothing is designated: writers forget the escape sequence
-    /// after a delimiter.
+    /// Returns the only set that bytes above 0x80 can belong to if none is designated. Some writers
+    /// forget the escape sequence after a delimiter.
     fn only_further_g1(&self) -> Option<Set> {
         let mut candidates = self.further.iter().filter(|set| set.has_g1());
         match (candidates.next(), candidates.next()) {
@@ -533,16 +550,16 @@ impl CharacterSets {
         }
     }
 
-    /// Encodes text for a value of the given form; `None` when some character is in none of the character sets.
+    /// Encodes text for a value of the given form. `None` if no character set has some character.
     ///
-    /// With code extensions the escape sequences are written, and every delimiter and the end of the value are
-    /// reached with the initial sets (PS3.5 6.1.2.5.3).
+    /// With code extensions, escape sequences are written. At every delimiter and at the end of the
+    /// value, the initial sets are in effect again (PS3.5 6.1.2.5.3).
     pub fn encode(&self, text: &str, form: TextForm) -> Option<Vec<u8>> {
         if text.is_ascii() && !text.contains('\u{1B}') {
             return Some(text.as_bytes().to_vec());
         }
         let first = match self.base {
-            // Code page 936 has the euro sign as a single byte that GBK of 1995 has not.
+            // Code page 936 has the euro sign as a single byte, but GBK of 1995 does not.
             Base::Whole(encoding) if encoding == encoding_rs::GBK && text.contains('€') => {
                 return None;
             }
@@ -573,7 +590,7 @@ impl CharacterSets {
                 }
                 continue;
             }
-            // Sets that are in force cost no escape sequence.
+            // Designated sets come first, because they need no escape sequence.
             let in_force = g1.into_iter().chain([g0]);
             let others = self.further.iter().copied().chain(first_g1).filter(|_| self.extensions);
             let (set, code) = in_force.chain(others).find_map(|set| Some((set, set.encode_char(c)?)))?;
@@ -611,8 +628,10 @@ fn designate(out: &mut Vec<u8>, slot: Slot, set: Set) -> Option<()> {
     Some(())
 }
 
-/// Decodes a run in one table. Where the table fails: the whole run as UTF-8 if it is that, else the bad bytes as
-/// Latin-1. False when that was needed.
+/// Decodes a run with one table. Returns false if the table failed.
+///
+/// In this case, the whole run is read as UTF-8 if it is valid. Otherwise the bad bytes are read as
+/// Latin-1.
 fn push_run(encoding: &'static Encoding, run: &[u8], out: &mut String) -> bool {
     let start = out.len();
     let mut decoder = encoding.new_decoder_without_bom_handling();
@@ -641,8 +660,9 @@ fn push_run(encoding: &'static Encoding, run: &[u8], out: &mut String) -> bool {
     }
 }
 
-/// Bytes without a declared meaning: UTF-8 where valid, else Latin-1. A character cut off at the end, as fixed-length
-/// fields do to UTF-8, is dropped.
+/// Decodes bytes without a declared meaning: valid parts as UTF-8, the rest as Latin-1.
+///
+/// A character that is cut off at the end is dropped. Fields of fixed length cut UTF-8 in this way.
 fn push_utf8_or_latin1(bytes: &[u8], out: &mut String) {
     let mut rest = bytes;
     loop {
@@ -825,7 +845,8 @@ mod tests {
 
     #[test]
     fn backslash_inside_a_multi_byte_character_is_not_a_delimiter() {
-        // 5C as second byte: GB18030 of 俓, Shift-JIS of 表; as first byte of JIS X 0208: 5C21.
+        // 5C is the second byte of 俓 in GB18030 and of 表 in Shift-JIS. In JIS X 0208 it is the
+        // first byte: 5C21.
         assert_eq!(decode("GB18030", b"\x82\x5c\\A", TextForm::Values), ("俓\\A".into(), true));
         assert_eq!(decode("ISO_IR 13", b"\x95\x5c\\A", TextForm::Values), ("表\\A".into(), true));
         let (text, faithful) = decode(r"\ISO 2022 IR 87", b"\x1b$B\\!=P\x1b(B\\B", TextForm::Values);
@@ -838,7 +859,7 @@ mod tests {
         let sets = r"\ISO 2022 IR 144";
         assert_eq!(decode(sets, b"\x1b-L\xdb^\xdb", TextForm::Values), ("л^л".into(), true));
         assert_eq!(decode(sets, b"\x1b-L\xdb\\\xdb", TextForm::Text), ("л\\л".into(), true));
-        // After a delimiter nothing is designated; the one declared set is still the best reading.
+        // After a delimiter nothing is designated. The only declared set is still the best choice.
         assert_eq!(decode(sets, b"\x1b-L\xdb^\xdb", TextForm::PersonName), ("л^л".into(), false));
         assert_eq!(decode(sets, b"\x1b-L\xdb\\\xdb", TextForm::Values), ("л\\л".into(), false));
     }
@@ -899,7 +920,7 @@ mod tests {
             }
             assert!(decode(r"\ISO 2022 IR 87", &written, TextForm::Values).1);
         }
-        // A set in force that has it as it is comes first.
+        // A designated set that has the character itself comes first.
         assert_eq!(encode("£", r"ISO 2022 IR 100\ISO 2022 IR 87", TextForm::Values).unwrap(), b"\xa3");
     }
 
