@@ -139,7 +139,7 @@ pub enum Keep {
     MetadataOnly,
 }
 
-/// What a C-STORE success promises.
+/// Guarantee of a C-STORE success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// The object survives a power cut.
@@ -244,7 +244,7 @@ pub struct Config {
     pub network: Network,
     /// Settings of HTTP.
     pub http: Http,
-    /// What a C-STORE success promises.
+    /// Guarantee of a C-STORE success.
     pub durability: Durability,
     /// Which of two different objects with the same UID is kept.
     pub duplicates: Duplicates,

@@ -145,7 +145,7 @@ pub enum AnswerOrder {
         /// Issuer of Patient ID.
         issuer: String,
     },
-    /// Order of studies and of what is below them: newest first.
+    /// Order of studies, series and instances: newest study first.
     Study {
         /// Study Date.
         date: Reverse<String>,

@@ -1,4 +1,4 @@
-//! Where the object of an instance lies.
+//! The location of an instance's object.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 //! Other Application Entities. [`Peer`] says where one can be reached (`AET=HOST:PORT`).
-//! [`AddressRange`] says from where one may call.
+//! [`AddressRange`] says from which addresses one may call.
 
 use std::fmt;
 use std::net::IpAddr;

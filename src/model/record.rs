@@ -1,4 +1,4 @@
-//! What was read of one instance.
+//! The record of one instance: the values that were read from its object.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! docs/conformance.md describes what the code does.
+//! docs/conformance.md agrees with the code.
 
 use std::fs;
 use std::path::Path;

@@ -58,7 +58,7 @@ pub(crate) struct Settings {
     pub(crate) storage: Option<PathBuf>,
 }
 
-/// What the node keeps of an instance.
+/// The part of an instance that the node keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Objects,
