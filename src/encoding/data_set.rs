@@ -5,7 +5,8 @@ use dicom_core::{Tag, VR};
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{ITEM, tag_number};
 
-/// A data set with one element: a list of UIDs. Where VR UI has no length for it, it is UN (PS3.5 6.2.2).
+/// Builds a data set with one element: a list of UIDs. If the list is too long for VR UI, the VR is
+/// UN (PS3.5 6.2.2).
 #[must_use]
 pub fn uid_list_data_set<'a>(encoding: Encoding, tag: Tag, uids: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let mut value = Vec::new();
@@ -38,7 +39,7 @@ pub struct DataSetWriter {
 }
 
 impl DataSetWriter {
-    /// An empty one.
+    /// Creates an empty data set.
     #[must_use]
     pub fn new(encoding: Encoding) -> Self {
         Self { encoding, out: Vec::new() }
@@ -60,7 +61,7 @@ impl DataSetWriter {
         push_element(self.encoding, &mut self.out, tag, VR::US, &bytes);
     }
 
-    /// Adds a sequence, an item for each of `items`.
+    /// Adds a sequence with one item for each of `items`.
     pub fn sequence<'i, T: 'i>(
         &mut self,
         tag: Tag,
@@ -79,7 +80,7 @@ impl DataSetWriter {
         push_element(self.encoding, &mut self.out, tag, VR::SQ, &content);
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
         self.out

@@ -6,7 +6,7 @@ pub const IMPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
 /// Explicit VR Little Endian (PS3.5 A.2).
 pub const EXPLICIT_VR_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
 
-/// Explicit VR Big Endian (PS3.5 A.3, retired in 2006; old viewers still propose it).
+/// Explicit VR Big Endian (PS3.5 A.3). It was retired in 2006, but old viewers still propose it.
 pub const EXPLICIT_VR_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
 /// Deflated Explicit VR Little Endian (PS3.5 A.5).
@@ -32,15 +32,16 @@ pub enum Encoding {
     ImplicitLittle,
     /// Explicit VR Little Endian (PS3.5 A.2).
     ExplicitLittle,
-    /// Explicit VR Big Endian (PS3.5 A.3, retired in 2006; old viewers still propose it).
+    /// Explicit VR Big Endian (PS3.5 A.3). It was retired in 2006, but old viewers still propose
+    /// it.
     ExplicitBig,
 }
 
 impl Encoding {
-    /// All of them.
+    /// All three transfer syntaxes.
     pub const ALL: [Self; 3] = [Self::ImplicitLittle, Self::ExplicitLittle, Self::ExplicitBig];
 
-    /// The transfer syntax with this UID; `None` for any other than these three.
+    /// Returns the transfer syntax with this UID. `None` for any other UID.
     #[must_use]
     pub fn of_uid(uid: &str) -> Option<Self> {
         match uid.trim_end_matches(['\0', ' ']) {
@@ -51,7 +52,7 @@ impl Encoding {
         }
     }
 
-    /// Its UID.
+    /// Returns the UID.
     #[must_use]
     pub fn uid(self) -> &'static str {
         match self {
@@ -111,7 +112,7 @@ impl NativeSyntax {
             .find(|syntax| syntax.uid() == uid)
     }
 
-    /// Its UID.
+    /// Returns the UID.
     #[must_use]
     pub fn uid(self) -> &'static str {
         match self {
