@@ -1,4 +1,4 @@
-//! Small data sets that we write: lists of UIDs, reports, queries.
+//! Small data sets that this program writes: lists of UIDs, reports, queries.
 
 use dicom_core::{Tag, VR};
 

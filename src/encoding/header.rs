@@ -1,4 +1,4 @@
-//! Element headers as they are written (PS3.5 7.1, 7.5).
+//! Writes element headers (PS3.5 7.1, 7.5).
 
 use super::syntax::Encoding;
 use super::vr::{self, Form};
@@ -20,8 +20,8 @@ impl Encoding {
         self.push_u32(out, length);
     }
 
-    /// Appends the header of an element. A value that its VR has no length for becomes UN (PS3.5
-    /// 6.2.2).
+    /// Appends the header of an element. If the value is too long for its VR, the VR becomes UN
+    /// (PS3.5 6.2.2).
     pub(crate) fn push_header(self, out: &mut Vec<u8>, tag: u32, letters: [u8; 2], length: u32) {
         self.push_tag(out, tag);
         if !self.is_explicit() {

@@ -1,8 +1,15 @@
-//! PS3.5: how data sets are encoded, each fact once. It imports nothing of ours.
+//! The encoding of data sets (PS3.5). Each fact of PS3.5 is written once, here. This module imports
+//! nothing else of the crate.
 //!
-//! In reading order: [`syntax`] (transfer syntaxes), `vr` (value representations), `tag` (items and
-//! delimiters), `header` (element headers), [`data_set`] (small data sets that we write), [`charset`]
-//! (Specific Character Set), `walk` (all elements of a data set, one after the other).
+//! In reading order:
+//!
+//! - [`syntax`]: transfer syntaxes.
+//! - `vr`: value representations.
+//! - `tag`: items and delimiters.
+//! - `header`: element headers.
+//! - [`data_set`]: small data sets that this program writes.
+//! - [`charset`]: Specific Character Set.
+//! - `walk`: all elements of a data set, one after the other.
 
 pub mod charset;
 pub mod data_set;

@@ -101,10 +101,11 @@ pub enum NativeSyntax {
 }
 
 impl NativeSyntax {
-    /// Those that a data set can be rewritten to, the preferred one first.
+    /// The transfer syntaxes to which a data set can be rewritten, the preferred one first.
     pub const TARGETS: [Self; 3] = [Self::ExplicitLittle, Self::ImplicitLittle, Self::ExplicitBig];
 
-    /// The syntax with this UID; `None` for encapsulated, private and unknown ones.
+    /// Returns the transfer syntax with this UID. `None` for encapsulated, private and unknown
+    /// ones.
     #[must_use]
     pub fn of_uid(uid: &str) -> Option<Self> {
         [Self::ImplicitLittle, Self::ExplicitLittle, Self::ExplicitBig, Self::Deflated]
@@ -123,7 +124,8 @@ impl NativeSyntax {
         }
     }
 
-    /// How elements are written; of a deflated data set, once it is inflated.
+    /// Returns the encoding of its elements. For a deflated data set it is the encoding after
+    /// inflating.
     pub(crate) fn encoding(self) -> Encoding {
         match self {
             Self::ImplicitLittle => Encoding::ImplicitLittle,

@@ -14,15 +14,15 @@ pub(crate) const SEQUENCE_DELIMITER: u32 = 0xFFFE_E0DD;
 /// The group of items and delimiters.
 pub(crate) const DELIMITER_GROUP: u32 = 0xFFFE;
 
-/// The length of a value that a delimiter ends (PS3.5 7.1.1).
+/// Undefined length: a delimiter ends the value (PS3.5 7.1.1).
 pub(crate) const UNDEFINED: u32 = u32::MAX;
 
-/// The group in the upper half, the element in the lower one.
+/// Converts a tag to a number, with the group in the upper half and the element in the lower one.
 pub(crate) const fn tag_number(tag: Tag) -> u32 {
     (tag.0 as u32) << 16 | tag.1 as u32
 }
 
-/// The tag of such a number.
+/// Converts such a number to a tag.
 pub(crate) const fn tag_of(number: u32) -> Tag {
     Tag((number >> 16) as u16, number as u16)
 }

@@ -1,4 +1,4 @@
-//! Value representations as they stand in the bytes of a data set.
+//! Value representations, as encoded in the bytes of a data set.
 
 use dicom_core::VR;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
@@ -6,7 +6,7 @@ use dicom_dictionary_std::StandardDataDictionary;
 
 use super::tag::tag_of;
 
-/// How an element header with these two bytes goes on (PS3.5 7.1.2).
+/// Form of an element header, decided by these two bytes (PS3.5 7.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// 16-bit length.
@@ -61,7 +61,8 @@ const SHORT: [(&[u8; 2], VR); 21] = [
     (b"US", VR::US),
 ];
 
-/// By both letters: this is asked for every element of every file, and the library compares text.
+/// The VRs by both letters. Every element of every file is looked up here, and the library would
+/// compare text.
 static TABLE: [(Form, Option<VR>); LETTERS * LETTERS] = {
     let mut table = [(Form::Unknown, None); LETTERS * LETTERS];
     let mut at = 0;
@@ -88,13 +89,13 @@ fn row(letters: [u8; 2]) -> (Form, Option<VR>) {
     TABLE.get(a * LETTERS + b).copied().unwrap_or((Form::Unknown, None))
 }
 
-/// The form of a header whose VR field holds these bytes.
+/// Returns the form of a header whose VR field has these bytes.
 #[inline]
 pub(crate) fn form(letters: [u8; 2]) -> Form {
     row(letters).0
 }
 
-/// The VR that these bytes name.
+/// Returns the VR that these bytes name.
 #[inline]
 pub(crate) fn of(letters: [u8; 2]) -> Option<VR> {
     row(letters).1
@@ -105,13 +106,15 @@ pub(crate) fn has_long_length(vr: VR) -> bool {
     form(vr.to_bytes()) == Form::Long
 }
 
-/// Whether both bytes are capital letters, as those of every VR, also of future ones, are (PS3.5 6.2).
+/// Whether both bytes are capital letters. Those of every VR are, even of future ones (PS3.5 6.2).
 pub(crate) fn is_letters(vr: [u8; 2]) -> bool {
     vr.iter().all(u8::is_ascii_uppercase)
 }
 
-/// The VR that applies to a value, from what the header says and what the dictionary says: UN, and what is no VR at
-/// all, tell nothing (PS3.5 6.2.2); nor does OB or OW on an element that is text or a number.
+/// Returns the VR of a value, from the VRs of the header and of the dictionary.
+///
+/// UN and invalid VRs in the header do not count (PS3.5 6.2.2). OB and OW do not count for an
+/// element that is text or a number.
 #[inline]
 pub(crate) fn effective(in_header: [u8; 2], in_dictionary: VR) -> VR {
     match &in_header {
@@ -120,16 +123,16 @@ pub(crate) fn effective(in_header: [u8; 2], in_dictionary: VR) -> VR {
     }
 }
 
-/// The VR of an element in implicit VR (PS3.5 A.1), of undefined length or not. `signed` is what Pixel Representation
-/// (0028,0103) says of samples.
+/// Returns the VR of an element in implicit VR (PS3.5 A.1). `signed` is the value of Pixel
+/// Representation (0028,0103).
 pub(crate) fn implicit(tag: u32, is_undefined_length: bool, signed: bool) -> VR {
     match StandardDataDictionary.by_tag(tag_of(tag)).map(|entry| entry.vr()) {
         Some(VirtualVr::Exact(vr)) => vr,
         Some(VirtualVr::Xs) if signed => VR::SS,
         Some(VirtualVr::Xs) => VR::US,
-        // PS3.5 A.1: in implicit VR these are OW.
+        // In implicit VR these are OW (PS3.5 A.1).
         Some(VirtualVr::Ox | VirtualVr::Px | VirtualVr::Lt) => VR::OW,
-        // PS3.5 7.5: undefined length makes it a sequence.
+        // An element of undefined length is a sequence (PS3.5 7.5).
         None if is_undefined_length => VR::SQ,
         None | Some(_) => VR::UN,
     }

@@ -1,7 +1,8 @@
-//! A walk over all elements of a data set in little endian (PS3.5 chapter 7), one header after the other.
+//! Walks over all elements of a data set in little endian (PS3.5 chapter 7), one header after the
+//! other.
 //!
-//! It has no recursion, and takes memory for a value only when its reader asks for the value. What is
-//! not asked for is passed over, by seeking where the input can.
+//! It has no recursion. It takes memory for a value only if the caller requests the value. Other
+//! values are skipped, by seeking if the input can seek.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -12,46 +13,46 @@ use super::vr::{self, Form};
 
 const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
 
-/// The longest element header.
+/// Maximum length of an element header.
 const LONGEST_HEADER: usize = 12;
 
-/// Bytes that are read at a time.
+/// Bytes of one read.
 const READ: usize = 64 << 10;
 
-/// Bytes to read from, which may be passed over.
+/// An input whose bytes can be skipped.
 pub(crate) trait Input: Read {
-    /// Goes forward by as many bytes as it is told.
+    /// Skips `count` bytes.
     ///
     /// # Errors
-    /// When that cannot be done.
+    /// Fails if the bytes cannot be skipped.
     fn pass(&mut self, count: u64) -> io::Result<()>;
 }
 
-/// Why a walk ends early. The texts name tags, never values.
+/// Reason why a walk ends early. The message names tags, never values.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WalkError {
     #[error("the object cannot be read")]
     Read(#[from] io::Error),
     #[error("element {} has no valid VR", tag_of(*.0))]
     BadVr(u32),
-    #[error("element {} is longer than what it lies in", tag_of(*.0))]
+    #[error("element {} exceeds its data set, item or sequence", tag_of(*.0))]
     LengthPastEnd(u32),
-    #[error("{} stands where it may not", tag_of(*.0))]
+    #[error("{} is not allowed at this position", tag_of(*.0))]
     Misplaced(u32),
-    #[error("sequences lie too deep in each other")]
+    #[error("sequences are nested too deep")]
     TooDeep,
-    #[error("the data set is cut off")]
+    #[error("the data set is truncated")]
     Truncated,
-    #[error("element {} is longer than what is read of one", tag_of(*.0))]
+    #[error("element {} is longer than the limit of one element", tag_of(*.0))]
     TooLong(u32),
 }
 
-/// What comes next in a data set.
+/// The next part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// An element with a value of this length, which begins at `offset`.
+    /// An element with a value of this length that begins at `offset`.
     Value { tag: u32, vr: VR, length: u32, offset: u64 },
-    /// A sequence, whose items follow.
+    /// A sequence. Its items follow.
     Sequence { tag: u32 },
     /// An item begins.
     Item,
@@ -59,9 +60,10 @@ pub(crate) enum Event {
     ItemEnd,
     /// The innermost sequence ends.
     SequenceEnd,
-    /// An element whose value lies in fragments: see [`Walk::fragment`]. The first one begins at `offset`.
+    /// An element whose value is in fragments: see [`Walk::fragment`]. The first one begins at
+    /// `offset`.
     Fragments { tag: u32, vr: VR, offset: u64 },
-    /// The data set is at its end.
+    /// The end of the data set.
     End,
 }
 
@@ -74,7 +76,7 @@ enum Kind {
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     kind: Kind,
-    /// Where it ends; `None` when a delimiter ends it.
+    /// Offset of its end. `None` if a delimiter ends it.
     end: Option<u64>,
     explicit: bool,
 }
@@ -83,22 +85,22 @@ struct Frame {
 pub(crate) struct Walk<R> {
     input: R,
     buffer: Vec<u8>,
-    /// What of the buffer is not used yet.
+    /// Start of the unused part of the buffer.
     start: usize,
-    /// Where the first unused byte lies.
+    /// Offset of the first unused byte.
     position: u64,
     explicit: bool,
     frames: Vec<Frame>,
     max_depth: usize,
     signed: bool,
-    /// Bytes of the value at hand that nobody asked for.
+    /// Number of bytes of the current value that were not requested.
     unread: u64,
     in_fragments: bool,
     ended: bool,
 }
 
 impl<R: Input> Walk<R> {
-    /// Begins where the data set begins; offsets count from `offset`.
+    /// Creates a walk that begins at the data set. Offsets count from `offset`.
     pub(crate) fn new(input: R, offset: u64, explicit: bool, max_depth: usize) -> Self {
         Self {
             input,
@@ -115,17 +117,17 @@ impl<R: Input> Walk<R> {
         }
     }
 
-    /// What the walk reads from. Its position is of no use: the walk reads ahead.
+    /// Returns the input. The walk reads ahead, so the position of the input has no meaning.
     pub(crate) fn into_input(self) -> R {
         self.input
     }
 
-    /// How deep the walk is in sequences and items.
+    /// Returns the nesting depth in sequences and items.
     pub(crate) fn depth(&self) -> usize {
         self.frames.len()
     }
 
-    /// What comes next. A value that was not read is passed over.
+    /// Returns the next event. A value that was not read is skipped.
     pub(crate) fn next(&mut self) -> Result<Event, WalkError> {
         self.pass_value()?;
         if self.in_fragments {
@@ -152,7 +154,7 @@ impl<R: Input> Walk<R> {
             self.advance(8);
             return self.marker(tag, u32::from_le_bytes([l0, l1, l2, l3]));
         }
-        // Sectors are filled up with zeros.
+        // Some writers fill the last sector with zeros.
         if start == [0; 8] && self.frames.is_empty() {
             self.ended = true;
             return Ok(Event::End);
@@ -189,7 +191,7 @@ impl<R: Input> Walk<R> {
         if length == UNDEFINED {
             return match vr {
                 VR::SQ => self.open(Kind::Sequence, None, explicit).map(|()| Event::Sequence { tag }),
-                // PS3.5 6.2.2: the content of UN is in implicit VR.
+                // The content of UN is in implicit VR (PS3.5 6.2.2).
                 VR::UN => self.open(Kind::Sequence, None, false).map(|()| Event::Sequence { tag }),
                 _ => {
                     self.in_fragments = true;
@@ -247,8 +249,10 @@ impl<R: Input> Walk<R> {
         }
     }
 
-    /// The next fragment after [`Event::Fragments`]: where its bytes begin, and how many there are. `None` after the last.
-    /// The first one is the Basic Offset Table (PS3.5 A.4).
+    /// Returns the offset and length of the next fragment after [`Event::Fragments`]. `None` after
+    /// the last one.
+    ///
+    /// The first fragment is the Basic Offset Table (PS3.5 A.4).
     pub(crate) fn fragment(&mut self) -> Result<Option<(u64, u32)>, WalkError> {
         self.pass_value()?;
         if !self.in_fragments {
@@ -272,7 +276,7 @@ impl<R: Input> Walk<R> {
         }
     }
 
-    /// The value, or the fragment, that came last; no longer than `limit`.
+    /// Returns the current value or fragment. It must not be longer than `limit`.
     pub(crate) fn value(&mut self, tag: u32, limit: u64) -> Result<Vec<u8>, WalkError> {
         if self.unread > limit {
             return Err(WalkError::TooLong(tag));
@@ -280,7 +284,7 @@ impl<R: Input> Walk<R> {
         self.read(self.unread)
     }
 
-    /// The first bytes of the value, or of the fragment, that came last; the rest is passed over.
+    /// Returns the first bytes of the current value or fragment. The rest is skipped.
     pub(crate) fn beginning(&mut self, count: u64) -> Result<Vec<u8>, WalkError> {
         self.read(self.unread.min(count))
     }
@@ -292,7 +296,7 @@ impl<R: Input> Walk<R> {
         let here = here.get(..count).unwrap_or(here).to_vec();
         self.advance(here.len());
         value.extend(here);
-        // Memory grows with what is there, not with what was announced.
+        // Memory grows with the bytes that arrive, not with the declared length.
         while value.len() < count {
             let step = (count - value.len()).min(READ);
             let from = value.len();
@@ -326,7 +330,8 @@ impl<R: Input> Walk<R> {
         Ok(())
     }
 
-    /// Sees that so many bytes are in the buffer, unless the input ends before. How many there are.
+    /// Fills the buffer with at least `count` bytes, unless the input ends before. Returns the
+    /// number of bytes.
     fn fill(&mut self, count: usize) -> Result<usize, WalkError> {
         while self.buffer.len() - self.start < count {
             self.buffer.drain(..self.start);
@@ -365,7 +370,7 @@ impl<R: Input> Walk<R> {
 mod tests {
     use super::*;
 
-    /// Bytes that come in small pieces and can be passed over.
+    /// Bytes that arrive in small pieces and can be skipped.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {
