@@ -155,7 +155,7 @@ pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
     }
 }
 
-/// Skips `count` bytes, or as many as there are. Returns their number.
+/// Skips up to `count` bytes. Returns how many were skipped.
 fn pass(file: &mut impl BufRead, count: u64) -> io::Result<u64> {
     io::copy(&mut file.take(count), &mut io::sink())
 }

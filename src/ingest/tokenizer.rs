@@ -63,8 +63,8 @@ const INFLATE_CHUNK: usize = 32 << 10;
 pub enum Need {
     /// It needs the following bytes.
     More,
-    /// It does not need the next so many bytes of the stream. The caller may skip them and report
-    /// it by [`HeaderParser::skipped`], or feed them like any others.
+    /// It does not need this many of the next bytes. The caller may skip them and report it by
+    /// [`HeaderParser::skipped`], or feed them like any others.
     Skip(u64),
     /// It needs nothing more and ignores all following bytes.
     Done,

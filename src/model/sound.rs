@@ -39,7 +39,7 @@ impl Sound {
         }
         let code = DoubleMetaphone::new(Some(MAX_CODE_LENGTH)).double_metaphone(&letters);
         let (primary, alternate) = (code.primary(), code.alternate());
-        // All vowels have the same code. A word of vowels only can have no code at all.
+        // All vowels share one code. Some words have no code at all.
         (!primary.is_empty()).then_some(Self { primary, alternate })
     }
 

@@ -291,7 +291,7 @@ fn for_each_character_filled_up(group: &str, delimiters: usize, each: &mut dyn F
     }
 }
 
-/// Adds empty components until the group has so many delimiters. A name has at most five
+/// Adds empty components until the group has `delimiters` delimiters. A name has at most five
 /// components.
 ///
 /// PS3.5 6.2.1.1 lets a writer omit empty components, so `SMITH^*` also finds `SMITH`.

@@ -34,7 +34,7 @@ const IDENTIFIER_DOES_NOT_MATCH: u16 = 0xA900;
 /// all buffers.
 const COMMENT_LENGTH: usize = 10_000;
 
-/// Starts a node whose index holds one study with so many instances.
+/// Starts a node whose index holds one study with `instances` instances.
 fn node_with(instances: usize, change: impl FnOnce(&mut crate::util::node::Settings)) -> TestNode {
     node_of(instances, |_, _| {}, change)
 }

@@ -188,7 +188,7 @@ fn an_identifier_that_finds_no_memory_is_refused_and_the_association_goes_on() {
     assert!((1..60).contains(&refused), "{refused}");
 }
 
-/// Stores so many instances of the study 1.2.9. Each has `pixels` bytes of pixel data.
+/// Stores `instances` instances of the study 1.2.9. Each has `pixels` bytes of pixel data.
 fn fill(node: &TestNode, instances: usize, comment: &str, pixels: usize) {
     let mut peer = associate(node, "HONEST").unwrap();
     for number in 1..=instances {
