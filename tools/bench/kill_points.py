@@ -17,6 +17,7 @@ needed for a power cut. Linux only. Standard library only.
 """
 
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -404,6 +405,8 @@ class Migration(Scenario):
         connection.executescript(OLD_INDEX.read_text())
         self.count = connection.execute("SELECT count(*) FROM instance").fetchone()
         connection.close()
+        # It was there for long: SQLite does not wait until the removal of its journal is durable.
+        os.sync()
 
     def look(self, home):
         index = sqlite3.connect(f"file:{home.node.index}?mode=ro", uri=True)
