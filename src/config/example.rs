@@ -21,7 +21,7 @@ const COMMENTED: [&str; 2] = ["index", "storage"];
 const SET: [(&str, &str); 1] = [("require_end", "true")];
 
 /// Returns a `dcmdex.toml` with every setting, its default, and the cost of a value that is too low
-/// or too high. The settings of [`SET`] differ from their defaults.
+/// or too high. The settings of `SET` differ from their defaults.
 #[must_use]
 pub fn example() -> String {
     let mut text = String::new();

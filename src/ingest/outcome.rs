@@ -49,8 +49,8 @@ pub(super) const IDENTIFYING: [AttributeId; 4] = [
 ];
 
 impl Outcome {
-    /// Classifies an object whose header was parsed with [`Wanted::index`] or
-    /// [`Wanted::with_declared`].
+    /// Classifies an object whose header was parsed with [`Wanted::index`](super::Wanted::index) or
+    /// [`Wanted::with_declared`](super::Wanted::with_declared).
     #[must_use]
     pub fn of(mut parsed: Parsed) -> Self {
         Self::decoded(&mut parsed)

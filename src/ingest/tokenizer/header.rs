@@ -22,7 +22,7 @@ pub(super) enum State {
     /// In the data set. `frames` holds the position.
     DataSet,
     /// The data set is deflated. The next bytes must go through an inflater, see
-    /// [`Core::begin_inflated`].
+    /// `Core::begin_inflated`.
     Deflated,
     Done,
 }
