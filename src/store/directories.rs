@@ -1,7 +1,8 @@
-//! Directories made durable, once for all that wait for it.
+//! Synchronises directories, with one `fsync` for all threads that wait for the same directory.
 //!
-//! An object is there after a power cut when its name is. Several associations that fill one series at a time wait for the same
-//! directory: whoever comes while it is being synchronised waits for the next time, and that one is for all who came meanwhile.
+//! An object survives a power cut only if its name is durable. Several associations that fill one
+//! series at a time wait for the same directory. A thread that comes during an `fsync` waits for
+//! the next one. The next one serves all threads that came meanwhile.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,32 +10,33 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
-/// The directories that are being synchronised.
+/// The directories that a thread is synchronising.
 #[derive(Debug, Default)]
 pub(super) struct Directories {
     groups: Mutex<HashMap<PathBuf, Group>>,
-    /// Told whenever a round has ended.
+    /// Signalled at the end of each round.
     ended: Condvar,
 }
 
-/// Those who wait for one directory.
+/// The threads that wait for one directory.
 #[derive(Debug, Default)]
 struct Group {
-    /// Whether a thread is synchronising it now: who comes then belongs to the next round.
+    /// Whether a thread is synchronising the directory now. A thread that comes then belongs to the
+    /// next round.
     running: bool,
-    /// How many are in it, running or waiting.
+    /// Number of threads in the group, running or waiting.
     members: usize,
     next: Arc<Round>,
 }
 
-/// One synchronisation, and how it ended.
+/// One `fsync` and its result.
 type Round = OnceLock<Result<(), io::ErrorKind>>;
 
 impl Directories {
-    /// Returns when all names that the directory had at the time of the call are durable.
+    /// Makes durable all names that the directory has at the time of the call.
     ///
     /// # Errors
-    /// When they are not; for all of the same round.
+    /// If the `fsync` failed. All threads of the same round get the error.
     pub(super) fn synchronise(&self, directory: &Path) -> io::Result<()> {
         self.synchronise_by(directory, || File::open(directory)?.sync_all())
     }
@@ -57,7 +59,7 @@ impl Directories {
             drop(groups);
             let ended = sync().map_err(|error| error.kind());
             groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nobody else runs this round.
+            // Only this thread runs this round.
             let _ = round.set(ended);
             if let Some(group) = groups.get_mut(directory) {
                 group.running = false;

@@ -1,18 +1,19 @@
-//! The File Meta Information (PS3.10 7.1) in front of a stored data set.
+//! Writes the File Meta Information (PS3.10 7.1) of a stored object.
 
 use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
 /// Bytes before the File Meta Information: the preamble and `DICM`.
 const PREFIX_LENGTH: usize = 128 + 4;
 
-/// Bytes of (0002,0000), which counts what follows it.
+/// Bytes of the element (0002,0000), which holds the length of the rest.
 const GROUP_LENGTH_ELEMENT: usize = 12;
 
-/// Texts that may change between two receptions of the same data set are padded to this, so that the length of the file
-/// depends on its data set alone. VR AE and VR SH both allow 16 characters, and trailing spaces do not count.
+/// Values that may differ when the same data set arrives again are padded to this length. So the
+/// length of the file depends only on its data set. VR AE and VR SH both allow 16 characters, and
+/// trailing spaces are not significant.
 const PADDED_LENGTH: usize = 16;
 
-/// What is said of a data set in front of it.
+/// The values of the File Meta Information.
 #[derive(Clone, Copy, Debug)]
 pub struct FileMeta<'a> {
     /// SOP Class UID of the C-STORE-RQ.
@@ -21,16 +22,17 @@ pub struct FileMeta<'a> {
     pub sop_instance_uid: &'a str,
     /// The transfer syntax of the presentation context.
     pub transfer_syntax: &'a str,
-    /// The AE title of the sender, empty when not known.
+    /// The AE title of the sender. Empty if it is unknown.
     pub source_ae_title: &'a str,
 }
 
 impl FileMeta<'_> {
-    /// Preamble, prefix and File Meta Information (PS3.10 table 7.1-1), explicit VR little endian.
+    /// Encodes the preamble, the prefix and the File Meta Information (PS3.10 table 7.1-1) in
+    /// explicit VR little endian.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut elements = Vec::with_capacity(384);
-        // File Meta Information Version
+        // (0002,0001) File Meta Information Version.
         elements.extend_from_slice(&[2, 0, 1, 0, b'O', b'B', 0, 0, 2, 0, 0, 0, 0, 1]);
         put(&mut elements, 0x0002, *b"UI", self.sop_class_uid, 0, 0);
         put(&mut elements, 0x0003, *b"UI", self.sop_instance_uid, 0, 0);
@@ -48,18 +50,19 @@ impl FileMeta<'_> {
     }
 }
 
-/// Where the data set begins in a file that [`FileMeta::encode`] begins; `None` when it does not.
+/// Offset of the data set in a file that [`FileMeta::encode`] wrote. `None` for other files.
 pub(super) fn data_set_offset(start: &[u8]) -> Option<u64> {
     let header = start.get(PREFIX_LENGTH - 4..PREFIX_LENGTH + GROUP_LENGTH_ELEMENT)?;
     let &[b'D', b'I', b'C', b'M', 2, 0, 0, 0, b'U', b'L', 4, 0, l0, l1, l2, l3] = header else { return None };
     Some((PREFIX_LENGTH + GROUP_LENGTH_ELEMENT) as u64 + u64::from(u32::from_le_bytes([l0, l1, l2, l3])))
 }
 
-/// How much of a file [`data_set_offset`] has to see.
+/// Bytes at the start of a file that [`data_set_offset`] needs.
 pub(super) const START_LENGTH: usize = PREFIX_LENGTH + GROUP_LENGTH_ELEMENT;
 
 fn put(out: &mut Vec<u8>, element: u16, vr: [u8; 2], text: &str, padding: u8, min_length: usize) {
-    // A UID of the wire has at most 64 KiB less its header; what does not fit is cut rather than written wrongly.
+    // A UID from the network is shorter than 64 KiB. A longer value is cut, because its length
+    // would not fit.
     let text = text.as_bytes();
     let text = &text[..text.len().min(usize::from(u16::MAX - 1))];
     let length = text.len().max(min_length).next_multiple_of(2);

@@ -1,11 +1,13 @@
-//! Bytes at rest: the objects that the node keeps.
+//! Stores the objects that the node receives, and opens every object that the index names.
 //!
-//! [`Objects`] is the storage directory. An object arrives in a file of `.incoming/` ([`Incoming`]), gets its
-//! place `<study>/<series>/<instance>.dcm` as a second name, and is synchronised ([`Placed`]). The first name goes when the index
-//! has its row; what a killed process left with both is recovered at the next start ([`Objects::recover`]), so that nothing under
-//! a final name is half written or unknown to the index. Names come from UIDs that follow PS3.5 9.1, or from a
-//! hash where a UID does not: never from text that a peer chose. [`open`] opens any location that the index names, members of
-//! archives included. [`Spool`] is for answers that wait for a slow peer.
+//! [`Objects`] is the storage directory. An object arrives in a file of `.incoming/`
+//! ([`Incoming`]). It then gets its place `<study>/<series>/<instance>.dcm` as a second hard link,
+//! and is synchronised ([`Placed`]). When the index has committed its row, the node removes the
+//! incoming link. If the process was killed before, the file still has both links at the next start
+//! ([`Objects::recover`]). So no file under a final name is half written or missing from the index.
+//! File names come from UIDs that follow PS3.5 9.1, and from a hash for other UIDs. They never come
+//! from text that a peer chose. [`open`] opens any location of the index, also members of archives.
+//! [`Spool`] holds answers that wait for a slow peer.
 
 mod directories;
 mod meta;
@@ -29,10 +31,10 @@ pub use space::FreeSpace;
 pub use spool::Spool;
 pub use verified::{DEFAULT_HOLDS, FileMark, Soundness, Verified};
 
-/// What goes wrong with stored objects.
+/// Errors of the storage directory and of objects.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process stores there.
+    /// Another process uses the storage directory.
     #[error("the storage directory {} is in use by another process", path.display())]
     InUse {
         /// The storage directory.
@@ -41,7 +43,7 @@ pub enum Error {
     /// The storage directory cannot be used.
     #[error("cannot use the storage directory {}", path.display())]
     Unusable {
-        /// The storage directory, or what in it.
+        /// The storage directory, or a path in it.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -49,10 +51,11 @@ pub enum Error {
     /// Less space is left than [`Options::min_free_bytes`], or none.
     #[error("not enough space left for objects")]
     NoSpace,
-    /// An object could not be written. The text leaves the path out: it ends in the answer to the peer.
+    /// An operation on an object failed. The message does not contain the path, because the peer
+    /// receives it.
     #[error("an object could not be {step}")]
     Object {
-        /// What could not be done, as in "could not be written".
+        /// The operation that failed, such as "written" in "an object could not be written".
         step: &'static str,
         /// Why.
         source: io::Error,

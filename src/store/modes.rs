@@ -1,37 +1,40 @@
-//! Who may enter the storage directory: permissions of files and directories.
+//! File permissions in the storage directory.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Permissions of directories at most: objects are patient data.
+/// Maximum permissions of directories. Objects are patient data.
 const DIRECTORY_MODE: u32 = 0o750;
 
-/// Permissions of files at most.
+/// Maximum permissions of files.
 pub(super) const FILE_MODE: u32 = 0o640;
 
-/// Permissions of the lock file at most. A lock takes no more than a descriptor, so that nobody else may have one.
+/// Maximum permissions of the lock file. Whoever can open the file can lock it, so only the owner
+/// may open it.
 pub(super) const LOCK_MODE: u32 = 0o600;
 
-/// Makes a directory, with all above it, whatever the umask.
+/// Creates a directory and its missing parents. Whatever the umask, it has at most
+/// [`DIRECTORY_MODE`].
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
 }
 
-/// Takes away what others may do with a file or directory of ours. An earlier version left that to the umask.
+/// Removes excess permissions from a file or directory of this user. An earlier version left them
+/// to the umask.
 pub(super) fn tighten(path: &Path) {
     let Ok(metadata) = fs::metadata(path) else { return };
     let mode = match metadata.is_dir() {
         true => DIRECTORY_MODE,
         false => LOCK_MODE,
     };
-    // Set-group-ID on a directory stays: it only says whose group new files have.
+    // The set-group-ID bit of a directory stays. It only sets the group of new files.
     let (has, may) = (metadata.mode() & 0o7777, metadata.mode() & (mode | 0o7000));
     if metadata.uid() == rustix::process::geteuid().as_raw()
         && has != may
         && let Err(error) = fs::set_permissions(path, Permissions::from_mode(may))
     {
-        tracing::warn!(%error, path = %path.display(), "others can enter the storage directory, and that cannot be changed");
+        tracing::warn!(%error, path = %path.display(), "other users can enter the storage directory, and its permissions cannot be changed");
     }
 }

@@ -1,4 +1,4 @@
-//! The storage directory.
+//! The storage directory: receives, places, recovers and removes objects.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -22,138 +22,144 @@ use crate::model::uid::is_valid_uid;
 use crate::store::modes::{FILE_MODE, LOCK_MODE, make_directory, tighten};
 use crate::store::{Error, FreeSpace};
 
-/// Where objects lie while they arrive, below the storage directory.
+/// Directory for objects that are still arriving, below the storage directory.
 const INCOMING: &str = ".incoming";
 
-/// The file that says that a process stores here, by a lock on it.
+/// File below the storage directory. The process that uses the directory holds a lock on it.
 const LOCK: &str = ".lock";
 
-/// The part of the file system that is enough to leave free, as a divisor.
+/// Maximum share of the file system to keep free, as a divisor. 20 means a twentieth.
 const PART_FREE: u64 = 20;
 
-/// Directories known to be durable that are remembered; a series takes some 200 bytes.
+/// Maximum series directories that are remembered as durable. Each takes some 200 bytes.
 const REMEMBERED_DIRECTORIES: usize = 4096;
 
-/// Names that are tried for an object before giving up: so many other contents of one instance are an error somewhere.
+/// Maximum file names to try for one instance. If it has so many different data sets, something is
+/// wrong elsewhere.
 const MAX_NAMES: u32 = 100;
 
-/// Opening a pipe that nobody writes to would wait for a writer without this; regular files do not know it.
+/// Without this, opening a FIFO would block until a writer comes. It does not affect regular files.
 const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
-/// Bytes compared at a time.
+/// Bytes to compare at a time.
 const COMPARED_AT_A_TIME: usize = 64 * 1024;
 
-/// What has to have reached the disk before an object counts as stored.
+/// What must be durable before an object counts as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// The bytes and the name: they survive a power cut.
+    /// The data and the name. They survive a power cut.
     Disk,
-    /// Neither: they survive the end of this process, not that of the system.
+    /// Nothing. Objects survive the end of this process, not that of the system.
     None,
 }
 
-/// How objects are stored.
+/// Settings of the storage directory.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The storage directory. It is made when it is not there.
+    /// The storage directory. It is created if it does not exist.
     pub directory: PathBuf,
-    /// What a stored object has behind it.
+    /// What must be durable before an object counts as stored.
     pub sync: Sync,
-    /// Space to leave free, in bytes; no more than a twentieth of the file system. Below it objects are refused before the
-    /// disk is full for everybody, the index included.
+    /// Bytes to keep free, at most a twentieth of the file system. With less free space the node
+    /// refuses objects. Otherwise the disk would be full for all programs, and for the index too.
     pub min_free_bytes: u64,
-    /// A directory on whose disk as much has to stay free: that of the index, which needs room for the row of each object.
+    /// The directory of the index. Its disk must keep the same space free, because the index needs
+    /// room for the row of each object.
     pub beside: Option<PathBuf>,
 }
 
 impl Options {
-    /// Durable objects in this directory.
+    /// Default settings for a directory, with durable objects.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         Self { directory, sync: Sync::Disk, min_free_bytes: 256 * 1024 * 1024, beside: None }
     }
 }
 
-/// The storage directory, open for new objects.
+/// The storage directory, locked by this process and open for new objects.
 #[derive(Debug)]
 pub struct Objects {
-    /// Absolute.
+    /// Absolute path.
     root: PathBuf,
     sync: Sync,
     next_incoming: AtomicU64,
     directories: Directories,
-    /// What a killed process left with two names.
+    /// Files that a killed process left with two links.
     left_over: Mutex<Vec<LeftOver>>,
     free_space: FreeSpace,
-    /// The same on the disk of the index.
+    /// The free space on the disk of the index.
     beside: Option<FreeSpace>,
-    /// Directories of series whose own names are durable.
+    /// Directories of series whose names are durable.
     durable: Mutex<HashSet<PathBuf>>,
-    /// Files that could not be made durable and could not be removed either. A sync that fails says so once: of such a file a later
-    /// one would say that all is well.
+    /// Files that could neither be made durable nor removed. After a failed fsync the kernel
+    /// reports success for later calls. So such files are remembered and never count as stored.
     tainted: Mutex<HashSet<PathBuf>>,
-    /// Holds the lock; let go when dropped.
+    /// Holds the lock until it is dropped.
     _lock: File,
 }
 
-/// An object that is arriving. Dropped before [`Self::place`], it leaves no file.
+/// An object that is arriving. If it is dropped before [`Self::place`], its file is removed.
 #[derive(Debug)]
 pub struct Incoming {
     objects: Arc<Objects>,
-    /// Sets its name in `.incoming/` apart.
+    /// Makes its name in `.incoming/` unique.
     number: u64,
     temporary: Temporary,
     file: File,
 }
 
-/// How an object relates to one that lay under its name before.
+/// How an object relates to the object that already has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// There was none.
+    /// No object has the name.
     New,
-    /// The same data set, byte for byte; the location is that of the object that was there.
+    /// The data set is the same, byte for byte. The location is that of the old object.
     Same,
-    /// Another data set; the new one lies beside the old one, under another name.
+    /// The data set differs. The new object lies beside the old one, under another name.
     Other,
 }
 
-/// A file of `.incoming/` that has a final name as well: an object whose process ended before it had let go of the first. Its
-/// sender may have been told that it is stored, or not: the index knows.
+/// A file of `.incoming/` that also has its final link. The process ended before it removed the
+/// incoming link. Only the index knows whether the sender was told that the object is stored.
 #[derive(Debug)]
 struct LeftOver {
     temporary: PathBuf,
     placed: PathBuf,
-    /// All names that objects of this instance may have there.
+    /// All names that objects of this instance may have.
     names: Vec<PathBuf>,
 }
 
-/// What [`Objects::recover`] found.
+/// The counts of [`Objects::recover`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Objects that the index names, and that stay.
+    /// Objects in the index. They were kept.
     pub kept: usize,
-    /// Objects that nobody was told of, and that are gone: their senders will send them again.
+    /// Objects that are not in the index. They were removed. Their senders were never told of
+    /// success and will send them again.
     pub removed: usize,
 }
 
-/// An object that has its place, durable as [`Options::sync`] says. Until this is dropped it also has a name in `.incoming/`, by which
-/// the next start finds it should the process end before the index has its row; so this is dropped when the row is committed, or soon
-/// after.
+/// An object in its place, durable as [`Options::sync`] says.
+///
+/// While this value exists, the object also has its incoming link. If the process ends before the
+/// index has the row, the next start finds the object by that link. So drop this value when the row
+/// is committed, or soon after.
 #[derive(Debug)]
 pub struct Placed {
-    /// Where.
+    /// Its location.
     pub location: Location,
-    /// What was there before.
+    /// How it relates to the object that had its name before.
     pub contents: Contents,
     path: PathBuf,
     temporary: Option<Temporary>,
 }
 
 impl Placed {
-    /// Whether another file holds the same data set, byte for byte; `None` where its form does not let that be told.
+    /// Whether the file at `other` holds the same data set, byte for byte. `None` if that file does
+    /// not begin with our File Meta Information.
     ///
     /// # Errors
-    /// When one of them cannot be read.
+    /// If one of the two cannot be read.
     pub fn has_same_data_set(&self, other: &Location) -> Result<Option<bool>, Error> {
         let Some(other) = open(other)? else { return Ok(None) };
         let compare = || {
@@ -164,11 +170,11 @@ impl Placed {
         compare().map_err(Error::object("compared"))
     }
 
-    /// Takes the object away again, because the index did not take it or does not need it. One that was there before
-    /// stays.
+    /// Removes the object, because the index did not take it or does not need it. An older object
+    /// with the same data set stays.
     ///
     /// # Errors
-    /// When the file cannot be removed.
+    /// If the file cannot be removed.
     pub fn discard(self) -> Result<(), Error> {
         match self.contents {
             Contents::New | Contents::Other => fs::remove_file(&self.path).map_err(Error::object("removed")),
@@ -176,8 +182,8 @@ impl Placed {
         }
     }
 
-    /// Leaves the object and both of its names, because nobody knows whether the index has it. The
-    /// next start asks the index ([`Objects::recover`]).
+    /// Keeps the object with both links, because nobody knows whether the index has it. The next
+    /// start asks the index ([`Objects::recover`]).
     pub fn leave(mut self) {
         if let Some(temporary) = &mut self.temporary {
             temporary.0 = None;
@@ -185,19 +191,19 @@ impl Placed {
     }
 }
 
-/// Opens the object at a location, for reading from start to end; `None` where no bytes are kept. Its length is known before
-/// for files and for members of archives whose archive states it.
+/// Opens the object at a location for reading from start to end. `None` if the index keeps no bytes
+/// for it. Its length is known at once for a file, and for a member of an archive that states it.
 ///
-/// Links are followed: an archive that was scanned in place may be full of them. What is opened has to be a regular file,
-/// for a pipe that took its place would hold the reader for ever.
+/// This follows symbolic links, since an archive scanned in place may be full of them. The target
+/// must be a regular file: a FIFO in its place would block the reader for ever.
 ///
 /// # Errors
-/// When there is no such file (any more), or it cannot be read.
+/// If the file does not exist or cannot be read.
 pub fn open(location: &Location) -> Result<Option<Object>, Error> {
     open_through(location, &Archives::default())
 }
 
-/// Opens the object at a location as [`open`] does; for several of one archive.
+/// Like [`open`], for several objects of one archive.
 pub(super) fn open_through(location: &Location, archives: &Archives) -> Result<Option<Object>, Error> {
     let Some(path) = location.file() else { return Ok(None) };
     let member = (location.place == Place::Archive).then_some(&location.file_name);
@@ -208,10 +214,11 @@ pub(super) fn open_through(location: &Location, archives: &Archives) -> Result<O
     open().map(Some).map_err(Error::object("opened"))
 }
 
-/// The checksum of the data set of an object of ours; `None` where it does not begin as those do.
+/// Computes the checksum of the data set of a managed object. `None` if the file does not begin
+/// with our File Meta Information.
 ///
 /// # Errors
-/// When it is not there any more, or cannot be read.
+/// If the file does not exist or cannot be read.
 pub fn checksum(location: &Location) -> Result<Option<Checksum>, Error> {
     let Some(object) = open(location)? else { return Ok(None) };
     let read = || {
@@ -234,14 +241,15 @@ pub(super) fn open_file(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
-/// Makes the object at a location survive a power cut, its bytes and its name, whatever [`Options::sync`] said when it came.
+/// Makes the object at a location survive a power cut, with its data and its name.
+/// [`Options::sync`] does not matter here.
 ///
 /// # Errors
-/// When it is not there any more, or the disk says no.
+/// If the file does not exist or cannot be synchronised.
 pub fn make_durable(location: &Location) -> Result<(), Error> {
     let file = match location.place {
         Place::InPlace | Place::Managed => File::open(location.directory.join(&location.file_name)),
-        // Nothing of ours.
+        // The node has no file for these, or only somebody else's archive.
         Place::MetadataOnly | Place::Archive => return Ok(()),
     };
     let file = file.map_err(Error::object("opened"))?;
@@ -249,10 +257,10 @@ pub fn make_durable(location: &Location) -> Result<(), Error> {
     file.sync_data().and_then(|()| directory.sync_all()).map_err(Error::object("synchronised"))
 }
 
-/// Removes an object that the index no longer names. One that is gone already is no error.
+/// Removes an object that the index no longer names. It is no error if the file is already gone.
 ///
 /// # Errors
-/// When the file cannot be removed.
+/// If the file cannot be removed.
 pub fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::object("removed")(error)),
@@ -261,18 +269,19 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 }
 
 impl Objects {
-    /// Opens the storage directory: makes it if need be, locks it against other processes, and removes what a killed process
-    /// left half received.
+    /// Opens the storage directory. It creates the directory if needed, locks it against other
+    /// processes, and removes half received objects of a killed process.
     ///
     /// # Errors
-    /// When it is in use or cannot be used.
+    /// If another process uses the directory, or it cannot be used.
     pub fn open(options: &Options) -> Result<Self, Error> {
         let unusable = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Unusable { path, source }
         };
         make_directory(&options.directory).map_err(unusable(&options.directory))?;
-        // Absolute, so that the locations in the index hold whatever the current directory of the next process is.
+        // An absolute path, because the index stores it. The next process may have another current
+        // directory.
         let root = options.directory.canonicalize().map_err(unusable(&options.directory))?;
         let lock_path = root.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(LOCK_MODE).open(&lock_path);
@@ -301,25 +310,28 @@ impl Objects {
         })
     }
 
-    /// Settles what a killed process left between an object's place and its row: an object stays if the index names it (`is_indexed`,
-    /// given the open file and its path), and is removed if not; of one that stays, what it took the place of goes. They are what was arriving or had just been stored, so
-    /// this takes no time whatever the size of the archive. To be called before objects arrive.
+    /// Recovers after a crash. It keeps an object that the index names and removes one that it does
+    /// not. It also removes the file that a kept object replaced. `is_indexed` gets the open file
+    /// and its path.
+    ///
+    /// Only objects that were arriving or had just been stored are checked. So this takes no time,
+    /// whatever the size of the archive. Call it before objects arrive.
     ///
     /// # Errors
-    /// When one cannot be removed; the next start tries again.
+    /// If a file cannot be removed. The next start tries again.
     pub fn recover(&self, mut is_indexed: impl FnMut(&File, &Path) -> bool) -> Result<Recovered, Error> {
         let left_over = std::mem::take(&mut *self.left_over.lock().unwrap_or_else(PoisonError::into_inner));
         let mut recovered = Recovered::default();
         for LeftOver { temporary, placed, names } in left_over {
             let file = match File::open(&placed) {
                 Ok(file) => Some(file),
-                // It went with another content of its instance, which stays.
+                // Another object of the instance replaced it, and that one stays.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(Error::object("opened")(error)),
             };
             if file.is_some_and(|file| is_indexed(&file, &placed)) {
                 recovered.kept += 1;
-                // What it took the place of.
+                // The files that it replaced.
                 for other in names.into_iter().filter(|other| *other != placed) {
                     match File::open(&other) {
                         Ok(file) if !is_indexed(&file, &other) => super::remove(&other)?,
@@ -333,32 +345,33 @@ impl Objects {
                 super::remove(&placed)?;
                 recovered.removed += 1;
             }
-            // Last: an interruption before this finds the same again.
+            // The incoming link goes last. After a crash before this line, the next start finds the
+            // same state.
             super::remove(&temporary)?;
         }
         Ok(recovered)
     }
 
-    /// The storage directory, absolute.
+    /// The absolute path of the storage directory.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Begins an object with its first bytes: Preamble and File Meta Information ([`super::FileMeta`]), and as much of the
-    /// data set as there is.
+    /// Creates an object with its first bytes: preamble and File Meta Information
+    /// ([`super::FileMeta`]), and the first part of the data set.
     ///
     /// # Errors
-    /// When there is not enough space, or the file cannot be written.
+    /// If there is not enough space, or the file cannot be written.
     pub fn begin(self: &Arc<Self>, first: &[&[u8]]) -> Result<Incoming, Error> {
         self.begin_as(|number| format!("{number}.part"), first)
     }
 
-    /// Stores an object of which all bytes are there already, and whose UIDs are known: [`Self::begin`] and [`Incoming::place`] in
-    /// one, which spares the file a name.
+    /// Stores an object whose bytes and UIDs are all known. It does the work of [`Self::begin`] and
+    /// [`Incoming::place`], and saves one rename.
     ///
     /// # Errors
-    /// As theirs; the object is lost then.
+    /// Those of the two functions. The object is then lost.
     pub fn store(
         self: &Arc<Self>,
         bytes: &[&[u8]],
@@ -377,10 +390,10 @@ impl Objects {
         let (number, path, file) = loop {
             let number = self.next_incoming.fetch_add(1, Ordering::Relaxed);
             let path = self.root.join(INCOMING).join(name(number));
-            // Objects are patient data: nobody but this user and group reads them, whatever the umask.
+            // Objects are patient data. Whatever the umask, only this user and group can read them.
             match OpenOptions::new().write(true).read(true).create_new(true).mode(FILE_MODE).open(&path) {
                 Ok(file) => break (number, path, file),
-                // Something that the start could not remove.
+                // A name that the start could not remove. Try the next one.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::object("begun")(error)),
             }
@@ -393,13 +406,13 @@ impl Objects {
         Ok(incoming)
     }
 
-    /// Whether there is more space than is to be left free.
+    /// Whether more space is free than must stay free.
     fn has_space(&self) -> Result<bool, Error> {
         let asked = |space: &FreeSpace| space.take(0).map_err(Error::object("begun"));
         Ok(asked(&self.free_space)? && self.beside.as_ref().map_or(Ok(true), asked)?)
     }
 
-    /// Makes the directory of a series, and its name durable.
+    /// Creates the directory of a series and makes its name durable.
     fn series_directory(&self, study: &str, series: &str) -> io::Result<PathBuf> {
         let study = self.root.join(component(study));
         let series = study.join(component(series));
@@ -407,7 +420,8 @@ impl Objects {
             return Ok(series);
         }
         make_directory(&series)?;
-        // Also when both were there: who made them may not have synchronised them yet, or may have been killed before.
+        // This also runs if both directories exist. Another thread may not have synchronised them
+        // yet, or their process was killed before it did.
         self.synchronise_directory(&study)?;
         self.synchronise_directory(&self.root)?;
         self.remember(&series);
@@ -430,7 +444,7 @@ impl Objects {
         self.lock_tainted().contains(path)
     }
 
-    /// Makes room for an object in place of one that was refused.
+    /// Removes a file that never became durable, so that a new object can take its name.
     fn remove_tainted(&self, path: &Path) -> Result<(), Error> {
         remove(path)?;
         self.lock_tainted().remove(path);
@@ -453,7 +467,7 @@ impl Incoming {
     /// Appends bytes.
     ///
     /// # Errors
-    /// When there is not enough space (any more), or they cannot be written; the object is lost then.
+    /// If there is not enough space, or the bytes cannot be written. The object is then lost.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if !self.objects.has_space()? {
             return Err(Error::NoSpace);
@@ -461,14 +475,17 @@ impl Incoming {
         self.file.write_all(bytes).map_err(Error::object("written"))
     }
 
-    /// Gives the object its place among the objects, under the UIDs of its data set, and makes both durable. Of one instance only one object
-    /// at a time, until the index has it or [`Placed::discard`] has taken it away: another one could find it to be its own.
+    /// Gives the object its place under the UIDs of its data set, and makes data and name durable.
+    /// For one instance, only one object at a time may do this, until the index has it or
+    /// [`Placed::discard`] removed it. Otherwise the next object could take the first one's file
+    /// for its own.
     ///
-    /// The name comes first, so that one wait for the journal of the file system is for the bytes and for the name. It is no
-    /// promise before this returns: after a power cut in between, [`Objects::recover`] removes what may be half written.
+    /// The final link comes before the fsync, so that one wait for the journal of the file system
+    /// covers both data and name. Until this function returns, the name promises nothing. After a
+    /// power cut in between, [`Objects::recover`] removes a half written file.
     ///
     /// # Errors
-    /// When that fails; the object is lost then.
+    /// If a step fails. The object is then lost.
     pub fn place(mut self, study: &str, series: &str, instance: &str) -> Result<Placed, Error> {
         let make =
             |objects: &Objects| objects.series_directory(study, series).map_err(Error::object("given a directory"));
@@ -493,11 +510,11 @@ impl Incoming {
                         contents = Contents::Other;
                         number += 1;
                     }
-                    // Taken away since: the name is free now.
+                    // The file was removed since, so its name is free.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(Error::object("compared")(error)),
                 },
-                // Somebody has removed the directory since it was made.
+                // Somebody removed the directory since it was created.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.objects.forget(&directory);
                     directory = make(&self.objects)?;
@@ -508,13 +525,14 @@ impl Incoming {
         Err(Error::object("given its name")(io::ErrorKind::AlreadyExists.into()))
     }
 
-    /// A second name, which no other file has.
+    /// Adds the final link. It fails if the name exists.
     fn give_name(&mut self, path: &Path) -> io::Result<()> {
         use rustix::fs::{AtFlags, CWD, linkat};
         use rustix::io::Errno;
         let Some(from) = &self.temporary.0 else { return Err(io::ErrorKind::NotFound.into()) };
         match linkat(CWD, from, CWD, path, AtFlags::empty()) {
-            // A file system without hard links. Then the bytes go first, for nothing will tell a half written object.
+            // The file system has no hard links, so the rename below removes the incoming link.
+            // Data must be durable before that, because nothing would mark a half written object.
             Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK | Errno::INVAL) => {
                 if self.objects.sync == Sync::Disk {
                     self.file.sync_data()?;
@@ -528,7 +546,8 @@ impl Incoming {
     fn placed(self, directory: &Path, name: OsString, contents: Contents) -> Result<Placed, Error> {
         let Self { objects, temporary, file, .. } = self;
         let path = directory.join(&name);
-        // Not only its data: what the inode's journal entry brings along is the name.
+        // `sync_all` and not `sync_data`: the journal entry of the inode also makes the name
+        // durable.
         let bytes = match objects.sync {
             Sync::Disk => file.sync_all(),
             Sync::None => Ok(()),
@@ -540,7 +559,7 @@ impl Incoming {
         match finished {
             Ok(location) => Ok(Placed { location, contents, path, temporary: Some(temporary) }),
             Err(error) => {
-                // It may not survive, so it must not count as stored.
+                // The object may not survive, so it must not count as stored.
                 if let Err(error) = fs::remove_file(&path) {
                     tracing::warn!(%error, "an object that could not be made durable could not be removed either");
                     objects.lock_tainted().insert(path);
@@ -550,7 +569,8 @@ impl Incoming {
         }
     }
 
-    /// The object that is there already, made as durable as a new one: it may be left from a process that was killed.
+    /// Uses the old object with the same data set. It makes the old object as durable as a new one,
+    /// since a killed process may have left it.
     fn same(self, directory: &Path, file_name: OsString) -> Result<Placed, Error> {
         let path = directory.join(&file_name);
         let file = File::open(&path).map_err(Error::object("opened"))?;
@@ -568,8 +588,9 @@ impl Incoming {
     }
 }
 
-/// Whether two objects hold the same data set, byte for byte; `None` where one of them does not begin as ours do, so that it
-/// is not known where its data set begins. The File Meta Information may differ: it names the sender and our version.
+/// Whether two objects hold the same data set, byte for byte. `None` if one does not begin with our
+/// File Meta Information, so that the start of its data set is unknown. The File Meta Information
+/// may differ, since it holds the sender and our version.
 fn same_data_set<R: Read>(one: Option<DataSet<R>>, other: Object) -> io::Result<Option<bool>> {
     let length = other.length();
     let (Some(mut one), Some(mut other)) = (one, DataSet::of(other, length)?) else { return Ok(None) };
@@ -588,14 +609,14 @@ fn same_data_set<R: Read>(one: Option<DataSet<R>>, other: Object) -> io::Result<
     }
 }
 
-/// The data set of an object.
+/// A reader of the data set of an object.
 struct DataSet<R> {
     reader: R,
     length: Option<u64>,
 }
 
 impl<R: Read> DataSet<R> {
-    /// `None` for an object that does not begin as ours do.
+    /// `None` if the object does not begin with our File Meta Information.
     fn of(mut reader: R, length: Option<u64>) -> io::Result<Option<Self>> {
         let mut start = [0; START_LENGTH];
         match reader.read_exact(&mut start) {
@@ -611,7 +632,7 @@ impl<R: Read> DataSet<R> {
         Ok(Some(Self { reader, length: length.and_then(|length| length.checked_sub(offset)) }))
     }
 
-    /// The next bytes, as many as the buffer holds or are left.
+    /// Reads until the buffer is full or the data set ends.
     fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
         let mut done = 0;
         while done < buffer.len() {
@@ -626,7 +647,7 @@ impl<R: Read> DataSet<R> {
     }
 }
 
-/// Reads a file from its start without moving the position that its writer has.
+/// Reads a file from its start. The write position of the file does not move.
 struct FromStart<'f> {
     file: &'f File,
     offset: u64,
@@ -641,17 +662,17 @@ impl Read for FromStart<'_> {
 }
 
 fn location(file: &File, directory: &Path, file_name: OsString) -> Result<Location, Error> {
-    let metadata = file.metadata().map_err(Error::object("looked at"))?;
-    let mtime_ms = metadata.modified().map(unix_ms).map_err(Error::object("looked at"))?;
+    let metadata = file.metadata().map_err(Error::object("inspected"))?;
+    let mtime_ms = metadata.modified().map(unix_ms).map_err(Error::object("inspected"))?;
     Ok(Location { place: Place::Managed, directory: directory.to_owned(), file_name, size: metadata.len(), mtime_ms })
 }
 
-/// The name of a file that is to go away, until it has got another one.
+/// A link in `.incoming/`. It is removed on drop, unless the file has been renamed.
 #[derive(Debug)]
 struct Temporary(Option<PathBuf>);
 
 impl Temporary {
-    /// Takes the [`incoming_name`] that says where the object is about to be, unless it has it.
+    /// Renames the file to its [`incoming_name`], which says where its final link will be.
     fn say_where(&mut self, name: &str) -> io::Result<()> {
         let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
         let to = from.with_file_name(name);
@@ -662,7 +683,7 @@ impl Temporary {
         Ok(())
     }
 
-    /// Gives the file a name that no other file has.
+    /// Renames the file. It fails if the name exists.
     fn rename(&mut self, to: &Path) -> io::Result<()> {
         let Some(from) = &self.0 else { return Err(io::ErrorKind::NotFound.into()) };
         match rename_no_replace(from, to) {
@@ -689,7 +710,8 @@ fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     use rustix::io::Errno;
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // A file system without it (NFS): a hard link does not replace either.
+        // The file system (NFS) does not support this flag. Creating a hard link does not replace a
+        // file either.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
             fs::hard_link(from, to)?;
             fs::remove_file(from)
@@ -698,13 +720,14 @@ fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// The name in `.incoming/` of an object that is about to have its place, for [`placed_name`]. At most 64 characters for each part.
+/// The name in `.incoming/` of an object that is about to get its place. [`placed_name`] parses it.
+/// Each part has at most 64 characters.
 fn incoming_name(number: u64, study: &str, series: &str, stem: &str) -> String {
     format!("{number},{study},{series},{stem}")
 }
 
-/// What a killed process left in `.incoming/`. Files without another name are removed. What cannot be removed, such as a
-/// directory that somebody made there, is passed over: it is in nobody's way.
+/// Lists what a killed process left in `.incoming/`. It removes files that have no other link. It
+/// skips what it cannot remove, such as a directory that somebody created there.
 fn left_over(root: &Path, incoming: &Path) -> Result<Vec<LeftOver>, Error> {
     let unusable = |source| Error::Unusable { path: incoming.to_owned(), source };
     let (mut left_over, mut stuck) = (Vec::new(), 0_u64);
@@ -719,14 +742,14 @@ fn left_over(root: &Path, incoming: &Path) -> Result<Vec<LeftOver>, Error> {
         tracing::warn!(
             entries = stuck,
             directory = %incoming.display(),
-            "what is not a half received object, or cannot be removed, is passed over"
+            "the node skips entries that are no half received objects or cannot be removed"
         );
     }
     Ok(left_over)
 }
 
-/// The final name of a file of `.incoming/`, if it has one, and all that it could have: what [`incoming_name`] says, held against the file
-/// itself.
+/// The final path of a file of `.incoming/`, if it has one, and all paths that the instance may
+/// have. It parses the [`incoming_name`] and compares the inodes.
 fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<(PathBuf, Vec<PathBuf>)>> {
     let metadata = fs::symlink_metadata(temporary)?;
     if metadata.nlink() < 2 {
@@ -735,7 +758,7 @@ fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<(PathBuf, Vec
     let name = temporary.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let [_, study, series, stem] = name.split(',').collect::<Vec<_>>()[..] else { return Ok(None) };
     let directory = root.join(study).join(series);
-    // There may be gaps: objects that were discarded, and those that others took the place of.
+    // There may be gaps, left by objects that were discarded or replaced.
     let names: Vec<_> = (0..MAX_NAMES).map(|number| directory.join(file_name(stem, number))).collect();
     for path in &names {
         match fs::symlink_metadata(path) {
@@ -750,13 +773,14 @@ fn placed_name(root: &Path, temporary: &Path) -> io::Result<Option<(PathBuf, Vec
     Ok(None)
 }
 
-/// A file or directory name for a UID: the UID itself where it follows PS3.5 9.1, and so holds nothing but digits and single
-/// full stops between them; else a hash of it.
+/// The file or directory name for a UID. A UID that follows PS3.5 9.1 is its own name, since it
+/// holds only digits and single full stops between them. For any other UID the name is a hash.
 fn component(uid: &str) -> String {
     if is_valid_uid(uid) { uid.to_owned() } else { format!("x{:032x}", xxh3_128(uid.as_bytes())) }
 }
 
-/// The name of the file; a hyphen, which no UID has, sets the number of further contents apart.
+/// The name of the file. Further data sets of an instance get a number after a hyphen, which no UID
+/// has.
 fn file_name(stem: &str, number: u32) -> OsString {
     match number {
         0 => format!("{stem}.dcm").into(),
@@ -882,7 +906,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let objects = open(&directory);
         let path = stored(&objects, b"data set").location.path().unwrap();
-        // As if its sync had failed, and then its removal.
+        // Simulates a failed fsync and a failed removal.
         objects.lock_tainted().insert(path);
         let again = stored(&objects, b"data set");
         assert_eq!(again.contents, Contents::New);
@@ -924,7 +948,7 @@ mod tests {
         let objects = open(&directory);
         let place =
             |instance: &str, bytes: &[u8]| objects.begin(&[bytes]).unwrap().place("1.1", "..", instance).unwrap();
-        // The index names what came after it.
+        // The index names the object that came later.
         drop(place("1.5", b"not indexed"));
         let left = [
             place("1.3", b"indexed"),
@@ -932,7 +956,7 @@ mod tests {
             place("1.4", b"not indexed"),
             place("1.5", b"in its place"),
         ];
-        // A killed process drops nothing.
+        // A killed process runs no destructors.
         std::mem::forget(left);
         objects._lock.unlock().unwrap();
         let objects = Objects::open(&Options::new(directory.path().to_owned())).unwrap();
@@ -953,7 +977,7 @@ mod tests {
         const CONTENTS: [&[u8]; 3] = [b"not indexed", b"indexed", b"not indexed either"];
         let directory = TempDir::new().unwrap();
         let objects = open(&directory);
-        // The order in which a directory lists its files is its own.
+        // The file system lists files in its own order.
         for instance in 0..8 {
             for content in CONTENTS {
                 let uid = format!("1.3.{instance}");

@@ -1,4 +1,4 @@
-//! Whose the storage directory is: the index that knows its objects, and nobody else on this machine.
+//! Links a storage directory to the index that knows its objects.
 
 use crate::store::modes::FILE_MODE;
 use std::fs::{self, File, OpenOptions};
@@ -11,14 +11,14 @@ use crate::model::uid::is_valid_uid;
 /// The file that holds the id of the index.
 const INDEX_ID: &str = ".index";
 
-/// The longest id that is read.
+/// Maximum bytes of the id.
 const LONGEST_ID: u64 = 128;
 
 impl Objects {
-    /// The id of the index that knows the objects; `None` where none was noted.
+    /// The id of the index that knows the objects. `None` if no id was written.
     ///
     /// # Errors
-    /// When the note cannot be read.
+    /// If the file with the id cannot be read.
     pub fn index_id(&self) -> Result<Option<String>, Error> {
         let path = self.root().join(INDEX_ID);
         let mut id = String::new();
@@ -29,10 +29,10 @@ impl Objects {
         }
     }
 
-    /// Notes the id of the index that knows the objects.
+    /// Writes the id of the index that knows the objects.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If the file cannot be written.
     pub fn set_index_id(&self, id: &str) -> Result<(), Error> {
         let path = self.root().join(INDEX_ID);
         let write = || {
@@ -44,16 +44,17 @@ impl Objects {
         write().map_err(|source| Error::Unusable { path: path.clone(), source })
     }
 
-    /// Whether there are objects, or directories that had some.
+    /// Whether the directory holds objects, or directories that held some.
     ///
     /// # Errors
-    /// When the storage directory cannot be listed.
+    /// If the storage directory cannot be listed.
     pub fn has_objects(&self) -> Result<bool, Error> {
         let unusable = |source| Error::Unusable { path: self.root().to_owned(), source };
         for entry in fs::read_dir(self.root()).map_err(unusable)? {
             let entry = entry.map_err(unusable)?;
             let name = entry.file_name();
-            // What else may lie there: our own files, and `lost+found` at the root of a file system.
+            // Other entries are the node's own files, and `lost+found` at the root of a file
+            // system.
             if name.to_str().is_some_and(is_name_of_a_study) && entry.file_type().map_err(unusable)?.is_dir() {
                 return Ok(true);
             }
@@ -62,7 +63,8 @@ impl Objects {
     }
 }
 
-/// Whether a directory has a name that we give those of studies: a UID, or the hash of what is none.
+/// Whether a name is one that the node gives to the directory of a study: a UID, or the hash of an
+/// invalid UID.
 fn is_name_of_a_study(name: &str) -> bool {
     let is_hash = |name: &str| {
         name.strip_prefix('x').is_some_and(|hash| hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))

@@ -1,4 +1,4 @@
-//! The bytes of an object, wherever it lies.
+//! Reads the bytes of an object from any location.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -11,20 +11,20 @@ use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::store::{Error, FileMark};
 
-/// How much of the beginning of a member of an archive is kept, to go back to: what lies in something compressed would have
-/// to be inflated again from the start.
+/// Maximum bytes to keep from the beginning of a member of an archive. Going back to them needs no
+/// new inflating from the start.
 const KEPT: usize = 64 << 10;
 
-/// The same where it is sure that all of the member is read twice.
+/// The same if the caller will read the whole member twice.
 const KEPT_WHOLE: usize = 8 << 20;
 
-/// The bytes of an object, read from front to back, with the way back.
+/// Reads the bytes of an object from start to end. It can also go back.
 #[derive(Debug)]
 pub struct Source {
     location: Location,
     bytes: Bytes,
     position: u64,
-    /// Of the file that holds the bytes.
+    /// Modification time of the file with the bytes.
     mtime_ms: Option<i64>,
 }
 
@@ -38,22 +38,23 @@ enum Bytes {
     /// A member of an archive.
     Member {
         object: Object,
-        /// How many bytes of it were read.
+        /// Bytes of it that were read.
         read: u64,
         /// Its first bytes.
         kept: Vec<u8>,
-        /// How many of them are kept at most.
+        /// Maximum of `kept`.
         most: usize,
         archives: Archives,
     },
 }
 
 impl Source {
-    /// Opens the object at a location; `None` where no bytes are kept. Members of one archive cost least when they are opened
-    /// through the same `archives`, each after the one before was dropped.
+    /// Opens the object at a location. `None` if the index keeps no bytes for it. To read several
+    /// members of one archive fast, use the same `archives`. Drop each source before you open the
+    /// next one.
     ///
     /// # Errors
-    /// When it is not there (any more), or cannot be read.
+    /// If the object does not exist or cannot be read.
     pub fn open(location: &Location, archives: &Archives) -> Result<Option<Self>, Error> {
         let modified;
         let bytes = match location.place {
@@ -75,8 +76,9 @@ impl Source {
         Ok(Some(Self { location: location.clone(), bytes, position: 0, mtime_ms }))
     }
 
-    /// In what it is not as the index knows it, without a look at its bytes. An object of our own is held to its length; a file of
-    /// somebody's archive also to its time, and an archive file to that alone.
+    /// How the file differs from what the index knows. It does not read the bytes. For a managed
+    /// object it compares the length. For a file scanned in place it also compares the time. For an
+    /// archive file it compares only the time.
     #[must_use]
     pub fn is_not_as_known(&self) -> Option<&'static str> {
         let other_length = match &self.bytes {
@@ -94,7 +96,7 @@ impl Source {
         }
     }
 
-    /// The mark of the file; `None` of a member of an archive.
+    /// The mark of the file. `None` for a member of an archive.
     #[must_use]
     pub fn mark(&self) -> Option<FileMark> {
         match &self.bytes {
@@ -103,8 +105,8 @@ impl Source {
         }
     }
 
-    /// How many bytes are left; `None` where they are sure to be there only once they are read: what an archive states of a
-    /// member is held against it at its end.
+    /// Number of bytes left. `None` for a member of an archive, because its size is only checked at
+    /// its end.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
         match &self.bytes {
@@ -113,20 +115,21 @@ impl Source {
         }
     }
 
-    /// Passes over bytes without reading them: as many as are left at most, none where that is not known. How many.
+    /// Skips up to `count` bytes without reading them. It skips none if the number of bytes left is
+    /// unknown. Returns the bytes skipped.
     ///
     /// # Errors
-    /// When that cannot be done.
+    /// If the object cannot be read.
     pub fn pass(&mut self, count: u64) -> io::Result<u64> {
         let count = self.left().map_or(0, |left| left.min(count));
         self.skip(count).map(|()| count)
     }
 
-    /// Goes behind the File Meta Information of an object of ours, to where the data set begins as it was received; says where
-    /// that is. `None` for an object that does not begin as ours do.
+    /// Goes to the start of the data set of a managed object, after our File Meta Information.
+    /// Returns that offset. `None` if the file does not begin with our File Meta Information.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If the object cannot be read.
     pub fn go_behind_our_meta(&mut self) -> io::Result<Option<u64>> {
         self.go_to(0)?;
         let mut start = Vec::with_capacity(START_LENGTH);
@@ -136,7 +139,7 @@ impl Source {
         Ok(Some(offset))
     }
 
-    /// All of it will be read twice: keeps more of what is read from now on.
+    /// Keeps more bytes from now on, because the caller will read the whole object twice.
     pub fn keep(&mut self) {
         if let Bytes::Member { most, .. } = &mut self.bytes {
             *most = KEPT_WHOLE;
@@ -153,10 +156,10 @@ impl Source {
         Ok(())
     }
 
-    /// Goes to the byte at an offset from the start.
+    /// Goes to an offset from the start.
     ///
     /// # Errors
-    /// When it has to be read again from the start, and cannot be.
+    /// If the object must be read again from the start, and that fails.
     pub fn go_to(&mut self, offset: u64) -> io::Result<()> {
         match &mut self.bytes {
             Bytes::File { length, .. } => {
@@ -166,7 +169,8 @@ impl Source {
             Bytes::Member { read, kept, .. } if *read == kept.len() as u64 => self.position = 0,
             Bytes::Member { read, .. } if self.position == *read && offset >= *read => {}
             Bytes::Member { object, read, kept, archives, .. } => {
-                // More was read than is kept. The object that is open goes first: the stream behind it is wanted.
+                // The bytes before are no longer kept. The open object is dropped first, because
+                // the new one needs its stream.
                 *object = Object::nothing();
                 *object = open_through(&self.location, archives).map_err(into_io)?.ok_or(ErrorKind::NotFound)?;
                 (*read, self.position) = (0, 0);
@@ -184,7 +188,8 @@ fn into_io(error: Error) -> io::Error {
     }
 }
 
-/// Reads up to the length that the object had when it was opened. A file that has become shorter is an error.
+/// Reads up to the length that the object had when it was opened. If the file has become shorter,
+/// reading fails.
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = match &mut self.bytes {

@@ -1,35 +1,38 @@
-//! Free space on a disk, and what has to stay free of it.
+//! Checks that enough space stays free on a disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long what was found holds: what arrives meanwhile is small against what stays free.
+/// How long a result of `statvfs` is used. The bytes that arrive meanwhile are few against those
+/// that stay free.
 const HOLDS: Duration = Duration::from_millis(500);
 
-/// What may be used of a disk.
+/// The space on a disk that may still be used.
 #[derive(Debug)]
 pub struct FreeSpace {
     directory: PathBuf,
     min_free_bytes: u64,
-    /// The part of the file system that is enough to leave free: a twentieth is 20.
+    /// Maximum share of the file system to keep free, as a divisor. 20 means a twentieth.
     part: u64,
-    /// When it was looked, and how much may still be used.
+    /// Time of the last `statvfs`, and the bytes that may still be used.
     known: Mutex<Option<(Instant, u64)>>,
 }
 
 impl FreeSpace {
-    /// Of the disk of a directory, leaving so many bytes free, or this part of it where that is less.
+    /// For the disk of a directory. `min_free_bytes` must stay free, or this part of the disk if
+    /// that is less.
     #[must_use]
     pub fn new(directory: &Path, min_free_bytes: u64, part: u64) -> Self {
         Self { directory: directory.to_owned(), min_free_bytes, part: part.max(1), known: Mutex::new(None) }
     }
 
-    /// Takes so many bytes of it, if they may be used; of none whether anything may.
+    /// Takes bytes from the usable space. Returns false if there are not enough. `take(0)` asks
+    /// whether any space is left.
     ///
     /// # Errors
-    /// When the file system cannot be asked.
+    /// If the file system does not answer.
     pub fn take(&self, bytes: u64) -> io::Result<bool> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = known.filter(|(when, _)| when.elapsed() < HOLDS);
@@ -43,12 +46,12 @@ impl FreeSpace {
             }
         };
         let left = usable.checked_sub(bytes).filter(|_| usable > 0);
-        // That there is none is not remembered: it is asked again at once when something goes.
+        // A full disk is not remembered, so the next call sees at once that space became free.
         *known = left.map(|left| (when, left));
         Ok(left.is_some())
     }
 
-    /// From now on there is none.
+    /// Makes the disk look full.
     #[cfg(test)]
     pub(super) fn use_up(&self) {
         *self.known.lock().unwrap() = Some((Instant::now() + Duration::from_hours(1), 0));
@@ -63,10 +66,10 @@ mod tests {
     fn what_has_to_stay_free_is_not_given_away() {
         let directory = tempfile::tempdir().unwrap();
         assert!(FreeSpace::new(directory.path(), 0, 20).take(0).unwrap());
-        // As much as the whole disk.
+        // The whole disk must stay free.
         assert!(!FreeSpace::new(directory.path(), u64::MAX, 1).take(0).unwrap());
         assert!(!FreeSpace::new(directory.path(), 0, 20).take(u64::MAX).unwrap());
-        // What is taken meanwhile counts, and what is found to be full is looked at again.
+        // Bytes taken since the last look count. After a refusal the disk is checked again.
         let space = FreeSpace::new(directory.path(), 0, 20);
         *space.known.lock().unwrap() = Some((Instant::now() + Duration::from_hours(1), 10));
         assert!(space.take(6).unwrap() && !space.take(6).unwrap());

@@ -1,4 +1,4 @@
-//! What waits for a slow reader: bytes in a file without a name.
+//! A queue on disk for results that wait for a slow reader.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -10,28 +10,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::FreeSpace;
 
-/// Makes names differ for the moment that a spool has one.
+/// Makes the file name unique. Each spool has a name only for a moment.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// A queue of pieces of bytes on disk. The file has no name and goes with the spool, or with the process.
+/// A queue of byte pieces on disk. The file has no name. It goes away with the spool or with the
+/// process.
 #[derive(Debug)]
 pub struct Spool {
     file: File,
     space: Arc<FreeSpace>,
     end: u64,
-    /// Of each piece that waits: where it begins, and its length.
+    /// Offset and length of each waiting piece.
     pieces: VecDeque<(u64, usize)>,
 }
 
 impl Spool {
-    /// An empty one in a directory, which has to be local and writable. `space` says what it may use of its disk.
+    /// Creates an empty spool in a directory. The directory must be local and writable. `space`
+    /// limits its use of the disk.
     ///
     /// # Errors
-    /// That of making the file.
+    /// If the file cannot be created.
     pub fn new(directory: &Path, space: &Arc<FreeSpace>) -> io::Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!(".dcmdex-{}-{number}.tmp", std::process::id()));
-        // It may hold what patients' names are in: for the owner's eyes, and for as long as it is needed.
+        // The pieces may hold patient data, so only the owner may read the file.
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         fs::remove_file(&path)?;
         Ok(Self { file, space: Arc::clone(space), end: 0, pieces: VecDeque::new() })
@@ -40,7 +42,8 @@ impl Spool {
     /// Appends a piece.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] where more of the disk has to stay free, or that of writing; the spool is as before.
+    /// [`io::ErrorKind::StorageFull`] if too little space would stay free, or a write error. The
+    /// spool does not change then.
     pub fn push(&mut self, piece: &[u8]) -> io::Result<()> {
         let length = piece.len() as u64;
         if !self.space.take(length)? {
@@ -52,10 +55,10 @@ impl Spool {
         Ok(())
     }
 
-    /// Takes the oldest piece; `None` when there is none.
+    /// Takes the oldest piece. `None` if the queue is empty.
     ///
     /// # Errors
-    /// That of reading.
+    /// If the file cannot be read.
     pub fn pop(&mut self) -> io::Result<Option<Vec<u8>>> {
         let Some((at, length)) = self.pieces.pop_front() else { return Ok(None) };
         let mut piece = vec![0; length];

@@ -1,4 +1,4 @@
-//! Which objects of our own were read to their end, and what their checksums showed.
+//! Remembers the results of verifying managed objects against their checksums.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -10,16 +10,18 @@ use crate::model::checksum::Checksum;
 use crate::model::clock::Clock;
 use crate::telemetry::metrics;
 
-/// Objects that are remembered in each of two generations. An object takes some 120 bytes, all of them 16 MB.
+/// Maximum objects in each of two generations. An object takes some 120 bytes, all of them together
+/// 16 MB.
 const GENERATION: usize = 65_536;
 
-/// A file that changed so shortly before it was looked at may change again without another change time.
+/// If a file changed less than this before the check, it may change again with the same change
+/// time.
 const TICK_MS: i64 = 2_000;
 
-/// How long an object counts as sound, if nothing else is set.
+/// Default time for which an object counts as sound.
 pub const DEFAULT_HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What tells that a file is the one that was looked at, and untouched since.
+/// Identifies a file in one state. It differs for another file and for a changed file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileMark {
     device: u64,
@@ -27,7 +29,7 @@ pub struct FileMark {
     size: u64,
     /// Seconds and nanoseconds.
     modified: (i64, i64),
-    /// Of its data or its inode. No program can set it.
+    /// Time of the last change of data or inode. No program can set it.
     changed: (i64, i64),
 }
 
@@ -45,12 +47,12 @@ impl FileMark {
     }
 }
 
-/// What a checksum showed.
+/// The result of comparing a checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Soundness {
-    /// The bytes are those that were received.
+    /// The bytes are those that the node received.
     Sound,
-    /// They are not.
+    /// The bytes differ from those that the node received.
     Damaged,
 }
 
@@ -62,7 +64,7 @@ struct VerifiedFile {
     since: Instant,
 }
 
-/// What is remembered of the objects that were read, for a limited time and number of them.
+/// Results of earlier checks, limited in time and number.
 #[derive(Debug)]
 pub struct Verified {
     holds: Duration,
@@ -76,13 +78,13 @@ impl Default for Verified {
 }
 
 impl Verified {
-    /// Remembers for this time.
+    /// Remembers each result for this time.
     #[must_use]
     pub fn new(holds: Duration) -> Self {
         Self { holds, generations: Mutex::default() }
     }
 
-    /// What the file of this mark was found to be; `None` where it has to be read.
+    /// The result for the file with this mark. `None` if the file must be read.
     #[must_use]
     pub fn known(&self, mark: &FileMark, expected: Checksum) -> Option<Soundness> {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,14 +93,14 @@ impl Verified {
         holds.then_some(entry.soundness)
     }
 
-    /// Notes what reading a file showed, and says it to whom it concerns.
+    /// Stores a result. It also counts it and logs a damaged object.
     pub fn note(&self, mark: FileMark, expected: Checksum, soundness: Soundness) {
         match soundness {
             Soundness::Sound => metrics::OBJECTS_SOUND.increment(),
             Soundness::Damaged => {
                 metrics::OBJECTS_DAMAGED.increment();
                 tracing::error!(
-                    "an object of our own is damaged: its bytes are not those that were received; it is not sent or committed; \
+                    "a stored object is damaged: its bytes differ from those received; it is neither sent nor committed; \
                      `dcmdex check --files` names it"
                 );
             }

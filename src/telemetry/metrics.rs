@@ -1,8 +1,8 @@
-//! The one table of metrics.
+//! The table of all metrics.
 //!
-//! Each row of the table is a static of this module and a line of [`ALL`]. Base units only (seconds, bytes); labels come
-//! from closed sets written here, never from peers or files. Counting is one relaxed atomic addition, cheap enough for each
-//! file of a scan.
+//! Each row of the table is a static of this module and a line of [`ALL`]. All units are base units
+//! (seconds, bytes). Labels come only from the fixed values in this file, never from peers or
+//! files. Counting is one relaxed atomic addition, cheap enough for each file of a scan.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Counter {
         self.0.fetch_add(amount, Relaxed);
     }
 
-    /// The value now.
+    /// The current value.
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
@@ -56,7 +56,7 @@ impl Gauge {
         self.0.fetch_add(amount, Relaxed);
     }
 
-    /// The value now.
+    /// The current value.
     #[must_use]
     pub fn value(&self) -> i64 {
         self.0.load(Relaxed)
@@ -69,7 +69,7 @@ impl Gauge {
     }
 }
 
-/// One counted thing that is still there; see [`Gauge::hold`].
+/// Counts one thing until it is dropped. See [`Gauge::hold`].
 #[derive(Debug)]
 pub struct Held(&'static Gauge);
 
@@ -79,11 +79,12 @@ impl Drop for Held {
     }
 }
 
-/// The upper bounds of the histograms' buckets, in seconds: 100 µs (a warm query by UID) to 10 s (a full disk queue).
+/// Upper bounds of the buckets of histograms, in seconds. They range from 100 µs (a warm query by
+/// UID) to 10 s (a full disk queue).
 pub const BUCKET_SECONDS: [f64; 14] =
     [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
-/// How durations are spread.
+/// A distribution of durations.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKET_SECONDS.len() + 1],
@@ -105,7 +106,8 @@ impl Histogram {
         self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// How many durations were at most each of [`BUCKET_SECONDS`], and last how many there were in all.
+    /// For each of [`BUCKET_SECONDS`], the number of durations up to it. The last number counts all
+    /// durations.
     #[must_use]
     pub fn cumulative(&self) -> [u64; BUCKET_SECONDS.len() + 1] {
         let mut total = 0;
@@ -128,7 +130,7 @@ impl Default for Histogram {
     }
 }
 
-/// The cell of a metric.
+/// The value of a metric.
 #[derive(Clone, Copy, Debug)]
 pub enum Cell {
     /// Only grows.
@@ -142,13 +144,13 @@ pub enum Cell {
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// Its name, with the unit as suffix. Several rows share a name when they differ in their label.
+    /// Its name, with the unit as suffix. Rows of one name differ in their label.
     pub name: &'static str,
-    /// Its label and the value of it, if it has one.
+    /// The name and the value of its label, if it has one.
     pub label: Option<(&'static str, &'static str)>,
     /// What it counts, in one sentence.
     pub help: &'static str,
-    /// Where the value is.
+    /// Its value.
     pub cell: Cell,
 }
 
@@ -159,7 +161,7 @@ macro_rules! metrics {
             pub static $identifier: $kind = $kind::new();
         )+)+
 
-        /// All metrics, in the order of the table; rows of one name stand together.
+        /// All metrics, in the order of the table. Rows of one name follow each other.
         pub static ALL: &[Metric] = &[$($(
             Metric {
                 name: $name,
@@ -174,23 +176,23 @@ macro_rules! metrics {
 }
 
 metrics! {
-    Counter "dcmdex_scan_files_total", "Files that scans have dealt with, by what became of them." {
+    Counter "dcmdex_scan_files_total", "Files that scans handled, by outcome." {
         SCAN_FILES_READ: outcome = "read",
         SCAN_FILES_UNCHANGED: outcome = "unchanged",
         SCAN_FILES_SKIPPED: outcome = "skipped",
         SCAN_FILES_FAILED: outcome = "failed",
     }
-    Counter "dcmdex_scan_read_file_bytes_total", "Sizes of the files that scans have opened, in bytes." {
+    Counter "dcmdex_scan_read_file_bytes_total", "Total size of the files that scans opened, in bytes." {
         SCAN_READ_FILE_BYTES,
     }
-    Counter "dcmdex_scan_directories_total", "Directories that scans have listed." { SCAN_DIRECTORIES }
+    Counter "dcmdex_scan_directories_total", "Directories that scans listed." { SCAN_DIRECTORIES }
     Gauge "dcmdex_associations_active", "Associations open now." { ASSOCIATIONS_ACTIVE }
-    Counter "dcmdex_associations_total", "Associations asked for, by how it ended." {
+    Counter "dcmdex_associations_total", "Associations requested, by result." {
         ASSOCIATIONS_ACCEPTED: result = "accepted",
         ASSOCIATIONS_REJECTED: result = "rejected",
         ASSOCIATIONS_FAILED: result = "failed",
     }
-    Counter "dcmdex_instances_received_total", "Instances received by C-STORE, by the kind of answer." {
+    Counter "dcmdex_instances_received_total", "Instances received by C-STORE, by kind of status." {
         INSTANCES_STORED: status = "success",
         INSTANCES_OUT_OF_RESOURCES: status = "out-of-resources",
         INSTANCES_NOT_UNDERSTOOD: status = "not-understood",
@@ -200,7 +202,7 @@ metrics! {
     Histogram "dcmdex_store_seconds", "Time from the last byte of a C-STORE-RQ to its response, in seconds." {
         STORE_SECONDS,
     }
-    Counter "dcmdex_find_requests_total", "C-FIND requests, by how they ended." {
+    Counter "dcmdex_find_requests_total", "C-FIND requests, by result." {
         FIND_ANSWERED: result = "answered",
         FIND_CANCELLED: result = "cancelled",
         FIND_REFUSED: result = "refused",
@@ -208,12 +210,12 @@ metrics! {
     }
     Counter "dcmdex_find_matches_total", "Pending responses sent to C-FIND requests." { FIND_MATCHES }
     Histogram "dcmdex_find_seconds", "Time from a C-FIND-RQ to its last response, in seconds." { FIND_SECONDS }
-    Counter "dcmdex_retrievals_total", "C-GET and C-MOVE requests, by how they ended." {
+    Counter "dcmdex_retrievals_total", "C-GET and C-MOVE requests, by result." {
         RETRIEVALS_COMPLETE: result = "complete",
         RETRIEVALS_CANCELLED: result = "cancelled",
         RETRIEVALS_REFUSED: result = "refused",
     }
-    Counter "dcmdex_sub_operations_total", "C-STORE sub-operations of C-GET and C-MOVE, by how they ended." {
+    Counter "dcmdex_sub_operations_total", "C-STORE sub-operations of C-GET and C-MOVE, by result." {
         SUB_OPERATIONS_DONE: result = "done",
         SUB_OPERATIONS_FAILED: result = "failed",
     }
@@ -223,15 +225,15 @@ metrics! {
     Histogram "dcmdex_retrieve_seconds", "Time from a C-GET-RQ or C-MOVE-RQ to its last response, in seconds." {
         RETRIEVE_SECONDS,
     }
-    Counter "dcmdex_commitment_instances_total", "Instances of storage commitment requests, by what was reported." {
+    Counter "dcmdex_commitment_instances_total", "Instances of storage commitment requests, by result reported." {
         COMMITMENT_INSTANCES_COMMITTED: result = "committed",
         COMMITMENT_INSTANCES_FAILED: result = "failed",
     }
-    Gauge "dcmdex_commitment_reports_waiting", "Storage commitment reports that wait to be delivered now." {
+    Gauge "dcmdex_commitment_reports_waiting", "Storage commitment reports that wait for delivery now." {
         COMMITMENT_REPORTS_WAITING,
     }
-    Counter "dcmdex_commitment_reports_total", "Storage commitment reports that peers have answered." { COMMITMENT_REPORTS }
-    Counter "dcmdex_share_refusals_total", "Things that peers did not get because others need them, by what it was." {
+    Counter "dcmdex_commitment_reports_total", "Storage commitment reports that peers answered." { COMMITMENT_REPORTS }
+    Counter "dcmdex_share_refusals_total", "Requests refused because one peer used its whole share, by kind of share." {
         ASSOCIATIONS_REFUSED: share = "associations",
         CONNECTIONS_REFUSED: share = "connections",
         MEMORY_REFUSED: share = "memory",
@@ -240,18 +242,18 @@ metrics! {
         RETRIEVALS_REFUSED_A_SHARE: share = "retrievals",
         COMMITMENT_REFUSED: share = "commitment",
     }
-    Counter "dcmdex_objects_verified_total", "Objects of our own that were held against their checksums, by what that showed." {
+    Counter "dcmdex_objects_verified_total", "Managed objects compared with their checksums, by result." {
         OBJECTS_SOUND: result = "sound",
         OBJECTS_DAMAGED: result = "damaged",
     }
-    Gauge "dcmdex_index_replaced", "1 while the index is not the file that was opened, so that nothing is stored; else 0." {
+    Gauge "dcmdex_index_replaced", "1 while another file has replaced the open index and nothing is stored; else 0." {
         INDEX_REPLACED,
     }
     Gauge "dcmdex_http_connections_active", "HTTP connections open now." { HTTP_CONNECTIONS_ACTIVE }
-    Counter "dcmdex_http_connections_refused_total", "HTTP connections closed because all places were taken." {
+    Counter "dcmdex_http_connections_refused_total", "HTTP connections closed because too many were open." {
         HTTP_CONNECTIONS_REFUSED,
     }
-    Counter "dcmdex_http_requests_total", "HTTP requests, by how they ended." {
+    Counter "dcmdex_http_requests_total", "HTTP requests, by result." {
         HTTP_ANSWERED: result = "answered",
         HTTP_DENIED: result = "denied",
         HTTP_REFUSED: result = "refused",

@@ -1,7 +1,8 @@
-//! What the program says about itself: log lines on standard error, and the one table of metrics.
+//! Log lines on standard error, and the table of metrics.
 //!
-//! Log lines are readable alone and carry their figures as fields, with the unit in the field's name. Neither log lines nor
-//! metrics hold patient data: no names, no IDs, no query values; UIDs at debug level only.
+//! A log message can be understood alone. It carries its figures as fields, with the unit in the
+//! field's name. Neither log lines nor metrics hold patient data: no names, no IDs, no query
+//! values. UIDs appear only at debug level.
 
 pub mod metrics;
 
@@ -14,18 +15,18 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-/// The form of log lines.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// One line of text for people.
     #[default]
     Text,
-    /// One JSON object on a line, for log collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
 impl LogFormat {
-    /// The names that settings use.
+    /// The names in the configuration.
     pub const NAMES: [&'static str; 2] = ["text", "json"];
 }
 
@@ -50,64 +51,65 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// A log format that there is not.
+/// An unknown log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a log format is `text` or `json`")]
 pub struct UnknownLogFormat;
 
-/// How the program logs.
+/// Settings of logging.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The form of the lines.
+    /// The format of the lines.
     pub format: LogFormat,
-    /// Which lines: directives as in `info,dcmdex::scp=debug`.
+    /// Which lines to write: directives such as `info,dcmdex::scp=debug`.
     pub filter: String,
-    /// Whether a terminal reads along and wants colours.
+    /// Whether to use colours, because a terminal shows the lines.
     pub colour: bool,
-    /// What happens when whoever reads the lines does not keep up.
+    /// What to do if the reader of the lines is too slow.
     pub when_unread: WhenUnread,
 }
 
-/// What happens when whoever reads the log lines does not keep up.
+/// What to do if the reader of the log lines is too slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenUnread {
-    /// The program waits: of what a tool has to say nothing may be lost.
+    /// The program waits. A command line tool must not lose a line.
     #[default]
     Wait,
-    /// Lines are lost when [`WAITING_LINES`] wait already: a collector that has stopped may not stop a service.
+    /// If [`WAITING_LINES`] already wait, further lines are lost. A stopped log collector must not
+    /// stop a service.
     Drop,
 }
 
-/// Lines that wait for a reader that does not keep up; each takes some 300 bytes.
+/// Maximum lines that wait for a slow reader. Each takes some 300 bytes.
 pub const WAITING_LINES: usize = 8192;
 
-/// What has to live as long as lines are to be written. Dropping it writes those that wait, as long as somebody reads.
+/// Keeps logging alive. Dropping it writes the waiting lines, as long as somebody reads.
 #[derive(Debug)]
 #[must_use]
 pub struct Logging {
     _writer: Option<WorkerGuard>,
 }
 
-/// What can go wrong when logging starts.
+/// Errors when logging starts.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter is not in the syntax of `tracing_subscriber::EnvFilter`.
-    #[error("log filter `{filter}` cannot be understood")]
+    /// The filter does not follow the syntax of `tracing_subscriber::EnvFilter`.
+    #[error("the syntax of the log filter `{filter}` is wrong")]
     Filter {
         /// The filter as given.
         filter: String,
-        /// What is wrong with it.
+        /// The syntax error.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Logging was started before in this process.
-    #[error("logging has been started already")]
+    /// This process has already started logging.
+    #[error("logging is already started")]
     Started(#[from] TryInitError),
 }
 
-/// Checks a log filter without starting anything.
+/// Checks the syntax of a log filter.
 ///
 /// # Errors
-/// [`Error::Filter`] when it cannot be understood.
+/// [`Error::Filter`] if the syntax is wrong.
 pub fn check_filter(filter: &str) -> Result<(), Error> {
     parse_filter(filter).map(drop)
 }
@@ -115,7 +117,7 @@ pub fn check_filter(filter: &str) -> Result<(), Error> {
 /// Starts logging to standard error for the whole process.
 ///
 /// # Errors
-/// When the filter cannot be understood, or when logging was started before.
+/// If the syntax of the filter is wrong, or logging was already started.
 pub fn start(options: &Options) -> Result<Logging, Error> {
     let registry = tracing_subscriber::registry().with(parse_filter(&options.filter)?);
     let (writer, guard) = match options.when_unread {
