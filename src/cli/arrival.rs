@@ -1,4 +1,4 @@
-//! Keys of `dcmdex find` that no attribute of DICOM has: when an instance came, who sent it, what has changed since.
+//! The keys of `dcmdex find` that are no DICOM attributes: arrival time, sender and change number.
 
 use anyhow::{Context as _, bail};
 
@@ -7,10 +7,10 @@ use crate::model::find::ArrivalKeys;
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// Takes the keys about arrivals out of those that were given; the rest are keys of DICOM.
+/// Separates the arrival keys from the DICOM keys.
 ///
 /// # Errors
-/// When a value is not understood.
+/// If a value cannot be parsed.
 pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys, Vec<&str>)> {
     let mut arrival = ArrivalKeys::default();
     let mut rest = Vec::new();
@@ -19,7 +19,7 @@ pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys,
             Some(("received", value)) => {
                 let range = received(value, now_ms).with_context(|| {
                     format!(
-                        "`received={value}` is not understood; hint: today, yesterday, 24h, 7d, 2026-11-01, \
+                        "cannot parse `received={value}`; hint: use today, yesterday, 24h, 7d, 2026-11-01, \
                          2026-11-01..2026-11-30, 2026-11-01T08:00.. (UTC)"
                     )
                 });
@@ -27,7 +27,7 @@ pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys,
             }
             Some(("since", value)) => {
                 arrival.since = Some(value.parse().with_context(|| {
-                    format!("`since={value}` is no number of a change; hint: `dcmdex status` tells the last one")
+                    format!("`since={value}` is not a change number; hint: `dcmdex status` shows the last one")
                 })?);
             }
             Some(("sender", value)) => arrival.sender = Some(value.to_owned()),
@@ -37,7 +37,7 @@ pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys,
     Ok((arrival, rest))
 }
 
-/// From when to before when, milliseconds since 1970 UTC.
+/// Parses a time range: from the first value to before the second, in milliseconds since 1970 UTC.
 fn received(text: &str, now_ms: i64) -> anyhow::Result<(i64, i64)> {
     let today = now_ms.div_euclid(DAY_MS) * DAY_MS;
     let last = |unit: char, length_ms: i64| -> Option<(i64, i64)> {
@@ -61,7 +61,7 @@ fn received(text: &str, now_ms: i64) -> anyhow::Result<(i64, i64)> {
     })
 }
 
-/// The beginning and the end of a day `2026-11-01`, or of a minute or second of it: `2026-11-01T08:00`.
+/// Start and end of a day `2026-11-01`, or of a minute or second of it, such as `2026-11-01T08:00`.
 fn moment(text: &str) -> anyhow::Result<(i64, i64)> {
     let (date, time) = match text.split_once('T') {
         Some((date, time)) => (date, Some(time.trim_end_matches('Z'))),
@@ -69,15 +69,15 @@ fn moment(text: &str) -> anyhow::Result<(i64, i64)> {
     };
     let number = |text: &str, digits: usize| -> anyhow::Result<i64> {
         if text.len() != digits || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            bail!("`{text}` is no number of {digits} digits");
+            bail!("`{text}` is not a number with {digits} digits");
         }
         Ok(text.parse()?)
     };
     let parts: Vec<&str> = date.split('-').collect();
-    let [year, month, day] = parts[..] else { bail!("`{date}` is no date") };
+    let [year, month, day] = parts[..] else { bail!("`{date}` is not a date") };
     let (year, month, day) = (number(year, 4)?, number(month, 2)?, number(day, 2)?);
     if !(1..=12).contains(&month) || !(1..=days_in(year, month)).contains(&day) {
-        bail!("there is no day {date}");
+        bail!("the day {date} does not exist");
     }
     let start = days_before(year, month, day) * DAY_MS;
     let Some(time) = time else { return Ok((start, start + DAY_MS)) };
@@ -85,10 +85,10 @@ fn moment(text: &str) -> anyhow::Result<(i64, i64)> {
     let (hour, minute, second) = match parts[..] {
         [hour, minute] => (number(hour, 2)?, number(minute, 2)?, None),
         [hour, minute, second] => (number(hour, 2)?, number(minute, 2)?, Some(number(second, 2)?)),
-        _ => bail!("`{time}` is no time"),
+        _ => bail!("`{time}` is not a time"),
     };
     if hour > 23 || minute > 59 || second.is_some_and(|second| second > 59) {
-        bail!("there is no time {time}");
+        bail!("the time {time} does not exist");
     }
     let start = start + hour * HOUR_MS + minute * 60_000 + second.unwrap_or(0) * 1000;
     Ok((start, start + if second.is_some() { 1000 } else { 60_000 }))
@@ -103,7 +103,8 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days from 1970-01-01 to a day of the Gregorian calendar: years are counted from March, so that the leap day comes last.
+/// Days from 1970-01-01 to a day of the Gregorian calendar. Years begin in March here, so that the
+/// leap day is the last of its year.
 fn days_before(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));

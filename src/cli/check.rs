@@ -1,4 +1,4 @@
-//! `dcmdex check`: whether the index agrees with itself, and with the disk.
+//! `dcmdex check` checks that the index is consistent and agrees with the disk.
 
 use std::fs::Metadata;
 use std::io;
@@ -24,33 +24,34 @@ use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
 use crate::store::Verified;
 
-/// Directories that are looked at between two questions to the index.
+/// Directories of the index that one query returns.
 const PAGE_DIRECTORIES: usize = 1000;
 
-/// Objects that are opened between two questions to the index.
+/// Objects to open between two queries to the index.
 const BATCH: usize = 4096;
 
-/// Objects that one thread opens, one after the other.
+/// Objects that one thread opens one after the other.
 const PART: usize = 64;
 
-/// The same of an archive file: each part may begin by reading the archive up to it.
+/// The same for an archive file. Each part may first have to read the archive up to its first
+/// member.
 const ARCHIVE_PART: usize = 4096;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     index: IndexArgs,
-    /// Open every object that the index names, too: that it is there, with its size and time, and is that instance. Objects
-    /// of our own are read to their end and held against their checksums
+    /// Also open every object that the index names, and compare its size, time and identity.
+    /// Managed objects are read to their end and compared with their checksums
     #[arg(long)]
     files: bool,
-    /// With --files: read the heads of objects only
+    /// With --files: read only the beginning of each object
     #[arg(long, requires = "files")]
     no_checksums: bool,
-    /// List at most so many contradictions; all are counted
+    /// List at most N conflicts. All are counted
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// Write JSON objects, one to a line, the last one the summary (docs/json.md)
+    /// Write one JSON object per line. The last one is the summary (docs/json.md)
     #[arg(long)]
     json: bool,
 }
@@ -88,7 +89,7 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.scan_jobs)
             .build()
-            .context("threads to open objects cannot be started")?;
+            .context("cannot start threads to open objects")?;
         look_for_files(&mut reader, &pool, &mut files, &mut told)?;
     }
     let sound = report.findings.is_empty() && files.changed + files.gone + files.not_accessible == 0;
@@ -122,7 +123,7 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
     }
     context
         .output
-        .line(format_args!("the index {verb} itself; contradictions in the archive: {}{kinds}", Grouped(conflicts)))?;
+        .line(format_args!("the index {verb} itself; conflicts in the archive: {}{kinds}", Grouped(conflicts)))?;
     if listed < conflicts {
         context.output.line(format_args!("{} of them are listed", Grouped(listed)))?;
     }
@@ -138,7 +139,7 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
     Ok(if sound { Exit::Done } else { Exit::Partly })
 }
 
-/// What is told while the check runs.
+/// Writes the results while the check runs.
 struct Told<'a> {
     context: &'a mut Context,
     json: bool,
@@ -193,19 +194,20 @@ impl Told<'_> {
     }
 }
 
-/// What became of the files that the index names, in numbers.
+/// Counts of the files that the index names, by result.
 #[derive(Debug, Default)]
 struct Files {
     sound: u64,
     changed: u64,
     gone: u64,
     not_accessible: u64,
-    /// Where objects are held against their checksums.
+    /// `Some` if objects are compared with their checksums.
     verified: Option<Arc<Verified>>,
 }
 
 impl Files {
-    /// Counts a file that is not as the index says, and says what is the matter with it, with the error if there is one.
+    /// Counts a file that differs from the index. Returns the kind of problem, and the error if
+    /// there is one.
     fn problem(&mut self, found: &io::Result<Metadata>) -> (&'static str, String) {
         match found {
             Ok(_) => {
@@ -224,7 +226,7 @@ impl Files {
     }
 }
 
-/// What is wrong with a file, and in what way.
+/// The problem with a file.
 enum Problem {
     Changed(String),
     Gone,
@@ -267,7 +269,8 @@ fn look_for_files(
     }
 }
 
-/// Opens the members of an archive file. One that has another time than when they were read has other members: none is opened.
+/// Opens the members of an archive file. If the time of the archive has changed, its members may be
+/// others, so none is opened.
 fn look_into_archive(
     reader: &mut Reader,
     archive: &Path,
@@ -292,7 +295,7 @@ fn look_into_archive(
     Ok(())
 }
 
-/// Opens objects, many at a time, to see whether they are the instances that the index says.
+/// Opens the objects of a batch in parallel and compares them with the index.
 fn look_at(
     batch: &mut Vec<LocatedInstance>,
     part: usize,
@@ -300,7 +303,7 @@ fn look_at(
     files: &mut Files,
     told: &mut Told<'_>,
 ) -> anyhow::Result<()> {
-    // Members of one archive are opened for little more than the price of one, when they come one after the other.
+    // Members of one archive are cheap to open if they follow each other.
     let verified = files.verified.as_ref();
     let problems_of = |part: &[LocatedInstance]| {
         let archives = Archives::default();
@@ -324,7 +327,7 @@ fn look_at(
     Ok(())
 }
 
-/// What is wrong with a location, if anything is.
+/// The problem with a location. `None` if there is none.
 fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Arc<Verified>>) -> Option<Problem> {
     let identity = Identity {
         sop_instance_uid: &instance.sop_instance_uid,
@@ -336,7 +339,7 @@ fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Ar
         (Some(verified), Some(checksum)) => {
             opened.and_then(|object| object.expecting(Some(checksum), verified)?.read_to_end())
         }
-        // Only its length and time can tell.
+        // Without a checksum, only length and time can show a change.
         _ => match opened {
             Ok(_) if !is_as_known(&instance.location) => return Some(Problem::Changed(String::new())),
             opened => opened.map(drop),
@@ -347,7 +350,7 @@ fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Ar
         Err(error) if error.is_gone() => Some(Problem::Gone),
         Err(ObjectError::Changed(what)) => Some(Problem::Changed(what.to_owned())),
         Err(ObjectError::OtherClass) => Some(Problem::Changed("another SOP Class UID".to_owned())),
-        Err(ObjectError::Damaged) => Some(Problem::Changed("other bytes than were received".to_owned())),
+        Err(ObjectError::Damaged) => Some(Problem::Changed("its bytes differ from those received".to_owned())),
         Err(
             error @ (ObjectError::NotKept | ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Rewrite(_)),
         ) => {

@@ -1,4 +1,4 @@
-//! `dcmdex completions`: completion scripts for shells.
+//! `dcmdex completions` writes completion scripts for shells.
 
 use clap::Args;
 use clap_complete::Shell;

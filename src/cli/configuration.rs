@@ -1,4 +1,4 @@
-//! `dcmdex config`: what is in force, whether it is sound, and a commented example.
+//! `dcmdex config` shows the settings, checks them, or writes a commented example.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -22,15 +22,16 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show the settings in force, and where each one came from
+    /// Show the current settings, and where each one came from
     Show,
-    /// Print what the DICOM conformance statement says about queries, with the declared attributes
+    /// Print the query part of the DICOM conformance statement, with the declared attributes
     Conformance,
-    /// Check file and environment, and say what is wrong
+    /// Check the settings file and the environment, and list the problems
     Check,
-    /// Write a file with every setting, its default, its unit, and what too low and too high cost
+    /// Write a file with every setting: its default, its unit, and the cost of a lower or higher
+    /// value
     Init {
-        /// Where to write; `-` is standard output
+        /// File to write. `-` is standard output
         #[arg(default_value = DEFAULT_FILE, value_name = "FILE")]
         file: PathBuf,
     },
@@ -64,13 +65,13 @@ fn show(context: &mut Context) -> anyhow::Result<Exit> {
         }
     }
     if config.require_end {
-        // So that what is shown can be used as a file.
+        // So that the output can be used as a settings file.
         context.output.line("\n# end")?;
     }
     Ok(Exit::Done)
 }
 
-/// The sections of docs/conformance.md that depend on the program and its configuration.
+/// Prints the sections of docs/conformance.md that depend on the program and its configuration.
 fn conformance(context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.load(Vec::new())?;
     let declared = ("declared attributes", qr::conformance::declared_attributes(&config.declared));
@@ -82,21 +83,21 @@ fn conformance(context: &mut Context) -> anyhow::Result<Exit> {
 
 fn check(context: &mut Context) -> anyhow::Result<Exit> {
     let config = context.load(Vec::new())?;
-    // As far as can be told without a network: certificates are tried as a peer would try them.
+    // Checks certificates as a peer would, as far as possible without a network.
     let now_ms = Clock::System.now_ms();
     let problems = config.tls.as_ref().map(|tls| tls_check::problems(tls, now_ms)).transpose()?.unwrap_or_default();
     for problem in &problems {
         context.output.line(format_args!("{problem}"))?;
     }
     if problems.iter().any(|problem| problem.severity == Severity::Broken) {
-        anyhow::bail!("the settings can be read, and no peer would take our certificate");
+        anyhow::bail!("the settings can be read, but no peer would accept the certificate of this node");
     }
     let admitted = config.admitted()?;
     let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
-    context.output.line(format_args!("settings are sound ({file})"))?;
+    context.output.line(format_args!("the settings are valid ({file})"))?;
     context.output.line(format_args!("who may associate: {}", who(&config, admitted)))?;
     for variable in &config.strange_variables {
-        context.output.line(format_args!("environment variable {variable} is no setting of dcmdex; ignored"))?;
+        context.output.line(format_args!("environment variable {variable} is no setting of dcmdex and is ignored"))?;
     }
     Ok(Exit::Done)
 }
@@ -105,7 +106,7 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
 fn who(config: &Config, admitted: Admitted) -> String {
     match (admitted, config.is_reachable_from_outside()) {
         (Admitted::Table, _) => {
-            format!("the peers of the table ({})", config.peers.table.as_ref().map_or(0, BTreeMap::len))
+            format!("the peers in the table ({})", config.peers.table.as_ref().map_or(0, BTreeMap::len))
         }
         (Admitted::Anyone, true) => format!("anyone who reaches {}", config.network.bind),
         (Admitted::Anyone, false) => "anyone on this machine".to_owned(),
@@ -117,13 +118,13 @@ fn init(file: &PathBuf, context: &mut Context) -> anyhow::Result<Exit> {
         context.output.bytes(example().as_bytes())?;
         return Ok(Exit::Done);
     }
-    // Never over an existing file: it may hold somebody's settings.
+    // Never overwrites a file, since it may hold settings.
     std::fs::File::options()
         .write(true)
         .create_new(true)
         .open(file)
         .and_then(|mut created| created.write_all(example().as_bytes()))
-        .with_context(|| format!("{} cannot be written", file.display()))?;
+        .with_context(|| format!("cannot write {}", file.display()))?;
     context.output.line(format_args!("wrote {}", file.display()))?;
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! What every command has at hand.
+//! Settings, output and logging that every command uses.
 
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -15,13 +15,13 @@ use crate::telemetry;
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// All done: 0.
+    /// Everything was done. Exit code 0.
     Done,
-    /// Done, but some files failed, or nothing matched: 1.
+    /// The command ended, but some files failed or nothing matched. Exit code 1.
     Partly,
-    /// Could not be done: 2.
+    /// The command failed. Exit code 2.
     Failed,
-    /// Stopped on request, with the progress kept: 130.
+    /// A signal stopped the command, and its progress is saved. Exit code 130.
     Interrupted,
 }
 
@@ -38,28 +38,29 @@ impl From<Exit> for ExitCode {
 
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// The file with settings [default: dcmdex.toml in the current directory, if there is one]
+    /// Settings file [default: dcmdex.toml in the current directory, if it exists]
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) config: Option<PathBuf>,
-    /// Say more on standard error; twice for still more
+    /// Write more to standard error. Twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(super) verbose: u8,
-    /// Say less on standard error: warnings only for `serve`, else errors only; and no progress
+    /// Write less to standard error: only warnings for `serve`, only errors for other commands, and
+    /// no progress
     #[arg(short, long, global = true)]
     pub(super) quiet: bool,
 }
 
-/// What lines a command logs unless told otherwise.
+/// How much a command logs by default.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Chattiness {
-    /// A service: one line for each association.
+    /// A service logs one line for each association.
     Service,
-    /// A tool: only what is wrong.
+    /// A command line tool logs only problems.
     Tool,
 }
 
 impl Chattiness {
-    /// The filter when neither settings nor options name one.
+    /// The log filter, if neither settings nor options set one.
     pub(super) const fn filter(self, verbose: u8, quiet: bool) -> &'static str {
         match (self, quiet, verbose) {
             (Self::Service, true, _) | (Self::Tool, false, 0) => "warn",
@@ -71,7 +72,7 @@ impl Chattiness {
     }
 }
 
-/// What every command has at hand.
+/// What every command needs.
 pub(super) struct Context {
     pub(super) global: Global,
     pub(super) sources: Sources,
@@ -80,7 +81,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Reads the settings, with the command's options above them, and starts logging.
+    /// Reads the settings and starts logging. The options of the command override the settings.
     pub(super) fn configure(&mut self, flags: Vec<Flag>, chattiness: Chattiness) -> anyhow::Result<Config> {
         let config = self.load(flags)?;
         let told = self.global.quiet || self.global.verbose > 0;
@@ -98,33 +99,34 @@ impl Context {
         let options = telemetry::Options { format: config.log_format, filter, colour, when_unread };
         self.logging = Some(telemetry::start(&options)?);
         for variable in &config.strange_variables {
-            tracing::warn!(variable, "environment variable is no setting of dcmdex; ignored");
+            tracing::warn!(variable, "an environment variable is no setting of dcmdex and is ignored");
         }
         Ok(config)
     }
 
-    /// Reads the settings again, from where they came from the last time.
+    /// Returns a function that reads the settings again from the same sources.
     pub(super) fn reader_of_settings(
         &self,
         config: &Config,
     ) -> anyhow::Result<impl Fn() -> Result<Config, crate::config::Error> + Send + Sync + use<>> {
         let mut sources = self.sources.clone();
-        // Also if nobody named it: a file that is gone must not let in whom it kept out.
+        // The file counts as named from now on. If it disappears, reading fails. Otherwise the
+        // defaults could admit peers that the file kept out.
         sources.file.clone_from(&config.file);
-        let here = std::env::current_dir().context("the current directory cannot be found")?;
+        let here = std::env::current_dir().context("cannot find the current directory")?;
         Ok(move || Config::load_again(&sources, &here))
     }
 
-    /// Reads the settings only.
+    /// Reads the settings and does not start logging.
     pub(super) fn load(&mut self, flags: Vec<Flag>) -> anyhow::Result<Config> {
         self.sources.file.clone_from(&self.global.config);
         self.sources.flags = flags;
-        let here = std::env::current_dir().context("the current directory cannot be found")?;
+        let here = std::env::current_dir().context("cannot find the current directory")?;
         Ok(Config::load(&self.sources, &here)?)
     }
 }
 
-/// An error with its causes, each once.
+/// An error and its causes in one line, each text once.
 pub(super) fn in_one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -141,7 +143,7 @@ pub(super) fn in_one_line(error: &anyhow::Error) -> String {
 /// The option that nearly every command has.
 #[derive(Debug, Args)]
 pub(super) struct IndexArgs {
-    /// The index file [default: dcmdex-data/index.db]
+    /// Index file [default: dcmdex-data/index.db]
     #[arg(long, value_name = "FILE")]
     pub(super) index: Option<PathBuf>,
 }
@@ -152,18 +154,18 @@ impl IndexArgs {
     }
 }
 
-/// Makes the directory in which a file is about to be made, so that the defaults work in an empty place.
+/// Creates the directory for a new file, so that the defaults work in an empty directory.
 pub(super) fn make_directory_of(file: &Path) -> anyhow::Result<()> {
     let Some(directory) = file.parent() else { return Ok(()) };
-    // Patient data lies there: not for others, whatever the umask.
+    // It will hold patient data. Whatever the umask, other users may not read it.
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o750)
         .create(directory)
-        .with_context(|| format!("{} cannot be made", directory.display()))
+        .with_context(|| format!("cannot create {}", directory.display()))
 }
 
-/// Options as settings of the command line.
+/// Collects options of the command line as settings.
 #[derive(Default)]
 pub(super) struct Flags(pub(super) Vec<Flag>);
 
@@ -192,7 +194,7 @@ impl Flags {
         }
     }
 
-    /// A switch sets; its absence leaves the decision to the weaker sources.
+    /// A switch that is present sets the value. If it is absent, the other sources decide.
     pub(super) fn switch(&mut self, path: &str, flag: &'static str, value: bool) {
         if value {
             self.0.push(Flag { path: path.to_owned(), value: true.into(), flag });

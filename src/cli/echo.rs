@@ -1,4 +1,4 @@
-//! `dcmdex echo`: whether a peer answers (C-ECHO, PS3.4 annex A).
+//! `dcmdex echo` checks that a peer answers (C-ECHO, PS3.4 annex A).
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::ul::tls::Tls;
 
 #[derive(Debug, Args)]
 pub(super) struct EchoArgs {
-    /// The peer: an AE title of the configured peers, or AET=HOST:PORT
+    /// AE title of a configured peer, or AET=HOST:PORT
     #[arg(value_name = "PEER")]
     peer: String,
     /// Write one JSON object (docs/json.md)
@@ -74,11 +74,11 @@ fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, Route)> {
         let ae_title: AeTitle = text.parse()?;
         let known = config.peers.destinations.get(&ae_title).cloned();
         let destination = known.with_context(|| {
-            format!("no address of the peer {ae_title} is configured; hint: name it as {ae_title}=HOST:PORT")
+            format!("the peer {ae_title} has no configured address; hint: name it as {ae_title}=HOST:PORT")
         })?;
         (ae_title, destination)
     };
-    // Read only where it is needed: the key may be for the eyes of the service alone.
+    // The key is read only for TLS, since only the service may have permission to read it.
     let tls = config.tls.as_ref().filter(|_| destination.tls).map(Tls::load).transpose()?.map(Arc::new);
     Ok((ae_title, Route { destination, tls }))
 }

@@ -1,4 +1,4 @@
-//! `dcmdex find`: a query from the terminal, answered by the engine that answers C-FIND.
+//! `dcmdex find` runs a query from the terminal, with the same code that answers C-FIND.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -24,22 +24,25 @@ use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::qr::{self, FindError, NegotiatedOptions};
 
-/// Answers that decide how wide the columns of a table are; later ones that are wider stick out.
+/// Rows that decide the widths of the columns of a table. Wider values in later rows break the
+/// alignment.
 const MEASURED_ROWS: usize = 1000;
 
 #[derive(Debug, Args)]
 pub(super) struct FindArgs {
     #[command(flatten)]
     index: IndexArgs,
-    /// What is looked for: PATIENT, STUDY, SERIES or IMAGE
+    /// Query level: PATIENT, STUDY, SERIES or IMAGE
     #[arg(long, value_parser = parse_level, default_value = "STUDY")]
     level: QueryRetrieveLevel,
-    /// How answers are written
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// What to match and show: PatientName='SMITH*', StudyDate=20240101-20240630, 0020000D=1.2.3; without a value an
-    /// attribute is shown only. When every key has a value, the usual columns are shown as well. Besides: received=today (or 24h, 7d,
-    /// 2026-11-01, 2026-11-01..2026-11-30; UTC), sender=CT* (a calling AE title), since=N (what has changed after change N)
+    /// Attributes to match and show: PatientName='SMITH*', StudyDate=20240101-20240630,
+    /// 0020000D=1.2.3. Without a value, an attribute is only shown. If every key has a value, the
+    /// usual columns are shown too. Further keys: received=today (or 24h, 7d, 2026-11-01,
+    /// 2026-11-01..2026-11-30; UTC), sender=CT* (a calling AE title), since=N (what has changed
+    /// after change N)
     #[arg(value_name = "KEY[=VALUE]")]
     keys: Vec<String>,
 }
@@ -50,14 +53,14 @@ enum Format {
     Table,
     /// One array of objects
     Json,
-    /// One object on a line
+    /// One object per line
     Ndjson,
     /// Comma-separated values with a header line (RFC 4180)
     Csv,
 }
 
 fn parse_level(text: &str) -> Result<QueryRetrieveLevel, String> {
-    QueryRetrieveLevel::parse(text).ok_or_else(|| "a level is PATIENT, STUDY, SERIES or IMAGE".to_owned())
+    QueryRetrieveLevel::parse(text).ok_or_else(|| "the level must be PATIENT, STUDY, SERIES or IMAGE".to_owned())
 }
 
 pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result<Exit> {
@@ -71,7 +74,7 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
         if query.is_matched(*tag) {
             tracing::warn!(%tag, "this attribute is matched, but not shown at this level");
         } else {
-            tracing::warn!(%tag, "the index does not keep this attribute; neither matched nor shown");
+            tracing::warn!(%tag, "the index does not hold this attribute; it is neither matched nor shown");
         }
     }
     let reader = Reader::open(&config.index)?;
@@ -85,16 +88,17 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
             output.flush().context(CANNOT_BE_WRITTEN).and(asked)
         });
         let written = pass_on(&outlet, &mut context.output);
-        // A defect in the query is one here as well.
+        // A panic in the query continues here.
         (asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), written)
     });
     written.context(CANNOT_BE_WRITTEN)?;
     asked
 }
 
-const CANNOT_BE_WRITTEN: &str = "standard output cannot be written";
+const CANNOT_BE_WRITTEN: &str = "cannot write to standard output";
 
-/// Asks the index, and writes what it answers. The reader is gone at the end, whether everything has been read or not.
+/// Runs the query and writes its answers. At the end the reader of the index is closed, even if
+/// some answers were not read.
 fn answer_all<W: io::Write>(mut reader: Reader, query: &qr::Query, mut writer: Writer<'_, W>) -> anyhow::Result<Exit> {
     writer.begin().context(CANNOT_BE_WRITTEN)?;
     let mut failure = None;
@@ -111,7 +115,7 @@ fn answer_all<W: io::Write>(mut reader: Reader, query: &qr::Query, mut writer: W
         return Err(anyhow::Error::from(error).context(CANNOT_BE_WRITTEN));
     }
     let found = match found {
-        // The reader of our output has seen enough.
+        // The reader of the output has closed it.
         Err(FindError::Cancelled) => return Ok(Exit::Done),
         found => found?,
     };
@@ -119,9 +123,9 @@ fn answer_all<W: io::Write>(mut reader: Reader, query: &qr::Query, mut writer: W
     Ok(if found > 0 { Exit::Done } else { Exit::Partly })
 }
 
-/// Writes what waits until there is no more, or nobody reads it.
+/// Writes the waiting output until the query ends or nobody reads it.
 fn pass_on<W: io::Write>(outlet: &Outlet, output: &mut Output<W>) -> io::Result<()> {
-    // Also when it fails: the query must not wait for ever.
+    // The close below must also run after an error. Otherwise the query would wait for ever.
     let passed_on = (|| {
         while let Some(piece) = outlet.next()? {
             if output.bytes(&piece)? == Audience::Gone || output.flush()? == Audience::Gone {
@@ -144,28 +148,29 @@ fn query(level: QueryRetrieveLevel, keys: &[&str], config: &Config) -> anyhow::R
         );
     }
     let identifier = qr::keys::identifier_with(level, wanted, &config.declared)?;
-    // From here a query may name what it likes: keys of any level, and the patient level.
+    // A query from the terminal may use keys of any level, and the patient level.
     let negotiated = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
-    // The limit is for peers: whoever sits here can stop a list that is too long. Nor does anybody retrieve here.
+    // The limit is for peers. A user at the terminal can stop a long list, and retrieves nothing.
     let options = qr::Options { limit: None, retrieve_ae_title: String::new(), ..config.find.clone() };
     Ok(qr::parse(InformationModel::PatientRoot, &identifier, negotiated, &options)?)
 }
 
-/// One column of the output.
+/// A column of the output.
 struct Column {
     name: String,
-    /// The value of the answer that it shows.
+    /// Position of its value in an answer.
     at: usize,
     vr: VR,
-    /// Of a sequence, the path in its items to what is shown; empty shows all.
+    /// The path in the items of a sequence to the value to show. Empty shows the whole sequence.
     path: Vec<Tag>,
 }
 
-/// What is shown: the attributes of the table, then the declared ones.
+/// The columns: the attributes of the table, then the declared ones.
 fn columns(keys: &[&str], request: &FindRequest, declared: &DeclaredSet) -> Vec<Column> {
     let names: Vec<&str> = keys.iter().map(|key| key.split('=').next().unwrap_or(key).trim()).collect();
     let asked: Vec<&Declared> = names.iter().filter_map(|name| declared.by_name(name)).collect();
-    // A sequence of the table that only serves a declared attribute in it is not shown itself.
+    // If a sequence was requested only for a declared attribute in it, the sequence itself is not
+    // shown.
     let only_serves = |id: AttributeId| {
         let keyword = id.attribute().keyword;
         asked.iter().any(|attribute| attribute.kept == Kept::InTable(id))
@@ -215,7 +220,7 @@ struct Writer<'a, W: io::Write> {
     format: Format,
     columns: Vec<Column>,
     output: &'a mut Output<W>,
-    /// Rows of a table that wait until the widths are known; empty once they are.
+    /// Rows of a table whose widths are not yet known. Empty afterwards.
     waiting: Vec<Vec<String>>,
     widths: Option<Vec<usize>>,
     answers: u64,
@@ -270,7 +275,7 @@ impl<'a, W: io::Write> Writer<'a, W> {
         }
     }
 
-    /// The head of the table and the rows that waited for it.
+    /// Writes the head of the table and the rows that waited.
     fn table(&mut self) -> io::Result<Audience> {
         let rows = std::mem::take(&mut self.waiting);
         let width = |at: usize| {
@@ -290,7 +295,8 @@ impl<'a, W: io::Write> Writer<'a, W> {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(self.widths.iter().flatten()) {
             line.push_str(cell);
-            // By columns on the terminal, of which a Han character takes two and a combining accent none.
+            // The width counts columns of the terminal. A Han character has two, and a combining
+            // accent has none.
             line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
         }
         self.output.line(line.trim_end())
@@ -298,7 +304,7 @@ impl<'a, W: io::Write> Writer<'a, W> {
 
     fn object(&self, answer: &FindAnswer) -> Value {
         let value = |column: &Column| match column.vr {
-            // Sequences are kept as JSON.
+            // The index stores sequences as JSON.
             VR::SQ if column.path.is_empty() => {
                 serde_json::from_str(&column.text(answer)).unwrap_or_else(|_| Value::Array(Vec::new()))
             }
@@ -309,7 +315,7 @@ impl<'a, W: io::Write> Writer<'a, W> {
     }
 }
 
-/// A line of RFC 4180.
+/// One line of CSV (RFC 4180).
 fn csv<'a>(values: impl Iterator<Item = &'a str>) -> String {
     let mut line = String::new();
     for (at, value) in values.enumerate() {

@@ -1,7 +1,8 @@
-//! Whether the index and the storage directory belong together.
+//! Checks that the index and the storage directory belong together.
 //!
-//! A node that starts with another index, an empty one or the directory below a disk that is not mounted would answer as if all
-//! were well. So the storage directory has the id of its index in `.index`, and what does not fit is refused, with nothing written.
+//! A node may start with the wrong index or an empty one, or its disk may not be mounted. It would
+//! then answer as if all were well. So the storage directory holds the id of its index in `.index`.
+//! If the two do not belong together, the node refuses to start and writes nothing.
 
 use std::path::Path;
 
@@ -12,29 +13,29 @@ use crate::db::{Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
 use crate::store::Objects;
 
-/// What is known of a storage directory and an index, for [`verdict`].
+/// What [`verdict`] needs to know of a storage directory and an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Facts<'a> {
-    /// The id of the index in the storage directory.
+    /// The id of the index that the storage directory holds.
     noted: Option<&'a str>,
-    /// The id that the index has.
+    /// The id of the index itself.
     id: Option<&'a str>,
-    /// Whether there are objects in the storage directory.
+    /// Whether the storage directory holds objects.
     has_objects: bool,
-    /// Whether the index names objects that lie there.
+    /// Whether the index names objects in the storage directory.
     names_objects: bool,
 }
 
-/// What follows from [`Facts`].
+/// The result of comparing the [`Facts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict<'a> {
-    /// They belong together, and the storage directory says so.
+    /// They belong together, and the storage directory holds the id.
     Fits,
-    /// They belong together from now on; the index gets this id if it has none.
+    /// They belong together from now on. The index gets this id if it has none.
     Joins(Option<&'a str>),
-    /// The objects are those of another index.
+    /// The objects belong to another index.
     OtherIndex,
-    /// The index names objects there, and there are none.
+    /// The index names objects in the directory, and the directory holds none.
     Emptied,
 }
 
@@ -42,10 +43,10 @@ fn verdict(facts: Facts<'_>) -> Verdict<'_> {
     let Facts { noted, id, has_objects, names_objects } = facts;
     match (noted, id) {
         (Some(noted), Some(id)) if noted == id => Verdict::Fits,
-        // A backup of the index from before it had an id.
+        // The index is a backup from a version without ids.
         (Some(noted), None) if names_objects => Verdict::Joins(Some(noted)),
         (Some(_), _) if has_objects || names_objects => Verdict::OtherIndex,
-        // A storage directory of an older version has no note.
+        // The storage directory comes from a version without ids.
         (None, _) if has_objects && names_objects => Verdict::Joins(None),
         (None, _) if has_objects => Verdict::OtherIndex,
         (None, _) if names_objects => Verdict::Emptied,
@@ -54,13 +55,14 @@ fn verdict(facts: Facts<'_>) -> Verdict<'_> {
     }
 }
 
-/// Refuses to make a new index for objects that are there. To be called before the index is opened for writing.
+/// Refuses to create a new index for existing objects. Call it before the index is opened for
+/// writing.
 pub(super) fn refuse_new_index(index: &Path, objects: &Objects) -> anyhow::Result<()> {
     let exists = index.try_exists()?;
     if !exists && objects.has_objects()? {
         let storage = objects.root().display();
         bail!(
-            "there is no index at {}, and {storage} holds objects: restore the index from a backup; or rename {storage}, index \
+            "there is no index at {}, and {storage} holds objects. Restore the index from a backup. Or rename {storage}, index \
              it under its new name with `dcmdex scan`, and start the node again",
             index.display()
         );
@@ -68,7 +70,8 @@ pub(super) fn refuse_new_index(index: &Path, objects: &Objects) -> anyhow::Resul
     Ok(())
 }
 
-/// Refuses an index and a storage directory that do not belong together; joins them where they are new to each other.
+/// Refuses an index and a storage directory that do not belong together. If they are new to each
+/// other, it joins them.
 pub(super) fn refuse_misfits(index: &Path, objects: &Objects, writer: &WriterHandle) -> anyhow::Result<()> {
     let mut reader = Reader::open(index)?;
     let (noted, id) = (objects.index_id()?, reader.index_id()?);
@@ -84,9 +87,9 @@ pub(super) fn refuse_misfits(index: &Path, objects: &Objects, writer: &WriterHan
             Ok(objects.set_index_id(&id)?)
         }
         Verdict::OtherIndex => bail!(
-            "the storage directory {storage} belongs to another index than {index}: name the index and the storage directory \
-             that belong together, or take an empty directory for new objects; objects whose index is lost can be renamed \
-             and indexed under their new name with `dcmdex scan`"
+            "the storage directory {storage} belongs to another index than {index}. Name an index and a storage directory \
+             that belong together, or use an empty directory for new objects. If the index of these objects is lost, \
+             rename their directory and index it with `dcmdex scan`"
         ),
         Verdict::Emptied => {
             let id = writer.name_index(None)?;
@@ -107,22 +110,23 @@ mod tests {
         use Verdict::{Emptied, Fits, Joins, OtherIndex};
         let (a, b) = (Some("a"), Some("b"));
         for (noted, id, has_objects, names_objects, expected) in [
-            // At work.
+            // A node in use.
             (a, a, true, true, Fits),
             (a, a, false, false, Fits),
-            // Objects that were given up.
+            // The operator accepted the loss of all objects.
             (a, a, false, true, Fits),
-            // First starts: of both, of a new storage directory, of a storage directory that nobody stored in.
+            // First starts: of both, of a new storage directory, and of a storage directory without
+            // objects.
             (None, None, false, false, Joins(None)),
             (None, a, false, false, Joins(None)),
             (b, a, false, false, Joins(None)),
             (b, None, false, false, Joins(None)),
-            // Both of an older version; the storage directory of one.
+            // Both come from an older version, or only the storage directory.
             (None, None, true, true, Joins(None)),
             (None, a, true, true, Joins(None)),
-            // A backup of an older version.
+            // A backup from an older version.
             (a, None, true, true, Joins(a)),
-            // Foreign ones, and new ones.
+            // The objects of another index.
             (b, a, true, true, OtherIndex),
             (b, a, true, false, OtherIndex),
             (b, a, false, true, OtherIndex),

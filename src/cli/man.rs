@@ -1,4 +1,4 @@
-//! `dcmdex man`: the manual pages, made from the definition of the command line.
+//! `dcmdex man` writes manual pages from the definition of the command line.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,8 @@ use crate::cli::context::Context;
 
 #[derive(Debug, Args)]
 pub(super) struct ManArgs {
-    /// Write all pages, one for each command, into this directory; without it, the main page goes to standard output
+    /// Write one page for each command into this directory. Without it, the main page goes to
+    /// standard output
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }
@@ -19,7 +20,7 @@ pub(super) struct ManArgs {
 pub(super) fn run(arguments: &ManArgs, definition: clap::Command, context: &mut Context) -> anyhow::Result<Exit> {
     match &arguments.directory {
         Some(directory) => clap_mangen::generate_to(definition, directory)
-            .with_context(|| format!("manual pages cannot be written to {}", directory.display()))?,
+            .with_context(|| format!("cannot write manual pages to {}", directory.display()))?,
         None => {
             let mut page = Vec::new();
             Man::new(definition).render(&mut page)?;

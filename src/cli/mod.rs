@@ -1,7 +1,7 @@
-//! The command line: one file for each command.
+//! The command line. Each command has one file.
 //!
-//! Results go to standard output, everything else to standard error. A command that fails says what happened, to which file
-//! or peer, and where it helps what to do about it.
+//! Results go to standard output, everything else to standard error. If a command fails, its
+//! message says what happened, and to which file or peer. Where possible it says what to do.
 
 mod arrival;
 mod check;
@@ -36,9 +36,9 @@ use output::Output;
 #[derive(Debug, Parser)]
 #[command(name = "dcmdex", version, propagate_version = true, max_term_width = 110, arg_required_else_help = true)]
 #[command(
-    after_help = "Every option can also stand in dcmdex.toml or in a variable DCMDEX_*: see `dcmdex config init`.\n\
-    Exit codes: 0 done; 1 done, but some files failed or nothing matched; 2 could not be done; 130 interrupted, \
-    progress kept."
+    after_help = "Every option can also be set in dcmdex.toml or in a variable DCMDEX_*: see `dcmdex config init`.\n\
+    Exit codes: 0 done; 1 done, but some files failed or nothing matched; 2 failed; 130 interrupted, progress \
+    kept."
 )]
 struct Cli {
     #[command(flatten)]
@@ -49,19 +49,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the node: receive, index, answer
+    /// Run the node, which receives, indexes and answers
     Serve(serve::ServeArgs),
-    /// Index what lies under directories, or refresh the index
+    /// Index the files below directories, or refresh the index
     Scan(scan::ScanArgs),
-    /// Ask the index what C-FIND would ask
+    /// Query the index as C-FIND does
     Find(find::FindArgs),
-    /// Show what is in the index, in numbers
+    /// Show the numbers of patients, studies, series, instances and files in the index
     Status(status::StatusArgs),
-    /// Check that the index agrees with itself, and with the disk
+    /// Check that the index is consistent and agrees with the disk
     Check(check::CheckArgs),
-    /// Ask a peer whether it answers (C-ECHO)
+    /// Check that a peer answers (C-ECHO)
     Echo(echo::EchoArgs),
-    /// Make a line for the file of those who may ask over HTTP
+    /// Make a line for the users file of the HTTP server
     User(user::UserArgs),
     /// Show, check or write settings
     Config(configuration::ConfigArgs),
@@ -71,12 +71,13 @@ enum Command {
     Man(man::ManArgs),
 }
 
-/// Runs the program with these arguments, the first being its name.
+/// Runs the program. The first argument is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version go to standard output and are no failure; a closed pipe is the reader's business.
+            // Help and version go to standard output and are no error. A closed pipe is none
+            // either.
             let _ = error.print();
             return if error.use_stderr() { Exit::Failed } else { Exit::Done };
         }
@@ -100,19 +101,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Man(arguments) => man::run(&arguments, definition(), &mut context),
     };
     let result = result.and_then(|exit| {
-        context.output.flush().context("standard output cannot be written")?;
+        context.output.flush().context("cannot write to standard output")?;
         Ok(exit)
     });
-    // What was logged stands before the error.
+    // Log lines are written before the error.
     drop(context.logging.take());
     result.unwrap_or_else(|error| {
-        // Nobody is left to tell when standard error is closed as well.
+        // If standard error is closed too, the message is lost.
         let _ = writeln!(io::stderr().lock(), "error: {}", in_one_line(&error));
         Exit::Failed
     })
 }
 
-/// The definition of the command line, for what is derived from it.
+/// The definition of the command line, for completions and manual pages.
 fn definition() -> clap::Command {
     Cli::command()
 }

@@ -1,4 +1,4 @@
-//! What the service manager is told: sd_notify(3), a datagram to the socket that systemd names.
+//! Notifies the service manager: sd_notify(3), a datagram to the socket that systemd names.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,25 +7,25 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 
-/// The variable with the socket.
+/// The environment variable with the path of the socket.
 pub(super) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// The way to the service manager, if there is one.
+/// The socket of the service manager, if there is one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServiceManager(Option<Vec<u8>>);
 
 impl ServiceManager {
-    /// At this socket: a path, or `@` and an abstract name.
+    /// Uses this socket: a path, or `@` and an abstract name.
     pub(super) fn at(socket: Option<&OsStr>) -> Self {
         Self(socket.filter(|name| !name.is_empty()).map(|name| name.as_bytes().to_vec()))
     }
 
-    /// Tells it. A manager that does not listen is not worth failing for.
+    /// Sends a state. If the service manager does not listen, the node goes on.
     pub(super) fn tell(&self, state: &str) {
         if let Some(name) = &self.0
             && let Err(error) = send(name, state)
         {
-            tracing::warn!(%error, "the service manager cannot be told");
+            tracing::warn!(%error, "cannot notify the service manager");
         }
     }
 }

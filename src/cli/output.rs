@@ -1,4 +1,4 @@
-//! Standard output, where the results go.
+//! Standard output, for the results of a command.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, Write};
@@ -7,16 +7,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// Whether somebody still reads.
+/// Whether anybody reads the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
-    /// Somebody reads.
+    /// The reader is there.
     Listening,
-    /// The reader has closed its end, as `head` does: no error, only a reason to stop.
+    /// The reader has closed its end, as `head` does. That is no error, and the command can stop.
     Gone,
 }
 
-/// Results on their way out, buffered. When the reader leaves, later writes do nothing.
+/// Buffered standard output. After the reader has gone, writes do nothing.
 #[derive(Debug)]
 pub(super) struct Output<W: Write> {
     writer: BufWriter<W>,
@@ -33,12 +33,12 @@ impl<W: Write> Output<W> {
         self.with(|writer| writeln!(writer, "{line}"))
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<Audience> {
         self.with(|writer| writer.write_all(bytes))
     }
 
-    /// Sends on what is buffered.
+    /// Flushes the buffer.
     pub(super) fn flush(&mut self) -> io::Result<Audience> {
         self.with(Write::flush)
     }
@@ -55,8 +55,8 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// Text as part of a line: what is not printable is escaped, since values and file names may hold anything, line breaks and
-/// commands to the terminal included.
+/// Escapes text for one line of output. Values and file names may hold anything, also line breaks
+/// and control sequences.
 pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -68,7 +68,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// A path as part of a line: as [`Escaped`], with bytes that are not UTF-8 as `\xff` and a backslash doubled.
+/// Escapes a path for one line of output, like [`Escaped`]. Bytes that are not UTF-8 become `\xff`,
+/// and a backslash is doubled.
 pub(super) struct Shown<'a>(pub(super) &'a Path);
 
 impl fmt::Display for Shown<'_> {
@@ -83,8 +84,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Puts a path into a JSON object as `path`. Where it is not UTF-8, `path` has U+FFFD in place of what is not, and
-/// `path_hex` has the bytes.
+/// Adds a path to a JSON object as `path`. If the path is not UTF-8, `path` has U+FFFD for the
+/// invalid bytes, and `path_hex` has all bytes.
 pub(super) fn put_path(object: &mut serde_json::Map<String, Value>, path: &Path) {
     object.insert("path".into(), path.to_string_lossy().into());
     if path.to_str().is_none() {
@@ -93,7 +94,7 @@ pub(super) fn put_path(object: &mut serde_json::Map<String, Value>, path: &Path)
     }
 }
 
-/// A number for people: digits in groups of three.
+/// Formats a number with its digits in groups of three.
 pub(super) struct Grouped(pub(super) u64);
 
 impl fmt::Display for Grouped {

@@ -1,4 +1,4 @@
-//! `dcmdex scan`: an archive into the index.
+//! `dcmdex scan` indexes the files of an archive.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -21,47 +21,51 @@ use crate::db::{Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
 use crate::scanner::{self, Event, Hang, NotPruned, Reasons, Roots, Stop, Summary, Target};
 
-/// Time between two lines of progress where there is no terminal.
+/// Time between two progress lines, if standard error is no terminal.
 const PROGRESS_LINES: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct ScanArgs {
     #[command(flatten)]
     index: IndexArgs,
-    /// Write events and the summary as JSON, one object on a line (docs/json.md)
+    /// Write events and the summary as JSON, one object per line (docs/json.md)
     #[arg(long)]
     json: bool,
-    /// Read and report, and write nothing
+    /// Read and report, but write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Read every file again, also those whose size and time are as the index knows them
+    /// Read all files again, even if their size and time have not changed
     #[arg(long)]
     full: bool,
-    /// Look only at files that fit this glob, by name, or by path below PATH where it has a slash; may be repeated
+    /// Scan only files that match this glob. With a slash it is compared with the path below PATH,
+    /// else with the name. May be repeated
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// Pass over files and directories that fit this glob; may be repeated, and is stronger than --include
+    /// Exclude files and directories that match this glob. May be repeated. Wins over --include
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    /// Enter the directories first that were changed last
+    /// Scan the most recently changed directories first
     #[arg(long)]
     newest_first: bool,
-    /// Read no more than this in a second: 500/s (files), 20MB/s, or both with a comma between
+    /// Read at most this much per second: 500/s (files), 20MB/s, or both with a comma between
     #[arg(long, value_name = "RATE")]
     throttle: Option<String>,
-    /// Give up a file or directory that does not answer for so long; it counts as failed, and the scan goes on [default: 30]
+    /// Give up a file or directory that does not answer for this time. It counts as failed, and the
+    /// scan goes on [default: 30]
     #[arg(long, value_name = "SECONDS")]
     read_timeout: Option<u32>,
-    /// Drop files from the index that are gone; not below directories that look as if their disk were not mounted
+    /// Delete entries of files that are gone from the index, except below directories whose disk
+    /// may not be mounted
     #[arg(long)]
     prune: bool,
-    /// As --prune, and also below directories that are empty, no longer mounted or gone themselves
+    /// Like --prune, and also below directories that are empty, no longer mounted or gone
+    /// themselves
     #[arg(long)]
     prune_emptied: bool,
-    /// Files to read at one time [default: four for each processor, at least 16]
+    /// Number of files to read at the same time [default: four for each processor, at least 16]
     #[arg(long, value_name = "N")]
     jobs: Option<u16>,
-    /// Directories to scan with all that is below them, or files
+    /// Directories to scan with everything below them, or files
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -106,7 +110,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     };
     report.summary(&summary);
     if let Some(error) = report.failure {
-        return Err(anyhow::Error::from(error).context("the report could not be written"));
+        return Err(anyhow::Error::from(error).context("could not write the report"));
     }
     Ok(match summary {
         Summary { interrupted: true, .. } => Exit::Interrupted,
@@ -115,7 +119,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     })
 }
 
-/// Scans into the index.
+/// Scans and writes to the index.
 fn index(
     roots: &Roots,
     options: &scanner::Options,
@@ -142,12 +146,13 @@ fn index(
     Ok(summary)
 }
 
-/// Instances that were indexed before something was declared, and how long it will take to read them again.
+/// Instances that were indexed before an attribute was declared, and the estimated time to read
+/// them again.
 struct Lacking {
     instances: u64,
-    /// Those whose objects nobody keeps.
+    /// Instances whose objects are not kept.
     without_object: u64,
-    /// At the rate of the last scan that read something.
+    /// Estimated from the rate of the last scan that read files.
     seconds: Option<f64>,
 }
 
@@ -167,7 +172,7 @@ fn lacking(known: &mut Reader, roots: &Roots, config: &Config) -> anyhow::Result
         let read = summary["indexed"].as_u64()? + summary["updated"].as_u64()?;
         let found = summary["found"].as_u64()?;
         let seconds = summary["elapsed_seconds"].as_f64().filter(|seconds| *seconds > 0.0)?;
-        // One that found most files unchanged says nothing about reading.
+        // If a scan found most files unchanged, it says nothing about the rate of reading.
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         (read > 0 && read * 2 >= found).then(|| read as f64 / seconds)
     };
@@ -201,13 +206,14 @@ fn scan(
     Ok(summary?)
 }
 
-/// The first signal asks for a stop, the second one ends the process at once: the index is sound at any moment.
+/// The first signal requests a stop. The second one ends the process at once. The index is
+/// consistent at any moment.
 fn stop_on_signals(stop: &Stop) -> anyhow::Result<()> {
     for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag unset and only sets it.
+        // The order matters: the first signal finds the flag unset and only sets it.
         signal_hook::flag::register_conditional_shutdown(signal, 130, stop.flag())
             .and_then(|_| signal_hook::flag::register(signal, stop.flag()))
-            .context("signals cannot be handled")?;
+            .context("cannot handle signals")?;
     }
     Ok(())
 }
@@ -217,7 +223,7 @@ fn json_paths(roots: &Roots) -> String {
     Value::Array(paths).to_string()
 }
 
-/// How many files the last whole scan of the same paths found: what an estimate rests on.
+/// Number of files that the last complete scan of the same paths found. The estimate uses it.
 fn last_found(known: &mut Reader, paths: &str) -> anyhow::Result<Option<u64>> {
     let scans = known.status()?.scans;
     let last = scans.iter().filter(|scan| scan.roots == paths).find_map(|scan| scan.summary.as_deref());
@@ -225,14 +231,15 @@ fn last_found(known: &mut Reader, paths: &str) -> anyhow::Result<Option<u64>> {
     Ok(summary.filter(|summary| summary["interrupted"] == false).and_then(|summary| summary["found"].as_u64()))
 }
 
-/// How the report is written.
+/// The format of the report.
 #[derive(Clone, Copy, Debug)]
 enum Telling {
     Text,
     Json,
 }
 
-/// The report on standard output. An output that fails does not end the scan; it is told at the end.
+/// The report on standard output. If writing it fails, the scan goes on and the error is reported
+/// at the end.
 struct Report<'a> {
     telling: Telling,
     output: &'a mut Output<io::StdoutLock<'static>>,
@@ -262,7 +269,8 @@ impl Report<'_> {
         }
     }
 
-    /// Says how much has to be read again for what is declared, and how long that will take.
+    /// Reports how many instances must be read again for declared attributes, and the estimated
+    /// time.
     fn lacking(&mut self, lacking: &Lacking, quiet: bool) {
         let Lacking { instances, without_object, seconds } = *lacking;
         if instances + without_object == 0 {
@@ -277,9 +285,9 @@ impl Report<'_> {
             })),
             Telling::Text if quiet => {}
             Telling::Text => {
-                let time = seconds.map_or("how long that takes, the first files will show".to_owned(), |seconds| {
+                let time = seconds.map_or("the first files will show how long that takes".to_owned(), |seconds| {
                     let about = HumanDuration(Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
-                    format!("at the rate of the last scan that takes about {about}")
+                    format!("at the rate of the last scan, that takes about {about}")
                 });
                 if instances > 0 {
                     self.line(format_args!(
@@ -289,7 +297,7 @@ impl Report<'_> {
                 }
                 if without_object > 0 {
                     self.line(format_args!(
-                        "{} more lack them for good: their objects are not kept (metadata only)",
+                        "{} more can never get them, because their objects are not kept (metadata only)",
                         Grouped(without_object)
                     ));
                 }
@@ -318,12 +326,12 @@ impl Report<'_> {
                 self.line(format_args!("indexed with faults: {}: {}", Shown(path), faults.join("; ")));
             }
             Event::Hangs(Hang { path, waited }) => self.line(format_args!(
-                "does not answer for {:.1} s, going on without it: {}",
+                "no answer for {:.1} s, going on without it: {}",
                 waited.as_secs_f64(),
                 Shown(path)
             )),
             Event::NotPruned(NotPruned { path, why, files }) => self.line(format_args!(
-                "not dropped: {} files below {}: {}",
+                "kept in the index: {} missing files below {}: {}",
                 Grouped(*files),
                 Shown(path),
                 why.in_full()
@@ -406,7 +414,7 @@ impl Report<'_> {
         }
     }
 
-    /// Lets readers have what is there so far.
+    /// Flushes the output so that readers see it.
     fn flush(&mut self) {
         if self.failure.is_none() {
             self.failure = self.output.flush().err();
@@ -430,9 +438,9 @@ fn summary_json(summary: &Summary) -> Map<String, Value> {
         "failed": failed,
         "missing": missing,
         "not_pruned": summary.not_pruned,
-        // As for copies.
+        // For the same reason as `copies`.
         "moved": if summary.dry_run { Value::Null } else { summary.moved.into() },
-        // Only the index knows whether a file is a copy, and a dry run does not ask it to take the file.
+        // Only the writer knows whether a file is a copy, and a dry run has none.
         "copies": if summary.dry_run { Value::Null } else { (*copies).into() },
         "conflicts": if summary.dry_run { Value::Null } else { summary.conflicts.into() },
         "with_faults": summary.faulty,
@@ -454,7 +462,7 @@ fn summary_json(summary: &Summary) -> Map<String, Value> {
     }
 }
 
-/// The sizes of the files that were opened.
+/// Total size of the files that the scan opened.
 fn bytes_text(summary: &Summary) -> String {
     match summary.bytes {
         0 => "none opened".to_owned(),
@@ -480,9 +488,11 @@ fn summary_text(summary: &Summary) -> String {
     }
     let missing = match (summary.missing, summary.not_pruned) {
         (0, _) => String::new(),
-        (missing, 0) => format!("{} more are gone and kept in the index; --prune drops them", Grouped(missing)),
+        (missing, 0) => {
+            format!("{} more are gone and kept in the index; --prune deletes them from it", Grouped(missing))
+        }
         (missing, _) => format!(
-            "{} more are missing and kept in the index; if their disks are gone for good, --prune-emptied drops them",
+            "{} more are missing and kept in the index; if their disks are gone for good, --prune-emptied deletes them",
             Grouped(missing)
         ),
     };
@@ -500,7 +510,7 @@ fn summary_text(summary: &Summary) -> String {
     ];
     let mut text = String::new();
     if summary.interrupted {
-        text.push_str("interrupted; a new scan goes on from here\n");
+        text.push_str("interrupted; the next scan continues from here\n");
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
     let rate = Grouped(summary.files_per_second() as u64);
@@ -521,27 +531,30 @@ fn summary_text(summary: &Summary) -> String {
         text.push_str(line.trim_end_matches(' '));
     }
     if !summary.dry_run && summary.failed + summary.conflicts + summary.copies > 0 {
-        text.push_str("\nmore: `dcmdex status` counts what the index holds and what could not be read, `dcmdex check` lists conflicts");
+        text.push_str(
+            "\nmore: `dcmdex status` shows the counts of the index and of failed files; `dcmdex check` lists conflicts",
+        );
     }
     text
 }
 
-/// Seconds, to the millisecond.
+/// Seconds, rounded to milliseconds.
 fn to_milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// How long the rest takes if it goes on as so far and the archive is as large as the last whole scan of the same paths found
-/// it; `None` where there was none, or it has grown past that.
+/// Estimated time for the rest, at the rate so far. The last complete scan of the same paths gives
+/// the number of files. `None` if there was no such scan, or this one has found more files.
 fn eta(summary: &Summary, expected: Option<u64>) -> Option<Duration> {
     let left = expected?.checked_sub(summary.found)?;
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     Duration::try_from_secs_f64(left as f64 / summary.files_per_second()).ok()
 }
 
-/// The progress on standard error: a line that changes on a terminal, lines now and then elsewhere.
+/// Progress on standard error: one line that changes on a terminal, single lines at intervals
+/// elsewhere.
 struct Progress {
-    /// How many files there probably are.
+    /// Expected number of files.
     expected: Option<u64>,
     shown: ShownAs,
 }
@@ -553,7 +566,7 @@ enum ShownAs {
 }
 
 impl Progress {
-    /// `expected` is how many files there probably are.
+    /// `expected` is the expected number of files.
     fn new(quiet: bool, expected: Option<u64>) -> Self {
         let shown = if quiet {
             ShownAs::Quiet
@@ -592,14 +605,14 @@ impl Progress {
             ShownAs::Lines { last } => {
                 if summary.elapsed.saturating_sub(*last) >= PROGRESS_LINES {
                     *last = summary.elapsed;
-                    // A closed standard error is no reason to stop.
+                    // If standard error is closed, the scan goes on.
                     let _unread = writeln!(io::stderr().lock(), "{}", line(summary, expected));
                 }
             }
         }
     }
 
-    /// Does something that may write to the terminal.
+    /// Runs a function that may write to the terminal.
     fn around(&self, write: impl FnOnce()) {
         match &self.shown {
             ShownAs::Bar(bar) => bar.suspend(write),
@@ -615,7 +628,7 @@ impl Progress {
 }
 
 fn line(summary: &Summary, expected: Option<u64>) -> String {
-    // An estimate that nothing supports is not made.
+    // Without data there is no estimate.
     let eta = match eta(summary, expected) {
         Some(eta) => HumanDuration(eta).to_string(),
         None => "unknown".to_owned(),

@@ -1,4 +1,4 @@
-//! `dcmdex serve`: the network node. The one place outside of `scp` where tokio is.
+//! `dcmdex serve` runs the network node. It starts the tokio runtime that `scp` and `web` use.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -46,44 +46,45 @@ use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
 use crate::web::{self, SharedUsers, Users, Web};
 
-/// The least time between two rounds of a scrub.
+/// Minimum pause between two rounds of a scrub.
 const LEAST_SCRUB_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     index: IndexArgs,
-    /// Directory for the objects that arrive [default: dcmdex-data/objects]
+    /// Directory for received objects [default: dcmdex-data/objects]
     #[arg(long, value_name = "DIR")]
     storage: Option<PathBuf>,
-    /// Our AE title [default: DCMDEX]
+    /// AE title of this node [default: DCMDEX]
     #[arg(long, value_name = "AET")]
     ae_title: Option<AeTitle>,
-    /// IP address to listen on; 0.0.0.0 is every interface [default: 127.0.0.1]
+    /// IP address to listen on. 0.0.0.0 means every interface [default: 127.0.0.1]
     #[arg(long, value_name = "ADDR")]
     bind: Option<String>,
-    /// Who may associate: the peers of the table, or anyone who reaches the port [default: the table where there is one]
+    /// Who may associate: the peers in the table, or anyone who reaches the port [default: the
+    /// table, if there is one]
     #[arg(long, value_name = "WHO", value_parser = ["table", "anyone"])]
     access: Option<String>,
-    /// TCP port to listen on; 0 takes a free one [default: 11112]
+    /// TCP port to listen on. 0 takes a free port [default: 11112]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// Index what arrives and let its pixel data go: no object is kept
+    /// Index received objects without keeping them
     #[arg(long)]
     metadata_only: bool,
-    /// TCP port for HTTP: DICOMweb, health and metrics; 0 takes a free one [default: no HTTP]
+    /// TCP port for HTTP (DICOMweb, health and metrics). 0 takes a free port [default: no HTTP]
     #[arg(long, value_name = "N")]
     http_port: Option<u16>,
     /// IP address to listen on for HTTP [default: 127.0.0.1]
     #[arg(long, value_name = "ADDR")]
     http_bind: Option<String>,
-    /// The file of those who may ask over HTTP; see `dcmdex user`
+    /// File with the users of the HTTP server. See `dcmdex user`
     #[arg(long, value_name = "FILE")]
     http_users: Option<PathBuf>,
-    /// The folder of an OHIF build, served below /ohif/ of the HTTP port
+    /// Folder of an OHIF build, served below /ohif/ of the HTTP port
     #[arg(long, value_name = "DIR")]
     ohif: Option<PathBuf>,
-    /// Another node, as a destination for C-MOVE; may be given several times
+    /// Another node, as a destination for C-MOVE. May be repeated
     #[arg(long, value_name = "AET=HOST:PORT")]
     peer: Vec<Peer>,
 }
@@ -133,22 +134,23 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         .thread_name("node")
         .enable_all()
         .build()
-        .context("the network runtime cannot be started")?;
+        .context("cannot start the network runtime")?;
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
     let again = Arc::new(context.reader_of_settings(&config)?);
     let served = runtime.block_on(serve(config, history, (services, http), again, &manager));
     scrubbing.stop();
-    // What is left of the associations lets go of its way to the writer; then all that was queued is committed.
+    // Dropping the runtime drops all handles of the writer. Closing the writer then commits its
+    // queue.
     drop(runtime);
-    writer.close().context("the last of the index could not be written")?;
+    writer.close().context("could not write the last changes to the index")?;
     served?;
     tracing::info!("stopped");
     Ok(Exit::Done)
 }
 
-/// The thread that looks at all objects of our own, slowly.
+/// The thread that reads all managed objects slowly, to find damage.
 struct Scrubbing {
-    /// Dropped, it ends the thread.
+    /// Dropping it ends the thread.
     go_on: mpsc::Sender<()>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -168,24 +170,25 @@ impl Scrubbing {
             };
             loop {
                 scrub_once(&scrub, &mut wait);
-                // A short pause where none is wanted: an empty storage directory is no reason to ask the index all the time.
+                // There is always a short pause. Otherwise an empty storage directory would make
+                // the thread query the index all the time.
                 if wait(pause.max(LEAST_SCRUB_PAUSE)).is_break() {
                     return;
                 }
             }
         });
-        Ok(Self { go_on, thread: Some(thread.context("the thread of the scrub cannot be started")?) })
+        Ok(Self { go_on, thread: Some(thread.context("cannot start the scrub thread")?) })
     }
 
     fn stop(self) {
         drop(self.go_on);
         if self.thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("a defect of this program ended the scrub");
+            tracing::error!("a defect of dcmdex ended the scrub");
         }
     }
 }
 
-/// One round, and what it found.
+/// Runs one round of the scrub and logs its result.
 fn scrub_once(scrub: &Scrub, wait: &mut dyn FnMut(Duration) -> ControlFlow<()>) {
     match scrub.round(wait) {
         Ok(ScrubTally { sound, damaged, gone, bytes }) if damaged + gone > 0 => {
@@ -194,17 +197,17 @@ fn scrub_once(scrub: &Scrub, wait: &mut dyn FnMut(Duration) -> ControlFlow<()>) 
                 damaged,
                 gone,
                 read_bytes = bytes,
-                "scrub: objects of our own are damaged or gone; `dcmdex check --files` names them"
+                "scrub: stored objects are damaged or gone; `dcmdex check --files` names them"
             );
         }
         Ok(ScrubTally { sound, bytes, .. }) => {
-            tracing::info!(sound, read_bytes = bytes, "scrub: the objects of our own that were looked at are sound");
+            tracing::info!(sound, read_bytes = bytes, "scrub: all stored objects that were checked are sound");
         }
         Err(error) => tracing::error!(%error, "scrub: the index cannot be read; the next round tries again"),
     }
 }
 
-/// Looks at a sample of the index.
+/// Checks a sample of the index.
 fn check_index(config: &Config) -> anyhow::Result<()> {
     if !config.start_check {
         return Ok(());
@@ -212,25 +215,26 @@ fn check_index(config: &Config) -> anyhow::Result<()> {
     let report = Reader::open(&config.index)?.start_check()?;
     let Some(Finding { check, detail }) = report.findings.first() else { return Ok(()) };
     bail!(
-        "the index {} is damaged ({check}: {detail}): restore it from a backup, or look at it with `dcmdex check`; \
-         `database.start_check = false` starts the node all the same",
+        "the index {} is damaged ({check}: {detail}): restore it from a backup, or inspect it with `dcmdex check`; \
+         `database.start_check = false` starts the node without this check",
         config.index.display()
     )
 }
 
-/// Objects that had their place and perhaps not their row when the process was killed, or the power went.
+/// Recovers objects after a crash: those that had their place, and perhaps no row in the index.
 fn recover(objects: &Objects, config: &Config) -> anyhow::Result<()> {
     let mut index = Reader::open(&config.index)?;
     let recovered = objects.recover(|file, path| {
-        // What was acknowledged was synchronised before: it can be read, and is as long as the index says.
+        // An acknowledged object was durable before. So it can be read, and has the length that the
+        // index says.
         let record = match read_file(file, Wanted::index()) {
             Outcome::Instance(record) => record,
-            // A disk that cannot be read now says nothing against an object either.
+            // A disk that cannot be read now does not prove that the object is unknown.
             Outcome::Unreadable { .. } => return true,
             _ => return false,
         };
         let size = file.metadata().map(|metadata| metadata.len()).ok();
-        // An index that cannot be read now says nothing against an object.
+        // Nor does an index that cannot be read now.
         index.known_locations(record.value(AttributeId::SOPInstanceUID)).ok().is_none_or(|known| {
             let mut locations = known.iter().map(|known| &known.location);
             locations.any(|it| it.path().as_deref() == Some(path) && Some(it.size) == size)
@@ -240,20 +244,20 @@ fn recover(objects: &Objects, config: &Config) -> anyhow::Result<()> {
         tracing::info!(
             kept = recovered.kept,
             removed = recovered.removed,
-            "the last process ended while objects arrived; those that were not acknowledged are removed"
+            "the last process ended while objects arrived; objects without a row in the index are removed"
         );
     }
     Ok(())
 }
 
-/// What the HTTP side of a node begins with.
+/// What the HTTP server needs to start.
 struct Http {
     options: web::Options,
     services: web::Services,
 }
 
 impl Http {
-    /// `None` where there is none.
+    /// `None` if HTTP is off.
     fn of(
         config: &Config,
         tls: Option<&SharedTls>,
@@ -271,13 +275,13 @@ impl Http {
         if anyone.is_some() && !address.ip().is_loopback() {
             tracing::warn!(
                 %address,
-                "others can reach this address, and anyone may ask over HTTP (http.access): whoever does can search and \
+                "other machines can reach this address, and HTTP needs no user (http.access): anyone can search and \
                  retrieve; nobody can store"
             );
         }
         if users.is_some() && !config.http.tls && !address.ip().is_loopback() && config.http.trusted_proxies.is_empty()
         {
-            tracing::warn!(%address, "passwords and tokens come over HTTP without TLS (http.tls): they can be read on their way");
+            tracing::warn!(%address, "HTTP runs without TLS (http.tls): others on the network can read passwords and tokens");
         }
         let tls = match tls {
             Some(tls) if config.http.tls => {
@@ -305,29 +309,29 @@ fn open_ohif(directory: &Path) -> anyhow::Result<Arc<web::Ohif>> {
     Ok(Arc::new(ohif))
 }
 
-/// The longest file of users that is read, in bytes.
+/// Maximum bytes of the users file.
 const MAX_USERS_BYTES: u64 = 4 << 20;
 
 fn read_users(path: &Path) -> anyhow::Result<Users> {
     let shown = path.display();
-    let metadata = std::fs::metadata(path).with_context(|| format!("the file of users {shown} cannot be read"))?;
+    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read the users file {shown}"))?;
     if metadata.len() > MAX_USERS_BYTES {
-        bail!("{shown} is no file of users: it has {} bytes", metadata.len());
+        bail!("{shown} is not a users file: it has {} bytes", metadata.len());
     }
     if metadata.permissions().mode() & 0o077 != 0 {
-        tracing::warn!(path = %shown, "others than its owner can read or write the file of users: `chmod 600` it");
+        tracing::warn!(path = %shown, "not only its owner can read or write the users file; hint: chmod 600");
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("the file of users {shown} cannot be read"))?;
-    Users::parse(&text).with_context(|| format!("the file of users {shown} cannot be used"))
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the users file {shown}"))?;
+    Users::parse(&text).with_context(|| format!("cannot use the users file {shown}"))
 }
 
-/// Says what an operator may not have thought of.
+/// Warns the operator about a node that is more open than it may seem.
 fn warn_when_open(config: &Config) {
     if !config.is_reachable_from_outside() {
         return;
     }
     let address = config.network.bind;
-    // Whoever has no certificate of our authorities does not get as far as an association.
+    // A client without a certificate of our authorities cannot associate.
     let guarded = config.tls.as_ref().map(|tls| tls.client_certificates) == Some(ClientCertificates::Required)
         && config.plain == Plain::Refuse;
     let Some(table) = config.peers.table.as_ref() else {
@@ -336,7 +340,7 @@ fn warn_when_open(config: &Config) {
         }
         tracing::warn!(
             %address,
-            "others can reach this address, and anyone may associate (access): whoever does can store and query"
+            "other machines can reach this address, and anyone may associate (access): they can store and query"
         );
         return;
     };
@@ -346,12 +350,12 @@ fn warn_when_open(config: &Config) {
         tracing::warn!(
             %address,
             peers = from_anywhere,
-            "others can reach this address, and some peers may call from any address: who knows their AE title can"
+            "other machines can reach this address, and some peers may call from any address: their AE title is enough"
         );
     }
 }
 
-/// Says how much of the index was read before something was declared.
+/// Warns about instances that were indexed before an attribute was declared.
 fn warn_of_lacking(config: &Config) -> anyhow::Result<()> {
     if config.declared.is_empty() {
         return Ok(());
@@ -363,13 +367,13 @@ fn warn_of_lacking(config: &Config) -> anyhow::Result<()> {
     if in_place + managed > 0 {
         tracing::warn!(
             instances = in_place + managed,
-            "instances lack declared attributes: they were indexed before; `dcmdex scan` of their directories reads them again"
+            "instances lack declared attributes, because they were indexed earlier; `dcmdex scan` of their directories adds them"
         );
     }
     if metadata > 0 {
         tracing::warn!(
             instances = metadata,
-            "instances lack declared attributes for good: their objects are not kept (metadata only)"
+            "instances can never get declared attributes, because their objects are not kept (metadata only)"
         );
     }
     Ok(())
@@ -407,7 +411,7 @@ where
 {
     let shutdown = CancellationToken::new();
     stop_on_signals(&shutdown)?;
-    let mut hang_ups = signal(SignalKind::hangup()).context("signals cannot be handled")?;
+    let mut hang_ups = signal(SignalKind::hangup()).context("cannot handle signals")?;
     let peers = services.peers.clone();
     let node = Node::bind(config.scp_options(), services).await?;
     let users = http.as_ref().map(|http| http.services.users.clone());
@@ -431,7 +435,8 @@ where
     };
     let mut running = pin!(both);
     let mut settings = InForce { config, history, peers, users };
-    // Reading takes a moment, until the file has settled; the node goes on meanwhile.
+    // Reading the settings takes a moment, because it waits until the file no longer changes. The
+    // node runs meanwhile.
     let mut reading = None;
     loop {
         tokio::select! {
@@ -448,11 +453,11 @@ where
                     Ok(()) => {}
                     Err(error) => {
                         let error = in_one_line(&error);
-                        tracing::error!(error, "the new settings cannot be used; the node goes on with those it has");
+                        tracing::error!(error, "the new settings cannot be used; the node keeps the old ones");
                     }
                 }
             }
-            // One that comes while the file is read has it read once more.
+            // A signal during reading makes the node read once more.
             Some(()) = hang_ups.recv(), if reading.is_none() => {
                 let again = Arc::clone(&again);
                 reading = Some(spawn_blocking(move || read_again(again.as_ref())));
@@ -462,7 +467,7 @@ where
     Ok(())
 }
 
-/// The result of a task, if there is one.
+/// The result of a task. Waits for ever if there is none.
 async fn of<T>(task: &mut Option<JoinHandle<T>>) -> Option<Result<T, JoinError>> {
     match task {
         Some(task) => Some(task.await),
@@ -470,17 +475,17 @@ async fn of<T>(task: &mut Option<JoinHandle<T>>) -> Option<Result<T, JoinError>>
     }
 }
 
-/// What a node runs with.
+/// What a running node uses.
 struct InForce {
     config: Config,
     history: AccessHistory,
     peers: SharedPeers,
-    /// Those who may ask over HTTP, where it has to be a user.
+    /// The users of the HTTP server, if it needs them.
     users: Option<SharedUsers>,
 }
 
 impl InForce {
-    /// Takes over new settings, unless they would let in more than may be.
+    /// Uses new settings, unless they would admit more peers than allowed.
     fn replace(&mut self, new: Config, certificates: Option<Tls>) -> anyhow::Result<()> {
         let admitted = self.history.take(&new)?;
         if let (Some(users), Some(path)) = (&self.users, &self.config.http.users) {
@@ -491,7 +496,7 @@ impl InForce {
             access = admitted.as_str(),
             peers = new.peers.table.as_ref().map(BTreeMap::len),
             destinations = new.peers.destinations.len(),
-            "peers and certificates read again; open associations keep what they were let in with"
+            "peers and certificates read again; open associations keep their old rights"
         );
         tell_what_waits(&self.config, &new, self.peers.tls().is_some());
         warn_when_open(&new);
@@ -506,7 +511,7 @@ fn read_again(again: &impl Fn() -> Result<Config, config::Error>) -> anyhow::Res
     Ok((config, tls))
 }
 
-/// Reads the certificates, and warns of those that peers will not take.
+/// Reads the certificates. Logs a warning about each that peers will refuse.
 fn load_tls(options: &tls::Options) -> Result<Tls, tls::Error> {
     for problem in tls_check::problems(options, Clock::System.now_ms())? {
         tracing::warn!("{problem}");
@@ -514,7 +519,7 @@ fn load_tls(options: &tls::Options) -> Result<Tls, tls::Error> {
     Tls::load(options)
 }
 
-/// Takes over what can change while the node runs.
+/// Uses the new values of the settings that can change in a running node.
 fn take(new: &Config, certificates: Option<Tls>, peers: &SharedPeers) {
     peers.replace(new.peers.clone());
     if let (Some(tls), Some(certificates)) = (peers.tls(), certificates) {
@@ -522,23 +527,23 @@ fn take(new: &Config, certificates: Option<Tls>, peers: &SharedPeers) {
     }
 }
 
-/// Says what has changed and cannot be taken over.
+/// Logs the changed settings that need a restart.
 fn tell_what_waits(old: &Config, new: &Config, has_tls: bool) {
-    /// What SIGHUP takes over, besides the peers.
+    /// The settings that SIGHUP reads again, besides the peers.
     const CERTIFICATES: [&str; 4] = ["tls.certificate", "tls.key", "tls.authorities", "tls.client_certificates"];
-    // A port would have to be opened or closed.
+    // Otherwise a port would have to open or close.
     let certificates_taken = has_tls == new.tls.is_some();
     let before: HashMap<_, _> = old.settings().map(|(path, setting)| (path, &setting.value)).collect();
     let changed = new.settings().filter(|(path, setting)| before.get(path) != Some(&&setting.value));
     let is_taken = |path: &str| {
-        // Who is admitted has been decided.
+        // `AccessHistory::take` has already decided who may associate.
         path == "access" || path.starts_with("peers.") || certificates_taken && CERTIFICATES.contains(&path)
     };
     let later: Vec<_> = changed.map(|(path, _)| path).filter(|path| !is_taken(path)).collect();
     if !later.is_empty() {
         tracing::warn!(
             settings = later.join(", "),
-            "changed settings that a running node does not take over: restart it"
+            "changed settings that a running node does not take over; restart the node"
         );
     }
 }
@@ -563,18 +568,18 @@ fn told(config: &Config, node: &Node, web: Option<&Web>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first signal asks for an orderly stop: what is in flight is finished and committed. The second one ends the process
-/// at once; whatever was acknowledged is durable already.
+/// The first signal requests an orderly stop: the node finishes and commits what it is doing. The
+/// second one ends the process at once. Everything acknowledged is already durable.
 fn stop_on_signals(shutdown: &CancellationToken) -> anyhow::Result<()> {
     let stopping = Arc::new(AtomicBool::new(false));
     for (number, kind) in [(SIGINT, SignalKind::interrupt()), (SIGTERM, SignalKind::terminate())] {
         signal_hook::flag::register_conditional_shutdown(number, 130, Arc::clone(&stopping))
-            .context("signals cannot be handled")?;
-        let mut signals = signal(kind).context("signals cannot be handled")?;
+            .context("cannot handle signals")?;
+        let mut signals = signal(kind).context("cannot handle signals")?;
         let (shutdown, stopping) = (shutdown.clone(), Arc::clone(&stopping));
         tokio::spawn(async move {
             if signals.recv().await.is_some() {
-                tracing::info!("stopping: finishing what is in flight; once more stops at once");
+                tracing::info!("stopping after the work in progress; a second signal stops at once");
                 stopping.store(true, Relaxed);
                 shutdown.cancel();
             }

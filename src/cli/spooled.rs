@@ -1,5 +1,5 @@
-//! Standard output that is read slowly, or not at all: what is written waits in memory, then in a file beside the index, so that a
-//! query gets to its end and the write-ahead log can be copied back.
+//! A buffer for standard output that is read slowly or not at all. Output waits in memory, then in
+//! a file beside the index. So the query ends, and the write-ahead log can be checkpointed.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use crate::store::{FreeSpace, Spool};
 
-/// Bytes that wait in memory.
+/// Maximum bytes that wait in memory.
 const IN_MEMORY: usize = 256 * 1024;
 
-/// How long the query waits for its reader, all in all, before what it writes goes to a file.
+/// Total time that a query waits for its reader. After it, output goes to a file.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The part of the disk that stays free, as a divisor.
+/// Maximum share of the disk to keep free, as a divisor.
 const PART_FREE: u64 = 10;
 
-/// What waits between a query and its reader.
+/// The buffer between a query and the reader of its output.
 #[derive(Debug)]
 pub(super) struct Outlet {
     directory: PathBuf,
@@ -31,17 +31,17 @@ pub(super) struct Outlet {
 struct Waiting {
     pieces: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// What comes after the pieces in memory.
+    /// The output after the pieces in memory.
     spool: Option<Spool>,
     patience: Duration,
-    /// Nothing more will be written.
+    /// The query has ended.
     ended: bool,
-    /// Nobody reads any more.
+    /// The reader has gone.
     gone: bool,
 }
 
 impl Outlet {
-    /// With its file, if there has to be one, beside this index.
+    /// Creates a buffer. If it needs a file, the file lies beside this index.
     pub(super) fn beside(index: &Path, min_free_bytes: u64) -> Self {
         let directory = index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let waiting =
@@ -54,15 +54,15 @@ impl Outlet {
         }
     }
 
-    /// What the query writes to. When it is dropped, there is no more.
+    /// The writing end for the query. Dropping it marks the end of the output.
     pub(super) fn inlet(&self) -> Inlet<'_> {
         Inlet(self)
     }
 
-    /// The next piece; `None` after the last. Waits for it.
+    /// Waits for the next piece. `None` after the last.
     ///
     /// # Errors
-    /// When it cannot be read back.
+    /// If the file cannot be read.
     pub(super) fn next(&self) -> io::Result<Option<Vec<u8>>> {
         let mut waiting = self.lock();
         loop {
@@ -84,7 +84,7 @@ impl Outlet {
         }
     }
 
-    /// Nobody reads any more.
+    /// Marks that the reader has gone.
     pub(super) fn close(&self) {
         self.lock().gone = true;
         self.changed.notify_all();
@@ -115,7 +115,7 @@ impl Outlet {
                 self.changed.notify_all();
                 return Ok(());
             }
-            // No room on disk: the query waits after all.
+            // The disk is too full, so the query waits.
             waiting = self.changed.wait_timeout(waiting, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -125,7 +125,7 @@ impl Outlet {
     }
 }
 
-/// The query's side of an [`Outlet`].
+/// The writing end of an [`Outlet`].
 #[derive(Debug)]
 pub(super) struct Inlet<'o>(&'o Outlet);
 

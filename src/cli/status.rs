@@ -1,4 +1,4 @@
-//! `dcmdex status`: what is in the index, in numbers.
+//! `dcmdex status` shows counts of the index.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &StatusArgs, context: &mut Context) -> anyhow::Resu
     arguments.index.add_to(&mut flags)?;
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let status = Reader::open(&config.index)?.status()?;
-    let reports = pending_reports(&config.index).context("the storage commitment requests cannot be listed")?;
+    let reports = pending_reports(&config.index).context("cannot list the storage commitment requests")?;
     if arguments.json {
         context.output.line(as_json(&config.index, &status, reports))?;
     } else {
@@ -95,12 +95,12 @@ fn as_text(index: &std::path::Path, status: &IndexStatus, reports: u64) -> Strin
         text.push_str(&format!("\n  {name:<13} {:>13}", Grouped(count)));
     }
     if reports > 0 {
-        text.push_str(&format!("\nstorage commitment reports that are not delivered yet: {}", Grouped(reports)));
+        text.push_str(&format!("\nstorage commitment reports not delivered yet: {}", Grouped(reports)));
     }
     for (title, words) in [
         ("files that could not be read", &status.failed),
-        ("files that do not belong here", &status.skipped),
-        ("contradictions", &status.conflicts),
+        ("files that were skipped", &status.skipped),
+        ("conflicts", &status.conflicts),
     ] {
         if !words.is_empty() {
             text.push_str(&format!("\n{title}"));
@@ -132,12 +132,12 @@ fn scan_text(scan: &ScanEntry) -> String {
     format!("{}: {what}", paths.join(", "))
 }
 
-/// What a scan was asked for.
+/// The paths of a scan.
 fn paths(scan: &ScanEntry) -> Vec<String> {
     serde_json::from_str(&scan.roots).unwrap_or_default()
 }
 
-/// A moment in UTC, to the second (ISO 8601).
+/// A time in UTC, to the second (ISO 8601).
 fn time(ms: i64) -> String {
     let seconds = ms.div_euclid(1000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -145,8 +145,8 @@ fn time(ms: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar: years are counted from March, so that
-/// the leap day comes last, in eras of 400 years.
+/// Year, month and day in the Gregorian calendar, for a number of days since 1970-01-01. Years
+/// begin in March here, so that the leap day is the last of its year. An era has 400 years.
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468; // from 0000-03-01
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));

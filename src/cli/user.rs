@@ -1,4 +1,4 @@
-//! `dcmdex user`: a line for the file of those who may ask over HTTP.
+//! `dcmdex user` makes a line for the users file of the HTTP server.
 
 use std::io::{self, IsTerminal as _, Read as _};
 
@@ -10,17 +10,17 @@ use crate::cli::context::Context;
 use crate::web::Rights;
 use crate::web::access::{line_with_password, line_with_token};
 
-/// The longest password that is read, with the end of its line.
+/// Maximum bytes of a password, with its line end.
 const MAX_INPUT_BYTES: u64 = 1026;
 
 #[derive(Debug, Args)]
 pub(super) struct UserArgs {
-    /// The name; of a token, what it is for
+    /// Name of the user, or purpose of the token
     name: String,
-    /// What the user may do; may be given several times
+    /// What the user may do. May be repeated
     #[arg(long, value_enum, default_values_t = [Right::Read])]
     right: Vec<Right>,
-    /// Make a token for a program instead of reading a password from standard input
+    /// Make a token for a program, and read no password from standard input
     #[arg(long)]
     token: bool,
 }
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &UserArgs, context: &mut Context) -> anyhow::Result
         let (token, line) = line_with_token(&arguments.name, rights)?;
         context
             .output
-            .line(format!("# The token of the next line, to be given to the program and then taken out: {token}"))?;
+            .line(format!("# Token for the next line. Give it to the program, then delete this line: {token}"))?;
         line
     } else {
         line_with_password(&arguments.name, rights, &password()?)?
@@ -49,16 +49,16 @@ pub(super) fn run(arguments: &UserArgs, context: &mut Context) -> anyhow::Result
     Ok(Exit::Done)
 }
 
-/// The first line of standard input. At a terminal it would be seen as it is typed.
+/// Reads the first line of standard input. A terminal would show the password.
 fn password() -> anyhow::Result<String> {
     if io::stdin().is_terminal() {
         bail!(
-            "the password comes on standard input, so that it is not shown\n\
+            "the password must come from standard input, so that no terminal shows it\n\
              hint: read -rs PASSWORD && printf %s \"$PASSWORD\" | dcmdex user NAME >> users"
         );
     }
     let mut text = String::new();
-    io::stdin().take(MAX_INPUT_BYTES).read_to_string(&mut text).context("standard input cannot be read")?;
+    io::stdin().take(MAX_INPUT_BYTES).read_to_string(&mut text).context("cannot read standard input")?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }

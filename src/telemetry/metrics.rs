@@ -233,7 +233,7 @@ metrics! {
         COMMITMENT_REPORTS_WAITING,
     }
     Counter "dcmdex_commitment_reports_total", "Storage commitment reports that peers answered." { COMMITMENT_REPORTS }
-    Counter "dcmdex_share_refusals_total", "Requests refused because one peer used its whole share, by kind of share." {
+    Counter "dcmdex_share_refusals_total", "Requests refused to keep resources for other peers, by kind of resource." {
         ASSOCIATIONS_REFUSED: share = "associations",
         CONNECTIONS_REFUSED: share = "connections",
         MEMORY_REFUSED: share = "memory",

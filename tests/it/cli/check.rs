@@ -15,18 +15,18 @@ fn a_sound_index_and_files_that_are_there_end_with_0() {
     let run = place.run(["check", "--index", "x.db", "--files"]).expect(0);
     assert_eq!(
         run.stdout,
-        "the index agrees with itself; contradictions in the archive: 0\n\
+        "the index agrees with itself; conflicts in the archive: 0\n\
          files: 34 as the index says, 0 changed, 0 gone, 0 not accessible\n"
     );
 }
 
 #[test]
-fn contradictions_are_listed_and_are_no_fault_of_the_index() {
+fn conflicts_are_listed_and_are_no_fault_of_the_index() {
     let place = Place::new();
     place.run(["scan", "--index", "x.db", &fixtures("real")]).expect(1);
     let run = place.run(["check", "--index", "x.db"]).expect(0);
     assert_eq!(run.stdout.matches("instance-with-other-content: /").count(), 10, "{run:?}");
-    assert!(run.stdout.ends_with("contradictions in the archive: 10 (instance-with-other-content 10)\n"), "{run:?}");
+    assert!(run.stdout.ends_with("conflicts in the archive: 10 (instance-with-other-content 10)\n"), "{run:?}");
     let run = place.run(["check", "--index", "x.db", "--limit", "3"]).expect(0);
     assert_eq!(run.stdout.matches("instance-with-other-content: /").count(), 3, "{run:?}");
     assert!(run.stdout.ends_with("(instance-with-other-content 10)\n3 of them are listed\n"), "{run:?}");
@@ -188,6 +188,6 @@ fn a_copy_in_another_transfer_syntax_is_a_conflict_and_as_the_index_says() {
     fs::write(place.path("archive/big.dcm"), bare(true)).unwrap();
     place.run(["scan", "--index", "x.db", "archive"]).expect(0);
     let run = place.run(["check", "--index", "x.db", "--files"]).expect(0);
-    assert!(run.stdout.contains("contradictions in the archive: 1 (instance-with-other-content 1)"), "{run:?}");
+    assert!(run.stdout.contains("conflicts in the archive: 1 (instance-with-other-content 1)"), "{run:?}");
     assert!(run.stdout.contains("files: 2 as the index says, 0 changed, 0 gone"), "{run:?}");
 }

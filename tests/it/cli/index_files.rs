@@ -223,7 +223,7 @@ fn an_index_that_is_gone_is_not_made_anew_beside_its_objects() {
     stopped(node);
     fs::rename(index(&place, ""), place.path("away")).unwrap();
     let said = refused(&place);
-    assert!(said.contains("there is no index at") && said.contains("restore the index from a backup"), "{said}");
+    assert!(said.contains("there is no index at") && said.contains("Restore the index from a backup"), "{said}");
     assert!(!index(&place, "").exists() && !index(&place, "-wal").exists());
     // One that somebody made meanwhile is not that of the objects.
     place.run(["scan", &fixtures("archive")]).expect(1);

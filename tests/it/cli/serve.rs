@@ -214,7 +214,7 @@ fn an_address_that_others_reach_is_warned_about() {
         std::fs::write(place.path("dcmdex.toml"), table).unwrap();
         let run = super::run(place.command().args(["serve", "--bind", "0.0.0.0", "--port", &port])).expect(2);
         assert!(!run.stderr.contains("anyone may associate"), "{run:?}");
-        assert_eq!(run.stderr.contains("who knows their AE title can"), warned, "{run:?}");
+        assert_eq!(run.stderr.contains("their AE title is enough"), warned, "{run:?}");
     }
 }
 
