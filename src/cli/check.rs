@@ -62,9 +62,9 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let mut reader = Reader::open(&config.index)?;
     let report = reader.check()?;
-    let mut told = Told { context, json: arguments.json };
+    let mut printer = Printer { context, json: arguments.json };
     for finding in &report.findings {
-        told.finding(finding)?;
+        printer.finding(finding)?;
     }
     let by_kind = reader.status()?.conflicts;
     let conflicts: u64 = by_kind.iter().map(|(_, count)| count).sum();
@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
     if arguments.limit != Some(0) {
         reader.conflicts(|conflict| {
             listed += 1;
-            written = told.conflict(&conflict);
+            written = printer.conflict(&conflict);
             let enough = arguments.limit.is_some_and(|limit| listed >= limit);
             if enough || !matches!(written, Ok(Audience::Listening)) {
                 ControlFlow::Break(())
@@ -90,13 +90,13 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
             .num_threads(config.scan_jobs)
             .build()
             .context("cannot start threads to open objects")?;
-        look_for_files(&mut reader, &pool, &mut files, &mut told)?;
+        look_for_files(&mut reader, &pool, &mut files, &mut printer)?;
     }
     let sound = report.findings.is_empty() && files.changed + files.gone + files.not_accessible == 0;
     if arguments.json {
         let by_kind: Map<_, _> = by_kind.into_iter().map(|(kind, count)| (kind, Value::from(count))).collect();
         let found = |count: u64| if arguments.files { Value::from(count) } else { Value::Null };
-        told.context.output.line(json!({
+        printer.context.output.line(json!({
             "event": "summary",
             "index": config.index.to_string_lossy(),
             "sound": sound,
@@ -111,7 +111,7 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
         }))?;
         return Ok(if sound { Exit::Done } else { Exit::Partly });
     }
-    let context = told.context;
+    let context = printer.context;
     let verb = if report.findings.is_empty() { "agrees with" } else { "DISAGREES with" };
     let mut kinds = String::new();
     for (at, (kind, count)) in by_kind.iter().enumerate() {
@@ -140,12 +140,12 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
 }
 
 /// Writes the results while the check runs.
-struct Told<'a> {
+struct Printer<'a> {
     context: &'a mut Context,
     json: bool,
 }
 
-impl Told<'_> {
+impl Printer<'_> {
     fn finding(&mut self, finding: &Finding) -> io::Result<Audience> {
         let output = &mut self.context.output;
         match self.json {
@@ -237,7 +237,7 @@ fn look_for_files(
     reader: &mut Reader,
     pool: &rayon::ThreadPool,
     files: &mut Files,
-    told: &mut Told<'_>,
+    printer: &mut Printer<'_>,
 ) -> anyhow::Result<()> {
     let root = Path::new("/");
     let mut batch = reader.located_instances(Place::InPlace, root)?;
@@ -252,19 +252,19 @@ fn look_for_files(
                 known.sort_unstable_by(|a, b| a.location.file_name.cmp(&b.location.file_name));
                 batch.append(&mut known);
                 if batch.len() >= BATCH {
-                    look_at(&mut batch, PART, pool, files, told)?;
+                    look_at(&mut batch, PART, pool, files, printer)?;
                 }
             }
         }
     }
-    look_at(&mut batch, PART, pool, files, told)?;
+    look_at(&mut batch, PART, pool, files, printer)?;
     let mut after = root.to_owned();
     loop {
         let page = reader.directories_below(Place::Archive, root, &after, PAGE_DIRECTORIES)?;
         let Some(last) = page.last() else { return Ok(()) };
         after.clone_from(last);
         for archive in &page {
-            look_into_archive(reader, archive, pool, files, told)?;
+            look_into_archive(reader, archive, pool, files, printer)?;
         }
     }
 }
@@ -276,7 +276,7 @@ fn look_into_archive(
     archive: &Path,
     pool: &rayon::ThreadPool,
     files: &mut Files,
-    told: &mut Told<'_>,
+    printer: &mut Printer<'_>,
 ) -> anyhow::Result<()> {
     let metadata = archive.metadata();
     let mtime_ms = match &metadata {
@@ -287,10 +287,10 @@ fn look_into_archive(
     members.sort_unstable_by(|a, b| a.location.file_name.cmp(&b.location.file_name));
     let (mut same, other): (Vec<_>, Vec<_>) =
         members.into_iter().partition(|member| mtime_ms == Some(member.location.mtime_ms));
-    look_at(&mut same, ARCHIVE_PART, pool, files, told)?;
+    look_at(&mut same, ARCHIVE_PART, pool, files, printer)?;
     for member in other {
         let (problem, detail) = files.problem(&metadata);
-        told.file(problem, &detail, &Place::Archive.shown_path(archive, &member.location.file_name))?;
+        printer.file(problem, &detail, &Place::Archive.shown_path(archive, &member.location.file_name))?;
     }
     Ok(())
 }
@@ -301,7 +301,7 @@ fn look_at(
     part: usize,
     pool: &rayon::ThreadPool,
     files: &mut Files,
-    told: &mut Told<'_>,
+    printer: &mut Printer<'_>,
 ) -> anyhow::Result<()> {
     // Members of one archive are cheap to open if they follow each other.
     let verified = files.verified.as_ref();
@@ -322,7 +322,7 @@ fn look_at(
         };
         *count += 1;
         let Location { place, directory, file_name, .. } = &instance.location;
-        told.file(word, &detail, &place.shown_path(directory, file_name))?;
+        printer.file(word, &detail, &place.shown_path(directory, file_name))?;
     }
     Ok(())
 }

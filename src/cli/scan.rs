@@ -88,9 +88,8 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     let stop = Stop::default();
     stop_on_signals(&stop)?;
 
-    let telling = if arguments.json { Telling::Json } else { Telling::Text };
-    let mut report =
-        Report { telling, output: &mut context.output, failure: None, verbose: context.global.verbose > 0 };
+    let format = if arguments.json { ReportFormat::Json } else { ReportFormat::Text };
+    let mut report = Report { format, output: &mut context.output, failure: None, verbose: context.global.verbose > 0 };
     let quiet = context.global.quiet;
     let summary = if arguments.dry_run {
         let mut known = match Reader::open(&config.index) {
@@ -233,7 +232,7 @@ fn last_found(known: &mut Reader, paths: &str) -> anyhow::Result<Option<u64>> {
 
 /// The format of the report.
 #[derive(Clone, Copy, Debug)]
-enum Telling {
+enum ReportFormat {
     Text,
     Json,
 }
@@ -241,7 +240,7 @@ enum Telling {
 /// The report on standard output. If writing it fails, the scan goes on and the error is reported
 /// at the end.
 struct Report<'a> {
-    telling: Telling,
+    format: ReportFormat,
     output: &'a mut Output<io::StdoutLock<'static>>,
     failure: Option<io::Error>,
     verbose: bool,
@@ -249,7 +248,7 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn started(&mut self, roots: &Roots, index: &Path, dry_run: bool) {
-        if let Telling::Json = self.telling {
+        if let ReportFormat::Json = self.format {
             let paths: Vec<_> = roots
                 .paths()
                 .iter()
@@ -276,15 +275,15 @@ impl Report<'_> {
         if instances + without_object == 0 {
             return;
         }
-        match self.telling {
-            Telling::Json => self.line(json!({
+        match self.format {
+            ReportFormat::Json => self.line(json!({
                 "event": "lacking",
                 "instances": instances,
                 "without_object": without_object,
                 "estimated_seconds": seconds.map(|seconds| (seconds * 1000.0).round() / 1000.0),
             })),
-            Telling::Text if quiet => {}
-            Telling::Text => {
+            ReportFormat::Text if quiet => {}
+            ReportFormat::Text => {
                 let time = seconds.map_or("the first files will show how long that takes".to_owned(), |seconds| {
                     let about = HumanDuration(Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
                     format!("at the rate of the last scan, that takes about {about}")
@@ -307,9 +306,9 @@ impl Report<'_> {
     }
 
     fn event(&mut self, event: &Event<'_>) {
-        match self.telling {
-            Telling::Text => self.event_as_text(event),
-            Telling::Json => self.event_as_json(event),
+        match self.format {
+            ReportFormat::Text => self.event_as_text(event),
+            ReportFormat::Json => self.event_as_json(event),
         }
     }
 
@@ -376,7 +375,7 @@ impl Report<'_> {
     }
 
     fn progress(&mut self, summary: &Summary, expected: Option<u64>) {
-        if let Telling::Text = self.telling {
+        if let ReportFormat::Text = self.format {
             return;
         }
         self.line(json!({
@@ -397,9 +396,9 @@ impl Report<'_> {
     }
 
     fn summary(&mut self, summary: &Summary) {
-        match self.telling {
-            Telling::Text => self.line(summary_text(summary)),
-            Telling::Json => {
+        match self.format {
+            ReportFormat::Text => self.line(summary_text(summary)),
+            ReportFormat::Json => {
                 let mut object = Map::new();
                 object.insert("event".into(), "summary".into());
                 object.extend(summary_json(summary));

@@ -419,7 +419,7 @@ where
         Some(Http { options, services }) => Some(Web::bind(options, services).await?),
         None => None,
     };
-    told(&config, &node, web.as_ref())?;
+    log_listening(&config, &node, web.as_ref())?;
     manager.tell("READY=1");
     let web = {
         let shutdown = shutdown.clone();
@@ -498,7 +498,7 @@ impl InForce {
             destinations = new.peers.destinations.len(),
             "peers and certificates read again; open associations keep their old rights"
         );
-        tell_what_waits(&self.config, &new, self.peers.tls().is_some());
+        warn_of_restart(&self.config, &new, self.peers.tls().is_some());
         warn_when_open(&new);
         self.config = new;
         Ok(())
@@ -528,7 +528,7 @@ fn take(new: &Config, certificates: Option<Tls>, peers: &SharedPeers) {
 }
 
 /// Logs the changed settings that need a restart.
-fn tell_what_waits(old: &Config, new: &Config, has_tls: bool) {
+fn warn_of_restart(old: &Config, new: &Config, has_tls: bool) {
     /// The settings that SIGHUP reads again, besides the peers.
     const CERTIFICATES: [&str; 4] = ["tls.certificate", "tls.key", "tls.authorities", "tls.client_certificates"];
     // Otherwise a port would have to open or close.
@@ -548,7 +548,7 @@ fn tell_what_waits(old: &Config, new: &Config, has_tls: bool) {
     }
 }
 
-fn told(config: &Config, node: &Node, web: Option<&Web>) -> anyhow::Result<()> {
+fn log_listening(config: &Config, node: &Node, web: Option<&Web>) -> anyhow::Result<()> {
     let keeps = match config.keep {
         Keep::Objects => "objects",
         Keep::MetadataOnly => "metadata only",
