@@ -221,7 +221,7 @@ fn check_index(config: &Config) -> anyhow::Result<()> {
     )
 }
 
-/// Recovers objects after a crash: those that had their place, and perhaps no row in the index.
+/// Recovers objects after a crash. They had their place, and perhaps no row in the index.
 fn recover(objects: &Objects, config: &Config) -> anyhow::Result<()> {
     let mut index = Reader::open(&config.index)?;
     let recovered = objects.recover(|file, path| {
