@@ -21,13 +21,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::dicomdir::{self, Finding};
+use super::dicomdir::{self, DicomdirFinding};
 use super::known_members::KnownMembers;
 use super::settings::ReadSettings;
-use super::watch::{Slot, Standing, UpTo};
+use super::watch::{ReaderSlot, ReaderState, UpTo};
 use super::work::{
-    Counted, DICOMDIR, Directory, EntryReport, Known, MAY_PASS, Marks, RESULT_TEXT_BYTES, UnitResult, failed, note,
-    to_outcome,
+    CountedAs, DICOMDIR, EntryReport, KnownAs, MAY_PASS, Marks, RESULT_TEXT_BYTES, UnitResult, WorkDirectory, failed,
+    note, to_outcome,
 };
 use super::{UNIT_FILES, skip};
 use crate::archive::{self, Kind, Member, MemberAction, MemberBytes, MemberKind, Problem, Sink};
@@ -43,7 +43,7 @@ const REPLACED: &str = "archive-duplicate-name";
 
 /// An archive file, or a file that was one.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum ArchiveFile {
     /// An archive file to read.
     File { name: OsString, marks: Marks, file: File, kind: Kind, otherwise: FileOutcome },
     /// An archive that has not changed.
@@ -76,7 +76,7 @@ pub(super) struct Unwanted;
 /// Sends the results of an archive.
 #[derive(Clone, Copy)]
 pub(super) struct Out<'a> {
-    pub(super) slot: &'a Arc<Slot>,
+    pub(super) slot: &'a Arc<ReaderSlot>,
     /// The position of the archive file in its unit.
     pub(super) entry: usize,
 }
@@ -86,27 +86,27 @@ impl Out<'_> {
         // The archive file itself stays open in the unit. If it hangs later, the watchdog reports
         // that.
         match self.slot.hand_over(result, UpTo::Entry(self.entry)) {
-            Standing::Working => {
+            ReaderState::Working => {
                 self.slot.turns_to(self.entry);
                 Ok(())
             }
-            Standing::GivenUp => Err(Unwanted),
+            ReaderState::GivenUp => Err(Unwanted),
         }
     }
 }
 
 /// Counts the members of an archive file and sends their results.
 pub(super) fn read(
-    found: Found,
-    directory: &Arc<Directory>,
+    found: ArchiveFile,
+    directory: &Arc<WorkDirectory>,
     settings: &ReadSettings,
     out: &Out<'_>,
 ) -> Result<(), Unwanted> {
     let known = settings.members.as_ref();
     match found {
-        Found::Unchanged { name } => out.hand_over(unchanged(directory, &name, known)),
-        Found::Dicomdir { name } => out.hand_over(dicomdir(directory, &name, known)),
-        Found::Former { name } => {
+        ArchiveFile::Unchanged { name } => out.hand_over(unchanged(directory, &name, known)),
+        ArchiveFile::Dicomdir { name } => out.hand_over(dicomdir(directory, &name, known)),
+        ArchiveFile::Former { name } => {
             let path = directory.path.join(name);
             let mut gone = HashMap::new();
             let asked = known.ask(|reader| {
@@ -120,9 +120,9 @@ pub(super) fn read(
                 Err(error) => out.hand_over(index_failed(directory, &path, &error)),
             }
         }
-        Found::File { name, marks, file, kind, otherwise } => {
+        ArchiveFile::File { name, marks, file, kind, otherwise } => {
             let path = directory.path.join(&name);
-            let mut members = Members {
+            let mut members = MemberCollector {
                 parent: directory,
                 path: &path,
                 name: &name,
@@ -150,11 +150,11 @@ pub(super) fn read(
     }
 }
 
-fn archive_directory(path: &Path, known: HashMap<OsString, KnownFile>) -> Arc<Directory> {
-    Arc::new(Directory { place: Place::Archive, path: path.to_owned(), handle: None, known })
+fn archive_directory(path: &Path, known: HashMap<OsString, KnownFile>) -> Arc<WorkDirectory> {
+    Arc::new(WorkDirectory { place: Place::Archive, path: path.to_owned(), handle: None, known })
 }
 
-fn unchanged(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> UnitResult {
+fn unchanged(directory: &Arc<WorkDirectory>, name: &OsStr, known: &KnownMembers) -> UnitResult {
     let path = directory.path.join(name);
     match known.ask(|reader| reader.archive_summary(&path)) {
         Ok((unchanged, notes)) => {
@@ -171,10 +171,10 @@ fn unchanged(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> 
 }
 
 /// Compares a DICOMDIR with its folder, then the findings with the notes in the index.
-fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> UnitResult {
+fn dicomdir(directory: &Arc<WorkDirectory>, name: &OsStr, known: &KnownMembers) -> UnitResult {
     let path = directory.path.join(name);
     let findings = dicomdir::check(&path).unwrap_or_else(|error| {
-        let finding = Finding { kind: NotIndexed::Failed, reason: "unreadable", detail: error.to_string() };
+        let finding = DicomdirFinding { kind: NotIndexed::Failed, reason: "unreadable", detail: error.to_string() };
         BTreeMap::from([("(records)".into(), finding)])
     });
     let mut before = HashMap::new();
@@ -187,7 +187,7 @@ fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> U
         return index_failed(directory, &path, &error);
     }
     let mut result = UnitResult::of(directory);
-    for (name, Finding { kind, reason, detail }) in findings {
+    for (name, DicomdirFinding { kind, reason, detail }) in findings {
         let known = before.remove(&name);
         let is_known_so = known.as_ref().and_then(|known| known.note.as_ref()).is_some_and(|note| {
             (note.kind, note.reason.as_str(), note.detail.as_str()) == (kind, reason, detail.as_str())
@@ -211,15 +211,15 @@ fn dicomdir(directory: &Arc<Directory>, name: &OsStr, known: &KnownMembers) -> U
 }
 
 /// The names of these files, sorted, with what the index had for each.
-fn names_of(files: &HashMap<OsString, KnownFile>) -> Vec<(OsString, Known)> {
-    let mut names: Vec<_> = files.iter().map(|(name, file)| (name.clone(), Known::of(file))).collect();
+fn names_of(files: &HashMap<OsString, KnownFile>) -> Vec<(OsString, KnownAs)> {
+    let mut names: Vec<_> = files.iter().map(|(name, file)| (name.clone(), KnownAs::of(file))).collect();
     names.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     names
 }
 
 /// The result for an archive whose members the index could not return. The next scan reads the
 /// archive.
-fn index_failed(directory: &Arc<Directory>, path: &Path, error: &db::Error) -> UnitResult {
+fn index_failed(directory: &Arc<WorkDirectory>, path: &Path, error: &db::Error) -> UnitResult {
     let mut result = UnitResult::of(directory);
     let name = path.file_name().unwrap_or_default().to_owned();
     note(&mut result, name, Marks::NONE, failed("unreadable", format!("the index: {error}")));
@@ -243,8 +243,8 @@ struct KnownMember {
 }
 
 /// Receives the members of one archive file and sends them on to the index.
-struct Members<'a> {
-    parent: &'a Arc<Directory>,
+struct MemberCollector<'a> {
+    parent: &'a Arc<WorkDirectory>,
     path: &'a Path,
     name: &'a OsStr,
     kind: Kind,
@@ -273,7 +273,7 @@ struct Members<'a> {
     single_failed: bool,
 }
 
-impl Members<'_> {
+impl MemberCollector<'_> {
     fn ask(&mut self, index: &KnownMembers) -> Result<(), db::Error> {
         let (known, hasher) = (&mut self.known, &self.hasher);
         index.ask(|reader| {
@@ -333,7 +333,7 @@ impl Members<'_> {
         }
         if is_whole {
             let gone = self.vanished(index);
-            self.result.vanished = gone.iter().map(|(name, file)| (name.clone(), Known::of(file))).collect();
+            self.result.vanished = gone.iter().map(|(name, file)| (name.clone(), KnownAs::of(file))).collect();
             self.result_known.extend(gone);
         }
         self.result.ends_directory = true;
@@ -413,15 +413,15 @@ impl Members<'_> {
     }
 
     /// How a member was counted whose result was sent already. `None` if a rule skipped it.
-    fn counted(&self, hash: u64) -> Option<Counted> {
+    fn counted(&self, hash: u64) -> Option<CountedAs> {
         if let Some(failure) = self.failures.get(&hash) {
-            return failure.map(Counted::Failed);
+            return failure.map(CountedAs::Failed);
         }
         Some(match self.known.get(&hash) {
-            Some(known) if known.passed => Counted::Unchanged,
-            Some(known) if known.reread => Counted::Reread,
-            Some(known) if known.indexed => Counted::Updated,
-            Some(_) | None => Counted::Indexed,
+            Some(known) if known.passed => CountedAs::Unchanged,
+            Some(known) if known.reread => CountedAs::Reread,
+            Some(known) if known.indexed => CountedAs::Updated,
+            Some(_) | None => CountedAs::Indexed,
         })
     }
 
@@ -485,7 +485,7 @@ impl Members<'_> {
     }
 }
 
-impl Sink<Outcome> for Members<'_> {
+impl Sink<Outcome> for MemberCollector<'_> {
     fn action_for(&mut self, member: &Member) -> MemberAction {
         if self.settings.throttle.counts_bytes() {
             self.settings.throttle.bytes(self.bytes_read.swap(0, Relaxed), &self.settings.stop);
@@ -579,7 +579,7 @@ impl Sink<Outcome> for Members<'_> {
 }
 
 /// The row of an archive file in its directory.
-fn container(parent: &Directory, name: &OsStr, marks: Marks, outcome: FileOutcome) -> ScannedFile {
+fn container(parent: &WorkDirectory, name: &OsStr, marks: Marks, outcome: FileOutcome) -> ScannedFile {
     // The new note replaces an old one. Only an instance at this path must be removed.
     let known = parent.known.get(name).is_some_and(KnownFile::is_indexed);
     ScannedFile {

@@ -38,7 +38,7 @@ const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// A difference between a DICOMDIR and its folder, or an error in the DICOMDIR.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct DicomdirFinding {
     /// A failure, or [`NotIndexed::Unlisted`] for a file that is not listed.
     pub kind: NotIndexed,
     /// A short, stable name of the reason, for counting.
@@ -60,10 +60,10 @@ pub(super) fn is_named_so(name: &OsStr) -> bool {
 ///
 /// # Errors
 /// If the DICOMDIR cannot be read.
-pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
+pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, DicomdirFinding>> {
     let mut findings = BTreeMap::new();
     let mut failed = |name: OsString, reason, detail: &str| {
-        findings.insert(name, Finding { kind: NotIndexed::Failed, reason, detail: detail.to_owned() });
+        findings.insert(name, DicomdirFinding { kind: NotIndexed::Failed, reason, detail: detail.to_owned() });
     };
     let file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
     let References { file_ids, damage } = ingest::read_references(BufReader::with_capacity(64 << 10, file))?;
@@ -104,7 +104,7 @@ pub fn check(path: &Path) -> io::Result<BTreeMap<OsString, Finding>> {
         let unlisted = there.files.iter().zip(listed).filter(|(_, listed)| !listed);
         for (name, _) in unlisted.filter(|(name, _)| is_instance(&folder.join(name))) {
             let detail = "a file that the DICOMDIR of its folder does not list".to_owned();
-            let finding = Finding { kind: NotIndexed::Unlisted, reason: "dicomdir-unlisted", detail };
+            let finding = DicomdirFinding { kind: NotIndexed::Unlisted, reason: "dicomdir-unlisted", detail };
             findings.insert(name.into(), finding);
         }
     }

@@ -31,7 +31,7 @@ pub struct GlobError {
 
 /// How the filter applies to the files of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum FilterState {
     /// A file must match an include glob itself.
     Open,
     /// An include glob matches the directory, so all its files are included.
@@ -61,15 +61,15 @@ impl Filter {
     }
 
     /// How the filter applies to a directory. `inside` is its path below the root.
-    pub(super) fn directory(&self, inside: &Path) -> Standing {
-        let mut standing = if self.include.is_none() { Standing::Included } else { Standing::Open };
+    pub(super) fn directory(&self, inside: &Path) -> FilterState {
+        let mut standing = if self.include.is_none() { FilterState::Included } else { FilterState::Open };
         let above: Vec<_> = inside.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
         for path in above.into_iter().rev() {
             if fits(self.exclude.as_ref(), path) {
-                return Standing::Excluded;
+                return FilterState::Excluded;
             }
             if fits(self.include.as_ref(), path) {
-                standing = Standing::Included;
+                standing = FilterState::Included;
             }
         }
         standing
@@ -81,11 +81,11 @@ impl Filter {
     }
 
     /// Whether a file is excluded. `standing` is that of its directory.
-    pub(super) fn excludes_file(&self, standing: Standing, inside: &Path) -> bool {
+    pub(super) fn excludes_file(&self, standing: FilterState, inside: &Path) -> bool {
         match standing {
-            Standing::Excluded => true,
-            Standing::Included => fits(self.exclude.as_ref(), inside),
-            Standing::Open => fits(self.exclude.as_ref(), inside) || !fits(self.include.as_ref(), inside),
+            FilterState::Excluded => true,
+            FilterState::Included => fits(self.exclude.as_ref(), inside),
+            FilterState::Open => fits(self.exclude.as_ref(), inside) || !fits(self.include.as_ref(), inside),
         }
     }
 }

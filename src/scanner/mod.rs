@@ -54,7 +54,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 use crate::telemetry::metrics;
 
-pub use dicomdir::{Finding, check as check_dicomdir};
+pub use dicomdir::{DicomdirFinding, check as check_dicomdir};
 pub use error::Error;
 pub use filter::{Filter, GlobError};
 pub use options::{OnName, Options, Order, Probe, Vanished};
@@ -71,7 +71,7 @@ use scan_roots::ScanRoots;
 use settings::ReadSettings;
 use throttle::Throttle;
 use walk::Walked;
-use watch::{Limit, TimedFs, Watch};
+use watch::{Limit, TimedFs, Watchdog};
 pub use work::UNIT_FILES;
 use work::{UnitResult, WorkUnit};
 
@@ -167,7 +167,7 @@ pub fn scan(
     let pool = Pool { to_read, settings };
     // These threads are not scoped: the scan does not wait for a thread that hangs in the file
     // system.
-    let mut watch = Watch::new(pool, limit.clone());
+    let mut watch = Watchdog::new(pool, limit.clone());
     for _ in 0..jobs {
         watch.start_reader(None).map_err(Error::Thread)?;
     }
@@ -344,9 +344,9 @@ impl Collector<'_> {
         for (name, mark) in vanished {
             match mark {
                 // Only a note is deleted, no instance.
-                work::Known::Noted => dropped.push(name),
+                work::KnownAs::Noted => dropped.push(name),
                 // The scan decides at its end, since the file may have moved.
-                work::Known::Indexed => {
+                work::KnownAs::Indexed => {
                     if self.writer.is_none() {
                         *match self.options.vanished {
                             Vanished::Prune | Vanished::PruneEmptied => &mut self.summary.removed,

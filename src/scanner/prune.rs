@@ -87,7 +87,7 @@ pub(super) struct Guard {
 }
 
 /// What the walk found in a directory.
-pub(super) struct Look<'a> {
+pub(super) struct DirectoryLook<'a> {
     pub(super) path: &'a Path,
     /// Whether it is a root of the scan.
     pub(super) is_root: bool,
@@ -131,7 +131,7 @@ impl Guard {
     /// Checks a directory. Returns a change of its mount point for the index.
     pub(super) fn directory(
         &mut self,
-        look: &Look<'_>,
+        look: &DirectoryLook<'_>,
         known: Option<&mut Reader>,
     ) -> Result<Option<(PathBuf, Mounted)>, db::Error> {
         let news = self.mounted(look.path, look.is_mount_point);
@@ -186,7 +186,7 @@ impl Guard {
         }
     }
 
-    fn why(&self, look: &Look<'_>, known: &mut Reader) -> Result<Option<Why>, db::Error> {
+    fn why(&self, look: &DirectoryLook<'_>, known: &mut Reader) -> Result<Option<Why>, db::Error> {
         if self.mount_points.contains(look.path) && !look.is_mount_point {
             return Ok(Some(Why::NotMounted));
         }

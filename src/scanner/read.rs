@@ -14,10 +14,10 @@ use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, fadvise, fstat, openat
 
 use super::archives::{self, Out};
 use super::settings::ReadSettings;
-use super::watch::{First, Readers, Slot, Standing, UpTo};
+use super::watch::{First, ReaderPool, ReaderSlot, ReaderState, UpTo};
 use super::work::{
-    DICOMDIR, Entry, EntryReport, MAY_PASS, Marks, RESULT_TEXT_BYTES, TIMED_OUT, UnitResult, WorkUnit, failed, note,
-    to_outcome,
+    DICOMDIR, EntryReport, MAY_PASS, Marks, RESULT_TEXT_BYTES, TIMED_OUT, UnitResult, WorkEntry, WorkUnit, failed,
+    note, to_outcome,
 };
 use crate::db::{FileOutcome, KnownFile, NotIndexed, Note};
 use crate::ingest::{self, Wanted};
@@ -29,11 +29,11 @@ pub(super) struct Pool {
     pub(super) settings: ReadSettings,
 }
 
-impl Readers for Pool {
-    fn run(&self, slot: &Arc<Slot>, first: Option<First>) {
+impl ReaderPool for Pool {
+    fn run(&self, slot: &Arc<ReaderSlot>, first: Option<First>) {
         slot.own();
         for (unit, results) in first.into_iter().chain(&self.to_read) {
-            if self.unit(slot, unit, results) == Standing::GivenUp {
+            if self.unit(slot, unit, results) == ReaderState::GivenUp {
                 return;
             }
         }
@@ -45,7 +45,7 @@ impl Readers for Pool {
 }
 
 impl Pool {
-    fn unit(&self, slot: &Arc<Slot>, unit: WorkUnit, results: Sender<UnitResult>) -> Standing {
+    fn unit(&self, slot: &Arc<ReaderSlot>, unit: WorkUnit, results: Sender<UnitResult>) -> ReaderState {
         let directory = Arc::clone(&unit.directory);
         let entries = slot.begin(unit, results);
         let mut result = UnitResult::of(&directory);
@@ -64,17 +64,18 @@ impl Pool {
                     let read =
                         out.hand_over(before).and_then(|()| archives::read(*found, &directory, &self.settings, &out));
                     if read.is_err()
-                        || slot.hand_over(UnitResult::of(&directory), UpTo::Entry(number + 1)) == Standing::GivenUp
+                        || slot.hand_over(UnitResult::of(&directory), UpTo::Entry(number + 1)) == ReaderState::GivenUp
                     {
-                        return Standing::GivenUp;
+                        return ReaderState::GivenUp;
                     }
                 }
             }
             if text_bytes > RESULT_TEXT_BYTES {
                 text_bytes = 0;
                 let next = UnitResult::of(&directory);
-                if slot.hand_over(std::mem::replace(&mut result, next), UpTo::Entry(number + 1)) == Standing::GivenUp {
-                    return Standing::GivenUp;
+                if slot.hand_over(std::mem::replace(&mut result, next), UpTo::Entry(number + 1)) == ReaderState::GivenUp
+                {
+                    return ReaderState::GivenUp;
                 }
             }
         }
@@ -82,7 +83,7 @@ impl Pool {
     }
 
     /// Looks at one file.
-    fn look_at(&self, result: &mut UnitResult, entry: &Entry) -> Looked {
+    fn look_at(&self, result: &mut UnitResult, entry: &WorkEntry) -> Looked {
         let directory = Arc::clone(&result.directory);
         let Some(handle) = directory.handle.as_ref() else { return Looked::File(0) };
         // Cloned only when needed: an unchanged file needs no copy of its name.
@@ -172,7 +173,7 @@ impl Pool {
         if let FileOutcome::NotIndexed { kind: NotIndexed::Failed, .. } = outcome {
             match archives::kind_of(&file, &name) {
                 Ok(Some(kind)) => {
-                    let found = archives::Found::File { name, marks, file, kind, otherwise: outcome };
+                    let found = archives::ArchiveFile::File { name, marks, file, kind, otherwise: outcome };
                     return Looked::Archive(Box::new(found));
                 }
                 Ok(None) => {}
@@ -181,12 +182,12 @@ impl Pool {
         }
         if let FileOutcome::NotIndexed { reason: DICOMDIR, .. } = outcome {
             note(result, name.clone(), marks, outcome);
-            return Looked::Archive(Box::new(archives::Found::Dicomdir { name }));
+            return Looked::Archive(Box::new(archives::ArchiveFile::Dicomdir { name }));
         }
         let was = result.directory.known.get(&name).and_then(|known| known.note.as_deref());
         if was.is_some_and(archives::is_archive) {
             note(result, name.clone(), marks, outcome);
-            return Looked::Archive(Box::new(archives::Found::Former { name }));
+            return Looked::Archive(Box::new(archives::ArchiveFile::Former { name }));
         }
         let text_bytes = match &outcome {
             FileOutcome::Instance(record) => record.text_bytes(),
@@ -202,14 +203,14 @@ enum Looked {
     /// One file. Its outcome is in the result and holds this many bytes of text.
     File(usize),
     /// An archive file, or a file that was an archive in the last scan. Its members come next.
-    Archive(Box<archives::Found>),
+    Archive(Box<archives::ArchiveFile>),
 }
 
 /// A file with a note in the index that has not changed since.
 fn known_note(result: &mut UnitResult, name: OsString, known: &Note) -> Looked {
     let below = match known.reason == DICOMDIR {
-        true => Some(archives::Found::Dicomdir { name: name.clone() }),
-        false if archives::is_archive(known) => Some(archives::Found::Unchanged { name: name.clone() }),
+        true => Some(archives::ArchiveFile::Dicomdir { name: name.clone() }),
+        false if archives::is_archive(known) => Some(archives::ArchiveFile::Unchanged { name: name.clone() }),
         false => None,
     };
     if known.kind != NotIndexed::Container {

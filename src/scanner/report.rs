@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::work::Counted;
+use super::work::CountedAs;
 use super::{Hang, NotPruned};
 use crate::db::Tally;
 
@@ -154,18 +154,18 @@ impl Summary {
     }
 
     /// Subtracts a file that will be counted differently.
-    pub(super) fn take_back(&mut self, counted: Counted) {
+    pub(super) fn take_back(&mut self, counted: CountedAs) {
         let less = |count: &mut u64| *count = count.saturating_sub(1);
         less(&mut self.found);
         match counted {
-            Counted::Indexed => less(&mut self.indexed),
-            Counted::Updated => less(&mut self.updated),
-            Counted::Unchanged => less(&mut self.unchanged),
-            Counted::Reread => {
+            CountedAs::Indexed => less(&mut self.indexed),
+            CountedAs::Updated => less(&mut self.updated),
+            CountedAs::Unchanged => less(&mut self.unchanged),
+            CountedAs::Reread => {
                 less(&mut self.unchanged);
                 less(&mut self.reread);
             }
-            Counted::Failed(reason) => {
+            CountedAs::Failed(reason) => {
                 less(&mut self.failed);
                 self.failed_by_reason.take_back(reason);
             }

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
-use super::filter::Standing;
-use super::prune::{self, Guard, Look, Suspect};
+use super::filter::FilterState;
+use super::prune::{self, DirectoryLook, Guard, Suspect};
 use super::scan_roots::ScanRoots;
 use super::watch::TimedFs;
-use super::work::{Directory, Entry, EntryReport, Known, WorkUnit};
+use super::work::{EntryReport, KnownAs, WorkDirectory, WorkEntry, WorkUnit};
 use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};
 use crate::model::location::Place;
@@ -47,12 +47,12 @@ pub(super) fn walk(
 ) -> Result<Walked, Error> {
     let guard = Guard::new(known.as_mut(), options.vanished)?;
     let mut walk =
-        Walk { scan_roots, options, root: PathBuf::new(), timed_fs, known, guard, news: Vec::new(), stop, send };
+        ScanWalk { scan_roots, options, root: PathBuf::new(), timed_fs, known, guard, news: Vec::new(), stop, send };
     walk.all()?;
     Ok(Walked { known: walk.known, suspects: walk.guard.into_suspects() })
 }
 
-struct Walk<'a> {
+struct ScanWalk<'a> {
     scan_roots: &'a ScanRoots,
     options: &'a Options,
     /// The current root. Globs with a slash apply to the path below it.
@@ -69,7 +69,7 @@ struct Walk<'a> {
 /// The content of a directory.
 #[derive(Default)]
 struct Listing {
-    files: Vec<Entry>,
+    files: Vec<WorkEntry>,
     directories: Vec<OsString>,
     reports: Vec<EntryReport>,
     /// The error that ended the listing early.
@@ -82,7 +82,7 @@ impl Listing {
     }
 }
 
-impl Walk<'_> {
+impl ScanWalk<'_> {
     fn all(&mut self) -> Result<(), Error> {
         let scan_roots = self.scan_roots;
         let mut roots: Vec<_> = scan_roots.roots_in_order().into_iter().collect();
@@ -116,7 +116,7 @@ impl Walk<'_> {
         let theirs = names.iter().filter(|name| !self.scan_roots.is_own_file(directory, name));
         // Nobody listed their directory, so their type is unknown.
         let entries: Vec<_> =
-            theirs.map(|name| Entry { name: name.clone(), is_file: false, waited_for: None }).collect();
+            theirs.map(|name| WorkEntry { name: name.clone(), is_file: false, waited_for: None }).collect();
         let path = directory.to_owned();
         let opened = self.timed_fs.run(directory, move || open_directory(&path))?;
         let handle = opened.unwrap_or_else(|| Err(timed_out()));
@@ -125,7 +125,7 @@ impl Walk<'_> {
             Ok(handle) => (Some(handle), None),
             Err(error) => (None, Some(error)),
         };
-        let directory = Arc::new(Directory { place: Place::InPlace, path: directory.to_owned(), handle, known });
+        let directory = Arc::new(WorkDirectory { place: Place::InPlace, path: directory.to_owned(), handle, known });
         if unlisted.is_some() {
             return Ok((self.send)(WorkUnit { unlisted, ..WorkUnit::of(directory) }));
         }
@@ -183,7 +183,7 @@ impl Walk<'_> {
         };
         let mut vanished = if listing.error.is_none() { vanished(&known, &listing) } else { Vec::new() };
         if listing.error.is_none() {
-            let look = Look {
+            let look = DirectoryLook {
                 path,
                 is_root: self.scan_roots.directories.contains(path),
                 is_mount_point,
@@ -204,7 +204,7 @@ impl Walk<'_> {
             // The listing leaves out files that are roots themselves.
             vanished.retain(|(name, _)| !roots.contains(name));
         }
-        let directory = Arc::new(Directory { place: Place::InPlace, path: path.to_owned(), handle, known });
+        let directory = Arc::new(WorkDirectory { place: Place::InPlace, path: path.to_owned(), handle, known });
         let whole = listing.error.is_none();
         let mut files = std::mem::take(&mut listing.files).into_iter();
         let mut first = Some((std::mem::take(&mut listing.reports), listing.error.take()));
@@ -235,26 +235,26 @@ impl Walk<'_> {
     }
 
     /// How the filter applies to a directory.
-    fn standing(&self, path: &Path) -> Standing {
+    fn standing(&self, path: &Path) -> FilterState {
         match path.strip_prefix(&self.root) {
             Ok(inside) if !self.options.filter.is_open() => self.options.filter.directory(inside),
-            _ => Standing::Included,
+            _ => FilterState::Included,
         }
     }
 
     /// Removes excluded files from `vanished`, because the scan says nothing about them.
-    fn pass_over(&self, path: &Path, standing: Standing, vanished: &mut Vec<(OsString, Known)>) {
+    fn pass_over(&self, path: &Path, standing: FilterState, vanished: &mut Vec<(OsString, KnownAs)>) {
         if !self.options.filter.is_open() {
             vanished.retain(|(name, _)| !self.is_excluded(path, standing, name));
         }
     }
 
-    fn is_excluded(&self, path: &Path, standing: Standing, file: &OsStr) -> bool {
+    fn is_excluded(&self, path: &Path, standing: FilterState, file: &OsStr) -> bool {
         let inside = path.strip_prefix(&self.root).unwrap_or(path).join(file);
         self.options.filter.excludes_file(standing, &inside)
     }
 
-    fn list(&self, path: &Path, standing: Standing, entries: Vec<RawEntry>, error: Option<io::Error>) -> Listing {
+    fn list(&self, path: &Path, standing: FilterState, entries: Vec<RawEntry>, error: Option<io::Error>) -> Listing {
         let mut listing = Listing { error, ..Listing::default() };
         let root_files = self.scan_roots.root_files(path);
         // Times of subdirectories, by name.
@@ -277,7 +277,7 @@ impl Walk<'_> {
         listing
     }
 
-    fn sort_in(&self, path: &Path, standing: Standing, name: OsString, kind: FileType, listing: &mut Listing) {
+    fn sort_in(&self, path: &Path, standing: FilterState, name: OsString, kind: FileType, listing: &mut Listing) {
         let skipped = match kind {
             FileType::Directory => {
                 let whole = path.join(&name);
@@ -321,7 +321,7 @@ impl Walk<'_> {
             }),
             (None, FileType::Directory) => listing.directories.push(name),
             (None, kind) => {
-                listing.files.push(Entry { name, is_file: kind == FileType::RegularFile, waited_for: None })
+                listing.files.push(WorkEntry { name, is_file: kind == FileType::RegularFile, waited_for: None })
             }
         }
     }
@@ -347,11 +347,13 @@ impl Walk<'_> {
             if handle.is_none() {
                 names.clear();
             }
-            let directory = Arc::new(Directory { place: Place::Managed, path, handle, known });
+            let directory = Arc::new(WorkDirectory { place: Place::Managed, path, handle, known });
             let mut begins = WorkUnit { reports, begins_directory: true, ..WorkUnit::of(Arc::clone(&directory)) };
             for names in names.chunks(UNIT_FILES) {
-                let entries =
-                    names.iter().map(|name| Entry { name: name.clone(), is_file: false, waited_for: None }).collect();
+                let entries = names
+                    .iter()
+                    .map(|name| WorkEntry { name: name.clone(), is_file: false, waited_for: None })
+                    .collect();
                 let unit = std::mem::replace(&mut begins, WorkUnit::of(Arc::clone(&directory)));
                 if !(self.send)(WorkUnit { entries, ..unit }) {
                     return Ok(());
@@ -423,7 +425,7 @@ impl Walk<'_> {
         let mut vanished = vanished(&known, &Listing::default());
         self.pass_over(&path, self.standing(&path), &mut vanished);
         let mounts = std::mem::take(&mut self.news);
-        let directory = Arc::new(Directory { place, path, handle: None, known });
+        let directory = Arc::new(WorkDirectory { place, path, handle: None, known });
         Ok((self.send)(WorkUnit { vanished, mounts, ends_directory: true, ..WorkUnit::of(directory) }))
     }
 
@@ -433,9 +435,9 @@ impl Walk<'_> {
         if let (Some(parent), Some(name)) = (root.parent(), root.file_name()) {
             let known = self.known_files(parent)?;
             if let Some(file) = known.get(name) {
-                let vanished = vec![(name.to_owned(), Known::of(file))];
+                let vanished = vec![(name.to_owned(), KnownAs::of(file))];
                 let directory =
-                    Arc::new(Directory { place: Place::InPlace, path: parent.to_owned(), handle: None, known });
+                    Arc::new(WorkDirectory { place: Place::InPlace, path: parent.to_owned(), handle: None, known });
                 if !(self.send)(WorkUnit { vanished, ..WorkUnit::of(directory) }) {
                     return Ok(false);
                 }
@@ -533,13 +535,16 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// The entries that the index has and a complete listing does not have, sorted.
-fn vanished(known: &HashMap<OsString, KnownFile>, listing: &Listing) -> Vec<(OsString, Known)> {
+fn vanished(known: &HashMap<OsString, KnownFile>, listing: &Listing) -> Vec<(OsString, KnownAs)> {
     let is_there = |name: &OsString| {
         listing.files.binary_search_by(|entry| entry.name.cmp(name)).is_ok()
             || listing.reports.binary_search_by(|report| report.name.cmp(name)).is_ok()
     };
-    let mut vanished: Vec<_> =
-        known.iter().filter(|(name, _)| !is_there(name)).map(|(name, file)| (name.clone(), Known::of(file))).collect();
+    let mut vanished: Vec<_> = known
+        .iter()
+        .filter(|(name, _)| !is_there(name))
+        .map(|(name, file)| (name.clone(), KnownAs::of(file)))
+        .collect();
     vanished.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     vanished
 }

@@ -1,7 +1,7 @@
 //! The watchdog. If a file or directory does not answer (its server is gone), it costs one failure
 //! and not the scan.
 //!
-//! Each reader writes its current entry into its [`Slot`]. That is one atomic store, without a
+//! Each reader writes its current entry into its [`ReaderSlot`]. That is one atomic store, without a
 //! clock. The watchdog checks the slots at intervals. If an entry stays the same for too long, the
 //! watchdog gives the reader up. A new reader reports the entry as failed and does the rest of the
 //! unit. If the old thread comes back, it finds its unit gone and ends. The system cannot interrupt
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::work::{Entry, UnitResult, WorkUnit};
+use super::work::{UnitResult, WorkEntry, WorkUnit};
 use super::{Error, Stop};
 
 /// Maximum threads that may hang. If more hang, the storage is gone, not only one file. Each such
@@ -39,7 +39,7 @@ pub struct Hang {
 
 /// The current work of a reader.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub(super) struct ReaderSlot {
     /// The upper half counts steps and changes with each one. The lower half is the number of the
     /// current entry, from 1. If it is 0, there is no entry.
     at: AtomicU64,
@@ -51,7 +51,7 @@ pub(super) struct Slot {
 struct InHand {
     /// The unit, without its entries and without what was handed over.
     unit: WorkUnit,
-    entries: Arc<Vec<Entry>>,
+    entries: Arc<Vec<WorkEntry>>,
     /// Number of entries whose results were handed over.
     handed_over: usize,
     results: Sender<UnitResult>,
@@ -68,7 +68,7 @@ pub(super) enum UpTo {
 
 /// Whether a reader continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ReaderState {
     /// It continues.
     Working,
     /// Another reader has its work.
@@ -77,17 +77,17 @@ pub(super) enum Standing {
 
 thread_local! {
     /// The slot of this thread, if it is a reader.
-    static OWN: RefCell<Option<Arc<Slot>>> = const { RefCell::new(None) };
+    static OWN: RefCell<Option<Arc<ReaderSlot>>> = const { RefCell::new(None) };
 }
 
-impl Slot {
+impl ReaderSlot {
     /// Makes this the slot of the calling thread.
     pub(super) fn own(self: &Arc<Self>) {
         OWN.set(Some(Arc::clone(self)));
     }
 
     /// Stores a unit in the slot. Returns its entries.
-    pub(super) fn begin(&self, mut unit: WorkUnit, results: Sender<UnitResult>) -> Arc<Vec<Entry>> {
+    pub(super) fn begin(&self, mut unit: WorkUnit, results: Sender<UnitResult>) -> Arc<Vec<WorkEntry>> {
         let entries = Arc::new(std::mem::take(&mut unit.entries));
         let in_hand = InHand { unit, entries: Arc::clone(&entries), handed_over: 0, results };
         *self.in_hand.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_hand);
@@ -122,10 +122,10 @@ impl Slot {
     }
 
     /// Hands over the result of the entries since the last call.
-    pub(super) fn hand_over(&self, mut result: UnitResult, up_to: UpTo) -> Standing {
+    pub(super) fn hand_over(&self, mut result: UnitResult, up_to: UpTo) -> ReaderState {
         self.rests();
         let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(InHand { unit, handed_over, results, .. }) = in_hand.as_mut() else { return Standing::GivenUp };
+        let Some(InHand { unit, handed_over, results, .. }) = in_hand.as_mut() else { return ReaderState::GivenUp };
         result.begin(unit);
         match up_to {
             UpTo::Entry(entry) => {
@@ -139,17 +139,17 @@ impl Slot {
                 *in_hand = None;
             }
         }
-        Standing::Working
+        ReaderState::Working
     }
 
     /// Hands over the partial result after a stop request.
-    pub(super) fn break_off(&self, mut result: UnitResult) -> Standing {
+    pub(super) fn break_off(&self, mut result: UnitResult) -> ReaderState {
         self.rests();
         let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut taken) = in_hand.take() else { return Standing::GivenUp };
+        let Some(mut taken) = in_hand.take() else { return ReaderState::GivenUp };
         result.begin(&mut taken.unit);
         let _unwanted = taken.results.send(result);
-        Standing::Working
+        ReaderState::Working
     }
 }
 
@@ -204,29 +204,29 @@ impl Limit {
 pub(super) type First = (WorkUnit, Sender<UnitResult>);
 
 /// The readers that the watchdog watches.
-pub(super) trait Readers: Clone + Send + 'static {
+pub(super) trait ReaderPool: Clone + Send + 'static {
     /// Works on units until there are no more, or until this thread is given up.
-    fn run(&self, slot: &Arc<Slot>, first: Option<First>);
+    fn run(&self, slot: &Arc<ReaderSlot>, first: Option<First>);
 
     /// Drops the units in the queue, since there may be no readers left.
     fn drop_waiting(&self);
 }
 
 /// Watches the readers of a scan.
-pub(super) struct Watch<R> {
+pub(super) struct Watchdog<R> {
     readers_of_scan: R,
     limit: Limit,
-    readers: Vec<(Arc<Slot>, u64, Instant)>,
+    readers: Vec<(Arc<ReaderSlot>, u64, Instant)>,
 }
 
-impl<R: Readers> Watch<R> {
+impl<R: ReaderPool> Watchdog<R> {
     pub(super) const fn new(readers_of_scan: R, limit: Limit) -> Self {
         Self { readers_of_scan, limit, readers: Vec::new() }
     }
 
     /// Starts a reader. `first` is its first unit, if it takes over one.
     pub(super) fn start_reader(&mut self, first: Option<First>) -> std::io::Result<()> {
-        let slot = Arc::<Slot>::default();
+        let slot = Arc::<ReaderSlot>::default();
         let (readers, own) = (self.readers_of_scan.clone(), Arc::clone(&slot));
         std::thread::Builder::new()
             .name(format!("scan reader {}", self.readers.len()))
@@ -290,12 +290,12 @@ impl<R: Readers> Watch<R> {
     }
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+type FsJob = Box<dyn FnOnce() + Send>;
 
 /// Calls the file system on another thread, and gives the thread up if it hangs.
 pub(super) struct TimedFs {
     limit: Limit,
-    worker: Option<Sender<Job>>,
+    worker: Option<Sender<FsJob>>,
 }
 
 impl TimedFs {
@@ -321,7 +321,7 @@ impl TimedFs {
         meanwhile: impl FnOnce() -> Result<U, Error>,
     ) -> Result<(Option<T>, U), Error> {
         let (answer, answered) = bounded(1);
-        let job: Job = Box::new(move || {
+        let job: FsJob = Box::new(move || {
             // If this thread was given up, nobody reads the answer.
             let _unwanted = answer.send(work());
         });
@@ -347,8 +347,8 @@ impl TimedFs {
     }
 }
 
-fn start_worker() -> Result<Sender<Job>, Error> {
-    let (jobs, to_do) = bounded::<Job>(1);
+fn start_worker() -> Result<Sender<FsJob>, Error> {
+    let (jobs, to_do) = bounded::<FsJob>(1);
     std::thread::Builder::new()
         .name("scan lister".into())
         .spawn(move || to_do.iter().for_each(|job| job()))

@@ -44,7 +44,7 @@ pub(super) const DICOMDIR: &str = "dicomdir";
 
 /// A directory being scanned.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct WorkDirectory {
     /// The kind of directory: [`Place::InPlace`] for files on disk, [`Place::Archive`] for an
     /// archive file with its members, or [`Place::Managed`] for the storage of the node. The scan
     /// only reads managed objects again. It records no failures about them.
@@ -58,7 +58,7 @@ pub(super) struct Directory {
     pub(super) known: HashMap<OsString, KnownFile>,
 }
 
-impl Directory {
+impl WorkDirectory {
     /// The path of a file in it, as messages show it.
     pub(super) fn shown_path(&self, name: &OsStr) -> PathBuf {
         self.place.shown_path(&self.path, name)
@@ -67,14 +67,14 @@ impl Directory {
 
 /// What the index had for a file that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum KnownAs {
     /// A location of an instance.
     Indexed,
     /// A note that the file could not be read or was skipped.
     Noted,
 }
 
-impl Known {
+impl KnownAs {
     pub(super) fn of(file: &KnownFile) -> Self {
         if file.is_indexed() { Self::Indexed } else { Self::Noted }
     }
@@ -82,7 +82,7 @@ impl Known {
 
 /// A file to look at.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct WorkEntry {
     pub(super) name: OsString,
     /// Whether the directory lists it as a regular file. False for a symbolic link.
     pub(super) is_file: bool,
@@ -102,15 +102,15 @@ pub(super) struct EntryReport {
 /// A piece of a directory, for one reader.
 #[derive(Debug)]
 pub(super) struct WorkUnit {
-    pub(super) directory: Arc<Directory>,
+    pub(super) directory: Arc<WorkDirectory>,
     /// Files to look at, and symbolic links that may point to files.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<WorkEntry>,
     /// Entries that the walk itself skipped.
     pub(super) reports: Vec<EntryReport>,
     /// Why the directory could not be listed, or not to its end.
     pub(super) unlisted: Option<io::Error>,
     /// Entries that the index has and the directory no longer has.
-    pub(super) vanished: Vec<(OsString, Known)>,
+    pub(super) vanished: Vec<(OsString, KnownAs)>,
     /// Changes of mount points that the index does not have yet.
     pub(super) mounts: Vec<(PathBuf, Mounted)>,
     pub(super) begins_directory: bool,
@@ -118,7 +118,7 @@ pub(super) struct WorkUnit {
 }
 
 impl WorkUnit {
-    pub(super) fn of(directory: Arc<Directory>) -> Self {
+    pub(super) fn of(directory: Arc<WorkDirectory>) -> Self {
         Self {
             directory,
             entries: Vec::new(),
@@ -134,7 +134,7 @@ impl WorkUnit {
 
 /// How a member of an archive was counted before a later member of the same name replaced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Counted {
+pub(super) enum CountedAs {
     /// As newly indexed.
     Indexed,
     /// As updated.
@@ -150,14 +150,14 @@ pub(super) enum Counted {
 /// The result of a unit, or of a part of it.
 #[derive(Debug)]
 pub(super) struct UnitResult {
-    pub(super) directory: Arc<Directory>,
+    pub(super) directory: Arc<WorkDirectory>,
     /// Number of files that have not changed.
     pub(super) unchanged: u64,
     /// Entries that the summary counts and that need no write.
     pub(super) reports: Vec<EntryReport>,
     /// Files to write to the index.
     pub(super) files: Vec<ScannedFile>,
-    pub(super) vanished: Vec<(OsString, Known)>,
+    pub(super) vanished: Vec<(OsString, KnownAs)>,
     /// Changes of mount points that the index does not have yet.
     pub(super) mounts: Vec<(PathBuf, Mounted)>,
     /// Files that are back. An earlier scan recorded them as missing, and they have not changed.
@@ -168,11 +168,11 @@ pub(super) struct UnitResult {
     pub(super) archives: u64,
     /// Members that an earlier result counted and that `files` lists again. A later member of the
     /// same name replaced each of them.
-    pub(super) replaced: Vec<Counted>,
+    pub(super) replaced: Vec<CountedAs>,
 }
 
 impl UnitResult {
-    pub(super) fn of(directory: &Arc<Directory>) -> Self {
+    pub(super) fn of(directory: &Arc<WorkDirectory>) -> Self {
         Self {
             directory: Arc::clone(directory),
             unchanged: 0,
