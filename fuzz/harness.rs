@@ -282,7 +282,7 @@ pub(crate) fn archive(bytes: &[u8]) {
         }
         // All of them along one way through the archive, in the order in which they lie where there is one.
         let archives = Archives::default();
-        let mut wanted = archive::Wanted::default();
+        let mut wanted = archive::WantedMembers::default();
         read.iter().for_each(|(path, _)| wanted.add(OsStr::from_bytes(path)));
         let mut left: HashMap<_, _> = read.iter().copied().collect();
         while let Some(&path) = left.keys().min() {

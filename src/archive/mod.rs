@@ -21,7 +21,7 @@ mod zip;
 
 use std::io::{self, Read};
 
-pub use open::{Archives, Object, Wanted, open};
+pub use open::{Archives, Object, WantedMembers, open};
 pub use problem::Problem;
 pub use source::OnRead;
 pub use walk::{Member, MemberAction, MemberKind, ReadMember, Sink, walk};

@@ -58,13 +58,13 @@ pub(crate) fn again(path: &[u8], occurrence: u32) -> Vec<u8> {
 
 /// A member within the archive that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct PathStep {
     pub(crate) name: Vec<u8>,
     /// Its number among the members of this name, from 1.
     pub(crate) occurrence: u32,
 }
 
-impl Step {
+impl PathStep {
     /// The path of this member, if its archive is at `path`.
     pub(crate) fn below(&self, path: &[u8]) -> Vec<u8> {
         again(&join(path, &self.name), self.occurrence)
@@ -72,8 +72,8 @@ impl Step {
 }
 
 /// The nested archives on a path and the member at its end, outermost first.
-pub(crate) fn steps(path: &[u8]) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
+pub(crate) fn steps(path: &[u8]) -> Vec<PathStep> {
+    let mut steps: Vec<PathStep> = Vec::new();
     let mut names = split(path).into_iter().peekable();
     while let Some(name) = names.next() {
         let occurrence = if name.is_empty() { names.peek().and_then(|number| occurrence(number)) } else { None };
@@ -82,7 +82,7 @@ pub(crate) fn steps(path: &[u8]) -> Vec<Step> {
                 step.occurrence = occurrence;
                 names.next();
             }
-            _ => steps.push(Step { name, occurrence: 1 }),
+            _ => steps.push(PathStep { name, occurrence: 1 }),
         }
     }
     steps
@@ -130,7 +130,7 @@ mod tests {
             steps in prop::collection::vec(("[!/a2]{1,6}", prop_oneof![Just(1), 1..12_u32]), 1..4)
         ) {
             let steps: Vec<_> =
-                steps.into_iter().map(|(name, occurrence)| Step { name: name.into_bytes(), occurrence }).collect();
+                steps.into_iter().map(|(name, occurrence)| PathStep { name: name.into_bytes(), occurrence }).collect();
             let path = steps.iter().fold(Vec::new(), |path, step| step.below(&path));
             prop_assert_eq!(super::steps(&path), steps);
         }

@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flate2::bufread::MultiGzDecoder;
 
 use super::limits::{MAX_MEMBERS, MAX_NESTING, MAX_REMEMBERED, inflated_limit};
-use super::name::{self, Step};
+use super::name::{self, PathStep};
 use super::problem::Problem;
 use super::source::{
-    Ahead, Budget, Checked, Inflate, Limited, Metered, OnRead, SkipRead, Streamed, Window, WindowReader,
+    Budget, Checked, Inflate, Limited, Metered, OnRead, Peeked, SkipRead, Streamed, Window, WindowReader,
 };
 use super::tar::{self, EntryKind};
-use super::zip::{self, Directory};
+use super::zip::{self, CentralDirectory};
 use super::{Kind, LOOK};
 
 const BUFFER: usize = 64 << 10;
@@ -156,7 +156,7 @@ impl Archives {
     /// order, they take at most two passes. `None` if the order makes no difference or none of them
     /// is there.
     #[must_use]
-    pub fn next_of(&self, wanted: &Wanted) -> Option<OsString> {
+    pub fn next_of(&self, wanted: &WantedMembers) -> Option<OsString> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let archive = remembered.as_mut()?;
         if wanted.ways.is_empty() || !archive.has_an_order() {
@@ -174,14 +174,14 @@ impl Archives {
 
 /// The members of one archive file that the caller still needs.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct WantedMembers {
     members: HashSet<Vec<u8>>,
     /// The paths of these members and of the archives around them. The number says how many needed
     /// members each path leads to.
     ways: HashMap<Vec<u8>, usize>,
 }
 
-impl Wanted {
+impl WantedMembers {
     /// Adds a member.
     pub fn add(&mut self, member: &OsStr) {
         if !self.members.insert(member.as_bytes().to_vec()) {
@@ -244,12 +244,12 @@ struct Remembered {
     identity: FileIdentity,
     window: Window,
     /// The nested archives, beginning with the file itself.
-    levels: Vec<Level>,
+    levels: Vec<NestedArchive>,
 }
 
-struct Level {
+struct NestedArchive {
     /// Its position in the archive one level up. `None` for the file itself.
-    step: Option<Step>,
+    step: Option<PathStep>,
     archive: Archive,
 }
 
@@ -258,8 +258,8 @@ impl Remembered {
         // The file is an archive now, or it was one when it was indexed. If its first bytes do not
         // tell the kind, it is a self-extracting zip archive.
         let budget = Budget::new(inflated_limit(self.window.length()));
-        let archive = Archive::enter(Bytes::Window(self.window.clone()), Some(Kind::Zip), budget)?;
-        self.levels.push(Level { step: None, archive });
+        let archive = Archive::enter(MemberData::Window(self.window.clone()), Some(Kind::Zip), budget)?;
+        self.levels.push(NestedArchive { step: None, archive });
         Ok(())
     }
 
@@ -268,7 +268,7 @@ impl Remembered {
     }
 
     /// Searches forward in the innermost archive, then in the archives around it.
-    fn next_of(&mut self, wanted: &Wanted) -> Option<Vec<u8>> {
+    fn next_of(&mut self, wanted: &WantedMembers) -> Option<Vec<u8>> {
         loop {
             let steps = self.levels.iter().filter_map(|level| level.step.as_ref());
             let path = steps.fold(Vec::new(), |path, step| step.below(&path));
@@ -309,13 +309,13 @@ impl Remembered {
                 && let Ok(Reached::Member(found)) = stream.member(&step)
                 && let Ok(archive) = Archive::enter(found.bytes, None, found.budget)
             {
-                self.levels.push(Level { step: Some(step), archive });
+                self.levels.push(NestedArchive { step: Some(step), archive });
             }
         }
     }
 
     /// Opens a member. It reuses the nested archives that this path shares with the previous one.
-    fn reach(&mut self, steps: &[Step]) -> Result<Reached, Problem> {
+    fn reach(&mut self, steps: &[PathStep]) -> Result<Reached, Problem> {
         let limit = inflated_limit(self.window.length());
         let [archives @ .., _] = steps else { return Ok(Reached::Missing) };
         let levels = self.levels.iter().skip(1).zip(archives);
@@ -335,29 +335,29 @@ impl Remembered {
                 reached => return Ok(reached),
             };
             let archive = Archive::enter(found.bytes, None, found.budget)?;
-            self.levels.push(Level { step: Some(step.clone()), archive });
+            self.levels.push(NestedArchive { step: Some(step.clone()), archive });
         }
     }
 }
 
-enum Bytes {
+enum MemberData {
     Window(Window),
     Stream(Box<dyn SkipRead>),
 }
 
-struct Found {
-    bytes: Bytes,
+struct FoundMember {
+    bytes: MemberData,
     length: Option<u64>,
     checksum: Option<u32>,
     /// Maximum bytes to inflate from it, if it is itself an archive.
     budget: Budget,
 }
 
-impl Found {
+impl FoundMember {
     fn into_object(self) -> Object {
         let reader: Box<dyn Read + Send> = match self.bytes {
-            Bytes::Window(window) => Box::new(WindowReader::new(window)),
-            Bytes::Stream(stream) => stream,
+            MemberData::Window(window) => Box::new(WindowReader::new(window)),
+            MemberData::Stream(stream) => stream,
         };
         match self.length {
             Some(length) => {
@@ -370,7 +370,7 @@ impl Found {
 
 /// The result of a search for a member.
 enum Reached {
-    Member(Found),
+    Member(FoundMember),
     /// The member exists and cannot be read.
     Refused(Problem),
     /// The member does not exist.
@@ -379,8 +379,8 @@ enum Reached {
     Unknown,
 }
 
-impl From<Result<Found, Problem>> for Reached {
-    fn from(found: Result<Found, Problem>) -> Self {
+impl From<Result<FoundMember, Problem>> for Reached {
+    fn from(found: Result<FoundMember, Problem>) -> Self {
         found.map_or_else(Self::Refused, Self::Member)
     }
 }
@@ -398,7 +398,7 @@ struct Passed {
 }
 
 impl Passed {
-    fn place(&self, step: &Step) -> Option<u64> {
+    fn place(&self, step: &PathStep) -> Option<u64> {
         self.places.get(&self.hash(&step.name, step.occurrence)).copied()
     }
 
@@ -453,7 +453,7 @@ impl Passed {
 /// An opened archive.
 enum Archive {
     Zip {
-        directory: Directory,
+        directory: CentralDirectory,
         passed: Passed,
     },
     /// A tar archive that lies uncompressed in the file.
@@ -471,13 +471,13 @@ enum Archive {
 impl Archive {
     /// Opens an archive. If its first bytes do not tell the kind, it is `otherwise`. `budget`
     /// limits the bytes that one pass may inflate.
-    fn enter(bytes: Bytes, otherwise: Option<Kind>, budget: Budget) -> Result<Self, Problem> {
+    fn enter(bytes: MemberData, otherwise: Option<Kind>, budget: Budget) -> Result<Self, Problem> {
         match bytes {
-            Bytes::Window(window) => {
+            MemberData::Window(window) => {
                 let mut start = [0; LOOK];
                 let read = window.read_at(&mut start, 0)?;
                 match Kind::of(start.get(..read).unwrap_or_default())?.or(otherwise) {
-                    Some(Kind::Zip) => Ok(match Directory::find(&window)? {
+                    Some(Kind::Zip) => Ok(match CentralDirectory::find(&window)? {
                         Some(directory) => Self::Zip { directory, passed: Passed::default() },
                         None => Self::stream(StreamKind::Zip, Box::new(WindowReader::new(window)), budget),
                     }),
@@ -488,8 +488,8 @@ impl Archive {
                     None => Err(Problem::Missing),
                 }
             }
-            Bytes::Stream(stream) => {
-                let ahead = Ahead::look(stream, LOOK)?;
+            MemberData::Stream(stream) => {
+                let ahead = Peeked::look(stream, LOOK)?;
                 match Kind::of(ahead.head())? {
                     Some(Kind::Zip) => Ok(Self::stream(StreamKind::Zip, Box::new(ahead), budget)),
                     Some(Kind::Tar) => Ok(Self::stream(StreamKind::Tar, Box::new(ahead), budget)),
@@ -502,28 +502,28 @@ impl Archive {
 
     fn gzip(source: Box<dyn SkipRead>, budget: Budget) -> Result<Self, Problem> {
         let metered = Metered { inner: MultiGzDecoder::new(source), budget: budget.clone() };
-        let ahead = Ahead::look(Streamed(BufReader::with_capacity(BUFFER, metered)), LOOK)?;
+        let ahead = Peeked::look(Streamed(BufReader::with_capacity(BUFFER, metered)), LOOK)?;
         let is_tar = tar::is_header(ahead.head());
         let ahead = Box::new(ahead);
         Ok(if is_tar { Self::stream(StreamKind::Tar, ahead, budget) } else { Self::SingleFile(Some(ahead), budget) })
     }
 
     fn stream(kind: StreamKind, source: Box<dyn SkipRead>, budget: Budget) -> Self {
-        let place = Arc::new(Mutex::new(Some(Standing::AtHeader(source))));
+        let place = Arc::new(Mutex::new(Some(StreamPosition::AtHeader(source))));
         Self::Stream(StreamArchive { kind, place, passed: Passed::default(), budget })
     }
 
     /// Finds a member. `limit` is the maximum to inflate from it, if it can be read without the
     /// others.
-    fn member(&mut self, step: &Step, limit: u64) -> Result<Reached, Problem> {
+    fn member(&mut self, step: &PathStep, limit: u64) -> Result<Reached, Problem> {
         match self {
             Self::Zip { directory, passed } => in_zip(directory, passed, step, limit),
             Self::Tar { headers, data, passed } => in_tar(headers, data, passed, step, limit),
             Self::Stream(stream) => stream.member(step),
             Self::SingleFile(stream, budget) => Ok(match stream.take() {
                 Some(stream) => {
-                    let (bytes, budget) = (Bytes::Stream(stream), budget.clone());
-                    Reached::Member(Found { bytes, length: None, checksum: None, budget })
+                    let (bytes, budget) = (MemberData::Stream(stream), budget.clone());
+                    Reached::Member(FoundMember { bytes, length: None, checksum: None, budget })
                 }
                 None => Reached::Unknown,
             }),
@@ -531,7 +531,12 @@ impl Archive {
     }
 }
 
-fn in_zip(directory: &mut Directory, passed: &mut Passed, step: &Step, limit: u64) -> Result<Reached, Problem> {
+fn in_zip(
+    directory: &mut CentralDirectory,
+    passed: &mut Passed,
+    step: &PathStep,
+    limit: u64,
+) -> Result<Reached, Problem> {
     if !passed.is_whole() {
         return Ok(Reached::Unknown);
     }
@@ -560,16 +565,16 @@ fn in_zip(directory: &mut Directory, passed: &mut Passed, step: &Step, limit: u6
     Ok(passed.not_met())
 }
 
-fn member_of_zip(directory: &Directory, entry: &zip::Entry, limit: u64) -> Result<Found, Problem> {
+fn member_of_zip(directory: &CentralDirectory, entry: &zip::ZipEntry, limit: u64) -> Result<FoundMember, Problem> {
     entry.check()?;
     let mut header = [0; zip::LOCAL_HEADER];
     let (window, ..) = directory.data(entry, &mut header)?;
     let budget = Budget::new(limit);
     let bytes = match entry.method {
-        zip::STORED => Bytes::Window(window),
-        _ => Bytes::Stream(Box::new(inflated(WindowReader::new(window), &budget))),
+        zip::STORED => MemberData::Window(window),
+        _ => MemberData::Stream(Box::new(inflated(WindowReader::new(window), &budget))),
     };
-    Ok(Found { bytes, length: Some(entry.size), checksum: Some(entry.checksum), budget })
+    Ok(FoundMember { bytes, length: Some(entry.size), checksum: Some(entry.checksum), budget })
 }
 
 fn inflated<S: SkipRead>(source: S, budget: &Budget) -> Inflated<S> {
@@ -582,7 +587,7 @@ fn in_tar(
     headers: &mut WindowReader,
     data: &mut u64,
     passed: &mut Passed,
-    step: &Step,
+    step: &PathStep,
     limit: u64,
 ) -> Result<Reached, Problem> {
     if !passed.is_whole() {
@@ -619,13 +624,13 @@ fn in_tar(
     Ok(passed.not_met())
 }
 
-fn member_of_tar(source: WindowReader, entry: &tar::Entry, limit: u64) -> Found {
+fn member_of_tar(source: WindowReader, entry: &tar::TarEntry, limit: u64) -> FoundMember {
     let bytes = match source.window(entry.size) {
-        Some(window) => Bytes::Window(window),
+        Some(window) => MemberData::Window(window),
         // The member is cut off. The reader gets the bytes that exist, then an error.
-        None => Bytes::Stream(Box::new(Limited::new(source, entry.size))),
+        None => MemberData::Stream(Box::new(Limited::new(source, entry.size))),
     };
-    Found { bytes, length: Some(entry.size), checksum: None, budget: Budget::new(limit) }
+    FoundMember { bytes, length: Some(entry.size), checksum: None, budget: Budget::new(limit) }
 }
 
 #[derive(Clone, Copy)]
@@ -638,31 +643,31 @@ enum StreamKind {
 struct StreamArchive {
     kind: StreamKind,
     /// The current position. `None` while somebody reads a member.
-    place: Place,
+    place: SharedPosition,
     passed: Passed,
     budget: Budget,
 }
 
-type Place = Arc<Mutex<Option<Standing>>>;
+type SharedPosition = Arc<Mutex<Option<StreamPosition>>>;
 
-enum Standing {
+enum StreamPosition {
     AtHeader(Box<dyn SkipRead>),
     /// After the header of a member, with its data still unread. The number is that of the
     /// occurrence.
-    AtData(Header, u32, Box<dyn SkipRead>),
+    AtData(StreamHeader, u32, Box<dyn SkipRead>),
     /// Within the data of a member, or directly after it.
     InMember(Box<dyn MemberStream>),
 }
 
 /// A header, the number of the occurrence, and the stream after the header.
-type AtData = (Header, u32, Box<dyn SkipRead>);
+type AtData = (StreamHeader, u32, Box<dyn SkipRead>);
 
-enum Header {
-    Zip(zip::Entry),
-    Tar(tar::Entry),
+enum StreamHeader {
+    Zip(zip::ZipEntry),
+    Tar(tar::TarEntry),
 }
 
-impl Header {
+impl StreamHeader {
     fn name(&self) -> &[u8] {
         match self {
             Self::Zip(entry) => &entry.name,
@@ -672,16 +677,16 @@ impl Header {
 }
 
 impl StreamArchive {
-    fn member(&mut self, step: &Step) -> Result<Reached, Problem> {
+    fn member(&mut self, step: &PathStep) -> Result<Reached, Problem> {
         if !self.passed.is_whole() {
             return Ok(Reached::Unknown);
         }
         let mut standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Standing::AtData(header, occurrence, source)) = standing {
+        if let Some(StreamPosition::AtData(header, occurrence, source)) = standing {
             if header.name() == step.name && occurrence == step.occurrence {
                 return Ok(self.member_here(header, source));
             }
-            standing = Some(Standing::AtData(header, occurrence, source));
+            standing = Some(StreamPosition::AtData(header, occurrence, source));
         }
         if self.passed.place(step).is_some() {
             return Ok(Reached::Unknown);
@@ -691,7 +696,7 @@ impl StreamArchive {
         }
         let Some(standing) = standing else { return Ok(Reached::Unknown) };
         let mut met = self.passed.met(&step.name);
-        let mut is_it = |other: &Step| {
+        let mut is_it = |other: &PathStep| {
             met += u32::from(other.name == step.name);
             other.name == step.name && met == step.occurrence
         };
@@ -702,45 +707,45 @@ impl StreamArchive {
     }
 
     /// Searches forward for the next needed member. It stops before the data.
-    fn look_for(&mut self, is_wanted: &mut dyn FnMut(&Step) -> bool) -> Result<Option<Step>, Problem> {
+    fn look_for(&mut self, is_wanted: &mut dyn FnMut(&PathStep) -> bool) -> Result<Option<PathStep>, Problem> {
         let standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(standing) = standing else { return Ok(None) };
         let Some((header, occurrence, source)) = self.go_to(standing, is_wanted)? else { return Ok(None) };
         let name = header.name().to_vec();
-        self.put(Standing::AtData(header, occurrence, source));
-        Ok(Some(Step { name, occurrence }))
+        self.put(StreamPosition::AtData(header, occurrence, source));
+        Ok(Some(PathStep { name, occurrence }))
     }
 
     /// Goes to the data of the next member for which `is_wanted` returns true. `None` at the end.
     /// It calls `is_wanted` for every member, in order.
     fn go_to(
         &mut self,
-        standing: Standing,
-        is_wanted: &mut dyn FnMut(&Step) -> bool,
+        standing: StreamPosition,
+        is_wanted: &mut dyn FnMut(&PathStep) -> bool,
     ) -> Result<Option<AtData>, Problem> {
         let mut source = match standing {
-            Standing::AtHeader(source) => source,
-            Standing::AtData(header, _, source) => self.pass(&header, source)?,
-            Standing::InMember(data) => data.leave()?,
+            StreamPosition::AtHeader(source) => source,
+            StreamPosition::AtData(header, _, source) => self.pass(&header, source)?,
+            StreamPosition::InMember(data) => data.leave()?,
         };
         while self.passed.goes_on() {
             let header = match self.kind {
-                StreamKind::Zip => zip::next_local(&mut source)?.map(Header::Zip),
-                StreamKind::Tar => tar::next(&mut source)?.map(Header::Tar),
+                StreamKind::Zip => zip::next_local(&mut source)?.map(StreamHeader::Zip),
+                StreamKind::Tar => tar::next(&mut source)?.map(StreamHeader::Tar),
             };
             let Some(header) = header else {
                 self.passed.ended = true;
                 break;
             };
             let is_file = match &header {
-                Header::Tar(entry) => entry.kind == EntryKind::File,
-                Header::Zip(entry) if entry.is_described_after() && entry.method != zip::DEFLATED => {
+                StreamHeader::Tar(entry) => entry.kind == EntryKind::File,
+                StreamHeader::Zip(entry) if entry.is_described_after() && entry.method != zip::DEFLATED => {
                     return Err(Problem::NoSize);
                 }
-                Header::Zip(_) => true,
+                StreamHeader::Zip(_) => true,
             };
             let occurrence = self.passed.pass(header.name(), 0);
-            let step = Step { name: header.name().to_vec(), occurrence };
+            let step = PathStep { name: header.name().to_vec(), occurrence };
             if is_wanted(&step) && is_file {
                 return Ok(Some((header, step.occurrence, source)));
             }
@@ -750,29 +755,29 @@ impl StreamArchive {
     }
 
     /// Skips to the next header.
-    fn pass(&self, header: &Header, mut source: Box<dyn SkipRead>) -> Result<Box<dyn SkipRead>, Problem> {
+    fn pass(&self, header: &StreamHeader, mut source: Box<dyn SkipRead>) -> Result<Box<dyn SkipRead>, Problem> {
         match header {
-            Header::Tar(entry) => {
+            StreamHeader::Tar(entry) => {
                 let padded = entry.padded();
                 if source.pass(padded)? < padded { Err(Problem::Truncated) } else { Ok(source) }
             }
             // Only a deflate stream marks its own end.
-            Header::Zip(entry) => self.in_zip(entry, source, entry.is_described_after()).leave(),
+            StreamHeader::Zip(entry) => self.in_zip(entry, source, entry.is_described_after()).leave(),
         }
     }
 
     /// The member whose data begins at the current position.
-    fn member_here(&self, header: Header, source: Box<dyn SkipRead>) -> Reached {
+    fn member_here(&self, header: StreamHeader, source: Box<dyn SkipRead>) -> Reached {
         match header {
-            Header::Tar(entry) => self.member_of_tar(&entry, source),
-            Header::Zip(entry) => self.member_of_zip(&entry, source),
+            StreamHeader::Tar(entry) => self.member_of_tar(&entry, source),
+            StreamHeader::Zip(entry) => self.member_of_zip(&entry, source),
         }
     }
 
-    fn member_of_tar(&self, entry: &tar::Entry, source: Box<dyn SkipRead>) -> Reached {
+    fn member_of_tar(&self, entry: &tar::TarEntry, source: Box<dyn SkipRead>) -> Reached {
         let window = source.window(entry.size);
         let padding = entry.padded() - entry.size;
-        let data = Member {
+        let data = LeavableStream {
             data: Limited::new(source, entry.size),
             leave: move |data: Limited<Box<dyn SkipRead>>| {
                 let left = data.left().saturating_add(padding);
@@ -782,22 +787,22 @@ impl StreamArchive {
         };
         let bytes = match window {
             Some(window) => {
-                self.put(Standing::InMember(Box::new(data)));
-                Bytes::Window(window)
+                self.put(StreamPosition::InMember(Box::new(data)));
+                MemberData::Window(window)
             }
             None => self.lend(Box::new(data)),
         };
-        Reached::Member(Found { bytes, length: Some(entry.size), checksum: None, budget: self.budget.clone() })
+        Reached::Member(FoundMember { bytes, length: Some(entry.size), checksum: None, budget: self.budget.clone() })
     }
 
-    fn member_of_zip(&self, entry: &zip::Entry, source: Box<dyn SkipRead>) -> Reached {
+    fn member_of_zip(&self, entry: &zip::ZipEntry, source: Box<dyn SkipRead>) -> Reached {
         let data = self.in_zip(entry, source, entry.method == zip::DEFLATED);
         if let Err(problem) = entry.check() {
-            self.put(Standing::InMember(data));
+            self.put(StreamPosition::InMember(data));
             return Reached::Refused(problem);
         }
         let known = (!entry.is_described_after()).then_some(());
-        Reached::Member(Found {
+        Reached::Member(FoundMember {
             bytes: self.lend(data),
             length: known.map(|()| entry.size),
             checksum: known.map(|()| entry.checksum),
@@ -806,16 +811,16 @@ impl StreamArchive {
     }
 
     /// The data of a member, inflated or as stored.
-    fn in_zip(&self, entry: &zip::Entry, source: Box<dyn SkipRead>, inflate: bool) -> Box<dyn MemberStream> {
+    fn in_zip(&self, entry: &zip::ZipEntry, source: Box<dyn SkipRead>, inflate: bool) -> Box<dyn MemberStream> {
         let (after, described) = (entry.is_described_after(), entry.has_descriptor());
         let limited = Limited::new(source, if after { u64::MAX } else { entry.compressed });
         if !inflate {
-            return Box::new(Member {
+            return Box::new(LeavableStream {
                 data: limited,
                 leave: move |limited: Limited<Box<dyn SkipRead>>| leave_zip_member(limited, after, described),
             });
         }
-        Box::new(Member {
+        Box::new(LeavableStream {
             data: inflated(limited, &self.budget),
             leave: move |mut data: Inflated<Limited<Box<dyn SkipRead>>>| {
                 if after {
@@ -827,13 +832,13 @@ impl StreamArchive {
         })
     }
 
-    fn put(&self, standing: Standing) {
+    fn put(&self, standing: StreamPosition) {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
     }
 
     /// Lends out the data of a member. When the borrower drops it, the stream comes back here.
-    fn lend(&self, data: Box<dyn MemberStream>) -> Bytes {
-        Bytes::Stream(Box::new(Borrowed { data: Some(data), home: Arc::clone(&self.place) }))
+    fn lend(&self, data: Box<dyn MemberStream>) -> MemberData {
+        MemberData::Stream(Box::new(Borrowed { data: Some(data), home: Arc::clone(&self.place) }))
     }
 }
 
@@ -860,24 +865,24 @@ trait MemberStream: SkipRead {
     fn leave(self: Box<Self>) -> Result<Box<dyn SkipRead>, Problem>;
 }
 
-struct Member<S, L> {
+struct LeavableStream<S, L> {
     data: S,
     leave: L,
 }
 
-impl<S: SkipRead, L: FnOnce(S) -> Result<Box<dyn SkipRead>, Problem> + Send> MemberStream for Member<S, L> {
+impl<S: SkipRead, L: FnOnce(S) -> Result<Box<dyn SkipRead>, Problem> + Send> MemberStream for LeavableStream<S, L> {
     fn leave(self: Box<Self>) -> Result<Box<dyn SkipRead>, Problem> {
         (self.leave)(self.data)
     }
 }
 
-impl<S: SkipRead, L: Send> Read for Member<S, L> {
+impl<S: SkipRead, L: Send> Read for LeavableStream<S, L> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.data.read(out)
     }
 }
 
-impl<S: SkipRead, L: Send> BufRead for Member<S, L> {
+impl<S: SkipRead, L: Send> BufRead for LeavableStream<S, L> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.data.fill_buf()
     }
@@ -887,7 +892,7 @@ impl<S: SkipRead, L: Send> BufRead for Member<S, L> {
     }
 }
 
-impl<S: SkipRead, L: Send> SkipRead for Member<S, L> {
+impl<S: SkipRead, L: Send> SkipRead for LeavableStream<S, L> {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         self.data.pass(count)
     }
@@ -901,12 +906,12 @@ impl<S: SkipRead, L: Send> SkipRead for Member<S, L> {
 struct Borrowed {
     /// `Some` until it is dropped.
     data: Option<Box<dyn MemberStream>>,
-    home: Place,
+    home: SharedPosition,
 }
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.data.take().map(Standing::InMember);
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.data.take().map(StreamPosition::InMember);
     }
 }
 

@@ -16,18 +16,18 @@ const READ: usize = 32 << 10;
 /// A range of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
-    file: Arc<Source>,
+    file: Arc<TrackedFile>,
     start: u64,
     length: u64,
 }
 
 /// A file, with a callback for each read.
-struct Source {
+struct TrackedFile {
     file: File,
     on_read: OnRead,
 }
 
-impl std::fmt::Debug for Source {
+impl std::fmt::Debug for TrackedFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
     }
@@ -40,7 +40,7 @@ impl Window {
     /// The range that is the whole file. `on_read` is called after each read.
     pub(crate) fn whole(file: File, on_read: OnRead) -> io::Result<Self> {
         let length = file.metadata()?.len();
-        Ok(Self { file: Arc::new(Source { file, on_read }), start: 0, length })
+        Ok(Self { file: Arc::new(TrackedFile { file, on_read }), start: 0, length })
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -445,13 +445,13 @@ impl<S: SkipRead> SkipRead for Limited<S> {
 }
 
 /// A stream whose first bytes are already in memory.
-pub(crate) struct Ahead<S> {
+pub(crate) struct Peeked<S> {
     head: Vec<u8>,
     at: usize,
     source: S,
 }
 
-impl<S: SkipRead> Ahead<S> {
+impl<S: SkipRead> Peeked<S> {
     /// Reads the first `count` bytes, or fewer if the stream is shorter.
     pub(crate) fn look(mut source: S, count: usize) -> Result<Self, Problem> {
         let mut head = vec![0; count];
@@ -466,7 +466,7 @@ impl<S: SkipRead> Ahead<S> {
     }
 }
 
-impl<S: SkipRead> Read for Ahead<S> {
+impl<S: SkipRead> Read for Peeked<S> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(out)?;
         self.consume(read);
@@ -474,7 +474,7 @@ impl<S: SkipRead> Read for Ahead<S> {
     }
 }
 
-impl<S: SkipRead> BufRead for Ahead<S> {
+impl<S: SkipRead> BufRead for Peeked<S> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         match self.head.get(self.at..) {
             Some(head) if !head.is_empty() => Ok(head),
@@ -491,7 +491,7 @@ impl<S: SkipRead> BufRead for Ahead<S> {
     }
 }
 
-impl<S: SkipRead> SkipRead for Ahead<S> {
+impl<S: SkipRead> SkipRead for Peeked<S> {
     fn pass(&mut self, count: u64) -> io::Result<u64> {
         let here = count.min(self.head().len() as u64);
         self.at += usize::try_from(here).unwrap_or(0);

@@ -12,7 +12,7 @@ pub(crate) const BLOCK: usize = 512;
 
 /// A member.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct TarEntry {
     pub(crate) name: Vec<u8>,
     /// Bytes of data that follow the header.
     pub(crate) size: u64,
@@ -33,7 +33,7 @@ pub(crate) enum EntryKind {
     Continued,
 }
 
-impl Entry {
+impl TarEntry {
     /// Bytes from the start of the data to the next header.
     pub(crate) fn padded(&self) -> u64 {
         self.size.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64)
@@ -47,7 +47,7 @@ pub(crate) fn is_header(bytes: &[u8]) -> bool {
 
 /// Reads the next header. `None` at the end of the archive. The caller must have skipped the data
 /// of the member before.
-pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entry>, Problem> {
+pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<TarEntry>, Problem> {
     let mut long_name = None;
     let mut pax = Pax::default();
     loop {
@@ -76,7 +76,7 @@ pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entry>, Pr
             // The label of the volume.
             b'V' => {}
             kind => {
-                let mut entry = Entry { name: header_name(&block), size, kind: entry_kind(kind) };
+                let mut entry = TarEntry { name: header_name(&block), size, kind: entry_kind(kind) };
                 if let Some(mut name) = long_name {
                     name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
                     entry.name = name;

@@ -14,9 +14,9 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::limits::{MAX_MEMBERS, MAX_NAME, MAX_NESTING, inflated_limit};
 use super::problem::Problem;
-use super::source::{Ahead, Budget, Inflate, Limited, Metered, OnRead, SkipRead, Streamed, Window, WindowReader};
+use super::source::{Budget, Inflate, Limited, Metered, OnRead, Peeked, SkipRead, Streamed, Window, WindowReader};
 use super::tar::{self, EntryKind};
-use super::zip::{self, Directory, Members};
+use super::zip::{self, CentralDirectory, MemberArea};
 use super::{Kind, LOOK, MemberBytes, name};
 
 /// Members of a zip archive that one thread reads at a time.
@@ -122,7 +122,7 @@ pub fn walk<T: Send>(
 ) -> Result<(), Problem> {
     let window = Window::whole(file, on_read)?;
     let budget = Budget::new(inflated_limit(window.length()));
-    let mut walk = Walk {
+    let mut walk = ArchiveWalk {
         sink,
         read,
         budget,
@@ -134,7 +134,7 @@ pub fn walk<T: Send>(
         hasher: RandomState::new(),
         scratch: Scratch::default(),
     };
-    match walk.archive(Bytes::Window(window), kind, &[], file_name.as_bytes(), 1) {
+    match walk.archive(ArchiveBytes::Window(window), kind, &[], file_name.as_bytes(), 1) {
         Ok(()) | Err(Halt::Stopped) => Ok(()),
         Err(Halt::Problem(problem) | Halt::Everything(problem)) => Err(problem),
     }
@@ -166,7 +166,7 @@ impl From<std::io::Error> for Halt {
 }
 
 /// The bytes of an archive.
-enum Bytes<'a> {
+enum ArchiveBytes<'a> {
     Window(Window),
     Stream(&'a mut (dyn SkipRead + 'a)),
 }
@@ -179,7 +179,7 @@ enum Leaf<T> {
 
 /// A member to read, or a member that cannot be read according to its archive.
 enum Planned {
-    Read(Member, zip::Entry),
+    Read(Member, zip::ZipEntry),
     Refused(Vec<u8>, Problem),
 }
 
@@ -222,7 +222,7 @@ struct Scratch {
     inflater: Option<Decompress>,
 }
 
-struct Walk<'a, T> {
+struct ArchiveWalk<'a, T> {
     sink: &'a mut dyn Sink<T>,
     read: ReadMember<'a, T>,
     budget: Budget,
@@ -239,12 +239,12 @@ struct Walk<'a, T> {
     scratch: Scratch,
 }
 
-impl<T: Send> Walk<'_, T> {
+impl<T: Send> ArchiveWalk<'_, T> {
     /// Visits an archive. `path` is its path in the archive file, and empty for the file itself.
     /// `own_name` is the last name in the path.
     fn archive(
         &mut self,
-        bytes: Bytes<'_>,
+        bytes: ArchiveBytes<'_>,
         kind: Kind,
         path: &[u8],
         own_name: &[u8],
@@ -254,7 +254,7 @@ impl<T: Send> Walk<'_, T> {
             return Err(Problem::NestedTooDeep.into());
         }
         match (kind, bytes) {
-            (Kind::Zip, Bytes::Window(window)) => match Directory::find(&window)? {
+            (Kind::Zip, ArchiveBytes::Window(window)) => match CentralDirectory::find(&window)? {
                 Some(directory) => self.zip(directory, path, depth),
                 None => {
                     // The archive is cut off, so its members are read from the start.
@@ -262,14 +262,14 @@ impl<T: Send> Walk<'_, T> {
                     Err(Problem::Truncated.into())
                 }
             },
-            (Kind::Zip, Bytes::Stream(stream)) => self.zip_stream(stream, path, depth),
-            (Kind::Tar, Bytes::Window(window)) => self.tar(&mut WindowReader::new(window), path, depth),
-            (Kind::Tar, Bytes::Stream(stream)) => self.tar(stream, path, depth),
-            (Kind::Gzip, Bytes::Window(window)) => {
+            (Kind::Zip, ArchiveBytes::Stream(stream)) => self.zip_stream(stream, path, depth),
+            (Kind::Tar, ArchiveBytes::Window(window)) => self.tar(&mut WindowReader::new(window), path, depth),
+            (Kind::Tar, ArchiveBytes::Stream(stream)) => self.tar(stream, path, depth),
+            (Kind::Gzip, ArchiveBytes::Window(window)) => {
                 let size = gzip_size(&window);
                 self.gzip(WindowReader::new(window), size, path, own_name, depth)
             }
-            (Kind::Gzip, Bytes::Stream(stream)) => self.gzip(stream, None, path, own_name, depth),
+            (Kind::Gzip, ArchiveBytes::Stream(stream)) => self.gzip(stream, None, path, own_name, depth),
         }
     }
 
@@ -338,7 +338,7 @@ impl<T: Send> Walk<'_, T> {
     }
 
     /// Visits a nested archive. If it has a fault, the walk reports it and skips the rest of it.
-    fn nested(&mut self, bytes: Bytes<'_>, kind: Kind, member: &Member, depth: usize) -> Result<(), Halt> {
+    fn nested(&mut self, bytes: ArchiveBytes<'_>, kind: Kind, member: &Member, depth: usize) -> Result<(), Halt> {
         let path = member.path.as_slice();
         self.no_file(path);
         let own_name = member.plain_path().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
@@ -362,7 +362,7 @@ impl<T: Send> Walk<'_, T> {
                 self.scratch.buffer = reader.into_buffer();
                 self.done(member, value)
             }
-            Ok(Some(kind)) => self.nested(Bytes::Window(window), kind, &member, depth),
+            Ok(Some(kind)) => self.nested(ArchiveBytes::Window(window), kind, &member, depth),
             Err(problem) => self.refused(member.path, problem),
         }
     }
@@ -374,8 +374,8 @@ impl<T: Send> Walk<'_, T> {
         source: &mut (dyn SkipRead + '_),
         depth: usize,
     ) -> Result<(), Halt> {
-        let mut counted = Counted { source, bytes: 0 };
-        let mut ahead = Ahead::look(&mut counted, LOOK)?;
+        let mut counted = CountingReader { source, bytes: 0 };
+        let mut ahead = Peeked::look(&mut counted, LOOK)?;
         match Kind::of(ahead.head()) {
             Ok(None) => {
                 let value = (self.read)(&mut ahead);
@@ -388,7 +388,7 @@ impl<T: Send> Walk<'_, T> {
                 self.done(member, value)
             }
             Ok(Some(kind)) => {
-                self.nested(Bytes::Stream(&mut ahead), kind, &member, depth)?;
+                self.nested(ArchiveBytes::Stream(&mut ahead), kind, &member, depth)?;
                 SkipRead::pass(&mut ahead, u64::MAX)?;
                 match member.size {
                     Some(size) if counted.bytes < size => Err(Problem::Truncated.into()),
@@ -405,7 +405,7 @@ impl<T: Send> Walk<'_, T> {
     // --- zip
     // -------------------------------------------------------------------------------------------------------
 
-    fn zip(&mut self, mut directory: Directory, path: &[u8], depth: usize) -> Result<(), Halt> {
+    fn zip(&mut self, mut directory: CentralDirectory, path: &[u8], depth: usize) -> Result<(), Halt> {
         let mut budget = directory.member_bytes();
         let (first, ended) = self.plan(&mut directory, path, &mut budget)?;
         let members = directory.members();
@@ -471,7 +471,12 @@ impl<T: Send> Walk<'_, T> {
 
     /// Plans the next members of a zip archive. The flag says that there are no more. `budget` is
     /// the number of bytes that all members together may still have.
-    fn plan(&mut self, directory: &mut Directory, path: &[u8], budget: &mut u64) -> Result<(Vec<Planned>, bool), Halt> {
+    fn plan(
+        &mut self,
+        directory: &mut CentralDirectory,
+        path: &[u8],
+        budget: &mut u64,
+    ) -> Result<(Vec<Planned>, bool), Halt> {
         let mut planned = Vec::with_capacity(CHUNK);
         let mut looked_at = 0;
         while looked_at < CHUNK {
@@ -508,7 +513,7 @@ impl<T: Send> Walk<'_, T> {
         Ok((planned, false))
     }
 
-    fn take_chunk(&mut self, leaves: Leaves<T>, members: &Members, depth: usize) -> Result<(), Halt> {
+    fn take_chunk(&mut self, leaves: Leaves<T>, members: &MemberArea, depth: usize) -> Result<(), Halt> {
         for (planned, leaf) in leaves {
             match (planned, leaf) {
                 (Planned::Read(member, _), Some(Leaf::Read(value))) => self.done(member, value)?,
@@ -526,9 +531,9 @@ impl<T: Send> Walk<'_, T> {
     fn nested_in_zip(
         &mut self,
         member: &Member,
-        entry: &zip::Entry,
+        entry: &zip::ZipEntry,
         kind: Kind,
-        members: &Members,
+        members: &MemberArea,
         depth: usize,
     ) -> Result<(), Halt> {
         let mut header = [0; zip::LOCAL_HEADER];
@@ -537,11 +542,11 @@ impl<T: Send> Walk<'_, T> {
             Err(problem) => return self.refused(member.path.clone(), problem),
         };
         if entry.method == zip::STORED {
-            return self.nested(Bytes::Window(window), kind, member, depth);
+            return self.nested(ArchiveBytes::Window(window), kind, member, depth);
         }
         let inflate = Inflate::new(WindowReader::new(window), None, self.budget.clone());
         let mut stream = Streamed(BufReader::with_capacity(STREAM_BUFFER, inflate));
-        self.nested(Bytes::Stream(&mut stream), kind, member, depth)
+        self.nested(ArchiveBytes::Stream(&mut stream), kind, member, depth)
     }
 
     /// Reads a zip archive from its start, by its local headers.
@@ -637,7 +642,7 @@ impl<T: Send> Walk<'_, T> {
         depth: usize,
     ) -> Result<(), Halt> {
         let metered = Metered { inner: MultiGzDecoder::new(source), budget: self.budget.clone() };
-        let mut ahead = Ahead::look(Streamed(BufReader::with_capacity(STREAM_BUFFER, metered)), LOOK)?;
+        let mut ahead = Peeked::look(Streamed(BufReader::with_capacity(STREAM_BUFFER, metered)), LOOK)?;
         if tar::is_header(ahead.head()) {
             return self.tar(&mut ahead, path, depth);
         }
@@ -659,7 +664,7 @@ impl<T: Send> Walk<'_, T> {
                 }
                 self.done(member, value)
             }
-            Ok(Some(kind)) => self.nested(Bytes::Stream(&mut ahead), kind, &member, depth),
+            Ok(Some(kind)) => self.nested(ArchiveBytes::Stream(&mut ahead), kind, &member, depth),
             Err(problem) => self.refused(member.path, problem),
         }
     }
@@ -672,7 +677,7 @@ type Leaves<T> = Vec<(Planned, Option<Leaf<T>>)>;
 type Work<T> = (Vec<Planned>, Sender<Leaves<T>>);
 
 fn read_chunk<T>(
-    members: &Members,
+    members: &MemberArea,
     planned: Vec<Planned>,
     scratch: &mut Scratch,
     read: ReadMember<'_, T>,
@@ -691,8 +696,8 @@ fn read_chunk<T>(
 }
 
 fn read_in_zip<T>(
-    members: &Members,
-    entry: &zip::Entry,
+    members: &MemberArea,
+    entry: &zip::ZipEntry,
     scratch: &mut Scratch,
     read: ReadMember<'_, T>,
     budget: &Budget,
@@ -713,7 +718,7 @@ fn read_in_zip<T>(
     let inflate = Inflate::new(reader, scratch.inflater.take(), budget.clone());
     let mut inflated = BufReader::with_capacity(INFLATE_STEP, inflate);
     let leaf = {
-        let mut ahead = Ahead::look(Streamed(&mut inflated), LOOK)?;
+        let mut ahead = Peeked::look(Streamed(&mut inflated), LOOK)?;
         match Kind::of(ahead.head())? {
             None => Leaf::Read(read(&mut ahead)),
             Some(kind) => Leaf::Archive(kind),
@@ -726,12 +731,12 @@ fn read_in_zip<T>(
 }
 
 /// Counts the bytes that pass through.
-struct Counted<'a> {
+struct CountingReader<'a> {
     source: &'a mut (dyn SkipRead + 'a),
     bytes: u64,
 }
 
-impl std::io::Read for Counted<'_> {
+impl std::io::Read for CountingReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let read = self.source.read(out)?;
         self.bytes += read as u64;
@@ -739,7 +744,7 @@ impl std::io::Read for Counted<'_> {
     }
 }
 
-impl BufRead for Counted<'_> {
+impl BufRead for CountingReader<'_> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         self.source.fill_buf()
     }
@@ -750,7 +755,7 @@ impl BufRead for Counted<'_> {
     }
 }
 
-impl SkipRead for Counted<'_> {
+impl SkipRead for CountingReader<'_> {
     fn pass(&mut self, count: u64) -> std::io::Result<u64> {
         let passed = self.source.pass(count)?;
         self.bytes += passed;

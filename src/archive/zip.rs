@@ -50,7 +50,7 @@ const DESCRIBED_AFTER: u16 = 1 << 3;
 
 /// A member, from its entry in the central directory or from its local header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct ZipEntry {
     pub(crate) name: Vec<u8>,
     flags: u16,
     pub(crate) method: u16,
@@ -61,7 +61,7 @@ pub(crate) struct Entry {
     pub(crate) local: u64,
 }
 
-impl Entry {
+impl ZipEntry {
     pub(crate) fn is_directory(&self) -> bool {
         // Some Windows tools end the names of directories with a backslash.
         matches!(self.name.last(), Some(b'/')) || (self.size == 0 && matches!(self.name.last(), Some(b'\\')))
@@ -94,7 +94,7 @@ impl Entry {
 
 /// The central directory, read entry by entry. It is never in memory as a whole.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub(crate) struct CentralDirectory {
     /// The whole archive. Offsets in the archive count from its first byte.
     pub(crate) archive: Window,
     entries: WindowReader,
@@ -107,7 +107,7 @@ pub(crate) struct Directory {
     fault: Option<Problem>,
 }
 
-impl Directory {
+impl CentralDirectory {
     /// Finds the central directory of the archive in `window`. `None` if there is none.
     pub(crate) fn find(window: &Window) -> Result<Option<Self>, Problem> {
         let tail_start = window.length().saturating_sub(MAX_END);
@@ -143,7 +143,7 @@ impl Directory {
 
     /// Opens the directory that ends at `ends`. A zip64 locator may lie before the end record.
     fn ending(window: &Window, end: &[u8; 22], ends: u64, locator: &[u8; LOCATOR]) -> Result<Self, Problem> {
-        let plain = Found {
+        let plain = EndRecord {
             disk: u32::from(u16_at(end, 4)),
             declared: u64::from(u16_at(end, 10)),
             length: u64::from(u32_at(end, 12)),
@@ -154,7 +154,7 @@ impl Directory {
         // APPNOTE 4.3.15: a locator means that there is a zip64 end record. Writers to a pipe add
         // one even if all numbers fit.
         match plain.zip64(window, locator)? {
-            Zip64::Found(wide) => {
+            Zip64::EndRecord(wide) => {
                 let opened = Self::open(window, &wide);
                 if is_saturated || opened.is_ok() { opened } else { Self::open(window, &plain).or(opened) }
             }
@@ -165,7 +165,7 @@ impl Directory {
         }
     }
 
-    fn open(window: &Window, found: &Found) -> Result<Self, Problem> {
+    fn open(window: &Window, found: &EndRecord) -> Result<Self, Problem> {
         if !matches!(found.disk, 0 | 0xFFFF | 0xFFFF_FFFF) {
             return Err(Problem::MultiVolume);
         }
@@ -176,7 +176,7 @@ impl Directory {
     }
 
     /// The next member. `None` after the last one.
-    pub(crate) fn next(&mut self) -> Result<Option<Entry>, Problem> {
+    pub(crate) fn next(&mut self) -> Result<Option<ZipEntry>, Problem> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
@@ -203,7 +203,7 @@ impl Directory {
     }
 
     /// The member whose entry is at `position` in the directory.
-    pub(crate) fn at(&self, position: u64) -> Result<Entry, Problem> {
+    pub(crate) fn at(&self, position: u64) -> Result<ZipEntry, Problem> {
         let mut entries = WindowReader::at(self.entries.whole(), position, FEW)?;
         let mut fixed = [0; 46];
         if fill(&mut entries, &mut fixed)? < fixed.len() || !fixed.starts_with(CENTRAL) {
@@ -214,13 +214,13 @@ impl Directory {
 
     /// The bytes of a member. One read fills `buffer` with its local header and its first bytes.
     /// The numbers are the bytes in `buffer` and where the member's bytes begin in it.
-    pub(crate) fn data(&self, entry: &Entry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
+    pub(crate) fn data(&self, entry: &ZipEntry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
         data(&self.archive, self.begins, entry, buffer)
     }
 
     /// The part of the directory that [`Self::data`] needs, for another thread.
-    pub(crate) fn members(&self) -> Members {
-        Members { archive: self.archive.clone(), begins: self.begins }
+    pub(crate) fn members(&self) -> MemberArea {
+        MemberArea { archive: self.archive.clone(), begins: self.begins }
     }
 
     /// Number of bytes that the members can occupy.
@@ -230,8 +230,8 @@ impl Directory {
 }
 
 /// Reads what follows the first 46 bytes of a directory entry.
-fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<Entry, Problem> {
-    let mut entry = Entry {
+fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<ZipEntry, Problem> {
+    let mut entry = ZipEntry {
         name: Vec::new(),
         flags: u16_at(fixed, 8),
         method: u16_at(fixed, 10),
@@ -259,18 +259,18 @@ fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<Entry, 
 
 /// The part of an archive with its members.
 #[derive(Clone, Debug)]
-pub(crate) struct Members {
+pub(crate) struct MemberArea {
     archive: Window,
     begins: u64,
 }
 
-impl Members {
-    pub(crate) fn data(&self, entry: &Entry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
+impl MemberArea {
+    pub(crate) fn data(&self, entry: &ZipEntry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
         data(&self.archive, self.begins, entry, buffer)
     }
 }
 
-fn data(archive: &Window, begins: u64, entry: &Entry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
+fn data(archive: &Window, begins: u64, entry: &ZipEntry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
     let outside = Problem::Damaged("a member lies outside of it");
     if entry.local >= begins {
         return Err(outside);
@@ -302,7 +302,7 @@ fn data(archive: &Window, begins: u64, entry: &Entry, buffer: &mut [u8]) -> Resu
 }
 
 /// The content of an end-of-central-directory record.
-struct Found {
+struct EndRecord {
     disk: u32,
     declared: u64,
     length: u64,
@@ -313,14 +313,14 @@ struct Found {
 
 /// The result of following a zip64 locator.
 enum Zip64 {
-    Found(Found),
+    EndRecord(EndRecord),
     /// There is no locator.
     None,
     /// There is a locator, and no end record where it points.
     Lost,
 }
 
-impl Found {
+impl EndRecord {
     /// Finds the zip64 end record before this end record.
     fn zip64(&self, window: &Window, locator: &[u8; LOCATOR]) -> Result<Zip64, Problem> {
         let Some(locator_at) = self.ends.checked_sub(LOCATOR as u64) else { return Ok(Zip64::None) };
@@ -328,7 +328,7 @@ impl Found {
             return Ok(Zip64::None);
         }
         if let Some(found) = Self::wide(window, u64_at(locator, 8), locator_at) {
-            return Ok(Zip64::Found(found));
+            return Ok(Zip64::EndRecord(found));
         }
         // Bytes before the archive have moved it. The record ends where the locator begins.
         let start = locator_at.saturating_sub(MAX_END_64);
@@ -341,7 +341,7 @@ impl Found {
             let is_before = at.checked_add(END_64_UNCOUNTED)?.checked_add(length)? == locator_at;
             if is_before { Self::wide(window, at, locator_at) } else { None }
         });
-        Ok(found.map_or(Zip64::Lost, Zip64::Found))
+        Ok(found.map_or(Zip64::Lost, Zip64::EndRecord))
     }
 
     /// The zip64 end record at position `at`, before its locator.
@@ -420,7 +420,7 @@ fn zip64_extra(extra: &[u8], numbers: [&mut u64; 3]) {
 }
 
 /// The local header at the current position. `None` if no member follows.
-pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entry>, Problem> {
+pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<ZipEntry>, Problem> {
     let mut signature = [0; 4];
     let read = fill(source, &mut signature)?;
     match &signature {
@@ -433,7 +433,7 @@ pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<Entr
     if fill(source, &mut fixed[4..])? < LOCAL_HEADER - 4 {
         return Err(Problem::Truncated);
     }
-    let mut entry = Entry {
+    let mut entry = ZipEntry {
         name: vec![0; usize::from(u16_at(&fixed, 26))],
         flags: u16_at(&fixed, 6),
         method: u16_at(&fixed, 8),

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::sending::Sending;
-use crate::archive::{Archives, Wanted};
+use crate::archive::{Archives, WantedMembers};
 use crate::db::Search;
 use crate::db::open::Reader;
 use crate::model::location::Place;
@@ -26,14 +26,14 @@ pub(crate) struct Order {
     /// Up to where it is known which members of the archive at hand are wanted.
     looked_up: usize,
     members: HashMap<OsString, usize>,
-    wanted: Wanted,
+    wanted: WantedMembers,
 }
 
 impl Order {
     pub(crate) fn new(sending: &Arc<Sending>) -> Self {
         let mut over = sending.over.clone();
         over.resize(sending.instances.len(), false);
-        let (members, wanted) = (HashMap::new(), Wanted::default());
+        let (members, wanted) = (HashMap::new(), WantedMembers::default());
         Self { sending: Arc::clone(sending), over, next: 0, last: None, looked_up: 0, members, wanted }
     }
 
@@ -71,7 +71,7 @@ impl Order {
         if at.is_none() {
             // None of them is where the index says: each is looked for by itself.
             self.members.clear();
-            self.wanted = Wanted::default();
+            self.wanted = WantedMembers::default();
         }
         at
     }

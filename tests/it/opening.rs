@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use dcmdex::archive::{self, Archives, Wanted};
+use dcmdex::archive::{self, Archives, WantedMembers};
 use proptest::prelude::*;
 
 use crate::util::archives::{Keep, Zip, gzip, tar, tar_member};
@@ -171,7 +171,7 @@ fn each_of_several_members_of_a_name_is_opened_by_its_number() {
         let place = places[0];
         let file = file_of(&bytes);
         let archives = Archives::default();
-        let mut wanted = Wanted::default();
+        let mut wanted = WantedMembers::default();
         let paths: Vec<_> = ["3", "3!/!/2"].iter().map(|name| format!("{place}{name}")).collect();
         if read(archives.open(file.try_clone().unwrap(), OsStr::new(&paths[0])), u64::MAX).is_err() {
             continue;
@@ -307,7 +307,7 @@ fn members_that_lie_in_another_order_than_they_are_wanted_take_two_passes_at_mos
             told.fetch_add(bytes, Relaxed);
         }));
         let file = file_of(&bytes);
-        let mut wanted = Wanted::default();
+        let mut wanted = WantedMembers::default();
         names.iter().for_each(|name| wanted.add(OsStr::new(name)));
         wanted.add(OsStr::new("not there"));
         assert_eq!(archives.next_of(&wanted), None, "nothing is open");
