@@ -84,7 +84,7 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
     }
     written?;
     let verified = (!arguments.no_checksums).then(Arc::default);
-    let mut files = Files { verified, ..Files::default() };
+    let mut files = FileCounts { verified, ..FileCounts::default() };
     if arguments.files {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.scan_jobs)
@@ -196,7 +196,7 @@ impl Printer<'_> {
 
 /// Counts of the files that the index names, by result.
 #[derive(Debug, Default)]
-struct Files {
+struct FileCounts {
     sound: u64,
     changed: u64,
     gone: u64,
@@ -205,7 +205,7 @@ struct Files {
     verified: Option<Arc<Verified>>,
 }
 
-impl Files {
+impl FileCounts {
     /// Counts a file that differs from the index. Returns the kind of problem, and the error if
     /// there is one.
     fn problem(&mut self, found: &io::Result<Metadata>) -> (&'static str, String) {
@@ -227,7 +227,7 @@ impl Files {
 }
 
 /// The problem with a file.
-enum Problem {
+enum FileProblem {
     Changed(String),
     Gone,
     NotAccessible(String),
@@ -236,7 +236,7 @@ enum Problem {
 fn look_for_files(
     reader: &mut Reader,
     pool: &rayon::ThreadPool,
-    files: &mut Files,
+    files: &mut FileCounts,
     printer: &mut Printer<'_>,
 ) -> anyhow::Result<()> {
     let root = Path::new("/");
@@ -275,7 +275,7 @@ fn look_into_archive(
     reader: &mut Reader,
     archive: &Path,
     pool: &rayon::ThreadPool,
-    files: &mut Files,
+    files: &mut FileCounts,
     printer: &mut Printer<'_>,
 ) -> anyhow::Result<()> {
     let metadata = archive.metadata();
@@ -300,7 +300,7 @@ fn look_at(
     batch: &mut Vec<LocatedInstance>,
     part: usize,
     pool: &rayon::ThreadPool,
-    files: &mut Files,
+    files: &mut FileCounts,
     printer: &mut Printer<'_>,
 ) -> anyhow::Result<()> {
     // Members of one archive are cheap to open if they follow each other.
@@ -316,9 +316,9 @@ fn look_at(
                 files.sound += 1;
                 continue;
             }
-            Some(Problem::Changed(detail)) => (&mut files.changed, "changed", detail),
-            Some(Problem::Gone) => (&mut files.gone, "gone", String::new()),
-            Some(Problem::NotAccessible(detail)) => (&mut files.not_accessible, "not accessible", detail),
+            Some(FileProblem::Changed(detail)) => (&mut files.changed, "changed", detail),
+            Some(FileProblem::Gone) => (&mut files.gone, "gone", String::new()),
+            Some(FileProblem::NotAccessible(detail)) => (&mut files.not_accessible, "not accessible", detail),
         };
         *count += 1;
         let Location { place, directory, file_name, .. } = &instance.location;
@@ -328,7 +328,7 @@ fn look_at(
 }
 
 /// The problem with a location. `None` if there is none.
-fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Arc<Verified>>) -> Option<Problem> {
+fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Arc<Verified>>) -> Option<FileProblem> {
     let identity = Identity {
         sop_instance_uid: &instance.sop_instance_uid,
         sop_class_uid: &instance.sop_class_uid,
@@ -341,21 +341,21 @@ fn problem(instance: &LocatedInstance, archives: &Archives, verified: Option<&Ar
         }
         // Without a checksum, only length and time can show a change.
         _ => match opened {
-            Ok(_) if !is_as_known(&instance.location) => return Some(Problem::Changed(String::new())),
+            Ok(_) if !is_as_known(&instance.location) => return Some(FileProblem::Changed(String::new())),
             opened => opened.map(drop),
         },
     };
     match looked_at {
         Ok(()) => None,
-        Err(error) if error.is_gone() => Some(Problem::Gone),
-        Err(ObjectError::Changed(what)) => Some(Problem::Changed(what.to_owned())),
-        Err(ObjectError::OtherClass) => Some(Problem::Changed("another SOP Class UID".to_owned())),
-        Err(ObjectError::Damaged) => Some(Problem::Changed("its bytes differ from those received".to_owned())),
+        Err(error) if error.is_gone() => Some(FileProblem::Gone),
+        Err(ObjectError::Changed(what)) => Some(FileProblem::Changed(what.to_owned())),
+        Err(ObjectError::OtherClass) => Some(FileProblem::Changed("another SOP Class UID".to_owned())),
+        Err(ObjectError::Damaged) => Some(FileProblem::Changed("its bytes differ from those received".to_owned())),
         Err(
             error @ (ObjectError::NotKept | ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Rewrite(_)),
         ) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            Some(Problem::NotAccessible(cause.unwrap_or_else(|| error.to_string())))
+            Some(FileProblem::NotAccessible(cause.unwrap_or_else(|| error.to_string())))
         }
     }
 }

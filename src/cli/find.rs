@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::arrival;
 use super::output::{Audience, Escaped, Output};
-use super::spooled::Outlet;
+use super::spooled::OutputBuffer;
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::config::Config;
@@ -79,11 +79,11 @@ pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result
     }
     let reader = Reader::open(&config.index)?;
     let columns = columns(&shown, &query.request, &config.declared);
-    let outlet = Outlet::beside(&config.index, config.min_free_bytes);
+    let outlet = OutputBuffer::beside(&config.index, config.min_free_bytes);
     let (asked, written) = thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let mut output = Output::new(outlet.inlet());
-            let writer = Writer::new(arguments.format, columns, &mut output);
+            let writer = AnswerWriter::new(arguments.format, columns, &mut output);
             let asked = answer_all(reader, &query, writer);
             output.flush().context(CANNOT_BE_WRITTEN).and(asked)
         });
@@ -99,7 +99,11 @@ const CANNOT_BE_WRITTEN: &str = "cannot write to standard output";
 
 /// Runs the query and writes its answers. At the end the reader of the index is closed, even if
 /// some answers were not read.
-fn answer_all<W: io::Write>(mut reader: Reader, query: &qr::Query, mut writer: Writer<'_, W>) -> anyhow::Result<Exit> {
+fn answer_all<W: io::Write>(
+    mut reader: Reader,
+    query: &qr::Query,
+    mut writer: AnswerWriter<'_, W>,
+) -> anyhow::Result<Exit> {
     writer.begin().context(CANNOT_BE_WRITTEN)?;
     let mut failure = None;
     let stop = qr::Stop::new(&reader);
@@ -124,7 +128,7 @@ fn answer_all<W: io::Write>(mut reader: Reader, query: &qr::Query, mut writer: W
 }
 
 /// Writes the waiting output until the query ends or nobody reads it.
-fn pass_on<W: io::Write>(outlet: &Outlet, output: &mut Output<W>) -> io::Result<()> {
+fn pass_on<W: io::Write>(outlet: &OutputBuffer, output: &mut Output<W>) -> io::Result<()> {
     // The close below must also run after an error. Otherwise the query would wait for ever.
     let passed_on = (|| {
         while let Some(piece) = outlet.next()? {
@@ -216,7 +220,7 @@ impl Column {
 }
 
 /// Writes answers in one of the formats.
-struct Writer<'a, W: io::Write> {
+struct AnswerWriter<'a, W: io::Write> {
     format: Format,
     columns: Vec<Column>,
     output: &'a mut Output<W>,
@@ -226,7 +230,7 @@ struct Writer<'a, W: io::Write> {
     answers: u64,
 }
 
-impl<'a, W: io::Write> Writer<'a, W> {
+impl<'a, W: io::Write> AnswerWriter<'a, W> {
     fn new(format: Format, columns: Vec<Column>, output: &'a mut Output<W>) -> Self {
         Self { format, columns, output, waiting: Vec::new(), widths: None, answers: 0 }
     }

@@ -28,7 +28,7 @@ struct Facts<'a> {
 
 /// The result of comparing the [`Facts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict<'a> {
+enum FitVerdict<'a> {
     /// They belong together, and the storage directory holds the id.
     Fits,
     /// They belong together from now on. The index gets this id if it has none.
@@ -39,19 +39,19 @@ enum Verdict<'a> {
     Emptied,
 }
 
-fn verdict(facts: Facts<'_>) -> Verdict<'_> {
+fn verdict(facts: Facts<'_>) -> FitVerdict<'_> {
     let Facts { noted, id, has_objects, names_objects } = facts;
     match (noted, id) {
-        (Some(noted), Some(id)) if noted == id => Verdict::Fits,
+        (Some(noted), Some(id)) if noted == id => FitVerdict::Fits,
         // The index is a backup from a version without ids.
-        (Some(noted), None) if names_objects => Verdict::Joins(Some(noted)),
-        (Some(_), _) if has_objects || names_objects => Verdict::OtherIndex,
+        (Some(noted), None) if names_objects => FitVerdict::Joins(Some(noted)),
+        (Some(_), _) if has_objects || names_objects => FitVerdict::OtherIndex,
         // The storage directory comes from a version without ids.
-        (None, _) if has_objects && names_objects => Verdict::Joins(None),
-        (None, _) if has_objects => Verdict::OtherIndex,
-        (None, _) if names_objects => Verdict::Emptied,
+        (None, _) if has_objects && names_objects => FitVerdict::Joins(None),
+        (None, _) if has_objects => FitVerdict::OtherIndex,
+        (None, _) if names_objects => FitVerdict::Emptied,
         // Nothing has been stored yet.
-        (Some(_) | None, _) => Verdict::Joins(None),
+        (Some(_) | None, _) => FitVerdict::Joins(None),
     }
 }
 
@@ -81,17 +81,17 @@ pub(super) fn refuse_misfits(index: &Path, objects: &Objects, writer: &WriterHan
         Facts { noted: noted.as_deref(), id: id.as_deref(), has_objects: objects.has_objects()?, names_objects };
     let (index, storage) = (index.display(), root.display());
     match verdict(facts) {
-        Verdict::Fits => Ok(()),
-        Verdict::Joins(id) => {
+        FitVerdict::Fits => Ok(()),
+        FitVerdict::Joins(id) => {
             let id = writer.name_index(id.map(str::to_owned))?;
             Ok(objects.set_index_id(&id)?)
         }
-        Verdict::OtherIndex => bail!(
+        FitVerdict::OtherIndex => bail!(
             "the storage directory {storage} belongs to another index than {index}. Name an index and a storage directory \
              that belong together, or use an empty directory for new objects. If the index of these objects is lost, \
              rename their directory and index it with `dcmdex scan`"
         ),
-        Verdict::Emptied => {
+        FitVerdict::Emptied => {
             let id = writer.name_index(None)?;
             bail!(
                 "the index {index} names objects in {storage}, and there are none: is its disk mounted? If they are lost for \
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_fits_and_what_does_not() {
-        use Verdict::{Emptied, Fits, Joins, OtherIndex};
+        use FitVerdict::{Emptied, Fits, Joins, OtherIndex};
         let (a, b) = (Some("a"), Some("b"));
         for (noted, id, has_objects, names_objects, expected) in [
             // A node in use.

@@ -20,15 +20,15 @@ const PART_FREE: u64 = 10;
 
 /// The buffer between a query and the reader of its output.
 #[derive(Debug)]
-pub(super) struct Outlet {
+pub(super) struct OutputBuffer {
     directory: PathBuf,
     space: Arc<FreeSpace>,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<BufferState>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct BufferState {
     pieces: VecDeque<Vec<u8>>,
     bytes: usize,
     /// The output after the pieces in memory.
@@ -40,12 +40,18 @@ struct Waiting {
     gone: bool,
 }
 
-impl Outlet {
+impl OutputBuffer {
     /// Creates a buffer. If it needs a file, the file lies beside this index.
     pub(super) fn beside(index: &Path, min_free_bytes: u64) -> Self {
         let directory = index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let waiting =
-            Waiting { pieces: VecDeque::new(), bytes: 0, spool: None, patience: PATIENCE, ended: false, gone: false };
+        let waiting = BufferState {
+            pieces: VecDeque::new(),
+            bytes: 0,
+            spool: None,
+            patience: PATIENCE,
+            ended: false,
+            gone: false,
+        };
         Self {
             directory: directory.to_owned(),
             space: Arc::new(FreeSpace::new(directory, min_free_bytes, PART_FREE)),
@@ -55,8 +61,8 @@ impl Outlet {
     }
 
     /// The writing end for the query. Dropping it marks the end of the output.
-    pub(super) fn inlet(&self) -> Inlet<'_> {
-        Inlet(self)
+    pub(super) fn inlet(&self) -> OutputBufferWriter<'_> {
+        OutputBufferWriter(self)
     }
 
     /// Waits for the next piece. `None` after the last.
@@ -120,16 +126,16 @@ impl Outlet {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, BufferState> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The writing end of an [`Outlet`].
+/// The writing end of an [`OutputBuffer`].
 #[derive(Debug)]
-pub(super) struct Inlet<'o>(&'o Outlet);
+pub(super) struct OutputBufferWriter<'o>(&'o OutputBuffer);
 
-impl Write for Inlet<'_> {
+impl Write for OutputBufferWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.put(bytes).map(|()| bytes.len())
     }
@@ -139,7 +145,7 @@ impl Write for Inlet<'_> {
     }
 }
 
-impl Drop for Inlet<'_> {
+impl Drop for OutputBufferWriter<'_> {
     fn drop(&mut self) {
         self.0.lock().ended = true;
         self.0.changed.notify_all();
@@ -153,7 +159,7 @@ mod tests {
     #[test]
     fn what_nobody_reads_yet_comes_later_and_in_order() {
         let directory = tempfile::tempdir().unwrap();
-        let outlet = Outlet::beside(&directory.path().join("index.db"), 0);
+        let outlet = OutputBuffer::beside(&directory.path().join("index.db"), 0);
         let mut inlet = outlet.inlet();
         for number in 0..200_u8 {
             inlet.write_all(&[number; 8192]).unwrap();
@@ -170,7 +176,7 @@ mod tests {
     #[test]
     fn a_reader_that_leaves_ends_the_writing() {
         let directory = tempfile::tempdir().unwrap();
-        let outlet = Outlet::beside(&directory.path().join("index.db"), 0);
+        let outlet = OutputBuffer::beside(&directory.path().join("index.db"), 0);
         outlet.close();
         assert_eq!(outlet.inlet().write_all(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }

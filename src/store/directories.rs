@@ -13,24 +13,24 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 /// The directories that a thread is synchronising.
 #[derive(Debug, Default)]
 pub(super) struct Directories {
-    groups: Mutex<HashMap<PathBuf, Group>>,
+    groups: Mutex<HashMap<PathBuf, SyncGroup>>,
     /// Signalled at the end of each round.
     ended: Condvar,
 }
 
 /// The threads that wait for one directory.
 #[derive(Debug, Default)]
-struct Group {
+struct SyncGroup {
     /// Whether a thread is synchronising the directory now. A thread that comes then belongs to the
     /// next round.
     running: bool,
     /// Number of threads in the group, running or waiting.
     members: usize,
-    next: Arc<Round>,
+    next: Arc<SyncRound>,
 }
 
 /// One `fsync` and its result.
-type Round = OnceLock<Result<(), io::ErrorKind>>;
+type SyncRound = OnceLock<Result<(), io::ErrorKind>>;
 
 impl Directories {
     /// Makes durable all names that the directory has at the time of the call.

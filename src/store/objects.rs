@@ -165,7 +165,7 @@ impl Placed {
         let compare = || {
             let ours = File::open(&self.path)?;
             let length = ours.metadata()?.len();
-            same_data_set(DataSet::of(ours, Some(length))?, other)
+            same_data_set(DataSetReader::of(ours, Some(length))?, other)
         };
         compare().map_err(Error::object("compared"))
     }
@@ -223,7 +223,7 @@ pub fn checksum(location: &Location) -> Result<Option<Checksum>, Error> {
     let Some(object) = open(location)? else { return Ok(None) };
     let read = || {
         let length = object.length();
-        let Some(mut data_set) = DataSet::of(object, length)? else { return Ok(None) };
+        let Some(mut data_set) = DataSetReader::of(object, length)? else { return Ok(None) };
         let (mut checksum, mut buffer) = (ChecksumBuilder::default(), vec![0; COMPARED_AT_A_TIME]);
         loop {
             match data_set.read(&mut buffer)? {
@@ -584,16 +584,17 @@ impl Incoming {
     fn has_same_data_set(&self, path: &Path) -> io::Result<bool> {
         let other = Object::of_file(File::open(path)?)?;
         let length = self.file.metadata()?.len();
-        Ok(same_data_set(DataSet::of(FromStart { file: &self.file, offset: 0 }, Some(length))?, other)? == Some(true))
+        Ok(same_data_set(DataSetReader::of(FromStart { file: &self.file, offset: 0 }, Some(length))?, other)?
+            == Some(true))
     }
 }
 
 /// Whether two objects hold the same data set, byte for byte. `None` if one does not begin with our
 /// File Meta Information, so that the start of its data set is unknown. The File Meta Information
 /// may differ, since it holds the sender and our version.
-fn same_data_set<R: Read>(one: Option<DataSet<R>>, other: Object) -> io::Result<Option<bool>> {
+fn same_data_set<R: Read>(one: Option<DataSetReader<R>>, other: Object) -> io::Result<Option<bool>> {
     let length = other.length();
-    let (Some(mut one), Some(mut other)) = (one, DataSet::of(other, length)?) else { return Ok(None) };
+    let (Some(mut one), Some(mut other)) = (one, DataSetReader::of(other, length)?) else { return Ok(None) };
     if let (Some(one), Some(other)) = (one.length, other.length)
         && one != other
     {
@@ -610,12 +611,12 @@ fn same_data_set<R: Read>(one: Option<DataSet<R>>, other: Object) -> io::Result<
 }
 
 /// A reader of the data set of an object.
-struct DataSet<R> {
+struct DataSetReader<R> {
     reader: R,
     length: Option<u64>,
 }
 
-impl<R: Read> DataSet<R> {
+impl<R: Read> DataSetReader<R> {
     /// `None` if the object does not begin with our File Meta Information.
     fn of(mut reader: R, length: Option<u64>) -> io::Result<Option<Self>> {
         let mut start = [0; START_LENGTH];

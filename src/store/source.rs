@@ -22,14 +22,14 @@ const KEPT_WHOLE: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Source {
     location: Location,
-    bytes: Bytes,
+    bytes: SourceBytes,
     position: u64,
     /// Modification time of the file with the bytes.
     mtime_ms: Option<i64>,
 }
 
 #[derive(Debug)]
-enum Bytes {
+enum SourceBytes {
     File {
         file: File,
         length: u64,
@@ -64,12 +64,12 @@ impl Source {
                 let opened = open_file(&path).and_then(|file| Ok((file.metadata()?, file)));
                 let (metadata, file) = opened.map_err(Error::object("opened"))?;
                 modified = metadata.modified().ok();
-                Bytes::File { file, length: metadata.len(), mark: FileMark::of(&metadata) }
+                SourceBytes::File { file, length: metadata.len(), mark: FileMark::of(&metadata) }
             }
             Place::Archive => {
                 let Some(object) = open_through(location, archives)? else { return Ok(None) };
                 modified = location.directory.metadata().and_then(|metadata| metadata.modified()).ok();
-                Bytes::Member { object, read: 0, kept: Vec::new(), most: KEPT, archives: archives.clone() }
+                SourceBytes::Member { object, read: 0, kept: Vec::new(), most: KEPT, archives: archives.clone() }
             }
         };
         let mtime_ms = modified.map(unix_ms);
@@ -82,8 +82,8 @@ impl Source {
     #[must_use]
     pub fn is_not_as_known(&self) -> Option<&'static str> {
         let other_length = match &self.bytes {
-            Bytes::File { length, .. } => *length != self.location.size,
-            Bytes::Member { .. } => false,
+            SourceBytes::File { length, .. } => *length != self.location.size,
+            SourceBytes::Member { .. } => false,
         };
         let other_time = match self.location.place {
             Place::InPlace | Place::Archive => self.mtime_ms != Some(self.location.mtime_ms),
@@ -100,8 +100,8 @@ impl Source {
     #[must_use]
     pub fn mark(&self) -> Option<FileMark> {
         match &self.bytes {
-            Bytes::File { mark, .. } => Some(*mark),
-            Bytes::Member { .. } => None,
+            SourceBytes::File { mark, .. } => Some(*mark),
+            SourceBytes::Member { .. } => None,
         }
     }
 
@@ -110,8 +110,8 @@ impl Source {
     #[must_use]
     pub fn left(&self) -> Option<u64> {
         match &self.bytes {
-            Bytes::File { length, .. } => Some(length.saturating_sub(self.position)),
-            Bytes::Member { .. } => None,
+            SourceBytes::File { length, .. } => Some(length.saturating_sub(self.position)),
+            SourceBytes::Member { .. } => None,
         }
     }
 
@@ -141,15 +141,15 @@ impl Source {
 
     /// Keeps more bytes from now on, because the caller will read the whole object twice.
     pub fn keep(&mut self) {
-        if let Bytes::Member { most, .. } = &mut self.bytes {
+        if let SourceBytes::Member { most, .. } = &mut self.bytes {
             *most = KEPT_WHOLE;
         }
     }
 
     fn skip(&mut self, count: u64) -> io::Result<()> {
         match &self.bytes {
-            Bytes::File { length, .. } => self.position = self.position.saturating_add(count).min(*length),
-            Bytes::Member { .. } => {
+            SourceBytes::File { length, .. } => self.position = self.position.saturating_add(count).min(*length),
+            SourceBytes::Member { .. } => {
                 io::copy(&mut self.by_ref().take(count), &mut io::sink())?;
             }
         }
@@ -162,13 +162,13 @@ impl Source {
     /// If the object must be read again from the start, and that fails.
     pub fn go_to(&mut self, offset: u64) -> io::Result<()> {
         match &mut self.bytes {
-            Bytes::File { length, .. } => {
+            SourceBytes::File { length, .. } => {
                 self.position = offset.min(*length);
                 return Ok(());
             }
-            Bytes::Member { read, kept, .. } if *read == kept.len() as u64 => self.position = 0,
-            Bytes::Member { read, .. } if self.position == *read && offset >= *read => {}
-            Bytes::Member { object, read, kept, archives, .. } => {
+            SourceBytes::Member { read, kept, .. } if *read == kept.len() as u64 => self.position = 0,
+            SourceBytes::Member { read, .. } if self.position == *read && offset >= *read => {}
+            SourceBytes::Member { object, read, kept, archives, .. } => {
                 // The bytes before are no longer kept. The open object is dropped first, because
                 // the new one needs its stream.
                 *object = Object::nothing();
@@ -193,7 +193,7 @@ fn into_io(error: Error) -> io::Error {
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = match &mut self.bytes {
-            Bytes::File { file, length, .. } => {
+            SourceBytes::File { file, length, .. } => {
                 let left = length.saturating_sub(self.position);
                 let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
                 if wanted == 0 {
@@ -204,7 +204,7 @@ impl Read for Source {
                     read => read,
                 }
             }
-            Bytes::Member { object, read, kept, most, .. } => {
+            SourceBytes::Member { object, read, kept, most, .. } => {
                 let again = usize::try_from(self.position).ok().and_then(|position| kept.get(position..));
                 match again.filter(|again| !again.is_empty()) {
                     Some(again) => {

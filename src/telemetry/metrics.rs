@@ -63,17 +63,17 @@ impl Gauge {
     }
 
     /// Counts one more until the returned guard is dropped.
-    pub fn hold(&'static self) -> Held {
+    pub fn hold(&'static self) -> GaugeGuard {
         self.add(1);
-        Held(self)
+        GaugeGuard(self)
     }
 }
 
 /// Counts one thing until it is dropped. See [`Gauge::hold`].
 #[derive(Debug)]
-pub struct Held(&'static Gauge);
+pub struct GaugeGuard(&'static Gauge);
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.add(-1);
     }
