@@ -9,9 +9,9 @@
 //! - [`find`]: a query.
 //! - [`matching`]: PS3.4 C.2.2.2.
 //!
-//! [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`charset`],
-//! [`checksum`], [`value`] and [`clock`] are the vocabulary of these. `dicom_json` writes elements
-//! in the DICOM JSON Model.
+//! [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`checksum`],
+//! [`value`] and [`clock`] are the vocabulary of these. `dicom_json` writes elements in the DICOM
+//! JSON Model.
 
 pub mod ae_title;
 pub mod attribute;
