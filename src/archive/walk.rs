@@ -273,8 +273,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         }
     }
 
-    // --- members
-    // ---------------------------------------------------------------------------------------------------
+    // --- members ---
 
     /// Counts a member of the archive at `archive`. Returns its path and its number among the
     /// members of its name.
@@ -402,8 +401,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         }
     }
 
-    // --- zip
-    // -------------------------------------------------------------------------------------------------------
+    // --- zip ---
 
     fn zip(&mut self, mut directory: CentralDirectory, path: &[u8], depth: usize) -> Result<(), Halt> {
         let mut budget = directory.member_bytes();
@@ -591,8 +589,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         Ok(())
     }
 
-    // --- tar, gzip
-    // -------------------------------------------------------------------------------------------------
+    // --- tar, gzip ---
 
     fn tar(&mut self, source: &mut (dyn SkipRead + '_), path: &[u8], depth: usize) -> Result<(), Halt> {
         while let Some(entry) = tar::next(source)? {
