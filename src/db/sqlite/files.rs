@@ -63,10 +63,49 @@ struct FileId {
     inode: u64,
 }
 
-impl From<&Metadata> for FileId {
+/// What the kernel says of a file that has this name now.
+struct Look {
+    id: FileId,
+    bytes: u64,
+    /// When the file was written last, where that was asked for.
+    modified: Option<SystemTime>,
+}
+
+impl From<&Metadata> for Look {
     fn from(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
+        let id = FileId { device: metadata.dev(), inode: metadata.ino() };
+        Self { id, bytes: metadata.len(), modified: metadata.modified().ok() }
     }
+}
+
+/// Looks at a file, and at its time only if `with_time` says so.
+///
+/// Asking for a time has a price (Linux 6.13 and later): the next write then gives the file a time of its own, and the sync after
+/// it writes the inode as well. For the log that was one more write to the disk in each commit.
+#[cfg(target_os = "linux")]
+fn look_at(path: &Path, with_time: bool) -> io::Result<Look> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+    let times = if with_time { StatxFlags::MTIME } else { StatxFlags::empty() };
+    match rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::SIZE | times) {
+        Ok(now) => {
+            let device = rustix::fs::makedev(now.stx_dev_major, now.stx_dev_minor);
+            let since_1970 = u64::try_from(now.stx_mtime.tv_sec).ok().filter(|_| with_time);
+            Ok(Look {
+                id: FileId { device, inode: now.stx_ino },
+                bytes: now.stx_size,
+                modified: since_1970.map(|seconds| UNIX_EPOCH + Duration::new(seconds, now.stx_mtime.tv_nsec)),
+            })
+        }
+        // A sandbox that does not know the call.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => fs::metadata(path).map(|now| Look::from(&now)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look_at(path: &Path, _with_time: bool) -> io::Result<Look> {
+    fs::metadata(path).map(|now| Look::from(&now))
 }
 
 /// Where the database and its log stand among the files of an index.
@@ -109,7 +148,7 @@ impl IndexFiles {
     pub fn of(index: &Path) -> Self {
         // The database by the name that was given: a link may come to lead elsewhere.
         let opened = [index.to_owned(), beside(index, "-wal"), beside(index, "-shm")].map(|path| {
-            let id = fs::metadata(&path).ok().map(|metadata| FileId::from(&metadata));
+            let id = look_at(&path, false).ok().map(|now| now.id);
             (path, id)
         });
         Self { index: index.to_owned(), opened }
@@ -144,12 +183,12 @@ impl IndexFiles {
         for (at, (path, opened)) in self.opened.iter().enumerate() {
             // A file that was not there when the index was opened is none of ours.
             let Some(opened) = opened else { continue };
-            let now = fs::metadata(path);
-            same[at] = now.as_ref().is_ok_and(|now| FileId::from(now) == *opened);
+            let now = look_at(path, at == DATABASE);
+            same[at] = now.as_ref().is_ok_and(|now| now.id == *opened);
             if at == DATABASE {
-                changed = now.ok().and_then(|now| now.modified().ok());
+                changed = now.ok().and_then(|now| now.modified);
             } else if at == LOG {
-                log_bytes = now.as_ref().map_or(0, Metadata::len);
+                log_bytes = now.as_ref().map_or(0, |now| now.bytes);
                 log_is_gone = now.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             }
         }
