@@ -19,7 +19,7 @@ use crate::telemetry::metrics;
 const MAX_THREADS: usize = 256;
 
 /// Objects that wait for a disk, or are being stored, at a time: as many as associations by default. They go on when their senders
-/// are gone, so the limit on associations is none for them; each may hold a [`WRITE_BATCH`].
+/// are gone, so the limit on associations is none for them; each may hold a `WRITE_BATCH`.
 const MAX_UNDER_WAY: usize = 2_000;
 
 /// How long stored objects keep their names in `.incoming/`, so that many of those go at a time.
@@ -99,7 +99,7 @@ impl UnderWay {
     }
 
     /// Removes the first name of an object soon, with those of all objects that are stored meanwhile: a wake-up of another thread
-    /// costs more than what it has to do for one. Should the process end before, the next start does it ([`Objects::recover`]).
+    /// costs more than what it has to do for one. Should the process end before, the next start does it (`Objects::recover`).
     pub(super) fn let_first_name_go(self: &Arc<Self>, placed: Placed) {
         let mut waiting = self.lock_first_names();
         waiting.push(placed);

@@ -1,6 +1,6 @@
 //! The query of a search (PS3.18 8.3.4): text of a stranger to keys, and what is asked besides.
 //!
-//! The keys become the [`Identifier`] that a C-FIND would have sent, so that both are matched alike.
+//! The keys become the `Identifier` that a C-FIND would have sent, so that both are matched alike.
 
 use std::borrow::Cow;
 

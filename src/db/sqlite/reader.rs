@@ -43,7 +43,7 @@ impl Reader {
     }
 
     /// The same, for which files are lacking that were read with other declarations than these: see
-    /// [`KnownFile::lacks_declared`].
+    /// `KnownFile::lacks_declared`.
     #[must_use]
     pub fn with_declared(self, declared: Arc<DeclaredSet>) -> Self {
         Self { declared, ..self }

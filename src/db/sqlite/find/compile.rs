@@ -1,7 +1,7 @@
 //! From a [`FindRequest`] to SQL and back.
 //!
 //! Two kinds of condition come out of a matching key: one that SQLite can use an index for (see [`Narrowing`]), and one
-//! that calls [`Matching::matches`] through the function `dcm_matches`. The first finds the candidates, the second has the
+//! that calls `Matching::matches` through the function `dcm_matches`. The first finds the candidates, the second has the
 //! last word, so that each rule of PS3.4 C.2.2.2 is written once, in `model::matching`. Values of a query are always
 //! parameters, never text of a statement.
 

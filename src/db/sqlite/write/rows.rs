@@ -74,7 +74,7 @@ pub(super) struct InstanceGroup {
     pub(super) naming: Naming,
     pub(super) mtime_base: i64,
     pub(super) size_base: i64,
-    /// The values of [`shared`], in its order.
+    /// The values of `shared`, in its order.
     pub(super) shared: Vec<String>,
     /// What was declared when its instances were read.
     pub(super) declared_set: String,
