@@ -182,6 +182,14 @@ async fn dispatch(answering: &Arc<Answering>, call: Call<'_>) -> Result<Response
         Kind::Instances => instances::answer(answering, &call).await,
         Kind::Frames => frames::answer(answering, &call).await,
         Kind::BulkData => frames::bulk_data(answering, &call).await,
+        #[cfg(feature = "render")]
+        Kind::Rendered => super::render::answer(answering, &call, false).await,
+        #[cfg(feature = "render")]
+        Kind::Thumbnail => super::render::answer(answering, &call, true).await,
+        #[cfg(not(feature = "render"))]
+        Kind::Rendered | Kind::Thumbnail => {
+            Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "this program was built without rendering"))
+        }
         Kind::WadoUri => wado_uri::answer(answering, &call).await,
         Kind::Page => page::search(answering, &call).await,
         Kind::PageOfStudy => page::study(answering, &call).await,

@@ -27,6 +27,10 @@ use crate::telemetry::metrics;
 /// How long a request waits for its turn to ask the index. A browser gives up later.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
 
+/// Pictures that are made at one time: each takes a processor and the memory of its frame.
+#[cfg(feature = "render")]
+const PICTURES_AT_ONE_TIME: usize = 2;
+
 /// What all requests have in common.
 pub(super) struct Answering {
     pub(super) options: Options,
@@ -39,6 +43,9 @@ pub(super) struct Answering {
     pub(super) delivery: Arc<Delivery>,
     pub(super) storage: Option<Arc<Storage>>,
     pub(super) ohif: Option<Arc<Ohif>>,
+    /// Pictures that are made now.
+    #[cfg(feature = "render")]
+    pub(super) rendering: tokio::sync::Semaphore,
     pub(super) users: SharedUsers,
     pub(super) user_header: Option<HeaderName>,
     pub(super) tls: Option<TlsSource>,
@@ -58,6 +65,8 @@ impl Answering {
             delivery: services.delivery,
             storage: services.storage,
             ohif: services.ohif,
+            #[cfg(feature = "render")]
+            rendering: tokio::sync::Semaphore::new(PICTURES_AT_ONE_TIME),
             users: services.users,
             user_header: user_header.transpose()?,
             tls: services.tls,

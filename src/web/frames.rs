@@ -45,7 +45,7 @@ const MAX_STEPS: usize = 64;
 const MIME_TYPE: u32 = 0x0042_0012;
 
 /// An object of which single runs of bytes are read.
-struct Runs {
+pub(super) struct Runs {
     instances: Arc<Instances>,
     location: Location,
     bytes: Bytes,
@@ -55,7 +55,7 @@ struct Runs {
 
 impl Runs {
     /// Opens the object again at its data set.
-    fn open(instances: Arc<Instances>, location: Location) -> Result<Self, ObjectError> {
+    pub(super) fn open(instances: Arc<Instances>, location: Location) -> Result<Self, ObjectError> {
         let bytes = Self::bytes(&instances, &location)?;
         Ok(Self { instances, location, bytes, position: Some(0) })
     }
@@ -66,7 +66,7 @@ impl Runs {
     }
 
     /// Calls `on_bytes` with the bytes of a run, piece by piece, until it says to stop.
-    fn read(
+    pub(super) fn read(
         &mut self,
         (offset, length): (u64, u64),
         on_bytes: &mut dyn FnMut(&[u8]) -> Result<(), ()>,
@@ -100,9 +100,9 @@ impl Runs {
 }
 
 /// An instance whose pixels are found.
-struct Found {
-    pixels: Arc<Pixels>,
-    location: Location,
+pub(super) struct Found {
+    pub(super) pixels: Arc<Pixels>,
+    pub(super) location: Location,
 }
 
 /// Finds the pixels of the first instance of a list, or knows them already.
@@ -122,7 +122,7 @@ fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> 
     Ok(Found { pixels, location })
 }
 
-fn no_pixels(error: &PixelError) -> Problem {
+pub(super) fn no_pixels(error: &PixelError) -> Problem {
     match error {
         PixelError::Walk(WalkError::Read(error)) => {
             tracing::warn!(%error, "an object cannot be read");
@@ -135,7 +135,7 @@ fn no_pixels(error: &PixelError) -> Problem {
 }
 
 /// The frames of a path: numbers from 1, separated by commas, in the order in which they are wanted.
-fn numbers(raw: &str) -> Result<Vec<u32>, Problem> {
+pub(super) fn numbers(raw: &str) -> Result<Vec<u32>, Problem> {
     let text = decode(raw).unwrap_or_default();
     let number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -164,7 +164,12 @@ async fn one(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Arc<Instance
     Ok(instances)
 }
 
-async fn found(answering: &Arc<Answering>, call: &Call<'_>, instances: &Arc<Instances>) -> Result<Found, Problem> {
+/// Where the pixels of the first instance of a list lie.
+pub(super) async fn found(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    instances: &Arc<Instances>,
+) -> Result<Found, Problem> {
     let turn = answering.turn(&call.peer).await?;
     let (answering, instances) = (Arc::clone(answering), Arc::clone(instances));
     let found = spawn_blocking(move || {

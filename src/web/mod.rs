@@ -32,6 +32,8 @@ mod pixels;
 mod problem;
 pub mod query;
 mod ranges;
+#[cfg(feature = "render")]
+mod render;
 mod resource;
 mod search;
 mod store;

@@ -40,6 +40,20 @@ impl Shape {
     }
 }
 
+/// What the elements of group 0028 say of how pixels are shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Looks {
+    pub(super) photometric: String,
+    pub(super) bits_stored: u16,
+    pub(super) high_bit: u16,
+    pub(super) is_signed: bool,
+    pub(super) is_planar: bool,
+    pub(super) slope: f64,
+    pub(super) intercept: f64,
+    /// Centre and width, the first of several.
+    pub(super) window: Option<(f64, f64)>,
+}
+
 /// A run of bytes in an object.
 pub(super) type Range = (u64, u64);
 
@@ -53,9 +67,10 @@ enum Layout {
 }
 
 /// The pixels of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pixels {
     pub(super) shape: Shape,
+    pub(super) looks: Looks,
     /// The transfer syntax that the object lies in.
     pub(super) transfer_syntax: String,
     layout: Layout,
@@ -89,6 +104,8 @@ impl Pixels {
     /// Walks to the pixel data of an object.
     pub(super) fn find(walk: &mut Walk<Bytes>, transfer_syntax: &str) -> Result<Self, PixelError> {
         let mut shape = Shape::default();
+        let mut looks = Looks { slope: 1.0, ..Looks::default() };
+        let mut window = (None, None);
         let mut extended = Extended::default();
         loop {
             match walk.next()? {
@@ -102,6 +119,15 @@ impl Pixels {
                     0x0028_0010 => shape.rows = number(&walk.value(tag, 64)?),
                     0x0028_0011 => shape.columns = number(&walk.value(tag, 64)?),
                     0x0028_0100 => shape.bits_allocated = number(&walk.value(tag, 64)?),
+                    0x0028_0004 => looks.photometric = first_text(&walk.value(tag, 64)?),
+                    0x0028_0006 => looks.is_planar = number(&walk.value(tag, 64)?) == 1,
+                    0x0028_0101 => looks.bits_stored = number(&walk.value(tag, 64)?),
+                    0x0028_0102 => looks.high_bit = number(&walk.value(tag, 64)?),
+                    0x0028_0103 => looks.is_signed = number(&walk.value(tag, 64)?) == 1,
+                    0x0028_1050 => window.0 = decimal(&walk.value(tag, MAX_DECIMALS)?),
+                    0x0028_1051 => window.1 = decimal(&walk.value(tag, MAX_DECIMALS)?),
+                    0x0028_1052 => looks.intercept = decimal(&walk.value(tag, MAX_DECIMALS)?).unwrap_or(0.0),
+                    0x0028_1053 => looks.slope = decimal(&walk.value(tag, MAX_DECIMALS)?).unwrap_or(1.0),
                     0x7FE0_0001 => extended.offsets = numbers(&walk.value(tag, MAX_TABLE)?),
                     0x7FE0_0002 => extended.lengths = numbers(&walk.value(tag, MAX_TABLE)?),
                     0x7FE0_0008 | 0x7FE0_0009 | 0x7FE0_0010 => {
@@ -110,14 +136,16 @@ impl Pixels {
                             shape.bits_allocated = if tag == 0x7FE0_0008 { 32 } else { 64 };
                         }
                         let layout = Layout::Native { offset, length: u64::from(length) };
-                        return Ok(Self { shape, transfer_syntax: transfer_syntax.to_owned(), layout });
+                        looks.window = window.0.zip(window.1).filter(|(_, width)| *width >= 1.0);
+                        return Ok(Self { shape, looks, transfer_syntax: transfer_syntax.to_owned(), layout });
                     }
                     _ => {}
                 },
                 Event::Fragments { tag: 0x7FE0_0010, .. } if walk.depth() == 0 => {
                     shape.frames = shape.frames.clamp(1, MAX_FRAMES);
                     let layout = Layout::Encapsulated(fragments(walk, shape.frames, &extended)?);
-                    return Ok(Self { shape, transfer_syntax: transfer_syntax.to_owned(), layout });
+                    looks.window = window.0.zip(window.1).filter(|(_, width)| *width >= 1.0);
+                    return Ok(Self { shape, looks, transfer_syntax: transfer_syntax.to_owned(), layout });
                 }
                 _ => {}
             }
@@ -195,6 +223,20 @@ pub(super) fn realigned(bytes: &[u8], shift: u8, bits: u64) -> Vec<u8> {
         *last &= (1 << (bits % 8)) - 1;
     }
     out
+}
+
+/// Decimal numbers of one element: some windows of 16 characters.
+const MAX_DECIMALS: u64 = 4 << 10;
+
+/// The first value of a text.
+fn first_text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.split('\\').next().unwrap_or_default().trim_matches([' ', '\0']).to_owned()
+}
+
+/// The first of some decimal numbers.
+fn decimal(bytes: &[u8]) -> Option<f64> {
+    first_text(bytes).parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 fn number(bytes: &[u8]) -> u16 {
@@ -344,7 +386,12 @@ mod tests {
 
     fn native(frames: u32, bits_allocated: u16, length: u64) -> Pixels {
         let shape = Shape { rows: 3, columns: 3, samples: 1, bits_allocated, frames };
-        Pixels { shape, transfer_syntax: String::new(), layout: Layout::Native { offset: 100, length } }
+        Pixels {
+            shape,
+            looks: Looks::default(),
+            transfer_syntax: String::new(),
+            layout: Layout::Native { offset: 100, length },
+        }
     }
 
     #[test]
@@ -383,7 +430,12 @@ mod tests {
         let cache = PixelCache::default();
         let table = |frames: usize| {
             let layout = Layout::Encapsulated(vec![vec![(0, 1)]; frames]);
-            Arc::new(Pixels { shape: Shape::default(), transfer_syntax: String::new(), layout })
+            Arc::new(Pixels {
+                shape: Shape::default(),
+                looks: Looks::default(),
+                transfer_syntax: String::new(),
+                layout,
+            })
         };
         let key = |name: &str| Key("/a".into(), name.into(), 1, 1);
         // Each a third of the room.

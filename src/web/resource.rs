@@ -24,6 +24,10 @@ pub(super) enum Kind {
     Frames,
     /// The value of one element of an instance.
     BulkData,
+    /// A frame as a picture.
+    Rendered,
+    /// The same, small.
+    Thumbnail,
     /// An object by query parameters (PS3.18 9).
     WadoUri,
     /// The search page.
@@ -71,6 +75,7 @@ const OBJECT: &[&str] = &["multipart/related; type=\"application/dicom\"", "appl
 const FRAMES: &[&str] =
     &["multipart/related; type=\"application/octet-stream\"", "application/octet-stream", "image/*"];
 const BULK: &[&str] = &["application/octet-stream", "multipart/related; type=\"application/octet-stream\""];
+const PICTURES: &[&str] = &["image/jpeg", "image/png"];
 const HTML: &[&str] = &["text/html"];
 const TEXT: &[&str] = &["text/plain"];
 
@@ -115,6 +120,22 @@ pub(super) static RESOURCES: &[Resource] = resources! {
         "Retrieve: bulk data", BULK;
     Kind::BulkData, "/dicom-web/instances/{instance}/bulkdata/{*path}", GET, Read,
         "Retrieve: bulk data, by the instance alone", BULK;
+    Kind::Rendered, "/dicom-web/studies/{study}/rendered", GET, Read,
+        "Retrieve: rendered of a study", PICTURES;
+    Kind::Rendered, "/dicom-web/studies/{study}/series/{series}/rendered", GET, Read,
+        "Retrieve: rendered of a series", PICTURES;
+    Kind::Rendered, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/rendered", GET, Read,
+        "Retrieve: rendered of an instance", PICTURES;
+    Kind::Rendered, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered", GET, Read,
+        "Retrieve: rendered of a frame", PICTURES;
+    Kind::Thumbnail, "/dicom-web/studies/{study}/thumbnail", GET, Read,
+        "Retrieve: thumbnail of a study", PICTURES;
+    Kind::Thumbnail, "/dicom-web/studies/{study}/series/{series}/thumbnail", GET, Read,
+        "Retrieve: thumbnail of a series", PICTURES;
+    Kind::Thumbnail, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/thumbnail", GET, Read,
+        "Retrieve: thumbnail of an instance", PICTURES;
+    Kind::Thumbnail, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/thumbnail", GET, Read,
+        "Retrieve: thumbnail of a frame", PICTURES;
     Kind::WadoUri, "/dicom-web/wado", GET, Read, "WADO-URI", &["application/dicom"];
     Kind::WadoUri, "/wado", GET, Read, "WADO-URI", &["application/dicom"];
     Kind::Page, "/", GET, Read, "Page: search", HTML;

@@ -256,6 +256,38 @@ fn instances_come_as_whole_files_in_explicit_little_endian_or_as_they_lie() {
     }
 }
 
+#[test]
+fn frames_are_rendered_or_it_is_said_why_not() {
+    let web = TestWeb::start();
+    let picture =
+        |path: &str, query: &str, accept: &str| web.get_with(&format!("{path}{query}"), &[("Accept", accept)]);
+    for path in [CT, BIG_ENDIAN, IMPLICIT] {
+        let (stored, instance) = fixture(path);
+        let answer = picture(&format!("{}/rendered", instance.path()), "", "image/png").expect(200);
+        let shown = image::load_from_memory(&answer.body).unwrap().into_luma8();
+        let number = |tag| u32::from(stored.element(tag).unwrap().to_int::<u16>().unwrap());
+        assert_eq!(shown.dimensions(), (number(tags::COLUMNS), number(tags::ROWS)), "{path}");
+        let small = picture(&format!("{}/thumbnail", instance.path()), "?viewport=4,4", "*/*").expect(200);
+        assert_eq!(small.header("content-type"), "image/jpeg");
+        assert!(image::load_from_memory(&small.body).unwrap().into_luma8().dimensions().0 <= 4);
+    }
+    let (_, ct) = fixture(CT);
+    let series = format!("/studies/{}/series/{}/rendered", ct.study, ct.series);
+    picture(&series, "", "image/*").expect(200);
+    let rendered = format!("{}/rendered", ct.path());
+    for bad in ["?viewport=100000,100000", "?viewport=0,0", "?window=1", "?quality=0"] {
+        picture(&rendered, bad, "*/*").expect(400);
+    }
+    picture(&rendered, "", "video/mp4").expect(406);
+    picture(&format!("{}/frames/2/rendered", ct.path()), "", "*/*").expect(404);
+    picture(&format!("{}/frames/1/rendered", ct.path()), "", "*/*").expect(200);
+    let (_, report) = fixture(DEFLATED);
+    picture(&format!("{}/rendered", report.path()), "", "*/*").expect(404);
+    let (_, compressed) = fixture(ENCAPSULATED);
+    let answer = picture(&format!("{}/rendered", compressed.path()), "?viewport=10,10", "*/*");
+    assert!(answer.status == 200 || answer.status == 406 && answer.text().starts_with("not rendered"), "{answer:?}");
+}
+
 // PS3.18 9.
 #[test]
 fn wado_uri_gives_one_object() {
