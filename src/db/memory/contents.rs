@@ -337,7 +337,7 @@ impl Contents {
 
     /// Takes what a scan found in a directory.
     pub(super) fn scanned(&mut self, scanned: ScannedDirectory, declared: &DeclaredSet) {
-        let ScannedDirectory { place, directory, files, vanished, missing, returned, .. } = scanned;
+        let ScannedDirectory { place, directory, mut files, vanished, missing, returned, .. } = scanned;
         self.directories.insert((kind(place), directory.clone()));
         let key = |name: &OsStr| FileKey::of(place, &directory, name);
         for name in &vanished {
@@ -352,6 +352,11 @@ impl Contents {
         for name in &missing {
             self.note_missing(key(name));
         }
+        // Of two files with the same instance in two series, the one of the lower series comes first, as in every engine.
+        files.sort_by_cached_key(|file| match &file.outcome {
+            FileOutcome::Instance(record) => Some(record.value(AttributeId::SeriesInstanceUID).to_owned()),
+            FileOutcome::NotIndexed { .. } => None,
+        });
         for file in files {
             self.scanned_file(place, &directory, file, declared);
         }
