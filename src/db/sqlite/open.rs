@@ -69,6 +69,9 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     configure(&connection, access).map_err(|source| name(path, source))?;
     functions::register(&connection).map_err(|source| name(path, source))?;
     schema::check(&connection, path, writer)?;
+    if writer {
+        files::sync_log(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    }
     if let Access::Reader { .. } = access {
         // A reader never writes, whatever its SQL says.
         connection.pragma_update(None, "query_only", true).map_err(|source| name(path, source))?;
