@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use rusqlite::ToSql;
-use rusqlite::functions::FunctionFlags;
+use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 
 use super::super::packing::{Naming, UidSuffix, stored_time, uid_hash, unpack_time};
@@ -66,33 +66,42 @@ impl std::fmt::Debug for RowSet {
     }
 }
 
+const FLAGS: FunctionFlags = FunctionFlags::SQLITE_UTF8.union(FunctionFlags::SQLITE_DIRECTONLY);
+
+/// Adds a function whose first argument is the number of a matcher. It is false for a number that no matcher has.
+///
+/// It is not deterministic for SQLite: the same number means another key in the next query.
+fn register_matcher(
+    connection: &Connection,
+    name: &str,
+    arguments: i32,
+    matchers: &Matchers,
+    ask: impl Fn(&mut Matcher, &Context<'_>) -> rusqlite::Result<bool> + Send + 'static,
+) -> rusqlite::Result<()> {
+    let matchers = Arc::clone(matchers);
+    connection.create_scalar_function(name, arguments, FLAGS, move |context| {
+        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
+        let mut matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
+        matchers.get_mut(number).map_or(Ok(false), |matcher| ask(matcher, context))
+    })
+}
+
 /// Adds the functions that the statements below use.
 pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matchers: &Matchers) -> rusqlite::Result<()> {
     // rarray(list): the values of a list that is bound as one parameter.
     rusqlite::vtab::array::load_module(connection)?;
-    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
-    let pure = flags | FunctionFlags::SQLITE_DETERMINISTIC;
+    let pure = FLAGS | FunctionFlags::SQLITE_DETERMINISTIC;
 
-    // Not deterministic for SQLite: the same number means another key in the next query.
-    let date_time_matchers = Arc::clone(matchers);
-    connection.create_scalar_function("dcm_matches", 3, flags, move |context| {
-        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
-        let matchers = date_time_matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Matcher::DateTime(range)) = matchers.get(number) else { return Ok(false) };
+    register_matcher(connection, "dcm_matches", 3, matchers, |matcher, context| {
+        let Matcher::DateTime(range) = matcher else { return Ok(false) };
         Ok(range.contains(context.get_raw(1).as_str()?, context.get_raw(2).as_str()?))
     })?;
-    let row_matchers = Arc::clone(matchers);
-    connection.create_scalar_function("dcm_has", 2, flags, move |context| {
-        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
-        let matchers = row_matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Matcher::Rows(rows)) = matchers.get(number) else { return Ok(false) };
+    register_matcher(connection, "dcm_has", 2, matchers, |matcher, context| {
+        let Matcher::Rows(rows) = matcher else { return Ok(false) };
         Ok(rows.contains(context.get(1)?))
     })?;
-    let samples = Arc::clone(matchers);
-    connection.create_scalar_function("dcm_sample", 2, flags, move |context| {
-        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
-        let mut matchers = samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Matcher::Sample { left, is_over }) = matchers.get_mut(number) else { return Ok(false) };
+    register_matcher(connection, "dcm_sample", 2, matchers, |matcher, _| {
+        let Matcher::Sample { left, is_over } = matcher else { return Ok(false) };
         match left.checked_sub(1) {
             Some(fewer) => *left = fewer,
             None => *is_over = true,
@@ -100,11 +109,8 @@ pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matcher
         // SQLite has no other way to end a statement from within. Who runs it asks the flag, and not the error.
         if *is_over { Err(rusqlite::Error::UserFunctionError("the sample is over".into())) } else { Ok(true) }
     })?;
-    let matchers = Arc::clone(matchers);
-    connection.create_scalar_function("dcm_matches", 2, flags, move |context| {
-        let number = usize::try_from(context.get::<i64>(0)?).unwrap_or(usize::MAX);
-        let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Matcher::One(matching)) = matchers.get(number) else { return Ok(false) };
+    register_matcher(connection, "dcm_matches", 2, matchers, |matcher, context| {
+        let Matcher::One(matching) = matcher else { return Ok(false) };
         Ok(match context.get_raw(1) {
             ValueRef::Integer(number) => matching.matches(&number.to_string()),
             ValueRef::Null => matching.matches(""),
