@@ -1,7 +1,5 @@
 //! Arrivals and changes as rows of what is written.
 
-use std::collections::HashSet;
-
 use rusqlite::params;
 
 use super::batch::Batch;
@@ -71,7 +69,7 @@ impl Batch<'_> {
             Some(change) => change,
             None => {
                 let first = first_of_next_block(self.connection)?;
-                self.origin.block = ChangeBlock { first, last: first, groups: HashSet::new(), is_open: true };
+                self.origin.block = ChangeBlock::beginning_with(first);
                 first
             }
         };

@@ -32,19 +32,24 @@ const GROUPS_IN_BLOCK: usize = 4096;
 /// a later change has a higher number.
 #[derive(Default)]
 pub(super) struct ChangeBlock {
+    /// 0 where no block has begun: numbers begin with 1.
     pub(super) first: i64,
     /// The number that was given last.
     pub(super) last: i64,
     /// Groups whose row has this block.
     pub(super) groups: HashSet<i64>,
-    pub(super) is_open: bool,
 }
 
 impl ChangeBlock {
+    /// A block of which the first number has been given.
+    pub(super) fn beginning_with(first: i64) -> Self {
+        Self { first, last: first, groups: HashSet::new() }
+    }
+
     /// The next number; `None` where a new block has to begin.
     pub(super) fn next(&self) -> Option<i64> {
         let next = self.last + 1;
-        (self.is_open && next - self.first < CHANGES_IN_BLOCK && self.groups.len() < GROUPS_IN_BLOCK).then_some(next)
+        (self.first > 0 && next - self.first < CHANGES_IN_BLOCK && self.groups.len() < GROUPS_IN_BLOCK).then_some(next)
     }
 }
 
