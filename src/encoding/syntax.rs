@@ -117,10 +117,8 @@ impl NativeSyntax {
     #[must_use]
     pub fn uid(self) -> &'static str {
         match self {
-            Self::ImplicitLittle => IMPLICIT_VR_LITTLE_ENDIAN,
-            Self::ExplicitLittle => EXPLICIT_VR_LITTLE_ENDIAN,
-            Self::ExplicitBig => EXPLICIT_VR_BIG_ENDIAN,
             Self::Deflated => DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+            Self::ImplicitLittle | Self::ExplicitLittle | Self::ExplicitBig => self.encoding().uid(),
         }
     }
 
