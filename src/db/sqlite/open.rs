@@ -69,7 +69,8 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     configure(&connection, access).map_err(|source| name(path, source))?;
     functions::register(&connection).map_err(|source| name(path, source))?;
     schema::check(&connection, path, writer)?;
-    if writer {
+    // Only who promises that commits are durable relies on it.
+    if let Access::Writer { durability: Durability::Full, .. } = access {
         files::sync_log(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     }
     if let Access::Reader { .. } = access {
