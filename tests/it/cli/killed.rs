@@ -314,6 +314,7 @@ fn an_index_whose_writer_was_killed_when_it_had_emptied_the_log_is_opened() {
     }
     scan();
     assert_eq!(fs::read_to_string(&record).unwrap(), noted);
-    assert!(!place.path("x.db-wal").exists());
+    // Threads of the scan that close the index in the same moment may leave the empty file.
+    assert_eq!(fs::metadata(place.path("x.db-wal")).map_or(0, |log| log.len()), 0);
     place.run(["check", "--index", "x.db", "--files"]).expect(0);
 }
