@@ -522,7 +522,10 @@ impl<'w> Core<'w> {
         if self.meta.end == Some(here) {
             match self.group_ends(rest, end) {
                 Some(true) => return self.end_of_meta(here),
-                Some(false) => {}
+                Some(false) if self.declared.is_empty() => {}
+                // These elements may belong to the data set. Then their encoding is that of the
+                // following elements, as in a data set that arrives without File Meta Information.
+                Some(false) => self.foreign = Some((here, EXPLICIT_LE)),
                 None => return Step::More,
             }
         }
