@@ -52,9 +52,13 @@ impl Readers {
 
     /// Returns an idle reader, or opens a new one.
     pub(crate) fn take(&self) -> Result<Reader, FindError> {
-        self.files.check().map_err(FindError::Index)?;
+        self.files.check_database().map_err(FindError::Index)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| Reader::open(&self.index).map_err(FindError::Index), Ok)
+        if let Some(reader) = idle {
+            return Ok(reader);
+        }
+        self.files.check().map_err(FindError::Index)?;
+        Reader::open(&self.index).map_err(FindError::Index)
     }
 
     /// Keeps a reader for the next request. A reader that failed must not be given back, since it

@@ -177,6 +177,22 @@ impl IndexFiles {
         }
     }
 
+    /// Whether the database still has its name. One call of `stat`.
+    ///
+    /// This is enough for a connection that is open: it keeps the log and the shared memory that it
+    /// opened. A new connection needs [`IndexFiles::check`], since it opens them by their names.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] when it is gone or another file has its name.
+    pub fn check_database(&self) -> Result<(), Error> {
+        let (path, opened) = &self.opened[DATABASE];
+        let now = look_at(path, false).ok().map(|now| now.id);
+        if opened.is_some() && now != *opened {
+            return Err(Error::Replaced { path: self.index.clone() });
+        }
+        Ok(())
+    }
+
     /// The name that the index was opened by.
     pub(super) fn index(&self) -> &Path {
         &self.index
@@ -462,6 +478,7 @@ mod tests {
             fs::write(&path, "x").unwrap();
             assert_eq!(files.difference(), Some(Difference::Other), "{suffix}");
             assert!(matches!(files.check(), Err(Error::Replaced { .. })));
+            assert_eq!(files.check_database().is_err(), suffix.is_empty(), "{suffix}");
             fs::rename(&away, &path).unwrap();
             assert!(files.check().is_ok());
         }
