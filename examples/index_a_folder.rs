@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use dcmdex::config::{Config, Sources};
 use dcmdex::db::open::{Reader, Writer};
-use dcmdex::scanner::{Event, Roots, Stop, Summary, Target, scan};
+use dcmdex::scanner::{Roots, ScanEvent, ScanTarget, Stop, Summary, scan};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -33,10 +33,10 @@ pub(crate) fn index_a_folder(index: &Path, folder: &Path) -> anyhow::Result<Summ
     // One thread writes the index. It creates the file if there is none.
     let writer = Writer::open(&config.index, config.scan_writer_options())?;
     let handle = writer.handle();
-    let target = Target::Index { known: Reader::open(&config.index)?, writer: &handle };
+    let target = ScanTarget::Index { known: Reader::open(&config.index)?, writer: &handle };
     // A file that cannot be read never ends a scan. It is an event.
     let summary = scan(&roots, &options, target, &Stop::default(), &mut |event| {
-        if let Event::Failed { path, reason, .. } = event {
+        if let ScanEvent::Failed { path, reason, .. } = event {
             println!("{}: {reason}", path.display());
         }
     })?;

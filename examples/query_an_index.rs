@@ -35,7 +35,7 @@ pub(crate) fn query_an_index<'a>(
     let query = qr::parse(InformationModel::StudyRoot, &identifier, negotiated, &qr::Options::default())?;
 
     let mut reader = Reader::open(index)?;
-    let stop = qr::Stop::new(&reader);
+    let stop = qr::QueryStop::new(&reader);
     let mut studies = Vec::new();
     // Answers come one by one. `Break` ends the query early.
     qr::run(&mut reader, &query, &stop, |answer| {

@@ -18,21 +18,22 @@ use std::sync::{Arc, mpsc};
 use dcmdex::access::peers::SharedPeers;
 use dcmdex::access::policy::{AccessPolicy, CalledAeTitle};
 use dcmdex::archive::{
-    self, Archives, Kind, LOOK, Member, MemberAction, MemberBytes, MemberKind, OnRead, Problem, Sink,
+    self, ArchiveKind, ArchiveProblem, Archives, LOOK, Member, MemberAction, MemberBytes, MemberKind, MemberSink,
+    OnRead,
 };
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
 use dcmdex::db::{Arrivals, Received};
 use dcmdex::dimse::Status;
 use dcmdex::dimse::command_set::CommandSet;
-use dcmdex::dimse::message::{DataSetPresence, Request, RequestError};
-use dcmdex::dimse::pdata::{Arrival, MessageAssembler, Pdv};
+use dcmdex::dimse::message::{DataSetPresence, DimseRequest, RequestError};
+use dcmdex::dimse::pdata::{FragmentOutcome, MessageAssembler, Pdv};
 use dcmdex::dimse::{Response, command_set};
 use dcmdex::encoding::syntax::Encoding;
 use dcmdex::ingest::{HeaderParser, Need, Outcome, Wanted, read_references, read_stream, read_stream_with};
 use dcmdex::model::attribute::{ATTRIBUTES, AttributeId};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::model::location::{Location, Place};
-use dcmdex::qr::{self, Identifier, NegotiatedOptions, ResponseWriter, Stop};
+use dcmdex::qr::{self, Identifier, NegotiatedOptions, QueryStop, ResponseWriter};
 use dcmdex::scanner::check_dicomdir;
 use dcmdex::scp::negotiation::{Answer, HeldSyntaxes, Policy, Provided, answer};
 use dcmdex::store::FileMeta;
@@ -85,8 +86,8 @@ fn messages(assembler: &mut MessageAssembler, mut body: &[u8]) -> bool {
         let Ok((pdv, rest)) = Pdv::split_first(body) else { return false };
         body = rest;
         match assembler.accept(&pdv) {
-            Ok(Arrival::Command { command, .. }) => understood(&command),
-            Ok(Arrival::CommandFragment | Arrival::DataSetFragment { .. }) => {}
+            Ok(FragmentOutcome::Command { command, .. }) => understood(&command),
+            Ok(FragmentOutcome::CommandFragment | FragmentOutcome::DataSetFragment { .. }) => {}
             Err(_) => return false,
         }
     }
@@ -97,14 +98,14 @@ fn understood(command: &CommandSet) {
     let mut encoded = Vec::new();
     command.encode(&mut encoded);
     assert_eq!(CommandSet::decode(&encoded).as_ref(), Ok(command), "what is read can be written and read again");
-    let response = match Request::parse(command) {
-        Ok(Request::Store(request)) => {
+    let response = match DimseRequest::parse(command) {
+        Ok(DimseRequest::Store(request)) => {
             Response::new(command_set::CommandField::C_STORE_RQ, request.message_id, Status::CANNOT_UNDERSTAND)
                 .with_sop_class(Some(&request.affected_sop_class_uid))
                 .with_sop_instance(&request.affected_sop_instance_uid)
                 .with_comment(&request.affected_sop_instance_uid)
         }
-        Ok(Request::Find(request)) => {
+        Ok(DimseRequest::Find(request)) => {
             Response::new(command_set::CommandField::C_FIND_RQ, request.message_id, Status::SUCCESS)
                 .with_sop_class(Some(&request.affected_sop_class_uid))
         }
@@ -204,7 +205,7 @@ pub(crate) fn identifier(bytes: &[u8]) {
     let Ok(query) = qr::parse(model, &identifier, negotiated, &options) else { return };
     INDEX.with_borrow_mut(|index| {
         let reader = index.get_or_insert_with(small_index);
-        let stop = Stop::new(reader);
+        let stop = QueryStop::new(reader);
         let mut writer = ResponseWriter::new(&query, encoding, "");
         let ran = qr::run(reader, &query, &stop, |answer| {
             let written = writer.write(&answer);
@@ -254,10 +255,10 @@ fn small_index() -> Reader {
 /// An archive file: what comes of its members is the same whoever reads them, and each that was read can be opened by its path,
 /// and is the same then.
 pub(crate) fn archive(bytes: &[u8]) {
-    let kind = match Kind::of(bytes.get(..LOOK).unwrap_or(bytes)) {
+    let kind = match ArchiveKind::of(bytes.get(..LOOK).unwrap_or(bytes)) {
         Ok(Some(kind)) => kind,
         // As if it were called .zip.
-        Ok(None) => Kind::Zip,
+        Ok(None) => ArchiveKind::Zip,
         Err(_unsupported) => return,
     };
     SCRATCH.with_borrow_mut(|scratch| {
@@ -303,7 +304,7 @@ fn opens(archives: &Archives, file: &File, path: &[u8], outcome: &str) {
     let mut object = match archives.open(file.try_clone().expect("a file has handles enough"), OsStr::from_bytes(path))
     {
         Ok(object) => object,
-        Err(Problem::Inflation) => return,
+        Err(ArchiveProblem::Inflation) => return,
         Err(problem) => panic!("{path:?} was read and cannot be opened: {problem}"),
     };
     let reread = read_stream(&mut object, Wanted::index());
@@ -337,7 +338,7 @@ struct Members {
     found: Vec<Found>,
 }
 
-impl Sink<String> for Members {
+impl MemberSink<String> for Members {
     fn action_for(&mut self, member: &Member) -> MemberAction {
         match member.kind {
             MemberKind::File | MemberKind::SingleFile => MemberAction::Read,
@@ -360,13 +361,13 @@ impl Sink<String> for Members {
         ControlFlow::Continue(())
     }
 
-    fn refused(&mut self, path: Vec<u8>, _problem: Problem) -> ControlFlow<()> {
+    fn refused(&mut self, path: Vec<u8>, _problem: ArchiveProblem) -> ControlFlow<()> {
         self.found.push(Found { path, outcome: None });
         ControlFlow::Continue(())
     }
 }
 
-fn members_of(file: &File, kind: Kind, threads: usize, length: usize) -> Vec<Found> {
+fn members_of(file: &File, kind: ArchiveKind, threads: usize, length: usize) -> Vec<Found> {
     let mut members = Members::default();
     let bytes_read = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&bytes_read);

@@ -17,7 +17,7 @@ use crate::model::peer::CountedAs;
 use crate::telemetry::metrics::Counter;
 
 /// The peer that something is counted for.
-pub(crate) type Peer = Arc<CountedAs>;
+pub(crate) type CountedPeer = Arc<CountedAs>;
 
 /// Bytes that all peers together may have in memory for what arrives and for what is sent, besides the few kilobytes that each
 /// association has without asking. Larger: busy senders and retrievals keep large buffers. Smaller: they work with small ones.
@@ -27,17 +27,17 @@ pub(crate) const MEMORY_BYTES: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct PeerMemory {
     all: Arc<Shares>,
-    peer: Peer,
+    peer: CountedPeer,
 }
 
 impl PeerMemory {
     /// The memory of a node, for this peer.
-    pub(crate) fn new(all: &Arc<Shares>, peer: &Peer) -> Self {
+    pub(crate) fn new(all: &Arc<Shares>, peer: &CountedPeer) -> Self {
         Self { all: Arc::clone(all), peer: Arc::clone(peer) }
     }
 
     /// Whose it is.
-    pub(crate) fn peer(&self) -> &Peer {
+    pub(crate) fn peer(&self) -> &CountedPeer {
         &self.peer
     }
 
@@ -53,23 +53,23 @@ pub(crate) struct Shares {
     /// What a peer may have of the last of them.
     least: usize,
     refused: &'static Counter,
-    held: Mutex<Held>,
+    held: Mutex<HeldCount>,
 }
 
 /// Who has how many, and how many are left.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldCount {
     free: usize,
-    by_peer: HashMap<Peer, usize>,
+    by_peer: HashMap<CountedPeer, usize>,
 }
 
-impl Held {
-    fn of(&self, peer: &Peer) -> usize {
+impl HeldCount {
+    fn of(&self, peer: &CountedPeer) -> usize {
         self.by_peer.get(peer).copied().unwrap_or(0)
     }
 
     /// Takes so many for a peer, if it then has no more than `least` or than is left.
-    fn take(&mut self, peer: &Peer, count: usize, least: usize) -> bool {
+    fn take(&mut self, peer: &CountedPeer, count: usize, least: usize) -> bool {
         let Some(left) = self.free.checked_sub(count) else { return false };
         let has = self.of(peer).saturating_add(count);
         if has > left.max(least) {
@@ -80,7 +80,7 @@ impl Held {
         true
     }
 
-    fn give_back(&mut self, peer: &Peer, count: usize) {
+    fn give_back(&mut self, peer: &CountedPeer, count: usize) {
         self.free = self.free.saturating_add(count);
         let left = self.of(peer).saturating_sub(count);
         if left == 0 {
@@ -94,18 +94,18 @@ impl Held {
 impl Shares {
     /// So many of them. Each peer may have `least` as long as there are any. `refused` counts what was asked for in vain.
     pub(crate) fn new(total: usize, least: usize, refused: &'static Counter) -> Arc<Self> {
-        let held = Mutex::new(Held { free: total, by_peer: HashMap::new() });
+        let held = Mutex::new(HeldCount { free: total, by_peer: HashMap::new() });
         Arc::new(Self { least, refused, held })
     }
 
     /// So many for this peer; `None` when that is more than it may have now.
-    pub(crate) fn take(self: &Arc<Self>, peer: &Peer, count: usize) -> Option<Share> {
+    pub(crate) fn take(self: &Arc<Self>, peer: &CountedPeer, count: usize) -> Option<Share> {
         let mut share = Share { all: Arc::clone(self), peer: Arc::clone(peer), count: 0 };
         share.grow(count).then_some(share)
     }
 
     /// The same with a limit for this peer.
-    pub(crate) fn take_below(self: &Arc<Self>, peer: &Peer, count: usize, maximum: usize) -> Option<Share> {
+    pub(crate) fn take_below(self: &Arc<Self>, peer: &CountedPeer, count: usize, maximum: usize) -> Option<Share> {
         if self.lock().of(peer).saturating_add(count) > maximum {
             self.refused.increment();
             return None;
@@ -113,7 +113,7 @@ impl Shares {
         self.take(peer, count)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, HeldCount> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,7 +122,7 @@ impl Shares {
 #[derive(Debug)]
 pub(crate) struct Share {
     all: Arc<Shares>,
-    peer: Peer,
+    peer: CountedPeer,
     count: usize,
 }
 
@@ -153,44 +153,44 @@ impl Drop for Share {
 /// Turns that are waited for.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    queue: Mutex<Queue>,
+    queue: Mutex<WaitingPeers>,
     /// Told when somebody begins to wait.
     wanted: Notify,
 }
 
 #[derive(Debug)]
-struct Queue {
-    held: Held,
+struct WaitingPeers {
+    held: HeldCount,
     /// Of each peer, those who wait, oldest first.
-    waiting: HashMap<Peer, VecDeque<oneshot::Sender<Turn>>>,
+    waiting: HashMap<CountedPeer, VecDeque<oneshot::Sender<Turn>>>,
     /// The peers that wait, in the order in which they get their next turns.
-    order: VecDeque<Peer>,
+    order: VecDeque<CountedPeer>,
 }
 
 /// One turn, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Arc<Turns>,
-    peer: Peer,
+    peer: CountedPeer,
 }
 
 impl Turns {
     /// So many at a time.
     pub(crate) fn new(total: usize) -> Arc<Self> {
-        let held = Held { free: total, by_peer: HashMap::new() };
-        let queue = Mutex::new(Queue { held, waiting: HashMap::new(), order: VecDeque::new() });
+        let held = HeldCount { free: total, by_peer: HashMap::new() };
+        let queue = Mutex::new(WaitingPeers { held, waiting: HashMap::new(), order: VecDeque::new() });
         Arc::new(Self { queue, wanted: Notify::new() })
     }
 
     /// A turn at once, if there is one and nobody waits for it.
-    pub(crate) fn try_take(self: &Arc<Self>, peer: &Peer) -> Option<Turn> {
+    pub(crate) fn try_take(self: &Arc<Self>, peer: &CountedPeer) -> Option<Turn> {
         let mut queue = self.lock();
         let free = queue.order.is_empty() && queue.held.take(peer, 1, 1);
         free.then(|| Turn { turns: Arc::clone(self), peer: Arc::clone(peer) })
     }
 
     /// Waits for a turn.
-    pub(crate) async fn take(self: &Arc<Self>, peer: &Peer) -> Turn {
+    pub(crate) async fn take(self: &Arc<Self>, peer: &CountedPeer) -> Turn {
         loop {
             if let Some(turn) = self.try_take(peer) {
                 return turn;
@@ -226,13 +226,13 @@ impl Turns {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, WaitingPeers> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Queue {
-    fn wait(&mut self, peer: &Peer, sender: oneshot::Sender<Turn>) {
+impl WaitingPeers {
+    fn wait(&mut self, peer: &CountedPeer, sender: oneshot::Sender<Turn>) {
         let waiting = self.waiting.entry(Arc::clone(peer)).or_default();
         if waiting.is_empty() {
             self.order.push_back(Arc::clone(peer));
@@ -241,7 +241,7 @@ impl Queue {
     }
 
     /// Takes a turn for the first peer that may have one.
-    fn next(&mut self) -> Option<(Peer, oneshot::Sender<Turn>)> {
+    fn next(&mut self) -> Option<(CountedPeer, oneshot::Sender<Turn>)> {
         let mut at = 0;
         while let Some(peer) = self.order.get(at).cloned() {
             let waiting = self.waiting.entry(Arc::clone(&peer)).or_default();
@@ -290,12 +290,12 @@ mod tests {
 
     static REFUSED: Counter = Counter::new();
 
-    fn peer(number: u8) -> Peer {
+    fn peer(number: u8) -> CountedPeer {
         Arc::new(CountedAs::Address([10, 0, 0, number].into()))
     }
 
     /// Takes one after the other until it is refused.
-    fn all_it_can(shares: &Arc<Shares>, peer: &Peer) -> Vec<Share> {
+    fn all_it_can(shares: &Arc<Shares>, peer: &CountedPeer) -> Vec<Share> {
         std::iter::from_fn(|| shares.take(peer, 1)).collect()
     }
 

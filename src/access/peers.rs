@@ -4,7 +4,7 @@
 //! are open keep what they were let in with.
 
 use crate::ul::destination::Destination;
-use crate::ul::tls::Route;
+use crate::ul::tls::PeerRoute;
 use crate::ul::tls::Transport;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -117,16 +117,16 @@ pub enum Security {
 }
 
 impl Security {
-    fn admits(&self, transport: &Transport) -> Result<(), Refused> {
+    fn admits(&self, transport: &Transport) -> Result<(), PeerRefusal> {
         match (self, transport) {
             // What is pinned for one title says nothing of another.
             (Self::Any | Self::Tls, Transport::Tls(Some(shown))) if shown.is_pinned_only() => {
-                Err(Refused::WrongCertificate)
+                Err(PeerRefusal::WrongCertificate)
             }
             (Self::Any, _) | (Self::Tls, Transport::Tls(_)) => Ok(()),
-            (Self::Tls | Self::Certificates(_), Transport::Plain) => Err(Refused::NoTls),
+            (Self::Tls | Self::Certificates(_), Transport::Plain) => Err(PeerRefusal::NoTls),
             (Self::Certificates(known), Transport::Tls(Some(shown))) if shown.is_one_of(known) => Ok(()),
-            (Self::Certificates(_), Transport::Tls(_)) => Err(Refused::WrongCertificate),
+            (Self::Certificates(_), Transport::Tls(_)) => Err(PeerRefusal::WrongCertificate),
         }
     }
 }
@@ -142,7 +142,7 @@ pub struct Peers {
 
 /// Why a peer is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum PeerRefusal {
     /// No peer of this title.
     #[error("the calling AE title is not in the table of peers")]
     UnknownTitle,
@@ -187,7 +187,12 @@ impl Peers {
     ///
     /// # Errors
     /// Why not.
-    pub fn admit(&self, calling_ae_title: &str, address: IpAddr, transport: &Transport) -> Result<Admission, Refused> {
+    pub fn admit(
+        &self,
+        calling_ae_title: &str,
+        address: IpAddr,
+        transport: &Transport,
+    ) -> Result<Admission, PeerRefusal> {
         let Some(table) = &self.table else {
             return Ok(Admission {
                 services: ServiceSet::ALL,
@@ -195,10 +200,10 @@ impl Peers {
                 counted_as: CountedAs::address(address),
             });
         };
-        let title: AeTitle = calling_ae_title.parse().map_err(|_| Refused::UnknownTitle)?;
-        let grant = table.get(&title).ok_or(Refused::UnknownTitle)?;
+        let title: AeTitle = calling_ae_title.parse().map_err(|_| PeerRefusal::UnknownTitle)?;
+        let grant = table.get(&title).ok_or(PeerRefusal::UnknownTitle)?;
         if !grant.addresses.is_empty() && !grant.addresses.iter().any(|range| range.contains(address)) {
-            return Err(Refused::WrongAddress);
+            return Err(PeerRefusal::WrongAddress);
         }
         grant.security.admits(transport)?;
         let Grant { services, max_associations, .. } = *grant;
@@ -239,9 +244,9 @@ impl SharedPeers {
 
     /// Where C-MOVE sends for this destination; `None`: it is unknown (PS3.4 C.4.2.1.5, status A801).
     #[must_use]
-    pub fn destination(&self, ae_title: &AeTitle) -> Option<Route> {
+    pub fn destination(&self, ae_title: &AeTitle) -> Option<PeerRoute> {
         let destination = self.current().destinations.get(ae_title).cloned()?;
-        Some(Route { destination, tls: self.tls.as_ref().map(SharedTls::current) })
+        Some(PeerRoute { destination, tls: self.tls.as_ref().map(SharedTls::current) })
     }
 }
 
@@ -275,15 +280,15 @@ mod tests {
         let admit = |title, address: &str| peers.admit(title, address.parse().unwrap(), PLAIN).map(|it| it.counted_as);
         assert_eq!(admit("CT", "10.9.9.9"), Ok(CountedAs::Title("CT".parse().unwrap())));
         assert!(admit("CT", "::1").is_ok() && admit("ANY", "192.0.2.1").is_ok());
-        assert_eq!(admit("CT", "192.0.2.1"), Err(Refused::WrongAddress));
-        assert_eq!(admit("ct", "10.9.9.9"), Err(Refused::UnknownTitle));
-        assert_eq!(admit("", "10.9.9.9"), Err(Refused::UnknownTitle));
+        assert_eq!(admit("CT", "192.0.2.1"), Err(PeerRefusal::WrongAddress));
+        assert_eq!(admit("ct", "10.9.9.9"), Err(PeerRefusal::UnknownTitle));
+        assert_eq!(admit("", "10.9.9.9"), Err(PeerRefusal::UnknownTitle));
     }
 
     #[test]
     fn an_empty_table_lets_nobody_in() {
         let peers = Peers { table: Some(BTreeMap::new()), ..Peers::default() };
-        assert_eq!(peers.admit("CT", "127.0.0.1".parse().unwrap(), PLAIN), Err(Refused::UnknownTitle));
+        assert_eq!(peers.admit("CT", "127.0.0.1".parse().unwrap(), PLAIN), Err(PeerRefusal::UnknownTitle));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use dicom_ul::pdu::{
     AssociationRJServiceUserReason as UserReason, AssociationRJSource,
 };
 
-use crate::access::peers::{Admission, Refused, SharedPeers};
+use crate::access::peers::{Admission, PeerRefusal, SharedPeers};
 use crate::model::ae_title::AeTitle;
 use crate::ul::associate::AssociationRequest;
 
@@ -26,7 +26,7 @@ pub struct Rejection {
     /// What the peer is told.
     pub pdu: AssociationRJ,
     /// What the log is told, where that is more.
-    pub refused: Option<Refused>,
+    pub refused: Option<PeerRefusal>,
 }
 
 /// Which called AE titles are ours.

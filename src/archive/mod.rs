@@ -22,16 +22,16 @@ mod zip;
 use std::io::{self, Read};
 
 pub use open::{Archives, Object, WantedMembers, open};
-pub use problem::Problem;
+pub use problem::ArchiveProblem;
 pub use source::OnRead;
-pub use walk::{Member, MemberAction, MemberKind, ReadMember, Sink, walk};
+pub use walk::{Member, MemberAction, MemberKind, MemberSink, ReadMember, walk};
 
 /// Bytes needed to detect an archive. A tar header has 512.
 pub const LOOK: usize = tar::BLOCK;
 
 /// A kind of archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ArchiveKind {
     /// zip.
     Zip,
     /// tar.
@@ -40,7 +40,7 @@ pub enum Kind {
     Gzip,
 }
 
-impl Kind {
+impl ArchiveKind {
     /// The kind of archive that begins with these bytes: [`LOOK`] of them, or fewer if the file is
     /// shorter.
     ///
@@ -48,8 +48,8 @@ impl Kind {
     /// archive. So a file with the prefix `DICM` is no archive.
     ///
     /// # Errors
-    /// [`Problem::Unsupported`] for a kind of archive that this module cannot read.
-    pub fn of(start: &[u8]) -> Result<Option<Self>, Problem> {
+    /// [`ArchiveProblem::Unsupported`] for a kind of archive that this module cannot read.
+    pub fn of(start: &[u8]) -> Result<Option<Self>, ArchiveProblem> {
         if start.get(128..132) == Some(b"DICM") {
             return Ok(None);
         }
@@ -57,15 +57,15 @@ impl Kind {
             [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Self::Zip),
             // The first of several volumes, or a single volume made by a tool that can split
             // archives.
-            [b'P', b'K', 7, 8, b'P', b'K', ..] => return Err(Problem::Unsupported("multi-volume zip")),
+            [b'P', b'K', 7, 8, b'P', b'K', ..] => return Err(ArchiveProblem::Unsupported("multi-volume zip")),
             [0x1F, 0x8B, 8, ..] => Some(Self::Gzip),
-            [b'7', b'z', 0xBC, 0xAF, 0x27, 0x1C, ..] => return Err(Problem::Unsupported("7-Zip")),
-            [b'R', b'a', b'r', b'!', 0x1A, 7, ..] => return Err(Problem::Unsupported("RAR")),
-            [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => return Err(Problem::Unsupported("xz")),
+            [b'7', b'z', 0xBC, 0xAF, 0x27, 0x1C, ..] => return Err(ArchiveProblem::Unsupported("7-Zip")),
+            [b'R', b'a', b'r', b'!', 0x1A, 7, ..] => return Err(ArchiveProblem::Unsupported("RAR")),
+            [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => return Err(ArchiveProblem::Unsupported("xz")),
             [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => {
-                return Err(Problem::Unsupported("bzip2"));
+                return Err(ArchiveProblem::Unsupported("bzip2"));
             }
-            [0x28, 0xB5, 0x2F, 0xFD, ..] => return Err(Problem::Unsupported("Zstandard")),
+            [0x28, 0xB5, 0x2F, 0xFD, ..] => return Err(ArchiveProblem::Unsupported("Zstandard")),
             _ if tar::is_header(start) => Some(Self::Tar),
             _ => None,
         })
@@ -88,7 +88,7 @@ pub trait MemberBytes: Read {
     /// file. Returns the bytes skipped, which are fewer than `count` only at the end.
     ///
     /// # Errors
-    /// Those of the file system, or a [`Problem`].
+    /// Those of the file system, or a [`ArchiveProblem`].
     fn pass(&mut self, count: u64) -> io::Result<u64>;
 }
 

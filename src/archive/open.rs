@@ -14,13 +14,13 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::limits::{MAX_MEMBERS, MAX_NESTING, MAX_REMEMBERED, inflated_limit};
 use super::name::{self, PathStep};
-use super::problem::Problem;
+use super::problem::ArchiveProblem;
 use super::source::{
-    Budget, Checked, Inflate, Limited, Metered, OnRead, Peeked, SkipRead, Streamed, Window, WindowReader,
+    Budget, Checked, FileRange, Inflate, Limited, Metered, OnRead, Peeked, SkipRead, Streamed, WindowReader,
 };
 use super::tar::{self, EntryKind};
 use super::zip::{self, CentralDirectory};
-use super::{Kind, LOOK};
+use super::{ArchiveKind, LOOK};
 
 const BUFFER: usize = 64 << 10;
 
@@ -38,7 +38,7 @@ impl Object {
     /// # Errors
     /// If the system does not return its length.
     pub fn of_file(file: File) -> io::Result<Self> {
-        let window = Window::whole(file, Arc::new(|_| ()))?;
+        let window = FileRange::whole(file, Arc::new(|_| ()))?;
         let length = window.length();
         let reader = Checked::new(WindowReader::new(window), length, None);
         Ok(Self { reader: Box::new(reader), length: Some(length) })
@@ -72,8 +72,8 @@ impl std::fmt::Debug for Object {
 /// several members of one archive, use [`Archives`].
 ///
 /// # Errors
-/// [`Problem::Missing`] if the archive has no such member, or the reason why it cannot be read.
-pub fn open(file: File, member: &OsStr) -> Result<Object, Problem> {
+/// [`ArchiveProblem::Missing`] if the archive has no such member, or the reason why it cannot be read.
+pub fn open(file: File, member: &OsStr) -> Result<Object, ArchiveProblem> {
     Archives::default().open(file, member)
 }
 
@@ -114,14 +114,14 @@ impl Archives {
     /// Opens one member of an archive file. `member` is its path from [`walk`](super::walk()).
     ///
     /// # Errors
-    /// [`Problem::Missing`] if the archive has no such member, or the reason why it cannot be read.
-    pub fn open(&self, file: File, member: &OsStr) -> Result<Object, Problem> {
+    /// [`ArchiveProblem::Missing`] if the archive has no such member, or the reason why it cannot be read.
+    pub fn open(&self, file: File, member: &OsStr) -> Result<Object, ArchiveProblem> {
         let steps = name::steps(member.as_bytes());
         if steps.len() > MAX_NESTING {
-            return Err(Problem::NestedTooDeep);
+            return Err(ArchiveProblem::NestedTooDeep);
         }
         let identity = FileIdentity::of(&file)?;
-        let window = Window::whole(file, Arc::clone(&self.on_read))?;
+        let window = FileRange::whole(file, Arc::clone(&self.on_read))?;
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let archive = match remembered.as_mut() {
             Some(archive) if archive.identity == identity => archive,
@@ -137,7 +137,7 @@ impl Archives {
         match reached {
             Ok(Reached::Member(found)) => Ok(found.into_object()),
             Ok(Reached::Refused(problem)) => Err(problem),
-            Ok(Reached::Missing | Reached::Unknown) => Err(Problem::Missing),
+            Ok(Reached::Missing | Reached::Unknown) => Err(ArchiveProblem::Missing),
             Err(problem) => {
                 *remembered = None;
                 Err(problem)
@@ -242,7 +242,7 @@ impl FileIdentity {
 /// An archive file, with the nested archives that the last member lay in.
 struct Remembered {
     identity: FileIdentity,
-    window: Window,
+    window: FileRange,
     /// The nested archives, beginning with the file itself.
     levels: Vec<NestedArchive>,
 }
@@ -254,11 +254,11 @@ struct NestedArchive {
 }
 
 impl Remembered {
-    fn enter_file(&mut self) -> Result<(), Problem> {
+    fn enter_file(&mut self) -> Result<(), ArchiveProblem> {
         // The file is an archive now, or it was one when it was indexed. If its first bytes do not
         // tell the kind, it is a self-extracting zip archive.
         let budget = Budget::new(inflated_limit(self.window.length()));
-        let archive = Archive::enter(MemberData::Window(self.window.clone()), Some(Kind::Zip), budget)?;
+        let archive = Archive::enter(MemberData::Window(self.window.clone()), Some(ArchiveKind::Zip), budget)?;
         self.levels.push(NestedArchive { step: None, archive });
         Ok(())
     }
@@ -315,7 +315,7 @@ impl Remembered {
     }
 
     /// Opens a member. It reuses the nested archives that this path shares with the previous one.
-    fn reach(&mut self, steps: &[PathStep]) -> Result<Reached, Problem> {
+    fn reach(&mut self, steps: &[PathStep]) -> Result<Reached, ArchiveProblem> {
         let limit = inflated_limit(self.window.length());
         let [archives @ .., _] = steps else { return Ok(Reached::Missing) };
         let levels = self.levels.iter().skip(1).zip(archives);
@@ -341,7 +341,7 @@ impl Remembered {
 }
 
 enum MemberData {
-    Window(Window),
+    Window(FileRange),
     Stream(Box<dyn SkipRead>),
 }
 
@@ -372,15 +372,15 @@ impl FoundMember {
 enum Reached {
     Member(FoundMember),
     /// The member exists and cannot be read.
-    Refused(Problem),
+    Refused(ArchiveProblem),
     /// The member does not exist.
     Missing,
     /// A search from the start is necessary.
     Unknown,
 }
 
-impl From<Result<FoundMember, Problem>> for Reached {
-    fn from(found: Result<FoundMember, Problem>) -> Self {
+impl From<Result<FoundMember, ArchiveProblem>> for Reached {
+    fn from(found: Result<FoundMember, ArchiveProblem>) -> Self {
         found.map_or_else(Self::Refused, Self::Member)
     }
 }
@@ -471,36 +471,36 @@ enum Archive {
 impl Archive {
     /// Opens an archive. If its first bytes do not tell the kind, it is `otherwise`. `budget`
     /// limits the bytes that one pass may inflate.
-    fn enter(bytes: MemberData, otherwise: Option<Kind>, budget: Budget) -> Result<Self, Problem> {
+    fn enter(bytes: MemberData, otherwise: Option<ArchiveKind>, budget: Budget) -> Result<Self, ArchiveProblem> {
         match bytes {
             MemberData::Window(window) => {
                 let mut start = [0; LOOK];
                 let read = window.read_at(&mut start, 0)?;
-                match Kind::of(start.get(..read).unwrap_or_default())?.or(otherwise) {
-                    Some(Kind::Zip) => Ok(match CentralDirectory::find(&window)? {
+                match ArchiveKind::of(start.get(..read).unwrap_or_default())?.or(otherwise) {
+                    Some(ArchiveKind::Zip) => Ok(match CentralDirectory::find(&window)? {
                         Some(directory) => Self::Zip { directory, passed: Passed::default() },
                         None => Self::stream(StreamKind::Zip, Box::new(WindowReader::new(window)), budget),
                     }),
-                    Some(Kind::Tar) => {
+                    Some(ArchiveKind::Tar) => {
                         Ok(Self::Tar { headers: WindowReader::new(window), data: 0, passed: Passed::default() })
                     }
-                    Some(Kind::Gzip) => Self::gzip(Box::new(WindowReader::new(window)), budget),
-                    None => Err(Problem::Missing),
+                    Some(ArchiveKind::Gzip) => Self::gzip(Box::new(WindowReader::new(window)), budget),
+                    None => Err(ArchiveProblem::Missing),
                 }
             }
             MemberData::Stream(stream) => {
                 let ahead = Peeked::look(stream, LOOK)?;
-                match Kind::of(ahead.head())? {
-                    Some(Kind::Zip) => Ok(Self::stream(StreamKind::Zip, Box::new(ahead), budget)),
-                    Some(Kind::Tar) => Ok(Self::stream(StreamKind::Tar, Box::new(ahead), budget)),
-                    Some(Kind::Gzip) => Self::gzip(Box::new(ahead), budget),
-                    None => Err(Problem::Missing),
+                match ArchiveKind::of(ahead.head())? {
+                    Some(ArchiveKind::Zip) => Ok(Self::stream(StreamKind::Zip, Box::new(ahead), budget)),
+                    Some(ArchiveKind::Tar) => Ok(Self::stream(StreamKind::Tar, Box::new(ahead), budget)),
+                    Some(ArchiveKind::Gzip) => Self::gzip(Box::new(ahead), budget),
+                    None => Err(ArchiveProblem::Missing),
                 }
             }
         }
     }
 
-    fn gzip(source: Box<dyn SkipRead>, budget: Budget) -> Result<Self, Problem> {
+    fn gzip(source: Box<dyn SkipRead>, budget: Budget) -> Result<Self, ArchiveProblem> {
         let metered = Metered { inner: MultiGzDecoder::new(source), budget: budget.clone() };
         let ahead = Peeked::look(Streamed(BufReader::with_capacity(BUFFER, metered)), LOOK)?;
         let is_tar = tar::is_header(ahead.head());
@@ -515,7 +515,7 @@ impl Archive {
 
     /// Finds a member. `limit` is the maximum to inflate from it, if it can be read without the
     /// others.
-    fn member(&mut self, step: &PathStep, limit: u64) -> Result<Reached, Problem> {
+    fn member(&mut self, step: &PathStep, limit: u64) -> Result<Reached, ArchiveProblem> {
         match self {
             Self::Zip { directory, passed } => in_zip(directory, passed, step, limit),
             Self::Tar { headers, data, passed } => in_tar(headers, data, passed, step, limit),
@@ -536,7 +536,7 @@ fn in_zip(
     passed: &mut Passed,
     step: &PathStep,
     limit: u64,
-) -> Result<Reached, Problem> {
+) -> Result<Reached, ArchiveProblem> {
     if !passed.is_whole() {
         return Ok(Reached::Unknown);
     }
@@ -565,7 +565,11 @@ fn in_zip(
     Ok(passed.not_met())
 }
 
-fn member_of_zip(directory: &CentralDirectory, entry: &zip::ZipEntry, limit: u64) -> Result<FoundMember, Problem> {
+fn member_of_zip(
+    directory: &CentralDirectory,
+    entry: &zip::ZipEntry,
+    limit: u64,
+) -> Result<FoundMember, ArchiveProblem> {
     entry.check()?;
     let mut header = [0; zip::LOCAL_HEADER];
     let (window, ..) = directory.data(entry, &mut header)?;
@@ -589,7 +593,7 @@ fn in_tar(
     passed: &mut Passed,
     step: &PathStep,
     limit: u64,
-) -> Result<Reached, Problem> {
+) -> Result<Reached, ArchiveProblem> {
     if !passed.is_whole() {
         return Ok(Reached::Unknown);
     }
@@ -605,7 +609,7 @@ fn in_tar(
     let mut met = passed.met(&step.name);
     while passed.goes_on() {
         if headers.pass(*data)? < *data {
-            return Err(Problem::Truncated);
+            return Err(ArchiveProblem::Truncated);
         }
         *data = 0;
         let place = headers.position();
@@ -677,7 +681,7 @@ impl StreamHeader {
 }
 
 impl StreamArchive {
-    fn member(&mut self, step: &PathStep) -> Result<Reached, Problem> {
+    fn member(&mut self, step: &PathStep) -> Result<Reached, ArchiveProblem> {
         if !self.passed.is_whole() {
             return Ok(Reached::Unknown);
         }
@@ -707,7 +711,7 @@ impl StreamArchive {
     }
 
     /// Searches forward for the next needed member. It stops before the data.
-    fn look_for(&mut self, is_wanted: &mut dyn FnMut(&PathStep) -> bool) -> Result<Option<PathStep>, Problem> {
+    fn look_for(&mut self, is_wanted: &mut dyn FnMut(&PathStep) -> bool) -> Result<Option<PathStep>, ArchiveProblem> {
         let standing = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(standing) = standing else { return Ok(None) };
         let Some((header, occurrence, source)) = self.go_to(standing, is_wanted)? else { return Ok(None) };
@@ -722,7 +726,7 @@ impl StreamArchive {
         &mut self,
         standing: StreamPosition,
         is_wanted: &mut dyn FnMut(&PathStep) -> bool,
-    ) -> Result<Option<AtData>, Problem> {
+    ) -> Result<Option<AtData>, ArchiveProblem> {
         let mut source = match standing {
             StreamPosition::AtHeader(source) => source,
             StreamPosition::AtData(header, _, source) => self.pass(&header, source)?,
@@ -740,7 +744,7 @@ impl StreamArchive {
             let is_file = match &header {
                 StreamHeader::Tar(entry) => entry.kind == EntryKind::File,
                 StreamHeader::Zip(entry) if entry.is_described_after() && entry.method != zip::DEFLATED => {
-                    return Err(Problem::NoSize);
+                    return Err(ArchiveProblem::NoSize);
                 }
                 StreamHeader::Zip(_) => true,
             };
@@ -755,11 +759,11 @@ impl StreamArchive {
     }
 
     /// Skips to the next header.
-    fn pass(&self, header: &StreamHeader, mut source: Box<dyn SkipRead>) -> Result<Box<dyn SkipRead>, Problem> {
+    fn pass(&self, header: &StreamHeader, mut source: Box<dyn SkipRead>) -> Result<Box<dyn SkipRead>, ArchiveProblem> {
         match header {
             StreamHeader::Tar(entry) => {
                 let padded = entry.padded();
-                if source.pass(padded)? < padded { Err(Problem::Truncated) } else { Ok(source) }
+                if source.pass(padded)? < padded { Err(ArchiveProblem::Truncated) } else { Ok(source) }
             }
             // Only a deflate stream marks its own end.
             StreamHeader::Zip(entry) => self.in_zip(entry, source, entry.is_described_after()).leave(),
@@ -782,7 +786,7 @@ impl StreamArchive {
             leave: move |data: Limited<Box<dyn SkipRead>>| {
                 let left = data.left().saturating_add(padding);
                 let mut source = data.into_inner();
-                if source.pass(left)? < left { Err(Problem::Truncated) } else { Ok(source) }
+                if source.pass(left)? < left { Err(ArchiveProblem::Truncated) } else { Ok(source) }
             },
         };
         let bytes = match window {
@@ -847,11 +851,11 @@ fn leave_zip_member(
     limited: Limited<Box<dyn SkipRead>>,
     after: bool,
     described: bool,
-) -> Result<Box<dyn SkipRead>, Problem> {
+) -> Result<Box<dyn SkipRead>, ArchiveProblem> {
     let left = if after { 0 } else { limited.left() };
     let mut source = limited.into_inner();
     if source.pass(left)? < left {
-        return Err(Problem::Truncated);
+        return Err(ArchiveProblem::Truncated);
     }
     if described {
         zip::pass_descriptor(&mut source)?;
@@ -862,7 +866,7 @@ fn leave_zip_member(
 /// The data of a member, with a way to leave it.
 trait MemberStream: SkipRead {
     /// Skips to the next header.
-    fn leave(self: Box<Self>) -> Result<Box<dyn SkipRead>, Problem>;
+    fn leave(self: Box<Self>) -> Result<Box<dyn SkipRead>, ArchiveProblem>;
 }
 
 struct LeavableStream<S, L> {
@@ -870,8 +874,10 @@ struct LeavableStream<S, L> {
     leave: L,
 }
 
-impl<S: SkipRead, L: FnOnce(S) -> Result<Box<dyn SkipRead>, Problem> + Send> MemberStream for LeavableStream<S, L> {
-    fn leave(self: Box<Self>) -> Result<Box<dyn SkipRead>, Problem> {
+impl<S: SkipRead, L: FnOnce(S) -> Result<Box<dyn SkipRead>, ArchiveProblem> + Send> MemberStream
+    for LeavableStream<S, L>
+{
+    fn leave(self: Box<Self>) -> Result<Box<dyn SkipRead>, ArchiveProblem> {
         (self.leave)(self.data)
     }
 }
@@ -897,7 +903,7 @@ impl<S: SkipRead, L: Send> SkipRead for LeavableStream<S, L> {
         self.data.pass(count)
     }
 
-    fn window(&self, length: u64) -> Option<Window> {
+    fn window(&self, length: u64) -> Option<FileRange> {
         self.data.window(length)
     }
 }
@@ -938,7 +944,7 @@ impl SkipRead for Borrowed {
         self.data.as_mut().map_or(Ok(0), |data| data.pass(count))
     }
 
-    fn window(&self, length: u64) -> Option<Window> {
+    fn window(&self, length: u64) -> Option<FileRange> {
         self.data.as_ref().and_then(|data| data.window(length))
     }
 }

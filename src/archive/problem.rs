@@ -6,7 +6,7 @@ use super::limits::{MAX_MEMBERS, MAX_NAME, MAX_NESTING};
 
 /// A fault in an archive or a member.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum ArchiveProblem {
     /// The member is encrypted.
     #[error("the member is encrypted")]
     Encrypted,
@@ -62,7 +62,7 @@ pub enum Problem {
     Io(io::Error),
 }
 
-impl Problem {
+impl ArchiveProblem {
     /// A short, stable name for counting. Reports and the index contain it.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -112,7 +112,7 @@ impl Problem {
     }
 }
 
-impl From<io::Error> for Problem {
+impl From<io::Error> for ArchiveProblem {
     fn from(error: io::Error) -> Self {
         Self::of(error)
     }

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
-use super::problem::Problem;
+use super::problem::ArchiveProblem;
 
 /// Bytes of one read, when a range is read from start to end.
 const READ: usize = 32 << 10;
 
 /// A range of a file.
 #[derive(Clone, Debug)]
-pub(crate) struct Window {
+pub(crate) struct FileRange {
     file: Arc<TrackedFile>,
     start: u64,
     length: u64,
@@ -36,7 +36,7 @@ impl std::fmt::Debug for TrackedFile {
 /// Callback after each read of an archive file, with the number of bytes. Any thread may call it.
 pub type OnRead = Arc<dyn Fn(u64) + Send + Sync>;
 
-impl Window {
+impl FileRange {
     /// The range that is the whole file. `on_read` is called after each read.
     pub(crate) fn whole(file: File, on_read: OnRead) -> io::Result<Self> {
         let length = file.metadata()?.len();
@@ -72,11 +72,11 @@ impl Window {
         Ok(done)
     }
 
-    pub(crate) fn exact<const N: usize>(&self, offset: u64) -> Result<[u8; N], Problem> {
+    pub(crate) fn exact<const N: usize>(&self, offset: u64) -> Result<[u8; N], ArchiveProblem> {
         let mut bytes = [0; N];
         match self.read_at(&mut bytes, offset)? {
             read if read == N => Ok(bytes),
-            _ => Err(Problem::Truncated),
+            _ => Err(ArchiveProblem::Truncated),
         }
     }
 }
@@ -88,13 +88,13 @@ pub(crate) trait SkipRead: BufRead + Send {
     fn pass(&mut self, count: u64) -> io::Result<u64>;
 
     /// The next bytes as a range of a file, if they lie in one.
-    fn window(&self, length: u64) -> Option<Window>;
+    fn window(&self, length: u64) -> Option<FileRange>;
 }
 
 /// Reads a range of a file from start to end.
 #[derive(Debug)]
 pub(crate) struct WindowReader {
-    window: Window,
+    window: FileRange,
     /// Offset of the next read from the file.
     offset: u64,
     buffer: Vec<u8>,
@@ -102,12 +102,12 @@ pub(crate) struct WindowReader {
 }
 
 impl WindowReader {
-    pub(crate) fn new(window: Window) -> Self {
+    pub(crate) fn new(window: FileRange) -> Self {
         Self { window, offset: 0, buffer: Vec::new(), at: 0 }
     }
 
     /// A reader that already has its first bytes: those in `buffer` from `at` on.
-    pub(crate) fn begun(window: Window, buffer: Vec<u8>, at: usize) -> Self {
+    pub(crate) fn begun(window: FileRange, buffer: Vec<u8>, at: usize) -> Self {
         let held = buffer.len().saturating_sub(at) as u64;
         Self { window, offset: held, buffer, at }
     }
@@ -123,9 +123,9 @@ impl WindowReader {
 
     /// A reader that begins at `offset`. Its first read takes only `few` bytes, enough for a
     /// header.
-    pub(crate) fn at(window: &Window, offset: u64, few: usize) -> Result<Self, Problem> {
+    pub(crate) fn at(window: &FileRange, offset: u64, few: usize) -> Result<Self, ArchiveProblem> {
         let Some(window) = window.length().checked_sub(offset).and_then(|left| window.part(offset, left)) else {
-            return Err(Problem::Truncated);
+            return Err(ArchiveProblem::Truncated);
         };
         let mut buffer = vec![0; few.min(usize::try_from(window.length()).unwrap_or(few))];
         let read = window.read_at(&mut buffer, 0)?;
@@ -138,7 +138,7 @@ impl WindowReader {
     }
 
     /// The range that it reads.
-    pub(crate) fn whole(&self) -> &Window {
+    pub(crate) fn whole(&self) -> &FileRange {
         &self.window
     }
 }
@@ -189,7 +189,7 @@ impl SkipRead for WindowReader {
         Ok(count)
     }
 
-    fn window(&self, length: u64) -> Option<Window> {
+    fn window(&self, length: u64) -> Option<FileRange> {
         self.window.part(self.position(), length)
     }
 }
@@ -229,7 +229,7 @@ impl<R: BufRead + Send> SkipRead for Streamed<R> {
         Ok(count - left)
     }
 
-    fn window(&self, _length: u64) -> Option<Window> {
+    fn window(&self, _length: u64) -> Option<FileRange> {
         None
     }
 }
@@ -248,7 +248,7 @@ impl Budget {
             Ok(_) => Ok(()),
             Err(_) => {
                 self.0.store(0, Relaxed);
-                Err(Problem::Inflation.into_io())
+                Err(ArchiveProblem::Inflation.into_io())
             }
         }
     }
@@ -307,7 +307,7 @@ impl<R: BufRead> Read for Inflate<R> {
             let at_end = input.is_empty();
             let (read, written) = (self.state.total_in(), self.state.total_out());
             let flush = if at_end { FlushDecompress::Finish } else { FlushDecompress::None };
-            let status = self.state.decompress(input, out, flush).map_err(|_| Problem::Deflate.into_io())?;
+            let status = self.state.decompress(input, out, flush).map_err(|_| ArchiveProblem::Deflate.into_io())?;
             let read = usize::try_from(self.state.total_in() - read).unwrap_or(usize::MAX);
             let written = usize::try_from(self.state.total_out() - written).unwrap_or(0);
             self.input.consume(read);
@@ -317,7 +317,7 @@ impl<R: BufRead> Read for Inflate<R> {
                 return Ok(written);
             }
             if at_end && !self.ended {
-                return Err(Problem::Truncated.into_io());
+                return Err(ArchiveProblem::Truncated.into_io());
             }
         }
         Ok(0)
@@ -345,10 +345,10 @@ impl<R: Read> Read for Checked<R> {
         if self.left == 0 {
             self.is_longer = self.is_longer || self.inner.read(&mut [0]).is_ok_and(|more| more > 0);
             return match self.checksum {
-                Some(checksum) if checksum != self.crc.sum() => Err(Problem::Checksum.into_io()),
+                Some(checksum) if checksum != self.crc.sum() => Err(ArchiveProblem::Checksum.into_io()),
                 // An empty member and a zeroed directory entry both have CRC 0. So a matching CRC
                 // does not prove that the member is empty.
-                _ if self.is_longer => Err(Problem::Damaged("a member that is longer than its size").into_io()),
+                _ if self.is_longer => Err(ArchiveProblem::Damaged("a member that is longer than its size").into_io()),
                 _ => Ok(0),
             };
         }
@@ -356,7 +356,7 @@ impl<R: Read> Read for Checked<R> {
         let Some(out) = out.get_mut(..most).filter(|out| !out.is_empty()) else { return Ok(0) };
         let read = self.inner.read(out)?;
         if read == 0 {
-            return Err(Problem::Truncated.into_io());
+            return Err(ArchiveProblem::Truncated.into_io());
         }
         if self.checksum.is_some() {
             self.crc.update(out.get(..read).unwrap_or_default());
@@ -371,7 +371,7 @@ impl<S: SkipRead + ?Sized> SkipRead for &mut S {
         (**self).pass(count)
     }
 
-    fn window(&self, length: u64) -> Option<Window> {
+    fn window(&self, length: u64) -> Option<FileRange> {
         (**self).window(length)
     }
 }
@@ -381,7 +381,7 @@ impl<S: SkipRead + ?Sized> SkipRead for Box<S> {
         (**self).pass(count)
     }
 
-    fn window(&self, length: u64) -> Option<Window> {
+    fn window(&self, length: u64) -> Option<FileRange> {
         (**self).window(length)
     }
 }
@@ -439,7 +439,7 @@ impl<S: SkipRead> SkipRead for Limited<S> {
         Ok(passed)
     }
 
-    fn window(&self, length: u64) -> Option<Window> {
+    fn window(&self, length: u64) -> Option<FileRange> {
         (length <= self.left).then(|| self.source.window(length)).flatten()
     }
 }
@@ -453,7 +453,7 @@ pub(crate) struct Peeked<S> {
 
 impl<S: SkipRead> Peeked<S> {
     /// Reads the first `count` bytes, or fewer if the stream is shorter.
-    pub(crate) fn look(mut source: S, count: usize) -> Result<Self, Problem> {
+    pub(crate) fn look(mut source: S, count: usize) -> Result<Self, ArchiveProblem> {
         let mut head = vec![0; count];
         let read = crate::archive::source::fill(&mut source, &mut head)?;
         head.truncate(read);
@@ -498,20 +498,20 @@ impl<S: SkipRead> SkipRead for Peeked<S> {
         Ok(here + self.source.pass(count - here)?)
     }
 
-    fn window(&self, length: u64) -> Option<Window> {
+    fn window(&self, length: u64) -> Option<FileRange> {
         self.head().is_empty().then(|| self.source.window(length)).flatten()
     }
 }
 
 /// Reads until the buffer is full or the bytes end. Returns the number of bytes.
-pub(crate) fn fill<R: Read + ?Sized>(source: &mut R, buffer: &mut [u8]) -> Result<usize, Problem> {
+pub(crate) fn fill<R: Read + ?Sized>(source: &mut R, buffer: &mut [u8]) -> Result<usize, ArchiveProblem> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match source.read(rest) {
             Ok(0) => break,
             Ok(read) => done += read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Problem::of(error)),
+            Err(error) => return Err(ArchiveProblem::of(error)),
         }
     }
     Ok(done)

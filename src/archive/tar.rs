@@ -4,7 +4,7 @@ use crate::archive::source::fill;
 use std::io::Read;
 
 use super::limits::{MAX_EXTENDED_HEADER, MAX_NAME};
-use super::problem::Problem;
+use super::problem::ArchiveProblem;
 use super::source::SkipRead;
 
 /// Headers and data begin at multiples of this size.
@@ -47,7 +47,7 @@ pub(crate) fn is_header(bytes: &[u8]) -> bool {
 
 /// Reads the next header. `None` at the end of the archive. The caller must have skipped the data
 /// of the member before.
-pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<TarEntry>, Problem> {
+pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<TarEntry>, ArchiveProblem> {
     let mut long_name = None;
     let mut pax = Pax::default();
     loop {
@@ -56,15 +56,15 @@ pub(crate) fn next(source: &mut (dyn SkipRead + '_)) -> Result<Option<TarEntry>,
             // Some writers leave out the blocks of zeros at the end.
             0 if long_name.is_none() => return Ok(None),
             BLOCK => {}
-            _ => return Err(Problem::Truncated),
+            _ => return Err(ArchiveProblem::Truncated),
         }
         if block.iter().all(|&byte| byte == 0) {
             return Ok(None);
         }
         if !checksum_holds(&block) {
-            return Err(Problem::Damaged("no tar header where one should be"));
+            return Err(ArchiveProblem::Damaged("no tar header where one should be"));
         }
-        let size = number(&block[124..136]).ok_or(Problem::Damaged("a size that is no number"))?;
+        let size = number(&block[124..136]).ok_or(ArchiveProblem::Damaged("a size that is no number"))?;
         match block[156] {
             b'L' => long_name = Some(extended(source, size)?),
             b'x' => pax = Pax::parse(&extended(source, size)?)?,
@@ -117,7 +117,7 @@ fn entry_kind(flag: u8) -> EntryKind {
 }
 
 /// GNU: skips the blocks that list the holes. Each says whether another follows.
-fn pass_sparse_headers(source: &mut (dyn SkipRead + '_), mut extended: u8) -> Result<(), Problem> {
+fn pass_sparse_headers(source: &mut (dyn SkipRead + '_), mut extended: u8) -> Result<(), ArchiveProblem> {
     const MAX_BLOCKS: u64 = MAX_EXTENDED_HEADER / BLOCK as u64;
     for _ in 0..MAX_BLOCKS {
         if extended == 0 {
@@ -125,11 +125,11 @@ fn pass_sparse_headers(source: &mut (dyn SkipRead + '_), mut extended: u8) -> Re
         }
         let mut block = [0; BLOCK];
         if fill(source, &mut block)? < BLOCK {
-            return Err(Problem::Truncated);
+            return Err(ArchiveProblem::Truncated);
         }
         extended = block[504];
     }
-    Err(Problem::Damaged("an extended header that is too long"))
+    Err(ArchiveProblem::Damaged("an extended header that is too long"))
 }
 
 /// The name, with the prefix before it.
@@ -145,15 +145,15 @@ fn header_name(block: &[u8; BLOCK]) -> Vec<u8> {
 }
 
 /// Reads the data of an extended header.
-fn extended(source: &mut (dyn SkipRead + '_), size: u64) -> Result<Vec<u8>, Problem> {
+fn extended(source: &mut (dyn SkipRead + '_), size: u64) -> Result<Vec<u8>, ArchiveProblem> {
     if size > MAX_EXTENDED_HEADER {
-        return Err(Problem::Damaged("an extended header that is too long"));
+        return Err(ArchiveProblem::Damaged("an extended header that is too long"));
     }
     let mut data = Vec::new();
     source.take(size).read_to_end(&mut data)?;
     let padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
     if (data.len() as u64) < size || source.pass(padding)? < padding {
-        return Err(Problem::Truncated);
+        return Err(ArchiveProblem::Truncated);
     }
     Ok(data)
 }
@@ -168,8 +168,8 @@ struct Pax {
 
 impl Pax {
     /// Parses records `length key=value\n`. The length counts the whole record.
-    fn parse(mut records: &[u8]) -> Result<Self, Problem> {
-        const DAMAGED: Problem = Problem::Damaged("a pax record that is none");
+    fn parse(mut records: &[u8]) -> Result<Self, ArchiveProblem> {
+        const DAMAGED: ArchiveProblem = ArchiveProblem::Damaged("a pax record that is none");
         let mut pax = Self::default();
         while !records.is_empty() && records[0] != 0 {
             let space = records.iter().take(8).position(|&byte| byte == b' ').ok_or(DAMAGED)?;

@@ -13,11 +13,11 @@ use flate2::Decompress;
 use flate2::bufread::MultiGzDecoder;
 
 use super::limits::{MAX_MEMBERS, MAX_NAME, MAX_NESTING, inflated_limit};
-use super::problem::Problem;
-use super::source::{Budget, Inflate, Limited, Metered, OnRead, Peeked, SkipRead, Streamed, Window, WindowReader};
+use super::problem::ArchiveProblem;
+use super::source::{Budget, FileRange, Inflate, Limited, Metered, OnRead, Peeked, SkipRead, Streamed, WindowReader};
 use super::tar::{self, EntryKind};
 use super::zip::{self, CentralDirectory, MemberArea};
-use super::{Kind, LOOK, MemberBytes, name};
+use super::{ArchiveKind, LOOK, MemberBytes, name};
 
 /// Members of a zip archive that one thread reads at a time.
 const CHUNK: usize = 256;
@@ -40,8 +40,8 @@ pub struct Member {
     /// Its number among the members of its name, from 1. The last of them is the file that
     /// unpacking would leave.
     pub occurrence: u32,
-    /// Its size as the archive states it. In [`Sink::action_for`] it is `None` if the size follows
-    /// the data. In [`Sink::read`] it is 0 if it is still unknown.
+    /// Its size as the archive states it. In [`MemberSink::action_for`] it is `None` if the size follows
+    /// the data. In [`MemberSink::read`] it is 0 if it is still unknown.
     pub size: Option<u64>,
     /// Its type.
     pub kind: MemberKind,
@@ -82,7 +82,7 @@ pub enum MemberAction {
 }
 
 /// Receives the members. Their order depends only on the archive.
-pub trait Sink<T> {
+pub trait MemberSink<T> {
     /// Decides what to do with a member that can be read.
     fn action_for(&mut self, member: &Member) -> MemberAction;
 
@@ -98,7 +98,7 @@ pub trait Sink<T> {
 
     /// Receives a member or a nested archive that cannot be read. [`ControlFlow::Break`] ends the
     /// walk.
-    fn refused(&mut self, path: Vec<u8>, problem: Problem) -> ControlFlow<()>;
+    fn refused(&mut self, path: Vec<u8>, problem: ArchiveProblem) -> ControlFlow<()>;
 }
 
 /// Reads as much of a member as it needs. Several threads call it.
@@ -114,13 +114,13 @@ pub type ReadMember<'a, T> = &'a (dyn Fn(&mut dyn MemberBytes) -> T + Sync);
 pub fn walk<T: Send>(
     file: File,
     file_name: &OsStr,
-    kind: Kind,
+    kind: ArchiveKind,
     threads: usize,
     on_read: OnRead,
     read: ReadMember<'_, T>,
-    sink: &mut dyn Sink<T>,
-) -> Result<(), Problem> {
-    let window = Window::whole(file, on_read)?;
+    sink: &mut dyn MemberSink<T>,
+) -> Result<(), ArchiveProblem> {
+    let window = FileRange::whole(file, on_read)?;
     let budget = Budget::new(inflated_limit(window.length()));
     let mut walk = ArchiveWalk {
         sink,
@@ -145,15 +145,15 @@ enum Halt {
     /// The sink ended the walk.
     Stopped,
     /// This archive cannot be read further. The archive around it can.
-    Problem(Problem),
+    Problem(ArchiveProblem),
     /// The archive file as a whole reached a limit.
-    Everything(Problem),
+    Everything(ArchiveProblem),
 }
 
-impl From<Problem> for Halt {
-    fn from(problem: Problem) -> Self {
+impl From<ArchiveProblem> for Halt {
+    fn from(problem: ArchiveProblem) -> Self {
         match problem {
-            Problem::Inflation | Problem::TooManyMembers => Self::Everything(problem),
+            ArchiveProblem::Inflation | ArchiveProblem::TooManyMembers => Self::Everything(problem),
             problem => Self::Problem(problem),
         }
     }
@@ -161,26 +161,26 @@ impl From<Problem> for Halt {
 
 impl From<std::io::Error> for Halt {
     fn from(error: std::io::Error) -> Self {
-        Problem::of(error).into()
+        ArchiveProblem::of(error).into()
     }
 }
 
 /// The bytes of an archive.
 enum ArchiveBytes<'a> {
-    Window(Window),
+    Window(FileRange),
     Stream(&'a mut (dyn SkipRead + 'a)),
 }
 
 /// What a member contains.
 enum Leaf<T> {
     Read(T),
-    Archive(Kind),
+    Archive(ArchiveKind),
 }
 
 /// A member to read, or a member that cannot be read according to its archive.
 enum Planned {
     Read(Member, zip::ZipEntry),
-    Refused(Vec<u8>, Problem),
+    Refused(Vec<u8>, ArchiveProblem),
 }
 
 /// The members of a name that occurs more than once.
@@ -197,17 +197,17 @@ struct Met {
     /// Length of the path without the number of the occurrence.
     plain: usize,
     occurrence: u32,
-    problem: Option<Problem>,
+    problem: Option<ArchiveProblem>,
 }
 
 impl Met {
     /// Makes the member. An error has its path and the problem with its name, or else `problem`.
     fn member(
         self,
-        problem: Option<Problem>,
+        problem: Option<ArchiveProblem>,
         size: Option<u64>,
         kind: MemberKind,
-    ) -> Result<Member, (Vec<u8>, Problem)> {
+    ) -> Result<Member, (Vec<u8>, ArchiveProblem)> {
         match self.problem.or(problem) {
             Some(problem) => Err((self.path, problem)),
             None => Ok(Member { path: self.path, occurrence: self.occurrence, size, kind, plain: self.plain }),
@@ -223,7 +223,7 @@ struct Scratch {
 }
 
 struct ArchiveWalk<'a, T> {
-    sink: &'a mut dyn Sink<T>,
+    sink: &'a mut dyn MemberSink<T>,
     read: ReadMember<'a, T>,
     budget: Budget,
     threads: usize,
@@ -245,31 +245,31 @@ impl<T: Send> ArchiveWalk<'_, T> {
     fn archive(
         &mut self,
         bytes: ArchiveBytes<'_>,
-        kind: Kind,
+        kind: ArchiveKind,
         path: &[u8],
         own_name: &[u8],
         depth: usize,
     ) -> Result<(), Halt> {
         if depth > MAX_NESTING {
-            return Err(Problem::NestedTooDeep.into());
+            return Err(ArchiveProblem::NestedTooDeep.into());
         }
         match (kind, bytes) {
-            (Kind::Zip, ArchiveBytes::Window(window)) => match CentralDirectory::find(&window)? {
+            (ArchiveKind::Zip, ArchiveBytes::Window(window)) => match CentralDirectory::find(&window)? {
                 Some(directory) => self.zip(directory, path, depth),
                 None => {
                     // The archive is cut off, so its members are read from the start.
                     self.zip_stream(&mut WindowReader::new(window), path, depth)?;
-                    Err(Problem::Truncated.into())
+                    Err(ArchiveProblem::Truncated.into())
                 }
             },
-            (Kind::Zip, ArchiveBytes::Stream(stream)) => self.zip_stream(stream, path, depth),
-            (Kind::Tar, ArchiveBytes::Window(window)) => self.tar(&mut WindowReader::new(window), path, depth),
-            (Kind::Tar, ArchiveBytes::Stream(stream)) => self.tar(stream, path, depth),
-            (Kind::Gzip, ArchiveBytes::Window(window)) => {
+            (ArchiveKind::Zip, ArchiveBytes::Stream(stream)) => self.zip_stream(stream, path, depth),
+            (ArchiveKind::Tar, ArchiveBytes::Window(window)) => self.tar(&mut WindowReader::new(window), path, depth),
+            (ArchiveKind::Tar, ArchiveBytes::Stream(stream)) => self.tar(stream, path, depth),
+            (ArchiveKind::Gzip, ArchiveBytes::Window(window)) => {
                 let size = gzip_size(&window);
                 self.gzip(WindowReader::new(window), size, path, own_name, depth)
             }
-            (Kind::Gzip, ArchiveBytes::Stream(stream)) => self.gzip(stream, None, path, own_name, depth),
+            (ArchiveKind::Gzip, ArchiveBytes::Stream(stream)) => self.gzip(stream, None, path, own_name, depth),
         }
     }
 
@@ -280,12 +280,12 @@ impl<T: Send> ArchiveWalk<'_, T> {
     fn meet(&mut self, archive: &[u8], own_name: &[u8]) -> Result<Met, Halt> {
         self.members += 1;
         if self.members > MAX_MEMBERS {
-            return Err(Problem::TooManyMembers.into());
+            return Err(ArchiveProblem::TooManyMembers.into());
         }
         let path = name::join(archive, own_name);
         let plain = path.len();
         if own_name.is_empty() || plain > MAX_NAME || path.contains(&0) {
-            return Ok(Met { path, plain, occurrence: 1, problem: Some(Problem::Name) });
+            return Ok(Met { path, plain, occurrence: 1, problem: Some(ArchiveProblem::Name) });
         }
         let hash = self.hasher.hash_one(path.as_slice());
         if self.seen.insert(hash) {
@@ -294,7 +294,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         let again = self.again.entry(hash).or_insert(Again { met: 1, stands: 1 });
         again.met += 1;
         let path = name::again(&path, again.met);
-        let problem = (path.len() > MAX_NAME).then_some(Problem::Name);
+        let problem = (path.len() > MAX_NAME).then_some(ArchiveProblem::Name);
         Ok(Met { path, plain, occurrence: again.met, problem })
     }
 
@@ -310,7 +310,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         }
     }
 
-    fn refused(&mut self, path: Vec<u8>, problem: Problem) -> Result<(), Halt> {
+    fn refused(&mut self, path: Vec<u8>, problem: ArchiveProblem) -> Result<(), Halt> {
         match self.sink.refused(path, problem) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Halt::Stopped),
@@ -337,7 +337,13 @@ impl<T: Send> ArchiveWalk<'_, T> {
     }
 
     /// Visits a nested archive. If it has a fault, the walk reports it and skips the rest of it.
-    fn nested(&mut self, bytes: ArchiveBytes<'_>, kind: Kind, member: &Member, depth: usize) -> Result<(), Halt> {
+    fn nested(
+        &mut self,
+        bytes: ArchiveBytes<'_>,
+        kind: ArchiveKind,
+        member: &Member,
+        depth: usize,
+    ) -> Result<(), Halt> {
         let path = member.path.as_slice();
         self.no_file(path);
         let own_name = member.plain_path().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
@@ -348,14 +354,14 @@ impl<T: Send> ArchiveWalk<'_, T> {
     }
 
     /// Reads a member of a tar archive that lies uncompressed in the file.
-    fn leaf_in_window(&mut self, member: Member, window: Window, depth: usize) -> Result<(), Halt> {
+    fn leaf_in_window(&mut self, member: Member, window: FileRange, depth: usize) -> Result<(), Halt> {
         let mut buffer = std::mem::take(&mut self.scratch.buffer);
         let length = FIRST_READ.min(usize::try_from(window.length()).unwrap_or(usize::MAX));
         buffer.resize(length, 0);
         let held = window.read_at(&mut buffer, 0)?;
         buffer.truncate(held);
         let mut reader = WindowReader::begun(window.clone(), buffer, 0);
-        match Kind::of(reader.held().get(..LOOK).unwrap_or(reader.held())) {
+        match ArchiveKind::of(reader.held().get(..LOOK).unwrap_or(reader.held())) {
             Ok(None) => {
                 let value = (self.read)(&mut reader);
                 self.scratch.buffer = reader.into_buffer();
@@ -375,12 +381,12 @@ impl<T: Send> ArchiveWalk<'_, T> {
     ) -> Result<(), Halt> {
         let mut counted = CountingReader { source, bytes: 0 };
         let mut ahead = Peeked::look(&mut counted, LOOK)?;
-        match Kind::of(ahead.head()) {
+        match ArchiveKind::of(ahead.head()) {
             Ok(None) => {
                 let value = (self.read)(&mut ahead);
                 SkipRead::pass(&mut ahead, u64::MAX)?;
                 match member.size {
-                    Some(size) if counted.bytes < size => return Err(Problem::Truncated.into()),
+                    Some(size) if counted.bytes < size => return Err(ArchiveProblem::Truncated.into()),
                     Some(_) => {}
                     None => member.size = Some(counted.bytes),
                 }
@@ -390,7 +396,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
                 self.nested(ArchiveBytes::Stream(&mut ahead), kind, &member, depth)?;
                 SkipRead::pass(&mut ahead, u64::MAX)?;
                 match member.size {
-                    Some(size) if counted.bytes < size => Err(Problem::Truncated.into()),
+                    Some(size) if counted.bytes < size => Err(ArchiveProblem::Truncated.into()),
                     Some(_) | None => Ok(()),
                 }
             }
@@ -435,7 +441,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
                             let _unwanted = done.send(read_chunk(&members, planned, &mut scratch, read, &limit));
                         }
                     })
-                    .map_err(|error| Halt::Problem(Problem::Io(error)))?;
+                    .map_err(|error| Halt::Problem(ArchiveProblem::Io(error)))?;
             }
             drop(to_do);
             let mut under_way: VecDeque<Receiver<Leaves<T>>> = VecDeque::new();
@@ -445,7 +451,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
                 if let Some((planned, ended)) = chunk.take() {
                     let (done, leaves) = bounded(1);
                     if work.send((planned, done)).is_err() {
-                        return Err(Halt::Problem(Problem::Damaged("its readers have ended")));
+                        return Err(Halt::Problem(ArchiveProblem::Damaged("its readers have ended")));
                     }
                     under_way.push_back(leaves);
                     if !ended {
@@ -459,7 +465,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
                 if under_way.len() > 2 * threads || chunk.is_none() {
                     let Some(leaves) = under_way.pop_front() else { return result };
                     let Ok(leaves) = leaves.recv() else {
-                        return Err(Halt::Problem(Problem::Damaged("its readers have ended")));
+                        return Err(Halt::Problem(ArchiveProblem::Damaged("its readers have ended")));
                     };
                     self.take_chunk(leaves, &members, depth)?;
                 }
@@ -491,7 +497,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
                 Err(problem) => return Err(problem.into()),
             };
             let bytes = entry.compressed.saturating_add(zip::LOCAL_HEADER as u64);
-            *budget = budget.checked_sub(bytes).ok_or(Problem::Overlapping)?;
+            *budget = budget.checked_sub(bytes).ok_or(ArchiveProblem::Overlapping)?;
             let met = self.meet(path, &entry.name)?;
             if entry.is_directory() {
                 self.no_file(&met.path);
@@ -518,19 +524,19 @@ impl<T: Send> ArchiveWalk<'_, T> {
                 (Planned::Read(member, entry), Some(Leaf::Archive(kind))) => {
                     self.nested_in_zip(&member, &entry, kind, members, depth)?;
                 }
-                (Planned::Refused(_, problem @ Problem::Inflation), _) => return Err(problem.into()),
+                (Planned::Refused(_, problem @ ArchiveProblem::Inflation), _) => return Err(problem.into()),
                 (Planned::Refused(path, problem), _) => self.refused(path, problem)?,
-                (Planned::Read(member, _), None) => self.refused(member.path, Problem::Damaged("not read"))?,
+                (Planned::Read(member, _), None) => self.refused(member.path, ArchiveProblem::Damaged("not read"))?,
             }
         }
-        if self.budget.is_spent() { Err(Problem::Inflation.into()) } else { Ok(()) }
+        if self.budget.is_spent() { Err(ArchiveProblem::Inflation.into()) } else { Ok(()) }
     }
 
     fn nested_in_zip(
         &mut self,
         member: &Member,
         entry: &zip::ZipEntry,
-        kind: Kind,
+        kind: ArchiveKind,
         members: &MemberArea,
         depth: usize,
     ) -> Result<(), Halt> {
@@ -554,7 +560,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
             let after = entry.is_described_after();
             // Only a deflate stream marks its own end.
             if after && entry.method != zip::DEFLATED {
-                return Err(Problem::NoSize.into());
+                return Err(ArchiveProblem::NoSize.into());
             }
             let mut wanted = None;
             if entry.is_directory() {
@@ -580,7 +586,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
             }
             let left = data.left();
             if !after && SkipRead::pass(&mut data, left)? < left {
-                return Err(Problem::Truncated.into());
+                return Err(ArchiveProblem::Truncated.into());
             }
             if entry.has_descriptor() {
                 zip::pass_descriptor(source)?;
@@ -600,8 +606,8 @@ impl<T: Send> ArchiveWalk<'_, T> {
             }
             let (kind, problem) = match entry.kind {
                 EntryKind::Directory | EntryKind::File => (MemberKind::File, None),
-                EntryKind::Sparse => (MemberKind::File, Some(Problem::Sparse)),
-                EntryKind::Continued => (MemberKind::File, Some(Problem::MultiVolume)),
+                EntryKind::Sparse => (MemberKind::File, Some(ArchiveProblem::Sparse)),
+                EntryKind::Continued => (MemberKind::File, Some(ArchiveProblem::MultiVolume)),
                 EntryKind::Link => (MemberKind::Link, None),
                 EntryKind::Special => (MemberKind::Special, None),
             };
@@ -624,7 +630,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
             let passed = source.pass(left)?;
             // The padding of the last member may be missing.
             if left - passed > entry.padded() - entry.size {
-                return Err(Problem::Truncated.into());
+                return Err(ArchiveProblem::Truncated.into());
             }
         }
         Ok(())
@@ -651,7 +657,7 @@ impl<T: Send> ArchiveWalk<'_, T> {
         if self.action(&member)? == MemberAction::Skip {
             return Ok(());
         }
-        match Kind::of(ahead.head()) {
+        match ArchiveKind::of(ahead.head()) {
             Ok(None) => {
                 let value = (self.read)(&mut ahead);
                 // A gzip file states its size at its end. If somebody needs the size of this
@@ -698,14 +704,14 @@ fn read_in_zip<T>(
     scratch: &mut Scratch,
     read: ReadMember<'_, T>,
     budget: &Budget,
-) -> Result<Leaf<T>, Problem> {
+) -> Result<Leaf<T>, ArchiveProblem> {
     let mut buffer = std::mem::take(&mut scratch.buffer);
     buffer.resize(FIRST_READ, 0);
     let (window, at, held) = members.data(entry, &mut buffer)?;
     buffer.truncate(held);
     let mut reader = WindowReader::begun(window, buffer, at);
     if entry.method == zip::STORED {
-        let leaf = match Kind::of(reader.held().get(..LOOK).unwrap_or(reader.held()))? {
+        let leaf = match ArchiveKind::of(reader.held().get(..LOOK).unwrap_or(reader.held()))? {
             None => Leaf::Read(read(&mut reader)),
             Some(kind) => Leaf::Archive(kind),
         };
@@ -716,7 +722,7 @@ fn read_in_zip<T>(
     let mut inflated = BufReader::with_capacity(INFLATE_STEP, inflate);
     let leaf = {
         let mut ahead = Peeked::look(Streamed(&mut inflated), LOOK)?;
-        match Kind::of(ahead.head())? {
+        match ArchiveKind::of(ahead.head())? {
             None => Leaf::Read(read(&mut ahead)),
             Some(kind) => Leaf::Archive(kind),
         }
@@ -759,13 +765,13 @@ impl SkipRead for CountingReader<'_> {
         Ok(passed)
     }
 
-    fn window(&self, length: u64) -> Option<Window> {
+    fn window(&self, length: u64) -> Option<FileRange> {
         self.source.window(length)
     }
 }
 
 /// The size at the end of a gzip file: that of its last part, modulo 2³².
-fn gzip_size(window: &Window) -> Option<u64> {
+fn gzip_size(window: &FileRange) -> Option<u64> {
     let at = window.length().checked_sub(4)?;
     window.exact::<4>(at).ok().map(|bytes| u64::from(u32::from_le_bytes(bytes)))
 }

@@ -3,8 +3,8 @@
 
 use std::io::BufRead as _;
 
-use super::problem::Problem;
-use super::source::{SkipRead, Window, WindowReader};
+use super::problem::ArchiveProblem;
+use super::source::{FileRange, SkipRead, WindowReader};
 use crate::archive::source::fill;
 
 /// Compression methods.
@@ -68,16 +68,16 @@ impl ZipEntry {
     }
 
     /// Fails if the bytes of the member cannot be read at all.
-    pub(crate) fn check(&self) -> Result<(), Problem> {
+    pub(crate) fn check(&self) -> Result<(), ArchiveProblem> {
         if self.flags & ENCRYPTED != 0 {
-            return Err(Problem::Encrypted);
+            return Err(ArchiveProblem::Encrypted);
         }
         match self.method {
             STORED if self.size != self.compressed && !self.is_described_after() => {
-                Err(Problem::Damaged("a stored member with two sizes"))
+                Err(ArchiveProblem::Damaged("a stored member with two sizes"))
             }
             STORED | DEFLATED => Ok(()),
-            method => Err(Problem::Method(method)),
+            method => Err(ArchiveProblem::Method(method)),
         }
     }
 
@@ -96,7 +96,7 @@ impl ZipEntry {
 #[derive(Debug)]
 pub(crate) struct CentralDirectory {
     /// The whole archive. Offsets in the archive count from its first byte.
-    pub(crate) archive: Window,
+    pub(crate) archive: FileRange,
     entries: WindowReader,
     /// Start of the central directory. The members lie before it.
     begins: u64,
@@ -104,12 +104,12 @@ pub(crate) struct CentralDirectory {
     declared: u64,
     read: u64,
     /// The fault that the next call of [`Self::next`] returns.
-    fault: Option<Problem>,
+    fault: Option<ArchiveProblem>,
 }
 
 impl CentralDirectory {
     /// Finds the central directory of the archive in `window`. `None` if there is none.
-    pub(crate) fn find(window: &Window) -> Result<Option<Self>, Problem> {
+    pub(crate) fn find(window: &FileRange) -> Result<Option<Self>, ArchiveProblem> {
         let tail_start = window.length().saturating_sub(MAX_END);
         let mut tail = vec![0; usize::try_from(window.length() - tail_start).unwrap_or(0)];
         let read = window.read_at(&mut tail, tail_start)?;
@@ -132,7 +132,7 @@ impl CentralDirectory {
             match Self::ending(window, end, ends, &locator) {
                 Ok(directory) => return Ok(Some(directory)),
                 // A system error says nothing about the archive.
-                Err(problem @ Problem::Io(_)) => return Err(problem),
+                Err(problem @ ArchiveProblem::Io(_)) => return Err(problem),
                 Err(problem) => {
                     failure.get_or_insert(problem);
                 }
@@ -142,7 +142,7 @@ impl CentralDirectory {
     }
 
     /// Opens the directory that ends at `ends`. A zip64 locator may lie before the end record.
-    fn ending(window: &Window, end: &[u8; 22], ends: u64, locator: &[u8; LOCATOR]) -> Result<Self, Problem> {
+    fn ending(window: &FileRange, end: &[u8; 22], ends: u64, locator: &[u8; LOCATOR]) -> Result<Self, ArchiveProblem> {
         let plain = EndRecord {
             disk: u32::from(u16_at(end, 4)),
             declared: u64::from(u16_at(end, 10)),
@@ -158,25 +158,27 @@ impl CentralDirectory {
                 let opened = Self::open(window, &wide);
                 if is_saturated || opened.is_ok() { opened } else { Self::open(window, &plain).or(opened) }
             }
-            Zip64::Lost if is_saturated => Err(Problem::Damaged("its zip64 directory is not where it should be")),
+            Zip64::Lost if is_saturated => {
+                Err(ArchiveProblem::Damaged("its zip64 directory is not where it should be"))
+            }
             // The locator's signature may be part of something else. The archive may have exactly
             // 65,535 members.
             Zip64::Lost | Zip64::None => Self::open(window, &plain),
         }
     }
 
-    fn open(window: &Window, found: &EndRecord) -> Result<Self, Problem> {
+    fn open(window: &FileRange, found: &EndRecord) -> Result<Self, ArchiveProblem> {
         if !matches!(found.disk, 0 | 0xFFFF | 0xFFFF_FFFF) {
-            return Err(Problem::MultiVolume);
+            return Err(ArchiveProblem::MultiVolume);
         }
         let (begins, moved, entries) = found.place(window)?;
         let archive = window.length().checked_sub(moved).and_then(|length| window.part(moved, length));
-        let archive = archive.ok_or(Problem::Damaged("its directory of members lies outside of it"))?;
+        let archive = archive.ok_or(ArchiveProblem::Damaged("its directory of members lies outside of it"))?;
         Ok(Self { archive, entries, begins: begins - moved, declared: found.declared, read: 0, fault: None })
     }
 
     /// The next member. `None` after the last one.
-    pub(crate) fn next(&mut self) -> Result<Option<ZipEntry>, Problem> {
+    pub(crate) fn next(&mut self) -> Result<Option<ZipEntry>, ArchiveProblem> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
@@ -185,7 +187,7 @@ impl CentralDirectory {
             46 if fixed.starts_with(CENTRAL) => {}
             // Digital signatures may follow the entries.
             _ if self.read >= self.declared => return Ok(None),
-            _ => return Err(Problem::Damaged("its directory of members ends too early")),
+            _ => return Err(ArchiveProblem::Damaged("its directory of members ends too early")),
         }
         self.read += 1;
         rest_of_entry(&mut self.entries, &fixed).map(Some)
@@ -193,7 +195,7 @@ impl CentralDirectory {
 
     /// Makes [`Self::next`] return this fault again. Reading on would be wrong: the bytes after a
     /// fault could look like a member.
-    pub(crate) fn put_back(&mut self, fault: Problem) {
+    pub(crate) fn put_back(&mut self, fault: ArchiveProblem) {
         self.fault = Some(fault);
     }
 
@@ -203,18 +205,22 @@ impl CentralDirectory {
     }
 
     /// The member whose entry is at `position` in the directory.
-    pub(crate) fn at(&self, position: u64) -> Result<ZipEntry, Problem> {
+    pub(crate) fn at(&self, position: u64) -> Result<ZipEntry, ArchiveProblem> {
         let mut entries = WindowReader::at(self.entries.whole(), position, FEW)?;
         let mut fixed = [0; 46];
         if fill(&mut entries, &mut fixed)? < fixed.len() || !fixed.starts_with(CENTRAL) {
-            return Err(Problem::Damaged("its directory of members has changed"));
+            return Err(ArchiveProblem::Damaged("its directory of members has changed"));
         }
         rest_of_entry(&mut entries, &fixed)
     }
 
     /// The bytes of a member. One read fills `buffer` with its local header and its first bytes.
     /// The numbers are the bytes in `buffer` and where the member's bytes begin in it.
-    pub(crate) fn data(&self, entry: &ZipEntry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
+    pub(crate) fn data(
+        &self,
+        entry: &ZipEntry,
+        buffer: &mut [u8],
+    ) -> Result<(FileRange, usize, usize), ArchiveProblem> {
         data(&self.archive, self.begins, entry, buffer)
     }
 
@@ -230,7 +236,7 @@ impl CentralDirectory {
 }
 
 /// Reads what follows the first 46 bytes of a directory entry.
-fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<ZipEntry, Problem> {
+fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<ZipEntry, ArchiveProblem> {
     let mut entry = ZipEntry {
         name: Vec::new(),
         flags: u16_at(fixed, 8),
@@ -246,7 +252,7 @@ fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<ZipEntr
     let mut variable = [name, extra, comment];
     for bytes in &mut variable {
         if fill(entries, bytes)? < bytes.len() {
-            return Err(Problem::Damaged("its directory of members ends too early"));
+            return Err(ArchiveProblem::Damaged("its directory of members ends too early"));
         }
     }
     let [name, extra, _comment] = variable;
@@ -260,18 +266,27 @@ fn rest_of_entry(entries: &mut WindowReader, fixed: &[u8; 46]) -> Result<ZipEntr
 /// The part of an archive with its members.
 #[derive(Clone, Debug)]
 pub(crate) struct MemberArea {
-    archive: Window,
+    archive: FileRange,
     begins: u64,
 }
 
 impl MemberArea {
-    pub(crate) fn data(&self, entry: &ZipEntry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
+    pub(crate) fn data(
+        &self,
+        entry: &ZipEntry,
+        buffer: &mut [u8],
+    ) -> Result<(FileRange, usize, usize), ArchiveProblem> {
         data(&self.archive, self.begins, entry, buffer)
     }
 }
 
-fn data(archive: &Window, begins: u64, entry: &ZipEntry, buffer: &mut [u8]) -> Result<(Window, usize, usize), Problem> {
-    let outside = Problem::Damaged("a member lies outside of it");
+fn data(
+    archive: &FileRange,
+    begins: u64,
+    entry: &ZipEntry,
+    buffer: &mut [u8],
+) -> Result<(FileRange, usize, usize), ArchiveProblem> {
+    let outside = ArchiveProblem::Damaged("a member lies outside of it");
     if entry.local >= begins {
         return Err(outside);
     }
@@ -282,10 +297,10 @@ fn data(archive: &Window, begins: u64, entry: &ZipEntry, buffer: &mut [u8]) -> R
     let length = buffer.len().min(left).min(wanted);
     let read = archive.read_at(buffer.get_mut(..length).unwrap_or_default(), entry.local)?;
     let Some(header) = buffer.get(..read).and_then(|read| read.first_chunk::<LOCAL_HEADER>()) else {
-        return Err(Problem::Truncated);
+        return Err(ArchiveProblem::Truncated);
     };
     if !header.starts_with(LOCAL) {
-        return Err(Problem::Damaged("a member is not where the directory says"));
+        return Err(ArchiveProblem::Damaged("a member is not where the directory says"));
     }
     let skip = LOCAL_HEADER + usize::from(u16_at(header, 26)) + usize::from(u16_at(header, 28));
     let start = entry.local.checked_add(skip as u64);
@@ -322,7 +337,7 @@ enum Zip64 {
 
 impl EndRecord {
     /// Finds the zip64 end record before this end record.
-    fn zip64(&self, window: &Window, locator: &[u8; LOCATOR]) -> Result<Zip64, Problem> {
+    fn zip64(&self, window: &FileRange, locator: &[u8; LOCATOR]) -> Result<Zip64, ArchiveProblem> {
         let Some(locator_at) = self.ends.checked_sub(LOCATOR as u64) else { return Ok(Zip64::None) };
         if !locator.starts_with(END_64_LOCATOR) {
             return Ok(Zip64::None);
@@ -345,7 +360,7 @@ impl EndRecord {
     }
 
     /// The zip64 end record at position `at`, before its locator.
-    fn wide(window: &Window, at: u64, locator_at: u64) -> Option<Self> {
+    fn wide(window: &FileRange, at: u64, locator_at: u64) -> Option<Self> {
         if at.checked_add(END_64_LENGTH as u64)? > locator_at {
             return None;
         }
@@ -361,7 +376,7 @@ impl EndRecord {
 
     /// Finds the start of the directory. Also returns how many bytes precede the archive (such as a
     /// self-extracting program), and a reader of the entries.
-    fn place(&self, window: &Window) -> Result<(u64, u64, WindowReader), Problem> {
+    fn place(&self, window: &FileRange) -> Result<(u64, u64, WindowReader), ArchiveProblem> {
         // The directory usually ends directly before the end record, and other readers look there
         // first. If something lies between, its offset says where it begins.
         let before = self.ends.checked_sub(self.length);
@@ -383,11 +398,11 @@ impl EndRecord {
             likely.get_or_insert(found);
         }
         // A fault of the first member affects only that member.
-        likely.ok_or(Problem::Damaged("its directory of members is not where it should be"))
+        likely.ok_or(ArchiveProblem::Damaged("its directory of members is not where it should be"))
     }
 
     /// Whether a local header lies where the first entry of a directory says.
-    fn leads_to_member(window: &Window, first: &[u8], moved: u64) -> Result<bool, Problem> {
+    fn leads_to_member(window: &FileRange, first: &[u8], moved: u64) -> Result<bool, ArchiveProblem> {
         let Some(local) = first.get(42..46) else { return Ok(false) };
         let Some(at) = moved.checked_add(u64::from(u32_at(local, 0))) else { return Ok(false) };
         let mut header = [0; 4];
@@ -420,18 +435,18 @@ fn zip64_extra(extra: &[u8], numbers: [&mut u64; 3]) {
 }
 
 /// The local header at the current position. `None` if no member follows.
-pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<ZipEntry>, Problem> {
+pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<ZipEntry>, ArchiveProblem> {
     let mut signature = [0; 4];
     let read = fill(source, &mut signature)?;
     match &signature {
         LOCAL => {}
         CENTRAL | END | END_64 if read == 4 => return Ok(None),
-        _ if read < 4 => return Err(Problem::Truncated),
-        _ => return Err(Problem::Damaged("no member where one should be")),
+        _ if read < 4 => return Err(ArchiveProblem::Truncated),
+        _ => return Err(ArchiveProblem::Damaged("no member where one should be")),
     }
     let mut fixed = [0; LOCAL_HEADER];
     if fill(source, &mut fixed[4..])? < LOCAL_HEADER - 4 {
-        return Err(Problem::Truncated);
+        return Err(ArchiveProblem::Truncated);
     }
     let mut entry = ZipEntry {
         name: vec![0; usize::from(u16_at(&fixed, 26))],
@@ -444,7 +459,7 @@ pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<ZipE
     };
     let mut extra = vec![0; usize::from(u16_at(&fixed, 28))];
     if fill(source, &mut entry.name)? < entry.name.len() || fill(source, &mut extra)? < extra.len() {
-        return Err(Problem::Truncated);
+        return Err(ArchiveProblem::Truncated);
     }
     zip64_extra(&extra, [&mut entry.size, &mut entry.compressed, &mut 0]);
     Ok(Some(entry))
@@ -452,12 +467,12 @@ pub(crate) fn next_local(source: &mut (dyn SkipRead + '_)) -> Result<Option<ZipE
 
 /// Skips the data descriptor of a member. It may have a signature or not, and sizes of 4 or 8
 /// bytes. The next signature shows which.
-pub(crate) fn pass_descriptor(source: &mut (dyn SkipRead + '_)) -> Result<(), Problem> {
+pub(crate) fn pass_descriptor(source: &mut (dyn SkipRead + '_)) -> Result<(), ArchiveProblem> {
     let mut bytes = [0; 24];
     let mut length = 0;
     for least in [12, 16, 20, 24] {
         if fill(source, &mut bytes[length..least])? < least - length {
-            return Err(Problem::Truncated);
+            return Err(ArchiveProblem::Truncated);
         }
         length = least;
         let with_signature = bytes.starts_with(DESCRIPTOR);
@@ -465,10 +480,10 @@ pub(crate) fn pass_descriptor(source: &mut (dyn SkipRead + '_)) -> Result<(), Pr
             return Ok(());
         }
     }
-    Err(Problem::Damaged("no member where one should be"))
+    Err(ArchiveProblem::Damaged("no member where one should be"))
 }
 
-fn begins_signature(source: &mut (dyn SkipRead + '_)) -> Result<bool, Problem> {
+fn begins_signature(source: &mut (dyn SkipRead + '_)) -> Result<bool, ArchiveProblem> {
     let next = source.fill_buf()?;
     // The buffer may end within the signature, so a prefix of it is enough.
     Ok([LOCAL, CENTRAL].iter().any(|signature| !next.is_empty() && signature.iter().zip(next).all(|(a, b)| a == b)))

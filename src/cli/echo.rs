@@ -13,7 +13,7 @@ use crate::model::ae_title::AeTitle;
 use crate::model::peer::Peer;
 use crate::ul::destination::Destination;
 use crate::ul::requestor::{self, Waits};
-use crate::ul::tls::Route;
+use crate::ul::tls::PeerRoute;
 use crate::ul::tls::Tls;
 
 #[derive(Debug, Args)]
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &EchoArgs, context: &mut Context) -> anyhow::Result
     }
 }
 
-fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, Route)> {
+fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, PeerRoute)> {
     let (ae_title, destination) = if text.contains('=') {
         let peer: Peer = text.parse()?;
         (peer.ae_title, Destination::plain(peer.address))
@@ -80,5 +80,5 @@ fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, Route)> {
     };
     // The key is read only for TLS, since only the service may have permission to read it.
     let tls = config.tls.as_ref().filter(|_| destination.tls).map(Tls::load).transpose()?.map(Arc::new);
-    Ok((ae_title, Route { destination, tls }))
+    Ok((ae_title, PeerRoute { destination, tls }))
 }

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::db::open::Reader;
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
-use crate::model::declared::{Declared, DeclaredSet, Kept, canonical_tag};
+use crate::model::declared::{Declared, DeclaredPlace, DeclaredSet, canonical_tag};
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::qr::{self, FindError, NegotiatedOptions};
@@ -106,7 +106,7 @@ fn answer_all<W: io::Write>(
 ) -> anyhow::Result<Exit> {
     writer.begin().context(CANNOT_BE_WRITTEN)?;
     let mut failure = None;
-    let stop = qr::Stop::new(&reader);
+    let stop = qr::QueryStop::new(&reader);
     let found = qr::run(&mut reader, query, &stop, |answer| match writer.answer(answer) {
         Ok(Audience::Listening) => ControlFlow::Continue(()),
         Ok(Audience::Gone) => ControlFlow::Break(()),
@@ -177,7 +177,7 @@ fn columns(keys: &[&str], request: &FindRequest, declared: &DeclaredSet) -> Vec<
     // shown.
     let only_serves = |id: AttributeId| {
         let keyword = id.attribute().keyword;
-        asked.iter().any(|attribute| attribute.kept == Kept::InTable(id))
+        asked.iter().any(|attribute| attribute.kept == DeclaredPlace::InTable(id))
             && !names.iter().any(|name| name.split('.').next().is_some_and(|name| name.eq_ignore_ascii_case(keyword)))
     };
     let of_table = request.return_keys.iter().enumerate().filter(|(_, key)| !only_serves(key.attribute));
@@ -191,8 +191,10 @@ fn columns(keys: &[&str], request: &FindRequest, declared: &DeclaredSet) -> Vec<
     let answered: Vec<_> = request.declared.iter().filter(|key| key.is_answered).collect();
     for attribute in asked {
         let (at, nodes) = match attribute.kept {
-            Kept::InTable(id) => (request.return_keys.iter().position(|key| key.attribute == id), [].as_slice()),
-            Kept::Unit(number) => {
+            DeclaredPlace::InTable(id) => {
+                (request.return_keys.iter().position(|key| key.attribute == id), [].as_slice())
+            }
+            DeclaredPlace::Unit(number) => {
                 let at = answered.iter().position(|key| key.unit.number == number);
                 (
                     at.map(|at| first + at),

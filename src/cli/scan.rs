@@ -19,7 +19,7 @@ use crate::db;
 use crate::db::open::{Reader, Writer};
 use crate::db::{Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
-use crate::scanner::{self, Event, Hang, NotPruned, Reasons, Roots, Stop, Summary, Target};
+use crate::scanner::{self, Hang, NotPruned, Reasons, Roots, ScanEvent, ScanTarget, Stop, Summary};
 
 /// Time between two progress lines, if standard error is no terminal.
 const PROGRESS_LINES: Duration = Duration::from_secs(10);
@@ -103,7 +103,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
         if let Some(known) = &mut known {
             report.lacking(&lacking(known, &roots, &config)?, quiet);
         }
-        scan(&roots, &options, Target::DryRun { known }, &stop, &mut report, &mut progress)?
+        scan(&roots, &options, ScanTarget::DryRun { known }, &stop, &mut report, &mut progress)?
     } else {
         index(&roots, &options, &config, &stop, &mut report, quiet)?
     };
@@ -138,7 +138,7 @@ fn index(
     report.started(roots, &config.index, false);
     report.lacking(&lacking(&mut known, roots, config)?, quiet);
     let scan_number = handle.begin_scan(paths)?;
-    let summary = scan(roots, options, Target::Index { known, writer: &handle }, stop, report, &mut progress)?;
+    let summary = scan(roots, options, ScanTarget::Index { known, writer: &handle }, stop, report, &mut progress)?;
     handle.end_scan(scan_number, Value::Object(summary_json(&summary)).to_string())?;
     drop(handle);
     writer.close()?;
@@ -188,13 +188,13 @@ fn lacking(known: &mut Reader, roots: &Roots, config: &Config) -> anyhow::Result
 fn scan(
     roots: &Roots,
     options: &scanner::Options,
-    target: Target<'_>,
+    target: ScanTarget<'_>,
     stop: &Stop,
     report: &mut Report<'_>,
     progress: &mut Progress,
 ) -> anyhow::Result<Summary> {
     let summary = scanner::scan(roots, options, target, stop, &mut |event| match event {
-        Event::Progress(summary) => {
+        ScanEvent::Progress(summary) => {
             report.progress(summary, progress.expected);
             progress.around(|| report.flush());
             progress.update(summary);
@@ -305,71 +305,71 @@ impl Report<'_> {
         self.flush();
     }
 
-    fn event(&mut self, event: &Event<'_>) {
+    fn event(&mut self, event: &ScanEvent<'_>) {
         match self.format {
             ReportFormat::Text => self.event_as_text(event),
             ReportFormat::Json => self.event_as_json(event),
         }
     }
 
-    fn event_as_text(&mut self, event: &Event<'_>) {
+    fn event_as_text(&mut self, event: &ScanEvent<'_>) {
         match *event {
-            Event::Failed { path, reason, detail } => {
+            ScanEvent::Failed { path, reason, detail } => {
                 let more = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
                 self.line(format_args!("failed: {}: {reason}{more}", Shown(path)));
             }
-            Event::Skipped { path, reason, .. } if self.verbose => {
+            ScanEvent::Skipped { path, reason, .. } if self.verbose => {
                 self.line(format_args!("skipped: {}: {reason}", Shown(path)));
             }
-            Event::Faults { path, faults } if self.verbose => {
+            ScanEvent::Faults { path, faults } if self.verbose => {
                 self.line(format_args!("indexed with faults: {}: {}", Shown(path), faults.join("; ")));
             }
-            Event::Hangs(Hang { path, waited }) => self.line(format_args!(
+            ScanEvent::Hangs(Hang { path, waited }) => self.line(format_args!(
                 "no answer for {:.1} s, going on without it: {}",
                 waited.as_secs_f64(),
                 Shown(path)
             )),
-            Event::NotPruned(NotPruned { path, why, files }) => self.line(format_args!(
+            ScanEvent::NotPruned(NotPruned { path, why, files }) => self.line(format_args!(
                 "kept in the index: {} missing files below {}: {}",
                 Grouped(*files),
                 Shown(path),
                 why.in_full()
             )),
-            Event::Unlisted { path } => {
+            ScanEvent::Unlisted { path } => {
                 self.line(format_args!("not listed by its DICOMDIR: {}", Shown(path)));
             }
-            Event::Skipped { .. } | Event::Faults { .. } | Event::Progress(_) => {}
+            ScanEvent::Skipped { .. } | ScanEvent::Faults { .. } | ScanEvent::Progress(_) => {}
         }
     }
 
-    fn event_as_json(&mut self, event: &Event<'_>) {
+    fn event_as_json(&mut self, event: &ScanEvent<'_>) {
         let mut object = Map::new();
         let mut put = |name: &str, path: &Path| {
             object.insert("event".into(), name.into());
             put_path(&mut object, path);
         };
         match *event {
-            Event::Failed { path, reason, detail } | Event::Skipped { path, reason, detail } => {
-                put(if let Event::Failed { .. } = event { "failed" } else { "skipped" }, path);
+            ScanEvent::Failed { path, reason, detail } | ScanEvent::Skipped { path, reason, detail } => {
+                put(if let ScanEvent::Failed { .. } = event { "failed" } else { "skipped" }, path);
                 object.insert("reason".into(), reason.into());
                 object.insert("detail".into(), detail.into());
             }
-            Event::Faults { path, faults } => {
+            ScanEvent::Faults { path, faults } => {
                 put("faults", path);
                 object.insert("faults".into(), faults.to_vec().into());
             }
-            Event::Hangs(Hang { path, waited }) => {
+            ScanEvent::Hangs(Hang { path, waited }) => {
                 put("hangs", path);
                 object.insert("waited_seconds".into(), to_milliseconds(*waited).into());
             }
-            Event::NotPruned(NotPruned { path, why, files }) => {
+            ScanEvent::NotPruned(NotPruned { path, why, files }) => {
                 put("not-pruned", path);
                 object.insert("reason".into(), why.as_str().into());
                 object.insert("detail".into(), why.in_full().into());
                 object.insert("files".into(), (*files).into());
             }
-            Event::Unlisted { path } => put("unlisted", path),
-            Event::Progress(_) => return,
+            ScanEvent::Unlisted { path } => put("unlisted", path),
+            ScanEvent::Progress(_) => return,
         }
         self.line(Value::Object(object));
     }

@@ -37,7 +37,7 @@ use crate::model::ae_title::AeTitle;
 use crate::model::declared::DeclaredSet;
 use crate::model::matching::{NameMatching, UnknownRequired};
 use crate::qr::{self, Hierarchy, PendingStatus, Retrievable};
-use crate::scanner::{Filter, Order, Rate};
+use crate::scanner::{Filter, Rate, WalkOrder};
 use crate::scp::Plain;
 use crate::telemetry::{self, LogFormat};
 use crate::ul::tls::{self, ClientCertificates};
@@ -273,7 +273,7 @@ pub struct Config {
     /// Files that a scan examines.
     pub scan_filter: Filter,
     /// Order in which a scan enters directories.
-    pub scan_order: Order,
+    pub scan_order: WalkOrder,
     /// Maximum that a scan may read per second.
     pub scan_throttle: Rate,
     /// Time for the file system to answer a scan.
@@ -459,7 +459,8 @@ impl Check<'_> {
             },
             scan_full: self.boolean("scan.full"),
             scan_filter: self.filter(),
-            scan_order: self.choice("scan.order", &[("name", Order::Name), ("newest-first", Order::NewestFirst)]),
+            scan_order: self
+                .choice("scan.order", &[("name", WalkOrder::Name), ("newest-first", WalkOrder::NewestFirst)]),
             scan_throttle: self.parsed("scan.throttle").unwrap_or_default(),
             scan_read_timeout: self.seconds("scan.read_timeout_seconds"),
             scan_prune: self.boolean("scan.prune"),

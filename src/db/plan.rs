@@ -1,6 +1,6 @@
 //! How a query is answered, as far as that depends on the query and not on the engine.
 
-use crate::model::attribute::{Attribute, AttributeId, Source};
+use crate::model::attribute::{Attribute, AttributeId, ValueSource};
 use crate::model::declared::Unit;
 use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Patient, Series, Study};
@@ -12,7 +12,7 @@ use crate::model::matching::{NamePart, Narrowing};
 pub fn can_answer(attribute: &Attribute, level: QueryRetrieveLevel) -> bool {
     attribute.level <= level
         || is_computed_everywhere(attribute.id)
-        || (level == Study && attribute.level == Series && attribute.source == Source::DataSet)
+        || (level == Study && attribute.level == Series && attribute.source == ValueSource::DataSet)
 }
 
 /// Whether an answer at `level` can carry a declared attribute; as [`can_answer`].
@@ -27,7 +27,7 @@ pub(in crate::db) fn is_computed_everywhere(id: AttributeId) -> bool {
 }
 
 /// The keys of a query, parted into those of the level that is asked for with those above it, and those below.
-pub(in crate::db) struct Keys<'r> {
+pub(in crate::db) struct PartedKeys<'r> {
     pub(in crate::db) above: Vec<&'r MatchingKey>,
     pub(in crate::db) below: Vec<&'r MatchingKey>,
     pub(in crate::db) moments_above: Vec<&'r DateTimeKey>,
@@ -36,7 +36,7 @@ pub(in crate::db) struct Keys<'r> {
     pub(in crate::db) declared_below: Vec<&'r DeclaredKey>,
 }
 
-impl<'r> Keys<'r> {
+impl<'r> PartedKeys<'r> {
     pub(in crate::db) fn of(request: &'r FindRequest) -> Self {
         let level = request.level;
         let (above, below) = request
@@ -238,7 +238,7 @@ mod tests {
             key(AttributeId::InstanceAvailability, "ONLINE"),
         ];
         let request = request(Study, keys);
-        let keys = Keys::of(&request);
+        let keys = PartedKeys::of(&request);
         let ids = |keys: &[&MatchingKey]| keys.iter().map(|key| key.attribute).collect::<Vec<_>>();
         assert_eq!(ids(&keys.above), [AttributeId::PatientID, AttributeId::InstanceAvailability]);
         assert_eq!(ids(&keys.below), [AttributeId::Modality]);

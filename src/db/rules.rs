@@ -254,7 +254,7 @@ impl ObjectContent<'_> {
 
 /// An object that was received, whose instance is known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arriving {
+pub(super) struct ArrivingObject {
     pub(super) place: Place,
     pub(super) checksum: Option<Checksum>,
     pub(super) compared: Compared,
@@ -269,7 +269,7 @@ pub(super) struct Arriving {
     pub(super) in_first_directory: bool,
 }
 
-/// What [`Arriving::decide`] asks of an index, at most once each. Most objects need few of the answers.
+/// What [`ArrivingObject::decide`] asks of an index, at most once each. Most objects need few of the answers.
 pub(super) trait KnownInstance {
     type Error;
 
@@ -316,7 +316,7 @@ pub(super) enum Decision {
     Replace,
 }
 
-impl Arriving {
+impl ArrivingObject {
     /// Decides what becomes of the object.
     pub(super) fn decide<K: KnownInstance>(&self, known: &mut K) -> Result<Decision, K::Error> {
         match self.place {
@@ -553,8 +553,8 @@ mod tests {
     }
 
     /// A received object that was compared with nothing, where a scan found its instance.
-    fn arriving() -> Arriving {
-        Arriving {
+    fn arriving() -> ArrivingObject {
+        ArrivingObject {
             place: Place::Managed,
             checksum: None,
             compared: Compared::Nothing,
@@ -574,7 +574,7 @@ mod tests {
         assert!(object.names_first(Decision::Undecided));
         // Checksums tell without the bytes.
         let sum = |byte| Some(Checksum::from_bytes([byte; 16]));
-        let object = Arriving { checksum: sum(1), first_checksum: sum(2), ..arriving() };
+        let object = ArrivingObject { checksum: sum(1), first_checksum: sum(2), ..arriving() };
         let decided = object.decide(&mut Known { differs: Some(false), ..Known::default() });
         assert_eq!(decided, Ok(Decision::KeepCopy { differs: true }));
     }
@@ -587,39 +587,39 @@ mod tests {
             (DuplicatePolicy::Replace, Decision::Replace),
         ] {
             let policy = ReceivePolicy { duplicates, ..ReceivePolicy::default() };
-            let object = Arriving { policy, compared: Compared::FirstIsOther, ..arriving() };
+            let object = ArrivingObject { policy, compared: Compared::FirstIsOther, ..arriving() };
             assert_eq!(object.decide(&mut Known::default()), Ok(decision));
         }
     }
 
     #[test]
     fn the_same_content_is_kept_once_more_only_where_the_archive_is_not_trusted() {
-        let same = Arriving { compared: Compared::FirstIsSame, ..arriving() };
+        let same = ArrivingObject { compared: Compared::FirstIsSame, ..arriving() };
         let there = |first_is_there| Known { differs: Some(false), first_is_there, ..Known::default() };
         assert_eq!(same.decide(&mut there(Some(true))), Ok(Decision::KeepCopy { differs: false }));
         // Its file is gone.
         assert_eq!(same.decide(&mut there(Some(false))), Ok(Decision::Complete));
         let policy = ReceivePolicy { known: KnownPolicy::TrustArchive, ..ReceivePolicy::default() };
-        assert_eq!(Arriving { policy, ..same }.decide(&mut there(None)), Ok(Decision::Known));
+        assert_eq!(ArrivingObject { policy, ..same }.decide(&mut there(None)), Ok(Decision::Known));
     }
 
     #[test]
     fn an_object_completes_an_instance_whose_object_is_not_there() {
-        let none = Arriving { first_place: Place::MetadataOnly, ..arriving() };
+        let none = ArrivingObject { first_place: Place::MetadataOnly, ..arriving() };
         assert_eq!(none.decide(&mut Known::default()), Ok(Decision::Complete));
-        let gone = Arriving { compared: Compared::FirstIsGone, ..arriving() };
+        let gone = ArrivingObject { compared: Compared::FirstIsGone, ..arriving() };
         assert_eq!(gone.decide(&mut Known::default()), Ok(Decision::Complete));
         // The very file that the index names was not there.
-        let empty = Arriving { first_place: Place::Managed, is_first: true, ..arriving() };
+        let empty = ArrivingObject { first_place: Place::Managed, is_first: true, ..arriving() };
         assert_eq!(empty.decide(&mut Known::default()), Ok(Decision::Complete));
-        let there = Arriving { compared: Compared::Same, ..empty };
+        let there = ArrivingObject { compared: Compared::Same, ..empty };
         assert_eq!(there.decide(&mut Known::default()), Ok(Decision::SameFile));
         assert!(!there.names_first(Decision::SameFile));
     }
 
     #[test]
     fn metadata_are_kept_beside_a_file_that_may_go() {
-        let metadata = Arriving { place: Place::MetadataOnly, ..arriving() };
+        let metadata = ArrivingObject { place: Place::MetadataOnly, ..arriving() };
         let known = |has_own, kept| Known {
             differs: Some(false),
             has_own: Some(has_own),

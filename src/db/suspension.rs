@@ -11,12 +11,12 @@ pub struct Suspension(Arc<Gate>);
 
 #[derive(Debug, Default)]
 struct Gate {
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct GateState {
     /// Somebody waits for the end of the transaction.
     asked: bool,
     /// A transaction is under way.
@@ -25,7 +25,7 @@ struct State {
 
 /// A transaction that is under way, until dropped.
 #[derive(Debug)]
-pub(in crate::db) struct UnderWay<'s>(&'s Gate);
+pub(in crate::db) struct TransactionUnderWay<'s>(&'s Gate);
 
 impl Suspension {
     /// Calls `stop` between two transactions, or after `at_most` in any case.
@@ -46,20 +46,20 @@ impl Suspension {
     }
 
     /// Begins a transaction, when nobody waits for the end of one.
-    pub(in crate::db) fn begin(&self) -> UnderWay<'_> {
+    pub(in crate::db) fn begin(&self) -> TransactionUnderWay<'_> {
         let state = self.0.changed.wait_while(self.0.lock(), |state| state.asked);
         state.unwrap_or_else(PoisonError::into_inner).busy = true;
-        UnderWay(&self.0)
+        TransactionUnderWay(&self.0)
     }
 }
 
 impl Gate {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for TransactionUnderWay<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.busy = false;

@@ -10,7 +10,7 @@ use crate::db::Search;
 use crate::model::find::FindRequest;
 use crate::qr::readers::Readers;
 use crate::qr::{self, FindError, Instances, RetrieveError};
-use crate::shares::{Peer, Share, Shares, Turns};
+use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store::Verified;
 use crate::telemetry::metrics;
 
@@ -75,7 +75,7 @@ impl Delivery {
     /// [`RetrieveError::TooManyInstances`].
     pub(crate) async fn instances(
         self: &Arc<Self>,
-        peer: &Peer,
+        peer: &CountedPeer,
         time_limit: Duration,
         question: impl FnOnce() -> Result<FindRequest, RetrieveError> + Send + 'static,
     ) -> Result<(Instances, Share), RetrieveError> {
@@ -86,7 +86,7 @@ impl Delivery {
 
     async fn list(
         self: &Arc<Self>,
-        peer: &Peer,
+        peer: &CountedPeer,
         time_limit: Duration,
         question: impl FnOnce() -> Result<FindRequest, RetrieveError> + Send + 'static,
     ) -> Result<Instances, RetrieveError> {
@@ -130,7 +130,7 @@ mod tests {
             let (source_timeout, verification_holds) = (Duration::from_secs(60), Duration::ZERO);
             let options = DeliveryOptions { max_instances, source_timeout, verification_holds };
             let delivery = Delivery::new("/nowhere".into(), options);
-            let peer: Peer = Arc::new(CountedAs::address([10, 0, 0, 1].into()));
+            let peer: CountedPeer = Arc::new(CountedAs::address([10, 0, 0, 1].into()));
             assert!(delivery.listed.take(&peer, max_instances).is_some(), "{max_instances}");
         }
     }

@@ -10,7 +10,7 @@ use crate::qr::{ObjectKind, RetrievedInstance};
 
 /// The form in which an object is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Form {
+pub(crate) struct ObjectForm {
     /// The presentation context; 0 where the protocol has none.
     pub(crate) context_id: u8,
     /// What it is rewritten to; `None`: byte for byte as it lies.
@@ -27,17 +27,23 @@ pub(crate) trait Framing: Send + Sync {
     ///
     /// # Errors
     /// [`DeliverError::NotAccepted`] where the peer takes none.
-    fn choose(&self, kind: &ObjectKind) -> Result<Form, DeliverError>;
+    fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError>;
 
     /// Appends what comes before the data set. `number` counts the objects from 1.
-    fn begin(&self, form: Form, instance: &RetrievedInstance<'_>, number: usize, out: &mut Vec<u8>);
+    fn begin(&self, form: ObjectForm, instance: &RetrievedInstance<'_>, number: usize, out: &mut Vec<u8>);
 
     /// Appends bytes of the data set until about `piece_length` are in the buffer; whether these were
     /// the last. By default they go out as they are.
     ///
     /// # Errors
     /// When the data set cannot be read.
-    fn fill(&self, _form: Form, data_set: &mut DataSet, buffer: &mut Buffer, piece_length: usize) -> io::Result<bool> {
+    fn fill(
+        &self,
+        _form: ObjectForm,
+        data_set: &mut DataSet,
+        buffer: &mut Buffer,
+        piece_length: usize,
+    ) -> io::Result<bool> {
         buffer.fill(data_set, piece_length)
     }
 }

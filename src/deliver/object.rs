@@ -260,8 +260,8 @@ impl StoredObject {
     pub fn as_stored(mut self) -> Result<DataSet, ObjectError> {
         self.source.go_to(self.data_set_offset).map_err(ObjectError::Read)?;
         let bytes = match self.source.left() {
-            Some(_) => Bytes::Sized(self.source),
-            None => Bytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(self.source))),
+            Some(_) => ObjectBytes::Sized(self.source),
+            None => ObjectBytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(self.source))),
         };
         let check = match self.check {
             ChecksumState::Due(due) => Some(due),
@@ -299,7 +299,7 @@ impl StoredObject {
         let rewriter = Rewriter::new(from, to);
         let rewriting =
             Rewriting { source, rewriter, input: vec![0; REWRITE_READ], out: Vec::new(), at: 0, ended: false };
-        let bytes = Bytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(rewriting)));
+        let bytes = ObjectBytes::Streamed(BufReader::with_capacity(REWRITE_READ, Box::new(rewriting)));
         Ok(DataSet { bytes, filled: 0, check: None })
     }
 }
@@ -345,21 +345,21 @@ fn check<R: Read>(
 /// DCMTK aborts the association over an odd one. Writers forget to pad values (PS3.5 7.1.1) and deflated data sets (A.5).
 #[derive(Debug)]
 pub struct DataSet {
-    bytes: Bytes,
+    bytes: ObjectBytes,
     /// Bytes given so far.
     filled: u64,
     /// The checksum that they have to have.
     check: Option<DueCheck>,
 }
 
-enum Bytes {
+enum ObjectBytes {
     /// How many are left is known.
     Sized(Source),
     /// The end is known when it is there.
     Streamed(BufReader<Box<dyn Read + Send>>),
 }
 
-impl fmt::Debug for Bytes {
+impl fmt::Debug for ObjectBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sized(_) => "Sized",
@@ -382,8 +382,8 @@ impl DataSet {
     #[must_use]
     pub fn left(&self) -> Option<u64> {
         match &self.bytes {
-            Bytes::Sized(source) => source.left().map(|left| left + u64::from((self.filled + left) % 2 == 1)),
-            Bytes::Streamed(_) => None,
+            ObjectBytes::Sized(source) => source.left().map(|left| left + u64::from((self.filled + left) % 2 == 1)),
+            ObjectBytes::Streamed(_) => None,
         }
     }
 
@@ -395,8 +395,8 @@ impl DataSet {
         let mut count = 0;
         while let Some(rest) = buffer.get_mut(count..).filter(|rest| !rest.is_empty()) {
             let read = match &mut self.bytes {
-                Bytes::Sized(source) => source.read(rest),
-                Bytes::Streamed(source) => source.read(rest),
+                ObjectBytes::Sized(source) => source.read(rest),
+                ObjectBytes::Streamed(source) => source.read(rest),
             };
             match read {
                 Ok(0) => break,
@@ -411,8 +411,8 @@ impl DataSet {
             }
         }
         let mut is_last = match &mut self.bytes {
-            Bytes::Sized(source) => source.left() == Some(0),
-            Bytes::Streamed(source) => source.fill_buf()?.is_empty(),
+            ObjectBytes::Sized(source) => source.left() == Some(0),
+            ObjectBytes::Streamed(source) => source.fill_buf()?.is_empty(),
         };
         if is_last && let Some(check) = self.check.take() {
             check.end().map_err(io::Error::other)?;

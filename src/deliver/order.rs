@@ -16,7 +16,7 @@ const LOOK_AHEAD: usize = 4096;
 
 /// In which order instances are sent: that of the list, but for members of an archive whose bytes can only be had in their
 /// order. The order of sub-operations is free (PS3.4 C.4.2.3.1, C.4.3.3.1).
-pub(crate) struct Order {
+pub(crate) struct SendOrder {
     sending: Arc<Sending>,
     over: Vec<bool>,
     /// The first one that may still be to be sent.
@@ -29,7 +29,7 @@ pub(crate) struct Order {
     wanted: WantedMembers,
 }
 
-impl Order {
+impl SendOrder {
     pub(crate) fn new(sending: &Arc<Sending>) -> Self {
         let mut over = sending.over.clone();
         over.resize(sending.instances.len(), false);

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::buffer::{Buffer, PIECE_LENGTH, Spares};
-use super::order::Order;
+use super::order::SendOrder;
 use super::sending::{Piece, Sending, Unfinished};
 use crate::archive::Archives;
 use crate::shares::{PeerMemory, Share, Turn, Turns};
@@ -31,7 +31,7 @@ const SMALL_PIECE_LENGTH: usize = 32 * 1024;
 /// Objects that are being read ahead. Dropped, the reading ends.
 pub(crate) struct ReadAhead {
     pieces: mpsc::UnboundedReceiver<Piece>,
-    state: State,
+    state: ReadAheadState,
     spares: Spares,
     patience: Duration,
     threads: Arc<Turns>,
@@ -40,10 +40,10 @@ pub(crate) struct ReadAhead {
     share: Option<Share>,
 }
 
-enum State {
+enum ReadAheadState {
     /// Nothing is being read.
-    Waiting(Box<Reading>),
-    Reading(JoinHandle<Box<Reading>>),
+    Waiting(Box<ReadProgress>),
+    Reading(JoinHandle<Box<ReadProgress>>),
     Ended,
     /// A step did not come back: what it had not read yet is not there.
     Broken,
@@ -55,26 +55,26 @@ pub(crate) struct SlowSource;
 
 /// How much one step reads.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct StepSize {
     pieces: usize,
     piece_length: usize,
 }
 
 /// What goes from one step to the next.
-pub(crate) struct Reading {
+pub(crate) struct ReadProgress {
     sending: Arc<Sending>,
-    order: Order,
+    order: SendOrder,
     archives: Archives,
     /// Objects that were begun or failed.
     number: usize,
     /// The object of which the beginning is out.
     unfinished: Option<Unfinished>,
-    out: Outgoing,
+    out: PieceSender,
     ended: bool,
 }
 
 /// Where pieces go, and what they are made of.
-pub(crate) struct Outgoing {
+pub(crate) struct PieceSender {
     pieces: mpsc::UnboundedSender<Piece>,
     spares: Spares,
 }
@@ -87,16 +87,16 @@ impl ReadAhead {
         let memory = sending.memory.clone();
         let (sender, pieces) = mpsc::unbounded_channel();
         let sending = Arc::new(sending);
-        let reading = Reading {
-            order: Order::new(&sending),
+        let reading = ReadProgress {
+            order: SendOrder::new(&sending),
             sending,
             archives: Archives::default(),
             number: 0,
             unfinished: None,
-            out: Outgoing { pieces: sender, spares: Spares::default() },
+            out: PieceSender { pieces: sender, spares: Spares::default() },
             ended: false,
         };
-        let state = State::Waiting(Box::new(reading));
+        let state = ReadAheadState::Waiting(Box::new(reading));
         let mut this = Self { pieces, state, spares: Spares::default(), patience, threads, memory, share: None };
         this.read_on();
         this
@@ -116,11 +116,11 @@ impl ReadAhead {
                 return Ok(Some(piece));
             }
             match &mut self.state {
-                State::Waiting(reading) if reading.ended => self.state = State::Ended,
-                State::Waiting(_) => self.read_on(),
-                State::Ended => return Ok(None),
-                State::Broken => return Err(SlowSource),
-                State::Reading(step) => {
+                ReadAheadState::Waiting(reading) if reading.ended => self.state = ReadAheadState::Ended,
+                ReadAheadState::Waiting(_) => self.read_on(),
+                ReadAheadState::Ended => return Ok(None),
+                ReadAheadState::Broken => return Err(SlowSource),
+                ReadAheadState::Reading(step) => {
                     let next = async {
                         tokio::select! {
                             biased;
@@ -134,9 +134,9 @@ impl ReadAhead {
                             self.read_on_in_time();
                             return Ok(Some(piece));
                         }
-                        Err(Ok(reading)) => self.state = State::Waiting(reading),
+                        Err(Ok(reading)) => self.state = ReadAheadState::Waiting(reading),
                         // A defect of ours, or the node is stopping.
-                        Err(Err(_)) => self.state = State::Broken,
+                        Err(Err(_)) => self.state = ReadAheadState::Broken,
                     }
                 }
             }
@@ -152,10 +152,10 @@ impl ReadAhead {
 
     /// Reads on before the last piece is gone, where the peer may have several.
     fn read_on_in_time(&mut self) {
-        if let State::Reading(step) = &mut self.state
+        if let ReadAheadState::Reading(step) = &mut self.state
             && let Poll::Ready(ended) = Pin::new(step).poll(&mut Context::from_waker(Waker::noop()))
         {
-            self.state = ended.map_or(State::Broken, State::Waiting);
+            self.state = ended.map_or(ReadAheadState::Broken, ReadAheadState::Waiting);
         }
         if self.share.is_some() && self.pieces.len() <= FEW_LEFT {
             self.read_on();
@@ -164,10 +164,12 @@ impl ReadAhead {
 
     /// Begins the next step, if there is one to begin.
     fn read_on(&mut self) {
-        if !matches!(&self.state, State::Waiting(reading) if !reading.ended) {
+        if !matches!(&self.state, ReadAheadState::Waiting(reading) if !reading.ended) {
             return;
         }
-        let State::Waiting(mut reading) = std::mem::replace(&mut self.state, State::Ended) else { return };
+        let ReadAheadState::Waiting(mut reading) = std::mem::replace(&mut self.state, ReadAheadState::Ended) else {
+            return;
+        };
         if self.share.is_none() {
             // Those ahead, one that is being sent, and one that is being read.
             self.share = self.memory.take((READ_AHEAD + 2) * PIECE_LENGTH);
@@ -175,13 +177,13 @@ impl ReadAhead {
         let step = match self.share {
             Some(_) => {
                 let pieces = READ_AHEAD.saturating_sub(self.pieces.len()).max(1);
-                Step { pieces, piece_length: PIECE_LENGTH }
+                StepSize { pieces, piece_length: PIECE_LENGTH }
             }
-            None => Step { pieces: 1, piece_length: SMALL_PIECE_LENGTH },
+            None => StepSize { pieces: 1, piece_length: SMALL_PIECE_LENGTH },
         };
         reading.out.spares.append(&mut self.spares);
         let peer = self.memory.peer();
-        self.state = State::Reading(match self.threads.try_take(peer) {
+        self.state = ReadAheadState::Reading(match self.threads.try_take(peer) {
             Some(turn) => begin(reading, step, turn),
             None => {
                 let (threads, peer) = (Arc::clone(&self.threads), Arc::clone(peer));
@@ -201,14 +203,14 @@ impl ReadAhead {
 
 impl Drop for ReadAhead {
     fn drop(&mut self) {
-        if let State::Reading(step) = &self.state {
+        if let ReadAheadState::Reading(step) = &self.state {
             // One that still waits for a thread needs none any more.
             step.abort();
         }
     }
 }
 
-fn begin(mut reading: Box<Reading>, step: Step, turn: Turn) -> JoinHandle<Box<Reading>> {
+fn begin(mut reading: Box<ReadProgress>, step: StepSize, turn: Turn) -> JoinHandle<Box<ReadProgress>> {
     spawn_blocking(move || {
         let _until_its_end = turn;
         reading.step(step);
@@ -216,8 +218,8 @@ fn begin(mut reading: Box<Reading>, step: Step, turn: Turn) -> JoinHandle<Box<Re
     })
 }
 
-impl Reading {
-    fn step(&mut self, step: Step) {
+impl ReadProgress {
+    fn step(&mut self, step: StepSize) {
         // An index that cannot be opened fails the objects that are opened in this step.
         let mut reader = None;
         for _ in 0..step.pieces {
@@ -279,7 +281,7 @@ mod tests {
     use super::*;
     use crate::deliver::delivery::{Delivery, DeliveryOptions};
     use crate::deliver::error::DeliverError;
-    use crate::deliver::framing::{Form, Framing};
+    use crate::deliver::framing::{Framing, ObjectForm};
     use crate::model::peer::CountedAs;
     use crate::qr::{ObjectKind, RetrievedInstance};
     use crate::shares::Shares;
@@ -290,11 +292,11 @@ mod tests {
     struct Files;
 
     impl Framing for Files {
-        fn choose(&self, _: &ObjectKind) -> Result<Form, DeliverError> {
-            Ok(Form::default())
+        fn choose(&self, _: &ObjectKind) -> Result<ObjectForm, DeliverError> {
+            Ok(ObjectForm::default())
         }
 
-        fn begin(&self, _: Form, instance: &RetrievedInstance<'_>, _: usize, out: &mut Vec<u8>) {
+        fn begin(&self, _: ObjectForm, instance: &RetrievedInstance<'_>, _: usize, out: &mut Vec<u8>) {
             let meta = FileMeta {
                 sop_class_uid: &instance.kind.sop_class_uid,
                 sop_instance_uid: instance.sop_instance_uid,

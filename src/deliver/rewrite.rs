@@ -42,14 +42,14 @@ pub enum RewriteError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FrameKind {
+enum OpenElementKind {
     Sequence,
     Item,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Frame {
-    kind: FrameKind,
+struct OpenElement {
+    kind: OpenElementKind,
     /// Position of the first byte after it; `None` when a delimiter ends it.
     end: Option<u64>,
     from: Encoding,
@@ -58,7 +58,7 @@ struct Frame {
 
 /// What becomes of the bytes of the value at hand.
 #[derive(Debug, Clone, Copy)]
-enum Value {
+enum ValueAction {
     None,
     /// They are copied, in words of so many bytes that are turned around.
     Copy {
@@ -77,8 +77,8 @@ enum Value {
 pub(crate) struct Rewriter {
     from: Encoding,
     to: Encoding,
-    frames: Vec<Frame>,
-    value: Value,
+    frames: Vec<OpenElement>,
+    value: ValueAction,
     /// Bytes that could not be used without those after them: fewer than a header and a word.
     carry: Vec<u8>,
     /// Bytes used.
@@ -89,7 +89,7 @@ pub(crate) struct Rewriter {
     ended: bool,
 }
 
-enum Step {
+enum RewriteStep {
     /// So many bytes were used.
     Used(usize),
     /// More bytes are needed.
@@ -102,7 +102,7 @@ impl Rewriter {
             from: from.encoding(),
             to: to.encoding(),
             frames: Vec::new(),
-            value: Value::None,
+            value: ValueAction::None,
             carry: Vec::new(),
             position: 0,
             signed: false,
@@ -132,14 +132,14 @@ impl Rewriter {
     /// The number of bytes that come next and whose value does not matter to the structure: a check may pass over them.
     pub(crate) fn skippable(&self) -> u64 {
         match self.value {
-            Value::Copy { left, .. } | Value::Drop { left } if self.carry.is_empty() => left,
-            Value::Copy { .. } | Value::Drop { .. } | Value::None => 0,
+            ValueAction::Copy { left, .. } | ValueAction::Drop { left } if self.carry.is_empty() => left,
+            ValueAction::Copy { .. } | ValueAction::Drop { .. } | ValueAction::None => 0,
         }
     }
 
     /// Passes over so many of the next bytes, at most [`Self::skippable`].
     pub(crate) fn skip(&mut self, count: u64) {
-        let (Value::Copy { left, .. } | Value::Drop { left }) = &mut self.value else { return };
+        let (ValueAction::Copy { left, .. } | ValueAction::Drop { left }) = &mut self.value else { return };
         let count = count.min(*left);
         *left -= count;
         self.position += count;
@@ -148,18 +148,18 @@ impl Rewriter {
     /// The end of the data set.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RewriteError> {
         // The last word of a value of odd length.
-        if let Value::Copy { left, padding, .. } = self.value
+        if let ValueAction::Copy { left, padding, .. } = self.value
             && left == self.carry.len() as u64
         {
             out.append(&mut self.carry);
             out.extend(padding);
             self.position += left;
-            self.value = Value::None;
+            self.value = ValueAction::None;
         }
         self.close_frames(out)?;
         let left = match self.value {
-            Value::None => 0,
-            Value::Copy { left, .. } | Value::Drop { left } => left,
+            ValueAction::None => 0,
+            ValueAction::Copy { left, .. } | ValueAction::Drop { left } => left,
         };
         let padding = self.ended || self.carry.iter().all(|byte| *byte == 0);
         if left == 0 && padding && self.frames.is_empty() { Ok(()) } else { Err(RewriteError::Truncated) }
@@ -171,48 +171,48 @@ impl Rewriter {
         while !self.ended {
             let rest = bytes.get(at..).unwrap_or_default();
             let step = match self.value {
-                Value::None => {
+                ValueAction::None => {
                     self.close_frames(out)?;
                     self.header(rest, out)?
                 }
-                Value::Copy { left: 0, padding, .. } => {
+                ValueAction::Copy { left: 0, padding, .. } => {
                     out.extend(padding);
-                    self.value = Value::None;
-                    Step::Used(0)
+                    self.value = ValueAction::None;
+                    RewriteStep::Used(0)
                 }
-                Value::Drop { left: 0 } => {
-                    self.value = Value::None;
-                    Step::Used(0)
+                ValueAction::Drop { left: 0 } => {
+                    self.value = ValueAction::None;
+                    RewriteStep::Used(0)
                 }
-                Value::Drop { left } => self.pass(rest, left),
-                Value::Copy { left, word, padding } => self.copy(rest, (left, word, padding), out),
+                ValueAction::Drop { left } => self.pass(rest, left),
+                ValueAction::Copy { left, word, padding } => self.copy(rest, (left, word, padding), out),
             };
             match step {
-                Step::Used(count) => {
+                RewriteStep::Used(count) => {
                     at += count;
                     self.position += count as u64;
                 }
-                Step::More => return Ok(at),
+                RewriteStep::More => return Ok(at),
             }
         }
         Ok(bytes.len())
     }
 
-    fn pass(&mut self, rest: &[u8], left: u64) -> Step {
+    fn pass(&mut self, rest: &[u8], left: u64) -> RewriteStep {
         if rest.is_empty() {
-            return Step::More;
+            return RewriteStep::More;
         }
         let count = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
-        self.value = Value::Drop { left: left - count as u64 };
-        Step::Used(count)
+        self.value = ValueAction::Drop { left: left - count as u64 };
+        RewriteStep::Used(count)
     }
 
-    fn copy(&mut self, rest: &[u8], value: (u64, usize, Option<u8>), out: &mut Vec<u8>) -> Step {
+    fn copy(&mut self, rest: &[u8], value: (u64, usize, Option<u8>), out: &mut Vec<u8>) -> RewriteStep {
         let (left, word, padding) = value;
         let count = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
         let whole = if count as u64 == left { count } else { count - count % word };
         if whole == 0 {
-            return Step::More;
+            return RewriteStep::More;
         }
         let value = rest.get(..whole).unwrap_or_default();
         if word == 1 {
@@ -225,8 +225,8 @@ impl Rewriter {
                 word.reverse();
             }
         }
-        self.value = Value::Copy { left: left - whole as u64, word, padding };
-        Step::Used(whole)
+        self.value = ValueAction::Copy { left: left - whole as u64, word, padding };
+        RewriteStep::Used(whole)
     }
 
     /// Ends the items and sequences of defined length that end here.
@@ -244,15 +244,15 @@ impl Rewriter {
     fn close(&mut self, out: &mut Vec<u8>) {
         if let Some(frame) = self.frames.pop() {
             let delimiter = match frame.kind {
-                FrameKind::Item => ITEM_DELIMITER,
-                FrameKind::Sequence => SEQUENCE_DELIMITER,
+                OpenElementKind::Item => ITEM_DELIMITER,
+                OpenElementKind::Sequence => SEQUENCE_DELIMITER,
             };
             frame.to.push_marker(out, delimiter, 0);
         }
     }
 
-    fn header(&mut self, rest: &[u8], out: &mut Vec<u8>) -> Result<Step, RewriteError> {
-        let Some(start) = rest.first_chunk::<8>() else { return Ok(Step::More) };
+    fn header(&mut self, rest: &[u8], out: &mut Vec<u8>) -> Result<RewriteStep, RewriteError> {
+        let Some(start) = rest.first_chunk::<8>() else { return Ok(RewriteStep::More) };
         let top = self.frames.last().copied();
         let (from, to) = top.map_or((self.from, self.to), |frame| (frame.from, frame.to));
         let [g0, g1, e0, e1, l0, l1, l2, l3] = *start;
@@ -262,9 +262,9 @@ impl Rewriter {
         }
         if *start == [0; 8] && top.is_none() {
             self.ended = true;
-            return Ok(Step::Used(0));
+            return Ok(RewriteStep::Used(0));
         }
-        if top.is_some_and(|frame| frame.kind == FrameKind::Sequence) {
+        if top.is_some_and(|frame| frame.kind == OpenElementKind::Sequence) {
             return Err(RewriteError::Misplaced(tag));
         }
         let (letters, length, size) = if from.is_explicit() {
@@ -272,7 +272,9 @@ impl Rewriter {
                 Form::Unknown => return Err(RewriteError::BadVr(tag)),
                 Form::Short => ([l0, l1], u32::from(from.u16([l2, l3])), 8),
                 Form::Long => {
-                    let Some([.., a, b, c, d]) = rest.first_chunk::<LONGEST_HEADER>() else { return Ok(Step::More) };
+                    let Some([.., a, b, c, d]) = rest.first_chunk::<LONGEST_HEADER>() else {
+                        return Ok(RewriteStep::More);
+                    };
                     ([l0, l1], from.u32([*a, *b, *c, *d]), LONGEST_HEADER)
                 }
             }
@@ -280,17 +282,17 @@ impl Rewriter {
             let length = from.u32([l0, l1, l2, l3]);
             (self.letters_in_dictionary(tag, length), length, 8)
         };
-        self.element(Element { tag, letters, length, size }, rest, (from, to), out)
+        self.element(RewriteElement { tag, letters, length, size }, rest, (from, to), out)
     }
 
     fn element(
         &mut self,
-        element: Element,
+        element: RewriteElement,
         rest: &[u8],
         (from, to): (Encoding, Encoding),
         out: &mut Vec<u8>,
-    ) -> Result<Step, RewriteError> {
-        let Element { tag, letters, length, size } = element;
+    ) -> Result<RewriteStep, RewriteError> {
+        let RewriteElement { tag, letters, length, size } = element;
         let start = self.position + size as u64;
         if length == UNDEFINED {
             // PS3.5 6.2.2: the content of UN is implicit VR little endian, and stays so where UN stays.
@@ -305,40 +307,46 @@ impl Rewriter {
                 *b"SQ"
             };
             to.push_header(out, tag, letters, UNDEFINED);
-            return self.open(FrameKind::Sequence, None, from, inner).map(|()| Step::Used(size));
+            return self.open(OpenElementKind::Sequence, None, from, inner).map(|()| RewriteStep::Used(size));
         }
         let end = start + u64::from(length);
         if self.frames.iter().rev().find_map(|frame| frame.end).is_some_and(|limit| end > limit) {
             return Err(RewriteError::LengthPastEnd(tag));
         }
         if tag & 0xFFFF == 0 || (self.frames.is_empty() && matches!(tag >> 16, 0x0000 | 0x0002)) {
-            self.value = Value::Drop { left: u64::from(length) };
-            return Ok(Step::Used(size));
+            self.value = ValueAction::Drop { left: u64::from(length) };
+            return Ok(RewriteStep::Used(size));
         }
         if &letters == b"SQ" {
             if length == 0 {
                 to.push_header(out, tag, letters, 0);
-                return Ok(Step::Used(size));
+                return Ok(RewriteStep::Used(size));
             }
             to.push_header(out, tag, letters, UNDEFINED);
-            return self.open(FrameKind::Sequence, Some(end), from, to).map(|()| Step::Used(size));
+            return self.open(OpenElementKind::Sequence, Some(end), from, to).map(|()| RewriteStep::Used(size));
         }
         if tag == PIXEL_REPRESENTATION && length == 2 {
-            let Some(value) = rest.get(size..).and_then(<[u8]>::first_chunk::<2>) else { return Ok(Step::More) };
+            let Some(value) = rest.get(size..).and_then(<[u8]>::first_chunk::<2>) else { return Ok(RewriteStep::More) };
             self.signed = from.u16(*value) == 1;
         }
         // An odd length is one less than `UNDEFINED` at most, which has been dealt with.
         to.push_header(out, tag, letters, length.saturating_add(length % 2));
         let padding = (length % 2 == 1).then(|| padding_of(letters));
         let word = if from.is_big() == to.is_big() { 1 } else { word_length(letters) };
-        self.value = Value::Copy { left: u64::from(length), word, padding };
-        Ok(Step::Used(size))
+        self.value = ValueAction::Copy { left: u64::from(length), word, padding };
+        Ok(RewriteStep::Used(size))
     }
 
-    fn marker(&mut self, tag: u32, length: u32, top: Option<Frame>, out: &mut Vec<u8>) -> Result<Step, RewriteError> {
+    fn marker(
+        &mut self,
+        tag: u32,
+        length: u32,
+        top: Option<OpenElement>,
+        out: &mut Vec<u8>,
+    ) -> Result<RewriteStep, RewriteError> {
         const SIZE: usize = 8;
         match (tag, top) {
-            (ITEM, Some(Frame { kind: FrameKind::Sequence, from, to, end: limit })) => {
+            (ITEM, Some(OpenElement { kind: OpenElementKind::Sequence, from, to, end: limit })) => {
                 let end = (length != UNDEFINED).then(|| self.position + SIZE as u64 + u64::from(length));
                 if let (Some(end), Some(limit)) = (end, limit)
                     && end > limit
@@ -346,20 +354,28 @@ impl Rewriter {
                     return Err(RewriteError::LengthPastEnd(tag));
                 }
                 to.push_marker(out, ITEM, UNDEFINED);
-                self.open(FrameKind::Item, end, from, to)?;
+                self.open(OpenElementKind::Item, end, from, to)?;
             }
-            (ITEM_DELIMITER, Some(Frame { kind: FrameKind::Item, end: None, .. }))
-            | (SEQUENCE_DELIMITER, Some(Frame { kind: FrameKind::Sequence, end: None, .. })) => self.close(out),
+            (ITEM_DELIMITER, Some(OpenElement { kind: OpenElementKind::Item, end: None, .. }))
+            | (SEQUENCE_DELIMITER, Some(OpenElement { kind: OpenElementKind::Sequence, end: None, .. })) => {
+                self.close(out)
+            }
             _ => return Err(RewriteError::Misplaced(tag)),
         }
-        Ok(Step::Used(SIZE))
+        Ok(RewriteStep::Used(SIZE))
     }
 
-    fn open(&mut self, kind: FrameKind, end: Option<u64>, from: Encoding, to: Encoding) -> Result<(), RewriteError> {
+    fn open(
+        &mut self,
+        kind: OpenElementKind,
+        end: Option<u64>,
+        from: Encoding,
+        to: Encoding,
+    ) -> Result<(), RewriteError> {
         if self.frames.len() >= MAX_DEPTH {
             return Err(RewriteError::TooDeep);
         }
-        self.frames.push(Frame { kind, end, from, to });
+        self.frames.push(OpenElement { kind, end, from, to });
         Ok(())
     }
 
@@ -370,7 +386,7 @@ impl Rewriter {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Element {
+struct RewriteElement {
     tag: u32,
     letters: [u8; 2],
     length: u32,

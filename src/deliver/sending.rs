@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use super::buffer::{Buffer, Spares};
 use super::delivery::Delivery;
 use super::error::DeliverError;
-use super::framing::{Form, Framing};
+use super::framing::{Framing, ObjectForm};
 use super::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::archive::Archives;
 use crate::db::KnownLocation;
@@ -52,7 +52,7 @@ pub(crate) enum Piece {
 /// An object of which the beginning is out.
 pub(super) struct Unfinished {
     pub(super) data_set: DataSet,
-    pub(super) form: Form,
+    pub(super) form: ObjectForm,
 }
 
 impl Sending {

@@ -10,16 +10,16 @@ pub const MAX_ERROR_COMMENT_LENGTH: usize = 64;
 
 /// A request that reached us.
 ///
-/// A service to come gets its variant here and its arm in [`Request::parse`]; the compiler then lists the places that have
+/// A service to come gets its variant here and its arm in [`DimseRequest::parse`]; the compiler then lists the places that have
 /// to answer it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum DimseRequest {
     /// C-ECHO-RQ.
     Echo(EchoRequest),
     /// C-STORE-RQ.
     Store(StoreRequest),
     /// C-FIND-RQ.
-    Find(FindRequest),
+    Find(CFindRequest),
     /// C-GET-RQ.
     Get(RetrieveRequest),
     /// C-MOVE-RQ.
@@ -63,7 +63,7 @@ pub struct MoveOriginator {
 
 /// C-FIND-RQ (PS3.7 table 9.3-3).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FindRequest {
+pub struct CFindRequest {
     /// Message ID (0000,0110).
     pub message_id: u16,
     /// Affected SOP Class UID (0000,0002).
@@ -128,7 +128,7 @@ pub enum RequestError {
     Refused(Box<Response>),
 }
 
-impl Request {
+impl DimseRequest {
     /// Reads a request from its command set.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Request {
             }
             CommandField::C_FIND_RQ => {
                 let affected_sop_class_uid = sop_class(command, field, message_id)?;
-                Ok(Self::Find(FindRequest { message_id, affected_sop_class_uid }))
+                Ok(Self::Find(CFindRequest { message_id, affected_sop_class_uid }))
             }
             CommandField::C_STORE_RQ => Ok(Self::Store(StoreRequest::parse(command, message_id)?)),
             CommandField::C_GET_RQ => Ok(Self::Get(RetrieveRequest::parse(command, field, message_id)?)),
@@ -512,7 +512,7 @@ mod tests {
     }
 
     fn refusal(command: &CommandSet) -> Response {
-        match Request::parse(command) {
+        match DimseRequest::parse(command) {
             Err(RequestError::Refused(response)) => *response,
             other => panic!("not refused: {other:?}"),
         }
@@ -521,8 +521,8 @@ mod tests {
     #[test]
     fn a_store_request_is_read_with_its_move_originator() {
         assert_eq!(
-            Request::parse(&store_command()),
-            Ok(Request::Store(StoreRequest {
+            DimseRequest::parse(&store_command()),
+            Ok(DimseRequest::Store(StoreRequest {
                 message_id: 7,
                 affected_sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
                 affected_sop_instance_uid: "1.2.3".into(),
@@ -557,11 +557,11 @@ mod tests {
         let mut command = CommandSet::new();
         command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_ECHO_RQ.0);
         assert_eq!(
-            Request::parse(&command),
+            DimseRequest::parse(&command),
             Err(RequestError::Unanswerable(CommandSetError::Missing { tag: command_set::MESSAGE_ID }))
         );
         command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_STORE_RSP.0);
-        assert_eq!(Request::parse(&command), Err(RequestError::UnexpectedResponse(CommandField::C_STORE_RSP)));
+        assert_eq!(DimseRequest::parse(&command), Err(RequestError::UnexpectedResponse(CommandField::C_STORE_RSP)));
     }
 
     #[test]
@@ -569,7 +569,10 @@ mod tests {
         let mut command = CommandSet::new();
         command.set_unsigned_short(command_set::COMMAND_FIELD, CommandField::C_CANCEL_RQ.0);
         command.set_unsigned_short(command_set::MESSAGE_ID_BEING_RESPONDED_TO, 3);
-        assert_eq!(Request::parse(&command), Ok(Request::Cancel(CancelRequest { message_id_being_responded_to: 3 })));
+        assert_eq!(
+            DimseRequest::parse(&command),
+            Ok(DimseRequest::Cancel(CancelRequest { message_id_being_responded_to: 3 }))
+        );
     }
 
     #[test]

@@ -21,5 +21,5 @@ pub mod pdata;
 pub mod status;
 
 pub use command_set::{CommandField, CommandSet};
-pub use message::{Request, Response};
+pub use message::{DimseRequest, Response};
 pub use status::Status;

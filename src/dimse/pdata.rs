@@ -136,7 +136,7 @@ impl<'a> Pdv<'a> {
 
 /// What a fragment brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub enum FragmentOutcome {
     /// Part of a command; more is to come.
     CommandFragment,
     /// A whole command.
@@ -158,11 +158,11 @@ pub enum Arrival {
 /// Puts the messages of one association together (PS3.8 E.1). Holds the bytes of an unfinished command, never of a data set.
 #[derive(Debug, Default)]
 pub struct MessageAssembler {
-    state: State,
+    state: MessageState,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum MessageState {
     #[default]
     BetweenMessages,
     InCommand {
@@ -184,7 +184,7 @@ impl MessageAssembler {
     /// Whether a message has begun and not ended.
     #[must_use]
     pub fn in_message(&self) -> bool {
-        !matches!(self.state, State::BetweenMessages)
+        !matches!(self.state, MessageState::BetweenMessages)
     }
 
     /// Takes the next fragment.
@@ -192,48 +192,48 @@ impl MessageAssembler {
     /// # Errors
     /// When it does not go with the ones before it, or completes a command that cannot be read. The association has to be
     /// aborted: there is no telling where the next message would begin.
-    pub fn accept(&mut self, pdv: &Pdv<'_>) -> Result<Arrival, PDataError> {
+    pub fn accept(&mut self, pdv: &Pdv<'_>) -> Result<FragmentOutcome, PDataError> {
         match (&mut self.state, pdv.kind) {
-            (State::BetweenMessages, FragmentKind::Command) => {
+            (MessageState::BetweenMessages, FragmentKind::Command) => {
                 if pdv.is_last {
                     // The usual case: the whole command in one fragment, nothing to keep.
                     return self.command(pdv.context_id, pdv.fragment);
                 }
                 let bytes = checked_command(Vec::new(), pdv.fragment)?;
-                self.state = State::InCommand { context_id: pdv.context_id, bytes };
-                Ok(Arrival::CommandFragment)
+                self.state = MessageState::InCommand { context_id: pdv.context_id, bytes };
+                Ok(FragmentOutcome::CommandFragment)
             }
-            (State::InCommand { context_id, bytes }, FragmentKind::Command) => {
+            (MessageState::InCommand { context_id, bytes }, FragmentKind::Command) => {
                 let context_id = same_context(*context_id, pdv.context_id)?;
                 let bytes = checked_command(std::mem::take(bytes), pdv.fragment)?;
                 if pdv.is_last {
                     return self.command(context_id, &bytes);
                 }
-                self.state = State::InCommand { context_id, bytes };
-                Ok(Arrival::CommandFragment)
+                self.state = MessageState::InCommand { context_id, bytes };
+                Ok(FragmentOutcome::CommandFragment)
             }
-            (State::InDataSet { context_id }, FragmentKind::DataSet) => {
+            (MessageState::InDataSet { context_id }, FragmentKind::DataSet) => {
                 same_context(*context_id, pdv.context_id)?;
                 if pdv.is_last {
-                    self.state = State::BetweenMessages;
+                    self.state = MessageState::BetweenMessages;
                 }
-                Ok(Arrival::DataSetFragment { is_last: pdv.is_last })
+                Ok(FragmentOutcome::DataSetFragment { is_last: pdv.is_last })
             }
-            (State::InDataSet { .. }, FragmentKind::Command) => Err(PDataError::CommandInsideDataSet),
-            (State::BetweenMessages | State::InCommand { .. }, FragmentKind::DataSet) => {
+            (MessageState::InDataSet { .. }, FragmentKind::Command) => Err(PDataError::CommandInsideDataSet),
+            (MessageState::BetweenMessages | MessageState::InCommand { .. }, FragmentKind::DataSet) => {
                 Err(PDataError::UnexpectedDataSet)
             }
         }
     }
 
-    fn command(&mut self, context_id: u8, bytes: &[u8]) -> Result<Arrival, PDataError> {
+    fn command(&mut self, context_id: u8, bytes: &[u8]) -> Result<FragmentOutcome, PDataError> {
         if bytes.len() > MAX_COMMAND_SET_LENGTH {
             return Err(PDataError::CommandTooLong);
         }
         let command = CommandSet::decode(bytes)?;
         let has_data_set = command.has_data_set()?;
-        self.state = if has_data_set { State::InDataSet { context_id } } else { State::BetweenMessages };
-        Ok(Arrival::Command { context_id, command, has_data_set })
+        self.state = if has_data_set { MessageState::InDataSet { context_id } } else { MessageState::BetweenMessages };
+        Ok(FragmentOutcome::Command { context_id, command, has_data_set })
     }
 }
 
@@ -351,9 +351,9 @@ mod tests {
                 let (pdv, rest) = Pdv::split_first(body).unwrap();
                 body = rest;
                 match assembler.accept(&pdv).unwrap() {
-                    Arrival::CommandFragment => {}
-                    Arrival::Command { command, .. } => commands.push(command),
-                    Arrival::DataSetFragment { .. } => data.extend_from_slice(pdv.fragment),
+                    FragmentOutcome::CommandFragment => {}
+                    FragmentOutcome::Command { command, .. } => commands.push(command),
+                    FragmentOutcome::DataSetFragment { .. } => data.extend_from_slice(pdv.fragment),
                 }
             }
         }

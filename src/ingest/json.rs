@@ -7,7 +7,7 @@
 use dicom_core::{Tag, VR};
 
 use crate::encoding::charset::CharacterSets;
-use crate::model::declared::{Node, Step, canonical_tag, creator_tag, is_private_creator};
+use crate::model::declared::{KeptNode, SelectorStep, canonical_tag, creator_tag, is_private_creator};
 use crate::model::dicom_json::{push_element, push_key};
 
 use crate::encoding::tag::{tag_number, tag_of};
@@ -82,11 +82,11 @@ enum Open {
 
 /// Copies the declared elements of the items of a wanted sequence. Private elements move to the
 /// blocks of [`canonical_tag`], together with their creators.
-pub(super) fn cut_down(raw: &[u8], wanted: &[Node], sets: &CharacterSets, out: &mut Vec<u8>) {
+pub(super) fn cut_down(raw: &[u8], wanted: &[KeptNode], sets: &CharacterSets, out: &mut Vec<u8>) {
     /// An open item or sequence. An empty `wanted` means that all of it is wanted. For an item,
     /// `creators` says which private creator reserves which block.
     struct Level<'w> {
-        wanted: &'w [Node],
+        wanted: &'w [KeptNode],
         creators: Vec<(Tag, String)>,
         /// Canonical private creators that the item already has.
         written: Vec<Tag>,
@@ -149,9 +149,9 @@ pub(super) fn cut_down(raw: &[u8], wanted: &[Node], sets: &CharacterSets, out: &
 
 /// Result of a search for an element of an item: the tag under which it is kept, the creator of its
 /// block, and its node. `None` if the element is not wanted.
-type Found<'w> = (u32, Option<(Tag, &'w str)>, Option<&'w Node>);
+type Found<'w> = (u32, Option<(Tag, &'w str)>, Option<&'w KeptNode>);
 
-fn find<'w>(wanted: &'w [Node], creators: &[(Tag, String)], number: u32) -> Option<Found<'w>> {
+fn find<'w>(wanted: &'w [KeptNode], creators: &[(Tag, String)], number: u32) -> Option<Found<'w>> {
     if wanted.is_empty() {
         return Some((number, None, None));
     }
@@ -160,8 +160,8 @@ fn find<'w>(wanted: &'w [Node], creators: &[(Tag, String)], number: u32) -> Opti
     let node = wanted.iter().find(|node| node.step.is(tag, creator.map(|(_, creator)| creator.as_str())))?;
     let (kept, block) = canonical_tag(wanted, &node.step);
     let creator = match &node.step {
-        Step::Private { creator, .. } => block.map(|block| (block, creator.as_str())),
-        Step::Public(_) => None,
+        SelectorStep::Private { creator, .. } => block.map(|block| (block, creator.as_str())),
+        SelectorStep::Public(_) => None,
     };
     Some((tag_number(kept), creator, Some(node)))
 }

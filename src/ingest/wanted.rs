@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use dicom_core::{Tag, VR};
 
-use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, Source};
-use crate::model::declared::{DeclaredSet, Node, Step};
+use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, ValueSource};
+use crate::model::declared::{DeclaredSet, KeptNode, SelectorStep};
 
 /// Number of a wanted element: its position in the list given to [`Wanted::new`]. For
 /// [`Wanted::index`] it is the number of the attribute in [`ATTRIBUTES`].
@@ -38,17 +38,17 @@ pub(super) struct ItemFilter {
 
 impl ItemFilter {
     /// Returns `None` if whole items are wanted.
-    fn of(nodes: &[Node]) -> Option<Self> {
+    fn of(nodes: &[KeptNode]) -> Option<Self> {
         // An item may have its own character set (PS3.3 C.12.1.1.2).
         let mut filter = Self { tags: vec![CHARACTER_SET], private: Vec::new() };
         filter.add(nodes).then_some(filter)
     }
 
-    fn add(&mut self, nodes: &[Node]) -> bool {
+    fn add(&mut self, nodes: &[KeptNode]) -> bool {
         nodes.iter().all(|node| {
             match &node.step {
-                Step::Public(tag) => self.tags.push(tag_number(*tag)),
-                Step::Private { group, element, .. } => self.private.push((*group, *element)),
+                SelectorStep::Public(tag) => self.tags.push(tag_number(*tag)),
+                SelectorStep::Private { group, element, .. } => self.private.push((*group, *element)),
             }
             if node.items.is_empty() { node.vr != VR::SQ } else { self.add(&node.items) }
         })
@@ -133,8 +133,8 @@ impl Wanted {
                 filters.push((slot, filter));
             }
             match &unit.root {
-                Step::Public(tag) => rows.push((*tag, unit.vr, slot)),
-                Step::Private { group, element, .. } => {
+                SelectorStep::Public(tag) => rows.push((*tag, unit.vr, slot)),
+                SelectorStep::Private { group, element, .. } => {
                     // The element may be in any block (PS3.5 7.8.1). Two creators can have the same
                     // tag. The creator decides once everything is read.
                     for block in 0x10..=0xFF_u16 {
@@ -172,6 +172,6 @@ impl Wanted {
 }
 
 fn in_table() -> impl Iterator<Item = (Tag, VR, Slot)> {
-    let stored = ATTRIBUTES.iter().filter(|attribute| attribute.source == Source::DataSet);
+    let stored = ATTRIBUTES.iter().filter(|attribute| attribute.source == ValueSource::DataSet);
     stored.map(|attribute| (attribute.tag, attribute.vr, attribute.id as Slot))
 }

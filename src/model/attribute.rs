@@ -24,10 +24,10 @@ pub enum KeyType {
 
 /// Source of the value in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// Read from the data set and kept in the column named by [`Attribute::column`].
     DataSet,
-    /// Kept like [`Source::DataSet`], but taken from the File Meta Information or the presentation
+    /// Kept like [`ValueSource::DataSet`], but taken from the File Meta Information or the presentation
     /// context.
     TransferSyntax,
     /// Computed from the index or from the configuration.
@@ -78,7 +78,7 @@ pub struct Attribute {
     /// How the attribute may be used as a key.
     pub key: KeyType,
     /// Source of the value.
-    pub source: Source,
+    pub source: ValueSource,
     /// How text of the attribute is compared.
     pub letter_case: LetterCase,
 }
@@ -108,7 +108,7 @@ impl Attribute {
     /// Whether the value is kept in a column of the index.
     #[must_use]
     pub fn is_stored(&self) -> bool {
-        matches!(self.source, Source::DataSet | Source::TransferSyntax)
+        matches!(self.source, ValueSource::DataSet | ValueSource::TransferSyntax)
     }
 }
 
@@ -157,7 +157,7 @@ macro_rules! attributes {
             multiplicity: Multiplicity::$vm,
             level: QueryRetrieveLevel::$level,
             key: KeyType::$key,
-            source: Source::$source,
+            source: ValueSource::$source,
             letter_case: LetterCase::$case,
         }),*];
     };

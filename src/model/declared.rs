@@ -16,7 +16,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use super::attribute::{ATTRIBUTES, Attribute, AttributeId, LetterCase, Multiplicity, Source};
+use super::attribute::{ATTRIBUTES, Attribute, AttributeId, LetterCase, Multiplicity, ValueSource};
 use super::level::QueryRetrieveLevel;
 use super::matching::Comparison;
 
@@ -32,7 +32,7 @@ const MAX_CREATOR: usize = 64;
 
 /// One step of a path. It names an element of a data set or of an item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Step {
+pub enum SelectorStep {
     /// An element of the Standard.
     Public(Tag),
     /// A private element. Its block differs from object to object (PS3.5 7.8.1).
@@ -46,7 +46,7 @@ pub enum Step {
     },
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for SelectorStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Public(tag) => match StandardDataDictionary.by_tag(*tag) {
@@ -60,13 +60,13 @@ impl fmt::Display for Step {
 
 /// An element that is kept of each item of a sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
+pub struct KeptNode {
     /// The element.
-    pub step: Step,
+    pub step: SelectorStep,
     /// Value representation.
     pub vr: VR,
     /// Elements that are kept of its items. If empty, the whole items are kept.
-    pub items: Vec<Node>,
+    pub items: Vec<KeptNode>,
 }
 
 /// A root element that is kept because it or something inside it is declared.
@@ -75,7 +75,7 @@ pub struct Unit {
     /// Position in [`DeclaredSet::units`].
     pub number: usize,
     /// The element.
-    pub root: Step,
+    pub root: SelectorStep,
     /// Level of the entity that has the attribute.
     pub level: QueryRetrieveLevel,
     /// Value representation.
@@ -83,7 +83,7 @@ pub struct Unit {
     /// Value multiplicity.
     pub multiplicity: Multiplicity,
     /// For a sequence: the elements that are kept of its items. If empty, the whole items are kept.
-    pub items: Vec<Node>,
+    pub items: Vec<KeptNode>,
     /// Key under which the index keeps the values. Equal declarations give the same key in every
     /// index, and different declarations give different keys.
     pub key: String,
@@ -103,18 +103,18 @@ pub struct Declared {
     /// Name of the attribute for `dcmdex find`.
     pub name: String,
     /// Steps from the root of the data set to the element. All but the last are sequences.
-    pub path: Vec<Step>,
+    pub path: Vec<SelectorStep>,
     /// Level of the entity that has the attribute.
     pub level: QueryRetrieveLevel,
     /// Value representation.
     pub vr: VR,
     /// Where the value is kept.
-    pub kept: Kept,
+    pub kept: DeclaredPlace,
 }
 
 /// Where the value of a declared attribute is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum DeclaredPlace {
     /// In the unit with this number.
     Unit(usize),
     /// In a sequence of the table, which is kept as a whole.
@@ -278,7 +278,7 @@ impl DeclaredSet {
     }
 }
 
-impl Step {
+impl SelectorStep {
     /// Whether this step names the element with the tag. For a private element, `creator` is the
     /// value of its private creator.
     #[must_use]
@@ -314,13 +314,13 @@ pub fn creator_tag(tag: Tag) -> Option<Tag> {
 /// In these items, private blocks are numbered anew. The block of a creator is its position among
 /// all creators of the group in the unit.
 #[must_use]
-pub fn canonical_tag(items: &[Node], step: &Step) -> (Tag, Option<Tag>) {
+pub fn canonical_tag(items: &[KeptNode], step: &SelectorStep) -> (Tag, Option<Tag>) {
     match step {
-        Step::Public(tag) => (*tag, None),
-        Step::Private { group, element, creator } => {
+        SelectorStep::Public(tag) => (*tag, None),
+        SelectorStep::Private { group, element, creator } => {
             let mut creators = Vec::new();
             for node in items {
-                if let Step::Private { group: other, creator, .. } = &node.step
+                if let SelectorStep::Private { group: other, creator, .. } = &node.step
                     && other == group
                     && !creators.contains(&creator)
                 {
@@ -375,7 +375,7 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
         dictionary = vr;
         path.push(step);
     }
-    if creator.is_some() && !path.iter().any(|step| matches!(step, Step::Private { .. })) {
+    if creator.is_some() && !path.iter().any(|step| matches!(step, SelectorStep::Private { .. })) {
         return Err(Error::Creator("`creator` is given, but the path has no private element"));
     }
     let vr = match (&declaration.vr, dictionary) {
@@ -395,24 +395,24 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
     }
     let shown = path.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
     let root = match path.first() {
-        Some(Step::Public(tag)) => Attribute::by_tag(*tag),
-        Some(Step::Private { .. }) | None => None,
+        Some(SelectorStep::Public(tag)) => Attribute::by_tag(*tag),
+        Some(SelectorStep::Private { .. }) | None => None,
     };
     let kept = match root {
         // The number is set once all units are known.
-        None => Kept::Unit(usize::MAX),
+        None => DeclaredPlace::Unit(usize::MAX),
         Some(attribute) if path.len() == 1 => return Err(Error::InTable(shown, attribute.level)),
-        Some(attribute) if attribute.source != Source::DataSet => {
+        Some(attribute) if attribute.source != ValueSource::DataSet => {
             return Err(Error::NotAllowed(shown, "the node computes its value"));
         }
-        Some(_) if path.iter().any(|step| matches!(step, Step::Private { .. })) => {
+        Some(_) if path.iter().any(|step| matches!(step, SelectorStep::Private { .. })) => {
             return Err(Error::NotAllowed(
                 shown,
                 "private elements cannot be told apart in a sequence that is kept as a whole",
             ));
         }
         Some(attribute) if attribute.level != level => return Err(Error::OtherLevel(shown, attribute.level)),
-        Some(attribute) => Kept::InTable(attribute.id),
+        Some(attribute) => DeclaredPlace::InTable(attribute.id),
     };
     if before.iter().any(|other| other.path == path) {
         return Err(Error::Twice(shown));
@@ -441,11 +441,13 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
 
 /// Returns the name for a declaration without one: the keywords of the path. A private element is
 /// named by its creator, group and element.
-fn default_name(path: &[Step]) -> String {
-    let text = |step: &Step| match step {
-        Step::Public(tag) if StandardDataDictionary.by_tag(*tag).is_none() => format!("Tag{:04X}{:04X}", tag.0, tag.1),
-        Step::Public(_) => step.to_string(),
-        Step::Private { group, element, creator } => {
+fn default_name(path: &[SelectorStep]) -> String {
+    let text = |step: &SelectorStep| match step {
+        SelectorStep::Public(tag) if StandardDataDictionary.by_tag(*tag).is_none() => {
+            format!("Tag{:04X}{:04X}", tag.0, tag.1)
+        }
+        SelectorStep::Public(_) => step.to_string(),
+        SelectorStep::Private { group, element, creator } => {
             let creator: String = creator.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
             format!("P_{creator}_{group:04X}xx{element:02X}")
         }
@@ -456,7 +458,7 @@ fn default_name(path: &[Step]) -> String {
 }
 
 /// Parses one step of a path. Returns its VR as well, if the dictionary has it.
-fn step(text: &str, creator: Option<&str>) -> Result<(Step, Option<VR>), DeclarationError> {
+fn step(text: &str, creator: Option<&str>) -> Result<(SelectorStep, Option<VR>), DeclarationError> {
     use DeclarationError as Error;
     let unknown = |near| Error::UnknownStep { step: text.to_owned(), near };
     let digits: String = text.trim_matches(['(', ')']).chars().filter(|c| !matches!(c, ',' | ' ')).collect();
@@ -469,7 +471,7 @@ fn step(text: &str, creator: Option<&str>) -> Result<(Step, Option<VR>), Declara
         }
         not_past_the_header(group, text)?;
         let creator = creator.ok_or(Error::Creator("a private element needs its `creator`"))?.to_owned();
-        return Ok((Step::Private { group, element, creator }, None));
+        return Ok((SelectorStep::Private { group, element, creator }, None));
     }
     let tag = if digits.len() == 8
         && let Ok(number) = u32::from_str_radix(&digits, 16)
@@ -499,7 +501,7 @@ fn step(text: &str, creator: Option<&str>) -> Result<(Step, Option<VR>), Declara
         return Err(Error::NotAllowed(text.to_owned(), "it is not an attribute of an entity"));
     }
     not_past_the_header(tag.group(), text)?;
-    Ok((Step::Public(tag), StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed())))
+    Ok((SelectorStep::Public(tag), StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed())))
 }
 
 /// Looks for a keyword that differs from the given text only in case or in one letter.
@@ -533,9 +535,9 @@ fn not_past_the_header(group: u16, text: &str) -> Result<(), DeclarationError> {
 
 /// Groups the attributes into units and sets the unit number of each attribute.
 fn units(attributes: &mut [Declared]) -> Vec<Arc<Unit>> {
-    let mut roots: Vec<(Step, QueryRetrieveLevel, VR, Vec<Node>, bool)> = Vec::new();
+    let mut roots: Vec<(SelectorStep, QueryRetrieveLevel, VR, Vec<KeptNode>, bool)> = Vec::new();
     for attribute in attributes.iter_mut() {
-        let Kept::Unit(unit) = &mut attribute.kept else { continue };
+        let DeclaredPlace::Unit(unit) = &mut attribute.kept else { continue };
         let Some((root, inner)) = attribute.path.split_first() else { continue };
         let at = roots.iter().position(|known| known.0 == *root).unwrap_or_else(|| {
             let vr = if inner.is_empty() { attribute.vr } else { VR::SQ };
@@ -547,7 +549,7 @@ fn units(attributes: &mut [Declared]) -> Vec<Arc<Unit>> {
         *whole |= inner.is_empty();
         add(nodes, inner, attribute.vr);
     }
-    let unit = |(number, (root, level, vr, mut items, whole)): (usize, (Step, _, VR, Vec<Node>, bool))| {
+    let unit = |(number, (root, level, vr, mut items, whole)): (usize, (SelectorStep, _, VR, Vec<KeptNode>, bool))| {
         if whole {
             items.clear();
         }
@@ -566,7 +568,7 @@ fn units(attributes: &mut [Declared]) -> Vec<Arc<Unit>> {
     roots.into_iter().enumerate().map(unit).collect()
 }
 
-fn add(nodes: &mut Vec<Node>, path: &[Step], vr: VR) {
+fn add(nodes: &mut Vec<KeptNode>, path: &[SelectorStep], vr: VR) {
     let Some((step, inner)) = path.split_first() else { return };
     let at = nodes.iter().position(|node| node.step == *step);
     match at.and_then(|at| nodes.get_mut(at)) {
@@ -578,12 +580,12 @@ fn add(nodes: &mut Vec<Node>, path: &[Step], vr: VR) {
             let mut items = Vec::new();
             add(&mut items, inner, vr);
             let vr = if inner.is_empty() { vr } else { VR::SQ };
-            nodes.push(Node { step: step.clone(), vr, items });
+            nodes.push(KeptNode { step: step.clone(), vr, items });
         }
     }
 }
 
-fn sort(nodes: &mut [Node]) {
+fn sort(nodes: &mut [KeptNode]) {
     nodes.sort_by(|one, other| one.step.cmp(&other.step));
     for node in nodes {
         sort(&mut node.items);
@@ -632,7 +634,7 @@ mod tests {
         ]);
         let names: Vec<_> = set.attributes().iter().map(|attribute| attribute.name.as_str()).collect();
         assert_eq!(names[..3], ["ContrastBolusAgent", "CTDIvol", "P_ACME_1_1_0019xx0A"]);
-        assert_eq!(set.attributes()[3].kept, Kept::InTable(AttributeId::RequestAttributesSequence));
+        assert_eq!(set.attributes()[3].kept, DeclaredPlace::InTable(AttributeId::RequestAttributesSequence));
         assert_eq!(set.units().len(), 4, "what lies in one sequence is one unit");
         assert_eq!(set.units()[3].items.len(), 2);
         assert_eq!(set.unit(Tag(0x0019, 0x120A), Some("ACME 1.1 ")).unwrap().number, 2);

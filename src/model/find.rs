@@ -56,7 +56,7 @@ pub struct ArrivalKeys {
 /// One attribute and the condition on it.
 #[derive(Clone, Debug)]
 pub struct MatchingKey {
-    /// The attribute. It is never [`super::attribute::Source::AlwaysEmpty`].
+    /// The attribute. It is never [`super::attribute::ValueSource::AlwaysEmpty`].
     pub attribute: AttributeId,
     /// The condition on its value. It is never [`Matching::Universal`].
     pub matching: Matching,

@@ -53,7 +53,7 @@ pub enum Matching {
     /// Matches a pattern with `*` and `?` (PS3.4 C.2.2.2.4).
     WildCard(Pattern),
     /// Matches dates, times or moments between two ends, which are both included (PS3.4 C.2.2.2.5).
-    Range(Range),
+    Range(RangeCondition),
     /// Matches a sequence if one of its items fulfils all conditions (PS3.4 C.2.2.2.6).
     Sequence(SequenceMatching),
     /// Matches an attribute that is absent or without a value (PS3.4 C.2.2.2.7).
@@ -69,8 +69,8 @@ pub enum Matching {
 /// The condition of [`Matching::SingleValue`].
 #[derive(Clone)]
 pub struct SingleValue {
-    value: Value,
-    stored: Stored,
+    value: PreparedValue,
+    stored: SplitRules,
 }
 
 /// The condition of [`Matching::ListOfUid`].
@@ -78,33 +78,33 @@ pub struct SingleValue {
 pub struct ListOfUid {
     /// Sorted and without duplicates.
     uids: Vec<String>,
-    stored: Stored,
+    stored: SplitRules,
 }
 
 /// The condition of [`Matching::WildCard`].
 #[derive(Clone)]
 pub struct Pattern {
     pattern: PatternKind,
-    stored: Stored,
+    stored: SplitRules,
 }
 
 /// The condition of [`Matching::Range`].
 #[derive(Clone)]
-pub struct Range {
+pub struct RangeCondition {
     span: Span,
-    stored: Stored,
+    stored: SplitRules,
 }
 
 /// Rules to split a stored text into the values that are compared.
 #[derive(Clone, Copy, Debug)]
-struct Stored {
+struct SplitRules {
     vr: VR,
-    reading: Reading,
+    reading: BackslashMeaning,
 }
 
 /// Meaning of a backslash in a stored text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
+enum BackslashMeaning {
     /// It is an ordinary character.
     Whole,
     /// It separates values.
@@ -114,7 +114,7 @@ enum Reading {
 }
 
 #[derive(Clone)]
-enum Value {
+enum PreparedValue {
     /// The text must be equal.
     Text(String),
     /// The text must be equal after [`person_name::fold`].
@@ -290,7 +290,7 @@ impl Matching {
         if policy.quotation_marks == QuotationMarks::EmptyValue && key == "\"\"" && has_empty_value_matching(vr) {
             return Ok(Self::EmptyValue);
         }
-        let stored = Stored::new(vr, comparison.multiplicity);
+        let stored = SplitRules::new(vr, comparison.multiplicity);
         let has_one_value = !separates_values(vr);
         let longest = if has_one_value { key.len() } else { key.split('\\').map(str::len).max().unwrap_or(0) };
         if longest > MAX_KEY_VALUE_LENGTH {
@@ -397,8 +397,11 @@ impl Matching {
     /// names one entity, and no character is special.
     #[must_use]
     pub fn whole(attribute: &Attribute, text: &str) -> Self {
-        let value = Value::Text(trim(attribute.vr, text).to_owned());
-        Self::SingleValue(SingleValue { value, stored: Stored { vr: attribute.vr, reading: Reading::Whole } })
+        let value = PreparedValue::Text(trim(attribute.vr, text).to_owned());
+        Self::SingleValue(SingleValue {
+            value,
+            stored: SplitRules { vr: attribute.vr, reading: BackslashMeaning::Whole },
+        })
     }
 
     /// Whether a stored text with a backslash may match although [`Self::narrowing`] excludes it,
@@ -411,7 +414,7 @@ impl Matching {
             Self::SingleValue(SingleValue { stored, .. })
             | Self::ListOfUid(ListOfUid { stored, .. })
             | Self::WildCard(Pattern { stored, .. })
-            | Self::Range(Range { stored, .. }) => stored.reading == Reading::WholeOrSeparated,
+            | Self::Range(RangeCondition { stored, .. }) => stored.reading == BackslashMeaning::WholeOrSeparated,
             Self::MultipleValue(list) | Self::AnyOf(list) => list.iter().any(Self::looks_into_separated_values),
             Self::Universal | Self::Sequence(_) | Self::EmptyValue => false,
         }
@@ -424,7 +427,7 @@ impl Matching {
     #[must_use]
     pub fn may_match_name_group(&self, normal: &str) -> bool {
         match self {
-            Self::SingleValue(SingleValue { value: Value::Name(name), .. })
+            Self::SingleValue(SingleValue { value: PreparedValue::Name(name), .. })
             | Self::WildCard(Pattern { pattern: PatternKind::Name(name), .. }) => name.may_match_group(normal),
             _ => true,
         }
@@ -490,7 +493,7 @@ enum WildCards {
     Literal,
 }
 
-fn list_of_uid(key: &str, stored: Stored) -> Matching {
+fn list_of_uid(key: &str, stored: SplitRules) -> Matching {
     let mut uids: Vec<String> =
         key.split('\\').map(|uid| trim(VR::UI, uid)).filter(|uid| !uid.is_empty()).map(str::to_owned).collect();
     if uids.len() > 1 && key.len() <= MAX_LENIENT_UID_LENGTH {
@@ -508,7 +511,7 @@ fn list_of_uid(key: &str, stored: Stored) -> Matching {
 
 fn several_values(
     comparison: Comparison,
-    stored: Stored,
+    stored: SplitRules,
     key: &str,
     policy: &MatchPolicy,
 ) -> Result<Matching, MatchingError> {
@@ -544,7 +547,7 @@ fn several_values(
 
 fn one_value(
     comparison: Comparison,
-    stored: Stored,
+    stored: SplitRules,
     key: &str,
     policy: &MatchPolicy,
     wild_cards: WildCards,
@@ -557,15 +560,15 @@ fn one_value(
     match (comparison.vr, comparison.letter_case) {
         (VR::DA | VR::TM | VR::DT, _) => date_or_time(stored, key),
         (VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD, _) => {
-            single(Decimal::parse(key).map_or_else(|| Value::Text(key.to_owned()), Value::Number))
+            single(Decimal::parse(key).map_or_else(|| PreparedValue::Text(key.to_owned()), PreparedValue::Number))
         }
-        (VR::AT | VR::AS, _) => single(Value::Text(key.to_owned())),
+        (VR::AT | VR::AS, _) => single(PreparedValue::Text(key.to_owned())),
         (VR::PN, _) => Ok(match NameCondition::new(key, policy.names) {
             None => Matching::Universal,
             Some(name) if name.has_wild_card() => {
                 Matching::WildCard(Pattern { pattern: PatternKind::Name(Box::new(name)), stored })
             }
-            Some(name) => Matching::SingleValue(SingleValue { value: Value::Name(Box::new(name)), stored }),
+            Some(name) => Matching::SingleValue(SingleValue { value: PreparedValue::Name(Box::new(name)), stored }),
         }),
         (_, LetterCase::Sensitive) if is_pattern => {
             let pattern = PatternKind::Text(WildCard::new(key, |literal, out| out.push_str(literal)));
@@ -578,12 +581,12 @@ fn one_value(
             }));
             Ok(Matching::WildCard(Pattern { pattern, stored }))
         }
-        (_, LetterCase::Sensitive) => single(Value::Text(key.to_owned())),
-        (_, LetterCase::Folded) => single(Value::Folded(person_name::fold(key))),
+        (_, LetterCase::Sensitive) => single(PreparedValue::Text(key.to_owned())),
+        (_, LetterCase::Folded) => single(PreparedValue::Folded(person_name::fold(key))),
     }
 }
 
-fn date_or_time(stored: Stored, key: &str) -> Result<Matching, MatchingError> {
+fn date_or_time(stored: SplitRules, key: &str) -> Result<Matching, MatchingError> {
     let vr = stored.vr;
     // `2024*` is not a valid key, but users often type it, and it has only one sensible meaning.
     let spelled = key.trim_end_matches(['*', ' ']);
@@ -591,7 +594,7 @@ fn date_or_time(stored: Stored, key: &str) -> Result<Matching, MatchingError> {
     if let Some((low, high)) = range_ends(vr, key) {
         let range = |low: Option<Span>, high: Option<Span>| match (low, high) {
             (None, None) => Matching::Universal,
-            (low, high) => Matching::Range(Range { span: Span::between(vr, low, high), stored }),
+            (low, high) => Matching::Range(RangeCondition { span: Span::between(vr, low, high), stored }),
         };
         return match (low, high) {
             (RangeEnd::Invalid, _) | (_, RangeEnd::Invalid) => Err(MatchingError::InvalidRange(vr)),
@@ -599,8 +602,8 @@ fn date_or_time(stored: Stored, key: &str) -> Result<Matching, MatchingError> {
         };
     }
     let value = match single {
-        Some(span) => Value::Moment { span, text: spelled.to_owned() },
-        None => Value::Text(key.to_owned()),
+        Some(span) => PreparedValue::Moment { span, text: spelled.to_owned() },
+        None => PreparedValue::Text(key.to_owned()),
     };
     Ok(Matching::SingleValue(SingleValue { value, stored }))
 }
@@ -736,14 +739,14 @@ fn item_comparison(element: &KeyElement) -> Comparison {
     Comparison { vr, multiplicity: Multiplicity::Many, letter_case }
 }
 
-impl Stored {
+impl SplitRules {
     fn new(vr: VR, multiplicity: Multiplicity) -> Self {
         let reading = match multiplicity {
-            _ if !separates_values(vr) => Reading::Whole,
-            Multiplicity::Many => Reading::Separated,
+            _ if !separates_values(vr) => BackslashMeaning::Whole,
+            Multiplicity::Many => BackslashMeaning::Separated,
             // The whole text is one UID, even if it is malformed.
-            Multiplicity::One if vr == VR::UI => Reading::Whole,
-            Multiplicity::One => Reading::WholeOrSeparated,
+            Multiplicity::One if vr == VR::UI => BackslashMeaning::Whole,
+            Multiplicity::One => BackslashMeaning::WholeOrSeparated,
         };
         Self { vr, reading }
     }
@@ -752,18 +755,20 @@ impl Stored {
     fn any(self, text: &str, mut test: impl FnMut(&str) -> bool) -> bool {
         let separated = |test: &mut dyn FnMut(&str) -> bool| text.split('\\').any(|value| test(trim(self.vr, value)));
         match self.reading {
-            Reading::Whole => test(trim(self.vr, text)),
-            Reading::Separated => separated(&mut test),
-            Reading::WholeOrSeparated => test(trim(self.vr, text)) || (text.contains('\\') && separated(&mut test)),
+            BackslashMeaning::Whole => test(trim(self.vr, text)),
+            BackslashMeaning::Separated => separated(&mut test),
+            BackslashMeaning::WholeOrSeparated => {
+                test(trim(self.vr, text)) || (text.contains('\\') && separated(&mut test))
+            }
         }
     }
 
     fn is_one(self) -> bool {
-        self.reading != Reading::Separated
+        self.reading != BackslashMeaning::Separated
     }
 }
 
-impl Value {
+impl PreparedValue {
     fn matches(&self, stored: &str) -> bool {
         match self {
             Self::Text(text) => text == stored,
@@ -893,7 +898,7 @@ impl SequenceMatching {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::attribute::{ATTRIBUTES, AttributeId, Source};
+    use super::super::attribute::{ATTRIBUTES, AttributeId, ValueSource};
     use super::*;
 
     fn with(vr: VR, multiplicity: Multiplicity, letter_case: LetterCase, key: &str, policy: &MatchPolicy) -> Matching {
@@ -1287,7 +1292,7 @@ mod tests {
     // PS3.4 C.2.2.1.3: an unsupported element makes no condition, and the other conditions stay.
     #[test]
     fn an_element_without_a_type_of_matching_does_not_count_in_an_item() {
-        let stored = r#"[{"00400009":{"vr":"SH","Value":["S1"]},"00081140":{"vr":"SQ","Value":[{"00081150":{"vr":"UI","Value":["1.2"]}}]}}]"#;
+        let stored = r#"[{"00400009":{"vr":"SH","PreparedValue":["S1"]},"00081140":{"vr":"SQ","PreparedValue":[{"00081150":{"vr":"UI","PreparedValue":["1.2"]}}]}}]"#;
         let step = |id: &str| element(Tag(0x0040, 0x0009), VR::SH, id);
         let private = element(Tag(0x0009, 0x1001), VR::UN, "x");
         let matches =
@@ -1304,7 +1309,7 @@ mod tests {
 
     #[test]
     fn an_element_of_an_item_is_matched_by_its_own_vr() {
-        let stored = r#"[{"00400002":{"vr":"DA","Value":["20240115"]}}]"#;
+        let stored = r#"[{"00400002":{"vr":"DA","PreparedValue":["20240115"]}}]"#;
         let items = [vec![element(Tag(0x0040, 0x0002), VR::LO, "20240101-20240131")]];
         assert!(Matching::of_items(&items, &MatchPolicy::default()).unwrap().matches(stored));
         let nothing = KeyValue::Items(Vec::new());
@@ -1317,8 +1322,8 @@ mod tests {
     fn all_keys_of_an_item_have_to_match_in_one_item() {
         let value = Tag(0x0008, 0x0100);
         let scheme = Tag(0x0008, 0x0102);
-        let stored = r#"[{"00080100":{"vr":"SH","Value":["A"]},"00080102":{"vr":"SH","Value":["DCM"]}},
-            {"00080100":{"vr":"SH","Value":["B"]},"00080102":{"vr":"SH","Value":["SRT"]}}]"#;
+        let stored = r#"[{"00080100":{"vr":"SH","PreparedValue":["A"]},"00080102":{"vr":"SH","PreparedValue":["DCM"]}},
+            {"00080100":{"vr":"SH","PreparedValue":["B"]},"00080102":{"vr":"SH","PreparedValue":["SRT"]}}]"#;
         let item = |code: &str, of: &str| vec![vec![element(value, VR::SH, code), element(scheme, VR::SH, of)]];
         let matches =
             |items: &[Vec<KeyElement>]| Matching::of_items(items, &MatchPolicy::default()).unwrap().matches(stored);
@@ -1339,7 +1344,9 @@ mod tests {
         }]];
         let matching = Matching::of_items(&nested, &MatchPolicy::default()).unwrap();
         let stored = |meaning: &str| {
-            format!(r#"[{{"00400008":{{"vr":"SQ","Value":[{{"00080104":{{"vr":"LO","Value":["{meaning}"]}}}}]}}}}]"#)
+            format!(
+                r#"[{{"00400008":{{"vr":"SQ","PreparedValue":[{{"00080104":{{"vr":"LO","PreparedValue":["{meaning}"]}}}}]}}}}]"#
+            )
         };
         assert!(matching.matches(&stored("Kopf CT")) && !matching.matches(&stored("Thorax")));
         for broken in ["", "[]", "[{}]", "{", "[null]", "\"x\"", r#"[{"00400008":{"vr":"SQ"}}]"#] {
@@ -1353,7 +1360,7 @@ mod tests {
             vec![vec![element(Tag(0x0040, 0x0006), VR::PN, "山田"), element(Tag(0x0020, 0x0013), VR::IS, "01")]];
         let matching = Matching::of_items(&items, &MatchPolicy::default()).unwrap();
         assert!(matching.matches(
-            r#"[{"00400006":{"vr":"PN","Value":[{"Alphabetic":"Yamada","Ideographic":"山田^太郎"}]},"00200013":{"vr":"IS","Value":[1]}}]"#
+            r#"[{"00400006":{"vr":"PN","PreparedValue":[{"Alphabetic":"Yamada","Ideographic":"山田^太郎"}]},"00200013":{"vr":"IS","PreparedValue":[1]}}]"#
         ));
     }
 
@@ -1474,7 +1481,8 @@ mod tests {
     }
 
     fn attribute_key_and_stored() -> impl Strategy<Value = (&'static Attribute, String, String)> {
-        let text: Vec<_> = ATTRIBUTES.iter().filter(|a| a.vr != VR::SQ && a.source != Source::AlwaysEmpty).collect();
+        let text: Vec<_> =
+            ATTRIBUTES.iter().filter(|a| a.vr != VR::SQ && a.source != ValueSource::AlwaysEmpty).collect();
         proptest::sample::select(text)
             .prop_flat_map(|attribute| (Just(attribute), key_of(attribute.vr), text_of(attribute.vr)))
     }

@@ -22,14 +22,14 @@ use super::attribute::{ATTRIBUTE_COUNT, AttributeId};
 /// ([`Common`]). Sharing changes no value.
 #[derive(Clone)]
 pub struct InstanceRecord {
-    values: Values,
+    values: RecordValues,
     /// `None` if no declared unit has a value.
     declared: Option<Box<DeclaredValues>>,
     faults: Vec<String>,
 }
 
 #[derive(Clone)]
-enum Values {
+enum RecordValues {
     All(Box<All>),
     Differing { common: Common, own: Own },
 }
@@ -39,7 +39,7 @@ enum Values {
 #[derive(Clone)]
 struct All {
     text: String,
-    spans: [Span; ATTRIBUTE_COUNT],
+    spans: [TextSpan; ATTRIBUTE_COUNT],
 }
 
 /// The values of a record that differ from the shared ones.
@@ -47,7 +47,7 @@ struct All {
 struct Own {
     text: String,
     /// Each attribute occurs at most once.
-    spans: Vec<(AttributeId, Span)>,
+    spans: Vec<(AttributeId, TextSpan)>,
     /// One bit for each attribute in `spans`. Most look-ups are for other attributes.
     which: u128,
 }
@@ -59,7 +59,7 @@ impl Own {
         Self { text: String::with_capacity(text), spans: Vec::with_capacity(spans), which: 0 }
     }
 
-    fn span(&self, id: AttributeId) -> Option<Span> {
+    fn span(&self, id: AttributeId) -> Option<TextSpan> {
         if self.which & 1 << id as u32 == 0 {
             return None;
         }
@@ -71,16 +71,16 @@ impl Own {
 #[derive(Clone, Debug, Default)]
 struct DeclaredValues {
     text: String,
-    spans: Vec<Span>,
+    spans: Vec<TextSpan>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Span {
+struct TextSpan {
     start: u32,
     length: u32,
 }
 
-impl Span {
+impl TextSpan {
     /// Returns the span of what `write` appends to the text.
     fn of(text: &mut String, write: impl FnOnce(&mut String)) -> Self {
         let start = text.len();
@@ -120,26 +120,26 @@ impl InstanceRecord {
     /// Creates an empty record.
     #[must_use]
     pub fn new() -> Self {
-        let all = All { text: String::with_capacity(768), spans: [Span::default(); ATTRIBUTE_COUNT] };
-        Self { values: Values::All(Box::new(all)), declared: None, faults: Vec::new() }
+        let all = All { text: String::with_capacity(768), spans: [TextSpan::default(); ATTRIBUTE_COUNT] };
+        Self { values: RecordValues::All(Box::new(all)), declared: None, faults: Vec::new() }
     }
 
     /// Creates a record with the shared values. Setting a value overrides the shared one.
     #[must_use]
     pub fn like(common: &Common) -> Self {
         let own = Own::with_capacity(192, 12);
-        Self { values: Values::Differing { common: common.clone(), own }, declared: None, faults: Vec::new() }
+        Self { values: RecordValues::Differing { common: common.clone(), own }, declared: None, faults: Vec::new() }
     }
 
     /// Makes all current values of this record shareable. Returns `None` if it already shares
     /// values with others.
     pub fn share(&mut self) -> Option<Common> {
-        let Values::All(all) = &mut self.values else { return None };
-        let mut all = std::mem::replace(all, Box::new(All { text: String::new(), spans: [Span::default(); _] }));
+        let RecordValues::All(all) = &mut self.values else { return None };
+        let mut all = std::mem::replace(all, Box::new(All { text: String::new(), spans: [TextSpan::default(); _] }));
         all.text.shrink_to_fit();
         let common = Common(Arc::from(all));
         let own = Own::with_capacity(0, 0);
-        self.values = Values::Differing { common: common.clone(), own };
+        self.values = RecordValues::Differing { common: common.clone(), own };
         Some(common)
     }
 
@@ -147,8 +147,8 @@ impl InstanceRecord {
     #[must_use]
     pub fn common(&self) -> Option<(&Common, impl Iterator<Item = AttributeId>)> {
         match &self.values {
-            Values::All(_) => None,
-            Values::Differing { common, own } => Some((common, own.spans.iter().map(|(id, _)| *id))),
+            RecordValues::All(_) => None,
+            RecordValues::Differing { common, own } => Some((common, own.spans.iter().map(|(id, _)| *id))),
         }
     }
 
@@ -156,8 +156,8 @@ impl InstanceRecord {
     #[must_use]
     pub fn value(&self, id: AttributeId) -> &str {
         match &self.values {
-            Values::All(all) => all.spans[id as usize].text(&all.text),
-            Values::Differing { common, own } => match own.span(id) {
+            RecordValues::All(all) => all.spans[id as usize].text(&all.text),
+            RecordValues::Differing { common, own } => match own.span(id) {
                 Some(span) => span.text(&own.text),
                 None => common.value(id),
             },
@@ -196,9 +196,9 @@ impl InstanceRecord {
     pub fn set_declared_with(&mut self, unit: usize, write: impl FnOnce(&mut String)) {
         let declared = self.declared.get_or_insert_default();
         if declared.spans.len() <= unit {
-            declared.spans.resize(unit + 1, Span::default());
+            declared.spans.resize(unit + 1, TextSpan::default());
         }
-        declared.spans[unit] = Span::of(&mut declared.text, write);
+        declared.spans[unit] = TextSpan::of(&mut declared.text, write);
     }
 
     /// Sets the value of an attribute.
@@ -217,9 +217,9 @@ impl InstanceRecord {
     /// Panics as [`Self::set`] does.
     pub fn set_with(&mut self, id: AttributeId, write: impl FnOnce(&mut String)) {
         match &mut self.values {
-            Values::All(all) => all.spans[id as usize] = Span::of(&mut all.text, write),
-            Values::Differing { own, .. } => {
-                let span = Span::of(&mut own.text, write);
+            RecordValues::All(all) => all.spans[id as usize] = TextSpan::of(&mut all.text, write),
+            RecordValues::Differing { own, .. } => {
+                let span = TextSpan::of(&mut own.text, write);
                 own.which |= 1 << id as u32;
                 match own.spans.iter_mut().find(|(own, _)| *own == id) {
                     Some((_, known)) => *known = span,
@@ -232,8 +232,8 @@ impl InstanceRecord {
     /// Frees spare memory. Thousands of records wait in queues.
     pub fn shrink_to_fit(&mut self) {
         match &mut self.values {
-            Values::All(all) => all.text.shrink_to_fit(),
-            Values::Differing { own, .. } => {
+            RecordValues::All(all) => all.text.shrink_to_fit(),
+            RecordValues::Differing { own, .. } => {
                 own.text.shrink_to_fit();
                 own.spans.shrink_to_fit();
             }
@@ -252,8 +252,8 @@ impl InstanceRecord {
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         let values = match &self.values {
-            Values::All(all) => all.text.len(),
-            Values::Differing { own, .. } => own.text.len(),
+            RecordValues::All(all) => all.text.len(),
+            RecordValues::Differing { own, .. } => own.text.len(),
         };
         let declared = self.declared.as_ref().map_or(0, |declared| declared.text.len());
         values + declared + self.faults.iter().map(String::len).sum::<usize>()

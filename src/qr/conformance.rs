@@ -11,8 +11,8 @@ use super::negotiation::NegotiatedOptions;
 use super::retrieve::RetrieveError;
 use crate::db::{self, can_answer, can_answer_declared};
 use crate::encoding::charset::CharacterSets;
-use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, LetterCase, Source};
-use crate::model::declared::{DeclaredSet, Kept, Step};
+use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, LetterCase, ValueSource};
+use crate::model::declared::{DeclaredPlace, DeclaredSet, SelectorStep};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{
     KeyElement, KeyValue, MatchPolicy, Matching, MatchingError, NameMatching, QuotationMarks, SeveralValues,
@@ -118,14 +118,16 @@ pub fn declared_attributes(declared: &DeclaredSet) -> String {
             .path
             .iter()
             .filter_map(|step| match step {
-                Step::Private { creator, .. } => Some(creator.as_str()),
-                Step::Public(_) => None,
+                SelectorStep::Private { creator, .. } => Some(creator.as_str()),
+                SelectorStep::Public(_) => None,
             })
             .collect();
         creators.dedup();
         let comparison = match attribute.kept {
-            Kept::Unit(number) if path.len() == 1 => declared.units().get(number).map(|unit| unit.comparison()),
-            Kept::Unit(_) | Kept::InTable(_) => None,
+            DeclaredPlace::Unit(number) if path.len() == 1 => {
+                declared.units().get(number).map(|unit| unit.comparison())
+            }
+            DeclaredPlace::Unit(_) | DeclaredPlace::InTable(_) => None,
         };
         let matching = match comparison {
             Some(comparison) if comparison.vr != VR::SQ => types_of(|key| match key {
@@ -137,10 +139,10 @@ pub fn declared_attributes(declared: &DeclaredSet) -> String {
         let answered: Vec<_> = QueryRetrieveLevel::ALL
             .into_iter()
             .filter(|level| match attribute.kept {
-                Kept::Unit(number) => {
+                DeclaredPlace::Unit(number) => {
                     declared.units().get(number).is_some_and(|unit| can_answer_declared(unit, *level))
                 }
-                Kept::InTable(id) => can_answer(id.attribute(), *level),
+                DeclaredPlace::InTable(id) => can_answer(id.attribute(), *level),
             })
             .map(QueryRetrieveLevel::as_str)
             .collect();
@@ -180,7 +182,7 @@ fn key_type(model: InformationModel, attribute: &Attribute) -> &'static str {
 
 /// Returns the matching types of an attribute. It compiles sample keys to find them.
 fn matching_types(attribute: &Attribute) -> String {
-    if attribute.source == Source::AlwaysEmpty {
+    if attribute.source == ValueSource::AlwaysEmpty {
         return "none; answered with zero length".to_owned();
     }
     if is_only_answered(attribute.id) || attribute.keyword == "RetrieveAETitle" {

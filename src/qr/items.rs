@@ -3,24 +3,24 @@
 
 use dicom_core::{Tag, VR};
 
-use crate::model::declared::{Node, canonical_tag, creator_tag, is_private_creator};
+use crate::model::declared::{KeptNode, canonical_tag, creator_tag, is_private_creator};
 use crate::model::find::ItemKey;
 use crate::model::matching::{KeyElement, KeyValue, is_matched_in_item};
 use crate::qr::identifier::SPECIFIC_CHARACTER_SET;
 
 /// The elements of a sequence item that the index keeps.
 #[derive(Clone, Copy)]
-pub(super) enum Kept<'n> {
+pub(super) enum KeptElements<'n> {
     /// All elements. Private elements cannot be told apart, because their blocks differ from object
     /// to object (PS3.5 7.8.1).
     All,
     /// Only the declared elements.
-    Declared(&'n [Node]),
+    Declared(&'n [KeptNode]),
 }
 
-impl<'n> Kept<'n> {
+impl<'n> KeptElements<'n> {
     /// Returns the elements kept of a declared sequence. No nodes means all elements.
-    pub(super) fn of(nodes: &'n [Node]) -> Self {
+    pub(super) fn of(nodes: &'n [KeptNode]) -> Self {
         if nodes.is_empty() { Self::All } else { Self::Declared(nodes) }
     }
 }
@@ -42,12 +42,12 @@ pub(super) fn creators(elements: &[KeyElement]) -> Vec<(Tag, String)> {
 /// In the items of a sequence, unsupported elements are noted and lose their values, so that they
 /// become universal. Declared private elements move to the block where the index keeps them: see
 /// [`canonical_tag`].
-pub(super) fn supported(value: &KeyValue, kept: Kept<'_>, unsupported: &mut Vec<Tag>) -> KeyValue {
+pub(super) fn supported(value: &KeyValue, kept: KeptElements<'_>, unsupported: &mut Vec<Tag>) -> KeyValue {
     let KeyValue::Items(items) = value else { return value.clone() };
     KeyValue::Items(items.iter().map(|item| supported_item(item, kept, unsupported)).collect())
 }
 
-fn supported_item(item: &[KeyElement], kept: Kept<'_>, unsupported: &mut Vec<Tag>) -> Vec<KeyElement> {
+fn supported_item(item: &[KeyElement], kept: KeptElements<'_>, unsupported: &mut Vec<Tag>) -> Vec<KeyElement> {
     let creators = creators(item);
     let mut elements: Vec<KeyElement> = Vec::new();
     for element in item {
@@ -60,7 +60,7 @@ fn supported_item(item: &[KeyElement], kept: Kept<'_>, unsupported: &mut Vec<Tag
         if is_private_creator(tag) {
             // It is never matched. For declared elements, it is added below, at the tag that the
             // index uses.
-            if matches!(kept, Kept::All) {
+            if matches!(kept, KeptElements::All) {
                 elements.push(without_value(element));
             }
             continue;
@@ -68,8 +68,10 @@ fn supported_item(item: &[KeyElement], kept: Kept<'_>, unsupported: &mut Vec<Tag
         let creator = creator_tag(tag).and_then(|tag| creators.iter().find(|(known, _)| *known == tag));
         let creator = creator.map(|(_, creator)| creator.as_str());
         let node = match kept {
-            Kept::All => None,
-            Kept::Declared(nodes) => nodes.iter().find(|node| node.step.is(tag, creator)).map(|node| (nodes, node)),
+            KeptElements::All => None,
+            KeptElements::Declared(nodes) => {
+                nodes.iter().find(|node| node.step.is(tag, creator)).map(|node| (nodes, node))
+            }
         };
         let supported = match (kept, node) {
             (_, Some((nodes, node))) => {
@@ -80,14 +82,14 @@ fn supported_item(item: &[KeyElement], kept: Kept<'_>, unsupported: &mut Vec<Tag
                     elements.push(KeyElement { tag: block, vr: VR::LO, value: KeyValue::Text(String::new()) });
                 }
                 let vr = if element.vr == VR::UN { node.vr } else { element.vr };
-                let value = supported(&element.value, Kept::of(&node.items), unsupported);
+                let value = supported(&element.value, KeptElements::of(&node.items), unsupported);
                 Some(KeyElement { tag, vr, value })
             }
-            (Kept::All, None) if tag.group().is_multiple_of(2) => {
-                let value = supported(&element.value, Kept::All, unsupported);
+            (KeptElements::All, None) if tag.group().is_multiple_of(2) => {
+                let value = supported(&element.value, KeptElements::All, unsupported);
                 Some(KeyElement { tag, vr: element.vr, value })
             }
-            (Kept::All | Kept::Declared(_), None) => None,
+            (KeptElements::All | KeptElements::Declared(_), None) => None,
         };
         let has_value = element.value != without_value(element).value;
         elements.push(match supported.filter(|element| !has_value || is_matched_in_item(element)) {
@@ -122,16 +124,16 @@ pub(super) fn item_keys(key: &KeyValue) -> Vec<ItemKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::declared::Step;
+    use crate::model::declared::SelectorStep;
 
     // PS3.4 C.2.2.1.3, PS3.5 7.8.1.
     #[test]
     fn of_declared_items_only_what_is_declared_is_matched() {
         let text = |tag, vr, text: &str| KeyElement { tag, vr, value: KeyValue::Text(text.into()) };
-        let step = Step::Private { group: 0x0009, element: 0x01, creator: "ACME".into() };
+        let step = SelectorStep::Private { group: 0x0009, element: 0x01, creator: "ACME".into() };
         let nodes = [
-            Node { step, vr: VR::LO, items: Vec::new() },
-            Node { step: Step::Public(Tag(0x0008, 0x0100)), vr: VR::SH, items: Vec::new() },
+            KeptNode { step, vr: VR::LO, items: Vec::new() },
+            KeptNode { step: SelectorStep::Public(Tag(0x0008, 0x0100)), vr: VR::SH, items: Vec::new() },
         ];
         let item = vec![
             text(Tag(0x0008, 0x0005), VR::CS, "ISO_IR 192"),
@@ -143,7 +145,7 @@ mod tests {
             text(Tag(0x0009, 0x3001), VR::UN, "x"),
         ];
         let mut unsupported = Vec::new();
-        let key = supported(&KeyValue::Items(vec![item]), Kept::of(&nodes), &mut unsupported);
+        let key = supported(&KeyValue::Items(vec![item]), KeptElements::of(&nodes), &mut unsupported);
         let KeyValue::Items(items) = key else { panic!("a sequence stays one") };
         let values: Vec<_> = items[0]
             .iter()

@@ -25,7 +25,7 @@ const UNAVAILABLE: &str = "UNAVAILABLE";
 #[derive(Debug)]
 pub struct JsonWriter {
     /// Sorted by tag.
-    fields: Vec<Field>,
+    fields: Vec<JsonField>,
     /// Start of a Retrieve URL: the URL of the service, without `/studies`.
     service: String,
     /// Numbers of the return keys with the UIDs of study, series and instance, down to the query
@@ -38,13 +38,13 @@ pub struct JsonWriter {
 }
 
 #[derive(Debug)]
-struct Field {
+struct JsonField {
     tag: u32,
-    content: Content,
+    content: JsonContent,
 }
 
 #[derive(Debug)]
-enum Content {
+enum JsonContent {
     /// A whole element that is the same in every answer.
     Constant(String),
     RetrieveUrl,
@@ -79,13 +79,16 @@ impl JsonWriter {
             let attribute = key.attribute.attribute();
             let condition = request.matching_keys.iter().find(|matching| matching.attribute == key.attribute);
             let matching = condition.map(|condition| &condition.matching);
-            fields.push(Field { tag: number(attribute.tag), content: content(at, attribute.vr, &key.items, matching) });
+            fields.push(JsonField {
+                tag: number(attribute.tag),
+                content: content(at, attribute.vr, &key.items, matching),
+            });
         }
         let declared = request.declared.iter().zip(&query.declared).filter(|(key, _)| key.is_answered);
         for (number_of, (key, answered_as)) in declared.enumerate() {
             let at = request.return_keys.len() + number_of;
             let content = content(at, key.unit.vr, &key.items, key.matching.as_ref());
-            fields.push(Field { tag: number(answered_as.tag), content });
+            fields.push(JsonField { tag: number(answered_as.tag), content });
             if let Some((tag, creator)) = &answered_as.creator {
                 fields.push(constant(*tag, VR::LO, creator));
             }
@@ -93,7 +96,7 @@ impl JsonWriter {
         // The text is UTF-8 (PS3.18 F.2.2), whatever character set the objects have.
         fields.retain(|field| field.tag != number(SPECIFIC_CHARACTER_SET));
         fields.push(constant(SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"));
-        fields.push(Field { tag: number(RETRIEVE_URL), content: Content::RetrieveUrl });
+        fields.push(JsonField { tag: number(RETRIEVE_URL), content: JsonContent::RetrieveUrl });
         fields.sort_by_key(|field| field.tag);
         fields.dedup_by_key(|field| field.tag);
         let of_levels = LEVELS.iter().take_while(|(_, level, _)| *level <= request.level);
@@ -121,12 +124,12 @@ impl JsonWriter {
             separator = ',';
             let start = out.len();
             match &field.content {
-                Content::Constant(text) => out.push_str(text),
-                Content::Value { at, vr } => push_stored(out, field.tag, *vr, value(*at)),
-                Content::Sequence { at, wanted, matching } => {
+                JsonContent::Constant(text) => out.push_str(text),
+                JsonContent::Value { at, vr } => push_stored(out, field.tag, *vr, value(*at)),
+                JsonContent::Sequence { at, wanted, matching } => {
                     push_sequence(out, field.tag, items(value(*at)), wanted, matching.as_ref());
                 }
-                Content::RetrieveUrl => self.push_url(out, value),
+                JsonContent::RetrieveUrl => self.push_url(out, value),
             }
             if out.len() == start {
                 // The field wrote nothing, so its separator is used for the next one.
@@ -153,21 +156,21 @@ impl JsonWriter {
     }
 }
 
-fn content(at: usize, vr: VR, wanted: &[ItemKey], matching: Option<&Matching>) -> Content {
+fn content(at: usize, vr: VR, wanted: &[ItemKey], matching: Option<&Matching>) -> JsonContent {
     if vr != VR::SQ {
-        return Content::Value { at, vr };
+        return JsonContent::Value { at, vr };
     }
     let matching = match matching {
         Some(Matching::Sequence(sequence)) => Some(sequence.clone()),
         Some(_) | None => None,
     };
-    Content::Sequence { at, wanted: wanted.to_vec(), matching }
+    JsonContent::Sequence { at, wanted: wanted.to_vec(), matching }
 }
 
-fn constant(tag: Tag, vr: VR, text: &str) -> Field {
+fn constant(tag: Tag, vr: VR, text: &str) -> JsonField {
     let mut element = String::new();
     push_stored(&mut element, number(tag), vr, text);
-    Field { tag: number(tag), content: Content::Constant(element) }
+    JsonField { tag: number(tag), content: JsonContent::Constant(element) }
 }
 
 fn number(tag: Tag) -> u32 {

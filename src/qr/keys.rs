@@ -6,8 +6,8 @@ use dicom_dictionary_std::StandardDataDictionary;
 
 use super::identifier::{Identifier, vr_in_dictionary};
 use super::parse::QUERY_RETRIEVE_LEVEL;
-use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, Source};
-use crate::model::declared::{DeclaredSet, Step, is_private_creator};
+use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, ValueSource};
+use crate::model::declared::{DeclaredSet, SelectorStep, is_private_creator};
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::matching::{KeyElement, KeyValue};
 
@@ -83,7 +83,7 @@ pub fn default_return_keys(level: QueryRetrieveLevel) -> Vec<&'static Attribute>
         attribute.level <= level && matches!(attribute.key, KeyType::Unique | KeyType::Required)
             || attribute.level == level
                 && attribute.keyword.starts_with("NumberOf")
-                && attribute.source == Source::Computed
+                && attribute.source == ValueSource::Computed
             || attribute.level == level
                 && matches!(
                     attribute.keyword,
@@ -94,11 +94,11 @@ pub fn default_return_keys(level: QueryRetrieveLevel) -> Vec<&'static Attribute>
 }
 
 /// Adds a declared attribute to the elements of a data set.
-fn add_declared(elements: &mut Vec<KeyElement>, path: &[Step], vr: VR, value: Option<&str>) {
+fn add_declared(elements: &mut Vec<KeyElement>, path: &[SelectorStep], vr: VR, value: Option<&str>) {
     let Some((step, inner)) = path.split_first() else { return };
     let tag = match step {
-        Step::Public(tag) => *tag,
-        Step::Private { group, element, creator } => {
+        SelectorStep::Public(tag) => *tag,
+        SelectorStep::Private { group, element, creator } => {
             let block = block_of(elements, *group, creator);
             Tag(*group, block << 8 | u16::from(*element))
         }

@@ -37,7 +37,7 @@ pub use respond::{ResponseWriter, values_in_items};
 pub use retrieve::{
     Instances, ObjectKind, RetrieveError, RetrievedInstance, instances, parse_retrieval, retrieval_negotiation,
 };
-pub use run::{Stop, run};
+pub use run::{QueryStop, run};
 
 use std::sync::Arc;
 

@@ -9,11 +9,11 @@ use dicom_core::{Tag, VR};
 use super::error::FindError;
 use super::identifier::Identifier;
 use super::identifier::SPECIFIC_CHARACTER_SET;
-use super::items::{Kept, creators, item_keys, supported};
+use super::items::{KeptElements, creators, item_keys, supported};
 use super::negotiation::NegotiatedOptions;
 use super::{Hierarchy, Options, PendingStatus, Retrievable};
 use crate::db::{can_answer, can_answer_declared};
-use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, Source};
+use crate::model::attribute::{ATTRIBUTES, Attribute, AttributeId, KeyType, ValueSource};
 use crate::model::declared::{DeclaredSet, Unit, creator_tag, is_private_creator};
 use crate::model::find::{ArrivalKeys, DateTimeKey, DeclaredKey, FindRequest, MatchingKey, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
@@ -100,7 +100,7 @@ pub fn parse(
     options: &Options,
 ) -> Result<Query, FindError> {
     let level = level(model, identifier)?;
-    let keys = Keys::new(&identifier.elements, &options.declared);
+    let keys = IdentifierKeys::new(&identifier.elements, &options.declared);
     let is_strict = options.hierarchy == Hierarchy::Strict && !negotiated.relational_queries;
     if is_strict {
         keys.check_hierarchy(model, level)?;
@@ -239,7 +239,7 @@ pub(super) fn is_only_answered(id: AttributeId) -> bool {
 }
 
 /// The keys of an Identifier. Each attribute occurs once.
-struct Keys<'a> {
+struct IdentifierKeys<'a> {
     known: Vec<(&'static Attribute, Cow<'a, KeyValue>)>,
     declared: Vec<KeyOfUnit>,
     unsupported: Vec<Tag>,
@@ -252,7 +252,7 @@ struct KeyOfUnit {
     answered_as: AnsweredAs,
 }
 
-impl<'a> Keys<'a> {
+impl<'a> IdentifierKeys<'a> {
     fn new(elements: &'a [KeyElement], declared: &DeclaredSet) -> Self {
         let mut keys = Self { known: Vec::new(), declared: Vec::new(), unsupported: Vec::new() };
         let creators = creators(elements);
@@ -273,7 +273,9 @@ impl<'a> Keys<'a> {
                 Some(attribute) if attribute.id == AttributeId::RetrieveAETitle => {}
                 Some(attribute) => {
                     let value = match &element.value {
-                        KeyValue::Items(_) => Cow::Owned(supported(&element.value, Kept::All, &mut keys.unsupported)),
+                        KeyValue::Items(_) => {
+                            Cow::Owned(supported(&element.value, KeptElements::All, &mut keys.unsupported))
+                        }
                         KeyValue::Text(_) => Cow::Borrowed(&element.value),
                     };
                     keys.known.push((attribute, value));
@@ -285,7 +287,7 @@ impl<'a> Keys<'a> {
                         None => keys.unsupported.push(tag),
                         Some(unit) => keys.declared.push(KeyOfUnit {
                             unit: Arc::clone(unit),
-                            value: supported(&element.value, Kept::of(&unit.items), &mut keys.unsupported),
+                            value: supported(&element.value, KeptElements::of(&unit.items), &mut keys.unsupported),
                             answered_as: AnsweredAs { tag, creator: creator.cloned() },
                         }),
                     }
@@ -348,7 +350,7 @@ fn key_matching(attribute: &Attribute, key: &KeyValue, policy: &MatchPolicy) -> 
     }
     match Matching::of_key(attribute, key, policy) {
         Ok(Matching::Universal) => Ok(Some(Matching::Universal)),
-        Ok(_) if attribute.source == Source::AlwaysEmpty => Ok(None),
+        Ok(_) if attribute.source == ValueSource::AlwaysEmpty => Ok(None),
         Ok(matching) => Ok(Some(matching)),
         Err(MatchingError::NotMatched(_)) => Ok(None),
         Err(error) => Err(FindError::InvalidKey(attribute.tag, error)),

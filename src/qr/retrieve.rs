@@ -161,12 +161,12 @@ pub struct RetrievedInstance<'a> {
 #[derive(Clone, Default)]
 pub struct Instances {
     uids: String,
-    rows: Vec<Row>,
+    rows: Vec<RetrievalRow>,
     kinds: Vec<ObjectKind>,
 }
 
 #[derive(Clone, Copy)]
-struct Row {
+struct RetrievalRow {
     /// End of its UID in `uids`. The UID begins where the UID before it ends.
     end: usize,
     kind: u32,
@@ -221,7 +221,7 @@ impl Gathering {
             }
         };
         instances.uids.push_str(uid);
-        instances.rows.push(Row { end: instances.uids.len(), kind: number });
+        instances.rows.push(RetrievalRow { end: instances.uids.len(), kind: number });
     }
 }
 

@@ -10,13 +10,13 @@ use crate::model::find::FindAnswer;
 
 /// Stops one query from another thread: after C-CANCEL, a lost peer, or a time limit.
 #[derive(Debug)]
-pub struct Stop {
-    state: Mutex<State>,
+pub struct QueryStop {
+    state: Mutex<QueryState>,
     interrupt: db::Interrupt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum QueryState {
     Going,
     Cancelled,
     TimedOut,
@@ -24,11 +24,11 @@ enum State {
     Ended,
 }
 
-impl Stop {
+impl QueryStop {
     /// Creates the stop for the next query of this reader.
     #[must_use]
     pub fn new(reader: &impl Search) -> Self {
-        Self { state: Mutex::new(State::Going), interrupt: reader.interrupt() }
+        Self { state: Mutex::new(QueryState::Going), interrupt: reader.interrupt() }
     }
 
     /// Stops the query, which ends with [`FindError::Cancelled`]. It has no effect once the query
@@ -37,34 +37,34 @@ impl Stop {
     /// SQLite notices an interrupt only while a statement runs. To be sure, a caller repeats the
     /// call until the query has ended.
     pub fn cancel(&self) {
-        self.stop(State::Cancelled);
+        self.stop(QueryState::Cancelled);
     }
 
     /// Stops the query as [`Self::cancel`] does. It ends with [`FindError::TimeLimit`].
     pub fn time_out(&self) {
-        self.stop(State::TimedOut);
+        self.stop(QueryState::TimedOut);
     }
 
-    fn stop(&self, reason: State) {
+    fn stop(&self, reason: QueryState) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if *state == State::Going {
+        if *state == QueryState::Going {
             *state = reason;
         }
-        if *state != State::Ended {
+        if *state != QueryState::Ended {
             self.interrupt.interrupt();
         }
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> QueryState {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Marks the query as ended. Returns the reason if it was stopped.
     fn end(&self) -> Option<FindError> {
-        match std::mem::replace(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Ended) {
-            State::Going | State::Ended => None,
-            State::Cancelled => Some(FindError::Cancelled),
-            State::TimedOut => Some(FindError::TimeLimit),
+        match std::mem::replace(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner), QueryState::Ended) {
+            QueryState::Going | QueryState::Ended => None,
+            QueryState::Cancelled => Some(FindError::Cancelled),
+            QueryState::TimedOut => Some(FindError::TimeLimit),
         }
     }
 }
@@ -80,14 +80,14 @@ impl Stop {
 pub fn run(
     reader: &mut impl Search,
     query: &Query,
-    stop: &Stop,
+    stop: &QueryStop,
     mut on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
 ) -> Result<u64, FindError> {
     let mut answered = 0;
     let mut refused = false;
     let mut too_many = false;
     let mut each = |answer: FindAnswer| {
-        if stop.state() != State::Going {
+        if stop.state() != QueryState::Going {
             return ControlFlow::Break(());
         }
         if query.limit == Some(answered) {
@@ -99,8 +99,8 @@ pub fn run(
         if refused { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let outcome = match stop.state() {
-        State::Going => reader.find(&query.request, &mut each),
-        State::Cancelled | State::TimedOut | State::Ended => Ok(0),
+        QueryState::Going => reader.find(&query.request, &mut each),
+        QueryState::Cancelled | QueryState::TimedOut | QueryState::Ended => Ok(0),
     };
     let stopped = stop.end();
     match outcome {

@@ -67,7 +67,7 @@ pub(crate) struct Arriving {
     announced: Announced,
     sender: Arc<ReceivedFrom>,
     parser: HeaderParser<'static>,
-    header: Header,
+    header: HeaderProgress,
     /// `None` in metadata-only mode, and after an error.
     file: Option<FileSink>,
     length: u64,
@@ -78,7 +78,7 @@ pub(crate) struct Arriving {
 }
 
 /// How far the header reader is.
-enum Header {
+enum HeaderProgress {
     Reading,
     /// Reading, and each byte may become a thousand.
     Inflating,
@@ -114,7 +114,7 @@ impl Arriving {
             storage: Arc::clone(storage),
             sender: Arc::clone(sender),
             parser: HeaderParser::for_data_set(storage.wanted, transfer_syntax),
-            header: if deflated { Header::Inflating } else { Header::Reading },
+            header: if deflated { HeaderProgress::Inflating } else { HeaderProgress::Reading },
             file,
             length: 0,
             memory: memory.clone(),
@@ -145,9 +145,9 @@ impl Arriving {
     async fn read_header(&mut self, fragment: &[u8]) -> Result<(), ReceiveError> {
         self.count_head(fragment)?;
         let need = match self.header {
-            Header::Read => return Ok(()),
-            Header::Reading => self.parser.feed(fragment),
-            Header::Inflating => {
+            HeaderProgress::Read => return Ok(()),
+            HeaderProgress::Reading => self.parser.feed(fragment),
+            HeaderProgress::Inflating => {
                 let mut need = Need::More;
                 for piece in fragment.chunks(INFLATED_AT_A_TIME) {
                     need = self.parser.feed(piece);
@@ -160,7 +160,7 @@ impl Arriving {
             }
         };
         if need == Need::Done {
-            self.header = Header::Read;
+            self.header = HeaderProgress::Read;
             // What is left of it is a record of a few kilobytes, nearly always.
             self.head = None;
         }
@@ -170,11 +170,11 @@ impl Arriving {
     /// Counts what the header reader may hold: no more than it was given, and no more than it keeps at all.
     fn count_head(&mut self, fragment: &[u8]) -> Result<(), ReceiveError> {
         let may_hold = match self.header {
-            Header::Read => return Ok(()),
-            Header::Reading => self.length.min(MAX_HEAD as u64) as usize,
+            HeaderProgress::Read => return Ok(()),
+            HeaderProgress::Reading => self.length.min(MAX_HEAD as u64) as usize,
             // Each byte may become a thousand.
-            Header::Inflating if self.length > (UNASKED_HEAD / 16) as u64 => MAX_HEAD,
-            Header::Inflating => return Ok(()),
+            HeaderProgress::Inflating if self.length > (UNASKED_HEAD / 16) as u64 => MAX_HEAD,
+            HeaderProgress::Inflating => return Ok(()),
         };
         // The usual head is in the first fragment.
         if may_hold <= UNASKED_HEAD || self.length == fragment.len() as u64 {

@@ -16,7 +16,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
-use crate::shares::{Peer, Share};
+use crate::shares::{CountedPeer, Share};
 use crate::store::{self, Placed};
 
 /// Gives the object its place and the record its row, and waits for both to be durable.
@@ -24,7 +24,7 @@ pub(super) async fn keep(
     storage: &Arc<Storage>,
     (record, sender): (Box<InstanceRecord>, Arc<ReceivedFrom>),
     file: Option<FileSink>,
-    (length, peer): (u64, &Peer),
+    (length, peer): (u64, &CountedPeer),
 ) -> Result<Committed, ReceiveError> {
     let Some(file) = file else {
         let _room = storage.under_way.room_for(peer)?;
@@ -113,7 +113,7 @@ fn metadata_only(length: u64, clock: Clock) -> Location {
 /// Removes the object that the index does not need: the new one, or the one that it took the place of.
 async fn apply(
     storage: &Arc<Storage>,
-    peer: &Peer,
+    peer: &CountedPeer,
     placed: Placed,
     stored: Result<Stored, db::Error>,
 ) -> Result<Committed, ReceiveError> {
@@ -156,7 +156,11 @@ async fn apply(
     Ok(stored.committed)
 }
 
-async fn remove(under_way: &UnderWay, peer: &Peer, remove: impl FnOnce() -> Result<(), store::Error> + Send + 'static) {
+async fn remove(
+    under_way: &UnderWay,
+    peer: &CountedPeer,
+    remove: impl FnOnce() -> Result<(), store::Error> + Send + 'static,
+) {
     match under_way.blocking(peer, remove).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(%error, "an object that is not needed could not be removed"),

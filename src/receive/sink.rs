@@ -12,7 +12,7 @@ use crate::db::{self, Arrivals, Compared, Stored};
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::ChecksumBuilder;
 use crate::shares::{PeerMemory, Share};
-use crate::store::{self, Contents, Incoming, Objects, Placed};
+use crate::store::{self, Incoming, NameOutcome, Objects, Placed};
 
 /// Bytes of an object that are gathered before they are written. Smaller: more hops between threads. Larger: more memory,
 /// of which each association may hold two, and a fragment more.
@@ -33,10 +33,10 @@ pub(super) struct FileSink {
     pub(super) memory: PeerMemory,
     /// What is counted for large batches, once they are.
     share: Option<Share>,
-    writing: Writing,
+    writing: WriteState,
 }
 
-enum Writing {
+enum WriteState {
     /// Nothing yet: an object that fits one batch is written whole, by one thread, when it is complete.
     NotBegun,
     /// A thread writes a batch, and gives the memory back.
@@ -52,7 +52,7 @@ impl FileSink {
             checksum: ChecksumBuilder::default(),
             memory: memory.clone(),
             share: None,
-            writing: Writing::NotBegun,
+            writing: WriteState::NotBegun,
         }
     }
 
@@ -84,15 +84,15 @@ impl FileSink {
             memory.clear();
             Ok((incoming, memory))
         });
-        self.writing = Writing::Batch(writing.await);
+        self.writing = WriteState::Batch(writing.await);
         Ok(())
     }
 
     /// Waits for the batch that is being written.
     async fn written(&mut self) -> Result<(Option<Incoming>, Vec<u8>), ReceiveError> {
-        match std::mem::replace(&mut self.writing, Writing::NotBegun) {
-            Writing::NotBegun => Ok((None, Vec::new())),
-            Writing::Batch(task) => {
+        match std::mem::replace(&mut self.writing, WriteState::NotBegun) {
+            WriteState::NotBegun => Ok((None, Vec::new())),
+            WriteState::Batch(task) => {
                 let (incoming, memory) = task.await.map_err(|_| ReceiveError::ThreadEnded)??;
                 Ok((Some(incoming), memory))
             }
@@ -138,10 +138,10 @@ impl FileSink {
     }
 }
 
-fn compared(contents: Contents) -> Compared {
+fn compared(contents: NameOutcome) -> Compared {
     match contents {
-        Contents::New => Compared::Nothing,
-        Contents::Same => Compared::Same,
-        Contents::Other => Compared::Other,
+        NameOutcome::New => Compared::Nothing,
+        NameOutcome::Same => Compared::Same,
+        NameOutcome::Other => Compared::Other,
     }
 }

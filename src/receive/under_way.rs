@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::ReceiveError;
 use crate::db;
-use crate::shares::{Peer, Share, Shares, Turns};
+use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store::Placed;
 use crate::telemetry::metrics;
 
@@ -61,7 +61,7 @@ impl UnderWay {
     }
 
     /// Room for one more object of this peer, until it is dropped.
-    pub(super) fn room_for(&self, peer: &Peer) -> Result<Share, ReceiveError> {
+    pub(super) fn room_for(&self, peer: &CountedPeer) -> Result<Share, ReceiveError> {
         self.room.take(peer, 1).ok_or(ReceiveError::Index(db::Error::Busy))
     }
 
@@ -79,7 +79,7 @@ impl UnderWay {
     /// Runs what waits for a disk on a thread for that, and waits for it.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
-        peer: &Peer,
+        peer: &CountedPeer,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ReceiveError> {
         self.begin(peer, work).await.await.map_err(|_| ReceiveError::ThreadEnded)
@@ -88,7 +88,7 @@ impl UnderWay {
     /// The same without waiting for its end.
     pub(super) async fn begin<T: Send + 'static>(
         &self,
-        peer: &Peer,
+        peer: &CountedPeer,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
         let thread = self.threads.take(peer).await;
@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    fn peer(number: u8) -> Peer {
+    fn peer(number: u8) -> CountedPeer {
         Arc::new(crate::model::peer::CountedAs::address([10, 0, 0, number].into()))
     }
 

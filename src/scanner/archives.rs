@@ -26,11 +26,11 @@ use super::known_members::KnownMembers;
 use super::settings::ReadSettings;
 use super::watch::{ReaderSlot, ReaderState, UpTo};
 use super::work::{
-    CountedAs, DICOMDIR, EntryReport, KnownAs, MAY_PASS, Marks, RESULT_TEXT_BYTES, UnitResult, WorkDirectory, failed,
+    DICOMDIR, EntryReport, KnownAs, MAY_PASS, Marks, MemberCount, RESULT_TEXT_BYTES, UnitResult, WorkDirectory, failed,
     note, to_outcome,
 };
 use super::{UNIT_FILES, skip};
-use crate::archive::{self, Kind, Member, MemberAction, MemberBytes, MemberKind, Problem, Sink};
+use crate::archive::{self, ArchiveKind, ArchiveProblem, Member, MemberAction, MemberBytes, MemberKind, MemberSink};
 use crate::db::{self, FileOutcome, KnownFile, NotIndexed, Note, ScanLedger, ScannedFile};
 use crate::ingest::{self, Outcome, Wanted};
 use crate::model::location::Place;
@@ -45,7 +45,7 @@ const REPLACED: &str = "archive-duplicate-name";
 #[derive(Debug)]
 pub(super) enum ArchiveFile {
     /// An archive file to read.
-    File { name: OsString, marks: Marks, file: File, kind: Kind, otherwise: FileOutcome },
+    File { name: OsString, marks: Marks, file: File, kind: ArchiveKind, otherwise: FileOutcome },
     /// An archive that has not changed.
     Unchanged { name: OsString },
     /// A DICOMDIR. Every scan compares it with its folder, since the folder may have changed.
@@ -55,13 +55,13 @@ pub(super) enum ArchiveFile {
 }
 
 /// The kind of archive that a file is, if it is one.
-pub(super) fn kind_of(file: &File, name: &OsStr) -> Result<Option<Kind>, Problem> {
+pub(super) fn kind_of(file: &File, name: &OsStr) -> Result<Option<ArchiveKind>, ArchiveProblem> {
     let mut start = [0; archive::LOOK];
     let read = file.read_at(&mut start, 0)?;
-    let kind = Kind::of(start.get(..read).unwrap_or_default())?;
+    let kind = ArchiveKind::of(start.get(..read).unwrap_or_default())?;
     // A self-extracting zip archive begins with the program, so only the name tells.
     let is_called_zip = name.len() > 4 && name.as_bytes().to_ascii_lowercase().ends_with(b".zip");
-    Ok(kind.or_else(|| is_called_zip.then_some(Kind::Zip)))
+    Ok(kind.or_else(|| is_called_zip.then_some(ArchiveKind::Zip)))
 }
 
 /// Whether a note is about an archive file or a DICOMDIR. Only these may have rows for members.
@@ -247,7 +247,7 @@ struct MemberCollector<'a> {
     parent: &'a Arc<WorkDirectory>,
     path: &'a Path,
     name: &'a OsStr,
-    kind: Kind,
+    kind: ArchiveKind,
     /// Size and time of the archive file.
     marks: Marks,
     settings: &'a ReadSettings,
@@ -319,13 +319,16 @@ impl MemberCollector<'_> {
             Ok(()) if self.single_failed => outcome = otherwise,
             Ok(()) => self.result.archives = 1,
             // The name ends in .zip, and the file is something else.
-            Err(Problem::Truncated | Problem::Damaged(_))
-                if kind == Kind::Zip && !self.is_begun && self.result.files.is_empty() && is_no_zip(&otherwise) =>
+            Err(ArchiveProblem::Truncated | ArchiveProblem::Damaged(_))
+                if kind == ArchiveKind::Zip
+                    && !self.is_begun
+                    && self.result.files.is_empty()
+                    && is_no_zip(&otherwise) =>
             {
                 outcome = otherwise;
             }
             Err(problem) => {
-                self.may_pass |= matches!(problem, Problem::Io(_));
+                self.may_pass |= matches!(problem, ArchiveProblem::Io(_));
                 self.result.archives = 1;
                 is_whole = false;
                 outcome = failed(problem.code(), problem.to_string());
@@ -413,15 +416,15 @@ impl MemberCollector<'_> {
     }
 
     /// How a member was counted whose result was sent already. `None` if a rule skipped it.
-    fn counted(&self, hash: u64) -> Option<CountedAs> {
+    fn counted(&self, hash: u64) -> Option<MemberCount> {
         if let Some(failure) = self.failures.get(&hash) {
-            return failure.map(CountedAs::Failed);
+            return failure.map(MemberCount::Failed);
         }
         Some(match self.known.get(&hash) {
-            Some(known) if known.passed => CountedAs::Unchanged,
-            Some(known) if known.reread => CountedAs::Reread,
-            Some(known) if known.indexed => CountedAs::Updated,
-            Some(_) | None => CountedAs::Indexed,
+            Some(known) if known.passed => MemberCount::Unchanged,
+            Some(known) if known.reread => MemberCount::Reread,
+            Some(known) if known.indexed => MemberCount::Updated,
+            Some(_) | None => MemberCount::Indexed,
         })
     }
 
@@ -485,7 +488,7 @@ impl MemberCollector<'_> {
     }
 }
 
-impl Sink<Outcome> for MemberCollector<'_> {
+impl MemberSink<Outcome> for MemberCollector<'_> {
     fn action_for(&mut self, member: &Member) -> MemberAction {
         if self.settings.throttle.counts_bytes() {
             self.settings.throttle.bytes(self.bytes_read.swap(0, Relaxed), &self.settings.stop);
@@ -551,8 +554,8 @@ impl Sink<Outcome> for MemberCollector<'_> {
     fn read(&mut self, member: Member, value: Outcome) -> ControlFlow<()> {
         let outcome = match value {
             Outcome::Unreadable { error } => {
-                let problem = Problem::of(error);
-                if matches!(problem, Problem::Inflation) {
+                let problem = ArchiveProblem::of(error);
+                if matches!(problem, ArchiveProblem::Inflation) {
                     // It ends the archive, so the archive reports it.
                     return ControlFlow::Continue(());
                 }
@@ -569,7 +572,7 @@ impl Sink<Outcome> for MemberCollector<'_> {
         self.push(member.path, member.size.unwrap_or(0), outcome)
     }
 
-    fn refused(&mut self, path: Vec<u8>, problem: Problem) -> ControlFlow<()> {
+    fn refused(&mut self, path: Vec<u8>, problem: ArchiveProblem) -> ControlFlow<()> {
         if let Some(known) = self.known.get_mut(&self.hasher.hash_one(path.as_slice())) {
             known.seen = true;
         }
@@ -615,9 +618,9 @@ fn skip_reason(path: &[u8]) -> Option<&'static str> {
 
 /// A name for a member whose own name the index cannot hold. It has no NUL, is not too long, and
 /// differs from every other member.
-fn tellable(mut path: Vec<u8>, problem: &Problem) -> Vec<u8> {
+fn tellable(mut path: Vec<u8>, problem: &ArchiveProblem) -> Vec<u8> {
     match problem {
-        Problem::Name => {
+        ArchiveProblem::Name => {
             path.truncate(archive::limits::MAX_NAME);
             let told = String::from_utf8_lossy(&path).replace('\0', "\u{FFFD}");
             let told = if told.is_empty() { "(no name)".to_owned() } else { told };

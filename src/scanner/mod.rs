@@ -57,9 +57,9 @@ use crate::telemetry::metrics;
 pub use dicomdir::{DicomdirFinding, check as check_dicomdir};
 pub use error::Error;
 pub use filter::{Filter, GlobError};
-pub use options::{OnName, Options, Order, Probe, Vanished};
+pub use options::{OnName, Options, Probe, Vanished, WalkOrder};
 pub use prune::{NotPruned, Why};
-pub use report::{Event, PROGRESS_INTERVAL, Reasons, Summary};
+pub use report::{PROGRESS_INTERVAL, Reasons, ScanEvent, Summary};
 
 pub use stop::Stop;
 pub use throttle::{Rate, RateError};
@@ -88,7 +88,7 @@ const CHECK_WRITER: Duration = Duration::from_secs(10);
 
 /// Where the scan writes its results.
 #[derive(Debug)]
-pub enum Target<'a> {
+pub enum ScanTarget<'a> {
     /// Into this index, through its writer. `known` reads the same index.
     Index {
         /// Reads the files that the index already has.
@@ -134,14 +134,14 @@ impl Roots {
 pub fn scan(
     roots: &Roots,
     options: &Options,
-    target: Target<'_>,
+    target: ScanTarget<'_>,
     stop: &Stop,
-    on_event: &mut dyn FnMut(Event<'_>),
+    on_event: &mut dyn FnMut(ScanEvent<'_>),
 ) -> Result<Summary, Error> {
     let started = Instant::now();
     let (known, writer) = match target {
-        Target::Index { known, writer } => (Some(known), Some(writer)),
-        Target::DryRun { known } => (known, None),
+        ScanTarget::Index { known, writer } => (Some(known), Some(writer)),
+        ScanTarget::DryRun { known } => (known, None),
     };
     let known = known.map(|known| known.with_declared(Arc::clone(&options.declared)));
     let seen = (writer.is_none() && options.vanished == Vanished::Prune).then(HashSet::new);
@@ -226,7 +226,7 @@ struct Collector<'a> {
     options: &'a Options,
     started: Instant,
     told: Instant,
-    on_event: &'a mut dyn FnMut(Event<'_>),
+    on_event: &'a mut dyn FnMut(ScanEvent<'_>),
     /// Hashes of the SOP Instance UIDs that this scan read. Only a dry run needs them: without a
     /// writer, the index cannot tell which files have moved.
     seen: Option<HashSet<u64>>,
@@ -249,7 +249,7 @@ impl Collector<'_> {
                         recv(results) -> result => result.ok(),
                         recv(hangs) -> hang => {
                             if let Ok(hang) = hang {
-                                (self.on_event)(Event::Hangs(&hang));
+                                (self.on_event)(ScanEvent::Hangs(&hang));
                             }
                             continue;
                         }
@@ -263,7 +263,7 @@ impl Collector<'_> {
             }
             backlog.end(files);
             for hang in hangs.try_iter() {
-                (self.on_event)(Event::Hangs(&hang));
+                (self.on_event)(ScanEvent::Hangs(&hang));
             }
             if checked.elapsed() > CHECK_WRITER {
                 checked = Instant::now();
@@ -273,7 +273,7 @@ impl Collector<'_> {
             }
         }
         for hang in hangs.try_iter() {
-            (self.on_event)(Event::Hangs(&hang));
+            (self.on_event)(ScanEvent::Hangs(&hang));
         }
         Ok(())
     }
@@ -332,7 +332,7 @@ impl Collector<'_> {
                     }
                     if !record.faults().is_empty() {
                         self.summary.add_faults(record.faults());
-                        (self.on_event)(Event::Faults { path: &path, faults: record.faults() });
+                        (self.on_event)(ScanEvent::Faults { path: &path, faults: record.faults() });
                     }
                 }
                 FileOutcome::NotIndexed { kind, reason, detail } => self.not_indexed(&path, *kind, reason, detail),
@@ -362,7 +362,7 @@ impl Collector<'_> {
         if self.told.elapsed() > PROGRESS_INTERVAL {
             self.told = Instant::now();
             self.summary.elapsed = self.started.elapsed();
-            (self.on_event)(Event::Progress(&self.summary));
+            (self.on_event)(ScanEvent::Progress(&self.summary));
         }
         if let Some(writer) = self.writer {
             for (path, mounted) in mounts {
@@ -420,7 +420,7 @@ impl Collector<'_> {
         for not_pruned in &left {
             self.summary.missing += not_pruned.files;
             self.summary.not_pruned += not_pruned.files;
-            (self.on_event)(Event::NotPruned(not_pruned));
+            (self.on_event)(ScanEvent::NotPruned(not_pruned));
         }
         Ok(left.into_iter().map(|not_pruned| not_pruned.path).collect())
     }
@@ -431,19 +431,19 @@ impl Collector<'_> {
                 metrics::SCAN_FILES_FAILED.increment();
                 self.summary.failed += 1;
                 self.summary.failed_by_reason.count(reason);
-                (self.on_event)(Event::Failed { path, reason, detail });
+                (self.on_event)(ScanEvent::Failed { path, reason, detail });
             }
             // Its members count instead.
             NotIndexed::Container => {}
             NotIndexed::Unlisted => {
                 self.summary.unlisted += 1;
-                (self.on_event)(Event::Unlisted { path });
+                (self.on_event)(ScanEvent::Unlisted { path });
             }
             NotIndexed::Skipped => {
                 metrics::SCAN_FILES_SKIPPED.increment();
                 self.summary.skipped += 1;
                 self.summary.skipped_by_reason.count(reason);
-                (self.on_event)(Event::Skipped { path, reason, detail });
+                (self.on_event)(ScanEvent::Skipped { path, reason, detail });
             }
         }
     }

@@ -24,7 +24,7 @@ pub enum Vanished {
 
 /// The order in which the walk enters the subdirectories of a directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
+pub enum WalkOrder {
     /// By name.
     #[default]
     Name,
@@ -48,7 +48,7 @@ pub struct Options {
     /// Which files the scan looks at.
     pub filter: Filter,
     /// The order in which the walk enters directories.
-    pub order: Order,
+    pub order: WalkOrder,
     /// Maximum files and bytes that the scan reads in a second.
     pub throttle: Rate,
     /// Maximum time for one answer of the file system. After it, the file or directory counts as

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::work::CountedAs;
+use super::work::MemberCount;
 use super::{Hang, NotPruned};
 use crate::db::Tally;
 
 /// An event of a scan.
 #[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
+pub enum ScanEvent<'a> {
     /// A file, or the content of a directory, could not be read.
     Failed {
         /// Its path.
@@ -36,7 +36,7 @@ pub enum Event<'a> {
         /// The faults. Each is a stable name, a colon and the fault in words.
         faults: &'a [String],
     },
-    /// A file or directory does not answer, and the scan gave it up. Its [`Event::Failed`] follows
+    /// A file or directory does not answer, and the scan gave it up. Its [`ScanEvent::Failed`] follows
     /// later.
     Hangs(&'a Hang),
     /// Files are missing below a directory, and the scan kept their entries because the disk may
@@ -51,7 +51,7 @@ pub enum Event<'a> {
     Progress(&'a Summary),
 }
 
-/// Time between two [`Event::Progress`]. Short enough for a progress line on a terminal.
+/// Time between two [`ScanEvent::Progress`]. Short enough for a progress line on a terminal.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Number of files for each reason.
@@ -154,18 +154,18 @@ impl Summary {
     }
 
     /// Subtracts a file that will be counted differently.
-    pub(super) fn take_back(&mut self, counted: CountedAs) {
+    pub(super) fn take_back(&mut self, counted: MemberCount) {
         let less = |count: &mut u64| *count = count.saturating_sub(1);
         less(&mut self.found);
         match counted {
-            CountedAs::Indexed => less(&mut self.indexed),
-            CountedAs::Updated => less(&mut self.updated),
-            CountedAs::Unchanged => less(&mut self.unchanged),
-            CountedAs::Reread => {
+            MemberCount::Indexed => less(&mut self.indexed),
+            MemberCount::Updated => less(&mut self.updated),
+            MemberCount::Unchanged => less(&mut self.unchanged),
+            MemberCount::Reread => {
                 less(&mut self.unchanged);
                 less(&mut self.reread);
             }
-            CountedAs::Failed(reason) => {
+            MemberCount::Failed(reason) => {
                 less(&mut self.failed);
                 self.failed_by_reason.take_back(reason);
             }

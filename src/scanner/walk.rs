@@ -17,7 +17,7 @@ use super::prune::{self, DirectoryLook, Guard, Suspect};
 use super::scan_roots::ScanRoots;
 use super::watch::TimedFs;
 use super::work::{EntryReport, KnownAs, WorkDirectory, WorkEntry, WorkUnit};
-use super::{Error, Options, Order, Stop, UNIT_FILES, skip};
+use super::{Error, Options, Stop, UNIT_FILES, WalkOrder, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};
 use crate::model::location::Place;
 
@@ -86,7 +86,7 @@ impl ScanWalk<'_> {
     fn all(&mut self) -> Result<(), Error> {
         let scan_roots = self.scan_roots;
         let mut roots: Vec<_> = scan_roots.roots_in_order().into_iter().collect();
-        if self.options.order == Order::NewestFirst {
+        if self.options.order == WalkOrder::NewestFirst {
             roots.sort_by_cached_key(|root| Reverse(time_of(CWD, root.as_os_str())));
         }
         for root in roots {
@@ -471,7 +471,7 @@ struct Opened {
 
 impl Opened {
     /// Reads from the file system all that the walk needs of a directory.
-    fn read(path: &Path, order: Order) -> io::Result<Self> {
+    fn read(path: &Path, order: WalkOrder) -> io::Result<Self> {
         let handle = open_directory(path)?;
         let is_mount_point = prune::is_mount_point(&handle);
         let mut entries = Vec::new();
@@ -496,7 +496,7 @@ impl Opened {
                 },
                 kind => kind,
             };
-            let wants_time = order == Order::NewestFirst && kind == FileType::Directory;
+            let wants_time = order == WalkOrder::NewestFirst && kind == FileType::Directory;
             let time = wants_time.then(|| time_of(&handle, OsStr::from_bytes(name)));
             entries.push(RawEntry { name: OsString::from_vec(name.to_vec()), kind, time });
         }

@@ -134,7 +134,7 @@ impl WorkUnit {
 
 /// How a member of an archive was counted before a later member of the same name replaced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CountedAs {
+pub(super) enum MemberCount {
     /// As newly indexed.
     Indexed,
     /// As updated.
@@ -168,7 +168,7 @@ pub(super) struct UnitResult {
     pub(super) archives: u64,
     /// Members that an earlier result counted and that `files` lists again. A later member of the
     /// same name replaced each of them.
-    pub(super) replaced: Vec<CountedAs>,
+    pub(super) replaced: Vec<MemberCount>,
 }
 
 impl UnitResult {

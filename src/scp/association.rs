@@ -26,18 +26,18 @@ use crate::access::peers::PeerService;
 use crate::access::policy::local_limit_exceeded;
 use crate::db::ReceivedFrom;
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
-use crate::dimse::message::{DataSetPresence, PeerResponse, Request, RequestError, StoreRequest};
-use crate::dimse::pdata::{Arrival, MessageAssembler, PDataError, Pdv, put_message};
+use crate::dimse::message::{DataSetPresence, DimseRequest, PeerResponse, RequestError, StoreRequest};
+use crate::dimse::pdata::{FragmentOutcome, MessageAssembler, PDataError, Pdv, put_message};
 use crate::dimse::{Response, Status};
 use crate::model::peer::CountedAs;
 use crate::qr::FindError;
 use crate::scp::negotiation::{self, Agreement, Answer};
 use crate::scp::shared::{Services, Shared};
-use crate::shares::{Peer, PeerMemory, Share};
+use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::telemetry::metrics;
 use crate::ul::associate::{PresentationContext, printable};
 use crate::ul::certificates::handshake_failure;
-use crate::ul::pdu_io::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
+use crate::ul::pdu_io::{self, IncomingPdu, Patience, PduReader, PduWriter, ReadError};
 use crate::ul::stream::Stream;
 use crate::ul::tls::Tls;
 use crate::ul::tls::Transport;
@@ -194,7 +194,7 @@ impl Connection {
     async fn serve(self, stream: Stream, place: Share) {
         let options = &self.shared.options;
         let (mut reader, mut writer) = pdu_io::split(stream, options.write_timeout);
-        reader.count_for(PeerMemory::new(&self.shared.memory, &Peer::new(CountedAs::address(self.peer.ip()))));
+        reader.count_for(PeerMemory::new(&self.shared.memory, &CountedPeer::new(CountedAs::address(self.peer.ip()))));
         let Some((agreement, accept, slot)) = self.associate(&mut reader, &mut writer).await else {
             return;
         };
@@ -203,7 +203,7 @@ impl Connection {
         metrics::ASSOCIATIONS_ACCEPTED.increment();
         let active = metrics::ASSOCIATIONS_ACTIVE.hold();
         let begun = Instant::now();
-        let memory = PeerMemory::new(&self.shared.memory, &Peer::new(agreement.admission.counted_as.clone()));
+        let memory = PeerMemory::new(&self.shared.memory, &CountedPeer::new(agreement.admission.counted_as.clone()));
         reader.count_for(memory.clone());
         let sender = ReceivedFrom {
             calling_ae_title: agreement.calling_ae_title.trim().to_owned(),
@@ -252,7 +252,7 @@ impl Connection {
                 tracing::Span::current().record("peer.ae", title.as_str());
                 let admission = &agreement.admission;
                 let of_peer = admission.max_associations.unwrap_or(self.shared.options.max_associations_per_peer);
-                let peer = Peer::new(admission.counted_as.clone());
+                let peer = CountedPeer::new(admission.counted_as.clone());
                 if let Some(slot) = self.shared.associations.take_below(&peer, 1, of_peer) {
                     return Some((*agreement, accept, slot));
                 }
@@ -300,10 +300,10 @@ impl Connection {
             incoming = tokio::time::timeout(artim, reader.next(patience)) => incoming.map_err(|_| ReadError::SlowPdu)??,
         };
         match incoming {
-            Incoming::AssociateRequest(body) => {
+            IncomingPdu::AssociateRequest(body) => {
                 Ok(negotiation::answer(body, self.peer, &self.transport, &self.shared.policy))
             }
-            Incoming::Abort { source, reason } => Err(End::AbortedByPeer { source_code: source, reason }),
+            IncomingPdu::Abort { source, reason } => Err(End::AbortedByPeer { source_code: source, reason }),
             other => Err(End::UnexpectedPdu(pdu_type(&other))),
         }
     }
@@ -438,15 +438,15 @@ impl Session {
                 incoming = reader.next(patience) => incoming,
             };
             let done = match incoming {
-                Ok(Incoming::Pdv(pdv)) => match self.on_pdv(&pdv).await {
+                Ok(IncomingPdu::Pdv(pdv)) => match self.on_pdv(&pdv).await {
                     Ok(Some(Begun::Find(query))) => self.find(reader, *query, options).await,
                     Ok(Some(Begun::Retrieve(retrieval))) => self.retrieve(reader, *retrieval, shared).await,
                     Ok(None) => Ok(()),
                     Err(end) => Err(end),
                 },
                 // Sta6, AR-2: our user, the DIMSE layer, has nothing against it.
-                Ok(Incoming::ReleaseRequest) => Err(End::Released),
-                Ok(Incoming::Abort { source, reason }) => Err(End::AbortedByPeer { source_code: source, reason }),
+                Ok(IncomingPdu::ReleaseRequest) => Err(End::Released),
+                Ok(IncomingPdu::Abort { source, reason }) => Err(End::AbortedByPeer { source_code: source, reason }),
                 Ok(other) => Err(End::UnexpectedPdu(pdu_type(&other))),
                 Err(error) => Err(End::Read(error)),
             };
@@ -459,26 +459,26 @@ impl Session {
     /// Takes a fragment; returns a query or retrieval whose Identifier it completes.
     async fn on_pdv(&mut self, pdv: &Pdv<'_>) -> Result<Option<Begun>, End> {
         match self.assembler.accept(pdv)? {
-            Arrival::CommandFragment => Ok(None),
-            Arrival::Command { context_id, command, has_data_set } => {
+            FragmentOutcome::CommandFragment => Ok(None),
+            FragmentOutcome::Command { context_id, command, has_data_set } => {
                 self.on_command(context_id, &command, has_data_set).await.map(|()| None)
             }
-            Arrival::DataSetFragment { is_last } => self.on_data_set(pdv.fragment, is_last).await,
+            FragmentOutcome::DataSetFragment { is_last } => self.on_data_set(pdv.fragment, is_last).await,
         }
     }
 
     async fn on_command(&mut self, context_id: u8, command: &CommandSet, has_data_set: bool) -> Result<(), End> {
         let context = self.agreement.contexts.get(&context_id).ok_or(End::UnknownContext(context_id))?;
-        let response = match Request::parse(command) {
-            Ok(Request::Echo(request)) => echo::respond(&request, context),
-            Ok(Request::Store(request)) => match self.begin_store(&request, context, has_data_set) {
+        let response = match DimseRequest::parse(command) {
+            Ok(DimseRequest::Echo(request)) => echo::respond(&request, context),
+            Ok(DimseRequest::Store(request)) => match self.begin_store(&request, context, has_data_set) {
                 Ok(receiving) => {
                     self.operation = Operation::Store { context_id, receiving: Box::new(receiving) };
                     return Ok(());
                 }
                 Err(response) => *response,
             },
-            Ok(Request::Find(request)) => {
+            Ok(DimseRequest::Find(request)) => {
                 let begun = find::Receiving::begin(context_id, &request, context, &self.agreement, &self.memory);
                 match begun.filter(|_| self.services.find.is_some()) {
                     Some(receiving) if has_data_set => {
@@ -492,7 +492,7 @@ impl Session {
                     }
                 }
             }
-            Ok(Request::Get(request) | Request::Move(request)) => {
+            Ok(DimseRequest::Get(request) | DimseRequest::Move(request)) => {
                 let begun = retrieve::Receiving::begin(context_id, &request, context, &self.agreement, &self.memory);
                 match begun.filter(|_| self.services.retrieve.is_some()) {
                     Some(receiving) if has_data_set => {
@@ -503,7 +503,7 @@ impl Session {
                     None => sop_class_not_supported(request.field, request.message_id, &request.affected_sop_class_uid),
                 }
             }
-            Ok(Request::Action(request)) => {
+            Ok(DimseRequest::Action(request)) => {
                 let begun = commit::Receiving::begin(context_id, &request, context, &self.memory);
                 match begun {
                     Ok(receiving) if has_data_set && self.services.commitment.is_some() => {
@@ -516,7 +516,7 @@ impl Session {
                 }
             }
             // Its request was answered before it came.
-            Ok(Request::Cancel(_)) => return Ok(()),
+            Ok(DimseRequest::Cancel(_)) => return Ok(()),
             Err(RequestError::Refused(response)) => *response,
             Err(RequestError::Unanswerable(error)) => return Err(End::Unanswerable(error)),
             Err(RequestError::UnexpectedResponse(field)) => return self.on_response(command, field),
@@ -639,19 +639,19 @@ impl Session {
 
     fn while_answering(
         &mut self,
-        incoming: Result<Incoming<'_>, ReadError>,
+        incoming: Result<IncomingPdu<'_>, ReadError>,
         message_id: u16,
     ) -> Result<Meanwhile, End> {
         let pdv = match incoming? {
-            Incoming::Pdv(pdv) => pdv,
-            Incoming::ReleaseRequest => return Err(End::Released),
-            Incoming::Abort { source, reason } => return Err(End::AbortedByPeer { source_code: source, reason }),
+            IncomingPdu::Pdv(pdv) => pdv,
+            IncomingPdu::ReleaseRequest => return Err(End::Released),
+            IncomingPdu::Abort { source, reason } => return Err(End::AbortedByPeer { source_code: source, reason }),
             other => return Err(End::UnexpectedPdu(pdu_type(&other))),
         };
         match self.assembler.accept(&pdv)? {
-            Arrival::CommandFragment => Ok(Meanwhile::Nothing),
-            Arrival::Command { context_id, command, has_data_set } => match Request::parse(&command) {
-                Ok(Request::Cancel(cancel)) if cancel.message_id_being_responded_to == message_id => {
+            FragmentOutcome::CommandFragment => Ok(Meanwhile::Nothing),
+            FragmentOutcome::Command { context_id, command, has_data_set } => match DimseRequest::parse(&command) {
+                Ok(DimseRequest::Cancel(cancel)) if cancel.message_id_being_responded_to == message_id => {
                     Ok(Meanwhile::Cancel)
                 }
                 Err(RequestError::UnexpectedResponse(CommandField::N_EVENT_REPORT_RSP)) if !has_data_set => {
@@ -664,7 +664,7 @@ impl Session {
                 _ => Ok(Meanwhile::Ahead(Ahead { context_id, command, has_data_set })),
             },
             // Nothing is read after a command that announces a data set, until its turn comes.
-            Arrival::DataSetFragment { .. } => Err(End::Fragments(PDataError::UnexpectedDataSet)),
+            FragmentOutcome::DataSetFragment { .. } => Err(End::Fragments(PDataError::UnexpectedDataSet)),
         }
     }
 
@@ -694,14 +694,14 @@ impl Session {
     }
 }
 
-fn pdu_type(incoming: &Incoming<'_>) -> u8 {
+fn pdu_type(incoming: &IncomingPdu<'_>) -> u8 {
     match incoming {
-        Incoming::AssociateRequest(_) => 0x01,
-        Incoming::Pdv(_) => 0x04,
-        Incoming::ReleaseRequest => 0x05,
-        Incoming::ReleaseResponse => 0x06,
-        Incoming::Abort { .. } => 0x07,
-        Incoming::AssociateAccept(_) => 0x02,
-        Incoming::AssociateReject(_) => 0x03,
+        IncomingPdu::AssociateRequest(_) => 0x01,
+        IncomingPdu::Pdv(_) => 0x04,
+        IncomingPdu::ReleaseRequest => 0x05,
+        IncomingPdu::ReleaseResponse => 0x06,
+        IncomingPdu::Abort { .. } => 0x07,
+        IncomingPdu::AssociateAccept(_) => 0x02,
+        IncomingPdu::AssociateReject(_) => 0x03,
     }
 }

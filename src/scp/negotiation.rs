@@ -19,7 +19,7 @@ use dicom_ul::pdu::{
     PresentationContextResult, PresentationContextResultReason as ContextResult, RequestorRoles, UserVariableItem,
 };
 
-use crate::access::peers::{Admission, PeerService, Refused};
+use crate::access::peers::{Admission, PeerRefusal, PeerService};
 use crate::access::policy::AccessPolicy;
 use crate::dimse::pdata::MIN_PEER_MAX_LENGTH;
 use crate::model::sop_class::{Service, is_uid_shaped, service_of};
@@ -144,7 +144,7 @@ pub struct Titles {
     /// Called AE title as sent.
     pub called: String,
     /// Why the peer was not let in, where the table of peers says so.
-    pub refused: Option<Refused>,
+    pub refused: Option<PeerRefusal>,
 }
 
 /// Decides on an A-ASSOCIATE-RQ. `body` is what follows its PDU header.

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 pub use meta::FileMeta;
 pub use objects::{
-    Contents, Incoming, Objects, Options, Placed, Recovered, Sync, checksum, make_durable, open, remove,
+    Incoming, NameOutcome, Objects, Options, Placed, Recovered, Sync, checksum, make_durable, open, remove,
 };
 pub use source::Source;
 pub use space::FreeSpace;

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::directories::Directories;
 use super::meta::{START_LENGTH, data_set_offset};
 use crate::archive::Object;
-use crate::archive::{Archives, Problem};
+use crate::archive::{ArchiveProblem, Archives};
 use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::clock::unix_ms;
 use crate::model::location::{Location, Place};
@@ -110,7 +110,7 @@ pub struct Incoming {
 
 /// How an object relates to the object that already has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contents {
+pub enum NameOutcome {
     /// No object has the name.
     New,
     /// The data set is the same, byte for byte. The location is that of the old object.
@@ -149,7 +149,7 @@ pub struct Placed {
     /// Its location.
     pub location: Location,
     /// How it relates to the object that had its name before.
-    pub contents: Contents,
+    pub contents: NameOutcome,
     path: PathBuf,
     temporary: Option<Temporary>,
 }
@@ -177,8 +177,8 @@ impl Placed {
     /// If the file cannot be removed.
     pub fn discard(self) -> Result<(), Error> {
         match self.contents {
-            Contents::New | Contents::Other => fs::remove_file(&self.path).map_err(Error::object("removed")),
-            Contents::Same => Ok(()),
+            NameOutcome::New | NameOutcome::Other => fs::remove_file(&self.path).map_err(Error::object("removed")),
+            NameOutcome::Same => Ok(()),
         }
     }
 
@@ -209,7 +209,7 @@ pub(super) fn open_through(location: &Location, archives: &Archives) -> Result<O
     let member = (location.place == Place::Archive).then_some(&location.file_name);
     let open = || match (open_file(&path)?, member) {
         (file, None) => Object::of_file(file),
-        (file, Some(member)) => archives.open(file, member).map_err(Problem::into_io),
+        (file, Some(member)) => archives.open(file, member).map_err(ArchiveProblem::into_io),
     };
     open().map(Some).map_err(Error::object("opened"))
 }
@@ -494,7 +494,7 @@ impl Incoming {
         self.temporary
             .say_where(&incoming_name(self.number, &component(study), &component(series), &stem))
             .map_err(Error::object("given its name"))?;
-        let mut contents = Contents::New;
+        let mut contents = NameOutcome::New;
         let mut number = 0;
         for _ in 0..MAX_NAMES {
             let file_name = file_name(&stem, number);
@@ -507,7 +507,7 @@ impl Incoming {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.has_same_data_set(&path) {
                     Ok(true) => return self.same(&directory, file_name),
                     Ok(false) => {
-                        contents = Contents::Other;
+                        contents = NameOutcome::Other;
                         number += 1;
                     }
                     // The file was removed since, so its name is free.
@@ -543,7 +543,7 @@ impl Incoming {
         }
     }
 
-    fn placed(self, directory: &Path, name: OsString, contents: Contents) -> Result<Placed, Error> {
+    fn placed(self, directory: &Path, name: OsString, contents: NameOutcome) -> Result<Placed, Error> {
         let Self { objects, temporary, file, .. } = self;
         let path = directory.join(&name);
         // `sync_all` and not `sync_data`: the journal entry of the inode also makes the name
@@ -578,7 +578,12 @@ impl Incoming {
             file.sync_data().map_err(Error::object("synchronised"))?;
             self.objects.synchronise_directory(directory).map_err(Error::object("synchronised"))?;
         }
-        Ok(Placed { location: location(&file, directory, file_name)?, contents: Contents::Same, path, temporary: None })
+        Ok(Placed {
+            location: location(&file, directory, file_name)?,
+            contents: NameOutcome::Same,
+            path,
+            temporary: None,
+        })
     }
 
     fn has_same_data_set(&self, path: &Path) -> io::Result<bool> {
@@ -841,7 +846,7 @@ mod tests {
         assert_eq!(files(&directory), [".incoming/0.part"]);
         incoming.write(b"set").unwrap();
         let placed = incoming.place("1.1", "1.2", "1.3").unwrap();
-        assert_eq!(placed.contents, Contents::New);
+        assert_eq!(placed.contents, NameOutcome::New);
         assert_eq!(files(&directory), [".incoming/0,1.1,1.2,1.3", "1.1/1.2/1.3.dcm"]);
         let bytes = fs::read(placed.location.path().unwrap()).unwrap();
         assert_eq!(bytes, [header("A").as_slice(), b"data set"].concat());
@@ -882,7 +887,7 @@ mod tests {
         let data_set = vec![7; 3 * COMPARED_AT_A_TIME];
         let first = stored(&objects, &data_set);
         let again = objects.begin(&[&header("B"), &data_set]).unwrap().place("1.1", "1.2", "1.3").unwrap();
-        assert_eq!(again.contents, Contents::Same);
+        assert_eq!(again.contents, NameOutcome::Same);
         assert_eq!(again.location, first.location);
         drop(first);
         again.discard().unwrap();
@@ -895,9 +900,9 @@ mod tests {
         let objects = open(&directory);
         drop(stored(&objects, b"first"));
         let other = stored(&objects, b"other");
-        assert_eq!(other.contents, Contents::Other);
+        assert_eq!(other.contents, NameOutcome::Other);
         assert_eq!(files(&directory), [".incoming/1,1.1,1.2,1.3", "1.1/1.2/1.3-1.dcm", "1.1/1.2/1.3.dcm"]);
-        assert_eq!(stored(&objects, b"other").contents, Contents::Same);
+        assert_eq!(stored(&objects, b"other").contents, NameOutcome::Same);
         other.discard().unwrap();
         assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
     }
@@ -910,9 +915,9 @@ mod tests {
         // Simulates a failed fsync and a failed removal.
         objects.lock_tainted().insert(path);
         let again = stored(&objects, b"data set");
-        assert_eq!(again.contents, Contents::New);
+        assert_eq!(again.contents, NameOutcome::New);
         drop(again);
-        assert_eq!(stored(&objects, b"data set").contents, Contents::Same);
+        assert_eq!(stored(&objects, b"data set").contents, NameOutcome::Same);
         assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
     }
 
@@ -1040,7 +1045,7 @@ mod tests {
         let objects = open(&directory);
         drop(stored(&objects, b"first"));
         fs::remove_dir_all(directory.path().join("1.1")).unwrap();
-        assert_eq!(stored(&objects, b"first").contents, Contents::New);
+        assert_eq!(stored(&objects, b"first").contents, NameOutcome::New);
         assert_eq!(files(&directory), ["1.1/1.2/1.3.dcm"]);
     }
 }

@@ -65,7 +65,7 @@ const MAX_DRAINED: usize = 1024 * 1024;
 
 /// What came from the peer.
 #[derive(Debug)]
-pub(crate) enum Incoming<'a> {
+pub(crate) enum IncomingPdu<'a> {
     /// The body of an A-ASSOCIATE-RQ.
     AssociateRequest(&'a [u8]),
     /// A presentation data value of a P-DATA-TF, or the next part of one: as much of it as has come.
@@ -134,18 +134,18 @@ pub(crate) struct Patience {
 }
 
 #[derive(Debug)]
-enum Reading {
+enum PduReadHalf {
     Plain(OwnedReadHalf),
     Tls(ReadHalf<TlsStream<AcknowledgesAtOnce>>),
 }
 
 #[derive(Debug)]
-enum Writing {
+enum PduWriteHalf {
     Plain(OwnedWriteHalf),
     Tls(WriteHalf<TlsStream<AcknowledgesAtOnce>>),
 }
 
-impl Reading {
+impl PduReadHalf {
     async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => {
@@ -161,7 +161,7 @@ impl Reading {
     }
 }
 
-impl Writing {
+impl PduWriteHalf {
     async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.write_all(bytes).await,
@@ -184,7 +184,7 @@ impl Writing {
 /// The reading half of a connection.
 #[derive(Debug)]
 pub(crate) struct PduReader {
-    socket: Reading,
+    socket: PduReadHalf,
     buffer: Vec<u8>,
     /// Received and not consumed: `buffer[start..end]`.
     start: usize,
@@ -209,7 +209,7 @@ pub(crate) struct PduReader {
 /// The writing half of a connection.
 #[derive(Debug)]
 pub(crate) struct PduWriter {
-    socket: Writing,
+    socket: PduWriteHalf,
     patience: Duration,
     bytes_sent: u64,
 }
@@ -228,11 +228,11 @@ pub(crate) fn split(stream: Stream, write_patience: Duration) -> (PduReader, Pdu
     let (reader, writer) = match stream {
         Stream::Plain(socket) => {
             let (reader, writer) = socket.into_split();
-            (Reading::Plain(reader), Writing::Plain(writer))
+            (PduReadHalf::Plain(reader), PduWriteHalf::Plain(writer))
         }
         Stream::Tls(stream) => {
             let (reader, writer) = tokio::io::split(*stream);
-            (Reading::Tls(reader), Writing::Tls(writer))
+            (PduReadHalf::Tls(reader), PduWriteHalf::Tls(writer))
         }
     };
     let reader = PduReader {
@@ -268,7 +268,7 @@ impl PduReader {
     /// The next PDU, or the next part of the P-DATA-TF in hand.
     ///
     /// Safe to drop before it is ready: what was received stays in the buffer.
-    pub(crate) async fn next(&mut self, patience: Patience) -> Result<Incoming<'_>, ReadError> {
+    pub(crate) async fn next(&mut self, patience: Patience) -> Result<IncomingPdu<'_>, ReadError> {
         if let (Some(since), Some(deadline)) = (self.handed_over.take(), &mut self.deadline) {
             *deadline += since.elapsed();
         }
@@ -287,12 +287,12 @@ impl PduReader {
             self.start = body.end;
             let body = &self.buffer[body];
             return Ok(match (kind, body) {
-                (A_ASSOCIATE_RQ, body) => Incoming::AssociateRequest(body),
-                (A_RELEASE_RQ, _) => Incoming::ReleaseRequest,
-                (A_RELEASE_RP, _) => Incoming::ReleaseResponse,
-                (A_ABORT, &[_, _, source, reason]) => Incoming::Abort { source, reason },
-                (A_ASSOCIATE_AC, body) => Incoming::AssociateAccept(body),
-                (A_ASSOCIATE_RJ, body) => Incoming::AssociateReject(body),
+                (A_ASSOCIATE_RQ, body) => IncomingPdu::AssociateRequest(body),
+                (A_RELEASE_RQ, _) => IncomingPdu::ReleaseRequest,
+                (A_RELEASE_RP, _) => IncomingPdu::ReleaseResponse,
+                (A_ABORT, &[_, _, source, reason]) => IncomingPdu::Abort { source, reason },
+                (A_ASSOCIATE_AC, body) => IncomingPdu::AssociateAccept(body),
+                (A_ASSOCIATE_RJ, body) => IncomingPdu::AssociateReject(body),
                 // The header was checked: there are no others.
                 (kind, _) => return Err(ReadError::UnknownPdu(kind)),
             });
@@ -301,7 +301,7 @@ impl PduReader {
 
     /// What has come of the presentation data value in hand, or of the next one. The length of a P-DATA-TF decides on no
     /// memory: it need not be there whole.
-    async fn next_part(&mut self) -> Result<Incoming<'_>, ReadError> {
+    async fn next_part(&mut self) -> Result<IncomingPdu<'_>, ReadError> {
         let header = match self.pdv {
             Some(header) => header,
             None => {
@@ -330,7 +330,7 @@ impl PduReader {
         let is_whole = part.len() == header.length;
         self.pdv = (!is_whole).then_some(PdvHeader { length: header.length - part.len(), ..header });
         let PdvHeader { context_id, kind, is_last, .. } = header;
-        Ok(Incoming::Pdv(Pdv { context_id, kind, is_last: is_last && is_whole, fragment: &self.buffer[part] }))
+        Ok(IncomingPdu::Pdv(Pdv { context_id, kind, is_last: is_last && is_whole, fragment: &self.buffer[part] }))
     }
 
     /// Waits until a whole PDU is in the buffer, or the header of a P-DATA-TF; its type, and the length of its body.
@@ -572,7 +572,7 @@ mod tests {
         let pdu = data_pdu(&[7; 100]);
         let (first, second) = pdu.split_at(50);
         peer.write_all(first).await.unwrap();
-        assert!(matches!(reader.next(patience).await, Ok(Incoming::Pdv(_))));
+        assert!(matches!(reader.next(patience).await, Ok(IncomingPdu::Pdv(_))));
         // A disk that answers after two minutes. The peer can send the rest once there is room for it.
         reader.handed_over = reader.handed_over.and_then(|since| since.checked_sub(Duration::from_secs(120)));
         reader.deadline = reader.deadline.and_then(|deadline| deadline.checked_sub(Duration::from_secs(120)));
@@ -583,7 +583,7 @@ mod tests {
             () = std::future::ready(()) => {}
         }
         peer.write_all(second).await.unwrap();
-        assert!(matches!(rest.await, Ok(Incoming::Pdv(Pdv { is_last: true, .. }))));
+        assert!(matches!(rest.await, Ok(IncomingPdu::Pdv(Pdv { is_last: true, .. }))));
     }
 
     /// What a peer declares for its A-ASSOCIATE-RQ is counted for its address, and afterwards for nobody.
@@ -600,14 +600,14 @@ mod tests {
             peer.write_all(&request).await.unwrap();
             peer
         });
-        assert!(matches!(reader.next(patience).await, Ok(Incoming::AssociateRequest(_))));
+        assert!(matches!(reader.next(patience).await, Ok(IncomingPdu::AssociateRequest(_))));
         let mut peer = sending.await.unwrap();
         assert!(reader.buffer.len() >= length as usize);
         reader.count_for(of(2));
         // A peer that goes on sending, a little each time.
         for _ in 0..3 {
             peer.write_all(&data_pdu(b"ab")).await.unwrap();
-            assert!(matches!(reader.next(patience).await, Ok(Incoming::Pdv(_))));
+            assert!(matches!(reader.next(patience).await, Ok(IncomingPdu::Pdv(_))));
             assert!(reader.buffer.capacity() <= UNASKED_LENGTH, "{}", reader.buffer.capacity());
         }
     }
@@ -672,7 +672,7 @@ mod tests {
                 sent += part.len();
                 while received.len() + PDU_HEADER_LENGTH + PDV_HEADER_LENGTH < sent {
                     match reader.next(patience).await {
-                        Ok(Incoming::Pdv(pdv)) => received.extend_from_slice(pdv.fragment),
+                        Ok(IncomingPdu::Pdv(pdv)) => received.extend_from_slice(pdv.fragment),
                         other => panic!("{other:?}"),
                     }
                 }
@@ -711,7 +711,9 @@ mod tests {
                         assert!(reader.buffer.capacity() <= most, "{}", reader.buffer.capacity());
                     }
                     match reader.next(patience).await {
-                        Ok(Incoming::AssociateRequest(body)) => assert!(most > UNASKED_LENGTH && body.len() == 1 << 16),
+                        Ok(IncomingPdu::AssociateRequest(body)) => {
+                            assert!(most > UNASKED_LENGTH && body.len() == 1 << 16)
+                        }
                         Err(ReadError::NoMemory) => assert_eq!(most, UNASKED_LENGTH),
                         other => panic!("{other:?}"),
                     }
@@ -731,7 +733,7 @@ mod tests {
         let mut fragment = Vec::new();
         loop {
             match reader.next(patience).await {
-                Ok(Incoming::Pdv(pdv)) => {
+                Ok(IncomingPdu::Pdv(pdv)) => {
                     fragment.extend_from_slice(pdv.fragment);
                     if pdv.is_last {
                         return fragment;

@@ -17,16 +17,16 @@ use tokio::time::{Instant, timeout};
 use crate::dimse::Status;
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::{EchoRequest, PeerResponse};
-use crate::dimse::pdata::{Arrival, MIN_PEER_MAX_LENGTH, MessageAssembler, put_message};
+use crate::dimse::pdata::{FragmentOutcome, MIN_PEER_MAX_LENGTH, MessageAssembler, put_message};
 use crate::model::ae_title::AeTitle;
 use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 use crate::ul::associate::{APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH};
 use crate::ul::certificates::handshake_failure;
 use crate::ul::items::{Item, ItemError, items, kind, role_selection};
-use crate::ul::pdu_io::{self, Incoming, Patience, PduReader, PduWriter, ReadError};
+use crate::ul::pdu_io::{self, IncomingPdu, Patience, PduReader, PduWriter, ReadError};
 use crate::ul::pdu_io::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
 use crate::ul::stream::Stream;
-use crate::ul::tls::Route;
+use crate::ul::tls::PeerRoute;
 
 /// Presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
 pub const MAX_CONTEXTS: usize = 128;
@@ -126,7 +126,7 @@ impl ScuAssociation {
     pub(crate) async fn request(
         own_ae_title: &AeTitle,
         called_ae_title: &AeTitle,
-        route: &Route,
+        route: &PeerRoute,
         proposals: &[Proposal],
         waits: Waits,
     ) -> Result<Self, ScuError> {
@@ -136,13 +136,13 @@ impl ScuAssociation {
             writer.send(&request_pdu(own_ae_title, called_ae_title, proposals)?).await.map_err(ScuError::Write)?;
             let patience = Patience { first_byte: Some(waits.associate), rest: waits.associate };
             let accepted = match reader.next(patience).await? {
-                Incoming::AssociateAccept(body) => accepted(body, proposals),
-                Incoming::AssociateReject(body) => Err(ScuError::Rejected(rejection(body))),
-                Incoming::Abort { .. } => Err(ScuError::Aborted),
-                Incoming::AssociateRequest(_)
-                | Incoming::Pdv(_)
-                | Incoming::ReleaseRequest
-                | Incoming::ReleaseResponse => Err(ScuError::Unexpected),
+                IncomingPdu::AssociateAccept(body) => accepted(body, proposals),
+                IncomingPdu::AssociateReject(body) => Err(ScuError::Rejected(rejection(body))),
+                IncomingPdu::Abort { .. } => Err(ScuError::Aborted),
+                IncomingPdu::AssociateRequest(_)
+                | IncomingPdu::Pdv(_)
+                | IncomingPdu::ReleaseRequest
+                | IncomingPdu::ReleaseResponse => Err(ScuError::Unexpected),
             };
             let (accepted, peer_max_length) = match accepted {
                 Ok(accepted) => accepted,
@@ -186,17 +186,17 @@ impl ScuAssociation {
             let left = deadline.saturating_duration_since(Instant::now());
             let patience = Patience { first_byte: Some(left), rest: self.waits.read };
             let pdv = match self.reader.next(patience).await? {
-                Incoming::Pdv(pdv) => pdv,
-                Incoming::Abort { .. } => return Err(ScuError::Aborted),
-                Incoming::AssociateRequest(_)
-                | Incoming::AssociateAccept(_)
-                | Incoming::AssociateReject(_)
-                | Incoming::ReleaseRequest
-                | Incoming::ReleaseResponse => return Err(ScuError::Unexpected),
+                IncomingPdu::Pdv(pdv) => pdv,
+                IncomingPdu::Abort { .. } => return Err(ScuError::Aborted),
+                IncomingPdu::AssociateRequest(_)
+                | IncomingPdu::AssociateAccept(_)
+                | IncomingPdu::AssociateReject(_)
+                | IncomingPdu::ReleaseRequest
+                | IncomingPdu::ReleaseResponse => return Err(ScuError::Unexpected),
             };
             let arrival = self.assembler.accept(&pdv).map_err(|error| ScuError::Read(error.to_string()))?;
             // A data set behind a response (PS3.7 10.1.1.1.8 allows one) says nothing that we need.
-            let Arrival::Command { command, .. } = arrival else { continue };
+            let FragmentOutcome::Command { command, .. } = arrival else { continue };
             let response = PeerResponse::parse(&command).map_err(|error| ScuError::Read(error.to_string()))?;
             let wanted = response
                 .filter(|response| response.field == field && response.message_id_being_responded_to == message_id);
@@ -227,8 +227,8 @@ impl ScuAssociation {
 }
 
 /// A connection to a peer. The one place where a transport is chosen.
-async fn connect(route: &Route) -> Result<Stream, ScuError> {
-    let Route { destination, tls } = route;
+async fn connect(route: &PeerRoute) -> Result<Stream, ScuError> {
+    let PeerRoute { destination, tls } = route;
     let address = (destination.address.host.as_str(), destination.address.port);
     let stream = TcpStream::connect(address).await.map_err(ScuError::Connect)?;
     if !destination.tls {
@@ -381,7 +381,7 @@ pub struct Echoed {
 ///
 /// # Errors
 /// Why there is no answer.
-pub fn echo(own: &AeTitle, called: &AeTitle, route: &Route, waits: Waits) -> Result<Echoed, ScuError> {
+pub fn echo(own: &AeTitle, called: &AeTitle, route: &PeerRoute, waits: Waits) -> Result<Echoed, ScuError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ScuError::Connect)?;
     runtime.block_on(async {
         let proposal = Proposal {

@@ -204,7 +204,7 @@ pub enum Transport {
 
 /// A destination, and what it takes to get there.
 #[derive(Clone, Debug)]
-pub struct Route {
+pub struct PeerRoute {
     /// Where to.
     pub destination: Destination,
     /// Our certificates, if we have some.

@@ -47,7 +47,7 @@ pub fn problems(options: &Options, now_ms: i64) -> Result<Vec<CertificateProblem
     let mut found = Vec::new();
     let chain = tls::certificates(&options.certificate)?;
     for (at, der) in chain.iter().enumerate() {
-        let told = Told { file: &options.certificate, number: at + 1 };
+        let told = ToldCertificate { file: &options.certificate, number: at + 1 };
         match Certificate::parse(der) {
             Ok(certificate) if at == 0 => found.extend(told.own(&certificate, now)),
             Ok(certificate) => found.extend(told.between(&certificate, now)),
@@ -55,7 +55,7 @@ pub fn problems(options: &Options, now_ms: i64) -> Result<Vec<CertificateProblem
         }
     }
     for (at, der) in tls::certificates(&options.authorities)?.iter().enumerate() {
-        let told = Told { file: &options.authorities, number: at + 1 };
+        let told = ToldCertificate { file: &options.authorities, number: at + 1 };
         match Certificate::parse(der) {
             Ok(certificate) => found.extend(told.listed(&certificate, now)),
             Err(unfit) => found.push(told.unfit(unfit, Severity::Broken)),
@@ -66,12 +66,12 @@ pub fn problems(options: &Options, now_ms: i64) -> Result<Vec<CertificateProblem
 
 /// A certificate of which something is told.
 #[derive(Clone, Copy)]
-struct Told<'a> {
+struct ToldCertificate<'a> {
     file: &'a Path,
     number: usize,
 }
 
-impl Told<'_> {
+impl ToldCertificate<'_> {
     /// Our own, which we show on both sides.
     fn own(self, certificate: &Certificate<'_>, now: i64) -> Vec<CertificateProblem> {
         let mut found = self.between(certificate, now);

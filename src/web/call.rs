@@ -21,7 +21,7 @@ use super::{Options, Services, TlsSource};
 use crate::deliver::delivery::Delivery;
 use crate::qr::readers::Readers;
 use crate::receive::storage::Storage;
-use crate::shares::{MEMORY_BYTES, Peer, Shares, Turn};
+use crate::shares::{CountedPeer, MEMORY_BYTES, Shares, Turn};
 use crate::telemetry::metrics;
 
 /// How long a request waits for its turn to ask the index. A browser gives up later.
@@ -75,7 +75,7 @@ impl Answering {
     }
 
     /// The right to ask the index now.
-    pub(super) async fn turn(&self, peer: &Peer) -> Result<Turn, Problem> {
+    pub(super) async fn turn(&self, peer: &CountedPeer) -> Result<Turn, Problem> {
         let turn = timeout(WAIT_FOR_TURN, self.readers.turns().take(peer)).await;
         turn.map_err(|_| Problem::busy("many searches are under way; try again"))
     }
@@ -99,5 +99,5 @@ pub(super) struct Call<'r> {
     /// Who is at the other end of the connection.
     pub(super) address: IpAddr,
     /// For whom things are counted.
-    pub(super) peer: Peer,
+    pub(super) peer: CountedPeer,
 }

@@ -20,7 +20,7 @@ use super::target::{Listed, Target};
 use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::deliver::error::DeliverError;
-use crate::deliver::framing::{Form, Framing};
+use crate::deliver::framing::{Framing, ObjectForm};
 use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::deliver::read_ahead::ReadAhead;
 use crate::deliver::sending::{Piece, Sending};
@@ -84,12 +84,12 @@ struct AsParts {
 }
 
 impl Framing for AsParts {
-    fn choose(&self, kind: &ObjectKind) -> Result<Form, DeliverError> {
+    fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
         let rewrite = self.wish.rewriting(&kind.transfer_syntax).ok_or(DeliverError::NotAccepted)?;
-        Ok(Form { context_id: 0, rewrite })
+        Ok(ObjectForm { context_id: 0, rewrite })
     }
 
-    fn begin(&self, form: Form, instance: &RetrievedInstance<'_>, _number: usize, out: &mut Vec<u8>) {
+    fn begin(&self, form: ObjectForm, instance: &RetrievedInstance<'_>, _number: usize, out: &mut Vec<u8>) {
         let transfer_syntax = sent_syntax(&instance.kind.transfer_syntax, form.rewrite);
         let content_type = format!("{DICOM}; transfer-syntax={transfer_syntax}");
         out.extend_from_slice(self.parts.head(&content_type, None).as_bytes());

@@ -31,8 +31,8 @@ use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::db::open::Reader;
 use crate::model::level::QueryRetrieveLevel;
-use crate::qr::{self, FindError, JsonWriter, RetrievedInstance, Stop, encoded_uid};
-use crate::shares::Peer;
+use crate::qr::{self, FindError, JsonWriter, QueryStop, RetrievedInstance, encoded_uid};
+use crate::shares::CountedPeer;
 use crate::web::call::{Answering, Call};
 
 /// What metadata can be had as, the default first.
@@ -154,7 +154,7 @@ struct Job {
 }
 
 /// Reads batches ahead of the client, and hands them over in their order.
-async fn write(job: Arc<Job>, peer: Peer, mut outlet: Outlet, is_compressed: bool) {
+async fn write(job: Arc<Job>, peer: CountedPeer, mut outlet: Outlet, is_compressed: bool) {
     let instances = &job.listed.instances;
     let mut sink = if is_compressed { Sink::gzip() } else { Sink::Plain(Vec::new()) };
     let mut batches = (0..instances.len()).step_by(BATCH);
@@ -251,7 +251,7 @@ fn as_indexed(
         return Ok(());
     };
     let writer = JsonWriter::new(&search.query, service).for_what_is_gone();
-    let stop = Stop::new(reader);
+    let stop = QueryStop::new(reader);
     let start = out.len();
     let found = qr::run(reader, &search.query, &stop, |answer| {
         writer.write(out, &answer);

@@ -8,7 +8,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, Source};
+use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, ValueSource};
 use crate::model::declared::DeclaredSet;
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::matching::{KeyElement, KeyValue};
@@ -327,7 +327,7 @@ fn is_below(name: &str, level: QueryRetrieveLevel) -> bool {
         Some(number) => Attribute::by_tag(Tag((number >> 16) as u16, number as u16)),
         None => Attribute::by_keyword(root),
     };
-    attribute.is_some_and(|attribute| attribute.level > level && attribute.source != Source::Computed)
+    attribute.is_some_and(|attribute| attribute.level > level && attribute.source != ValueSource::Computed)
 }
 
 /// Whether an unsupported key has a value: one at the root, or one in an item, which is only told where it has.
@@ -365,7 +365,7 @@ fn defaults(level: QueryRetrieveLevel, has_study: bool, has_series: bool) -> imp
 /// All attributes that answers of this level can have.
 fn all_attributes(level: QueryRetrieveLevel) -> impl Iterator<Item = &'static Attribute> {
     ATTRIBUTES.iter().filter(move |attribute| {
-        attribute.level <= level && attribute.source != Source::AlwaysEmpty
+        attribute.level <= level && attribute.source != ValueSource::AlwaysEmpty
             || attribute.key == KeyType::Unique && attribute.level == level
     })
 }

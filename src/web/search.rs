@@ -23,7 +23,7 @@ use crate::db::open::Reader;
 use crate::model::attribute::{ATTRIBUTES, KeyType};
 use crate::model::find::ReturnKey;
 use crate::model::level::QueryRetrieveLevel;
-use crate::qr::{self, FindError, JsonWriter, Query, Stop};
+use crate::qr::{self, FindError, JsonWriter, Query, QueryStop};
 use crate::web::call::{Answering, Call};
 
 /// What a search can be answered as, the default first.
@@ -305,7 +305,7 @@ pub(super) struct Watch {
 
 #[derive(Default)]
 struct Watched {
-    stop: OnceLock<Stop>,
+    stop: OnceLock<QueryStop>,
     order: OnceLock<Order>,
     /// Time that the search waited for its client, and since when it waits.
     waited: Mutex<(Duration, Option<Instant>)>,
@@ -346,8 +346,8 @@ impl Watch {
     }
 
     /// The query of this reader begins; what was ordered before holds.
-    pub(super) fn begin(&self, reader: &Reader) -> &Stop {
-        let stop = self.shared.stop.get_or_init(|| Stop::new(reader));
+    pub(super) fn begin(&self, reader: &Reader) -> &QueryStop {
+        let stop = self.shared.stop.get_or_init(|| QueryStop::new(reader));
         self.shared.repeat();
         stop
     }

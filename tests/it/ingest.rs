@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use dcmdex::ingest::{HeaderParser, Need, Outcome, Wanted, read_file, read_stream};
-use dcmdex::model::attribute::{ATTRIBUTES, AttributeId, Source};
+use dcmdex::model::attribute::{ATTRIBUTES, AttributeId, ValueSource};
 use dcmdex::model::record::InstanceRecord;
 
 fn real() -> PathBuf {
@@ -207,7 +207,7 @@ mod differential {
     fn assert_agrees(record: &InstanceRecord, object: &InMemDicomObject, name: &str) {
         // dicom-object decodes with the first character set only.
         let one_charset = !record.value(AttributeId::SpecificCharacterSet).contains('\\');
-        for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.source == Source::DataSet) {
+        for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.source == ValueSource::DataSet) {
             let value = record.value(attribute.id);
             let Ok(element) = object.element(attribute.tag) else {
                 assert_eq!(value, "", "{name}: {} is absent", attribute.keyword);

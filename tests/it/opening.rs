@@ -125,7 +125,7 @@ const NAMES: [&str; 18] = [
 ];
 
 /// Reads a whole member, or its first bytes.
-fn read(opened: Result<archive::Object, archive::Problem>, most: u64) -> Result<Vec<u8>, String> {
+fn read(opened: Result<archive::Object, archive::ArchiveProblem>, most: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     match opened.map_err(|problem| problem.to_string())?.take(most).read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use dcmdex::db::Search;
 use dcmdex::db::open::Reader;
 use dcmdex::ingest::{Outcome, Wanted, read_file};
-use dcmdex::model::attribute::{ATTRIBUTES, AttributeId, Source};
+use dcmdex::model::attribute::{ATTRIBUTES, AttributeId, ValueSource};
 use dcmdex::model::find::{FindRequest, ReturnKey};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 
@@ -24,7 +24,7 @@ fn content(index: &Path) -> Vec<String> {
         let left_out = [AttributeId::RetrieveAETitle, AttributeId::AvailableTransferSyntaxUID];
         let attributes = ATTRIBUTES
             .iter()
-            .filter(|a| a.level <= level && a.source != Source::AlwaysEmpty && !left_out.contains(&a.id));
+            .filter(|a| a.level <= level && a.source != ValueSource::AlwaysEmpty && !left_out.contains(&a.id));
         let return_keys: Vec<_> = attributes.map(|a| ReturnKey { attribute: a.id, items: Vec::new() }).collect();
         let request = FindRequest {
             arrival: Default::default(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::db::rules::{Arriving, Decision, KeptMetadata, KnownInstance, ObjectContent, is_same_object};
+use crate::db::rules::{ArrivingObject, Decision, KeptMetadata, KnownInstance, ObjectContent, is_same_object};
 use crate::db::{
     FileOutcome, KnownLocation, Mounted, Note, Received, ScanEntry, ScannedDirectory, ScannedFile, StoreOutcome, Tally,
 };
@@ -31,7 +31,7 @@ impl FileKey {
 
 /// A location of an instance, and what the object there says.
 #[derive(Clone)]
-pub(super) struct Held {
+pub(super) struct StoredFile {
     pub(super) location: Location,
     pub(super) record: InstanceRecord,
     pub(super) checksum: Option<Checksum>,
@@ -41,7 +41,7 @@ pub(super) struct Held {
     pub(super) declared: String,
 }
 
-impl Held {
+impl StoredFile {
     pub(super) fn key(&self) -> FileKey {
         FileKey::of(self.location.place, &self.location.directory, &self.location.file_name)
     }
@@ -68,12 +68,12 @@ pub(super) struct Unindexed {
 #[derive(Default)]
 pub(super) struct Contents {
     /// Instances by their UID; the first location of each comes first, and there is always one.
-    pub(super) instances: BTreeMap<String, Vec<Held>>,
+    pub(super) instances: BTreeMap<String, Vec<StoredFile>>,
     pub(super) unindexed: BTreeMap<FileKey, Unindexed>,
     pub(super) missing: BTreeSet<FileKey>,
     pub(super) faults: BTreeMap<FileKey, String>,
     /// Conflicts that the locations do not show: kind, SOP Instance UID, and the object.
-    pub(super) conflicts: BTreeMap<(&'static str, String, FileKey), Held>,
+    pub(super) conflicts: BTreeMap<(&'static str, String, FileKey), StoredFile>,
     pub(super) directories: BTreeSet<(u8, PathBuf)>,
     pub(super) mount_points: BTreeSet<PathBuf>,
     pub(super) scans: Vec<ScanEntry>,
@@ -92,13 +92,13 @@ pub(super) fn kind(place: Place) -> u8 {
 }
 
 /// What a decision asks.
-struct Questions<'c> {
+struct FileQuestions<'c> {
     contents: &'c Contents,
-    held: &'c [Held],
-    new: &'c Held,
+    held: &'c [StoredFile],
+    new: &'c StoredFile,
 }
 
-impl KnownInstance for Questions<'_> {
+impl KnownInstance for FileQuestions<'_> {
     type Error = std::convert::Infallible;
 
     fn is_further(&mut self) -> Result<bool, Self::Error> {
@@ -107,7 +107,7 @@ impl KnownInstance for Questions<'_> {
 
     fn differs(&mut self) -> Result<bool, Self::Error> {
         // Checksums count where they are asked for.
-        let without = |held: &Held| Held { checksum: None, ..held.clone() };
+        let without = |held: &StoredFile| StoredFile { checksum: None, ..held.clone() };
         Ok(self.held.first().is_some_and(|first| without(self.new).content().differs_from(&without(first).content())))
     }
 
@@ -131,7 +131,7 @@ impl KnownInstance for Questions<'_> {
 
 impl Contents {
     /// Whether an object lies where the index says, as far as scans know.
-    pub(super) fn is_there(&self, held: &Held) -> bool {
+    pub(super) fn is_there(&self, held: &StoredFile) -> bool {
         held.has_object() && !self.missing.contains(&held.key())
     }
 
@@ -151,7 +151,7 @@ impl Contents {
             return (StoreOutcome::New, None);
         };
         let Some(first) = held.first() else { return (StoreOutcome::New, None) };
-        let arriving = Arriving {
+        let arriving = ArrivingObject {
             place: new.location.place,
             checksum,
             compared,
@@ -161,7 +161,7 @@ impl Contents {
             is_first: first.key() == new.key(),
             in_first_directory: first.location.directory == new.location.directory,
         };
-        let Ok(decision) = arriving.decide(&mut Questions { contents: self, held: &held, new: &new });
+        let Ok(decision) = arriving.decide(&mut FileQuestions { contents: self, held: &held, new: &new });
         let first_location = arriving.names_first(decision).then(|| KnownLocation {
             location: first.location.clone(),
             checksum: first.checksum,
@@ -181,7 +181,7 @@ impl Contents {
             }
             Decision::KeepCopy { differs } => {
                 self.forget_marks(&new.key());
-                self.change(&uid, |held| held.retain_copies(Held::has_object));
+                self.change(&uid, |held| held.retain_copies(StoredFile::has_object));
                 self.note(&new);
                 self.add_copy(&uid, new, differs);
                 StoreOutcome::KeptCopy { differs }
@@ -189,7 +189,7 @@ impl Contents {
             Decision::KeepMetadata { differs } => {
                 let location = Location { file_name: uid.clone().into(), ..new.location.clone() };
                 self.note(&new);
-                self.add_copy(&uid, Held { location, ..new }, differs);
+                self.add_copy(&uid, StoredFile { location, ..new }, differs);
                 if differs { StoreOutcome::KeptCopy { differs } } else { StoreOutcome::Identical { uncompared: None } }
             }
             Decision::Refuse => {
@@ -202,10 +202,10 @@ impl Contents {
     }
 
     /// Takes an object in place of the first location, with which the objects of ours go that hold the same.
-    fn replace(&mut self, uid: &str, new: Held, first: &Held) -> StoreOutcome {
-        let (own, key) = (|held: &Held| held.location.place == Place::Managed && !held.differs, new.key());
+    fn replace(&mut self, uid: &str, new: StoredFile, first: &StoredFile) -> StoreOutcome {
+        let (own, key) = (|held: &StoredFile| held.location.place == Place::Managed && !held.differs, new.key());
         let held = self.instances.get(uid).cloned().unwrap_or_default();
-        let mut gone: Vec<&Held> = held.iter().skip(1).filter(|copy| own(copy)).collect();
+        let mut gone: Vec<&StoredFile> = held.iter().skip(1).filter(|copy| own(copy)).collect();
         gone.extend((first.location.place == Place::Managed).then_some(first));
         let previous = gone.iter().filter(|held| held.key() != key).filter_map(|held| held.location.path()).collect();
         for held in &gone {
@@ -217,13 +217,13 @@ impl Contents {
         let keeps_first = matches!(first.location.place, Place::InPlace | Place::Archive);
         self.put_first(uid, new, first);
         if keeps_first {
-            self.change(uid, |held| held.insert(1, Held { differs: true, ..first.clone() }));
+            self.change(uid, |held| held.insert(1, StoredFile { differs: true, ..first.clone() }));
         }
         StoreOutcome::Replaced { previous }
     }
 
     /// Puts an object in the place of the first location. Further files that are gone and hold the same have moved there.
-    fn put_first(&mut self, uid: &str, new: Held, former: &Held) {
+    fn put_first(&mut self, uid: &str, new: StoredFile, former: &StoredFile) {
         let mut held = self.instances.remove(uid).unwrap_or_default();
         if held.first().is_some_and(|first| first.key() == former.key()) {
             held.remove(0);
@@ -234,9 +234,9 @@ impl Contents {
             let alike = copy.checksum.is_some() && copy.checksum == new.checksum;
             copy.differs = (by_bytes && !alike) || copy.content().differs_from(&new.content());
         }
-        held.insert(0, Held { differs: false, ..new });
+        held.insert(0, StoredFile { differs: false, ..new });
         self.instances.insert(uid.to_owned(), held);
-        if self.instances.get(uid).and_then(|held| held.first()).is_some_and(Held::has_object) {
+        if self.instances.get(uid).and_then(|held| held.first()).is_some_and(StoredFile::has_object) {
             self.drop_spare(uid);
         }
     }
@@ -244,8 +244,8 @@ impl Contents {
     /// Drops further files of an instance that are gone and hold the same as the first one.
     fn drop_spare(&mut self, uid: &str) {
         let held = self.instances.get(uid).cloned().unwrap_or_default();
-        let is_spare = |copy: &&Held| copy.has_object() && !copy.differs && !self.is_there(copy);
-        let spare: Vec<FileKey> = held.iter().skip(1).filter(is_spare).map(Held::key).collect();
+        let is_spare = |copy: &&StoredFile| copy.has_object() && !copy.differs && !self.is_there(copy);
+        let spare: Vec<FileKey> = held.iter().skip(1).filter(is_spare).map(StoredFile::key).collect();
         for key in spare {
             self.change(uid, |held| held.retain_copies(|copy| copy.key() != key));
             self.forget_marks(&key);
@@ -253,23 +253,23 @@ impl Contents {
         }
     }
 
-    fn add_copy(&mut self, uid: &str, new: Held, by_bytes: bool) -> bool {
+    fn add_copy(&mut self, uid: &str, new: StoredFile, by_bytes: bool) -> bool {
         let held = self.instances.entry(uid.to_owned()).or_default();
         held.retain_copies(|copy| copy.key() != new.key());
         let differs = by_bytes || held.first().is_some_and(|first| new.content().differs_from(&first.content()));
-        held.push(Held { differs, ..new });
+        held.push(StoredFile { differs, ..new });
         self.tally.conflicts += u64::from(differs);
         differs
     }
 
-    fn change(&mut self, uid: &str, change: impl FnOnce(&mut Vec<Held>)) {
+    fn change(&mut self, uid: &str, change: impl FnOnce(&mut Vec<StoredFile>)) {
         if let Some(held) = self.instances.get_mut(uid) {
             change(held);
         }
     }
 
     /// Notes the faults of an object, and UIDs that break PS3.5 9.1.
-    fn note(&mut self, new: &Held) {
+    fn note(&mut self, new: &StoredFile) {
         let faults = new.record.faults().join("; ");
         if !faults.is_empty() {
             self.faults.insert(new.key(), faults);
@@ -281,7 +281,7 @@ impl Contents {
         }
     }
 
-    fn note_conflict(&mut self, kind: &'static str, object: &Held) {
+    fn note_conflict(&mut self, kind: &'static str, object: &StoredFile) {
         let uid = object.record.value(AttributeId::SOPInstanceUID).to_owned();
         let is_new = self.conflicts.insert((kind, uid, object.key()), object.clone()).is_none();
         self.tally.conflicts += u64::from(is_new);
@@ -316,9 +316,9 @@ impl Contents {
     }
 
     /// Has a further location take the place of the first one, which is forgotten; whether there is one that may.
-    fn promote(&mut self, uid: &str, may: impl Fn(&Self, &Held) -> bool) -> bool {
+    fn promote(&mut self, uid: &str, may: impl Fn(&Self, &StoredFile) -> bool) -> bool {
         let mut held = self.instances.get(uid).cloned().unwrap_or_default();
-        let rank = |copy: &Held| {
+        let rank = |copy: &StoredFile| {
             let missing = self.missing.contains(&copy.key());
             (!copy.has_object(), missing, copy.differs, copy.key())
         };
@@ -408,7 +408,7 @@ impl Contents {
         let uid = new.record.value(AttributeId::SOPInstanceUID).to_owned();
         let faults = (!new.record.faults().is_empty()).then(|| new.record.faults().join("; "));
         if reread {
-            let same = |held: &Held| held.key() == key && held.location.size == size;
+            let same = |held: &StoredFile| held.key() == key && held.location.size == size;
             let known = self.instances.get(&uid).and_then(|held| held.iter().find(|held| same(held)));
             let is_as_indexed = known.is_some_and(|known| is_same_object(&known.record, &new.record))
                 && self.faults.get(&key) == faults.as_ref();
@@ -429,16 +429,16 @@ impl Contents {
             self.instances.insert(uid, vec![new]);
             return;
         };
-        let content_differs = new.content().differs_from(&Held { checksum: None, ..first.clone() }.content());
+        let content_differs = new.content().differs_from(&StoredFile { checksum: None, ..first.clone() }.content());
         if first.key() == key {
             // An object of our own is read again for what it says. What it has to be was settled when it came.
             let checksum = first.checksum.filter(|_| place == Place::Managed);
-            self.put_first(&uid, Held { checksum, ..new }, &first);
+            self.put_first(&uid, StoredFile { checksum, ..new }, &first);
             self.tally.updated += 1;
         } else if !first.has_object() {
             let location = Location { file_name: uid.clone().into(), ..first.location.clone() };
             self.put_first(&uid, new, &first);
-            self.add_copy(&uid, Held { location, ..first }, false);
+            self.add_copy(&uid, StoredFile { location, ..first }, false);
             self.tally.indexed += 1;
         } else if !self.is_there(&first) && !content_differs {
             self.forget_marks(&first.key());
@@ -481,18 +481,18 @@ impl Contents {
     }
 }
 
-fn held(record: InstanceRecord, location: Location, checksum: Option<Checksum>, declared: &DeclaredSet) -> Held {
+fn held(record: InstanceRecord, location: Location, checksum: Option<Checksum>, declared: &DeclaredSet) -> StoredFile {
     let declared = if record.has_declared() { declared.mark().to_owned() } else { String::new() };
-    Held { location, record, checksum, differs: false, declared }
+    StoredFile { location, record, checksum, differs: false, declared }
 }
 
 trait RetainCopies {
     /// Keeps the first location, and of the further ones those that are to be kept.
-    fn retain_copies(&mut self, keep: impl Fn(&Held) -> bool);
+    fn retain_copies(&mut self, keep: impl Fn(&StoredFile) -> bool);
 }
 
-impl RetainCopies for Vec<Held> {
-    fn retain_copies(&mut self, keep: impl Fn(&Held) -> bool) {
+impl RetainCopies for Vec<StoredFile> {
+    fn retain_copies(&mut self, keep: impl Fn(&StoredFile) -> bool) {
         let mut is_first = true;
         self.retain(|held| std::mem::take(&mut is_first) || keep(held));
     }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dicom_core::VR;
 
-use super::contents::{Contents, Held};
+use super::contents::{Contents, StoredFile};
 use crate::db::Error;
-use crate::db::plan::{Keys, asks_for_patient, can_answer, can_answer_declared};
+use crate::db::plan::{PartedKeys, asks_for_patient, can_answer, can_answer_declared};
 use crate::db::rules::{self, Description, PatientOfStudy};
 use crate::model::attribute::AttributeId::{self, *};
-use crate::model::attribute::{Attribute, Source};
+use crate::model::attribute::{Attribute, ValueSource};
 use crate::model::declared::Unit;
 use crate::model::find::{AnswerKey, AnswerOrder, DateTimeKey, DeclaredKey, FindAnswer, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
@@ -20,7 +20,7 @@ use crate::model::record::InstanceRecord;
 
 /// A study with the patients whom its objects name.
 struct StudyView<'c> {
-    instances: Vec<&'c Held>,
+    instances: Vec<&'c StoredFile>,
     patients: Vec<PatientOfStudy>,
 }
 
@@ -30,7 +30,7 @@ struct Entity<'v, 'c> {
     study: &'v StudyView<'c>,
     patient: usize,
     series: Option<&'v str>,
-    instance: Option<&'c Held>,
+    instance: Option<&'c StoredFile>,
 }
 
 /// What sets a patient apart: Patient ID, what replaces a missing one, and issuer.
@@ -65,7 +65,7 @@ pub(super) fn answers(contents: &Contents, request: &FindRequest) -> Result<Vec<
         }
     }
     let view = View::of(contents);
-    let keys = Keys::of(request);
+    let keys = PartedKeys::of(request);
     let mut found = match request.level {
         Patient => view.patients(request, &keys),
         Study | Series | Image => view.entities(request, &keys),
@@ -76,11 +76,11 @@ pub(super) fn answers(contents: &Contents, request: &FindRequest) -> Result<Vec<
 }
 
 /// Where an answer stands: its key, its study, and number and UID of its series and of its instance.
-type Order = (AnswerOrder, String, (i64, String), (i64, String));
+type EntityOrder = (AnswerOrder, String, (i64, String), (i64, String));
 
 impl<'c> View<'c> {
     fn of(contents: &'c Contents) -> Self {
-        let mut by_study: BTreeMap<&str, Vec<&Held>> = BTreeMap::new();
+        let mut by_study: BTreeMap<&str, Vec<&StoredFile>> = BTreeMap::new();
         for first in contents.instances.values().filter_map(|held| held.first()) {
             by_study.entry(first.record.value(StudyInstanceUID)).or_default().push(first);
         }
@@ -121,7 +121,7 @@ impl<'c> View<'c> {
     }
 
     /// One answer for each patient: of the descriptions that match, the one that comes first.
-    fn patients(&self, request: &FindRequest, keys: &Keys<'_>) -> Vec<(Order, FindAnswer)> {
+    fn patients(&self, request: &FindRequest, keys: &PartedKeys<'_>) -> Vec<(EntityOrder, FindAnswer)> {
         let mut best: BTreeMap<Person, (Entity<'_, 'c>, FindAnswer)> = BTreeMap::new();
         for study in &self.studies {
             for (at, patient) in study.patients.iter().enumerate() {
@@ -160,7 +160,7 @@ impl<'c> View<'c> {
     }
 
     /// One answer for each study, series or instance, under the first of its patients that matches.
-    fn entities(&self, request: &FindRequest, keys: &Keys<'_>) -> Vec<(Order, FindAnswer)> {
+    fn entities(&self, request: &FindRequest, keys: &PartedKeys<'_>) -> Vec<(EntityOrder, FindAnswer)> {
         let level = request.level;
         let may_be_under_others =
             self.studies.iter().any(|study| study.patients.len() > 1) && asks_for_patient(request, level != Study);
@@ -185,13 +185,13 @@ impl<'c> View<'c> {
     }
 
     /// Whether an entity fulfils the keys of its level and of those above.
-    fn matches_own(&self, entity: Entity<'_, 'c>, keys: &Keys<'_>, level: QueryRetrieveLevel) -> bool {
+    fn matches_own(&self, entity: Entity<'_, 'c>, keys: &PartedKeys<'_>, level: QueryRetrieveLevel) -> bool {
         let fits = |key: &&MatchingKey| key.matching.matches(&self.value(entity, key.attribute, level));
         keys.above.iter().all(fits) && keys.moments_above.iter().all(|key| self.fits_moment(entity, key, level))
     }
 
     /// Whether one descendant fulfils all keys below the level (C.4.1.3.1.2).
-    fn some_below(&self, entity: Entity<'_, 'c>, keys: &Keys<'_>) -> bool {
+    fn some_below(&self, entity: Entity<'_, 'c>, keys: &PartedKeys<'_>) -> bool {
         let declared = keys.declared_below.iter().filter(|key| key.matching.is_some()).map(|key| key.unit.level);
         let asked = keys.below.iter().map(|key| key.attribute).chain(keys.moments_below.iter().map(|key| key.date));
         let deepest = asked.map(|id| id.attribute().level).chain(declared).max().unwrap_or(Image);
@@ -239,7 +239,7 @@ impl<'c> View<'c> {
             self::distinct(study.instances.iter().map(|held| held.record.value(SeriesInstanceUID))).len()
         };
         match (id, attribute.source) {
-            (RetrieveAETitle, _) | (_, Source::AlwaysEmpty) => String::new(),
+            (RetrieveAETitle, _) | (_, ValueSource::AlwaysEmpty) => String::new(),
             (InstanceAvailability, _) => self.availability(entity, level).to_owned(),
             (NumberOfPatientRelatedStudies, _) => self.studies_of(&person()).count().to_string(),
             (NumberOfPatientRelatedSeries, _) => self.studies_of(&person()).map(series_of).sum::<usize>().to_string(),
@@ -261,7 +261,7 @@ impl<'c> View<'c> {
 
     /// PS3.3 C.4.23.1.1 of an instance; of anything else, that of the least available instance (PS3.4 C.4.1.1.3.2).
     fn availability(&self, entity: Entity<'_, 'c>, level: QueryRetrieveLevel) -> &'static str {
-        let is_online = |first: &Held| {
+        let is_online = |first: &StoredFile| {
             let held = self.contents.instances.get(first.record.value(SOPInstanceUID));
             let copies = held.iter().flat_map(|held| held.iter().skip(1));
             let is_elsewhere = copies.filter(|copy| !copy.differs).any(|copy| self.contents.is_there(copy));
@@ -283,7 +283,7 @@ impl<'v, 'c> Entity<'v, 'c> {
         &self.study.patients[self.patient].values
     }
 
-    fn instances(&self) -> impl Iterator<Item = &'c Held> + use<'_, 'v, 'c> {
+    fn instances(&self) -> impl Iterator<Item = &'c StoredFile> + use<'_, 'v, 'c> {
         self.study.instances.iter().copied().filter(|held| {
             self.series.is_none_or(|series| held.record.value(SeriesInstanceUID) == series)
                 && self.instance.is_none_or(|instance| std::ptr::eq(*held, instance))
@@ -306,7 +306,7 @@ impl<'v, 'c> Entity<'v, 'c> {
     /// The entities of a level at or below this one.
     fn down_to(self, level: QueryRetrieveLevel) -> Vec<Self> {
         let instances = || self.study.instances.iter().copied();
-        let of_series = |held: &'c Held| held.record.value(SeriesInstanceUID);
+        let of_series = |held: &'c StoredFile| held.record.value(SeriesInstanceUID);
         match level {
             Patient | Study => vec![self],
             Series => {
@@ -344,7 +344,7 @@ impl<'v, 'c> Entity<'v, 'c> {
             Image => *self,
         };
         let members = &self.study.patients[self.patient].members;
-        let names = |held: &Held| {
+        let names = |held: &StoredFile| {
             unit.level != Patient
                 || members
                     .iter()
@@ -373,7 +373,7 @@ impl<'v, 'c> Entity<'v, 'c> {
     }
 }
 
-fn order(entity: &Entity<'_, '_>, level: QueryRetrieveLevel) -> Order {
+fn order(entity: &Entity<'_, '_>, level: QueryRetrieveLevel) -> EntityOrder {
     let text = |id: AttributeId, of| if of <= level { entity.own_value(id.attribute()) } else { String::new() };
     let series = (leading_number(&text(SeriesNumber, Series)), text(SeriesInstanceUID, Series));
     let instance = (leading_number(&text(InstanceNumber, Image)), text(SOPInstanceUID, Image));

@@ -24,7 +24,7 @@ use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::Place;
-use contents::{Contents, FileKey, Held, kind};
+use contents::{Contents, FileKey, StoredFile, kind};
 
 /// An index in memory. Clones are of the same index.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ impl MemoryIndex {
         found
     }
 
-    fn lacks_declared(&self, held: &Held) -> bool {
+    fn lacks_declared(&self, held: &StoredFile) -> bool {
         !self.declared.is_empty() && !self.declared.is_covered_by(&held.declared)
     }
 
@@ -125,11 +125,11 @@ impl Search for MemoryIndex {
         let contents = self.contents();
         let held = contents.instances.get(sop_instance_uid).map_or([].as_slice(), Vec::as_slice);
         let (first, copies) = held.split_at(held.len().min(1));
-        let mut copies: Vec<&Held> = copies.iter().filter(|copy| copy.has_object()).collect();
+        let mut copies: Vec<&StoredFile> = copies.iter().filter(|copy| copy.has_object()).collect();
         copies.sort_by_key(|copy| copy.key());
-        let mut found: Vec<&Held> = first.iter().chain(copies).collect();
+        let mut found: Vec<&StoredFile> = first.iter().chain(copies).collect();
         found.sort_by_key(|held| (held.differs, contents.missing.contains(&held.key())));
-        let known = |held: &Held| KnownLocation {
+        let known = |held: &StoredFile| KnownLocation {
             location: held.location.clone(),
             checksum: held.checksum,
             differs: held.differs,
@@ -242,7 +242,7 @@ impl ScanLedger for MemoryIndex {
         let contents = self.contents();
         let mut found: Vec<(bool, LocatedInstance)> = Vec::new();
         for held in contents.instances.values() {
-            let here = |held: &&Held| {
+            let here = |held: &&StoredFile| {
                 (held.location.place == Place::Archive) == (place == Place::Archive)
                     && held.location.directory == directory
             };
@@ -288,9 +288,9 @@ impl ScanLedger for MemoryIndex {
 impl Admin for MemoryIndex {
     fn status(&mut self) -> Result<IndexStatus, Error> {
         let contents = self.contents();
-        let firsts: Vec<&Held> = contents.instances.values().filter_map(|held| held.first()).collect();
-        let study = |held: &&Held| held.record.value(AttributeId::StudyInstanceUID).to_owned();
-        let series = |held: &&Held| (study(held), held.record.value(AttributeId::SeriesInstanceUID).to_owned());
+        let firsts: Vec<&StoredFile> = contents.instances.values().filter_map(|held| held.first()).collect();
+        let study = |held: &&StoredFile| held.record.value(AttributeId::StudyInstanceUID).to_owned();
+        let series = |held: &&StoredFile| (study(held), held.record.value(AttributeId::SeriesInstanceUID).to_owned());
         let copies = contents.instances.values().flat_map(|held| held.iter().skip(1));
         let by_reason = |kind| {
             let mut counts: HashMap<String, u64> = HashMap::new();
@@ -340,7 +340,7 @@ impl Admin for MemoryIndex {
         let contents = self.contents();
         let copies = contents.instances.values().flat_map(|held| held.iter().skip(1)).filter(|copy| copy.differs);
         let of_copies = copies.map(|copy| ("instance-with-other-content", copy));
-        let mut found: Vec<(&str, &Held)> =
+        let mut found: Vec<(&str, &StoredFile)> =
             of_copies.chain(contents.conflicts.iter().map(|((kind, _, _), object)| (*kind, object))).collect();
         found.sort_by_key(|(kind, object)| (*kind, object.key()));
         for (kind, object) in found {

@@ -76,14 +76,14 @@ struct FileId {
 }
 
 /// What the kernel says of a file that has this name now.
-struct Look {
+struct FileStatus {
     id: FileId,
     bytes: u64,
     /// When the file was written last, where that was asked for.
     modified: Option<SystemTime>,
 }
 
-impl From<&Metadata> for Look {
+impl From<&Metadata> for FileStatus {
     fn from(metadata: &Metadata) -> Self {
         let id = FileId { device: metadata.dev(), inode: metadata.ino() };
         Self { id, bytes: metadata.len(), modified: metadata.modified().ok() }
@@ -95,7 +95,7 @@ impl From<&Metadata> for Look {
 /// Asking for a time has a price (Linux 6.13 and later): the next write then gives the file a time of its own, and the sync after
 /// it writes the inode as well. For the log that was one more write to the disk in each commit.
 #[cfg(target_os = "linux")]
-fn look_at(path: &Path, with_time: bool) -> io::Result<Look> {
+fn look_at(path: &Path, with_time: bool) -> io::Result<FileStatus> {
     use rustix::fs::{AtFlags, CWD, StatxFlags};
 
     let times = if with_time { StatxFlags::MTIME } else { StatxFlags::empty() };
@@ -103,21 +103,21 @@ fn look_at(path: &Path, with_time: bool) -> io::Result<Look> {
         Ok(now) => {
             let device = rustix::fs::makedev(now.stx_dev_major, now.stx_dev_minor);
             let since_1970 = u64::try_from(now.stx_mtime.tv_sec).ok().filter(|_| with_time);
-            Ok(Look {
+            Ok(FileStatus {
                 id: FileId { device, inode: now.stx_ino },
                 bytes: now.stx_size,
                 modified: since_1970.map(|seconds| UNIX_EPOCH + Duration::new(seconds, now.stx_mtime.tv_nsec)),
             })
         }
         // A sandbox that does not know the call.
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => fs::metadata(path).map(|now| Look::from(&now)),
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => fs::metadata(path).map(|now| FileStatus::from(&now)),
         Err(error) => Err(error.into()),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look_at(path: &Path, _with_time: bool) -> io::Result<Look> {
-    fs::metadata(path).map(|now| Look::from(&now))
+fn look_at(path: &Path, _with_time: bool) -> io::Result<FileStatus> {
+    fs::metadata(path).map(|now| FileStatus::from(&now))
 }
 
 /// Where the database and its log stand among the files of an index.

@@ -42,7 +42,7 @@ impl Mounts {
 }
 
 /// The look of all readers of this process at paths that the table of mounts does not name.
-static LOOK: Look = Look { unanswered: Mutex::new(None) };
+static LOOK: MountProbe = MountProbe { unanswered: Mutex::new(None) };
 
 fn not_mounted(known: Vec<PathBuf>) -> Vec<PathBuf> {
     let mounted = mounted().unwrap_or_default();
@@ -52,12 +52,12 @@ fn not_mounted(known: Vec<PathBuf>) -> Vec<PathBuf> {
 
 /// A path may lead to a mount point by a link. To follow it may wait for a server for ever, and no thread that does can be
 /// ended: so there is one at a time.
-struct Look {
+struct MountProbe {
     /// The thread that did not answer in time.
     unanswered: Mutex<Option<Receiver<Vec<PathBuf>>>>,
 }
 
-impl Look {
+impl MountProbe {
     fn not_mounted(
         &self,
         paths: Vec<PathBuf>,
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_server_that_does_not_answer_holds_one_thread() {
-        let look = Look { unanswered: Mutex::new(None) };
+        let look = MountProbe { unanswered: Mutex::new(None) };
         let path = || vec![PathBuf::from("/link")];
         let (begun, looks) = mpsc::channel();
         let (answer, server) = mpsc::channel::<()>();

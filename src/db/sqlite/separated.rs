@@ -64,7 +64,7 @@ pub(super) fn rows(connection: &Connection, attribute: &Attribute) -> rusqlite::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::attribute::{ATTRIBUTES, Source};
+    use crate::model::attribute::{ATTRIBUTES, ValueSource};
     use crate::model::matching::{KeyValue, MatchPolicy, Matching, Narrowing};
 
     #[test]
@@ -74,7 +74,7 @@ mod tests {
             let Ok(matching) = Matching::of_key(attribute, &key, &MatchPolicy::default()) else { continue };
             let narrowed =
                 matches!(matching.narrowing(), Narrowing::Equals(_) | Narrowing::Between(..) | Narrowing::Prefix(_));
-            let needed = narrowed && matching.looks_into_separated_values() && attribute.source == Source::DataSet;
+            let needed = narrowed && matching.looks_into_separated_values() && attribute.source == ValueSource::DataSet;
             // It says how to read the request, and never narrows.
             let needed = needed && attribute.id != AttributeId::TimezoneOffsetFromUTC;
             assert_eq!(columns(attribute.level).contains(&attribute.id), needed, "{}", attribute.keyword);

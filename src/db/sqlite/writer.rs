@@ -82,8 +82,8 @@ impl Default for WriterOptions {
     }
 }
 
-enum Command {
-    Store(Arrival),
+enum WriterCommand {
+    Store(QueuedArrival),
     Scanned(ScannedDirectory),
     BeginScan { roots: String, reply: Sender<Result<i64, Error>> },
     MountPoint { path: PathBuf, mounted: Mounted },
@@ -105,7 +105,7 @@ pub struct Writer {
 /// A way to the writer for any thread.
 #[derive(Clone, Debug)]
 pub struct WriterHandle {
-    commands: Sender<Command>,
+    commands: Sender<WriterCommand>,
     backlog: Arc<Backlog>,
     state: IndexState,
 }
@@ -118,7 +118,7 @@ impl Writer {
     pub fn open(path: &Path, options: WriterOptions) -> Result<Self, Error> {
         let (commands, queue) = bounded(options.queue_length.max(1));
         let backlog = Arc::new(Backlog::new(SCAN_WAITING_ROWS));
-        let queue = Queue { commands: queue, backlog: Arc::clone(&backlog) };
+        let queue = CommandQueue { commands: queue, backlog: Arc::clone(&backlog) };
         let connection = connect(path, &options)?;
         let guard = IndexGuard::of(path);
         let state = guard.state();
@@ -147,7 +147,7 @@ impl Writer {
     fn finish(&mut self) -> Result<(), Error> {
         if self.thread.is_some() {
             // Where the thread has ended already there is nobody to tell.
-            let _ended = self.handle.commands.send(Command::Stop);
+            let _ended = self.handle.commands.send(WriterCommand::Stop);
         }
         match self.thread.take().map(JoinHandle::join) {
             None => Ok(()),
@@ -167,13 +167,13 @@ impl Drop for Writer {
 
 impl Arrivals for WriterHandle {
     fn store(&self, received: Received, on_done: OnStored) {
-        let command = Command::Store(Arrival { received, on_done, is_in_doubt: false });
+        let command = WriterCommand::Store(QueuedArrival { received, on_done, is_in_doubt: false });
         let (command, error) = match self.commands.try_send(command) {
             Ok(()) => return,
             Err(TrySendError::Full(command)) => (command, Error::Busy),
             Err(TrySendError::Disconnected(command)) => (command, stopped()),
         };
-        if let Command::Store(arrival) = command {
+        if let WriterCommand::Store(arrival) = command {
             arrival.answer(Err(error));
         }
     }
@@ -183,27 +183,27 @@ impl Arrivals for WriterHandle {
             return Err(Error::WriterStopped("the index was removed or replaced".into()));
         }
         self.backlog.begin(rows_of(&directory));
-        self.commands.send(Command::Scanned(directory)).map_err(|_| stopped())
+        self.commands.send(WriterCommand::Scanned(directory)).map_err(|_| stopped())
     }
 
     fn begin_scan(&self, roots: String) -> Result<i64, Error> {
-        self.ask(|reply| Command::BeginScan { roots, reply })
+        self.ask(|reply| WriterCommand::BeginScan { roots, reply })
     }
 
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
-        self.commands.send(Command::MountPoint { path, mounted }).map_err(|_| stopped())
+        self.commands.send(WriterCommand::MountPoint { path, mounted }).map_err(|_| stopped())
     }
 
     fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
-        self.ask(|reply| Command::EndScan { scan, summary, reply })
+        self.ask(|reply| WriterCommand::EndScan { scan, summary, reply })
     }
 
     fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error> {
-        self.ask(|reply| Command::ResolveMissing { roots, except, prune, reply })
+        self.ask(|reply| WriterCommand::ResolveMissing { roots, except, prune, reply })
     }
 
     fn name_index(&self, id: Option<String>) -> Result<String, Error> {
-        self.ask(|reply| Command::Name { id, reply })
+        self.ask(|reply| WriterCommand::Name { id, reply })
     }
 
     fn index_is_in_place(&self) -> bool {
@@ -211,12 +211,12 @@ impl Arrivals for WriterHandle {
     }
 
     fn flush(&self) -> Result<Tally, Error> {
-        self.ask(|reply| Command::Flush { reply })
+        self.ask(|reply| WriterCommand::Flush { reply })
     }
 }
 
 impl WriterHandle {
-    fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
+    fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> WriterCommand) -> Result<T, Error> {
         let (reply, answer) = bounded(1);
         self.commands.send(command(reply)).map_err(|_| stopped())?;
         answer.recv().map_err(|_| stopped())?
@@ -228,32 +228,32 @@ fn stopped() -> Error {
 }
 
 /// The writer's end of the queue.
-struct Queue {
-    commands: Receiver<Command>,
+struct CommandQueue {
+    commands: Receiver<WriterCommand>,
     backlog: Arc<Backlog>,
 }
 
-impl Queue {
-    fn taken(&self, command: &Command) {
-        if let Command::Scanned(directory) = command {
+impl CommandQueue {
+    fn taken(&self, command: &WriterCommand) {
+        if let WriterCommand::Scanned(directory) = command {
             self.backlog.end(rows_of(directory));
         }
     }
 
-    fn recv(&self) -> Result<Command, RecvError> {
+    fn recv(&self) -> Result<WriterCommand, RecvError> {
         self.commands.recv().inspect(|command| self.taken(command))
     }
 
-    fn recv_deadline(&self, deadline: Instant) -> Result<Command, RecvTimeoutError> {
+    fn recv_deadline(&self, deadline: Instant) -> Result<WriterCommand, RecvTimeoutError> {
         self.commands.recv_deadline(deadline).inspect(|command| self.taken(command))
     }
 
-    fn try_recv(&self) -> Result<Command, TryRecvError> {
+    fn try_recv(&self) -> Result<WriterCommand, TryRecvError> {
         self.commands.try_recv().inspect(|command| self.taken(command))
     }
 }
 
-impl Drop for Queue {
+impl Drop for CommandQueue {
     fn drop(&mut self) {
         self.backlog.close();
     }
@@ -264,7 +264,7 @@ struct WriterThread {
     path: PathBuf,
     lock: PriorityLock,
     options: WriterOptions,
-    queue: Queue,
+    queue: CommandQueue,
     guard: IndexGuard,
 }
 
@@ -278,9 +278,9 @@ fn connect(path: &Path, options: &WriterOptions) -> Result<Connection, Error> {
 #[derive(Default)]
 struct WriterState {
     /// The next command, where it has been taken from the queue.
-    next: Option<Command>,
+    next: Option<WriterCommand>,
     /// Received instances whose group failed: each is tried alone, before anything else.
-    retry_singly: VecDeque<Arrival>,
+    retry_singly: VecDeque<QueuedArrival>,
     tally: Tally,
     /// The first error of a scan that nobody has asked for.
     failure: Option<Error>,
@@ -340,12 +340,12 @@ impl WriterThread {
             if !std::mem::replace(&mut told, true) {
                 tracing::error!(%error, "the index cannot be opened again; what arrives is refused until it can");
             }
-            let refused = state.retry_singly.drain(..).map(Command::Store).collect::<Vec<_>>();
+            let refused = state.retry_singly.drain(..).map(WriterCommand::Store).collect::<Vec<_>>();
             for command in refused.into_iter().chain(state.next.take()) {
                 command.refuse(state);
             }
             match self.queue.recv() {
-                Ok(Command::Stop) | Err(_) => return None,
+                Ok(WriterCommand::Stop) | Err(_) => return None,
                 Ok(command) => state.next = Some(command),
             }
         }
@@ -361,7 +361,7 @@ impl WriterThread {
     }
 
     /// The next command. While there is none, somebody may take the index away.
-    fn next_command(&self, connection: &Connection) -> Result<Command, RecvError> {
+    fn next_command(&self, connection: &Connection) -> Result<WriterCommand, RecvError> {
         loop {
             match self.queue.recv_deadline(Instant::now() + LOOK_AT_FILES) {
                 Ok(command) => return Ok(command),
@@ -406,12 +406,12 @@ impl WriterThread {
                 },
             };
             match first {
-                Command::Store(arrival) => {
+                WriterCommand::Store(arrival) => {
                     let mut group = vec![arrival];
                     state.next = gather_arrivals(&self.queue, &mut group);
                     self.store(connection, batch, group, state);
                 }
-                Command::Scanned(directory) => {
+                WriterCommand::Scanned(directory) => {
                     let mut group = VecDeque::from([directory]);
                     state.next = gather_directories(&self.queue, &mut group);
                     while !group.is_empty() {
@@ -428,38 +428,44 @@ impl WriterThread {
                     }
                 }
                 // A caller that no longer waits for its answer is no fault of ours.
-                Command::BeginScan { roots, reply } => {
+                WriterCommand::BeginScan { roots, reply } => {
                     let _gone =
                         reply.send(self.run_in(connection, batch, Priority::None, |batch| batch.begin_scan(&roots)));
                 }
-                Command::MountPoint { path, mounted } => {
+                WriterCommand::MountPoint { path, mounted } => {
                     let noted =
                         self.run_in(connection, batch, Priority::None, |batch| batch.mount_point(&path, mounted));
                     if let Err(error) = noted {
                         state.failed(error);
                     }
                 }
-                Command::EndScan { scan, summary, reply } => {
+                WriterCommand::EndScan { scan, summary, reply } => {
                     let _gone = reply
                         .send(self.run_in(connection, batch, Priority::None, |batch| batch.end_scan(scan, &summary)));
                 }
-                Command::ResolveMissing { roots, except, prune, reply } => {
+                WriterCommand::ResolveMissing { roots, except, prune, reply } => {
                     let result = self.resolve_missing(connection, batch, &MissingFiles { roots, except, prune });
                     state.tally.add(batch.take_tally());
                     let _gone = reply.send(result);
                 }
-                Command::Flush { reply } => state.flush(&reply),
-                Command::Name { id, reply } => {
+                WriterCommand::Flush { reply } => state.flush(&reply),
+                WriterCommand::Name { id, reply } => {
                     let _gone = reply.send(self.name_index(connection, id));
                 }
-                Command::Stop => return Done::Stop,
+                WriterCommand::Stop => return Done::Stop,
             }
         }
     }
 
     /// Commits a group of received instances and tells each sender. When the group fails, each is tried alone, so that one
     /// that the index does not take cannot harm the others.
-    fn store(&self, connection: &Connection, batch: &mut Batch<'_>, group: Vec<Arrival>, state: &mut WriterState) {
+    fn store(
+        &self,
+        connection: &Connection,
+        batch: &mut Batch<'_>,
+        group: Vec<QueuedArrival>,
+        state: &mut WriterState,
+    ) {
         match self.arrived(connection, batch, &group) {
             Ok(outcomes) => {
                 for (arrival, outcome) in group.into_iter().zip(outcomes) {
@@ -487,7 +493,7 @@ impl WriterThread {
             Err(error) => {
                 tracing::warn!(%error, rows = group.len(), "a group commit failed; trying its instances one by one");
                 let is_in_doubt = error.may_be_in_the_index();
-                state.retry_singly.extend(group.into_iter().map(|arrival| Arrival { is_in_doubt, ..arrival }));
+                state.retry_singly.extend(group.into_iter().map(|arrival| QueuedArrival { is_in_doubt, ..arrival }));
             }
         }
     }
@@ -503,7 +509,7 @@ impl WriterThread {
                 },
             };
             match command {
-                Command::Store(arrival) => arrival.answer(Err(error.again())),
+                WriterCommand::Store(arrival) => arrival.answer(Err(error.again())),
                 other => {
                     state.next = Some(other);
                     return;
@@ -516,7 +522,7 @@ impl WriterThread {
         &self,
         connection: &Connection,
         batch: &mut Batch<'_>,
-        group: &[Arrival],
+        group: &[QueuedArrival],
     ) -> Result<Vec<(StoreOutcome, Option<KnownLocation>)>, Error> {
         self.run_in(connection, batch, Priority::Waiting, |batch| {
             let arrived = group.iter().map(|one| {
@@ -568,13 +574,13 @@ impl WriterThread {
         &self,
         batch: &mut Batch<'_>,
         group: &mut VecDeque<ScannedDirectory>,
-        next: &mut Option<Command>,
+        next: &mut Option<WriterCommand>,
     ) -> rusqlite::Result<()> {
         let (mut rows, mut since_look) = (0, 0);
         loop {
             if group.is_empty() && rows < SCAN_BATCH_ROWS && next.is_none() {
                 match self.queue.try_recv() {
-                    Ok(Command::Scanned(directory)) => group.push_back(directory),
+                    Ok(WriterCommand::Scanned(directory)) => group.push_back(directory),
                     Ok(other) => *next = Some(other),
                     Err(_empty_or_gone) => {}
                 }
@@ -613,7 +619,7 @@ impl WriterState {
     }
 }
 
-impl Command {
+impl WriterCommand {
     /// While there is no connection.
     fn refuse(self, state: &mut WriterState) {
         let error = Error::WriterPanicked;
@@ -634,14 +640,14 @@ fn rows_of(directory: &ScannedDirectory) -> usize {
     directory.files.len() + directory.vanished.len() + directory.missing.len()
 }
 
-struct Arrival {
+struct QueuedArrival {
     received: Received,
     on_done: OnStored,
     /// Whether an earlier attempt may be in the index.
     is_in_doubt: bool,
 }
 
-impl Arrival {
+impl QueuedArrival {
     /// Tells who waits for it how it ended.
     fn answer(self, result: Result<Stored, Error>) {
         let is_in_doubt = self.is_in_doubt;
@@ -655,10 +661,10 @@ impl Arrival {
 }
 
 /// Takes what is waiting, without waiting for more: a group forms by itself while the last one commits.
-fn gather_arrivals(queue: &Queue, group: &mut Vec<Arrival>) -> Option<Command> {
+fn gather_arrivals(queue: &CommandQueue, group: &mut Vec<QueuedArrival>) -> Option<WriterCommand> {
     while group.len() < STORE_BATCH_ROWS {
         match queue.try_recv() {
-            Ok(Command::Store(arrival)) => group.push(arrival),
+            Ok(WriterCommand::Store(arrival)) => group.push(arrival),
             Ok(other) => return Some(other),
             Err(_empty_or_gone) => return None,
         }
@@ -667,12 +673,12 @@ fn gather_arrivals(queue: &Queue, group: &mut Vec<Arrival>) -> Option<Command> {
 }
 
 /// Waits for a number of rows, so that the write lock is held only while there is something to write.
-fn gather_directories(queue: &Queue, group: &mut VecDeque<ScannedDirectory>) -> Option<Command> {
+fn gather_directories(queue: &CommandQueue, group: &mut VecDeque<ScannedDirectory>) -> Option<WriterCommand> {
     let deadline = Instant::now() + SCAN_BATCH_WAIT;
     let mut rows: usize = group.iter().map(rows_of).sum();
     while rows < SCAN_GROUP_ROWS {
         match queue.recv_deadline(deadline) {
-            Ok(Command::Scanned(directory)) => {
+            Ok(WriterCommand::Scanned(directory)) => {
                 rows += rows_of(&directory);
                 group.push_back(directory);
             }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use super::by_character::CharacterPattern;
-use super::wild_card::{Run, WildCard};
+use super::wild_card::{CharacterRun, WildCard};
 use crate::model::matching::narrowing::is_all_stars;
 use crate::model::matching::{NameMatching, NamePart, Narrowing};
 use crate::model::person_name::{self, COMPONENTS, StoredCharacter, words};
@@ -237,7 +237,7 @@ impl GroupCondition {
     fn part(&self) -> Option<NamePart> {
         match self {
             // Further components begin after a delimiter, so the word ends there.
-            Self::Value { normal, .. } => best_part(&Run { text: normal.clone(), starts: true, ends: true }),
+            Self::Value { normal, .. } => best_part(&CharacterRun { text: normal.clone(), starts: true, ends: true }),
             // Every matching group contains each run between wild cards. So some word contains each
             // part of a run, up to the end of a word.
             Self::Pattern(pattern) => {
@@ -250,7 +250,7 @@ impl GroupCondition {
 /// Returns the most selective part of a word in a run of characters.
 ///
 /// Between two separators the word is complete. At the ends of the run, the word may continue.
-fn best_part(run: &Run) -> Option<NamePart> {
+fn best_part(run: &CharacterRun) -> Option<NamePart> {
     let begin = run.text.as_ptr() as usize;
     let part = |word: &str| {
         let from = word.as_ptr() as usize - begin;

@@ -10,13 +10,13 @@ use memchr::memmem::Finder;
 /// takes no time.
 #[derive(Clone, Debug)]
 pub(super) struct WildCard {
-    shape: Shape,
+    shape: PatternShape,
     /// Minimum length of a matching text in bytes.
     shortest: usize,
 }
 
 #[derive(Clone, Debug)]
-enum Shape {
+enum PatternShape {
     /// The pattern has no star.
     Whole(Segment),
     /// The pattern is `first*middle*…*last`. `first` and `last` may be empty.
@@ -45,7 +45,7 @@ impl Literal {
 
 /// A run of characters between wild cards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct CharacterRun {
     pub(super) text: String,
     /// Whether every matching text begins with it.
     pub(super) starts: bool,
@@ -61,11 +61,11 @@ impl WildCard {
         let shortest = segments.iter().map(Segment::shortest).sum();
         let last = segments.pop().unwrap_or_else(|| Segment::Literal(Literal::new(String::new())));
         let shape = if segments.is_empty() {
-            Shape::Whole(last)
+            PatternShape::Whole(last)
         } else {
             let first = segments.remove(0);
             segments.retain(|segment| segment.shortest() > 0);
-            Shape::Parts { first, middle: segments.into(), last }
+            PatternShape::Parts { first, middle: segments.into(), last }
         };
         Self { shape, shortest }
     }
@@ -76,8 +76,8 @@ impl WildCard {
             return false;
         }
         match &self.shape {
-            Shape::Whole(segment) => segment.at_start(text) == Some(text.len()),
-            Shape::Parts { first, middle, last } => {
+            PatternShape::Whole(segment) => segment.at_start(text) == Some(text.len()),
+            PatternShape::Parts { first, middle, last } => {
                 let Some(rest) = first.at_start(text).and_then(|length| text.get(length..)) else { return false };
                 let Some(mut rest) = last.at_end(rest).and_then(|length| rest.get(..rest.len() - length)) else {
                     return false;
@@ -93,7 +93,7 @@ impl WildCard {
 
     /// Returns the text with which every matching text begins.
     pub(super) fn prefix(&self) -> String {
-        let (Shape::Whole(first) | Shape::Parts { first, .. }) = &self.shape;
+        let (PatternShape::Whole(first) | PatternShape::Parts { first, .. }) = &self.shape;
         match first {
             Segment::Literal(literal) => literal.text.clone(),
             Segment::Masked(masked) => masked.chars.iter().map_while(|position| *position).collect(),
@@ -102,20 +102,21 @@ impl WildCard {
 
     /// Returns the runs of characters between wild cards. Every matching text contains each of
     /// them, and begins or ends with those that are marked so.
-    pub(super) fn literals(&self) -> Vec<Run> {
+    pub(super) fn literals(&self) -> Vec<CharacterRun> {
         let (first, middle, last) = match &self.shape {
-            Shape::Whole(segment) => (segment, [].as_slice(), None),
-            Shape::Parts { first, middle, last } => (first, middle.as_ref(), Some(last)),
+            PatternShape::Whole(segment) => (segment, [].as_slice(), None),
+            PatternShape::Parts { first, middle, last } => (first, middle.as_ref(), Some(last)),
         };
         let is_whole = last.is_none();
-        let of_segment = |segment: &Segment, starts: bool, ends: bool| -> Vec<Run> {
+        let of_segment = |segment: &Segment, starts: bool, ends: bool| -> Vec<CharacterRun> {
             match segment {
-                Segment::Literal(literal) => vec![Run { text: literal.text.clone(), starts, ends }],
+                Segment::Literal(literal) => vec![CharacterRun { text: literal.text.clone(), starts, ends }],
                 Segment::Masked(masked) => {
                     let runs: Vec<String> =
                         masked.chars.split(Option::is_none).map(|run| run.iter().flatten().collect()).collect();
                     let after = runs.len();
-                    let run = |(at, text)| Run { text, starts: starts && at == 0, ends: ends && at + 1 == after };
+                    let run =
+                        |(at, text)| CharacterRun { text, starts: starts && at == 0, ends: ends && at + 1 == after };
                     runs.into_iter().enumerate().map(run).collect()
                 }
             }

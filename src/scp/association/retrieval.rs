@@ -24,9 +24,9 @@ use crate::qr::Instances;
 use crate::scp::shared::Shared;
 use crate::shares::Share;
 use crate::telemetry::metrics;
-use crate::ul::pdu_io::{Incoming, Patience, PduReader, ReadError};
+use crate::ul::pdu_io::{IncomingPdu, Patience, PduReader, ReadError};
 use crate::ul::requestor::Waits;
-use crate::ul::tls::Route;
+use crate::ul::tls::PeerRoute;
 
 /// A retrieval that goes on.
 struct Going {
@@ -168,7 +168,7 @@ impl Session {
     }
 
     /// Where a C-MOVE is to go; `None`: the destination is not one that we know (PS3.4 table C.4-2, A801).
-    fn destination(&self, asked: &Asked) -> Option<(AeTitle, Route)> {
+    fn destination(&self, asked: &Asked) -> Option<(AeTitle, PeerRoute)> {
         let title: AeTitle = asked.request.move_destination.as_deref()?.parse().ok()?;
         let destination = self.services.peers.destination(&title)?;
         Some((title, destination))
@@ -181,7 +181,7 @@ impl Session {
         service: &Arc<Retrieve>,
         going: &mut Going,
         shared: &Shared,
-        (destination_ae_title, destination): (AeTitle, Route),
+        (destination_ae_title, destination): (AeTitle, PeerRoute),
     ) -> Result<(), End> {
         let options = &shared.options;
         let mover = Mover {
@@ -238,7 +238,7 @@ impl Session {
     }
 
     /// Takes what the peer that asked says while nothing of it is expected.
-    fn meanwhile(&mut self, incoming: Result<Incoming<'_>, ReadError>, going: &mut Going) -> Result<(), End> {
+    fn meanwhile(&mut self, incoming: Result<IncomingPdu<'_>, ReadError>, going: &mut Going) -> Result<(), End> {
         match self.while_answering(incoming, going.asked.request.message_id)? {
             Meanwhile::Nothing => {}
             Meanwhile::Cancel => going.cancelled = true,

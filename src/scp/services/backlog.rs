@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::debug;
 
-use crate::shares::{Peer, Share, Shares, Turns};
+use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store::{FreeSpace, Spool};
 use crate::telemetry::metrics;
 
@@ -65,7 +65,7 @@ pub(in crate::scp) struct Answers {
 #[derive(Debug)]
 pub(super) struct Backlog {
     place: Arc<SpoolPlace>,
-    peer: Peer,
+    peer: CountedPeer,
     /// Those on disk, and what is counted for them.
     spool: Option<(Spool, Share)>,
     /// How many answers each piece of the spool has.
@@ -78,7 +78,7 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// None yet.
-    pub(super) fn new(place: &Arc<SpoolPlace>, peer: &Peer) -> Self {
+    pub(super) fn new(place: &Arc<SpoolPlace>, peer: &CountedPeer) -> Self {
         let (place, peer) = (Arc::clone(place), Arc::clone(peer));
         Self { place, peer, spool: None, counts: VecDeque::new(), last: None, _memory: None }
     }
@@ -175,7 +175,7 @@ mod tests {
         let mut place = SpoolPlace::leaving(&directory.path().join("index.db"), 0);
         place.room = Shares::new(1000, 0, &metrics::SPOOL_REFUSED);
         let place = Arc::new(place);
-        let peer = |number| -> Peer { Arc::new(CountedAs::address([10, 0, 0, number].into())) };
+        let peer = |number| -> CountedPeer { Arc::new(CountedAs::address([10, 0, 0, number].into())) };
         let (mut first, mut again) = (Backlog::new(&place, &peer(1)), Backlog::new(&place, &peer(1)));
         first.keep(answers(400)).unwrap();
         assert_eq!(again.keep(answers(200)).unwrap_err().bytes.len(), 200);

@@ -38,12 +38,12 @@ use crate::model::peer::CountedAs;
 use crate::model::sop_class::Service;
 use crate::model::uid::{for_log, is_acceptable_uid};
 use crate::qr::Identifier;
-use crate::shares::{Peer, PeerMemory, Share, Shares, Turns};
+use crate::shares::{CountedPeer, PeerMemory, Share, Shares, Turns};
 use crate::store;
 use crate::telemetry::metrics;
 use crate::ul::associate::PresentationContext;
 use crate::ul::requestor::{Proposal, ScuAssociation, ScuError, Waits};
-use crate::ul::tls::Route;
+use crate::ul::tls::PeerRoute;
 
 /// Request Storage Commitment (PS3.4 table J.3-1).
 const REQUEST_STORAGE_COMMITMENT: u16 = 1;
@@ -150,7 +150,7 @@ impl Commitment {
     }
 
     /// Room for a transaction of this peer with so many instances, until it is dropped.
-    fn room_for(&self, peer: &Peer, references: usize) -> Option<Share> {
+    fn room_for(&self, peer: &CountedPeer, references: usize) -> Option<Share> {
         self.room.take(peer, references.saturating_add(COUNTS_AS_REFERENCES))
     }
 
@@ -173,7 +173,7 @@ pub(in crate::scp) struct Transaction {
     encoding: Encoding,
     uid: String,
     references: Vec<Reference>,
-    peer: Peer,
+    peer: CountedPeer,
     room: Share,
     /// What there is of it on disk.
     kept: Option<Arc<Kept>>,
@@ -195,7 +195,7 @@ pub(in crate::scp) struct Report {
     /// Of each reference: success, or its Failure Reason (PS3.3 C.14.1.1).
     statuses: Vec<Status>,
     /// Who asked.
-    peer: Peer,
+    peer: CountedPeer,
     /// What there is of it on disk.
     kept: Option<Arc<Kept>>,
     /// Given back when nobody needs the report any more.
@@ -253,7 +253,7 @@ impl Receiving {
     pub(in crate::scp) fn finish(
         self,
         commitment: Option<&Commitment>,
-        peer: &Peer,
+        peer: &CountedPeer,
     ) -> (Response, Option<Transaction>) {
         let Self { context_id, request, data_set } = self;
         let encoding = data_set.encoding;
@@ -443,7 +443,7 @@ impl Commitment {
             info!(requests = left_over.len(), "storage commitment requests of an earlier process are reported now");
         }
         for (kept, Request { ae_title, transaction_uid, references }) in left_over {
-            let peer: Peer = Arc::new(CountedAs::Title(ae_title.clone()));
+            let peer: CountedPeer = Arc::new(CountedAs::Title(ae_title.clone()));
             let Some(room) = self.room_for(&peer, references.len()) else {
                 warn!(peer = %ae_title, "a storage commitment report waits for the next start: too many wait already");
                 continue;
@@ -580,7 +580,7 @@ impl Report {
         }
     }
 
-    async fn send(&self, to: &Reporting, destination: &Route) -> Result<(), ScuError> {
+    async fn send(&self, to: &Reporting, destination: &PeerRoute) -> Result<(), ScuError> {
         let proposal = Proposal {
             abstract_syntax: uids::STORAGE_COMMITMENT_PUSH_MODEL.to_owned(),
             transfer_syntaxes: [Encoding::ExplicitLittle, Encoding::ImplicitLittle]

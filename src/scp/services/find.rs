@@ -26,16 +26,16 @@ use super::arriving::ArrivingIdentifier;
 use super::backlog::{Answers, Backlog, SpoolPlace};
 use crate::db::open::Reader;
 use crate::dimse::command_set::CommandField;
-use crate::dimse::message::{DataSetPresence, FindRequest};
+use crate::dimse::message::{CFindRequest, DataSetPresence};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
 use crate::encoding::syntax::Encoding;
 use crate::model::level::InformationModel;
 use crate::model::sop_class::Service;
 use crate::qr::readers::Readers;
-use crate::qr::{self, FindError, Identifier, NegotiatedOptions, Query, ResponseWriter, Stop};
+use crate::qr::{self, FindError, Identifier, NegotiatedOptions, Query, QueryStop, ResponseWriter};
 use crate::scp::negotiation::Agreement;
-use crate::shares::{Peer, PeerMemory, Share, Turn, Turns};
+use crate::shares::{CountedPeer, PeerMemory, Share, Turn, Turns};
 use crate::telemetry::metrics;
 use crate::ul::associate::PresentationContext;
 
@@ -88,7 +88,7 @@ impl Find {
 /// An Identifier that is arriving.
 pub(in crate::scp) struct Receiving {
     context_id: u8,
-    request: FindRequest,
+    request: CFindRequest,
     model: InformationModel,
     negotiated: NegotiatedOptions,
     identifier: ArrivingIdentifier,
@@ -98,7 +98,7 @@ impl Receiving {
     /// Begins with the command; `None` when its SOP Class is not that of the context.
     pub(in crate::scp) fn begin(
         context_id: u8,
-        request: &FindRequest,
+        request: &CFindRequest,
         context: &PresentationContext,
         agreement: &Agreement,
         memory: &PeerMemory,
@@ -198,7 +198,7 @@ impl Receiving {
 }
 
 /// Waits until a query may begin, or is told to stop.
-async fn wait_for_turn(turns: &Arc<Turns>, peer: &Peer, control: &Control) -> Result<Turn, FindError> {
+async fn wait_for_turn(turns: &Arc<Turns>, peer: &CountedPeer, control: &Control) -> Result<Turn, FindError> {
     let mut turn = pin!(turns.take(peer));
     loop {
         match timeout(LOOK_FOR_ORDERS, &mut turn).await {
@@ -244,7 +244,7 @@ struct Outgoing {
     /// How many answers there were so far.
     answered: u64,
     context_id: u8,
-    request: FindRequest,
+    request: CFindRequest,
     status: Status,
     peer_max_length: u32,
 }
@@ -349,7 +349,7 @@ impl Outgoing {
 /// How a query is stopped from outside, from its first moment on.
 #[derive(Default)]
 struct Control {
-    stop: OnceLock<Stop>,
+    stop: OnceLock<QueryStop>,
     /// The first order; later ones change nothing.
     order: OnceLock<Order>,
 }
@@ -371,8 +371,8 @@ impl Order {
 
 impl Control {
     /// The query begins; what was ordered before holds.
-    fn begin(&self, reader: &Reader) -> &Stop {
-        let stop = self.stop.get_or_init(|| Stop::new(reader));
+    fn begin(&self, reader: &Reader) -> &QueryStop {
+        let stop = self.stop.get_or_init(|| QueryStop::new(reader));
         self.repeat();
         stop
     }
@@ -399,7 +399,7 @@ impl Control {
 /// A query that is being answered. Dropped before its end, it is stopped.
 pub(in crate::scp) struct Running {
     pub(in crate::scp) context_id: u8,
-    request: FindRequest,
+    request: CFindRequest,
     control: Arc<Control>,
     state: State,
     /// How the query ended, once it has.
@@ -532,7 +532,7 @@ impl Drop for Running {
 }
 
 /// The refusal of a C-FIND-RQ without a data set: there is no Query/Retrieve Level in it.
-pub(in crate::scp) fn without_identifier(request: &FindRequest) -> Response {
+pub(in crate::scp) fn without_identifier(request: &CFindRequest) -> Response {
     let failure = FindError::MissingLevel.failure();
     response(request, Status(failure.status))
         .with_comment("C-FIND-RQ without an Identifier")
@@ -540,7 +540,7 @@ pub(in crate::scp) fn without_identifier(request: &FindRequest) -> Response {
 }
 
 /// A C-FIND-RSP (PS3.7 table 9.3-4).
-pub(in crate::scp) fn response(request: &FindRequest, status: Status) -> Response {
+pub(in crate::scp) fn response(request: &CFindRequest, status: Status) -> Response {
     Response::new(CommandField::C_FIND_RQ, request.message_id, status)
         .with_sop_class(Some(&request.affected_sop_class_uid))
 }
@@ -554,7 +554,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let turns = Turns::new(1);
-            let peer: Peer = Arc::new(crate::model::peer::CountedAs::address([127, 0, 0, 1].into()));
+            let peer: CountedPeer = Arc::new(crate::model::peer::CountedAs::address([127, 0, 0, 1].into()));
             let first = wait_for_turn(&turns, &peer, &Control::default()).await.unwrap();
             for (order, expected) in [(Order::Cancel, "Cancelled"), (Order::TimeOut, "TimeLimit")] {
                 let control = Arc::new(Control::default());

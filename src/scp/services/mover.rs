@@ -26,7 +26,7 @@ use crate::qr::{Instances, ObjectKind};
 use crate::shares::PeerMemory;
 use crate::telemetry::metrics;
 use crate::ul::requestor::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Waits};
-use crate::ul::tls::Route;
+use crate::ul::tls::PeerRoute;
 
 /// What is to be moved, and where to.
 pub(in crate::scp) struct Mover {
@@ -37,7 +37,7 @@ pub(in crate::scp) struct Mover {
     /// Who asked.
     pub(in crate::scp) originator: String,
     pub(in crate::scp) destination_ae_title: AeTitle,
-    pub(in crate::scp) destination: Route,
+    pub(in crate::scp) destination: PeerRoute,
     pub(in crate::scp) waits: Waits,
     /// The memory of the peer that asked.
     pub(in crate::scp) memory: PeerMemory,

@@ -26,7 +26,7 @@ use crate::model::level::InformationModel;
 use crate::model::sop_class::Service;
 use crate::qr::{self, FindError, Hierarchy, Identifier, Instances, RetrieveError};
 use crate::scp::negotiation::{Agreement, HeldSyntaxes};
-use crate::shares::{Peer, PeerMemory, Share};
+use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::ul::associate::PresentationContext;
 use tally::{Ending, Going, Tally};
 
@@ -185,7 +185,7 @@ impl Receiving {
     pub(in crate::scp) async fn instances(
         self,
         retrieve: &Arc<Retrieve>,
-        peer: &Peer,
+        peer: &CountedPeer,
         time_limit: Duration,
     ) -> (Asked, Result<(Instances, Share), RetrieveError>) {
         let Self { asked, model, relational, identifier } = self;

@@ -4,7 +4,7 @@ use dcmdex::db::open::Reader;
 use dcmdex::db::{
     Admin, Arrivals, Error, FileOutcome, KnownFile, NotIndexed, Note, ScanLedger, ScannedFile, Search, StoreOutcome,
 };
-use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*, Source};
+use dcmdex::model::attribute::{ATTRIBUTES, AttributeId::*, ValueSource};
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 use dcmdex::model::location::Place;
 
@@ -16,7 +16,7 @@ fn every_kept_attribute_comes_back_as_it_went_in() {
     let index = dir.path().join("index.db");
     let kept: Vec<_> = ATTRIBUTES
         .iter()
-        .filter(|a| matches!(a.source, Source::DataSet | Source::TransferSyntax))
+        .filter(|a| matches!(a.source, ValueSource::DataSet | ValueSource::TransferSyntax))
         .map(|a| a.id)
         .collect();
     // Two instances that differ in all that belongs to an instance.

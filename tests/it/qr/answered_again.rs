@@ -8,7 +8,7 @@ use dcmdex::db::open::Reader;
 use dcmdex::model::attribute::AttributeId::{self, *};
 use dcmdex::model::level::InformationModel::PatientRoot;
 use dcmdex::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
-use dcmdex::qr::{self, Hierarchy, NegotiatedOptions, Options, RetrieveError, Stop, keys};
+use dcmdex::qr::{self, Hierarchy, NegotiatedOptions, Options, QueryStop, RetrieveError, keys};
 use tempfile::TempDir;
 
 use crate::db;
@@ -42,7 +42,7 @@ fn index() -> (TempDir, Reader) {
 fn find(reader: &mut Reader, level: QueryRetrieveLevel, of: &[String], options: &Options) -> Vec<Vec<String>> {
     let identifier = keys::identifier(level, of.iter().map(String::as_str)).unwrap();
     let query = qr::parse(PatientRoot, &identifier, NegotiatedOptions::default(), options).unwrap();
-    let stop = Stop::new(reader);
+    let stop = QueryStop::new(reader);
     let mut answers = Vec::new();
     let uniques: Vec<_> = [PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID]
         .iter()

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use dcmdex::model::attribute::{ATTRIBUTES, Attribute, LetterCase, Multiplicity, Source};
+use dcmdex::model::attribute::{ATTRIBUTES, Attribute, LetterCase, Multiplicity, ValueSource};
 use dcmdex::model::matching::{KeyValue, MatchPolicy, Matching, NameMatching, QuotationMarks, SeveralValues};
 use dicom_core::VR;
 use proptest::prelude::*;
@@ -609,7 +609,7 @@ pub(super) fn key_text(vr: VR) -> BoxedStrategy<String> {
 }
 
 pub(super) fn matched_attributes() -> Vec<&'static Attribute> {
-    ATTRIBUTES.iter().filter(|a| a.vr != VR::SQ && a.source != Source::AlwaysEmpty).collect()
+    ATTRIBUTES.iter().filter(|a| a.vr != VR::SQ && a.source != ValueSource::AlwaysEmpty).collect()
 }
 
 /// Generates options. Half of the time nothing is negotiated.

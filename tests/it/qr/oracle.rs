@@ -20,7 +20,7 @@ use dcmdex::model::level::InformationModel::{self, PatientRoot, PatientStudyOnly
 use dcmdex::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 use dcmdex::model::matching::{KeyElement, KeyValue, separates_values};
 use dcmdex::model::record::InstanceRecord;
-use dcmdex::qr::{self, FindError, Identifier, NegotiatedOptions, Options, ResponseWriter, Stop};
+use dcmdex::qr::{self, FindError, Identifier, NegotiatedOptions, Options, QueryStop, ResponseWriter};
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_object::InMemDicomObject;
 use proptest::prelude::*;
@@ -674,7 +674,7 @@ fn asked(reader: &mut impl Search, question: &Question) -> Option<Vec<Answer>> {
         Err(FindError::InvalidKey(..)) => return None,
         Err(other) => panic!("{other}"),
     };
-    let stop = Stop::new(reader);
+    let stop = QueryStop::new(reader);
     let mut writer = ResponseWriter::new(&query, encoding, "");
     let mut answers = Vec::new();
     qr::run(reader, &query, &stop, |answer| {
@@ -790,7 +790,7 @@ fn archives_of_many_scripts_are_answered_without_loss() {
             let identifier = Identifier::decode(&bytes, Encoding::ImplicitLittle, "").unwrap();
             let query = qr::parse(PatientRoot, &identifier, NegotiatedOptions::default(), &Options::default()).unwrap();
             let mut reader = Reader::open(&index).unwrap();
-            let stop = Stop::new(&reader);
+            let stop = QueryStop::new(&reader);
             let mut writer = ResponseWriter::new(&query, Encoding::ExplicitLittle, "");
             let mut found = Vec::new();
             qr::run(&mut reader, &query, &stop, |answer| {

@@ -6,7 +6,7 @@ use dcmdex::db::Arrivals;
 use dcmdex::db::open::Reader;
 use dcmdex::model::attribute::AttributeId;
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
-use dcmdex::qr::{self, FindError, NegotiatedOptions, Options, Query, Stop, keys};
+use dcmdex::qr::{self, FindError, NegotiatedOptions, Options, Query, QueryStop, keys};
 use tempfile::TempDir;
 
 use crate::db;
@@ -36,7 +36,7 @@ fn query(of: &[&str], limit: Option<u64>) -> Query {
 
 /// Returns the dates of the answers and the result.
 fn run(reader: &mut Reader, query: &Query) -> (Vec<String>, Result<u64, FindError>) {
-    let stop = Stop::new(reader);
+    let stop = QueryStop::new(reader);
     let at = query.request.return_keys.iter().position(|key| key.attribute == AttributeId::StudyDate).unwrap();
     let mut dates = Vec::new();
     let ended = qr::run(reader, query, &stop, |answer| {
@@ -79,8 +79,8 @@ fn a_combined_range_counts_its_answers_after_sorting_out() {
 fn a_query_that_is_stopped_says_why() {
     let (_directory, mut reader) = ten_studies();
     let query = query(&["StudyDate"], None);
-    let outcome = |reader: &mut Reader, first: fn(&Stop), at_answer: fn(&Stop) -> ControlFlow<()>| {
-        let stop = Stop::new(reader);
+    let outcome = |reader: &mut Reader, first: fn(&QueryStop), at_answer: fn(&QueryStop) -> ControlFlow<()>| {
+        let stop = QueryStop::new(reader);
         first(&stop);
         let mut answers = 0;
         let ended = qr::run(reader, &query, &stop, |_| {
@@ -91,16 +91,16 @@ fn a_query_that_is_stopped_says_why() {
         stop.cancel();
         (answers, ended)
     };
-    let go_on = |_: &Stop| ControlFlow::Continue(());
-    assert!(matches!(outcome(&mut reader, Stop::cancel, go_on), (0, Err(FindError::Cancelled))));
-    assert!(matches!(outcome(&mut reader, Stop::time_out, go_on), (0, Err(FindError::TimeLimit))));
-    let cancel = |stop: &Stop| {
+    let go_on = |_: &QueryStop| ControlFlow::Continue(());
+    assert!(matches!(outcome(&mut reader, QueryStop::cancel, go_on), (0, Err(FindError::Cancelled))));
+    assert!(matches!(outcome(&mut reader, QueryStop::time_out, go_on), (0, Err(FindError::TimeLimit))));
+    let cancel = |stop: &QueryStop| {
         stop.cancel();
         stop.time_out();
         ControlFlow::Continue(())
     };
     assert!(matches!(outcome(&mut reader, |_| {}, cancel), (1, Err(FindError::Cancelled))), "the first reason counts");
-    let refuse = |_: &Stop| ControlFlow::Break(());
+    let refuse = |_: &QueryStop| ControlFlow::Break(());
     assert!(matches!(outcome(&mut reader, |_| {}, refuse), (1, Err(FindError::Cancelled))));
     assert!(matches!(outcome(&mut reader, |_| {}, go_on), (10, Ok(10))), "the reader is as good as before");
 }

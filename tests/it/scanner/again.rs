@@ -147,7 +147,7 @@ fn a_scan_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been() {
         let mut failures = 0;
         let told = stopped.scan_until(&[stopped.root()], &stop, |event| {
             // The failures of earlier scans come again; go one further each time.
-            failures += u64::from(matches!(event, Event::Failed { .. }));
+            failures += u64::from(matches!(event, ScanEvent::Failed { .. }));
             if failures > scans {
                 stop.ask();
             }
@@ -175,7 +175,7 @@ fn a_dry_run_reports_and_writes_nothing() {
     fs::write(archive.path("notes.txt"), "no object").unwrap();
     let dry = || {
         let known = Reader::open(archive.index()).ok();
-        archive.scan_into(Target::DryRun { known }, &[archive.root()], &Stop::default(), &mut |_| {})
+        archive.scan_into(ScanTarget::DryRun { known }, &[archive.root()], &Stop::default(), &mut |_| {})
     };
     assert_eq!(dry().numbers(), (2, 1, 0, 0, 0, 1));
     assert!(!archive.index().exists());

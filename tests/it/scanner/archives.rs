@@ -304,7 +304,7 @@ fn a_scan_that_is_stopped_in_an_archive_goes_on_with_what_is_missing() {
     archive.put("x.zip", &zip.finish());
     let stop = Stop::default();
     let told = archive.scan_until(&[archive.root()], &stop, |event| {
-        if let Event::Failed { .. } = event {
+        if let ScanEvent::Failed { .. } = event {
             stop.ask();
         }
     });

@@ -89,7 +89,7 @@ fn the_newest_directories_come_first_when_asked() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + seconds);
         fs::File::open(archive.path(inside)).unwrap().set_modified(time).unwrap();
     }
-    archive.options.order = Order::NewestFirst;
+    archive.options.order = WalkOrder::NewestFirst;
     let told = archive.scan();
     assert_eq!(told.events, ["b/y", "c/z", "a/x"].map(|inside| format!("failed {inside}/note not-dicom")));
     assert_eq!(archive.instances().len(), 3);

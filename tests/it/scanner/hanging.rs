@@ -92,7 +92,7 @@ fn storage_that_is_gone_ends_the_scan_with_what_was_done() {
     archive.options.probe = hanging.probe(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let writer = Writer::open(archive.index(), WriterOptions::default()).unwrap();
     let handle = writer.handle();
-    let target = Target::Index { known: Reader::open(archive.index()).unwrap(), writer: &handle };
+    let target = ScanTarget::Index { known: Reader::open(archive.index()).unwrap(), writer: &handle };
     let roots = Roots::find(&[archive.root()], &archive.options).unwrap();
     let error = scan(&roots, &archive.options, target, &Stop::default(), &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("does not answer"), "{error}");

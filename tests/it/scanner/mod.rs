@@ -22,7 +22,9 @@ use dcmdex::model::clock::Clock;
 use dcmdex::model::declared::DeclaredSet;
 use dcmdex::model::find::{FindRequest, ReturnKey};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
-use dcmdex::scanner::{Event, Filter, Options, Order, Probe, Rate, Roots, Stop, Summary, Target, Vanished, scan};
+use dcmdex::scanner::{
+    Filter, Options, Probe, Rate, Roots, ScanEvent, ScanTarget, Stop, Summary, Vanished, WalkOrder, scan,
+};
 
 use crate::util::objects;
 
@@ -63,7 +65,7 @@ impl Archive {
             jobs: 4,
             full: false,
             filter: Filter::default(),
-            order: Order::Name,
+            order: WalkOrder::Name,
             throttle: Rate::default(),
             read_timeout: Duration::from_secs(60),
             probe: Probe::default(),
@@ -100,7 +102,7 @@ impl Archive {
         self.scan_until(paths, &Stop::default(), |_| {})
     }
 
-    fn scan_until(&self, paths: &[PathBuf], stop: &Stop, mut on_event: impl FnMut(&Event<'_>)) -> Told {
+    fn scan_until(&self, paths: &[PathBuf], stop: &Stop, mut on_event: impl FnMut(&ScanEvent<'_>)) -> Told {
         let writer_options = WriterOptions {
             durability: Durability::Normal,
             queue_length: 4,
@@ -109,7 +111,7 @@ impl Archive {
         };
         let writer = Writer::open(self.index(), writer_options).unwrap();
         let handle = writer.handle();
-        let target = Target::Index { known: Reader::open(self.index()).unwrap(), writer: &handle };
+        let target = ScanTarget::Index { known: Reader::open(self.index()).unwrap(), writer: &handle };
         let told = self.scan_into(target, paths, stop, &mut on_event);
         drop(handle);
         writer.close().unwrap();
@@ -118,10 +120,10 @@ impl Archive {
 
     fn scan_into(
         &self,
-        target: Target<'_>,
+        target: ScanTarget<'_>,
         paths: &[PathBuf],
         stop: &Stop,
-        on_event: &mut dyn FnMut(&Event<'_>),
+        on_event: &mut dyn FnMut(&ScanEvent<'_>),
     ) -> Told {
         let roots = Roots::find(paths, &self.options).unwrap();
         let mut events = Vec::new();
@@ -130,15 +132,15 @@ impl Archive {
             on_event(&event);
             let shown = |path: &Path| path.strip_prefix(&root).unwrap_or(path).display().to_string();
             match event {
-                Event::Failed { path, reason, .. } => events.push(format!("failed {} {reason}", shown(path))),
-                Event::Skipped { path, reason, .. } => events.push(format!("skipped {} {reason}", shown(path))),
-                Event::Unlisted { path } => events.push(format!("unlisted {}", shown(path))),
-                Event::Faults { path, .. } => events.push(format!("faults {}", shown(path))),
-                Event::Hangs(hang) => events.push(format!("hangs {}", shown(&hang.path))),
-                Event::NotPruned(what) => {
+                ScanEvent::Failed { path, reason, .. } => events.push(format!("failed {} {reason}", shown(path))),
+                ScanEvent::Skipped { path, reason, .. } => events.push(format!("skipped {} {reason}", shown(path))),
+                ScanEvent::Unlisted { path } => events.push(format!("unlisted {}", shown(path))),
+                ScanEvent::Faults { path, .. } => events.push(format!("faults {}", shown(path))),
+                ScanEvent::Hangs(hang) => events.push(format!("hangs {}", shown(&hang.path))),
+                ScanEvent::NotPruned(what) => {
                     events.push(format!("not-pruned {} {} {}", shown(&what.path), what.why.as_str(), what.files));
                 }
-                Event::Progress(_) => {}
+                ScanEvent::Progress(_) => {}
             }
         })
         .unwrap();

@@ -87,7 +87,7 @@ fn an_inbox_from_which_everything_moved_on_is_no_disk() {
     }
     let dry = {
         let known = Reader::open(archive.index()).ok();
-        archive.scan_into(Target::DryRun { known }, &[archive.root()], &Stop::default(), &mut |_| {})
+        archive.scan_into(ScanTarget::DryRun { known }, &[archive.root()], &Stop::default(), &mut |_| {})
     };
     let told = archive.scan();
     assert_eq!((not_pruned(&told).len(), told.summary.removed, told.summary.missing), (0, 12, 0));

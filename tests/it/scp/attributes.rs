@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use dcmdex::db::Admin;
 use dcmdex::encoding::syntax::Encoding;
-use dcmdex::model::attribute::{ATTRIBUTES, Attribute, AttributeId, Source};
+use dcmdex::model::attribute::{ATTRIBUTES, Attribute, AttributeId, ValueSource};
 use dcmdex::model::level::QueryRetrieveLevel;
 use dcmdex::model::matching::KeyValue;
 use dcmdex::qr::{Identifier, Retrievable};
@@ -130,12 +130,12 @@ fn every_attribute_is_kept_matched_and_answered_at_its_level() {
     let node = TestNode::start();
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     for (number, class) in [(1, CT), (2, MR)] {
-        let read = sorted().into_iter().filter(|attribute| attribute.source == Source::DataSet);
+        let read = sorted().into_iter().filter(|attribute| attribute.source == ValueSource::DataSet);
         let data_set =
             read.fold(DataSet::default(), |data_set, attribute| element(data_set, attribute, &text(attribute, number)));
         store(&mut peer, class, &text(AttributeId::SOPInstanceUID.attribute(), number), &data_set);
     }
-    for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.source == Source::DataSet) {
+    for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.source == ValueSource::DataSet) {
         let only_answered = matches!(attribute.id, AttributeId::TimezoneOffsetFromUTC);
         if attribute.id == AttributeId::SpecificCharacterSet {
             continue; // it says how all the others are written
@@ -213,7 +213,7 @@ fn every_computed_attribute_is_exact_at_its_level() {
         assert_eq!(found, *values, "{id}");
         assert!(answers.iter().all(|(status, _)| *status == 0xFF00), "{id}");
     }
-    let not_in_objects = ATTRIBUTES.iter().filter(|attribute| attribute.source != Source::DataSet);
+    let not_in_objects = ATTRIBUTES.iter().filter(|attribute| attribute.source != ValueSource::DataSet);
     for attribute in not_in_objects {
         assert!(expected.iter().any(|(id, _)| *id == attribute.id), "{} has to be here too", attribute.keyword);
     }

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
-use dcmdex::dimse::pdata::{Arrival, MessageAssembler, Pdv, put_message};
+use dcmdex::dimse::pdata::{FragmentOutcome, MessageAssembler, Pdv, put_message};
 use dicom_ul::pdu::{
     AssociationAC, AssociationRQ, Pdu, PresentationContextProposed, PresentationContextResult,
     PresentationContextResultReason, UserVariableItem, read_pdu, write_pdu,
@@ -218,12 +218,12 @@ impl ScriptedPeer {
                 let (pdv, rest) = Pdv::split_first(body).unwrap();
                 body = rest;
                 match self.assembler.accept(&pdv).unwrap() {
-                    Arrival::CommandFragment => {}
-                    Arrival::Command { context_id, command, has_data_set } => {
+                    FragmentOutcome::CommandFragment => {}
+                    FragmentOutcome::Command { context_id, command, has_data_set } => {
                         let data_set = has_data_set.then(Vec::new);
                         message = Some(Received { context_id, command, data_set });
                     }
-                    Arrival::DataSetFragment { .. } => {
+                    FragmentOutcome::DataSetFragment { .. } => {
                         message.as_mut().unwrap().data_set.as_mut().unwrap().extend_from_slice(pdv.fragment);
                     }
                 }

@@ -22,7 +22,7 @@ use dcmdex::deliver::delivery::{Delivery, DeliveryOptions};
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::receive::storage::Storage;
-use dcmdex::scanner::{Roots, Stop, Target, scan};
+use dcmdex::scanner::{Roots, ScanTarget, Stop, scan};
 use dcmdex::store::{self, Objects};
 use dcmdex::web::{Options, Rights, Services, SharedUsers, Users, Web};
 use tempfile::TempDir;
@@ -52,7 +52,7 @@ pub(crate) fn index_of(folder: &Path, index: &Path) {
     let roots = Roots::find(&[folder.to_owned()], &options).unwrap();
     let writer = Writer::open(index, config.scan_writer_options()).unwrap();
     let handle = writer.handle();
-    let target = Target::Index { known: Reader::open(index).unwrap(), writer: &handle };
+    let target = ScanTarget::Index { known: Reader::open(index).unwrap(), writer: &handle };
     scan(&roots, &options, target, &Stop::default(), &mut |_event| {}).unwrap();
     writer.close().unwrap();
 }

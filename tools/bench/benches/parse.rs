@@ -18,7 +18,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use dcmdex::ingest::{HeaderParser, Outcome, Wanted};
-use dcmdex::model::attribute::{ATTRIBUTES, Source};
+use dcmdex::model::attribute::{ATTRIBUTES, ValueSource};
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use dicom_object::{FileDicomObject, InMemDicomObject, OpenFileOptions};
@@ -53,7 +53,7 @@ fn main() {
         }
         let object = best(rounds, &files, |bytes| {
             let object = open(bytes);
-            for attribute in ATTRIBUTES.iter().filter(|a| a.source == Source::DataSet && a.vr != VR::SQ) {
+            for attribute in ATTRIBUTES.iter().filter(|a| a.source == ValueSource::DataSet && a.vr != VR::SQ) {
                 if let Some(value) = object.get(attribute.tag).and_then(|element| element.to_str().ok()) {
                     black_box(value.len());
                 }
@@ -80,7 +80,7 @@ fn check(bytes: &[u8]) {
     let Outcome::Instance(record) = Outcome::of(parser.finish()) else { panic!("not an instance") };
     assert!(record.faults().is_empty());
     let object = open(bytes);
-    for attribute in ATTRIBUTES.iter().filter(|a| a.source == Source::DataSet && a.vr != VR::SQ) {
+    for attribute in ATTRIBUTES.iter().filter(|a| a.source == ValueSource::DataSet && a.vr != VR::SQ) {
         let theirs = object.get(attribute.tag).map(|element| element.to_str().unwrap().into_owned());
         let theirs = theirs.unwrap_or_default();
         assert_eq!(record.value(attribute.id), theirs.trim(), "{}", attribute.keyword);

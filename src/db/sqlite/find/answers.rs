@@ -12,7 +12,7 @@ use crate::model::level::QueryRetrieveLevel;
 
 /// Hands out the answers of a query. The rows that it takes have the character set, the values that are answered, and then
 /// what [`order_columns`] says.
-pub(super) struct Answers<'c, F> {
+pub(super) struct RowAnswers<'c, F> {
     connection: &'c Connection,
     level: QueryRetrieveLevel,
     values: usize,
@@ -36,7 +36,7 @@ struct Waiting {
 
 /// Where an answer stands: the date and the time of the study, then row numbers and the numbers of series and instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place(Reverse<String>, Reverse<String>, Vec<i64>);
+struct AnswerPosition(Reverse<String>, Reverse<String>, Vec<i64>);
 
 /// What stands in a row after what is answered, and decides where it belongs.
 pub(super) const fn order_columns(level: QueryRetrieveLevel) -> &'static [&'static str] {
@@ -80,8 +80,8 @@ pub(super) const fn key_columns(level: QueryRetrieveLevel) -> &'static [&'static
 /// Answers under further patients of a study, in the same order as the others.
 pub(super) struct Further<'s> {
     rows: Rows<'s>,
-    next: Option<(Place, FindAnswer)>,
-    last: Option<Place>,
+    next: Option<(AnswerPosition, FindAnswer)>,
+    last: Option<AnswerPosition>,
     has_ended: bool,
 }
 
@@ -91,7 +91,7 @@ impl<'s> Further<'s> {
     }
 }
 
-impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> Answers<'c, F> {
+impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
     /// `has_order` says whether the rows have what [`order_columns`] says.
     pub(super) fn new(connection: &'c Connection, request: &FindRequest, has_order: bool, on_answer: F) -> Self {
         let declared = request.declared.iter().filter(|declared| declared.is_answered).count();
@@ -171,11 +171,11 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> Answers<'c, F> {
         Ok(AnswerKey { order, uids: uids.map(text).collect::<rusqlite::Result<_>>()? })
     }
 
-    fn place(&self, row: &Row<'_>) -> rusqlite::Result<Place> {
+    fn place(&self, row: &Row<'_>) -> rusqlite::Result<AnswerPosition> {
         let first = self.values + 1;
         let numbers = (first + 2..first + order_columns(self.level).len()).map(|at| row.get(at));
         let (date, time) = (text_of(row.get_ref(first)?)?, text_of(row.get_ref(first + 1)?)?);
-        Ok(Place(Reverse(date), Reverse(time), numbers.collect::<rusqlite::Result<_>>()?))
+        Ok(AnswerPosition(Reverse(date), Reverse(time), numbers.collect::<rusqlite::Result<_>>()?))
     }
 
     fn hand_out(&mut self, answer: FindAnswer) -> ControlFlow<()> {
@@ -231,7 +231,7 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> Answers<'c, F> {
     /// one patient is not answered again under another.
     fn hand_out_before(
         &mut self,
-        place: Option<&Place>,
+        place: Option<&AnswerPosition>,
         further: &mut Further<'_>,
     ) -> rusqlite::Result<ControlFlow<()>> {
         let once = self.level != QueryRetrieveLevel::Image;

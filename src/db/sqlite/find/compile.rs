@@ -23,10 +23,10 @@ use super::lookup::{KeyLookup, instance_key, look_up};
 use super::parameters::{Parameter, Parameters};
 use crate::db::Error;
 use crate::db::plan::{
-    Keys, LookUp, PatientLink, PlanEffort, after_prefix, asks_for_patient, can_answer_declared, is_computed_everywhere,
-    is_selective_below_study, names_few, names_uids,
+    LookUp, PartedKeys, PatientLink, PlanEffort, after_prefix, asks_for_patient, can_answer_declared,
+    is_computed_everywhere, is_selective_below_study, names_few, names_uids,
 };
-use crate::model::attribute::{Attribute, AttributeId, Source};
+use crate::model::attribute::{Attribute, AttributeId, ValueSource};
 use crate::model::declared::Unit;
 use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
@@ -153,7 +153,7 @@ impl Compiler<'_> {
             columns.extend(key_columns(level).iter().map(|&column| column.to_owned()));
         }
 
-        let keys = Keys::of(request);
+        let keys = PartedKeys::of(request);
         let asked = |wanted: QueryRetrieveLevel| {
             let matched = keys.above.iter().map(|key| key.attribute);
             let matched = matched.chain(keys.moments_above.iter().map(|key| key.date));
@@ -352,8 +352,8 @@ impl Compiler<'_> {
     }
 
     /// Keys below the level that is asked for: some one descendant fulfils all of them.
-    fn below(&mut self, level: QueryRetrieveLevel, keys: &Keys<'_>) -> Result<String, Error> {
-        let Keys { below: keys, moments_below: moments, declared_below: declared, .. } = keys;
+    fn below(&mut self, level: QueryRetrieveLevel, keys: &PartedKeys<'_>) -> Result<String, Error> {
+        let PartedKeys { below: keys, moments_below: moments, declared_below: declared, .. } = keys;
         let asked = keys.iter().map(|key| key.attribute).chain(moments.iter().map(|key| key.date));
         let declared_levels = declared.iter().filter(|key| key.matching.is_some()).map(|key| key.unit.level);
         let deepest = asked.map(|id| id.attribute().level).chain(declared_levels.clone()).max().unwrap_or(level);
@@ -405,7 +405,7 @@ impl Compiler<'_> {
     fn value(&mut self, attribute: &Attribute, level: QueryRetrieveLevel) -> Result<String, Error> {
         let column = attribute.column;
         let sql = match (attribute.id, attribute.source) {
-            (_, Source::AlwaysEmpty) | (AttributeId::RetrieveAETitle, _) => "''".to_owned(),
+            (_, ValueSource::AlwaysEmpty) | (AttributeId::RetrieveAETitle, _) => "''".to_owned(),
             (AttributeId::InstanceAvailability, _) => {
                 let Self { obstacles, shared_studies, parameters, .. } = self;
                 Availability { obstacles, shared_studies: *shared_studies, parameters }.of(level)
@@ -423,8 +423,8 @@ impl Compiler<'_> {
             (AttributeId::NumberOfStudyRelatedSeries, _) => "s.series_count".to_owned(),
             (AttributeId::NumberOfStudyRelatedInstances, _) => "s.instance_count".to_owned(),
             (AttributeId::NumberOfSeriesRelatedInstances, _) => "e.instance_count".to_owned(),
-            (id, Source::Computed) => return Err(Error::Unsupported(format!("{id} is not computed"))),
-            (_, Source::DataSet | Source::TransferSyntax) => match attribute.level {
+            (id, ValueSource::Computed) => return Err(Error::Unsupported(format!("{id} is not computed"))),
+            (_, ValueSource::DataSet | ValueSource::TransferSyntax) => match attribute.level {
                 Patient => format!("p.{column}"),
                 Study => format!("s.{column}"),
                 Series => format!("e.{column}"),
@@ -497,7 +497,7 @@ impl Compiler<'_> {
         let column = attribute.column;
         // A series attribute of a study: the values that its series have.
         match (level, attribute.level, attribute.source) {
-            (Study, Series, Source::DataSet) => Ok(each_once(
+            (Study, Series, ValueSource::DataSet) => Ok(each_once(
                 attribute.vr,
                 &format!(
                     "(SELECT group_concat(v, '\\') FROM (SELECT DISTINCT {column} AS v FROM study_series \

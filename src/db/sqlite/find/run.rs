@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use rusqlite::{Connection, params_from_iter};
 
 use super::super::mounts::Mounts;
-use super::answers::{Answers, Further};
+use super::answers::{Further, RowAnswers};
 use super::compile::{Statement, compile};
 use super::functions::{Matcher, Matchers};
 use super::lookup::statement_of;
@@ -28,7 +28,7 @@ pub(in crate::db::sqlite) fn run(
     // One transaction: the answers are of one moment, though there may be several statements.
     let transaction = connection.unchecked_transaction()?;
     let compiled = compile(connection, matchers, mounts, request, PlanEffort::Little)?;
-    let mut answers = Answers::new(connection, request, compiled.has_order, on_answer);
+    let mut answers = RowAnswers::new(connection, request, compiled.has_order, on_answer);
     let mut give = || -> Result<(), Error> {
         let mut further =
             compiled.further.as_ref().map(|further| connection.prepare_cached(&further.sql)).transpose()?;
@@ -62,7 +62,7 @@ pub(in crate::db::sqlite) fn run(
 fn give_rows<F: FnMut(FindAnswer) -> ControlFlow<()>>(
     connection: &Connection,
     statement: &Statement,
-    answers: &mut Answers<'_, F>,
+    answers: &mut RowAnswers<'_, F>,
     mut further: Option<&mut Further<'_>>,
     (mut again, taken): (u64, &mut u64),
 ) -> rusqlite::Result<()> {

@@ -9,14 +9,14 @@ use super::asserted_values::record_text;
 use super::batch::Batch;
 use super::origins::SourceOfInstances;
 use super::rows::{File, InstanceRow, OTHER_CONTENT, Result};
-use crate::db::rules::{Arriving, Decision, KeptMetadata, KnownInstance};
+use crate::db::rules::{ArrivingObject, Decision, KeptMetadata, KnownInstance};
 use crate::db::{KnownLocation, Received, StoreOutcome};
 use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 use crate::model::record::InstanceRecord;
 
 /// An object that was received, and the row of its instance.
-struct Arrived<'a> {
+struct ArrivedObject<'a> {
     record: &'a InstanceRecord,
     file: File<'a>,
     existing: InstanceRow,
@@ -25,12 +25,12 @@ struct Arrived<'a> {
 }
 
 /// What a decision asks of the index.
-struct Questions<'b, 'c, 'a> {
+struct RowQuestions<'b, 'c, 'a> {
     batch: &'b mut Batch<'c>,
-    arrived: &'b Arrived<'a>,
+    arrived: &'b ArrivedObject<'a>,
 }
 
-impl KnownInstance for Questions<'_, '_, '_> {
+impl KnownInstance for RowQuestions<'_, '_, '_> {
     type Error = rusqlite::Error;
 
     fn is_further(&mut self) -> Result<bool> {
@@ -38,7 +38,7 @@ impl KnownInstance for Questions<'_, '_, '_> {
     }
 
     fn differs(&mut self) -> Result<bool> {
-        let Arrived { record, file, existing, .. } = self.arrived;
+        let ArrivedObject { record, file, existing, .. } = self.arrived;
         self.batch.differs(existing, record, file)
     }
 
@@ -86,7 +86,7 @@ impl Batch<'_> {
             return Ok((StoreOutcome::New, None));
         };
         let first_place = self.place_of(existing.instance_group.directory)?;
-        let arriving = Arriving {
+        let arriving = ArrivingObject {
             place: file.place,
             checksum: file.checksum,
             compared: *compared,
@@ -96,8 +96,8 @@ impl Batch<'_> {
             is_first: existing.lies_at(directory, file.name),
             in_first_directory: existing.instance_group.directory == directory,
         };
-        let arrived = Arrived { record, file, existing, first_place };
-        let decision = arriving.decide(&mut Questions { batch: self, arrived: &arrived })?;
+        let arrived = ArrivedObject { record, file, existing, first_place };
+        let decision = arriving.decide(&mut RowQuestions { batch: self, arrived: &arrived })?;
         let first = if arriving.names_first(decision) { Some(self.known_location(&arrived.existing)?) } else { None };
         let outcome = self.apply(decision, &arrived, first.as_ref())?;
         Ok((outcome, first))
@@ -106,7 +106,7 @@ impl Batch<'_> {
     fn apply(
         &mut self,
         decision: Decision,
-        arrived: &Arrived<'_>,
+        arrived: &ArrivedObject<'_>,
         first: Option<&KnownLocation>,
     ) -> Result<StoreOutcome> {
         match decision {
@@ -123,8 +123,8 @@ impl Batch<'_> {
     }
 
     /// Gives an instance the object that it was without.
-    fn complete(&mut self, arrived: &Arrived<'_>) -> Result<StoreOutcome> {
-        let Arrived { record, file, existing, first_place } = arrived;
+    fn complete(&mut self, arrived: &ArrivedObject<'_>) -> Result<StoreOutcome> {
+        let ArrivedObject { record, file, existing, first_place } = arrived;
         match first_place {
             Place::MetadataOnly => {}
             // Before the new one is marked: it may lie under the same name.
@@ -141,8 +141,8 @@ impl Batch<'_> {
     }
 
     /// Keeps an object as a further location.
-    fn keep_copy(&mut self, arrived: &Arrived<'_>, differs: bool) -> Result<StoreOutcome> {
-        let Arrived { record, file, existing, .. } = arrived;
+    fn keep_copy(&mut self, arrived: &ArrivedObject<'_>, differs: bool) -> Result<StoreOutcome> {
+        let ArrivedObject { record, file, existing, .. } = arrived;
         self.forget_marks(file.directory, file.name)?;
         self.insert_copy(existing, record, file, differs)?;
         self.note_invalid_uids(record, file)?;
@@ -153,14 +153,14 @@ impl Batch<'_> {
         Ok(StoreOutcome::KeptCopy { differs })
     }
 
-    fn refuse(&mut self, arrived: &Arrived<'_>) -> Result<StoreOutcome> {
+    fn refuse(&mut self, arrived: &ArrivedObject<'_>) -> Result<StoreOutcome> {
         self.note_conflict(OTHER_CONTENT, arrived.record, &arrived.file)?;
         Ok(StoreOutcome::KeptFirst)
     }
 
     /// Takes an object, or a description without one, in place of the first.
-    fn replace_first(&mut self, arrived: &Arrived<'_>) -> Result<StoreOutcome> {
-        let Arrived { record, file, existing, first_place } = arrived;
+    fn replace_first(&mut self, arrived: &ArrivedObject<'_>) -> Result<StoreOutcome> {
+        let ArrivedObject { record, file, existing, first_place } = arrived;
         let mut previous = Vec::new();
         // What of the former content is our own goes with it.
         for copy in self.own_copies(existing)? {
@@ -200,8 +200,8 @@ impl Batch<'_> {
     }
 
     /// Keeps what was received without an object.
-    fn keep_metadata(&mut self, arrived: &Arrived<'_>, differs: bool) -> Result<StoreOutcome> {
-        let Arrived { record, file, existing, .. } = arrived;
+    fn keep_metadata(&mut self, arrived: &ArrivedObject<'_>, differs: bool) -> Result<StoreOutcome> {
+        let ArrivedObject { record, file, existing, .. } = arrived;
         let uid = OsString::from(existing.uid());
         self.insert_copy(existing, record, &File { name: &uid, ..*file }, differs)?;
         self.note_invalid_uids(record, file)?;

@@ -9,7 +9,7 @@ use super::super::columns::{shared, shared_columns_sql};
 use super::super::packing::Naming;
 use super::super::sql_values::json_object;
 use super::batch::Batch;
-use super::rows::{DeclaredValues, File, InstanceGroup, InstanceGroupKey, InstanceRow, ParentRows, Result, to_i64};
+use super::rows::{DeclaredColumn, File, InstanceGroup, InstanceGroupKey, InstanceRow, ParentRows, Result, to_i64};
 use crate::db::{FileOutcome, ScannedFile};
 use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
@@ -216,7 +216,7 @@ impl Said {
         }
         let values = |is_own: bool| {
             let units = declared.units().iter().filter(|unit| (unit.level == QueryRetrieveLevel::Image) == is_own);
-            let values: DeclaredValues = units
+            let values: DeclaredColumn = units
                 .map(|unit| (unit.key.clone(), record.declared(unit.number)))
                 .filter(|(_, value)| !value.is_empty())
                 .map(|(key, value)| (key, value.into()))

@@ -25,7 +25,7 @@ use crate::model::record::InstanceRecord;
 use crate::model::uid::is_valid_uid;
 
 /// A further location of an instance.
-pub(super) struct Copy {
+pub(super) struct FurtherFile {
     place: Place,
     directory: i64,
     file_name: OsString,
@@ -44,7 +44,7 @@ pub(super) struct OwnCopy {
     pub(super) path: PathBuf,
 }
 
-impl Copy {
+impl FurtherFile {
     /// Whether it is a file that is there, with the same content as the first one.
     fn holds_same(&self) -> bool {
         !self.missing && !self.differs && self.place != Place::MetadataOnly
@@ -267,7 +267,7 @@ impl Batch<'_> {
 
     /// The further locations of an instance, those first that can take the place of the first one: files that are there and
     /// the same, then others that are there, then files that are gone, and what was received without its object last.
-    fn copies_of(&self, existing: &InstanceRow) -> Result<Vec<Copy>> {
+    fn copies_of(&self, existing: &InstanceRow) -> Result<Vec<FurtherFile>> {
         self.statement(
             "SELECT c.directory, c.file_name, c.size, c.mtime_ms, c.differs, c.record, d.place, c.checksum, \
              EXISTS (SELECT 1 FROM missing_file m WHERE m.directory = c.directory AND m.file_name = c.file_name) AS missing \
@@ -277,7 +277,7 @@ impl Batch<'_> {
         .query_map(
             params![existing.instance_group.id, existing.suffix, place_number(Place::MetadataOnly)],
             |row| {
-                Ok(Copy {
+                Ok(FurtherFile {
                     directory: row.get(0)?,
                     file_name: path_from_sql(row.get_ref(1)?)?,
                     size: row.get(2)?,
@@ -533,7 +533,7 @@ impl Batch<'_> {
     }
 
     /// Drops a further location whose file is gone.
-    fn drop_copy(&mut self, copy: &Copy) -> Result<()> {
+    fn drop_copy(&mut self, copy: &FurtherFile) -> Result<()> {
         self.delete_copy(copy.directory, &copy.file_name)?;
         self.forget_marks(copy.directory, &copy.file_name)?;
         self.changes.tally.moved += 1;
@@ -544,13 +544,13 @@ impl Batch<'_> {
     /// place then.
     pub(super) fn move_first(&mut self, existing: &InstanceRow, rows: &mut DirectoryRows) -> Result<bool> {
         let copies = self.copies_of(existing)?;
-        let Some(copy) = copies.into_iter().find(Copy::holds_same) else { return Ok(false) };
+        let Some(copy) = copies.into_iter().find(FurtherFile::holds_same) else { return Ok(false) };
         self.promote(existing, copy, rows)?;
         Ok(true)
     }
 
     /// Makes a further location of an instance its first one, and forgets that.
-    fn promote(&mut self, existing: &InstanceRow, copy: Copy, rows: &mut DirectoryRows) -> Result<()> {
+    fn promote(&mut self, existing: &InstanceRow, copy: FurtherFile, rows: &mut DirectoryRows) -> Result<()> {
         let record = match &copy.record {
             Some(text) => record_of_text(text)?,
             None => {

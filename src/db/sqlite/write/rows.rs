@@ -79,11 +79,11 @@ pub(super) struct InstanceGroup {
     /// What was declared when its instances were read.
     pub(super) declared_set: String,
     /// The declared values that hold unless an instance says otherwise.
-    pub(super) declared: DeclaredValues,
+    pub(super) declared: DeclaredColumn,
 }
 
 /// What stands in a column of declared values.
-pub(super) type DeclaredValues = serde_json::Map<String, serde_json::Value>;
+pub(super) type DeclaredColumn = serde_json::Map<String, serde_json::Value>;
 
 pub(super) fn shared_value(instance_group: &InstanceGroup, id: AttributeId) -> &str {
     place_in_shared(id).and_then(|at| instance_group.shared.get(at)).map_or("", String::as_str)

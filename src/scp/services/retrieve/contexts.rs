@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::deliver::error::DeliverError;
-use crate::deliver::framing::Form;
+use crate::deliver::framing::ObjectForm;
 use crate::encoding::syntax::NativeSyntax;
 use crate::model::sop_class::Service;
 use crate::qr::{Instances, ObjectKind};
@@ -25,17 +25,17 @@ impl OutgoingContexts {
     }
 
     /// The context for an object of this kind, and what it has to be rewritten to for that.
-    pub(in crate::scp) fn choose(&self, kind: &ObjectKind) -> Result<Form, DeliverError> {
+    pub(in crate::scp) fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
         let accepted = self.0.get(&kind.sop_class_uid).ok_or(DeliverError::NotAccepted)?;
         let find = |uid: &str| accepted.iter().find(|(_, transfer_syntax)| transfer_syntax == uid).map(|(id, _)| *id);
         if let Some(id) = find(&kind.transfer_syntax) {
-            return Ok(Form { context_id: id, rewrite: None });
+            return Ok(ObjectForm { context_id: id, rewrite: None });
         }
         // Pixel data are never transcoded.
         NativeSyntax::of_uid(&kind.transfer_syntax).ok_or(DeliverError::NotAccepted)?;
         NativeSyntax::TARGETS
             .into_iter()
-            .find_map(|target| find(target.uid()).map(|context_id| Form { context_id, rewrite: Some(target) }))
+            .find_map(|target| find(target.uid()).map(|context_id| ObjectForm { context_id, rewrite: Some(target) }))
             .ok_or(DeliverError::NotAccepted)
     }
 }

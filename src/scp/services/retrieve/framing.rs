@@ -6,7 +6,7 @@ use std::io;
 use super::contexts::OutgoingContexts;
 use crate::deliver::buffer::{Buffer, PIECE_LENGTH};
 use crate::deliver::error::DeliverError;
-use crate::deliver::framing::{Form, Framing};
+use crate::deliver::framing::{Framing, ObjectForm};
 use crate::deliver::object::DataSet;
 use crate::dimse::message::{MoveOriginator, StoreRequest};
 use crate::dimse::pdata::{
@@ -32,11 +32,11 @@ pub(in crate::scp) fn message_id(number: usize) -> u16 {
 }
 
 impl Framing for StoreRequests {
-    fn choose(&self, kind: &ObjectKind) -> Result<Form, DeliverError> {
+    fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
         self.contexts.choose(kind)
     }
 
-    fn begin(&self, form: Form, instance: &RetrievedInstance<'_>, number: usize, out: &mut Vec<u8>) {
+    fn begin(&self, form: ObjectForm, instance: &RetrievedInstance<'_>, number: usize, out: &mut Vec<u8>) {
         let command = StoreRequest {
             message_id: message_id(number),
             affected_sop_class_uid: instance.kind.sop_class_uid.clone(),
@@ -47,7 +47,13 @@ impl Framing for StoreRequests {
         put_message(out, form.context_id, &command, None, self.peer_max_length);
     }
 
-    fn fill(&self, form: Form, data_set: &mut DataSet, buffer: &mut Buffer, piece_length: usize) -> io::Result<bool> {
+    fn fill(
+        &self,
+        form: ObjectForm,
+        data_set: &mut DataSet,
+        buffer: &mut Buffer,
+        piece_length: usize,
+    ) -> io::Result<bool> {
         let limit = fragment_limit(self.peer_max_length).min(piece_length);
         loop {
             // Whole PDUs only; of a data set whose end is near, no more memory than it needs.
