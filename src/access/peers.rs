@@ -8,7 +8,9 @@ use crate::ul::tls::PeerRoute;
 use crate::ul::tls::Transport;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, CountedAs};
@@ -214,7 +216,7 @@ impl Peers {
 /// The peers that are known now, and the certificates that we show them.
 #[derive(Clone, Debug, Default)]
 pub struct SharedPeers {
-    peers: Arc<RwLock<Arc<Peers>>>,
+    peers: Arc<ArcSwap<Peers>>,
     tls: Option<SharedTls>,
 }
 
@@ -222,7 +224,7 @@ impl SharedPeers {
     /// These, until they are replaced; with certificates, to be called with TLS and to call with it.
     #[must_use]
     pub fn new(peers: Peers, tls: Option<SharedTls>) -> Self {
-        Self { peers: Arc::new(RwLock::new(Arc::new(peers))), tls }
+        Self { peers: Arc::new(ArcSwap::from_pointee(peers)), tls }
     }
 
     /// Our certificates, if we have some.
@@ -234,12 +236,12 @@ impl SharedPeers {
     /// The peers as they are now.
     #[must_use]
     pub fn current(&self) -> Arc<Peers> {
-        Arc::clone(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
+        self.peers.load_full()
     }
 
     /// Takes others from now on.
     pub fn replace(&self, peers: Peers) {
-        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers);
+        self.peers.store(Arc::new(peers));
     }
 
     /// Where C-MOVE sends for this destination; `None`: it is unknown (PS3.4 C.4.2.1.5, status A801).

@@ -1,10 +1,5 @@
 //! Who may associate: one decision, in one place.
 
-use dicom_ul::pdu::{
-    AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason as PresentationReason,
-    AssociationRJServiceUserReason as UserReason, AssociationRJSource,
-};
-
 use crate::access::peers::{Admission, PeerRefusal, SharedPeers};
 use crate::model::ae_title::AeTitle;
 use crate::ul::associate::AssociationRequest;
@@ -20,13 +15,26 @@ pub struct AccessPolicy {
     pub peers: SharedPeers,
 }
 
-/// A rejection, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// What the peer is told.
-    pub pdu: AssociationRJ,
-    /// What the log is told, where that is more.
-    pub refused: Option<PeerRefusal>,
+/// The reason why an association is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The peer called another AE title than ours.
+    #[error("the called AE title is not that of this node")]
+    CalledAeTitle,
+    /// The table of peers does not let the calling AE title in.
+    #[error(transparent)]
+    CallingAeTitle(#[from] PeerRefusal),
+}
+
+impl Denied {
+    /// Returns what the table of peers says, if it denied the association.
+    #[must_use]
+    pub fn refused(self) -> Option<PeerRefusal> {
+        match self {
+            Self::CalledAeTitle => None,
+            Self::CallingAeTitle(refused) => Some(refused),
+        }
+    }
 }
 
 /// Which called AE titles are ours.
@@ -40,37 +48,18 @@ pub enum CalledAeTitle {
 }
 
 impl AccessPolicy {
-    /// Accepts a request, or says with which result, source and reason it is rejected (PS3.8 table 9-21).
+    /// Decides whether a peer may associate, and for what.
     ///
     /// # Errors
-    /// The rejection to send.
-    pub fn decide(&self, request: &AssociationRequest<'_>) -> Result<Admission, Rejection> {
-        let permanent = |reason| AssociationRJ {
-            result: AssociationRJResult::Permanent,
-            source: AssociationRJSource::ServiceUser(reason),
-        };
+    /// The reason why it may not. The protocol turns it into its own answer.
+    pub fn decide(&self, request: &AssociationRequest<'_>) -> Result<Admission, Denied> {
         match self.called_ae_title {
             CalledAeTitle::Any => {}
             CalledAeTitle::OwnOnly if request.called_ae_title == self.own_ae_title.as_str() => {}
-            CalledAeTitle::OwnOnly => {
-                return Err(Rejection { pdu: permanent(UserReason::CalledAETitleNotRecognized), refused: None });
-            }
+            CalledAeTitle::OwnOnly => return Err(Denied::CalledAeTitle),
         }
-        // A right title from a wrong address is told the same: nobody outside learns which titles there are.
         let peers = self.peers.current();
-        peers.admit(request.calling_ae_title, request.peer.ip(), request.transport).map_err(|refused| Rejection {
-            pdu: permanent(UserReason::CallingAETitleNotRecognized),
-            refused: Some(refused),
-        })
-    }
-}
-
-/// The rejection when all associations, or all of one peer, are taken: worth trying again later (PS3.8 table 9-21, source 3, reason 2).
-#[must_use]
-pub(crate) fn local_limit_exceeded() -> AssociationRJ {
-    AssociationRJ {
-        result: AssociationRJResult::Transient,
-        source: AssociationRJSource::ServiceProviderPresentation(PresentationReason::LocalLimitExceeded),
+        Ok(peers.admit(request.calling_ae_title, request.peer.ip(), request.transport)?)
     }
 }
 
@@ -91,9 +80,7 @@ mod tests {
         let mut policy = AccessPolicy { own_ae_title, called_ae_title: CalledAeTitle::OwnOnly, peers };
         assert!(policy.decide(&request("DCMDEX")).is_ok());
         for other in ["dcmdex", "DCMDEX2", ""] {
-            let rejection = policy.decide(&request(other)).unwrap_err().pdu;
-            assert_eq!(rejection.result, AssociationRJResult::Permanent);
-            assert_eq!(rejection.source, AssociationRJSource::ServiceUser(UserReason::CalledAETitleNotRecognized));
+            assert_eq!(policy.decide(&request(other)), Err(Denied::CalledAeTitle));
         }
         policy.called_ae_title = CalledAeTitle::Any;
         assert!(policy.decide(&request("ANYTHING")).is_ok());

@@ -239,7 +239,7 @@ impl<'a, W: io::Write> AnswerWriter<'a, W> {
 
     fn begin(&mut self) -> io::Result<Audience> {
         match self.format {
-            Format::Csv => self.output.bytes(csv(self.columns.iter().map(|column| column.name.as_str())).as_bytes()),
+            Format::Csv => self.output.bytes(&csv(self.columns.iter().map(|column| column.name.as_str()))?),
             Format::Table | Format::Json | Format::Ndjson => Ok(Audience::Listening),
         }
     }
@@ -267,7 +267,7 @@ impl<'a, W: io::Write> AnswerWriter<'a, W> {
             }
             Format::Csv => {
                 let values: Vec<_> = self.columns.iter().map(|column| column.text(&answer)).collect();
-                self.output.bytes(csv(values.iter().map(String::as_str)).as_bytes())
+                self.output.bytes(&csv(values.iter().map(String::as_str))?)
             }
         }
     }
@@ -321,23 +321,11 @@ impl<'a, W: io::Write> AnswerWriter<'a, W> {
     }
 }
 
-/// One line of CSV (RFC 4180).
-fn csv<'a>(values: impl Iterator<Item = &'a str>) -> String {
-    let mut line = String::new();
-    for (at, value) in values.enumerate() {
-        if at > 0 {
-            line.push(',');
-        }
-        if value.contains([',', '"', '\r', '\n']) {
-            line.push('"');
-            line.push_str(&value.replace('"', "\"\""));
-            line.push('"');
-        } else {
-            line.push_str(value);
-        }
-    }
-    line.push_str("\r\n");
-    line
+/// Returns one record of CSV (RFC 4180).
+fn csv<'a>(values: impl Iterator<Item = &'a str>) -> io::Result<Vec<u8>> {
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    writer.write_record(values.map(str::as_bytes))?;
+    writer.into_inner().map_err(csv::IntoInnerError::into_error)
 }
 
 #[cfg(test)]
@@ -346,6 +334,9 @@ mod tests {
 
     #[test]
     fn a_value_with_separators_is_quoted() {
-        assert_eq!(csv(["a", "", "b,c", "d\"e\"", "f\ng"].into_iter()), "a,,\"b,c\",\"d\"\"e\"\"\",\"f\ng\"\r\n");
+        let text = |values: &[&str]| String::from_utf8(csv(values.iter().copied()).unwrap()).unwrap();
+        assert_eq!(text(&["a", "", "b,c", "d\"e\"", "f\ng"]), "a,,\"b,c\",\"d\"\"e\"\"\",\"f\ng\"\r\n");
+        // An empty line would be no record.
+        assert_eq!(text(&[""]), "\"\"\r\n");
     }
 }

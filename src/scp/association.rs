@@ -23,7 +23,6 @@ use commitments::Commitments;
 use super::options::Options;
 use super::services::{commit, echo, find, retrieve, sop_class_not_supported, store};
 use crate::access::peers::PeerService;
-use crate::access::policy::local_limit_exceeded;
 use crate::db::ReceivedFrom;
 use crate::dimse::command_set::{CommandField, CommandSet, CommandSetError};
 use crate::dimse::message::{DataSetPresence, DimseRequest, PeerResponse, RequestError, StoreRequest};
@@ -260,7 +259,7 @@ impl Connection {
                     info!(maximum = of_peer, "{why}");
                 });
                 metrics::ASSOCIATIONS_REJECTED.increment();
-                self.finish(reader, writer, Some(&Pdu::AssociationRJ(local_limit_exceeded()))).await;
+                self.finish(reader, writer, Some(&Pdu::AssociationRJ(negotiation::local_limit_exceeded()))).await;
             }
             Answer::Reject(rejection, titles) => {
                 metrics::ASSOCIATIONS_REJECTED.increment();

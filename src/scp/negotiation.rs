@@ -10,17 +10,19 @@ use crate::model::implementation::IMPLEMENTATION_VERSION_NAME;
 use crate::ul::pdu_io::OFFERED_MAX_LENGTH;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use dicom_dictionary_std::uids;
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason as AcseReason,
-    AssociationRJServiceUserReason as UserReason, AssociationRJSource, AssociationRQ, PresentationContextProposed,
-    PresentationContextResult, PresentationContextResultReason as ContextResult, RequestorRoles, UserVariableItem,
+    AssociationRJServiceProviderPresentationReason as PresentationReason, AssociationRJServiceUserReason as UserReason,
+    AssociationRJSource, AssociationRQ, PresentationContextProposed, PresentationContextResult,
+    PresentationContextResultReason as ContextResult, RequestorRoles, UserVariableItem,
 };
 
 use crate::access::peers::{Admission, PeerRefusal, PeerService};
-use crate::access::policy::AccessPolicy;
+use crate::access::policy::{AccessPolicy, Denied};
 use crate::dimse::pdata::MIN_PEER_MAX_LENGTH;
 use crate::model::sop_class::{Service, is_uid_shaped, service_of};
 use crate::ul::associate::AssociationRequest;
@@ -54,7 +56,7 @@ pub struct Policy {
 /// For each SOP Class the transfer syntaxes in which objects of it are held, the most frequent first. Of several transfer
 /// syntaxes that a peer proposes for what it wants to retrieve, one has to be chosen before it is known what that is.
 #[derive(Clone, Debug, Default)]
-pub struct HeldSyntaxes(Arc<RwLock<Arc<BySopClass>>>);
+pub struct HeldSyntaxes(Arc<ArcSwap<BySopClass>>);
 
 /// SOP Class to transfer syntaxes.
 type BySopClass = HashMap<String, Vec<String>>;
@@ -62,11 +64,11 @@ type BySopClass = HashMap<String, Vec<String>>;
 impl HeldSyntaxes {
     /// Takes others from now on.
     pub fn replace(&self, held: HashMap<String, Vec<String>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
+        self.0.store(Arc::new(held));
     }
 
     fn current(&self) -> Arc<BySopClass> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        self.0.load_full()
     }
 }
 
@@ -182,7 +184,7 @@ pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Pol
         AssociationRequest { calling_ae_title: &calling_ae_title, called_ae_title: &called_ae_title, peer, transport };
     let admission = match policy.access.decide(&asked) {
         Ok(admission) => admission,
-        Err(rejection) => return reject_for(rejection.pdu, rejection.refused),
+        Err(denied) => return reject_for(rejection_of(denied), denied.refused()),
     };
     match agree(&request, policy, admission) {
         Ok((agreement, items)) => {
@@ -344,6 +346,25 @@ fn choose<'a>(
         }
     };
     chosen.map(|uid| (service, uid)).ok_or(ContextResult::TransferSyntaxesNotSupported)
+}
+
+/// Returns the rejection for a request that is denied (PS3.8 table 9-21).
+fn rejection_of(denied: Denied) -> AssociationRJ {
+    let reason = match denied {
+        Denied::CalledAeTitle => UserReason::CalledAETitleNotRecognized,
+        // A right title from a wrong address gets the same reason. So nobody outside learns which titles exist.
+        Denied::CallingAeTitle(_) => UserReason::CallingAETitleNotRecognized,
+    };
+    permanent(AssociationRJSource::ServiceUser(reason))
+}
+
+/// Returns the rejection for a peer when all associations, or all of its own, are taken. It may try again later
+/// (PS3.8 table 9-21, source 3, reason 2).
+pub(super) fn local_limit_exceeded() -> AssociationRJ {
+    AssociationRJ {
+        result: AssociationRJResult::Transient,
+        source: AssociationRJSource::ServiceProviderPresentation(PresentationReason::LocalLimitExceeded),
+    }
 }
 
 fn permanent(source: AssociationRJSource) -> AssociationRJ {

@@ -8,8 +8,9 @@ use crate::ul::stream::AcknowledgesAtOnce;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -213,23 +214,23 @@ pub struct PeerRoute {
 
 /// The certificates in use now.
 #[derive(Clone, Debug)]
-pub struct SharedTls(Arc<RwLock<Arc<Tls>>>);
+pub struct SharedTls(Arc<ArcSwap<Tls>>);
 
 impl SharedTls {
     /// These, until they are replaced.
     #[must_use]
     pub fn new(tls: Tls) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(tls))))
+        Self(Arc::new(ArcSwap::from_pointee(tls)))
     }
 
     /// Those of now.
     #[must_use]
     pub fn current(&self) -> Arc<Tls> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        self.0.load_full()
     }
 
     /// Takes others from the next handshake on.
     pub fn replace(&self, tls: Tls) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tls);
+        self.0.store(Arc::new(tls));
     }
 }
