@@ -136,8 +136,14 @@ pub fn start(options: &Options) -> Result<Logging, Error> {
     Ok(Logging { _writer: guard })
 }
 
+/// h2 writes what a client sent into its messages: a malformed target with its query, for example. So
+/// it never writes into the log.
+const SILENT: &str = "h2=off";
+
 fn parse_filter(filter: &str) -> Result<EnvFilter, Error> {
-    EnvFilter::builder().parse(filter).map_err(|source| Error::Filter { filter: filter.to_owned(), source })
+    let parsed = EnvFilter::builder().parse(filter);
+    let parsed = parsed.map_err(|source| Error::Filter { filter: filter.to_owned(), source })?;
+    Ok(parsed.add_directive(SILENT.parse().expect("a directive")))
 }
 
 #[cfg(test)]

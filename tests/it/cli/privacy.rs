@@ -1,6 +1,7 @@
 //! The log has no patient data, whatever arrives and however it fails.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 
 use dcmdex::dimse::command_set::{self, CommandField, CommandSet};
@@ -8,6 +9,8 @@ use dicom_ul::pdu::{RequestorRoles, UserVariableItem};
 
 use super::serve::Node;
 use super::*;
+use crate::util::http;
+use crate::util::http2::{Connection, DATA, END_STREAM, GOAWAY, frame, head};
 use crate::util::objects;
 use crate::util::scripted::{
     DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION,
@@ -221,6 +224,125 @@ fn the_log_has_a_line_for_each_association_and_no_patient() {
     assert!(first["elapsed_ms"].is_u64());
     assert!(first["answered"].as_str().unwrap().contains(" x C-STORE-RSP 0000"), "{first}");
     assert!(second["answered"].as_str().unwrap().contains("1 x C-STORE-RSP A700"), "{second}");
+}
+
+/// Requests over HTTP, with patient data in each place that a client can put it.
+fn requests_with_patients() -> Vec<Vec<u8>> {
+    const HOSTILE_VALUE: &str = "PLANTEDNAME^ANNA%20PLANTEDID";
+    let get = |target: &str, more: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n").into_bytes()
+    };
+    let mut requests: Vec<Vec<u8>> = Vec::new();
+    for resource in ["/dicom-web/studies", "/dicom-web/instances", "/dicom-web/nowhere", "/"] {
+        for parameter in
+            ["PatientName", "PatientID", "00100030", "StudyDate", "limit", "includefield", "q", "PLANTEDNAME", "accept"]
+        {
+            requests.push(get(&format!("{resource}?{parameter}={HOSTILE_VALUE}"), ""));
+        }
+    }
+    for template in dcmdex::web::METHODS_OF_RESOURCES.iter().map(|resource| resource.template) {
+        requests.push(get(&template.replace(['{', '}', '*'], "PLANTEDNAME"), ""));
+    }
+    let names = [
+        "Accept",
+        "Authorization",
+        "Cookie",
+        "Content-Type",
+        "If-None-Match",
+        "Origin",
+        "PLANTEDNAME",
+        "Range",
+        "Referer",
+        "User-Agent",
+        "X-Forwarded-Host",
+        "Forwarded",
+        "Remote-User",
+    ];
+    for name in names {
+        for value in
+            ["PLANTEDNAME^ANNA", "Basic UExBTlRFRE5BTUU6UExBTlRFRElE", "Bearer PLANTEDID", "https://PLANTEDNAME"]
+        {
+            requests.push(get("/dicom-web/studies", &format!("{name}: {value}\r\n")));
+        }
+    }
+    // Broken in each part.
+    for broken in [
+        "PLANTEDNAME /PLANTEDID HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /dicom-web/studies?PatientName=PLANTEDNAME PLANTEDID HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /dicom-web/studies HTTP/1.1\r\nHost: PLANTEDNAME\r\n\r\n",
+        "GET /dicom-web/studies HTTP/1.1\r\nHost: PLANTEDNAME\r\nHost: PLANTEDID\r\n\r\n",
+        "GET /dicom-web/studies HTTP/1.1\r\nPLANTEDNAME\r\n\r\n",
+        "GET http://PLANTEDNAME/PLANTEDID HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "PLANTEDNAME",
+    ] {
+        requests.push(broken.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").into_bytes());
+    }
+    let sound = objects::file("PLANTEDID", "1.2.8", "1.2.8.1", "1.2.8.1.1");
+    let damaged = objects::file("PLANTEDID", "PLANTEDNAME", "PLANTEDNAME^ANNA", "PLANTEDTEXT");
+    let bodies: [(&str, &[u8]); 5] = [
+        ("application/dicom", &sound),
+        ("application/dicom", &damaged),
+        ("application/dicom", &sound[..sound.len() - 5]),
+        ("application/dicom", b"PLANTEDNAME PLANTEDID"),
+        (
+            "multipart/related; type=\"application/dicom\"; boundary=b",
+            b"--b\r\nPLANTEDNAME: PLANTEDID\r\n\r\nPLANTEDTEXT\r\n--b--",
+        ),
+    ];
+    for (kind, body) in bodies {
+        let head = format!(
+            "POST /dicom-web/studies?PatientName=PLANTEDNAME HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: {kind}; name=PLANTEDNAME\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        requests.push([head.as_bytes(), body].concat());
+    }
+    requests.push(get("/dicom-web/studies/1.2.8/metadata", ""));
+    requests.push(get("/dicom-web/studies/1.2.9/metadata", ""));
+    requests.push(get("/dicom-web/studies/1.2.9", ""));
+    requests.push(get("/study/1.2.9", ""));
+    requests
+}
+
+#[test]
+fn the_log_of_http_has_no_target_and_no_value() {
+    for filter in ["info", "trace", "trace,dcmdex=trace,h2=trace"] {
+        let place = Place::new();
+        archive_of_patients(&place);
+        fs::write(place.path("dcmdex.toml"), format!("[log]\nfilter = \"{filter}\"\n")).unwrap();
+        let node = Node::start(&place, &["--http-port", "0"]);
+        let address: SocketAddr = node.listening["http_address"].as_str().unwrap().parse().unwrap();
+        for request in requests_with_patients() {
+            let mut stream = http::connect(address);
+            stream.write_all(&request).unwrap();
+            // The node gives up a request whose client is gone.
+            if !request.windows(4).any(|window| window == b"\r\n\r\n") {
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let mut answer = Vec::new();
+            // A node that refuses a request before it has read it may reset the connection.
+            let _ = stream.read_to_end(&mut answer);
+        }
+        // HTTP/2, with fields that it takes and fields that it does not.
+        let mut connection = Connection::open(address, &[]);
+        let fields =
+            [("PLANTEDNAME", "PLANTEDID"), ("cookie", "PLANTEDNAME"), ("a b", "PLANTEDTEXT"), ("x", "\0PLANTEDID")];
+        for (stream, field) in (1..).step_by(2).zip(fields) {
+            let target = "/dicom-web/studies?PatientName=PLANTEDNAME PLANTEDID";
+            let _ = connection.send(&head(stream, END_STREAM, "PLANTEDNAME", target, &[field]));
+            let _ = connection.send(&frame(DATA, 0, stream + 100, b"PLANTEDTEXT"));
+        }
+        let _ = connection.send(&frame(GOAWAY, 0, 0, b"\0\0\0\0\0\0\0\0PLANTEDNAME"));
+        while connection.receive().is_some() {}
+        let (code, log) = node.stop(rustix::process::Signal::TERM);
+        assert_eq!(code, Some(0));
+        assert!(filter == "info" || log.iter().any(|line| line.contains("/dicom-web/studies/{study}/metadata")));
+        assert_no_patient(filter, log.iter().map(String::as_str));
+        assert_no_patient(
+            filter,
+            log.iter().filter(|line| line.contains("UExBTlRFRE5BTUU6UExBTlRFRElE")).map(|_| "PLANTEDNAME"),
+        );
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod archives;
 pub(crate) mod certificates;
 pub(crate) mod http;
+pub(crate) mod http2;
 pub(crate) mod known;
 pub(crate) mod node;
 pub(crate) mod objects;
