@@ -1,27 +1,51 @@
-//! What a connection is doing: the requests in flight on it.
+//! What a connection is doing: the requests in flight on it, and whether their responses move.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Options;
 
+/// Bytes that a client must take at once to count as moving. A client that opens its HTTP/2 window by
+/// a few bytes, or that only has pings answered, does not.
+const MOVING_BYTES: usize = 1 << 10;
+
 /// What a connection is doing.
-pub(super) struct Activity(pub(super) Mutex<State>);
+pub(super) struct Activity(Mutex<State>);
 
 /// What [`Activity`] holds.
-pub(super) struct State {
-    pub(super) in_flight: usize,
-    /// When the last response was out, or the connection accepted.
-    pub(super) since: Instant,
+struct State {
+    in_flight: usize,
+    /// Requests in flight whose next bytes are ready and wait for the client to take them.
+    waiting: usize,
+    /// When a request began or ended, or the client last took bytes of a response.
+    moved: Instant,
     /// Whether there was a request.
-    pub(super) begun: bool,
+    begun: bool,
 }
 
 /// A request whose response is not out yet.
-pub(super) struct InFlight(Arc<Activity>);
+pub(super) struct InFlight {
+    activity: Arc<Activity>,
+    is_waiting: bool,
+}
+
+/// What a connection still has time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// No request is in flight, and the next one has this time to come.
+    Idle(Duration),
+    /// All responses wait for the client, which has this time to take more of them.
+    Stalled(Duration),
+    /// The node works on a request.
+    Working,
+}
 
 impl Activity {
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { in_flight: 0, waiting: 0, moved: Instant::now(), begun: false })))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -29,22 +53,75 @@ impl Activity {
         let mut state = this.lock();
         state.in_flight += 1;
         state.begun = true;
+        state.moved = Instant::now();
         drop(state);
-        InFlight(Arc::clone(this))
+        InFlight { activity: Arc::clone(this), is_waiting: false }
     }
 
-    /// How long the connection may go on without a request; nothing while there is one.
-    pub(super) fn left(&self, options: &Options) -> Option<Duration> {
+    /// The client took so many bytes. The last bytes of a response are still on their way when the
+    /// response counts as out.
+    pub(super) fn wrote(&self, bytes: usize) {
+        let mut state = self.lock();
+        if bytes >= MOVING_BYTES && state.begun {
+            state.moved = Instant::now();
+        }
+    }
+
+    /// How long the connection may go on as it does.
+    pub(super) fn left(&self, options: &Options) -> Left {
         let state = self.lock();
-        let limit = if state.begun { options.idle_timeout } else { options.head_timeout };
-        (state.in_flight == 0).then(|| limit.saturating_sub(state.since.elapsed()))
+        let left = |limit: Duration| limit.saturating_sub(state.moved.elapsed());
+        match (state.in_flight, state.begun) {
+            (0, false) => Left::Idle(left(options.head_timeout)),
+            (0, true) => Left::Idle(left(options.idle_timeout)),
+            (all, _) if state.waiting == all => Left::Stalled(left(options.write_timeout)),
+            _ => Left::Working,
+        }
+    }
+}
+
+impl InFlight {
+    /// Whether the response now waits for the client to take what is ready.
+    pub(super) fn waits_for_client(&mut self, is_waiting: bool) {
+        let mut state = self.activity.lock();
+        state.moved = Instant::now();
+        match (self.is_waiting, is_waiting) {
+            (false, true) => state.waiting += 1,
+            (true, false) => state.waiting -= 1,
+            _ => {}
+        }
+        drop(state);
+        self.is_waiting = is_waiting;
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.activity.lock();
         state.in_flight -= 1;
-        state.since = Instant::now();
+        state.waiting -= usize::from(self.is_waiting);
+        state.moved = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_idle_or_stalled_or_worked_on() {
+        let options = Options { write_timeout: Duration::ZERO, ..Options::new() };
+        let activity = Activity::new();
+        assert!(matches!(activity.left(&options), Left::Idle(left) if left <= options.head_timeout));
+        let (mut one, other) = (Activity::begin(&activity), Activity::begin(&activity));
+        one.waits_for_client(true);
+        one.waits_for_client(true);
+        assert_eq!(activity.left(&options), Left::Working, "the other one is being made");
+        drop(other);
+        assert_eq!(activity.left(&options), Left::Stalled(Duration::ZERO));
+        one.waits_for_client(false);
+        assert_eq!(activity.left(&options), Left::Working);
+        drop(one);
+        assert!(matches!(activity.left(&options), Left::Idle(left) if left > options.head_timeout));
     }
 }

@@ -31,8 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The body of a response.
 pub(super) struct Body {
     content: Content,
-    /// Counts the request until its response is out.
-    #[expect(dead_code, reason = "counts until it is dropped")]
+    /// Counts the request until its response is out, and whether it waits for the client.
     in_flight: Option<InFlight>,
 }
 
@@ -66,7 +65,8 @@ impl Body {
     }
 
     /// The same body, which counts as in flight until it is dropped.
-    pub(super) fn counted(self, in_flight: InFlight) -> Self {
+    pub(super) fn counted(self, mut in_flight: InFlight) -> Self {
+        in_flight.waits_for_client(true);
         Self { in_flight: Some(in_flight), ..self }
     }
 
@@ -92,22 +92,12 @@ impl HttpBody for Body {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let next = match &mut self.content {
-            Content::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Ended => return Poll::Ready(None),
-            Content::Pieces(receiver) => std::task::ready!(receiver.poll_recv(cx)),
-        };
-        Poll::Ready(match next {
-            Some(Piece::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
-            Some(Piece::End) => {
-                self.content = Content::Ended;
-                None
-            }
-            None => {
-                self.content = Content::Ended;
-                Some(Err(Broken))
-            }
-        })
+        let frame = self.content.poll(cx);
+        if let Some(in_flight) = &mut self.in_flight {
+            // What is polled is wanted. Until the next poll it is the client that has to take something.
+            in_flight.waits_for_client(frame.is_ready());
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -116,6 +106,27 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         self.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Content {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let next = match self {
+            Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Ended => return Poll::Ready(None),
+            Self::Pieces(receiver) => std::task::ready!(receiver.poll_recv(cx)),
+        };
+        Poll::Ready(match next {
+            Some(Piece::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
+            Some(Piece::End) => {
+                *self = Self::Ended;
+                None
+            }
+            None => {
+                *self = Self::Ended;
+                Some(Err(Broken))
+            }
+        })
     }
 }
 

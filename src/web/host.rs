@@ -19,6 +19,8 @@ use super::Options;
 use super::access::single;
 use super::problem::Problem;
 
+/// Fetch standard 3.7; hyper has no constant for it.
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -118,6 +120,8 @@ pub(super) struct Target {
     /// The page that may read the answer, if there is one.
     origin: Option<HeaderValue>,
     has_credentials: bool,
+    /// Whether pages of other origins may ask here at all.
+    has_listed_pages: bool,
 }
 
 impl Target {
@@ -142,7 +146,7 @@ impl Target {
                 return Err(Problem::new(StatusCode::FORBIDDEN, why));
             }
         };
-        Ok(Self { base, origin, has_credentials })
+        Ok(Self { base, origin, has_credentials, has_listed_pages: !options.cors_origins.is_empty() })
     }
 
     /// Lets the page read the answer.
@@ -150,6 +154,9 @@ impl Target {
         const EXPOSED: &str = "content-type, content-length, content-range, accept-ranges, etag, warning, location, \
                                retry-after, allow";
         headers.append(VARY, HeaderValue::from_static("origin"));
+        // Without a list of origins, no other page may embed an answer either, as a picture for example.
+        let embedding = if self.has_listed_pages { "cross-origin" } else { "same-origin" };
+        headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static(embedding));
         let Some(origin) = &self.origin else { return };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));

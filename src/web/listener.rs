@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::activity::{Activity, State};
+use super::activity::{Activity, Left};
 use super::error::Error;
 use super::host::Arrival;
 use super::timed::Timed;
@@ -42,6 +42,13 @@ const MAX_STREAMS: u32 = 128;
 
 /// Bytes of response that HTTP/2 keeps for one stream.
 const STREAM_BUFFER_BYTES: usize = 256 << 10;
+
+/// HTTP/2 streams that a client opened and reset, and that the node has not seen yet. A client that
+/// resets more is cut off (CVE-2023-44487).
+const MAX_RESET_STREAMS: usize = 20;
+
+/// HTTP/2 streams that the node itself reset because of what the client did with them.
+const MAX_FAULTY_STREAMS: usize = 128;
 
 /// How long an HTTP/2 client may leave a ping unanswered.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -212,7 +219,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let options = &answering.options;
-    let activity = Arc::new(Activity(Mutex::new(State { in_flight: 0, since: Instant::now(), begun: false })));
+    let activity = Activity::new();
     let builder = builder(options);
     let service = {
         let (answering, activity) = (Arc::clone(&answering), Arc::clone(&activity));
@@ -225,11 +232,17 @@ where
             }
         })
     };
-    let stream = TokioIo::new(Timed::new(stream, options.write_timeout));
+    let stream = TokioIo::new(Timed::new(stream, options.write_timeout, Arc::clone(&activity)));
     let mut connection = pin!(builder.serve_connection(stream, service));
     let mut closing = false;
     loop {
-        let wait = if closing { CLOSING } else { activity.left(options).unwrap_or(options.idle_timeout) };
+        // What the connection does changes meanwhile, so no wait is longer than any limit.
+        let shortest = options.head_timeout.min(options.idle_timeout).min(options.write_timeout);
+        let wait = match activity.left(options) {
+            _ if closing => CLOSING,
+            Left::Idle(left) | Left::Stalled(left) => left.min(shortest),
+            Left::Working => shortest,
+        };
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
@@ -244,12 +257,18 @@ where
             }
             // A request may have come and gone meanwhile: what counts is how long it is quiet.
             () = sleep(wait.max(Duration::from_millis(1))) => match activity.left(options) {
-                Some(_) if closing => return,
-                Some(left) if left.is_zero() => {
+                // It was told to end, and nothing of the last response is on its way any more.
+                Left::Idle(left) if closing && left.is_zero() => return,
+                Left::Idle(left) if left.is_zero() => {
                     connection.as_mut().graceful_shutdown();
                     closing = true;
                 }
-                Some(_) | None => {}
+                // HTTP/2 has a window of its own: the socket takes bytes while the responses stand still.
+                Left::Stalled(left) if left.is_zero() => {
+                    debug!("an HTTP client does not take its responses");
+                    return;
+                }
+                Left::Idle(_) | Left::Stalled(_) | Left::Working => {}
             },
         }
     }
@@ -274,6 +293,8 @@ fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(options.idle_timeout)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
         .max_header_list_size(MAX_HEAD_BYTES as u32)
         .max_send_buf_size(STREAM_BUFFER_BYTES);
     builder

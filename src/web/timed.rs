@@ -6,22 +6,34 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::activity::Activity;
+
 /// The stream, and how long a write may wait.
 pub(super) struct Timed<S> {
     stream: S,
+    activity: Arc<Activity>,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Timed<S> {
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
+    pub(super) fn new(stream: S, limit: Duration, activity: Arc<Activity>) -> Self {
+        Self { stream, activity, limit, waiting: None }
+    }
+
+    /// The same as [`Self::within`], of a write of bytes.
+    fn written(&mut self, result: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.activity.wrote(bytes);
+        }
+        self.within(result, cx)
     }
 
     /// What a write came to; one that waits too long is an error.
@@ -48,7 +60,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.within(result, cx)
+        self.written(result, cx)
     }
 
     fn poll_write_vectored(
@@ -57,7 +69,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
-        self.within(result, cx)
+        self.written(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -130,6 +130,107 @@ fn nothing_that_is_sent_takes_more_than_its_share_of_memory() {
     assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
 }
 
+/// Sends a request over HTTP and returns the whole answer.
+fn http(node: &Node, request: &[&[u8]]) -> String {
+    let address = node.listening["http_address"].as_str().unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    for piece in request {
+        // A node that refuses early may close before it has read everything.
+        let _ = socket.write_all(piece);
+    }
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The head of a STOW-RS request with one part, up to the first byte of the part.
+fn stow_head(more: &str, length: usize) -> Vec<u8> {
+    format!(
+        "POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\
+         Content-Type: application/dicom\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// A file with this data set.
+fn file(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
+    let mut meta = Vec::new();
+    for (element, value) in [(2, SECONDARY_CAPTURE), (3, "1.2.3"), (0x10, transfer_syntax)] {
+        let padded = format!("{value}{}", "\0".repeat(value.len() % 2));
+        meta.extend([2, 0, element, 0, b'U', b'I', u8::try_from(padded.len()).unwrap(), 0]);
+        meta.extend(padded.bytes());
+    }
+    let mut bytes = [&[0; 128][..], b"DICM", &[2, 0, 0, 0, b'U', b'L', 4, 0]].concat();
+    bytes.extend(u32::try_from(meta.len()).unwrap().to_le_bytes());
+    bytes.extend(meta);
+    bytes.extend(data_set);
+    bytes
+}
+
+/// A gzip member of some 1 MB that inflates to 1 GB of zeros.
+fn gzip_bomb() -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Compression::best());
+    for _ in 0..1_000 {
+        encoder.write_all(&[0; 1 << 20]).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn nothing_that_is_sent_over_http_takes_more_than_its_share_of_memory() {
+    let place = Place::new();
+    let node = Node::start(&place, &["--http-port", "0"]);
+    let sound = crate::util::objects::file("P1", "1.2.7", "1.2.7.1", "1.2.7.1.1");
+    assert!(http(&node, &[&stow_head("", sound.len()), &sound]).starts_with("HTTP/1.1 200"));
+    let base = base(&node);
+    let within = |name: &str, answer: &str, statuses: &[&str]| {
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        assert!(statuses.contains(&status), "{name}: {answer}");
+        assert!(peak(&node) <= base + MEMORY, "{name}: {} above {base}", peak(&node) - base);
+    };
+    let bomb_of_gzip = gzip_bomb();
+    let packed = stow_head("Content-Encoding: gzip\r\n", bomb_of_gzip.len());
+    within("a gzip bomb", &http(&node, &[&packed, &bomb_of_gzip]), &["415"]);
+    within("a gzip bomb for an object", &http(&node, &[&stow_head("", bomb_of_gzip.len()), &bomb_of_gzip]), &["409"]);
+    let bomb = file(DEFLATED, &bomb());
+    within("2 MB that inflate to 2 GB", &http(&node, &[&stow_head("", bomb.len()), &bomb]), &["409"]);
+    let nested = file("1.2.840.10008.1.2", &nested(100_000));
+    within("100,000 nested sequences", &http(&node, &[&stow_head("", nested.len()), &nested]), &["409"]);
+    let long_meta = [&sound[..132], &[0; 32 << 20]].concat();
+    within("32 MB before a data set", &http(&node, &[&stow_head("", long_meta.len()), &long_meta]), &["409"]);
+
+    // A head of a part without an end, and two million parts.
+    let multipart = |length: usize| {
+        format!(
+            "POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: \
+             multipart/related; type=\"application/dicom\"; boundary=b\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .into_bytes()
+    };
+    let head = [b"--b\r\nX: ".to_vec(), vec![b'a'; 64 << 20]].concat();
+    within("a part whose head does not end", &http(&node, &[&multipart(head.len()), &head]), &["400"]);
+    let parts = b"--b\r\n\r\n\r\n".repeat(2_000_000);
+    within("two million parts", &http(&node, &[&multipart(parts.len()), &parts]), &["409", "413"]);
+
+    // Fifty that announce 4 GiB and send the beginning of an object.
+    let address = node.listening["http_address"].as_str().unwrap();
+    let announced: Vec<_> = (0..50)
+        .map(|_| {
+            let mut socket = TcpStream::connect(address).unwrap();
+            socket.write_all(&[&stow_head("", 4 << 30)[..], &sound[..sound.len() - 2]].concat()).unwrap();
+            socket
+        })
+        .collect();
+    let query = b"GET /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    within("fifty announced bodies of 4 GiB", &http(&node, &[query]), &["200"]);
+    drop(announced);
+    let long = [b"GET /dicom-web/studies?PatientID=".to_vec(), vec![b'*'; 8 << 20]].concat();
+    let _ = http(&node, &[&long]);
+    within("a target of 8 MB", &http(&node, &[query]), &["200"]);
+    assert_eq!(node.stop(rustix::process::Signal::TERM).0, Some(0));
+}
+
 #[test]
 fn thousands_of_idle_and_half_open_connections_keep_nobody_out() {
     // This end of them needs open files, too.

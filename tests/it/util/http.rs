@@ -54,6 +54,18 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Opens a connection from another address of this machine, which may be any of 127.0.0.0/8. Its
+/// system keeps little of what it does not read.
+#[cfg(target_os = "linux")]
+pub(crate) fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
+    bind(&socket, &SocketAddr::from((source, 0))).unwrap();
+    connect(&socket, &address).unwrap();
+    TcpStream::from(socket)
+}
+
 /// Sends a request with these headers and this body, and closes.
 pub(crate) fn request(
     address: SocketAddr,

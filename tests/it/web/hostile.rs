@@ -48,6 +48,113 @@ fn paths_lead_nowhere_but_to_resources() {
     }
 }
 
+// DNS rebinding and forged requests: `web/access.rs` has those with a wrong Host or Origin. Old browsers send no Origin
+// with a form.
+#[test]
+fn a_form_stores_nothing() {
+    let web = TestWeb::storing(|_| {}, None);
+    let object = crate::util::objects::file("P1", "1.2.7", "1.2.7.1", "1.2.7.1.1");
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=b",
+        "multipart/form-data; type=\"application/dicom\"; boundary=b",
+        "",
+    ] {
+        let body = [
+            b"--b\r\nContent-Disposition: form-data; name=a\r\nContent-Type: application/dicom\r\n\r\n",
+            &object[..],
+            b"\r\n--b--",
+        ]
+        .concat();
+        for path in ["/dicom-web/studies", "/dicom-web/studies/1.2.7"] {
+            http::request(web.address, "POST", path, &[("Content-Type", kind)], &body).expect(415);
+        }
+    }
+    web.get("/studies").expect(204);
+}
+
+#[test]
+fn no_other_page_embeds_an_answer_unless_it_is_listed() {
+    let policy = "cross-origin-resource-policy";
+    let web = TestWeb::start();
+    for path in ["/studies", "/nowhere"] {
+        assert_eq!(web.get(path).header(policy), "same-origin", "{path}");
+    }
+    let listed = |options: &mut Options| options.cors_origins = vec!["https://viewer.example".into()];
+    assert_eq!(TestWeb::with(&archive(), listed, None).get("/studies").header(policy), "cross-origin");
+}
+
+#[test]
+fn a_line_end_in_a_parameter_ends_no_header() {
+    let web = TestWeb::start();
+    let (break_, planted) = ("%0d%0aSet-Cookie:%20planted=1%0d%0a%0d%0a<b>", "planted");
+    let clean = |what: &str, answer: &Answer| {
+        assert!(answer.header("set-cookie").is_empty(), "{what}");
+        assert!(!answer.text().contains(planted), "{what}: {}", answer.text());
+        assert!(!answer.header("location").contains(planted) && !answer.header("warning").contains(planted), "{what}");
+    };
+    let parameters =
+        ["limit", "offset", "fuzzymatching", "includefield", "accept", "PatientID", "00100020", "_", break_];
+    for resource in ["/studies", "/series", "/instances", "/studies/1.2/series", "/studies/1.2/metadata"] {
+        for parameter in parameters {
+            clean(parameter, &web.get(&format!("{resource}?{parameter}={break_}")));
+        }
+    }
+    for path in
+        ["study/{}", "ohif/{}", "ohif%0d%0aX:%20planted", "?q={}", "?modality={}", "?from={}", "wado?objectUID={}"]
+    {
+        let path = format!("/{}", path.replace("{}", break_));
+        clean(&path, &http::request(web.address, "GET", &path, &[], b""));
+    }
+    for template in dcmdex::web::METHODS_OF_RESOURCES.iter().map(|resource| resource.template) {
+        let path = template.replace(['{', '}', '*'], break_);
+        clean(template, &http::request(web.address, "GET", &path, &[], b""));
+    }
+}
+
+// RFC 9110 5.5. What is not refused is at least no second header.
+#[test]
+fn a_bare_line_end_in_a_header_ends_no_header() {
+    let web = TestWeb::start();
+    let names = ["Accept", "Range", "If-None-Match", "Origin", "Content-Type", "Accept-Encoding", "Authorization", "X"];
+    for name in names {
+        for end in ["\r", "\n", "\r\n ", "\0", "\r\r\n"] {
+            let request = format!(
+                "GET /dicom-web/studies?limit=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{name}: a{end}Set-Cookie: planted=1\r\n\r\n"
+            );
+            let answer = http::raw(web.address, request.as_bytes());
+            assert!(matches!(answer.status, 200 | 400 | 401 | 403), "{name} {end:?}: {}", answer.status);
+            assert!(answer.header("set-cookie").is_empty() && !answer.text().contains("planted"), "{name} {end:?}");
+        }
+    }
+}
+
+// CVE-2011-3192 and those after it.
+#[test]
+fn overlapping_ranges_are_answered_with_one_body() {
+    let web = TestWeb::start();
+    let instances = web.get("/instances?Modality=CT&limit=1").json();
+    let [study, series, instance] =
+        ["0020000D", "0020000E", "00080018"].map(|tag| value(&instances[0], tag).as_str().unwrap().to_owned());
+    let path = format!("/studies/{study}/series/{series}/instances/{instance}");
+    for (path, accept) in
+        [(path.clone(), "application/dicom"), (format!("{path}/frames/1"), "application/octet-stream")]
+    {
+        let whole = web.get_with(&path, &[("Accept", accept)]).expect(200);
+        let ranges = [
+            format!("bytes={}", "0-,".repeat(5_000) + "0-"),
+            format!("bytes={}", (0..2_000).map(|at| format!("{at}-")).collect::<Vec<_>>().join(",")),
+            "bytes=0-18446744073709551615,0-".to_owned(),
+        ];
+        for range in &ranges {
+            let answer = web.get_with(&path, &[("Accept", accept), ("Range", range)]).expect(200);
+            assert!(answer.is_whole && answer.body == whole.body);
+        }
+        web.get_with(&path, &[("Accept", accept), ("Range", "bytes=18446744073709551615-")]).expect(416);
+    }
+}
+
 #[test]
 fn nothing_of_a_request_comes_back() {
     let web = TestWeb::start();
@@ -84,7 +191,21 @@ fn a_request_with_two_lengths_is_the_last_of_its_connection() {
         "Transfer-Encoding: xchunked\r\n",
         "Transfer-Encoding: chunked, identity\r\n",
         "Content-Length: 4\r\nContent-Length: 5\r\n",
+        "Content-Length: 4, 4\r\n",
+        "Content-Length: 4, 5\r\n",
         "Content-Length: +4\r\n",
+        "Content-Length: -1\r\n",
+        "Content-Length: 0x4\r\n",
+        "Content-Length: 18446744073709551616\r\n",
+        "Content-Length : 4\r\n",
+        " Content-Length: 4\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "Transfer-Encoding: identity, chunked, identity\r\n",
+        "Transfer-Encoding:\x0bchunked\r\n",
+        "Transfer-Encoding: \"chunked\"\r\n",
+        "X: y\r\n Transfer-Encoding: chunked\r\n",
+        "X: y\rTransfer-Encoding: chunked\r\n",
+        "X: y\nTransfer-Encoding: chunked\r\n",
         "Transfer-Encoding : chunked\r\n",
     ] {
         let smuggled = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";

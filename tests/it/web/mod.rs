@@ -2,7 +2,9 @@
 
 mod access;
 mod clients;
+mod greedy;
 mod hostile;
+mod http2;
 mod page;
 mod retrieve;
 mod search;
@@ -95,8 +97,18 @@ impl TestWeb {
         Self::with_writer(|_| {}, None, false)
     }
 
-    fn with_writer(change: impl FnOnce(&mut Options), users: Option<&str>, keeps: bool) -> Self {
+    /// Starts it over a folder that was indexed, with other options, and accepts objects.
+    pub(crate) fn storing_over(folder: &Path, change: impl FnOnce(&mut Options)) -> Self {
         let directory = TempDir::new().unwrap();
+        index_of(folder, &directory.path().join("index.db"));
+        Self::with_writer_in(directory, change, None, true)
+    }
+
+    fn with_writer(change: impl FnOnce(&mut Options), users: Option<&str>, keeps: bool) -> Self {
+        Self::with_writer_in(TempDir::new().unwrap(), change, users, keeps)
+    }
+
+    fn with_writer_in(directory: TempDir, change: impl FnOnce(&mut Options), users: Option<&str>, keeps: bool) -> Self {
         let writer = Writer::open(&directory.path().join("index.db"), WriterOptions::default()).unwrap();
         let objects = || Objects::open(&store::Options::new(directory.path().join("objects"))).unwrap();
         let storage = Storage {
