@@ -35,7 +35,8 @@ use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 use dcmdex::model::location::{Location, Place};
 use dcmdex::qr::{self, Identifier, NegotiatedOptions, QueryStop, ResponseWriter};
 use dcmdex::scanner::check_dicomdir;
-use dcmdex::scp::negotiation::{Answer, HeldSyntaxes, Policy, Provided, answer};
+use dcmdex::scp::negotiation::{Answer, HeldSyntaxes, Policy, answer};
+use dcmdex::scp::service_classes;
 use dcmdex::store::FileMeta;
 use dcmdex::ul::tls::Transport;
 use dcmdex::web::multipart::{MultipartError, MultipartReader, PartEvent};
@@ -51,9 +52,8 @@ pub(crate) fn pdu(bytes: &[u8]) {
             called_ae_title: CalledAeTitle::Any,
             peers: SharedPeers::default(),
         },
-        provided: Provided { storage: true, find: true, retrieve: true, commitment: true },
+        provided: service_classes(),
         preferred_transfer_syntaxes: Vec::new(),
-        extended_negotiation: |_, bytes| Some(NegotiatedOptions::answer(bytes).1),
         held: HeldSyntaxes::default(),
     };
     let mut assembler = MessageAssembler::new();

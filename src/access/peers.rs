@@ -6,7 +6,7 @@
 use crate::ul::destination::Destination;
 use crate::ul::tls::PeerRoute;
 use crate::ul::tls::Transport;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,83 +14,29 @@ use arc_swap::ArcSwap;
 
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, CountedAs};
-use crate::model::sop_class::Service;
 use crate::ul::certificates::CertificateId;
 use crate::ul::tls::SharedTls;
 
-/// A service, as access is given to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerService {
-    /// C-ECHO.
-    Echo,
-    /// C-STORE.
-    Store,
-    /// C-FIND.
-    Find,
-    /// C-GET.
-    Get,
-    /// C-MOVE.
-    Move,
-    /// Storage Commitment.
-    Commit,
-}
-
-impl PeerService {
-    /// All, with the names that settings use.
-    pub const ALL: [(&'static str, Self); 6] = [
-        ("echo", Self::Echo),
-        ("store", Self::Store),
-        ("find", Self::Find),
-        ("get", Self::Get),
-        ("move", Self::Move),
-        ("commit", Self::Commit),
-    ];
-
-    const fn bit(self) -> u8 {
-        1 << self as u8
-    }
-}
-
-impl From<Service> for PeerService {
-    fn from(service: Service) -> Self {
-        match service {
-            Service::Verification => Self::Echo,
-            Service::Storage => Self::Store,
-            Service::Find(_) => Self::Find,
-            Service::Get(_) => Self::Get,
-            Service::Move(_) => Self::Move,
-            Service::Commitment => Self::Commit,
-        }
-    }
-}
-
-/// Services that a peer may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceSet(u8);
+/// The services that a peer may use, by the names that settings give them (`echo`, `store`, …).
+///
+/// A service brings its own name. This module knows none of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSet(Option<BTreeSet<&'static str>>);
 
 impl ServiceSet {
     /// Every service.
-    pub const ALL: Self = Self(u8::MAX);
-    /// No service.
-    pub const NONE: Self = Self(0);
+    pub const ALL: Self = Self(None);
 
-    /// Whether it has this service.
+    /// Whether the set has the service of this name.
     #[must_use]
-    pub fn contains(self, service: PeerService) -> bool {
-        self.0 & service.bit() != 0
-    }
-
-    /// Whether a presentation context for this service is worth accepting. Storage is, for who may C-GET: what is
-    /// retrieved comes back in it (PS3.4 C.5.3). A C-STORE-RQ in it is refused then ([`Self::contains`]).
-    #[must_use]
-    pub fn may_negotiate(self, service: Service) -> bool {
-        self.contains(service.into()) || (service == Service::Storage && self.contains(PeerService::Get))
+    pub fn contains(&self, service: &str) -> bool {
+        self.0.as_ref().is_none_or(|services| services.contains(service))
     }
 }
 
-impl FromIterator<PeerService> for ServiceSet {
-    fn from_iter<I: IntoIterator<Item = PeerService>>(services: I) -> Self {
-        Self(services.into_iter().fold(0, |bits, service| bits | service.bit()))
+impl FromIterator<&'static str> for ServiceSet {
+    fn from_iter<I: IntoIterator<Item = &'static str>>(services: I) -> Self {
+        Self(Some(services.into_iter().collect()))
     }
 }
 
@@ -208,8 +154,8 @@ impl Peers {
             return Err(PeerRefusal::WrongAddress);
         }
         grant.security.admits(transport)?;
-        let Grant { services, max_associations, .. } = *grant;
-        Ok(Admission { services, max_associations, counted_as: CountedAs::Title(title) })
+        let Grant { ref services, max_associations, .. } = *grant;
+        Ok(Admission { services: services.clone(), max_associations, counted_as: CountedAs::Title(title) })
     }
 }
 
@@ -259,7 +205,7 @@ mod tests {
     fn grant(addresses: &[&str]) -> Grant {
         Grant {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-            services: [PeerService::Echo, PeerService::Get].into_iter().collect(),
+            services: ["echo", "get"].into_iter().collect(),
             max_associations: Some(3),
             security: Security::Any,
         }
@@ -271,7 +217,7 @@ mod tests {
     fn without_a_table_everybody_is_let_in_and_counted_by_address() {
         let admission = Peers::default().admit("", "::ffff:10.0.0.1".parse().unwrap(), PLAIN).unwrap();
         assert_eq!(admission.counted_as, CountedAs::Address("10.0.0.1".parse().unwrap()));
-        assert!(PeerService::ALL.iter().all(|(_, service)| admission.services.contains(*service)));
+        assert!(admission.services.contains("echo") && admission.services.contains("a service to come"));
     }
 
     #[test]
@@ -294,11 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn who_may_get_may_negotiate_storage_and_not_store() {
+    fn a_set_has_the_services_that_it_names_and_no_other() {
         let services = grant(&[]).services;
-        assert!(services.may_negotiate(Service::Storage) && !services.contains(PeerService::Store));
-        assert!(!services.may_negotiate(Service::Find(crate::model::level::InformationModel::StudyRoot)));
-        let store: ServiceSet = [PeerService::Store].into_iter().collect();
-        assert!(store.may_negotiate(Service::Storage) && !store.may_negotiate(Service::Verification));
+        assert!(services.contains("echo") && services.contains("get") && !services.contains("store"));
+        let none: ServiceSet = [].into_iter().collect();
+        assert!(!none.contains("echo") && ServiceSet::ALL.contains("echo"));
     }
 }

@@ -8,11 +8,12 @@ use std::str::FromStr;
 
 use super::Problem;
 use super::entries::Entry;
-use crate::access::peers::{Grant, PeerService, Peers, Security, ServiceSet};
+use crate::access::peers::{Grant, Peers, Security, ServiceSet};
 use crate::config::layers::Layers;
 use crate::config::setting::{Origin, Setting};
 use crate::model::ae_title::AeTitle;
 use crate::model::peer::{AddressRange, PeerAddress};
+use crate::scp::service_classes;
 use crate::ul::certificates::CertificateId;
 use crate::ul::destination::Destination;
 
@@ -82,8 +83,10 @@ impl Reader<'_> {
             self.refuse(origin.clone(), EMPTY_ADDRESSES.to_owned());
         }
         let services = self.list("services", |text| {
-            let known = PeerService::ALL.iter().find(|(name, _)| *name == text).map(|(_, service)| *service);
-            known.ok_or_else(|| format!("it is not one of {}", PeerService::ALL.map(|(name, _)| name).join(", ")))
+            let names = || service_classes().into_iter().map(|class| class.grant);
+            names()
+                .find(|name| *name == text)
+                .ok_or_else(|| format!("it is not one of {}", names().collect::<Vec<_>>().join(", ")))
         });
         let services = services.map_or(ServiceSet::ALL, |services| services.into_iter().collect());
         let max_associations = self.integer("max_associations", 1, 100_000);
@@ -203,7 +206,7 @@ mod tests {
         assert!(problems.is_empty(), "{problems:?}");
         let table = peers.table.unwrap();
         let ct = &table[&"CT1".parse().unwrap()];
-        assert!(ct.services.contains(PeerService::Store) && !ct.services.contains(PeerService::Find));
+        assert!(ct.services.contains("store") && !ct.services.contains("find"));
         assert_eq!((ct.addresses.len(), ct.max_associations), (1, Some(4)));
         assert_eq!(table[&"PACS".parse().unwrap()].services, ServiceSet::ALL);
         assert_eq!(peers.destinations.len(), 1);

@@ -160,12 +160,23 @@ impl DimseRequest {
             CommandField::C_GET_RQ => Ok(Self::Get(RetrieveRequest::parse(command, field, message_id)?)),
             CommandField::C_MOVE_RQ => Ok(Self::Move(RetrieveRequest::parse(command, field, message_id)?)),
             CommandField::N_ACTION_RQ => Ok(Self::Action(ActionRequest::parse(command, message_id)?)),
-            _ => Err(RequestError::Refused(Box::new(
-                Response::new(field, message_id, Status::UNRECOGNIZED_OPERATION)
-                    .with_sop_class(requested_sop_class(command)),
-            ))),
+            _ => match unrecognized(command) {
+                Ok(response) => Err(RequestError::Refused(Box::new(response))),
+                Err(error) => Err(RequestError::Unanswerable(error)),
+            },
         }
     }
+}
+
+/// Returns the response to a request that no service answers ([`Status::UNRECOGNIZED_OPERATION`]).
+///
+/// # Errors
+/// When the command does not say what to respond to.
+pub fn unrecognized(command: &CommandSet) -> Result<Response, CommandSetError> {
+    let field = CommandField(command.unsigned_short(command_set::COMMAND_FIELD)?);
+    let message_id = command.unsigned_short(command_set::MESSAGE_ID)?;
+    let response = Response::new(field, message_id, Status::UNRECOGNIZED_OPERATION);
+    Ok(response.with_sop_class(requested_sop_class(command)))
 }
 
 impl StoreRequest {

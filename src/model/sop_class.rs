@@ -1,28 +1,10 @@
-//! The service that an abstract syntax stands for.
+//! Which SOP Classes are of the Storage Service Class (PS3.4 annex B).
 
 use dicom_core::dictionary::{UidDictionary, UidDictionaryEntry};
 use dicom_dictionary_std::StandardSopClassDictionary;
 use dicom_dictionary_std::uids;
 
-use crate::model::level::InformationModel;
 use crate::model::uid::MAX_UID_LENGTH;
-
-/// A DIMSE service that this node provides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Service {
-    /// Verification (PS3.4 annex A): C-ECHO.
-    Verification,
-    /// Storage (PS3.4 annex B): C-STORE.
-    Storage,
-    /// Query/Retrieve (PS3.4 annex C): C-FIND in this Information Model.
-    Find(InformationModel),
-    /// Query/Retrieve (PS3.4 annex C): C-GET in this Information Model.
-    Get(InformationModel),
-    /// Query/Retrieve (PS3.4 annex C): C-MOVE in this Information Model.
-    Move(InformationModel),
-    /// Storage Commitment, push model (PS3.4 annex J): N-ACTION and N-EVENT-REPORT.
-    Commitment,
-}
 
 /// Root of the UIDs that the Standard itself assigns (PS3.5 9.2).
 const DICOM_ROOT: &str = "1.2.840.10008.";
@@ -53,36 +35,12 @@ const NOT_STORAGE_SERVICE: &[&str] = &[
     uids::INVENTORY_STORAGE,
 ];
 
-/// Returns the service for an abstract syntax. `None` if this node does not provide it.
+/// Whether a UID names a SOP Class of the Storage Service Class (PS3.4 annex B).
 ///
 /// Every SOP Class that is not known to be something else is storage. So private SOP Classes, and
 /// classes newer than the dictionary, are stored like any other.
 #[must_use]
-#[expect(deprecated, reason = "Patient/Study Only is retired and still sent by old clients")]
-pub fn service_of(abstract_syntax: &str) -> Option<Service> {
-    match abstract_syntax {
-        uids::VERIFICATION => Some(Service::Verification),
-        uids::STORAGE_COMMITMENT_PUSH_MODEL => Some(Service::Commitment),
-        uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => Some(Service::Find(InformationModel::PatientRoot)),
-        uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => Some(Service::Find(InformationModel::StudyRoot)),
-        uids::PATIENT_STUDY_ONLY_QUERY_RETRIEVE_INFORMATION_MODEL_FIND => {
-            Some(Service::Find(InformationModel::PatientStudyOnly))
-        }
-        uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_GET => Some(Service::Get(InformationModel::PatientRoot)),
-        uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_GET => Some(Service::Get(InformationModel::StudyRoot)),
-        uids::PATIENT_STUDY_ONLY_QUERY_RETRIEVE_INFORMATION_MODEL_GET => {
-            Some(Service::Get(InformationModel::PatientStudyOnly))
-        }
-        uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE => Some(Service::Move(InformationModel::PatientRoot)),
-        uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE => Some(Service::Move(InformationModel::StudyRoot)),
-        uids::PATIENT_STUDY_ONLY_QUERY_RETRIEVE_INFORMATION_MODEL_MOVE => {
-            Some(Service::Move(InformationModel::PatientStudyOnly))
-        }
-        other => is_storage(other).then_some(Service::Storage),
-    }
-}
-
-fn is_storage(uid: &str) -> bool {
+pub fn is_storage(uid: &str) -> bool {
     if !is_uid_shaped(uid) || NOT_STORAGE_SERVICE.contains(&uid) {
         return false;
     }
@@ -119,9 +77,12 @@ mod tests {
             "1.3.12.2.1107.5.9.1",           // Siemens CSA Non-Image Storage
             "1.2.840.113619.4.26",           // GE private
         ] {
-            assert_eq!(service_of(storage), Some(Service::Storage), "{storage}");
+            assert!(is_storage(storage), "{storage}");
         }
         for other in [
+            uids::VERIFICATION,
+            uids::STORAGE_COMMITMENT_PUSH_MODEL,
+            uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND,
             uids::COMPOSITE_INSTANCE_ROOT_RETRIEVE_GET,
             uids::MODALITY_WORKLIST_INFORMATION_MODEL_FIND,
             uids::MODALITY_PERFORMED_PROCEDURE_STEP,
@@ -136,12 +97,8 @@ mod tests {
             "",
             "../../etc/passwd",
         ] {
-            assert_eq!(service_of(other), None, "{other}");
+            assert!(!is_storage(other), "{other}");
         }
-        assert_eq!(service_of("1.2.840.10008.1.1"), Some(Service::Verification));
-        assert_eq!(service_of("1.2.840.10008.5.1.4.1.2.2.1"), Some(Service::Find(InformationModel::StudyRoot)));
-        assert_eq!(service_of("1.2.840.10008.5.1.4.1.2.1.2"), Some(Service::Move(InformationModel::PatientRoot)));
-        assert_eq!(service_of("1.2.840.10008.5.1.4.1.2.3.3"), Some(Service::Get(InformationModel::PatientStudyOnly)));
     }
 
     #[test]

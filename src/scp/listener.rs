@@ -1,6 +1,5 @@
 //! The listening socket: one task for each connection, bounded numbers of them, and an orderly end.
 
-use crate::scp::Services;
 use crate::scp::shared::Shared;
 use std::io;
 use std::net::SocketAddr;
@@ -16,9 +15,9 @@ use tracing::{debug, error, info, warn};
 
 use super::association;
 use super::log_limit::{self, LogLimit};
-use super::negotiation::{HeldSyntaxes, Policy, Provided};
+use super::negotiation::{HeldSyntaxes, Policy};
 use super::options::{Options, Plain};
-use super::services;
+use super::services::{self, Services};
 use crate::access::policy::AccessPolicy;
 use crate::shares::{MEMORY_BYTES, Shares};
 use crate::telemetry::metrics;
@@ -87,34 +86,30 @@ impl Node {
             Some(_) => Some(Listening::at(options.tls_bind).await?),
             None => None,
         };
-        let policy = Policy {
-            access: AccessPolicy {
-                own_ae_title: options.ae_title.clone(),
-                called_ae_title: options.called_ae_title,
-                peers: services.peers.clone(),
-            },
-            provided: Provided {
-                storage: services.storage.is_some(),
-                find: services.find.is_some(),
-                retrieve: services.retrieve.is_some(),
-                commitment: services.commitment.is_some(),
-            },
-            preferred_transfer_syntaxes: options.preferred_transfer_syntaxes.clone(),
-            extended_negotiation: services::extended_negotiation,
-            held: match &services.retrieve {
-                Some(retrieve) => retrieve.held_before_first_association().await,
-                None => HeldSyntaxes::default(),
-            },
+        let access = AccessPolicy {
+            own_ae_title: options.ae_title.clone(),
+            called_ae_title: options.called_ae_title,
+            peers: services.peers.clone(),
         };
+        let services = services::list(&services);
+        let mut policy = Policy {
+            access,
+            provided: services.iter().filter(|it| it.is_provided()).map(|it| it.class()).collect(),
+            preferred_transfer_syntaxes: options.preferred_transfer_syntaxes.clone(),
+            held: HeldSyntaxes::default(),
+        };
+        for service in &services {
+            service.prepare(&mut policy).await;
+        }
         let shared = Shared {
             policy,
-            services,
+            services: services.into(),
             associations: Shares::new(associations, LEAST_ASSOCIATIONS, &metrics::ASSOCIATIONS_REFUSED),
             connections: Shares::new(connections, LEAST_ASSOCIATIONS, &metrics::CONNECTIONS_REFUSED),
             memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
             log_limit: LogLimit::default(),
             next_association_id: AtomicU64::new(1),
-            options,
+            options: Arc::new(options),
         };
         Ok(Self { plain, tls, shared: Arc::new(shared) })
     }
@@ -135,8 +130,9 @@ impl Node {
     /// associations aborted, and what is not done after [`Options::drain_timeout`] is cut off.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { plain, tls, shared } = self;
-        if let Some(commitment) = &shared.services.commitment {
-            commitment.resume(|ae_title| shared.reporting(ae_title), &shutdown).await;
+        let node = shared.context(shutdown.clone());
+        for service in shared.services.iter() {
+            service.resume(&node).await;
         }
         let mut connections = JoinSet::new();
         let mut log = interval(log_limit::PERIOD);
@@ -144,7 +140,7 @@ impl Node {
             let accepted = async {
                 let (accepted, secured) = tokio::select! {
                     accepted = accept(plain.as_ref()) => (accepted, None),
-                    accepted = accept(tls.as_ref()) => (accepted, shared.services.peers.tls()),
+                    accepted = accept(tls.as_ref()) => (accepted, shared.policy.access.peers.tls()),
                 };
                 accepted.map(|(stream, peer)| (stream, peer, secured.map(SharedTls::current)))
             };
@@ -186,10 +182,12 @@ impl Node {
             connections.shutdown().await;
         }
         shared.log_limit.tell_all();
-        // What they had sent whole gets its row, or goes.
-        if let Some(storage) = &shared.services.storage
-            && timeout(shared.options.drain_timeout, storage.under_way.ended()).await.is_err()
-        {
+        let idle = async {
+            for service in shared.services.iter() {
+                service.idle().await;
+            }
+        };
+        if timeout(shared.options.drain_timeout, idle).await.is_err() {
             warn!("objects are still being stored; the next start settles what is left of them");
         }
     }
@@ -273,6 +271,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::scp::service_class::{ServiceClass, SopClasses};
     use crate::scp::services::find::Find;
 
     #[test]
@@ -299,8 +298,15 @@ mod tests {
                 ..Services::default()
             };
             let mut node = Node::bind(options, services).await.unwrap();
-            // The defect: whoever asks for extended negotiation meets it.
-            Arc::get_mut(&mut node.shared).unwrap().policy.extended_negotiation = |_, _| panic!("a defect");
+            // Every request for extended negotiation meets the defect.
+            static DEFECT: ServiceClass = ServiceClass {
+                grant: "find",
+                sop_classes: SopClasses::Listed(&["1.2.840.10008.5.1.4.1.2.2.1"]),
+                returned_by: None,
+                extended_negotiation: |_| panic!("a defect"),
+                statement: &[],
+            };
+            Arc::get_mut(&mut node.shared).unwrap().policy.provided = vec![&DEFECT];
             let (address, shutdown) = (node.local_addr().unwrap(), CancellationToken::new());
             let running = tokio::spawn(node.run(shutdown.clone()));
             let find = "1.2.840.10008.5.1.4.1.2.2.1".to_owned();

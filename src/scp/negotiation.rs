@@ -1,8 +1,9 @@
-//! Association negotiation (PS3.8 7.1 and 9.3.2 to 9.3.4; PS3.7 annex D): from the bytes of an A-ASSOCIATE-RQ to those of
-//! the answer. Pure: no sockets.
+//! Association negotiation (PS3.8 7.1 and 9.3.2 to 9.3.4; PS3.7 annex D): from the bytes of an
+//! A-ASSOCIATE-RQ to the bytes of the answer, without a socket.
 //!
-//! The PDU types are dicom-ul's; the negotiation is our own, because its server side picks the first transfer syntax that
-//! it has a codec for and refuses private ones, and an archive that keeps objects as they are sent wants neither.
+//! The PDU types are those of dicom-ul. The negotiation is our own. That of dicom-ul picks the first
+//! transfer syntax that it has a codec for, and refuses private ones. An archive that keeps objects
+//! as they are sent wants neither.
 
 use crate::encoding::syntax;
 use crate::model::implementation::IMPLEMENTATION_CLASS_UID;
@@ -21,40 +22,65 @@ use dicom_ul::pdu::{
     PresentationContextResultReason as ContextResult, RequestorRoles, UserVariableItem,
 };
 
-use crate::access::peers::{Admission, PeerRefusal, PeerService};
+use crate::access::peers::{Admission, PeerRefusal};
 use crate::access::policy::{AccessPolicy, Denied};
 use crate::dimse::pdata::MIN_PEER_MAX_LENGTH;
-use crate::model::sop_class::{Service, is_uid_shaped, service_of};
+use crate::model::sop_class::is_uid_shaped;
+use crate::scp::service_class::{ServiceClass, SopClasses};
 use crate::ul::associate::AssociationRequest;
 use crate::ul::associate::{
-    APPLICATION_CONTEXT_NAME, AcceptItems, CALLED_AE_TITLE, CALLING_AE_TITLE, PresentationContext, accept_pdu, parse,
-    printable, title, trimmed,
+    APPLICATION_CONTEXT_NAME, AcceptItems, CALLED_AE_TITLE, CALLING_AE_TITLE, accept_pdu, parse, printable, title,
+    trimmed,
 };
 use crate::ul::tls::Transport;
 
-/// What Verification and Query/Retrieve contexts accept: we read and write these without codecs. In order of preference.
+/// Transfer syntaxes for messages whose data sets this program reads or writes, in order of
+/// preference. They need no codec.
 const OWN_TRANSFER_SYNTAXES: [&str; 3] =
     [syntax::EXPLICIT_VR_LITTLE_ENDIAN, syntax::IMPLICIT_VR_LITTLE_ENDIAN, syntax::EXPLICIT_VR_BIG_ENDIAN];
 
-/// What negotiation goes by.
+/// The settings of negotiation.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// Who is let in.
     pub access: AccessPolicy,
-    /// Which services there are.
-    pub provided: Provided,
-    /// Transfer syntaxes preferred for storage, best first. Without one of these, or with an empty list, the first that
-    /// the sender proposes wins: that is usually how it holds the object, so nothing is transcoded.
+    /// The services that the node provides.
+    pub provided: Vec<&'static ServiceClass>,
+    /// Transfer syntaxes preferred for storage, best first. If none of them is proposed, the first
+    /// one that the sender proposes wins. That is usually how it holds the object, so that nobody
+    /// transcodes.
     pub preferred_transfer_syntaxes: Vec<String>,
-    /// How a service answers a SOP Class Extended Negotiation Sub-Item (PS3.7 D.3.3.5; PS3.4 C.5.2.1.1, C.5.3.1): application
-    /// information in, application information out; `None` leaves it unanswered.
-    pub extended_negotiation: fn(Service, &[u8]) -> Option<Vec<u8>>,
-    /// What the objects are written in that may be retrieved.
+    /// The transfer syntaxes of the objects that may be retrieved.
     pub held: HeldSyntaxes,
 }
 
-/// For each SOP Class the transfer syntaxes in which objects of it are held, the most frequent first. Of several transfer
-/// syntaxes that a peer proposes for what it wants to retrieve, one has to be chosen before it is known what that is.
+impl Policy {
+    /// Returns the provided service that has this abstract syntax.
+    fn class_of(&self, abstract_syntax: &str) -> Option<&'static ServiceClass> {
+        self.provided.iter().copied().find(|class| class.has(abstract_syntax))
+    }
+
+    /// Whether a service is provided and granted.
+    fn may_use(&self, grant: &str, admission: &Admission) -> bool {
+        admission.services.contains(grant) && self.provided.iter().any(|class| class.grant == grant)
+    }
+}
+
+/// An accepted presentation context.
+#[derive(Clone, Debug)]
+pub struct PresentationContext {
+    /// The service of its abstract syntax.
+    pub class: &'static ServiceClass,
+    /// The abstract syntax: the SOP Class.
+    pub abstract_syntax: String,
+    /// The transfer syntax that this node chose.
+    pub transfer_syntax: String,
+}
+
+/// The transfer syntaxes in which objects of each SOP Class are held, the most frequent first.
+///
+/// A peer that wants to retrieve may propose several transfer syntaxes. One of them must be chosen
+/// before the node knows which objects the peer will ask for.
 #[derive(Clone, Debug, Default)]
 pub struct HeldSyntaxes(Arc<ArcSwap<BySopClass>>);
 
@@ -62,39 +88,13 @@ pub struct HeldSyntaxes(Arc<ArcSwap<BySopClass>>);
 type BySopClass = HashMap<String, Vec<String>>;
 
 impl HeldSyntaxes {
-    /// Takes others from now on.
+    /// Replaces them.
     pub fn replace(&self, held: HashMap<String, Vec<String>>) {
         self.0.store(Arc::new(held));
     }
 
     fn current(&self) -> Arc<BySopClass> {
         self.0.load_full()
-    }
-}
-
-/// Which services a node provides. Verification always: PS3.4 A.4 wants it of every acceptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Provided {
-    /// C-STORE.
-    pub storage: bool,
-    /// C-FIND.
-    pub find: bool,
-    /// C-GET and C-MOVE.
-    pub retrieve: bool,
-    /// Storage Commitment.
-    pub commitment: bool,
-}
-
-impl Provided {
-    fn has(self, service: Service) -> bool {
-        match service {
-            Service::Verification => true,
-            // C-GET brings objects back in contexts of storage classes.
-            Service::Storage => self.storage || self.retrieve,
-            Service::Find(_) => self.find,
-            Service::Get(_) | Service::Move(_) => self.retrieve,
-            Service::Commitment => self.commitment,
-        }
     }
 }
 
@@ -107,23 +107,23 @@ pub struct Agreement {
     pub called_ae_title: String,
     /// The accepted presentation contexts, by their IDs.
     pub contexts: BTreeMap<u8, PresentationContext>,
-    /// The extended negotiation that we answered, by service: what we said.
-    pub extended: Vec<(Service, Vec<u8>)>,
-    /// The SOP Classes for which the requestor may be SCP (PS3.7 D.3.3.4): what it can be sent by C-GET.
+    /// The answers of this node in extended negotiation, by SOP Class.
+    pub extended: BTreeMap<String, Vec<u8>>,
+    /// The SOP Classes for which the requestor may be SCP (PS3.7 D.3.3.4). C-GET can send it these.
     pub requestor_is_scp: BTreeSet<String>,
-    /// The longest P-DATA-TF body that the peer takes; 0 is no limit.
+    /// The longest P-DATA-TF body that the peer takes. 0 means no limit.
     pub peer_max_length: u32,
     /// The Implementation Version Name of the peer, for the log.
     pub peer_implementation: String,
-    /// What the peer was let in with.
+    /// What the peer may do.
     pub admission: Admission,
 }
 
 impl Agreement {
-    /// What we said in the extended negotiation of a service, where there was one.
+    /// Returns the answer of this node in the extended negotiation of a SOP Class.
     #[must_use]
-    pub fn extended(&self, service: Service) -> Option<&[u8]> {
-        self.extended.iter().find(|(known, _)| *known == service).map(|(_, said)| said.as_slice())
+    pub fn extended(&self, abstract_syntax: &str) -> Option<&[u8]> {
+        self.extended.get(abstract_syntax).map(Vec::as_slice)
     }
 }
 
@@ -198,37 +198,57 @@ pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Pol
     }
 }
 
+/// Negotiates what a peer that was let in proposes.
 fn agree(
     request: &AssociationRQ,
     policy: &Policy,
     admission: Admission,
 ) -> Result<(Agreement, AcceptItems), &'static str> {
+    let mut agreement = Agreement {
+        calling_ae_title: String::new(),
+        called_ae_title: String::new(),
+        contexts: BTreeMap::new(),
+        extended: BTreeMap::new(),
+        requestor_is_scp: BTreeSet::new(),
+        peer_max_length: 0,
+        peer_implementation: String::new(),
+        admission,
+    };
+    let contexts = agree_on_contexts(request, policy, &mut agreement)?;
+    let user = answer_user_items(&request.user_variables, policy, &mut agreement);
+    if agreement.peer_max_length != 0 && agreement.peer_max_length < MIN_PEER_MAX_LENGTH {
+        return Err("maximum length too small for any message");
+    }
+    Ok((agreement, AcceptItems { contexts, user }))
+}
+
+/// Accepts or refuses each presentation context.
+fn agree_on_contexts(
+    request: &AssociationRQ,
+    policy: &Policy,
+    agreement: &mut Agreement,
+) -> Result<Vec<PresentationContextResult>, &'static str> {
+    let wants_scp = |item: &UserVariableItem| match item {
+        UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) if roles.scp => Some(trimmed(uid).to_owned()),
+        _ => None,
+    };
+    let scp_wanted: BTreeSet<String> = request.user_variables.iter().filter_map(wants_scp).collect();
     let mut seen = [false; 256];
-    let mut contexts = BTreeMap::new();
-    let may_get = policy.provided.retrieve && admission.services.contains(PeerService::Get);
-    let scp_wanted: BTreeSet<&str> = request
-        .user_variables
-        .iter()
-        .filter_map(|item| match item {
-            UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) if roles.scp && may_get => Some(trimmed(uid)),
-            _ => None,
-        })
-        .collect();
     let mut results = Vec::with_capacity(request.presentation_contexts.len());
     for proposed in &request.presentation_contexts {
         if std::mem::replace(&mut seen[usize::from(proposed.id)], true) {
             // Two answers with the same ID could not be told apart.
             return Err("presentation context ID used twice");
         }
-        let (reason, transfer_syntax) = match choose(proposed, policy, &admission, &scp_wanted) {
-            Ok((service, transfer_syntax)) => {
+        let (reason, transfer_syntax) = match choose(proposed, policy, &agreement.admission, &scp_wanted) {
+            Ok((class, transfer_syntax)) => {
                 let abstract_syntax = trimmed(&proposed.abstract_syntax).to_owned();
                 let context =
-                    PresentationContext { service, abstract_syntax, transfer_syntax: transfer_syntax.to_owned() };
-                contexts.insert(proposed.id, context);
+                    PresentationContext { class, abstract_syntax, transfer_syntax: transfer_syntax.to_owned() };
+                agreement.contexts.insert(proposed.id, context);
                 (ContextResult::Acceptance, transfer_syntax)
             }
-            // PS3.8 9.3.3.2: with any other result the transfer syntax "shall not be significant", but has to be there.
+            // PS3.8 9.3.3.2: with any other result the transfer syntax "shall not be significant". It must be there.
             Err(reason) => (reason, uids::IMPLICIT_VR_LITTLE_ENDIAN),
         };
         results.push(PresentationContextResult {
@@ -237,115 +257,114 @@ fn agree(
             transfer_syntax: transfer_syntax.to_owned(),
         });
     }
+    Ok(results)
+}
 
-    let accepted = |uid: &str| contexts.values().find(|context| context.abstract_syntax == trimmed(uid));
-    let mut user = vec![
+/// Answers the user information of the request, and takes from it what the agreement needs.
+fn answer_user_items(items: &[UserVariableItem], policy: &Policy, agreement: &mut Agreement) -> Vec<UserVariableItem> {
+    let mut answers = vec![
         UserVariableItem::MaxLength(OFFERED_MAX_LENGTH),
         UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.to_owned()),
         UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION_NAME.to_owned()),
     ];
-    let mut extended: Vec<(Service, Vec<u8>)> = Vec::new();
-    let mut requestor_is_scp = BTreeSet::new();
-    let (mut peer_max_length, mut peer_implementation) = (0, String::new());
     let mut roles_answered: Vec<&str> = Vec::new();
-    for item in &request.user_variables {
+    for item in items {
         match item {
-            UserVariableItem::MaxLength(length) => peer_max_length = *length,
+            UserVariableItem::MaxLength(length) => agreement.peer_max_length = *length,
             UserVariableItem::ImplementationVersionName(name) => {
-                peer_implementation = printable(trimmed(name), MAX_IMPLEMENTATION_VERSION_NAME);
+                agreement.peer_implementation = printable(trimmed(name), MAX_IMPLEMENTATION_VERSION_NAME);
             }
             UserVariableItem::ScuScpRoleSelectionSubItem(uid, roles) => {
-                // PS3.7 D.3.3.4: we are SCP of everything that we accept, so the requestor may be SCU; and SCP of what it can
-                // retrieve by C-GET (PS3.4 C.5.3).
                 let uid = trimmed(uid);
-                if let Some(context) = accepted(uid)
-                    && !roles_answered.contains(&uid)
-                {
-                    roles_answered.push(uid);
-                    let scp = roles.scp && may_get && context.service == Service::Storage;
-                    if scp {
-                        requestor_is_scp.insert(uid.to_owned());
-                    }
-                    let roles = RequestorRoles { scu: roles.scu, scp };
-                    user.push(UserVariableItem::ScuScpRoleSelectionSubItem(uid.to_owned(), roles));
-                }
-            }
-            UserVariableItem::SopClassExtendedNegotiationSubItem(uid, information) => {
-                let Some(service) = accepted(uid).map(|context| context.service) else { continue };
-                if extended.iter().any(|(known, _)| *known == service) {
+                if roles_answered.contains(&uid) {
                     continue;
                 }
-                if let Some(answer) = (policy.extended_negotiation)(service, information) {
-                    let uid = trimmed(uid).to_owned();
-                    user.push(UserVariableItem::SopClassExtendedNegotiationSubItem(uid, answer.clone()));
-                    extended.push((service, answer));
+                let Some(class) = class_accepted(agreement, uid) else { continue };
+                roles_answered.push(uid);
+                // PS3.7 D.3.3.4: this node is the SCP of all that it accepts, so the requestor may be the SCU. It may be
+                // the SCP of what comes back to it (PS3.4 C.5.3).
+                let scp = roles.scp && may_return(class, policy, &agreement.admission);
+                if scp {
+                    agreement.requestor_is_scp.insert(uid.to_owned());
+                }
+                let roles = RequestorRoles { scu: roles.scu, scp };
+                answers.push(UserVariableItem::ScuScpRoleSelectionSubItem(uid.to_owned(), roles));
+            }
+            UserVariableItem::SopClassExtendedNegotiationSubItem(uid, information) => {
+                let uid = trimmed(uid);
+                let Some(class) = class_accepted(agreement, uid) else { continue };
+                if agreement.extended.contains_key(uid) {
+                    continue;
+                }
+                if let Some(answer) = (class.extended_negotiation)(information) {
+                    let item = UserVariableItem::SopClassExtendedNegotiationSubItem(uid.to_owned(), answer.clone());
+                    answers.push(item);
+                    agreement.extended.insert(uid.to_owned(), answer);
                 }
             }
-            // Asynchronous operations are not offered, which leaves the default of one operation at a time (PS3.7
-            // D.3.3.3); user identity is not asked for, and a positive response not given (PS3.7 D.3.3.7).
+            // Asynchronous operations are not offered. That leaves the default of one operation at a time (PS3.7
+            // D.3.3.3). No positive response is given to a user identity (PS3.7 D.3.3.7).
             UserVariableItem::ImplementationClassUID(_)
             | UserVariableItem::UserIdentityItem(_)
             | UserVariableItem::Unknown(..) => {}
         }
     }
-    if peer_max_length != 0 && peer_max_length < MIN_PEER_MAX_LENGTH {
-        return Err("maximum length too small for any message");
-    }
-    let agreement = Agreement {
-        calling_ae_title: String::new(),
-        called_ae_title: String::new(),
-        contexts,
-        extended,
-        requestor_is_scp,
-        peer_max_length,
-        peer_implementation,
-        admission,
-    };
-    Ok((agreement, AcceptItems { contexts: results, user }))
+    answers
+}
+
+/// Returns the service of an accepted context with this abstract syntax.
+fn class_accepted(agreement: &Agreement, abstract_syntax: &str) -> Option<&'static ServiceClass> {
+    let mut contexts = agreement.contexts.values();
+    contexts.find(|context| context.abstract_syntax == abstract_syntax).map(|context| context.class)
+}
+
+/// Whether objects of a service may come back to the requestor, in the contexts of this service.
+fn may_return(class: &ServiceClass, policy: &Policy, admission: &Admission) -> bool {
+    class.returned_by.is_some_and(|grant| policy.may_use(grant, admission))
 }
 
 /// PS3.7 D.3.3.2.
 const MAX_IMPLEMENTATION_VERSION_NAME: usize = 16;
 
+/// Chooses the service and the transfer syntax of a proposed context.
 fn choose<'a>(
     proposed: &'a PresentationContextProposed,
     policy: &Policy,
     admission: &Admission,
-    scp_wanted: &BTreeSet<&str>,
-) -> Result<(Service, &'a str), ContextResult> {
+    scp_wanted: &BTreeSet<String>,
+) -> Result<(&'static ServiceClass, &'a str), ContextResult> {
     // PS3.8 9.3.2.2: "Presentation-context-ID values shall be odd integers".
     if proposed.id.is_multiple_of(2) {
         return Err(ContextResult::NoReason);
     }
-    let service = service_of(trimmed(&proposed.abstract_syntax))
-        .filter(|service| policy.provided.has(*service))
-        .ok_or(ContextResult::AbstractSyntaxNotSupported)?;
-    if !admission.services.may_negotiate(service) {
-        // PS3.8 table 9-18: it is there, and its user, the node, does not want it for this peer. Sooner than status 0124 for
-        // each message: nothing is sent in vain.
+    let abstract_syntax = trimmed(&proposed.abstract_syntax);
+    let class = policy.class_of(abstract_syntax).ok_or(ContextResult::AbstractSyntaxNotSupported)?;
+    // A peer that may have objects back gets the contexts for them. The service refuses a request in such a context.
+    let is_granted = |grant| admission.services.contains(grant);
+    if !is_granted(class.grant) && !class.returned_by.is_some_and(is_granted) {
+        // PS3.8 table 9-18: the service exists, and the node does not want it for this peer. The peer learns it before it
+        // sends a message, which would get status 0124.
         return Err(ContextResult::UserRejection);
     }
     let mut proposals = proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).filter(|uid| is_uid_shaped(uid));
     let find = |wanted: &str| proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).find(|uid| *uid == wanted);
-    let chosen = match service {
-        Service::Storage if scp_wanted.contains(trimmed(&proposed.abstract_syntax)) => {
+    let chosen = match class.sop_classes {
+        SopClasses::Listed(_) => OWN_TRANSFER_SYNTAXES.into_iter().find_map(find),
+        SopClasses::Storage if scp_wanted.contains(abstract_syntax) && may_return(class, policy, admission) => {
             let held = policy.held.current();
-            let held = held.get(trimmed(&proposed.abstract_syntax)).map_or(&[][..], Vec::as_slice);
-            // What lies in none of the proposed ones can be rewritten to these, if it is not compressed.
+            let held = held.get(abstract_syntax).map_or(&[][..], Vec::as_slice);
+            // An uncompressed object in none of the proposed ones can be rewritten to these.
             held.iter()
                 .map(String::as_str)
                 .chain([uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::IMPLICIT_VR_LITTLE_ENDIAN])
                 .find_map(find)
                 .or_else(|| proposals.next())
         }
-        Service::Storage => {
+        SopClasses::Storage => {
             policy.preferred_transfer_syntaxes.iter().find_map(|wanted| find(wanted)).or_else(|| proposals.next())
         }
-        Service::Verification | Service::Find(_) | Service::Get(_) | Service::Move(_) | Service::Commitment => {
-            OWN_TRANSFER_SYNTAXES.into_iter().find_map(find)
-        }
     };
-    chosen.map(|uid| (service, uid)).ok_or(ContextResult::TransferSyntaxesNotSupported)
+    chosen.map(|uid| (class, uid)).ok_or(ContextResult::TransferSyntaxesNotSupported)
 }
 
 /// Returns the rejection for a request that is denied (PS3.8 table 9-21).
@@ -377,10 +396,14 @@ mod tests {
     use crate::access::peers::SharedPeers;
     use crate::access::policy::CalledAeTitle;
     use crate::dimse::pdata::PDU_HEADER_LENGTH;
-    use crate::model::level::InformationModel;
+    use crate::scp::services::{self, Services};
     use crate::ul::items::{kind, put};
     use dicom_ul::pdu::{AssociationAC, Pdu, read_pdu, write_pdu};
     use std::ops::Range;
+
+    fn every_service() -> Vec<&'static ServiceClass> {
+        services::list(&Services::default()).iter().map(|service| service.class()).collect()
+    }
 
     fn policy() -> Policy {
         Policy {
@@ -389,11 +412,8 @@ mod tests {
                 called_ae_title: CalledAeTitle::OwnOnly,
                 peers: SharedPeers::default(),
             },
-            provided: Provided { storage: true, find: true, retrieve: true, commitment: true },
+            provided: every_service(),
             preferred_transfer_syntaxes: Vec::new(),
-            extended_negotiation: |service, bytes| {
-                matches!(service, Service::Find(_)).then(|| bytes.iter().map(|byte| byte & 1).collect())
-            },
             held: HeldSyntaxes::default(),
         }
     }
@@ -478,7 +498,7 @@ mod tests {
             ]
         );
         assert_eq!(agreement.contexts.keys().copied().collect::<Vec<_>>(), [1, 3, 5, 7]);
-        assert_eq!(agreement.contexts[&7].service, Service::Find(InformationModel::StudyRoot));
+        assert_eq!(agreement.contexts[&7].class.grant, "find");
         assert_eq!(agreement.peer_max_length, 16_384);
         assert_eq!(agreement.calling_ae_title, "PEER");
     }
@@ -511,7 +531,7 @@ mod tests {
             UserVariableItem::SopClassExtendedNegotiationSubItem(uids::CT_IMAGE_STORAGE.into(), vec![2, 0, 0]),
         ]);
         let (agreement, accept) = accepted(request, &policy());
-        assert_eq!(agreement.extended, [(Service::Find(InformationModel::StudyRoot), vec![1, 1, 0])]);
+        assert_eq!(agreement.extended, BTreeMap::from([(STUDY_FIND.to_owned(), vec![1, 0, 0])]));
         assert!(agreement.requestor_is_scp.contains(uids::CT_IMAGE_STORAGE));
         assert_eq!(
             accept.user_variables[3..],
@@ -520,7 +540,7 @@ mod tests {
                     uids::CT_IMAGE_STORAGE.into(),
                     RequestorRoles { scu: true, scp: true }
                 ),
-                UserVariableItem::SopClassExtendedNegotiationSubItem(STUDY_FIND.into(), vec![1, 1, 0]),
+                UserVariableItem::SopClassExtendedNegotiationSubItem(STUDY_FIND.into(), vec![1, 0, 0]),
             ]
         );
         assert_eq!(accept.user_variables[0], UserVariableItem::MaxLength(OFFERED_MAX_LENGTH));
@@ -543,7 +563,8 @@ mod tests {
         policy.held.replace(HashMap::from([(uids::CT_IMAGE_STORAGE.to_owned(), held.into())]));
         assert_eq!(chosen(&policy, scp), IMPLICIT, "the most frequent one of those proposed");
         assert_eq!(chosen(&policy, RequestorRoles { scu: true, scp: false }), JPEG, "the sender's first");
-        let without = Policy { provided: Provided { retrieve: false, ..policy.provided }, ..policy };
+        let provided = every_service().into_iter().filter(|class| class.grant != "get").collect();
+        let without = Policy { provided, ..policy };
         assert_eq!(chosen(&without, scp), JPEG);
     }
 

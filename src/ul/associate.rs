@@ -13,7 +13,6 @@ use super::items::{Item, ItemError, items, kind, proposed_context, put, user_inf
 use super::pdu_io::MAX_ASSOCIATE_RQ_LENGTH;
 use super::tls::Transport;
 use crate::dimse::pdata::PDU_HEADER_LENGTH;
-use crate::model::sop_class::Service;
 
 /// DICOM Application Context Name (PS3.7 A.2.1).
 pub(crate) const APPLICATION_CONTEXT_NAME: &str = "1.2.840.10008.3.1.1.1";
@@ -37,17 +36,6 @@ pub struct AssociationRequest<'a> {
     pub peer: SocketAddr,
     /// How it comes.
     pub transport: &'a Transport,
-}
-
-/// An accepted presentation context.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PresentationContext {
-    /// The service of its abstract syntax.
-    pub service: Service,
-    /// The abstract syntax: the SOP Class.
-    pub abstract_syntax: String,
-    /// The transfer syntax that we chose.
-    pub transfer_syntax: String,
 }
 
 /// Reads the request, leaving out items of unknown type: PS3.8 9.3.1 wants them ignored, dicom-ul refuses them.

@@ -1,22 +1,22 @@
-//! An Identifier, or another data set that asks for something, on its way in.
+//! An Identifier, or another data set of a request, while it arrives.
 
 use crate::encoding::syntax::Encoding;
 use crate::qr::{FindError, IdentifierError, MAX_IDENTIFIER_LENGTH};
+use crate::scp::negotiation::PresentationContext;
 use crate::shares::{PeerMemory, Share};
-use crate::ul::associate::PresentationContext;
 
-/// Bytes of an Identifier that are kept without asking: queries have some hundreds.
+/// Bytes of an Identifier that are not counted for its peer. Queries have some hundreds.
 const UNASKED_LENGTH: usize = 16 * 1024;
 
 /// An Identifier that is arriving.
 pub(super) struct ArrivingIdentifier {
-    /// What it is encoded in.
+    /// Its encoding.
     pub(super) encoding: Encoding,
     memory: PeerMemory,
     bytes: Result<Kept, FindError>,
 }
 
-/// Bytes, and what is counted for them until they are dropped.
+/// The bytes, and the memory that is counted for them until they are dropped.
 #[derive(Default)]
 pub(super) struct Kept {
     bytes: Vec<u8>,
@@ -24,8 +24,8 @@ pub(super) struct Kept {
 }
 
 impl ArrivingIdentifier {
-    /// Nothing of it is there yet; `None` when the SOP Class of its request is not that of the context, or nothing can be
-    /// read in the transfer syntax of that.
+    /// Begins without any bytes. `None` if the SOP Class of the request is not that of the context, or if the transfer
+    /// syntax of the context cannot be read.
     pub(super) fn begin(sop_class_uid: &str, context: &PresentationContext, memory: &PeerMemory) -> Option<Self> {
         if sop_class_uid != context.abstract_syntax {
             return None;
@@ -34,7 +34,7 @@ impl ArrivingIdentifier {
         Some(Self { encoding, memory: memory.clone(), bytes: Ok(Kept::default()) })
     }
 
-    /// Takes the next fragment. What is longer than an Identifier may be, or than its peer may send now, is not kept.
+    /// Takes the next fragment. Keeps nothing if the Identifier is too long, or if the peer has no memory left.
     pub(super) fn accept(&mut self, fragment: &[u8]) {
         if let Ok(kept) = &mut self.bytes
             && let Err(error) = kept.extend(fragment, &self.memory)
@@ -43,7 +43,7 @@ impl ArrivingIdentifier {
         }
     }
 
-    /// All of it.
+    /// Returns all of it.
     ///
     /// # Errors
     /// [`IdentifierError::TooLong`], or [`FindError::NoRoom`].

@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::arriving::ArrivingIdentifier;
+use super::event_reports::EventReport;
 use super::outbox::{Kept, Outbox, Request};
-use super::retrieve::Retrieve;
+use super::retrieve::retriever::Retrieve;
+use super::service::{Begin, Boxed, Command, DimseService, End, Operation, QueuedCommand, Session};
 use crate::access::peers::SharedPeers;
 use crate::archive::Archives;
 use crate::db::KnownLocation;
@@ -27,7 +29,7 @@ use crate::db::Search;
 use crate::db::open::Reader;
 use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::dimse::command_set::CommandField;
-use crate::dimse::message::{ActionRequest, EventReportRequest};
+use crate::dimse::message::{ActionRequest, DimseRequest, EventReportRequest};
 use crate::dimse::{Response, Status};
 use crate::encoding::data_set::DataSetWriter;
 use crate::encoding::syntax::Encoding;
@@ -35,13 +37,14 @@ use crate::model::ae_title::AeTitle;
 use crate::model::location::Place;
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::peer::CountedAs;
-use crate::model::sop_class::Service;
 use crate::model::uid::{for_log, is_acceptable_uid};
 use crate::qr::Identifier;
-use crate::shares::{CountedPeer, PeerMemory, Share, Shares, Turns};
+use crate::scp::node_context::NodeContext;
+use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
+use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store;
 use crate::telemetry::metrics;
-use crate::ul::associate::PresentationContext;
+use crate::ul::pdu_io::PduReader;
 use crate::ul::requestor::{Proposal, ScuAssociation, ScuError, Waits};
 use crate::ul::tls::PeerRoute;
 
@@ -153,22 +156,58 @@ impl Commitment {
     fn room_for(&self, peer: &CountedPeer, references: usize) -> Option<Share> {
         self.room.take(peer, references.saturating_add(COUNTS_AS_REFERENCES))
     }
+}
 
-    /// Time for a peer to answer a report.
-    pub(in crate::scp) fn response_timeout(&self) -> Duration {
-        self.retrieve.options().response_timeout
+static COMMIT: ServiceClass = ServiceClass {
+    grant: "commit",
+    sop_classes: SopClasses::Listed(&[uids::STORAGE_COMMITMENT_PUSH_MODEL]),
+    returned_by: None,
+    extended_negotiation: no_extended_negotiation,
+    statement: &[StatementRow { sop_class: "Storage Commitment Push Model", as_scu: "no" }],
+};
+
+/// Storage Commitment, push model.
+#[derive(Debug)]
+pub(super) struct CommitmentService(pub(super) Option<Arc<Commitment>>);
+
+impl DimseService for CommitmentService {
+    fn class(&self) -> &'static ServiceClass {
+        &COMMIT
+    }
+
+    fn is_provided(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin> {
+        let DimseRequest::Action(request) = command.request else { return None };
+        Some(match Receiving::begin(self.0.clone(), request, command, session) {
+            Ok(receiving) if command.has_data_set && self.is_provided() => Begin::Receive(Box::new(receiving)),
+            // Without a data set there is no transaction in it.
+            Ok(receiving) => Begin::Respond(receiving.transaction(session.memory.peer()).0),
+            Err(response) => Begin::Respond(*response),
+        })
+    }
+
+    fn resume<'a>(&'a self, node: &'a NodeContext) -> Boxed<'a, ()> {
+        Box::pin(async {
+            if let Some(commitment) = &self.0 {
+                commitment.resume(node).await;
+            }
+        })
     }
 }
 
 /// A request that is arriving.
-pub(in crate::scp) struct Receiving {
-    pub(in crate::scp) context_id: u8,
+struct Receiving {
+    commitment: Option<Arc<Commitment>>,
+    context_id: u8,
     request: ActionRequest,
     data_set: ArrivingIdentifier,
 }
 
 /// A request that was understood.
-pub(in crate::scp) struct Transaction {
+struct Transaction {
     context_id: u8,
     encoding: Encoding,
     uid: String,
@@ -186,9 +225,9 @@ struct Reference {
 }
 
 /// What became of a transaction.
-pub(in crate::scp) struct Report {
-    /// Of the context of the request.
-    pub(in crate::scp) context_id: u8,
+struct Report {
+    /// The presentation context of the request.
+    context_id: u8,
     encoding: Encoding,
     transaction_uid: String,
     references: Arc<[Reference]>,
@@ -222,14 +261,15 @@ impl Receiving {
     ///
     /// # Errors
     /// The response to a request that is none of PS3.4 J.3.2 (statuses of PS3.7 10.1.4.1.10).
-    pub(in crate::scp) fn begin(
-        context_id: u8,
+    fn begin(
+        commitment: Option<Arc<Commitment>>,
         request: &ActionRequest,
-        context: &PresentationContext,
-        memory: &PeerMemory,
+        command: &Command<'_>,
+        session: &Session,
     ) -> Result<Self, Box<Response>> {
         let refused = |status| Err(Box::new(response(request, status)));
-        if context.service != Service::Commitment || request.requested_sop_class_uid != context.abstract_syntax {
+        let context = command.context;
+        if *context.class != COMMIT || request.requested_sop_class_uid != context.abstract_syntax {
             return refused(Status::NO_SUCH_SOP_CLASS);
         }
         if request.requested_sop_instance_uid != uids::STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE {
@@ -238,24 +278,14 @@ impl Receiving {
         if request.action_type_id != REQUEST_STORAGE_COMMITMENT {
             return refused(Status::NO_SUCH_ACTION_TYPE);
         }
-        let Some(data_set) = ArrivingIdentifier::begin(&request.requested_sop_class_uid, context, memory) else {
-            return refused(Status::PROCESSING_FAILURE);
-        };
-        Ok(Self { context_id, request: request.clone(), data_set })
+        let data_set = ArrivingIdentifier::begin(&request.requested_sop_class_uid, context, &session.memory);
+        let Some(data_set) = data_set else { return refused(Status::PROCESSING_FAILURE) };
+        Ok(Self { commitment, context_id: command.context_id, request: request.clone(), data_set })
     }
 
-    /// Takes the next fragment.
-    pub(in crate::scp) fn accept(&mut self, fragment: &[u8]) {
-        self.data_set.accept(fragment);
-    }
-
-    /// The request is complete: the response, and the transaction if there is one.
-    pub(in crate::scp) fn finish(
-        self,
-        commitment: Option<&Commitment>,
-        peer: &CountedPeer,
-    ) -> (Response, Option<Transaction>) {
-        let Self { context_id, request, data_set } = self;
+    /// Returns the response to the complete request, and the transaction if there is one.
+    fn transaction(self, peer: &CountedPeer) -> (Response, Option<Transaction>) {
+        let Self { commitment, context_id, request, data_set } = self;
         let encoding = data_set.encoding;
         let refused = |status, reason: &str| (response(&request, status).with_comment(reason), None);
         let Ok(bytes) = data_set.finish() else {
@@ -278,6 +308,79 @@ impl Receiving {
                 debug!(instances = references.len(), "a storage commitment request is refused: too many wait already");
                 refused(Status::RESOURCE_LIMITATION, "too many instances wait already; ask again later")
             }
+        }
+    }
+}
+
+impl Operation for Receiving {
+    fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
+        self.data_set.accept(fragment);
+        Box::pin(async {})
+    }
+
+    /// Answers the N-ACTION-RQ, and begins to verify its objects.
+    fn finish<'a>(
+        self: Box<Self>,
+        session: &'a mut Session,
+        _reader: &'a mut PduReader,
+    ) -> Boxed<'a, Result<Option<QueuedCommand>, End>> {
+        Box::pin(async move {
+            let (context_id, commitment) = (self.context_id, self.commitment.clone());
+            let (mut response, mut transaction) = self.transaction(session.memory.peer());
+            // A peer that can be called back gets its report also after a restart.
+            if let (Some(commitment), Some(ae_title)) = (&commitment, called_back_as(session))
+                && let Some(to_keep) = transaction.take()
+            {
+                (response, transaction) = to_keep.keep(commitment, ae_title, response).await;
+            }
+            session.send(context_id, &response).await?;
+            if let (Some(transaction), Some(commitment)) = (transaction, commitment) {
+                let report = async move {
+                    let report = transaction.verify(Arc::clone(&commitment)).await;
+                    Box::new(ReportOnAssociation { report, commitment }) as Box<dyn EventReport>
+                };
+                session.reports.prepare(report).await;
+            }
+            Ok(None)
+        })
+    }
+}
+
+/// Returns the AE title of the peer, if this node has its address and can call it back.
+fn called_back_as(session: &Session) -> Option<AeTitle> {
+    let ae_title = session.agreement.calling_ae_title.parse().ok()?;
+    session.node.peers.destination(&ae_title).map(|_| ae_title)
+}
+
+/// A report on the association of its request.
+struct ReportOnAssociation {
+    report: Report,
+    commitment: Arc<Commitment>,
+}
+
+impl EventReport for ReportOnAssociation {
+    fn context_id(&self) -> u8 {
+        self.report.context_id
+    }
+
+    fn message(&self, message_id: u16) -> (EventReportRequest<'static>, Vec<u8>) {
+        self.report.message_in(message_id, self.report.encoding)
+    }
+
+    fn response_timeout(&self) -> Duration {
+        self.commitment.retrieve.options().response_timeout
+    }
+
+    fn answered(self: Box<Self>, status: Status, calling_ae_title: &str) {
+        told(&status, &calling_ae_title);
+        self.report.forget();
+    }
+
+    fn deliver_elsewhere(self: Box<Self>, calling_ae_title: &str, node: &NodeContext) {
+        let Self { report, commitment } = *self;
+        // A peer without a valid AE title cannot be called back.
+        if let Ok(ae_title) = calling_ae_title.parse() {
+            commitment.deliver(report, Reporting::new(ae_title, node), node.shutdown.clone());
         }
     }
 }
@@ -322,12 +425,7 @@ impl Transaction {
     ///
     /// # Errors
     /// The response to a request that cannot be kept.
-    pub(in crate::scp) async fn keep(
-        mut self,
-        commitment: &Commitment,
-        ae_title: AeTitle,
-        success: Response,
-    ) -> (Response, Option<Self>) {
+    async fn keep(mut self, commitment: &Commitment, ae_title: AeTitle, success: Response) -> (Response, Option<Self>) {
         let turn = commitment.keeping.take(&self.peer).await;
         let references = self.references.iter();
         let references = references.map(|it| (it.sop_class_uid.to_string(), it.sop_instance_uid.to_string())).collect();
@@ -353,7 +451,7 @@ impl Transaction {
     }
 
     /// Looks at every object, when its turn comes.
-    pub(in crate::scp) async fn verify(self, commitment: Arc<Commitment>) -> Report {
+    async fn verify(self, commitment: Arc<Commitment>) -> Report {
         let Self { context_id, encoding, uid, references, peer, room, kept } = self;
         let references: Arc<[Reference]> = references.into();
         // Before a thread is taken: those that wait must not take them from receiving and queries.
@@ -431,12 +529,8 @@ impl Commitment {
         Ok(())
     }
 
-    /// Goes on with what an earlier process did not report. `reporting` says how an AE title gets reports.
-    pub(in crate::scp) async fn resume(
-        self: &Arc<Self>,
-        reporting: impl Fn(AeTitle) -> Reporting,
-        shutdown: &CancellationToken,
-    ) {
+    /// Continues with the requests that an earlier process did not report.
+    async fn resume(self: &Arc<Self>, node: &NodeContext) {
         let outbox = Arc::clone(&self.outbox);
         let Ok(left_over) = spawn_blocking(move || outbox.left_over()).await else { return };
         if !left_over.is_empty() {
@@ -461,7 +555,7 @@ impl Commitment {
                 room,
                 kept: Some(kept),
             };
-            let (this, to, shutdown) = (Arc::clone(self), reporting(ae_title), shutdown.clone());
+            let (this, to, shutdown) = (Arc::clone(self), Reporting::new(ae_title, node), node.shutdown.clone());
             tokio::spawn(async move {
                 let report = transaction.verify(Arc::clone(&this)).await;
                 this.deliver(report, to, shutdown);
@@ -470,7 +564,7 @@ impl Commitment {
     }
 
     /// Delivers a report on an association of its own, in the background.
-    pub(in crate::scp) fn deliver(self: &Arc<Self>, report: Report, to: Reporting, shutdown: CancellationToken) {
+    fn deliver(self: &Arc<Self>, report: Report, to: Reporting, shutdown: CancellationToken) {
         let Some(waiting) = self.waiting.take(&report.peer, 1) else {
             let again_after_restart = report.kept.is_some();
             warn!(peer = %to.ae_title, again_after_restart, "a storage commitment report is given up: too many wait already");
@@ -518,13 +612,24 @@ impl Commitment {
     }
 }
 
-/// Who gets a report.
+/// The receiver of a report, and how this node calls it.
 #[derive(Clone, Debug)]
-pub(in crate::scp) struct Reporting {
-    pub(in crate::scp) own_ae_title: AeTitle,
-    pub(in crate::scp) ae_title: AeTitle,
-    pub(in crate::scp) peers: SharedPeers,
-    pub(in crate::scp) waits: Waits,
+struct Reporting {
+    own_ae_title: AeTitle,
+    ae_title: AeTitle,
+    peers: SharedPeers,
+    waits: Waits,
+}
+
+impl Reporting {
+    fn new(ae_title: AeTitle, node: &NodeContext) -> Self {
+        Self {
+            own_ae_title: node.options.ae_title.clone(),
+            ae_title,
+            peers: node.peers.clone(),
+            waits: node.options.waits(),
+        }
+    }
 }
 
 impl Report {
@@ -538,11 +643,7 @@ impl Report {
         all.filter(|(_, status)| **status != Status::SUCCESS).map(|(reference, status)| (reference, *status))
     }
 
-    /// The request to send, and its data set.
-    pub(in crate::scp) fn message(&self, message_id: u16) -> (EventReportRequest<'static>, Vec<u8>) {
-        self.message_in(message_id, self.encoding)
-    }
-
+    /// Returns the request to send, and its data set.
     fn message_in(&self, message_id: u16, encoding: Encoding) -> (EventReportRequest<'static>, Vec<u8>) {
         let failed: Vec<_> = self.failed().collect();
         let event_type_id = if failed.is_empty() { EVENT_SUCCESSFUL } else { EVENT_FAILURES_EXIST };
@@ -573,7 +674,7 @@ impl Report {
 
     /// It is over: its room is free at once, and what there is of it on disk goes. When the node stops before that, the report
     /// goes out once more after the next start.
-    pub(in crate::scp) fn forget(self) {
+    fn forget(self) {
         let Self { kept, .. } = self;
         if let Some(kept) = kept {
             drop(spawn_blocking(move || kept.remove()));
@@ -608,7 +709,7 @@ impl Report {
 }
 
 /// What the peer says of a report: it has it, whatever it thinks of it.
-pub(in crate::scp) fn told(status: &Status, peer: &dyn fmt::Display) {
+fn told(status: &Status, peer: &dyn fmt::Display) {
     metrics::COMMITMENT_REPORTS.increment();
     if *status != Status::SUCCESS {
         info!(peer = %peer, %status, "storage commitment report answered with a status that is no success");

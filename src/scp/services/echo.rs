@@ -1,19 +1,43 @@
 //! Verification (PS3.4 annex A).
 
-use crate::dimse::command_set::CommandField;
-use crate::dimse::message::EchoRequest;
-use crate::dimse::{Response, Status};
-use crate::model::sop_class::Service;
-use crate::scp::services::sop_class_not_supported;
-use crate::telemetry::metrics;
-use crate::ul::associate::PresentationContext;
+use dicom_dictionary_std::uids;
 
-/// Answers a C-ECHO-RQ.
-pub(in crate::scp) fn respond(request: &EchoRequest, context: &PresentationContext) -> Response {
-    let uid = &request.affected_sop_class_uid;
-    if context.service != Service::Verification || *uid != context.abstract_syntax {
-        return sop_class_not_supported(CommandField::C_ECHO_RQ, request.message_id, uid);
+use super::service::{Begin, Command, DimseService, Session, sop_class_not_supported};
+use crate::dimse::command_set::CommandField;
+use crate::dimse::message::DimseRequest;
+use crate::dimse::{Response, Status};
+use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
+use crate::telemetry::metrics;
+
+static ECHO: ServiceClass = ServiceClass {
+    grant: "echo",
+    sop_classes: SopClasses::Listed(&[uids::VERIFICATION]),
+    returned_by: None,
+    extended_negotiation: no_extended_negotiation,
+    statement: &[StatementRow { sop_class: "Verification", as_scu: "yes, by `dcmdex echo`" }],
+};
+
+/// C-ECHO. Every acceptor has to provide it (PS3.4 A.4).
+#[derive(Debug)]
+pub(super) struct Echo;
+
+impl DimseService for Echo {
+    fn class(&self) -> &'static ServiceClass {
+        &ECHO
     }
-    metrics::ECHO_REQUESTS.increment();
-    Response::new(CommandField::C_ECHO_RQ, request.message_id, Status::SUCCESS).with_sop_class(Some(uid))
+
+    fn is_provided(&self) -> bool {
+        true
+    }
+
+    fn begin(&self, command: &Command<'_>, _session: &Session) -> Option<Begin> {
+        let DimseRequest::Echo(request) = command.request else { return None };
+        let (context, uid) = (command.context, &request.affected_sop_class_uid);
+        if *context.class != ECHO || *uid != context.abstract_syntax {
+            return Some(Begin::Respond(sop_class_not_supported(CommandField::C_ECHO_RQ, request.message_id, uid)));
+        }
+        metrics::ECHO_REQUESTS.increment();
+        let response = Response::new(CommandField::C_ECHO_RQ, request.message_id, Status::SUCCESS);
+        Some(Begin::Respond(response.with_sop_class(Some(uid))))
+    }
 }

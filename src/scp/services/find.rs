@@ -16,28 +16,31 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dicom_dictionary_std::uids;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::warn;
 
 use super::arriving::ArrivingIdentifier;
 use super::backlog::{Answers, Backlog, SpoolPlace};
+use super::service::{
+    Begin, Boxed, Command, DimseService, End, Interleaved, Operation, QueuedCommand, Session, sop_class_not_supported,
+};
 use crate::db::open::Reader;
 use crate::dimse::command_set::CommandField;
-use crate::dimse::message::{CFindRequest, DataSetPresence};
+use crate::dimse::message::{CFindRequest, DataSetPresence, DimseRequest};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
 use crate::encoding::syntax::Encoding;
 use crate::model::level::InformationModel;
-use crate::model::sop_class::Service;
 use crate::qr::readers::Readers;
 use crate::qr::{self, FindError, Identifier, NegotiatedOptions, Query, QueryStop, ResponseWriter};
-use crate::scp::negotiation::Agreement;
+use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow};
 use crate::shares::{CountedPeer, PeerMemory, Share, Turn, Turns};
 use crate::telemetry::metrics;
-use crate::ul::associate::PresentationContext;
+use crate::ul::pdu_io::{Patience, PduReader};
 
 /// Bytes of answers that are gathered before the query waits for the peer. With what is being sent, an association holds
 /// three times this and an answer.
@@ -56,6 +59,9 @@ const PATIENCE_WITH_PEER: Duration = Duration::from_secs(1);
 
 /// How often a query that waits for its turn looks whether it is still wanted.
 const LOOK_FOR_ORDERS: Duration = Duration::from_millis(20);
+
+/// How often a query that is to stop is told so again. SQLite notices it only while a statement runs.
+const STOP_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// How long a query whose answers have no room on disk waits for its peer to take the next ones.
 const PATIENCE_WITHOUT_ROOM: Duration = Duration::from_secs(1);
@@ -85,8 +91,60 @@ impl Find {
     }
 }
 
+/// The Information Models that C-FIND answers in, by SOP Class.
+#[expect(deprecated, reason = "Patient/Study Only is retired and still sent by old clients")]
+const MODELS: [(&str, InformationModel); 3] = [
+    (uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND, InformationModel::PatientRoot),
+    (uids::STUDY_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND, InformationModel::StudyRoot),
+    (uids::PATIENT_STUDY_ONLY_QUERY_RETRIEVE_INFORMATION_MODEL_FIND, InformationModel::PatientStudyOnly),
+];
+
+static FIND: ServiceClass = ServiceClass {
+    grant: "find",
+    sop_classes: SopClasses::Listed(&[MODELS[0].0, MODELS[1].0, MODELS[2].0]),
+    returned_by: None,
+    // PS3.4 C.5.1.1.1
+    extended_negotiation: |requested| Some(NegotiatedOptions::answer(requested).1),
+    statement: &[
+        StatementRow { sop_class: "Patient Root Query/Retrieve Information Model – FIND", as_scu: "no" },
+        StatementRow { sop_class: "Study Root Query/Retrieve Information Model – FIND", as_scu: "no" },
+        StatementRow {
+            sop_class: "Patient/Study Only Query/Retrieve Information Model – FIND (retired)",
+            as_scu: "no",
+        },
+    ],
+};
+
+/// C-FIND.
+#[derive(Debug)]
+pub(super) struct FindService(pub(super) Option<Arc<Find>>);
+
+impl DimseService for FindService {
+    fn class(&self) -> &'static ServiceClass {
+        &FIND
+    }
+
+    fn is_provided(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin> {
+        let DimseRequest::Find(request) = command.request else { return None };
+        let receiving = self.0.as_ref().and_then(|find| Receiving::begin(find, request, command, session));
+        Some(match receiving {
+            Some(receiving) if command.has_data_set => Begin::Receive(Box::new(receiving)),
+            Some(_) => Begin::Respond(without_identifier(request)),
+            None => {
+                let uid = &request.affected_sop_class_uid;
+                Begin::Respond(sop_class_not_supported(CommandField::C_FIND_RQ, request.message_id, uid))
+            }
+        })
+    }
+}
+
 /// An Identifier that is arriving.
-pub(in crate::scp) struct Receiving {
+struct Receiving {
+    find: Arc<Find>,
     context_id: u8,
     request: CFindRequest,
     model: InformationModel,
@@ -94,28 +152,94 @@ pub(in crate::scp) struct Receiving {
     identifier: ArrivingIdentifier,
 }
 
-impl Receiving {
-    /// Begins with the command; `None` when its SOP Class is not that of the context.
-    pub(in crate::scp) fn begin(
-        context_id: u8,
-        request: &CFindRequest,
-        context: &PresentationContext,
-        agreement: &Agreement,
-        memory: &PeerMemory,
-    ) -> Option<Self> {
-        let Service::Find(model) = context.service else { return None };
-        let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context, memory)?;
-        let negotiated = agreement.extended(context.service).map(NegotiatedOptions::of_bytes).unwrap_or_default();
-        Some(Self { context_id, request: request.clone(), model, negotiated, identifier })
-    }
-
-    /// Takes the next fragment of the Identifier.
-    pub(in crate::scp) fn accept(&mut self, fragment: &[u8]) {
+impl Operation for Receiving {
+    fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
         self.identifier.accept(fragment);
+        Box::pin(async {})
     }
 
-    /// The Identifier is complete: starts the query.
-    pub(in crate::scp) fn start(self, find: &Arc<Find>, peer_max_length: u32, memory: &PeerMemory) -> Running {
+    /// Answers the query, while it listens for a C-CANCEL-RQ and for the end of the association.
+    fn finish<'a>(
+        self: Box<Self>,
+        session: &'a mut Session,
+        reader: &'a mut PduReader,
+    ) -> Boxed<'a, Result<Option<QueuedCommand>, End>> {
+        Box::pin(async move {
+            let running = self.start(session.agreement.peer_max_length, &session.memory);
+            answer(running, session, reader).await
+        })
+    }
+}
+
+/// Sends the answers of a query, and its last response.
+async fn answer(
+    mut running: Running,
+    session: &mut Session,
+    reader: &mut PduReader,
+) -> Result<Option<QueuedCommand>, End> {
+    let options = Arc::clone(&session.node.options);
+    let patience = Patience { first_byte: None, rest: options.read_timeout };
+    let mut queued = None;
+    // The time while the peer takes answers is not counted: this limit is for the index.
+    let mut time_is_up = tokio::time::Instant::now() + options.query_time_limit;
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            incoming = reader.next(patience), if queued.is_none() => {
+                match session.interleaved(incoming, running.request.message_id)? {
+                    Interleaved::Nothing => {}
+                    Interleaved::Response(response) => return Err(End::UnexpectedResponse(response.field)),
+                    Interleaved::Cancel => {
+                        running.cancel();
+                        stopping = true;
+                    }
+                    Interleaved::Command(command) => queued = Some(command),
+                }
+            }
+            answers = running.next() => match answers {
+                // These were on their way when the peer cancelled. It wants no more of them.
+                Some(_) if stopping => {}
+                Some(answers) => {
+                    let begun = Instant::now();
+                    session.writer.send(&answers.bytes).await.map_err(End::Write)?;
+                    time_is_up += begun.elapsed();
+                    metrics::FIND_MATCHES.add(answers.count);
+                    session.answered.count_pending(CommandField::C_FIND_RSP, answers.count);
+                }
+                None => break,
+            },
+            () = sleep_until(time_is_up), if !stopping => {
+                running.time_out();
+                stopping = true;
+            }
+            () = sleep(STOP_AGAIN_AFTER), if stopping => running.stop_again(),
+        }
+    }
+    let context_id = running.context_id;
+    let (response, failure) = running.finish().await;
+    if let Some(failure) = failure {
+        session.log(&failure, true);
+    }
+    session.send(context_id, &response).await?;
+    Ok(queued)
+}
+
+impl Receiving {
+    /// Begins with the command. `None` if its SOP Class is not that of the context.
+    fn begin(find: &Arc<Find>, request: &CFindRequest, command: &Command<'_>, session: &Session) -> Option<Self> {
+        let context = command.context;
+        let (_, model) = *MODELS.iter().find(|(uid, _)| *uid == context.abstract_syntax)?;
+        let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context, &session.memory)?;
+        let negotiated = session.agreement.extended(&context.abstract_syntax);
+        let negotiated = negotiated.map(NegotiatedOptions::of_bytes).unwrap_or_default();
+        let (find, context_id) = (Arc::clone(find), command.context_id);
+        Some(Self { find, context_id, request: request.clone(), model, negotiated, identifier })
+    }
+
+    /// Starts the query. The Identifier is complete.
+    fn start(self, peer_max_length: u32, memory: &PeerMemory) -> Running {
+        let find = Arc::clone(&self.find);
         let (sender, answers) = mpsc::channel(1);
         let control = Arc::new(Control::default());
         let context_id = self.context_id;
@@ -135,7 +259,7 @@ impl Receiving {
             status: Status::PENDING,
             peer_max_length,
         };
-        let (find, inside) = (Arc::clone(find), Arc::clone(&control));
+        let inside = Arc::clone(&control);
         let turns = find.readers.turns();
         let query = match turns.try_take(memory.peer()) {
             Some(turn) => spawn_blocking(move || self.answer(&find, &inside, outgoing, turn)),
@@ -397,8 +521,8 @@ impl Control {
 }
 
 /// A query that is being answered. Dropped before its end, it is stopped.
-pub(in crate::scp) struct Running {
-    pub(in crate::scp) context_id: u8,
+struct Running {
+    context_id: u8,
     request: CFindRequest,
     control: Arc<Control>,
     state: State,
@@ -421,7 +545,7 @@ enum State {
 
 impl Running {
     /// The next answers; `None` when there are no more. Nothing is lost when this is dropped before it is ready.
-    pub(in crate::scp) async fn next(&mut self) -> Option<Answers> {
+    async fn next(&mut self) -> Option<Answers> {
         loop {
             match &mut self.state {
                 State::Asking { answers, query } => {
@@ -472,29 +596,24 @@ impl Running {
         }
     }
 
-    /// The Message ID of the C-FIND-RQ, by which a C-CANCEL-RQ names it.
-    pub(in crate::scp) fn message_id(&self) -> u16 {
-        self.request.message_id
-    }
-
     /// Stops the query, which then ends with [`FindError::Cancelled`]. SQLite may not hear it the first time: to be said
     /// again until the query has ended.
-    pub(in crate::scp) fn cancel(&self) {
+    fn cancel(&self) {
         self.control.stop(Order::Cancel);
     }
 
     /// Stops the query, which then ends with [`FindError::TimeLimit`]. Otherwise as [`Self::cancel`].
-    pub(in crate::scp) fn time_out(&self) {
+    fn time_out(&self) {
         self.control.stop(Order::TimeOut);
     }
 
     /// Says again what was said first.
-    pub(in crate::scp) fn stop_again(&self) {
+    fn stop_again(&self) {
         self.control.repeat();
     }
 
     /// Waits for the end of the query; its last response, and the failure if it is ours.
-    pub(in crate::scp) async fn finish(mut self) -> (Response, Option<FindError>) {
+    async fn finish(mut self) -> (Response, Option<FindError>) {
         // All of them were taken, or nobody wants them.
         while self.next().await.is_some() {}
         metrics::FIND_SECONDS.observe(self.begun.elapsed());
@@ -532,7 +651,7 @@ impl Drop for Running {
 }
 
 /// The refusal of a C-FIND-RQ without a data set: there is no Query/Retrieve Level in it.
-pub(in crate::scp) fn without_identifier(request: &CFindRequest) -> Response {
+fn without_identifier(request: &CFindRequest) -> Response {
     let failure = FindError::MissingLevel.failure();
     response(request, Status(failure.status))
         .with_comment("C-FIND-RQ without an Identifier")
@@ -540,7 +659,7 @@ pub(in crate::scp) fn without_identifier(request: &CFindRequest) -> Response {
 }
 
 /// A C-FIND-RSP (PS3.7 table 9.3-4).
-pub(in crate::scp) fn response(request: &CFindRequest, status: Status) -> Response {
+fn response(request: &CFindRequest, status: Status) -> Response {
     Response::new(CommandField::C_FIND_RQ, request.message_id, status)
         .with_sop_class(Some(&request.affected_sop_class_uid))
 }

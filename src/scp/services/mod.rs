@@ -1,33 +1,94 @@
-//! One file for each DIMSE service.
+//! The DIMSE services. A new service is one file here and one line in [`list`].
 
 mod arriving;
 mod backlog;
 pub(super) mod commit;
-pub(super) mod echo;
+mod echo;
+pub(super) mod event_reports;
 pub(super) mod find;
-pub(super) mod mover;
 pub(super) mod outbox;
 pub(super) mod retrieve;
-pub(super) mod store;
+pub(super) mod service;
+mod store;
 
-use crate::dimse::command_set::CommandField;
-use crate::dimse::{Response, Status};
-use crate::model::sop_class::Service;
-use crate::qr::{NegotiatedOptions, retrieval_negotiation};
+use std::sync::Arc;
 
-/// How a SOP Class Extended Negotiation Sub-Item is answered (PS3.4 C.5.2.1.1, C.5.3.1).
-pub(super) fn extended_negotiation(service: Service, requested: &[u8]) -> Option<Vec<u8>> {
-    match service {
-        Service::Find(_) => Some(NegotiatedOptions::answer(requested).1),
-        Service::Get(_) | Service::Move(_) => Some(retrieval_negotiation(requested)),
-        Service::Verification | Service::Storage | Service::Commitment => None,
-    }
+use self::commit::{Commitment, CommitmentService};
+use self::echo::Echo;
+use self::find::{Find, FindService};
+use self::retrieve::retriever::Retrieve;
+use self::retrieve::{GetService, MoveService};
+use self::service::DimseService;
+use self::store::StoreService;
+use crate::access::peers::SharedPeers;
+use crate::receive::storage::Storage;
+use crate::scp::service_class::ServiceClass;
+
+/// The services of a node besides Verification, and the peers that may use them.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    /// C-STORE. Without it, C-STORE is refused.
+    pub storage: Option<Arc<Storage>>,
+    /// C-FIND. Without it, C-FIND is refused.
+    pub find: Option<Arc<Find>>,
+    /// C-GET and C-MOVE. Without it, both are refused.
+    pub retrieve: Option<Arc<Retrieve>>,
+    /// Storage Commitment. Without it, N-ACTION is refused.
+    pub commitment: Option<Arc<Commitment>>,
+    /// Who may associate and for what, and where C-MOVE may send to. They can be replaced while the
+    /// node runs.
+    pub peers: SharedPeers,
 }
 
-/// The refusal of a request whose SOP Class is not that of the presentation context it came in (PS3.7 9.1.1 to 9.1.5:
-/// "Refused: SOP Class not supported").
-pub(super) fn sop_class_not_supported(request: CommandField, message_id: u16, sop_class_uid: &str) -> Response {
-    Response::new(request, message_id, Status::SOP_CLASS_NOT_SUPPORTED)
-        .with_sop_class(Some(sop_class_uid))
-        .with_comment("not the SOP Class of this presentation context")
+/// Returns every service, provided or not. A new service has its line here.
+pub(super) fn list(node: &Services) -> Vec<Arc<dyn DimseService>> {
+    vec![
+        Arc::new(Echo),
+        Arc::new(StoreService::new(node.storage.clone(), node.retrieve.is_some())),
+        Arc::new(FindService(node.find.clone())),
+        Arc::new(GetService(node.retrieve.clone())),
+        Arc::new(MoveService(node.retrieve.clone())),
+        Arc::new(CommitmentService(node.commitment.clone())),
+    ]
+}
+
+/// Returns what every service says of itself. Settings and the conformance statement come from it.
+#[must_use]
+pub fn service_classes() -> Vec<&'static ServiceClass> {
+    list(&Services::default()).iter().map(|service| service.class()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abstract_syntax_belongs_to_one_service() {
+        let grants = |uid: &str| -> Vec<_> {
+            service_classes().iter().filter(|class| class.has(uid)).map(|class| class.grant).collect()
+        };
+        for (uid, grant) in [
+            ("1.2.840.10008.1.1", "echo"),
+            ("1.2.840.10008.5.1.4.1.1.2", "store"),
+            ("1.3.12.2.1107.5.9.1", "store"),
+            ("1.2.840.10008.5.1.4.1.2.2.1", "find"),
+            ("1.2.840.10008.5.1.4.1.2.3.3", "get"),
+            ("1.2.840.10008.5.1.4.1.2.1.2", "move"),
+            ("1.2.840.10008.1.20.1", "commit"),
+        ] {
+            assert_eq!(grants(uid), [grant], "{uid}");
+        }
+        for other in ["1.2.840.10008.5.1.4.31", "1.2.840.10008.3.1.2.3.3", "", "../../etc/passwd"] {
+            assert!(grants(other).is_empty(), "{other}");
+        }
+    }
+
+    #[test]
+    fn each_service_is_granted_by_a_name_of_its_own() {
+        let mut names: Vec<_> = service_classes().iter().map(|class| class.grant).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
 }

@@ -1,23 +1,93 @@
 //! Storage (PS3.4 annex B): a C-STORE-RQ and its data set. [`crate::receive`] makes an object and a row
-//! of the index of them, and only then there is a Success.
+//! of the index of them. Only then is there a Success.
 
 use std::sync::Arc;
 
 use dicom_core::Tag;
 
-use crate::db::{Committed, ReceivedFrom};
+use super::service::{Begin, Boxed, Command, DimseService, End, Operation, QueuedCommand, Session};
+use crate::db::Committed;
 use crate::dimse::command_set::CommandField;
-use crate::dimse::message::StoreRequest;
+use crate::dimse::message::{DimseRequest, StoreRequest};
 use crate::dimse::{Response, Status};
 use crate::receive::arriving::{Announced, Arriving};
 use crate::receive::error::ReceiveError;
 use crate::receive::storage::Storage;
-use crate::shares::PeerMemory;
-use crate::ul::associate::PresentationContext;
+use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
+use crate::ul::pdu_io::PduReader;
 
-/// Why a C-STORE-RQ is refused.
+static STORE: ServiceClass = ServiceClass {
+    grant: "store",
+    sop_classes: SopClasses::Storage,
+    returned_by: Some("get"),
+    extended_negotiation: no_extended_negotiation,
+    statement: &[StatementRow {
+        sop_class: "Storage: every SOP Class of PS3.4 annex B, private ones, and ones newer than the program",
+        as_scu: "yes, for C-GET and C-MOVE",
+    }],
+};
+
+/// C-STORE.
+#[derive(Debug)]
+pub(super) struct StoreService {
+    storage: Option<Arc<Storage>>,
+    /// The node provides C-GET, which brings objects back in contexts of this service.
+    returns: bool,
+}
+
+impl StoreService {
+    pub(super) fn new(storage: Option<Arc<Storage>>, returns: bool) -> Self {
+        Self { storage, returns }
+    }
+
+    fn receive(
+        &self,
+        request: &StoreRequest,
+        command: &Command<'_>,
+        session: &Session,
+    ) -> Result<Receiving, StoreError> {
+        // The context was accepted for what a C-GET brings back.
+        if !session.agreement.admission.services.contains(STORE.grant) {
+            return Err(StoreError::NotAuthorized);
+        }
+        let storage = self.storage.as_ref().ok_or(StoreError::SopClassNotOfContext)?;
+        if !command.has_data_set {
+            return Err(StoreError::NoDataSet);
+        }
+        Receiving::begin(storage, request, command, session)
+    }
+}
+
+impl DimseService for StoreService {
+    fn class(&self) -> &'static ServiceClass {
+        &STORE
+    }
+
+    fn is_provided(&self) -> bool {
+        self.storage.is_some() || self.returns
+    }
+
+    fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin> {
+        let DimseRequest::Store(request) = command.request else { return None };
+        Some(match self.receive(request, command, session) {
+            Ok(receiving) => Begin::Receive(Box::new(receiving)),
+            Err(error) => Begin::Respond(StoreResponse::failure(request, &error).into_response()),
+        })
+    }
+
+    fn idle(&self) -> Boxed<'_, ()> {
+        Box::pin(async {
+            // What peers had sent completely gets its row or is removed.
+            if let Some(storage) = &self.storage {
+                storage.under_way.ended().await;
+            }
+        })
+    }
+}
+
+/// The reason why a C-STORE-RQ is refused.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::scp) enum StoreError {
+enum StoreError {
     #[error("not the SOP Class of this presentation context")]
     SopClassNotOfContext,
     #[error("this AE title may not store here")]
@@ -29,7 +99,8 @@ pub(in crate::scp) enum StoreError {
 }
 
 impl StoreError {
-    /// Statuses of PS3.4 table B.2-1 and PS3.7 9.1.1.1.9. No `_` arm: a new error has to be given its status here.
+    /// Returns the status (PS3.4 table B.2-1, PS3.7 9.1.1.1.9). There is no `_` arm, so that a new error gets its
+    /// status here.
     fn status(&self) -> Status {
         let error = match self {
             Self::SopClassNotOfContext => return Status::SOP_CLASS_NOT_SUPPORTED,
@@ -43,9 +114,9 @@ impl StoreError {
             ReceiveError::OtherInstance | ReceiveError::OtherClass | ReceiveError::OtherStudy => {
                 Status::DATA_SET_DOES_NOT_MATCH_SOP_CLASS
             }
-            // PS3.7 C.5.5: the UID was given to another object. The sender must not take it for kept.
+            // PS3.7 C.5.5: another object has the UID. The sender must not believe that this one is kept.
             ReceiveError::Duplicate => Status::DUPLICATE_SOP_INSTANCE,
-            // Ours, and not the sender's: worth another try.
+            // The failure is ours. The sender may try again.
             ReceiveError::Object(_)
             | ReceiveError::Index(_)
             | ReceiveError::ThreadEnded
@@ -60,7 +131,7 @@ impl StoreError {
         }
     }
 
-    /// What the peer is told, in the words of DIMSE.
+    /// Returns the Error Comment, in the words of DIMSE.
     fn comment(&self) -> String {
         match self {
             Self::Receive(ReceiveError::InvalidInstanceUid) => "Affected SOP Instance UID is not a UID".into(),
@@ -73,15 +144,15 @@ impl StoreError {
         }
     }
 
-    /// Whether our operator should look.
-    pub(in crate::scp) fn is_ours(&self) -> bool {
+    /// Whether the operator of this node should look.
+    fn is_ours(&self) -> bool {
         matches!(self, Self::Receive(error) if error.is_ours())
     }
 }
 
-/// A C-STORE-RSP. A success takes the proof that the instance is committed, so it cannot be sent early.
+/// A C-STORE-RSP. A success takes the proof of commit, so it cannot be sent early.
 #[derive(Debug)]
-pub(in crate::scp) struct StoreResponse(Response);
+struct StoreResponse(Response);
 
 impl StoreResponse {
     /// Success (PS3.4 B.2.3).
@@ -90,7 +161,7 @@ impl StoreResponse {
     }
 
     /// Any other status.
-    pub(in crate::scp) fn failure(request: &StoreRequest, error: &StoreError) -> Self {
+    fn failure(request: &StoreRequest, error: &StoreError) -> Self {
         let response = Self::to(request, error.status())
             .with_comment(&error.comment())
             .with_offending_elements(&error.offending_elements());
@@ -104,13 +175,14 @@ impl StoreResponse {
     }
 
     /// The message to send.
-    pub(in crate::scp) fn into_response(self) -> Response {
+    fn into_response(self) -> Response {
         self.0
     }
 }
 
 /// An instance that is arriving.
-pub(in crate::scp) struct Receiving {
+struct Receiving {
+    context_id: u8,
     request: StoreRequest,
     arriving: Arriving,
 }
@@ -119,14 +191,14 @@ impl Receiving {
     /// Begins with the command.
     ///
     /// # Errors
-    /// When the data set need not be looked at.
-    pub(in crate::scp) fn begin(
+    /// When the data set need not be read.
+    fn begin(
         storage: &Arc<Storage>,
         request: &StoreRequest,
-        context: &PresentationContext,
-        sender: &Arc<ReceivedFrom>,
-        memory: &PeerMemory,
+        command: &Command<'_>,
+        session: &Session,
     ) -> Result<Self, StoreError> {
+        let context = command.context;
         if request.affected_sop_class_uid != context.abstract_syntax {
             return Err(StoreError::SopClassNotOfContext);
         }
@@ -136,24 +208,33 @@ impl Receiving {
             transfer_syntax: context.transfer_syntax.clone(),
             study_instance_uid: None,
         };
-        let arriving = Arriving::begin(storage, announced, sender, memory)?;
-        Ok(Self { request: request.clone(), arriving })
+        let arriving = Arriving::begin(storage, announced, &session.sender, &session.memory)?;
+        Ok(Self { context_id: command.context_id, request: request.clone(), arriving })
+    }
+}
+
+impl Operation for Receiving {
+    fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
+        Box::pin(self.arriving.accept(fragment))
     }
 
-    /// Takes the next fragment of the data set.
-    pub(in crate::scp) async fn accept(&mut self, fragment: &[u8]) {
-        self.arriving.accept(fragment).await;
-    }
-
-    /// The end of the data set: stores the instance and answers. With the error, if there was one.
-    pub(in crate::scp) async fn finish(self) -> (StoreResponse, Option<StoreError>) {
-        let Self { request, arriving } = self;
-        match arriving.finish().await {
-            Ok(arrived) => (StoreResponse::success(&request, arrived.committed), None),
-            Err(error) => {
-                let error = StoreError::Receive(error);
-                (StoreResponse::failure(&request, &error), Some(error))
-            }
-        }
+    /// Stores the instance and answers.
+    fn finish<'a>(
+        self: Box<Self>,
+        session: &'a mut Session,
+        _reader: &'a mut PduReader,
+    ) -> Boxed<'a, Result<Option<QueuedCommand>, End>> {
+        Box::pin(async move {
+            let Self { context_id, request, arriving } = *self;
+            let response = match arriving.finish().await {
+                Ok(arrived) => StoreResponse::success(&request, arrived.committed),
+                Err(error) => {
+                    let error = StoreError::Receive(error);
+                    session.log(&error, error.is_ours());
+                    StoreResponse::failure(&request, &error)
+                }
+            };
+            session.send(context_id, &response.into_response()).await.map(|()| None)
+        })
     }
 }

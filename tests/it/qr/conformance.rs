@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use dcmdex::{qr, web};
+use dcmdex::{qr, scp, web};
 
 #[test]
 fn the_tables_of_the_conformance_statement_are_those_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md");
     let written = fs::read_to_string(&path).unwrap();
     let mut text = written.clone();
-    let sections = [qr::conformance::sections(), web::conformance::sections()].concat();
+    let sections = [scp::conformance::sections(), qr::conformance::sections(), web::conformance::sections()].concat();
     for (name, section) in &sections {
         let begin = format!("<!-- begin generated: {name} -->\n");
         let start =

@@ -1,7 +1,7 @@
 //! The table of peers: who may associate, and for which services.
 
 use dcmdex::access::peers::Peers;
-use dcmdex::access::peers::{Grant, PeerService, Security, ServiceSet};
+use dcmdex::access::peers::{Grant, Security, ServiceSet};
 use dcmdex::db::Admin;
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason as PresentationReason,
@@ -23,7 +23,7 @@ const ALL: &[(&str, &[&str])] = &[
 const ECHO: &[(&str, &[&str])] = &[ALL[0]];
 
 /// Title, addresses, services, associations.
-type Entry<'a> = (&'a str, &'a [&'a str], &'a [PeerService], Option<usize>);
+type Entry<'a> = (&'a str, &'a [&'a str], &'a [&'static str], Option<usize>);
 
 fn table(peers: &[Entry<'_>]) -> Peers {
     let entry = |&(title, addresses, services, max_associations): &Entry<'_>| {
@@ -34,7 +34,7 @@ fn table(peers: &[Entry<'_>]) -> Peers {
     Peers { table: Some(peers.iter().map(entry).collect()), ..Peers::default() }
 }
 
-const EVERYTHING: &[PeerService] = &[PeerService::Echo, PeerService::Store, PeerService::Find];
+const EVERYTHING: &[&str] = &["echo", "store", "find"];
 
 fn calling(title: &str) -> AssociationRQ {
     AssociationRQ { calling_ae_title: title.into(), ..request(ALL) }
@@ -88,8 +88,8 @@ fn an_empty_table_keeps_everybody_out() {
 fn what_a_peer_may_not_ask_for_is_refused_when_it_is_proposed() {
     let node = TestNode::with(|settings| {
         settings.peers = table(&[
-            ("STORES", &[], &[PeerService::Store], None),
-            ("ASKS", &[], &[PeerService::Find, PeerService::Echo], None),
+            ("STORES", &[], &["store"], None),
+            ("ASKS", &[], &["find", "echo"], None),
             ("NOTHING", &[], &[], None),
         ]);
     });
@@ -107,7 +107,7 @@ fn what_a_peer_may_not_ask_for_is_refused_when_it_is_proposed() {
 
 #[test]
 fn a_context_that_is_there_for_what_comes_back_does_not_let_a_peer_store() {
-    let node = TestNode::with(|settings| settings.peers = table(&[("VIEWER", &[], &[PeerService::Get], None)]));
+    let node = TestNode::with(|settings| settings.peers = table(&[("VIEWER", &[], &["get"], None)]));
     let mut peer = ScriptedPeer::connect(node.address());
     let accept = peer.associate(&calling("VIEWER"));
     assert_eq!(accept.presentation_contexts[1].reason, ContextResult::Acceptance);
@@ -154,7 +154,7 @@ fn a_new_table_holds_from_the_next_association_on() {
 
 #[test]
 fn dcmtk_is_told_why_it_is_not_let_in() {
-    let node = TestNode::with(|settings| settings.peers = table(&[("CT1", &[], &[PeerService::Echo], None)]));
+    let node = TestNode::with(|settings| settings.peers = table(&[("CT1", &[], &["echo"], None)]));
     let echo = |title| {
         Some(peers::run(peers::dcmtk("echoscu")?.args(["-aet", title, "-aec", "DCMDEX", "127.0.0.1", &node.port()])))
     };

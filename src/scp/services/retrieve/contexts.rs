@@ -5,27 +5,23 @@ use std::collections::{BTreeMap, HashMap};
 use crate::deliver::error::DeliverError;
 use crate::deliver::framing::ObjectForm;
 use crate::encoding::syntax::NativeSyntax;
-use crate::model::sop_class::Service;
 use crate::qr::{Instances, ObjectKind};
-use crate::scp::negotiation::Agreement;
-use crate::ul::associate::PresentationContext;
+use crate::scp::negotiation::{Agreement, PresentationContext};
 
 /// The presentation contexts in which objects may be sent.
 #[derive(Clone, Debug, Default)]
-pub(in crate::scp) struct OutgoingContexts(HashMap<String, Vec<(u8, String)>>);
+pub(super) struct OutgoingContexts(HashMap<String, Vec<(u8, String)>>);
 
 impl OutgoingContexts {
-    /// Those of an association in which the requestor is SCP of storage classes.
-    pub(in crate::scp) fn of_acceptor(agreement: &Agreement) -> Self {
-        let storage = |context: &PresentationContext| {
-            context.service == Service::Storage && agreement.requestor_is_scp.contains(&context.abstract_syntax)
-        };
-        let accepted = agreement.contexts.iter().filter(|(_, context)| storage(context));
+    /// Returns the contexts of an association in which the requestor is the SCP.
+    pub(super) fn of_acceptor(agreement: &Agreement) -> Self {
+        let is_returned = |context: &PresentationContext| agreement.requestor_is_scp.contains(&context.abstract_syntax);
+        let accepted = agreement.contexts.iter().filter(|(_, context)| is_returned(context));
         accepted.map(|(id, context)| (*id, &context.abstract_syntax, &context.transfer_syntax)).collect()
     }
 
     /// The context for an object of this kind, and what it has to be rewritten to for that.
-    pub(in crate::scp) fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
+    pub(super) fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
         let accepted = self.0.get(&kind.sop_class_uid).ok_or(DeliverError::NotAccepted)?;
         let find = |uid: &str| accepted.iter().find(|(_, transfer_syntax)| transfer_syntax == uid).map(|(id, _)| *id);
         if let Some(id) = find(&kind.transfer_syntax) {
@@ -51,7 +47,7 @@ impl<'a> FromIterator<(u8, &'a String, &'a String)> for OutgoingContexts {
 }
 
 /// The kinds of objects in a list of instances, each with the number of instances.
-pub(in crate::scp) fn kinds(instances: &Instances) -> BTreeMap<&ObjectKind, usize> {
+pub(super) fn kinds(instances: &Instances) -> BTreeMap<&ObjectKind, usize> {
     let mut kinds = BTreeMap::new();
     for instance in instances.iter_from(0) {
         *kinds.entry(instance.kind).or_default() += 1;

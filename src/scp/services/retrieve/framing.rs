@@ -18,16 +18,16 @@ use crate::qr::{ObjectKind, RetrievedInstance};
 const _: () = assert!(PIECE_LENGTH >= 2 * MAX_SENT_PDU_LENGTH as usize + 4096);
 
 /// The C-STORE-RQs of one association.
-pub(in crate::scp) struct StoreRequests {
-    pub(in crate::scp) contexts: OutgoingContexts,
-    pub(in crate::scp) priority: u16,
+pub(super) struct StoreRequests {
+    pub(super) contexts: OutgoingContexts,
+    pub(super) priority: u16,
     /// Who asked, where that is another association.
-    pub(in crate::scp) originator: Option<MoveOriginator>,
-    pub(in crate::scp) peer_max_length: u32,
+    pub(super) originator: Option<MoveOriginator>,
+    pub(super) peer_max_length: u32,
 }
 
 /// The Message ID of the C-STORE-RQ for the object of this number: from 1 to 65,535, and again.
-pub(in crate::scp) fn message_id(number: usize) -> u16 {
+pub(super) fn message_id(number: usize) -> u16 {
     (number.saturating_sub(1) % usize::from(u16::MAX)) as u16 + 1
 }
 

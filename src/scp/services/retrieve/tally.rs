@@ -11,7 +11,7 @@ use crate::telemetry::metrics;
 
 /// How a retrieval ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::scp) enum Ending {
+pub(super) enum Ending {
     /// Each sub-operation was tried.
     Complete,
     /// The peer said C-CANCEL.
@@ -20,14 +20,14 @@ pub(in crate::scp) enum Ending {
 
 /// Whether the number of remaining sub-operations has a meaning (PS3.7 9.3.3.2, 9.3.4.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::scp) enum Going {
+pub(super) enum Going {
     On,
     Ended,
 }
 
 /// How far a retrieval is.
 #[derive(Clone, Debug)]
-pub(in crate::scp) struct Tally {
+pub(super) struct Tally {
     total: usize,
     completed: usize,
     warning: usize,
@@ -42,7 +42,7 @@ pub(in crate::scp) struct Tally {
 }
 
 impl Tally {
-    pub(in crate::scp) fn new(total: usize) -> Self {
+    pub(super) fn new(total: usize) -> Self {
         Self {
             total,
             completed: 0,
@@ -55,17 +55,17 @@ impl Tally {
     }
 
     /// Sub-operations that are over.
-    pub(in crate::scp) fn over(&self) -> usize {
+    pub(super) fn over(&self) -> usize {
         self.completed + self.warning + self.failed.len()
     }
 
     /// Whether a sub-operation is over: they need not end in the order of the instances.
-    pub(in crate::scp) fn is_over(&self, at: usize) -> bool {
+    pub(super) fn is_over(&self, at: usize) -> bool {
         self.over.get(at).copied().unwrap_or(false)
     }
 
     /// Those that are over.
-    pub(in crate::scp) fn all_over(&self) -> Vec<bool> {
+    pub(super) fn all_over(&self) -> Vec<bool> {
         self.over.clone()
     }
 
@@ -76,12 +76,12 @@ impl Tally {
     }
 
     /// Sub-operations that left an object at the peer.
-    pub(in crate::scp) fn arrived(&self) -> usize {
+    pub(super) fn arrived(&self) -> usize {
         self.completed + self.warning
     }
 
     /// A sub-operation was answered.
-    pub(in crate::scp) fn answered(&mut self, at: usize, status: Status) {
+    pub(super) fn answered(&mut self, at: usize, status: Status) {
         self.end(at);
         match status.class() {
             StatusClass::Success => {
@@ -99,7 +99,7 @@ impl Tally {
     }
 
     /// A sub-operation failed.
-    pub(in crate::scp) fn fail(&mut self, at: usize, failure: &SubOperationError) {
+    pub(super) fn fail(&mut self, at: usize, failure: &SubOperationError) {
         debug!("a sub-operation failed: {failure}");
         metrics::SUB_OPERATIONS_FAILED.increment();
         self.end(at);
@@ -111,21 +111,21 @@ impl Tally {
     }
 
     /// Which ones failed, by their places in the list.
-    pub(in crate::scp) fn failed(&self) -> &[usize] {
+    pub(super) fn failed(&self) -> &[usize] {
         &self.failed
     }
 
     /// How many objects could not be had though the index names them.
-    pub(in crate::scp) fn missing(&self) -> usize {
+    pub(super) fn missing(&self) -> usize {
         self.missing
     }
 
     /// The numbers of a pending response.
-    pub(in crate::scp) fn so_far(&self) -> SubOperations {
+    pub(super) fn so_far(&self) -> SubOperations {
         self.numbers(Going::On)
     }
 
-    pub(in crate::scp) fn numbers(&self, going: Going) -> SubOperations {
+    pub(super) fn numbers(&self, going: Going) -> SubOperations {
         SubOperations {
             remaining: (going == Going::On).then(|| self.total.saturating_sub(self.over())),
             completed: self.completed,
@@ -135,7 +135,7 @@ impl Tally {
     }
 
     /// PS3.4 C.4.2.3.1 and C.4.3.3.1: Success when all succeeded, a failure when all failed, a warning otherwise.
-    pub(in crate::scp) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         match (self.arrived(), self.failed.len(), self.warning) {
             (_, 0, 0) => Status::SUCCESS,
             (0, _, _) => Status::UNABLE_TO_PERFORM_SUB_OPERATIONS,
@@ -143,14 +143,14 @@ impl Tally {
         }
     }
 
-    pub(in crate::scp) fn comment(&self) -> String {
+    pub(super) fn comment(&self) -> String {
         self.first_failure.clone().unwrap_or_default()
     }
 }
 
 /// Why a sub-operation failed. The texts end in Error Comments: no paths, no values.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::scp) enum SubOperationError {
+pub(super) enum SubOperationError {
     #[error(transparent)]
     Object(ObjectError),
     #[error("no presentation context for its SOP Class and transfer syntax")]

@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::retrieve::contexts::{OutgoingContexts, kinds};
-use super::retrieve::framing::{StoreRequests, message_id};
-use super::retrieve::tally::{SubOperationError, Tally};
-use super::retrieve::{Asked, Retrieve};
+use super::asked::Asked;
+use super::contexts::{OutgoingContexts, kinds};
+use super::framing::{StoreRequests, message_id};
+use super::retriever::Retrieve;
+use super::tally::{SubOperationError, Tally};
 use crate::deliver::read_ahead::{ReadAhead, SlowSource};
 use crate::deliver::sending::{Piece, Sending};
 use crate::dimse::command_set::CommandField;
@@ -29,18 +30,18 @@ use crate::ul::requestor::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Wai
 use crate::ul::tls::PeerRoute;
 
 /// What is to be moved, and where to.
-pub(in crate::scp) struct Mover {
-    pub(in crate::scp) retrieve: Arc<Retrieve>,
-    pub(in crate::scp) asked: Asked,
-    pub(in crate::scp) instances: Arc<Instances>,
-    pub(in crate::scp) own_ae_title: AeTitle,
+pub(super) struct Mover {
+    pub(super) retrieve: Arc<Retrieve>,
+    pub(super) asked: Asked,
+    pub(super) instances: Arc<Instances>,
+    pub(super) own_ae_title: AeTitle,
     /// Who asked.
-    pub(in crate::scp) originator: String,
-    pub(in crate::scp) destination_ae_title: AeTitle,
-    pub(in crate::scp) destination: PeerRoute,
-    pub(in crate::scp) waits: Waits,
+    pub(super) originator: String,
+    pub(super) destination_ae_title: AeTitle,
+    pub(super) destination: PeerRoute,
+    pub(super) waits: Waits,
     /// The memory of the peer that asked.
-    pub(in crate::scp) memory: PeerMemory,
+    pub(super) memory: PeerMemory,
 }
 
 /// How sending on one association ended.
@@ -57,11 +58,7 @@ enum Sent {
 
 impl Mover {
     /// Sends all. `progress` is told after each sub-operation.
-    pub(in crate::scp) async fn run(
-        self,
-        cancel: &CancellationToken,
-        progress: &watch::Sender<SubOperations>,
-    ) -> Tally {
+    pub(super) async fn run(self, cancel: &CancellationToken, progress: &watch::Sender<SubOperations>) -> Tally {
         let mut tally = Tally::new(self.instances.len());
         for group in groups(&self.instances) {
             if cancel.is_cancelled() {

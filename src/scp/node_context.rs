@@ -1,0 +1,18 @@
+//! What a service sees of the node that it belongs to.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::access::peers::SharedPeers;
+use crate::scp::options::Options;
+
+/// What a service sees of the node that it belongs to.
+#[derive(Clone, Debug)]
+pub(in crate::scp) struct NodeContext {
+    pub(in crate::scp) options: Arc<Options>,
+    /// The peers, which can be replaced while the node runs.
+    pub(in crate::scp) peers: SharedPeers,
+    /// Cancelled when the node is to stop.
+    pub(in crate::scp) shutdown: CancellationToken,
+}

@@ -1,0 +1,164 @@
+//! C-GET and C-MOVE on an association, from the Identifier to the last response (PS3.4 C.4.2, C.4.3).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::asked::Asked;
+use super::retrieval::Retrieval;
+use super::retriever::Retrieve;
+use super::tally::{Ending, Tally};
+use super::{get, move_to};
+use crate::dimse::Status;
+use crate::dimse::command_set::CommandField;
+use crate::dimse::message::RetrieveRequest;
+use crate::model::ae_title::AeTitle;
+use crate::model::level::InformationModel;
+use crate::qr::{self, FindError, Identifier, Instances, RetrieveError};
+use crate::scp::services::arriving::ArrivingIdentifier;
+use crate::scp::services::service::{
+    Begin, Boxed, Command, End, Operation, QueuedCommand, Session, sop_class_not_supported,
+};
+use crate::shares::{CountedPeer, Share};
+use crate::telemetry::metrics;
+use crate::ul::pdu_io::PduReader;
+use crate::ul::tls::PeerRoute;
+
+/// Begins with a C-GET-RQ or C-MOVE-RQ. `models` are the SOP Classes of that message.
+pub(super) fn begin(
+    service: Option<&Arc<Retrieve>>,
+    models: &[(&str, InformationModel)],
+    request: &RetrieveRequest,
+    command: &Command<'_>,
+    session: &Session,
+) -> Begin {
+    match service.and_then(|service| Receiving::begin(service, models, request, command, session)) {
+        Some(receiving) if command.has_data_set => Begin::Receive(Box::new(receiving)),
+        Some(receiving) => Begin::Respond(receiving.asked.refusal(&FindError::MissingLevel.into())),
+        None => {
+            let uid = &request.affected_sop_class_uid;
+            Begin::Respond(sop_class_not_supported(request.field, request.message_id, uid))
+        }
+    }
+}
+
+/// An Identifier that is arriving.
+struct Receiving {
+    service: Arc<Retrieve>,
+    asked: Asked,
+    model: InformationModel,
+    relational: bool,
+    identifier: ArrivingIdentifier,
+}
+
+impl Receiving {
+    /// `None` if the SOP Class of the command is not that of the context.
+    fn begin(
+        service: &Arc<Retrieve>,
+        models: &[(&str, InformationModel)],
+        request: &RetrieveRequest,
+        command: &Command<'_>,
+        session: &Session,
+    ) -> Option<Self> {
+        let context = command.context;
+        let (_, model) = *models.iter().find(|(uid, _)| *uid == context.abstract_syntax)?;
+        let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context, &session.memory)?;
+        let agreed = session.agreement.extended(&context.abstract_syntax);
+        let relational = agreed.is_some_and(|bytes| bytes.first() == Some(&1));
+        let asked = Asked { context_id: command.context_id, request: request.clone(), encoding: identifier.encoding };
+        Some(Self { service: Arc::clone(service), asked, model, relational, identifier })
+    }
+
+    /// Finds the instances within a time limit. Their memory is counted.
+    async fn instances(
+        self,
+        peer: &CountedPeer,
+        time_limit: Duration,
+    ) -> (Arc<Retrieve>, Asked, Result<(Instances, Share), RetrieveError>) {
+        let Self { service, asked, model, relational, identifier } = self;
+        let (retrieve, encoding) = (Arc::clone(&service), asked.encoding);
+        let question = move || {
+            let options = retrieve.options();
+            let bytes = identifier.finish()?;
+            let identifier = Identifier::decode(bytes.as_slice(), encoding, &options.assumed_character_set)
+                .map_err(FindError::Identifier)?;
+            qr::parse_retrieval(model, &identifier, relational, options.hierarchy)
+        };
+        let instances = service.delivery().instances(peer, time_limit, question).await;
+        (service, asked, instances)
+    }
+}
+
+impl Operation for Receiving {
+    fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
+        self.identifier.accept(fragment);
+        Box::pin(async {})
+    }
+
+    fn finish<'a>(
+        self: Box<Self>,
+        session: &'a mut Session,
+        reader: &'a mut PduReader,
+    ) -> Boxed<'a, Result<Option<QueuedCommand>, End>> {
+        Box::pin(retrieve(*self, session, reader))
+    }
+}
+
+async fn retrieve(
+    receiving: Receiving,
+    session: &mut Session,
+    reader: &mut PduReader,
+) -> Result<Option<QueuedCommand>, End> {
+    let begun = Instant::now();
+    let peer = Arc::clone(session.memory.peer());
+    let (service, asked, instances) = receiving.instances(&peer, session.node.options.query_time_limit).await;
+    let (instances, listed) = match instances {
+        Ok((instances, listed)) => (Arc::new(instances), listed),
+        Err(error) => {
+            metrics::RETRIEVALS_REFUSED.increment();
+            let response = asked.refusal(&error);
+            session.log(&error, error.is_ours());
+            return session.send(asked.context_id, &response).await.map(|()| None);
+        }
+    };
+    let tally = Tally::new(instances.len());
+    let mut retrieval = Retrieval { service, asked, instances, _listed: listed, tally, cancelled: false, queued: None };
+    match retrieval.asked.request.field {
+        CommandField::C_GET_RQ => get::run(&mut retrieval, session, reader).await?,
+        _ => match destination(&retrieval.asked, session) {
+            Some(destination) => move_to::run(&mut retrieval, session, reader, destination).await?,
+            None => {
+                metrics::RETRIEVALS_REFUSED.increment();
+                let response = retrieval.asked.response(Status::MOVE_DESTINATION_UNKNOWN);
+                let response = response.with_comment("unknown Move Destination");
+                return session.send(retrieval.asked.context_id, &response).await.map(|()| None);
+            }
+        },
+    }
+    respond_last(&retrieval, session).await?;
+    metrics::RETRIEVE_SECONDS.observe(begun.elapsed());
+    Ok(retrieval.queued)
+}
+
+/// Returns where a C-MOVE goes. `None` if this node does not know the destination (PS3.4 table C.4-2, A801).
+fn destination(asked: &Asked, session: &Session) -> Option<(AeTitle, PeerRoute)> {
+    let title: AeTitle = asked.request.move_destination.as_deref()?.parse().ok()?;
+    let destination = session.node.peers.destination(&title)?;
+    Some((title, destination))
+}
+
+async fn respond_last(retrieval: &Retrieval, session: &mut Session) -> Result<(), End> {
+    let Retrieval { asked, instances, tally, cancelled, .. } = retrieval;
+    let ending = if *cancelled { Ending::Cancelled } else { Ending::Complete };
+    match ending {
+        Ending::Complete => metrics::RETRIEVALS_COMPLETE.increment(),
+        Ending::Cancelled => metrics::RETRIEVALS_CANCELLED.increment(),
+    }
+    if tally.missing() > 0 {
+        warn!(objects = tally.missing(), "objects that the index names could not be read; see `dcmdex check --files`");
+    }
+    let (response, identifier) = asked.last_response(tally, instances, ending);
+    session.send_with(asked.context_id, &response, identifier.as_deref()).await
+}

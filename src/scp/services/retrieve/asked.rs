@@ -1,0 +1,66 @@
+//! The responses to a C-GET-RQ or C-MOVE-RQ (PS3.7 9.3.3, 9.3.4).
+
+use dicom_core::Tag;
+
+use super::tally::{Ending, Going, Tally};
+use crate::dimse::message::{DataSetPresence, RetrieveRequest, SubOperations};
+use crate::dimse::pdata::put_message;
+use crate::dimse::{Response, Status};
+use crate::encoding::data_set::uid_list_data_set;
+use crate::encoding::syntax::Encoding;
+use crate::qr::{Instances, RetrieveError};
+
+/// Failed SOP Instance UID List.
+const FAILED_SOP_INSTANCE_UID_LIST: Tag = Tag(0x0008, 0x0058);
+
+/// A retrieval that a peer asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) context_id: u8,
+    pub(super) request: RetrieveRequest,
+    /// The encoding of its presentation context.
+    pub(super) encoding: Encoding,
+}
+
+impl Asked {
+    /// Returns a response (PS3.7 tables 9.3-7 and 9.3-10).
+    pub(super) fn response(&self, status: Status) -> Response {
+        Response::new(self.request.field, self.request.message_id, status)
+            .with_sop_class(Some(&self.request.affected_sop_class_uid))
+    }
+
+    /// Returns the refusal of a retrieval that cannot begin.
+    pub(super) fn refusal(&self, error: &RetrieveError) -> Response {
+        let failure = error.failure();
+        self.response(Status(failure.status))
+            .with_comment(&failure.comment)
+            .with_offending_elements(&failure.offending_elements)
+    }
+
+    /// Appends an encoded pending response.
+    pub(super) fn put_pending(&self, out: &mut Vec<u8>, numbers: SubOperations, peer_max_length: u32) {
+        let response = self.response(Status::PENDING).with_sub_operations(numbers);
+        put_message(out, self.context_id, &response.command_set(DataSetPresence::Absent), None, peer_max_length);
+    }
+
+    /// Returns the last response. If sub-operations failed, it has an Identifier (PS3.4 C.4.2.1.4.2, C.4.3.1.3.2).
+    pub(super) fn last_response(
+        &self,
+        tally: &Tally,
+        instances: &Instances,
+        ending: Ending,
+    ) -> (Response, Option<Vec<u8>>) {
+        let (status, going) = match ending {
+            Ending::Cancelled => (Status::CANCEL, Going::On),
+            Ending::Complete => (tally.status(), Going::Ended),
+        };
+        let response = self.response(status).with_sub_operations(tally.numbers(going)).with_comment(&tally.comment());
+        let uids = tally.failed().iter().filter_map(|at| instances.get(*at)).map(|instance| instance.sop_instance_uid);
+        let identifier = (!tally.failed().is_empty()).then(|| self.failed_list(uids));
+        (response, identifier)
+    }
+
+    fn failed_list<'i>(&self, uids: impl Iterator<Item = &'i str>) -> Vec<u8> {
+        uid_list_data_set(self.encoding, FAILED_SOP_INSTANCE_UID_LIST, uids)
+    }
+}
