@@ -90,8 +90,7 @@ impl Context {
         } else {
             config.log_filter.clone()
         };
-        let colour =
-            io::stderr().is_terminal() && self.sources.variable("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour = io::stderr().is_terminal() && self.wants_colour();
         let when_unread = match chattiness {
             Chattiness::Service => telemetry::WhenUnread::Drop,
             Chattiness::Tool => telemetry::WhenUnread::Wait,
@@ -102,6 +101,11 @@ impl Context {
             tracing::warn!(variable, "an environment variable is no setting of dcmdex and is ignored");
         }
         Ok(config)
+    }
+
+    /// Whether the user wants colours on a terminal (<https://no-color.org>).
+    pub(super) fn wants_colour(&self) -> bool {
+        self.sources.variable("NO_COLOR").is_none_or(|value| value.is_empty())
     }
 
     /// Returns a function that reads the settings again from the same sources.

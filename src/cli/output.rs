@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -53,6 +54,12 @@ impl<W: Write> Output<W> {
         }
         Ok(self.audience)
     }
+}
+
+/// Number of columns of the terminal. `None` if it does not say, or if this is no terminal.
+pub(super) fn terminal_width(terminal: &impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// Escapes text for one line of output. Values and file names may hold anything, also line breaks

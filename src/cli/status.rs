@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::calendar::moment_text;
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
@@ -113,7 +114,7 @@ fn as_text(index: &std::path::Path, status: &IndexStatus, reports: u64) -> Strin
         text.push_str("\nlast scans");
     }
     for scan in &status.scans {
-        text.push_str(&format!("\n  {}  {}", time(scan.started_ms), scan_text(scan)));
+        text.push_str(&format!("\n  {}  {}", moment_text(scan.started_ms), scan_text(scan)));
     }
     text
 }
@@ -135,43 +136,4 @@ fn scan_text(scan: &ScanEntry) -> String {
 /// The paths of a scan.
 fn paths(scan: &ScanEntry) -> Vec<String> {
     serde_json::from_str(&scan.roots).unwrap_or_default()
-}
-
-/// A time in UTC, to the second (ISO 8601).
-fn time(ms: i64) -> String {
-    let seconds = ms.div_euclid(1000);
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
-}
-
-/// Year, month and day in the Gregorian calendar, for a number of days since 1970-01-01. Years
-/// begin in March here, so that the leap day is the last of its year. An era has 400 years.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468; // from 0000-03-01
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_those_of_the_calendar() {
-        for (ms, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (-1, "1969-12-31T23:59:59Z"),
-            (951_827_696_000, "2000-02-29T12:34:56Z"),
-            (1_709_251_199_999, "2024-02-29T23:59:59Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(time(ms), text);
-        }
-    }
 }

@@ -39,10 +39,10 @@ pub use error::Error;
 pub use plan::{can_answer, can_answer_declared};
 pub use suspension::Suspension;
 pub use types::{
-    CheckReport, Committed, Compared, ConflictEntry, DirectorySnapshot, DuplicatePolicy, Durability, FailureEntry,
-    FileOutcome, Finding, IndexStatus, Interrupt, KnownFile, KnownLocation, KnownPolicy, LocatedInstance, Mounted,
-    NotIndexed, Note, OnStored, ReceivePolicy, Received, ReceivedFrom, ScanEntry, ScannedDirectory, ScannedFile,
-    StoreOutcome, Stored, Tally,
+    CheckReport, Committed, Compared, ConflictEntry, DeclaredCoverage, DirectorySnapshot, DuplicatePolicy, Durability,
+    FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, KnownFile, KnownLocation, KnownPolicy, LocatedInstance,
+    Mounted, NotIndexed, Note, OnStored, ReceivePolicy, Received, ReceivedFrom, ScanEntry, ScannedDirectory,
+    ScannedFile, StoreOutcome, Stored, Tally,
 };
 
 /// Finds entities, and the places where their objects lie.
@@ -212,6 +212,12 @@ pub trait ScanLedger: Sized {
     /// # Errors
     /// That of the engine.
     fn without_declared_below(&mut self, place: Place, root: &Path) -> Result<u64, Error>;
+
+    /// How many instances were read without a declared attribute, and how many there are.
+    ///
+    /// # Errors
+    /// That of the engine.
+    fn declared_coverage(&mut self) -> Result<DeclaredCoverage, Error>;
 
     /// The directories of this kind at or below `root` with instances that were read without a declared attribute, each
     /// once and sorted.

@@ -356,6 +356,15 @@ pub struct LocatedInstance {
     pub checksum: Option<Checksum>,
 }
 
+/// How many instances were read with what is declared now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeclaredCoverage {
+    /// Instances that were read without a declared attribute.
+    pub lacking: u64,
+    /// All instances.
+    pub all: u64,
+}
+
 /// Why a file that was seen is not indexed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {

@@ -226,6 +226,10 @@ impl DeclaredSet {
             }
         }
         let units = units(&mut attributes);
+        Self::of_units(attributes, units)
+    }
+
+    fn of_units(attributes: Vec<Declared>, units: Vec<Arc<Unit>>) -> Self {
         let mut hashes: Vec<&str> = units.iter().map(|unit| hash_of(&unit.key)).collect();
         hashes.sort_unstable();
         let mark = hashes.join(" ");
@@ -262,6 +266,14 @@ impl DeclaredSet {
     #[must_use]
     pub fn is_covered_by(&self, mark: &str) -> bool {
         mark == self.mark || self.units.iter().all(|unit| mark.split(' ').any(|hash| hash == hash_of(&unit.key)))
+    }
+
+    /// Returns a set that keeps only some of the units. It is for questions about what was read
+    /// with them ([`Self::is_covered_by`]) and has no attributes.
+    #[must_use]
+    pub fn with_units(&self, numbers: &[usize]) -> Self {
+        let units = self.units.iter().filter(|unit| numbers.contains(&unit.number)).map(Arc::clone).collect();
+        Self::of_units(Vec::new(), units)
     }
 
     /// Returns the unit of a root element. For a private element, `creator` is the value of its

@@ -105,6 +105,13 @@ impl JsonWriter {
         Self { fields, service: service.to_owned(), uids, availability, is_gone: false }
     }
 
+    /// Returns a writer of answers without a Retrieve URL, for a reader that is no HTTP client.
+    #[must_use]
+    pub fn without_retrieve_url(mut self) -> Self {
+        self.fields.retain(|field| !matches!(field.content, JsonContent::RetrieveUrl));
+        self
+    }
+
     /// Returns a writer for entities whose objects were not found at their locations.
     #[must_use]
     pub fn for_what_is_gone(self) -> Self {

@@ -5,7 +5,7 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
 use super::identifier::{Identifier, vr_in_dictionary};
-use super::parse::QUERY_RETRIEVE_LEVEL;
+use super::parse::{QUERY_RETRIEVE_LEVEL, is_only_answered};
 use crate::model::attribute::{ATTRIBUTES, Attribute, KeyType, ValueSource};
 use crate::model::declared::{DeclaredSet, SelectorStep, is_private_creator};
 use crate::model::level::QueryRetrieveLevel;
@@ -93,6 +93,29 @@ pub fn default_return_keys(level: QueryRetrieveLevel) -> Vec<&'static Attribute>
     ATTRIBUTES.iter().filter(worth_showing).collect()
 }
 
+/// Whether a value of this attribute narrows the answers.
+#[must_use]
+pub fn narrows(attribute: &Attribute) -> bool {
+    attribute.source != ValueSource::AlwaysEmpty && !is_only_answered(attribute.id)
+}
+
+/// Returns the value representation of an element in the data dictionary. It is UN for an element
+/// that the dictionary does not have.
+#[must_use]
+pub fn vr(tag: Tag) -> VR {
+    vr_in_dictionary(tag)
+}
+
+/// Returns the keyword of an element. An element that the dictionary does not have is shown as
+/// `gggg,eeee`.
+#[must_use]
+pub fn keyword(tag: Tag) -> String {
+    match StandardDataDictionary.by_tag(tag) {
+        Some(entry) if entry.tag() == tag => entry.alias().to_owned(),
+        _ => format!("{:04X},{:04X}", tag.0, tag.1),
+    }
+}
+
 /// Adds a declared attribute to the elements of a data set.
 fn add_declared(elements: &mut Vec<KeyElement>, path: &[SelectorStep], vr: VR, value: Option<&str>) {
     let Some((step, inner)) = path.split_first() else { return };
@@ -177,7 +200,11 @@ fn add(elements: &mut Vec<KeyElement>, path: &str, value: Option<&str>) -> Resul
     }
 }
 
-fn tag(name: &str) -> Result<Tag, KeyError> {
+/// Returns the tag that a name stands for: a keyword, eight hexadecimal digits, or `gggg,eeee`.
+///
+/// # Errors
+/// Fails if the name is neither a keyword nor a tag.
+pub fn tag(name: &str) -> Result<Tag, KeyError> {
     let digits: String = name.trim_matches(['(', ')']).chars().filter(|c| *c != ',').collect();
     if digits.len() == 8
         && let Ok(number) = u32::from_str_radix(&digits, 16)

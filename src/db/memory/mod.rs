@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    Admin, Arrivals, CheckReport, Committed, ConflictEntry, DirectorySnapshot, Error, FailureEntry, IndexStatus,
-    Interrupt, KnownFile, KnownLocation, LocatedInstance, Mounted, NotIndexed, OnStored, Received, ScanEntry,
-    ScanLedger, ScannedDirectory, Search, Stored, Tally,
+    Admin, Arrivals, CheckReport, Committed, ConflictEntry, DeclaredCoverage, DirectorySnapshot, Error, FailureEntry,
+    IndexStatus, Interrupt, KnownFile, KnownLocation, LocatedInstance, Mounted, NotIndexed, OnStored, Received,
+    ScanEntry, ScanLedger, ScannedDirectory, Search, Stored, Tally,
 };
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
@@ -229,6 +229,17 @@ impl ScanLedger for MemoryIndex {
 
     fn without_declared_below(&mut self, place: Place, root: &Path) -> Result<u64, Error> {
         Ok(self.without_declared(place, root).len() as u64)
+    }
+
+    fn declared_coverage(&mut self) -> Result<DeclaredCoverage, Error> {
+        let contents = self.contents();
+        let first = contents.instances.values().filter_map(|held| held.first());
+        let (mut lacking, mut all) = (0, 0);
+        for held in first {
+            all += 1;
+            lacking += u64::from(!self.declared.is_covered_by(&held.declared));
+        }
+        Ok(DeclaredCoverage { lacking, all })
     }
 
     fn directories_without_declared(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error> {

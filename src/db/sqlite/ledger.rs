@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, ToSql, params};
 use super::packing::{UidSuffix, naming};
 use super::reader::Reader;
 use super::sql_values::{PathValue, path_from_sql, place_number, range_below, to_u64};
-use crate::db::{DirectorySnapshot, Error, KnownFile, LocatedInstance, NotIndexed, Note, ScanLedger};
+use crate::db::{DeclaredCoverage, DirectorySnapshot, Error, KnownFile, LocatedInstance, NotIndexed, Note, ScanLedger};
 use crate::model::checksum::Checksum;
 use crate::model::location::{Location, Place};
 
@@ -63,6 +63,22 @@ impl ScanLedger for Reader {
 
     fn without_declared_below(&mut self, place: Place, root: &Path) -> Result<u64, Error> {
         self.lacking(place, root, |_, count| count).map(|counts| counts.into_iter().sum()).map_err(Error::from)
+    }
+
+    fn declared_coverage(&mut self) -> Result<DeclaredCoverage, Error> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT declared_set, instance_count FROM instance_group")?;
+        let mut rows = statement.query([])?;
+        let mut coverage = DeclaredCoverage::default();
+        while let Some(row) = rows.next()? {
+            let instances = to_u64(row.get(1)?);
+            coverage.all += instances;
+            let mark = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+            if !self.declared.is_covered_by(mark) {
+                coverage.lacking += instances;
+            }
+        }
+        Ok(coverage)
     }
 
     fn directories_without_declared(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error> {

@@ -1,4 +1,4 @@
-//! `dcmdex find`: the same engine as C-FIND, in four formats.
+//! `dcmdex find`: the same engine as C-FIND, in five formats.
 
 use super::*;
 
@@ -46,7 +46,7 @@ fn without_keys_the_usual_columns_of_the_level_are_shown() {
 }
 
 #[test]
-fn json_and_ndjson_say_the_same_with_keywords_in_the_order_of_the_tags() {
+fn json_and_ndjson_say_the_same_with_keywords_in_the_order_asked() {
     let place = archive();
     let keys = ["--level", "STUDY", "StudyInstanceUID", "PatientName=Müller*", "00080020", "ProcedureCodeSequence"];
     let ndjson = find(&place, &[&["--format", "ndjson"][..], &keys].concat()).expect(0);
@@ -55,9 +55,7 @@ fn json_and_ndjson_say_the_same_with_keywords_in_the_order_of_the_tags() {
     assert_eq!(array.as_array().unwrap(), &ndjson.json());
     assert_eq!(ndjson.json().len(), 2);
     let names: Vec<_> = ndjson.json()[0].as_object().unwrap().keys().cloned().collect();
-    let position = |name: &str| names.iter().position(|other| other == name).unwrap_or_else(|| panic!("{names:?}"));
-    assert!(position("StudyDate") < position("ProcedureCodeSequence"));
-    assert!(position("PatientName") < position("StudyInstanceUID"));
+    assert_eq!(names, ["StudyInstanceUID", "PatientName", "StudyDate", "ProcedureCodeSequence"]);
     assert!(ndjson.json().iter().all(|study| study["PatientName"] == "Müller^Änne"));
     assert!(ndjson.json().iter().all(|study| study["ProcedureCodeSequence"].is_array()), "{ndjson:?}");
 }
@@ -67,8 +65,7 @@ fn csv_is_rfc_4180() {
     let place = archive();
     let run = find(&place, &["--format", "csv", "StudyDescription", "PatientID=TK-2002"]).expect(0);
     let lines: Vec<_> = run.stdout.split("\r\n").collect();
-    assert!(lines[0].starts_with("StudyDescription,PatientID"), "{run:?}");
-    assert!(lines[1].starts_with("\"MR head, plain\",TK-2002"), "{run:?}");
+    assert_eq!(lines[..2], ["StudyDescription,PatientID", "\"MR head, plain\",TK-2002"]);
     assert_eq!(lines[2..], [""]);
 }
 
@@ -111,12 +108,215 @@ fn a_key_that_is_none_is_told_without_its_value() {
     assert!(run.stderr.contains("PATIENT, STUDY, SERIES or IMAGE"), "{run:?}");
 }
 
+/// Runs `find` with one key, which has to be refused.
+fn refused(place: &Place, arguments: &[&str]) -> String {
+    let run = find(place, arguments).expect(2);
+    assert_eq!(run.stdout, "", "{run:?}");
+    run.stderr
+}
+
 #[test]
-fn an_attribute_that_is_not_kept_is_warned_about() {
+fn a_key_that_the_index_cannot_answer_is_refused_with_the_way_out() {
     let place = archive();
-    let run = find(&place, &["StudyInstanceUID", "WindowCenter=40"]).expect(0);
-    assert!(run.stderr.contains("(0028,1050)"), "{run:?}");
-    assert_eq!(run.stdout.lines().count(), 7);
+    for key in ["SliceThickness=1", "SliceThickness", "0018,0050=1", "WindowCenter=40"] {
+        let said = refused(&place, &[key]);
+        assert!(said.contains("the index does not keep") && said.contains("[[attribute]]"), "{key}: {said}");
+    }
+    assert!(refused(&place, &["SliceThickness=1"]).contains("SliceThickness"));
+    let said = refused(&place, &["--level", "PATIENT", "StudyDescription"]);
+    assert!(said.contains("StudyDescription belongs to STUDY; hint: --level STUDY"), "{said}");
+    let said = refused(&place, &["SOPInstanceUID"]);
+    assert!(said.contains("belongs to IMAGE"), "{said}");
+    let said = refused(&place, &["path"]);
+    assert!(said.contains("--level IMAGE"), "{said}");
+    for key in ["StudyStatusID=X", "InstanceAvailability=ONLINE", "path=/x"] {
+        let said = refused(&place, &["--level", "IMAGE", key]);
+        assert!(said.contains("cannot be matched"), "{key}: {said}");
+    }
+    // Below the level it narrows the answers, and has no place in them.
+    let run = find(&place, &["SOPClassUID=1.2.840.10008.5.1.4.1.1.2", "StudyInstanceUID"]).expect(0);
+    assert!(run.stderr.is_empty() && run.stdout.starts_with("StudyInstanceUID\n"), "{run:?}");
+}
+
+#[test]
+fn a_declared_attribute_that_no_scan_has_read_is_refused() {
+    let place = Place::new();
+    let scan = || place.run(["scan", "--index", "x.db", &fixtures("archive")]).expect(1);
+    scan();
+    let declared = "[[attribute]]\npath = \"SliceThickness\"\nlevel = \"SERIES\"\n";
+    std::fs::write(place.path("dcmdex.toml"), declared).unwrap();
+    for key in ["SliceThickness=5", "SliceThickness"] {
+        let said = refused(&place, &["--level", "SERIES", key]);
+        assert!(said.contains("has been read for SliceThickness") && said.contains("scan again"), "{said}");
+    }
+    let said = refused(&place, &["--level", "PATIENT", "SliceThickness"]);
+    assert!(said.contains("belongs to SERIES"), "{said}");
+    scan();
+    let run = find(&place, &["--level", "SERIES", "SliceThickness", "--limit", "1"]).expect(0);
+    assert!(run.stdout.starts_with("SliceThickness"), "{run:?}");
+    // A part of the archive has been read before something else was declared.
+    let more = format!("{declared}\n[[attribute]]\npath = \"KVP\"\nlevel = \"SERIES\"\n");
+    std::fs::write(place.path("dcmdex.toml"), more).unwrap();
+    place.run(["scan", "--index", "x.db", &fixtures("archive/2023")]);
+    find(&place, &["--level", "SERIES", "SliceThickness"]).expect(0);
+}
+
+#[test]
+fn what_is_probably_meant_is_told() {
+    let place = archive();
+    for (key, said) in [
+        ("StudyDate>2004", "StudyDate=2004-"),
+        ("x.db", "--index x.db"),
+        ("a.db", "--index a.db"),
+        ("received", "received=today"),
+    ] {
+        assert!(refused(&place, &[key]).contains(said), "{key}: {}", refused(&place, &[key]));
+    }
+    let said = refused(&place, &["StudyDate=2024-13-01-"]);
+    assert!(said.contains("StudyDate: write a date as 2004-01-31") && !said.contains("2024-13"), "{said}");
+}
+
+#[test]
+fn nothing_matched_is_said_with_a_hint_where_one_fits() {
+    let place = archive();
+    for (key, hint) in [
+        ("PatientID=NOBODY-7", "with its case"),
+        ("PatientAge=030Y-060Y", "no ranges"),
+        ("ModalitiesInStudy=CT,MR", "backslash"),
+        ("ModalitiesInStudy=ct", "in capitals"),
+        ("StudyDate=gestern", "2004-01-31"),
+        ("StudyDate=20241301", "2004-01-31"),
+        ("StudyInstanceUID=1.2*", "no wild cards"),
+    ] {
+        let run = find(&place, &[key]).expect(1);
+        assert!(run.stderr.starts_with("nothing matched; hint: ") && run.stderr.contains(hint), "{key}: {run:?}");
+        assert_eq!((run.stdout.as_str(), run.stderr.lines().count()), ("", 1), "{key}");
+        assert_eq!(find(&place, &["-q", key]).expect(1).stderr, "", "{key}");
+    }
+    let run = find(&place, &["StudyDate=2031", "Modality=CT"]).expect(1);
+    assert_eq!(run.stderr, "nothing matched\n");
+    let empty = Place::new();
+    std::fs::create_dir(empty.path("nothing")).unwrap();
+    empty.run(["scan", "--index", "x.db", "nothing"]).expect(0);
+    assert!(find(&empty, &["StudyDate=2031"]).expect(1).stderr.contains("the index is empty"));
+}
+
+#[test]
+fn dates_are_taken_as_people_write_them() {
+    let place = archive();
+    let dates = |keys: &[&str]| {
+        let run = find(&place, &[&["--format", "csv", "--columns", "StudyDate", "--sort", "StudyDate"], keys].concat());
+        run.stdout.split("\r\n").skip(1).filter(|date| !date.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = dates(&[]);
+    assert!(all.len() > 3, "{all:?}");
+    let within = |from: &str, to: &str| -> Vec<String> {
+        all.iter().filter(|date| (from..=to).contains(&date.as_str())).cloned().collect()
+    };
+    let (year, day) = (&all[0][..4], &all[0]);
+    let hyphens = format!("{}-{}-{}", &day[..4], &day[4..6], &day[6..]);
+    assert_eq!(dates(&[&format!("StudyDate={hyphens}")]), within(day, day));
+    assert_eq!(dates(&[&format!("StudyDate={}", &hyphens[..7])]), within(&day[..6], &format!("{}99", &day[..6])));
+    assert_eq!(dates(&[&format!("StudyDate={year}")]), within(year, &format!("{year}9999")));
+    assert_eq!(dates(&[&format!("StudyDate={hyphens}..")]), all);
+    assert_eq!(dates(&[&format!("StudyDate=..{hyphens}")]), within("", day));
+    assert_eq!(dates(&["StudyDate=1900-01-01..today"]), all);
+    assert_eq!(dates(&["StudyDate=today-100y.."]), all);
+    assert_eq!(dates(&["StudyDate=19000101-99999999"]), all);
+}
+
+#[test]
+fn columns_come_as_asked_sorted_and_limited() {
+    let place = archive();
+    let lines = |arguments: &[&str]| {
+        let run = find(&place, &[&["--format", "csv"], arguments].concat()).expect(0);
+        (run.stdout.split("\r\n").filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>(), run.stderr)
+    };
+    let (all, said) = lines(&["NumberOfStudyRelatedInstances", "StudyInstanceUID"]);
+    assert_eq!((all[0].as_str(), said.as_str()), ("NumberOfStudyRelatedInstances,StudyInstanceUID", ""));
+    let number = |line: &String| line.split(',').next().unwrap().parse::<u64>().unwrap();
+    let mut expected: Vec<u64> = all[1..].iter().map(number).collect();
+    expected.sort_unstable_by(|one, other| other.cmp(one));
+    let sort = ["--sort", "NumberOfStudyRelatedInstances:desc"];
+    let (sorted, _) = lines(&[&sort[..], &["NumberOfStudyRelatedInstances"]].concat());
+    assert_eq!(sorted[1..].iter().map(number).collect::<Vec<_>>(), expected);
+    // The column that decides the order need not be shown.
+    let (first, said) = lines(&[&sort[..], &["--limit", "2", "--columns", "StudyInstanceUID"]].concat());
+    assert_eq!((first.len(), first[0].as_str()), (3, "StudyInstanceUID"));
+    assert!(said.contains("more than 2") && said.contains("--limit"), "{said}");
+    let (first, said) = lines(&["--limit", "6", "StudyInstanceUID"]);
+    assert_eq!((first.len(), said.as_str()), (7, ""));
+    assert_eq!(lines(&["--limit", "2", "StudyInstanceUID"]).0, first[..3]);
+    assert!(refused(&place, &["--sort", "StudyDate:down"]).contains("KEY:desc"));
+    assert!(refused(&place, &["--columns", "SliceThickness"]).contains("does not keep"));
+    find(&place, &["--limit", "0"]).expect(2);
+}
+
+#[test]
+fn an_instance_is_answered_with_its_file() {
+    let place = archive();
+    let run = find(&place, &["--level", "IMAGE", "--format", "ndjson", "SOPInstanceUID", "path", "size", "mtime"]);
+    let answers = run.expect(0).json();
+    assert_eq!(answers.len(), 33);
+    let mut paths = std::collections::BTreeSet::new();
+    for answer in &answers {
+        let path = answer["path"].as_str().unwrap();
+        paths.insert(path.to_owned());
+        // A member of an archive file has the size of the member.
+        if !path.contains("!/") {
+            assert_eq!(std::fs::metadata(path).unwrap().len(), answer["size"].as_u64().unwrap(), "{answer}");
+        }
+        assert!(answer["mtime"].as_str().unwrap().ends_with('Z'), "{answer}");
+    }
+    assert_eq!(paths.len(), 33);
+    let run = find(&place, &["--level", "IMAGE", "--sort", "size:desc", "--format", "csv", "size"]).expect(0);
+    let sizes: Vec<u64> = run.stdout.lines().skip(1).map(|line| line.trim().parse().unwrap()).collect();
+    assert!(sizes.is_sorted_by(|one, other| one >= other) && sizes[0] > sizes[32], "{sizes:?}");
+}
+
+#[test]
+fn dicom_json_is_that_of_the_standard() {
+    let place = archive();
+    let run = find(&place, &["--format", "dicom-json", "PatientName=Müller*", "ModalitiesInStudy"]).expect(0);
+    let answers: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(answers.as_array().unwrap().len(), 2);
+    assert_eq!(answers[0]["00100010"]["Value"][0]["Alphabetic"], "Müller^Änne");
+    assert_eq!(answers[0]["00080061"]["vr"], "CS");
+    assert!(answers[0].get("00081190").is_none(), "{run:?}");
+    assert_eq!(find(&place, &["--format", "dicom-json", "StudyDate=2031"]).expect(1).stdout, "[]\n");
+    let said = refused(&place, &["--format", "dicom-json", "--level", "IMAGE", "path"]);
+    assert!(said.contains("--format json"), "{said}");
+}
+
+#[test]
+fn a_table_fits_the_terminal() {
+    let place = archive();
+    for columns in [60, 80, 100, 200] {
+        let arguments = ["find", "--index", "x.db"];
+        let (code, shown) = crate::util::terminal::run(place.command().args(arguments), columns);
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!((code, lines.len()), (0, 7), "{shown}");
+        assert!(lines[0].contains("\x1b[1mStudyDate") && lines[0].contains("PatientName"), "{shown}");
+        for line in &lines {
+            let plain = line.replace("\x1b[1m", "").replace("\x1b[0m", "");
+            let width = unicode_width::UnicodeWidthStr::width(plain.trim_end_matches('\r'));
+            assert!(width <= usize::from(columns), "{width} in {columns}: {shown}");
+        }
+        let (_, plain) = crate::util::terminal::run(place.command().args(arguments).env("NO_COLOR", "1"), columns);
+        assert!(!plain.contains('\x1b'), "{plain}");
+    }
+    // Through a pipe, values are whole and there are no colours.
+    let run = find(&place, &["StudyInstanceUID", "StudyDescription"]).expect(0);
+    assert!(!run.stdout.contains(['…', '\x1b']), "{run:?}");
+}
+
+#[test]
+fn the_help_of_find_explains_the_keys() {
+    let place = Place::new();
+    let help = place.run(["find", "--help"]).expect(0).stdout;
+    for part in ["KEY=VALUE", "today-7d", "Examples:", "--sort", r"CT\MR", "path  size  mtime"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
 }
 
 #[test]
@@ -126,7 +326,7 @@ fn what_has_come_is_found_by_when_and_by_the_number_of_the_change() {
     let find = |key: &str| place.run(["find", "--index", "x.db", key]);
     for key in ["received=24h", "received=2020-01-01..", "since=0"] {
         let run = find(key).expect(0);
-        assert!(run.stdout.starts_with("PatientName") || run.stdout.contains("StudyInstanceUID"), "{run:?}");
+        assert!(run.stdout.starts_with("StudyDate") && run.stdout.contains("PatientName"), "{run:?}");
     }
     for key in ["received=..2020-01-01", "since=99", "sender=*"] {
         assert_eq!(find(key).expect(1).stdout, "", "{key}");

@@ -54,7 +54,7 @@ impl Place {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dcmdex"));
-        command.current_dir(self.0.path());
+        command.current_dir(self.0.path()).env_remove("NO_COLOR");
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DCMDEX_") {
                 command.env_remove(name);

@@ -9,3 +9,4 @@ pub(crate) mod node;
 pub(crate) mod objects;
 pub(crate) mod peers;
 pub(crate) mod scripted;
+pub(crate) mod terminal;

@@ -1,11 +1,9 @@
-//! The keys of `dcmdex find` that are no DICOM attributes: arrival time, sender and change number.
+//! The keys of `dcmdex find` on arrivals: arrival time, sender and change number.
 
 use anyhow::{Context as _, bail};
 
+use crate::cli::calendar::{DAY_MS, HOUR_MS, days_before, days_in};
 use crate::model::find::ArrivalKeys;
-
-const HOUR_MS: i64 = 60 * 60 * 1000;
-const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Separates the arrival keys from the DICOM keys.
 ///
@@ -35,6 +33,16 @@ pub(super) fn take(keys: &[String], now_ms: i64) -> anyhow::Result<(ArrivalKeys,
         }
     }
     Ok((arrival, rest))
+}
+
+/// An example of a key of arrivals, if this is the name of one.
+pub(super) fn example(name: &str) -> Option<&'static str> {
+    match name {
+        "received" => Some("received=today"),
+        "since" => Some("since=4711"),
+        "sender" => Some("sender=CT*"),
+        _ => None,
+    }
 }
 
 /// Parses a time range: from the first value to before the second, in milliseconds since 1970 UTC.
@@ -94,24 +102,6 @@ fn moment(text: &str) -> anyhow::Result<(i64, i64)> {
     Ok((start, start + if second.is_some() { 1000 } else { 60_000 }))
 }
 
-fn days_in(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days from 1970-01-01 to a day of the Gregorian calendar. Years begin in March here, so that the
-/// leap day is the last of its year.
-fn days_before(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,13 +129,6 @@ mod tests {
         for text in ["", "tomorrow", "2026-02-29", "2026-13-01", "26-1-1", "2026-11-29T25:00", "-1d", "0h", "20261129"]
         {
             assert!(received(text, NOW).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn days_are_those_of_the_calendar() {
-        for (date, days) in [((1970, 1, 1), 0), ((2000, 2, 29), 11_016), ((2100, 3, 1), 47_541), ((1969, 12, 31), -1)] {
-            assert_eq!(days_before(date.0, date.1, date.2), days);
         }
     }
 

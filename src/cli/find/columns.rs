@@ -1,0 +1,138 @@
+//! Columns of the output of `dcmdex find`, and what an answer has in each.
+
+use std::borrow::Cow;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use dicom_core::{Tag, VR};
+
+use crate::cli::calendar::moment_text;
+use crate::model::find::FindAnswer;
+use crate::model::level::QueryRetrieveLevel;
+use crate::model::location::Location;
+use crate::qr;
+
+/// A column that is no attribute: it says where the object of an instance lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnColumn {
+    /// Path of the file, or of the archive file and the member in it.
+    Path,
+    /// Size of the file in bytes.
+    Size,
+    /// Time of the last change of the file, in UTC.
+    Mtime,
+}
+
+impl OwnColumn {
+    pub(super) fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "path" => Some(Self::Path),
+            "size" => Some(Self::Size),
+            "mtime" => Some(Self::Mtime),
+            _ => None,
+        }
+    }
+}
+
+/// Where a column has its value from.
+#[derive(Clone, Debug)]
+pub(super) enum ColumnSource {
+    /// A value of the answer. The path leads through the items of a sequence. Empty shows the
+    /// whole sequence.
+    Value { at: usize, path: Vec<Tag> },
+    /// The place of the object.
+    Own(OwnColumn),
+}
+
+/// A column of the output.
+#[derive(Clone, Debug)]
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) source: ColumnSource,
+    pub(super) vr: VR,
+    /// Whether it is left out where a table has no room for it.
+    pub(super) yields: bool,
+}
+
+/// One answer, with the place of its object where a column needs it.
+#[derive(Debug)]
+pub(super) struct FoundRow {
+    pub(super) answer: FindAnswer,
+    pub(super) location: Option<Location>,
+}
+
+/// The value of a column.
+pub(super) enum CellValue<'r> {
+    Text(Cow<'r, str>),
+    Number(u64),
+    Path(PathBuf),
+}
+
+impl Column {
+    /// Whether it shows a whole sequence, as the text of a JSON array.
+    pub(super) fn is_whole_sequence(&self) -> bool {
+        matches!(&self.source, ColumnSource::Value { path, .. } if path.is_empty()) && self.vr == VR::SQ
+    }
+
+    /// Whether its values are ordered as numbers.
+    pub(super) fn is_number(&self) -> bool {
+        match self.source {
+            ColumnSource::Own(own) => own == OwnColumn::Size,
+            ColumnSource::Value { .. } => matches!(
+                self.vr,
+                VR::IS | VR::DS | VR::US | VR::SS | VR::UL | VR::SL | VR::UV | VR::SV | VR::FL | VR::FD
+            ),
+        }
+    }
+
+    pub(super) fn cell<'r>(&self, row: &'r FoundRow) -> CellValue<'r> {
+        let own = match &self.source {
+            ColumnSource::Value { at, path } => {
+                let value = row.answer.values.get(*at).map_or("", String::as_str);
+                return CellValue::Text(match path.as_slice() {
+                    [] => value.into(),
+                    path => qr::values_in_items(value, path).into(),
+                });
+            }
+            ColumnSource::Own(own) => own,
+        };
+        match (own, &row.location) {
+            (OwnColumn::Path, Some(location)) => location.path().map_or(CellValue::Text("".into()), CellValue::Path),
+            (OwnColumn::Size, Some(location)) => CellValue::Number(location.size),
+            (OwnColumn::Mtime, Some(location)) => CellValue::Text(moment_text(location.mtime_ms).into()),
+            (_, None) => CellValue::Text("".into()),
+        }
+    }
+}
+
+impl CellValue<'_> {
+    /// The bytes of the value. A path may be other than UTF-8.
+    pub(super) fn bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Text(text) => text.as_bytes().into(),
+            Self::Number(number) => number.to_string().into_bytes().into(),
+            Self::Path(path) => path.as_os_str().as_bytes().into(),
+        }
+    }
+}
+
+/// The columns of a table that names none. The last ones are shown where there is room.
+pub(super) fn of_table(level: QueryRetrieveLevel) -> (&'static [&'static str], &'static [&'static str]) {
+    match level {
+        QueryRetrieveLevel::Patient => (
+            &["PatientID", "PatientName", "PatientBirthDate", "PatientSex", "NumberOfPatientRelatedStudies"],
+            &["NumberOfPatientRelatedInstances"],
+        ),
+        QueryRetrieveLevel::Study => (
+            &["StudyDate", "PatientID", "PatientName", "ModalitiesInStudy", "StudyDescription"],
+            &["NumberOfStudyRelatedInstances", "StudyInstanceUID"],
+        ),
+        QueryRetrieveLevel::Series => (
+            &["StudyDate", "PatientID", "Modality", "SeriesNumber", "SeriesDescription"],
+            &["NumberOfSeriesRelatedInstances", "SeriesInstanceUID"],
+        ),
+        QueryRetrieveLevel::Image => {
+            (&["StudyDate", "PatientID", "Modality", "SeriesNumber", "InstanceNumber"], &["SOPInstanceUID", "path"])
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! `dcmdex find` runs a query from the terminal, with the same code that answers C-FIND.
+
+mod answers;
+mod arrival;
+mod asked;
+mod columns;
+mod dates;
+mod hints;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use self::answers::{AnswerWriter, OutputFormat, SortKey, Terminal};
+use self::asked::{AskedColumn, FindKeys, KeyReader};
+use self::columns::{Column, FoundRow, of_table};
+use super::output::{Audience, Output, terminal_width};
+use super::spooled::OutputBuffer;
+use crate::cli::Exit;
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::config::Config;
+use crate::db::open::Reader;
+use crate::db::{ScanLedger, Search};
+use crate::model::attribute::AttributeId;
+use crate::model::clock::Clock;
+use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::level::{InformationModel, QueryRetrieveLevel};
+use crate::model::location::Location;
+use crate::model::matching::MatchingError;
+use crate::qr::{self, FindError, JsonWriter, NegotiatedOptions};
+
+#[derive(Debug, Args)]
+#[command(after_long_help = KEYS_AND_EXAMPLES)]
+pub(super) struct FindArgs {
+    /// Query level: PATIENT, STUDY, SERIES or IMAGE
+    #[arg(long, value_parser = LevelParser, default_value = "STUDY", ignore_case = true)]
+    level: QueryRetrieveLevel,
+    /// Columns to show, with a comma between, instead of those of the keys
+    #[arg(long, value_name = "KEY,...", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// SortKey of the answers: KEY, or KEY:desc for the largest first. Several with a comma between
+    #[arg(long, value_name = "KEY[:desc],...", value_delimiter = ',')]
+    sort: Vec<String>,
+    /// Show at most this many answers
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    format: OutputFormat,
+    #[command(flatten)]
+    index: IndexArgs,
+    /// Attributes to match and show: PatientName='SMITH*', StudyDate=2024-01..2024-06. Without a
+    /// value, an attribute is only shown. `dcmdex find --help` explains the keys
+    #[arg(value_name = "KEY[=VALUE]")]
+    keys: Vec<String>,
+}
+
+const KEYS_AND_EXAMPLES: &str = "\
+Keys:
+  KEY is a keyword of DICOM (StudyDate), a tag (00080020 or 0008,0020), the name of a declared
+  attribute, or a path into a sequence (ProcedureCodeSequence.CodeValue).
+  KEY          shows the attribute
+  KEY=VALUE    matches it, and shows it. If all keys have values, the usual columns follow
+  path  size  mtime
+               of the file of an instance (--level IMAGE); they are only shown
+
+Values:
+  PatientName='SMITH*'            * is any text, ? one character; names ignore case and accents
+  'ModalitiesInStudy=CT\\MR'      any of several values
+  StudyDate=2024-01-31            also 20240131, 2024-01, 2024, today, yesterday, today-7d
+  StudyDate=2024-01..2024-06      a range; an end may be missing: 2024.. or ..2024-06
+  StudyDate=7d                    the last seven days; also 2w, 3m, 1y
+  StudyTime=08:00..12:30          a range of times
+  received=today                  when it came into the index (UTC): also 24h, 7d, 2026-11-01,
+                                  2026-11-01T08:00..2026-11-01T12:00
+  sender='CT*'                    the calling AE title that sent it
+  since=4711                      what has changed after this change (`dcmdex status`)
+
+Examples:
+  dcmdex find PatientName='SMITH*' StudyDate=2024
+  dcmdex find --level SERIES Modality=MR 'SeriesDescription=*t1*' --columns StudyDate,SeriesDescription
+  dcmdex find --level IMAGE PatientID=4711 path
+  dcmdex find --sort NumberOfStudyRelatedInstances:desc --limit 10
+  dcmdex find --format csv received=24h > last-day.csv
+
+On a terminal, a table is cut to its width. Through a pipe, all values are whole.
+Exit codes: 0 something matched; 1 nothing matched; 2 failed.";
+
+/// Parses a level, and lists the levels for completions.
+#[derive(Clone)]
+struct LevelParser;
+
+impl clap::builder::TypedValueParser for LevelParser {
+    type Value = QueryRetrieveLevel;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        let parser = clap::builder::StringValueParser::new().try_map(|text| {
+            QueryRetrieveLevel::parse(&text).ok_or("the level must be PATIENT, STUDY, SERIES or IMAGE")
+        });
+        parser.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = clap::builder::PossibleValue> + '_>> {
+        Some(Box::new(QueryRetrieveLevel::ALL.iter().map(|level| clap::builder::PossibleValue::new(level.as_str()))))
+    }
+}
+
+/// A query with the columns of its output.
+struct FindPlan {
+    query: qr::Query,
+    columns: Vec<Column>,
+    order: Vec<SortKey>,
+    /// Position of SOP Instance UID in an answer, where a column says where the object lies.
+    located_by: Option<usize>,
+    limit: Option<u64>,
+    format: OutputFormat,
+}
+
+pub(super) fn run(arguments: &FindArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut flags = Flags::default();
+    arguments.index.add_to(&mut flags)?;
+    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let reading = KeyReader { level: arguments.level, declared: &config.declared, now_ms: Clock::System.now_ms() };
+    let asked = asked(arguments, &reading)?;
+    let plan = plan(arguments, &asked, &reading, &config)?;
+    let reader = Reader::open(&config.index)?;
+    let sorted = arguments.sort_columns(&reading)?;
+    let sorted: Vec<AskedColumn> = sorted.into_iter().map(|(wanted, _)| wanted).collect();
+    let warning = refuse_what_was_not_read(&asked, &sorted, &config)?;
+    let outlet = OutputBuffer::beside(&config.index, config.min_free_bytes);
+    let terminal = terminal(context);
+    let (asked_index, written) = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut output = Output::new(outlet.inlet());
+            let found = answer_all(reader, &plan, terminal, &mut output);
+            output.flush().context(CANNOT_BE_WRITTEN).and(found)
+        });
+        let written = pass_on(&outlet, &mut context.output);
+        // A panic in the query continues here.
+        (asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), written)
+    });
+    written.context(CANNOT_BE_WRITTEN)?;
+    let found = asked_index?;
+    if let Some(warning) = warning {
+        tell(context, &warning);
+    }
+    Ok(match found {
+        FoundAny::Nothing => {
+            tell(context, &nothing_matched(&asked, Reader::open(&config.index)?)?);
+            Exit::Partly
+        }
+        FoundAny::Some => Exit::Done,
+        FoundAny::More => {
+            let limit = plan.limit.unwrap_or_default();
+            tell(context, &format!("there are more than {limit}; a larger --limit shows them"));
+            Exit::Done
+        }
+    })
+}
+
+/// Reads what the command line asks for, and adds the usual columns where it names none.
+fn asked(arguments: &FindArgs, reading: &KeyReader<'_>) -> anyhow::Result<FindKeys> {
+    let mut asked = reading.keys(&arguments.keys)?;
+    if !arguments.columns.is_empty() {
+        asked.hide_all();
+        for name in &arguments.columns {
+            asked.show(reading.column(name.trim())?);
+        }
+        return Ok(asked);
+    }
+    if !arguments.keys.iter().all(|key| key.contains('=')) {
+        return Ok(asked);
+    }
+    if arguments.format == OutputFormat::Table {
+        let (always, with_room) = of_table(arguments.level);
+        for name in always {
+            asked.show(reading.column(name)?);
+        }
+        for name in with_room {
+            asked.show(reading.column(name)?.that_yields());
+        }
+    } else {
+        for attribute in qr::keys::default_return_keys(arguments.level) {
+            asked.show(reading.column(attribute.keyword)?);
+        }
+    }
+    Ok(asked)
+}
+
+impl FindArgs {
+    /// The columns to sort by, and whether the largest value comes first.
+    fn sort_columns(&self, reading: &KeyReader<'_>) -> anyhow::Result<Vec<(AskedColumn, bool)>> {
+        let read = |key: &String| {
+            let (name, descending) = match key.split_once(':') {
+                None => (key.as_str(), false),
+                Some((name, "asc")) => (name, false),
+                Some((name, "desc")) => (name, true),
+                Some(_) => bail!("`--sort {key}`: write KEY, KEY:asc or KEY:desc"),
+            };
+            Ok((reading.column(name.trim())?, descending))
+        };
+        self.sort.iter().map(read).collect()
+    }
+}
+
+fn plan(arguments: &FindArgs, asked: &FindKeys, reading: &KeyReader<'_>, config: &Config) -> anyhow::Result<FindPlan> {
+    let sort = arguments.sort_columns(reading)?;
+    let sorted: Vec<AskedColumn> = sort.iter().map(|(wanted, _)| wanted.clone()).collect();
+    let mut keys = asked.query_keys(&sorted);
+    let is_located = asked.shown.iter().chain(&sorted).any(AskedColumn::is_own);
+    if is_located {
+        if arguments.format == OutputFormat::DicomJson
+            && arguments.columns.iter().chain(&arguments.keys).any(|key| columns::OwnColumn::by_name(key).is_some())
+        {
+            bail!("path, size and mtime are no attributes of DICOM; hint: --format json or csv");
+        }
+        keys.push("SOPInstanceUID");
+    }
+    let mut query = query(arguments.level, &keys, config)?;
+    query.request.arrival = asked.arrival.clone();
+    // One more shows whether there are more. A sorted answer needs all of them.
+    query.request.limit = if sort.is_empty() { arguments.limit.map(|limit| limit.saturating_add(1)) } else { None };
+    let find =
+        |wanted: &AskedColumn| wanted.column(&query, &config.declared).context("a column has no value in the answers");
+    let columns = asked.shown.iter().map(find).collect::<anyhow::Result<Vec<_>>>()?;
+    let order = sort.iter().map(|(wanted, descending)| Ok(SortKey { column: find(wanted)?, descending: *descending }));
+    let order = order.collect::<anyhow::Result<Vec<_>>>()?;
+    let located_by = is_located.then(|| position(&query.request, AttributeId::SOPInstanceUID)).flatten();
+    Ok(FindPlan { query, columns, order, located_by, limit: arguments.limit, format: arguments.format })
+}
+
+fn position(request: &FindRequest, id: AttributeId) -> Option<usize> {
+    request.return_keys.iter().position(|key| key.attribute == id)
+}
+
+fn query(level: QueryRetrieveLevel, keys: &[&str], config: &Config) -> anyhow::Result<qr::Query> {
+    let identifier = qr::keys::identifier_with(level, keys.iter().copied(), &config.declared)?;
+    // A query from the terminal may use keys of any level, and the patient level.
+    let negotiated = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
+    // The limit is for peers. A user at the terminal can stop a long list, and retrieves nothing.
+    let options = qr::Options { limit: None, retrieve_ae_title: String::new(), ..config.find.clone() };
+    let query = match qr::parse(InformationModel::PatientRoot, &identifier, negotiated, &options) {
+        Ok(query) => query,
+        Err(FindError::InvalidKey(tag, error)) => bail!("{}: {}", qr::keys::keyword(tag), in_words(error)),
+        Err(error) => return Err(error.into()),
+    };
+    // A key that neither narrows the answers nor is in them would mislead.
+    if let Some(tag) = query.unsupported.iter().find(|tag| !query.is_matched(**tag)) {
+        bail!("{} cannot be matched", qr::keys::keyword(*tag));
+    }
+    Ok(query)
+}
+
+/// What to write instead of a value that cannot be matched.
+fn in_words(error: MatchingError) -> String {
+    use dicom_core::VR;
+    match error {
+        MatchingError::InvalidRange(VR::DA | VR::DT) => {
+            "write a date as 2004-01-31, or a range as 2004-01-31..2005-12-31".to_owned()
+        }
+        MatchingError::InvalidRange(VR::TM) => "write a time as 10:30, or a range as 10:30..12:00".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Refuses declared attributes that no object in the index was read with. Returns a warning if
+/// some objects were read without them.
+fn refuse_what_was_not_read(
+    asked: &FindKeys,
+    sorted: &[AskedColumn],
+    config: &Config,
+) -> anyhow::Result<Option<String>> {
+    let units = asked.declared_units(&config.declared, sorted);
+    if units.is_empty() {
+        return Ok(None);
+    }
+    let declared = Arc::new(config.declared.with_units(&units));
+    let coverage = Reader::open(&config.index)?.with_declared(declared).declared_coverage()?;
+    let names = asked.declared_names(&config.declared, sorted).join(", ");
+    if coverage.lacking == 0 {
+        return Ok(None);
+    }
+    if coverage.lacking == coverage.all {
+        bail!("no object in the index has been read for {names}; scan again, and the scan reads them");
+    }
+    Ok(Some(format!(
+        "{} of {} instances have not been read for {names}, and count as without a value; scan again, and the scan reads \
+         them",
+        coverage.lacking, coverage.all
+    )))
+}
+
+/// What to say if nothing matched.
+fn nothing_matched(asked: &FindKeys, mut reader: Reader) -> anyhow::Result<String> {
+    let any = query_for_anything();
+    if reader.find(&any, |_| ControlFlow::Break(()))? == 0 {
+        return Ok("the index is empty; hint: `dcmdex scan PATH` fills it".to_owned());
+    }
+    Ok(match hints::for_nothing(&asked.matched) {
+        Some(hint) => format!("nothing matched; hint: {hint}"),
+        None => "nothing matched".to_owned(),
+    })
+}
+
+fn query_for_anything() -> FindRequest {
+    FindRequest {
+        model: InformationModel::PatientRoot,
+        level: QueryRetrieveLevel::Study,
+        matching_keys: Vec::new(),
+        date_time_keys: Vec::new(),
+        return_keys: Vec::new(),
+        declared: Vec::new(),
+        arrival: crate::model::find::ArrivalKeys::default(),
+        limit: Some(1),
+        offset: 0,
+        wants_key: false,
+    }
+}
+
+/// Says something on standard error, unless the user wants only errors there.
+fn tell(context: &Context, text: &str) {
+    if !context.global.quiet {
+        // If standard error is closed, nobody reads it.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}
+
+/// The terminal that the output goes to, if it goes to one.
+fn terminal(context: &Context) -> Option<Terminal> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    Some(Terminal { width: terminal_width(&stdout).unwrap_or(80), is_coloured: context.wants_colour() })
+}
+
+const CANNOT_BE_WRITTEN: &str = "cannot write to standard output";
+
+/// Whether a query had answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FoundAny {
+    Nothing,
+    Some,
+    /// More than the limit.
+    More,
+}
+
+/// Runs the query and writes its answers. At the end the reader of the index is closed, even if
+/// some answers were not read.
+fn answer_all<W: io::Write>(
+    mut reader: Reader,
+    plan: &FindPlan,
+    terminal: Option<Terminal>,
+    output: &mut Output<W>,
+) -> anyhow::Result<FoundAny> {
+    // The reader of the query is busy while answers come.
+    let mut locator = plan.located_by.map(|_| reader.another()).transpose()?;
+    let dicom_json = JsonWriter::new(&plan.query, "").without_retrieve_url();
+    let mut writer = AnswerWriter::new(plan.format, &plan.columns, &dicom_json, terminal, output);
+    let mut sorter = answers::Sorter::new(&plan.order, plan.limit);
+    writer.begin().context(CANNOT_BE_WRITTEN)?;
+    let mut failure = None;
+    let mut answers = 0_u64;
+    let stop = qr::QueryStop::new(&reader);
+    let found = qr::run(&mut reader, &plan.query, &stop, |answer| {
+        answers += 1;
+        let take = || {
+            let location = locate(locator.as_mut(), plan.located_by, &answer)?;
+            let row = FoundRow { answer, location };
+            if !plan.order.is_empty() {
+                sorter.add(row);
+            } else if plan.limit.is_none_or(|limit| answers <= limit) {
+                return writer.answer(&row).context(CANNOT_BE_WRITTEN);
+            }
+            Ok(Audience::Listening)
+        };
+        match take() {
+            Ok(Audience::Listening) => ControlFlow::Continue(()),
+            Ok(Audience::Gone) => ControlFlow::Break(()),
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    match found {
+        // The reader of the output has closed it.
+        Err(FindError::Cancelled) => return Ok(FoundAny::Some),
+        found => found?,
+    };
+    for row in sorter.into_rows() {
+        if writer.answer(&row).context(CANNOT_BE_WRITTEN)? == Audience::Gone {
+            return Ok(FoundAny::Some);
+        }
+    }
+    writer.end().context(CANNOT_BE_WRITTEN)?;
+    Ok(match plan.limit {
+        _ if answers == 0 => FoundAny::Nothing,
+        Some(limit) if answers > limit => FoundAny::More,
+        _ => FoundAny::Some,
+    })
+}
+
+/// Finds out where the object of an answer lies.
+fn locate(
+    locator: Option<&mut Reader>,
+    located_by: Option<usize>,
+    answer: &FindAnswer,
+) -> anyhow::Result<Option<Location>> {
+    let (Some(locator), Some(at)) = (locator, located_by) else { return Ok(None) };
+    let uid = answer.values.get(at).map_or("", String::as_str);
+    Ok(locator.locations(uid)?.into_iter().next())
+}
+
+/// Writes the waiting output until the query ends or nobody reads it.
+fn pass_on<W: io::Write>(outlet: &OutputBuffer, output: &mut Output<W>) -> io::Result<()> {
+    // The close below must also run after an error. Otherwise the query would wait for ever.
+    let passed_on = (|| {
+        while let Some(piece) = outlet.next()? {
+            if output.bytes(&piece)? == Audience::Gone || output.flush()? == Audience::Gone {
+                break;
+            }
+        }
+        Ok(())
+    })();
+    outlet.close();
+    passed_on
+}
