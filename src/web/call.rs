@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -27,9 +28,12 @@ use crate::telemetry::metrics;
 /// How long a request waits for its turn to ask the index. A browser gives up later.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
 
-/// Pictures that are made at one time: each takes a processor and the memory of its frame.
-#[cfg(feature = "render")]
-const PICTURES_AT_ONE_TIME: usize = 2;
+/// Frames that are decompressed or rendered at one time. Each takes a processor and the memory of
+/// the frame.
+const FRAMES_AT_ONE_TIME: usize = 2;
+
+/// Bytes of decompressed frames that wait for their clients. One client may have half of them.
+const DECODED_BYTES: usize = 1 << 30;
 
 /// What all requests have in common.
 pub(super) struct Answering {
@@ -43,9 +47,10 @@ pub(super) struct Answering {
     pub(super) delivery: Arc<Delivery>,
     pub(super) storage: Option<Arc<Storage>>,
     pub(super) ohif: Option<Arc<Ohif>>,
-    /// Pictures that are made now.
-    #[cfg(feature = "render")]
-    pub(super) rendering: tokio::sync::Semaphore,
+    /// Bytes in memory of decompressed frames that clients take.
+    pub(super) decoded: Arc<Shares>,
+    /// The right to decompress or render a frame.
+    pub(super) decoding: Arc<Semaphore>,
     pub(super) users: SharedUsers,
     pub(super) user_header: Option<HeaderName>,
     pub(super) tls: Option<TlsSource>,
@@ -65,8 +70,8 @@ impl Answering {
             delivery: services.delivery,
             storage: services.storage,
             ohif: services.ohif,
-            #[cfg(feature = "render")]
-            rendering: tokio::sync::Semaphore::new(PICTURES_AT_ONE_TIME),
+            decoded: Shares::new(DECODED_BYTES, 0, &metrics::MEMORY_REFUSED),
+            decoding: Arc::new(Semaphore::new(FRAMES_AT_ONE_TIME)),
             users: services.users,
             user_header: user_header.transpose()?,
             tls: services.tls,
@@ -78,6 +83,15 @@ impl Answering {
     pub(super) async fn turn(&self, peer: &CountedPeer) -> Result<Turn, Problem> {
         let turn = timeout(WAIT_FOR_TURN, self.readers.turns().take(peer)).await;
         turn.map_err(|_| Problem::busy("many searches are under way; try again"))
+    }
+
+    /// The right to decompress or render a frame now.
+    pub(super) async fn decoding(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        match timeout(WAIT_FOR_TURN, Arc::clone(&self.decoding).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(Problem::ours()),
+            Err(_) => Err(Problem::busy("many frames are being decoded; try again")),
+        }
     }
 
     /// The TLS settings of now.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::codec::{Codec, Loss};
 use super::forms::frame_type;
 use super::query::default_attributes;
 use super::resource::{METHODS_OF_RESOURCES, SERVICE};
@@ -63,10 +64,16 @@ const COMPRESSED: [(&str, &str); 14] = [
 ];
 
 fn frames() -> String {
-    let mut text =
-        String::from("| Transfer syntax | UID | Media type besides `application/octet-stream` |\n|---|---|---|\n");
+    let mut text = String::from(
+        "| Transfer syntax | UID | Media type besides `application/octet-stream` | Decompressed |\n|---|---|---|---|\n",
+    );
     for (uid, name) in COMPRESSED {
-        let _ = writeln!(text, "| {name} | {uid} | `{}` |", frame_type(uid));
+        let decompressed = match Codec::of(uid).map(|codec| codec.loss) {
+            Some(Loss::None) => "yes",
+            Some(Loss::Possible) => "for rendering",
+            None => "no",
+        };
+        let _ = writeln!(text, "| {name} | {uid} | `{}` | {decompressed} |", frame_type(uid));
     }
     text
 }

@@ -4,6 +4,7 @@
 //! 8.7.3.5.2); they become Explicit VR Little Endian. Where no transfer syntax is named, what is compressed
 //! goes out as it lies, and its Content-Type says so.
 
+use super::codec::Codec;
 use super::negotiate::{Accept, MediaRange};
 use crate::encoding::syntax::NativeSyntax;
 
@@ -15,6 +16,15 @@ pub(super) const DICOM: &str = "application/dicom";
 
 /// The type of bytes of which nothing more is said.
 pub(super) const OCTETS: &str = "application/octet-stream";
+
+/// How frames are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameForm {
+    AsStored,
+    Decompressed,
+    /// Decompressed, but as stored if the decoder refuses the first frame.
+    DecompressedIfPossible,
+}
 
 /// Whether a response has parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +79,23 @@ impl Wish {
         }
     }
 
-    /// Whether frames that lie in this transfer syntax are what is wanted. Native frames are the same in each native one.
-    fn takes_frames(&self, stored: &str) -> bool {
+    /// How frames of this stored transfer syntax are sent. `None` if not as wanted.
+    ///
+    /// `is_octets` says that the range names octets. Then the standard's default is Explicit VR
+    /// Little Endian (PS3.18 8.7.3.3.2).
+    fn frames(&self, stored: &str, is_octets: bool) -> Option<FrameForm> {
+        let is_decompressed = Codec::lossless(stored).is_some();
         match self {
-            Self::Unnamed | Self::Any => true,
-            Self::Only(uid) if NativeSyntax::of_uid(stored).is_some() => uid == EXPLICIT_LITTLE,
-            Self::Only(uid) => uid == stored,
+            Self::Unnamed if is_octets && is_decompressed => Some(FrameForm::DecompressedIfPossible),
+            Self::Unnamed | Self::Any => Some(FrameForm::AsStored),
+            // Native frames are the same in each native transfer syntax.
+            Self::Only(uid) if NativeSyntax::of_uid(stored).is_some() => {
+                (uid == EXPLICIT_LITTLE).then_some(FrameForm::AsStored)
+            }
+            Self::Only(uid) if uid == EXPLICIT_LITTLE => {
+                (is_octets && is_decompressed).then_some(FrameForm::Decompressed)
+            }
+            Self::Only(uid) => (uid == stored).then_some(FrameForm::AsStored),
         }
     }
 }
@@ -152,26 +173,28 @@ pub(super) fn frame_type(stored: &str) -> &'static str {
     }
 }
 
-/// How frames are sent that lie in a transfer syntax: parts or not, and their type without its parameter.
-pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wrapping, &'static str)> {
+/// How frames of a stored transfer syntax are sent: in parts or not, their type without its
+/// parameter, and whether they are decompressed.
+pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wrapping, &'static str, FrameForm)> {
     let own = frame_type(stored);
     let ranges = in_order(accept);
     if ranges.is_empty() {
-        return Some((Wrapping::Multipart, OCTETS));
+        return Some((Wrapping::Multipart, OCTETS, FrameForm::AsStored));
     }
     ranges.into_iter().find_map(|range| {
         let (wrapping, kind) = wrapped(range)?;
-        if wrapping == Wrapping::Single && count != 1 || !Wish::of(range).takes_frames(stored) {
+        if wrapping == Wrapping::Single && count != 1 {
             return None;
         }
-        let media_type = match kind {
-            None => OCTETS,
-            Some((kind, subkind)) => [OCTETS, own].into_iter().find(|own| {
-                let (own_kind, own_subkind) = own.split_once('/').unwrap_or_default();
-                kind == own_kind && (subkind == own_subkind || subkind == "*")
-            })?,
+        let wish = Wish::of(range);
+        let Some((kind, subkind)) = kind else {
+            return Some((wrapping, OCTETS, wish.frames(stored, wish != Wish::Unnamed)?));
         };
-        Some((wrapping, media_type))
+        [OCTETS, own].into_iter().find_map(|own| {
+            let (own_kind, own_subkind) = own.split_once('/').unwrap_or_default();
+            let is_type = kind == own_kind && (subkind == own_subkind || subkind == "*");
+            Some((wrapping, own, wish.frames(stored, own == OCTETS).filter(|_| is_type)?))
+        })
     })
 }
 
@@ -209,6 +232,7 @@ mod tests {
     const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
     const JPEG: &str = "1.2.840.10008.1.2.4.50";
     const J2K: &str = "1.2.840.10008.1.2.4.90";
+    const RLE: &str = "1.2.840.10008.1.2.5";
 
     fn accept(header: &str) -> Accept {
         Accept::of([&HeaderValue::from_str(header).unwrap()], "")
@@ -271,9 +295,10 @@ mod tests {
 
     #[test]
     fn frames_are_sent_as_viewers_ask_for_them() {
+        let stored = |wrapping, kind| Some((wrapping, kind, FrameForm::AsStored));
         let ohif = "multipart/related; type=application/octet-stream; transfer-syntax=*";
-        assert_eq!(frames(&accept(ohif), JPEG, 1), Some((Wrapping::Multipart, OCTETS)));
-        assert_eq!(frames(&accept(ohif), IMPLICIT, 3), Some((Wrapping::Multipart, OCTETS)));
+        assert_eq!(frames(&accept(ohif), JPEG, 1), stored(Wrapping::Multipart, OCTETS));
+        assert_eq!(frames(&accept(ohif), IMPLICIT, 3), stored(Wrapping::Multipart, OCTETS));
         // dicom-microscopy-viewer.
         let long = format!(
             "multipart/related; type=\"image/jls\"; transfer-syntax=1.2.840.10008.1.2.4.80, \
@@ -281,14 +306,30 @@ mod tests {
              multipart/related; type=\"image/jpeg\"; transfer-syntax={JPEG}, \
              multipart/related; type=\"application/octet-stream\"; transfer-syntax={EXPLICIT_LITTLE}"
         );
-        assert_eq!(frames(&accept(&long), JPEG, 1), Some((Wrapping::Multipart, "image/jpeg")));
-        assert_eq!(frames(&accept(&long), IMPLICIT, 1), Some((Wrapping::Multipart, OCTETS)));
+        assert_eq!(frames(&accept(&long), JPEG, 1), stored(Wrapping::Multipart, "image/jpeg"));
+        assert_eq!(frames(&accept(&long), IMPLICIT, 1), stored(Wrapping::Multipart, OCTETS));
         assert_eq!(frames(&accept("multipart/related; type=\"image/jpeg\""), IMPLICIT, 1), None);
-        assert_eq!(frames(&accept("image/*"), JPEG, 1), Some((Wrapping::Single, "image/jpeg")));
+        assert_eq!(frames(&accept("image/*"), JPEG, 1), stored(Wrapping::Single, "image/jpeg"));
         assert_eq!(frames(&accept("application/octet-stream"), JPEG, 2), None);
-        assert_eq!(frames(&accept("*/*"), JPEG, 2), Some((Wrapping::Multipart, OCTETS)));
-        let native = format!("multipart/related; type=\"application/octet-stream\"; transfer-syntax={EXPLICIT_LITTLE}");
-        assert_eq!(frames(&accept(&native), JPEG, 1), None);
+        assert_eq!(frames(&accept("*/*"), JPEG, 2), stored(Wrapping::Multipart, OCTETS));
+        assert_eq!(frames(&accept("*/*"), RLE, 2), stored(Wrapping::Multipart, OCTETS));
+    }
+
+    // PS3.18 8.7.3.3.2.
+    #[test]
+    fn lossless_frames_are_decompressed_if_that_is_wanted() {
+        let native =
+            accept(&format!("multipart/related; type=application/octet-stream; transfer-syntax={EXPLICIT_LITTLE}"));
+        let of = |accept: &Accept, stored| frames(accept, stored, 1).map(|(_, kind, form)| (kind, form));
+        assert_eq!(of(&native, RLE), Some((OCTETS, FrameForm::Decompressed)));
+        assert_eq!(of(&native, JPEG), None);
+        assert_eq!(of(&native, "1.2.840.10008.1.2.4.201"), None);
+        let octets = accept("application/octet-stream");
+        assert_eq!(of(&octets, RLE), Some((OCTETS, FrameForm::DecompressedIfPossible)));
+        assert_eq!(of(&octets, JPEG), Some((OCTETS, FrameForm::AsStored)));
+        assert_eq!(of(&accept("image/*"), RLE), Some(("image/dicom-rle", FrameForm::AsStored)));
+        let wrong = accept(&format!("image/dicom-rle; transfer-syntax={EXPLICIT_LITTLE}"));
+        assert_eq!(of(&wrong, RLE), None);
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! WADO-RS frames and bulk data (PS3.18 10.4.1.1.3, 10.4.1.1.5): runs of bytes of one object.
 //!
 //! Where the frames of an object lie is found once and kept. A frame is then one read, of a file or of
-//! a member of an archive, and the object is never read as a whole.
+//! a member of an archive, and the object is never read as a whole. Frames of a lossless transfer
+//! syntax are decompressed if the client wants native ones.
 
 use std::io::Read as _;
 use std::sync::Arc;
 
-use hyper::Response;
 use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RANGE};
+use hyper::{Response, StatusCode};
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::access::single;
 use super::body::{Body, Outlet};
-use super::forms::{self, EXPLICIT_LITTLE, OCTETS, Wrapping, frame_type};
+use super::codec::{Codec, CodecError};
+use super::forms::{self, EXPLICIT_LITTLE, FrameForm, OCTETS, Wrapping, frame_type};
 use super::instances::{Window, add_range, lost};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
@@ -27,6 +30,7 @@ use crate::deliver::object::ObjectError;
 use crate::encoding::walk::{Event, WalkError};
 use crate::model::location::Location;
 use crate::qr::Instances;
+use crate::shares::{CountedPeer, Share};
 use crate::web::call::{Answering, Call};
 
 /// Frames of one request. OHIF asks for one, dicom-microscopy-viewer for some.
@@ -96,6 +100,19 @@ impl Runs {
         }
         self.position = Some(offset + length);
         Ok(())
+    }
+
+    /// Returns the bytes of one frame. Packed bits begin with the lowest bit of the first byte.
+    pub(super) fn whole(&mut self, pixels: &Pixels, frame: &Frame) -> Result<Vec<u8>, ()> {
+        let mut bytes = Vec::new();
+        for range in &frame.ranges {
+            self.read(*range, &mut |piece| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            })?;
+        }
+        let is_packed = !pixels.is_encapsulated() && (frame.shift > 0 || pixels.shape.bits_allocated == 1);
+        Ok(if is_packed { realigned(&bytes, frame.shift, pixels.frame_bits()) } else { bytes })
     }
 }
 
@@ -179,6 +196,68 @@ pub(super) async fn found(
     found.await.map_err(|_| Problem::ours())?
 }
 
+/// Frames that are decompressed on their way.
+struct Decompressing {
+    codec: &'static Codec,
+    answering: Arc<Answering>,
+    /// The first frame, which was decompressed before the head of the response went out.
+    first: Option<Vec<u8>>,
+    /// Memory for one frame.
+    _memory: Share,
+}
+
+impl Decompressing {
+    /// Decompresses the first of some frames.
+    async fn begin(
+        answering: &Arc<Answering>,
+        peer: &CountedPeer,
+        (instances, found): (Arc<Instances>, &Found),
+        frames: &[Frame],
+    ) -> Result<Self, Problem> {
+        let Found { pixels, location } = found;
+        let codec = Codec::lossless(&pixels.transfer_syntax).ok_or_else(Problem::ours)?;
+        codec.check(&pixels.shape.of_frame()).map_err(|error| not_decompressed(&error))?;
+        let longest = frames.iter().map(|frame| frame.length).max().unwrap_or(0);
+        if longest > pixels.shape.most_compressed() {
+            return Err(not_decompressed(&CodecError::Damaged));
+        }
+        let memory = usize::try_from(pixels.frame_bits() / 8 + longest).map_err(|_| Problem::ours())?;
+        let busy = || Problem::busy("many frames are being decompressed; try again");
+        let memory = answering.decoded.take(peer, memory).ok_or_else(busy)?;
+        let permit = answering.decoding().await?;
+        let (pixels, location, frame) = (Arc::clone(pixels), location.clone(), frames.first().cloned());
+        let first = spawn_blocking(move || {
+            let _until_its_end = permit;
+            let Some(frame) = frame else { return Ok(None) };
+            let mut runs = Runs::open(instances, location).map_err(|error| lost(&error))?;
+            let stream = runs.whole(&pixels, &frame).map_err(|()| Problem::ours())?;
+            let native = codec.decompress(&stream, &pixels.shape.of_frame());
+            native.map(Some).map_err(|error| not_decompressed(&error))
+        });
+        let first = first.await.map_err(|_| Problem::ours())??;
+        Ok(Self { codec, answering: Arc::clone(answering), first, _memory: memory })
+    }
+
+    /// Reads and decompresses the next frame.
+    fn next(&mut self, runs: &mut Runs, pixels: &Pixels, frame: &Frame) -> Result<Vec<u8>, ()> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let permit = Handle::current().block_on(Arc::clone(&self.answering.decoding).acquire_owned());
+        let _until_its_end = permit.map_err(|_| ())?;
+        let stream = runs.whole(pixels, frame)?;
+        self.codec.decompress(&stream, &pixels.shape.of_frame()).map_err(|error| {
+            tracing::warn!(%error, "a retrieval over HTTP breaks off: a frame cannot be decompressed");
+        })
+    }
+}
+
+/// 406, with the reason of the decoder.
+pub(super) fn not_decompressed(error: &CodecError) -> Problem {
+    let why = format!("not decompressed: {error}; the frames can be retrieved as stored");
+    Problem::new(StatusCode::NOT_ACCEPTABLE, why)
+}
+
 /// Sends frames; all of them where no numbers are given.
 async fn send(
     answering: &Arc<Answering>,
@@ -187,12 +266,10 @@ async fn send(
     wanted: Option<Vec<u32>>,
     accept: &Accept,
 ) -> Result<Response<Body>, Problem> {
-    let Found { pixels, location } = found;
+    let pixels = Arc::clone(&found.pixels);
     let wanted = wanted.unwrap_or_else(|| (1..=pixels.frames()).collect());
-    let Some((wrapping, media_type)) = forms::frames(accept, &pixels.transfer_syntax, wanted.len()) else {
-        let own = frame_type(&pixels.transfer_syntax);
-        let of = |kind: &str| format!("multipart/related; type=\"{kind}\"; transfer-syntax={}", sent_syntax(&pixels));
-        return Err(not_acceptable(&[&of(OCTETS), &of(own)]));
+    let Some((wrapping, media_type, form)) = forms::frames(accept, &pixels.transfer_syntax, wanted.len()) else {
+        return Err(not_as_wanted(&pixels));
     };
     // All of them are looked up before anything goes out: a frame that is not there is a 404, not half an answer.
     let frames: Result<Vec<Frame>, PixelError> = wanted.iter().map(|number| pixels.frame(*number)).collect();
@@ -200,9 +277,21 @@ async fn send(
     if frames.iter().any(|frame| frame.shift > 0 && frame.length > MAX_MOVED) {
         return Err(Problem::not_found("a frame of single bits that is longer than 256 MiB is not sent by itself"));
     }
-    let content_type = format!("{media_type}; transfer-syntax={}", sent_syntax(&pixels));
+    let begin = || Decompressing::begin(answering, &call.peer, (Arc::clone(&instances), &found), &frames);
+    let decompressing = match form {
+        FrameForm::AsStored => None,
+        FrameForm::Decompressed => Some(begin().await?),
+        FrameForm::DecompressedIfPossible => match begin().await {
+            Err(problem) if problem.status == StatusCode::NOT_ACCEPTABLE => None,
+            begun => Some(begun?),
+        },
+    };
+    let sent_syntax = if decompressing.is_some() { EXPLICIT_LITTLE } else { sent_syntax(&pixels) };
+    let native_length = decompressing.as_ref().map(|_| pixels.frame_bits() / 8);
+    let length_of = |frame: &Frame| native_length.unwrap_or(frame.length);
+    let content_type = format!("{media_type}; transfer-syntax={sent_syntax}");
     let parts = Parts::new();
-    let single_length = frames.first().map(|frame| frame.length).filter(|_| wrapping == Wrapping::Single);
+    let single_length = frames.first().map(length_of).filter(|_| wrapping == Wrapping::Single);
     let part = match single_length {
         Some(length) => selected(single(call.headers, &RANGE), length)?,
         None => Selected::All,
@@ -217,12 +306,12 @@ async fn send(
     response.headers_mut().insert(CONTENT_TYPE, response_type);
     let heads: Vec<String> = match wrapping {
         Wrapping::Single => Vec::new(),
-        Wrapping::Multipart => frames.iter().map(|frame| parts.head(&content_type, Some(frame.length))).collect(),
+        Wrapping::Multipart => frames.iter().map(|frame| parts.head(&content_type, Some(length_of(frame)))).collect(),
     };
     match wrapping {
         Wrapping::Single => add_range(&mut response, part, single_length),
         Wrapping::Multipart => {
-            let length: u64 = frames.iter().map(|frame| frame.length).sum::<u64>()
+            let length: u64 = frames.iter().map(length_of).sum::<u64>()
                 + heads.iter().map(|head| head.len() as u64).sum::<u64>()
                 + parts.end().len() as u64;
             response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -230,8 +319,8 @@ async fn send(
     }
     spawn_blocking(move || {
         let end = (wrapping == Wrapping::Multipart).then(|| parts.end());
-        let mut writing = Writing { outlet, window: Window::of(part), gathered: Vec::new() };
-        let written = Runs::open(instances, location)
+        let mut writing = Writing { outlet, window: Window::of(part), gathered: Vec::new(), decompressing };
+        let written = Runs::open(instances, found.location)
             .map_err(
                 |error| tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again"),
             )
@@ -245,7 +334,20 @@ async fn send(
     Ok(response)
 }
 
-/// The transfer syntax that frames are in when they are sent.
+/// 406, with the forms of frames that there are.
+fn not_as_wanted(pixels: &Pixels) -> Problem {
+    let own = frame_type(&pixels.transfer_syntax);
+    let of = |kind: &str, uid: &str| format!("multipart/related; type=\"{kind}\"; transfer-syntax={uid}");
+    let stored = sent_syntax(pixels);
+    let mut offers = vec![of(OCTETS, stored), of(own, stored)];
+    if Codec::lossless(&pixels.transfer_syntax).is_some() {
+        offers.push(of(OCTETS, EXPLICIT_LITTLE));
+    }
+    offers.dedup();
+    not_acceptable(&offers.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The transfer syntax that frames are in when they are sent as stored.
 fn sent_syntax(pixels: &Pixels) -> &str {
     if pixels.is_encapsulated() { &pixels.transfer_syntax } else { EXPLICIT_LITTLE }
 }
@@ -255,6 +357,7 @@ struct Writing {
     outlet: Outlet,
     window: Window,
     gathered: Vec<u8>,
+    decompressing: Option<Decompressing>,
 }
 
 impl Writing {
@@ -271,20 +374,17 @@ impl Writing {
     fn frames(&mut self, runs: &mut Runs, pixels: &Pixels, frames: &[Frame], heads: &[String]) -> Result<(), ()> {
         for (at, frame) in frames.iter().enumerate() {
             self.put(heads.get(at).map_or("", String::as_str).as_bytes())?;
-            if pixels.is_encapsulated() || frame.shift == 0 && pixels.shape.bits_allocated != 1 {
+            if let Some(decompressing) = &mut self.decompressing {
+                let native = decompressing.next(runs, pixels, frame)?;
+                native.chunks(PIECE_BYTES).try_for_each(|piece| self.put(piece))?;
+            } else if pixels.is_encapsulated() || frame.shift == 0 && pixels.shape.bits_allocated != 1 {
                 for range in &frame.ranges {
                     runs.read(*range, &mut |bytes| self.put(bytes))?;
                 }
-                continue;
+            } else {
+                let packed = runs.whole(pixels, frame)?;
+                packed.chunks(PIECE_BYTES).try_for_each(|piece| self.put(piece))?;
             }
-            let mut packed = Vec::new();
-            for range in &frame.ranges {
-                runs.read(*range, &mut |bytes| {
-                    packed.extend_from_slice(bytes);
-                    Ok(())
-                })?;
-            }
-            self.put(&realigned(&packed, frame.shift, pixels.frame_bits()))?;
         }
         Ok(())
     }
@@ -337,7 +437,7 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
         Wrapping::Multipart => (head, parts.end()),
     };
     spawn_blocking(move || {
-        let mut writing = Writing { outlet, window: Window::of(part), gathered: Vec::new() };
+        let mut writing = Writing { outlet, window: Window::of(part), gathered: Vec::new(), decompressing: None };
         let written = Runs::open(instances, location)
             .map_err(
                 |error| tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again"),

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::codec::FrameShape;
+use super::looks::{Looks, LooksReader, first_text, number};
 use super::objects::Bytes;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::model::location::Location;
@@ -31,27 +33,35 @@ pub(super) struct Shape {
     pub(super) samples: u16,
     pub(super) bits_allocated: u16,
     pub(super) frames: u32,
+    pub(super) is_planar: bool,
+    /// Two native pixels share their chrominances (YBR_FULL_422, PS3.3 C.7.6.3.1.2).
+    pub(super) is_subsampled: bool,
+    /// The samples are floating-point numbers.
+    pub(super) is_float: bool,
 }
 
 impl Shape {
     /// Bits of one native frame.
     fn frame_bits(&self) -> u64 {
-        u64::from(self.rows) * u64::from(self.columns) * u64::from(self.samples.max(1)) * u64::from(self.bits_allocated)
+        let samples = if self.is_subsampled { 2 } else { self.samples.max(1) };
+        u64::from(self.rows) * u64::from(self.columns) * u64::from(samples) * u64::from(self.bits_allocated)
     }
-}
 
-/// What the elements of group 0028 say of how pixels are shown.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Looks {
-    pub(super) photometric: String,
-    pub(super) bits_stored: u16,
-    pub(super) high_bit: u16,
-    pub(super) is_signed: bool,
-    pub(super) is_planar: bool,
-    pub(super) slope: f64,
-    pub(super) intercept: f64,
-    /// Centre and width, the first of several.
-    pub(super) window: Option<(f64, f64)>,
+    /// The most bytes that a compressed frame may have. Compression makes noise a little longer.
+    pub(super) fn most_compressed(&self) -> u64 {
+        self.frame_bits() / 8 * 2 + (64 << 10)
+    }
+
+    /// The shape of one frame, for a codec.
+    pub(super) fn of_frame(&self) -> FrameShape {
+        FrameShape {
+            columns: u32::from(self.columns),
+            rows: u32::from(self.rows),
+            samples: usize::from(self.samples.max(1)),
+            bits_allocated: self.bits_allocated,
+            is_planar: self.is_planar,
+        }
+    }
 }
 
 /// A run of bytes in an object.
@@ -104,52 +114,42 @@ impl Pixels {
     /// Walks to the pixel data of an object.
     pub(super) fn find(walk: &mut Walk<Bytes>, transfer_syntax: &str) -> Result<Self, PixelError> {
         let mut shape = Shape::default();
-        let mut looks = Looks { slope: 1.0, ..Looks::default() };
-        let mut window = (None, None);
+        let mut looks = LooksReader::default();
         let mut extended = Extended::default();
-        loop {
-            match walk.next()? {
+        let layout = loop {
+            let event = walk.next()?;
+            match event {
                 Event::End => return Err(PixelError::None),
                 Event::Value { tag, length, offset, .. } if walk.depth() == 0 => match tag {
-                    0x0028_0002 => shape.samples = number(&walk.value(tag, 64)?),
-                    0x0028_0008 => {
-                        let text = String::from_utf8_lossy(&walk.value(tag, 64)?).into_owned();
-                        shape.frames = text.trim_matches([' ', '\0']).parse().unwrap_or(1);
-                    }
-                    0x0028_0010 => shape.rows = number(&walk.value(tag, 64)?),
-                    0x0028_0011 => shape.columns = number(&walk.value(tag, 64)?),
-                    0x0028_0100 => shape.bits_allocated = number(&walk.value(tag, 64)?),
-                    0x0028_0004 => looks.photometric = first_text(&walk.value(tag, 64)?),
-                    0x0028_0006 => looks.is_planar = number(&walk.value(tag, 64)?) == 1,
-                    0x0028_0101 => looks.bits_stored = number(&walk.value(tag, 64)?),
-                    0x0028_0102 => looks.high_bit = number(&walk.value(tag, 64)?),
-                    0x0028_0103 => looks.is_signed = number(&walk.value(tag, 64)?) == 1,
-                    0x0028_1050 => window.0 = decimal(&walk.value(tag, MAX_DECIMALS)?),
-                    0x0028_1051 => window.1 = decimal(&walk.value(tag, MAX_DECIMALS)?),
-                    0x0028_1052 => looks.intercept = decimal(&walk.value(tag, MAX_DECIMALS)?).unwrap_or(0.0),
-                    0x0028_1053 => looks.slope = decimal(&walk.value(tag, MAX_DECIMALS)?).unwrap_or(1.0),
+                    0x0028_0002 => shape.samples = number(&walk.value(tag, 64)?).unwrap_or(0),
+                    0x0028_0006 => shape.is_planar = number(&walk.value(tag, 64)?) == Some(1),
+                    0x0028_0008 => shape.frames = first_text(&walk.value(tag, 64)?).parse().unwrap_or(1),
+                    0x0028_0010 => shape.rows = number(&walk.value(tag, 64)?).unwrap_or(0),
+                    0x0028_0011 => shape.columns = number(&walk.value(tag, 64)?).unwrap_or(0),
+                    0x0028_0100 => shape.bits_allocated = number(&walk.value(tag, 64)?).unwrap_or(0),
                     0x7FE0_0001 => extended.offsets = numbers(&walk.value(tag, MAX_TABLE)?),
                     0x7FE0_0002 => extended.lengths = numbers(&walk.value(tag, MAX_TABLE)?),
                     0x7FE0_0008 | 0x7FE0_0009 | 0x7FE0_0010 => {
-                        shape.frames = shape.frames.clamp(1, MAX_FRAMES);
                         if matches!(tag, 0x7FE0_0008 | 0x7FE0_0009) {
+                            shape.is_float = true;
                             shape.bits_allocated = if tag == 0x7FE0_0008 { 32 } else { 64 };
                         }
-                        let layout = Layout::Native { offset, length: u64::from(length) };
-                        looks.window = window.0.zip(window.1).filter(|(_, width)| *width >= 1.0);
-                        return Ok(Self { shape, looks, transfer_syntax: transfer_syntax.to_owned(), layout });
+                        break Layout::Native { offset, length: u64::from(length) };
                     }
-                    _ => {}
+                    _ => looks.take(&event, walk)?,
                 },
                 Event::Fragments { tag: 0x7FE0_0010, .. } if walk.depth() == 0 => {
-                    shape.frames = shape.frames.clamp(1, MAX_FRAMES);
-                    let layout = Layout::Encapsulated(fragments(walk, shape.frames, &extended)?);
-                    looks.window = window.0.zip(window.1).filter(|(_, width)| *width >= 1.0);
-                    return Ok(Self { shape, looks, transfer_syntax: transfer_syntax.to_owned(), layout });
+                    let frames = shape.frames.clamp(1, MAX_FRAMES);
+                    break Layout::Encapsulated(fragments(walk, frames, &extended)?);
                 }
-                _ => {}
+                _ => looks.take(&event, walk)?,
             }
-        }
+        };
+        let looks = looks.finish();
+        shape.frames = shape.frames.clamp(1, MAX_FRAMES);
+        let is_native = matches!(layout, Layout::Native { .. });
+        shape.is_subsampled = is_native && looks.photometric == "YBR_FULL_422" && shape.samples == 3;
+        Ok(Self { shape, looks, transfer_syntax: transfer_syntax.to_owned(), layout })
     }
 
     /// Bits of one native frame.
@@ -201,7 +201,7 @@ impl Pixels {
             Layout::Native { .. } => 1,
             Layout::Encapsulated(frames) => frames.iter().map(|frame| frame.len() + 1).sum(),
         };
-        256 + ranges * RANGE_BYTES
+        512 + ranges * RANGE_BYTES + self.looks.cost()
     }
 }
 
@@ -223,24 +223,6 @@ pub(super) fn realigned(bytes: &[u8], shift: u8, bits: u64) -> Vec<u8> {
         *last &= (1 << (bits % 8)) - 1;
     }
     out
-}
-
-/// Decimal numbers of one element: some windows of 16 characters.
-const MAX_DECIMALS: u64 = 4 << 10;
-
-/// The first value of a text.
-fn first_text(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.split('\\').next().unwrap_or_default().trim_matches([' ', '\0']).to_owned()
-}
-
-/// The first of some decimal numbers.
-fn decimal(bytes: &[u8]) -> Option<f64> {
-    first_text(bytes).parse().ok().filter(|number: &f64| number.is_finite())
-}
-
-fn number(bytes: &[u8]) -> u16 {
-    bytes.first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes))
 }
 
 fn numbers(bytes: &[u8]) -> Vec<u64> {
@@ -385,7 +367,7 @@ mod tests {
     use super::*;
 
     fn native(frames: u32, bits_allocated: u16, length: u64) -> Pixels {
-        let shape = Shape { rows: 3, columns: 3, samples: 1, bits_allocated, frames };
+        let shape = Shape { rows: 3, columns: 3, samples: 1, bits_allocated, frames, ..Shape::default() };
         Pixels {
             shape,
             looks: Looks::default(),

@@ -2,6 +2,7 @@
 
 mod access;
 mod clients;
+mod decode;
 mod greedy;
 mod hostile;
 mod http2;

@@ -1,0 +1,48 @@
+//! What a codec must know of a frame, and the reasons why it refuses one.
+
+/// Size of a frame, as the object states it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameShape {
+    /// Columns (0028,0011).
+    pub columns: u32,
+    /// Rows (0028,0010).
+    pub rows: u32,
+    /// Samples per Pixel (0028,0002).
+    pub samples: usize,
+    /// Bits Allocated (0028,0100).
+    pub bits_allocated: u16,
+    /// Planar Configuration (0028,0006) is 1: one plane for each sample.
+    pub is_planar: bool,
+}
+
+impl FrameShape {
+    /// Number of pixels. The limits of [`super::decompress`] keep it small.
+    pub(super) fn pixels(&self) -> usize {
+        self.columns as usize * self.rows as usize
+    }
+
+    /// Bytes of one sample.
+    pub(super) fn sample_bytes(&self) -> usize {
+        usize::from(self.bits_allocated / 8)
+    }
+}
+
+/// Reason why a frame is not decompressed. The message contains no values of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// No decoder exists here for the transfer syntax.
+    #[error("frames of this transfer syntax are not decompressed here")]
+    NoDecoder,
+    /// The frame is larger than the limits.
+    #[error("a frame must have 1 to 100,000,000 pixels, and at most 100,000,000 samples if it is compressed")]
+    TooLarge,
+    /// The stream uses a feature that the decoder does not have.
+    #[error("the compressed stream uses {0}, which is not decompressed here")]
+    Unsupported(&'static str),
+    /// The stream describes another image than the object does.
+    #[error("the compressed stream has another size or depth than the object states")]
+    OtherImage,
+    /// The stream cannot be decoded.
+    #[error("the compressed stream is damaged")]
+    Damaged,
+}

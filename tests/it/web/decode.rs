@@ -1,0 +1,286 @@
+//! Decompressed and rendered frames, held against the samples that were compressed and against the
+//! decoders of DCMTK and GDCM.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dicom_dictionary_std::tags;
+use dicom_object::open_file;
+
+use super::retrieve::{of, parts, stored_frames};
+use super::*;
+use crate::util::peers;
+
+const NATIVE: &str = "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1";
+
+fn real(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real").join(path)
+}
+
+/// Runs a converter that reads one file and writes another. `None` if it is not installed.
+fn convert(program: &str, options: &str, from: &Path, to: &Path) -> Option<()> {
+    let mut command = peers::dcmtk(program)?;
+    command.args(options.split_whitespace()).arg(from).arg(to);
+    peers::run(&mut command).expect_success();
+    Some(())
+}
+
+/// Copies a fixture into a new folder.
+fn folder_with(path: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::copy(real(path), folder.path().join("1.dcm")).unwrap();
+    folder
+}
+
+/// Serves the only file of a folder. Returns the path of its instance.
+fn serve(folder: &Path) -> (TestWeb, String) {
+    let instance = of(&open_file(folder.join("1.dcm")).unwrap());
+    (TestWeb::with(folder, |_| {}, None), instance.path())
+}
+
+/// Objects, and how DCMTK or GDCM compress them without loss.
+const COMPRESSED: [(&str, &str, &str); 8] = [
+    ("dcmcrle", "", "modalities/CT_small.dcm"),
+    ("dcmcrle", "", "syntaxes/SC_rgb_small_odd.dcm"),
+    ("dcmcjpeg", "+e1", "modalities/CT_small.dcm"),
+    ("dcmcjpeg", "+el +sv 6", "modalities/MR_small.dcm"),
+    ("dcmcjpeg", "+el +sv 4", "modalities/color-px.dcm"),
+    ("dcmcjpeg", "+e1", "modalities/emri_small.dcm"),
+    ("gdcmconv", "--j2k", "modalities/CT_small.dcm"),
+    ("gdcmconv", "--j2k", "modalities/color-px.dcm"),
+];
+
+#[test]
+fn lossless_frames_are_decompressed_to_the_samples_that_were_compressed() {
+    for (program, options, source) in COMPRESSED {
+        let folder = TempDir::new().unwrap();
+        if convert(program, options, &real(source), &folder.path().join("1.dcm")).is_none() {
+            peers::skipped(program);
+            continue;
+        }
+        let original = open_file(real(source)).unwrap();
+        let count = original.element(tags::NUMBER_OF_FRAMES).map_or(1, |it| it.to_int::<usize>().unwrap());
+        // A single frame of odd length has a byte of padding behind it.
+        let number = |tag| original.element(tag).unwrap().to_int::<usize>().unwrap();
+        let pixels = number(tags::ROWS) * number(tags::COLUMNS) * number(tags::SAMPLES_PER_PIXEL);
+        let size = pixels * number(tags::BITS_ALLOCATED) / 8;
+        let mut expected = stored_frames(&original, count);
+        expected.iter_mut().for_each(|frame| frame.truncate(size));
+        let (web, instance) = serve(folder.path());
+        let first = web.get_with(&format!("{instance}/frames/1"), &[("Accept", NATIVE)]).expect(200);
+        assert_eq!(first.header("content-type"), NATIVE, "{source} by {program}");
+        assert!(first.body == expected[0], "{source} by {program} {options}");
+        let range = [("Accept", NATIVE), ("Range", "bytes=2-5")];
+        assert_eq!(web.get_with(&format!("{instance}/frames/1"), &range).expect(206).body, expected[0][2..6]);
+        // Octets without a transfer syntax are native ones (PS3.18 8.7.3.3.2).
+        let octets = [("Accept", "multipart/related; type=\"application/octet-stream\"")];
+        let all: Vec<_> = (1..=count).rev().map(|number| number.to_string()).collect();
+        let answer = web.get_with(&format!("{instance}/frames/{}", all.join(",")), &octets).expect(200);
+        assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+        for ((kind, bytes), expected) in parts(&answer).iter().zip(expected.iter().rev()) {
+            assert_eq!(kind, NATIVE);
+            assert!(bytes == expected, "{source} by {program} {options}");
+        }
+        // Whoever takes anything gets the frames as they are stored.
+        let stored = web.get_with(&format!("{instance}/frames/1"), &[("Accept", "*/*")]).expect(200);
+        assert!(!parts(&stored)[0].0.ends_with("1.2.840.10008.1.2.1"));
+    }
+}
+
+#[test]
+fn lossless_frames_of_others_are_decompressed_as_dcmtk_and_gdcm_do_it() {
+    for (program, options, source) in [
+        ("dcmdrle", "", "syntaxes/MR_small_RLE.dcm"),
+        ("dcmdjpeg", "", "syntaxes/JPGLosslessP14SV1_1s_1f_8b.dcm"),
+        ("gdcmconv", "--raw", "syntaxes/MR_small_jp2klossless.dcm"),
+    ] {
+        let native = TempDir::new().unwrap();
+        let path = native.path().join("native.dcm");
+        if convert(program, options, &real(source), &path).is_none() {
+            peers::skipped(program);
+            continue;
+        }
+        let expected = stored_frames(&open_file(path).unwrap(), 1);
+        let folder = folder_with(source);
+        let (web, instance) = serve(folder.path());
+        let answer = web.get_with(&format!("{instance}/frames/1"), &[("Accept", NATIVE)]).expect(200);
+        assert!(answer.body == expected[0], "{source}");
+    }
+}
+
+#[test]
+fn frames_that_cannot_be_native_are_406_and_the_reason_is_told() {
+    for (source, reason) in [
+        ("syntaxes/JPEG2000.dcm", "transfer-syntax=1.2.840.10008.1.2.4.91"),
+        ("syntaxes/JPEG-lossy.dcm", "transfer-syntax=1.2.840.10008.1.2.4.51"),
+    ] {
+        let folder = folder_with(source);
+        let (web, instance) = serve(folder.path());
+        let frame = format!("{instance}/frames/1");
+        let refused = web.get_with(&frame, &[("Accept", NATIVE)]).expect(406);
+        assert!(refused.text().contains(reason), "{}", refused.text());
+        // Octets without a transfer syntax come as stored then.
+        let stored = web.get_with(&frame, &[("Accept", "application/octet-stream")]).expect(200);
+        assert!(stored.header("content-type").ends_with(reason), "{}", stored.header("content-type"));
+    }
+}
+
+#[test]
+fn damaged_frames_are_406_and_never_half_a_frame() {
+    let folder = folder_with("syntaxes/MR_small_RLE.dcm");
+    let path = folder.path().join("1.dcm");
+    let mut bytes = fs::read(&path).unwrap();
+    // The number of segments in the RLE header, which the last long value begins with.
+    let header = bytes.windows(8).rposition(|window| window == [2, 0, 0, 0, 64, 0, 0, 0]).unwrap();
+    bytes[header] = 9;
+    fs::write(&path, bytes).unwrap();
+    let (web, instance) = serve(folder.path());
+    let frame = format!("{instance}/frames/1");
+    let refused = web.get_with(&frame, &[("Accept", NATIVE)]).expect(406);
+    assert!(refused.text().starts_with("not decompressed"), "{}", refused.text());
+    let rendered = web.get_with(&format!("{instance}/rendered"), &[]).expect(406);
+    assert!(rendered.text().contains("retrieved as stored"), "{}", rendered.text());
+    let stored = web.get_with(&frame, &[("Accept", "application/octet-stream")]).expect(200);
+    assert_eq!(stored.header("content-type"), "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.5");
+}
+
+/// Renders a file with DCMTK. Returns its samples as red, green and blue.
+fn by_dcmtk(options: &str, file: &Path, picture: &Path) -> Option<image::RgbImage> {
+    convert("dcmj2pnm", &format!("--write-png {options}"), file, picture)?;
+    Some(image::open(picture).unwrap().into_rgb8())
+}
+
+#[test]
+fn pictures_are_those_of_dcmtk() {
+    // DCMTK has no decoder of JPEG 2000, so GDCM decompresses first.
+    for (source, ours, theirs) in [
+        ("modalities/CT_small.dcm", "?window=50,400", "+Ww 50 400"),
+        ("modalities/CT_small.dcm", "", "+Wm"),
+        ("modalities/MR_small.dcm", "", "+Wi 1"),
+        ("modalities/color-px.dcm", "", ""),
+        ("modalities/examples_palette.dcm", "", ""),
+        ("modalities/vlut_04.dcm", "", "+Wl 1"),
+        ("modalities/emri_small.dcm", "/frames/3?window=200,400", "+F 3 +Ww 200 400"),
+        ("modalities/liver_1frame.dcm", "", "+Wm"),
+        ("syntaxes/ExplVR_BigEnd.dcm", "", ""),
+        ("syntaxes/MR_small_RLE.dcm", "?window=600,1600", "+Ww 600 1600"),
+        ("syntaxes/JPGLosslessP14SV1_1s_1f_8b.dcm", "?window=128,256", ""),
+        ("syntaxes/JPEG2000.dcm", "", "+Wm"),
+    ] {
+        let folder = folder_with(source);
+        let work = TempDir::new().unwrap();
+        let mut file = folder.path().join("1.dcm");
+        if source.ends_with("JPEG2000.dcm") {
+            let native = work.path().join("native.dcm");
+            if convert("gdcmconv", "--raw", &file, &native).is_none() {
+                peers::skipped("gdcmconv");
+                continue;
+            }
+            file = native;
+        }
+        let Some(expected) = by_dcmtk(theirs, &file, &work.path().join("picture.png")) else {
+            peers::skipped("dcmj2pnm");
+            return;
+        };
+        let (web, instance) = serve(folder.path());
+        let (frame, query) = ours.split_at(ours.find('?').unwrap_or(ours.len()));
+        let answer = web.get_with(&format!("{instance}{frame}/rendered{query}"), &[("Accept", "image/png")]);
+        let picture = image::load_from_memory(&answer.expect(200).body).unwrap().into_rgb8();
+        assert_eq!(picture.dimensions(), expected.dimensions(), "{source}");
+        let apart = picture.iter().zip(expected.iter()).map(|(one, other)| one.abs_diff(*other)).max();
+        assert!(apart <= Some(2), "{source}: {apart:?}");
+    }
+}
+
+#[test]
+fn colours_of_jpeg_are_those_of_dcmtk() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("1.dcm");
+    if convert("dcmcjpeg", "+eb", &real("modalities/color-px.dcm"), &file).is_none() {
+        peers::skipped("dcmcjpeg");
+        return;
+    }
+    let expected = by_dcmtk("", &file, &folder.path().join("1.png")).unwrap();
+    fs::remove_file(folder.path().join("1.png")).unwrap();
+    let (web, instance) = serve(folder.path());
+    let picture = web.get_with(&format!("{instance}/rendered"), &[("Accept", "image/png")]).expect(200);
+    let picture = image::load_from_memory(&picture.body).unwrap().into_rgb8();
+    let apart: u64 = picture.iter().zip(expected.iter()).map(|(one, other)| u64::from(one.abs_diff(*other))).sum();
+    // Decoders may differ in how they spread the chrominances over neighbours.
+    assert!(apart < 3 * u64::from(picture.width() * picture.height() * 3), "{apart}");
+    // A JPEG goes out as it is stored.
+    let stored = web.get_with(&format!("{instance}/frames/1"), &[("Accept", "image/jpeg")]).expect(200);
+    let shown = web.get_with(&format!("{instance}/rendered"), &[("Accept", "image/jpeg")]).expect(200);
+    assert!(shown.body == stored.body);
+    let small = web.get_with(&format!("{instance}/rendered?viewport=64,64"), &[("Accept", "image/jpeg")]).expect(200);
+    assert_eq!(image::load_from_memory(&small.body).unwrap().into_rgb8().dimensions(), (64, 30));
+}
+
+#[test]
+fn each_frame_of_an_enhanced_object_has_its_own_window() {
+    use dicom_core::value::DataSetSequence;
+    use dicom_core::{DataElement, PrimitiveValue, VR};
+    use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+
+    let sequence = |tag, items: Vec<InMemDicomObject>| DataElement::new(tag, VR::SQ, DataSetSequence::from(items));
+    let window = |centre: &str| {
+        let mut object = InMemDicomObject::new_empty();
+        object.put_str(tags::WINDOW_CENTER, VR::DS, centre);
+        object.put_str(tags::WINDOW_WIDTH, VR::DS, "2");
+        InMemDicomObject::from_element_iter([sequence(tags::FRAME_VOILUT_SEQUENCE, vec![object])])
+    };
+    let mut rescale = InMemDicomObject::new_empty();
+    rescale.put_str(tags::RESCALE_INTERCEPT, VR::DS, "-100");
+    rescale.put_str(tags::RESCALE_SLOPE, VR::DS, "10");
+    let shared =
+        InMemDicomObject::from_element_iter([sequence(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, vec![rescale])]);
+    let mut object = InMemDicomObject::new_empty();
+    for (tag, uid) in [
+        (tags::SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.2.1"),
+        (tags::SOP_INSTANCE_UID, "1.2.9.1.1"),
+        (tags::STUDY_INSTANCE_UID, "1.2.9"),
+        (tags::SERIES_INSTANCE_UID, "1.2.9.1"),
+    ] {
+        object.put_str(tag, VR::UI, uid);
+    }
+    object.put_str(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME1");
+    object.put_str(tags::NUMBER_OF_FRAMES, VR::IS, "2");
+    for (tag, value) in [
+        (tags::SAMPLES_PER_PIXEL, 1_u16),
+        (tags::ROWS, 1),
+        (tags::COLUMNS, 2),
+        (tags::BITS_ALLOCATED, 16),
+        (tags::BITS_STORED, 16),
+        (tags::HIGH_BIT, 15),
+        (tags::PIXEL_REPRESENTATION, 0),
+    ] {
+        object.put(DataElement::new(tag, VR::US, PrimitiveValue::from(value)));
+    }
+    object.put(sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared]));
+    object.put(sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, vec![window("-95"), window("105")]));
+    let pixels = PrimitiveValue::U16([0, 10, 0, 20].as_slice().into());
+    object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, pixels));
+    let folder = TempDir::new().unwrap();
+    let meta = FileMetaTableBuilder::new().transfer_syntax("1.2.840.10008.1.2.1");
+    object.with_meta(meta).unwrap().write_to_file(folder.path().join("1.dcm")).unwrap();
+    let (web, instance) = serve(folder.path());
+    let shown = |frame: u8, query: &str| {
+        let target = format!("{instance}/frames/{frame}/rendered{query}");
+        let answer = web.get_with(&target, &[("Accept", "image/png")]).expect(200);
+        image::load_from_memory(&answer.body).unwrap().into_luma8().into_raw()
+    };
+    // Values -100 and 0, then -100 and 100; the window of the second frame is above both.
+    assert_eq!(shown(1, ""), [255, 0]);
+    assert_eq!(shown(2, ""), [255, 255]);
+    assert_eq!(shown(2, "?window=0,200,linear-exact"), [255, 0]);
+    assert_eq!(shown(2, "?viewport=2,1,,,-2,1&window=0,2"), [0, 255]);
+    web.get(&format!("{instance}/rendered?viewport=2,2,0,0,3,1")).expect(400);
+}
+
+#[test]
+fn an_extended_jpeg_of_12_bits_is_not_rendered() {
+    let folder = folder_with("syntaxes/JPEG-lossy.dcm");
+    let (web, instance) = serve(folder.path());
+    let refused = web.get_with(&format!("{instance}/rendered"), &[]).expect(406);
+    assert!(refused.text().contains("not decompressed"), "{}", refused.text());
+}
