@@ -14,7 +14,7 @@
 //! use dcmdex::db::open::{Reader, Writer};
 //! use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
 //! use dcmdex::qr::{self, NegotiatedOptions, keys};
-//! use dcmdex::scanner::{Roots, Stop, Target, scan};
+//! use dcmdex::scanner::{Roots, ScanTarget, Stop, scan};
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! # let directory = tempfile::tempdir()?;
@@ -27,7 +27,7 @@
 //! let roots = Roots::find(&["fixtures/archive".into()], &options)?;
 //! let writer = Writer::open(&config.index, config.scan_writer_options())?;
 //! let handle = writer.handle();
-//! let target = Target::Index { known: Reader::open(&config.index)?, writer: &handle };
+//! let target = ScanTarget::Index { known: Reader::open(&config.index)?, writer: &handle };
 //! let summary = scan(&roots, &options, target, &Stop::default(), &mut |_event| {})?;
 //! assert!(summary.indexed > 0);
 //!
@@ -37,7 +37,7 @@
 //! let query =
 //!     qr::parse(InformationModel::StudyRoot, &identifier, negotiated, &qr::Options::default())?;
 //! let mut reader = Reader::open(&config.index)?;
-//! let stop = qr::Stop::new(&reader);
+//! let stop = qr::QueryStop::new(&reader);
 //! let found = qr::run(&mut reader, &query, &stop, |study| {
 //!     println!("{:?}", study.values);
 //!     ControlFlow::Continue(())
@@ -51,8 +51,9 @@
 //!
 //! # The modules, in reading order
 //!
-//! 1. [`model`] holds the words of the domain: UIDs, AE titles, query levels, the table of
-//!    attributes, records, matching. It is pure data.
+//! 1. [`encoding`] holds what PS3.5 says about bytes: element headers, VRs, transfer syntaxes,
+//!    character sets. [`model`] holds the words of the domain: UIDs, AE titles, query levels, the
+//!    table of attributes, records, matching. Both are pure data.
 //! 2. [`archive`] reads the members of zip, tar and gzip files without unpacking them.
 //! 3. [`ingest`] reads one object (a file, a stream, an archive member) into an instance record.
 //! 4. [`store`] keeps the objects that the node receives, and opens any object of the index.

@@ -1292,7 +1292,7 @@ mod tests {
     // PS3.4 C.2.2.1.3: an unsupported element makes no condition, and the other conditions stay.
     #[test]
     fn an_element_without_a_type_of_matching_does_not_count_in_an_item() {
-        let stored = r#"[{"00400009":{"vr":"SH","PreparedValue":["S1"]},"00081140":{"vr":"SQ","PreparedValue":[{"00081150":{"vr":"UI","PreparedValue":["1.2"]}}]}}]"#;
+        let stored = r#"[{"00400009":{"vr":"SH","Value":["S1"]},"00081140":{"vr":"SQ","Value":[{"00081150":{"vr":"UI","Value":["1.2"]}}]}}]"#;
         let step = |id: &str| element(Tag(0x0040, 0x0009), VR::SH, id);
         let private = element(Tag(0x0009, 0x1001), VR::UN, "x");
         let matches =
@@ -1309,7 +1309,7 @@ mod tests {
 
     #[test]
     fn an_element_of_an_item_is_matched_by_its_own_vr() {
-        let stored = r#"[{"00400002":{"vr":"DA","PreparedValue":["20240115"]}}]"#;
+        let stored = r#"[{"00400002":{"vr":"DA","Value":["20240115"]}}]"#;
         let items = [vec![element(Tag(0x0040, 0x0002), VR::LO, "20240101-20240131")]];
         assert!(Matching::of_items(&items, &MatchPolicy::default()).unwrap().matches(stored));
         let nothing = KeyValue::Items(Vec::new());
@@ -1322,8 +1322,8 @@ mod tests {
     fn all_keys_of_an_item_have_to_match_in_one_item() {
         let value = Tag(0x0008, 0x0100);
         let scheme = Tag(0x0008, 0x0102);
-        let stored = r#"[{"00080100":{"vr":"SH","PreparedValue":["A"]},"00080102":{"vr":"SH","PreparedValue":["DCM"]}},
-            {"00080100":{"vr":"SH","PreparedValue":["B"]},"00080102":{"vr":"SH","PreparedValue":["SRT"]}}]"#;
+        let stored = r#"[{"00080100":{"vr":"SH","Value":["A"]},"00080102":{"vr":"SH","Value":["DCM"]}},
+            {"00080100":{"vr":"SH","Value":["B"]},"00080102":{"vr":"SH","Value":["SRT"]}}]"#;
         let item = |code: &str, of: &str| vec![vec![element(value, VR::SH, code), element(scheme, VR::SH, of)]];
         let matches =
             |items: &[Vec<KeyElement>]| Matching::of_items(items, &MatchPolicy::default()).unwrap().matches(stored);
@@ -1344,9 +1344,7 @@ mod tests {
         }]];
         let matching = Matching::of_items(&nested, &MatchPolicy::default()).unwrap();
         let stored = |meaning: &str| {
-            format!(
-                r#"[{{"00400008":{{"vr":"SQ","PreparedValue":[{{"00080104":{{"vr":"LO","PreparedValue":["{meaning}"]}}}}]}}}}]"#
-            )
+            format!(r#"[{{"00400008":{{"vr":"SQ","Value":[{{"00080104":{{"vr":"LO","Value":["{meaning}"]}}}}]}}}}]"#)
         };
         assert!(matching.matches(&stored("Kopf CT")) && !matching.matches(&stored("Thorax")));
         for broken in ["", "[]", "[{}]", "{", "[null]", "\"x\"", r#"[{"00400008":{"vr":"SQ"}}]"#] {
@@ -1360,7 +1358,7 @@ mod tests {
             vec![vec![element(Tag(0x0040, 0x0006), VR::PN, "山田"), element(Tag(0x0020, 0x0013), VR::IS, "01")]];
         let matching = Matching::of_items(&items, &MatchPolicy::default()).unwrap();
         assert!(matching.matches(
-            r#"[{"00400006":{"vr":"PN","PreparedValue":[{"Alphabetic":"Yamada","Ideographic":"山田^太郎"}]},"00200013":{"vr":"IS","PreparedValue":[1]}}]"#
+            r#"[{"00400006":{"vr":"PN","Value":[{"Alphabetic":"Yamada","Ideographic":"山田^太郎"}]},"00200013":{"vr":"IS","Value":[1]}}]"#
         ));
     }
 
