@@ -1,42 +1,40 @@
-//! From one transfer syntax without compression to another (PS3.5 7.1, 7.3, annex A), as a stream: for peers that do not
-//! take an object as it lies.
+//! Rewrites a data set from one transfer syntax without compression to another (PS3.5 7.1, 7.3, annex
+//! A), as a stream. Peers that do not accept the transfer syntax of a stored object need it.
 //!
-//! Memory is one unfinished element header, whatever the length and number of elements and however deep sequences lie in
-//! each other. Sequences and items get delimiters in place of lengths, because the rewritten length is not known when it
-//! would have to be written; group lengths (retired, PS3.5 7.2) are left out for the same reason. Elements of the groups
-//! 0000 and 0002 are no part of a data set (PS3.7 6.3.1, PS3.10 7.1) and are left out too. All other elements stay, with
-//! their values: private ones that come without a VR become UN, and values of odd length are padded (PS3.5 7.1.1).
+//! It keeps one unfinished element header in memory, whatever the length, the number and the nesting
+//! of elements. Sequences and items get delimiters, because their new length is not known when their
+//! header is written. Group lengths (retired, PS3.5 7.2) are left out for the same reason. Elements
+//! of the groups 0000 and 0002 do not belong to a data set (PS3.7 6.3.1, PS3.10 7.1) and are left
+//! out too. All other elements keep their values. A private element without a VR becomes UN, and a
+//! value of odd length is padded (PS3.5 7.1.1).
 
-use dicom_core::VR;
-
+use crate::encoding::header::{ElementHeader, HeaderError};
 use crate::encoding::syntax::{Encoding, NativeSyntax};
 use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
-use crate::encoding::vr::{self, Form};
+use crate::encoding::vr;
 use crate::ingest::limits::MAX_DEPTH;
 
 const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
-/// An element header in explicit VR with a 32-bit length.
-const LONGEST_HEADER: usize = 12;
 
-/// Why a data set cannot be rewritten. The texts name tags and offsets, never values.
+/// The reason why a data set cannot be rewritten. The texts name tags, never values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RewriteError {
-    /// Pixel data in fragments: rewriting would be decompressing.
+    /// Pixel data are in fragments. Rewriting would have to decompress them.
     #[error("element {} is encapsulated", tag_of(*.0))]
     Encapsulated(u32),
-    /// No VR where one has to be.
+    /// A VR is missing.
     #[error("element {} has no valid VR", tag_of(*.0))]
     BadVr(u32),
-    /// It goes on after the end of what it is in.
+    /// A value ends after the end of its container.
     #[error("element {} is longer than what it lies in", tag_of(*.0))]
     LengthPastEnd(u32),
-    /// Something else than an item in a sequence, or a delimiter where nothing is to be ended.
+    /// A sequence has something other than an item, or a delimiter has nothing to end.
     #[error("{} stands where it may not", tag_of(*.0))]
     Misplaced(u32),
-    /// Deeper than [`MAX_DEPTH`].
+    /// Sequences are nested deeper than [`MAX_DEPTH`].
     #[error("sequences lie too deep in each other")]
     TooDeep,
-    /// The bytes end within an element, an item or a sequence.
+    /// The bytes end inside an element, an item or a sequence.
     #[error("the data set is cut off")]
     Truncated,
 }
@@ -50,21 +48,21 @@ enum OpenElementKind {
 #[derive(Debug, Clone, Copy)]
 struct OpenElement {
     kind: OpenElementKind,
-    /// Position of the first byte after it; `None` when a delimiter ends it.
+    /// Position of the first byte after it. `None` if a delimiter ends it.
     end: Option<u64>,
     from: Encoding,
     to: Encoding,
 }
 
-/// What becomes of the bytes of the value at hand.
+/// What happens to the bytes of the current value.
 #[derive(Debug, Clone, Copy)]
 enum ValueAction {
     None,
-    /// They are copied, in words of so many bytes that are turned around.
+    /// They are copied. Words of so many bytes are reversed.
     Copy {
         left: u64,
         word: usize,
-        /// What follows a value of odd length.
+        /// The padding after a value of odd length.
         padding: Option<u8>,
     },
     Drop {
@@ -72,20 +70,20 @@ enum ValueAction {
     },
 }
 
-/// Rewrites one data set that it is fed in pieces of any size.
+/// Rewrites one data set that arrives in pieces of any size.
 #[derive(Debug)]
 pub(crate) struct Rewriter {
     from: Encoding,
     to: Encoding,
     frames: Vec<OpenElement>,
     value: ValueAction,
-    /// Bytes that could not be used without those after them: fewer than a header and a word.
+    /// Bytes that need the following ones. They are fewer than a header and a word.
     carry: Vec<u8>,
-    /// Bytes used.
+    /// Number of bytes used.
     position: u64,
     /// Pixel Representation (0028,0103) says that samples are signed.
     signed: bool,
-    /// Zeros behind the data set: sectors are filled up with them.
+    /// Zeros follow the data set. Some writers fill the last sector with them.
     ended: bool,
 }
 
@@ -110,9 +108,10 @@ impl Rewriter {
         }
     }
 
-    /// Takes the next bytes, and appends what they become.
+    /// Takes the next bytes, and appends the rewritten ones.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RewriteError> {
-        // A header or word that began in the piece before is completed byte by byte, at most a dozen.
+        // A header or word that began in the piece before is completed byte by byte, with at most a
+        // dozen bytes.
         while !self.carry.is_empty() && !bytes.is_empty() {
             let Some((first, rest)) = bytes.split_first() else { break };
             bytes = rest;
@@ -129,7 +128,8 @@ impl Rewriter {
         Ok(())
     }
 
-    /// The number of bytes that come next and whose value does not matter to the structure: a check may pass over them.
+    /// Returns the number of following bytes whose value does not affect the structure. A check may
+    /// skip them.
     pub(crate) fn skippable(&self) -> u64 {
         match self.value {
             ValueAction::Copy { left, .. } | ValueAction::Drop { left } if self.carry.is_empty() => left,
@@ -137,7 +137,7 @@ impl Rewriter {
         }
     }
 
-    /// Passes over so many of the next bytes, at most [`Self::skippable`].
+    /// Skips so many of the next bytes, at most [`Self::skippable`].
     pub(crate) fn skip(&mut self, count: u64) {
         let (ValueAction::Copy { left, .. } | ValueAction::Drop { left }) = &mut self.value else { return };
         let count = count.min(*left);
@@ -145,7 +145,7 @@ impl Rewriter {
         self.position += count;
     }
 
-    /// The end of the data set.
+    /// Ends the data set.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), RewriteError> {
         // The last word of a value of odd length.
         if let ValueAction::Copy { left, padding, .. } = self.value
@@ -165,7 +165,7 @@ impl Rewriter {
         if left == 0 && padding && self.frames.is_empty() { Ok(()) } else { Err(RewriteError::Truncated) }
     }
 
-    /// Uses what it can of `bytes`, and returns how much that is.
+    /// Uses as many of `bytes` as possible, and returns how many.
     fn run(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, RewriteError> {
         let mut at = 0;
         while !self.ended {
@@ -220,7 +220,7 @@ impl Rewriter {
         } else {
             let start = out.len();
             out.extend_from_slice(value);
-            // What is no whole word at the end of a value of wrong length stays as it is.
+            // An incomplete word at the end of a value of wrong length stays unchanged.
             for word in out.get_mut(start..).unwrap_or_default().chunks_exact_mut(word) {
                 word.reverse();
             }
@@ -229,7 +229,7 @@ impl Rewriter {
         RewriteStep::Used(whole)
     }
 
-    /// Ends the items and sequences of defined length that end here.
+    /// Closes the items and sequences of defined length that end here.
     fn close_frames(&mut self, out: &mut Vec<u8>) -> Result<(), RewriteError> {
         while let Some(frame) = self.frames.last() {
             match frame.end {
@@ -255,47 +255,42 @@ impl Rewriter {
         let Some(start) = rest.first_chunk::<8>() else { return Ok(RewriteStep::More) };
         let top = self.frames.last().copied();
         let (from, to) = top.map_or((self.from, self.to), |frame| (frame.from, frame.to));
-        let [g0, g1, e0, e1, l0, l1, l2, l3] = *start;
-        let tag = u32::from(from.u16([g0, g1])) << 16 | u32::from(from.u16([e0, e1]));
-        if tag >> 16 == DELIMITER_GROUP {
-            return self.marker(tag, from.u32([l0, l1, l2, l3]), top, out);
-        }
+        let is_in_sequence = top.is_some_and(|frame| frame.kind == OpenElementKind::Sequence);
         if *start == [0; 8] && top.is_none() {
             self.ended = true;
             return Ok(RewriteStep::Used(0));
         }
-        if top.is_some_and(|frame| frame.kind == OpenElementKind::Sequence) {
-            return Err(RewriteError::Misplaced(tag));
-        }
-        let (letters, length, size) = if from.is_explicit() {
-            match vr::form([l0, l1]) {
-                Form::Unknown => return Err(RewriteError::BadVr(tag)),
-                Form::Short => ([l0, l1], u32::from(from.u16([l2, l3])), 8),
-                Form::Long => {
-                    let Some([.., a, b, c, d]) = rest.first_chunk::<LONGEST_HEADER>() else {
-                        return Ok(RewriteStep::More);
-                    };
-                    ([l0, l1], from.u32([*a, *b, *c, *d]), LONGEST_HEADER)
-                }
-            }
-        } else {
-            let length = from.u32([l0, l1, l2, l3]);
-            (self.letters_in_dictionary(tag, length), length, 8)
+        let mut header = match from.header(rest) {
+            Ok(header) => header,
+            Err(HeaderError::Incomplete) => return Ok(RewriteStep::More),
+            // In a sequence there are items only, whatever the letters are.
+            Err(HeaderError::BadVr(tag)) if is_in_sequence => return Err(RewriteError::Misplaced(tag)),
+            Err(HeaderError::BadVr(tag)) => return Err(RewriteError::BadVr(tag)),
         };
-        self.element(RewriteElement { tag, letters, length, size }, rest, (from, to), out)
+        if header.tag >> 16 == DELIMITER_GROUP {
+            return self.marker(header.tag, header.length, top, out);
+        }
+        if is_in_sequence {
+            return Err(RewriteError::Misplaced(header.tag));
+        }
+        if !header.explicit {
+            header.vr = self.letters_in_dictionary(header.tag, header.length);
+        }
+        self.element(header, rest, (from, to), out)
     }
 
     fn element(
         &mut self,
-        element: RewriteElement,
+        element: ElementHeader,
         rest: &[u8],
         (from, to): (Encoding, Encoding),
         out: &mut Vec<u8>,
     ) -> Result<RewriteStep, RewriteError> {
-        let RewriteElement { tag, letters, length, size } = element;
+        let ElementHeader { tag, vr: letters, length, size, .. } = element;
         let start = self.position + size as u64;
         if length == UNDEFINED {
-            // PS3.5 6.2.2: the content of UN is implicit VR little endian, and stays so where UN stays.
+            // PS3.5 6.2.2: the content of UN is Implicit VR Little Endian, and stays so if the VR
+            // stays UN.
             let (from, inner) = match (&letters, from.is_explicit()) {
                 (b"UN", true) => (Encoding::ImplicitLittle, Encoding::ImplicitLittle),
                 (b"SQ", _) | (_, false) => (from, to),
@@ -329,10 +324,10 @@ impl Rewriter {
             let Some(value) = rest.get(size..).and_then(<[u8]>::first_chunk::<2>) else { return Ok(RewriteStep::More) };
             self.signed = from.u16(*value) == 1;
         }
-        // An odd length is one less than `UNDEFINED` at most, which has been dealt with.
+        // `UNDEFINED` was handled above, so the longest odd length is one less.
         to.push_header(out, tag, letters, length.saturating_add(length % 2));
-        let padding = (length % 2 == 1).then(|| padding_of(letters));
-        let word = if from.is_big() == to.is_big() { 1 } else { word_length(letters) };
+        let padding = (length % 2 == 1).then(|| vr::padding(letters));
+        let word = if from.is_big() == to.is_big() { 1 } else { vr::word_length(letters) };
         self.value = ValueAction::Copy { left: u64::from(length), word, padding };
         Ok(RewriteStep::Used(size))
     }
@@ -379,44 +374,15 @@ impl Rewriter {
         Ok(())
     }
 
-    /// The VR of an element that has none in its header.
+    /// Returns the VR of an element whose header has none.
     fn letters_in_dictionary(&self, tag: u32, length: u32) -> [u8; 2] {
         vr::implicit(tag, length == UNDEFINED, self.signed).to_bytes()
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct RewriteElement {
-    tag: u32,
-    letters: [u8; 2],
-    length: u32,
-    /// Of its header.
-    size: usize,
-}
-
-/// What pads a value of this VR to even length (PS3.5 6.2): a space for text, else NUL.
-fn padding_of(letters: [u8; 2]) -> u8 {
-    let is_text = vr::of(letters).is_some_and(|vr| {
-        matches!(
-            vr,
-            VR::AE | VR::AS | VR::CS | VR::DA | VR::DS | VR::DT | VR::IS | VR::LO | VR::LT | VR::PN | VR::SH | VR::ST
-        ) || matches!(vr, VR::TM | VR::UC | VR::UR | VR::UT)
-    });
-    if is_text { b' ' } else { 0 }
-}
-
-/// The bytes that change places between little and big endian (PS3.5 7.3).
-fn word_length(letters: [u8; 2]) -> usize {
-    match &letters {
-        b"US" | b"SS" | b"OW" | b"AT" => 2,
-        b"UL" | b"SL" | b"FL" | b"OF" | b"OL" => 4,
-        b"FD" | b"OD" | b"SV" | b"UV" | b"OV" => 8,
-        _ => 1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use dicom_core::VR;
     use dicom_core::{DataElement, PrimitiveValue, Tag, dicom_value, value::DataSetSequence};
     use dicom_encoding::TransferSyntaxIndex;
     use dicom_object::InMemDicomObject;
@@ -473,7 +439,8 @@ mod tests {
         InMemDicomObject::read_dataset_with_ts(bytes, TransferSyntaxRegistry.get(syntax.uid()).unwrap()).unwrap()
     }
 
-    /// The library writes what it read of each syntax in the same way, so its bytes say whether two objects are the same.
+    /// The library writes the same objects in the same way, so its bytes show whether two objects
+    /// are equal.
     fn canonical(object: &InMemDicomObject) -> Vec<u8> {
         written(object, ExplicitLittle)
     }

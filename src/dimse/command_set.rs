@@ -1,6 +1,7 @@
 //! Command sets: the elements of group 0000, in implicit VR little endian (PS3.7 6.3.1, annex E).
 
 use crate::encoding::syntax::Encoding;
+use crate::encoding::tag::tag_of;
 use std::fmt;
 
 use dicom_core::Tag;
@@ -9,7 +10,8 @@ use dicom_core::Tag;
 pub const COMMAND_GROUP_LENGTH: Tag = Tag(0x0000, 0x0000);
 /// Affected SOP Class UID (0000,0002), UI.
 pub const AFFECTED_SOP_CLASS_UID: Tag = Tag(0x0000, 0x0002);
-/// Requested SOP Class UID (0000,0003), UI: what N-services have in place of [`AFFECTED_SOP_CLASS_UID`].
+/// Requested SOP Class UID (0000,0003), UI. N-services have it instead of
+/// [`AFFECTED_SOP_CLASS_UID`].
 pub const REQUESTED_SOP_CLASS_UID: Tag = Tag(0x0000, 0x0003);
 /// Command Field (0000,0100), US.
 pub const COMMAND_FIELD: Tag = Tag(0x0000, 0x0100);
@@ -21,7 +23,8 @@ pub const MESSAGE_ID_BEING_RESPONDED_TO: Tag = Tag(0x0000, 0x0120);
 pub const MOVE_DESTINATION: Tag = Tag(0x0000, 0x0600);
 /// Priority (0000,0700), US.
 pub const PRIORITY: Tag = Tag(0x0000, 0x0700);
-/// Command Data Set Type (0000,0800), US: [`NO_DATA_SET`], or anything else when a data set follows.
+/// Command Data Set Type (0000,0800), US. It is [`NO_DATA_SET`], or anything else if a data set
+/// follows.
 pub const COMMAND_DATA_SET_TYPE: Tag = Tag(0x0000, 0x0800);
 /// Status (0000,0900), US.
 pub const STATUS: Tag = Tag(0x0000, 0x0900);
@@ -50,12 +53,13 @@ pub const MOVE_ORIGINATOR_AE_TITLE: Tag = Tag(0x0000, 0x1030);
 /// Move Originator Message ID (0000,1031), US.
 pub const MOVE_ORIGINATOR_MESSAGE_ID: Tag = Tag(0x0000, 0x1031);
 
-/// The Command Data Set Type that says that no data set follows (PS3.7 annex E.1).
+/// The Command Data Set Type without a data set (PS3.7 annex E.1).
 pub const NO_DATA_SET: u16 = 0x0101;
-/// The Command Data Set Type that we write when a data set follows; any value but [`NO_DATA_SET`] would do.
+/// The Command Data Set Type that this node writes if a data set follows. Any value except
+/// [`NO_DATA_SET`] is allowed.
 pub const DATA_SET_PRESENT: u16 = 0x0001;
 
-/// Bytes of an element's tag and length in implicit VR little endian.
+/// Length of the header of an element in Implicit VR Little Endian.
 const ELEMENT_HEADER_LENGTH: usize = 8;
 
 /// A Command Field (PS3.7 E.1). Unknown values are kept as they are.
@@ -91,16 +95,16 @@ impl CommandField {
     pub const N_ACTION_RQ: Self = Self(0x0130);
     /// N-ACTION-RSP.
     pub const N_ACTION_RSP: Self = Self(0x8130);
-    /// C-CANCEL-RQ (C-FIND, C-MOVE and C-GET have one in common).
+    /// C-CANCEL-RQ. C-FIND, C-MOVE and C-GET share it.
     pub const C_CANCEL_RQ: Self = Self(0x0FFF);
 
-    /// Whether it is a response: the most significant bit tells (PS3.7 E.1: each response is its request with it set).
+    /// Whether it is a response. The most significant bit says so (PS3.7 E.1).
     #[must_use]
     pub const fn is_response(self) -> bool {
         self.0 & 0x8000 != 0
     }
 
-    /// The field of the response to this request.
+    /// Returns the Command Field of the response to this request.
     #[must_use]
     pub const fn response(self) -> Self {
         Self(self.0 | 0x8000)
@@ -136,7 +140,7 @@ impl fmt::Debug for CommandField {
     }
 }
 
-/// Why bytes are no command set, or a field of one is not what it has to be.
+/// The reason why bytes are not a command set, or why a field of it is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandSetError {
     /// The bytes end inside an element.
@@ -145,43 +149,43 @@ pub enum CommandSetError {
         /// Where the element starts.
         offset: usize,
     },
-    /// An element of another group than 0000.
+    /// An element belongs to another group than 0000.
     #[error("element {tag} in a command set, at byte {offset}")]
     ForeignElement {
-        /// Its tag.
+        /// Tag of the element.
         tag: Tag,
-        /// Where it starts.
+        /// Start of the element.
         offset: usize,
     },
-    /// An element of undefined length, or of one that passes the end.
+    /// An element has undefined length, or a length that passes the end.
     #[error("element {tag} of a command set has length {length}")]
     BadLength {
-        /// Its tag.
+        /// Tag of the element.
         tag: Tag,
-        /// The length that it declares.
+        /// The declared length.
         length: u32,
     },
-    /// The same element twice: which one counts would be a guess.
+    /// An element occurs twice, and nobody knows which one counts.
     #[error("element {tag} twice in a command set")]
     Repeated {
-        /// Its tag.
+        /// Tag of the element.
         tag: Tag,
     },
-    /// An element that has to be there and is not.
+    /// A required element is missing.
     #[error("element {tag} is missing from the command set")]
     Missing {
-        /// Its tag.
+        /// Tag of the element.
         tag: Tag,
     },
-    /// An element that is there, but with a value that its VR does not allow.
+    /// The value of an element is not allowed by its VR.
     #[error("element {tag} of the command set has a value that its VR does not allow")]
     Mistyped {
-        /// Its tag.
+        /// Tag of the element.
         tag: Tag,
     },
 }
 
-/// A command set: elements of group 0000 with their encoded values. Elements that nobody asks for are kept.
+/// A command set: elements of group 0000 with their encoded values. Unknown elements are kept.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct CommandSet {
     /// Element numbers and values, in ascending order.
@@ -189,7 +193,7 @@ pub struct CommandSet {
 }
 
 impl CommandSet {
-    /// A command set without elements.
+    /// Creates a command set without elements.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -197,8 +201,9 @@ impl CommandSet {
 
     /// Reads a command set from its encoding.
     ///
-    /// The group length is not held against what follows: the last-fragment mark of PS3.8 E.2 already says where the
-    /// command ends, and old senders get it wrong. The order of the elements is not held against the sender either.
+    /// The group length is not checked. The last-fragment mark of PS3.8 E.2 already says where the
+    /// command ends, and old senders write a wrong length. The order of the elements is not checked
+    /// either.
     ///
     /// # Errors
     /// When an element is cut short, repeated, of another group or of undefined length.
@@ -207,15 +212,15 @@ impl CommandSet {
         let mut rest = bytes;
         while !rest.is_empty() {
             let offset = bytes.len() - rest.len();
-            let Some((header, after)) = rest.split_first_chunk::<ELEMENT_HEADER_LENGTH>() else {
+            // PS3.7 6.3.1: a command set is in Implicit VR Little Endian.
+            let Ok(header) = Encoding::ImplicitLittle.header(rest) else {
                 return Err(CommandSetError::Truncated { offset });
             };
-            let [g0, g1, e0, e1, l0, l1, l2, l3] = *header;
-            let tag = Tag(u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1]));
-            let length = u32::from_le_bytes([l0, l1, l2, l3]);
+            let (tag, length) = (tag_of(header.tag), header.length);
             if tag.group() != 0 {
                 return Err(CommandSetError::ForeignElement { tag, offset });
             }
+            let after = rest.get(header.size..).unwrap_or_default();
             let value = usize::try_from(length).ok().and_then(|length| after.split_at_checked(length));
             let Some((value, after)) = value else {
                 return Err(CommandSetError::BadLength { tag, length });
@@ -243,7 +248,7 @@ impl CommandSet {
         }
     }
 
-    /// The encoded value of an element.
+    /// Returns the encoded value of an element.
     #[must_use]
     pub fn value(&self, tag: Tag) -> Option<&[u8]> {
         debug_assert_eq!(tag.group(), 0);
@@ -251,7 +256,7 @@ impl CommandSet {
         self.elements.get(index).map(|(_, value)| value.as_slice())
     }
 
-    /// An element of VR US that has to be there.
+    /// Returns a required element of VR US.
     ///
     /// # Errors
     /// When it is missing or not one unsigned short.
@@ -259,7 +264,7 @@ impl CommandSet {
         self.optional_unsigned_short(tag)?.ok_or(CommandSetError::Missing { tag })
     }
 
-    /// An element of VR US that may be absent or empty.
+    /// Returns an element of VR US that may be absent or empty.
     ///
     /// # Errors
     /// When it has a value that is not one unsigned short.
@@ -271,7 +276,7 @@ impl CommandSet {
         }
     }
 
-    /// An element of a text VR (UI, AE, LO) that has to be there, without its padding.
+    /// Returns a required element of a text VR (UI, AE, LO), without its padding.
     ///
     /// # Errors
     /// When it is missing, empty, or not of the default character repertoire.
@@ -279,10 +284,12 @@ impl CommandSet {
         self.optional_text(tag)?.ok_or(CommandSetError::Missing { tag })
     }
 
-    /// An element of a text VR (UI, AE, LO) without its padding; `None` when absent or empty.
+    /// Returns an element of a text VR (UI, AE, LO) without its padding. `None` if it is absent or
+    /// empty.
     ///
     /// # Errors
-    /// When it is not of the default character repertoire: no Specific Character Set applies to a command set.
+    /// When it is not of the default character repertoire. No Specific Character Set applies to a
+    /// command set.
     pub fn optional_text(&self, tag: Tag) -> Result<Option<&str>, CommandSetError> {
         let Some(value) = self.value(tag) else { return Ok(None) };
         match std::str::from_utf8(value) {
@@ -340,7 +347,8 @@ impl CommandSet {
     }
 }
 
-/// Shows tags and lengths, not values: a C-STORE-RQ names an instance, which belongs in no log at this level.
+/// Shows tags and lengths, but no values. A C-STORE-RQ names an instance, which must not appear in
+/// a log at this level.
 impl fmt::Debug for CommandSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.elements.iter().map(|(element, value)| (Tag(0, *element), value.len()))).finish()
@@ -348,7 +356,7 @@ impl fmt::Debug for CommandSet {
 }
 
 fn put_header(out: &mut Vec<u8>, element: u16, length: usize) {
-    // PS3.7 6.3.1: command sets are in implicit VR little endian, where no header says a VR.
+    // PS3.7 6.3.1: command sets are in Implicit VR Little Endian, so no header has a VR.
     Encoding::ImplicitLittle.push_header(out, u32::from(element), [0, 0], length_field(length));
 }
 
@@ -360,7 +368,7 @@ fn length_field(length: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// The C-ECHO-RQ of DCMTK 3.6.7 echoscu, as it came over the wire.
+    /// The C-ECHO-RQ of DCMTK 3.6.7 echoscu, as it was sent.
     const ECHOSCU_C_ECHO_RQ: &[u8] = &[
         0x00, 0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x38, 0x00, 0x00, 0x00, // group length 56
         0x00, 0x00, 0x02, 0x00, 0x12, 0x00, 0x00, 0x00, b'1', b'.', b'2', b'.', b'8', b'4', b'0', b'.', b'1', b'0',

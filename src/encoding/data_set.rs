@@ -4,6 +4,7 @@ use dicom_core::{Tag, VR};
 
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{ITEM, tag_number};
+use crate::encoding::vr::{self, has_long_length};
 
 /// Builds a data set with one element: a list of UIDs. If the list is too long for VR UI, the VR is
 /// UN (PS3.5 6.2.2).
@@ -16,19 +17,22 @@ pub fn uid_list_data_set<'a>(encoding: Encoding, tag: Tag, uids: impl Iterator<I
         }
         value.extend_from_slice(uid.as_bytes());
     }
-    if !value.len().is_multiple_of(2) {
-        value.push(0);
-    }
-    let mut out = Vec::with_capacity(value.len() + 12);
+    let mut out = Vec::with_capacity(value.len() + 14);
     push_element(encoding, &mut out, tag, VR::UI, &value);
     out
 }
 
-/// Appends an element whose value has even length.
+/// Appends an element. Its value is padded to even length (PS3.5 6.2). If it is too long for its VR,
+/// the VR becomes UN (PS3.5 6.2.2, note 2).
 pub(crate) fn push_element(encoding: Encoding, out: &mut Vec<u8>, tag: Tag, vr: VR, value: &[u8]) {
-    let length = u32::try_from(value.len()).expect("what we say of an archive's instances is far below 4 GiB");
-    encoding.push_header(out, tag_number(tag), vr.to_bytes(), length);
+    let padded = value.len().next_multiple_of(2);
+    let letters = if has_long_length(vr) || padded <= usize::from(u16::MAX) { vr.to_bytes() } else { *b"UN" };
+    // Values come from the index, and the limits of reading keep them far below 4 GiB.
+    encoding.push_header(out, tag_number(tag), letters, u32::try_from(padded).unwrap_or(u32::MAX));
     out.extend_from_slice(value);
+    if padded > value.len() {
+        out.push(vr::padding(letters));
+    }
 }
 
 /// Writes a small data set, element after element in ascending order.
@@ -47,11 +51,7 @@ impl DataSetWriter {
 
     /// Adds an element of VR UI or of a text VR, padded to even length (PS3.5 6.2).
     pub fn text(&mut self, tag: Tag, vr: VR, text: &str) {
-        let mut value = text.as_bytes().to_vec();
-        if !value.len().is_multiple_of(2) {
-            value.push(if vr == VR::UI { 0 } else { b' ' });
-        }
-        push_element(self.encoding, &mut self.out, tag, vr, &value);
+        push_element(self.encoding, &mut self.out, tag, vr, text.as_bytes());
     }
 
     /// Adds an element of VR US.

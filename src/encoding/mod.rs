@@ -13,7 +13,7 @@
 
 pub mod charset;
 pub mod data_set;
-mod header;
+pub(crate) mod header;
 pub mod syntax;
 pub(crate) mod tag;
 pub(crate) mod vr;

@@ -74,10 +74,6 @@ impl Encoding {
         if self.is_big() { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
     }
 
-    pub(crate) fn u32(self, bytes: [u8; 4]) -> u32 {
-        if self.is_big() { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
-    }
-
     pub(crate) fn push_u16(self, out: &mut Vec<u8>, value: u16) {
         out.extend(if self.is_big() { value.to_be_bytes() } else { value.to_le_bytes() });
     }

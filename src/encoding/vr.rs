@@ -106,6 +106,32 @@ pub(crate) fn has_long_length(vr: VR) -> bool {
     form(vr.to_bytes()) == Form::Long
 }
 
+/// Whether values of a VR are bytes without text or number that a query could compare.
+pub(crate) fn is_binary(vr: VR) -> bool {
+    matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN)
+}
+
+/// Returns the byte that pads a value to even length: a space for text, otherwise NUL (PS3.5 6.2).
+pub(crate) fn padding(letters: [u8; 2]) -> u8 {
+    let is_text = of(letters).is_some_and(|vr| {
+        matches!(
+            vr,
+            VR::AE | VR::AS | VR::CS | VR::DA | VR::DS | VR::DT | VR::IS | VR::LO | VR::LT | VR::PN | VR::SH | VR::ST
+        ) || matches!(vr, VR::TM | VR::UC | VR::UR | VR::UT)
+    });
+    if is_text { b' ' } else { 0 }
+}
+
+/// Returns the number of bytes whose order differs between little and big endian (PS3.5 7.3).
+pub(crate) fn word_length(letters: [u8; 2]) -> usize {
+    match &letters {
+        b"US" | b"SS" | b"OW" | b"AT" => 2,
+        b"UL" | b"SL" | b"FL" | b"OF" | b"OL" => 4,
+        b"FD" | b"OD" | b"SV" | b"UV" | b"OV" => 8,
+        _ => 1,
+    }
+}
+
 /// Whether both bytes are capital letters. Those of every VR are, even of future ones (PS3.5 6.2).
 pub(crate) fn is_letters(vr: [u8; 2]) -> bool {
     vr.iter().all(u8::is_ascii_uppercase)

@@ -8,13 +8,12 @@ use std::io::{self, ErrorKind, Read};
 
 use dicom_core::VR;
 
+use super::header::{ElementHeader, HeaderError, LONGEST_HEADER};
+use super::syntax::Encoding;
 use super::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
-use super::vr::{self, Form};
+use super::vr;
 
 const PIXEL_REPRESENTATION: u32 = 0x0028_0103;
-
-/// Maximum length of an element header.
-const LONGEST_HEADER: usize = 12;
 
 /// Bytes of one read.
 const READ: usize = 64 << 10;
@@ -142,51 +141,39 @@ impl<R: Input> Walk<R> {
             return Ok(self.close());
         }
         let explicit = self.frames.last().map_or(self.explicit, |frame| frame.explicit);
-        let available = self.fill(8)?;
+        let available = self.fill(LONGEST_HEADER)?;
         if available == 0 && self.frames.is_empty() {
             self.ended = true;
             return Ok(Event::End);
         }
-        let start: [u8; 8] = self.peek().ok_or(WalkError::Truncated)?;
-        let [g0, g1, e0, e1, l0, l1, l2, l3] = start;
-        let tag = u32::from(u16::from_le_bytes([g0, g1])) << 16 | u32::from(u16::from_le_bytes([e0, e1]));
-        if tag >> 16 == DELIMITER_GROUP {
-            self.advance(8);
-            return self.marker(tag, u32::from_le_bytes([l0, l1, l2, l3]));
-        }
         // Some writers fill the last sector with zeros.
-        if start == [0; 8] && self.frames.is_empty() {
+        if self.peek() == Some([0; 8]) && self.frames.is_empty() {
             self.ended = true;
             return Ok(Event::End);
         }
-        if self.frames.last().is_some_and(|frame| frame.kind == Kind::Sequence) {
-            return Err(WalkError::Misplaced(tag));
+        let is_in_sequence = self.frames.last().is_some_and(|frame| frame.kind == Kind::Sequence);
+        let encoding = if explicit { Encoding::ExplicitLittle } else { Encoding::ImplicitLittle };
+        let header = match encoding.header(self.buffer.get(self.start..).unwrap_or_default()) {
+            Ok(header) => header,
+            Err(HeaderError::Incomplete) => return Err(WalkError::Truncated),
+            // In a sequence there are items only, whatever the letters are.
+            Err(HeaderError::BadVr(tag)) if is_in_sequence => return Err(WalkError::Misplaced(tag)),
+            Err(HeaderError::BadVr(tag)) => return Err(WalkError::BadVr(tag)),
+        };
+        self.advance(header.size);
+        if header.tag >> 16 == DELIMITER_GROUP {
+            return self.marker(header.tag, header.length);
         }
-        self.element(tag, explicit, (l0, l1, l2, l3))
+        if is_in_sequence {
+            return Err(WalkError::Misplaced(header.tag));
+        }
+        self.element(header, explicit)
     }
 
-    fn element(&mut self, tag: u32, explicit: bool, bytes: (u8, u8, u8, u8)) -> Result<Event, WalkError> {
-        let (l0, l1, l2, l3) = bytes;
-        let (vr, length) = if explicit {
-            match vr::form([l0, l1]) {
-                Form::Unknown => return Err(WalkError::BadVr(tag)),
-                Form::Short => {
-                    self.advance(8);
-                    (vr::of([l0, l1]), u32::from(u16::from_le_bytes([l2, l3])))
-                }
-                Form::Long => {
-                    self.fill(LONGEST_HEADER)?;
-                    let header: [u8; LONGEST_HEADER] = self.peek().ok_or(WalkError::Truncated)?;
-                    let [.., a, b, c, d] = header;
-                    self.advance(LONGEST_HEADER);
-                    (vr::of([l0, l1]), u32::from_le_bytes([a, b, c, d]))
-                }
-            }
-        } else {
-            self.advance(8);
-            let length = u32::from_le_bytes([l0, l1, l2, l3]);
-            (Some(vr::implicit(tag, length == UNDEFINED, self.signed)), length)
-        };
+    fn element(&mut self, header: ElementHeader, explicit: bool) -> Result<Event, WalkError> {
+        let ElementHeader { tag, length, .. } = header;
+        let vr =
+            if header.explicit { vr::of(header.vr) } else { Some(vr::implicit(tag, length == UNDEFINED, self.signed)) };
         let vr = vr.unwrap_or(VR::UN);
         if length == UNDEFINED {
             return match vr {
@@ -259,10 +246,10 @@ impl<R: Input> Walk<R> {
             return Ok(None);
         }
         self.fill(8)?;
-        let [g0, g1, e0, e1, l0, l1, l2, l3]: [u8; 8] = self.peek().ok_or(WalkError::Truncated)?;
-        let tag = u32::from(u16::from_le_bytes([g0, g1])) << 16 | u32::from(u16::from_le_bytes([e0, e1]));
-        let length = u32::from_le_bytes([l0, l1, l2, l3]);
-        self.advance(8);
+        // Fragments and their delimiter have no VR (PS3.5 A.4).
+        let header = Encoding::ImplicitLittle.header(self.buffer.get(self.start..).unwrap_or_default());
+        let ElementHeader { tag, length, size, .. } = header.map_err(|_| WalkError::Truncated)?;
+        self.advance(size);
         match tag {
             ITEM if length != UNDEFINED => {
                 self.unread = u64::from(length);

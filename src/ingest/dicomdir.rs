@@ -6,6 +6,7 @@
 
 use std::io::{self, BufRead, Read};
 
+use crate::encoding::header::{self, ElementHeader, HeaderError, LONGEST_HEADER};
 use crate::encoding::tag::{ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED};
 use crate::encoding::vr::{self, Form};
 
@@ -20,7 +21,7 @@ const MAX_FILE_ID: usize = 1024;
 const IN_USE_FLAG: u32 = 0x0004_1410;
 const REFERENCED_FILE_ID: u32 = 0x0004_1500;
 const RECORDS: u32 = 0x0004_1220;
-const DELIMITERS: [u32; 2] = [ITEM_DELIMITER, SEQUENCE_DELIMITER];
+const CUT_SHORT: &str = "it ends inside a record";
 const NO_ELEMENT: &str = "a record contains something other than elements";
 
 /// References of a DICOMDIR.
@@ -38,126 +39,186 @@ pub struct References {
 ///
 /// # Errors
 /// Returns the error of the reader.
-pub fn read_references(mut file: impl BufRead) -> io::Result<References> {
-    let mut found = References::default();
-    let mut preamble = [0; 132];
-    if !fill(&mut file, &mut preamble)? || !preamble.ends_with(b"DICM") {
-        found.damage = Some("it has no preamble");
-        return Ok(found);
+pub fn read_references(file: impl BufRead) -> io::Result<References> {
+    let mut reader = RecordReader {
+        file,
+        explicit: true,
+        big: false,
+        in_records: false,
+        in_use: true,
+        position: 0,
+        record_end: None,
+        found: References::default(),
+    };
+    if let Err(Stopped::Unreadable(error)) = reader.read() {
+        return Err(error);
     }
-    let (mut explicit, mut big, mut in_records, mut in_use) = (true, false, false, true);
-    // `at` is the number of bytes read. `record_end` is the end of the current record, if its
-    // length is defined.
-    let (mut at, mut record_end) = (0_u64, None);
-    loop {
-        let mut header = [0; 8];
-        if file.fill_buf()?.is_empty() {
-            return Ok(found);
-        }
-        if !fill(&mut file, &mut header)? {
-            found.damage = Some("it ends inside a record");
-            return Ok(found);
-        }
-        at += 8;
-        let [g0, g1, e0, e1, v0, v1, l0, l1] = header;
-        // PS3.10 8.6 allows Explicit VR Little Endian only, but older files use others. The first
-        // element after the File Meta Information decides.
-        if !in_records && [g0, g1] == [0, 4] {
-            big = true;
-        }
-        let number = |bytes: [u8; 4]| if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
-        let tag = if big { number([g0, g1, e0, e1]) } else { u32::from_be_bytes([g1, g0, e1, e0]) };
-        if tag >> 16 == 0x0004 && !in_records {
-            explicit = vr::form([v0, v1]) != Form::Unknown;
-        }
-        let is_mark = tag == ITEM || DELIMITERS.contains(&tag);
-        let mut letters = [v0, v1];
-        // Some files begin with a command set (PS3.7 6.3.1). It is always implicit.
-        let explicit = explicit && !(tag >> 16 == 0 && !in_records && vr::form(letters) == Form::Unknown);
-        let left_of_record = record_end.map(|end: u64| end.saturating_sub(at));
-        let length = match vr::form(letters) {
-            Form::Short if explicit && !is_mark => {
-                u32::from(if big { u16::from_be_bytes([l0, l1]) } else { u16::from_le_bytes([l0, l1]) })
-            }
-            Form::Long if explicit && !is_mark => {
-                let mut length = [0; 4];
-                if !fill(&mut file, &mut length)? {
-                    found.damage = Some("it ends inside a record");
-                    return Ok(found);
-                }
-                at += 4;
-                number(length)
-            }
-            // The length of the record gives the start of the next one.
-            Form::Unknown if explicit && !is_mark && left_of_record.is_some_and(|left| left > 0) => {
-                found.damage = Some(NO_ELEMENT);
-                at += pass(&mut file, left_of_record.unwrap_or(0))?;
-                continue;
-            }
-            Form::Unknown if explicit && !is_mark => {
-                found.damage = Some("an element in it has no valid VR");
-                return Ok(found);
-            }
-            Form::Short | Form::Long | Form::Unknown => {
-                letters = [0, 0];
-                number([v0, v1, l0, l1])
-            }
-        };
-        if tag == ITEM && left_of_record.is_none_or(|left| left == 0) {
-            record_end = (length != UNDEFINED).then(|| at + u64::from(length));
-        }
-        if let Some(left) = left_of_record.filter(|left| *left > 0)
-            && length != UNDEFINED
-            && u64::from(length) > left
-        {
-            found.damage = Some(NO_ELEMENT);
-            at += pass(&mut file, left)?;
-            continue;
-        }
-        match tag {
-            // Elements inside items are read as if they were outside.
-            RECORDS => in_records = true,
-            _ if is_mark || letters == *b"SQ" || length == UNDEFINED => {}
-            IN_USE_FLAG if length == 2 => {
-                let mut flag = [0; 2];
-                if !fill(&mut file, &mut flag)? {
-                    found.damage = Some("it ends inside a record");
-                    return Ok(found);
-                }
-                at += 2;
-                in_use = flag != [0, 0];
-            }
-            REFERENCED_FILE_ID if length as usize <= MAX_FILE_ID => {
-                let mut value = vec![0; length as usize];
-                if !fill(&mut file, &mut value)? {
-                    found.damage = Some("it ends inside a record");
-                    return Ok(found);
-                }
-                at += u64::from(length);
-                if in_use && found.file_ids.len() >= MAX_REFERENCES {
-                    found.damage = Some("it has more references than any real one");
-                    return Ok(found);
-                }
-                if in_use {
-                    found.file_ids.push(String::from_utf8_lossy(&value).trim_end_matches([' ', '\0']).to_owned());
-                }
-                in_use = true;
-            }
-            _ => {
-                let passed = pass(&mut file, u64::from(length))?;
-                at += passed;
-                if passed < u64::from(length) {
-                    found.damage = Some("it ends inside a record");
-                    return Ok(found);
-                }
-            }
-        }
+    Ok(reader.found)
+}
+
+/// Reads the elements of all levels one after the other.
+struct RecordReader<R> {
+    file: R,
+    explicit: bool,
+    big: bool,
+    /// Reading has reached the sequence of records.
+    in_records: bool,
+    /// The current record is in use.
+    in_use: bool,
+    /// Number of bytes read after the preamble.
+    position: u64,
+    /// End of the current record, if its length is defined.
+    record_end: Option<u64>,
+    found: References,
+}
+
+/// The reason why reading stops before the end of the file.
+enum Stopped {
+    /// The file cannot be read.
+    Unreadable(io::Error),
+    /// The rest makes no sense. The references found before count.
+    Damaged,
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
     }
 }
 
-/// Skips up to `count` bytes. Returns how many were skipped.
-fn pass(file: &mut impl BufRead, count: u64) -> io::Result<u64> {
-    io::copy(&mut file.take(count), &mut io::sink())
+impl<R: BufRead> RecordReader<R> {
+    fn read(&mut self) -> Result<(), Stopped> {
+        let mut preamble = [0; 132];
+        if !fill(&mut self.file, &mut preamble)? || !preamble.ends_with(b"DICM") {
+            return self.damaged("it has no preamble");
+        }
+        while !self.file.fill_buf()?.is_empty() {
+            match self.header()? {
+                Some(header) => self.element(header)?,
+                None => self.skip_rest_of_record()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a header. `None` if the rest of the current record is not made of elements.
+    fn header(&mut self) -> Result<Option<ElementHeader>, Stopped> {
+        let mut bytes = [0; LONGEST_HEADER];
+        let (start, more) = bytes.split_at_mut(8);
+        self.fill(start)?;
+        self.detect_encoding(start);
+        // Some files begin with a command set (PS3.7 6.3.1). It is always implicit.
+        let is_command =
+            !self.in_records && start.starts_with(&[0, 0]) && vr::form([start[4], start[5]]) == Form::Unknown;
+        let explicit = self.explicit && !is_command;
+        let header = match header::read(explicit, self.big, start) {
+            Err(HeaderError::Incomplete) => {
+                self.fill(more)?;
+                header::read(explicit, self.big, &bytes)
+            }
+            read => read,
+        };
+        match header {
+            Ok(header) => Ok(Some(header)),
+            // The length of the record gives the start of the next one.
+            Err(_) if self.left_of_record().is_some_and(|left| left > 0) => Ok(None),
+            Err(_) => self.damaged("an element in it has no valid VR").map(|()| None),
+        }
+    }
+
+    /// PS3.10 8.6 allows Explicit VR Little Endian only, but older files use others. The first
+    /// element after the File Meta Information decides.
+    fn detect_encoding(&mut self, start: &[u8]) {
+        if self.in_records {
+            return;
+        }
+        if start.starts_with(&[0, 4]) {
+            self.big = true;
+        }
+        let group = if self.big { [start[1], start[0]] } else { [start[0], start[1]] };
+        if group == [4, 0] {
+            self.explicit = vr::form([start[4], start[5]]) != Form::Unknown;
+        }
+    }
+
+    /// Handles an element or marker, after its header.
+    fn element(&mut self, header: ElementHeader) -> Result<(), Stopped> {
+        let ElementHeader { tag, length, .. } = header;
+        let left = self.left_of_record();
+        if tag == ITEM && left.is_none_or(|left| left == 0) {
+            self.record_end = (length != UNDEFINED).then(|| self.position + u64::from(length));
+        }
+        if let Some(left) = left.filter(|left| *left > 0)
+            && length != UNDEFINED
+            && u64::from(length) > left
+        {
+            return self.skip_rest_of_record();
+        }
+        match tag {
+            // Elements inside items are read as if they were outside.
+            RECORDS => self.in_records = true,
+            ITEM | ITEM_DELIMITER | SEQUENCE_DELIMITER => {}
+            _ if header.vr == *b"SQ" || length == UNDEFINED => {}
+            IN_USE_FLAG if length == 2 => {
+                let mut flag = [0; 2];
+                self.fill(&mut flag)?;
+                self.in_use = flag != [0, 0];
+            }
+            REFERENCED_FILE_ID if length as usize <= MAX_FILE_ID => self.reference(length as usize)?,
+            _ => {
+                let length = u64::from(length);
+                if self.skip(length)? < length {
+                    return self.damaged(CUT_SHORT);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a Referenced File ID. It counts if its record is in use.
+    fn reference(&mut self, length: usize) -> Result<(), Stopped> {
+        let mut value = vec![0; length];
+        self.fill(&mut value)?;
+        if std::mem::replace(&mut self.in_use, true) {
+            if self.found.file_ids.len() >= MAX_REFERENCES {
+                return self.damaged("it has more references than any real one");
+            }
+            let file_id = String::from_utf8_lossy(&value);
+            self.found.file_ids.push(file_id.trim_end_matches([' ', '\0']).to_owned());
+        }
+        Ok(())
+    }
+
+    /// Goes on with the next record.
+    fn skip_rest_of_record(&mut self) -> Result<(), Stopped> {
+        self.found.damage = Some(NO_ELEMENT);
+        self.skip(self.left_of_record().unwrap_or(0)).map(|_| ()).map_err(Stopped::from)
+    }
+
+    fn left_of_record(&self) -> Option<u64> {
+        self.record_end.map(|end| end.saturating_sub(self.position))
+    }
+
+    fn damaged(&mut self, reason: &'static str) -> Result<(), Stopped> {
+        self.found.damage = Some(reason);
+        Err(Stopped::Damaged)
+    }
+
+    /// Fills the buffer, or stops.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Stopped> {
+        if !fill(&mut self.file, buffer)? {
+            return self.damaged(CUT_SHORT);
+        }
+        self.position += buffer.len() as u64;
+        Ok(())
+    }
+
+    /// Skips up to `count` bytes. Returns how many were skipped.
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        let skipped = io::copy(&mut self.file.by_ref().take(count), &mut io::sink())?;
+        self.position += skipped;
+        Ok(skipped)
+    }
 }
 
 /// Fills the buffer. Returns false at the end of the file.

@@ -21,18 +21,19 @@ use super::fault::{Fault, Faults};
 use super::json;
 use super::limits::{MAX_DEPTH, MAX_HEADER, MAX_INFLATED, MAX_META_VALUE, MAX_VALUE, MAX_VALUES};
 use super::parsed::{Parsed, RawValue, Verdict};
+use crate::encoding::header::{ElementHeader, read_plain, read_plain_in, tag_at, u32_of};
 use crate::encoding::syntax;
 use crate::encoding::tag::{DELIMITER_GROUP, ITEM, ITEM_DELIMITER, SEQUENCE_DELIMITER, UNDEFINED, tag_of};
 use crate::encoding::vr::{self, Form};
 use crate::ingest::parsed::Spare;
 use crate::ingest::wanted::{ALL_IDENTIFYING, Element, Role, Wanted};
 
-mod header;
 mod nested;
 mod sniff;
+mod state;
 
-use header::*;
 use sniff::Going;
+use state::*;
 
 const DIRECTORY_GROUP: u32 = 0x0004;
 const PIXEL_DATA_GROUP: u32 = 0x7FE0;
@@ -598,7 +599,7 @@ impl<'w> Core<'w> {
         match header.tag {
             0x0002_0000 if self.meta.end.is_none() => {
                 if let Some(bytes) = value.first_chunk::<4>() {
-                    let length = if big { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) };
+                    let length = u32_of(*bytes, big);
                     self.meta.end = Some(here + (header.size + value.len()) as u64 + u64::from(length));
                 }
             }
@@ -626,7 +627,7 @@ impl<'w> Core<'w> {
     }
 
     /// Skips an element before the data set that cannot be part of it.
-    fn pass_foreign(&mut self, header: &Header, rest: &[u8], at: &mut usize) -> Step {
+    fn pass_foreign(&mut self, header: &ElementHeader, rest: &[u8], at: &mut usize) -> Step {
         if header.size > rest.len() || !self.within_limit(*at) {
             return Step::More;
         }
@@ -689,7 +690,7 @@ impl<'w> Core<'w> {
         }
         self.syntax = found.or(expected).unwrap_or(EXPLICIT_LE);
         self.begin_data_set(here);
-        if sniff::tag(start, self.syntax.big) >> 16 == DIRECTORY_GROUP {
+        if tag_at(start, self.syntax.big) >> 16 == DIRECTORY_GROUP {
             self.verdict = Verdict::Dicomdir;
             self.state = State::Done;
         }
@@ -733,7 +734,7 @@ impl<'w> Core<'w> {
             let rest = buf.get(at..).unwrap_or_default();
             // The header is destructured at once. As a whole it would go through memory, which
             // costs more than everything else here.
-            let Header { tag, vr: letters, length, size, explicit } = match fast_header::<EXPLICIT, BIG>(rest) {
+            let ElementHeader { tag, vr: letters, length, size, explicit } = match read_plain::<EXPLICIT, BIG>(rest) {
                 Some(header) => header,
                 None => match self.header(Syntax { explicit: EXPLICIT, big: BIG }, rest, end) {
                     Some(header) => header,
@@ -741,7 +742,7 @@ impl<'w> Core<'w> {
                 },
             };
             if tag <= self.last_tag || tag > self.wanted.last || self.doubtful {
-                match self.unusual(Header { tag, vr: letters, length, size, explicit }, at) {
+                match self.unusual(ElementHeader { tag, vr: letters, length, size, explicit }, at) {
                     Unusual::Read => {}
                     Unusual::PassDelimiter => {
                         at += 8;
@@ -795,7 +796,7 @@ impl<'w> Core<'w> {
                 at += length;
             } else if length == UNDEFINED || element.is_some_and(|element| element.vr == VR::SQ && length != 0) {
                 let here = self.offset + at as u64;
-                if self.open_sequence(Header { tag, vr: letters, length, size, explicit }, element, here) {
+                if self.open_sequence(ElementHeader { tag, vr: letters, length, size, explicit }, element, here) {
                     break Step::Continue;
                 }
                 if self.state == State::Done {
@@ -821,7 +822,7 @@ impl<'w> Core<'w> {
     /// Handles a root element that does not simply follow. It is out of order, or past the last
     /// wanted element, or it is not yet certain that this is a data set.
     #[cold]
-    fn unusual(&mut self, header: Header, at: usize) -> Unusual {
+    fn unusual(&mut self, header: ElementHeader, at: usize) -> Unusual {
         let tag = header.tag;
         let group = tag >> 16;
         if tag == 0 && header.length == 0 {
@@ -946,14 +947,8 @@ impl<'w> Core<'w> {
     // ---- headers -------------------------------------------------------------------------------
 
     /// Parses the header at the start of `rest`. `None` if there are not enough bytes.
-    fn header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<Header> {
-        let fast = match syntax {
-            Syntax { explicit: true, big: false } => fast_header::<true, false>(rest),
-            Syntax { explicit: false, big: false } => fast_header::<false, false>(rest),
-            Syntax { explicit: true, big: true } => fast_header::<true, true>(rest),
-            Syntax { explicit: false, big: true } => fast_header::<false, true>(rest),
-        };
-        fast.or_else(|| self.odd_header(syntax, rest, end))
+    fn header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<ElementHeader> {
+        read_plain_in(syntax.explicit, syntax.big, rest).or_else(|| self.odd_header(syntax, rest, end))
     }
 
     /// Parses the header of an element in an explicit data set whose VR field is invalid, or whose
@@ -961,11 +956,11 @@ impl<'w> Core<'w> {
     ///
     /// It tries the possible forms. The right one is followed by a plausible element.
     #[cold]
-    fn odd_header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<Header> {
+    fn odd_header(&mut self, syntax: Syntax, rest: &[u8], end: bool) -> Option<ElementHeader> {
         let start = rest.first_chunk::<8>()?;
         let vr = [start[4], start[5]];
         if *start == [0; 8] {
-            return Some(Header { tag: 0, vr, length: 0, size: 8, explicit: false });
+            return Some(ElementHeader { tag: 0, vr, length: 0, size: 8, explicit: false });
         }
         let form = vr::form(vr);
         let reserved = [start[6], start[7]];
@@ -975,12 +970,13 @@ impl<'w> Core<'w> {
         if rest.len() < 12 && !end {
             return None;
         }
-        let tag = sniff::tag(start, syntax.big);
-        let number = |bytes: [u8; 4]| if syntax.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
+        let tag = tag_at(start, syntax.big);
+        let number = |bytes| u32_of(bytes, syntax.big);
         let short_length = if syntax.big { u16::from_be_bytes(reserved) } else { u16::from_le_bytes(reserved) };
-        let short = Header { tag, vr, length: u32::from(short_length), size: 8, explicit: true };
-        let implicit = Header { length: number([vr[0], vr[1], reserved[0], reserved[1]]), explicit: false, ..short };
-        let long = rest.get(8..12).and_then(|bytes| bytes.first_chunk::<4>()).map(|bytes| Header {
+        let short = ElementHeader { tag, vr, length: u32::from(short_length), size: 8, explicit: true };
+        let implicit =
+            ElementHeader { length: number([vr[0], vr[1], reserved[0], reserved[1]]), explicit: false, ..short };
+        let long = rest.get(8..12).and_then(|bytes| bytes.first_chunk::<4>()).map(|bytes| ElementHeader {
             length: number(*bytes),
             size: 12,
             ..short
@@ -1066,37 +1062,6 @@ enum Unusual {
     Read,
     PassDelimiter,
     Stop,
-}
-
-/// Parses the header at the start of `rest` if it is complete and has a VR of the Standard.
-#[inline(always)]
-fn fast_header<const EXPLICIT: bool, const BIG: bool>(rest: &[u8]) -> Option<Header> {
-    let start = rest.first_chunk::<8>()?;
-    let [g0, g1, e0, e1, v0, v1, l0, l1] = *start;
-    let (group, element) = if BIG {
-        (u16::from_be_bytes([g0, g1]), u16::from_be_bytes([e0, e1]))
-    } else {
-        (u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1]))
-    };
-    let tag = u32::from(group) << 16 | u32::from(element);
-    let word = [v0, v1, l0, l1];
-    if !EXPLICIT || u32::from(group) == DELIMITER_GROUP {
-        let length = if BIG { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) };
-        return Some(Header { tag, vr: [0, 0], length, size: 8, explicit: false });
-    }
-    let vr = [v0, v1];
-    match vr::form(vr) {
-        Form::Short => {
-            let length = if BIG { u16::from_be_bytes([l0, l1]) } else { u16::from_le_bytes([l0, l1]) };
-            Some(Header { tag, vr, length: u32::from(length), size: 8, explicit: true })
-        }
-        Form::Long if [l0, l1] == [0, 0] => {
-            let word = rest.get(8..12)?.first_chunk::<4>()?;
-            let length = if BIG { u32::from_be_bytes(*word) } else { u32::from_le_bytes(*word) };
-            Some(Header { tag, vr, length, size: 12, explicit: true })
-        }
-        Form::Long | Form::Unknown => None,
-    }
 }
 
 /// Returns the VR of a nested element in an implicit data set (PS3.6). An unknown element is UN, or

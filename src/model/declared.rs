@@ -19,6 +19,7 @@ use dicom_dictionary_std::StandardDataDictionary;
 use super::attribute::{ATTRIBUTES, Attribute, AttributeId, LetterCase, Multiplicity, ValueSource};
 use super::level::QueryRetrieveLevel;
 use super::matching::Comparison;
+use crate::encoding::vr::is_binary;
 
 /// Maximum number of declared attributes. Each one costs a check of every object, and space in
 /// every row that has a value.
@@ -402,7 +403,7 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
             vr
         }
     };
-    if matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN) {
+    if is_binary(vr) {
         return Err(Error::UnknownVr(vr.to_string().to_owned()));
     }
     let shown = path.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");

@@ -13,6 +13,7 @@ mod sequence;
 mod span;
 mod wild_card;
 
+use crate::encoding::vr::is_binary;
 use crate::model::matching::narrowing::is_all_stars;
 use crate::model::matching::span::Span;
 use std::cell::RefCell;
@@ -298,7 +299,7 @@ impl Matching {
         }
         match vr {
             VR::SQ => Err(MatchingError::WrongKind(vr)),
-            _ if has_no_matching(vr) => Err(MatchingError::NotMatched(vr)),
+            _ if is_binary(vr) => Err(MatchingError::NotMatched(vr)),
             VR::UI => Ok(list_of_uid(key, stored)),
             // In these VRs a backslash is part of the value (PS3.5 6.2).
             _ if has_one_value => one_value(comparison, stored, key, policy, WildCards::Special),
@@ -714,11 +715,7 @@ fn has_multiple_value_matching(vr: VR) -> bool {
 /// Whether an element of an item has a VR that can be matched (PS3.4 C.2.2.2).
 #[must_use]
 pub fn is_matched_in_item(element: &KeyElement) -> bool {
-    !has_no_matching(item_comparison(element).vr)
-}
-
-fn has_no_matching(vr: VR) -> bool {
-    matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN)
+    !is_binary(item_comparison(element).vr)
 }
 
 /// Returns how an attribute inside an item is compared. An attribute that is not in the table is

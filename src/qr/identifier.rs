@@ -6,9 +6,10 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
 use crate::encoding::charset::{CharacterSets, TextForm};
+use crate::encoding::header::HeaderError;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{self, UNDEFINED, tag_of};
-use crate::encoding::vr::has_long_length;
+use crate::encoding::vr;
 use crate::model::declared::{DeclaredSet, creator_tag, is_private_creator};
 use crate::model::matching::{KeyElement, KeyValue};
 use crate::model::value;
@@ -168,8 +169,10 @@ struct Reader<'a> {
     creators: Vec<(Tag, &'a [u8])>,
 }
 
+/// The header of an element or marker.
 struct Header {
     tag: Tag,
+    /// `None` for an item, a delimiter, and an element in implicit VR.
     vr: Option<VR>,
     length: u32,
 }
@@ -282,25 +285,14 @@ impl<'a> Reader<'a> {
 
     fn header(&mut self, encoding: Encoding, end: Option<usize>) -> Result<Header, IdentifierError> {
         let limit = end.unwrap_or(self.bytes.len());
-        let tag = Tag(encoding.u16(self.take(limit)?), encoding.u16(self.take(limit)?));
-        // Items and delimiters never have a VR (PS3.5 7.5).
-        if !encoding.is_explicit() || tag.group() == DELIMITER_GROUP {
-            return Ok(Header { tag, vr: None, length: encoding.u32(self.take(limit)?) });
-        }
-        let vr = VR::from_binary(self.take(limit)?).ok_or(IdentifierError::InvalidVr(tag))?;
-        let length = if has_long_length(vr) {
-            let _reserved: [u8; 2] = self.take(limit)?;
-            encoding.u32(self.take(limit)?)
-        } else {
-            u32::from(encoding.u16(self.take(limit)?))
-        };
-        Ok(Header { tag, vr: Some(vr), length })
-    }
-
-    fn take<const N: usize>(&mut self, limit: usize) -> Result<[u8; N], IdentifierError> {
-        let taken = self.bytes.get(..limit).and_then(|bytes| bytes.get(self.at..)).and_then(<[u8]>::first_chunk);
-        self.at += N;
-        taken.copied().ok_or(IdentifierError::Incomplete)
+        let rest = self.bytes.get(self.at..limit).unwrap_or_default();
+        let header = encoding.header(rest).map_err(|error| match error {
+            HeaderError::Incomplete => IdentifierError::Incomplete,
+            HeaderError::BadVr(tag) => IdentifierError::InvalidVr(tag_of(tag)),
+        })?;
+        self.at += header.size;
+        let vr = if header.explicit { vr::of(header.vr) } else { None };
+        Ok(Header { tag: tag_of(header.tag), vr, length: header.length })
     }
 
     /// Returns the end of a value of this length. The end must lie within the enclosing data set,
@@ -373,6 +365,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::encoding::vr::has_long_length;
 
     /// Encodes one element with correct padding.
     fn element(encoding: Encoding, tag: Tag, vr: VR, value: &[u8]) -> Vec<u8> {

@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::Retrievable;
 use super::identifier::vr_in_dictionary;
 use crate::encoding::charset::{CharacterSets, TextForm};
+use crate::encoding::data_set::push_element;
 use crate::encoding::syntax::Encoding;
 use crate::encoding::tag::{ITEM, tag_number};
-use crate::encoding::vr::has_long_length;
 use crate::model::attribute::AttributeId;
 use crate::model::find::{FindAnswer, ItemKey};
 use crate::model::matching::{Matching, SequenceMatching, joined_values, json_key};
@@ -79,7 +79,7 @@ impl ResponseWriter {
     pub fn new(query: &Query, encoding: Encoding, retrieve_ae_title: &str) -> Self {
         let element = |tag: Tag, vr: VR, text: &str| {
             let mut element = Vec::new();
-            push_element(&mut element, encoding, tag, vr, text.as_bytes());
+            push_element(encoding, &mut element, tag, vr, text.as_bytes());
             element
         };
         let level = element(QUERY_RETRIEVE_LEVEL, VR::CS, query.request.level.as_str());
@@ -175,7 +175,7 @@ impl ResponseWriter {
         out.clear();
         let encoder = Encoder { encoding: self.encoding, sets: sets.map(|sets| &sets.sets) };
         if let Some(sets) = sets {
-            push_element(out, self.encoding, SPECIFIC_CHARACTER_SET, VR::CS, sets.name.as_bytes());
+            push_element(self.encoding, out, SPECIFIC_CHARACTER_SET, VR::CS, sets.name.as_bytes());
         }
         for field in &self.fields {
             let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
@@ -229,7 +229,7 @@ impl Encoder<'_> {
                 Cow::Owned(encoded.ok_or(NotEncodable)?)
             }
         };
-        push_element(out, self.encoding, tag, vr, &bytes);
+        push_element(self.encoding, out, tag, vr, &bytes);
         Ok(())
     }
 
@@ -325,7 +325,7 @@ impl Encoder<'_> {
         if let Some(binary) = member("InlineBinary").and_then(Value::as_str) {
             // The index writes this text itself. If it is damaged, the element has no value.
             let bytes = BASE64.decode(binary.as_bytes()).unwrap_or_default();
-            push_element(out, self.encoding, tag, vr, &self.swapped(vr, bytes));
+            push_element(self.encoding, out, tag, vr, &self.swapped(vr, bytes));
             return Ok(());
         }
         self.push_text(out, tag, vr, &joined_values(values))
@@ -400,19 +400,6 @@ pub(super) fn items(text: &str) -> Vec<Value> {
         rest = rest.get(arrays.byte_offset()..).unwrap_or_default().trim_start_matches('\\');
     }
     items
-}
-
-/// Appends an element. Its value is padded to even length (PS3.5 6.2).
-fn push_element(out: &mut Vec<u8>, encoding: Encoding, tag: Tag, vr: VR, value: &[u8]) {
-    let padded = value.len().next_multiple_of(2);
-    // A value that is too long for its VR is sent as UN (PS3.5 6.2.2, note 2).
-    let vr = if !has_long_length(vr) && padded > usize::from(u16::MAX) { VR::UN } else { vr };
-    encoding.push_header(out, tag_number(tag), vr.to_bytes(), length_of(padded));
-    out.extend(value);
-    if padded > value.len() {
-        let is_text = !matches!(vr, VR::UI | VR::OB | VR::UN);
-        out.push(if is_text { b' ' } else { 0 });
-    }
 }
 
 /// Converts a length. Values come from the index, and the limits of reading keep them far below 4

@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use dicom_dictionary_std::uids;
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason as AcseReason,
     AssociationRJServiceProviderPresentationReason as PresentationReason, AssociationRJServiceUserReason as UserReason,
@@ -98,7 +97,7 @@ impl HeldSyntaxes {
     }
 }
 
-/// What was agreed.
+/// The result of negotiation.
 #[derive(Clone, Debug)]
 pub struct Agreement {
     /// Calling AE title, without padding, as sent.
@@ -109,7 +108,8 @@ pub struct Agreement {
     pub contexts: BTreeMap<u8, PresentationContext>,
     /// The answers of this node in extended negotiation, by SOP Class.
     pub extended: BTreeMap<String, Vec<u8>>,
-    /// The SOP Classes for which the requestor may be SCP (PS3.7 D.3.3.4). C-GET can send it these.
+    /// The SOP Classes for which the requestor may be the SCP (PS3.7 D.3.3.4). C-GET can send it
+    /// objects of these.
     pub requestor_is_scp: BTreeSet<String>,
     /// The longest P-DATA-TF body that the peer takes. 0 means no limit.
     pub peer_max_length: u32,
@@ -127,14 +127,14 @@ impl Agreement {
     }
 }
 
-/// How to answer an A-ASSOCIATE-RQ.
+/// The answer to an A-ASSOCIATE-RQ.
 #[derive(Debug)]
 pub enum Answer {
     /// Send these bytes, an A-ASSOCIATE-AC.
     Accept(Box<Agreement>, Vec<u8>),
     /// Send an A-ASSOCIATE-RJ.
     Reject(AssociationRJ, Titles),
-    /// The request is malformed: send an A-ABORT (PS3.8 9.2.3, Evt19 in Sta2).
+    /// The request is malformed. Send an A-ABORT (PS3.8 9.2.3, Evt19 in Sta2).
     Abort(&'static str),
 }
 
@@ -145,7 +145,7 @@ pub struct Titles {
     pub calling: String,
     /// Called AE title as sent.
     pub called: String,
-    /// Why the peer was not let in, where the table of peers says so.
+    /// The reason why the table of peers refused the peer, if it did.
     pub refused: Option<PeerRefusal>,
 }
 
@@ -171,7 +171,7 @@ pub fn answer(body: &[u8], peer: SocketAddr, transport: &Transport, policy: &Pol
         let reason = UserReason::ApplicationContextNameNotSupported;
         return reject(permanent(AssociationRJSource::ServiceUser(reason)));
     }
-    // PS3.5 table 6.2-1, AE: no control characters. dicom-ul would trim some of them away like spaces.
+    // PS3.5 table 6.2-1, AE: no control characters. dicom-ul would trim some of them like spaces.
     for (title, reason) in [
         (&called_ae_title, UserReason::CalledAETitleNotRecognized),
         (&calling_ae_title, UserReason::CallingAETitleNotRecognized),
@@ -248,8 +248,9 @@ fn agree_on_contexts(
                 agreement.contexts.insert(proposed.id, context);
                 (ContextResult::Acceptance, transfer_syntax)
             }
-            // PS3.8 9.3.3.2: with any other result the transfer syntax "shall not be significant". It must be there.
-            Err(reason) => (reason, uids::IMPLICIT_VR_LITTLE_ENDIAN),
+            // PS3.8 9.3.3.2: with any other result the transfer syntax "shall not be significant".
+            // It must be there.
+            Err(reason) => (reason, syntax::IMPLICIT_VR_LITTLE_ENDIAN),
         };
         results.push(PresentationContextResult {
             id: proposed.id,
@@ -281,8 +282,8 @@ fn answer_user_items(items: &[UserVariableItem], policy: &Policy, agreement: &mu
                 }
                 let Some(class) = class_accepted(agreement, uid) else { continue };
                 roles_answered.push(uid);
-                // PS3.7 D.3.3.4: this node is the SCP of all that it accepts, so the requestor may be the SCU. It may be
-                // the SCP of what comes back to it (PS3.4 C.5.3).
+                // PS3.7 D.3.3.4: this node is the SCP of all that it accepts, so the requestor may
+                // be the SCU. It may be the SCP of objects that come back to it (PS3.4 C.5.3).
                 let scp = roles.scp && may_return(class, policy, &agreement.admission);
                 if scp {
                     agreement.requestor_is_scp.insert(uid.to_owned());
@@ -302,8 +303,9 @@ fn answer_user_items(items: &[UserVariableItem], policy: &Policy, agreement: &mu
                     agreement.extended.insert(uid.to_owned(), answer);
                 }
             }
-            // Asynchronous operations are not offered. That leaves the default of one operation at a time (PS3.7
-            // D.3.3.3). No positive response is given to a user identity (PS3.7 D.3.3.7).
+            // Asynchronous operations are not offered. That leaves the default of one operation at
+            // a time (PS3.7 D.3.3.3). No positive response is given to a user identity (PS3.7
+            // D.3.3.7).
             UserVariableItem::ImplementationClassUID(_)
             | UserVariableItem::UserIdentityItem(_)
             | UserVariableItem::Unknown(..) => {}
@@ -339,11 +341,12 @@ fn choose<'a>(
     }
     let abstract_syntax = trimmed(&proposed.abstract_syntax);
     let class = policy.class_of(abstract_syntax).ok_or(ContextResult::AbstractSyntaxNotSupported)?;
-    // A peer that may have objects back gets the contexts for them. The service refuses a request in such a context.
+    // A peer that may have objects back gets the contexts for them. The service refuses a request
+    // in such a context.
     let is_granted = |grant| admission.services.contains(grant);
     if !is_granted(class.grant) && !class.returned_by.is_some_and(is_granted) {
-        // PS3.8 table 9-18: the service exists, and the node does not want it for this peer. The peer learns it before it
-        // sends a message, which would get status 0124.
+        // PS3.8 table 9-18: the service exists, and the node does not want it for this peer. The
+        // peer learns it before it sends a message, which would get status 0124.
         return Err(ContextResult::UserRejection);
     }
     let mut proposals = proposed.transfer_syntaxes.iter().map(|uid| trimmed(uid)).filter(|uid| is_uid_shaped(uid));
@@ -356,7 +359,7 @@ fn choose<'a>(
             // An uncompressed object in none of the proposed ones can be rewritten to these.
             held.iter()
                 .map(String::as_str)
-                .chain([uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::IMPLICIT_VR_LITTLE_ENDIAN])
+                .chain([syntax::EXPLICIT_VR_LITTLE_ENDIAN, syntax::IMPLICIT_VR_LITTLE_ENDIAN])
                 .find_map(find)
                 .or_else(|| proposals.next())
         }
@@ -371,14 +374,15 @@ fn choose<'a>(
 fn rejection_of(denied: Denied) -> AssociationRJ {
     let reason = match denied {
         Denied::CalledAeTitle => UserReason::CalledAETitleNotRecognized,
-        // A right title from a wrong address gets the same reason. So nobody outside learns which titles exist.
+        // A right title from a wrong address gets the same reason. So nobody outside learns which
+        // titles exist.
         Denied::CallingAeTitle(_) => UserReason::CallingAETitleNotRecognized,
     };
     permanent(AssociationRJSource::ServiceUser(reason))
 }
 
-/// Returns the rejection for a peer when all associations, or all of its own, are taken. It may try again later
-/// (PS3.8 table 9-21, source 3, reason 2).
+/// Returns the rejection for a peer when all associations, or all of its own, are taken. It may try
+/// again later (PS3.8 table 9-21, source 3, reason 2).
 pub(super) fn local_limit_exceeded() -> AssociationRJ {
     AssociationRJ {
         result: AssociationRJResult::Transient,
@@ -392,6 +396,8 @@ fn permanent(source: AssociationRJSource) -> AssociationRJ {
 
 #[cfg(test)]
 mod tests {
+    use dicom_dictionary_std::uids;
+
     use super::*;
     use crate::access::peers::SharedPeers;
     use crate::access::policy::CalledAeTitle;

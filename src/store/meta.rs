@@ -1,6 +1,10 @@
 //! Writes the File Meta Information (PS3.10 7.1) of a stored object.
 
+use crate::encoding::syntax::Encoding;
 use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
+
+/// The group of the File Meta Information.
+const GROUP: u32 = 0x0002;
 
 /// Bytes before the File Meta Information: the preamble and `DICM`.
 const PREFIX_LENGTH: usize = 128 + 4;
@@ -32,8 +36,9 @@ impl FileMeta<'_> {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut elements = Vec::with_capacity(384);
-        // (0002,0001) File Meta Information Version.
-        elements.extend_from_slice(&[2, 0, 1, 0, b'O', b'B', 0, 0, 2, 0, 0, 0, 0, 1]);
+        // File Meta Information Version.
+        Encoding::ExplicitLittle.push_header(&mut elements, GROUP << 16 | 1, *b"OB", 2);
+        elements.extend_from_slice(&[0, 1]);
         put(&mut elements, 0x0002, *b"UI", self.sop_class_uid, 0, 0);
         put(&mut elements, 0x0003, *b"UI", self.sop_instance_uid, 0, 0);
         put(&mut elements, 0x0010, *b"UI", self.transfer_syntax, 0, 0);
@@ -42,7 +47,7 @@ impl FileMeta<'_> {
         put(&mut elements, 0x0016, *b"AE", self.source_ae_title, b' ', PADDED_LENGTH);
         let mut bytes = vec![0; 128];
         bytes.extend_from_slice(b"DICM");
-        bytes.extend_from_slice(&[2, 0, 0, 0, b'U', b'L', 4, 0]);
+        Encoding::ExplicitLittle.push_header(&mut bytes, GROUP << 16, *b"UL", 4);
         let length = u32::try_from(elements.len()).expect("every value is cut to 64 KiB");
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&elements);
@@ -66,10 +71,8 @@ fn put(out: &mut Vec<u8>, element: u16, vr: [u8; 2], text: &str, padding: u8, mi
     let text = text.as_bytes();
     let text = &text[..text.len().min(usize::from(u16::MAX - 1))];
     let length = text.len().max(min_length).next_multiple_of(2);
-    out.extend_from_slice(&[2, 0]);
-    out.extend_from_slice(&element.to_le_bytes());
-    out.extend_from_slice(&vr);
-    out.extend_from_slice(&u16::try_from(length).expect("cut above").to_le_bytes());
+    let tag = GROUP << 16 | u32::from(element);
+    Encoding::ExplicitLittle.push_header(out, tag, vr, u32::try_from(length).expect("cut above"));
     out.extend_from_slice(text);
     out.resize(out.len() + length - text.len(), padding);
 }

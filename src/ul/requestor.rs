@@ -1,7 +1,8 @@
-//! The other side: associations that this node asks for (PS3.8 7.1, as requestor), for the sub-operations of C-MOVE, reports
-//! of storage commitment, and `dcmdex echo`.
+//! Associations that this node requests (PS3.8 7.1), for the sub-operations of C-MOVE, for reports
+//! of storage commitment, and for `dcmdex echo`.
 //!
-//! Each wait has an end, and every length of the peer meets the same limits as on the accepting side.
+//! Each wait has an end, and every length from the peer meets the same limits as on the accepting
+//! side.
 
 use std::io;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::dimse::Status;
 use crate::dimse::command_set::{CommandField, CommandSet};
 use crate::dimse::message::{EchoRequest, PeerResponse};
 use crate::dimse::pdata::{FragmentOutcome, MIN_PEER_MAX_LENGTH, MessageAssembler, put_message};
+use crate::encoding::syntax;
 use crate::model::ae_title::AeTitle;
 use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 use crate::ul::associate::{APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH};
@@ -28,49 +30,51 @@ use crate::ul::pdu_io::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
 use crate::ul::stream::Stream;
 use crate::ul::tls::PeerRoute;
 
-/// Presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
+/// Maximum presentation contexts of one association: odd IDs from 1 to 255 (PS3.8 9.3.2.2).
 pub const MAX_CONTEXTS: usize = 128;
 
-/// How long a peer may take to confirm a release; after that the connection is closed without.
+/// Time for a peer to confirm a release. After that the connection is closed without it.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long to wait for a peer.
+/// Time limits for a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
-    /// For the connection, and for the answer to the A-ASSOCIATE-RQ.
+    /// Time for the connection, and for the answer to the A-ASSOCIATE-RQ.
     pub associate: Duration,
-    /// For a PDU to be complete once it has begun.
+    /// Time for a PDU to be complete once it has begun.
     pub read: Duration,
-    /// For the peer to take what is sent.
+    /// Time for the peer to take what is sent.
     pub write: Duration,
-    /// For the response to a request.
+    /// Time for the response to a request.
     pub response: Duration,
 }
 
 impl Waits {
-    /// As long as the node waits for who calls it, with as long for a response as for the rest of a PDU.
+    /// Returns the limits that the node has for calling peers. A response may take as long as the
+    /// rest of a PDU.
     #[must_use]
     pub fn as_acceptor(artim_timeout: Duration, read_timeout: Duration, write_timeout: Duration) -> Self {
         Self { associate: artim_timeout, read: read_timeout, write: write_timeout, response: read_timeout }
     }
 }
 
-/// What is proposed.
+/// A proposed presentation context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proposal {
     pub(crate) abstract_syntax: String,
     pub(crate) transfer_syntaxes: Vec<String>,
-    /// Whether we want to be SCP of it (PS3.7 D.3.3.4).
+    /// Whether this node wants to be its SCP (PS3.7 D.3.3.4).
     pub(crate) as_scp: bool,
 }
 
-/// Why there is no association (any more). The texts end in Error Comments and reports: no values of data sets.
+/// The reason why there is no association, or why it ended. The texts go into Error Comments and
+/// reports, so they have no values of data sets.
 #[derive(Debug, thiserror::Error)]
 pub enum ScuError {
-    /// No connection.
+    /// The connection failed.
     #[error("no connection: {0}")]
     Connect(#[source] io::Error),
-    /// There is a connection, and no TLS on it.
+    /// The TLS handshake failed.
     #[error("no TLS: {0}")]
     Tls(String),
     /// No connection, or no answer to the A-ASSOCIATE-RQ, in time.
@@ -88,13 +92,13 @@ pub enum ScuError {
     /// The connection broke, or the peer does not follow PS3.8.
     #[error("{0}")]
     Read(String),
-    /// The peer takes nothing.
+    /// The peer does not take what is sent.
     #[error("connection lost while sending")]
     Write(#[source] io::Error),
     /// No response in time.
     #[error("no response within the time allowed")]
     NoResponse,
-    /// Something else than the response came.
+    /// Something other than the response arrived.
     #[error("the peer sent something else than the response")]
     Unexpected,
 }
@@ -108,10 +112,10 @@ impl From<ReadError> for ScuError {
     }
 }
 
-/// A presentation context that was accepted: its ID, the number of the proposal, the transfer syntax.
+/// An accepted presentation context: its ID, the number of the proposal, the transfer syntax.
 pub(crate) type Accepted = (u8, usize, String);
 
-/// An association that we asked for.
+/// An association that this node requested.
 pub(crate) struct ScuAssociation {
     reader: PduReader,
     writer: PduWriter,
@@ -122,7 +126,7 @@ pub(crate) struct ScuAssociation {
 }
 
 impl ScuAssociation {
-    /// Asks for an association.
+    /// Requests an association.
     pub(crate) async fn request(
         own_ae_title: &AeTitle,
         called_ae_title: &AeTitle,
@@ -195,7 +199,8 @@ impl ScuAssociation {
                 | IncomingPdu::ReleaseResponse => return Err(ScuError::Unexpected),
             };
             let arrival = self.assembler.accept(&pdv).map_err(|error| ScuError::Read(error.to_string()))?;
-            // A data set behind a response (PS3.7 10.1.1.1.8 allows one) says nothing that we need.
+            // A data set may follow a response (PS3.7 10.1.1.1.8). It has nothing that this node
+            // needs.
             let FragmentOutcome::Command { command, .. } = arrival else { continue };
             let response = PeerResponse::parse(&command).map_err(|error| ScuError::Read(error.to_string()))?;
             let wanted = response
@@ -204,12 +209,12 @@ impl ScuAssociation {
         }
     }
 
-    /// Ends the association as it should be. A peer that does not confirm that is left alone.
+    /// Releases the association. A peer that does not confirm it is not waited for any longer.
     pub(crate) async fn release(mut self) {
         let release = async {
             self.writer.send_pdu(&Pdu::ReleaseRQ).await.ok()?;
             let patience = Patience { first_byte: Some(RELEASE_PATIENCE), rest: RELEASE_PATIENCE };
-            // Whatever comes, it is over.
+            // Whatever arrives, the association is over.
             let _ = self.reader.next(patience).await;
             Some(())
         };
@@ -217,16 +222,16 @@ impl ScuAssociation {
         self.writer.close().await;
     }
 
-    /// Ends it at once.
+    /// Aborts the association.
     pub(crate) async fn abort(mut self) {
-        // A peer that is gone already need not be told.
+        // A peer that has gone need not be told.
         let _ =
             timeout(RELEASE_PATIENCE, self.writer.send_pdu(&Pdu::AbortRQ { source: AbortRQSource::ServiceUser })).await;
         self.writer.close().await;
     }
 }
 
-/// A connection to a peer. The one place where a transport is chosen.
+/// Opens a connection to a peer. This is the only place where a transport is chosen.
 async fn connect(route: &PeerRoute) -> Result<Stream, ScuError> {
     let PeerRoute { destination, tls } = route;
     let address = (destination.address.host.as_str(), destination.address.port);
@@ -273,19 +278,20 @@ fn request_pdu(own: &AeTitle, called: &AeTitle, proposals: &[Proposal]) -> Resul
     Ok(bytes)
 }
 
-/// The contexts that an A-ASSOCIATE-AC accepts, and the longest P-DATA-TF that the peer takes.
+/// Returns the contexts that an A-ASSOCIATE-AC accepts, and the longest P-DATA-TF that the peer
+/// takes.
 ///
-/// Only what is significant is looked at. PS3.8 9.3.3.2 has the transfer syntax of a context that was not accepted neither
-/// significant nor tested, and some peers leave it out.
+/// Only significant fields are read. By PS3.8 9.3.3.2, the transfer syntax of a refused context is
+/// neither significant nor tested, and some peers leave it out.
 fn accepted(body: &[u8], proposals: &[Proposal]) -> Result<(Vec<Accepted>, u32), ScuError> {
     let malformed = || ScuError::Read("the A-ASSOCIATE-AC cannot be read".to_owned());
-    // The titles were ours, and are not tested (PS3.8 table 9-17).
+    // The titles are those of the request and are not tested (PS3.8 table 9-17).
     let rest = body.get(FIXED_PART_LENGTH..).ok_or_else(malformed)?;
     let (mut results, mut user) = (Vec::new(), UserInformation::default());
     for item in items(rest) {
         let Item { kind, content } = match item {
             Ok(item) => item,
-            // Less than an item behind the last one says nothing.
+            // Fewer bytes than an item has after the last item are ignored.
             Err(ItemError::CutHeader) => break,
             Err(ItemError::TooLong | ItemError::TooShort) => return Err(malformed()),
         };
@@ -306,7 +312,8 @@ fn accepted(body: &[u8], proposals: &[Proposal]) -> Result<(Vec<Accepted>, u32),
         let number = usize::from(id / 2);
         let Some(proposal) = proposals.get(number) else { continue };
         let again = contexts.iter().any(|(known, ..)| *known == id);
-        // A role that was refused; one that was not answered is taken for agreed: peers that report back do not always say.
+        // A refused role counts. An unanswered one is taken for agreed, because peers that report
+        // back do not always answer it.
         let in_vain = proposal.as_scp && user.refused_roles.contains(&proposal.abstract_syntax);
         if !again && !in_vain && proposal.transfer_syntaxes.contains(&transfer_syntax) {
             contexts.push((id, number, transfer_syntax));
@@ -315,7 +322,8 @@ fn accepted(body: &[u8], proposals: &[Proposal]) -> Result<(Vec<Accepted>, u32),
     Ok((contexts, user.max_length))
 }
 
-/// The ID and the transfer syntax of a Presentation Context Item that says acceptance (PS3.8 table 9-18).
+/// Returns the ID and the transfer syntax of a Presentation Context Item that accepts (PS3.8 table
+/// 9-18).
 fn acceptance(content: &[u8]) -> Option<(u8, String)> {
     const ACCEPTANCE: u8 = 0;
     let &[id, _, ACCEPTANCE, _, ref sub_items @ ..] = content else { return None };
@@ -324,11 +332,11 @@ fn acceptance(content: &[u8]) -> Option<(u8, String)> {
     Some((id, trimmed(transfer_syntax.content)?))
 }
 
-/// What the peer says in its User Information Item.
+/// The User Information Item of the peer.
 #[derive(Default)]
 struct UserInformation {
     max_length: u32,
-    /// The SOP Classes of which it does not want us to be SCP.
+    /// The SOP Classes of which the peer does not want this node as SCP.
     refused_roles: Vec<String>,
 }
 
@@ -356,39 +364,40 @@ fn trimmed(text: &[u8]) -> Option<String> {
     std::str::from_utf8(text).ok().map(|text| text.trim_matches([' ', '\0']).to_owned())
 }
 
-/// What an A-ASSOCIATE-RJ says (PS3.8 table 9-21).
+/// Describes an A-ASSOCIATE-RJ (PS3.8 table 9-21).
 fn rejection(body: &[u8]) -> String {
     let pdu = [&[3, 0, 0, 0, 0, 4], body].concat();
     match read_pdu(pdu.as_slice(), MAX_ASSOCIATE_RQ_LENGTH, true) {
         Ok(Some(Pdu::AssociationRJ(rejection))) => rejection.source.to_string(),
-        // Numbers that the table does not have.
+        // The table does not have these numbers.
         _ => format!("result, source and reason {:?}", body.get(1..).unwrap_or_default()),
     }
 }
 
-/// What a peer answered to a C-ECHO-RQ.
+/// The answer of a peer to a C-ECHO-RQ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Echoed {
     /// Its status.
     pub status: Status,
-    /// From the beginning of the connection to the agreed association.
+    /// Time from the start of the connection to the accepted association.
     pub associated_after: Duration,
-    /// From the request to the response.
+    /// Time from the request to the response.
     pub answered_after: Duration,
 }
 
-/// Asks a peer for a C-ECHO (PS3.4 annex A). Blocks; for commands, not for the node.
+/// Requests a C-ECHO from a peer (PS3.4 annex A). It blocks, so it is for commands and not for the
+/// node.
 ///
 /// # Errors
-/// Why there is no answer.
+/// The reason why there is no answer.
 pub fn echo(own: &AeTitle, called: &AeTitle, route: &PeerRoute, waits: Waits) -> Result<Echoed, ScuError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ScuError::Connect)?;
     runtime.block_on(async {
         let proposal = Proposal {
             abstract_syntax: uids::VERIFICATION.to_owned(),
             transfer_syntaxes: vec![
-                uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned(),
-                uids::EXPLICIT_VR_LITTLE_ENDIAN.to_owned(),
+                syntax::IMPLICIT_VR_LITTLE_ENDIAN.to_owned(),
+                syntax::EXPLICIT_VR_LITTLE_ENDIAN.to_owned(),
             ],
             as_scp: false,
         };

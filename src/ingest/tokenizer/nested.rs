@@ -5,8 +5,8 @@ use super::*;
 impl Core<'_> {
     /// Opens the sequence of a header, at the first byte of its content. Returns false if the
     /// sequence is not read.
-    pub(super) fn open_sequence(&mut self, header: Header, element: Option<Element>, here: u64) -> bool {
-        let Header { tag, length, .. } = header;
+    pub(super) fn open_sequence(&mut self, header: ElementHeader, element: Option<Element>, here: u64) -> bool {
+        let ElementHeader { tag, length, .. } = header;
         let parent = self.frames.last();
         let parent_syntax = parent.map_or(self.syntax, |frame| frame.syntax);
         let is_sequence =
@@ -68,10 +68,10 @@ impl Core<'_> {
             }
             return Step::Continue;
         }
-        let Some(Header { tag, vr, length, size, explicit }) = self.header(frame.syntax, rest, end) else {
+        let Some(ElementHeader { tag, vr, length, size, explicit }) = self.header(frame.syntax, rest, end) else {
             return Step::More;
         };
-        let header = Header { tag, vr, length, size, explicit };
+        let header = ElementHeader { tag, vr, length, size, explicit };
         if frame.end - here < size as u64 {
             self.faults.add(Fault::LengthPastEnd { tag: tag_of(frame.tag) });
             self.body = Body::Skip(frame.end - here);
@@ -129,7 +129,7 @@ impl Core<'_> {
     }
 
     /// Opens an item at the first byte of its content. If nothing in it is wanted, it is skipped.
-    fn item(&mut self, header: &Header, frame: &Frame, start: u64) {
+    fn item(&mut self, header: &ElementHeader, frame: &Frame, start: u64) {
         let defined = header.length != UNDEFINED;
         let end = if defined { start + u64::from(header.length) } else { frame.end };
         if self.collecting.is_none() && defined && end <= frame.end {
@@ -145,7 +145,7 @@ impl Core<'_> {
     }
 
     /// Skips an element inside a sequence of undefined length, after its header.
-    fn pass_no_item(&mut self, header: &Header, frame: &Frame, start: u64) {
+    fn pass_no_item(&mut self, header: &ElementHeader, frame: &Frame, start: u64) {
         let available = frame.end.saturating_sub(start);
         if header.length == UNDEFINED {
             self.drop_sequence();
@@ -169,17 +169,15 @@ impl Core<'_> {
         let start = rest.first_chunk::<8>()?;
         let explicit = Syntax { explicit: true, ..frame.syntax };
         if frame.syntax.explicit
-            || sniff::tag(start, frame.syntax.big) >> 16 == DELIMITER_GROUP
+            || tag_at(start, frame.syntax.big) >> 16 == DELIMITER_GROUP
             || !sniff::is_explicit_element(start)
         {
             return Some(frame.syntax);
         }
-        let fast = if explicit.big { fast_header::<true, true>(rest) } else { fast_header::<true, false>(rest) };
-        let Some(header) = fast else { return end.then_some(frame.syntax) };
+        let Some(header) = read_plain_in(true, explicit.big, rest) else { return end.then_some(frame.syntax) };
         let available = frame.end - here;
         let [.., l0, l1, l2, l3] = *start;
-        let word = [l0, l1, l2, l3];
-        let implicit_length = if explicit.big { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) };
+        let implicit_length = u32_of([l0, l1, l2, l3], explicit.big);
         let is_explicit = match sniff::item_goes_on(rest, &header, explicit.big, (available, end))? {
             Going::On => true,
             Going::Wrong => 8 + u64::from(implicit_length) > available,
@@ -196,9 +194,16 @@ impl Core<'_> {
     }
 
     /// Handles an element in an item, after its header.
-    pub(super) fn nested_element(&mut self, header: &Header, frame: &Frame, value: &[u8], here: u64, at: &mut usize) {
+    pub(super) fn nested_element(
+        &mut self,
+        header: &ElementHeader,
+        frame: &Frame,
+        value: &[u8],
+        here: u64,
+        at: &mut usize,
+    ) {
         let start = here + header.size as u64;
-        let Header { tag, length, .. } = *header;
+        let ElementHeader { tag, length, .. } = *header;
         let available = frame.end.saturating_sub(start);
         if length != UNDEFINED && u64::from(length) > available {
             self.faults.add(Fault::LengthPastEnd { tag: tag_of(tag) });

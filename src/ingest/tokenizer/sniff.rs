@@ -1,7 +1,8 @@
 //! Recognises bytes: where an object starts, which encoding it has, and whether a header is
 //! plausible.
 
-use super::header::*;
+use super::state::*;
+use crate::encoding::header::{ElementHeader, LONGEST_HEADER, read_plain_in, tag_at, u32_of};
 use crate::encoding::tag::{DELIMITER_GROUP, ITEM, SEQUENCE_DELIMITER, UNDEFINED};
 use crate::encoding::vr::{self, Form};
 use crate::ingest::limits::MAX_LOOK_AHEAD;
@@ -24,7 +25,7 @@ pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {
             if start.starts_with(&[2, 0]) || start.starts_with(&[0, 2, 0]) {
                 return Ok(State::Meta);
             }
-            let first = |big| matches!(tag(start, big) >> 16, 0x0004 | 0x0008);
+            let first = |big| matches!(tag_at(start, big) >> 16, 0x0004 | 0x0008);
             return match syntax(start) {
                 Some(found) if first(found.big) => Ok(State::DataSetStart),
                 _ => Err("no DICM prefix, and no data set at the start"),
@@ -32,11 +33,6 @@ pub(super) fn start(bytes: &[u8]) -> Result<State, &'static str> {
         }
     };
     Err(reason)
-}
-
-pub(super) fn tag(start: &[u8; 8], big: bool) -> u32 {
-    let [g0, g1, e0, e1, ..] = *start;
-    if big { u32::from_be_bytes([g0, g1, e0, e1]) } else { u32::from_be_bytes([g1, g0, e1, e0]) }
 }
 
 /// Returns the encoding of the first element of a data set, if it can be recognised.
@@ -52,7 +48,7 @@ pub(super) fn syntax(start: &[u8; 8]) -> Option<Syntax> {
     }
     // The length of the first element of a data set fits in two bytes.
     let [.., l0, l1, l2, l3] = *start;
-    let length = if big { u32::from_be_bytes([l0, l1, l2, l3]) } else { u32::from_le_bytes([l0, l1, l2, l3]) };
+    let length = u32_of([l0, l1, l2, l3], big);
     (length <= 0xFFFF || length == UNDEFINED).then_some(Syntax { explicit: false, big })
 }
 
@@ -69,8 +65,8 @@ pub(super) fn starts_command_set(start: &[u8; 8]) -> bool {
 
 /// Parses the header of an element of group 0000 or 0002 at the start of `rest`. Returns its
 /// encoding too. The header may be longer than `rest`.
-pub(super) fn foreign_element(start: &[u8; 8], rest: &[u8], likely_big: bool) -> Option<(Header, Syntax)> {
-    let [g0, g1, .., v0, v1, l0, l1] = *start;
+pub(super) fn foreign_element(start: &[u8; 8], rest: &[u8], likely_big: bool) -> Option<(ElementHeader, Syntax)> {
+    let [g0, g1, .., v0, v1, _, l1] = *start;
     let big = match [g0, g1] {
         [2, 0] => false,
         [0, 2] => true,
@@ -78,21 +74,17 @@ pub(super) fn foreign_element(start: &[u8; 8], rest: &[u8], likely_big: bool) ->
         [0, 0] => likely_big,
         _ => return None,
     };
-    let number = |bytes: [u8; 4]| if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
-    let (tag, vr) = (tag(start, big), [v0, v1]);
-    let (length, size, explicit) = match vr::form(vr) {
-        Form::Short => {
-            let length = if big { u16::from_be_bytes([l0, l1]) } else { u16::from_le_bytes([l0, l1]) };
-            (u32::from(length), 8, true)
-        }
-        Form::Long if [l0, l1] == [0, 0] => {
-            let length = rest.get(8..12).and_then(|length| length.first_chunk::<4>());
-            (length.map_or(0, |length| number(*length)), 12, true)
-        }
-        Form::Long | Form::Unknown => (number([v0, v1, l0, l1]), 8, false),
-    };
-    let is_element = length != UNDEFINED && *start != [0; 8];
-    is_element.then_some((Header { tag, vr, length, size, explicit }, Syntax { explicit, big }))
+    let explicit = is_explicit_element(start);
+    let header = read_plain_in(explicit, big, rest).unwrap_or(ElementHeader {
+        // Its length is not there yet.
+        tag: tag_at(start, big),
+        vr: [v0, v1],
+        length: 0,
+        size: LONGEST_HEADER,
+        explicit,
+    });
+    let is_element = header.length != UNDEFINED && *start != [0; 8];
+    is_element.then_some((header, Syntax { explicit, big }))
 }
 
 pub(super) fn is_explicit_element(start: &[u8; 8]) -> bool {
@@ -105,7 +97,7 @@ pub(super) fn is_explicit_element(start: &[u8; 8]) -> bool {
 }
 
 /// Whether this is beyond doubt the next element of a data set.
-pub(super) fn beyond_doubt(header: &Header, last_tag: u32) -> bool {
+pub(super) fn beyond_doubt(header: &ElementHeader, last_tag: u32) -> bool {
     let group = header.tag >> 16;
     let group_fits = matches!(group, 0x0002..=0x0080 | 0x0088 | 0x0100..=0x6000) && group != 0;
     header.tag > last_tag
@@ -124,7 +116,7 @@ pub(super) fn is_uid_like(value: &[u8]) -> bool {
 
 /// Returns the first bytes after the value of the header at the start of `rest`. For undefined
 /// length, they are the bytes after the header.
-pub(super) fn next<'r>(rest: &'r [u8], header: &Header, end: bool) -> Look<'r> {
+pub(super) fn next<'r>(rest: &'r [u8], header: &ElementHeader, end: bool) -> Look<'r> {
     let length = if header.length == UNDEFINED { 0 } else { header.length as usize };
     if length > MAX_LOOK_AHEAD {
         return Look::TooFar;
@@ -140,14 +132,14 @@ pub(super) fn next<'r>(rest: &'r [u8], header: &Header, end: bool) -> Look<'r> {
 
 /// Whether an element or a delimiter follows the value, if the header at the start of `rest` is
 /// read in this way. `None` if the deciding bytes are not there yet.
-pub(super) fn goes_on(rest: &[u8], header: &Header, syntax: Syntax, end: bool) -> Option<bool> {
+pub(super) fn goes_on(rest: &[u8], header: &ElementHeader, syntax: Syntax, end: bool) -> Option<bool> {
     let next = match self::next(rest, header, end) {
         Look::Bytes(next) => next,
         Look::Wait => return None,
         Look::TooFar => return Some(false),
         Look::End => return Some(true),
     };
-    let next_tag = tag(next, syntax.big);
+    let next_tag = tag_at(next, syntax.big);
     if header.length == UNDEFINED {
         return Some(matches!(next_tag, ITEM | SEQUENCE_DELIMITER));
     }
@@ -174,7 +166,12 @@ pub(super) enum Going {
 /// are not there yet.
 ///
 /// `available` bytes of the item are left. With `end`, no more than `rest` will come.
-pub(super) fn item_goes_on(rest: &[u8], header: &Header, big: bool, (available, end): (u64, bool)) -> Option<Going> {
+pub(super) fn item_goes_on(
+    rest: &[u8],
+    header: &ElementHeader,
+    big: bool,
+    (available, end): (u64, bool),
+) -> Option<Going> {
     let length = if header.length == UNDEFINED { 0 } else { header.length };
     let size = header.size as u64 + u64::from(length);
     if size > available {
@@ -190,7 +187,7 @@ pub(super) fn item_goes_on(rest: &[u8], header: &Header, big: bool, (available, 
         Look::TooFar => return Some(Going::Wrong),
         Look::End => return Some(Going::On),
     };
-    let next_tag = tag(next, big);
+    let next_tag = tag_at(next, big);
     let goes_on = if header.length == UNDEFINED {
         matches!(next_tag, ITEM | SEQUENCE_DELIMITER)
     } else {

@@ -1,4 +1,4 @@
-//! Element headers, and the states of the reader.
+//! The states of the reader.
 
 /// Encoding of a data set: explicit or implicit VR, big or little endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,17 +25,6 @@ pub(super) enum State {
     /// `Core::begin_inflated`.
     Deflated,
     Done,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Header {
-    pub(super) tag: u32,
-    pub(super) vr: [u8; 2],
-    pub(super) length: u32,
-    /// Size of the header: 8 or 12 bytes.
-    pub(super) size: usize,
-    /// False for an element in implicit form inside an explicit data set.
-    pub(super) explicit: bool,
 }
 
 /// Bytes after the value of an element that was looked past.
