@@ -1,7 +1,7 @@
-//! Who may ask for what: the same for DIMSE and for HTTP.
+//! Who may use which service. DIMSE and HTTP have the same rules.
 //!
-//! [`peers`] is the table of the Application Entities that this node knows. [`policy`] decides on an
-//! association.
+//! [`peers`] is the table of the Application Entities that this node knows. [`policy`] decides on
+//! an association.
 
 pub mod peers;
 pub mod policy;

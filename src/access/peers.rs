@@ -1,7 +1,8 @@
-//! The other Application Entities that this node knows: who may associate and for what, and where C-MOVE may send to.
+//! The other Application Entities that this node knows: who may associate and for what, and where
+//! C-MOVE may send to.
 //!
-//! [`SharedPeers`] is read at each association and at each C-MOVE, and can be replaced while the node runs. Associations that
-//! are open keep what they were let in with.
+//! [`SharedPeers`] is read at each association and at each C-MOVE, and can be replaced while the
+//! node runs. Open associations keep what they were granted.
 
 use crate::ul::destination::Destination;
 use crate::ul::tls::PeerRoute;
@@ -40,25 +41,25 @@ impl FromIterator<&'static str> for ServiceSet {
     }
 }
 
-/// What a peer of the table may do.
+/// The rights of a peer of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// From where it may call; empty: from anywhere.
+    /// Addresses from which it may call. If the list is empty, any address is allowed.
     pub addresses: Vec<AddressRange>,
-    /// What it may ask for.
+    /// Services that it may use.
     pub services: ServiceSet,
-    /// Its associations at one time; `None`: as for everybody.
+    /// Maximum of its associations at one time. `None` means the limit that everybody has.
     pub max_associations: Option<usize>,
-    /// How it has to call.
+    /// How it must call.
     pub security: Security,
 }
 
-/// How a peer is to be spoken with.
+/// The security that a peer must use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Security {
     /// With TLS or without.
     Any,
-    /// With TLS only, whatever certificate of our authorities it has.
+    /// With TLS only, and with any certificate that the authorities signed.
     Tls,
     /// With TLS only, and with one of these certificates.
     Certificates(Vec<CertificateId>),
@@ -67,7 +68,7 @@ pub enum Security {
 impl Security {
     fn admits(&self, transport: &Transport) -> Result<(), PeerRefusal> {
         match (self, transport) {
-            // What is pinned for one title says nothing of another.
+            // A certificate that is pinned for one title proves nothing about another.
             (Self::Any | Self::Tls, Transport::Tls(Some(shown))) if shown.is_pinned_only() => {
                 Err(PeerRefusal::WrongCertificate)
             }
@@ -79,25 +80,25 @@ impl Security {
     }
 }
 
-/// All peers.
+/// The peers of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
-    /// Who may associate; `None`: there is no such table, and everybody may.
+    /// Who may associate. `None` if there is no such table. Then everybody may.
     pub table: Option<BTreeMap<AeTitle, Grant>>,
     /// Where C-MOVE may send to.
     pub destinations: BTreeMap<AeTitle, Destination>,
 }
 
-/// Why a peer is not let in.
+/// The reason why a peer is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerRefusal {
-    /// No peer of this title.
+    /// No peer has this title.
     #[error("the calling AE title is not in the table of peers")]
     UnknownTitle,
-    /// There is one, and it does not call from there.
+    /// The peer with this title does not call from this address.
     #[error("the calling AE title may not come from this address")]
     WrongAddress,
-    /// It called without TLS.
+    /// The peer called without TLS.
     #[error("the calling AE title may not come without TLS")]
     NoTls,
     /// The certificate is not bound to the title.
@@ -105,19 +106,20 @@ pub enum PeerRefusal {
     WrongCertificate,
 }
 
-/// What an association is let in with.
+/// The rights of an association.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// What it may ask for.
+    /// Services that it may use.
     pub services: ServiceSet,
-    /// Associations of this peer at one time; `None`: no limit but that of the node.
+    /// Maximum associations of this peer at one time. `None` means the limit of the node.
     pub max_associations: Option<usize>,
-    /// Who it counts as.
+    /// The peer as which it counts.
     pub counted_as: CountedAs,
 }
 
 impl Peers {
-    /// The SHA-256 of all certificates that are named by it: they are trusted themselves.
+    /// Returns the SHA-256 of every certificate that the table names. These certificates are
+    /// trusted themselves.
     #[must_use]
     pub fn pinned(&self) -> Vec<[u8; 32]> {
         let bound = self.table.iter().flatten().flat_map(|(_, grant)| match &grant.security {
@@ -131,10 +133,10 @@ impl Peers {
         bound.filter_map(pin).collect()
     }
 
-    /// Lets a peer in, or not.
+    /// Admits a peer, or refuses it.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for the refusal.
     pub fn admit(
         &self,
         calling_ae_title: &str,
@@ -159,7 +161,7 @@ impl Peers {
     }
 }
 
-/// The peers that are known now, and the certificates that we show them.
+/// The present peers, and the certificates that this node presents to them.
 #[derive(Clone, Debug, Default)]
 pub struct SharedPeers {
     peers: Arc<ArcSwap<Peers>>,
@@ -167,30 +169,31 @@ pub struct SharedPeers {
 }
 
 impl SharedPeers {
-    /// These, until they are replaced; with certificates, to be called with TLS and to call with it.
+    /// Starts with these. With certificates, the node accepts TLS and calls with it.
     #[must_use]
     pub fn new(peers: Peers, tls: Option<SharedTls>) -> Self {
         Self { peers: Arc::new(ArcSwap::from_pointee(peers)), tls }
     }
 
-    /// Our certificates, if we have some.
+    /// Returns the certificates of this node, if it has some.
     #[must_use]
     pub fn tls(&self) -> Option<&SharedTls> {
         self.tls.as_ref()
     }
 
-    /// The peers as they are now.
+    /// Returns the present peers.
     #[must_use]
     pub fn current(&self) -> Arc<Peers> {
         self.peers.load_full()
     }
 
-    /// Takes others from now on.
+    /// Replaces the peers.
     pub fn replace(&self, peers: Peers) {
         self.peers.store(Arc::new(peers));
     }
 
-    /// Where C-MOVE sends for this destination; `None`: it is unknown (PS3.4 C.4.2.1.5, status A801).
+    /// Returns the route to this destination of C-MOVE. `None` if it is unknown (PS3.4 C.4.2.1.5,
+    /// status A801).
     #[must_use]
     pub fn destination(&self, ae_title: &AeTitle) -> Option<PeerRoute> {
         let destination = self.current().destinations.get(ae_title).cloned()?;

@@ -1,17 +1,17 @@
-//! Who may associate: one decision, in one place.
+//! Decides who may associate.
 
 use crate::access::peers::{Admission, PeerRefusal, SharedPeers};
 use crate::model::ae_title::AeTitle;
 use crate::ul::associate::AssociationRequest;
 
-/// The rules by which associations are accepted.
+/// The rules for associations.
 #[derive(Clone, Debug)]
 pub struct AccessPolicy {
-    /// The AE title that has to be called.
+    /// The AE title of this node.
     pub own_ae_title: AeTitle,
-    /// Whether any other called AE title does as well.
+    /// Whether any other called AE title is accepted too.
     pub called_ae_title: CalledAeTitle,
-    /// Who may call.
+    /// The peers that may call.
     pub peers: SharedPeers,
 }
 
@@ -37,13 +37,13 @@ impl Denied {
     }
 }
 
-/// Which called AE titles are ours.
+/// Which called AE titles are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CalledAeTitle {
-    /// Only our own.
+    /// Only that of this node.
     #[default]
     OwnOnly,
-    /// Whatever the peer calls us.
+    /// Any AE title.
     Any,
 }
 

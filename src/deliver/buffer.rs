@@ -1,21 +1,22 @@
-//! Buffers that objects are read into, and that are written to the socket as they are.
+//! Buffers into which objects are read, and from which they are written to the socket.
 
 use std::fmt;
 use std::io;
 
 use super::object::DataSet;
 
-/// Bytes that are read at a time: two of the longest PDUs, and a command. Larger saves system calls; a
-/// retrieval holds five of them.
+/// Bytes of one read: two of the longest PDUs, and a command. Larger: fewer system calls, but a
+/// retrieval holds five of these.
 pub(crate) const PIECE_LENGTH: usize = 2 * 128 * 1024 + 4096;
 
-/// Bytes of a data set that are read at least, however long what stands before it is.
+/// Minimum bytes of a data set in one read, whatever precedes it.
 const LEAST_FILLED: usize = 1024;
 
-/// Room before a piece for bytes that then go out in the same write, as a pending response.
+/// Room in front of a piece for bytes that go out in the same write, for example a pending
+/// response.
 pub(crate) const HEADROOM: usize = 512;
 
-/// Bytes as they are sent, with room for others before them.
+/// Bytes to send, with room in front of them.
 #[derive(Default)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
@@ -24,7 +25,7 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// Empties it.
+    /// Empties the buffer.
     pub(crate) fn reset(&mut self) {
         (self.start, self.end) = (HEADROOM, HEADROOM);
     }
@@ -39,17 +40,17 @@ impl Buffer {
         self.end = end;
     }
 
-    /// Whether nothing is in it.
+    /// Whether the buffer is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.end == self.start
     }
 
-    /// How many bytes fit until `piece_length` are in it.
+    /// Returns how many bytes fit until the buffer has `piece_length`.
     pub(crate) fn room(&self, piece_length: usize) -> usize {
         (HEADROOM + piece_length).saturating_sub(self.end)
     }
 
-    /// Appends what `write` puts into a space of this length; it says how many bytes that are.
+    /// Appends what `write` puts into a space of this length. It returns the number of bytes.
     pub(crate) fn append(
         &mut self,
         length: usize,
@@ -62,7 +63,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Appends bytes of a data set until `piece_length` are in it; whether these were the last.
+    /// Appends bytes of a data set until the buffer has `piece_length`. Returns whether these were
+    /// the last.
     pub(crate) fn fill(&mut self, data_set: &mut DataSet, piece_length: usize) -> io::Result<bool> {
         let left = data_set.left().and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
         let length = left.min(self.room(piece_length)).max(LEAST_FILLED);
@@ -91,7 +93,7 @@ impl Buffer {
         true
     }
 
-    /// What is to be written.
+    /// Returns the bytes to send.
     pub(crate) fn as_slice(&self) -> &[u8] {
         self.bytes.get(self.start..self.end).unwrap_or_default()
     }
@@ -103,24 +105,24 @@ impl fmt::Debug for Buffer {
     }
 }
 
-/// Buffers that are used again.
+/// Buffers for reuse.
 #[derive(Default)]
 pub(crate) struct Spares(Vec<Buffer>);
 
 impl Spares {
-    /// An empty buffer.
+    /// Returns an empty buffer.
     pub(crate) fn buffer(&mut self) -> Buffer {
         let mut buffer = self.0.pop().unwrap_or_default();
         buffer.reset();
         buffer
     }
 
-    /// Keeps a buffer for later.
+    /// Keeps a buffer for reuse.
     pub(crate) fn push(&mut self, buffer: Buffer) {
         self.0.push(buffer);
     }
 
-    /// Takes all of the others.
+    /// Takes all buffers of the other.
     pub(crate) fn append(&mut self, others: &mut Self) {
         self.0.append(&mut others.0);
     }

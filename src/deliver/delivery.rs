@@ -1,4 +1,4 @@
-//! What all retrievals have in common: readers of the index, threads, and the lists that are held.
+//! What all retrievals share: readers of the index, threads, and the memory for lists of instances.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,39 +14,42 @@ use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store::Verified;
 use crate::telemetry::metrics;
 
-/// Threads that read objects for peers, at one time. More wait for their turn. Larger: more of the threads that the runtime has
-/// for all that blocks may wait for a slow disk. Smaller: disks that answer many at once wait for us.
+/// Maximum threads that read objects for peers at one time. More wait for their turn. Larger: more
+/// of the threads for blocking work may wait for a slow disk. Smaller: disks that serve many reads
+/// at once are not used fully.
 const READING_THREADS: usize = 64;
 
-/// Instances of all retrievals that go on, in all, or twice those of one where that is more: a peer may have half. Each takes
-/// some 70 bytes.
+/// Maximum instances of all retrievals under way. It is at least twice the maximum of one
+/// retrieval, because a peer may have half. Each takes some 70 bytes.
 const MAX_LISTED: usize = 1 << 20;
 
-/// What can be set about the sending of objects.
+/// The settings of sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryOptions {
-    /// Instances of one retrieval; more are refused. Each takes some 70 bytes while it lasts.
+    /// Maximum instances of one retrieval. More are refused. Each takes some 70 bytes while the
+    /// retrieval lasts.
     pub max_instances: usize,
-    /// Time for the file system to give the next bytes of an object.
+    /// Time for the file system to read the next bytes of an object.
     pub source_timeout: Duration,
-    /// How long an object whose checksum was verified counts as sound while its file is untouched.
+    /// Time that an object counts as sound after its checksum was verified, while its file is
+    /// unchanged.
     pub verification_holds: Duration,
 }
 
-/// What sending objects needs. One for each index: C-GET, C-MOVE and WADO-RS share it.
+/// What sending objects needs. There is one for each index, shared by C-GET, C-MOVE and WADO-RS.
 #[derive(Debug)]
 pub struct Delivery {
     pub(crate) readers: Readers,
     /// Threads that read objects.
     pub(super) threads: Arc<Turns>,
-    /// One for each instance of a retrieval that goes on.
+    /// One for each instance of a retrieval under way.
     listed: Arc<Shares>,
     options: DeliveryOptions,
     verified: Arc<Verified>,
 }
 
 impl Delivery {
-    /// Sends what this index names.
+    /// Creates it for the objects that this index names.
     #[must_use]
     pub fn new(index: PathBuf, options: DeliveryOptions) -> Self {
         let listed = MAX_LISTED.max(options.max_instances.saturating_mul(2));
@@ -56,22 +59,22 @@ impl Delivery {
         Self { readers, threads, listed, options, verified }
     }
 
-    /// What is known of the objects whose checksums were verified.
+    /// Returns the record of objects whose checksums were verified.
     #[must_use]
     pub fn verified(&self) -> &Arc<Verified> {
         &self.verified
     }
 
-    /// Time for the file system to give the next bytes of an object.
+    /// Returns the time for the file system to read the next bytes of an object.
     pub(super) fn source_timeout(&self) -> Duration {
         self.options.source_timeout
     }
 
-    /// Asks the index which instances are meant, within `time_limit`; with what is counted for the
-    /// list. `question` is called on a thread that may block.
+    /// Asks the index for the instances, within `time_limit`. Returns the list and the memory that
+    /// is counted for it. `question` runs on a thread that may block.
     ///
     /// # Errors
-    /// Those of `question`, and [`FindError::TimeLimit`], [`FindError::NoRoom`],
+    /// The errors of `question`, and [`FindError::TimeLimit`], [`FindError::NoRoom`],
     /// [`RetrieveError::TooManyInstances`].
     pub(crate) async fn instances(
         self: &Arc<Self>,
@@ -100,7 +103,7 @@ impl Delivery {
             let _until_its_end = turn;
             let question = question()?;
             let mut reader = this.readers.take()?;
-            // Nobody takes it when the time is up already.
+            // If the time is already up, nobody takes it.
             let _ = interrupt_sender.send(reader.interrupt());
             let instances = qr::instances(&mut reader, &question, this.options.max_instances)?;
             this.readers.give_back(reader);

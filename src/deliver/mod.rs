@@ -1,10 +1,10 @@
-//! Objects go out: they are found where the index says, compared with what the index says, and read
-//! ahead of the peer that gets them. C-GET, C-MOVE and WADO-RS all use this; nothing in this module
-//! knows a DIMSE or HTTP type.
+//! Objects go out. They are found at the location in the index, compared with the index, and read
+//! ahead of the peer. C-GET, C-MOVE and WADO-RS use this module. It knows no DIMSE type and no HTTP
+//! type.
 //!
 //! In reading order: [`object`] (one object, opened and verified), [`rewrite`] (another transfer
-//! syntax), [`delivery`] (what all retrievals have in common), `framing` (what a protocol writes around
-//! a data set), `sending` (what is to be sent), `order` (in which order), `read_ahead` (reading runs
+//! syntax), [`delivery`] (what all retrievals share), `framing` (what a protocol writes around a
+//! data set), `sending` (a list of objects to send), `order` (their order), `read_ahead` (reading
 //! ahead of the peer), [`scrub`] (the round that reads all kept objects).
 
 pub(crate) mod buffer;

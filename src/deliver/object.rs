@@ -1,5 +1,5 @@
-//! An object on its way out: found where the index says, held against what the index says, and read as a data set, byte
-//! for byte or rewritten to another transfer syntax.
+//! One object for sending. It is found at a location, compared with the index, and read as a data
+//! set: byte for byte, or rewritten to another transfer syntax.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -19,7 +19,8 @@ use crate::model::checksum::{Checksum, ChecksumBuilder};
 use crate::model::location::Location;
 use crate::store::{self, FileMark, Soundness, Source, Verified};
 
-/// Bytes of a data set that are checked at a time: few, because what follows a long value's head is passed over.
+/// Bytes of a data set that are checked at a time. There are few, because the rest of a long value
+/// is skipped.
 const CHECK_READ: usize = 8 << 10;
 
 /// Bytes of a data set that are rewritten at a time.
@@ -31,52 +32,52 @@ const SOP_INSTANCE: u16 = 1;
 static IDENTIFYING: LazyLock<Wanted> =
     LazyLock::new(|| Wanted::new([(Tag(0x0008, 0x0016), VR::UI), (Tag(0x0008, 0x0018), VR::UI)]));
 
-/// What an object has to be.
+/// The expected identity of an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Identity<'a> {
     /// SOP Instance UID.
     pub sop_instance_uid: &'a str,
     /// SOP Class UID.
     pub sop_class_uid: &'a str,
-    /// The transfer syntax that it is in; `None` where that does not matter.
+    /// The transfer syntax. `None` if it does not matter.
     pub transfer_syntax: Option<&'a str>,
 }
 
-/// Without the SOP Instance UID: that belongs in no log above debug level.
+/// Without the SOP Instance UID, which must not appear in a log above debug level.
 impl fmt::Debug for Identity<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("sop_class_uid", &self.sop_class_uid).finish_non_exhaustive()
     }
 }
 
-/// Why an object cannot be had from a location. The texts name no paths and no values.
+/// The reason why an object cannot be read from a location. The texts name no paths and no values.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    /// No bytes are kept there.
+    /// The location keeps no bytes.
     #[error("only its metadata are kept")]
     NotKept,
-    /// It is gone, or not accessible.
+    /// The object is gone or not accessible.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// It cannot be read.
+    /// The object cannot be read.
     #[error("an object could not be read")]
     Read(#[source] io::Error),
-    /// What lies there is not this instance any more, or not in this form.
+    /// The location has another instance, or the instance in another form.
     #[error("another object lies where the index says: {0}")]
     Changed(&'static str),
-    /// It is one of ours, and its bytes are not those that were received.
+    /// The object is one of our own, and its bytes are not those that were received.
     #[error("the object is damaged")]
     Damaged,
-    /// It is of another SOP Class.
+    /// The object has another SOP Class.
     #[error("another SOP Class UID than that of the object")]
     OtherClass,
-    /// It cannot be brought into the transfer syntax that is wanted.
+    /// The object cannot be rewritten to the requested transfer syntax.
     #[error("cannot be rewritten: {0}")]
     Rewrite(#[from] RewriteError),
 }
 
 impl ObjectError {
-    /// Whether nothing is there any more.
+    /// Whether the object is gone.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         let Self::Store(store::Error::Object { source, .. }) = self else { return false };
@@ -84,29 +85,29 @@ impl ObjectError {
     }
 }
 
-/// An object that is open, and the one that it should be.
+/// An open object, with its expected identity.
 #[derive(Debug)]
 pub struct StoredObject {
     source: Source,
     data_set_offset: u64,
-    /// Something before its data set, or in its head, is not as it should be.
+    /// Something in front of its data set, or in its head, is faulty.
     is_odd: bool,
     transfer_syntax: String,
     check: ChecksumState,
 }
 
-/// Whether the bytes have to be held against a checksum.
+/// Whether the bytes must be compared with a checksum.
 #[derive(Debug)]
 enum ChecksumState {
-    /// There is none.
+    /// There is no checksum.
     None,
-    /// They were, and nothing touched the file since.
+    /// They were compared, and the file is unchanged since.
     Done,
-    /// They have to be.
+    /// They must be compared.
     Due(DueCheck),
 }
 
-/// A checksum that is being taken.
+/// A checksum in progress.
 #[derive(Debug)]
 struct DueCheck {
     checksum: ChecksumBuilder,
@@ -116,7 +117,7 @@ struct DueCheck {
 }
 
 impl DueCheck {
-    /// The bytes are at their end: whether they are those that were received.
+    /// Compares the checksum at the end of the bytes.
     fn end(self) -> Result<(), ObjectError> {
         let is_sound = self.checksum.finish() == self.expected;
         let soundness = if is_sound { Soundness::Sound } else { Soundness::Damaged };
@@ -126,11 +127,11 @@ impl DueCheck {
 }
 
 impl StoredObject {
-    /// Opens the object at a location, and reads its head to see that it is the one that it should be. `archives` is what is
-    /// remembered of the archive that the one before lay in.
+    /// Opens the object at a location, and reads its head to check its identity. `archives`
+    /// remembers the archive of the object before.
     ///
     /// # Errors
-    /// When there is none, or another.
+    /// When the location has no object, or another one.
     pub fn open(location: &Location, identity: &Identity<'_>, archives: &Archives) -> Result<Self, ObjectError> {
         let mut source = Source::open(location, archives)?.ok_or(ObjectError::NotKept)?;
         let mut parsed = head(&mut source).map_err(ObjectError::Read)?;
@@ -158,11 +159,11 @@ impl StoredObject {
         Ok(Self { source, data_set_offset, is_odd, transfer_syntax, check: ChecksumState::None })
     }
 
-    /// The same object, whose data set has to have this checksum. What is read of it is held against that before its end is
-    /// given out, unless that was done before and nothing touched the file since.
+    /// Sets the expected checksum of the data set. The bytes are compared with it before the last
+    /// of them are returned. This is skipped if it was done before and the file is unchanged.
     ///
     /// # Errors
-    /// When it is known to be damaged.
+    /// When the object is known to be damaged.
     pub fn expecting(mut self, expected: Option<Checksum>, verified: &Arc<Verified>) -> Result<Self, ObjectError> {
         let (Some(expected), Some(mark)) = (expected, self.source.mark()) else { return Ok(self) };
         let check = match verified.known(&mark, expected) {
@@ -177,8 +178,8 @@ impl StoredObject {
         Ok(Self { check, ..self })
     }
 
-    /// Begins a checksum with what was received in front of the data set: elements that no data set has are passed over where
-    /// they are in another encoding, and yet the checksum counts them.
+    /// Begins a checksum with what was received in front of the data set. Such elements are skipped
+    /// if they are in another encoding, but the checksum includes them.
     fn checksum_before_data_set(&mut self) -> io::Result<ChecksumBuilder> {
         let mut checksum = ChecksumBuilder::default();
         if !self.is_odd {
@@ -197,29 +198,31 @@ impl StoredObject {
         }
     }
 
-    /// Its bytes, and where its data set begins in them, for who looks at single elements.
+    /// Returns its bytes, and the offset of its data set, for callers that read single elements.
     pub(crate) fn into_source(self) -> (Source, u64) {
         (self.source, self.data_set_offset)
     }
 
-    /// The transfer syntax that it lies in.
+    /// Returns the transfer syntax of its bytes.
     #[must_use]
     pub fn transfer_syntax(&self) -> &str {
         &self.transfer_syntax
     }
 
-    /// Reads it to its end, to see that every byte is there; not where that was seen before (see [`Self::expecting`]).
+    /// Reads it to its end, to check every byte. This is skipped if it was done before (see
+    /// [`Self::expecting`]).
     ///
     /// # Errors
-    /// When it is not.
+    /// When a byte is missing or wrong.
     pub fn read_to_end(self) -> Result<(), ObjectError> {
         self.read_to_end_with(&mut |_| ControlFlow::Continue(()))
     }
 
-    /// The same; says how many bytes were read each time, and stops when told so.
+    /// Works as [`Self::read_to_end`]. It reports the number of bytes after each read, and stops
+    /// when told to.
     ///
     /// # Errors
-    /// When a byte is not there.
+    /// When a byte is missing or wrong.
     pub fn read_to_end_with(mut self, on_read: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<(), ObjectError> {
         match self.check {
             ChecksumState::Done => Ok(()),
@@ -227,7 +230,7 @@ impl StoredObject {
         }
     }
 
-    /// Reads all of the data set, and holds it against its checksum.
+    /// Reads the whole data set and compares its checksum.
     fn read_all(&mut self, on_read: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<(), ObjectError> {
         let mut check = std::mem::replace(&mut self.check, ChecksumState::Done);
         let mut buffer = vec![0; REWRITE_READ];
@@ -253,7 +256,7 @@ impl StoredObject {
         }
     }
 
-    /// Its data set, byte for byte as it lies. One of odd length gets a NUL at its end.
+    /// Returns its data set byte for byte. If the length is odd, a NUL is added.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -270,8 +273,9 @@ impl StoredObject {
         Ok(DataSet { bytes, filled: 0, check })
     }
 
-    /// Its data set in another transfer syntax. It is checked to its end before, so that nothing is wrong with it once the
-    /// first byte is out; values are passed over for that where the bytes can be skipped.
+    /// Returns its data set in another transfer syntax. The whole data set is checked first, so
+    /// that no error can appear after the first byte was sent. Values are skipped for that, if the
+    /// bytes can be skipped.
     ///
     /// # Errors
     /// When it is compressed or damaged, or cannot be read.
@@ -304,19 +308,21 @@ impl StoredObject {
     }
 }
 
-/// The head of an object, up to its UIDs.
+/// Reads the head of an object, up to its UIDs.
 fn head(source: &mut Source) -> io::Result<Parsed> {
     parse_stream(source, &IDENTIFYING, Source::pass)
 }
 
-/// The bytes of a deflated data set, inflated. Some writers put a zlib stream where PS3.5 A.5 means a bare one.
+/// Inflates a deflated data set. Some writers use a zlib stream, although PS3.5 A.5 means a raw
+/// one.
 fn inflated<'s>(source: impl Read + Send + 's) -> io::Result<Box<dyn Read + Send + 's>> {
     let mut source = BufReader::with_capacity(REWRITE_READ, source);
     let is_zlib = source.fill_buf()?.first() == Some(&0x78);
     Ok(if is_zlib { Box::new(ZlibDecoder::new(source)) } else { Box::new(DeflateDecoder::new(source)) })
 }
 
-/// Rewrites a data set to its end and keeps nothing of it. `pass` goes forward by as many bytes as it is told, or fewer, and says
+/// Rewrites a data set to its end and keeps nothing of it. `pass` skips up to the requested number
+/// of bytes, and returns how many.
 /// by how many.
 fn check<R: Read>(
     source: &mut R,
@@ -341,21 +347,22 @@ fn check<R: Read>(
     }
 }
 
-/// A data set that is being read. Where its length is odd it gets a NUL: every fragment has an even length (PS3.8 E.1), and
-/// DCMTK aborts the association over an odd one. Writers forget to pad values (PS3.5 7.1.1) and deflated data sets (A.5).
+/// A data set that is being read. If its length is odd, a NUL is added. Every fragment has an even
+/// length (PS3.8 E.1), and DCMTK aborts the association over an odd one. Writers forget to pad
+/// values (PS3.5 7.1.1) and deflated data sets (A.5).
 #[derive(Debug)]
 pub struct DataSet {
     bytes: ObjectBytes,
-    /// Bytes given so far.
+    /// Number of bytes returned so far.
     filled: u64,
-    /// The checksum that they have to have.
+    /// The checksum that they must have.
     check: Option<DueCheck>,
 }
 
 enum ObjectBytes {
-    /// How many are left is known.
+    /// The number of remaining bytes is known.
     Sized(Source),
-    /// The end is known when it is there.
+    /// The end is known only when it is reached.
     Streamed(BufReader<Box<dyn Read + Send>>),
 }
 
@@ -368,17 +375,17 @@ impl fmt::Debug for ObjectBytes {
     }
 }
 
-/// What [`DataSet::fill`] gave.
+/// The result of [`DataSet::fill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filled {
-    /// Bytes; all of the buffer, unless the data set ended.
+    /// Number of bytes. They fill the buffer, unless the data set ended.
     pub count: usize,
     /// Whether these were the last.
     pub is_last: bool,
 }
 
 impl DataSet {
-    /// How many bytes are left, where that is known.
+    /// Returns the number of remaining bytes, if it is known.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
         match &self.bytes {
@@ -390,7 +397,7 @@ impl DataSet {
     /// Fills a buffer with the next bytes.
     ///
     /// # Errors
-    /// When they cannot be read; or instead of the last of them, when they are not those that were received.
+    /// When they cannot be read, or when the checksum at the end is wrong.
     pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<Filled> {
         let mut count = 0;
         while let Some(rest) = buffer.get_mut(count..).filter(|rest| !rest.is_empty()) {
@@ -425,7 +432,7 @@ impl DataSet {
                     count += 1;
                     self.filled += 1;
                 }
-                // There is no room for it but in the next one.
+                // It has no room here and comes with the next bytes.
                 None => is_last = false,
             }
         }
@@ -433,12 +440,12 @@ impl DataSet {
     }
 }
 
-/// A data set on its way through a [`Rewriter`].
+/// A data set that goes through a [`Rewriter`].
 struct Rewriting {
     source: Box<dyn Read + Send>,
     rewriter: Rewriter,
     input: Vec<u8>,
-    /// Rewritten; `at` bytes of it are read.
+    /// Rewritten bytes. The first `at` of them are read.
     out: Vec<u8>,
     at: usize,
     ended: bool,
@@ -456,7 +463,7 @@ impl Read for Rewriting {
                 }
                 read => self.rewriter.feed(self.input.get(..read).unwrap_or_default(), &mut self.out),
             };
-            // Checked before; the file has changed since.
+            // It was checked before, so the file has changed since.
             rewritten.map_err(io::Error::other)?;
         }
         let rest = self.out.get(self.at..).unwrap_or_default();
@@ -480,7 +487,7 @@ mod tests {
     /// An element of group 0002 that a sender left in front of its data set.
     const META: &[u8] = b"\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\0";
 
-    /// A command set that a sender left there.
+    /// A command set that a sender left in front of its data set.
     const COMMAND: &[u8] = b"\0\0\0\0\x04\0\0\0\x0A\0\0\0\0\0\0\x01\x02\0\0\0\x01\0";
 
     fn element(number: u16, text: &str, explicit: bool) -> Vec<u8> {
@@ -493,7 +500,7 @@ mod tests {
         out
     }
 
-    /// An object of ours with this data set.
+    /// One of our own objects with this data set.
     fn kept(directory: &tempfile::TempDir, transfer_syntax: &str, data_set: &[u8]) -> Location {
         let (sop_class_uid, sop_instance_uid) = (CLASS, "1.2.3.45");
         let meta = FileMeta { sop_class_uid, sop_instance_uid, transfer_syntax, source_ae_title: "CT" };

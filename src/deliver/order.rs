@@ -10,20 +10,22 @@ use crate::db::Search;
 use crate::db::open::Reader;
 use crate::model::location::Place;
 
-/// Instances whose places are looked up before their turn, where the order in which they lie in an archive counts: they are
-/// read in two passes of it at most, and some 500 bytes are kept of each.
+/// Number of instances whose locations are looked up ahead of their turn, to read members of an
+/// archive in stored order. Such an archive is read in two passes at most. Each instance takes some
+/// 500 bytes.
 const LOOK_AHEAD: usize = 4096;
 
-/// In which order instances are sent: that of the list, but for members of an archive whose bytes can only be had in their
-/// order. The order of sub-operations is free (PS3.4 C.4.2.3.1, C.4.3.3.1).
+/// The order in which instances are sent. It is that of the list, except for members of an archive
+/// that can only be read in stored order. The order of sub-operations is free (PS3.4 C.4.2.3.1,
+/// C.4.3.3.1).
 pub(crate) struct SendOrder {
     sending: Arc<Sending>,
     over: Vec<bool>,
-    /// The first one that may still be to be sent.
+    /// The first instance that may still have to be sent.
     next: usize,
-    /// The one before.
+    /// The instance before.
     last: Option<usize>,
-    /// Up to where it is known which members of the archive at hand are wanted.
+    /// Position up to which the wanted members of the current archive are known.
     looked_up: usize,
     members: HashMap<OsString, usize>,
     wanted: WantedMembers,
@@ -58,7 +60,7 @@ impl SendOrder {
         !is_over && self.sending.instances.get(at).is_some_and(|instance| only.is_none_or(|only| only(instance.kind)))
     }
 
-    /// The next one in the archive at hand, where its members lie in an order.
+    /// Returns the next instance in the current archive, if its members have an order.
     fn next_member(&mut self, archives: &Archives, reader: Option<&mut Reader>) -> Option<usize> {
         if self.members.is_empty() && archives.have_an_order() && self.next >= self.looked_up {
             self.look_up(reader?)?;
@@ -69,14 +71,14 @@ impl SendOrder {
             self.members.remove(&member)
         });
         if at.is_none() {
-            // None of them is where the index says: each is looked for by itself.
+            // None of them is at its location in the index, so each is looked up separately.
             self.members.clear();
             self.wanted = WantedMembers::default();
         }
         at
     }
 
-    /// Which of the next instances lie in the archive of the one before.
+    /// Finds which of the next instances are in the archive of the one before.
     fn look_up(&mut self, reader: &mut Reader) -> Option<()> {
         let mut member = |at: usize| {
             let instance = self.sending.instances.get(at)?;

@@ -1,7 +1,9 @@
-//! Objects that are read ahead of the peer that gets them, in short steps on few threads (ADR 0021).
+//! Reads objects ahead of the peer, in short steps on few threads (ADR 0021).
 //!
-//! A step opens objects, or reads on in one, until a few pieces are there, and then gives its thread back. The next step
-//! begins when the peer has taken pieces. A peer that takes nothing holds no thread, no reader of the index, and no more
+//! A step opens objects, or continues with one, until a few pieces are ready. Then it releases its
+//! thread. The next step begins when the peer has taken pieces. A peer that takes nothing holds no
+//! thread, no reader of the index, and no more memory than its pieces. A peer without memory gets
+//! one small piece at a time.
 //! memory than its pieces have. Where it may not have more, there is one small piece at a time.
 
 use std::pin::Pin;
@@ -19,16 +21,17 @@ use super::sending::{Piece, Sending, Unfinished};
 use crate::archive::Archives;
 use crate::shares::{PeerMemory, Share, Turn, Turns};
 
-/// Pieces that are read before the peer has taken those before them.
+/// Pieces that are read before the peer has taken the earlier ones.
 const READ_AHEAD: usize = 3;
 
-/// A step begins when no more pieces than these are left: so it reads several, and is worth the way to another thread.
+/// A step begins when at most so many pieces are left. So it reads several, and the change of
+/// threads is worth it.
 const FEW_LEFT: usize = 1;
 
-/// Bytes of a piece where the peer may not have more memory, its command aside.
+/// Bytes of a piece for a peer without memory left, without its command.
 const SMALL_PIECE_LENGTH: usize = 32 * 1024;
 
-/// Objects that are being read ahead. Dropped, the reading ends.
+/// Objects that are read ahead. Reading ends when this is dropped.
 pub(crate) struct ReadAhead {
     pieces: mpsc::UnboundedReceiver<Piece>,
     state: ReadAheadState,
@@ -36,51 +39,51 @@ pub(crate) struct ReadAhead {
     patience: Duration,
     threads: Arc<Turns>,
     memory: PeerMemory,
-    /// What is counted for large pieces.
+    /// The memory that is counted for large pieces.
     share: Option<Share>,
 }
 
 enum ReadAheadState {
-    /// Nothing is being read.
+    /// No step is under way.
     Waiting(Box<ReadProgress>),
     Reading(JoinHandle<Box<ReadProgress>>),
     Ended,
-    /// A step did not come back: what it had not read yet is not there.
+    /// A step did not return. What it had not read is lost.
     Broken,
 }
 
-/// The file system gives nothing.
+/// The file system returns nothing in time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SlowSource;
 
-/// How much one step reads.
+/// The size of one step.
 #[derive(Clone, Copy, Debug)]
 struct StepSize {
     pieces: usize,
     piece_length: usize,
 }
 
-/// What goes from one step to the next.
+/// The state that goes from one step to the next.
 pub(crate) struct ReadProgress {
     sending: Arc<Sending>,
     order: SendOrder,
     archives: Archives,
-    /// Objects that were begun or failed.
+    /// Number of objects that were begun or failed.
     number: usize,
-    /// The object of which the beginning is out.
+    /// The object whose beginning was sent.
     unfinished: Option<Unfinished>,
     out: PieceSender,
     ended: bool,
 }
 
-/// Where pieces go, and what they are made of.
+/// The receiver of pieces, and buffers for them.
 pub(crate) struct PieceSender {
     pieces: mpsc::UnboundedSender<Piece>,
     spares: Spares,
 }
 
 impl ReadAhead {
-    /// Begins to read.
+    /// Starts reading.
     pub(crate) fn start(sending: Sending) -> Self {
         let patience = sending.delivery.source_timeout();
         let threads = Arc::clone(&sending.delivery.threads);
@@ -102,14 +105,14 @@ impl ReadAhead {
         this
     }
 
-    /// The next piece, if it is at hand.
+    /// Returns the next piece, if it is ready.
     pub(crate) fn at_hand(&mut self) -> Option<Piece> {
         let piece = self.pieces.try_recv().ok()?;
         self.read_on_in_time();
         Some(piece)
     }
 
-    /// The next piece; `None` after the last, and never for another reason.
+    /// Returns the next piece. `None` only after the last one.
     pub(crate) async fn next(&mut self) -> Result<Option<Piece>, SlowSource> {
         loop {
             if let Some(piece) = self.at_hand() {
@@ -124,7 +127,8 @@ impl ReadAhead {
                     let next = async {
                         tokio::select! {
                             biased;
-                            // None: the step has lost its end of the channel. Only the step itself says whether all was read.
+                            // `None`: the step has dropped its end of the channel. Only the step
+                            // itself knows whether everything was read.
                             Some(piece) = self.pieces.recv() => Ok(piece),
                             ended = step => Err(ended),
                         }
@@ -135,7 +139,7 @@ impl ReadAhead {
                             return Ok(Some(piece));
                         }
                         Err(Ok(reading)) => self.state = ReadAheadState::Waiting(reading),
-                        // A defect of ours, or the node is stopping.
+                        // A step panicked, or the node is stopping.
                         Err(Err(_)) => self.state = ReadAheadState::Broken,
                     }
                 }
@@ -143,14 +147,14 @@ impl ReadAhead {
         }
     }
 
-    /// Gives the memory of a piece back.
+    /// Takes back the memory of a piece.
     pub(crate) fn give_back(&mut self, buffer: Buffer) {
         if self.share.is_some() {
             self.spares.push(buffer);
         }
     }
 
-    /// Reads on before the last piece is gone, where the peer may have several.
+    /// Starts a step before the last piece is gone, if the peer may have several.
     fn read_on_in_time(&mut self) {
         if let ReadAheadState::Reading(step) = &mut self.state
             && let Poll::Ready(ended) = Pin::new(step).poll(&mut Context::from_waker(Waker::noop()))
@@ -162,7 +166,7 @@ impl ReadAhead {
         }
     }
 
-    /// Begins the next step, if there is one to begin.
+    /// Starts the next step, if there is more to read.
     fn read_on(&mut self) {
         if !matches!(&self.state, ReadAheadState::Waiting(reading) if !reading.ended) {
             return;
@@ -171,7 +175,7 @@ impl ReadAhead {
             return;
         };
         if self.share.is_none() {
-            // Those ahead, one that is being sent, and one that is being read.
+            // The pieces ahead, one that is being sent, and one that is being read.
             self.share = self.memory.take((READ_AHEAD + 2) * PIECE_LENGTH);
         }
         let step = match self.share {
@@ -192,7 +196,7 @@ impl ReadAhead {
                     match begin(reading, step, turn).await {
                         Ok(reading) => reading,
                         Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-                        // The node is stopping: nobody waits any more.
+                        // The node is stopping, so nobody waits any more.
                         Err(_) => std::future::pending().await,
                     }
                 })
@@ -204,7 +208,7 @@ impl ReadAhead {
 impl Drop for ReadAhead {
     fn drop(&mut self) {
         if let ReadAheadState::Reading(step) = &self.state {
-            // One that still waits for a thread needs none any more.
+            // A step that waits for a thread needs none any more.
             step.abort();
         }
     }
@@ -220,7 +224,7 @@ fn begin(mut reading: Box<ReadProgress>, step: StepSize, turn: Turn) -> JoinHand
 
 impl ReadProgress {
     fn step(&mut self, step: StepSize) {
-        // An index that cannot be opened fails the objects that are opened in this step.
+        // An index that cannot be opened fails the objects of this step.
         let mut reader = None;
         for _ in 0..step.pieces {
             let Some(piece) = self.next(&mut reader, step.piece_length) else {
@@ -229,7 +233,7 @@ impl ReadProgress {
             };
             self.ended = matches!(piece, Piece::Broken(_));
             if self.out.pieces.send(piece).is_err() {
-                // Nobody wants it any more.
+                // Nobody wants the piece any more.
                 self.ended = true;
             }
             if self.ended {
@@ -338,7 +342,7 @@ mod tests {
         }
     }
 
-    // What WADO-RS needs: objects without presentation contexts and PDUs.
+    // This is what WADO-RS needs: objects without presentation contexts and PDUs.
     #[tokio::test]
     async fn objects_are_read_in_a_form_that_has_no_presentation_contexts() {
         use crate::db::open::{Writer, WriterOptions};

@@ -1,4 +1,5 @@
-//! The slow look at every object of our own, so that damage is found while another copy is left somewhere.
+//! Reads every object of our own slowly, to find damage while another copy may still exist
+//! somewhere.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -13,41 +14,42 @@ use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::location::Place;
 use crate::store::Verified;
 
-/// Directories that are asked for at a time.
+/// Directories in one request to the index.
 const PAGE_DIRECTORIES: usize = 100;
 
-/// Time that is waited at a time. Shorter: more wake-ups. Longer: reading comes in bursts.
+/// Time of one pause. Larger: reading comes in bursts. Smaller: more wake-ups.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a scrub looks at, and how fast.
+/// The objects of a scrub, and its speed.
 #[derive(Clone, Debug)]
 pub struct Scrub {
     /// The index.
     pub index: PathBuf,
-    /// Bytes read in a second, at most; not 0.
+    /// Maximum bytes read in a second. It is not 0.
     pub bytes_per_second: u64,
-    /// Where what is found is noted.
+    /// The record of verified objects.
     pub verified: Arc<Verified>,
 }
 
-/// What a round has found, in objects.
+/// The result of a round, in objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScrubTally {
-    /// As they were received, or, without a checksum, of the same length.
+    /// Objects as they were received. Without a checksum, they have the same length.
     pub sound: u64,
-    /// Not as they were received.
+    /// Objects that differ from what was received.
     pub damaged: u64,
-    /// Not where the index says, or not accessible.
+    /// Objects that are not at their location, or not accessible.
     pub gone: u64,
-    /// Bytes read.
+    /// Number of bytes read.
     pub bytes: u64,
 }
 
-/// Waits for a time; says whether to go on.
+/// Waits for a time. Returns whether to go on.
 type Wait<'w> = dyn FnMut(Duration) -> ControlFlow<()> + 'w;
 
 impl Scrub {
-    /// Looks at every object of our own once. `wait` waits between reads; when it breaks, the round ends early.
+    /// Reads every object of our own once. `wait` waits between reads. When it breaks, the round
+    /// ends early.
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -74,7 +76,7 @@ impl Scrub {
 struct Round<'s> {
     scrub: &'s Scrub,
     tally: ScrubTally,
-    /// Time that has to pass for what was read.
+    /// The time that the bytes read so far must take.
     owed: Duration,
 }
 

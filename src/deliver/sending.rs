@@ -1,4 +1,5 @@
-//! What is to be sent, and one object of it: opened where it can be read, and its first bytes.
+//! A list of objects to send, and the start of one object: it is opened where it can be read, and
+//! its first bytes are read.
 
 use std::io;
 use std::sync::Arc;
@@ -19,44 +20,46 @@ use crate::model::uid::for_log;
 use crate::qr::{Instances, ObjectKind, RetrievedInstance};
 use crate::shares::PeerMemory;
 
-/// Whether objects of a kind are sent.
+/// Decides whether objects of a kind are sent.
 pub(crate) type Only = Arc<dyn Fn(&ObjectKind) -> bool + Send + Sync>;
 
-/// What is to be sent, and how.
+/// The objects to send, and how to send them.
 pub(crate) struct Sending {
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) instances: Arc<Instances>,
-    /// Those that are over already, by their places in the list; none where it is shorter.
+    /// Which of them are already over, by their positions in the list. Positions past its end are
+    /// not.
     pub(crate) over: Vec<bool>,
-    /// Which kinds to send; `None`: all.
+    /// The kinds to send. `None` means all.
     pub(crate) only: Option<Only>,
-    /// How they are written.
+    /// The format of the protocol.
     pub(crate) framing: Arc<dyn Framing>,
     /// The memory of the peer that asked.
     pub(crate) memory: PeerMemory,
 }
 
-/// What comes next.
+/// The next part.
 pub(crate) enum Piece {
-    /// The beginning of an object: what stands before its data set, and data. `at` is its place in the
-    /// list, `number` counts the objects that were begun or failed.
+    /// The beginning of an object: what precedes its data set, and data. `at` is its position in
+    /// the list. `number` counts the objects that were begun or failed.
     Begin { at: usize, number: usize, bytes: Buffer, is_last: bool },
-    /// More data of it.
+    /// More data of the object.
     More { bytes: Buffer, is_last: bool },
-    /// It cannot be read to its end.
+    /// The object cannot be read to its end.
     Broken(io::Error),
     /// An object that failed before it began.
     Failed { at: usize, error: DeliverError },
 }
 
-/// An object of which the beginning is out.
+/// An object whose beginning was sent.
 pub(super) struct Unfinished {
     pub(super) data_set: DataSet,
     pub(super) form: ObjectForm,
 }
 
 impl Sending {
-    /// Opens the object, at the first of its locations where it can be read, and reads its first bytes.
+    /// Opens the object, at the first of its locations where it can be read, and reads its first
+    /// bytes.
     pub(super) fn begin(
         &self,
         reader: Option<&mut Reader>,
@@ -87,14 +90,14 @@ impl Sending {
                 Err(error) => {
                     let instance = for_log(instance.sop_instance_uid);
                     debug!(instance, place = ?known.location.place, "an object cannot be had from where the index says: {error}");
-                    // Of several reasons the one that says most: that of the first place where something should lie.
+                    // Of several reasons, the first one counts that is not only "gone".
                     if failure.is_none() || matches!(failure, Some(ObjectError::NotKept)) {
                         failure = Some(error);
                     }
                 }
             }
         }
-        // None: dropped from the index since it was asked.
+        // `None`: it was dropped from the index since the request.
         Err(failure.map_or(DeliverError::Object(ObjectError::NotKept), DeliverError::Object))
     }
 

@@ -5,13 +5,12 @@ use dicom_core::Tag;
 use super::command_set::{self, CommandField, CommandSet, CommandSetError};
 use super::status::Status;
 
-/// The longest Error Comment, VR LO, in characters (PS3.5 table 6.2-1).
+/// Maximum length of an Error Comment (VR LO), in characters (PS3.5 table 6.2-1).
 pub const MAX_ERROR_COMMENT_LENGTH: usize = 64;
 
-/// A request that reached us.
+/// A request from a peer.
 ///
-/// A service to come gets its variant here and its arm in [`DimseRequest::parse`]; the compiler then lists the places that have
-/// to answer it.
+/// A new request gets a variant here and an arm in [`DimseRequest::parse`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DimseRequest {
     /// C-ECHO-RQ.
@@ -26,7 +25,7 @@ pub enum DimseRequest {
     Move(RetrieveRequest),
     /// N-ACTION-RQ.
     Action(ActionRequest),
-    /// C-CANCEL-RQ: has no response of its own (PS3.7 9.3.2.3).
+    /// C-CANCEL-RQ. It has no response of its own (PS3.7 9.3.2.3).
     Cancel(CancelRequest),
 }
 
@@ -48,7 +47,7 @@ pub struct StoreRequest {
     pub affected_sop_class_uid: String,
     /// Affected SOP Instance UID (0000,1000), as the peer gave it.
     pub affected_sop_instance_uid: String,
-    /// Who asked for the C-MOVE that this is a sub-operation of.
+    /// The C-MOVE to which this sub-operation belongs.
     pub move_originator: Option<MoveOriginator>,
 }
 
@@ -79,9 +78,10 @@ pub struct RetrieveRequest {
     pub message_id: u16,
     /// Affected SOP Class UID (0000,0002).
     pub affected_sop_class_uid: String,
-    /// Priority (0000,0700), which the sub-operations take over; medium where it is absent.
+    /// Priority (0000,0700). The sub-operations have the same. It is medium if it is absent.
     pub priority: u16,
-    /// Move Destination (0000,0600), as the peer gave it; `None` for C-GET, and where it is absent or no text.
+    /// Move Destination (0000,0600), as the peer gave it. `None` for C-GET, and if it is absent or
+    /// not a text.
     pub move_destination: Option<String>,
 }
 
@@ -98,7 +98,7 @@ pub struct ActionRequest {
     pub action_type_id: u16,
 }
 
-/// Without the SOP Instance UID: that belongs in no log above debug level.
+/// Without the SOP Instance UID, which must not appear in a log above debug level.
 impl std::fmt::Debug for ActionRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ActionRequest")
@@ -116,13 +116,13 @@ pub struct CancelRequest {
     pub message_id_being_responded_to: u16,
 }
 
-/// Why a command set is no request that we serve.
+/// The reason why a command set is not a request that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// No response can be built, because the peer does not say what to respond to; or it is a response that nobody asked
-    /// for. The association cannot go on.
+    /// No response can be built, because the peer does not say what to respond to. The association
+    /// cannot go on.
     Unanswerable(CommandSetError),
-    /// A response that nobody asked for.
+    /// An unexpected response.
     UnexpectedResponse(CommandField),
     /// The request is refused with this response, and the association goes on.
     Refused(Box<Response>),
@@ -132,8 +132,9 @@ impl DimseRequest {
     /// Reads a request from its command set.
     ///
     /// # Errors
-    /// When the command is no request, not one that is served here ([`Status::UNRECOGNIZED_OPERATION`]), or lacks a field
-    /// that its table in PS3.7 9.3 requires ([`Status::MISTYPED_ARGUMENT`], or [`Status::INVALID_SOP_INSTANCE`]).
+    /// When the command is not a request, or not one that is served
+    /// ([`Status::UNRECOGNIZED_OPERATION`]). When it lacks a field that PS3.7 9.3 requires
+    /// ([`Status::MISTYPED_ARGUMENT`] or [`Status::INVALID_SOP_INSTANCE`]).
     pub fn parse(command: &CommandSet) -> Result<Self, RequestError> {
         let field =
             CommandField(command.unsigned_short(command_set::COMMAND_FIELD).map_err(RequestError::Unanswerable)?);
@@ -187,7 +188,7 @@ impl StoreRequest {
             .text(command_set::AFFECTED_SOP_INSTANCE_UID)
             .map_err(|error| refused(field, message_id, Status::INVALID_SOP_INSTANCE, &error))?
             .to_owned();
-        // Who asked for the move is a remark for the log; a bad one must not cost the instance.
+        // The originator is only for the log. A faulty one must not fail the instance.
         let move_originator =
             command.optional_text(command_set::MOVE_ORIGINATOR_AE_TITLE).ok().flatten().map(|title| {
                 let message_id =
@@ -199,7 +200,7 @@ impl StoreRequest {
 }
 
 impl StoreRequest {
-    /// The command set, with a data set to follow.
+    /// Encodes it as a command set that announces a data set.
     #[must_use]
     pub fn command_set(&self, priority: u16) -> CommandSet {
         let mut command = CommandSet::new();
@@ -220,7 +221,7 @@ impl StoreRequest {
 }
 
 impl EchoRequest {
-    /// The command set.
+    /// Encodes it as a command set.
     #[must_use]
     pub fn command_set(&self) -> CommandSet {
         let mut command = CommandSet::new();
@@ -238,7 +239,7 @@ impl RetrieveRequest {
             field,
             message_id,
             affected_sop_class_uid: sop_class(command, field, message_id)?,
-            // A bad priority must not cost the retrieval.
+            // A faulty priority must not fail the retrieval.
             priority: command.optional_unsigned_short(command_set::PRIORITY).ok().flatten().unwrap_or(0),
             move_destination: command.optional_text(command_set::MOVE_DESTINATION).ok().flatten().map(str::to_owned),
         })
@@ -278,7 +279,7 @@ pub struct EventReportRequest<'a> {
 }
 
 impl EventReportRequest<'_> {
-    /// The command set.
+    /// Encodes it as a command set.
     #[must_use]
     pub fn command_set(&self) -> CommandSet {
         let mut command = CommandSet::new();
@@ -292,10 +293,10 @@ impl EventReportRequest<'_> {
     }
 }
 
-/// What a peer answers to a request of ours: the fields that all responses have (PS3.7 9.3).
+/// The answer of a peer to a request of this node: the fields that all responses have (PS3.7 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerResponse {
-    /// Whose response it is.
+    /// The Command Field of the response.
     pub field: CommandField,
     /// Message ID Being Responded To (0000,0120).
     pub message_id_being_responded_to: u16,
@@ -304,7 +305,7 @@ pub struct PeerResponse {
 }
 
 impl PeerResponse {
-    /// Reads a response from its command set; `None` for a request.
+    /// Reads a response from its command set. `None` for a request.
     ///
     /// # Errors
     /// When a field is missing or mistyped.
@@ -334,7 +335,7 @@ pub struct SubOperations {
     pub warning: usize,
 }
 
-/// Without the SOP Instance UID: that belongs in no log above debug level.
+/// Without the SOP Instance UID, which must not appear in a log above debug level.
 impl std::fmt::Debug for StoreRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreRequest")
@@ -362,9 +363,10 @@ fn refused(field: CommandField, message_id: u16, status: Status, error: &Command
     RequestError::Refused(Box::new(Response::new(field, message_id, status).with_comment(&error.to_string())))
 }
 
-/// A response: what all of them have in common (PS3.7 9.3), and the fields of a status (PS3.7 annex C).
+/// A response: the fields that all responses have (PS3.7 9.3), and those of a status (PS3.7 annex
+/// C).
 ///
-/// A success of C-STORE is built in `scp::services::store` alone, from the proof that the row is committed.
+/// Only `scp::services::store` builds a success of C-STORE, from the proof of commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     field: CommandField,
@@ -378,7 +380,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// A response to the request with this Command Field and Message ID.
+    /// Creates a response to the request with this Command Field and Message ID.
     #[must_use]
     pub fn new(request: CommandField, message_id: u16, status: Status) -> Self {
         Self {
@@ -393,36 +395,37 @@ impl Response {
         }
     }
 
-    /// The same response with another status.
+    /// Replaces the status.
     #[must_use]
     pub fn with_status(mut self, status: Status) -> Self {
         self.status = status;
         self
     }
 
-    /// Says how far the sub-operations are.
+    /// Adds the numbers of sub-operations.
     #[must_use]
     pub fn with_sub_operations(mut self, sub_operations: SubOperations) -> Self {
         self.sub_operations = Some(sub_operations);
         self
     }
 
-    /// Names the SOP Class, if it is known and is a UID that can be put in a command.
+    /// Adds the SOP Class, if it is known and fits into a command.
     #[must_use]
     pub fn with_sop_class(mut self, uid: Option<&str>) -> Self {
         self.affected_sop_class_uid = uid.map(str::to_owned);
         self
     }
 
-    /// Names the SOP Instance.
+    /// Adds the SOP Instance.
     #[must_use]
     pub fn with_sop_instance(mut self, uid: &str) -> Self {
         self.affected_sop_instance_uid = Some(uid.to_owned());
         self
     }
 
-    /// Says in words what went wrong, (0000,0902): cut to [`MAX_ERROR_COMMENT_LENGTH`], and what VR LO does not allow in
-    /// the default character repertoire becomes `?`. Never patient data.
+    /// Adds an Error Comment (0000,0902). It is cut to [`MAX_ERROR_COMMENT_LENGTH`]. Characters
+    /// that VR LO does not allow in the default repertoire become `?`. It must not have patient
+    /// data.
     #[must_use]
     pub fn with_comment(mut self, comment: &str) -> Self {
         let allowed = |c: char| if (c.is_ascii_graphic() && c != '\\') || c == ' ' { c } else { '?' };
@@ -431,32 +434,32 @@ impl Response {
         self
     }
 
-    /// Names the elements in which the error was found, (0000,0901).
+    /// Adds the elements in which the error was found (0000,0901).
     #[must_use]
     pub fn with_offending_elements(mut self, tags: &[Tag]) -> Self {
         self.offending_elements = tags.to_vec();
         self
     }
 
-    /// The status.
+    /// Returns the status.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// Whose response it is.
+    /// Returns the Command Field of the response.
     #[must_use]
     pub fn field(&self) -> CommandField {
         self.field
     }
 
-    /// The Error Comment, if any.
+    /// Returns the Error Comment, if there is one.
     #[must_use]
     pub fn error_comment(&self) -> Option<&str> {
         self.error_comment.as_deref()
     }
 
-    /// The command set, with the Command Data Set Type that says whether a data set follows.
+    /// Encodes it as a command set. Command Data Set Type says whether a data set follows.
     #[must_use]
     pub fn command_set(&self, data_set: DataSetPresence) -> CommandSet {
         let mut command = CommandSet::new();
@@ -481,7 +484,7 @@ impl Response {
             command.set_uid(command_set::AFFECTED_SOP_INSTANCE_UID, uid);
         }
         if let Some(numbers) = &self.sub_operations {
-            // VR US ends at 65,535; that many and more are told as that many.
+            // VR US ends at 65,535. Higher numbers are sent as 65,535.
             let mut set = |tag, number| {
                 command.set_unsigned_short(tag, u16::try_from(number).unwrap_or(u16::MAX));
             };
@@ -499,9 +502,9 @@ impl Response {
 /// Whether a data set follows the command (PS3.7 E.1, Command Data Set Type).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataSetPresence {
-    /// None.
+    /// No data set follows.
     Absent,
-    /// One follows.
+    /// A data set follows.
     Present,
 }
 

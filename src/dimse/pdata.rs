@@ -1,37 +1,40 @@
 //! P-DATA-TF bodies and the messages in them (PS3.8 9.3.5 and annex E).
 //!
-//! Incoming: [`Pdv::split_first`] takes one presentation data value after the other from the body of a P-DATA-TF PDU;
-//! [`MessageAssembler`] gathers command fragments and says what each data fragment belongs to. Nothing is copied but the
-//! command.
+//! Incoming: [`Pdv::split_first`] takes the presentation data values one after the other from the
+//! body of a P-DATA-TF PDU. [`MessageAssembler`] gathers command fragments, and says to what each
+//! data fragment belongs. Only the command is copied.
 //!
-//! Outgoing: [`put_message`] cuts a message to the PDU length that the peer can take.
+//! Outgoing: [`put_message`] cuts a message to the PDU length that the peer accepts.
 
 use super::command_set::{CommandSet, CommandSetError};
 
-/// The longest command set that is gathered, in bytes. The longest that the Standard can produce is some 700 bytes; more
-/// than this is an attack on memory.
+/// Maximum length of a command set, in bytes. The longest one that the Standard allows has some 700
+/// bytes. More than this is an attack on memory.
 pub const MAX_COMMAND_SET_LENGTH: usize = 16 * 1024;
 
 /// PDU type of P-DATA-TF (PS3.8 9.3.5).
 pub const P_DATA_TF: u8 = 0x04;
 
-/// Bytes of PDU type, reserved byte and PDU length.
+/// Length of PDU type, reserved byte and PDU length.
 pub const PDU_HEADER_LENGTH: usize = 6;
 
-/// Bytes of a presentation data value before its fragment: item length, presentation context ID, message control header.
+/// Length of a presentation data value before its fragment: item length, presentation context ID,
+/// message control header.
 pub const PDV_HEADER_LENGTH: usize = 6;
 
-/// The smallest Maximum Length that we can send to: a PDV header and two bytes, because fragments have even length.
+/// Minimum Maximum Length of a peer: a PDV header and two bytes, because fragments have even
+/// length.
 pub const MIN_PEER_MAX_LENGTH: u32 = 8;
 
-/// The longest PDU that we send to a peer that sets no limit (PS3.8 D.1: 0 "indicates that no maximum length is
-/// specified"), or a larger one.
+/// Maximum length of a PDU to a peer that sets no limit (PS3.8 D.1: 0 "indicates that no maximum
+/// length is specified"), or a larger one.
 pub const MAX_SENT_PDU_LENGTH: u32 = 128 * 1024;
 
 const COMMAND_FRAGMENT: u8 = 0b01;
 const LAST_FRAGMENT: u8 = 0b10;
 
-/// What a fragment is part of (PS3.8 E.2, bit 0 of the Message Control Header).
+/// The kind of message part that a fragment belongs to (PS3.8 E.2, bit 0 of the Message Control
+/// Header).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FragmentKind {
     /// A command set.
@@ -45,7 +48,7 @@ pub enum FragmentKind {
 pub struct Pdv<'a> {
     /// Presentation context ID.
     pub context_id: u8,
-    /// What it is a part of.
+    /// The part of the message.
     pub kind: FragmentKind,
     /// Whether it is the last fragment of its command or data set.
     pub is_last: bool,
@@ -53,13 +56,14 @@ pub struct Pdv<'a> {
     pub fragment: &'a [u8],
 }
 
-/// Why a P-DATA-TF body, or the sequence of fragments in it, is not what PS3.8 annex E says.
+/// How a P-DATA-TF body, or the sequence of its fragments, breaks PS3.8 annex E.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PDataError {
-    /// A presentation data value whose length is shorter than its own header or passes the end of the PDU.
+    /// The length of a presentation data value is shorter than its header or passes the end of the
+    /// PDU.
     #[error("presentation data value of length {length} where {available} bytes are left")]
     BadPdvLength {
-        /// The length that it declares.
+        /// The declared length.
         length: u32,
         /// Bytes left in the PDU.
         available: usize,
@@ -67,21 +71,21 @@ pub enum PDataError {
     /// The PDU ends inside the header of a presentation data value.
     #[error("P-DATA-TF ends inside the header of a presentation data value")]
     TruncatedPdv,
-    /// A command fragment where the data set of the last command was due.
+    /// A command fragment came instead of the data set of the last command.
     #[error("command fragment inside a data set")]
     CommandInsideDataSet,
-    /// A data set fragment where no command announced one.
+    /// A data set fragment came without a command that announces it.
     #[error("data set fragment without a command that announces it")]
     UnexpectedDataSet,
-    /// Fragments of one message in two presentation contexts.
+    /// A message has fragments in two presentation contexts.
     #[error("message of presentation context {expected} goes on in context {found}")]
     ContextChanged {
-        /// Where it began.
+        /// The context in which it began.
         expected: u8,
-        /// Where the fragment is.
+        /// The context of the fragment.
         found: u8,
     },
-    /// More than [`MAX_COMMAND_SET_LENGTH`].
+    /// The command set is longer than [`MAX_COMMAND_SET_LENGTH`].
     #[error("command set longer than {MAX_COMMAND_SET_LENGTH} bytes")]
     CommandTooLong,
     /// The command set cannot be read.
@@ -89,12 +93,12 @@ pub enum PDataError {
     Command(#[from] CommandSetError),
 }
 
-/// What stands before the fragment of a presentation data value (PS3.8 9.3.5.1).
+/// The header of a presentation data value (PS3.8 9.3.5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PdvHeader {
     /// Presentation context ID.
     pub context_id: u8,
-    /// What the fragment is a part of.
+    /// The part of the message.
     pub kind: FragmentKind,
     /// Whether it is the last fragment of its command or data set.
     pub is_last: bool,
@@ -103,10 +107,11 @@ pub struct PdvHeader {
 }
 
 impl PdvHeader {
-    /// Reads the header of a presentation data value, where `left` bytes are left of the P-DATA-TF, header included.
+    /// Reads the header of a presentation data value. `left` is the number of remaining bytes of
+    /// the P-DATA-TF, header included.
     ///
     /// # Errors
-    /// When the length in it is too short, or passes the end of the P-DATA-TF.
+    /// When its length is too short, or passes the end of the P-DATA-TF.
     pub fn parse(header: [u8; PDV_HEADER_LENGTH], left: usize) -> Result<Self, PDataError> {
         let [l0, l1, l2, l3, context_id, control] = header;
         let declared = u32::from_be_bytes([l0, l1, l2, l3]);
@@ -122,7 +127,8 @@ impl PdvHeader {
 }
 
 impl<'a> Pdv<'a> {
-    /// Takes the first presentation data value off the body of a P-DATA-TF PDU, and returns it with the rest.
+    /// Takes the first presentation data value from the body of a P-DATA-TF PDU. Returns it and the
+    /// rest.
     ///
     /// # Errors
     /// When its length is wrong.
@@ -134,12 +140,12 @@ impl<'a> Pdv<'a> {
     }
 }
 
-/// What a fragment brought.
+/// The meaning of a fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FragmentOutcome {
-    /// Part of a command; more is to come.
+    /// A part of a command. More will come.
     CommandFragment,
-    /// A whole command.
+    /// A complete command.
     Command {
         /// Its presentation context.
         context_id: u8,
@@ -155,7 +161,8 @@ pub enum FragmentOutcome {
     },
 }
 
-/// Puts the messages of one association together (PS3.8 E.1). Holds the bytes of an unfinished command, never of a data set.
+/// Assembles the messages of one association (PS3.8 E.1). It keeps the bytes of an unfinished
+/// command, but never of a data set.
 #[derive(Debug, Default)]
 pub struct MessageAssembler {
     state: MessageState,
@@ -175,7 +182,7 @@ enum MessageState {
 }
 
 impl MessageAssembler {
-    /// An assembler between two messages.
+    /// Creates an assembler between two messages.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -190,13 +197,13 @@ impl MessageAssembler {
     /// Takes the next fragment.
     ///
     /// # Errors
-    /// When it does not go with the ones before it, or completes a command that cannot be read. The association has to be
-    /// aborted: there is no telling where the next message would begin.
+    /// When it does not fit the fragments before it, or completes a command that cannot be read.
+    /// The association must be aborted, because nobody knows where the next message begins.
     pub fn accept(&mut self, pdv: &Pdv<'_>) -> Result<FragmentOutcome, PDataError> {
         match (&mut self.state, pdv.kind) {
             (MessageState::BetweenMessages, FragmentKind::Command) => {
                 if pdv.is_last {
-                    // The usual case: the whole command in one fragment, nothing to keep.
+                    // The usual case: the whole command is in one fragment, so nothing is kept.
                     return self.command(pdv.context_id, pdv.fragment);
                 }
                 let bytes = checked_command(Vec::new(), pdv.fragment)?;
@@ -249,11 +256,13 @@ fn same_context(expected: u8, found: u8) -> Result<u8, PDataError> {
     if expected == found { Ok(expected) } else { Err(PDataError::ContextChanged { expected, found }) }
 }
 
-/// Appends a message to `out` as P-DATA-TF PDUs of at most `peer_max_length` bytes after the PDU header (0: no limit, PS3.8
-/// D.1), one presentation data value in each: old receivers take no more.
+/// Appends a message to `out` as P-DATA-TF PDUs. Each has at most `peer_max_length` bytes after the
+/// PDU header (0: no limit, PS3.8 D.1). Each has one presentation data value, because old receivers
+/// accept no more.
 ///
 /// # Panics
-/// When `peer_max_length` is neither 0 nor at least [`MIN_PEER_MAX_LENGTH`]: association negotiation refuses such a peer.
+/// When `peer_max_length` is neither 0 nor at least [`MIN_PEER_MAX_LENGTH`]. Negotiation refuses
+/// such a peer.
 pub fn put_message(
     out: &mut Vec<u8>,
     context_id: u8,
@@ -269,7 +278,8 @@ pub fn put_message(
     }
 }
 
-/// The longest fragment that a peer takes in one PDU, in bytes: even (PS3.8 9.3.5.1).
+/// Returns the length of the longest fragment that a peer accepts in one PDU. It is even (PS3.8
+/// 9.3.5.1).
 ///
 /// # Panics
 /// As [`put_message`].
@@ -280,18 +290,19 @@ pub fn fragment_limit(peer_max_length: u32) -> usize {
         length => length.min(MAX_SENT_PDU_LENGTH),
     };
     assert!(limit >= MIN_PEER_MAX_LENGTH, "negotiation refuses a maximum length under {MIN_PEER_MAX_LENGTH}");
-    // PS3.8 table 9-23 counts context ID and control header in the item length, and wants fragments of even length.
+    // PS3.8 table 9-23 counts context ID and control header in the item length. Fragments have even
+    // length.
     (limit as usize - PDV_HEADER_LENGTH) & !1
 }
 
-/// Bytes before a fragment that has a PDU of its own.
+/// Length of the headers of a fragment that has a PDU of its own.
 pub const FRAGMENT_HEADER_LENGTH: usize = PDU_HEADER_LENGTH + PDV_HEADER_LENGTH;
 
-/// The header of a P-DATA-TF with one fragment of a data set in it, of so many bytes: for data sets that are read straight
-/// into the place behind it.
+/// Returns the header of a P-DATA-TF with one fragment of a data set of this length. The data set
+/// is then read directly into the space after it.
 ///
 /// # Panics
-/// When the fragment is longer than [`fragment_limit`] ever says.
+/// When the fragment is longer than [`fragment_limit`] allows.
 #[must_use]
 pub fn data_fragment_header(context_id: u8, length: usize, is_last: bool) -> [u8; FRAGMENT_HEADER_LENGTH] {
     let pdv_length = u32::try_from(length + 2).expect("a fragment is at most 128 KiB");
@@ -302,7 +313,7 @@ pub fn data_fragment_header(context_id: u8, length: usize, is_last: bool) -> [u8
 
 fn put_fragments(out: &mut Vec<u8>, context_id: u8, kind: u8, bytes: &[u8], peer_max_length: u32) {
     let fragment_limit = fragment_limit(peer_max_length);
-    // An empty data set is still one (empty, last) fragment.
+    // An empty data set still has one fragment, which is empty and the last.
     let fragments = bytes.len().div_ceil(fragment_limit).max(1);
     for index in 0..fragments {
         let start = index * fragment_limit;
@@ -330,7 +341,7 @@ mod tests {
         command
     }
 
-    /// The bodies of the PDUs in `bytes`, each checked to be a P-DATA-TF of at most `max_length`.
+    /// Returns the bodies of the PDUs in `bytes`. Each must be a P-DATA-TF of at most `max_length`.
     fn bodies(mut bytes: &[u8], max_length: usize) -> Vec<&[u8]> {
         let mut bodies = Vec::new();
         while !bytes.is_empty() {
@@ -343,7 +354,7 @@ mod tests {
         bodies
     }
 
-    /// Sends the PDUs through an assembler: the commands, and the bytes of all data sets.
+    /// Sends the PDUs through an assembler. Returns the commands, and the bytes of all data sets.
     fn received(bytes: &[u8], max_length: usize) -> (Vec<CommandSet>, Vec<u8>) {
         let (mut commands, mut data, mut assembler) = (Vec::new(), Vec::new(), MessageAssembler::new());
         for mut body in bodies(bytes, max_length) {

@@ -9,15 +9,15 @@ pub struct Status(pub u16);
 /// The class of a status (PS3.7 C.1 to C.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StatusClass {
-    /// Done (PS3.7 C.1).
+    /// Success (PS3.7 C.1).
     Success,
-    /// Done or still going on, with something to say (PS3.7 C.4).
+    /// Warning: it is done or continues, with something to report (PS3.7 C.4).
     Warning,
-    /// Not done (PS3.7 C.5).
+    /// Failure (PS3.7 C.5).
     Failure,
-    /// Ended because the requestor said so (PS3.7 C.3).
+    /// Cancel: the requestor ended it (PS3.7 C.3).
     Cancel,
-    /// Going on; more responses follow (PS3.7 C.2).
+    /// Pending: more responses follow (PS3.7 C.2).
     Pending,
 }
 
@@ -62,7 +62,8 @@ impl Status {
     /// Resource limitation (PS3.7 C.5).
     pub const RESOURCE_LIMITATION: Self = Self(0x0213);
 
-    /// C-STORE and C-FIND refused: out of resources (PS3.4 tables B.2-1 and C.4-1). Worth trying again later.
+    /// C-STORE and C-FIND refused: out of resources (PS3.4 tables B.2-1 and C.4-1). The peer may
+    /// try again later.
     pub const OUT_OF_RESOURCES: Self = Self(0xA700);
     /// C-MOVE and C-GET refused: out of resources, unable to calculate number of matches (PS3.4 tables C.4-2 and C.4-3).
     pub const UNABLE_TO_CALCULATE_MATCHES: Self = Self(0xA701);
@@ -82,7 +83,8 @@ impl Status {
     /// C-FIND: unable to process (PS3.4 table C.4-1: `Cxxx`). The same number as [`Self::CANNOT_UNDERSTAND`].
     pub const UNABLE_TO_PROCESS: Self = Self(0xC000);
 
-    /// The class of this status (PS3.7 annex C). Numbers that annex C leaves open are failures.
+    /// Returns the class of this status (PS3.7 annex C). Numbers that annex C does not define are
+    /// failures.
     #[must_use]
     pub const fn class(self) -> StatusClass {
         match self.0 {
@@ -95,7 +97,7 @@ impl Status {
     }
 }
 
-/// As the Standard prints it: `A700`.
+/// The format of the Standard: `A700`.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04X}", self.0)

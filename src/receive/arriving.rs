@@ -1,10 +1,10 @@
-//! One object while it arrives: its data set comes in fragments, and is stored at its end.
+//! One object while it arrives: its data set comes in fragments, and it is stored at the end.
 //!
-//! While fragments arrive, the head of the data set goes to the header reader and all of it to a file
-//! (or, in metadata-only mode, to nothing). Memory: one batch that is being filled and one that is
-//! being written, whatever the size of the object. Files are written on threads of their own. Reading
-//! the header takes 2 to 3 µs, less than the way to another thread, so it is done where the fragment
-//! arrives.
+//! While fragments arrive, the head of the data set goes to the header reader. All of it goes to a
+//! file, or to nothing in metadata-only mode. Memory holds one batch that is being filled and one
+//! that is being written, whatever the size of the object. Files are written on threads of their
+//! own. Reading the header takes 2 to 3 µs, which is less than the change to another thread. So it
+//! is done where the fragment arrives.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,18 +26,19 @@ use crate::shares::{PeerMemory, Share};
 use crate::store::FileMeta;
 use crate::telemetry::metrics;
 
-/// Bytes of the head of a data set that are read without asking: nearly all heads have less.
+/// Bytes of the head of a data set that are not counted. Nearly all heads have less.
 const UNASKED_HEAD: usize = 32 * 1024;
 
-/// The most that the header reader holds of a data set.
+/// Maximum that the header reader keeps of a data set.
 const MAX_HEAD: usize = MAX_VALUES + MAX_VALUE;
 
-/// Compressed bytes of a deflated data set that are inflated before other tasks get their turn: at deflate's best ratio of
+/// Compressed bytes of a deflated data set that are inflated before other tasks get their turn. At
+/// deflate's best ratio of 1,032 they become some 4 MB.
 /// 1,032, some 4 MB.
 const INFLATED_AT_A_TIME: usize = 4 * 1024;
 
-/// What is known of an object before its data set is read: a C-STORE-RQ and its presentation context
-/// say it, or the File Meta Information of a file.
+/// What is announced about an object before its data set is read. It comes from a C-STORE-RQ and
+/// its presentation context, or from the File Meta Information of a file.
 #[derive(Clone, Debug)]
 pub struct Announced {
     /// SOP Class UID.
@@ -46,11 +47,11 @@ pub struct Announced {
     pub sop_instance_uid: String,
     /// Transfer Syntax UID of the data set.
     pub transfer_syntax: String,
-    /// The study that it has to belong to, where the sender names one.
+    /// The study to which it must belong, if the sender names one.
     pub study_instance_uid: Option<String>,
 }
 
-/// An object that is stored.
+/// A stored object.
 #[derive(Debug)]
 pub struct Arrived {
     /// Proof that its row is durable.
@@ -72,24 +73,24 @@ pub(crate) struct Arriving {
     file: Option<FileSink>,
     length: u64,
     memory: PeerMemory,
-    /// What is counted for the header reader.
+    /// The memory that is counted for the header reader.
     head: Option<Share>,
     error: Option<ReceiveError>,
 }
 
-/// How far the header reader is.
+/// The state of the header reader.
 enum HeaderProgress {
     Reading,
-    /// Reading, and each byte may become a thousand.
+    /// It reads, and each byte may become a thousand.
     Inflating,
     Read,
 }
 
 impl Arriving {
-    /// Begins with what is announced.
+    /// Begins with the announcement.
     ///
     /// # Errors
-    /// When the data set need not be looked at.
+    /// When the data set need not be read.
     pub(crate) fn begin(
         storage: &Arc<Storage>,
         announced: Announced,
@@ -124,7 +125,7 @@ impl Arriving {
         })
     }
 
-    /// Takes the next fragment of the data set. After an error the rest is only counted.
+    /// Takes the next fragment of the data set. After an error, the rest is only counted.
     pub(crate) async fn accept(&mut self, fragment: &[u8]) {
         self.length += fragment.len() as u64;
         if self.error.is_some() {
@@ -161,13 +162,14 @@ impl Arriving {
         };
         if need == Need::Done {
             self.header = HeaderProgress::Read;
-            // What is left of it is a record of a few kilobytes, nearly always.
+            // The remaining record usually has a few kilobytes.
             self.head = None;
         }
         Ok(())
     }
 
-    /// Counts what the header reader may hold: no more than it was given, and no more than it keeps at all.
+    /// Counts what the header reader may keep: at most what it was given, and at most its own
+    /// limit.
     fn count_head(&mut self, fragment: &[u8]) -> Result<(), ReceiveError> {
         let may_hold = match self.header {
             HeaderProgress::Read => return Ok(()),
@@ -190,10 +192,11 @@ impl Arriving {
         if granted { Ok(()) } else { Err(ReceiveError::TooMuchAtOnce) }
     }
 
-    /// The end of the data set: stores the object, and waits until its row is durable.
+    /// Stores the object at the end of the data set, and waits until its row is durable.
     ///
     /// # Errors
-    /// Why it is not stored: the first error on the way, or what the store and the index say.
+    /// The reason why it is not stored: the first error on the way, or the error of the store or of
+    /// the index.
     pub(crate) async fn finish(self) -> Result<Arrived, ReceiveError> {
         let begun = Instant::now();
         metrics::RECEIVED_DATA_SET_BYTES.add(self.length);
@@ -219,11 +222,11 @@ impl Arriving {
     }
 }
 
-/// Reads the record, and compares the data set with what was announced.
+/// Reads the record, and compares the data set with the announcement.
 fn read(announced: &Announced, parser: HeaderParser<'static>) -> Result<Box<InstanceRecord>, ReceiveError> {
     let parsed = parser.finish();
-    // A file that is damaged is indexed as far as it goes, because it is all there is. A sender has the whole object, so it
-    // is told, and can send it again.
+    // A scan indexes a damaged file as far as possible, because there is nothing else. A sender has
+    // the whole object, so it is told and can send the object again.
     if let Some(fault) = parsed.faults().iter().find(|fault| fault.ended_reading()) {
         return Err(ReceiveError::NotUnderstood(fault.to_string()));
     }
@@ -293,7 +296,8 @@ mod tests {
         bytes
     }
 
-    // What STOW-RS needs: an object that comes from no association, for a study that the request names.
+    // This is what STOW-RS needs: an object without an association, for a study that the request
+    // names.
     #[tokio::test]
     async fn an_object_without_an_association_is_stored_in_the_study_that_was_announced() {
         let directory = tempfile::tempdir().unwrap();
@@ -333,7 +337,8 @@ mod tests {
         writer.close().unwrap();
     }
 
-    // The head of a deflated data set is counted as what it may become, whatever the transfer syntax.
+    // The head of a deflated data set is counted with its possible size after inflating, for each
+    // of these transfer syntaxes.
     #[tokio::test]
     async fn each_deflated_transfer_syntax_counts_the_memory_that_its_head_may_become() {
         use std::io::Write as _;
@@ -348,7 +353,7 @@ mod tests {
             wanted: Wanted::index(),
             under_way: Arc::new(UnderWay::default()),
         });
-        // A value before all UIDs that does not get shorter.
+        // A value before all UIDs that cannot be compressed.
         let mut seed = 1_u32;
         let noise = std::iter::repeat_with(|| {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -1,4 +1,4 @@
-//! Why an object is not stored.
+//! Reasons why an object is not stored.
 
 use dicom_core::Tag;
 
@@ -10,31 +10,32 @@ const SOP_CLASS_UID: Tag = Tag(0x0008, 0x0016);
 const SOP_INSTANCE_UID: Tag = Tag(0x0008, 0x0018);
 const STUDY_INSTANCE_UID: Tag = Tag(0x0020, 0x000D);
 
-/// Why an object is not stored. The texts are for the sender: they name no path and no value.
+/// The reason why an object is not stored. The sender gets the text, so it names no path and no
+/// value.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The SOP Instance UID that was announced is none.
+    /// The announced SOP Instance UID is not a UID.
     #[error("SOP Instance UID is not a UID")]
     InvalidInstanceUid,
     /// The data set cannot be read.
     #[error("{0}")]
     NotUnderstood(String),
-    /// UIDs without which nothing is stored.
+    /// A UID is missing without which nothing is stored.
     #[error("data set lacks a UID")]
     MissingUid(Vec<Tag>),
     /// The data set is another instance than announced.
     #[error("data set has another SOP Instance UID than announced")]
     OtherInstance,
-    /// The data set is of another SOP Class than announced.
+    /// The data set has another SOP Class than announced.
     #[error("data set has another SOP Class UID than announced")]
     OtherClass,
-    /// The data set is of another study than announced.
+    /// The data set belongs to another study than announced.
     #[error("data set has another Study Instance UID than announced")]
     OtherStudy,
-    /// The store could not take it.
+    /// The store failed.
     #[error(transparent)]
     Object(#[from] store::Error),
-    /// The index could not take it.
+    /// The index failed.
     #[error(transparent)]
     Index(#[from] db::Error),
     /// The instance is kept with other content, and the first one stays.
@@ -48,10 +49,10 @@ pub enum ReceiveError {
     TooMuchAtOnce,
 }
 
-/// Whose doing it is that an object is not stored.
+/// Who can mend it that an object is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiveErrorKind {
-    /// Ours: it is worth another try.
+    /// This node. The sender may try again.
     OutOfResources,
     /// The data set cannot be read, or is not what was announced.
     NotUnderstood,
@@ -60,7 +61,7 @@ pub enum ReceiveErrorKind {
 }
 
 impl ReceiveError {
-    /// Whose doing it is. No `_` arm: a new error has to be given its kind here.
+    /// Returns who can mend it. There is no `_` arm, so that a new error gets its kind here.
     #[must_use]
     pub fn kind(&self) -> ReceiveErrorKind {
         match self {
@@ -76,7 +77,7 @@ impl ReceiveError {
         }
     }
 
-    /// The elements that are at fault.
+    /// Returns the faulty elements.
     #[must_use]
     pub fn offending_elements(&self) -> Vec<Tag> {
         match self {
@@ -94,7 +95,8 @@ impl ReceiveError {
         }
     }
 
-    /// What the sender is told. Paths and the words of the database are for our log.
+    /// Returns the text for the sender. Paths and the words of the database are only for the log of
+    /// this node.
     #[must_use]
     pub fn comment(&self) -> String {
         match self {
@@ -105,8 +107,8 @@ impl ReceiveError {
         }
     }
 
-    /// Whether our operator should look. The writer reports an index that was taken away, once for
-    /// all.
+    /// Whether the operator of this node should look. The writer reports an index that was taken
+    /// away, once for all.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         let is_told_elsewhere = matches!(self, Self::TooMuchAtOnce | Self::Index(db::Error::Replaced { .. }));

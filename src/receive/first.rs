@@ -1,4 +1,4 @@
-//! The object that the index names already for an instance that arrives again.
+//! The object that the index already names for an instance that arrives again.
 
 use crate::archive::Archives;
 use crate::db::{KnownLocation, StoreOutcome};
@@ -6,14 +6,14 @@ use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::location::Place;
 use crate::store;
 
-/// How closely the object is looked at that the index names.
+/// How closely that object is examined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstLook {
-    /// It holds the same as what has come: all of it, for the new one is going to be thrown away.
+    /// It has the same content. The whole object is compared, because the new one will be removed.
     Whole,
-    /// It holds something else: whether it is there and as long as it was.
+    /// It has other content. It must be there with its length.
     Length,
-    /// It holds something else, and both are kept: whether it is there.
+    /// It has other content, and both are kept. It must be there.
     Presence,
 }
 
@@ -21,7 +21,7 @@ impl FirstLook {
     pub(super) fn at(outcome: &StoreOutcome, first: &KnownLocation) -> Self {
         match outcome {
             StoreOutcome::Identical { .. } | StoreOutcome::KeptCopy { differs: false } => Self::Whole,
-            // Without a checksum it may be what has come, cut short.
+            // Without a checksum, it may be a truncated copy of the new object.
             StoreOutcome::KeptCopy { differs: true } if first.checksum.is_some() => Self::Presence,
             StoreOutcome::KeptCopy { differs: true }
             | StoreOutcome::New
@@ -32,14 +32,14 @@ impl FirstLook {
     }
 }
 
-/// What became of the object that the index names.
+/// The state of the object that the index names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstObject {
-    /// It is this instance still.
+    /// It is still this instance.
     There,
-    /// It is one of ours, and is damaged.
+    /// It is one of our own, and it is damaged.
     Damaged,
-    /// It cannot be read, or is another one: what came now is all that is left.
+    /// It cannot be read, or it is another one. Only the new object is left.
     Gone,
 }
 
@@ -56,7 +56,7 @@ impl FirstObject {
                 FirstLook::Whole | FirstLook::Length => {}
             }
         }
-        // Its class is compared along with all else that the index has of it.
+        // Its SOP Class is compared together with the other values of the index.
         let identity = Identity { sop_instance_uid, sop_class_uid: "", transfer_syntax: None };
         match StoredObject::open(location, &identity, &Archives::default()) {
             Ok(_) | Err(ObjectError::OtherClass) => {}

@@ -1,4 +1,4 @@
-//! The object gets its place and the record its row; then what the index does not need is removed.
+//! Gives the object its place and the record its row. Then it removes what the index does not need.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::model::record::InstanceRecord;
 use crate::shares::{CountedPeer, Share};
 use crate::store::{self, Placed};
 
-/// Gives the object its place and the record its row, and waits for both to be durable.
+/// Gives the object its place and the record its row, and waits until both are durable.
 pub(super) async fn keep(
     storage: &Arc<Storage>,
     (record, sender): (Box<InstanceRecord>, Arc<ReceivedFrom>),
@@ -34,7 +34,7 @@ pub(super) async fn keep(
         return match stored.outcome {
             StoreOutcome::KeptFirst => Err(refused()),
             StoreOutcome::Replaced { previous } => {
-                // Of a time when objects were kept.
+                // The row dates from a time when objects were kept.
                 remove(&storage.under_way, peer, move || remove_all(&previous)).await;
                 Ok(stored.committed)
             }
@@ -62,7 +62,8 @@ async fn keep_object(
     let again = known.clone();
     let (mut placed, mut stored) = file.keep(&storage, known).await?;
     if let Ok(Stored { first: Some(first), outcome, .. }) = &stored {
-        // The index goes on naming a file that is not ours, on somebody's disk or in a storage directory of former times.
+        // The index still names a file that is not ours: on somebody's disk, or in an earlier
+        // storage directory.
         let (first, uid) = (first.clone(), again.record.value(AttributeId::SOPInstanceUID).to_owned());
         let look = FirstLook::at(outcome, &first);
         let (state, first) = under_way.blocking(&peer, move || (FirstObject::at(&first, &uid, look), first)).await?;
@@ -79,11 +80,12 @@ async fn keep_object(
         }
     }
     if let Ok(Stored { outcome: StoreOutcome::Identical { uncompared: Some(first) }, .. }) = &stored {
-        // Alike as far as the index knows, but it names an object under another name than ours: do the bytes agree, too?
+        // The index has the same values for both, but names another object than the new one. The
+        // bytes decide.
         let (first, ours) = (first.clone(), placed);
         let (same, ours) = under_way.blocking(&peer, move || (ours.has_same_data_set(&first), ours)).await?;
         placed = ours;
-        // Where the bytes cannot be held against each other, what the index knows has to do.
+        // If the bytes cannot be compared, the values of the index decide.
         let is_same = same.is_ok_and(|same| same.unwrap_or(true));
         let compared = if is_same { Compared::FirstIsSame } else { Compared::FirstIsOther };
         stored = storage.commit(again, placed.location.clone(), compared).await;
@@ -110,7 +112,7 @@ fn metadata_only(length: u64, clock: Clock) -> Location {
     }
 }
 
-/// Removes the object that the index does not need: the new one, or the one that it took the place of.
+/// Removes the object that the index does not need: the new one, or the one that it replaced.
 async fn apply(
     storage: &Arc<Storage>,
     peer: &CountedPeer,
@@ -129,7 +131,7 @@ async fn apply(
         }
     };
     match stored.outcome {
-        // Not waited for: it is only a name.
+        // Nobody waits for this, because it only removes a name.
         StoreOutcome::New | StoreOutcome::Completed | StoreOutcome::KeptCopy { differs: false } => {
             storage.under_way.let_first_name_go(placed);
         }
@@ -145,7 +147,8 @@ async fn apply(
         StoreOutcome::Replaced { previous } => {
             warn!("an instance came with other content and took the place of the first");
             remove(&storage.under_way, peer, move || {
-                // While the new one has its first name: should the process end here, the next start sees to the rest.
+                // The new object still has its incoming link. If the process ends here, the next
+                // start finishes the work.
                 remove_all(&previous)?;
                 drop(placed);
                 Ok(())

@@ -1,11 +1,11 @@
 //! An object arrives: it gets its place in the store and its row in the index. C-STORE and STOW-RS
-//! both come here; nothing in this module knows a DIMSE or HTTP type.
+//! both use this module. It knows no DIMSE type and no HTTP type.
 //!
 //! In reading order: [`Storage`](storage::Storage) (what receiving needs),
 //! [`Arriving`](arriving::Arriving) (one data set, fragment by fragment),
 //! [`ReceiveError`](error::ReceiveError) (why it is not stored), [`UnderWay`](under_way::UnderWay)
-//! (what is being stored, and the limits for it). `sink` writes the file, `keep` decides what becomes
-//! of it, `first` looks at the object that the index names already.
+//! (objects that are being stored, and their limits). `sink` writes the file, `keep` gives it its
+//! place, and `first` examines the object that the index already names.
 
 pub mod arriving;
 pub mod error;

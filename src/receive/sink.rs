@@ -1,4 +1,4 @@
-//! An object on its way into a file.
+//! Writes an arriving object to a file.
 
 use std::sync::Arc;
 
@@ -14,32 +14,33 @@ use crate::model::checksum::ChecksumBuilder;
 use crate::shares::{PeerMemory, Share};
 use crate::store::{self, Incoming, NameOutcome, Objects, Placed};
 
-/// Bytes of an object that are gathered before they are written. Smaller: more hops between threads. Larger: more memory,
-/// of which each association may hold two, and a fragment more.
+/// Bytes of an object that are gathered before they are written. Larger: more memory, since each
+/// association may hold two of these and a fragment. Smaller: more changes between threads.
 const WRITE_BATCH: usize = 256 * 1024;
 
-/// The same where the peer has no more memory, and until an object has so many bytes. Smaller: less memory for those that get
-/// stuck. Larger: fewer hops between threads.
+/// The same limit for a peer without memory left, and until an object has so many bytes. Larger:
+/// fewer changes between threads. Smaller: less memory for objects that stall.
 const SMALL_BATCH: usize = 16 * 1024;
 
-/// An object on its way into a file.
+/// An arriving object and its file.
 pub(super) struct FileSink {
     objects: Arc<Objects>,
     under_way: Arc<UnderWay>,
-    /// What is to be written next; at the beginning the File Meta Information.
+    /// The bytes to write next. At first they are the File Meta Information.
     batch: Vec<u8>,
-    /// Of the data set so far.
+    /// Checksum of the data set so far.
     pub(super) checksum: ChecksumBuilder,
     pub(super) memory: PeerMemory,
-    /// What is counted for large batches, once they are.
+    /// The memory that is counted for large batches.
     share: Option<Share>,
     writing: WriteState,
 }
 
 enum WriteState {
-    /// Nothing yet: an object that fits one batch is written whole, by one thread, when it is complete.
+    /// Nothing is written yet. An object that fits one batch is written by one thread when it is
+    /// complete.
     NotBegun,
-    /// A thread writes a batch, and gives the memory back.
+    /// A thread writes a batch, and then returns its memory.
     Batch(JoinHandle<Result<(Incoming, Vec<u8>), store::Error>>),
 }
 
@@ -63,7 +64,7 @@ impl FileSink {
             return Ok(());
         }
         if self.share.is_none() {
-            // One that is being filled and one that is being written.
+            // One batch is being filled, and one is being written.
             self.share = self.memory.take(2 * WRITE_BATCH);
         }
         if self.share.is_some() && self.batch.len() < WRITE_BATCH {
@@ -99,8 +100,8 @@ impl FileSink {
         }
     }
 
-    /// Writes the rest, gives the object its place and queues the record, all on one thread; waits until the row is
-    /// committed.
+    /// Writes the rest, gives the object its place and queues the record, all on one thread. Waits
+    /// until the row is committed.
     pub(super) async fn keep(
         mut self,
         storage: &Arc<Storage>,

@@ -17,21 +17,21 @@ use crate::store::Objects;
 /// What receiving instances needs.
 #[derive(Debug)]
 pub struct Storage {
-    /// Where objects are kept; `None` is metadata-only mode.
+    /// The store of objects. `None` means metadata-only mode.
     pub objects: Option<Arc<Objects>>,
-    /// The way to the index.
+    /// The queue to the writer of the index.
     pub writer: WriterHandle,
-    /// What becomes of instances that are known.
+    /// What to do with instances that are already known.
     pub policy: ReceivePolicy,
-    /// Where the time of arrival comes from.
+    /// The clock for the time of arrival.
     pub clock: Clock,
-    /// What is read of each object.
+    /// The elements that are read of each object.
     pub wanted: &'static Wanted,
-    /// What is being stored.
+    /// The objects that are being stored.
     pub under_way: Arc<UnderWay>,
 }
 
-/// What is known of an object that has come whole.
+/// A complete object.
 #[derive(Clone)]
 pub(super) struct ReceivedObject {
     pub(super) record: Box<InstanceRecord>,
@@ -56,7 +56,8 @@ impl Storage {
     ) -> Result<Stored, db::Error> {
         let (sender, stored) = oneshot::channel();
         let on_done = move |stored| {
-            // Nobody waits any more when the association was cut off; the row is committed all the same.
+            // If the association was cut off, nobody waits any more. The row is committed all the
+            // same.
             let _ = sender.send(stored);
         };
         self.writer.store(known.into_received(location, compared, self.policy), Box::new(on_done));

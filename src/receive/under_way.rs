@@ -1,4 +1,5 @@
-//! What is being stored: the limits for it, and one object of an instance at a time.
+//! Objects that are being stored: their limits, and the rule of one object of an instance at a
+//! time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,29 +16,33 @@ use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store::Placed;
 use crate::telemetry::metrics;
 
-/// Threads that work on object files at a time: the runtime has 512, and queries need some of them while a disk does not answer.
+/// Maximum threads that work on object files at a time. The runtime has 512, and queries need some
+/// of them while a disk does not answer.
 const MAX_THREADS: usize = 256;
 
-/// Objects that wait for a disk, or are being stored, at a time: as many as associations by default. They go on when their senders
-/// are gone, so the limit on associations is none for them; each may hold a `WRITE_BATCH`.
+/// Maximum objects that wait for a disk or are being stored. It equals the default number of
+/// associations. Storing continues after the sender disconnects, so the limit on associations does
+/// not bound them. Each may hold a `WRITE_BATCH`.
 const MAX_UNDER_WAY: usize = 2_000;
 
-/// How long stored objects keep their names in `.incoming/`, so that many of those go at a time.
+/// Time for which stored objects keep their names in `.incoming/`, so that many names are removed
+/// together.
 const FIRST_NAMES_WAIT: Duration = Duration::from_millis(5);
 
-/// What is being stored, whichever association it came by.
+/// The objects that are being stored, for all senders.
 #[derive(Debug)]
 pub struct UnderWay {
-    /// Each goes on to its end when the association that it came by is gone: what has its place gets its row, or goes.
+    /// Storing continues when the sender disconnects. An object that has its place gets its row or
+    /// is removed.
     pub(super) tasks: TaskTracker,
-    /// The SOP Instance UIDs among them. Of one instance one object at a time has its place, is entered and is recovered: of two at
-    /// once, one could find that of the other to be its own, and lose it.
+    /// The SOP Instance UIDs of these objects. At most one object per UID is stored at a time.
+    /// Otherwise two tasks could both take the same file for theirs, and one would delete it.
     instances: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// One for each object.
     room: Arc<Shares>,
     /// Threads that work on object files.
     threads: Arc<Turns>,
-    /// Objects whose rows are committed, and whose names in `.incoming/` nobody needs any more.
+    /// Objects whose rows are committed. Nobody needs their names in `.incoming/` any more.
     first_names: Mutex<Vec<Placed>>,
 }
 
@@ -54,18 +59,18 @@ impl Default for UnderWay {
 }
 
 impl UnderWay {
-    /// Waits until all of it has its row, or is gone.
+    /// Waits until every object has its row or is removed.
     pub(crate) async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Room for one more object of this peer, until it is dropped.
+    /// Takes room for one more object of this peer, until it is dropped.
     pub(super) fn room_for(&self, peer: &CountedPeer) -> Result<Share, ReceiveError> {
         self.room.take(peer, 1).ok_or(ReceiveError::Index(db::Error::Busy))
     }
 
-    /// Waits until no other object of this instance is under way.
+    /// Waits until no other object of this instance is being stored.
     pub(super) async fn turn(self: &Arc<Self>, sop_instance_uid: &str) -> InstanceTurn {
         let lock = Arc::clone(self.lock_instances().entry(sop_instance_uid.to_owned()).or_default());
         let held = Some(lock.lock_owned().await);
@@ -76,7 +81,7 @@ impl UnderWay {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs what waits for a disk on a thread for that, and waits for it.
+    /// Runs work that waits for a disk on a thread of its own, and waits for it.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
         peer: &CountedPeer,
@@ -85,7 +90,7 @@ impl UnderWay {
         self.begin(peer, work).await.await.map_err(|_| ReceiveError::ThreadEnded)
     }
 
-    /// The same without waiting for its end.
+    /// Runs such work without waiting for its end.
     pub(super) async fn begin<T: Send + 'static>(
         &self,
         peer: &CountedPeer,
@@ -98,13 +103,14 @@ impl UnderWay {
         })
     }
 
-    /// Removes the first name of an object soon, with those of all objects that are stored meanwhile: a wake-up of another thread
-    /// costs more than what it has to do for one. Should the process end before, the next start does it (`Objects::recover`).
+    /// Removes the incoming link of an object soon, together with those of all objects that are
+    /// stored meanwhile. Waking another thread costs more than the work for one object. If the
+    /// process ends before, the next start removes it (`Objects::recover`).
     pub(super) fn let_first_name_go(self: &Arc<Self>, placed: Placed) {
         let mut waiting = self.lock_first_names();
         waiting.push(placed);
         if waiting.len() > 1 {
-            // Whoever came first sees to it.
+            // The first caller does the work.
             return;
         }
         let this = Arc::clone(self);
@@ -132,7 +138,7 @@ pub(super) struct InstanceTurn {
 impl Drop for InstanceTurn {
     fn drop(&mut self) {
         let mut instances = self.under_way.lock_instances();
-        // Only now, so that who comes next either waits for the same lock or finds none.
+        // The entry is removed only now. So the next caller waits for the same lock, or finds none.
         self.held = None;
         if instances.get(&self.sop_instance_uid).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             instances.remove(&self.sop_instance_uid);
@@ -165,7 +171,7 @@ mod tests {
             begun += 1;
         }
         assert_eq!(begun, MAX_UNDER_WAY / 2);
-        // They are no limit for another peer.
+        // They do not limit another peer.
         assert!(under_way.room_for(&peer(2)).is_ok());
         disk.close();
         under_way.ended().await;

@@ -1,5 +1,5 @@
-//! The life of one association, as its acceptor (PS3.8 9.2): the connection, TLS, the request and its
-//! answer, and the last PDU. [`conversation`] has the messages in between.
+//! The life of one association, as its acceptor (PS3.8 9.2): the connection, TLS, the request and
+//! its answer, and the last PDU. [`conversation`] has the messages in between.
 
 mod conversation;
 
@@ -53,7 +53,8 @@ pub(super) async fn serve(
     served.instrument(span).await;
 }
 
-/// Does the TLS handshake, if the connection is one for TLS. `None` if the handshake failed or the node stops.
+/// Does the TLS handshake, if the connection is one for TLS. `None` if the handshake failed or the
+/// node stops.
 async fn secured(
     stream: TcpStream,
     (peer, tls): (SocketAddr, Option<Arc<Tls>>),
@@ -68,7 +69,8 @@ async fn secured(
     };
     match handshake {
         Ok(Ok((stream, certificate))) => return Some((stream, Transport::Tls(certificate))),
-        // A certificate may have expired, so this gets a line in the log. Nothing of it comes from the peer.
+        // A certificate may have expired, so this gets a line in the log. Nothing of it comes from
+        // the peer.
         Ok(Err(error)) => {
             if shared.log_limit.allows(peer.ip(), "TLS handshake failed") {
                 info!("no association: TLS handshake failed: {}", handshake_failure(&error));
@@ -125,20 +127,23 @@ impl Connection {
             answered = %answered,
             "association ended: {end}",
         );
-        // Before the last PDU: a peer that has it may send its next association request before this task runs again.
+        // Before the last PDU: a peer that has it may send its next association request before this
+        // task runs again.
         drop((slot, active));
         self.finish(&mut reader, writer, end.last_pdu().as_ref()).await;
     }
 
-    /// Waits for an A-ASSOCIATE-RQ and decides on it. `None` if there is no association. The peer has been told then.
+    /// Waits for an A-ASSOCIATE-RQ and decides on it. `None` if there is no association. The peer
+    /// has been told then.
     async fn associate(&self, reader: &mut PduReader, writer: &mut PduWriter) -> Option<(Agreement, Vec<u8>, Share)> {
         let answer = match self.request(reader).await {
             Ok(answer) => answer,
             Err(end) => {
                 metrics::ASSOCIATIONS_FAILED.increment();
                 debug!("no association: {end}");
-                // PS3.8 table 9-10, Sta2: any other PDU is answered by AA-1, an A-ABORT with source service user. ARTIM
-                // expiry (AA-2) and a closed connection (AA-5) are answered with nothing.
+                // PS3.8 table 9-10, Sta2: any other PDU is answered by AA-1, an A-ABORT with source
+                // service user. ARTIM expiry (AA-2) and a closed connection (AA-5) are answered
+                // with nothing.
                 let silent = matches!(end, End::Read(ReadError::Silence | ReadError::SlowPdu) | End::Stopping);
                 let abort = Pdu::AbortRQ { source: AbortRQSource::ServiceUser };
                 let last_pdu = end.last_pdu().filter(|_| !silent).map(|_| &abort);
@@ -208,11 +213,12 @@ impl Connection {
         }
     }
 
-    /// Sends the last PDU, if there is one, and closes the connection. After a last PDU the peer may close it first
-    /// (PS3.8 9.2.3, Sta13).
+    /// Sends the last PDU, if there is one, and closes the connection. After a last PDU the peer
+    /// may close it first (PS3.8 9.2.3, Sta13).
     async fn finish(&self, reader: &mut PduReader, writer: &mut PduWriter, last_pdu: Option<&Pdu>) {
-        // The slot of the association is free again, so this counts as a connection without one. If there are too many
-        // of these, the kernel takes the last PDU at once or the peer does not get it.
+        // The slot of the association is free again, so this counts as a connection without one. If
+        // there are too many of these, the kernel takes the last PDU at once or the peer does not
+        // get it.
         let place = self.shared.connection_of(self.peer.ip());
         if place.is_none() {
             writer.wait_no_more();

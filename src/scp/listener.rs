@@ -1,4 +1,4 @@
-//! The listening socket: one task for each connection, bounded numbers of them, and an orderly end.
+//! The listening sockets: one task for each connection, a limit on connections, and an orderly end.
 
 use crate::scp::shared::Shared;
 use std::io;
@@ -23,23 +23,24 @@ use crate::shares::{MEMORY_BYTES, Shares};
 use crate::telemetry::metrics;
 use crate::ul::tls::SharedTls;
 
-/// How long to wait before accepting again when the process has no open files left: others have to end first.
+/// Pause before accepting again when the process has no open files left. Other connections have to
+/// end first.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Why there is no node.
+/// The reason why a node cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be listened on.
+    /// The node cannot listen on the address.
     #[error("cannot listen on {address}")]
     Bind {
-        /// Address and port asked for.
+        /// The requested address and port.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// A node that is bound to its port and not yet serving.
+/// A node that is bound to its ports but does not serve yet.
 #[derive(Debug)]
 pub struct Node {
     plain: Option<Listening>,
@@ -63,7 +64,7 @@ impl Listening {
     }
 }
 
-/// The next connection; for ever without a port.
+/// Returns the next connection. Waits forever without a port.
 async fn accept(listening: Option<&Listening>) -> io::Result<(TcpStream, SocketAddr)> {
     match listening {
         Some(listening) => listening.listener.accept().await,
@@ -72,10 +73,11 @@ async fn accept(listening: Option<&Listening>) -> io::Result<(TcpStream, SocketA
 }
 
 impl Node {
-    /// Binds the port, and raises the process's limit on open files to what that many connections may need. Nothing is accepted before [`Self::run`].
+    /// Binds the ports. Raises the limit on open files of the process to what that many connections
+    /// may need. Nothing is accepted before [`Self::run`].
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When the node cannot listen on an address.
     pub async fn bind(options: Options, services: Services) -> Result<Self, Error> {
         let (associations, connections) = make_room_for_open_files(&options);
         let plain = match options.plain {
@@ -114,20 +116,20 @@ impl Node {
         Ok(Self { plain, tls, shared: Arc::new(shared) })
     }
 
-    /// The address and port that it listens on without TLS, if it does.
+    /// Returns the address and port without TLS, if there is one.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.plain.as_ref().map(|listening| listening.address)
     }
 
-    /// The address and port that it listens on with TLS, if it does.
+    /// Returns the address and port for TLS, if there is one.
     #[must_use]
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls.as_ref().map(|listening| listening.address)
     }
 
-    /// Serves until `shutdown` is cancelled. Then nothing more is accepted, messages in flight are finished, idle
-    /// associations aborted, and what is not done after [`Options::drain_timeout`] is cut off.
+    /// Serves until `shutdown` is cancelled. Then it accepts nothing more, finishes messages in
+    /// flight, and aborts idle associations. After [`Options::drain_timeout`] it cuts off the rest.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { plain, tls, shared } = self;
         let node = shared.context(shutdown.clone());
@@ -156,7 +158,8 @@ impl Node {
                                 stream, peer, tls, Arc::clone(&shared), place, shutdown.clone(),
                             ));
                         }
-                        // Closed at once: left in the backlog of the kernel it would be in the way of other addresses.
+                        // It is closed at once. In the backlog of the kernel it would block other
+                        // addresses.
                         None => debug!("connection closed: its address has all that it may have without an association"),
                     },
                     Err(error) if is_the_connections_fault(&error) => {}
@@ -193,12 +196,14 @@ impl Node {
     }
 }
 
-/// Associations, and connections without one, that each peer may have as long as there are any.
+/// Minimum of associations, and of connections without one, that each peer may have while any are
+/// free.
 const LEAST_ASSOCIATIONS: usize = 2;
 
-/// Raises the limit on open files of this process as far as its user may, if that many connections could need it. The soft
-/// limit is 1,024 on most systems, for the sake of programs that use select(2). Returns how many associations, and how many
-/// connections without one, there may be then: with more of them, objects and the index could not be opened.
+/// Raises the limit on open files of this process, as far as its user may, if that many connections
+/// could need it. The soft limit is 1,024 on most systems, for programs that use select(2). Returns
+/// the maximum of associations, and of connections without one. With more of them, objects and the
+/// index could not be opened.
 fn make_room_for_open_files(options: &Options) -> (usize, usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let wanted_of_both = (options.max_associations, options.max_unassociated_connections);
@@ -223,7 +228,8 @@ fn make_room_for_open_files(options: &Options) -> (usize, usize) {
     (associations, connections)
 }
 
-/// Open files of an association: a socket, the object that arrives or is sent, and its directory while that is synchronised.
+/// Open files of an association: a socket, the object that arrives or is sent, and its directory
+/// while that is synced.
 const FILES_PER_ASSOCIATION: u64 = 3;
 
 /// Open files of the index, its log, its readers (three files each), and of the runtime.
@@ -236,8 +242,8 @@ fn files_needed((associations, connections): (usize, usize)) -> u64 {
         .saturating_add(OTHER_FILES)
 }
 
-/// As many associations and connections, in the same proportion, as a limit on open files has room for. A limit that has no room
-/// for anything but the index is as if it had twice that.
+/// Returns as many associations and connections, in the same proportion, as a limit on open files
+/// allows. A limit that is only large enough for the index counts as twice that.
 fn fit_into_files(wanted: (usize, usize), limit: u64) -> (usize, usize) {
     let needed = files_needed(wanted).saturating_sub(OTHER_FILES).max(1);
     let room = limit.saturating_sub(OTHER_FILES).max(OTHER_FILES.min(limit / 2)).min(needed);
@@ -248,7 +254,7 @@ fn fit_into_files(wanted: (usize, usize), limit: u64) -> (usize, usize) {
     (part(wanted.0), part(wanted.1))
 }
 
-/// Errors of accept(2) that concern one connection that is already gone, not the listener.
+/// Errors of accept(2) that concern one connection that is already gone, and not the listener.
 fn is_the_connections_fault(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -260,7 +266,8 @@ fn report_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        // The message of the panic went to stderr; it may hold anything, so it is not repeated here.
+        // The message of the panic went to stderr. It may hold anything, so it is not repeated
+        // here.
         error!("an association ended by a defect of this program; the others go on");
     }
 }

@@ -1,7 +1,8 @@
-//! A limit on the log lines about peers that are turned away.
+//! Limits the log lines about peers that are turned away.
 //!
-//! One client that tries again without a pause made 34 GB of log in a day. The first lines about a peer say what there is
-//! to know; of the others a line each minute says how many there were. Metrics count all of them.
+//! One client that tried again without a pause made 34 GB of log in a day. The first lines about a
+//! peer have all that there is to know. For the others, one line each minute has their number.
+//! Metrics count all of them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,21 +12,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
-/// Time over which the lines about one peer are counted. Larger: the log says later how often a peer was turned away.
-/// Smaller: it grows faster.
+/// Time over which the lines about one peer are counted. Larger: the log says later how often a
+/// peer was turned away. Smaller: the log grows faster.
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
-/// Lines about one peer and one reason in a period. Larger: more log from peers in a loop. Smaller: different titles or
-/// certificates behind one address are seen later.
+/// Maximum lines about one peer and one reason in a period. Larger: the log gets more lines from
+/// peers in a loop. Smaller: the log shows other titles or certificates of the same address later.
 const LINES: u32 = 10;
 
-/// Peers and reasons that are told apart, some 100 bytes each. What comes beyond them in a period is counted together.
+/// Maximum pairs of peer and reason that are counted separately. Each takes some 100 bytes. The
+/// lines of further pairs in a period are counted together.
 const MAX_KEYS: usize = 4096;
 
-/// Who is turned away, and why; without an address those for whom there was no room.
+/// The address of a peer that is turned away, and the reason. Pairs above the limit have no
+/// address.
 type Key = (Option<IpAddr>, String);
 
-/// What the log had of one peer in this period.
+/// The log lines about one peer in this period.
 #[derive(Debug)]
 struct Told {
     since: Instant,
@@ -33,7 +36,7 @@ struct Told {
     held_back: u64,
 }
 
-/// The lines that were written, and those that were not.
+/// Number of lines that were written, and of lines that were not.
 #[derive(Debug, Default)]
 pub(super) struct LogLimit(Mutex<HashMap<Key, Told>>);
 
@@ -66,17 +69,17 @@ impl LogLimit {
         false
     }
 
-    /// Writes what was held back in periods that are over. To be called about once in a [`PERIOD`].
+    /// Writes the counts of periods that are over. It should be called about once in a [`PERIOD`].
     pub(super) fn tell(&self) {
         write(self.over(Instant::now(), PERIOD));
     }
 
-    /// Writes all that was held back: the node ends.
+    /// Writes all counts, when the node ends.
     pub(super) fn tell_all(&self) {
         write(self.over(Instant::now(), Duration::ZERO));
     }
 
-    /// Ends the periods that are this old.
+    /// Ends the periods of at least this age.
     fn over(&self, now: Instant, age: Duration) -> Vec<HeldBack> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut over = Vec::new();
@@ -89,7 +92,7 @@ impl LogLimit {
             }
             false
         });
-        // So that the log does not depend on the order of a hash map.
+        // The log must not depend on the order of a hash map.
         over.sort_by(|one, other| (one.address, &one.reason).cmp(&(other.address, &other.reason)));
         over
     }

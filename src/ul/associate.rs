@@ -1,6 +1,6 @@
-//! A-ASSOCIATE PDUs (PS3.8 9.3.2 to 9.3.4): what a request says, and the bytes of its acceptance.
+//! A-ASSOCIATE PDUs (PS3.8 9.3.2 to 9.3.4): reads a request, and encodes its acceptance.
 //!
-//! The PDU types are dicom-ul's.
+//! The PDU types are those of dicom-ul.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -17,30 +17,31 @@ use crate::dimse::pdata::PDU_HEADER_LENGTH;
 /// DICOM Application Context Name (PS3.7 A.2.1).
 pub(crate) const APPLICATION_CONTEXT_NAME: &str = "1.2.840.10008.3.1.1.1";
 
-/// Bytes of the body of an A-ASSOCIATE-RQ or -AC before its items (PS3.8 tables 9-11 and 9-17).
+/// Length of the body of an A-ASSOCIATE-RQ or -AC before its items (PS3.8 tables 9-11 and 9-17).
 pub(crate) const FIXED_PART_LENGTH: usize = 68;
 
-/// Where the AE titles stand in the body of an A-ASSOCIATE-RQ (PS3.8 table 9-11).
+/// Position of the AE titles in the body of an A-ASSOCIATE-RQ (PS3.8 table 9-11).
 pub(crate) const CALLED_AE_TITLE: Range<usize> = 4..20;
 
 pub(crate) const CALLING_AE_TITLE: Range<usize> = 20..36;
 
-/// What a peer says of itself before anything is negotiated.
+/// A request, as access control sees it.
 #[derive(Clone, Debug)]
 pub struct AssociationRequest<'a> {
     /// Calling AE title, without padding, as sent.
     pub calling_ae_title: &'a str,
     /// Called AE title, without padding, as sent.
     pub called_ae_title: &'a str,
-    /// Where it comes from.
+    /// The address of the peer.
     pub peer: SocketAddr,
-    /// How it comes.
+    /// The transport of the connection.
     pub transport: &'a Transport,
 }
 
-/// Reads the request, leaving out items of unknown type: PS3.8 9.3.1 wants them ignored, dicom-ul refuses them.
+/// Reads the request without items of unknown type. PS3.8 9.3.1 wants these ignored, but dicom-ul
+/// refuses them.
 pub(crate) fn parse(body: &[u8]) -> Result<AssociationRQ, &'static str> {
-    /// Odd IDs from 1 to 255.
+    /// The number of odd IDs from 1 to 255.
     const MAX_CONTEXTS: usize = 128;
     let (fixed, rest) = body.split_at_checked(FIXED_PART_LENGTH).ok_or("A-ASSOCIATE-RQ is too short")?;
     let mut pdu = Vec::with_capacity(PDU_HEADER_LENGTH + body.len());
@@ -80,19 +81,19 @@ pub(crate) fn parse(body: &[u8]) -> Result<AssociationRQ, &'static str> {
     pdu[2..6].copy_from_slice(&length.to_be_bytes());
     match read_pdu(pdu.as_slice(), MAX_ASSOCIATE_RQ_LENGTH, true) {
         Ok(Some(Pdu::AssociationRQ(request))) => Ok(request),
-        // `None` is "more bytes, please": an item inside an item is cut short.
+        // `None` asks for more bytes: an item inside an item is cut short.
         Ok(_) => Err("A-ASSOCIATE-RQ has an item that is cut short"),
         Err(_) => Err("A-ASSOCIATE-RQ cannot be read"),
     }
 }
 
-/// What an A-ASSOCIATE-AC says of its presentation contexts and of us.
+/// The variable items of an A-ASSOCIATE-AC.
 pub(crate) struct AcceptItems {
     pub(crate) contexts: Vec<PresentationContextResult>,
     pub(crate) user: Vec<UserVariableItem>,
 }
 
-/// The bytes of an A-ASSOCIATE-AC. `request_body` is what follows the PDU header of the request.
+/// Encodes an A-ASSOCIATE-AC. `request_body` is what follows the PDU header of the request.
 pub(crate) fn accept_pdu(request_body: &[u8], items: AcceptItems) -> Option<Vec<u8>> {
     let accept = AssociationAC {
         protocol_version: 1,
@@ -104,25 +105,27 @@ pub(crate) fn accept_pdu(request_body: &[u8], items: AcceptItems) -> Option<Vec<
     };
     let mut bytes = Vec::with_capacity(1024);
     write_pdu(&mut bytes, &Pdu::AssociationAC(accept)).ok()?;
-    // PS3.8 table 9-17: both titles and the reserved bytes after them "shall be sent with a value identical to the value
-    // received". Byte for byte, which the text fields of the PDU type would not give.
+    // PS3.8 table 9-17: both titles and the reserved bytes after them "shall be sent with a value
+    // identical to the value received". The text fields of the PDU type would not give the same
+    // bytes.
     let echoed = request_body.get(4..FIXED_PART_LENGTH)?;
     bytes.get_mut(PDU_HEADER_LENGTH + 4..PDU_HEADER_LENGTH + FIXED_PART_LENGTH)?.copy_from_slice(echoed);
     Some(bytes)
 }
 
-/// An AE title as sent, without padding: spaces on both sides (PS3.8 9.3.2), and the NULs at the end that some peers pad with.
+/// Returns an AE title as sent, without padding. Padding is spaces on both sides (PS3.8 9.3.2), and
+/// the NULs that some peers add at the end.
 pub(crate) fn title(body: &[u8], place: Range<usize>) -> String {
     let text: String = body.get(place).unwrap_or_default().iter().copied().map(char::from).collect();
     text.trim_end_matches([' ', '\0']).trim_start_matches(' ').to_owned()
 }
 
-/// A text of a peer without its padding.
+/// Returns a text of a peer without its padding.
 pub(crate) fn trimmed(text: &str) -> &str {
     text.trim_matches([' ', '\0'])
 }
 
-/// What a peer sent as text, fit for a log: printable ASCII, cut to a length.
+/// Returns a text of a peer for the log: printable ASCII, cut to a length.
 pub(crate) fn printable(text: &str, max_length: usize) -> String {
     text.chars().take(max_length).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }

@@ -1,12 +1,14 @@
-//! Whose certificate is taken, in both directions, and what people are told when it is not.
+//! Which certificates of peers are accepted, in both directions, and the messages about others.
 //!
-//! A certificate is taken when an authority of ours has signed it (PS3.15 B.12), or when the very certificate is trusted:
-//! it stands in the file of authorities itself, or the table of peers names its SHA-256. The second way is for self-signed
-//! certificates. `openssl req -x509` marks them as those of an authority, which a chain must not end with, so that they are
-//! not tried as chains.
+//! A certificate is accepted if one of the authorities signed it (PS3.15 B.12), or if the
+//! certificate itself is trusted. It is trusted if it is in the file of authorities, or if the
+//! table of peers names its SHA-256. This is meant for self-signed certificates. `openssl req
+//! -x509` marks them as certificates of an authority. A chain must not end with such a certificate,
+//! so they are not checked as chains.
 //!
-//! What is trusted itself has to be equal byte for byte. Its dates and purposes count, and the peer proves in the handshake
-//! that it has the key. It vouches for no other certificate unless it is one of an authority (RFC 5280 4.2.1.9).
+//! A trusted certificate must be equal byte for byte. Its dates and purposes are checked, and the
+//! peer proves in the handshake that it has the key. It vouches for no other certificate, unless it
+//! is one of an authority (RFC 5280 4.2.1.9).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -28,18 +30,18 @@ use tokio_rustls::rustls::{
 
 use crate::ul::x509::{Certificate, Purpose, Unfit};
 
-/// By what a certificate is known.
+/// How the table of peers names a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateId {
     /// The SHA-256 of the whole certificate.
     Sha256([u8; 32]),
     /// The Common Name of its subject.
     CommonName(String),
-    /// A DNS name among the alternative names of its subject; case does not count.
+    /// A DNS name among the alternative names of its subject, in lower case.
     DnsName(String),
 }
 
-/// Why a text does not say by what a certificate is known.
+/// The text does not name a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a certificate is named as sha256:… (64 hexadecimal digits), cn:… or dns:…")]
 pub struct CertificateIdError;
@@ -51,7 +53,7 @@ impl FromStr for CertificateId {
         let (kind, name) = text.trim().split_once(':').ok_or(CertificateIdError)?;
         match kind.to_ascii_lowercase().as_str() {
             "sha256" => {
-                // As openssl prints it, or without the colons.
+                // As openssl prints it, with or without colons.
                 let digits: Vec<u8> = name.bytes().filter(|byte| *byte != b':').collect();
                 let mut bytes = [0; 32];
                 if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -70,14 +72,14 @@ impl FromStr for CertificateId {
     }
 }
 
-/// What a peer has shown. Its chain and its dates were checked in the handshake.
+/// A certificate that a peer presented. Its chain and its dates were checked in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     sha256: [u8; 32],
-    /// Nothing that is said in one that nobody has signed for us.
+    /// Names count only if an authority has signed them.
     common_names: Vec<String>,
     dns_names: Vec<String>,
-    /// Whether it is taken for its SHA-256 alone.
+    /// Whether it is accepted only for its SHA-256.
     pinned_only: bool,
 }
 
@@ -88,7 +90,8 @@ impl PeerCertificate {
         Ok(Self { sha256: sha256(certificate), common_names, dns_names, pinned_only: false })
     }
 
-    /// Whether it is one of these. One that is taken for its SHA-256 alone could say any name of itself.
+    /// Whether it is one of these. A certificate that is accepted only for its SHA-256 could claim
+    /// any name.
     #[must_use]
     pub fn is_one_of(&self, known: &[CertificateId]) -> bool {
         known.iter().any(|known| match known {
@@ -98,7 +101,7 @@ impl PeerCertificate {
         })
     }
 
-    /// Whether it is taken only for the titles to which it is bound.
+    /// Whether it is accepted only for the AE titles to which it is bound.
     #[must_use]
     pub fn is_pinned_only(&self) -> bool {
         self.pinned_only
@@ -111,14 +114,14 @@ fn sha256(certificate: &[u8]) -> [u8; 32] {
     bytes
 }
 
-/// Whom we trust.
+/// The trusted certificates.
 pub(crate) struct Trust {
     pub(crate) provider: Arc<CryptoProvider>,
-    /// Authorities, which sign certificates of others.
+    /// Authorities, which sign other certificates.
     roots: Arc<RootCertStore>,
     /// The certificates of the file of authorities, byte for byte.
     listed: HashSet<Vec<u8>>,
-    /// Subjects of those of them that are no authorities.
+    /// Subjects of the listed certificates that are no authorities.
     subjects: Vec<DistinguishedName>,
     pinned: HashSet<[u8; 32]>,
 }
@@ -131,7 +134,7 @@ impl fmt::Debug for Trust {
 
 impl Trust {
     /// # Errors
-    /// For a certificate that cannot be used.
+    /// When a certificate cannot be used.
     pub(crate) fn new(authorities: &[CertificateDer<'static>], pinned: Vec<[u8; 32]>) -> Result<Self, rustls::Error> {
         let mut roots = RootCertStore::empty();
         let mut subjects = Vec::new();
@@ -148,7 +151,7 @@ impl Trust {
         Ok(Self { provider, roots, listed, subjects, pinned: pinned.into_iter().collect() })
     }
 
-    /// What a peer that called has shown, after the handshake.
+    /// Returns the certificate that a calling peer presented, after the handshake.
     pub(crate) fn shown(
         &self,
         certificate: &CertificateDer<'_>,
@@ -160,13 +163,13 @@ impl Trust {
         Ok(PeerCertificate { pinned_only, ..shown })
     }
 
-    /// Whether an authority vouches for a certificate of a peer that called.
+    /// Whether an authority vouches for the certificate of a calling peer.
     fn has_signed(&self, certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> bool {
         let verifier = self.chains().ok().flatten();
         verifier.is_some_and(|verifier| verifier.verify_client_cert(certificate, others, UnixTime::now()).is_ok())
     }
 
-    /// Checks chains of peers that call; `None` without an authority.
+    /// Returns the verifier for chains of calling peers. `None` without an authority.
     fn chains(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, VerifierBuilderError> {
         if self.roots.is_empty() {
             return Ok(None);
@@ -177,7 +180,7 @@ impl Trust {
     }
 }
 
-/// Whether a certificate that is trusted itself is good now.
+/// Checks the dates and the purpose of a trusted certificate.
 fn check(certificate: &CertificateDer<'_>, now: UnixTime, purpose: Purpose) -> Result<(), rustls::Error> {
     let checked = Certificate::parse(certificate).and_then(|parsed| parsed.check(now.as_secs(), purpose));
     checked.map_err(|unfit| match unfit {
@@ -226,7 +229,7 @@ macro_rules! checks_signatures {
     };
 }
 
-/// Checks the certificate of a peer that calls.
+/// Verifies the certificate of a calling peer.
 #[derive(Debug)]
 pub(crate) struct OfCaller {
     trust: Arc<Trust>,
@@ -240,7 +243,8 @@ impl OfCaller {
     /// When the authorities cannot be used.
     pub(crate) fn new(trust: Arc<Trust>, optional: bool) -> Result<Self, VerifierBuilderError> {
         let chains = trust.chains()?;
-        // RFC 8446 4.2.4: without names the peer shows what it has. Of pinned certificates no names are known.
+        // RFC 8446 4.2.4: without names, the peer presents any certificate. The names of pinned
+        // certificates are not known.
         let hints = if trust.pinned.is_empty() {
             let authorities = chains.as_ref().map(|chains| chains.root_hint_subjects()).unwrap_or_default();
             [authorities, &trust.subjects].concat()
@@ -279,7 +283,7 @@ impl ClientCertVerifier for OfCaller {
     checks_signatures!();
 }
 
-/// Checks the certificate of a destination.
+/// Verifies the certificate of a destination.
 #[derive(Debug)]
 pub(crate) struct OfDestination {
     certificates: Vec<CertificateId>,
@@ -332,7 +336,8 @@ impl ServerCertVerifier for OfDestination {
     checks_signatures!();
 }
 
-/// Why a handshake failed, in words for whoever runs the node. Nothing of it comes from the peer.
+/// Describes why a handshake failed, for the operator of the node. Nothing of it comes from the
+/// peer.
 pub(crate) fn handshake_failure(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(why)) => format!("the certificate of the peer {}", refusal(why)),
@@ -352,9 +357,10 @@ pub(crate) fn handshake_failure(error: &io::Error) -> String {
     }
 }
 
-/// What is wrong with a certificate, and the way out.
+/// Describes what is wrong with a certificate, and what to do.
 fn refusal(why: &CertificateError) -> String {
-    // Some variants are deprecated, and others will come: by name those that peers meet.
+    // Some variants are deprecated, and new ones will come. The ones that peers meet have a text
+    // here.
     let text = match why {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired",
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet",
@@ -417,7 +423,7 @@ mod tests {
         }
         let digest: String = sha256(made.der()).iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(known(&certificate, &format!("sha256:{digest}")));
-        // What nobody has signed for us may say any name.
+        // A certificate that no authority signed may claim any name.
         let pinned = PeerCertificate { pinned_only: true, ..certificate };
         assert!(known(&pinned, &format!("sha256:{digest}")) && !known(&pinned, "cn:CT1"));
     }

@@ -1,7 +1,7 @@
 //! The items of the association PDUs (PS3.8 9.3.1), read by their lengths.
 //!
-//! dicom-ul reads the fields of an item one after the other and refuses what it does not know. The Standard has the length
-//! of an item govern, and unknown items ignored.
+//! dicom-ul reads the fields of an item one after the other and refuses unknown items. By the
+//! Standard, the length of an item decides and unknown items are ignored.
 
 /// Kinds of items and sub-items (PS3.8 9.3.2 and D; PS3.7 D.3.3).
 pub(crate) mod kind {
@@ -17,7 +17,7 @@ pub(crate) mod kind {
     pub(crate) const USER_IDENTITY: u8 = 0x58;
 }
 
-/// Length of what precedes the content of an item.
+/// Length of the header of an item.
 const HEADER: usize = 4;
 
 /// An item or sub-item.
@@ -27,18 +27,18 @@ pub(crate) struct Item<'a> {
     pub(crate) content: &'a [u8],
 }
 
-/// Why the rest of the items cannot be read.
+/// The reason why the other items cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ItemError {
     /// The header of an item is cut off.
     CutHeader,
-    /// An item ends behind what it lies in.
+    /// An item ends after the end of its container.
     TooLong,
     /// An item is shorter than its fields.
     TooShort,
 }
 
-/// The items in these bytes. After an error there are no more.
+/// Iterates over the items in these bytes. It ends after an error.
 pub(crate) fn items(bytes: &[u8]) -> impl Iterator<Item = Result<Item<'_>, ItemError>> {
     let mut left = bytes;
     std::iter::from_fn(move || {
@@ -61,14 +61,15 @@ fn split_first(bytes: &[u8]) -> Result<(Item<'_>, &[u8]), ItemError> {
 
 /// Appends an item.
 pub(crate) fn put(bytes: &mut Vec<u8>, kind: u8, content: &[u8]) {
-    // What is put was an item, or is a part of one.
+    // The content was an item, or a part of one, so its length fits.
     let length = u16::try_from(content.len()).unwrap_or(u16::MAX);
     bytes.extend_from_slice(&[kind, 0]);
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(content.get(..usize::from(length)).unwrap_or(content));
 }
 
-/// The content of a Presentation Context Item of an A-ASSOCIATE-RQ without sub-items of unknown kind.
+/// Returns the content of a Presentation Context Item of an A-ASSOCIATE-RQ without unknown
+/// sub-items.
 pub(crate) fn proposed_context(content: &[u8]) -> Result<Vec<u8>, ItemError> {
     let (fixed, sub_items) = content.split_at_checked(4).ok_or(ItemError::TooShort)?;
     let mut bytes = fixed.to_vec();
@@ -81,7 +82,8 @@ pub(crate) fn proposed_context(content: &[u8]) -> Result<Vec<u8>, ItemError> {
     Ok(bytes)
 }
 
-/// The content of a User Information Item, whose sub-items are as long as their fields.
+/// Returns the content of a User Information Item. Its sub-items are cut to the length of their
+/// fields.
 pub(crate) fn user_information(content: &[u8]) -> Result<Vec<u8>, ItemError> {
     let mut bytes = Vec::with_capacity(content.len());
     for item in items(content) {
@@ -92,7 +94,7 @@ pub(crate) fn user_information(content: &[u8]) -> Result<Vec<u8>, ItemError> {
             kind::ROLE_SELECTION => text_at(content, 0)? + 2,
             // Application information has no length of its own.
             kind::EXTENDED_NEGOTIATION => text_at(content, 0).map(|_| content.len())?,
-            // PS3.7 table D.3-14: two texts behind two bytes.
+            // PS3.7 table D.3-14: two texts after two bytes.
             kind::USER_IDENTITY => text_at(content, text_at(content, 2)?)?,
             _ => content.len(),
         };
@@ -101,14 +103,15 @@ pub(crate) fn user_information(content: &[u8]) -> Result<Vec<u8>, ItemError> {
     Ok(bytes)
 }
 
-/// Where a text ends that begins with its length at `at`.
+/// Returns the end of a text whose length is at `at`.
 fn text_at(content: &[u8], at: usize) -> Result<usize, ItemError> {
     let length = content.get(at..).and_then(|rest| rest.first_chunk::<2>()).ok_or(ItemError::TooShort)?;
     let end = at + 2 + usize::from(u16::from_be_bytes(*length));
     if end <= content.len() { Ok(end) } else { Err(ItemError::TooShort) }
 }
 
-/// A role selection (PS3.7 D.3.3.4): the SOP Class, and whether the requestor is SCU and SCP of it.
+/// Reads a role selection (PS3.7 D.3.3.4): the SOP Class, and whether the requestor is its SCU and
+/// SCP.
 pub(crate) fn role_selection(content: &[u8]) -> Option<(&[u8], bool, bool)> {
     let end = text_at(content, 0).ok()?;
     let &[scu, scp, ..] = content.get(end..)? else { return None };

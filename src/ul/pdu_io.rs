@@ -1,5 +1,5 @@
-//! PDUs over a TCP connection (PS3.8 9.1, 9.3): every length is held against a limit before memory is taken, every wait
-//! has an end, and small answers go out at once.
+//! PDUs over a TCP connection (PS3.8 9.1, 9.3). Every length is compared with a limit before memory
+//! is taken, every wait has an end, and small answers go out at once.
 
 use crate::ul::stream::Stream;
 use crate::ul::stream::acknowledge_at_once;
@@ -17,11 +17,12 @@ use crate::dimse::pdata::{P_DATA_TF, PDU_HEADER_LENGTH, PDV_HEADER_LENGTH, PData
 use crate::shares::{PeerMemory, Share};
 use crate::ul::stream::AcknowledgesAtOnce;
 
-/// The Maximum Length that we offer, in bytes (PS3.8 D.1). Larger PDUs save nothing measurable; each association buffers one.
+/// The Maximum Length that this node offers, in bytes (PS3.8 D.1). Larger PDUs save nothing
+/// measurable, and each association buffers one.
 pub const OFFERED_MAX_LENGTH: u32 = 128 * 1024;
 
-/// The longest A-ASSOCIATE-RQ that is read, in bytes after the PDU header. 128 presentation contexts with ten transfer
-/// syntaxes each take some 50 KiB.
+/// Maximum length of an A-ASSOCIATE-RQ after the PDU header, in bytes. 128 presentation contexts
+/// with ten transfer syntaxes each take some 50 KiB.
 pub const MAX_ASSOCIATE_RQ_LENGTH: u32 = 256 * 1024;
 
 const A_ASSOCIATE_RQ: u8 = 0x01;
@@ -31,27 +32,28 @@ const A_RELEASE_RQ: u8 = 0x05;
 const A_RELEASE_RP: u8 = 0x06;
 const A_ABORT: u8 = 0x07;
 
-/// The body length of A-ASSOCIATE-RJ, A-RELEASE-RQ, A-RELEASE-RP and A-ABORT, in bytes (PS3.8 9.3.4, 9.3.6 to 9.3.8).
+/// Length of the body of A-ASSOCIATE-RJ, A-RELEASE-RQ, A-RELEASE-RP and A-ABORT, in bytes (PS3.8
+/// 9.3.4, 9.3.6 to 9.3.8).
 const SHORT_BODY_LENGTH: u32 = 4;
 
-/// What a connection buffers before it has said anything: enough for a usual A-ASSOCIATE-RQ or command. Silent connections
-/// cost no more than this. A length that was only declared takes nothing.
+/// Initial buffer of a connection. It suffices for a usual A-ASSOCIATE-RQ or command. Silent
+/// connections cost no more than this. A declared length alone takes no memory.
 const FIRST_BUFFER_LENGTH: usize = 8 * 1024;
 
-/// What a connection may buffer without asking. More is counted for its peer.
+/// Buffer of a connection that is not counted. A larger one is counted for its peer.
 const UNASKED_LENGTH: usize = 16 * 1024;
 
-/// Maximum length of the buffer for P-DATA-TF: what is in it is handed on as it comes, so that it only has to hold what comes
+/// Maximum buffer for P-DATA-TF. Its content is handed on as it comes, so it only holds what comes
 /// meanwhile. Larger: fewer system calls. Smaller: less memory for each sender.
 const MAX_BUFFER_LENGTH: usize = OFFERED_MAX_LENGTH as usize + PDU_HEADER_LENGTH;
 
-/// How long a connection keeps a buffer that has grown when nothing comes any more: peers stay associated for hours between
-/// two objects.
+/// Time for which a connection keeps a buffer that has grown while nothing arrives. Peers stay
+/// associated for hours between two objects.
 const KEEP_BUFFER: Duration = Duration::from_secs(1);
 
-/// The moments at which buffers that have been kept for [`KEEP_BUFFER`] are given back, all of one quarter together. A wait that
-/// would end before all others wakes the thread that keeps the time; with an end of its own each object did that, which cost a
-/// tenth of the rate of small ones.
+/// Interval of the moments at which such buffers are released. All connections share these moments.
+/// A wait that would end before all others wakes the thread that keeps the time. With an end of its
+/// own, each object did that, which cost a tenth of the rate of small objects.
 fn keep_until() -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
     const TICK: Duration = Duration::from_millis(250);
@@ -60,15 +62,16 @@ fn keep_until() -> Instant {
     start + TICK * u32::try_from(ticks).unwrap_or(u32::MAX)
 }
 
-/// How much of what a peer still sends is read and dropped before closing (see [`PduReader::drain`]).
+/// Maximum bytes that are read and dropped before closing (see [`PduReader::drain`]).
 const MAX_DRAINED: usize = 1024 * 1024;
 
-/// What came from the peer.
+/// What arrived from the peer.
 #[derive(Debug)]
 pub(crate) enum IncomingPdu<'a> {
     /// The body of an A-ASSOCIATE-RQ.
     AssociateRequest(&'a [u8]),
-    /// A presentation data value of a P-DATA-TF, or the next part of one: as much of it as has come.
+    /// A presentation data value of a P-DATA-TF, or the next part of one. It has as much as has
+    /// arrived.
     Pdv(Pdv<'a>),
     /// An A-RELEASE-RQ.
     ReleaseRequest,
@@ -78,7 +81,7 @@ pub(crate) enum IncomingPdu<'a> {
     Abort {
         /// 0 service user, 2 service provider (PS3.8 table 9-26).
         source: u8,
-        /// Significant for source 2.
+        /// The reason. It is significant for source 2.
         reason: u8,
     },
     /// The body of an A-ASSOCIATE-AC.
@@ -87,7 +90,7 @@ pub(crate) enum IncomingPdu<'a> {
     AssociateReject(&'a [u8]),
 }
 
-/// Why nothing more can be read.
+/// The reason why nothing more can be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The peer closed the connection between two PDUs.
@@ -99,19 +102,19 @@ pub(crate) enum ReadError {
     /// The connection broke.
     #[error("connection lost")]
     Connection(#[source] io::Error),
-    /// Nothing came in time.
+    /// Nothing arrived in time.
     #[error("nothing received within the time allowed")]
     Silence,
     /// A PDU began and did not end in time.
     #[error("PDU not complete within the time allowed")]
     SlowPdu,
-    /// There is no memory for a PDU that has to be had whole: its peer has all that it may have.
+    /// There is no memory for a PDU that must be complete: its peer has all that it may have.
     #[error("no memory now for so long a PDU")]
     NoMemory,
-    /// A PDU type that PS3.8 9.3.1 does not have.
+    /// PS3.8 9.3.1 has no such PDU type.
     #[error("PDU of unknown type {0:02X}H")]
     UnknownPdu(u8),
-    /// Longer than its type may be, or, for those of fixed length, of another.
+    /// It is longer than its type allows. A PDU of fixed length has another length.
     #[error("PDU of type {kind:02X}H with length {length}")]
     BadLength {
         /// PDU type.
@@ -119,17 +122,17 @@ pub(crate) enum ReadError {
         /// The length in its header.
         length: u32,
     },
-    /// The presentation data values in a P-DATA-TF do not add up.
+    /// The lengths of the presentation data values do not fit the P-DATA-TF.
     #[error(transparent)]
     PData(#[from] PDataError),
 }
 
-/// How long to wait.
+/// Time limits of one wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// For the first byte of the next PDU; `None` is for ever.
+    /// Time for the first byte of the next PDU. `None` means no limit.
     pub(crate) first_byte: Option<Duration>,
-    /// From then on for the whole PDU, and for room to send.
+    /// Time for the rest of the PDU, and for the peer to take what is sent.
     pub(crate) rest: Duration,
 }
 
@@ -153,7 +156,8 @@ impl PduReadHalf {
                 socket.read(buffer).await
             }
             Self::Tls(stream) => match stream.read(buffer).await {
-                // Without the farewell of TLS; a message has its own end, so nothing can be cut off unnoticed.
+                // The TLS closing message is not required. A message has its own end, so nothing
+                // can be cut off unnoticed.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
                 read => read,
             },
@@ -167,7 +171,7 @@ impl PduWriteHalf {
             Self::Plain(socket) => socket.write_all(bytes).await,
             Self::Tls(stream) => {
                 stream.write_all(bytes).await?;
-                // What is sealed is not sent yet.
+                // Encrypted data may still wait to be sent.
                 stream.flush().await
             }
         }
@@ -189,19 +193,19 @@ pub(crate) struct PduReader {
     /// Received and not consumed: `buffer[start..end]`.
     start: usize,
     end: usize,
-    /// What is left of the P-DATA-TF in hand, in bytes, received or not.
+    /// Rest of the current P-DATA-TF in bytes, received or not.
     pdata_left: usize,
-    /// The presentation data value in hand; its length is what is left of it.
+    /// The current presentation data value, with the length of its rest.
     pdv: Option<PdvHeader>,
-    /// When the PDU in hand has to be complete.
+    /// Deadline of the current PDU.
     deadline: Option<Instant>,
-    /// Since when a part of it is being worked on: that time is not the peer's.
+    /// Start of the time in which this node works on a part of it. That time is not the peer's.
     handed_over: Option<Instant>,
-    /// Whether the last read filled the buffer: there may be more to come than it holds.
+    /// Whether the last read filled the buffer. More bytes may be waiting then.
     was_filled: bool,
-    /// The memory of the peer; without, no more is buffered than has to be.
+    /// The memory of the peer. Without it, the buffer does not grow beyond what is necessary.
     memory: Option<PeerMemory>,
-    /// What the buffer has of it.
+    /// The part of that memory that the buffer has.
     share: Option<Share>,
     bytes_received: u64,
 }
@@ -214,14 +218,14 @@ pub(crate) struct PduWriter {
     bytes_sent: u64,
 }
 
-/// Takes a connection apart into PDUs in and PDUs out.
+/// Splits a connection into a reader and a writer of PDUs.
 pub(crate) fn split(stream: Stream, write_patience: Duration) -> (PduReader, PduWriter) {
     let socket = match &stream {
         Stream::Plain(socket) => socket,
         Stream::Tls(stream) => &stream.get_ref().0.0,
     };
-    // A response is one write; waiting to fill a segment would only delay it. Without this, DCMTK senders see 11
-    // instances/s on loopback.
+    // A response is one write, and waiting for a full segment would only delay it. Without this,
+    // DCMTK senders see 11 instances/s on loopback.
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
@@ -253,21 +257,22 @@ pub(crate) fn split(stream: Stream, write_patience: Duration) -> (PduReader, Pdu
 }
 
 impl PduReader {
-    /// Bytes received so far, headers and all.
+    /// Returns the number of bytes received so far, headers included.
     pub(crate) fn bytes_received(&self) -> u64 {
         self.bytes_received
     }
 
-    /// Whose memory larger buffers are counted for from now on.
+    /// Counts larger buffers for this peer from now on.
     pub(crate) fn count_for(&mut self, memory: PeerMemory) {
-        // What it has is counted for somebody else.
+        // The present share belongs to somebody else.
         self.share = None;
         self.memory = Some(memory);
     }
 
-    /// The next PDU, or the next part of the P-DATA-TF in hand.
+    /// Returns the next PDU, or the next part of the current P-DATA-TF.
     ///
-    /// Safe to drop before it is ready: what was received stays in the buffer.
+    /// Nothing is lost if the future is dropped before it is ready: received bytes stay in the
+    /// buffer.
     pub(crate) async fn next(&mut self, patience: Patience) -> Result<IncomingPdu<'_>, ReadError> {
         if let (Some(since), Some(deadline)) = (self.handed_over.take(), &mut self.deadline) {
             *deadline += since.elapsed();
@@ -279,7 +284,7 @@ impl PduReader {
             let (kind, length) = self.header(patience).await?;
             self.start += PDU_HEADER_LENGTH;
             if kind == P_DATA_TF {
-                // An empty P-DATA-TF carries nothing; go on to the next PDU.
+                // An empty P-DATA-TF carries nothing, so the next PDU follows.
                 self.pdata_left = length;
                 continue;
             }
@@ -293,14 +298,14 @@ impl PduReader {
                 (A_ABORT, &[_, _, source, reason]) => IncomingPdu::Abort { source, reason },
                 (A_ASSOCIATE_AC, body) => IncomingPdu::AssociateAccept(body),
                 (A_ASSOCIATE_RJ, body) => IncomingPdu::AssociateReject(body),
-                // The header was checked: there are no others.
+                // The header was checked, so there are no other types.
                 (kind, _) => return Err(ReadError::UnknownPdu(kind)),
             });
         }
     }
 
-    /// What has come of the presentation data value in hand, or of the next one. The length of a P-DATA-TF decides on no
-    /// memory: it need not be there whole.
+    /// Returns what has arrived of the current presentation data value, or of the next one. The
+    /// length of a P-DATA-TF takes no memory, because it need not be complete.
     async fn next_part(&mut self) -> Result<IncomingPdu<'_>, ReadError> {
         let header = match self.pdv {
             Some(header) => header,
@@ -325,7 +330,7 @@ impl PduReader {
         let part = self.start..self.start + header.length.min(self.end - self.start);
         self.start = part.end;
         self.pdata_left -= part.len();
-        // A disk that stands still while the peer has to wait is not the peer's fault.
+        // The peer must not pay for a disk that is slow while the peer waits.
         self.handed_over = (self.pdata_left > 0).then(Instant::now);
         let is_whole = part.len() == header.length;
         self.pdv = (!is_whole).then_some(PdvHeader { length: header.length - part.len(), ..header });
@@ -333,7 +338,8 @@ impl PduReader {
         Ok(IncomingPdu::Pdv(Pdv { context_id, kind, is_last: is_last && is_whole, fragment: &self.buffer[part] }))
     }
 
-    /// Waits until a whole PDU is in the buffer, or the header of a P-DATA-TF; its type, and the length of its body.
+    /// Waits until the buffer has a complete PDU, or the header of a P-DATA-TF. Returns its type
+    /// and the length of its body.
     async fn header(&mut self, patience: Patience) -> Result<(u8, usize), ReadError> {
         let mut wanted = PDU_HEADER_LENGTH;
         let mut deadline = patience.first_byte.map(|patience| Instant::now() + patience);
@@ -352,14 +358,16 @@ impl PduReader {
                     return Ok((kind, length));
                 }
             } else if let Some(&kind) = received.first() {
-                // Before the rest of a header that will never come: what speaks another protocol is told so at once.
+                // An unknown type is refused at once. Another protocol may never send the rest of a
+                // header.
                 max_length(kind)?;
             }
             self.fill(wanted, deadline, begun).await?;
         }
     }
 
-    /// Receives more bytes, where `wanted` have to be in the buffer at once and some of them are still to come.
+    /// Receives more bytes. `wanted` bytes have to be in the buffer at once, and some of them are
+    /// missing.
     async fn fill(&mut self, wanted: usize, deadline: Option<Instant>, begun: bool) -> Result<(), ReadError> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -378,7 +386,8 @@ impl PduReader {
                 Ok(result) => result,
                 Err(_) if keep_until.is_some() => {
                     self.move_to_front();
-                    // For what has come, and for as much again; nothing at all where nothing has come.
+                    // The buffer gets room for what has arrived, and for as much again. It gets
+                    // none if nothing has arrived.
                     let length = if self.end == 0 { 0 } else { FIRST_BUFFER_LENGTH.max(2 * self.end) };
                     self.buffer.truncate(length);
                     self.buffer.shrink_to_fit();
@@ -404,8 +413,9 @@ impl PduReader {
         }
     }
 
-    /// Makes room in the buffer: for what has to be there at once by doubling it whenever it is full, and for more where the
-    /// peer sends faster than it is read and may have the memory.
+    /// Makes room in the buffer. For bytes that must be complete, the buffer doubles whenever it is
+    /// full. It grows further if the peer sends faster than this node reads and may have the
+    /// memory.
     fn make_room(&mut self, wanted: usize) -> Result<(), ReadError> {
         let length = self.buffer.len();
         if self.end == length {
@@ -426,7 +436,7 @@ impl PduReader {
         Ok(())
     }
 
-    /// Shrinks a buffer that was counted for somebody else, however steadily its peer sends.
+    /// Shrinks a buffer that was counted for somebody else, even if its peer sends without a pause.
     fn give_up_what_is_not_counted(&mut self) {
         let length = FIRST_BUFFER_LENGTH.max(2 * (self.end - self.start));
         let is_counted = self.share.is_some() || self.memory.is_none();
@@ -461,8 +471,9 @@ impl PduReader {
         (self.start, self.end) = (0, self.end - self.start);
     }
 
-    /// After the last PDU that we send: reads and drops what the peer still sends, until it closes the connection or the
-    /// time is over (PS3.8 9.2.3, Sta13). Closing with unread bytes would make TCP throw away the PDU just sent.
+    /// After the last PDU of this node, reads and drops what the peer still sends. Ends when the
+    /// peer closes the connection or the time is over (PS3.8 9.2.3, Sta13). If unread bytes were
+    /// left at closing, TCP would discard the PDU just sent.
     pub(crate) async fn drain(&mut self, patience: Duration) {
         self.buffer.resize(FIRST_BUFFER_LENGTH, 0);
         let mut drained = 0;
@@ -474,13 +485,13 @@ impl PduReader {
                 }
             }
         };
-        // Whether the peer closed in time or not, the connection is closed next.
+        // Whether or not the peer closed in time, the connection is closed next.
         let _ = timeout(patience, drain).await;
     }
 }
 
 impl PduWriter {
-    /// Bytes sent so far, headers and all.
+    /// Returns the number of bytes sent so far, headers included.
     pub(crate) fn bytes_sent(&self) -> u64 {
         self.bytes_sent
     }
@@ -494,7 +505,7 @@ impl PduWriter {
         }
     }
 
-    /// From now on what the kernel does not take at once is not sent.
+    /// From now on, drops what the kernel does not take at once.
     pub(crate) fn wait_no_more(&mut self) {
         self.patience = Duration::ZERO;
     }
@@ -506,9 +517,10 @@ impl PduWriter {
         self.send(&bytes).await
     }
 
-    /// Says that nothing more will be sent.
+    /// Ends sending.
     pub(crate) async fn close(&mut self) {
-        // Already closed by the peer is as good, and so is one that does not take the farewell of TLS in time.
+        // The peer may have closed already, or may not take the TLS closing message in time. Both
+        // do no harm.
         let _ = timeout(self.patience, self.socket.shutdown()).await;
     }
 }
@@ -524,7 +536,7 @@ fn checked_header(header: [u8; PDU_HEADER_LENGTH]) -> Result<(u8, usize), ReadEr
     usize::try_from(length).map(|length| (kind, length)).map_err(|_| error)
 }
 
-/// The most bytes that the body of a PDU of this type may have.
+/// Returns the maximum length of the body of a PDU of this type.
 fn max_length(kind: u8) -> Result<u32, ReadError> {
     match kind {
         A_ASSOCIATE_RQ | A_ASSOCIATE_AC => Ok(MAX_ASSOCIATE_RQ_LENGTH),

@@ -1,8 +1,8 @@
-//! DICOM over TLS (PS3.15 B.12, "BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile"): TLS 1.2 and 1.3, both sides
-//! with certificates, nothing older.
+//! DICOM over TLS (PS3.15 B.12, "BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile"):
+//! TLS 1.2 and 1.3, with certificates on both sides.
 //!
-//! [`Tls`] holds what both directions need: the listener that peers call, and the connections that C-MOVE opens to
-//! destinations. [`SharedTls`] can be replaced while the node runs.
+//! [`Tls`] holds what both directions need: the listener that peers call, and the connections that
+//! C-MOVE opens to destinations. [`SharedTls`] can be replaced while the node runs.
 
 use crate::ul::stream::AcknowledgesAtOnce;
 use std::fmt;
@@ -21,55 +21,56 @@ use crate::ul::certificates::{CertificateId, OfCaller, OfDestination, PeerCertif
 use crate::ul::destination::Destination;
 use crate::ul::stream::Stream;
 
-/// Whether peers have to show a certificate.
+/// Whether peers must present a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
-    /// Yes, as B.12 has it.
+    /// They must, as B.12 demands.
     Required,
-    /// Only those that the table of peers binds to one: the others are encrypted, not known.
+    /// Only peers that the table binds to a certificate. The others are encrypted, but their
+    /// identity is not proved.
     Optional,
 }
 
-/// Where certificates are.
+/// The files of certificates, and how they are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Our certificate and those between it and its authority, PEM.
+    /// The certificate of this node, followed by the intermediate ones up to its authority. PEM.
     pub certificate: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
-    /// The authorities whose certificates peers may have, PEM.
+    /// The authorities that may issue the certificates of peers. PEM.
     pub authorities: PathBuf,
-    /// Whether peers have to have one.
+    /// Whether peers must present a certificate.
     pub client_certificates: ClientCertificates,
     /// The SHA-256 of certificates that the table of peers names. They need no authority.
     pub pinned: Vec<[u8; 32]>,
 }
 
-/// Why there is no TLS.
+/// The reason why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be read, or has not what is wanted of it.
+    /// A file cannot be read, or lacks what it should have.
     #[error("{} has no {what} that can be read", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What it should have.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: pem::Error,
     },
-    /// An authority's certificate cannot be used.
+    /// The certificate of an authority cannot be used.
     #[error("{} has a certificate that is none of an authority", path.display())]
     Authority {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::Error,
     },
-    /// Authorities cannot be used for peers.
+    /// The authorities cannot be used for peers.
     #[error("the authorities cannot be used")]
     Authorities(#[source] rustls::server::VerifierBuilderError),
-    /// The key is that of another certificate.
+    /// The key belongs to another certificate.
     #[error("the key in {} is not that of the first certificate in {}", key.display(), certificate.display())]
     OtherKey {
         /// The file of the certificate.
@@ -77,12 +78,12 @@ pub enum Error {
         /// The file of the key.
         key: PathBuf,
     },
-    /// Key and certificate cannot be used, or not together.
+    /// Key and certificate cannot be used, or do not fit together.
     #[error("certificate and key cannot be used")]
     Identity(#[source] rustls::Error),
 }
 
-/// What is needed to speak TLS, read and checked.
+/// Certificates and key, read and checked.
 #[derive(Clone)]
 pub struct Tls {
     server: Arc<ServerConfig>,
@@ -128,7 +129,8 @@ impl Tls {
             .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(identity)?;
-        // Who asks over HTTP shows a password or a token: browsers and viewers rarely have certificates.
+        // Users of HTTP present a password or a token. Browsers and viewers rarely have
+        // certificates.
         let mut http = ServerConfig::builder_with_provider(Arc::clone(&trust.provider))
             .with_protocol_versions(ALL_VERSIONS)
             .map_err(Error::Identity)?
@@ -137,7 +139,7 @@ impl Tls {
             .map_err(Error::Identity)?;
         http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let tls = Self { server: Arc::new(server), http: Arc::new(http), trust, chain, key: Arc::new(key) };
-        // So that a wrong key is found now, not at the first C-MOVE.
+        // A wrong key is found now, and not at the first C-MOVE.
         tls.client(Vec::new())?;
         Ok(tls)
     }
@@ -153,13 +155,14 @@ impl Tls {
             .map_err(Error::Identity)
     }
 
-    /// For clients of the HTTP side: the same certificate, HTTP/2 or HTTP/1.1, and none asked of them.
+    /// Returns the settings for HTTP: the same certificate, HTTP/2 or HTTP/1.1, and no certificate
+    /// from the client.
     #[must_use]
     pub fn http(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.http)
     }
 
-    /// The handshake of a peer that called. The caller sets the time for it.
+    /// Does the handshake with a calling peer. The caller limits the time.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Option<PeerCertificate>)> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
         let stream = acceptor.accept(AcknowledgesAtOnce(stream)).await?;
@@ -169,11 +172,13 @@ impl Tls {
         Ok((Stream::Tls(Box::new(TlsStream::Server(stream))), certificate))
     }
 
-    /// The handshake with a destination of C-MOVE. Its certificate has to come from one of the authorities or to be
-    /// trusted itself, and to be bound to its AE title in the table of peers or else to be that of its host. The caller sets the time for it.
+    /// Does the handshake with a destination of C-MOVE. One of the authorities must have signed its
+    /// certificate, or the certificate itself must be trusted. It must be bound to the AE title in
+    /// the table of peers, or be one for the host. The caller limits the time.
     ///
     /// # Errors
-    /// When the handshake fails: a certificate that is not right, or a destination that does not speak TLS.
+    /// When the handshake fails: the certificate is not accepted, or the destination does not speak
+    /// TLS.
     pub async fn connect(
         &self,
         destination: &Destination,
@@ -193,43 +198,43 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     if found.is_empty() { Err(failed(pem::Error::NoItemsFound)) } else { Ok(found) }
 }
 
-/// How a peer called.
+/// The transport by which a peer called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     /// Without TLS.
     #[default]
     Plain,
-    /// With TLS, and with this certificate, if it had to show one.
+    /// With TLS. Has the certificate, if the peer had to present one.
     Tls(Option<PeerCertificate>),
 }
 
-/// A destination, and what it takes to get there.
+/// A destination, and the certificates for it.
 #[derive(Clone, Debug)]
 pub struct PeerRoute {
     /// Where to.
     pub destination: Destination,
-    /// Our certificates, if we have some.
+    /// The certificates of this node, if it has some.
     pub tls: Option<Arc<Tls>>,
 }
 
-/// The certificates in use now.
+/// The certificates in use. They can be replaced.
 #[derive(Clone, Debug)]
 pub struct SharedTls(Arc<ArcSwap<Tls>>);
 
 impl SharedTls {
-    /// These, until they are replaced.
+    /// Starts with these.
     #[must_use]
     pub fn new(tls: Tls) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(tls)))
     }
 
-    /// Those of now.
+    /// Returns the present ones.
     #[must_use]
     pub fn current(&self) -> Arc<Tls> {
         self.0.load_full()
     }
 
-    /// Takes others from the next handshake on.
+    /// Replaces them. The next handshake uses the new ones.
     pub fn replace(&self, tls: Tls) {
         self.0.store(Arc::new(tls));
     }

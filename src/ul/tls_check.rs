@@ -1,32 +1,33 @@
-//! Certificates, tried as a peer would try them: for `dcmdex config check`, and for the log when the node starts.
+//! Checks certificates as a peer would, for `dcmdex config check` and for the log when the node
+//! starts.
 
 use std::path::{Path, PathBuf};
 
 use crate::ul::tls::{self, Options, Tls};
 use crate::ul::x509::{Certificate, Purpose, Unfit};
 
-/// Days before its end at which a certificate is told to expire.
+/// Days before its end at which a certificate is reported.
 const WARN_DAYS: i64 = 30;
 
 const SECONDS_OF_A_DAY: i64 = 86_400;
 
-/// How bad it is.
+/// How serious a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// No peer will take it.
+    /// No peer will accept the certificate.
     Broken,
-    /// Some peers will not take it, or it will not last.
+    /// Some peers will not accept it, or it will expire soon.
     Doubtful,
 }
 
-/// Something about a certificate.
+/// A problem with a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateProblem {
-    /// How bad it is.
+    /// How serious it is.
     pub severity: Severity,
     /// The file of the certificate.
     pub file: PathBuf,
-    /// Which one in the file, from 1.
+    /// Number of the certificate in the file, from 1.
     pub number: usize,
     /// What is wrong.
     pub what: String,
@@ -37,10 +38,11 @@ pub struct CertificateProblem {
 const NEW_ONE: &str = "make a new one, with `openssl req -x509 -newkey rsa:3072 -sha256 -days 825 -addext subjectAltName=DNS:HOST \
                        -addext basicConstraints=critical,CA:FALSE`, or ask your authority for one";
 
-/// Reads the certificates of a configuration, and looks for what will not work with peers. `now_ms` is the time, since 1970.
+/// Reads the certificates of a configuration and finds what will not work with peers. `now_ms` is
+/// the time since 1970.
 ///
 /// # Errors
-/// When there could be no TLS at all.
+/// When TLS could not be used at all.
 pub fn problems(options: &Options, now_ms: i64) -> Result<Vec<CertificateProblem>, tls::Error> {
     Tls::load(options)?;
     let now = now_ms.div_euclid(1000);
@@ -64,7 +66,7 @@ pub fn problems(options: &Options, now_ms: i64) -> Result<Vec<CertificateProblem
     Ok(found)
 }
 
-/// A certificate of which something is told.
+/// A certificate that is checked.
 #[derive(Clone, Copy)]
 struct ToldCertificate<'a> {
     file: &'a Path,
@@ -72,7 +74,7 @@ struct ToldCertificate<'a> {
 }
 
 impl ToldCertificate<'_> {
-    /// Our own, which we show on both sides.
+    /// Checks the certificate of this node, which it presents on both sides.
     fn own(self, certificate: &Certificate<'_>, now: i64) -> Vec<CertificateProblem> {
         let mut found = self.between(certificate, now);
         for (purpose, what) in [(Purpose::Server, "to be called"), (Purpose::Client, "to call others by C-MOVE")] {
@@ -96,7 +98,7 @@ impl ToldCertificate<'_> {
         found
     }
 
-    /// One that peers check.
+    /// Checks a certificate that peers verify.
     fn between(self, certificate: &Certificate<'_>, now: i64) -> Vec<CertificateProblem> {
         let checked = certificate.check_strength().and_then(|()| self.check_dates(certificate, now));
         let mut found: Vec<_> = checked.err().map(|unfit| self.unfit(unfit, Severity::Broken)).into_iter().collect();
@@ -104,7 +106,7 @@ impl ToldCertificate<'_> {
         found
     }
 
-    /// One of the file of authorities: of a peer itself, or of who signs for peers.
+    /// Checks one of the file of authorities. It is of a peer, or of an authority for peers.
     fn listed(self, certificate: &Certificate<'_>, now: i64) -> Vec<CertificateProblem> {
         let dates = self.check_dates(certificate, now);
         let checked =
@@ -115,7 +117,7 @@ impl ToldCertificate<'_> {
     }
 
     fn check_dates(self, certificate: &Certificate<'_>, now: i64) -> Result<(), Unfit> {
-        // What it is for does not matter here.
+        // Its purpose does not matter here.
         let checked = certificate.check(u64::try_from(now).unwrap_or(0), Purpose::Server);
         match checked {
             Err(unfit @ (Unfit::Expired | Unfit::NotYetValid)) => Err(unfit),

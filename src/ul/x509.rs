@@ -1,4 +1,5 @@
-//! What an X.509 certificate says (RFC 5280), as far as the node looks at it itself. Chains are checked by webpki.
+//! Reads the fields of an X.509 certificate (RFC 5280) that the node checks itself. Chains are
+//! checked by webpki.
 
 use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::oid_registry::{
@@ -8,19 +9,19 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
 
-/// Bits of an RSA key, at least (RFC 9325 4.5).
+/// Minimum length of an RSA key in bits (RFC 9325 4.5).
 const MIN_RSA_BITS: usize = 2048;
 
-/// For which side of a connection a certificate is wanted.
+/// The side of a connection for which a certificate is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Who calls.
+    /// The calling side.
     Client,
-    /// Who is called.
+    /// The called side.
     Server,
 }
 
-/// Why a certificate is not good.
+/// The reason why a certificate is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfit {
     #[error("it cannot be read as X.509")]
@@ -37,7 +38,7 @@ pub(crate) enum Unfit {
     Purpose,
 }
 
-/// A certificate that was read.
+/// A certificate.
 #[derive(Debug)]
 pub(crate) struct Certificate<'a>(X509Certificate<'a>);
 
@@ -49,7 +50,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// Whether it is good at this time, in seconds since 1970.
+    /// Checks the certificate at this time, in seconds since 1970.
     pub(crate) fn check(&self, now: u64, purpose: Purpose) -> Result<(), Unfit> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         if now > self.ends() {
@@ -62,7 +63,7 @@ impl<'a> Certificate<'a> {
         self.check_purpose(purpose)
     }
 
-    /// RFC 9325 4.5: no SHA-1 and MD5, and RSA keys long enough.
+    /// RFC 9325 4.5: no SHA-1 and no MD5, and RSA keys of sufficient length.
     pub(crate) fn check_strength(&self) -> Result<(), Unfit> {
         let taken = [
             OID_PKCS1_SHA256WITHRSA,
@@ -84,7 +85,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// RFC 5280 4.2.1.12: without the extension it is for any purpose.
+    /// RFC 5280 4.2.1.12: without the extension, any purpose is allowed.
     pub(crate) fn check_purpose(&self, purpose: Purpose) -> Result<(), Unfit> {
         let usage = self.0.extended_key_usage().map_err(|_| Unfit::Encoding)?;
         let fits = usage.is_none_or(|usage| {
@@ -97,13 +98,13 @@ impl<'a> Certificate<'a> {
         if fits { Ok(()) } else { Err(Unfit::Purpose) }
     }
 
-    /// The last second at which it is valid, since 1970.
+    /// Returns the last second at which it is valid, since 1970.
     pub(crate) fn ends(&self) -> i64 {
         self.0.validity().not_after.timestamp()
     }
 
-    /// Whether it is that of an authority (RFC 5280 4.2.1.3 and 4.2.1.9). Version 1 has no way to say so, and old
-    /// authorities have such certificates.
+    /// Whether it is one of an authority (RFC 5280 4.2.1.3 and 4.2.1.9). Version 1 cannot say so,
+    /// and old authorities have such certificates.
     pub(crate) fn may_sign_others(&self) -> bool {
         if self.0.version() == X509Version::V1 {
             return true;
@@ -116,17 +117,17 @@ impl<'a> Certificate<'a> {
         is_authority && may_sign
     }
 
-    /// Whether it says of itself that it is one of an authority.
+    /// Whether it claims to be one of an authority.
     pub(crate) fn is_authority(&self) -> bool {
         self.0.is_ca()
     }
 
-    /// The subject, as a DER-encoded name.
+    /// Returns the subject as a DER-encoded name.
     pub(crate) fn subject(&self) -> &[u8] {
         self.0.subject().as_raw()
     }
 
-    /// The Common Names of its subject. Of types other than these ASCII is not written as such.
+    /// Returns the Common Names of its subject. Only text types whose bytes are ASCII count.
     pub(crate) fn common_names(&self) -> Vec<String> {
         const TEXTS: [Tag; 4] = [Tag::Utf8String, Tag::PrintableString, Tag::T61String, Tag::Ia5String];
         let values = self.0.subject().iter_common_name().map(|name| name.attr_value());
@@ -134,7 +135,7 @@ impl<'a> Certificate<'a> {
         texts.filter_map(|value| std::str::from_utf8(value.data).ok().map(str::to_owned)).collect()
     }
 
-    /// The DNS names among its alternative names, in small letters.
+    /// Returns the DNS names among its alternative names, in lower case.
     pub(crate) fn dns_names(&self) -> Vec<String> {
         let names = self.alternative_names();
         let dns =

@@ -24,8 +24,8 @@ pub(super) struct Kept {
 }
 
 impl ArrivingIdentifier {
-    /// Begins without any bytes. `None` if the SOP Class of the request is not that of the context, or if the transfer
-    /// syntax of the context cannot be read.
+    /// Begins without any bytes. `None` if the SOP Class of the request is not that of the context,
+    /// or if the transfer syntax of the context cannot be read.
     pub(super) fn begin(sop_class_uid: &str, context: &PresentationContext, memory: &PeerMemory) -> Option<Self> {
         if sop_class_uid != context.abstract_syntax {
             return None;
@@ -34,7 +34,8 @@ impl ArrivingIdentifier {
         Some(Self { encoding, memory: memory.clone(), bytes: Ok(Kept::default()) })
     }
 
-    /// Takes the next fragment. Keeps nothing if the Identifier is too long, or if the peer has no memory left.
+    /// Takes the next fragment. Keeps nothing if the Identifier is too long, or if the peer has no
+    /// memory left.
     pub(super) fn accept(&mut self, fragment: &[u8]) {
         if let Ok(kept) = &mut self.bytes
             && let Err(error) = kept.extend(fragment, &self.memory)
@@ -78,7 +79,7 @@ impl Kept {
         Ok(())
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes
     }

@@ -12,20 +12,23 @@ use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store::{FreeSpace, Spool};
 use crate::telemetry::metrics;
 
-/// Bytes of answers that wait in files, those of all queries together, beside the index. A million answers of a study are some
-/// 300 MB. A query that finds no room ends with A700 when its peer does not take answers.
+/// Maximum bytes of answers in files beside the index, for all queries together. A million answers
+/// of a study are some 300 MB. A query that finds no room ends with A700 if its peer does not take
+/// answers.
 const SPOOLED_BYTES: usize = 1 << 30;
 
-/// Bytes that stay free on the disk of the index where nothing else is said, twice: once for objects, and once more.
+/// Default for the bytes that stay free on the disk of the index. It is twice what received objects
+/// leave free.
 const MIN_FREE_BYTES: u64 = 256 << 20;
 
-/// The part of the disk that is enough to leave free, as a divisor: twice what objects have to leave.
+/// The part of the disk that is always enough to leave free, as a divisor. It is twice what
+/// received objects leave free.
 const PART_FREE: u64 = 10;
 
-/// Threads that read back what waits, at one time; each for one piece.
+/// Maximum threads that read answers back from files. Each reads one piece.
 const READING_THREADS: usize = 16;
 
-/// Where answers of all queries wait.
+/// The files for answers of all queries.
 #[derive(Debug)]
 pub(super) struct SpoolPlace {
     directory: PathBuf,
@@ -35,12 +38,13 @@ pub(super) struct SpoolPlace {
 }
 
 impl SpoolPlace {
-    /// Beside an index.
+    /// Creates the files beside an index.
     pub(super) fn beside(index: &Path) -> Self {
         Self::leaving(index, MIN_FREE_BYTES)
     }
 
-    /// The same, where objects have to leave so many bytes free: twice that stays free.
+    /// Creates the files beside an index. They leave twice as many bytes free as received objects
+    /// do.
     pub(super) fn leaving(index: &Path, min_free_bytes: u64) -> Self {
         let directory = index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self {
@@ -52,43 +56,43 @@ impl SpoolPlace {
     }
 }
 
-/// Answers as they are sent.
+/// Encoded answers.
 #[derive(Debug, Default)]
 pub(in crate::scp) struct Answers {
     /// P-DATA-TF PDUs.
     pub(in crate::scp) bytes: Vec<u8>,
-    /// How many answers.
+    /// Number of answers.
     pub(in crate::scp) count: u64,
 }
 
-/// Answers of one query that wait.
+/// The answers of one query that wait.
 #[derive(Debug)]
 pub(super) struct Backlog {
     place: Arc<SpoolPlace>,
     peer: CountedPeer,
-    /// Those on disk, and what is counted for them.
+    /// The answers on disk, and the room that is counted for them.
     spool: Option<(Spool, Share)>,
-    /// How many answers each piece of the spool has.
+    /// Number of answers in each piece of the spool.
     counts: VecDeque<u64>,
-    /// The last ones, which come after those on disk.
+    /// The last answers. They come after those on disk.
     last: Option<Answers>,
-    /// What is counted for memory, until all is over.
+    /// The memory that is counted until the query is over.
     _memory: Option<Share>,
 }
 
 impl Backlog {
-    /// None yet.
+    /// Creates an empty backlog.
     pub(super) fn new(place: &Arc<SpoolPlace>, peer: &CountedPeer) -> Self {
         let (place, peer) = (Arc::clone(place), Arc::clone(peer));
         Self { place, peer, spool: None, counts: VecDeque::new(), last: None, _memory: None }
     }
 
-    /// Whether none wait on disk.
+    /// Whether no answers wait on disk.
     pub(super) fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 
-    /// Appends to what is on disk. What could not be kept there is given back.
+    /// Appends answers to those on disk. Returns them if there is no room.
     pub(super) fn keep(&mut self, answers: Answers) -> Result<(), Answers> {
         match self.push(&answers) {
             Ok(()) => Ok(()),
@@ -117,7 +121,7 @@ impl Backlog {
         Ok(())
     }
 
-    /// Takes the oldest of what is on disk; the file goes with the last of it.
+    /// Takes the oldest answers from the disk. With the last of them the file is removed.
     pub(super) fn next(&mut self) -> io::Result<Option<Answers>> {
         let Some((spool, _)) = &mut self.spool else { return Ok(None) };
         match (spool.pop()?, self.counts.pop_front()) {
@@ -130,18 +134,18 @@ impl Backlog {
         }
     }
 
-    /// The query has ended: these are its last answers.
+    /// Adds the last answers of the query.
     pub(super) fn end_with(&mut self, answers: Answers, memory: Option<Share>) {
         self.last = (answers.count > 0).then_some(answers);
         self._memory = memory;
     }
 
-    /// The last answers, when those on disk are gone.
+    /// Takes the last answers, once none are left on disk.
     pub(super) fn in_memory(&mut self) -> Option<Answers> {
         if self.is_empty() { self.last.take() } else { None }
     }
 
-    /// Takes the oldest of what is on disk, on a thread that may block.
+    /// Takes the oldest answers from the disk, on a thread that may block.
     pub(super) fn read(mut self) -> JoinHandle<(Self, io::Result<Option<Answers>>)> {
         tokio::spawn(async move {
             let turn = self.place.threads.take(&self.peer).await;
@@ -153,7 +157,7 @@ impl Backlog {
             match reading.await {
                 Ok(read) => read,
                 Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-                // The node is stopping: nobody waits any more.
+                // The node is stopping, so nobody waits for the answers.
                 Err(_) => std::future::pending().await,
             }
         })

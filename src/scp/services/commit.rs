@@ -1,9 +1,11 @@
 //! Storage Commitment, push model (PS3.4 annex J): N-ACTION asks, N-EVENT-REPORT answers.
 //!
-//! Committed is what the index names, what is there, what is the instance and SOP Class that were asked for, what can be read
-//! to its last byte, and what has the checksum with which it was received; objects of our own storage are synchronised to the disk before. The report goes out on the same
-//! association while that is open, else on a new one to the configured peer of that AE title.
-//! Of such a peer a request is kept on disk before it is answered (`outbox`), so that its report also comes after a restart.
+//! An object is committed if the index names it, if it is the requested instance and SOP Class, and
+//! if it can be read to its last byte. It must have the checksum with which it was received.
+//! Objects of our own storage are synced to the disk before. The report goes out on the same
+//! association while that is open. Otherwise it goes out on a new one, to the configured peer of
+//! that AE title. A request of such a peer is kept on disk before it is answered (`outbox`), so
+//! that its report comes after a restart too.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -62,48 +64,52 @@ const REFERENCED_SOP_CLASS_UID: Tag = Tag(0x0008, 0x1150);
 const REFERENCED_SOP_INSTANCE_UID: Tag = Tag(0x0008, 0x1155);
 const FAILURE_REASON: Tag = Tag(0x0008, 0x1197);
 
-/// Elements of a request, items counted: three for each instance.
+/// Maximum elements of a request, items included. An instance has three.
 const MAX_ELEMENTS: usize = 100_000;
 
-/// Transactions whose objects are looked at, at one time, for all associations together: each takes a thread, of which the runtime
-/// has 512 for all that blocks, and a reader of the index. More wait for their turn, without a thread. Too few: reports come
-/// later. Too many: all read from the same disks, and receiving waits for these.
+/// Maximum transactions that are being verified, for all associations together. Each takes a reader
+/// of the index and one of the 512 threads that the runtime has for blocking work. Others wait
+/// without a thread. Too low: reports come later. Too high: all read from the same disks, and
+/// receiving waits for them.
 const MAX_VERIFYING: usize = 8;
 
-/// Instances of all transactions of all peers that wait, are looked at or have a report that is not delivered yet, those of associations that
-/// have ended included. Some 100 bytes each, or 26 MB; 300 where the UIDs are as long as they may be. A request for more is answered with a status.
+/// Maximum instances of all transactions that are not reported yet, for all peers together.
+/// Transactions of associations that have ended count too. An instance takes some 100 bytes (26 MB
+/// in all), or 300 with the longest UIDs. A request for more is answered with a status.
 const MAX_REFERENCES: usize = 1 << 18;
 
-/// What a transaction counts besides its instances: so there are at most 1,024.
+/// What a transaction counts in addition to its instances. So there are at most 1,024 transactions.
 const COUNTS_AS_REFERENCES: usize = 256;
 
-/// Reports of all peers that wait to be delivered at one time, on associations of their own; one more is given up.
+/// Maximum reports of all peers that wait for delivery on associations of their own. One more is
+/// given up.
 const MAX_WAITING_REPORTS: usize = 256;
 
-/// After a report could not be delivered, how long to wait before the next attempt; then again and again the last of these, until
-/// the report is too old ([`super::outbox::MAX_AGE`]).
+/// Pauses between attempts to deliver a report. The last one repeats until the report is too old
+/// ([`super::outbox::MAX_AGE`]).
 const TRY_AGAIN_AFTER: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3600)];
 
-/// Requests that are written to disk at one time.
+/// Maximum requests that are being written to disk.
 const KEEPING: usize = 4;
 
-/// Whether files of an archive that is indexed in place can be committed: nobody but its owner keeps them.
+/// Whether files of an archive that is indexed in place can be committed. Only the owner of the
+/// archive keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilesInPlace {
-    /// As what we keep.
+    /// They count like objects of our own storage.
     Count,
-    /// They are answered as missing.
+    /// They are reported as missing.
     DoNotCount,
 }
 
-/// How much storage commitment does and holds at one time, for all associations together.
+/// The limits of storage commitment, for all associations together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommitmentLimits {
-    /// Transactions whose objects are looked at; more wait for their turn.
+    /// Transactions that are being verified. Others wait for their turn.
     pub verifying: usize,
-    /// Instances of all transactions that are not reported yet; each transaction counts as 256 more. An N-ACTION-RQ for more is
-    /// answered with Resource limitation (0213H, PS3.7 annex C).
+    /// Instances of all transactions that are not reported yet. Each transaction counts as 256
+    /// more. An N-ACTION-RQ for more is answered with Resource limitation (0213H, PS3.7 annex C).
     pub references: usize,
 }
 
@@ -113,20 +119,20 @@ impl Default for CommitmentLimits {
     }
 }
 
-/// What storage commitment needs.
+/// The storage commitment service of a node.
 #[derive(Debug)]
 pub struct Commitment {
     retrieve: Arc<Retrieve>,
     in_place: FilesInPlace,
-    /// One turn for each transaction that is being looked at.
+    /// One turn for each transaction that is being verified.
     turns: Arc<Turns>,
     /// One for each instance of a transaction that is not reported yet.
     room: Arc<Shares>,
     /// One for each report that goes out on an association of its own.
     waiting: Arc<Shares>,
-    /// Where requests are kept until they are reported.
+    /// The requests on disk that are not reported yet.
     outbox: Arc<Outbox>,
-    /// One turn for each request that is being written there.
+    /// One turn for each request that is being written to disk.
     keeping: Arc<Turns>,
 }
 
@@ -135,7 +141,7 @@ fn room(references: usize) -> Arc<Shares> {
 }
 
 impl Commitment {
-    /// Commits to what the index of this retrieval service names.
+    /// Creates the service for the objects of this retrieval service.
     #[must_use]
     pub fn new(retrieve: Arc<Retrieve>, in_place: FilesInPlace) -> Self {
         let waiting = Shares::new(MAX_WAITING_REPORTS, 1, &metrics::COMMITMENT_REFUSED);
@@ -145,14 +151,14 @@ impl Commitment {
         Self { retrieve, in_place, turns, room: room(references), waiting, outbox, keeping }
     }
 
-    /// The same, with other limits.
+    /// Replaces the limits.
     #[must_use]
     pub fn with_limits(self, limits: CommitmentLimits) -> Self {
         let CommitmentLimits { verifying, references } = limits;
         Self { turns: Turns::new(verifying), room: room(references), ..self }
     }
 
-    /// Room for a transaction of this peer with so many instances, until it is dropped.
+    /// Takes room for a transaction of this peer with so many instances, until it is dropped.
     fn room_for(&self, peer: &CountedPeer, references: usize) -> Option<Share> {
         self.room.take(peer, references.saturating_add(COUNTS_AS_REFERENCES))
     }
@@ -214,30 +220,30 @@ struct Transaction {
     references: Vec<Reference>,
     peer: CountedPeer,
     room: Share,
-    /// What there is of it on disk.
+    /// Its copy on disk.
     kept: Option<Arc<Kept>>,
 }
 
 struct Reference {
-    /// One for all that follow each other with the same.
+    /// Consecutive references with the same SOP Class share this.
     sop_class_uid: Arc<str>,
     sop_instance_uid: Box<str>,
 }
 
-/// What became of a transaction.
+/// The result of a transaction.
 struct Report {
     /// The presentation context of the request.
     context_id: u8,
     encoding: Encoding,
     transaction_uid: String,
     references: Arc<[Reference]>,
-    /// Of each reference: success, or its Failure Reason (PS3.3 C.14.1.1).
+    /// One for each reference: success, or its Failure Reason (PS3.3 C.14.1.1).
     statuses: Vec<Status>,
-    /// Who asked.
+    /// The peer that asked.
     peer: CountedPeer,
-    /// What there is of it on disk.
+    /// The copy of its request on disk.
     kept: Option<Arc<Kept>>,
-    /// Given back when nobody needs the report any more.
+    /// Released when nobody needs the report any more.
     _room: Share,
 }
 
@@ -385,7 +391,7 @@ impl EventReport for ReportOnAssociation {
     }
 }
 
-/// The Transaction UID, and the references, each of them once.
+/// Returns the Transaction UID and the references. A repeated reference counts once.
 fn understood(data_set: &Identifier) -> Result<(String, Vec<Reference>), &'static str> {
     let uid = uid_of(&data_set.elements, TRANSACTION_UID).ok_or("no Transaction UID (0008,1195)")?.to_owned();
     let sequence = data_set.elements.iter().find(|element| element.tag == REFERENCED_SOP_SEQUENCE);
@@ -414,14 +420,14 @@ fn understood(data_set: &Identifier) -> Result<(String, Vec<Reference>), &'stati
 
 fn uid_of(item: &[KeyElement], tag: Tag) -> Option<&str> {
     match item.iter().find(|element| element.tag == tag).map(|element| &element.value) {
-        // Without padding: only what is left of it is held to a length.
+        // Only the UID without padding has a maximum length.
         Some(KeyValue::Text(text)) => Some(text.trim_matches([' ', '\0'])).filter(|uid| is_acceptable_uid(uid)),
         _ => None,
     }
 }
 
 impl Transaction {
-    /// Keeps it on disk until it is reported to this AE title.
+    /// Keeps the request on disk until it is reported to this AE title.
     ///
     /// # Errors
     /// The response to a request that cannot be kept.
@@ -450,15 +456,16 @@ impl Transaction {
         }
     }
 
-    /// Looks at every object, when its turn comes.
+    /// Verifies every object, when its turn comes.
     async fn verify(self, commitment: Arc<Commitment>) -> Report {
         let Self { context_id, encoding, uid, references, peer, room, kept } = self;
         let references: Arc<[Reference]> = references.into();
-        // Before a thread is taken: those that wait must not take them from receiving and queries.
+        // It waits before it takes a thread, so that receiving and queries keep theirs.
         let turn = commitment.turns.take(&peer).await;
         let to_verify = Arc::clone(&references);
         let verified = spawn_blocking(move || {
-            // Until the thread is free again, also when nobody waits for the result any more.
+            // The turn lasts until the thread is free, even if nobody waits for the result any
+            // more.
             let _turn = turn;
             commitment.verify_all(&to_verify)
         });
@@ -483,7 +490,8 @@ impl Commitment {
         statuses
     }
 
-    /// Whether an object is kept and sound; else the Failure Reason (PS3.3 C.14.1.1).
+    /// Whether an object is kept and sound. If not, the error is its Failure Reason (PS3.3
+    /// C.14.1.1).
     fn verify(&self, reader: Option<&mut Reader>, reference: &Reference, archives: &Archives) -> Result<(), Status> {
         let known = reader.ok_or(Status::PROCESSING_FAILURE)?.known_locations(&reference.sop_instance_uid);
         let known = known.map_err(|error| {
@@ -576,7 +584,8 @@ impl Commitment {
             let mut attempts = TRY_AGAIN_AFTER.into_iter();
             let mut last_wait = None;
             loop {
-                // Looked up each time: the peers can be replaced while the node runs.
+                // The destination is looked up each time, because peers can be replaced while the
+                // node runs.
                 let Some(destination) = to.peers.destination(&to.ae_title) else {
                     warn!(
                         peer = %to.ae_title,
@@ -589,7 +598,7 @@ impl Commitment {
                     Ok(()) => return report.forget(),
                     Err(error) => error,
                 };
-                // One that is not on disk does not wait for long.
+                // A report without a copy on disk does not wait long.
                 let is_over = report.kept.as_ref().map_or(attempts.len() <= 1, |kept| kept.is_old());
                 last_wait = attempts.next().or(last_wait);
                 let (Some(wait), false) = (last_wait, is_over) else {
@@ -665,15 +674,15 @@ impl Report {
                 writer.unsigned_short(FAILURE_REASON, reason.0);
             });
         }
-        // PS3.4 table J.3-2: type 1C, required where there are any.
+        // PS3.4 table J.3-2: type 1C, required if there are committed references.
         if failed.len() < self.references.len() {
             writer.sequence(REFERENCED_SOP_SEQUENCE, self.committed(), reference);
         }
         (request, writer.finish())
     }
 
-    /// It is over: its room is free at once, and what there is of it on disk goes. When the node stops before that, the report
-    /// goes out once more after the next start.
+    /// Ends the report: its room is free at once, and its copy on disk is removed. If the node
+    /// stops before that, the report goes out once more after the next start.
     fn forget(self) {
         let Self { kept, .. } = self;
         if let Some(kept) = kept {
@@ -708,7 +717,7 @@ impl Report {
     }
 }
 
-/// What the peer says of a report: it has it, whatever it thinks of it.
+/// Counts the response to a report. The peer has the report, whatever its status says.
 fn told(status: &Status, peer: &dyn fmt::Display) {
     metrics::COMMITMENT_REPORTS.increment();
     if *status != Status::SUCCESS {

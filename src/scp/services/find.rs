@@ -1,11 +1,12 @@
-//! Query/Retrieve, C-FIND (PS3.4 annex C): an Identifier goes to the index on a thread of its own, answers come back
-//! through a channel that holds little, and are sent as they come.
+//! Query/Retrieve, C-FIND (PS3.4 annex C). An Identifier goes to the index on a thread of its own.
+//! The answers come back through a short channel and are sent as they come.
 //!
-//! The thread hands over what it has whenever the channel is free, and gathers answers while it is not: the first answer
-//! goes out at once, and a fast query fills whole writes. A peer that reads slowly does not fill our memory, and holds up
-//! neither the index nor other queries: after a while, or as soon as others wait for their turn, its answers go to a file
-//! ([`Backlog`]). The query goes on to its end, and gives its turn, its thread and its reader back. What is in the file then
-//! goes out as the peer takes it.
+//! The thread hands over its answers whenever the channel is free, and gathers answers otherwise.
+//! So the first answer goes out at once, and a fast query fills whole writes. A peer that reads
+//! slowly fills no memory, and delays neither the index nor other queries. After a while, or when
+//! others wait for their turn, its answers go to a file ([`Backlog`]). The query then runs to its
+//! end and releases its turn, its thread and its reader. The answers in the file go out as the peer
+//! takes them.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -42,31 +43,34 @@ use crate::shares::{CountedPeer, PeerMemory, Share, Turn, Turns};
 use crate::telemetry::metrics;
 use crate::ul::pdu_io::{Patience, PduReader};
 
-/// Bytes of answers that are gathered before the query waits for the peer. With what is being sent, an association holds
-/// three times this and an answer.
+/// Bytes of answers that are gathered before the query waits for the peer. With the answers that
+/// are being sent, an association holds three times this and one answer.
 const GATHERED_BYTES: usize = 64 * 1024;
 
-/// The same where the peer has no more memory.
+/// The same limit for a peer without memory left.
 const FEW_GATHERED_BYTES: usize = 16 * 1024;
 
-/// A query that has so many answers probably has many more: it lets the thread that sends them have the processor, which
-/// would otherwise be the query's for its next milliseconds. Fewer go out with the last response, in one piece.
+/// A query with so many answers probably has many more. It yields the processor once to the thread
+/// that sends them. Otherwise it would keep the processor for some milliseconds. Fewer answers go
+/// out in one piece with the last response.
 const MANY_ANSWERS: u64 = 8;
 
-/// How long a query waits for its peer, all in all, before its answers go to a file. Shorter writes files for peers that
-/// are just about as fast as the index, longer lets the write-ahead log grow while others write.
+/// Total time that a query waits for its peer before its answers go to a file. Larger: the
+/// write-ahead log grows while others write. Smaller: answers go to files for peers that are about
+/// as fast as the index.
 const PATIENCE_WITH_PEER: Duration = Duration::from_secs(1);
 
-/// How often a query that waits for its turn looks whether it is still wanted.
+/// Interval at which a query that waits for its turn checks whether it is still wanted.
 const LOOK_FOR_ORDERS: Duration = Duration::from_millis(20);
 
-/// How often a query that is to stop is told so again. SQLite notices it only while a statement runs.
+/// Interval at which a query that must stop is told again. SQLite notices it only while a statement
+/// runs.
 const STOP_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-/// How long a query whose answers have no room on disk waits for its peer to take the next ones.
+/// Time that a query waits for its peer to take the next answers if there is no room on disk.
 const PATIENCE_WITHOUT_ROOM: Duration = Duration::from_secs(1);
 
-/// What answering queries needs.
+/// The C-FIND service of a node.
 #[derive(Debug)]
 pub struct Find {
     readers: Readers,
@@ -75,15 +79,15 @@ pub struct Find {
 }
 
 impl Find {
-    /// Answers from this index.
+    /// Creates the service for this index.
     #[must_use]
     pub fn new(index: PathBuf, options: qr::Options) -> Self {
         let spools = SpoolPlace::beside(&index);
         Self { readers: Readers::new(index), options, spools: Arc::new(spools) }
     }
 
-    /// Leaves twice as many bytes free on the disk of the index as received objects have to leave: answers that wait for slow
-    /// peers must not be why objects are refused.
+    /// Leaves twice as many bytes free on the disk of the index as received objects do. Answers
+    /// that wait for slow peers must not cause objects to be refused.
     #[must_use]
     pub fn with_min_free(mut self, min_free_bytes: u64) -> Self {
         self.spools = Arc::new(SpoolPlace::leaving(self.readers.index(), min_free_bytes));
@@ -91,7 +95,7 @@ impl Find {
     }
 }
 
-/// The Information Models that C-FIND answers in, by SOP Class.
+/// The Information Models of C-FIND, by SOP Class.
 #[expect(deprecated, reason = "Patient/Study Only is retired and still sent by old clients")]
 const MODELS: [(&str, InformationModel); 3] = [
     (uids::PATIENT_ROOT_QUERY_RETRIEVE_INFORMATION_MODEL_FIND, InformationModel::PatientRoot),
@@ -180,7 +184,7 @@ async fn answer(
     let options = Arc::clone(&session.node.options);
     let patience = Patience { first_byte: None, rest: options.read_timeout };
     let mut queued = None;
-    // The time while the peer takes answers is not counted: this limit is for the index.
+    // The time while the peer takes answers is not counted, because the limit is for the index.
     let mut time_is_up = tokio::time::Instant::now() + options.query_time_limit;
     let mut stopping = false;
     loop {
@@ -284,7 +288,8 @@ impl Receiving {
         Running { context_id, request, control, state, ended: None, begun: Instant::now() }
     }
 
-    /// The query, from the Identifier to its last answer, with what still waits for the peer then. On a thread that may block.
+    /// Runs the query from the Identifier to its last answer, on a thread that may block. Returns
+    /// the answers that still wait for the peer.
     fn answer(
         self,
         find: &Find,
@@ -293,7 +298,7 @@ impl Receiving {
         turn: Turn,
     ) -> (Result<(), FindError>, Backlog) {
         let answered = self.ask(find, control, &mut outgoing);
-        // What was gathered last. It need not wait on disk: there is no more of it.
+        // The last gathered answers. They need no room on disk, because no more follow.
         let Outgoing { gathered, mut backlog, share, failure, .. } = outgoing;
         backlog.end_with(gathered, share);
         drop(turn);
@@ -313,7 +318,7 @@ impl Receiving {
         outgoing.status = Status(query.pending_status());
         let mut reader = find.readers.take()?;
         let answered = run(&mut reader, &query, control, encoding, &find.options, outgoing);
-        // A reader that failed may have a reason to; the next query opens another.
+        // A reader that failed may be broken. The next query opens another.
         if !matches!(answered, Err(FindError::Index(_))) {
             find.readers.give_back(reader);
         }
@@ -350,22 +355,22 @@ fn run(
     Ok(())
 }
 
-/// The query's side of the channel.
+/// The sending end of the channel, with what the query knows of its peer.
 struct Outgoing {
     sender: mpsc::Sender<Answers>,
     gathered: Answers,
     memory: PeerMemory,
-    /// What is counted for what is gathered, in the channel, and being sent.
+    /// The memory that is counted for answers that are gathered, in the channel, or being sent.
     share: Option<Share>,
-    /// Where others wait for this query's turn.
+    /// Others wait here for the turn of this query.
     turns: Arc<Turns>,
-    /// How much longer the query waits for its peer.
+    /// Time that the query still waits for its peer.
     patience: Duration,
-    /// What has to go out before what is gathered.
+    /// Answers that must go out before the gathered ones.
     backlog: Backlog,
-    /// Why there are no more answers, where that is not the doing of the query.
+    /// The reason why there are no more answers, if it lies outside the query.
     failure: Option<FindError>,
-    /// How many answers there were so far.
+    /// Number of answers so far.
     answered: u64,
     context_id: u8,
     request: CFindRequest,
@@ -383,7 +388,7 @@ impl Outgoing {
         if self.answered == MANY_ANSWERS {
             thread::yield_now();
         }
-        // Nobody else sends, so what room there is stays.
+        // Nobody else sends, so the room stays.
         if self.sender.capacity() > 0 {
             let next = match self.backlog.next() {
                 Ok(older) => older.unwrap_or_else(|| std::mem::take(&mut self.gathered)),
@@ -408,7 +413,8 @@ impl Outgoing {
         self.share.is_some() && self.gathered.bytes.len() < GATHERED_BYTES
     }
 
-    /// What is gathered waits for the peer: here, as long as patience lasts and nobody waits for the turn, and then on disk.
+    /// Lets the gathered answers wait for the peer. They wait in memory while there is time left
+    /// and nobody waits for the turn. After that they wait on disk.
     fn keep_or_wait(&mut self) -> ControlFlow<()> {
         if self.backlog.is_empty() && !self.patience.is_zero() {
             let begun = Instant::now();
@@ -427,8 +433,8 @@ impl Outgoing {
         }
     }
 
-    /// Waits for the peer to take all that waits, where there is no room for it on disk. Nor does a query wait for ever then, or
-    /// while others wait for its turn: it ends, and says so.
+    /// Waits for the peer to take all waiting answers if there is no room on disk. If the peer
+    /// takes too long, or others wait for the turn, the query ends with an error.
     fn wait_without_room(&mut self) -> ControlFlow<()> {
         while !self.backlog.is_empty() || self.gathered.count > 0 {
             if !self.wait_for_peer(PATIENCE_WITHOUT_ROOM)? {
@@ -439,13 +445,13 @@ impl Outgoing {
         ControlFlow::Continue(())
     }
 
-    /// Hands the oldest answers over when the peer has taken those before, within this time and as long as nobody waits for the
-    /// turn. Whether it has.
+    /// Hands over the oldest answers once the peer has taken those before. Gives up after this
+    /// time, or when somebody waits for the turn. Returns whether it handed them over.
     fn wait_for_peer(&mut self, patience: Duration) -> ControlFlow<(), bool> {
         let has_room = Handle::current().block_on(timeout(patience, async {
             tokio::select! {
                 biased;
-                // Nobody else sends, so the room stays. None: the association has ended, or wants no more.
+                // Nobody else sends, so the room stays. `None`: others wait for the turn.
                 reserved = self.sender.reserve() => Some(reserved.is_ok()),
                 () = self.turns.are_wanted() => None,
             }
@@ -462,7 +468,8 @@ impl Outgoing {
         if self.sender.try_send(next).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(true) }
     }
 
-    /// What was on disk cannot be read: answers are missing, and the peer is not to take what it has for all.
+    /// Ends the query: answers on disk cannot be read. The peer must not take the others for all
+    /// answers.
     fn lose(&mut self, error: &io::Error) -> ControlFlow<()> {
         warn!("answers that waited for a slow peer cannot be read: {error}");
         self.failure = Some(FindError::AnswersLost);
@@ -470,11 +477,11 @@ impl Outgoing {
     }
 }
 
-/// How a query is stopped from outside, from its first moment on.
+/// Stops a query from outside, from its first moment on.
 #[derive(Default)]
 struct Control {
     stop: OnceLock<QueryStop>,
-    /// The first order; later ones change nothing.
+    /// The first order. Later ones change nothing.
     order: OnceLock<Order>,
 }
 
@@ -494,7 +501,7 @@ impl Order {
 }
 
 impl Control {
-    /// The query begins; what was ordered before holds.
+    /// The query begins. An order that came before applies.
     fn begin(&self, reader: &Reader) -> &QueryStop {
         let stop = self.stop.get_or_init(|| QueryStop::new(reader));
         self.repeat();
@@ -502,7 +509,8 @@ impl Control {
     }
 
     fn stop(&self, order: Order) {
-        // Kept, if it was the first, before looking for the query; the query is there before it looks for an order.
+        // The order is stored before the query is looked up. The query is stored before it looks
+        // for an order.
         self.order.get_or_init(|| order);
         self.repeat();
     }
@@ -520,22 +528,22 @@ impl Control {
     }
 }
 
-/// A query that is being answered. Dropped before its end, it is stopped.
+/// A query that is being answered. It is stopped if this is dropped.
 struct Running {
     context_id: u8,
     request: CFindRequest,
     control: Arc<Control>,
     state: State,
-    /// How the query ended, once it has.
+    /// The result of the query, once it has ended.
     ended: Option<Result<(), FindError>>,
     begun: Instant,
 }
 
-/// Where answers come from.
+/// The source of answers.
 enum State {
-    /// The query goes on.
+    /// The query runs.
     Asking { answers: mpsc::Receiver<Answers>, query: JoinHandle<(Result<(), FindError>, Backlog)> },
-    /// It has ended; some of its answers wait.
+    /// The query has ended. Some of its answers wait.
     Waiting(Backlog),
     /// The next of these is being read.
     Reading(JoinHandle<(Backlog, io::Result<Option<Answers>>)>),
@@ -544,7 +552,8 @@ enum State {
 }
 
 impl Running {
-    /// The next answers; `None` when there are no more. Nothing is lost when this is dropped before it is ready.
+    /// Returns the next answers. `None` if there are no more. Nothing is lost if the future is
+    /// dropped before it is ready.
     async fn next(&mut self) -> Option<Answers> {
         loop {
             match &mut self.state {
@@ -557,14 +566,14 @@ impl Running {
                             self.ended = Some(ended);
                             State::Waiting(backlog)
                         }
-                        // A defect of ours, or the node is stopping.
+                        // The query panicked, or the node is stopping.
                         Err(_) => State::Over,
                     };
                 }
                 State::Waiting(_) => {
                     let State::Waiting(mut backlog) = std::mem::replace(&mut self.state, State::Over) else { continue };
                     if let Some(order) = self.control.order() {
-                        // The peer wants no more: it did not get all of its answers.
+                        // The peer wants no more, so it did not get all answers.
                         let ended = self.ended.take().unwrap_or(Ok(()));
                         self.ended = Some(ended.and(Err(order.error())));
                     } else if let Some(last) = backlog.in_memory() {
@@ -596,25 +605,27 @@ impl Running {
         }
     }
 
-    /// Stops the query, which then ends with [`FindError::Cancelled`]. SQLite may not hear it the first time: to be said
-    /// again until the query has ended.
+    /// Stops the query, which then ends with [`FindError::Cancelled`]. SQLite may not notice it the
+    /// first time, so it must be repeated until the query has ended.
     fn cancel(&self) {
         self.control.stop(Order::Cancel);
     }
 
-    /// Stops the query, which then ends with [`FindError::TimeLimit`]. Otherwise as [`Self::cancel`].
+    /// Stops the query, which then ends with [`FindError::TimeLimit`]. Otherwise it works as
+    /// [`Self::cancel`].
     fn time_out(&self) {
         self.control.stop(Order::TimeOut);
     }
 
-    /// Says again what was said first.
+    /// Repeats the first order.
     fn stop_again(&self) {
         self.control.repeat();
     }
 
-    /// Waits for the end of the query; its last response, and the failure if it is ours.
+    /// Waits for the end of the query. Returns the last response, and the failure if it is one of
+    /// this node.
     async fn finish(mut self) -> (Response, Option<FindError>) {
-        // All of them were taken, or nobody wants them.
+        // All answers were taken, or nobody wants them.
         while self.next().await.is_some() {}
         metrics::FIND_SECONDS.observe(self.begun.elapsed());
         let Some(ended) = self.ended.take() else {
@@ -650,7 +661,7 @@ impl Drop for Running {
     }
 }
 
-/// The refusal of a C-FIND-RQ without a data set: there is no Query/Retrieve Level in it.
+/// Returns the refusal of a C-FIND-RQ without a data set. It lacks a Query/Retrieve Level.
 fn without_identifier(request: &CFindRequest) -> Response {
     let failure = FindError::MissingLevel.failure();
     response(request, Status(failure.status))
@@ -658,7 +669,7 @@ fn without_identifier(request: &CFindRequest) -> Response {
         .with_offending_elements(&failure.offending_elements)
 }
 
-/// A C-FIND-RSP (PS3.7 table 9.3-4).
+/// Returns a C-FIND-RSP (PS3.7 table 9.3-4).
 fn response(request: &CFindRequest, status: Status) -> Response {
     Response::new(CommandField::C_FIND_RQ, request.message_id, status)
         .with_sop_class(Some(&request.affected_sop_class_uid))

@@ -1,8 +1,10 @@
-//! Storage commitment requests whose reports are not delivered yet, on disk beside the index: a peer that was told Success gets
-//! its report also when the node is killed in between (PS3.4 J.3.2.1.2).
+//! Storage commitment requests on disk, beside the index, whose reports are not delivered yet. A
+//! peer that was told Success gets its report even if the node is killed in between (PS3.4
+//! J.3.2.1.2).
 //!
-//! There is one file for each, written before the request is answered, and removed when the peer has its report. It names UIDs
-//! and the AE title, and no result: what is still kept is looked at again after a start.
+//! Each request has a file. The file is written before the request is answered, and removed when
+//! the peer has its report. It names UIDs and the AE title, but no result. After a start, the
+//! objects of each remaining request are verified again.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -19,21 +21,23 @@ use crate::model::ae_title::AeTitle;
 use crate::model::clock::Clock;
 use crate::model::uid::is_acceptable_uid;
 
-/// How long a report waits for its peer, restarts included. Larger: peers that are away for days get it, and disks fill.
-/// Smaller: a peer that is off over a night has to ask again.
+/// Maximum time that a report waits for its peer, restarts included. Larger: peers that are away
+/// for days get their reports, and the disk fills. Smaller: a peer that is off overnight has to ask
+/// again.
 pub(super) const MAX_AGE: Duration = Duration::from_hours(24);
 
-/// Bytes of a file that is read: those of a request with as many instances as one may have, and some more.
+/// Maximum bytes of a file that is read. It suffices for a request with the maximum of instances.
 const MAX_FILE_LENGTH: u64 = 16 << 20;
 
-/// The directory of an index for them.
+/// The directory for the requests, beside an index.
 fn directory_beside(index: &Path) -> PathBuf {
     let mut name = index.as_os_str().to_owned();
     name.push("-commitments");
     name.into()
 }
 
-/// How many storage commitment requests wait for their report to be delivered, for the index at this path.
+/// Returns how many storage commitment requests of the index at this path wait for the delivery of
+/// their report.
 ///
 /// # Errors
 /// When the directory beside it cannot be read.
@@ -49,7 +53,7 @@ fn is_request(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "json")
 }
 
-/// Where requests wait.
+/// The requests that wait.
 #[derive(Debug)]
 pub(super) struct Outbox {
     directory: PathBuf,
@@ -57,10 +61,10 @@ pub(super) struct Outbox {
     clock: Clock,
 }
 
-/// A request, as it is kept.
+/// A request as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
-    /// Who gets the report.
+    /// The receiver of the report.
     pub(super) ae_title: AeTitle,
     /// Transaction UID (0008,1195).
     pub(super) transaction_uid: String,
@@ -77,13 +81,14 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Whether it has waited for too long.
+    /// Whether it has waited too long.
     pub(super) fn is_old(&self) -> bool {
         let age = u64::try_from(self.clock.now_ms().saturating_sub(self.asked_ms)).unwrap_or(0);
         Duration::from_millis(age) > MAX_AGE
     }
 
-    /// It need not be kept any more. Not waited for to be durable: a report that comes twice does no harm.
+    /// Removes the request. It does not wait until the removal is durable, because a report that
+    /// comes twice does no harm.
     pub(super) fn remove(&self) {
         if let Err(error) = fs::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
@@ -94,12 +99,12 @@ impl Kept {
 }
 
 impl Outbox {
-    /// That of an index.
+    /// Returns the directory beside an index.
     pub(super) fn beside(index: &Path) -> Self {
         Self { directory: directory_beside(index), next: AtomicU64::new(0), clock: Clock::System }
     }
 
-    /// Keeps a request: durable when this returns.
+    /// Keeps a request. It is durable when this returns.
     pub(super) fn keep(&self, request: &Request) -> io::Result<Kept> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Ok(()) => synchronise(self.directory.parent().filter(|it| !it.as_os_str().is_empty()))?,
@@ -126,7 +131,7 @@ impl Outbox {
             synchronise(Some(&self.directory))
         })();
         if let Err(error) = written {
-            // What is left of it would be answered though its request is refused.
+            // Otherwise the rest of the file would be answered, although its request is refused.
             let _ = fs::remove_file(&temporary);
             let _ = fs::remove_file(&path);
             return Err(error);
@@ -134,7 +139,8 @@ impl Outbox {
         Ok(Kept { path, asked_ms, clock: self.clock })
     }
 
-    /// What an earlier process left. What is too old, or cannot be read, is removed.
+    /// Returns the requests of an earlier process. Those that are too old or cannot be read are
+    /// removed.
     pub(super) fn left_over(&self) -> Vec<(Arc<Kept>, Request)> {
         let Ok(entries) = fs::read_dir(&self.directory) else { return Vec::new() };
         let mut left_over = Vec::new();
@@ -190,7 +196,8 @@ mod tests {
             references: vec![("1.2".into(), "1.2.3.4".into()), ("1.2".into(), "1.2.3.5".into())],
         };
         Outbox::beside(&index).keep(&request).unwrap();
-        // What was being written when the process was killed, what a disk made of another, and one that waits for days.
+        // A file that was being written when the process was killed, a file that the disk damaged,
+        // and a request that waited for days.
         let beside = directory.path().join("index.db-commitments");
         fs::write(beside.join("1.tmp"), "{").unwrap();
         fs::write(beside.join("2.json"), "{\"peer\": 1}").unwrap();

@@ -41,7 +41,7 @@ pub(in crate::scp) trait DimseService: fmt::Debug + Send + Sync {
     /// Begins with a command. `None` if the command is one of another service.
     fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin>;
 
-    /// Adds to what negotiation goes by, before the node listens.
+    /// Adds to the settings of negotiation, before the node listens.
     fn prepare<'a>(&'a self, _policy: &'a mut Policy) -> Boxed<'a, ()> {
         Box::pin(async {})
     }
@@ -222,7 +222,7 @@ impl Session {
         }
     }
 
-    /// Takes a response outside of any operation. It answers an event report, or nobody asked for it.
+    /// Takes a response outside of any operation. It answers an event report, or it is unexpected.
     pub(in crate::scp) fn on_response(&mut self, command: &CommandSet, field: CommandField) -> Result<(), End> {
         let response = PeerResponse::parse(command).map_err(End::Unanswerable)?;
         let Some(response) = response.filter(|_| field == CommandField::N_EVENT_REPORT_RSP) else {
@@ -245,7 +245,6 @@ pub(in crate::scp) fn sop_class_not_supported(request: CommandField, message_id:
         .with_comment("not the SOP Class of this presentation context")
 }
 
-/// Returns the type of a PDU (PS3.8 9.3.1).
 /// The number of responses of an association, for its line in the log.
 #[derive(Debug, Default)]
 pub(in crate::scp) struct ResponseCounts(BTreeMap<(u16, Status), u64>);
@@ -294,7 +293,7 @@ pub(in crate::scp) enum End {
     UnknownContext(u8),
     #[error("aborted: request that cannot be answered: {0}")]
     Unanswerable(CommandSetError),
-    #[error("aborted: {0} that nobody asked for")]
+    #[error("aborted: unexpected {0}")]
     UnexpectedResponse(CommandField),
     #[error("aborted: {0} while another request is being answered")]
     UnexpectedRequest(CommandField),
@@ -332,6 +331,7 @@ impl End {
     }
 }
 
+/// Returns the type of a PDU (PS3.8 9.3.1).
 pub(in crate::scp) fn pdu_type(incoming: &IncomingPdu<'_>) -> u8 {
     match incoming {
         IncomingPdu::AssociateRequest(_) => 0x01,

@@ -46,7 +46,7 @@ impl StoreService {
         command: &Command<'_>,
         session: &Session,
     ) -> Result<Receiving, StoreError> {
-        // The context was accepted for what a C-GET brings back.
+        // The context was accepted for objects that a C-GET brings back.
         if !session.agreement.admission.services.contains(STORE.grant) {
             return Err(StoreError::NotAuthorized);
         }
@@ -77,7 +77,7 @@ impl DimseService for StoreService {
 
     fn idle(&self) -> Boxed<'_, ()> {
         Box::pin(async {
-            // What peers had sent completely gets its row or is removed.
+            // An object that a peer has sent completely gets its row or is removed.
             if let Some(storage) = &self.storage {
                 storage.under_way.ended().await;
             }
@@ -99,8 +99,8 @@ enum StoreError {
 }
 
 impl StoreError {
-    /// Returns the status (PS3.4 table B.2-1, PS3.7 9.1.1.1.9). There is no `_` arm, so that a new error gets its
-    /// status here.
+    /// Returns the status (PS3.4 table B.2-1, PS3.7 9.1.1.1.9). There is no `_` arm, so that a new
+    /// error gets its status here.
     fn status(&self) -> Status {
         let error = match self {
             Self::SopClassNotOfContext => return Status::SOP_CLASS_NOT_SUPPORTED,
@@ -155,12 +155,12 @@ impl StoreError {
 struct StoreResponse(Response);
 
 impl StoreResponse {
-    /// Success (PS3.4 B.2.3).
+    /// Returns Success (PS3.4 B.2.3).
     fn success(request: &StoreRequest, _proof: Committed) -> Self {
         Self(Self::to(request, Status::SUCCESS))
     }
 
-    /// Any other status.
+    /// Returns any other status.
     fn failure(request: &StoreRequest, error: &StoreError) -> Self {
         let response = Self::to(request, error.status())
             .with_comment(&error.comment())
@@ -174,7 +174,7 @@ impl StoreResponse {
             .with_sop_instance(&request.affected_sop_instance_uid)
     }
 
-    /// The message to send.
+    /// Returns the message to send.
     fn into_response(self) -> Response {
         self.0
     }

@@ -142,7 +142,8 @@ async fn retrieve(
     Ok(retrieval.queued)
 }
 
-/// Returns where a C-MOVE goes. `None` if this node does not know the destination (PS3.4 table C.4-2, A801).
+/// Returns the destination of a C-MOVE. `None` if this node does not know it (PS3.4 table C.4-2,
+/// A801).
 fn destination(asked: &Asked, session: &Session) -> Option<(AeTitle, PeerRoute)> {
     let title: AeTitle = asked.request.move_destination.as_deref()?.parse().ok()?;
     let destination = session.node.peers.destination(&title)?;

@@ -43,7 +43,8 @@ impl Asked {
         put_message(out, self.context_id, &response.command_set(DataSetPresence::Absent), None, peer_max_length);
     }
 
-    /// Returns the last response. If sub-operations failed, it has an Identifier (PS3.4 C.4.2.1.4.2, C.4.3.1.3.2).
+    /// Returns the last response. If sub-operations failed, it has an Identifier (PS3.4
+    /// C.4.2.1.4.2, C.4.3.1.3.2).
     pub(super) fn last_response(
         &self,
         tally: &Tally,

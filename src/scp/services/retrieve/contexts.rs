@@ -1,4 +1,4 @@
-//! The presentation contexts in which objects may be sent.
+//! The presentation contexts of an association in which objects are sent.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use crate::encoding::syntax::NativeSyntax;
 use crate::qr::{Instances, ObjectKind};
 use crate::scp::negotiation::{Agreement, PresentationContext};
 
-/// The presentation contexts in which objects may be sent.
+/// The presentation contexts in which objects may be sent, by SOP Class.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OutgoingContexts(HashMap<String, Vec<(u8, String)>>);
 
@@ -20,7 +20,8 @@ impl OutgoingContexts {
         accepted.map(|(id, context)| (*id, &context.abstract_syntax, &context.transfer_syntax)).collect()
     }
 
-    /// The context for an object of this kind, and what it has to be rewritten to for that.
+    /// Returns the context for an object of this kind, and the transfer syntax to which the object
+    /// must be rewritten.
     pub(super) fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
         let accepted = self.0.get(&kind.sop_class_uid).ok_or(DeliverError::NotAccepted)?;
         let find = |uid: &str| accepted.iter().find(|(_, transfer_syntax)| transfer_syntax == uid).map(|(id, _)| *id);
@@ -46,7 +47,7 @@ impl<'a> FromIterator<(u8, &'a String, &'a String)> for OutgoingContexts {
     }
 }
 
-/// The kinds of objects in a list of instances, each with the number of instances.
+/// Returns the kinds of objects in a list of instances, each with the number of instances.
 pub(super) fn kinds(instances: &Instances) -> BTreeMap<&ObjectKind, usize> {
     let mut kinds = BTreeMap::new();
     for instance in instances.iter_from(0) {

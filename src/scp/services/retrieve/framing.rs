@@ -1,5 +1,5 @@
-//! Objects as C-STORE-RQs in P-DATA-TF PDUs: whole PDUs in each buffer, so that what was read is written
-//! to the socket as it is.
+//! Frames objects as C-STORE-RQs in P-DATA-TF PDUs. Each buffer holds whole PDUs, so that it is
+//! written to the socket as it was read.
 
 use std::io;
 
@@ -21,12 +21,13 @@ const _: () = assert!(PIECE_LENGTH >= 2 * MAX_SENT_PDU_LENGTH as usize + 4096);
 pub(super) struct StoreRequests {
     pub(super) contexts: OutgoingContexts,
     pub(super) priority: u16,
-    /// Who asked, where that is another association.
+    /// The requestor of the C-MOVE, if another association asked for the objects.
     pub(super) originator: Option<MoveOriginator>,
     pub(super) peer_max_length: u32,
 }
 
-/// The Message ID of the C-STORE-RQ for the object of this number: from 1 to 65,535, and again.
+/// Returns the Message ID of the C-STORE-RQ for the object with this number. It counts from 1 to
+/// 65,535 and starts again.
 pub(super) fn message_id(number: usize) -> u16 {
     (number.saturating_sub(1) % usize::from(u16::MAX)) as u16 + 1
 }
@@ -56,7 +57,8 @@ impl Framing for StoreRequests {
     ) -> io::Result<bool> {
         let limit = fragment_limit(self.peer_max_length).min(piece_length);
         loop {
-            // Whole PDUs only; of a data set whose end is near, no more memory than it needs.
+            // Only whole PDUs. Near the end of a data set, the PDU takes no more memory than it
+            // needs.
             let left = data_set.left().and_then(|left| usize::try_from(left).ok()).unwrap_or(limit);
             let length = left.min(limit);
             let room = buffer.room(piece_length).saturating_sub(FRAGMENT_HEADER_LENGTH);

@@ -1,9 +1,11 @@
-//! The sub-operations of a C-MOVE (PS3.4 C.4.2): objects to another node, on associations that we ask for.
+//! The sub-operations of a C-MOVE (PS3.4 C.4.2): objects to another node, on associations that this
+//! node requests.
 //!
-//! One association carries all sub-operations that its presentation contexts have room for: one context for each SOP Class
-//! and transfer syntax that the objects really have, and one for each SOP Class of uncompressed objects to fall back to. What
-//! needs more than 128 contexts gets further associations, one after the other. A destination that breaks an association gets
-//! a second one for the rest; one that breaks it again, without having taken anything in between, is given up.
+//! One association carries all sub-operations for which it has presentation contexts. There is one
+//! context for each SOP Class and transfer syntax of the objects. There is one more for each SOP
+//! Class of uncompressed objects, as a fallback. If more than 128 contexts are needed, further
+//! associations follow one after the other. If a destination breaks an association, a second one
+//! carries the rest. If it breaks that too, and accepted nothing in between, it is given up.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -29,35 +31,35 @@ use crate::telemetry::metrics;
 use crate::ul::requestor::{MAX_CONTEXTS, Proposal, ScuAssociation, ScuError, Waits};
 use crate::ul::tls::PeerRoute;
 
-/// What is to be moved, and where to.
+/// A C-MOVE: its objects and its destination.
 pub(super) struct Mover {
     pub(super) retrieve: Arc<Retrieve>,
     pub(super) asked: Asked,
     pub(super) instances: Arc<Instances>,
     pub(super) own_ae_title: AeTitle,
-    /// Who asked.
+    /// The AE title of the requestor.
     pub(super) originator: String,
     pub(super) destination_ae_title: AeTitle,
     pub(super) destination: PeerRoute,
     pub(super) waits: Waits,
-    /// The memory of the peer that asked.
+    /// The memory of the requestor.
     pub(super) memory: PeerMemory,
 }
 
 /// How sending on one association ended.
 enum Sent {
-    /// All that was left of the group.
+    /// All objects of the group were sent.
     All,
-    /// C-CANCEL.
+    /// The requestor cancelled.
     Cancelled,
-    /// The association is lost; go on with what is not over.
+    /// The association is lost. The objects that are not over go out on another one.
     Lost(String),
-    /// Nothing more can be read.
+    /// No more objects can be read in time.
     SlowSource,
 }
 
 impl Mover {
-    /// Sends all. `progress` is told after each sub-operation.
+    /// Sends all objects. Reports `progress` after each sub-operation.
     pub(super) async fn run(self, cancel: &CancellationToken, progress: &watch::Sender<SubOperations>) -> Tally {
         let mut tally = Tally::new(self.instances.len());
         for group in groups(&self.instances) {
@@ -96,7 +98,7 @@ impl Mover {
             match self.send(&mut association, group, cancel, progress, tally).await {
                 Sent::All | Sent::Cancelled => return association.release().await,
                 Sent::SlowSource => {
-                    // In the middle of an object, perhaps.
+                    // An object may be half sent.
                     association.abort().await;
                     return self.fail_rest(group, &SubOperationError::SlowSource, tally);
                 }
@@ -114,7 +116,7 @@ impl Mover {
         }
     }
 
-    /// Sends what belongs to a group and is not over.
+    /// Sends the objects of a group that are not over.
     async fn send(
         &self,
         association: &mut ScuAssociation,
@@ -186,7 +188,7 @@ impl Mover {
         self.instances.get(at).is_some_and(|instance| group.kinds.contains_key(instance.kind))
     }
 
-    /// What belongs to a group and is not over.
+    /// Returns the objects of a group that are not over.
     fn rest<'t>(&'t self, group: &'t Group, tally: &'t Tally) -> impl Iterator<Item = usize> + 't {
         (0..self.instances.len()).filter(|&at| !tally.is_over(at) && self.is_in(group, at))
     }
@@ -210,7 +212,8 @@ async fn send_rest(association: &mut ScuAssociation, ahead: &mut ReadAhead) -> R
                     return Ok(());
                 }
             }
-            // In the middle of a message there is no other way to say that it will not end than to end the association.
+            // In the middle of a message, only the end of the association says that the message
+            // will not end.
             Ok(Some(Piece::Broken(_) | Piece::Begin { .. } | Piece::Failed { .. }) | None) | Err(SlowSource) => {
                 return Err(ScuError::Read("an object could not be read to its end".to_owned()));
             }
@@ -220,7 +223,7 @@ async fn send_rest(association: &mut ScuAssociation, ahead: &mut ReadAhead) -> R
 
 fn destination_failure(error: &ScuError) -> SubOperationError {
     SubOperationError::Destination(match error {
-        // Its text may say more than fits, and names addresses.
+        // The text of the error may be too long, and it names addresses.
         ScuError::Connect(error) => format!("no connection to the destination: {}", error.kind()),
         ScuError::Tls(_) => "no TLS with the destination; the log says why".to_owned(),
         ScuError::Rejected(_) => "the destination rejected the association".to_owned(),
@@ -228,7 +231,7 @@ fn destination_failure(error: &ScuError) -> SubOperationError {
     })
 }
 
-/// What one association can carry.
+/// The objects that one association can carry.
 struct Group {
     kinds: HashMap<ObjectKind, ()>,
     proposals: Vec<Proposal>,
@@ -242,7 +245,8 @@ fn groups(instances: &Instances) -> Vec<Group> {
     }
     let mut groups: Vec<Group> = Vec::new();
     for (class, mut kinds) in by_class {
-        // A class with more transfer syntaxes than an association has contexts: as many associations as it takes.
+        // If a SOP Class has more transfer syntaxes than an association has contexts, it takes
+        // several associations.
         while !kinds.is_empty() {
             let rest = kinds.split_off(kinds.len().min(MAX_CONTEXTS - 1));
             let proposals = proposals(class, &kinds);
@@ -260,8 +264,8 @@ fn groups(instances: &Instances) -> Vec<Group> {
     groups
 }
 
-/// One context for each transfer syntax, so that the destination takes or refuses each on its own; and one in which
-/// uncompressed objects can be rewritten.
+/// Proposes one context for each transfer syntax, so that the destination accepts or refuses each
+/// of them. One more context takes uncompressed objects after rewriting.
 fn proposals(class: &str, kinds: &[&ObjectKind]) -> Vec<Proposal> {
     let proposal = |transfer_syntaxes| Proposal { abstract_syntax: class.to_owned(), transfer_syntaxes, as_scp: false };
     let mut proposals: Vec<_> = kinds.iter().map(|kind| proposal(vec![kind.transfer_syntax.clone()])).collect();

@@ -1,5 +1,5 @@
-//! What C-GET and C-MOVE of a node share: its objects, its settings, and the transfer syntaxes that it
-//! holds.
+//! The retrieval service of a node, shared by C-GET and C-MOVE: its objects, its settings, and the
+//! transfer syntaxes that it holds.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -28,13 +28,15 @@ pub struct Options {
     pub hierarchy: Hierarchy,
     /// The Specific Character Set of requests that name none.
     pub assumed_character_set: String,
-    /// Maximum instances of one retrieval. More are refused with A701. Each takes some 70 bytes while the retrieval lasts.
+    /// Maximum instances of one retrieval. More are refused with A701. Each takes some 70 bytes
+    /// while the retrieval lasts.
     pub max_instances: usize,
     /// Time for a peer to answer a C-STORE-RQ of this node, once it has all of it.
     pub response_timeout: Duration,
     /// Time for the file system to read the next bytes of an object.
     pub source_timeout: Duration,
-    /// Time that an object counts as sound after its checksum was compared, while its file is unchanged.
+    /// Time that an object counts as sound after its checksum was compared, while its file is
+    /// unchanged.
     pub verification_holds: Duration,
 }
 
@@ -82,7 +84,8 @@ impl Retrieve {
         &self.options
     }
 
-    /// Returns the transfer syntaxes that are held. Waits a little for the list, so that the first association has it.
+    /// Returns the transfer syntaxes that are held. Waits a little for the list, so that the first
+    /// association has it.
     pub(in crate::scp) async fn held_before_first_association(self: &Arc<Self>) -> HeldSyntaxes {
         if let Some(asking) = self.refresh_held()
             && tokio::time::timeout(HELD_PATIENCE, asking).await.is_err()

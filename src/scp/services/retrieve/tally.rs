@@ -1,4 +1,4 @@
-//! How far a retrieval is, and why sub-operations of it failed.
+//! Counts the sub-operations of a retrieval, and keeps the reason of the first failure.
 
 use tracing::debug;
 
@@ -14,7 +14,7 @@ use crate::telemetry::metrics;
 pub(super) enum Ending {
     /// Each sub-operation was tried.
     Complete,
-    /// The peer said C-CANCEL.
+    /// The peer sent a C-CANCEL-RQ.
     Cancelled,
 }
 
@@ -25,19 +25,19 @@ pub(super) enum Going {
     Ended,
 }
 
-/// How far a retrieval is.
+/// The counts of a retrieval.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     total: usize,
     completed: usize,
     warning: usize,
-    /// Which ones failed.
+    /// Positions of the failed ones.
     failed: Vec<usize>,
-    /// Why the first of them did.
+    /// The reason of the first failure.
     first_failure: Option<String>,
-    /// Failed because an object could not be had though the index names it.
+    /// Number of objects that the index names but that could not be read.
     missing: usize,
-    /// Which ones are over.
+    /// Whether each of them is over.
     over: Vec<bool>,
 }
 
@@ -54,17 +54,17 @@ impl Tally {
         }
     }
 
-    /// Sub-operations that are over.
+    /// Returns the number of sub-operations that are over.
     pub(super) fn over(&self) -> usize {
         self.completed + self.warning + self.failed.len()
     }
 
-    /// Whether a sub-operation is over: they need not end in the order of the instances.
+    /// Whether a sub-operation is over. They need not end in the order of the instances.
     pub(super) fn is_over(&self, at: usize) -> bool {
         self.over.get(at).copied().unwrap_or(false)
     }
 
-    /// Those that are over.
+    /// Returns which sub-operations are over.
     pub(super) fn all_over(&self) -> Vec<bool> {
         self.over.clone()
     }
@@ -75,12 +75,12 @@ impl Tally {
         }
     }
 
-    /// Sub-operations that left an object at the peer.
+    /// Returns the number of sub-operations that left an object at the peer.
     pub(super) fn arrived(&self) -> usize {
         self.completed + self.warning
     }
 
-    /// A sub-operation was answered.
+    /// Counts the answer to a sub-operation.
     pub(super) fn answered(&mut self, at: usize, status: Status) {
         self.end(at);
         match status.class() {
@@ -98,7 +98,7 @@ impl Tally {
         }
     }
 
-    /// A sub-operation failed.
+    /// Counts a failed sub-operation.
     pub(super) fn fail(&mut self, at: usize, failure: &SubOperationError) {
         debug!("a sub-operation failed: {failure}");
         metrics::SUB_OPERATIONS_FAILED.increment();
@@ -110,17 +110,17 @@ impl Tally {
         }
     }
 
-    /// Which ones failed, by their places in the list.
+    /// Returns the positions of the failed ones in the list.
     pub(super) fn failed(&self) -> &[usize] {
         &self.failed
     }
 
-    /// How many objects could not be had though the index names them.
+    /// Returns the number of objects that the index names but that could not be read.
     pub(super) fn missing(&self) -> usize {
         self.missing
     }
 
-    /// The numbers of a pending response.
+    /// Returns the numbers of a pending response.
     pub(super) fn so_far(&self) -> SubOperations {
         self.numbers(Going::On)
     }
@@ -134,7 +134,8 @@ impl Tally {
         }
     }
 
-    /// PS3.4 C.4.2.3.1 and C.4.3.3.1: Success when all succeeded, a failure when all failed, a warning otherwise.
+    /// Returns the last status (PS3.4 C.4.2.3.1, C.4.3.3.1): Success if all succeeded, a failure if
+    /// all failed, otherwise a warning.
     pub(super) fn status(&self) -> Status {
         match (self.arrived(), self.failed.len(), self.warning) {
             (_, 0, 0) => Status::SUCCESS,
@@ -148,7 +149,8 @@ impl Tally {
     }
 }
 
-/// Why a sub-operation failed. The texts end in Error Comments: no paths, no values.
+/// The reason why a sub-operation failed. The texts go into Error Comments, so they have no paths
+/// and no values.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SubOperationError {
     #[error(transparent)]
