@@ -8,17 +8,17 @@ use crate::qr::FindError;
 use crate::shares::Turns;
 
 /// Maximum number of readers that stay open. If more are needed, they are opened and closed again.
-/// Each keeps up to 8 MiB of pages.
+/// Each keeps up to 4 MiB of pages.
 const IDLE_READERS: usize = 8;
 
 /// Minimum number of requests of one service that may query the index at the same time.
 ///
 /// Four for each processor apply if that is more. Further requests wait for their turn. While the
-/// index works, each request has a reader (8 MiB, three open files) and a thread. It has neither
-/// while its peer takes answers.
+/// index works, each request has a reader and a thread. The reader has three open files and up to 8
+/// MiB for pages and sorting. The request has neither while its peer takes answers.
 ///
 /// Larger: more memory. Smaller: slow queries delay others.
-const AT_ONE_TIME: usize = 16;
+const AT_ONE_TIME: usize = 8;
 
 /// The readers of one service.
 #[derive(Debug)]

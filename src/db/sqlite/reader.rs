@@ -17,8 +17,9 @@ use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
 
-/// Memory for pages of the index in each reader, bytes. The pages come from the page cache of the system anyway.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Memory for pages of the index in each reader, in bytes. A sort may take as much again. Pages that
+/// are not in it come from the page cache of the system.
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A connection that asks. Each thread that asks has its own.
 pub struct Reader {
