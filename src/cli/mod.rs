@@ -3,7 +3,6 @@
 //! Results go to standard output, everything else to standard error. If a command fails, its
 //! message says what happened, and to which file or peer. Where possible it says what to do.
 
-mod calendar;
 mod check;
 mod completions;
 mod configuration;

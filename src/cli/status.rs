@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::calendar::moment_text;
 use super::output::{Grouped, Shown};
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::db::open::Reader;
 use crate::db::{Admin, IndexStatus, ScanEntry};
+use crate::model::calendar::moment_text;
 use crate::scp::pending_reports;
 
 #[derive(Debug, Args)]

@@ -273,11 +273,12 @@ pub trait Admin: Sized {
     /// That of the engine, where it is no damage.
     fn start_check(&mut self) -> Result<CheckReport, Error>;
 
-    /// Calls `on_failure` for each file that could not be read, ordered by path.
+    /// Calls `on_failure` for each file that could not be read, ordered by path, until there are no more or it says to
+    /// stop.
     ///
     /// # Errors
     /// That of the engine.
-    fn failures(&mut self, on_failure: impl FnMut(FailureEntry)) -> Result<(), Error>;
+    fn failures(&mut self, on_failure: impl FnMut(FailureEntry) -> ControlFlow<()>) -> Result<(), Error>;
 
     /// Calls `on_conflict` for each contradiction in the archive, ordered by kind, until there are no more or it says to
     /// stop.

@@ -10,11 +10,12 @@
 //! - [`matching`]: PS3.4 C.2.2.2.
 //!
 //! [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`checksum`],
-//! [`value`] and [`clock`] are the vocabulary of these. `dicom_json` writes elements in the DICOM
+//! [`value`], [`clock`] and [`calendar`] are the vocabulary of these. `dicom_json` writes elements in the DICOM
 //! JSON Model.
 
 pub mod ae_title;
 pub mod attribute;
+pub mod calendar;
 pub mod checksum;
 pub mod clock;
 pub mod datetime;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 
-use crate::cli::calendar::{DAY_MS, HOUR_MS, days_before, days_in};
+use crate::model::calendar::{DAY_MS, HOUR_MS, days_before, days_in};
 use crate::model::find::ArrivalKeys;
 
 /// Separates the arrival keys from the DICOM keys.

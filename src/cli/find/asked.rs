@@ -8,9 +8,9 @@ use dicom_core::VR;
 
 use super::columns::{Column, ColumnSource, OwnColumn};
 use super::{arrival, dates, hints};
-use crate::cli::calendar::DAY_MS;
 use crate::db::{can_answer, can_answer_declared};
 use crate::model::attribute::{Attribute, LetterCase};
+use crate::model::calendar::DAY_MS;
 use crate::model::declared::{Declared, DeclaredPlace, DeclaredSet, SelectorStep, canonical_tag};
 use crate::model::find::ArrivalKeys;
 use crate::model::level::QueryRetrieveLevel;

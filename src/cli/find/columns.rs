@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use dicom_core::{Tag, VR};
 
-use crate::cli::calendar::moment_text;
+use crate::model::calendar::moment_text;
 use crate::model::find::FindAnswer;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::location::Location;

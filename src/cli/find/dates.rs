@@ -2,7 +2,7 @@
 
 use dicom_core::VR;
 
-use crate::cli::calendar::{civil, days_before, days_in};
+use crate::model::calendar::{civil, days_before, days_in};
 use crate::model::datetime;
 
 /// Returns the value of a key of DA or DT in the form of the Standard (PS3.4 C.2.2.2.5).

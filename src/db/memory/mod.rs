@@ -337,11 +337,14 @@ impl Admin for MemoryIndex {
         self.check()
     }
 
-    fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry)) -> Result<(), Error> {
+    fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry) -> ControlFlow<()>) -> Result<(), Error> {
         for (key, file) in self.contents().unindexed.iter().filter(|(_, file)| file.note.kind == NotIndexed::Failed) {
             let place = if key.is_archive { Place::Archive } else { Place::InPlace };
             let path = place.shown_path(&key.directory, &key.name);
-            on_failure(FailureEntry { path, reason: file.note.reason.clone(), detail: file.note.detail.clone() });
+            let failure = FailureEntry { path, reason: file.note.reason.clone(), detail: file.note.detail.clone() };
+            if on_failure(failure).is_break() {
+                break;
+            }
         }
         Ok(())
     }

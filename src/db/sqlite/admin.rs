@@ -21,7 +21,7 @@ impl Admin for Reader {
         self.connection.query_row("SELECT id FROM index_identity", [], |row| row.get(0)).optional().map_err(Error::from)
     }
 
-    fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry)) -> Result<(), Error> {
+    fn failures(&mut self, mut on_failure: impl FnMut(FailureEntry) -> ControlFlow<()>) -> Result<(), Error> {
         Ok(status::failures(&self.connection, &mut on_failure)?)
     }
 

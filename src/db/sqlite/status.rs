@@ -144,20 +144,26 @@ fn size_of(path: &Path) -> u64 {
     [path.as_os_str(), &log].into_iter().filter_map(|file| std::fs::metadata(file).ok()).map(|file| file.len()).sum()
 }
 
-/// Calls `on_failure` for each file that could not be read.
-pub(super) fn failures(connection: &Connection, on_failure: &mut dyn FnMut(FailureEntry)) -> rusqlite::Result<()> {
+/// Calls `on_failure` for each file that could not be read, until it says to stop.
+pub(super) fn failures(
+    connection: &Connection,
+    on_failure: &mut dyn FnMut(FailureEntry) -> ControlFlow<()>,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(
         "SELECT d.path, f.file_name, f.reason, f.detail, d.place FROM unindexed_file f JOIN directory d ON d.id = f.directory \
          WHERE f.kind = 'failed' ORDER BY d.path, f.file_name",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        on_failure(FailureEntry {
+        let failure = FailureEntry {
             path: place_from_number(row.get(4)?)?
                 .shown_path(path_from_sql(row.get_ref(0)?)?.as_ref(), &path_from_sql(row.get_ref(1)?)?),
             reason: row.get(2)?,
             detail: row.get(3)?,
-        });
+        };
+        if on_failure(failure).is_break() {
+            break;
+        }
     }
     Ok(())
 }

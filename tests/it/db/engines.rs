@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dcmdex::db::memory::MemoryIndex;
-use dcmdex::db::{Error, KnownLocation, ScanLedger};
+use dcmdex::db::{Error, FailureEntry, KnownLocation, ScanLedger};
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::declared::DeclaredSet;
 use dcmdex::model::find::{AnswerKey, MatchingKey};
@@ -319,7 +319,11 @@ fn a_scan_is_accounted_for<E: Engine>() {
     let [entry] = status.scans.as_slice() else { panic!("{:?}", status.scans) };
     assert_eq!((entry.scan, entry.finished_ms, entry.summary.as_deref()), (scan, Some(1_000), Some("{}")));
     let mut failures = Vec::new();
-    reader.failures(|failure| failures.push(failure.path)).unwrap();
+    let mut each = |failure: FailureEntry| {
+        failures.push(failure.path);
+        ControlFlow::Continue(())
+    };
+    reader.failures(&mut each).unwrap();
     assert_eq!(failures, [Path::new("/a/odd")]);
     assert_eq!(reader.check().unwrap().findings, []);
 }

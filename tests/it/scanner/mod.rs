@@ -190,6 +190,7 @@ impl Archive {
             .failures(|failure| {
                 let path = failure.path.strip_prefix(&root).unwrap_or(&failure.path);
                 failures.push(format!("{} {}", path.display(), failure.reason));
+                ControlFlow::Continue(())
             })
             .unwrap();
         assert_eq!(failures, expected);

@@ -1,10 +1,13 @@
 //! Days of the Gregorian calendar, and moments as text.
 
-pub(super) const HOUR_MS: i64 = 60 * 60 * 1000;
-pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
+/// Milliseconds of an hour.
+pub const HOUR_MS: i64 = 60 * 60 * 1000;
+/// Milliseconds of a day.
+pub const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Number of days in a month.
-pub(super) fn days_in(year: i64, month: i64) -> i64 {
+#[must_use]
+pub fn days_in(year: i64, month: i64) -> i64 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
         2 => 28,
@@ -15,7 +18,8 @@ pub(super) fn days_in(year: i64, month: i64) -> i64 {
 
 /// Days from 1970-01-01 to a day. Years begin in March here, so that the leap day is the last of
 /// its year.
-pub(super) fn days_before(year: i64, month: i64, day: i64) -> i64 {
+#[must_use]
+pub fn days_before(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -23,7 +27,8 @@ pub(super) fn days_before(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Year, month and day of a number of days after 1970-01-01.
-pub(super) fn civil(days: i64) -> (i64, i64, i64) {
+#[must_use]
+pub fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -35,7 +40,8 @@ pub(super) fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// A moment as `2026-11-29T01:00:00Z`, from milliseconds since 1970 UTC.
-pub(super) fn moment_text(ms: i64) -> String {
+#[must_use]
+pub fn moment_text(ms: i64) -> String {
     let seconds = ms.div_euclid(1000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
