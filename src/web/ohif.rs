@@ -26,6 +26,9 @@ const MAX_BUNDLE_BYTES: u64 = 64 << 20;
 const BUNDLE_BASES: [(&str, &str); 2] =
     [("__webpack_require__.p = \"/\"", "__webpack_require__.p = \"/ohif/\""), (".p=\"/\"", ".p=\"/ohif/\"")];
 
+/// What a browser reads of an application that is installed.
+const MANIFEST: &str = "manifest.json";
+
 const CONFIG: &str = include_str!("page/ohif-config.js");
 
 /// Why a folder cannot be served as OHIF.
@@ -86,9 +89,10 @@ impl Ohif {
         let index = rebased(&index);
         let policy = policy(&index);
         let mut is_rebased = false;
-        let bundles: Vec<_> =
-            files.keys().filter(|name| name.ends_with(".js") && !name.contains('/')).cloned().collect();
-        for name in bundles {
+        let is_rewritten = |name: &str| name.ends_with(".js") || name.ends_with(".css") || name == MANIFEST;
+        let rewritten: Vec<_> =
+            files.keys().filter(|name| is_rewritten(name) && !name.contains('/')).cloned().collect();
+        for name in rewritten {
             let Some(Entry::OnDisk(path)) = files.get(&name) else { continue };
             let metadata = fs::metadata(path).map_err(|source| OhifError::Read { path: path.clone(), source })?;
             if metadata.len() > MAX_BUNDLE_BYTES {
@@ -98,6 +102,11 @@ impl Ohif {
             if name.ends_with(".css") {
                 // Fonts.
                 files.insert(name, Entry::Rewritten(text.replace("url(/", "url(/ohif/").into()));
+                continue;
+            }
+            if name == MANIFEST {
+                // Icons.
+                files.insert(name, Entry::Rewritten(text.replace("\": \"/", "\": \"/ohif/").into()));
                 continue;
             }
             if let Some((from, to)) = BUNDLE_BASES.into_iter().find(|(from, _)| text.contains(from)) {
@@ -213,6 +222,8 @@ mod tests {
         write("index.html", index);
         write("app.bundle.0a1b2c3d.js", "x.p=\"/\";");
         write("other.js", "nothing");
+        write("app.bundle.css", "@font-face{src:url(/0a1b2c3d.woff2)}");
+        write("manifest.json", "{\"src\": \"/assets/a.png\", \"type\": \"image/png\"}");
         fs::create_dir(directory.path().join("assets")).unwrap();
         write("assets/a.png", "png");
         let (ohif, is_rebased) = Ohif::open(directory.path()).unwrap();
@@ -222,6 +233,13 @@ mod tests {
         assert!(index.contains("src=\"/ohif/app.bundle.0a1b2c3d.js\""));
         let Some(Entry::Rewritten(bundle)) = ohif.files.get("app.bundle.0a1b2c3d.js") else { panic!("not rewritten") };
         assert_eq!(&bundle[..], b"x.p=\"/ohif/\";");
+        for (name, text) in [
+            ("app.bundle.css", "@font-face{src:url(/ohif/0a1b2c3d.woff2)}"),
+            ("manifest.json", "{\"src\": \"/ohif/assets/a.png\", \"type\": \"image/png\"}"),
+        ] {
+            let Some(Entry::Rewritten(bytes)) = ohif.files.get(name) else { panic!("{name} is not rewritten") };
+            assert_eq!(&bytes[..], text.as_bytes());
+        }
         assert!(matches!(ohif.files.get("assets/a.png"), Some(Entry::OnDisk(_))));
         let hash = BASE64.encode(digest(&SHA256, b"window.PUBLIC_URL = '/ohif/';").as_ref());
         assert!(ohif.policy.to_str().unwrap().contains(&format!("'sha256-{hash}'")));

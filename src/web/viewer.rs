@@ -35,7 +35,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
         Some(Entry::Rewritten(bytes)) => (Response::new(Body::from(bytes.clone())), path.as_str()),
         Some(Entry::OnDisk(file)) => (send(answering, file.clone()).await?, path.as_str()),
         // A file that is not there is none; everything else is a page of the viewer.
-        None if path.rsplit('/').next().is_some_and(|name| name.contains('.')) => {
+        None if path != "index.html" && path.rsplit('/').next().is_some_and(|name| name.contains('.')) => {
             return Err(Problem::not_found("OHIF has no such file"));
         }
         None => (Response::new(Body::from(ohif.index.clone())), "index.html"),
