@@ -18,7 +18,7 @@ use super::access::{Caller, Claims, Rights, Unknown};
 use super::body::Body;
 use super::call::{Answering, Call};
 use super::host::{Arrival, Target, add_preflight};
-use super::page;
+use super::page::{self, document, document::shown};
 use super::problem::Problem;
 use super::resource::{Kind, Needs, Route};
 use super::{capabilities, frames, instances, metadata, monitoring, search, store, viewer, wado_uri};
@@ -191,11 +191,15 @@ async fn dispatch(answering: &Arc<Answering>, call: Call<'_>) -> Result<Response
             Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "this program was built without rendering"))
         }
         Kind::WadoUri => wado_uri::answer(answering, &call).await,
-        Kind::Page => page::search(answering, &call).await,
-        Kind::PageOfStudy => page::study(answering, &call).await,
-        Kind::PageOfIndex => page::status(answering, &call).await,
-        Kind::Style => Ok(page::style()),
-        Kind::Script => Ok(page::script()),
+        Kind::Page => Ok(shown(page::studies::answer(answering, &call).await)),
+        Kind::PageOfStudy => Ok(shown(page::study::answer(answering, &call).await)),
+        Kind::PageOfSeries => Ok(shown(page::series::answer(answering, &call).await)),
+        Kind::PageOfIndex => Ok(shown(page::status::answer(answering, &call).await)),
+        Kind::PageOfFailures => Ok(shown(page::status::failures(answering, &call).await)),
+        Kind::PageOfConflicts => Ok(shown(page::status::conflicts(answering, &call).await)),
+        Kind::Style => Ok(document::style()),
+        Kind::Script => Ok(document::script()),
+        Kind::Icon => Ok(document::icon()),
         Kind::Ohif => viewer::answer(answering, &call).await,
         Kind::Health => Ok(monitoring::health()),
         Kind::Metrics => Ok(monitoring::metrics()),

@@ -33,9 +33,13 @@ pub(super) enum Kind {
     /// The search page.
     Page,
     PageOfStudy,
+    PageOfSeries,
     PageOfIndex,
+    PageOfFailures,
+    PageOfConflicts,
     Style,
     Script,
+    Icon,
     /// The files of OHIF.
     Ohif,
     /// Whether the node is up. Tells nothing else.
@@ -140,9 +144,13 @@ pub(super) static RESOURCES: &[Resource] = resources! {
     Kind::WadoUri, "/wado", GET, Read, "WADO-URI", &["application/dicom"];
     Kind::Page, "/", GET, Read, "Page: search", HTML;
     Kind::PageOfStudy, "/study/{study}", GET, Read, "Page: a study", HTML;
+    Kind::PageOfSeries, "/study/{study}/series/{series}", GET, Read, "Page: a series and its images", HTML;
     Kind::PageOfIndex, "/status", GET, Read, "Page: what the index holds", HTML;
+    Kind::PageOfFailures, "/status/failures", GET, Read, "Page: files that could not be read", HTML;
+    Kind::PageOfConflicts, "/status/conflicts", GET, Read, "Page: contradictions in the archive", HTML;
     Kind::Style, "/page.css", GET, Nothing, "Style of the page", TEXT;
     Kind::Script, "/page.js", GET, Nothing, "Script of the page", TEXT;
+    Kind::Icon, "/page.svg", GET, Nothing, "Icon of the page", TEXT;
     Kind::Ohif, "/ohif", GET, Read, "OHIF", HTML;
     Kind::Ohif, "/ohif/", GET, Read, "OHIF", HTML;
     Kind::Ohif, "/ohif/{*path}", GET, Read, "OHIF", HTML;

@@ -58,6 +58,20 @@ pub(crate) fn python_peer(script: impl AsRef<Path>) -> Option<Command> {
     Some(command)
 }
 
+/// Returns the folder of OHIF that `scripts/peers` fetched. It needs npm and a network, so a missing
+/// one never fails a test.
+pub(crate) fn ohif() -> Option<PathBuf> {
+    let dist = match variable("DCMDEX_PEERS_OHIF") {
+        Some(dist) => PathBuf::from(dist),
+        None => target_directory().join("peers/ohif/package/dist"),
+    };
+    if dist.join("index.html").is_file() {
+        return Some(dist);
+    }
+    skipped(&format!("{} is not there; scripts/peers fetches OHIF where npm is", dist.display()));
+    None
+}
+
 /// Output of a peer.
 #[derive(Debug)]
 pub(crate) struct Answer {

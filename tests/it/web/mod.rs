@@ -1,6 +1,7 @@
 //! HTTP, as clients see it.
 
 mod access;
+mod browser;
 mod clients;
 mod decode;
 mod greedy;
