@@ -4,9 +4,8 @@
 use std::cell::RefCell;
 
 use super::by_character::CharacterPattern;
+use super::narrowing::{NameMatching, NamePart, Narrowing, is_all_stars};
 use super::wild_card::{CharacterRun, WildCard};
-use crate::model::matching::narrowing::is_all_stars;
-use crate::model::matching::{NameMatching, NamePart, Narrowing};
 use crate::model::person_name::{self, COMPONENTS, StoredCharacter, words};
 use crate::model::sound::Sound;
 
