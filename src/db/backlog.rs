@@ -1,10 +1,11 @@
-//! How much of something may be under way at a time.
+//! A limit to what is under way at a time.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Counts the files that have been handed over and not been taken yet, and has those who bring more wait while there are many.
-/// Units are of very different size: a limit to their number that holds for the largest leaves those who take them idle where most
-/// are small.
+/// Limits the files that are handed over and not yet taken. Senders wait while there are too many.
+///
+/// It counts files and not units, because units vary so much in size. A limit on units that holds
+/// for the largest would starve the receiver of small ones.
 #[derive(Debug)]
 pub struct Backlog {
     limit: usize,
@@ -13,13 +14,13 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// One that holds so many files.
+    /// A backlog of at most so many files.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { limit, files: Mutex::new(Some(0)), fewer: Condvar::new() }
     }
 
-    /// Waits until so many more may be under way; one unit always may.
+    /// Waits until so many more files may be under way. A single unit may always be.
     pub fn begin(&self, files: usize) {
         let begun = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |begun: &mut Option<usize>| begun.is_some_and(|begun| begun > 0 && begun + files > self.limit);
@@ -29,7 +30,7 @@ impl Backlog {
         }
     }
 
-    /// So many have been taken.
+    /// Notes that so many files were taken.
     pub fn end(&self, files: usize) {
         let mut begun = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(begun) = begun.as_mut() {
@@ -39,7 +40,7 @@ impl Backlog {
         self.fewer.notify_one();
     }
 
-    /// Nobody takes any more, and nobody waits for that.
+    /// Ends all waiting, because nobody takes files any more.
     pub fn close(&self) {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.fewer.notify_all();
@@ -53,7 +54,8 @@ mod tests {
 
     use super::*;
 
-    /// Begins with so many on a thread of its own; the receiver gets a word when that may go on.
+    /// Begins with so many files on another thread. The receiver gets a message when that may go
+    /// on.
     fn begin(backlog: &Arc<Backlog>, files: usize) -> std::sync::mpsc::Receiver<()> {
         let (begun, receiver) = channel();
         let backlog = Arc::clone(backlog);
@@ -71,11 +73,11 @@ mod tests {
         backlog.begin(4);
         let third = begin(&backlog, 5);
         backlog.end(4);
-        // 6 and 5 are too many still.
+        // 6 and 5 files are still too many.
         assert_eq!(third.try_recv(), Err(TryRecvError::Empty));
         backlog.end(6);
         third.recv().unwrap();
-        // More than all that may be at once may be alone.
+        // A unit that is larger than the limit may be alone.
         let large = begin(&backlog, 100);
         backlog.end(5);
         large.recv().unwrap();

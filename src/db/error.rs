@@ -1,17 +1,17 @@
-//! What goes wrong with an index.
+//! Errors of an index.
 
 use std::path::PathBuf;
 
-/// What the driver of an engine said.
+/// The error of an engine's driver.
 type DriverError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What goes wrong with an index.
+/// An error of an index.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no index where one is asked.
+    /// There is no index at the path.
     #[error("there is no index at {}", path.display())]
     Missing {
-        /// Where it was looked for.
+        /// The path.
         path: PathBuf,
     },
     /// The file is something else.
@@ -31,24 +31,24 @@ pub enum Error {
         /// What the driver said.
         detail: String,
     },
-    /// A newer program made it.
+    /// A newer program made the index.
     #[error("the index {} has schema {found}, and this program knows schemas up to {known}: use the newer program", path.display())]
     NewerSchema {
         /// The file.
         path: PathBuf,
         /// Its schema version.
         found: u32,
-        /// Ours.
+        /// The schema version of this program.
         known: u32,
     },
-    /// An older program made it, and this access may not change it.
+    /// An older program made the index, and this access must not change it.
     #[error("the index {} has the older schema {found}; `dcmdex serve` or `dcmdex scan` brings it to schema {known}", path.display())]
     OlderSchema {
         /// The file.
         path: PathBuf,
         /// Its schema version.
         found: u32,
-        /// Ours.
+        /// The schema version of this program.
         known: u32,
     },
     /// The index is on a file system that cannot share memory between processes.
@@ -56,15 +56,15 @@ pub enum Error {
     NetworkFileSystem {
         /// The file.
         path: PathBuf,
-        /// Which one.
+        /// The kind of file system.
         kind: &'static str,
     },
-    /// Bringing the schema up to date failed; the index is as it was.
+    /// The schema could not be migrated. The index is as it was.
     #[error("could not bring the index {} to the current schema", path.display())]
     Migration {
         /// The file.
         path: PathBuf,
-        /// What the driver said.
+        /// The error of the driver.
         source: DriverError,
     },
     /// The file could not be opened.
@@ -72,15 +72,15 @@ pub enum Error {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the driver said.
+        /// The error of the driver.
         source: DriverError,
     },
-    /// The file system said no.
+    /// A file could not be reached.
     #[error("could not reach {}", path.display())]
     Io {
-        /// What could not be reached.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// A statement failed.
@@ -89,7 +89,7 @@ pub enum Error {
     /// The engine met damage in the middle of its work.
     #[error("the index is damaged ({0}): keep the file, and restore it from a backup; `dcmdex check` may say more")]
     Malformed(String),
-    /// The file that was opened no longer has its name, or its log or shared memory has not.
+    /// The index, its log or its shared memory no longer has the name by which it was opened.
     #[error(
         "the index {} is no longer the file that was opened: it, its -wal or its -shm was removed or replaced. Put the files back, \
          or end the node, restore the index and its -wal from one backup, and start the node", path.display()
@@ -98,7 +98,7 @@ pub enum Error {
         /// The index.
         path: PathBuf,
     },
-    /// The database is gone or empty, and it was needed.
+    /// The database is gone or empty, but its log holds commits.
     #[error(
         "the index {0} is gone, and its write-ahead log {0}-wal holds what was acknowledged: put the index back, or move \
          the log and {0}-turn away and restore the index from a backup", path.display()
@@ -107,7 +107,7 @@ pub enum Error {
         /// The index.
         path: PathBuf,
     },
-    /// The log beside the database is that of another one.
+    /// The log beside the database belongs to another one.
     #[error(
         "the write-ahead log {} was written for another file than {}, and would destroy it: move the log away if the index \
          is a restored backup; if both were copied here together, remove {}",
@@ -118,10 +118,10 @@ pub enum Error {
         path: PathBuf,
         /// The log.
         log: PathBuf,
-        /// What says whose log it is.
+        /// The file that says whose log it is.
         record: PathBuf,
     },
-    /// The log is gone, and it held commits.
+    /// The log is gone, but it held commits.
     #[error(
         "the write-ahead log {} is gone, and the index {} lacks what was acknowledged last: put the log back, or restore both \
          from a backup; to go on without it, remove {}",
@@ -132,7 +132,7 @@ pub enum Error {
         path: PathBuf,
         /// The log.
         log: PathBuf,
-        /// What says that it is needed.
+        /// The file that says that the log is needed.
         record: PathBuf,
     },
     /// The disk failed during a commit or right after it.
@@ -140,19 +140,20 @@ pub enum Error {
     InDoubt {
         /// Whether the commit itself was done.
         committed: bool,
-        /// What failed.
+        /// The error.
         source: DriverError,
     },
     /// Another process has kept the index locked for too long.
     #[error("another process keeps the index locked; it may have been stopped in the middle")]
     Locked,
-    /// The disk below the index is full.
+    /// The disk of the index is full.
     #[error("no space left for the index")]
     Full,
-    /// The writer has stopped; the text says why.
+    /// The writer has stopped. The text says why.
     #[error("the writer of the index has stopped: {0}")]
     WriterStopped(String),
-    /// A defect of this program ended the transaction; nothing of it is in the index, and the writer goes on.
+    /// A defect of this program ended the transaction. Nothing of it is in the index, and the
+    /// writer goes on.
     #[error("a defect of this program ended the transaction")]
     WriterPanicked,
     /// The queue of the writer is full.
@@ -167,19 +168,20 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the index may have what was to be written, now or after its next start. SQLite may
-    /// have written all of a commit before the disk fails, and then finds it when it recovers.
+    /// Whether the index may have the change, now or after its next start. SQLite may have written
+    /// all of a commit before the disk fails. It then finds the commit when it recovers.
     #[must_use]
     pub const fn may_be_in_the_index(&self) -> bool {
         matches!(self, Self::InDoubt { .. } | Self::WriterStopped(_))
     }
 
-    /// Whether it says something of the index, and not of what was to be written: trying each instance alone would not help.
+    /// Whether the error is about the index, and not about the change. To try each instance alone
+    /// would not help.
     pub(in crate::db) const fn is_of_the_index(&self) -> bool {
         matches!(self, Self::Locked | Self::Replaced { .. })
     }
 
-    /// The same error for another instance, of those that are of the index.
+    /// The same error for another instance, if it is about the index.
     pub(in crate::db) fn again(&self) -> Self {
         match self {
             Self::Replaced { path } => Self::Replaced { path: path.clone() },

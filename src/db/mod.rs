@@ -1,17 +1,19 @@
 //! The index: what is known of every instance, behind four traits.
 //!
-//! [`Search`], [`ScanLedger`] and [`Admin`] ask an index, and [`Arrivals`] is the way into it. An engine implements all
-//! four. `sqlite` is the engine of the program, and `memory` is the slow and obvious one that the tests compare it with.
-//! [`open`] names the engine that the program uses.
+//! [`Search`], [`ScanLedger`] and [`Admin`] ask an index, and [`Arrivals`] is the way into it. An
+//! engine implements all four. `sqlite` is the engine of the program, and `memory` is the slow and
+//! obvious one that the tests compare it with. [`open`] names the engine that the program uses.
 //!
 //! The traits promise the same for each engine:
 //!
-//! - *Durability*: a change is durable when its call says so, and as durable as [`Durability`] was chosen. Only a
-//!   committed change makes a [`Committed`].
-//! - *Visibility*: a change that was committed is seen by each question that is asked afterwards, in any process. A
-//!   question sees the index of one moment, whatever is written meanwhile.
-//! - *Order*: one thread's changes are made in the order of its calls. Answers come in the order that the method states.
-//! - *Cancellation*: a question can be interrupted from another thread. A change cannot, and is made whole or not at all.
+//! - *Durability*: a change is durable when its call says so, and as durable as [`Durability`] was
+//!   chosen. Only a committed change makes a [`Committed`].
+//! - *Visibility*: a change that was committed is seen by each question that is asked afterwards,
+//!   in any process. A question sees the index of one moment, whatever is written meanwhile.
+//! - *Order*: one thread's changes are made in the order of its calls. Answers come in the order
+//!   that the method states.
+//! - *Cancellation*: a question can be interrupted from another thread. A change cannot, and is
+//!   made whole or not at all.
 //!
 //! Decisions that do not depend on an engine are pure functions in `rules` and `plan`.
 
@@ -49,39 +51,44 @@ pub use types::{
 ///
 /// A value of this kind serves one thread. [`Search::another`] gives one for the next thread.
 pub trait Search: Sized {
-    /// Answers a query. Calls `on_answer` for each matching entity, and returns how many answers it gave.
+    /// Answers a query. Calls `on_answer` for each matching entity, and returns how many answers it
+    /// gave.
     ///
-    /// *Order*: patients come by Patient ID, studies by date and time with the newest first. Series and instances come by
-    /// their number within that. Two calls over the same content give the same order, so that
-    /// [`FindRequest::offset`] and [`FindRequest::limit`] make pages.
+    /// *Order*: patients come by Patient ID, studies by date and time with the newest first. Series
+    /// and instances come by their number within that. Two calls over the same content give the
+    /// same order, so that [`FindRequest::offset`] and [`FindRequest::limit`] make pages.
     ///
-    /// *Cancellation*: the query ends early when `on_answer` says to stop, or when the limit is reached.
-    /// [`Search::interrupt`] ends it with [`Error::Interrupted`].
+    /// *Cancellation*: the query ends early when `on_answer` says to stop, or when the limit is
+    /// reached. [`Search::interrupt`] ends it with [`Error::Interrupted`].
     ///
     /// # Errors
-    /// [`Error::Interrupted`], [`Error::Unsupported`] for keys that the index does not hold, or that of the engine.
+    /// [`Error::Interrupted`], [`Error::Unsupported`] for keys that the index does not hold, or
+    /// that of the engine.
     fn find(
         &mut self,
         request: &FindRequest,
         on_answer: impl FnMut(FindAnswer) -> ControlFlow<()>,
     ) -> Result<u64, Error>;
 
-    /// A handle by which another thread interrupts the question that is being answered. It does nothing while there is none.
+    /// A handle by which another thread interrupts the question that is being answered. It does
+    /// nothing while there is none.
     fn interrupt(&self) -> Interrupt;
 
-    /// Every place where an instance lies, with what is known of each. Empty where the index does not know the instance.
+    /// Every place where an instance lies, with what is known of each. Empty where the index does
+    /// not know the instance.
     ///
-    /// *Order*: the first location comes first. Files that were gone when a scan looked come after those that were there,
-    /// and objects that differ from the first one come last.
+    /// *Order*: the first location comes first. Files that were gone when a scan looked come after
+    /// those that were there, and objects that differ from the first one come last.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn known_locations(&mut self, sop_instance_uid: &str) -> Result<Vec<KnownLocation>, Error>;
 
-    /// The places of [`Search::known_locations`] in their order, without objects that differ from the first one.
+    /// The places of [`Search::known_locations`] in their order, without objects that differ from
+    /// the first one.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn locations(&mut self, sop_instance_uid: &str) -> Result<Vec<Location>, Error> {
         let known = self.known_locations(sop_instance_uid)?;
         Ok(known.into_iter().filter(|known| !known.differs).map(|known| known.location).collect())
@@ -92,80 +99,86 @@ pub trait Search: Sized {
     /// *Order*: by SOP class, and for each class the transfer syntax of most instances first.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn held_transfer_syntaxes(&mut self) -> Result<Vec<(String, String)>, Error>;
 
     /// Asks the same index from another thread.
     ///
     /// # Errors
-    /// When the index can no longer be opened.
+    /// Fails if the index can no longer be opened.
     fn another(&self) -> Result<Self, Error>;
 }
 
 /// The way into an index: what was received, and what scans found.
 ///
-/// A value of this kind may be used by any number of threads. All changes of a process go through one queue, and are made in
-/// its order. Another process may write the same index at the same time.
+/// A value of this kind may be used by any number of threads. All changes of a process go through
+/// one queue, and are made in its order. Another process may write the same index at the same time.
 pub trait Arrivals: Send + Sync {
     /// Queues a received instance, and returns at once.
     ///
-    /// `on_done` is called once, from any thread, and has to return at once. It gets the proof of commit, or the error that
-    /// prevented the commit.
+    /// `on_done` is called once, from any thread, and has to return at once. It gets the proof of
+    /// commit, or the error that prevented the commit.
     ///
-    /// *Durability*: when `on_done` gets a [`Stored`], the change is committed, and as durable as the writer was opened for.
+    /// *Durability*: when `on_done` gets a [`Stored`], the change is committed, and as durable as
+    /// the writer was opened for.
     ///
     /// *Visibility*: each question asked after that sees the instance.
     ///
-    /// *Cancellation*: none. `on_done` gets [`Error::Busy`] when the queue is full, and [`Error::WriterStopped`] when there
-    /// is no writer any more; then nothing was queued.
+    /// *Cancellation*: none. `on_done` gets [`Error::Busy`] when the queue is full, and
+    /// [`Error::WriterStopped`] when there is no writer any more; then nothing was queued.
     fn store(&self, received: Received, on_done: OnStored);
 
     /// Queues what a scan found in a directory. Waits while the queue is full.
     ///
-    /// *Durability*: [`Arrivals::flush`] returns when it is committed. Records, failures and the completeness of the
-    /// directory are committed together.
+    /// *Durability*: [`Arrivals::flush`] returns when it is committed. Records, failures and the
+    /// completeness of the directory are committed together.
     ///
     /// # Errors
-    /// [`Error::WriterStopped`], also when the index is no longer the file that was opened: then there is no point in
-    /// reading on. An error of the later commit comes out of [`Arrivals::flush`].
+    /// [`Error::WriterStopped`], also when the index is no longer the file that was opened: then
+    /// there is no point in reading on. An error of the later commit comes out of
+    /// [`Arrivals::flush`].
     fn scanned(&self, directory: ScannedDirectory) -> Result<(), Error>;
 
-    /// Notes the beginning of a scan over these absolute paths (a JSON array), and returns its number.
+    /// Notes the beginning of a scan over these absolute paths (a JSON array), and returns its
+    /// number.
     ///
     /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
+    /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn begin_scan(&self, roots: String) -> Result<i64, Error>;
 
     /// Notes the end of a scan with its summary (a JSON object).
     ///
     /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
+    /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error>;
 
-    /// Queues that something is mounted at a directory, or that nothing is any more. An error of the later commit comes out
-    /// of [`Arrivals::flush`].
+    /// Queues that something is mounted at a directory, or that nothing is any more. An error of
+    /// the later commit comes out of [`Arrivals::flush`].
     ///
     /// # Errors
-    /// [`Error::WriterStopped`].
+    /// Fails with [`Error::WriterStopped`].
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error>;
 
-    /// Ends a scan's account of missing files: counts the locations in or below `roots` that are marked as missing, but for
-    /// those in or below `except`. With `prune` it drops them from the index instead, and [`Tally::removed`] counts them.
+    /// Ends a scan's account of missing files: counts the locations in or below `roots` that are
+    /// marked as missing, but for those in or below `except`. With `prune` it drops them from the
+    /// index instead, and [`Tally::removed`] counts them.
     ///
     /// # Errors
-    /// [`Error::WriterStopped`], or that of a transaction.
+    /// Fails with [`Error::WriterStopped`], or with the error of a transaction.
     fn resolve_missing(&self, roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool) -> Result<u64, Error>;
 
-    /// Waits until all that was queued before is committed. Returns what scans changed since the last call.
+    /// Waits until all that was queued before is committed. Returns what scans changed since the
+    /// last call.
     ///
     /// # Errors
     /// The first error of a scan's transaction since the last call, or [`Error::WriterStopped`].
     fn flush(&self) -> Result<Tally, Error>;
 
-    /// The name that sets this index apart from all others. An index without a name gets this one, or a random one.
+    /// The name that sets this index apart from all others. An index without a name gets this one,
+    /// or a random one.
     ///
     /// # Errors
-    /// [`Error::WriterStopped`], or that of the transaction.
+    /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn name_index(&self, id: Option<String>) -> Result<String, Error>;
 
     /// Whether the index still is the one that was opened. While it is not, nothing is stored.
@@ -174,70 +187,74 @@ pub trait Arrivals: Send + Sync {
 
 /// What scans have seen: the files of directories, the members of archive files, and mount points.
 pub trait ScanLedger: Sized {
-    /// Reads the files of a directory as the index knows them at this moment, whatever is written until the snapshot is used.
+    /// Reads the files of a directory as the index knows them at this moment, whatever is written
+    /// until the snapshot is used.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn directory_now(&mut self, directory: &Path) -> Result<DirectorySnapshot<'_>, Error>;
 
     /// The files in a directory that the index knows, by name, without those below it.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn directory_files(&mut self, directory: &Path) -> Result<HashMap<OsString, KnownFile>, Error> {
         self.directory_now(directory)?.files()
     }
 
-    /// Calls `on_member` for each member of an archive file that the index knows, in no particular order.
+    /// Calls `on_member` for each member of an archive file that the index knows, in no particular
+    /// order.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn archive_members(&mut self, archive: &Path, on_member: &mut dyn FnMut(OsString, KnownFile)) -> Result<(), Error>;
 
-    /// What the index knows of an archive file without a look at each member: how many members are indexed and not missing,
-    /// and which are not indexed.
+    /// What the index knows of an archive file without a look at each member: how many members are
+    /// indexed and not missing, and which are not indexed.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn archive_summary(&mut self, archive: &Path) -> Result<(u64, Vec<(OsString, KnownFile)>), Error>;
 
     /// Whether some member of an archive file was read without a declared attribute.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn archive_is_without_declared(&mut self, archive: &Path) -> Result<bool, Error>;
 
-    /// The number of instances of this kind of place at or below `root` that were read without a declared attribute.
+    /// The number of instances of this kind of place at or below `root` that were read without a
+    /// declared attribute.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn without_declared_below(&mut self, place: Place, root: &Path) -> Result<u64, Error>;
 
     /// How many instances were read without a declared attribute, and how many there are.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn declared_coverage(&mut self) -> Result<DeclaredCoverage, Error>;
 
-    /// The directories of this kind at or below `root` with instances that were read without a declared attribute, each
-    /// once and sorted.
+    /// The directories of this kind at or below `root` with instances that were read without a
+    /// declared attribute, each once and sorted.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn directories_without_declared(&mut self, place: Place, root: &Path) -> Result<Vec<PathBuf>, Error>;
 
-    /// The instances that have a location in a directory or an archive file of this kind, each with that location. First
-    /// locations come before further ones.
+    /// The instances that have a location in a directory or an archive file of this kind, each with
+    /// that location. First locations come before further ones.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn located_instances(&mut self, place: Place, directory: &Path) -> Result<Vec<LocatedInstance>, Error>;
 
-    /// A page of the directories of this kind below `root`, sorted: those after `after`, and at most `limit`. Begin with
-    /// `root` as `after`, and go on with the last of each page until one is empty.
+    /// A page of the directories of this kind below `root`, sorted: those after `after`, and at
+    /// most `limit`. Begin with `root` as `after`, and go on with the last of each page until one
+    /// is empty.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn directories_below(
         &mut self,
         place: Place,
@@ -249,7 +266,7 @@ pub trait ScanLedger: Sized {
     /// The directories at which scans have seen a file system mounted.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn mount_points(&mut self) -> Result<BTreeSet<PathBuf>, Error>;
 }
 
@@ -258,38 +275,40 @@ pub trait Admin: Sized {
     /// The contents of the index in numbers, all of one moment.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn status(&mut self) -> Result<IndexStatus, Error>;
 
-    /// Compares what the index says of itself (counters, look-ups, references) with its rows, and reads all of it for that.
+    /// Compares what the index says of itself (counters, look-ups, references) with its rows, and
+    /// reads all of it for that.
     ///
     /// # Errors
-    /// That of the engine, where the index cannot even be read.
+    /// Fails with an error of the engine if the index cannot even be read.
     fn check(&mut self) -> Result<CheckReport, Error>;
 
     /// Checks a sample of the index, for two seconds at most. Damage that it meets is a finding.
     ///
     /// # Errors
-    /// That of the engine, where it is no damage.
+    /// Fails with an error of the engine that is no damage.
     fn start_check(&mut self) -> Result<CheckReport, Error>;
 
-    /// Calls `on_failure` for each file that could not be read, ordered by path, until there are no more or it says to
-    /// stop.
+    /// Calls `on_failure` for each file that could not be read, ordered by path, until there are no
+    /// more or it says to stop.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn failures(&mut self, on_failure: impl FnMut(FailureEntry) -> ControlFlow<()>) -> Result<(), Error>;
 
-    /// Calls `on_conflict` for each contradiction in the archive, ordered by kind, until there are no more or it says to
-    /// stop.
+    /// Calls `on_conflict` for each contradiction in the archive, ordered by kind, until there are
+    /// no more or it says to stop.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn conflicts(&mut self, on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error>;
 
-    /// The name that sets this index apart from all others. `None` as long as no node has stored with it.
+    /// The name that sets this index apart from all others. `None` as long as no node has stored
+    /// with it.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     fn index_id(&mut self) -> Result<Option<String>, Error>;
 }

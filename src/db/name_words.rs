@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 
 use crate::model::person_name;
 
-/// The most words of one patient that are kept. A name that has more, as no person's has, is kept under
+/// Most words that are kept of one patient. No person's name has more. Such a name is kept under
 /// [`ANY_WORD`] alone.
 const MAX_WORDS: usize = 64;
 
-/// The longest word that is kept, in bytes; with a longer one, a name is kept under [`ANY_WORD`] alone.
+/// Longest word that is kept, in bytes. A name with a longer one is kept under [`ANY_WORD`] alone.
 const MAX_WORD_LENGTH: usize = 256;
 
-/// Stands for every word. Whoever looks for a word looks for this one too.
+/// Stands for every word. A search for a word also searches for this one.
 pub(super) const ANY_WORD: &str = "";
 
-/// The words to keep of a name, given as its component groups in normal form.
+/// The words to keep of a name, which is given as its component groups in normal form.
 pub(super) fn words<'n>(forms: &[&'n str]) -> BTreeSet<&'n str> {
     let mut words = BTreeSet::new();
-    // More names than one, against the data dictionary: each has its own groups (PS3.4 C.2.2.3).
+    // Several names break the data dictionary. Each has groups of its own (PS3.4 C.2.2.3).
     if forms.iter().any(|form| form.contains('\\')) {
         return BTreeSet::from([ANY_WORD]);
     }
@@ -47,7 +47,7 @@ mod tests {
         let many: Vec<String> = (0..100).map(|n| n.to_string()).collect();
         assert_eq!(words(&[&many.join("^")]), BTreeSet::from([ANY_WORD]));
         assert_eq!(words(&["a", &"b".repeat(1_000)]), BTreeSet::from([ANY_WORD]));
-        // A thousand times the same is one.
+        // A word that occurs a thousand times is one word.
         assert_eq!(words(&["a ".repeat(1_000).trim()]), BTreeSet::from(["a"]));
     }
 }

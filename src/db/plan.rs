@@ -1,4 +1,4 @@
-//! How a query is answered, as far as that depends on the query and not on the engine.
+//! The plan of a query, as far as it depends on the query and not on the engine.
 
 use crate::model::attribute::{Attribute, AttributeId, ValueSource};
 use crate::model::declared::Unit;
@@ -6,8 +6,8 @@ use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Patient, Series, Study};
 use crate::model::matching::{NamePart, Narrowing};
 
-/// Whether an answer at `level` can carry the attribute; its own level and those below it, and a study can carry what its
-/// series say.
+/// Whether an answer at `level` can carry the attribute. It can if the attribute is of this level
+/// or above. A study can also carry the values of its series.
 #[must_use]
 pub fn can_answer(attribute: &Attribute, level: QueryRetrieveLevel) -> bool {
     attribute.level <= level
@@ -15,7 +15,7 @@ pub fn can_answer(attribute: &Attribute, level: QueryRetrieveLevel) -> bool {
         || (level == Study && attribute.level == Series && attribute.source == ValueSource::DataSet)
 }
 
-/// Whether an answer at `level` can carry a declared attribute; as [`can_answer`].
+/// Whether an answer at `level` can carry a declared attribute: see [`can_answer`].
 #[must_use]
 pub fn can_answer_declared(unit: &Unit, level: QueryRetrieveLevel) -> bool {
     unit.level <= level || (level == Study && unit.level == Series)
@@ -26,7 +26,7 @@ pub(in crate::db) fn is_computed_everywhere(id: AttributeId) -> bool {
     matches!(id, AttributeId::InstanceAvailability | AttributeId::RetrieveAETitle)
 }
 
-/// The keys of a query, parted into those of the level that is asked for with those above it, and those below.
+/// The keys of a query in two parts: those of the query level and above, and those below.
 pub(in crate::db) struct PartedKeys<'r> {
     pub(in crate::db) above: Vec<&'r MatchingKey>,
     pub(in crate::db) below: Vec<&'r MatchingKey>,
@@ -56,18 +56,19 @@ impl<'r> PartedKeys<'r> {
             || self.declared_below.iter().any(|key| key.matching.is_some())
     }
 
-    /// Whether a key names a few series or instances. Then they are found first, and their study after them.
+    /// Whether a key names a few series or instances. They are then found first, and their studies
+    /// after them.
     pub(in crate::db) fn lead_from_below_study(&self) -> bool {
         self.above.iter().any(|key| is_selective_below_study(key))
     }
 
-    /// Whether a key gives the values of an attribute that few entities share.
+    /// Whether a key gives values of an attribute that few entities share.
     pub(in crate::db) fn name_few(&self) -> bool {
         self.above.iter().any(|key| names_few(key))
     }
 }
 
-/// Whether a key is matched, or answered, that says something of the patient.
+/// Whether a key of the patient level is matched or answered.
 pub(in crate::db) fn asks_for_patient(request: &FindRequest, answered: bool) -> bool {
     let matched = request.matching_keys.iter().map(|key| key.attribute);
     let moments = request.date_time_keys.iter().map(|key| key.date);
@@ -77,12 +78,12 @@ pub(in crate::db) fn asks_for_patient(request: &FindRequest, answered: bool) -> 
         || request.declared.iter().any(|key| key.unit.level == Patient && (answered || key.matching.is_some()))
 }
 
-/// Which patient of a study is meant; nearly all have one only.
+/// The patient of a study that is meant. Nearly all studies have only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::db) enum PatientLink {
-    /// That of the study's row.
+    /// The patient of the row of the study.
     FirstPatient,
-    /// One under whom it was found besides.
+    /// A further patient under whom the study was found.
     FurtherPatient,
 }
 
@@ -90,7 +91,7 @@ pub(in crate::db) fn names_uids(key: &MatchingKey) -> bool {
     matches!(key.matching.narrowing(), Narrowing::Equals(_))
 }
 
-/// Whether a key gives the values of an attribute that few entities share.
+/// Whether a key gives values of an attribute that few entities share.
 pub(in crate::db) fn names_few(key: &MatchingKey) -> bool {
     let is_indexed = matches!(
         key.attribute,
@@ -108,40 +109,40 @@ pub(in crate::db) fn is_selective_below_study(key: &MatchingKey) -> bool {
     matches!(key.attribute, AttributeId::SeriesInstanceUID | AttributeId::SOPInstanceUID) && names_uids(key)
 }
 
-/// How much to look up before the first statement.
+/// The effort for look-ups before the first statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::db) enum PlanEffort {
-    /// Names that begin with something, when they are few. For others there is a sample first.
+    /// Look up beginnings of names if they are few. For others there is a sample first.
     Little,
-    /// All that is worth it.
+    /// Look up all that may help.
     All,
 }
 
-/// What leads to the entities that a key may match, where those can be a large part of the archive.
+/// What leads to the entities that a key may match, if these can be a large part of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::db) enum LookUp {
-    /// Nothing: the rows that come up are looked at.
+    /// Nothing leads there. Rows are tested in the order of the answers.
     Scan,
     /// The words of patients' names.
     Names(NameLookUp),
-    /// The values of an attribute from one text to before another.
+    /// The values of an attribute from one text up to before another one.
     Range { attribute: AttributeId, from: String, to: Option<String> },
 }
 
-/// Which names a key may match.
+/// The names that a key may match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::db) enum NameLookUp {
-    /// Those with a component group that begins with this.
+    /// Names with a component group that begins with this text.
     Prefix(String),
-    /// Those with a word that has this part.
+    /// Names with a word that has this part.
     Part(NamePart),
-    /// Those with a word that begins with this, or sounds like one of these codes.
+    /// Names with a word that begins with this text, or that sounds like one of these codes.
     Word { prefix: String, sounds: Vec<String> },
 }
 
 impl LookUp {
-    /// The look-up for a key. `None` where the condition on its column says all. `pinned` says that another key of the query
-    /// leads to few entities.
+    /// The look-up for a key. `None` if the condition on its column is enough. `pinned` says that
+    /// another key of the query leads to few entities.
     pub(in crate::db) fn of(key: &MatchingKey, pinned: bool) -> Option<Self> {
         use AttributeId::{AccessionNumber, PatientID, PatientName};
         let found = match (key.attribute, key.matching.narrowing()) {
@@ -151,7 +152,7 @@ impl LookUp {
             (attribute @ (PatientID | AccessionNumber), Narrowing::Prefix(from)) => {
                 Self::Range { attribute, to: after_prefix(&from), from }
             }
-            // Half of an archive can be without.
+            // Half of an archive can have none.
             (attribute @ (PatientID | AccessionNumber), Narrowing::Equals(values))
                 if values.iter().any(String::is_empty) =>
             {
@@ -163,18 +164,20 @@ impl LookUp {
     }
 }
 
-/// What a key leads to is looked up first when that is no more rows than this, or one in [`FEW_OF`] of all: found and sorted
-/// before the first is answered. Where more match, the first comes up soon in the order of the answers.
+/// Most rows for which a key is looked up first (or one in [`FEW_OF`] of all rows). They are found
+/// and sorted before the first answer. If more rows match, the first answer soon comes up in the
+/// order of the answers.
 const FEW: usize = 1_000;
 
 /// See [`FEW`].
 const FEW_OF: usize = 200;
 
-/// Up to one in so many patients are kept as a row set: a test of a bit replaces reading a row, of which an archive of a
-/// million patients gives some 200,000 a second. Gathering 100,000 takes ten milliseconds.
+/// Build a row set only if at most one in so many patients matches. Testing a bit replaces reading
+/// a row, at 200,000 rows a second for a million patients. Gathering 100,000 rows takes ten
+/// milliseconds.
 const SOME_OF: usize = 4;
 
-/// The most rows that are kept as a row set.
+/// Most rows of a row set.
 const MOST: usize = 500_000;
 
 /// How many rows of a table of this size are few.
@@ -182,22 +185,22 @@ pub(in crate::db) fn few_of(rows: usize) -> usize {
     (rows / FEW_OF).max(FEW)
 }
 
-/// How many patients a look-up of names may gather, among so many; `None` where a sample comes first.
+/// How many patients a look-up of names may gather among so many. `None` if a sample comes first.
 pub(in crate::db) fn most_names(effort: PlanEffort, names: &NameLookUp, patients: usize) -> Option<usize> {
     let few = few_of(patients);
     match (effort, names) {
         (PlanEffort::All, _) => Some((patients / SOME_OF).clamp(few, MOST.max(few))),
         (PlanEffort::Little, NameLookUp::Prefix(_)) => Some(FEW),
-        // All words have to be looked at first.
+        // All words would have to be tested first.
         (PlanEffort::Little, NameLookUp::Part(_) | NameLookUp::Word { .. }) => None,
     }
 }
 
-/// The first text in byte order after all that begin with this; `None` where there is none.
+/// The first text in byte order after all texts that begin with this one. `None` if there is none.
 pub(in crate::db) fn after_prefix(prefix: &str) -> Option<String> {
     let kept = prefix.trim_end_matches(char::MAX);
     let last = kept.chars().next_back()?;
-    // The range leaves surrogates out.
+    // The range leaves out surrogates.
     let next = (last..=char::MAX).nth(1)?;
     Some(format!("{}{next}", kept.strip_suffix(last)?))
 }

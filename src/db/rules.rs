@@ -1,5 +1,6 @@
-//! The decisions of the index, as functions of values: whose value counts, whose objects a study holds, and which
-//! descriptions of a patient cannot be of one person. None of them looks at a database.
+//! The decisions of the index as pure functions. They say which value wins, which patients a study
+//! has, which descriptions cannot be of one person, and what becomes of a file. No decision looks
+//! at a database.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dicom_core::VR;
 
 use super::name_words;
-use super::types::{Compared, DuplicatePolicy, KnownPolicy, ReceivePolicy};
+use super::types::{Compared, DuplicatePolicy, FileOutcome, KnownPolicy, ReceivePolicy, ScannedFile};
 use crate::model::attribute::{ATTRIBUTES, AttributeId};
 use crate::model::checksum::Checksum;
 use crate::model::level::QueryRetrieveLevel;
@@ -16,11 +17,12 @@ use crate::model::record::InstanceRecord;
 use crate::model::uid::is_valid_uid;
 use crate::model::{datetime, person_name};
 
-/// Whether `said` counts before `known` where two objects disagree about their patient, study or series (docs/adr/0008,
-/// docs/adr/0014).
+/// Whether `said` wins over `known` if two objects disagree about their patient, study or series
+/// (docs/adr/0008, docs/adr/0014).
 ///
-/// A value counts before none. A value that is valid for its VR counts before one that is not. Of two such values the longer
-/// text counts, of two as long the one that sorts first. So any order of arrival comes to the same.
+/// Any value wins over none. A value that is valid for its VR wins over one that is not. Of two
+/// such values the longer text wins, and of two as long the one that sorts first. So any order of
+/// arrival has the same result.
 pub(super) fn is_more_complete(vr: VR, said: &str, known: &str) -> bool {
     if said == known || said.is_empty() || known.is_empty() {
         return known.is_empty() && !said.is_empty();
@@ -34,13 +36,13 @@ pub(super) fn is_more_complete(vr: VR, said: &str, known: &str) -> bool {
 
 /// Whether each value of a text has the form that PS3.5 6.2 gives to its VR.
 ///
-/// The greatest length of a VR is left out on purpose: where two values differ in length alone, the shorter one is often the
-/// longer one cut off.
+/// The maximum length of a VR is not checked, on purpose. If two values differ in length alone, the
+/// shorter one is often the longer one cut off.
 pub(super) fn is_valid(vr: VR, text: &str) -> bool {
     match vr {
-        // A backslash is a character like any other here (PS3.5 6.1.2.3).
+        // A backslash is an ordinary character here (PS3.5 6.1.2.3).
         VR::ST | VR::LT | VR::UT | VR::UR => is_valid_value(vr, text),
-        // The array of items is ours, and so is always valid.
+        // The array of items is made by us, so it is always valid.
         VR::SQ => true,
         _ => text.split('\\').all(|value| value.is_empty() || is_valid_value(vr, value)),
     }
@@ -65,13 +67,14 @@ fn is_valid_value(vr: VR, value: &str) -> bool {
         }
         VR::IS => value.parse::<i32>().is_ok(),
         VR::UI => is_valid_uid(value),
-        // PS3.5 6.1.3: these may have lines and pages.
+        // PS3.5 6.1.3 allows lines and pages here.
         VR::ST | VR::LT | VR::UT => value.chars().all(|c| is_text(c) || matches!(c, '\t' | '\n' | '\r' | '\u{C}')),
         _ => value.chars().all(is_text),
     }
 }
 
-/// Whether a character stands for itself: no control character, and not the mark of bytes that could not be decoded.
+/// Whether a character stands for itself. It is neither a control character nor the mark of bytes
+/// that could not be decoded.
 fn is_text(c: char) -> bool {
     !c.is_control() && c != char::REPLACEMENT_CHARACTER
 }
@@ -81,7 +84,7 @@ pub(super) fn patient_attributes() -> impl Iterator<Item = AttributeId> {
     ATTRIBUTES.iter().filter(|a| a.level == QueryRetrieveLevel::Patient && a.is_stored()).map(|a| a.id)
 }
 
-/// All that is said of a patient: the values of [`patient_attributes`].
+/// All values of a patient: those of [`patient_attributes`].
 pub(super) type Description = Vec<String>;
 
 /// A value of a description.
@@ -89,7 +92,7 @@ pub(super) fn value_of(description: &[String], id: AttributeId) -> &str {
     patient_attributes().position(|own| own == id).and_then(|at| description.get(at)).map_or("", String::as_str)
 }
 
-/// What keeps patients apart who have no Patient ID: name and birth date. Empty where there is an ID.
+/// Tells patients without a Patient ID apart, by name and birth date. Empty if there is an ID.
 pub(super) fn identity_of(patient_id: &str, name: &str, birth_date: &str) -> String {
     if !patient_id.is_empty() {
         return String::new();
@@ -98,7 +101,7 @@ pub(super) fn identity_of(patient_id: &str, name: &str, birth_date: &str) -> Str
     format!("{name}={ideographic}={phonetic}|{birth_date}")
 }
 
-/// By what patients are ordered and told apart: Patient ID, identity and issuer.
+/// What orders patients and tells them apart: Patient ID, identity and issuer.
 pub(super) fn key_of(description: &[String]) -> (String, String, String) {
     let value = |id| value_of(description, id);
     let id = value(AttributeId::PatientID);
@@ -106,7 +109,7 @@ pub(super) fn key_of(description: &[String]) -> (String, String, String) {
     (id.to_owned(), identity, value(AttributeId::IssuerOfPatientID).to_owned())
 }
 
-/// Lets a description take account of another one of the same patient; whether it has changed.
+/// Merges another description of the same patient. Returns whether the known one has changed.
 pub(super) fn merge(known: &mut [String], said: &[String]) -> bool {
     let mut changed = false;
     for ((known, said), id) in known.iter_mut().zip(said).zip(patient_attributes()) {
@@ -118,17 +121,18 @@ pub(super) fn merge(known: &mut [String], said: &[String]) -> bool {
     changed
 }
 
-/// One of the patients whom the objects of a study name.
+/// A patient that the objects of a study name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PatientOfStudy {
-    /// What these objects say together.
+    /// What these objects state together.
     pub(super) values: Description,
-    /// Which of the descriptions are of this patient, by their place.
+    /// The places of the descriptions that are of this patient.
     pub(super) members: Vec<usize>,
 }
 
-/// The patients whom the objects of a study name, in order; the study is kept under the first. Objects that do not name the
-/// issuer of their Patient ID mean the patient of that ID whose issuer sorts first.
+/// The patients that the objects of a study name, in order. The study is kept under the first one.
+/// Objects without an issuer of the Patient ID mean the patient of that ID whose issuer sorts
+/// first.
 pub(super) fn patients_of_study(said: &[Description]) -> Vec<PatientOfStudy> {
     let mut by_key: BTreeMap<(String, String, String), Vec<usize>> = BTreeMap::new();
     for (at, description) in said.iter().enumerate() {
@@ -138,7 +142,8 @@ pub(super) fn patients_of_study(said: &[Description]) -> Vec<PatientOfStudy> {
     let mut without_issuer: Option<((String, String), Vec<usize>)> = None;
     for ((id, identity, issuer), mut members) in by_key {
         let same = (id, identity);
-        // Those without an issuer come first of their Patient ID, and the first issuer follows.
+        // Descriptions without an issuer come first of their Patient ID, and the first issuer
+        // follows.
         if let Some((whose, waiting)) = without_issuer.take() {
             if whose == same {
                 members.extend(waiting);
@@ -164,18 +169,19 @@ fn merged(said: &[Description], members: Vec<usize>) -> PatientOfStudy {
     PatientOfStudy { values, members }
 }
 
-/// The order in which a PATIENT answer takes one of several matching descriptions of a patient: the one with most values, of
-/// two with as many the one that sorts first.
+/// The order in which a PATIENT answer chooses among matching descriptions of a patient. The
+/// description with most values comes first, and of two with as many the one that sorts first.
 pub(super) fn compare_descriptions(one: &[String], other: &[String]) -> Ordering {
     let count = |values: &[String]| values.iter().filter(|value| !value.is_empty()).count();
     count(other).cmp(&count(one)).then_with(|| one.cmp(other))
 }
 
-/// The descriptions of one patient that are held against each other for [`two_people`]: from each end of the order of birth
-/// dates, and of those without one. A Patient ID that 100,000 descriptions share, such as `0`, then costs each of them no more than this.
+/// Descriptions of one patient that [`two_people`] compares. They are taken from each end of the
+/// order of birth dates, and from those without one. So a Patient ID such as `0`, which 100,000
+/// descriptions share, costs no more than this.
 pub(super) const COMPARED_FROM_EACH_END: usize = 50;
 
-/// Name and birth date of a description, as [`two_people`] looks at them.
+/// Name and birth date of a description, for [`two_people`].
 #[derive(Clone, Debug)]
 pub(super) struct NameAndBirth {
     /// The component groups of the name in normal form.
@@ -183,8 +189,9 @@ pub(super) struct NameAndBirth {
     pub(super) birth_date: String,
 }
 
-/// The first two of these descriptions that seem to be of two people: names that share no word, and birth dates that do not
-/// agree. A birth date that only one of them has is not agreed on. A missing name says nothing.
+/// The first two of these descriptions that seem to be of two people. Their names share no word,
+/// and their birth dates do not agree. A birth date that only one of them has does not agree. A
+/// missing name says nothing.
 pub(super) fn two_people(descriptions: &[NameAndBirth]) -> Option<(usize, usize)> {
     let told: Vec<(usize, BTreeSet<&str>, String)> = descriptions
         .iter()
@@ -192,7 +199,7 @@ pub(super) fn two_people(descriptions: &[NameAndBirth]) -> Option<(usize, usize)
         .map(|(at, d)| (at, name_words::words(&d.names.each_ref().map(String::as_str)), digits(&d.birth_date)))
         .filter(|(_, words, _)| !words.is_empty() && !words.contains(name_words::ANY_WORD))
         .collect();
-    // Where all share a word, or a date, there is nothing to be compared.
+    // If all share a word or a date, there is nothing to compare.
     let (_, first_words, first_birth) = told.first()?;
     let some_word_is_in_all = first_words.iter().any(|word| told.iter().all(|(_, words, _)| words.contains(word)));
     if some_word_is_in_all || told.iter().all(|(_, _, birth)| birth == first_birth) {
@@ -212,13 +219,14 @@ fn digits(date: &str) -> String {
     date.chars().filter(char::is_ascii_digit).collect()
 }
 
-/// A date that says less (`1960`) agrees with one that goes on from there (`19600504`). No date agrees with no date alone.
+/// Whether two dates disagree. A shorter date (`1960`) agrees with one that it begins (`19600504`).
+/// A missing date agrees only with a missing date.
 fn dates_disagree(one: &str, other: &str) -> bool {
     one.is_empty() != other.is_empty() || (!one.starts_with(other) && !other.starts_with(one))
 }
 
-/// Whether two records are of the same object as far as an index keeps it. An object in another transfer syntax is another:
-/// nothing but decoding both could tell that it holds the same.
+/// Whether two records are of the same object, as far as an index keeps it. An object in another
+/// transfer syntax is another object. Only decoding both could tell that they hold the same.
 pub(super) fn is_same_object(one: &InstanceRecord, other: &InstanceRecord) -> bool {
     ATTRIBUTES
         .iter()
@@ -226,8 +234,8 @@ pub(super) fn is_same_object(one: &InstanceRecord, other: &InstanceRecord) -> bo
         .all(|attribute| one.value(attribute.id) == other.value(attribute.id))
 }
 
-/// Whether two objects that are the same have the same number of bytes in places of these kinds. A member of an archive is a
-/// file like any other; a received object has meta information of ours.
+/// Whether the same object has the same number of bytes in places of these kinds. A member of an
+/// archive is a file like any other. A received object has File Meta Information of ours.
 pub(super) fn sizes_comparable(one: Place, other: Place) -> bool {
     let is_file = |place| matches!(place, Place::InPlace | Place::Archive);
     one == other || (is_file(one) && is_file(other))
@@ -243,16 +251,106 @@ pub(super) struct ObjectContent<'a> {
 }
 
 impl ObjectContent<'_> {
-    /// Whether another object is another one, as far as can be told without their bytes.
+    /// Whether another object differs, as far as can be told without the bytes.
     pub(super) fn differs_from(&self, other: &ObjectContent<'_>) -> bool {
         !is_same_object(self.record, other.record)
-            // A received object has a file of our own making, of another size.
+            // The file of a received object is written by us, and has another size.
             || (sizes_comparable(self.place, other.place) && self.size != other.size)
             || self.checksum.zip(other.checksum).is_some_and(|(one, other)| one != other)
     }
 }
 
-/// An object that was received, whose instance is known.
+/// Whether a further location differs from a new first one. If only its bytes told that it differs
+/// from the former one (`differed`), it is held to differ until something tells otherwise.
+pub(super) fn differs_from_new_first(
+    copy: &ObjectContent<'_>,
+    differed: bool,
+    former: &ObjectContent<'_>,
+    first: &ObjectContent<'_>,
+) -> bool {
+    let only_bytes_told = differed && !copy.differs_from(former);
+    let is_alike = copy.checksum.is_some() && copy.checksum == first.checksum;
+    (only_bytes_told && !is_alike) || copy.differs_from(first)
+}
+
+/// A further location of an instance.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FurtherLocation {
+    pub(super) place: Place,
+    /// Whether its file was gone when a scan looked.
+    pub(super) is_missing: bool,
+    /// Whether its object differs from the first one.
+    pub(super) differs: bool,
+}
+
+impl FurtherLocation {
+    /// Whether the instance has moved here if its first location is gone.
+    pub(super) fn can_replace_first(self) -> bool {
+        self.place != Place::MetadataOnly && !self.is_missing && !self.differs
+    }
+
+    /// Whether it is dropped, because its file is gone and the first location has the same content.
+    pub(super) fn is_spare(self) -> bool {
+        self.place != Place::MetadataOnly && self.is_missing && !self.differs
+    }
+}
+
+/// Returns the files of a unit in the order in which every engine takes them: by Series Instance
+/// UID, after those that are not indexed. So the location in the lower series comes first if an
+/// instance is in two.
+///
+/// An engine may order the instances of a series (`within_series`). Files of one instance and one
+/// series keep their order in any case.
+pub(super) fn in_order_of_series<K: Ord>(
+    files: &[ScannedFile],
+    within_series: impl Fn(&InstanceRecord) -> K,
+) -> Vec<&ScannedFile> {
+    let mut ordered: Vec<&ScannedFile> = files.iter().collect();
+    ordered.sort_by_cached_key(|file| match &file.outcome {
+        FileOutcome::Instance(record) => Some((record.value(AttributeId::SeriesInstanceUID), within_series(record))),
+        FileOutcome::NotIndexed { .. } => None,
+    });
+    ordered
+}
+
+/// A file that a scan found, whose instance is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FoundFile {
+    /// Whether it is the first location of the instance.
+    pub(super) is_first: bool,
+    /// Kind of the place of the first location.
+    pub(super) first_place: Place,
+}
+
+/// What becomes of a file that a scan found, whose instance is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FoundDecision {
+    /// The instance has its first location here, and the file has changed.
+    Update,
+    /// The instance was known without its object, which lies here.
+    Complete,
+    /// The file of the first location is gone, and the same object lies here.
+    Move,
+    /// The file is a further location.
+    KeepCopy,
+}
+
+impl FoundFile {
+    /// Decides what becomes of the file.
+    pub(super) fn decide<K: FirstLocation>(self, known: &mut K) -> Result<FoundDecision, K::Error> {
+        Ok(if self.is_first {
+            FoundDecision::Update
+        } else if self.first_place == Place::MetadataOnly {
+            FoundDecision::Complete
+        } else if !known.first_is_there()? && !known.differs()? {
+            FoundDecision::Move
+        } else {
+            FoundDecision::KeepCopy
+        })
+    }
+}
+
+/// A received object whose instance is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ArrivingObject {
     pub(super) place: Place,
@@ -269,23 +367,30 @@ pub(super) struct ArrivingObject {
     pub(super) in_first_directory: bool,
 }
 
-/// What [`ArrivingObject::decide`] asks of an index, at most once each. Most objects need few of the answers.
-pub(super) trait KnownInstance {
+/// What decisions ask of the first location of an instance, each question at most once.
+pub(super) trait FirstLocation {
     type Error;
 
-    /// Whether a further location is this very file.
-    fn is_further(&mut self) -> Result<bool, Self::Error>;
-    /// Whether the record, or the size of the file, differs from what is known of the first location.
+    /// Whether the record, or the size of the file, differs from what is known of the first
+    /// location.
     fn differs(&mut self) -> Result<bool, Self::Error>;
     /// Whether the first location is a file that no scan has missed.
     fn first_is_there(&mut self) -> Result<bool, Self::Error>;
+}
+
+/// What a decision asks of an instance besides, each question at most once. Most objects need few
+/// of the answers.
+pub(super) trait KnownInstance: FirstLocation {
+    /// Whether a further location is this very file.
+    fn is_further(&mut self) -> Result<bool, Self::Error>;
     /// Whether a further location is an object of our own.
     fn has_own(&mut self) -> Result<bool, Self::Error>;
-    /// What was received of the instance without its object, and is kept beside its file.
+    /// Metadata that were received of the instance without its object, and are kept beside its
+    /// file.
     fn kept_metadata(&mut self) -> Result<KeptMetadata, Self::Error>;
 }
 
-/// What was received of an instance before without its object.
+/// Metadata of an instance that were received before without its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeptMetadata {
     Nothing,
@@ -298,21 +403,22 @@ pub(super) enum KeptMetadata {
 /// What becomes of an object whose instance is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// The index names this very file already.
+    /// The index already names this very file.
     SameFile,
-    /// It is known; nothing changes.
+    /// The object is known, and nothing changes.
     Known,
-    /// It seems to be known. Only comparing its bytes with those at the first location can tell.
+    /// The object seems to be known. Only comparing its bytes with those at the first location can
+    /// tell.
     Undecided,
-    /// It takes the place of an object that is gone, or never was there.
+    /// The object replaces one that is gone or was never there.
     Complete,
-    /// It becomes a further location.
+    /// The object becomes a further location.
     KeepCopy { differs: bool },
-    /// What it says is kept beside the file, for when that goes.
+    /// The record is kept beside the file, for when that goes.
     KeepMetadata { differs: bool },
-    /// It is refused, which is a conflict.
+    /// The object is refused, which is a conflict.
     Refuse,
-    /// It takes the place of the first location, which is a conflict.
+    /// The object replaces the first location, which is a conflict.
     Replace,
 }
 
@@ -326,8 +432,8 @@ impl ArrivingObject {
         }
     }
 
-    /// Whether the index goes on naming another file after this decision. Before the new object is thrown away, somebody has
-    /// to see that the other file is still there.
+    /// Whether the index still names another file after this decision. Before the new object is
+    /// discarded, somebody must check that the other file is still there.
     pub(super) fn names_first(&self, decision: Decision) -> bool {
         let keeps_first = match decision {
             Decision::Known | Decision::Undecided | Decision::KeepCopy { .. } | Decision::Refuse => true,
@@ -336,7 +442,8 @@ impl ArrivingObject {
         keeps_first && self.place == Place::Managed && self.first_place != Place::MetadataOnly && !self.is_first
     }
 
-    /// Whether the index names no object, or none that is there: then this one takes its place.
+    /// Whether the index names no object, or none that is there. The new object then takes its
+    /// place.
     fn object_was_missing(&self) -> bool {
         match self.place {
             Place::MetadataOnly => false,
@@ -344,7 +451,7 @@ impl ArrivingObject {
             Place::Managed => {
                 self.first_place == Place::MetadataOnly
                     || match self.compared {
-                        // Where its object should have been, there was none.
+                        // There was no object where one should have been.
                         Compared::Nothing | Compared::Other => self.is_first,
                         Compared::FirstIsGone => !self.is_first,
                         Compared::Same | Compared::FirstIsSame | Compared::FirstIsOther => false,
@@ -371,7 +478,8 @@ impl ArrivingObject {
         })
     }
 
-    /// A record without an object. It is kept for when the file goes, unless there is an object that does not go.
+    /// Decides about a record without an object. It is kept for when the file goes, unless there is
+    /// an object that stays.
     fn decide_metadata<K: KnownInstance>(&self, known: &mut K) -> Result<Decision, K::Error> {
         let policy = self.policy.duplicates;
         let differs = self.differs_from_first(known)?.unwrap_or(false);
@@ -384,14 +492,15 @@ impl ArrivingObject {
         };
         Ok(match known.kept_metadata()? {
             KeptMetadata::Nothing if may_be_kept => Decision::KeepMetadata { differs },
-            // It has come before.
+            // It has arrived before.
             KeptMetadata::Same => Decision::Known,
             KeptMetadata::Nothing | KeptMetadata::Other if differs => Decision::Refuse,
             KeptMetadata::Nothing | KeptMetadata::Other => Decision::Known,
         })
     }
 
-    /// Whether the object differs from the one at the first location; `None` where only the bytes can tell.
+    /// Whether the object differs from the one at the first location. `None` if only the bytes can
+    /// tell.
     fn differs_from_first<K: KnownInstance>(&self, known: &mut K) -> Result<Option<bool>, K::Error> {
         if self.compared == Compared::FirstIsOther || known.differs()? {
             return Ok(Some(true));
@@ -402,7 +511,7 @@ impl ArrivingObject {
         if let (Some(first), Some(own)) = (self.first_checksum, self.checksum) {
             return Ok(Some(first != own));
         }
-        // Of names in one directory it was compared with all before its own.
+        // In one directory it was compared with the objects of all names before its own.
         let was_compared = self.first_place == Place::Managed && self.in_first_directory;
         Ok(match self.compared {
             Compared::Other if was_compared => Some(true),
@@ -416,6 +525,7 @@ impl ArrivingObject {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::types::NotIndexed;
 
     #[test]
     fn a_value_that_is_valid_counts_before_a_longer_one_that_is_not() {
@@ -436,7 +546,7 @@ mod tests {
             (VR::UI, "1.2.3", "1.2.3.04"),
             (VR::PN, "Müller", "M\u{FFFD}ller^Eva"),
             (VR::LO, "CT", "CT\nChest"),
-            // Both are valid, or neither is: the longer one, of two as long the one that sorts first.
+            // Both are valid, or neither is. The longer text wins, or the one that sorts first.
             (VR::PN, "SMITH^JOHN", "SMITH"),
             (VR::LT, "one\r\ntwo", "one two"),
             (VR::SH, "A", "B"),
@@ -507,22 +617,23 @@ mod tests {
     #[test]
     fn names_without_a_common_word_and_other_birth_dates_are_two_people() {
         assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("MILLER^BOB", "19500101")]), Some((0, 1)));
-        // A married name, another order, other letters, another script beside the first.
+        // A married name, another order, other letters, and another script beside the first.
         assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("MILLER^ANNE", "19500101")]), None);
         assert_eq!(found(&[("Anne Müller", "19800101"), ("MULLER^A", "19500101")]), None);
         assert_eq!(found(&[("Yamada^Tarou=山田^太郎", "19800101"), ("=山田", "19500101")]), None);
-        // Dates that agree, or that neither has; a name that is not there.
+        // Dates that agree or are both missing, and a missing name.
         assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("MILLER^BOB", "1980.01.01")]), None);
         assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("MILLER^BOB", "1980")]), None);
         assert_eq!(found(&[("SMITH^ANNE", ""), ("MILLER^BOB", "")]), None);
         assert_eq!(found(&[("SMITH^ANNE", "19800101"), ("", "19500101")]), None);
-        // A date that only one has does not confirm that they are one.
+        // A date that only one has does not confirm that they are one person.
         assert_eq!(found(&[("GAMMA^GUS", "19600101"), ("DELTA^DIANA", "")]), Some((0, 1)));
-        // Not the first of them with the second.
+        // The first two are not two people.
         assert_eq!(found(&[("A^B", "1960"), ("A", "1970"), ("B", "1980")]), Some((1, 2)));
     }
 
-    /// An instance that the tests below know: what is asked and not given is a failure of the test.
+    /// A known instance for the tests below. A question without a given answer is a failure of the
+    /// test.
     #[derive(Default)]
     struct Known {
         is_further: Option<bool>,
@@ -532,17 +643,20 @@ mod tests {
         kept_metadata: Option<KeptMetadata>,
     }
 
-    impl KnownInstance for Known {
+    impl FirstLocation for Known {
         type Error = ();
 
-        fn is_further(&mut self) -> Result<bool, ()> {
-            self.is_further.take().ok_or(())
-        }
         fn differs(&mut self) -> Result<bool, ()> {
             self.differs.take().ok_or(())
         }
         fn first_is_there(&mut self) -> Result<bool, ()> {
             self.first_is_there.take().ok_or(())
+        }
+    }
+
+    impl KnownInstance for Known {
+        fn is_further(&mut self) -> Result<bool, ()> {
+            self.is_further.take().ok_or(())
         }
         fn has_own(&mut self) -> Result<bool, ()> {
             self.has_own.take().ok_or(())
@@ -552,7 +666,7 @@ mod tests {
         }
     }
 
-    /// A received object that was compared with nothing, where a scan found its instance.
+    /// A received object that was compared with nothing. A scan has found its instance.
     fn arriving() -> ArrivingObject {
         ArrivingObject {
             place: Place::Managed,
@@ -572,7 +686,7 @@ mod tests {
         let decided = object.decide(&mut Known { differs: Some(false), ..Known::default() });
         assert_eq!(decided, Ok(Decision::Undecided));
         assert!(object.names_first(Decision::Undecided));
-        // Checksums tell without the bytes.
+        // Checksums can tell without the bytes.
         let sum = |byte| Some(Checksum::from_bytes([byte; 16]));
         let object = ArrivingObject { checksum: sum(1), first_checksum: sum(2), ..arriving() };
         let decided = object.decide(&mut Known { differs: Some(false), ..Known::default() });
@@ -615,6 +729,57 @@ mod tests {
         let there = ArrivingObject { compared: Compared::Same, ..empty };
         assert_eq!(there.decide(&mut Known::default()), Ok(Decision::SameFile));
         assert!(!there.names_first(Decision::SameFile));
+    }
+
+    #[test]
+    fn files_of_a_unit_are_taken_in_the_order_of_their_series() {
+        let file = |name: &str, series: &str, uid: &str| {
+            let mut record = InstanceRecord::new();
+            record.set(AttributeId::SeriesInstanceUID, series);
+            record.set(AttributeId::SOPInstanceUID, uid);
+            scanned(name, FileOutcome::Instance(Box::new(record)))
+        };
+        let detail = String::new();
+        let text = scanned("text", FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: "not-dicom", detail });
+        let files = [file("c", "1.2", "9"), file("b", "1.1", "8"), file("a", "1.1", "7"), file("d", "1.1", "7"), text];
+        let names = |files: Vec<&ScannedFile>| files.iter().map(|file| file.file_name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(in_order_of_series(&files, |_| ())), ["text", "b", "a", "d", "c"]);
+        let by_uid = |record: &InstanceRecord| record.value(AttributeId::SOPInstanceUID).to_owned();
+        assert_eq!(names(in_order_of_series(&files, by_uid)), ["text", "a", "d", "b", "c"]);
+    }
+
+    fn scanned(name: &str, outcome: FileOutcome) -> ScannedFile {
+        ScannedFile { file_name: name.into(), size: 1, mtime_ms: 0, known: false, reread: false, outcome }
+    }
+
+    #[test]
+    fn a_file_that_a_scan_finds_is_an_update_a_move_or_a_further_location() {
+        let elsewhere = FoundFile { is_first: false, first_place: Place::InPlace };
+        let known = |first_is_there, differs| Known { first_is_there, differs, ..Known::default() };
+        assert_eq!(elsewhere.decide(&mut known(Some(true), None)), Ok(FoundDecision::KeepCopy));
+        assert_eq!(elsewhere.decide(&mut known(Some(false), Some(true))), Ok(FoundDecision::KeepCopy));
+        assert_eq!(elsewhere.decide(&mut known(Some(false), Some(false))), Ok(FoundDecision::Move));
+        let metadata = FoundFile { first_place: Place::MetadataOnly, ..elsewhere };
+        assert_eq!(metadata.decide(&mut known(None, None)), Ok(FoundDecision::Complete));
+        assert_eq!(FoundFile { is_first: true, ..elsewhere }.decide(&mut known(None, None)), Ok(FoundDecision::Update));
+    }
+
+    #[test]
+    fn what_only_the_bytes_told_holds_until_something_tells_otherwise() {
+        let record = InstanceRecord::new();
+        let content = |sum: Option<u8>| ObjectContent {
+            record: &record,
+            place: Place::Managed,
+            size: 1,
+            checksum: sum.map(|byte| Checksum::from_bytes([byte; 16])),
+        };
+        let (copy, former) = (content(None), content(None));
+        assert!(differs_from_new_first(&copy, true, &former, &content(None)));
+        assert!(!differs_from_new_first(&copy, false, &former, &content(None)));
+        assert!(!differs_from_new_first(&content(Some(1)), true, &former, &content(Some(1))));
+        // Their checksums told before, and tell now.
+        assert!(!differs_from_new_first(&content(Some(1)), true, &content(Some(2)), &content(None)));
+        assert!(differs_from_new_first(&content(Some(1)), false, &former, &content(Some(2))));
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! A stop of the whole process (Ctrl-Z) that waits for the end of a transaction.
+//! A stop of the process (Ctrl-Z) that waits for the end of a transaction.
 //!
-//! A process that is stopped in the middle of a transaction keeps the index locked for as long as it is stopped.
+//! A process that stops in the middle of a transaction keeps the index locked as long as it is
+//! stopped.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,12 +24,12 @@ struct GateState {
     busy: bool,
 }
 
-/// A transaction that is under way, until dropped.
+/// A transaction under way, until it is dropped.
 #[derive(Debug)]
 pub(in crate::db) struct TransactionUnderWay<'s>(&'s Gate);
 
 impl Suspension {
-    /// Calls `stop` between two transactions, or after `at_most` in any case.
+    /// Calls `stop` between two transactions, or after `at_most` at the latest.
     pub fn between_transactions(&self, at_most: Duration, stop: impl FnOnce()) {
         let mut state = self.0.lock();
         state.asked = true;
@@ -45,7 +46,7 @@ impl Suspension {
         self.0.lock().asked
     }
 
-    /// Begins a transaction, when nobody waits for the end of one.
+    /// Begins a transaction as soon as nobody waits for the end of one.
     pub(in crate::db) fn begin(&self) -> TransactionUnderWay<'_> {
         let state = self.0.changed.wait_while(self.0.lock(), |state| state.asked);
         state.unwrap_or_else(PoisonError::into_inner).busy = true;
@@ -63,7 +64,7 @@ impl Drop for TransactionUnderWay<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.busy = false;
-        // Hardly ever: to wake nobody costs a system call, too.
+        // It is rare, and waking nobody also costs a system call.
         if state.asked {
             self.0.changed.notify_all();
         }

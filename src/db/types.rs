@@ -1,4 +1,4 @@
-//! What goes into an index and what comes out of it, the same for each engine.
+//! What goes into an index and what comes out of it. It is the same for each engine.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -11,16 +11,18 @@ use crate::model::checksum::Checksum;
 use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 
-/// What a commit promises.
+/// Guarantee of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// It survives a power cut: for what nobody else keeps.
+    /// A commit survives a power cut. For objects that nobody else keeps.
     Full,
-    /// It survives the end of the process, and the index stays whole in a power cut: for scans, whose files are still there.
+    /// A commit survives the end of the process, and the index stays whole in a power cut. For
+    /// scans, whose files are still there.
     Normal,
 }
 
-/// Proof that a record is in a committed transaction, durable as the writer was told; only an engine can make one.
+/// Proof that a record is in a committed transaction, as durable as the writer was opened for. Only
+/// an engine can make one.
 #[must_use]
 #[derive(Debug)]
 pub struct Committed(pub(in crate::db) ());
@@ -28,15 +30,15 @@ pub struct Committed(pub(in crate::db) ());
 /// What is known of a received object beside its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compared {
-    /// Nothing lay under its name, or nothing is kept.
+    /// There was no object under its name, or none is kept.
     Nothing,
-    /// The same bytes lay under its name; its location is theirs.
+    /// The same bytes lay under its name, and its location is theirs.
     Same,
-    /// Other bytes lay under the names before its own.
+    /// Other bytes lay under all names before its own.
     Other,
     /// The file that the index names ([`Stored::first`]) is no longer there.
     FirstIsGone,
-    /// The file that the index names holds the same bytes, or nothing is known against it.
+    /// The file that the index names holds the same bytes, or nothing tells otherwise.
     FirstIsSame,
     /// The file that the index names holds other bytes.
     FirstIsOther,
@@ -45,22 +47,22 @@ pub enum Compared {
 /// An instance that was received.
 #[derive(Debug)]
 pub struct Received {
-    /// What it says.
+    /// The values of its data set.
     pub record: Box<InstanceRecord>,
-    /// Where its object lies.
+    /// The location of its object.
     pub location: Location,
-    /// The checksum of its data set, where its object is kept.
+    /// The checksum of its data set, if its object is kept.
     pub checksum: Option<Checksum>,
     /// Who sent it.
     pub sender: Arc<ReceivedFrom>,
-    /// What becomes of it where the instance is known.
+    /// What becomes of the object if its instance is known.
     pub policy: ReceivePolicy,
-    /// What comparing its object showed.
+    /// The result of comparing its object.
     pub compared: Compared,
 }
 
 impl Received {
-    /// An instance of an unknown sender that was compared with nothing, to be treated as by default.
+    /// An instance of an unknown sender, compared with nothing, with the default policy.
     #[must_use]
     pub fn new(record: Box<InstanceRecord>, location: Location) -> Self {
         let (sender, policy) = (Arc::default(), ReceivePolicy::default());
@@ -80,9 +82,9 @@ pub struct ReceivedFrom {
 /// A location of an instance with all that the index knows of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownLocation {
-    /// Where.
+    /// The location.
     pub location: Location,
-    /// The checksum of the data set, where the object was received.
+    /// The checksum of the data set, if the object was received.
     pub checksum: Option<Checksum>,
     /// Whether the object there is known to differ from the one at the first location.
     pub differs: bool,
@@ -91,73 +93,79 @@ pub struct KnownLocation {
 /// What became of a record that was received.
 #[derive(Debug)]
 pub struct Stored {
-    /// That it is durable.
+    /// The proof of commit.
     pub committed: Committed,
-    /// What it changed.
+    /// The change of the index.
     pub outcome: StoreOutcome,
-    /// The file that the index goes on naming instead of the new object, where that is not the one under its name. Before
-    /// the new object is thrown away, somebody has to see that this one is still there.
+    /// The file that the index still names instead of the new object, if that is not the one under
+    /// its name. Before the new object is discarded, somebody must check that this file is still
+    /// there.
     pub first: Option<KnownLocation>,
 }
 
-/// Takes the outcome of [`Arrivals::store`](super::Arrivals::store).
+/// Receives the outcome of [`Arrivals::store`](super::Arrivals::store).
 pub type OnStored = Box<dyn FnOnce(Result<Stored, Error>) + Send>;
 
 /// What a received instance was to the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreOutcome {
-    /// Not known before.
+    /// It was not known.
     New,
-    /// Known with the same content as far as the index holds it; nothing changed, and the new object is not needed.
+    /// It was known with the same content, as far as the index holds it. Nothing has changed, and
+    /// the new object is not needed.
     Identical {
-        /// The object that the index names, where the new one was not compared with it. Then nothing is decided yet: the
-        /// record is to be stored again with [`Compared::FirstIsSame`] or [`Compared::FirstIsOther`].
+        /// The object that the index names, if the new one was not compared with it. Nothing is
+        /// decided then: the record must be stored again with [`Compared::FirstIsSame`] or
+        /// [`Compared::FirstIsOther`].
         uncompared: Option<Location>,
     },
-    /// Known from another place; the new object is kept as a further location.
+    /// It was known from another place. The new object is kept as a further location.
     KeptCopy {
-        /// Whether it differs from the first one, which is a conflict.
+        /// Whether the new object differs from the first one, which is a conflict.
         differs: bool,
     },
-    /// Known with other content; the first one was kept, the conflict is recorded, and the new object is to be refused.
+    /// It was known with other content. The first object stays, the conflict is recorded, and the
+    /// new object must be refused.
     KeptFirst,
-    /// Known with other content; the new one took its place.
+    /// It was known with other content. The new object has replaced the first one.
     Replaced {
         /// The managed objects that the index no longer names.
         previous: Vec<PathBuf>,
     },
-    /// Known without its object (metadata only, or a file that was gone), which is now at hand.
+    /// It was known without its object (metadata only, or a file that was gone), which is now
+    /// there.
     Completed,
 }
 
-/// What to do when an instance arrives whose SOP Instance UID is known with other content.
+/// What to do if an arriving instance is known with other content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DuplicatePolicy {
-    /// Keep both: the new one as a copy that differs.
+    /// Keep both objects, the new one as a copy that differs.
     #[default]
     KeepBoth,
-    /// Keep what is there, record the conflict, and refuse the new one.
+    /// Keep the first object, record the conflict, and refuse the new one.
     KeepFirst,
-    /// Take the new one and record the conflict.
+    /// Take the new object and record the conflict.
     Replace,
 }
 
-/// What to do when an instance arrives that a scan has found somewhere with the same content.
+/// What to do if an arriving instance is known with the same content from a scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KnownPolicy {
-    /// Keep an object of our own: whoever sent it may delete theirs, and the file is not ours.
+    /// Keep an object of our own. The sender may delete its object, and the scanned file is not
+    /// ours.
     #[default]
     KeepOwn,
-    /// Keep none: the archive is trusted to keep the file.
+    /// Keep no object, and trust the archive to keep its file.
     TrustArchive,
 }
 
-/// What becomes of instances that are known when they arrive.
+/// What to do with arriving instances that are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceivePolicy {
-    /// Where they are known with other content.
+    /// The policy for instances with other content.
     pub duplicates: DuplicatePolicy,
-    /// Where they are known from a file in place.
+    /// The policy for instances that are known from a file in place.
     pub known: KnownPolicy,
 }
 
@@ -166,40 +174,41 @@ pub struct ReceivePolicy {
 pub struct ScannedDirectory {
     /// [`Place::InPlace`], or [`Place::Archive`] for the members of an archive file.
     pub place: Place,
-    /// Absolute path; of the archive file in an archive.
+    /// Absolute path of the directory or archive file.
     pub directory: PathBuf,
-    /// The files that were read: new ones and changed ones, not those found unchanged.
+    /// The files that were read, which are new or changed. It has no unchanged files.
     pub files: Vec<ScannedFile>,
-    /// Whether `files` ends the directory: whether all of it has been seen.
+    /// Whether `files` is the last part, so that all of the directory was seen.
     pub complete: bool,
-    /// Files that the index knows and that are to be dropped from it.
+    /// Known files that are to be dropped from the index.
     pub vanished: Vec<OsString>,
-    /// Locations of instances that are gone. Where an instance lies elsewhere as well, it has moved there; otherwise it stays
-    /// in the index, marked as missing, until [`Arrivals::resolve_missing`](super::Arrivals::resolve_missing).
+    /// Locations that are gone. An instance that also lies elsewhere has moved there. Otherwise its
+    /// location is marked as missing until
+    /// [`Arrivals::resolve_missing`](super::Arrivals::resolve_missing).
     pub missing: Vec<OsString>,
-    /// Locations that were marked as missing and are back, unchanged.
+    /// Locations that were marked as missing and are back unchanged.
     pub returned: Vec<OsString>,
 }
 
-/// One file as a scan found it.
+/// A file as a scan found it.
 #[derive(Debug)]
 pub struct ScannedFile {
     /// Its name in the directory.
     pub file_name: OsString,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Modification time, milliseconds since 1970 UTC.
+    /// Modification time in milliseconds since 1970 UTC.
     pub mtime_ms: i64,
-    /// Whether the index knew a file of this name here, with another size or time.
+    /// Whether the index knew a file of this name here with another size or time.
     pub known: bool,
-    /// Whether the index knew it with this size and time, and it was read all the same. What is as the index has it stays
-    /// untouched then.
+    /// Whether the index knew it with this size and time, and it was read all the same. If its
+    /// content is as the index has it, nothing changes.
     pub reread: bool,
-    /// What reading it gave.
+    /// The result of reading it.
     pub outcome: FileOutcome,
 }
 
-/// What reading a file gave.
+/// The result of reading a file.
 #[derive(Debug)]
 pub enum FileOutcome {
     /// An instance.
@@ -210,7 +219,7 @@ pub enum FileOutcome {
         kind: NotIndexed,
         /// A stable word for counting, such as `not-dicom`.
         reason: &'static str,
-        /// The reason in full, for people; no values from the data set.
+        /// The reason in full for people, without values of the data set.
         detail: String,
     },
 }
@@ -218,18 +227,18 @@ pub enum FileOutcome {
 /// Why a file is not in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotIndexed {
-    /// It should be, and could not be read.
+    /// It should be there but could not be read.
     Failed,
-    /// It is nothing that belongs there.
+    /// It does not belong there.
     Skipped,
     /// It is an archive file, whose members have rows of their own.
     Container,
-    /// It is indexed, and the DICOMDIR of its folder does not list it.
+    /// It is indexed, but the DICOMDIR of its folder does not list it.
     Unlisted,
 }
 
 impl NotIndexed {
-    /// As it stands in the index.
+    /// The word for it in the index.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -240,7 +249,7 @@ impl NotIndexed {
         }
     }
 
-    /// The kind of this word; any other word is a failure.
+    /// The kind that this word stands for. Any other word is a failure.
     pub(in crate::db) fn from_word(text: &str) -> Self {
         let kinds = [Self::Skipped, Self::Container, Self::Unlisted];
         kinds.into_iter().find(|kind| text == kind.as_str()).unwrap_or(Self::Failed)
@@ -250,30 +259,30 @@ impl NotIndexed {
 /// Whether something is mounted at a directory that a scan has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounted {
-    /// Something is.
+    /// A file system is mounted there.
     Yes,
-    /// Something was, and what lies there now is meant to be what counts.
+    /// None is mounted any more, and the files that lie there now count.
     NoLonger,
 }
 
-/// What a scan changed in the index, in numbers of files.
+/// What scans changed in the index, in numbers of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Instances that were new.
+    /// New instances.
     pub indexed: u64,
-    /// Files that were known, changed, and read again.
+    /// Known files that have changed and were read again.
     pub updated: u64,
     /// Further files of instances that are known from another place.
     pub copies: u64,
-    /// Contradictions newly recorded.
+    /// Newly recorded conflicts.
     pub conflicts: u64,
     /// Files dropped from the index because they are gone.
     pub removed: u64,
-    /// Files that were read again though nothing seemed to have changed, and were not as the index had them.
+    /// Files that were read again although they seemed unchanged, and that the index had otherwise.
     pub corrected: u64,
-    /// Locations that are gone, of instances that are known in another place with the same content.
+    /// Locations that are gone, if the instance is known in another place with the same content.
     pub moved: u64,
-    /// Files indexed in spite of faults in them.
+    /// Files indexed in spite of their faults.
     pub faulty: u64,
 }
 
@@ -293,15 +302,15 @@ impl Tally {
 /// What the index knows of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownFile {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Modification time, milliseconds since 1970 UTC.
+    /// Modification time in milliseconds since 1970 UTC.
     pub mtime_ms: i64,
-    /// Why it is not indexed; `None` for a location of an instance.
+    /// Why it is not indexed. `None` for a location of an instance.
     pub note: Option<Arc<Note>>,
-    /// Whether it is a location that was gone when a scan looked last.
+    /// Whether it is a location that was gone when a scan last looked.
     pub missing: bool,
-    /// Whether it was read without something that is declared; see `Reader::with_declared`.
+    /// Whether it was read without an attribute that is declared now: see `Reader::with_declared`.
     pub lacks_declared: bool,
 }
 
@@ -319,15 +328,15 @@ pub struct DirectorySnapshot<'r>(Box<ReadFiles<'r>>);
 type ReadFiles<'r> = dyn FnOnce() -> Result<HashMap<OsString, KnownFile>, Error> + 'r;
 
 impl<'r> DirectorySnapshot<'r> {
-    /// A snapshot whose files `read` gives, as of the moment when the snapshot is made.
+    /// Makes a snapshot whose files `read` returns as of this moment.
     pub fn new(read: impl FnOnce() -> Result<HashMap<OsString, KnownFile>, Error> + 'r) -> Self {
         Self(Box::new(read))
     }
 
-    /// Reads the files in the directory (not those below it).
+    /// Reads the files in the directory, without those below it.
     ///
     /// # Errors
-    /// That of the engine.
+    /// Fails with an error of the engine.
     pub fn files(self) -> Result<HashMap<OsString, KnownFile>, Error> {
         (self.0)()
     }
@@ -339,20 +348,20 @@ impl std::fmt::Debug for DirectorySnapshot<'_> {
     }
 }
 
-/// A location of an instance, and what the index says lies there.
+/// A location of an instance, and the object that the index expects there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LocatedInstance {
-    /// Where.
+    /// The location.
     pub location: Location,
     /// SOP Instance UID.
     pub sop_instance_uid: String,
     /// SOP Class UID.
     pub sop_class_uid: String,
-    /// The transfer syntax that it lies in.
+    /// The transfer syntax of the file.
     pub transfer_syntax: String,
-    /// Whether it is a copy known to differ from the first location.
+    /// Whether it is a copy that is known to differ from the first location.
     pub differs: bool,
-    /// The checksum of the data set, where the object was received.
+    /// The checksum of the data set, if the object was received.
     pub checksum: Option<Checksum>,
 }
 
@@ -365,18 +374,18 @@ pub struct DeclaredCoverage {
     pub all: u64,
 }
 
-/// Why a file that was seen is not indexed.
+/// Why a known file is not indexed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
     /// Whether that is a failure or intended.
     pub kind: NotIndexed,
-    /// A stable word.
+    /// A stable word for counting.
     pub reason: String,
     /// The reason in full.
     pub detail: String,
 }
 
-/// What is in the index.
+/// The contents of an index in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IndexStatus {
     /// Schema version of the file.
@@ -393,91 +402,92 @@ pub struct IndexStatus {
     pub copies: u64,
     /// Locations whose file was gone when a scan looked.
     pub missing: u64,
-    /// Instances of which no bytes are kept.
+    /// Instances whose object is not kept.
     pub metadata_only: u64,
-    /// Files that were indexed in spite of faults in them.
+    /// Files that were indexed in spite of their faults.
     pub files_with_faults: u64,
     /// The number of the last change (docs/adr/0015).
     pub last_change: u64,
-    /// Bytes of the index, write-ahead log included.
+    /// Bytes of the index with its write-ahead log.
     pub size_bytes: u64,
-    /// Files that could not be read, by reason, the most frequent first.
+    /// Files that could not be read, by reason, the most frequent reason first.
     pub failed: Vec<(String, u64)>,
-    /// Files that do not belong into the index, by reason, the most frequent first.
+    /// Files that do not belong in the index, by reason, the most frequent reason first.
     pub skipped: Vec<(String, u64)>,
-    /// Contradictions by kind.
+    /// Conflicts by kind.
     pub conflicts: Vec<(String, u64)>,
     /// The last scans, the newest first.
     pub scans: Vec<ScanEntry>,
 }
 
-/// A scan that was begun.
+/// A scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanEntry {
     /// Its number.
     pub scan: i64,
-    /// When, milliseconds since 1970 UTC.
+    /// Begin in milliseconds since 1970 UTC.
     pub started_ms: i64,
-    /// When it ended; `None` while it runs or where it was broken off.
+    /// End in milliseconds since 1970 UTC. `None` while the scan runs, or if it was killed.
     pub finished_ms: Option<i64>,
-    /// The paths, a JSON array.
+    /// The scanned paths as a JSON array.
     pub roots: String,
-    /// Its summary, a JSON object.
+    /// Its summary as a JSON object.
     pub summary: Option<String>,
 }
 
 /// A file that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureEntry {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
-    /// The stable word.
+    /// A stable word for counting.
     pub reason: String,
     /// The reason in full.
     pub detail: String,
 }
 
-/// A contradiction in the archive.
+/// A conflict in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConflictEntry {
-    /// `study-under-two-patients`, `series-under-two-studies`, `patient-id-of-two-people`, `instance-with-other-content` or
-    /// `invalid-uid`.
+    /// `study-under-two-patients`, `series-under-two-studies`, `patient-id-of-two-people`,
+    /// `instance-with-other-content` or `invalid-uid`.
     pub kind: String,
-    /// Of the object that contradicts: the further file of an instance, an object of the further patient or in the further
-    /// study, an object of the second person, the one whose UIDs are not valid.
+    /// Study of the conflicting object. That is the further file of an instance, an object of the
+    /// further patient or in the further study, an object of the second person, or the object with
+    /// invalid UIDs.
     pub study_instance_uid: String,
-    /// The study of the first person, where the Patient ID is that of two people; empty for other kinds.
+    /// Study of the first person, if one Patient ID is that of two people. Empty for other kinds.
     pub other_study_instance_uid: String,
-    /// Of that object.
+    /// Series of the conflicting object.
     pub series_instance_uid: String,
-    /// Of that object.
+    /// SOP Instance UID of the conflicting object.
     pub sop_instance_uid: String,
-    /// Where that object lies (or one of them); empty where its bytes are not kept.
+    /// Path of the object, or of one of them. Empty if its bytes are not kept.
     pub path: PathBuf,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
-    /// Every disagreement; none in a sound index.
+    /// Every disagreement. A sound index has none.
     pub findings: Vec<Finding>,
 }
 
-/// One disagreement.
+/// A disagreement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was checked.
+    /// The rule that was checked.
     pub check: &'static str,
-    /// What is wrong, with row numbers and no patient data.
+    /// The disagreement, with row numbers and without patient data.
     pub detail: String,
 }
 
-/// Interrupts the question that another thread has asked.
+/// Interrupts a question that another thread asks.
 #[derive(Clone)]
 pub struct Interrupt(Arc<dyn Fn() + Send + Sync>);
 
 impl Interrupt {
-    /// An interrupt that calls this.
+    /// Makes an interrupt that calls this function.
     pub fn new(interrupt: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(interrupt))
     }

@@ -1,10 +1,13 @@
-//! What an index in memory holds, and how arrivals and scans change it.
+//! The contents of an index in memory, and how arrivals and scans change them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::db::rules::{ArrivingObject, Decision, KeptMetadata, KnownInstance, ObjectContent, is_same_object};
+use crate::db::rules::{
+    ArrivingObject, Decision, FirstLocation, FoundDecision, FoundFile, FurtherLocation, KeptMetadata, KnownInstance,
+    ObjectContent, differs_from_new_first, in_order_of_series, is_same_object,
+};
 use crate::db::{
     FileOutcome, KnownLocation, Mounted, Note, Received, ScanEntry, ScannedDirectory, ScannedFile, StoreOutcome, Tally,
 };
@@ -15,7 +18,7 @@ use crate::model::location::{Location, Place};
 use crate::model::record::InstanceRecord;
 use crate::model::uid::is_valid_uid;
 
-/// A file of the index. An archive file is another one than a directory of the same path.
+/// The key of a file. An archive file differs from a directory of the same path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileKey {
     pub(super) is_archive: bool,
@@ -29,7 +32,7 @@ impl FileKey {
     }
 }
 
-/// A location of an instance, and what the object there says.
+/// A location of an instance, with its object.
 #[derive(Clone)]
 pub(super) struct StoredFile {
     pub(super) location: Location,
@@ -56,7 +59,7 @@ impl StoredFile {
     }
 }
 
-/// A file that is not indexed, or that is and that a DICOMDIR does not list.
+/// A file that is not indexed, or an indexed file that a DICOMDIR does not list.
 #[derive(Clone)]
 pub(super) struct Unindexed {
     pub(super) size: u64,
@@ -64,10 +67,10 @@ pub(super) struct Unindexed {
     pub(super) note: Note,
 }
 
-/// All that the index holds.
+/// The contents of the index.
 #[derive(Default)]
 pub(super) struct Contents {
-    /// Instances by their UID; the first location of each comes first, and there is always one.
+    /// The locations of instances by UID. The first location comes first, and there is always one.
     pub(super) instances: BTreeMap<String, Vec<StoredFile>>,
     pub(super) unindexed: BTreeMap<FileKey, Unindexed>,
     pub(super) missing: BTreeSet<FileKey>,
@@ -81,7 +84,7 @@ pub(super) struct Contents {
     pub(super) tally: Tally,
 }
 
-/// The number of a kind of place, to have directories of one kind together.
+/// The number of a kind of place, by which directories are grouped.
 pub(super) fn kind(place: Place) -> u8 {
     match place {
         Place::InPlace => 0,
@@ -91,28 +94,30 @@ pub(super) fn kind(place: Place) -> u8 {
     }
 }
 
-/// What a decision asks.
+/// What a decision asks of the index.
 struct FileQuestions<'c> {
     contents: &'c Contents,
     held: &'c [StoredFile],
     new: &'c StoredFile,
 }
 
-impl KnownInstance for FileQuestions<'_> {
+impl FirstLocation for FileQuestions<'_> {
     type Error = std::convert::Infallible;
 
-    fn is_further(&mut self) -> Result<bool, Self::Error> {
-        Ok(self.held.iter().skip(1).any(|copy| copy.key() == self.new.key()))
-    }
-
     fn differs(&mut self) -> Result<bool, Self::Error> {
-        // Checksums count where they are asked for.
+        // A checksum counts only in a decision that asks for it.
         let without = |held: &StoredFile| StoredFile { checksum: None, ..held.clone() };
         Ok(self.held.first().is_some_and(|first| without(self.new).content().differs_from(&without(first).content())))
     }
 
     fn first_is_there(&mut self) -> Result<bool, Self::Error> {
         Ok(self.held.first().is_some_and(|first| self.contents.is_there(first)))
+    }
+}
+
+impl KnownInstance for FileQuestions<'_> {
+    fn is_further(&mut self) -> Result<bool, Self::Error> {
+        Ok(self.held.iter().skip(1).any(|copy| copy.key() == self.new.key()))
     }
 
     fn has_own(&mut self) -> Result<bool, Self::Error> {
@@ -133,6 +138,12 @@ impl Contents {
     /// Whether an object lies where the index says, as far as scans know.
     pub(super) fn is_there(&self, held: &StoredFile) -> bool {
         held.has_object() && !self.missing.contains(&held.key())
+    }
+
+    /// A further location, as decisions see it.
+    fn further(&self, copy: &StoredFile) -> FurtherLocation {
+        let is_missing = self.missing.contains(&copy.key());
+        FurtherLocation { place: copy.location.place, is_missing, differs: copy.differs }
     }
 
     /// Takes an instance that was received.
@@ -167,18 +178,11 @@ impl Contents {
             checksum: first.checksum,
             differs: false,
         });
+        let uncompared = first_location.as_ref().map(|first| first.location.clone());
         let outcome = match decision {
             Decision::SameFile | Decision::Known => StoreOutcome::Identical { uncompared: None },
-            Decision::Undecided => {
-                StoreOutcome::Identical { uncompared: first_location.as_ref().map(|first| first.location.clone()) }
-            }
-            Decision::Complete => {
-                self.forget_marks(&first.key());
-                self.change(&uid, |held| held.retain(|copy| copy.has_object() && copy.key() != new.key()));
-                self.note(&new);
-                self.put_first(&uid, new, first);
-                StoreOutcome::Completed
-            }
+            Decision::Undecided => StoreOutcome::Identical { uncompared },
+            Decision::Complete => self.complete(&uid, new, first),
             Decision::KeepCopy { differs } => {
                 self.forget_marks(&new.key());
                 self.change(&uid, |held| held.retain_copies(StoredFile::has_object));
@@ -186,12 +190,7 @@ impl Contents {
                 self.add_copy(&uid, new, differs);
                 StoreOutcome::KeptCopy { differs }
             }
-            Decision::KeepMetadata { differs } => {
-                let location = Location { file_name: uid.clone().into(), ..new.location.clone() };
-                self.note(&new);
-                self.add_copy(&uid, StoredFile { location, ..new }, differs);
-                if differs { StoreOutcome::KeptCopy { differs } } else { StoreOutcome::Identical { uncompared: None } }
-            }
+            Decision::KeepMetadata { differs } => self.keep_metadata(&uid, new, differs),
             Decision::Refuse => {
                 self.note_conflict("instance-with-other-content", &new);
                 StoreOutcome::KeptFirst
@@ -201,7 +200,24 @@ impl Contents {
         (outcome, first_location)
     }
 
-    /// Takes an object in place of the first location, with which the objects of ours go that hold the same.
+    /// Gives an instance the object that it was without.
+    fn complete(&mut self, uid: &str, new: StoredFile, first: &StoredFile) -> StoreOutcome {
+        self.forget_marks(&first.key());
+        self.change(uid, |held| held.retain(|copy| copy.has_object() && copy.key() != new.key()));
+        self.note(&new);
+        self.put_first(uid, new, first);
+        StoreOutcome::Completed
+    }
+
+    /// Keeps metadata beside the file of the instance.
+    fn keep_metadata(&mut self, uid: &str, new: StoredFile, differs: bool) -> StoreOutcome {
+        let location = Location { file_name: uid.into(), ..new.location.clone() };
+        self.note(&new);
+        self.add_copy(uid, StoredFile { location, ..new }, differs);
+        if differs { StoreOutcome::KeptCopy { differs } } else { StoreOutcome::Identical { uncompared: None } }
+    }
+
+    /// Replaces the first location. Objects of ours with the former content go with it.
     fn replace(&mut self, uid: &str, new: StoredFile, first: &StoredFile) -> StoreOutcome {
         let (own, key) = (|held: &StoredFile| held.location.place == Place::Managed && !held.differs, new.key());
         let held = self.instances.get(uid).cloned().unwrap_or_default();
@@ -222,17 +238,15 @@ impl Contents {
         StoreOutcome::Replaced { previous }
     }
 
-    /// Puts an object in the place of the first location. Further files that are gone and hold the same have moved there.
+    /// Puts an object in the place of the first location. Further files that are gone and hold the
+    /// same have moved there.
     fn put_first(&mut self, uid: &str, new: StoredFile, former: &StoredFile) {
         let mut held = self.instances.remove(uid).unwrap_or_default();
         if held.first().is_some_and(|first| first.key() == former.key()) {
             held.remove(0);
         }
         for copy in &mut held {
-            // What only the bytes told is held against it as long as nothing tells otherwise.
-            let by_bytes = copy.differs && !copy.content().differs_from(&former.content());
-            let alike = copy.checksum.is_some() && copy.checksum == new.checksum;
-            copy.differs = (by_bytes && !alike) || copy.content().differs_from(&new.content());
+            copy.differs = differs_from_new_first(&copy.content(), copy.differs, &former.content(), &new.content());
         }
         held.insert(0, StoredFile { differs: false, ..new });
         self.instances.insert(uid.to_owned(), held);
@@ -244,7 +258,7 @@ impl Contents {
     /// Drops further files of an instance that are gone and hold the same as the first one.
     fn drop_spare(&mut self, uid: &str) {
         let held = self.instances.get(uid).cloned().unwrap_or_default();
-        let is_spare = |copy: &&StoredFile| copy.has_object() && !copy.differs && !self.is_there(copy);
+        let is_spare = |copy: &&StoredFile| self.further(copy).is_spare();
         let spare: Vec<FileKey> = held.iter().skip(1).filter(is_spare).map(StoredFile::key).collect();
         for key in spare {
             self.change(uid, |held| held.retain_copies(|copy| copy.key() != key));
@@ -268,7 +282,7 @@ impl Contents {
         }
     }
 
-    /// Notes the faults of an object, and UIDs that break PS3.5 9.1.
+    /// Notes the faults of an object, and a conflict if a UID breaks PS3.5 9.1.
     fn note(&mut self, new: &StoredFile) {
         let faults = new.record.faults().join("; ");
         if !faults.is_empty() {
@@ -294,7 +308,7 @@ impl Contents {
         self.conflicts.retain(|(_, _, of), _| of != key);
     }
 
-    /// Drops a file; whether it was a location of an instance.
+    /// Drops a file. Returns whether it was a location of an instance.
     fn remove_file(&mut self, key: &FileKey) -> bool {
         self.forget_marks(key);
         let uids: Vec<String> = self.instances.keys().cloned().collect();
@@ -315,7 +329,8 @@ impl Contents {
         was_location
     }
 
-    /// Has a further location take the place of the first one, which is forgotten; whether there is one that may.
+    /// Makes a further location the first one, and forgets the former. Returns whether there is one
+    /// that may.
     fn promote(&mut self, uid: &str, may: impl Fn(&Self, &StoredFile) -> bool) -> bool {
         let mut held = self.instances.get(uid).cloned().unwrap_or_default();
         let rank = |copy: &StoredFile| {
@@ -337,7 +352,7 @@ impl Contents {
 
     /// Takes what a scan found in a directory.
     pub(super) fn scanned(&mut self, scanned: ScannedDirectory, declared: &DeclaredSet) {
-        let ScannedDirectory { place, directory, mut files, vanished, missing, returned, .. } = scanned;
+        let ScannedDirectory { place, directory, files, vanished, missing, returned, .. } = scanned;
         self.directories.insert((kind(place), directory.clone()));
         let key = |name: &OsStr| FileKey::of(place, &directory, name);
         for name in &vanished {
@@ -352,12 +367,7 @@ impl Contents {
         for name in &missing {
             self.note_missing(key(name));
         }
-        // Of two files with the same instance in two series, the one of the lower series comes first, as in every engine.
-        files.sort_by_cached_key(|file| match &file.outcome {
-            FileOutcome::Instance(record) => Some(record.value(AttributeId::SeriesInstanceUID).to_owned()),
-            FileOutcome::NotIndexed { .. } => None,
-        });
-        for file in files {
+        for file in in_order_of_series(&files, |_| ()) {
             self.scanned_file(place, &directory, file, declared);
         }
     }
@@ -378,7 +388,7 @@ impl Contents {
                 self.change(&uid, |held| held.retain_copies(|copy| copy.key() != key));
                 true
             }
-            (None, Some(uid)) => self.promote(&uid, |contents, copy| contents.is_there(copy) && !copy.differs),
+            (None, Some(uid)) => self.promote(&uid, |contents, copy| contents.further(copy).can_replace_first()),
             (None, None) => return,
         };
         if moved {
@@ -389,20 +399,21 @@ impl Contents {
         }
     }
 
-    fn scanned_file(&mut self, place: Place, directory: &Path, file: ScannedFile, declared: &DeclaredSet) {
-        let ScannedFile { file_name, size, mtime_ms, known, reread, outcome } = file;
-        let key = FileKey::of(place, directory, &file_name);
+    fn scanned_file(&mut self, place: Place, directory: &Path, file: &ScannedFile, declared: &DeclaredSet) {
+        let &ScannedFile { ref file_name, size, mtime_ms, known, reread, ref outcome } = file;
+        let key = FileKey::of(place, directory, file_name);
         let record = match outcome {
-            FileOutcome::Instance(record) => *record,
+            FileOutcome::Instance(record) => (**record).clone(),
             FileOutcome::NotIndexed { kind, reason, detail } => {
                 if known {
                     self.remove_file(&key);
                 }
-                let note = Note { kind, reason: reason.to_owned(), detail };
+                let note = Note { kind: *kind, reason: (*reason).to_owned(), detail: detail.clone() };
                 self.unindexed.insert(key, Unindexed { size, mtime_ms, note });
                 return;
             }
         };
+        let file_name = file_name.clone();
         let location = Location { place, directory: directory.to_owned(), file_name, size, mtime_ms };
         let new = held(record, location, None, declared);
         let uid = new.record.value(AttributeId::SOPInstanceUID).to_owned();
@@ -429,24 +440,32 @@ impl Contents {
             self.instances.insert(uid, vec![new]);
             return;
         };
-        let content_differs = new.content().differs_from(&StoredFile { checksum: None, ..first.clone() }.content());
-        if first.key() == key {
-            // An object of our own is read again for what it says. What it has to be was settled when it came.
-            let checksum = first.checksum.filter(|_| place == Place::Managed);
-            self.put_first(&uid, StoredFile { checksum, ..new }, &first);
-            self.tally.updated += 1;
-        } else if !first.has_object() {
-            let location = Location { file_name: uid.clone().into(), ..first.location.clone() };
-            self.put_first(&uid, new, &first);
-            self.add_copy(&uid, StoredFile { location, ..first }, false);
-            self.tally.indexed += 1;
-        } else if !self.is_there(&first) && !content_differs {
-            self.forget_marks(&first.key());
-            self.put_first(&uid, new, &first);
-            self.tally.moved += 1;
-        } else {
-            self.add_copy(&uid, new, false);
-            self.tally.copies += 1;
+        let found = FoundFile { is_first: first.key() == key, first_place: first.location.place };
+        let held = self.instances.get(&uid).cloned().unwrap_or_default();
+        let Ok(decision) = found.decide(&mut FileQuestions { contents: self, held: &held, new: &new });
+        match decision {
+            FoundDecision::Update => {
+                // An object of ours is read again for its values. Its checksum was made when it
+                // came.
+                let checksum = first.checksum.filter(|_| place == Place::Managed);
+                self.put_first(&uid, StoredFile { checksum, ..new }, &first);
+                self.tally.updated += 1;
+            }
+            FoundDecision::Complete => {
+                let location = Location { file_name: uid.clone().into(), ..first.location.clone() };
+                self.put_first(&uid, new, &first);
+                self.add_copy(&uid, StoredFile { location, ..first }, false);
+                self.tally.indexed += 1;
+            }
+            FoundDecision::Move => {
+                self.forget_marks(&first.key());
+                self.put_first(&uid, new, &first);
+                self.tally.moved += 1;
+            }
+            FoundDecision::KeepCopy => {
+                self.add_copy(&uid, new, false);
+                self.tally.copies += 1;
+            }
         }
     }
 
@@ -472,7 +491,7 @@ impl Contents {
             return found.len() as u64;
         }
         for key in found {
-            // Not there any more: dropped, and counted, along with one before it that held the same.
+            // A file that has gone along with one before it is counted with that.
             if self.missing.contains(&key) {
                 self.tally.removed += u64::from(self.remove_file(&key));
             }
@@ -487,7 +506,7 @@ fn held(record: InstanceRecord, location: Location, checksum: Option<Checksum>, 
 }
 
 trait RetainCopies {
-    /// Keeps the first location, and of the further ones those that are to be kept.
+    /// Keeps the first location, and the further ones that `keep` accepts.
     fn retain_copies(&mut self, keep: impl Fn(&StoredFile) -> bool);
 }
 

@@ -1,4 +1,5 @@
-//! Queries of an index in memory: every entity is looked at, as PS3.4 C.2.2 and C.4.1.1.3 have it.
+//! Queries of an index in memory. Each looks at every entity, as PS3.4 C.2.2 and C.4.1.1.3 define
+//! an answer.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,13 +19,14 @@ use crate::model::location::Place;
 use crate::model::matching::separates_values;
 use crate::model::record::InstanceRecord;
 
-/// A study with the patients whom its objects name.
+/// A study with the patients that its objects name.
 struct StudyView<'c> {
     instances: Vec<&'c StoredFile>,
     patients: Vec<PatientOfStudy>,
 }
 
-/// An entity: a study under one of its patients, and what is below it down to its level. Of a patient, one of the studies.
+/// An entity: a study under one of its patients, with what is below it down to the level of the
+/// entity. A patient is represented by one of its studies.
 #[derive(Clone, Copy)]
 struct Entity<'v, 'c> {
     study: &'v StudyView<'c>,
@@ -33,13 +35,13 @@ struct Entity<'v, 'c> {
     instance: Option<&'c StoredFile>,
 }
 
-/// What sets a patient apart: Patient ID, what replaces a missing one, and issuer.
+/// What tells patients apart: Patient ID, what replaces a missing one, and issuer.
 type Person = (String, String, String);
 
 struct View<'c> {
     contents: &'c Contents,
     studies: Vec<StudyView<'c>>,
-    /// The first issuer of each Patient ID: descriptions without one mean it.
+    /// The first issuer of each Patient ID. Descriptions without an issuer mean it.
     first_issuers: BTreeMap<(String, String), String>,
 }
 
@@ -75,7 +77,8 @@ pub(super) fn answers(contents: &Contents, request: &FindRequest) -> Result<Vec<
     Ok(rest.take(request.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))).collect())
 }
 
-/// Where an answer stands: its key, its study, and number and UID of its series and of its instance.
+/// The position of an answer: its key, its study, and number and UID of its series and of its
+/// instance.
 type EntityOrder = (AnswerOrder, String, (i64, String), (i64, String));
 
 impl<'c> View<'c> {
@@ -115,12 +118,12 @@ impl<'c> View<'c> {
         (same.0, same.1, issuer)
     }
 
-    /// The studies that some description of a person has.
+    /// The studies of a person. Each has a description of that person.
     fn studies_of(&self, person: &Person) -> impl Iterator<Item = &StudyView<'c>> {
         self.studies.iter().filter(move |study| study.patients.iter().any(|p| self.person(&p.values) == *person))
     }
 
-    /// One answer for each patient: of the descriptions that match, the one that comes first.
+    /// Returns one answer for each patient, from the first of its descriptions that match.
     fn patients(&self, request: &FindRequest, keys: &PartedKeys<'_>) -> Vec<(EntityOrder, FindAnswer)> {
         let mut best: BTreeMap<Person, (Entity<'_, 'c>, FindAnswer)> = BTreeMap::new();
         for study in &self.studies {
@@ -159,7 +162,8 @@ impl<'c> View<'c> {
         best.into_values().map(|(entity, answer)| (order(&entity, Patient), answer)).collect()
     }
 
-    /// One answer for each study, series or instance, under the first of its patients that matches.
+    /// Returns one answer for each study, series or instance, under the first of its patients that
+    /// match.
     fn entities(&self, request: &FindRequest, keys: &PartedKeys<'_>) -> Vec<(EntityOrder, FindAnswer)> {
         let level = request.level;
         let may_be_under_others =
@@ -184,7 +188,7 @@ impl<'c> View<'c> {
         found
     }
 
-    /// Whether an entity fulfils the keys of its level and of those above.
+    /// Whether an entity fulfils the keys of its level and of the levels above.
     fn matches_own(&self, entity: Entity<'_, 'c>, keys: &PartedKeys<'_>, level: QueryRetrieveLevel) -> bool {
         let fits = |key: &&MatchingKey| key.matching.matches(&self.value(entity, key.attribute, level));
         keys.above.iter().all(fits) && keys.moments_above.iter().all(|key| self.fits_moment(entity, key, level))
@@ -252,14 +256,15 @@ impl<'c> View<'c> {
             (ModalitiesInStudy, _) => each_once(&entity.series_values(Modality)),
             (SOPClassesInStudy, _) => distinct(SOPClassUID).into_iter().collect::<Vec<_>>().join("\\"),
             (AnatomicRegionsInStudyCodeSequence, _) => items(&entity.series_values(AnatomicRegionSequence)),
-            // A series attribute of a study: the values that its series have.
+            // A series attribute of a study has the values of all its series.
             _ if level == Study && attribute.level == Series => joined(attribute.vr, &entity.series_values(id)),
             _ if attribute.level == Patient => rules::value_of(entity.description(), id).to_owned(),
             _ => entity.own_value(attribute),
         }
     }
 
-    /// PS3.3 C.4.23.1.1 of an instance; of anything else, that of the least available instance (PS3.4 C.4.1.1.3.2).
+    /// The availability of an instance (PS3.3 C.4.23.1.1). For any other entity it is that of the
+    /// least available instance (PS3.4 C.4.1.1.3.2).
     fn availability(&self, entity: Entity<'_, 'c>, level: QueryRetrieveLevel) -> &'static str {
         let is_online = |first: &StoredFile| {
             let held = self.contents.instances.get(first.record.value(SOPInstanceUID));
@@ -294,7 +299,7 @@ impl<'v, 'c> Entity<'v, 'c> {
         self.instances().map(|held| &held.record).collect()
     }
 
-    /// Whether some object of the entity names the patient under whom it stands.
+    /// Whether some object of the entity names its patient.
     fn names_its_patient(&self) -> bool {
         let members = &self.study.patients[self.patient].members;
         members
@@ -320,7 +325,8 @@ impl<'v, 'c> Entity<'v, 'c> {
         }
     }
 
-    /// The most complete value of the objects that the entity of the attribute's level has (docs/adr/0008).
+    /// The most complete value among the objects of the entity that has the attribute's level
+    /// (docs/adr/0008).
     fn own_value(&self, attribute: &Attribute) -> String {
         let entity = match attribute.level {
             Patient | Study => Self { series: None, instance: None, ..*self },
@@ -392,7 +398,7 @@ fn distinct<'t>(values: impl Iterator<Item = &'t str>) -> BTreeSet<&'t str> {
     values.filter(|value| !value.is_empty()).collect()
 }
 
-/// Several texts as one value: each of their values where it stands first.
+/// Joins texts into one value, in which each of their values stands only where it first occurs.
 fn joined(vr: VR, texts: &BTreeSet<String>) -> String {
     if separates_values(vr) { each_once(texts) } else { texts.iter().cloned().collect::<Vec<_>>().join("\\") }
 }
@@ -413,7 +419,7 @@ fn items(texts: &BTreeSet<String>) -> String {
     format!("[{}]", distinct.into_iter().collect::<Vec<_>>().join(","))
 }
 
-/// The number that a text begins with, as an order by number has it; 0 where there is none.
+/// The number with which a text begins, for an order by number. 0 if there is none.
 fn leading_number(text: &str) -> i64 {
     let text = text.trim_start();
     let digits = text.trim_start_matches(['+', '-']);

@@ -1,8 +1,9 @@
 //! An index in memory: slow, obvious, and gone with its process.
 //!
-//! It answers each query by looking at every entity, as PS3.4 says what an answer is. The tests hold the other engines
-//! against it. It shares the decisions with them (`rules`) and the matching of single values, which has an oracle of its
-//! own, and nothing else. It knows no keys about arrivals, and takes every mounted disk to be there.
+//! It answers each query by looking at every entity, as PS3.4 defines an answer. The tests compare
+//! the other engines with it. It shares with them only the decisions (`rules`) and the matching of
+//! single values, which has an oracle of its own. It does not answer keys about arrivals, and takes
+//! every mounted disk to be there.
 
 mod contents;
 mod find;
@@ -32,13 +33,13 @@ pub struct MemoryIndex {
     contents: Arc<Mutex<Contents>>,
     declared: Arc<DeclaredSet>,
     clock: Clock,
-    /// Whether a query is being answered, and whether it is to end.
+    /// Whether a query is being answered, and whether it must end.
     is_asked: Arc<AtomicBool>,
     is_interrupted: Arc<AtomicBool>,
 }
 
 impl MemoryIndex {
-    /// An empty index, for records with these declared attributes.
+    /// Makes an empty index for records with these declared attributes.
     #[must_use]
     pub fn new(declared: Arc<DeclaredSet>, clock: Clock) -> Self {
         let (is_asked, is_interrupted) = (Arc::default(), Arc::default());
@@ -328,7 +329,7 @@ impl Admin for MemoryIndex {
         })
     }
 
-    /// Nothing is kept twice here, so that nothing can disagree.
+    /// Finds nothing, because nothing is kept twice that could disagree.
     fn check(&mut self) -> Result<CheckReport, Error> {
         Ok(CheckReport::default())
     }
@@ -349,7 +350,8 @@ impl Admin for MemoryIndex {
         Ok(())
     }
 
-    /// Those of objects. Studies under several patients and Patient IDs of several people are not listed.
+    /// Lists the conflicts of objects. It does not list studies under several patients, or Patient
+    /// IDs of several people.
     fn conflicts(&mut self, mut on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error> {
         let contents = self.contents();
         let copies = contents.instances.values().flat_map(|held| held.iter().skip(1)).filter(|copy| copy.differs);

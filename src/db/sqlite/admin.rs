@@ -1,4 +1,4 @@
-//! What an operator asks of an SQLite index.
+//! Questions of an operator to an SQLite index.
 
 use std::ops::ControlFlow;
 

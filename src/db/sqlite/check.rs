@@ -1,13 +1,13 @@
-//! Whether the index agrees with itself.
+//! Check of an index against itself.
 
 use rusqlite::{Connection, ErrorCode};
 
 use crate::db::{CheckReport, Finding};
 
-/// Findings of one kind that are listed; a damaged file can have millions.
+/// Most findings of one kind that are listed. A damaged file can have millions.
 const LISTED_FINDINGS: usize = 100;
 
-/// What has to be true, each with a query that gives a line for each place where it is not.
+/// Rules, each with a query that returns a row for each place that breaks it.
 const CHECKS: &[(&str, &str)] = &[
     ("sqlite integrity", "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
     (
@@ -114,7 +114,7 @@ pub(super) fn run(connection: &Connection) -> rusqlite::Result<CheckReport> {
     let mut report = CheckReport::default();
     for &(check, sql) in CHECKS {
         match look(connection, check, sql, &mut report) {
-            // A check that meets damage cannot go on; the others can.
+            // A check that meets damage cannot go on, but the others can.
             Err(error) if is_damage(&error) => {
                 report.findings.push(Finding { check, detail: error.to_string() });
             }

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use crate::model::attribute::{ATTRIBUTE_COUNT, ATTRIBUTES, AttributeId};
 use crate::model::level::QueryRetrieveLevel;
 
-/// The columns of `instance_group` that hold what instances share: every attribute of the instance level that is kept and has no
-/// place of its own.
+/// The columns of `instance_group` with the values that instances share. They are all kept
+/// attributes of the instance level without a place of their own.
 pub(super) fn shared_columns() -> impl Iterator<Item = AttributeId> {
     ATTRIBUTES
         .iter()
@@ -23,13 +23,13 @@ pub(super) fn shared_columns() -> impl Iterator<Item = AttributeId> {
         })
 }
 
-/// Whether an instance has a column of its own for an attribute that is shared otherwise, because it commonly differs
+/// Whether an instance has a column of its own for a shared attribute, because it commonly differs
 /// from slice to slice.
 pub(super) fn has_own_column(id: AttributeId) -> bool {
     is_packed_time(id) || id == AttributeId::AcquisitionNumber
 }
 
-/// Whether the own column of an instance holds a packed time.
+/// Whether the column of an instance for this attribute holds a packed time.
 pub(super) fn is_packed_time(id: AttributeId) -> bool {
     matches!(id, AttributeId::AcquisitionTime | AttributeId::ContentTime | AttributeId::InstanceCreationTime)
 }
@@ -93,7 +93,7 @@ pub(super) fn shared_columns_sql() -> &'static str {
     })
 }
 
-/// Where an attribute stands in [`shared`].
+/// The place of an attribute in [`shared`].
 pub(super) fn place_in_shared(id: AttributeId) -> Option<usize> {
     static PLACES: OnceLock<[Option<usize>; ATTRIBUTE_COUNT]> = OnceLock::new();
     let places =

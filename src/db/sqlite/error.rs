@@ -1,11 +1,11 @@
-//! What rusqlite reports, as the error of an index.
+//! Errors of rusqlite as errors of an index.
 
 use rusqlite::ErrorCode;
 
 use crate::db::Error;
 
 impl From<rusqlite::Error> for Error {
-    /// The error with the kinds that callers tell apart.
+    /// Classifies an error into the kinds that callers tell apart.
     fn from(source: rusqlite::Error) -> Self {
         match source.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => Self::Interrupted,

@@ -1,8 +1,9 @@
-//! The files of an index: which ones they are, who may read them, and whether they fit each other.
+//! The files of an index: which files they are, who may read them, and whether they fit each other.
 //!
-//! An index is a database, a write-ahead log beside it (`-wal`), shared memory (`-shm`) and the lock file of
-//! [`PriorityLock`](super::write_priority::PriorityLock) (`-turn`). SQLite trusts the log that it finds: a log of another database destroys this one.
-//! So the lock file also holds a [`LogRecord`], which says whose log it is, and every opening asks it first.
+//! An index is a database with a write-ahead log (`-wal`), shared memory (`-shm`) and the lock file
+//! of [`PriorityLock`](super::write_priority::PriorityLock) (`-turn`) beside it. SQLite trusts any
+//! log that it finds, and the log of another database destroys this one. So the lock file also
+//! holds a [`LogRecord`], which says whose log it is. Every opening reads it first.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -15,21 +16,24 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use crate::db::Error;
 
-/// Permissions of the files of an index at most: they hold patient data, and whoever can open a file can lock it.
+/// Most permissions of the files of an index. They hold patient data, and whoever can open a file
+/// can lock it.
 const FILE_MODE: u32 = 0o640;
 
-/// Permissions of a directory that is made for an index at most.
+/// Most permissions of a directory that is made for an index.
 const DIRECTORY_MODE: u32 = 0o750;
 
-/// Permissions of the lock file at most. A lock takes no more than a descriptor, so that nobody else may have one.
+/// Most permissions of the lock file. A file descriptor is enough to lock it, so nobody else may
+/// have one.
 const LOCK_MODE: u32 = 0o600;
 
-/// Attempts, and the pause between them, before a log counts as missing. Another process that closes the index empties the log
-/// a moment before it notes that.
+/// Attempts before a log counts as missing, with the pause between them. Another process that
+/// closes the index empties the log a moment before it notes that.
 const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The path of a file beside the index. SQLite follows a link to the database, and puts its files there.
+/// The path of a file beside the index. SQLite follows a link to the database, and puts its files
+/// there.
 fn beside(index: &Path, suffix: &str) -> PathBuf {
     let mut path = OsString::from(fs::canonicalize(index).unwrap_or_else(|_| index.to_owned()));
     path.push(suffix);
@@ -41,25 +45,28 @@ pub(super) fn lock_file(index: &Path) -> PathBuf {
     beside(index, "-turn")
 }
 
-/// The write-ahead log.
+/// The path of the write-ahead log.
 fn log(index: &Path) -> PathBuf {
     beside(index, "-wal")
 }
 
-/// Bytes in the write-ahead log; none where there is no such file.
+/// Size of the write-ahead log in bytes. 0 if there is no such file.
 pub(super) fn log_bytes(index: &Path) -> u64 {
     bytes_of_log(index).unwrap_or(0)
 }
 
-/// The same; `None` where there is no such file.
+/// Size of the write-ahead log in bytes. `None` if there is no such file.
 fn bytes_of_log(index: &Path) -> Option<u64> {
     fs::metadata(log(index)).ok().map(|metadata| metadata.len())
 }
 
-/// Makes the log durable as it is. A process that was killed between a commit's write and its sync leaves a row that is seen and
-/// not durable, and the start of the node relies on what it sees: an object of such a row is kept.
+/// Makes the log durable as it is.
 ///
-/// Another descriptor does no harm here: SQLite locks the database and the shared memory, and not the log.
+/// A process that was killed between the write and the sync of a commit leaves a row that is seen
+/// but not durable. The start of the node relies on what it sees: it keeps an object of such a row.
+///
+/// Another descriptor of the log does no harm. SQLite locks the database and the shared memory, but
+/// not the log.
 pub(super) fn sync_log(index: &Path) -> io::Result<()> {
     match File::open(log(index)) {
         Ok(log) => log.sync_data(),
@@ -75,11 +82,11 @@ struct FileId {
     inode: u64,
 }
 
-/// What the kernel says of a file that has this name now.
+/// The state of a file that has this name now.
 struct FileStatus {
     id: FileId,
     bytes: u64,
-    /// When the file was written last, where that was asked for.
+    /// Time of the last write, if it was asked for.
     modified: Option<SystemTime>,
 }
 
@@ -90,10 +97,11 @@ impl From<&Metadata> for FileStatus {
     }
 }
 
-/// Looks at a file, and at its time only if `with_time` says so.
+/// Reads the state of a file, and its time only if `with_time` says so.
 ///
-/// Asking for a time has a price (Linux 6.13 and later): the next write then gives the file a time of its own, and the sync after
-/// it writes the inode as well. For the log that was one more write to the disk in each commit.
+/// To ask for a time is costly on Linux 6.13 and later. The next write then gives the file a time
+/// of its own, and the sync after it also writes the inode. For the log that was one more write to
+/// the disk in each commit.
 #[cfg(target_os = "linux")]
 fn look_at(path: &Path, with_time: bool) -> io::Result<FileStatus> {
     use rustix::fs::{AtFlags, CWD, StatxFlags};
@@ -109,7 +117,7 @@ fn look_at(path: &Path, with_time: bool) -> io::Result<FileStatus> {
                 modified: since_1970.map(|seconds| UNIX_EPOCH + Duration::new(seconds, now.stx_mtime.tv_nsec)),
             })
         }
-        // A sandbox that does not know the call.
+        // The sandbox does not know the call.
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => fs::metadata(path).map(|now| FileStatus::from(&now)),
         Err(error) => Err(error.into()),
     }
@@ -120,45 +128,46 @@ fn look_at(path: &Path, _with_time: bool) -> io::Result<FileStatus> {
     fs::metadata(path).map(|now| FileStatus::from(&now))
 }
 
-/// Where the database and its log stand among the files of an index.
+/// Places of the database and its log among the files of an index.
 const DATABASE: usize = 0;
 const LOG: usize = 1;
 
 /// The files of an index after a commit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
-    /// Bytes in the log.
+    /// Size of the log in bytes.
     pub(super) log_bytes: u64,
-    /// When the database was written last: a checkpoint does that, a commit does not.
+    /// Time of the last write to the database. A checkpoint writes to it, a commit does not.
     pub(super) changed: Option<SystemTime>,
 }
 
 /// The files that an index was opened with.
 ///
-/// What SQLite holds open is asked for by name, right after it was opened: another descriptor of the same file is no way, since
-/// closing it would drop SQLite's locks (POSIX advisory locks belong to the process).
+/// The files that SQLite holds open are identified by name, right after they were opened. To open
+/// another descriptor of a file is no way. Closing it would drop SQLite's locks, because POSIX
+/// advisory locks belong to the process.
 #[derive(Clone, Debug)]
 pub struct IndexFiles {
-    /// The name that the index was opened by.
+    /// The name by which the index was opened.
     index: PathBuf,
-    /// The database, its log and its shared memory; `None` for one that was not there.
+    /// The database, its log and its shared memory. `None` for a file that was not there.
     opened: [(PathBuf, Option<FileId>); 3],
 }
 
 /// How the files of an index differ from those that it was opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Difference {
-    /// The log alone has lost its name. Its contents can still be copied into the database.
+    /// Only the log has lost its name. Its contents can still be copied into the database.
     LogRemoved,
     /// Anything else.
     Other,
 }
 
 impl IndexFiles {
-    /// The files of this index as they are now.
+    /// Identifies the files of this index as they are now.
     #[must_use]
     pub fn of(index: &Path) -> Self {
-        // The database by the name that was given: a link may come to lead elsewhere.
+        // The database keeps the name that was given, because a link may later lead elsewhere.
         let opened = [index.to_owned(), beside(index, "-wal"), beside(index, "-shm")].map(|path| {
             let id = look_at(&path, false).ok().map(|now| now.id);
             (path, id)
@@ -166,10 +175,10 @@ impl IndexFiles {
         Self { index: index.to_owned(), opened }
     }
 
-    /// Whether the same files still have these names. Three calls of `stat`, some 3 µs.
+    /// Checks that the same files still have these names. That is three calls of `stat`, some 3 µs.
     ///
     /// # Errors
-    /// [`Error::Replaced`] when one is gone or another file has its name.
+    /// Fails with [`Error::Replaced`] if one is gone or another file has its name.
     pub fn check(&self) -> Result<(), Error> {
         match self.difference() {
             None => Ok(()),
@@ -177,13 +186,13 @@ impl IndexFiles {
         }
     }
 
-    /// Whether the database still has its name. One call of `stat`.
+    /// Checks that the database still has its name. That is one call of `stat`.
     ///
-    /// This is enough for a connection that is open: it keeps the log and the shared memory that it
-    /// opened. A new connection needs [`IndexFiles::check`], since it opens them by their names.
+    /// This is enough for an open connection, which keeps the log and the shared memory that it
+    /// opened. A new connection needs [`IndexFiles::check`], because it opens them by name.
     ///
     /// # Errors
-    /// [`Error::Replaced`] when it is gone or another file has its name.
+    /// Fails with [`Error::Replaced`] if it is gone or another file has its name.
     pub fn check_database(&self) -> Result<(), Error> {
         let (path, opened) = &self.opened[DATABASE];
         let now = look_at(path, false).ok().map(|now| now.id);
@@ -193,23 +202,23 @@ impl IndexFiles {
         Ok(())
     }
 
-    /// The name that the index was opened by.
+    /// The name by which the index was opened.
     pub(super) fn index(&self) -> &Path {
         &self.index
     }
 
-    /// How they differ; `None`: they do not.
+    /// How the files differ. `None` if they do not.
     pub(super) fn difference(&self) -> Option<Difference> {
         self.look().err()
     }
 
-    /// What is to be known of them after a commit, if the files are the same.
+    /// Reads the state of the files after a commit, if they are the same files.
     pub(super) fn look(&self) -> Result<Seen, Difference> {
         let (mut log_bytes, mut changed) = (0, None);
         let mut same = [true; 3];
         let mut log_is_gone = false;
         for (at, (path, opened)) in self.opened.iter().enumerate() {
-            // A file that was not there when the index was opened is none of ours.
+            // A file that was not there when the index was opened is not ours.
             let Some(opened) = opened else { continue };
             let now = look_at(path, at == DATABASE);
             same[at] = now.as_ref().is_ok_and(|now| now.id == *opened);
@@ -228,11 +237,12 @@ impl IndexFiles {
     }
 }
 
-/// What the lock file says of the write-ahead log: for which database it was written, and whether it holds commits that the
-/// database does not have yet.
+/// The record of the lock file about the write-ahead log: its database, and whether it holds
+/// commits that the database does not have yet.
 ///
-/// It is noted before Success is answered and after the log was emptied, so that a log that is gone is told from one that
-/// nobody needs. Nothing is known where the file cannot be written, and then nothing is refused.
+/// It is noted before Success is answered and after the log was emptied. So a log that is gone can
+/// be told from one that nobody needs. If the file cannot be written, nothing is known, and nothing
+/// is refused.
 #[derive(Debug)]
 pub(super) struct LogRecord {
     index: PathBuf,
@@ -242,22 +252,22 @@ pub(super) struct LogRecord {
 /// The state of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Log {
-    /// The database has all that was committed.
+    /// The database has all commits.
     Spent,
     /// The log holds commits.
     Needed,
 }
 
-/// Where the state of the log stands in the record, and the letters for it.
+/// Place of the state of the log in the record, and its letters.
 const STATE_AT: u64 = 0;
 const SPENT: u8 = b'-';
 const NEEDED: u8 = b'+';
 
-/// The longest record: the state, two numbers and the line's end.
+/// Longest record: the state, two numbers and the end of the line.
 const RECORD_BYTES: u64 = 64;
 
-/// What sets a database apart from one that takes its name later: its inode number and its time of birth in nanoseconds.
-/// File systems give the number of a file that was removed to the next one.
+/// Tells a database from one that later has its name: inode number, and time of birth in
+/// nanoseconds. File systems give the number of a removed file to the next file.
 type Birth = (u64, u128);
 
 fn birth_of(database: &Metadata) -> Birth {
@@ -266,17 +276,18 @@ fn birth_of(database: &Metadata) -> Birth {
 }
 
 impl LogRecord {
-    /// The record of an index; the file is made where it is missing.
+    /// Opens the record of an index. The file is made if it is missing.
     pub(super) fn of(index: &Path) -> Self {
         Self { index: index.to_owned(), file: open_lock_file(index).ok() }
     }
 
-    /// The file that it stands in.
+    /// The path of the file.
     pub(super) fn path(&self) -> PathBuf {
         lock_file(&self.index)
     }
 
-    /// Notes that the log belongs to the database that has the name now, before anything is written to it.
+    /// Notes that the log belongs to the database that has the name now, before anything is written
+    /// to it.
     pub(super) fn claim(&self) -> io::Result<()> {
         let Some(mut file) = self.file.as_ref() else { return Ok(()) };
         let birth = birth_of(&fs::metadata(&self.index)?);
@@ -290,11 +301,12 @@ impl LogRecord {
         file.sync_all()
     }
 
-    /// Notes the state of the log, where it is another one. It is durable when this returns.
+    /// Notes the state of the log, if it has changed. It is durable when this returns.
     pub(super) fn note(&self, log: Log) -> io::Result<()> {
         self.note_as_told(log)?;
         if log == Log::Spent && log_bytes(&self.index) > 0 {
-            // Another process has committed since the log was emptied, and found it noted as needed.
+            // Another process has committed since the log was emptied, and found it noted as
+            // needed.
             return self.note_as_told(Log::Needed);
         }
         Ok(())
@@ -308,21 +320,21 @@ impl LogRecord {
         };
         let mut known = [0];
         if file.read_at(&mut known, STATE_AT)? == 0 || known[0] == letter {
-            // A record that was never made says nothing.
+            // Nothing is known without a record.
             return Ok(());
         }
         file.write_all_at(&[letter], STATE_AT)?;
         file.sync_data().inspect_err(|_| {
-            // So that the next attempt does not find it noted, which it is not.
+            // The next attempt must not find it noted, because it is not.
             let _the_error_counts = file.write_all_at(&known, STATE_AT);
         })
     }
 
-    /// Makes the record newer than the database, which was written last at this time.
+    /// Makes the record newer than the database, which was last written at this time.
     ///
-    /// Another program that closes the index last copies the log back and removes it. The shell of
-    /// SQLite does that after a crash. Then the database is newer than the record, and nothing is lost.
-    /// Where somebody has removed a log that was needed, the record is newer.
+    /// Another program that is the last to close the index checkpoints the log and removes it. The
+    /// shell of SQLite does that after a crash. The database is then newer than the record, and
+    /// nothing is lost. If somebody has removed a log that was needed, the record is newer.
     pub(super) fn stay_newer_than(&self, changed: Option<SystemTime>) -> io::Result<()> {
         let (Some(file), Some(changed)) = (&self.file, changed) else { return Ok(()) };
         if file.metadata()?.modified()? > changed {
@@ -333,7 +345,8 @@ impl LogRecord {
     }
 }
 
-/// The database that the log belongs to, and the state of the log; `None` where there is no record.
+/// Reads the database that the log belongs to, and the state of the log. `None` if there is no
+/// record.
 fn read_record(index: &Path) -> Option<(Birth, Log)> {
     let mut text = String::new();
     File::open(lock_file(index)).ok()?.take(RECORD_BYTES).read_to_string(&mut text).ok()?;
@@ -346,7 +359,8 @@ fn read_record(index: &Path) -> Option<(Birth, Log)> {
     Some(((inode.parse().ok()?, born.parse().ok()?), log))
 }
 
-/// Whether the database was written after the last commit: whoever removed the log had copied it back.
+/// Whether the database was written after the last commit. Whoever removed the log has then copied
+/// it back.
 fn is_newer_than_record(database: &Metadata, index: &Path) -> bool {
     let noted = fs::metadata(lock_file(index)).and_then(|record| record.modified());
     matches!((database.modified(), noted), (Ok(changed), Ok(noted)) if changed > noted)
@@ -357,8 +371,8 @@ pub(super) fn log_is_needed(index: &Path) -> bool {
     matches!(read_record(index), Some((_, Log::Needed)))
 }
 
-/// Refuses files that do not fit each other, before SQLite sees them: it would take over a log of another database, and throw
-/// away one whose database is gone.
+/// Refuses files that do not fit each other, before SQLite sees them. SQLite would take over the
+/// log of another database, and discard a log whose database is gone.
 pub(super) fn refuse_misfits(index: &Path) -> Result<(), Error> {
     let io = |source| Error::Io { path: index.to_owned(), source };
     for attempt in 1.. {
@@ -373,7 +387,7 @@ pub(super) fn refuse_misfits(index: &Path) -> Result<(), Error> {
             if log_bytes == 0 && !needed {
                 return Ok(());
             }
-            // Another process may be making it just now.
+            // Another process may be making it now.
             if attempt == ATTEMPTS {
                 return Err(Error::DatabaseGone { path: index.to_owned() });
             }
@@ -384,8 +398,9 @@ pub(super) fn refuse_misfits(index: &Path) -> Result<(), Error> {
             Some((birth, _)) if birth != birth_of(&database) && log_bytes > 0 => {
                 return Err(Error::ForeignLog { path: index.to_owned(), log: log(index), record: lock_file(index) });
             }
-            // A log that is there and empty is not gone: a process was killed after it had copied the log back and emptied it,
-            // and before it could note that. SQLite syncs the database before it empties the log.
+            // A log that is there and empty is not gone. A process was killed after it had emptied
+            // the log and before it could note that. SQLite syncs the database before it empties
+            // the log.
             Some((birth, Log::Needed))
                 if birth == birth_of(&database)
                     && bytes_of_log(index).is_none()
@@ -402,18 +417,19 @@ pub(super) fn refuse_misfits(index: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the database, empty, where it is missing: SQLite gives its log and shared memory the permissions of the database.
+/// Makes an empty database if it is missing. SQLite gives its log and shared memory the permissions
+/// of the database.
 pub(super) fn make(index: &Path) -> Result<(), Error> {
     let io = |source| Error::Io { path: index.to_owned(), source };
     match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(index) {
-        // Nobody of this process has the new file open, so that closing it drops no locks.
+        // Nobody in this process has the new file open, so closing it drops no locks.
         Ok(_made) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(io(error)),
     }
 }
 
-/// Makes a directory, with all above it, that only this user and group can enter.
+/// Makes a directory and all above it, which only this user and group can enter.
 pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
     DirBuilder::new()
         .recursive(true)
@@ -422,7 +438,8 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
         .map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-/// Takes away what others may do with the files of an index, where they are ours. An earlier version left that to the umask.
+/// Removes the permissions of others from the files of an index that are ours. An earlier version
+/// left them to the umask.
 pub(super) fn tighten(index: &Path) {
     let modes = [("", FILE_MODE), ("-wal", FILE_MODE), ("-shm", FILE_MODE), ("-turn", LOCK_MODE)];
     for (suffix, mode) in modes {
@@ -438,7 +455,8 @@ pub(super) fn tighten(index: &Path) {
     }
 }
 
-/// Opens the lock file, and makes it where it is missing. One that the superuser makes belongs to the owner of the index.
+/// Opens the lock file, and makes it if it is missing. If the superuser makes it, it belongs to the
+/// owner of the index.
 pub(super) fn open_lock_file(index: &Path) -> io::Result<File> {
     let path = lock_file(index);
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(LOCK_MODE).open(path)?;
@@ -489,7 +507,7 @@ mod tests {
         let (_directory, index) = index();
         fs::write(&index, "database").unwrap();
         fs::write(log(&index), "log").unwrap();
-        // Nothing is known: an older version wrote it.
+        // Nothing is known, because an older version wrote it.
         refuse_misfits(&index).unwrap();
         let record = LogRecord::of(&index);
         record.claim().unwrap();
@@ -501,7 +519,7 @@ mod tests {
         assert!(matches!(refuse_misfits(&index), Err(Error::DatabaseGone { .. })));
         fs::write(&index, "backup").unwrap();
         assert!(matches!(refuse_misfits(&index), Err(Error::ForeignLog { .. })));
-        // The log moved out of the way, as the message says.
+        // The log is moved out of the way, as the message says.
         fs::rename(log(&index), beside(&index, "-wal.old")).unwrap();
         refuse_misfits(&index).unwrap();
         record.claim().unwrap();

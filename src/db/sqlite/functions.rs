@@ -1,4 +1,4 @@
-//! Functions that statements of writers and readers use alike.
+//! Functions that statements of writers and readers use.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::db::rules;
 /// Adds them to a connection.
 pub(super) fn register(connection: &Connection) -> rusqlite::Result<()> {
     let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY | FunctionFlags::SQLITE_DETERMINISTIC;
-    // dcm_each_once(values): the values of a text that are joined by '\', each where it stands first.
+    // dcm_each_once(values): values joined by '\', each only where it first occurs.
     connection.create_scalar_function("dcm_each_once", 1, pure, |context| {
         Ok(context.get_raw(0).as_str_or_null()?.map(each_once))
     })?;

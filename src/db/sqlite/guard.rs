@@ -1,7 +1,8 @@
-//! The index under a running writer: whether it still is the file that was opened.
+//! Checks that the index of a running writer still is the file that was opened.
 //!
-//! Whoever removes or replaces the index under a node leaves SQLite writing into a file without a name, which is gone with the
-//! process. So nothing counts as stored before [`IndexGuard::after_commit`] has seen that the files still have their names.
+//! If somebody removes or replaces the index of a node, SQLite writes into a file without a name.
+//! That file is gone with the process. So nothing counts as stored before
+//! [`IndexGuard::after_commit`] has seen that the files still have their names.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use super::open;
 use crate::db::Error;
 use crate::telemetry::metrics;
 
-/// How long the log of a removed file waits for readers until it is copied into the database.
+/// Longest wait for readers before the log of a removed file is copied into the database.
 const COPY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether the index is the file that was opened, for whoever asks how the node is.
+/// Whether the index is the file that was opened. It is shared with whoever asks how the node is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IndexState(Arc<AtomicBool>);
 
@@ -28,7 +29,7 @@ impl IndexState {
     }
 }
 
-/// The files of a writer, and what it has said of them.
+/// The files of a writer, and what was reported of them.
 #[derive(Debug)]
 pub(super) struct IndexGuard {
     files: IndexFiles,
@@ -37,7 +38,7 @@ pub(super) struct IndexGuard {
 }
 
 impl IndexGuard {
-    /// To be made when the index has just been opened.
+    /// Identifies the files of an index that was just opened.
     pub(super) fn of(index: &Path) -> Self {
         Self { files: IndexFiles::of(index), record: LogRecord::of(index), state: IndexState::default() }
     }
@@ -46,7 +47,7 @@ impl IndexGuard {
         self.state.clone()
     }
 
-    /// Refuses to write where the files are not those that were opened.
+    /// Refuses to write if the files are not those that were opened.
     pub(super) fn before_transaction(&self, connection: &Connection) -> Result<(), Error> {
         if let Some(difference) = self.files.difference() {
             return Err(self.tell(difference, connection));
@@ -55,11 +56,11 @@ impl IndexGuard {
         Ok(())
     }
 
-    /// Whether what was just committed is in the files that have the names of the index.
+    /// Checks that the last commit is in files that have the names of the index.
     pub(super) fn after_commit(&self, connection: &Connection) -> Result<(), Error> {
         match self.files.look() {
             Err(difference) => Err(self.tell(difference, connection)),
-            // Nothing has been written yet.
+            // Nothing was written yet.
             Ok(Seen { log_bytes: 0, .. }) => Ok(()),
             Ok(Seen { changed, .. }) => {
                 let noted = self.record.note(Log::Needed).and_then(|()| self.record.stay_newer_than(changed));
@@ -68,13 +69,14 @@ impl IndexGuard {
         }
     }
 
-    /// The same while nothing is written: an operator is told at once, and not at the next instance.
+    /// Does the same while nothing is written. An operator so learns it at once, and not with the
+    /// next instance.
     pub(super) fn look(&self, connection: &Connection) {
         match self.files.look() {
             Err(difference) => drop(self.tell(difference, connection)),
             Ok(Seen { log_bytes, .. }) => {
                 self.found_again();
-                // Another program may have emptied it, with `PRAGMA wal_checkpoint(TRUNCATE)`.
+                // Another program may have emptied it with `PRAGMA wal_checkpoint(TRUNCATE)`.
                 if log_bytes == 0 {
                     let _the_next_look = self.record.note(Log::Spent);
                 }
@@ -82,7 +84,7 @@ impl IndexGuard {
         }
     }
 
-    /// Whether the files are those that were opened.
+    /// Checks that the files are those that were opened.
     pub(super) fn check(&self) -> Result<(), Error> {
         self.files.check()
     }
@@ -94,7 +96,7 @@ impl IndexGuard {
         }
     }
 
-    /// Says once what has happened, and saves what can be saved.
+    /// Reports once what has happened, and saves what can be saved.
     fn tell(&self, difference: Difference, connection: &Connection) -> Error {
         let error = Error::Replaced { path: self.files.index().to_owned() };
         if self.state.0.swap(true, Relaxed) {
@@ -109,7 +111,7 @@ impl IndexGuard {
         error
     }
 
-    /// Copies the log that has no name any more into the database, which still has its own.
+    /// Copies the log, which has lost its name, into the database, which still has its own.
     fn copy_log(&self, connection: &Connection) -> bool {
         let copied = connection
             .busy_timeout(COPY_TIMEOUT)
@@ -118,15 +120,16 @@ impl IndexGuard {
         copied && self.record.note(Log::Spent).is_ok()
     }
 
-    /// Ends the work of a connection. The log is copied back and removed, so that the index is one file; where readers are
-    /// busy it stays for the next start. Files that are not those that were opened are left alone.
+    /// Ends the work of a connection. The log is checkpointed and removed, so that the index is one
+    /// file. If readers are busy, it stays for the next start. Files that are not those that were
+    /// opened are left alone.
     pub(super) fn close(&self, connection: Connection) -> Result<(), Error> {
         if let Err(error) = self.check() {
-            // Closing would remove the log by its name, which is that of another file now.
+            // Closing would remove the log by its name, which another file has now.
             std::mem::forget(connection);
             return Err(error);
         }
-        // Waiting for readers would keep all other writers out meanwhile.
+        // Waiting for readers would keep all other writers out.
         let copied = connection.busy_timeout(Duration::ZERO).and_then(|()| copy_log(&connection, "TRUNCATE"));
         if copied? == Copied::All {
             self.record.note(Log::Spent).map_err(|source| Error::Io { path: self.record.path(), source })?;

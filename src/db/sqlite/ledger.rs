@@ -1,4 +1,4 @@
-//! What scans have seen, read from the index.
+//! What scans have seen, as the index has it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ use crate::model::location::{Location, Place};
 impl ScanLedger for Reader {
     fn directory_now(&mut self, directory: &Path) -> Result<DirectorySnapshot<'_>, Error> {
         let transaction = self.connection.unchecked_transaction()?;
-        // What is read first fixes the moment.
+        // The first read fixes the moment.
         let id = self.directory_id(directory, false)?;
         let reader = &*self;
         Ok(DirectorySnapshot::new(move || {
@@ -99,7 +99,7 @@ impl ScanLedger for Reader {
         after: &Path,
         limit: usize,
     ) -> Result<Vec<PathBuf>, Error> {
-        // TEXT paths come before BLOB ones; ranges of each use the index on the path.
+        // TEXT paths come before BLOB paths. A range of each kind uses the index on the path.
         let (from, to) = range_below(root);
         let after_text = after.to_str();
         let mut found = Vec::new();
@@ -194,7 +194,7 @@ impl Reader {
                 let stored = row.get_ref(0)?;
                 uid.clear();
                 if naming.needs_uid(stored) {
-                    UidSuffix::unpack(row.get_ref(1)?, prefix.as_str()?, &mut uid);
+                    UidSuffix::unpack(row.get_ref(1)?, prefix.as_str()?, &mut uid)?;
                 }
                 let name = naming.unpack(stored, &uid)?;
                 let missing = !missing.is_empty() && missing.contains(&name);
@@ -222,7 +222,7 @@ impl Reader {
         self.each_note(id, on_file)
     }
 
-    /// Of the files in a directory, those that are not indexed, in the order of their names.
+    /// Calls `on_file` for each file of a directory that is not indexed, in the order of names.
     fn each_note(&self, id: i64, on_file: &mut dyn FnMut(OsString, KnownFile)) -> rusqlite::Result<()> {
         let mut notes = self.connection.prepare_cached(
             "SELECT file_name, size, mtime_ms, kind, reason, detail FROM unindexed_file WHERE directory = ?1 ORDER BY file_name",
@@ -267,7 +267,7 @@ impl Reader {
             let mut rows = statement.query([id])?;
             while let Some(row) = rows.next()? {
                 let mut uid = String::new();
-                UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str()?, &mut uid);
+                UidSuffix::unpack(row.get_ref(1)?, row.get_ref(2)?.as_str()?, &mut uid)?;
                 let file_name = if is_copy {
                     path_from_sql(row.get_ref(0)?)?
                 } else {

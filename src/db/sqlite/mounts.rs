@@ -1,4 +1,5 @@
-//! Whether the file systems are mounted that scans have seen, without asking one that may not answer.
+//! Whether the file systems that scans have seen are mounted. No file system that may not answer is
+//! asked.
 
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStringExt;
@@ -11,14 +12,15 @@ use rusqlite::Connection;
 
 use super::sql_values::path_from_sql;
 
-/// How long a look at what is mounted holds good. Longer: an answer says ONLINE of a disk that was just taken away. Shorter: more
-/// queries read the table of mounts, which takes some 50 µs.
+/// How long a look at the mounts is valid. Larger: an answer says ONLINE for a disk that was just
+/// removed. Smaller: more queries read the table of mounts, which takes some 50 µs.
 const HOLDS: Duration = Duration::from_secs(2);
 
-/// How long a path may take that the table of mounts does not name. A server that is gone does not answer at all.
+/// Longest wait for a path that the table of mounts does not have. A server that is gone does not
+/// answer at all.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What is mounted, as of a moment.
+/// The mounts as of a moment.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
     unmounted: Vec<PathBuf>,
@@ -27,7 +29,8 @@ pub(super) struct Mounts {
 }
 
 impl Mounts {
-    /// Of the places where scans have seen a file system: those where none is mounted now, and those where one is.
+    /// Returns the places where scans have seen a file system: first those where none is mounted
+    /// now, then those where one is.
     pub(super) fn look(&mut self, connection: &Connection) -> rusqlite::Result<(&[PathBuf], &[PathBuf])> {
         if self.since.is_none_or(|since| since.elapsed() >= HOLDS) {
             let mut statement = connection.prepare_cached("SELECT path FROM mount_point ORDER BY path")?;
@@ -41,7 +44,7 @@ impl Mounts {
     }
 }
 
-/// The look of all readers of this process at paths that the table of mounts does not name.
+/// The probe of this process for paths that the table of mounts does not have.
 static LOOK: MountProbe = MountProbe { unanswered: Mutex::new(None) };
 
 fn not_mounted(known: Vec<PathBuf>) -> Vec<PathBuf> {
@@ -50,8 +53,8 @@ fn not_mounted(known: Vec<PathBuf>) -> Vec<PathBuf> {
     if unnamed.is_empty() { unnamed } else { LOOK.not_mounted(unnamed, is_mount_point) }
 }
 
-/// A path may lead to a mount point by a link. To follow it may wait for a server for ever, and no thread that does can be
-/// ended: so there is one at a time.
+/// Looks at paths that may lead to a mount point by a link. To follow a link may wait for a server
+/// forever, and the waiting thread cannot be ended. So there is at most one such thread.
 struct MountProbe {
     /// The thread that did not answer in time.
     unanswered: Mutex<Option<Receiver<Vec<PathBuf>>>>,
@@ -65,7 +68,7 @@ impl MountProbe {
     ) -> Vec<PathBuf> {
         let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
         if unanswered.as_ref().is_some_and(|before| matches!(before.try_recv(), Err(TryRecvError::Empty))) {
-            // What does not answer is as good as not there.
+            // A path that does not answer counts as not mounted.
             return paths;
         }
         *unanswered = None;
@@ -73,7 +76,7 @@ impl MountProbe {
         let to_look_at = paths.clone();
         let started = std::thread::Builder::new().name("mounts".into()).spawn(move || {
             let found: Vec<PathBuf> = to_look_at.into_iter().filter(|path| !is_mount_point(path)).collect();
-            // Nobody waits any more.
+            // Nobody may wait any more.
             let _ = sender.send(found);
         });
         if started.is_err() {
@@ -86,26 +89,26 @@ impl MountProbe {
     }
 }
 
-/// The mount points of this process, from the kernel's table.
+/// Returns the mount points of this process from the table of the kernel.
 #[cfg(target_os = "linux")]
 fn mounted() -> std::io::Result<HashSet<PathBuf>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(mount_points(&table).collect())
 }
 
-/// See above.
+/// Returns nothing, because there is no such table here.
 #[cfg(not(target_os = "linux"))]
 fn mounted() -> std::io::Result<HashSet<PathBuf>> {
     Ok(HashSet::new())
 }
 
-/// The fifth field of each line of proc(5) mountinfo.
+/// Returns the fifth field of each line of proc(5) mountinfo.
 fn mount_points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
     let fields = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
     fields.map(|field| PathBuf::from(std::ffi::OsString::from_vec(unescaped(field))))
 }
 
-/// Space, tab, line feed and backslash stand as three octal digits.
+/// Decodes a field. Space, tab, line feed and backslash are written as three octal digits.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -133,7 +136,7 @@ fn is_mount_point(path: &Path) -> bool {
         .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// See above. Where the system cannot say, it is as the scans have seen it.
+/// Returns `true`, because the system cannot say. The mounts are then as scans have seen them.
 #[cfg(not(target_os = "linux"))]
 fn is_mount_point(_path: &Path) -> bool {
     true
@@ -167,7 +170,7 @@ mod tests {
             assert_eq!(look.not_mounted(path(), move |_| begin.send(()).is_ok()), path());
         }
         assert!(looks.try_recv().is_err(), "another thread was begun");
-        // It answers at last, and the next look is a new one.
+        // It answers at last, and the next look starts again.
         answer.send(()).unwrap();
         drop((begun, answer));
         assert!(looks.recv().is_err());

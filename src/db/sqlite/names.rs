@@ -1,15 +1,16 @@
-//! The words of patients' names: which there are, and whose they are.
+//! The words of patients' names, and the patients of each word.
 //!
-//! An index on names finds those that begin with something. `*MITH*`, and fuzzy matching, ask for what stands anywhere in
-//! a name: that is looked for among the distinct words, of which there are few (some ten thousand in a million names), and
-//! they lead to the patients. The writer keeps this up with the names, in the same transaction.
+//! An index on names finds names that begin with a text. `*MITH*` and fuzzy matching ask for a text
+//! anywhere in a name. They are looked up among the distinct words, which lead to the patients.
+//! There are few words: some ten thousand in a million names. The writer updates them with the
+//! names, in the same transaction.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::db::name_words::words;
 use crate::model::sound::Sound;
 
-/// A patient has this name now.
+/// Adds the words of a patient's name.
 pub(super) fn add(connection: &Connection, patient: i64, forms: &[&str]) -> rusqlite::Result<()> {
     for word in words(forms) {
         let known = word_row(connection, word)?;
@@ -32,7 +33,7 @@ pub(super) fn add(connection: &Connection, patient: i64, forms: &[&str]) -> rusq
     Ok(())
 }
 
-/// A patient no longer has this name.
+/// Removes the words of a patient's name.
 pub(super) fn remove(connection: &Connection, patient: i64, forms: &[&str]) -> rusqlite::Result<()> {
     for word in words(forms) {
         let Some(row) = word_row(connection, word)? else { continue };

@@ -1,4 +1,4 @@
-//! Opening the index: the only place that makes connections.
+//! Opening the index. This is the only place that makes connections.
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -13,30 +13,32 @@ use super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::{functions, schema};
 use crate::db::{Durability, Error};
 
-/// Pause between attempts at what SQLite does not wait for itself.
+/// Pause between attempts, in cases where SQLite itself does not wait.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Bytes in a page. 8 KiB: instance rows are small and read in runs; measured 204,000 rows/s against 150,000 with 4 KiB.
+/// Page size in bytes. Instance rows are small and read in runs: 8 KiB gave 204,000 rows/s, against
+/// 150,000 with 4 KiB.
 const PAGE_SIZE: u32 = 8192;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// The one connection that writes.
+    /// The connection of the writer.
     Writer { durability: Durability, cache_bytes: u64 },
-    /// One that only asks.
+    /// A connection that only asks.
     Reader { cache_bytes: u64 },
 }
 
-/// Opens the index; a writer creates it where it is missing and brings an older schema up to date.
+/// Opens the index. A writer creates a missing index, and migrates one with an older schema.
 ///
 /// # Errors
-/// [`Error::Missing`] for a reader where there is no index; [`Error::NetworkFileSystem`], [`Error::NewerSchema`],
-/// [`Error::NotAnIndex`], [`Error::Damaged`], [`Error::DatabaseGone`], [`Error::ForeignLog`] and [`Error::LogGone`] as they
-/// say; the one of SQLite for all else.
+/// Fails with [`Error::Missing`] for a reader if there is no index. Fails with
+/// [`Error::NetworkFileSystem`], [`Error::NewerSchema`], [`Error::NotAnIndex`], [`Error::Damaged`],
+/// [`Error::DatabaseGone`], [`Error::ForeignLog`] and [`Error::LogGone`] as they say, and otherwise
+/// with the error of SQLite.
 pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     let writer = matches!(access, Access::Writer { .. });
-    // First: one that is gone and has left its log is told as that.
+    // This comes first, so that an index that is gone but has left its log is reported as that.
     files::refuse_misfits(path)?;
     let exists = path.try_exists().map_err(|source| Error::Io { path: path.to_owned(), source })?;
     if !exists && !writer {
@@ -50,18 +52,19 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
         files::make(path)?;
     }
 
-    // A reader opens read-write as well, and is then bound to asking by query_only: the shared memory of a write-ahead
-    // log has to be writable even for those who read.
+    // A reader also opens read-write, because readers need writable shared memory for the
+    // write-ahead log. query_only then keeps it from writing.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     #[expect(clippy::disallowed_methods, reason = "this is the one place that opens the index")]
     let connection = Connection::open_with_flags(path, flags).map_err(|source| name(path, source))?;
-    // Before anything is set: what belongs to another program is left as it is, its journal mode included.
+    // Before any setting, so that the database of another program keeps its journal mode.
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|source| name(path, source))?;
     if schema::is_foreign(&connection).map_err(|source| name(path, source))? {
         return Err(Error::NotAnIndex { path: path.to_owned() });
     }
     files::tighten(path);
-    // Whoever closes an index last copies the log back and removes it. That is for the writer, which notes it: see `close`.
+    // The last to close an index checkpoints the log and removes it. That is left to the writer,
+    // which notes it: see `close`.
     keep_log_on_close(&connection, true).map_err(|source| name(path, source))?;
     if writer {
         LogRecord::of(path).claim().map_err(|source| Error::Io { path: files::lock_file(path), source })?;
@@ -69,7 +72,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     configure(&connection, access).map_err(|source| name(path, source))?;
     functions::register(&connection).map_err(|source| name(path, source))?;
     schema::check(&connection, path, writer)?;
-    // Only who promises that commits are durable relies on it.
+    // Only a writer that promises durable commits relies on it.
     if let Access::Writer { durability: Durability::Full, .. } = access {
         files::sync_log(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     }
@@ -80,13 +83,13 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Whether closing this connection leaves the log as it is, where it is the last one.
+/// Sets whether closing this connection leaves the log as it is, if it is the last connection.
 pub(super) fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(|_| ())
 }
 
-/// A connection that asks. Closed last, it leaves a log that holds something for the next writer, which notes what becomes
-/// of it.
+/// A connection that asks. If it is closed last and the log is not empty, it leaves the log to the
+/// next writer.
 pub(super) struct Asking {
     connection: Connection,
     path: PathBuf,
@@ -116,8 +119,9 @@ impl DerefMut for Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        // So that asking leaves no files behind. The log stays where its record says that it is needed: a writer that was killed
-        // had emptied it and could not note that, and a log that is gone would be missed.
+        // A reader leaves no files behind. But the log stays if its record says that it is needed:
+        // a writer was killed after it had emptied the log and before it could note that. A log
+        // that is gone would be missed.
         if files::log_bytes(&self.path) == 0 && !files::log_is_needed(&self.path) {
             let _they_stay = keep_log_on_close(&self.connection, false);
         }
@@ -125,22 +129,23 @@ impl Drop for Asking {
 }
 
 fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
-    // The values of ours are far from the default of a gigabyte.
+    // Our values are far below the default of a gigabyte.
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, 64 * 1024 * 1024)?;
     connection.set_prepared_statement_cache_capacity(256);
-    // A plan depends on the statement alone. Without this, a statement that could use a partial index is planned anew for
-    // each new value, which takes longer than running it.
+    // A plan must depend on the statement alone. Otherwise a statement that could use a partial
+    // index is planned again for each new value, which takes longer than running it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     match access {
         Access::Writer { durability, cache_bytes } => {
             // The writer sorts little, and needs no file for it.
             connection.pragma_update(None, "temp_store", "MEMORY")?;
-            // Takes effect only in a database that is still empty.
+            // It takes effect only in a database that is still empty.
             connection.pragma_update(None, "page_size", PAGE_SIZE)?;
             // Readers go on while a batch is written, and a commit is one sequential append.
             keep_log(connection)?;
-            // FULL: a commit survives a power cut (0 of 56,760 lost, against 4,860 of 931,900 with NORMAL). A scan can
-            // do with NORMAL: its files are still there, and its checkpoint is in the same transaction.
+            // With FULL a commit survives a power cut: 0 of 56,760 were lost, against 4,860 of
+            // 931,900 with NORMAL. NORMAL is enough for a scan, because its files are still there
+            // and its checkpoint is in the same transaction.
             let synchronous = match durability {
                 Durability::Full => "FULL",
                 Durability::Normal => "NORMAL",
@@ -151,8 +156,8 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
             connection.pragma_update(None, "cache_size", -i64::try_from(cache_bytes / 1024).unwrap_or(i64::MAX))?;
         }
         Access::Reader { cache_bytes } => {
-            // A million answers may have to be sorted: what does not fit into the cache goes into a file without a name in
-            // the system's directory for temporary files.
+            // A million answers may have to be sorted. What does not fit into the cache goes into a
+            // file without a name in the system's temporary directory.
             connection.pragma_update(None, "temp_store", "FILE")?;
             connection.pragma_update(None, "cache_size", -i64::try_from(cache_bytes / 1024).unwrap_or(i64::MAX))?;
         }
@@ -160,8 +165,8 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Has the database keep a write-ahead log. Of several processes that make a new index at once one does it; SQLite tells
-/// the others that the file is busy without having them wait, so they try again.
+/// Sets the journal mode to a write-ahead log. If several processes make a new index at once, one
+/// of them does it. SQLite tells the others at once that the file is busy, so they try again.
 fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
     loop {
@@ -187,7 +192,8 @@ fn name(path: &Path, source: rusqlite::Error) -> Error {
     }
 }
 
-/// The write-ahead log needs memory shared between processes, which network file systems do not give.
+/// Refuses a network file system. The write-ahead log needs memory shared between processes, which
+/// these do not have.
 #[cfg(target_os = "linux")]
 fn refuse_network_file_system(path: &Path) -> Result<(), Error> {
     const NETWORK: &[(i64, &str)] = &[

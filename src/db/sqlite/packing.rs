@@ -1,18 +1,20 @@
-//! Compact forms of UIDs, times and numbers in instance rows, and the SQL that reads them back in the views.
+//! Compact forms of UIDs, times and numbers in instance rows, and the SQL with which views read
+//! them.
 //!
-//! An archive has a billion instance rows and everything else is small beside them: 20 digits of a UID are 10 bytes
-//! here, a time of day with microseconds is 4, and `hex()`, `replace()` and `printf()` of any sqlite3 shell read them.
+//! An archive can have a billion instance rows, and all else is small beside them. 20 digits of a
+//! UID take 10 bytes here, and a time of day with microseconds takes 4. `hex()`, `replace()` and
+//! `printf()` of any sqlite3 shell can read them.
 
 use std::ffi::OsString;
 
-use rusqlite::types::{FromSqlResult, ToSqlOutput, Value, ValueRef};
+use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, Value, ValueRef};
 
-/// What stands in `instance.uid_suffix`.
+/// A value of `instance.uid_suffix`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum UidSuffix {
-    /// Digits and full stops, two to the byte.
+    /// Digits and full stops, two in each byte.
     Packed(Vec<u8>),
-    /// The whole UID, which has other characters.
+    /// The whole UID, because it has other characters.
     Text(String),
 }
 
@@ -21,7 +23,8 @@ const WHOLE_UID: u8 = 0xB;
 const PADDING: u8 = 0xF;
 
 impl UidSuffix {
-    /// The form of `uid` in an instance group whose UIDs begin with `prefix`. Each UID has exactly one form for each prefix.
+    /// Packs a UID for an instance group whose UIDs begin with `prefix`. Each UID has exactly one
+    /// form for each prefix.
     pub(super) fn pack(uid: &str, prefix: &str) -> Self {
         let rest = uid.strip_prefix(prefix);
         let marker = rest.is_none().then_some(WHOLE_UID);
@@ -45,16 +48,28 @@ impl UidSuffix {
         Self::Packed(packed)
     }
 
-    /// As it stands in a row.
-    pub(super) fn from_sql(stored: ValueRef<'_>) -> Self {
+    /// Reads the form that a row has.
+    pub(super) fn from_sql(stored: ValueRef<'_>) -> FromSqlResult<Self> {
         match stored {
-            ValueRef::Blob(packed) => Self::Packed(packed.to_vec()),
-            ValueRef::Text(text) => Self::Text(String::from_utf8_lossy(text).into_owned()),
-            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Self::Text(String::new()),
+            ValueRef::Blob(packed) => Ok(Self::Packed(packed.to_vec())),
+            ValueRef::Text(text) => Ok(Self::Text(String::from_utf8_lossy(text).into_owned())),
+            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Err(FromSqlError::InvalidType),
         }
     }
 
-    /// As a value of SQL.
+    /// The UID, in an instance group whose UIDs begin with `prefix`.
+    pub(super) fn uid(&self, prefix: &str) -> String {
+        match self {
+            Self::Packed(packed) => {
+                let mut uid = String::new();
+                unpack_digits(packed, prefix, &mut uid);
+                uid
+            }
+            Self::Text(text) => text.clone(),
+        }
+    }
+
+    /// The form as a value of SQL.
     pub(super) fn to_value(&self) -> Value {
         match self {
             Self::Packed(packed) => Value::Blob(packed.clone()),
@@ -62,26 +77,30 @@ impl UidSuffix {
         }
     }
 
-    /// Appends the UID to `into`.
-    pub(super) fn unpack(stored: ValueRef<'_>, prefix: &str, into: &mut String) {
+    /// Appends the UID of a row to `into`.
+    pub(super) fn unpack(stored: ValueRef<'_>, prefix: &str, into: &mut String) -> FromSqlResult<()> {
         match stored {
             ValueRef::Text(text) => into.push_str(&String::from_utf8_lossy(text)),
-            ValueRef::Blob(packed) => {
-                let is_whole = packed.first().is_some_and(|byte| byte >> 4 == WHOLE_UID);
-                if !is_whole {
-                    into.push_str(prefix);
-                }
-                into.reserve(2 * packed.len());
-                let nibbles = packed.iter().flat_map(|byte| [byte >> 4, byte & 0xF]).skip(usize::from(is_whole));
-                for nibble in nibbles {
-                    match nibble {
-                        0..=9 => into.push(char::from(b'0' + nibble)),
-                        FULL_STOP => into.push('.'),
-                        _ => {}
-                    }
-                }
-            }
-            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => {}
+            ValueRef::Blob(packed) => unpack_digits(packed, prefix, into),
+            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => return Err(FromSqlError::InvalidType),
+        }
+        Ok(())
+    }
+}
+
+/// Appends the UID of [`UidSuffix::Packed`] to `into`.
+fn unpack_digits(packed: &[u8], prefix: &str, into: &mut String) {
+    let is_whole = packed.first().is_some_and(|byte| byte >> 4 == WHOLE_UID);
+    if !is_whole {
+        into.push_str(prefix);
+    }
+    into.reserve(2 * packed.len());
+    let nibbles = packed.iter().flat_map(|byte| [byte >> 4, byte & 0xF]).skip(usize::from(is_whole));
+    for nibble in nibbles {
+        match nibble {
+            0..=9 => into.push(char::from(b'0' + nibble)),
+            FULL_STOP => into.push('.'),
+            _ => {}
         }
     }
 }
@@ -95,25 +114,26 @@ impl rusqlite::ToSql for UidSuffix {
     }
 }
 
-/// The 32 bits by which `uid_lookup` finds a SOP Instance UID.
+/// The 32-bit hash by which `uid_lookup` finds a SOP Instance UID.
 pub(super) fn uid_hash(uid: &str) -> i32 {
-    // The low half of the hash, sign included: four bytes in the b-tree.
+    // The low half of the hash with its sign takes four bytes in the b-tree.
     xxhash_rust::xxh3::xxh3_64(uid.as_bytes()) as u32 as i32
 }
 
-/// Text, or the number that stands for exactly this text.
+/// A text, or the number that stands for exactly this text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Packed<'a> {
     Number(i64),
     Text(&'a str),
-    /// Of a time: as many more than its base as the acquisition time of the same instance is.
+    /// A time that differs from its base as the acquisition time of the same instance does from its
+    /// own.
     AsAcquisition,
 }
 
-/// How a time is stored that is [`Packed::AsAcquisition`]: it takes no byte.
+/// The stored form of [`Packed::AsAcquisition`]. It takes no byte.
 const AS_ACQUISITION: &[u8] = &[];
 
-/// What stands for the time of an instance, given what is stored for it and for the acquisition time.
+/// The stored form of a time, from what is stored for it and for the acquisition time.
 pub(super) fn stored_time<'v>(stored: ValueRef<'v>, acquisition: ValueRef<'v>) -> ValueRef<'v> {
     if stored == ValueRef::Blob(AS_ACQUISITION) { acquisition } else { stored }
 }
@@ -133,7 +153,8 @@ impl rusqlite::ToSql for Packed<'_> {
     }
 }
 
-/// A decimal number in its plain form (no sign but minus, no leading zeros) as a number, all else as text.
+/// Packs a decimal number in its plain form as a number, and anything else as text. The plain form
+/// has no sign but minus, and no leading zeros.
 pub(super) fn pack_number(text: &str) -> Packed<'_> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let plain = matches!(digits.as_bytes(), [b'0'] | [b'1'..=b'9', ..]) && text != "-0";
@@ -143,8 +164,8 @@ pub(super) fn pack_number(text: &str) -> Packed<'_> {
     }
 }
 
-/// The digits of a time `HHMMSS` or `HHMMSS.F` (one to six digits after the point) as one number, and how many follow the
-/// point.
+/// The digits of a time `HHMMSS` or `HHMMSS.F` as one number, and how many follow the point. `F`
+/// has one to six digits.
 fn time_digits(text: &str) -> Option<(i64, usize)> {
     let (whole, fraction) = match text.split_once('.') {
         Some((_, "")) => return None,
@@ -159,8 +180,9 @@ fn time_digits(text: &str) -> Option<(i64, usize)> {
     Some((number, fraction.len()))
 }
 
-/// A time in an instance group that has the time `base`: how much its digits, read as one number, are more; text where the two have
-/// another form. Slices of a series are seconds apart, so that this takes 4 bytes for microseconds.
+/// Packs a time for an instance group that has the time `base`. It is the difference of their
+/// digits, read as numbers, or text if the two have different forms. The slices of a series are
+/// seconds apart, so microseconds take 4 bytes.
 pub(super) fn pack_time<'a>(text: &'a str, base: &str) -> Packed<'a> {
     match (time_digits(text), time_digits(base)) {
         (Some((number, decimals)), Some((base, base_decimals))) if decimals == base_decimals => {
@@ -181,7 +203,7 @@ pub(super) fn unpack_time(packed: i64, base: &str, into: &mut String) {
     }
 }
 
-/// SQL for the text of a time: `own` is the column of an instance, `base` that of its instance group.
+/// SQL for the text of a time. `own` is the column of the instance, and `base` that of its group.
 pub(super) fn time_sql(own: &str, base: &str) -> String {
     let digits = format!("replace({base}, '.', '')");
     let sum = format!("printf('%0*d', length({digits}), CAST({digits} AS INTEGER) + {own})");
@@ -191,16 +213,16 @@ pub(super) fn time_sql(own: &str, base: &str) -> String {
     )
 }
 
-/// How the files of an instance group are named, so that a row need not repeat it.
+/// How the files of an instance group are named, so that rows need not repeat it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Naming {
     pub(super) prefix: String,
     pub(super) suffix: String,
-    /// What stands between: the SOP Instance UID, or a number with at least this many digits.
+    /// What lies between: a number with at least so many digits, or the SOP Instance UID if `None`.
     pub(super) digits: Option<usize>,
 }
 
-/// A file name in a row, given the naming of its instance group.
+/// The file name in a row, for the naming of its instance group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum PackedName<'a> {
     /// The SOP Instance UID between prefix and suffix.
@@ -220,7 +242,7 @@ impl Naming {
         if let Some((prefix, suffix)) = name.split_once(uid) {
             return Self { prefix: prefix.to_owned(), suffix: suffix.to_owned(), digits: None };
         }
-        // The last run of digits: in IM0001.dcm, CT_2_0031 and MR.1.2.7 it is what counts up.
+        // The last run of digits counts up: see IM0001.dcm, CT_2_0031 and MR.1.2.7.
         let Some(end) = name.rfind(|c: char| c.is_ascii_digit()).map(|at| at + 1) else {
             return Self { prefix: name.to_owned(), suffix: String::new(), digits: None };
         };
@@ -229,7 +251,7 @@ impl Naming {
         Self { prefix: prefix.to_owned(), suffix: suffix.to_owned(), digits: Some(head.len() - prefix.len()) }
     }
 
-    /// The form of a name in a row; each name has exactly one.
+    /// Packs a name for a row. Each name has exactly one form.
     pub(super) fn pack<'a>(&self, name: &'a std::ffi::OsStr, uid: &str) -> PackedName<'a> {
         let inner = name
             .to_str()
@@ -244,12 +266,12 @@ impl Naming {
         }
     }
 
-    /// Whether the name that a row stands for has the SOP Instance UID in it.
+    /// Whether the name of a row contains the SOP Instance UID.
     pub(super) fn needs_uid(&self, stored: ValueRef<'_>) -> bool {
         stored == ValueRef::Null
     }
 
-    /// The name that a row stands for.
+    /// The name of a row.
     pub(super) fn unpack(&self, stored: ValueRef<'_>, uid: &str) -> FromSqlResult<OsString> {
         Ok(match (stored, self.digits) {
             (ValueRef::Null, _) => [self.prefix.as_str(), uid, self.suffix.as_str()].concat().into(),
@@ -261,7 +283,7 @@ impl Naming {
     }
 }
 
-/// Whether `text` is what a number looks like when it is padded with zeros to `digits`.
+/// Whether `text` is a number that is padded with zeros to `digits`.
 fn is_padded_number(text: &str, digits: usize) -> bool {
     (1..=18).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_digit())
@@ -281,7 +303,8 @@ impl rusqlite::ToSql for PackedName<'_> {
     }
 }
 
-/// The naming of an instance group whose `file_prefix`, `file_suffix` and `file_digits` are the columns from `first` on.
+/// The naming of an instance group. Its `file_prefix`, `file_suffix` and `file_digits` are the
+/// columns from `first` on.
 pub(super) fn naming(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Naming> {
     let digits: Option<i64> = row.get(first + 2)?;
     Ok(Naming {
@@ -303,7 +326,7 @@ mod tests {
             UidSuffix::Packed(packed) => ValueRef::Blob(packed),
             UidSuffix::Text(text) => ValueRef::Text(text.as_bytes()),
         };
-        UidSuffix::unpack(stored, prefix, &mut uid);
+        UidSuffix::unpack(stored, prefix, &mut uid).unwrap();
         uid
     }
 
@@ -326,6 +349,14 @@ mod tests {
             return naming.unpack(ValueRef::Integer(number), uid).unwrap();
         };
         naming.unpack(value, uid).unwrap()
+    }
+
+    #[test]
+    fn a_suffix_of_the_wrong_type_is_an_error() {
+        for stored in [ValueRef::Null, ValueRef::Integer(1), ValueRef::Real(1.0)] {
+            assert!(UidSuffix::from_sql(stored).is_err());
+            assert!(UidSuffix::unpack(stored, "1.2.", &mut String::new()).is_err());
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Asking the index in an SQLite file.
+//! Questions to an index in an SQLite file.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use crate::model::declared::DeclaredSet;
 use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
 
-/// Memory for pages of the index in each reader, in bytes. A sort may take as much again. Pages that
-/// are not in it come from the page cache of the system.
+/// Memory for pages of the index in each reader, in bytes. A sort may take as much again. Pages
+/// that are not in it come from the page cache of the system.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A connection that asks. Each thread that asks has its own.
@@ -34,7 +34,7 @@ impl Reader {
     /// Opens an index that exists.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::Missing`] where there is none.
+    /// Fails with [`Error::Missing`] if there is none: see [`Error`].
     pub fn open(path: &Path) -> Result<Self, Error> {
         let connection = Asking::open(path, CACHE_BYTES)?;
         let matchers = Matchers::default();
@@ -43,17 +43,18 @@ impl Reader {
         Ok(Self { connection, path, matchers, mounts, declared })
     }
 
-    /// The same, for which files are lacking that were read with other declarations than these: see
+    /// Sets what is declared. Files that were read with other declarations then lack something: see
     /// `KnownFile::lacks_declared`.
     #[must_use]
     pub fn with_declared(self, declared: Arc<DeclaredSet>) -> Self {
         Self { declared, ..self }
     }
 
-    /// How SQLite goes about a query: its statements with their plans. For tests and the curious.
+    /// Returns how SQLite answers a query: its statements with their plans. It is for tests and for
+    /// the curious.
     ///
     /// # Errors
-    /// As [`Search::find`].
+    /// Fails as [`Search::find`] does.
     pub fn explain(&mut self, request: &FindRequest) -> Result<String, Error> {
         find::explain(&self.connection, &self.matchers, &mut self.mounts, request)
     }
@@ -102,7 +103,7 @@ impl Reader {
             let checksum = row.get::<_, Option<_>>(7)?.map(Checksum::from_bytes);
             found.push((row.get(5)?, KnownLocation { location, checksum, differs: row.get(6)? }));
         }
-        // What was gone when a scan looked may be back; it is tried last.
+        // A file that was gone when a scan looked may be back. It is tried last.
         found.sort_by_key(|(missing, known)| (known.differs, *missing));
         Ok(found.into_iter().map(|(_, known)| known).collect())
     }

@@ -1,4 +1,4 @@
-//! The schema, its version and the way from older ones.
+//! The schema, its version, and the migration from older versions.
 
 use std::path::Path;
 
@@ -9,17 +9,18 @@ use super::packing::{stored_time_sql, time_sql};
 use super::write;
 use crate::db::{Error, rules};
 
-/// Marks a SQLite file as an index of this program (`PRAGMA application_id`): "DCMX".
+/// Marks an SQLite file as an index of this program (`PRAGMA application_id`): "DCMX".
 const APPLICATION_ID: i32 = 0x4443_4D58;
 
 /// The tables of a new index.
 const TABLES: &str = include_str!("schema/schema.sql");
 
-/// The views of every index but `patients` and `instances`: see [`patients_view`] and [`instances_view`].
+/// The views of every index except `patients` and `instances`: see [`patients_view`] and
+/// [`instances_view`].
 const VIEWS: &str = include_str!("schema/views.sql");
 
-/// The steps from each released schema version to the next. Append only: a released step is never edited. A step drops the
-/// views first.
+/// The steps from each released schema version to the next. A released step is never edited. Each
+/// step drops the views first.
 const STEPS: &[&str] = &[include_str!("schema/v1_to_v2.sql")];
 
 /// The schema version that this program reads and writes (`PRAGMA user_version`).
@@ -27,13 +28,14 @@ pub const SCHEMA_VERSION: u32 = STEPS.len() as u32 + 1;
 
 /// Whether the file is a database of another program.
 pub(super) fn is_foreign(connection: &Connection) -> rusqlite::Result<bool> {
-    // In this order: an index that another process is just making has tables and mark from the same moment on.
+    // In this order, because an index that another process is making gets its tables and mark in
+    // one moment.
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     Ok(tables > 0 && application != APPLICATION_ID)
 }
 
-/// Checks that the file is an index in the current schema; a writer creates or migrates it.
+/// Checks that the file is an index with the current schema. A writer creates or migrates it.
 pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Result<(), Error> {
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(Error::from)?;
     if found > SCHEMA_VERSION {
@@ -53,7 +55,7 @@ pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Resul
 }
 
 fn migrate(connection: &Connection) -> rusqlite::Result<()> {
-    // Immediate: of two processes that open a new index at once, one creates it and the other finds it.
+    // Immediate: if two processes open a new index at once, one creates it and the other finds it.
     let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found == SCHEMA_VERSION {
@@ -81,7 +83,7 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
 fn patients_view() -> String {
     let columns: Vec<_> = rules::patient_attributes().map(|id| format!("p.{}", id.attribute().column)).collect();
     let counts: Vec<_> = columns.iter().map(|column| format!("CASE WHEN {column} <> '' THEN 1 ELSE 0 END")).collect();
-    // The order of rules::compare_descriptions.
+    // It has the order of rules::compare_descriptions.
     include_str!("schema/patients_view.sql")
         .replace("{completeness}", &format!("({})", counts.join(" + ")))
         .replace("{values}", &columns.join(", "))
@@ -144,7 +146,8 @@ mod tests {
         }
     }
 
-    /// The statements of a schema by name, without what a renaming writes otherwise: comments, quotes and white space.
+    /// The statements of a schema by name, without what a renaming writes differently: comments,
+    /// quotes and white space.
     fn statements(connection: &Connection) -> Vec<(String, String)> {
         let sql = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
         let mut statement = connection.prepare(sql).unwrap();
@@ -152,7 +155,7 @@ mod tests {
         let plain = |sql: String| {
             let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
             let text = lines.collect::<Vec<_>>().join(" ").replace('"', "");
-            // A column that was added stands after the white space behind the one before.
+            // An added column stands after the white space behind the one before.
             text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ,", ",").replace(" )", ")")
         };
         rows.map(|row| row.map(|(name, sql)| (name, plain(sql)))).collect::<Result<_, _>>().unwrap()
@@ -164,8 +167,8 @@ mod tests {
         memory
     }
 
-    /// `fixtures/schema/vN.sql` is what `.schema` of the sqlite3 shell printed for an index of the released version, with
-    /// its `application_id` and `user_version`.
+    /// An index of a released version. `fixtures/schema/vN.sql` is the output of `.schema` of the
+    /// sqlite3 shell, with `application_id` and `user_version`.
     fn released(dump: &str) -> Connection {
         let memory = Connection::open_in_memory().unwrap();
         memory.execute_batch(dump).unwrap();

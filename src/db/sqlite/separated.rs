@@ -1,19 +1,20 @@
-//! Texts with a backslash in attributes that are to have one value.
+//! Texts with a backslash in attributes that should have one value.
 //!
-//! Such a text is also matched as the values that it separates (PS3.4 C.2.2.3), where an index on the column only leads to the
-//! whole. Hardly any archive has them, so a partial index for each table knows the rows that do. A query looks at them only
-//! where its attribute has some.
+//! Such a text is also matched as the values that it separates (PS3.4 C.2.2.3), but an index on the
+//! column leads only to the whole. Hardly any archive has such texts, so a partial index of each
+//! table has the rows that do. A query looks at them only if its attribute has some.
 
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::model::attribute::{Attribute, AttributeId};
 use crate::model::level::QueryRetrieveLevel;
 
-/// Rows of the partial index that are looked at, to know whether they are there for one attribute. Where there are more, they are
-/// taken to be.
+/// Most rows of the partial index that are read to find out whether one attribute has any. If there
+/// are more, it is assumed to.
 const MAX_LOOKED_AT: usize = 1_000;
 
-/// The columns of a level that the condition of its partial index joins: those that an index or an equation leads to.
+/// The columns of a level in the condition of its partial index. They are those that an index or an
+/// equation leads to.
 fn columns(level: QueryRetrieveLevel) -> &'static [AttributeId] {
     use AttributeId::*;
     match level {
@@ -41,7 +42,8 @@ fn condition(level: QueryRetrieveLevel) -> String {
     format!("instr({}, '\\')", columns.join(" || "))
 }
 
-/// SQL for the rows of the attribute's level that may have such a text; `None` where there is none in the attribute.
+/// SQL for the rows of the attribute's level that may have such a text. `None` if the attribute has
+/// none.
 pub(super) fn rows(connection: &Connection, attribute: &Attribute) -> rusqlite::Result<Option<String>> {
     let level = attribute.level;
     if !columns(level).contains(&attribute.id) {

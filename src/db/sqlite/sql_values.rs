@@ -1,4 +1,4 @@
-//! Values of the index as SQL has them: paths, and kinds of places.
+//! Values of the index as SQL has them: paths, kinds of places, and texts by name.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -29,15 +29,16 @@ pub(super) fn place_from_number(number: i64) -> FromSqlResult<Place> {
     }
 }
 
-/// The paths below a directory, as bytes: those after the first and before the second.
+/// The range of paths below a directory, as bytes. Its ends are not part of it.
 pub(super) fn range_below(root: &Path) -> (Vec<u8>, Vec<u8>) {
     let from = root.join("").into_os_string().into_encoded_bytes();
-    // '0' follows '/': this is past everything below the root.
+    // '0' follows '/', so this is past everything below the root.
     let to = [from.strip_suffix(b"/").unwrap_or_default(), b"0"].concat();
     (from, to)
 }
 
-/// A path or file name as a SQL value: TEXT where it is UTF-8, BLOB otherwise, so that nothing of it is lost.
+/// A path or file name as a value of SQL: TEXT if it is UTF-8, otherwise BLOB, so that nothing of
+/// it is lost.
 pub(super) struct PathValue<'a>(pub(super) &'a OsStr);
 
 impl<'a> From<&'a Path> for PathValue<'a> {
@@ -68,7 +69,8 @@ pub(super) fn path_from_sql(value: ValueRef<'_>) -> FromSqlResult<OsString> {
     }
 }
 
-/// The text of a value; numbers are kept as such where that is shorter. NULL is no value, and so an empty text.
+/// The text of a value. A column may keep a number as such, if that is shorter. NULL stands for the
+/// empty text.
 pub(super) fn text_of(value: ValueRef<'_>) -> FromSqlResult<String> {
     match value {
         ValueRef::Integer(number) => Ok(number.to_string()),
@@ -77,13 +79,66 @@ pub(super) fn text_of(value: ValueRef<'_>) -> FromSqlResult<String> {
     }
 }
 
-/// The JSON object in a column; an empty one for NULL.
-pub(super) fn json_object(text: Option<&str>) -> rusqlite::Result<serde_json::Map<String, serde_json::Value>> {
-    let Some(text) = text else { return Ok(serde_json::Map::new()) };
-    serde_json::from_str(text).map_err(|error| FromSqlError::Other(Box::new(error)).into())
+/// Texts by name, which a column keeps as a JSON object. They keep their order.
+#[derive(Default)]
+pub(super) struct JsonTexts(serde_json::Map<String, serde_json::Value>);
+
+impl JsonTexts {
+    /// Reads the texts of a column. NULL stands for none. A value that is no text is an error.
+    pub(super) fn read(text: Option<&str>) -> FromSqlResult<Self> {
+        let Some(text) = text else { return Ok(Self::default()) };
+        let texts = serde_json::from_str(text).map_err(|error| FromSqlError::Other(Box::new(error)))?;
+        let this = Self(texts);
+        if this.0.values().all(serde_json::Value::is_string) { Ok(this) } else { Err(FromSqlError::InvalidType) }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str()
+    }
+
+    pub(super) fn insert(&mut self, name: &str, text: &str) {
+        self.0.insert(name.to_owned(), text.into());
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_str()?)))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The text for the column.
+    pub(super) fn into_text(self) -> String {
+        serde_json::Value::Object(self.0).to_string()
+    }
 }
 
-/// A number that is not negative in a sound index.
+impl<'a> FromIterator<(&'a str, &'a str)> for JsonTexts {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(texts: I) -> Self {
+        Self(texts.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect())
+    }
+}
+
+/// A number that is never negative in a sound index.
 pub(super) fn to_u64(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_of_the_wrong_type_is_an_error() {
+        assert!(path_from_sql(ValueRef::Integer(1)).is_err());
+        assert!(place_from_number(7).is_err());
+        assert!(text_of(ValueRef::Blob(b"A")).is_err());
+        for text in ["", "[]", r#"{"a": 1}"#, r#"{"a": null}"#] {
+            assert!(JsonTexts::read(Some(text)).is_err(), "{text}");
+        }
+        let texts = JsonTexts::read(Some(r#"{"b": "1", "a": "2"}"#)).unwrap();
+        assert_eq!(texts.iter().collect::<Vec<_>>(), [("b", "1"), ("a", "2")]);
+        assert!(JsonTexts::read(None).unwrap().is_empty());
+    }
 }

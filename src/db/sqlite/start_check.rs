@@ -1,7 +1,8 @@
-//! A quick look at an index before a node opens its port: whether it can be read, and whether a sample of it agrees with itself.
+//! A short check of an index before a node opens its port: whether it can be read, and whether a
+//! sample of it is consistent.
 //!
-//! `dcmdex check` reads all of the index. That takes minutes at 16 million instances, so that this looks at a sample, for at
-//! most [`LONGEST`]; a small index is checked as a whole.
+//! `dcmdex check` reads all of the index, which takes minutes at 16 million instances. This check
+//! takes a sample, for at most [`LONGEST`]. A small index is checked as a whole.
 
 use std::time::{Duration, Instant};
 
@@ -10,22 +11,23 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::check;
 use crate::db::{CheckReport, Error, Finding};
 
-/// How long it takes at most. Larger: a node on a slow disk is away for longer after a restart. Smaller: less is seen there.
+/// Longest time of the check. Larger: a node on a slow disk is away for longer after a restart.
+/// Smaller: the check sees less there.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Pages of an index that is checked as a whole: 8 MiB, some 100,000 instances.
+/// Most pages of an index that is checked as a whole: 8 MiB, some 100,000 instances.
 const SMALL_PAGES: i64 = 1024;
 
-/// Instance groups, and with each its series and study, of the sample. Each takes some ten pages.
+/// Instance groups of the sample, each with its series and study. A group takes some ten pages.
 const SAMPLED_GROUPS: usize = 128;
 
-/// Instances of each sampled group that are looked up by their UID.
+/// Instances of each sampled group that are looked up by UID.
 const SAMPLED_INSTANCES: u32 = 4;
 
-/// Steps of SQLite's machine between two looks at the clock: some 100 µs.
+/// Steps of SQLite's machine between two looks at the clock, some 100 µs.
 const STEPS_BETWEEN_LOOKS: i32 = 10_000;
 
-/// What has to be true of a sampled instance group, each with a query that gives a line where it is not.
+/// Rules for a sampled instance group, each with a query that returns a row if it is broken.
 const OF_GROUP: &[(&str, &str)] = &[
     (
         "instances per instance_group",
@@ -55,7 +57,7 @@ const OF_GROUP: &[(&str, &str)] = &[
     ),
 ];
 
-/// The same of some of its instances.
+/// The same for some of its instances.
 const LOOK_UPS: (&str, &str) = (
     "look-up by SOP Instance UID",
     "SELECT printf('an instance of instance_group %d', ?1) FROM (SELECT dcm_uid_hash(dcm_uid(i.uid_suffix, h.uid_prefix)) \
@@ -64,7 +66,7 @@ const LOOK_UPS: (&str, &str) = (
      AND NOT EXISTS (SELECT 1 FROM uid_lookup_recent u WHERE u.hash = s.hash AND u.instance_group = ?1)",
 );
 
-/// Looks at a sample of the index, for a moment. Damage that SQLite meets is a finding, too.
+/// Checks a sample of the index for a short time. Damage that SQLite meets is a finding, too.
 pub(super) fn run(connection: &mut Connection) -> Result<CheckReport, Error> {
     let deadline = Instant::now() + LONGEST;
     connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || Instant::now() >= deadline))?;
@@ -73,7 +75,7 @@ pub(super) fn run(connection: &mut Connection) -> Result<CheckReport, Error> {
     connection.progress_handler(0, None::<fn() -> bool>)?;
     match looked.map_err(Error::from) {
         Ok(()) => Ok(report),
-        // As far as it came, there is nothing wrong.
+        // As far as it came, nothing is wrong.
         Err(Error::Interrupted) => Ok(report),
         Err(Error::Malformed(detail)) => {
             report.findings.push(Finding { check: "sqlite integrity", detail });

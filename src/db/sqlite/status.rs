@@ -1,4 +1,4 @@
-//! What is in the index, in numbers.
+//! The contents of an index in numbers.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use crate::db::{ConflictEntry, FailureEntry, IndexStatus, ScanEntry};
 /// Scans that [`IndexStatus::scans`] lists.
 const LISTED_SCANS: i64 = 10;
 
-/// The contradictions in the archive: most show in the rows themselves, so that they go when what made them goes.
+/// Counts the conflicts in the archive. Most of them follow from the rows, and so end with what
+/// made them.
 const COUNT_CONFLICTS: &str = "SELECT 'study-under-two-patients' AS kind, count(*) AS n FROM study_patient \
      UNION ALL SELECT 'patient-id-of-two-people', count(*) FROM two_people \
      UNION ALL SELECT 'series-under-two-studies', ifnull(sum(n - 1), 0) FROM \
@@ -22,11 +23,12 @@ const COUNT_CONFLICTS: &str = "SELECT 'study-under-two-patients' AS kind, count(
      UNION ALL SELECT 'instance-with-other-content', count(*) FROM copy WHERE differs \
      UNION ALL SELECT kind, count(*) FROM conflict GROUP BY kind";
 
-/// The column of [`LIST_CONFLICTS`] with the other study, in those that have one.
+/// The column of [`LIST_CONFLICTS`] with the other study, in queries that have one.
 const OTHER_STUDY: usize = 7;
 
-/// Each contradiction: UIDs of study and series, instance group and suffix of an instance (or no instance group and its UID), and where it
-/// lies, the name being that of the instance where it is NULL.
+/// Lists each conflict: UIDs of study and series, instance group, suffix of an instance, directory
+/// and name of its file. Without an instance group, its UID stands in place of the suffix. If the
+/// name is NULL, it is that of the instance.
 const LIST_CONFLICTS: &[(&str, &str)] = &[
     (
         "instance-with-other-content",
@@ -80,7 +82,7 @@ const LIST_CONFLICTS: &[(&str, &str)] = &[
 ];
 
 pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<IndexStatus> {
-    // One transaction: numbers of one moment.
+    // One transaction has the numbers of one moment.
     let transaction = connection.unchecked_transaction()?;
     let number = |sql: &str| -> rusqlite::Result<u64> {
         connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(|n| u64::try_from(n).unwrap_or(0))
@@ -101,7 +103,7 @@ pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Ind
         studies: number("SELECT count(*) FROM study")?,
         series: number("SELECT count(*) FROM study_series")?,
         instances: number("SELECT ifnull(sum(instance_count), 0) FROM study")?,
-        // What was received without its object is no file.
+        // Metadata without an object are no file.
         copies: number(
             "SELECT (SELECT count(*) FROM copy) - (SELECT count(*) FROM copy WHERE directory = (SELECT id FROM directory WHERE path = ''))",
         )?,
@@ -188,7 +190,7 @@ pub(super) fn conflicts(
                 sop_instance_uid: String::new(),
                 path: PathBuf::new(),
             };
-            // One of the instances there is named.
+            // One of the instances of the group is named.
             let instance_group: Option<i64> = row.get(2)?;
             if let Some(instance_group) = instance_group {
                 name_first_of(connection, instance_group, row.get_ref(3)?, &mut entry)?;
@@ -197,11 +199,11 @@ pub(super) fn conflicts(
             }
             let directory = PathBuf::from(path_from_sql(row.get_ref(4)?)?);
             if let ValueRef::Null = row.get_ref(5)? {
-                // Of an instance at its first location the name is known by now.
+                // The name of an instance at its first location is known by now.
             } else {
                 entry.path = PathBuf::from(path_from_sql(row.get_ref(5)?)?);
             }
-            // Of what is not kept there is no path.
+            // An object that is not kept has no path.
             entry.path = match directory.as_os_str().is_empty() {
                 true => PathBuf::new(),
                 false => place_from_number(row.get(6)?)?.shown_path(&directory, entry.path.as_os_str()),
@@ -214,7 +216,7 @@ pub(super) fn conflicts(
     Ok(())
 }
 
-/// The UID of an instance of an instance group (the one with this suffix, or some one), and the name of its file.
+/// The UID and the file name of an instance of a group: the one with this suffix, or any.
 fn name_first_of(
     connection: &Connection,
     instance_group: i64,
@@ -229,7 +231,7 @@ fn name_first_of(
     let mut rows = statement.query(params![instance_group, ToSqlOutput::Borrowed(suffix)])?;
     if let Some(row) = rows.next()? {
         let prefix = row.get_ref(1)?.as_str()?;
-        UidSuffix::unpack(row.get_ref(0)?, prefix, &mut entry.sop_instance_uid);
+        UidSuffix::unpack(row.get_ref(0)?, prefix, &mut entry.sop_instance_uid)?;
         entry.path = naming(row, 3)?.unpack(row.get_ref(2)?, &entry.sop_instance_uid)?.into();
     }
     Ok(())

@@ -1,10 +1,10 @@
-//! Whose turn it is, where several processes write one index.
+//! Priority among several processes that write one index.
 //!
-//! SQLite lets one write at a time and makes the others try again after a while: who writes often gets in often, and a node
-//! whose peers wait for an answer can be kept out for seconds by a scan that goes from transaction to transaction. So who is
-//! in a hurry and was kept out takes a lock on a file beside the index (`index.db-turn`), until it writes; and a scan looks
-//! for that lock before each transaction, and now and then in it. It is advice: where the file cannot be locked, all is as
-//! SQLite does it.
+//! SQLite lets one process write at a time, and has the others try again after a pause. A scan goes
+//! from transaction to transaction, and so could keep a node out for seconds while its peers wait.
+//! A process that must write soon therefore locks a file beside the index (`index.db-turn`) until
+//! it writes. A scan checks this lock before and during its transactions, and pauses. If the file
+//! cannot be locked, all works as SQLite does it.
 
 use std::fs::File;
 use std::path::Path;
@@ -17,20 +17,21 @@ use super::files;
 /// Pause between attempts.
 pub(super) const PAUSE: Duration = Duration::from_millis(1);
 
-/// How long a scan gives way at most: who asked may have been stopped in the middle.
+/// Longest pause of a scan. The process that asked may have been stopped.
 const LONGEST_WAY: Duration = Duration::from_secs(1);
 
-/// How a transaction takes its turn.
+/// How urgent a transaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
     /// Somebody waits for it.
     Waiting,
-    /// It can wait for those for whom somebody does.
+    /// It can wait for others.
     None,
 }
 
-/// How long a transaction that somebody waits for is kept out by another process before it is given up. Larger: a peer waits
-/// in vain for longer when a writer was stopped in the middle. Smaller: a slow disk makes a node refuse what it could store.
+/// How long an urgent transaction waits for another process before it is given up. Larger: a peer
+/// waits longer in vain if a writer was stopped in a transaction. Smaller: a node with a slow disk
+/// refuses what it could store.
 const LONGEST_WAIT_OF_A_PEER: Duration = Duration::from_secs(10);
 
 impl Priority {
@@ -47,22 +48,17 @@ impl Priority {
 #[derive(Debug)]
 pub(super) struct PriorityLock(Option<File>);
 
-/// That somebody is in a hurry, until dropped.
+/// A request for priority, until it is dropped.
 #[derive(Debug)]
 pub(super) struct PriorityRequest<'t>(&'t File);
 
 impl PriorityLock {
-    /// That of an index which nobody else can write, because it is being migrated in one transaction.
-    pub(super) const fn none() -> Self {
-        Self(None)
-    }
-
     pub(super) fn beside(index: &Path) -> Self {
-        // Without it all works, with more waiting.
+        // Without the lock all works, but with more waiting.
         Self(files::open_lock_file(index).ok())
     }
 
-    /// Asks all scans to give way; `None` while somebody else does or looks.
+    /// Asks all scans to pause. `None` while somebody else asks or looks.
     pub(super) fn ask(&self) -> Option<PriorityRequest<'_>> {
         let file = self.0.as_ref()?;
         flock(file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| PriorityRequest(file))
@@ -73,7 +69,7 @@ impl PriorityLock {
         self.0.is_some() && self.ask().is_none()
     }
 
-    /// Waits while somebody asks, for a while.
+    /// Waits while somebody asks, for a limited time.
     pub(super) fn give_way(&self) {
         let deadline = Instant::now() + LONGEST_WAY;
         while self.is_asked() && Instant::now() < deadline {

@@ -1,4 +1,5 @@
-//! The one writer: a thread that takes records from everywhere, groups them and commits.
+//! The one writer of a process: a thread that takes records from all others, groups them and
+//! commits.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,49 +23,54 @@ use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::record::InstanceRecord;
 
-/// Rows of a scan that are waited for before its transaction begins.
+/// Rows of a scan that the writer waits for before it begins a transaction.
 const SCAN_GROUP_ROWS: usize = 4096;
 
-/// Rows in a transaction of a scan: those that were waited for, and what has come while they were written. New look-ups fall
-/// on every page of their table, which all go through the log with each transaction: so a few large ones write half of what many
-/// small ones do. A node in a hurry does not wait for its end; another scan does.
+/// Most rows in one scan transaction. It starts with the queued rows, and also takes rows that
+/// arrive while it runs.
+///
+/// New look-ups fall on every page of their table, and every transaction writes those pages to the
+/// log. So a few large transactions write half as much as many small ones. A node that asks for the
+/// priority lock does not wait for the end of one, but another scan does.
 const SCAN_BATCH_ROWS: usize = 8192;
 
-/// Rows of a scan that may wait for the writer: with a slow disk under the index memory would fill with them.
+/// Most rows of a scan that wait for the writer. Without a limit, memory would fill with them if
+/// the disk of the index is slow.
 const SCAN_WAITING_ROWS: usize = 4096;
 
-/// Rows of a scan after which it looks whether another process is in a hurry: a millisecond or two.
+/// Rows of a scan after which the writer checks the priority lock. They take a millisecond or two.
 const ROWS_BETWEEN_LOOKS: usize = 128;
 
-/// Files dropped in one transaction.
+/// Most files that one transaction drops.
 const PRUNED_FILES: usize = 1000;
 
-/// How long a scan's rows may wait for a transaction to fill.
+/// Longest wait for the rows of a scan transaction.
 const SCAN_BATCH_WAIT: Duration = Duration::from_secs(1);
 
-/// Received instances in a transaction: all that are waiting, up to this number. From 100 on a commit that survives a
-/// power cut costs nothing per row.
+/// Most received instances in a transaction, which takes all that are queued. From 100 on, a commit
+/// that survives a power cut costs nothing per row.
 const STORE_BATCH_ROWS: usize = 1024;
 
-/// Pause between two looks at the files of an index that nothing is written to.
+/// Pause between two checks of the files of an index while nothing is written.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 
 /// How a [`Writer`] works.
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
-    /// What a commit promises.
+    /// Guarantee of a commit.
     pub durability: Durability,
-    /// Memory for pages of the index, bytes.
+    /// Memory for pages of the index, in bytes.
     pub cache_bytes: u64,
-    /// Units (a received instance, or a part of a directory) that may wait; more make the caller wait, or are refused.
+    /// Length of the queue in units: received instances, or parts of a directory. A received
+    /// instance is refused when the queue is full, and a scan waits.
     pub queue_length: usize,
-    /// Where the time of day comes from.
+    /// Source of the time of day.
     pub clock: Clock,
-    /// What the records have besides the attributes of the table.
+    /// Declared attributes, which records have besides those of the table.
     pub declared: Arc<DeclaredSet>,
-    /// A stop of the process waits here for the end of a transaction.
+    /// Has a stop of the process wait for the end of a transaction.
     pub suspension: Suspension,
-    /// Called with each received record in its transaction. Does nothing, except in tests of what a defect does.
+    /// Called with each received record in its transaction. Tests use it to provoke a defect.
     pub on_arrival: fn(&InstanceRecord),
 }
 
@@ -94,15 +100,15 @@ enum WriterCommand {
     Stop,
 }
 
-/// The writer of an index. Dropping it commits what is queued and stops the thread; handles that are left get
-/// [`Error::WriterStopped`].
+/// The writer of an index. If it is dropped, it commits what is queued and stops the thread.
+/// Handles that are left then get [`Error::WriterStopped`].
 #[derive(Debug)]
 pub struct Writer {
     handle: WriterHandle,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
-/// A way to the writer for any thread.
+/// Access to the writer for any thread.
 #[derive(Clone, Debug)]
 pub struct WriterHandle {
     commands: Sender<WriterCommand>,
@@ -111,10 +117,10 @@ pub struct WriterHandle {
 }
 
 impl Writer {
-    /// Opens the index, creates or migrates it where that is needed, and starts the writer.
+    /// Opens the index and starts the writer. The index is created or migrated if necessary.
     ///
     /// # Errors
-    /// When the index cannot be opened for writing; see [`Error`].
+    /// Fails if the index cannot be opened for writing: see [`Error`].
     pub fn open(path: &Path, options: WriterOptions) -> Result<Self, Error> {
         let (commands, queue) = bounded(options.queue_length.max(1));
         let backlog = Arc::new(Backlog::new(SCAN_WAITING_ROWS));
@@ -130,23 +136,24 @@ impl Writer {
         Ok(Self { handle: WriterHandle { commands, backlog, state }, thread: Some(thread) })
     }
 
-    /// A way to this writer.
+    /// Returns a handle to this writer.
     #[must_use]
     pub fn handle(&self) -> WriterHandle {
         self.handle.clone()
     }
 
-    /// Commits what is queued, copies the write-ahead log back and stops.
+    /// Commits what is queued, checkpoints the write-ahead log and stops.
     ///
     /// # Errors
-    /// The error of a scan's transaction that nobody has asked for yet, or that of the last commit.
+    /// Fails with the error of a scan transaction that nobody has asked for yet, or with that of
+    /// the last commit.
     pub fn close(mut self) -> Result<(), Error> {
         self.finish()
     }
 
     fn finish(&mut self) -> Result<(), Error> {
         if self.thread.is_some() {
-            // Where the thread has ended already there is nobody to tell.
+            // If the thread has already ended, nobody receives this.
             let _ended = self.handle.commands.send(WriterCommand::Stop);
         }
         match self.thread.take().map(JoinHandle::join) {
@@ -259,7 +266,7 @@ impl Drop for CommandQueue {
     }
 }
 
-/// Where the thread of the writer sits.
+/// What the thread of the writer works with.
 struct WriterThread {
     path: PathBuf,
     lock: PriorityLock,
@@ -274,12 +281,12 @@ fn connect(path: &Path, options: &WriterOptions) -> Result<Connection, Error> {
     open::open(path, Access::Writer { durability, cache_bytes })
 }
 
-/// What outlives a connection.
+/// State that outlives a connection.
 #[derive(Default)]
 struct WriterState {
-    /// The next command, where it has been taken from the queue.
+    /// The next command, if it was already taken from the queue.
     next: Option<WriterCommand>,
-    /// Received instances whose group failed: each is tried alone, before anything else.
+    /// Received instances whose group failed. Each is tried alone, before anything else.
     retry_singly: VecDeque<QueuedArrival>,
     tally: Tally,
     /// The first error of a scan that nobody has asked for.
@@ -288,11 +295,11 @@ struct WriterState {
     scan: Option<i64>,
 }
 
-/// Why a connection is done with.
+/// Why the writer stops using a connection.
 enum Done {
     /// Nobody has anything to write any more.
     Stop,
-    /// A defect, after which neither it nor what was remembered along with it can be trusted.
+    /// A defect. Neither the connection nor the caches of its batch can be trusted.
     Defect,
 }
 
@@ -301,8 +308,8 @@ impl WriterThread {
         Batch::new(connection, &self.lock, self.options.clock, Arc::clone(&self.options.declared)).map_err(Error::from)
     }
 
-    /// Works until nobody has anything to write any more. A defect costs what it met, and the writer goes on with a
-    /// connection of its own.
+    /// Works until nobody has anything to write any more. A defect costs the transaction that met
+    /// it. The writer then goes on with a new connection.
     fn run(self, mut connection: Connection) -> Result<(), Error> {
         let mut state = WriterState::default();
         let mut batch = self.batch(&connection)?;
@@ -328,8 +335,8 @@ impl WriterThread {
         state.failure.map_or(closed, Err)
     }
 
-    /// A new connection that works. As long as there is none, each command is a reason to try again, and refused.
-    /// `None` when nobody has anything to write any more.
+    /// Opens a new connection that works. Until there is one, each command is refused and leads to
+    /// another attempt. `None` if nobody has anything to write any more.
     fn connect_again(&self, state: &mut WriterState) -> Option<Connection> {
         let mut told = false;
         loop {
@@ -352,7 +359,7 @@ impl WriterThread {
     }
 
     fn reconnect(&self) -> Result<Connection, Error> {
-        // Not a new one, nor another, in place of one that somebody has taken away.
+        // If somebody has taken the index away, no new one must be made in its place.
         self.guard.check()?;
         let connection = connect(&self.path, &self.options)?;
         self.guard.check()?;
@@ -360,7 +367,7 @@ impl WriterThread {
         Ok(connection)
     }
 
-    /// The next command. While there is none, somebody may take the index away.
+    /// Waits for the next command. Meanwhile it checks that the index is still in place.
     fn next_command(&self, connection: &Connection) -> Result<WriterCommand, RecvError> {
         loop {
             match self.queue.recv_deadline(Instant::now() + LOOK_AT_FILES) {
@@ -388,6 +395,7 @@ impl WriterThread {
         Ok(done)
     }
 
+    /// Handles one command after the other, until there are no more or a defect breaks the batch.
     fn work(&self, connection: &Connection, batch: &mut Batch<'_>, state: &mut WriterState) -> Done {
         loop {
             if batch.is_broken() {
@@ -398,67 +406,79 @@ impl WriterThread {
                 arrival.answer(result.and_then(|mut outcomes| outcomes.pop().ok_or(Error::WriterPanicked)).map(stored));
                 continue;
             }
-            let first = match state.next.take() {
+            let command = match state.next.take() {
                 Some(command) => command,
                 None => match self.next_command(connection) {
                     Ok(command) => command,
                     Err(_nobody_left) => return Done::Stop,
                 },
             };
-            match first {
-                WriterCommand::Store(arrival) => {
-                    let mut group = vec![arrival];
-                    state.next = gather_arrivals(&self.queue, &mut group);
-                    self.store(connection, batch, group, state);
+            if matches!(command, WriterCommand::Stop) {
+                return Done::Stop;
+            }
+            self.handle(command, connection, batch, state);
+        }
+    }
+
+    fn handle(&self, command: WriterCommand, connection: &Connection, batch: &mut Batch<'_>, state: &mut WriterState) {
+        // A caller that no longer waits for its answer is no fault of ours.
+        match command {
+            WriterCommand::Store(arrival) => {
+                let mut group = vec![arrival];
+                state.next = gather_arrivals(&self.queue, &mut group);
+                self.store(connection, batch, group, state);
+            }
+            WriterCommand::Scanned(directory) => {
+                let mut group = VecDeque::from([directory]);
+                state.next = gather_directories(&self.queue, &mut group);
+                self.write_scanned(connection, batch, group, state);
+            }
+            WriterCommand::BeginScan { roots, reply } => {
+                let begun = self.run_in(connection, batch, Priority::None, |batch| batch.begin_scan(&roots));
+                let _gone = reply.send(begun);
+            }
+            WriterCommand::MountPoint { path, mounted } => {
+                let noted = self.run_in(connection, batch, Priority::None, |batch| batch.mount_point(&path, mounted));
+                if let Err(error) = noted {
+                    state.failed(error);
                 }
-                WriterCommand::Scanned(directory) => {
-                    let mut group = VecDeque::from([directory]);
-                    state.next = gather_directories(&self.queue, &mut group);
-                    while !group.is_empty() {
-                        let next = &mut state.next;
-                        match self
-                            .run_in(connection, batch, Priority::None, |batch| self.scanned(batch, &mut group, next))
-                        {
-                            Ok(()) => state.tally.add(batch.take_tally()),
-                            Err(error) => {
-                                state.failed(error);
-                                break;
-                            }
-                        }
-                    }
-                }
-                // A caller that no longer waits for its answer is no fault of ours.
-                WriterCommand::BeginScan { roots, reply } => {
-                    let _gone =
-                        reply.send(self.run_in(connection, batch, Priority::None, |batch| batch.begin_scan(&roots)));
-                }
-                WriterCommand::MountPoint { path, mounted } => {
-                    let noted =
-                        self.run_in(connection, batch, Priority::None, |batch| batch.mount_point(&path, mounted));
-                    if let Err(error) = noted {
-                        state.failed(error);
-                    }
-                }
-                WriterCommand::EndScan { scan, summary, reply } => {
-                    let _gone = reply
-                        .send(self.run_in(connection, batch, Priority::None, |batch| batch.end_scan(scan, &summary)));
-                }
-                WriterCommand::ResolveMissing { roots, except, prune, reply } => {
-                    let result = self.resolve_missing(connection, batch, &MissingFiles { roots, except, prune });
-                    state.tally.add(batch.take_tally());
-                    let _gone = reply.send(result);
-                }
-                WriterCommand::Flush { reply } => state.flush(&reply),
-                WriterCommand::Name { id, reply } => {
-                    let _gone = reply.send(self.name_index(connection, id));
-                }
-                WriterCommand::Stop => return Done::Stop,
+            }
+            WriterCommand::EndScan { scan, summary, reply } => {
+                let ended = self.run_in(connection, batch, Priority::None, |batch| batch.end_scan(scan, &summary));
+                let _gone = reply.send(ended);
+            }
+            WriterCommand::ResolveMissing { roots, except, prune, reply } => {
+                let result = self.resolve_missing(connection, batch, &MissingFiles { roots, except, prune });
+                state.tally.add(batch.take_tally());
+                let _gone = reply.send(result);
+            }
+            WriterCommand::Flush { reply } => state.flush(&reply),
+            WriterCommand::Name { id, reply } => {
+                let _gone = reply.send(self.name_index(connection, id));
+            }
+            WriterCommand::Stop => {}
+        }
+    }
+
+    /// Writes what scans found, in as many transactions as it takes.
+    fn write_scanned(
+        &self,
+        connection: &Connection,
+        batch: &mut Batch<'_>,
+        mut group: VecDeque<ScannedDirectory>,
+        state: &mut WriterState,
+    ) {
+        while !group.is_empty() {
+            let next = &mut state.next;
+            match self.run_in(connection, batch, Priority::None, |batch| self.scanned(batch, &mut group, next)) {
+                Ok(()) => state.tally.add(batch.take_tally()),
+                Err(error) => return state.failed(error),
             }
         }
     }
 
-    /// Commits a group of received instances and tells each sender. When the group fails, each is tried alone, so that one
-    /// that the index does not take cannot harm the others.
+    /// Commits a group of received instances, and answers each sender. If the group fails, each
+    /// instance is tried alone, so that one bad instance does not harm the others.
     fn store(
         &self,
         connection: &Connection,
@@ -483,7 +503,7 @@ impl WriterThread {
                     arrival.answer(Err(error));
                 }
             }
-            // The index has them: the next attempt would find them there.
+            // The index has them, and another attempt would find them there.
             Err(Error::InDoubt { committed: true, source }) => {
                 let failure = source.to_string();
                 for arrival in group {
@@ -498,7 +518,8 @@ impl WriterThread {
         }
     }
 
-    /// Refuses what came while a transaction waited in vain: it has waited as long as it may, too.
+    /// Refuses what arrived while a transaction waited in vain, because it has waited as long as it
+    /// may.
     fn refuse_waiting(&self, error: &Error, state: &mut WriterState) {
         for _ in 0..self.options.queue_length {
             let command = match state.next.take() {
@@ -541,13 +562,11 @@ impl WriterThread {
     ) -> Result<u64, Error> {
         let mut count = 0;
         for root in &missing.roots {
-            for (directory, name) in batch.missing_below(root, &missing.except)? {
-                let mut prune = || {
-                    let name = name.as_deref();
-                    self.run_in(connection, batch, Priority::None, |batch| batch.prune(directory, name, PRUNED_FILES))
-                };
+            for of in batch.missing_below(root, &missing.except)? {
+                let mut prune =
+                    || self.run_in(connection, batch, Priority::None, |batch| batch.prune(&of, PRUNED_FILES));
                 while missing.prune && prune()? > 0 {}
-                count += batch.count_missing(directory, name.as_deref())?;
+                count += batch.count_missing(&of)?;
             }
         }
         Ok(count)
@@ -568,8 +587,8 @@ impl WriterThread {
         Ok(id)
     }
 
-    /// Takes what scans found, and then what has come meanwhile, as long as nobody else is in a hurry to write and the process
-    /// is not to be stopped.
+    /// Takes what scans found, and then what has arrived meanwhile. It stops if somebody asks for
+    /// the priority lock or for a stop of the process.
     fn scanned(
         &self,
         batch: &mut Batch<'_>,
@@ -599,7 +618,7 @@ impl WriterThread {
     }
 }
 
-/// What [`Arrivals::resolve_missing`] asks for.
+/// The arguments of [`Arrivals::resolve_missing`].
 struct MissingFiles {
     roots: Vec<PathBuf>,
     except: Vec<PathBuf>,
@@ -620,7 +639,7 @@ impl WriterState {
 }
 
 impl WriterCommand {
-    /// While there is no connection.
+    /// Refuses the command, because there is no connection.
     fn refuse(self, state: &mut WriterState) {
         let error = Error::WriterPanicked;
         match self {
@@ -640,6 +659,7 @@ fn rows_of(directory: &ScannedDirectory) -> usize {
     directory.files.len() + directory.vanished.len() + directory.missing.len()
 }
 
+/// A received instance in the queue.
 struct QueuedArrival {
     received: Received,
     on_done: OnStored,
@@ -648,7 +668,7 @@ struct QueuedArrival {
 }
 
 impl QueuedArrival {
-    /// Tells who waits for it how it ended.
+    /// Answers the sender.
     fn answer(self, result: Result<Stored, Error>) {
         let is_in_doubt = self.is_in_doubt;
         (self.on_done)(result.map_err(|error| match error {
@@ -660,7 +680,8 @@ impl QueuedArrival {
     }
 }
 
-/// Takes what is waiting, without waiting for more: a group forms by itself while the last one commits.
+/// Takes what is queued, without waiting for more. A group forms by itself while the one before it
+/// commits.
 fn gather_arrivals(queue: &CommandQueue, group: &mut Vec<QueuedArrival>) -> Option<WriterCommand> {
     while group.len() < STORE_BATCH_ROWS {
         match queue.try_recv() {
@@ -672,7 +693,8 @@ fn gather_arrivals(queue: &CommandQueue, group: &mut Vec<QueuedArrival>) -> Opti
     None
 }
 
-/// Waits for a number of rows, so that the write lock is held only while there is something to write.
+/// Waits for a number of rows, so that the write lock is held only while there is something to
+/// write.
 fn gather_directories(queue: &CommandQueue, group: &mut VecDeque<ScannedDirectory>) -> Option<WriterCommand> {
     let deadline = Instant::now() + SCAN_BATCH_WAIT;
     let mut rows: usize = group.iter().map(rows_of).sum();

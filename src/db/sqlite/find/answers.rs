@@ -1,4 +1,5 @@
-//! From rows to answers: one for each patient, and those of further patients where they belong in the order.
+//! From rows to answers. Each patient has one answer, and answers under further patients go where
+//! they belong in the order.
 
 use std::cmp::Reverse;
 use std::ops::ControlFlow;
@@ -10,35 +11,36 @@ use crate::db::rules;
 use crate::model::find::{AnswerKey, AnswerOrder, FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel;
 
-/// Hands out the answers of a query. The rows that it takes have the character set, the values that are answered, and then
-/// what [`order_columns`] says.
+/// Gives the answers of a query to the caller. Its rows have the character set, the answered
+/// values, and then the columns of [`order_columns`].
 pub(super) struct RowAnswers<'c, F> {
     connection: &'c Connection,
     level: QueryRetrieveLevel,
     values: usize,
     skip: u64,
     limit: Option<u64>,
-    /// Where the columns of the key begin, if it is asked for.
+    /// First column of the key, if a key is wanted.
     key_at: Option<usize>,
     answered: u64,
     on_answer: F,
-    /// Of patients with several descriptions, the one whose rows are coming, with the best answer so far.
+    /// The patient whose descriptions are coming, with the best answer so far.
     waiting: Option<Waiting>,
 }
 
 struct Waiting {
     person: i64,
     row: i64,
-    /// Read when there is something to compare with.
+    /// Read as soon as there is another description to compare with.
     description: Option<rules::Description>,
     answer: FindAnswer,
 }
 
-/// Where an answer stands: the date and the time of the study, then row numbers and the numbers of series and instance.
+/// The position of an answer: date and time of the study, then row numbers and the numbers of
+/// series and instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct AnswerPosition(Reverse<String>, Reverse<String>, Vec<i64>);
 
-/// What stands in a row after what is answered, and decides where it belongs.
+/// The columns after the answered values, which decide the position of an answer.
 pub(super) const fn order_columns(level: QueryRetrieveLevel) -> &'static [&'static str] {
     match level {
         QueryRetrieveLevel::Patient => &["p.person", "p.id"],
@@ -59,7 +61,7 @@ pub(super) const fn order_columns(level: QueryRetrieveLevel) -> &'static [&'stat
     }
 }
 
-/// What stands in a row after that, where the key of an answer is asked for.
+/// The columns after those, if the key of an answer is wanted.
 pub(super) const fn key_columns(level: QueryRetrieveLevel) -> &'static [&'static str] {
     match level {
         QueryRetrieveLevel::Patient => &["p.patient_id", "p.identity", "p.issuer_of_patient_id"],
@@ -92,7 +94,8 @@ impl<'s> Further<'s> {
 }
 
 impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
-    /// `has_order` says whether the rows have what [`order_columns`] says.
+    /// Makes the receiver of rows. `has_order` says whether they have the columns of
+    /// [`order_columns`].
     pub(super) fn new(connection: &'c Connection, request: &FindRequest, has_order: bool, on_answer: F) -> Self {
         let declared = request.declared.iter().filter(|declared| declared.is_answered).count();
         let values = request.return_keys.len() + declared;
@@ -110,12 +113,12 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
         }
     }
 
-    /// How many there were.
+    /// The number of answers so far.
     pub(super) const fn answered(&self) -> u64 {
         self.answered
     }
 
-    /// Takes a row. Break: nobody wants any more.
+    /// Takes a row. Break means that nobody wants any more.
     pub(super) fn take(
         &mut self,
         row: &Row<'_>,
@@ -134,7 +137,7 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
         Ok(self.hand_out(answer))
     }
 
-    /// Hands out what has waited for more rows, when there are no more.
+    /// Gives the answers that have waited for more rows, when there are no more.
     pub(super) fn finish(&mut self, further: Option<&mut Further<'_>>) -> rusqlite::Result<ControlFlow<()>> {
         if let Some(waiting) = self.waiting.take() {
             return Ok(self.hand_out(waiting.answer));
@@ -188,8 +191,8 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
         if self.limit == Some(self.answered) { ControlFlow::Break(()) } else { go_on }
     }
 
-    /// One answer for each patient: of the descriptions that match, the one that comes first by
-    /// [`rules::compare_descriptions`]. Those of one patient come one after the other.
+    /// Gives one answer for each patient: of the descriptions that match, the first one by
+    /// [`rules::compare_descriptions`]. The descriptions of a patient come one after the other.
     fn take_patient(&mut self, row: &Row<'_>, answer: FindAnswer) -> rusqlite::Result<ControlFlow<()>> {
         let (person, row) = (row.get::<_, Option<i64>>(self.values + 1)?, row.get(self.values + 2)?);
         if let Some(mut waiting) = self.waiting.take() {
@@ -227,8 +230,8 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
         statement.query_row([row], |row| (0..columns.len()).map(|at| row.get(at)).collect())
     }
 
-    /// Hands out the answers under further patients that come before this place. A study or series that was answered under
-    /// one patient is not answered again under another.
+    /// Gives the answers under further patients that come before this position. A study or series
+    /// that was answered under one patient is not answered again under another.
     fn hand_out_before(
         &mut self,
         place: Option<&AnswerPosition>,

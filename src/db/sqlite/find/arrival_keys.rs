@@ -1,11 +1,12 @@
-//! Keys about how instances came into the index (docs/adr/0015): conditions on an instance group below the entity.
+//! Keys about how instances came into the index (docs/adr/0015). They are conditions on an instance
+//! group below the entity.
 
 use super::super::limits::CHANGES_IN_BLOCK;
 use super::parameters::Parameters;
 use crate::model::find::ArrivalKeys;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 
-/// The condition of these keys on an entity; `None` where there are none.
+/// The condition of these keys on an entity. `None` if there are no such keys.
 pub(super) fn arrival_condition(
     parameters: &mut Parameters,
     keys: &ArrivalKeys,
@@ -14,7 +15,8 @@ pub(super) fn arrival_condition(
     let group = if level == Image { "h" } else { "g" };
     let mut conditions = Vec::new();
     if let Some(since) = keys.since {
-        // By the index of blocks: a change after this one is of a block that began less than a block before it.
+        // The index of blocks narrows this: a later change is in a block that began less than one
+        // block before it.
         let block = parameters.add(since.saturating_sub(CHANGES_IN_BLOCK));
         conditions.push(format!("{group}.change_block > {block} AND {group}.change > {}", parameters.add(since)));
     }
@@ -24,7 +26,8 @@ pub(super) fn arrival_condition(
     }
     if let Some(sender) = &keys.sender {
         let is_pattern = sender.contains(['*', '?']);
-        // PS3.4 C.2.2.2.4: '*' and '?' only; a bracket is literal here, and means a set in GLOB.
+        // Only '*' and '?' are special (PS3.4 C.2.2.2.4). A bracket is literal here, but means a
+        // set in GLOB.
         let pattern = if is_pattern { sender.replace('[', "[[]") } else { sender.clone() };
         let operator = if is_pattern { "GLOB" } else { "=" };
         arrivals.push(format!("calling_ae_title {operator} {} AND kind = 'c-store'", parameters.add(pattern)));

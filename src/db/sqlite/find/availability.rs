@@ -1,8 +1,9 @@
-//! Instance Availability (PS3.3 C.4.23.1.1): of an instance by its locations, of all else the least available instance below
-//! (PS3.4 C.4.1.1.3.2).
+//! Instance Availability (PS3.3 C.4.23.1.1). That of an instance follows from its locations, and
+//! that of any other entity from its least available instance (PS3.4 C.4.1.1.3.2).
 //!
-//! Most archives have all objects, and then no answer looks at its instance groups. Otherwise a group is looked at by its
-//! directory, and instance by instance only where files of that directory are missing.
+//! Most archives have all objects, and then no answer looks at its instance groups. Otherwise a
+//! group is tested by its directory. Its instances are tested only if files of that directory are
+//! missing.
 
 use std::path::{Path, PathBuf};
 
@@ -14,14 +15,14 @@ use super::super::sql_values::{PathValue, range_below};
 use super::parameters::Parameters;
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 
-/// What keeps some objects from being at hand.
+/// Why some objects may not be available.
 #[derive(Debug, Default)]
 pub(super) struct Obstacles {
-    /// The directory of place 2, where some instance has its only location.
+    /// The directory of metadata without objects, if some instance has its only location there.
     without_object: Option<i64>,
     /// Whether files were gone when a scan looked.
     some_are_missing: bool,
-    /// Where a file system is not mounted, and where below that one is.
+    /// Places where a file system is not mounted, and where below them one is.
     unmounted: Vec<(PathBuf, Vec<PathBuf>)>,
 }
 
@@ -43,7 +44,8 @@ impl Obstacles {
     }
 }
 
-/// SQL for a row of `instance` and of its `instance_group`, by the names that they have in the statement.
+/// SQL for a row of `instance` and for that of its `instance_group`, by their names in the
+/// statement.
 #[derive(Clone, Copy)]
 struct RowNames {
     instance: &'static str,
@@ -70,7 +72,8 @@ impl Availability<'_> {
         } else {
             let (from, own) = self.groups_below(level);
             if only_without_object {
-                // The plus: a node that keeps no objects has nearly all instance groups there.
+                // The plus: a node that keeps no objects has nearly all instance groups in this
+                // directory.
                 let directory = self.obstacles.without_object.map(|id| self.parameters.add(id)).unwrap_or_default();
                 return format!(
                     "CASE WHEN EXISTS (SELECT 1 FROM {from} WHERE {own} AND +c.directory = {directory}) THEN 'UNAVAILABLE' \
@@ -102,7 +105,7 @@ impl Availability<'_> {
         }
     }
 
-    /// 2 for what is gone, 1 for what lies on a disk that is not mounted, 0 for what is at hand.
+    /// SQL for 2 if objects are gone, 1 if their disk is not mounted, and 0 if they are available.
     fn rank_of_group(&mut self) -> String {
         let is_offline = self.directory_is_offline("c.directory");
         let has_missing = if self.obstacles.some_are_missing {

@@ -1,9 +1,9 @@
-//! From a [`FindRequest`] to SQL and back.
+//! From a [`FindRequest`] to SQL.
 //!
-//! Two kinds of condition come out of a matching key: one that SQLite can use an index for (see [`Narrowing`]), and one
-//! that calls `Matching::matches` through the function `dcm_matches`. The first finds the candidates, the second has the
-//! last word, so that each rule of PS3.4 C.2.2.2 is written once, in `model::matching`. Values of a query are always
-//! parameters, never text of a statement.
+//! A matching key becomes two kinds of condition. SQLite can use an index for the first (see
+//! [`Narrowing`]), and so finds the candidates. The second calls `Matching::matches` through the
+//! function `dcm_matches`, and has the last word. So each rule of PS3.4 C.2.2.2 is written once, in
+//! `model::matching`. Values of a query are always parameters, and never text of a statement.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -32,9 +32,10 @@ use crate::model::find::{DateTimeKey, DeclaredKey, FindRequest, MatchingKey};
 use crate::model::level::QueryRetrieveLevel::{self, Image, Patient, Series, Study};
 use crate::model::matching::Narrowing;
 
-/// How many rows are met, and their names looked at, before what a key on names leads to is looked up. A name that one patient
-/// in ten has is likely to be among these, and its first answer does not wait for 100,000 row numbers, which take ten
-/// milliseconds. They cost half a millisecond.
+/// Rows that a statement visits before a key on names is looked up in the index.
+///
+/// A name that one patient in ten has is likely to be among these. Its first answer then does not
+/// wait for 100,000 row numbers, which take ten milliseconds. The sample costs half a millisecond.
 const SAMPLE: u32 = 100;
 
 /// A statement with its values.
@@ -50,21 +51,22 @@ struct Compiler<'a> {
     matchers: Vec<Matcher>,
     /// Whether some study lies under more than one patient.
     shared_studies: bool,
-    /// What keeps objects from being at hand.
+    /// Why objects may not be available.
     obstacles: Obstacles,
     effort: PlanEffort,
-    /// How the keys are looked for of which that is not clear beforehand.
+    /// How keys are looked up, for those that leave a choice.
     access: HashMap<AttributeId, KeyLookup>,
-    /// Whether the statement goes from study to study, so that the number of the patient is at hand before its row is.
+    /// Whether the statement goes from study to study. The row number of the patient is then known
+    /// before its row is read.
     in_study_order: bool,
 }
 
 /// The statements of a query.
 pub(super) struct Compiled {
     pub(super) first: Statement,
-    /// Whether the first may end early, and is to be made again with all [`PlanEffort`].
+    /// Whether the first may end early. It is then compiled again with all [`PlanEffort`].
     pub(super) is_sample: bool,
-    /// Answers under further patients, where there may be some.
+    /// Answers under further patients, if there may be some.
     pub(super) further: Option<Statement>,
     /// Whether the rows have the columns of their order.
     pub(super) has_order: bool,
@@ -112,13 +114,15 @@ pub(super) fn compile(
 }
 
 impl Compiler<'_> {
-    /// Whether there may be answers that are not those under the first patient of a study. A study itself is answered under
-    /// a further one where the first does not match; a series and an instance under the patients that its objects name.
+    /// Whether there may be answers under further patients of a study. A study is answered under a
+    /// further patient if the first one does not match. Series and instances are answered under the
+    /// patients that their objects name.
     fn may_answer_under_further_patients(&self, request: &FindRequest) -> bool {
         self.shared_studies && request.level != Patient && asks_for_patient(request, request.level != Study)
     }
 
-    /// Decides for each key that an index could serve, but may match a large part of the archive, whether it is used.
+    /// Decides for each key that an index could serve whether it is used. The key may match a large
+    /// part of the archive.
     fn choose_access(&mut self, request: &FindRequest) -> rusqlite::Result<()> {
         let pinned = request.matching_keys.iter().any(names_few);
         for key in &request.matching_keys {
@@ -135,70 +139,72 @@ impl Compiler<'_> {
         !matches!(self.access.get(&key.attribute), Some(KeyLookup::None | KeyLookup::Unknown))
     }
 
+    /// Makes the statement for the answers under the first patients of studies, or under further
+    /// ones.
     fn statement(&mut self, request: &FindRequest, under: PatientLink) -> Result<Statement, Error> {
+        let keys = PartedKeys::of(request);
+        let from_patient = self.leads_from_patient(&keys);
+        self.in_study_order = request.level != Patient && under == PatientLink::FirstPatient && !from_patient;
+        let columns = self.columns(request)?;
+        let from = from_clause(request, &keys, under, from_patient);
+        let conditions = self.conditions(request, &keys, under)?;
+        let mut sql = format!("SELECT {} FROM {from}", columns.join(", "));
+        if !conditions.is_empty() {
+            sql.push_str(" WHERE ");
+            sql.push_str(&conditions.join(" AND "));
+        }
+        sql.push_str(order_clause(request.level));
+        if under == PatientLink::FurtherPatient && request.level != Image {
+            // The first of the further patients that match comes first.
+            sql.push_str(", p.patient_id, p.identity, p.issuer_of_patient_id");
+        }
+        Ok(Statement { sql, parameters: self.parameters.take() })
+    }
+
+    /// Whether patients are found first, and then their studies. Otherwise studies come in the
+    /// order of the answers.
+    fn leads_from_patient(&self, keys: &PartedKeys<'_>) -> bool {
+        keys.above.iter().any(|key| match key.attribute {
+            AttributeId::PatientID => self.uses_index(key) && key.matching.narrowing() != Narrowing::None,
+            AttributeId::PatientName => matches!(self.access.get(&key.attribute), Some(KeyLookup::Rows(_))),
+            _ => false,
+        })
+    }
+
+    /// The columns of an answer.
+    fn columns(&mut self, request: &FindRequest) -> Result<Vec<String>, Error> {
         let level = request.level;
         let mut columns = vec![character_set(level).to_owned()];
         for key in &request.return_keys {
             columns.push(self.answer(key.attribute.attribute(), level)?);
         }
-
         for key in request.declared.iter().filter(|key| key.is_answered) {
             columns.push(self.declared_answer(key, level)?);
         }
-        let merges = self.may_answer_under_further_patients(request);
-        if merges || level == Patient {
+        if level == Patient || self.may_answer_under_further_patients(request) {
             columns.extend(order_columns(level).iter().map(|&column| column.to_owned()));
         }
         if request.wants_key {
             columns.extend(key_columns(level).iter().map(|&column| column.to_owned()));
         }
+        Ok(columns)
+    }
 
-        let keys = PartedKeys::of(request);
-        let asked = |wanted: QueryRetrieveLevel| {
-            let matched = keys.above.iter().map(|key| key.attribute);
-            let matched = matched.chain(keys.moments_above.iter().map(|key| key.date));
-            matched.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id.attribute().level == wanted)
-                || request.declared.iter().any(|key| key.unit.level == wanted)
-        };
-        // Studies by the patients that are found first, or else as they come in the order of the answers.
-        let from_patient = keys.above.iter().any(|key| match key.attribute {
-            AttributeId::PatientID => self.uses_index(key) && key.matching.narrowing() != Narrowing::None,
-            AttributeId::PatientName => matches!(self.access.get(&key.attribute), Some(KeyLookup::Rows(_))),
-            _ => false,
-        });
-        self.in_study_order = level != Patient && under == PatientLink::FirstPatient && !from_patient;
-        let patient = match under {
-            PatientLink::FirstPatient if from_patient => "patient p JOIN study s ON s.patient = p.id",
-            PatientLink::FirstPatient if asked(Patient) => "study s CROSS JOIN patient p ON p.id = s.patient",
-            PatientLink::FirstPatient => "study s",
-            // Of these there are few, unless a key leads to fewer.
-            PatientLink::FurtherPatient if keys.name_few() => {
-                "patient p JOIN study_patient sp ON sp.patient = p.id JOIN study s ON s.id = sp.study"
-            }
-            PatientLink::FurtherPatient => {
-                "study_patient sp CROSS JOIN patient p ON p.id = sp.patient CROSS JOIN study s ON s.id = sp.study"
-            }
-        };
-        // From the study down, so that the answers come in order as they are found, with nothing to be sorted but what one
-        // study holds; unless a UID names the few rows that can match.
-        let join = if keys.lead_from_below_study() { "JOIN" } else { "CROSS JOIN" };
-        let from = match level {
-            Patient => "patient p".to_owned(),
-            Study => patient.to_owned(),
-            Series => format!("{patient} {join} study_series e ON e.study = s.id"),
-            Image => format!(
-                "{patient} {join} study_series e ON e.study = s.id {join} instance_group h ON h.series = e.id \
-                 {join} instance i ON i.instance_group = h.id"
-            ),
-        };
-
+    /// The conditions on an answer.
+    fn conditions(
+        &mut self,
+        request: &FindRequest,
+        keys: &PartedKeys<'_>,
+        under: PatientLink,
+    ) -> Result<Vec<String>, Error> {
+        let level = request.level;
         let mut conditions = Vec::new();
-        if under == PatientLink::FirstPatient && self.access.values().any(|access| matches!(access, KeyLookup::Unknown))
-        {
-            // Of what each row met has to fulfil this comes first.
+        let is_unknown = |access: &KeyLookup| matches!(access, KeyLookup::Unknown);
+        if under == PatientLink::FirstPatient && self.access.values().any(is_unknown) {
+            // It must be the first condition, so that it counts every row visited.
             let row = if level == Patient { "p.id" } else { "s.id" };
-            conditions
-                .push(format!("dcm_sample({}, {row})", self.matcher(Matcher::Sample { left: SAMPLE, is_over: false })));
+            let number = self.matcher(Matcher::Sample { left: SAMPLE, is_over: false });
+            conditions.push(format!("dcm_sample({number}, {row})"));
         }
         for key in &keys.above {
             conditions.push(self.condition(key, level)?);
@@ -208,38 +214,17 @@ impl Compiler<'_> {
         }
         conditions.extend(keys.declared_above.iter().filter_map(|key| self.declared_condition(key, level)));
         if keys.asks_below() {
-            conditions.push(self.below(level, &keys)?);
+            conditions.push(self.below(level, keys)?);
         }
         conditions.extend(arrival_condition(&mut self.parameters, &request.arrival, level));
-        if merges {
+        if self.may_answer_under_further_patients(request) {
             conditions.extend(names_this_patient(level, under).map(str::to_owned));
         }
-
-        let mut sql = format!("SELECT {} FROM {from}", columns.join(", "));
-        if !conditions.is_empty() {
-            sql.push_str(" WHERE ");
-            sql.push_str(&conditions.join(" AND "));
-        }
-        sql.push_str(match level {
-            // As the index on them has it.
-            Patient => {
-                " ORDER BY p.patient_id, p.identity, p.issuer_of_patient_id, p.patient_birth_date, p.values_hash, p.id"
-            }
-            Study => " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id",
-            Series => " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id, CAST(e.series_number AS INTEGER), e.id",
-            Image => {
-                " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id, CAST(e.series_number AS INTEGER), e.id, \
-                 CAST(i.instance_number AS INTEGER), i.instance_group, i.uid_suffix"
-            }
-        });
-        if under == PatientLink::FurtherPatient && level != Image {
-            // PatientLink the first of the further patients that match.
-            sql.push_str(", p.patient_id, p.identity, p.issuer_of_patient_id");
-        }
-        Ok(Statement { sql, parameters: self.parameters.take() })
+        Ok(conditions)
     }
 
-    /// The condition of one key on the row of the level that is asked for, or on one of its ancestors.
+    /// The condition of one key on the row of the level that is asked for, or on one of its
+    /// ancestors.
     fn condition(&mut self, key: &MatchingKey, level: QueryRetrieveLevel) -> Result<String, Error> {
         let attribute = key.attribute.attribute();
         if attribute.id == AttributeId::SOPInstanceUID
@@ -323,7 +308,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// The patients that were found for a key on their names. `patient` is SQL for the number of the row.
+    /// The patients that were found for a key on their names. `patient` is SQL for the number of
+    /// the row.
     fn patient_rows(&mut self, id: AttributeId, patient: &str) -> Option<String> {
         match self.access.get(&id)? {
             KeyLookup::Rows(rows) => Some(format!("{patient} IN {}", self.parameters.add_list(rows.iter().copied()))),
@@ -511,8 +497,60 @@ impl Compiler<'_> {
     }
 }
 
-/// SQL for the value of a declared attribute at its own level or below it. The key is of our making: letters, digits, `+`
-/// and `_`.
+/// The tables of a statement, and how they are joined.
+fn from_clause(request: &FindRequest, keys: &PartedKeys<'_>, under: PatientLink, from_patient: bool) -> String {
+    let asked = |wanted: QueryRetrieveLevel| {
+        let matched = keys.above.iter().map(|key| key.attribute);
+        let matched = matched.chain(keys.moments_above.iter().map(|key| key.date));
+        matched.chain(request.return_keys.iter().map(|key| key.attribute)).any(|id| id.attribute().level == wanted)
+            || request.declared.iter().any(|key| key.unit.level == wanted)
+    };
+    let patient = match under {
+        PatientLink::FirstPatient if from_patient => "patient p JOIN study s ON s.patient = p.id",
+        PatientLink::FirstPatient if asked(Patient) => "study s CROSS JOIN patient p ON p.id = s.patient",
+        PatientLink::FirstPatient => "study s",
+        // There are few further patients, unless a key leads to fewer rows.
+        PatientLink::FurtherPatient if keys.name_few() => {
+            "patient p JOIN study_patient sp ON sp.patient = p.id JOIN study s ON s.id = sp.study"
+        }
+        PatientLink::FurtherPatient => {
+            "study_patient sp CROSS JOIN patient p ON p.id = sp.patient CROSS JOIN study s ON s.id = sp.study"
+        }
+    };
+    // From the study down: the answers come in order as they are found, and nothing has to be
+    // sorted but what one study holds. The exception is a UID that names the few rows that can
+    // match.
+    let join = if keys.lead_from_below_study() { "JOIN" } else { "CROSS JOIN" };
+    match request.level {
+        Patient => "patient p".to_owned(),
+        Study => patient.to_owned(),
+        Series => format!("{patient} {join} study_series e ON e.study = s.id"),
+        Image => format!(
+            "{patient} {join} study_series e ON e.study = s.id {join} instance_group h ON h.series = e.id \
+             {join} instance i ON i.instance_group = h.id"
+        ),
+    }
+}
+
+/// The order of answers, as the indexes have it.
+const fn order_clause(level: QueryRetrieveLevel) -> &'static str {
+    match level {
+        Patient => {
+            " ORDER BY p.patient_id, p.identity, p.issuer_of_patient_id, p.patient_birth_date, p.values_hash, p.id"
+        }
+        Study => " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id",
+        Series => {
+            " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id, CAST(e.series_number AS INTEGER), e.id"
+        }
+        Image => {
+            " ORDER BY s.study_date DESC, s.study_time DESC, s.patient, s.id, CAST(e.series_number AS INTEGER), e.id, \
+             CAST(i.instance_number AS INTEGER), i.instance_group, i.uid_suffix"
+        }
+    }
+}
+
+/// SQL for the value of a declared attribute at its own level or below it. The key is of our
+/// making: letters, digits, `+` and `_`.
 fn declared_value(unit: &Unit) -> String {
     let key = &unit.key;
     match unit.level {
@@ -546,7 +584,8 @@ fn most_complete_first(vr: VR, value: &str) -> String {
 /// Whether a study `a` is under the patient `p`.
 const UNDER_THIS_PATIENT: &str = "(a.patient = p.id OR a.id IN (SELECT study FROM study_patient WHERE patient = p.id))";
 
-/// The values of a study's series, put together by `values`, each once. A text that may hold a backslash is one value.
+/// The values of a study's series, put together by `values`, each once. A text that may hold a
+/// backslash is one value.
 fn each_once(vr: VR, values: &str) -> String {
     match vr {
         VR::ST | VR::LT | VR::UT | VR::UR | VR::SQ => format!("ifnull({values}, '')"),
@@ -554,7 +593,8 @@ fn each_once(vr: VR, values: &str) -> String {
     }
 }
 
-/// Whether a series or an instance has objects, or is one, that name the patient under whom it is answered.
+/// Whether a series or an instance has objects, or is one, that name the patient under whom it is
+/// answered.
 fn names_this_patient(level: QueryRetrieveLevel, under: PatientLink) -> Option<&'static str> {
     match (level, under) {
         (Patient | Study, _) => None,

@@ -1,11 +1,11 @@
-//! The functions that statements of queries call, and what those look into.
+//! The functions that statements of queries call, and the data that they use.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use rusqlite::ToSql;
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::types::{FromSqlError, ToSqlOutput, Value, ValueRef};
 
 use super::super::packing::{Naming, UidSuffix, stored_time, uid_hash, unpack_time};
 use super::super::sql_values::PathValue;
@@ -13,14 +13,14 @@ use super::parameters::InstanceKey;
 use crate::db::name_words;
 use crate::model::matching::{DateTimeRange, Matching};
 
-/// The conditions of the query that runs on a connection: `dcm_matches(n, value)` asks the n-th.
+/// The conditions of the query that runs on a connection. `dcm_matches(n, value)` tests the n-th.
 pub(in crate::db::sqlite) type Matchers = Arc<Mutex<Vec<Matcher>>>;
 
-/// A condition that SQL has no words for.
+/// A condition that SQL cannot express.
 #[derive(Debug)]
 pub(in crate::db::sqlite) enum Matcher {
     One(Matching),
-    /// `dcm_sample(n, row)`: holds for so many rows more. Then it ends the statement and notes that.
+    /// `dcm_sample(n, row)` holds for so many rows. It then ends the statement and notes that.
     Sample {
         left: u32,
         is_over: bool,
@@ -31,18 +31,18 @@ pub(in crate::db::sqlite) enum Matcher {
     Rows(Arc<RowSet>),
 }
 
-/// How far apart the first and the last row of a set may be, row numbers of more patients than there are to be found anywhere:
+/// Largest distance of the first and last row of a set. No index has so many patients, and it takes
 /// 8 MB.
 const MAX_SPAN: usize = 1 << 26;
 
-/// Row numbers, a bit for each from the first to the last.
+/// Row numbers, with a bit for each from the first to the last.
 pub(in crate::db::sqlite) struct RowSet {
     first: i64,
     bits: Vec<u64>,
 }
 
 impl RowSet {
-    /// `rows` in ascending order, and not far apart: see [`MAX_SPAN`].
+    /// Makes a set of rows in ascending order. `None` if they are too far apart: see [`MAX_SPAN`].
     pub(super) fn new(rows: &[i64]) -> Option<Self> {
         let (first, last) = (*rows.first()?, *rows.last()?);
         let span = usize::try_from(last.checked_sub(first)?).ok().filter(|span| *span < MAX_SPAN)?;
@@ -68,9 +68,10 @@ impl std::fmt::Debug for RowSet {
 
 const FLAGS: FunctionFlags = FunctionFlags::SQLITE_UTF8.union(FunctionFlags::SQLITE_DIRECTONLY);
 
-/// Adds a function whose first argument is the number of a matcher. It is false for a number that no matcher has.
+/// Adds a function whose first argument is the number of a matcher. It is false for a number
+/// without a matcher.
 ///
-/// It is not deterministic for SQLite: the same number means another key in the next query.
+/// It is not deterministic for SQLite, because the same number means another key in the next query.
 fn register_matcher(
     connection: &Connection,
     name: &str,
@@ -86,12 +87,17 @@ fn register_matcher(
     })
 }
 
-/// Adds the functions that the statements below use.
+/// Adds the functions that the statements of queries use.
 pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matchers: &Matchers) -> rusqlite::Result<()> {
     // rarray(list): the values of a list that is bound as one parameter.
     rusqlite::vtab::array::load_module(connection)?;
-    let pure = FLAGS | FunctionFlags::SQLITE_DETERMINISTIC;
+    register_matchers(connection, matchers)?;
+    register_unpacking(connection)?;
+    register_keys(connection)
+}
 
+/// Adds the functions that ask a matcher of the query.
+fn register_matchers(connection: &Connection, matchers: &Matchers) -> rusqlite::Result<()> {
     register_matcher(connection, "dcm_matches", 3, matchers, |matcher, context| {
         let Matcher::DateTime(range) = matcher else { return Ok(false) };
         Ok(range.contains(context.get_raw(1).as_str()?, context.get_raw(2).as_str()?))
@@ -106,7 +112,8 @@ pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matcher
             Some(fewer) => *left = fewer,
             None => *is_over = true,
         }
-        // SQLite has no other way to end a statement from within. Who runs it asks the flag, and not the error.
+        // SQLite has no other way to end a statement from within. The caller reads the flag, and
+        // not the error.
         if *is_over { Err(rusqlite::Error::UserFunctionError("the sample is over".into())) } else { Ok(true) }
     })?;
     register_matcher(connection, "dcm_matches", 2, matchers, |matcher, context| {
@@ -116,15 +123,21 @@ pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matcher
             ValueRef::Null => matching.matches(""),
             value => matching.matches(value.as_str()?),
         })
-    })?;
+    })
+}
+
+/// Adds the functions that unpack what columns keep in a short form.
+fn register_unpacking(connection: &Connection) -> rusqlite::Result<()> {
+    let pure = FLAGS | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("dcm_uid", 2, pure, |context| {
         let prefix = context.get_raw(1).as_str()?;
         let mut uid = String::with_capacity(64);
-        UidSuffix::unpack(context.get_raw(0), prefix, &mut uid);
+        UidSuffix::unpack(context.get_raw(0), prefix, &mut uid)?;
         Ok(uid)
     })?;
     connection.create_scalar_function("dcm_uid_hash", 1, pure, |context| Ok(uid_hash(context.get_raw(0).as_str()?)))?;
-    // dcm_file_name(file_name, uid_suffix, uid_prefix, file_prefix, file_suffix, file_digits): the name of an instance's file.
+    // dcm_file_name(file_name, uid_suffix, uid_prefix, file_prefix, file_suffix, file_digits): the
+    // name of a file.
     connection.create_scalar_function("dcm_file_name", 6, pure, |context| {
         let digits: Option<i64> = context.get(5)?;
         let naming = Naming {
@@ -134,7 +147,7 @@ pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matcher
         };
         let (stored, mut uid) = (context.get_raw(0), String::new());
         if naming.needs_uid(stored) {
-            UidSuffix::unpack(context.get_raw(1), context.get_raw(2).as_str()?, &mut uid);
+            UidSuffix::unpack(context.get_raw(1), context.get_raw(2).as_str()?, &mut uid)?;
         }
         let name = naming.unpack(stored, &uid)?;
         Ok(match PathValue(&name).to_sql()? {
@@ -155,11 +168,16 @@ pub(in crate::db::sqlite) fn register_functions(connection: &Connection, matcher
         match stored_time(context.get_raw(0), context.get_raw(2)) {
             ValueRef::Integer(packed) => unpack_time(packed, shared, &mut text),
             ValueRef::Text(own) => text.push_str(&String::from_utf8_lossy(own)),
-            ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => text.push_str(shared),
+            ValueRef::Null => text.push_str(shared),
+            ValueRef::Real(_) | ValueRef::Blob(_) => return Err(FromSqlError::InvalidType.into()),
         }
         Ok(text)
-    })?;
-    // The key of an instance that `Parameters::add_keys` packs.
+    })
+}
+
+/// Adds the functions that take the key of an instance apart, which `Parameters::add_keys` packs.
+fn register_keys(connection: &Connection) -> rusqlite::Result<()> {
+    let pure = FLAGS | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("dcm_key_group", 1, pure, |context| {
         Ok(InstanceKey::from_bytes(context.get_raw(0).as_blob()?).map(|key| key.instance_group))
     })?;

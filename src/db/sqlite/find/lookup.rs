@@ -1,4 +1,4 @@
-//! What a key leads to, looked up before its statement is made.
+//! Look-up of keys before their statement is compiled.
 
 use std::sync::Arc;
 
@@ -13,19 +13,20 @@ use crate::model::matching::{Matching, NamePart};
 
 /// How the entities are found that a key may match.
 pub(super) enum KeyLookup {
-    /// They are few: these rows.
+    /// Few rows match: these.
     Rows(Arc<[i64]>),
-    /// They are more: what comes up in the order of the answers is held against these, before its row is read.
+    /// Many rows match: each row number is tested against this set, in the order of the answers and
+    /// before its row is read.
     Among(Arc<RowSet>),
-    /// They are few: through the index on the column.
+    /// Few rows match, and the index on the column finds them.
     Index,
-    /// They are very many, or another key leads to fewer: those that come up are looked at.
+    /// Very many rows match, or another key leads to fewer: rows are tested as they come.
     None,
-    /// That is not known yet: those that come up are looked at.
+    /// It is not known yet how many rows match: rows are tested as they come.
     Unknown,
 }
 
-/// Looks up what a key leads to.
+/// Looks up a key.
 pub(super) fn look_up(
     connection: &Connection,
     effort: PlanEffort,
@@ -39,7 +40,8 @@ pub(super) fn look_up(
     }
 }
 
-/// Patients with a component group from ?1 to before ?2, at most ?3 of each kind. Those with any word have no group given.
+/// Finds patients with a component group from ?1 up to before ?2, at most ?3 of each kind. Patients
+/// with any word have no group in the result.
 const NAMES_WITH_PREFIX: &str = "\
     SELECT * FROM (SELECT id, patient_name_norm FROM patient WHERE patient_name_norm <> '' AND patient_name_norm >= ?1 \
      AND patient_name_norm < ifnull(?2, x'') LIMIT ?3) \
@@ -50,7 +52,8 @@ const NAMES_WITH_PREFIX: &str = "\
     UNION ALL SELECT * FROM (SELECT patient, NULL FROM patient_name_word \
      WHERE word = (SELECT id FROM name_word WHERE word = '') LIMIT ?3)";
 
-/// At most ?3 patients with a word that has ?1 in it, begins with it (and lies before ?2), ends with it, is it.
+/// Finds at most ?3 patients with a word that contains ?1, begins with it (and lies before ?2),
+/// ends with it, or equals it.
 fn names_with_part(part: &NamePart) -> &'static str {
     match (part.starts, part.ends) {
         (false, false) => {
@@ -73,7 +76,7 @@ fn names_with_part(part: &NamePart) -> &'static str {
     }
 }
 
-/// At most ?3 patients with a word from ?1 to before ?2, or with a code of ?4 and ?5.
+/// Finds at most ?3 patients with a word from ?1 up to before ?2, or with the code ?4 or ?5.
 const NAMES_WITH_WORD: &str = "\
     SELECT patient FROM patient_name_word WHERE word IN (\
      SELECT id FROM name_word WHERE word >= ?1 AND word < ifnull(?2, x'') \
@@ -81,8 +84,8 @@ const NAMES_WITH_WORD: &str = "\
      UNION ALL SELECT id FROM name_word WHERE other_sound <> '' AND other_sound IN (?4, ?5) \
      UNION ALL SELECT id FROM name_word WHERE word = '') LIMIT ?3";
 
-/// The patients with such names, unless they are too many. Where the statement gives the group of the name by which it found
-/// one, `matching` may have a word already.
+/// The patients with such names, unless there are too many. If the statement gives the group of the
+/// name that it found, `matching` may already exclude it.
 fn patients(
     connection: &Connection,
     effort: PlanEffort,
@@ -111,7 +114,7 @@ fn patients(
                 PlanEffort::All => KeyLookup::None,
             });
         }
-        // Where a name has any word, no group is given.
+        // A name that stands for any word has no group.
         let group = if gives_group { row.get_ref(1)?.as_str_or_null()? } else { None };
         if group.is_none_or(|group| matching.may_match_name_group(group)) {
             rows.push(row.get::<_, i64>(0)?);
@@ -143,7 +146,7 @@ pub(super) fn statement_of(look_up: &LookUp) -> Option<&'static str> {
     }
 }
 
-/// Whether the values from the one to before the other are those of few rows.
+/// Whether the values between these texts belong to few rows.
 fn index(connection: &Connection, id: AttributeId, from: &str, to: Option<&str>) -> rusqlite::Result<KeyLookup> {
     let (table, column) =
         if id == AttributeId::PatientID { ("patient", "patient_id") } else { ("study", "accession_number") };
@@ -156,7 +159,7 @@ fn index(connection: &Connection, id: AttributeId, from: &str, to: Option<&str>)
     Ok(if count < limit { KeyLookup::Index } else { KeyLookup::None })
 }
 
-/// About how many rows a table has.
+/// The approximate number of rows of a table.
 fn rows_of(connection: &Connection, table: &str) -> rusqlite::Result<usize> {
     // Row numbers are given one after the other.
     let mut statement = connection.prepare_cached(&format!("SELECT ifnull(max(id), 0) FROM {table}"))?;
@@ -164,7 +167,7 @@ fn rows_of(connection: &Connection, table: &str) -> rusqlite::Result<usize> {
     Ok(usize::try_from(last).unwrap_or(0))
 }
 
-/// The row of an instance: its instance group and the suffix of its UID there.
+/// The key of the row of an instance: its group, and the suffix of its UID there.
 pub(in crate::db::sqlite) fn instance_key(
     connection: &Connection,
     uid: &str,

@@ -1,4 +1,4 @@
-//! The values of a statement, which are never text of it.
+//! The values of a statement, which are never part of its text.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use rusqlite::vtab::array::Array;
 
 use super::super::packing::UidSuffix;
 
-/// One value of a statement, or a list of them for `rarray`.
+/// A value of a statement, or a list of values for `rarray`.
 pub(super) enum Parameter {
     One(Value),
     List(Array),
@@ -23,7 +23,7 @@ impl ToSql for Parameter {
     }
 }
 
-/// The values of a statement, while its text grows.
+/// The values of a statement while its text grows.
 #[derive(Default)]
 pub(super) struct Parameters(Vec<Parameter>);
 
@@ -39,14 +39,15 @@ impl Parameters {
         format!("(SELECT value FROM rarray({}))", self.push(Parameter::List(list)))
     }
 
-    /// Adds keys of instances, and returns SQL for a subquery with their instance groups and suffixes.
+    /// Adds keys of instances, and returns SQL for a subquery with their instance groups and
+    /// suffixes.
     pub(super) fn add_keys(&mut self, keys: impl IntoIterator<Item = InstanceKey>) -> String {
         let list = Rc::new(keys.into_iter().map(|key| Value::Blob(key.to_bytes())).collect::<Vec<_>>());
         let list = self.push(Parameter::List(list));
         format!("(SELECT dcm_key_group(value), dcm_key_suffix(value) FROM rarray({list}))")
     }
 
-    /// The values so far; the next statement begins without any.
+    /// Returns the values so far. The next statement begins without any.
     pub(super) fn take(&mut self) -> Vec<Parameter> {
         std::mem::take(&mut self.0)
     }
@@ -65,7 +66,7 @@ pub(in crate::db::sqlite) struct InstanceKey {
 }
 
 impl InstanceKey {
-    /// As one value of a list: the number of the group, whether the suffix is text, and the suffix.
+    /// The key as one value of a list: number of the group, whether the suffix is text, and suffix.
     fn to_bytes(&self) -> Vec<u8> {
         let (is_text, suffix) = match &self.suffix {
             UidSuffix::Packed(packed) => (0, packed.as_slice()),

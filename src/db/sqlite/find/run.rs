@@ -14,7 +14,7 @@ use crate::db::Error;
 use crate::db::plan::{LookUp, PlanEffort};
 use crate::model::find::{FindAnswer, FindRequest};
 
-/// Answers a query; see [`Search::find`](crate::db::Search::find).
+/// Answers a query: see [`Search::find`](crate::db::Search::find).
 pub(in crate::db::sqlite) fn run(
     connection: &Connection,
     matchers: &Matchers,
@@ -25,7 +25,7 @@ pub(in crate::db::sqlite) fn run(
     if request.limit == Some(0) {
         return Ok(0);
     }
-    // One transaction: the answers are of one moment, though there may be several statements.
+    // One transaction has the answers of one moment, even with several statements.
     let transaction = connection.unchecked_transaction()?;
     let compiled = compile(connection, matchers, mounts, request, PlanEffort::Little)?;
     let mut answers = RowAnswers::new(connection, request, compiled.has_order, on_answer);
@@ -38,8 +38,8 @@ pub(in crate::db::sqlite) fn run(
             }
             (Some(_) | None, _) => None,
         };
-        // The rows that the first statement gave, while it was made for a sample; another that is made for the same gives them
-        // again, and they come first.
+        // Rows already given by the sampling statement. The final statement returns them again, in
+        // the same order, so they are skipped.
         let mut sampled = 0;
         let mut each = |statement: &Statement, further: Option<&mut Further<'_>>, sampled: &mut u64| {
             let again = std::mem::take(sampled);
@@ -47,7 +47,7 @@ pub(in crate::db::sqlite) fn run(
         };
         match each(&compiled.first, further.as_mut(), &mut sampled) {
             Err(_end) if compiled.is_sample && sample_is_over(matchers) => {}
-            // There were not so many rows: that was all of it.
+            // There were no more rows than the sample, so that was all of them.
             ended => return ended.map_err(Error::from),
         }
         let all = compile(connection, matchers, mounts, request, PlanEffort::All)?;
@@ -58,7 +58,8 @@ pub(in crate::db::sqlite) fn run(
     Ok(answers.answered())
 }
 
-/// Hands out the answers of a statement, but for so many rows that were taken before; counts those that it takes.
+/// Gives the answers of a statement, without the first rows that were taken before. Counts those
+/// that it takes.
 fn give_rows<F: FnMut(FindAnswer) -> ControlFlow<()>>(
     connection: &Connection,
     statement: &Statement,
@@ -81,7 +82,7 @@ fn give_rows<F: FnMut(FindAnswer) -> ControlFlow<()>>(
     answers.finish(further).map(|_| ())
 }
 
-/// Whether a statement ended because it had met as many rows as a sample may.
+/// Whether a statement ended because it had visited the rows of its sample.
 fn sample_is_over(matchers: &Matchers) -> bool {
     let matchers = matchers.lock().unwrap_or_else(PoisonError::into_inner);
     matchers.iter().any(|matcher| matches!(matcher, Matcher::Sample { is_over: true, .. }))
@@ -104,7 +105,7 @@ pub(in crate::db::sqlite) fn explain(
     for statement in statements {
         let plan = || -> rusqlite::Result<Vec<String>> {
             let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql))?;
-            // What is not bound is NULL; a plan does not depend on values.
+            // A value that is not bound is NULL. A plan does not depend on values.
             for (at, value) in statement.parameters.iter().enumerate() {
                 explained.raw_bind_parameter(at + 1, value)?;
             }

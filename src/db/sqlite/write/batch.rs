@@ -1,74 +1,35 @@
-//! One transaction of the writer, and what it remembers.
+//! One transaction of the writer after the other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, Statement};
+use rusqlite::{Connection, ErrorCode};
 
 use super::super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::super::write_priority::{self, Priority, PriorityLock};
-use super::caches::{DirectoryCache, GroupCache, ParentCache, ScanState};
-use super::changes::{Changes, HashFilter, LookupCache, Lookups};
-use super::origins::Origins;
+use super::files::MissingIn;
 use super::rows::Result;
-use super::run::{Differences, Run};
-use crate::db::{Error, Tally};
+use super::scans::{self, ScanState};
+use super::tables::Tables;
+use super::{arrivals, commit};
+use crate::db::{Error, KnownLocation, Mounted, Received, ScannedDirectory, StoreOutcome, Tally};
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 
-/// The writer's state: caches that live on between transactions, and what the current one has changed.
+/// The tables of the index, and what begins and ends a transaction on them.
 pub(in super::super) struct Batch<'c> {
-    pub(super) connection: &'c Connection,
+    connection: &'c Connection,
     lock: &'c PriorityLock,
-    /// Whether the copying back of the write-ahead log is left to another process.
-    copies_log_late: bool,
-    pub(super) prepared: PreparedStatements<'c>,
-    pub(super) lookups: Lookups,
-    pub(super) lookup_cache: LookupCache,
-    pub(super) clock: Clock,
-    pub(super) declared: Arc<DeclaredSet>,
-    data_version: i64,
-    pub(super) parents: ParentCache,
-    pub(super) groups: GroupCache,
-    pub(super) directories: DirectoryCache,
-    /// Where the last record went.
-    pub(super) run: Option<Run>,
-    /// The instance group of the last record, and in what the values differ from it that the record shares with others.
-    pub(super) differences: Option<Differences>,
-    pub(super) scan: ScanState,
-    pub(super) changes: Changes,
-    /// Who brings what is being written.
-    pub(super) origin: Origins,
-    /// Whether a defect ended a transaction: what is remembered here may be half of what it should be.
+    /// Whether another process checkpoints the write-ahead log.
+    checkpoints_late: bool,
+    /// `PRAGMA data_version` of the last transaction. It changes when another process writes.
+    data_version: Option<i64>,
+    tables: Tables<'c>,
+    scan: ScanState,
+    /// Whether a defect ended a transaction. What is remembered may then be incomplete.
     broken: bool,
-}
-
-/// The statements that run for each instance, held ready: looking them up by their text took as long as running them.
-pub(super) struct PreparedStatements<'c> {
-    pub(super) instance_groups_of_hash: Statement<'c>,
-    pub(super) instance: Statement<'c>,
-    pub(super) insert_instance: Statement<'c>,
-    pub(super) insert_lookup: Statement<'c>,
-}
-
-impl<'c> PreparedStatements<'c> {
-    fn new(connection: &'c Connection) -> Result<Self> {
-        Ok(Self {
-            instance_groups_of_hash: connection.prepare(
-                "SELECT instance_group FROM uid_lookup WHERE hash = ?1 UNION ALL SELECT instance_group FROM uid_lookup_recent WHERE hash = ?1",
-            )?,
-            instance: connection.prepare(
-                "SELECT size, file_name, instance_number, diff, checksum FROM instance WHERE instance_group = ?1 AND uid_suffix = ?2",
-            )?,
-            insert_instance: connection.prepare(
-                "INSERT INTO instance (instance_group, uid_suffix, instance_number, size, mtime, file_name, acquisition_number, \
-                 acquisition_time, content_time, instance_creation_time, diff, checksum) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            )?,
-            insert_lookup: connection.prepare("INSERT OR IGNORE INTO uid_lookup_recent (hash, instance_group) VALUES (?1, ?2)")?,
-        })
-    }
 }
 
 impl<'c> Batch<'c> {
@@ -81,42 +42,32 @@ impl<'c> Batch<'c> {
         Ok(Self {
             connection,
             lock,
-            copies_log_late: false,
-            prepared: PreparedStatements::new(connection)?,
-            lookups: Lookups::read(connection)?,
-            clock,
-            declared,
-            data_version: -1,
-            lookup_cache: LookupCache::default(),
-            parents: ParentCache::default(),
-            groups: GroupCache::default(),
-            directories: DirectoryCache::default(),
-            run: None,
-            differences: None,
+            checkpoints_late: false,
+            data_version: None,
+            tables: Tables::new(connection, clock, declared)?,
             scan: ScanState::default(),
-            changes: Changes::default(),
-            origin: Origins::default(),
             broken: false,
         })
     }
 
-    /// Goes on with a scan that another batch began: what that knew of other scans is lost.
+    /// Goes on with a scan that another batch began. What that one knew of other scans is lost.
     pub(in super::super) fn go_on_with(&mut self, scan: Option<i64>) {
-        self.scan = ScanState { own: scan, others_wrote: true, ..ScanState::default() };
+        self.scan = ScanState::continued(scan);
     }
 
     /// The scan that this writer does.
     pub(in super::super) fn scan(&self) -> Option<i64> {
-        self.scan.own
+        self.scan.own()
     }
 
-    /// Whether a defect ended a transaction. Then it is no longer good for anything, and its connection neither.
+    /// Whether a defect ended a transaction. Neither this batch nor its connection can be used any
+    /// more.
     pub(in super::super) fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// Runs `work` in one transaction and commits it; on any error nothing of it remains. After a panic in it
-    /// ([`Error::WriterPanicked`]) nothing is run any more: see [`Self::is_broken`].
+    /// Runs `work` in one transaction and commits it. After an error nothing of it remains. After a
+    /// panic ([`Error::WriterPanicked`]) nothing runs any more: see [`Self::is_broken`].
     pub(in super::super) fn run<T>(
         &mut self,
         priority: Priority,
@@ -125,24 +76,20 @@ impl<'c> Batch<'c> {
         if self.broken {
             return Err(Error::WriterPanicked);
         }
-        // Nobody looks any more at what a panic left as it was: what is broken is thrown away.
+        // Nobody looks at what a panic left behind, because a broken batch is thrown away.
         let Ok(result) = catch_unwind(AssertUnwindSafe(|| self.transaction(priority, work))) else {
             self.broken = true;
             let _already = self.connection.execute_batch("ROLLBACK");
             return Err(Error::WriterPanicked);
         };
         if result.is_err() {
-            // The first error matters; a rollback fails only where SQLite has rolled back by itself.
+            // The first error matters. A rollback fails only if SQLite has rolled back by itself.
             let _already = self.connection.execute_batch("ROLLBACK");
-            self.forget();
-            self.changes = Changes::default();
-            self.origin.forget();
-            if let Ok(lookups) = Lookups::read(self.connection) {
-                self.lookups = lookups;
-            }
+            self.tables.roll_back();
+            self.scan.end_transaction();
         }
         result.map_err(|error| match error.sqlite_error_code() {
-            // Of one that comes before the commit this says too much, which does no harm.
+            // An error before the commit leaves no doubt, but the caution does no harm.
             Some(ErrorCode::SystemIoFailure) => Error::InDoubt { committed: false, source: Box::new(error) },
             _ => Error::from(error),
         })
@@ -159,10 +106,9 @@ impl<'c> Batch<'c> {
         let mut asked = None;
         loop {
             // Immediate: wait for another process now, not in the middle.
-            match self.statement("BEGIN IMMEDIATE")?.execute([]) {
+            match self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]) {
                 Err(error)
-                    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
-                        && Instant::now() < deadline =>
+                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline =>
                 {
                     if priority == Priority::Waiting && asked.is_none() {
                         asked = self.lock.ask();
@@ -177,16 +123,18 @@ impl<'c> Batch<'c> {
         }
     }
 
-    /// Whether a transaction that can wait should end, because another process is in a hurry.
+    /// Whether a transaction that can wait should end, because another process asks for the
+    /// priority lock.
     pub(in super::super) fn should_give_way(&self) -> bool {
         self.lock.is_asked()
     }
 
-    /// Who is in a hurry leaves it to another process that writes too to copy the log back.
+    /// Leaves the checkpoint of the log to another process that writes too, if this one must not
+    /// wait.
     fn share_log(&mut self, priority: Priority, others_write: bool) -> Result<()> {
         const LATE: u32 = 4 * WAL_AUTOCHECKPOINT_PAGES;
         let late = priority == Priority::Waiting && others_write;
-        if std::mem::replace(&mut self.copies_log_late, late) != late {
+        if std::mem::replace(&mut self.checkpoints_late, late) != late {
             let pages = if late { LATE } else { WAL_AUTOCHECKPOINT_PAGES };
             self.connection.pragma_update(None, "wal_autocheckpoint", pages)?;
         }
@@ -195,62 +143,79 @@ impl<'c> Batch<'c> {
 
     fn transaction<T>(&mut self, priority: Priority, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.begin(priority)?;
-        let version: i64 = self.statement("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        let others_write = version != self.data_version && self.data_version != -1;
-        if self.data_version == -1 {
-            self.lookup_cache.filter = HashFilter::of(self.connection)?;
-        } else if others_write {
-            self.lookup_cache.filter = None;
-        }
-        if version != self.data_version || self.cache_is_large() {
-            if others_write {
-                self.origin.end_block();
-                self.look_for_other_scans()?;
-            }
-            self.forget();
-            self.data_version = version;
-        }
+        let others_write = self.look_for_other_writers()?;
         let value = work(self)?;
-        self.write_changes()?;
+        self.scan.end_transaction();
+        commit::write_changes(&mut self.tables)?;
         self.share_log(priority, others_write)?;
-        self.statement("COMMIT")?.execute([])?;
+        self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(value)
     }
 
-    fn look_for_other_scans(&mut self) -> Result<()> {
-        let transactions = self.transactions_of_other_scans()?;
-        // Who has not said which scan is its own may have met any.
-        self.scan.others_wrote |= self.scan.own.is_none() || transactions != self.scan.others_transactions;
-        Ok(())
+    /// Forgets what is out of date, because another process has written or because it is much.
+    /// Returns whether another process has written since the last transaction.
+    fn look_for_other_writers(&mut self) -> Result<bool> {
+        let version: i64 = self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        let before = self.data_version;
+        let others_write = before.is_some_and(|before| before != version);
+        if before.is_none() {
+            self.tables.lookups.begin_filter()?;
+        }
+        if others_write {
+            self.tables.lookups.end_filter();
+            self.tables.origins.end_block();
+            self.scan.look_for_others(&self.tables)?;
+        }
+        if before != Some(version) || self.tables.cache_is_large() {
+            self.tables.forget();
+        }
+        self.data_version = Some(version);
+        Ok(others_write)
     }
 
-    pub(super) fn transactions_of_other_scans(&self) -> Result<i64> {
-        self.statement("SELECT ifnull(sum(transactions), 0) FROM scan WHERE id IS NOT ?1")?
-            .query_row([self.scan.own], |row| row.get(0))
-    }
-
-    /// What the transactions since the last call have changed.
+    /// Returns what the transactions since the last call have changed.
     pub(in super::super) fn take_tally(&mut self) -> Tally {
-        std::mem::take(&mut self.changes.tally)
+        std::mem::take(&mut self.tables.changes.tally)
     }
 
-    fn cache_is_large(&self) -> bool {
-        self.parents.is_large() || self.groups.is_large() || self.directories.is_large()
+    /// Begins a scan, and returns its number.
+    pub(in super::super) fn begin_scan(&mut self, roots: &str) -> Result<i64> {
+        self.scan.begin(&self.tables, roots)
     }
 
-    pub(super) fn forget(&mut self) {
-        self.forget_parents();
-        self.groups.clear();
-        self.directories.clear();
+    /// Notes the end of a scan.
+    pub(in super::super) fn end_scan(&mut self, scan: i64, summary: &str) -> Result<()> {
+        scans::end_scan(&self.tables, scan, summary)
     }
 
-    /// Forgets where records belong.
-    pub(super) fn forget_parents(&mut self) {
-        self.end_run();
-        self.parents.clear();
+    /// Takes what a scan found in a directory.
+    pub(in super::super) fn scanned(&mut self, scanned: &ScannedDirectory) -> Result<()> {
+        scans::scanned(&mut self.tables, &mut self.scan, scanned)
     }
 
-    pub(super) fn statement(&self, sql: &str) -> Result<CachedStatement<'c>> {
-        self.connection.prepare_cached(sql)
+    /// Takes an instance that was received. Also returns
+    /// [`Stored::first`](crate::db::Stored::first).
+    pub(in super::super) fn arrived(&mut self, received: &Received) -> Result<(StoreOutcome, Option<KnownLocation>)> {
+        arrivals::arrived(&mut self.tables, received)
+    }
+
+    /// Notes whether something is mounted at a directory.
+    pub(in super::super) fn mount_point(&mut self, path: &Path, mounted: Mounted) -> Result<()> {
+        self.tables.files.mount_point(path, mounted)
+    }
+
+    /// Finds where scans have missed files, at or below a path and not below `except`.
+    pub(in super::super) fn missing_below(&self, root: &Path, except: &[PathBuf]) -> Result<Vec<MissingIn>> {
+        self.tables.files.missing_below(root, except)
+    }
+
+    /// Counts the files that scans have missed.
+    pub(in super::super) fn count_missing(&self, of: &MissingIn) -> Result<u64> {
+        self.tables.files.count_missing(of)
+    }
+
+    /// Drops files that scans have missed, at most `limit`. Returns how many there were.
+    pub(in super::super) fn prune(&mut self, of: &MissingIn, limit: usize) -> Result<usize> {
+        scans::prune(&mut self.tables, of, limit)
     }
 }

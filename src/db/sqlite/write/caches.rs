@@ -1,35 +1,34 @@
-//! What the writer remembers from one record, and one transaction, to the next.
+//! What the writer remembers from one record to the next, and from one transaction to the next.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::super::columns::{is_stored_above, stored_above};
-use super::rows::{InstanceGroup, InstanceGroupKey, ParentRows};
+use super::rows::ParentRows;
 use crate::model::attribute::AttributeId;
 use crate::model::record::{Common, InstanceRecord};
 
-/// Series, instance groups and directories that are remembered between transactions; a cache that grows past this starts
-/// anew. An instance group with its values takes some 2 KB. Scans go from series to series, and associations are fewer than
-/// this.
+/// Series and directories that are remembered between transactions. A cache that grows past this
+/// starts anew. Scans go from series to series, and there are fewer associations than this.
 const CACHE_ENTRIES: usize = 1024;
 
-/// Different sets of values in one series that are remembered. Real series have one, or a few.
+/// Sets of values that are remembered of one series. Real series have one, or a few.
 const REMEMBERED_SETS: usize = 16;
 
-/// Where records of a series belong that were met.
+/// The rows above the records of a series.
 #[derive(Default)]
 pub(super) struct ParentCache {
     /// By a hash of Study and Series Instance UID.
     series: HashMap<u128, Vec<ParentRows>>,
-    /// Of the values that the last record shares with others: the hash of those of patient, study and series.
+    /// The values that the last record shares with others, and the hash of those of patient, study
+    /// and series.
     upper_values: Option<(Common, u64)>,
     scratch: String,
 }
 
-/// The series of a record, and a hash of all that it says of patient, study and series.
+/// The series of a record, and a hash of all that it states of patient, study and series.
 #[derive(Clone, Copy)]
 pub(super) struct ParentKey {
     series: u128,
@@ -47,7 +46,7 @@ impl ParentCache {
     }
 
     fn hash_of_upper_values(&mut self, record: &InstanceRecord) -> u64 {
-        // Slices of a series share these values as one: then they are not looked at again.
+        // The slices of a series share one set of these values, which is hashed once.
         let common = record.common().and_then(|(common, mut own)| (!own.any(is_stored_above)).then_some(common));
         if let Some((known, hash)) = &self.upper_values
             && common.is_some_and(|common| common.is(known))
@@ -82,31 +81,12 @@ impl ParentCache {
         self.series.len() > CACHE_ENTRIES
     }
 
-    /// Forgets where records belong.
     pub(super) fn clear(&mut self) {
         self.series.clear();
     }
 }
 
-/// Instance groups that were met.
-#[derive(Default)]
-pub(super) struct GroupCache {
-    pub(super) by_key: HashMap<InstanceGroupKey, Rc<InstanceGroup>>,
-    pub(super) by_id: HashMap<i64, Rc<InstanceGroup>>,
-}
-
-impl GroupCache {
-    pub(super) fn is_large(&self) -> bool {
-        self.by_id.len() > CACHE_ENTRIES
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.by_key.clear();
-        self.by_id.clear();
-    }
-}
-
-/// Rows of directories, and of archive files, which are known for themselves.
+/// Rows of directories and of archive files. An archive file may have had the path of a directory.
 #[derive(Default)]
 pub(super) struct DirectoryCache {
     directories: HashMap<PathBuf, i64>,
@@ -130,15 +110,4 @@ impl DirectoryCache {
         self.directories.clear();
         self.archives.clear();
     }
-}
-
-/// The scan that this writer does, and what others have done meanwhile.
-#[derive(Default)]
-pub(super) struct ScanState {
-    /// The number of the scan.
-    pub(super) own: Option<i64>,
-    /// Transactions of other scans, as far as known.
-    pub(super) others_transactions: i64,
-    /// Whether another scan has written since ours began: what ours knows of files may be out of date.
-    pub(super) others_wrote: bool,
 }

@@ -1,116 +1,152 @@
 //! Instance groups: what instances of one series in one directory share.
 
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::columns::{shared, shared_columns_sql};
 use super::super::packing::Naming;
-use super::super::sql_values::json_object;
-use super::batch::Batch;
-use super::rows::{DeclaredColumn, File, InstanceGroup, InstanceGroupKey, InstanceRow, ParentRows, Result, to_i64};
-use crate::db::{FileOutcome, ScannedFile};
+use super::super::sql_values::JsonTexts;
+use super::changes::Changes;
+use super::origins::Origins;
+use super::rows::{InstanceGroup, InstanceGroupKey, InstanceRow, NewInstance, ParentRows, Result, to_i64};
+use crate::db::FileOutcome;
 use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::record::InstanceRecord;
 
-/// What a record says that is declared.
-struct Said {
-    /// What was declared when it was read; nothing where it was put together from what the index knows.
+/// Instance groups that are remembered between transactions. A group with its values takes some 2
+/// KB. Scans go from series to series, and there are fewer associations than this.
+const REMEMBERED_GROUPS: usize = 1024;
+
+/// The rows of `instance_group`.
+pub(super) struct Groups<'c> {
+    connection: &'c Connection,
+    declared: Arc<DeclaredSet>,
+    by_key: HashMap<InstanceGroupKey, Rc<InstanceGroup>>,
+    by_id: HashMap<i64, Rc<InstanceGroup>>,
+}
+
+/// The declared values of a record.
+struct DeclaredTexts {
+    /// What was declared when the record was read. Empty if it was made from the index.
     set: String,
-    /// Of patient, study and series: these are the same for all instances of an instance group.
+    /// Values of patient, study and series. They are the same for all instances of a group.
     above: Option<String>,
-    /// Of the instance.
+    /// Values of the instance.
     own: Option<String>,
 }
 
-impl Batch<'_> {
-    pub(super) fn instance_group(
+impl<'c> Groups<'c> {
+    pub(super) fn new(connection: &'c Connection, declared: Arc<DeclaredSet>) -> Self {
+        Self { connection, declared, by_key: HashMap::new(), by_id: HashMap::new() }
+    }
+
+    pub(super) fn cache_is_large(&self) -> bool {
+        self.by_id.len() > REMEMBERED_GROUPS
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.by_key.clear();
+        self.by_id.clear();
+    }
+
+    /// Finds or makes the instance group of a new instance.
+    pub(super) fn group_of(
         &mut self,
-        record: &InstanceRecord,
-        file: &File<'_>,
+        new: &NewInstance<'_>,
         parents: &ParentRows,
-        following: &[&ScannedFile],
-        complete: bool,
+        origins: &mut Origins<'_>,
+        changes: &mut Changes,
     ) -> Result<Rc<InstanceGroup>> {
-        let class = record.value(AttributeId::SOPClassUID);
-        let syntax = record.value(AttributeId::AvailableTransferSyntaxUID);
-        let said = (!self.declared.is_empty()).then(|| Said::of(record, &self.declared));
+        let class = new.record.value(AttributeId::SOPClassUID);
+        let syntax = new.record.value(AttributeId::AvailableTransferSyntaxUID);
+        let declared = (!self.declared.is_empty()).then(|| DeclaredTexts::of(new.record, &self.declared));
         let key = InstanceGroupKey {
             series: parents.series,
-            directory: file.directory,
+            directory: new.file.directory,
             values: parents.values,
             class_and_syntax: xxh3_64(class.as_bytes()) ^ xxh3_64(syntax.as_bytes()).rotate_left(1),
-            declared: said.as_ref().map_or(0, |said| {
-                let above = said.above.as_deref().unwrap_or_default();
-                xxh3_64(said.set.as_bytes()) ^ xxh3_64(above.as_bytes()).rotate_left(1)
+            declared: declared.as_ref().map_or(0, |declared| {
+                let above = declared.above.as_deref().unwrap_or_default();
+                xxh3_64(declared.set.as_bytes()) ^ xxh3_64(above.as_bytes()).rotate_left(1)
             }),
-            arrival: self.arrival()?,
+            arrival: origins.arrival()?,
         };
-        if let Some(instance_group) = self.groups.by_key.get(&key) {
-            return Ok(Rc::clone(instance_group));
+        if let Some(group) = self.by_key.get(&key) {
+            return Ok(Rc::clone(group));
         }
+        let id = match self.find(new, parents, declared.as_ref(), key.arrival)? {
+            Some(id) => id,
+            None => {
+                let id = self.insert(new, parents, declared.as_ref(), origins)?;
+                changes.studies_to_summarise.insert(parents.study);
+                id
+            }
+        };
+        let group = self.by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        self.by_key.insert(key, Rc::clone(&group));
+        Ok(group)
+    }
+
+    fn find(
+        &self,
+        new: &NewInstance<'_>,
+        parents: &ParentRows,
+        declared: Option<&DeclaredTexts>,
+        arrival: Option<i64>,
+    ) -> Result<Option<i64>> {
         let [patient_values, study_values, series_values] = parents.said;
-        let found: Option<i64> = self
-            .statement(
+        self.connection
+            .prepare_cached(
                 "SELECT id FROM instance_group WHERE series = ?1 AND directory = ?2 AND sop_class_uid = ?3 \
-                 AND available_transfer_syntax_uid = ?4 AND patient IS ?5 AND patient_values IS ?6 AND study_values IS ?7 \
-                 AND series_values IS ?8 AND declared_set = ?9 AND declared_above IS ?10 AND arrival IS ?11 ORDER BY id LIMIT 1",
+                 AND available_transfer_syntax_uid = ?4 AND patient IS ?5 AND patient_values IS ?6 \
+                 AND study_values IS ?7 AND series_values IS ?8 AND declared_set = ?9 AND declared_above IS ?10 \
+                 AND arrival IS ?11 ORDER BY id LIMIT 1",
             )?
             .query_row(
                 params![
                     parents.series,
-                    file.directory,
-                    class,
-                    syntax,
+                    new.file.directory,
+                    new.record.value(AttributeId::SOPClassUID),
+                    new.record.value(AttributeId::AvailableTransferSyntaxUID),
                     parents.patient,
                     patient_values,
                     study_values,
                     series_values,
-                    said.as_ref().map_or("", |said| &said.set),
-                    said.as_ref().and_then(|said| said.above.as_deref()),
-                    key.arrival
+                    declared.map_or("", |declared| &declared.set),
+                    declared.and_then(|declared| declared.above.as_deref()),
+                    arrival
                 ],
                 |row| row.get(0),
             )
-            .optional()?;
-        let id = match found {
-            Some(id) => id,
-            None => {
-                let id = self.insert_instance_group(record, file, parents, said.as_ref(), following, complete)?;
-                self.changes.studies_to_summarise.insert(parents.study);
-                id
-            }
-        };
-        let instance_group = self.instance_group_by_id(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        self.groups.by_key.insert(key, Rc::clone(&instance_group));
-        Ok(instance_group)
+            .optional()
     }
 
-    fn insert_instance_group(
-        &mut self,
-        record: &InstanceRecord,
-        file: &File<'_>,
+    fn insert(
+        &self,
+        new: &NewInstance<'_>,
         parents: &ParentRows,
-        said: Option<&Said>,
-        following: &[&ScannedFile],
-        complete: bool,
+        declared: Option<&DeclaredTexts>,
+        origins: &mut Origins<'_>,
     ) -> Result<i64> {
+        let NewInstance { record, file, .. } = new;
         let uid = record.value(AttributeId::SOPInstanceUID);
         let naming = Naming::of(file.name, uid);
         let file_digits = naming.digits.and_then(|digits| i64::try_from(digits).ok());
         let texts: Vec<&str> = shared().iter().map(|&id| record.value(id)).collect();
-        let prefix = common_prefix(record, following, complete);
         let size = to_i64(file.size);
-        let (arrival, change, change_block) = (self.arrival()?, self.change()?, self.change_block()?);
+        let (arrival, (change, change_block)) = (origins.arrival()?, origins.change()?);
         let fixed: [&dyn rusqlite::ToSql; 20] = [
             &parents.series,
             &file.directory,
             &record.value(AttributeId::SOPClassUID),
             &record.value(AttributeId::AvailableTransferSyntaxUID),
-            &prefix,
+            &common_prefix(new),
             &naming.prefix,
             &naming.suffix,
             &file_digits,
@@ -120,33 +156,36 @@ impl Batch<'_> {
             &parents.said[0],
             &parents.said[1],
             &parents.said[2],
-            &said.map_or("", |said| &said.set),
-            &said.and_then(|said| said.above.as_deref()),
-            &said.and_then(|said| said.own.as_deref()),
+            &declared.map_or("", |declared| &declared.set),
+            &declared.and_then(|declared| declared.above.as_deref()),
+            &declared.and_then(|declared| declared.own.as_deref()),
             &arrival,
             &change,
             &change_block,
         ];
         let marks = vec!["?"; fixed.len() + texts.len()].join(", ");
-        self.statement(&format!(
-            "INSERT INTO instance_group (series, directory, sop_class_uid, available_transfer_syntax_uid, uid_prefix, file_prefix, \
-             file_suffix, file_digits, mtime_base, size_base, patient, patient_values, study_values, series_values, declared_set, \
-             declared_above, declared, arrival, change, change_block, {}) VALUES ({marks})",
-            shared_columns_sql()
-        ))?
-        .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
+        self.connection
+            .prepare_cached(&format!(
+                "INSERT INTO instance_group (series, directory, sop_class_uid, available_transfer_syntax_uid, \
+                 uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, patient, patient_values, \
+                 study_values, series_values, declared_set, declared_above, declared, arrival, change, change_block, {}) \
+                 VALUES ({marks})",
+                shared_columns_sql()
+            ))?
+            .execute(params_from_iter(fixed.into_iter().chain(texts.iter().map(|text| text as &dyn rusqlite::ToSql))))?;
         let id = self.connection.last_insert_rowid();
-        self.origin.has_block_of_change(id);
+        origins.note_new_group(id);
         Ok(id)
     }
 
-    pub(super) fn instance_group_by_id(&mut self, id: i64) -> Result<Option<Rc<InstanceGroup>>> {
-        if let Some(instance_group) = self.groups.by_id.get(&id) {
-            return Ok(Some(Rc::clone(instance_group)));
+    /// Reads the instance group with this row number.
+    pub(super) fn by_id(&mut self, id: i64) -> Result<Option<Rc<InstanceGroup>>> {
+        if let Some(group) = self.by_id.get(&id) {
+            return Ok(Some(Rc::clone(group)));
         }
         let sql = format!(
-            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, declared_set, declared, arrival, {} \
-             FROM instance_group WHERE id = ?1",
+            "SELECT series, directory, uid_prefix, file_prefix, file_suffix, file_digits, mtime_base, size_base, \
+             declared_set, declared, arrival, {} FROM instance_group WHERE id = ?1",
             shared_columns_sql()
         );
         let read = |row: &Row<'_>| {
@@ -163,29 +202,33 @@ impl Batch<'_> {
                 mtime_base: row.get(6)?,
                 size_base: row.get(7)?,
                 declared_set: row.get(8)?,
-                declared: json_object(row.get_ref(9)?.as_str_or_null()?)?,
+                declared: JsonTexts::read(row.get_ref(9)?.as_str_or_null()?)?,
                 arrival: row.get(10)?,
                 shared: (0..shared().len()).map(|at| row.get(11 + at)).collect::<Result<_>>()?,
             })
         };
-        let Some(instance_group) = self.statement(&sql)?.query_row([id], read).optional()? else { return Ok(None) };
-        let instance_group = Rc::new(instance_group);
-        self.groups.by_id.insert(id, Rc::clone(&instance_group));
-        Ok(Some(instance_group))
+        let found = self.connection.prepare_cached(&sql)?.query_row([id], read).optional()?;
+        let Some(group) = found.map(Rc::new) else { return Ok(None) };
+        self.by_id.insert(id, Rc::clone(&group));
+        Ok(Some(group))
     }
-}
 
-impl Batch<'_> {
-    /// Sets into a record what an instance says that is declared, where all of that is known.
+    /// Whether all that is declared now was declared when the instances of a group were read.
+    pub(super) fn knows_declared(&self, group: &InstanceGroup) -> bool {
+        self.declared.is_covered_by(&group.declared_set)
+    }
+
+    /// Sets the declared values of an instance into a record, if all of them are known.
     pub(super) fn set_declared(&self, existing: &InstanceRow, record: &mut InstanceRecord) -> Result<()> {
         let group = &existing.instance_group;
-        if self.declared.is_empty() || !self.declared.is_covered_by(&group.declared_set) {
+        if self.declared.is_empty() || !self.knows_declared(group) {
             return Ok(());
         }
         let above = self
-            .statement("SELECT declared_above FROM instance_group WHERE id = ?1")?
-            .query_row([group.id], |row| json_object(row.get_ref(0)?.as_str_or_null()?))?;
-        let diff = json_object(existing.diff.as_deref())?;
+            .connection
+            .prepare_cached("SELECT declared_above FROM instance_group WHERE id = ?1")?
+            .query_row([group.id], |row| Ok(JsonTexts::read(row.get_ref(0)?.as_str_or_null()?)?))?;
+        let diff = JsonTexts::read(existing.diff.as_deref())?;
         record.note_declared();
         for unit in self.declared.units() {
             let value = match unit.level {
@@ -194,53 +237,55 @@ impl Batch<'_> {
                     above.get(&unit.key)
                 }
             };
-            let value = value.and_then(serde_json::Value::as_str).unwrap_or_default();
-            record.set_declared_with(unit.number, |text| text.push_str(value));
+            record.set_declared_with(unit.number, |text| text.push_str(value.unwrap_or("")));
         }
         Ok(())
     }
 
-    /// Whether an instance says something else that is declared than a record of another file of it.
+    /// Whether the declared values of an instance differ from those of a record of another file of
+    /// it.
     pub(super) fn declares_otherwise(&self, existing: &InstanceRow, record: &InstanceRecord) -> Result<bool> {
         let mut known = InstanceRecord::new();
         self.set_declared(existing, &mut known)?;
         let differs = |number| known.declared(number) != record.declared(number);
         Ok(known.has_declared() && self.declared.units().iter().any(|unit| differs(unit.number)))
     }
+
+    /// What is declared.
+    pub(super) fn declared(&self) -> &DeclaredSet {
+        &self.declared
+    }
 }
 
-impl Said {
+impl DeclaredTexts {
     fn of(record: &InstanceRecord, declared: &DeclaredSet) -> Self {
         if !record.has_declared() {
             return Self { set: String::new(), above: None, own: None };
         }
         let values = |is_own: bool| {
             let units = declared.units().iter().filter(|unit| (unit.level == QueryRetrieveLevel::Image) == is_own);
-            let values: DeclaredColumn = units
-                .map(|unit| (unit.key.clone(), record.declared(unit.number)))
-                .filter(|(_, value)| !value.is_empty())
-                .map(|(key, value)| (key, value.into()))
-                .collect();
-            (!values.is_empty()).then(|| serde_json::Value::Object(values).to_string())
+            let values = units.map(|unit| (unit.key.as_str(), record.declared(unit.number)));
+            let values: JsonTexts = values.filter(|(_, value)| !value.is_empty()).collect();
+            (!values.is_empty()).then(|| values.into_text())
         };
         Self { set: declared.mark().to_owned(), above: values(false), own: values(true) }
     }
 }
 
-/// What the SOP Instance UIDs of a new instance group are expected to begin with: what those that come with it have in common, or,
-/// where more may follow, all up to the last component.
-fn common_prefix<'r>(record: &'r InstanceRecord, following: &[&ScannedFile], complete: bool) -> &'r str {
-    let uid = record.value(AttributeId::SOPInstanceUID);
-    // Of even length, so that suffixes sort as whole UIDs do: see `Batch::scanned`.
+/// What the SOP Instance UIDs of a new instance group are expected to begin with. That is what the
+/// UIDs of its unit have in common or, if more instances may follow, all up to the last component.
+fn common_prefix<'r>(new: &NewInstance<'r>) -> &'r str {
+    let uid = new.record.value(AttributeId::SOPInstanceUID);
+    // An even length has suffixes sort as whole UIDs do: see `scans::scanned`.
     let up_to_last_component = || &uid[..uid.rfind('.').map_or(0, |at| at + 1) / 2 * 2];
     if !uid.is_ascii() {
         return "";
     }
-    if !complete {
+    if !new.is_complete {
         return up_to_last_component();
     }
-    let series = record.value(AttributeId::SeriesInstanceUID);
-    let siblings = following.iter().filter_map(|file| match &file.outcome {
+    let series = new.record.value(AttributeId::SeriesInstanceUID);
+    let siblings = new.following.iter().filter_map(|file| match &file.outcome {
         FileOutcome::Instance(other) if other.value(AttributeId::SeriesInstanceUID) == series => {
             Some(other.value(AttributeId::SOPInstanceUID))
         }

@@ -1,4 +1,5 @@
-//! What an index of an earlier schema version holds, brought to what the writer of this version would have made.
+//! Migration of an index of an earlier schema version to what the writer of this version would have
+//! made.
 
 use std::sync::Arc;
 
@@ -7,33 +8,33 @@ use rusqlite::{Connection, params};
 
 use super::super::columns::stored_at;
 use super::super::functions;
-use super::super::write_priority::PriorityLock;
-use super::batch::Batch;
 use super::changes::Recompute;
+use super::commit::write_changes;
 use super::patients::values_hash;
 use super::rows::Result;
+use super::tables::Tables;
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
 
-/// Rows that are taken up at a time, so that memory does not grow with the index.
+/// Rows that are handled at a time, so that memory does not grow with the index.
 const ROWS_AT_A_TIME: i64 = 1000;
 
-/// The index on `patient` that [`number_descriptions`] makes. It stands in schema.sql, too.
+/// The index on `patient` that [`number_descriptions`] makes. schema.sql has it, too.
 const PATIENT_BY_ID: &str = "CREATE INDEX patient_by_id ON patient (patient_id, identity, issuer_of_patient_id, \
      patient_birth_date, values_hash)";
 
-/// Gives each study of an index of version 1 the patient that its own objects name, and each study and series the values
-/// that count now. To be called in the transaction of the migration, when the tables are those of this version.
+/// Gives each study of an index of version 1 the patient that its own objects name, and each study
+/// and series the values that count now. It runs in the transaction of the migration, on tables of
+/// this version.
 ///
-/// A row of version 1 says what its instance groups say, unless they keep something else. So it stays as it is where all of
-/// its instance groups keep nothing, and the time goes with the number of the others, and never with that of instances.
+/// A row of version 1 agrees with its instance groups, unless they keep other values. It stays as
+/// it is if none of them does. So the time depends on the number of the others, and never on that
+/// of instances.
 pub(in super::super) fn from_version_1(connection: &Connection) -> Result<()> {
     functions::register(connection)?;
     number_descriptions(connection)?;
-    let lock = PriorityLock::none();
-    let mut batch = Batch::new(connection, &lock, Clock::Fixed(0), Arc::clone(DeclaredSet::none()))?;
-    batch.recompute_everything()
+    recompute_everything(&mut Tables::new(connection, Clock::Fixed(0), Arc::clone(DeclaredSet::none()))?)
 }
 
 fn number_descriptions(connection: &Connection) -> Result<()> {
@@ -48,60 +49,69 @@ fn number_descriptions(connection: &Connection) -> Result<()> {
     connection.execute_batch(PATIENT_BY_ID)
 }
 
-impl Batch<'_> {
-    fn recompute_everything(&mut self) -> Result<()> {
-        self.in_portions(
-            "SELECT id FROM patient p WHERE id > ?1 AND EXISTS (SELECT 1 FROM patient o WHERE o.patient_id = p.patient_id \
-             AND o.identity = p.identity AND o.id <> p.id) ORDER BY id LIMIT ?2",
-            |batch, row| {
-                let (id, identity, issuer) = batch
-                    .statement("SELECT patient_id, identity, issuer_of_patient_id FROM patient WHERE id = ?1")?
-                    .query_row([row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-                batch.touch_patient(id, identity, row, issuer);
-                Ok(())
-            },
-        )?;
-        self.in_portions(
-            "SELECT id FROM study_series e WHERE id > ?1 AND EXISTS (SELECT 1 FROM instance_group h WHERE h.series = e.id \
-             AND h.series_values IS NOT NULL) ORDER BY id LIMIT ?2",
-            |batch, row| {
-                batch.changes.series_to_recompute.insert(row, Recompute::Always);
-                Ok(())
-            },
-        )?;
-        self.in_portions(
-            "SELECT id FROM study s WHERE id > ?1 AND EXISTS (SELECT 1 FROM study_series e JOIN instance_group h \
-             ON h.series = e.id WHERE e.study = s.id AND (h.patient IS NOT NULL OR h.patient_values IS NOT NULL \
-             OR h.study_values IS NOT NULL)) ORDER BY id LIMIT ?2",
-            |batch, row| {
-                batch.changes.studies_to_recompute.insert(row, Recompute::Always);
-                Ok(())
-            },
-        )?;
-        // Each value once, also where a series has several.
-        self.in_portions(
-            "SELECT id FROM study WHERE id > ?1 AND instr(modalities_in_study, '\\') ORDER BY id LIMIT ?2",
-            |batch, row| {
-                batch.changes.studies_to_summarise.insert(row);
-                Ok(())
-            },
-        )
-    }
+fn recompute_everything(tables: &mut Tables<'_>) -> Result<()> {
+    in_portions(
+        tables,
+        "SELECT id FROM patient p WHERE id > ?1 AND EXISTS (SELECT 1 FROM patient o WHERE o.patient_id = p.patient_id \
+         AND o.identity = p.identity AND o.id <> p.id) ORDER BY id LIMIT ?2",
+        touch_patient,
+    )?;
+    in_portions(
+        tables,
+        "SELECT id FROM study_series e WHERE id > ?1 AND EXISTS (SELECT 1 FROM instance_group h WHERE h.series = e.id \
+         AND h.series_values IS NOT NULL) ORDER BY id LIMIT ?2",
+        |tables, row| {
+            tables.changes.series_to_recompute.insert(row, Recompute::Always);
+            Ok(())
+        },
+    )?;
+    in_portions(
+        tables,
+        "SELECT id FROM study s WHERE id > ?1 AND EXISTS (SELECT 1 FROM study_series e JOIN instance_group h \
+         ON h.series = e.id WHERE e.study = s.id AND (h.patient IS NOT NULL OR h.patient_values IS NOT NULL \
+         OR h.study_values IS NOT NULL)) ORDER BY id LIMIT ?2",
+        |tables, row| {
+            tables.changes.studies_to_recompute.insert(row, Recompute::Always);
+            Ok(())
+        },
+    )?;
+    // Each value once, even if a series has several.
+    in_portions(
+        tables,
+        "SELECT id FROM study WHERE id > ?1 AND instr(modalities_in_study, '\\') ORDER BY id LIMIT ?2",
+        |tables, row| {
+            tables.changes.studies_to_summarise.insert(row);
+            Ok(())
+        },
+    )
+}
 
-    /// Does something for each row that a statement finds, in the order of their numbers.
-    fn in_portions(&mut self, sql: &str, each: fn(&mut Self, i64) -> Result<()>) -> Result<()> {
-        let mut last = 0;
-        loop {
-            let rows: Vec<i64> = self
-                .statement(sql)?
-                .query_map(params![last, ROWS_AT_A_TIME], |row| row.get(0))?
-                .collect::<Result<_>>()?;
-            let Some(&end) = rows.last() else { return Ok(()) };
-            for row in rows {
-                each(self, row)?;
-            }
-            last = end;
-            self.write_changes()?;
+/// Notes that the descriptions under the Patient ID of this one have to be compared.
+fn touch_patient(tables: &mut Tables<'_>, row: i64) -> Result<()> {
+    let (key, issuer) = tables
+        .connection
+        .prepare_cached("SELECT patient_id, identity, issuer_of_patient_id FROM patient WHERE id = ?1")?
+        .query_row([row], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+    let touched = tables.changes.touched_patients.entry(key).or_default();
+    touched.added.insert(row);
+    touched.issuers.insert(issuer);
+    Ok(())
+}
+
+/// Does something for each row that a statement finds, in the order of their numbers.
+fn in_portions(tables: &mut Tables<'_>, sql: &str, each: fn(&mut Tables<'_>, i64) -> Result<()>) -> Result<()> {
+    let mut last = 0;
+    loop {
+        let rows: Vec<i64> = tables
+            .connection
+            .prepare_cached(sql)?
+            .query_map(params![last, ROWS_AT_A_TIME], |row| row.get(0))?
+            .collect::<Result<_>>()?;
+        let Some(&end) = rows.last() else { return Ok(()) };
+        for row in rows {
+            each(tables, row)?;
         }
+        last = end;
+        write_changes(tables)?;
     }
 }

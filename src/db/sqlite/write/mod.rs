@@ -1,7 +1,10 @@
 //! Writing: records become rows in one transaction, and counters stay exact.
 //!
-//! `batch` runs a transaction and holds what it remembers. `rows`, `caches`, `changes`, `origins` and `run` are the parts of
-//! that. The other files are what is done in a transaction, by subject.
+//! `batch` runs a transaction. `tables` has one field for each group of tables: `parents` (with
+//! `patients`), `groups`, `instances`, `lookups`, `files`, `copies` and `origins`. Each has its own
+//! statements and caches. `changes` holds what is yet to be written, and `commit` writes it.
+//! `scans` and `arrivals` say what comes in, and `locations` what that means for the files of an
+//! instance.
 
 mod arrivals;
 mod asserted_values;
@@ -9,17 +12,21 @@ mod batch;
 mod caches;
 mod changes;
 mod commit;
+mod copies;
+mod entities;
 mod files;
 mod groups;
 mod instances;
+mod locations;
+mod lookups;
 mod migration;
-mod origin;
 mod origins;
 mod parents;
 mod patients;
 mod rows;
 mod run;
 mod scans;
+mod tables;
 
 pub(super) use batch::Batch;
 pub(super) use migration::from_version_1;

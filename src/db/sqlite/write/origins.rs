@@ -1,53 +1,57 @@
-//! Where instances come from, when, and the number of the change (docs/adr/0015).
+//! Where instances come from, when they came, and the number of the change (docs/adr/0015).
 //!
-//! All of it stands at the instance group: an instance costs nothing.
+//! An instance group has all of it, so that an instance costs nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::super::limits::CHANGES_IN_BLOCK;
 use super::rows::Result;
 use crate::db::ReceivedFrom;
+use crate::model::clock::Clock;
 
-/// A source that was silent for longer begins a new arrival. Longer: arrivals of different reasons are one. Shorter: more
-/// instance groups, of some 500 bytes each.
+/// Pause of a source after which a new arrival begins, in milliseconds. Larger: arrivals with
+/// different reasons become one. Smaller: more instance groups, of some 500 bytes each.
 const LONGEST_PAUSE_MS: i64 = 10 * 60 * 1000;
 
-/// An arrival ends after this time even if its source goes on. Longer: the time of an arrival says less. Shorter: more
-/// instance groups.
+/// Longest time of an arrival, in milliseconds. Larger: the time of an arrival says less. Smaller:
+/// more instance groups.
 const LONGEST_ARRIVAL_MS: i64 = 60 * 60 * 1000;
 
 /// An arrival ends with its day, so that a search by day is exact.
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Sources whose arrivals are remembered. A source takes some 100 bytes.
-pub(super) const REMEMBERED_SOURCES: usize = 4096;
+const REMEMBERED_SOURCES: usize = 4096;
 
-/// Groups that enter one block at most. More: the last change takes longer to find. Fewer: shorter blocks for scans.
+/// Most groups that enter one block. Larger: the last change takes longer to find. Smaller: shorter
+/// blocks for scans.
 const GROUPS_IN_BLOCK: usize = 4096;
 
-/// The numbers that this writer gives its changes. Only one writer gives numbers of a block, without another in between, so that
-/// a later change has a higher number.
+/// The numbers that this writer gives to its changes.
+///
+/// One writer alone gives the numbers of a block. Another writer begins a new one, so that a later
+/// change has a higher number.
 #[derive(Default)]
-pub(super) struct ChangeBlock {
-    /// 0 where no block has begun: numbers begin with 1.
-    pub(super) first: i64,
+struct ChangeBlock {
+    /// 0 while no block has begun, because numbers begin with 1.
+    first: i64,
     /// The number that was given last.
-    pub(super) last: i64,
+    last: i64,
     /// Groups whose row has this block.
-    pub(super) groups: HashSet<i64>,
+    groups: HashSet<i64>,
 }
 
 impl ChangeBlock {
-    /// A block of which the first number has been given.
-    pub(super) fn beginning_with(first: i64) -> Self {
+    /// A block whose first number is given.
+    fn beginning_with(first: i64) -> Self {
         Self { first, last: first, groups: HashSet::new() }
     }
 
-    /// The next number; `None` where a new block has to begin.
-    pub(super) fn next(&self) -> Option<i64> {
+    /// The next number. `None` if a new block has to begin.
+    fn next(&self) -> Option<i64> {
         let next = self.last + 1;
         (self.first > 0 && next - self.first < CHANGES_IN_BLOCK && self.groups.len() < GROUPS_IN_BLOCK).then_some(next)
     }
@@ -58,52 +62,61 @@ impl ChangeBlock {
 pub(super) enum SourceOfInstances {
     /// Nobody that is known.
     Unknown,
-    /// A scan of this number.
+    /// The scan with this number.
     Scan(i64),
     /// A sender.
     Received(Arc<ReceivedFrom>),
 }
 
 /// An arrival that may go on.
-pub(super) struct OpenArrival {
-    pub(super) id: i64,
-    pub(super) first_ms: i64,
-    pub(super) last_ms: i64,
+struct OpenArrival {
+    id: i64,
+    first_ms: i64,
+    last_ms: i64,
 }
 
 impl OpenArrival {
-    pub(super) fn goes_on(&self, now_ms: i64) -> bool {
+    fn goes_on(&self, now_ms: i64) -> bool {
         (0..LONGEST_PAUSE_MS).contains(&(now_ms - self.last_ms))
             && now_ms - self.first_ms < LONGEST_ARRIVAL_MS
             && now_ms.div_euclid(DAY_MS) == self.first_ms.div_euclid(DAY_MS)
     }
 }
 
-/// The source of what is being written, and the arrivals that may go on.
-pub(super) struct Origins {
-    pub(super) source: SourceOfInstances,
+/// The source of what is being written, its arrival, and the number of the change.
+pub(super) struct Origins<'c> {
+    connection: &'c Connection,
+    clock: Clock,
+    source: SourceOfInstances,
     /// The arrival of the source, once it is known.
-    pub(super) current: Option<Option<i64>>,
-    pub(super) open: HashMap<SourceOfInstances, OpenArrival>,
-    /// Whether what replaces an instance is an arrival of its own.
-    pub(super) renews: bool,
-    pub(super) block: ChangeBlock,
+    current: Option<Option<i64>>,
+    /// Arrivals that may go on.
+    open: HashMap<SourceOfInstances, OpenArrival>,
+    /// Whether an instance that replaces another one is an arrival of its own.
+    renews: bool,
+    block: ChangeBlock,
+    /// The number of the change that the transaction makes, once it is known.
+    change: Option<i64>,
+    /// Instance groups with an instance that has changed.
+    touched: HashSet<i64>,
 }
 
-impl Default for Origins {
-    fn default() -> Self {
+impl<'c> Origins<'c> {
+    pub(super) fn new(connection: &'c Connection, clock: Clock) -> Self {
         Self {
+            connection,
+            clock,
             source: SourceOfInstances::Unknown,
             current: None,
             open: HashMap::new(),
             renews: false,
             block: ChangeBlock::default(),
+            change: None,
+            touched: HashSet::new(),
         }
     }
-}
 
-impl Origins {
-    /// What follows comes from this source.
+    /// Sets the source of what follows.
     pub(super) fn set(&mut self, source: SourceOfInstances) {
         self.current = None;
         if self.source != source {
@@ -111,28 +124,149 @@ impl Origins {
         }
     }
 
-    /// Says whether what replaces an instance is an arrival of its own. Otherwise it is a correction, and the instance came
-    /// when it came.
+    /// Says whether an instance that replaces another one is an arrival of its own. Otherwise it is
+    /// a correction, and keeps the arrival of the former one.
     pub(super) fn renew(&mut self, renews: bool) {
         self.renews = renews;
     }
 
-    /// Forgets arrivals: their rows may have been rolled back.
-    pub(super) fn forget(&mut self) {
+    /// Forgets what a transaction that was rolled back has changed. That includes rows of arrivals.
+    pub(super) fn roll_back(&mut self) {
         self.open.clear();
         self.current = None;
         self.renews = false;
+        self.change = None;
+        self.touched.clear();
         self.end_block();
     }
 
-    /// Notes that the row of an instance group has the block of the last change.
-    pub(super) fn has_block_of_change(&mut self, instance_group: i64) {
+    /// Ends the block of numbers, because another writer may have given higher ones.
+    pub(super) fn end_block(&mut self) {
+        self.block = ChangeBlock::default();
+    }
+
+    /// The arrival of what is being written. Its row is made with its first instance.
+    pub(super) fn arrival(&mut self) -> Result<Option<i64>> {
+        if let Some(known) = self.current {
+            return Ok(known);
+        }
+        let now_ms = self.clock.now_ms();
+        if let Some(open) = self.open.get_mut(&self.source)
+            && open.goes_on(now_ms)
+        {
+            open.last_ms = now_ms;
+            self.current = Some(Some(open.id));
+            return Ok(Some(open.id));
+        }
+        let id = self.new_arrival(now_ms)?;
+        if let Some(id) = id {
+            if self.open.len() >= REMEMBERED_SOURCES {
+                self.open.retain(|_, open| open.goes_on(now_ms));
+            }
+            if self.open.len() >= REMEMBERED_SOURCES {
+                self.open.clear();
+            }
+            let arrival = OpenArrival { id, first_ms: now_ms, last_ms: now_ms };
+            self.open.insert(self.source.clone(), arrival);
+        }
+        self.current = Some(id);
+        Ok(id)
+    }
+
+    fn new_arrival(&self, now_ms: i64) -> Result<Option<i64>> {
+        const SQL: &str =
+            "INSERT INTO arrival (kind, calling_ae_title, address, scan, first_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
+        match &self.source {
+            SourceOfInstances::Unknown => return Ok(None),
+            SourceOfInstances::Scan(scan) => {
+                self.connection.prepare_cached(SQL)?.execute(params!["scan", "", "", scan, now_ms])?
+            }
+            SourceOfInstances::Received(from) => {
+                let address = from.address.map(|address| address.to_string()).unwrap_or_default();
+                let title = from.calling_ae_title.as_str();
+                self.connection.prepare_cached(SQL)?.execute(params!["c-store", title, address, None::<i64>, now_ms])?
+            }
+        };
+        Ok(Some(self.connection.last_insert_rowid()))
+    }
+
+    /// Has what follows belong to the arrival of an instance that replaces one of the arrival
+    /// `former`. Returns what it belonged to before.
+    pub(super) fn begin_replacing(&mut self, former: Option<i64>) -> Result<Option<Option<i64>>> {
+        let arrival = if self.renews { self.arrival()? } else { former };
+        Ok(self.current.replace(arrival))
+    }
+
+    /// Goes back to the arrival that [`Self::begin_replacing`] returned.
+    pub(super) fn end_replacing(&mut self, current: Option<Option<i64>>) {
+        self.current = current;
+    }
+
+    /// The number of the change that this transaction is, and the first number of its block.
+    pub(super) fn change(&mut self) -> Result<(i64, i64)> {
+        if let Some(change) = self.change {
+            return Ok((change, self.block.first));
+        }
+        let change = match self.block.next() {
+            Some(change) => change,
+            None => {
+                let first = first_of_next_block(self.connection)?;
+                self.block = ChangeBlock::beginning_with(first);
+                first
+            }
+        };
+        self.block.last = change;
+        self.change = Some(change);
+        Ok((change, self.block.first))
+    }
+
+    /// Ends the change of this transaction.
+    pub(super) fn end_change(&mut self) {
+        self.change = None;
+    }
+
+    /// Notes that the row of an instance group was written with the block of the change.
+    pub(super) fn note_new_group(&mut self, instance_group: i64) {
         self.block.groups.insert(instance_group);
     }
 
-    /// Another writer may have given numbers: those of this block must not follow them.
-    pub(super) fn end_block(&mut self) {
-        self.block = ChangeBlock::default();
+    /// Notes that an instance of a group has changed.
+    pub(super) fn touch(&mut self, instance_group: i64) {
+        self.touched.insert(instance_group);
+    }
+
+    /// Writes the numbers of instances of the groups that have changed, and the number of the
+    /// change.
+    pub(super) fn write_groups(&mut self, mut counts: HashMap<i64, i64>) -> Result<()> {
+        for touched in self.touched.drain() {
+            counts.entry(touched).or_default();
+        }
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let ((change, block), now_ms) = (self.change()?, self.clock.now_ms());
+        let mut update = self.connection.prepare_cached(
+            "UPDATE instance_group SET instance_count = instance_count + ?2, change = ?3, changed_ms = ?4 WHERE id = ?1",
+        )?;
+        let mut enter = self.connection.prepare_cached(
+            "UPDATE instance_group SET instance_count = instance_count + ?2, change = ?3, changed_ms = ?4, \
+             change_block = ?5 WHERE id = ?1",
+        )?;
+        for (id, count) in counts {
+            if self.block.groups.insert(id) {
+                enter.execute(params![id, count, change, now_ms, block])?;
+            } else {
+                update.execute(params![id, count, change, now_ms])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the numbers of instance groups that are gone from being used again.
+    pub(super) fn raise_change_floor(&mut self) -> Result<()> {
+        let (change, _) = self.change()?;
+        self.connection.prepare_cached("UPDATE change_floor SET change = ?1")?.execute([change])?;
+        Ok(())
     }
 }
 
@@ -144,8 +278,8 @@ pub(in super::super) fn last_change(connection: &Connection) -> Result<i64> {
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
-/// The first number of a block that begins after every number that was given out.
-pub(super) fn first_of_next_block(connection: &Connection) -> Result<i64> {
+/// The first number of a block that begins after every number that was given.
+fn first_of_next_block(connection: &Connection) -> Result<i64> {
     let sql = "SELECT max(ifnull((SELECT max(change_block) FROM instance_group) + ?1, 1), \
                ifnull((SELECT change FROM change_floor), 0) + 1)";
     connection.prepare_cached(sql)?.query_row([CHANGES_IN_BLOCK], |row| row.get(0))

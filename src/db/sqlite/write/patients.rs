@@ -1,27 +1,30 @@
-//! The patients of studies: what the objects of a study say of them together, in a row of `patient` that other studies share
-//! whose objects say the same (docs/adr/0014).
+//! The patients of studies (docs/adr/0014).
 //!
-//! No row of `patient` is ever changed. When what the objects of a study say together is something else, the study leads to
-//! another row, and a row to which nothing leads any more goes at the end of the transaction.
+//! A row of `patient` is a description: all that the objects of a study together state of one
+//! patient. Studies with the same description share its row. A row never changes. When the objects
+//! of a study come to another description, the study leads to another row. A row to which no study
+//! leads goes at the end of the transaction.
 
 use std::collections::{BTreeSet, HashMap};
 
-use rusqlite::{OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::super::columns::stored_at;
 use super::super::names;
-use super::batch::Batch;
-use super::changes::{Recompute, Touched};
+use super::asserted_values::AssertedValues;
+use super::changes::{Changes, Recompute, Touched};
+use super::entities::{values_of, values_unless};
 use super::rows::{NamedPatient, Result};
-use crate::db::rules;
+use crate::db::{Tally, rules};
 use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel::Patient;
 use crate::model::person_name;
 use crate::model::record::InstanceRecord;
 
-/// Descriptions under one Patient ID up to which those of a study are looked for among them. Where there are more, they are
-/// looked for among the patients of the study: either can be very many, and hardly ever both.
+/// Most descriptions under one Patient ID among which those of a study are looked for. If there are
+/// more, they are looked for among the patients of the study. Either can be very many, but hardly
+/// ever both.
 const FEW_DESCRIPTIONS: i64 = 64;
 
 /// A hash of the values of a description.
@@ -34,30 +37,43 @@ pub(in super::super) fn values_hash<'v>(values: impl Iterator<Item = &'v str>) -
     i64::from_ne_bytes(hash.digest().to_ne_bytes())
 }
 
-/// What a record says of its patient.
+/// What a record states of its patient.
 fn said_by(record: &InstanceRecord) -> rules::Description {
     stored_at(Patient).iter().map(|&id| record.value(id).to_owned()).collect()
 }
 
-/// `patient.person` for the patient of this Patient ID, identity and issuer. Negative, so that it is no row number.
+/// `patient.person` for the patient of this Patient ID, identity and issuer. Negative, so that it
+/// is no row number.
 fn person_number(patient_id: &str, identity: &str, issuer: &str) -> i64 {
     -1 - (values_hash([patient_id, identity, issuer].into_iter()) & (i64::MAX >> 1))
 }
 
-impl Batch<'_> {
-    /// The row of the patient that a record names, for a study that is new.
-    pub(super) fn patient_of_new_study(&mut self, record: &InstanceRecord) -> Result<i64> {
-        self.description(&said_by(record), record.value(AttributeId::SpecificCharacterSet))
+/// The rows of `patient`.
+pub(super) struct Patients<'c> {
+    connection: &'c Connection,
+    asserted: AssertedValues<'c>,
+}
+
+impl<'c> Patients<'c> {
+    pub(super) const fn new(connection: &'c Connection) -> Self {
+        Self { connection, asserted: AssertedValues::new(connection) }
     }
 
-    /// Has a study take account of what a record says of its patient.
-    pub(super) fn patient_of_record(
-        &mut self,
+    /// The row of the patient that a record names, for a new study.
+    pub(super) fn of_new_study(&self, record: &InstanceRecord, changes: &mut Changes) -> Result<i64> {
+        self.description(&said_by(record), record.value(AttributeId::SpecificCharacterSet), changes)
+    }
+
+    /// Merges what a record states of its patient into its study.
+    pub(super) fn of_record(
+        &self,
         study: i64,
         first: i64,
         record: &InstanceRecord,
+        changes: &mut Changes,
     ) -> Result<NamedPatient> {
-        let Some(of_first) = self.values_of(Patient, first, |id, known| record.value(id) == known)? else {
+        let Some(of_first) = values_unless(self.connection, Patient, first, |id, known| record.value(id) == known)?
+        else {
             return Ok(NamedPatient { first, own: first, said: None });
         };
         let said = said_by(record);
@@ -72,62 +88,69 @@ impl Batch<'_> {
             rules::value_of(values, AttributeId::IssuerOfPatientID).to_owned()
         };
         let first_issuer = of_same_id.first().map(issuer_of);
-        // As rules::patients_of_study: who names no issuer means the first one, and who was named without one is that one.
+        // As rules::patients_of_study: who names no issuer means the first one, and who was named
+        // without one is that one.
         let means_first = issuer.is_empty() || first_issuer.as_deref() == Some("");
         let named = of_same_id.iter().position(|known| issuer_of(known) == issuer);
         let chosen = named.or_else(|| (means_first && !of_same_id.is_empty()).then_some(0));
         if let Some((row, values)) = chosen.map(|at| of_same_id.swap_remove(at)) {
-            return self.join(study, first, (row, values), &said, record);
+            return self.join((study, first), (row, values), &said, record, changes);
         }
         if first_issuer.is_some_and(|first| issuer < first) {
             // Objects without an issuer mean this one from now on.
-            self.changes.studies_to_recompute.insert(study, Recompute::Always);
+            changes.studies_to_recompute.insert(study, Recompute::Always);
         }
-        let row = self.description(&said, record.value(AttributeId::SpecificCharacterSet))?;
-        self.changes.tally.conflicts += 1;
+        let row = self.description(&said, record.value(AttributeId::SpecificCharacterSet), changes)?;
+        changes.tally.conflicts += 1;
         let now_first = if rules::key_of(&said) < key_of_first {
-            self.keep_under(study, first, row)?;
+            self.keep_under(study, first, row, changes)?;
             row
         } else {
             first
         };
         let further = if now_first == row { first } else { row };
-        self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
+        self.connection
+            .prepare_cached("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
             .execute([study, further])?;
         Ok(NamedPatient { first: now_first, own: row, said: None })
     }
 
-    /// Has what is said of a patient in a study take account of a record that names this patient.
+    /// Merges what a record states of a patient into what its study says of that patient.
     fn join(
-        &mut self,
-        study: i64,
-        first: i64,
+        &self,
+        (study, first): (i64, i64),
         (row, known): (i64, rules::Description),
         said: &[String],
         record: &InstanceRecord,
+        changes: &mut Changes,
     ) -> Result<NamedPatient> {
         let mut values = known.clone();
         let mut row_now = row;
         if rules::merge(&mut values, said) {
-            row_now = self.description(&values, record.value(AttributeId::SpecificCharacterSet))?;
+            row_now = self.description(&values, record.value(AttributeId::SpecificCharacterSet), changes)?;
             self.freeze_patient(study, first, row, &known)?;
-            self.lead_to(study, first, row, row_now)?;
+            self.lead_to((study, first), row, row_now, changes)?;
         }
         let first_now = if row == first { row_now } else { first };
-        let said = if values == said { None } else { Some(self.intern(Patient, said)?) };
+        let said = if values == said { None } else { Some(self.asserted.row(Patient, said)?) };
         Ok(NamedPatient { first: first_now, own: row_now, said })
     }
 
-    /// The further patients of a study that have this Patient ID and identity, with what is said of them there.
+    /// The further patients of a study that have this Patient ID and identity, with their
+    /// descriptions.
     fn further_patients(&self, study: i64, id: &str, identity: &str) -> Result<Vec<(i64, rules::Description)>> {
         let is_shared: bool = self
-            .statement("SELECT EXISTS (SELECT 1 FROM study_patient WHERE study = ?1)")?
+            .connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM study_patient WHERE study = ?1)")?
             .query_row([study], |row| row.get(0))?;
         if !is_shared {
             return Ok(Vec::new());
         }
         let of_id: i64 = self
-            .statement("SELECT count(*) FROM (SELECT 1 FROM patient WHERE patient_id = ?1 AND identity = ?2 LIMIT ?3)")?
+            .connection
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM patient WHERE patient_id = ?1 AND identity = ?2 LIMIT ?3)",
+            )?
             .query_row(params![id, identity, FEW_DESCRIPTIONS + 1], |row| row.get(0))?;
         let sql = if of_id <= FEW_DESCRIPTIONS {
             "SELECT p.id FROM patient p CROSS JOIN study_patient x ON x.study = ?1 AND x.patient = p.id \
@@ -136,25 +159,29 @@ impl Batch<'_> {
             "SELECT p.id FROM study_patient x CROSS JOIN patient p ON p.id = x.patient \
              WHERE x.study = ?1 AND p.patient_id = ?2 AND p.identity = ?3"
         };
-        let rows: Vec<i64> =
-            self.statement(sql)?.query_map(params![study, id, identity], |row| row.get(0))?.collect::<Result<_>>()?;
-        rows.into_iter().map(|row| Ok((row, self.values_of(Patient, row, |_, _| false)?.unwrap_or_default()))).collect()
+        let rows: Vec<i64> = self
+            .connection
+            .prepare_cached(sql)?
+            .query_map(params![study, id, identity], |row| row.get(0))?
+            .collect::<Result<_>>()?;
+        rows.into_iter().map(|row| Ok((row, values_of(self.connection, Patient, row)?))).collect()
     }
 
-    /// The row that says this, and nothing else.
-    pub(super) fn description(&mut self, values: &[String], character_set: &str) -> Result<i64> {
+    /// The row with exactly these values. It is made if there is none.
+    fn description(&self, values: &[String], character_set: &str, changes: &mut Changes) -> Result<i64> {
         let (id, identity, issuer) = rules::key_of(values);
         let birth_date = rules::value_of(values, AttributeId::PatientBirthDate);
         let hash = values_hash(values.iter().map(String::as_str));
         let found: Vec<i64> = self
-            .statement(
+            .connection
+            .prepare_cached(
                 "SELECT id FROM patient WHERE patient_id = ?1 AND identity = ?2 AND issuer_of_patient_id = ?3 \
                  AND patient_birth_date = ?4 AND values_hash = ?5",
             )?
             .query_map(params![id, identity, issuer, birth_date, hash], |row| row.get(0))?
             .collect::<Result<_>>()?;
         for row in found {
-            if self.values_of(Patient, row, |_, _| false)?.as_deref() == Some(values) {
+            if values_of(self.connection, Patient, row)? == values {
                 return Ok(row);
             }
         }
@@ -172,71 +199,82 @@ impl Batch<'_> {
         let names = forms.iter().map(|form| form as &dyn rusqlite::ToSql);
         let rest: [&dyn rusqlite::ToSql; 3] = [&identity, &character_set, &hash];
         let marks = vec!["?"; columns.len()].join(", ");
-        self.statement(&format!("INSERT INTO patient ({}) VALUES ({marks})", columns.join(", ")))?
+        self.connection
+            .prepare_cached(&format!("INSERT INTO patient ({}) VALUES ({marks})", columns.join(", ")))?
             .execute(params_from_iter(own.chain(names).chain(rest)))?;
         let row = self.connection.last_insert_rowid();
         names::add(self.connection, row, &forms.each_ref().map(String::as_str))?;
-        let touched = self.changes.touched_patients.entry((id, identity)).or_default();
+        let touched = changes.touched_patients.entry((id, identity)).or_default();
         touched.added.insert(row);
         touched.issuers.insert(issuer);
         Ok(row)
     }
 
-    /// Before what a study says of a patient changes: the instance groups that agreed with it keep what they say.
+    /// Keeps a description, from which the study is about to turn to another one, for the instance
+    /// groups that agreed with it.
     fn freeze_patient(&self, study: i64, first: i64, row: i64, values: &[String]) -> Result<()> {
-        let said = self.intern(Patient, values)?;
-        self.statement(
+        let said = self.asserted.row(Patient, values)?;
+        self.connection.prepare_cached(
             "UPDATE instance_group SET patient_values = ?4 WHERE patient_values IS NULL AND ifnull(patient, ?2) = ?3 \
              AND series IN (SELECT id FROM study_series WHERE study = ?1)",
         )?
         .execute([study, first, row, said])?;
-        self.drop_unused(said)
+        self.asserted.drop_unused(said)
     }
 
-    /// Has a study lead to another row for one of its patients.
-    fn lead_to(&mut self, study: i64, first: i64, from: i64, to: i64) -> Result<()> {
+    /// Leads a study to another row for one of its patients.
+    fn lead_to(&self, (study, first): (i64, i64), from: i64, to: i64, changes: &mut Changes) -> Result<()> {
         if from == first {
-            self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
+            self.connection.prepare_cached("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
         } else {
-            self.statement(
-                "UPDATE instance_group SET patient = ?3 WHERE patient = ?2 \
+            self.connection
+                .prepare_cached(
+                    "UPDATE instance_group SET patient = ?3 WHERE patient = ?2 \
                  AND series IN (SELECT id FROM study_series WHERE study = ?1)",
-            )?
-            .execute([study, from, to])?;
-            self.statement("UPDATE study_patient SET patient = ?3 WHERE study = ?1 AND patient = ?2")?
+                )?
+                .execute([study, from, to])?;
+            self.connection
+                .prepare_cached("UPDATE study_patient SET patient = ?3 WHERE study = ?1 AND patient = ?2")?
                 .execute([study, from, to])?;
         }
-        self.changes.patients_left.insert(from);
-        self.forget_parents();
+        changes.patients_left.insert(from);
+        changes.parents_changed = true;
         Ok(())
     }
 
     /// Keeps a study under another of its patients.
-    fn keep_under(&mut self, study: i64, from: i64, to: i64) -> Result<()> {
-        self.statement(
-            "UPDATE instance_group SET patient = CASE WHEN patient IS NULL THEN ?2 WHEN patient = ?3 THEN NULL \
+    fn keep_under(&self, study: i64, from: i64, to: i64, changes: &mut Changes) -> Result<()> {
+        self.connection
+            .prepare_cached(
+                "UPDATE instance_group SET patient = CASE WHEN patient IS NULL THEN ?2 WHEN patient = ?3 THEN NULL \
              ELSE patient END WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
-        )?
-        .execute([study, from, to])?;
-        self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
-        self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, to])?;
-        self.forget_parents();
+            )?
+            .execute([study, from, to])?;
+        self.connection.prepare_cached("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, to])?;
+        self.connection
+            .prepare_cached("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?
+            .execute([study, to])?;
+        changes.parents_changed = true;
         Ok(())
     }
 
-    /// Works out anew which patients the objects of a study name, and what they say of each together.
-    pub(super) fn recompute_patients_of(&mut self, study: i64, recompute: Recompute) -> Result<()> {
+    /// Computes anew which patients the objects of a study name, and what they together state of
+    /// each.
+    pub(super) fn recompute_of_study(&self, study: i64, recompute: Recompute, changes: &mut Changes) -> Result<()> {
         let first: Option<i64> = self
-            .statement("SELECT patient FROM study WHERE id = ?1")?
+            .connection
+            .prepare_cached("SELECT patient FROM study WHERE id = ?1")?
             .query_row([study], |row| row.get(0))
             .optional()?;
         let Some(first) = first else { return Ok(()) };
         let further: Vec<i64> = self
-            .statement("SELECT patient FROM study_patient WHERE study = ?1")?
+            .connection
+            .prepare_cached("SELECT patient FROM study_patient WHERE study = ?1")?
             .query_map([study], |row| row.get(0))?
             .collect::<Result<_>>()?;
         let groups: Vec<(i64, (i64, Option<i64>))> = self
-            .statement(
+            .connection
+            .prepare_cached(
                 "SELECT id, ifnull(patient, ?2), patient_values FROM instance_group \
                  WHERE series IN (SELECT id FROM study_series WHERE study = ?1)",
             )?
@@ -254,34 +292,36 @@ impl Batch<'_> {
         let mut descriptions = Vec::with_capacity(said.len());
         for &(row, values) in &said {
             descriptions.push(match values {
-                Some(values) => self.said_in_order(Patient, values)?,
-                None => self.values_of(Patient, row, |_, _| false)?.unwrap_or_default(),
+                Some(values) => self.asserted.in_order(Patient, values)?,
+                None => values_of(self.connection, Patient, row)?,
             });
         }
-        self.lead_study_to(study, (first, &current), &groups, (&said, &descriptions))
+        self.lead_study_to(study, (first, &current), &groups, (&said, &descriptions), changes)
     }
 
-    /// Has a study, and its instance groups, lead to the patients that these descriptions come to.
+    /// Leads a study and its instance groups to the patients that these descriptions come to.
     fn lead_study_to(
-        &mut self,
+        &self,
         study: i64,
         (first, current): (i64, &BTreeSet<i64>),
         groups: &[(i64, (i64, Option<i64>))],
         (said, descriptions): (&[(i64, Option<i64>)], &[rules::Description]),
+        changes: &mut Changes,
     ) -> Result<()> {
         let mut now = HashMap::new();
         let mut rows = Vec::new();
         for (place, patient) in rules::patients_of_study(descriptions).into_iter().enumerate() {
             let of_member = patient.members.first().and_then(|&member| said.get(member)).map_or(first, |(row, _)| *row);
             let character_set: String = self
-                .statement("SELECT character_set FROM patient WHERE id = ?1")?
+                .connection
+                .prepare_cached("SELECT character_set FROM patient WHERE id = ?1")?
                 .query_row([of_member], |row| row.get(0))?;
-            let row = self.description(&patient.values, &character_set)?;
+            let row = self.description(&patient.values, &character_set, changes)?;
             rows.push(row);
             for &member in &patient.members {
                 let (Some(key), Some(description)) = (said.get(member), descriptions.get(member)) else { continue };
                 let values =
-                    if *description == patient.values { None } else { Some(self.intern(Patient, description)?) };
+                    if *description == patient.values { None } else { Some(self.asserted.row(Patient, description)?) };
                 now.insert(*key, (row, (place > 0).then_some(row), values));
             }
         }
@@ -291,40 +331,47 @@ impl Batch<'_> {
             let Some((row, patient, values)) = now.get(was) else { continue };
             let is_as_was = *was == (*row, *values) && (was.0 == first) == patient.is_none();
             if !is_as_was {
-                self.statement("UPDATE instance_group SET patient = ?2, patient_values = ?3 WHERE id = ?1")?
+                self.connection
+                    .prepare_cached("UPDATE instance_group SET patient = ?2, patient_values = ?3 WHERE id = ?1")?
                     .execute(params![group, patient, values])?;
                 changed = true;
             }
         }
         if first_now != first {
-            self.statement("UPDATE study SET patient = ?2 WHERE id = ?1")?.execute([study, first_now])?;
+            self.connection
+                .prepare_cached("UPDATE study SET patient = ?2 WHERE id = ?1")?
+                .execute([study, first_now])?;
             changed = true;
         }
         for gone in current.iter().filter(|row| **row != first_now && !rows.contains(row)) {
-            self.changes.patients_left.insert(*gone);
+            changes.patients_left.insert(*gone);
         }
         let further: BTreeSet<i64> = rows.iter().skip(1).copied().collect();
         for row in current.difference(&further) {
-            self.statement("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?.execute([study, *row])?;
+            self.connection
+                .prepare_cached("DELETE FROM study_patient WHERE study = ?1 AND patient = ?2")?
+                .execute([study, *row])?;
         }
         for row in further.difference(current).copied().chain(further.contains(&first).then_some(first)) {
-            self.statement("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
+            self.connection
+                .prepare_cached("INSERT OR IGNORE INTO study_patient (study, patient) VALUES (?1, ?2)")?
                 .execute([study, row])?;
             changed = true;
         }
         for values in said.iter().filter_map(|(_, values)| *values) {
-            self.drop_unused(values)?;
+            self.asserted.drop_unused(values)?;
         }
         if changed || current.len() != rows.len() {
-            self.forget_parents();
+            changes.parents_changed = true;
         }
         Ok(())
     }
 
-    /// Drops a description to which no study leads; whether it was one.
-    pub(super) fn drop_description(&mut self, row: i64) -> Result<bool> {
+    /// Drops a description if no study leads to it. Returns whether it did.
+    pub(super) fn drop_unused(&self, row: i64, changes: &mut Changes) -> Result<bool> {
         let gone: Option<([String; 3], (String, String), String)> = self
-            .statement(
+            .connection
+            .prepare_cached(
                 "DELETE FROM patient WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM study WHERE patient = ?1) \
                  AND NOT EXISTS (SELECT 1 FROM study_patient WHERE patient = ?1) \
                  RETURNING patient_name_norm, patient_name_ideographic_norm, patient_name_phonetic_norm, \
@@ -336,42 +383,39 @@ impl Batch<'_> {
             .optional()?;
         let Some((name, key, issuer)) = gone else { return Ok(false) };
         names::remove(self.connection, row, &name.each_ref().map(String::as_str))?;
-        let touched = self.changes.touched_patients.entry(key).or_default();
+        let touched = changes.touched_patients.entry(key).or_default();
         touched.added.remove(&row);
         touched.has_removed = true;
         touched.issuers.insert(issuer);
         Ok(true)
     }
 
-    /// Has everything under these Patient IDs say again which descriptions are of one patient, and which of two people.
-    pub(super) fn recompute_touched_patients(&mut self) -> Result<()> {
-        for ((id, identity), touched) in std::mem::take(&mut self.changes.touched_patients) {
-            self.recompute_persons(&id, &identity, &touched)?;
+    /// Computes anew which descriptions are of one person, and which of two people, under each
+    /// Patient ID whose descriptions have changed.
+    pub(super) fn recompute_touched(&self, changes: &mut Changes) -> Result<()> {
+        for ((id, identity), touched) in std::mem::take(&mut changes.touched_patients) {
+            self.recompute_persons(&id, &identity, &touched, &mut changes.tally)?;
         }
         Ok(())
     }
 
-    /// As if all descriptions under this Patient ID were to be looked at again.
-    pub(super) fn touch_patient(&mut self, id: String, identity: String, row: i64, issuer: String) {
-        let touched = self.changes.touched_patients.entry((id, identity)).or_default();
-        touched.added.insert(row);
-        touched.issuers.insert(issuer);
-    }
-
-    fn recompute_persons(&mut self, id: &str, identity: &str, touched: &Touched) -> Result<()> {
+    fn recompute_persons(&self, id: &str, identity: &str, touched: &Touched, tally: &mut Tally) -> Result<()> {
         // All that are new, and two that are not.
         let some = i64::try_from(touched.added.len()).unwrap_or(i64::MAX).saturating_add(2);
         let rows: Vec<(i64, Option<i64>)> = self
-            .statement("SELECT id, person FROM patient WHERE patient_id = ?1 AND identity = ?2 LIMIT ?3")?
+            .connection
+            .prepare_cached("SELECT id, person FROM patient WHERE patient_id = ?1 AND identity = ?2 LIMIT ?3")?
             .query_map(params![id, identity, some], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_>>()?;
         let set = "UPDATE patient SET person = ?2 WHERE id = ?1";
         if rows.len() < 2 {
             for (row, _) in rows.iter().filter(|(_, person)| person.is_some()) {
-                self.statement(set)?.execute(params![row, None::<i64>])?;
+                self.connection.prepare_cached(set)?.execute(params![row, None::<i64>])?;
             }
             if touched.has_removed {
-                self.statement("DELETE FROM two_people WHERE patient_id = ?1 AND ?2 = ''")?.execute([id, identity])?;
+                self.connection
+                    .prepare_cached("DELETE FROM two_people WHERE patient_id = ?1 AND ?2 = ''")?
+                    .execute([id, identity])?;
             }
             return Ok(());
         }
@@ -384,28 +428,31 @@ impl Batch<'_> {
         let unnumbered: BTreeSet<i64> = touched.added.iter().copied().chain(alone_so_far).collect();
         for row in unnumbered {
             let issuer: String = self
-                .statement("SELECT issuer_of_patient_id FROM patient WHERE id = ?1")?
+                .connection
+                .prepare_cached("SELECT issuer_of_patient_id FROM patient WHERE id = ?1")?
                 .query_row([row], |row| row.get(0))?;
-            self.statement(set)?.execute(params![row, whose(&issuer)])?;
+            self.connection.prepare_cached(set)?.execute(params![row, whose(&issuer)])?;
         }
         self.move_without_issuer(id, identity, touched, whose(""))?;
         if identity.is_empty() {
-            self.note_two_people(id, first_issuer.as_deref(), &touched.issuers)?;
+            tally.conflicts += self.note_two_people(id, first_issuer.as_deref(), &touched.issuers)?;
         }
         Ok(())
     }
 
-    /// Those without an issuer go with the first one: all of them, when that is another one than before.
+    /// Gives the descriptions without an issuer to the person of the first issuer, if that is
+    /// another one than before.
     fn move_without_issuer(&self, id: &str, identity: &str, touched: &Touched, whose: i64) -> Result<()> {
         let some = i64::try_from(touched.added.len()).unwrap_or(i64::MAX).saturating_add(1);
         let persons: Vec<Option<i64>> = self
-            .statement(
+            .connection
+            .prepare_cached(
                 "SELECT person FROM patient WHERE patient_id = ?1 AND identity = ?2 AND issuer_of_patient_id = '' LIMIT ?3",
             )?
             .query_map(params![id, identity, some], |row| row.get(0))?
             .collect::<Result<_>>()?;
         if persons.iter().any(|person| *person != Some(whose)) {
-            self.statement(
+            self.connection.prepare_cached(
                 "UPDATE patient SET person = ?3 WHERE patient_id = ?1 AND identity = ?2 AND issuer_of_patient_id = ''",
             )?
             .execute(params![id, identity, whose])?;
@@ -414,17 +461,19 @@ impl Batch<'_> {
     }
 
     fn issuer_after(&self, id: &str, identity: &str, issuer: &str) -> Result<Option<String>> {
-        self.statement(
-            "SELECT issuer_of_patient_id FROM patient WHERE patient_id = ?1 AND identity = ?2 \
+        self.connection
+            .prepare_cached(
+                "SELECT issuer_of_patient_id FROM patient WHERE patient_id = ?1 AND identity = ?2 \
              AND issuer_of_patient_id > ?3 ORDER BY issuer_of_patient_id LIMIT 1",
-        )?
-        .query_row([id, identity, issuer], |row| row.get(0))
-        .optional()
+            )?
+            .query_row([id, identity, issuer], |row| row.get(0))
+            .optional()
     }
 
-    /// Notes which of the patients with this ID seem to be two people, of those with these issuers and those to whom
-    /// descriptions without an issuer may have come or from whom they may have gone.
-    fn note_two_people(&mut self, id: &str, first_issuer: Option<&str>, issuers: &BTreeSet<String>) -> Result<()> {
+    /// Notes which patients with this ID seem to be two people. Looks at those with these issuers,
+    /// and at those that descriptions without an issuer may have joined or left. Returns how many
+    /// more there are.
+    fn note_two_people(&self, id: &str, first_issuer: Option<&str>, issuers: &BTreeSet<String>) -> Result<u64> {
         let mut patients: BTreeSet<String> = issuers.clone();
         patients.insert(String::new());
         if let Some(first) = first_issuer {
@@ -434,7 +483,8 @@ impl Batch<'_> {
         let (mut before, mut after) = (0_u64, 0_u64);
         for issuer in &patients {
             let noted = self
-                .statement("DELETE FROM two_people WHERE patient_id = ?1 AND issuer_of_patient_id = ?2")?
+                .connection
+                .prepare_cached("DELETE FROM two_people WHERE patient_id = ?1 AND issuer_of_patient_id = ?2")?
                 .execute([id, issuer])?;
             before += u64::from(noted > 0);
             let with: Vec<&str> = match first_issuer {
@@ -443,15 +493,15 @@ impl Batch<'_> {
                 Some(_) | None => vec![issuer],
             };
             if let Some((one, other)) = self.two_people_among(id, &with)? {
-                self.statement(
-                    "INSERT INTO two_people (patient_id, issuer_of_patient_id, one, other) VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute(params![id, issuer, one, other])?;
+                self.connection
+                    .prepare_cached(
+                        "INSERT INTO two_people (patient_id, issuer_of_patient_id, one, other) VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute(params![id, issuer, one, other])?;
                 after += 1;
             }
         }
-        self.changes.tally.conflicts += after.saturating_sub(before);
-        Ok(())
+        Ok(after.saturating_sub(before))
     }
 
     fn two_people_among(&self, id: &str, issuers: &[&str]) -> Result<Option<(i64, i64)>> {
@@ -463,7 +513,7 @@ impl Batch<'_> {
                 ("> ''", "patient_birth_date, values_hash"),
                 ("> ''", "patient_birth_date DESC, values_hash DESC"),
             ] {
-                let mut statement = self.statement(&format!(
+                let mut statement = self.connection.prepare_cached(&format!(
                     "SELECT patient_birth_date, values_hash, id, patient_name_norm, patient_name_ideographic_norm, \
                      patient_name_phonetic_norm FROM patient WHERE patient_id = ?1 AND identity = '' \
                      AND issuer_of_patient_id = ?2 AND patient_birth_date {birth_dates} ORDER BY {order} LIMIT ?3"

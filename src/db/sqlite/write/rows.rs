@@ -1,26 +1,23 @@
 //! The rows that a transaction has found or made.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::rc::Rc;
 
-use rusqlite::types::ValueRef;
-
 use super::super::columns::place_in_shared;
 use super::super::packing::{Naming, UidSuffix};
+use super::super::sql_values::{JsonTexts, to_u64};
+use crate::db::ScannedFile;
+use crate::db::rules::ObjectContent;
 use crate::model::attribute::AttributeId;
 use crate::model::checksum::Checksum;
 use crate::model::location::Place;
 use crate::model::record::InstanceRecord;
 
-/// What the functions of a transaction return: the writer classifies the error once, at the end.
+/// The result of a step of a transaction. The writer classifies the error once, at its end.
 pub(super) type Result<T> = rusqlite::Result<T>;
 
 /// Faults of one file that are kept, in characters.
 const MAX_FAULT_TEXT: usize = 1000;
-
-/// The kind of conflict that an object with a known SOP Instance UID and other content is.
-pub(super) const OTHER_CONTENT: &str = "instance-with-other-content";
 
 /// A file that holds an instance, and where.
 #[derive(Clone, Copy)]
@@ -30,28 +27,34 @@ pub(super) struct File<'a> {
     pub(super) name: &'a OsStr,
     pub(super) size: u64,
     pub(super) mtime_ms: i64,
-    /// Of the data set, where the object was received.
+    /// Checksum of the data set, if the object was received.
     pub(super) checksum: Option<Checksum>,
 }
 
-/// Which instances lie in a directory, read when that is first asked.
-pub(super) struct DirectoryRows {
-    pub(super) directory: i64,
-    /// File name to SOP Instance UID.
-    pub(super) instances: Option<HashMap<OsString, String>>,
+/// An instance that enters the index.
+#[derive(Clone, Copy)]
+pub(super) struct NewInstance<'a> {
+    pub(super) record: &'a InstanceRecord,
+    pub(super) file: File<'a>,
+    /// Files that follow in its unit.
+    pub(super) following: &'a [&'a ScannedFile],
+    /// Whether its unit is all that is new in the directory.
+    pub(super) is_complete: bool,
 }
 
-impl DirectoryRows {
-    pub(super) const fn new(directory: i64) -> Self {
-        Self { directory, instances: None }
+impl<'a> NewInstance<'a> {
+    /// An instance that comes alone.
+    pub(super) const fn alone(record: &'a InstanceRecord, file: File<'a>) -> Self {
+        Self { record, file, following: &[], is_complete: false }
     }
 }
 
-/// What is kept of the faults of a file.
+/// The faults of a file as the index keeps them.
 pub(super) fn fault_text(record: &InstanceRecord) -> String {
     record.faults().join("; ").chars().take(MAX_FAULT_TEXT).collect()
 }
 
+/// What tells instance groups apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct InstanceGroupKey {
     pub(super) series: i64,
@@ -59,37 +62,36 @@ pub(super) struct InstanceGroupKey {
     pub(super) class_and_syntax: u64,
     /// [`ParentRows::values`].
     pub(super) values: u64,
-    /// What was declared, and what is said of patient, study and series that is.
+    /// A hash of what was declared, and of the declared values of patient, study and series.
     pub(super) declared: u64,
     pub(super) arrival: Option<i64>,
 }
 
+/// An instance group as its row has it.
 pub(super) struct InstanceGroup {
     pub(super) id: i64,
     pub(super) series: i64,
     pub(super) directory: i64,
-    /// How its instances came.
+    /// The arrival of its instances.
     pub(super) arrival: Option<i64>,
     pub(super) uid_prefix: String,
     pub(super) naming: Naming,
     pub(super) mtime_base: i64,
     pub(super) size_base: i64,
-    /// The values of `shared`, in its order.
+    /// The values that its instances share, in the order of
+    /// [`shared`](super::super::columns::shared).
     pub(super) shared: Vec<String>,
     /// What was declared when its instances were read.
     pub(super) declared_set: String,
-    /// The declared values that hold unless an instance says otherwise.
-    pub(super) declared: DeclaredColumn,
+    /// The declared values of its instances, unless one of them has its own.
+    pub(super) declared: JsonTexts,
 }
-
-/// What stands in a column of declared values.
-pub(super) type DeclaredColumn = serde_json::Map<String, serde_json::Value>;
 
 pub(super) fn shared_value(instance_group: &InstanceGroup, id: AttributeId) -> &str {
     place_in_shared(id).and_then(|at| instance_group.shared.get(at)).map_or("", String::as_str)
 }
 
-/// An instance row that exists.
+/// The row of an instance that the index knows.
 pub(super) struct InstanceRow {
     pub(super) instance_group: Rc<InstanceGroup>,
     pub(super) suffix: UidSuffix,
@@ -106,43 +108,39 @@ impl InstanceRow {
         self.instance_group.directory == directory && self.file_name == name
     }
 
+    /// What its first location is compared by, if it has this record and kind of place.
+    pub(super) fn content<'a>(&self, record: &'a InstanceRecord, place: Place) -> ObjectContent<'a> {
+        ObjectContent { record, place, size: to_u64(self.size), checksum: self.checksum }
+    }
+
     /// Its SOP Instance UID.
     pub(super) fn uid(&self) -> String {
-        uid_of(&self.instance_group, &self.suffix)
+        self.suffix.uid(&self.instance_group.uid_prefix)
     }
 }
 
-pub(super) fn uid_of(instance_group: &InstanceGroup, suffix: &UidSuffix) -> String {
-    let stored = match suffix {
-        UidSuffix::Packed(packed) => ValueRef::Blob(packed),
-        UidSuffix::Text(text) => ValueRef::Text(text.as_bytes()),
-    };
-    let mut uid = String::new();
-    UidSuffix::unpack(stored, &instance_group.uid_prefix, &mut uid);
-    uid
-}
-
-/// Where a record belongs.
+/// The rows above the instance of a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ParentRows {
     pub(super) series: i64,
     pub(super) study: i64,
-    /// The patient that it names, where that is not the study's.
+    /// The patient that the record names, if that is not the study's.
     pub(super) patient: Option<i64>,
-    /// What it says of patient, study and series, where that is not what their rows say.
+    /// Asserted values of patient, study and series, each if the record does not agree with the
+    /// row.
     pub(super) said: [Option<i64>; 3],
-    /// A hash of all that it says of them.
+    /// A hash of all that the record states of patient, study and series.
     pub(super) values: u64,
 }
 
-/// The patient whom a record names in its study.
+/// The patient that a record names in its study.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NamedPatient {
     /// The patient under whom the study is kept.
     pub(super) first: i64,
-    /// The one whom the record names: the same, mostly.
+    /// The patient that the record names. It is mostly the same.
     pub(super) own: i64,
-    /// What the record says of that one, where it is not what the row says.
+    /// Asserted values of that patient, if the record does not agree with the row.
     pub(super) said: Option<i64>,
 }
 

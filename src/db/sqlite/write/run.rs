@@ -1,22 +1,24 @@
-//! What is known of records that come one after the other and share their values.
+//! Records that come one after the other and share their values: what is known of one holds for the
+//! next.
 
 use std::rc::Rc;
 
 use super::super::columns::{has_own_column, is_stored_above, place_in_shared, shared};
+use super::super::sql_values::JsonTexts;
 use super::rows::{File, InstanceGroup, ParentRows};
 use crate::model::attribute::AttributeId;
 use crate::model::declared::DeclaredSet;
 use crate::model::level::QueryRetrieveLevel;
 use crate::model::record::{Common, InstanceRecord};
 
-/// Where a record went, and where those go without a look that have the same values in common with others.
+/// The instance group of the last record. Records that share its values go there without a search.
 pub(super) struct Run {
     pub(super) common: Common,
     pub(super) directory: i64,
     pub(super) parents: ParentRows,
     pub(super) instance_group: Rc<InstanceGroup>,
     pub(super) upper_uids_are_valid: bool,
-    /// New instances that have not been counted yet.
+    /// New instances that are not counted yet.
     pub(super) instances: i64,
 }
 
@@ -29,22 +31,22 @@ impl Run {
     }
 }
 
-/// Whether the instance group of a record depends on this attribute.
+/// Whether this attribute decides to which instance group a record belongs.
 pub(super) fn decides_instance_group(id: AttributeId) -> bool {
     matches!(id, AttributeId::SOPClassUID | AttributeId::AvailableTransferSyntaxUID) || is_stored_above(id)
 }
 
-/// What is known of the diffs of records that share their values: of thirty values, only the few that a record has for itself
-/// have to be looked at.
+/// The places at which records that share their values differ from their instance group. Of thirty
+/// values, only the few that a record has for itself remain to be compared.
 pub(super) struct Differences {
     pub(super) common: Common,
     pub(super) instance_group: Rc<InstanceGroup>,
-    /// Places of [`shared`] at which the values in common differ from those of the instance group, ascending.
+    /// Places in [`shared`], ascending, at which the common values differ from those of the group.
     places: Vec<usize>,
 }
 
 impl Differences {
-    /// As [`diff_of`].
+    /// Does what [`diff_of`] does.
     pub(super) fn diff_of(
         known: &mut Option<Self>,
         record: &InstanceRecord,
@@ -77,34 +79,35 @@ impl Differences {
     }
 }
 
-/// The values of a record that differ from those of its instance group, as a JSON object, where there are any.
+/// The values of a record that differ from those of its instance group, as a JSON object, if there
+/// are any.
 fn diff_of(record: &InstanceRecord, instance_group: &InstanceGroup, declared: &DeclaredSet) -> Option<String> {
     diff_among(0..shared().len(), record, instance_group, declared)
 }
 
-/// As [`diff_of`], of the attributes at these places of [`shared`], which ascend.
+/// Does what [`diff_of`] does for the attributes at these places of [`shared`], which ascend.
 fn diff_among(
     places: impl Iterator<Item = usize>,
     record: &InstanceRecord,
     instance_group: &InstanceGroup,
     declared: &DeclaredSet,
 ) -> Option<String> {
-    let mut diff: Option<serde_json::Map<String, serde_json::Value>> = None;
+    let mut diff: Option<JsonTexts> = None;
     for place in places {
         let (Some(&id), Some(shared)) = (shared().get(place), instance_group.shared.get(place)) else { continue };
         let value = record.value(id);
         if value != shared && !has_own_column(id) {
-            diff.get_or_insert_default().insert(id.attribute().column.to_owned(), value.into());
+            diff.get_or_insert_default().insert(id.attribute().column, value);
         }
     }
     if record.has_declared() {
         for unit in declared.units().iter().filter(|unit| unit.level == QueryRetrieveLevel::Image) {
             let value = record.declared(unit.number);
-            let shared = instance_group.declared.get(&unit.key).and_then(serde_json::Value::as_str).unwrap_or_default();
+            let shared = instance_group.declared.get(&unit.key).unwrap_or("");
             if value != shared {
-                diff.get_or_insert_default().insert(unit.key.clone(), value.into());
+                diff.get_or_insert_default().insert(&unit.key, value);
             }
         }
     }
-    diff.map(|diff| serde_json::Value::Object(diff).to_string())
+    diff.map(JsonTexts::into_text)
 }

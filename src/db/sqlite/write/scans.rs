@@ -1,167 +1,253 @@
-//! What scans found: files that are new, changed, moved or gone.
+//! What scans find: files that are new, changed, moved or gone.
 
 use rusqlite::params;
 
 use super::super::packing::UidSuffix;
-use super::super::sql_values::PathValue;
-use super::batch::Batch;
+use super::files::MissingIn;
+use super::locations::DirectoryRows;
 use super::origins::SourceOfInstances;
-use super::rows::{DirectoryRows, File, Result, to_i64};
+use super::rows::{File, InstanceRow, NewInstance, Result};
+use super::tables::Tables;
+use crate::db::rules::{FirstLocation, FoundDecision, FoundFile, in_order_of_series};
 use crate::db::{FileOutcome, ScannedDirectory, ScannedFile};
 use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 use crate::model::record::InstanceRecord;
 
-impl Batch<'_> {
-    pub(in super::super) fn begin_scan(&mut self, roots: &str) -> Result<i64> {
-        self.statement("INSERT INTO scan (started_ms, roots) VALUES (?1, ?2)")?
-            .execute(params![self.clock.now_ms(), roots])?;
-        let scan = self.connection.last_insert_rowid();
-        self.scan.own = Some(scan);
-        self.scan.others_transactions = self.transactions_of_other_scans()?;
-        self.scan.others_wrote = false;
+/// The scan that this writer does, and what other scans have done meanwhile.
+#[derive(Default)]
+pub(super) struct ScanState {
+    /// The number of the scan.
+    own: Option<i64>,
+    /// Whether it has written in this transaction.
+    has_written: bool,
+    /// Transactions of other scans, as far as known.
+    others_transactions: i64,
+    /// Whether another scan has written since ours began. Then what ours knows of files may be out
+    /// of date.
+    others_wrote: bool,
+}
+
+impl ScanState {
+    /// A scan that another writer of this process began. It knows nothing of other scans.
+    pub(super) fn continued(own: Option<i64>) -> Self {
+        Self { own, others_wrote: true, ..Self::default() }
+    }
+
+    /// The number of the scan.
+    pub(super) const fn own(&self) -> Option<i64> {
+        self.own
+    }
+
+    /// Notes the end of a transaction.
+    pub(super) fn end_transaction(&mut self) {
+        self.has_written = false;
+    }
+
+    /// Begins a scan, and returns its number.
+    pub(super) fn begin(&mut self, tables: &Tables<'_>, roots: &str) -> Result<i64> {
+        tables
+            .connection
+            .prepare_cached("INSERT INTO scan (started_ms, roots) VALUES (?1, ?2)")?
+            .execute(params![tables.clock.now_ms(), roots])?;
+        let scan = tables.connection.last_insert_rowid();
+        *self = Self { own: Some(scan), has_written: self.has_written, ..Self::default() };
+        self.others_transactions = self.transactions_of_others(tables)?;
         Ok(scan)
     }
 
-    pub(in super::super) fn end_scan(&mut self, scan: i64, summary: &str) -> Result<()> {
-        self.statement("UPDATE scan SET finished_ms = ?2, summary = ?3 WHERE id = ?1")?.execute(params![
-            scan,
-            self.clock.now_ms(),
-            summary
-        ])?;
+    /// Looks whether other scans have written.
+    pub(super) fn look_for_others(&mut self, tables: &Tables<'_>) -> Result<()> {
+        let transactions = self.transactions_of_others(tables)?;
+        // A writer that has begun no scan may have met any.
+        self.others_wrote |= self.own.is_none() || transactions != self.others_transactions;
         Ok(())
     }
 
-    /// Takes what a scan found in a directory.
-    pub(in super::super) fn scanned(&mut self, scanned: &ScannedDirectory) -> Result<()> {
-        self.origin.set(self.scan.own.map_or(SourceOfInstances::Unknown, SourceOfInstances::Scan));
-        let directory = self.directory(scanned.place, &scanned.directory)?;
-        let mut rows = DirectoryRows::new(directory);
-        if let Some(scan) = self.scan.own
-            && !std::mem::replace(&mut self.changes.scanned, true)
+    fn transactions_of_others(&self, tables: &Tables<'_>) -> Result<i64> {
+        tables
+            .connection
+            .prepare_cached("SELECT ifnull(sum(transactions), 0) FROM scan WHERE id IS NOT ?1")?
+            .query_row([self.own], |row| row.get(0))
+    }
+
+    /// Counts this transaction of the scan, once.
+    fn count_transaction(&mut self, tables: &Tables<'_>) -> Result<()> {
+        if let Some(scan) = self.own
+            && !std::mem::replace(&mut self.has_written, true)
         {
-            self.statement("UPDATE scan SET transactions = transactions + 1 WHERE id = ?1")?.execute([scan])?;
-        }
-        for name in &scanned.vanished {
-            self.changes.tally.removed += u64::from(self.remove_file(name, &mut rows)?);
-        }
-        for name in &scanned.returned {
-            self.note_returned(name, &mut rows)?;
-        }
-        for name in &scanned.missing {
-            self.note_missing(name, &mut rows)?;
-        }
-        // In the order of the instance rows: each goes to the end of the table, pages fill up, and no page is touched twice.
-        let mut files: Vec<&ScannedFile> = scanned.files.iter().collect();
-        files.sort_by_cached_key(|file| match &file.outcome {
-            FileOutcome::Instance(record) => Some((
-                record.value(AttributeId::SeriesInstanceUID),
-                match UidSuffix::pack(record.value(AttributeId::SOPInstanceUID), "") {
-                    UidSuffix::Packed(packed) => packed,
-                    UidSuffix::Text(text) => text.into_bytes(),
-                },
-            )),
-            FileOutcome::NotIndexed { .. } => None,
-        });
-        for (at, scanned_file) in files.iter().enumerate() {
-            let file = File {
-                place: scanned.place,
-                directory,
-                name: &scanned_file.file_name,
-                size: scanned_file.size,
-                mtime_ms: scanned_file.mtime_ms,
-                checksum: None,
-            };
-            match &scanned_file.outcome {
-                FileOutcome::Instance(record) => {
-                    if scanned_file.reread {
-                        if self.is_as_indexed(record, &file)? {
-                            continue;
-                        }
-                        self.changes.tally.corrected += 1;
-                    }
-                    if scanned_file.known || self.scan.others_wrote {
-                        // Mostly it is the same instance as before. That is one look-up; which instance a file was, in a
-                        // directory of 100,000, is as many.
-                        let same = self
-                            .find_instance(record.value(AttributeId::SOPInstanceUID))?
-                            .is_some_and(|existing| existing.lies_at(directory, file.name));
-                        if !same {
-                            self.remove_file(file.name, &mut rows)?;
-                        }
-                        self.forget_marks(directory, file.name)?;
-                    }
-                    let following = files.get(at + 1..).unwrap_or_default();
-                    self.scanned_instance(record, &file, scanned_file.known, following, scanned.complete)?;
-                    if !record.faults().is_empty() {
-                        self.note_faults(record, &file)?;
-                    }
-                }
-                FileOutcome::NotIndexed { kind, reason, detail } => {
-                    if scanned_file.known || self.scan.others_wrote {
-                        self.remove_file(file.name, &mut rows)?;
-                    }
-                    self.statement(
-                        "INSERT OR REPLACE INTO unindexed_file (directory, file_name, size, mtime_ms, kind, reason, detail) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    )?
-                    .execute(params![
-                        directory,
-                        PathValue(file.name),
-                        to_i64(file.size),
-                        file.mtime_ms,
-                        kind.as_str(),
-                        reason,
-                        detail
-                    ])?;
-                }
-            }
+            tables
+                .connection
+                .prepare_cached("UPDATE scan SET transactions = transactions + 1 WHERE id = ?1")?
+                .execute([scan])?;
         }
         Ok(())
+    }
+}
+
+/// Notes the end of a scan.
+pub(super) fn end_scan(tables: &Tables<'_>, scan: i64, summary: &str) -> Result<()> {
+    tables
+        .connection
+        .prepare_cached("UPDATE scan SET finished_ms = ?2, summary = ?3 WHERE id = ?1")?
+        .execute(params![scan, tables.clock.now_ms(), summary])?;
+    Ok(())
+}
+
+/// Takes what a scan found in a directory.
+pub(super) fn scanned(tables: &mut Tables<'_>, scan: &mut ScanState, scanned: &ScannedDirectory) -> Result<()> {
+    tables.origins.set(scan.own.map_or(SourceOfInstances::Unknown, SourceOfInstances::Scan));
+    let directory = tables.files.directory(scanned.place, &scanned.directory)?;
+    let mut rows = DirectoryRows::new(directory);
+    scan.count_transaction(tables)?;
+    for name in &scanned.vanished {
+        let was_location = tables.remove_file(name, &mut rows)?;
+        tables.changes.tally.removed += u64::from(was_location);
+    }
+    for name in &scanned.returned {
+        tables.note_returned(name, &mut rows)?;
+    }
+    for name in &scanned.missing {
+        tables.note_missing(name, &mut rows)?;
+    }
+    // Within a series in the order of the rows: each row goes to the end of the table, pages fill
+    // up, and none is touched twice.
+    let files = in_order_of_series(&scanned.files, |record| {
+        match UidSuffix::pack(record.value(AttributeId::SOPInstanceUID), "") {
+            UidSuffix::Packed(packed) => packed,
+            UidSuffix::Text(text) => text.into_bytes(),
+        }
+    });
+    for (at, scanned_file) in files.iter().enumerate() {
+        let file = File {
+            place: scanned.place,
+            directory,
+            name: &scanned_file.file_name,
+            size: scanned_file.size,
+            mtime_ms: scanned_file.mtime_ms,
+            checksum: None,
+        };
+        let may_be_known = scanned_file.known || scan.others_wrote;
+        match &scanned_file.outcome {
+            FileOutcome::Instance(record) => {
+                let following = files.get(at + 1..).unwrap_or_default();
+                let new = NewInstance { record, file, following, is_complete: scanned.complete };
+                found_instance(tables, &new, scanned_file, may_be_known, &mut rows)?;
+            }
+            FileOutcome::NotIndexed { kind, reason, detail } => {
+                if may_be_known {
+                    tables.remove_file(file.name, &mut rows)?;
+                }
+                tables.files.note_unindexed(&file, *kind, reason, detail)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes a file with an instance.
+fn found_instance(
+    tables: &mut Tables<'_>,
+    new: &NewInstance<'_>,
+    scanned: &ScannedFile,
+    may_be_known: bool,
+    rows: &mut DirectoryRows,
+) -> Result<()> {
+    let NewInstance { record, file, .. } = new;
+    if scanned.reread {
+        if is_as_indexed(tables, record, file)? {
+            return Ok(());
+        }
+        tables.changes.tally.corrected += 1;
+    }
+    if may_be_known {
+        // Mostly the file has the same instance as before. That is one look-up. To find out which
+        // instance a file of a directory of 100,000 was takes as many.
+        let uid = record.value(AttributeId::SOPInstanceUID);
+        let same = tables.find_instance(uid)?.is_some_and(|existing| existing.lies_at(file.directory, file.name));
+        if !same {
+            tables.remove_file(file.name, rows)?;
+        }
+        tables.files.forget_marks(file.directory, file.name)?;
+    }
+    enter(tables, new, scanned.known)?;
+    tables.files.note_faults(record, file, &mut tables.changes.tally)
+}
+
+/// Whether the index has a file as what it is, its faults included.
+fn is_as_indexed(tables: &mut Tables<'_>, record: &InstanceRecord, file: &File<'_>) -> Result<bool> {
+    let Some(existing) = tables.find_instance(record.value(AttributeId::SOPInstanceUID))? else { return Ok(false) };
+    Ok(tables.files.has_faults(record, file)? && tables.is_as_indexed(&existing, record, file)?)
+}
+
+/// A file that a scan found, and the row of its instance.
+struct FoundInstance<'t, 'c, 'a> {
+    tables: &'t mut Tables<'c>,
+    new: &'a NewInstance<'a>,
+    existing: &'a InstanceRow,
+}
+
+impl FirstLocation for FoundInstance<'_, '_, '_> {
+    type Error = rusqlite::Error;
+
+    fn first_is_there(&mut self) -> Result<bool> {
+        self.tables.files.first_is_there(self.existing)
     }
 
-    fn scanned_instance(
-        &mut self,
-        record: &InstanceRecord,
-        file: &File<'_>,
-        known: bool,
-        following: &[&ScannedFile],
-        complete: bool,
-    ) -> Result<()> {
-        let uid = record.value(AttributeId::SOPInstanceUID);
-        let Some(existing) = self.find_instance(uid)? else {
-            self.insert_instance(record, file, following, complete)?;
-            if known {
-                self.changes.tally.updated += 1;
-            } else {
-                self.changes.tally.indexed += 1;
-            }
-            return Ok(());
-        };
-        if existing.lies_at(file.directory, file.name) {
-            // An object of our own is read again for what it says. What it has to be was settled when it came.
-            let checksum = existing.checksum.filter(|_| file.place == Place::Managed);
-            self.replace_instance(&existing, record, &File { checksum, ..*file })?;
-            self.changes.tally.updated += 1;
-            return Ok(());
-        }
-        if self.place_of(existing.instance_group.directory)? == Place::MetadataOnly {
-            // Known so far without its object: this is where it lies. That it was received stays known for when the file goes.
-            let differs = self.supersede(&existing, record, file, false)?;
-            self.changes.tally.conflicts += u64::from(differs);
-            self.changes.tally.indexed += 1;
-            return Ok(());
-        }
-        if !self.first_is_there(&existing)? && !self.differs(&existing, record, file)? {
-            self.forget_marks(existing.instance_group.directory, &existing.file_name)?;
-            self.replace_instance(&existing, record, file)?;
-            self.changes.tally.moved += 1;
-            return Ok(());
-        }
-        let differs = self.insert_copy(&existing, record, file, false)?;
-        self.note_invalid_uids(record, file)?;
-        self.changes.tally.conflicts += u64::from(differs);
-        self.changes.tally.copies += 1;
-        Ok(())
+    fn differs(&mut self) -> Result<bool> {
+        self.tables.differs(self.existing, self.new.record, &self.new.file)
     }
+}
+
+/// Enters the instance of a file: finds it, decides what becomes of the file, and applies that.
+fn enter(tables: &mut Tables<'_>, new: &NewInstance<'_>, is_known_file: bool) -> Result<()> {
+    let NewInstance { record, file, .. } = new;
+    let Some(existing) = tables.find_instance(record.value(AttributeId::SOPInstanceUID))? else {
+        tables.insert_instance(new)?;
+        let tally = &mut tables.changes.tally;
+        *(if is_known_file { &mut tally.updated } else { &mut tally.indexed }) += 1;
+        return Ok(());
+    };
+    let found = FoundFile {
+        is_first: existing.lies_at(file.directory, file.name),
+        first_place: tables.files.place_of(existing.instance_group.directory)?,
+    };
+    match found.decide(&mut FoundInstance { tables, new, existing: &existing })? {
+        FoundDecision::Update => {
+            // An object of ours is read again for its values. Its checksum was made when it came.
+            let checksum = existing.checksum.filter(|_| file.place == Place::Managed);
+            tables.replace_instance(&existing, record, &File { checksum, ..*file })?;
+            tables.changes.tally.updated += 1;
+        }
+        FoundDecision::Complete => {
+            // What was received without its object stays known for when the file goes.
+            let differs = tables.supersede(&existing, record, file, false)?;
+            tables.changes.tally.conflicts += u64::from(differs);
+            tables.changes.tally.indexed += 1;
+        }
+        FoundDecision::Move => {
+            tables.files.forget_marks(existing.instance_group.directory, &existing.file_name)?;
+            tables.replace_instance(&existing, record, file)?;
+            tables.changes.tally.moved += 1;
+        }
+        FoundDecision::KeepCopy => {
+            let differs = tables.insert_copy(&existing, record, file, false)?;
+            tables.files.note_invalid_uids(record, file, &mut tables.changes.tally)?;
+            tables.changes.tally.conflicts += u64::from(differs);
+            tables.changes.tally.copies += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Drops files that scans have missed, at most `limit`. Returns how many there were.
+pub(super) fn prune(tables: &mut Tables<'_>, of: &MissingIn, limit: usize) -> Result<usize> {
+    let missing = tables.files.missing_names(of, limit)?;
+    let mut rows = DirectoryRows::new(of.directory);
+    for name in &missing {
+        // One that has gone along with one before it is counted with that.
+        let was_location = tables.remove_file(name, &mut rows)?;
+        tables.changes.tally.removed += u64::from(was_location);
+    }
+    Ok(missing.len())
 }
