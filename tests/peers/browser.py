@@ -255,8 +255,18 @@ class Browser:
                 type=kind, key=name, code=name, windowsVirtualKeyCode=code, modifiers=modifiers, **parameters,
             )  # fmt: skip
 
-    def type(self, text):
-        """Types text into the field that has the focus, one character after the other."""
+    def type(self, selector, text):
+        """Types text into a field in place of what it has, one character after the other."""
+        field = f"document.querySelector({json.dumps(selector)})"
+        # A browser gives the focus of `autofocus` some time after the page is loaded.
+        self.evaluate(f"{field}.focus()")
+        self.wait(f"document.activeElement === {field}", f"{selector} has the focus")
+        self.evaluate(f"{field}.select()")
+        for character in text:
+            self.call("Input.insertText", text=character)
+
+    def add(self, text):
+        """Types more text into the field that has the focus."""
         for character in text:
             self.call("Input.insertText", text=character)
 

@@ -37,7 +37,7 @@ def near(found, wanted, by=3):
 def search_as_one_types(browser, base):
     """Results follow the typing, in every script, with accents and by sound."""
     browser.open(base + "/")
-    assert browser.evaluate("document.activeElement.name") == "q", "the field has the focus"
+    browser.wait("document.activeElement.name === 'q'", "the field has the focus")
     for typed, found in [
         ("muller", ["Müller Änne"]),
         ("änne mül", ["Müller Änne"]),
@@ -47,22 +47,17 @@ def search_as_one_types(browser, base):
         ("B-1", ["Smith John"]),
         ("nobody", []),
     ]:
-        browser.evaluate("document.activeElement.select()")
-        browser.type(typed)
+        browser.type("[name=q]", typed)
         address = f"new URLSearchParams(location.search).get('q') === {json.dumps(typed)}"
         browser.wait(f"{SETTLED} && {address}", f"an answer for {typed}")
         assert browser.evaluate(NAMES) == found, (typed, browser.evaluate(NAMES))
     assert browser.evaluate(COUNT) == "No study matches."
     # Date and modality narrow what was found; nothing typed finds all.
-    browser.evaluate("document.activeElement.select()")
-    browser.type("a")
-    browser.evaluate("document.querySelector('[name=modality]').focus()")
-    browser.type("mr")
+    browser.type("[name=q]", "a")
+    browser.type("[name=modality]", "mr")
     browser.wait(f"{SETTLED} && location.search === '?q=a&modality=mr'", "an answer for two fields")
     assert browser.evaluate(NAMES) == [], "Müller Änne has a CT"
-    browser.evaluate("document.querySelector('[name=q]').focus()")
-    browser.evaluate("document.activeElement.select()")
-    browser.type("j")
+    browser.type("[name=q]", "j")
     browser.wait(f"{SETTLED} && location.search === '?q=j&modality=mr'", "an answer for two fields")
     assert browser.evaluate(NAMES) == ["Kowalski Jan", "Smith John"], "the newest first"
     # What was found stays when one comes back to it.
@@ -75,9 +70,9 @@ def an_answer_that_nobody_waits_for_is_cancelled(browser, base):
     browser.open(base + "/")
     # The node answers the first search when the test lets it.
     browser.call("Fetch.enable", patterns=[{"urlPattern": "*q=s", "requestStage": "Request"}])
-    browser.type("s")
+    browser.type("[name=q]", "s")
     paused = browser.event("Fetch.requestPaused")
-    browser.type("mith")
+    browser.add("mith")
     browser.wait(f"{SETTLED} && location.search === '?q=smith'", "an answer for all that was typed")
     failed = browser.event("Network.loadingFailed")
     assert failed["canceled"] and failed["requestId"] == paused["networkId"], failed
@@ -89,6 +84,7 @@ def everything_goes_by_keyboard(browser, base):
     """The list, a study and a series are reached without a mouse."""
     browser.open(base + "/?q=muller")
     focus = "document.activeElement.textContent.trim()"
+    browser.wait("document.activeElement.name === 'q'", "the field has the focus")
     browser.evaluate("document.activeElement.blur()")
     browser.key("/")
     assert browser.evaluate("document.activeElement.name") == "q"
@@ -260,8 +256,7 @@ def a_drag_changes_the_window(browser, base):
     browser.wait(f"{DONE} && {POSITION} === 'Image 6 of 12'", "the next image")
     near(browser.evaluate(BRIGHTNESS), (350 + 250) / 1100 * 255)
     assert "center=300&width=1100" in browser.evaluate("location.search")
-    browser.evaluate("document.querySelector('#width').select()")
-    browser.type("200")
+    browser.type("#width", "200")
     browser.key("Enter")
     browser.wait(f"{DONE} && {BRIGHTNESS} > 185", "the width that was typed")
     near(browser.evaluate(BRIGHTNESS), (350 - 200) / 200 * 255)
@@ -314,7 +309,7 @@ def no_value_is_markup(browser, base):
     """Every value of these objects is markup. It is text on all pages, and nothing of it runs."""
     links = "[...document.querySelectorAll('main a[href^=\"/s\"]')].map((link) => link.getAttribute('href'))"
     browser.open(base + "/")
-    browser.type("alert")
+    browser.type("[name=q]", "alert")
     browser.wait(f"{SETTLED} && location.search !== ''", "an answer")
     browser.open(base + "/")
     text = browser.evaluate("document.querySelector('#results').innerText")
