@@ -200,11 +200,19 @@ impl Arriving {
     pub(crate) async fn finish(self) -> Result<Arrived, ReceiveError> {
         let begun = Instant::now();
         metrics::RECEIVED_DATA_SET_BYTES.add(self.length);
+        let (storage, sender) = (Arc::clone(&self.storage), Arc::clone(&self.sender));
+        let sop_instance_uid = self.announced.sop_instance_uid.clone();
         let arrived = self.keep().await;
         metrics::STORE_SECONDS.observe(begun.elapsed());
         match &arrived {
             Ok(_) => metrics::INSTANCES_STORED.increment(),
-            Err(error) => error.count(),
+            Err(error) => {
+                error.count();
+                // A conflict has its own line.
+                if !error.is_ours() && !matches!(error, ReceiveError::Duplicate) {
+                    storage.log_refused(&sender, &sop_instance_uid, &error.comment());
+                }
+            }
         }
         arrived
     }

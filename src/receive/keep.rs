@@ -29,10 +29,14 @@ pub(super) async fn keep(
     let Some(file) = file else {
         let _room = storage.under_way.room_for(peer)?;
         let location = metadata_only(length, storage.clock);
-        let known = ReceivedObject { record, sender, checksum: None };
+        let uid = record.value(AttributeId::SOPInstanceUID).to_owned();
+        let known = ReceivedObject { record, sender: Arc::clone(&sender), checksum: None };
         let stored = storage.commit(known, location, Compared::Nothing).await?;
         return match stored.outcome {
-            StoreOutcome::KeptFirst => Err(refused()),
+            StoreOutcome::KeptFirst => {
+                storage.log_conflict(&sender, &uid, KEPT_FIRST);
+                Err(ReceiveError::Duplicate)
+            }
             StoreOutcome::Replaced { previous } => {
                 // The row dates from a time when objects were kept.
                 remove(&storage.under_way, peer, move || remove_all(&previous)).await;
@@ -60,17 +64,19 @@ async fn keep_object(
     let under_way = &storage.under_way;
     let _turn = under_way.turn(known.record.value(AttributeId::SOPInstanceUID)).await;
     let again = known.clone();
+    let (sender, uid) = (Arc::clone(&again.sender), again.record.value(AttributeId::SOPInstanceUID).to_owned());
+    let from = (&*sender, uid.as_str());
     let (mut placed, mut stored) = file.keep(&storage, known).await?;
     if let Ok(Stored { first: Some(first), outcome, .. }) = &stored {
         // The index still names a file that is not ours: on somebody's disk, or in an earlier
         // storage directory.
-        let (first, uid) = (first.clone(), again.record.value(AttributeId::SOPInstanceUID).to_owned());
+        let (first, uid) = (first.clone(), uid.clone());
         let look = FirstLook::at(outcome, &first);
         let (state, first) = under_way.blocking(&peer, move || (FirstObject::at(&first, &uid, look), first)).await?;
         if state != FirstObject::There {
             let stored = storage.commit(again, placed.location.clone(), Compared::FirstIsGone).await;
             let is_named = stored.as_ref().is_ok_and(|stored| stored.outcome == StoreOutcome::Completed);
-            let committed = apply(&storage, &peer, placed, stored).await;
+            let committed = apply(&storage, (&peer, from), placed, stored).await;
             if is_named && state == FirstObject::Damaged {
                 warn!("an object that was damaged was received again");
                 let damaged = first.location.path();
@@ -90,13 +96,13 @@ async fn keep_object(
         let compared = if is_same { Compared::FirstIsSame } else { Compared::FirstIsOther };
         stored = storage.commit(again, placed.location.clone(), compared).await;
     }
-    apply(&storage, &peer, placed, stored).await
+    apply(&storage, (&peer, from), placed, stored).await
 }
 
-fn refused() -> ReceiveError {
-    warn!("an instance came with other content than the one that is kept, and was refused");
-    ReceiveError::Duplicate
-}
+/// What becomes of an object with other content than the one that is kept.
+const KEPT_FIRST: &str = "it was refused";
+const KEPT_BOTH: &str = "both are kept";
+const REPLACED: &str = "it took the place of the first";
 
 fn remove_all(paths: &[PathBuf]) -> Result<(), store::Error> {
     paths.iter().try_for_each(|path| store::remove(path))
@@ -115,7 +121,7 @@ fn metadata_only(length: u64, clock: Clock) -> Location {
 /// Removes the object that the index does not need: the new one, or the one that it replaced.
 async fn apply(
     storage: &Arc<Storage>,
-    peer: &CountedPeer,
+    (peer, (sender, sop_instance_uid)): (&CountedPeer, (&ReceivedFrom, &str)),
     placed: Placed,
     stored: Result<Stored, db::Error>,
 ) -> Result<Committed, ReceiveError> {
@@ -136,16 +142,17 @@ async fn apply(
             storage.under_way.let_first_name_go(placed);
         }
         StoreOutcome::KeptCopy { differs: true } => {
-            warn!("an instance came with other content than the one that is kept; both are kept");
+            storage.log_conflict(sender, sop_instance_uid, KEPT_BOTH);
             storage.under_way.let_first_name_go(placed);
         }
         StoreOutcome::Identical { .. } => remove(&storage.under_way, peer, move || placed.discard()).await,
         StoreOutcome::KeptFirst => {
             remove(&storage.under_way, peer, move || placed.discard()).await;
-            return Err(refused());
+            storage.log_conflict(sender, sop_instance_uid, KEPT_FIRST);
+            return Err(ReceiveError::Duplicate);
         }
         StoreOutcome::Replaced { previous } => {
-            warn!("an instance came with other content and took the place of the first");
+            storage.log_conflict(sender, sop_instance_uid, REPLACED);
             remove(&storage.under_way, peer, move || {
                 // The new object still has its incoming link. If the process ends here, the next
                 // start finishes the work.

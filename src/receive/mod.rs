@@ -11,6 +11,7 @@ pub mod arriving;
 pub mod error;
 mod first;
 mod keep;
+mod log;
 mod sink;
 pub mod storage;
 pub mod under_way;

@@ -14,6 +14,7 @@ use super::error::ReceiveError;
 use crate::db;
 use crate::shares::{CountedPeer, Share, Shares, Turns};
 use crate::store::Placed;
+use crate::telemetry::log_limit::LogLimit;
 use crate::telemetry::metrics;
 
 /// Maximum threads that work on object files at a time. The runtime has 512, and queries need some
@@ -44,6 +45,8 @@ pub struct UnderWay {
     threads: Arc<Turns>,
     /// Objects whose rows are committed. Nobody needs their names in `.incoming/` any more.
     first_names: Mutex<Vec<Placed>>,
+    /// What the log has of objects that were refused.
+    log_limit: LogLimit,
 }
 
 impl Default for UnderWay {
@@ -54,11 +57,16 @@ impl Default for UnderWay {
             room: Shares::new(MAX_UNDER_WAY, 2, &metrics::STORING_REFUSED),
             threads: Turns::new(MAX_THREADS),
             first_names: Mutex::default(),
+            log_limit: LogLimit::default(),
         }
     }
 }
 
 impl UnderWay {
+    pub(super) fn log_limit(&self) -> &LogLimit {
+        &self.log_limit
+    }
+
     /// Waits until every object has its row or is removed.
     pub(crate) async fn ended(&self) {
         self.tasks.close();

@@ -17,7 +17,7 @@ use conversation::Conversation;
 
 use crate::db::ReceivedFrom;
 use crate::model::peer::CountedAs;
-use crate::scp::negotiation::{self, Agreement, Answer};
+use crate::scp::negotiation::{self, Agreement, Answer, RefusedContexts};
 use crate::scp::services::service::{End, Session, pdu_type};
 use crate::scp::shared::Shared;
 use crate::shares::{CountedPeer, PeerMemory, Share};
@@ -100,6 +100,7 @@ impl Connection {
         // From here on the slot of the association counts.
         drop(place);
         metrics::ASSOCIATIONS_ACCEPTED.increment();
+        self.log_refused_services(&agreement.refused);
         let active = metrics::ASSOCIATIONS_ACTIVE.hold();
         let begun = Instant::now();
         let memory = PeerMemory::new(&self.shared.memory, &CountedPeer::new(agreement.admission.counted_as.clone()));
@@ -124,6 +125,8 @@ impl Connection {
             received_bytes = reader.bytes_received(),
             sent_bytes = writer.bytes_sent(),
             elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            contexts = agreement.contexts.len(),
+            contexts_not_supported = agreement.refused.not_supported,
             answered = %answered,
             "association ended: {end}",
         );
@@ -187,6 +190,17 @@ impl Connection {
             }
         }
         None
+    }
+
+    /// Logs services that the peer asked for and may not use. Without this line a missing right leaves no trace: the peer
+    /// sees its contexts refused and sends nothing.
+    fn log_refused_services(&self, refused: &RefusedContexts) {
+        if refused.not_permitted.is_empty() {
+            return;
+        }
+        let services: Vec<_> = refused.not_permitted.iter().copied().collect();
+        let why = format!("the peer asked for services that it may not use (services): {}", services.join(", "));
+        self.log(&why, |why| info!("{why}"));
     }
 
     /// Logs why there is no association, unless the log already has enough lines about this peer.

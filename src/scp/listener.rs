@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::association;
-use super::log_limit::{self, LogLimit};
 use super::negotiation::{HeldSyntaxes, Policy};
 use super::options::{Options, Plain};
 use super::services::{self, Services};
 use crate::access::policy::AccessPolicy;
 use crate::shares::{MEMORY_BYTES, Shares};
+use crate::telemetry::log_limit::{self, LogLimit};
 use crate::telemetry::metrics;
 use crate::ul::tls::SharedTls;
 
@@ -149,7 +149,12 @@ impl Node {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                _ = log.tick() => shared.log_limit.tell(),
+                _ = log.tick() => {
+                    shared.log_limit.tell();
+                    for limit in shared.services.iter().filter_map(|service| service.log_limit()) {
+                        limit.tell();
+                    }
+                }
                 Some(ended) = connections.join_next(), if !connections.is_empty() => report_panic(ended),
                 accepted = accepted => match accepted {
                     Ok((stream, peer, tls)) => match shared.connection_of(peer.ip()) {
@@ -185,6 +190,9 @@ impl Node {
             connections.shutdown().await;
         }
         shared.log_limit.tell_all();
+        for limit in shared.services.iter().filter_map(|service| service.log_limit()) {
+            limit.tell_all();
+        }
         let idle = async {
             for service in shared.services.iter() {
                 service.idle().await;

@@ -12,7 +12,6 @@
 mod association;
 pub mod conformance;
 mod listener;
-mod log_limit;
 pub mod negotiation;
 mod node_context;
 mod options;

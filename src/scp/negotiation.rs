@@ -117,6 +117,26 @@ pub struct Agreement {
     pub peer_implementation: String,
     /// What the peer may do.
     pub admission: Admission,
+    /// What the peer proposed and did not get, for the log.
+    pub refused: RefusedContexts,
+}
+
+/// Presentation contexts that were proposed and not accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefusedContexts {
+    /// Services that the peer may not use, by their names in the table of peers.
+    pub not_permitted: BTreeSet<&'static str>,
+    /// Number of contexts with a SOP Class that the node does not have, or without a transfer syntax that it takes.
+    pub not_supported: usize,
+}
+
+impl RefusedContexts {
+    fn add(&mut self, class: Option<&'static ServiceClass>, reason: &ContextResult) {
+        match (reason, class) {
+            (ContextResult::UserRejection, Some(class)) => drop(self.not_permitted.insert(class.grant)),
+            _ => self.not_supported += 1,
+        }
+    }
 }
 
 impl Agreement {
@@ -213,6 +233,7 @@ fn agree(
         peer_max_length: 0,
         peer_implementation: String::new(),
         admission,
+        refused: RefusedContexts::default(),
     };
     let contexts = agree_on_contexts(request, policy, &mut agreement)?;
     let user = answer_user_items(&request.user_variables, policy, &mut agreement);
@@ -250,7 +271,10 @@ fn agree_on_contexts(
             }
             // PS3.8 9.3.3.2: with any other result the transfer syntax "shall not be significant".
             // It must be there.
-            Err(reason) => (reason, syntax::IMPLICIT_VR_LITTLE_ENDIAN),
+            Err(reason) => {
+                agreement.refused.add(policy.class_of(trimmed(&proposed.abstract_syntax)), &reason);
+                (reason, syntax::IMPLICIT_VR_LITTLE_ENDIAN)
+            }
         };
         results.push(PresentationContextResult {
             id: proposed.id,

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::peer::CountedAs;
-use crate::scp::log_limit::LogLimit;
 use crate::scp::negotiation::Policy;
 use crate::scp::node_context::NodeContext;
 use crate::scp::options::Options;
 use crate::scp::services::service::DimseService;
 use crate::shares::{Share, Shares};
+use crate::telemetry::log_limit::LogLimit;
 
 /// What all associations of a node have in common.
 #[derive(Debug)]

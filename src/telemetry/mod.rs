@@ -4,6 +4,7 @@
 //! field's name. Neither log lines nor metrics hold patient data: no names, no IDs, no query
 //! values. UIDs appear only at debug level.
 
+pub(crate) mod log_limit;
 pub mod metrics;
 
 use std::fmt;
@@ -101,6 +102,17 @@ pub enum Error {
         /// The syntax error.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A part of the filter is neither a level nor a directive with one.
+    #[error(
+        "the log filter `{filter}` has `{part}`, which is no level; use error, warn, info, debug, trace or off, or name a \
+         part of the program with a level, as in dcmdex::scp=debug"
+    )]
+    Level {
+        /// The filter as given.
+        filter: String,
+        /// The part without a level.
+        part: String,
+    },
     /// This process has already started logging.
     #[error("logging is already started")]
     Started(#[from] TryInitError),
@@ -141,6 +153,12 @@ pub fn start(options: &Options) -> Result<Logging, Error> {
 const SILENT: &str = "h2=off";
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, Error> {
+    // A word without a level is the name of a crate to tracing, and would silence everything else.
+    let is_level = |part: &str| part.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let without_level = |part: &&str| !part.is_empty() && !part.contains(['=', '[']) && !is_level(part);
+    if let Some(part) = filter.split(',').map(str::trim).find(without_level) {
+        return Err(Error::Level { filter: filter.to_owned(), part: part.to_owned() });
+    }
     let parsed = EnvFilter::builder().parse(filter);
     let parsed = parsed.map_err(|source| Error::Filter { filter: filter.to_owned(), source })?;
     Ok(parsed.add_directive(SILENT.parse().expect("a directive")))
@@ -161,6 +179,8 @@ mod tests {
     #[test]
     fn a_filter_is_checked_before_it_is_used() {
         assert!(check_filter("info,dcmdex::scp=debug").is_ok());
+        assert!(check_filter("").is_ok() && check_filter("WARN").is_ok() && check_filter("off").is_ok());
+        assert!(check_filter("infos").unwrap_err().to_string().contains("`infos`, which is no level"));
         let error = check_filter("dcmdex=loud").unwrap_err();
         assert!(error.to_string().contains("dcmdex=loud"), "{error}");
     }

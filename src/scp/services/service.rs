@@ -24,6 +24,7 @@ use crate::scp::negotiation::{Agreement, Policy, PresentationContext};
 use crate::scp::node_context::NodeContext;
 use crate::scp::service_class::ServiceClass;
 use crate::shares::PeerMemory;
+use crate::telemetry::log_limit::LogLimit;
 use crate::ul::pdu_io::{IncomingPdu, PduReader, PduWriter, ReadError};
 
 /// A future of a trait method.
@@ -49,6 +50,11 @@ pub(in crate::scp) trait DimseService: fmt::Debug + Send + Sync {
     /// Continues what an earlier process left, when the node begins to serve.
     fn resume<'a>(&'a self, _node: &'a NodeContext) -> Boxed<'a, ()> {
         Box::pin(async {})
+    }
+
+    /// The log lines about objects that were refused, if it takes objects.
+    fn log_limit(&self) -> Option<&LogLimit> {
+        None
     }
 
     /// Waits until nothing is under way any more, after the last association.

@@ -14,6 +14,7 @@ use crate::receive::arriving::{Announced, Arriving};
 use crate::receive::error::ReceiveError;
 use crate::receive::storage::Storage;
 use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow, no_extended_negotiation};
+use crate::telemetry::log_limit::LogLimit;
 use crate::ul::pdu_io::PduReader;
 
 static STORE: ServiceClass = ServiceClass {
@@ -71,8 +72,17 @@ impl DimseService for StoreService {
         let DimseRequest::Store(request) = command.request else { return None };
         Some(match self.receive(request, command, session) {
             Ok(receiving) => Begin::Receive(Box::new(receiving)),
-            Err(error) => Begin::Respond(StoreResponse::failure(request, &error).into_response()),
+            Err(error) => {
+                if let Some(storage) = self.storage.as_ref().filter(|_| !error.is_ours()) {
+                    storage.log_refused(&session.sender, &request.affected_sop_instance_uid, &error.comment());
+                }
+                Begin::Respond(StoreResponse::failure(request, &error).into_response())
+            }
         })
+    }
+
+    fn log_limit(&self) -> Option<&LogLimit> {
+        self.storage.as_ref().map(|storage| storage.log_limit())
     }
 
     fn idle(&self) -> Boxed<'_, ()> {

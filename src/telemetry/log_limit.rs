@@ -1,4 +1,4 @@
-//! Limits the log lines about peers that are turned away.
+//! Limits the log lines about peers that are turned away, or whose objects are.
 //!
 //! One client that tried again without a pause made 34 GB of log in a day. The first lines about a
 //! peer have all that there is to know. For the others, one line each minute has their number.
@@ -7,14 +7,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::Instant;
 use tracing::info;
 
 /// Time over which the lines about one peer are counted. Larger: the log says later how often a
 /// peer was turned away. Smaller: the log grows faster.
-pub(super) const PERIOD: Duration = Duration::from_secs(60);
+pub(crate) const PERIOD: Duration = Duration::from_secs(60);
 
 /// Maximum lines about one peer and one reason in a period. Larger: the log gets more lines from
 /// peers in a loop. Smaller: the log shows other titles or certificates of the same address later.
@@ -38,7 +37,7 @@ struct Told {
 
 /// Number of lines that were written, and of lines that were not.
 #[derive(Debug, Default)]
-pub(super) struct LogLimit(Mutex<HashMap<Key, Told>>);
+pub(crate) struct LogLimit(Mutex<HashMap<Key, Told>>);
 
 /// Lines that were held back.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +49,7 @@ struct HeldBack {
 
 impl LogLimit {
     /// Whether a line about this peer is written. If not, it is counted for [`Self::tell`].
-    pub(super) fn allows(&self, address: IpAddr, reason: &str) -> bool {
+    pub(crate) fn allows(&self, address: IpAddr, reason: &str) -> bool {
         self.allows_at(address, reason, Instant::now())
     }
 
@@ -70,12 +69,12 @@ impl LogLimit {
     }
 
     /// Writes the counts of periods that are over. It should be called about once in a [`PERIOD`].
-    pub(super) fn tell(&self) {
+    pub(crate) fn tell(&self) {
         write(self.over(Instant::now(), PERIOD));
     }
 
     /// Writes all counts, when the node ends.
-    pub(super) fn tell_all(&self) {
+    pub(crate) fn tell_all(&self) {
         write(self.over(Instant::now(), Duration::ZERO));
     }
 

@@ -1,0 +1,60 @@
+//! Lines of the log about objects that are not stored, or that contradict what is kept.
+//!
+//! A line says who sent the object and why it is told. The SOP Instance UID stands in a line of its own, at debug:
+//! UIDs lead to a patient. `dcmdex check` lists conflicts with their UIDs.
+
+use tracing::{debug, info, warn};
+
+use super::storage::Storage;
+use crate::db::ReceivedFrom;
+use crate::model::sop_class::is_uid_shaped;
+use crate::telemetry::log_limit::LogLimit;
+
+impl Storage {
+    /// What the log has of objects that were refused.
+    pub(crate) fn log_limit(&self) -> &LogLimit {
+        self.under_way.log_limit()
+    }
+
+    /// Logs an object that is not stored, unless the log has enough of its sender. Our own failures are told where they
+    /// are met.
+    pub(crate) fn log_refused(&self, sender: &ReceivedFrom, sop_instance_uid: &str, why: &str) {
+        if self.may_log(sender, why) {
+            info!(sender = %name(sender), "an object was refused: {why}");
+        }
+        debug!(sender = %name(sender), sop_instance_uid = uid(sop_instance_uid), "an object was refused: {why}");
+    }
+
+    /// Logs an object with other content than the one that is kept.
+    pub(super) fn log_conflict(&self, sender: &ReceivedFrom, sop_instance_uid: &str, what: &str) {
+        if self.may_log(sender, what) {
+            warn!(
+                sender = %name(sender),
+                "an instance came with other content than the one that is kept; {what}; `dcmdex check` lists it"
+            );
+        }
+        let sop_instance_uid = uid(sop_instance_uid);
+        debug!(sender = %name(sender), sop_instance_uid, "an instance came with other content; {what}");
+    }
+
+    fn may_log(&self, sender: &ReceivedFrom, why: &str) -> bool {
+        sender.address.is_none_or(|address| self.log_limit().allows(address, why))
+    }
+}
+
+/// A SOP Instance UID as it may stand in the log. A text that is no UID may be anything, also a name.
+fn uid(text: &str) -> &str {
+    if is_uid_shaped(text) { text } else { "(not a UID)" }
+}
+
+/// AE title and address of a sender.
+fn name(sender: &ReceivedFrom) -> String {
+    let title = match sender.calling_ae_title.as_str() {
+        "" => "a client over HTTP",
+        title => title,
+    };
+    match sender.address {
+        Some(address) => format!("{title} at {address}"),
+        None => title.to_owned(),
+    }
+}

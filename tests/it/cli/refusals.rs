@@ -1,0 +1,81 @@
+//! The log names what was refused: who sent it, from where, and why. It names instances at debug only.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use super::serve::Node;
+use super::*;
+use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, request, store_command};
+
+const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
+const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+const CONTEXTS: &[(&str, &[&str])] = &[
+    (VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (SECONDARY_CAPTURE, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+    (STUDY_ROOT_FIND, &[IMPLICIT_VR_LITTLE_ENDIAN]),
+];
+
+fn associated(node: &Node) -> ScriptedPeer {
+    ScriptedPeer::associated(([127, 0, 0, 1], node.port).into(), CONTEXTS)
+}
+
+/// Stores an object whose command and data set may differ.
+fn store(peer: &mut ScriptedPeer, announced: &str, instance: &str, comment: &str) -> u16 {
+    let data_set = DataSet::instance(SECONDARY_CAPTURE, "1.2.3", "1.2.3.4", instance).text(0x0020, 0x4000, comment);
+    peer.send_message(3, &store_command(1, SECONDARY_CAPTURE, announced), Some(&data_set.0));
+    peer.receive_message().status()
+}
+
+/// Returns the lines of the log of a node that refuses an object and gets another content of one.
+fn log(more: &[&str]) -> Vec<serde_json::Value> {
+    let place = Place::new();
+    let node = Node::start(&place, more);
+    let mut peer = associated(&node);
+    assert_eq!(store(&mut peer, "1.2.3.4.1", "1.2.3.4.1", "first"), 0);
+    assert_eq!(store(&mut peer, "1.2.3.4.1", "1.2.3.4.1", "second"), 0);
+    assert_ne!(store(&mut peer, "1.2.3.4.8", "1.2.3.4.9", ""), 0);
+    peer.release();
+    let (code, lines) = node.stop(Signal::TERM);
+    assert_eq!(code, Some(0));
+    lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn with<'l>(log: &'l [serde_json::Value], level: &str, message: &str) -> Vec<&'l serde_json::Value> {
+    let is_meant = |line: &&serde_json::Value| {
+        line["level"] == level && line["message"].as_str().is_some_and(|said| said.contains(message))
+    };
+    log.iter().filter(is_meant).collect()
+}
+
+#[test]
+fn refused_and_contradicting_objects_are_told_with_their_sender_and_reason() {
+    let quiet = log(&[]);
+    let [refused] = with(&quiet, "INFO", "an object was refused")[..] else { panic!("{quiet:#?}") };
+    assert_eq!(refused["sender"], "SCRIPT at 127.0.0.1");
+    assert!(refused["message"].as_str().unwrap().contains("another SOP Instance UID"), "{refused}");
+    let [conflict] = with(&quiet, "WARN", "other content")[..] else { panic!("{quiet:#?}") };
+    assert_eq!(conflict["sender"], "SCRIPT at 127.0.0.1");
+    assert!(conflict["message"].as_str().unwrap().contains("both are kept"), "{conflict}");
+    assert!(!quiet.iter().any(|line| line.to_string().contains("1.2.3.4.")), "UIDs are for debug: {quiet:#?}");
+
+    let verbose = log(&["-v"]);
+    let uid = |message| with(&verbose, "DEBUG", message)[0]["sop_instance_uid"].clone();
+    assert_eq!(uid("an object was refused"), "1.2.3.4.8");
+    assert_eq!(uid("other content"), "1.2.3.4.1");
+}
+
+#[test]
+fn a_peer_without_the_right_for_a_service_leaves_a_trace() {
+    let place = Place::new();
+    let settings = "[[peer]]\nae_title = \"SCRIPT\"\nservices = [\"echo\"]\n";
+    fs::write(place.path("dcmdex.toml"), settings).unwrap();
+    let mut node = Node::start(&place, &[]);
+    let mut peer = ScriptedPeer::connect(([127, 0, 0, 1], node.port).into());
+    peer.associate(&request(CONTEXTS));
+    peer.release();
+    let line = node.wait_for("the peer asked for services that it may not use");
+    assert!(line["message"].as_str().unwrap().ends_with(": find, store"), "{line}");
+    let line = node.wait_for("association ended");
+    assert_eq!((&line["contexts"], &line["contexts_not_supported"]), (&1.into(), &0.into()), "{line}");
+}
