@@ -8,7 +8,9 @@ from pathlib import Path
 import duckdb
 import duckdb_extension_sqlite_scanner
 
-VIEWS = ("patients", "studies", "series", "instances")
+VIEWS = (
+    "patients", "studies", "series", "instances", "files", "copies", "failed_files", "conflicts", "arrivals", "declared_values",
+)
 
 
 def through_duckdb(index):

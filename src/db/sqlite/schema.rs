@@ -19,6 +19,12 @@ const TABLES: &str = include_str!("schema/schema.sql");
 /// [`instances_view`].
 const VIEWS: &str = include_str!("schema/views.sql");
 
+/// Views that an index of the current schema may lack: see [`add_views`].
+const MORE_VIEWS: &str = include_str!("schema/more_views.sql");
+
+/// The names of [`MORE_VIEWS`].
+const MORE_VIEW_NAMES: &[&str] = &["files", "copies", "failed_files", "conflicts", "arrivals", "declared_values"];
+
 /// The steps from each released schema version to the next. A released step is never edited. Each
 /// step drops the views first.
 const STEPS: &[&str] = &[include_str!("schema/v1_to_v2.sql")];
@@ -42,7 +48,7 @@ pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Resul
         return Err(Error::NewerSchema { path: path.to_owned(), found, known: SCHEMA_VERSION });
     }
     if found == SCHEMA_VERSION {
-        return Ok(());
+        return if writer { add_views(connection).map_err(Error::from) } else { Ok(()) };
     }
     if !writer {
         return if found == 0 {
@@ -75,9 +81,33 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(&patients_view())?;
     transaction.execute_batch(VIEWS)?;
     transaction.execute_batch(&instances_view())?;
+    transaction.execute_batch(&more_views())?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
+}
+
+/// Adds the views that came after an index was made. A view is no change of the schema to a program that reads or writes the
+/// tables, so older programs of the same schema version go on with the index.
+fn add_views(connection: &Connection) -> rusqlite::Result<()> {
+    let names = MORE_VIEW_NAMES.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let sql = format!("SELECT count(*) FROM sqlite_schema WHERE type = 'view' AND name IN ({names})");
+    let known: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
+    if usize::try_from(known) == Ok(MORE_VIEW_NAMES.len()) {
+        return Ok(());
+    }
+    let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    transaction.execute_batch(&more_views())?;
+    transaction.commit()
+}
+
+fn more_views() -> String {
+    // As in the view `instances`.
+    const UID: &str = "CASE typeof(c.uid_suffix) WHEN 'text' THEN c.uid_suffix \
+         ELSE CASE WHEN substr(hex(c.uid_suffix), 1, 1) = 'B' \
+         THEN replace(replace(substr(hex(c.uid_suffix), 2), 'A', '.'), 'F', '') \
+         ELSE h.uid_prefix || replace(replace(hex(c.uid_suffix), 'A', '.'), 'F', '') END END";
+    MORE_VIEWS.replace("{uid}", UID)
 }
 
 fn patients_view() -> String {
@@ -182,6 +212,20 @@ mod tests {
             let old = released(dump);
             migrate(&old).unwrap();
             assert_eq!(statements(&old), statements(&fresh()));
+        }
+    }
+
+    #[test]
+    fn an_index_of_the_current_schema_gets_the_views_that_it_lacks() {
+        let index = fresh();
+        let whole = statements(&index);
+        index.execute_batch("DROP VIEW conflicts; DROP VIEW copies").unwrap();
+        check(&index, Path::new("index.db"), false).unwrap();
+        assert_eq!(statements(&index).len(), whole.len() - 2, "a reader writes nothing");
+        check(&index, Path::new("index.db"), true).unwrap();
+        assert_eq!(statements(&index), whole);
+        for name in MORE_VIEW_NAMES {
+            assert!(whole.iter().any(|(known, _)| known == name), "{name}");
         }
     }
 
