@@ -23,6 +23,8 @@ fn the_tables_of_the_conformance_statement_are_those_of_the_code() {
         sections.len(),
         "the statement has sections that nothing generates"
     );
+    let version = format!("| Version | {} |", env!("CARGO_PKG_VERSION"));
+    assert!(text.contains(&version), "the statement is that of another version");
     #[expect(clippy::disallowed_methods, reason = "how a developer asks a test to write what it compares")]
     let bless = std::env::var_os("DCMDEX_BLESS").is_some();
     if bless {
