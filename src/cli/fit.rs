@@ -62,8 +62,8 @@ pub(super) fn refuse_new_index(index: &Path, objects: &Objects) -> anyhow::Resul
     if !exists && objects.has_objects()? {
         let storage = objects.root().display();
         bail!(
-            "there is no index at {}, and {storage} holds objects. Restore the index from a backup. Or rename {storage}, index \
-             it under its new name with `dcmdex scan`, and start the node again",
+            "there is no index at {}, and {storage} holds objects. Restore the index from a backup, or build a new one with \
+             `dcmdex rebuild`, and start the node again",
             index.display()
         );
     }
@@ -89,7 +89,7 @@ pub(super) fn refuse_misfits(index: &Path, objects: &Objects, writer: &WriterHan
         FitVerdict::OtherIndex => bail!(
             "the storage directory {storage} belongs to another index than {index}. Name an index and a storage directory \
              that belong together, or use an empty directory for new objects. If the index of these objects is lost, \
-             rename their directory and index it with `dcmdex scan`"
+             `dcmdex rebuild` with a new file for the index builds it again"
         ),
         FitVerdict::Emptied => {
             let id = writer.name_index(None)?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use super::notify::{NOTIFY_SOCKET, ServiceManager};
 use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
-use crate::cli::{Exit, fit, suspend};
+use crate::cli::{Exit, fit, places, stray, suspend};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::Admin;
 use crate::db::Finding;
@@ -94,7 +95,12 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let history = AccessHistory::of(&config)?;
     warn_when_open(&config);
     let tls = config.tls.as_ref().map(load_tls).transpose()?.map(SharedTls::new);
-    make_directory_of(&config.index)?;
+    if let Some(made) = make_directory_of(&config.index)? {
+        tracing::info!(directory = %made.display(), "made the directory of the index");
+    }
+    if let Some(problem) = places::problems(&config).first() {
+        bail!("{problem}");
+    }
     let objects = config.store_options().map(|options| Objects::open(&options)).transpose()?;
     if let Some(objects) = &objects {
         fit::refuse_new_index(&config.index, objects)?;
@@ -107,6 +113,8 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     if let Some(objects) = &objects {
         fit::refuse_misfits(&config.index, objects, &writer.handle())?;
         recover(objects, &config)?;
+        places::follow_storage(&config.index, objects.root(), &writer.handle())?;
+        warn_of_strays(objects, &config)?;
     }
     let storage = Storage {
         objects: objects.map(Arc::new),
@@ -245,6 +253,21 @@ fn recover(objects: &Objects, config: &Config) -> anyhow::Result<()> {
             kept = recovered.kept,
             removed = recovered.removed,
             "the last process ended while objects arrived; objects without a row in the index are removed"
+        );
+    }
+    Ok(())
+}
+
+/// Warns about objects that the index lacks, as far as a short look finds them.
+fn warn_of_strays(objects: &Objects, config: &Config) -> anyhow::Result<()> {
+    if !config.start_check {
+        return Ok(());
+    }
+    let lacking = stray::count_some(&mut Reader::open(&config.index)?, objects.root())?;
+    if lacking > 0 {
+        tracing::warn!(
+            objects = lacking,
+            "the storage directory holds objects that the index lacks; end the node and run `dcmdex rebuild` to index them"
         );
     }
     Ok(())
@@ -393,7 +416,10 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
     flags.text("http.bind", "--http-bind", arguments.http_bind.as_deref());
     flags.path("http.users", "--http-users", arguments.http_users.as_ref())?;
     flags.path("http.ohif", "--ohif", arguments.ohif.as_ref())?;
-    for peer in &arguments.peer {
+    for (at, peer) in arguments.peer.iter().enumerate() {
+        if arguments.peer.iter().take(at).any(|earlier| earlier.ae_title == peer.ae_title) {
+            bail!("option --peer: {} is named twice", peer.ae_title);
+        }
         flags.text(&format!("peers.{}", peer.ae_title), "--peer", Some(&peer.address.to_string()));
     }
     Ok(flags.0)
@@ -413,10 +439,10 @@ where
     stop_on_signals(&shutdown)?;
     let mut hang_ups = signal(SignalKind::hangup()).context("cannot handle signals")?;
     let peers = services.peers.clone();
-    let node = Node::bind(config.scp_options(), services).await?;
+    let node = Node::bind(config.scp_options(), services).await.map_err(with_port_hint)?;
     let users = http.as_ref().map(|http| http.services.users.clone());
     let web = match http {
-        Some(Http { options, services }) => Some(Web::bind(options, services).await?),
+        Some(Http { options, services }) => Some(Web::bind(options, services).await.map_err(with_port_hint)?),
         None => None,
     };
     log_listening(&config, &node, web.as_ref())?;
@@ -465,6 +491,21 @@ where
         }
     }
     Ok(())
+}
+
+/// Says what to do about a port that cannot be had.
+fn with_port_hint(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    let error = anyhow::Error::from(error);
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let hint = match kind {
+        Some(ErrorKind::AddrInUse) => "another process has the port, perhaps another dcmdex; `ss -ltnp` names it",
+        Some(ErrorKind::PermissionDenied) => {
+            "ports below 1024 need the capability CAP_NET_BIND_SERVICE; systemd gives it with AmbientCapabilities="
+        }
+        Some(ErrorKind::AddrNotAvailable) => "this machine does not have the address; `ip address` lists those it has",
+        _ => return error,
+    };
+    anyhow::anyhow!("{}; hint: {hint}", in_one_line(&error))
 }
 
 /// The result of a task. Waits for ever if there is none.

@@ -20,6 +20,25 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The path is that of a directory.
+    #[error("the index {0} is a directory; name a file, such as {0}/index.db", path.display())]
+    IsADirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// This user may not read the index, or not write it.
+    #[error(
+        "{} is not {} this user (uid {user}): permission denied; hint: run dcmdex as the user of the node, or change the \
+         owner of the index and of its directory", path.display(), wanted.as_str()
+    )]
+    NotPermitted {
+        /// The index, or its directory.
+        path: PathBuf,
+        /// What this process wants to do.
+        wanted: Permission,
+        /// Number of the user.
+        user: u32,
+    },
     /// The file is damaged.
     #[error(
         "the index {} is damaged ({detail}): keep the file, and restore the index from a backup; `dcmdex check` may say more",
@@ -165,6 +184,24 @@ pub enum Error {
     /// A query has keys that the index does not hold.
     #[error("the index cannot answer this query: {0}")]
     Unsupported(String),
+}
+
+/// What a process wants to do with an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It wants to ask.
+    Read,
+    /// It wants to write.
+    Write,
+}
+
+impl Permission {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "readable for",
+            Self::Write => "writable for",
+        }
+    }
 }
 
 impl Error {

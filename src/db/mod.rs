@@ -37,7 +37,7 @@ use crate::model::find::{FindAnswer, FindRequest};
 use crate::model::location::{Location, Place};
 
 pub use backlog::Backlog;
-pub use error::Error;
+pub use error::{Error, Permission};
 pub use plan::{can_answer, can_answer_declared};
 pub use suspension::Suspension;
 pub use types::{
@@ -180,6 +180,15 @@ pub trait Arrivals: Send + Sync {
     /// # Errors
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn name_index(&self, id: Option<String>) -> Result<String, Error>;
+
+    /// Gives the directories of the node's own storage at or below `from` the same paths at or below `to`. Returns how many
+    /// there were. A directory that the index already knows at its new path stays where it is.
+    ///
+    /// *Durability*: the change is committed when this returns.
+    ///
+    /// # Errors
+    /// [`Error::WriterStopped`], or that of the transaction.
+    fn storage_moved(&self, from: PathBuf, to: PathBuf) -> Result<u64, Error>;
 
     /// Whether the index still is the one that was opened. While it is not, nothing is stored.
     fn index_is_in_place(&self) -> bool;

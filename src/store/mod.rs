@@ -26,6 +26,7 @@ pub use meta::FileMeta;
 pub use objects::{
     Incoming, NameOutcome, Objects, Options, Placed, Recovered, Sync, checksum, make_durable, open, remove,
 };
+pub use ownership::INDEX_ID;
 pub use source::Source;
 pub use space::FreeSpace;
 pub use spool::Spool;

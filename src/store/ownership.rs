@@ -9,7 +9,7 @@ use super::{Error, Objects};
 use crate::model::uid::is_valid_uid;
 
 /// The file that holds the id of the index.
-const INDEX_ID: &str = ".index";
+pub const INDEX_ID: &str = ".index";
 
 /// Maximum bytes of the id.
 const LONGEST_ID: u64 = 128;

@@ -146,6 +146,38 @@ impl Contents {
         FurtherLocation { place: copy.location.place, is_missing, differs: copy.differs }
     }
 
+    /// Gives the node's own directories at or below `from` their paths at or below `to`. Returns how many.
+    pub(super) fn storage_moved(&mut self, from: &Path, to: &Path) -> u64 {
+        let own = kind(Place::Managed);
+        let new_path = |path: &Path| Some(to.join(path.strip_prefix(from).ok()?));
+        let known: Vec<PathBuf> =
+            self.directories.iter().filter(|(kind, _)| *kind == own).map(|(_, path)| path.clone()).collect();
+        let moves: BTreeMap<PathBuf, PathBuf> = known
+            .into_iter()
+            .filter_map(|path| new_path(&path).map(|new| (path, new)))
+            .filter(|(_, new)| {
+                ![Place::InPlace, Place::Managed]
+                    .iter()
+                    .any(|place| self.directories.contains(&(kind(*place), new.clone())))
+            })
+            .collect();
+        for (path, new) in &moves {
+            self.directories.remove(&(own, path.clone()));
+            self.directories.insert((own, new.clone()));
+        }
+        for held in self.instances.values_mut().flatten().filter(|held| held.location.place == Place::Managed) {
+            if let Some(new) = moves.get(&held.location.directory) {
+                held.location.directory.clone_from(new);
+            }
+        }
+        let moved = |key: FileKey| match moves.get(&key.directory) {
+            Some(new) if !key.is_archive => FileKey { directory: new.clone(), ..key },
+            _ => key,
+        };
+        self.missing = std::mem::take(&mut self.missing).into_iter().map(moved).collect();
+        moves.len() as u64
+    }
+
     /// Takes an instance that was received.
     pub(super) fn arrived(
         &mut self,

@@ -201,6 +201,10 @@ impl Arrivals for MemoryIndex {
         Ok(self.contents().id.get_or_insert_with(|| id.unwrap_or_else(own)).clone())
     }
 
+    fn storage_moved(&self, from: PathBuf, to: PathBuf) -> Result<u64, Error> {
+        Ok(self.contents().storage_moved(&from, &to))
+    }
+
     fn index_is_in_place(&self) -> bool {
         true
     }

@@ -1,6 +1,8 @@
 //! Opening the index. This is the only place that makes connections.
 
+use std::fmt::Write as _;
 use std::ops::{Deref, DerefMut};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::files::{self, LogRecord};
 use super::limits::{BUSY_TIMEOUT, WAL_AUTOCHECKPOINT_PAGES};
 use super::{functions, schema};
-use crate::db::{Durability, Error};
+use crate::db::{Durability, Error, Permission};
 
 /// Pause between attempts, in cases where SQLite itself does not wait.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
@@ -38,6 +40,9 @@ pub(super) enum Access {
 /// with the error of SQLite.
 pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     let writer = matches!(access, Access::Writer { .. });
+    if path.is_dir() {
+        return Err(Error::IsADirectory { path: path.to_owned() });
+    }
     // This comes first, so that an index that is gone but has left its log is reported as that.
     files::refuse_misfits(path)?;
     let exists = path.try_exists().map_err(|source| Error::Io { path: path.to_owned(), source })?;
@@ -48,21 +53,31 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
         files::make_directory(parent)?;
     }
     refuse_network_file_system(path)?;
+    let way = match access {
+        Access::Writer { .. } => {
+            let directory = directory_of(path);
+            let is_refused = |path: &&Path| path.exists() && !is_permitted(path, Permission::Write);
+            if let Some(path) = [directory, path].into_iter().find(is_refused) {
+                return Err(not_permitted(path, Permission::Write));
+            }
+            OpeningWay::ReadWrite
+        }
+        Access::Reader { .. } => way_to_read(path)?,
+    };
     if writer {
         files::make(path)?;
     }
 
-    // A reader also opens read-write, because readers need writable shared memory for the
-    // write-ahead log. query_only then keeps it from writing.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     #[expect(clippy::disallowed_methods, reason = "this is the one place that opens the index")]
-    let connection = Connection::open_with_flags(path, flags).map_err(|source| name(path, source))?;
+    let connection = Connection::open_with_flags(way.name(path), way.flags()).map_err(|source| name(path, source))?;
     // Before any setting, so that the database of another program keeps its journal mode.
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|source| name(path, source))?;
     if schema::is_foreign(&connection).map_err(|source| name(path, source))? {
         return Err(Error::NotAnIndex { path: path.to_owned() });
     }
-    files::tighten(path);
+    if way == OpeningWay::ReadWrite {
+        files::tighten(path);
+    }
     // The last to close an index checkpoints the log and removes it. That is left to the writer,
     // which notes it: see `close`.
     keep_log_on_close(&connection, true).map_err(|source| name(path, source))?;
@@ -81,6 +96,82 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
         connection.pragma_update(None, "query_only", true).map_err(|source| name(path, source))?;
     }
     Ok(connection)
+}
+
+/// How the files of an index are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OpeningWay {
+    /// A reader also opens read-write, because readers need writable shared memory for the write-ahead
+    /// log. query_only then keeps it from writing.
+    ReadWrite,
+    /// This process may not write, and there is a log. SQLite reads it through the shared memory that
+    /// another process made.
+    ReadOnly,
+    /// This process may not write, and there is no log. The file is the whole index, and SQLite needs no
+    /// file beside it. It takes no locks, so nothing may write the index meanwhile.
+    Immutable,
+}
+
+impl OpeningWay {
+    fn flags(self) -> OpenFlags {
+        let access = match self {
+            Self::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            Self::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Self::Immutable => OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+        };
+        access | OpenFlags::SQLITE_OPEN_NO_MUTEX
+    }
+
+    /// What SQLite is to open: the path, or a URI with it.
+    fn name(self, path: &Path) -> PathBuf {
+        if self != Self::Immutable {
+            return path.to_owned();
+        }
+        // Two slashes at the beginning would name a host.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let mut uri = String::from("file:");
+        for byte in path.as_os_str().as_bytes() {
+            match byte {
+                b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
+                // Writing to a String cannot fail.
+                byte => drop(write!(uri, "%{byte:02X}")),
+            }
+        }
+        uri.push_str("?immutable=1");
+        uri.into()
+    }
+}
+
+fn directory_of(index: &Path) -> &Path {
+    index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// How a reader opens an index that exists.
+fn way_to_read(path: &Path) -> Result<OpeningWay, Error> {
+    if !is_permitted(path, Permission::Read) {
+        return Err(not_permitted(path, Permission::Read));
+    }
+    // SQLite follows a link to the database, and puts its files beside that.
+    let database = path.canonicalize().map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    Ok(match [&database, directory_of(&database)].iter().all(|path| is_permitted(path, Permission::Write)) {
+        true => OpeningWay::ReadWrite,
+        false if files::log_bytes(&database) > 0 => OpeningWay::ReadOnly,
+        false => OpeningWay::Immutable,
+    })
+}
+
+/// Whether this process may do this with a file or a directory. It does not open the file, because
+/// closing it would drop SQLite's locks.
+fn is_permitted(path: &Path, wanted: Permission) -> bool {
+    let access = match wanted {
+        Permission::Read => rustix::fs::Access::READ_OK,
+        Permission::Write => rustix::fs::Access::WRITE_OK,
+    };
+    rustix::fs::accessat(rustix::fs::CWD, path, access, rustix::fs::AtFlags::EACCESS).is_ok()
+}
+
+fn not_permitted(path: &Path, wanted: Permission) -> Error {
+    Error::NotPermitted { path: path.to_owned(), wanted, user: rustix::process::geteuid().as_raw() }
 }
 
 /// Sets whether closing this connection leaves the log as it is, if it is the last connection.

@@ -97,6 +97,7 @@ enum WriterCommand {
     ResolveMissing { roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool, reply: Sender<Result<u64, Error>> },
     Flush { reply: Sender<Result<Tally, Error>> },
     Name { id: Option<String>, reply: Sender<Result<String, Error>> },
+    StorageMoved { from: PathBuf, to: PathBuf, reply: Sender<Result<u64, Error>> },
     Stop,
 }
 
@@ -211,6 +212,10 @@ impl Arrivals for WriterHandle {
 
     fn name_index(&self, id: Option<String>) -> Result<String, Error> {
         self.ask(|reply| WriterCommand::Name { id, reply })
+    }
+
+    fn storage_moved(&self, from: PathBuf, to: PathBuf) -> Result<u64, Error> {
+        self.ask(|reply| WriterCommand::StorageMoved { from, to, reply })
     }
 
     fn index_is_in_place(&self) -> bool {
@@ -456,6 +461,10 @@ impl WriterThread {
             WriterCommand::Name { id, reply } => {
                 let _gone = reply.send(self.name_index(connection, id));
             }
+            WriterCommand::StorageMoved { from, to, reply } => {
+                let moved = self.run_in(connection, batch, Priority::None, |batch| batch.storage_moved(&from, &to));
+                let _gone = reply.send(moved);
+            }
             WriterCommand::Stop => {}
         }
     }
@@ -648,6 +657,7 @@ impl WriterCommand {
             Self::BeginScan { reply, .. } => drop(reply.send(Err(error))),
             Self::EndScan { reply, .. } => drop(reply.send(Err(error))),
             Self::ResolveMissing { reply, .. } => drop(reply.send(Err(error))),
+            Self::StorageMoved { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => state.flush(&reply),
             Self::Name { reply, .. } => drop(reply.send(Err(error))),
             Self::Stop => {}

@@ -15,6 +15,8 @@ pub(super) struct Node {
     /// Log lines. A separate thread reads them, so that none is lost.
     log: Receiver<String>,
     pub(super) port: u16,
+    /// The lines before it listened.
+    pub(super) at_start: Vec<String>,
     /// The line that reports that it listens.
     pub(super) listening: serde_json::Value,
     tls_port: Option<u16>,
@@ -42,8 +44,18 @@ impl Node {
                 }
             }
         });
-        let mut node = Self { child, log, port: 0, listening: serde_json::Value::Null, tls_port: None };
-        let line = node.next_with("listening")?;
+        let listening = serde_json::Value::Null;
+        let mut node = Self { child, log, port: 0, at_start: Vec::new(), listening, tls_port: None };
+        let is_listening =
+            |line: &serde_json::Value| line["message"].as_str().is_some_and(|message| message.starts_with("listening"));
+        let line = loop {
+            let line = node.log.recv().ok()?;
+            // What a program around the node says is no JSON.
+            match serde_json::from_str(&line) {
+                Ok(line) if is_listening(&line) => break line,
+                _ => node.at_start.push(line),
+            }
+        };
         let port = |name: &str| line[name].as_str()?.rsplit(':').next()?.parse().ok();
         (node.port, node.tls_port) = (port("address").unwrap_or(0), port("tls_address"));
         node.listening = line;

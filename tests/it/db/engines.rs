@@ -390,6 +390,28 @@ fn an_index_keeps_its_name_and_its_mount_points<E: Engine>() {
     assert_eq!(engine.reader().mount_points().unwrap(), BTreeSet::from(["/disk".into()]));
 }
 
+fn received_objects_move_with_the_storage_directory<E: Engine>() {
+    let engine = E::create();
+    let arrivals = engine.arrivals();
+    for (uid, directory) in [("1.2.3.1", "/old/objects/1/2"), ("1.2.3.2", "/old/objects2/1/2"), ("1.2.3.3", "/new/1/2")]
+    {
+        store_in(&engine, record("1.2", "1.2.3", uid, &[]), location(Place::Managed, directory, uid));
+    }
+    arrivals.scanned(scanned("/old/objects/9", vec![file("x", record("1.2", "1.2.3", "1.2.3.4", &[]))])).unwrap();
+    arrivals.flush().unwrap();
+    assert_eq!(arrivals.storage_moved("/old/objects".into(), "/moved".into()).unwrap(), 1);
+    let place = |uid: &str| engine.reader().known_locations(uid).unwrap()[0].location.directory.clone();
+    let directories = ["1.2.3.1", "1.2.3.2", "1.2.3.3", "1.2.3.4"].map(place);
+    let expected = ["/moved/1/2", "/old/objects2/1/2", "/new/1/2", "/old/objects/9"];
+    assert_eq!(directories, expected.map(std::path::PathBuf::from), "and nothing that was found in place");
+    // A directory that is known under the new path stays.
+    assert_eq!(arrivals.storage_moved("/moved".into(), "/new".into()).unwrap(), 0);
+    assert_eq!(place("1.2.3.1"), Path::new("/moved/1/2"));
+    // What comes later lies in the same directory.
+    store_in(&engine, record("1.2", "1.2.3", "1.2.3.5", &[]), location(Place::Managed, "/moved/1/2", "5"));
+    assert!(engine.reader().check().unwrap().findings.is_empty());
+}
+
 /// The tests for each engine.
 macro_rules! index_test_suite {
     ($name:ident, $engine:ty) => {
@@ -398,7 +420,8 @@ macro_rules! index_test_suite {
             a_query_ends_when_it_is_told_to, what_cannot_be_answered_is_an_error,
             the_policy_says_what_becomes_of_other_content, an_object_completes_what_was_received_without_one,
             a_scan_is_accounted_for, files_that_are_gone_are_missing_until_they_are_resolved,
-            a_snapshot_is_of_its_moment, an_index_keeps_its_name_and_its_mount_points);
+            a_snapshot_is_of_its_moment, an_index_keeps_its_name_and_its_mount_points,
+            received_objects_move_with_the_storage_directory);
     };
     (@tests $name:ident, $engine:ty: $($test:ident),*) => {
         mod $name {

@@ -204,6 +204,13 @@ impl<'c> Batch<'c> {
         self.tables.files.mount_point(path, mounted)
     }
 
+    /// Gives the node's own directories at or below `from` their paths at or below `to`.
+    pub(in super::super) fn storage_moved(&mut self, from: &Path, to: &Path) -> Result<u64> {
+        let moved = self.tables.files.storage_moved(from, to)?;
+        self.tables.forget();
+        Ok(moved)
+    }
+
     /// Finds where scans have missed files, at or below a path and not below `except`.
     pub(in super::super) fn missing_below(&self, root: &Path, except: &[PathBuf]) -> Result<Vec<MissingIn>> {
         self.tables.files.missing_below(root, except)

@@ -147,6 +147,38 @@ impl<'c> Files<'c> {
         Ok(())
     }
 
+    /// Gives the node's own directories at or below `from` their paths at or below `to`. Returns how
+    /// many. Cached directories have to be forgotten afterwards.
+    pub(super) fn storage_moved(&self, from: &Path, to: &Path) -> Result<u64> {
+        /// Directories that are read at a time.
+        const PAGE: i64 = 1000;
+        let (mut after, mut moved) = (0, 0);
+        loop {
+            let mut page: Vec<(i64, PathBuf)> = Vec::new();
+            let sql = "SELECT id, path FROM directory WHERE place = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+            {
+                let mut statement = self.connection.prepare_cached(sql)?;
+                let mut rows = statement.query(params![place_number(Place::Managed), after, PAGE])?;
+                while let Some(row) = rows.next()? {
+                    page.push((row.get(0)?, path_from_sql(row.get_ref(1)?)?.into()));
+                }
+            }
+            let Some((last, _)) = page.last() else { return Ok(moved) };
+            after = *last;
+            for (id, path) in &page {
+                let Ok(below) = path.strip_prefix(from) else { continue };
+                let new = to.join(below);
+                // A path is that of one directory, whatever its place. One that is known already
+                // stays where it is.
+                let sql = "UPDATE directory SET path = ?2 WHERE id = ?1 \
+                     AND NOT EXISTS (SELECT 1 FROM directory WHERE path = ?2 AND place <> 3)";
+                let changed =
+                    self.connection.prepare_cached(sql)?.execute(params![id, PathValue::from(new.as_path())])?;
+                moved += changed as u64;
+            }
+        }
+    }
+
     /// Drops the notes on a file that is gone or whose content has changed.
     pub(super) fn forget_marks(&self, directory: i64, name: &OsStr) -> Result<()> {
         for sql in [

@@ -1,0 +1,140 @@
+//! A look at the index and the storage directory before a node starts: whether this user can write
+//! them, whether they belong together, and whether the paths in the index are those of the objects.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::config::Config;
+use crate::db::open::{Reader, WriterHandle};
+use crate::db::{self, Admin, Arrivals, ScanLedger};
+use crate::model::location::Place;
+use crate::store::INDEX_ID;
+
+/// Directories of the index that one query returns.
+const PAGE: usize = 1000;
+
+/// Returns everything that keeps a node from working with these settings.
+pub(super) fn problems(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(options) = config.store_options() {
+        let storage = &options.directory;
+        if storage.exists() && !storage.is_dir() {
+            problems.push(format!("the storage directory {} is a file, not a directory", storage.display()));
+        } else {
+            problems.extend(not_writable("the storage directory", storage));
+            let incoming = storage.join(".incoming");
+            if incoming.exists() {
+                problems.extend(not_writable("the directory for arriving objects", &incoming));
+            }
+        }
+    }
+    let index = &config.index;
+    if index.is_dir() {
+        problems.push(format!("the index {0} is a directory; name a file, such as {0}/index.db", index.display()));
+        return problems;
+    }
+    problems.extend(not_writable("the index", index));
+    if let Some(directory) = index.parent().filter(|_| index.exists()) {
+        problems.extend(not_writable("the directory of the index", directory));
+    }
+    problems
+}
+
+/// Returns what keeps a node from working with the index, or with both: whether they can be read and
+/// belong together. It only reads.
+pub(super) fn misfits(config: &Config) -> Vec<String> {
+    let index = &config.index;
+    let mut reader = match Reader::open(index) {
+        Ok(reader) => reader,
+        // A node makes a new index, or brings an older one up to date.
+        Err(db::Error::Missing { .. } | db::Error::OlderSchema { .. }) => return Vec::new(),
+        Err(error) => return vec![error.to_string()],
+    };
+    let Some(options) = config.store_options() else { return Vec::new() };
+    let noted = std::fs::read_to_string(options.directory.join(INDEX_ID)).unwrap_or_default();
+    match reader.index_id() {
+        Err(error) => vec![error.to_string()],
+        Ok(Some(id)) if !noted.trim().is_empty() && noted.trim() != id => vec![format!(
+            "the storage directory {} belongs to another index than {}",
+            options.directory.display(),
+            index.display()
+        )],
+        Ok(_) => Vec::new(),
+    }
+}
+
+/// Says that a file or directory cannot be written, or cannot be made where it does not exist.
+fn not_writable(what: &str, path: &Path) -> Option<String> {
+    let user = rustix::process::geteuid().as_raw();
+    let Some(existing) = path.ancestors().find(|path| path.as_os_str().is_empty() || path.exists()) else {
+        return Some(format!("{what} {} cannot be made", path.display()));
+    };
+    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+    if existing != path && existing.is_file() {
+        return Some(format!("{what} {} cannot be made: {} is a file", path.display(), existing.display()));
+    }
+    if accessat(CWD, existing, Access::WRITE_OK, AtFlags::EACCESS).is_ok() {
+        return None;
+    }
+    Some(if existing == path {
+        format!("{what} {} is not writable for this user (uid {user})", path.display())
+    } else {
+        format!(
+            "{what} {} cannot be made: {} is not writable for this user (uid {user})",
+            path.display(),
+            existing.display()
+        )
+    })
+}
+
+/// Gives received objects their new paths in the index after the storage directory has moved.
+///
+/// The index holds absolute paths, so that every program can use them. A directory of the node has
+/// moved if it is gone from its path, and is found below the storage directory of today.
+///
+/// # Errors
+/// If the index cannot be asked or written.
+pub(super) fn follow_storage(index: &Path, root: &Path, writer: &WriterHandle) -> anyhow::Result<()> {
+    let mut reader = Reader::open(index)?;
+    let mut after = PathBuf::from("/");
+    // Former storage directories.
+    let mut moved: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut lost = 0_u64;
+    loop {
+        let page = reader.directories_below(Place::Managed, Path::new("/"), &after, PAGE)?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(last);
+        for directory in page.iter().filter(|directory| !directory.starts_with(root)) {
+            // Objects lie in a directory for their series, in one for their study.
+            let Some(former) = directory.parent().and_then(Path::parent) else { continue };
+            if moved.contains(former) || directory.exists() {
+                continue;
+            }
+            let now = directory.strip_prefix(former).map(|below| root.join(below));
+            if now.is_ok_and(|now| now.is_dir()) {
+                moved.insert(former.to_owned());
+            } else {
+                lost += 1;
+            }
+        }
+    }
+    for former in moved {
+        let directories = writer.storage_moved(former.clone(), root.to_owned())?;
+        tracing::info!(
+            from = %former.display(),
+            to = %root.display(),
+            directories,
+            "the storage directory has moved, and the index follows it"
+        );
+    }
+    if lost > 0 {
+        tracing::warn!(
+            directories = lost,
+            "the index names directories of received objects outside of the storage directory, and they are not there; \
+             `dcmdex check --files` lists their objects"
+        );
+    }
+    Ok(())
+}
