@@ -15,9 +15,9 @@ use super::output::{Audience, Grouped, Shown};
 use crate::archive::Archives;
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
-use crate::db::Admin;
 use crate::db::ScanLedger;
 use crate::db::open::Reader;
+use crate::db::{self, Admin};
 use crate::db::{ConflictEntry, Finding, LocatedInstance};
 use crate::deliver::object::{Identity, ObjectError, StoredObject};
 use crate::model::clock::unix_ms;
@@ -60,8 +60,8 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
     let mut flags = Flags::default();
     arguments.index.add_to(&mut flags)?;
     let config = context.configure(flags.0, Chattiness::Tool)?;
-    let mut reader = Reader::open(&config.index)?;
-    let report = reader.check()?;
+    let mut reader = Reader::open(&config.index).map_err(|error| damaged(error, &config.index))?;
+    let report = reader.check().map_err(|error| damaged(error, &config.index))?;
     let mut printer = Printer { context, json: arguments.json };
     for finding in &report.findings {
         printer.finding(finding)?;
@@ -137,6 +137,18 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
         ))?;
     }
     Ok(if sound { Exit::Done } else { Exit::Partly })
+}
+
+/// Says what to do about an index that is too damaged to be checked.
+fn damaged(error: db::Error, index: &Path) -> anyhow::Error {
+    match error {
+        db::Error::Damaged { detail, .. } | db::Error::Malformed(detail) => anyhow::anyhow!(
+            "the index {0} is damaged ({detail}): keep it and restore a backup. Without a backup, move it away and build a \
+             new one with `dcmdex scan`",
+            index.display()
+        ),
+        error => error.into(),
+    }
 }
 
 /// Writes the results while the check runs.

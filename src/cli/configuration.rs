@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use crate::cli::Exit;
 use crate::cli::context::Context;
+use crate::cli::{Exit, places};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::model::clock::Clock;
 use crate::qr;
@@ -92,6 +92,16 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
     if problems.iter().any(|problem| problem.severity == Severity::Broken) {
         anyhow::bail!("the settings can be read, but no peer would accept the certificate of this node");
     }
+    let mut problems = places::problems(&config);
+    if problems.is_empty() {
+        problems = places::misfits(&config);
+    }
+    for problem in &problems {
+        context.output.line(format_args!("{problem}"))?;
+    }
+    if !problems.is_empty() {
+        anyhow::bail!("the settings can be read, but a node would not start with them");
+    }
     let admitted = config.admitted()?;
     let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     context.output.line(format_args!("the settings are valid ({file})"))?;
@@ -119,10 +129,15 @@ fn init(file: &PathBuf, context: &mut Context) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     // Never overwrites a file, since it may hold settings.
-    std::fs::File::options()
-        .write(true)
-        .create_new(true)
-        .open(file)
+    let opened = std::fs::File::options().write(true).create_new(true).open(file);
+    if opened.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+        anyhow::bail!(
+            "{0} exists and is not overwritten; hint: `dcmdex config init -` prints the settings, and another name writes \
+             another file",
+            file.display()
+        );
+    }
+    opened
         .and_then(|mut created| created.write_all(example().as_bytes()))
         .with_context(|| format!("cannot write {}", file.display()))?;
     context.output.line(format_args!("wrote {}", file.display()))?;

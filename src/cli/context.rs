@@ -36,17 +36,20 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Heading of the options that every command has. They come after those of the command.
+const GENERAL: &str = "General options";
+
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// Settings file [default: dcmdex.toml in the current directory, if it exists]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = GENERAL)]
     pub(super) config: Option<PathBuf>,
     /// Write more to standard error. Twice for even more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet", help_heading = GENERAL)]
     pub(super) verbose: u8,
     /// Write less to standard error: only warnings for `serve`, only errors for other commands, and
     /// no progress
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GENERAL)]
     pub(super) quiet: bool,
 }
 
@@ -158,15 +161,23 @@ impl IndexArgs {
     }
 }
 
+/// Name of the directory that the defaults of index and storage directory lie in.
+const DEFAULT_DIRECTORY: &str = "dcmdex-data";
+
 /// Creates the directory for a new file, so that the defaults work in an empty directory.
-pub(super) fn make_directory_of(file: &Path) -> anyhow::Result<()> {
-    let Some(directory) = file.parent() else { return Ok(()) };
+///
+/// Returns the directory if it is new and not the one of the defaults. It may be a typing error.
+pub(super) fn make_directory_of(file: &Path) -> anyhow::Result<Option<&Path>> {
+    let Some(directory) = file.parent() else { return Ok(None) };
+    let is_new = !directory.as_os_str().is_empty() && !directory.exists();
     // It will hold patient data. Whatever the umask, other users may not read it.
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o750)
         .create(directory)
-        .with_context(|| format!("cannot create {}", directory.display()))
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let is_default = directory.file_name().is_some_and(|name| name == DEFAULT_DIRECTORY);
+    Ok((is_new && !is_default).then_some(directory))
 }
 
 /// Collects options of the command line as settings.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context};
 use crate::config::Config;
 use crate::model::ae_title::AeTitle;
-use crate::model::peer::Peer;
+use crate::model::peer::{Peer, PeerAddress};
 use crate::ul::destination::Destination;
 use crate::ul::requestor::{self, Waits};
 use crate::ul::tls::PeerRoute;
@@ -71,6 +71,9 @@ fn peer(text: &str, config: &Config) -> anyhow::Result<(AeTitle, PeerRoute)> {
         let peer: Peer = text.parse()?;
         (peer.ae_title, Destination::plain(peer.address))
     } else {
+        if text.parse::<PeerAddress>().is_ok() {
+            bail!("{text} has no AE title; hint: name the peer as AET={text}");
+        }
         let ae_title: AeTitle = text.parse()?;
         let known = config.peers.destinations.get(&ae_title).cloned();
         let destination = known.with_context(|| {

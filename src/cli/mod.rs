@@ -13,17 +13,22 @@ mod fit;
 mod man;
 mod notify;
 mod output;
+mod places;
+mod rebuild;
 mod scan;
 mod serve;
 mod spooled;
 mod status;
+mod stray;
 mod suspend;
 mod user;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Sources;
@@ -31,9 +36,17 @@ pub use context::Exit;
 use context::{Context, Global, in_one_line};
 use output::Output;
 
+/// Colours of help texts and usage errors on a terminal. clap leaves them out elsewhere, and with NO_COLOR.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
 /// A DICOM node that indexes: it receives, scans archives, and answers queries.
 #[derive(Debug, Parser)]
 #[command(name = "dcmdex", version, propagate_version = true, max_term_width = 110, arg_required_else_help = true)]
+#[command(styles = STYLES)]
 #[command(
     after_help = "Every option can also be set in dcmdex.toml or in a variable DCMDEX_*: see `dcmdex config init`.\n\
     Exit codes: 0 done; 1 done, but some files failed or nothing matched; 2 failed; 130 interrupted, progress \
@@ -58,6 +71,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Check that the index is consistent and agrees with the disk
     Check(check::CheckArgs),
+    /// Index the received objects that the index lacks, after it was lost or restored
+    Rebuild(rebuild::RebuildArgs),
     /// Check that a peer answers (C-ECHO)
     Echo(echo::EchoArgs),
     /// Make a line for the users file of the HTTP server
@@ -72,11 +87,16 @@ enum Command {
 
 /// Runs the program. The first argument is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and are no error. A closed pipe is none
             // either.
+            if let Some((typed, meant)) = single_hyphen(&arguments).filter(|_| error.use_stderr()) {
+                let _ = writeln!(io::stderr().lock(), "error: `{typed}` is no option; did you mean `{meant}`?");
+                return Exit::Failed;
+            }
             let _ = error.print();
             return if error.use_stderr() { Exit::Failed } else { Exit::Done };
         }
@@ -93,6 +113,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Find(arguments) => find::run(&arguments, &mut context),
         Command::Status(arguments) => status::run(&arguments, &mut context),
         Command::Check(arguments) => check::run(&arguments, &mut context),
+        Command::Rebuild(arguments) => rebuild::run(&arguments, &mut context),
         Command::Echo(arguments) => echo::run(&arguments, &mut context),
         Command::User(arguments) => user::run(&arguments, &mut context),
         Command::Config(arguments) => configuration::run(arguments, &mut context),
@@ -107,8 +128,30 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     drop(context.logging.take());
     result.unwrap_or_else(|error| {
         // If standard error is closed too, the message is lost.
-        let _ = writeln!(io::stderr().lock(), "error: {}", in_one_line(&error));
+        let _ = writeln!(io::stderr().lock(), "{} {}", error_label(context.wants_colour()), in_one_line(&error));
         Exit::Failed
+    })
+}
+
+/// The word before an error, in red on a terminal.
+fn error_label(wants_colour: bool) -> &'static str {
+    if wants_colour && io::stderr().is_terminal() { "\x1b[1;31merror:\x1b[0m" } else { "error:" }
+}
+
+/// An argument that is the name of an option with one hyphen instead of two.
+fn single_hyphen(arguments: &[OsString]) -> Option<(String, String)> {
+    let definition = definition();
+    let command = arguments.iter().skip(1).find_map(|argument| definition.find_subcommand(argument.to_str()?));
+    let options: Vec<&str> = command
+        .into_iter()
+        .flat_map(clap::Command::get_arguments)
+        .chain(definition.get_arguments())
+        .filter_map(clap::Arg::get_long)
+        .collect();
+    arguments.iter().skip(1).take_while(|argument| *argument != "--").find_map(|argument| {
+        let typed = argument.to_str()?;
+        let name = typed.strip_prefix('-')?.split('=').next()?;
+        (name.len() > 1 && options.contains(&name)).then(|| (format!("-{name}"), format!("--{name}")))
     })
 }
 

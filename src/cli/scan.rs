@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::output::{Grouped, Output, Shown, put_path};
+use super::output::{Grouped, Output, Shown, put_path, terminal_width};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
 use crate::cli::{Exit, suspend};
 use crate::config::Config;
@@ -19,7 +19,7 @@ use crate::db;
 use crate::db::open::{Reader, Writer};
 use crate::db::{Admin, Arrivals, ScanLedger};
 use crate::model::location::Place;
-use crate::scanner::{self, Hang, NotPruned, Reasons, Roots, ScanEvent, ScanTarget, Stop, Summary};
+use crate::scanner::{self, FilesAhead, Hang, NotPruned, Reasons, Roots, ScanEvent, ScanTarget, Stop, Summary};
 
 /// Time between two progress lines, if standard error is no terminal.
 const PROGRESS_LINES: Duration = Duration::from_secs(10);
@@ -84,7 +84,10 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     flags.integer("scan.jobs", "--jobs", arguments.jobs.map(i64::from));
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let options = config.scanner_options();
-    let roots = Roots::find(&arguments.paths, &options)?;
+    let roots = match Roots::find(&arguments.paths, &options) {
+        Err(scanner::Error::Missing { path }) => bail!(missing(&path, &config)),
+        roots => roots?,
+    };
     let stop = Stop::default();
     stop_on_signals(&stop)?;
 
@@ -98,7 +101,7 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
             Err(error) => return Err(error.into()),
         };
         let expected = known.as_mut().map_or(Ok(None), |known| last_found(known, &json_paths(&roots)))?;
-        let mut progress = Progress::new(quiet, expected);
+        let mut progress = Progress::new(quiet, expected, &roots);
         report.started(&roots, &config.index, true);
         if let Some(known) = &mut known {
             report.lacking(&lacking(known, &roots, &config)?, quiet);
@@ -118,6 +121,26 @@ pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result
     })
 }
 
+/// What to say of a path that does not exist. A disk that is not mounted is only a guess where the
+/// index knows files below the path.
+fn missing(path: &Path, config: &Config) -> String {
+    let what = format!("cannot scan {}: it does not exist", path.display());
+    let below = || {
+        let absolute = std::path::absolute(path).ok()?;
+        let mut reader = Reader::open(&config.index).ok()?;
+        let mut knows = |place| reader.directories_below(place, &absolute, &absolute, 1).is_ok_and(|it| !it.is_empty());
+        let is_known = knows(Place::InPlace) || knows(Place::Archive);
+        Some(is_known || reader.directory_files(&absolute).is_ok_and(|files| !files.is_empty()))
+    };
+    match below() {
+        Some(true) => format!(
+            "{what}, and the index knows files below it; hint: check that its disk is mounted. If it is gone for good, \
+             --prune-emptied deletes its files from the index"
+        ),
+        Some(false) | None => what,
+    }
+}
+
 /// Scans and writes to the index.
 fn index(
     roots: &Roots,
@@ -127,14 +150,19 @@ fn index(
     report: &mut Report<'_>,
     quiet: bool,
 ) -> anyhow::Result<Summary> {
-    make_directory_of(&config.index)?;
+    if let Some(made) = make_directory_of(&config.index)?
+        && !quiet
+    {
+        // If standard error is closed, nobody reads it.
+        let _ = writeln!(io::stderr().lock(), "made the directory {}", made.display());
+    }
     let writer_options = config.scan_writer_options();
     suspend::commit_before_stopping(&writer_options.suspension)?;
     let writer = Writer::open(&config.index, writer_options)?;
     let handle = writer.handle();
     let mut known = Reader::open(&config.index)?;
     let paths = json_paths(roots);
-    let mut progress = Progress::new(quiet, last_found(&mut known, &paths)?);
+    let mut progress = Progress::new(quiet, last_found(&mut known, &paths)?, roots);
     report.started(roots, &config.index, false);
     report.lacking(&lacking(&mut known, roots, config)?, quiet);
     let scan_number = handle.begin_scan(paths)?;
@@ -195,7 +223,7 @@ fn scan(
 ) -> anyhow::Result<Summary> {
     let summary = scanner::scan(roots, options, target, stop, &mut |event| match event {
         ScanEvent::Progress(summary) => {
-            report.progress(summary, progress.expected);
+            report.progress(summary, progress.expected());
             progress.around(|| report.flush());
             progress.update(summary);
         }
@@ -553,8 +581,10 @@ fn eta(summary: &Summary, expected: Option<u64>) -> Option<Duration> {
 /// Progress on standard error: one line that changes on a terminal, single lines at intervals
 /// elsewhere.
 struct Progress {
-    /// Expected number of files.
-    expected: Option<u64>,
+    /// Expected number of files, from the last scan of the same paths.
+    known: Option<u64>,
+    /// The count of a first scan.
+    ahead: Option<FilesAhead>,
     shown: ShownAs,
 }
 
@@ -565,41 +595,42 @@ enum ShownAs {
 }
 
 impl Progress {
-    /// `expected` is the expected number of files.
-    fn new(quiet: bool, expected: Option<u64>) -> Self {
+    /// `known` is the number of files of the last scan. Without it, files are counted ahead.
+    fn new(quiet: bool, known: Option<u64>, roots: &Roots) -> Self {
         let shown = if quiet {
             ShownAs::Quiet
         } else if io::stderr().is_terminal() {
-            ShownAs::Bar(Self::bar(expected))
+            ShownAs::Bar(Self::bar())
         } else {
             ShownAs::Lines { last: Duration::ZERO }
         };
-        Self { expected, shown }
+        let counts = known.is_none() && !quiet;
+        let ahead = counts.then(|| FilesAhead::below(roots.paths().into_iter().filter(|path| path.is_dir()).collect()));
+        Self { known, ahead, shown }
     }
 
-    fn bar(expected: Option<u64>) -> ProgressBar {
+    fn bar() -> ProgressBar {
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(200));
-        if let Some(expected) = expected {
-            bar.set_length(expected);
-        }
-        let template = match expected {
-            Some(_) => "{bar:30} {msg}",
-            None => "{spinner} {msg}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        // A wide message is cut where the terminal ends, so that the line never wraps.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
             bar.set_style(style);
         }
         bar
     }
 
+    /// Expected number of files, as far as it is known.
+    fn expected(&self) -> Option<u64> {
+        self.known.or_else(|| self.ahead.as_ref()?.total())
+    }
+
     fn update(&mut self, summary: &Summary) {
-        let expected = self.expected;
+        let expected = self.expected();
         match &mut self.shown {
             ShownAs::Quiet => {}
             ShownAs::Bar(bar) => {
-                bar.set_position(summary.found);
-                bar.set_message(line(summary, expected));
+                let width = terminal_width(&io::stderr()).unwrap_or(80);
+                bar.set_message(line_within(width.saturating_sub(SPINNER_WIDTH), summary, expected));
             }
             ShownAs::Lines { last } => {
                 if summary.elapsed.saturating_sub(*last) >= PROGRESS_LINES {
@@ -626,19 +657,60 @@ impl Progress {
     }
 }
 
+/// Columns of the terminal before the message: the spinner and a space.
+const SPINNER_WIDTH: usize = 2;
+
+/// The whole progress line.
 fn line(summary: &Summary, expected: Option<u64>) -> String {
+    line_within(usize::MAX, summary, expected)
+}
+
+/// The parts of the progress line that have room, the most important ones first.
+fn line_within(width: usize, summary: &Summary, expected: Option<u64>) -> String {
+    let found = match expected.filter(|expected| *expected >= summary.found) {
+        Some(expected) => format!("{} of about {} files", Grouped(summary.found), Grouped(expected)),
+        None => format!("{} files", Grouped(summary.found)),
+    };
     // Without data there is no estimate.
     let eta = match eta(summary, expected) {
-        Some(eta) => HumanDuration(eta).to_string(),
-        None => "unknown".to_owned(),
+        Some(eta) => format!("ETA {}", HumanDuration(eta)),
+        None => "ETA unknown".to_owned(),
     };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
     let rate = Grouped(summary.files_per_second() as u64);
-    format!(
-        "{} files, {}, {rate} files/s, {} failed, {}, ETA {eta}",
-        Grouped(summary.found),
+    let parts = [
+        eta,
+        format!("{} failed", Grouped(summary.failed)),
+        format!("{rate} files/s"),
         bytes_text(summary),
-        Grouped(summary.failed),
-        HumanDuration(summary.elapsed),
-    )
+        format!("after {}", HumanDuration(summary.elapsed)),
+    ];
+    let mut line = found;
+    for part in parts {
+        if line.len() + part.len() + 2 > width {
+            break;
+        }
+        line.push_str(", ");
+        line.push_str(&part);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_progress_line_has_what_there_is_room_for() {
+        let summary =
+            Summary { found: 12_345_678, failed: 99_999, elapsed: Duration::from_secs(5000), ..Summary::default() };
+        for width in [58, 78, 98, 118, 198] {
+            let line = line_within(width, &summary, Some(98_765_432));
+            assert!(line.len() <= width, "{line}");
+            assert!(line.starts_with("12,345,678 of about 98,765,432 files"), "{line}");
+            assert!(width < 78 || line.contains("ETA"), "{line}");
+        }
+        let whole = line(&summary, None);
+        assert!(whole.contains("12,345,678 files, ETA unknown, 99,999 failed") && whole.contains("after"), "{whole}");
+    }
 }

@@ -44,16 +44,25 @@ impl Layers {
         let document = match DeTable::parse(text) {
             Ok(document) => document,
             Err(error) => {
-                problems.push(Problem {
-                    origin: at(error.span().map_or(0, |span| span.start)),
-                    message: error.message().to_owned(),
-                });
+                let start = error.span().map_or(0, |span| span.start);
+                let message = match error.message() {
+                    "duplicate key" => duplicate_key(text, start, &at),
+                    message => message.to_owned(),
+                };
+                problems.push(Problem { origin: at(start), message });
                 return;
             }
         };
         for (name, value) in document.get_ref() {
             if name.get_ref() == PEER_TABLE.name {
                 self.peer_table = entries(&PEER_TABLE, value, at(name.span().start), &at, problems);
+                continue;
+            }
+            if name.get_ref() == PEERS && matches!(value.get_ref(), DeValue::Array(_)) {
+                let message = "`[[peers]]` is no table: write [[peer]] for a peer that may associate, or [peers] with \
+                               AET = \"HOST:PORT\" for destinations"
+                    .to_owned();
+                problems.push(Problem { origin: at(name.span().start), message });
                 continue;
             }
             if name.get_ref() == ATTRIBUTE_TABLE.name {
@@ -173,6 +182,29 @@ impl Layers {
     pub(super) fn setting(&self, path: &str) -> &Setting {
         self.settings.get(path).expect("only names of the table are asked for, and each has a default")
     }
+}
+
+/// The message for a key that stands a second time at this place of the file.
+fn duplicate_key(text: &str, start: usize, at: &impl Fn(usize) -> Origin) -> String {
+    let line_of = |place: usize| text.get(..place).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+    let line = text.get(line_of(start)..).unwrap_or_default();
+    let key = line.split(['=', '\n']).next().unwrap_or_default().trim();
+    let before = text.get(..line_of(start)).unwrap_or_default();
+    // Within the same table: after the last line that begins one. A table itself may be the key.
+    let from = match key.starts_with('[') {
+        true => 0,
+        false => before.rfind("\n[").map_or(0, |at| at + 1),
+    };
+    let mut place = from;
+    for earlier in before.get(from..).unwrap_or_default().split_inclusive('\n') {
+        if earlier.split('=').next().unwrap_or_default().trim() == key
+            && let Origin::File { line, .. } = at(place)
+        {
+            return format!("`{key}` is set twice, first in line {line}");
+        }
+        place += earlier.len();
+    }
+    format!("`{key}` is set twice")
 }
 
 /// Reads a table of entries. `None` if it is not written as such a table.
@@ -318,6 +350,20 @@ mod tests {
         let (_, problems) = with_file("port = 1\nindex = \n");
         assert_eq!(problems.len(), 1);
         assert!(problems[0].starts_with("dcmdex.toml:2: "), "{problems:?}");
+    }
+
+    #[test]
+    fn a_key_that_is_set_twice_is_told_with_its_first_line() {
+        assert_eq!(with_file("port = 1\n\nport = 2\n").1, ["dcmdex.toml:3: `port` is set twice, first in line 1"]);
+        let text = "port = 1\n[tls]\nport = 1\n# x\nport = 2\n";
+        assert_eq!(with_file(text).1, ["dcmdex.toml:5: `port` is set twice, first in line 3"]);
+        assert_eq!(with_file("[tls]\n[log]\n[tls]\n").1, ["dcmdex.toml:3: `[tls]` is set twice, first in line 1"]);
+    }
+
+    #[test]
+    fn the_table_of_peers_is_told_from_the_destinations() {
+        let problems = with_file("[[peers]]\nae_title = \"A\"\n").1;
+        assert!(problems.len() == 1 && problems[0].contains("write [[peer]]"), "{problems:?}");
     }
 
     #[test]

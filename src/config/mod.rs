@@ -523,9 +523,17 @@ impl Check<'_> {
     }
 
     fn network(&mut self) -> Network {
-        let address = match self.text("bind") {
+        let text = self.text("bind").to_owned();
+        let address = match text.as_str() {
             "localhost" => IpAddr::from(Ipv4Addr::LOCALHOST),
-            _ => self.parsed("bind").unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
+            text => text.parse().unwrap_or_else(|_| {
+                let message = format!(
+                    "`{text}` is no IP address; name the address and not the interface or host, or 0.0.0.0 for \
+                     every interface"
+                );
+                self.refuse("bind", message);
+                IpAddr::from(Ipv4Addr::LOCALHOST)
+            }),
         };
         let port = u16::try_from(self.integer("port", 0, u64::from(u16::MAX))).unwrap_or_default();
         let tls_port = u16::try_from(self.integer("tls.port", 0, u64::from(u16::MAX))).unwrap_or_default();

@@ -16,11 +16,14 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A path to scan does not exist.
-    #[error(
-        "cannot scan {}: nothing is there; hint: check that its disk is mounted. If it is gone for good, --prune-emptied \
-         deletes its files from the index", path.display()
-    )]
+    #[error("cannot scan {}: it does not exist", path.display())]
     Missing {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// A path to scan is a file of the index.
+    #[error("cannot scan {}: it is the index itself", path.display())]
+    OwnIndex {
         /// The path as given.
         path: PathBuf,
     },

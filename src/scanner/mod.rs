@@ -20,6 +20,7 @@
 //! could be read.
 
 mod archives;
+mod count;
 mod dicomdir;
 mod error;
 mod filter;
@@ -54,6 +55,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
 use crate::telemetry::metrics;
 
+pub use count::FilesAhead;
 pub use dicomdir::{DicomdirFinding, check as check_dicomdir};
 pub use error::Error;
 pub use filter::{Filter, GlobError};

@@ -56,6 +56,12 @@ impl ScanRoots {
             }
             match (found.is_dir(), found.parent(), found.file_name()) {
                 (false, Some(parent), Some(name)) => {
+                    let is_own = |(directory, names): &(PathBuf, Vec<OsString>)| {
+                        directory == parent && names.iter().any(|own| own == name)
+                    };
+                    if roots.own_files.as_ref().is_some_and(is_own) {
+                        return Err(Error::OwnIndex { path: path.clone() });
+                    }
                     roots.files.entry(parent.to_owned()).or_default().insert(name.to_owned());
                 }
                 _ => {

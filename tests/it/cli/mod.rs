@@ -3,6 +3,7 @@
 mod access;
 mod check;
 mod configuration;
+mod cookbook;
 mod declared;
 mod echo;
 mod faults;
@@ -10,8 +11,11 @@ mod find;
 mod hostile;
 mod index_files;
 mod killed;
+mod messages;
+mod moved;
 mod permissions;
 mod privacy;
+mod refusals;
 mod scan;
 mod serve;
 mod stopped;
@@ -53,7 +57,12 @@ impl Place {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dcmdex"));
+        self.command_of(env!("CARGO_BIN_EXE_dcmdex"))
+    }
+
+    /// Another program in this directory.
+    fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command.current_dir(self.0.path()).env_remove("NO_COLOR");
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DCMDEX_") {
@@ -100,9 +109,70 @@ fn every_command_and_option_is_in_the_manual_pages_and_completions() {
     let scan = std::fs::read_to_string(place.path("dcmdex-scan.1")).unwrap();
     assert!(scan.contains("dry\\-run") && scan.contains("prune"), "{scan}");
     assert!(place.run(["man"]).expect(0).stdout.contains("dcmdex\\-serve(1)"));
+    let find = std::fs::read_to_string(place.path("dcmdex-find.1")).unwrap();
+    assert!(find.contains("today\\-7d") && find.contains("Examples:"), "{find}");
     for shell in ["bash", "zsh", "fish"] {
         assert!(place.run(["completions", shell]).expect(0).stdout.contains("metadata-only"));
     }
+}
+
+/// Removes what colours a text.
+fn plain(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |plain, part| plain + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+#[test]
+fn help_wraps_at_words_and_has_the_general_options_at_its_end() {
+    let place = Place::new();
+    for command in ["serve", "scan", "find", "check"] {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let whole = place.run([command, "--help"]).expect(0).stdout;
+        assert!(!whole.contains('\x1b'), "{whole}");
+        let general = whole.find("General options:").unwrap();
+        let own = whole.find("--index").unwrap();
+        assert!(own < general && whole[general..].contains("--verbose") && whole[general..].contains("--config"));
+        for columns in [60, 100] {
+            let (code, shown) = crate::util::terminal::run(place.command().args([command, "--help"]), columns);
+            assert!(code == 0 && shown.contains('\x1b'), "{shown}");
+            let shown = plain(&shown);
+            assert_eq!(words(&shown), words(&whole), "{command} at {columns}");
+            // The examples of `find` are written as they stand.
+            let wrapped = shown.split("Keys:").next().unwrap().lines();
+            assert!(wrapped.clone().all(|line| line.trim_end().len() <= usize::from(columns)), "{shown}");
+            let (_, colourless) =
+                crate::util::terminal::run(place.command().args([command, "--help"]).env("NO_COLOR", "1"), columns);
+            assert!(!colourless.contains("\x1b[32m") && !colourless.contains("\x1b[36m"), "{colourless}");
+        }
+    }
+}
+
+#[test]
+fn an_error_is_red_on_a_terminal_only() {
+    let place = Place::new();
+    let (code, shown) = crate::util::terminal::run(place.command().args(["status", "--index", "none.db"]), 80);
+    assert!(code == 2 && shown.starts_with("\x1b[1;31merror:\x1b[0m there is no index"), "{shown}");
+    let arguments = ["status", "--index", "none.db"];
+    let (_, plain) = crate::util::terminal::run(place.command().args(arguments).env("NO_COLOR", "1"), 80);
+    assert!(plain.starts_with("error: there is no index"), "{plain}");
+    assert!(place.run(arguments).expect(2).stderr.starts_with("error: there is no index"));
+}
+
+#[test]
+fn completions_know_levels_formats_keys_and_peers() {
+    let place = Place::new();
+    std::fs::write(place.path("dcmdex.toml"), "[peers]\nARCHIVE7 = \"pacs.example.org:104\"\n").unwrap();
+    for shell in ["bash", "zsh"] {
+        let script = place.run(["completions", shell]).expect(0).stdout;
+        for word in ["SERIES", "dicom-json", "ModalitiesInStudy", "ARCHIVE7"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    assert!(place.run(["completions", "fish"]).expect(0).stdout.contains("dicom-json"));
+    // Settings that cannot be read are no reason to have no completions.
+    std::fs::write(place.path("dcmdex.toml"), "colour = 1\n").unwrap();
+    assert!(place.run(["completions", "bash"]).expect(0).stdout.contains("ModalitiesInStudy"));
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn a_root_that_is_gone_is_an_error_until_it_is_meant() {
     fs::remove_dir_all(&paths[0]).unwrap();
     fs::remove_file(&paths[1]).unwrap();
     let error = Roots::find(&paths, &archive.options).unwrap_err().to_string();
-    assert!(error.contains("nothing is there") && error.contains("--prune-emptied"), "{error}");
+    assert!(error.contains("it does not exist"), "{error}");
     archive.options.vanished = Vanished::PruneEmptied;
     let told = archive.scan_paths(&paths);
     assert_eq!((told.numbers(), told.summary.removed), ((0, 0, 0, 0, 0, 0), 3));
