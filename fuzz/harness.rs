@@ -11,9 +11,10 @@ use std::io::BufReader;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
+use std::panic;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Once, mpsc};
 
 use dcmdex::access::peers::SharedPeers;
 use dcmdex::access::policy::{AccessPolicy, CalledAeTitle};
@@ -39,8 +40,11 @@ use dcmdex::scp::negotiation::{Answer, HeldSyntaxes, Policy, answer};
 use dcmdex::scp::service_classes;
 use dcmdex::store::FileMeta;
 use dcmdex::ul::tls::Transport;
+use dcmdex::web::codec::{CODECS, FrameShape};
+use dcmdex::web::looks::{Function, Greys, Looks, Lut, VoiWindow};
 use dcmdex::web::multipart::{MultipartError, MultipartReader, PartEvent};
 use dcmdex::web::negotiate::Accept;
+use dcmdex::web::picture::{self, Native, PictureFormat, PictureRequest, SampleKind};
 use dcmdex::web::query::{Scope, Search, pairs};
 use dicom_ul::pdu::{Pdu, PresentationContextResultReason as ContextResult, read_pdu};
 
@@ -475,6 +479,78 @@ pub(crate) fn accept(bytes: &[u8]) {
     }
     for range in accept.groups().into_iter().flatten() {
         assert!(range.weight <= 1000 && !range.essence.0.is_empty() && !range.essence.1.is_empty());
+    }
+}
+
+/// Lets panics of the decoders of others pass: the codec catches them. All others end the program.
+fn forgive_decoders() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let file = info.location().map_or("", |location| location.file());
+            if !file.contains("jpeg-decoder") && !file.contains("hayro-jpeg2000") {
+                others(info);
+            }
+        }));
+    });
+}
+
+/// A frame, compressed or not, with what the object states of it: a frame of the stated size, then a
+/// picture that fits into its viewport. Anything else is a refusal.
+pub(crate) fn render(bytes: &[u8]) {
+    forgive_decoders();
+    let Some((head, rest)) = bytes.split_first_chunk::<12>() else { return };
+    let [codec, columns, rows, samples, bits, flags, bits_stored, high_bit, photometric, first, window, length] = *head;
+    let (query, stream) = rest.split_at_checked(usize::from(length)).unwrap_or((rest, &[]));
+    let shape = FrameShape {
+        columns: u32::from(columns),
+        rows: u32::from(rows),
+        samples: usize::from(samples),
+        bits_allocated: u16::from(bits),
+        is_planar: flags & 1 == 1,
+    };
+    let native = match CODECS.get(usize::from(codec)) {
+        Some(codec) => {
+            let Ok(frame) = codec.decompress(stream, &shape) else { return };
+            let expected = usize::from(columns) * usize::from(rows) * shape.samples * usize::from(bits / 8);
+            assert_eq!(frame.len(), expected, "a frame has the size that the object states");
+            frame
+        }
+        None => stream.to_vec(),
+    };
+    let names = ["MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422"];
+    let photometric = names.get(usize::from(photometric)).copied().unwrap_or_default();
+    let lut = |number: u16| Lut::new([u16::from(first), number, 8 + u16::from(flags >> 4)], flags & 2 == 2, stream);
+    let looks = Looks {
+        photometric: photometric.to_owned(),
+        bits_stored: u16::from(bits_stored),
+        high_bit: u16::from(high_bit),
+        is_signed: flags & 2 == 2,
+        padding: (flags & 4 == 4).then_some(u16::from(first)),
+        modality_lut: lut(1).filter(|_| flags & 8 == 8),
+        voi_lut: lut(0).filter(|_| first > 0),
+        palette: lut(0).map(|lut| Box::new([lut.clone(), lut.clone(), lut])),
+        greys: Greys {
+            slope: f64::from(first) - 100.0,
+            intercept: -f64::from(window),
+            window: VoiWindow::new(f64::from(window), f64::from(first), Function::Sigmoid),
+        },
+        greys_of_frames: Vec::new(),
+    };
+    let Ok(wanted) = PictureRequest::of(&String::from_utf8_lossy(query)) else { return };
+    let kind = if flags & 0x40 == 0x40 {
+        Ok(SampleKind::Float { bytes: if flags & 1 == 1 { 8 } else { 4 }, is_inverse: false })
+    } else {
+        SampleKind::of(photometric, u16::from(samples), u16::from(bits), shape.is_planar)
+    };
+    let Ok(kind) = kind else { return };
+    let frame = Native { bytes: &native, columns: shape.columns, rows: shape.rows, kind };
+    if let Ok(picture) = picture::render(&frame, &looks, 1, &wanted, PictureFormat::Png) {
+        let side = |at: usize| picture[at..at + 4].iter().fold(0, |side, byte| side << 8 | u32::from(*byte));
+        let most = wanted.viewport.unwrap_or((shape.columns, shape.rows));
+        // The sizes in the first chunk of a PNG.
+        assert!((1..=most.0).contains(&side(16)) && (1..=most.1).contains(&side(20)), "a picture fits");
     }
 }
 

@@ -265,6 +265,8 @@ def corpus():
     for name, data in odd_data_sets():
         write("corpus/stream", name, bytes([1, 7]) + data)
         write("corpus/file", name, bytes(128) + b"DICM" + _explicit(2, 0x10, b"UI", b"1.2.840.10008.1.2.1") + data)
+    for name, data in [*frames(), *frame_lies()]:
+        write("corpus/render", name, data)
     dataset = data_set(b"1.2", b"1.3", b"1.4", b"pixels")
     write("corpus/stream", "secondary", bytes([1, 7]) + dataset)
     write("corpus/pdu", "store", associate_rq(b"DCMDEX") + store_rq(1, b"1.4", dataset))
@@ -274,7 +276,64 @@ def corpus():
             write("corpus/identifier", f"{name.decode()}-{how}", bytes([how]) + identifier)
 
 
+def frame(codec, columns, rows, samples, bits, stream, flags=0, photometric=1, query=b""):
+    """An input of the target `render`: what the object states, a query, and the stream."""
+    head = [codec, columns, rows, samples, bits, flags, bits, bits - 1, photometric, 0, 0, len(query)]
+    return bytes(head) + query + stream
+
+
+def first_fragment(path):
+    """The first fragment behind the Basic Offset Table of an encapsulated object."""
+    data = (HERE.parent / "fixtures" / path).read_bytes()
+    at = data.rindex(bytes.fromhex("e07f1000")) + 12
+    at += 8 + struct.unpack_from("<I", data, at + 4)[0]
+    return data[at + 8 : at + 8 + struct.unpack_from("<I", data, at + 4)[0]]
+
+
+def frames():
+    rle = first_fragment("real/syntaxes/MR_small_RLE.dcm")
+    wavelets = first_fragment("real/syntaxes/MR_small_jp2klossless.dcm")
+    yield "rle", frame(0, 64, 64, 1, 16, rle, query=b"viewport=32,32")
+    yield "jpeg-2000", frame(5, 64, 64, 1, 16, wavelets, flags=2, query=b"window=600,1600")
+    yield "native-grey", frame(255, 8, 8, 1, 16, bytes(range(128)), query=b"viewport=9,3,1,1,-4,4")
+    yield "native-rgb", frame(255, 4, 4, 3, 8, bytes(range(48)), photometric=3)
+    yield "native-palette", frame(255, 8, 8, 1, 8, bytes(range(64)), photometric=2)
+    yield "native-bits", frame(255, 9, 9, 1, 1, bytes(range(11)), photometric=0)
+    yield "native-float", frame(255, 4, 4, 1, 32, bytes(range(64)), flags=0x40)
+
+
+def frame_lies():
+    def size(columns, rows, tile_columns, tile_rows, style):
+        siz = struct.pack(">HIIIIIIIIH", 0, columns, rows, 0, 0, tile_columns, tile_rows, 0, 0, 1) + bytes([7, 1, 1])
+        return b"\xff\x4f\xff\x51" + struct.pack(">H", len(siz) + 2) + siz + style
+
+    def style(levels, block, precincts=b""):
+        cod = bytes([1 if precincts else 0, 0, 0, 1, 0, levels, block, block, 0, 1]) + precincts
+        return b"\xff\x52" + struct.pack(">H", len(cod) + 2) + cod
+
+    quantization = b"\xff\x5c" + struct.pack(">HB", 4, 0x40) + b"\x48"
+    tile = b"\xff\x90" + struct.pack(">HHIBB", 10, 0, 0, 0, 1) + b"\xff\x93" + bytes(64) + b"\xff\xd9"
+    end = quantization + tile
+    yield "j2k-tiles-of-one-pixel", frame(5, 255, 255, 1, 8, size(255, 255, 1, 1, style(0, 4) + end))
+    yield "j2k-precincts-of-one-pixel", frame(5, 255, 255, 1, 8, size(255, 255, 255, 255, style(0, 4, b"\0") + end))
+    yield "j2k-other-size", frame(5, 255, 255, 1, 8, size(1 << 31, 1 << 31, 1 << 31, 1 << 31, style(0, 4) + end))
+    yield "j2k-no-tile-size", frame(5, 8, 8, 1, 8, size(8, 8, 0, 0, style(0, 4) + end))
+    yield "j2k-33-levels", frame(5, 8, 8, 1, 8, size(8, 8, 8, 8, style(33, 4) + end))
+    lossless = b"\xff\xd8\xff\xc3" + struct.pack(">HBHHBBBB", 11, 8, 8, 8, 1, 1, 0x11, 0)
+    table = b"\xff\xc4" + struct.pack(">HB", 20, 0) + bytes([1] + [0] * 15) + b"\0"
+    scan = lambda transform: b"\xff\xda" + struct.pack(">HBBBBBB", 8, 1, 1, 0, 1, 0, transform) + bytes(16) + b"\xff\xd9"
+    yield "jpeg-lossless", frame(4, 8, 8, 1, 8, lossless + table + scan(0))
+    yield "jpeg-point-transform", frame(4, 8, 8, 1, 8, lossless + table + scan(15))
+    yield "jpeg-restarts", frame(4, 8, 8, 1, 8, lossless + b"\xff\xdd\0\4\0\1" + table + scan(0))
+    yield "jpeg-other-size", frame(4, 9, 8, 1, 8, lossless + table + scan(0))
+    yield "rle-offsets", frame(0, 8, 8, 1, 8, struct.pack("<II", 1, 0xFFFFFFFF) + bytes(56))
+    yield "rle-many-segments", frame(0, 8, 8, 3, 32, struct.pack("<16I", *[15] * 16) + bytes(64))
+    yield "window-of-nothing", frame(255, 8, 8, 1, 16, bytes(128), query=b"window=1e308,1e308,linear-exact")
+
+
 def regressions():
+    for name, data in frame_lies():
+        write("regressions/render", name, data)
     nested = _explicit(8, 0x16, b"UI", b"1.2") + b"".join(
         struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 0xFFFFFFFF) + bytes.fromhex("feff00e0ffffffff") for _ in range(2_000)
     )

@@ -48,6 +48,8 @@ pub struct Http {
     pub max_connections_per_address: usize,
     /// Maximum number of results of a search.
     pub max_results: Option<u64>,
+    /// Memory for finished metadata.
+    pub metadata_cache_bytes: usize,
 }
 
 impl Check<'_> {
@@ -77,6 +79,7 @@ impl Check<'_> {
             max_connections: self.count("http.max_connections", 1, 100_000),
             max_connections_per_address: self.count("http.max_connections_per_address", 1, 100_000),
             max_results: (max_results > 0).then_some(max_results),
+            metadata_cache_bytes: self.count("http.metadata_cache_mib", 0, 1 << 20) << 20,
         };
         if http.user_header.is_some() && http.trusted_proxies.is_empty() {
             self.refuse("http.user_header", "it has no effect: `http.trusted_proxies` is empty".to_owned());
@@ -171,6 +174,7 @@ impl Config {
             query_time_limit: network.query_time_limit,
             drain_timeout: network.drain_timeout,
             max_results: http.max_results,
+            metadata_cache_bytes: http.metadata_cache_bytes,
             min_free_bytes: self.min_free_bytes,
             query: self.find.clone(),
         })

@@ -512,6 +512,13 @@ keys! {
         low: "clients that do not request the next page miss results",
         high: "a careless search keeps a connection busy",
     }
+    "http.metadata_cache_mib" = "64" {
+        "Memory for finished metadata of DICOMweb (WADO-RS), compressed. They are used again as long \
+         as neither the index nor a file has changed. 0 keeps none.",
+        unit: "MiB",
+        low: "viewers that open a series again wait until its objects are read again",
+        high: "the node needs more memory",
+    }
     "log.format" = "\"text\"" {
         "Format of the lines on standard error.",
         unit: "\"text\" or \"json\"",

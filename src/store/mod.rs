@@ -29,7 +29,7 @@ pub use objects::{
 pub use ownership::INDEX_ID;
 pub use source::Source;
 pub use space::FreeSpace;
-pub use spool::Spool;
+pub use spool::{Spool, SpoolFile};
 pub use verified::{DEFAULT_HOLDS, FileMark, Soundness, Verified};
 
 /// Errors of the storage directory and of objects.

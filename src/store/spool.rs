@@ -1,4 +1,4 @@
-//! A queue on disk for results that wait for a slow reader.
+//! Files without a name: for bytes that are read again, and for results that wait for a slow reader.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -13,19 +13,18 @@ use super::FreeSpace;
 /// Makes the file name unique. Each spool has a name only for a moment.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// A queue of byte pieces on disk. The file has no name. It goes away with the spool or with the
-/// process.
+/// A file without a name. It goes away with its owner or with the process.
+///
+/// It is written from start to end, and can then be read at any offset.
 #[derive(Debug)]
-pub struct Spool {
+pub struct SpoolFile {
     file: File,
     space: Arc<FreeSpace>,
-    end: u64,
-    /// Offset and length of each waiting piece.
-    pieces: VecDeque<(u64, usize)>,
+    length: u64,
 }
 
-impl Spool {
-    /// Creates an empty spool in a directory. The directory must be local and writable. `space`
+impl SpoolFile {
+    /// Creates an empty file in a directory. The directory must be local and writable. `space`
     /// limits its use of the disk.
     ///
     /// # Errors
@@ -33,25 +32,69 @@ impl Spool {
     pub fn new(directory: &Path, space: &Arc<FreeSpace>) -> io::Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!(".dcmdex-{}-{number}.tmp", std::process::id()));
-        // The pieces may hold patient data, so only the owner may read the file.
+        // The bytes may hold patient data, so only the owner may read the file.
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         fs::remove_file(&path)?;
-        Ok(Self { file, space: Arc::clone(space), end: 0, pieces: VecDeque::new() })
+        Ok(Self { file, space: Arc::clone(space), length: 0 })
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`] if too little space would stay free, or a write error. The
+    /// length does not change then.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let count = bytes.len() as u64;
+        if !self.space.take(count)? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.write_all_at(bytes, self.length)?;
+        self.length += count;
+        Ok(())
+    }
+
+    /// Reads bytes from an offset on. Returns how many were read. It is 0 at the end of the file.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let count = buffer.len().min(left);
+        self.file.read_at(buffer.get_mut(..count).unwrap_or_default(), offset)
+    }
+
+    /// Number of bytes that were appended.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+/// A queue of byte pieces on disk.
+#[derive(Debug)]
+pub struct Spool {
+    file: SpoolFile,
+    /// Offset and length of each waiting piece.
+    pieces: VecDeque<(u64, usize)>,
+}
+
+impl Spool {
+    /// Creates an empty spool in a directory. See [`SpoolFile::new`].
+    ///
+    /// # Errors
+    /// If its file cannot be created.
+    pub fn new(directory: &Path, space: &Arc<FreeSpace>) -> io::Result<Self> {
+        Ok(Self { file: SpoolFile::new(directory, space)?, pieces: VecDeque::new() })
     }
 
     /// Appends a piece.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] if too little space would stay free, or a write error. The
-    /// spool does not change then.
+    /// See [`SpoolFile::append`]. The spool does not change then.
     pub fn push(&mut self, piece: &[u8]) -> io::Result<()> {
-        let length = piece.len() as u64;
-        if !self.space.take(length)? {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.write_all_at(piece, self.end)?;
-        self.pieces.push_back((self.end, piece.len()));
-        self.end += length;
+        let start = self.file.length();
+        self.file.append(piece)?;
+        self.pieces.push_back((start, piece.len()));
         Ok(())
     }
 
@@ -62,7 +105,7 @@ impl Spool {
     pub fn pop(&mut self) -> io::Result<Option<Vec<u8>>> {
         let Some((at, length)) = self.pieces.pop_front() else { return Ok(None) };
         let mut piece = vec![0; length];
-        self.file.read_exact_at(&mut piece, at)?;
+        self.file.file.read_exact_at(&mut piece, at)?;
         Ok(Some(piece))
     }
 }

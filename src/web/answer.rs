@@ -15,13 +15,14 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use tracing::debug;
 
 use super::access::{Caller, Claims, Rights, Unknown};
+use super::all_bulk_data::Which;
 use super::body::Body;
 use super::call::{Answering, Call};
 use super::host::{Arrival, Target, add_preflight};
 use super::page::{self, document, document::shown};
 use super::problem::Problem;
 use super::resource::{Kind, Needs, Route};
-use super::{capabilities, frames, instances, metadata, monitoring, search, store, viewer, wado_uri};
+use super::{all_bulk_data, capabilities, frames, instances, metadata, monitoring, search, store, viewer, wado_uri};
 use crate::model::peer::CountedAs;
 use crate::telemetry::metrics;
 
@@ -182,6 +183,8 @@ async fn dispatch(answering: &Arc<Answering>, call: Call<'_>) -> Result<Response
         Kind::Instances => instances::answer(answering, &call).await,
         Kind::Frames => frames::answer(answering, &call).await,
         Kind::BulkData => frames::bulk_data(answering, &call).await,
+        Kind::AllBulkData => all_bulk_data::answer(answering, &call, Which::BulkData).await,
+        Kind::AllPixelData => all_bulk_data::answer(answering, &call, Which::PixelData).await,
         #[cfg(feature = "render")]
         Kind::Rendered => super::render::answer(answering, &call, false).await,
         #[cfg(feature = "render")]

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::store::{FreeSpace, Spool};
+use crate::store::{FreeSpace, Spool, SpoolFile};
 use crate::web::activity::InFlight;
 
 /// Pieces that wait for the client in memory. With the one being written and the one being made, a response holds
@@ -164,6 +164,11 @@ impl SpoolPlace {
         let directory = parent.unwrap_or(std::path::Path::new(".")).to_owned();
         let space = Arc::new(FreeSpace::new(&directory, min_free_bytes.saturating_mul(2), PART_FREE));
         Self { directory, space }
+    }
+
+    /// An empty file without a name.
+    pub(super) fn file(&self) -> io::Result<SpoolFile> {
+        SpoolFile::new(&self.directory, &self.space)
     }
 }
 

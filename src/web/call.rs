@@ -14,6 +14,8 @@ use super::access::SharedUsers;
 use super::body::SpoolPlace;
 use super::error::Error;
 use super::host::BaseUrl;
+use super::members::Members;
+use super::metadata_cache::MetadataCache;
 use super::ohif::Ohif;
 use super::pixels::PixelCache;
 use super::problem::Problem;
@@ -24,6 +26,10 @@ use crate::qr::readers::Readers;
 use crate::receive::storage::Storage;
 use crate::shares::{CountedPeer, MEMORY_BYTES, Shares, Turn};
 use crate::telemetry::metrics;
+
+/// Bytes of metadata that are being made in memory. One client may have half of them. If there are
+/// no more, answers are not kept.
+const METADATA_BYTES: usize = 64 << 20;
 
 /// How long a request waits for its turn to ask the index. A browser gives up later.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
@@ -42,6 +48,12 @@ pub(super) struct Answering {
     pub(super) spools: Arc<SpoolPlace>,
     /// Bytes in memory for what is sent and what arrives.
     pub(super) memory: Arc<Shares>,
+    /// Finished metadata.
+    pub(super) metadata: MetadataCache,
+    /// Bytes in memory of metadata that are being made.
+    pub(super) memory_of_metadata: Arc<Shares>,
+    /// Members of archives that are inflated for frames.
+    pub(super) members: Arc<Members>,
     /// Where frames lie.
     pub(super) pixels: PixelCache,
     pub(super) delivery: Arc<Delivery>,
@@ -64,6 +76,9 @@ impl Answering {
         let spools = Arc::new(SpoolPlace::beside(&services.index, options.min_free_bytes));
         Ok(Self {
             readers: Readers::new(services.index),
+            metadata: MetadataCache::new(options.metadata_cache_bytes),
+            memory_of_metadata: Shares::new(METADATA_BYTES, 0, &metrics::MEMORY_REFUSED),
+            members: Arc::new(Members::new(Arc::clone(&spools))),
             spools,
             memory: Shares::new(MEMORY_BYTES, 0, &metrics::MEMORY_REFUSED),
             pixels: PixelCache::default(),

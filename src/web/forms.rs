@@ -17,6 +17,15 @@ pub(super) const DICOM: &str = "application/dicom";
 /// The type of bytes of which nothing more is said.
 pub(super) const OCTETS: &str = "application/octet-stream";
 
+/// How an object is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SentForm {
+    AsStored,
+    Rewritten(NativeSyntax),
+    /// In Explicit VR Little Endian.
+    Decompressed,
+}
+
 /// How frames are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameForm {
@@ -53,28 +62,28 @@ impl Wish {
         }
     }
 
-    /// What an object that lies in this transfer syntax has to be rewritten to; `None` where it cannot be had as wanted.
-    pub(super) fn rewriting(&self, stored: &str) -> Option<Option<NativeSyntax>> {
+    /// How an object of this stored transfer syntax is sent. `None` if not as wanted.
+    pub(super) fn object(&self, stored: &str) -> Option<SentForm> {
         use NativeSyntax::{Deflated, ExplicitBig, ExplicitLittle, ImplicitLittle};
         let native = NativeSyntax::of_uid(stored);
-        let explicit = Some(ExplicitLittle);
+        let explicit = SentForm::Rewritten(ExplicitLittle);
         match self {
             Self::Any => Some(match native {
                 Some(ImplicitLittle | ExplicitBig) => explicit,
-                Some(ExplicitLittle | Deflated) | None => None,
+                Some(ExplicitLittle | Deflated) | None => SentForm::AsStored,
             }),
             Self::Unnamed => Some(match native {
                 Some(ImplicitLittle | ExplicitBig | Deflated) => explicit,
-                Some(ExplicitLittle) | None => None,
+                Some(ExplicitLittle) | None => SentForm::AsStored,
             }),
             Self::Only(uid) if uid == EXPLICIT_LITTLE => match native {
-                Some(ExplicitLittle) => Some(None),
+                Some(ExplicitLittle) => Some(SentForm::AsStored),
                 Some(ImplicitLittle | ExplicitBig | Deflated) => Some(explicit),
-                None => None,
+                None => Codec::lossless(stored).map(|_| SentForm::Decompressed),
             },
             Self::Only(uid) => match native {
                 Some(ImplicitLittle | ExplicitBig) => None,
-                Some(ExplicitLittle | Deflated) | None => (uid == stored).then_some(None),
+                Some(ExplicitLittle | Deflated) | None => (uid == stored).then_some(SentForm::AsStored),
             },
         }
     }
@@ -101,10 +110,11 @@ impl Wish {
 }
 
 /// The transfer syntax that the Content-Type of an object names.
-pub(super) fn sent_syntax(stored: &str, rewriting: Option<NativeSyntax>) -> &str {
-    match rewriting {
-        Some(to) => to.uid(),
-        None => stored,
+pub(super) fn sent_syntax(stored: &str, form: SentForm) -> &str {
+    match form {
+        SentForm::AsStored => stored,
+        SentForm::Rewritten(to) => to.uid(),
+        SentForm::Decompressed => EXPLICIT_LITTLE,
     }
 }
 
@@ -152,7 +162,7 @@ pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<
             kind.is_none_or(|(kind, subkind)| kind == "application" && matches!(subkind.as_str(), "dicom" | "*"));
         let fits = wrapping == Wrapping::Multipart || count == 1;
         let wish = Wish::of(range);
-        (is_dicom && fits && stored.iter().all(|stored| wish.rewriting(stored).is_some())).then_some((wrapping, wish))
+        (is_dicom && fits && stored.iter().all(|stored| wish.object(stored).is_some())).then_some((wrapping, wish))
     })
 }
 
@@ -198,6 +208,18 @@ pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wra
     })
 }
 
+/// Whether all values of several instances may be sent as they are stored, in parts.
+pub(super) fn takes_all_as_stored(accept: &Accept) -> bool {
+    let ranges = in_order(accept);
+    let is_taken = |range: &&MediaRange| {
+        let Some((Wrapping::Multipart, kind)) = wrapped(range) else { return false };
+        let is_octets = kind
+            .is_none_or(|(kind, subkind)| kind == "application" && matches!(subkind.as_str(), "octet-stream" | "*"));
+        is_octets && matches!(Wish::of(range), Wish::Unnamed | Wish::Any)
+    };
+    ranges.is_empty() || ranges.iter().any(is_taken)
+}
+
 /// How bulk data are sent, whose own type may be known: parts or not, and the type. A browser that asks for anything gets the
 /// bytes themselves.
 pub(super) fn bulk(accept: &Accept, own: Option<&str>) -> Option<(Wrapping, String)> {
@@ -241,7 +263,7 @@ mod tests {
     #[track_caller]
     fn sent(header: &str, stored: &str) -> Option<(Wrapping, String)> {
         let (wrapping, wish) = objects(&accept(header), &[stored], 1)?;
-        Some((wrapping, sent_syntax(stored, wish.rewriting(stored).unwrap()).to_owned()))
+        Some((wrapping, sent_syntax(stored, wish.object(stored).unwrap()).to_owned()))
     }
 
     // PS3.18 8.7.3.5.2.
@@ -276,6 +298,8 @@ mod tests {
         assert_eq!(sent(&format!("{dicom}; transfer-syntax={JPEG}"), JPEG).unwrap().1, JPEG);
         assert_eq!(sent(&format!("{dicom}; transfer-syntax={J2K}"), JPEG), None);
         assert_eq!(sent(&format!("{dicom}; transfer-syntax={EXPLICIT_LITTLE}"), JPEG), None);
+        assert_eq!(sent(&format!("{dicom}; transfer-syntax={EXPLICIT_LITTLE}"), RLE).unwrap().1, EXPLICIT_LITTLE);
+        assert_eq!(sent(dicom, RLE).unwrap().1, RLE);
         // A second range that can be met.
         let both = format!("{dicom}; transfer-syntax={J2K}, {dicom}; transfer-syntax={JPEG};q=0.5");
         assert_eq!(sent(&both, JPEG).unwrap().1, JPEG);

@@ -4,40 +4,34 @@
 //! a member of an archive, and the object is never read as a whole. Frames of a lossless transfer
 //! syntax are decompressed if the client wants native ones.
 
-use std::io::Read as _;
 use std::sync::Arc;
 
 use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RANGE};
 use hyper::{Response, StatusCode};
-use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::access::single;
 use super::body::{Body, Outlet};
-use super::codec::{Codec, CodecError};
+use super::codec::Codec;
+use super::decompress::Decompressing;
 use super::forms::{self, EXPLICIT_LITTLE, FrameForm, OCTETS, Wrapping, frame_type};
-use super::instances::{Window, add_range, lost};
+use super::found::{Found, PIECE_BYTES, Runs, found, no_pixels};
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
-use super::objects::{Bytes, OpenObject};
-use super::pixels::{Frame, Key, PixelError, Pixels, realigned};
+use super::objects::{OpenObject, lost};
+use super::pixels::{Frame, PixelError, Pixels};
 use super::problem::Problem;
 use super::query::decode;
-use super::ranges::{Selected, selected};
+use super::ranges::{Selected, Window, add_range, selected};
 use super::target::{Listed, Target};
 use crate::archive::Archives;
-use crate::deliver::object::ObjectError;
-use crate::encoding::walk::{Event, WalkError};
+use crate::encoding::walk::Event;
 use crate::model::location::Location;
 use crate::qr::Instances;
-use crate::shares::{CountedPeer, Share};
 use crate::web::call::{Answering, Call};
 
 /// Frames of one request. OHIF asks for one, dicom-microscopy-viewer for some.
 const MAX_FRAMES: usize = 10_000;
-
-/// Bytes that go out together.
-const PIECE_BYTES: usize = 256 << 10;
 
 /// The longest native frame whose bits have to be moved, which is done in memory.
 const MAX_MOVED: u64 = 256 << 20;
@@ -47,109 +41,6 @@ const MAX_STEPS: usize = 64;
 
 /// The type of an encapsulated document, MIME Type of Encapsulated Document.
 const MIME_TYPE: u32 = 0x0042_0012;
-
-/// An object of which single runs of bytes are read.
-pub(super) struct Runs {
-    instances: Arc<Instances>,
-    location: Location,
-    bytes: Bytes,
-    /// Where the bytes are; `None` where that is not known.
-    position: Option<u64>,
-}
-
-impl Runs {
-    /// Opens the object again at its data set.
-    pub(super) fn open(instances: Arc<Instances>, location: Location) -> Result<Self, ObjectError> {
-        let bytes = Self::bytes(&instances, &location)?;
-        Ok(Self { instances, location, bytes, position: Some(0) })
-    }
-
-    fn bytes(instances: &Instances, location: &Location) -> Result<Bytes, ObjectError> {
-        let instance = instances.get(0).ok_or(ObjectError::NotKept)?;
-        Ok(OpenObject::at(location.clone(), &instance, &Archives::default())?.walk.into_input())
-    }
-
-    /// Calls `on_bytes` with the bytes of a run, piece by piece, until it says to stop.
-    pub(super) fn read(
-        &mut self,
-        (offset, length): (u64, u64),
-        on_bytes: &mut dyn FnMut(&[u8]) -> Result<(), ()>,
-    ) -> Result<(), ()> {
-        let failed = |error: std::io::Error| {
-            tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");
-        };
-        if let Bytes::DataSet(_) = self.bytes
-            && self.position.is_none_or(|position| position > offset)
-        {
-            // Rewritten on the way: there is no way back but from the start.
-            self.bytes = Self::bytes(&self.instances, &self.location).map_err(|error| {
-                tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again");
-            })?;
-            self.position = Some(0);
-        }
-        self.bytes.go_to(self.position.unwrap_or(0), offset).map_err(failed)?;
-        self.position = None;
-        let mut left = length;
-        let mut buffer = vec![0; usize::try_from(length).map_or(PIECE_BYTES, |length| length.min(PIECE_BYTES))];
-        while left > 0 {
-            let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-            let space = buffer.get_mut(..wanted).unwrap_or_default();
-            self.bytes.read_exact(space).map_err(failed)?;
-            left -= wanted as u64;
-            on_bytes(space)?;
-        }
-        self.position = Some(offset + length);
-        Ok(())
-    }
-
-    /// Returns the bytes of one frame. Packed bits begin with the lowest bit of the first byte.
-    pub(super) fn whole(&mut self, pixels: &Pixels, frame: &Frame) -> Result<Vec<u8>, ()> {
-        let mut bytes = Vec::new();
-        for range in &frame.ranges {
-            self.read(*range, &mut |piece| {
-                bytes.extend_from_slice(piece);
-                Ok(())
-            })?;
-        }
-        let is_packed = !pixels.is_encapsulated() && (frame.shift > 0 || pixels.shape.bits_allocated == 1);
-        Ok(if is_packed { realigned(&bytes, frame.shift, pixels.frame_bits()) } else { bytes })
-    }
-}
-
-/// An instance whose pixels are found.
-pub(super) struct Found {
-    pub(super) pixels: Arc<Pixels>,
-    pub(super) location: Location,
-}
-
-/// Finds the pixels of the first instance of a list, or knows them already.
-fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> {
-    let instance = instances.get(0).ok_or_else(Problem::ours)?;
-    let readers = &answering.readers;
-    let mut reader = readers.take()?;
-    let opened = OpenObject::open(&mut reader, &instance, &Archives::default());
-    readers.give_back(reader);
-    let OpenObject { mut walk, transfer_syntax, location } = opened.map_err(|error| lost(&error))?;
-    let key = Key::of(&location);
-    if let Some(pixels) = answering.pixels.get(&key) {
-        return Ok(Found { pixels, location });
-    }
-    let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
-    answering.pixels.put(key, Arc::clone(&pixels));
-    Ok(Found { pixels, location })
-}
-
-pub(super) fn no_pixels(error: &PixelError) -> Problem {
-    match error {
-        PixelError::Walk(WalkError::Read(error)) => {
-            tracing::warn!(%error, "an object cannot be read");
-            Problem::ours()
-        }
-        PixelError::None | PixelError::NoSuchFrame(_) | PixelError::Contradiction(_) | PixelError::Walk(_) => {
-            Problem::not_found(error.to_string())
-        }
-    }
-}
 
 /// The frames of a path: numbers from 1, separated by commas, in the order in which they are wanted.
 pub(super) fn numbers(raw: &str) -> Result<Vec<u32>, Problem> {
@@ -171,7 +62,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     let wanted = numbers(call.route.parameter("frames"))?;
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let instances = one(answering, call).await?;
-    let found = found(answering, call, &instances).await?;
+    let found = found(answering, &call.peer, &instances).await?;
     send(answering, call, (instances, found), Some(wanted), &accept).await
 }
 
@@ -179,83 +70,6 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
 async fn one(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Arc<Instances>, Problem> {
     let Listed { instances, .. } = Target::of(call)?.instances(answering, call).await?;
     Ok(instances)
-}
-
-/// Where the pixels of the first instance of a list lie.
-pub(super) async fn found(
-    answering: &Arc<Answering>,
-    call: &Call<'_>,
-    instances: &Arc<Instances>,
-) -> Result<Found, Problem> {
-    let turn = answering.turn(&call.peer).await?;
-    let (answering, instances) = (Arc::clone(answering), Arc::clone(instances));
-    let found = spawn_blocking(move || {
-        let _until_its_end = turn;
-        find(&answering, &instances)
-    });
-    found.await.map_err(|_| Problem::ours())?
-}
-
-/// Frames that are decompressed on their way.
-struct Decompressing {
-    codec: &'static Codec,
-    answering: Arc<Answering>,
-    /// The first frame, which was decompressed before the head of the response went out.
-    first: Option<Vec<u8>>,
-    /// Memory for one frame.
-    _memory: Share,
-}
-
-impl Decompressing {
-    /// Decompresses the first of some frames.
-    async fn begin(
-        answering: &Arc<Answering>,
-        peer: &CountedPeer,
-        (instances, found): (Arc<Instances>, &Found),
-        frames: &[Frame],
-    ) -> Result<Self, Problem> {
-        let Found { pixels, location } = found;
-        let codec = Codec::lossless(&pixels.transfer_syntax).ok_or_else(Problem::ours)?;
-        codec.check(&pixels.shape.of_frame()).map_err(|error| not_decompressed(&error))?;
-        let longest = frames.iter().map(|frame| frame.length).max().unwrap_or(0);
-        if longest > pixels.shape.most_compressed() {
-            return Err(not_decompressed(&CodecError::Damaged));
-        }
-        let memory = usize::try_from(pixels.frame_bits() / 8 + longest).map_err(|_| Problem::ours())?;
-        let busy = || Problem::busy("many frames are being decompressed; try again");
-        let memory = answering.decoded.take(peer, memory).ok_or_else(busy)?;
-        let permit = answering.decoding().await?;
-        let (pixels, location, frame) = (Arc::clone(pixels), location.clone(), frames.first().cloned());
-        let first = spawn_blocking(move || {
-            let _until_its_end = permit;
-            let Some(frame) = frame else { return Ok(None) };
-            let mut runs = Runs::open(instances, location).map_err(|error| lost(&error))?;
-            let stream = runs.whole(&pixels, &frame).map_err(|()| Problem::ours())?;
-            let native = codec.decompress(&stream, &pixels.shape.of_frame());
-            native.map(Some).map_err(|error| not_decompressed(&error))
-        });
-        let first = first.await.map_err(|_| Problem::ours())??;
-        Ok(Self { codec, answering: Arc::clone(answering), first, _memory: memory })
-    }
-
-    /// Reads and decompresses the next frame.
-    fn next(&mut self, runs: &mut Runs, pixels: &Pixels, frame: &Frame) -> Result<Vec<u8>, ()> {
-        if let Some(first) = self.first.take() {
-            return Ok(first);
-        }
-        let permit = Handle::current().block_on(Arc::clone(&self.answering.decoding).acquire_owned());
-        let _until_its_end = permit.map_err(|_| ())?;
-        let stream = runs.whole(pixels, frame)?;
-        self.codec.decompress(&stream, &pixels.shape.of_frame()).map_err(|error| {
-            tracing::warn!(%error, "a retrieval over HTTP breaks off: a frame cannot be decompressed");
-        })
-    }
-}
-
-/// 406, with the reason of the decoder.
-pub(super) fn not_decompressed(error: &CodecError) -> Problem {
-    let why = format!("not decompressed: {error}; the frames can be retrieved as stored");
-    Problem::new(StatusCode::NOT_ACCEPTABLE, why)
 }
 
 /// Sends frames; all of them where no numbers are given.
@@ -317,10 +131,11 @@ async fn send(
             response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
     }
+    let shared = Arc::clone(answering);
     spawn_blocking(move || {
         let end = (wrapping == Wrapping::Multipart).then(|| parts.end());
         let mut writing = Writing { outlet, window: Window::of(part), gathered: Vec::new(), decompressing };
-        let written = Runs::open(instances, found.location)
+        let written = Runs::of_frames(&shared, instances, &found)
             .map_err(
                 |error| tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again"),
             )
@@ -396,7 +211,7 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let instances = one(answering, call).await?;
     if steps.as_slice() == [0x7FE0_0010] {
-        let found = found(answering, call, &instances).await?;
+        let found = found(answering, &call.peer, &instances).await?;
         if found.pixels.is_encapsulated() {
             return send(answering, call, (instances, found), None, &accept).await;
         }

@@ -1,19 +1,22 @@
 //! WADO-RS instances (PS3.18 10.4.1.1.1): whole objects, in parts or one by itself, read by the road of C-GET.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use hyper::header::{ACCEPT, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
-use hyper::{Response, StatusCode};
+use hyper::Response;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, RANGE};
 use tokio::task::spawn_blocking;
 
 use super::access::single;
 use super::body::{Body, Outlet};
-use super::forms::{self, DICOM, Wish, Wrapping, sent_syntax};
+use super::decompress::DecompressedObject;
+use super::forms::{self, DICOM, SentForm, Wish, Wrapping, sent_syntax};
+use super::found::found;
 use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
+use super::objects::lost;
 use super::problem::Problem;
-use super::ranges::{Selected, selected};
+use super::ranges::{Selected, Window, add_range, selected};
 use super::resource::SERVICE;
 use super::search::warn;
 use super::target::{Listed, Target};
@@ -24,8 +27,9 @@ use crate::deliver::framing::{Framing, ObjectForm};
 use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::deliver::read_ahead::ReadAhead;
 use crate::deliver::sending::{Piece, Sending};
-use crate::qr::{ObjectKind, RetrievedInstance};
-use crate::shares::{PeerMemory, Share};
+use crate::encoding::syntax::NativeSyntax;
+use crate::qr::{Instances, ObjectKind, RetrievedInstance};
+use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::store::FileMeta;
 use crate::web::call::{Answering, Call};
 
@@ -49,8 +53,10 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     let Some((wrapping, wish)) = forms::objects(&accept, &kinds, listed.instances.len()) else {
         return Err(not_as_wanted(&kinds));
     };
+    let is_decompressed = kinds.iter().any(|stored| wish.object(stored) == Some(SentForm::Decompressed));
     match wrapping {
         Wrapping::Single => by_itself(answering, call, &listed, wish).await,
+        Wrapping::Multipart if is_decompressed => one_by_one(answering, call, listed, wish).await,
         Wrapping::Multipart => in_parts(answering, call, listed, wish).await,
     }
 }
@@ -62,21 +68,6 @@ pub(super) fn not_as_wanted(kinds: &[&str]) -> Problem {
     not_acceptable(&offers.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Why an object cannot be had, as a status.
-pub(super) fn lost(error: &ObjectError) -> Problem {
-    match error {
-        ObjectError::NotKept => Problem::not_found("the index knows it, and its object is not kept here"),
-        ObjectError::Changed(_) | ObjectError::OtherClass => {
-            Problem::not_found("another object lies where the index says; the next scan corrects the index")
-        }
-        ObjectError::Rewrite(_) => {
-            Problem::new(StatusCode::NOT_ACCEPTABLE, "the object cannot be brought into that transfer syntax")
-        }
-        ObjectError::Store(_) if error.is_gone() => Problem::not_found("the index knows it, and its file is gone"),
-        ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Damaged => Problem::ours(),
-    }
-}
-
 /// How objects are written as the parts of a response.
 struct AsParts {
     parts: Parts,
@@ -85,12 +76,18 @@ struct AsParts {
 
 impl Framing for AsParts {
     fn choose(&self, kind: &ObjectKind) -> Result<ObjectForm, DeliverError> {
-        let rewrite = self.wish.rewriting(&kind.transfer_syntax).ok_or(DeliverError::NotAccepted)?;
+        let rewrite = match self.wish.object(&kind.transfer_syntax) {
+            Some(SentForm::AsStored) => None,
+            Some(SentForm::Rewritten(to)) => Some(to),
+            // Those are sent one by one.
+            Some(SentForm::Decompressed) | None => return Err(DeliverError::NotAccepted),
+        };
         Ok(ObjectForm { context_id: 0, rewrite })
     }
 
     fn begin(&self, form: ObjectForm, instance: &RetrievedInstance<'_>, _number: usize, out: &mut Vec<u8>) {
-        let transfer_syntax = sent_syntax(&instance.kind.transfer_syntax, form.rewrite);
+        let transfer_syntax =
+            sent_syntax(&instance.kind.transfer_syntax, form.rewrite.map_or(SentForm::AsStored, SentForm::Rewritten));
         let content_type = format!("{DICOM}; transfer-syntax={transfer_syntax}");
         out.extend_from_slice(self.parts.head(&content_type, None).as_bytes());
         out.extend_from_slice(&meta(instance, transfer_syntax));
@@ -135,11 +132,7 @@ async fn in_parts(
     let mut response = Response::new(body);
     let content_type = HeaderValue::from_str(&parts.content_type(DICOM)).map_err(|_| Problem::ours())?;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
-    if !unavailable.is_empty() {
-        let count = unavailable.len();
-        let text = format!("{count} instances are left out: their objects are not at hand");
-        warn(response.headers_mut(), &format!("{}{SERVICE}", call.base), &text);
-    }
+    warn_of_missing(&mut response, call, unavailable.len());
     tokio::spawn(send(ahead, first, parts, outlet, share));
     Ok(response)
 }
@@ -176,35 +169,66 @@ async fn send(mut ahead: ReadAhead, first: Piece, parts: Parts, mut outlet: Outl
     }
 }
 
-/// An object that is sent by itself: what stands before its data set, and that.
+/// An object on its way: what stands before its data set, and that.
 struct Whole {
     meta: Vec<u8>,
-    data_set: DataSet,
+    content: Content,
+}
+
+enum Content {
+    DataSet(Box<DataSet>),
+    Decompressed(Box<DecompressedObject>),
 }
 
 impl Whole {
-    /// Bytes of it all, where that is known.
+    /// Opens the only instance of a list as it is wanted. Returns its transfer syntax too.
+    async fn open(
+        answering: &Arc<Answering>,
+        peer: &CountedPeer,
+        instances: &Arc<Instances>,
+        wish: &Wish,
+    ) -> Result<(Self, String), Problem> {
+        let instance = instances.get(0).ok_or_else(Problem::ours)?;
+        let stored = &instance.kind.transfer_syntax;
+        let form = wish.object(stored).ok_or_else(|| not_as_wanted(&[stored]))?;
+        let transfer_syntax = sent_syntax(stored, form).to_owned();
+        let content = match form {
+            SentForm::AsStored => data_set(answering, peer, instances, None).await?,
+            SentForm::Rewritten(to) => data_set(answering, peer, instances, Some(to)).await?,
+            SentForm::Decompressed => {
+                let found = found(answering, peer, instances).await?;
+                let object = DecompressedObject::open(answering, peer, Arc::clone(instances), found).await?;
+                Content::Decompressed(Box::new(object))
+            }
+        };
+        Ok((Self { meta: meta(&instance, &transfer_syntax), content }, transfer_syntax))
+    }
+
+    /// Bytes of it all, if that is known.
     fn length(&self) -> Option<u64> {
-        self.data_set.left().map(|left| left + self.meta.len() as u64)
+        match &self.content {
+            Content::DataSet(data_set) => data_set.left().map(|left| left + self.meta.len() as u64),
+            Content::Decompressed(_) => None,
+        }
     }
 }
 
-/// An object by itself, or a part of it.
-pub(super) async fn by_itself(
+/// The data set of the only instance of a list, from the first place where it can be read.
+async fn data_set(
     answering: &Arc<Answering>,
-    call: &Call<'_>,
-    listed: &Listed,
-    wish: Wish,
-) -> Result<Response<Body>, Problem> {
-    let turn = answering.turn(&call.peer).await?;
-    let (delivery, instances) = (Arc::clone(answering.delivery()), Arc::clone(&listed.instances));
+    peer: &CountedPeer,
+    instances: &Arc<Instances>,
+    rewriting: Option<NativeSyntax>,
+) -> Result<Content, Problem> {
+    let turn = answering.turn(peer).await?;
+    let (delivery, instances) = (Arc::clone(answering.delivery()), Arc::clone(instances));
     let opened = spawn_blocking(move || {
         let _until_its_end = turn;
         let instance = instances.get(0).ok_or_else(Problem::ours)?;
-        let rewriting = wish.rewriting(&instance.kind.transfer_syntax).ok_or_else(Problem::ours)?;
         let mut reader = delivery.readers.take()?;
-        let mut failure = ObjectError::NotKept;
         let known = reader.known_locations(instance.sop_instance_uid).map_err(|_| Problem::ours())?;
+        delivery.readers.give_back(reader);
+        let mut failure = ObjectError::NotKept;
         for known in known.iter().filter(|known| !known.differs) {
             let identity = Identity {
                 sop_instance_uid: instance.sop_instance_uid,
@@ -218,20 +242,24 @@ pub(super) async fn by_itself(
                     Some(to) => object.rewritten(to),
                 });
             match opened {
-                Ok(data_set) => {
-                    delivery.readers.give_back(reader);
-                    let transfer_syntax = sent_syntax(&instance.kind.transfer_syntax, rewriting);
-                    let whole = Whole { meta: meta(&instance, transfer_syntax), data_set };
-                    return Ok((whole, transfer_syntax.to_owned()));
-                }
+                Ok(data_set) => return Ok(Content::DataSet(Box::new(data_set))),
                 Err(error) if matches!(failure, ObjectError::NotKept) => failure = error,
                 Err(_) => {}
             }
         }
-        delivery.readers.give_back(reader);
         Err(lost(&failure))
     });
-    let (whole, transfer_syntax) = opened.await.map_err(|_| Problem::ours())??;
+    opened.await.map_err(|_| Problem::ours())?
+}
+
+/// An object by itself, or a part of it.
+pub(super) async fn by_itself(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    listed: &Listed,
+    wish: Wish,
+) -> Result<Response<Body>, Problem> {
+    let (whole, transfer_syntax) = Whole::open(answering, &call.peer, &listed.instances, &wish).await?;
     let content_type = format!("{DICOM}; transfer-syntax={transfer_syntax}");
     let length = whole.length();
     let part = match length {
@@ -251,36 +279,84 @@ pub(super) async fn by_itself(
     Ok(response)
 }
 
-/// What the head says of the part that is sent.
-pub(super) fn add_range(response: &mut Response<Body>, part: Selected, length: Option<u64>) {
-    let Some(length) = length else { return };
-    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    let sent = match part {
-        Selected::All => length,
-        Selected::Part { first, last } => {
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            if let Ok(range) = HeaderValue::from_str(&format!("bytes {first}-{last}/{length}")) {
-                response.headers_mut().insert(CONTENT_RANGE, range);
-            }
-            last - first + 1
-        }
+/// Objects in parts, some of which are decompressed. One after the other is opened and written.
+async fn one_by_one(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    listed: Listed,
+    wish: Wish,
+) -> Result<Response<Body>, Problem> {
+    let Listed { instances, unavailable, share } = listed;
+    let one = |instance: &RetrievedInstance<'_>| {
+        Arc::new([(instance.sop_instance_uid.to_owned(), instance.kind.clone())].into_iter().collect::<Instances>())
     };
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(sent));
+    let count = unavailable.len();
+    let mut rest: VecDeque<Arc<Instances>> = instances
+        .iter_from(0)
+        .filter(|instance| !unavailable.contains(instance.sop_instance_uid))
+        .map(|instance| one(&instance))
+        .collect();
+    let first = rest.pop_front().ok_or_else(Problem::ours)?;
+    // Before the head is out a failure still has a status of its own.
+    let mut opened = Whole::open(answering, &call.peer, &first, &wish).await?;
+    let parts = Parts::new();
+    let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
+    let mut response = Response::new(body);
+    let content_type = HeaderValue::from_str(&parts.content_type(DICOM)).map_err(|_| Problem::ours())?;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    warn_of_missing(&mut response, call, count);
+    let (answering, peer) = (Arc::clone(answering), call.peer.clone());
+    tokio::spawn(async move {
+        let _listed = share;
+        loop {
+            let (whole, transfer_syntax) = opened;
+            let head = parts.head(&format!("{DICOM}; transfer-syntax={transfer_syntax}"), None);
+            let written = spawn_blocking(move || {
+                let is_written = outlet.send(head).is_continue() && write(whole, Selected::All, &mut outlet).is_ok();
+                is_written.then_some(outlet)
+            });
+            let Ok(Some(back)) = written.await else { return };
+            outlet = back;
+            let Some(next) = rest.pop_front() else { break };
+            opened = match Whole::open(&answering, &peer, &next, &wish).await {
+                Ok(opened) => opened,
+                Err(problem) => {
+                    tracing::warn!("a retrieval over HTTP breaks off: an object cannot be had: {}", problem.why);
+                    return;
+                }
+            };
+        }
+        if outlet.put(parts.end().into_bytes()).await.is_continue() {
+            outlet.finish().await;
+        }
+    });
+    Ok(response)
+}
+
+/// Says how many objects are left out.
+fn warn_of_missing(response: &mut Response<Body>, call: &Call<'_>, count: usize) {
+    if count > 0 {
+        let text = format!("{count} instances are left out: their objects are not at hand");
+        warn(response.headers_mut(), &format!("{}{SERVICE}", call.base), &text);
+    }
 }
 
 /// Sends an object, or a part of it. An error breaks the body off.
 fn write(whole: Whole, part: Selected, outlet: &mut Outlet) -> Result<(), ()> {
-    let Whole { meta, mut data_set } = whole;
+    let Whole { meta, content } = whole;
     let mut window = Window::of(part);
-    let mut stopped = false;
     let mut send = |bytes: &[u8]| {
         let bytes = window.cut(bytes);
-        stopped = !bytes.is_empty() && outlet.send(bytes.to_vec()).is_break();
-        if stopped { Err(()) } else { Ok(window.is_over()) }
+        let is_stopped = !bytes.is_empty() && outlet.send(bytes.to_vec()).is_break();
+        if is_stopped { Err(()) } else { Ok(window.is_over()) }
     };
     if send(&meta)? {
         return Ok(());
     }
+    let mut data_set = match content {
+        Content::DataSet(data_set) => data_set,
+        Content::Decompressed(object) => return object.write(&mut |bytes| send(bytes).map(drop)),
+    };
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
         let filled = data_set.fill(&mut buffer).map_err(|error| {
@@ -289,36 +365,5 @@ fn write(whole: Whole, part: Selected, outlet: &mut Outlet) -> Result<(), ()> {
         if send(buffer.get(..filled.count).unwrap_or_default())? || filled.is_last {
             return Ok(());
         }
-    }
-}
-
-/// The part of a stream of bytes that is sent.
-pub(super) struct Window {
-    position: u64,
-    first: u64,
-    /// The first byte that is not sent any more.
-    end: u64,
-}
-
-impl Window {
-    pub(super) fn of(part: Selected) -> Self {
-        match part {
-            Selected::All => Self { position: 0, first: 0, end: u64::MAX },
-            Selected::Part { first, last } => Self { position: 0, first, end: last + 1 },
-        }
-    }
-
-    /// What of the next bytes is sent.
-    pub(super) fn cut<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let (start, after) = (self.position, self.position + bytes.len() as u64);
-        self.position = after;
-        let from = self.first.clamp(start, after) - start;
-        let to = self.end.clamp(start, after) - start;
-        bytes.get(from as usize..to as usize).unwrap_or_default()
-    }
-
-    /// Whether nothing more is sent.
-    pub(super) fn is_over(&self) -> bool {
-        self.position >= self.end
     }
 }

@@ -1,32 +1,40 @@
 //! WADO-RS metadata (PS3.18 10.4.1.1.2): all attributes of all instances, straight from the objects.
 //!
-//! Whether anything has changed is told by the index alone: an unchanged answer opens no file. Several
-//! threads read objects in batches, and the batches go out in their order.
+//! The index alone tells whether anything has changed, so an unchanged answer opens no file. Several
+//! threads read objects in batches, and the batches go out in their order. Compressed answers of
+//! usual length are made in memory and kept (`metadata_cache`).
 
 use std::collections::VecDeque;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use hyper::body::Bytes;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::body::{Body, Outlet};
+use super::body::Body;
+use super::multipart::Parts;
+use super::native_model;
 use super::negotiate::{Accept, MediaRange, not_acceptable};
 use super::object_json::ObjectJson;
-use super::objects::OpenObject;
+use super::objects::{OpenObject, is_unchanged};
 use super::problem::Problem;
 use super::query::{Scope, Search};
 use super::resource::SERVICE;
 use super::search::warn;
-use super::target::{Listed, Target};
+use super::target::{Listed, Target, bulk_data_base};
 use crate::archive::Archives;
 use crate::db::Search as _;
 use crate::db::open::Reader;
@@ -36,16 +44,28 @@ use crate::shares::CountedPeer;
 use crate::web::call::{Answering, Call};
 
 /// What metadata can be had as, the default first.
-pub(super) const MEDIA_TYPES: [&str; 2] = ["application/dicom+json", "application/json"];
+pub(super) const MEDIA_TYPES: [&str; 3] = ["application/dicom+json", "application/json", XML];
+
+/// The Native DICOM Model of each instance in a part.
+pub(super) const XML: &str = "multipart/related; type=\"application/dicom+xml\"";
 
 /// Instances that one thread reads before its text goes out. Larger: the first bytes come later. Smaller: more hops.
 const BATCH: usize = 16;
+
+/// Bytes that go out together when an answer is inflated.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Batches of one response that are read at one time. Each holds the text of its instances.
 const AT_ONE_TIME: usize = 4;
 
 /// A change of what is written of the same objects: it makes all tags new.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+
+/// How long a request waits for another one that makes the same answer.
+const WAIT_FOR_OTHER: Duration = Duration::from_secs(10);
+
+/// Longest answer that is made in memory before its head goes out, compressed.
+const GATHERED_BYTES: usize = 4 << 20;
 
 /// The metadata of a study, a series or an instance.
 pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
@@ -55,18 +75,33 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     let listed = target.instances(answering, call).await?;
     let is_compressed = takes_gzip(call.headers);
     let service = format!("{}{SERVICE}", call.base);
-    let tag = tag(answering, call, &listed, &service, media_type, is_compressed).await?;
+    let known = known(answering, call, &listed, &service, media_type == XML).await?;
+    let parts = (media_type == XML).then(|| Parts::of_hash(known.hash));
+    let content_type = match &parts {
+        Some(parts) => {
+            HeaderValue::from_str(&parts.content_type(native_model::MEDIA_TYPE)).map_err(|_| Problem::ours())?
+        }
+        None => HeaderValue::from_static(media_type),
+    };
+    let tag = known.tag(media_type, is_compressed)?;
+    let count = listed.unavailable.len();
     let mut response = if is_known(call.headers, &tag) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let (outlet, body) = Body::pieces(answering.options.write_timeout);
-        let count = listed.unavailable.len();
-        let job = Arc::new(Job { answering: Arc::clone(answering), target, service: service.clone(), listed });
-        tokio::spawn(write(job, Arc::clone(&call.peer), outlet, is_compressed));
+        let body = match (known.body, is_compressed) {
+            (Some(body), true) => Body::from(body),
+            (Some(body), false) => inflated(answering, body),
+            (None, _) => {
+                let is_whole = AtomicBool::new(true);
+                let service = service.clone();
+                let job = Job { answering: Arc::clone(answering), target, service, listed, is_whole, parts };
+                Making::begin(job, &call.peer, is_compressed).body(known.hash).await?
+            }
+        };
         let mut response = Response::new(body);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
         if is_compressed {
             response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -82,6 +117,27 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=0, must-revalidate"));
     headers.append(VARY, HeaderValue::from_static("accept, accept-encoding, authorization"));
     Ok(response)
+}
+
+/// The body for a client that takes no gzip.
+fn inflated(answering: &Answering, compressed: Bytes) -> Body {
+    let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
+    spawn_blocking(move || {
+        let mut decoder = GzDecoder::new(compressed.as_ref());
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            match decoder.read(&mut piece) {
+                Ok(0) => return outlet.end(),
+                Ok(read) if outlet.send(piece.get(..read).unwrap_or_default().to_vec()).is_continue() => {}
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::error!(%error, "metadata in memory cannot be inflated");
+                    return;
+                }
+            }
+        }
+    });
+    body
 }
 
 /// Whether the client takes gzip (RFC 9110 12.5.3).
@@ -104,45 +160,69 @@ fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
-/// A tag that changes when anything that is answered may have: which instances there are, and for each place of an object its
-/// size and time. Where the objects are, and under which URL, is in it as well.
-async fn tag(
+/// What is known of an answer before an object is opened.
+struct KnownAnswer {
+    /// It changes when anything in the answer may have changed: which instances there are, where
+    /// their objects lie, and size and time of each. The URL of the service is in it as well.
+    hash: u128,
+    /// The compressed body, if it is kept and no file has changed since.
+    body: Option<Bytes>,
+}
+
+impl KnownAnswer {
+    /// The tag of one of its representations.
+    fn tag(&self, media_type: &str, is_compressed: bool) -> Result<HeaderValue, Problem> {
+        let at = MEDIA_TYPES.iter().position(|own| *own == media_type).unwrap_or(0);
+        let coding = if is_compressed { "z" } else { "" };
+        HeaderValue::from_str(&format!("\"{:032x}-{at}{coding}\"", self.hash)).map_err(|_| Problem::ours())
+    }
+}
+
+async fn known(
     answering: &Arc<Answering>,
     call: &Call<'_>,
     listed: &Listed,
     service: &str,
-    media_type: &str,
-    is_compressed: bool,
-) -> Result<HeaderValue, Problem> {
+    is_xml: bool,
+) -> Result<KnownAnswer, Problem> {
     let turn = answering.turn(&call.peer).await?;
-    let delivery = Arc::clone(answering.delivery());
+    let answering = Arc::clone(answering);
     let instances = Arc::clone(&listed.instances);
     let mut hash = Xxh3::new();
     hash.update(&FORMAT.to_le_bytes());
     hash.update(service.as_bytes());
-    hash.update(media_type.as_bytes());
     hash.update(env!("CARGO_PKG_VERSION").as_bytes());
-    hash.update(&[u8::from(is_compressed)]);
     hash.update(&(listed.unavailable.len() as u64).to_le_bytes());
-    let hashed = spawn_blocking(move || {
+    // Bulk data URIs of a study have another form than those of a series.
+    hash.update(&[u8::from(call.route.parameter("series").is_empty()), u8::from(is_xml)]);
+    let known = spawn_blocking(move || {
         let _until_its_end = turn;
-        let mut reader = delivery.readers.take()?;
+        let readers = &answering.delivery().readers;
+        let mut reader = readers.take()?;
+        let mut locations = Vec::new();
         for instance in instances.iter_from(0) {
             hash.update(instance.sop_instance_uid.as_bytes());
             hash.update(instance.kind.transfer_syntax.as_bytes());
-            for known in reader.known_locations(instance.sop_instance_uid).map_err(FindError::Index)? {
+            let known = reader.known_locations(instance.sop_instance_uid).map_err(FindError::Index)?;
+            for known in &known {
                 hash.update(known.location.directory.as_os_str().as_bytes());
                 hash.update(known.location.file_name.as_bytes());
                 hash.update(&known.location.size.to_le_bytes());
                 hash.update(&known.location.mtime_ms.to_le_bytes());
                 hash.update(&[u8::from(known.differs)]);
             }
+            locations.extend(known.into_iter().find(|known| !known.differs).map(|known| known.location));
         }
-        delivery.readers.give_back(reader);
-        Ok::<_, FindError>(hash.digest128())
+        readers.give_back(reader);
+        let hash = hash.digest128();
+        let mut body = answering.metadata.get(hash);
+        if body.is_some() && !locations.iter().all(is_unchanged) {
+            answering.metadata.remove(hash);
+            body = None;
+        }
+        Ok::<_, FindError>(KnownAnswer { hash, body })
     });
-    let hash = hashed.await.map_err(|_| Problem::ours())??;
-    HeaderValue::from_str(&format!("\"{hash:032x}\"")).map_err(|_| Problem::ours())
+    Ok(known.await.map_err(|_| Problem::ours())??)
 }
 
 /// One answer that is being made.
@@ -151,43 +231,117 @@ struct Job {
     target: Target,
     service: String,
     listed: Listed,
+    /// Every object was read to its end so far.
+    is_whole: AtomicBool,
+    /// For XML.
+    parts: Option<Parts>,
 }
 
-/// Reads batches ahead of the client, and hands them over in their order.
-async fn write(job: Arc<Job>, peer: CountedPeer, mut outlet: Outlet, is_compressed: bool) {
-    let instances = &job.listed.instances;
-    let mut sink = if is_compressed { Sink::gzip() } else { Sink::Plain(Vec::new()) };
-    let mut batches = (0..instances.len()).step_by(BATCH);
-    let mut under_way: VecDeque<JoinHandle<Result<String, FindError>>> = VecDeque::new();
-    sink.put(b"[");
-    loop {
-        while under_way.len() < AT_ONE_TIME
-            && let Some(first) = batches.next()
+/// An answer that is being made, piece by piece.
+struct Making {
+    job: Arc<Job>,
+    peer: CountedPeer,
+    sink: Option<Sink>,
+    batches: std::iter::StepBy<std::ops::Range<usize>>,
+    under_way: VecDeque<JoinHandle<Result<String, FindError>>>,
+}
+
+impl Making {
+    fn begin(job: Job, peer: &CountedPeer, is_compressed: bool) -> Self {
+        let batches = (0..job.listed.instances.len()).step_by(BATCH);
+        let mut sink = if is_compressed { Sink::gzip() } else { Sink::Plain(Vec::new()) };
+        if job.parts.is_none() {
+            sink.put(b"[");
+        }
+        Self { job: Arc::new(job), peer: peer.clone(), sink: Some(sink), batches, under_way: VecDeque::new() }
+    }
+
+    /// The next piece, which may be empty. `None` after the last one.
+    async fn next(&mut self) -> Option<Result<Vec<u8>, FindError>> {
+        let mut sink = self.sink.take()?;
+        while self.under_way.len() < AT_ONE_TIME
+            && let Some(first) = self.batches.next()
         {
-            let turn = job.answering.readers.turns().take(&peer).await;
-            let job = Arc::clone(&job);
-            under_way.push_back(spawn_blocking(move || {
+            let turn = self.job.answering.readers.turns().take(&self.peer).await;
+            let job = Arc::clone(&self.job);
+            self.under_way.push_back(spawn_blocking(move || {
                 let _until_its_end = turn;
                 job.batch(first)
             }));
         }
-        let Some(next) = under_way.pop_front() else { break };
-        match next.await {
-            Ok(Ok(text)) => sink.put(text.as_bytes()),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "metadata could not be answered to their end");
-                return;
+        let Some(next) = self.under_way.pop_front() else {
+            match &self.job.parts {
+                Some(parts) => sink.put(parts.end().as_bytes()),
+                None => sink.put(b"]"),
             }
-            // A defect, which its own log line tells. The outlet goes without an end.
-            Err(_) => return,
-        }
-        if outlet.put(sink.take()).await.is_break() {
-            return;
+            return Some(Ok(sink.finish()));
+        };
+        match next.await {
+            Ok(Ok(text)) => {
+                sink.put(text.as_bytes());
+                let piece = sink.take();
+                self.sink = Some(sink);
+                Some(Ok(piece))
+            }
+            Ok(Err(error)) => Some(Err(error)),
+            // A defect, which its own log line tells.
+            Err(_) => Some(Err(FindError::AnswersLost)),
         }
     }
-    sink.put(b"]");
-    if outlet.put(sink.finish()).await.is_continue() {
-        outlet.finish().await;
+
+    /// The body. A compressed one of usual length is made in memory and kept. A longer one goes out
+    /// while it is made.
+    async fn body(mut self, hash: u128) -> Result<Body, Problem> {
+        let answering = Arc::clone(&self.job.answering);
+        let cache = &answering.metadata;
+        let limit = cache.longest().min(GATHERED_BYTES);
+        let is_compressed = matches!(self.sink, Some(Sink::Gzip(_)));
+        let memory = answering.memory_of_metadata.take(&self.peer, GATHERED_BYTES);
+        if !is_compressed || limit == 0 || memory.is_none() {
+            return Ok(self.streamed(Vec::new()));
+        }
+        let lock = cache.lock_of(hash);
+        let held = timeout(WAIT_FOR_OTHER, lock.lock()).await;
+        if let (Ok(_), Some(body)) = (&held, cache.get(hash)) {
+            return Ok(Body::from(body));
+        }
+        let mut gathered = Vec::new();
+        while let Some(piece) = self.next().await {
+            gathered.extend(piece?);
+            if gathered.len() > limit {
+                return Ok(self.streamed(gathered));
+            }
+        }
+        let body = Bytes::from(gathered);
+        if self.job.is_whole.load(Ordering::Relaxed) {
+            cache.put(hash, body.clone());
+        }
+        Ok(Body::from(body))
+    }
+
+    /// A body that goes out while it is made. It begins with these bytes.
+    fn streamed(mut self, begun: Vec<u8>) -> Body {
+        let (mut outlet, body) = Body::pieces(self.job.answering.options.write_timeout);
+        tokio::spawn(async move {
+            if outlet.put(begun).await.is_break() {
+                return;
+            }
+            while let Some(piece) = self.next().await {
+                match piece {
+                    Ok(piece) => {
+                        if outlet.put(piece).await.is_break() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "metadata could not be answered to their end");
+                        return;
+                    }
+                }
+            }
+            outlet.finish().await;
+        });
+        body
     }
 }
 
@@ -198,10 +352,20 @@ impl Job {
         let archives = Archives::default();
         let mut out = String::new();
         for (at, instance) in self.listed.instances.iter_from(first).take(BATCH).enumerate() {
-            if first + at > 0 {
-                out.push(',');
+            let Some(parts) = &self.parts else {
+                if first + at > 0 {
+                    out.push(',');
+                }
+                self.instance(&mut reader, &instance, &archives, &mut out)?;
+                continue;
+            };
+            let mut json = String::new();
+            self.instance(&mut reader, &instance, &archives, &mut json)?;
+            out.push_str(&parts.head(native_model::MEDIA_TYPE, None));
+            if let Err(error) = native_model::push(&mut out, &json) {
+                tracing::error!(%error, "metadata cannot be written as XML");
+                return Err(FindError::AnswersLost);
             }
-            self.instance(&mut reader, &instance, &archives, &mut out)?;
         }
         readers.give_back(reader);
         Ok(out)
@@ -214,16 +378,11 @@ impl Job {
         archives: &Archives,
         out: &mut String,
     ) -> Result<(), FindError> {
-        let uid = encoded_uid(instance.sop_instance_uid);
-        let bulk = if self.target.series.is_empty() {
-            format!("{}/instances/{uid}/bulkdata/", self.service)
-        } else {
-            let (study, series) = (encoded_uid(&self.target.study), encoded_uid(&self.target.series));
-            format!("{}/studies/{study}/series/{series}/instances/{uid}/bulkdata/", self.service)
-        };
+        let bulk = bulk_data_base(&self.service, &self.target, instance.sop_instance_uid);
         match OpenObject::open(reader, instance, archives) {
             Ok(OpenObject { mut walk, transfer_syntax, .. }) => {
                 if let Err(error) = ObjectJson::write(out, &mut walk, &transfer_syntax, &bulk) {
+                    self.is_whole.store(false, Ordering::Relaxed);
                     tracing::debug!(
                         instance = crate::model::uid::for_log(instance.sop_instance_uid),
                         "an object ends early: {error}"
@@ -231,7 +390,10 @@ impl Job {
                 }
                 Ok(())
             }
-            Err(_) => as_indexed(reader, instance, &self.answering.options.query, &self.service, out),
+            Err(_) => {
+                self.is_whole.store(false, Ordering::Relaxed);
+                as_indexed(reader, instance, &self.answering.options.query, &self.service, out)
+            }
         }
     }
 }

@@ -3,28 +3,36 @@
 //! tokio and hyper live here and nowhere below. In reading order: [`Options`] (what can be set),
 //! [`Web`] (the listener), `resource` (the one table of resources), `answer` (from a request to a
 //! response), `host` (which names and origins are served), [`access`] (who may do what),
-//! `negotiate` (Accept), `query` and `search` (QIDO-RS), `target`, `metadata`, `instances` and
-//! `frames` (WADO-RS), `store` (STOW-RS), `page` and `ohif` (for people), [`conformance`] (tables for the statement). A question of QIDO-RS becomes the
+//! `negotiate` (Accept), `query` and `search` (QIDO-RS), `target`, `metadata`, `instances`, `frames`
+//! and `all_bulk_data` (WADO-RS), [`codec`] and `decompress` (frames without compression), [`looks`],
+//! `picture` and `render` (pictures), `store` (STOW-RS), `page` and `ohif` (for people),
+//! [`conformance`] (tables for the statement). A question of QIDO-RS becomes the
 //! [`FindRequest`](crate::model::find::FindRequest) that a C-FIND would make of it.
 
 pub mod access;
 mod activity;
+mod all_bulk_data;
 mod answer;
 mod body;
 mod call;
 mod capabilities;
 pub mod codec;
 pub mod conformance;
+mod decompress;
 mod error;
 mod forms;
+mod found;
 mod frames;
 mod host;
 mod instances;
 mod listener;
 pub mod looks;
+mod members;
 mod metadata;
+mod metadata_cache;
 mod monitoring;
 pub mod multipart;
+mod native_model;
 pub mod negotiate;
 mod object_json;
 mod objects;
@@ -104,6 +112,9 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// The most results of one search; a Warning says that there are more. `None`: all.
     pub max_results: Option<u64>,
+    /// Bytes of finished metadata that are kept in memory. 0: none. Larger: more memory. Smaller: more
+    /// objects are read again.
+    pub metadata_cache_bytes: usize,
     /// Bytes that stay free on the disk of the index, of results that wait for slow clients.
     pub min_free_bytes: u64,
     /// How queries are answered.
@@ -131,6 +142,7 @@ impl Options {
             query_time_limit: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             max_results: None,
+            metadata_cache_bytes: 64 << 20,
             min_free_bytes: 256 << 20,
             query: qr::Options::default(),
         }

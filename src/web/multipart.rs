@@ -25,6 +25,11 @@ impl Parts {
         Self { boundary: HEXLOWER.encode(&random) }
     }
 
+    /// With a boundary that is the same for the same content.
+    pub(super) fn of_hash(hash: u128) -> Self {
+        Self { boundary: format!("{hash:032x}") }
+    }
+
     /// The type of the response.
     pub(super) fn content_type(&self, of_parts: &str) -> String {
         format!("multipart/related; type=\"{of_parts}\"; boundary={}", self.boundary)
@@ -35,6 +40,14 @@ impl Parts {
     pub(super) fn head(&self, content_type: &str, length: Option<u64>) -> String {
         let length = length.map(|length| format!("Content-Length: {length}\r\n")).unwrap_or_default();
         format!("\r\n--{}\r\nContent-Type: {content_type}\r\n{length}\r\n", self.boundary)
+    }
+
+    /// The same for a part whose value is at a URI of its own.
+    pub(super) fn located_head(&self, content_type: &str, length: u64, location: &str) -> String {
+        format!(
+            "\r\n--{}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nContent-Location: {location}\r\n\r\n",
+            self.boundary
+        )
     }
 
     /// What stands behind the last part.

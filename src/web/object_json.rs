@@ -34,6 +34,18 @@ pub(super) struct ObjectJson<'o> {
     transfer_syntax: &'o str,
     /// Sequences and items that are open inside of one that stands twice.
     skipped: usize,
+    /// Values that are given by URI.
+    values: Vec<BulkValue>,
+}
+
+/// A value that is given by URI.
+pub(super) struct BulkValue {
+    pub(super) uri: String,
+    pub(super) tag: u32,
+    /// It belongs to the data set itself, not to an item.
+    pub(super) is_root: bool,
+    /// Where its bytes are. `None` if they are in fragments.
+    pub(super) range: Option<(u64, u64)>,
 }
 
 struct Level {
@@ -61,15 +73,35 @@ impl<'o> ObjectJson<'o> {
         transfer_syntax: &'o str,
         bulk: &'o str,
     ) -> Result<(), WalkError> {
+        Self::write_all(out, walk, transfer_syntax, bulk).1
+    }
+
+    /// The values of an object that are given by URI.
+    pub(super) fn bulk_values(
+        walk: &mut Walk<Bytes>,
+        transfer_syntax: &str,
+        bulk: &str,
+    ) -> Result<Vec<BulkValue>, WalkError> {
+        let mut text = String::new();
+        let (values, walked) = ObjectJson::write_all(&mut text, walk, transfer_syntax, bulk);
+        walked.map(|()| values)
+    }
+
+    fn write_all(
+        out: &'o mut String,
+        walk: &mut Walk<Bytes>,
+        transfer_syntax: &'o str,
+        bulk: &'o str,
+    ) -> (Vec<BulkValue>, Result<(), WalkError>) {
         out.push('{');
         let root = Level::new(Kind::Item, CharacterSets::default(), String::new());
-        let mut this = Self { out, levels: vec![root], bulk, transfer_syntax, skipped: 0 };
+        let mut this = Self { out, levels: vec![root], bulk, transfer_syntax, skipped: 0, values: Vec::new() };
         let walked = this.walk(walk);
         this.add_own(u32::MAX);
         while let Some(level) = this.levels.pop() {
             this.close(level);
         }
-        walked
+        (this.values, walked)
     }
 
     fn walk(&mut self, walk: &mut Walk<Bytes>) -> Result<(), WalkError> {
@@ -90,10 +122,10 @@ impl<'o> ObjectJson<'o> {
             }
             match event {
                 Event::End => return Ok(()),
-                Event::Value { tag, vr, length, .. } => self.value(walk, tag, vr, length)?,
+                Event::Value { tag, vr, length, offset } => self.value(walk, (tag, vr), (offset, length))?,
                 Event::Fragments { tag, vr, .. } => {
                     if self.begin(tag) {
-                        self.uri(tag, vr);
+                        self.uri(tag, vr, None);
                     }
                 }
                 Event::Sequence { tag } => {
@@ -170,7 +202,12 @@ impl<'o> ObjectJson<'o> {
         }
     }
 
-    fn value(&mut self, walk: &mut Walk<Bytes>, tag: u32, vr: VR, length: u32) -> Result<(), WalkError> {
+    fn value(
+        &mut self,
+        walk: &mut Walk<Bytes>,
+        (tag, vr): (u32, VR),
+        (offset, length): (u64, u32),
+    ) -> Result<(), WalkError> {
         if tag == SPECIFIC_CHARACTER_SET {
             let bytes = walk.value(tag, 1 << 10)?;
             let is_root = self.levels.len() == 1;
@@ -188,7 +225,7 @@ impl<'o> ObjectJson<'o> {
         let is_binary = matches!(vr, VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW | VR::UN);
         let limit = if is_binary { MAX_INLINE_BINARY } else { MAX_INLINE_TEXT };
         if length > limit || is_binary && tag >> 16 == PIXEL_DATA_GROUP {
-            self.uri(tag, vr);
+            self.uri(tag, vr, Some((offset, u64::from(length))));
             return Ok(());
         }
         match walk.value(tag, u64::from(limit)) {
@@ -206,7 +243,7 @@ impl<'o> ObjectJson<'o> {
     }
 
     /// PS3.18 F.2.2: a value that is elsewhere.
-    fn uri(&mut self, tag: u32, vr: VR) {
+    fn uri(&mut self, tag: u32, vr: VR, range: Option<(u64, u64)>) {
         push_key(self.out, tag, vr);
         let mut uri = self.bulk.to_owned();
         for level in self.levels.iter().skip(1) {
@@ -217,6 +254,7 @@ impl<'o> ObjectJson<'o> {
         self.out.push_str(",\"BulkDataURI\":");
         push_string(self.out, &uri);
         self.out.push('}');
+        self.values.push(BulkValue { uri, tag, is_root: self.levels.len() == 1, range });
     }
 }
 

@@ -1,9 +1,12 @@
 //! An object, opened where the index says, for a walk over its elements.
 
 use std::io::{self, ErrorKind, Read};
+use std::sync::Arc;
 
+use hyper::StatusCode;
 use tracing::debug;
 
+use super::problem::Problem;
 use crate::archive::Archives;
 use crate::db::Search;
 use crate::db::open::Reader;
@@ -11,15 +14,20 @@ use crate::deliver::object::{DataSet, Identity, ObjectError, StoredObject};
 use crate::encoding::syntax::NativeSyntax;
 use crate::encoding::walk::{self, Walk};
 use crate::ingest::limits::MAX_DEPTH;
-use crate::model::location::Location;
+use crate::model::clock::unix_ms;
+use crate::model::location::{Location, Place};
 use crate::model::uid::for_log;
 use crate::qr::RetrievedInstance;
-use crate::store::Source;
+use crate::store::{Source, SpoolFile};
 
-/// Bytes of an object: as they lie, or a data set that was rewritten to Explicit VR Little Endian.
+/// Bytes of an object.
 pub(super) enum Bytes {
+    /// As they are stored.
     Source(Source),
+    /// A data set that is rewritten to Explicit VR Little Endian.
     DataSet(DataSet),
+    /// Either of them, in a file for the next requests.
+    Kept { file: Arc<SpoolFile>, position: u64 },
 }
 
 impl Read for Bytes {
@@ -27,15 +35,33 @@ impl Read for Bytes {
         match self {
             Self::Source(source) => source.read(buffer),
             Self::DataSet(data_set) => data_set.fill(buffer).map(|filled| filled.count),
+            Self::Kept { file, position } => {
+                let read = file.read_at(buffer, *position)?;
+                *position += read as u64;
+                Ok(read)
+            }
         }
     }
 }
 
 impl Bytes {
+    /// Whether any part can be read without the parts before it.
+    pub(super) fn has_random_access(&self) -> bool {
+        match self {
+            Self::Source(source) => source.left().is_some(),
+            Self::DataSet(_) => false,
+            Self::Kept { .. } => true,
+        }
+    }
+
     /// Goes to a place of the walk. Of a data set that was rewritten only forward.
     pub(super) fn go_to(&mut self, from: u64, to: u64) -> io::Result<()> {
         match self {
             Self::Source(source) => source.go_to(to),
+            Self::Kept { position, .. } => {
+                *position = to;
+                Ok(())
+            }
             Self::DataSet(_) => {
                 let count = to.checked_sub(from).ok_or(ErrorKind::Unsupported)?;
                 walk::Input::pass(self, count)
@@ -48,6 +74,10 @@ impl walk::Input for Bytes {
     fn pass(&mut self, count: u64) -> io::Result<()> {
         let passed = match self {
             Self::Source(source) => source.pass(count)?,
+            Self::Kept { position, .. } => {
+                *position += count;
+                count
+            }
             Self::DataSet(_) => 0,
         };
         io::copy(&mut self.take(count - passed), &mut io::sink()).map(drop)
@@ -60,6 +90,8 @@ pub(super) struct OpenObject {
     /// The transfer syntax that it lies in.
     pub(super) transfer_syntax: String,
     pub(super) location: Location,
+    /// Where the data set begins, as the walk counts.
+    pub(super) data_set_offset: u64,
 }
 
 impl OpenObject {
@@ -73,9 +105,19 @@ impl OpenObject {
             tracing::warn!(%error, "the index does not say where an instance lies");
             ObjectError::NotKept
         })?;
+        let locations = known.into_iter().filter(|known| !known.differs).map(|known| known.location);
+        Self::first_of(locations, instance, archives)
+    }
+
+    /// Opens an instance at the first of these locations where it can be read.
+    pub(super) fn first_of(
+        locations: impl IntoIterator<Item = Location>,
+        instance: &RetrievedInstance<'_>,
+        archives: &Archives,
+    ) -> Result<Self, ObjectError> {
         let mut failure = ObjectError::NotKept;
-        for known in known.into_iter().filter(|known| !known.differs) {
-            match Self::at(known.location, instance, archives) {
+        for location in locations {
+            match Self::at(location, instance, archives) {
                 Ok(opened) => return Ok(opened),
                 Err(error) => {
                     let instance = for_log(instance.sop_instance_uid);
@@ -102,18 +144,51 @@ impl OpenObject {
         };
         let object = StoredObject::open(&location, &identity, archives)?;
         let transfer_syntax = object.transfer_syntax().to_owned();
-        let walk = match NativeSyntax::of_uid(&transfer_syntax) {
+        let (walk, data_set_offset) = match NativeSyntax::of_uid(&transfer_syntax) {
             Some(NativeSyntax::ExplicitBig | NativeSyntax::Deflated) => {
                 let data_set = object.rewritten(NativeSyntax::ExplicitLittle)?;
-                Walk::new(Bytes::DataSet(data_set), 0, true, MAX_DEPTH)
+                (Walk::new(Bytes::DataSet(data_set), 0, true, MAX_DEPTH), 0)
             }
             native @ (Some(NativeSyntax::ImplicitLittle | NativeSyntax::ExplicitLittle) | None) => {
                 let (mut source, offset) = object.into_source();
                 source.go_to(offset).map_err(ObjectError::Read)?;
                 let explicit = native != Some(NativeSyntax::ImplicitLittle);
-                Walk::new(Bytes::Source(source), offset, explicit, MAX_DEPTH)
+                (Walk::new(Bytes::Source(source), offset, explicit, MAX_DEPTH), offset)
             }
         };
-        Ok(Self { walk, transfer_syntax, location })
+        Ok(Self { walk, transfer_syntax, location, data_set_offset })
+    }
+}
+
+/// Whether the file at a location is still the one that the index knows. Nothing is opened.
+pub(super) fn is_unchanged(location: &Location) -> bool {
+    let path = match location.place {
+        Place::MetadataOnly => return false,
+        Place::Archive => location.directory.clone(),
+        Place::InPlace | Place::Managed => location.directory.join(&location.file_name),
+    };
+    let Ok(metadata) = path.metadata() else { return false };
+    let has_time = || metadata.modified().is_ok_and(|modified| unix_ms(modified) == location.mtime_ms);
+    match location.place {
+        Place::MetadataOnly => false,
+        // Nobody but the node writes there.
+        Place::Managed => metadata.len() == location.size,
+        Place::InPlace => metadata.len() == location.size && has_time(),
+        Place::Archive => has_time(),
+    }
+}
+
+/// Why an object cannot be had, as a status.
+pub(super) fn lost(error: &ObjectError) -> Problem {
+    match error {
+        ObjectError::NotKept => Problem::not_found("the index knows it, and its object is not kept here"),
+        ObjectError::Changed(_) | ObjectError::OtherClass => {
+            Problem::not_found("another object lies where the index says; the next scan corrects the index")
+        }
+        ObjectError::Rewrite(_) => {
+            Problem::new(StatusCode::NOT_ACCEPTABLE, "the object cannot be brought into that transfer syntax")
+        }
+        ObjectError::Store(_) if error.is_gone() => Problem::not_found("the index knows it, and its file is gone"),
+        ObjectError::Store(_) | ObjectError::Read(_) | ObjectError::Damaged => Problem::ours(),
     }
 }

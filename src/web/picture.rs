@@ -12,7 +12,7 @@ use super::looks::{Function, Greys, Looks, VoiWindow};
 use super::query::pairs;
 
 /// Columns and rows of a picture.
-const MAX_SIDE: u32 = 4096;
+pub(super) const MAX_SIDE: u32 = 4096;
 
 /// The quality of a JPEG if none is asked for.
 const QUALITY: u8 = 90;

@@ -66,6 +66,11 @@ impl Problem {
 /// No `_` arm: a new error has to be given its status here.
 impl From<FindError> for Problem {
     fn from(error: FindError) -> Self {
+        if let FindError::Index(cause) = &error
+            && error.is_ours()
+        {
+            tracing::error!(error = %cause, "a request over HTTP failed: the index could not answer");
+        }
         match error {
             FindError::TimeLimit | FindError::TooManyMatches(_) => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,

@@ -1,8 +1,9 @@
 //! Range (RFC 9110 14.2), for responses that are one run of bytes whose length is known.
 
-use hyper::StatusCode;
-use hyper::header::{CONTENT_RANGE, HeaderValue};
+use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue};
+use hyper::{Response, StatusCode};
 
+use super::body::Body;
 use super::problem::Problem;
 
 /// What of the bytes is sent.
@@ -49,6 +50,54 @@ fn unsatisfiable(length: u64) -> Problem {
     match HeaderValue::from_str(&format!("bytes */{length}")) {
         Ok(value) => problem.with(CONTENT_RANGE, value),
         Err(_) => problem,
+    }
+}
+
+/// What the head says of the part that is sent.
+pub(super) fn add_range(response: &mut Response<Body>, part: Selected, length: Option<u64>) {
+    let Some(length) = length else { return };
+    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let sent = match part {
+        Selected::All => length,
+        Selected::Part { first, last } => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            if let Ok(range) = HeaderValue::from_str(&format!("bytes {first}-{last}/{length}")) {
+                response.headers_mut().insert(CONTENT_RANGE, range);
+            }
+            last - first + 1
+        }
+    };
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(sent));
+}
+
+/// The part of a stream of bytes that is sent.
+pub(super) struct Window {
+    position: u64,
+    first: u64,
+    /// The first byte that is not sent any more.
+    end: u64,
+}
+
+impl Window {
+    pub(super) fn of(part: Selected) -> Self {
+        match part {
+            Selected::All => Self { position: 0, first: 0, end: u64::MAX },
+            Selected::Part { first, last } => Self { position: 0, first, end: last + 1 },
+        }
+    }
+
+    /// What of the next bytes is sent.
+    pub(super) fn cut<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let (start, after) = (self.position, self.position + bytes.len() as u64);
+        self.position = after;
+        let from = self.first.clamp(start, after) - start;
+        let to = self.end.clamp(start, after) - start;
+        bytes.get(from as usize..to as usize).unwrap_or_default()
+    }
+
+    /// Whether nothing more is sent.
+    pub(super) fn is_over(&self) -> bool {
+        self.position >= self.end
     }
 }
 

@@ -14,8 +14,11 @@ use tokio::time::timeout;
 use super::body::Body;
 use super::call::{Answering, Call};
 use super::codec::Codec;
-use super::frames::{Found, Runs, found, no_pixels, not_decompressed, numbers};
+use super::decompress::not_decompressed;
+use super::found::{Found, Runs, found, no_pixels};
+use super::frames::numbers;
 use super::negotiate::{Accept, not_acceptable};
+use super::objects::lost;
 use super::picture::{Native, PictureError, PictureFormat, PictureRequest, SampleKind, check_size, render};
 use super::pixels::Pixels;
 use super::problem::Problem;
@@ -32,7 +35,7 @@ const JPEG_BASELINE: &str = "1.2.840.10008.1.2.4.50";
 const RENDERING_TIME: Duration = Duration::from_secs(10);
 
 /// Formats of a picture, the default first (PS3.18 table 8.7.4-1).
-const MEDIA_TYPES: [&str; 2] = ["image/jpeg", "image/png"];
+pub(super) const MEDIA_TYPES: [&str; 2] = ["image/jpeg", "image/png"];
 
 /// A frame as a picture: of an instance, or of the middle of a series or study.
 pub(super) async fn answer(
@@ -46,7 +49,6 @@ pub(super) async fn answer(
     }
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
-    let format = if media_type == "image/png" { PictureFormat::Png } else { PictureFormat::Jpeg };
     let number = match call.route.parameter("frames") {
         "" => 1,
         raw => match numbers(raw)?.as_slice() {
@@ -54,13 +56,26 @@ pub(super) async fn answer(
             _ => return Err(Problem::bad_request("one frame is rendered at a time")),
         },
     };
-    let Listed { instances, .. } = Target::of(call)?.instances(answering, call).await?;
+    send(answering, call, &Target::of(call)?, (number, wanted), media_type).await
+}
+
+/// Sends a frame of the middle instance of a target as a picture.
+pub(super) async fn send(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    target: &Target,
+    (number, wanted): (u32, PictureRequest),
+    media_type: &'static str,
+) -> Result<Response<Body>, Problem> {
+    let format = if media_type == "image/png" { PictureFormat::Png } else { PictureFormat::Jpeg };
+    let Listed { instances, .. } = target.instances(answering, call).await?;
     let one = middle(&instances).ok_or_else(|| Problem::not_found("there is nothing to render"))?;
-    let found = found(answering, call, &one).await?;
+    let found = found(answering, &call.peer, &one).await?;
     let permit = answering.decoding().await?;
+    let shared = Arc::clone(answering);
     let rendered = spawn_blocking(move || {
         let _until_its_end = permit;
-        picture(one, &found, number, &wanted, format)
+        picture(&shared, (one, &found), number, &wanted, format)
     });
     let rendered = timeout(RENDERING_TIME, rendered).await.map_err(|_| not_rendered("it takes too long"))?;
     let bytes = rendered.map_err(|_| Problem::ours())??;
@@ -96,13 +111,13 @@ fn middle(instances: &Instances) -> Option<Arc<Instances>> {
 
 /// Reads and renders one frame.
 fn picture(
-    instances: Arc<Instances>,
-    found: &Found,
+    answering: &Answering,
+    (instances, found): (Arc<Instances>, &Found),
     number: u32,
     wanted: &PictureRequest,
     format: PictureFormat,
 ) -> Result<Vec<u8>, Problem> {
-    let Found { pixels, location } = found;
+    let pixels = &found.pixels;
     let frame = pixels.frame(number).map_err(|error| no_pixels(&error))?;
     let (shape, looks) = (&pixels.shape, &pixels.looks);
     let (columns, rows) = (u32::from(shape.columns), u32::from(shape.rows));
@@ -121,7 +136,7 @@ fn picture(
             return Err(not_rendered("the compressed frame is longer than its pixels"));
         }
     }
-    let mut runs = Runs::open(instances, location.clone()).map_err(|error| super::instances::lost(&error))?;
+    let mut runs = Runs::of_frames(answering, instances, found).map_err(|error| lost(&error))?;
     let mut bytes = runs.whole(pixels, &frame).map_err(|()| Problem::ours())?;
     if is_shown_as_it_is(pixels) && format == PictureFormat::Jpeg && wanted.changes_nothing() {
         return Ok(bytes);

@@ -24,6 +24,10 @@ pub(super) enum Kind {
     Frames,
     /// The value of one element of an instance.
     BulkData,
+    /// All values that metadata give by URI.
+    AllBulkData,
+    /// All pixel data.
+    AllPixelData,
     /// A frame as a picture.
     Rendered,
     /// The same, small.
@@ -73,12 +77,15 @@ pub(super) struct Resource {
 
 const GET: &[&str] = &["GET"];
 const GET_POST: &[&str] = &["GET", "POST"];
-const JSON: &[&str] = &["application/dicom+json", "application/json"];
+const JSON: &[&str] =
+    &["application/dicom+json", "application/json", "multipart/related; type=\"application/dicom+xml\""];
 const OBJECTS: &[&str] = &["multipart/related; type=\"application/dicom\""];
 const OBJECT: &[&str] = &["multipart/related; type=\"application/dicom\"", "application/dicom"];
 const FRAMES: &[&str] =
     &["multipart/related; type=\"application/octet-stream\"", "application/octet-stream", "image/*"];
 const BULK: &[&str] = &["application/octet-stream", "multipart/related; type=\"application/octet-stream\""];
+const ALL_BULK: &[&str] = &["multipart/related; type=\"application/octet-stream\""];
+const WADO_URI: &[&str] = &["application/dicom", "image/jpeg", "image/png"];
 const PICTURES: &[&str] = &["image/jpeg", "image/png"];
 const HTML: &[&str] = &["text/html"];
 const TEXT: &[&str] = &["text/plain"];
@@ -124,6 +131,16 @@ pub(super) static RESOURCES: &[Resource] = resources! {
         "Retrieve: bulk data", BULK;
     Kind::BulkData, "/dicom-web/instances/{instance}/bulkdata/{*path}", GET, Read,
         "Retrieve: bulk data, by the instance alone", BULK;
+    Kind::AllBulkData, "/dicom-web/studies/{study}/bulkdata", GET, Read, "Retrieve: bulk data of a study", ALL_BULK;
+    Kind::AllBulkData, "/dicom-web/studies/{study}/series/{series}/bulkdata", GET, Read,
+        "Retrieve: bulk data of a series", ALL_BULK;
+    Kind::AllBulkData, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/bulkdata", GET, Read,
+        "Retrieve: bulk data of an instance", ALL_BULK;
+    Kind::AllPixelData, "/dicom-web/studies/{study}/pixeldata", GET, Read, "Retrieve: pixel data of a study", ALL_BULK;
+    Kind::AllPixelData, "/dicom-web/studies/{study}/series/{series}/pixeldata", GET, Read,
+        "Retrieve: pixel data of a series", ALL_BULK;
+    Kind::AllPixelData, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/pixeldata", GET, Read,
+        "Retrieve: pixel data of an instance", ALL_BULK;
     Kind::Rendered, "/dicom-web/studies/{study}/rendered", GET, Read,
         "Retrieve: rendered of a study", PICTURES;
     Kind::Rendered, "/dicom-web/studies/{study}/series/{series}/rendered", GET, Read,
@@ -140,8 +157,8 @@ pub(super) static RESOURCES: &[Resource] = resources! {
         "Retrieve: thumbnail of an instance", PICTURES;
     Kind::Thumbnail, "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/thumbnail", GET, Read,
         "Retrieve: thumbnail of a frame", PICTURES;
-    Kind::WadoUri, "/dicom-web/wado", GET, Read, "WADO-URI", &["application/dicom"];
-    Kind::WadoUri, "/wado", GET, Read, "WADO-URI", &["application/dicom"];
+    Kind::WadoUri, "/dicom-web/wado", GET, Read, "WADO-URI", WADO_URI;
+    Kind::WadoUri, "/wado", GET, Read, "WADO-URI", WADO_URI;
     Kind::Page, "/", GET, Read, "Page: search", HTML;
     Kind::PageOfStudy, "/study/{study}", GET, Read, "Page: a study", HTML;
     Kind::PageOfSeries, "/study/{study}/series/{series}", GET, Read, "Page: a series and its images", HTML;

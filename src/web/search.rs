@@ -15,19 +15,22 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, Outlet};
+use super::multipart::Parts;
+use super::native_model;
 use super::negotiate::{Accept, not_acceptable};
 use super::problem::Problem;
 use super::query::{Scope, Search};
 use super::resource::SERVICE;
 use crate::db::open::Reader;
 use crate::model::attribute::{ATTRIBUTES, KeyType};
-use crate::model::find::ReturnKey;
+use crate::model::find::{FindAnswer, ReturnKey};
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr::{self, FindError, JsonWriter, Query, QueryStop};
 use crate::web::call::{Answering, Call};
 
 /// What a search can be answered as, the default first.
-const MEDIA_TYPES: [&str; 2] = ["application/dicom+json", "application/json"];
+const MEDIA_TYPES: [&str; 3] =
+    ["application/dicom+json", "application/json", "multipart/related; type=\"application/dicom+xml\""];
 
 /// Bytes of results that go out together.
 const PIECE_BYTES: usize = 64 << 10;
@@ -64,6 +67,13 @@ pub(super) async fn answer(
     let watch = Watch::start(answering.options.query_time_limit, outlet.closed());
     let (head, told) = oneshot::channel();
     let service = format!("{}{SERVICE}", call.base);
+    let parts = media_type.starts_with("multipart").then(Parts::new);
+    let content_type = match &parts {
+        Some(parts) => {
+            HeaderValue::from_str(&parts.content_type(native_model::MEDIA_TYPE)).map_err(|_| Problem::ours())?
+        }
+        None => HeaderValue::from_static(media_type),
+    };
     {
         let answering = Arc::clone(answering);
         spawn_blocking(move || {
@@ -71,7 +81,8 @@ pub(super) async fn answer(
                 writer: JsonWriter::new(&query, &service),
                 outlet,
                 head: Some(head),
-                text: String::from("["),
+                text: String::from(if parts.is_some() { "" } else { "[" }),
+                parts,
                 count: 0,
                 page,
             };
@@ -89,7 +100,7 @@ pub(super) async fn answer(
         }
         Head::Results(more) => {
             let mut response = Response::new(body);
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
             if let Some(text) = more.warning() {
                 warn(response.headers_mut(), &service_name(call), &text);
             }
@@ -171,6 +182,8 @@ struct Results {
     /// Where the head is told, until it is.
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
     text: String,
+    /// For XML.
+    parts: Option<Parts>,
     count: u64,
     page: Page,
 }
@@ -182,9 +195,6 @@ impl Results {
         match found {
             Ok(more) => self.end(more),
             Err(error) => {
-                if error.is_ours() {
-                    tracing::error!(%error, "a search could not be answered");
-                }
                 // With the head out already, the body breaks off: the outlet goes without an end.
                 self.tell(Err(Problem::from(error)));
             }
@@ -201,10 +211,10 @@ impl Results {
                 is_full = true;
                 return ControlFlow::Break(());
             }
-            if self.count > 0 {
-                self.text.push(',');
+            if let Err(error) = self.write(&answer) {
+                failure = Some(error);
+                return ControlFlow::Break(());
             }
-            self.writer.write(&mut self.text, &answer);
             self.count += 1;
             if self.text.len() < PIECE_BYTES && (self.head.is_none() || self.page.limit.is_some()) {
                 return ControlFlow::Continue(());
@@ -244,6 +254,24 @@ impl Results {
         }
     }
 
+    /// Appends one result.
+    fn write(&mut self, answer: &FindAnswer) -> Result<(), FindError> {
+        let Some(parts) = &self.parts else {
+            if self.count > 0 {
+                self.text.push(',');
+            }
+            self.writer.write(&mut self.text, answer);
+            return Ok(());
+        };
+        let mut json = String::new();
+        self.writer.write(&mut json, answer);
+        self.text.push_str(&parts.head(native_model::MEDIA_TYPE, None));
+        native_model::push(&mut self.text, &json).map_err(|error| {
+            tracing::error!(%error, "a result cannot be written as XML");
+            FindError::AnswersLost
+        })
+    }
+
     fn tell(&mut self, head: Result<Head, Problem>) {
         if let Some(sender) = self.head.take() {
             // A client that is gone needs no head.
@@ -254,7 +282,10 @@ impl Results {
     fn end(mut self, more: More) {
         let is_nothing = self.count == 0 && more == More::None && self.page.limit != Some(0);
         self.tell(Ok(if is_nothing { Head::Nothing } else { Head::Results(more) }));
-        self.text.push(']');
+        match &self.parts {
+            Some(parts) => self.text.push_str(&parts.end()),
+            None => self.text.push(']'),
+        }
         if self.outlet.send(std::mem::take(&mut self.text)).is_continue() {
             self.outlet.end();
         }

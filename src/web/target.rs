@@ -15,7 +15,7 @@ use crate::model::attribute::AttributeId;
 use crate::model::find::{FindRequest, ReturnKey};
 use crate::model::level::{InformationModel, QueryRetrieveLevel};
 use crate::model::uid::is_acceptable_uid;
-use crate::qr::{self, FindError, Hierarchy, Instances, RetrieveError, keys};
+use crate::qr::{self, FindError, Hierarchy, Instances, RetrieveError, encoded_uid, keys};
 use crate::shares::Share;
 use crate::web::call::{Answering, Call};
 
@@ -89,6 +89,17 @@ impl Target {
         let unavailable = unavailable.await.map_err(|_| Problem::ours())??;
         Ok(Listed { instances: Arc::new(instances), unavailable, share })
     }
+}
+
+/// What the URIs of the values of an instance begin with. Only a target with a series says which one
+/// the instance is in.
+pub(super) fn bulk_data_base(service: &str, target: &Target, sop_instance_uid: &str) -> String {
+    let uid = encoded_uid(sop_instance_uid);
+    if target.series.is_empty() {
+        return format!("{service}/instances/{uid}/bulkdata/");
+    }
+    let (study, series) = (encoded_uid(&target.study), encoded_uid(&target.series));
+    format!("{service}/studies/{study}/series/{series}/instances/{uid}/bulkdata/")
 }
 
 /// Those of the instances that are not at hand, as far as the index knows.

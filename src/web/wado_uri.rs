@@ -1,9 +1,10 @@
-//! WADO-URI (PS3.18 9): one object by query parameters, for viewers of an older kind. It is the instance of WADO-RS by itself.
+//! WADO-URI (PS3.18 9): one object or one picture by query parameters, for viewers of an older kind.
+//! It answers with the instance or the rendered frame of WADO-RS.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hyper::{Response, StatusCode};
+use hyper::Response;
 
 use super::body::Body;
 use super::call::{Answering, Call};
@@ -33,12 +34,11 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     };
     // PS3.18 9.4.1.1: all three have to be there.
     let target = Target { study: uid("studyUID")?, series: uid("seriesUID")?, instance: uid("objectUID")? };
-    // The default is image/jpeg; who asks for nothing else gets the object.
+    // The default is image/jpeg. Clients that name no type are content with the object.
     let is_dicom =
         |text: &str| text.trim().split(';').next().is_some_and(|kind| matches!(kind.trim(), DICOM | "*/*" | ""));
     if !parameter("contentType").split(',').any(is_dicom) {
-        let why = "objects can be had as application/dicom; rendered images are not made here";
-        return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, why));
+        return picture(answering, call, &target, &given).await;
     }
     let wish = match parameter("transferSyntax") {
         "" => Wish::Unnamed,
@@ -46,8 +46,59 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     };
     let listed = target.instances(answering, call).await?;
     let stored = listed.instances.get(0).map(|instance| instance.kind.transfer_syntax.clone()).unwrap_or_default();
-    if wish.rewriting(&stored).is_none() {
+    if wish.object(&stored).is_none() {
         return Err(not_as_wanted(&[&stored]));
     }
     by_itself(answering, call, &listed, wish).await
+}
+
+/// A frame as a picture (PS3.18 9.4.1.2).
+#[cfg(feature = "render")]
+async fn picture(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    target: &Target,
+    given: &HashMap<String, String>,
+) -> Result<Response<Body>, Problem> {
+    use super::negotiate::{Accept, not_acceptable};
+    use super::picture::{MAX_SIDE, PictureRequest};
+    use super::render::{MEDIA_TYPES, send};
+
+    let parameter = |name: &str| given.get(name).map(String::as_str);
+    let accept = Accept::parse(parameter("contentType"), "");
+    let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&[DICOM, "image/jpeg", "image/png"]))?;
+    if parameter("region").is_some() {
+        return Err(Problem::bad_request("region is not supported; WADO-RS has it in its viewport"));
+    }
+    let number = match parameter("frameNumber") {
+        None => 1,
+        Some(text) => text.parse().map_err(|_| Problem::bad_request("frameNumber is a number from 1"))?,
+    };
+    // The parameters of WADO-RS for the same. A side that is not given does not limit.
+    let side = |name| parameter(name).map_or_else(|| MAX_SIDE.to_string(), str::to_owned);
+    let mut wanted = Vec::new();
+    if parameter("rows").or(parameter("columns")).is_some() {
+        wanted.push(format!("viewport={},{}", side("columns"), side("rows")));
+    }
+    match (parameter("windowCenter"), parameter("windowWidth")) {
+        (None, None) => {}
+        (Some(centre), Some(width)) => wanted.push(format!("window={centre},{width}")),
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(Problem::bad_request("windowCenter and windowWidth belong together"));
+        }
+    }
+    wanted.extend(parameter("imageQuality").map(|quality| format!("quality={quality}")));
+    let wanted = PictureRequest::of(&wanted.join("&")).map_err(Problem::bad_request)?;
+    send(answering, call, target, (number, wanted), media_type).await
+}
+
+/// 406: this program was built without rendering.
+#[cfg(not(feature = "render"))]
+async fn picture(
+    _answering: &Arc<Answering>,
+    _call: &Call<'_>,
+    _target: &Target,
+    _given: &HashMap<String, String>,
+) -> Result<Response<Body>, Problem> {
+    Err(super::negotiate::not_acceptable(&[DICOM]))
 }

@@ -74,6 +74,11 @@ fn accept_headers() {
 }
 
 #[test]
+fn frames() {
+    replay("fuzz/regressions/render", harness::render);
+}
+
+#[test]
 fn multipart_bodies() {
     replay("fuzz/regressions/multipart", harness::multipart);
 }

@@ -16,7 +16,7 @@ pub struct FrameShape {
 }
 
 impl FrameShape {
-    /// Number of pixels. The limits of [`super::decompress`] keep it small.
+    /// Number of pixels. The limits of [`super::Codec::check`] keep it small.
     pub(super) fn pixels(&self) -> usize {
         self.columns as usize * self.rows as usize
     }

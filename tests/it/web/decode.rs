@@ -88,6 +88,53 @@ fn lossless_frames_are_decompressed_to_the_samples_that_were_compressed() {
 }
 
 #[test]
+fn lossless_objects_are_decompressed_whole() {
+    for (program, options, source) in COMPRESSED {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("1.dcm");
+        if convert(program, options, &real(source), &path).is_none() {
+            peers::skipped(program);
+            continue;
+        }
+        let mut stored = open_file(&path).unwrap();
+        let is_rgb = stored.element(tags::SAMPLES_PER_PIXEL).unwrap().to_int::<u16>().unwrap() == 3;
+        if program == "gdcmconv" && is_rgb {
+            // What other writers state of such a stream.
+            stored.put_str(tags::PHOTOMETRIC_INTERPRETATION, dicom_core::VR::CS, "YBR_RCT");
+            stored.write_to_file(&path).unwrap();
+        }
+        let original = open_file(real(source)).unwrap();
+        let (web, instance) = serve(folder.path());
+        let wanted = "application/dicom; transfer-syntax=1.2.840.10008.1.2.1";
+        let answer = web.get_with(&instance, &[("Accept", wanted)]).expect(200);
+        assert_eq!(answer.header("content-type"), wanted);
+        let in_parts = format!("multipart/related; type=\"application/dicom\"; transfer-syntax={}", &wanted[35..]);
+        let series = instance.split("/instances/").next().unwrap();
+        let multipart = web.get_with(series, &[("Accept", &in_parts)]).expect(200);
+        assert!(parts(&multipart) == [(wanted.to_owned(), answer.body.clone())], "{source} by {program}");
+        let received = dicom_object::from_reader(&answer.body[128..]).unwrap();
+        assert_eq!(received.meta().transfer_syntax().trim_end_matches('\0'), "1.2.840.10008.1.2.1");
+        let pixels = |object: &dicom_object::DefaultDicomObject| {
+            object.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().into_owned()
+        };
+        assert!(pixels(&received) == pixels(&original), "{source} by {program} {options}");
+        for element in stored.iter() {
+            let tag = element.header().tag;
+            // Lengths of groups that change are left out.
+            if tag == tags::PIXEL_DATA || tag.element() == 0 {
+                continue;
+            }
+            let expected = if tag == tags::PHOTOMETRIC_INTERPRETATION { &original } else { &stored };
+            let expected = expected.element(tag).unwrap();
+            assert_eq!(received.element(tag).unwrap().value(), expected.value(), "{tag} of {source} by {program}");
+        }
+        // Whoever takes anything gets the object as it is stored.
+        let any = web.get_with(&instance, &[("Accept", "application/dicom; transfer-syntax=*")]).expect(200);
+        assert!(any.body.ends_with(&fs::read(&path).unwrap()[1000..]));
+    }
+}
+
+#[test]
 fn lossless_frames_of_others_are_decompressed_as_dcmtk_and_gdcm_do_it() {
     for (program, options, source) in [
         ("dcmdrle", "", "syntaxes/MR_small_RLE.dcm"),
@@ -119,6 +166,9 @@ fn frames_that_cannot_be_native_are_406_and_the_reason_is_told() {
         let frame = format!("{instance}/frames/1");
         let refused = web.get_with(&frame, &[("Accept", NATIVE)]).expect(406);
         assert!(refused.text().contains(reason), "{}", refused.text());
+        let object = "multipart/related; type=\"application/dicom\"; transfer-syntax=1.2.840.10008.1.2.1";
+        let refused = web.get_with(&instance, &[("Accept", object)]).expect(406);
+        assert!(refused.text().contains(reason), "{}", refused.text());
         // Octets without a transfer syntax come as stored then.
         let stored = web.get_with(&frame, &[("Accept", "application/octet-stream")]).expect(200);
         assert!(stored.header("content-type").ends_with(reason), "{}", stored.header("content-type"));
@@ -138,6 +188,8 @@ fn damaged_frames_are_406_and_never_half_a_frame() {
     let frame = format!("{instance}/frames/1");
     let refused = web.get_with(&frame, &[("Accept", NATIVE)]).expect(406);
     assert!(refused.text().starts_with("not decompressed"), "{}", refused.text());
+    let object = [("Accept", "application/dicom; transfer-syntax=1.2.840.10008.1.2.1")];
+    assert!(web.get_with(&instance, &object).expect(406).text().starts_with("not decompressed"));
     let rendered = web.get_with(&format!("{instance}/rendered"), &[]).expect(406);
     assert!(rendered.text().contains("retrieved as stored"), "{}", rendered.text());
     let stored = web.get_with(&frame, &[("Accept", "application/octet-stream")]).expect(200);

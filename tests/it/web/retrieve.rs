@@ -301,7 +301,18 @@ fn wado_uri_gives_one_object() {
     assert!(answer.header("content-type").starts_with("application/dicom"));
     assert_eq!(text(&object(&answer.body), tags::SOP_INSTANCE_UID), instance);
     assert_eq!(ask("").expect(200).body, answer.body);
-    ask("&contentType=image%2Fjpeg").expect(406);
+    let picture = |more: &str| ask(&format!("&contentType=image%2Fjpeg{more}"));
+    let shown =
+        picture("&rows=20&columns=10&windowCenter=50&windowWidth=400&imageQuality=80&frameNumber=1").expect(200);
+    assert_eq!(shown.header("content-type"), "image/jpeg");
+    assert_eq!(image::load_from_memory(&shown.body).unwrap().into_luma8().dimensions(), (10, 10));
+    let rendered = web.get(&format!("/studies/{study}/series/{series}/instances/{instance}/rendered")).expect(200);
+    assert!(picture("").expect(200).body == rendered.body);
+    for bad in ["&rows=0", "&windowCenter=1", "&region=0,0,1,1", "&frameNumber=x", "&imageQuality=0"] {
+        picture(bad).expect(400);
+    }
+    picture("&frameNumber=2").expect(404);
+    ask("&contentType=video%2Fmp4").expect(406);
     ask("&contentType=application/dicom&transferSyntax=1.2.840.10008.1.2.4.90").expect(406);
     ask("&studyUID=1").expect(400);
     let none = format!("/dicom-web/wado?requestType=WADO&studyUID={study}&seriesUID={series}&objectUID=1.2.3");
@@ -313,8 +324,8 @@ fn wado_uri_gives_one_object() {
 fn what_cannot_be_had_as_wanted_is_406_and_says_what_there_is() {
     let web = TestWeb::start();
     let (stored, instance) = fixture(ENCAPSULATED);
-    let explicit = "multipart/related; type=\"application/dicom\"; transfer-syntax=1.2.840.10008.1.2.1";
-    let refused = web.get_with(&instance.path(), &[("Accept", explicit)]).expect(406);
+    let jpeg = "multipart/related; type=\"application/dicom\"; transfer-syntax=1.2.840.10008.1.2.4.50";
+    let refused = web.get_with(&instance.path(), &[("Accept", jpeg)]).expect(406);
     assert!(refused.text().contains(stored.meta().transfer_syntax().trim_end_matches('\0')));
     web.get_with(&instance.path(), &[("Accept", "image/jpeg")]).expect(406);
     web.get_with(&format!("/studies/{}", instance.study), &[("Accept", "application/dicom")]).expect(406);
@@ -428,6 +439,177 @@ fn members_of_archives_are_served_like_files() {
     }
 }
 
+/// Overwrites a file with zeros. Its size and time stay.
+fn hollow_out(path: &Path) {
+    let metadata = fs::metadata(path).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    std::io::Write::write_all(&mut &file, &vec![0; metadata.len() as usize]).unwrap();
+    file.set_modified(metadata.modified().unwrap()).unwrap();
+}
+
+/// Moves the time of a file.
+fn touch(path: &Path) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(fs::metadata(path).unwrap().modified().unwrap() + Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn a_member_is_inflated_once_for_its_frames() {
+    use crate::util::archives;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("other.tar.gz");
+    let tar = archives::tar(&[("a.dcm", fs::read(archive().join(ENCAPSULATED)).unwrap().as_slice())]);
+    let packed = archives::gzip(&tar);
+    fs::write(&path, &packed).unwrap();
+    let web = TestWeb::with(folder.path(), |_| {}, None);
+    let (stored, instance) = fixture(ENCAPSULATED);
+    let expected = stored_frames(&stored, 3);
+    let any = [("Accept", "application/octet-stream; transfer-syntax=*")];
+    let frame = |number: u8| web.get_with(&format!("{}/frames/{number}", instance.path()), &any);
+    assert!(frame(1).expect(200).body == expected[0]);
+    // Nothing in the archive can be read now, and nothing has to be.
+    hollow_out(&path);
+    assert!(frame(3).expect(200).body == expected[2] && frame(2).expect(200).body == expected[1]);
+    // A change of the archive is seen, even before the next scan.
+    fs::write(&path, &packed).unwrap();
+    touch(&path);
+    frame(1).expect(404);
+}
+
+#[test]
+fn finished_metadata_are_kept_until_something_changes() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("1.dcm");
+    objects::write(&path, 1, 1, 1);
+    objects::write(&folder.path().join("2.dcm"), 1, 1, 2);
+    let cached = TestWeb::with(folder.path(), |_| {}, None);
+    let without = TestWeb::with(folder.path(), |options| options.metadata_cache_bytes = 0, None);
+    let series = "/studies/1.2.1/series/1.2.1.1/metadata";
+    let get = |web: &TestWeb, coding: &str| {
+        let answer = web.get_with(series, &[("Accept-Encoding", coding)]).expect(200);
+        let mut text = String::new();
+        if coding == "gzip" {
+            assert_eq!(answer.header("content-encoding"), "gzip");
+            let mut decoder = flate2::read::GzDecoder::new(answer.body.as_slice());
+            std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
+        } else {
+            text = answer.text();
+        }
+        let host = web.address.to_string();
+        text.replace(&host, "host")
+    };
+    let first = get(&cached, "gzip");
+    assert_eq!(first, get(&without, "gzip"));
+    assert_eq!(first, get(&cached, "identity"));
+    // Nothing can be read of the object now. Whoever has the metadata need not.
+    hollow_out(&path);
+    assert_eq!(first, get(&cached, "gzip"));
+    assert_eq!(first, get(&cached, "identity"));
+    assert!(get(&without, "gzip").contains("UNAVAILABLE"));
+    // A file that has changed is seen before the next scan, and what could not be read is not kept.
+    touch(&path);
+    assert!(get(&cached, "gzip").contains("UNAVAILABLE"));
+    objects::write(&path, 1, 1, 1);
+    index_of(folder.path(), &cached.index());
+    assert_eq!(first, get(&cached, "gzip"));
+    // A change of the index is seen as well.
+    objects::write(&folder.path().join("3.dcm"), 1, 1, 3);
+    index_of(folder.path(), &cached.index());
+    assert_eq!(get(&cached, "gzip").matches("1.2.1.1.3").count(), 1);
+}
+
+// PS3.18 CP-2040.
+#[test]
+fn all_pixel_data_and_all_bulk_data_come_in_parts() {
+    let web = TestWeb::start();
+    let (stored, instance) = fixture(ENCAPSULATED);
+    let frames = stored_frames(&stored, 3);
+    let answer = web.get(&format!("{}/pixeldata", instance.path())).expect(200);
+    let received = parts(&answer);
+    assert_eq!(received.iter().map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>(), frames);
+    assert!(received.iter().all(|(kind, _)| kind == "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.5"));
+    let location = format!("Content-Location: http://{}/dicom-web{}/bulkdata/7FE00010", web.address, instance.path());
+    assert!(String::from_utf8_lossy(&answer.body).contains(&location));
+    let (_, ct) = fixture(CT);
+    let series = format!("/studies/{}/series/{}", ct.study, ct.series);
+    let pixels = parts(&web.get(&format!("{series}/pixeldata")).expect(200));
+    assert_eq!(pixels.len(), 10);
+    assert!(pixels.iter().all(|(kind, _)| kind == "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"));
+    assert!(pixels == parts(&web.get(&format!("{series}/bulkdata")).expect(200)));
+    for (path, count) in [(BIG_ENDIAN, 1), (TWO_FRAMES, 1)] {
+        let (stored, instance) = fixture(path);
+        let pixels = parts(&web.get(&format!("{}/pixeldata", instance.path())).expect(200));
+        let expected = stored.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().into_owned();
+        assert!(pixels.len() == count && pixels[0].1 == expected, "{path}");
+    }
+    let (_, report) = fixture(DEFLATED);
+    web.get(&format!("{}/pixeldata", report.path())).expect(404);
+    web.get_with(&format!("{series}/pixeldata"), &[("Accept", "image/png")]).expect(406);
+    web.get(&format!("/studies/{}/pixeldata", ct.study)).expect(200);
+    web.get("/studies/1.2.3/bulkdata").expect(404);
+}
+
+/// Returns each element of a Native DICOM Model: its tag, VR and keyword, in its order.
+fn elements(xml: &str) -> Vec<String> {
+    let heads = xml.split("<DicomAttribute ").skip(1);
+    heads.map(|rest| rest.split_once('>').unwrap().0.to_owned()).collect()
+}
+
+// PS3.19 A.1, PS3.18 10.4.4.
+#[test]
+fn metadata_come_as_xml_too() {
+    use crate::util::peers;
+    let web = TestWeb::start();
+    let xml = [("Accept", "multipart/related; type=\"application/dicom+xml\"")];
+    for path in ["mueller-aenne/rt/RTPLAN.dcm", CT] {
+        let (_, instance) = fixture(path);
+        let answer = web.get_with(&format!("{}/metadata", instance.path()), &xml).expect(200);
+        assert!(answer.header("content-type").starts_with("multipart/related; type=\"application/dicom+xml\""));
+        let parts = parts(&answer);
+        assert_eq!((parts.len(), parts[0].0.as_str()), (1, "application/dicom+xml"));
+        let ours = String::from_utf8(parts[0].1.clone()).unwrap();
+        let same = web.get_with(&format!("{}/metadata", instance.path()), &[xml[0], ("Accept-Encoding", "gzip")]);
+        assert_ne!(same.expect(200).header("etag"), answer.header("etag"));
+        let Some(mut dcm2xml) = peers::dcmtk("dcm2xml") else {
+            peers::skipped("dcm2xml");
+            return;
+        };
+        dcm2xml.args(["--native-format", "--convert-to-utf8"]).arg(archive().join(path));
+        let theirs = peers::run(&mut dcm2xml).expect_success().replace('\n', "");
+        let own = ["00083002", "00080005"];
+        let known: Vec<_> =
+            elements(&ours).into_iter().filter(|head| !own.iter().any(|tag| head.contains(tag))).collect();
+        let expected: Vec<_> = elements(&theirs).into_iter().filter(|head| !head.contains("00080005")).collect();
+        assert_eq!(known, expected, "{path}");
+        let name =
+            |xml: &str| xml.split("<PersonName ").nth(1).unwrap().split("</PersonName>").next().unwrap().to_owned();
+        assert_eq!(name(&ours), name(&theirs), "{path}");
+    }
+    let (_, ct) = fixture(CT);
+    let series = web.get_with(&format!("/studies/{}/series/{}/metadata", ct.study, ct.series), &xml).expect(200);
+    assert_eq!(parts(&series).len(), 10);
+}
+
+#[test]
+fn searches_come_as_xml_too() {
+    let web = TestWeb::start();
+    let xml = [("Accept", "multipart/related; type=\"application/dicom+xml\"")];
+    let answer = web.get_with("/studies", &xml).expect(200);
+    let parts = parts(&answer);
+    let json = web.get("/studies").json();
+    assert_eq!(parts.len(), json.as_array().unwrap().len());
+    for ((kind, model), study) in parts.iter().zip(json.as_array().unwrap()) {
+        assert_eq!(kind, "application/dicom+xml");
+        let model = String::from_utf8(model.clone()).unwrap();
+        let tags: Vec<_> = elements(&model).iter().map(|head| head[5..13].to_owned()).collect();
+        assert_eq!(tags, study.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+        let uid = value(study, "0020000D").as_str().unwrap();
+        assert!(model.contains(&format!("keyword=\"StudyInstanceUID\"><Value number=\"1\">{uid}</Value>")), "{model}");
+    }
+    web.get_with("/studies?PatientID=nobody", &xml).expect(204);
+    web.get_with("/studies", &[("Accept", "application/dicom+xml")]).expect(406);
+}
+
 #[test]
 fn bulk_data_are_the_bytes_that_metadata_point_to() {
     let web = TestWeb::start();
@@ -493,6 +675,8 @@ fn values_in_items_are_found_by_their_path() {
         web.get_with(&format!("/instances/1.2.9.1.1/bulkdata/{path}"), &[("Accept", accept)])
     };
     assert_eq!(get("0040A730/2/0040A160", "*/*").expect(200).text(), long);
+    let all = parts(&web.get("/studies/1.2.9/bulkdata").expect(200));
+    assert_eq!(all.iter().map(|(_, bytes)| bytes.len()).collect::<Vec<_>>(), [70_000, 5000]);
     assert_eq!(get("0040A730/1/0040A160", "*/*").expect(200).text().trim_end(), "short");
     get("0040A730/3/0040A160", "*/*").expect(404);
     let document = get("00420011", "application/pdf, */*;q=0.1").expect(200);

@@ -1,0 +1,173 @@
+//! All bulk data, or all pixel data, of a study, a series or an instance (PS3.18 CP-2040).
+//!
+//! Each value is a part with its URI as Content-Location. Compressed pixel data have one part for
+//! each frame, in the order of the frames.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hyper::Response;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use tokio::task::spawn_blocking;
+
+use super::body::Body;
+use super::call::{Answering, Call};
+use super::forms::{self, EXPLICIT_LITTLE, OCTETS};
+use super::found::{Runs, no_pixels};
+use super::multipart::Parts;
+use super::negotiate::{Accept, not_acceptable};
+use super::object_json::{BulkValue, ObjectJson};
+use super::objects::{OpenObject, lost};
+use super::pixels::{Key, PixelError, Pixels};
+use super::problem::Problem;
+use super::resource::SERVICE;
+use super::search::warn;
+use super::target::{Listed, Target, bulk_data_base};
+use crate::archive::Archives;
+use crate::qr::{Instances, RetrievedInstance};
+
+/// Which values are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// All values that metadata give by URI.
+    BulkData,
+    /// Pixel Data, Float Pixel Data and Double Float Pixel Data.
+    PixelData,
+}
+
+/// The values of one instance.
+struct Values {
+    runs: Runs,
+    parts: Vec<ValuePart>,
+}
+
+/// One part of the response.
+struct ValuePart {
+    location: String,
+    media_type: String,
+    /// Where its bytes are, in their order.
+    ranges: Vec<(u64, u64)>,
+}
+
+/// All values of a study, a series or an instance.
+pub(super) async fn answer(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    which: Which,
+) -> Result<Response<Body>, Problem> {
+    let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
+    let target = Target::of(call)?;
+    let Listed { instances, unavailable, share } = target.instances(answering, call).await?;
+    if !forms::takes_all_as_stored(&accept) {
+        return Err(not_acceptable(&["multipart/related; type=\"application/octet-stream\"; transfer-syntax=*"]));
+    }
+    let service = format!("{}{SERVICE}", call.base);
+    let one = |instance: &RetrievedInstance<'_>| {
+        let bulk = bulk_data_base(&service, &target, instance.sop_instance_uid);
+        let list = [(instance.sop_instance_uid.to_owned(), instance.kind.clone())].into_iter().collect::<Instances>();
+        (Arc::new(list), bulk)
+    };
+    let count = unavailable.len();
+    let mut rest: VecDeque<_> = instances
+        .iter_from(0)
+        .filter(|instance| !unavailable.contains(instance.sop_instance_uid))
+        .map(|instance| one(&instance))
+        .collect();
+    // Before the head is out a failure still has a status of its own.
+    let turn = answering.turn(&call.peer).await?;
+    let shared = Arc::clone(answering);
+    let first = spawn_blocking(move || {
+        let _until_its_end = turn;
+        while let Some((instances, bulk)) = rest.pop_front() {
+            let values = values(&shared, instances, &bulk, which)?;
+            if !values.parts.is_empty() {
+                return Ok(Some((values, rest)));
+            }
+        }
+        Ok::<_, Problem>(None)
+    });
+    let none = || Problem::not_found("these instances have no such data");
+    let (first, mut rest) = first.await.map_err(|_| Problem::ours())??.ok_or_else(none)?;
+    let parts = Parts::new();
+    let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
+    let mut response = Response::new(body);
+    let content_type = HeaderValue::from_str(&parts.content_type(OCTETS)).map_err(|_| Problem::ours())?;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    if count > 0 {
+        let text = format!("{count} instances are left out: their objects are not at hand");
+        warn(response.headers_mut(), &service, &text);
+    }
+    let shared = Arc::clone(answering);
+    spawn_blocking(move || {
+        let _listed = share;
+        let mut next = Some(first);
+        while let Some(Values { mut runs, parts: found }) = next {
+            for ValuePart { location, media_type, ranges } in found {
+                let length = ranges.iter().map(|(_, length)| length).sum();
+                let head = parts.located_head(&media_type, length, &location);
+                if outlet.send(head).is_break() {
+                    return;
+                }
+                for range in ranges {
+                    let mut put = |bytes: &[u8]| if outlet.send(bytes.to_vec()).is_break() { Err(()) } else { Ok(()) };
+                    if runs.read(range, &mut put).is_err() {
+                        return;
+                    }
+                }
+            }
+            next = match rest.pop_front().map(|(instances, bulk)| values(&shared, instances, &bulk, which)) {
+                None => None,
+                Some(Ok(values)) => Some(values),
+                Some(Err(problem)) => {
+                    tracing::warn!("a retrieval over HTTP breaks off: an object cannot be had: {}", problem.why);
+                    return;
+                }
+            };
+        }
+        if outlet.send(parts.end()).is_continue() {
+            outlet.end();
+        }
+    });
+    Ok(response)
+}
+
+/// Finds the values of the only instance of a list.
+fn values(answering: &Answering, instances: Arc<Instances>, bulk: &str, which: Which) -> Result<Values, Problem> {
+    let instance = instances.get(0).ok_or_else(Problem::ours)?;
+    let mut reader = answering.readers.take()?;
+    let opened = OpenObject::open(&mut reader, &instance, &Archives::default());
+    answering.readers.give_back(reader);
+    let OpenObject { mut walk, transfer_syntax, location, .. } = opened.map_err(|error| lost(&error))?;
+    let walked = |error| no_pixels(&PixelError::Walk(error));
+    let found = ObjectJson::bulk_values(&mut walk, &transfer_syntax, bulk).map_err(walked)?;
+    let mut parts = Vec::new();
+    for BulkValue { uri, tag, is_root, range } in found {
+        let is_pixel_data = is_root && matches!(tag, 0x7FE0_0008..=0x7FE0_0010);
+        if which == Which::PixelData && !is_pixel_data {
+            continue;
+        }
+        if let Some(range) = range {
+            let syntax = if is_pixel_data { format!("; transfer-syntax={EXPLICIT_LITTLE}") } else { String::new() };
+            parts.push(ValuePart { location: uri, media_type: format!("{OCTETS}{syntax}"), ranges: vec![range] });
+            continue;
+        }
+        let key = Key::of(&location);
+        let pixels = match answering.pixels.get(&key) {
+            Some(pixels) => pixels,
+            None => {
+                let object = OpenObject::at(location.clone(), &instance, &Archives::default());
+                let mut walk = object.map_err(|error| lost(&error))?.walk;
+                let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
+                answering.pixels.put(key, Arc::clone(&pixels));
+                pixels
+            }
+        };
+        for number in 1..=pixels.frames() {
+            let frame = pixels.frame(number).map_err(|error| no_pixels(&error))?;
+            let media_type = format!("{OCTETS}; transfer-syntax={transfer_syntax}");
+            parts.push(ValuePart { location: uri.clone(), media_type, ranges: frame.ranges });
+        }
+    }
+    let runs = Runs::open(Arc::clone(&instances), location).map_err(|error| lost(&error))?;
+    Ok(Values { runs, parts })
+}

@@ -1,0 +1,188 @@
+//! The pixels of an instance: where they lie is found once, then runs of bytes are read.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::objects::{Bytes, OpenObject, is_unchanged, lost};
+use super::pixels::{Frame, Key, PixelError, Pixels, realigned};
+use super::problem::Problem;
+use crate::archive::Archives;
+use crate::db::Search as _;
+use crate::deliver::object::ObjectError;
+use crate::encoding::walk::WalkError;
+use crate::model::location::Location;
+use crate::qr::{FindError, Instances};
+use crate::shares::CountedPeer;
+use crate::web::call::Answering;
+
+/// An instance whose pixels are found.
+pub(super) struct Found {
+    pub(super) pixels: Arc<Pixels>,
+    pub(super) location: Location,
+}
+
+/// Where the pixels of the first instance of a list lie.
+pub(super) async fn found(
+    answering: &Arc<Answering>,
+    peer: &CountedPeer,
+    instances: &Arc<Instances>,
+) -> Result<Found, Problem> {
+    let turn = answering.turn(peer).await?;
+    let (answering, instances) = (Arc::clone(answering), Arc::clone(instances));
+    let found = spawn_blocking(move || {
+        let _until_its_end = turn;
+        find(&answering, &instances)
+    });
+    found.await.map_err(|_| Problem::ours())?
+}
+
+/// Finds the pixels of the first instance of a list, or knows them already. Nothing is opened then.
+fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> {
+    let instance = instances.get(0).ok_or_else(Problem::ours)?;
+    let mut reader = answering.readers.take()?;
+    let known = reader.known_locations(instance.sop_instance_uid).map_err(FindError::Index)?;
+    answering.readers.give_back(reader);
+    let locations: Vec<Location> =
+        known.into_iter().filter(|known| !known.differs).map(|known| known.location).collect();
+    for location in &locations {
+        if let Some(pixels) = answering.pixels.get(&Key::of(location))
+            && is_unchanged(location)
+        {
+            return Ok(Found { pixels, location: location.clone() });
+        }
+    }
+    let opened = OpenObject::first_of(locations, &instance, &Archives::default());
+    let OpenObject { mut walk, transfer_syntax, location, .. } = opened.map_err(|error| lost(&error))?;
+    let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
+    answering.pixels.put(Key::of(&location), Arc::clone(&pixels));
+    Ok(Found { pixels, location })
+}
+
+pub(super) fn no_pixels(error: &PixelError) -> Problem {
+    match error {
+        PixelError::Walk(WalkError::Read(error)) => {
+            tracing::warn!(%error, "an object cannot be read");
+            Problem::ours()
+        }
+        PixelError::None | PixelError::NoSuchFrame(_) | PixelError::Contradiction(_) | PixelError::Walk(_) => {
+            Problem::not_found(error.to_string())
+        }
+    }
+}
+
+/// Bytes that are read at a time.
+pub(super) const PIECE_BYTES: usize = 256 << 10;
+
+/// An object of which single runs of bytes are read.
+pub(super) struct Runs {
+    instances: Arc<Instances>,
+    location: Location,
+    bytes: Bytes,
+    /// Where the bytes are. `None` if that is not known.
+    position: Option<u64>,
+}
+
+impl Runs {
+    /// Opens an object whose single values are read.
+    pub(super) fn open(instances: Arc<Instances>, location: Location) -> Result<Self, ObjectError> {
+        let bytes = Self::bytes(&instances, &location)?;
+        Ok(Self { instances, location, bytes, position: Some(0) })
+    }
+
+    /// Opens an object for its frames. An object without random access is kept for the next frames.
+    pub(super) fn of_frames(
+        answering: &Answering,
+        instances: Arc<Instances>,
+        Found { pixels, location }: &Found,
+    ) -> Result<Self, ObjectError> {
+        let runs =
+            |bytes| Self { instances: Arc::clone(&instances), location: location.clone(), bytes, position: Some(0) };
+        let key = Key::of(location);
+        let may_be_kept = pixels.frames() > 1;
+        if may_be_kept
+            && is_unchanged(location)
+            && let Some(file) = answering.members.get(&key)
+        {
+            return Ok(runs(Bytes::Kept { file, position: 0 }));
+        }
+        let bytes = Self::bytes(&instances, location)?;
+        if !may_be_kept || bytes.has_random_access() {
+            return Ok(runs(bytes));
+        }
+        match answering.members.keep(&key, bytes) {
+            Some(file) => Ok(runs(Bytes::Kept { file, position: 0 })),
+            None => Ok(runs(Self::bytes(&instances, location)?)),
+        }
+    }
+
+    fn bytes(instances: &Instances, location: &Location) -> Result<Bytes, ObjectError> {
+        let instance = instances.get(0).ok_or(ObjectError::NotKept)?;
+        Ok(OpenObject::at(location.clone(), &instance, &Archives::default())?.walk.into_input())
+    }
+
+    /// Calls `on_bytes` with the bytes of a run, piece by piece, until it says to stop.
+    pub(super) fn read(
+        &mut self,
+        (offset, length): (u64, u64),
+        on_bytes: &mut dyn FnMut(&[u8]) -> Result<(), ()>,
+    ) -> Result<(), ()> {
+        let failed = |error: std::io::Error| {
+            tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");
+        };
+        if let Bytes::DataSet(_) = self.bytes
+            && self.position.is_none_or(|position| position > offset)
+        {
+            // Rewritten on the way: there is no way back but from the start.
+            self.bytes = Self::bytes(&self.instances, &self.location).map_err(|error| {
+                tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again");
+            })?;
+            self.position = Some(0);
+        }
+        self.bytes.go_to(self.position.unwrap_or(0), offset).map_err(failed)?;
+        self.position = None;
+        let mut left = length;
+        let mut buffer = vec![0; usize::try_from(length).map_or(PIECE_BYTES, |length| length.min(PIECE_BYTES))];
+        while left > 0 {
+            let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let space = buffer.get_mut(..wanted).unwrap_or_default();
+            self.bytes.read_exact(space).map_err(failed)?;
+            left -= wanted as u64;
+            on_bytes(space)?;
+        }
+        self.position = Some(offset + length);
+        Ok(())
+    }
+
+    /// Calls `on_bytes` with all bytes from an offset to the end of the object.
+    pub(super) fn rest(&mut self, offset: u64, on_bytes: &mut dyn FnMut(&[u8]) -> Result<(), ()>) -> Result<(), ()> {
+        self.read((offset, 0), on_bytes)?;
+        self.position = None;
+        let mut buffer = vec![0; PIECE_BYTES];
+        loop {
+            match self.bytes.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => on_bytes(buffer.get(..read).unwrap_or_default())?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read to its end");
+                    return Err(());
+                }
+            }
+        }
+    }
+
+    /// Returns the bytes of one frame. Packed bits begin with the lowest bit of the first byte.
+    pub(super) fn whole(&mut self, pixels: &Pixels, frame: &Frame) -> Result<Vec<u8>, ()> {
+        let mut bytes = Vec::new();
+        for range in &frame.ranges {
+            self.read(*range, &mut |piece| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            })?;
+        }
+        let is_packed = !pixels.is_encapsulated() && (frame.shift > 0 || pixels.shape.bits_allocated == 1);
+        Ok(if is_packed { realigned(&bytes, frame.shift, pixels.frame_bits()) } else { bytes })
+    }
+}
