@@ -15,7 +15,7 @@ use dcmdex::db::open::Writer;
 use dcmdex::ingest::Wanted;
 use dcmdex::model::clock::Clock;
 use dcmdex::receive::storage::Storage;
-use dcmdex::scp::{Find, Node, Retrieve, Services};
+use dcmdex::scp::{Find, Node, NodeServices, Retrieve};
 use dcmdex::store::Objects;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +45,7 @@ pub(crate) async fn run_a_node(
         wanted: Wanted::with_declared(&config.declared),
         under_way: Arc::default(),
     };
-    let services = Services {
+    let services = NodeServices {
         storage: Some(Arc::new(storage)),
         find: Some(Arc::new(Find::new(config.index.clone(), config.find.clone()))),
         retrieve: Some(Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()))),

@@ -45,7 +45,7 @@ use dcmdex::web::looks::{Function, Greys, Looks, Lut, VoiWindow};
 use dcmdex::web::multipart::{MultipartError, MultipartReader, PartEvent};
 use dcmdex::web::negotiate::Accept;
 use dcmdex::web::picture::{self, Native, PictureFormat, PictureRequest, SampleKind};
-use dcmdex::web::query::{Scope, Search, pairs};
+use dcmdex::web::query::{Scope, SearchQuery, pairs};
 use dicom_ul::pdu::{Pdu, PresentationContextResultReason as ContextResult, read_pdu};
 
 /// PDUs one after the other: requests for associations are answered, messages put together, commands understood.
@@ -451,7 +451,7 @@ pub(crate) fn query(bytes: &[u8]) {
     for level in [QueryRetrieveLevel::Study, QueryRetrieveLevel::Series, QueryRetrieveLevel::Image] {
         for (study, series) in [("", ""), ("1.2.3", "1.2.3.4"), (&*text, "")] {
             let scope = Scope { level, study, series };
-            if let Ok(search) = Search::parse(&scope, &text, &options) {
+            if let Ok(search) = SearchQuery::parse(&scope, &text, &options) {
                 let request = &search.query.request;
                 assert_eq!(request.level, level);
                 let returned: HashSet<_> = request.return_keys.iter().map(|key| key.attribute).collect();

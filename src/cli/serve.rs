@@ -40,7 +40,7 @@ use crate::model::clock::Clock;
 use crate::model::location::Place;
 use crate::model::peer::Peer;
 use crate::receive::storage::Storage;
-use crate::scp::{Commitment, Find, Node, Plain, Retrieve, Services};
+use crate::scp::{Commitment, Find, Node, NodeServices, Plain, Retrieve};
 use crate::store::{Objects, Recovered, Verified};
 use crate::ul::tls::{self, ClientCertificates};
 use crate::ul::tls::{SharedTls, Tls};
@@ -128,10 +128,10 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
     let peers = SharedPeers::new(config.peers.clone(), tls);
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
-    let http = Http::of(&config, peers.tls(), (retrieve.delivery(), &storage))?;
+    let http = HttpStart::of(&config, peers.tls(), (retrieve.delivery(), &storage))?;
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
-    let services = Services {
+    let services = NodeServices {
         storage: Some(Arc::clone(&storage)),
         find: Some(Arc::new(find)),
         retrieve: Some(retrieve),
@@ -274,12 +274,12 @@ fn warn_of_strays(objects: &Objects, config: &Config) -> anyhow::Result<()> {
 }
 
 /// What the HTTP server needs to start.
-struct Http {
+struct HttpStart {
     options: web::Options,
     services: web::Services,
 }
 
-impl Http {
+impl HttpStart {
     /// `None` if HTTP is off.
     fn of(
         config: &Config,
@@ -428,7 +428,7 @@ fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
 async fn serve<F>(
     config: Config,
     history: AccessHistory,
-    (services, http): (Services, Option<Http>),
+    (services, http): (NodeServices, Option<HttpStart>),
     again: Arc<F>,
     manager: &ServiceManager,
 ) -> anyhow::Result<()>
@@ -442,7 +442,7 @@ where
     let node = Node::bind(config.scp_options(), services).await.map_err(with_port_hint)?;
     let users = http.as_ref().map(|http| http.services.users.clone());
     let web = match http {
-        Some(Http { options, services }) => Some(Web::bind(options, services).await.map_err(with_port_hint)?),
+        Some(HttpStart { options, services }) => Some(Web::bind(options, services).await.map_err(with_port_hint)?),
         None => None,
     };
     log_listening(&config, &node, web.as_ref())?;

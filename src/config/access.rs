@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::entries::Entry;
-use super::{Config, Error, Problem};
+use super::entries::FileEntry;
+use super::{Config, Error, SettingProblem};
 use crate::access::peers::{Grant, Security};
 use crate::config::setting::Origin;
 use crate::model::ae_title::AeTitle;
@@ -72,7 +72,7 @@ impl Config {
             AccessMode::Auto => self.layers.setting("bind").origin.clone(),
             AccessMode::Table | AccessMode::Anyone => self.layers.setting("access").origin.clone(),
         };
-        Err(Error::Invalid(vec![Problem { origin, message }]))
+        Err(Error::Invalid(vec![SettingProblem { origin, message }]))
     }
 }
 
@@ -118,7 +118,7 @@ impl AccessHistory {
                 "the table of peers is gone, and anyone would be let in: a running node does not open itself; put \
                            the table back, or restart the node"
                     .to_owned();
-            problems.push(Problem { origin, message });
+            problems.push(SettingProblem { origin, message });
         }
         let mut bound = self.bound.clone();
         for (title, grant, entry) in entries(new) {
@@ -136,10 +136,10 @@ impl AccessHistory {
 }
 
 /// Returns the entries of the table, with the permissions that they grant.
-fn entries(config: &Config) -> impl Iterator<Item = (&AeTitle, &Grant, &Entry)> {
+fn entries(config: &Config) -> impl Iterator<Item = (&AeTitle, &Grant, &FileEntry)> {
     let table = config.peers.table.iter().flatten();
     table.filter_map(|(title, grant)| {
-        let is_of = |entry: &&Entry| {
+        let is_of = |entry: &&FileEntry| {
             let text = entry.fields.get("ae_title").and_then(|setting| setting.value.as_str());
             text.and_then(|text| text.parse::<AeTitle>().ok()).as_ref() == Some(title)
         };
@@ -156,24 +156,24 @@ struct Lost {
 }
 
 impl Lost {
-    fn problem(self, title: &AeTitle, origin: &Origin) -> Problem {
+    fn problem(self, title: &AeTitle, origin: &Origin) -> SettingProblem {
         let Self { key, lets_in, instead } = self;
         let message = format!(
             "peer `{title}` no longer has `{key}`, {lets_in}: a truncated file looks the same; if this is intended, write \
              {instead}"
         );
-        Problem { origin: origin.clone(), message }
+        SettingProblem { origin: origin.clone(), message }
     }
 }
 
 impl Bound {
-    fn of(grant: &Grant, entry: &Entry) -> Self {
+    fn of(grant: &Grant, entry: &FileEntry) -> Self {
         let has = |key| entry.fields.contains_key(key);
         Self { addresses: has("addresses"), services: has("services"), security: grant.security.clone() }
     }
 
     /// Returns the restrictions that the entry had before and no longer has.
-    fn lost(&self, now: &Self, entry: &Entry) -> Vec<Lost> {
+    fn lost(&self, now: &Self, entry: &FileEntry) -> Vec<Lost> {
         let mut lost = Vec::new();
         if self.addresses && !now.addresses {
             lost.push(Lost {

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::Problem;
+use super::SettingProblem;
 use super::layers::Layers;
 use crate::model::declared::{Declaration, DeclaredSet};
 
 /// Builds the set of all declared attributes.
-pub(super) fn declared(layers: &Layers, problems: &mut Vec<Problem>) -> Arc<DeclaredSet> {
+pub(super) fn declared(layers: &Layers, problems: &mut Vec<SettingProblem>) -> Arc<DeclaredSet> {
     let entries = layers.attributes();
     let mut declarations = Vec::new();
     let mut origins = Vec::new();
@@ -17,7 +17,7 @@ pub(super) fn declared(layers: &Layers, problems: &mut Vec<Problem>) -> Arc<Decl
         let (Some(path), Some(level)) = (text("path"), text("level")) else {
             let missing = if entry.fields.contains_key("path") { "level" } else { "path" };
             let origin = entry.origin.clone();
-            problems.push(Problem { origin, message: format!("an attribute needs a `{missing}`") });
+            problems.push(SettingProblem { origin, message: format!("an attribute needs a `{missing}`") });
             continue;
         };
         let declaration = Declaration { path, level, creator: text("creator"), vr: text("vr"), name: text("name") };
@@ -29,7 +29,7 @@ pub(super) fn declared(layers: &Layers, problems: &mut Vec<Problem>) -> Arc<Decl
     }
     let set = DeclaredSet::new(&declarations, |number, error| {
         if let Some(origin) = origins.get(number) {
-            problems.push(Problem { origin: (*origin).clone(), message: format!("attribute: {error}") });
+            problems.push(SettingProblem { origin: (*origin).clone(), message: format!("attribute: {error}") });
         }
     });
     Arc::new(set)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use toml::Value;
 
-use super::Problem;
+use super::SettingProblem;
 use super::keys::parse_value;
 use crate::config::setting::{Origin, Setting};
 
@@ -41,12 +41,12 @@ pub(super) struct EntryTable {
 
 /// An entry as written in the file.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct FileEntry {
     pub(super) origin: Origin,
     pub(super) fields: BTreeMap<String, Setting>,
 }
 
-impl Entry {
+impl FileEntry {
     /// Returns the fields in the order of the keys.
     pub(super) fn in_order<'a>(&'a self, table: &'static EntryTable) -> impl Iterator<Item = (&'a str, &'a Setting)> {
         table.keys.iter().filter_map(|key| Some((key.name, self.fields.get(key.name)?)))
@@ -58,25 +58,28 @@ pub(super) fn entry(
     table: &EntryTable,
     origin: Origin,
     fields: impl IntoIterator<Item = (String, Option<Value>, Origin)>,
-    problems: &mut Vec<Problem>,
-) -> Entry {
+    problems: &mut Vec<SettingProblem>,
+) -> FileEntry {
     let mut known = BTreeMap::new();
     for (name, value, origin) in fields {
         let Some(key) = table.keys.iter().find(|key| key.name == name) else {
             let near = table.keys.iter().map(|key| (strsim::damerau_levenshtein(&name, key.name), key.name)).min();
             let hint = near.filter(|(distance, _)| *distance <= 2).map(|(_, name)| format!("; did you mean `{name}`?"));
             let hint = hint.unwrap_or_default();
-            problems.push(Problem { origin, message: format!("unknown setting `{name}` of {}{hint}", table.one) });
+            problems
+                .push(SettingProblem { origin, message: format!("unknown setting `{name}` of {}{hint}", table.one) });
             continue;
         };
         match value {
             Some(value) if key.has_type_of(&value) => {
                 known.insert(name, Setting { value, origin });
             }
-            _ => problems.push(Problem { origin, message: format!("`{name}` is written as in {}", key.example) }),
+            _ => {
+                problems.push(SettingProblem { origin, message: format!("`{name}` is written as in {}", key.example) })
+            }
         }
     }
-    Entry { origin, fields: known }
+    FileEntry { origin, fields: known }
 }
 
 /// The table of declarations.

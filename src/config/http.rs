@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Check, Config, Error, Problem};
+use super::{Check, Config, Error, SettingProblem};
 use crate::web::{self, BaseUrl, Rights};
 
 /// Who may send requests over HTTP, as given by the setting `http.access`.
@@ -148,7 +148,7 @@ impl Config {
             ),
         };
         let origin = self.layers.setting(path).origin.clone();
-        Err(Error::Invalid(vec![Problem { origin, message }]))
+        Err(Error::Invalid(vec![SettingProblem { origin, message }]))
     }
 
     /// Returns the options of HTTP. Its timeouts are those of the network.

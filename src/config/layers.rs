@@ -9,8 +9,8 @@ use std::path::Path;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::Problem;
-use super::entries::{Entry, EntryTable, entry};
+use super::SettingProblem;
+use super::entries::{EntryTable, FileEntry, entry};
 use super::keys::{KEYS, Key, PEERS, VARIABLE_PREFIX, parse_value};
 use crate::config::entries::ATTRIBUTE_TABLE;
 use crate::config::entries::PEER_TABLE;
@@ -20,9 +20,9 @@ use crate::config::entries::PEER_TABLE;
 pub(super) struct Layers {
     settings: BTreeMap<String, Setting>,
     /// The table of peers, if the file has one.
-    peer_table: Option<Vec<Entry>>,
+    peer_table: Option<Vec<FileEntry>>,
     /// The declared attributes, if the file has some.
-    attributes: Option<Vec<Entry>>,
+    attributes: Option<Vec<FileEntry>>,
 }
 
 impl Layers {
@@ -36,7 +36,7 @@ impl Layers {
     }
 
     /// Adds the settings of a file. They override earlier ones.
-    pub(super) fn add_file(&mut self, path: &Path, text: &str, problems: &mut Vec<Problem>) {
+    pub(super) fn add_file(&mut self, path: &Path, text: &str, problems: &mut Vec<SettingProblem>) {
         let at = |offset: usize| Origin::File {
             path: path.to_owned(),
             line: 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count(),
@@ -49,7 +49,7 @@ impl Layers {
                     "duplicate key" => duplicate_key(text, start, &at),
                     message => message.to_owned(),
                 };
-                problems.push(Problem { origin: at(start), message });
+                problems.push(SettingProblem { origin: at(start), message });
                 return;
             }
         };
@@ -62,7 +62,7 @@ impl Layers {
                 let message = "`[[peers]]` is no table: write [[peer]] for a peer that may associate, or [peers] with \
                                AET = \"HOST:PORT\" for destinations"
                     .to_owned();
-                problems.push(Problem { origin: at(name.span().start), message });
+                problems.push(SettingProblem { origin: at(name.span().start), message });
                 continue;
             }
             if name.get_ref() == ATTRIBUTE_TABLE.name {
@@ -89,12 +89,12 @@ impl Layers {
     }
 
     /// Returns the declared attributes as written in the file.
-    pub(super) fn attributes(&self) -> &[Entry] {
+    pub(super) fn attributes(&self) -> &[FileEntry] {
         self.attributes.as_deref().unwrap_or_default()
     }
 
     /// Returns the table of peers as written in the file. `None` if there is none.
-    pub(super) fn peer_table(&self) -> Option<&[Entry]> {
+    pub(super) fn peer_table(&self) -> Option<&[FileEntry]> {
         self.peer_table.as_deref()
     }
 
@@ -106,7 +106,7 @@ impl Layers {
     pub(super) fn add_environment(
         &mut self,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
-        problems: &mut Vec<Problem>,
+        problems: &mut Vec<SettingProblem>,
     ) -> Vec<String> {
         let mut strange = Vec::new();
         let mut ours: Vec<_> = variables
@@ -124,7 +124,7 @@ impl Layers {
                 _ => rest.to_ascii_lowercase().replace("__", "."),
             };
             let Ok(value) = value.into_string() else {
-                problems.push(Problem { origin, message: "its value is not valid UTF-8".to_owned() });
+                problems.push(SettingProblem { origin, message: "its value is not valid UTF-8".to_owned() });
                 continue;
             };
             let value = if path.starts_with("peers.") {
@@ -140,18 +140,18 @@ impl Layers {
             match value {
                 Some(value) => self.add(&path, Some(value), origin, problems),
                 None if Key::by_path(&path).is_none() => self.add(&path, None, origin, problems),
-                None => problems.push(Problem { origin, message: wrong_type(&path) }),
+                None => problems.push(SettingProblem { origin, message: wrong_type(&path) }),
             }
         }
         strange
     }
 
     /// Adds the setting of a command line option. It overrides earlier ones.
-    pub(super) fn add_flag(&mut self, path: &str, value: Value, flag: &str, problems: &mut Vec<Problem>) {
+    pub(super) fn add_flag(&mut self, path: &str, value: Value, flag: &str, problems: &mut Vec<SettingProblem>) {
         self.add(path, Some(value), Origin::Flag(flag.to_owned()), problems);
     }
 
-    fn add(&mut self, path: &str, value: Option<Value>, origin: Origin, problems: &mut Vec<Problem>) {
+    fn add(&mut self, path: &str, value: Option<Value>, origin: Origin, problems: &mut Vec<SettingProblem>) {
         let is_peer = path.strip_prefix(PEERS).is_some_and(|rest| rest.starts_with('.'));
         let expected = if is_peer {
             Value::String(String::new())
@@ -159,14 +159,14 @@ impl Layers {
             key.default_value()
         } else {
             let hint = suggestion(path).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            problems.push(Problem { origin, message: format!("unknown setting `{path}`{hint}") });
+            problems.push(SettingProblem { origin, message: format!("unknown setting `{path}`{hint}") });
             return;
         };
         match value {
             Some(value) if value.same_type(&expected) => {
                 self.settings.insert(path.to_owned(), Setting { value, origin });
             }
-            _ => problems.push(Problem { origin, message: wrong_type(path) }),
+            _ => problems.push(SettingProblem { origin, message: wrong_type(path) }),
         }
     }
 
@@ -213,9 +213,9 @@ fn entries(
     value: &toml::Spanned<DeValue<'_>>,
     origin: Origin,
     at: &impl Fn(usize) -> Origin,
-    problems: &mut Vec<Problem>,
-) -> Option<Vec<Entry>> {
-    let form = |origin| Problem { origin, message: table.form.to_owned() };
+    problems: &mut Vec<SettingProblem>,
+) -> Option<Vec<FileEntry>> {
+    let form = |origin| SettingProblem { origin, message: table.form.to_owned() };
     let DeValue::Array(array) = value.get_ref() else {
         problems.push(form(origin));
         return None;

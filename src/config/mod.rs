@@ -29,7 +29,7 @@ pub use access::{AccessHistory, AccessMode, Admitted};
 pub use example::example;
 pub use http::{Http, HttpAccess};
 pub use keys::{CONFIG_VARIABLE, KEYS, Key};
-pub use setting::{Origin, Problem, Setting};
+pub use setting::{Origin, Setting, SettingProblem};
 
 use crate::access::peers::{Grant, Peers, Security};
 use crate::encoding::charset::CharacterSets;
@@ -87,10 +87,10 @@ pub enum Error {
     },
     /// All settings that cannot be used.
     #[error("{}", lines(.0))]
-    Invalid(Vec<Problem>),
+    Invalid(Vec<SettingProblem>),
 }
 
-fn lines(problems: &[Problem]) -> String {
+fn lines(problems: &[SettingProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -141,7 +141,7 @@ pub enum Keep {
 
 /// Guarantee of a C-STORE success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
+pub enum StoreDurability {
     /// The object survives a power cut.
     Full,
     /// The object survives the end of this process.
@@ -212,7 +212,7 @@ pub struct Integrity {
 
 /// Limits and timeouts of C-GET and C-MOVE.
 #[derive(Clone, Debug)]
-pub struct Retrieve {
+pub struct RetrieveSettings {
     /// Maximum number of instances of one retrieval.
     pub max_instances: usize,
     /// Time for the answer to a C-STORE-RQ of this node.
@@ -245,7 +245,7 @@ pub struct Config {
     /// Settings of HTTP.
     pub http: Http,
     /// Guarantee of a C-STORE success.
-    pub durability: Durability,
+    pub durability: StoreDurability,
     /// Which of two different objects with the same UID is kept.
     pub duplicates: Duplicates,
     /// Whether an object is kept if an archive already has it.
@@ -255,7 +255,7 @@ pub struct Config {
     /// Attributes that the index keeps in addition to its table.
     pub declared: Arc<DeclaredSet>,
     /// How objects are sent.
-    pub retrieve: Retrieve,
+    pub retrieve: RetrieveSettings,
     /// How objects are verified.
     pub integrity: Integrity,
     /// Whether storage commitment counts files of an archive that is indexed in place.
@@ -336,7 +336,7 @@ impl Config {
             let origin = Origin::File { path: path.clone(), line: text.lines().count().max(1) };
             let message =
                 format!("the last line is not `{END}`: the file is truncated, or `require_end` should be false");
-            problems.push(Problem { origin, message });
+            problems.push(SettingProblem { origin, message });
         }
         let mut config = Check { layers: &layers, problems: &mut problems, current_directory }.config();
         if !problems.is_empty() {
@@ -407,7 +407,7 @@ fn read_settled_file(path: &Path) -> Result<String, Error> {
 /// caller never returns such a configuration.
 struct Check<'a> {
     layers: &'a Layers,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<SettingProblem>,
     current_directory: &'a Path,
 }
 
@@ -428,7 +428,8 @@ impl Check<'_> {
             plain: if self.boolean("tls.only") { Plain::Refuse } else { Plain::Listen },
             network: self.network(),
             http: self.http(),
-            durability: self.choice("store.durability", &[("full", Durability::Full), ("os", Durability::Os)]),
+            durability: self
+                .choice("store.durability", &[("full", StoreDurability::Full), ("os", StoreDurability::Os)]),
             duplicates: self.choice(
                 "store.duplicates",
                 &[
@@ -444,7 +445,7 @@ impl Check<'_> {
             find: self.find(&declared),
             declared,
             commit_in_place: self.boolean("commitment.in_place"),
-            retrieve: Retrieve {
+            retrieve: RetrieveSettings {
                 max_instances: self.count("retrieve.max_instances", 1, 100_000_000),
                 response_timeout: self.seconds("retrieve.response_timeout_seconds"),
                 source_timeout: self.seconds("retrieve.source_timeout_seconds"),
@@ -517,7 +518,7 @@ impl Check<'_> {
             if setting.value.as_integer().and_then(|count| usize::try_from(count).ok()).is_some_and(|count| count > all)
             {
                 let message = format!("`max_associations` of a peer is more than `{ALL}` ({all})");
-                self.problems.push(Problem { origin: setting.origin.clone(), message });
+                self.problems.push(SettingProblem { origin: setting.origin.clone(), message });
             }
         }
     }
@@ -646,7 +647,7 @@ impl Check<'_> {
 
     fn refuse(&mut self, path: &str, message: String) {
         let origin = self.layers.setting(path).origin.clone();
-        self.problems.push(Problem { origin, message: format!("`{path}`: {message}") });
+        self.problems.push(SettingProblem { origin, message: format!("`{path}`: {message}") });
     }
 
     fn text(&self, path: &str) -> &str {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Config, Duplicates, Durability, Keep, KeepKnown};
+use super::{Config, Duplicates, Keep, KeepKnown, StoreDurability};
 use crate::access::policy::CalledAeTitle;
 use crate::db::open::WriterOptions;
 use crate::db::{self, DuplicatePolicy, KnownPolicy, ReceivePolicy};
@@ -72,8 +72,8 @@ impl Config {
         let options = |directory: PathBuf| store::Options {
             directory,
             sync: match self.durability {
-                Durability::Full => store::Sync::Disk,
-                Durability::Os => store::Sync::None,
+                StoreDurability::Full => store::Sync::Disk,
+                StoreDurability::Os => store::Sync::None,
             },
             min_free_bytes: self.min_free_bytes,
             beside: Some(match self.index.parent() {
@@ -91,8 +91,8 @@ impl Config {
     #[must_use]
     pub fn node_writer_options(&self) -> WriterOptions {
         let durability = match self.durability {
-            Durability::Full => db::Durability::Full,
-            Durability::Os => db::Durability::Normal,
+            StoreDurability::Full => db::Durability::Full,
+            StoreDurability::Os => db::Durability::Normal,
         };
         WriterOptions {
             durability,

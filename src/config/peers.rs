@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::Problem;
-use super::entries::Entry;
+use super::SettingProblem;
+use super::entries::FileEntry;
 use crate::access::peers::{Grant, Peers, Security, ServiceSet};
 use crate::config::layers::Layers;
 use crate::config::setting::{Origin, Setting};
@@ -23,18 +23,18 @@ const EMPTY_ADDRESSES: &str =
 const CONTRADICTION: &str = "`certificates` needs TLS, but `tls` is false";
 
 /// Builds the peers from all sources.
-pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {
+pub(super) fn peers(layers: &Layers, problems: &mut Vec<SettingProblem>) -> Peers {
     let mut peers = Peers::default();
     if let Some(entries) = layers.peer_table() {
         let mut table = BTreeMap::new();
         for entry in entries {
-            let Some((title, grant, destination)) = (Reader { entry, problems }).read() else { continue };
+            let Some((title, grant, destination)) = (PeersReader { entry, problems }).read() else { continue };
             if let Some(destination) = destination {
                 peers.destinations.insert(title.clone(), destination);
             }
             if table.insert(title.clone(), grant).is_some() {
                 let origin = entry.origin.clone();
-                problems.push(Problem { origin, message: format!("peer `{title}` is listed twice") });
+                problems.push(SettingProblem { origin, message: format!("peer `{title}` is listed twice") });
             }
         }
         peers.table = Some(table);
@@ -42,7 +42,7 @@ pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {
     for (path, setting) in layers.iter() {
         let Some(title) = path.strip_prefix("peers.") else { continue };
         let address = setting.value.as_str().unwrap_or_default();
-        let refused = |error: &dyn fmt::Display| Problem {
+        let refused = |error: &dyn fmt::Display| SettingProblem {
             origin: setting.origin.clone(),
             message: format!("peer `{title}` = `{address}`: {error}"),
         };
@@ -64,12 +64,12 @@ pub(super) fn peers(layers: &Layers, problems: &mut Vec<Problem>) -> Peers {
     peers
 }
 
-struct Reader<'a> {
-    entry: &'a Entry,
-    problems: &'a mut Vec<Problem>,
+struct PeersReader<'a> {
+    entry: &'a FileEntry,
+    problems: &'a mut Vec<SettingProblem>,
 }
 
-impl Reader<'_> {
+impl PeersReader<'_> {
     fn read(&mut self) -> Option<(AeTitle, Grant, Option<Destination>)> {
         if !self.entry.fields.contains_key("ae_title") {
             self.refuse(self.entry.origin.clone(), "a peer needs an `ae_title`".to_owned());
@@ -180,7 +180,7 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, origin: Origin, message: String) {
-        self.problems.push(Problem { origin, message });
+        self.problems.push(SettingProblem { origin, message });
     }
 }
 

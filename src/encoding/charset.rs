@@ -97,32 +97,32 @@ enum Set {
 
 /// The code element that an escape sequence designates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
+enum CodeElement {
     G0,
     G1,
 }
 
 /// PS3.3 tables C.12-3 and C.12-4: escape sequence (without ESC), code element, set.
-const ESCAPES: [(&[u8], Slot, Set); 19] = [
-    (b"(B", Slot::G0, Set::Ascii),
-    (b"(J", Slot::G0, Set::JisX0201),
-    (b")I", Slot::G1, Set::JisX0201),
-    (b"$B", Slot::G0, Set::JisX0208),
-    (b"$@", Slot::G0, Set::JisX0208), // the 1978 edition, which old Japanese modalities still write
-    (b"$(D", Slot::G0, Set::JisX0212),
-    (b"$)C", Slot::G1, Set::KsX1001),
-    (b"$)A", Slot::G1, Set::Gb2312),
-    (b"-A", Slot::G1, Set::Latin1),
-    (b"-B", Slot::G1, Set::Latin2),
-    (b"-C", Slot::G1, Set::Latin3),
-    (b"-D", Slot::G1, Set::Latin4),
-    (b"-F", Slot::G1, Set::Greek),
-    (b"-G", Slot::G1, Set::Arabic),
-    (b"-H", Slot::G1, Set::Hebrew),
-    (b"-L", Slot::G1, Set::Cyrillic),
-    (b"-M", Slot::G1, Set::Latin5),
-    (b"-T", Slot::G1, Set::Thai),
-    (b"-b", Slot::G1, Set::Latin9),
+const ESCAPES: [(&[u8], CodeElement, Set); 19] = [
+    (b"(B", CodeElement::G0, Set::Ascii),
+    (b"(J", CodeElement::G0, Set::JisX0201),
+    (b")I", CodeElement::G1, Set::JisX0201),
+    (b"$B", CodeElement::G0, Set::JisX0208),
+    (b"$@", CodeElement::G0, Set::JisX0208), // the 1978 edition, which old Japanese modalities still write
+    (b"$(D", CodeElement::G0, Set::JisX0212),
+    (b"$)C", CodeElement::G1, Set::KsX1001),
+    (b"$)A", CodeElement::G1, Set::Gb2312),
+    (b"-A", CodeElement::G1, Set::Latin1),
+    (b"-B", CodeElement::G1, Set::Latin2),
+    (b"-C", CodeElement::G1, Set::Latin3),
+    (b"-D", CodeElement::G1, Set::Latin4),
+    (b"-F", CodeElement::G1, Set::Greek),
+    (b"-G", CodeElement::G1, Set::Arabic),
+    (b"-H", CodeElement::G1, Set::Hebrew),
+    (b"-L", CodeElement::G1, Set::Cyrillic),
+    (b"-M", CodeElement::G1, Set::Latin5),
+    (b"-T", CodeElement::G1, Set::Thai),
+    (b"-b", CodeElement::G1, Set::Latin9),
 ];
 
 impl Set {
@@ -181,7 +181,7 @@ impl Set {
         !matches!(self, Self::Ascii | Self::JisX0208 | Self::JisX0212)
     }
 
-    fn escape(self, slot: Slot) -> Option<&'static [u8]> {
+    fn escape(self, slot: CodeElement) -> Option<&'static [u8]> {
         ESCAPES.iter().find(|(_, s, set)| (*s, *set) == (slot, self)).map(|(sequence, _, _)| *sequence)
     }
 
@@ -229,8 +229,8 @@ impl Set {
     }
 
     /// Returns the code element that holds the set's characters outside ASCII.
-    fn slot(self) -> Slot {
-        if self.is_two_byte_g0() { Slot::G0 } else { Slot::G1 }
+    fn slot(self) -> CodeElement {
+        if self.is_two_byte_g0() { CodeElement::G0 } else { CodeElement::G1 }
     }
 }
 
@@ -464,11 +464,11 @@ impl CharacterSets {
             let byte = *byte;
             if byte == ESC {
                 match ESCAPES.iter().find(|(sequence, _, _)| tail.starts_with(sequence)) {
-                    Some((sequence, Slot::G0, set)) => {
+                    Some((sequence, CodeElement::G0, set)) => {
                         g0 = *set;
                         rest = tail.get(sequence.len()..).unwrap_or_default();
                     }
-                    Some((sequence, Slot::G1, set)) => {
+                    Some((sequence, CodeElement::G1, set)) => {
                         g1 = Some(*set);
                         rest = tail.get(sequence.len()..).unwrap_or_default();
                     }
@@ -581,7 +581,7 @@ impl CharacterSets {
                 }
                 let reset = form.ends_effect(byte);
                 if g0.is_two_byte_g0() {
-                    designate(&mut out, Slot::G0, first_g0)?;
+                    designate(&mut out, CodeElement::G0, first_g0)?;
                     g0 = first_g0;
                 }
                 out.push(byte);
@@ -595,12 +595,12 @@ impl CharacterSets {
             let others = self.further.iter().copied().chain(first_g1).filter(|_| self.extensions);
             let (set, code) = in_force.chain(others).find_map(|set| Some((set, set.encode_char(c)?)))?;
             match set.slot() {
-                Slot::G0 if g0 != set => {
-                    designate(&mut out, Slot::G0, set)?;
+                CodeElement::G0 if g0 != set => {
+                    designate(&mut out, CodeElement::G0, set)?;
                     g0 = set;
                 }
-                Slot::G1 if g1 != Some(set) => {
-                    designate(&mut out, Slot::G1, set)?;
+                CodeElement::G1 if g1 != Some(set) => {
+                    designate(&mut out, CodeElement::G1, set)?;
                     g1 = Some(set);
                 }
                 _ => {}
@@ -611,7 +611,7 @@ impl CharacterSets {
             }
         }
         if g0.is_two_byte_g0() {
-            designate(&mut out, Slot::G0, first_g0)?;
+            designate(&mut out, CodeElement::G0, first_g0)?;
         }
         Some(out)
     }
@@ -622,7 +622,7 @@ pub fn encode(text: &str, specific_character_set: &str, form: TextForm) -> Optio
     CharacterSets::new(specific_character_set).encode(text, form)
 }
 
-fn designate(out: &mut Vec<u8>, slot: Slot, set: Set) -> Option<()> {
+fn designate(out: &mut Vec<u8>, slot: CodeElement, set: Set) -> Option<()> {
     out.push(ESC);
     out.extend(set.escape(slot)?);
     Some(())

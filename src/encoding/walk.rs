@@ -67,14 +67,14 @@ pub(crate) enum Event {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum WalkKind {
     Sequence,
     Item,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Frame {
-    kind: Kind,
+struct WalkFrame {
+    kind: WalkKind,
     /// Offset of its end. `None` if a delimiter ends it.
     end: Option<u64>,
     explicit: bool,
@@ -89,7 +89,7 @@ pub(crate) struct Walk<R> {
     /// Offset of the first unused byte.
     position: u64,
     explicit: bool,
-    frames: Vec<Frame>,
+    frames: Vec<WalkFrame>,
     max_depth: usize,
     signed: bool,
     /// Number of bytes of the current value that were not requested.
@@ -151,7 +151,7 @@ impl<R: Input> Walk<R> {
             self.ended = true;
             return Ok(Event::End);
         }
-        let is_in_sequence = self.frames.last().is_some_and(|frame| frame.kind == Kind::Sequence);
+        let is_in_sequence = self.frames.last().is_some_and(|frame| frame.kind == WalkKind::Sequence);
         let encoding = if explicit { Encoding::ExplicitLittle } else { Encoding::ImplicitLittle };
         let header = match encoding.header(self.buffer.get(self.start..).unwrap_or_default()) {
             Ok(header) => header,
@@ -177,9 +177,9 @@ impl<R: Input> Walk<R> {
         let vr = vr.unwrap_or(VR::UN);
         if length == UNDEFINED {
             return match vr {
-                VR::SQ => self.open(Kind::Sequence, None, explicit).map(|()| Event::Sequence { tag }),
+                VR::SQ => self.open(WalkKind::Sequence, None, explicit).map(|()| Event::Sequence { tag }),
                 // The content of UN is in implicit VR (PS3.5 6.2.2).
-                VR::UN => self.open(Kind::Sequence, None, false).map(|()| Event::Sequence { tag }),
+                VR::UN => self.open(WalkKind::Sequence, None, false).map(|()| Event::Sequence { tag }),
                 _ => {
                     self.in_fragments = true;
                     Ok(Event::Fragments { tag, vr, offset: self.position })
@@ -191,7 +191,7 @@ impl<R: Input> Walk<R> {
             return Err(WalkError::LengthPastEnd(tag));
         }
         if vr == VR::SQ {
-            self.open(Kind::Sequence, Some(end), explicit)?;
+            self.open(WalkKind::Sequence, Some(end), explicit)?;
             return Ok(Event::Sequence { tag });
         }
         self.unread = u64::from(length);
@@ -205,33 +205,33 @@ impl<R: Input> Walk<R> {
     fn marker(&mut self, tag: u32, length: u32) -> Result<Event, WalkError> {
         let top = self.frames.last().copied();
         match (tag, top) {
-            (ITEM, Some(Frame { kind: Kind::Sequence, explicit, .. })) => {
+            (ITEM, Some(WalkFrame { kind: WalkKind::Sequence, explicit, .. })) => {
                 let end = (length != UNDEFINED).then(|| self.position + u64::from(length));
                 let limit = self.frames.iter().rev().find_map(|frame| frame.end);
                 if end.zip(limit).is_some_and(|(end, limit)| end > limit) {
                     return Err(WalkError::LengthPastEnd(tag));
                 }
-                self.open(Kind::Item, end, explicit)?;
+                self.open(WalkKind::Item, end, explicit)?;
                 Ok(Event::Item)
             }
-            (ITEM_DELIMITER, Some(Frame { kind: Kind::Item, .. }))
-            | (SEQUENCE_DELIMITER, Some(Frame { kind: Kind::Sequence, .. })) => Ok(self.close()),
+            (ITEM_DELIMITER, Some(WalkFrame { kind: WalkKind::Item, .. }))
+            | (SEQUENCE_DELIMITER, Some(WalkFrame { kind: WalkKind::Sequence, .. })) => Ok(self.close()),
             _ => Err(WalkError::Misplaced(tag)),
         }
     }
 
-    fn open(&mut self, kind: Kind, end: Option<u64>, explicit: bool) -> Result<(), WalkError> {
+    fn open(&mut self, kind: WalkKind, end: Option<u64>, explicit: bool) -> Result<(), WalkError> {
         if self.frames.len() >= self.max_depth {
             return Err(WalkError::TooDeep);
         }
-        self.frames.push(Frame { kind, end, explicit });
+        self.frames.push(WalkFrame { kind, end, explicit });
         Ok(())
     }
 
     fn close(&mut self) -> Event {
         match self.frames.pop().map(|frame| frame.kind) {
-            Some(Kind::Item) => Event::ItemEnd,
-            Some(Kind::Sequence) => Event::SequenceEnd,
+            Some(WalkKind::Item) => Event::ItemEnd,
+            Some(WalkKind::Sequence) => Event::SequenceEnd,
             None => Event::End,
         }
     }

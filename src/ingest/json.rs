@@ -37,7 +37,7 @@ pub(super) fn push_value(raw: &mut Vec<u8>, tag: u32, vr: VR, big: bool, length:
     raw.extend((length as u32).to_le_bytes());
 }
 
-enum Event<'a> {
+enum JsonEvent<'a> {
     Item,
     End,
     Sequence(u32),
@@ -47,16 +47,16 @@ enum Event<'a> {
 struct Events<'a>(&'a [u8]);
 
 impl<'a> Iterator for Events<'a> {
-    type Item = Event<'a>;
+    type Item = JsonEvent<'a>;
 
-    fn next(&mut self) -> Option<Event<'a>> {
+    fn next(&mut self) -> Option<JsonEvent<'a>> {
         let (kind, rest) = self.0.split_first()?;
         let (event, rest) = match *kind {
-            ITEM => (Event::Item, rest),
-            END => (Event::End, rest),
+            ITEM => (JsonEvent::Item, rest),
+            END => (JsonEvent::End, rest),
             SEQUENCE => {
                 let (tag, rest) = rest.split_first_chunk()?;
-                (Event::Sequence(u32::from_le_bytes(*tag)), rest)
+                (JsonEvent::Sequence(u32::from_le_bytes(*tag)), rest)
             }
             _ => {
                 let (tag, rest) = rest.split_first_chunk()?;
@@ -65,7 +65,7 @@ impl<'a> Iterator for Events<'a> {
                 let (length, rest) = rest.split_first_chunk()?;
                 let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
                 let vr = vr::of(*vr).unwrap_or(VR::UN);
-                (Event::Value { tag: u32::from_le_bytes(*tag), vr, big: *big != 0, bytes }, rest)
+                (JsonEvent::Value { tag: u32::from_le_bytes(*tag), vr, big: *big != 0, bytes }, rest)
             }
         };
         self.0 = rest;
@@ -98,22 +98,22 @@ pub(super) fn cut_down(raw: &[u8], wanted: &[KeptNode], sets: &CharacterSets, ou
     for event in Events(raw) {
         if unwanted > 0 {
             match event {
-                Event::Item | Event::Sequence(_) => unwanted += 1,
-                Event::End => unwanted -= 1,
-                Event::Value { .. } => {}
+                JsonEvent::Item | JsonEvent::Sequence(_) => unwanted += 1,
+                JsonEvent::End => unwanted -= 1,
+                JsonEvent::Value { .. } => {}
             }
             continue;
         }
         match event {
-            Event::Item => {
+            JsonEvent::Item => {
                 out.push(ITEM);
                 levels.push(sequence(levels.last().map_or(wanted, |level| level.wanted)));
             }
-            Event::End => {
+            JsonEvent::End => {
                 out.push(END);
                 levels.pop();
             }
-            Event::Sequence(number) => {
+            JsonEvent::Sequence(number) => {
                 let Some(level) = levels.last_mut() else { continue };
                 match find(level.wanted, &level.creators, number) {
                     None => unwanted = 1,
@@ -124,7 +124,7 @@ pub(super) fn cut_down(raw: &[u8], wanted: &[KeptNode], sets: &CharacterSets, ou
                     }
                 }
             }
-            Event::Value { tag: number, vr, big, bytes } => {
+            JsonEvent::Value { tag: number, vr, big, bytes } => {
                 let Some(level) = levels.last_mut() else { continue };
                 let tag = tag_of(number);
                 if is_private_creator(tag) && !level.wanted.is_empty() {
@@ -149,9 +149,9 @@ pub(super) fn cut_down(raw: &[u8], wanted: &[KeptNode], sets: &CharacterSets, ou
 
 /// Result of a search for an element of an item: the tag under which it is kept, the creator of its
 /// block, and its node. `None` if the element is not wanted.
-type Found<'w> = (u32, Option<(Tag, &'w str)>, Option<&'w KeptNode>);
+type WantedElement<'w> = (u32, Option<(Tag, &'w str)>, Option<&'w KeptNode>);
 
-fn find<'w>(wanted: &'w [KeptNode], creators: &[(Tag, String)], number: u32) -> Option<Found<'w>> {
+fn find<'w>(wanted: &'w [KeptNode], creators: &[(Tag, String)], number: u32) -> Option<WantedElement<'w>> {
     if wanted.is_empty() {
         return Some((number, None, None));
     }
@@ -187,26 +187,26 @@ pub(super) fn push_items(out: &mut String, raw: &[u8], root: &CharacterSets) -> 
     out.push('[');
     let mut events = Events(raw).peekable();
     while let Some(event) = events.next() {
-        if comma && !matches!(event, Event::End) {
+        if comma && !matches!(event, JsonEvent::End) {
             out.push(',');
         }
         comma = true;
         match event {
-            Event::Item => {
+            JsonEvent::Item => {
                 out.push('{');
                 inherited.push(sets.clone());
                 open.push(Open::Item);
                 comma = false;
             }
-            Event::Sequence(tag) => {
+            JsonEvent::Sequence(tag) => {
                 push_key(out, tag, VR::SQ);
                 // A sequence without items has no Value member (PS3.18 F.2.5).
-                let is_empty = matches!(events.peek(), Some(Event::End));
+                let is_empty = matches!(events.peek(), Some(JsonEvent::End));
                 out.push_str(if is_empty { "" } else { ",\"Value\":[" });
                 open.push(if is_empty { Open::EmptySequence } else { Open::Sequence });
                 comma = false;
             }
-            Event::End => match open.pop() {
+            JsonEvent::End => match open.pop() {
                 Some(Open::Item) => {
                     out.push('}');
                     sets = inherited.pop().unwrap_or_else(|| root.clone());
@@ -215,7 +215,7 @@ pub(super) fn push_items(out: &mut String, raw: &[u8], root: &CharacterSets) -> 
                 Some(Open::EmptySequence) => out.push('}'),
                 None => {}
             },
-            Event::Value { tag, vr, big, bytes } => {
+            JsonEvent::Value { tag, vr, big, bytes } => {
                 if tag == SPECIFIC_CHARACTER_SET {
                     sets = CharacterSets::new(&String::from_utf8_lossy(bytes));
                     faithful &= sets.recognised();

@@ -26,7 +26,7 @@ const MAX_RAW: usize = 4 << 10;
 /// The last objects of a few series, and memory that is reused from object to object.
 #[derive(Debug)]
 pub(super) struct Neighbours {
-    bases: Vec<Base>,
+    bases: Vec<DeltaBase>,
     /// Index of the base to replace next.
     oldest: usize,
     spare: Spare,
@@ -40,7 +40,7 @@ impl Default for Neighbours {
 }
 
 /// An object without faults, with its values in ascending order.
-struct Base {
+struct DeltaBase {
     raw: Vec<u8>,
     values: Vec<RawValue>,
     character_sets: CharacterSets,
@@ -81,7 +81,7 @@ impl Neighbours {
         let mut outcome = Outcome::decoded(&mut parsed);
         if let Outcome::Instance(record) = &mut outcome
             && record.faults().is_empty()
-            && let Some(base) = Base::of(parsed, record)
+            && let Some(base) = DeltaBase::of(parsed, record)
         {
             let at = at.unwrap_or_else(|| {
                 self.oldest = (self.oldest + 1) % SERIES;
@@ -96,7 +96,7 @@ impl Neighbours {
     }
 }
 
-impl Base {
+impl DeltaBase {
     fn of(mut parsed: Parsed, record: &mut InstanceRecord) -> Option<Self> {
         let ascending = parsed.values.is_sorted_by(|one, next| one.tag < next.tag);
         if !ascending || parsed.raw.len() > MAX_RAW || record.text_bytes() > MAX_RAW {
@@ -191,7 +191,7 @@ fn set(record: &mut InstanceRecord, slot: Slot, write: impl FnOnce(&mut String))
     }
 }
 
-impl std::fmt::Debug for Base {
+impl std::fmt::Debug for DeltaBase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Base").field("values", &self.values.len()).finish_non_exhaustive()
     }

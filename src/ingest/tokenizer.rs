@@ -73,7 +73,7 @@ pub enum Need {
 
 /// The rest of a value that was not complete in the slice.
 #[derive(Debug, Clone, Copy)]
-enum Body {
+enum ValueRest {
     None,
     Skip(u64),
     /// A wanted value of the root, or a value in a wanted sequence.
@@ -90,7 +90,7 @@ enum FrameKind {
 
 /// An open sequence or item.
 #[derive(Debug, Clone, Copy)]
-struct Frame {
+struct OpenItem {
     kind: FrameKind,
     /// Offset of the first byte after it. With undefined length it is the end of the enclosing item
     /// or sequence, or [`NO_END`] at the root.
@@ -169,7 +169,7 @@ impl<'w> HeaderParser<'w> {
         self.take(bytes, false);
         match (self.core.state, self.core.body) {
             (State::Done, _) => Need::Done,
-            (_, Body::Skip(length)) if self.inflater.is_none() => Need::Skip(length),
+            (_, ValueRest::Skip(length)) if self.inflater.is_none() => Need::Skip(length),
             _ => Need::More,
         }
     }
@@ -177,13 +177,13 @@ impl<'w> HeaderParser<'w> {
     /// Reports that the caller skipped the next `count` bytes of the stream. [`Need::Skip`] must
     /// have asked for as many or more.
     pub fn skipped(&mut self, count: u64) {
-        if let Body::Skip(length) = self.core.body
+        if let ValueRest::Skip(length) = self.core.body
             && self.inflater.is_none()
         {
             let count = count.min(length);
             self.core.offset += count;
             self.core.passed += count;
-            self.core.body = if length == count { Body::None } else { Body::Skip(length - count) };
+            self.core.body = if length == count { ValueRest::None } else { ValueRest::Skip(length - count) };
         }
     }
 
@@ -283,7 +283,7 @@ impl Inflater {
 struct Core<'w> {
     wanted: &'w Wanted,
     state: State,
-    body: Body,
+    body: ValueRest,
     /// Encoding of the root of the data set. Inside group 0002 it is the encoding of that group.
     syntax: Syntax,
     /// Offset of the current slice, from the start of the object or of the inflated data set.
@@ -292,7 +292,7 @@ struct Core<'w> {
     passed: u64,
     /// Unfinished header of the slice before.
     carry: Vec<u8>,
-    frames: Vec<Frame>,
+    frames: Vec<OpenItem>,
     /// Position in the wanted list. All tags before it are less than the last tag.
     cursor: usize,
     last_tag: u32,
@@ -334,7 +334,7 @@ impl<'w> Core<'w> {
         Self {
             wanted,
             state,
-            body: Body::None,
+            body: ValueRest::None,
             syntax: EXPLICIT_LE,
             offset: 0,
             passed: 0,
@@ -415,27 +415,27 @@ impl<'w> Core<'w> {
         while self.takes_bytes() {
             let rest = buf.get(at..).unwrap_or_default();
             match self.body {
-                Body::None => {}
-                Body::Skip(length) => {
+                ValueRest::None => {}
+                ValueRest::Skip(length) => {
                     let here = length.min(rest.len() as u64);
                     at += here as usize;
                     self.passed += here;
                     if here < length {
-                        self.body = Body::Skip(length - here);
+                        self.body = ValueRest::Skip(length - here);
                         break;
                     }
-                    self.body = Body::None;
+                    self.body = ValueRest::None;
                     continue;
                 }
-                Body::Collect(length) => {
+                ValueRest::Collect(length) => {
                     let here = rest.get(..length).unwrap_or(rest);
                     at += here.len();
                     self.raw.extend_from_slice(here);
                     if here.len() < length {
-                        self.body = Body::Collect(length - here.len());
+                        self.body = ValueRest::Collect(length - here.len());
                         break;
                     }
-                    self.body = Body::None;
+                    self.body = ValueRest::None;
                     if self.frames.is_empty() {
                         self.collected();
                         if !self.within_limit(at) {
@@ -584,7 +584,7 @@ impl<'w> Core<'w> {
                 self.faults.add(Fault::ValueTooLong { tag: tag_of(header.tag) });
             }
             *at += header.size;
-            self.body = Body::Skip(u64::from(header.length));
+            self.body = ValueRest::Skip(u64::from(header.length));
             return Step::Continue;
         }
         let Some(value) = rest.get(header.size..header.size + length) else { return Step::More };
@@ -633,7 +633,7 @@ impl<'w> Core<'w> {
         }
         self.faults.add(Fault::ForeignGroup { tag: tag_of(header.tag) });
         *at += header.size;
-        self.body = Body::Skip(u64::from(header.length));
+        self.body = ValueRest::Skip(u64::from(header.length));
         Step::Continue
     }
 
@@ -773,14 +773,14 @@ impl<'w> Core<'w> {
                 // One comparison covers both limits while all values together fit the limit of one
                 // value.
                 if self.raw.len() + length > MAX_VALUE && !self.has_room(tag, length) {
-                    self.body = Body::Skip(length as u64);
+                    self.body = ValueRest::Skip(length as u64);
                     break Step::Continue;
                 }
                 let vr = vr::effective(if explicit { letters } else { [0, 0] }, element.vr);
                 let big = BIG && letters != *b"UN";
                 let Some(value) = buf.get(at..at + length) else {
                     self.collecting = Some(Collecting { element, tag, vr, big, start: self.raw.len() });
-                    self.body = Body::Collect(length);
+                    self.body = ValueRest::Collect(length);
                     break Step::Continue;
                 };
                 let start = self.raw.len();
@@ -802,13 +802,13 @@ impl<'w> Core<'w> {
                 if self.state == State::Done {
                     break Step::More;
                 }
-                self.body = Body::Skip(u64::from(length));
+                self.body = ValueRest::Skip(u64::from(length));
                 break Step::Continue;
             } else if buf.len().saturating_sub(at) >= length as usize {
                 at += length as usize;
                 self.passed += u64::from(length);
             } else {
-                self.body = Body::Skip(u64::from(length));
+                self.body = ValueRest::Skip(u64::from(length));
                 break Step::Continue;
             }
             if !self.within_limit(at) {
@@ -1011,7 +1011,7 @@ impl<'w> Core<'w> {
         }
         if self.state != State::Done {
             let left = self.carry.iter().any(|byte| *byte != 0);
-            if cut || left || !matches!(self.body, Body::None) || !self.frames.is_empty() {
+            if cut || left || !matches!(self.body, ValueRest::None) || !self.frames.is_empty() {
                 self.faults.add(Fault::Truncated { offset: self.offset + self.carry.len() as u64 });
             }
         }

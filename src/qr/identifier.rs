@@ -122,7 +122,7 @@ impl Identifier {
         if bytes.len() > MAX_IDENTIFIER_LENGTH {
             return Err(IdentifierError::TooLong);
         }
-        let mut reader = Reader { bytes, at: 0, elements_left, values_left, declared, creators: Vec::new() };
+        let mut reader = IdentifierReader { bytes, at: 0, elements_left, values_left, declared, creators: Vec::new() };
         let raw = reader.data_set(encoding, Some(bytes.len()), 0)?;
         let character_set = character_set(&raw).unwrap_or_default();
         let assumed = if character_set.is_empty() { assumed_character_set } else { &character_set };
@@ -144,10 +144,10 @@ impl Identifier {
 struct RawElement<'a> {
     tag: Tag,
     vr: VR,
-    value: RawValue<'a>,
+    value: IdentifierValue<'a>,
 }
 
-enum RawValue<'a> {
+enum IdentifierValue<'a> {
     Bytes(&'a [u8], Encoding),
     Items(Vec<Vec<RawElement<'a>>>),
 }
@@ -159,7 +159,7 @@ const DELIMITER_GROUP: u16 = tag::DELIMITER_GROUP as u16;
 pub(super) const SPECIFIC_CHARACTER_SET: Tag = Tag(0x0008, 0x0005);
 
 /// Reads by recursion. [`MAX_IDENTIFIER_DEPTH`] bounds it.
-struct Reader<'a> {
+struct IdentifierReader<'a> {
     bytes: &'a [u8],
     at: usize,
     elements_left: usize,
@@ -170,14 +170,14 @@ struct Reader<'a> {
 }
 
 /// The header of an element or marker.
-struct Header {
+struct IdentifierHeader {
     tag: Tag,
     /// `None` for an item, a delimiter, and an element in implicit VR.
     vr: Option<VR>,
     length: u32,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> IdentifierReader<'a> {
     /// Reads the elements up to `end`. Without an end, it reads up to an item delimiter.
     fn data_set(
         &mut self,
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
             let element = self.element(encoding, &header, end, depth)?;
             if depth == 0
                 && is_private_creator(header.tag)
-                && let RawValue::Bytes(bytes, _) = &element.value
+                && let IdentifierValue::Bytes(bytes, _) = &element.value
             {
                 self.creators.push((header.tag, bytes));
             }
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
     fn element(
         &mut self,
         encoding: Encoding,
-        header: &Header,
+        header: &IdentifierHeader,
         end: Option<usize>,
         depth: usize,
     ) -> Result<RawElement<'a>, IdentifierError> {
@@ -231,7 +231,11 @@ impl<'a> Reader<'a> {
         let within = if header.vr == Some(VR::UN) { Encoding::ImplicitLittle } else { encoding };
         if undefined || vr == VR::SQ {
             let end = if undefined { None } else { Some(self.end_of(tag, header.length, end)?) };
-            return Ok(RawElement { tag, vr: VR::SQ, value: RawValue::Items(self.items(within, end, depth + 1)?) });
+            return Ok(RawElement {
+                tag,
+                vr: VR::SQ,
+                value: IdentifierValue::Items(self.items(within, end, depth + 1)?),
+            });
         }
         let after = self.end_of(tag, header.length, end)?;
         let bytes = self.bytes.get(self.at..after).ok_or(IdentifierError::CutOff(tag))?;
@@ -242,7 +246,7 @@ impl<'a> Reader<'a> {
             let values = 1 + bytes.iter().filter(|byte| **byte == b'\\').count();
             self.values_left = self.values_left.checked_sub(values).ok_or(IdentifierError::TooManyValues)?;
         }
-        Ok(RawElement { tag, vr, value: RawValue::Bytes(bytes, within) })
+        Ok(RawElement { tag, vr, value: IdentifierValue::Bytes(bytes, within) })
     }
 
     /// Returns the VR of a root element that has no VR of its own.
@@ -283,7 +287,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn header(&mut self, encoding: Encoding, end: Option<usize>) -> Result<Header, IdentifierError> {
+    fn header(&mut self, encoding: Encoding, end: Option<usize>) -> Result<IdentifierHeader, IdentifierError> {
         let limit = end.unwrap_or(self.bytes.len());
         let rest = self.bytes.get(self.at..limit).unwrap_or_default();
         let header = encoding.header(rest).map_err(|error| match error {
@@ -292,7 +296,7 @@ impl<'a> Reader<'a> {
         })?;
         self.at += header.size;
         let vr = if header.explicit { vr::of(header.vr) } else { None };
-        Ok(Header { tag: tag_of(header.tag), vr, length: header.length })
+        Ok(IdentifierHeader { tag: tag_of(header.tag), vr, length: header.length })
     }
 
     /// Returns the end of a value of this length. The end must lie within the enclosing data set,
@@ -320,8 +324,8 @@ pub(super) fn vr_in_dictionary(tag: Tag) -> VR {
 /// Returns Specific Character Set, if it is among the elements.
 fn character_set(elements: &[RawElement<'_>]) -> Option<String> {
     elements.iter().find(|element| element.tag == SPECIFIC_CHARACTER_SET).map(|element| match &element.value {
-        RawValue::Bytes(bytes, _) => String::from_utf8_lossy(bytes).trim_end_matches([' ', '\0']).to_owned(),
-        RawValue::Items(_) => String::new(),
+        IdentifierValue::Bytes(bytes, _) => String::from_utf8_lossy(bytes).trim_end_matches([' ', '\0']).to_owned(),
+        IdentifierValue::Items(_) => String::new(),
     })
 }
 
@@ -331,10 +335,10 @@ fn decode_elements(raw: Vec<RawElement<'_>>, sets: &CharacterSets) -> Vec<KeyEle
             tag: element.tag,
             vr: element.vr,
             value: match element.value {
-                RawValue::Items(items) => {
+                IdentifierValue::Items(items) => {
                     KeyValue::Items(items.into_iter().map(|item| decode_item(item, sets)).collect())
                 }
-                RawValue::Bytes(bytes, encoding) => {
+                IdentifierValue::Bytes(bytes, encoding) => {
                     let mut text = String::new();
                     value::push_text(&mut text, element.vr, encoding.is_big(), bytes, sets);
                     if text.is_empty() && !bytes.is_empty() && is_binary_number(element.vr) {

@@ -53,11 +53,11 @@ struct NamedSets {
 #[derive(Debug)]
 struct Field {
     tag: Tag,
-    content: Content,
+    content: ResponseContent,
 }
 
 #[derive(Debug)]
-enum Content {
+enum ResponseContent {
     /// A whole element that is the same in every answer.
     Constant(Vec<u8>),
     /// Retrieve AE Title as a whole element: one for entities that are ONLINE, one for others. The
@@ -87,13 +87,15 @@ impl ResponseWriter {
         let title = element(retrieve, VR::AE, retrieve_ae_title);
         let mut availability = query.request.return_keys.iter().map(|key| key.attribute);
         let title = match availability.position(|id| id == AttributeId::InstanceAvailability) {
-            Some(availability_at) if query.retrievable == Retrievable::KeptHere => {
-                Content::RetrieveAeTitle { availability_at, online: title, other: element(retrieve, VR::AE, "") }
-            }
-            Some(_) | None => Content::Constant(title),
+            Some(availability_at) if query.retrievable == Retrievable::KeptHere => ResponseContent::RetrieveAeTitle {
+                availability_at,
+                online: title,
+                other: element(retrieve, VR::AE, ""),
+            },
+            Some(_) | None => ResponseContent::Constant(title),
         };
         let mut fields = vec![
-            Field { tag: QUERY_RETRIEVE_LEVEL, content: Content::Constant(level) },
+            Field { tag: QUERY_RETRIEVE_LEVEL, content: ResponseContent::Constant(level) },
             Field { tag: retrieve, content: title },
         ];
         for (at, key) in query.request.return_keys.iter().enumerate() {
@@ -107,9 +109,9 @@ impl ResponseWriter {
                     Matching::Sequence(sequence) => Some(sequence.clone()),
                     _ => None,
                 });
-                Content::Sequence { at, wanted: key.items.clone(), matching }
+                ResponseContent::Sequence { at, wanted: key.items.clone(), matching }
             } else {
-                Content::Value { at, vr: attribute.vr }
+                ResponseContent::Value { at, vr: attribute.vr }
             };
             fields.push(Field { tag: attribute.tag, content });
         }
@@ -122,13 +124,13 @@ impl ResponseWriter {
                     Matching::Sequence(sequence) => Some(sequence.clone()),
                     _ => None,
                 });
-                Content::Sequence { at, wanted: key.items.clone(), matching }
+                ResponseContent::Sequence { at, wanted: key.items.clone(), matching }
             } else {
-                Content::Value { at, vr: key.unit.vr }
+                ResponseContent::Value { at, vr: key.unit.vr }
             };
             fields.push(Field { tag: answered_as.tag, content });
             if let Some((tag, creator)) = &answered_as.creator {
-                fields.push(Field { tag: *tag, content: Content::Constant(element(*tag, VR::LO, creator)) });
+                fields.push(Field { tag: *tag, content: ResponseContent::Constant(element(*tag, VR::LO, creator)) });
             }
         }
         fields.sort_by_key(|field| field.tag);
@@ -180,12 +182,12 @@ impl ResponseWriter {
         for field in &self.fields {
             let value = |at: usize| answer.values.get(at).map_or("", String::as_str);
             match &field.content {
-                Content::Constant(element) => out.extend(element),
-                Content::RetrieveAeTitle { availability_at, online, other } => {
+                ResponseContent::Constant(element) => out.extend(element),
+                ResponseContent::RetrieveAeTitle { availability_at, online, other } => {
                     out.extend(if value(*availability_at) == ONLINE { online } else { other });
                 }
-                Content::Value { at, vr } => encoder.push_text(out, field.tag, *vr, value(*at))?,
-                Content::Sequence { at, wanted, matching } => {
+                ResponseContent::Value { at, vr } => encoder.push_text(out, field.tag, *vr, value(*at))?,
+                ResponseContent::Sequence { at, wanted, matching } => {
                     encoder.push_sequence(out, field.tag, &items(value(*at)), wanted, matching.as_ref())?;
                 }
             }

@@ -203,12 +203,12 @@ impl Instances {
 }
 
 #[derive(Default)]
-struct Gathering {
+struct RetrievalGathering {
     instances: Instances,
     kinds: HashMap<ObjectKind, u32>,
 }
 
-impl Gathering {
+impl RetrievalGathering {
     fn push(&mut self, uid: &str, kind: ObjectKind) {
         let Self { instances, kinds } = self;
         let number = match kinds.get(&kind) {
@@ -228,7 +228,7 @@ impl Gathering {
 /// Collects SOP Instance UIDs and the kinds of their objects.
 impl FromIterator<(String, ObjectKind)> for Instances {
     fn from_iter<I: IntoIterator<Item = (String, ObjectKind)>>(instances: I) -> Self {
-        let mut gathering = Gathering::default();
+        let mut gathering = RetrievalGathering::default();
         for (uid, kind) in instances {
             gathering.push(&uid, kind);
         }
@@ -251,7 +251,7 @@ impl std::fmt::Debug for Instances {
 /// - [`FindError::Cancelled`] if another thread interrupted the reader.
 /// - [`FindError::Index`] if the index fails.
 pub fn instances(reader: &mut impl Search, request: &FindRequest, limit: usize) -> Result<Instances, RetrieveError> {
-    let mut found = Gathering::default();
+    let mut found = RetrievalGathering::default();
     let mut too_many = false;
     let answered = reader.find(request, |answer| {
         if found.instances.len() == limit {

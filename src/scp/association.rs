@@ -19,12 +19,12 @@ use crate::db::ReceivedFrom;
 use crate::model::peer::CountedAs;
 use crate::scp::negotiation::{self, Agreement, Answer, RefusedContexts};
 use crate::scp::services::service::{End, Session, pdu_type};
-use crate::scp::shared::Shared;
+use crate::scp::shared::NodeShared;
 use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::telemetry::metrics;
 use crate::ul::associate::printable;
 use crate::ul::certificates::handshake_failure;
-use crate::ul::pdu_io::{self, IncomingPdu, Patience, PduReader, PduWriter, ReadError};
+use crate::ul::pdu_io::{self, IncomingPdu, PduReader, PduWriter, ReadError, Timeouts};
 use crate::ul::stream::Stream;
 use crate::ul::tls::{Tls, Transport};
 
@@ -39,7 +39,7 @@ pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     tls: Option<Arc<Tls>>,
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
     place: Share,
     shutdown: CancellationToken,
 ) {
@@ -58,7 +58,7 @@ pub(super) async fn serve(
 async fn secured(
     stream: TcpStream,
     (peer, tls): (SocketAddr, Option<Arc<Tls>>),
-    shared: &Shared,
+    shared: &NodeShared,
     shutdown: &CancellationToken,
 ) -> Option<(Stream, Transport)> {
     let Some(tls) = tls else { return Some((Stream::Plain(stream), Transport::Plain)) };
@@ -85,7 +85,7 @@ async fn secured(
 struct Connection {
     peer: SocketAddr,
     transport: Transport,
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
     shutdown: CancellationToken,
 }
 
@@ -212,7 +212,7 @@ impl Connection {
 
     async fn request(&self, reader: &mut PduReader) -> Result<Answer, End> {
         let artim = self.shared.options.artim_timeout;
-        let patience = Patience { first_byte: Some(artim), rest: artim };
+        let patience = Timeouts { first_byte: Some(artim), rest: artim };
         let incoming = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return Err(End::Stopping),

@@ -1,6 +1,6 @@
 //! The listening sockets: one task for each connection, a limit on connections, and an orderly end.
 
-use crate::scp::shared::Shared;
+use crate::scp::shared::NodeShared;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::association;
 use super::negotiation::{HeldSyntaxes, Policy};
 use super::options::{Options, Plain};
-use super::services::{self, Services};
+use super::services::{self, NodeServices};
 use crate::access::policy::AccessPolicy;
 use crate::shares::{MEMORY_BYTES, Shares};
 use crate::telemetry::log_limit::{self, LogLimit};
@@ -45,7 +45,7 @@ pub enum Error {
 pub struct Node {
     plain: Option<Listening>,
     tls: Option<Listening>,
-    shared: Arc<Shared>,
+    shared: Arc<NodeShared>,
 }
 
 /// An open port.
@@ -78,7 +78,7 @@ impl Node {
     ///
     /// # Errors
     /// When the node cannot listen on an address.
-    pub async fn bind(options: Options, services: Services) -> Result<Self, Error> {
+    pub async fn bind(options: Options, services: NodeServices) -> Result<Self, Error> {
         let (associations, connections) = make_room_for_open_files(&options);
         let plain = match options.plain {
             Plain::Listen => Some(Listening::at(options.bind).await?),
@@ -103,7 +103,7 @@ impl Node {
         for service in &services {
             service.prepare(&mut policy).await;
         }
-        let shared = Shared {
+        let shared = NodeShared {
             policy,
             services: services.into(),
             associations: Shares::new(associations, LEAST_ASSOCIATIONS, &metrics::ASSOCIATIONS_REFUSED),
@@ -308,9 +308,9 @@ mod tests {
         runtime.block_on(async {
             let mut options = Options::new("DCMDEX".parse().unwrap());
             options.bind.set_port(0);
-            let services = Services {
+            let services = NodeServices {
                 find: Some(Arc::new(Find::new("/nowhere".into(), Default::default()))),
-                ..Services::default()
+                ..NodeServices::default()
             };
             let mut node = Node::bind(options, services).await.unwrap();
             // Every request for extended negotiation meets the defect.

@@ -26,4 +26,4 @@ pub use services::commit::{Commitment, CommitmentLimits, FilesInPlace};
 pub use services::find::Find;
 pub use services::outbox::pending_reports;
 pub use services::retrieve::retriever::{Options as RetrieveOptions, Retrieve};
-pub use services::{Services, service_classes};
+pub use services::{NodeServices, service_classes};

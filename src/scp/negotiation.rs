@@ -426,13 +426,13 @@ mod tests {
     use crate::access::peers::SharedPeers;
     use crate::access::policy::CalledAeTitle;
     use crate::dimse::pdata::PDU_HEADER_LENGTH;
-    use crate::scp::services::{self, Services};
+    use crate::scp::services::{self, NodeServices};
     use crate::ul::items::{kind, put};
     use dicom_ul::pdu::{AssociationAC, Pdu, read_pdu, write_pdu};
     use std::ops::Range;
 
     fn every_service() -> Vec<&'static ServiceClass> {
-        services::list(&Services::default()).iter().map(|service| service.class()).collect()
+        services::list(&NodeServices::default()).iter().map(|service| service.class()).collect()
     }
 
     fn policy() -> Policy {

@@ -16,7 +16,7 @@ use crate::telemetry::log_limit::LogLimit;
 
 /// What all associations of a node have in common.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct NodeShared {
     pub(super) options: Arc<Options>,
     pub(super) policy: Policy,
     pub(super) services: Arc<[Arc<dyn DimseService>]>,
@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) next_association_id: AtomicU64,
 }
 
-impl Shared {
+impl NodeShared {
     /// Returns a number for the log that is unique in this process.
     pub(super) fn next_association_id(&self) -> u64 {
         self.next_association_id.fetch_add(1, Ordering::Relaxed)

@@ -25,7 +25,7 @@ const MAX_KEYS: usize = 4096;
 
 /// The address of a peer that is turned away, and the reason. Pairs above the limit have no
 /// address.
-type Key = (Option<IpAddr>, String);
+type RefusalKey = (Option<IpAddr>, String);
 
 /// The log lines about one peer in this period.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ struct Told {
 
 /// Number of lines that were written, and of lines that were not.
 #[derive(Debug, Default)]
-pub(crate) struct LogLimit(Mutex<HashMap<Key, Told>>);
+pub(crate) struct LogLimit(Mutex<HashMap<RefusalKey, Told>>);
 
 /// Lines that were held back.
 #[derive(Debug, PartialEq, Eq)]

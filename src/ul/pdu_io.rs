@@ -129,7 +129,7 @@ pub(crate) enum ReadError {
 
 /// Time limits of one wait.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     /// Time for the first byte of the next PDU. `None` means no limit.
     pub(crate) first_byte: Option<Duration>,
     /// Time for the rest of the PDU, and for the peer to take what is sent.
@@ -273,7 +273,7 @@ impl PduReader {
     ///
     /// Nothing is lost if the future is dropped before it is ready: received bytes stay in the
     /// buffer.
-    pub(crate) async fn next(&mut self, patience: Patience) -> Result<IncomingPdu<'_>, ReadError> {
+    pub(crate) async fn next(&mut self, patience: Timeouts) -> Result<IncomingPdu<'_>, ReadError> {
         if let (Some(since), Some(deadline)) = (self.handed_over.take(), &mut self.deadline) {
             *deadline += since.elapsed();
         }
@@ -340,7 +340,7 @@ impl PduReader {
 
     /// Waits until the buffer has a complete PDU, or the header of a P-DATA-TF. Returns its type
     /// and the length of its body.
-    async fn header(&mut self, patience: Patience) -> Result<(u8, usize), ReadError> {
+    async fn header(&mut self, patience: Timeouts) -> Result<(u8, usize), ReadError> {
         let mut wanted = PDU_HEADER_LENGTH;
         let mut deadline = patience.first_byte.map(|patience| Instant::now() + patience);
         let mut begun = false;
@@ -580,7 +580,7 @@ mod tests {
     #[tokio::test]
     async fn what_we_do_with_a_part_is_not_counted_as_time_of_the_peer() {
         let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
-        let patience = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+        let patience = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
         let pdu = data_pdu(&[7; 100]);
         let (first, second) = pdu.split_at(50);
         peer.write_all(first).await.unwrap();
@@ -605,7 +605,7 @@ mod tests {
         let memory = Shares::new(1 << 20, 0, &crate::telemetry::metrics::MEMORY_REFUSED);
         let of = |number| PeerMemory::new(&memory, &Arc::new(CountedAs::address([127, 0, 0, number].into())));
         reader.count_for(of(1));
-        let patience = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+        let patience = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
         let length = MAX_ASSOCIATE_RQ_LENGTH;
         let request = [&[A_ASSOCIATE_RQ, 0], &length.to_be_bytes()[..], &vec![0; length as usize]].concat();
         let sending = tokio::spawn(async move {
@@ -631,7 +631,7 @@ mod tests {
             let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
             let memory = Shares::new(1 << 20, 0, &crate::telemetry::metrics::MEMORY_REFUSED);
             reader.count_for(PeerMemory::new(&memory, &Arc::new(CountedAs::address([127, 0, 0, 1].into()))));
-            let patience = |first_byte| Patience { first_byte: Some(first_byte), rest: Duration::from_secs(60) };
+            let patience = |first_byte| Timeouts { first_byte: Some(first_byte), rest: Duration::from_secs(60) };
             let fragment = vec![7; 100_000];
             let pdu = data_pdu(&fragment);
             for _ in 0..2 {
@@ -672,7 +672,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
-            let patience = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+            let patience = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
             let content: Vec<u8> = (0..OFFERED_MAX_LENGTH - 6).map(|at| at as u8).collect();
             let pdu = data_pdu(&content);
             assert_eq!(pdu.len(), 6 + OFFERED_MAX_LENGTH as usize);
@@ -693,7 +693,7 @@ mod tests {
             assert!(received == content);
             // The beginning of the next one, and then nothing.
             peer.write_all(&pdu[..6]).await.unwrap();
-            let short = Patience { first_byte: Some(Duration::from_secs(60)), rest: KEEP_BUFFER / 4 };
+            let short = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: KEEP_BUFFER / 4 };
             assert!(matches!(reader.next(short).await, Err(ReadError::SlowPdu)));
         });
     }
@@ -702,7 +702,7 @@ mod tests {
     fn what_the_peer_may_not_have_is_received_with_a_small_buffer() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let patience = Patience { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
+            let patience = Timeouts { first_byte: Some(Duration::from_secs(60)), rest: Duration::from_secs(60) };
             for (memory, most) in [(0, UNASKED_LENGTH), (1 << 20, MAX_BUFFER_LENGTH)] {
                 let (mut peer, mut reader, _writer) = connected(Duration::from_secs(60)).await;
                 let memory = Shares::new(memory, 0, &crate::telemetry::metrics::MEMORY_REFUSED);
@@ -741,7 +741,7 @@ mod tests {
     }
 
     /// The fragment that the next parts make up.
-    async fn whole(reader: &mut PduReader, patience: Patience) -> Vec<u8> {
+    async fn whole(reader: &mut PduReader, patience: Timeouts) -> Vec<u8> {
         let mut fragment = Vec::new();
         loop {
             match reader.next(patience).await {

@@ -25,7 +25,7 @@ use crate::model::implementation::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERS
 use crate::ul::associate::{APPLICATION_CONTEXT_NAME, FIXED_PART_LENGTH};
 use crate::ul::certificates::handshake_failure;
 use crate::ul::items::{Item, ItemError, items, kind, role_selection};
-use crate::ul::pdu_io::{self, IncomingPdu, Patience, PduReader, PduWriter, ReadError};
+use crate::ul::pdu_io::{self, IncomingPdu, PduReader, PduWriter, ReadError, Timeouts};
 use crate::ul::pdu_io::{MAX_ASSOCIATE_RQ_LENGTH, OFFERED_MAX_LENGTH};
 use crate::ul::stream::Stream;
 use crate::ul::tls::PeerRoute;
@@ -138,7 +138,7 @@ impl ScuAssociation {
             let stream = connect(route).await?;
             let (mut reader, mut writer) = pdu_io::split(stream, waits.write);
             writer.send(&request_pdu(own_ae_title, called_ae_title, proposals)?).await.map_err(ScuError::Write)?;
-            let patience = Patience { first_byte: Some(waits.associate), rest: waits.associate };
+            let patience = Timeouts { first_byte: Some(waits.associate), rest: waits.associate };
             let accepted = match reader.next(patience).await? {
                 IncomingPdu::AssociateAccept(body) => accepted(body, proposals),
                 IncomingPdu::AssociateReject(body) => Err(ScuError::Rejected(rejection(body))),
@@ -188,7 +188,7 @@ impl ScuAssociation {
         let deadline = Instant::now() + self.waits.response;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let patience = Patience { first_byte: Some(left), rest: self.waits.read };
+            let patience = Timeouts { first_byte: Some(left), rest: self.waits.read };
             let pdv = match self.reader.next(patience).await? {
                 IncomingPdu::Pdv(pdv) => pdv,
                 IncomingPdu::Abort { .. } => return Err(ScuError::Aborted),
@@ -213,7 +213,7 @@ impl ScuAssociation {
     pub(crate) async fn release(mut self) {
         let release = async {
             self.writer.send_pdu(&Pdu::ReleaseRQ).await.ok()?;
-            let patience = Patience { first_byte: Some(RELEASE_PATIENCE), rest: RELEASE_PATIENCE };
+            let patience = Timeouts { first_byte: Some(RELEASE_PATIENCE), rest: RELEASE_PATIENCE };
             // Whatever arrives, the association is over.
             let _ = self.reader.next(patience).await;
             Some(())

@@ -10,10 +10,10 @@ use super::Options;
 const MOVING_BYTES: usize = 1 << 10;
 
 /// What a connection is doing.
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity(Mutex<ActivityState>);
 
 /// What [`Activity`] holds.
-struct State {
+struct ActivityState {
     in_flight: usize,
     /// Requests in flight whose next bytes are ready and wait for the client to take them.
     waiting: usize,
@@ -42,10 +42,10 @@ pub(super) enum Left {
 
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { in_flight: 0, waiting: 0, moved: Instant::now(), begun: false })))
+        Arc::new(Self(Mutex::new(ActivityState { in_flight: 0, waiting: 0, moved: Instant::now(), begun: false })))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ActivityState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -18,7 +18,7 @@ use super::multipart::Parts;
 use super::negotiate::{Accept, not_acceptable};
 use super::object_json::{BulkValue, ObjectJson};
 use super::objects::{OpenObject, lost};
-use super::pixels::{Key, PixelError, Pixels};
+use super::pixels::{PixelError, Pixels, PixelsKey};
 use super::problem::Problem;
 use super::resource::SERVICE;
 use super::search::warn;
@@ -36,7 +36,7 @@ pub(super) enum Which {
 }
 
 /// The values of one instance.
-struct Values {
+struct InstanceValues {
     runs: Runs,
     parts: Vec<ValuePart>,
 }
@@ -101,7 +101,7 @@ pub(super) async fn answer(
     spawn_blocking(move || {
         let _listed = share;
         let mut next = Some(first);
-        while let Some(Values { mut runs, parts: found }) = next {
+        while let Some(InstanceValues { mut runs, parts: found }) = next {
             for ValuePart { location, media_type, ranges } in found {
                 let length = ranges.iter().map(|(_, length)| length).sum();
                 let head = parts.located_head(&media_type, length, &location);
@@ -132,7 +132,12 @@ pub(super) async fn answer(
 }
 
 /// Finds the values of the only instance of a list.
-fn values(answering: &Answering, instances: Arc<Instances>, bulk: &str, which: Which) -> Result<Values, Problem> {
+fn values(
+    answering: &Answering,
+    instances: Arc<Instances>,
+    bulk: &str,
+    which: Which,
+) -> Result<InstanceValues, Problem> {
     let instance = instances.get(0).ok_or_else(Problem::ours)?;
     let mut reader = answering.readers.take()?;
     let opened = OpenObject::open(&mut reader, &instance, &Archives::default());
@@ -151,7 +156,7 @@ fn values(answering: &Answering, instances: Arc<Instances>, bulk: &str, which: W
             parts.push(ValuePart { location: uri, media_type: format!("{OCTETS}{syntax}"), ranges: vec![range] });
             continue;
         }
-        let key = Key::of(&location);
+        let key = PixelsKey::of(&location);
         let pixels = match answering.pixels.get(&key) {
             Some(pixels) => pixels,
             None => {
@@ -169,5 +174,5 @@ fn values(answering: &Answering, instances: Arc<Instances>, bulk: &str, which: W
         }
     }
     let runs = Runs::open(Arc::clone(&instances), location).map_err(|error| lost(&error))?;
-    Ok(Values { runs, parts })
+    Ok(InstanceValues { runs, parts })
 }

@@ -18,7 +18,7 @@ use super::access::{Caller, Claims, Rights, Unknown};
 use super::all_bulk_data::Which;
 use super::body::Body;
 use super::call::{Answering, Call};
-use super::host::{Arrival, Target, add_preflight};
+use super::host::{Arrival, RequestTarget, add_preflight};
 use super::page::{self, document, document::shown};
 use super::problem::Problem;
 use super::resource::{Kind, Needs, Route};
@@ -31,7 +31,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, request: Request<Incoming
     let begun = Instant::now();
     let method = request.method().clone();
     let is_chunked = request.version() < Version::HTTP_2 && request.headers().contains_key(TRANSFER_ENCODING);
-    let (mut response, template) = match Target::of(&request, arrival, &answering.options) {
+    let (mut response, template) = match RequestTarget::of(&request, arrival, &answering.options) {
         Ok(target) => {
             let (mut response, template) = to_target(answering, request, arrival, &target).await;
             target.add_cors(response.headers_mut());
@@ -97,7 +97,7 @@ async fn to_target(
     answering: &Arc<Answering>,
     request: Request<Incoming>,
     arrival: Arrival,
-    target: &Target,
+    target: &RequestTarget,
 ) -> (Response<Body>, &'static str) {
     if target.is_preflight(&request) {
         let mut response = Response::new(Body::empty());

@@ -37,11 +37,11 @@ pub(super) struct Body {
 
 enum Content {
     Whole(Option<Bytes>),
-    Pieces(mpsc::Receiver<Piece>),
+    Pieces(mpsc::Receiver<BodyPiece>),
     Ended,
 }
 
-enum Piece {
+enum BodyPiece {
     Bytes(Bytes),
     End,
 }
@@ -117,8 +117,8 @@ impl Content {
             Self::Pieces(receiver) => std::task::ready!(receiver.poll_recv(cx)),
         };
         Poll::Ready(match next {
-            Some(Piece::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
-            Some(Piece::End) => {
+            Some(BodyPiece::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
+            Some(BodyPiece::End) => {
                 *self = Self::Ended;
                 None
             }
@@ -132,15 +132,15 @@ impl Content {
 
 /// Where pieces of a body go in. Its methods wait, so they are for threads that may.
 pub(super) struct Outlet {
-    sender: mpsc::Sender<Piece>,
+    sender: mpsc::Sender<BodyPiece>,
     runtime: Handle,
     /// How long the client may take for one piece.
     limit: Duration,
-    backlog: Option<Backlog>,
+    backlog: Option<ResponseBacklog>,
 }
 
 /// What waits on disk for a slow client.
-struct Backlog {
+struct ResponseBacklog {
     place: Arc<SpoolPlace>,
     patience: Duration,
     spool: Option<Spool>,
@@ -176,7 +176,7 @@ impl Outlet {
     /// The same, whose pieces go to a file when the client is slow, so that its maker need not wait.
     pub(super) fn with_backlog(mut self, place: &Arc<SpoolPlace>) -> Self {
         let place = Arc::clone(place);
-        self.backlog = Some(Backlog { place, patience: PATIENCE, spool: None, is_full: false });
+        self.backlog = Some(ResponseBacklog { place, patience: PATIENCE, spool: None, is_full: false });
         self
     }
 
@@ -218,7 +218,7 @@ impl Outlet {
         };
         match permit {
             Ok(Ok(permit)) => {
-                permit.send(Piece::Bytes(bytes));
+                permit.send(BodyPiece::Bytes(bytes));
                 ControlFlow::Continue(())
             }
             Ok(Err(_)) => ControlFlow::Break(None),
@@ -257,7 +257,7 @@ impl Outlet {
         if bytes.is_empty() {
             return ControlFlow::Continue(());
         }
-        match timeout(self.limit, self.sender.send(Piece::Bytes(bytes))).await {
+        match timeout(self.limit, self.sender.send(BodyPiece::Bytes(bytes))).await {
             Ok(Ok(())) => ControlFlow::Continue(()),
             Ok(Err(_)) | Err(_) => ControlFlow::Break(()),
         }
@@ -266,7 +266,7 @@ impl Outlet {
     /// The last piece of a task is in: the body ends as a whole.
     pub(super) async fn finish(self) {
         // A client that is gone needs no end.
-        let _ = timeout(self.limit, self.sender.send(Piece::End)).await;
+        let _ = timeout(self.limit, self.sender.send(BodyPiece::End)).await;
     }
 
     /// The last piece is in: the body ends as a whole. What waits on disk goes out without holding this thread.
@@ -291,13 +291,13 @@ impl Outlet {
                         return;
                     }
                 };
-                if !matches!(timeout(limit, sender.send(Piece::Bytes(piece.into()))).await, Ok(Ok(()))) {
+                if !matches!(timeout(limit, sender.send(BodyPiece::Bytes(piece.into()))).await, Ok(Ok(()))) {
                     return;
                 }
                 spool = Some(waiting);
             }
             // A client that is gone needs no end.
-            let _ = timeout(limit, sender.send(Piece::End)).await;
+            let _ = timeout(limit, sender.send(BodyPiece::End)).await;
         });
     }
 }

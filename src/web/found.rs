@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::objects::{Bytes, OpenObject, is_unchanged, lost};
-use super::pixels::{Frame, Key, PixelError, Pixels, realigned};
+use super::pixels::{Frame, PixelError, Pixels, PixelsKey, realigned};
 use super::problem::Problem;
 use crate::archive::Archives;
 use crate::db::Search as _;
@@ -47,7 +47,7 @@ fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> 
     let locations: Vec<Location> =
         known.into_iter().filter(|known| !known.differs).map(|known| known.location).collect();
     for location in &locations {
-        if let Some(pixels) = answering.pixels.get(&Key::of(location))
+        if let Some(pixels) = answering.pixels.get(&PixelsKey::of(location))
             && is_unchanged(location)
         {
             return Ok(Found { pixels, location: location.clone() });
@@ -56,7 +56,7 @@ fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> 
     let opened = OpenObject::first_of(locations, &instance, &Archives::default());
     let OpenObject { mut walk, transfer_syntax, location, .. } = opened.map_err(|error| lost(&error))?;
     let pixels = Arc::new(Pixels::find(&mut walk, &transfer_syntax).map_err(|error| no_pixels(&error))?);
-    answering.pixels.put(Key::of(&location), Arc::clone(&pixels));
+    answering.pixels.put(PixelsKey::of(&location), Arc::clone(&pixels));
     Ok(Found { pixels, location })
 }
 
@@ -99,7 +99,7 @@ impl Runs {
     ) -> Result<Self, ObjectError> {
         let runs =
             |bytes| Self { instances: Arc::clone(&instances), location: location.clone(), bytes, position: Some(0) };
-        let key = Key::of(location);
+        let key = PixelsKey::of(location);
         let may_be_kept = pixels.frames() > 1;
         if may_be_kept
             && is_unchanged(location)

@@ -114,7 +114,7 @@ pub(super) struct Arrival {
 
 /// Where a request was sent, checked, and from which page.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(super) struct RequestTarget {
     /// What URLs in the answer begin with.
     pub(super) base: BaseUrl,
     /// The page that may read the answer, if there is one.
@@ -124,7 +124,7 @@ pub(super) struct Target {
     has_listed_pages: bool,
 }
 
-impl Target {
+impl RequestTarget {
     /// Checks `Host` and `Origin`.
     pub(super) fn of<B>(request: &Request<B>, arrival: Arrival, options: &Options) -> Result<Self, Problem> {
         let is_proxy = options.trusted_proxies.contains(&arrival.address);
@@ -261,7 +261,7 @@ fn origin(headers: &HeaderMap, own: &[&BaseUrl], options: &Options) -> FromPage 
 mod tests {
     use super::*;
 
-    fn target(headers: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> Result<Target, StatusCode> {
+    fn target(headers: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> Result<RequestTarget, StatusCode> {
         let mut options = Options::new();
         change(&mut options);
         let mut request = Request::builder().uri("/dicom-web/studies");
@@ -269,7 +269,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let arrival = Arrival { address: [127, 0, 0, 1].into(), has_tls: false };
-        Target::of(&request.body(()).unwrap(), arrival, &options).map_err(|problem| problem.status)
+        RequestTarget::of(&request.body(()).unwrap(), arrival, &options).map_err(|problem| problem.status)
     }
 
     fn base(headers: &[(&str, &str)], change: impl FnOnce(&mut Options)) -> String {

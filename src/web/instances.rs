@@ -172,10 +172,10 @@ async fn send(mut ahead: ReadAhead, first: Piece, parts: Parts, mut outlet: Outl
 /// An object on its way: what stands before its data set, and that.
 struct Whole {
     meta: Vec<u8>,
-    content: Content,
+    content: InstanceContent,
 }
 
-enum Content {
+enum InstanceContent {
     DataSet(Box<DataSet>),
     Decompressed(Box<DecompressedObject>),
 }
@@ -198,7 +198,7 @@ impl Whole {
             SentForm::Decompressed => {
                 let found = found(answering, peer, instances).await?;
                 let object = DecompressedObject::open(answering, peer, Arc::clone(instances), found).await?;
-                Content::Decompressed(Box::new(object))
+                InstanceContent::Decompressed(Box::new(object))
             }
         };
         Ok((Self { meta: meta(&instance, &transfer_syntax), content }, transfer_syntax))
@@ -207,8 +207,8 @@ impl Whole {
     /// Bytes of it all, if that is known.
     fn length(&self) -> Option<u64> {
         match &self.content {
-            Content::DataSet(data_set) => data_set.left().map(|left| left + self.meta.len() as u64),
-            Content::Decompressed(_) => None,
+            InstanceContent::DataSet(data_set) => data_set.left().map(|left| left + self.meta.len() as u64),
+            InstanceContent::Decompressed(_) => None,
         }
     }
 }
@@ -219,7 +219,7 @@ async fn data_set(
     peer: &CountedPeer,
     instances: &Arc<Instances>,
     rewriting: Option<NativeSyntax>,
-) -> Result<Content, Problem> {
+) -> Result<InstanceContent, Problem> {
     let turn = answering.turn(peer).await?;
     let (delivery, instances) = (Arc::clone(answering.delivery()), Arc::clone(instances));
     let opened = spawn_blocking(move || {
@@ -242,7 +242,7 @@ async fn data_set(
                     Some(to) => object.rewritten(to),
                 });
             match opened {
-                Ok(data_set) => return Ok(Content::DataSet(Box::new(data_set))),
+                Ok(data_set) => return Ok(InstanceContent::DataSet(Box::new(data_set))),
                 Err(error) if matches!(failure, ObjectError::NotKept) => failure = error,
                 Err(_) => {}
             }
@@ -354,8 +354,8 @@ fn write(whole: Whole, part: Selected, outlet: &mut Outlet) -> Result<(), ()> {
         return Ok(());
     }
     let mut data_set = match content {
-        Content::DataSet(data_set) => data_set,
-        Content::Decompressed(object) => return object.write(&mut |bytes| send(bytes).map(drop)),
+        InstanceContent::DataSet(data_set) => data_set,
+        InstanceContent::Decompressed(object) => return object.write(&mut |bytes| send(bytes).map(drop)),
     };
     let mut buffer = vec![0; PIECE_BYTES];
     loop {

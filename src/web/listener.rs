@@ -165,13 +165,13 @@ struct Places {
 }
 
 /// One of them, until it is dropped.
-struct Place {
+struct ConnectionPlace {
     places: Arc<Places>,
     address: IpAddr,
 }
 
 impl Places {
-    fn take(places: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    fn take(places: &Arc<Self>, address: IpAddr) -> Option<ConnectionPlace> {
         // Of IPv6 everyone has 2^64 addresses.
         let address = match address.to_canonical() {
             IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
@@ -183,11 +183,11 @@ impl Places {
             return None;
         }
         taken.insert(address, of_one + 1);
-        Some(Place { places: Arc::clone(places), address })
+        Some(ConnectionPlace { places: Arc::clone(places), address })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.address) {

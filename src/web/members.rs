@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::body::SpoolPlace;
 use super::objects::Bytes;
-use super::pixels::Key;
+use super::pixels::PixelsKey;
 use crate::store::SpoolFile;
 
 /// How long an unused member is kept. Larger: more disk is used. Smaller: slow viewers inflate again.
@@ -37,7 +37,7 @@ pub(super) struct Members {
 type MemberFile = Arc<Mutex<Option<Arc<SpoolFile>>>>;
 
 struct KeptMember {
-    key: Key,
+    key: PixelsKey,
     file: MemberFile,
     bytes: u64,
     used: Instant,
@@ -53,7 +53,7 @@ impl Members {
     }
 
     /// A member that is kept.
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<SpoolFile>> {
+    pub(super) fn get(&self, key: &PixelsKey) -> Option<Arc<SpoolFile>> {
         let file = {
             let mut kept = self.lock();
             let member = kept.iter_mut().find(|member| member.key == *key)?;
@@ -67,7 +67,7 @@ impl Members {
 
     /// Keeps a member, whose bytes are read to their end. `None` if it is too long, if the disk has
     /// no room, or if it cannot be read.
-    pub(super) fn keep(self: &Arc<Self>, key: &Key, mut bytes: Bytes) -> Option<Arc<SpoolFile>> {
+    pub(super) fn keep(self: &Arc<Self>, key: &PixelsKey, mut bytes: Bytes) -> Option<Arc<SpoolFile>> {
         let cell = self.cell(key);
         let mut slot = cell.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = slot.as_ref() {
@@ -88,7 +88,7 @@ impl Members {
         }
     }
 
-    fn cell(self: &Arc<Self>, key: &Key) -> MemberFile {
+    fn cell(self: &Arc<Self>, key: &PixelsKey) -> MemberFile {
         let mut kept = self.lock();
         if let Some(member) = kept.iter().find(|member| member.key == *key) {
             return Arc::clone(&member.file);
@@ -119,7 +119,7 @@ impl Members {
     }
 
     /// A member is complete: others make room for it.
-    fn settle(&self, key: &Key, bytes: u64) {
+    fn settle(&self, key: &PixelsKey, bytes: u64) {
         let mut kept = self.lock();
         if let Some(member) = kept.iter_mut().find(|member| member.key == *key) {
             (member.bytes, member.used) = (bytes, Instant::now());
@@ -132,7 +132,7 @@ impl Members {
     }
 
     /// Lets a member go if it was not used for some time. Returns how long it has left.
-    fn expire(&self, key: &Key, now: Instant) -> Option<Duration> {
+    fn expire(&self, key: &PixelsKey, now: Instant) -> Option<Duration> {
         let mut kept = self.lock();
         let at = kept.iter().position(|member| member.key == *key)?;
         let left = kept.get(at)?.used + KEPT_FOR;
@@ -147,7 +147,7 @@ impl Members {
 }
 
 /// Waits until a member was not used for some time, and lets it go.
-async fn let_go(members: Weak<Members>, key: Key) {
+async fn let_go(members: Weak<Members>, key: PixelsKey) {
     let mut left = Some(KEPT_FOR);
     while let Some(wait) = left {
         tokio::time::sleep(wait).await;
@@ -179,7 +179,7 @@ mod tests {
         let members = Arc::new(Members::new(Arc::new(SpoolPlace::beside(&directory.path().join("index.db"), 0))));
         let content: Vec<u8> = (0..300_000_u32).map(|number| number as u8).collect();
         let location = location(directory.path(), &content);
-        let key = Key::of(&location);
+        let key = PixelsKey::of(&location);
         assert!(members.get(&key).is_none());
         let bytes = || Bytes::Source(Source::open(&location, &Archives::default()).unwrap().unwrap());
         let file = members.keep(&key, bytes()).unwrap();

@@ -31,7 +31,7 @@ use super::negotiate::{Accept, MediaRange, not_acceptable};
 use super::object_json::ObjectJson;
 use super::objects::{OpenObject, is_unchanged};
 use super::problem::Problem;
-use super::query::{Scope, Search};
+use super::query::{Scope, SearchQuery};
 use super::resource::SERVICE;
 use super::search::warn;
 use super::target::{Listed, Target, bulk_data_base};
@@ -408,7 +408,7 @@ fn as_indexed(
 ) -> Result<(), FindError> {
     let scope = Scope { level: QueryRetrieveLevel::Image, study: "", series: "" };
     let query = format!("includefield=all&SOPInstanceUID={}", encoded_uid(instance.sop_instance_uid));
-    let Ok(search) = Search::parse(&scope, &query, options) else {
+    let Ok(search) = SearchQuery::parse(&scope, &query, options) else {
         out.push_str("{}");
         return Ok(());
     };

@@ -93,7 +93,7 @@ pub enum PartEvent {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ParserState {
     /// Before the first boundary.
     Preamble,
     /// Behind a boundary.
@@ -113,7 +113,7 @@ enum State {
 pub struct MultipartReader {
     /// `\r\n--` and the boundary.
     delimiter: Vec<u8>,
-    state: State,
+    state: ParserState,
     /// What was not used yet.
     carry: Vec<u8>,
 }
@@ -131,7 +131,7 @@ impl MultipartReader {
         }
         let delimiter = format!("\r\n--{boundary}").into_bytes();
         // A line end before the first boundary may be missing: as if there were one.
-        Ok(Self { delimiter, state: State::Preamble, carry: b"\r\n".to_vec() })
+        Ok(Self { delimiter, state: ParserState::Preamble, carry: b"\r\n".to_vec() })
     }
 
     /// Takes the next bytes.
@@ -149,20 +149,20 @@ impl MultipartReader {
     /// # Errors
     /// [`MultipartError::Truncated`] before the closing boundary.
     pub fn finish(self) -> Result<(), MultipartError> {
-        if self.state == State::Epilogue { Ok(()) } else { Err(MultipartError::Truncated) }
+        if self.state == ParserState::Epilogue { Ok(()) } else { Err(MultipartError::Truncated) }
     }
 
     /// Uses what it can; whether to go on.
     fn step(&mut self, events: &mut Vec<PartEvent>) -> Result<bool, MultipartError> {
         match self.state {
-            State::Epilogue => {
+            ParserState::Epilogue => {
                 self.carry.clear();
                 Ok(false)
             }
-            State::PartStart => Ok(self.part_start(events)),
-            State::Preamble | State::Part => Ok(self.until_boundary(events)),
-            State::AfterBoundary => self.after_boundary(),
-            State::Head => self.head(events),
+            ParserState::PartStart => Ok(self.part_start(events)),
+            ParserState::Preamble | ParserState::Part => Ok(self.until_boundary(events)),
+            ParserState::AfterBoundary => self.after_boundary(),
+            ParserState::Head => self.head(events),
         }
     }
 
@@ -172,18 +172,18 @@ impl MultipartReader {
         if self.carry.starts_with(boundary) {
             self.carry.drain(..boundary.len());
             events.push(PartEvent::End);
-            self.state = State::AfterBoundary;
+            self.state = ParserState::AfterBoundary;
             return true;
         }
         let may_be_one = boundary.starts_with(&self.carry);
         if !may_be_one {
-            self.state = State::Part;
+            self.state = ParserState::Part;
         }
         !may_be_one
     }
 
     fn until_boundary(&mut self, events: &mut Vec<PartEvent>) -> bool {
-        let is_part = self.state == State::Part;
+        let is_part = self.state == ParserState::Part;
         let found = memmem::find(&self.carry, &self.delimiter);
         // The last bytes may be the beginning of a boundary.
         let used = found.unwrap_or(self.carry.len().saturating_sub(self.delimiter.len() - 1));
@@ -198,13 +198,13 @@ impl MultipartReader {
         if is_part {
             events.push(PartEvent::End);
         }
-        self.state = State::AfterBoundary;
+        self.state = ParserState::AfterBoundary;
         true
     }
 
     fn after_boundary(&mut self) -> Result<bool, MultipartError> {
         if self.carry.starts_with(b"--") {
-            self.state = State::Epilogue;
+            self.state = ParserState::Epilogue;
             return Ok(true);
         }
         // RFC 2046 5.1.1: white space may stand there.
@@ -212,7 +212,7 @@ impl MultipartReader {
         match self.carry.get(padding..).unwrap_or_default() {
             [b'\r', b'\n', ..] => {
                 self.carry.drain(..padding + 2);
-                self.state = State::Head;
+                self.state = ParserState::Head;
                 Ok(true)
             }
             [] | [b'\r'] | [b'-'] if padding < MAX_BOUNDARY => Ok(false),
@@ -247,7 +247,7 @@ impl MultipartReader {
             }
         }
         events.push(PartEvent::Begin { content_type: begin.0, is_encoded: begin.1 });
-        self.state = State::PartStart;
+        self.state = ParserState::PartStart;
         Ok(true)
     }
 }

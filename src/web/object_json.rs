@@ -49,7 +49,7 @@ pub(super) struct BulkValue {
 }
 
 struct Level {
-    kind: Kind,
+    kind: NestedKind,
     is_empty: bool,
     /// Tags of an item, or of the root. Objects that break the order have some twice, and JSON has no such thing.
     seen: HashSet<u32>,
@@ -60,7 +60,7 @@ struct Level {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum NestedKind {
     Sequence,
     Item,
 }
@@ -94,7 +94,7 @@ impl<'o> ObjectJson<'o> {
         bulk: &'o str,
     ) -> (Vec<BulkValue>, Result<(), WalkError>) {
         out.push('{');
-        let root = Level::new(Kind::Item, CharacterSets::default(), String::new());
+        let root = Level::new(NestedKind::Item, CharacterSets::default(), String::new());
         let mut this = Self { out, levels: vec![root], bulk, transfer_syntax, skipped: 0, values: Vec::new() };
         let walked = this.walk(walk);
         this.add_own(u32::MAX);
@@ -132,7 +132,7 @@ impl<'o> ObjectJson<'o> {
                     if self.begin(tag) {
                         push_key(self.out, tag, VR::SQ);
                         let sets = self.sets();
-                        self.levels.push(Level::new(Kind::Sequence, sets, format!("{tag:08X}")));
+                        self.levels.push(Level::new(NestedKind::Sequence, sets, format!("{tag:08X}")));
                     } else {
                         self.skipped = 1;
                     }
@@ -158,14 +158,14 @@ impl<'o> ObjectJson<'o> {
         let part = sequence.items.to_string();
         self.out.push_str(if sequence.is_empty { ",\"Value\":[{" } else { ",{" });
         sequence.is_empty = false;
-        self.levels.push(Level::new(Kind::Item, sets, part));
+        self.levels.push(Level::new(NestedKind::Item, sets, part));
     }
 
     fn close(&mut self, level: Level) {
         self.out.push_str(match level.kind {
-            Kind::Item => "}",
-            Kind::Sequence if level.is_empty => "}",
-            Kind::Sequence => "]}",
+            NestedKind::Item => "}",
+            NestedKind::Sequence if level.is_empty => "}",
+            NestedKind::Sequence => "]}",
         });
     }
 
@@ -259,7 +259,7 @@ impl<'o> ObjectJson<'o> {
 }
 
 impl Level {
-    fn new(kind: Kind, sets: CharacterSets, part: String) -> Self {
+    fn new(kind: NestedKind, sets: CharacterSets, part: String) -> Self {
         Self { kind, is_empty: true, seen: HashSet::new(), sets, part, items: 0 }
     }
 }

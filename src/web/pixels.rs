@@ -317,23 +317,23 @@ pub(super) struct PixelCache(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    tables: HashMap<Key, (Arc<Pixels>, u64)>,
+    tables: HashMap<PixelsKey, (Arc<Pixels>, u64)>,
     bytes: usize,
     clock: u64,
 }
 
 /// An object at its place, as it was when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key(PathBuf, std::ffi::OsString, u64, i64);
+pub(super) struct PixelsKey(PathBuf, std::ffi::OsString, u64, i64);
 
-impl Key {
+impl PixelsKey {
     pub(super) fn of(location: &Location) -> Self {
         Self(location.directory.clone(), location.file_name.clone(), location.size, location.mtime_ms)
     }
 }
 
 impl PixelCache {
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<Pixels>> {
+    pub(super) fn get(&self, key: &PixelsKey) -> Option<Arc<Pixels>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.clock += 1;
         let now = kept.clock;
@@ -342,7 +342,7 @@ impl PixelCache {
         Some(Arc::clone(pixels))
     }
 
-    pub(super) fn put(&self, key: Key, pixels: Arc<Pixels>) {
+    pub(super) fn put(&self, key: PixelsKey, pixels: Arc<Pixels>) {
         let cost = pixels.cost();
         if cost > KEPT_BYTES / 2 {
             return;
@@ -419,7 +419,7 @@ mod tests {
                 layout,
             })
         };
-        let key = |name: &str| Key("/a".into(), name.into(), 1, 1);
+        let key = |name: &str| PixelsKey("/a".into(), name.into(), 1, 1);
         // Each a third of the room.
         let frames = KEPT_BYTES / 3 / (2 * RANGE_BYTES);
         for name in ["a", "b"] {

@@ -59,7 +59,7 @@ pub struct Scope<'a> {
 
 /// A search, checked.
 #[derive(Clone, Debug)]
-pub struct Search {
+pub struct SearchQuery {
     /// The question, the same that a C-FIND makes, without limit and offset.
     pub query: Query,
     /// The most results that the client wants.
@@ -136,7 +136,7 @@ pub fn decode(text: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(out).ok().map(Cow::Owned)
 }
 
-impl Search {
+impl SearchQuery {
     /// Reads the query of a search.
     ///
     /// # Errors
@@ -290,7 +290,7 @@ impl<'d> Reading<'d> {
         Ok(())
     }
 
-    fn search(self, options: &qr::Options) -> Result<Search, QueryError> {
+    fn search(self, options: &qr::Options) -> Result<SearchQuery, QueryError> {
         let level = self.level;
         let mut texts: Vec<String> = self.keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let whole = |sequence: &str| {
@@ -314,7 +314,7 @@ impl<'d> Reading<'d> {
         let query = qr::parse(InformationModel::StudyRoot, &identifier, self.negotiated, &options)?;
         let mut ignored: Vec<Tag> = query.unsupported.clone();
         ignored.retain(|tag| !query.is_matched(*tag) && has_value(&identifier.elements, *tag));
-        Ok(Search { query, limit: self.limit, offset: self.offset.unwrap_or(0), ignored })
+        Ok(SearchQuery { query, limit: self.limit, offset: self.offset.unwrap_or(0), ignored })
     }
 }
 
@@ -376,16 +376,16 @@ mod tests {
     use crate::model::matching::Matching;
     use QueryRetrieveLevel::{Image, Series, Study};
 
-    fn parse(level: QueryRetrieveLevel, query: &str) -> Result<Search, QueryError> {
-        Search::parse(&Scope { level, study: "", series: "" }, query, &qr::Options::default())
+    fn parse(level: QueryRetrieveLevel, query: &str) -> Result<SearchQuery, QueryError> {
+        SearchQuery::parse(&Scope { level, study: "", series: "" }, query, &qr::Options::default())
     }
 
-    fn matched(search: &Search) -> Vec<(&'static str, &'static str)> {
+    fn matched(search: &SearchQuery) -> Vec<(&'static str, &'static str)> {
         let keys = search.query.request.matching_keys.iter();
         keys.map(|key| (key.attribute.attribute().keyword, key.matching.type_name())).collect()
     }
 
-    fn returned(search: &Search) -> Vec<&'static str> {
+    fn returned(search: &SearchQuery) -> Vec<&'static str> {
         search.query.request.return_keys.iter().map(|key| key.attribute.attribute().keyword).collect()
     }
 
@@ -446,10 +446,10 @@ mod tests {
         let all_series = parse(Series, "").unwrap();
         assert!(returned(&all_series).contains(&"PatientName") && returned(&all_series).contains(&"SeriesNumber"));
         let scope = Scope { level: Series, study: "1.2", series: "" };
-        let of_study = Search::parse(&scope, "", &qr::Options::default()).unwrap();
+        let of_study = SearchQuery::parse(&scope, "", &qr::Options::default()).unwrap();
         assert!(!returned(&of_study).contains(&"PatientName") && returned(&of_study).contains(&"StudyInstanceUID"));
         let scope = Scope { level: Image, study: "1.2", series: "" };
-        let instances = Search::parse(&scope, "", &qr::Options::default()).unwrap();
+        let instances = SearchQuery::parse(&scope, "", &qr::Options::default()).unwrap();
         assert!(returned(&instances).contains(&"Modality") && returned(&instances).contains(&"Rows"));
     }
 
@@ -510,7 +510,7 @@ mod tests {
     #[test]
     fn the_path_narrows_and_contradicts_no_key() {
         let scope = |study| Scope { level: Series, study, series: "" };
-        let ask = |study, query: &str| Search::parse(&scope(study), query, &qr::Options::default());
+        let ask = |study, query: &str| SearchQuery::parse(&scope(study), query, &qr::Options::default());
         assert_eq!(matched(&ask("1.2", "").unwrap())[0].0, "StudyInstanceUID");
         assert!(ask("1.2", "StudyInstanceUID=1.2").is_ok());
         assert!(matches!(ask("1.2", "0020000D=1.3"), Err(QueryError::InPath(_))));

@@ -19,7 +19,7 @@ use super::multipart::Parts;
 use super::native_model;
 use super::negotiate::{Accept, not_acceptable};
 use super::problem::Problem;
-use super::query::{Scope, Search};
+use super::query::{Scope, SearchQuery};
 use super::resource::SERVICE;
 use crate::db::open::Reader;
 use crate::model::attribute::{ATTRIBUTES, KeyType};
@@ -54,7 +54,7 @@ pub(super) async fn answer(
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
     let scope = Scope { level, study: call.route.parameter("study"), series: call.route.parameter("series") };
-    let search = Search::parse(&scope, call.query, &answering.options.query)
+    let search = SearchQuery::parse(&scope, call.query, &answering.options.query)
         .map_err(|error| Problem::bad_request(error.to_string()))?;
     let page = Page::of(&search, answering.options.max_results);
     let mut query = search.query;
@@ -136,7 +136,7 @@ struct Page {
 }
 
 impl Page {
-    fn of(search: &Search, most: Option<u64>) -> Self {
+    fn of(search: &SearchQuery, most: Option<u64>) -> Self {
         let limit = match (search.limit, most) {
             (Some(wanted), Some(most)) => Some(wanted.min(most)),
             (wanted, most) => wanted.or(most),

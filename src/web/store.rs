@@ -131,15 +131,15 @@ fn form(call: &Call<'_>) -> Result<RequestForm, Problem> {
 }
 
 /// What became of a part.
-struct Outcome {
+struct PartOutcome {
     /// Its place among the parts.
     at: usize,
     sop_class_uid: String,
     sop_instance_uid: String,
-    result: Result<Stored, Refused>,
+    result: Result<StoredPart, Refused>,
 }
 
-struct Stored {
+struct StoredPart {
     study: String,
     series: String,
 }
@@ -194,13 +194,13 @@ struct Storing {
     /// The study of the path.
     study: Option<String>,
     /// Each goes on to its end when the request is gone: what has its place gets its row, or goes.
-    under_way: JoinSet<Outcome>,
-    outcomes: Vec<Outcome>,
+    under_way: JoinSet<PartOutcome>,
+    outcomes: Vec<PartOutcome>,
     parts: usize,
 }
 
 /// A part that is arriving.
-enum Part {
+enum StorePart {
     /// Its first bytes, until they tell what it is.
     Beginning(Vec<u8>),
     Arriving(Box<Arriving>, Announced),
@@ -214,12 +214,12 @@ impl Storing {
         form: RequestForm,
         mut body: Incoming,
         patience: std::time::Duration,
-    ) -> Result<Vec<Outcome>, Problem> {
+    ) -> Result<Vec<PartOutcome>, Problem> {
         let mut part = None;
         let mut reader = match form {
             RequestForm::Multipart(reader) => Some(reader),
             RequestForm::Single => {
-                part = Some(Part::Beginning(Vec::new()));
+                part = Some(StorePart::Beginning(Vec::new()));
                 None
             }
         };
@@ -284,7 +284,7 @@ impl Storing {
         Ok(self.outcomes)
     }
 
-    fn take(&mut self, ended: Result<Outcome, tokio::task::JoinError>) {
+    fn take(&mut self, ended: Result<PartOutcome, tokio::task::JoinError>) {
         match ended {
             Ok(outcome) => self.outcomes.push(outcome),
             Err(_) => {
@@ -294,7 +294,7 @@ impl Storing {
         }
     }
 
-    async fn event(&mut self, part: &mut Option<Part>, event: PartEvent) {
+    async fn event(&mut self, part: &mut Option<StorePart>, event: PartEvent) {
         match event {
             PartEvent::Begin { content_type, is_encoded } => {
                 let kind = MediaRange::parse(&content_type).map(|range| range.essence);
@@ -302,9 +302,9 @@ impl Storing {
                 let is_dicom = content_type.is_empty()
                     || kind.is_some_and(|(kind, subkind)| kind == "application" && subkind == "dicom");
                 *part = Some(if is_dicom && !is_encoded {
-                    Part::Beginning(Vec::new())
+                    StorePart::Beginning(Vec::new())
                 } else {
-                    Part::Failed(String::new(), String::new(), Refused::not_understood())
+                    StorePart::Failed(String::new(), String::new(), Refused::not_understood())
                 });
             }
             PartEvent::Bytes(bytes) => self.bytes(part, &Bytes::from(bytes)).await,
@@ -312,41 +312,41 @@ impl Storing {
         }
     }
 
-    async fn bytes(&mut self, part: &mut Option<Part>, bytes: &Bytes) {
+    async fn bytes(&mut self, part: &mut Option<StorePart>, bytes: &Bytes) {
         match part {
-            Some(Part::Beginning(beginning)) => {
+            Some(StorePart::Beginning(beginning)) => {
                 beginning.extend_from_slice(bytes);
                 if is_enough(beginning) {
                     let beginning = std::mem::take(beginning);
                     *part = Some(self.begin(&beginning).await);
                 }
             }
-            Some(Part::Arriving(arriving, _)) => arriving.accept(bytes).await,
-            Some(Part::Failed(..)) | None => {}
+            Some(StorePart::Arriving(arriving, _)) => arriving.accept(bytes).await,
+            Some(StorePart::Failed(..)) | None => {}
         }
     }
 
     /// The part is known for what it is: its data set goes to the store.
-    async fn begin(&self, beginning: &[u8]) -> Part {
+    async fn begin(&self, beginning: &[u8]) -> StorePart {
         let Some((announced, offset)) = announced(beginning, self.study.clone()) else {
-            return Part::Failed(String::new(), String::new(), Refused::not_understood());
+            return StorePart::Failed(String::new(), String::new(), Refused::not_understood());
         };
         match Arriving::begin(&self.storage, announced.clone(), &self.sender, &self.memory) {
             Ok(mut arriving) => {
                 arriving.accept(beginning.get(offset..).unwrap_or_default()).await;
-                Part::Arriving(Box::new(arriving), announced)
+                StorePart::Arriving(Box::new(arriving), announced)
             }
-            Err(error) => Part::Failed(announced.sop_class_uid, announced.sop_instance_uid, Refused::of(&error)),
+            Err(error) => StorePart::Failed(announced.sop_class_uid, announced.sop_instance_uid, Refused::of(&error)),
         }
     }
 
-    async fn end(&mut self, part: &mut Option<Part>) {
+    async fn end(&mut self, part: &mut Option<StorePart>) {
         let ended = match part.take() {
-            Some(Part::Beginning(beginning)) => Some(self.begin(&beginning).await),
+            Some(StorePart::Beginning(beginning)) => Some(self.begin(&beginning).await),
             other => other,
         };
         match ended {
-            Some(Part::Arriving(arriving, announced)) => {
+            Some(StorePart::Arriving(arriving, announced)) => {
                 let at = self.parts;
                 self.parts += 1;
                 self.under_way.spawn(finish(at, *arriving, announced));
@@ -356,23 +356,23 @@ impl Storing {
                     self.take(ended);
                 }
             }
-            Some(Part::Failed(class, instance, refused)) => self.fail(class, instance, refused),
-            Some(Part::Beginning(_)) | None => {}
+            Some(StorePart::Failed(class, instance, refused)) => self.fail(class, instance, refused),
+            Some(StorePart::Beginning(_)) | None => {}
         }
     }
 
     fn fail(&mut self, sop_class_uid: String, sop_instance_uid: String, refused: Refused) {
-        self.outcomes.push(Outcome { at: self.parts, sop_class_uid, sop_instance_uid, result: Err(refused) });
+        self.outcomes.push(PartOutcome { at: self.parts, sop_class_uid, sop_instance_uid, result: Err(refused) });
         self.parts += 1;
     }
 }
 
 /// Waits until an object has its row, or does not get it.
-async fn finish(at: usize, arriving: Arriving, announced: Announced) -> Outcome {
+async fn finish(at: usize, arriving: Arriving, announced: Announced) -> PartOutcome {
     let result = match arriving.finish().await {
         // The proof of commit is in it.
         Ok(Arrived { committed: _, study_instance_uid: study, series_instance_uid: series }) => {
-            Ok(Stored { study, series })
+            Ok(StoredPart { study, series })
         }
         Err(error) => {
             if error.is_ours() {
@@ -382,7 +382,7 @@ async fn finish(at: usize, arriving: Arriving, announced: Announced) -> Outcome 
         }
     };
     let Announced { sop_class_uid, sop_instance_uid, .. } = announced;
-    Outcome { at, sop_class_uid, sop_instance_uid, result }
+    PartOutcome { at, sop_class_uid, sop_instance_uid, result }
 }
 
 /// Whether the first bytes of a file hold its File Meta Information (PS3.10 7.1) and some of its data set.
@@ -428,7 +428,7 @@ fn announced(beginning: &[u8], study: Option<String>) -> Option<(Announced, usiz
 }
 
 /// 200, 202, 409 or 503, and what became of each part (PS3.18 10.5.3, annex I). `service` is where objects can be had again.
-fn response(outcomes: &[Outcome], media_type: &'static str, service: Option<&str>) -> Response<Body> {
+fn response(outcomes: &[PartOutcome], media_type: &'static str, service: Option<&str>) -> Response<Body> {
     let (mut stored, mut failed, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut studies = std::collections::BTreeSet::new();
     let ui = |uid: &str| json!({ "vr": "UI", "Value": [uid] });
@@ -440,7 +440,7 @@ fn response(outcomes: &[Outcome], media_type: &'static str, service: Option<&str
             item.insert("00081155", ui(&outcome.sop_instance_uid));
         }
         match &outcome.result {
-            Ok(Stored { study, series }) => {
+            Ok(StoredPart { study, series }) => {
                 studies.insert(study.as_str());
                 if let Some(service) = service {
                     let uids = [study, series, &outcome.sop_instance_uid].map(|uid| encoded_uid(uid));

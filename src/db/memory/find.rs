@@ -28,7 +28,7 @@ struct StudyView<'c> {
 /// An entity: a study under one of its patients, with what is below it down to the level of the
 /// entity. A patient is represented by one of its studies.
 #[derive(Clone, Copy)]
-struct Entity<'v, 'c> {
+struct MemoryEntity<'v, 'c> {
     study: &'v StudyView<'c>,
     patient: usize,
     series: Option<&'v str>,
@@ -38,7 +38,7 @@ struct Entity<'v, 'c> {
 /// What tells patients apart: Patient ID, what replaces a missing one, and issuer.
 type Person = (String, String, String);
 
-struct View<'c> {
+struct ContentsView<'c> {
     contents: &'c Contents,
     studies: Vec<StudyView<'c>>,
     /// The first issuer of each Patient ID. Descriptions without an issuer mean it.
@@ -47,7 +47,7 @@ struct View<'c> {
 
 /// The number of patients.
 pub(super) fn persons(contents: &Contents) -> u64 {
-    let view = View::of(contents);
+    let view = ContentsView::of(contents);
     let patients = view.studies.iter().flat_map(|study| &study.patients);
     patients.map(|patient| view.person(&patient.values)).collect::<BTreeSet<_>>().len() as u64
 }
@@ -66,7 +66,7 @@ pub(super) fn answers(contents: &Contents, request: &FindRequest) -> Result<Vec<
             )));
         }
     }
-    let view = View::of(contents);
+    let view = ContentsView::of(contents);
     let keys = PartedKeys::of(request);
     let mut found = match request.level {
         Patient => view.patients(request, &keys),
@@ -81,7 +81,7 @@ pub(super) fn answers(contents: &Contents, request: &FindRequest) -> Result<Vec<
 /// instance.
 type EntityOrder = (AnswerOrder, String, (i64, String), (i64, String));
 
-impl<'c> View<'c> {
+impl<'c> ContentsView<'c> {
     fn of(contents: &'c Contents) -> Self {
         let mut by_study: BTreeMap<&str, Vec<&StoredFile>> = BTreeMap::new();
         for first in contents.instances.values().filter_map(|held| held.first()) {
@@ -125,14 +125,16 @@ impl<'c> View<'c> {
 
     /// Returns one answer for each patient, from the first of its descriptions that match.
     fn patients(&self, request: &FindRequest, keys: &PartedKeys<'_>) -> Vec<(EntityOrder, FindAnswer)> {
-        let mut best: BTreeMap<Person, (Entity<'_, 'c>, FindAnswer)> = BTreeMap::new();
+        let mut best: BTreeMap<Person, (MemoryEntity<'_, 'c>, FindAnswer)> = BTreeMap::new();
         for study in &self.studies {
             for (at, patient) in study.patients.iter().enumerate() {
-                let entity = Entity { study, patient: at, series: None, instance: None };
-                let of_description: Vec<Entity<'_, 'c>> = self
+                let entity = MemoryEntity { study, patient: at, series: None, instance: None };
+                let of_description: Vec<MemoryEntity<'_, 'c>> = self
                     .studies
                     .iter()
-                    .flat_map(|study| (0..study.patients.len()).map(move |patient| Entity { study, patient, ..entity }))
+                    .flat_map(|study| {
+                        (0..study.patients.len()).map(move |patient| MemoryEntity { study, patient, ..entity })
+                    })
                     .filter(|other| other.description() == &patient.values)
                     .collect();
                 let fulfils_declared = keys.declared_above.iter().all(|key| {
@@ -170,10 +172,10 @@ impl<'c> View<'c> {
             self.studies.iter().any(|study| study.patients.len() > 1) && asks_for_patient(request, level != Study);
         let mut found = Vec::new();
         for study in &self.studies {
-            let of_study = Entity { study, patient: 0, series: None, instance: None };
+            let of_study = MemoryEntity { study, patient: 0, series: None, instance: None };
             for entity in of_study.down_to(level) {
                 let patients = if may_be_under_others { study.patients.len() } else { 1 };
-                let under = (0..patients).map(|patient| Entity { patient, ..entity }).find(|entity| {
+                let under = (0..patients).map(|patient| MemoryEntity { patient, ..entity }).find(|entity| {
                     (!may_be_under_others || level == Study || entity.names_its_patient())
                         && self.matches_own(*entity, keys, level)
                         && keys.declared_above.iter().all(|key| fits_declared(*entity, key))
@@ -189,13 +191,13 @@ impl<'c> View<'c> {
     }
 
     /// Whether an entity fulfils the keys of its level and of the levels above.
-    fn matches_own(&self, entity: Entity<'_, 'c>, keys: &PartedKeys<'_>, level: QueryRetrieveLevel) -> bool {
+    fn matches_own(&self, entity: MemoryEntity<'_, 'c>, keys: &PartedKeys<'_>, level: QueryRetrieveLevel) -> bool {
         let fits = |key: &&MatchingKey| key.matching.matches(&self.value(entity, key.attribute, level));
         keys.above.iter().all(fits) && keys.moments_above.iter().all(|key| self.fits_moment(entity, key, level))
     }
 
     /// Whether one descendant fulfils all keys below the level (C.4.1.3.1.2).
-    fn some_below(&self, entity: Entity<'_, 'c>, keys: &PartedKeys<'_>) -> bool {
+    fn some_below(&self, entity: MemoryEntity<'_, 'c>, keys: &PartedKeys<'_>) -> bool {
         let declared = keys.declared_below.iter().filter(|key| key.matching.is_some()).map(|key| key.unit.level);
         let asked = keys.below.iter().map(|key| key.attribute).chain(keys.moments_below.iter().map(|key| key.date));
         let deepest = asked.map(|id| id.attribute().level).chain(declared).max().unwrap_or(Image);
@@ -206,13 +208,13 @@ impl<'c> View<'c> {
         })
     }
 
-    fn fits_moment(&self, entity: Entity<'_, 'c>, key: &DateTimeKey, level: QueryRetrieveLevel) -> bool {
+    fn fits_moment(&self, entity: MemoryEntity<'_, 'c>, key: &DateTimeKey, level: QueryRetrieveLevel) -> bool {
         key.range.contains(&self.value(entity, key.date, level), &self.value(entity, key.time, level))
     }
 
     fn answer(
         &self,
-        entity: Entity<'_, 'c>,
+        entity: MemoryEntity<'_, 'c>,
         request: &FindRequest,
         declared: impl Fn(&&DeclaredKey) -> String,
     ) -> FindAnswer {
@@ -234,7 +236,7 @@ impl<'c> View<'c> {
     }
 
     /// The value of an attribute in an entity of this level.
-    fn value(&self, entity: Entity<'_, 'c>, id: AttributeId, level: QueryRetrieveLevel) -> String {
+    fn value(&self, entity: MemoryEntity<'_, 'c>, id: AttributeId, level: QueryRetrieveLevel) -> String {
         let attribute = id.attribute();
         let person = || self.person(entity.description());
         let records = || entity.study.instances.iter().map(|held| &held.record);
@@ -252,7 +254,9 @@ impl<'c> View<'c> {
             }
             (NumberOfStudyRelatedSeries, _) => series_of(entity.study).to_string(),
             (NumberOfStudyRelatedInstances, _) => entity.study.instances.len().to_string(),
-            (NumberOfSeriesRelatedInstances, _) => Entity { instance: None, ..entity }.records().len().to_string(),
+            (NumberOfSeriesRelatedInstances, _) => {
+                MemoryEntity { instance: None, ..entity }.records().len().to_string()
+            }
             (ModalitiesInStudy, _) => each_once(&entity.series_values(Modality)),
             (SOPClassesInStudy, _) => distinct(SOPClassUID).into_iter().collect::<Vec<_>>().join("\\"),
             (AnatomicRegionsInStudyCodeSequence, _) => items(&entity.series_values(AnatomicRegionSequence)),
@@ -265,7 +269,7 @@ impl<'c> View<'c> {
 
     /// The availability of an instance (PS3.3 C.4.23.1.1). For any other entity it is that of the
     /// least available instance (PS3.4 C.4.1.1.3.2).
-    fn availability(&self, entity: Entity<'_, 'c>, level: QueryRetrieveLevel) -> &'static str {
+    fn availability(&self, entity: MemoryEntity<'_, 'c>, level: QueryRetrieveLevel) -> &'static str {
         let is_online = |first: &StoredFile| {
             let held = self.contents.instances.get(first.record.value(SOPInstanceUID));
             let copies = held.iter().flat_map(|held| held.iter().skip(1));
@@ -283,7 +287,7 @@ impl<'c> View<'c> {
     }
 }
 
-impl<'v, 'c> Entity<'v, 'c> {
+impl<'v, 'c> MemoryEntity<'v, 'c> {
     fn description(&self) -> &'v Description {
         &self.study.patients[self.patient].values
     }
@@ -379,14 +383,14 @@ impl<'v, 'c> Entity<'v, 'c> {
     }
 }
 
-fn order(entity: &Entity<'_, '_>, level: QueryRetrieveLevel) -> EntityOrder {
+fn order(entity: &MemoryEntity<'_, '_>, level: QueryRetrieveLevel) -> EntityOrder {
     let text = |id: AttributeId, of| if of <= level { entity.own_value(id.attribute()) } else { String::new() };
     let series = (leading_number(&text(SeriesNumber, Series)), text(SeriesInstanceUID, Series));
     let instance = (leading_number(&text(InstanceNumber, Image)), text(SOPInstanceUID, Image));
     (entity.order(level), text(StudyInstanceUID, Study), series, instance)
 }
 
-fn fits_declared(entity: Entity<'_, '_>, key: &DeclaredKey) -> bool {
+fn fits_declared(entity: MemoryEntity<'_, '_>, key: &DeclaredKey) -> bool {
     key.matching.as_ref().is_none_or(|matching| matching.matches(&entity.declared(&key.unit)))
 }
 

@@ -181,12 +181,12 @@ pub(super) fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite
 
 /// A connection that asks. If it is closed last and the log is not empty, it leaves the log to the
 /// next writer.
-pub(super) struct Asking {
+pub(super) struct ReadConnection {
     connection: Connection,
     path: PathBuf,
 }
 
-impl Asking {
+impl ReadConnection {
     /// Opens an index that exists.
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, Error> {
         let connection = open(path, Access::Reader { cache_bytes })?;
@@ -194,7 +194,7 @@ impl Asking {
     }
 }
 
-impl Deref for Asking {
+impl Deref for ReadConnection {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
@@ -202,13 +202,13 @@ impl Deref for Asking {
     }
 }
 
-impl DerefMut for Asking {
+impl DerefMut for ReadConnection {
     fn deref_mut(&mut self) -> &mut Connection {
         &mut self.connection
     }
 }
 
-impl Drop for Asking {
+impl Drop for ReadConnection {
     fn drop(&mut self) {
         // A reader leaves no files behind. But the log stays if its record says that it is needed:
         // a writer was killed after it had emptied the log and before it could note that. A log

@@ -8,7 +8,7 @@ use rusqlite::params;
 
 use super::find::{self, Matchers};
 use super::mounts::Mounts;
-use super::open::Asking;
+use super::open::ReadConnection;
 use super::packing::{naming, uid_hash};
 use super::sql_values::{PathValue, path_from_sql, place_from_number, place_number, to_u64};
 use crate::db::{Error, Interrupt, KnownLocation, Search};
@@ -23,7 +23,7 @@ const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A connection that asks. Each thread that asks has its own.
 pub struct Reader {
-    pub(super) connection: Asking,
+    pub(super) connection: ReadConnection,
     pub(super) path: PathBuf,
     matchers: Matchers,
     mounts: Mounts,
@@ -36,7 +36,7 @@ impl Reader {
     /// # Errors
     /// Fails with [`Error::Missing`] if there is none: see [`Error`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let connection = Asking::open(path, CACHE_BYTES)?;
+        let connection = ReadConnection::open(path, CACHE_BYTES)?;
         let matchers = Matchers::default();
         find::register_functions(&connection, &matchers)?;
         let (path, mounts, declared) = (path.to_owned(), Mounts::default(), Arc::clone(DeclaredSet::none()));

@@ -41,7 +41,7 @@ impl Core<'_> {
             }
             self.collecting = Some(Collecting { element, tag, vr: VR::SQ, big: false, start: self.raw.len() });
         }
-        self.frames.push(Frame { kind, end, defined: length != UNDEFINED, syntax, unsure: false, tag });
+        self.frames.push(OpenItem { kind, end, defined: length != UNDEFINED, syntax, unsure: false, tag });
         true
     }
 
@@ -58,7 +58,7 @@ impl Core<'_> {
         }
         if frame.end - here < 8 {
             self.faults.add(Fault::LengthPastEnd { tag: tag_of(frame.tag) });
-            self.body = Body::Skip(frame.end - here);
+            self.body = ValueRest::Skip(frame.end - here);
             return Step::Continue;
         }
         if frame.unsure {
@@ -74,7 +74,7 @@ impl Core<'_> {
         let header = ElementHeader { tag, vr, length, size, explicit };
         if frame.end - here < size as u64 {
             self.faults.add(Fault::LengthPastEnd { tag: tag_of(frame.tag) });
-            self.body = Body::Skip(frame.end - here);
+            self.body = ValueRest::Skip(frame.end - here);
             return Step::Continue;
         }
         match (frame.kind, tag) {
@@ -92,7 +92,7 @@ impl Core<'_> {
             }
             (FrameKind::Fragments, ITEM) if header.length != UNDEFINED => {
                 *at += 8;
-                self.body = Body::Skip(u64::from(header.length).min(frame.end - here - 8));
+                self.body = ValueRest::Skip(u64::from(header.length).min(frame.end - here - 8));
             }
             // The delimiter of the item is missing. The sequence handles the header.
             (FrameKind::Item, ITEM | SEQUENCE_DELIMITER) if !frame.defined => {
@@ -110,7 +110,7 @@ impl Core<'_> {
             (FrameKind::Sequence | FrameKind::Fragments, _) if frame.defined => {
                 self.faults.add(Fault::NoItem { tag: tag_of(frame.tag) });
                 self.drop_sequence();
-                self.body = Body::Skip(frame.end - here);
+                self.body = ValueRest::Skip(frame.end - here);
             }
             (FrameKind::Sequence | FrameKind::Fragments, tag) => {
                 self.faults.add(Fault::MissingDelimiter { tag: tag_of(frame.tag) });
@@ -129,23 +129,23 @@ impl Core<'_> {
     }
 
     /// Opens an item at the first byte of its content. If nothing in it is wanted, it is skipped.
-    fn item(&mut self, header: &ElementHeader, frame: &Frame, start: u64) {
+    fn item(&mut self, header: &ElementHeader, frame: &OpenItem, start: u64) {
         let defined = header.length != UNDEFINED;
         let end = if defined { start + u64::from(header.length) } else { frame.end };
         if self.collecting.is_none() && defined && end <= frame.end {
-            self.body = Body::Skip(u64::from(header.length));
+            self.body = ValueRest::Skip(u64::from(header.length));
             return;
         }
         if end > frame.end {
             self.faults.add(Fault::LengthPastEnd { tag: tag_of(frame.tag) });
         }
         let end = end.min(frame.end);
-        self.frames.push(Frame { kind: FrameKind::Item, end, defined, unsure: true, ..*frame });
+        self.frames.push(OpenItem { kind: FrameKind::Item, end, defined, unsure: true, ..*frame });
         self.emit(|raw| raw.push(json::ITEM));
     }
 
     /// Skips an element inside a sequence of undefined length, after its header.
-    fn pass_no_item(&mut self, header: &ElementHeader, frame: &Frame, start: u64) {
+    fn pass_no_item(&mut self, header: &ElementHeader, frame: &OpenItem, start: u64) {
         let available = frame.end.saturating_sub(start);
         if header.length == UNDEFINED {
             self.drop_sequence();
@@ -153,9 +153,9 @@ impl Core<'_> {
         } else if u64::from(header.length) > available {
             self.faults.add(Fault::LengthPastEnd { tag: tag_of(header.tag) });
             self.drop_sequence();
-            self.body = Body::Skip(available);
+            self.body = ValueRest::Skip(available);
         } else {
-            self.body = Body::Skip(u64::from(header.length));
+            self.body = ValueRest::Skip(u64::from(header.length));
         }
     }
 
@@ -165,7 +165,7 @@ impl Core<'_> {
     /// Some writers put explicit items in an implicit data set or in UN. But the length of an
     /// implicit element may look like a VR. The right reading is the one that is followed by a
     /// plausible element.
-    fn syntax_of_item(&mut self, frame: &Frame, rest: &[u8], here: u64, end: bool) -> Option<Syntax> {
+    fn syntax_of_item(&mut self, frame: &OpenItem, rest: &[u8], here: u64, end: bool) -> Option<Syntax> {
         let start = rest.first_chunk::<8>()?;
         let explicit = Syntax { explicit: true, ..frame.syntax };
         if frame.syntax.explicit
@@ -197,7 +197,7 @@ impl Core<'_> {
     pub(super) fn nested_element(
         &mut self,
         header: &ElementHeader,
-        frame: &Frame,
+        frame: &OpenItem,
         value: &[u8],
         here: u64,
         at: &mut usize,
@@ -208,14 +208,14 @@ impl Core<'_> {
         if length != UNDEFINED && u64::from(length) > available {
             self.faults.add(Fault::LengthPastEnd { tag: tag_of(tag) });
             self.drop_sequence();
-            self.body = Body::Skip(available);
+            self.body = ValueRest::Skip(available);
             return;
         }
         let Some(collecting) = self.collecting else {
             if length == UNDEFINED {
                 self.open_sequence(*header, None, start);
             } else {
-                self.body = Body::Skip(u64::from(length));
+                self.body = ValueRest::Skip(u64::from(length));
             }
             return;
         };
@@ -230,7 +230,7 @@ impl Core<'_> {
         {
             // A sequence of undefined length must be read in any case. Its content is cut off
             // afterwards.
-            self.body = Body::Skip(u64::from(length));
+            self.body = ValueRest::Skip(u64::from(length));
             return;
         }
         if length == UNDEFINED || vr == VR::SQ {
@@ -242,7 +242,7 @@ impl Core<'_> {
             } else {
                 self.drop_sequence();
                 if length != UNDEFINED {
-                    self.body = Body::Skip(u64::from(length));
+                    self.body = ValueRest::Skip(u64::from(length));
                 }
             }
             return;
@@ -251,7 +251,7 @@ impl Core<'_> {
         if self.raw.len() - collecting.start + length > MAX_VALUE {
             self.faults.add(Fault::ValueTooLong { tag: tag_of(collecting.tag) });
             self.drop_sequence();
-            self.body = Body::Skip(length as u64);
+            self.body = ValueRest::Skip(length as u64);
             return;
         }
         let big = frame.syntax.big && in_header != *b"UN";
@@ -261,7 +261,7 @@ impl Core<'_> {
                 self.raw.extend_from_slice(value);
                 *at += length;
             }
-            None => self.body = Body::Collect(length),
+            None => self.body = ValueRest::Collect(length),
         }
     }
 

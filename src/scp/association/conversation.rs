@@ -10,18 +10,20 @@ use crate::dimse::command_set::CommandSet;
 use crate::dimse::message::{DimseRequest, RequestError, unrecognized};
 use crate::dimse::pdata::{FragmentOutcome, Pdv, put_message};
 use crate::scp::services::event_reports::Due;
-use crate::scp::services::service::{Begin, Command, DimseService, End, Operation, QueuedCommand, Session, pdu_type};
-use crate::ul::pdu_io::{IncomingPdu, Patience, PduReader};
+use crate::scp::services::service::{
+    ArrivedCommand, Begin, DimseService, End, Operation, QueuedCommand, Session, pdu_type,
+};
+use crate::ul::pdu_io::{IncomingPdu, PduReader, Timeouts};
 
 /// An association and the services that answer on it.
 pub(super) struct Conversation {
     pub(super) session: Session,
     services: Arc<[Arc<dyn DimseService>]>,
-    data_set: DataSet,
+    data_set: ExpectedDataSet,
 }
 
 /// What the data set that arrives is for.
-enum DataSet {
+enum ExpectedDataSet {
     /// None is expected.
     None,
     /// It is read and dropped. Then its request is answered with this.
@@ -32,7 +34,7 @@ enum DataSet {
 
 impl Conversation {
     pub(super) fn new(session: Session, services: Arc<[Arc<dyn DimseService>]>) -> Self {
-        Self { session, services, data_set: DataSet::None }
+        Self { session, services, data_set: ExpectedDataSet::None }
     }
 
     /// Answers messages until the association ends.
@@ -43,7 +45,7 @@ impl Conversation {
         loop {
             let in_message = self.session.assembler().in_message();
             let first_byte = Some(if in_message { options.read_timeout } else { options.idle_timeout });
-            let patience = Patience { first_byte, rest: options.read_timeout };
+            let patience = Timeouts { first_byte, rest: options.read_timeout };
             let incoming = tokio::select! {
                 biased;
                 () = &mut stopping, if !in_message => return End::Stopping,
@@ -91,10 +93,10 @@ impl Conversation {
             // The request was answered before its C-CANCEL-RQ came.
             Ok(DimseRequest::Cancel(_)) => return Ok(()),
             Ok(request) => {
-                let begun = Command { context_id, context, request: &request, has_data_set };
+                let begun = ArrivedCommand { context_id, context, request: &request, has_data_set };
                 match self.services.iter().find_map(|service| service.begin(&begun, &self.session)) {
                     Some(Begin::Receive(operation)) => {
-                        self.data_set = DataSet::Of(operation);
+                        self.data_set = ExpectedDataSet::Of(operation);
                         return Ok(());
                     }
                     Some(Begin::Respond(response)) => response,
@@ -106,23 +108,25 @@ impl Conversation {
             Err(RequestError::UnexpectedResponse(field)) => return self.session.on_response(command, field),
         };
         if has_data_set {
-            self.data_set = DataSet::Refused { context_id, response };
+            self.data_set = ExpectedDataSet::Refused { context_id, response };
             return Ok(());
         }
         self.session.send(context_id, &response).await
     }
 
     async fn on_data_set(&mut self, fragment: &[u8], is_last: bool) -> Result<Option<Box<dyn Operation>>, End> {
-        if let DataSet::Of(operation) = &mut self.data_set {
+        if let ExpectedDataSet::Of(operation) = &mut self.data_set {
             operation.accept(fragment).await;
         }
         if !is_last {
             return Ok(None);
         }
-        match std::mem::replace(&mut self.data_set, DataSet::None) {
-            DataSet::None => Ok(None),
-            DataSet::Refused { context_id, response } => self.session.send(context_id, &response).await.map(|()| None),
-            DataSet::Of(operation) => Ok(Some(operation)),
+        match std::mem::replace(&mut self.data_set, ExpectedDataSet::None) {
+            ExpectedDataSet::None => Ok(None),
+            ExpectedDataSet::Refused { context_id, response } => {
+                self.session.send(context_id, &response).await.map(|()| None)
+            }
+            ExpectedDataSet::Of(operation) => Ok(Some(operation)),
         }
     }
 

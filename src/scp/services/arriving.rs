@@ -13,12 +13,12 @@ pub(super) struct ArrivingIdentifier {
     /// Its encoding.
     pub(super) encoding: Encoding,
     memory: PeerMemory,
-    bytes: Result<Kept, FindError>,
+    bytes: Result<CountedBytes, FindError>,
 }
 
 /// The bytes, and the memory that is counted for them until they are dropped.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct CountedBytes {
     bytes: Vec<u8>,
     share: Option<Share>,
 }
@@ -31,7 +31,7 @@ impl ArrivingIdentifier {
             return None;
         }
         let encoding = Encoding::of_uid(&context.transfer_syntax)?;
-        Some(Self { encoding, memory: memory.clone(), bytes: Ok(Kept::default()) })
+        Some(Self { encoding, memory: memory.clone(), bytes: Ok(CountedBytes::default()) })
     }
 
     /// Takes the next fragment. Keeps nothing if the Identifier is too long, or if the peer has no
@@ -48,12 +48,12 @@ impl ArrivingIdentifier {
     ///
     /// # Errors
     /// [`IdentifierError::TooLong`], or [`FindError::NoRoom`].
-    pub(super) fn finish(self) -> Result<Kept, FindError> {
+    pub(super) fn finish(self) -> Result<CountedBytes, FindError> {
         self.bytes
     }
 }
 
-impl Kept {
+impl CountedBytes {
     fn extend(&mut self, fragment: &[u8], memory: &PeerMemory) -> Result<(), FindError> {
         let length = self.bytes.len() + fragment.len();
         if length > MAX_IDENTIFIER_LENGTH {
@@ -101,7 +101,7 @@ mod tests {
         // Each of a hundred associations sends as much as an Identifier may have.
         let fragment = vec![0; 64 << 10];
         let arriving = |memory: &PeerMemory| {
-            let mut kept = Kept::default();
+            let mut kept = CountedBytes::default();
             (0..24).try_for_each(|_| kept.extend(&fragment, memory)).map(|()| kept)
         };
         let greedy: Vec<_> = (0..100).map(|_| arriving(&of(1))).collect();
@@ -110,7 +110,7 @@ mod tests {
         assert!(greedy.iter().any(|it| matches!(it, Err(FindError::NoRoom))));
         // Another peer is heard, and an Identifier of usual length always is.
         assert!(arriving(&of(2)).is_ok());
-        assert!(Kept::default().extend(&fragment[..4096], &of(1)).is_ok());
+        assert!(CountedBytes::default().extend(&fragment[..4096], &of(1)).is_ok());
         drop(greedy);
         assert!(arriving(&of(1)).is_ok());
         let mut long = arriving(&of(1)).unwrap();

@@ -30,14 +30,14 @@ const READING_THREADS: usize = 16;
 
 /// The files for answers of all queries.
 #[derive(Debug)]
-pub(super) struct SpoolPlace {
+pub(super) struct AnswerSpoolPlace {
     directory: PathBuf,
     space: Arc<FreeSpace>,
     room: Arc<Shares>,
     threads: Arc<Turns>,
 }
 
-impl SpoolPlace {
+impl AnswerSpoolPlace {
     /// Creates the files beside an index.
     pub(super) fn beside(index: &Path) -> Self {
         Self::leaving(index, MIN_FREE_BYTES)
@@ -67,8 +67,8 @@ pub(in crate::scp) struct Answers {
 
 /// The answers of one query that wait.
 #[derive(Debug)]
-pub(super) struct Backlog {
-    place: Arc<SpoolPlace>,
+pub(super) struct AnswerBacklog {
+    place: Arc<AnswerSpoolPlace>,
     peer: CountedPeer,
     /// The answers on disk, and the room that is counted for them.
     spool: Option<(Spool, Share)>,
@@ -80,9 +80,9 @@ pub(super) struct Backlog {
     _memory: Option<Share>,
 }
 
-impl Backlog {
+impl AnswerBacklog {
     /// Creates an empty backlog.
-    pub(super) fn new(place: &Arc<SpoolPlace>, peer: &CountedPeer) -> Self {
+    pub(super) fn new(place: &Arc<AnswerSpoolPlace>, peer: &CountedPeer) -> Self {
         let (place, peer) = (Arc::clone(place), Arc::clone(peer));
         Self { place, peer, spool: None, counts: VecDeque::new(), last: None, _memory: None }
     }
@@ -176,14 +176,14 @@ mod tests {
     #[test]
     fn one_peer_does_not_take_all_room_on_disk() {
         let directory = tempfile::tempdir().unwrap();
-        let mut place = SpoolPlace::leaving(&directory.path().join("index.db"), 0);
+        let mut place = AnswerSpoolPlace::leaving(&directory.path().join("index.db"), 0);
         place.room = Shares::new(1000, 0, &metrics::SPOOL_REFUSED);
         let place = Arc::new(place);
         let peer = |number| -> CountedPeer { Arc::new(CountedAs::address([10, 0, 0, number].into())) };
-        let (mut first, mut again) = (Backlog::new(&place, &peer(1)), Backlog::new(&place, &peer(1)));
+        let (mut first, mut again) = (AnswerBacklog::new(&place, &peer(1)), AnswerBacklog::new(&place, &peer(1)));
         first.keep(answers(400)).unwrap();
         assert_eq!(again.keep(answers(200)).unwrap_err().bytes.len(), 200);
-        let mut other = Backlog::new(&place, &peer(2));
+        let mut other = AnswerBacklog::new(&place, &peer(2));
         other.keep(answers(200)).unwrap();
         assert_eq!(first.next().unwrap().unwrap().bytes.len(), 400);
         assert!(first.next().unwrap().is_none() && first.is_empty());
@@ -193,9 +193,9 @@ mod tests {
     #[test]
     fn nothing_is_kept_where_the_disk_has_to_stay_free() {
         let directory = tempfile::tempdir().unwrap();
-        let mut place = SpoolPlace::leaving(&directory.path().join("index.db"), 0);
+        let mut place = AnswerSpoolPlace::leaving(&directory.path().join("index.db"), 0);
         place.space = Arc::new(FreeSpace::new(directory.path(), u64::MAX, 1));
-        let mut backlog = Backlog::new(&Arc::new(place), &Arc::new(CountedAs::address([10, 0, 0, 1].into())));
+        let mut backlog = AnswerBacklog::new(&Arc::new(place), &Arc::new(CountedAs::address([10, 0, 0, 1].into())));
         assert_eq!(backlog.keep(answers(10)).unwrap_err().count, 1);
         assert!(backlog.is_empty());
     }

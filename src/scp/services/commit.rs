@@ -21,9 +21,9 @@ use tracing::{debug, info, warn};
 
 use super::arriving::ArrivingIdentifier;
 use super::event_reports::EventReport;
-use super::outbox::{Kept, Outbox, Request};
+use super::outbox::{KeptRequest, Outbox, Request};
 use super::retrieve::retriever::Retrieve;
-use super::service::{Begin, Boxed, Command, DimseService, End, Operation, QueuedCommand, Session};
+use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session};
 use crate::access::peers::SharedPeers;
 use crate::archive::Archives;
 use crate::db::KnownLocation;
@@ -185,9 +185,9 @@ impl DimseService for CommitmentService {
         self.0.is_some()
     }
 
-    fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin> {
+    fn begin(&self, command: &ArrivedCommand<'_>, session: &Session) -> Option<Begin> {
         let DimseRequest::Action(request) = command.request else { return None };
-        Some(match Receiving::begin(self.0.clone(), request, command, session) {
+        Some(match CommitReceiving::begin(self.0.clone(), request, command, session) {
             Ok(receiving) if command.has_data_set && self.is_provided() => Begin::Receive(Box::new(receiving)),
             // Without a data set there is no transaction in it.
             Ok(receiving) => Begin::Respond(receiving.transaction(session.memory.peer()).0),
@@ -205,7 +205,7 @@ impl DimseService for CommitmentService {
 }
 
 /// A request that is arriving.
-struct Receiving {
+struct CommitReceiving {
     commitment: Option<Arc<Commitment>>,
     context_id: u8,
     request: ActionRequest,
@@ -221,7 +221,7 @@ struct Transaction {
     peer: CountedPeer,
     room: Share,
     /// Its copy on disk.
-    kept: Option<Arc<Kept>>,
+    kept: Option<Arc<KeptRequest>>,
 }
 
 struct Reference {
@@ -231,7 +231,7 @@ struct Reference {
 }
 
 /// The result of a transaction.
-struct Report {
+struct CommitReport {
     /// The presentation context of the request.
     context_id: u8,
     encoding: Encoding,
@@ -242,12 +242,12 @@ struct Report {
     /// The peer that asked.
     peer: CountedPeer,
     /// The copy of its request on disk.
-    kept: Option<Arc<Kept>>,
+    kept: Option<Arc<KeptRequest>>,
     /// Released when nobody needs the report any more.
     _room: Share,
 }
 
-impl fmt::Debug for Report {
+impl fmt::Debug for CommitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Report")
             .field("committed", &self.committed().count())
@@ -262,7 +262,7 @@ fn response(request: &ActionRequest, status: Status) -> Response {
         .with_sop_instance(&request.requested_sop_instance_uid)
 }
 
-impl Receiving {
+impl CommitReceiving {
     /// Begins with the command.
     ///
     /// # Errors
@@ -270,7 +270,7 @@ impl Receiving {
     fn begin(
         commitment: Option<Arc<Commitment>>,
         request: &ActionRequest,
-        command: &Command<'_>,
+        command: &ArrivedCommand<'_>,
         session: &Session,
     ) -> Result<Self, Box<Response>> {
         let refused = |status| Err(Box::new(response(request, status)));
@@ -318,7 +318,7 @@ impl Receiving {
     }
 }
 
-impl Operation for Receiving {
+impl Operation for CommitReceiving {
     fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
         self.data_set.accept(fragment);
         Box::pin(async {})
@@ -360,7 +360,7 @@ fn called_back_as(session: &Session) -> Option<AeTitle> {
 
 /// A report on the association of its request.
 struct ReportOnAssociation {
-    report: Report,
+    report: CommitReport,
     commitment: Arc<Commitment>,
 }
 
@@ -457,7 +457,7 @@ impl Transaction {
     }
 
     /// Verifies every object, when its turn comes.
-    async fn verify(self, commitment: Arc<Commitment>) -> Report {
+    async fn verify(self, commitment: Arc<Commitment>) -> CommitReport {
         let Self { context_id, encoding, uid, references, peer, room, kept } = self;
         let references: Arc<[Reference]> = references.into();
         // It waits before it takes a thread, so that receiving and queries keep theirs.
@@ -471,7 +471,7 @@ impl Transaction {
         });
         let statuses = verified.await.unwrap_or_else(|_| vec![Status::PROCESSING_FAILURE; references.len()]);
         let report =
-            Report { context_id, encoding, transaction_uid: uid, references, statuses, peer, kept, _room: room };
+            CommitReport { context_id, encoding, transaction_uid: uid, references, statuses, peer, kept, _room: room };
         metrics::COMMITMENT_INSTANCES_COMMITTED.add(report.committed().count() as u64);
         metrics::COMMITMENT_INSTANCES_FAILED.add(report.failed().count() as u64);
         report
@@ -572,7 +572,7 @@ impl Commitment {
     }
 
     /// Delivers a report on an association of its own, in the background.
-    fn deliver(self: &Arc<Self>, report: Report, to: Reporting, shutdown: CancellationToken) {
+    fn deliver(self: &Arc<Self>, report: CommitReport, to: Reporting, shutdown: CancellationToken) {
         let Some(waiting) = self.waiting.take(&report.peer, 1) else {
             let again_after_restart = report.kept.is_some();
             warn!(peer = %to.ae_title, again_after_restart, "a storage commitment report is given up: too many wait already");
@@ -641,7 +641,7 @@ impl Reporting {
     }
 }
 
-impl Report {
+impl CommitReport {
     fn committed(&self) -> impl Iterator<Item = &Reference> {
         let all = self.references.iter().zip(&self.statuses);
         all.filter(|(_, status)| **status == Status::SUCCESS).map(|(reference, _)| reference)

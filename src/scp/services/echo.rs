@@ -2,7 +2,7 @@
 
 use dicom_dictionary_std::uids;
 
-use super::service::{Begin, Command, DimseService, Session, sop_class_not_supported};
+use super::service::{ArrivedCommand, Begin, DimseService, Session, sop_class_not_supported};
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::DimseRequest;
 use crate::dimse::{Response, Status};
@@ -30,7 +30,7 @@ impl DimseService for Echo {
         true
     }
 
-    fn begin(&self, command: &Command<'_>, _session: &Session) -> Option<Begin> {
+    fn begin(&self, command: &ArrivedCommand<'_>, _session: &Session) -> Option<Begin> {
         let DimseRequest::Echo(request) = command.request else { return None };
         let (context, uid) = (command.context, &request.affected_sop_class_uid);
         if *context.class != ECHO || *uid != context.abstract_syntax {

@@ -4,7 +4,7 @@
 //! The thread hands over its answers whenever the channel is free, and gathers answers otherwise.
 //! So the first answer goes out at once, and a fast query fills whole writes. A peer that reads
 //! slowly fills no memory, and delays neither the index nor other queries. After a while, or when
-//! others wait for their turn, its answers go to a file ([`Backlog`]). The query then runs to its
+//! others wait for their turn, its answers go to a file ([`AnswerBacklog`]). The query then runs to its
 //! end and releases its turn, its thread and its reader. The answers in the file go out as the peer
 //! takes them.
 
@@ -25,9 +25,10 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tracing::warn;
 
 use super::arriving::ArrivingIdentifier;
-use super::backlog::{Answers, Backlog, SpoolPlace};
+use super::backlog::{AnswerBacklog, AnswerSpoolPlace, Answers};
 use super::service::{
-    Begin, Boxed, Command, DimseService, End, Interleaved, Operation, QueuedCommand, Session, sop_class_not_supported,
+    ArrivedCommand, Begin, Boxed, DimseService, End, Interleaved, Operation, QueuedCommand, Session,
+    sop_class_not_supported,
 };
 use crate::db::open::Reader;
 use crate::dimse::command_set::CommandField;
@@ -41,7 +42,7 @@ use crate::qr::{self, FindError, Identifier, NegotiatedOptions, Query, QueryStop
 use crate::scp::service_class::{ServiceClass, SopClasses, StatementRow};
 use crate::shares::{CountedPeer, PeerMemory, Share, Turn, Turns};
 use crate::telemetry::metrics;
-use crate::ul::pdu_io::{Patience, PduReader};
+use crate::ul::pdu_io::{PduReader, Timeouts};
 
 /// Bytes of answers that are gathered before the query waits for the peer. With the answers that
 /// are being sent, an association holds three times this and one answer.
@@ -75,14 +76,14 @@ const PATIENCE_WITHOUT_ROOM: Duration = Duration::from_secs(1);
 pub struct Find {
     readers: Readers,
     options: qr::Options,
-    spools: Arc<SpoolPlace>,
+    spools: Arc<AnswerSpoolPlace>,
 }
 
 impl Find {
     /// Creates the service for this index.
     #[must_use]
     pub fn new(index: PathBuf, options: qr::Options) -> Self {
-        let spools = SpoolPlace::beside(&index);
+        let spools = AnswerSpoolPlace::beside(&index);
         Self { readers: Readers::new(index), options, spools: Arc::new(spools) }
     }
 
@@ -90,7 +91,7 @@ impl Find {
     /// that wait for slow peers must not cause objects to be refused.
     #[must_use]
     pub fn with_min_free(mut self, min_free_bytes: u64) -> Self {
-        self.spools = Arc::new(SpoolPlace::leaving(self.readers.index(), min_free_bytes));
+        self.spools = Arc::new(AnswerSpoolPlace::leaving(self.readers.index(), min_free_bytes));
         self
     }
 }
@@ -132,9 +133,9 @@ impl DimseService for FindService {
         self.0.is_some()
     }
 
-    fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin> {
+    fn begin(&self, command: &ArrivedCommand<'_>, session: &Session) -> Option<Begin> {
         let DimseRequest::Find(request) = command.request else { return None };
-        let receiving = self.0.as_ref().and_then(|find| Receiving::begin(find, request, command, session));
+        let receiving = self.0.as_ref().and_then(|find| FindReceiving::begin(find, request, command, session));
         Some(match receiving {
             Some(receiving) if command.has_data_set => Begin::Receive(Box::new(receiving)),
             Some(_) => Begin::Respond(without_identifier(request)),
@@ -147,7 +148,7 @@ impl DimseService for FindService {
 }
 
 /// An Identifier that is arriving.
-struct Receiving {
+struct FindReceiving {
     find: Arc<Find>,
     context_id: u8,
     request: CFindRequest,
@@ -156,7 +157,7 @@ struct Receiving {
     identifier: ArrivingIdentifier,
 }
 
-impl Operation for Receiving {
+impl Operation for FindReceiving {
     fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
         self.identifier.accept(fragment);
         Box::pin(async {})
@@ -182,7 +183,7 @@ async fn answer(
     reader: &mut PduReader,
 ) -> Result<Option<QueuedCommand>, End> {
     let options = Arc::clone(&session.node.options);
-    let patience = Patience { first_byte: None, rest: options.read_timeout };
+    let patience = Timeouts { first_byte: None, rest: options.read_timeout };
     let mut queued = None;
     // The time while the peer takes answers is not counted, because the limit is for the index.
     let mut time_is_up = tokio::time::Instant::now() + options.query_time_limit;
@@ -229,9 +230,14 @@ async fn answer(
     Ok(queued)
 }
 
-impl Receiving {
+impl FindReceiving {
     /// Begins with the command. `None` if its SOP Class is not that of the context.
-    fn begin(find: &Arc<Find>, request: &CFindRequest, command: &Command<'_>, session: &Session) -> Option<Self> {
+    fn begin(
+        find: &Arc<Find>,
+        request: &CFindRequest,
+        command: &ArrivedCommand<'_>,
+        session: &Session,
+    ) -> Option<Self> {
         let context = command.context;
         let (_, model) = *MODELS.iter().find(|(uid, _)| *uid == context.abstract_syntax)?;
         let identifier = ArrivingIdentifier::begin(&request.affected_sop_class_uid, context, &session.memory)?;
@@ -255,7 +261,7 @@ impl Receiving {
             share: None,
             turns: find.readers.turns(),
             patience: PATIENCE_WITH_PEER,
-            backlog: Backlog::new(&find.spools, memory.peer()),
+            backlog: AnswerBacklog::new(&find.spools, memory.peer()),
             failure: None,
             answered: 0,
             context_id,
@@ -272,19 +278,19 @@ impl Receiving {
                 tokio::spawn(async move {
                     let turn = match wait_for_turn(&turns, &peer, &inside).await {
                         Ok(turn) => turn,
-                        Err(error) => return (Err(error), Backlog::new(&find.spools, &peer)),
+                        Err(error) => return (Err(error), AnswerBacklog::new(&find.spools, &peer)),
                     };
                     let spools = Arc::clone(&find.spools);
                     match spawn_blocking(move || self.answer(&find, &inside, outgoing, turn)).await {
                         Ok(answered) => answered,
                         Err(ended) if ended.is_panic() => resume_unwind(ended.into_panic()),
                         // The node is stopping.
-                        Err(_) => (Err(FindError::Cancelled), Backlog::new(&spools, &peer)),
+                        Err(_) => (Err(FindError::Cancelled), AnswerBacklog::new(&spools, &peer)),
                     }
                 })
             }
         };
-        let state = State::Asking { answers, query };
+        let state = AnswersFrom::Asking { answers, query };
         Running { context_id, request, control, state, ended: None, begun: Instant::now() }
     }
 
@@ -296,7 +302,7 @@ impl Receiving {
         control: &Control,
         mut outgoing: Outgoing,
         turn: Turn,
-    ) -> (Result<(), FindError>, Backlog) {
+    ) -> (Result<(), FindError>, AnswerBacklog) {
         let answered = self.ask(find, control, &mut outgoing);
         // The last gathered answers. They need no room on disk, because no more follow.
         let Outgoing { gathered, mut backlog, share, failure, .. } = outgoing;
@@ -367,7 +373,7 @@ struct Outgoing {
     /// Time that the query still waits for its peer.
     patience: Duration,
     /// Answers that must go out before the gathered ones.
-    backlog: Backlog,
+    backlog: AnswerBacklog,
     /// The reason why there are no more answers, if it lies outside the query.
     failure: Option<FindError>,
     /// Number of answers so far.
@@ -482,16 +488,16 @@ impl Outgoing {
 struct Control {
     stop: OnceLock<QueryStop>,
     /// The first order. Later ones change nothing.
-    order: OnceLock<Order>,
+    order: OnceLock<StopOrder>,
 }
 
 #[derive(Clone, Copy)]
-enum Order {
+enum StopOrder {
     Cancel,
     TimeOut,
 }
 
-impl Order {
+impl StopOrder {
     fn error(self) -> FindError {
         match self {
             Self::Cancel => FindError::Cancelled,
@@ -508,21 +514,21 @@ impl Control {
         stop
     }
 
-    fn stop(&self, order: Order) {
+    fn stop(&self, order: StopOrder) {
         // The order is stored before the query is looked up. The query is stored before it looks
         // for an order.
         self.order.get_or_init(|| order);
         self.repeat();
     }
 
-    fn order(&self) -> Option<Order> {
+    fn order(&self) -> Option<StopOrder> {
         self.order.get().copied()
     }
 
     fn repeat(&self) {
         match (self.stop.get(), self.order.get()) {
-            (Some(stop), Some(Order::Cancel)) => stop.cancel(),
-            (Some(stop), Some(Order::TimeOut)) => stop.time_out(),
+            (Some(stop), Some(StopOrder::Cancel)) => stop.cancel(),
+            (Some(stop), Some(StopOrder::TimeOut)) => stop.time_out(),
             (None, _) | (_, None) => {}
         }
     }
@@ -533,20 +539,20 @@ struct Running {
     context_id: u8,
     request: CFindRequest,
     control: Arc<Control>,
-    state: State,
+    state: AnswersFrom,
     /// The result of the query, once it has ended.
     ended: Option<Result<(), FindError>>,
     begun: Instant,
 }
 
 /// The source of answers.
-enum State {
+enum AnswersFrom {
     /// The query runs.
-    Asking { answers: mpsc::Receiver<Answers>, query: JoinHandle<(Result<(), FindError>, Backlog)> },
+    Asking { answers: mpsc::Receiver<Answers>, query: JoinHandle<(Result<(), FindError>, AnswerBacklog)> },
     /// The query has ended. Some of its answers wait.
-    Waiting(Backlog),
+    Waiting(AnswerBacklog),
     /// The next of these is being read.
-    Reading(JoinHandle<(Backlog, io::Result<Option<Answers>>)>),
+    Reading(JoinHandle<(AnswerBacklog, io::Result<Option<Answers>>)>),
     /// There are no more.
     Over,
 }
@@ -557,35 +563,38 @@ impl Running {
     async fn next(&mut self) -> Option<Answers> {
         loop {
             match &mut self.state {
-                State::Asking { answers, query } => {
+                AnswersFrom::Asking { answers, query } => {
                     if let Some(answers) = answers.recv().await {
                         return Some(answers);
                     }
                     self.state = match query.await {
                         Ok((ended, backlog)) => {
                             self.ended = Some(ended);
-                            State::Waiting(backlog)
+                            AnswersFrom::Waiting(backlog)
                         }
                         // The query panicked, or the node is stopping.
-                        Err(_) => State::Over,
+                        Err(_) => AnswersFrom::Over,
                     };
                 }
-                State::Waiting(_) => {
-                    let State::Waiting(mut backlog) = std::mem::replace(&mut self.state, State::Over) else { continue };
+                AnswersFrom::Waiting(_) => {
+                    let AnswersFrom::Waiting(mut backlog) = std::mem::replace(&mut self.state, AnswersFrom::Over)
+                    else {
+                        continue;
+                    };
                     if let Some(order) = self.control.order() {
                         // The peer wants no more, so it did not get all answers.
                         let ended = self.ended.take().unwrap_or(Ok(()));
                         self.ended = Some(ended.and(Err(order.error())));
                     } else if let Some(last) = backlog.in_memory() {
-                        self.state = State::Waiting(backlog);
+                        self.state = AnswersFrom::Waiting(backlog);
                         return Some(last);
                     } else if !backlog.is_empty() {
-                        self.state = State::Reading(backlog.read());
+                        self.state = AnswersFrom::Reading(backlog.read());
                     }
                 }
-                State::Reading(reading) => match reading.await {
+                AnswersFrom::Reading(reading) => match reading.await {
                     Ok((backlog, Ok(answers))) => {
-                        self.state = State::Waiting(backlog);
+                        self.state = AnswersFrom::Waiting(backlog);
                         if answers.is_some() {
                             return answers;
                         }
@@ -593,14 +602,14 @@ impl Running {
                     Ok((_, Err(error))) => {
                         warn!("answers that waited for a slow peer cannot be read: {error}");
                         self.ended = Some(Err(FindError::AnswersLost));
-                        self.state = State::Over;
+                        self.state = AnswersFrom::Over;
                     }
                     Err(_) => {
                         self.ended = Some(Err(FindError::AnswersLost));
-                        self.state = State::Over;
+                        self.state = AnswersFrom::Over;
                     }
                 },
-                State::Over => return None,
+                AnswersFrom::Over => return None,
             }
         }
     }
@@ -608,13 +617,13 @@ impl Running {
     /// Stops the query, which then ends with [`FindError::Cancelled`]. SQLite may not notice it the
     /// first time, so it must be repeated until the query has ended.
     fn cancel(&self) {
-        self.control.stop(Order::Cancel);
+        self.control.stop(StopOrder::Cancel);
     }
 
     /// Stops the query, which then ends with [`FindError::TimeLimit`]. Otherwise it works as
     /// [`Self::cancel`].
     fn time_out(&self) {
-        self.control.stop(Order::TimeOut);
+        self.control.stop(StopOrder::TimeOut);
     }
 
     /// Repeats the first order.
@@ -686,7 +695,7 @@ mod tests {
             let turns = Turns::new(1);
             let peer: CountedPeer = Arc::new(crate::model::peer::CountedAs::address([127, 0, 0, 1].into()));
             let first = wait_for_turn(&turns, &peer, &Control::default()).await.unwrap();
-            for (order, expected) in [(Order::Cancel, "Cancelled"), (Order::TimeOut, "TimeLimit")] {
+            for (order, expected) in [(StopOrder::Cancel, "Cancelled"), (StopOrder::TimeOut, "TimeLimit")] {
                 let control = Arc::new(Control::default());
                 let (turns, peer, inside) = (Arc::clone(&turns), Arc::clone(&peer), Arc::clone(&control));
                 let waiting = tokio::spawn(async move { wait_for_turn(&turns, &peer, &inside).await });

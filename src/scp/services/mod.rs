@@ -26,7 +26,7 @@ use crate::scp::service_class::ServiceClass;
 
 /// The services of a node besides Verification, and the peers that may use them.
 #[derive(Clone, Debug, Default)]
-pub struct Services {
+pub struct NodeServices {
     /// C-STORE. Without it, C-STORE is refused.
     pub storage: Option<Arc<Storage>>,
     /// C-FIND. Without it, C-FIND is refused.
@@ -41,7 +41,7 @@ pub struct Services {
 }
 
 /// Returns every service, provided or not. A new service has its line here.
-pub(super) fn list(node: &Services) -> Vec<Arc<dyn DimseService>> {
+pub(super) fn list(node: &NodeServices) -> Vec<Arc<dyn DimseService>> {
     vec![
         Arc::new(Echo),
         Arc::new(StoreService::new(node.storage.clone(), node.retrieve.is_some())),
@@ -55,7 +55,7 @@ pub(super) fn list(node: &Services) -> Vec<Arc<dyn DimseService>> {
 /// Returns what every service says of itself. Settings and the conformance statement come from it.
 #[must_use]
 pub fn service_classes() -> Vec<&'static ServiceClass> {
-    list(&Services::default()).iter().map(|service| service.class()).collect()
+    list(&NodeServices::default()).iter().map(|service| service.class()).collect()
 }
 
 #[cfg(test)]

@@ -74,13 +74,13 @@ pub(super) struct Request {
 
 /// A request on disk.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct KeptRequest {
     path: PathBuf,
     asked_ms: i64,
     clock: Clock,
 }
 
-impl Kept {
+impl KeptRequest {
     /// Whether it has waited too long.
     pub(super) fn is_old(&self) -> bool {
         let age = u64::try_from(self.clock.now_ms().saturating_sub(self.asked_ms)).unwrap_or(0);
@@ -105,7 +105,7 @@ impl Outbox {
     }
 
     /// Keeps a request. It is durable when this returns.
-    pub(super) fn keep(&self, request: &Request) -> io::Result<Kept> {
+    pub(super) fn keep(&self, request: &Request) -> io::Result<KeptRequest> {
         match DirBuilder::new().mode(0o700).create(&self.directory) {
             Ok(()) => synchronise(self.directory.parent().filter(|it| !it.as_os_str().is_empty()))?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -136,18 +136,18 @@ impl Outbox {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Kept { path, asked_ms, clock: self.clock })
+        Ok(KeptRequest { path, asked_ms, clock: self.clock })
     }
 
     /// Returns the requests of an earlier process. Those that are too old or cannot be read are
     /// removed.
-    pub(super) fn left_over(&self) -> Vec<(Arc<Kept>, Request)> {
+    pub(super) fn left_over(&self) -> Vec<(Arc<KeptRequest>, Request)> {
         let Ok(entries) = fs::read_dir(&self.directory) else { return Vec::new() };
         let mut left_over = Vec::new();
         for path in entries.flatten().map(|entry| entry.path()) {
             let read = if is_request(&path) { read(&path) } else { None };
             let (asked_ms, request) = read.map_or((0, None), |(asked_ms, request)| (asked_ms, Some(request)));
-            let kept = Kept { path, asked_ms, clock: self.clock };
+            let kept = KeptRequest { path, asked_ms, clock: self.clock };
             match request {
                 Some(request) if !kept.is_old() => left_over.push((Arc::new(kept), request)),
                 _ => {

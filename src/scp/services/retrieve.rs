@@ -17,7 +17,7 @@ use std::sync::Arc;
 use dicom_dictionary_std::uids;
 
 use self::retriever::Retrieve;
-use super::service::{Begin, Boxed, Command, DimseService, Session};
+use super::service::{ArrivedCommand, Begin, Boxed, DimseService, Session};
 use crate::dimse::message::DimseRequest;
 use crate::model::level::InformationModel;
 use crate::qr::retrieval_negotiation;
@@ -88,7 +88,7 @@ impl DimseService for GetService {
         self.0.is_some()
     }
 
-    fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin> {
+    fn begin(&self, command: &ArrivedCommand<'_>, session: &Session) -> Option<Begin> {
         let DimseRequest::Get(request) = command.request else { return None };
         Some(answering::begin(self.0.as_ref(), &GET_MODELS, request, command, session))
     }
@@ -111,7 +111,7 @@ impl DimseService for MoveService {
         self.0.is_some()
     }
 
-    fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin> {
+    fn begin(&self, command: &ArrivedCommand<'_>, session: &Session) -> Option<Begin> {
         let DimseRequest::Move(request) = command.request else { return None };
         Some(answering::begin(self.0.as_ref(), &MOVE_MODELS, request, command, session))
     }

@@ -40,7 +40,7 @@ pub(in crate::scp) trait DimseService: fmt::Debug + Send + Sync {
     fn is_provided(&self) -> bool;
 
     /// Begins with a command. `None` if the command is one of another service.
-    fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin>;
+    fn begin(&self, command: &ArrivedCommand<'_>, session: &Session) -> Option<Begin>;
 
     /// Adds to the settings of negotiation, before the node listens.
     fn prepare<'a>(&'a self, _policy: &'a mut Policy) -> Boxed<'a, ()> {
@@ -64,7 +64,7 @@ pub(in crate::scp) trait DimseService: fmt::Debug + Send + Sync {
 }
 
 /// A command that has arrived.
-pub(in crate::scp) struct Command<'a> {
+pub(in crate::scp) struct ArrivedCommand<'a> {
     pub(in crate::scp) context_id: u8,
     pub(in crate::scp) context: &'a PresentationContext,
     pub(in crate::scp) request: &'a DimseRequest,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dicom_core::Tag;
 
-use super::service::{Begin, Boxed, Command, DimseService, End, Operation, QueuedCommand, Session};
+use super::service::{ArrivedCommand, Begin, Boxed, DimseService, End, Operation, QueuedCommand, Session};
 use crate::db::Committed;
 use crate::dimse::command_set::CommandField;
 use crate::dimse::message::{DimseRequest, StoreRequest};
@@ -44,9 +44,9 @@ impl StoreService {
     fn receive(
         &self,
         request: &StoreRequest,
-        command: &Command<'_>,
+        command: &ArrivedCommand<'_>,
         session: &Session,
-    ) -> Result<Receiving, StoreError> {
+    ) -> Result<StoreReceiving, StoreError> {
         // The context was accepted for objects that a C-GET brings back.
         if !session.agreement.admission.services.contains(STORE.grant) {
             return Err(StoreError::NotAuthorized);
@@ -55,7 +55,7 @@ impl StoreService {
         if !command.has_data_set {
             return Err(StoreError::NoDataSet);
         }
-        Receiving::begin(storage, request, command, session)
+        StoreReceiving::begin(storage, request, command, session)
     }
 }
 
@@ -68,7 +68,7 @@ impl DimseService for StoreService {
         self.storage.is_some() || self.returns
     }
 
-    fn begin(&self, command: &Command<'_>, session: &Session) -> Option<Begin> {
+    fn begin(&self, command: &ArrivedCommand<'_>, session: &Session) -> Option<Begin> {
         let DimseRequest::Store(request) = command.request else { return None };
         Some(match self.receive(request, command, session) {
             Ok(receiving) => Begin::Receive(Box::new(receiving)),
@@ -191,13 +191,13 @@ impl StoreResponse {
 }
 
 /// An instance that is arriving.
-struct Receiving {
+struct StoreReceiving {
     context_id: u8,
     request: StoreRequest,
     arriving: Arriving,
 }
 
-impl Receiving {
+impl StoreReceiving {
     /// Begins with the command.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ impl Receiving {
     fn begin(
         storage: &Arc<Storage>,
         request: &StoreRequest,
-        command: &Command<'_>,
+        command: &ArrivedCommand<'_>,
         session: &Session,
     ) -> Result<Self, StoreError> {
         let context = command.context;
@@ -223,7 +223,7 @@ impl Receiving {
     }
 }
 
-impl Operation for Receiving {
+impl Operation for StoreReceiving {
     fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
         Box::pin(self.arriving.accept(fragment))
     }

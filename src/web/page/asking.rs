@@ -12,7 +12,7 @@ use crate::model::attribute::AttributeId;
 use crate::qr::{self, FindError};
 use crate::web::call::{Answering, Call};
 use crate::web::problem::Problem;
-use crate::web::query::{Scope, Search};
+use crate::web::query::{Scope, SearchQuery};
 use crate::web::search::Watch;
 
 /// The index, for one page.
@@ -41,7 +41,7 @@ impl Asking<'_> {
     ) -> Result<Vec<Entity>, FindError> {
         let options = &self.answering.options;
         // A date that is none, or a text that no value can have, matches nothing.
-        let Ok(mut search) = Search::parse(scope, query, &options.query) else { return Ok(Vec::new()) };
+        let Ok(mut search) = SearchQuery::parse(scope, query, &options.query) else { return Ok(Vec::new()) };
         let request = &mut search.query.request;
         request.offset = part.offset as u64;
         request.limit = Some(part.limit as u64);

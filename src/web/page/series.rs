@@ -11,7 +11,7 @@ use hyper::Response;
 use super::asking::{Part, ask};
 use super::document::{grouped, html};
 use super::entity::Entity;
-use super::study::{Content, patient, study_of, title};
+use super::study::{StudyContent, patient, study_of, title};
 use crate::model::attribute::AttributeId;
 use crate::model::level::QueryRetrieveLevel;
 use crate::qr::encoded_uid;
@@ -132,7 +132,7 @@ impl SeriesPage {
         };
         let image = format!("{address}/frames/{frame}/rendered{}", view.rendering());
         Self {
-            why_not: why_not(Content::of(series.text(AttributeId::Modality)), series.is_at_hand(), is_at_hand),
+            why_not: why_not(StudyContent::of(series.text(AttributeId::Modality)), series.is_at_hand(), is_at_hand),
             patient: patient(study),
             title: title(series),
             position: position(at, count, frame, frames),
@@ -159,14 +159,16 @@ fn position(at: u64, count: u64, frame: u64, frames: u64) -> String {
 }
 
 /// Why a series has no image to show; empty where it may have one.
-fn why_not(content: Content, series_is_at_hand: bool, instance_is_at_hand: bool) -> &'static str {
+fn why_not(content: StudyContent, series_is_at_hand: bool, instance_is_at_hand: bool) -> &'static str {
     match content {
-        Content::Document => "Objects of this modality are documents. They have no images to show here.",
-        Content::Waveform => "Objects of this modality are waveforms. They have no images to show here.",
-        Content::Shapes => "Objects of this modality refer to images of other series. They have no images themselves.",
+        StudyContent::Document => "Objects of this modality are documents. They have no images to show here.",
+        StudyContent::Waveform => "Objects of this modality are waveforms. They have no images to show here.",
+        StudyContent::Shapes => {
+            "Objects of this modality refer to images of other series. They have no images themselves."
+        }
         // Others of the series may be there: the viewer goes to them.
-        Content::Images if instance_is_at_hand || series_is_at_hand => "",
-        Content::Images => {
+        StudyContent::Images if instance_is_at_hand || series_is_at_hand => "",
+        StudyContent::Images => {
             "The index has the attributes of this image, but not its object. It is kept elsewhere, or its file is gone."
         }
     }
@@ -211,9 +213,9 @@ mod tests {
 
     #[test]
     fn a_series_without_images_says_why() {
-        assert!(why_not(Content::Document, true, true).contains("documents"));
-        assert!(why_not(Content::Images, false, false).contains("not its object"));
-        assert_eq!(why_not(Content::Images, true, true), "");
+        assert!(why_not(StudyContent::Document, true, true).contains("documents"));
+        assert!(why_not(StudyContent::Images, false, false).contains("not its object"));
+        assert_eq!(why_not(StudyContent::Images, true, true), "");
         assert_eq!(position(2, 5, 1, 1), "Image 2 of 5");
         assert_eq!(position(1, 1, 2, 30), "Image 1 of 1, frame 2 of 30");
     }

@@ -49,7 +49,7 @@ const OF_SERIES: [AttributeId; 7] = [
 
 /// What objects of a modality are mostly (PS3.3 C.7.3.1.1.1), for the icon where there is no thumbnail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum StudyContent {
     Images,
     Document,
     Waveform,
@@ -57,7 +57,7 @@ pub(super) enum Content {
     Shapes,
 }
 
-impl Content {
+impl StudyContent {
     pub(super) fn of(modality: &str) -> Self {
         match modality {
             "SR" | "DOC" | "KO" | "PR" | "PLAN" | "RTRECORD" | "RTPLAN" => Self::Document,
@@ -73,7 +73,7 @@ struct SeriesCard {
     address: String,
     /// The address of its thumbnail; empty where there can be none.
     thumbnail: String,
-    content: Content,
+    content: StudyContent,
     title: String,
     details: String,
     is_at_hand: bool,
@@ -82,9 +82,9 @@ struct SeriesCard {
 impl SeriesCard {
     fn of(study: &str, series: &Entity) -> Self {
         let uid = encoded_uid(series.text(AttributeId::SeriesInstanceUID));
-        let content = Content::of(series.text(AttributeId::Modality));
+        let content = StudyContent::of(series.text(AttributeId::Modality));
         let is_at_hand = series.is_at_hand();
-        let thumbnail = if is_at_hand && content == Content::Images {
+        let thumbnail = if is_at_hand && content == StudyContent::Images {
             format!("/dicom-web/studies/{study}/series/{uid}/thumbnail")
         } else {
             String::new()
@@ -186,11 +186,11 @@ mod tests {
 
     #[test]
     fn an_icon_stands_for_what_has_no_image() {
-        assert_eq!(Content::of("CT"), Content::Images);
-        assert_eq!(Content::of("SR"), Content::Document);
-        assert_eq!(Content::of("ECG"), Content::Waveform);
-        assert_eq!(Content::of("RTSTRUCT"), Content::Shapes);
+        assert_eq!(StudyContent::of("CT"), StudyContent::Images);
+        assert_eq!(StudyContent::of("SR"), StudyContent::Document);
+        assert_eq!(StudyContent::of("ECG"), StudyContent::Waveform);
+        assert_eq!(StudyContent::of("RTSTRUCT"), StudyContent::Shapes);
         // What nobody knows may have images.
-        assert_eq!(Content::of(""), Content::Images);
+        assert_eq!(StudyContent::of(""), StudyContent::Images);
     }
 }

@@ -14,7 +14,7 @@ use dcmdex::model::clock::Clock;
 use dcmdex::qr;
 use dcmdex::receive::storage::Storage;
 use dcmdex::scp::{
-    Commitment, CommitmentLimits, FilesInPlace, Find, Node, Options, Retrieve, RetrieveOptions, Services,
+    Commitment, CommitmentLimits, FilesInPlace, Find, Node, NodeServices, Options, Retrieve, RetrieveOptions,
 };
 use dcmdex::store::{self, Objects};
 use dcmdex::ul::tls::SharedTls;
@@ -126,7 +126,7 @@ impl TestNode {
         let peers = SharedPeers::new(peers, tls);
         let retrieve = Arc::new(Retrieve::new(directory.path().join("index.db"), retrieve));
         let commitment = Commitment::new(Arc::clone(&retrieve), FilesInPlace::Count).with_limits(commitment);
-        let services = Services {
+        let services = NodeServices {
             storage: Some(Arc::new(storage)),
             find: Some(Arc::new(find)),
             retrieve: Some(retrieve),

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::asked::Asked;
 use super::retrieval::Retrieval;
 use super::retriever::Retrieve;
-use super::tally::{Ending, Tally};
+use super::tally::{Ending, RetrievalTally};
 use super::{get, move_to};
 use crate::dimse::Status;
 use crate::dimse::command_set::CommandField;
@@ -19,7 +19,7 @@ use crate::model::level::InformationModel;
 use crate::qr::{self, FindError, Identifier, Instances, RetrieveError};
 use crate::scp::services::arriving::ArrivingIdentifier;
 use crate::scp::services::service::{
-    Begin, Boxed, Command, End, Operation, QueuedCommand, Session, sop_class_not_supported,
+    ArrivedCommand, Begin, Boxed, End, Operation, QueuedCommand, Session, sop_class_not_supported,
 };
 use crate::shares::{CountedPeer, Share};
 use crate::telemetry::metrics;
@@ -31,10 +31,10 @@ pub(super) fn begin(
     service: Option<&Arc<Retrieve>>,
     models: &[(&str, InformationModel)],
     request: &RetrieveRequest,
-    command: &Command<'_>,
+    command: &ArrivedCommand<'_>,
     session: &Session,
 ) -> Begin {
-    match service.and_then(|service| Receiving::begin(service, models, request, command, session)) {
+    match service.and_then(|service| RetrieveReceiving::begin(service, models, request, command, session)) {
         Some(receiving) if command.has_data_set => Begin::Receive(Box::new(receiving)),
         Some(receiving) => Begin::Respond(receiving.asked.refusal(&FindError::MissingLevel.into())),
         None => {
@@ -45,7 +45,7 @@ pub(super) fn begin(
 }
 
 /// An Identifier that is arriving.
-struct Receiving {
+struct RetrieveReceiving {
     service: Arc<Retrieve>,
     asked: Asked,
     model: InformationModel,
@@ -53,13 +53,13 @@ struct Receiving {
     identifier: ArrivingIdentifier,
 }
 
-impl Receiving {
+impl RetrieveReceiving {
     /// `None` if the SOP Class of the command is not that of the context.
     fn begin(
         service: &Arc<Retrieve>,
         models: &[(&str, InformationModel)],
         request: &RetrieveRequest,
-        command: &Command<'_>,
+        command: &ArrivedCommand<'_>,
         session: &Session,
     ) -> Option<Self> {
         let context = command.context;
@@ -91,7 +91,7 @@ impl Receiving {
     }
 }
 
-impl Operation for Receiving {
+impl Operation for RetrieveReceiving {
     fn accept<'a>(&'a mut self, fragment: &'a [u8]) -> Boxed<'a, ()> {
         self.identifier.accept(fragment);
         Box::pin(async {})
@@ -107,7 +107,7 @@ impl Operation for Receiving {
 }
 
 async fn retrieve(
-    receiving: Receiving,
+    receiving: RetrieveReceiving,
     session: &mut Session,
     reader: &mut PduReader,
 ) -> Result<Option<QueuedCommand>, End> {
@@ -123,7 +123,7 @@ async fn retrieve(
             return session.send(asked.context_id, &response).await.map(|()| None);
         }
     };
-    let tally = Tally::new(instances.len());
+    let tally = RetrievalTally::new(instances.len());
     let mut retrieval = Retrieval { service, asked, instances, _listed: listed, tally, cancelled: false, queued: None };
     match retrieval.asked.request.field {
         CommandField::C_GET_RQ => get::run(&mut retrieval, session, reader).await?,

@@ -2,7 +2,7 @@
 
 use dicom_core::Tag;
 
-use super::tally::{Ending, Going, Tally};
+use super::tally::{Ending, RemainingCount, RetrievalTally};
 use crate::dimse::message::{DataSetPresence, RetrieveRequest, SubOperations};
 use crate::dimse::pdata::put_message;
 use crate::dimse::{Response, Status};
@@ -47,13 +47,13 @@ impl Asked {
     /// C.4.2.1.4.2, C.4.3.1.3.2).
     pub(super) fn last_response(
         &self,
-        tally: &Tally,
+        tally: &RetrievalTally,
         instances: &Instances,
         ending: Ending,
     ) -> (Response, Option<Vec<u8>>) {
         let (status, going) = match ending {
-            Ending::Cancelled => (Status::CANCEL, Going::On),
-            Ending::Complete => (tally.status(), Going::Ended),
+            Ending::Cancelled => (Status::CANCEL, RemainingCount::On),
+            Ending::Complete => (tally.status(), RemainingCount::Ended),
         };
         let response = self.response(status).with_sub_operations(tally.numbers(going)).with_comment(&tally.comment());
         let uids = tally.failed().iter().filter_map(|at| instances.get(*at)).map(|instance| instance.sop_instance_uid);

@@ -16,7 +16,7 @@ use crate::dimse::command_set::{COMMAND_FIELD, CommandField};
 use crate::dimse::message::PeerResponse;
 use crate::scp::services::service::{End, Interleaved, Session};
 use crate::telemetry::metrics;
-use crate::ul::pdu_io::{Patience, PduReader, ReadError};
+use crate::ul::pdu_io::{PduReader, ReadError, Timeouts};
 
 /// Sends the objects and counts the responses.
 pub(super) async fn run(retrieval: &mut Retrieval, session: &mut Session, reader: &mut PduReader) -> Result<(), End> {
@@ -86,7 +86,7 @@ async fn next_piece(
     session: &mut Session,
     reader: &mut PduReader,
 ) -> Result<Result<Option<Piece>, SlowSource>, End> {
-    let patience = Patience { first_byte: None, rest: session.node.options.read_timeout };
+    let patience = Timeouts { first_byte: None, rest: session.node.options.read_timeout };
     loop {
         tokio::select! {
             biased;
@@ -157,7 +157,7 @@ async fn answer_to(
     let deadline = Instant::now() + retrieval.service.options().response_timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let patience = Patience { first_byte: Some(left), rest: session.node.options.read_timeout };
+        let patience = Timeouts { first_byte: Some(left), rest: session.node.options.read_timeout };
         let incoming = match reader.next(patience).await {
             Err(ReadError::Silence) => return Err(End::NoAnswer),
             incoming => incoming,

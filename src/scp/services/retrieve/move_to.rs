@@ -11,7 +11,7 @@ use super::mover::Mover;
 use super::retrieval::Retrieval;
 use crate::model::ae_title::AeTitle;
 use crate::scp::services::service::{End, Session};
-use crate::ul::pdu_io::{Patience, PduReader};
+use crate::ul::pdu_io::{PduReader, Timeouts};
 use crate::ul::requestor::Waits;
 use crate::ul::tls::PeerRoute;
 
@@ -35,7 +35,7 @@ pub(super) async fn run(
         waits: Waits { response: service.options().response_timeout, ..options.waits() },
         memory: session.memory.clone(),
     };
-    let patience = Patience { first_byte: None, rest: options.read_timeout };
+    let patience = Timeouts { first_byte: None, rest: options.read_timeout };
     // Dropped with this function, also when the association with the peer is lost. Then the
     // connection to the destination is closed.
     let cancel = CancellationToken::new();

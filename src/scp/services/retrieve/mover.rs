@@ -18,7 +18,7 @@ use super::asked::Asked;
 use super::contexts::{OutgoingContexts, kinds};
 use super::framing::{StoreRequests, message_id};
 use super::retriever::Retrieve;
-use super::tally::{SubOperationError, Tally};
+use super::tally::{RetrievalTally, SubOperationError};
 use crate::deliver::read_ahead::{ReadAhead, SlowSource};
 use crate::deliver::sending::{Piece, Sending};
 use crate::dimse::command_set::CommandField;
@@ -60,8 +60,12 @@ enum Sent {
 
 impl Mover {
     /// Sends all objects. Reports `progress` after each sub-operation.
-    pub(super) async fn run(self, cancel: &CancellationToken, progress: &watch::Sender<SubOperations>) -> Tally {
-        let mut tally = Tally::new(self.instances.len());
+    pub(super) async fn run(
+        self,
+        cancel: &CancellationToken,
+        progress: &watch::Sender<SubOperations>,
+    ) -> RetrievalTally {
+        let mut tally = RetrievalTally::new(self.instances.len());
         for group in groups(&self.instances) {
             if cancel.is_cancelled() {
                 break;
@@ -76,7 +80,7 @@ impl Mover {
         group: &Arc<Group>,
         cancel: &CancellationToken,
         progress: &watch::Sender<SubOperations>,
-        tally: &mut Tally,
+        tally: &mut RetrievalTally,
     ) {
         loop {
             let association = tokio::select! {
@@ -123,7 +127,7 @@ impl Mover {
         group: &Arc<Group>,
         cancel: &CancellationToken,
         progress: &watch::Sender<SubOperations>,
-        tally: &mut Tally,
+        tally: &mut RetrievalTally,
     ) -> Sent {
         let of_group = Arc::clone(group);
         let accepted = association.accepted.iter().filter_map(|(id, number, transfer_syntax)| {
@@ -189,11 +193,11 @@ impl Mover {
     }
 
     /// Returns the objects of a group that are not over.
-    fn rest<'t>(&'t self, group: &'t Group, tally: &'t Tally) -> impl Iterator<Item = usize> + 't {
+    fn rest<'t>(&'t self, group: &'t Group, tally: &'t RetrievalTally) -> impl Iterator<Item = usize> + 't {
         (0..self.instances.len()).filter(|&at| !tally.is_over(at) && self.is_in(group, at))
     }
 
-    fn fail_rest(&self, group: &Group, failure: &SubOperationError, tally: &mut Tally) {
+    fn fail_rest(&self, group: &Group, failure: &SubOperationError, tally: &mut RetrievalTally) {
         let rest: Vec<_> = self.rest(group, tally).collect();
         for at in rest {
             tally.fail(at, failure);

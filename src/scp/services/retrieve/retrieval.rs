@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::asked::Asked;
 use super::retriever::Retrieve;
-use super::tally::Tally;
+use super::tally::RetrievalTally;
 use crate::qr::Instances;
 use crate::scp::services::service::{End, Interleaved, QueuedCommand, Session};
 use crate::shares::Share;
@@ -17,7 +17,7 @@ pub(super) struct Retrieval {
     pub(super) instances: Arc<Instances>,
     /// The memory that is counted for the instances.
     pub(super) _listed: Share,
-    pub(super) tally: Tally,
+    pub(super) tally: RetrievalTally,
     pub(super) cancelled: bool,
     /// A command that came meanwhile and has to wait.
     pub(super) queued: Option<QueuedCommand>,

@@ -20,14 +20,14 @@ pub(super) enum Ending {
 
 /// Whether the number of remaining sub-operations has a meaning (PS3.7 9.3.3.2, 9.3.4.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Going {
+pub(super) enum RemainingCount {
     On,
     Ended,
 }
 
 /// The counts of a retrieval.
 #[derive(Clone, Debug)]
-pub(super) struct Tally {
+pub(super) struct RetrievalTally {
     total: usize,
     completed: usize,
     warning: usize,
@@ -41,7 +41,7 @@ pub(super) struct Tally {
     over: Vec<bool>,
 }
 
-impl Tally {
+impl RetrievalTally {
     pub(super) fn new(total: usize) -> Self {
         Self {
             total,
@@ -122,12 +122,12 @@ impl Tally {
 
     /// Returns the numbers of a pending response.
     pub(super) fn so_far(&self) -> SubOperations {
-        self.numbers(Going::On)
+        self.numbers(RemainingCount::On)
     }
 
-    pub(super) fn numbers(&self, going: Going) -> SubOperations {
+    pub(super) fn numbers(&self, going: RemainingCount) -> SubOperations {
         SubOperations {
-            remaining: (going == Going::On).then(|| self.total.saturating_sub(self.over())),
+            remaining: (going == RemainingCount::On).then(|| self.total.saturating_sub(self.over())),
             completed: self.completed,
             failed: self.failed.len(),
             warning: self.warning,
