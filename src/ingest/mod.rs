@@ -9,11 +9,11 @@
 //! - [`Fault`]: faults of an object.
 //! - [`limits`]: limits on every length from outside.
 
+mod delta;
 mod dicomdir;
 mod fault;
 mod json;
 pub mod limits;
-mod neighbours;
 mod outcome;
 mod parsed;
 mod read;

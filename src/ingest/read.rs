@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 
-use super::neighbours::Neighbours;
+use super::delta::DeltaParser;
 use super::parsed::Parsed;
 use super::tokenizer::{HeaderParser, Need};
 use super::wanted::Wanted;
@@ -19,10 +19,10 @@ const NEXT_READ: usize = 64 << 10;
 /// the needed parts.
 #[must_use]
 pub fn read_file(file: &File, wanted: &Wanted) -> Outcome {
-    with_neighbours(|neighbours| {
-        let mut parser = HeaderParser::for_file_with(wanted, neighbours.spare());
-        match feed_file(file, &mut parser, neighbours.buffer()) {
-            Ok(()) => neighbours.outcome(parser.finish()),
+    with_delta(|delta| {
+        let mut parser = HeaderParser::for_file_with(wanted, delta.spare());
+        match feed_file(file, &mut parser, delta.buffer()) {
+            Ok(()) => delta.outcome(parser.finish()),
             Err(error) => Outcome::Unreadable { error },
         }
     })
@@ -31,14 +31,14 @@ pub fn read_file(file: &File, wanted: &Wanted) -> Outcome {
 thread_local! {
     /// Objects that this thread read before. The next object is mostly of the same series. They
     /// affect only the speed, never the result.
-    static NEIGHBOURS: Cell<Option<Box<Neighbours>>> = const { Cell::new(None) };
+    static DELTA: Cell<Option<Box<DeltaParser>>> = const { Cell::new(None) };
 }
 
-fn with_neighbours(work: impl FnOnce(&mut Neighbours) -> Outcome) -> Outcome {
+fn with_delta(work: impl FnOnce(&mut DeltaParser) -> Outcome) -> Outcome {
     // The value is taken out. If reading panics, it is lost and cannot stay half changed.
-    let mut neighbours = NEIGHBOURS.take().unwrap_or_default();
-    let outcome = work(&mut neighbours);
-    NEIGHBOURS.set(Some(neighbours));
+    let mut delta = DELTA.take().unwrap_or_default();
+    let outcome = work(&mut delta);
+    DELTA.set(Some(delta));
     outcome
 }
 
@@ -105,7 +105,7 @@ pub fn read_stream_with<R: Read + ?Sized>(
     pass: impl FnMut(&mut R, u64) -> io::Result<u64>,
 ) -> Outcome {
     match parse_stream(stream, wanted, pass) {
-        Ok(parsed) => with_neighbours(|neighbours| neighbours.outcome(parsed)),
+        Ok(parsed) => with_delta(|delta| delta.outcome(parsed)),
         Err(error) => Outcome::Unreadable { error },
     }
 }

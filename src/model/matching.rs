@@ -788,7 +788,7 @@ mod tests {
                     && (!(*starts && *ends) || word == text)
             }),
             Narrowing::NameWord { prefix, sounds } => words(stored).iter().any(|word| {
-                let sound = super::super::sound::Sound::of_word(word);
+                let sound = super::super::metaphone::Sound::of_word(word);
                 word.starts_with(prefix.as_str())
                     || sound.is_some_and(|sound| sound.codes().any(|code| sounds.iter().any(|other| other == code)))
             }),

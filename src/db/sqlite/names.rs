@@ -8,7 +8,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::db::name_words::words;
-use crate::model::sound::Sound;
+use crate::model::metaphone::Sound;
 
 /// Adds the words of a patient's name.
 pub(super) fn add(connection: &Connection, patient: i64, forms: &[&str]) -> rusqlite::Result<()> {

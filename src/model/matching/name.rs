@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use super::by_character::CharacterPattern;
 use super::narrowing::{NameMatching, NamePart, Narrowing, is_all_stars};
 use super::wild_card::{CharacterRun, WildCard};
+use crate::model::metaphone::Sound;
 use crate::model::person_name::{self, COMPONENTS, StoredCharacter, words};
-use crate::model::sound::Sound;
 
 /// A condition on a person name.
 #[derive(Clone, Debug)]

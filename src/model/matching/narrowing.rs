@@ -36,7 +36,7 @@ pub enum Narrowing {
     /// Person names with a word (see [`crate::model::person_name::words`]) that contains this part.
     NamePart(NamePart),
     /// Person names with a word that begins with `prefix` or has one of these `sounds` (see
-    /// [`crate::model::sound`]).
+    /// [`crate::model::metaphone`]).
     NameWord {
         /// Beginning of the word.
         prefix: String,

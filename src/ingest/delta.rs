@@ -25,7 +25,7 @@ const MAX_RAW: usize = 4 << 10;
 
 /// The last objects of a few series, and memory that is reused from object to object.
 #[derive(Debug)]
-pub(super) struct Neighbours {
+pub(super) struct DeltaParser {
     bases: Vec<DeltaBase>,
     /// Index of the base to replace next.
     oldest: usize,
@@ -33,7 +33,7 @@ pub(super) struct Neighbours {
     buffer: Box<[u8; FIRST_READ]>,
 }
 
-impl Default for Neighbours {
+impl Default for DeltaParser {
     fn default() -> Self {
         Self { bases: Vec::new(), oldest: 0, spare: Spare::default(), buffer: Box::new([0; FIRST_READ]) }
     }
@@ -47,7 +47,7 @@ struct DeltaBase {
     common: Common,
 }
 
-impl Neighbours {
+impl DeltaParser {
     /// Returns memory for the next parser.
     pub(super) fn spare(&mut self) -> Spare {
         std::mem::take(&mut self.spare)
@@ -273,10 +273,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_came_before_changes_nothing(objects in proptest::collection::vec(object(), 1..24)) {
-            let mut neighbours = Neighbours::default();
+            let mut delta = DeltaParser::default();
             for object in objects {
                 let alone = Outcome::of(parsed(&object));
-                let after_others = neighbours.outcome(parsed(&object));
+                let after_others = delta.outcome(parsed(&object));
                 prop_assert_eq!(told(&after_others), told(&alone));
             }
         }
@@ -286,11 +286,11 @@ mod tests {
     fn slices_of_a_series_share_what_they_have_in_common() {
         let slice =
             |number| (0..10).map(move |element| (element, if element == 2 || element == 8 { number } else { 1 }));
-        let mut neighbours = Neighbours::default();
+        let mut delta = DeltaParser::default();
         let records: Vec<_> = (1..=2)
             .map(|number| {
                 let choice: Vec<_> = slice(number).filter(|(element, _)| *element != 0).collect();
-                match neighbours.outcome(parsed(&choice)) {
+                match delta.outcome(parsed(&choice)) {
                     Outcome::Instance(record) => record,
                     other => panic!("{other:?}"),
                 }
