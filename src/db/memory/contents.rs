@@ -467,35 +467,40 @@ impl Contents {
             self.forget_marks(&key);
         }
         self.note(&new);
-        let Some(first) = self.instances.get(&uid).and_then(|held| held.first()).cloned() else {
+        self.enter(&uid, new, known);
+    }
+
+    /// Enters the object of a file that a scan found.
+    fn enter(&mut self, uid: &str, new: StoredFile, known: bool) {
+        let Some(first) = self.instances.get(uid).and_then(|held| held.first()).cloned() else {
             *(if known { &mut self.tally.updated } else { &mut self.tally.indexed }) += 1;
-            self.instances.insert(uid, vec![new]);
+            self.instances.insert(uid.to_owned(), vec![new]);
             return;
         };
-        let found = FoundFile { is_first: first.key() == key, first_place: first.location.place };
-        let held = self.instances.get(&uid).cloned().unwrap_or_default();
+        let found = FoundFile { is_first: first.key() == new.key(), first_place: first.location.place };
+        let held = self.instances.get(uid).cloned().unwrap_or_default();
         let Ok(decision) = found.decide(&mut FileQuestions { contents: self, held: &held, new: &new });
         match decision {
             FoundDecision::Update => {
                 // An object of ours is read again for its values. Its checksum was made when it
                 // came.
-                let checksum = first.checksum.filter(|_| place == Place::Managed);
-                self.put_first(&uid, StoredFile { checksum, ..new }, &first);
+                let checksum = first.checksum.filter(|_| new.location.place == Place::Managed);
+                self.put_first(uid, StoredFile { checksum, ..new }, &first);
                 self.tally.updated += 1;
             }
             FoundDecision::Complete => {
-                let location = Location { file_name: uid.clone().into(), ..first.location.clone() };
-                self.put_first(&uid, new, &first);
-                self.add_copy(&uid, StoredFile { location, ..first }, false);
+                let location = Location { file_name: uid.into(), ..first.location.clone() };
+                self.put_first(uid, new, &first);
+                self.add_copy(uid, StoredFile { location, ..first }, false);
                 self.tally.indexed += 1;
             }
             FoundDecision::Move => {
                 self.forget_marks(&first.key());
-                self.put_first(&uid, new, &first);
+                self.put_first(uid, new, &first);
                 self.tally.moved += 1;
             }
             FoundDecision::KeepCopy => {
-                self.add_copy(&uid, new, false);
+                self.add_copy(uid, new, false);
                 self.tally.copies += 1;
             }
         }

@@ -337,14 +337,28 @@ impl<'c> Patients<'c> {
                 changed = true;
             }
         }
-        if first_now != first {
+        changes.patients_left.extend(current.iter().filter(|row| **row != first_now && !rows.contains(row)));
+        changed |= self.write_patients_of(study, (first, current), &rows)?;
+        for values in said.iter().filter_map(|(_, values)| *values) {
+            self.asserted.drop_unused(values)?;
+        }
+        if changed || current.len() != rows.len() {
+            changes.parents_changed = true;
+        }
+        Ok(())
+    }
+
+    /// Writes which patients a study has, the first one first. Returns whether there are other ones
+    /// than before.
+    fn write_patients_of(&self, study: i64, (first, current): (i64, &BTreeSet<i64>), rows: &[i64]) -> Result<bool> {
+        let mut changed = false;
+        if let Some(&first_now) = rows.first()
+            && first_now != first
+        {
             self.connection
                 .prepare_cached("UPDATE study SET patient = ?2 WHERE id = ?1")?
                 .execute([study, first_now])?;
             changed = true;
-        }
-        for gone in current.iter().filter(|row| **row != first_now && !rows.contains(row)) {
-            changes.patients_left.insert(*gone);
         }
         let further: BTreeSet<i64> = rows.iter().skip(1).copied().collect();
         for row in current.difference(&further) {
@@ -358,13 +372,7 @@ impl<'c> Patients<'c> {
                 .execute([study, row])?;
             changed = true;
         }
-        for values in said.iter().filter_map(|(_, values)| *values) {
-            self.asserted.drop_unused(values)?;
-        }
-        if changed || current.len() != rows.len() {
-            changes.parents_changed = true;
-        }
-        Ok(())
+        Ok(changed)
     }
 
     /// Drops a description if no study leads to it. Returns whether it did.
