@@ -152,7 +152,7 @@ fn index(connection: &Connection, id: AttributeId, from: &str, to: Option<&str>)
         if id == AttributeId::PatientID { ("patient", "patient_id") } else { ("study", "accession_number") };
     let few = plan::few_of(rows_of(connection, table)?);
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {column} >= ?1 AND (?2 IS NULL OR {column} < ?2) LIMIT ?3)"
+        "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {column} >= ?1 AND {column} < ifnull(?2, x'') LIMIT ?3)"
     ))?;
     let limit = i64::try_from(few).unwrap_or(i64::MAX).saturating_add(1);
     let count: i64 = statement.query_row(params![from, to, limit], |row| row.get(0))?;
