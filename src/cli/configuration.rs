@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use crate::cli::context::Context;
+use crate::cli::http::Callers;
 use crate::cli::{Exit, places};
 use crate::config::{Admitted, Config, DEFAULT_FILE, example};
 use crate::model::clock::Clock;
@@ -106,6 +107,13 @@ fn check(context: &mut Context) -> anyhow::Result<Exit> {
     let file = config.file.as_ref().map_or("no file".to_owned(), |file| file.display().to_string());
     context.output.line(format_args!("the settings are valid ({file})"))?;
     context.output.line(format_args!("who may associate: {}", who(&config, admitted)))?;
+    if config.http.enabled {
+        let callers = Callers::of(&config)?;
+        context.output.line(format_args!("who may send requests over HTTP: {}", callers.in_words(&config)))?;
+        for warning in callers.warnings(&config) {
+            context.output.line(format_args!("warning: {warning}"))?;
+        }
+    }
     for variable in &config.strange_variables {
         context.output.line(format_args!("environment variable {variable} is no setting of dcmdex and is ignored"))?;
     }

@@ -10,6 +10,7 @@ mod context;
 mod echo;
 mod find;
 mod fit;
+mod http;
 mod man;
 mod notify;
 mod output;

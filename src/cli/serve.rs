@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,9 +20,11 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{NOTIFY_SOCKET, ServiceManager};
+use crate::access::jwt::TokenCheck;
 use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
+use crate::cli::http::{Callers, read_users};
 use crate::cli::{Exit, fit, places, stray, suspend};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::Admin;
@@ -45,7 +46,7 @@ use crate::store::{Objects, Recovered, Verified};
 use crate::ul::tls::{self, ClientCertificates};
 use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
-use crate::web::{self, SharedUsers, Users, Web};
+use crate::web::{self, SharedUsers, Web};
 
 /// Minimum pause between two rounds of a scrub.
 const LEAST_SCRUB_PAUSE: Duration = Duration::from_secs(60);
@@ -277,6 +278,8 @@ fn warn_of_strays(objects: &Objects, config: &Config) -> anyhow::Result<()> {
 struct HttpStart {
     options: web::Options,
     services: web::Services,
+    /// The tokens of an identity provider.
+    tokens: Option<TokenCheck>,
 }
 
 impl HttpStart {
@@ -289,23 +292,12 @@ impl HttpStart {
         if !config.http.enabled {
             return Ok(None);
         }
-        let anyone = config.http_anyone()?;
-        let users = match (anyone, &config.http.users) {
-            (None, Some(path)) => Some(read_users(path)?),
-            (Some(_), _) | (None, None) => None,
-        };
-        let address = config.http.bind;
-        if anyone.is_some() && !address.ip().is_loopback() {
-            tracing::warn!(
-                %address,
-                "other machines can reach this address, and HTTP needs no user (http.access): anyone can search and \
-                 retrieve; nobody can store"
-            );
+        let callers = Callers::of(config)?;
+        for warning in callers.warnings(config) {
+            tracing::warn!("{warning}");
         }
-        if users.is_some() && !config.http.tls && !address.ip().is_loopback() && config.http.trusted_proxies.is_empty()
-        {
-            tracing::warn!(%address, "HTTP runs without TLS (http.tls): others on the network can read passwords and tokens");
-        }
+        let tokens = callers.tokens.clone();
+        let users = SharedUsers::new(callers.users, callers.tokens);
         let tls = match tls {
             Some(tls) if config.http.tls => {
                 let tls = tls.clone();
@@ -316,8 +308,8 @@ impl HttpStart {
         };
         let ohif = config.http.ohif.as_deref().map(open_ohif).transpose()?;
         let (index, delivery, storage) = (config.index.clone(), Arc::clone(delivery), Some(Arc::clone(storage)));
-        let services = web::Services { index, delivery, storage, users: SharedUsers::new(users), ohif, tls };
-        Ok(Some(Self { options: config.web_options()?, services }))
+        let services = web::Services { index, delivery, storage, users, ohif, tls };
+        Ok(Some(Self { options: config.web_options()?, services, tokens }))
     }
 }
 
@@ -330,22 +322,6 @@ fn open_ohif(directory: &Path) -> anyhow::Result<Arc<web::Ohif>> {
         );
     }
     Ok(Arc::new(ohif))
-}
-
-/// Maximum bytes of the users file.
-const MAX_USERS_BYTES: u64 = 4 << 20;
-
-fn read_users(path: &Path) -> anyhow::Result<Users> {
-    let shown = path.display();
-    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read the users file {shown}"))?;
-    if metadata.len() > MAX_USERS_BYTES {
-        bail!("{shown} is not a users file: it has {} bytes", metadata.len());
-    }
-    if metadata.permissions().mode() & 0o077 != 0 {
-        tracing::warn!(path = %shown, "not only its owner can read or write the users file; hint: chmod 600");
-    }
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the users file {shown}"))?;
-    Users::parse(&text).with_context(|| format!("cannot use the users file {shown}"))
 }
 
 /// Warns the operator about a node that is more open than it may seem.
@@ -441,8 +417,9 @@ where
     let peers = services.peers.clone();
     let node = Node::bind(config.scp_options(), services).await.map_err(with_port_hint)?;
     let users = http.as_ref().map(|http| http.services.users.clone());
+    let tokens = http.as_ref().and_then(|http| http.tokens.clone());
     let web = match http {
-        Some(HttpStart { options, services }) => Some(Web::bind(options, services).await.map_err(with_port_hint)?),
+        Some(HttpStart { options, services, .. }) => Some(Web::bind(options, services).await.map_err(with_port_hint)?),
         None => None,
     };
     log_listening(&config, &node, web.as_ref())?;
@@ -460,7 +437,7 @@ where
         tokio::join!(node.run(shutdown.clone()), web);
     };
     let mut running = pin!(both);
-    let mut settings = InForce { config, history, peers, users };
+    let mut settings = InForce { config, history, peers, users, tokens };
     // Reading the settings takes a moment, because it waits until the file no longer changes. The
     // node runs meanwhile.
     let mut reading = None;
@@ -523,14 +500,20 @@ struct InForce {
     peers: SharedPeers,
     /// The users of the HTTP server, if it needs them.
     users: Option<SharedUsers>,
+    /// The tokens of an identity provider, if the HTTP server takes them.
+    tokens: Option<TokenCheck>,
 }
 
 impl InForce {
     /// Uses new settings, unless they would admit more peers than allowed.
     fn replace(&mut self, new: Config, certificates: Option<Tls>) -> anyhow::Result<()> {
         let admitted = self.history.take(&new)?;
-        if let (Some(users), Some(path)) = (&self.users, &self.config.http.users) {
-            users.replace(read_users(path)?);
+        let users = self.config.http.users.as_deref().filter(|_| self.users.is_some()).map(read_users).transpose()?;
+        if let Some(tokens) = &self.tokens {
+            tokens.read_again()?;
+        }
+        if let (Some(shared), Some(users)) = (&self.users, users) {
+            shared.replace(users);
         }
         take(&new, certificates, &self.peers);
         tracing::info!(

@@ -5,10 +5,9 @@ use std::io::{self, IsTerminal as _, Read as _};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
+use crate::access::users::{Rights, line_with_password, line_with_token};
 use crate::cli::Exit;
 use crate::cli::context::Context;
-use crate::web::Rights;
-use crate::web::access::{line_with_password, line_with_token};
 
 /// Maximum bytes of a password, with its line end.
 const MAX_INPUT_BYTES: u64 = 1026;

@@ -2,9 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Check, Config, Error, SettingProblem};
-use crate::web::{self, BaseUrl, Rights};
+use crate::access::jwt::{ALGORITHMS, Issuer};
+use crate::access::users::Rights;
+use crate::web::{self, BaseUrl};
 
 /// Who may send requests over HTTP, as given by the setting `http.access`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Http {
     pub trusted_proxies: Vec<IpAddr>,
     /// Header in which a trusted proxy names the user.
     pub user_header: Option<String>,
+    /// Issuer of access tokens.
+    pub oidc: Option<Issuer>,
     /// Folder of the OHIF viewer.
     pub ohif: Option<PathBuf>,
     /// Maximum number of connections.
@@ -75,6 +80,7 @@ impl Check<'_> {
             cors_origins: self.texts("http.cors_origins"),
             trusted_proxies: self.addresses("http.trusted_proxies"),
             user_header: is_given(self, "http.user_header").then(|| self.text("http.user_header").to_owned()),
+            oidc: self.oidc(),
             ohif: is_given(self, "http.ohif").then(|| self.path("http.ohif")),
             max_connections: self.count("http.max_connections", 1, 100_000),
             max_connections_per_address: self.count("http.max_connections_per_address", 1, 100_000),
@@ -91,6 +97,56 @@ impl Check<'_> {
             self.refuse("http.tls", "TLS needs `tls.certificate`".to_owned());
         }
         http
+    }
+
+    fn oidc(&mut self) -> Option<Issuer> {
+        let issuer = self.text("http.oidc_issuer").to_owned();
+        let audiences = self.texts("http.oidc_audience");
+        let algorithms = self.texts("http.oidc_algorithms");
+        let (read_roles, store_roles) = (self.texts("http.oidc_read_roles"), self.texts("http.oidc_store_roles"));
+        let leeway = Duration::from_secs(self.integer("http.oidc_leeway", 0, 3_600));
+        let has_keys = !self.text("http.oidc_keys").is_empty();
+        for algorithm in &algorithms {
+            if !ALGORITHMS.iter().any(|(name, _)| name == algorithm) {
+                self.refuse("http.oidc_algorithms", format!("`{algorithm}` is not an algorithm that can be allowed"));
+            }
+        }
+        if issuer.is_empty() {
+            let set = [
+                ("http.oidc_audience", !audiences.is_empty()),
+                ("http.oidc_keys", has_keys),
+                ("http.oidc_read_roles", !read_roles.is_empty()),
+                ("http.oidc_store_roles", !store_roles.is_empty()),
+            ];
+            for (path, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
+                self.refuse(path, "it has no effect: `http.oidc_issuer` is empty".to_owned());
+            }
+            return None;
+        }
+        let needs = [
+            ("http.oidc_audience", audiences.is_empty(), "a token for any other service would be accepted"),
+            ("http.oidc_keys", !has_keys, "no signature can be verified"),
+            ("http.oidc_algorithms", algorithms.is_empty(), "no token can be accepted"),
+        ];
+        for (path, is_missing, why) in needs {
+            if is_missing {
+                self.refuse(path, format!("it is empty, and `http.oidc_issuer` is set: {why}"));
+            }
+        }
+        if read_roles.is_empty() && store_roles.is_empty() {
+            let message = "no role gives a right: `http.oidc_read_roles` and `http.oidc_store_roles` are empty";
+            self.refuse("http.oidc_issuer", message.to_owned());
+        }
+        Some(Issuer {
+            issuer,
+            audiences,
+            keys: if has_keys { self.path("http.oidc_keys") } else { PathBuf::new() },
+            algorithms,
+            claim: self.text("http.oidc_claim").to_owned(),
+            read_roles: read_roles.into_iter().collect(),
+            store_roles: store_roles.into_iter().collect(),
+            leeway,
+        })
     }
 
     fn texts(&mut self, path: &str) -> Vec<String> {
@@ -126,11 +182,12 @@ impl Config {
     pub fn http_anyone(&self) -> Result<Option<Rights>, Error> {
         let http = &self.http;
         let is_local = http.bind.ip().is_loopback();
-        let (path, message) = match (http.access, &http.users) {
-            (HttpAccess::Auto | HttpAccess::Users, Some(_)) => return Ok(None),
-            (HttpAccess::Auto | HttpAccess::Anyone, None) if is_local => return Ok(Some(Rights::ALL)),
-            (HttpAccess::Anyone, None) => return Ok(Some(Rights::READ)),
-            (HttpAccess::Auto, None) => (
+        let has_users = http.users.is_some() || http.oidc.is_some();
+        let (path, message) = match (http.access, has_users) {
+            (HttpAccess::Auto | HttpAccess::Users, true) => return Ok(None),
+            (HttpAccess::Auto | HttpAccess::Anyone, false) if is_local => return Ok(Some(Rights::ALL)),
+            (HttpAccess::Anyone, false) => return Ok(Some(Rights::READ)),
+            (HttpAccess::Auto, false) => (
                 "http.bind",
                 format!(
                     "others can reach {}, and nothing says who may ask over HTTP: write a file of users (`dcmdex user`, \
@@ -138,14 +195,13 @@ impl Config {
                     http.bind
                 ),
             ),
-            (HttpAccess::Users, None) => {
+            (HttpAccess::Users, false) => {
                 ("http.access", "`http.access` is \"users\", and `http.users` names no file".to_owned())
             }
-            (HttpAccess::Anyone, Some(_)) => (
-                "http.access",
-                "`http.access` is \"anyone\", and there is a file of users, `http.users`: remove one of the two"
-                    .to_owned(),
-            ),
+            (HttpAccess::Anyone, true) => {
+                let setting = if http.users.is_some() { "http.users" } else { "http.oidc_issuer" };
+                ("http.access", format!("`http.access` is \"anyone\", and `{setting}` is set: remove one of the two"))
+            }
         };
         let origin = self.layers.setting(path).origin.clone();
         Err(Error::Invalid(vec![SettingProblem { origin, message }]))
@@ -219,6 +275,15 @@ mod tests {
         assert_eq!(anyone(&[outside, access("anyone")]), Ok(Some(Rights::READ)));
         assert!(anyone(&[access("users")]).unwrap_err().contains("names no file"));
         assert!(anyone(&[access("anyone"), users]).unwrap_err().contains("one of the two"));
+        let oidc = [
+            ("http.oidc_issuer", Value::from("https://login.example")),
+            ("http.oidc_audience", Value::from(vec!["dcmdex"])),
+            ("http.oidc_keys", Value::from("keys.json")),
+            ("http.oidc_read_roles", Value::from(vec!["radiologist"])),
+        ];
+        let outside = ("http.bind", Value::from("0.0.0.0"));
+        assert_eq!(anyone(&[&oidc[..], &[outside]].concat()), Ok(None));
+        assert!(anyone(&[&oidc[..], &[access("anyone")]].concat()).unwrap_err().contains("http.oidc_issuer"));
     }
 
     #[test]
@@ -228,6 +293,11 @@ mod tests {
             (vec![("http.trusted_proxies", Value::from(vec!["proxy"]))], "is not an IP address"),
             (vec![("http.public_url", Value::from("pacs"))], "is no URL"),
             (vec![("http.enabled", true.into()), ("http.tls", true.into())], "TLS needs `tls.certificate`"),
+            (vec![("http.oidc_keys", Value::from("keys.json"))], "`http.oidc_issuer` is empty"),
+            (vec![("http.oidc_algorithms", Value::from(vec!["HS256"]))], "`HS256` is not an algorithm"),
+            (vec![("http.oidc_algorithms", Value::from(vec!["none"]))], "`none` is not an algorithm"),
+            (vec![("http.oidc_issuer", Value::from("https://a"))], "`http.oidc_audience`: it is empty"),
+            (vec![("http.oidc_issuer", Value::from("https://a"))], "no role gives a right"),
         ] {
             let error = config(&flags).unwrap_err();
             assert!(error.contains(told), "{error}");

@@ -479,7 +479,8 @@ keys! {
         unit: "list of origins",
     }
     "http.trusted_proxies" = "[]" {
-        "Proxies whose X-Forwarded-Proto, X-Forwarded-Host and user header the node trusts.",
+        "Proxies whose Forwarded, X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto and user header \
+         the node trusts.",
         unit: "list of IP addresses",
     }
     "http.user_header" = "\"\"" {
@@ -487,6 +488,44 @@ keys! {
          needs a line for each user, with `proxy` as the secret. The name `*` stands for every \
          user. Empty means no header.",
         unit: "name of a header",
+    }
+    "http.oidc_issuer" = "\"\"" {
+        "Issuer of access tokens (OpenID Connect), exactly as the claim `iss` has it. Callers with a \
+         token of it need no line in the file of users. Empty means no such tokens.",
+        unit: "URL, as in \"https://login.example.org/realms/hospital\"",
+    }
+    "http.oidc_audience" = "[]" {
+        "Audiences that stand for this node. The claim `aud` of a token must have one of them.",
+        unit: "list of names",
+    }
+    "http.oidc_keys" = "\"\"" {
+        "File with the public keys of the issuer (JWK Set). It is what the issuer's `jwks_uri` gives. \
+         The node reads it again when it changes, and does not fetch it.",
+        unit: "path, as for index",
+    }
+    "http.oidc_algorithms" = "[\"RS256\", \"ES256\"]" {
+        "Algorithms that may sign a token. Unsigned tokens and those with a shared secret are never \
+         accepted.",
+        unit: "list of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA",
+    }
+    "http.oidc_claim" = "\"roles\"" {
+        "Claim with the roles of the caller: a list, or a text with spaces between the roles. Full \
+         stops lead into objects, as in \"realm_access.roles\".",
+        unit: "name of a claim",
+    }
+    "http.oidc_read_roles" = "[]" {
+        "Roles that may search and retrieve.",
+        unit: "list of roles",
+    }
+    "http.oidc_store_roles" = "[]" {
+        "Roles that may store.",
+        unit: "list of roles",
+    }
+    "http.oidc_leeway" = "60" {
+        "Difference that the clocks of the issuer and of the node may have.",
+        unit: "seconds",
+        low: "a new token is refused if the clock of the node is behind",
+        high: "a token is accepted longer after it has expired",
     }
     "http.ohif" = "\"\"" {
         "Folder of an OHIF build, which the node serves below /ohif/. It is `dist` of the npm package \

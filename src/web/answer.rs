@@ -14,7 +14,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tracing::debug;
 
-use super::access::{Caller, Claims, Rights, Unknown};
+use super::access::{Caller, Claims, Unknown};
 use super::all_bulk_data::Which;
 use super::body::Body;
 use super::call::{Answering, Call};
@@ -23,6 +23,7 @@ use super::page::{self, document, document::shown};
 use super::problem::Problem;
 use super::resource::{Kind, Needs, Route};
 use super::{all_bulk_data, capabilities, frames, instances, metadata, monitoring, search, store, viewer, wado_uri};
+use crate::access::users::Rights;
 use crate::model::peer::CountedAs;
 use crate::telemetry::metrics;
 
@@ -142,9 +143,9 @@ async fn to_target(
             return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, why).with(ALLOW, allow()));
         }
         let query = head.uri.query().unwrap_or_default();
-        let peer = Arc::new(CountedAs::address(arrival.address));
+        let peer = Arc::new(CountedAs::address(target.client));
         let (headers, base) = (&head.headers, &target.base);
-        let call = Call { route, path: head.uri.path(), query, headers, base, address: arrival.address, peer };
+        let call = Call { route, path: head.uri.path(), query, headers, base, address: target.client, peer };
         if head.method == Method::POST {
             store::answer(answering, &call, body).await
         } else {

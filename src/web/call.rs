@@ -11,9 +11,9 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::access::SharedUsers;
+use super::base_url::BaseUrl;
 use super::body::SpoolPlace;
 use super::error::Error;
-use super::host::BaseUrl;
 use super::members::Members;
 use super::metadata_cache::MetadataCache;
 use super::ohif::Ohif;
@@ -125,7 +125,7 @@ pub(super) struct Call<'r> {
     pub(super) headers: &'r HeaderMap,
     /// What URLs in the answer begin with.
     pub(super) base: &'r BaseUrl,
-    /// Who is at the other end of the connection.
+    /// Who asks: the other end of the connection, or whom a trusted proxy names.
     pub(super) address: IpAddr,
     /// For whom things are counted.
     pub(super) peer: CountedPeer,

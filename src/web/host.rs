@@ -4,9 +4,7 @@
 //! hospital's network. Two rules keep it out. The name in `Host` has to be one of ours, so that a name
 //! that was pointed at our address does not work (DNS rebinding). An `Origin` has to be ours or listed.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
-use std::str::FromStr;
+use std::net::IpAddr;
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -17,92 +15,12 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::Options;
 use super::access::single;
+use super::base_url::{BaseUrl, host_of, is_authority, known_scheme};
+use super::forwarded::Forwarded;
 use super::problem::Problem;
 
 /// Fetch standard 3.7; hyper has no constant for it.
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// The start of the node's URLs: scheme and authority, perhaps a path, no slash at its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BaseUrl {
-    scheme: &'static str,
-    authority: String,
-    path: String,
-}
-
-/// Why a text is no URL of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is no URL as in `https://pacs.example.org/archive`")]
-pub struct BaseUrlError;
-
-impl BaseUrl {
-    /// The host name in it, without port, in lower case.
-    #[must_use]
-    pub fn host(&self) -> String {
-        host_of(&self.authority).to_ascii_lowercase()
-    }
-
-    /// Its scheme and authority, as an `Origin` header has them.
-    fn origin(&self) -> String {
-        format!("{}://{}", self.scheme, self.authority)
-    }
-}
-
-impl fmt::Display for BaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
-    }
-}
-
-impl FromStr for BaseUrl {
-    type Err = BaseUrlError;
-
-    fn from_str(text: &str) -> Result<Self, BaseUrlError> {
-        let (scheme, rest) = text.split_once("://").ok_or(BaseUrlError)?;
-        let scheme = known_scheme(scheme).ok_or(BaseUrlError)?;
-        let at = rest.find('/').unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(at);
-        let path = path.trim_end_matches('/');
-        let is_path = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte));
-        if !is_authority(authority) || !is_path {
-            return Err(BaseUrlError);
-        }
-        Ok(Self { scheme, authority: authority.to_ascii_lowercase(), path: path.to_owned() })
-    }
-}
-
-fn known_scheme(text: &str) -> Option<&'static str> {
-    ["http", "https"].into_iter().find(|scheme| text.eq_ignore_ascii_case(scheme))
-}
-
-/// Whether this is a host name or an IP address, perhaps with a port, and nothing that could end a header or a URL.
-fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => ("v6", port),
-            _ => return false,
-        },
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
-    };
-    let is_port = match port.strip_prefix(':') {
-        Some(port) => port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit()),
-        None => port.is_empty(),
-    };
-    let is_host = !host.is_empty()
-        && host.len() <= 253
-        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    is_host && is_port
-}
-
-/// The host of an authority, without port, brackets and a full stop at its end.
-fn host_of(authority: &str) -> &str {
-    match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default().trim_end_matches('.'),
-    }
-}
 
 /// How a request came.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +35,8 @@ pub(super) struct Arrival {
 pub(super) struct RequestTarget {
     /// What URLs in the answer begin with.
     pub(super) base: BaseUrl,
+    /// Who asks: the other end of the connection, or whom a trusted proxy names.
+    pub(super) client: IpAddr,
     /// The page that may read the answer, if there is one.
     origin: Option<HeaderValue>,
     has_credentials: bool,
@@ -135,7 +55,13 @@ impl RequestTarget {
         }
         let scheme = if arrival.has_tls { "https" } else { "http" };
         let seen = BaseUrl { scheme, authority, path: String::new() };
-        let forwarded = if is_proxy { forwarded(request.headers(), &seen) } else { seen.clone() };
+        let told =
+            if is_proxy { Forwarded::of(request.headers(), &options.trusted_proxies) } else { Forwarded::default() };
+        let forwarded = BaseUrl {
+            scheme: told.scheme.unwrap_or(seen.scheme),
+            authority: told.authority.unwrap_or_else(|| seen.authority.clone()),
+            path: String::new(),
+        };
         let base = options.public_url.clone().unwrap_or_else(|| forwarded.clone());
         let own = [&seen, &forwarded, &base];
         let (origin, has_credentials) = match origin(request.headers(), &own, options) {
@@ -146,7 +72,8 @@ impl RequestTarget {
                 return Err(Problem::new(StatusCode::FORBIDDEN, why));
             }
         };
-        Ok(Self { base, origin, has_credentials, has_listed_pages: !options.cors_origins.is_empty() })
+        let client = told.client.unwrap_or(arrival.address);
+        Ok(Self { base, client, origin, has_credentials, has_listed_pages: !options.cors_origins.is_empty() })
     }
 
     /// Lets the page read the answer.
@@ -209,15 +136,6 @@ fn is_ours(authority: &str, options: &Options) -> bool {
         || host.ends_with(".localhost")
         || options.public_url.as_ref().is_some_and(|url| url.host() == host)
         || options.hosts.iter().any(|name| host_of(name).eq_ignore_ascii_case(host))
-}
-
-/// What a trusted proxy says that it was asked for.
-fn forwarded(headers: &HeaderMap, seen: &BaseUrl) -> BaseUrl {
-    // A chain of proxies makes a list; the first entry is what the client asked.
-    let first = |name: &HeaderName| Some(single(headers, name)?.split(',').next()?.trim().to_owned());
-    let scheme = first(&FORWARDED_PROTO).and_then(|scheme| known_scheme(&scheme)).unwrap_or(seen.scheme);
-    let authority = first(&FORWARDED_HOST).filter(|host| is_authority(host)).unwrap_or_else(|| seen.authority.clone());
-    BaseUrl { scheme, authority: authority.to_ascii_lowercase(), path: String::new() }
 }
 
 enum FromPage {
@@ -321,15 +239,11 @@ mod tests {
         assert_eq!(base(&headers, trusted), "https://pacs.example.org");
         let broken = [("host", "10.0.0.1"), ("x-forwarded-proto", "javascript"), ("x-forwarded-host", "a/b\"c")];
         assert_eq!(base(&broken, trusted), "http://10.0.0.1");
-    }
-
-    #[test]
-    fn a_url_of_ours_is_one() {
-        for good in ["http://a", "https://a:8443/b/c", "http://[::1]:80"] {
-            assert_eq!(good.parse::<BaseUrl>().unwrap().to_string(), good);
-        }
-        for bad in ["a", "ftp://a", "http://", "http://a b", "http://a/\"", "http://a/?b", "http://a:0x1"] {
-            assert_eq!(bad.parse::<BaseUrl>(), Err(BaseUrlError), "{bad}");
-        }
+        let standard = [("host", "10.0.0.1"), ("forwarded", "for=192.0.2.7;proto=https;host=pacs.example.org")];
+        assert_eq!(base(&standard, |_| {}), "http://10.0.0.1");
+        assert_eq!(base(&standard, trusted), "https://pacs.example.org");
+        let client = |change: fn(&mut Options)| target(&standard, change).unwrap().client;
+        assert_eq!(client(|_| {}), IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(client(trusted), IpAddr::from([192, 0, 2, 7]));
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! tokio and hyper live here and nowhere below. In reading order: [`Options`] (what can be set),
 //! [`Web`] (the listener), `resource` (the one table of resources), `answer` (from a request to a
-//! response), `host` (which names and origins are served), [`access`] (who may do what),
+//! response), `host` (which names and origins are served), `access` (who asks),
 //! `negotiate` (Accept), `query` and `search` (QIDO-RS), `target`, `metadata`, `instances`, `frames`
 //! and `all_bulk_data` (WADO-RS), [`codec`] and `decompress` (frames without compression), [`looks`],
 //! `picture` and `render` (pictures), `store` (STOW-RS), `page` and `ohif` (for people),
 //! [`conformance`] (tables for the statement). A question of QIDO-RS becomes the
 //! [`FindRequest`](crate::model::find::FindRequest) that a C-FIND would make of it.
 
-pub mod access;
+mod access;
 mod activity;
 mod all_bulk_data;
 mod answer;
+mod base_url;
 mod body;
 mod call;
 mod capabilities;
@@ -21,6 +22,7 @@ pub mod conformance;
 mod decompress;
 mod error;
 mod forms;
+mod forwarded;
 mod found;
 mod frames;
 mod host;
@@ -61,13 +63,14 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::ServerConfig;
 
-pub use access::{Rights, SharedUsers, Users, UsersError};
+pub use access::SharedUsers;
+pub use base_url::{BaseUrl, BaseUrlError};
 pub use error::Error;
-pub use host::{BaseUrl, BaseUrlError};
 pub use listener::Web;
 pub use ohif::{Ohif, OhifError};
 pub use resource::{METHODS_OF_RESOURCES, ResourceMethods};
 
+use crate::access::users::Rights;
 use crate::deliver::delivery::Delivery;
 use crate::qr;
 use crate::receive::storage::Storage;

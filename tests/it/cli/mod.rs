@@ -9,6 +9,7 @@ mod echo;
 mod faults;
 mod find;
 mod hostile;
+mod http;
 mod index_files;
 mod killed;
 mod messages;

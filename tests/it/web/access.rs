@@ -1,8 +1,9 @@
 //! Who may send requests, under which host name, and from which page.
 
-use data_encoding::BASE64;
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use dcmdex::access::jwt::{Issuer, TokenCheck};
+use dcmdex::access::users::{line_with_password, line_with_token};
 use dcmdex::web::METHODS_OF_RESOURCES;
-use dcmdex::web::access::{line_with_password, line_with_token};
 
 use super::*;
 
@@ -92,6 +93,78 @@ fn only_a_trusted_proxy_names_users() {
     trusting([10, 0, 0, 1]).get_with("/studies", &header).expect(401);
 }
 
+/// An identity provider: its key, and the file that it publishes.
+struct Provider {
+    key: ring::signature::EcdsaKeyPair,
+    directory: TempDir,
+}
+
+impl Provider {
+    fn new() -> Self {
+        use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+        let random = ring::rand::SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap();
+        let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+        let (x, y) = (BASE64URL_NOPAD.encode(x), BASE64URL_NOPAD.encode(y));
+        let keys = serde_json::json!({ "keys": [{ "kty": "EC", "crv": "P-256", "x": x, "y": y }] });
+        let directory = TempDir::new().unwrap();
+        std::fs::write(directory.path().join("keys.json"), keys.to_string()).unwrap();
+        Self { key, directory }
+    }
+
+    fn check(&self) -> TokenCheck {
+        let issuer = Issuer {
+            issuer: "https://login.example".into(),
+            audiences: vec!["dcmdex".into()],
+            keys: self.directory.path().join("keys.json"),
+            algorithms: vec!["ES256".into()],
+            claim: "roles".into(),
+            read_roles: ["radiologist".to_owned()].into(),
+            store_roles: ["modality".to_owned()].into(),
+            leeway: Duration::ZERO,
+        };
+        TokenCheck::new(issuer).unwrap()
+    }
+
+    fn token(&self, role: &str, audience: &str) -> String {
+        let exp = jsonwebtoken::get_current_timestamp() + 3_600;
+        let claims =
+            serde_json::json!({ "iss": "https://login.example", "aud": audience, "exp": exp, "roles": [role] });
+        let encode = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
+        let message = format!("{}.{}", encode(r#"{"alg":"ES256"}"#), encode(&claims.to_string()));
+        let signed = self.key.sign(&ring::rand::SystemRandom::new(), message.as_bytes()).unwrap();
+        format!("Bearer {message}.{}", BASE64URL_NOPAD.encode(signed.as_ref()))
+    }
+}
+
+#[test]
+fn a_token_of_an_identity_provider_gives_the_rights_of_its_roles() {
+    let provider = Provider::new();
+    let (own_token, line) = line_with_token("viewer", Rights::READ).unwrap();
+    for users in [None, Some(Users::parse(&line).unwrap())] {
+        let has_users = users.is_some();
+        let shared = SharedUsers::new(users, Some(provider.check()));
+        let web = TestWeb::with_services(&archive(), |_| {}, None, |services| services.users = shared);
+        let ask = |credentials: &str| web.get_with("/studies", &[("Authorization", credentials)]).status;
+        assert_eq!(ask(&provider.token("radiologist", "dcmdex")), 200);
+        assert_eq!(ask(&provider.token("modality", "dcmdex")), 403);
+        assert_eq!(ask(&provider.token("visitor", "dcmdex")), 403);
+        assert_eq!(ask(&provider.token("radiologist", "other")), 401);
+        assert_eq!(ask(&Provider::new().token("radiologist", "dcmdex")), 401);
+        assert_eq!(ask(&format!("Bearer {own_token}")), if has_users { 200 } else { 401 });
+        let challenge = web.get("/studies").expect(401).header("www-authenticate");
+        assert_eq!(challenge, "Bearer realm=\"dcmdex\"");
+        let post = |credentials: &str| {
+            let headers = [("Authorization", credentials), ("Content-Type", "application/dicom")];
+            http::request(web.address, "POST", "/dicom-web/studies", &headers, b"x").status
+        };
+        assert_eq!(post(&provider.token("radiologist", "dcmdex")), 403);
+        // Without a storage, but allowed to.
+        assert_eq!(post(&provider.token("modality", "dcmdex")), 503);
+    }
+}
+
 #[test]
 fn a_strange_name_or_page_is_refused_before_anything_else() {
     let web = TestWeb::start();
@@ -135,6 +208,10 @@ fn urls_are_those_that_clients_know() {
     let web = TestWeb::with(&archive(), trusted, None);
     assert!(url(&web, &forwarded).starts_with("https://viewer.example/dicom-web/"));
     assert!(url(&TestWeb::start(), &forwarded).starts_with("http://127.0.0.1:"));
+    // RFC 7239.
+    let standard = [("Forwarded", "for=192.0.2.1;proto=https;host=\"viewer.example:8443\", for=127.0.0.1")];
+    assert!(url(&web, &standard).starts_with("https://viewer.example:8443/dicom-web/"));
+    assert!(url(&TestWeb::start(), &standard).starts_with("http://127.0.0.1:"));
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use dcmdex::access::users::{Rights, Users};
 use dcmdex::config::{Config, Sources};
 use dcmdex::db::ReceivePolicy;
 use dcmdex::db::open::{Reader, Writer, WriterOptions};
@@ -28,7 +29,7 @@ use dcmdex::model::clock::Clock;
 use dcmdex::receive::storage::Storage;
 use dcmdex::scanner::{Roots, ScanTarget, Stop, scan};
 use dcmdex::store::{self, Objects};
-use dcmdex::web::{Options, Rights, Services, SharedUsers, Users, Web};
+use dcmdex::web::{Options, Services, SharedUsers, Web};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
@@ -149,7 +150,7 @@ impl TestWeb {
             options.anyone = Rights::NONE;
         }
         change(&mut options);
-        let users = SharedUsers::new(users.map(|text| Users::parse(text).unwrap()));
+        let users = SharedUsers::new(users.map(|text| Users::parse(text).unwrap()), None);
         let delivery =
             DeliveryOptions { max_instances: 100_000, source_timeout: UNREACHED, verification_holds: Duration::ZERO };
         let delivery = Arc::new(Delivery::new(index.clone(), delivery));

@@ -2,8 +2,8 @@
 
 use std::fs;
 
+use dcmdex::access::users::line_with_password;
 use dcmdex::web::Ohif;
-use dcmdex::web::access::line_with_password;
 
 use super::*;
 use crate::util::objects;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use dcmdex::web::access::{line_with_password, line_with_token};
+use dcmdex::access::users::{line_with_password, line_with_token};
 use serde_json::Value;
 
 use super::*;

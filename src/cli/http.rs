@@ -1,0 +1,84 @@
+//! Who may send requests over HTTP, for `serve` and for `config check`.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use crate::access::jwt::TokenCheck;
+use crate::access::users::{Rights, Users};
+use crate::config::Config;
+
+/// Maximum bytes of the users file.
+const MAX_USERS_BYTES: u64 = 4 << 20;
+
+/// Those who may send requests over HTTP.
+#[derive(Debug)]
+pub(super) struct Callers {
+    /// The users of the file. `None` if there is none.
+    pub(super) users: Option<Users>,
+    /// The tokens of an identity provider.
+    pub(super) tokens: Option<TokenCheck>,
+    /// What others may do. `None` if every caller must be a user.
+    pub(super) anyone: Option<Rights>,
+}
+
+impl Callers {
+    /// Reads the files that the settings name.
+    pub(super) fn of(config: &Config) -> anyhow::Result<Self> {
+        let anyone = config.http_anyone()?;
+        let (http, is_needed) = (&config.http, anyone.is_none());
+        let users = http.users.as_deref().filter(|_| is_needed).map(read_users).transpose()?;
+        let tokens = http.oidc.clone().filter(|_| is_needed).map(TokenCheck::new).transpose()?;
+        Ok(Self { users, tokens, anyone })
+    }
+
+    /// Who that is, in words.
+    pub(super) fn in_words(&self, config: &Config) -> String {
+        let address = config.http.bind;
+        match self.anyone {
+            Some(_) if address.ip().is_loopback() => "anyone on this machine".to_owned(),
+            Some(_) => format!("anyone who reaches {address}, to search and retrieve"),
+            None => {
+                let users = self.users.as_ref().map(|users| format!("the users of the file ({})", users.len()));
+                let issuer = config.http.oidc.as_ref().map(|oidc| format!("those with a token of {}", oidc.issuer));
+                users.into_iter().chain(issuer).collect::<Vec<_>>().join(", and ")
+            }
+        }
+    }
+
+    /// What an operator should know of a port that is more open than it may seem.
+    pub(super) fn warnings(&self, config: &Config) -> Vec<String> {
+        let http = &config.http;
+        let address = http.bind;
+        let mut warnings = Vec::new();
+        if address.ip().is_loopback() {
+            return warnings;
+        }
+        if self.anyone.is_some() {
+            warnings.push(format!(
+                "other machines can reach {address}, and HTTP needs no user (http.access): anyone can search and \
+                 retrieve; nobody can store"
+            ));
+        } else if !http.tls && http.trusted_proxies.is_empty() {
+            warnings.push(format!(
+                "HTTP on {address} runs without TLS (http.tls): others on the network can read passwords and tokens"
+            ));
+        }
+        warnings
+    }
+}
+
+/// Reads the file of users.
+pub(super) fn read_users(path: &Path) -> anyhow::Result<Users> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read the users file {shown}"))?;
+    if metadata.len() > MAX_USERS_BYTES {
+        bail!("{shown} is not a users file: it has {} bytes", metadata.len());
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(path = %shown, "not only its owner can read or write the users file; hint: chmod 600");
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the users file {shown}"))?;
+    Users::parse(&text).with_context(|| format!("cannot use the users file {shown}"))
+}
