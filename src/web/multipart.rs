@@ -7,8 +7,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 /// Bytes of the head of a part. Clients send some hundred.
 const MAX_PART_HEAD: usize = 16 << 10;
 
-/// Characters of a boundary (RFC 2046 5.1.1).
-const MAX_BOUNDARY: usize = 70;
+/// Characters of a boundary that is accepted. RFC 2046 5.1.1 allows 70, and Orthanc sends 73.
+const MAX_BOUNDARY: usize = 256;
 
 /// Writes the delimiters and heads of the parts of one response.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Parts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MultipartError {
     /// The boundary of the Content-Type is missing or no boundary.
-    #[error("the Content-Type has no boundary of 1 to 70 characters")]
+    #[error("the Content-Type has no boundary of 1 to {MAX_BOUNDARY} characters")]
     Boundary,
     /// The head of a part goes on and on.
     #[error("the head of a part is longer than {MAX_PART_HEAD} bytes")]
@@ -313,7 +313,7 @@ mod tests {
         }
         let long = [b"--b\r\nX: ".to_vec(), vec![b'a'; MAX_PART_HEAD + 10]].concat();
         assert_eq!(in_pieces(&long, 1000), Err(MultipartError::HeadTooLong));
-        for boundary in ["", "a\"b", "a\r\nb", "a ", &"a".repeat(71)] {
+        for boundary in ["", "a\"b", "a\r\nb", "a ", &"a".repeat(MAX_BOUNDARY + 1)] {
             assert!(MultipartReader::new(boundary).is_err(), "{boundary}");
         }
     }

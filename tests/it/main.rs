@@ -19,6 +19,7 @@ mod opening;
 mod peers_compare;
 mod peers_find;
 mod peers_retrieve;
+mod peers_web;
 mod qr;
 mod same_road;
 mod scanner;
