@@ -111,7 +111,7 @@ fn a_client_that_is_slow_and_goes_on_is_not_idle() {
     std::fs::write(build.path().join("index.html"), "<script>window.PUBLIC_URL = '/';</script>").unwrap();
     std::fs::write(build.path().join("app.bundle.0a1b2c3d.js"), &bundle).unwrap();
     let (ohif, _) = dcmdex::web::Ohif::open(build.path()).unwrap();
-    let impatient = |options: &mut Options| options.idle_timeout = Duration::from_secs(2);
+    let impatient = |options: &mut Options| options.idle_timeout = Duration::from_secs(4);
     let web = TestWeb::with_services(&archive(), impatient, None, |services| services.ohif = Some(Arc::new(ohif)));
     let mut stream = http::connect_from([127, 0, 0, 1], web.address);
     stream.set_read_timeout(Some(UNREACHED)).unwrap();

@@ -86,8 +86,12 @@ impl TestWeb {
         serve: impl FnOnce(&mut Services),
     ) -> Self {
         let directory = TempDir::new().unwrap();
-        index_of(folder, &directory.path().join("index.db"));
-        Self::over(directory, change, users, serve, None)
+        let index = directory.path().join("index.db");
+        index_of(folder, &index);
+        // As the node does. Without a writer, the last thread of the scan may remove files of the
+        // index that a reader has seen.
+        let writer = Writer::open(&index, WriterOptions::default()).unwrap();
+        Self::over(directory, change, users, serve, writer)
     }
 
     /// Starts it with an empty index that accepts objects.
@@ -123,7 +127,7 @@ impl TestWeb {
             under_way: Arc::default(),
         };
         let serve = |services: &mut Services| services.storage = Some(Arc::new(storage));
-        Self::over(directory, change, users, serve, Some(writer))
+        Self::over(directory, change, users, serve, writer)
     }
 
     fn over(
@@ -131,7 +135,7 @@ impl TestWeb {
         change: impl FnOnce(&mut Options),
         users: Option<&str>,
         serve: impl FnOnce(&mut Services),
-        writer: Option<Writer>,
+        writer: Writer,
     ) -> Self {
         let index = directory.path().join("index.db");
         let mut options = Options::new();
@@ -163,9 +167,7 @@ impl TestWeb {
         let thread = thread::spawn(move || {
             runtime.block_on(web.run(stop));
             drop(runtime);
-            if let Some(writer) = writer {
-                writer.close().unwrap();
-            }
+            writer.close().unwrap();
         });
         Self { address, users, directory, shutdown, thread: Some(thread) }
     }
