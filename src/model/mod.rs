@@ -9,7 +9,7 @@
 //! - [`find`]: a query.
 //! - [`matching`]: PS3.4 C.2.2.2.
 //!
-//! [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`sound`], [`checksum`],
+//! [`uid`], [`ae_title`], [`peer`], [`datetime`], [`person_name`], [`metaphone`], [`checksum`],
 //! [`value`], [`clock`] and [`calendar`] are the vocabulary of these. `dicom_json` writes elements in the DICOM
 //! JSON Model.
 
