@@ -385,10 +385,7 @@ fn node_with_received(lengths: &[usize]) -> TestNode {
     peer.release();
     // The name of an arriving object is removed after its Success. That changes the times of the
     // file, and a result of its verification then holds no longer.
-    let is_arriving = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().to_string_lossy().contains(',');
-    while fs::read_dir(node.storage().join(".incoming")).unwrap().any(is_arriving) {
-        std::thread::yield_now();
-    }
+    node.wait_for_incoming_links();
     node
 }
 

@@ -55,12 +55,7 @@ fn status(node: &TestNode) -> IndexStatus {
 /// Returns the object files below the storage directory, finished or not. It first waits until
 /// incoming links are gone, which is soon after the responses.
 fn files(node: &TestNode) -> Vec<PathBuf> {
-    let is_incoming_link = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().contains(',');
-    while fs::read_dir(node.storage().join(".incoming"))
-        .is_ok_and(|entries| entries.filter_map(Result::ok).any(|entry| is_incoming_link(&entry)))
-    {
-        std::thread::yield_now();
-    }
+    node.wait_for_incoming_links();
     files_below(node.storage())
 }
 
