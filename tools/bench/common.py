@@ -91,8 +91,8 @@ class Listener:
         self.process.wait()
 
 
-def serve(index, storage, log, *flags, cpus=None):
+def serve(index, storage, log, *flags, cpus=None, binary=RELEASE / "dcmdex"):
     """A dcmdex node on `index`; `cpus` as for a Listener."""
     port = free_port()
-    command = [RELEASE / "dcmdex", "serve", "--index", index, "--storage", storage, "--ae-title", "DCMDEX"]
+    command = [binary, "serve", "--index", index, "--storage", storage, "--ae-title", "DCMDEX"]
     return Listener([*command, "--bind", "127.0.0.1", "--port", port, *flags], port, log, cpus)

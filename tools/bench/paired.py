@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import RELEASE, Listener, build, commit, fail, free_port, machine
+from common import RELEASE, build, commit, fail, machine, serve
 from retrieve import SERIES, ct_slice
 
 FILES, INSTANCES, SLICES = 100_000, 1_600_000, 300
@@ -47,9 +47,7 @@ def last_line(text):
 
 
 def node(binary, index, home, log, *flags):
-    port = free_port()
-    command = [binary, "serve", "--index", index, "--storage", home / "objects", "--ae-title", "DCMDEX"]
-    return Listener([*command, "--bind", "127.0.0.1", "--port", port, *flags], port, log)
+    return serve(index, home / "objects", log, *flags, binary=binary)
 
 
 class Work:
