@@ -19,11 +19,16 @@ const TABLES: &str = include_str!("schema/schema.sql");
 /// [`instances_view`].
 const VIEWS: &str = include_str!("schema/views.sql");
 
-/// Views that an index of the current schema may lack: see [`add_views`].
+/// Views that an index of the current schema may lack: see [`add_missing`].
 const MORE_VIEWS: &str = include_str!("schema/more_views.sql");
 
 /// The names of [`MORE_VIEWS`].
 const MORE_VIEW_NAMES: &[&str] = &["files", "copies", "failed_files", "conflicts", "arrivals", "declared_values"];
+
+/// Tables that an index of the current schema may lack: their names, and the statements that make
+/// them (`CREATE … IF NOT EXISTS`). A feature with tables of its own has a file here, in place of a
+/// new schema version. See [`add_missing`].
+const MORE_TABLES: &[(&[&str], &str)] = &[];
 
 /// The steps from each released schema version to the next. A released step is never edited. Each
 /// step drops the views first.
@@ -48,7 +53,7 @@ pub(super) fn check(connection: &Connection, path: &Path, writer: bool) -> Resul
         return Err(Error::NewerSchema { path: path.to_owned(), found, known: SCHEMA_VERSION });
     }
     if found == SCHEMA_VERSION {
-        return if writer { add_views(connection).map_err(Error::from) } else { Ok(()) };
+        return if writer { add_missing(connection).map_err(Error::from) } else { Ok(()) };
     }
     if !writer {
         return if found == 0 {
@@ -81,24 +86,31 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(&patients_view())?;
     transaction.execute_batch(VIEWS)?;
     transaction.execute_batch(&instances_view())?;
-    transaction.execute_batch(&more_views())?;
+    transaction.execute_batch(&additions())?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }
 
-/// Adds the views that came after an index was made. A view is no change of the schema to a program that reads or writes the
-/// tables, so older programs of the same schema version go on with the index.
-fn add_views(connection: &Connection) -> rusqlite::Result<()> {
-    let names = MORE_VIEW_NAMES.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
-    let sql = format!("SELECT count(*) FROM sqlite_schema WHERE type = 'view' AND name IN ({names})");
+/// Adds the tables and views that came after an index was made. To a program that reads or writes
+/// the other tables they are no change of the schema. So older programs of the same schema version go
+/// on with the index.
+fn add_missing(connection: &Connection) -> rusqlite::Result<()> {
+    let names: Vec<_> = MORE_TABLES.iter().flat_map(|(names, _)| *names).chain(MORE_VIEW_NAMES).collect();
+    let list = names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let sql = format!("SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'view') AND name IN ({list})");
     let known: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
-    if usize::try_from(known) == Ok(MORE_VIEW_NAMES.len()) {
+    if usize::try_from(known) == Ok(names.len()) {
         return Ok(());
     }
     let transaction = rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-    transaction.execute_batch(&more_views())?;
+    transaction.execute_batch(&additions())?;
     transaction.commit()
+}
+
+fn additions() -> String {
+    let tables: String = MORE_TABLES.iter().map(|(_, statements)| *statements).collect();
+    tables + &more_views()
 }
 
 fn more_views() -> String {
