@@ -196,23 +196,4 @@ impl Flags {
         self.text(path, flag, text.transpose()?);
         Ok(())
     }
-
-    pub(super) fn list(&mut self, path: &str, flag: &'static str, values: &[String]) {
-        if !values.is_empty() {
-            self.0.push(Flag { path: path.to_owned(), value: values.to_vec().into(), flag });
-        }
-    }
-
-    pub(super) fn integer(&mut self, path: &str, flag: &'static str, value: Option<i64>) {
-        if let Some(value) = value {
-            self.0.push(Flag { path: path.to_owned(), value: value.into(), flag });
-        }
-    }
-
-    /// A switch that is present sets the value. If it is absent, the other sources decide.
-    pub(super) fn switch(&mut self, path: &str, flag: &'static str, value: bool) {
-        if value {
-            self.0.push(Flag { path: path.to_owned(), value: true.into(), flag });
-        }
-    }
 }

@@ -18,6 +18,7 @@ mod places;
 mod rebuild;
 mod scan;
 mod serve;
+mod setting_args;
 mod spooled;
 mod status;
 mod stray;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::output::{Grouped, Output, Shown, put_path, terminal_width};
+use super::setting_args::{HasSettings, SettingArgs};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
 use crate::cli::{Exit, suspend};
 use crate::config::Config;
@@ -24,6 +25,14 @@ use crate::scanner::{self, FilesAhead, Hang, NotPruned, Reasons, Roots, ScanEven
 /// Time between two progress lines, if standard error is no terminal.
 const PROGRESS_LINES: Duration = Duration::from_secs(10);
 
+/// The options of `scan` in the table of settings.
+#[derive(Debug)]
+struct ScanCommand;
+
+impl HasSettings for ScanCommand {
+    const COMMAND: &'static str = "scan";
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ScanArgs {
     #[command(flatten)]
@@ -34,37 +43,8 @@ pub(super) struct ScanArgs {
     /// Read and report, but write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Read all files again, even if their size and time have not changed
-    #[arg(long)]
-    full: bool,
-    /// Scan only files that match this glob. With a slash it is compared with the path below PATH,
-    /// else with the name. May be repeated
-    #[arg(long, value_name = "GLOB")]
-    include: Vec<String>,
-    /// Exclude files and directories that match this glob. May be repeated. Wins over --include
-    #[arg(long, value_name = "GLOB")]
-    exclude: Vec<String>,
-    /// Scan the most recently changed directories first
-    #[arg(long)]
-    newest_first: bool,
-    /// Read at most this much per second: 500/s (files), 20MB/s, or both with a comma between
-    #[arg(long, value_name = "RATE")]
-    throttle: Option<String>,
-    /// Give up a file or directory that does not answer for this time. It counts as failed, and the
-    /// scan goes on [default: 30]
-    #[arg(long, value_name = "SECONDS")]
-    read_timeout: Option<u32>,
-    /// Delete entries of files that are gone from the index, except below directories whose disk
-    /// may not be mounted
-    #[arg(long)]
-    prune: bool,
-    /// Like --prune, and also below directories that are empty, no longer mounted or gone
-    /// themselves
-    #[arg(long)]
-    prune_emptied: bool,
-    /// Number of files to read at the same time [default: four for each processor, at least 16]
-    #[arg(long, value_name = "N")]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    settings: SettingArgs<ScanCommand>,
     /// Directories to scan with everything below them, or files
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -73,15 +53,7 @@ pub(super) struct ScanArgs {
 pub(super) fn run(arguments: &ScanArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let mut flags = Flags::default();
     arguments.index.add_to(&mut flags)?;
-    flags.switch("scan.full", "--full", arguments.full);
-    flags.list("scan.include", "--include", &arguments.include);
-    flags.list("scan.exclude", "--exclude", &arguments.exclude);
-    flags.text("scan.order", "--newest-first", arguments.newest_first.then_some("newest-first"));
-    flags.text("scan.throttle", "--throttle", arguments.throttle.as_deref());
-    flags.integer("scan.read_timeout_seconds", "--read-timeout", arguments.read_timeout.map(i64::from));
-    flags.switch("scan.prune", "--prune", arguments.prune || arguments.prune_emptied);
-    flags.switch("scan.prune_emptied", "--prune-emptied", arguments.prune_emptied);
-    flags.integer("scan.jobs", "--jobs", arguments.jobs.map(i64::from));
+    flags.0.extend(arguments.settings.flags());
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let options = config.scanner_options();
     let roots = match Roots::find(&arguments.paths, &options) {

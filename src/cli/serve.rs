@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -20,6 +20,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::{NOTIFY_SOCKET, ServiceManager};
+use super::setting_args::{HasSettings, SettingArgs};
 use crate::access::jwt::TokenCheck;
 use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
@@ -35,7 +36,6 @@ use crate::db::open::{Reader, Writer};
 use crate::deliver::delivery::Delivery;
 use crate::deliver::scrub::{Scrub, ScrubTally};
 use crate::ingest::{Outcome, Wanted, read_file};
-use crate::model::ae_title::AeTitle;
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
 use crate::model::location::Place;
@@ -51,41 +51,20 @@ use crate::web::{self, SharedUsers, Web};
 /// Minimum pause between two rounds of a scrub.
 const LEAST_SCRUB_PAUSE: Duration = Duration::from_secs(60);
 
+/// The options of `serve` in the table of settings.
+#[derive(Debug)]
+struct Serve;
+
+impl HasSettings for Serve {
+    const COMMAND: &'static str = "serve";
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     index: IndexArgs,
-    /// Directory for received objects [default: dcmdex-data/objects]
-    #[arg(long, value_name = "DIR")]
-    storage: Option<PathBuf>,
-    /// AE title of this node [default: DCMDEX]
-    #[arg(long, value_name = "AET")]
-    ae_title: Option<AeTitle>,
-    /// IP address to listen on. 0.0.0.0 means every interface [default: 127.0.0.1]
-    #[arg(long, value_name = "ADDR")]
-    bind: Option<String>,
-    /// Who may associate: the peers in the table, or anyone who reaches the port [default: the
-    /// table, if there is one]
-    #[arg(long, value_name = "WHO", value_parser = ["table", "anyone"])]
-    access: Option<String>,
-    /// TCP port to listen on. 0 takes a free port [default: 11112]
-    #[arg(long, value_name = "N")]
-    port: Option<u16>,
-    /// Index received objects without keeping them
-    #[arg(long)]
-    metadata_only: bool,
-    /// TCP port for HTTP (DICOMweb, health and metrics). 0 takes a free port [default: no HTTP]
-    #[arg(long, value_name = "N")]
-    http_port: Option<u16>,
-    /// IP address to listen on for HTTP [default: 127.0.0.1]
-    #[arg(long, value_name = "ADDR")]
-    http_bind: Option<String>,
-    /// File with the users of the HTTP server. See `dcmdex user`
-    #[arg(long, value_name = "FILE")]
-    http_users: Option<PathBuf>,
-    /// Folder of an OHIF build, served below /ohif/ of the HTTP port
-    #[arg(long, value_name = "DIR")]
-    ohif: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingArgs<Serve>,
     /// Another node, as a destination for C-MOVE. May be repeated
     #[arg(long, value_name = "AET=HOST:PORT")]
     peer: Vec<Peer>,
@@ -381,17 +360,7 @@ fn warn_of_lacking(config: &Config) -> anyhow::Result<()> {
 fn flags(arguments: &ServeArgs) -> anyhow::Result<Vec<crate::config::Flag>> {
     let mut flags = Flags::default();
     arguments.index.add_to(&mut flags)?;
-    flags.path("storage", "--storage", arguments.storage.as_ref())?;
-    flags.text("ae_title", "--ae-title", arguments.ae_title.as_ref().map(AeTitle::as_str));
-    flags.text("bind", "--bind", arguments.bind.as_deref());
-    flags.text("access", "--access", arguments.access.as_deref());
-    flags.integer("port", "--port", arguments.port.map(i64::from));
-    flags.switch("metadata_only", "--metadata-only", arguments.metadata_only);
-    flags.switch("http.enabled", "--http-port", arguments.http_port.is_some());
-    flags.integer("http.port", "--http-port", arguments.http_port.map(i64::from));
-    flags.text("http.bind", "--http-bind", arguments.http_bind.as_deref());
-    flags.path("http.users", "--http-users", arguments.http_users.as_ref())?;
-    flags.path("http.ohif", "--ohif", arguments.ohif.as_ref())?;
+    flags.0.extend(arguments.settings.flags());
     for (at, peer) in arguments.peer.iter().enumerate() {
         if arguments.peer.iter().take(at).any(|earlier| earlier.ae_title == peer.ae_title) {
             bail!("option --peer: {} is named twice", peer.ae_title);

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::entries::FileEntry;
 use super::{Config, Error, SettingProblem};
 use crate::access::peers::{Grant, Security};
+use crate::config::keys::settings;
 use crate::config::setting::Origin;
 use crate::model::ae_title::AeTitle;
 
@@ -69,8 +70,8 @@ impl Config {
                 .to_owned(),
         };
         let origin = match self.access {
-            AccessMode::Auto => self.layers.setting("bind").origin.clone(),
-            AccessMode::Table | AccessMode::Anyone => self.layers.setting("access").origin.clone(),
+            AccessMode::Auto => self.layers.setting(settings::BIND.path()).origin.clone(),
+            AccessMode::Table | AccessMode::Anyone => self.layers.setting(settings::ACCESS.path()).origin.clone(),
         };
         Err(Error::Invalid(vec![SettingProblem { origin, message }]))
     }
@@ -113,7 +114,7 @@ impl AccessHistory {
         let admitted = new.admitted()?;
         let mut problems = Vec::new();
         if (self.admitted, admitted) == (Admitted::Table, Admitted::Anyone) {
-            let origin = new.layers.setting("access").origin.clone();
+            let origin = new.layers.setting(settings::ACCESS.path()).origin.clone();
             let message =
                 "the table of peers is gone, and anyone would be let in: a running node does not open itself; put \
                            the table back, or restart the node"

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::keys::{KeyOf, Texts, settings};
 use super::{Check, Config, Error, SettingProblem};
 use crate::access::jwt::{ALGORITHMS, Issuer};
 use crate::access::users::Rights;
@@ -59,74 +60,90 @@ pub struct Http {
 
 impl Check<'_> {
     pub(super) fn http(&mut self) -> Http {
-        let address = match self.text("http.bind") {
+        let address = match self.text(settings::HTTP_BIND) {
             "localhost" => IpAddr::from(Ipv4Addr::LOCALHOST),
-            _ => self.parsed("http.bind").unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
+            _ => self.parsed(settings::HTTP_BIND).unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
         };
-        let port = u16::try_from(self.integer("http.port", 0, u64::from(u16::MAX))).unwrap_or_default();
-        let is_given = |this: &Self, path| !this.text(path).is_empty();
-        let max_results = self.integer("http.max_results", 0, i64::MAX.unsigned_abs());
+        let port = u16::try_from(self.integer(settings::HTTP_PORT)).unwrap_or_default();
+        let is_given = |this: &Self, key| !this.text(key).is_empty();
+        let max_results = self.integer(settings::HTTP_MAX_RESULTS);
         let http = Http {
-            enabled: self.boolean("http.enabled"),
+            enabled: self.boolean(settings::HTTP_ENABLED),
             bind: SocketAddr::new(address, port),
-            tls: self.boolean("http.tls"),
-            users: is_given(self, "http.users").then(|| self.path("http.users")),
-            access: self.choice(
-                "http.access",
-                &[("auto", HttpAccess::Auto), ("users", HttpAccess::Users), ("anyone", HttpAccess::Anyone)],
-            ),
-            public_url: if is_given(self, "http.public_url") { self.parsed("http.public_url") } else { None },
-            hosts: self.texts("http.hosts"),
-            cors_origins: self.texts("http.cors_origins"),
-            trusted_proxies: self.addresses("http.trusted_proxies"),
-            user_header: is_given(self, "http.user_header").then(|| self.text("http.user_header").to_owned()),
+            tls: self.boolean(settings::HTTP_TLS),
+            users: is_given(self, settings::HTTP_USERS).then(|| self.path(settings::HTTP_USERS)),
+            access: self.choice(settings::HTTP_ACCESS, [HttpAccess::Auto, HttpAccess::Users, HttpAccess::Anyone]),
+            public_url: if is_given(self, settings::HTTP_PUBLIC_URL) {
+                self.parsed(settings::HTTP_PUBLIC_URL)
+            } else {
+                None
+            },
+            hosts: self.texts(settings::HTTP_HOSTS),
+            cors_origins: self.texts(settings::HTTP_CORS_ORIGINS),
+            trusted_proxies: self.addresses(settings::HTTP_TRUSTED_PROXIES),
+            user_header: is_given(self, settings::HTTP_USER_HEADER)
+                .then(|| self.text(settings::HTTP_USER_HEADER).to_owned()),
             oidc: self.oidc(),
-            ohif: is_given(self, "http.ohif").then(|| self.path("http.ohif")),
-            max_connections: self.count("http.max_connections", 1, 100_000),
-            max_connections_per_address: self.count("http.max_connections_per_address", 1, 100_000),
+            ohif: is_given(self, settings::HTTP_OHIF).then(|| self.path(settings::HTTP_OHIF)),
+            max_connections: self.count(settings::HTTP_MAX_CONNECTIONS),
+            max_connections_per_address: self.count(settings::HTTP_MAX_CONNECTIONS_PER_ADDRESS),
             max_results: (max_results > 0).then_some(max_results),
-            metadata_cache_bytes: self.count("http.metadata_cache_mib", 0, 1 << 20) << 20,
+            metadata_cache_bytes: self.count(settings::HTTP_METADATA_CACHE_MIB) << 20,
         };
         if http.user_header.is_some() && http.trusted_proxies.is_empty() {
-            self.refuse("http.user_header", "it has no effect: `http.trusted_proxies` is empty".to_owned());
+            self.refuse(
+                settings::HTTP_USER_HEADER.path(),
+                "it has no effect: `http.trusted_proxies` is empty".to_owned(),
+            );
         }
         if http.user_header.is_some() && http.users.is_none() {
-            self.refuse("http.user_header", "it gives no rights without a file of users (`http.users`)".to_owned());
+            self.refuse(
+                settings::HTTP_USER_HEADER.path(),
+                "it gives no rights without a file of users (`http.users`)".to_owned(),
+            );
         }
-        if http.enabled && http.tls && self.text("tls.certificate").is_empty() {
-            self.refuse("http.tls", "TLS needs `tls.certificate`".to_owned());
+        if http.enabled && http.tls && self.text(settings::TLS_CERTIFICATE).is_empty() {
+            self.refuse(settings::HTTP_TLS.path(), "TLS needs `tls.certificate`".to_owned());
         }
         http
     }
 
     fn oidc(&mut self) -> Option<Issuer> {
-        let issuer = self.text("http.oidc_issuer").to_owned();
-        let audiences = self.texts("http.oidc_audience");
-        let algorithms = self.texts("http.oidc_algorithms");
-        let (read_roles, store_roles) = (self.texts("http.oidc_read_roles"), self.texts("http.oidc_store_roles"));
-        let leeway = Duration::from_secs(self.integer("http.oidc_leeway", 0, 3_600));
-        let has_keys = !self.text("http.oidc_keys").is_empty();
+        let issuer = self.text(settings::HTTP_OIDC_ISSUER).to_owned();
+        let audiences = self.texts(settings::HTTP_OIDC_AUDIENCE);
+        let algorithms = self.texts(settings::HTTP_OIDC_ALGORITHMS);
+        let (read_roles, store_roles) =
+            (self.texts(settings::HTTP_OIDC_READ_ROLES), self.texts(settings::HTTP_OIDC_STORE_ROLES));
+        let leeway = Duration::from_secs(self.integer(settings::HTTP_OIDC_LEEWAY));
+        let has_keys = !self.text(settings::HTTP_OIDC_KEYS).is_empty();
         for algorithm in &algorithms {
             if !ALGORITHMS.iter().any(|(name, _)| name == algorithm) {
-                self.refuse("http.oidc_algorithms", format!("`{algorithm}` is not an algorithm that can be allowed"));
+                self.refuse(
+                    settings::HTTP_OIDC_ALGORITHMS.path(),
+                    format!("`{algorithm}` is not an algorithm that can be allowed"),
+                );
             }
         }
         if issuer.is_empty() {
-            let set = [
-                ("http.oidc_audience", !audiences.is_empty()),
-                ("http.oidc_keys", has_keys),
-                ("http.oidc_read_roles", !read_roles.is_empty()),
-                ("http.oidc_store_roles", !store_roles.is_empty()),
+            let without_effect = [
+                (settings::HTTP_OIDC_AUDIENCE.path(), !audiences.is_empty()),
+                (settings::HTTP_OIDC_KEYS.path(), has_keys),
+                (settings::HTTP_OIDC_READ_ROLES.path(), !read_roles.is_empty()),
+                (settings::HTTP_OIDC_STORE_ROLES.path(), !store_roles.is_empty()),
             ];
-            for (path, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
+            for (path, _) in without_effect.into_iter().filter(|(_, is_set)| *is_set) {
                 self.refuse(path, "it has no effect: `http.oidc_issuer` is empty".to_owned());
             }
             return None;
         }
         let needs = [
-            ("http.oidc_audience", audiences.is_empty(), "a token for any other service would be accepted"),
-            ("http.oidc_keys", !has_keys, "no signature can be verified"),
-            ("http.oidc_algorithms", algorithms.is_empty(), "no token can be accepted"),
+            (
+                settings::HTTP_OIDC_AUDIENCE.path(),
+                audiences.is_empty(),
+                "a token for any other service would be accepted",
+            ),
+            (settings::HTTP_OIDC_KEYS.path(), !has_keys, "no signature can be verified"),
+            (settings::HTTP_OIDC_ALGORITHMS.path(), algorithms.is_empty(), "no token can be accepted"),
         ];
         for (path, is_missing, why) in needs {
             if is_missing {
@@ -135,38 +152,37 @@ impl Check<'_> {
         }
         if read_roles.is_empty() && store_roles.is_empty() {
             let message = "no role gives a right: `http.oidc_read_roles` and `http.oidc_store_roles` are empty";
-            self.refuse("http.oidc_issuer", message.to_owned());
+            self.refuse(settings::HTTP_OIDC_ISSUER.path(), message.to_owned());
         }
         Some(Issuer {
             issuer,
             audiences,
-            keys: if has_keys { self.path("http.oidc_keys") } else { PathBuf::new() },
+            keys: if has_keys { self.path(settings::HTTP_OIDC_KEYS) } else { PathBuf::new() },
             algorithms,
-            claim: self.text("http.oidc_claim").to_owned(),
+            claim: self.text(settings::HTTP_OIDC_CLAIM).to_owned(),
             read_roles: read_roles.into_iter().collect(),
             store_roles: store_roles.into_iter().collect(),
             leeway,
         })
     }
 
-    fn texts(&mut self, path: &str) -> Vec<String> {
-        let values = self.layers.setting(path).value.as_array().cloned().unwrap_or_default();
+    fn texts(&mut self, key: KeyOf<Texts>) -> Vec<String> {
         let mut texts = Vec::new();
-        for value in values {
+        for value in self.layers.value(key) {
             match value.as_str() {
                 Some(text) if !text.trim().is_empty() => texts.push(text.trim().to_owned()),
-                _ => self.refuse(path, format!("{value} is not a text")),
+                _ => self.refuse(key.path(), format!("{value} is not a text")),
             }
         }
         texts
     }
 
-    fn addresses(&mut self, path: &str) -> Vec<IpAddr> {
+    fn addresses(&mut self, key: KeyOf<Texts>) -> Vec<IpAddr> {
         let mut addresses = Vec::new();
-        for text in self.texts(path) {
+        for text in self.texts(key) {
             match text.parse() {
                 Ok(address) => addresses.push(address),
-                Err(_) => self.refuse(path, format!("`{text}` is not an IP address")),
+                Err(_) => self.refuse(key.path(), format!("`{text}` is not an IP address")),
             }
         }
         addresses

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::SettingProblem;
 use super::entries::{EntryTable, FileEntry, entry};
-use super::keys::{KEYS, Key, PEERS, VARIABLE_PREFIX, parse_value};
+use super::keys::{KEYS, Key, KeyOf, PEERS, SettingValue, VARIABLE_PREFIX, parse_value};
 use crate::config::entries::ATTRIBUTE_TABLE;
 use crate::config::entries::PEER_TABLE;
 
@@ -181,6 +181,14 @@ impl Layers {
     /// Panics if the table does not have the setting.
     pub(super) fn setting(&self, path: &str) -> &Setting {
         self.settings.get(path).expect("only names of the table are asked for, and each has a default")
+    }
+
+    /// Returns the effective value of a setting.
+    ///
+    /// # Panics
+    /// Panics if the value has another type. Each source is checked against the type of the default.
+    pub(super) fn value<T: SettingValue>(&self, key: KeyOf<T>) -> T::Read<'_> {
+        T::read(&self.setting(key.path()).value).expect("the layers only take values of the default's type")
     }
 }
 

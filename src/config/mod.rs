@@ -13,6 +13,7 @@ mod keys;
 mod layers;
 mod options;
 mod peers;
+mod reference;
 mod setting;
 
 use std::ffi::OsString;
@@ -28,7 +29,9 @@ use toml::Value;
 pub use access::{AccessHistory, AccessMode, Admitted};
 pub use example::example;
 pub use http::{Http, HttpAccess};
-pub use keys::{CONFIG_VARIABLE, KEYS, Key};
+pub(crate) use keys::parse_value;
+pub use keys::{CONFIG_VARIABLE, FlagForm, KEYS, Key, KeyFlag, ValueKind};
+pub use reference::reference;
 pub use setting::{Origin, Setting, SettingProblem};
 
 use crate::access::peers::{Grant, Peers, Security};
@@ -42,6 +45,7 @@ use crate::scp::Plain;
 use crate::telemetry::{self, LogFormat};
 use crate::ul::tls::{self, ClientCertificates};
 use entries::{ATTRIBUTE_TABLE, PEER_TABLE};
+use keys::{Boolean, Choice, Integer, KeyOf, Text, Texts, settings};
 use layers::Layers;
 
 /// File in the current directory that is read if none is named.
@@ -330,7 +334,7 @@ impl Config {
             layers.add_flag(&flag.path, flag.value.clone(), flag.flag, &mut problems);
         }
         if let (Some(path), Some(text)) = (&file, &text)
-            && layers.setting("require_end").value.as_bool().unwrap_or(true)
+            && layers.value(settings::REQUIRE_END)
             && text.lines().next_back().map(str::trim_end) != Some(END)
         {
             let origin = Origin::File { path: path.clone(), line: text.lines().count().max(1) };
@@ -411,73 +415,67 @@ struct Check<'a> {
     current_directory: &'a Path,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
     fn config(&mut self) -> Config {
         let declared = attributes::declared(self.layers, self.problems);
         let mut config = Config {
-            require_end: self.boolean("require_end"),
-            index: self.path("index"),
-            storage: self.path("storage"),
-            ae_title: self.parsed("ae_title").unwrap_or_else(|| "DCMDEX".parse().expect("the default is an AE title")),
-            access: self.choice(
-                "access",
-                &[("auto", AccessMode::Auto), ("table", AccessMode::Table), ("anyone", AccessMode::Anyone)],
-            ),
-            keep: if self.boolean("metadata_only") { Keep::MetadataOnly } else { Keep::Objects },
+            require_end: self.boolean(settings::REQUIRE_END),
+            index: self.path(settings::INDEX),
+            storage: self.path(settings::STORAGE),
+            ae_title: self
+                .parsed(settings::AE_TITLE)
+                .unwrap_or_else(|| "DCMDEX".parse().expect("the default is an AE title")),
+            access: self.choice(settings::ACCESS, [AccessMode::Auto, AccessMode::Table, AccessMode::Anyone]),
+            keep: if self.boolean(settings::METADATA_ONLY) { Keep::MetadataOnly } else { Keep::Objects },
             tls: self.tls(),
-            plain: if self.boolean("tls.only") { Plain::Refuse } else { Plain::Listen },
+            plain: if self.boolean(settings::TLS_ONLY) { Plain::Refuse } else { Plain::Listen },
             network: self.network(),
             http: self.http(),
-            durability: self
-                .choice("store.durability", &[("full", StoreDurability::Full), ("os", StoreDurability::Os)]),
-            duplicates: self.choice(
-                "store.duplicates",
-                &[
-                    ("keep-both", Duplicates::KeepBoth),
-                    ("keep-first", Duplicates::KeepFirst),
-                    ("replace", Duplicates::Replace),
-                ],
-            ),
-            keep_known: self.choice(
-                "store.keep_known",
-                &[("always", KeepKnown::Always), ("trust-archive", KeepKnown::TrustArchive)],
-            ),
+            durability: self.choice(settings::STORE_DURABILITY, [StoreDurability::Full, StoreDurability::Os]),
+            duplicates: self
+                .choice(settings::STORE_DUPLICATES, [Duplicates::KeepBoth, Duplicates::KeepFirst, Duplicates::Replace]),
+            keep_known: self.choice(settings::STORE_KEEP_KNOWN, [KeepKnown::Always, KeepKnown::TrustArchive]),
             find: self.find(&declared),
             declared,
-            commit_in_place: self.boolean("commitment.in_place"),
+            commit_in_place: self.boolean(settings::COMMITMENT_IN_PLACE),
             retrieve: RetrieveSettings {
-                max_instances: self.count("retrieve.max_instances", 1, 100_000_000),
-                response_timeout: self.seconds("retrieve.response_timeout_seconds"),
-                source_timeout: self.seconds("retrieve.source_timeout_seconds"),
+                max_instances: self.count(settings::RETRIEVE_MAX_INSTANCES),
+                response_timeout: self.seconds(settings::RETRIEVE_RESPONSE_TIMEOUT_SECONDS),
+                source_timeout: self.seconds(settings::RETRIEVE_SOURCE_TIMEOUT_SECONDS),
             },
             integrity: self.integrity(),
-            min_free_bytes: self.integer("store.min_free_mib", 0, 1 << 30) << 20,
-            cache_bytes: self.integer("database.cache_mib", 1, 1 << 20) << 20,
-            start_check: self.boolean("database.start_check"),
-            scan_jobs: match self.count("scan.jobs", 0, 1024) {
+            min_free_bytes: self.integer(settings::STORE_MIN_FREE_MIB) << 20,
+            cache_bytes: self.integer(settings::DATABASE_CACHE_MIB) << 20,
+            start_check: self.boolean(settings::DATABASE_START_CHECK),
+            scan_jobs: match self.count(settings::SCAN_JOBS) {
                 0 => default_jobs(),
                 jobs => jobs,
             },
-            scan_full: self.boolean("scan.full"),
+            scan_full: self.boolean(settings::SCAN_FULL),
             scan_filter: self.filter(),
-            scan_order: self
-                .choice("scan.order", &[("name", WalkOrder::Name), ("newest-first", WalkOrder::NewestFirst)]),
-            scan_throttle: self.parsed("scan.throttle").unwrap_or_default(),
-            scan_read_timeout: self.seconds("scan.read_timeout_seconds"),
-            scan_prune: self.boolean("scan.prune"),
-            scan_prune_emptied: self.boolean("scan.prune_emptied"),
+            scan_order: self.choice(settings::SCAN_ORDER, [WalkOrder::Name, WalkOrder::NewestFirst]),
+            scan_throttle: self.parsed(settings::SCAN_THROTTLE).unwrap_or_default(),
+            scan_read_timeout: self.seconds(settings::SCAN_READ_TIMEOUT_SECONDS),
+            scan_prune: self.boolean(settings::SCAN_PRUNE),
+            scan_prune_emptied: self.boolean(settings::SCAN_PRUNE_EMPTIED),
             peers: peers::peers(self.layers, self.problems),
-            log_format: self.parsed("log.format").unwrap_or_default(),
-            log_filter: self.text("log.filter").to_owned(),
+            log_format: self.parsed(settings::LOG_FORMAT).unwrap_or_default(),
+            log_filter: self.text(settings::LOG_FILTER).to_owned(),
             file: None,
             strange_variables: Vec::new(),
             layers: self.layers.clone(),
         };
-        if let Err(error) = telemetry::check_filter(&config.log_filter) {
-            self.refuse("log.filter", error.to_string());
-        }
         if let Some(tls) = &mut config.tls {
             tls.pinned = config.peers.pinned();
+        }
+        self.consistency(&config);
+        config
+    }
+
+    /// Checks what more than one setting decides.
+    fn consistency(&mut self, config: &Config) {
+        if let Err(error) = telemetry::check_filter(&config.log_filter) {
+            self.refuse(settings::LOG_FILTER.path(), error.to_string());
         }
         if config.tls.is_none() {
             let wants_tls = |grant: &Grant| grant.security != Security::Any;
@@ -485,28 +483,27 @@ impl Check<'_> {
                 config.peers.table.iter().flatten().filter(|(_, grant)| wants_tls(grant)).map(|(title, _)| title)
             {
                 let message = format!("peer `{title}` must use TLS, but this node has no certificate");
-                self.refuse("tls.certificate", message);
+                self.refuse(settings::TLS_CERTIFICATE.path(), message);
             }
         }
         if real_path(&config.index).starts_with(real_path(&config.storage)) {
-            self.refuse("index", "the index must not be inside the storage directory".to_owned());
+            self.refuse(settings::INDEX.path(), "the index must not be inside the storage directory".to_owned());
         }
         let (plain, tls) = (config.network.bind, config.network.tls_bind);
         if config.tls.is_some() && config.plain == Plain::Listen && plain == tls && plain.port() != 0 {
             self.refuse(
-                "tls.port",
+                settings::TLS_PORT.path(),
                 format!("{} is already the port without TLS (`port`); only `tls.only` allows this", tls.port()),
             );
         }
-        self.associations(&config);
-        config
+        self.associations(config);
     }
 
     /// Checks that the limits of one peer fit the total limit.
     fn associations(&mut self, config: &Config) {
-        const ALL: &str = "network.max_associations";
+        const ALL: &str = settings::NETWORK_MAX_ASSOCIATIONS.path();
         let all = config.network.max_associations;
-        let of_one = "network.max_associations_per_peer";
+        let of_one = settings::NETWORK_MAX_ASSOCIATIONS_PER_PEER.path();
         // A user who lowers the total need not know the limit of one peer. Its default means a
         // share of the total.
         let is_default = self.layers.setting(of_one).origin == Origin::Default;
@@ -524,104 +521,101 @@ impl Check<'_> {
     }
 
     fn network(&mut self) -> Network {
-        let text = self.text("bind").to_owned();
-        let address = match text.as_str() {
+        let text = self.text(settings::BIND);
+        let address = match text {
             "localhost" => IpAddr::from(Ipv4Addr::LOCALHOST),
             text => text.parse().unwrap_or_else(|_| {
                 let message = format!(
                     "`{text}` is no IP address; name the address and not the interface or host, or 0.0.0.0 for \
                      every interface"
                 );
-                self.refuse("bind", message);
+                self.refuse(settings::BIND.path(), message);
                 IpAddr::from(Ipv4Addr::LOCALHOST)
             }),
         };
-        let port = u16::try_from(self.integer("port", 0, u64::from(u16::MAX))).unwrap_or_default();
-        let tls_port = u16::try_from(self.integer("tls.port", 0, u64::from(u16::MAX))).unwrap_or_default();
+        let port = u16::try_from(self.integer(settings::PORT)).unwrap_or_default();
+        let tls_port = u16::try_from(self.integer(settings::TLS_PORT)).unwrap_or_default();
         Network {
             bind: SocketAddr::new(address, port),
             tls_bind: SocketAddr::new(address, tls_port),
-            accept_any_called_ae: self.boolean("accept_any_called_ae"),
-            max_associations: self.count("network.max_associations", 1, 100_000),
-            max_associations_per_peer: self.count("network.max_associations_per_peer", 1, 100_000),
-            max_unassociated_connections: self.count("network.max_unassociated_connections", 1, 1_000_000),
-            artim_timeout: self.seconds("network.artim_timeout_seconds"),
-            idle_timeout: self.seconds("network.idle_timeout_seconds"),
-            read_timeout: self.seconds("network.read_timeout_seconds"),
-            write_timeout: self.seconds("network.write_timeout_seconds"),
-            query_time_limit: self.seconds("network.query_time_limit_seconds"),
-            drain_timeout: self.seconds("network.drain_timeout_seconds"),
-            preferred_transfer_syntaxes: self.uids("network.preferred_transfer_syntaxes"),
+            accept_any_called_ae: self.boolean(settings::ACCEPT_ANY_CALLED_AE),
+            max_associations: self.count(settings::NETWORK_MAX_ASSOCIATIONS),
+            max_associations_per_peer: self.count(settings::NETWORK_MAX_ASSOCIATIONS_PER_PEER),
+            max_unassociated_connections: self.count(settings::NETWORK_MAX_UNASSOCIATED_CONNECTIONS),
+            artim_timeout: self.seconds(settings::NETWORK_ARTIM_TIMEOUT_SECONDS),
+            idle_timeout: self.seconds(settings::NETWORK_IDLE_TIMEOUT_SECONDS),
+            read_timeout: self.seconds(settings::NETWORK_READ_TIMEOUT_SECONDS),
+            write_timeout: self.seconds(settings::NETWORK_WRITE_TIMEOUT_SECONDS),
+            query_time_limit: self.seconds(settings::NETWORK_QUERY_TIME_LIMIT_SECONDS),
+            drain_timeout: self.seconds(settings::NETWORK_DRAIN_TIMEOUT_SECONDS),
+            preferred_transfer_syntaxes: self.uids(settings::NETWORK_PREFERRED_TRANSFER_SYNTAXES),
         }
     }
 
     fn integrity(&mut self) -> Integrity {
-        // A hundred years are as good as no limit.
-        let mut hours = |path| Duration::from_secs(self.integer(path, 0, 876_600) * 3600);
-        let (verification_holds, scrub_pause) =
-            (hours("integrity.verify_again_hours"), hours("integrity.scrub_pause_hours"));
-        let rate = self.integer("integrity.scrub_mib_per_second", 0, 1 << 20) << 20;
+        let mut hours = |key| Duration::from_secs(self.integer(key) * 3600);
+        let verification_holds = hours(settings::INTEGRITY_VERIFY_AGAIN_HOURS);
+        let scrub_pause = hours(settings::INTEGRITY_SCRUB_PAUSE_HOURS);
+        let rate = self.integer(settings::INTEGRITY_SCRUB_MIB_PER_SECOND) << 20;
         Integrity { verification_holds, scrub_bytes_per_second: (rate > 0).then_some(rate), scrub_pause }
     }
 
     fn tls(&mut self) -> Option<tls::Options> {
-        const FILES: [&str; 3] = ["tls.certificate", "tls.key", "tls.authorities"];
-        let client_certificates = self.choice(
-            "tls.client_certificates",
-            &[("required", ClientCertificates::Required), ("optional", ClientCertificates::Optional)],
-        );
-        let given: Vec<_> = FILES.into_iter().filter(|path| !self.text(path).is_empty()).collect();
+        const FILES: [KeyOf<Text>; 3] = [settings::TLS_CERTIFICATE, settings::TLS_KEY, settings::TLS_AUTHORITIES];
+        let client_certificates = self
+            .choice(settings::TLS_CLIENT_CERTIFICATES, [ClientCertificates::Required, ClientCertificates::Optional]);
+        let (given, missing): (Vec<_>, Vec<_>) = FILES.into_iter().partition(|key| !self.text(*key).is_empty());
         match given[..] {
             [] => {
-                if self.boolean("tls.only") {
-                    self.refuse("tls.only", "TLS needs `tls.certificate`".to_owned());
+                if self.boolean(settings::TLS_ONLY) {
+                    self.refuse(settings::TLS_ONLY.path(), "TLS needs `tls.certificate`".to_owned());
                 }
                 None
             }
             [_, _, _] => Some(tls::Options {
-                certificate: self.path("tls.certificate"),
-                key: self.path("tls.key"),
-                authorities: self.path("tls.authorities"),
+                certificate: self.path(settings::TLS_CERTIFICATE),
+                key: self.path(settings::TLS_KEY),
+                authorities: self.path(settings::TLS_AUTHORITIES),
                 client_certificates,
                 pinned: Vec::new(),
             }),
             [one, ..] => {
-                let missing: Vec<_> = FILES.into_iter().filter(|path| !given.contains(path)).collect();
-                self.refuse(one, format!("it also needs `{}`", missing.join("` and `")));
+                let missing: Vec<_> = missing.iter().map(|key| key.path()).collect();
+                self.refuse(one.path(), format!("it also needs `{}`", missing.join("` and `")));
                 None
             }
         }
     }
 
     fn find(&mut self, declared: &Arc<DeclaredSet>) -> qr::Options {
-        let assumed_character_set = self.text("find.assumed_character_set").to_owned();
+        let assumed_character_set = self.text(settings::FIND_ASSUMED_CHARACTER_SET).to_owned();
         if !CharacterSets::new(&assumed_character_set).recognised() {
             self.refuse(
-                "find.assumed_character_set",
+                settings::FIND_ASSUMED_CHARACTER_SET.path(),
                 format!("`{assumed_character_set}` is not a character set of PS3.3"),
             );
         }
-        let limit = self.integer("find.limit", 0, i64::MAX.unsigned_abs());
-        let retrieve_ae_title = match self.text("find.retrieve_ae_title") {
+        let limit = self.integer(settings::FIND_LIMIT);
+        let retrieve_ae_title = match self.text(settings::FIND_RETRIEVE_AE_TITLE) {
             "-" => String::new(),
-            "" => self.text("ae_title").trim().to_owned(),
-            _ => self.parsed::<AeTitle>("find.retrieve_ae_title").map_or_else(String::new, |title| title.to_string()),
+            "" => self.text(settings::AE_TITLE).trim().to_owned(),
+            _ => self
+                .parsed::<AeTitle>(settings::FIND_RETRIEVE_AE_TITLE)
+                .map_or_else(String::new, |title| title.to_string()),
         };
         // Our own title promises only objects that are kept here.
-        let retrievable =
-            if retrieve_ae_title == self.text("ae_title").trim() { Retrievable::KeptHere } else { Retrievable::All };
+        let retrievable = if retrieve_ae_title == self.text(settings::AE_TITLE).trim() {
+            Retrievable::KeptHere
+        } else {
+            Retrievable::All
+        };
         qr::Options {
-            hierarchy: self.choice("find.hierarchy", &[("lenient", Hierarchy::Lenient), ("strict", Hierarchy::Strict)]),
-            unknown_required: self.choice(
-                "find.unknown_required",
-                &[("no-match", UnknownRequired::NoMatch), ("match", UnknownRequired::Match)],
-            ),
-            names: self
-                .choice("find.names", &[("leading", NameMatching::LeadingComponents), ("exact", NameMatching::Exact)]),
-            pending: self.choice(
-                "find.pending_status",
-                &[("as-supported", PendingStatus::AsSupported), ("ff00", PendingStatus::AlwaysFf00)],
-            ),
+            hierarchy: self.choice(settings::FIND_HIERARCHY, [Hierarchy::Lenient, Hierarchy::Strict]),
+            unknown_required: self
+                .choice(settings::FIND_UNKNOWN_REQUIRED, [UnknownRequired::NoMatch, UnknownRequired::Match]),
+            names: self.choice(settings::FIND_NAMES, [NameMatching::LeadingComponents, NameMatching::Exact]),
+            pending: self
+                .choice(settings::FIND_PENDING_STATUS, [PendingStatus::AsSupported, PendingStatus::AlwaysFf00]),
             limit: (limit > 0).then_some(limit),
             assumed_character_set,
             retrieve_ae_title,
@@ -632,13 +626,12 @@ impl Check<'_> {
 
     fn filter(&mut self) -> Filter {
         let mut checked = [Vec::new(), Vec::new()];
-        for (globs, path) in checked.iter_mut().zip(["scan.include", "scan.exclude"]) {
-            for value in self.layers.setting(path).value.as_array().cloned().unwrap_or_default() {
-                let text = value.as_str().map(str::to_owned);
-                match text.map(|glob| Filter::new(&[&glob], &[]).map(|_| glob)) {
+        for (globs, key) in checked.iter_mut().zip([settings::SCAN_INCLUDE, settings::SCAN_EXCLUDE]) {
+            for value in self.layers.value(key) {
+                match value.as_str().map(|glob| Filter::new(&[glob], &[]).map(|_| glob.to_owned())) {
                     Some(Ok(glob)) => globs.push(glob),
-                    Some(Err(error)) => self.refuse(path, error.to_string()),
-                    None => self.refuse(path, format!("{value} is not a text")),
+                    Some(Err(error)) => self.refuse(key.path(), error.to_string()),
+                    None => self.refuse(key.path(), format!("{value} is not a text")),
                 }
             }
         }
@@ -650,67 +643,67 @@ impl Check<'_> {
         self.problems.push(SettingProblem { origin, message: format!("`{path}`: {message}") });
     }
 
-    fn text(&self, path: &str) -> &str {
-        self.layers.setting(path).value.as_str().expect("the layers only take values of the default's type")
+    fn text(&self, key: KeyOf<Text>) -> &'a str {
+        self.layers.value(key)
     }
 
-    fn boolean(&self, path: &str) -> bool {
-        self.layers.setting(path).value.as_bool().expect("the layers only take values of the default's type")
+    fn boolean(&self, key: KeyOf<Boolean>) -> bool {
+        self.layers.value(key)
     }
 
-    fn integer(&mut self, path: &str, from: u64, to: u64) -> u64 {
-        let value = self.layers.setting(path).value.as_integer();
-        let value = value.expect("the layers only take values of the default's type");
+    /// Reads a number within the limits of its row.
+    fn integer(&mut self, key: KeyOf<Integer>) -> u64 {
+        let ValueKind::Integer(from, to) = key.kind() else { return 0 };
+        let value = self.layers.value(key);
         match u64::try_from(value) {
             Ok(value) if (from..=to).contains(&value) => value,
             _ => {
-                self.refuse(path, format!("{value} is not from {from} to {to}"));
+                self.refuse(key.path(), format!("{value} is not from {from} to {to}"));
                 from
             }
         }
     }
 
-    fn count(&mut self, path: &str, from: u64, to: u64) -> usize {
-        usize::try_from(self.integer(path, from, to)).unwrap_or(usize::MAX)
+    fn count(&mut self, key: KeyOf<Integer>) -> usize {
+        usize::try_from(self.integer(key)).unwrap_or(usize::MAX)
     }
 
-    fn seconds(&mut self, path: &str) -> Duration {
-        // One day: a longer timeout is as good as none, and a timeout cannot be disabled.
-        Duration::from_secs(self.integer(path, 1, 86_400))
+    fn seconds(&mut self, key: KeyOf<Integer>) -> Duration {
+        Duration::from_secs(self.integer(key))
     }
 
-    fn parsed<T>(&mut self, path: &str) -> Option<T>
+    fn parsed<T>(&mut self, key: KeyOf<Text>) -> Option<T>
     where
         T: FromStr<Err: fmt::Display>,
     {
-        match self.text(path).parse() {
+        let text = self.text(key);
+        match text.parse() {
             Ok(value) => Some(value),
             Err(error) => {
-                let message = format!("`{}`: {error}", self.text(path));
-                self.refuse(path, message);
+                self.refuse(key.path(), format!("`{text}`: {error}"));
                 None
             }
         }
     }
 
-    fn choice<T: Copy>(&mut self, path: &str, choices: &[(&str, T)]) -> T {
-        let text = self.text(path);
-        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
-            return *value;
+    /// Reads a choice. `values` are in the order of the names in the row.
+    fn choice<T: Copy, const N: usize>(&mut self, key: KeyOf<Choice<N>>, values: [T; N]) -> T {
+        let ValueKind::Choice(names) = key.kind() else { return values[0] };
+        let text = self.layers.value(key);
+        if let Some((_, value)) = names.iter().zip(values).find(|(name, _)| **name == text) {
+            return value;
         }
-        let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
-        let message = format!("`{text}` is not one of {}", names.join(", "));
-        self.refuse(path, message);
-        choices[0].1
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        self.refuse(key.path(), format!("`{text}` is not one of {}", names.join(", ")));
+        values[0]
     }
 
-    fn uids(&mut self, path: &str) -> Vec<String> {
-        let values = self.layers.setting(path).value.as_array().cloned().unwrap_or_default();
+    fn uids(&mut self, key: KeyOf<Texts>) -> Vec<String> {
         let mut uids = Vec::new();
-        for value in values {
+        for value in self.layers.value(key) {
             match value.as_str() {
                 Some(uid) if crate::model::uid::is_valid_uid(uid) => uids.push(uid.to_owned()),
-                _ => self.refuse(path, format!("{value} is not a UID")),
+                _ => self.refuse(key.path(), format!("{value} is not a UID")),
             }
         }
         uids
@@ -718,11 +711,11 @@ impl Check<'_> {
 
     /// Reads a path. In a file it is relative to the file, so that a service finds it from any
     /// current directory.
-    fn path(&mut self, path: &str) -> PathBuf {
-        let setting = self.layers.setting(path);
-        let text = self.text(path);
+    fn path(&mut self, key: KeyOf<Text>) -> PathBuf {
+        let setting = self.layers.setting(key.path());
+        let text = self.text(key);
         if text.is_empty() {
-            self.refuse(path, "it is empty".to_owned());
+            self.refuse(key.path(), "it is empty".to_owned());
             return self.current_directory.to_owned();
         }
         let base = match &setting.origin {

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::util::generated::assert_generated;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -126,4 +128,9 @@ fn links_and_anchors_are_seen() {
         ["README.md: nowhere.md"]
     );
     assert_eq!(broken(&readme, "[a](docs/architecture.md#no-such-heading)").len(), 1);
+}
+
+#[test]
+fn the_table_of_settings_is_that_of_the_code() {
+    assert_generated("docs/settings.md", &[("settings", dcmdex::config::reference())]);
 }
