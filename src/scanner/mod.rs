@@ -49,7 +49,7 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded, select, unbounded};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::db::open::WriterHandle;
-use crate::db::{self, Arrivals, Backlog, FileOutcome, NotIndexed, ScannedDirectory, Search};
+use crate::db::{self, Arrivals, Backlog, FileOutcome, NotIndexed, ScannedDirectory, ScannedFile, Search};
 use crate::ingest::Wanted;
 use crate::model::attribute::AttributeId;
 use crate::model::location::Place;
@@ -59,7 +59,7 @@ pub use count::FilesAhead;
 pub use dicomdir::{DicomdirFinding, check as check_dicomdir};
 pub use error::Error;
 pub use filter::{Filter, GlobError};
-pub use options::{OnName, Options, Probe, Vanished, WalkOrder};
+pub use options::{Options, Vanished, WalkOrder};
 pub use prune::{NotPruned, Why};
 pub use report::{PROGRESS_INTERVAL, Reasons, ScanEvent, Summary};
 
@@ -75,7 +75,7 @@ use throttle::Throttle;
 use walk::Walked;
 use watch::{Limit, TimedFs, Watchdog};
 pub use work::UNIT_FILES;
-use work::{UnitResult, WorkUnit};
+use work::{UnitResult, WorkDirectory, WorkUnit};
 
 /// Files that may wait in the queues, besides the files that the readers hold. With so many the
 /// walk stays ahead of the readers.
@@ -162,7 +162,6 @@ pub fn scan(
         stop: stop.clone(),
         full: options.full,
         throttle,
-        probe: options.probe.clone(),
         wanted,
         members: Arc::new(KnownMembers::new(members)),
     };
@@ -310,41 +309,77 @@ impl Collector<'_> {
             self.not_indexed(&path, report.kind, &report.reason, &report.detail);
         }
         for file in &files {
-            // Archive files and notes about unlisted files do not count as files.
-            match file.outcome {
-                FileOutcome::NotIndexed { kind: NotIndexed::Container, .. } => continue,
-                FileOutcome::NotIndexed { kind: NotIndexed::Unlisted, .. } => {}
-                FileOutcome::NotIndexed { .. } | FileOutcome::Instance(_) => self.summary.found += 1,
-            }
-            // The entry for a directory that cannot be opened has an empty name.
-            let path = directory.shown_path(&file.file_name);
-            match &file.outcome {
-                FileOutcome::Instance(record) => {
-                    let was_indexed =
-                        file.known && directory.known.get(&file.file_name).is_some_and(db::KnownFile::is_indexed);
-                    if file.reread {
-                        self.summary.unchanged += 1;
-                        self.summary.reread += 1;
-                    } else {
-                        *if was_indexed { &mut self.summary.updated } else { &mut self.summary.indexed } += 1;
-                    }
-                    metrics::SCAN_FILES_READ.increment();
-                    if let Some(seen) = &mut self.seen {
-                        seen.insert(xxh3_64(record.value(AttributeId::SOPInstanceUID).as_bytes()));
-                    }
-                    if !record.faults().is_empty() {
-                        self.summary.add_faults(record.faults());
-                        (self.on_event)(ScanEvent::Faults { path: &path, faults: record.faults() });
-                    }
-                }
-                FileOutcome::NotIndexed { kind, reason, detail } => self.not_indexed(&path, *kind, reason, detail),
-            }
-            self.summary.bytes += file.size;
+            self.count_file(&directory, file);
         }
         metrics::SCAN_READ_FILE_BYTES.add(files.iter().map(|file| file.size).sum());
+        let (dropped, missing) = self.sort_vanished(&directory, vanished);
+        if self.told.elapsed() > PROGRESS_INTERVAL {
+            self.told = Instant::now();
+            self.summary.elapsed = self.started.elapsed();
+            (self.on_event)(ScanEvent::Progress(&self.summary));
+        }
+        let Some(writer) = self.writer else { return Ok(()) };
+        for (path, mounted) in mounts {
+            writer.mount_point(path, mounted)?;
+        }
+        // Unchanged files need no write.
+        if !(files.is_empty() && dropped.is_empty() && missing.is_empty() && returned.is_empty()) {
+            writer.scanned(ScannedDirectory {
+                place: directory.place,
+                directory: directory.path.clone(),
+                files,
+                complete: ends_directory,
+                vanished: dropped,
+                missing,
+                returned,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Counts a file that was read, and reports its faults.
+    fn count_file(&mut self, directory: &WorkDirectory, file: &ScannedFile) {
+        // Archive files and notes about unlisted files do not count as files.
+        match file.outcome {
+            FileOutcome::NotIndexed { kind: NotIndexed::Container, .. } => return,
+            FileOutcome::NotIndexed { kind: NotIndexed::Unlisted, .. } => {}
+            FileOutcome::NotIndexed { .. } | FileOutcome::Instance(_) => self.summary.found += 1,
+        }
+        // The entry for a directory that cannot be opened has an empty name.
+        let path = directory.shown_path(&file.file_name);
+        match &file.outcome {
+            FileOutcome::Instance(record) => {
+                let was_indexed =
+                    file.known && directory.known.get(&file.file_name).is_some_and(db::KnownFile::is_indexed);
+                if file.reread {
+                    self.summary.unchanged += 1;
+                    self.summary.reread += 1;
+                } else {
+                    *if was_indexed { &mut self.summary.updated } else { &mut self.summary.indexed } += 1;
+                }
+                metrics::SCAN_FILES_READ.increment();
+                if let Some(seen) = &mut self.seen {
+                    seen.insert(xxh3_64(record.value(AttributeId::SOPInstanceUID).as_bytes()));
+                }
+                if !record.faults().is_empty() {
+                    self.summary.add_faults(record.faults());
+                    (self.on_event)(ScanEvent::Faults { path: &path, faults: record.faults() });
+                }
+            }
+            FileOutcome::NotIndexed { kind, reason, detail } => self.not_indexed(&path, *kind, reason, detail),
+        }
+        self.summary.bytes += file.size;
+    }
+
+    /// Sorts entries that have vanished: those to drop now, and those that may have moved.
+    fn sort_vanished(
+        &mut self,
+        directory: &WorkDirectory,
+        vanished: Vec<(OsString, work::KnownAs)>,
+    ) -> (Vec<OsString>, Vec<OsString>) {
         let (mut dropped, mut missing) = (Vec::new(), Vec::new());
-        for (name, mark) in vanished {
-            match mark {
+        for (name, known_as) in vanished {
+            match known_as {
                 // Only a note is deleted, no instance.
                 work::KnownAs::Noted => dropped.push(name),
                 // The scan decides at its end, since the file may have moved.
@@ -361,32 +396,7 @@ impl Collector<'_> {
                 }
             }
         }
-        if self.told.elapsed() > PROGRESS_INTERVAL {
-            self.told = Instant::now();
-            self.summary.elapsed = self.started.elapsed();
-            (self.on_event)(ScanEvent::Progress(&self.summary));
-        }
-        if let Some(writer) = self.writer {
-            for (path, mounted) in mounts {
-                writer.mount_point(path, mounted)?;
-            }
-        }
-        match self.writer {
-            // Unchanged files need no write.
-            Some(writer) if !(files.is_empty() && dropped.is_empty() && missing.is_empty() && returned.is_empty()) => {
-                writer.scanned(ScannedDirectory {
-                    place: directory.place,
-                    directory: directory.path.clone(),
-                    files,
-                    complete: ends_directory,
-                    vanished: dropped,
-                    missing,
-                    returned,
-                })?
-            }
-            _ => {}
-        }
-        Ok(())
+        (dropped, missing)
     }
 
     /// Finds moved files below directories whose disk may not be mounted. It runs after all other

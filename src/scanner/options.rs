@@ -1,6 +1,5 @@
-//! What can be set about a scan.
+//! The settings of a scan.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,9 +53,6 @@ pub struct Options {
     /// Maximum time for one answer of the file system. After it, the file or directory counts as
     /// failed.
     pub read_timeout: Duration,
-    /// For tests.
-    #[doc(hidden)]
-    pub probe: Probe,
     /// What the scan does with files that are gone.
     pub vanished: Vanished,
     /// The index file. The scan skips it, its write-ahead log and its shared memory.
@@ -65,27 +61,4 @@ pub struct Options {
     pub storage: PathBuf,
     /// Attributes to read besides those of the attribute table.
     pub declared: Arc<DeclaredSet>,
-}
-
-/// A function that runs before each call to the file system. It gets the name of the file or
-/// directory. Tests use it to make one hang.
-#[doc(hidden)]
-#[derive(Clone, Default)]
-pub struct Probe(pub Option<Arc<OnName>>);
-
-#[doc(hidden)]
-pub type OnName = dyn Fn(&OsStr) + Send + Sync;
-
-impl Probe {
-    pub(super) fn call(&self, name: &OsStr) {
-        if let Some(call) = &self.0 {
-            call(name);
-        }
-    }
-}
-
-impl std::fmt::Debug for Probe {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Probe").field(&self.0.is_some()).finish()
-    }
 }

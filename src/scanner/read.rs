@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use fail::fail_point;
 use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, fadvise, fstat, openat, statat};
 
 use super::archives::{self, Out};
@@ -91,7 +92,8 @@ impl Pool {
         if let Some(waited) = entry.waited_for {
             return does_not_answer(result, name.clone(), waited);
         }
-        self.settings.probe.call(name);
+        // Tests make this file hang, or change it.
+        fail_point!(&format!("scan {}", directory.path.join(name).display()));
         let known = directory.known.get(name);
         // A new file is opened in any case. `fstat` on the open file costs half as much as `stat`
         // by name. If opening fails, the code below finds the reason.

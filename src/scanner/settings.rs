@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::Stop;
 use super::known_members::KnownMembers;
 use super::throttle::Throttle;
-use super::{Probe, Stop};
 use crate::ingest::Wanted;
 
 /// The settings that a reader needs.
@@ -14,7 +14,6 @@ pub(super) struct ReadSettings {
     /// Whether to read files again whose size and time have not changed.
     pub(super) full: bool,
     pub(super) throttle: Arc<Throttle>,
-    pub(super) probe: Probe,
     pub(super) members: Arc<KnownMembers>,
     pub(super) wanted: &'static Wanted,
 }

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use fail::fail_point;
 use rusqlite::Connection;
 
 use super::guard::{IndexGuard, IndexState};
@@ -21,7 +22,6 @@ use crate::db::{
 };
 use crate::model::clock::Clock;
 use crate::model::declared::DeclaredSet;
-use crate::model::record::InstanceRecord;
 
 /// Rows of a scan that the writer waits for before it begins a transaction.
 const SCAN_GROUP_ROWS: usize = 4096;
@@ -70,8 +70,6 @@ pub struct WriterOptions {
     pub declared: Arc<DeclaredSet>,
     /// Has a stop of the process wait for the end of a transaction.
     pub suspension: Suspension,
-    /// Called with each received record in its transaction. Tests use it to provoke a defect.
-    pub on_arrival: fn(&InstanceRecord),
 }
 
 impl Default for WriterOptions {
@@ -83,7 +81,6 @@ impl Default for WriterOptions {
             clock: Clock::System,
             declared: Arc::clone(DeclaredSet::none()),
             suspension: Suspension::default(),
-            on_arrival: |_| {},
         }
     }
 }
@@ -556,7 +553,12 @@ impl WriterThread {
     ) -> Result<Vec<(StoreOutcome, Option<KnownLocation>)>, Error> {
         self.run_in(connection, batch, Priority::Waiting, |batch| {
             let arrived = group.iter().map(|one| {
-                (self.options.on_arrival)(&one.received.record);
+                // Tests let an instance meet a defect here.
+                fail_point!(&format!(
+                    "arrive {} {}",
+                    self.path.display(),
+                    one.received.record.value(crate::model::attribute::AttributeId::SOPInstanceUID),
+                ));
                 batch.arrived(&one.received)
             });
             arrived.collect()

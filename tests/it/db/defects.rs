@@ -2,7 +2,6 @@
 //! writer goes on.
 
 use std::fs;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 
 use dcmdex::db::{Arrivals, Error, Stored};
@@ -24,8 +23,9 @@ fn outcome(answer: &Receiver<Result<Stored, Error>>) -> Result<StoreOutcome, Err
     answer.recv().unwrap().map(|stored| stored.outcome)
 }
 
-fn meets_a_defect(record: &InstanceRecord) {
-    assert_ne!(record.value(PatientID), "DEFECT", "a defect");
+/// Does this whenever the instance is entered into the index.
+fn at_arrival(index: &Path, uid: &str, action: &str) {
+    fail::cfg(format!("arrive {} {uid}", index.display()), action).unwrap();
 }
 
 fn instances(index: &Path) -> Vec<String> {
@@ -36,19 +36,17 @@ fn instances(index: &Path) -> Vec<String> {
 
 #[test]
 fn a_defect_costs_the_instance_that_met_it_and_not_those_of_its_group() {
-    static QUEUED: OnceLock<()> = OnceLock::new();
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index.db");
-    // The first one waits in its transaction for all others to be queued: so these are one group.
-    let on_arrival = |record: &InstanceRecord| match record.value(PatientID) {
-        "WAITS" => *QUEUED.wait(),
-        _ => meets_a_defect(record),
-    };
-    let writer = Writer::open(&index, WriterOptions { on_arrival, ..WriterOptions::default() }).unwrap();
+    // The first one waits in its transaction until all others are queued. So these are one group.
+    at_arrival(&index, "1.4.0", "pause");
+    at_arrival(&index, "1.4.3", "panic(a defect)");
+    at_arrival(&index, "1.4.5", "panic(a defect)");
+    let writer = Writer::open(&index, WriterOptions::default()).unwrap();
     let first = queue(&writer, "1.4.0", "WAITS");
     let patients = ["A", "A", "DEFECT", "B", "DEFECT", "B"];
     let group: Vec<_> = (1..).zip(patients).map(|(n, patient)| queue(&writer, &format!("1.4.{n}"), patient)).collect();
-    QUEUED.set(()).unwrap();
+    at_arrival(&index, "1.4.0", "off");
     assert_eq!(outcome(&first).unwrap(), StoreOutcome::New);
     for (answer, patient) in group.iter().zip(patients) {
         match outcome(answer) {
@@ -74,8 +72,8 @@ fn a_defect_costs_the_instance_that_met_it_and_not_those_of_its_group() {
 fn where_the_index_cannot_be_opened_again_what_arrives_is_refused_until_it_can() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index.db");
-    let writer =
-        Writer::open(&index, WriterOptions { on_arrival: meets_a_defect, ..WriterOptions::default() }).unwrap();
+    at_arrival(&index, "1.4.2", "panic(a defect)");
+    let writer = Writer::open(&index, WriterOptions::default()).unwrap();
     assert_eq!(outcome(&queue(&writer, "1.4.1", "A")).unwrap(), StoreOutcome::New);
     let elsewhere = dir.path().join("elsewhere");
     fs::rename(&index, &elsewhere).unwrap();

@@ -1,32 +1,25 @@
 //! A file or directory that does not answer costs one failure, and the scan goes on.
 
-use std::sync::{Arc, Condvar, Mutex};
-
 use super::*;
 
-/// Makes some names hang until it is dropped.
-#[derive(Default)]
-struct Hanging(Arc<(Mutex<bool>, Condvar)>);
+/// Files and directories that hang until this is dropped.
+struct Hanging(Vec<String>);
 
 impl Hanging {
-    fn probe(&self, names: &[&str]) -> Probe {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let gate = Arc::clone(&self.0);
-        Probe(Some(Arc::new(move |name| {
-            if names.iter().any(|hangs| name == hangs.as_str()) {
-                let mut is_open = gate.0.lock().unwrap();
-                while !*is_open {
-                    is_open = gate.1.wait(is_open).unwrap();
-                }
-            }
-        })))
+    fn new(archive: &Archive, paths: &[&str]) -> Self {
+        let points: Vec<_> = paths.iter().map(|path| archive.fail_point(path)).collect();
+        for point in &points {
+            fail::cfg(point, "pause").unwrap();
+        }
+        Self(points)
     }
 }
 
 impl Drop for Hanging {
     fn drop(&mut self) {
-        *self.0.0.lock().unwrap() = true;
-        self.0.1.notify_all();
+        for point in &self.0 {
+            fail::remove(point);
+        }
     }
 }
 
@@ -43,9 +36,8 @@ fn with_files(jobs: usize) -> Archive {
 #[test]
 fn a_file_that_hangs_is_named_and_all_others_are_read_also_by_one_reader() {
     for jobs in [1, 3] {
-        let mut archive = with_files(jobs);
-        let hanging = Hanging::default();
-        archive.options.probe = hanging.probe(&["04", "17"]);
+        let archive = with_files(jobs);
+        let hanging = Hanging::new(&archive, &["d0/04", "d1/17"]);
         let told = archive.scan();
         let failed: Vec<_> = told.events.iter().filter(|event| event.starts_with("failed")).collect();
         assert_eq!(failed, ["failed d0/04 timed-out", "failed d1/17 timed-out"]);
@@ -55,10 +47,9 @@ fn a_file_that_hangs_is_named_and_all_others_are_read_also_by_one_reader() {
         assert_eq!(told.numbers(), (30, 28, 0, 0, 0, 2));
         archive.assert_failures(&["d0/04 timed-out", "d1/17 timed-out"]);
         // It answers again.
-        archive.options.probe = Probe::default();
+        drop(hanging);
         assert_eq!(archive.scan().numbers(), (30, 2, 0, 28, 0, 0));
         archive.assert_failures(&[]);
-        drop(hanging);
     }
 }
 
@@ -67,15 +58,14 @@ fn what_the_index_has_of_a_file_that_hangs_stays() {
     let mut archive = with_files(2);
     archive.options.vanished = Vanished::Prune;
     archive.scan();
-    let hanging = Hanging::default();
-    archive.options.probe = hanging.probe(&["04", "d1"]);
+    let hanging = Hanging::new(&archive, &["d0/04", "d1"]);
     let told = archive.scan();
     // A file, and a directory with ten.
     assert_eq!(told.numbers(), (21, 0, 0, 19, 0, 2));
     assert!(told.events.contains(&"failed d0/04 timed-out".to_owned()), "{:?}", told.events);
     assert!(told.events.contains(&"failed d1 timed-out".to_owned()), "{:?}", told.events);
     assert_eq!((told.summary.removed, archive.instances().len()), (0, 30));
-    archive.options.probe = Probe::default();
+    drop(hanging);
     assert_eq!(archive.scan().numbers(), (30, 0, 0, 30, 0, 0));
     archive.assert_failures(&[]);
 }
@@ -87,9 +77,8 @@ fn storage_that_is_gone_ends_the_scan_with_what_was_done() {
         archive.write(format!("99/{number}"), number);
     }
     archive.options.read_timeout = Duration::from_millis(20);
-    let names: Vec<String> = (100..200).map(|number| number.to_string()).collect();
-    let hanging = Hanging::default();
-    archive.options.probe = hanging.probe(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let paths: Vec<String> = (100..200).map(|number| format!("99/{number}")).collect();
+    let _hanging = Hanging::new(&archive, &paths.iter().map(String::as_str).collect::<Vec<_>>());
     let writer = Writer::open(archive.index(), WriterOptions::default()).unwrap();
     let handle = writer.handle();
     let target = ScanTarget::Index { known: Reader::open(archive.index()).unwrap(), writer: &handle };

@@ -22,9 +22,7 @@ use dcmdex::model::clock::Clock;
 use dcmdex::model::declared::DeclaredSet;
 use dcmdex::model::find::{FindRequest, ReturnKey};
 use dcmdex::model::level::{InformationModel, QueryRetrieveLevel};
-use dcmdex::scanner::{
-    Filter, Options, Probe, Rate, Roots, ScanEvent, ScanTarget, Stop, Summary, Vanished, WalkOrder, scan,
-};
+use dcmdex::scanner::{Filter, Options, Rate, Roots, ScanEvent, ScanTarget, Stop, Summary, Vanished, WalkOrder, scan};
 
 use crate::util::objects;
 
@@ -68,13 +66,17 @@ impl Archive {
             order: WalkOrder::Name,
             throttle: Rate::default(),
             read_timeout: Duration::from_secs(60),
-            probe: Probe::default(),
             vanished: Vanished::Keep,
             index: root.join("index.db"),
             storage: root.join("objects"),
             declared: Arc::clone(DeclaredSet::none()),
         };
         Self { directory, options }
+    }
+
+    /// Returns the name of the fail point before the scanner reads a file or directory.
+    fn fail_point(&self, path: &str) -> String {
+        format!("scan {}", self.path(path).display())
     }
 
     fn root(&self) -> PathBuf {

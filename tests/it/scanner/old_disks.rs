@@ -73,25 +73,24 @@ fn what_changes_under_the_scan_is_read_as_it_is_or_named_and_right_after_the_nex
     for number in 1..6 {
         archive.write(format!("{number}"), number);
     }
-    let root = archive.root();
-    archive.options.probe = Probe(Some(Arc::new(move |name| {
-        let path = root.join(name);
-        match name.to_str() {
-            Some("1") => fs::remove_file(&path).unwrap(),
-            Some("2") => fs::File::options().write(true).open(&path).unwrap().set_len(150).unwrap(),
-            Some("3") => fs::File::options().append(true).open(&path).unwrap().write_all(&[0; 4000]).unwrap(),
-            Some("4") => {
-                fs::remove_file(&path).unwrap();
-                rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
-            }
-            _ => {}
-        }
-    })));
+    let (removed, cut, grown) = (archive.path("1"), archive.path("2"), archive.path("3"));
+    let replaced = archive.path("4");
+    let at = |name: &str, act: Box<dyn Fn() + Send + Sync>| fail::cfg_callback(archive.fail_point(name), act).unwrap();
+    at("1", Box::new(move || fs::remove_file(&removed).unwrap()));
+    at("2", Box::new(move || fs::File::options().write(true).open(&cut).unwrap().set_len(150).unwrap()));
+    at("3", Box::new(move || fs::File::options().append(true).open(&grown).unwrap().write_all(&[0; 4000]).unwrap()));
+    let replace = move || {
+        fs::remove_file(&replaced).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &replaced, rustix::fs::Mode::RWXU).unwrap();
+    };
+    at("4", Box::new(replace));
     let told = archive.scan();
     assert_eq!(told.numbers(), (5, 2, 0, 0, 2, 1), "{told:#?}");
     assert!(told.events.contains(&"skipped 1 vanished".to_owned()), "{told:#?}");
     assert!(told.events.contains(&"skipped 4 special-file".to_owned()), "{told:#?}");
-    archive.options.probe = Probe::default();
+    for name in ["1", "2", "3", "4"] {
+        fail::remove(archive.fail_point(name));
+    }
     archive.write("2", 2);
     let told = archive.scan();
     assert_eq!(told.numbers(), (4, 1, 0, 2, 1, 0), "{told:#?}");

@@ -10,7 +10,6 @@ use std::time::Duration;
 use dcmdex::db::{Admin, Arrivals, DuplicatePolicy, IndexStatus, KnownPolicy, Search};
 use dcmdex::dimse::command_set::{self, CommandField};
 use dcmdex::dimse::pdata::put_message;
-use dcmdex::model::attribute::AttributeId::SOPInstanceUID;
 use dcmdex::model::checksum::Checksum;
 use dcmdex::model::location::Place;
 use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, Pdu};
@@ -117,9 +116,9 @@ fn an_instance_is_kept_byte_for_byte_and_indexed_before_success() {
 
 #[test]
 fn a_defect_in_the_index_is_answered_and_the_next_instance_kept_without_a_restart() {
-    let node = TestNode::with(|settings| {
-        settings.writer.on_arrival = |record| assert_ne!(record.value(SOPInstanceUID), "1.2.3.4.9", "a defect");
-    });
+    let node = TestNode::start();
+    let index = node.directory().path().join("index.db");
+    fail::cfg(format!("arrive {} 1.2.3.4.9", index.display()), "panic(a defect)").unwrap();
     let mut peer = ScriptedPeer::associated(node.address(), CONTEXTS);
     for number in 0..3 {
         let uid = format!("1.2.3.4.{number}");
