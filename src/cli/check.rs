@@ -15,6 +15,7 @@ use super::output::{Audience, Grouped, Shown};
 use crate::archive::Archives;
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::config::Config;
 use crate::db::ScanLedger;
 use crate::db::open::Reader;
 use crate::db::{self, Admin};
@@ -93,48 +94,12 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
         look_for_files(&mut reader, &pool, &mut files, &mut printer)?;
     }
     let sound = report.findings.is_empty() && files.changed + files.gone + files.not_accessible == 0;
+    let summary = CheckSummary { findings: report.findings.len(), sound, conflicts, listed, by_kind };
+    let files = arguments.files.then_some(&files);
     if arguments.json {
-        let by_kind: Map<_, _> = by_kind.into_iter().map(|(kind, count)| (kind, Value::from(count))).collect();
-        let found = |count: u64| if arguments.files { Value::from(count) } else { Value::Null };
-        printer.context.output.line(json!({
-            "event": "summary",
-            "index": config.index.to_string_lossy(),
-            "sound": sound,
-            "findings": report.findings.len(),
-            "conflicts": conflicts,
-            "conflicts_by_kind": by_kind,
-            "conflicts_listed": listed,
-            "files_sound": found(files.sound),
-            "files_changed": found(files.changed),
-            "files_gone": found(files.gone),
-            "files_not_accessible": found(files.not_accessible),
-        }))?;
-        return Ok(if sound { Exit::Done } else { Exit::Partly });
-    }
-    let context = printer.context;
-    let verb = if report.findings.is_empty() { "agrees with" } else { "DISAGREES with" };
-    let mut kinds = String::new();
-    for (at, (kind, count)) in by_kind.iter().enumerate() {
-        let open = if at == 0 { " (" } else { ", " };
-        kinds.push_str(&format!("{open}{kind} {}", Grouped(*count)));
-    }
-    if !kinds.is_empty() {
-        kinds.push(')');
-    }
-    context
-        .output
-        .line(format_args!("the index {verb} itself; conflicts in the archive: {}{kinds}", Grouped(conflicts)))?;
-    if listed < conflicts {
-        context.output.line(format_args!("{} of them are listed", Grouped(listed)))?;
-    }
-    if arguments.files {
-        context.output.line(format_args!(
-            "files: {} as the index says, {} changed, {} gone, {} not accessible",
-            Grouped(files.sound),
-            Grouped(files.changed),
-            Grouped(files.gone),
-            Grouped(files.not_accessible)
-        ))?;
+        summary.write_json(files, &config, printer.context)?;
+    } else {
+        summary.write_text(files, printer.context)?;
     }
     Ok(if sound { Exit::Done } else { Exit::Partly })
 }
@@ -148,6 +113,66 @@ fn damaged(error: db::Error, index: &Path) -> anyhow::Error {
             index.display()
         ),
         error => error.into(),
+    }
+}
+
+/// The result of the check.
+struct CheckSummary {
+    findings: usize,
+    sound: bool,
+    conflicts: u64,
+    /// Conflicts that were printed.
+    listed: u64,
+    by_kind: Vec<(String, u64)>,
+}
+
+impl CheckSummary {
+    /// Writes the summary as JSON. `files` has the counts of files, if they were checked.
+    fn write_json(&self, files: Option<&FileCounts>, config: &Config, context: &mut Context) -> io::Result<()> {
+        let by_kind: Map<_, _> = self.by_kind.iter().map(|(kind, count)| (kind.clone(), Value::from(*count))).collect();
+        let count = |of: fn(&FileCounts) -> u64| files.map_or(Value::Null, |files| of(files).into());
+        context.output.line(json!({
+            "event": "summary",
+            "index": config.index.to_string_lossy(),
+            "sound": self.sound,
+            "findings": self.findings,
+            "conflicts": self.conflicts,
+            "conflicts_by_kind": by_kind,
+            "conflicts_listed": self.listed,
+            "files_sound": count(|files| files.sound),
+            "files_changed": count(|files| files.changed),
+            "files_gone": count(|files| files.gone),
+            "files_not_accessible": count(|files| files.not_accessible),
+        }))?;
+        Ok(())
+    }
+
+    /// Writes the summary as text.
+    fn write_text(&self, files: Option<&FileCounts>, context: &mut Context) -> io::Result<()> {
+        let verb = if self.findings == 0 { "agrees with" } else { "DISAGREES with" };
+        let mut kinds = String::new();
+        for (at, (kind, count)) in self.by_kind.iter().enumerate() {
+            let open = if at == 0 { " (" } else { ", " };
+            kinds.push_str(&format!("{open}{kind} {}", Grouped(*count)));
+        }
+        if !kinds.is_empty() {
+            kinds.push(')');
+        }
+        let conflicts = Grouped(self.conflicts);
+        context.output.line(format_args!("the index {verb} itself; conflicts in the archive: {conflicts}{kinds}"))?;
+        if self.listed < self.conflicts {
+            context.output.line(format_args!("{} of them are listed", Grouped(self.listed)))?;
+        }
+        if let Some(files) = files {
+            context.output.line(format_args!(
+                "files: {} as the index says, {} changed, {} gone, {} not accessible",
+                Grouped(files.sound),
+                Grouped(files.changed),
+                Grouped(files.gone),
+                Grouped(files.not_accessible)
+            ))?;
+        }
+        Ok(())
     }
 }
 

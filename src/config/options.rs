@@ -141,7 +141,6 @@ impl Config {
             order: self.scan_order,
             throttle: self.scan_throttle,
             read_timeout: self.scan_read_timeout,
-            probe: scanner::Probe::default(),
             vanished: match (self.scan_prune, self.scan_prune_emptied) {
                 (false, _) => Vanished::Keep,
                 (true, false) => Vanished::Prune,

@@ -357,21 +357,49 @@ fn letter_case(vr: VR) -> LetterCase {
     }
 }
 
+/// Checks one declaration. `before` are those that were declared before it.
 fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, DeclarationError> {
     use DeclarationError as Error;
     let level =
         QueryRetrieveLevel::parse(&declaration.level).ok_or_else(|| Error::UnknownLevel(declaration.level.clone()))?;
-    let creator = match declaration.creator.as_deref().map(|text| text.trim_matches(' ')) {
-        Some("") => return Err(Error::Creator("`creator` is empty")),
+    let creator = creator_of(declaration)?;
+    let (path, dictionary) = path_of(declaration, creator)?;
+    let vr = vr_of(declaration, dictionary)?;
+    let shown = path.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
+    let kept = place_of(&path, &shown, level)?;
+    if before.iter().any(|other| other.path == path) {
+        return Err(Error::Twice(shown));
+    }
+    let other_level = before.iter().find(|other| other.path.first() == path.first() && other.level != level);
+    if let Some(other) = other_level {
+        return Err(Error::OtherLevel(shown, other.level));
+    }
+    let name = name_of(declaration, &path, before)?;
+    Ok(Declared { name, path, level, vr, kept })
+}
+
+/// Returns the private creator of a declaration.
+fn creator_of(declaration: &Declaration) -> Result<Option<&str>, DeclarationError> {
+    use DeclarationError as Error;
+    match declaration.creator.as_deref().map(|text| text.trim_matches(' ')) {
+        Some("") => Err(Error::Creator("`creator` is empty")),
         Some(text)
             if text.contains('\\') || !text.bytes().all(|b| matches!(b, b' '..=b'~')) || text.len() > MAX_CREATOR =>
         {
-            return Err(Error::Creator(
+            Err(Error::Creator(
                 "`creator` is not a valid private creator: it has at most 64 ASCII characters and no backslash",
-            ));
+            ))
         }
-        other => other,
-    };
+        other => Ok(other),
+    }
+}
+
+/// Returns the path of a declaration, and the VR that the dictionary has for its last element.
+fn path_of(
+    declaration: &Declaration,
+    creator: Option<&str>,
+) -> Result<(Vec<SelectorStep>, Option<VR>), DeclarationError> {
+    use DeclarationError as Error;
     let texts: Vec<&str> = declaration.path.split('.').map(str::trim).collect();
     if texts.len() > MAX_PATH + 1 {
         return Err(Error::NotAllowed(declaration.path.clone(), "its path is too long"));
@@ -388,9 +416,19 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
         dictionary = vr;
         path.push(step);
     }
-    if creator.is_some() && !path.iter().any(|step| matches!(step, SelectorStep::Private { .. })) {
+    if creator.is_some() && !has_private_step(&path) {
         return Err(Error::Creator("`creator` is given, but the path has no private element"));
     }
+    Ok((path, dictionary))
+}
+
+fn has_private_step(path: &[SelectorStep]) -> bool {
+    path.iter().any(|step| matches!(step, SelectorStep::Private { .. }))
+}
+
+/// Returns the VR of a declaration. It must be that of the dictionary, if the dictionary has one.
+fn vr_of(declaration: &Declaration, dictionary: Option<VR>) -> Result<VR, DeclarationError> {
+    use DeclarationError as Error;
     let vr = match (&declaration.vr, dictionary) {
         (None, Some(vr)) => vr,
         (None, None) => return Err(Error::MissingVr(declaration.path.clone())),
@@ -403,40 +441,38 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
             vr
         }
     };
-    if is_binary(vr) {
-        return Err(Error::UnknownVr(vr.to_string().to_owned()));
-    }
-    let shown = path.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
+    if is_binary(vr) { Err(Error::UnknownVr(vr.to_string().to_owned())) } else { Ok(vr) }
+}
+
+/// Returns where the index keeps the values of a path.
+fn place_of(path: &[SelectorStep], shown: &str, level: QueryRetrieveLevel) -> Result<DeclaredPlace, DeclarationError> {
+    use DeclarationError as Error;
     let root = match path.first() {
         Some(SelectorStep::Public(tag)) => Attribute::by_tag(*tag),
         Some(SelectorStep::Private { .. }) | None => None,
     };
-    let kept = match root {
+    match root {
         // The number is set once all units are known.
-        None => DeclaredPlace::Unit(usize::MAX),
-        Some(attribute) if path.len() == 1 => return Err(Error::InTable(shown, attribute.level)),
+        None => Ok(DeclaredPlace::Unit(usize::MAX)),
+        Some(attribute) if path.len() == 1 => Err(Error::InTable(shown.to_owned(), attribute.level)),
         Some(attribute) if attribute.source != ValueSource::DataSet => {
-            return Err(Error::NotAllowed(shown, "the node computes its value"));
+            Err(Error::NotAllowed(shown.to_owned(), "the node computes its value"))
         }
-        Some(_) if path.iter().any(|step| matches!(step, SelectorStep::Private { .. })) => {
-            return Err(Error::NotAllowed(
-                shown,
-                "private elements cannot be told apart in a sequence that is kept as a whole",
-            ));
-        }
-        Some(attribute) if attribute.level != level => return Err(Error::OtherLevel(shown, attribute.level)),
-        Some(attribute) => DeclaredPlace::InTable(attribute.id),
-    };
-    if before.iter().any(|other| other.path == path) {
-        return Err(Error::Twice(shown));
+        Some(_) if has_private_step(path) => Err(Error::NotAllowed(
+            shown.to_owned(),
+            "private elements cannot be told apart in a sequence that is kept as a whole",
+        )),
+        Some(attribute) if attribute.level != level => Err(Error::OtherLevel(shown.to_owned(), attribute.level)),
+        Some(attribute) => Ok(DeclaredPlace::InTable(attribute.id)),
     }
-    let other_level = before.iter().find(|other| other.path.first() == path.first() && other.level != level);
-    if let Some(other) = other_level {
-        return Err(Error::OtherLevel(shown, other.level));
-    }
+}
+
+/// Returns the name of a declaration. No other attribute may have it.
+fn name_of(declaration: &Declaration, path: &[SelectorStep], before: &[Declared]) -> Result<String, DeclarationError> {
+    use DeclarationError as Error;
     let name = match &declaration.name {
         Some(name) => name.clone(),
-        None => default_name(&path),
+        None => default_name(path),
     };
     let mut letters = name.chars();
     if !letters.next().is_some_and(|first| first.is_ascii_alphabetic())
@@ -449,7 +485,7 @@ fn declared(declaration: &Declaration, before: &[Declared]) -> Result<Declared, 
     if before.iter().any(|other| other.name.eq_ignore_ascii_case(&name)) || is_keyword(&name) {
         return Err(Error::NameTaken(name));
     }
-    Ok(Declared { name, path, level, vr, kept })
+    Ok(name)
 }
 
 /// Returns the name for a declaration without one: the keywords of the path. A private element is

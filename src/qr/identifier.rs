@@ -561,12 +561,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_do_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200), which in 0..3_usize) {
-            let _ = Identifier::decode(&bytes, Encoding::ALL[which], "");
+        fn each_element_that_is_read_has_a_header(bytes in proptest::collection::vec(any::<u8>(), 0..200), which in 0..3_usize) {
+            if let Ok(read) = Identifier::decode(&bytes, Encoding::ALL[which], "") {
+                prop_assert!(read.elements.len() * 8 <= bytes.len());
+            }
         }
 
         #[test]
-        fn no_change_does_harm(at in 0..100_usize, value: u8, cut in 0..100_usize, which in 0..3_usize) {
+        fn a_changed_identifier_has_no_more_elements_than_headers(at in 0..100_usize, value: u8, cut in 0..100_usize, which in 0..3_usize) {
             let encoding = Encoding::ALL[which];
             let code = element(encoding, CODE, VR::SH, b"A ");
             let mut bytes = [
@@ -579,7 +581,9 @@ mod tests {
                 *byte = value;
             }
             bytes.truncate(cut);
-            let _ = Identifier::decode(&bytes, encoding, "");
+            if let Ok(read) = Identifier::decode(&bytes, encoding, "") {
+                prop_assert!(read.elements.len() * 8 <= bytes.len());
+            }
         }
     }
 }

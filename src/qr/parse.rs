@@ -106,49 +106,10 @@ pub fn parse(
         keys.check_hierarchy(model, level)?;
     }
 
-    let policy = MatchPolicy {
-        several_values: if negotiated.multiple_value { SeveralValues::AllOf } else { SeveralValues::AnyOf },
-        quotation_marks: if negotiated.empty_value { QuotationMarks::EmptyValue } else { QuotationMarks::Literal },
-        names: if negotiated.fuzzy_names { NameMatching::Fuzzy } else { options.names },
-        unknown_required: options.unknown_required,
-    };
-    let mut unsupported = keys.unsupported.clone();
-    let mut matching_keys = Vec::new();
-    let mut return_keys = Vec::new();
-    for (attribute, key) in &keys.known {
-        let names_one = is_strict && attribute.key == KeyType::Unique && attribute.level < level;
-        let matching = match &**key {
-            KeyValue::Text(text) if names_one => Some(Matching::whole(attribute, text)),
-            key => key_matching(attribute, key, &policy)?,
-        };
-        let is_matched = match matching {
-            Some(Matching::Universal) => true,
-            Some(matching) => {
-                matching_keys.push(MatchingKey { attribute: attribute.id, matching });
-                true
-            }
-            None => false,
-        };
-        if can_answer(attribute, level) {
-            return_keys.push(ReturnKey { attribute: attribute.id, items: item_keys(key) });
-        }
-        if !is_matched || !can_answer(attribute, level) {
-            unsupported.push(attribute.tag);
-        }
-    }
-
-    let mut declared = Vec::new();
-    let mut answered_as = Vec::new();
-    for key in &keys.declared {
-        let matching = declared_matching(key, &policy)?;
-        let is_answered = can_answer_declared(&key.unit, level);
-        if !is_answered {
-            unsupported.push(key.answered_as.tag);
-        }
-        declared.push(DeclaredKey { unit: Arc::clone(&key.unit), matching, is_answered, items: item_keys(&key.value) });
-        answered_as.push(key.answered_as.clone());
-    }
-
+    let policy = policy(negotiated, options);
+    let StandardKeys { mut matching_keys, mut return_keys, mut unsupported } =
+        standard_keys(&keys, level, is_strict, &policy)?;
+    let (declared, answered_as) = declared_keys(&keys, level, &policy, &mut unsupported)?;
     let mut date_time_keys = Vec::new();
     if negotiated.combined_date_time {
         date_time_keys = keys.combined(&policy);
@@ -162,20 +123,7 @@ pub fn parse(
     if hides_availability {
         return_keys.push(ReturnKey { attribute: availability, items: Vec::new() });
     }
-
-    // The unique keys of all levels above are returned (PS3.4 C.4.1.1.3.2). A query that asks for
-    // nothing of its own level also returns its own unique key. By PS3.4 C.4.1.3.1.1 its answers
-    // would be empty.
-    let asks_for_level =
-        keys.known.iter().any(|(attribute, _)| level_in(model, attribute) == level && !is_only_answered(attribute.id))
-            || keys.declared.iter().any(|key| own_level(model, key.unit.level) == level);
-    for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.key == KeyType::Unique) {
-        let is_above = attribute.level < level && model.has_level(attribute.level);
-        let is_own = attribute.level == level && !asks_for_level;
-        if (is_above || is_own) && !return_keys.iter().any(|key| key.attribute == attribute.id) {
-            return_keys.push(ReturnKey { attribute: attribute.id, items: Vec::new() });
-        }
-    }
+    add_unique_keys(model, level, &keys, &mut return_keys);
     return_keys.sort_by_key(|key| key.attribute.attribute().tag);
 
     // One more answer than the limit shows that there are more.
@@ -201,6 +149,99 @@ pub fn parse(
         declared: answered_as,
         pending: options.pending,
     })
+}
+
+/// Returns how keys are matched after extended negotiation.
+fn policy(negotiated: NegotiatedOptions, options: &Options) -> MatchPolicy {
+    MatchPolicy {
+        several_values: if negotiated.multiple_value { SeveralValues::AllOf } else { SeveralValues::AnyOf },
+        quotation_marks: if negotiated.empty_value { QuotationMarks::EmptyValue } else { QuotationMarks::Literal },
+        names: if negotiated.fuzzy_names { NameMatching::Fuzzy } else { options.names },
+        unknown_required: options.unknown_required,
+    }
+}
+
+/// The keys of the attribute table, as the query needs them.
+struct StandardKeys {
+    matching_keys: Vec<MatchingKey>,
+    return_keys: Vec<ReturnKey>,
+    /// Tags of keys that are not matched or not answered.
+    unsupported: Vec<Tag>,
+}
+
+/// Compiles the keys of the attribute table.
+fn standard_keys(
+    keys: &IdentifierKeys<'_>,
+    level: QueryRetrieveLevel,
+    is_strict: bool,
+    policy: &MatchPolicy,
+) -> Result<StandardKeys, FindError> {
+    let mut compiled =
+        StandardKeys { matching_keys: Vec::new(), return_keys: Vec::new(), unsupported: keys.unsupported.clone() };
+    for (attribute, key) in &keys.known {
+        let names_one = is_strict && attribute.key == KeyType::Unique && attribute.level < level;
+        let matching = match &**key {
+            KeyValue::Text(text) if names_one => Some(Matching::whole(attribute, text)),
+            key => key_matching(attribute, key, policy)?,
+        };
+        let is_matched = match matching {
+            Some(Matching::Universal) => true,
+            Some(matching) => {
+                compiled.matching_keys.push(MatchingKey { attribute: attribute.id, matching });
+                true
+            }
+            None => false,
+        };
+        if can_answer(attribute, level) {
+            compiled.return_keys.push(ReturnKey { attribute: attribute.id, items: item_keys(key) });
+        }
+        if !is_matched || !can_answer(attribute, level) {
+            compiled.unsupported.push(attribute.tag);
+        }
+    }
+    Ok(compiled)
+}
+
+/// Compiles the keys of declared attributes. Returns them, and how each is answered.
+fn declared_keys(
+    keys: &IdentifierKeys<'_>,
+    level: QueryRetrieveLevel,
+    policy: &MatchPolicy,
+    unsupported: &mut Vec<Tag>,
+) -> Result<(Vec<DeclaredKey>, Vec<AnsweredAs>), FindError> {
+    let (mut declared, mut answered_as) = (Vec::new(), Vec::new());
+    for key in &keys.declared {
+        let matching = declared_matching(key, policy)?;
+        let is_answered = can_answer_declared(&key.unit, level);
+        if !is_answered {
+            unsupported.push(key.answered_as.tag);
+        }
+        declared.push(DeclaredKey { unit: Arc::clone(&key.unit), matching, is_answered, items: item_keys(&key.value) });
+        answered_as.push(key.answered_as.clone());
+    }
+    Ok((declared, answered_as))
+}
+
+/// Adds the unique keys of all levels above (PS3.4 C.4.1.1.3.2).
+///
+/// A query that asks for nothing of its own level also returns its own unique key. By PS3.4
+/// C.4.1.3.1.1 its answers would be empty.
+fn add_unique_keys(
+    model: InformationModel,
+    level: QueryRetrieveLevel,
+    keys: &IdentifierKeys<'_>,
+    return_keys: &mut Vec<ReturnKey>,
+) {
+    let asks_for_level =
+        keys.known.iter().any(|(attribute, _)| level_in(model, attribute) == level && !is_only_answered(attribute.id))
+            || keys.declared.iter().any(|key| own_level(model, key.unit.level) == level);
+    for attribute in ATTRIBUTES.iter().filter(|attribute| attribute.key == KeyType::Unique) {
+        let is_above = attribute.level < level && model.has_level(attribute.level);
+        let is_own = attribute.level == level && !asks_for_level;
+        if (is_above || is_own) && !return_keys.iter().any(|key| key.attribute == attribute.id) {
+            return_keys.push(ReturnKey { attribute: attribute.id, items: Vec::new() });
+        }
+    }
 }
 
 /// Reads and checks Query/Retrieve Level (PS3.4 C.4.1.1.3.1).
