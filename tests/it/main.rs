@@ -7,23 +7,15 @@
     reason = "the helpers of tests may do what tests may do"
 )]
 
-mod architecture;
+mod archive;
 mod cli;
 mod db;
-mod documents;
-mod examples;
-mod fixtures;
-mod fuzzed;
+mod deliver;
 mod ingest;
-mod opening;
-mod peers_compare;
-mod peers_find;
-mod peers_retrieve;
-mod peers_web;
+mod interop;
 mod qr;
-mod same_road;
+mod repository;
 mod scanner;
 mod scp;
-mod sent_as_stored;
 mod util;
 mod web;

@@ -12,4 +12,3 @@ mod retrieval;
 mod shares;
 mod storage;
 mod tls;
-mod verification;

@@ -9,13 +9,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-#[path = "../../examples/index_a_folder.rs"]
+#[path = "../../../examples/index_a_folder.rs"]
 #[allow(dead_code, reason = "a test calls what `main` calls")]
 mod index_a_folder;
-#[path = "../../examples/query_an_index.rs"]
+#[path = "../../../examples/query_an_index.rs"]
 #[allow(dead_code, reason = "a test calls what `main` calls")]
 mod query_an_index;
-#[path = "../../examples/run_a_node.rs"]
+#[path = "../../../examples/run_a_node.rs"]
 #[allow(dead_code, reason = "a test calls what `main` calls")]
 mod run_a_node;
 

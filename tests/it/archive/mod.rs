@@ -1,0 +1,3 @@
+//! Archive files: zip, tar and gzip.
+
+mod opening;

@@ -1,0 +1,3 @@
+//! Objects that are sent.
+
+mod sent_as_stored;

@@ -1,0 +1,3 @@
+//! Headers of objects.
+
+mod headers;
