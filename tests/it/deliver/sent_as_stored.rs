@@ -13,7 +13,7 @@ use dcmdex::model::record::InstanceRecord;
 use dcmdex::store::FileMeta;
 use proptest::prelude::*;
 
-use crate::ingest::made::{
+use crate::ingest::headers::made::{
     DEFLATED, EBE, ELE, EXPLICIT_BE, EXPLICIT_LE, Encoding, ILE, IMPLICIT_LE, UNDEFINED, deflate,
 };
 

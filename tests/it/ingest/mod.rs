@@ -1,3 +1,3 @@
 //! Headers of objects.
 
-mod headers;
+pub(crate) mod headers;

@@ -181,7 +181,7 @@ fn movescu_moves_to_storescp_bit_for_bit() {
 /// Creates a file whose pixel data have an odd length.
 fn odd_archive() -> TempDir {
     let archive = TempDir::new().unwrap();
-    let pixels = crate::ingest::made::ELE.element(0x7FE0_0010, "OB", &[1; 19]);
+    let pixels = crate::ingest::headers::made::ELE.element(0x7FE0_0010, "OB", &[1; 19]);
     let whole = crate::util::objects::file("P1", "1.2.1", "1.2.1.1", "1.2.1.1.1");
     fs::write(archive.path().join("1.dcm"), [whole, pixels].concat()).unwrap();
     archive

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::sync::Arc;
 
 use super::*;
 

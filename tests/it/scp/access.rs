@@ -10,7 +10,6 @@ use dicom_ul::pdu::{
 };
 
 use crate::util::node::TestNode;
-use crate::util::peers;
 use crate::util::scripted::{DataSet, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, VERIFICATION, request, store_command};
 
 const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
@@ -23,9 +22,9 @@ const ALL: &[(&str, &[&str])] = &[
 const ECHO: &[(&str, &[&str])] = &[ALL[0]];
 
 /// Title, addresses, services, associations.
-type Entry<'a> = (&'a str, &'a [&'a str], &'a [&'static str], Option<usize>);
+pub(crate) type Entry<'a> = (&'a str, &'a [&'a str], &'a [&'static str], Option<usize>);
 
-fn table(peers: &[Entry<'_>]) -> Peers {
+pub(crate) fn table(peers: &[Entry<'_>]) -> Peers {
     let entry = |&(title, addresses, services, max_associations): &Entry<'_>| {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         let services: ServiceSet = services.iter().copied().collect();
@@ -150,18 +149,4 @@ fn a_new_table_holds_from_the_next_association_on() {
     assert!(matches!(answer(&node, calling("CT1")).1, Some(Pdu::AssociationAC(_))));
     before.echo(1);
     before.release();
-}
-
-#[test]
-fn dcmtk_is_told_why_it_is_not_let_in() {
-    let node = TestNode::with(|settings| settings.peers = table(&[("CT1", &[], &["echo"], None)]));
-    let echo = |title| {
-        Some(peers::run(peers::dcmtk("echoscu")?.args(["-aet", title, "-aec", "DCMDEX", "127.0.0.1", &node.port()])))
-    };
-    let Some(stranger) = echo("CT2") else { return };
-    assert!(stranger.stderr.contains("Calling AE Title Not Recognized"), "{stranger:?}");
-    echo("CT1").unwrap().expect_success();
-    let find = ["-S", "-aet", "CT1", "-aec", "DCMDEX", "127.0.0.1", &node.port(), "-k", "QueryRetrieveLevel=STUDY"];
-    let refused = peers::run(peers::dcmtk("findscu").unwrap().args(find));
-    assert!(refused.stderr.contains("No Acceptable Presentation Contexts"), "{refused:?}");
 }

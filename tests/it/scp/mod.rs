@@ -1,14 +1,14 @@
 //! The network node, as a peer sees it.
 
-mod access;
+pub(crate) mod access;
 mod association;
 mod attributes;
 mod character_sets;
 mod commitment;
 mod hostile;
 mod odd_objects;
-mod query;
+pub(crate) mod query;
 mod retrieval;
 mod shares;
-mod storage;
-mod tls;
+pub(crate) mod storage;
+pub(crate) mod tls;

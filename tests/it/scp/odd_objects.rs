@@ -8,7 +8,9 @@ use tempfile::TempDir;
 
 use super::commitment::{COMMITMENT, commit};
 use super::retrieval::{Retrieved, SECONDARY_CAPTURE, STUDY_GET, get, getter, node_on, study};
-use crate::ingest::made::{DEFLATED, EBE, ELE, EXPLICIT_BE, EXPLICIT_LE, Encoding, ILE, IMPLICIT_LE, deflate, file};
+use crate::ingest::headers::made::{
+    DEFLATED, EBE, ELE, EXPLICIT_BE, EXPLICIT_LE, Encoding, ILE, IMPLICIT_LE, deflate, file,
+};
 use crate::util::node::TestNode;
 use crate::util::scripted::{IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, store_command};
 

@@ -13,7 +13,6 @@ use dicom_ul::pdu::{AbortRQSource, Pdu, PresentationContextResultReason as Conte
 use tempfile::TempDir;
 
 use crate::util::node::TestNode;
-use crate::util::peers;
 use crate::util::scripted::{
     DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION,
     cancel_command, echo_command, find_command, request,
@@ -35,7 +34,7 @@ const IDENTIFIER_DOES_NOT_MATCH: u16 = 0xA900;
 const COMMENT_LENGTH: usize = 10_000;
 
 /// Starts a node whose index holds one study with `instances` instances.
-fn node_with(instances: usize, change: impl FnOnce(&mut crate::util::node::Settings)) -> TestNode {
+pub(crate) fn node_with(instances: usize, change: impl FnOnce(&mut crate::util::node::Settings)) -> TestNode {
     node_of(instances, |_, _| {}, change)
 }
 
@@ -535,34 +534,4 @@ fn extended_negotiation_is_answered_with_what_there_is() {
     // Not: timezone query adjustment (byte 4), enhanced multi-frame image conversion (byte 5).
     let expected = UserVariableItem::SopClassExtendedNegotiationSubItem(STUDY_ROOT.into(), vec![1, 1, 1, 0, 0, 1, 1]);
     assert!(accept.user_variables.contains(&expected), "{:?}", accept.user_variables);
-}
-
-#[test]
-fn findscu_of_dcmtk_is_answered() {
-    let Some(mut findscu) = peers::dcmtk("findscu") else { return };
-    let node = node_with(12, |_| {});
-    let arguments = ["-v", "-S", "-aec", "DCMDEX", "-k", "QueryRetrieveLevel=STUDY", "-k", "PatientName=TEST*"];
-    let counters = ["-k", "StudyInstanceUID", "-k", "NumberOfStudyRelatedInstances"];
-    let said = peers::run(findscu.args(arguments).args(counters).args(["127.0.0.1", &node.port()])).expect_success();
-    assert!(said.contains("Test^Person") && said.contains("[12"), "{said}");
-    assert!(said.contains("Received Final Find Response (Success)"), "{said}");
-}
-
-#[test]
-fn findscu_that_cancels_is_told_so() {
-    let Some(mut findscu) = peers::dcmtk("findscu") else { return };
-    let node = node_with(5000, |_| {});
-    let arguments = ["-v", "-S", "--cancel", "3", "-aec", "DCMDEX", "-k", "QueryRetrieveLevel=IMAGE"];
-    let keys = [
-        "-k",
-        "StudyInstanceUID=1.2.3",
-        "-k",
-        "SeriesInstanceUID=1.2.3.4",
-        "-k",
-        "SOPInstanceUID",
-        "-k",
-        "PatientComments",
-    ];
-    let said = peers::run(findscu.args(arguments).args(keys).args(["127.0.0.1", &node.port()])).expect_success();
-    assert!(said.contains("Received Final Find Response (Cancel"), "{}", &said[said.len().saturating_sub(2000)..]);
 }

@@ -16,7 +16,6 @@ use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, Pdu};
 
 use crate::db;
 use crate::util::node::{Keep, TestNode};
-use crate::util::peers;
 use crate::util::scripted::{
     DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Received, ScriptedPeer, VERIFICATION, store_command,
 };
@@ -47,13 +46,13 @@ fn store(peer: &mut ScriptedPeer, instance: &str, data_set: &DataSet) -> Receive
     response
 }
 
-fn status(node: &TestNode) -> IndexStatus {
+pub(crate) fn status(node: &TestNode) -> IndexStatus {
     node.reader().status().unwrap()
 }
 
 /// Returns the object files below the storage directory, finished or not. It first waits until
 /// incoming links are gone, which is soon after the responses.
-fn files(node: &TestNode) -> Vec<PathBuf> {
+pub(crate) fn files(node: &TestNode) -> Vec<PathBuf> {
     node.wait_for_incoming_links();
     files_below(node.storage())
 }
@@ -579,32 +578,8 @@ fn many_associations_at_once_store_what_they_are_told_they_stored() {
     assert!(status(&node).conflicts.is_empty());
 }
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/real").join(name)
-}
-
-#[test]
-fn storescu_and_dcmsend_of_dcmtk_are_served() {
-    let Some(mut storescu) = peers::dcmtk("storescu") else { return };
-    let node = TestNode::start();
-    let arguments = ["-aec", "DCMDEX", "127.0.0.1", &node.port()];
-    peers::run(storescu.arg("-v").args(arguments).arg(fixture("modalities/CT_small.dcm"))).expect_success();
-    assert_eq!(status(&node).instances, 1);
-    let mut dcmsend = peers::dcmtk("dcmsend").unwrap();
-    peers::run(dcmsend.args(arguments).args(["+sd", "+r"]).arg(fixture("fileset/98892003"))).expect_success();
-    assert!(status(&node).instances > 1);
-    assert_eq!(status(&node).instances, files(&node).len() as u64);
-}
-
-#[test]
-fn pynetdicom_is_served() {
-    let node = TestNode::start();
-    let Some(mut store) = peers::python_peer("store.py") else { return };
-    let arguments = ["127.0.0.1", &node.port(), "DCMDEX"];
-    let files = ["modalities/CT_small.dcm", "modalities/MR_small.dcm"].map(fixture);
-    let said = peers::run(store.args(arguments).args(&files)).expect_success();
-    assert_eq!(said.lines().collect::<Vec<_>>(), ["0000", "0000"]);
-    assert_eq!(status(&node).instances, 2);
 }
 
 #[test]

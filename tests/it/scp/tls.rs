@@ -28,7 +28,7 @@ const ECHO: &[(&str, &[&str])] = &[(VERIFICATION, &[IMPLICIT_VR_LITTLE_ENDIAN])]
 
 /// Starts a node whose certificate is from this authority. It requires certificates of the same
 /// authority from its peers.
-fn node_of(authority: &Authority, peers: Peers) -> TestNode {
+pub(crate) fn node_of(authority: &Authority, peers: Peers) -> TestNode {
     node_with(authority.options(&authority.identity("NODE")), peers)
 }
 
@@ -40,7 +40,7 @@ fn node_with(options: Options, peers: Peers) -> TestNode {
 }
 
 /// Builds a table that binds this title to one of these certificates.
-fn bound(title: &str, certificates: &[&str]) -> Peers {
+pub(crate) fn bound(title: &str, certificates: &[&str]) -> Peers {
     let security = Security::Certificates(certificates.iter().map(|text| text.parse().unwrap()).collect());
     let grant = Grant { addresses: Vec::new(), services: ServiceSet::ALL, max_associations: None, security };
     Peers { table: Some([(title.parse().unwrap(), grant)].into()), ..Peers::default() }
@@ -359,31 +359,4 @@ fn what_will_not_work_is_found_before_a_peer_finds_it() {
             Err(error) => assert_eq!(expected, "less than 2048 bits", "{error}"),
         }
     }
-}
-
-#[test]
-fn dcmtk_verifies_stores_and_queries_over_tls() {
-    let ours = Authority::new("ours");
-    let node = node_of(&ours, bound("CT1", &["cn:CT1"]));
-    let identity = ours.identity("CT1");
-    let port = node.tls_address().port().to_string();
-    let to_node = ["-aet", "CT1", "-aec", "DCMDEX", "127.0.0.1", &port];
-    let run = |program: &str, before: &[&str], after: &[&str]| {
-        let mut command = peers::dcmtk(program)?;
-        command.args(identity.dcmtk(&ours.file())).args(before).args(to_node).args(after);
-        Some(peers::run(&mut command))
-    };
-    let Some(echoed) = run("echoscu", &[], &[]) else { return };
-    echoed.expect_success();
-    let file = format!("{}/fixtures/real/modalities/CT_small.dcm", env!("CARGO_MANIFEST_DIR"));
-    run("storescu", &[], &[&file]).unwrap().expect_success();
-    let keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", "PatientID=1CT1"];
-    let found = run("findscu", &["-v", "-S"], &keys).unwrap().expect_success();
-    assert!(found.contains("[1CT1"), "{found}");
-    // The same without TLS, and with somebody else's certificate.
-    let plain = ["-aet", "CT1", "-aec", "DCMDEX", "127.0.0.1", &node.port()];
-    assert!(!peers::run(peers::dcmtk("echoscu").unwrap().args(plain)).status.success());
-    let mut other = peers::dcmtk("echoscu").unwrap();
-    let refused = peers::run(other.args(ours.identity("CT2").dcmtk(&ours.file())).args(to_node));
-    assert!(refused.stderr.contains("Calling AE Title Not Recognized"), "{refused:?}");
 }
