@@ -2,11 +2,13 @@
 //! peer that is not installed is reported as skipped.
 
 mod access;
+mod browser;
 mod compare;
 mod find;
+mod http_clients;
+mod orthanc_dicomweb;
 mod query;
 mod retrieve;
 mod scanned_or_received;
 mod storage;
 mod verification;
-mod web;

@@ -1,8 +1,6 @@
 //! HTTP, as clients see it.
 
 mod access;
-mod browser;
-mod clients;
 mod decode;
 mod greedy;
 mod hostile;

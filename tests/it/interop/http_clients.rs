@@ -5,9 +5,9 @@ use std::process::Command;
 
 use dcmdex::ul::tls::{ClientCertificates, Options as TlsOptions, Tls};
 
-use super::*;
 use crate::util::certificates::Authority;
 use crate::util::peers;
+use crate::web::{TestWeb, archive};
 
 /// Returns curl, set to print the version and the status of each response.
 fn curl() -> Option<Command> {

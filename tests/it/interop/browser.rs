@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dcmdex::web::Ohif;
+use tempfile::TempDir;
 
-use super::*;
 use crate::util::peers;
+use crate::web::TestWeb;
 
 /// Writes the objects of these tests, and returns their folder. `None` without the peers.
 fn page_archive() -> Option<TempDir> {
