@@ -1,27 +1,29 @@
 //! `dcmdex check` checks that the index is consistent and agrees with the disk.
 
+use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::output::{Audience, Grouped, Shown};
 use crate::archive::Archives;
-use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::{Exit, stray};
 use crate::config::Config;
 use crate::db::ScanLedger;
 use crate::db::open::Reader;
 use crate::db::{self, Admin};
 use crate::db::{ConflictEntry, Finding, LocatedInstance};
 use crate::deliver::object::{Identity, ObjectError, StoredObject};
-use crate::model::clock::unix_ms;
+use crate::model::clock::{Clock, unix_ms};
 use crate::model::location::{Location, Place};
 use crate::store::Verified;
 
@@ -38,6 +40,12 @@ const PART: usize = 64;
 /// member.
 const ARCHIVE_PART: usize = 4096;
 
+/// Age up to which an object without a row may still be arriving, in milliseconds.
+const ARRIVING_MS: i64 = 60_000;
+
+/// Wait for the rows of objects that are arriving.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
@@ -49,6 +57,12 @@ pub(super) struct CheckArgs {
     /// With --files: read only the beginning of each object
     #[arg(long, requires = "files")]
     no_checksums: bool,
+    /// Also list the objects of the storage directory that the index lacks
+    #[arg(long)]
+    orphans: bool,
+    /// With --orphans: directory with the objects [default: dcmdex-data/objects]
+    #[arg(long, value_name = "DIR", requires = "orphans")]
+    storage: Option<PathBuf>,
     /// List at most N conflicts. All are counted
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -60,6 +74,7 @@ pub(super) struct CheckArgs {
 pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Result<Exit> {
     let mut flags = Flags::default();
     arguments.index.add_to(&mut flags)?;
+    flags.path("storage", "--storage", arguments.storage.as_ref())?;
     let config = context.configure(flags.0, Chattiness::Tool)?;
     let mut reader = Reader::open(&config.index).map_err(|error| damaged(error, &config.index))?;
     let report = reader.check().map_err(|error| damaged(error, &config.index))?;
@@ -93,8 +108,10 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
             .context("cannot start threads to open objects")?;
         look_for_files(&mut reader, &pool, &mut files, &mut printer)?;
     }
-    let sound = report.findings.is_empty() && files.changed + files.gone + files.not_accessible == 0;
-    let summary = CheckSummary { findings: report.findings.len(), sound, conflicts, listed, by_kind };
+    let orphans = if arguments.orphans { Some(list_orphans(&config, &mut reader, &mut printer)?) } else { None };
+    let differing = files.changed + files.gone + files.not_accessible + orphans.unwrap_or(0);
+    let sound = report.findings.is_empty() && differing == 0;
+    let summary = CheckSummary { findings: report.findings.len(), sound, conflicts, listed, by_kind, orphans };
     let files = arguments.files.then_some(&files);
     if arguments.json {
         summary.write_json(files, &config, printer.context)?;
@@ -102,6 +119,38 @@ pub(super) fn run(arguments: &CheckArgs, context: &mut Context) -> anyhow::Resul
         summary.write_text(files, printer.context)?;
     }
     Ok(if sound { Exit::Done } else { Exit::Partly })
+}
+
+/// Lists the objects of the storage directory that the index lacks. Returns how many there are.
+fn list_orphans(config: &Config, reader: &mut Reader, printer: &mut Printer<'_>) -> anyhow::Result<u64> {
+    let Some(options) = config.store_options() else {
+        bail!("with `metadata_only` no objects are kept; hint: leave out --orphans");
+    };
+    let storage = &options.directory;
+    let root = storage.canonicalize().with_context(|| format!("cannot open {}", storage.display()))?;
+    let listed = stray::series_directories(&root).with_context(|| format!("cannot list {}", root.display()))?;
+    let mut orphans = 0;
+    for series in listed {
+        let mut unknown = stray::unknown_files(reader, &series)?;
+        if unknown.is_empty() {
+            continue;
+        }
+        // A node that runs gives an object its place before its row.
+        let is_new = |name: &OsString| {
+            let age = series.join(name).metadata().and_then(|metadata| metadata.modified());
+            age.is_ok_and(|modified| Clock::System.now_ms().saturating_sub(unix_ms(modified)) < ARRIVING_MS)
+        };
+        if unknown.iter().any(is_new) {
+            std::thread::sleep(ARRIVAL_WAIT);
+            unknown = stray::unknown_files(reader, &series)?;
+        }
+        unknown.sort();
+        for name in unknown {
+            orphans += 1;
+            printer.file("orphan", "", &series.join(name))?;
+        }
+    }
+    Ok(orphans)
 }
 
 /// Says what to do about an index that is too damaged to be checked.
@@ -124,6 +173,8 @@ struct CheckSummary {
     /// Conflicts that were printed.
     listed: u64,
     by_kind: Vec<(String, u64)>,
+    /// Objects that the index lacks, if they were looked for.
+    orphans: Option<u64>,
 }
 
 impl CheckSummary {
@@ -143,6 +194,7 @@ impl CheckSummary {
             "files_changed": count(|files| files.changed),
             "files_gone": count(|files| files.gone),
             "files_not_accessible": count(|files| files.not_accessible),
+            "orphans": self.orphans,
         }))?;
         Ok(())
     }
@@ -171,6 +223,10 @@ impl CheckSummary {
                 Grouped(files.gone),
                 Grouped(files.not_accessible)
             ))?;
+        }
+        if let Some(orphans) = self.orphans {
+            let hint = if orphans > 0 { "; `dcmdex rebuild` indexes them" } else { "" };
+            context.output.line(format_args!("objects that the index lacks: {}{hint}", Grouped(orphans)))?;
         }
         Ok(())
     }

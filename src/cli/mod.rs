@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. If a command fails, its
 //! message says what happened, and to which file or peer. Where possible it says what to do.
 
+mod backup;
 mod check;
 mod completions;
 mod configuration;
@@ -16,6 +17,8 @@ mod notify;
 mod output;
 mod places;
 mod rebuild;
+mod relocate;
+mod restore;
 mod scan;
 mod serve;
 mod setting_args;
@@ -73,6 +76,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Check that the index is consistent and agrees with the disk
     Check(check::CheckArgs),
+    /// Copy the index while the node works
+    Backup(backup::BackupArgs),
+    /// Put a backup in the place of the index
+    Restore(restore::RestoreArgs),
+    /// Give indexed files the new path of their directory
+    Relocate(relocate::RelocateArgs),
     /// Index the received objects that the index lacks, after it was lost or restored
     Rebuild(rebuild::RebuildArgs),
     /// Check that a peer answers (C-ECHO)
@@ -115,6 +124,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Find(arguments) => find::run(&arguments, &mut context),
         Command::Status(arguments) => status::run(&arguments, &mut context),
         Command::Check(arguments) => check::run(&arguments, &mut context),
+        Command::Backup(arguments) => backup::run(&arguments, &mut context),
+        Command::Restore(arguments) => restore::run(&arguments, &mut context),
+        Command::Relocate(arguments) => relocate::run(&arguments, &mut context),
         Command::Rebuild(arguments) => rebuild::run(&arguments, &mut context),
         Command::Echo(arguments) => echo::run(&arguments, &mut context),
         Command::User(arguments) => user::run(&arguments, &mut context),

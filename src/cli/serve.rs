@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -26,7 +26,7 @@ use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
 use crate::cli::http::{Callers, read_users};
-use crate::cli::{Exit, fit, places, stray, suspend};
+use crate::cli::{Exit, backup, fit, places, stray, suspend};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::Admin;
 use crate::db::Finding;
@@ -43,10 +43,14 @@ use crate::model::peer::Peer;
 use crate::receive::storage::Storage;
 use crate::scp::{Commitment, Find, Node, NodeServices, Plain, Retrieve};
 use crate::store::{Objects, Recovered, Verified};
+use crate::telemetry::metrics;
 use crate::ul::tls::{self, ClientCertificates};
 use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
 use crate::web::{self, SharedUsers, Web};
+
+/// Pause between two looks at the note of the last backup.
+const BACKUP_LOOK: Duration = Duration::from_secs(10);
 
 /// Minimum pause between two rounds of a scrub.
 const LEAST_SCRUB_PAUSE: Duration = Duration::from_secs(60);
@@ -391,6 +395,7 @@ where
         Some(HttpStart { options, services, .. }) => Some(Web::bind(options, services).await.map_err(with_port_hint)?),
         None => None,
     };
+    tokio::spawn(follow_backups(config.index.clone()));
     log_listening(&config, &node, web.as_ref())?;
     manager.tell("READY=1");
     let web = {
@@ -437,6 +442,19 @@ where
         }
     }
     Ok(())
+}
+
+/// Keeps the metric of the last backup up to date. `dcmdex backup` notes its success beside the
+/// index.
+async fn follow_backups(index: PathBuf) {
+    loop {
+        let index = index.clone();
+        let noted = spawn_blocking(move || backup::last_success(&index)).await;
+        if let Ok(Some(made_ms)) = noted {
+            metrics::BACKUP_LAST_SUCCESS.set(made_ms.div_euclid(1000));
+        }
+        tokio::time::sleep(BACKUP_LOOK).await;
+    }
 }
 
 /// Says what to do about a port that cannot be had.

@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::output::{Grouped, Shown};
-use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
+use crate::cli::{Exit, backup};
 use crate::db::open::Reader;
 use crate::db::{Admin, IndexStatus, ScanEntry};
 use crate::model::calendar::moment_text;
@@ -63,6 +63,7 @@ fn as_json(index: &std::path::Path, status: &IndexStatus, reports: u64) -> Value
         "failed_by_reason": by_word(&status.failed),
         "skipped_by_reason": by_word(&status.skipped),
         "conflicts_by_kind": by_word(&status.conflicts),
+        "last_backup_ms": backup::last_success(index),
         "roots": roots,
         "scans": scans,
     })
@@ -97,6 +98,9 @@ fn as_text(index: &std::path::Path, status: &IndexStatus, reports: u64) -> Strin
     }
     if reports > 0 {
         text.push_str(&format!("\nstorage commitment reports not delivered yet: {}", Grouped(reports)));
+    }
+    if let Some(made_ms) = backup::last_success(index) {
+        text.push_str(&format!("\nlast backup  {}", moment_text(made_ms)));
     }
     for (title, words) in [
         ("files that could not be read", &status.failed),

@@ -78,6 +78,20 @@ pub enum Error {
         /// The kind of file system.
         kind: &'static str,
     },
+    /// Another process has the index open.
+    #[error("the index {} is in use: end the node, and scans and queries that run", path.display())]
+    InUse {
+        /// The index.
+        path: PathBuf,
+    },
+    /// The index could not be copied.
+    #[error("could not copy the index to {}", to.display())]
+    Copy {
+        /// The new file.
+        to: PathBuf,
+        /// The error of the driver.
+        source: DriverError,
+    },
     /// The schema could not be migrated. The index is as it was.
     #[error("could not bring the index {} to the current schema", path.display())]
     Migration {

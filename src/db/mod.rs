@@ -43,8 +43,8 @@ pub use suspension::Suspension;
 pub use types::{
     CheckReport, Committed, Compared, ConflictEntry, DeclaredCoverage, DirectorySnapshot, DuplicatePolicy, Durability,
     FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, KnownFile, KnownLocation, KnownPolicy, LocatedInstance,
-    Mounted, NotIndexed, Note, OnStored, ReceivePolicy, Received, ReceivedFrom, ScanEntry, ScannedDirectory,
-    ScannedFile, StoreOutcome, Stored, Tally,
+    Mounted, NotIndexed, Note, OnStored, ReceivePolicy, Received, ReceivedFrom, Relocation, ScanEntry,
+    ScannedDirectory, ScannedFile, StoreOutcome, Stored, Tally,
 };
 
 /// Finds entities, and the places where their objects lie.

@@ -299,6 +299,20 @@ impl Tally {
     }
 }
 
+/// What a change of paths does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relocation {
+    /// Directories and archive files with a new path.
+    pub directories: u64,
+    /// Instances whose first file gets a new path.
+    pub instances: u64,
+    /// Directories that were known at their new path with copies of the same files.
+    pub merged: u64,
+    /// Some of the new paths at which the index knows other files. If there are any, nothing is
+    /// changed.
+    pub taken: Vec<PathBuf>,
+}
+
 /// What the index knows of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownFile {

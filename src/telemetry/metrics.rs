@@ -249,6 +249,9 @@ metrics! {
     Gauge "dcmdex_index_replaced", "1 while another file has replaced the open index and nothing is stored; else 0." {
         INDEX_REPLACED,
     }
+    Gauge "dcmdex_backup_last_success_timestamp_seconds", "When `dcmdex backup` last succeeded, as Unix time; 0 if never." {
+        BACKUP_LAST_SUCCESS,
+    }
     Gauge "dcmdex_http_connections_active", "HTTP connections open now." { HTTP_CONNECTIONS_ACTIVE }
     Counter "dcmdex_http_connections_refused_total", "HTTP connections closed because too many were open." {
         HTTP_CONNECTIONS_REFUSED,

@@ -3,6 +3,7 @@
 mod admin;
 mod check;
 mod columns;
+mod copying;
 mod error;
 mod files;
 mod find;
@@ -15,6 +16,7 @@ mod names;
 mod open;
 mod packing;
 mod reader;
+mod relocation;
 mod schema;
 mod separated;
 mod sql_values;
@@ -24,6 +26,7 @@ mod write;
 mod write_priority;
 mod writer;
 
+pub use copying::{IndexHold, copy_index};
 pub use files::IndexFiles;
 pub use reader::Reader;
 pub use schema::SCHEMA_VERSION;

@@ -29,6 +29,8 @@ pub(super) enum Access {
     Writer { durability: Durability, cache_bytes: u64 },
     /// A connection that only asks.
     Reader { cache_bytes: u64 },
+    /// A connection that asks a copy of an index, which nobody writes.
+    Copy { cache_bytes: u64 },
 }
 
 /// Opens the index. A writer creates a missing index, and migrates one with an older schema.
@@ -52,7 +54,9 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     if writer && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         files::make_directory(parent)?;
     }
-    refuse_network_file_system(path)?;
+    if !matches!(access, Access::Copy { .. }) {
+        refuse_network_file_system(path)?;
+    }
     let way = match access {
         Access::Writer { .. } => {
             let directory = directory_of(path);
@@ -63,6 +67,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
             OpeningWay::ReadWrite
         }
         Access::Reader { .. } => way_to_read(path)?,
+        Access::Copy { .. } => OpeningWay::Immutable,
     };
     if writer {
         files::make(path)?;
@@ -91,7 +96,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     if let Access::Writer { durability: Durability::Full, .. } = access {
         files::sync_log(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     }
-    if let Access::Reader { .. } = access {
+    if let Access::Reader { .. } | Access::Copy { .. } = access {
         // A reader never writes, whatever its SQL says.
         connection.pragma_update(None, "query_only", true).map_err(|source| name(path, source))?;
     }
@@ -192,6 +197,12 @@ impl ReadConnection {
         let connection = open(path, Access::Reader { cache_bytes })?;
         Ok(Self { connection, path: path.to_owned() })
     }
+
+    /// Opens a copy of an index, which nobody writes. No file is made beside it.
+    pub(super) fn open_copy(path: &Path, cache_bytes: u64) -> Result<Self, Error> {
+        let connection = open(path, Access::Copy { cache_bytes })?;
+        Ok(Self { connection, path: path.to_owned() })
+    }
 }
 
 impl Deref for ReadConnection {
@@ -246,7 +257,7 @@ fn configure(connection: &Connection, access: Access) -> rusqlite::Result<()> {
             connection.pragma_update(None, "foreign_keys", false)?;
             connection.pragma_update(None, "cache_size", -i64::try_from(cache_bytes / 1024).unwrap_or(i64::MAX))?;
         }
-        Access::Reader { cache_bytes } => {
+        Access::Reader { cache_bytes } | Access::Copy { cache_bytes } => {
             // A million answers may have to be sorted. What does not fit into the cache goes into a
             // file without a name in the system's temporary directory.
             connection.pragma_update(None, "temp_store", "FILE")?;

@@ -36,7 +36,18 @@ impl Reader {
     /// # Errors
     /// Fails with [`Error::Missing`] if there is none: see [`Error`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let connection = ReadConnection::open(path, CACHE_BYTES)?;
+        Self::of(ReadConnection::open(path, CACHE_BYTES)?, path)
+    }
+
+    /// Opens a copy of an index, which nobody writes. No file is made beside it.
+    ///
+    /// # Errors
+    /// Fails as [`Self::open`] does.
+    pub fn open_copy(path: &Path) -> Result<Self, Error> {
+        Self::of(ReadConnection::open_copy(path, CACHE_BYTES)?, path)
+    }
+
+    fn of(connection: ReadConnection, path: &Path) -> Result<Self, Error> {
         let matchers = Matchers::default();
         find::register_functions(&connection, &matchers)?;
         let (path, mounts, declared) = (path.to_owned(), Mounts::default(), Arc::clone(DeclaredSet::none()));

@@ -95,8 +95,12 @@ enum WriterCommand {
     Flush { reply: Sender<Result<Tally, Error>> },
     Name { id: Option<String>, reply: Sender<Result<String, Error>> },
     StorageMoved { from: PathBuf, to: PathBuf, reply: Sender<Result<u64, Error>> },
+    Maintain { work: MaintenanceWork, reply: Sender<Result<(), Error>> },
     Stop,
 }
+
+/// Work of an operator's command, in a transaction of its own.
+type MaintenanceWork = Box<dyn FnOnce(&mut Batch<'_>) -> rusqlite::Result<()> + Send>;
 
 /// The writer of an index. If it is dropped, it commits what is queued and stops the thread.
 /// Handles that are left then get [`Error::WriterStopped`].
@@ -225,6 +229,23 @@ impl Arrivals for WriterHandle {
 }
 
 impl WriterHandle {
+    /// Runs the work of an operator's command in one transaction, and returns its result when that is
+    /// committed.
+    pub(super) fn maintain<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (done, result) = bounded(1);
+        let work: MaintenanceWork = Box::new(move |batch| {
+            let value = work(batch)?;
+            // The receiver is there until the transaction has ended.
+            let _there = done.send(value);
+            Ok(())
+        });
+        self.ask(|reply| WriterCommand::Maintain { work, reply })?;
+        result.recv().map_err(|_| stopped())
+    }
+
     fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> WriterCommand) -> Result<T, Error> {
         let (reply, answer) = bounded(1);
         self.commands.send(command(reply)).map_err(|_| stopped())?;
@@ -462,6 +483,9 @@ impl WriterThread {
                 let moved = self.run_in(connection, batch, Priority::None, |batch| batch.storage_moved(&from, &to));
                 let _gone = reply.send(moved);
             }
+            WriterCommand::Maintain { work, reply } => {
+                let _gone = reply.send(self.run_in(connection, batch, Priority::None, work));
+            }
             WriterCommand::Stop => {}
         }
     }
@@ -660,6 +684,7 @@ impl WriterCommand {
             Self::EndScan { reply, .. } => drop(reply.send(Err(error))),
             Self::ResolveMissing { reply, .. } => drop(reply.send(Err(error))),
             Self::StorageMoved { reply, .. } => drop(reply.send(Err(error))),
+            Self::Maintain { reply, .. } => drop(reply.send(Err(error))),
             Self::Flush { reply } => state.flush(&reply),
             Self::Name { reply, .. } => drop(reply.send(Err(error))),
             Self::Stop => {}

@@ -1,6 +1,7 @@
 //! The program as users see it: arguments in; standard output, standard error and exit code out.
 
 mod access;
+mod backup;
 mod check;
 mod configuration;
 mod cookbook;
@@ -17,6 +18,7 @@ mod moved;
 mod permissions;
 mod privacy;
 mod refusals;
+mod relocate;
 mod scan;
 mod serve;
 mod stopped;

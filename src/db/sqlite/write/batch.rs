@@ -204,6 +204,16 @@ impl<'c> Batch<'c> {
         self.tables.files.mount_point(path, mounted)
     }
 
+    /// The connection of the transaction, for changes that no cache of the tables knows of.
+    pub(in super::super) fn connection(&self) -> &'c Connection {
+        self.connection
+    }
+
+    /// Forgets what is remembered of rows, since paths have changed.
+    pub(in super::super) fn forget_directories(&mut self) {
+        self.tables.forget();
+    }
+
     /// Gives the node's own directories at or below `from` their paths at or below `to`.
     pub(in super::super) fn storage_moved(&mut self, from: &Path, to: &Path) -> Result<u64> {
         let moved = self.tables.files.storage_moved(from, to)?;

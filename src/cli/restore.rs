@@ -1,0 +1,142 @@
+//! `dcmdex restore` puts a backup in the place of the index, and keeps the former index.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::backup::manifest::{self, BackupVerdict, Manifest, counts_in_words};
+use super::output::{Grouped, Shown};
+use crate::cli::Exit;
+use crate::cli::backup;
+use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, make_directory_of};
+use crate::db::open::{IndexHold, Reader};
+use crate::db::{Admin as _, IndexStatus};
+use crate::model::calendar::moment_text;
+use crate::model::clock::Clock;
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    #[command(flatten)]
+    index: IndexArgs,
+    /// Directory for received objects [default: dcmdex-data/objects]
+    #[arg(long, value_name = "DIR")]
+    storage: Option<PathBuf>,
+    /// Also copy the objects beside the backup that the storage directory lacks
+    #[arg(long)]
+    objects: bool,
+    /// Do it. Without this option, the command says what it would do
+    #[arg(long)]
+    yes: bool,
+    /// The backup
+    #[arg(value_name = "FILE")]
+    backup: PathBuf,
+}
+
+pub(super) fn run(arguments: &RestoreArgs, context: &mut Context) -> anyhow::Result<Exit> {
+    let mut flags = Flags::default();
+    arguments.index.add_to(&mut flags)?;
+    flags.path("storage", "--storage", arguments.storage.as_ref())?;
+    let config = context.configure(flags.0, Chattiness::Tool)?;
+    let backup = &arguments.backup;
+    let manifest = match manifest::verify(backup)? {
+        BackupVerdict::Sound(manifest) => manifest,
+        BackupVerdict::Refused(reason) => bail!("the backup {} is refused: {reason}", backup.display()),
+    };
+    let index = config.index.clone();
+    say_what_it_does(context, &index, backup, &manifest)?;
+    if !arguments.yes {
+        // It is refused now and not only with --yes.
+        drop(IndexHold::take(&index)?);
+        context.output.line("nothing was changed; --yes does it")?;
+        return Ok(Exit::Done);
+    }
+    make_directory_of(&index)?;
+    let new = copy_beside(&index, backup, *manifest)?;
+    if arguments.objects {
+        let Some(options) = config.store_options() else {
+            bail!("with `metadata_only` no objects are kept; hint: leave out --objects");
+        };
+        let brought = backup::bring_back(backup, &options.directory)?;
+        context.output.line(format_args!("{} objects were brought back", Grouped(brought)))?;
+    }
+    let moment = moment_text(Clock::System.now_ms()).replace(['-', ':'], "");
+    let aside = IndexHold::take(&index)?.replace_with(&new.0, &format!(".before-{moment}"))?;
+    let status = Reader::open(&index)?.status()?;
+    let counts = counts_in_words(status.patients, status.studies, status.series, status.instances);
+    context.output.line(format_args!("{} has {counts}", Shown(&index)))?;
+    if let Some(aside) = aside {
+        context.output.line(format_args!("the former index is {}", Shown(&aside)))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn say_what_it_does(context: &mut Context, index: &Path, backup: &Path, manifest: &Manifest) -> anyhow::Result<()> {
+    let output = &mut context.output;
+    output.line(format_args!("backup:  {}: {}", Shown(backup), manifest.in_words()))?;
+    // The reader is closed before the index is locked.
+    let now = match index.try_exists()? {
+        true => Some(Reader::open(index).and_then(|mut reader| reader.status())),
+        false => None,
+    };
+    match now {
+        None => output.line(format_args!("present: there is no index at {}", Shown(index)))?,
+        Some(Err(error)) => {
+            output.line(format_args!("present: {}: it cannot be read ({error}), and is kept", Shown(index)))?
+        }
+        Some(Ok(status)) => {
+            let IndexStatus { patients, studies, series, instances, last_change, .. } = status;
+            let counts = counts_in_words(patients, studies, series, instances);
+            output.line(format_args!("present: {}: {counts}; it is kept under another name", Shown(index)))?;
+            let lost = last_change.saturating_sub(manifest.last_change);
+            output.line(format_args!(
+                "lost:    what has changed since {} (change {} to {last_change}: {} numbers). `dcmdex rebuild` indexes \
+                 received objects that came since, and `dcmdex scan` what lies in place",
+                moment_text(manifest.made_ms()),
+                manifest.last_change,
+                Grouped(lost)
+            ))?
+        }
+    };
+    Ok(())
+}
+
+/// A file that is removed, unless it has been renamed.
+struct NewIndex(PathBuf);
+
+impl Drop for NewIndex {
+    fn drop(&mut self) {
+        let _renamed = fs::remove_file(&self.0);
+    }
+}
+
+/// Copies the backup beside the index, and checks the copy as it will be used.
+fn copy_beside(index: &Path, backup: &Path, manifest: Manifest) -> anyhow::Result<NewIndex> {
+    let index = index.canonicalize().unwrap_or_else(|_| index.to_owned());
+    let mut name = index.as_os_str().to_owned();
+    name.push(".restoring");
+    let new = NewIndex(name.into());
+    let copy = || -> io::Result<()> {
+        // A killed restore may have left it.
+        match fs::remove_file(&new.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o640).open(&new.0)?;
+        io::copy(&mut File::open(backup)?, &mut file)?;
+        if rustix::process::geteuid().is_root() {
+            // The node must be able to write it.
+            let like = fs::metadata(&index).or_else(|_| fs::metadata(index.parent().unwrap_or(Path::new("."))))?;
+            std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid()))?;
+        }
+        file.sync_all()
+    };
+    copy().with_context(|| format!("cannot copy {} to {}", backup.display(), new.0.display()))?;
+    match manifest::verify_as(&new.0, manifest)? {
+        BackupVerdict::Sound(_) => Ok(new),
+        BackupVerdict::Refused(reason) => bail!("the copy {} is not what was read: {reason}", new.0.display()),
+    }
+}

@@ -1,0 +1,183 @@
+//! Whole copies of an index: how one is made while a node writes, and how one takes the place of an
+//! index.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::FlockOperation;
+
+use super::files::{self, Log, LogRecord};
+use super::open::{self, ReadConnection};
+use crate::db::Error;
+
+/// Memory for pages of the index while it is copied, in bytes. Every page is read once.
+const CACHE_BYTES: u64 = 1024 * 1024;
+
+/// Pause before the next attempt if the copy cannot begin at once.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Longest wait for the beginning of a copy. The first process that opens an index after a crash
+/// recovers its log, and keeps others out meanwhile.
+const ATTEMPTS: u32 = 1000;
+
+/// Copies the index as it is at one moment to a new file, while others write it.
+///
+/// All pages are copied in one step. A copy in several steps begins anew with each commit of another
+/// process, so beside a busy node it never ends. The new file is not durable yet.
+///
+/// # Errors
+/// That of opening the index, or [`Error::Copy`]. The new file may then be incomplete.
+pub fn copy_index(index: &Path, to: &Path) -> Result<(), Error> {
+    let failed = |source: rusqlite::Error| Error::Copy { to: to.to_owned(), source: Box::new(source) };
+    let source = ReadConnection::open(index, CACHE_BYTES)?;
+    // SQLite would leave its permissions to the umask.
+    files::make(to)?;
+    #[expect(clippy::disallowed_methods, reason = "the new file is a copy, and no index is opened here")]
+    let mut copy = Connection::open(to).map_err(failed)?;
+    // Nobody reads an incomplete copy, so it needs no journal. Its caller synchronises it once.
+    copy.pragma_update(None, "journal_mode", "OFF").map_err(failed)?;
+    copy.pragma_update(None, "synchronous", "OFF").map_err(failed)?;
+    let backup = Backup::new(&source, &mut copy).map_err(failed)?;
+    for _ in 0..ATTEMPTS {
+        match backup.step(-1).map_err(failed)? {
+            StepResult::Done => return Ok(()),
+            _ => std::thread::sleep(PAUSE),
+        }
+    }
+    Err(Error::Locked)
+}
+
+/// An index that no other process has open, until this is dropped.
+///
+/// It holds a lock on the whole database file. Every connection of SQLite holds a shared lock there
+/// from its first query to its end.
+#[derive(Debug)]
+pub struct IndexHold {
+    index: PathBuf,
+    database: Option<File>,
+}
+
+impl IndexHold {
+    /// Takes an index for this process alone. It is no error if there is no index, or if the file is
+    /// damaged.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another process has the index open.
+    pub fn take(index: &Path) -> Result<Self, Error> {
+        let index = fs::canonicalize(index).unwrap_or_else(|_| index.to_owned());
+        if index.try_exists().map_err(|source| Error::Io { path: index.clone(), source })? {
+            fold_log(&index)?;
+        }
+        let hold = Self { database: lock(&index)?, index };
+        Ok(hold)
+    }
+
+    /// Puts a file in the place of the index, and keeps the former index under another name, with
+    /// the log that it may have left. Returns that name, if there was an index.
+    ///
+    /// After a kill at any moment, the index is the former one or the new one. Only a former index
+    /// that is damaged and has a log may be left without it; it then refuses to be opened, and this
+    /// function finishes the work when it is called again.
+    ///
+    /// # Errors
+    /// If a file cannot be renamed.
+    pub fn replace_with(self, new: &Path, suffix: &str) -> Result<Option<PathBuf>, Error> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { path, source }
+        };
+        let aside = free_name(&self.index, suffix);
+        // A log that could not be copied back belongs to the former index alone. SQLite would apply
+        // it to the new one.
+        for kind in ["-wal", "-shm"] {
+            rename_if_there(&with_suffix(&self.index, kind), &with_suffix(&aside, kind))?;
+        }
+        if self.database.is_some() {
+            match fs::hard_link(&self.index, &aside) {
+                Ok(()) => {}
+                // Without hard links there is a moment without an index.
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    fs::rename(&self.index, &aside).map_err(failed(&self.index))?;
+                }
+                Err(error) => return Err(failed(&aside)(error)),
+            }
+        }
+        fs::rename(new, &self.index).map_err(failed(&self.index))?;
+        rename_if_there(&with_suffix(&self.index, "-turn"), &with_suffix(&aside, "-turn"))?;
+        let directory = self.index.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(directory))?;
+        Ok(self.database.is_some().then_some(aside))
+    }
+}
+
+/// Copies the log back into the database, so that one file is the whole index. A damaged index is
+/// left as it is.
+fn fold_log(index: &Path) -> Result<(), Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    #[expect(clippy::disallowed_methods, reason = "the index may be damaged or have another schema")]
+    let connection = Connection::open_with_flags(index, flags);
+    let fold = |connection: &Connection| {
+        connection.busy_timeout(Duration::ZERO)?;
+        // The first access takes the database for this process alone, or fails.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+        open::keep_log_on_close(connection, false)?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+    };
+    let folded = connection.and_then(|connection| fold(&connection));
+    match folded {
+        Ok(0) => {
+            LogRecord::of(index).note(Log::Spent).map_err(|source| Error::Io { path: files::lock_file(index), source })
+        }
+        Ok(_) => Err(Error::InUse { path: index.to_owned() }),
+        Err(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Err(Error::InUse { path: index.to_owned() }),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// Locks a database file. `None` if there is none.
+fn lock(index: &Path) -> Result<Option<File>, Error> {
+    let failed = |source| Error::Io { path: index.to_owned(), source };
+    let database = match File::options().read(true).write(true).open(index) {
+        Ok(database) => database,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    match rustix::fs::fcntl_lock(&database, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(database)),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Err(Error::InUse { path: index.to_owned() }),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// A name beside the index that no file has. A restore that was killed may have used the first one.
+fn free_name(index: &Path, suffix: &str) -> PathBuf {
+    let mut aside = with_suffix(index, suffix);
+    let mut number = 2;
+    while aside.symlink_metadata().is_ok() {
+        aside = with_suffix(index, &format!("{suffix}-{number}"));
+        number += 1;
+    }
+    aside
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+fn rename_if_there(from: &Path, to: &Path) -> Result<(), Error> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path: from.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,311 @@
+//! Backups of the index: made beside a node, checked, kept by number, and restored.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Child, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::faults::{SUCCESS, associated, indexed, store, uid};
+use super::serve::Node;
+use super::*;
+use crate::util::objects;
+
+/// The backups in a directory, the oldest first.
+fn backups(place: &Place, directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(place.path(directory)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut found: Vec<_> = names.filter(|name| name.starts_with("dcmdex-") && name.ends_with(".db")).collect();
+    found.sort();
+    found.into_iter().map(|name| format!("{directory}/{name}")).collect()
+}
+
+fn store_all(node: &Node, numbers: std::ops::Range<usize>) {
+    let mut peer = associated(node);
+    for number in numbers {
+        assert_eq!(store(&mut peer, number, 1000), SUCCESS);
+    }
+    peer.release();
+}
+
+fn uids(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(uid).collect()
+}
+
+/// Scans a tree of `files` files into the index.
+fn scanned(place: &Place, files: u32) {
+    for file in 0..files {
+        objects::write(&place.path(format!("tree/{}/{file}.dcm", file / 20)), file / 40, file / 20, file);
+    }
+    place.run(["scan", "tree"]).expect(0);
+}
+
+#[test]
+fn a_backup_beside_a_node_is_restored_as_the_node_was() {
+    let place = Place::new();
+    fs::create_dir(place.path("backup")).unwrap();
+    let node = Node::start(&place, &[]);
+    store_all(&node, 0..3);
+    let made = place.run(["backup", "backup"]).expect(0);
+    assert!(made.stdout.contains("1 patients, 1 studies, 1 series, 3 instances"), "{made:?}");
+    store_all(&node, 3..5);
+    let [backup] = backups(&place, "backup").try_into().unwrap();
+    let sound = place.run(["backup", "--verify", &backup]).expect(0);
+    assert!(sound.stdout.contains(": sound; "), "{sound:?}");
+    let status = place.run(["status", "--json"]).expect(0).json().remove(0);
+    assert!(status["last_backup_ms"].is_i64(), "{status}");
+    // Never over a running node.
+    let refused = place.run(["restore", &backup, "--yes"]).expect(2);
+    assert!(refused.stderr.contains("is in use"), "{refused:?}");
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    // It says what it would do.
+    let told = place.run(["restore", &backup]).expect(0).stdout;
+    assert!(told.contains("nothing was changed") && told.contains("5 instances") && told.contains("lost:"), "{told}");
+    assert_eq!(indexed(&place), uids(0..5));
+    let restored = place.run(["restore", &backup, "--yes"]).expect(0).stdout;
+    assert!(restored.contains("the former index is "), "{restored}");
+    assert_eq!(indexed(&place), uids(0..3));
+    // The former index is whole, and the objects that came since are indexed again.
+    let aside = restored.lines().last().unwrap().strip_prefix("the former index is ").unwrap();
+    let former = place.run(["status", "--index", aside, "--json"]).expect(0).json().remove(0);
+    assert_eq!(former["instances"], 5);
+    let orphans = place.run(["check", "--orphans"]).expect(1).stdout;
+    assert!(orphans.matches("orphan: ").count() == 2 && orphans.contains("lacks: 2; `dcmdex rebuild`"), "{orphans}");
+    assert!(place.run(["rebuild"]).expect(0).stdout.starts_with("2 objects of "));
+    assert_eq!(indexed(&place), uids(0..5));
+    place.run(["check", "--orphans"]).expect(0);
+    let node = Node::start(&place, &[]);
+    store_all(&node, 5..6);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    assert_eq!(indexed(&place), uids(0..6));
+}
+
+#[test]
+fn a_restored_index_does_not_meet_the_log_of_the_former_one() {
+    let place = Place::new();
+    fs::create_dir(place.path("backup")).unwrap();
+    let node = Node::start(&place, &[]);
+    store_all(&node, 0..2);
+    place.run(["backup", "backup"]).expect(0);
+    store_all(&node, 2..4);
+    node.kill();
+    assert!(place.path("dcmdex-data/index.db-wal").exists());
+    let backup = backups(&place, "backup").remove(0);
+    let restored = place.run(["restore", &backup, "--yes"]).expect(0).stdout;
+    assert_eq!(indexed(&place), uids(0..2));
+    let aside = restored.lines().last().unwrap().strip_prefix("the former index is ").unwrap();
+    // What was only in the log is in the index that was kept.
+    let former = place.run(["status", "--index", aside, "--json"]).expect(0).json().remove(0);
+    assert_eq!(former["instances"], 4);
+}
+
+#[test]
+fn a_lost_or_damaged_index_is_restored() {
+    let place = Place::new();
+    scanned(&place, 60);
+    fs::create_dir(place.path("backup")).unwrap();
+    place.run(["backup", "backup"]).expect(0);
+    let backup = backups(&place, "backup").remove(0);
+    let index = place.path("dcmdex-data/index.db");
+    let mut bytes = fs::read(&index).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at..at + 9000].fill(0xA5);
+    bytes[100..2000].fill(0x5A);
+    fs::write(&index, &bytes).unwrap();
+    assert_eq!(place.run(["check"]).code, 2);
+    let told = place.run(["restore", &backup]).expect(0).stdout;
+    assert!(told.contains("it cannot be read") && told.contains("and is kept"), "{told}");
+    let restored = place.run(["restore", &backup, "--yes"]).expect(0).stdout;
+    place.run(["check", "--files"]).expect(0);
+    let aside = restored.lines().last().unwrap().strip_prefix("the former index is ").unwrap();
+    assert_eq!(fs::read(aside).unwrap(), bytes, "a damaged index is kept as it was");
+    fs::remove_file(&index).unwrap();
+    place.run(["restore", &backup, "--yes"]).expect(0);
+    place.run(["check", "--files"]).expect(0);
+    // Also in a new place.
+    place.run(["restore", &backup, "--yes", "--index", "elsewhere/index.db"]).expect(0);
+    place.run(["check", "--files", "--index", "elsewhere/index.db"]).expect(0);
+}
+
+#[test]
+fn a_backup_that_lies_is_refused_with_the_reason() {
+    let place = Place::new();
+    scanned(&place, 40);
+    place.run(["backup", "one.db"]).expect(0);
+    let (copy, manifest) = (fs::read(place.path("one.db")).unwrap(), fs::read(place.path("one.json")).unwrap());
+    let changed = |key: &str, value: Value| {
+        let mut changed: Value = serde_json::from_slice(&manifest).unwrap();
+        changed[key] = value;
+        fs::write(place.path("one.json"), changed.to_string()).unwrap();
+    };
+    let refused = |reason: &str| {
+        let verified = place.run(["backup", "--verify", "one.db"]).expect(1);
+        assert!(verified.stdout.contains("NOT SOUND") && verified.stdout.contains(reason), "{verified:?}");
+        let restored = place.run(["restore", "one.db", "--yes"]).expect(2);
+        assert!(restored.stderr.contains(reason), "{restored:?}");
+    };
+    changed("schema_version", 99.into());
+    refused("use the newer program");
+    changed("format", 99.into());
+    refused("this program knows format 1");
+    changed("instances", 41.into());
+    refused("does not hold what its manifest says");
+    changed("xxh3_128", "0".repeat(32).into());
+    refused("checksum");
+    changed("size_bytes", 1.into());
+    refused("its manifest says 1");
+    fs::write(place.path("one.json"), "no manifest").unwrap();
+    refused("is none");
+    fs::remove_file(place.path("one.json")).unwrap();
+    refused("cannot be read");
+    fs::write(place.path("one.json"), &manifest).unwrap();
+    let mut damaged = copy.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(place.path("one.db"), &damaged).unwrap();
+    refused("was damaged or changed");
+    fs::write(place.path("one.db"), &copy[..copy.len() - 1]).unwrap();
+    refused("bytes");
+    fs::write(place.path("one.db"), &copy).unwrap();
+    place.run(["backup", "--verify", "one.db"]).expect(0);
+    // The index is as it was, and nothing is left beside it.
+    place.run(["check", "--files"]).expect(0);
+    let names = fs::read_dir(place.path("dcmdex-data")).unwrap().map(|entry| entry.unwrap().file_name());
+    let strange: Vec<_> = names.filter(|name| name.to_string_lossy().contains("rest")).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+#[test]
+fn so_many_backups_are_kept_and_no_file_is_replaced() {
+    let place = Place::new();
+    scanned(&place, 20);
+    fs::create_dir(place.path("backup")).unwrap();
+    for _ in 0..4 {
+        place.run(["backup", "backup", "--keep", "2"]).expect(0);
+    }
+    let kept = backups(&place, "backup");
+    assert_eq!(kept.len(), 2);
+    assert!(place.run(["backup", "--verify", "backup"]).expect(0).stdout.matches(": sound; ").count() == 2);
+    let entries = fs::read_dir(place.path("backup")).unwrap().count();
+    assert_eq!(entries, 5, "two copies, two manifests and the lock");
+    let refused = place.run(["backup", &kept[0]]).expect(2);
+    assert!(refused.stderr.contains("never replaces a file"), "{refused:?}");
+    let nowhere = place.run(["backup", "not/mounted"]).expect(2);
+    assert!(nowhere.stderr.contains("is its disk mounted?"), "{nowhere:?}");
+    // What a killed backup left goes with the next one.
+    fs::write(place.path("backup/.dcmdex-part-x.db"), "part").unwrap();
+    fs::write(place.path("backup/dcmdex-20200101T000000.000Z.json"), "{}").unwrap();
+    place.run(["backup", "backup", "--keep", "2"]).expect(0);
+    assert_eq!(fs::read_dir(place.path("backup")).unwrap().count(), 5);
+}
+
+#[test]
+fn objects_are_linked_or_copied_once_and_come_back() {
+    for how in ["hard-links", "copy"] {
+        let place = Place::new();
+        fs::create_dir(place.path("backup")).unwrap();
+        let node = Node::start(&place, &[]);
+        store_all(&node, 0..3);
+        place.run(["backup", "backup", "--objects", how]).expect(0);
+        store_all(&node, 3..4);
+        let second = place.run(["backup", "backup", "--objects", how]).expect(0).stdout;
+        assert!(second.contains("4 objects of ") && second.contains(", 1 of them new"), "{second}");
+        assert_eq!(node.stop(Signal::TERM).0, Some(0));
+        let inside = format!("1.2.3/1.2.3.4/{}.dcm", uid(0));
+        let inode = |path: String| fs::metadata(place.path(path)).unwrap().ino();
+        let is_linked = inode(format!("dcmdex-data/objects/{inside}")) == inode(format!("backup/objects/{inside}"));
+        assert_eq!(is_linked, how == "hard-links");
+        // All is lost but the backup.
+        fs::remove_dir_all(place.path("dcmdex-data")).unwrap();
+        let newest = backups(&place, "backup").pop().unwrap();
+        let restored = place.run(["restore", &newest, "--objects", "--yes"]).expect(0).stdout;
+        assert!(restored.contains("4 objects were brought back"), "{restored}");
+        assert_eq!(indexed(&place), uids(0..4));
+    }
+}
+
+#[test]
+fn objects_that_no_backup_names_go_with_the_last_one_that_did() {
+    let place = Place::new();
+    fs::create_dir(place.path("backup")).unwrap();
+    let node = Node::start(&place, &[]);
+    store_all(&node, 0..2);
+    assert_eq!(node.stop(Signal::TERM).0, Some(0));
+    place.run(["backup", "backup", "--objects", "copy", "--keep", "2"]).expect(0);
+    let inside = format!("1.2.3/1.2.3.4/{}.dcm", uid(0));
+    fs::remove_file(place.path(format!("dcmdex-data/objects/{inside}"))).unwrap();
+    place.run(["rebuild", "--prune"]).expect(0);
+    for left in [true, false] {
+        place.run(["backup", "backup", "--objects", "copy", "--keep", "2"]).expect(0);
+        assert_eq!(place.path(format!("backup/objects/{inside}")).exists(), left);
+    }
+    assert!(place.path(format!("backup/objects/1.2.3/1.2.3.4/{}.dcm", uid(1))).exists());
+}
+
+#[test]
+fn a_destination_that_cannot_take_the_backup_leaves_the_index_as_it_was() {
+    let place = Place::new();
+    scanned(&place, 100);
+    let Some(full) = crate::util::disks::Small::mounted(256 * 1024) else { return };
+    let refused = run(place.command().arg("backup").arg(full.path())).expect(2);
+    assert!(refused.stderr.contains("could not copy the index to"), "{refused:?}");
+    assert_eq!(
+        fs::read_dir(full.path())
+            .unwrap()
+            .filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                name.to_string_lossy().contains(".db") || name.to_string_lossy().contains("part")
+            })
+            .count(),
+        0
+    );
+    full.make_read_only();
+    let refused = run(place.command().arg("backup").arg(full.path())).expect(2);
+    assert!(refused.stderr.contains("cannot write in"), "{refused:?}");
+    place.run(["check", "--files"]).expect(0);
+}
+
+/// Starts a command and kills it after a part of the time that it takes.
+fn killed(mut command: Command, after: std::time::Duration) {
+    let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(after);
+    let _ended = child.kill();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_killed_backup_or_restore_leaves_the_old_state_or_the_new_one() {
+    const KILLS: u32 = 12;
+    let place = Place::new();
+    scanned(&place, 400);
+    fs::create_dir(place.path("backup")).unwrap();
+    let begun = std::time::Instant::now();
+    place.run(["backup", "backup"]).expect(0);
+    let whole = begun.elapsed();
+    for at in 0..KILLS {
+        let mut command = place.command();
+        command.args(["backup", "backup"]);
+        killed(command, whole * at / KILLS);
+        place.run(["backup", "--verify", "backup"]).expect(0);
+    }
+    let first = backups(&place, "backup").remove(0);
+    for file in 400..420 {
+        objects::write(&place.path(format!("tree/{}/{file}.dcm", file / 20)), file / 40, file / 20, file);
+    }
+    place.run(["scan", "tree"]).expect(0);
+    place.run(["backup", "second.db"]).expect(0);
+    let begun = std::time::Instant::now();
+    place.run(["restore", &first, "--yes"]).expect(0);
+    let whole = begun.elapsed();
+    for at in 0..KILLS {
+        let mut command = place.command();
+        command.args(["restore", if at % 2 == 0 { "second.db" } else { &first }, "--yes"]);
+        killed(command, whole * at / KILLS);
+        place.run(["check", "--files"]).expect(0);
+        let instances = place.run(["status", "--json"]).expect(0).json()[0]["instances"].clone();
+        assert!(instances == 400 || instances == 420, "{instances}");
+    }
+    place.run(["restore", "second.db", "--yes"]).expect(0);
+    assert_eq!(place.run(["status", "--json"]).expect(0).json()[0]["instances"], 420);
+}
