@@ -8,6 +8,7 @@
 //! that are waited for: threads, and readers of the index. Peers that wait get their turns one after the other, so that a
 //! hundred requests of one peer hold up a single request of another by one turn.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -59,6 +60,7 @@ pub(crate) struct Shares {
 /// Who has how many, and how many are left.
 #[derive(Debug, Default)]
 struct HeldCount {
+    total: usize,
     free: usize,
     by_peer: HashMap<CountedPeer, usize>,
 }
@@ -71,22 +73,28 @@ impl HeldCount {
     /// Takes so many for a peer, if it then has no more than `least` or than is left.
     fn take(&mut self, peer: &CountedPeer, count: usize, least: usize) -> bool {
         let Some(left) = self.free.checked_sub(count) else { return false };
-        let has = self.of(peer).saturating_add(count);
-        if has > left.max(least) {
-            return false;
+        match self.by_peer.entry(Arc::clone(peer)) {
+            Entry::Occupied(mut held) if held.get().saturating_add(count) <= left.max(least) => {
+                *held.get_mut() += count
+            }
+            Entry::Vacant(none) if count <= left.max(least) => {
+                none.insert(count);
+            }
+            Entry::Occupied(_) | Entry::Vacant(_) => return false,
         }
         self.free = left;
-        self.by_peer.insert(Arc::clone(peer), has);
         true
     }
 
     fn give_back(&mut self, peer: &CountedPeer, count: usize) {
         self.free = self.free.saturating_add(count);
-        let left = self.of(peer).saturating_sub(count);
-        if left == 0 {
-            self.by_peer.remove(peer);
-        } else if let Some(has) = self.by_peer.get_mut(peer) {
-            *has = left;
+        if let Entry::Occupied(mut held) = self.by_peer.entry(Arc::clone(peer)) {
+            match held.get().saturating_sub(count) {
+                0 => {
+                    held.remove();
+                }
+                left => *held.get_mut() = left,
+            }
         }
     }
 }
@@ -94,7 +102,7 @@ impl HeldCount {
 impl Shares {
     /// So many of them. Each peer may have `least` as long as there are any. `refused` counts what was asked for in vain.
     pub(crate) fn new(total: usize, least: usize, refused: &'static Counter) -> Arc<Self> {
-        let held = Mutex::new(HeldCount { free: total, by_peer: HashMap::new() });
+        let held = Mutex::new(HeldCount { total, free: total, by_peer: HashMap::new() });
         Arc::new(Self { least, refused, held })
     }
 
@@ -111,6 +119,12 @@ impl Shares {
             return None;
         }
         self.take(peer, count)
+    }
+
+    /// How many all peers together have.
+    pub(crate) fn taken(&self) -> usize {
+        let held = self.lock();
+        held.total.saturating_sub(held.free)
     }
 
     fn lock(&self) -> MutexGuard<'_, HeldCount> {
@@ -177,7 +191,7 @@ pub(crate) struct Turn {
 impl Turns {
     /// So many at a time.
     pub(crate) fn new(total: usize) -> Arc<Self> {
-        let held = HeldCount { free: total, by_peer: HashMap::new() };
+        let held = HeldCount { total, free: total, by_peer: HashMap::new() };
         let queue = Mutex::new(WaitingPeers { held, waiting: HashMap::new(), order: VecDeque::new() });
         Arc::new(Self { queue, wanted: Notify::new() })
     }

@@ -111,7 +111,8 @@ impl Connection {
         };
         let node = self.shared.context(self.shutdown.clone());
         let session = Session::new(agreement, node, sender, memory, writer);
-        let mut conversation = Conversation::new(session, Arc::clone(&self.shared.services));
+        let mut conversation =
+            Conversation::new(session, Arc::clone(&self.shared.services), Arc::clone(&self.shared.associations));
         let end = match conversation.session.writer.send(&accept).await {
             Ok(()) => conversation.run(&mut reader).await,
             Err(error) => End::Write(error),

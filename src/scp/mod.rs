@@ -15,6 +15,7 @@ mod listener;
 pub mod negotiation;
 mod node_context;
 mod options;
+mod pace;
 mod service_class;
 mod services;
 mod shared;

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::debug;
 
@@ -9,10 +10,12 @@ use crate::dimse::Response;
 use crate::dimse::command_set::CommandSet;
 use crate::dimse::message::{DimseRequest, RequestError, unrecognized};
 use crate::dimse::pdata::{FragmentOutcome, Pdv, put_message};
+use crate::scp::pace::Pace;
 use crate::scp::services::event_reports::Due;
 use crate::scp::services::service::{
     ArrivedCommand, Begin, DimseService, End, Operation, QueuedCommand, Session, pdu_type,
 };
+use crate::shares::Shares;
 use crate::ul::pdu_io::{IncomingPdu, PduReader, Timeouts};
 
 /// An association and the services that answer on it.
@@ -20,6 +23,9 @@ pub(super) struct Conversation {
     pub(super) session: Session,
     services: Arc<[Arc<dyn DimseService>]>,
     data_set: ExpectedDataSet,
+    pace: Pace,
+    /// All associations of the node.
+    associations: Arc<Shares>,
 }
 
 /// What the data set that arrives is for.
@@ -33,8 +39,8 @@ enum ExpectedDataSet {
 }
 
 impl Conversation {
-    pub(super) fn new(session: Session, services: Arc<[Arc<dyn DimseService>]>) -> Self {
-        Self { session, services, data_set: ExpectedDataSet::None }
+    pub(super) fn new(session: Session, services: Arc<[Arc<dyn DimseService>]>, associations: Arc<Shares>) -> Self {
+        Self { session, services, data_set: ExpectedDataSet::None, pace: Pace::new(Instant::now()), associations }
     }
 
     /// Answers messages until the association ends.
@@ -110,6 +116,14 @@ impl Conversation {
         if has_data_set {
             self.data_set = ExpectedDataSet::Refused { context_id, response };
             return Ok(());
+        }
+        if let Some(wait) = self.pace.wait(Instant::now(), self.associations.taken()) {
+            let shutdown = &self.session.node.shutdown;
+            // The answer is not lost when the node stops.
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = shutdown.cancelled() => {}
+            }
         }
         self.session.send(context_id, &response).await
     }
