@@ -67,6 +67,12 @@ macro_rules! uid_type {
                 is_acceptable_uid(text).then(|| Self(text.to_owned()))
             }
 
+            /// Whether [`Self::lenient`] takes the text.
+            #[must_use]
+            pub fn is_lenient(text: &str) -> bool {
+                is_acceptable_uid(text.trim_matches([' ', '\0']))
+            }
+
             /// Whether the UID follows PS3.5 9.1.
             #[must_use]
             pub fn is_valid(&self) -> bool {

@@ -65,7 +65,7 @@ pub struct Arrived {
 /// An object that is arriving.
 pub(crate) struct Arriving {
     storage: Arc<Storage>,
-    announced: Announced,
+    announced: Arc<Announced>,
     sender: Arc<ReceivedFrom>,
     parser: HeaderParser<'static>,
     header: HeaderProgress,
@@ -93,11 +93,11 @@ impl Arriving {
     /// When the data set need not be read.
     pub(crate) fn begin(
         storage: &Arc<Storage>,
-        announced: Announced,
+        announced: Arc<Announced>,
         sender: &Arc<ReceivedFrom>,
         memory: &PeerMemory,
     ) -> Result<Self, ReceiveError> {
-        if SopInstanceUid::lenient(&announced.sop_instance_uid).is_none() {
+        if !SopInstanceUid::is_lenient(&announced.sop_instance_uid) {
             return Err(ReceiveError::InvalidInstanceUid);
         }
         let transfer_syntax = announced.transfer_syntax.as_str();
@@ -201,7 +201,7 @@ impl Arriving {
         let begun = Instant::now();
         metrics::RECEIVED_DATA_SET_BYTES.add(self.length);
         let (storage, sender) = (Arc::clone(&self.storage), Arc::clone(&self.sender));
-        let sop_instance_uid = self.announced.sop_instance_uid.clone();
+        let announced = Arc::clone(&self.announced);
         let arrived = self.keep().await;
         metrics::STORE_SECONDS.observe(begun.elapsed());
         match &arrived {
@@ -210,7 +210,7 @@ impl Arriving {
                 error.count();
                 // A conflict has its own line.
                 if !error.is_ours() && !matches!(error, ReceiveError::Duplicate) {
-                    storage.log_refused(&sender, &sop_instance_uid, &error.comment());
+                    storage.log_refused(&sender, &announced.sop_instance_uid, &error.comment());
                 }
             }
         }
@@ -259,14 +259,8 @@ fn read(announced: &Announced, parser: HeaderParser<'static>) -> Result<Box<Inst
         return Err(ReceiveError::OtherStudy);
     }
     let unusable = [
-        (
-            AttributeId::StudyInstanceUID,
-            StudyInstanceUid::lenient(record.value(AttributeId::StudyInstanceUID)).is_none(),
-        ),
-        (
-            AttributeId::SeriesInstanceUID,
-            SeriesInstanceUid::lenient(record.value(AttributeId::SeriesInstanceUID)).is_none(),
-        ),
+        (AttributeId::StudyInstanceUID, !StudyInstanceUid::is_lenient(record.value(AttributeId::StudyInstanceUID))),
+        (AttributeId::SeriesInstanceUID, !SeriesInstanceUid::is_lenient(record.value(AttributeId::SeriesInstanceUID))),
     ];
     let unusable: Vec<_> = unusable.into_iter().filter(|(_, bad)| *bad).map(|(id, _)| id.attribute().tag).collect();
     if unusable.is_empty() { Ok(record) } else { Err(ReceiveError::MissingUid(unusable)) }
@@ -322,12 +316,12 @@ mod tests {
         let peer = Arc::new(CountedAs::address([10, 0, 0, 1].into()));
         let memory = PeerMemory::new(&Shares::new(1 << 20, 0, &metrics::MEMORY_REFUSED), &peer);
         let arrive = async |instance: &str, study: &str| {
-            let announced = Announced {
+            let announced = Arc::new(Announced {
                 sop_class_uid: CT_IMAGE_STORAGE.into(),
                 sop_instance_uid: instance.into(),
                 transfer_syntax: "1.2.840.10008.1.2".into(),
                 study_instance_uid: Some(study.into()),
-            };
+            });
             let mut arriving = Arriving::begin(&storage, announced, &Arc::default(), &memory).unwrap();
             for fragment in data_set().chunks(7) {
                 arriving.accept(fragment).await;
@@ -377,12 +371,12 @@ mod tests {
         let peer = Arc::new(CountedAs::address([10, 0, 0, 1].into()));
         let none_left = PeerMemory::new(&Shares::new(0, 0, &metrics::MEMORY_REFUSED), &peer);
         for transfer_syntax in ["1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"] {
-            let announced = Announced {
+            let announced = Arc::new(Announced {
                 sop_class_uid: CT_IMAGE_STORAGE.into(),
                 sop_instance_uid: "1.2.3.4".into(),
                 transfer_syntax: transfer_syntax.into(),
                 study_instance_uid: None,
-            };
+            });
             let mut arriving = Arriving::begin(&storage, announced, &Arc::default(), &none_left).unwrap();
             for fragment in deflated.chunks(1000) {
                 arriving.accept(fragment).await;

@@ -203,7 +203,7 @@ struct Storing {
 enum StorePart {
     /// Its first bytes, until they tell what it is.
     Beginning(Vec<u8>),
-    Arriving(Box<Arriving>, Announced),
+    Arriving(Box<Arriving>, Arc<Announced>),
     /// It failed; the rest is passed over.
     Failed(String, String, Refused),
 }
@@ -331,12 +331,17 @@ impl Storing {
         let Some((announced, offset)) = announced(beginning, self.study.clone()) else {
             return StorePart::Failed(String::new(), String::new(), Refused::not_understood());
         };
-        match Arriving::begin(&self.storage, announced.clone(), &self.sender, &self.memory) {
+        let announced = Arc::new(announced);
+        match Arriving::begin(&self.storage, Arc::clone(&announced), &self.sender, &self.memory) {
             Ok(mut arriving) => {
                 arriving.accept(beginning.get(offset..).unwrap_or_default()).await;
                 StorePart::Arriving(Box::new(arriving), announced)
             }
-            Err(error) => StorePart::Failed(announced.sop_class_uid, announced.sop_instance_uid, Refused::of(&error)),
+            Err(error) => StorePart::Failed(
+                announced.sop_class_uid.clone(),
+                announced.sop_instance_uid.clone(),
+                Refused::of(&error),
+            ),
         }
     }
 
@@ -368,7 +373,7 @@ impl Storing {
 }
 
 /// Waits until an object has its row, or does not get it.
-async fn finish(at: usize, arriving: Arriving, announced: Announced) -> PartOutcome {
+async fn finish(at: usize, arriving: Arriving, announced: Arc<Announced>) -> PartOutcome {
     let result = match arriving.finish().await {
         // The proof of commit is in it.
         Ok(Arrived { committed: _, study_instance_uid: study, series_instance_uid: series }) => {
@@ -381,7 +386,7 @@ async fn finish(at: usize, arriving: Arriving, announced: Announced) -> PartOutc
             Err(Refused::of(&error))
         }
     };
-    let Announced { sop_class_uid, sop_instance_uid, .. } = announced;
+    let (sop_class_uid, sop_instance_uid) = (announced.sop_class_uid.clone(), announced.sop_instance_uid.clone());
     PartOutcome { at, sop_class_uid, sop_instance_uid, result }
 }
 

@@ -167,16 +167,16 @@ pub(super) fn pack_number(text: &str) -> Packed<'_> {
 /// The digits of a time `HHMMSS` or `HHMMSS.F` as one number, and how many follow the point. `F`
 /// has one to six digits.
 fn time_digits(text: &str) -> Option<(i64, usize)> {
-    let (whole, fraction) = match text.split_once('.') {
-        Some((_, "")) => return None,
-        Some(parts) => parts,
-        None => (text, ""),
+    let (whole, rest) = text.as_bytes().split_first_chunk::<6>()?;
+    let fraction = match rest {
+        [] => rest,
+        [b'.', fraction @ ..] if (1..=6).contains(&fraction.len()) => fraction,
+        _ => return None,
     };
-    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.len() != 6 || fraction.len() > 6 || !digits(whole) || !digits(fraction) {
-        return None;
+    let mut number = 0;
+    for digit in whole.iter().chain(fraction) {
+        number = number * 10 + i64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
     }
-    let number = whole.bytes().chain(fraction.bytes()).fold(0, |number, digit| number * 10 + i64::from(digit - b'0'));
     Some((number, fraction.len()))
 }
 

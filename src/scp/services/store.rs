@@ -76,7 +76,7 @@ impl DimseService for StoreService {
                 if let Some(storage) = self.storage.as_ref().filter(|_| !error.is_ours()) {
                     storage.log_refused(&session.sender, &request.affected_sop_instance_uid, &error.comment());
                 }
-                Begin::Respond(StoreResponse::failure(request, &error).into_response())
+                Begin::Respond(StoreResponse::failure(Answered::of(request), &error).into_response())
             }
         })
     }
@@ -160,28 +160,46 @@ impl StoreError {
     }
 }
 
+/// What a C-STORE-RSP repeats of its request (PS3.7 table 9.3-2).
+#[derive(Clone, Copy)]
+struct Answered<'a> {
+    message_id: u16,
+    sop_class_uid: &'a str,
+    sop_instance_uid: &'a str,
+}
+
+impl<'a> Answered<'a> {
+    fn of(request: &'a StoreRequest) -> Self {
+        Self {
+            message_id: request.message_id,
+            sop_class_uid: &request.affected_sop_class_uid,
+            sop_instance_uid: &request.affected_sop_instance_uid,
+        }
+    }
+}
+
 /// A C-STORE-RSP. A success takes the proof of commit, so it cannot be sent early.
 #[derive(Debug)]
 struct StoreResponse(Response);
 
 impl StoreResponse {
     /// Returns Success (PS3.4 B.2.3).
-    fn success(request: &StoreRequest, _proof: Committed) -> Self {
+    fn success(request: Answered<'_>, _proof: Committed) -> Self {
         Self(Self::to(request, Status::SUCCESS))
     }
 
     /// Returns any other status.
-    fn failure(request: &StoreRequest, error: &StoreError) -> Self {
+    fn failure(request: Answered<'_>, error: &StoreError) -> Self {
         let response = Self::to(request, error.status())
             .with_comment(&error.comment())
             .with_offending_elements(&error.offending_elements());
         Self(response)
     }
 
-    fn to(request: &StoreRequest, status: Status) -> Response {
+    fn to(request: Answered<'_>, status: Status) -> Response {
         Response::new(CommandField::C_STORE_RQ, request.message_id, status)
-            .with_sop_class(Some(&request.affected_sop_class_uid))
-            .with_sop_instance(&request.affected_sop_instance_uid)
+            .with_sop_class(Some(request.sop_class_uid))
+            .with_sop_instance(request.sop_instance_uid)
     }
 
     /// Returns the message to send.
@@ -193,7 +211,8 @@ impl StoreResponse {
 /// An instance that is arriving.
 struct StoreReceiving {
     context_id: u8,
-    request: StoreRequest,
+    message_id: u16,
+    announced: Arc<Announced>,
     arriving: Arriving,
 }
 
@@ -212,14 +231,14 @@ impl StoreReceiving {
         if request.affected_sop_class_uid != context.abstract_syntax {
             return Err(StoreError::SopClassNotOfContext);
         }
-        let announced = Announced {
+        let announced = Arc::new(Announced {
             sop_class_uid: request.affected_sop_class_uid.clone(),
             sop_instance_uid: request.affected_sop_instance_uid.clone(),
             transfer_syntax: context.transfer_syntax.clone(),
             study_instance_uid: None,
-        };
-        let arriving = Arriving::begin(storage, announced, &session.sender, &session.memory)?;
-        Ok(Self { context_id: command.context_id, request: request.clone(), arriving })
+        });
+        let arriving = Arriving::begin(storage, Arc::clone(&announced), &session.sender, &session.memory)?;
+        Ok(Self { context_id: command.context_id, message_id: request.message_id, announced, arriving })
     }
 }
 
@@ -235,13 +254,18 @@ impl Operation for StoreReceiving {
         _reader: &'a mut PduReader,
     ) -> Boxed<'a, Result<Option<QueuedCommand>, End>> {
         Box::pin(async move {
-            let Self { context_id, request, arriving } = *self;
+            let Self { context_id, message_id, announced, arriving } = *self;
+            let request = Answered {
+                message_id,
+                sop_class_uid: &announced.sop_class_uid,
+                sop_instance_uid: &announced.sop_instance_uid,
+            };
             let response = match arriving.finish().await {
-                Ok(arrived) => StoreResponse::success(&request, arrived.committed),
+                Ok(arrived) => StoreResponse::success(request, arrived.committed),
                 Err(error) => {
                     let error = StoreError::Receive(error);
                     session.log(&error, error.is_ours());
-                    StoreResponse::failure(&request, &error)
+                    StoreResponse::failure(request, &error)
                 }
             };
             session.send(context_id, &response.into_response()).await.map(|()| None)

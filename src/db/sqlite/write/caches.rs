@@ -1,8 +1,8 @@
 //! What the writer remembers from one record to the next, and from one transaction to the next.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use foldhash::HashMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::super::columns::{is_stored_above, stored_above};

@@ -1,7 +1,8 @@
 //! What a transaction has changed and has yet to write.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
+use foldhash::{HashMap, HashSet};
 use rusqlite::Connection;
 
 use super::rows::{ParentRows, Result};

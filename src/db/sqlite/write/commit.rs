@@ -11,8 +11,7 @@ use super::tables::Tables;
 pub(super) fn write_changes(tables: &mut Tables<'_>) -> Result<()> {
     tables.count_run();
     tables.lookups.write()?;
-    let counts = std::mem::take(&mut tables.changes.counts.instance_groups);
-    tables.origins.write_groups(counts)?;
+    tables.origins.write_groups(&mut tables.changes.counts.instance_groups)?;
     tables.changes.counts.write(tables.connection)?;
     remove_empty(tables)?;
     tables.origins.end_change();

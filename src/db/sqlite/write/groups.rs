@@ -1,9 +1,9 @@
 //! Instance groups: what instances of one series in one directory share.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -43,7 +43,7 @@ struct DeclaredTexts {
 
 impl<'c> Groups<'c> {
     pub(super) fn new(connection: &'c Connection, declared: Arc<DeclaredSet>) -> Self {
-        Self { connection, declared, by_key: HashMap::new(), by_id: HashMap::new() }
+        Self { connection, declared, by_key: HashMap::default(), by_id: HashMap::default() }
     }
 
     pub(super) fn cache_is_large(&self) -> bool {

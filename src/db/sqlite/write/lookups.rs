@@ -1,8 +1,7 @@
 //! From the hash of a SOP Instance UID to the instance groups where its instance may be
 //! (docs/adr/0009).
 
-use std::collections::{HashMap, HashSet};
-
+use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, OptionalExtension, Statement};
 
 use super::rows::Result;

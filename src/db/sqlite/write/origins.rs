@@ -2,9 +2,9 @@
 //!
 //! An instance group has all of it, so that an instance costs nothing.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, params};
 
 use super::super::limits::CHANGES_IN_BLOCK;
@@ -47,7 +47,7 @@ struct ChangeBlock {
 impl ChangeBlock {
     /// A block whose first number is given.
     fn beginning_with(first: i64) -> Self {
-        Self { first, last: first, groups: HashSet::new() }
+        Self { first, last: first, groups: HashSet::default() }
     }
 
     /// The next number. `None` if a new block has to begin.
@@ -108,11 +108,11 @@ impl<'c> Origins<'c> {
             clock,
             source: SourceOfInstances::Unknown,
             current: None,
-            open: HashMap::new(),
+            open: HashMap::default(),
             renews: false,
             block: ChangeBlock::default(),
             change: None,
-            touched: HashSet::new(),
+            touched: HashSet::default(),
         }
     }
 
@@ -237,7 +237,7 @@ impl<'c> Origins<'c> {
 
     /// Writes the numbers of instances of the groups that have changed, and the number of the
     /// change.
-    pub(super) fn write_groups(&mut self, mut counts: HashMap<i64, i64>) -> Result<()> {
+    pub(super) fn write_groups(&mut self, counts: &mut HashMap<i64, i64>) -> Result<()> {
         for touched in self.touched.drain() {
             counts.entry(touched).or_default();
         }
@@ -252,7 +252,7 @@ impl<'c> Origins<'c> {
             "UPDATE instance_group SET instance_count = instance_count + ?2, change = ?3, changed_ms = ?4, \
              change_block = ?5 WHERE id = ?1",
         )?;
-        for (id, count) in counts {
+        for (id, count) in counts.drain() {
             if self.block.groups.insert(id) {
                 enter.execute(params![id, count, change, now_ms, block])?;
             } else {
