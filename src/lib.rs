@@ -59,6 +59,7 @@
 //! 4. [`store`] keeps the objects that the node receives, and opens any object of the index.
 //! 5. [`db`] is the index. It holds all SQL: the schema, the one writer, the readers.
 //! 6. [`scanner`] brings the index up to date with a folder and accounts for every entry.
+//!    [`watch`] does that again and again.
 //! 7. [`qr`] turns an Identifier into a query, and answers into response Identifiers.
 //! 8. [`receive`] takes an object that arrives: file, place, row. [`deliver`] reads the objects that
 //!    are sent.
@@ -100,4 +101,5 @@ mod shares;
 pub mod store;
 pub mod telemetry;
 pub mod ul;
+pub mod watch;
 pub mod web;

@@ -27,6 +27,7 @@ mod status;
 mod stray;
 mod suspend;
 mod user;
+mod watching;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};

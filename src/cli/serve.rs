@@ -26,6 +26,7 @@ use crate::access::peers::SharedPeers;
 use crate::access::peers::{Grant, Security};
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs, in_one_line, make_directory_of};
 use crate::cli::http::{Callers, read_users};
+use crate::cli::watching::Watching;
 use crate::cli::{Exit, backup, fit, places, stray, suspend};
 use crate::config::{self, AccessHistory, Config, Keep};
 use crate::db::Admin;
@@ -47,6 +48,7 @@ use crate::telemetry::metrics;
 use crate::ul::tls::{self, ClientCertificates};
 use crate::ul::tls::{SharedTls, Tls};
 use crate::ul::tls_check;
+use crate::watch::WatchControl;
 use crate::web::{self, SharedUsers, Web};
 
 /// Pause between two looks at the note of the last backup.
@@ -115,6 +117,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let http = HttpStart::of(&config, peers.tls(), (retrieve.delivery(), &storage))?;
     let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
+    let watching = Watching::start(&config, writer.handle())?;
     let services = NodeServices {
         storage: Some(Arc::clone(&storage)),
         find: Some(Arc::new(find)),
@@ -129,7 +132,9 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         .context("cannot start the network runtime")?;
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
     let again = Arc::new(context.reader_of_settings(&config)?);
-    let served = runtime.block_on(serve(config, history, (services, http), again, &manager));
+    let beside = (watching.control(), again);
+    let served = runtime.block_on(serve(config, history, (services, http), beside, &manager));
+    watching.stop();
     scrubbing.stop();
     // Dropping the runtime drops all handles of the writer. Closing the writer then commits its
     // queue.
@@ -378,7 +383,7 @@ async fn serve<F>(
     config: Config,
     history: AccessHistory,
     (services, http): (NodeServices, Option<HttpStart>),
-    again: Arc<F>,
+    (watch, again): (WatchControl, Arc<F>),
     manager: &ServiceManager,
 ) -> anyhow::Result<()>
 where
@@ -411,7 +416,7 @@ where
         tokio::join!(node.run(shutdown.clone()), web);
     };
     let mut running = pin!(both);
-    let mut settings = InForce { config, history, peers, users, tokens };
+    let mut settings = InForce { config, history, peers, users, tokens, watch };
     // Reading the settings takes a moment, because it waits until the file no longer changes. The
     // node runs meanwhile.
     let mut reading = None;
@@ -420,6 +425,7 @@ where
             biased;
             () = shutdown.cancelled() => {
                 manager.tell("STOPPING=1");
+                settings.watch.stop();
                 running.await;
                 break;
             }
@@ -489,6 +495,7 @@ struct InForce {
     users: Option<SharedUsers>,
     /// The tokens of an identity provider, if the HTTP server takes them.
     tokens: Option<TokenCheck>,
+    watch: WatchControl,
 }
 
 impl InForce {
@@ -503,11 +510,13 @@ impl InForce {
             shared.replace(users);
         }
         take(&new, certificates, &self.peers);
+        self.watch.replace(new.watched());
         tracing::info!(
             access = admitted.as_str(),
             peers = new.peers.table.as_ref().map(BTreeMap::len),
             destinations = new.peers.destinations.len(),
-            "peers and certificates read again; open associations keep their old rights"
+            watches = new.watches.len(),
+            "peers, certificates and watched directories read again; open associations keep their old rights"
         );
         warn_of_restart(&self.config, &new, self.peers.tls().is_some());
         warn_when_open(&new);

@@ -120,6 +120,56 @@ static ATTRIBUTE_KEYS: &[EntryKey] = &[
     },
 ];
 
+/// The table of watched directories.
+pub(super) static WATCH_TABLE: EntryTable = EntryTable {
+    name: "watch",
+    keys: WATCH_KEYS,
+    one: "a watched directory",
+    form: "watched directories are written as [[watch]], one for each",
+};
+
+/// Keys of a watched directory, in the order of the shipped example.
+static WATCH_KEYS: &[EntryKey] = &[
+    EntryKey {
+        name: "path",
+        example: "\"/archive\"",
+        help: "The directory, relative to the file. Everything below it is watched. It need not be mounted at start.",
+    },
+    EntryKey {
+        name: "every",
+        example: "\"15m\"",
+        help: "Time between two looks: a number with s, m, h or d. An unchanged file costs about two microseconds. \
+               Every entry has this key, the next one, or both.",
+    },
+    EntryKey {
+        name: "at",
+        example: "\"02:00\"",
+        help: "Time of day of a look, in the time zone of the machine. A look that was missed is made at start.",
+    },
+    EntryKey {
+        name: "events",
+        example: "true",
+        help: "Whether to look early at what the kernel reports as changed. Without it, this is true. It has no effect on \
+               NFS, SMB, FUSE and overlay file systems.",
+    },
+    EntryKey {
+        name: "prune",
+        example: "true",
+        help: "Whether files that are gone leave the index, with the guards of `scan --prune`. Without it, this is true.",
+    },
+    EntryKey { name: "include", example: "[\"*.dcm\"]", help: "As scan.include, which applies without it." },
+    EntryKey { name: "exclude", example: "[\"old\"]", help: "As scan.exclude, which applies without it." },
+    EntryKey { name: "order", example: "\"newest-first\"", help: "As scan.order, which applies without it." },
+    EntryKey { name: "throttle", example: "\"500/s\"", help: "As scan.throttle, which applies without it." },
+    EntryKey { name: "jobs", example: "4", help: "As scan.jobs, which applies without it." },
+    EntryKey {
+        name: "read_timeout_seconds",
+        example: "30",
+        help: "As scan.read_timeout_seconds, which applies without it.",
+    },
+    EntryKey { name: "recall", example: "false", help: "As scan.recall, which applies without it." },
+];
+
 /// The table of peers.
 pub(super) static PEER_TABLE: EntryTable =
     EntryTable { name: "peer", keys: PEER_KEYS, one: "a peer", form: "peers are written as [[peer]], one for each" };

@@ -6,6 +6,7 @@ use super::entries::EntryTable;
 use super::keys::{KEYS, PEERS};
 use crate::config::entries::ATTRIBUTE_TABLE;
 use crate::config::entries::PEER_TABLE;
+use crate::config::entries::WATCH_TABLE;
 
 /// Maximum width of a comment line.
 const WIDTH: usize = 100;
@@ -38,6 +39,7 @@ pub fn example() -> String {
         if table != section {
             if section.is_empty() {
                 attributes(&mut text);
+                watches(&mut text);
                 peers(&mut text);
             }
             section = table;
@@ -70,6 +72,16 @@ fn peers(text: &mut String) {
          rejected (calling AE title not recognized). SIGHUP reads the table again.",
     );
     entry(text, &PEER_TABLE);
+}
+
+fn watches(text: &mut String) {
+    text.push('\n');
+    comment(
+        text,
+        "Watched directories, one [[watch]] for each. `serve` looks at them again and again, so that the index stays \
+         current. SIGHUP reads the table again.",
+    );
+    entry(text, &WATCH_TABLE);
 }
 
 fn attributes(text: &mut String) {
@@ -195,6 +207,20 @@ mod tests {
         let declared = crate::config::attributes::declared(&layers, &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         assert_eq!(declared.attributes().len(), 1);
+    }
+
+    #[test]
+    fn the_commented_watch_is_one() {
+        let text = example();
+        let from = text.find("# [[watch]]").unwrap();
+        let lines = text[from..].lines().take_while(|line| line.starts_with('#'));
+        let text: String = lines.map(|line| format!("{}\n", &line[2..])).collect();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("dcmdex.toml");
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&Sources { file: Some(file), ..Sources::default() }, Path::new("/nowhere")).unwrap();
+        assert_eq!(config.watches.len(), 1);
+        assert_eq!(config.watches[0].plan.to_string(), "every 15m and at 02:00");
     }
 
     #[test]

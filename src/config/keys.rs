@@ -658,6 +658,14 @@ keys! {
         high: "true: everything on a disk that is temporarily not mounted is dropped",
         switch: "scan" "--prune-emptied" "true" "Like --prune, and also below directories that are empty, no longer mounted or gone themselves", also: "scan.prune" = "true",
     }
+    SCAN_RECALL: Boolean = "scan.recall" = "false" {
+        "Whether to read files whose content lies on tape. Such a file has a size and no blocks on \
+         the disk. Without it they are skipped, with the reason `offline`.",
+        unit: "true or false",
+        low: "false: files that were moved to tape before they were indexed stay out of the index",
+        high: "true: a scan calls back whole archives from tape, which takes days and fills the disk",
+        switch: "scan" "--recall" "true" "Read files whose content lies on tape, which calls them back",
+    }
     HTTP_ENABLED: Boolean = "http.enabled" = "false" {
         "Whether the node opens a port for HTTP: for DICOMweb and for pages for the operator. The \
          option --http-port enables it too.",

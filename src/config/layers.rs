@@ -14,6 +14,7 @@ use super::entries::{EntryTable, FileEntry, entry};
 use super::keys::{KEYS, Key, KeyOf, PEERS, SettingValue, VARIABLE_PREFIX, parse_value};
 use crate::config::entries::ATTRIBUTE_TABLE;
 use crate::config::entries::PEER_TABLE;
+use crate::config::entries::WATCH_TABLE;
 
 /// All settings by dotted name.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Layers {
     peer_table: Option<Vec<FileEntry>>,
     /// The declared attributes, if the file has some.
     attributes: Option<Vec<FileEntry>>,
+    /// The watched directories, if the file has some.
+    watches: Option<Vec<FileEntry>>,
 }
 
 impl Layers {
@@ -32,7 +35,7 @@ impl Layers {
             .iter()
             .map(|key| (key.path.to_owned(), Setting { value: key.default_value(), origin: Origin::Default }))
             .collect();
-        Self { settings, peer_table: None, attributes: None }
+        Self { settings, peer_table: None, attributes: None, watches: None }
     }
 
     /// Adds the settings of a file. They override earlier ones.
@@ -69,6 +72,10 @@ impl Layers {
                 self.attributes = entries(&ATTRIBUTE_TABLE, value, at(name.span().start), &at, problems);
                 continue;
             }
+            if name.get_ref() == WATCH_TABLE.name {
+                self.watches = entries(&WATCH_TABLE, value, at(name.span().start), &at, problems);
+                continue;
+            }
             match value.get_ref() {
                 DeValue::Table(table) => {
                     for (inner, value) in table {
@@ -91,6 +98,11 @@ impl Layers {
     /// Returns the declared attributes as written in the file.
     pub(super) fn attributes(&self) -> &[FileEntry] {
         self.attributes.as_deref().unwrap_or_default()
+    }
+
+    /// Returns the watched directories as written in the file.
+    pub(super) fn watches(&self) -> &[FileEntry] {
+        self.watches.as_deref().unwrap_or_default()
     }
 
     /// Returns the table of peers as written in the file. `None` if there is none.

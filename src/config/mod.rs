@@ -15,6 +15,7 @@ mod options;
 mod peers;
 mod reference;
 mod setting;
+mod watches;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -33,6 +34,7 @@ pub(crate) use keys::parse_value;
 pub use keys::{CONFIG_VARIABLE, FlagForm, KEYS, Key, KeyFlag, ValueKind};
 pub use reference::reference;
 pub use setting::{Origin, Setting, SettingProblem};
+pub use watches::WatchSettings;
 
 use crate::access::peers::{Grant, Peers, Security};
 use crate::encoding::charset::CharacterSets;
@@ -44,7 +46,7 @@ use crate::scanner::{Filter, Rate, WalkOrder};
 use crate::scp::Plain;
 use crate::telemetry::{self, LogFormat};
 use crate::ul::tls::{self, ClientCertificates};
-use entries::{ATTRIBUTE_TABLE, PEER_TABLE};
+use entries::{ATTRIBUTE_TABLE, PEER_TABLE, WATCH_TABLE};
 use keys::{Boolean, Choice, Integer, KeyOf, Text, Texts, settings};
 use layers::Layers;
 
@@ -286,6 +288,10 @@ pub struct Config {
     pub scan_prune: bool,
     /// Whether it also drops them below directories that look unmounted.
     pub scan_prune_emptied: bool,
+    /// Whether a scan reads files whose content lies on tape.
+    pub scan_recall: bool,
+    /// Watched directories.
+    pub watches: Vec<WatchSettings>,
     /// Who may associate, and the destinations of C-MOVE.
     pub peers: Peers,
     /// Format of log lines.
@@ -358,11 +364,13 @@ impl Config {
         KEYS.iter().map(|key| (key.path, self.layers.setting(key.path))).chain(peers)
     }
 
-    /// Returns the entries of `[[peer]]` and `[[attribute]]` as written in the file: the name of
+    /// Returns the entries of `[[peer]]`, `[[attribute]]` and `[[watch]]` as written in the file: the name of
     /// the table, the line, and the fields in the order of the shipped example.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, &Origin, impl Iterator<Item = (&str, &Setting)>)> {
         let peers = self.layers.peer_table().unwrap_or_default();
-        [(&PEER_TABLE, peers), (&ATTRIBUTE_TABLE, self.layers.attributes())].into_iter().flat_map(|(table, entries)| {
+        let (attributes, watches) = (self.layers.attributes(), self.layers.watches());
+        let tables = [(&PEER_TABLE, peers), (&ATTRIBUTE_TABLE, attributes), (&WATCH_TABLE, watches)];
+        tables.into_iter().flat_map(|(table, entries)| {
             entries.iter().map(move |entry| (table.name, &entry.origin, entry.in_order(table)))
         })
     }
@@ -458,6 +466,8 @@ impl<'a> Check<'a> {
             scan_read_timeout: self.seconds(settings::SCAN_READ_TIMEOUT_SECONDS),
             scan_prune: self.boolean(settings::SCAN_PRUNE),
             scan_prune_emptied: self.boolean(settings::SCAN_PRUNE_EMPTIED),
+            scan_recall: self.boolean(settings::SCAN_RECALL),
+            watches: Vec::new(),
             peers: peers::peers(self.layers, self.problems),
             log_format: self.parsed(settings::LOG_FORMAT).unwrap_or_default(),
             log_filter: self.text(settings::LOG_FILTER).to_owned(),
@@ -469,6 +479,7 @@ impl<'a> Check<'a> {
             tls.pinned = config.peers.pinned();
         }
         self.consistency(&config);
+        config.watches = self.watches(&config.storage);
         config
     }
 
@@ -718,11 +729,16 @@ impl<'a> Check<'a> {
             self.refuse(key.path(), "it is empty".to_owned());
             return self.current_directory.to_owned();
         }
+        self.absolute(setting)
+    }
+
+    /// Returns the path that a setting names, as an absolute one.
+    fn absolute(&self, setting: &Setting) -> PathBuf {
         let base = match &setting.origin {
             Origin::File { path, .. } => self.current_directory.join(path.parent().unwrap_or(Path::new(""))),
             Origin::Default | Origin::Environment(_) | Origin::Flag(_) => self.current_directory.to_owned(),
         };
-        base.join(text)
+        base.join(setting.value.as_str().unwrap_or_default())
     }
 }
 

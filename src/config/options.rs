@@ -7,7 +7,7 @@ use super::{Config, Duplicates, Keep, KeepKnown, StoreDurability};
 use crate::access::policy::CalledAeTitle;
 use crate::db::open::WriterOptions;
 use crate::db::{self, DuplicatePolicy, KnownPolicy, ReceivePolicy};
-use crate::scanner::{self, Vanished};
+use crate::scanner::{self, BeforeListing, TapeFiles, Vanished};
 use crate::scp;
 use crate::store;
 
@@ -141,6 +141,9 @@ impl Config {
             order: self.scan_order,
             throttle: self.scan_throttle,
             read_timeout: self.scan_read_timeout,
+            settling: None,
+            tape_files: if self.scan_recall { TapeFiles::Recall } else { TapeFiles::Leave },
+            before_listing: BeforeListing::default(),
             vanished: match (self.scan_prune, self.scan_prune_emptied) {
                 (false, _) => Vanished::Keep,
                 (true, false) => Vanished::Prune,

@@ -10,8 +10,9 @@
 //!   chosen. Only a committed change makes a [`Committed`].
 //! - *Visibility*: a change that was committed is seen by each question that is asked afterwards,
 //!   in any process. A question sees the index of one moment, whatever is written meanwhile.
-//! - *Order*: one thread's changes are made in the order of its calls. Answers come in the order
-//!   that the method states.
+//! - *Order*: one thread's changes are made in the order of its calls. Only received instances may
+//!   go before what scans found and queued earlier. Answers come in the order that the method
+//!   states.
 //! - *Cancellation*: a question can be interrupted from another thread. A change cannot, and is
 //!   made whole or not at all.
 //!
@@ -44,7 +45,7 @@ pub use types::{
     CheckReport, Committed, Compared, ConflictEntry, DeclaredCoverage, DirectorySnapshot, DuplicatePolicy, Durability,
     FailureEntry, FileOutcome, Finding, IndexStatus, Interrupt, KnownFile, KnownLocation, KnownPolicy, LocatedInstance,
     Mounted, NotIndexed, Note, OnStored, ReceivePolicy, Received, ReceivedFrom, Relocation, ScanEntry,
-    ScannedDirectory, ScannedFile, StoreOutcome, Stored, Tally,
+    ScannedDirectory, ScannedFile, StoreOutcome, Stored, Tally, WatchEntry,
 };
 
 /// Finds entities, and the places where their objects lie.
@@ -145,6 +146,20 @@ pub trait Arrivals: Send + Sync {
     /// # Errors
     /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
     fn begin_scan(&self, roots: String) -> Result<i64, Error>;
+
+    /// Notes the beginning of a further pass over the paths of a scan, and returns the number of
+    /// the scan. A look that repeats every minute would otherwise add half a million scans a year.
+    /// A new scan begins where `scan` is `None` or is not known.
+    ///
+    /// # Errors
+    /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
+    fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error>;
+
+    /// Keeps the state of watched paths (a JSON object), or forgets them.
+    ///
+    /// # Errors
+    /// Fails with [`Error::WriterStopped`], or with the error of the transaction.
+    fn note_watch(&self, roots: String, state: Option<String>) -> Result<(), Error>;
 
     /// Notes the end of a scan with its summary (a JSON object).
     ///
@@ -313,6 +328,12 @@ pub trait Admin: Sized {
     /// # Errors
     /// Fails with an error of the engine.
     fn conflicts(&mut self, on_conflict: impl FnMut(ConflictEntry) -> ControlFlow<()>) -> Result<(), Error>;
+
+    /// The watched directories, ordered by their paths. An index that never had any has none.
+    ///
+    /// # Errors
+    /// Fails with an error of the engine.
+    fn watches(&mut self) -> Result<Vec<WatchEntry>, Error>;
 
     /// The name that sets this index apart from all others. `None` as long as no node has stored
     /// with it.

@@ -449,6 +449,15 @@ pub struct ScanEntry {
     pub summary: Option<String>,
 }
 
+/// A watched directory, and what the last look at it found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchEntry {
+    /// The watched paths as a JSON array.
+    pub roots: String,
+    /// The state as a JSON object.
+    pub state: String,
+}
+
 /// A file that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureEntry {

@@ -21,6 +21,7 @@ pub mod clock;
 pub mod datetime;
 pub mod declared;
 pub(crate) mod dicom_json;
+pub mod file_system;
 pub mod find;
 pub mod implementation;
 pub mod level;

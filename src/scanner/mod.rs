@@ -25,12 +25,14 @@ mod dicomdir;
 mod error;
 mod filter;
 mod known_members;
+mod offline;
 mod options;
 mod prune;
 mod read;
 mod report;
 mod scan_roots;
 mod settings;
+mod settling;
 mod skip;
 mod stop;
 mod throttle;
@@ -59,10 +61,12 @@ pub use count::FilesAhead;
 pub use dicomdir::{DicomdirFinding, check as check_dicomdir};
 pub use error::Error;
 pub use filter::{Filter, GlobError};
-pub use options::{Options, Vanished, WalkOrder};
+pub use offline::TapeFiles;
+pub use options::{BeforeListing, OnDirectory, Options, Vanished, WalkOrder};
 pub use prune::{NotPruned, Why};
-pub use report::{PROGRESS_INTERVAL, Reasons, ScanEvent, Summary};
+pub use report::{PROGRESS_INTERVAL, Reasons, ScanEvent, Summary, to_milliseconds};
 
+pub use settling::Settling;
 pub use stop::Stop;
 pub use throttle::{Rate, RateError};
 pub use watch::{Hang, MAX_GIVEN_UP};
@@ -126,6 +130,21 @@ impl Roots {
     pub fn paths(&self) -> Vec<PathBuf> {
         self.0.asked_for()
     }
+
+    /// Whether these are whole paths, and not what has changed in them.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.0.is_whole()
+    }
+
+    /// Finds what has changed in or below `bases`, without those paths that a scan of them skips.
+    /// `None` if nothing is left. Globs apply to paths below the bases.
+    ///
+    /// # Errors
+    /// [`Error::Path`] if a directory cannot be opened.
+    pub fn changed(paths: &[PathBuf], bases: &[PathBuf], options: &Options) -> Result<Option<Self>, Error> {
+        ScanRoots::changed(paths, bases, options).map(|found| found.map(Self))
+    }
 }
 
 /// Scans the roots. It calls `on_event` on this thread. The order of the events depends only on the
@@ -141,6 +160,9 @@ pub fn scan(
     on_event: &mut dyn FnMut(ScanEvent<'_>),
 ) -> Result<Summary, Error> {
     let started = Instant::now();
+    if let Some(settling) = &options.settling {
+        settling.tidy();
+    }
     let (known, writer) = match target {
         ScanTarget::Index { known, writer } => (Some(known), Some(writer)),
         ScanTarget::DryRun { known } => (known, None),
@@ -162,6 +184,9 @@ pub fn scan(
         stop: stop.clone(),
         full: options.full,
         throttle,
+        settling: options.settling.clone(),
+        tape_files: options.tape_files,
+        tape_check: Arc::default(),
         wanted,
         members: Arc::new(KnownMembers::new(members)),
     };
@@ -286,6 +311,7 @@ impl Collector<'_> {
             reports,
             files,
             vanished,
+            pending,
             returned,
             mounts,
             begins_directory,
@@ -296,6 +322,11 @@ impl Collector<'_> {
         if begins_directory {
             self.summary.directories += 1;
             metrics::SCAN_DIRECTORIES.increment();
+        }
+        self.summary.found += pending.len() as u64;
+        self.summary.pending += pending.len() as u64;
+        for name in &pending {
+            (self.on_event)(ScanEvent::Pending { path: &directory.path.join(name) });
         }
         self.summary.archives += archives;
         self.summary.found += unchanged;

@@ -1,10 +1,12 @@
 //! The settings of a scan.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::filter::Filter;
+use super::offline::TapeFiles;
+use super::settling::Settling;
 use super::throttle::Rate;
 use crate::model::declared::DeclaredSet;
 
@@ -53,6 +55,12 @@ pub struct Options {
     /// Maximum time for one answer of the file system. After it, the file or directory counts as
     /// failed.
     pub read_timeout: Duration,
+    /// Makes files wait that may still be written. `None` reads each file at once.
+    pub settling: Option<Settling>,
+    /// What the scan does with files on tape.
+    pub tape_files: TapeFiles,
+    /// Called with each directory before it is listed.
+    pub before_listing: BeforeListing,
     /// What the scan does with files that are gone.
     pub vanished: Vanished,
     /// The index file. The scan skips it, its write-ahead log and its shared memory.
@@ -61,4 +69,17 @@ pub struct Options {
     pub storage: PathBuf,
     /// Attributes to read besides those of the attribute table.
     pub declared: Arc<DeclaredSet>,
+}
+
+/// A function that runs before each directory is listed.
+#[derive(Clone, Default)]
+pub struct BeforeListing(pub Option<Arc<OnDirectory>>);
+
+/// The function of a [`BeforeListing`].
+pub type OnDirectory = dyn Fn(&Path) + Send + Sync;
+
+impl std::fmt::Debug for BeforeListing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("BeforeListing").field(&self.0.is_some()).finish()
+    }
 }

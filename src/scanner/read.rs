@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use fail::fail_point;
-use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, fadvise, fstat, openat, statat};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, fadvise, fstat, openat, statat};
 
 use super::archives::{self, Out};
+use super::offline::TapeFiles;
 use super::settings::ReadSettings;
 use super::watch::{First, ReaderPool, ReaderSlot, ReaderState, UpTo};
 use super::work::{
-    DICOMDIR, EntryReport, MAY_PASS, Marks, RESULT_TEXT_BYTES, TIMED_OUT, UnitResult, WorkEntry, WorkUnit, failed,
-    note, to_outcome,
+    DICOMDIR, EntryReport, MAY_PASS, Marks, OFFLINE, RESULT_TEXT_BYTES, TIMED_OUT, UnitResult, WorkEntry, WorkUnit,
+    failed, note, to_outcome,
 };
 use crate::db::{FileOutcome, KnownFile, NotIndexed, Note};
 use crate::ingest::{self, Wanted};
@@ -103,7 +104,10 @@ impl Pool {
             && let Ok(stat) = fstat(&file)
         {
             return match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => self.read(result, name.clone(), Marks::of(&stat), file),
+                FileType::RegularFile => match self.waits(result, name, &stat, &file) {
+                    true => Looked::File(0),
+                    false => self.read(result, name.clone(), &stat, file),
+                },
                 _ => skipped(result, name.clone(), "special-file"),
             };
         }
@@ -141,14 +145,33 @@ impl Pool {
             }
             return Looked::File(0);
         }
+        if self.waits(result, name, &stat, handle) {
+            return Looked::File(0);
+        }
         match self.open(handle, name) {
-            Ok(file) => self.read(result, name.clone(), marks, file),
+            Ok(file) => self.read(result, name.clone(), &stat, file),
             Err(error) => {
                 let outcome = failed("unreadable", error.to_string());
                 note(result, name.clone(), marks, outcome);
                 Looked::File(0)
             }
         }
+    }
+
+    /// Whether a file is not to be read now, because it may still be written or lies on tape. Notes
+    /// it in the result. `file` is the file or its directory.
+    fn waits(&self, result: &mut UnitResult, name: &OsStr, stat: &Stat, file: impl AsFd) -> bool {
+        let path = || result.directory.path.join(name);
+        if self.settings.settling.as_ref().is_some_and(|settling| settling.is_changing(path, stat)) {
+            result.pending.push(name.to_owned());
+            return true;
+        }
+        if self.settings.tape_check.is_offline(stat, file) && self.settings.tape_files == TapeFiles::Leave {
+            let outcome = FileOutcome::NotIndexed { kind: NotIndexed::Skipped, reason: OFFLINE, detail: String::new() };
+            note(result, name.to_owned(), Marks::of(stat), outcome);
+            return true;
+        }
+        false
     }
 
     fn open(&self, directory: impl AsFd, name: &OsStr) -> io::Result<File> {
@@ -165,7 +188,8 @@ impl Pool {
     }
 
     /// Reads a file and adds its outcome to the result, unless it is an archive.
-    fn read(&self, result: &mut UnitResult, name: OsString, marks: Marks, file: File) -> Looked {
+    fn read(&self, result: &mut UnitResult, name: OsString, stat: &Stat, file: File) -> Looked {
+        let marks = Marks::of(stat);
         let mut outcome =
             if marks.size == 0 { failed("empty", String::new()) } else { outcome_of(&file, self.settings.wanted) };
         if self.settings.throttle.counts_bytes() {
@@ -180,6 +204,11 @@ impl Pool {
                 }
                 Ok(None) => {}
                 Err(problem) => outcome = failed(problem.code(), problem.to_string()),
+            }
+            let path = || result.directory.path.join(&name);
+            if self.settings.settling.as_ref().is_some_and(|settling| settling.wants_second_look(path, stat)) {
+                result.pending.push(name);
+                return Looked::File(0);
             }
         }
         if let FileOutcome::NotIndexed { reason: DICOMDIR, .. } = outcome {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::{Map, Value, json};
+
 use super::work::MemberCount;
 use super::{Hang, NotPruned};
 use crate::db::Tally;
@@ -19,6 +21,11 @@ pub enum ScanEvent<'a> {
         reason: &'a str,
         /// The reason in words. It may be empty.
         detail: &'a str,
+    },
+    /// The file may still be written. A later look reads it.
+    Pending {
+        /// Its path.
+        path: &'a Path,
     },
     /// A rule skipped the entry.
     Skipped {
@@ -68,6 +75,10 @@ impl Reasons {
         }
     }
 
+    fn to_json(&self) -> Value {
+        self.iter().map(|(reason, count)| (reason.to_owned(), Value::from(count))).collect::<Map<_, _>>().into()
+    }
+
     fn take_back(&mut self, reason: &str) {
         if let Some(count) = self.0.get_mut(reason) {
             *count = count.saturating_sub(1);
@@ -81,7 +92,7 @@ impl Reasons {
     }
 }
 
-/// The counts of a scan. `found = indexed + updated + unchanged + skipped + failed`.
+/// The counts of a scan. `found = indexed + updated + unchanged + skipped + failed + pending`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// All entries that count: files, and directories that were skipped or could not be read.
@@ -103,6 +114,9 @@ pub struct Summary {
     /// Files and directories that could not be read. Unchanged failures of an earlier scan count
     /// too.
     pub failed: u64,
+    /// Files that may still be written, and wait for a later look. Only watched directories have
+    /// them.
+    pub pending: u64,
     /// Files that are gone and whose entries stay in the index. Those of earlier scans count too.
     pub missing: u64,
     /// Part of [`Self::missing`]: entries that the scan kept because the disk may not be mounted.
@@ -182,6 +196,45 @@ impl Summary {
         }
     }
 
+    /// The counts as `--json` writes them (docs/json.md).
+    #[must_use]
+    pub fn to_json(&self) -> Map<String, Value> {
+        // Only the writer knows these, and a dry run has none.
+        let of_writer = |count: u64| if self.dry_run { Value::Null } else { count.into() };
+        let object = json!({
+            "found": self.found,
+            "indexed": self.indexed,
+            "updated": self.updated,
+            "unchanged": self.unchanged,
+            "reread": self.reread,
+            "removed": self.removed,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "pending": self.pending,
+            "missing": self.missing,
+            "not_pruned": self.not_pruned,
+            "moved": of_writer(self.moved),
+            "copies": of_writer(self.copies),
+            "conflicts": of_writer(self.conflicts),
+            "with_faults": self.faulty,
+            "directories": self.directories,
+            "archives": self.archives,
+            "unlisted": self.unlisted,
+            "read_file_bytes": self.bytes,
+            "skipped_by_reason": self.skipped_by_reason.to_json(),
+            "failed_by_reason": self.failed_by_reason.to_json(),
+            "faults_by_reason": self.faults_by_reason.to_json(),
+            "interrupted": self.interrupted,
+            "dry_run": self.dry_run,
+            "elapsed_seconds": to_milliseconds(self.elapsed),
+            "files_per_second": self.files_per_second().round(),
+        });
+        match object {
+            Value::Object(object) => object,
+            _ => Map::new(),
+        }
+    }
+
     /// Files found per second.
     #[must_use]
     pub fn files_per_second(&self) -> f64 {
@@ -189,6 +242,12 @@ impl Summary {
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         if seconds > 0.0 { self.found as f64 / seconds } else { 0.0 }
     }
+}
+
+/// Seconds, rounded to milliseconds.
+#[must_use]
+pub fn to_milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// The stable name at the start of a fault.

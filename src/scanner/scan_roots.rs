@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::dicomdir;
+use super::skip;
 use super::{Error, Options, Vanished};
 
 /// The roots of a scan. All paths are absolute and without symbolic links.
@@ -21,6 +22,8 @@ pub(super) struct ScanRoots {
     own_files: Option<(PathBuf, Vec<OsString>)>,
     /// The storage directory.
     own_storage: Option<PathBuf>,
+    /// Directories that the roots are parts of. Globs apply to paths below them.
+    bases: Vec<PathBuf>,
 }
 
 impl ScanRoots {
@@ -31,6 +34,7 @@ impl ScanRoots {
             missing: BTreeSet::new(),
             own_files: index_files(&options.index),
             own_storage: options.storage.canonicalize().ok(),
+            bases: Vec::new(),
         };
         for path in paths {
             let failed = |source| Error::Path { path: path.clone(), source };
@@ -73,6 +77,49 @@ impl ScanRoots {
             }
         }
         Ok(roots)
+    }
+
+    /// Finds what has changed in or below `bases`. Paths that are gone or excluded are left out.
+    pub(super) fn changed(paths: &[PathBuf], bases: &[PathBuf], options: &Options) -> Result<Option<Self>, Error> {
+        let bases: Vec<PathBuf> = bases.iter().filter_map(|base| base.canonicalize().ok()).collect();
+        let own = Self::find(&[], options)?;
+        let wanted: Vec<PathBuf> = paths.iter().filter(|path| own.is_wanted(path, &bases, options)).cloned().collect();
+        let roots = Self { bases, ..Self::find(&wanted, options)? };
+        Ok((!wanted.is_empty()).then_some(roots))
+    }
+
+    /// Whether a scan of the bases looks at a path.
+    fn is_wanted(&self, path: &Path, bases: &[PathBuf], options: &Options) -> bool {
+        let (Ok(found), Some(parent), Some(name)) = (path.symlink_metadata(), path.parent(), path.file_name()) else {
+            return false;
+        };
+        let Some(base) = bases.iter().find(|base| path.starts_with(base)) else { return false };
+        let inside = |path: &Path| path.strip_prefix(base).map(Path::to_owned).unwrap_or_default();
+        if self.own_storage.as_ref().is_some_and(|own| path.starts_with(own)) || self.is_own_file(parent, name) {
+            return false;
+        }
+        // A link to a directory is not followed, and one that is broken is reported by a full scan.
+        let is_link = found.is_symlink();
+        if is_link && !path.is_file() {
+            return false;
+        }
+        match found.is_dir() {
+            true => skip::directory(name).is_none() && !options.filter.excludes_directory(&inside(path)),
+            false => {
+                let standing = options.filter.directory(&inside(parent));
+                skip::file(name).is_none() && !options.filter.excludes_file(standing, &inside(path))
+            }
+        }
+    }
+
+    /// Whether these are whole paths, and not what has changed in them.
+    pub(super) fn is_whole(&self) -> bool {
+        self.bases.is_empty()
+    }
+
+    /// The directory below which globs apply to the paths of a root.
+    pub(super) fn base_of<'a>(&'a self, root: &'a Path) -> &'a Path {
+        self.bases.iter().find(|base| root.starts_with(base)).map_or(root, PathBuf::as_path)
     }
 
     /// The directories to visit, sorted, each once.

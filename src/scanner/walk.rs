@@ -18,7 +18,7 @@ use super::prune::{self, DirectoryLook, Guard, Suspect};
 use super::scan_roots::ScanRoots;
 use super::watch::TimedFs;
 use super::work::{EntryReport, KnownAs, WorkDirectory, WorkEntry, WorkUnit};
-use super::{Error, Options, Stop, UNIT_FILES, WalkOrder, skip};
+use super::{BeforeListing, Error, Options, Stop, UNIT_FILES, WalkOrder, skip};
 use crate::db::{self, KnownFile, Mounted, NotIndexed, ScanLedger};
 use crate::model::location::Place;
 
@@ -91,7 +91,7 @@ impl ScanWalk<'_> {
             roots.sort_by_cached_key(|root| Reverse(time_of(CWD, root.as_os_str())));
         }
         for root in roots {
-            root.clone_into(&mut self.root);
+            scan_roots.base_of(root).clone_into(&mut self.root);
             let news = self.guard.root(root);
             self.news.extend(news);
             if let Some(names) = scan_roots.root_files(root)
@@ -162,7 +162,11 @@ impl ScanWalk<'_> {
         }
         let standing = self.standing(path);
         let (whole, order) = (path.to_owned(), self.options.order);
+        let before_listing = self.options.before_listing.clone();
         let list = move || {
+            if let BeforeListing(Some(call)) = before_listing {
+                call(&whole);
+            }
             // Tests make this directory hang.
             fail_point!(&format!("scan {}", whole.display()));
             Opened::read(&whole, order)

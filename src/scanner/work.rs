@@ -29,15 +29,18 @@ pub(super) const RESULT_TEXT_BYTES: usize = 1 << 20;
 
 /// Reasons that come from the system, not from the file. The file may be readable later although
 /// its size and time have not changed.
-pub(super) const MAY_PASS: [&str; 5] =
-    ["unreadable", "unreadable-directory", "broken-link", "internal-error", TIMED_OUT];
+pub(super) const MAY_PASS: [&str; 6] =
+    ["unreadable", "unreadable-directory", "broken-link", "internal-error", TIMED_OUT, OFFLINE];
 
 /// Transient failures that leave an existing index entry unchanged. The entry stays until the file
 /// is read again or is gone. Otherwise a file server in trouble would empty the index.
-const SAYS_NOTHING: [&str; 3] = ["unreadable", "internal-error", TIMED_OUT];
+const SAYS_NOTHING: [&str; 4] = ["unreadable", "internal-error", TIMED_OUT, OFFLINE];
 
 /// The reason for files and directories that do not answer in time.
 pub(super) const TIMED_OUT: &str = "timed-out";
+
+/// The reason for files whose content lies on tape.
+pub(super) const OFFLINE: &str = "offline";
 
 /// The reason for not indexing a DICOMDIR.
 pub(super) const DICOMDIR: &str = "dicomdir";
@@ -160,6 +163,8 @@ pub(super) struct UnitResult {
     pub(super) vanished: Vec<(OsString, KnownAs)>,
     /// Changes of mount points that the index does not have yet.
     pub(super) mounts: Vec<(PathBuf, Mounted)>,
+    /// Files that may still be written.
+    pub(super) pending: Vec<OsString>,
     /// Files that are back. An earlier scan recorded them as missing, and they have not changed.
     pub(super) returned: Vec<OsString>,
     pub(super) begins_directory: bool,
@@ -180,6 +185,7 @@ impl UnitResult {
             files: Vec::new(),
             vanished: Vec::new(),
             mounts: Vec::new(),
+            pending: Vec::new(),
             returned: Vec::new(),
             begins_directory: false,
             ends_directory: false,

@@ -69,6 +69,29 @@ impl Gauge {
     }
 }
 
+/// A number of seconds that goes up and down.
+#[derive(Debug, Default)]
+pub struct Seconds(AtomicU64);
+
+impl Seconds {
+    /// Starts at zero.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Sets the value.
+    pub fn set_seconds(&self, seconds: f64) {
+        self.0.store(seconds.to_bits(), Relaxed);
+    }
+
+    /// The current value.
+    #[must_use]
+    pub fn value(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+}
+
 /// Counts one thing until it is dropped. See [`Gauge::hold`].
 #[derive(Debug)]
 pub struct GaugeGuard(&'static Gauge);
@@ -137,6 +160,8 @@ pub enum Cell {
     Counter(&'static Counter),
     /// Goes up and down.
     Gauge(&'static Gauge),
+    /// Seconds that go up and down.
+    Seconds(&'static Seconds),
     /// Durations.
     Histogram(&'static Histogram),
 }
@@ -186,6 +211,27 @@ metrics! {
         SCAN_READ_FILE_BYTES,
     }
     Counter "dcmdex_scan_directories_total", "Directories that scans listed." { SCAN_DIRECTORIES }
+    Gauge "dcmdex_watches", "Watched directories." { WATCHES }
+    Gauge "dcmdex_watches_overdue", "Watched directories whose next look is late by 15 minutes." { WATCHES_OVERDUE }
+    Gauge "dcmdex_watches_failing", "Watched directories whose last look failed." { WATCHES_FAILING }
+    Gauge "dcmdex_watches_slow", "Watched directories whose last look was far slower than those before." { WATCHES_SLOW }
+    Gauge "dcmdex_watch_pending_files", "Files of watched directories that may still be written." { WATCH_PENDING_FILES }
+    Gauge "dcmdex_watch_last_success_timestamp_seconds",
+        "End of the last successful look at the watched directory that waits longest, in seconds since 1970." {
+        WATCH_LAST_SUCCESS,
+    }
+    Seconds "dcmdex_watch_last_duration_seconds", "Longest of the last looks at watched directories, in seconds." {
+        WATCH_LAST_DURATION,
+    }
+    Gauge "dcmdex_watch_files_per_second", "Files that the last look at a whole watched directory found per second." {
+        WATCH_FILES_PER_SECOND,
+    }
+    Counter "dcmdex_watch_looks_total", "Looks at watched directories, by result." {
+        WATCH_LOOKS_DONE: result = "done",
+        WATCH_LOOKS_AT_CHANGES: result = "changes",
+        WATCH_LOOKS_INTERRUPTED: result = "interrupted",
+        WATCH_LOOKS_FAILED: result = "failed",
+    }
     Gauge "dcmdex_associations_active", "Associations open now." { ASSOCIATIONS_ACTIVE }
     Counter "dcmdex_associations_total", "Associations requested, by result." {
         ASSOCIATIONS_ACCEPTED: result = "accepted",
@@ -282,6 +328,7 @@ mod tests {
             match metric.cell {
                 Cell::Counter(_) => assert!(metric.name.ends_with("_total"), "{}", metric.name),
                 Cell::Histogram(_) => assert!(metric.name.ends_with("_seconds"), "{}", metric.name),
+                Cell::Seconds(_) => assert!(metric.name.ends_with("_seconds"), "{}", metric.name),
                 Cell::Gauge(_) => assert!(!metric.name.ends_with("_total"), "{}", metric.name),
             }
         }

@@ -21,7 +21,7 @@ pub(super) fn metrics() -> Response<Body> {
         if metric.name != last {
             let kind = match metric.cell {
                 Cell::Counter(_) => "counter",
-                Cell::Gauge(_) => "gauge",
+                Cell::Gauge(_) | Cell::Seconds(_) => "gauge",
                 Cell::Histogram(_) => "histogram",
             };
             let _ = write!(out, "# HELP {} {}\n# TYPE {} {kind}\n", metric.name, metric.help, metric.name);
@@ -39,6 +39,7 @@ fn rows(out: &mut String, metric: &Metric) {
     let _ = match metric.cell {
         Cell::Counter(counter) => writeln!(out, "{name}{label} {}", counter.value()),
         Cell::Gauge(gauge) => writeln!(out, "{name}{label} {}", gauge.value()),
+        Cell::Seconds(seconds) => writeln!(out, "{name}{label} {}", seconds.value()),
         Cell::Histogram(histogram) => {
             let counts = histogram.cumulative();
             for (bound, count) in BUCKET_SECONDS.iter().zip(counts) {

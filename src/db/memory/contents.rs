@@ -80,6 +80,8 @@ pub(super) struct Contents {
     pub(super) directories: BTreeSet<(u8, PathBuf)>,
     pub(super) mount_points: BTreeSet<PathBuf>,
     pub(super) scans: Vec<ScanEntry>,
+    /// State of watched paths.
+    pub(super) watches: BTreeMap<String, String>,
     pub(super) id: Option<String>,
     pub(super) tally: Tally,
 }

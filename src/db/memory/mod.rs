@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{
     Admin, Arrivals, CheckReport, Committed, ConflictEntry, DeclaredCoverage, DirectorySnapshot, Error, FailureEntry,
     IndexStatus, Interrupt, KnownFile, KnownLocation, LocatedInstance, Mounted, NotIndexed, OnStored, Received,
-    ScanEntry, ScanLedger, ScannedDirectory, Search, Stored, Tally,
+    ScanEntry, ScanLedger, ScannedDirectory, Search, Stored, Tally, WatchEntry,
 };
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
@@ -174,6 +174,20 @@ impl Arrivals for MemoryIndex {
         let started_ms = self.clock.now_ms();
         contents.scans.push(ScanEntry { scan, started_ms, finished_ms: None, roots, summary: None });
         Ok(scan)
+    }
+
+    fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error> {
+        let known = scan.filter(|scan| self.contents().scans.iter().any(|entry| entry.scan == *scan));
+        known.map_or_else(|| self.begin_scan(roots), Ok)
+    }
+
+    fn note_watch(&self, roots: String, state: Option<String>) -> Result<(), Error> {
+        let watches = &mut self.contents().watches;
+        match state {
+            Some(state) => drop(watches.insert(roots, state)),
+            None => drop(watches.remove(&roots)),
+        }
+        Ok(())
     }
 
     fn end_scan(&self, scan: i64, summary: String) -> Result<(), Error> {
@@ -378,6 +392,11 @@ impl Admin for MemoryIndex {
             }
         }
         Ok(())
+    }
+
+    fn watches(&mut self) -> Result<Vec<WatchEntry>, Error> {
+        let of = |(roots, state): (&String, &String)| WatchEntry { roots: roots.clone(), state: state.clone() };
+        Ok(self.contents().watches.iter().map(of).collect())
     }
 
     fn index_id(&mut self) -> Result<Option<String>, Error> {

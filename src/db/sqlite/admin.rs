@@ -6,7 +6,7 @@ use rusqlite::OptionalExtension as _;
 
 use super::reader::Reader;
 use super::{check, start_check, status};
-use crate::db::{Admin, CheckReport, ConflictEntry, Error, FailureEntry, IndexStatus};
+use crate::db::{Admin, CheckReport, ConflictEntry, Error, FailureEntry, IndexStatus, WatchEntry};
 
 impl Admin for Reader {
     fn status(&mut self) -> Result<IndexStatus, Error> {
@@ -15,6 +15,10 @@ impl Admin for Reader {
 
     fn check(&mut self) -> Result<CheckReport, Error> {
         check::run(&self.connection).map_err(Error::from)
+    }
+
+    fn watches(&mut self) -> Result<Vec<WatchEntry>, Error> {
+        status::watches(&self.connection).map_err(Error::from)
     }
 
     fn index_id(&mut self) -> Result<Option<String>, Error> {

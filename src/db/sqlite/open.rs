@@ -298,16 +298,8 @@ fn name(path: &Path, source: rusqlite::Error) -> Error {
 /// these do not have.
 #[cfg(target_os = "linux")]
 fn refuse_network_file_system(path: &Path) -> Result<(), Error> {
-    const NETWORK: &[(i64, &str)] = &[
-        (0x6969, "NFS"),
-        (0xFF53_4D42, "CIFS"),
-        (0xFE53_4D42, "SMB2"),
-        (0x517B, "SMB"),
-        (0x0102_1997, "9P"),
-        (0x00C3_6400, "Ceph"),
-        (0x0BD0_0BD0, "Lustre"),
-        (0x5346_414F, "AFS"),
-    ];
+    use crate::model::file_system::network_name;
+
     let existing: PathBuf = match path.parent() {
         _ if path.exists() => path.to_owned(),
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -315,9 +307,9 @@ fn refuse_network_file_system(path: &Path) -> Result<(), Error> {
     };
     let Ok(file_system) = rustix::fs::statfs(&existing) else { return Ok(()) };
     #[allow(clippy::unnecessary_cast, clippy::cast_lossless, reason = "the field's type differs between targets")]
-    let magic = file_system.f_type as i64 & 0xFFFF_FFFF;
-    match NETWORK.iter().find(|(number, _)| *number == magic) {
-        Some((_, kind)) => Err(Error::NetworkFileSystem { path: path.to_owned(), kind }),
+    let number = file_system.f_type as i64;
+    match network_name(number) {
+        Some(kind) => Err(Error::NetworkFileSystem { path: path.to_owned(), kind }),
         None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use super::packing::{UidSuffix, naming};
 use super::sql_values::{path_from_sql, place_from_number};
 use super::write::last_change;
-use crate::db::{ConflictEntry, FailureEntry, IndexStatus, ScanEntry};
+use crate::db::{ConflictEntry, FailureEntry, IndexStatus, ScanEntry, WatchEntry};
 
 /// Scans that [`IndexStatus::scans`] lists.
 const LISTED_SCANS: i64 = 10;
@@ -138,6 +138,16 @@ pub(super) fn read(connection: &Connection, path: &Path) -> rusqlite::Result<Ind
     };
     transaction.finish()?;
     Ok(status)
+}
+
+/// The watched directories. An index that never had any lacks the table.
+pub(super) fn watches(connection: &Connection) -> rusqlite::Result<Vec<WatchEntry>> {
+    if !connection.table_exists(None, "watch")? {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare_cached("SELECT roots, state FROM watch ORDER BY roots")?;
+    let rows = statement.query_map([], |row| Ok(WatchEntry { roots: row.get(0)?, state: row.get(1)? }))?;
+    rows.collect()
 }
 
 fn size_of(path: &Path) -> u64 {

@@ -38,6 +38,10 @@ const SCAN_BATCH_ROWS: usize = 8192;
 /// the disk of the index is slow.
 const SCAN_WAITING_ROWS: usize = 4096;
 
+/// Least rows for which a unit of a scan counts in the queue. With it, at most a quarter of the queue
+/// of a node is units of scans.
+const LEAST_WEIGHT: usize = SCAN_WAITING_ROWS / 256;
+
 /// Rows of a scan after which the writer checks the priority lock. They take a millisecond or two.
 const ROWS_BETWEEN_LOOKS: usize = 128;
 
@@ -89,6 +93,8 @@ enum WriterCommand {
     Store(QueuedArrival),
     Scanned(ScannedDirectory),
     BeginScan { roots: String, reply: Sender<Result<i64, Error>> },
+    BeginPass { roots: String, scan: Option<i64>, reply: Sender<Result<i64, Error>> },
+    NoteWatch { roots: String, state: Option<String>, reply: Sender<Result<(), Error>> },
     MountPoint { path: PathBuf, mounted: Mounted },
     EndScan { scan: i64, summary: String, reply: Sender<Result<(), Error>> },
     ResolveMissing { roots: Vec<PathBuf>, except: Vec<PathBuf>, prune: bool, reply: Sender<Result<u64, Error>> },
@@ -191,12 +197,20 @@ impl Arrivals for WriterHandle {
         if !self.index_is_in_place() {
             return Err(Error::WriterStopped("the index was removed or replaced".into()));
         }
-        self.backlog.begin(rows_of(&directory));
+        self.backlog.begin(weight_of(&directory));
         self.commands.send(WriterCommand::Scanned(directory)).map_err(|_| stopped())
     }
 
     fn begin_scan(&self, roots: String) -> Result<i64, Error> {
         self.ask(|reply| WriterCommand::BeginScan { roots, reply })
+    }
+
+    fn begin_pass(&self, roots: String, scan: Option<i64>) -> Result<i64, Error> {
+        self.ask(|reply| WriterCommand::BeginPass { roots, scan, reply })
+    }
+
+    fn note_watch(&self, roots: String, state: Option<String>) -> Result<(), Error> {
+        self.ask(|reply| WriterCommand::NoteWatch { roots, state, reply })
     }
 
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error> {
@@ -266,7 +280,7 @@ struct CommandQueue {
 impl CommandQueue {
     fn taken(&self, command: &WriterCommand) {
         if let WriterCommand::Scanned(directory) = command {
-            self.backlog.end(rows_of(directory));
+            self.backlog.end(weight_of(directory));
         }
     }
 
@@ -460,6 +474,15 @@ impl WriterThread {
                 let begun = self.run_in(connection, batch, Priority::None, |batch| batch.begin_scan(&roots));
                 let _gone = reply.send(begun);
             }
+            WriterCommand::BeginPass { roots, scan, reply } => {
+                let begun = self.run_in(connection, batch, Priority::None, |batch| batch.begin_pass(&roots, scan));
+                let _gone = reply.send(begun);
+            }
+            WriterCommand::NoteWatch { roots, state, reply } => {
+                let noted =
+                    self.run_in(connection, batch, Priority::None, |batch| batch.note_watch(&roots, state.as_deref()));
+                let _gone = reply.send(noted);
+            }
             WriterCommand::MountPoint { path, mounted } => {
                 let noted = self.run_in(connection, batch, Priority::None, |batch| batch.mount_point(&path, mounted));
                 if let Err(error) = noted {
@@ -490,7 +513,8 @@ impl WriterThread {
         }
     }
 
-    /// Writes what scans found, in as many transactions as it takes.
+    /// Writes what scans found, in as many transactions as it takes. Objects that arrive meanwhile
+    /// go between them.
     fn write_scanned(
         &self,
         connection: &Connection,
@@ -503,6 +527,14 @@ impl WriterThread {
             match self.run_in(connection, batch, Priority::None, |batch| self.scanned(batch, &mut group, next)) {
                 Ok(()) => state.tally.add(batch.take_tally()),
                 Err(error) => return state.failed(error),
+            }
+            if batch.is_broken() || group.is_empty() {
+                return;
+            }
+            if let Some(arrival) = take_arrival(&mut state.next) {
+                let mut arrivals = vec![arrival];
+                state.next = gather_arrivals(&self.queue, &mut arrivals);
+                self.store(connection, batch, arrivals, state);
             }
         }
     }
@@ -622,8 +654,8 @@ impl WriterThread {
         Ok(id)
     }
 
-    /// Takes what scans found, and then what has arrived meanwhile. It stops if somebody asks for
-    /// the priority lock or for a stop of the process.
+    /// Takes what scans found, and then what other scan units came meanwhile. It stops if an object
+    /// has arrived, or if somebody asks for the priority lock or for a stop of the process.
     fn scanned(
         &self,
         batch: &mut Batch<'_>,
@@ -645,7 +677,19 @@ impl WriterThread {
             since_look += rows_of(&directory);
             if since_look >= ROWS_BETWEEN_LOOKS {
                 since_look = 0;
-                if batch.should_give_way() || self.options.suspension.is_asked() {
+                // Units that come out of the queue here are few: their rows are limited.
+                while next.is_none()
+                    && let Ok(command) = self.queue.try_recv()
+                {
+                    match command {
+                        WriterCommand::Scanned(directory) => group.push_back(directory),
+                        other => *next = Some(other),
+                    }
+                }
+                if matches!(next, Some(WriterCommand::Store(_)))
+                    || batch.should_give_way()
+                    || self.options.suspension.is_asked()
+                {
                     return Ok(());
                 }
             }
@@ -680,7 +724,8 @@ impl WriterCommand {
         match self {
             Self::Store(arrival) => arrival.answer(Err(error)),
             Self::Scanned(_) | Self::MountPoint { .. } => state.failed(error),
-            Self::BeginScan { reply, .. } => drop(reply.send(Err(error))),
+            Self::BeginScan { reply, .. } | Self::BeginPass { reply, .. } => drop(reply.send(Err(error))),
+            Self::NoteWatch { reply, .. } => drop(reply.send(Err(error))),
             Self::EndScan { reply, .. } => drop(reply.send(Err(error))),
             Self::ResolveMissing { reply, .. } => drop(reply.send(Err(error))),
             Self::StorageMoved { reply, .. } => drop(reply.send(Err(error))),
@@ -694,6 +739,23 @@ impl WriterCommand {
 
 fn rows_of(directory: &ScannedDirectory) -> usize {
     directory.files.len() + directory.vanished.len() + directory.missing.len()
+}
+
+/// Share of the backlog of scans that a unit takes. A small unit counts for more rows than it has.
+/// Otherwise units of one file would fill the queue, and an object that arrives would be refused.
+fn weight_of(directory: &ScannedDirectory) -> usize {
+    rows_of(directory).max(LEAST_WEIGHT)
+}
+
+/// Takes the next command if it is an object that arrived.
+fn take_arrival(next: &mut Option<WriterCommand>) -> Option<QueuedArrival> {
+    match next.take() {
+        Some(WriterCommand::Store(arrival)) => Some(arrival),
+        other => {
+            *next = other;
+            None
+        }
+    }
 }
 
 /// A received instance in the queue.

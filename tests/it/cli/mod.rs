@@ -22,6 +22,7 @@ mod relocate;
 mod scan;
 mod serve;
 mod stopped;
+mod watching;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

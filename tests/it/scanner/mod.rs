@@ -66,6 +66,9 @@ impl Archive {
             order: WalkOrder::Name,
             throttle: Rate::default(),
             read_timeout: Duration::from_secs(60),
+            settling: None,
+            tape_files: Default::default(),
+            before_listing: Default::default(),
             vanished: Vanished::Keep,
             index: root.join("index.db"),
             storage: root.join("objects"),
@@ -142,6 +145,7 @@ impl Archive {
                 ScanEvent::NotPruned(what) => {
                     events.push(format!("not-pruned {} {} {}", shown(&what.path), what.why.as_str(), what.files));
                 }
+                ScanEvent::Pending { path } => events.push(format!("pending {}", shown(path))),
                 ScanEvent::Progress(_) => {}
             }
         })

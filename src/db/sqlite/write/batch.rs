@@ -183,6 +183,16 @@ impl<'c> Batch<'c> {
         self.scan.begin(&self.tables, roots)
     }
 
+    /// Begins a further pass of a scan, or a new scan. Returns its number.
+    pub(in super::super) fn begin_pass(&mut self, roots: &str, scan: Option<i64>) -> Result<i64> {
+        self.scan.begin_pass(&self.tables, roots, scan)
+    }
+
+    /// Keeps the state of watched paths, or forgets them.
+    pub(in super::super) fn note_watch(&mut self, roots: &str, state: Option<&str>) -> Result<()> {
+        scans::note_watch(&self.tables, roots, state)
+    }
+
     /// Notes the end of a scan.
     pub(in super::super) fn end_scan(&mut self, scan: i64, summary: &str) -> Result<()> {
         scans::end_scan(&self.tables, scan, summary)

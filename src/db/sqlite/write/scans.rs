@@ -1,6 +1,6 @@
 //! What scans find: files that are new, changed, moved or gone.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 
 use super::super::packing::UidSuffix;
 use super::files::MissingIn;
@@ -56,6 +56,19 @@ impl ScanState {
         Ok(scan)
     }
 
+    /// Begins a further pass of a scan. A new scan begins if there is none, or if it is not known.
+    pub(super) fn begin_pass(&mut self, tables: &Tables<'_>, roots: &str, scan: Option<i64>) -> Result<i64> {
+        let known: Option<i64> = tables
+            .connection
+            .prepare_cached("SELECT id FROM scan WHERE id = ?1")?
+            .query_row([scan], |row| row.get(0))
+            .optional()?;
+        let Some(scan) = known else { return self.begin(tables, roots) };
+        *self = Self { own: Some(scan), has_written: self.has_written, ..Self::default() };
+        self.others_transactions = self.transactions_of_others(tables)?;
+        Ok(scan)
+    }
+
     /// Looks whether other scans have written.
     pub(super) fn look_for_others(&mut self, tables: &Tables<'_>) -> Result<()> {
         let transactions = self.transactions_of_others(tables)?;
@@ -91,6 +104,16 @@ pub(super) fn end_scan(tables: &Tables<'_>, scan: i64, summary: &str) -> Result<
         .connection
         .prepare_cached("UPDATE scan SET finished_ms = ?2, summary = ?3 WHERE id = ?1")?
         .execute(params![scan, tables.clock.now_ms(), summary])?;
+    Ok(())
+}
+
+/// Keeps the state of watched paths, or forgets them.
+pub(super) fn note_watch(tables: &Tables<'_>, roots: &str, state: Option<&str>) -> Result<()> {
+    let statement = match state {
+        Some(_) => "INSERT OR REPLACE INTO watch (roots, state) VALUES (?1, ?2)",
+        None => "DELETE FROM watch WHERE roots = ?1 AND ?2 IS NULL",
+    };
+    tables.connection.prepare_cached(statement)?.execute(params![roots, state])?;
     Ok(())
 }
 
