@@ -1,13 +1,14 @@
 //! The SQLite query plan of each kind of query. Losing an index fails a test instead of slowing
 //! down an archive.
 //!
-//! `DCMDEX_BLESS=1` rewrites plans.txt, so that the difference can be reviewed.
+//! See [`assert_snapshot`] for how to rewrite plans.snap.
 
 use dcmdex::model::attribute::AttributeId::*;
 use dcmdex::model::find::MatchingKey;
 use dcmdex::model::level::QueryRetrieveLevel::{Image, Patient, Series, Study};
 
 use super::*;
+use crate::util::snapshot::assert_snapshot;
 
 type Case = (&'static str, QueryRetrieveLevel, &'static [(AttributeId, &'static str)]);
 
@@ -63,12 +64,7 @@ fn every_query_has_the_plan_that_it_had() {
     store(&writer, other, location(Place::Managed, "/objects", "1.2.4"));
     plans.push_str("Where a study lies under two patients:\n\n");
     plans.push_str(&plans_of(&index, &|title| ASKED_AGAIN.contains(&title)));
-    let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/db/plans.txt");
-    #[expect(clippy::disallowed_methods, reason = "asked for by hand, not a setting of the program")]
-    if std::env::var_os("DCMDEX_BLESS").is_some() {
-        std::fs::write(&expected, &plans).unwrap();
-    }
-    assert_eq!(plans, std::fs::read_to_string(&expected).unwrap());
+    assert_snapshot("db", "plans", &plans);
 }
 
 fn plans_of(index: &Path, is_asked: &dyn Fn(&str) -> bool) -> String {

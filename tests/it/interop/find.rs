@@ -22,6 +22,7 @@ use crate::util::peers::{self, dcmtk, python_peer};
 use crate::util::scripted::{
     DataSet, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, ScriptedPeer, find_command,
 };
+use crate::util::snapshot::assert_snapshot;
 
 const PATIENT_ROOT: &str = "1.2.840.10008.5.1.4.1.2.1.1";
 const STUDY_ROOT: &str = "1.2.840.10008.5.1.4.1.2.2.1";
@@ -106,7 +107,7 @@ fn converse(
     let _ = writeln!(out);
 }
 
-/// Compares with tests/it/transcripts/find.txt. `DCMDEX_BLESS=1` rewrites that file.
+/// Compares with tests/it/transcripts/find.snap. See [`assert_snapshot`] for how to rewrite it.
 #[test]
 fn conversations_are_as_written_down() {
     let node = archive_node();
@@ -168,12 +169,7 @@ fn conversations_are_as_written_down() {
     tell("explicit VR, a name in Kanji", 3, STUDY_ROOT, Encoding::ExplicitLittle, explicit);
     peer.release();
 
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/transcripts/find.txt");
-    #[expect(clippy::disallowed_methods, reason = "asked for by hand, not a setting of the program")]
-    if std::env::var_os("DCMDEX_BLESS").is_some() {
-        fs::write(&path, &out).unwrap();
-    }
-    assert_eq!(out, fs::read_to_string(&path).unwrap());
+    assert_snapshot("transcripts", "find", &out);
 }
 
 /// Returns the values of one attribute in the answers that findscu gets.

@@ -11,4 +11,5 @@ pub(crate) mod node;
 pub(crate) mod objects;
 pub(crate) mod peers;
 pub(crate) mod scripted;
+pub(crate) mod snapshot;
 pub(crate) mod terminal;
