@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,7 @@ use crate::db::Admin;
 use crate::db::Finding;
 use crate::db::ScanLedger;
 use crate::db::Search;
-use crate::db::open::{Reader, Writer};
+use crate::db::open::{Reader, Writer, WriterHandle};
 use crate::deliver::delivery::Delivery;
 use crate::deliver::scrub::{Scrub, ScrubTally};
 use crate::ingest::{Outcome, Wanted, read_file};
@@ -102,29 +102,10 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
         places::follow_storage(&config.index, objects.root(), &writer.handle())?;
         warn_of_strays(objects, &config)?;
     }
-    let storage = Storage {
-        objects: objects.map(Arc::new),
-        writer: writer.handle(),
-        policy: config.receive_policy(),
-        clock: Clock::System,
-        wanted: Wanted::with_declared(&config.declared),
-        under_way: Arc::default(),
-    };
-    let storage = Arc::new(storage);
-    let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
-    let peers = SharedPeers::new(config.peers.clone(), tls);
     let retrieve = Arc::new(Retrieve::new(config.index.clone(), config.retrieve_options()));
-    let http = HttpStart::of(&config, peers.tls(), (retrieve.delivery(), &storage))?;
-    let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
     let scrubbing = Scrubbing::start(&config, Arc::clone(retrieve.delivery().verified()))?;
     let watching = Watching::start(&config, writer.handle())?;
-    let services = NodeServices {
-        storage: Some(Arc::clone(&storage)),
-        find: Some(Arc::new(find)),
-        retrieve: Some(retrieve),
-        commitment: Some(Arc::new(commitment)),
-        peers,
-    };
+    let offers = offers(&config, objects, writer.handle(), retrieve, tls)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("node")
         .enable_all()
@@ -133,7 +114,7 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     let manager = ServiceManager::at(context.sources.variable(NOTIFY_SOCKET).map(OsString::as_os_str));
     let again = Arc::new(context.reader_of_settings(&config)?);
     let beside = (watching.control(), again);
-    let served = runtime.block_on(serve(config, history, (services, http), beside, &manager));
+    let served = runtime.block_on(serve(config, history, offers, beside, &manager));
     watching.stop();
     scrubbing.stop();
     // Dropping the runtime drops all handles of the writer. Closing the writer then commits its
@@ -143,6 +124,37 @@ pub(super) fn run(arguments: &ServeArgs, context: &mut Context) -> anyhow::Resul
     served?;
     tracing::info!("stopped");
     Ok(Exit::Done)
+}
+
+/// Makes the services of the node: those of DIMSE, and those of HTTP if it is configured.
+fn offers(
+    config: &Config,
+    objects: Option<Objects>,
+    writer: WriterHandle,
+    retrieve: Arc<Retrieve>,
+    tls: Option<SharedTls>,
+) -> anyhow::Result<(NodeServices, Option<HttpStart>)> {
+    let storage = Storage {
+        objects: objects.map(Arc::new),
+        writer,
+        policy: config.receive_policy(),
+        clock: Clock::System,
+        wanted: Wanted::with_declared(&config.declared),
+        under_way: Arc::default(),
+    };
+    let storage = Arc::new(storage);
+    let find = Find::new(config.index.clone(), config.find.clone()).with_min_free(config.min_free_bytes);
+    let peers = SharedPeers::new(config.peers.clone(), tls);
+    let http = HttpStart::of(config, peers.tls(), (retrieve.delivery(), &storage))?;
+    let commitment = Commitment::new(Arc::clone(&retrieve), config.files_in_place());
+    let services = NodeServices {
+        storage: Some(storage),
+        find: Some(Arc::new(find)),
+        retrieve: Some(retrieve),
+        commitment: Some(Arc::new(commitment)),
+        peers,
+    };
+    Ok((services, http))
 }
 
 /// The thread that reads all managed objects slowly, to find damage.
@@ -403,20 +415,33 @@ where
     tokio::spawn(follow_backups(config.index.clone()));
     log_listening(&config, &node, web.as_ref())?;
     manager.tell("READY=1");
-    let web = {
-        let shutdown = shutdown.clone();
-        async move {
-            match web {
-                Some(web) => web.run(shutdown).await,
-                None => shutdown.cancelled().await,
-            }
+    let web_shutdown = shutdown.clone();
+    let web = async move {
+        match web {
+            Some(web) => web.run(web_shutdown).await,
+            None => web_shutdown.cancelled().await,
         }
     };
     let both = async {
         tokio::join!(node.run(shutdown.clone()), web);
     };
-    let mut running = pin!(both);
     let mut settings = InForce { config, history, peers, users, tokens, watch };
+    run_and_reload(both, &shutdown, &mut settings, &mut hang_ups, again, manager).await;
+    Ok(())
+}
+
+/// Runs the node until it has stopped. Each SIGHUP reads the settings again.
+async fn run_and_reload<F>(
+    node: impl Future<Output = ()>,
+    shutdown: &CancellationToken,
+    settings: &mut InForce,
+    hang_ups: &mut Signal,
+    again: Arc<F>,
+    manager: &ServiceManager,
+) where
+    F: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
+{
+    let mut running = pin!(node);
     // Reading the settings takes a moment, because it waits until the file no longer changes. The
     // node runs meanwhile.
     let mut reading = None;
@@ -447,7 +472,6 @@ where
             }
         }
     }
-    Ok(())
 }
 
 /// Keeps the metric of the last backup up to date. `dcmdex backup` notes its success beside the

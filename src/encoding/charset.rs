@@ -463,41 +463,16 @@ impl CharacterSets {
         while let [byte, tail @ ..] = rest {
             let byte = *byte;
             if byte == ESC {
-                match ESCAPES.iter().find(|(sequence, _, _)| tail.starts_with(sequence)) {
-                    Some((sequence, CodeElement::G0, set)) => {
-                        g0 = *set;
-                        rest = tail.get(sequence.len()..).unwrap_or_default();
-                    }
-                    Some((sequence, CodeElement::G1, set)) => {
-                        g1 = Some(*set);
-                        rest = tail.get(sequence.len()..).unwrap_or_default();
-                    }
-                    None => {
-                        faithful = false;
-                        rest = tail;
-                    }
+                let escape = ESCAPES.iter().find(|(sequence, _, _)| tail.starts_with(sequence));
+                match escape {
+                    Some((_, CodeElement::G0, set)) => g0 = *set,
+                    Some((_, CodeElement::G1, set)) => g1 = Some(*set),
+                    None => faithful = false,
                 }
+                rest = tail.get(escape.map_or(0, |(sequence, _, _)| sequence.len())..).unwrap_or_default();
             } else if g0.is_two_byte_g0() && matches!(byte, 0x21..=0x7E) {
-                // Here 05/12, 05/14 and 03/13 are halves of characters, not delimiters.
-                pairs.clear();
-                let mut length = 0;
-                for pair in rest.chunks_exact(2) {
-                    let [row @ 0x21..=0x7E, cell @ 0x21..=0x7E] = *pair else {
-                        break;
-                    };
-                    if g0 == Set::JisX0212 {
-                        pairs.push(0x8F);
-                    }
-                    pairs.extend([row | 0x80, cell | 0x80]);
-                    length += 2;
-                }
-                if length == 0 {
-                    out.push(char::from(byte));
-                    faithful = false;
-                    length = 1;
-                } else {
-                    faithful &= push_run(encoding_rs::EUC_JP, &pairs, out);
-                }
+                let (length, is_faithful) = decode_two_byte_run(g0, rest, &mut pairs, out);
+                faithful &= is_faithful;
                 rest = rest.get(length..).unwrap_or_default();
             } else if byte < 0x80 {
                 if form.ends_effect(byte) {
@@ -506,27 +481,9 @@ impl CharacterSets {
                 out.push(char::from(byte));
                 rest = tail;
             } else {
-                let designated = g1.or_else(|| self.only_further_g1());
-                let unit = |at: &[u8]| designated.map_or(1, |set| set.g1_unit(at));
-                let mut length = 0;
-                while let Some(at) = rest.get(length..)
-                    && at.first().is_some_and(|b| *b >= 0x80)
-                {
-                    length += unit(at);
-                }
-                let (run, after) = rest.split_at(length.min(rest.len()));
-                faithful &= g1.is_some();
-                match designated {
-                    Some(set) => match set.encoding() {
-                        Some(encoding) => faithful &= push_run(encoding, run, out),
-                        None => out.extend(run.iter().map(|b| char::from(*b))),
-                    },
-                    None => {
-                        push_utf8_or_latin1(run, out);
-                        faithful = false;
-                    }
-                }
-                rest = after;
+                let (length, is_faithful) = decode_g1_run(g1.or_else(|| self.only_further_g1()), rest, out);
+                faithful &= is_faithful && g1.is_some();
+                rest = rest.get(length..).unwrap_or_default();
             }
         }
         faithful
@@ -620,6 +577,54 @@ impl CharacterSets {
 /// Encodes text for one value of Specific Character Set, as [`CharacterSets::encode`] does.
 pub fn encode(text: &str, specific_character_set: &str, form: TextForm) -> Option<Vec<u8>> {
     CharacterSets::new(specific_character_set).encode(text, form)
+}
+
+/// Decodes the run of two-byte characters in G0 at the start of `rest`. Bytes 05/12, 05/14 and 03/13
+/// are halves of characters here, not delimiters. Returns the length of the run, and whether it was
+/// decoded faithfully. `pairs` is scratch memory.
+fn decode_two_byte_run(g0: Set, rest: &[u8], pairs: &mut Vec<u8>, out: &mut String) -> (usize, bool) {
+    pairs.clear();
+    let mut length = 0;
+    for pair in rest.chunks_exact(2) {
+        let [row @ 0x21..=0x7E, cell @ 0x21..=0x7E] = *pair else { break };
+        if g0 == Set::JisX0212 {
+            pairs.push(0x8F);
+        }
+        pairs.extend([row | 0x80, cell | 0x80]);
+        length += 2;
+    }
+    if length == 0 {
+        // Half of a character.
+        out.extend(rest.first().map(|byte| char::from(*byte)));
+        return (1, false);
+    }
+    (length, push_run(encoding_rs::EUC_JP, pairs, out))
+}
+
+/// Decodes the run of bytes above 0x80 at the start of `rest`, by the set of G1. Returns the length
+/// of the run, and whether it was decoded faithfully.
+fn decode_g1_run(designated: Option<Set>, rest: &[u8], out: &mut String) -> (usize, bool) {
+    let unit = |at: &[u8]| designated.map_or(1, |set| set.g1_unit(at));
+    let mut length = 0;
+    while let Some(at) = rest.get(length..)
+        && at.first().is_some_and(|byte| *byte >= 0x80)
+    {
+        length += unit(at);
+    }
+    let length = length.min(rest.len());
+    let run = rest.get(..length).unwrap_or_default();
+    let faithful = match designated.map(Set::encoding) {
+        Some(Some(encoding)) => push_run(encoding, run, out),
+        Some(None) => {
+            out.extend(run.iter().map(|byte| char::from(*byte)));
+            true
+        }
+        None => {
+            push_utf8_or_latin1(run, out);
+            false
+        }
+    };
+    (length, faithful)
 }
 
 fn designate(out: &mut Vec<u8>, slot: CodeElement, set: Set) -> Option<()> {

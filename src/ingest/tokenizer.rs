@@ -769,41 +769,14 @@ impl<'w> Core<'w> {
                 && element.vr != VR::SQ
                 && letters != *b"SQ"
             {
-                let length = length as usize;
-                // One comparison covers both limits while all values together fit the limit of one
-                // value.
-                if self.raw.len() + length > MAX_VALUE && !self.has_room(tag, length) {
-                    self.body = ValueRest::Skip(length as u64);
-                    break Step::Continue;
-                }
                 let vr = vr::effective(if explicit { letters } else { [0, 0] }, element.vr);
                 let big = BIG && letters != *b"UN";
-                let Some(value) = buf.get(at..at + length) else {
-                    self.collecting = Some(Collecting { element, tag, vr, big, start: self.raw.len() });
-                    self.body = ValueRest::Collect(length);
-                    break Step::Continue;
-                };
-                let start = self.raw.len();
-                self.raw.extend_from_slice(value);
-                if element.role == Role::None {
-                    // The same as `keep`, inlined.
-                    let (start, length) = (start as u32, length as u32);
-                    let slot = element.slot;
-                    self.values.push(RawValue { slot, tag, vr, big, character_set: false, start, length });
-                } else {
-                    self.keep(element, tag, vr, big, start);
+                match self.root_value(Collecting { element, tag, vr, big, start: self.raw.len() }, buf, at, length) {
+                    Some(behind) => at = behind,
+                    None => break Step::Continue,
                 }
-                at += length;
             } else if length == UNDEFINED || element.is_some_and(|element| element.vr == VR::SQ && length != 0) {
-                let here = self.offset + at as u64;
-                if self.open_sequence(ElementHeader { tag, vr: letters, length, size, explicit }, element, here) {
-                    break Step::Continue;
-                }
-                if self.state == State::Done {
-                    break Step::More;
-                }
-                self.body = ValueRest::Skip(u64::from(length));
-                break Step::Continue;
+                break self.root_sequence(ElementHeader { tag, vr: letters, length, size, explicit }, element, at);
             } else if buf.len().saturating_sub(at) >= length as usize {
                 at += length as usize;
                 self.passed += u64::from(length);
@@ -817,6 +790,48 @@ impl<'w> Core<'w> {
         };
         *position = at;
         step
+    }
+
+    /// Keeps the wanted value of a root element, which begins at `at`. Returns the place behind it.
+    /// `None` if its bytes are not all there, or if there is no room for it.
+    #[inline(always)]
+    fn root_value(&mut self, value: Collecting, buf: &[u8], at: usize, length: u32) -> Option<usize> {
+        let Collecting { element, tag, vr, big, start } = value;
+        let length = length as usize;
+        // One comparison covers both limits while all values together fit the limit of one value.
+        if start + length > MAX_VALUE && !self.has_room(tag, length) {
+            self.body = ValueRest::Skip(length as u64);
+            return None;
+        }
+        // `has_room` may have dropped other values.
+        let start = self.raw.len();
+        let Some(bytes) = buf.get(at..at + length) else {
+            self.collecting = Some(Collecting { element, tag, vr, big, start });
+            self.body = ValueRest::Collect(length);
+            return None;
+        };
+        self.raw.extend_from_slice(bytes);
+        if element.role == Role::None {
+            // The same as `keep`, inlined.
+            let (start, length) = (start as u32, length as u32);
+            self.values.push(RawValue { slot: element.slot, tag, vr, big, character_set: false, start, length });
+        } else {
+            self.keep(element, tag, vr, big, start);
+        }
+        Some(at + length)
+    }
+
+    /// Opens the sequence of a root element, whose content begins at `at`, or skips its value.
+    fn root_sequence(&mut self, header: ElementHeader, element: Option<Element>, at: usize) -> Step {
+        let length = header.length;
+        if self.open_sequence(header, element, self.offset + at as u64) {
+            return Step::Continue;
+        }
+        if self.state == State::Done {
+            return Step::More;
+        }
+        self.body = ValueRest::Skip(u64::from(length));
+        Step::Continue
     }
 
     /// Handles a root element that does not simply follow. It is out of order, or past the last

@@ -45,9 +45,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select, unbounded};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::db::open::WriterHandle;
@@ -171,78 +172,86 @@ pub fn scan(
     let seen = (writer.is_none() && options.vanished == Vanished::Prune).then(HashSet::new);
     let mut collector =
         Collector { writer, options, started, told: started, on_event, seen, summary: Summary::default() };
-    let jobs = options.jobs.max(1);
-    let backlog = Arc::new(Backlog::new(jobs * UNIT_FILES + WAITING_FILES));
-    let (work, to_read) = unbounded();
-    let (order, in_order) = bounded(MAX_UNITS);
-    let (told, hangs) = unbounded();
-    let limit = Limit { time: options.read_timeout, stop: stop.clone(), given_up: Arc::new(AtomicUsize::new(0)), told };
-    let throttle = Arc::new(Throttle::new(options.throttle));
-    let wanted = Wanted::with_declared(&options.declared);
-    let members = known.as_ref().map(db::open::Reader::another).transpose()?;
-    let settings = ReadSettings {
-        stop: stop.clone(),
-        full: options.full,
-        throttle,
-        settling: options.settling.clone(),
-        tape_files: options.tape_files,
-        tape_check: Arc::default(),
-        wanted,
-        members: Arc::new(KnownMembers::new(members)),
-    };
-    let pool = Pool { to_read, settings };
-    // These threads are not scoped: the scan does not wait for a thread that hangs in the file
-    // system.
-    let mut watch = Watchdog::new(pool, limit.clone());
-    for _ in 0..jobs {
-        watch.start_reader(None).map_err(Error::Thread)?;
-    }
-    let (ended, is_over) = bounded::<()>(0);
-    spawn("scan watch", move || watch.run(&is_over))?;
-    // The walk ends when the collector has gone. Readers and watchdog end after the walk and this
-    // function. So an error here ends all threads, and nothing waits for them.
-    let (scan_roots, walk_options, walk_stop, timed_fs) =
-        (roots.0.clone(), options.clone(), stop.clone(), TimedFs::new(limit.clone()));
-    let begun = Arc::clone(&backlog);
-    let walker = spawn("scan walk", move || {
-        let mut send = |unit: WorkUnit| {
-            let (sender, results) = bounded(1);
-            let files = unit.entries.len();
-            begun.begin(files);
-            order.send((files, results)).is_ok() && work.send((unit, sender)).is_ok()
-        };
-        walk::walk(&scan_roots, &walk_options, known, &walk_stop, timed_fs, &mut send)
-    })?;
-    let collected = collector.collect(&in_order, &backlog, &hangs);
-    drop(in_order);
-    backlog.close();
-    let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    drop(ended);
-    let walked = collected.and(walked)?;
-    limit.check()?;
+    let threads = ScanThreads::start(roots, options, known, stop)?;
+    let walked = threads.collect(&mut collector)?;
     let not_pruned = if stop.is_asked() { Vec::new() } else { collector.find_moved(walked)? };
-    let mut summary = collector.summary;
-    if let Some(writer) = writer {
-        // All files of this scan are in the index by now, so the writer can tell which files have
-        // moved.
-        let prune = options.vanished != Vanished::Keep && !stop.is_asked();
-        summary.missing += writer.resolve_missing(roots.paths(), not_pruned, prune)?;
-        summary.add_tally(writer.flush()?);
-        if options.vanished != Vanished::Keep {
-            // The writer has also deleted the old locations of moved files.
-            summary.removed += summary.moved;
-        }
-    }
-    summary.interrupted = stop.is_asked();
-    summary.dry_run = writer.is_none();
-    summary.elapsed = started.elapsed();
-    Ok(summary)
+    collector.finish(roots, not_pruned, stop)
 }
 
-fn spawn<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<std::thread::JoinHandle<T>, Error> {
+/// The threads of a scan: the walk, the readers and the watchdog of the readers.
+struct ScanThreads {
+    /// The files between the walk and the collector.
+    backlog: Arc<Backlog>,
+    /// The units in the order of the walk, each with its number of files and its results.
+    in_order: Receiver<(usize, Receiver<UnitResult>)>,
+    hangs: Receiver<Hang>,
+    limit: Limit,
+    walker: JoinHandle<Result<Walked, Error>>,
+    /// Ends the watchdog when it is dropped.
+    ended: Sender<()>,
+}
+
+impl ScanThreads {
+    /// Starts all threads.
+    ///
+    /// They are not scoped: the scan does not wait for a thread that hangs in the file system. The
+    /// walk ends when the receivers have gone. Readers and watchdog end after the walk and the scan.
+    /// So an error of the scan ends all threads, and nothing waits for them.
+    fn start(roots: &Roots, options: &Options, known: Option<db::open::Reader>, stop: &Stop) -> Result<Self, Error> {
+        let jobs = options.jobs.max(1);
+        let backlog = Arc::new(Backlog::new(jobs * UNIT_FILES + WAITING_FILES));
+        let (work, to_read) = unbounded();
+        let (order, in_order) = bounded(MAX_UNITS);
+        let (told, hangs) = unbounded();
+        let given_up = Arc::new(AtomicUsize::new(0));
+        let limit = Limit { time: options.read_timeout, stop: stop.clone(), given_up, told };
+        let members = known.as_ref().map(db::open::Reader::another).transpose()?;
+        let settings = ReadSettings {
+            stop: stop.clone(),
+            full: options.full,
+            throttle: Arc::new(Throttle::new(options.throttle)),
+            settling: options.settling.clone(),
+            tape_files: options.tape_files,
+            tape_check: Arc::default(),
+            wanted: Wanted::with_declared(&options.declared),
+            members: Arc::new(KnownMembers::new(members)),
+        };
+        let mut watch = Watchdog::new(Pool { to_read, settings }, limit.clone());
+        for _ in 0..jobs {
+            watch.start_reader(None).map_err(Error::Thread)?;
+        }
+        let (ended, is_over) = bounded::<()>(0);
+        spawn("scan watch", move || watch.run(&is_over))?;
+        let (scan_roots, walk_options, walk_stop, timed_fs) =
+            (roots.0.clone(), options.clone(), stop.clone(), TimedFs::new(limit.clone()));
+        let begun = Arc::clone(&backlog);
+        let walker = spawn("scan walk", move || {
+            let mut send = |unit: WorkUnit| {
+                let (sender, results) = bounded(1);
+                let files = unit.entries.len();
+                begun.begin(files);
+                order.send((files, results)).is_ok() && work.send((unit, sender)).is_ok()
+            };
+            walk::walk(&scan_roots, &walk_options, known, &walk_stop, timed_fs, &mut send)
+        })?;
+        Ok(Self { backlog, in_order, hangs, limit, walker, ended })
+    }
+
+    /// Hands all results to the collector until the walk is over.
+    fn collect(self, collector: &mut Collector<'_>) -> Result<Walked, Error> {
+        let Self { backlog, in_order, hangs, limit, walker, ended } = self;
+        let collected = collector.collect(&in_order, &backlog, &hangs);
+        drop(in_order);
+        backlog.close();
+        let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        drop(ended);
+        let walked = collected.and(walked)?;
+        limit.check()?;
+        Ok(walked)
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::Thread)
 }
 
@@ -260,6 +269,25 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
+    /// Ends the account of missing files, and completes the summary. All files of the scan are in
+    /// the queue of the writer by now, so the writer can tell which files have moved.
+    fn finish(self, roots: &Roots, not_pruned: Vec<PathBuf>, stop: &Stop) -> Result<Summary, Error> {
+        let Self { writer, options, started, mut summary, .. } = self;
+        if let Some(writer) = writer {
+            let prune = options.vanished != Vanished::Keep && !stop.is_asked();
+            summary.missing += writer.resolve_missing(roots.paths(), not_pruned, prune)?;
+            summary.add_tally(writer.flush()?);
+            if options.vanished != Vanished::Keep {
+                // The writer has also deleted the old locations of moved files.
+                summary.removed += summary.moved;
+            }
+        }
+        summary.interrupted = stop.is_asked();
+        summary.dry_run = writer.is_none();
+        summary.elapsed = started.elapsed();
+        Ok(summary)
+    }
+
     fn collect(
         &mut self,
         in_order: &Receiver<(usize, Receiver<UnitResult>)>,

@@ -187,30 +187,53 @@ impl ScanWalk<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
             Err(error) => (None, Listing { error: Some(error), ..Listing::default() }),
         };
-        let mut vanished = if listing.error.is_none() { vanished(&known, &listing) } else { Vec::new() };
-        if listing.error.is_none() {
-            let look = DirectoryLook {
-                path,
-                is_root: self.scan_roots.directories.contains(path),
-                is_mount_point,
-                is_empty: listing.is_empty(),
-                // Excluded directories may hold known files too.
-                has_known_file: known.len() > vanished.len()
-                    || listing.reports.iter().any(|report| report.reason == EXCLUDED),
-                directories: &listing.directories,
-            };
-            let news = self.guard.directory(&look, self.known.as_mut())?;
-            self.news.extend(news);
-            if self.guard.covers(path) {
-                vanished.clear();
-            }
+        let vanished = self.vanished(path, standing, is_mount_point, (&known, &listing))?;
+        let directory = Arc::new(WorkDirectory { place: Place::InPlace, path: path.to_owned(), handle, known });
+        Ok(self.send_units(&directory, &mut listing, vanished).then_some(listing.directories))
+    }
+
+    /// Returns the files of a directory that are gone, as far as this scan may say so.
+    fn vanished(
+        &mut self,
+        path: &Path,
+        standing: FilterState,
+        is_mount_point: bool,
+        (known, listing): (&HashMap<OsString, KnownFile>, &Listing),
+    ) -> Result<Vec<(OsString, KnownAs)>, Error> {
+        if listing.error.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut vanished = vanished(known, listing);
+        let look = DirectoryLook {
+            path,
+            is_root: self.scan_roots.directories.contains(path),
+            is_mount_point,
+            is_empty: listing.is_empty(),
+            // Excluded directories may hold known files too.
+            has_known_file: known.len() > vanished.len()
+                || listing.reports.iter().any(|report| report.reason == EXCLUDED),
+            directories: &listing.directories,
+        };
+        let news = self.guard.directory(&look, self.known.as_mut())?;
+        self.news.extend(news);
+        if self.guard.covers(path) {
+            return Ok(Vec::new());
         }
         self.pass_over(path, standing, &mut vanished);
         if let Some(roots) = self.scan_roots.root_files(path) {
             // The listing leaves out files that are roots themselves.
             vanished.retain(|(name, _)| !roots.contains(name));
         }
-        let directory = Arc::new(WorkDirectory { place: Place::InPlace, path: path.to_owned(), handle, known });
+        Ok(vanished)
+    }
+
+    /// Sends the units of one directory. Returns false if the walk is over.
+    fn send_units(
+        &mut self,
+        directory: &Arc<WorkDirectory>,
+        listing: &mut Listing,
+        vanished: Vec<(OsString, KnownAs)>,
+    ) -> bool {
         let whole = listing.error.is_none();
         let mut files = std::mem::take(&mut listing.files).into_iter();
         let mut first = Some((std::mem::take(&mut listing.reports), listing.error.take()));
@@ -222,7 +245,7 @@ impl ScanWalk<'_> {
             let (reports, unlisted) = first.take().unwrap_or_default();
             let vanished = if ends { last.take().unwrap_or_default() } else { Vec::new() };
             let unit = WorkUnit {
-                directory: Arc::clone(&directory),
+                directory: Arc::clone(directory),
                 entries,
                 reports,
                 unlisted,
@@ -232,10 +255,10 @@ impl ScanWalk<'_> {
                 ends_directory: ends && whole,
             };
             if !(self.send)(unit) || self.stop.is_asked() {
-                return Ok(None);
+                return false;
             }
             if ends {
-                return Ok(Some(listing.directories));
+                return true;
             }
         }
     }

@@ -77,7 +77,13 @@ impl Core<'_> {
             self.body = ValueRest::Skip(frame.end - here);
             return Step::Continue;
         }
-        match (frame.kind, tag) {
+        self.nested_header(&header, &frame, rest, here, at);
+        Step::Continue
+    }
+
+    /// Handles a header inside a sequence.
+    fn nested_header(&mut self, header: &ElementHeader, frame: &OpenItem, rest: &[u8], here: u64, at: &mut usize) {
+        match (frame.kind, header.tag) {
             // A delimiter ends an item or sequence of undefined length (PS3.5 7.5.2). One of
             // defined length may have a delimiter at its end too.
             (FrameKind::Item, ITEM_DELIMITER) | (FrameKind::Sequence | FrameKind::Fragments, SEQUENCE_DELIMITER)
@@ -88,7 +94,7 @@ impl Core<'_> {
             }
             (FrameKind::Sequence, ITEM) => {
                 *at += 8;
-                self.item(&header, &frame, here + 8);
+                self.item(header, frame, here + 8);
             }
             (FrameKind::Fragments, ITEM) if header.length != UNDEFINED => {
                 *at += 8;
@@ -105,7 +111,7 @@ impl Core<'_> {
             }
             (FrameKind::Item, _) => {
                 *at += header.size;
-                self.nested_element(&header, &frame, rest.get(header.size..).unwrap_or_default(), here, at);
+                self.nested_element(header, frame, rest.get(header.size..).unwrap_or_default(), here, at);
             }
             (FrameKind::Sequence | FrameKind::Fragments, _) if frame.defined => {
                 self.faults.add(Fault::NoItem { tag: tag_of(frame.tag) });
@@ -121,11 +127,10 @@ impl Core<'_> {
                     // The element cannot follow the sequence. So it is inside the sequence, but
                     // outside an item.
                     *at += header.size;
-                    self.pass_no_item(&header, &frame, here + header.size as u64);
+                    self.pass_no_item(header, frame, here + header.size as u64);
                 }
             }
         }
-        Step::Continue
     }
 
     /// Opens an item at the first byte of its content. If nothing in it is wanted, it is skipped.
@@ -234,17 +239,7 @@ impl Core<'_> {
             return;
         }
         if length == UNDEFINED || vr == VR::SQ {
-            let is_fragments = header.explicit && matches!(&header.vr, b"OB" | b"OW");
-            if self.open_sequence(*header, None, start) {
-                if !is_fragments {
-                    self.emit(|raw| json::push_sequence(raw, tag));
-                }
-            } else {
-                self.drop_sequence();
-                if length != UNDEFINED {
-                    self.body = ValueRest::Skip(u64::from(length));
-                }
-            }
+            self.wanted_sequence(header, start);
             return;
         }
         let length = length as usize;
@@ -262,6 +257,21 @@ impl Core<'_> {
                 *at += length;
             }
             None => self.body = ValueRest::Collect(length),
+        }
+    }
+
+    /// Opens a sequence inside a wanted one, at the first byte of its content.
+    fn wanted_sequence(&mut self, header: &ElementHeader, start: u64) {
+        let is_fragments = header.explicit && matches!(&header.vr, b"OB" | b"OW");
+        if self.open_sequence(*header, None, start) {
+            if !is_fragments {
+                self.emit(|raw| json::push_sequence(raw, header.tag));
+            }
+        } else {
+            self.drop_sequence();
+            if header.length != UNDEFINED {
+                self.body = ValueRest::Skip(u64::from(header.length));
+            }
         }
     }
 

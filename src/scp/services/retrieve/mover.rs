@@ -120,20 +120,13 @@ impl Mover {
         }
     }
 
-    /// Sends the objects of a group that are not over.
-    async fn send(
-        &self,
-        association: &mut ScuAssociation,
-        group: &Arc<Group>,
-        cancel: &CancellationToken,
-        progress: &watch::Sender<SubOperations>,
-        tally: &mut RetrievalTally,
-    ) -> Sent {
+    /// Returns what to send of a group over this association.
+    fn sending(&self, association: &ScuAssociation, group: &Arc<Group>, tally: &RetrievalTally) -> Sending {
         let of_group = Arc::clone(group);
         let accepted = association.accepted.iter().filter_map(|(id, number, transfer_syntax)| {
             group.proposals.get(*number).map(|proposal| (*id, &proposal.abstract_syntax, transfer_syntax))
         });
-        let sending = Sending {
+        Sending {
             delivery: Arc::clone(self.retrieve.delivery()),
             instances: Arc::clone(&self.instances),
             over: tally.all_over(),
@@ -148,8 +141,19 @@ impl Mover {
                 peer_max_length: association.peer_max_length,
             }),
             memory: self.memory.clone(),
-        };
-        let mut ahead = ReadAhead::start(sending);
+        }
+    }
+
+    /// Sends the objects of a group that are not over.
+    async fn send(
+        &self,
+        association: &mut ScuAssociation,
+        group: &Arc<Group>,
+        cancel: &CancellationToken,
+        progress: &watch::Sender<SubOperations>,
+        tally: &mut RetrievalTally,
+    ) -> Sent {
+        let mut ahead = ReadAhead::start(self.sending(association, group, tally));
         loop {
             let piece = tokio::select! {
                 biased;
