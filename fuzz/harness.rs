@@ -256,8 +256,8 @@ fn small_index() -> Reader {
     Reader::open(&index).expect("the index can be read")
 }
 
-/// An archive file: what comes of its members is the same whoever reads them, and each that was read can be opened by its path,
-/// and is the same then.
+/// An archive file. Its members are the same for every reader. Each member that was read can be
+/// opened by its path, with the same content.
 pub(crate) fn archive(bytes: &[u8]) {
     let kind = match ArchiveKind::of(bytes.get(..LOOK).unwrap_or(bytes)) {
         Ok(Some(kind)) => kind,
@@ -496,8 +496,8 @@ fn forgive_decoders() {
     });
 }
 
-/// A frame, compressed or not, with what the object states of it: a frame of the stated size, then a
-/// picture that fits into its viewport. Anything else is a refusal.
+/// A frame, compressed or not, with what its object states. The result is a frame of the stated
+/// size and a picture that fits into its viewport, or a refusal.
 pub(crate) fn render(bytes: &[u8]) {
     forgive_decoders();
     let Some((head, rest)) = bytes.split_first_chunk::<12>() else { return };

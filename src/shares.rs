@@ -5,8 +5,8 @@
 //! Nothing has to be set for that, and what nobody else wants is not kept from those who do.
 //!
 //! [`Shares`] counts things that are refused when there are none: associations, bytes, instances. [`Turns`] counts things
-//! that are waited for: threads, and readers of the index. Peers that wait get their turns one after the other, so that a
-//! hundred requests of one peer hold up a single request of another by one turn.
+//! that are waited for: threads, and readers of the index. Peers that wait get their turns one after the other. So a
+//! hundred requests of one peer delay a single request of another by one turn.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -20,8 +20,8 @@ use crate::telemetry::metrics::Counter;
 /// The peer that something is counted for.
 pub(crate) type CountedPeer = Arc<CountedAs>;
 
-/// Bytes that all peers together may have in memory for what arrives and for what is sent, besides the few kilobytes that each
-/// association has without asking. Larger: busy senders and retrievals keep large buffers. Smaller: they work with small ones.
+/// Maximum memory of all peers together for arriving and outgoing objects, in bytes. The few kilobytes that each association
+/// always has are not counted. Larger: busy senders and retrievals keep large buffers. Smaller: they work with small ones.
 pub(crate) const MEMORY_BYTES: usize = 64 << 20;
 
 /// The memory of the node for messages, as one peer sees it.

@@ -32,8 +32,8 @@ const MAX_KEYS: usize = 32;
 /// How often the file of keys is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// A signature algorithm that a token may have. `none` and those with a shared secret (HS256 and the
-/// like) are not there: with the latter anyone who has the public key could make a token.
+/// A signature algorithm that a token may have. `none` is missing, and so are algorithms with a
+/// shared secret, such as HS256. With those, anyone who has the public key could make a token.
 pub const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("RS256", Algorithm::RS256),
     ("RS384", Algorithm::RS384),

@@ -1,5 +1,5 @@
-//! A look at the index and the storage directory before a node starts: whether this user can write
-//! them, whether they belong together, and whether the paths in the index are those of the objects.
+//! Checks of the index and the storage directory before a node starts. This user must be able to
+//! write them. They must belong together. The paths in the index must be those of the objects.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
-//! `dcmdex rebuild` indexes the objects of the storage directory that the index lacks: all of them
-//! after the index was lost, or those that came after a backup.
+//! `dcmdex rebuild` indexes the objects of the storage directory that the index lacks. After a loss
+//! of the index these are all objects. After a backup was restored, they are those that arrived
+//! since.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -56,7 +56,7 @@ impl Config {
             (AccessMode::Anyone, None) => return Ok(Admitted::Anyone),
             (AccessMode::Auto, None) if !self.is_reachable_from_outside() => return Ok(Admitted::Anyone),
             (AccessMode::Auto, None) => format!(
-                "others can reach {}, and nothing says who may associate: write a [[peer]] for each node that may, or \
+                "others can reach {}, and nothing says who may associate; hint: write a [[peer]] for each node that may, or \
                  `access = \"anyone\"` (--access anyone) to let in everyone who reaches the port",
                 self.network.bind
             ),
@@ -116,8 +116,8 @@ impl AccessHistory {
         if (self.admitted, admitted) == (Admitted::Table, Admitted::Anyone) {
             let origin = new.layers.setting(settings::ACCESS.path()).origin.clone();
             let message =
-                "the table of peers is gone, and anyone would be let in: a running node does not open itself; put \
-                           the table back, or restart the node"
+                "the table of peers is gone, and anyone would be let in, but a running node does not open itself; \
+                 hint: put the table back, or restart the node"
                     .to_owned();
             problems.push(SettingProblem { origin, message });
         }

@@ -206,7 +206,7 @@ impl Config {
             (HttpAccess::Auto, false) => (
                 "http.bind",
                 format!(
-                    "others can reach {}, and nothing says who may ask over HTTP: write a file of users (`dcmdex user`, \
+                    "others can reach {}, and nothing says who may ask over HTTP; hint: write a file of users (`dcmdex user`, \
                      `http.users`), or `http.access = \"anyone\"` to let everyone who reaches the port search and retrieve",
                     http.bind
                 ),

@@ -321,9 +321,8 @@ keys! {
     ACCESS: Choice["auto", "table", "anyone"] = "access" = "\"auto\"" {
         "Who may associate. The node logs it at start. SIGHUP never opens access; that needs a \
          restart.",
-        unit: "\"auto\" (the table of peers, if there is one; without it, anyone on this machine, \
-               and the node does not start on an address that others can reach), \"table\" or \
-               \"anyone\"",
+        unit: "\"table\", \"anyone\" or \"auto\". auto: the table of peers, if there is one. Without it, \
+               anyone on this machine. The node then does not start on an address that others can reach",
         low: "table: each peer that may associate needs a [[peer]] entry",
         high: "anyone: everyone who reaches the port can store, query and retrieve",
         flag: "serve" "--access" "WHO" "Who may associate: the peers in the table, or anyone who reaches the port [default: the table, if there is one]",
@@ -384,8 +383,8 @@ keys! {
         "Maximum number of associations at the same time. One more is rejected as transient.",
         unit: "associations",
         low: "modalities have to try again",
-        high: "the node needs more memory and open files: some 20 KB (up to 100 KB while it sends, \
-               and 64 MiB in all) and 3 files for each",
+        high: "the node needs more memory and open files. Each association has 3 files and some 20 KB, or \
+               up to 100 KB while it sends, with 64 MiB in all",
     }
     NETWORK_MAX_ASSOCIATIONS_PER_PEER: Integer(1, 100_000) = "network.max_associations_per_peer" = "128" {
         "Maximum number of associations of one peer at the same time. One more is rejected as \
@@ -697,9 +696,8 @@ keys! {
     }
     HTTP_ACCESS: Choice["auto", "users", "anyone"] = "http.access" = "\"auto\"" {
         "Who may send requests over HTTP.",
-        unit: "\"auto\" (the users of the file, if there is one; without it, anyone on this \
-               machine, and the node does not start on an address that others can reach), \
-               \"users\" or \"anyone\"",
+        unit: "\"users\", \"anyone\" or \"auto\". auto: the users of the file, if there is one. Without \
+               it, anyone on this machine. The node then does not start on an address that others can reach",
         low: "users: each client needs a name and a password, or a token",
         high: "anyone: everyone who reaches the port can search and retrieve, but only this \
                machine can store",

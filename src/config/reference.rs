@@ -29,11 +29,11 @@ pub fn reference() -> String {
 fn meaning(key: &Key) -> String {
     let cost = |label: &str, what: &str| {
         // The cost of a choice begins with the name of the choice.
-        let names_a_choice = what.split_once(": ").is_some_and(|(name, _)| !name.contains(' '));
-        match (what, names_a_choice) {
+        let choice = what.split_once(": ").filter(|(name, _)| !name.contains(' '));
+        match (what, choice) {
             ("", _) => String::new(),
-            (what, true) => format!(" {what}."),
-            (what, false) => format!(" {label}: {what}."),
+            (_, Some((name, cost))) => format!(" `{name}`: {cost}."),
+            (what, None) => format!(" {label}: {what}."),
         }
     };
     format!("{}{}{}", key.help, cost("Too low", key.too_low), cost("Too high", key.too_high))

@@ -133,7 +133,7 @@ pub enum Error {
     },
     /// The database is gone or empty, but its log holds commits.
     #[error(
-        "the index {0} is gone, and its write-ahead log {0}-wal holds what was acknowledged: put the index back, or move \
+        "the index {0} is gone, and its write-ahead log {0}-wal holds what was acknowledged; hint: put the index back, or move \
          the log and {0}-turn away and restore the index from a backup", path.display()
     )]
     DatabaseGone {
@@ -142,8 +142,8 @@ pub enum Error {
     },
     /// The log beside the database belongs to another one.
     #[error(
-        "the write-ahead log {} was written for another file than {}, and would destroy it: move the log away if the index \
-         is a restored backup; if both were copied here together, remove {}",
+        "the write-ahead log {} was written for another file than {}, and would destroy it; hint: move the log away if the \
+         index is a restored backup. If both were copied here together, remove {}",
         log.display(), path.display(), record.display()
     )]
     ForeignLog {
@@ -156,8 +156,8 @@ pub enum Error {
     },
     /// The log is gone, but it held commits.
     #[error(
-        "the write-ahead log {} is gone, and the index {} lacks what was acknowledged last: put the log back, or restore both \
-         from a backup; to go on without it, remove {}",
+        "the write-ahead log {} is gone, and the index {} lacks what was acknowledged last; hint: put the log back, or restore \
+         both from a backup. To go on without it, remove {}",
         log.display(), path.display(), record.display()
     )]
     LogGone {

@@ -174,9 +174,9 @@ pub trait Arrivals: Send + Sync {
     /// Fails with [`Error::WriterStopped`].
     fn mount_point(&self, path: PathBuf, mounted: Mounted) -> Result<(), Error>;
 
-    /// Ends a scan's account of missing files: counts the locations in or below `roots` that are
-    /// marked as missing, but for those in or below `except`. With `prune` it drops them from the
-    /// index instead, and [`Tally::removed`] counts them.
+    /// Ends a scan's account of missing files. It counts the locations in or below `roots` that are
+    /// marked as missing. It passes over those in or below `except`. With `prune` it deletes the
+    /// locations from the index instead, and [`Tally::removed`] counts them.
     ///
     /// # Errors
     /// Fails with [`Error::WriterStopped`], or with the error of a transaction.
@@ -233,8 +233,8 @@ pub trait ScanLedger: Sized {
     /// Fails with an error of the engine.
     fn archive_members(&mut self, archive: &Path, on_member: &mut dyn FnMut(OsString, KnownFile)) -> Result<(), Error>;
 
-    /// What the index knows of an archive file without a look at each member: how many members are
-    /// indexed and not missing, and which are not indexed.
+    /// Returns what the index knows of an archive file, without looking at each member. This is the
+    /// number of members that are indexed and not missing, and the members that are not indexed.
     ///
     /// # Errors
     /// Fails with an error of the engine.

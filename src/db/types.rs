@@ -475,9 +475,9 @@ pub struct ConflictEntry {
     /// `study-under-two-patients`, `series-under-two-studies`, `patient-id-of-two-people`,
     /// `instance-with-other-content` or `invalid-uid`.
     pub kind: String,
-    /// Study of the conflicting object. That is the further file of an instance, an object of the
-    /// further patient or in the further study, an object of the second person, or the object with
-    /// invalid UIDs.
+    /// Study of the conflicting object. This object is the further file of an instance, or an
+    /// object of the further patient or in the further study. For other kinds it is an object of
+    /// the second person, or the object with invalid UIDs.
     pub study_instance_uid: String,
     /// Study of the first person, if one Patient ID is that of two people. Empty for other kinds.
     pub other_study_instance_uid: String,

@@ -2,10 +2,15 @@
 //! ahead of the peer. C-GET, C-MOVE and WADO-RS use this module. It knows no DIMSE type and no HTTP
 //! type.
 //!
-//! In reading order: [`object`] (one object, opened and verified), [`rewrite`] (another transfer
-//! syntax), [`delivery`] (what all retrievals share), `framing` (what a protocol writes around a
-//! data set), `sending` (a list of objects to send), `order` (their order), `read_ahead` (reading
-//! ahead of the peer), [`scrub`] (the round that reads all kept objects).
+//! In reading order:
+//!
+//! - [`object`] opens one object and verifies it.
+//! - [`rewrite`] writes an object in another transfer syntax.
+//! - [`delivery`] holds what all retrievals share.
+//! - `framing` is what a protocol writes around a data set.
+//! - `sending` is a list of objects to send, and `order` their order.
+//! - `read_ahead` reads ahead of the peer.
+//! - [`scrub`] reads all kept objects, round after round.
 
 pub(crate) mod buffer;
 pub mod delivery;

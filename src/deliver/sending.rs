@@ -1,5 +1,5 @@
-//! A list of objects to send, and the start of one object: it is opened where it can be read, and
-//! its first bytes are read.
+//! A list of objects to send, and the start of one object. An object is opened where it can be
+//! read, and its first bytes are read.
 
 use std::io;
 use std::sync::Arc;

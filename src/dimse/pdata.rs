@@ -26,8 +26,8 @@ pub const PDV_HEADER_LENGTH: usize = 6;
 /// length.
 pub const MIN_PEER_MAX_LENGTH: u32 = 8;
 
-/// Maximum length of a PDU to a peer that sets no limit (PS3.8 D.1: 0 "indicates that no maximum
-/// length is specified"), or a larger one.
+/// Maximum length of a PDU to a peer that sets no limit or a larger one. PS3.8 D.1: 0 "indicates
+/// that no maximum length is specified".
 pub const MAX_SENT_PDU_LENGTH: u32 = 128 * 1024;
 
 const COMMAND_FRAGMENT: u8 = 0b01;

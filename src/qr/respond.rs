@@ -141,8 +141,9 @@ impl ResponseWriter {
 
     /// Encodes one answer. The bytes are valid until the next call.
     ///
-    /// Specific Character Set is the first of these that has every character: none (all is ASCII),
-    /// that of the request, that of the stored objects, UTF-8. No character is ever replaced.
+    /// Specific Character Set is the first one that has every character. The order is none (all is
+    /// ASCII), that of the request, that of the stored objects, UTF-8. No character is ever
+    /// replaced.
     pub fn write(&mut self, answer: &FindAnswer) -> &[u8] {
         let mut out = std::mem::take(&mut self.out);
         let done = self.try_write(&mut out, answer, None).is_ok()

@@ -1,11 +1,14 @@
 //! An object arrives: it gets its place in the store and its row in the index. C-STORE and STOW-RS
 //! both use this module. It knows no DIMSE type and no HTTP type.
 //!
-//! In reading order: [`Storage`](storage::Storage) (what receiving needs),
-//! [`Arriving`](arriving::Arriving) (one data set, fragment by fragment),
-//! [`ReceiveError`](error::ReceiveError) (why it is not stored), [`UnderWay`](under_way::UnderWay)
-//! (objects that are being stored, and their limits). `sink` writes the file, `keep` gives it its
-//! place, and `first` examines the object that the index already names.
+//! In reading order:
+//!
+//! - [`Storage`](storage::Storage) holds what receiving needs.
+//! - [`Arriving`](arriving::Arriving) takes one data set, fragment by fragment.
+//! - [`ReceiveError`](error::ReceiveError) says why an object is not stored.
+//! - [`UnderWay`](under_way::UnderWay) counts the objects that are being stored, and limits them.
+//! - `sink` writes the file, and `keep` gives it its place.
+//! - `first` examines the object that the index already names.
 
 pub mod arriving;
 pub mod error;

@@ -1,9 +1,12 @@
 //! The DICOM network node: listener, association life cycle, and one file for each DIMSE service.
 //!
-//! In reading order: [`Options`] (the settings), [`Node`] (the listener, with one task for each
-//! association, so that no association affects another), [`negotiation`] (which contexts are
-//! accepted), `association` (the state machine of PS3.8 9.2, as far as an acceptor needs it),
-//! `services` (C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE, Storage Commitment).
+//! In reading order:
+//!
+//! - [`Options`] are the settings.
+//! - [`Node`] is the listener. Each association has a task of its own, so that none affects another.
+//! - [`negotiation`] decides which presentation contexts are accepted.
+//! - `association` is the state machine of PS3.8 9.2, as far as an acceptor needs it.
+//! - `services` has C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE and Storage Commitment.
 //!
 //! A new service is one file in `services/` and one line in `services::list`. Its
 //! [`ServiceClass`] brings its SOP Classes, its answers in negotiation, the name that grants it, and

@@ -1,5 +1,5 @@
-//! Association negotiation (PS3.8 7.1 and 9.3.2 to 9.3.4; PS3.7 annex D): from the bytes of an
-//! A-ASSOCIATE-RQ to the bytes of the answer, without a socket.
+//! Association negotiation (PS3.8 7.1 and 9.3.2 to 9.3.4; PS3.7 annex D). It makes the bytes of the
+//! answer from those of an A-ASSOCIATE-RQ, without a socket.
 //!
 //! The PDU types are those of dicom-ul. The negotiation is our own. That of dicom-ul picks the first
 //! transfer syntax that it has a codec for, and refuses private ones. An archive that keeps objects

@@ -104,8 +104,8 @@ pub enum Error {
     },
     /// A part of the filter is neither a level nor a directive with one.
     #[error(
-        "the log filter `{filter}` has `{part}`, which is no level; use error, warn, info, debug, trace or off, or name a \
-         part of the program with a level, as in dcmdex::scp=debug"
+        "the log filter `{filter}` has `{part}`, which is no level; hint: use error, warn, info, debug, trace or off, or name \
+         a part of the program with a level, as in dcmdex::scp=debug"
     )]
     Level {
         /// The filter as given.

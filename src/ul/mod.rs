@@ -1,8 +1,12 @@
 //! The DICOM Upper Layer (PS3.8): PDUs over TCP and TLS, with a limit on every length and every wait.
 //!
-//! In reading order: [`stream`] (a connection), [`tls`] with [`certificates`], `x509` and
-//! [`tls_check`] (PS3.15 B.12), `pdu_io` (reads and writes PDUs), `items` and [`associate`]
-//! (A-ASSOCIATE), [`destination`] and [`requestor`] (associations that this node requests).
+//! In reading order:
+//!
+//! - [`stream`] is a connection.
+//! - [`tls`], [`certificates`], `x509` and [`tls_check`] hold PS3.15 B.12.
+//! - `pdu_io` reads and writes PDUs.
+//! - `items` and [`associate`] hold A-ASSOCIATE.
+//! - [`destination`] and [`requestor`] hold associations that this node requests.
 
 pub mod associate;
 pub mod certificates;

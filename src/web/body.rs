@@ -1,7 +1,8 @@
 //! The body of a response: bytes at hand, or pieces that a thread makes while the client takes them.
 //!
-//! A body that is made in pieces ends by an order to end. When its maker stops without that order,
-//! the body is an error: hyper resets the stream, and no client takes half an object for a whole one.
+//! A body that is made in pieces ends by an order to end. If its maker stops without that order,
+//! the body is an error. Then hyper resets the stream, and no client takes half an object for a
+//! whole one.
 
 use std::io;
 use std::ops::ControlFlow;

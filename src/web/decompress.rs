@@ -110,8 +110,9 @@ enum ObjectPart {
 
 /// A data set in Explicit VR Little Endian, made of a compressed object.
 ///
-/// It differs from the stored one in Pixel Data, in Photometric Interpretation if a transform of the
-/// compression was undone, and in offset tables, which only compressed frames have.
+/// It differs from the stored one in Pixel Data, and lacks offset tables, which only compressed
+/// frames have. Photometric Interpretation differs too if a transform of the compression was
+/// undone.
 pub(super) struct DecompressedObject {
     runs: Runs,
     pixels: Arc<Pixels>,

@@ -1,12 +1,20 @@
 //! The HTTP side of the node: DICOMweb (PS3.18), its access rules, and what an operator looks at.
 //!
-//! tokio and hyper live here and nowhere below. In reading order: [`Options`] (what can be set),
-//! [`Web`] (the listener), `resource` (the one table of resources), `answer` (from a request to a
-//! response), `host` (which names and origins are served), `access` (who asks),
-//! `negotiate` (Accept), `query` and `search` (QIDO-RS), `target`, `metadata`, `instances`, `frames`
-//! and `all_bulk_data` (WADO-RS), [`codec`] and `decompress` (frames without compression), [`looks`],
-//! `picture` and `render` (pictures), `store` (STOW-RS), `page` and `ohif` (for people),
-//! [`conformance`] (tables for the statement). A question of QIDO-RS becomes the
+//! tokio and hyper live here and nowhere below. In reading order:
+//!
+//! - [`Options`] are the settings, and [`Web`] is the listener.
+//! - `resource` is the one table of resources, and `answer` makes a response of a request.
+//! - `host` decides which names and origins are served, and `access` who asks.
+//! - `negotiate` reads Accept.
+//! - `query` and `search` are QIDO-RS.
+//! - `target`, `metadata`, `instances`, `frames` and `all_bulk_data` are WADO-RS.
+//! - [`codec`] and `decompress` give frames without compression.
+//! - [`looks`], `picture` and `render` make pictures.
+//! - `store` is STOW-RS.
+//! - `page` and `ohif` are for people.
+//! - [`conformance`] has the tables of the conformance statement.
+//!
+//! A question of QIDO-RS becomes the
 //! [`FindRequest`](crate::model::find::FindRequest) that a C-FIND would make of it.
 
 mod access;

@@ -186,8 +186,8 @@ impl<'o> ObjectJson<'o> {
         true
     }
 
-    /// What every object has besides its own attributes, in the order of tags: the character set of this text (PS3.18 F.2.2),
-    /// and the transfer syntax that the object lies in.
+    /// Adds what every object has besides its own attributes, in the order of tags. This is the character set of this text
+    /// (PS3.18 F.2.2), and the transfer syntax of the stored object.
     fn add_own(&mut self, before: u32) {
         let own =
             [(SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"), (AVAILABLE_TRANSFER_SYNTAX, VR::UI, self.transfer_syntax)];

@@ -1,8 +1,8 @@
 //! OHIF from a folder, below `/ohif/`: the npm build as it is, with what it needs to be at home there.
 //!
-//! The build is made for the root of a host. Some things are rewritten once, at the start: the base in
-//! `index.html`, in the bundles and in the style sheets, and `app-config.js`, which is ours altogether. All files are
-//! listed at the start too: no path is ever made of a request.
+//! The build is made for the root of a host. The start rewrites its base in `index.html`, in the
+//! bundles and in the style sheets. `app-config.js` is replaced by ours. The start also lists all files, so no path is ever
+//! made of a request.
 
 use std::collections::HashMap;
 use std::fs;
@@ -157,8 +157,8 @@ fn rebased(index: &str) -> String {
     text
 }
 
-/// What the page may do. Scripts that stand in it are named by their hashes; OHIF sets styles in place, works in threads made
-/// of blobs, and compiles its decoders to WebAssembly.
+/// The Content-Security-Policy of the page. Scripts in the page are named by their hashes. OHIF sets styles in place, works
+/// in threads made of blobs, and compiles its decoders to WebAssembly.
 fn policy(index: &str) -> HeaderValue {
     let mut hashes = String::new();
     let mut rest = index;

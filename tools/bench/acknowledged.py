@@ -51,8 +51,8 @@ class Told:
         # SOP Instance UID to digests of contents.
         self.sent, self.acknowledged, self.late = {}, {}, {}
         self.answers = self.refused = 0
-        # Answers that came after the cut do not count. A real one ends the node with the disk; this one lets it run on for a
-        # moment, in which ext4 may say of a sync that it is done because its journal is over.
+        # Answers that came after the cut do not count. A real one ends the node with the disk. This one lets it run on for a
+        # moment. In that moment ext4 may report a sync as done because its journal is over.
         self.is_cut = False
         self.lock = threading.Lock()
 

@@ -25,7 +25,8 @@ from pathlib import Path
 from common import RELEASE, build, commit, fail, machine, serve
 
 # (The corpus has no day after the 28th.)
-# name, level, keys, SQL for the values that take the place of {}, SQL for the number of matches of one value (?1)
+# A row has a name, a level and keys, then SQL for the values that take the place of {}. The last part is SQL for the number
+# of matches of one value (?1).
 QUESTIONS = [
     ("one study by UID", "STUDY", ["StudyInstanceUID={}", "PatientName", "StudyDate", "ModalitiesInStudy",
       "NumberOfStudyRelatedInstances"],

@@ -221,9 +221,9 @@ impl DerefMut for ReadConnection {
 
 impl Drop for ReadConnection {
     fn drop(&mut self) {
-        // A reader leaves no files behind. But the log stays if its record says that it is needed:
-        // a writer was killed after it had emptied the log and before it could note that. A log
-        // that is gone would be missed.
+        // A reader leaves no files behind. But the log stays if its record says that it is needed.
+        // In that case a writer was killed after it had emptied the log and before it could note
+        // that. The next start would report a missing log.
         if files::log_bytes(&self.path) == 0 && !files::log_is_needed(&self.path) {
             let _they_stay = keep_log_on_close(&self.connection, false);
         }

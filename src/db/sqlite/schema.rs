@@ -92,8 +92,8 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Adds the tables and views that came after an index was made. To a program that reads or writes
-/// the other tables they are no change of the schema. So older programs of the same schema version go
+/// Adds the tables and views that came after an index was made. For a program that reads or writes
+/// the other tables they do not change the schema. So older programs of the same schema version go
 /// on with the index.
 fn add_missing(connection: &Connection) -> rusqlite::Result<()> {
     let names: Vec<_> = MORE_TABLES.iter().flat_map(|(names, _)| *names).chain(MORE_VIEW_NAMES).collect();

@@ -1,7 +1,7 @@
 //! Storage Commitment, push model (PS3.4 annex J): N-ACTION asks, N-EVENT-REPORT answers.
 //!
-//! An object is committed if the index names it, if it is the requested instance and SOP Class, and
-//! if it can be read to its last byte. It must have the checksum with which it was received.
+//! An object is committed if the index names it, and if it is the requested instance and SOP Class.
+//! It must also be readable to its last byte. It must have the checksum with which it was received.
 //! Objects of our own storage are synced to the disk before. The report goes out on the same
 //! association while that is open. Otherwise it goes out on a new one, to the configured peer of
 //! that AE title. A request of such a peer is kept on disk before it is answered (`outbox`), so

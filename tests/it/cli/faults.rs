@@ -89,8 +89,8 @@ struct Faults {
 impl Faults {
     /// Starts strace and returns once it is in effect.
     ///
-    /// `inject` is an expression of strace, which counts the calls of each thread separately.
-    /// strace knows files only by their full paths, so each file is listed. With an empty list,
+    /// `inject` is an expression of strace, which counts the calls of each thread separately. The
+    /// program knows files only by their full paths, so each file is listed. With an empty list,
     /// calls on all files fail. `None`, with a message, if strace is missing or not permitted.
     fn begin(node: &Node, place: &Place, inject: &str, paths: &[PathBuf]) -> Option<Self> {
         let mut strace = peers::program("/usr/bin/strace")?;

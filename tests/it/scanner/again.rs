@@ -202,8 +202,8 @@ fn a_file_that_is_asked_for_beside_its_directory_is_not_missing() {
 
 #[test]
 fn what_has_been_read_and_would_be_lost_with_the_process_is_bounded() {
-    /// Maximum number of files on their way: one transaction, the files that wait for one, and
-    /// those being handed over ([`UNIT_FILES`] for each reader, and twelve more units).
+    /// Maximum number of files on their way. One transaction is open, and more files wait for the
+    /// next one. Readers hand over [`UNIT_FILES`] each, and twelve more units wait.
     const MOST: u64 = 8192 + 4096 + (JOBS as u64 + 12 + 2) * UNIT_FILES as u64;
     const JOBS: usize = 4;
     const FILES: u64 = 30_000;

@@ -54,9 +54,9 @@ impl Response {
 impl Client {
     /// Associates with a node, one presentation context for each of `abstract_syntaxes`.
     ///
-    /// `quick_ack`: acknowledge each segment at once. Common senders do not; a node that writes a
-    /// response in two pieces under Nagle's algorithm waits 40 ms for every one of them, and is
-    /// worth measuring without that, too.
+    /// With `quick_ack` it acknowledges each segment at once. Common senders do not. A node that
+    /// writes a response in two pieces under Nagle's algorithm then waits 40 ms for each response.
+    /// So both ways are measured.
     pub fn open(Node { to, called }: &Node, abstract_syntaxes: &[&str], quick_ack: bool) -> Self {
         let mut options = ClientAssociationOptions::new()
             .calling_ae_title("BENCH")

@@ -1,5 +1,6 @@
--- Views for people: each joins what a question usually needs. They stand on the tables and on the views before, and need no
--- schema version of their own: a writer makes those that an index lacks. They have no GLOB and no LIKE (see patients_view.sql).
+-- Views for people. Each joins what a question usually needs. They read the tables and the views before them. They need no
+-- schema version of their own, because a writer makes those that an index lacks. They have no GLOB and no LIKE (see
+-- patients_view.sql).
 
 -- One row for each SOP Instance, with its file and what is known above it.
 CREATE VIEW IF NOT EXISTS files AS

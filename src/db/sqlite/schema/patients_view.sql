@@ -1,6 +1,6 @@
--- The views: the interface of the index for other programs. They are made anew with each new schema version. Programs that
--- read SQLite with an engine of their own (DuckDB) read their text: so it has no GLOB and no LIKE, and functions and
--- operators that both know.
+-- The views are the interface of the index for other programs. They are made anew with each new schema version. Some programs
+-- read SQLite with an engine of their own (DuckDB), and run the text of the views with it. So the text has no GLOB and no LIKE,
+-- and only functions and operators that both engines know.
 
 -- One row for each patient: where studies say different things of one, the row of what says most.
 CREATE VIEW patients AS

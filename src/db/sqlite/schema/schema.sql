@@ -35,7 +35,7 @@ CREATE TABLE patient (
     -- A hash of the values, by which a row is found again.
     values_hash                 INTEGER NOT NULL DEFAULT 0,
     -- NULL where no other row has the same Patient ID and identity. Otherwise a negative number that the rows of one patient
-    -- have in common: those with the same issuer, and those without one together with the issuer that sorts first.
+    -- have in common. Rows with the same issuer are one patient. Rows without an issuer belong to the issuer that sorts first.
     person                      INTEGER
 );
 CREATE INDEX patient_by_id ON patient (patient_id, identity, issuer_of_patient_id, patient_birth_date, values_hash);
@@ -172,8 +172,10 @@ CREATE INDEX series_of_several_values ON study_series (modality)
 -- Every directory and archive file in which a file was seen.
 CREATE TABLE directory (
     id                          INTEGER PRIMARY KEY,
-    -- 0: somebody's archive, read in place; 1: the node's own storage; 2: metadata only, no bytes kept (path is ''); 3: an
-    -- archive file (zip, tar, gzip), whose members stand in the place of files, or a DICOMDIR with what it lists.
+    -- 0: somebody's archive, read in place.
+    -- 1: the node's own storage.
+    -- 2: metadata only, no bytes kept (path is '').
+    -- 3: an archive file (zip, tar, gzip), whose members stand in the place of files, or a DICOMDIR with what it lists.
     place                       INTEGER NOT NULL,
     -- Absolute; TEXT where it is UTF-8, otherwise BLOB.
     path                        NOT NULL
@@ -257,8 +259,8 @@ CREATE INDEX instance_group_by_patient_values ON instance_group (patient_values)
 CREATE INDEX instance_group_by_study_values ON instance_group (study_values) WHERE study_values IS NOT NULL;
 CREATE INDEX instance_group_by_series_values ON instance_group (series_values) WHERE series_values IS NOT NULL;
 
--- Who sent instances, or which scan found them: one row as long as a source goes on without a pause of ten minutes, within
--- one day UTC, and for an hour at most. So the time of an arrival is known to the hour, and its day exactly.
+-- Who sent instances, or which scan found them. One row covers a source until it pauses for ten minutes, for an hour at most,
+-- and within one day UTC. So the time of an arrival is known to the hour, and its day exactly.
 CREATE TABLE arrival (
     id                          INTEGER PRIMARY KEY,
     -- 'c-store' or 'scan'.
@@ -280,8 +282,8 @@ CREATE TABLE change_floor (
 );
 INSERT INTO change_floor (id, change) VALUES (0, 0);
 
--- What objects say of their patient, study or series where the row there says something else, because others of its
--- objects are more complete: so that the rows can follow when objects are corrected or go.
+-- What objects say of their patient, study or series where the row there has another value. It has one if others of its
+-- objects are more complete. With these values, the rows can follow when objects are corrected or removed.
 CREATE TABLE asserted_values (
     id                          INTEGER PRIMARY KEY,
     hash                        INTEGER NOT NULL,
@@ -304,9 +306,9 @@ CREATE TABLE instance (
     mtime                       INTEGER NOT NULL,
     -- NULL or INTEGER: what stands between prefix and suffix, see instance group. Otherwise the name, BLOB where it is not UTF-8.
     file_name,
-    -- NULL: as in instance group. A time is INTEGER where it has the same form HHMMSS or HHMMSS.F as that of the instance group: how much
-    -- its digits, read as one number without the point, are more; or an empty BLOB where they are as many more as those of
-    -- acquisition_time.
+    -- NULL: as in instance group. A time is INTEGER where it has the same form HHMMSS or HHMMSS.F as that of the instance group.
+    -- The number is the difference of their digits, read as one number without the point. An empty BLOB means the same
+    -- difference as that of acquisition_time.
     acquisition_number,
     acquisition_time,
     content_time,
@@ -387,7 +389,7 @@ CREATE TABLE file_fault (
     PRIMARY KEY (directory, file_name)
 ) WITHOUT ROWID;
 
--- What contradicts itself in the archive and does not show in the rows above: UIDs that are not valid, and received objects
+-- Contradictions in the archive that do not show in the rows above. They are UIDs that are not valid, and received objects
 -- that were refused (or taken) in place of others. A study under two patients shows in study_patient, a series under two
 -- studies in study_series, other content under the same SOP Instance UID in copy.differs.
 CREATE TABLE conflict (

@@ -75,9 +75,9 @@ impl<'c> Copies<'c> {
         Self(connection)
     }
 
-    /// The further locations of an instance, those first that may become the first one before
-    /// others: files that are there and the same, then others that are there, then files that are
-    /// gone, then metadata.
+    /// Returns the further locations of an instance, in the order in which they may become the
+    /// first one. Files with the same content come first, then other files that exist. Files that
+    /// are gone follow, and then metadata.
     pub(super) fn of(self, existing: &InstanceRow) -> Result<Vec<FurtherFile>> {
         self.0
             .prepare_cached(

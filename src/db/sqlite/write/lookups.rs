@@ -214,8 +214,8 @@ impl<'c> Lookups<'c> {
 /// How the look-ups are spread over their two tables.
 ///
 /// Hashes come in random order. In a table of the size of the archive, each new one would dirty a
-/// page of its own: some 2,700 pages for a transaction of 4,096 rows at 1.6 million instances. With
-/// a small table in front, it is some 300 (docs/adr/0009).
+/// page of its own. At 1.6 million instances, a transaction of 4,096 rows dirtied some 2,700 pages.
+/// With a small table in front, it is some 300 (docs/adr/0009).
 struct TableSizes {
     /// Rows of both tables. Another process may have added some.
     all: i64,
@@ -236,9 +236,9 @@ impl TableSizes {
 
     /// The size of the small table from which on it is emptied.
     ///
-    /// A transaction dirties about as many pages of the small table as that has, and as many of the
-    /// large one as lie in the range moved. The sum is least where the small table grows with the
-    /// root of the whole.
+    /// A transaction dirties about all pages of the small table. Of the large table it dirties the
+    /// pages in the range that is moved. The sum is least where the small table grows with the root
+    /// of the whole.
     fn most_recent(&self) -> i64 {
         const PER_ROOT: i64 = 64;
         const LEAST: i64 = 65_536;

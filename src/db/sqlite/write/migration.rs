@@ -24,8 +24,8 @@ const ROWS_AT_A_TIME: i64 = 1000;
 const PATIENT_BY_ID: &str = "CREATE INDEX patient_by_id ON patient (patient_id, identity, issuer_of_patient_id, \
      patient_birth_date, values_hash)";
 
-/// Gives each study of an index of version 1 the patient that its own objects name, and each study
-/// and series the values that count now. It runs in the transaction of the migration, on tables of
+/// Gives each study of an index of version 1 the patient that its own objects name. Each study and
+/// series gets the values that count now. It runs in the transaction of the migration, on tables of
 /// this version.
 ///
 /// A row of version 1 agrees with its instance groups, unless they keep other values. It stays as

@@ -2,8 +2,8 @@
 //! there.
 //!
 //! A value of an entity is the most complete one that any of its objects has (docs/adr/0008). An
-//! instance group keeps what its objects state where that differs (docs/adr/0011), so that the
-//! value can follow when objects are corrected or go: see [`super::asserted_values`].
+//! instance group keeps what its objects state where that differs (docs/adr/0011). So the value can
+//! follow when objects are corrected or removed. See [`super::asserted_values`].
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 

@@ -133,8 +133,8 @@ pub(super) fn scanned(tables: &mut Tables<'_>, scan: &mut ScanState, scanned: &S
     for name in &scanned.missing {
         tables.note_missing(name, &mut rows)?;
     }
-    // Within a series in the order of the rows: each row goes to the end of the table, pages fill
-    // up, and none is touched twice.
+    // Within a series, files go in the order of the rows. So each row goes to the end of the table,
+    // pages fill up, and none is touched twice.
     let files = in_order_of_series(&scanned.files, |record| {
         match UidSuffix::pack(record.value(AttributeId::SOPInstanceUID), "") {
             UidSuffix::Packed(packed) => packed,

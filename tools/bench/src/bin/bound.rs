@@ -160,9 +160,9 @@ fn read_folder((folder, files): &Folder, options: &Options, buffer: &mut [u8], f
     }
 }
 
-/// The least that any reader of a DICOM file does: takes the transfer syntax from the meta
-/// information, then goes from root element to root element. Only for files as `corpus` writes
-/// them; `None` where that does not fit.
+/// Does the least that any reader of a DICOM file does. It takes the transfer syntax from the meta
+/// information. Then it goes from root element to root element. It only reads files as `corpus`
+/// writes them, and returns `None` for others.
 fn parse<'a>(file: &'a [u8], values: &mut u64) -> Option<&'a [u8]> {
     let mut rest = file.strip_prefix(&[0; 128])?.strip_prefix(b"DICM")?;
     let mut explicit = true;
