@@ -1,6 +1,6 @@
-//! Who asks over HTTP: what a request says of its caller, and the users of the moment.
+//! Access over HTTP: what a request says of its caller, and the current users.
 //!
-//! A password that was found right is remembered as a keyed digest, so that a viewer's hundred requests
+//! A password that was right is remembered as a keyed digest. So a hundred requests of a viewer
 //! cost one hash.
 
 use std::collections::HashMap;
@@ -19,23 +19,25 @@ use tokio::task::spawn_blocking;
 use crate::access::jwt::{MAX_TOKEN_BYTES, TokenCheck};
 use crate::access::users::{MAX_SECRET_BYTES, Rights, Users};
 
-/// Passwords that are checked at one time. Each takes the memory of its hash and a processor.
+/// Maximum number of passwords checked at a time. Each check takes the memory of its hash and a
+/// processor.
 const CHECKS_AT_ONE_TIME: usize = 2;
 
-/// Passwords that were found right and are remembered.
+/// Maximum number of right passwords that are remembered.
 const REMEMBERED: usize = 1024;
 
-/// The users of the moment, and what was found out about their passwords.
+/// The current users, and which of their passwords were right.
 #[derive(Clone)]
 pub struct SharedUsers(Arc<Shared>);
 
 struct Shared {
-    /// `None`: there is no file of users, and callers need no credentials.
+    /// The file of users. `None` means that there is none, and callers need no credentials.
     users: RwLock<Option<Arc<Users>>>,
-    /// The tokens of an identity provider.
+    /// The check of tokens of an identity provider.
     tokens: Option<TokenCheck>,
     checks: Semaphore,
-    /// Keyed digests of credentials that were right. The key is made at the start and never leaves the process.
+    /// Keyed digests of credentials that were right. The key is made at the start and never leaves
+    /// the process.
     right: Mutex<HashMap<[u8; 32], Rights>>,
     key: hmac::Key,
 }
@@ -46,23 +48,23 @@ impl fmt::Debug for SharedUsers {
     }
 }
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// Somebody of the file of users.
+    /// A user of the file, or the bearer of a token.
     Known(Rights),
-    /// Anyone, where there is no such file.
+    /// Anyone, if there are neither users nor tokens.
     Anyone,
 }
 
-/// Nobody of the file of users: how one can say who one is.
+/// A caller without valid credentials, with the ways to authenticate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unknown {
     pub(super) basic: bool,
     pub(super) bearer: bool,
 }
 
-/// Where a request comes from, as far as access is concerned.
+/// Where a request comes from, as far as access needs it.
 pub(super) struct Claims<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) address: IpAddr,
@@ -71,13 +73,13 @@ pub(super) struct Claims<'a> {
 }
 
 impl SharedUsers {
-    /// These, until they are replaced, and those who have a token of an identity provider. Without either of them,
-    /// callers need no credentials.
+    /// Returns users that hold until they are replaced. Bearers of a valid token have access too.
+    /// Without users and tokens, callers need no credentials.
     #[must_use]
     pub fn new(users: Option<Users>, tokens: Option<TokenCheck>) -> Self {
         let users = users.or_else(|| tokens.is_some().then(Users::default));
         let mut random = [0; 32];
-        // Without random numbers the digests are merely not secret from who reads this process's memory.
+        // Without random numbers, only a reader of this process's memory could find out more.
         let _ = SystemRandom::new().fill(&mut random);
         Self(Arc::new(Shared {
             users: RwLock::new(users.map(Arc::new)),
@@ -88,7 +90,7 @@ impl SharedUsers {
         }))
     }
 
-    /// Takes others from the next request on. A node that began with users never goes without.
+    /// Uses other users from the next request on. A node that began with users always has some.
     pub fn replace(&self, users: Users) {
         *self.0.users.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(users));
         self.remembered().clear();
@@ -102,7 +104,7 @@ impl SharedUsers {
         self.0.right.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who asks.
+    /// Returns the caller.
     pub(super) async fn caller(&self, claims: &Claims<'_>) -> Result<Caller, Unknown> {
         let Some(users) = self.current() else { return Ok(Caller::Anyone) };
         let unknown = Unknown { basic: users.have_passwords(), bearer: users.have_tokens() || self.0.tokens.is_some() };
@@ -140,7 +142,7 @@ impl SharedUsers {
         let _turn = self.0.checks.acquire().await.ok()?;
         let checked = Arc::clone(&users);
         let rights = spawn_blocking(move || checked.rights_of_password(&decoded)).await.ok().flatten()?;
-        // Users that were replaced meanwhile are not to be remembered.
+        // Users that were replaced meanwhile are not remembered.
         if self.current().is_some_and(|now| Arc::ptr_eq(&now, &users)) {
             let mut remembered = self.remembered();
             if remembered.len() >= REMEMBERED {
@@ -158,7 +160,7 @@ async fn rights_of_jwt(tokens: &TokenCheck, token: &str) -> Option<Rights> {
     spawn_blocking(move || tokens.rights(&token)).await.ok().flatten()
 }
 
-/// The value of a header that stands there once.
+/// Returns the value of a header that occurs once.
 pub(super) fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;

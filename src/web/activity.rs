@@ -1,21 +1,21 @@
-//! What a connection is doing: the requests in flight on it, and whether their responses move.
+//! Activity of a connection: its requests in flight, and whether their responses move.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Options;
 
-/// Bytes that a client must take at once to count as moving. A client that opens its HTTP/2 window by
-/// a few bytes, or that only has pings answered, does not.
+/// Bytes that a client must take at once to count as moving. A client that opens its HTTP/2 window
+/// by a few bytes does not count, and a client that only answers pings does not either.
 const MOVING_BYTES: usize = 1 << 10;
 
-/// What a connection is doing.
+/// Activity of a connection.
 pub(super) struct Activity(Mutex<ActivityState>);
 
-/// What [`Activity`] holds.
+/// State of an [`Activity`].
 struct ActivityState {
     in_flight: usize,
-    /// Requests in flight whose next bytes are ready and wait for the client to take them.
+    /// Requests in flight whose next bytes are ready and wait for the client.
     waiting: usize,
     /// When a request began or ended, or the client last took bytes of a response.
     moved: Instant,
@@ -23,16 +23,16 @@ struct ActivityState {
     begun: bool,
 }
 
-/// A request whose response is not out yet.
+/// A request whose response has not gone out yet.
 pub(super) struct InFlight {
     activity: Arc<Activity>,
     is_waiting: bool,
 }
 
-/// What a connection still has time for.
+/// Time that a connection has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// No request is in flight, and the next one has this time to come.
+    /// No request is in flight. The next one has this time to arrive.
     Idle(Duration),
     /// All responses wait for the client, which has this time to take more of them.
     Stalled(Duration),
@@ -58,8 +58,8 @@ impl Activity {
         InFlight { activity: Arc::clone(this), is_waiting: false }
     }
 
-    /// The client took so many bytes. The last bytes of a response are still on their way when the
-    /// response counts as out.
+    /// Notes that the client took bytes. When a response counts as out, its last bytes may still be
+    /// on their way.
     pub(super) fn wrote(&self, bytes: usize) {
         let mut state = self.lock();
         if bytes >= MOVING_BYTES && state.begun {
@@ -67,7 +67,7 @@ impl Activity {
         }
     }
 
-    /// How long the connection may go on as it does.
+    /// Returns how long the connection may go on in its present state.
     pub(super) fn left(&self, options: &Options) -> Left {
         let state = self.lock();
         let left = |limit: Duration| limit.saturating_sub(state.moved.elapsed());
@@ -81,7 +81,7 @@ impl Activity {
 }
 
 impl InFlight {
-    /// Whether the response now waits for the client to take what is ready.
+    /// Sets whether the response waits for the client.
     pub(super) fn waits_for_client(&mut self, is_waiting: bool) {
         let mut state = self.activity.lock();
         state.moved = Instant::now();

@@ -35,7 +35,7 @@ pub(super) enum Which {
     PixelData,
 }
 
-/// The values of one instance.
+/// Values of one instance.
 struct InstanceValues {
     runs: Runs,
     parts: Vec<ValuePart>,
@@ -45,11 +45,11 @@ struct InstanceValues {
 struct ValuePart {
     location: String,
     media_type: String,
-    /// Where its bytes are, in their order.
+    /// Runs of its bytes, in order.
     ranges: Vec<(u64, u64)>,
 }
 
-/// All values of a study, a series or an instance.
+/// Answers with all values of a study, a series or an instance.
 pub(super) async fn answer(
     answering: &Arc<Answering>,
     call: &Call<'_>,
@@ -73,7 +73,7 @@ pub(super) async fn answer(
         .filter(|instance| !unavailable.contains(instance.sop_instance_uid))
         .map(|instance| one(&instance))
         .collect();
-    // Before the head is out a failure still has a status of its own.
+    // Until the head is out, a failure can still have a status of its own.
     let turn = answering.turn(&call.peer).await?;
     let shared = Arc::clone(answering);
     let first = spawn_blocking(move || {

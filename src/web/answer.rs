@@ -1,7 +1,8 @@
-//! From a request to its response: the rules that hold for all resources, in the order in which they are asked.
+//! The way from a request to its response. The rules hold for all resources, in this order.
 //!
-//! First the name and the page that a request comes from, then who asks, and only then what for. The log
-//! has the method, the template of the path, the status and the time; never a target or a value.
+//! First comes the name and the page that a request comes from, then the caller, then the resource.
+//! The log has the method, the template of the path, the status and the time. It never has a target
+//! or a value.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,7 +28,7 @@ use crate::access::users::Rights;
 use crate::model::peer::CountedAs;
 use crate::telemetry::metrics;
 
-/// The response to a request.
+/// Returns the response to a request.
 pub(super) async fn answer(answering: &Arc<Answering>, request: Request<Incoming>, arrival: Arrival) -> Response<Body> {
     let begun = Instant::now();
     let method = request.method().clone();
@@ -42,13 +43,14 @@ pub(super) async fn answer(answering: &Arc<Answering>, request: Request<Incoming
     };
     finish(&mut response, &method);
     if is_chunked {
-        // A proxy in front of us that goes by Content-Length would read the rest of such a request as the next one.
+        // A proxy in front of the node that goes by Content-Length would read the rest of such a
+        // request as the next one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let status = response.status();
     count(status);
     metrics::HTTP_SECONDS.observe(begun.elapsed());
-    // A name that somebody made up stays out of the log, whatever it is.
+    // An invented method name stays out of the log.
     let method = if is_common(&method) { method.as_str() } else { "(other)" };
     debug!(
         method,
@@ -73,7 +75,7 @@ fn count(status: StatusCode) {
     }
 }
 
-/// What every response has, unless it has its own.
+/// Adds the headers that every response has, unless it has its own.
 fn finish(response: &mut Response<Body>, method: &Method) {
     const ALL: [(HeaderName, &str); 4] = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -93,7 +95,7 @@ fn finish(response: &mut Response<Body>, method: &Method) {
     }
 }
 
-/// The response, and the template of the path for the log.
+/// Returns the response, and the template of the path for the log.
 async fn to_target(
     answering: &Arc<Answering>,
     request: Request<Incoming>,
@@ -109,7 +111,7 @@ async fn to_target(
     let (head, body) = request.into_parts();
     let route = Route::of(head.uri.path());
     let needs = match &head.method {
-        // Whatever is sent here is to be stored.
+        // A POST always stores.
         method if *method == Method::POST => Needs::Store,
         _ => route.as_ref().map_or(Needs::Read, |route| route.resource.needs),
     };
@@ -121,7 +123,7 @@ async fn to_target(
         user_header: answering.user_header.as_ref(),
     };
     let answered = async {
-        // Who is not known does not learn which paths there are.
+        // An unknown caller does not learn which paths exist.
         if needs != Needs::Nothing {
             let rights = match answering.users.caller(&claims).await {
                 Ok(Caller::Known(rights)) => rights,

@@ -1,10 +1,10 @@
-//! The start of the node's URLs, and what an authority is (RFC 3986 3.2).
+//! Base URL of the node, and the form of an authority (RFC 3986 3.2).
 
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-/// The start of the node's URLs: scheme and authority, perhaps a path, no slash at its end.
+/// Base URL of the node. It has scheme and authority, perhaps a path, and no slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     pub(super) scheme: &'static str,
@@ -12,19 +12,19 @@ pub struct BaseUrl {
     pub(super) path: String,
 }
 
-/// Why a text is no URL of ours.
+/// Error for a text that is no such URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is no URL as in `https://pacs.example.org/archive`")]
 pub struct BaseUrlError;
 
 impl BaseUrl {
-    /// The host name in it, without port, in lower case.
+    /// Returns its host name, without port, in lower case.
     #[must_use]
     pub fn host(&self) -> String {
         host_of(&self.authority).to_ascii_lowercase()
     }
 
-    /// Its scheme and authority, as an `Origin` header has them.
+    /// Returns its scheme and authority, as an `Origin` header has them.
     pub(super) fn origin(&self) -> String {
         format!("{}://{}", self.scheme, self.authority)
     }
@@ -58,7 +58,8 @@ pub(super) fn known_scheme(text: &str) -> Option<&'static str> {
     ["http", "https"].into_iter().find(|scheme| text.eq_ignore_ascii_case(scheme))
 }
 
-/// Whether this is a host name or an IP address, perhaps with a port, and nothing that could end a header or a URL.
+/// Whether this is a host name or an IP address, perhaps with a port. It has no character that
+/// could end a header or a URL.
 pub(super) fn is_authority(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -77,7 +78,7 @@ pub(super) fn is_authority(text: &str) -> bool {
     is_host && is_port
 }
 
-/// The host of an authority, without port, brackets and a full stop at its end.
+/// Returns the host of an authority, without port, brackets and a full stop at its end.
 pub(super) fn host_of(authority: &str) -> &str {
     match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),

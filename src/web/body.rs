@@ -1,4 +1,5 @@
-//! The body of a response: bytes at hand, or pieces that a thread makes while the client takes them.
+//! Body of a response. Its bytes are at hand, or a thread makes them in pieces while the client
+//! takes them.
 //!
 //! A body that is made in pieces ends by an order to end. If its maker stops without that order,
 //! the body is an error. Then hyper resets the stream, and no client takes half an object for a
@@ -21,18 +22,19 @@ use tracing::debug;
 use crate::store::{FreeSpace, Spool, SpoolFile};
 use crate::web::activity::InFlight;
 
-/// Pieces that wait for the client in memory. With the one being written and the one being made, a response holds
-/// this many and two.
+/// Maximum number of pieces that wait in memory for the client. A response also has one that is
+/// written and one that is made.
 const WAITING_PIECES: usize = 2;
 
-/// How long the maker of a body waits for its client, all in all, before pieces go to a file. Shorter: files for clients
-/// that are about as fast as the index. Longer: the write-ahead log grows while the index is held.
+/// Time that the maker of a body waits for its client, in total, before pieces go to a file.
+/// Smaller: clients that are about as fast as the index get files. Larger: the write-ahead log
+/// grows while the index is held.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The body of a response.
 pub(super) struct Body {
     content: Content,
-    /// Counts the request until its response is out, and whether it waits for the client.
+    /// Counts the request until its response is out, and knows whether it waits for the client.
     in_flight: Option<InFlight>,
 }
 
@@ -47,31 +49,31 @@ enum BodyPiece {
     End,
 }
 
-/// The maker of a body stopped in the middle of it.
+/// The maker of the body stopped before its end.
 #[derive(Debug, thiserror::Error)]
 #[error("the response could not be made to its end")]
 pub(super) struct Broken;
 
 impl Body {
-    /// Nothing.
+    /// Returns an empty body.
     pub(super) fn empty() -> Self {
         Self { content: Content::Whole(None), in_flight: None }
     }
 
-    /// A body whose pieces come through the outlet.
+    /// Returns a body whose pieces come through the outlet.
     pub(super) fn pieces(patience: Duration) -> (Outlet, Self) {
         let (sender, receiver) = mpsc::channel(WAITING_PIECES);
         let outlet = Outlet { sender, runtime: Handle::current(), limit: patience, backlog: None };
         (outlet, Self { content: Content::Pieces(receiver), in_flight: None })
     }
 
-    /// The same body, which counts as in flight until it is dropped.
+    /// Returns the same body, which counts as in flight until it is dropped.
     pub(super) fn counted(self, mut in_flight: InFlight) -> Self {
         in_flight.waits_for_client(true);
         Self { in_flight: Some(in_flight), ..self }
     }
 
-    /// Whether all its bytes are at hand, and how many.
+    /// Returns its length if all its bytes are at hand.
     pub(super) fn length(&self) -> Option<u64> {
         match &self.content {
             Content::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
@@ -95,7 +97,7 @@ impl HttpBody for Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let frame = self.content.poll(cx);
         if let Some(in_flight) = &mut self.in_flight {
-            // What is polled is wanted. Until the next poll it is the client that has to take something.
+            // A poll asks for bytes. Until the next poll, the response waits for the client.
             in_flight.waits_for_client(frame.is_ready());
         }
         frame
@@ -131,16 +133,16 @@ impl Content {
     }
 }
 
-/// Where pieces of a body go in. Its methods wait, so they are for threads that may.
+/// Entry of the pieces of a body. Its methods wait, so only threads may call them.
 pub(super) struct Outlet {
     sender: mpsc::Sender<BodyPiece>,
     runtime: Handle,
-    /// How long the client may take for one piece.
+    /// Maximum time for the client to take one piece.
     limit: Duration,
     backlog: Option<ResponseBacklog>,
 }
 
-/// What waits on disk for a slow client.
+/// Pieces that wait on disk for a slow client.
 struct ResponseBacklog {
     place: Arc<SpoolPlace>,
     patience: Duration,
@@ -148,18 +150,18 @@ struct ResponseBacklog {
     is_full: bool,
 }
 
-/// Where results of all searches wait.
+/// The place for results of all searches that wait on disk.
 #[derive(Debug)]
 pub(super) struct SpoolPlace {
     directory: std::path::PathBuf,
     space: Arc<FreeSpace>,
 }
 
-/// The part of the disk that is enough to leave free, as a divisor: twice what objects have to leave.
+/// Divisor for the part of the disk that must stay free.
 const PART_FREE: u64 = 10;
 
 impl SpoolPlace {
-    /// Beside an index, where objects have to leave so many bytes free: twice that stays free.
+    /// Returns a place beside an index. It leaves twice the bytes free that objects have to leave.
     pub(super) fn beside(index: &std::path::Path, min_free_bytes: u64) -> Self {
         let parent = index.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = parent.unwrap_or(std::path::Path::new(".")).to_owned();
@@ -167,27 +169,28 @@ impl SpoolPlace {
         Self { directory, space }
     }
 
-    /// An empty file without a name.
+    /// Returns an empty file without a name.
     pub(super) fn file(&self) -> io::Result<SpoolFile> {
         SpoolFile::new(&self.directory, &self.space)
     }
 }
 
 impl Outlet {
-    /// The same, whose pieces go to a file when the client is slow, so that its maker need not wait.
+    /// Returns the same outlet, whose pieces go to a file if the client is slow. So its maker need
+    /// not wait.
     pub(super) fn with_backlog(mut self, place: &Arc<SpoolPlace>) -> Self {
         let place = Arc::clone(place);
         self.backlog = Some(ResponseBacklog { place, patience: PATIENCE, spool: None, is_full: false });
         self
     }
 
-    /// Waits until the client is gone.
+    /// Waits until the client has gone.
     pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         let sender = self.sender.clone();
         async move { sender.closed().await }
     }
 
-    /// Hands a piece over. Breaks when the client is gone, or takes too long.
+    /// Hands over a piece. It breaks if the client has gone or takes too long.
     pub(super) fn send(&mut self, bytes: impl Into<Bytes>) -> ControlFlow<()> {
         let bytes = bytes.into();
         if bytes.is_empty() {
@@ -211,7 +214,7 @@ impl Outlet {
         self.keep(bytes)
     }
 
-    /// Hands a piece over within this time; gives it back where the client did not take it.
+    /// Hands over a piece within this time. It gives the piece back if the client did not take it.
     fn wait(&self, bytes: Bytes, limit: Duration) -> ControlFlow<Option<Bytes>> {
         let permit = match self.sender.try_reserve() {
             Ok(permit) => Ok(Ok(permit)),
@@ -240,7 +243,8 @@ impl Outlet {
         };
         let Err(error) = kept else { return ControlFlow::Continue(()) };
         debug!("results for a slow client cannot be kept beside the index: {error}");
-        // From now on as without a file: first what waits in it, then the rest.
+        // From now on the outlet works as without a file. First the pieces in the file go out, then
+        // the rest.
         backlog.is_full = true;
         while let Some(spool) = self.backlog.as_mut().and_then(|backlog| backlog.spool.as_mut()) {
             match spool.pop() {
@@ -252,7 +256,7 @@ impl Outlet {
         self.wait(bytes, self.limit).map_break(|_| ())
     }
 
-    /// The same for a task, which waits without holding a thread. It has no file to go to.
+    /// Hands over a piece from a task, which waits without holding a thread. It uses no file.
     pub(super) async fn put(&mut self, bytes: impl Into<Bytes>) -> ControlFlow<()> {
         let bytes = bytes.into();
         if bytes.is_empty() {
@@ -264,13 +268,13 @@ impl Outlet {
         }
     }
 
-    /// The last piece of a task is in: the body ends as a whole.
+    /// Ends the body after the last piece of a task.
     pub(super) async fn finish(self) {
-        // A client that is gone needs no end.
+        // The client may have gone. Then it needs no end.
         let _ = timeout(self.limit, self.sender.send(BodyPiece::End)).await;
     }
 
-    /// The last piece is in: the body ends as a whole. What waits on disk goes out without holding this thread.
+    /// Ends the body after the last piece. Pieces on disk go out without holding this thread.
     pub(super) fn end(self) {
         let Self { sender, runtime, limit, backlog } = self;
         runtime.spawn(async move {
@@ -297,7 +301,7 @@ impl Outlet {
                 }
                 spool = Some(waiting);
             }
-            // A client that is gone needs no end.
+            // The client may have gone. Then it needs no end.
             let _ = timeout(limit, sender.send(BodyPiece::End)).await;
         });
     }

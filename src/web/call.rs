@@ -1,4 +1,4 @@
-//! A request that may be answered, and what all requests have in common.
+//! A request that may be answered, and the state that all requests share.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,41 +27,42 @@ use crate::receive::storage::Storage;
 use crate::shares::{CountedPeer, MEMORY_BYTES, Shares, Turn};
 use crate::telemetry::metrics;
 
-/// Bytes of metadata that are being made in memory. One client may have half of them. If there are
-/// no more, answers are not kept.
+/// Maximum memory for metadata that are being made, in bytes. One client may have half of it. If it
+/// is used up, answers are not kept.
 const METADATA_BYTES: usize = 64 << 20;
 
-/// How long a request waits for its turn to ask the index. A browser gives up later.
+/// Time that a request waits for its turn to query the index. A browser gives up later.
 const WAIT_FOR_TURN: Duration = Duration::from_secs(10);
 
-/// Frames that are decompressed or rendered at one time. Each takes a processor and the memory of
-/// the frame.
+/// Maximum number of frames that are decompressed or rendered at a time. Each takes a processor and
+/// the memory of the frame.
 const FRAMES_AT_ONE_TIME: usize = 2;
 
-/// Bytes of decompressed frames that wait for their clients. One client may have half of them.
+/// Maximum memory for decompressed frames that wait for their clients, in bytes. One client may
+/// have half of it.
 const DECODED_BYTES: usize = 1 << 30;
 
-/// What all requests have in common.
+/// State that all requests share.
 pub(super) struct Answering {
     pub(super) options: Options,
     pub(super) readers: Readers,
     pub(super) spools: Arc<SpoolPlace>,
-    /// Bytes in memory for what is sent and what arrives.
+    /// Memory for arriving and outgoing data.
     pub(super) memory: Arc<Shares>,
     /// Finished metadata.
     pub(super) metadata: MetadataCache,
-    /// Bytes in memory of metadata that are being made.
+    /// Memory for metadata that are being made.
     pub(super) memory_of_metadata: Arc<Shares>,
-    /// Members of archives that are inflated for frames.
+    /// Members of archives that were inflated for frames.
     pub(super) members: Arc<Members>,
-    /// Where frames lie.
+    /// Places of frames.
     pub(super) pixels: PixelCache,
     pub(super) delivery: Arc<Delivery>,
     pub(super) storage: Option<Arc<Storage>>,
     pub(super) ohif: Option<Arc<Ohif>>,
-    /// Bytes in memory of decompressed frames that clients take.
+    /// Memory for decompressed frames that clients take.
     pub(super) decoded: Arc<Shares>,
-    /// The right to decompress or render a frame.
+    /// Permits to decompress or render a frame.
     pub(super) decoding: Arc<Semaphore>,
     pub(super) users: SharedUsers,
     pub(super) user_header: Option<HeaderName>,
@@ -94,13 +95,13 @@ impl Answering {
         })
     }
 
-    /// The right to ask the index now.
+    /// Waits for the turn to query the index.
     pub(super) async fn turn(&self, peer: &CountedPeer) -> Result<Turn, Problem> {
         let turn = timeout(WAIT_FOR_TURN, self.readers.turns().take(peer)).await;
         turn.map_err(|_| Problem::busy("many searches are under way; try again"))
     }
 
-    /// The right to decompress or render a frame now.
+    /// Waits for the permit to decompress or render a frame.
     pub(super) async fn decoding(&self) -> Result<OwnedSemaphorePermit, Problem> {
         match timeout(WAIT_FOR_TURN, Arc::clone(&self.decoding).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -109,13 +110,13 @@ impl Answering {
         }
     }
 
-    /// The TLS settings of now.
+    /// Returns the current TLS settings.
     pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
         self.tls.as_ref().map(|source| source())
     }
 }
 
-/// A request for a resource, by somebody who may ask for it.
+/// A request for a resource, by a caller who may use it.
 pub(super) struct Call<'r> {
     pub(super) route: Route<'r>,
     /// The path, still percent-encoded.
@@ -123,10 +124,11 @@ pub(super) struct Call<'r> {
     /// The query, still percent-encoded.
     pub(super) query: &'r str,
     pub(super) headers: &'r HeaderMap,
-    /// What URLs in the answer begin with.
+    /// Start of URLs in the answer.
     pub(super) base: &'r BaseUrl,
-    /// Who asks: the other end of the connection, or whom a trusted proxy names.
+    /// Address of the caller: the other end of the connection, or the one that a trusted proxy
+    /// names.
     pub(super) address: IpAddr,
-    /// For whom things are counted.
+    /// The peer for which the request counts.
     pub(super) peer: CountedPeer,
 }

@@ -1,4 +1,4 @@
-//! What the service can do (PS3.18 8.9), made from the table of resources.
+//! Capabilities of the service (PS3.18 8.9), made from the table of resources.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::resource::{CAPABILITIES, RESOURCES, SERVICE};
 use crate::web::call::Call;
 
-/// The description, in the form that is asked for.
+/// Returns the description in the requested form.
 pub(super) fn answer(call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let media_type = accept.choose(CAPABILITIES).ok_or_else(|| not_acceptable(CAPABILITIES))?;
@@ -23,7 +23,7 @@ pub(super) fn answer(call: &Call<'_>) -> Result<Response<Body>, Problem> {
     Ok(response)
 }
 
-/// The paths of the service below its base, with their resources.
+/// Returns the paths of the service below its base, with their resources.
 fn resources() -> impl Iterator<Item = (&'static str, &'static super::resource::Resource)> {
     RESOURCES.iter().filter_map(|resource| {
         let path = resource.template.strip_prefix(SERVICE)?.strip_prefix('/')?;
@@ -46,8 +46,8 @@ fn as_json(base: &str) -> String {
     format!("{description:#}\n")
 }
 
-/// Web Application Description Language, which PS3.18 8.9.3 has as the default. What is written has no character that XML
-/// would need escaped: templates are ours, and the base was checked.
+/// Writes Web Application Description Language, the default of PS3.18 8.9.3. No text here has a
+/// character that XML must escape. Templates are our own, and the base was checked.
 fn as_wadl(base: &str) -> String {
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     out.push_str("<application xmlns=\"http://wadl.dev.java.net/2009/02\">\n");

@@ -9,7 +9,7 @@ use super::resource::{METHODS_OF_RESOURCES, SERVICE};
 use super::store::reasons;
 use crate::model::level::QueryRetrieveLevel;
 
-/// Each generated section: its name in the document, and its text in Markdown.
+/// Returns each generated section: its name in the document, and its text in Markdown.
 #[must_use]
 pub fn sections() -> Vec<(&'static str, String)> {
     vec![

@@ -1,7 +1,7 @@
-//! Frames and whole objects that are decompressed on their way (PS3.18 8.7.3.3.2, 8.7.3.5).
+//! Frames and whole objects that are decompressed while they are sent (PS3.18 8.7.3.3.2, 8.7.3.5).
 //!
 //! One frame after the other is read, decompressed and handed over. The first frame is decompressed
-//! before the head of the response goes out, so that a refusal has a status of its own.
+//! before the head of the response goes out. So a refusal has a status of its own.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::qr::Instances;
 use crate::shares::{CountedPeer, Share};
 use crate::web::call::Answering;
 
-/// Frames that are decompressed on their way.
+/// Frames that are decompressed while they are sent.
 pub(super) struct Decompressing {
     codec: &'static Codec,
     answering: Arc<Answering>,
@@ -34,7 +34,7 @@ pub(super) struct Decompressing {
 }
 
 impl Decompressing {
-    /// Decompresses the first of some frames.
+    /// Decompresses the first of the frames.
     pub(super) async fn begin(
         answering: &Arc<Answering>,
         peer: &CountedPeer,
@@ -80,7 +80,7 @@ impl Decompressing {
     }
 }
 
-/// 406, with the reason of the decoder.
+/// Returns status 406 with the reason of the decoder.
 pub(super) fn not_decompressed(error: &CodecError) -> Problem {
     let why = format!("not decompressed: {error}; the frames can be retrieved as stored");
     Problem::new(StatusCode::NOT_ACCEPTABLE, why)
@@ -102,7 +102,7 @@ enum ObjectPart {
     Copy((u64, u64)),
     /// The stored object from here to its end.
     Rest(u64),
-    /// Bytes that take the place of others.
+    /// Bytes that replace others.
     Bytes(Vec<u8>),
     /// All frames.
     Frames,
@@ -153,7 +153,7 @@ impl DecompressedObject {
         Ok(Self { runs, pixels, frames, parts, decompressing })
     }
 
-    /// Hands over the data set, piece by piece, until `put` says to stop.
+    /// Hands over the data set in pieces, until `put` says to stop.
     pub(super) fn write(mut self, put: &mut dyn FnMut(&[u8]) -> Result<(), ()>) -> Result<(), ()> {
         for part in &self.parts {
             match part {
@@ -172,11 +172,11 @@ impl DecompressedObject {
     }
 }
 
-/// Divides an object into what is copied and what is replaced.
+/// Divides an object into parts that are copied and parts that are replaced.
 fn parts(object: OpenObject, pixels: &Pixels, codec: &Codec, length: u64) -> Result<Vec<ObjectPart>, WalkError> {
     let OpenObject { mut walk, data_set_offset, .. } = object;
     let mut parts = Vec::new();
-    // Up to here everything is copied or replaced.
+    // Everything before this place is copied or replaced.
     let mut done = data_set_offset;
     let mut replace = |done: &mut u64, start: u64, end: u64, bytes: Vec<u8>| {
         parts.push(ObjectPart::Copy((*done, start.saturating_sub(*done))));
@@ -197,7 +197,7 @@ fn parts(object: OpenObject, pixels: &Pixels, codec: &Codec, length: u64) -> Res
                             replace(&mut done, start, end, short_text(tag, VR::CS, photometric));
                         }
                     }
-                    // Group lengths of what changes, and offset tables.
+                    // Group lengths of groups that change, and offset tables.
                     0x0028_0000 | 0x7FE0_0000..=0x7FE0_0003 => replace(&mut done, start, end, Vec::new()),
                     _ => {}
                 }
@@ -207,7 +207,7 @@ fn parts(object: OpenObject, pixels: &Pixels, codec: &Codec, length: u64) -> Res
                 while let Some((fragment, length)) = walk.fragment()? {
                     end = fragment + u64::from(length);
                 }
-                // The delimiter behind the last fragment.
+                // The delimiter after the last fragment.
                 let end = end + 8;
                 let padded = length + length % 2;
                 replace(&mut done, offset - LONG_HEADER, end, pixel_header(pixels.shape.bits_allocated, padded));
@@ -224,16 +224,16 @@ fn parts(object: OpenObject, pixels: &Pixels, codec: &Codec, length: u64) -> Res
     }
 }
 
-/// Length of the header of an element in Explicit VR.
+/// Returns the length of an element header in Explicit VR.
 fn header_length(vr: VR) -> u64 {
     if has_long_length(vr) { LONG_HEADER } else { 8 }
 }
 
-/// A short element with a text.
+/// Returns a short element with a text.
 fn short_text(tag: u32, vr: VR, text: &str) -> Vec<u8> {
     let padding = text.len() % 2;
     let mut element = Vec::new();
-    // One of our own words.
+    // The text is one of our own.
     let length = u32::try_from(text.len() + padding).unwrap_or(0);
     Encoding::ExplicitLittle.push_header(&mut element, tag, vr.to_bytes(), length);
     element.extend_from_slice(text.as_bytes());
@@ -241,11 +241,11 @@ fn short_text(tag: u32, vr: VR, text: &str) -> Vec<u8> {
     element
 }
 
-/// The header of Pixel Data (PS3.5 A.2).
+/// Returns the header of Pixel Data (PS3.5 A.2).
 fn pixel_header(bits_allocated: u16, length: u64) -> Vec<u8> {
     let letters = if bits_allocated > 8 { *b"OW" } else { *b"OB" };
     let mut header = Vec::new();
-    // At most `MAX_VALUE`.
+    // The length is at most `MAX_VALUE`.
     Encoding::ExplicitLittle.push_header(&mut header, 0x7FE0_0010, letters, u32::try_from(length).unwrap_or(0));
     header
 }

@@ -1,20 +1,20 @@
-//! Why there is no HTTP side.
+//! Errors of the HTTP side.
 
 use std::io;
 use std::net::SocketAddr;
 
-/// Why there is no HTTP side.
+/// Errors of the HTTP side.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be listened on.
+    /// The node cannot listen on the address.
     #[error("cannot listen on {address} for HTTP")]
     Bind {
-        /// Address and port asked for.
+        /// Configured address and port.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The name of the user header is no name of a header.
+    /// The configured user header is not a valid name of a header.
     #[error("`{0}` cannot be the name of a header")]
     HeaderName(String),
 }

@@ -1,8 +1,8 @@
-//! In which form an object, or a frame of it, is wanted (PS3.18 8.7.3): pure decisions on what Accept says.
+//! Forms of an object or of a frame (PS3.18 8.7.3): pure decisions from Accept.
 //!
-//! As stored comes first. Implicit VR Little Endian and Explicit VR Big Endian are never sent (PS3.18
-//! 8.7.3.5.2); they become Explicit VR Little Endian. Where no transfer syntax is named, what is compressed
-//! goes out as it lies, and its Content-Type says so.
+//! The stored form comes first. Implicit VR Little Endian and Explicit VR Big Endian are never sent
+//! (PS3.18 8.7.3.5.2). They become Explicit VR Little Endian. If no transfer syntax is named,
+//! compressed data go out as they are stored, and their Content-Type names the syntax.
 
 use super::codec::Codec;
 use super::negotiate::{Accept, MediaRange};
@@ -11,13 +11,13 @@ use crate::encoding::syntax::NativeSyntax;
 /// Explicit VR Little Endian.
 pub(super) const EXPLICIT_LITTLE: &str = "1.2.840.10008.1.2.1";
 
-/// The type of an object.
+/// Media type of an object.
 pub(super) const DICOM: &str = "application/dicom";
 
-/// The type of bytes of which nothing more is said.
+/// Media type of bytes without further meaning.
 pub(super) const OCTETS: &str = "application/octet-stream";
 
-/// How an object is sent.
+/// Form in which an object is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SentForm {
     AsStored,
@@ -26,12 +26,12 @@ pub(super) enum SentForm {
     Decompressed,
 }
 
-/// How frames are sent.
+/// Form in which frames are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameForm {
     AsStored,
     Decompressed,
-    /// Decompressed, but as stored if the decoder refuses the first frame.
+    /// Decompressed, or as stored if the decoder refuses the first frame.
     DecompressedIfPossible,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Wrapping {
     Single,
 }
 
-/// The transfer syntax that is wanted.
+/// The requested transfer syntax.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     /// None is named.
@@ -62,7 +62,8 @@ impl Wish {
         }
     }
 
-    /// How an object of this stored transfer syntax is sent. `None` if not as wanted.
+    /// Returns the form for an object with this stored transfer syntax. `None` if the wish cannot
+    /// be met.
     pub(super) fn object(&self, stored: &str) -> Option<SentForm> {
         use NativeSyntax::{Deflated, ExplicitBig, ExplicitLittle, ImplicitLittle};
         let native = NativeSyntax::of_uid(stored);
@@ -88,10 +89,11 @@ impl Wish {
         }
     }
 
-    /// How frames of this stored transfer syntax are sent. `None` if not as wanted.
+    /// Returns the form for frames with this stored transfer syntax. `None` if the wish cannot be
+    /// met.
     ///
-    /// `is_octets` says that the range names octets. Then the standard's default is Explicit VR
-    /// Little Endian (PS3.18 8.7.3.3.2).
+    /// `is_octets` is true if the range names octets. Then the default of the Standard is Explicit
+    /// VR Little Endian (PS3.18 8.7.3.3.2).
     fn frames(&self, stored: &str, is_octets: bool) -> Option<FrameForm> {
         let is_decompressed = Codec::lossless(stored).is_some();
         match self {
@@ -109,7 +111,7 @@ impl Wish {
     }
 }
 
-/// The transfer syntax that the Content-Type of an object names.
+/// Returns the transfer syntax that the Content-Type of an object names.
 pub(super) fn sent_syntax(stored: &str, form: SentForm) -> &str {
     match form {
         SentForm::AsStored => stored,
@@ -118,7 +120,8 @@ pub(super) fn sent_syntax(stored: &str, form: SentForm) -> &str {
     }
 }
 
-/// What a range asks for besides its weight: the type of the response or of its parts, and whether it has parts.
+/// Returns what a range asks for besides its weight. This is the type of the response or of its
+/// parts, and whether it has parts.
 fn wrapped(range: &MediaRange) -> Option<(Wrapping, Option<(String, String)>)> {
     match (range.essence.0.as_str(), range.essence.1.as_str()) {
         ("*", _) => Some((Wrapping::Multipart, None)),
@@ -136,21 +139,21 @@ fn wrapped(range: &MediaRange) -> Option<(Wrapping, Option<(String, String)>)> {
     }
 }
 
-/// Ranges in the order in which they are tried: those of the query parameter first, the heaviest first, of equals those that
-/// name the most.
+/// Returns ranges in the order in which they are tried. Those of the query parameter come first,
+/// then the heaviest. Equal ranges are sorted by how closely they name a type.
 fn in_order(accept: &Accept) -> Vec<&MediaRange> {
     let mut all = Vec::new();
     for group in accept.groups() {
         let mut group: Vec<_> = group.iter().filter(|range| range.weight > 0).collect();
-        // Stable: of equals the first.
+        // The sort is stable, so the first of equal ranges stays first.
         group.sort_by_key(|range| (std::cmp::Reverse(range.weight), range.essence.0 == "*", range.essence.1 == "*"));
         all.extend(group);
     }
     all
 }
 
-/// How objects are sent that lie in these transfer syntaxes: parts or not, and the wish that all of them meet. `None`: not as
-/// wanted.
+/// Returns how to send objects with these transfer syntaxes: in parts or not, and the wish that all
+/// of them meet. `None` if no wish can be met.
 pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<(Wrapping, Wish)> {
     let ranges = in_order(accept);
     if ranges.is_empty() {
@@ -166,7 +169,8 @@ pub(super) fn objects(accept: &Accept, stored: &[&str], count: usize) -> Option<
     })
 }
 
-/// The media type of frames that lie in a transfer syntax (PS3.18 tables 8.7.3-2 to -5); octets where there is none.
+/// Returns the media type of frames with this transfer syntax (PS3.18 tables 8.7.3-2 to -5), or
+/// octets.
 pub(super) fn frame_type(stored: &str) -> &'static str {
     let Some(number) = stored.strip_prefix("1.2.840.10008.1.2.") else { return OCTETS };
     match number {
@@ -183,8 +187,8 @@ pub(super) fn frame_type(stored: &str) -> &'static str {
     }
 }
 
-/// How frames of a stored transfer syntax are sent: in parts or not, their type without its
-/// parameter, and whether they are decompressed.
+/// Returns how to send frames of a stored transfer syntax. This is whether they are in parts, their
+/// type without its parameter, and whether they are decompressed.
 pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wrapping, &'static str, FrameForm)> {
     let own = frame_type(stored);
     let ranges = in_order(accept);
@@ -208,7 +212,7 @@ pub(super) fn frames(accept: &Accept, stored: &str, count: usize) -> Option<(Wra
     })
 }
 
-/// Whether all values of several instances may be sent as they are stored, in parts.
+/// Whether Accept allows all values of several instances, as stored and in parts.
 pub(super) fn takes_all_as_stored(accept: &Accept) -> bool {
     let ranges = in_order(accept);
     let is_taken = |range: &&MediaRange| {
@@ -220,8 +224,8 @@ pub(super) fn takes_all_as_stored(accept: &Accept) -> bool {
     ranges.is_empty() || ranges.iter().any(is_taken)
 }
 
-/// How bulk data are sent, whose own type may be known: parts or not, and the type. A browser that asks for anything gets the
-/// bytes themselves.
+/// Returns how to send bulk data, whose own type may be known. This is whether they are in parts,
+/// and their type. A browser that accepts anything gets the bytes themselves.
 pub(super) fn bulk(accept: &Accept, own: Option<&str>) -> Option<(Wrapping, String)> {
     let ranges = in_order(accept);
     if ranges.is_empty() {

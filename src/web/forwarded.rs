@@ -1,6 +1,6 @@
-//! What proxies say of a request: `Forwarded` (RFC 7239), and `X-Forwarded-*` from before there was a standard.
+//! Headers of proxies: `Forwarded` (RFC 7239), and the older `X-Forwarded-*`.
 //!
-//! Anyone can send these headers, so they count from trusted proxies only.
+//! Anyone can send these headers, so they only count from trusted proxies.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,10 +13,11 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Proxies on the way of one request. A site has one or two.
+/// Maximum number of proxies of one request. A site has one or two.
 const MAX_PROXIES: usize = 32;
 
-/// What a trusted proxy says that it was asked for, and by whom. What it does not say is `None`.
+/// Statement of a trusted proxy about the original request. A part that it does not state is
+/// `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Forwarded {
     pub(super) scheme: Option<&'static str>,
@@ -25,11 +26,11 @@ pub(super) struct Forwarded {
 }
 
 impl Forwarded {
-    /// Of the headers of a request that a trusted proxy sent. `Forwarded` goes first.
+    /// Reads the headers of a request that a trusted proxy sent. `Forwarded` comes first.
     pub(super) fn of(headers: &HeaderMap, trusted: &[IpAddr]) -> Self {
         let standard = all(headers, &FORWARDED);
         let elements: Vec<_> = standard.iter().map(|element| ForwardedElement::of(element)).collect();
-        // A chain of proxies makes a list. Its first entry is what the client asked.
+        // A chain of proxies makes a list. Its first entry is the request of the client.
         let first = |name: &HeaderName| all(headers, name).into_iter().next();
         let scheme = elements.first().and_then(|element| element.proto.clone()).or_else(|| first(&X_FORWARDED_PROTO));
         let authority = elements.first().and_then(|element| element.host.clone()).or_else(|| first(&X_FORWARDED_HOST));
@@ -45,8 +46,8 @@ impl Forwarded {
     }
 }
 
-/// The client: the last address that is not one of our proxies. Each proxy adds the one that it saw, so
-/// whatever stands before comes from the client itself, and can be anything.
+/// Returns the client: the last address that is not one of our proxies. Each proxy adds the address
+/// that it saw. So earlier entries come from the client itself, and can be anything.
 fn client(addresses: &[Option<String>], trusted: &[IpAddr]) -> Option<IpAddr> {
     if addresses.len() > MAX_PROXIES {
         return None;
@@ -61,13 +62,14 @@ fn client(addresses: &[Option<String>], trusted: &[IpAddr]) -> Option<IpAddr> {
     client
 }
 
-/// The address of a node (RFC 7239 6), which may have a port. A name that hides it is `None`.
+/// Returns the address of a node (RFC 7239 6), which may have a port. It is `None` if the name
+/// hides the address.
 fn node(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// One element of `Forwarded`: what one proxy says.
+/// One element of `Forwarded`: the statement of one proxy.
 #[derive(Default)]
 struct ForwardedElement {
     client: Option<String>,
@@ -92,13 +94,13 @@ impl ForwardedElement {
     }
 }
 
-/// The entries of a header that is a list, from all of its lines.
+/// Returns the entries of a header that is a list, from all of its lines.
 fn all(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| split(line, ',')).collect()
 }
 
-/// The parts of a text. A separator in quotation marks is none.
+/// Splits a text. A separator in quotation marks does not count.
 fn split(text: &str, separator: char) -> Vec<String> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let parts = text.split(move |character: char| {
@@ -114,7 +116,7 @@ fn split(text: &str, separator: char) -> Vec<String> {
     parts.map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }
 
-/// A value without quotation marks (RFC 9110 5.6.4).
+/// Returns a value without quotation marks (RFC 9110 5.6.4).
 fn unquoted(value: &str) -> String {
     let Some(inner) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return value.to_owned() };
     let mut is_escaped = false;

@@ -1,4 +1,4 @@
-//! The pixels of an instance: where they lie is found once, then runs of bytes are read.
+//! The pixels of an instance. Their place is found once, and then runs of bytes are read.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::qr::{FindError, Instances};
 use crate::shares::CountedPeer;
 use crate::web::call::Answering;
 
-/// An instance whose pixels are found.
+/// An instance whose pixels were found.
 pub(super) struct Found {
     pub(super) pixels: Arc<Pixels>,
     pub(super) location: Location,
 }
 
-/// Where the pixels of the first instance of a list lie.
+/// Finds the pixels of the first instance of a list.
 pub(super) async fn found(
     answering: &Arc<Answering>,
     peer: &CountedPeer,
@@ -38,7 +38,8 @@ pub(super) async fn found(
     found.await.map_err(|_| Problem::ours())?
 }
 
-/// Finds the pixels of the first instance of a list, or knows them already. Nothing is opened then.
+/// Finds the pixels of the first instance of a list. If their place is known already, nothing is
+/// opened.
 fn find(answering: &Answering, instances: &Instances) -> Result<Found, Problem> {
     let instance = instances.get(0).ok_or_else(Problem::ours)?;
     let mut reader = answering.readers.take()?;
@@ -72,7 +73,7 @@ pub(super) fn no_pixels(error: &PixelError) -> Problem {
     }
 }
 
-/// Bytes that are read at a time.
+/// Number of bytes in one read.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 
 /// An object of which single runs of bytes are read.
@@ -80,18 +81,18 @@ pub(super) struct Runs {
     instances: Arc<Instances>,
     location: Location,
     bytes: Bytes,
-    /// Where the bytes are. `None` if that is not known.
+    /// Position in the bytes. `None` if it is not known.
     position: Option<u64>,
 }
 
 impl Runs {
-    /// Opens an object whose single values are read.
+    /// Opens an object to read single values.
     pub(super) fn open(instances: Arc<Instances>, location: Location) -> Result<Self, ObjectError> {
         let bytes = Self::bytes(&instances, &location)?;
         Ok(Self { instances, location, bytes, position: Some(0) })
     }
 
-    /// Opens an object for its frames. An object without random access is kept for the next frames.
+    /// Opens an object to read frames. An object without random access is kept for the next frames.
     pub(super) fn of_frames(
         answering: &Answering,
         instances: Arc<Instances>,
@@ -122,7 +123,7 @@ impl Runs {
         Ok(OpenObject::at(location.clone(), &instance, &Archives::default())?.walk.into_input())
     }
 
-    /// Calls `on_bytes` with the bytes of a run, piece by piece, until it says to stop.
+    /// Calls `on_bytes` with the bytes of a run, in pieces, until it says to stop.
     pub(super) fn read(
         &mut self,
         (offset, length): (u64, u64),
@@ -134,7 +135,7 @@ impl Runs {
         if let Bytes::DataSet(_) = self.bytes
             && self.position.is_none_or(|position| position > offset)
         {
-            // Rewritten on the way: there is no way back but from the start.
+            // The object is rewritten while it is read, so the only way back is from its start.
             self.bytes = Self::bytes(&self.instances, &self.location).map_err(|error| {
                 tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be opened again");
             })?;

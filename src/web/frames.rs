@@ -1,8 +1,8 @@
 //! WADO-RS frames and bulk data (PS3.18 10.4.1.1.3, 10.4.1.1.5): runs of bytes of one object.
 //!
-//! Where the frames of an object lie is found once and kept. A frame is then one read, of a file or of
-//! a member of an archive, and the object is never read as a whole. Frames of a lossless transfer
-//! syntax are decompressed if the client wants native ones.
+//! The places of the frames of an object are found once and kept. A frame is then one read, of a
+//! file or of a member of an archive. The object is never read as a whole. Frames of a lossless
+//! transfer syntax are decompressed if the client wants native ones.
 
 use std::sync::Arc;
 
@@ -30,19 +30,22 @@ use crate::model::location::Location;
 use crate::qr::Instances;
 use crate::web::call::{Answering, Call};
 
-/// Frames of one request. OHIF asks for one, dicom-microscopy-viewer for some.
+/// Maximum number of frames of one request. OHIF asks for one, and dicom-microscopy-viewer for
+/// some.
 const MAX_FRAMES: usize = 10_000;
 
-/// The longest native frame whose bits have to be moved, which is done in memory.
+/// Maximum length of a native frame whose bits have to be moved. This happens in memory.
 const MAX_MOVED: u64 = 256 << 20;
 
-/// Steps of a path to a value: a tag, and for each sequence an item and a tag.
+/// Maximum number of steps of a path to a value. A step is a tag, and for each sequence an item and
+/// a tag.
 const MAX_STEPS: usize = 64;
 
-/// The type of an encapsulated document, MIME Type of Encapsulated Document.
+/// MIME Type of Encapsulated Document: the type of an encapsulated document.
 const MIME_TYPE: u32 = 0x0042_0012;
 
-/// The frames of a path: numbers from 1, separated by commas, in the order in which they are wanted.
+/// Reads the frames of a path. They are numbers from 1, separated by commas, in the requested
+/// order.
 pub(super) fn numbers(raw: &str) -> Result<Vec<u32>, Problem> {
     let text = decode(raw).unwrap_or_default();
     let number = |text: &str| {
@@ -57,7 +60,7 @@ pub(super) fn numbers(raw: &str) -> Result<Vec<u32>, Problem> {
     }
 }
 
-/// Frames of an instance.
+/// Answers with frames of an instance.
 pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let wanted = numbers(call.route.parameter("frames"))?;
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
@@ -66,13 +69,13 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     send(answering, call, (instances, found), Some(wanted), &accept).await
 }
 
-/// The list of the one instance of a path, whose object is at hand.
+/// Returns the list of the one instance of a path, whose object is at hand.
 async fn one(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Arc<Instances>, Problem> {
     let Listed { instances, .. } = Target::of(call)?.instances(answering, call).await?;
     Ok(instances)
 }
 
-/// Sends frames; all of them where no numbers are given.
+/// Sends frames. Without numbers, it sends all of them.
 async fn send(
     answering: &Arc<Answering>,
     call: &Call<'_>,
@@ -85,7 +88,8 @@ async fn send(
     let Some((wrapping, media_type, form)) = forms::frames(accept, &pixels.transfer_syntax, wanted.len()) else {
         return Err(not_as_wanted(&pixels));
     };
-    // All of them are looked up before anything goes out: a frame that is not there is a 404, not half an answer.
+    // All frames are looked up before anything goes out. So a missing frame is a 404, not half an
+    // answer.
     let frames: Result<Vec<Frame>, PixelError> = wanted.iter().map(|number| pixels.frame(*number)).collect();
     let frames = frames.map_err(|error| no_pixels(&error))?;
     if frames.iter().any(|frame| frame.shift > 0 && frame.length > MAX_MOVED) {
@@ -149,7 +153,7 @@ async fn send(
     Ok(response)
 }
 
-/// 406, with the forms of frames that there are.
+/// Returns status 406 with the available forms of frames.
 fn not_as_wanted(pixels: &Pixels) -> Problem {
     let own = frame_type(&pixels.transfer_syntax);
     let of = |kind: &str, uid: &str| format!("multipart/related; type=\"{kind}\"; transfer-syntax={uid}");
@@ -162,12 +166,12 @@ fn not_as_wanted(pixels: &Pixels) -> Problem {
     not_acceptable(&offers.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The transfer syntax that frames are in when they are sent as stored.
+/// Returns the transfer syntax of frames that are sent as stored.
 fn sent_syntax(pixels: &Pixels) -> &str {
     if pixels.is_encapsulated() { &pixels.transfer_syntax } else { EXPLICIT_LITTLE }
 }
 
-/// Bytes on their way into a body, in pieces of some size.
+/// Writes bytes into a body, in pieces.
 struct Writing {
     outlet: Outlet,
     window: Window,
@@ -205,7 +209,7 @@ impl Writing {
     }
 }
 
-/// The value of one element of an instance, which metadata name by its URI.
+/// Answers with the value of one element of an instance, which metadata name by its URI.
 pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let steps = steps(call.route.parameter("path"))?;
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
@@ -271,13 +275,13 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
 }
 
 impl Writing {
-    /// Puts what stands before the first part; a response with a range has no parts.
+    /// Puts the bytes before the first part. A response with a range has no parts.
     fn window_free(&mut self, bytes: &[u8], part: Selected) -> Result<(), ()> {
         if part == Selected::All { self.put(bytes) } else { Ok(()) }
     }
 }
 
-/// The tags and item numbers of a path to a value: `tag`, or `tag/item/tag` and so on.
+/// Reads the tags and item numbers of a path to a value, as in `tag` or `tag/item/tag`.
 fn steps(raw: &str) -> Result<Vec<u32>, Problem> {
     let refused = || Problem::bad_request("the path to a value is a tag, or tags with item numbers between them");
     let mut steps = Vec::new();
@@ -297,7 +301,7 @@ fn steps(raw: &str) -> Result<Vec<u32>, Problem> {
     if steps.len() % 2 == 1 { Ok(steps) } else { Err(refused()) }
 }
 
-/// Where a value lies.
+/// The place of a value.
 struct Value {
     range: (u64, u64),
     mime_type: Option<String>,
@@ -309,7 +313,7 @@ fn value(object: OpenObject, steps: &[u32]) -> Result<Value, Problem> {
     let OpenObject { mut walk, location, .. } = object;
     let not_there = || Problem::not_found("the object has no such value");
     let mut mime_type = None;
-    // Steps that were gone, and the item that the walk is in of each open sequence.
+    // Number of steps done, and the current item of each open sequence.
     let mut at = 0;
     let mut items: Vec<u32> = Vec::new();
     let mut found = None;
@@ -355,7 +359,7 @@ fn value(object: OpenObject, steps: &[u32]) -> Result<Value, Problem> {
             }
             Event::Value { .. } | Event::Fragments { .. } => {}
         }
-        // The type of an encapsulated document stands behind it.
+        // The type of an encapsulated document follows after it.
         if found.is_some() && !matches!(steps, [0x0042_0011]) || mime_type.is_some() && found.is_some() {
             break;
         }

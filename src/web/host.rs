@@ -1,8 +1,9 @@
-//! Under which names the node is asked, and from which pages.
+//! The names under which the node is called, and the pages that call it.
 //!
-//! A page of a stranger can make a browser send requests to a node on the loopback address or in the
-//! hospital's network. Two rules keep it out. The name in `Host` has to be one of ours, so that a name
-//! that was pointed at our address does not work (DNS rebinding). An `Origin` has to be ours or listed.
+//! A page of a stranger can make a browser send requests to a node on the loopback address or in
+//! the hospital's network. Two rules prevent this. The name in `Host` has to be one of ours, so a
+//! name that was pointed at our address does not work (DNS rebinding). An `Origin` has to be ours
+//! or listed.
 
 use std::net::IpAddr;
 
@@ -19,28 +20,29 @@ use super::base_url::{BaseUrl, host_of, is_authority, known_scheme};
 use super::forwarded::Forwarded;
 use super::problem::Problem;
 
-/// Fetch standard 3.7; hyper has no constant for it.
+/// Header of the Fetch standard 3.7. hyper has no constant for it.
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// How a request came.
+/// How a request arrived.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
-    /// Who is at the other end of the connection.
+    /// Address of the other end of the connection.
     pub(super) address: IpAddr,
     pub(super) has_tls: bool,
 }
 
-/// Where a request was sent, checked, and from which page.
+/// Target of a request, checked, and the page that it comes from.
 #[derive(Clone, Debug)]
 pub(super) struct RequestTarget {
-    /// What URLs in the answer begin with.
+    /// Start of URLs in the answer.
     pub(super) base: BaseUrl,
-    /// Who asks: the other end of the connection, or whom a trusted proxy names.
+    /// Address of the caller: the other end of the connection, or the one that a trusted proxy
+    /// names.
     pub(super) client: IpAddr,
     /// The page that may read the answer, if there is one.
     origin: Option<HeaderValue>,
     has_credentials: bool,
-    /// Whether pages of other origins may ask here at all.
+    /// Whether pages of other origins may call the node at all.
     has_listed_pages: bool,
 }
 
@@ -76,12 +78,13 @@ impl RequestTarget {
         Ok(Self { base, client, origin, has_credentials, has_listed_pages: !options.cors_origins.is_empty() })
     }
 
-    /// Lets the page read the answer.
+    /// Adds the headers by which the page may read the answer.
     pub(super) fn add_cors(&self, headers: &mut HeaderMap) {
         const EXPOSED: &str = "content-type, content-length, content-range, accept-ranges, etag, warning, location, \
                                retry-after, allow";
         headers.append(VARY, HeaderValue::from_static("origin"));
-        // Without a list of origins, no other page may embed an answer either, as a picture for example.
+        // Without a list of origins, no other page may embed an answer either, for example as a
+        // picture.
         let embedding = if self.has_listed_pages { "cross-origin" } else { "same-origin" };
         headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static(embedding));
         let Some(origin) = &self.origin else { return };
@@ -92,7 +95,8 @@ impl RequestTarget {
         }
     }
 
-    /// Whether a browser asks beforehand, without credentials, whether it may ask.
+    /// Whether this is a preflight: a browser asks, without credentials, whether it may send a
+    /// request.
     pub(super) fn is_preflight<B>(&self, request: &Request<B>) -> bool {
         request.method() == Method::OPTIONS
             && self.origin.is_some()
@@ -100,7 +104,7 @@ impl RequestTarget {
     }
 }
 
-/// What a preflight is told.
+/// Adds the answer to a preflight.
 pub(super) fn add_preflight(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
     let allowed = "accept, authorization, content-type, range, if-none-match";
@@ -108,7 +112,7 @@ pub(super) fn add_preflight(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
 }
 
-/// The authority that a request names: one, and the same wherever it does.
+/// Returns the authority that a request names. It must be the same everywhere in the request.
 fn authority<B>(request: &Request<B>) -> Result<String, Problem> {
     let of_uri = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let has_host = request.headers().contains_key(HOST);
@@ -128,7 +132,7 @@ fn authority<B>(request: &Request<B>) -> Result<String, Problem> {
     Ok(authority.to_ascii_lowercase())
 }
 
-/// An IP address cannot be pointed elsewhere by whoever owns a name, and `localhost` is no name of a stranger.
+/// The owner of a name cannot point an IP address elsewhere, and a stranger cannot own `localhost`.
 fn is_ours(authority: &str, options: &Options) -> bool {
     let host = host_of(authority);
     host.parse::<IpAddr>().is_ok()
@@ -139,7 +143,7 @@ fn is_ours(authority: &str, options: &Options) -> bool {
 }
 
 enum FromPage {
-    /// No page, or one of ours.
+    /// No page, or one of our own.
     None,
     Listed {
         origin: HeaderValue,
@@ -153,7 +157,7 @@ fn origin(headers: &HeaderMap, own: &[&BaseUrl], options: &Options) -> FromPage 
         return FromPage::None;
     }
     let Some(origin) = single(headers, &ORIGIN) else { return FromPage::Stranger };
-    // A proxy that ends TLS may not say so: the page's scheme is then another than ours.
+    // A proxy that ends TLS may not say so. Then the scheme of the page differs from ours.
     let is_own = own.iter().any(|url| {
         origin.eq_ignore_ascii_case(&url.origin())
             || origin.split_once("://").is_some_and(|(scheme, authority)| {

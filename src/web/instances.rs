@@ -1,4 +1,5 @@
-//! WADO-RS instances (PS3.18 10.4.1.1.1): whole objects, in parts or one by itself, read by the road of C-GET.
+//! WADO-RS instances (PS3.18 10.4.1.1.1): whole objects, in parts or one by itself. They are read
+//! as for C-GET.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -33,10 +34,10 @@ use crate::shares::{CountedPeer, PeerMemory, Share};
 use crate::store::FileMeta;
 use crate::web::call::{Answering, Call};
 
-/// Bytes of an object that go out together where it is sent by itself.
+/// Number of bytes of an object that go out together if it is sent by itself.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// The instances of a study or a series, or one.
+/// Answers with the instances of a study or a series, or with one instance.
 pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let target = Target::of(call)?;
@@ -61,14 +62,14 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     }
 }
 
-/// 406, with the transfer syntaxes that there are.
+/// Returns status 406 with the available transfer syntaxes.
 pub(super) fn not_as_wanted(kinds: &[&str]) -> Problem {
     let mut offers = vec!["multipart/related; type=\"application/dicom\"; transfer-syntax=*".to_owned()];
     offers.extend(kinds.iter().map(|uid| format!("{DICOM}; transfer-syntax={uid}")));
     not_acceptable(&offers.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// How objects are written as the parts of a response.
+/// Writes objects as the parts of a response.
 struct AsParts {
     parts: Parts,
     wish: Wish,
@@ -79,7 +80,7 @@ impl Framing for AsParts {
         let rewrite = match self.wish.object(&kind.transfer_syntax) {
             Some(SentForm::AsStored) => None,
             Some(SentForm::Rewritten(to)) => Some(to),
-            // Those are sent one by one.
+            // These objects are sent one by one.
             Some(SentForm::Decompressed) | None => return Err(DeliverError::NotAccepted),
         };
         Ok(ObjectForm { context_id: 0, rewrite })
@@ -122,7 +123,7 @@ async fn in_parts(
         memory: PeerMemory::new(&answering.memory, &call.peer),
     };
     let mut ahead = ReadAhead::start(sending);
-    // Before the head is out a failure still has a status of its own.
+    // Until the head is out, a failure can still have a status of its own.
     let first = match ahead.next().await {
         Ok(Some(Piece::Failed { error: DeliverError::Object(error), .. })) => return Err(lost(&error)),
         Ok(Some(Piece::Failed { .. } | Piece::Broken(_)) | None) | Err(_) => return Err(Problem::ours()),
@@ -137,7 +138,8 @@ async fn in_parts(
     Ok(response)
 }
 
-/// Sends what is read ahead. An object that cannot be read to its end breaks the body off.
+/// Sends the objects that were read ahead. If an object cannot be read to its end, the body breaks
+/// off.
 async fn send(mut ahead: ReadAhead, first: Piece, parts: Parts, mut outlet: Outlet, _listed: Share) {
     let mut next = Some(first);
     while let Some(piece) = next {
@@ -169,7 +171,7 @@ async fn send(mut ahead: ReadAhead, first: Piece, parts: Parts, mut outlet: Outl
     }
 }
 
-/// An object on its way: what stands before its data set, and that.
+/// An object to send: the bytes before its data set, and the data set.
 struct Whole {
     meta: Vec<u8>,
     content: InstanceContent,
@@ -181,7 +183,7 @@ enum InstanceContent {
 }
 
 impl Whole {
-    /// Opens the only instance of a list as it is wanted. Returns its transfer syntax too.
+    /// Opens the only instance of a list in the requested form. Returns its transfer syntax too.
     async fn open(
         answering: &Arc<Answering>,
         peer: &CountedPeer,
@@ -204,7 +206,7 @@ impl Whole {
         Ok((Self { meta: meta(&instance, &transfer_syntax), content }, transfer_syntax))
     }
 
-    /// Bytes of it all, if that is known.
+    /// Returns the whole length, if it is known.
     fn length(&self) -> Option<u64> {
         match &self.content {
             InstanceContent::DataSet(data_set) => data_set.left().map(|left| left + self.meta.len() as u64),
@@ -213,7 +215,7 @@ impl Whole {
     }
 }
 
-/// The data set of the only instance of a list, from the first place where it can be read.
+/// Opens the data set of the only instance of a list, at the first place where it can be read.
 async fn data_set(
     answering: &Arc<Answering>,
     peer: &CountedPeer,
@@ -252,7 +254,7 @@ async fn data_set(
     opened.await.map_err(|_| Problem::ours())?
 }
 
-/// An object by itself, or a part of it.
+/// Sends an object by itself, or a part of it.
 pub(super) async fn by_itself(
     answering: &Arc<Answering>,
     call: &Call<'_>,
@@ -279,7 +281,8 @@ pub(super) async fn by_itself(
     Ok(response)
 }
 
-/// Objects in parts, some of which are decompressed. One after the other is opened and written.
+/// Sends objects in parts, some of which are decompressed. One after the other is opened and
+/// written.
 async fn one_by_one(
     answering: &Arc<Answering>,
     call: &Call<'_>,
@@ -297,7 +300,7 @@ async fn one_by_one(
         .map(|instance| one(&instance))
         .collect();
     let first = rest.pop_front().ok_or_else(Problem::ours)?;
-    // Before the head is out a failure still has a status of its own.
+    // Until the head is out, a failure can still have a status of its own.
     let mut opened = Whole::open(answering, &call.peer, &first, &wish).await?;
     let parts = Parts::new();
     let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
@@ -333,7 +336,7 @@ async fn one_by_one(
     Ok(response)
 }
 
-/// Says how many objects are left out.
+/// Adds a warning with the number of objects that are left out.
 fn warn_of_missing(response: &mut Response<Body>, call: &Call<'_>, count: usize) {
     if count > 0 {
         let text = format!("{count} instances are left out: their objects are not at hand");

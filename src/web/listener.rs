@@ -1,4 +1,5 @@
-//! The listening socket: one task for each connection, bounded numbers of them, and an orderly end.
+//! The listening socket. Each connection has a task of its own. Their number is limited, and they
+//! end in order.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -28,32 +29,33 @@ use crate::telemetry::metrics;
 use crate::web::answer::answer;
 use crate::web::call::Answering;
 
-/// How long to wait before accepting again when the process has no open files left: others have to end first.
+/// Pause before the next accept if the process has no open files left. Some connections must end
+/// first.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Bytes of a request's head.
+/// Maximum length of the head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// Headers of a request.
+/// Maximum number of headers of a request.
 const MAX_HEADERS: usize = 100;
 
-/// Requests that one HTTP/2 connection may have in flight. OHIF has 100.
+/// Maximum number of requests in flight on one HTTP/2 connection. OHIF has 100.
 const MAX_STREAMS: u32 = 128;
 
-/// Bytes of response that HTTP/2 keeps for one stream.
+/// Number of bytes of a response that HTTP/2 keeps for one stream.
 const STREAM_BUFFER_BYTES: usize = 256 << 10;
 
-/// HTTP/2 streams that a client opened and reset, and that the node has not seen yet. A client that
-/// resets more is cut off (CVE-2023-44487).
+/// Maximum number of HTTP/2 streams that a client opened and reset before the node saw them. A
+/// client that resets more is cut off (CVE-2023-44487).
 const MAX_RESET_STREAMS: usize = 20;
 
-/// HTTP/2 streams that the node itself reset because of what the client did with them.
+/// Maximum number of HTTP/2 streams that the node itself reset because of the client.
 const MAX_FAULTY_STREAMS: usize = 128;
 
-/// How long an HTTP/2 client may leave a ping unanswered.
+/// Maximum time for an HTTP/2 client to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a connection that was told to end may take for it.
+/// Maximum time for a connection to end after it was told to.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// The HTTP side of a node, bound to its port and not yet serving.
@@ -94,8 +96,8 @@ impl Web {
         self.address
     }
 
-    /// Serves until `shutdown` is cancelled. Then nothing more is accepted, responses in flight are finished, and what is
-    /// not done after [`Options::drain_timeout`] is cut off.
+    /// Serves until `shutdown` is cancelled. Then it accepts nothing more and finishes responses in
+    /// flight. After [`Options::drain_timeout`] it cuts off the rest.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { listener, answering, places, .. } = self;
         let mut connections = JoinSet::new();
@@ -152,19 +154,20 @@ fn is_the_connections_fault(error: &io::Error) -> bool {
 
 fn report_panic(ended: Result<(), tokio::task::JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
-        // The message of the panic went to stderr; it may hold anything, so it is not repeated here.
+        // The message of the panic went to stderr. It may hold anything, so it is not repeated
+        // here.
         error!("an HTTP connection ended by a defect of this program; the others go on");
     }
 }
 
-/// Connections that there may be.
+/// Places for connections.
 struct Places {
     all: usize,
     of_one: usize,
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One of them, until it is dropped.
+/// A place for a connection, taken until it is dropped.
 struct ConnectionPlace {
     places: Arc<Places>,
     address: IpAddr,
@@ -172,7 +175,7 @@ struct ConnectionPlace {
 
 impl Places {
     fn take(places: &Arc<Self>, address: IpAddr) -> Option<ConnectionPlace> {
-        // Of IPv6 everyone has 2^64 addresses.
+        // With IPv6 everyone has 2^64 addresses.
         let address = match address.to_canonical() {
             IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
             v4 => v4,
@@ -201,7 +204,7 @@ impl Drop for ConnectionPlace {
 
 async fn connection(stream: TcpStream, peer: IpAddr, answering: Arc<Answering>, shutdown: CancellationToken) {
     let _held = metrics::HTTP_CONNECTIONS_ACTIVE.hold();
-    // Answers are small or go out in large pieces: waiting for more to send only costs time.
+    // Answers are small or go out in large pieces. Waiting for more data would only cost time.
     let _ = stream.set_nodelay(true);
     let address = peer.to_canonical();
     let Some(tls) = answering.tls() else {
@@ -236,7 +239,7 @@ where
     let mut connection = pin!(builder.serve_connection(stream, service));
     let mut closing = false;
     loop {
-        // What the connection does changes meanwhile, so no wait is longer than any limit.
+        // The activity of the connection changes meanwhile, so no wait is longer than any limit.
         let shortest = options.head_timeout.min(options.idle_timeout).min(options.write_timeout);
         let wait = match activity.left(options) {
             _ if closing => CLOSING,
@@ -255,15 +258,17 @@ where
                 connection.as_mut().graceful_shutdown();
                 break;
             }
-            // A request may have come and gone meanwhile: what counts is how long it is quiet.
+            // A request may have come and gone meanwhile. The time without activity counts.
             () = sleep(wait.max(Duration::from_millis(1))) => match activity.left(options) {
-                // It was told to end, and nothing of the last response is on its way any more.
+                // The connection was told to end, and nothing of the last response is still on its
+                // way.
                 Left::Idle(left) if closing && left.is_zero() => return,
                 Left::Idle(left) if left.is_zero() => {
                     connection.as_mut().graceful_shutdown();
                     closing = true;
                 }
-                // HTTP/2 has a window of its own: the socket takes bytes while the responses stand still.
+                // HTTP/2 has a window of its own. The socket takes bytes while the responses stand
+                // still.
                 Left::Stalled(left) if left.is_zero() => {
                     debug!("an HTTP client does not take its responses");
                     return;
@@ -272,7 +277,7 @@ where
             },
         }
     }
-    // The listener cuts off what takes too long.
+    // The listener cuts off connections that take too long.
     if let Err(error) = connection.await {
         debug!(%error, "an HTTP connection ended early");
     }
@@ -280,7 +285,7 @@ where
 
 fn builder(options: &Options) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Without a timer hyper's own time limits do nothing.
+    // Without a timer, hyper's own time limits have no effect.
     builder
         .http1()
         .timer(TokioTimer::new())

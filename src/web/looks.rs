@@ -4,16 +4,17 @@
 use super::objects::Bytes;
 use crate::encoding::walk::{Event, Walk, WalkError};
 
-/// Longest decimal values: some windows of 16 characters.
+/// Maximum length of decimal values: some windows of 16 characters.
 const MAX_DECIMALS: u32 = 4 << 10;
 
-/// Entries of a look-up table. A descriptor has 16 bits, and 0 stands for this number.
+/// Maximum number of entries of a look-up table. A descriptor has 16 bits, and 0 stands for this
+/// number.
 const MAX_ENTRIES: usize = 1 << 16;
 
-/// Frames that may have looks of their own. Those of later frames are not read.
+/// Maximum number of frames with looks of their own. Looks of later frames are not read.
 const MAX_FRAMES_WITH_LOOKS: u32 = 100_000;
 
-/// What an object says of how its pixels are shown.
+/// Looks of an object: how to show its pixels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Looks {
     /// Photometric Interpretation (0028,0004).
@@ -22,7 +23,7 @@ pub struct Looks {
     pub bits_stored: u16,
     /// High Bit (0028,0102).
     pub high_bit: u16,
-    /// Pixel Representation (0028,0103) is 1.
+    /// Whether Pixel Representation (0028,0103) is 1.
     pub is_signed: bool,
     /// Pixel Padding Value (0028,0120), as stored.
     pub padding: Option<u16>,
@@ -32,13 +33,13 @@ pub struct Looks {
     pub voi_lut: Option<Lut>,
     /// Red, green and blue Palette Color Lookup Tables (0028,1201) to (0028,1203).
     pub palette: Option<Box<[Lut; 3]>>,
-    /// Greys of all frames that have none of their own.
+    /// Greys of all frames without greys of their own.
     pub greys: Greys,
     /// Greys of single frames. Empty if all frames have the same.
     pub greys_of_frames: Vec<Greys>,
 }
 
-/// From stored values to greys.
+/// Mapping from stored values to greys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Greys {
     /// Rescale Slope (0028,1053).
@@ -89,14 +90,14 @@ impl Default for Greys {
 }
 
 impl Looks {
-    /// Greys of a frame, counted from 1.
+    /// Returns the greys of a frame, counted from 1.
     #[must_use]
     pub fn of_frame(&self, number: u32) -> Greys {
         let own = usize::try_from(number).ok().and_then(|number| self.greys_of_frames.get(number.checked_sub(1)?));
         own.copied().unwrap_or(self.greys)
     }
 
-    /// Bytes in memory, besides the struct itself.
+    /// Returns the memory that it takes besides the struct itself, in bytes.
     pub(super) fn cost(&self) -> usize {
         let luts = self.modality_lut.iter().chain(&self.voi_lut).chain(self.palette.iter().flat_map(|all| all.iter()));
         luts.map(|lut| lut.entries.len() * size_of::<u16>()).sum::<usize>()
@@ -115,7 +116,7 @@ pub struct Lut {
 impl Lut {
     /// Returns a table of a descriptor and its data. `None` if they make no table.
     ///
-    /// Data of 8 bits are in bytes or in words. The length of the data tells which.
+    /// Data of 8 bits are in bytes or in words. The length of the data shows which.
     #[must_use]
     pub fn new(descriptor: [u16; 3], is_signed: bool, data: &[u8]) -> Option<Self> {
         let [count, first, bits] = descriptor;
@@ -124,24 +125,25 @@ impl Lut {
         let words: Vec<u16> = data.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
         let mut entries = if words.len() >= count { words } else { data.iter().copied().map(u16::from).collect() };
         entries.truncate(count);
-        // Fewer entries than the descriptor has: the last one serves for the rest.
+        // If there are fewer entries than the descriptor has, the last one serves for the rest.
         (!entries.is_empty() && (8..=16).contains(&bits)).then_some(Self { first, bits, entries })
     }
 
-    /// The entry of a value. Values outside of the table have the first or the last one.
+    /// Returns the entry of a value. Values outside of the table have the first or the last entry.
     #[must_use]
     pub fn at(&self, value: f64) -> u16 {
         let index = (value - f64::from(self.first)).clamp(0.0, (self.entries.len() - 1) as f64);
         self.entries.get(index as usize).copied().unwrap_or(0)
     }
 
-    /// The greatest entry that the table can have.
+    /// Returns the greatest entry that the table can have.
     #[must_use]
     pub fn greatest(&self) -> u16 {
         u16::try_from((1_u32 << self.bits) - 1).unwrap_or(u16::MAX)
     }
 
-    /// The table with entries of 8 bits. Some writers state 16 bits and use only the lower 8.
+    /// Returns the table with entries of 8 bits. Some writers state 16 bits and use only the lower
+    /// 8.
     pub(super) fn in_bytes(mut self) -> Self {
         if self.bits > 8 && self.entries.iter().any(|entry| *entry > 0xFF) {
             let shift = self.bits - 8;
@@ -182,7 +184,7 @@ fn segment(words: &[u16], at: usize, out: &mut Vec<u16>, may_refer: bool) -> Opt
             out.extend((1..=steps).filter_map(|step| u16::try_from(from + (to - from) * step / steps).ok()));
             Some(at + 3)
         }
-        // A segment that repeats others. Those repeat none themselves (C.7.9.2.3).
+        // A segment that repeats others. Repeated segments repeat none themselves (C.7.9.2.3).
         2 if may_refer => {
             let (low, high) = (usize::from(*words.get(at + 2)?), usize::from(*words.get(at + 3)?));
             let mut source = (low | high << 16) / 2;
@@ -198,7 +200,7 @@ fn segment(words: &[u16], at: usize, out: &mut Vec<u16>, may_refer: bool) -> Opt
     }
 }
 
-/// Where a value stands that says something of looks.
+/// Place of a value that belongs to the looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LooksPlace {
     Root,
@@ -252,7 +254,7 @@ impl GreyParts {
 /// Gathers looks during a walk over an object.
 #[derive(Default)]
 pub(super) struct LooksReader {
-    /// Sequences that are open, and the number of the item in each.
+    /// Open sequences, and the number of the item in each.
     path: Vec<(u32, u32)>,
     looks: Looks,
     modality_lut: LutParts,
@@ -346,14 +348,14 @@ impl LooksReader {
         Ok(())
     }
 
-    /// The looks of the object, once the walk has come to its pixels.
+    /// Returns the looks of the object after the walk has come to its pixels.
     pub(super) fn finish(self) -> Looks {
         let mut looks = self.looks;
         let is_signed = looks.is_signed;
         looks.greys = self.all_frames.greys(self.root.greys(Greys::default()));
         looks.greys_of_frames = self.frames.into_iter().map(|frame| frame.greys(looks.greys)).collect();
         looks.modality_lut = self.modality_lut.lut(is_signed);
-        // Its input is signed if the values after the Modality LUT can be (PS3.3 C.11.2.1.1).
+        // The input is signed if the values after the Modality LUT can be (PS3.3 C.11.2.1.1).
         let is_signed_input = is_signed && looks.modality_lut.is_none() || looks.greys.intercept < 0.0;
         looks.voi_lut = self.voi_lut.lut(is_signed_input);
         let [red, green, blue] = self.palette.map(|parts| parts.lut(is_signed).map(Lut::in_bytes));
@@ -401,18 +403,18 @@ fn table(walk: &mut Walk<Bytes>, tag: u32, length: u32) -> Result<Vec<u8>, WalkE
     if length > MAX_BYTES { Ok(Vec::new()) } else { walk.value(tag, u64::from(MAX_BYTES)) }
 }
 
-/// The first value of a text.
+/// Returns the first value of a text.
 pub(super) fn first_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.split('\\').next().unwrap_or_default().trim_matches([' ', '\0']).to_owned()
 }
 
-/// The first of some decimal numbers.
+/// Returns the first of several decimal numbers.
 fn decimal(bytes: &[u8]) -> Option<f64> {
     first_text(bytes).parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// An unsigned number of 16 bits.
+/// Returns an unsigned number of 16 bits.
 pub(super) fn number(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))
 }

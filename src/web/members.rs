@@ -1,4 +1,5 @@
-//! Inflated members of archives, kept for a minute for the frames that a viewer asks for next.
+//! Inflated members of archives. They are kept for a minute for the frames that a viewer asks for
+//! next.
 //!
 //! A frame in the middle of a compressed member can be reached only by inflating everything before
 //! it. So the first request for a frame inflates the whole member into a file without a name beside
@@ -15,25 +16,26 @@ use super::objects::Bytes;
 use super::pixels::PixelsKey;
 use crate::store::SpoolFile;
 
-/// How long an unused member is kept. Larger: more disk is used. Smaller: slow viewers inflate again.
+/// Time for which an unused member is kept. Larger: more disk is used. Smaller: slow viewers
+/// inflate again.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
-/// Bytes of all members that are kept.
+/// Maximum size of all kept members, in bytes.
 const MAX_BYTES: u64 = 8 << 30;
 
-/// Bytes of one member. A longer one is inflated for each request.
+/// Maximum size of one member, in bytes. A longer one is inflated for each request.
 const MAX_MEMBER_BYTES: u64 = 4 << 30;
 
-/// Bytes that are inflated at a time.
+/// Number of bytes that are inflated at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Members that are kept.
+/// The kept members.
 pub(super) struct Members {
     place: Arc<SpoolPlace>,
     kept: Mutex<Vec<KeptMember>>,
 }
 
-/// A file that one request fills and others wait for.
+/// A file that one request fills while others wait for it.
 type MemberFile = Arc<Mutex<Option<Arc<SpoolFile>>>>;
 
 struct KeptMember {
@@ -52,7 +54,7 @@ impl Members {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A member that is kept.
+    /// Returns a kept member.
     pub(super) fn get(&self, key: &PixelsKey) -> Option<Arc<SpoolFile>> {
         let file = {
             let mut kept = self.lock();
@@ -60,13 +62,13 @@ impl Members {
             member.used = Instant::now();
             Arc::clone(&member.file)
         };
-        // Another request may be filling it.
+        // Another request may be filling the file.
         let file = file.lock().unwrap_or_else(PoisonError::into_inner);
         file.clone()
     }
 
-    /// Keeps a member, whose bytes are read to their end. `None` if it is too long, if the disk has
-    /// no room, or if it cannot be read.
+    /// Keeps a member, and reads its bytes to the end. `None` if it is too long, if the disk has no
+    /// room, or if it cannot be read.
     pub(super) fn keep(self: &Arc<Self>, key: &PixelsKey, mut bytes: Bytes) -> Option<Arc<SpoolFile>> {
         let cell = self.cell(key);
         let mut slot = cell.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +120,7 @@ impl Members {
         }
     }
 
-    /// A member is complete: others make room for it.
+    /// Counts a complete member. Others make room for it.
     fn settle(&self, key: &PixelsKey, bytes: u64) {
         let mut kept = self.lock();
         if let Some(member) = kept.iter_mut().find(|member| member.key == *key) {
@@ -131,7 +133,7 @@ impl Members {
         }
     }
 
-    /// Lets a member go if it was not used for some time. Returns how long it has left.
+    /// Drops a member if it was not used for some time. Otherwise returns how long it has left.
     fn expire(&self, key: &PixelsKey, now: Instant) -> Option<Duration> {
         let mut kept = self.lock();
         let at = kept.iter().position(|member| member.key == *key)?;
@@ -146,7 +148,7 @@ impl Members {
     }
 }
 
-/// Waits until a member was not used for some time, and lets it go.
+/// Waits until a member was not used for some time, and drops it.
 async fn let_go(members: Weak<Members>, key: PixelsKey) {
     let mut left = Some(KEPT_FOR);
     while let Some(wait) = left {

@@ -1,8 +1,8 @@
-//! WADO-RS metadata (PS3.18 10.4.1.1.2): all attributes of all instances, straight from the objects.
+//! WADO-RS metadata (PS3.18 10.4.1.1.2): all attributes of all instances, read from the objects.
 //!
-//! The index alone tells whether anything has changed, so an unchanged answer opens no file. Several
-//! threads read objects in batches, and the batches go out in their order. Compressed answers of
-//! usual length are made in memory and kept (`metadata_cache`).
+//! The index alone tells whether anything has changed, so an unchanged answer opens no file.
+//! Several threads read objects in batches, and the batches go out in their order. Compressed
+//! answers of usual length are made in memory and kept (`metadata_cache`).
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -43,31 +43,33 @@ use crate::qr::{self, FindError, JsonWriter, QueryStop, RetrievedInstance, encod
 use crate::shares::CountedPeer;
 use crate::web::call::{Answering, Call};
 
-/// What metadata can be had as, the default first.
+/// Media types of metadata, the default first.
 pub(super) const MEDIA_TYPES: [&str; 3] = ["application/dicom+json", "application/json", XML];
 
-/// The Native DICOM Model of each instance in a part.
+/// Media type of the Native DICOM Model, with each instance in a part.
 pub(super) const XML: &str = "multipart/related; type=\"application/dicom+xml\"";
 
-/// Instances that one thread reads before its text goes out. Larger: the first bytes come later. Smaller: more hops.
+/// Number of instances that one thread reads before its text goes out. Larger: the first bytes come
+/// later. Smaller: more changes between threads.
 const BATCH: usize = 16;
 
-/// Bytes that go out together when an answer is inflated.
+/// Number of bytes that go out together when an answer is inflated.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Batches of one response that are read at one time. Each holds the text of its instances.
+/// Maximum number of batches of one response that are read at a time. Each holds the text of its
+/// instances.
 const AT_ONE_TIME: usize = 4;
 
-/// A change of what is written of the same objects: it makes all tags new.
+/// Version of the text. Another version makes all tags new.
 const FORMAT: u64 = 2;
 
-/// How long a request waits for another one that makes the same answer.
+/// Time that a request waits for another one that makes the same answer.
 const WAIT_FOR_OTHER: Duration = Duration::from_secs(10);
 
-/// Longest answer that is made in memory before its head goes out, compressed.
+/// Maximum length of a compressed answer that is made in memory before its head goes out.
 const GATHERED_BYTES: usize = 4 << 20;
 
-/// The metadata of a study, a series or an instance.
+/// Answers with the metadata of a study, a series or an instance.
 pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let accept = Accept::of(call.headers.get_all(ACCEPT), call.query);
     let media_type = accept.choose(&MEDIA_TYPES).ok_or_else(|| not_acceptable(&MEDIA_TYPES))?;
@@ -119,7 +121,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     Ok(response)
 }
 
-/// The body for a client that takes no gzip.
+/// Returns the body for a client that takes no gzip.
 fn inflated(answering: &Answering, compressed: Bytes) -> Body {
     let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
     spawn_blocking(move || {
@@ -144,13 +146,13 @@ fn inflated(answering: &Answering, compressed: Bytes) -> Body {
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {
-        // With a slash it is a media range, whose weight is read the same way.
+        // With a slash it is a media range. Its weight is read in the same way.
         let range = MediaRange::parse(&format!("coding/{}", coding.trim()));
         range.is_some_and(|range| matches!(range.essence.1.as_str(), "gzip" | "x-gzip") && range.weight > 0)
     })
 }
 
-/// Whether the client has what has this tag.
+/// Whether the client has the answer with this tag.
 fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     let values = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let tag = tag.to_str().unwrap_or_default();
@@ -160,17 +162,17 @@ fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
-/// What is known of an answer before an object is opened.
+/// Knowledge of an answer before an object is opened.
 struct KnownAnswer {
-    /// It changes when anything in the answer may have changed: which instances there are, where
-    /// their objects lie, and size and time of each. The URL of the service is in it as well.
+    /// Hash of everything that may change the answer. These are the instances, the places of their
+    /// objects, and size and time of each. The URL of the service is in it as well.
     hash: u128,
     /// The compressed body, if it is kept and no file has changed since.
     body: Option<Bytes>,
 }
 
 impl KnownAnswer {
-    /// The tag of one of its representations.
+    /// Returns the tag of one of its representations.
     fn tag(&self, media_type: &str, is_compressed: bool) -> Result<HeaderValue, Problem> {
         let at = MEDIA_TYPES.iter().position(|own| *own == media_type).unwrap_or(0);
         let coding = if is_compressed { "z" } else { "" };
@@ -225,15 +227,15 @@ async fn known(
     Ok(known.await.map_err(|_| Problem::ours())??)
 }
 
-/// One answer that is being made.
+/// An answer that is being made.
 struct Job {
     answering: Arc<Answering>,
     target: Target,
     service: String,
     listed: Listed,
-    /// Every object was read to its end so far.
+    /// Whether every object was read to its end so far.
     is_whole: AtomicBool,
-    /// For XML.
+    /// The parts, for XML.
     parts: Option<Parts>,
 }
 
@@ -256,7 +258,7 @@ impl Making {
         Self { job: Arc::new(job), peer: peer.clone(), sink: Some(sink), batches, under_way: VecDeque::new() }
     }
 
-    /// The next piece, which may be empty. `None` after the last one.
+    /// Returns the next piece, which may be empty. `None` after the last one.
     async fn next(&mut self) -> Option<Result<Vec<u8>, FindError>> {
         let mut sink = self.sink.take()?;
         while self.under_way.len() < AT_ONE_TIME
@@ -284,13 +286,13 @@ impl Making {
                 Some(Ok(piece))
             }
             Ok(Err(error)) => Some(Err(error)),
-            // A defect, which its own log line tells.
+            // It is a defect, which has a log line of its own.
             Err(_) => Some(Err(FindError::AnswersLost)),
         }
     }
 
-    /// The body. A compressed one of usual length is made in memory and kept. A longer one goes out
-    /// while it is made.
+    /// Returns the body. A compressed one of usual length is made in memory and kept. A longer one
+    /// goes out while it is made.
     async fn body(mut self, hash: u128) -> Result<Body, Problem> {
         let answering = Arc::clone(&self.job.answering);
         let cache = &answering.metadata;
@@ -319,7 +321,7 @@ impl Making {
         Ok(Body::from(body))
     }
 
-    /// A body that goes out while it is made. It begins with these bytes.
+    /// Returns a body that goes out while it is made. It begins with these bytes.
     fn streamed(mut self, begun: Vec<u8>) -> Body {
         let (mut outlet, body) = Body::pieces(self.job.answering.options.write_timeout);
         tokio::spawn(async move {
@@ -398,7 +400,8 @@ impl Job {
     }
 }
 
-/// What the index knows of an instance whose object is not at hand: never a missing object without a word.
+/// Writes what the index knows of an instance whose object is not at hand. So a missing object is
+/// never passed over in silence.
 fn as_indexed(
     reader: &mut Reader,
     instance: &RetrievedInstance<'_>,
@@ -424,13 +427,13 @@ fn as_indexed(
         Err(error) => return Err(error),
     }
     if out.len() == start {
-        // Dropped from the index since it was asked.
+        // The index dropped the instance after the query.
         out.push_str("{}");
     }
     Ok(())
 }
 
-/// Text on its way, compressed or not.
+/// Text of an answer, compressed or not.
 enum Sink {
     Plain(Vec<u8>),
     Gzip(GzEncoder<Vec<u8>>),
@@ -438,7 +441,7 @@ enum Sink {
 
 impl Sink {
     fn gzip() -> Self {
-        // Metadata shrink to a tenth at the lowest level.
+        // At the lowest level, metadata shrink to a tenth.
         Self::Gzip(GzEncoder::new(Vec::new(), Compression::fast()))
     }
 

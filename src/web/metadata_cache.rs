@@ -1,4 +1,4 @@
-//! Finished metadata in memory: compressed bodies of whole responses, bounded in bytes.
+//! Cache of finished metadata: compressed bodies of whole responses in memory, limited in bytes.
 //!
 //! The key is a hash of everything that the index knows of the objects. A change of the index makes
 //! another key. A change of a file that the index has not seen yet is found by one `stat` for each
@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Bytes;
 
-/// Longest body that is kept, as a part of all.
+/// Divisor for the longest body that is kept, as a part of the cache.
 const PART: usize = 4;
 
-/// Bytes that an entry takes besides its body.
+/// Number of bytes that an entry takes besides its body.
 const ENTRY_BYTES: usize = 128;
 
-/// Bodies that were answered last.
+/// The bodies that were requested last.
 #[derive(Debug)]
 pub(super) struct MetadataCache {
     most: usize,
@@ -32,17 +32,17 @@ struct KeptBodies {
 }
 
 impl MetadataCache {
-    /// Keeps up to so many bytes.
+    /// Returns a cache with this maximum size in bytes.
     pub(super) fn new(most: usize) -> Self {
         Self { most, kept: Mutex::default(), under_way: Mutex::default() }
     }
 
-    /// The longest body that is kept. 0 if none is.
+    /// Returns the length of the longest body that is kept. 0 means that none is kept.
     pub(super) fn longest(&self) -> usize {
         self.most / PART
     }
 
-    /// A body that is kept.
+    /// Returns a kept body.
     pub(super) fn get(&self, key: u128) -> Option<Bytes> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.clock += 1;
@@ -52,7 +52,7 @@ impl MetadataCache {
         Some(body.clone())
     }
 
-    /// Lets a body go.
+    /// Drops a body.
     pub(super) fn remove(&self, key: u128) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((gone, _)) = kept.bodies.remove(&key) {
@@ -60,7 +60,7 @@ impl MetadataCache {
         }
     }
 
-    /// Keeps a body. Those that were not asked for longest make room.
+    /// Keeps a body. Bodies that were not requested for the longest time make room.
     pub(super) fn put(&self, key: u128, body: Bytes) {
         if body.len() > self.longest() {
             return;
@@ -79,16 +79,16 @@ impl MetadataCache {
         }
     }
 
-    /// The lock of a response: whoever has it makes the response, and others wait for it.
+    /// Returns the lock of a response. Its holder makes the response, and others wait for it.
     pub(super) fn lock_of(&self, key: u128) -> Arc<tokio::sync::Mutex<()>> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        // Locks that nobody holds or waits for are of responses that were made.
+        // Locks that nobody holds or waits for belong to responses that were made.
         under_way.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(under_way.entry(key).or_default())
     }
 }
 
-/// Bytes that a body takes.
+/// Returns the number of bytes that a body takes.
 fn cost(body: &Bytes) -> usize {
     body.len() + ENTRY_BYTES
 }

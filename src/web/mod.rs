@@ -1,4 +1,4 @@
-//! The HTTP side of the node: DICOMweb (PS3.18), its access rules, and what an operator looks at.
+//! The HTTP side of the node: DICOMweb (PS3.18), its access rules, and pages for operators.
 //!
 //! tokio and hyper live here and nowhere below. In reading order:
 //!
@@ -83,50 +83,58 @@ use crate::deliver::delivery::Delivery;
 use crate::qr;
 use crate::receive::storage::Storage;
 
-/// Gives the TLS settings of the moment, at each handshake; so certificates are read again without a restart.
+/// Returns the current TLS settings at each handshake. So certificates are read again without a
+/// restart.
 pub type TlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
-/// Settings of the HTTP side. The cost of too high and too low is said at each.
+/// Settings of the HTTP side, each with the cost of a value that is too low or too high.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Address and port to listen on. Port 0 takes a free one.
     pub bind: SocketAddr,
-    /// The URL under which clients reach the node; `None`: that of each request.
+    /// URL under which clients reach the node. `None` means the URL of each request.
     pub public_url: Option<BaseUrl>,
-    /// Host names that the node is called by, besides IP addresses, `localhost` and the host of `public_url`.
+    /// Host names of the node, besides IP addresses, `localhost` and the host of `public_url`.
     pub hosts: Vec<String>,
-    /// Origins whose pages may read answers (CORS); `*` is every one, without credentials.
+    /// Origins whose pages may read answers (CORS). `*` means every origin, without credentials.
     pub cors_origins: Vec<String>,
-    /// Proxies whose `Forwarded` and `X-Forwarded-*` headers, and whose user header, are believed.
+    /// Proxies whose `Forwarded`, `X-Forwarded-*` and user headers are trusted.
     pub trusted_proxies: Vec<IpAddr>,
-    /// The header in which a trusted proxy says who the user is, in lower case.
+    /// Header in which a trusted proxy names the user, in lower case.
     pub user_header: Option<String>,
-    /// What callers may do where there are no users.
+    /// Rights of callers if there are no users.
     pub anyone: Rights,
-    /// Connections at one time. Too low: clients wait. Too high: open files and some 100 KB of memory each.
+    /// Maximum number of connections. Too low: clients wait. Too high: each takes an open file and
+    /// some 100 KB of memory.
     pub max_connections: usize,
-    /// Connections of one address at one time. Too low: a busy proxy is cut off. Too high: one client takes all.
+    /// Maximum number of connections of one address. Too low: a busy proxy is cut off. Too high:
+    /// one client takes all.
     pub max_connections_per_address: usize,
-    /// Time for the head of a request, and for a TLS handshake. Too low: slow lines fail. Too high: silent
-    /// connections hold on to their place.
+    /// Time for the head of a request, and for a TLS handshake. Too low: slow lines fail. Too high:
+    /// silent connections keep their place.
     pub head_timeout: Duration,
-    /// Time that a connection may be open without a request. Too low: clients connect again. Too high: places are held.
+    /// Time for which a connection may be open without a request. Too low: clients connect again.
+    /// Too high: places are kept.
     pub idle_timeout: Duration,
-    /// Time between two pieces of a request body. Too low: slow lines fail. Too high: places are held.
+    /// Time between two pieces of a request body. Too low: slow lines fail. Too high: places are
+    /// kept.
     pub read_timeout: Duration,
-    /// Time for a client to take the next bytes. Too low: slow clients are cut off. Too high: places are held.
+    /// Time for a client to take the next bytes. Too low: slow clients are cut off. Too high:
+    /// places are kept.
     pub write_timeout: Duration,
-    /// Time that the index may work on a search. Too low: searches in a huge archive fail. Too high: one bad search
-    /// keeps a processor busy.
+    /// Time for the index to work on a search. Too low: searches in a huge archive fail. Too high:
+    /// one bad search keeps a processor busy.
     pub query_time_limit: Duration,
-    /// After the order to stop: time for responses in flight.
+    /// Time for responses in flight after the order to stop.
     pub drain_timeout: Duration,
-    /// The most results of one search; a Warning says that there are more. `None`: all.
+    /// Maximum number of results of one search. A Warning says that there are more. `None` means no
+    /// limit.
     pub max_results: Option<u64>,
-    /// Bytes of finished metadata that are kept in memory. 0: none. Larger: more memory. Smaller: more
-    /// objects are read again.
+    /// Maximum memory for finished metadata, in bytes. 0 keeps none. Larger: more memory. Smaller:
+    /// more objects are read again.
     pub metadata_cache_bytes: usize,
-    /// Bytes that stay free on the disk of the index, of results that wait for slow clients.
+    /// Number of bytes that stay free on the disk of the index. Results that wait for slow clients
+    /// leave them free.
     pub min_free_bytes: u64,
     /// How queries are answered.
     pub query: qr::Options,
@@ -166,20 +174,20 @@ impl Default for Options {
     }
 }
 
-/// What the HTTP side answers from.
+/// Services that the HTTP side answers from.
 #[derive(Clone)]
 pub struct Services {
-    /// The index.
+    /// The index file.
     pub index: PathBuf,
-    /// What sends objects; the one of C-GET.
+    /// The sender of objects, which C-GET uses too.
     pub delivery: Arc<Delivery>,
-    /// What stores objects; the one of C-STORE. `None`: nothing is stored.
+    /// The storage of objects, which C-STORE uses too. `None` means that nothing is stored.
     pub storage: Option<Arc<Storage>>,
-    /// Who may do what; can be replaced while the node runs.
+    /// The users and their rights. They can be replaced while the node runs.
     pub users: SharedUsers,
-    /// OHIF; `None`: it is not served.
+    /// The build of OHIF. `None` means that it is not served.
     pub ohif: Option<Arc<Ohif>>,
-    /// Certificates; `None`: without TLS.
+    /// The certificates. `None` means no TLS.
     pub tls: Option<TlsSource>,
 }
 

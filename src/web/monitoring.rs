@@ -1,4 +1,4 @@
-//! What a supervisor asks: whether the node is up, and its metrics as Prometheus reads them.
+//! Requests of a supervisor: whether the node is up, and its metrics as Prometheus reads them.
 
 use std::fmt::Write as _;
 
@@ -8,12 +8,12 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use super::body::Body;
 use crate::telemetry::metrics::{ALL, BUCKET_SECONDS, Cell, Metric};
 
-/// The node answers, and that is all that a stranger learns.
+/// Says that the node answers. A stranger learns nothing else.
 pub(super) fn health() -> Response<Body> {
     text("ok\n".to_owned(), "text/plain; charset=utf-8")
 }
 
-/// All metrics in the text format of Prometheus, version 0.0.4.
+/// Returns all metrics in the text format of Prometheus, version 0.0.4.
 pub(super) fn metrics() -> Response<Body> {
     let mut out = String::new();
     let mut last = "";

@@ -1,13 +1,14 @@
-//! `multipart/related` (RFC 2387, RFC 2046 5.1, PS3.18 8.6.1.2): heads of parts, and a reader for parts as they come.
+//! `multipart/related` (RFC 2387, RFC 2046 5.1, PS3.18 8.6.1.2): heads of parts, and a reader for
+//! parts while they arrive.
 
 use data_encoding::HEXLOWER;
 use memchr::memmem;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-/// Bytes of the head of a part. Clients send some hundred.
+/// Maximum length of the head of a part, in bytes. Clients send some hundred.
 const MAX_PART_HEAD: usize = 16 << 10;
 
-/// Characters of a boundary that is accepted. RFC 2046 5.1.1 allows 70, and Orthanc sends 73.
+/// Maximum length of an accepted boundary. RFC 2046 5.1.1 allows 70, and Orthanc sends 73.
 const MAX_BOUNDARY: usize = 256;
 
 /// Writes the delimiters and heads of the parts of one response.
@@ -17,32 +18,32 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// With a boundary that no object has, but by a chance of 2^-128.
+    /// Returns parts with a random boundary. An object has it only by a chance of 2^-128.
     pub(super) fn new() -> Self {
         let mut random = [0; 16];
-        // A boundary that can be guessed is still one.
+        // A boundary that can be guessed still works.
         let _ = SystemRandom::new().fill(&mut random);
         Self { boundary: HEXLOWER.encode(&random) }
     }
 
-    /// With a boundary that is the same for the same content.
+    /// Returns parts with a boundary that is the same for the same content.
     pub(super) fn of_hash(hash: u128) -> Self {
         Self { boundary: format!("{hash:032x}") }
     }
 
-    /// The type of the response.
+    /// Returns the media type of the response.
     pub(super) fn content_type(&self, of_parts: &str) -> String {
         format!("multipart/related; type=\"{of_parts}\"; boundary={}", self.boundary)
     }
 
-    /// What stands before the bytes of a part. Clients look for the first empty line, and some for Content-Type as the first
-    /// header: it stays short.
+    /// Returns the text before the bytes of a part. Clients look for the first empty line, and some
+    /// for Content-Type as the first header. So it stays short.
     pub(super) fn head(&self, content_type: &str, length: Option<u64>) -> String {
         let length = length.map(|length| format!("Content-Length: {length}\r\n")).unwrap_or_default();
         format!("\r\n--{}\r\nContent-Type: {content_type}\r\n{length}\r\n", self.boundary)
     }
 
-    /// The same for a part whose value is at a URI of its own.
+    /// Returns the same for a part whose value has a URI of its own.
     pub(super) fn located_head(&self, content_type: &str, length: u64, location: &str) -> String {
         format!(
             "\r\n--{}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nContent-Location: {location}\r\n\r\n",
@@ -50,25 +51,25 @@ impl Parts {
         )
     }
 
-    /// What stands behind the last part.
+    /// Returns the text after the last part.
     pub(super) fn end(&self) -> String {
         format!("\r\n--{}--\r\n", self.boundary)
     }
 }
 
-/// Why a body is none of this kind.
+/// Errors of a body of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MultipartError {
-    /// The boundary of the Content-Type is missing or no boundary.
+    /// The boundary of the Content-Type is missing or not valid.
     #[error("the Content-Type has no boundary of 1 to {MAX_BOUNDARY} characters")]
     Boundary,
-    /// The head of a part goes on and on.
+    /// The head of a part is too long.
     #[error("the head of a part is longer than {MAX_PART_HEAD} bytes")]
     HeadTooLong,
     /// The head of a part cannot be read.
     #[error("the head of a part cannot be read")]
     Head,
-    /// Something else than the end or a line stands behind a boundary.
+    /// A boundary is followed neither by the end nor by a new line.
     #[error("a boundary is followed by something else than a line end or two hyphens")]
     AfterBoundary,
     /// The body ends before the closing boundary.
@@ -76,19 +77,19 @@ pub enum MultipartError {
     Truncated,
 }
 
-/// What comes out of a body.
+/// Events of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartEvent {
-    /// A part begins; its Content-Type, empty where it has none, and whether it has an encoding that we do not undo.
+    /// A part begins.
     Begin {
-        /// The value of Content-Type.
+        /// The value of Content-Type. It is empty if there is none.
         content_type: String,
-        /// Whether Content-Encoding or Content-Transfer-Encoding say that the bytes are not as they are.
+        /// Whether Content-Encoding or Content-Transfer-Encoding say that the bytes are encoded.
         is_encoded: bool,
     },
     /// Bytes of the part.
     Bytes(Vec<u8>),
-    /// The part is at its end.
+    /// The part has ended.
     End,
 }
 
@@ -96,7 +97,7 @@ pub enum PartEvent {
 enum ParserState {
     /// Before the first boundary.
     Preamble,
-    /// Behind a boundary.
+    /// After a boundary.
     AfterBoundary,
     /// In the head of a part.
     Head,
@@ -104,22 +105,23 @@ enum ParserState {
     PartStart,
     /// In a part.
     Part,
-    /// Behind the closing boundary.
+    /// After the closing boundary.
     Epilogue,
 }
 
-/// Takes a body apart that comes in pieces of any size. It holds one head, or as many bytes as a boundary has.
+/// Parser for a body that arrives in pieces of any size. It holds one head, or as many bytes as a
+/// boundary has.
 #[derive(Debug)]
 pub struct MultipartReader {
     /// `\r\n--` and the boundary.
     delimiter: Vec<u8>,
     state: ParserState,
-    /// What was not used yet.
+    /// Bytes that were not used yet.
     carry: Vec<u8>,
 }
 
 impl MultipartReader {
-    /// For the boundary of a Content-Type.
+    /// Returns a parser for the boundary of a Content-Type.
     ///
     /// # Errors
     /// [`MultipartError::Boundary`].
@@ -130,7 +132,8 @@ impl MultipartReader {
             return Err(MultipartError::Boundary);
         }
         let delimiter = format!("\r\n--{boundary}").into_bytes();
-        // A line end before the first boundary may be missing: as if there were one.
+        // The line end before the first boundary may be missing. The parser acts as if there were
+        // one.
         Ok(Self { delimiter, state: ParserState::Preamble, carry: b"\r\n".to_vec() })
     }
 
@@ -144,7 +147,7 @@ impl MultipartReader {
         Ok(())
     }
 
-    /// The end of the body.
+    /// Ends the body.
     ///
     /// # Errors
     /// [`MultipartError::Truncated`] before the closing boundary.
@@ -152,7 +155,7 @@ impl MultipartReader {
         if self.state == ParserState::Epilogue { Ok(()) } else { Err(MultipartError::Truncated) }
     }
 
-    /// Uses what it can; whether to go on.
+    /// Uses the bytes that it can. Returns whether to go on.
     fn step(&mut self, events: &mut Vec<PartEvent>) -> Result<bool, MultipartError> {
         match self.state {
             ParserState::Epilogue => {
@@ -166,7 +169,7 @@ impl MultipartReader {
         }
     }
 
-    /// Some writers let the empty line of an empty part be the line end before its boundary, too.
+    /// Some writers use the empty line of an empty part as the line end before its boundary too.
     fn part_start(&mut self, events: &mut Vec<PartEvent>) -> bool {
         let boundary = self.delimiter.get(2..).unwrap_or_default();
         if self.carry.starts_with(boundary) {
@@ -185,7 +188,7 @@ impl MultipartReader {
     fn until_boundary(&mut self, events: &mut Vec<PartEvent>) -> bool {
         let is_part = self.state == ParserState::Part;
         let found = memmem::find(&self.carry, &self.delimiter);
-        // The last bytes may be the beginning of a boundary.
+        // The last bytes may be the start of a boundary.
         let used = found.unwrap_or(self.carry.len().saturating_sub(self.delimiter.len() - 1));
         let bytes: Vec<u8> = self.carry.drain(..used).collect();
         if is_part && !bytes.is_empty() {
@@ -207,7 +210,7 @@ impl MultipartReader {
             self.state = ParserState::Epilogue;
             return Ok(true);
         }
-        // RFC 2046 5.1.1: white space may stand there.
+        // RFC 2046 5.1.1 allows white space here.
         let padding = self.carry.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
         match self.carry.get(padding..).unwrap_or_default() {
             [b'\r', b'\n', ..] => {

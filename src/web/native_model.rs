@@ -1,7 +1,7 @@
 //! The Native DICOM Model in XML (PS3.19 annex A.1), made of the DICOM JSON Model (PS3.18 F.3).
 //!
-//! The text that our own writers made is read and written again in one pass, without an object in
-//! memory. So XML says exactly what JSON says.
+//! The text of our own writers is read and written again in one pass, without an object in memory.
+//! So the XML says exactly what the JSON says.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ const START: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
 /// Components of a person name (PS3.19 table A.1.5-5), in the order of PS3.5 6.2.1.
 const NAME_PARTS: [&str; 5] = ["FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix"];
 
-/// Appends the model of one data set, whose JSON text this is.
+/// Appends the model of one data set with this JSON text.
 ///
 /// # Errors
 /// If the text is not one object of the DICOM JSON Model. Our writers make no such text.
@@ -36,7 +36,8 @@ pub(super) fn push(out: &mut String, json: &str) -> Result<(), serde_json::Error
     Ok(())
 }
 
-/// Appends text with what XML reserves escaped. Characters that XML cannot have are replaced.
+/// Appends text, and escapes the characters that XML reserves. Characters that XML cannot have are
+/// replaced.
 fn push_text(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {
@@ -44,7 +45,7 @@ fn push_text(out: &mut String, text: &str) {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // A reader would make spaces and line feeds of these.
+            // A reader would replace these by spaces and line feeds.
             '\r' => out.push_str("&#13;"),
             '\t' => out.push_str("&#9;"),
             '\n' => out.push_str("&#10;"),
@@ -75,7 +76,7 @@ impl<'de> Visitor<'de> for DataSetXml<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
-        // By group and block (PS3.5 7.8.1).
+        // Private creators by group and block (PS3.5 7.8.1).
         let mut creators: HashMap<(u16, u16), String> = HashMap::new();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let number = u32::from_str_radix(&key, 16).map_err(M::Error::custom)?;
@@ -115,7 +116,7 @@ impl<'de> Visitor<'de> for ElementXml<'_> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Option<String>, M::Error> {
         let Self { out, tag, creator } = self;
-        // Our writers begin with the VR, which says how the values are read.
+        // Our writers begin with the VR, which decides how the values are read.
         let vr = match map.next_entry::<Cow<'de, str>, String>()? {
             Some((key, vr)) if key == "vr" => vr,
             _ => return Err(M::Error::custom("an element does not begin with its VR")),
@@ -184,7 +185,7 @@ impl<'de> Visitor<'de> for ValuesXml<'_> {
     }
 }
 
-/// Writes one value. An empty one among others has a number and no element.
+/// Writes one value. An empty value among others has a number and no element.
 struct ValueXml<'o> {
     out: &'o mut String,
     vr: &'o str,
@@ -252,7 +253,7 @@ impl<'de> Visitor<'de> for ValueXml<'_> {
         }
         let _ = write!(out, "<PersonName number=\"{number}\">");
         while let Some((group, name)) = map.next_entry::<String, String>()? {
-            // Our writers have only the groups of F.2.2, which are the names of XML as well.
+            // Our writers only have the groups of F.2.2, which are the names in XML as well.
             let _ = write!(out, "<{group}>");
             for (part, text) in NAME_PARTS.iter().zip(name.split('^')).filter(|(_, text)| !text.is_empty()) {
                 let _ = write!(out, "<{part}>");

@@ -1,7 +1,8 @@
-//! Accept (PS3.18 8.7, RFC 9110 12.5.1): which of the forms that can be made is wanted most.
+//! Accept (PS3.18 8.7, RFC 9110 12.5.1): the choice of the form that the client wants most.
 //!
-//! Clients get this header wrong in many ways: without quotes, with `TYPE=`, with parameters that
-//! nobody knows. What cannot be read is passed over (PS3.18 8.7.5); one wrong entry never makes a 400.
+//! Clients get this header wrong in many ways: without quotes, with `TYPE=`, with unknown
+//! parameters. Entries that cannot be read are ignored (PS3.18 8.7.5). One wrong entry never makes
+//! a 400.
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
@@ -9,25 +10,25 @@ use hyper::header::HeaderValue;
 use super::problem::Problem;
 use super::query::pairs;
 
-/// Media ranges of one request that are looked at. A browser sends eight.
+/// Maximum number of media ranges of one request that are examined. A browser sends eight.
 const MAX_RANGES: usize = 64;
 
-/// The weight of a range without one, and the greatest.
+/// The weight of a range without one, and the greatest weight.
 const FULL_WEIGHT: u16 = 1000;
 
-/// A media range with its parameters, names in lower case.
+/// A media range with its parameters. Names are in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MediaRange {
-    /// Type and subtype in lower case; either may be `*`.
+    /// Type and subtype in lower case. Either may be `*`.
     pub essence: (String, String),
-    /// Parameters besides the weight, values without quotes.
+    /// Parameters besides the weight. Values have no quotes.
     pub parameters: Vec<(String, String)>,
     /// The weight in thousandths.
     pub weight: u16,
 }
 
 impl MediaRange {
-    /// Reads one range; `None` where it is none.
+    /// Reads one range. `None` if the text is none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = split_outside_quotes(text, ';');
@@ -53,13 +54,14 @@ impl MediaRange {
         Some(range)
     }
 
-    /// A parameter; of several with one name the first.
+    /// Returns a parameter. If several have the name, it is the first one.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// How closely it names this type: 0 for `*/*`, 1 for `type/*`, 2 for the type itself; `None` where it does not.
+    /// Returns how closely the range names this type: 0 for `*/*`, 1 for `type/*`, 2 for the type
+    /// itself. `None` if the range does not cover the type.
     #[must_use]
     pub fn specificity(&self, kind: &str, subkind: &str) -> Option<u8> {
         match (self.essence.0.as_str(), self.essence.1.as_str()) {
@@ -71,7 +73,7 @@ impl MediaRange {
     }
 }
 
-/// Splits where the separator stands outside of a quoted string.
+/// Splits a text at separators outside of quoted strings.
 fn split_outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |c: char| {
@@ -85,7 +87,8 @@ fn split_outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &st
     })
 }
 
-/// A value without the quotation marks around it (RFC 9110 5.6.4). One that is missing is forgiven.
+/// Returns a value without the quotation marks around it (RFC 9110 5.6.4). One missing mark is
+/// accepted.
 fn unquoted(text: &str) -> String {
     let Some(inner) = text.strip_prefix('"') else { return text.to_owned() };
     let (mut out, mut escaped) = (String::new(), false);
@@ -103,7 +106,7 @@ fn unquoted(text: &str) -> String {
     out
 }
 
-/// A weight in thousandths (RFC 9110 12.4.2).
+/// Reads a weight in thousandths (RFC 9110 12.4.2).
 fn weight(text: &str) -> Option<u16> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     if part.len() > 3 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -117,7 +120,8 @@ fn weight(text: &str) -> Option<u16> {
     }
 }
 
-/// What a request accepts: by the query parameter `accept`, which ranks first, and by the header.
+/// The media types that a request accepts. The query parameter `accept` ranks first, then the
+/// header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
     parameter: Vec<MediaRange>,
@@ -125,12 +129,12 @@ pub struct Accept {
 }
 
 impl Accept {
-    /// Of a request with these `Accept` headers and this query.
+    /// Reads the `Accept` headers and the query of a request.
     pub(super) fn of<'h>(headers: impl IntoIterator<Item = &'h HeaderValue>, query: &str) -> Self {
         Self::parse(headers.into_iter().filter_map(|header| header.to_str().ok()), query)
     }
 
-    /// The same of the texts of the headers.
+    /// Reads the texts of the headers.
     #[must_use]
     pub fn parse<'h>(headers: impl IntoIterator<Item = &'h str>, query: &str) -> Self {
         let mut accept = Self::default();
@@ -145,14 +149,15 @@ impl Accept {
         accept
     }
 
-    /// The ranges in groups, those of the higher rank first; none where all forms are as good as another.
+    /// Returns the ranges in groups, those of the higher rank first. There is no group if all forms
+    /// are equally good.
     #[must_use]
     pub fn groups(&self) -> Vec<&[MediaRange]> {
         [self.parameter.as_slice(), self.header.as_slice()].into_iter().filter(|group| !group.is_empty()).collect()
     }
 
-    /// Of the media types that can be made, the one that is wanted most; of equals the first. Without any range that could be
-    /// read it is the first of all: no client means 406 by leaving the header out.
+    /// Returns the media type that the client wants most, and the first of equal ones. Without a
+    /// readable range, it is the first of all. No client means 406 by leaving the header out.
     #[must_use]
     pub fn choose<'o>(&self, offers: &[&'o str]) -> Option<&'o str> {
         let groups = self.groups();
@@ -177,7 +182,7 @@ fn add(ranges: &mut Vec<MediaRange>, text: &str) {
     ranges.extend(split_outside_quotes(text, ',').filter_map(MediaRange::parse).take(room));
 }
 
-/// The weight that ranges give to a media type: that of the closest one.
+/// Returns the weight that the closest range gives to a media type.
 fn weight_of(ranges: &[MediaRange], offer: &str) -> u16 {
     let Some(offer) = MediaRange::parse(offer) else { return 0 };
     let (kind, subkind) = &offer.essence;
@@ -192,7 +197,7 @@ fn weight_of(ranges: &[MediaRange], offer: &str) -> u16 {
     closest.max().map_or(0, |(_, weight)| weight)
 }
 
-/// 406, with what there is.
+/// Returns status 406 with the available media types.
 pub(super) fn not_acceptable(offers: &[&str]) -> Problem {
     Problem::new(StatusCode::NOT_ACCEPTABLE, format!("this resource can be had as: {}", offers.join(", ")))
 }

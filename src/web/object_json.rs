@@ -1,7 +1,8 @@
-//! All attributes of an object in the DICOM JSON Model (PS3.18 annex F), written as they are walked over.
+//! All attributes of an object in the DICOM JSON Model (PS3.18 annex F), written during a walk over
+//! them.
 //!
-//! Long binary values, pixel data and very long texts are given by URI. An object that is damaged ends
-//! where the damage begins, with all that stands before it.
+//! Long binary values, pixel data and very long texts are given by URI. A damaged object ends where
+//! the damage begins, and everything before it is kept.
 
 use std::collections::HashSet;
 
@@ -12,13 +13,14 @@ use crate::encoding::charset::CharacterSets;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::model::dicom_json::{push_element, push_key, push_stored, push_string};
 
-/// The longest binary value that stands in the text itself.
+/// Maximum length of a binary value in the text itself.
 const MAX_INLINE_BINARY: u32 = 1 << 10;
 
-/// The longest text that stands in the text itself. Encapsulated XML and HL7 documents are longer.
+/// Maximum length of a text value in the text itself. Encapsulated XML and HL7 documents are
+/// longer.
 const MAX_INLINE_TEXT: u32 = 64 << 10;
 
-/// The longest text that is made of one object. Enhanced objects of a thousand frames have 5 MB.
+/// Maximum length of the text of one object. Enhanced objects of a thousand frames have 5 MB.
 const MAX_TEXT: usize = 64 << 20;
 
 const SPECIFIC_CHARACTER_SET: u32 = 0x0008_0005;
@@ -29,10 +31,10 @@ const PIXEL_DATA_GROUP: u32 = 0x7FE0;
 pub(super) struct ObjectJson<'o> {
     out: &'o mut String,
     levels: Vec<Level>,
-    /// What URIs of values begin with; a path of tags and item numbers follows.
+    /// Start of the URIs of values. A path of tags and item numbers follows.
     bulk: &'o str,
     transfer_syntax: &'o str,
-    /// Sequences and items that are open inside of one that stands twice.
+    /// Number of open sequences and items inside of one that occurs twice.
     skipped: usize,
     /// Values that are given by URI.
     values: Vec<BulkValue>,
@@ -42,19 +44,20 @@ pub(super) struct ObjectJson<'o> {
 pub(super) struct BulkValue {
     pub(super) uri: String,
     pub(super) tag: u32,
-    /// It belongs to the data set itself, not to an item.
+    /// Whether it belongs to the data set itself, not to an item.
     pub(super) is_root: bool,
-    /// Where its bytes are. `None` if they are in fragments.
+    /// The place of its bytes. `None` if they are in fragments.
     pub(super) range: Option<(u64, u64)>,
 }
 
 struct Level {
     kind: NestedKind,
     is_empty: bool,
-    /// Tags of an item, or of the root. Objects that break the order have some twice, and JSON has no such thing.
+    /// Tags of an item, or of the root. Objects that break the order have some tags twice, and JSON
+    /// cannot.
     seen: HashSet<u32>,
     sets: CharacterSets,
-    /// The part of the path that leads here.
+    /// Part of the path that leads here.
     part: String,
     items: usize,
 }
@@ -66,7 +69,7 @@ enum NestedKind {
 }
 
 impl<'o> ObjectJson<'o> {
-    /// Appends an object, whose values are at URIs that begin with `bulk`.
+    /// Appends an object. The URIs of its values begin with `bulk`.
     pub(super) fn write(
         out: &'o mut String,
         walk: &mut Walk<Bytes>,
@@ -76,7 +79,7 @@ impl<'o> ObjectJson<'o> {
         Self::write_all(out, walk, transfer_syntax, bulk).1
     }
 
-    /// The values of an object that are given by URI.
+    /// Returns the values of an object that are given by URI.
     pub(super) fn bulk_values(
         walk: &mut Walk<Bytes>,
         transfer_syntax: &str,
@@ -169,12 +172,12 @@ impl<'o> ObjectJson<'o> {
         });
     }
 
-    /// Whether an element is written; if so, its separator is.
+    /// Whether an element is written. In that case its separator is written too.
     fn begin(&mut self, tag: u32) -> bool {
         if self.levels.len() == 1 {
             self.add_own(tag);
         }
-        // Group lengths (PS3.5 7.2) and groups that belong to no data set.
+        // Group lengths (PS3.5 7.2), and groups that belong to no data set, are left out.
         let is_none = tag & 0xFFFF == 0 || tag >> 16 < 0x0008;
         let Some(level) = self.levels.last_mut() else { return false };
         if is_none || !level.seen.insert(tag) {
@@ -186,8 +189,9 @@ impl<'o> ObjectJson<'o> {
         true
     }
 
-    /// Adds what every object has besides its own attributes, in the order of tags. This is the character set of this text
-    /// (PS3.18 F.2.2), and the transfer syntax of the stored object.
+    /// Adds elements that every object has besides its own attributes, in the order of tags. These
+    /// are the character set of this text (PS3.18 F.2.2), and the transfer syntax of the stored
+    /// object.
     fn add_own(&mut self, before: u32) {
         let own =
             [(SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192"), (AVAILABLE_TRANSFER_SYNTAX, VR::UI, self.transfer_syntax)];
@@ -235,14 +239,14 @@ impl<'o> ObjectJson<'o> {
                 Ok(())
             }
             Err(error) => {
-                // The separator is there: the element is empty.
+                // The separator is written already, so this writes an empty element.
                 push_stored(self.out, tag, vr, "");
                 Err(error)
             }
         }
     }
 
-    /// PS3.18 F.2.2: a value that is elsewhere.
+    /// Writes a value that is elsewhere (PS3.18 F.2.2).
     fn uri(&mut self, tag: u32, vr: VR, range: Option<(u64, u64)>) {
         push_key(self.out, tag, vr);
         let mut uri = self.bulk.to_owned();

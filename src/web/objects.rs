@@ -1,4 +1,4 @@
-//! An object, opened where the index says, for a walk over its elements.
+//! An object, opened at a location of the index, for a walk over its elements.
 
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) enum Bytes {
     Source(Source),
     /// A data set that is rewritten to Explicit VR Little Endian.
     DataSet(DataSet),
-    /// Either of them, in a file for the next requests.
+    /// One of them, in a file for the next requests.
     Kept { file: Arc<SpoolFile>, position: u64 },
 }
 
@@ -54,7 +54,8 @@ impl Bytes {
         }
     }
 
-    /// Goes to a place of the walk. Of a data set that was rewritten only forward.
+    /// Goes to a place of the walk. In a data set that was rewritten, this is only possible
+    /// forward.
     pub(super) fn go_to(&mut self, from: u64, to: u64) -> io::Result<()> {
         match self {
             Self::Source(source) => source.go_to(to),
@@ -84,13 +85,13 @@ impl walk::Input for Bytes {
     }
 }
 
-/// An object at the beginning of its data set.
+/// An object, at the start of its data set.
 pub(super) struct OpenObject {
     pub(super) walk: Walk<Bytes>,
-    /// The transfer syntax that it lies in.
+    /// The transfer syntax of the stored object.
     pub(super) transfer_syntax: String,
     pub(super) location: Location,
-    /// Where the data set begins, as the walk counts.
+    /// Offset of the data set, as the walk counts.
     pub(super) data_set_offset: u64,
 }
 
@@ -160,7 +161,7 @@ impl OpenObject {
     }
 }
 
-/// Whether the file at a location is still the one that the index knows. Nothing is opened.
+/// Whether the file at a location is still the one that the index knows. It opens nothing.
 pub(super) fn is_unchanged(location: &Location) -> bool {
     let path = match location.place {
         Place::MetadataOnly => return false,
@@ -171,14 +172,14 @@ pub(super) fn is_unchanged(location: &Location) -> bool {
     let has_time = || metadata.modified().is_ok_and(|modified| unix_ms(modified) == location.mtime_ms);
     match location.place {
         Place::MetadataOnly => false,
-        // Nobody but the node writes there.
+        // Only the node writes there.
         Place::Managed => metadata.len() == location.size,
         Place::InPlace => metadata.len() == location.size && has_time(),
         Place::Archive => has_time(),
     }
 }
 
-/// Why an object cannot be had, as a status.
+/// Returns the status for an object that cannot be read.
 pub(super) fn lost(error: &ObjectError) -> Problem {
     match error {
         ObjectError::NotKept => Problem::not_found("the index knows it, and its object is not kept here"),

@@ -1,4 +1,5 @@
-//! OHIF from a folder, below `/ohif/`: the npm build as it is, with what it needs to be at home there.
+//! OHIF from a folder, served below `/ohif/`. It is the npm build, with the changes that it needs
+//! for this place.
 //!
 //! The build is made for the root of a host. The start rewrites its base in `index.html`, in the
 //! bundles and in the style sheets. `app-config.js` is replaced by ours. The start also lists all files, so no path is ever
@@ -13,39 +14,39 @@ use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use ring::digest::{SHA256, digest};
 
-/// Files of a build. That of OHIF 3.12 has some 900.
+/// Maximum number of files of a build. OHIF 3.12 has some 900.
 const MAX_FILES: usize = 50_000;
 
-/// Directories that lie in each other.
+/// Maximum depth of directories.
 const MAX_DEPTH: usize = 16;
 
-/// The largest bundle that is looked through for its base.
+/// Maximum size of a bundle that is searched for its base.
 const MAX_BUNDLE_BYTES: u64 = 64 << 20;
 
-/// What the base is in bundles, minified or not, and what it becomes.
+/// The base in bundles, minified or not, and its replacement.
 const BUNDLE_BASES: [(&str, &str); 2] =
     [("__webpack_require__.p = \"/\"", "__webpack_require__.p = \"/ohif/\""), (".p=\"/\"", ".p=\"/ohif/\"")];
 
-/// What a browser reads of an application that is installed.
+/// File that a browser reads for an installed application.
 const MANIFEST: &str = "manifest.json";
 
 const CONFIG: &str = include_str!("page/ohif-config.js");
 
-/// Why a folder cannot be served as OHIF.
+/// Errors of a folder that cannot be served as OHIF.
 #[derive(Debug, thiserror::Error)]
 pub enum OhifError {
-    /// It cannot be read.
+    /// The file or folder cannot be read.
     #[error("{} cannot be read", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// It has no `index.html` of OHIF.
+    /// The folder has no `index.html` of OHIF.
     #[error("{} has no index.html that begins OHIF; the folder `dist` of the npm package @ohif/app has", .0.display())]
     NoIndex(PathBuf),
-    /// It is no build of a viewer.
+    /// The folder has too many files for a build of a viewer.
     #[error("{} has more than {MAX_FILES} files", .0.display())]
     TooMany(PathBuf),
 }
@@ -53,7 +54,7 @@ pub enum OhifError {
 /// A build of OHIF, listed and rewritten.
 pub struct Ohif {
     pub(super) files: HashMap<String, Entry>,
-    /// Its first page.
+    /// The first page.
     pub(super) index: Bytes,
     /// The Content-Security-Policy of all its pages.
     pub(super) policy: HeaderValue,
@@ -72,7 +73,8 @@ pub(super) enum Entry {
 }
 
 impl Ohif {
-    /// Reads a folder. Says whether the base of a bundle was found: without it OHIF loads nothing but its first page.
+    /// Reads a folder. Says whether the base of a bundle was found. Without it, OHIF loads only its
+    /// first page.
     ///
     /// # Errors
     /// See [`OhifError`].
@@ -124,7 +126,7 @@ fn read(path: &Path) -> Result<String, OhifError> {
     fs::read_to_string(path).map_err(|source| OhifError::Read { path: path.to_owned(), source })
 }
 
-/// All regular files, by their path below the folder. Links are not followed.
+/// Lists all regular files by their path below the folder. It does not follow links.
 fn list(root: &Path, directory: &Path, depth: usize, files: &mut HashMap<String, Entry>) -> Result<(), OhifError> {
     let failed = |source| OhifError::Read { path: directory.to_owned(), source };
     for entry in fs::read_dir(directory).map_err(failed)? {
@@ -144,7 +146,7 @@ fn list(root: &Path, directory: &Path, depth: usize, files: &mut HashMap<String,
     Ok(())
 }
 
-/// `index.html` for `/ohif/` instead of the root.
+/// Returns `index.html` for `/ohif/` instead of the root.
 fn rebased(index: &str) -> String {
     let quotes = ["\"", "'"];
     let mut text = index.to_owned();
@@ -182,7 +184,7 @@ fn policy(index: &str) -> HeaderValue {
     HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'self'"))
 }
 
-/// The type of a file by its name.
+/// Returns the media type of a file by its name.
 pub(super) fn media_type(name: &str) -> &'static str {
     match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
         "html" => "text/html; charset=utf-8",
@@ -204,7 +206,7 @@ pub(super) fn media_type(name: &str) -> &'static str {
     }
 }
 
-/// Whether a name has a hash of its content in it, so that the file never changes.
+/// Whether a name contains a hash of its content, so that the file never changes.
 pub(super) fn is_hashed(name: &str) -> bool {
     let is_hash = |part: &str| part.len() >= 8 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     name.split(['.', '-', '/']).any(is_hash)

@@ -1,6 +1,7 @@
-//! From the native samples of a frame to a picture of 8 bits (PS3.3 C.11.1, C.11.2, PS3.4 N.2).
+//! Rendering of the native samples of a frame to a picture of 8 bits (PS3.3 C.11.1, C.11.2, PS3.4
+//! N.2).
 //!
-//! It knows no HTTP and no files. What a request asks for is checked before memory is taken.
+//! It knows no HTTP and no files. The request is checked before memory is taken.
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
@@ -11,13 +12,13 @@ use super::codec::MAX_PIXELS;
 use super::looks::{Function, Greys, Looks, VoiWindow};
 use super::query::pairs;
 
-/// Columns and rows of a picture.
+/// Maximum number of columns and of rows of a picture.
 pub(super) const MAX_SIDE: u32 = 4096;
 
-/// The quality of a JPEG if none is asked for.
+/// The quality of a JPEG if the request names none.
 const QUALITY: u8 = 90;
 
-/// What a request asks of a picture (PS3.18 8.3.5).
+/// Parameters of a request for a picture (PS3.18 8.3.5).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PictureRequest {
     /// Columns and rows that the picture has to fit into.
@@ -36,7 +37,7 @@ struct Region {
 }
 
 impl PictureRequest {
-    /// Reads the parameters of a query. Others than its own are ignored.
+    /// Reads the parameters of a query, and ignores others.
     ///
     /// # Errors
     /// The reason, if a value is not allowed.
@@ -123,7 +124,7 @@ pub enum PictureError {
     /// The palette is missing or damaged.
     #[error("the object has no complete palette")]
     NoPalette,
-    /// The frame has fewer bytes than its size asks for.
+    /// The frame has fewer bytes than its size requires.
     #[error("the frame ends before its last pixel")]
     Short,
     /// The region lies outside of the frame.
@@ -154,14 +155,14 @@ pub enum SampleKind {
     Grey {
         /// Bits of one sample.
         bits: u16,
-        /// MONOCHROME1: the smallest value is white.
+        /// Whether the smallest value is white (MONOCHROME1).
         is_inverse: bool,
     },
     /// One floating-point sample of 4 or 8 bytes.
     Float {
         /// Bytes of one sample.
         bytes: usize,
-        /// MONOCHROME1: the smallest value is white.
+        /// Whether the smallest value is white (MONOCHROME1).
         is_inverse: bool,
     },
     /// An index into the palette, of 8 or 16 bits.
@@ -173,9 +174,9 @@ pub enum SampleKind {
     Colour {
         /// Bits of one sample.
         bits: u16,
-        /// YBR_FULL.
+        /// Whether the samples are YBR_FULL.
         is_ybr: bool,
-        /// One plane for each sample.
+        /// Whether each sample has a plane of its own.
         is_planar: bool,
     },
     /// YBR_FULL_422: two luminances, then the chrominances of both pixels.
@@ -183,7 +184,7 @@ pub enum SampleKind {
 }
 
 impl SampleKind {
-    /// The kind of samples with this Photometric Interpretation, Samples per Pixel and Bits
+    /// Returns the kind of samples with this Photometric Interpretation, Samples per Pixel and Bits
     /// Allocated.
     ///
     /// # Errors
@@ -200,7 +201,7 @@ impl SampleKind {
         }
     }
 
-    /// Bytes of a frame.
+    /// Returns the number of bytes of a frame.
     fn frame_bytes(self, pixels: usize) -> usize {
         match self {
             Self::Grey { bits: 1, .. } => pixels.div_ceil(8),
@@ -284,7 +285,7 @@ pub fn render(
     }
 }
 
-/// From stored values to greys of one frame.
+/// Mapping from stored values to the greys of one frame.
 struct Mapping<'l> {
     looks: &'l Looks,
     greys: Greys,
@@ -300,7 +301,8 @@ impl Mapping<'_> {
         }
     }
 
-    /// A function from modality values to greys. `range` has the least and the greatest value.
+    /// Returns a function from modality values to greys. `range` has the least and the greatest
+    /// value.
     fn shown(&self, window: Option<VoiWindow>, range: (f64, f64)) -> impl Fn(f64) -> u8 {
         let lut = self.looks.voi_lut.as_ref().filter(|_| window.is_none());
         let window = window.or(self.greys.window).unwrap_or(VoiWindow {
@@ -313,14 +315,14 @@ impl Mapping<'_> {
                 Some(lut) => f64::from(lut.at(value)) / f64::from(lut.greatest()),
                 None => share(value, window),
             };
-            // A value that is no number has no grey, and a cast makes it black.
+            // A value that is not a number has no grey. The cast makes it black.
             let level = (share.clamp(0.0, 1.0) * 255.0).round() as u8;
             if self.is_inverse { 255 - level } else { level }
         }
     }
 }
 
-/// Where in a window a value lies: 0 is black, 1 is white. It may lie outside.
+/// Returns the place of a value in a window: 0 is black, 1 is white. It may be outside.
 fn share(value: f64, VoiWindow { centre, width, function }: VoiWindow) -> f64 {
     match function {
         // PS3.3 C.11.2.1.2.1.
@@ -335,7 +337,7 @@ fn share(value: f64, VoiWindow { centre, width, function }: VoiWindow) -> f64 {
     }
 }
 
-/// The value of stored bits (PS3.5 8.1.1).
+/// Returns the value of stored bits (PS3.5 8.1.1).
 fn stored(raw: u16, looks: &Looks) -> f64 {
     let bits = looks.bits_stored.clamp(1, 16);
     let shift = (looks.high_bit.saturating_add(1)).saturating_sub(bits).min(15);
@@ -347,7 +349,7 @@ fn stored(raw: u16, looks: &Looks) -> f64 {
     }
 }
 
-/// Greys of samples of up to 16 bits. Each stored value that occurs is mapped once.
+/// Returns the greys of samples of up to 16 bits. Each stored value that occurs is mapped once.
 fn grey(bytes: &[u8], bits: u16, pixels: usize, mapping: &Mapping<'_>, window: Option<VoiWindow>) -> Vec<u8> {
     let raw = |at: usize| -> u16 {
         match bits {
@@ -382,14 +384,14 @@ fn grey(bytes: &[u8], bits: u16, pixels: usize, mapping: &Mapping<'_>, window: O
     (0..pixels).map(|at| table.get(usize::from(raw(at))).copied().unwrap_or(0)).collect()
 }
 
-/// Greys of samples of more than 16 bits.
+/// Returns the greys of samples of more than 16 bits.
 fn wide_grey(values: impl Iterator<Item = f64> + Clone, mapping: &Mapping<'_>, window: Option<VoiWindow>) -> Vec<u8> {
     let values = values.map(|value| mapping.modality(value));
     let shown = mapping.shown(window, range(values.clone()).unwrap_or((0.0, 0.0)));
     values.map(shown).collect()
 }
 
-/// The least and the greatest of some values. `None` if there is none.
+/// Returns the least and the greatest of several values. `None` if there is none.
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.filter(|value| value.is_finite()).fold(None, |range, value| {
         let (least, greatest) = range.unwrap_or((value, value));
@@ -408,13 +410,13 @@ fn palette(bytes: &[u8], bits: u16, looks: &Looks) -> Result<Vec<u8>, PictureErr
     Ok(bytes.as_chunks::<2>().0.iter().flat_map(|bytes| colour(u16::from_le_bytes(*bytes))).collect())
 }
 
-/// The eight highest of the stored bits of each sample.
+/// Returns the eight highest of the stored bits of each sample.
 fn high_bytes(bytes: &[u8], bits_stored: u16) -> Vec<u8> {
     let shift = bits_stored.clamp(8, 16) - 8;
     bytes.as_chunks::<2>().0.iter().map(|bytes| (u16::from_le_bytes(*bytes) >> shift).min(0xFF) as u8).collect()
 }
 
-/// Colours as red, green and blue, pixel by pixel.
+/// Returns colours as red, green and blue, pixel by pixel.
 fn colour(bytes: &[u8], pixels: usize, is_ybr: bool, is_planar: bool) -> Vec<u8> {
     let mut out = vec![0; pixels * 3];
     for (at, pixel) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
@@ -446,7 +448,7 @@ fn rgb([y, blue, red]: [u8; 3]) -> [u8; 3] {
         .map(|value| value.round().clamp(0.0, 255.0) as u8)
 }
 
-/// How samples of 8 bits become the picture that is sent.
+/// Steps from samples of 8 bits to the picture that is sent.
 struct PictureView<'w> {
     wanted: &'w PictureRequest,
     format: PictureFormat,
@@ -505,7 +507,7 @@ impl PictureView<'_> {
     }
 }
 
-/// The largest size of the same form that fits into a viewport.
+/// Returns the largest size with the same aspect ratio that fits into a viewport.
 fn fitted((columns, rows): (u32, u32), (most_columns, most_rows): (u32, u32)) -> (u32, u32) {
     let by_columns = u64::from(most_columns) * u64::from(rows) <= u64::from(most_rows) * u64::from(columns);
     let part = |side: u32, of: u32, from: u32| {

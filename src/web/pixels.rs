@@ -1,4 +1,5 @@
-//! Where the frames of an object lie (PS3.5 8.2, annex A.4): found once, then each is one read.
+//! The places of the frames of an object (PS3.5 8.2, annex A.4). They are found once. Then each
+//! frame is one read.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,22 +11,23 @@ use super::objects::Bytes;
 use crate::encoding::walk::{Event, Walk, WalkError};
 use crate::model::location::Location;
 
-/// Bytes of offset tables that are kept, all together. A frame takes 40.
+/// Maximum size of all kept offset tables, in bytes. A frame takes 40.
 const KEPT_BYTES: usize = 16 << 20;
 
-/// Bytes that one range takes in a table, with what holds it.
+/// Number of bytes that one range takes in a table, with its container.
 const RANGE_BYTES: usize = 40;
 
-/// Fragments of one object. A slide of a microscope has 100,000 tiles.
+/// Maximum number of fragments of one object. A slide of a microscope has 100,000 tiles.
 const MAX_FRAGMENTS: usize = 4_000_000;
 
-/// The longest value that is read on the way: offset tables of [`MAX_FRAGMENTS`] frames.
+/// Maximum length of a value that is read during the walk: offset tables of [`MAX_FRAGMENTS`]
+/// frames.
 const MAX_TABLE: u64 = 8 * MAX_FRAGMENTS as u64;
 
-/// Frames of one object, as Number of Frames (0028,0008) may say.
+/// Maximum Number of Frames (0028,0008) of one object.
 const MAX_FRAMES: u32 = 1 << 24;
 
-/// What the elements of group 0028 say of pixels, as far as frames need it.
+/// Elements of group 0028 that describe pixels, as far as frames need them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) rows: u16,
@@ -34,25 +36,26 @@ pub(super) struct Shape {
     pub(super) bits_allocated: u16,
     pub(super) frames: u32,
     pub(super) is_planar: bool,
-    /// Two native pixels share their chrominances (YBR_FULL_422, PS3.3 C.7.6.3.1.2).
+    /// Whether two native pixels share their chrominances (YBR_FULL_422, PS3.3 C.7.6.3.1.2).
     pub(super) is_subsampled: bool,
-    /// The samples are floating-point numbers.
+    /// Whether the samples are floating-point numbers.
     pub(super) is_float: bool,
 }
 
 impl Shape {
-    /// Bits of one native frame.
+    /// Returns the number of bits of one native frame.
     fn frame_bits(&self) -> u64 {
         let samples = if self.is_subsampled { 2 } else { self.samples.max(1) };
         u64::from(self.rows) * u64::from(self.columns) * u64::from(samples) * u64::from(self.bits_allocated)
     }
 
-    /// The most bytes that a compressed frame may have. Compression makes noise a little longer.
+    /// Returns the maximum length of a compressed frame, in bytes. Compression makes noise a little
+    /// longer.
     pub(super) fn most_compressed(&self) -> u64 {
         self.frame_bits() / 8 * 2 + (64 << 10)
     }
 
-    /// The shape of one frame, for a codec.
+    /// Returns the shape of one frame, for a codec.
     pub(super) fn of_frame(&self) -> FrameShape {
         FrameShape {
             columns: u32::from(self.columns),
@@ -67,10 +70,10 @@ impl Shape {
 /// A run of bytes in an object.
 pub(super) type Range = (u64, u64);
 
-/// Where pixels lie.
+/// The place of pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Layout {
-    /// One frame after the other, from here on, so many bytes in all.
+    /// One frame after the other, from this offset on. `length` is the number of bytes of all.
     Native { offset: u64, length: u64 },
     /// The fragments of each frame.
     Encapsulated(Vec<Vec<Range>>),
@@ -81,12 +84,12 @@ enum Layout {
 pub(super) struct Pixels {
     pub(super) shape: Shape,
     pub(super) looks: Looks,
-    /// The transfer syntax that the object lies in.
+    /// The transfer syntax of the stored object.
     pub(super) transfer_syntax: String,
     layout: Layout,
 }
 
-/// Why there is no such frame.
+/// Errors of a frame that does not exist.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PixelError {
     #[error("the object has no pixel data")]
@@ -102,11 +105,12 @@ pub(super) enum PixelError {
 /// The bytes of one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// In their order.
+    /// Its runs of bytes, in order.
     pub(super) ranges: Vec<Range>,
-    /// Bits of the first byte that belong to the frame before; only of packed bits.
+    /// Number of bits of the first byte that belong to the frame before. Only packed bits have
+    /// some.
     pub(super) shift: u8,
-    /// Bytes of the frame.
+    /// Length of the frame in bytes.
     pub(super) length: u64,
 }
 
@@ -152,7 +156,7 @@ impl Pixels {
         Ok(Self { shape, looks, transfer_syntax: transfer_syntax.to_owned(), layout })
     }
 
-    /// Bits of one native frame.
+    /// Returns the number of bits of one native frame.
     pub(super) fn frame_bits(&self) -> u64 {
         self.shape.frame_bits()
     }
@@ -162,7 +166,7 @@ impl Pixels {
         matches!(self.layout, Layout::Encapsulated(_))
     }
 
-    /// How many frames there are.
+    /// Returns the number of frames.
     pub(super) fn frames(&self) -> u32 {
         match &self.layout {
             Layout::Native { .. } => self.shape.frames,
@@ -170,7 +174,7 @@ impl Pixels {
         }
     }
 
-    /// One frame, counted from 1.
+    /// Returns one frame, counted from 1.
     pub(super) fn frame(&self, number: u32) -> Result<Frame, PixelError> {
         let at =
             number.checked_sub(1).filter(|at| *at < self.frames()).ok_or(PixelError::NoSuchFrame(self.frames()))?;
@@ -236,7 +240,8 @@ struct Extended {
     lengths: Vec<u64>,
 }
 
-/// The fragments of each frame: by the Extended Offset Table, by the Basic one, or by what begins with each fragment.
+/// Finds the fragments of each frame. It uses the Extended Offset Table, the Basic one, or the
+/// first bytes of each fragment.
 fn fragments(walk: &mut Walk<Bytes>, frames: u32, extended: &Extended) -> Result<Vec<Vec<Range>>, PixelError> {
     let frames = frames as usize;
     let mut table = Vec::new();
@@ -247,7 +252,7 @@ fn fragments(walk: &mut Walk<Bytes>, frames: u32, extended: &Extended) -> Result
         table.extend(offsets.map(|bytes| u64::from(u32::from_le_bytes(*bytes))));
     }
     let mut all: Vec<(Range, [u8; 2])> = Vec::new();
-    // Where the item of the first fragment begins: offsets count from there (PS3.5 A.4).
+    // The offset of the item of the first fragment. Offsets count from there (PS3.5 A.4).
     let mut base = None;
     while let Some((offset, length)) = walk.fragment()? {
         if all.len() == MAX_FRAGMENTS {
@@ -266,7 +271,7 @@ fn fragments(walk: &mut Walk<Bytes>, frames: u32, extended: &Extended) -> Result
         let ranges = extended.offsets.iter().zip(&extended.lengths);
         let inside = |(offset, length): (&u64, &u64)| {
             let start = base.checked_add(*offset)?.checked_add(8)?;
-            // A table that points somewhere else than at a fragment is not believed.
+            // A table that points to another place than a fragment is not used.
             let at = all.binary_search_by_key(&start, |((offset, _), _)| *offset).ok()?;
             let ((_, whole), _) = all.get(at)?;
             (*length <= *whole).then(|| vec![(start, *length)])
@@ -294,7 +299,8 @@ fn fragments(walk: &mut Walk<Bytes>, frames: u32, extended: &Extended) -> Result
     by_beginnings(&all, frames)
 }
 
-/// A JPEG, JPEG-LS or JPEG 2000 stream begins with a marker that no later fragment of it begins with.
+/// A JPEG, JPEG-LS or JPEG 2000 stream begins with a marker. No later fragment of the stream begins
+/// with it.
 fn by_beginnings(all: &[(Range, [u8; 2])], frames: usize) -> Result<Vec<Vec<Range>>, PixelError> {
     let mut found: Vec<Vec<Range>> = Vec::new();
     for (range, beginning) in all {
@@ -311,7 +317,7 @@ fn by_beginnings(all: &[(Range, [u8; 2])], frames: usize) -> Result<Vec<Vec<Rang
     Err(PixelError::Contradiction("it cannot be told which fragments belong to which frame"))
 }
 
-/// Offset tables of the objects that were asked for last.
+/// Offset tables of the objects that were requested last.
 #[derive(Default)]
 pub(super) struct PixelCache(Mutex<Kept>);
 
@@ -322,7 +328,7 @@ struct Kept {
     clock: u64,
 }
 
-/// An object at its place, as it was when it was looked at.
+/// An object at its place, as it was when it was examined.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PixelsKey(PathBuf, std::ffi::OsString, u64, i64);
 

@@ -1,7 +1,7 @@
-//! A request that is not answered as asked: its status, and why (PS3.18 8.5, 8.6.3).
+//! A request that is not answered as asked, with status and reason (PS3.18 8.5, 8.6.3).
 //!
-//! The texts name parameters and headers, never their values: an error page must not carry back what
-//! somebody else put into a link.
+//! The texts name parameters and headers, never their values. An error page must not return text
+//! that somebody else put into a link.
 
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
@@ -9,7 +9,7 @@ use hyper::{Response, StatusCode};
 use super::body::Body;
 use crate::qr::FindError;
 
-/// Why, and with which status.
+/// The reason, and its status.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
@@ -17,7 +17,7 @@ pub(super) struct Problem {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Seconds after which a client may try again where all places are taken.
+/// Seconds after which a client may try again if all places are taken.
 const TRY_AGAIN_AFTER: u64 = 2;
 
 impl Problem {
@@ -25,22 +25,22 @@ impl Problem {
         Self { status, why: why.into(), headers: Vec::new() }
     }
 
-    /// 400.
+    /// Returns a problem with status 400.
     pub(super) fn bad_request(why: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, why)
     }
 
-    /// 404.
+    /// Returns a problem with status 404.
     pub(super) fn not_found(why: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, why)
     }
 
-    /// 503, worth another try.
+    /// Returns a problem with status 503, for which another try is worthwhile.
     pub(super) fn busy(why: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, why).with(RETRY_AFTER, HeaderValue::from(TRY_AGAIN_AFTER))
     }
 
-    /// 500. What happened is for our log.
+    /// Returns a problem with status 500. The details are only in our log.
     pub(super) fn ours() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the node could not answer; its log says why")
     }
@@ -50,7 +50,7 @@ impl Problem {
         self
     }
 
-    /// The response that says it.
+    /// Returns the response for the problem.
     pub(super) fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::from(format!("{}\n", self.why)));
         *response.status_mut() = self.status;
@@ -77,7 +77,7 @@ impl From<FindError> for Problem {
                 "the search took too long: narrow it by a date, a patient or a study, or ask for fewer with limit",
             ),
             FindError::NoRoom => Self::busy("results were not taken, and there is no room for them to wait"),
-            // Nobody is left to read this.
+            // Nobody reads this answer.
             FindError::Cancelled => Self::bad_request("the search was cancelled"),
             FindError::Index(_) | FindError::AnswersLost => Self::ours(),
             FindError::Identifier(_)

@@ -1,6 +1,6 @@
-//! The query of a search (PS3.18 8.3.4): text of a stranger to keys, and what is asked besides.
+//! The query of a search (PS3.18 8.3.4): from text to keys and other parameters.
 //!
-//! The keys become the `Identifier` that a C-FIND would have sent, so that both are matched alike.
+//! The keys become the `Identifier` that a C-FIND would have sent. So both are matched alike.
 
 use std::borrow::Cow;
 
@@ -16,17 +16,17 @@ use crate::model::uid::is_acceptable_uid;
 use crate::qr::keys::{self, KeyError};
 use crate::qr::{self, FindError, NegotiatedOptions, Query};
 
-/// Parameters of one query. OHIF sends eight.
+/// Maximum number of parameters of one query. OHIF sends eight.
 const MAX_PARAMETERS: usize = 1_000;
 
-/// Attributes of `includefield` together.
+/// Maximum number of attributes of all `includefield` together.
 const MAX_INCLUDED: usize = 2_000;
 
-/// Parameters that PS3.18 defines for all transactions, and that name no attribute.
+/// Parameters that PS3.18 defines for all transactions. They name no attribute.
 const NOT_KEYS: [&str; 3] = ["accept", "charset", "disabled"];
 
-/// Default attributes of answers (PS3.18 tables 10.6.3-3 to -5), without those of the service itself. The last ones of a
-/// series lie in Request Attributes Sequence.
+/// Default attributes of answers (PS3.18 tables 10.6.3-3 to -5), without those of the service
+/// itself. The last ones of a series are in Request Attributes Sequence.
 const STUDY_ATTRIBUTES: &str = "StudyDate StudyTime AccessionNumber InstanceAvailability ModalitiesInStudy \
     ReferringPhysicianName TimezoneOffsetFromUTC PatientName PatientID PatientBirthDate PatientSex StudyInstanceUID \
     StudyID NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances";
@@ -36,7 +36,7 @@ const SERIES_ATTRIBUTES: &str = "Modality TimezoneOffsetFromUTC SeriesDescriptio
 const INSTANCE_ATTRIBUTES: &str = "SOPClassUID SOPInstanceUID InstanceAvailability TimezoneOffsetFromUTC InstanceNumber \
     Rows Columns BitsAllocated NumberOfFrames";
 
-/// Default attributes of answers of this level.
+/// Returns the default attributes of answers of this level.
 pub fn default_attributes(level: QueryRetrieveLevel) -> impl Iterator<Item = &'static str> {
     let text = match level {
         QueryRetrieveLevel::Patient | QueryRetrieveLevel::Study => STUDY_ATTRIBUTES,
@@ -46,31 +46,31 @@ pub fn default_attributes(level: QueryRetrieveLevel) -> impl Iterator<Item = &'s
     text.split_ascii_whitespace()
 }
 
-/// What a path says beside its query.
+/// Values of the path beside the query.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
     /// The level of the answers.
     pub level: QueryRetrieveLevel,
-    /// Study Instance UID, percent-encoded; empty where the path has none.
+    /// Study Instance UID, percent-encoded. It is empty if the path has none.
     pub study: &'a str,
-    /// Series Instance UID, percent-encoded; empty where the path has none.
+    /// Series Instance UID, percent-encoded. It is empty if the path has none.
     pub series: &'a str,
 }
 
 /// A search, checked.
 #[derive(Clone, Debug)]
 pub struct SearchQuery {
-    /// The question, the same that a C-FIND makes, without limit and offset.
+    /// The query that a C-FIND makes too, without limit and offset.
     pub query: Query,
-    /// The most results that the client wants.
+    /// Maximum number of results that the client wants.
     pub limit: Option<u64>,
-    /// How many results to leave out first.
+    /// Number of results to leave out first.
     pub offset: u64,
-    /// Keys that the client wanted to be matched and that the index does not keep.
+    /// Keys that the client wanted to match, but that the index does not keep.
     pub ignored: Vec<Tag>,
 }
 
-/// Why a query is none. The texts repeat no value.
+/// Errors of a query. The texts repeat no value.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// More than [`MAX_PARAMETERS`] parameters.
@@ -79,30 +79,31 @@ pub enum QueryError {
     /// More than [`MAX_INCLUDED`] attributes.
     #[error("includefield names more than {MAX_INCLUDED} attributes")]
     TooManyIncluded,
-    /// A percent sign without two digits, or bytes that are no UTF-8.
+    /// A percent sign without two digits, or bytes that are not UTF-8.
     #[error("the query is not percent-encoded UTF-8")]
     Encoding,
-    /// A parameter of the search whose value is none of its values.
+    /// A parameter of the search with a value that is not allowed.
     #[error("{0} has to be {1}")]
     Parameter(&'static str, &'static str),
-    /// A parameter of the search, or a key, that stands twice (PS3.18 8.3.4.1).
+    /// A parameter of the search, or a key, that occurs twice (PS3.18 8.3.4.1).
     #[error("{0} stands twice")]
     Twice(String),
-    /// A name that is no attribute.
+    /// A name that is not an attribute.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A UID of the path that cannot be one.
+    /// A UID of the path that is not valid.
     #[error("the path has a UID that is none")]
     PathUid,
-    /// A key that the path has already, with another value.
+    /// A key that the path already has, with another value.
     #[error("{0} is in the path, with another value")]
     InPath(&'static str),
-    /// As for a C-FIND.
+    /// An error that a C-FIND can have too.
     #[error(transparent)]
     Find(#[from] FindError),
 }
 
-/// The pairs of a query, decoded as far as that is possible. Empty ones are passed over: Weasis sends `?&`.
+/// Returns the pairs of a query, decoded as far as possible. Empty pairs are ignored: Weasis sends
+/// `?&`.
 pub fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     raw_pairs(query).map(|(name, value)| {
         let lossy = |text| decode(text).unwrap_or(Cow::Borrowed(text));
@@ -114,7 +115,7 @@ fn raw_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-/// Decodes percent-encoding; `None` where it is broken. A plus sign is left as it is.
+/// Decodes percent-encoding. `None` if it is damaged. A plus sign stays as it is.
 #[must_use]
 pub fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
@@ -157,18 +158,18 @@ impl SearchQuery {
     }
 }
 
-/// What is gathered of a query.
+/// Parts of a query that is being read.
 struct Reading<'d> {
     level: QueryRetrieveLevel,
     declared: &'d DeclaredSet,
-    /// `KEY=VALUE`, by the key as it was written.
+    /// `KEY=VALUE`, with the key as it was written.
     keys: Vec<(String, String)>,
     included: Vec<String>,
     negotiated: NegotiatedOptions,
     limit: Option<u64>,
     offset: Option<u64>,
     seen: Vec<&'static str>,
-    /// Whether the path names a study, and a series.
+    /// Whether the path names a study and a series.
     has_study: bool,
     has_series: bool,
 }
@@ -177,7 +178,7 @@ impl<'d> Reading<'d> {
     fn new(level: QueryRetrieveLevel, declared: &'d DeclaredSet) -> Self {
         let negotiated = NegotiatedOptions {
             relational_queries: true,
-            // PS3.18 8.3.4.1.1: shall be done, which is the reverse of a C-FIND without negotiation.
+            // PS3.18 8.3.4.1.1 requires it. This is the reverse of a C-FIND without negotiation.
             combined_date_time: true,
             ..NegotiatedOptions::default()
         };
@@ -195,8 +196,8 @@ impl<'d> Reading<'d> {
             "limit" => self.limit = Some(self.number("limit", raw)?),
             "offset" => self.offset = Some(self.number("offset", raw)?),
             _ if NOT_KEYS.contains(&name) => {}
-            // Parameters of others, as `token`, `orderby` and `_`: PS3.18 8.3.4 has unknown ones ignored. An attribute that
-            // is spelt wrong is not ignored: the answer would be all studies.
+            // Unknown parameters, such as `token`, `orderby` and `_`, are ignored (PS3.18 8.3.4). A
+            // misspelt attribute is not ignored, because the answer would be all studies.
             _ if !self.is_key(name) => {}
             _ => return self.key(name, raw),
         }
@@ -228,7 +229,7 @@ impl<'d> Reading<'d> {
     fn number(&mut self, name: &'static str, raw: &str) -> Result<u64, QueryError> {
         self.once(name)?;
         let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
-        // More than SQLite counts is as good as all.
+        // A number beyond those of SQLite means all.
         let number = raw.parse::<u64>().ok().filter(|_| is_number).map(|number| number.min(i64::MAX as u64 / 2));
         number.ok_or(QueryError::Parameter(name, "a whole number"))
     }
@@ -249,7 +250,8 @@ impl<'d> Reading<'d> {
             return Err(QueryError::Twice(name.to_owned()));
         }
         let vr = self.vr(name);
-        // Forms and Python's requests write a space as a plus sign. In a DT it is the sign of a time zone.
+        // Forms and Python's requests write a space as a plus sign. In a DT the plus sign belongs
+        // to a time zone.
         let raw = if vr == Some(VR::DT) { Cow::Borrowed(raw) } else { Cow::Owned(raw.replace('+', "%20")) };
         let value = decode(&raw).ok_or(QueryError::Encoding)?;
         let value = if vr.is_some_and(has_no_comma) { value.replace(',', "\\") } else { value.into_owned() };
@@ -257,7 +259,7 @@ impl<'d> Reading<'d> {
         Ok(())
     }
 
-    /// The VR of the last attribute of a path of names.
+    /// Returns the VR of the last attribute of a path of names.
     fn vr(&self, name: &str) -> Option<VR> {
         if let Some(declared) = self.declared.by_name(name) {
             return Some(declared.vr);
@@ -270,7 +272,7 @@ impl<'d> Reading<'d> {
         entry.map(|entry| entry.vr().relaxed())
     }
 
-    /// A UID of the path narrows the answers.
+    /// Narrows the answers by a UID of the path.
     fn path(&mut self, keyword: &'static str, raw: &str) -> Result<(), QueryError> {
         if raw.is_empty() {
             return Ok(());
@@ -297,7 +299,7 @@ impl<'d> Reading<'d> {
             let tag = Attribute::by_keyword(sequence).map(|attribute| hex(attribute.tag));
             self.included.iter().any(|name| name == "all" || name == sequence || Some(name) == tag.as_ref())
         };
-        // A part of a sequence besides the whole would leave only the part.
+        // A part of a sequence beside the whole sequence would leave only the part.
         let is_wanted = |name: &&str| name.split_once('.').is_none_or(|(sequence, _)| !whole(sequence));
         let of_level = defaults(level, self.has_study, self.has_series);
         texts.extend(of_level.filter(is_wanted).map(str::to_owned));
@@ -318,8 +320,8 @@ impl<'d> Reading<'d> {
     }
 }
 
-/// Whether an attribute belongs to a lower level than that of the answers: it is left out without a word (PS3.18 10.6.1.2.2).
-/// OHIF asks for Modality of studies in each of its lists.
+/// Whether an attribute belongs to a lower level than the answers. It is left out silently (PS3.18
+/// 10.6.1.2.2). OHIF asks for Modality of studies in each of its lists.
 fn is_below(name: &str, level: QueryRetrieveLevel) -> bool {
     let root = name.split('.').next().unwrap_or(name);
     let of_tag = u32::from_str_radix(root, 16).ok().filter(|_| root.len() == 8);
@@ -330,7 +332,8 @@ fn is_below(name: &str, level: QueryRetrieveLevel) -> bool {
     attribute.is_some_and(|attribute| attribute.level > level && attribute.source != ValueSource::Computed)
 }
 
-/// Whether an unsupported key has a value: one at the root, or one in an item, which is only told where it has.
+/// Whether an unsupported key has a value, either at the root or in an item. It is only reported if
+/// it has one.
 fn has_value(elements: &[KeyElement], tag: Tag) -> bool {
     match elements.iter().find(|element| element.tag == tag).map(|element| &element.value) {
         Some(KeyValue::Text(text)) => !text.is_empty(),
@@ -362,7 +365,7 @@ fn defaults(level: QueryRetrieveLevel, has_study: bool, has_series: bool) -> imp
     above_study.into_iter().flatten().chain(above_series.into_iter().flatten()).chain(own.into_iter().flatten())
 }
 
-/// All attributes that answers of this level can have.
+/// Returns all attributes that answers of this level can have.
 fn all_attributes(level: QueryRetrieveLevel) -> impl Iterator<Item = &'static Attribute> {
     ATTRIBUTES.iter().filter(move |attribute| {
         attribute.level <= level && attribute.source != ValueSource::AlwaysEmpty

@@ -6,11 +6,11 @@ use hyper::{Response, StatusCode};
 use super::body::Body;
 use super::problem::Problem;
 
-/// What of the bytes is sent.
+/// The bytes of a response that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Selected {
     All,
-    /// From the first to the last of these, both included.
+    /// The bytes from the first to the last of these, both included.
     Part {
         first: u64,
         last: u64,
@@ -53,7 +53,7 @@ fn unsatisfiable(length: u64) -> Problem {
     }
 }
 
-/// What the head says of the part that is sent.
+/// Adds the headers for the part that is sent.
 pub(super) fn add_range(response: &mut Response<Body>, part: Selected, length: Option<u64>) {
     let Some(length) = length else { return };
     response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -74,7 +74,7 @@ pub(super) fn add_range(response: &mut Response<Body>, part: Selected, length: O
 pub(super) struct Window {
     position: u64,
     first: u64,
-    /// The first byte that is not sent any more.
+    /// Offset of the first byte that is not sent any more.
     end: u64,
 }
 
@@ -86,7 +86,7 @@ impl Window {
         }
     }
 
-    /// What of the next bytes is sent.
+    /// Returns the part of the next bytes that is sent.
     pub(super) fn cut<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let (start, after) = (self.position, self.position + bytes.len() as u64);
         self.position = after;

@@ -1,7 +1,7 @@
-//! Rendered frames and thumbnails (PS3.18 10.4.1.1.4): pixels to a picture that every browser shows.
+//! Rendered frames and thumbnails (PS3.18 10.4.1.1.4): pictures that every browser shows.
 //!
-//! What a request asks for, and the size of the frame, are checked before memory is taken. Only a few
-//! frames are rendered at one time. What cannot be rendered is 406 and says why.
+//! The request and the size of the frame are checked before memory is taken. Only a few frames are
+//! rendered at a time. A frame that cannot be rendered is a 406 with the reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,19 +25,20 @@ use super::problem::Problem;
 use super::target::{Listed, Target};
 use crate::qr::Instances;
 
-/// Columns and rows of a thumbnail.
+/// Number of columns and of rows of a thumbnail.
 const THUMBNAIL_SIDE: u32 = 128;
 
 /// JPEG Baseline (Process 1).
 const JPEG_BASELINE: &str = "1.2.840.10008.1.2.4.50";
 
-/// Time for one picture. Then the client is told, and the work goes on to its end.
+/// Time for one picture. After it the client gets an error, and the work goes on to its end.
 const RENDERING_TIME: Duration = Duration::from_secs(10);
 
 /// Formats of a picture, the default first (PS3.18 table 8.7.4-1).
 pub(super) const MEDIA_TYPES: [&str; 2] = ["image/jpeg", "image/png"];
 
-/// A frame as a picture: of an instance, or of the middle of a series or study.
+/// Answers with a frame as a picture. It is a frame of an instance, or of the middle of a series or
+/// study.
 pub(super) async fn answer(
     answering: &Arc<Answering>,
     call: &Call<'_>,
@@ -103,7 +104,7 @@ impl From<PictureError> for Problem {
     }
 }
 
-/// The instance in the middle of a list.
+/// Returns the instance in the middle of a list.
 fn middle(instances: &Instances) -> Option<Arc<Instances>> {
     let one = instances.get(instances.len() / 2)?;
     Some(Arc::new([(one.sop_instance_uid.to_owned(), one.kind.clone())].into_iter().collect()))
@@ -147,7 +148,7 @@ fn picture(
     Ok(render(&Native { bytes: &bytes, columns, rows, kind }, looks, number, wanted, format)?)
 }
 
-/// The kind of the native samples.
+/// Returns the kind of the native samples.
 fn kind(pixels: &Pixels, codec: Option<&Codec>) -> Result<SampleKind, PictureError> {
     let (shape, looks) = (&pixels.shape, &pixels.looks);
     if shape.is_float {
@@ -158,8 +159,8 @@ fn kind(pixels: &Pixels, codec: Option<&Codec>) -> Result<SampleKind, PictureErr
     SampleKind::of(photometric, shape.samples, shape.bits_allocated, shape.is_planar)
 }
 
-/// Whether a browser shows the stored stream as the object means it. Without a marker it takes
-/// colours for YCbCr. Greys may have a window.
+/// Whether a browser shows the stored stream as the object means it. Without a marker, a browser
+/// takes colours for YCbCr. Greys may have a window.
 fn is_shown_as_it_is(pixels: &Pixels) -> bool {
     pixels.transfer_syntax == JPEG_BASELINE && matches!(pixels.looks.photometric.as_str(), "YBR_FULL" | "YBR_FULL_422")
 }

@@ -1,4 +1,4 @@
-//! The one table of resources: paths, methods, what they are, and who may ask for them.
+//! The one table of resources: their paths, methods and meaning, and who may use them.
 //!
 //! The router, `Allow`, the capabilities answer, log lines and the conformance statement derive from it.
 
@@ -9,7 +9,7 @@ use matchit::Router;
 
 use crate::model::level::QueryRetrieveLevel;
 
-/// What a path stands for.
+/// The meaning of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Description of the service (PS3.18 8.9).
@@ -30,7 +30,7 @@ pub(super) enum Kind {
     AllPixelData,
     /// A frame as a picture.
     Rendered,
-    /// The same, small.
+    /// The same frame, small.
     Thumbnail,
     /// An object by query parameters (PS3.18 9).
     WadoUri,
@@ -46,13 +46,13 @@ pub(super) enum Kind {
     Icon,
     /// The files of OHIF.
     Ohif,
-    /// Whether the node is up. Tells nothing else.
+    /// Whether the node is up, and nothing else.
     Health,
     /// Metrics for Prometheus.
     Metrics,
 }
 
-/// What a caller has to be allowed.
+/// The right that a caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
     Nothing,
@@ -64,14 +64,14 @@ pub(super) enum Needs {
 #[derive(Debug)]
 pub(super) struct Resource {
     pub(super) kind: Kind,
-    /// The path; a part in braces is a parameter.
+    /// The path. A part in braces is a parameter.
     pub(super) template: &'static str,
-    /// Besides HEAD with GET, and OPTIONS.
+    /// Its methods, besides HEAD with GET, and OPTIONS.
     pub(super) methods: &'static [&'static str],
     pub(super) needs: Needs,
-    /// The transaction, as PS3.18 calls it, or what it is for.
+    /// The transaction, as PS3.18 calls it, or its purpose.
     pub(super) what: &'static str,
-    /// What an answer may be.
+    /// Media types of an answer.
     pub(super) media_types: &'static [&'static str],
 }
 
@@ -175,10 +175,10 @@ pub(super) static RESOURCES: &[Resource] = resources! {
     Kind::Metrics, "/metrics", GET, Read, "Metrics for Prometheus", TEXT;
 };
 
-/// What a description of the service may be (PS3.18 8.9.3).
+/// Media types of a description of the service (PS3.18 8.9.3).
 pub(super) const CAPABILITIES: &[&str] = &["application/vnd.sun.wadl+xml", "application/json"];
 
-/// Where the DICOMweb service is.
+/// Path of the DICOMweb service.
 pub(super) const SERVICE: &str = "/dicom-web";
 
 /// A resource and its methods, for documents and tests.
@@ -188,11 +188,11 @@ pub struct ResourceMethods {
     pub template: &'static str,
     /// Its methods, besides HEAD and OPTIONS.
     pub methods: &'static [&'static str],
-    /// What it is.
+    /// The transaction or its purpose.
     pub what: &'static str,
-    /// What an answer may be.
+    /// Media types of an answer.
     pub media_types: &'static [&'static str],
-    /// Whether it answers without credentials where there are users.
+    /// Whether it answers without credentials if there are users.
     pub is_open: bool,
 }
 
@@ -226,7 +226,7 @@ pub(super) struct Route<'p> {
 }
 
 impl<'p> Route<'p> {
-    /// The resource of a path; `None` where there is none.
+    /// Returns the resource of a path. `None` if there is none.
     pub(super) fn of(path: &'p str) -> Option<Self> {
         let found = ROUTER.at(path).ok()?;
         let resource = *found.value;
@@ -240,20 +240,20 @@ impl<'p> Route<'p> {
         Some(Self { resource, parameters })
     }
 
-    /// A parameter, still percent-encoded; empty where the path has none of this name.
+    /// Returns a parameter, still percent-encoded. It is empty if the path has none of this name.
     pub(super) fn parameter(&self, name: &str) -> &'p str {
         self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 }
 
 impl Resource {
-    /// Whether it has this method. HEAD goes wherever GET does.
+    /// Whether it has this method. HEAD is allowed wherever GET is.
     pub(super) fn takes(&self, method: &Method) -> bool {
         let method = if method == Method::HEAD { "GET" } else { method.as_str() };
         self.methods.contains(&method)
     }
 
-    /// The value of `Allow`.
+    /// Returns the value of `Allow`.
     pub(super) fn allow(&self) -> String {
         let head = self.methods.contains(&"GET").then_some("HEAD");
         self.methods.iter().copied().chain(head).chain(["OPTIONS"]).collect::<Vec<_>>().join(", ")

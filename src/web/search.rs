@@ -1,7 +1,8 @@
-//! QIDO-RS (PS3.18 10.6): a query to the index on a thread of its own, its results as they come.
+//! QIDO-RS (PS3.18 10.6): a query to the index on a thread of its own, with its results as they
+//! come.
 //!
-//! The status and the headers go out before the results. So a thread first finds out what they have to say:
-//! whether there is any result, and whether there are more than were asked for.
+//! The status and the headers go out before the results. So a thread first finds out whether there
+//! is any result, and whether there are more than the client asked for.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -28,24 +29,25 @@ use crate::model::level::QueryRetrieveLevel;
 use crate::qr::{self, FindError, JsonWriter, Query, QueryStop};
 use crate::web::call::{Answering, Call};
 
-/// What a search can be answered as, the default first.
+/// Media types of the results, the default first.
 const MEDIA_TYPES: [&str; 3] =
     ["application/dicom+json", "application/json", "multipart/related; type=\"application/dicom+xml\""];
 
-/// Bytes of results that go out together.
+/// Number of bytes of results that go out together.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Bytes of results that are gathered before the head goes out, where it has to say whether there are more. OHIF asks for 101
-/// studies, which are 80 KB.
+/// Maximum number of bytes of results that are gathered before the head goes out, if the head has
+/// to say whether there are more. OHIF asks for 101 studies, which are 80 KB.
 const GATHERED_BYTES: usize = 1 << 20;
 
-/// How long results that were not asked for are counted. Then the Warning says how many there are at least.
+/// Time for counting results that the client did not ask for. After it, the Warning says how many
+/// there are at least.
 const COUNTING: Duration = Duration::from_millis(50);
 
-/// How often a search that was told to stop is told again: SQLite hears it only while a statement runs.
+/// Pause between two orders to stop a search. SQLite only notices an order while a statement runs.
 const TELL_AGAIN: Duration = Duration::from_millis(20);
 
-/// The results of a search.
+/// Answers with the results of a search.
 pub(super) async fn answer(
     answering: &Arc<Answering>,
     call: &Call<'_>,
@@ -90,7 +92,7 @@ pub(super) async fn answer(
             drop(turn);
         });
     }
-    // No word: the thread panicked, which its own log line tells.
+    // Without a head, the thread panicked. Its own log line says so.
     let head = told.await.map_err(|_| Problem::ours())??;
     let mut response = match head {
         Head::Nothing => {
@@ -115,20 +117,21 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// The service as a Warning names it (PS3.18 8.5).
+/// Returns the name of the service in a Warning (PS3.18 8.5).
 fn service_name(call: &Call<'_>) -> String {
     format!("{}{SERVICE}", call.base)
 }
 
 /// Adds a Warning 299 (PS3.18 8.5).
 pub(super) fn warn(headers: &mut HeaderMap, service: &str, text: &str) {
-    // Both were checked or are ours: no quotation mark, nothing that a header cannot have.
+    // Both parts were checked or are our own. They have no quotation mark, and nothing that a
+    // header cannot have.
     if let Ok(value) = HeaderValue::from_str(&format!("299 {service}: {text}")) {
         headers.append(WARNING, value);
     }
 }
 
-/// Which results are wanted.
+/// The requested part of the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Page {
     offset: u64,
@@ -145,24 +148,24 @@ impl Page {
     }
 }
 
-/// What the head of the response has to say.
+/// Facts for the head of the response.
 enum Head {
     Nothing,
     Results(More),
 }
 
-/// How many results there are besides those that are answered.
+/// Number of results besides the answered ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum More {
     None,
     Exactly(u64),
     AtLeast(u64),
-    /// It could not be found out in time.
+    /// The time did not suffice to find out.
     Perhaps,
 }
 
 impl More {
-    /// PS3.18 8.3.4.4.
+    /// Returns the warning of PS3.18 8.3.4.4.
     fn warning(self) -> Option<String> {
         match self {
             Self::None => None,
@@ -175,14 +178,14 @@ impl More {
     }
 }
 
-/// Results on their way.
+/// Results that are being sent.
 struct Results {
     writer: JsonWriter,
     outlet: Outlet,
-    /// Where the head is told, until it is.
+    /// Channel for the head, until it was sent.
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
     text: String,
-    /// For XML.
+    /// The parts, for XML.
     parts: Option<Parts>,
     count: u64,
     page: Page,
@@ -195,7 +198,8 @@ impl Results {
         match found {
             Ok(more) => self.end(more),
             Err(error) => {
-                // With the head out already, the body breaks off: the outlet goes without an end.
+                // If the head is out already, the body breaks off, because the outlet is dropped
+                // without an end.
                 self.tell(Err(Problem::from(error)));
             }
         }
@@ -238,14 +242,14 @@ impl Results {
         match asked {
             Ok(_) => {}
             Err(FindError::Cancelled) if is_full => {}
-            // The reader may have a reason to fail: it is not kept.
+            // The reader may be the cause of the failure, so it is not kept.
             Err(error) => return Err(failure.unwrap_or(error)),
         }
         answering.readers.give_back(reader);
         match self.page.limit {
             Some(limit) if is_full && self.head.is_some() => {
                 match remaining(answering, query, self.page.offset, limit)? {
-                    // One was seen.
+                    // One further result was seen.
                     More::None | More::Perhaps => Ok(More::AtLeast(1)),
                     more => Ok(more),
                 }
@@ -274,7 +278,7 @@ impl Results {
 
     fn tell(&mut self, head: Result<Head, Problem>) {
         if let Some(sender) = self.head.take() {
-            // A client that is gone needs no head.
+            // A client that has gone needs no head.
             let _ = sender.send(head);
         }
     }
@@ -292,7 +296,7 @@ impl Results {
     }
 }
 
-/// How many results come after a page, as far as that is found out in [`COUNTING`].
+/// Counts the results after a page, as far as possible in [`COUNTING`].
 fn remaining(answering: &Answering, query: &Query, offset: u64, limit: u64) -> Result<More, FindError> {
     let mut query = query.clone();
     let request = &mut query.request;
@@ -338,7 +342,7 @@ pub(super) struct Watch {
 struct Watched {
     stop: OnceLock<QueryStop>,
     order: OnceLock<Order>,
-    /// Time that the search waited for its client, and since when it waits.
+    /// Time that the search waited for its client, and the start of the present wait.
     waited: Mutex<(Duration, Option<Instant>)>,
 }
 
@@ -349,7 +353,8 @@ enum Order {
 }
 
 impl Watch {
-    /// Of a search that begins now and may work so long. It is for nobody once `gone` is there.
+    /// Returns a watch over a search that begins now. `limit` is the time that it may work. When
+    /// `gone` is ready, nobody waits for it.
     pub(super) fn start(limit: Duration, gone: impl Future<Output = ()> + Send + 'static) -> Self {
         let (shared, ended) = (Arc::new(Watched::default()), CancellationToken::new());
         let (watched, over) = (Arc::clone(&shared), ended.clone());
@@ -376,14 +381,14 @@ impl Watch {
         Self { shared, ended }
     }
 
-    /// The query of this reader begins; what was ordered before holds.
+    /// Notes that the query of this reader begins. An order that came before still holds.
     pub(super) fn begin(&self, reader: &Reader) -> &QueryStop {
         let stop = self.shared.stop.get_or_init(|| QueryStop::new(reader));
         self.shared.repeat();
         stop
     }
 
-    /// The search waits for its client, which does not count.
+    /// Runs a wait of the search for its client. This time does not count.
     fn pause<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.shared.lock().1 = Some(Instant::now());
         let result = wait();
@@ -395,7 +400,7 @@ impl Watch {
     }
 }
 
-/// A search that is over, whatever way, is not stopped any more.
+/// A search that has ended in any way is not stopped any more.
 impl Drop for Watch {
     fn drop(&mut self) {
         self.ended.cancel();

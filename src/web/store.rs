@@ -1,7 +1,8 @@
-//! STOW-RS (PS3.18 10.5): objects in parts, or one by itself, each on the road of C-STORE while it arrives.
+//! STOW-RS (PS3.18 10.5): objects in parts, or one by itself. Each is stored while it arrives, as
+//! for C-STORE.
 //!
-//! No part is gathered: its bytes go to the header reader and to the disk as they come. The answer goes
-//! out when every row is durable, so several objects wait for one commit.
+//! No part is gathered. Its bytes go to the header reader and to the disk as they arrive. The
+//! answer goes out when every row is durable, so several objects wait for one commit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -33,20 +34,20 @@ use crate::receive::storage::Storage;
 use crate::shares::PeerMemory;
 use crate::web::call::{Answering, Call};
 
-/// What an answer can be, the default first.
+/// Media types of an answer, the default first.
 pub(super) const MEDIA_TYPES: [&str; 2] = ["application/dicom+json", "application/json"];
 
-/// Objects of one request that wait for their row at one time. Larger: more of them share a commit. Smaller: less that goes on
-/// when a client is gone.
+/// Maximum number of objects of one request that wait for their row at a time. Larger: more of them
+/// share a commit. Smaller: less work goes on after the client has gone.
 const UNDER_WAY: usize = 32;
 
-/// Parts of one request. A study has some thousand instances.
+/// Maximum number of parts of one request. A study has some thousand instances.
 const MAX_PARTS: usize = 200_000;
 
-/// The longest File Meta Information that is read.
+/// Maximum length of the File Meta Information, in bytes.
 const MAX_META: usize = 64 << 10;
 
-/// Bytes of a data set that are looked at together with the File Meta Information.
+/// Number of bytes of a data set that are examined together with the File Meta Information.
 const LOOK: usize = 4 << 10;
 
 /// Refused: out of resources (PS3.4 table B.2-1).
@@ -63,7 +64,7 @@ const INVALID_INSTANCE: u16 = 0x0117;
 static IDENTIFYING: LazyLock<Wanted> =
     LazyLock::new(|| Wanted::new([(Tag(0x0008, 0x0016), VR::UI), (Tag(0x0008, 0x0018), VR::UI)]));
 
-/// Stores what a request brings.
+/// Stores the objects of a request.
 pub(super) async fn answer(
     answering: &Arc<Answering>,
     call: &Call<'_>,
@@ -113,7 +114,7 @@ fn form(call: &Call<'_>) -> Result<RequestForm, Problem> {
     match (content_type.essence.0.as_str(), content_type.essence.1.as_str()) {
         ("application", "dicom") => Ok(RequestForm::Single),
         ("multipart", "related") => {
-            // Clients leave the type of the parts out, or write it without quotation marks.
+            // Clients leave out the type of the parts, or write it without quotation marks.
             let is_dicom = content_type.parameter("type").is_none_or(|kind| kind.eq_ignore_ascii_case(DICOM));
             if !is_dicom {
                 return Err(unsupported(
@@ -130,9 +131,9 @@ fn form(call: &Call<'_>) -> Result<RequestForm, Problem> {
     }
 }
 
-/// What became of a part.
+/// Result for a part.
 struct PartOutcome {
-    /// Its place among the parts.
+    /// Its number among the parts.
     at: usize,
     sop_class_uid: String,
     sop_instance_uid: String,
@@ -170,8 +171,8 @@ impl Refused {
     }
 }
 
-/// The Failure Reasons of answers, each with an example of what leads to it in the order of the numbers, for the conformance
-/// statement.
+/// Returns the Failure Reasons of answers in the order of their numbers, for the conformance
+/// statement. Each has an example of a cause.
 pub(super) fn reasons() -> Vec<(u16, String)> {
     let errors = [
         ReceiveError::Duplicate,
@@ -193,7 +194,8 @@ struct Storing {
     sender: Arc<ReceivedFrom>,
     /// The study of the path.
     study: Option<String>,
-    /// Each goes on to its end when the request is gone: what has its place gets its row, or goes.
+    /// Objects that are being stored. Each goes on to its end after the request has gone. An object
+    /// with a place gets its row, or is removed.
     under_way: JoinSet<PartOutcome>,
     outcomes: Vec<PartOutcome>,
     parts: usize,
@@ -201,10 +203,10 @@ struct Storing {
 
 /// A part that is arriving.
 enum StorePart {
-    /// Its first bytes, until they tell what it is.
+    /// Its first bytes, until they show what it is.
     Beginning(Vec<u8>),
     Arriving(Box<Arriving>, Arc<Announced>),
-    /// It failed; the rest is passed over.
+    /// It failed. The rest of it is ignored.
     Failed(String, String, Refused),
 }
 
@@ -229,7 +231,7 @@ impl Storing {
             let frame = match timeout(patience, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => break,
-                // The client is gone: nobody reads an answer.
+                // The client has gone, so nobody reads an answer.
                 Ok(Some(Err(_))) => {
                     damage = Some(Problem::bad_request("the body was cut off"));
                     break;
@@ -266,7 +268,7 @@ impl Storing {
         }
         match damage {
             None => self.end(&mut part).await,
-            // A part without its end is no whole object.
+            // A part without its end is not a whole object.
             Some(_) if part.is_some() => self.fail(String::new(), String::new(), Refused::not_understood()),
             Some(_) => {}
         }
@@ -275,7 +277,7 @@ impl Storing {
         }
         let has_stored = self.outcomes.iter().any(|outcome| outcome.result.is_ok());
         match damage {
-            // What was stored has to be told.
+            // The client must learn of stored objects.
             Some(problem) if !has_stored => return Err(problem),
             _ if self.outcomes.is_empty() => return Err(Problem::bad_request("the body has no parts")),
             _ => {}
@@ -298,7 +300,7 @@ impl Storing {
         match event {
             PartEvent::Begin { content_type, is_encoded } => {
                 let kind = MediaRange::parse(&content_type).map(|range| range.essence);
-                // A part without a type is what its bytes say.
+                // A part without a type is identified by its bytes.
                 let is_dicom = content_type.is_empty()
                     || kind.is_some_and(|(kind, subkind)| kind == "application" && subkind == "dicom");
                 *part = Some(if is_dicom && !is_encoded {
@@ -326,7 +328,7 @@ impl Storing {
         }
     }
 
-    /// The part is known for what it is: its data set goes to the store.
+    /// Begins to store a part after its first bytes have shown what it is.
     async fn begin(&self, beginning: &[u8]) -> StorePart {
         let Some((announced, offset)) = announced(beginning, self.study.clone()) else {
             return StorePart::Failed(String::new(), String::new(), Refused::not_understood());
@@ -372,7 +374,7 @@ impl Storing {
     }
 }
 
-/// Waits until an object has its row, or does not get it.
+/// Waits until an object has its row, or was refused.
 async fn finish(at: usize, arriving: Arriving, announced: Arc<Announced>) -> PartOutcome {
     let result = match arriving.finish().await {
         // The proof of commit is in it.
@@ -398,7 +400,7 @@ fn is_enough(beginning: &[u8]) -> bool {
         None => return false,
     };
     let needed = match meta {
-        // Without preamble, or with something else in its place: as much as any meta information has.
+        // Without a preamble, or with something else in its place, this many bytes suffice.
         None => LOOK,
         Some(meta) => match meta.strip_prefix(GROUP_LENGTH).and_then(|rest| rest.first_chunk::<4>()) {
             Some(length) => {
@@ -411,7 +413,8 @@ fn is_enough(beginning: &[u8]) -> bool {
     beginning.len() >= needed
 }
 
-/// What the beginning of a file says of its data set, and where that begins. `None` for what is no object.
+/// Returns what the start of a file says of its data set, and the offset of the data set. `None` if
+/// it is not an object.
 fn announced(beginning: &[u8], study: Option<String>) -> Option<(Announced, usize)> {
     let mut parser = HeaderParser::for_file(&IDENTIFYING);
     parser.feed(beginning);
@@ -419,7 +422,7 @@ fn announced(beginning: &[u8], study: Option<String>) -> Option<(Announced, usiz
     if parsed.verdict() != Verdict::Object {
         return None;
     }
-    // Without meta information the data set says it itself.
+    // Without meta information, the data set itself has the values.
     let (class, instance) = (parsed.text(0).unwrap_or_default(), parsed.text(1).unwrap_or_default());
     let or_of_data_set = |meta: &str, own: String| if meta.is_empty() { own } else { meta.to_owned() };
     let announced = Announced {
@@ -432,7 +435,8 @@ fn announced(beginning: &[u8], study: Option<String>) -> Option<(Announced, usiz
     Some((announced, offset))
 }
 
-/// 200, 202, 409 or 503, and what became of each part (PS3.18 10.5.3, annex I). `service` is where objects can be had again.
+/// Returns status 200, 202, 409 or 503, with the result of each part (PS3.18 10.5.3, annex I).
+/// `service` is the URL where the objects can be retrieved.
 fn response(outcomes: &[PartOutcome], media_type: &'static str, service: Option<&str>) -> Response<Body> {
     let (mut stored, mut failed, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut studies = std::collections::BTreeSet::new();

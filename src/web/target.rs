@@ -1,4 +1,4 @@
-//! What a path of WADO-RS names, and which instances that is.
+//! The target of a path of WADO-RS, and its instances.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ use crate::qr::{self, FindError, Hierarchy, Instances, RetrieveError, encoded_ui
 use crate::shares::Share;
 use crate::web::call::{Answering, Call};
 
-/// Instance Availability (0008,0056) of what is at hand (PS3.3 C.4.23.1.1).
+/// Instance Availability (0008,0056) of instances at hand (PS3.3 C.4.23.1.1).
 const ONLINE: &str = "ONLINE";
 
 /// The UIDs of a path.
@@ -33,14 +33,14 @@ pub(super) struct Target {
 /// The instances of a target.
 pub(super) struct Listed {
     pub(super) instances: Arc<Instances>,
-    /// SOP Instance UIDs of those that the index knows not to be at hand.
+    /// SOP Instance UIDs of instances that are not at hand, as far as the index knows.
     pub(super) unavailable: HashSet<String>,
-    /// What is counted for the list.
+    /// The share of the memory that the list takes.
     pub(super) share: Share,
 }
 
 impl Target {
-    /// Of a path.
+    /// Reads the UIDs of a path.
     pub(super) fn of(call: &Call<'_>) -> Result<Self, Problem> {
         let uid = |name: &str| match call.route.parameter(name) {
             "" => Ok(String::new()),
@@ -52,7 +52,7 @@ impl Target {
         Ok(Self { study: uid("study")?, series: uid("series")?, instance: uid("instance")? })
     }
 
-    /// The question after its instances, the same that a C-GET asks.
+    /// Returns the query for its instances, which a C-GET makes too.
     fn question(&self) -> Result<FindRequest, RetrieveError> {
         let levels = [
             (QueryRetrieveLevel::Study, "StudyInstanceUID", &self.study),
@@ -67,7 +67,7 @@ impl Target {
         qr::parse_retrieval(InformationModel::StudyRoot, &identifier, true, Hierarchy::Lenient)
     }
 
-    /// Its instances, of which there is at least one.
+    /// Returns its instances. There is at least one.
     pub(super) async fn instances(&self, answering: &Arc<Answering>, call: &Call<'_>) -> Result<Listed, Problem> {
         let delivery = answering.delivery();
         let question = self.question()?;
@@ -91,8 +91,8 @@ impl Target {
     }
 }
 
-/// What the URIs of the values of an instance begin with. Only a target with a series says which one
-/// the instance is in.
+/// Returns the start of the URIs of the values of an instance. Only a target with a series says
+/// which series the instance is in.
 pub(super) fn bulk_data_base(service: &str, target: &Target, sop_instance_uid: &str) -> String {
     let uid = encoded_uid(sop_instance_uid);
     if target.series.is_empty() {
@@ -102,7 +102,7 @@ pub(super) fn bulk_data_base(service: &str, target: &Target, sop_instance_uid: &
     format!("{service}/studies/{study}/series/{series}/instances/{uid}/bulkdata/")
 }
 
-/// Those of the instances that are not at hand, as far as the index knows.
+/// Returns the instances that are not at hand, as far as the index knows.
 fn unavailable(reader: &mut Reader, mut question: FindRequest) -> Result<HashSet<String>, FindError> {
     question.return_keys = [AttributeId::SOPInstanceUID, AttributeId::InstanceAvailability]
         .map(|attribute| ReturnKey { attribute, items: Vec::new() })
@@ -137,7 +137,7 @@ impl From<RetrieveError> for Problem {
 }
 
 impl Answering {
-    /// What sends objects.
+    /// Returns the sender of objects.
     pub(super) fn delivery(&self) -> &Arc<Delivery> {
         &self.delivery
     }

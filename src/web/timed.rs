@@ -1,7 +1,7 @@
-//! A connection on which a client that takes nothing for too long is an error.
+//! A connection that fails if its client takes nothing for too long.
 //!
-//! hyper bounds the time of a request's head and of nothing else. A client that never reads its
-//! response would hold a connection, and what the response holds, for ever.
+//! hyper limits the time for the head of a request, and nothing else. A client that never reads its
+//! response would keep a connection, and the memory of the response, for ever.
 
 use std::future::Future as _;
 use std::io;
@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
 
-/// The stream, and how long a write may wait.
+/// The stream, and the time for which a write may wait.
 pub(super) struct Timed<S> {
     stream: S,
     activity: Arc<Activity>,
@@ -28,7 +28,7 @@ impl<S> Timed<S> {
         Self { stream, activity, limit, waiting: None }
     }
 
-    /// The same as [`Self::within`], of a write of bytes.
+    /// Works as [`Self::within`], for a write of bytes.
     fn written(&mut self, result: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = result {
             self.activity.wrote(bytes);
@@ -36,7 +36,7 @@ impl<S> Timed<S> {
         self.within(result, cx)
     }
 
-    /// What a write came to; one that waits too long is an error.
+    /// Checks the result of a write. A write that waits too long is an error.
     fn within<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.waiting = None;

@@ -1,4 +1,4 @@
-//! The files of OHIF to a browser: see `ohif` for what they are.
+//! Sends the files of OHIF to a browser. `ohif` describes the files.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -17,10 +17,10 @@ use super::ohif::{Entry, is_hashed, media_type};
 use super::problem::Problem;
 use super::query::decode;
 
-/// Bytes of a file that go out together.
+/// Number of bytes of a file that go out together.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// A file of OHIF, or its first page for paths that are its own.
+/// Answers with a file of OHIF, or with its first page for paths of its own.
 pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let none = || Problem::not_found("OHIF is not served here; the option --ohif names its folder");
     let ohif = answering.ohif.as_ref().ok_or_else(none)?;
@@ -34,7 +34,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     let (mut response, name) = match ohif.files.get(&path) {
         Some(Entry::Rewritten(bytes)) => (Response::new(Body::from(bytes.clone())), path.as_str()),
         Some(Entry::OnDisk(file)) => (send(answering, file.clone()).await?, path.as_str()),
-        // A file that is not there is none; everything else is a page of the viewer.
+        // A missing file is a 404. Every other path is a page of the viewer.
         None if path != "index.html" && path.rsplit('/').next().is_some_and(|name| name.contains('.')) => {
             return Err(Problem::not_found("OHIF has no such file"));
         }
@@ -45,7 +45,8 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     let caching = if is_hashed(name) { "private, max-age=31536000, immutable" } else { "no-cache" };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
     headers.insert(CONTENT_SECURITY_POLICY, ohif.policy.clone());
-    // SharedArrayBuffer, in which volumes lie, is there only for pages that are alone in their process.
+    // Volumes are in a SharedArrayBuffer. Browsers only allow it for pages that are alone in their
+    // process.
     for (name, value) in [
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-embedder-policy", "require-corp"),

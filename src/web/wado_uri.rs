@@ -1,5 +1,5 @@
-//! WADO-URI (PS3.18 9): one object or one picture by query parameters, for viewers of an older kind.
-//! It answers with the instance or the rendered frame of WADO-RS.
+//! WADO-URI (PS3.18 9): one object or one picture by query parameters, for older viewers. It
+//! answers with the instance or the rendered frame of WADO-RS.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::query::pairs;
 use super::target::Target;
 use crate::model::uid::is_acceptable_uid;
 
-/// An object by studyUID, seriesUID and objectUID.
+/// Answers with an object by studyUID, seriesUID and objectUID.
 pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Result<Response<Body>, Problem> {
     let mut given: HashMap<String, String> = HashMap::new();
     for (name, value) in pairs(call.query) {
@@ -32,9 +32,9 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
         let is_uid = is_acceptable_uid(uid) && !uid.contains(['\\', '*', '?']);
         if is_uid { Ok(uid.to_owned()) } else { Err(Problem::bad_request(format!("{name} is missing or no UID"))) }
     };
-    // PS3.18 9.4.1.1: all three have to be there.
+    // All three are required (PS3.18 9.4.1.1).
     let target = Target { study: uid("studyUID")?, series: uid("seriesUID")?, instance: uid("objectUID")? };
-    // The default is image/jpeg. Clients that name no type are content with the object.
+    // The default is image/jpeg. Clients that name no type accept the object.
     let is_dicom =
         |text: &str| text.trim().split(';').next().is_some_and(|kind| matches!(kind.trim(), DICOM | "*/*" | ""));
     if !parameter("contentType").split(',').any(is_dicom) {
@@ -52,7 +52,7 @@ pub(super) async fn answer(answering: &Arc<Answering>, call: &Call<'_>) -> Resul
     by_itself(answering, call, &listed, wish).await
 }
 
-/// A frame as a picture (PS3.18 9.4.1.2).
+/// Answers with a frame as a picture (PS3.18 9.4.1.2).
 #[cfg(feature = "render")]
 async fn picture(
     answering: &Arc<Answering>,
@@ -74,7 +74,7 @@ async fn picture(
         None => 1,
         Some(text) => text.parse().map_err(|_| Problem::bad_request("frameNumber is a number from 1"))?,
     };
-    // The parameters of WADO-RS for the same. A side that is not given does not limit.
+    // The same parameters in WADO-RS. A side that is not given has no limit.
     let side = |name| parameter(name).map_or_else(|| MAX_SIDE.to_string(), str::to_owned);
     let mut wanted = Vec::new();
     if parameter("rows").or(parameter("columns")).is_some() {
@@ -92,7 +92,7 @@ async fn picture(
     send(answering, call, target, (number, wanted), media_type).await
 }
 
-/// 406: this program was built without rendering.
+/// Returns status 406, because this program was built without rendering.
 #[cfg(not(feature = "render"))]
 async fn picture(
     _answering: &Arc<Answering>,
