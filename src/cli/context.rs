@@ -101,7 +101,7 @@ impl Context {
         let options = telemetry::Options { format: config.log_format, filter, colour, when_unread };
         self.logging = Some(telemetry::start(&options)?);
         for variable in &config.strange_variables {
-            tracing::warn!(variable, "an environment variable is no setting of dcmdex and is ignored");
+            tracing::warn!(variable, "an environment variable is not a setting of dcmdex and is ignored");
         }
         Ok(config)
     }

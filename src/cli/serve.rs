@@ -318,7 +318,7 @@ fn open_ohif(directory: &Path) -> anyhow::Result<Arc<web::Ohif>> {
     if !is_rebased {
         tracing::warn!(
             path = %directory.display(),
-            "this build of OHIF is made in another way than those that are known: it may not find its parts below /ohif/"
+            "the base of this build of OHIF was not found, so the viewer may not find its files below /ohif/"
         );
     }
     Ok(Arc::new(ohif))

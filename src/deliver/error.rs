@@ -9,9 +9,9 @@ pub enum DeliverError {
     #[error(transparent)]
     Object(ObjectError),
     /// The peer accepts it in no form that it can be sent in.
-    #[error("the peer does not take it in a form that it can be sent in")]
+    #[error("the peer accepts no transfer syntax in which it can be sent")]
     NotAccepted,
     /// The index cannot be asked for its location.
-    #[error("the index could not be asked where it lies")]
+    #[error("the index could not be queried for its location")]
     Index,
 }

@@ -63,7 +63,7 @@ pub enum ObjectError {
     #[error("an object could not be read")]
     Read(#[source] io::Error),
     /// The location has another instance, or the instance in another form.
-    #[error("another object lies where the index says: {0}")]
+    #[error("the location in the index has another object: {0}")]
     Changed(&'static str),
     /// The object is one of our own, and its bytes are not those that were received.
     #[error("the object is damaged")]

@@ -26,16 +26,16 @@ pub enum RewriteError {
     #[error("element {} has no valid VR", tag_of(*.0))]
     BadVr(u32),
     /// A value ends after the end of its container.
-    #[error("element {} is longer than what it lies in", tag_of(*.0))]
+    #[error("element {} exceeds its data set, item or sequence", tag_of(*.0))]
     LengthPastEnd(u32),
     /// A sequence has something other than an item, or a delimiter has nothing to end.
-    #[error("{} stands where it may not", tag_of(*.0))]
+    #[error("{} is not allowed at this position", tag_of(*.0))]
     Misplaced(u32),
     /// Sequences are nested deeper than [`MAX_DEPTH`].
-    #[error("sequences lie too deep in each other")]
+    #[error("sequences are nested too deep")]
     TooDeep,
     /// The bytes end inside an element, an item or a sequence.
-    #[error("the data set is cut off")]
+    #[error("the data set is truncated")]
     Truncated,
 }
 

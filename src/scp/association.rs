@@ -76,7 +76,7 @@ async fn secured(
                 info!("no association: TLS handshake failed: {}", handshake_failure(&error));
             }
         }
-        Err(_) => debug!("no association: TLS handshake not complete within the time allowed"),
+        Err(_) => debug!("no association: the TLS handshake was not complete within the time allowed"),
     }
     metrics::ASSOCIATIONS_FAILED.increment();
     None

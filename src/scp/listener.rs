@@ -165,7 +165,7 @@ impl Node {
                         }
                         // It is closed at once. In the backlog of the kernel it would block other
                         // addresses.
-                        None => debug!("connection closed: its address has all that it may have without an association"),
+                        None => debug!("connection closed: its address has its maximum of connections without an association"),
                     },
                     Err(error) if is_the_connections_fault(&error) => {}
                     Err(error) => {

@@ -748,7 +748,7 @@ fn left_over(root: &Path, incoming: &Path) -> Result<Vec<LeftOver>, Error> {
         tracing::warn!(
             entries = stuck,
             directory = %incoming.display(),
-            "the node skips entries that are no half received objects or cannot be removed"
+            "the node skips entries that are not half received objects or cannot be removed"
         );
     }
     Ok(left_over)

@@ -109,7 +109,7 @@ pub(crate) enum ReadError {
     #[error("PDU not complete within the time allowed")]
     SlowPdu,
     /// There is no memory for a PDU that must be complete: its peer has all that it may have.
-    #[error("no memory now for so long a PDU")]
+    #[error("not enough memory for a PDU of this length at the moment")]
     NoMemory,
     /// PS3.8 9.3.1 has no such PDU type.
     #[error("PDU of unknown type {0:02X}H")]

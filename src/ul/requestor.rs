@@ -78,7 +78,7 @@ pub enum ScuError {
     #[error("no TLS: {0}")]
     Tls(String),
     /// No connection, or no answer to the A-ASSOCIATE-RQ, in time.
-    #[error("no association within the time allowed")]
+    #[error("no answer to the association request within the time allowed")]
     Slow,
     /// A-ASSOCIATE-RJ.
     #[error("association rejected: {0}")]
@@ -99,7 +99,7 @@ pub enum ScuError {
     #[error("no response within the time allowed")]
     NoResponse,
     /// Something other than the response arrived.
-    #[error("the peer sent something else than the response")]
+    #[error("the peer sent a message that is not the response")]
     Unexpected,
 }
 

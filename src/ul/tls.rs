@@ -50,7 +50,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read, or lacks what it should have.
-    #[error("{} has no {what} that can be read", path.display())]
+    #[error("{} has no readable {what}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -60,7 +60,7 @@ pub enum Error {
         source: pem::Error,
     },
     /// The certificate of an authority cannot be used.
-    #[error("{} has a certificate that is none of an authority", path.display())]
+    #[error("{} has a certificate that is not of an authority", path.display())]
     Authority {
         /// The file.
         path: PathBuf,

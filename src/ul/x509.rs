@@ -30,11 +30,11 @@ pub(crate) enum Unfit {
     Expired,
     #[error("it is not valid yet")]
     NotYetValid,
-    #[error("it is signed in a way that is not taken any more, such as SHA-1 (RFC 9325)")]
+    #[error("its signature algorithm is no longer accepted, such as SHA-1 (RFC 9325)")]
     Signature,
     #[error("its RSA key has less than {MIN_RSA_BITS} bits (RFC 9325)")]
     Key,
-    #[error("it is not made for this side of a connection (extended key usage)")]
+    #[error("its extended key usage does not allow this side of a connection")]
     Purpose,
 }
 

@@ -119,7 +119,7 @@ pub(super) async fn answer(
                 None => None,
                 Some(Ok(values)) => Some(values),
                 Some(Err(problem)) => {
-                    tracing::warn!("a retrieval over HTTP breaks off: an object cannot be had: {}", problem.why);
+                    tracing::warn!("a retrieval over HTTP breaks off: an object cannot be read: {}", problem.why);
                     return;
                 }
             };

@@ -146,7 +146,7 @@ async fn send(mut ahead: ReadAhead, first: Piece, parts: Parts, mut outlet: Outl
         let bytes = match piece {
             Piece::Begin { bytes, .. } | Piece::More { bytes, .. } => bytes,
             Piece::Failed { error, .. } => {
-                tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be had");
+                tracing::warn!(%error, "a retrieval over HTTP breaks off: an object cannot be read");
                 return;
             }
             Piece::Broken(error) => {
@@ -324,7 +324,7 @@ async fn one_by_one(
             opened = match Whole::open(&answering, &peer, &next, &wish).await {
                 Ok(opened) => opened,
                 Err(problem) => {
-                    tracing::warn!("a retrieval over HTTP breaks off: an object cannot be had: {}", problem.why);
+                    tracing::warn!("a retrieval over HTTP breaks off: an object cannot be read: {}", problem.why);
                     return;
                 }
             };

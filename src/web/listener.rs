@@ -117,7 +117,7 @@ impl Web {
                         }
                         None => {
                             metrics::HTTP_CONNECTIONS_REFUSED.increment();
-                            debug!("HTTP connection closed: its address, or all together, have all that they may have");
+                            debug!("HTTP connection closed: its address, or all addresses together, have their maximum of connections");
                         }
                     },
                     Err(error) if is_the_connections_fault(&error) => {}
@@ -270,7 +270,7 @@ where
                 // HTTP/2 has a window of its own. The socket takes bytes while the responses stand
                 // still.
                 Left::Stalled(left) if left.is_zero() => {
-                    debug!("an HTTP client does not take its responses");
+                    debug!("an HTTP client does not read its responses");
                     return;
                 }
                 Left::Idle(_) | Left::Stalled(_) | Left::Working => {}

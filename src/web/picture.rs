@@ -119,7 +119,7 @@ pub enum PictureError {
     #[error("a frame must have 1 to 100,000,000 pixels")]
     TooLarge,
     /// The pixels are of a kind that is not rendered.
-    #[error("only grey, palette, RGB and YBR_FULL pixels are, of the usual numbers of bits")]
+    #[error("only grey, palette, RGB and YBR_FULL pixels of the usual numbers of bits are rendered")]
     SampleKind,
     /// The palette is missing or damaged.
     #[error("the object has no complete palette")]

@@ -86,13 +86,13 @@ pub enum QueryError {
     #[error("{0} has to be {1}")]
     Parameter(&'static str, &'static str),
     /// A parameter of the search, or a key, that occurs twice (PS3.18 8.3.4.1).
-    #[error("{0} stands twice")]
+    #[error("{0} occurs twice")]
     Twice(String),
     /// A name that is not an attribute.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// A UID of the path that is not valid.
-    #[error("the path has a UID that is none")]
+    #[error("a UID of the path is not valid")]
     PathUid,
     /// A key that the path already has, with another value.
     #[error("{0} is in the path, with another value")]

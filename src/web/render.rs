@@ -97,7 +97,7 @@ impl From<PictureError> for Problem {
                 not_rendered(error)
             }
             PictureError::Encoder => {
-                tracing::error!("a picture could not be made of a frame");
+                tracing::error!("a frame could not be rendered");
                 Self::ours()
             }
         }

@@ -80,7 +80,7 @@ pub(super) async fn answer(
         "" => None,
         raw => {
             let uid = decode(raw).filter(|uid| is_acceptable_uid(uid));
-            Some(uid.ok_or_else(|| Problem::bad_request("the path has a UID that is none"))?.into_owned())
+            Some(uid.ok_or_else(|| Problem::bad_request("a UID of the path is not valid"))?.into_owned())
         }
     };
     let storing = Storing {

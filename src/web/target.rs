@@ -47,7 +47,7 @@ impl Target {
             raw => decode(raw)
                 .filter(|uid| is_acceptable_uid(uid) && !uid.contains(['\\', '*', '?']))
                 .map(std::borrow::Cow::into_owned)
-                .ok_or_else(|| Problem::bad_request("the path has a UID that is none")),
+                .ok_or_else(|| Problem::bad_request("a UID of the path is not valid")),
         };
         Ok(Self { study: uid("study")?, series: uid("series")?, instance: uid("instance")? })
     }

@@ -66,7 +66,7 @@ async fn send(answering: &Arc<Answering>, path: PathBuf) -> Result<Response<Body
     let opened = opened.await.map_err(|_| Problem::ours())?;
     let (mut file, length) = opened.map_err(|error| {
         tracing::warn!(%error, "a file of OHIF cannot be read");
-        Problem::not_found("OHIF has no such file any more")
+        Problem::not_found("OHIF does not have this file any more")
     })?;
     let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
     let mut response = Response::new(body);

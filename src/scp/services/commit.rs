@@ -721,6 +721,6 @@ impl CommitReport {
 fn told(status: &Status, peer: &dyn fmt::Display) {
     metrics::COMMITMENT_REPORTS.increment();
     if *status != Status::SUCCESS {
-        info!(peer = %peer, %status, "storage commitment report answered with a status that is no success");
+        info!(peer = %peer, %status, "the peer answered a storage commitment report with a status other than success");
     }
 }

@@ -182,7 +182,7 @@ impl Mover {
                 }
                 Ok(Some(Piece::Failed { at, error })) => tally.fail(at, &error.into()),
                 Ok(Some(Piece::More { .. } | Piece::Broken(_))) => {
-                    debug!("a piece of an object that was not begun");
+                    debug!("received a piece of an object that was not begun");
                     return Sent::SlowSource;
                 }
                 Ok(None) => return Sent::All,

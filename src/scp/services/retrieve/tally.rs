@@ -157,7 +157,7 @@ pub(super) enum SubOperationError {
     Object(ObjectError),
     #[error("no presentation context for its SOP Class and transfer syntax")]
     NotAccepted,
-    #[error("the index could not be asked where it lies")]
+    #[error("the index could not be queried for its location")]
     Index,
     #[error("the peer answered {0}")]
     Refused(Status),
