@@ -598,19 +598,26 @@ mod tests {
 
     #[test]
     fn a_check_that_skips_values_finds_what_a_whole_one_finds() {
-        let bytes = written(&object(), ExplicitBig);
-        let (mut rewriter, mut out, mut at) = (Rewriter::new(ExplicitBig, ExplicitLittle), Vec::new(), 0);
-        while at < bytes.len() {
-            let skippable = (rewriter.skippable() as usize).min(bytes.len() - at);
-            if skippable > 0 {
-                rewriter.skip(skippable as u64);
-                at += skippable;
-            } else {
-                rewriter.feed(&bytes[at..at + 1], &mut out).unwrap();
-                at += 1;
+        let check = |bytes: &[u8]| {
+            let (mut rewriter, mut out, mut at) = (Rewriter::new(ExplicitBig, ExplicitLittle), Vec::new(), 0);
+            while at < bytes.len() {
+                let skippable = (rewriter.skippable() as usize).min(bytes.len() - at);
+                if skippable > 0 {
+                    rewriter.skip(skippable as u64);
+                    at += skippable;
+                } else {
+                    rewriter.feed(&bytes[at..at + 1], &mut out)?;
+                    at += 1;
+                }
             }
+            rewriter.finish(&mut out)
+        };
+        let bytes = written(&object(), ExplicitBig);
+        for length in 0..=bytes.len() {
+            let whole = rewritten(&bytes[..length], ExplicitBig, ExplicitLittle, usize::MAX);
+            assert_eq!(check(&bytes[..length]), whole.map(drop), "{length} bytes");
         }
-        rewriter.finish(&mut out).unwrap();
+        assert_eq!(check(&bytes), Ok(()));
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use hyper::Response;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use tokio::task::spawn_blocking;
 
-use super::body::Body;
+use super::body::{Body, Outlet};
 use super::call::{Answering, Call};
 use super::forms::{self, EXPLICIT_LITTLE, OCTETS};
 use super::found::{Runs, no_pixels};
@@ -68,12 +68,40 @@ pub(super) async fn answer(
         (Arc::new(list), bulk)
     };
     let count = unavailable.len();
-    let mut rest: VecDeque<_> = instances
+    let rest: VecDeque<_> = instances
         .iter_from(0)
         .filter(|instance| !unavailable.contains(instance.sop_instance_uid))
         .map(|instance| one(&instance))
         .collect();
-    // Until the head is out, a failure can still have a status of its own.
+    let (first, rest) = first_values(answering, call, rest, which).await?;
+    let parts = Parts::new();
+    let (outlet, body) = Body::pieces(answering.options.write_timeout);
+    let mut response = Response::new(body);
+    let content_type = HeaderValue::from_str(&parts.content_type(OCTETS)).map_err(|_| Problem::ours())?;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    if count > 0 {
+        let text = format!("{count} instances are left out: their objects are not at hand");
+        warn(response.headers_mut(), &service, &text);
+    }
+    let shared = Arc::clone(answering);
+    spawn_blocking(move || {
+        let _listed = share;
+        send(&shared, first, rest, which, &parts, outlet);
+    });
+    Ok(response)
+}
+
+/// Instances whose values come later, each as a list with the start of the URIs of its values.
+type Later = VecDeque<(Arc<Instances>, String)>;
+
+/// Finds the values of the first instance that has some. Returns them with the instances after it.
+/// Until the head is out, a failure can still have a status of its own.
+async fn first_values(
+    answering: &Arc<Answering>,
+    call: &Call<'_>,
+    mut rest: Later,
+    which: Which,
+) -> Result<(InstanceValues, Later), Problem> {
     let turn = answering.turn(&call.peer).await?;
     let shared = Arc::clone(answering);
     let first = spawn_blocking(move || {
@@ -87,48 +115,52 @@ pub(super) async fn answer(
         Ok::<_, Problem>(None)
     });
     let none = || Problem::not_found("these instances have no such data");
-    let (first, mut rest) = first.await.map_err(|_| Problem::ours())??.ok_or_else(none)?;
-    let parts = Parts::new();
-    let (mut outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = Response::new(body);
-    let content_type = HeaderValue::from_str(&parts.content_type(OCTETS)).map_err(|_| Problem::ours())?;
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    if count > 0 {
-        let text = format!("{count} instances are left out: their objects are not at hand");
-        warn(response.headers_mut(), &service, &text);
-    }
-    let shared = Arc::clone(answering);
-    spawn_blocking(move || {
-        let _listed = share;
-        let mut next = Some(first);
-        while let Some(InstanceValues { mut runs, parts: found }) = next {
-            for ValuePart { location, media_type, ranges } in found {
-                let length = ranges.iter().map(|(_, length)| length).sum();
-                let head = parts.located_head(&media_type, length, &location);
-                if outlet.send(head).is_break() {
-                    return;
-                }
-                for range in ranges {
-                    let mut put = |bytes: &[u8]| if outlet.send(bytes.to_vec()).is_break() { Err(()) } else { Ok(()) };
-                    if runs.read(range, &mut put).is_err() {
-                        return;
-                    }
-                }
+    first.await.map_err(|_| Problem::ours())??.ok_or_else(none)
+}
+
+/// Sends the values of one instance after the other. If one cannot be read, the body breaks off.
+fn send(
+    answering: &Answering,
+    first: InstanceValues,
+    mut rest: Later,
+    which: Which,
+    parts: &Parts,
+    mut outlet: Outlet,
+) {
+    let mut next = Some(first);
+    while let Some(values_of_one) = next {
+        if send_one(values_of_one, parts, &mut outlet).is_err() {
+            return;
+        }
+        next = match rest.pop_front().map(|(instances, bulk)| values(answering, instances, &bulk, which)) {
+            None => None,
+            Some(Ok(values)) => Some(values),
+            Some(Err(problem)) => {
+                tracing::warn!("a retrieval over HTTP breaks off: an object cannot be read: {}", problem.why);
+                return;
             }
-            next = match rest.pop_front().map(|(instances, bulk)| values(&shared, instances, &bulk, which)) {
-                None => None,
-                Some(Ok(values)) => Some(values),
-                Some(Err(problem)) => {
-                    tracing::warn!("a retrieval over HTTP breaks off: an object cannot be read: {}", problem.why);
-                    return;
-                }
-            };
+        };
+    }
+    if outlet.send(parts.end()).is_continue() {
+        outlet.end();
+    }
+}
+
+/// Sends the values of one instance, each as a part.
+fn send_one(
+    InstanceValues { mut runs, parts: found }: InstanceValues,
+    parts: &Parts,
+    outlet: &mut Outlet,
+) -> Result<(), ()> {
+    let mut put = |bytes: Vec<u8>| if outlet.send(bytes).is_break() { Err(()) } else { Ok(()) };
+    for ValuePart { location, media_type, ranges } in found {
+        let length = ranges.iter().map(|(_, length)| length).sum();
+        put(parts.located_head(&media_type, length, &location).into())?;
+        for range in ranges {
+            runs.read(range, &mut |bytes| put(bytes.to_vec()))?;
         }
-        if outlet.send(parts.end()).is_continue() {
-            outlet.end();
-        }
-    });
-    Ok(response)
+    }
+    Ok(())
 }
 
 /// Finds the values of the only instance of a list.

@@ -88,13 +88,7 @@ async fn send(
     let Some((wrapping, media_type, form)) = forms::frames(accept, &pixels.transfer_syntax, wanted.len()) else {
         return Err(not_as_wanted(&pixels));
     };
-    // All frames are looked up before anything goes out. So a missing frame is a 404, not half an
-    // answer.
-    let frames: Result<Vec<Frame>, PixelError> = wanted.iter().map(|number| pixels.frame(*number)).collect();
-    let frames = frames.map_err(|error| no_pixels(&error))?;
-    if frames.iter().any(|frame| frame.shift > 0 && frame.length > MAX_MOVED) {
-        return Err(Problem::not_found("a frame of single bits that is longer than 256 MiB is not sent by itself"));
-    }
+    let frames = frames_of(&pixels, &wanted)?;
     let begin = || Decompressing::begin(answering, &call.peer, (Arc::clone(&instances), &found), &frames);
     let decompressing = match form {
         FrameForm::AsStored => None,
@@ -114,17 +108,14 @@ async fn send(
         Some(length) => selected(single(call.headers, &RANGE), length)?,
         None => Selected::All,
     };
-    let (outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = Response::new(body);
-    let response_type = match wrapping {
-        Wrapping::Single => content_type.clone(),
-        Wrapping::Multipart => parts.content_type(media_type),
-    };
-    let response_type = HeaderValue::from_str(&response_type).map_err(|_| Problem::ours())?;
-    response.headers_mut().insert(CONTENT_TYPE, response_type);
     let heads: Vec<String> = match wrapping {
         Wrapping::Single => Vec::new(),
         Wrapping::Multipart => frames.iter().map(|frame| parts.head(&content_type, Some(length_of(frame)))).collect(),
+    };
+    let (outlet, body) = Body::pieces(answering.options.write_timeout);
+    let mut response = match wrapping {
+        Wrapping::Single => typed(body, &content_type)?,
+        Wrapping::Multipart => typed(body, &parts.content_type(media_type))?,
     };
     match wrapping {
         Wrapping::Single => add_range(&mut response, part, single_length),
@@ -150,6 +141,24 @@ async fn send(
             writing.outlet.end();
         }
     });
+    Ok(response)
+}
+
+/// Looks up all frames before anything goes out. So a missing frame is a 404, not half an answer.
+fn frames_of(pixels: &Pixels, wanted: &[u32]) -> Result<Vec<Frame>, Problem> {
+    let frames: Result<Vec<Frame>, PixelError> = wanted.iter().map(|number| pixels.frame(*number)).collect();
+    let frames = frames.map_err(|error| no_pixels(&error))?;
+    if frames.iter().any(|frame| frame.shift > 0 && frame.length > MAX_MOVED) {
+        return Err(Problem::not_found("a frame of single bits that is longer than 256 MiB is not sent by itself"));
+    }
+    Ok(frames)
+}
+
+/// Returns a response with this body and Content-Type.
+fn typed(body: Body, content_type: &str) -> Result<Response<Body>, Problem> {
+    let mut response = Response::new(body);
+    let content_type = HeaderValue::from_str(content_type).map_err(|_| Problem::ours())?;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(response)
 }
 
@@ -241,13 +250,10 @@ pub(super) async fn bulk_data(answering: &Arc<Answering>, call: &Call<'_>) -> Re
         Wrapping::Multipart => Selected::All,
     };
     let (outlet, body) = Body::pieces(answering.options.write_timeout);
-    let mut response = Response::new(body);
-    let response_type = match wrapping {
-        Wrapping::Single => media_type.clone(),
-        Wrapping::Multipart => parts.content_type(&media_type),
+    let mut response = match wrapping {
+        Wrapping::Single => typed(body, &media_type)?,
+        Wrapping::Multipart => typed(body, &parts.content_type(&media_type))?,
     };
-    let response_type = HeaderValue::from_str(&response_type).map_err(|_| Problem::ours())?;
-    response.headers_mut().insert(CONTENT_TYPE, response_type);
     let (before, behind) = match wrapping {
         Wrapping::Single => {
             add_range(&mut response, part, Some(range.1));

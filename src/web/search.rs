@@ -94,7 +94,18 @@ pub(super) async fn answer(
     }
     // Without a head, the thread panicked. Its own log line says so.
     let head = told.await.map_err(|_| Problem::ours())??;
-    let mut response = match head {
+    let mut response = response(head, body, content_type, call);
+    if !search.ignored.is_empty() {
+        let tags: Vec<_> = search.ignored.iter().map(|tag| format!("{:04X}{:04X}", tag.0, tag.1)).collect();
+        let text = format!("The index does not keep these keys, which were not matched: {}", tags.join(" "));
+        warn(response.headers_mut(), &service_name(call), &text);
+    }
+    Ok(response)
+}
+
+/// Returns the response to a search, as far as its results are known.
+fn response(head: Head, body: Body, content_type: HeaderValue, call: &Call<'_>) -> Response<Body> {
+    match head {
         Head::Nothing => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -108,13 +119,7 @@ pub(super) async fn answer(
             }
             response
         }
-    };
-    if !search.ignored.is_empty() {
-        let tags: Vec<_> = search.ignored.iter().map(|tag| format!("{:04X}{:04X}", tag.0, tag.1)).collect();
-        let text = format!("The index does not keep these keys, which were not matched: {}", tags.join(" "));
-        warn(response.headers_mut(), &service_name(call), &text);
     }
-    Ok(response)
 }
 
 /// Returns the name of the service in a Warning (PS3.18 8.5).
