@@ -12,6 +12,7 @@ mod echo;
 mod find;
 mod fit;
 mod http;
+mod keys;
 mod man;
 mod notify;
 mod output;

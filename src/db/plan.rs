@@ -230,6 +230,7 @@ mod tests {
             limit: None,
             offset: 0,
             wants_key: false,
+            wants_location: false,
         }
     }
 

@@ -8,6 +8,7 @@ use dicom_core::Tag;
 use super::attribute::AttributeId;
 use super::declared::Unit;
 use super::level::{InformationModel, QueryRetrieveLevel};
+use super::location::Location;
 use super::matching::{DateTimeRange, Matching};
 
 /// One query to the index. C-FIND, QIDO-RS, the search page and the command line all use this form.
@@ -38,6 +39,8 @@ pub struct FindRequest {
     /// Whether each answer carries its [`AnswerKey`]. Only code that merges the answers of several
     /// indexes needs it.
     pub wants_key: bool,
+    /// Whether each answer at the IMAGE level carries [`FindAnswer::location`].
+    pub wants_location: bool,
 }
 
 /// Conditions on how and when instances came into the index. One instance group of the entity must
@@ -118,6 +121,9 @@ pub struct FindAnswer {
     pub character_set: String,
     /// Sort key and UIDs of the answer, if [`FindRequest::wants_key`] asks for them.
     pub key: Option<Box<AnswerKey>>,
+    /// First location of the instance, if [`FindRequest::wants_location`] asks for it. `None` if its
+    /// file was gone when a scan looked. `Search::locations` then has the others.
+    pub location: Option<Box<Location>>,
 }
 
 /// Position of an answer among the answers of other indexes.

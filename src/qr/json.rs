@@ -250,7 +250,7 @@ mod tests {
         let returned = query.request.return_keys.iter();
         let values = returned.map(|key| of_key(key.attribute.attribute().keyword).to_owned()).collect();
         let mut out = String::new();
-        let answer = FindAnswer { values, character_set: String::new(), key: None };
+        let answer = FindAnswer { values, ..FindAnswer::default() };
         JsonWriter::new(&query, "http://a/dicom-web").write(&mut out, &answer);
         serde_json::from_str(&out).unwrap()
     }

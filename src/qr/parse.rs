@@ -140,6 +140,7 @@ pub fn parse(
             limit,
             offset: 0,
             wants_key: false,
+            wants_location: false,
         },
         unsupported,
         character_set: identifier.character_set.clone(),

@@ -135,6 +135,7 @@ pub fn parse_retrieval(
         limit: None,
         offset: 0,
         wants_key: false,
+        wants_location: false,
     })
 }
 

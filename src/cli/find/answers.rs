@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::columns::{CellValue, Column, FoundRow};
+use crate::cli::keys::columns::{CellValue, Column, FoundRow};
 use crate::cli::output::{Audience, Escaped, Output, Shown, put_path};
 use crate::qr::JsonWriter;
 

@@ -1,37 +1,31 @@
 //! `dcmdex find` runs a query from the terminal, with the same code that answers C-FIND.
 
 mod answers;
-mod arrival;
-mod asked;
-mod columns;
-mod dates;
-mod hints;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 
 use self::answers::{AnswerWriter, OutputFormat, SortKey, Terminal};
-use self::asked::{AskedColumn, FindKeys, KeyReader};
-use self::columns::{Column, FoundRow, of_table};
+use super::keys::asked::{AskedColumn, FindKeys, KeyReader};
+use super::keys::columns::{Column, FoundRow, of_table};
+use super::keys::columns;
+use super::keys::query::{LevelParser, locate, nothing_matched, query, refuse_what_was_not_read};
 use super::output::{Audience, Output, terminal_width};
 use super::spooled::OutputBuffer;
 use crate::cli::Exit;
 use crate::cli::context::{Chattiness, Context, Flags, IndexArgs};
 use crate::config::Config;
 use crate::db::open::Reader;
-use crate::db::{ScanLedger, Search};
+use crate::db::Search;
 use crate::model::attribute::AttributeId;
 use crate::model::clock::Clock;
-use crate::model::find::{FindAnswer, FindRequest};
-use crate::model::level::{InformationModel, QueryRetrieveLevel};
-use crate::model::location::Location;
-use crate::model::matching::MatchingError;
-use crate::qr::{self, FindError, JsonWriter, NegotiatedOptions};
+use crate::model::find::FindRequest;
+use crate::model::level::QueryRetrieveLevel;
+use crate::qr::{self, FindError, JsonWriter};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = KEYS_AND_EXAMPLES)]
@@ -89,30 +83,6 @@ Examples:
 
 On a terminal, a table is cut to its width. Through a pipe, all values are whole.
 Exit codes: 0 something matched; 1 nothing matched; 2 failed.";
-
-/// Parses a level, and lists the levels for completions.
-#[derive(Clone)]
-struct LevelParser;
-
-impl clap::builder::TypedValueParser for LevelParser {
-    type Value = QueryRetrieveLevel;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        argument: Option<&clap::Arg>,
-        value: &std::ffi::OsStr,
-    ) -> Result<Self::Value, clap::Error> {
-        let parser = clap::builder::StringValueParser::new().try_map(|text| {
-            QueryRetrieveLevel::parse(&text).ok_or("the level must be PATIENT, STUDY, SERIES or IMAGE")
-        });
-        parser.parse_ref(command, argument, value)
-    }
-
-    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = clap::builder::PossibleValue> + '_>> {
-        Some(Box::new(QueryRetrieveLevel::ALL.iter().map(|level| clap::builder::PossibleValue::new(level.as_str()))))
-    }
-}
 
 /// A query with the columns of its output.
 struct FindPlan {
@@ -227,6 +197,7 @@ fn plan(arguments: &FindArgs, asked: &FindKeys, reading: &KeyReader<'_>, config:
     }
     let mut query = query(arguments.level, &keys, config)?;
     query.request.arrival = asked.arrival.clone();
+    query.request.wants_location = is_located;
     // One more shows whether there are more. A sorted answer needs all of them.
     query.request.limit = if sort.is_empty() { arguments.limit.map(|limit| limit.saturating_add(1)) } else { None };
     let find =
@@ -240,90 +211,6 @@ fn plan(arguments: &FindArgs, asked: &FindKeys, reading: &KeyReader<'_>, config:
 
 fn position(request: &FindRequest, id: AttributeId) -> Option<usize> {
     request.return_keys.iter().position(|key| key.attribute == id)
-}
-
-fn query(level: QueryRetrieveLevel, keys: &[&str], config: &Config) -> anyhow::Result<qr::Query> {
-    let identifier = qr::keys::identifier_with(level, keys.iter().copied(), &config.declared)?;
-    // A query from the terminal may use keys of any level, and the patient level.
-    let negotiated = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
-    // The limit is for peers. A user at the terminal can stop a long list, and retrieves nothing.
-    let options = qr::Options { limit: None, retrieve_ae_title: String::new(), ..config.find.clone() };
-    let query = match qr::parse(InformationModel::PatientRoot, &identifier, negotiated, &options) {
-        Ok(query) => query,
-        Err(FindError::InvalidKey(tag, error)) => bail!("{}: {}", qr::keys::keyword(tag), in_words(error)),
-        Err(error) => return Err(error.into()),
-    };
-    // A key that neither narrows the answers nor is in them would mislead.
-    if let Some(tag) = query.unsupported.iter().find(|tag| !query.is_matched(**tag)) {
-        bail!("{} cannot be matched", qr::keys::keyword(*tag));
-    }
-    Ok(query)
-}
-
-/// What to write instead of a value that cannot be matched.
-fn in_words(error: MatchingError) -> String {
-    use dicom_core::VR;
-    match error {
-        MatchingError::InvalidRange(VR::DA | VR::DT) => {
-            "write a date as 2004-01-31, or a range as 2004-01-31..2005-12-31".to_owned()
-        }
-        MatchingError::InvalidRange(VR::TM) => "write a time as 10:30, or a range as 10:30..12:00".to_owned(),
-        error => error.to_string(),
-    }
-}
-
-/// Refuses declared attributes that no object in the index was read with. Returns a warning if
-/// some objects were read without them.
-fn refuse_what_was_not_read(
-    asked: &FindKeys,
-    sorted: &[AskedColumn],
-    config: &Config,
-) -> anyhow::Result<Option<String>> {
-    let units = asked.declared_units(&config.declared, sorted);
-    if units.is_empty() {
-        return Ok(None);
-    }
-    let declared = Arc::new(config.declared.with_units(&units));
-    let coverage = Reader::open(&config.index)?.with_declared(declared).declared_coverage()?;
-    let names = asked.declared_names(&config.declared, sorted).join(", ");
-    if coverage.lacking == 0 {
-        return Ok(None);
-    }
-    if coverage.lacking == coverage.all {
-        bail!("no object in the index has been read for {names}; scan again, and the scan reads them");
-    }
-    Ok(Some(format!(
-        "{} of {} instances have not been read for {names}, and count as without a value; scan again, and the scan reads \
-         them",
-        coverage.lacking, coverage.all
-    )))
-}
-
-/// What to say if nothing matched.
-fn nothing_matched(asked: &FindKeys, mut reader: Reader) -> anyhow::Result<String> {
-    let any = query_for_anything();
-    if reader.find(&any, |_| ControlFlow::Break(()))? == 0 {
-        return Ok("the index is empty; hint: `dcmdex scan PATH` fills it".to_owned());
-    }
-    Ok(match hints::for_nothing(&asked.matched) {
-        Some(hint) => format!("nothing matched; hint: {hint}"),
-        None => "nothing matched".to_owned(),
-    })
-}
-
-fn query_for_anything() -> FindRequest {
-    FindRequest {
-        model: InformationModel::PatientRoot,
-        level: QueryRetrieveLevel::Study,
-        matching_keys: Vec::new(),
-        date_time_keys: Vec::new(),
-        return_keys: Vec::new(),
-        declared: Vec::new(),
-        arrival: crate::model::find::ArrivalKeys::default(),
-        limit: Some(1),
-        offset: 0,
-        wants_key: false,
-    }
 }
 
 /// Says something on standard error, unless the user wants only errors there.
@@ -371,10 +258,10 @@ fn answer_all<W: io::Write>(
     let mut failure = None;
     let mut answers = 0_u64;
     let stop = qr::QueryStop::new(&reader);
-    let found = qr::run(&mut reader, &plan.query, &stop, |answer| {
+    let found = qr::run(&mut reader, &plan.query, &stop, |mut answer| {
         answers += 1;
         let take = || {
-            let location = locate(locator.as_mut(), plan.located_by, &answer)?;
+            let location = locate(locator.as_mut(), plan.located_by, &mut answer)?;
             let row = FoundRow { answer, location };
             if !plan.order.is_empty() {
                 sorter.add(row);
@@ -411,17 +298,6 @@ fn answer_all<W: io::Write>(
         Some(limit) if answers > limit => FoundAny::More,
         _ => FoundAny::Some,
     })
-}
-
-/// Finds out where the object of an answer lies.
-fn locate(
-    locator: Option<&mut Reader>,
-    located_by: Option<usize>,
-    answer: &FindAnswer,
-) -> anyhow::Result<Option<Location>> {
-    let (Some(locator), Some(at)) = (locator, located_by) else { return Ok(None) };
-    let uid = answer.values.get(at).map_or("", String::as_str);
-    Ok(locator.locations(uid)?.into_iter().next())
 }
 
 /// Writes the waiting output until the query ends or nobody reads it.

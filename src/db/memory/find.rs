@@ -232,7 +232,9 @@ impl<'c> ContentsView<'c> {
             }
             Box::new(AnswerKey { order: entity.order(level), uids })
         });
-        FindAnswer { values, character_set, key }
+        let located = entity.instance.filter(|_| request.wants_location && level == Image);
+        let location = located.map(|file| Box::new(file.location.clone()));
+        FindAnswer { values, character_set, key, location }
     }
 
     /// The value of an attribute in an entity of this level.

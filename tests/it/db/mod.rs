@@ -131,6 +131,7 @@ pub(crate) fn request(level: QueryRetrieveLevel, returned: &[AttributeId]) -> Fi
         limit: None,
         offset: 0,
         wants_key: false,
+        wants_location: false,
     }
 }
 

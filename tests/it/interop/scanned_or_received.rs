@@ -37,6 +37,7 @@ fn content(index: &Path) -> Vec<String> {
             limit: None,
             offset: 0,
             wants_key: false,
+            wants_location: false,
         };
         let collect = |answer: dcmdex::model::find::FindAnswer| {
             let values = return_keys.iter().zip(&answer.values).filter(|(_, value)| !value.is_empty());

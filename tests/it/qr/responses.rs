@@ -25,7 +25,7 @@ fn answer(query: &Query, character_set: &str, values: &[(AttributeId, &str)]) ->
     FindAnswer {
         values: query.request.return_keys.iter().map(|key| value(key.attribute)).collect(),
         character_set: character_set.to_owned(),
-        key: None,
+        ..FindAnswer::default()
     }
 }
 

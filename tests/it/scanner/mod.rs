@@ -168,6 +168,7 @@ impl Archive {
             limit: None,
             offset: 0,
             wants_key: false,
+            wants_location: false,
         };
         let mut uids = Vec::new();
         reader

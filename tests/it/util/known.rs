@@ -34,6 +34,7 @@ pub(crate) fn known(node: &TestNode) -> BTreeMap<String, Known> {
         limit: None,
         offset: 0,
         wants_key: false,
+        wants_location: false,
     };
     let (mut reader, mut rows) = (node.reader(), Vec::new());
     let each = |answer: FindAnswer| {

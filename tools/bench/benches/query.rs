@@ -108,7 +108,7 @@ fn answers(character_set: &str, name: &str) {
         _ => "20240229".to_owned(),
     };
     let values = query.request.return_keys.iter().map(|key| value(key.attribute)).collect();
-    let answer = FindAnswer { values, character_set: character_set.to_owned(), key: None };
+    let answer = FindAnswer { values, character_set: character_set.to_owned(), ..FindAnswer::default() };
     let mut writer = ResponseWriter::new(&query, Encoding::ExplicitLittle, "NODE");
     let bytes = writer.write(&answer).to_vec();
     let read = Identifier::decode(&bytes, Encoding::ExplicitLittle, "").unwrap();

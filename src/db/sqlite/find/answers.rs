@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use rusqlite::{Connection, Row, Rows};
 
 use super::super::sql_values::text_of;
+use super::located::LocationColumns;
 use crate::db::rules;
 use crate::model::find::{AnswerKey, AnswerOrder, FindAnswer, FindRequest};
 use crate::model::level::QueryRetrieveLevel;
@@ -21,6 +22,8 @@ pub(super) struct RowAnswers<'c, F> {
     limit: Option<u64>,
     /// First column of the key, if a key is wanted.
     key_at: Option<usize>,
+    /// If locations are wanted.
+    located: Option<LocationColumns<'c>>,
     answered: u64,
     on_answer: F,
     /// The patient whose descriptions are coming, with the best answer so far.
@@ -96,21 +99,33 @@ impl<'s> Further<'s> {
 impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
     /// Makes the receiver of rows. `has_order` says whether they have the columns of
     /// [`order_columns`].
-    pub(super) fn new(connection: &'c Connection, request: &FindRequest, has_order: bool, on_answer: F) -> Self {
+    pub(super) fn new(
+        connection: &'c Connection,
+        request: &FindRequest,
+        has_order: bool,
+        on_answer: F,
+    ) -> rusqlite::Result<Self> {
         let declared = request.declared.iter().filter(|declared| declared.is_answered).count();
         let values = request.return_keys.len() + declared;
         let order = if has_order { order_columns(request.level).len() } else { 0 };
-        Self {
+        let key = if request.wants_key { key_columns(request.level).len() } else { 0 };
+        let located = if request.wants_location && request.level == QueryRetrieveLevel::Image {
+            Some(LocationColumns::new(connection, 1 + values + order + key)?)
+        } else {
+            None
+        };
+        Ok(Self {
             connection,
             level: request.level,
             values,
             key_at: request.wants_key.then_some(1 + values + order),
+            located,
             skip: request.offset,
             limit: request.limit,
             answered: 0,
             on_answer,
             waiting: None,
-        }
+        })
     }
 
     /// The number of answers so far.
@@ -156,6 +171,9 @@ impl<'c, F: FnMut(FindAnswer) -> ControlFlow<()>> RowAnswers<'c, F> {
         }
         if let Some(at) = self.key_at {
             answer.key = Some(Box::new(self.key(row, at)?));
+        }
+        if let Some(located) = &self.located {
+            answer.location = located.read(row)?;
         }
         Ok(answer)
     }

@@ -19,6 +19,7 @@ use super::answers::{key_columns, order_columns};
 use super::arrival_keys::arrival_condition;
 use super::availability::{Availability, Obstacles};
 use super::functions::{Matcher, Matchers};
+use super::located::LOCATION_COLUMNS;
 use super::lookup::{KeyLookup, instance_key, look_up};
 use super::parameters::{Parameter, Parameters};
 use crate::db::Error;
@@ -186,6 +187,9 @@ impl Compiler<'_> {
         }
         if request.wants_key {
             columns.extend(key_columns(level).iter().map(|&column| column.to_owned()));
+        }
+        if request.wants_location && level == Image {
+            columns.extend(LOCATION_COLUMNS.iter().map(|&column| column.to_owned()));
         }
         Ok(columns)
     }
@@ -525,10 +529,16 @@ fn from_clause(request: &FindRequest, keys: &PartedKeys<'_>, under: PatientLink,
         Patient => "patient p".to_owned(),
         Study => patient.to_owned(),
         Series => format!("{patient} {join} study_series e ON e.study = s.id"),
-        Image => format!(
-            "{patient} {join} study_series e ON e.study = s.id {join} instance_group h ON h.series = e.id \
-             {join} instance i ON i.instance_group = h.id"
-        ),
+        Image => {
+            let directory = match request.wants_location {
+                true => format!("{join} directory d ON d.id = h.directory "),
+                false => String::new(),
+            };
+            format!(
+                "{patient} {join} study_series e ON e.study = s.id {join} instance_group h ON h.series = e.id \
+                 {directory}{join} instance i ON i.instance_group = h.id"
+            )
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod arrival_keys;
 mod availability;
 mod compile;
 mod functions;
+mod located;
 mod lookup;
 mod parameters;
 mod run;

@@ -28,7 +28,7 @@ pub(in crate::db::sqlite) fn run(
     // One transaction has the answers of one moment, even with several statements.
     let transaction = connection.unchecked_transaction()?;
     let compiled = compile(connection, matchers, mounts, request, PlanEffort::Little)?;
-    let mut answers = RowAnswers::new(connection, request, compiled.has_order, on_answer);
+    let mut answers = RowAnswers::new(connection, request, compiled.has_order, on_answer)?;
     let mut give = || -> Result<(), Error> {
         let mut further =
             compiled.further.as_ref().map(|further| connection.prepare_cached(&further.sql)).transpose()?;

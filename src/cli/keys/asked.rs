@@ -17,20 +17,20 @@ use crate::model::level::QueryRetrieveLevel;
 use crate::qr;
 
 /// The keys of a command line, checked.
-pub(super) struct FindKeys {
+pub(in crate::cli) struct FindKeys {
     /// The keys for the query, with dates in the form of the Standard.
-    pub(super) keys: Vec<String>,
+    pub(in crate::cli) keys: Vec<String>,
     /// The columns to show, in order and each once.
-    pub(super) shown: Vec<AskedColumn>,
+    pub(in crate::cli) shown: Vec<AskedColumn>,
     /// Conditions on arrival.
-    pub(super) arrival: ArrivalKeys,
+    pub(in crate::cli) arrival: ArrivalKeys,
     /// The keys with a value, for hints when nothing matches.
-    pub(super) matched: Vec<hints::MatchedKey>,
+    pub(in crate::cli) matched: Vec<hints::MatchedKey>,
 }
 
 /// A column that was asked for.
 #[derive(Clone)]
-pub(super) struct AskedColumn {
+pub(in crate::cli) struct AskedColumn {
     name: String,
     meaning: KeyMeaning,
     yields: bool,
@@ -46,10 +46,10 @@ enum KeyMeaning {
 }
 
 /// What is known before the keys are read.
-pub(super) struct KeyReader<'a> {
-    pub(super) level: QueryRetrieveLevel,
-    pub(super) declared: &'a DeclaredSet,
-    pub(super) now_ms: i64,
+pub(in crate::cli) struct KeyReader<'a> {
+    pub(in crate::cli) level: QueryRetrieveLevel,
+    pub(in crate::cli) declared: &'a DeclaredSet,
+    pub(in crate::cli) now_ms: i64,
 }
 
 impl KeyReader<'_> {
@@ -57,7 +57,7 @@ impl KeyReader<'_> {
     ///
     /// # Errors
     /// If the index cannot answer one of them.
-    pub(super) fn keys(&self, keys: &[String]) -> anyhow::Result<FindKeys> {
+    pub(in crate::cli) fn keys(&self, keys: &[String]) -> anyhow::Result<FindKeys> {
         let (arrival, rest) = arrival::take(keys, self.now_ms)?;
         let mut asked = FindKeys { keys: Vec::new(), shown: Vec::new(), arrival, matched: Vec::new() };
         for key in rest {
@@ -70,7 +70,7 @@ impl KeyReader<'_> {
     ///
     /// # Errors
     /// If the answers cannot have it.
-    pub(super) fn column(&self, name: &str) -> anyhow::Result<AskedColumn> {
+    pub(in crate::cli) fn column(&self, name: &str) -> anyhow::Result<AskedColumn> {
         let meaning = self.meaning(name)?;
         self.check_shown(name, &meaning)?;
         Ok(AskedColumn { name: display_name(name, &meaning), meaning, yields: false })
@@ -180,25 +180,25 @@ impl KeyReader<'_> {
 
 impl FindKeys {
     /// Adds a column after those that are shown.
-    pub(super) fn show(&mut self, wanted: AskedColumn) {
+    pub(in crate::cli) fn show(&mut self, wanted: AskedColumn) {
         if !self.shown.iter().any(|shown| shown.name == wanted.name) {
             self.shown.push(wanted);
         }
     }
 
     /// Shows nothing but what is asked for from now on.
-    pub(super) fn hide_all(&mut self) {
+    pub(in crate::cli) fn hide_all(&mut self) {
         self.shown.clear();
     }
 
     /// All keys for the query: those that narrow it, and those that are shown.
-    pub(super) fn query_keys<'a>(&'a self, more: &'a [AskedColumn]) -> Vec<&'a str> {
+    pub(in crate::cli) fn query_keys<'a>(&'a self, more: &'a [AskedColumn]) -> Vec<&'a str> {
         let shown = self.shown.iter().chain(more).filter(|wanted| !wanted.is_own());
         self.keys.iter().map(String::as_str).chain(shown.map(|wanted| wanted.name.as_str())).collect()
     }
 
     /// Names of the declared attributes that are matched or shown.
-    pub(super) fn declared_names<'a>(&'a self, declared: &DeclaredSet, more: &'a [AskedColumn]) -> Vec<&'a str> {
+    pub(in crate::cli) fn declared_names<'a>(&'a self, declared: &DeclaredSet, more: &'a [AskedColumn]) -> Vec<&'a str> {
         let of_matched = self.matched.iter().map(|matched| matched.name.as_str());
         let of_shown = self.shown.iter().chain(more).map(|wanted| wanted.name.as_str());
         let mut names: Vec<&str> = of_matched.chain(of_shown).filter(|name| declared.by_name(name).is_some()).collect();
@@ -208,7 +208,7 @@ impl FindKeys {
     }
 
     /// Numbers of the declared units that are matched or shown.
-    pub(super) fn declared_units(&self, declared: &DeclaredSet, more: &[AskedColumn]) -> Vec<usize> {
+    pub(in crate::cli) fn declared_units(&self, declared: &DeclaredSet, more: &[AskedColumn]) -> Vec<usize> {
         let of_matched = self.matched.iter().filter_map(|matched| declared.by_name(&matched.name));
         let of_shown = self.shown.iter().chain(more).filter_map(|wanted| match &wanted.meaning {
             KeyMeaning::Declared(attribute) => Some(&**attribute),
@@ -265,16 +265,16 @@ fn looks_like_an_index(key: &str) -> bool {
 
 impl AskedColumn {
     /// The same column, which is left out where a table has no room for it.
-    pub(super) fn that_yields(self) -> Self {
+    pub(in crate::cli) fn that_yields(self) -> Self {
         Self { yields: true, ..self }
     }
 
-    pub(super) fn is_own(&self) -> bool {
+    pub(in crate::cli) fn is_own(&self) -> bool {
         matches!(self.meaning, KeyMeaning::Own(_))
     }
 
     /// Finds the column in the answers to a query.
-    pub(super) fn column(&self, query: &qr::Query, declared: &DeclaredSet) -> Option<Column> {
+    pub(in crate::cli) fn column(&self, query: &qr::Query, declared: &DeclaredSet) -> Option<Column> {
         let request = &query.request;
         let in_table = |id| request.return_keys.iter().position(|key| key.attribute == id);
         let (source, vr) = match &self.meaning {

@@ -6,15 +6,15 @@ use crate::model::attribute::LetterCase;
 use crate::model::datetime;
 
 /// A key that narrowed a query.
-pub(super) struct MatchedKey {
-    pub(super) name: String,
-    pub(super) vr: VR,
-    pub(super) letter_case: LetterCase,
-    pub(super) value: String,
+pub(in crate::cli) struct MatchedKey {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) vr: VR,
+    pub(in crate::cli) letter_case: LetterCase,
+    pub(in crate::cli) value: String,
 }
 
 /// Returns the first hint that fits a query without answers. It never shows a value.
-pub(super) fn for_nothing(matched: &[MatchedKey]) -> Option<String> {
+pub(in crate::cli) fn for_nothing(matched: &[MatchedKey]) -> Option<String> {
     matched
         .iter()
         .find_map(of_form)

@@ -14,7 +14,7 @@ use crate::qr;
 
 /// A column that is no attribute: it says where the object of an instance lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OwnColumn {
+pub(in crate::cli) enum OwnColumn {
     /// Path of the file, or of the archive file and the member in it.
     Path,
     /// Size of the file in bytes.
@@ -24,7 +24,7 @@ pub(super) enum OwnColumn {
 }
 
 impl OwnColumn {
-    pub(super) fn by_name(name: &str) -> Option<Self> {
+    pub(in crate::cli) fn by_name(name: &str) -> Option<Self> {
         match name {
             "path" => Some(Self::Path),
             "size" => Some(Self::Size),
@@ -36,7 +36,7 @@ impl OwnColumn {
 
 /// Where a column has its value from.
 #[derive(Clone, Debug)]
-pub(super) enum ColumnSource {
+pub(in crate::cli) enum ColumnSource {
     /// A value of the answer. The path leads through the items of a sequence. Empty shows the
     /// whole sequence.
     Value { at: usize, path: Vec<Tag> },
@@ -46,23 +46,23 @@ pub(super) enum ColumnSource {
 
 /// A column of the output.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
-    pub(super) name: String,
-    pub(super) source: ColumnSource,
-    pub(super) vr: VR,
+pub(in crate::cli) struct Column {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) source: ColumnSource,
+    pub(in crate::cli) vr: VR,
     /// Whether it is left out where a table has no room for it.
-    pub(super) yields: bool,
+    pub(in crate::cli) yields: bool,
 }
 
 /// One answer, with the place of its object where a column needs it.
 #[derive(Debug)]
-pub(super) struct FoundRow {
-    pub(super) answer: FindAnswer,
-    pub(super) location: Option<Location>,
+pub(in crate::cli) struct FoundRow {
+    pub(in crate::cli) answer: FindAnswer,
+    pub(in crate::cli) location: Option<Location>,
 }
 
 /// The value of a column.
-pub(super) enum CellValue<'r> {
+pub(in crate::cli) enum CellValue<'r> {
     Text(Cow<'r, str>),
     Number(u64),
     Path(PathBuf),
@@ -70,12 +70,12 @@ pub(super) enum CellValue<'r> {
 
 impl Column {
     /// Whether it shows a whole sequence, as the text of a JSON array.
-    pub(super) fn is_whole_sequence(&self) -> bool {
+    pub(in crate::cli) fn is_whole_sequence(&self) -> bool {
         matches!(&self.source, ColumnSource::Value { path, .. } if path.is_empty()) && self.vr == VR::SQ
     }
 
     /// Whether its values are ordered as numbers.
-    pub(super) fn is_number(&self) -> bool {
+    pub(in crate::cli) fn is_number(&self) -> bool {
         match self.source {
             ColumnSource::Own(own) => own == OwnColumn::Size,
             ColumnSource::Value { .. } => matches!(
@@ -85,7 +85,7 @@ impl Column {
         }
     }
 
-    pub(super) fn cell<'r>(&self, row: &'r FoundRow) -> CellValue<'r> {
+    pub(in crate::cli) fn cell<'r>(&self, row: &'r FoundRow) -> CellValue<'r> {
         let own = match &self.source {
             ColumnSource::Value { at, path } => {
                 let value = row.answer.values.get(*at).map_or("", String::as_str);
@@ -107,7 +107,7 @@ impl Column {
 
 impl CellValue<'_> {
     /// The bytes of the value. A path may be other than UTF-8.
-    pub(super) fn bytes(&self) -> Cow<'_, [u8]> {
+    pub(in crate::cli) fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Text(text) => text.as_bytes().into(),
             Self::Number(number) => number.to_string().into_bytes().into(),
@@ -117,7 +117,7 @@ impl CellValue<'_> {
 }
 
 /// The columns of a table that names none. The last ones are shown where there is room.
-pub(super) fn of_table(level: QueryRetrieveLevel) -> (&'static [&'static str], &'static [&'static str]) {
+pub(in crate::cli) fn of_table(level: QueryRetrieveLevel) -> (&'static [&'static str], &'static [&'static str]) {
     match level {
         QueryRetrieveLevel::Patient => (
             &["PatientID", "PatientName", "PatientBirthDate", "PatientSex", "NumberOfPatientRelatedStudies"],

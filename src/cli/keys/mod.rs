@@ -1,0 +1,8 @@
+//! Keys and columns of a command line: what they ask of the index, and what an answer has in each.
+
+mod arrival;
+pub(in crate::cli) mod asked;
+pub(in crate::cli) mod columns;
+mod dates;
+pub(in crate::cli) mod hints;
+pub(in crate::cli) mod query;

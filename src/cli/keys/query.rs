@@ -1,0 +1,144 @@
+//! From keys to a query, and what is said when nothing matches.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use anyhow::bail;
+
+use super::asked::{AskedColumn, FindKeys};
+use super::hints;
+use crate::config::Config;
+use crate::db::open::Reader;
+use crate::db::{ScanLedger, Search};
+use crate::model::find::{FindAnswer, FindRequest};
+use crate::model::level::{InformationModel, QueryRetrieveLevel};
+use crate::model::location::Location;
+use crate::model::matching::MatchingError;
+use crate::qr::{self, FindError, NegotiatedOptions};
+
+/// Parses a level, and lists the levels for completions.
+#[derive(Clone)]
+pub(in crate::cli) struct LevelParser;
+
+impl clap::builder::TypedValueParser for LevelParser {
+    type Value = QueryRetrieveLevel;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        let parser = clap::builder::StringValueParser::new().try_map(|text| {
+            QueryRetrieveLevel::parse(&text).ok_or("the level must be PATIENT, STUDY, SERIES or IMAGE")
+        });
+        parser.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = clap::builder::PossibleValue> + '_>> {
+        Some(Box::new(QueryRetrieveLevel::ALL.iter().map(|level| clap::builder::PossibleValue::new(level.as_str()))))
+    }
+}
+
+/// Makes the query for a level and its keys.
+///
+/// # Errors
+/// If a key cannot be matched or answered.
+pub(in crate::cli) fn query(level: QueryRetrieveLevel, keys: &[&str], config: &Config) -> anyhow::Result<qr::Query> {
+    let identifier = qr::keys::identifier_with(level, keys.iter().copied(), &config.declared)?;
+    // A query from the terminal may use keys of any level, and the patient level.
+    let negotiated = NegotiatedOptions { relational_queries: true, ..NegotiatedOptions::default() };
+    // The limit is for peers. A user at the terminal can stop a long list, and retrieves nothing.
+    let options = qr::Options { limit: None, retrieve_ae_title: String::new(), ..config.find.clone() };
+    let query = match qr::parse(InformationModel::PatientRoot, &identifier, negotiated, &options) {
+        Ok(query) => query,
+        Err(FindError::InvalidKey(tag, error)) => bail!("{}: {}", qr::keys::keyword(tag), in_words(error)),
+        Err(error) => return Err(error.into()),
+    };
+    // A key that neither narrows the answers nor is in them would mislead.
+    if let Some(tag) = query.unsupported.iter().find(|tag| !query.is_matched(**tag)) {
+        bail!("{} cannot be matched", qr::keys::keyword(*tag));
+    }
+    Ok(query)
+}
+
+/// What to write instead of a value that cannot be matched.
+fn in_words(error: MatchingError) -> String {
+    use dicom_core::VR;
+    match error {
+        MatchingError::InvalidRange(VR::DA | VR::DT) => {
+            "write a date as 2004-01-31, or a range as 2004-01-31..2005-12-31".to_owned()
+        }
+        MatchingError::InvalidRange(VR::TM) => "write a time as 10:30, or a range as 10:30..12:00".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Refuses declared attributes that no object in the index was read with. Returns a warning if
+/// some objects were read without them.
+pub(in crate::cli) fn refuse_what_was_not_read(
+    asked: &FindKeys,
+    sorted: &[AskedColumn],
+    config: &Config,
+) -> anyhow::Result<Option<String>> {
+    let units = asked.declared_units(&config.declared, sorted);
+    if units.is_empty() {
+        return Ok(None);
+    }
+    let declared = Arc::new(config.declared.with_units(&units));
+    let coverage = Reader::open(&config.index)?.with_declared(declared).declared_coverage()?;
+    let names = asked.declared_names(&config.declared, sorted).join(", ");
+    if coverage.lacking == 0 {
+        return Ok(None);
+    }
+    if coverage.lacking == coverage.all {
+        bail!("no object in the index has been read for {names}; scan again, and the scan reads them");
+    }
+    Ok(Some(format!(
+        "{} of {} instances have not been read for {names}, and count as without a value; scan again, and the scan reads \
+         them",
+        coverage.lacking, coverage.all
+    )))
+}
+
+/// What to say if nothing matched.
+pub(in crate::cli) fn nothing_matched(asked: &FindKeys, mut reader: Reader) -> anyhow::Result<String> {
+    let any = query_for_anything();
+    if reader.find(&any, |_| ControlFlow::Break(()))? == 0 {
+        return Ok("the index is empty; hint: `dcmdex scan PATH` fills it".to_owned());
+    }
+    Ok(match hints::for_nothing(&asked.matched) {
+        Some(hint) => format!("nothing matched; hint: {hint}"),
+        None => "nothing matched".to_owned(),
+    })
+}
+
+fn query_for_anything() -> FindRequest {
+    FindRequest {
+        model: InformationModel::PatientRoot,
+        level: QueryRetrieveLevel::Study,
+        matching_keys: Vec::new(),
+        date_time_keys: Vec::new(),
+        return_keys: Vec::new(),
+        declared: Vec::new(),
+        arrival: crate::model::find::ArrivalKeys::default(),
+        limit: Some(1),
+        offset: 0,
+        wants_key: false,
+        wants_location: false,
+    }
+}
+
+/// Finds out where the object of an answer lies.
+pub(in crate::cli) fn locate(
+    locator: Option<&mut Reader>,
+    located_by: Option<usize>,
+    answer: &mut FindAnswer,
+) -> anyhow::Result<Option<Location>> {
+    if let Some(location) = answer.location.take() {
+        return Ok(Some(*location));
+    }
+    let (Some(locator), Some(at)) = (locator, located_by) else { return Ok(None) };
+    let uid = answer.values.get(at).map_or("", String::as_str);
+    Ok(locator.locations(uid)?.into_iter().next())
+}
